@@ -1,0 +1,45 @@
+# Everything a newcomer or CI runs. Needs Python 3.11+, git and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/.installed: requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "runqy needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+install: $(VENV)/.installed  ## make the environment in .venv
+
+run: install  ## run the product: server on :3000, maintenance, one worker
+	@exec $(BIN)/runqy up
+
+test: install  ## run the whole suite; starts the servers it needs
+	$(BIN)/python -m pytest -n auto $(ARGS)
+
+lint: install  ## ruff, import layers, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: install  ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+requirements:  ## resolve the pinned requirements for Python 3.11 to 3.13
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra server pyproject.toml \
+		-o requirements.txt --custom-compile-command "make requirements"
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra server --group dev pyproject.toml \
+		-o requirements-dev.txt --custom-compile-command "make requirements"
+
+proto: install  ## generate the message classes from runqy/broker/asynq.proto
+	cd runqy/broker && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. asynq.proto
+
+.PHONY: help install run test lint format requirements proto

@@ -1,0 +1,1 @@
+"""The composition root of runqy, and what every app stands on: errors, clock, broker, API plumbing."""

@@ -1,0 +1,1 @@
+"""The only owner of Redis: keys, messages, scripts and the verbs of a task's life. Knows no Django."""

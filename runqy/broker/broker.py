@@ -1,0 +1,111 @@
+"""Runs requests on Redis, one or many in a round trip, and knows Redis's time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from redis import RedisCluster
+
+from runqy import clock
+from runqy.broker.connection import RedisTarget, connect_client, make_link
+from runqy.broker.links import Reply, checked
+from runqy.broker.scripts import Command, command
+from runqy.errors import RunqyError
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import PubSub
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Generic[T_co]):
+    """A verb with its arguments: the commands it takes, and how to read their replies.
+
+    The functions of `producing`, `consuming`, … return requests and ask Redis nothing, so that any of them can be run
+    alone or together with others in one round trip.
+    """
+
+    commands: tuple[Command, ...]
+    parse: Callable[[Sequence[Reply]], T_co]
+    """Takes the replies of `commands`, none of them an error; returns the outcome or raises a RunqyError."""
+
+
+class Broker:
+    """The tasks and queues in one Redis."""
+
+    def __init__(self, client: Redis | RedisCluster) -> None:
+        self.client = client
+        self.link = make_link(client)
+        self._offset_ns = 0
+
+    @classmethod
+    def connect(cls, target: RedisTarget) -> Broker:
+        """Return a broker for a target. Single servers are not contacted before the first request."""
+        return cls(connect_client(target))
+
+    @property
+    def is_cluster(self) -> bool:
+        """Tell whether keys of different hash tags live on different nodes."""
+        return self.link.is_cluster
+
+    def run(self, request: Request[T]) -> T:
+        """Run one request. Raises BrokerUnavailable, or what the verb documents."""
+        return request.parse([checked(reply) for reply in self.link.execute(request.commands)])
+
+    def run_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
+        """Run many requests in one round trip; a request that fails has its error in its place.
+
+        Raises BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
+        """
+        if not requests:
+            return []
+        replies = self.link.execute([c for request in requests for c in request.commands])
+        outcomes: list[T | RunqyError] = []
+        start = 0
+        for request in requests:
+            end = start + len(request.commands)
+            outcomes.append(_outcome(request, replies[start:end]))
+            start = end
+        return outcomes
+
+    def now_ns(self) -> int:
+        """Return Unix time in ns by Redis's clock, as far as it was measured."""
+        return clock.now_ns() + self._offset_ns
+
+    def now_s(self) -> int:
+        """Return Unix time in whole s by Redis's clock, as far as it was measured."""
+        return self.now_ns() // 1_000_000_000
+
+    def measure_clock(self) -> float:
+        """Ask Redis for its time, keep the difference to ours, and return that in s."""
+        before_ns, started = clock.now_ns(), time.monotonic_ns()
+        seconds, micros = checked(self.link.execute([command("TIME", key=None)])[0])
+        half_trip_ns = (time.monotonic_ns() - started) // 2
+        redis_ns = int(seconds) * 1_000_000_000 + int(micros) * 1_000
+        self._offset_ns = redis_ns - (before_ns + half_trip_ns)
+        return self._offset_ns / 1e9
+
+    def pubsub(self) -> PubSub:
+        """Return a new subscription connection; the caller closes it."""
+        subscription: PubSub = self.client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        return subscription
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.client.close()
+        if not isinstance(self.client, RedisCluster):
+            self.client.connection_pool.disconnect()
+
+
+def _outcome(request: Request[T], replies: Sequence[Reply]) -> T | RunqyError:
+    """Read the replies of one request among many."""
+    try:
+        return request.parse([checked(reply) for reply in replies])
+    except RunqyError as error:
+        return error

@@ -1,0 +1,139 @@
+"""Spells every Redis key once, with its type and content. `docs/redis.md` is the prose to it."""
+
+QUEUES = "asynq:queues"  # set: names of all Redis queues; one not in here is invisible to asynq's tools
+SERVERS = "asynq:servers"  # zset: server-info keys, score = Unix s of expiry
+WORKERS = "asynq:workers"  # zset: workers keys, score = Unix s of expiry; bare ids from Go's runqy-worker
+CANCEL_CHANNEL = "asynq:cancel"  # channel: a task id
+
+CONFIG_DOCUMENTS = "runqy:config:{config}:documents"  # hash: "<kind>:<name>" -> signed document
+CONFIG_REVISIONS = "runqy:config:{config}:revisions"  # hash: "<kind>:<name>" -> revision
+CONFIG_DIGEST = "runqy:config:{config}:digest"  # string: changes with every publication
+QUEUE_REVISIONS = "runqy:revisions"  # hash: queue -> token that changes with its configuration; workers read it
+CHANGED_CHANNEL = "runqy:changed"  # channel: name of a queue whose configuration changed
+WORKER_RECORDS = "runqy:workers"  # zset: worker ids, score = Unix s of expiry
+
+
+def lookup(task_id: str) -> str:
+    """Hash with the field `queue`: the Redis queue that task is in."""
+    return f"asynq:t:{task_id}"
+
+
+def server_info(host: str, pid: int, server_id: str) -> str:
+    """String: ServerInfo message, expiring."""
+    return f"asynq:servers:{{{host}:{pid}:{server_id}}}"
+
+
+def workers(host: str, pid: int, server_id: str) -> str:
+    """Hash: id of a running task -> WorkerInfo message, expiring."""
+    return f"asynq:workers:{{{host}:{pid}:{server_id}}}"
+
+
+def go_worker(worker_id: str) -> str:
+    """Hash that Go's runqy-worker keeps about itself, expiring."""
+    return f"asynq:workers:{worker_id}"
+
+
+def worker_record(worker_id: str) -> str:
+    """String: JSON of what the workers API shows beyond asynq's ServerInfo, expiring."""
+    return f"runqy:worker:{worker_id}"
+
+
+def wake_channel(token: str) -> str:
+    """Channel: tells one idle worker the Redis queue that has work for it."""
+    return f"runqy:wake:{token}"
+
+
+def ended_channel(task_id: str) -> str:
+    """Channel: tells waiting readers the final state of a task."""
+    return f"runqy:ended:{task_id}"
+
+
+class QueueKeys:
+    """The keys of one Redis queue; all share the hash tag `{queue}`, and so a slot."""
+
+    __slots__ = ("_prefix", "queue")
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        self._prefix = f"asynq:{{{queue}}}:"
+
+    def task(self, task_id: str) -> str:
+        """Hash: msg, state, pending_since, unique_key, group, result, and our own fields."""
+        return f"{self._prefix}t:{task_id}"
+
+    @property
+    def task_prefix(self) -> str:
+        """What stands before the id in the key of a task, for scripts that meet ids inside Redis."""
+        return f"{self._prefix}t:"
+
+    @property
+    def pending(self) -> str:
+        """List: ids, pushed left, taken right."""
+        return f"{self._prefix}pending"
+
+    @property
+    def active(self) -> str:
+        """List: ids of running tasks."""
+        return f"{self._prefix}active"
+
+    @property
+    def lease(self) -> str:
+        """Zset: ids of running tasks, score = Unix s at which the lease ends."""
+        return f"{self._prefix}lease"
+
+    @property
+    def scheduled(self) -> str:
+        """Zset: score = Unix s at which to run."""
+        return f"{self._prefix}scheduled"
+
+    @property
+    def retry(self) -> str:
+        """Zset: score = Unix s of the next try."""
+        return f"{self._prefix}retry"
+
+    @property
+    def archived(self) -> str:
+        """Zset: score = Unix s at which it was archived."""
+        return f"{self._prefix}archived"
+
+    @property
+    def completed(self) -> str:
+        """Zset: score = Unix s at which it expires."""
+        return f"{self._prefix}completed"
+
+    @property
+    def paused(self) -> str:
+        """String: its existence pauses the queue; value = Unix s of the pause."""
+        return f"{self._prefix}paused"
+
+    @property
+    def processed(self) -> str:
+        """Integer: all finished attempts."""
+        return f"{self._prefix}processed"
+
+    @property
+    def failed(self) -> str:
+        """Integer: all failed attempts."""
+        return f"{self._prefix}failed"
+
+    def processed_on(self, day: str) -> str:
+        """Integer, expiring: finished attempts of a UTC day, spelled YYYY-MM-DD."""
+        return f"{self._prefix}processed:{day}"
+
+    def failed_on(self, day: str) -> str:
+        """Integer, expiring: failed attempts of a UTC day."""
+        return f"{self._prefix}failed:{day}"
+
+    @property
+    def groups(self) -> str:
+        """Set: names of groups that hold tasks."""
+        return f"{self._prefix}groups"
+
+    def group(self, name: str) -> str:
+        """Zset: ids waiting in a group, score = Unix s when added."""
+        return f"{self._prefix}g:{name}"
+
+    @property
+    def idle(self) -> str:
+        """Zset: wake-up tokens of workers that wait for this queue, score = Unix ms until which they listen."""
+        return f"runqy:q:{{{self.queue}}}:idle"

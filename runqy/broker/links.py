@@ -1,0 +1,187 @@
+"""Sends commands to Redis in one round trip (a node) and never repeats one on its own.
+
+redis-py's clients repeat a command whose reply was lost, and a verb would run twice. The links here take connections
+from a client's pool and speak on them directly; what a lost reply means is decided by the verb's caller.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from redis import Redis, RedisCluster
+from redis import exceptions as redis_errors
+from redis.connection import Connection, ConnectionPool
+
+from runqy.broker.scripts import Command
+from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
+
+Reply = Any
+"""What Redis answers to a command: bytes, int, None, a list of these, or a ResponseError."""
+
+_AWAY = (
+    redis_errors.ConnectionError,
+    redis_errors.TimeoutError,
+    redis_errors.BusyLoadingError,
+    redis_errors.ClusterDownError,
+    redis_errors.MasterDownError,
+    redis_errors.ReadOnlyError,
+    redis_errors.TryAgainError,
+    OSError,
+)
+_REFUSED = (redis_errors.AuthenticationError, redis_errors.NoPermissionError)
+
+
+class Link(Protocol):
+    """A way to Redis: one server, a master found by Sentinel, or a cluster."""
+
+    is_cluster: bool
+
+    def execute(self, commands: Sequence[Command]) -> list[Reply]:
+        """Run commands in order and return their replies; an error reply stands in its place in the list.
+
+        Raises BrokerUnavailable when Redis cannot be reached or a reply was lost: any of the commands may have run.
+        """
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Raise redis-py's errors about the connection as ours."""
+    try:
+        yield
+    except _REFUSED as error:
+        raise BrokerRefused(f"Redis refuses these credentials: {error}") from error
+    except redis_errors.OutOfMemoryError as error:
+        raise BrokerFull from error
+    except _AWAY as error:
+        raise BrokerUnavailable(f"Redis cannot be reached: {error}") from error
+
+
+def checked(reply: Reply) -> Reply:
+    """Return a reply, or raise what an error reply means."""
+    if isinstance(reply, RunqyError):
+        raise reply
+    if isinstance(reply, Exception):
+        with translated_errors():
+            raise reply
+    return reply
+
+
+class SingleLink:
+    """One Redis server, or the master that Sentinel names."""
+
+    is_cluster = False
+
+    def __init__(self, client: "Redis") -> None:
+        self._client = client
+
+    def execute(self, commands: Sequence[Command]) -> list[Reply]:
+        """Run commands in one round trip. See Link."""
+        with translated_errors():
+            pool = self._client.connection_pool
+            replies = _converse(pool, commands)
+            _repeat_unknown_scripts(commands, replies, lambda repeat: _converse(pool, repeat))
+            return replies
+
+
+class ClusterLink:
+    """A Redis Cluster: commands are grouped by node, all nodes are written to before the first is read."""
+
+    is_cluster = True
+
+    def __init__(self, client: "RedisCluster") -> None:
+        self._client = client
+
+    def execute(self, commands: Sequence[Command]) -> list[Reply]:
+        """Run commands in one round trip a node. See Link."""
+        with translated_errors():
+            replies = self._converse(commands)
+            _repeat_unknown_scripts(commands, replies, self._converse)
+            for index, reply in enumerate(replies):
+                if isinstance(reply, (redis_errors.MovedError, redis_errors.AskError)):
+                    replies[index] = self._follow(commands[index])
+            return replies
+
+    def _converse(self, commands: Sequence[Command]) -> list[Reply]:
+        """Send every node its share, then read all answers back into the order asked for."""
+        shares: dict[str, list[int]] = {}
+        nodes = {}
+        for index, command in enumerate(commands):
+            node = (
+                self._client.get_default_node() if command.key is None else self._client.get_node_from_key(command.key)
+            )
+            if node is None:
+                raise redis_errors.ClusterDownError("no node serves this slot")
+            nodes[node.name] = node
+            shares.setdefault(node.name, []).append(index)
+        replies: list[Reply] = [None] * len(commands)
+        open_connections: list[tuple[ConnectionPool, Connection, list[int]]] = []
+        try:
+            for name, share in shares.items():
+                pool = self._client.get_redis_connection(nodes[name]).connection_pool
+                connection = pool.get_connection()
+                open_connections.append((pool, connection, share))
+                connection.send_packed_command(connection.pack_commands([commands[i].args for i in share]))
+            for _, connection, share in open_connections:
+                for index in share:
+                    replies[index] = _read(connection)
+        except BaseException as error:
+            for _, connection, _ in open_connections:
+                connection.disconnect()
+            if isinstance(error, (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)):
+                self._client.nodes_manager.initialize()
+            raise
+        finally:
+            for pool, connection, _ in open_connections:
+                pool.release(connection)
+        return replies
+
+    def _follow(self, command: Command) -> Reply:
+        """Let the client follow a redirection, which happens when slots move."""
+        try:
+            if command.script is not None:
+                return self._client.execute_command("EVAL", command.script.source, *command.args[2:])
+            return self._client.execute_command(*command.args)
+        except redis_errors.ResponseError as error:
+            return error
+
+
+def _converse(pool: ConnectionPool, commands: Sequence[Command]) -> list[Reply]:
+    """Send commands on one pooled connection and read their replies."""
+    connection = pool.get_connection()
+    try:
+        connection.send_packed_command(connection.pack_commands([command.args for command in commands]))
+        return [_read(connection) for _ in commands]
+    except BaseException:
+        connection.disconnect()  # what is left unread must not become the next caller's reply
+        raise
+    finally:
+        pool.release(connection)
+
+
+def _read(connection: Connection) -> Reply:
+    """Read one reply; an error reply is returned, not raised."""
+    try:
+        return connection.read_response()
+    except _REFUSED:
+        raise
+    except redis_errors.ResponseError as error:
+        return error
+
+
+def _repeat_unknown_scripts(commands: Sequence[Command], replies: list[Reply], converse: "_Converse") -> None:
+    """Load the scripts that Redis did not know, run their calls once more and put the replies in place."""
+    unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
+    if not unknown:
+        return
+    repeat: list[Command] = []
+    for index in unknown:
+        script = commands[index].script
+        assert script is not None  # noqa: S101 (only EVALSHA answers NOSCRIPT)
+        repeat.append(Command(args=("SCRIPT", "LOAD", script.source), key=commands[index].key))
+        repeat.append(commands[index])
+    for index, reply in zip(unknown, converse(repeat)[1::2], strict=True):
+        replies[index] = reply
+
+
+class _Converse(Protocol):
+    def __call__(self, commands: Sequence[Command], /) -> list[Reply]: ...

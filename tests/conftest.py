@@ -1,0 +1,52 @@
+"""Fixtures that every package's tests share."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis as redis_py
+
+from runqy.broker.broker import Broker
+from runqy.broker.connection import RedisTarget
+from tests.support import environment
+from tests.support.servers import start_cluster
+
+
+@pytest.fixture
+def redis() -> Iterator[redis_py.Redis]:
+    """Return a plain client for the tests' own server, which starts empty."""
+    client = environment.SERVER.client()
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def single_broker(redis: redis_py.Redis) -> Iterator[Broker]:
+    """Return a broker on the tests' own server, which starts empty."""
+    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),)))
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(scope="session")
+def cluster_target() -> Iterator[RedisTarget]:
+    """Return where a cluster of three masters is, started once for the process."""
+    servers = start_cluster()
+    yield RedisTarget(mode="cluster", addresses=tuple(("127.0.0.1", server.port) for server in servers))
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def cluster_broker(cluster_target: RedisTarget) -> Iterator[Broker]:
+    """Return a broker on the cluster, which starts empty."""
+    broker = Broker.connect(cluster_target)
+    broker.client.flushall(target_nodes="primaries")
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(params=["single", pytest.param("cluster", marks=pytest.mark.cluster)])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """Return a broker, once on a single server and once on the cluster; look at keys through `broker.client`."""
+    return request.getfixturevalue(f"{request.param}_broker")

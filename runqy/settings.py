@@ -1,6 +1,157 @@
-"""Reads the environment, once and typed."""
+"""Reads the environment, once and typed; the README lists the variables."""
 
-SECRET_KEY = "replaced"
-INSTALLED_APPS: list[str] = []
+from importlib.util import find_spec
+from pathlib import Path
+
+from runqy import addresses, home, logs
+from runqy.broker import timing
+from runqy.broker.connection import RedisTarget
+from runqy.environment import Environment
+
+env = Environment()
+
+# This instance
+RUNQY_HOME = env.path("RUNQY_HOME", Path(".runqy").absolute())
+PORT = env.count("PORT", 3000, lowest=1, highest=65535)
+DEBUG = env.flag("DEBUG")
+TIME_ZONE = "UTC"
 USE_TZ = True
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+LANGUAGE_CODE = "en"
+USE_I18N = False
+LOGGING_CONFIG = "runqy.logs.configure"
+LOGGING = {"level": env.choice("RUNQY_LOG_LEVEL", logs.LEVELS, "info")}
+
+# Who may enter
+SECRET_KEY_IS_GENERATED = not env.text("RUNQY_SECRET_KEY")
+SECRET_KEY = env.text("RUNQY_SECRET_KEY") or home.kept_secret(RUNQY_HOME, "secret_key")
+RUNQY_API_KEY = env.text("RUNQY_API_KEY")
+RUNQY_WORKER_API_KEY = env.text("RUNQY_WORKER_API_KEY")
+RUNQY_CLIENT_API_KEY = env.text("RUNQY_CLIENT_API_KEY")
+RUNQY_VAULT_MASTER_KEY = env.text("RUNQY_VAULT_MASTER_KEY")
+ALLOWED_HOSTS = list(env.words("RUNQY_ALLOWED_HOSTS", ("localhost", "127.0.0.1", "[::1]")))
+CSRF_TRUSTED_ORIGINS = list(env.words("RUNQY_CSRF_ORIGINS"))
+RUNQY_TRUSTED_PROXIES = env.networks("RUNQY_TRUSTED_PROXIES")
+
+# HTTPS, at this server or at the proxy before it
+RUNQY_HTTPS = env.flag("RUNQY_HTTPS")
+SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = RUNQY_HTTPS
+SECURE_REDIRECT_EXEMPT = ["^health$"]
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if RUNQY_HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = RUNQY_HTTPS
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "runqy_session", "runqy_csrf"
+
+# Database
+_sqlite = {
+    "ENGINE": "django.db.backends.sqlite3",
+    "NAME": str(env.path("SQLITE_DB_PATH", RUNQY_HOME / "db.sqlite3")),
+    "OPTIONS": {
+        "transaction_mode": "IMMEDIATE",  # else two writers that both began by reading fail at once
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON",
+    },
+}
+_postgresql = addresses.postgresql(
+    host=env.text("DATABASE_HOST"),
+    port=env.count("DATABASE_PORT", 5432, lowest=1, highest=65535),
+    user=env.text("DATABASE_USER"),
+    password=env.text("DATABASE_PASSWORD"),
+    name=env.text("DATABASE_DBNAME", "runqy"),
+    options={"sslmode": env.parsed("DATABASE_SSL", addresses.parse_ssl_mode, "prefer")},
+)
+_by_parts = _postgresql if _postgresql["HOST"] else _sqlite
+DATABASES = {"default": _sqlite | env.parsed("DATABASE_URL", addresses.parse_database_url, _by_parts)}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# Redis
+_redis_parts = RedisTarget(
+    addresses=((env.text("REDIS_HOST"), env.count("REDIS_PORT", 6379, lowest=1, highest=65535)),),
+    password=env.text("REDIS_PASSWORD"),
+    use_tls=env.flag("REDIS_TLS"),
+)
+REDIS_IS_CONFIGURED = bool(env.text("REDIS_URL") or env.text("REDIS_HOST"))
+_redis_default = _redis_parts if env.text("REDIS_HOST") else addresses.parse_redis_url("redis://127.0.0.1:6379")
+REDIS_TARGET = env.parsed("REDIS_URL", addresses.parse_redis_url, _redis_default)
+RUNQY_WORKER_REDIS_TARGET = env.parsed("RUNQY_WORKER_REDIS_URL", addresses.parse_redis_url, REDIS_TARGET)
+DJANGO_REDIS_CONNECTION_FACTORY = "runqy.connection.ConnectionFactory"
+CACHES = {
+    "default": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": "redis://see-REDIS_TARGET",
+        "KEY_PREFIX": "runqy:cache",
+    }
+}
+ASYNQ_READ_ONLY = env.flag("ASYNQ_READ_ONLY")
+
+# Queues and tasks
+QUEUE_WORKERS_DIR = env.path("QUEUE_WORKERS_DIR", Path("queue_workers").absolute())
+RUNQY_SUBQUEUE_SEPARATOR = env.choice("RUNQY_SUBQUEUE_SEPARATOR", ("_", "."), "_")
+RUNQY_DEFAULT_MAX_RETRY = env.count("RUNQY_DEFAULT_MAX_RETRY", 3)
+RUNQY_DEFAULT_TTL_COMPLETED_S = env.seconds("RUNQY_DEFAULT_TTL_COMPLETED", 24 * 3600)
+RUNQY_DEFAULT_TTL_ARCHIVED_S = env.seconds("RUNQY_DEFAULT_TTL_ARCHIVED", 72 * 3600)
+RUNQY_DEFAULT_PENDING_TIMEOUT_S = env.seconds("RUNQY_DEFAULT_PENDING_TIMEOUT", 0)
+RUNQY_DEFAULT_ACTIVE_TIMEOUT_S = env.seconds("RUNQY_DEFAULT_ACTIVE_TIMEOUT", 1800)
+RUNQY_LEASE_S = env.seconds("RUNQY_LEASE", timing.LEASE_S)
+RUNQY_RECOVERY_GRACE_S = env.seconds("RUNQY_RECOVERY_GRACE", timing.RECOVERY_GRACE_S)
+RUNQY_MAX_BODY_SIZE = DATA_UPLOAD_MAX_MEMORY_SIZE = env.size("RUNQY_MAX_BODY_SIZE", 50 << 20)
+
+# Threads of a web process: many may wait for results, few may compute at once
+RUNQY_MAX_WAITERS = env.count("RUNQY_MAX_WAITERS", 64)
+RUNQY_RUNNABLE_THREADS = env.count("RUNQY_RUNNABLE_THREADS", 4, lowest=1, highest=256)
+
+# Django's own parts
+ROOT_URLCONF = "runqy.urls"
+WSGI_APPLICATION = "runqy.wsgi.application"
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "axes",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    *[
+        app
+        for app in ("runqy.publication", "runqy.accounts", "vaults", "queues", "tasks", "workers")
+        if find_spec(app) and find_spec(f"{app}.apps")
+    ],
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+STATIC_URL = "/static/"
+WHITENOISE_USE_FINDERS = True  # serves the packages' own files, so that there is no collectstatic to forget
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = 0.25  # hours
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]

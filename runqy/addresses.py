@@ -1,0 +1,117 @@
+"""Reads the URLs that say where Redis and the database are."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from runqy.broker.connection import RedisTarget
+
+_MODES = {"": "single", "+sentinel": "sentinel", "+cluster": "cluster"}
+_PORTS = {"single": 6379, "sentinel": 26379, "cluster": 6379}
+_REDIS_OPTIONS = {"master", "ca", "sentinel_username", "sentinel_password"}
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+
+def parse_redis_url(url: str) -> RedisTarget:
+    """Return the target that a URL names.
+
+    `redis://[user:password@]host:port/db`, `redis+sentinel://h1:p1,h2:p2/db?master=name`, `redis+cluster://h1:p1,h2:p2`;
+    `rediss…` for TLS, with `?ca=/path/to/authority.pem` where the system's authorities do not know it.
+    Raises ValueError with the reason; the reason never holds the password.
+    """
+    parts = urlsplit(url)
+    base, plus, kind = parts.scheme.partition("+")
+    if base not in ("redis", "rediss") or plus + kind not in _MODES:
+        raise ValueError("the URL has to begin with redis://, rediss://, redis+sentinel:// or redis+cluster://")
+    mode = _MODES[plus + kind]
+    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    if unknown := sorted(options.keys() - _REDIS_OPTIONS):
+        raise ValueError(f"the URL has an unknown option {unknown[0]}; known are {', '.join(sorted(_REDIS_OPTIONS))}")
+    if mode == "sentinel" and not options.get("master"):
+        raise ValueError("a redis+sentinel:// URL names its master: ?master=mymaster")
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    username, _, password = credentials.partition(":")
+    return RedisTarget(
+        addresses=tuple(_address(host, _PORTS[mode]) for host in hosts.split(",")),
+        mode=mode,
+        username=unquote(username),
+        password=unquote(password),
+        db=_database_number(parts.path, mode),
+        use_tls=base == "rediss",
+        ca_certificate=_authority(options.get("ca", "")),
+        master_name=options.get("master", ""),
+        sentinel_username=options.get("sentinel_username", ""),
+        sentinel_password=options.get("sentinel_password", ""),
+    )
+
+
+def _address(text: str, default_port: int) -> tuple[str, int]:
+    """Split host and port, with IPv6 addresses in brackets."""
+    parts = urlsplit(f"//{text}")
+    try:
+        port = parts.port or default_port
+    except ValueError:
+        raise ValueError(f"{text!r} has no valid port") from None
+    if not parts.hostname:
+        raise ValueError("the URL names no host")
+    return parts.hostname, port
+
+
+def _database_number(path: str, mode: str) -> int:
+    """Read the number behind the host; a cluster has only 0."""
+    text = path.strip("/") or "0"
+    if not text.isdigit():
+        raise ValueError(f"{text!r} is not the number of a Redis database")
+    if mode == "cluster" and int(text):
+        raise ValueError("a cluster has no database but 0")
+    return int(text)
+
+
+def _authority(path: str) -> str:
+    """Read a certificate authority, whose text also goes to workers."""
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text("ascii")
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(f"the certificate authority {path} cannot be read") from None
+
+
+def parse_database_url(url: str) -> dict[str, Any]:
+    """Return Django's words for a `postgresql://` or `sqlite:///` URL. Raises ValueError with the reason."""
+    parts = urlsplit(url)
+    if parts.scheme in ("postgres", "postgresql"):
+        return _postgresql(parts)
+    if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
+        return {"NAME": unquote(parts.path[1:])}
+    raise ValueError("the URL has to begin with postgresql:// or sqlite:///")
+
+
+def _postgresql(parts: SplitResult) -> dict[str, Any]:
+    """Return Django's words for a PostgreSQL URL; its query goes to libpq."""
+    return postgresql(
+        host=unquote(parts.hostname or ""),
+        port=parts.port or 5432,
+        user=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        name=unquote(parts.path.lstrip("/")) or "runqy",
+        options={name: values[-1] for name, values in parse_qs(parts.query).items()},
+    )
+
+
+def postgresql(**words: Any) -> dict[str, Any]:
+    """Return Django's words for PostgreSQL."""
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "CONN_MAX_AGE": 60,
+        "CONN_HEALTH_CHECKS": True,
+        **{name.upper(): value for name, value in words.items()},
+    }
+
+
+def parse_ssl_mode(text: str) -> str:
+    """Return libpq's word for a yes, a no, or one of its own words."""
+    word = {"true": "require", "1": "require", "false": "disable", "0": "disable"}.get(text.lower(), text.lower())
+    if word not in _SSL_MODES:
+        raise ValueError(f"{text!r} is neither true, false nor one of {', '.join(_SSL_MODES)}")
+    return word

@@ -1,0 +1,35 @@
+"""Reads and writes spans of time as Go spells them: `300ms`, `30s`, `1h30m`."""
+
+import re
+from decimal import Decimal
+
+_UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+_WHOLE = re.compile(rf"(?:{_PART.pattern})+")
+
+
+def parse_ns(text: str) -> int:
+    """Return the nanoseconds of a span; a plain number counts seconds.
+
+    Raises ValueError for anything else, and for a negative span.
+    """
+    text = text.strip()
+    if re.fullmatch(r"\d+", text, re.ASCII):
+        return int(text) * 10**9
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"{text!r} is not a duration such as 30s, 15m or 1h30m")
+    return int(sum(Decimal(number) * _UNITS_NS[unit] for number, unit in _PART.findall(text)))
+
+
+def parse_s(text: str) -> int:
+    """Return the whole seconds of a span, rounded up, so that a short one does not become none."""
+    return -(-parse_ns(text) // 10**9)
+
+
+def format_s(seconds: int) -> str:
+    """Return a span as Go prints it: `0s`, `45s`, `10m0s`, `1h0m0s`."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{rest}s"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -1,0 +1,8 @@
+"""Maps paths to views."""
+
+from django.contrib import admin
+from django.urls import path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+]

@@ -1,0 +1,187 @@
+"""What a beat leaves for asynq's tools and for the workers API, and what becomes of it."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from runqy.broker import heartbeats, keys
+from runqy.broker.asynq_pb2 import ServerInfo, WorkerInfo
+from runqy.broker.broker import Broker
+from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState, decode_go_worker, decode_record
+
+RECORD = WorkerRecord(
+    worker_id="w-1",
+    host="h",
+    pid=7,
+    server_id="s",
+    queue="mail",
+    redis_queues={"mail_high": 10, "mail_low": 3},
+    concurrency=4,
+    state=WorkerState.READY,
+    commit="abc123",
+    started_at_s=1_700_000_000,
+)
+SERVER, RUNNING = "asynq:servers:{h:7:s}", "asynq:workers:{h:7:s}"
+
+
+def running_task(task_id: str, payload: bytes = b"{}") -> RunningTask:
+    return RunningTask(
+        task_id=task_id,
+        redis_queue="mail_high",
+        task_type="mail_high",
+        payload=payload,
+        started_ns=1_700_000_000_000_000_500,
+        deadline_s=1_700_000_060,
+    )
+
+
+def beat(broker: Broker, *running: RunningTask, **changes: Any) -> int:
+    now_ns = broker.now_ns()
+    broker.run(heartbeats.beat(dataclasses.replace(RECORD, **changes), running, now_ns=now_ns))
+    return now_ns // 1_000_000_000
+
+
+def test_a_beat_is_what_asynqs_tools_read(broker: Broker) -> None:
+    now_s = beat(broker, running_task("t1"))
+
+    info = ServerInfo.FromString(broker.client.get(SERVER))
+    assert (info.host, info.pid, info.server_id, info.concurrency, info.status) == ("h", 7, "s", 4, "active")
+    assert dict(info.queues) == {"mail_high": 10, "mail_low": 3}
+    assert (info.start_time.seconds, info.active_worker_count) == (1_700_000_000, 1)
+    assert broker.client.zscore(keys.SERVERS, SERVER) == now_s + 10
+    assert broker.client.zscore(keys.WORKERS, RUNNING) == now_s + 10
+    assert 8 < broker.client.ttl(SERVER) <= 10
+    assert 8 < broker.client.ttl(RUNNING) <= 10
+
+
+def test_a_running_task_is_listed_with_every_timestamp(broker: Broker) -> None:
+    beat(broker, running_task("t1"))
+
+    info = WorkerInfo.FromString(broker.client.hget(RUNNING, "t1"))
+    assert info.HasField("start_time")
+    assert info.HasField("deadline")
+    assert (info.start_time.seconds, info.start_time.nanos) == (1_700_000_000, 500)
+    assert (info.deadline.seconds, info.queue, info.task_payload) == (1_700_000_060, "mail_high", b"{}")
+
+
+def test_timestamps_are_present_even_at_zero(broker: Broker) -> None:
+    task = dataclasses.replace(running_task("t1"), started_ns=0, deadline_s=0)
+
+    beat(broker, task, started_at_s=0)
+
+    info = WorkerInfo.FromString(broker.client.hget(RUNNING, "t1"))
+    assert info.HasField("start_time")
+    assert info.HasField("deadline")
+    assert ServerInfo.FromString(broker.client.get(SERVER)).HasField("start_time")
+
+
+def test_a_task_that_ended_is_gone_with_the_next_beat(broker: Broker) -> None:
+    beat(broker, running_task("t1"), running_task("t2"))
+    beat(broker, running_task("t2"))
+    listed = broker.client.hkeys(RUNNING)
+
+    beat(broker)
+
+    assert listed == [b"t2"]
+    assert not broker.client.exists(RUNNING)
+
+
+def test_a_large_payload_is_cut_between_two_characters(broker: Broker) -> None:
+    beat(broker, running_task("t1", b"x" + "é".encode() * 1_000_000))
+
+    shown = WorkerInfo.FromString(broker.client.hget(RUNNING, "t1")).task_payload
+    assert shown == b"x" + "é".encode() * 511
+
+
+def test_the_record_reads_back_as_it_was_written(broker: Broker) -> None:
+    now_s = beat(broker, running_task("t1"))
+
+    assert heartbeats.find_workers(broker) == [dataclasses.replace(RECORD, last_beat_s=now_s, running=("t1",))]
+    assert heartbeats.find_worker(broker, "w-1") == heartbeats.find_workers(broker)[0]
+    assert 58 < broker.client.ttl("runqy:worker:w-1") <= 60
+
+
+def test_a_worker_that_ended_in_order_leaves_nothing(broker: Broker) -> None:
+    beat(broker, running_task("t1"))
+
+    broker.run(heartbeats.clear(RECORD))
+
+    assert list(broker.client.scan_iter("*")) == []
+
+
+def test_a_worker_without_beats_is_stale() -> None:
+    record = dataclasses.replace(RECORD, last_beat_s=1000)
+
+    assert not record.is_stale(1010)
+    assert record.is_stale(1011)
+
+
+def test_a_draining_worker_shows_as_stopped_to_asynqs_tools(broker: Broker) -> None:
+    beat(broker, state=WorkerState.DRAINING)
+
+    assert ServerInfo.FromString(broker.client.get(SERVER)).status == "stopped"
+
+
+GO_WORKER = {
+    "worker_id": "vm:17767",
+    "started_at": "1795564380",
+    "last_beat": "1795564381",
+    "concurrency": "2",
+    "queues": "map[live.default:5 live.low:1]",
+    "status": "running",
+    "healthy": "true",
+    "metrics": "{}",
+}
+
+
+def test_a_go_worker_is_listed_beside_ours(broker: Broker) -> None:
+    beat(broker)
+    broker.client.zadd(keys.WORKERS, {"vm:17767": broker.now_s() + 30})
+    broker.client.hset("asynq:workers:vm:17767", mapping=GO_WORKER)
+
+    go, ours = heartbeats.find_workers(broker)
+
+    assert (go.worker_id, go.host, go.pid, go.is_foreign) == ("vm:17767", "vm", 17767, True)
+    assert (go.redis_queues, go.concurrency, go.foreign_status) == ({"live.default": 5, "live.low": 1}, 2, "running")
+    assert (go.started_at_s, go.last_beat_s) == (1795564380, 1795564381)
+    assert ours.worker_id == "w-1"
+    assert heartbeats.find_worker(broker, "vm:17767") == go
+
+
+def test_records_that_cannot_be_read_are_passed_over(broker: Broker) -> None:
+    broker.client.zadd(keys.WORKER_RECORDS, {"bad": broker.now_s() + 60, "gone": broker.now_s() + 60})
+    broker.client.set("runqy:worker:bad", b'{"worker_id": 5}')
+    broker.client.zadd(keys.WORKERS, {"vm:1": broker.now_s() + 30})
+
+    assert heartbeats.find_workers(broker) == []
+    assert heartbeats.find_worker(broker, "nobody") is None
+
+
+@pytest.mark.parametrize("text", ["", "nan", "inf", "1e999", "x"])
+def test_numbers_of_a_go_worker_that_are_none_are_zero(text: str) -> None:
+    record = decode_go_worker({b"worker_id": b"w", b"concurrency": text.encode(), b"queues": b"junk"})
+
+    assert record is not None
+    assert (record.concurrency, record.redis_queues) == (0, {})
+
+
+def test_a_record_of_another_version_is_none() -> None:
+    assert decode_record(b"{}") is None
+    assert decode_record(b"\xff") is None
+
+
+def test_what_expired_leaves_the_indexes_and_what_lives_stays(broker: Broker) -> None:
+    beat(broker)
+    old, ancient = broker.now_s() - 2, broker.now_s() - 4000
+    broker.client.zadd(keys.SERVERS, {"asynq:servers:{x:1:y}": old})
+    broker.client.zadd(keys.WORKERS, {"asynq:workers:{x:1:y}": old, "go-recent": old, "go-old": ancient})
+    broker.client.zadd(keys.WORKERS, {"go-alive": ancient})
+    broker.client.hset("asynq:workers:go-alive", mapping=GO_WORKER | {"worker_id": "go-alive"})
+    broker.client.zadd(keys.WORKER_RECORDS, {"dead": old})
+
+    heartbeats.forget_expired(broker)
+
+    assert broker.client.zrange(keys.SERVERS, 0, -1) == [SERVER.encode()]
+    assert set(broker.client.zrange(keys.WORKERS, 0, -1)) == {RUNNING.encode(), b"go-recent", b"go-alive"}
+    assert broker.client.zrange(keys.WORKER_RECORDS, 0, -1) == [b"w-1"]

@@ -1,0 +1,121 @@
+"""Owns the names of queues: what people may write, and which Redis queue each spelling means."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+from queues.definitions import DEFAULT_SUB_QUEUE, QueueDefinition, QueueFacts
+from runqy.errors import QueueNotFound
+
+__all__ = ["QueueCatalog", "QueueDefinition", "ResolvedQueue", "find_collision", "spellings"]
+
+SEPARATORS = ("_", ".")
+"""All that are understood on input; a setting says which one stands in Redis."""
+
+_NAMES_IN_AN_ERROR = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedQueue:
+    """What a name on input means."""
+
+    queue: QueueDefinition
+    redis_queue: str
+    priority: int
+
+
+class QueueCatalog:
+    """All queues, found by any spelling of their names. Immutable; names are looked up, never split."""
+
+    def __init__(
+        self, definitions: Iterable[QueueDefinition], *, separator: str, revisions: Mapping[str, str] | None = None
+    ) -> None:
+        """Take the definitions, and for each queue the token that changes with its configuration."""
+        self.definitions = tuple(sorted(definitions, key=lambda queue: queue.name))
+        self.separator = separator
+        self._revisions = revisions or {}
+        self._queues = {queue.name: queue for queue in self.definitions}
+        self._resolved: dict[str, ResolvedQueue] = {}
+        for queue in self.definitions:
+            for (redis_queue, priority), names in zip(queue.redis_queues(separator), spellings(queue), strict=True):
+                resolved = ResolvedQueue(queue=queue, redis_queue=redis_queue, priority=priority)
+                for name in names:
+                    self._resolved.setdefault(name, resolved)
+
+    def resolve(self, name: str, *, among: frozenset[str] | None = None) -> ResolvedQueue:
+        """Return the Redis queue that a name means.
+
+        `among` limits the search to some queues, by their own names. Raises QueueNotFound with the valid names.
+        """
+        resolved = self._resolved.get(name)
+        if resolved is None or not _is_among(resolved.queue, among):
+            raise QueueNotFound(self._what_is_valid(name, among))
+        return resolved
+
+    def find(self, name: str) -> ResolvedQueue | None:
+        """Return the Redis queue that a name means, or None."""
+        return self._resolved.get(name)
+
+    def get_queue(self, name: str, *, among: frozenset[str] | None = None) -> QueueDefinition:
+        """Return the queue that a name means as a whole or in part. Raises QueueNotFound."""
+        queue = self._queues.get(name)
+        if queue is not None and _is_among(queue, among):
+            return queue
+        return self.resolve(name, among=among).queue
+
+    def for_worker(
+        self, name: str, *, among: frozenset[str] | None = None
+    ) -> tuple[QueueDefinition, list[tuple[str, int]]]:
+        """Return a queue and the Redis queues, with priorities, that a worker registering for this name serves.
+
+        A queue's own name means all its sub-queues, a sub-queue's only that one. Raises QueueNotFound.
+        """
+        queue = self._queues.get(name)
+        if queue is not None and _is_among(queue, among):
+            return queue, queue.redis_queues(self.separator)
+        resolved = self.resolve(name, among=among)
+        return resolved.queue, [(resolved.redis_queue, resolved.priority)]
+
+    def redis_queues(self) -> list[str]:
+        """Return the names of all Redis queues, in order of the queues' names."""
+        return [name for queue in self.definitions for name, _ in queue.redis_queues(self.separator)]
+
+    def queue_revision(self, name: str) -> str:
+        """Return the token that changes with the configuration of a queue, its vaults' included; empty: unknown."""
+        return self._revisions.get(name, "")
+
+    def _what_is_valid(self, name: str, among: frozenset[str] | None) -> str:
+        """Return the message of a QueueNotFound."""
+        allowed = [queue for queue in self.definitions if _is_among(queue, among)]
+        names = [redis_queue for queue in allowed for redis_queue, _ in queue.redis_queues(self.separator)]
+        if not names:
+            return f"No queue {name[:128]!r}: there are no queues yet."
+        shown = ", ".join(names[:_NAMES_IN_AN_ERROR])
+        more = f" and {len(names) - _NAMES_IN_AN_ERROR} more" if len(names) > _NAMES_IN_AN_ERROR else ""
+        return f"No queue {name[:128]!r}. Valid names: {shown}{more}."
+
+
+def spellings(queue: QueueFacts) -> Iterator[tuple[str, ...]]:
+    """Give for each Redis queue of a queue, in their order, every name that means it."""
+    if not queue.sub_queues:
+        yield (queue.name, *(f"{queue.name}{mark}{DEFAULT_SUB_QUEUE}" for mark in SEPARATORS))
+    for sub in queue.sub_queues:
+        own = (queue.name,) if sub.name == DEFAULT_SUB_QUEUE else ()
+        yield (*own, *(f"{queue.name}{mark}{sub.name}" for mark in SEPARATORS))
+
+
+def find_collision(queues: Iterable[QueueFacts]) -> tuple[str, str, str] | None:
+    """Return two queues that answer to one name, and that name, or None.
+
+    All spellings count, whatever separator is set, so that a name has one meaning and the setting can be changed.
+    """
+    claims = [(queue.name, {queue.name}.union(*spellings(queue))) for queue in queues]
+    for (first, its_names), (second, other_names) in combinations(claims, 2):
+        if shared := its_names & other_names:
+            return first, second, min(shared)
+    return None
+
+
+def _is_among(queue: QueueFacts, among: frozenset[str] | None) -> bool:
+    """Tell whether a queue is one of those a search is limited to."""
+    return among is None or queue.name in among

@@ -1,0 +1,94 @@
+"""The examples' tasks do real work on the input shipped with them."""
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+
+import pytest
+from PIL import Image
+
+from tests.examples.child import EXAMPLES, Child
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[str], Child]]:
+    """Return a function that starts the child of an example."""
+    children: list[Child] = []
+
+    def start_child(example: str) -> Child:
+        children.append(Child(example))
+        return children[-1]
+
+    yield start_child
+    for child in children:
+        assert child.close() == 0
+
+
+def test_sentiment_tells_praise_from_complaint(start):
+    child = start("sentiment")
+
+    answers = [child.run({"text": text})["result"] for text in ("I love it, it is great!", "An awful, broken thing.")]
+
+    assert [answer["label"] for answer in answers] == ["positive", "negative"]
+    assert answers[0]["compound"] > 0.5 > -0.5 > answers[1]["compound"]
+
+
+def test_sentiment_agrees_with_most_people_about_the_reviews(start):
+    result = start("sentiment").run({})["result"]
+
+    assert result["reviews"] == len((EXAMPLES / "sentiment/reviews.tsv").read_text().splitlines()) - 1
+    assert 0.6 < result["agreement"] < 1
+    assert {"review", "rating", "label", "compound"} <= result["scores"][0].keys()
+
+
+def test_thumbnail_keeps_the_shape_of_the_photograph(start):
+    result = start("thumbnail").run({"size": 100})["result"]
+
+    picture = Image.open(io.BytesIO(base64.b64decode(result["image"])))
+    assert (picture.format, picture.size) == ("JPEG", (100, 67))
+    assert result["original"] == {"format": "JPEG", "width": 451, "height": 300}
+
+
+def test_thumbnail_takes_an_image_as_base64(start):
+    out = io.BytesIO()
+    Image.new("RGBA", (40, 400), (200, 10, 10, 255)).save(out, "PNG")
+
+    result = start("thumbnail").run({"image": base64.b64encode(out.getvalue()).decode(), "size": 80})["result"]
+
+    picture = Image.open(io.BytesIO(base64.b64decode(result["image"])))
+    assert picture.size == (8, 80)
+    red, green, _ = picture.getpixel((4, 40))
+    assert red > 150 > green
+
+
+def test_thumbnail_fails_for_good_on_what_is_no_image(start):
+    answer = start("thumbnail").run({"image": base64.b64encode(b"no image").decode()})
+
+    assert answer["retry"] is False
+    assert "cannot identify image" in answer["error"]
+
+
+def test_pipeline_summarises_a_document(start):
+    result = start("pipeline").run({"document": "gettysburg", "length": 1})["result"]
+
+    assert result["sentences"] == 10
+    assert "dedicated" in result["keywords"]
+    assert len(result["summary"]) == 1
+    assert result["summary"][0].startswith("Now we are engaged in a great civil war")
+
+
+def test_pipeline_asks_for_a_retry_as_often_as_it_was_told(start):
+    child = start("pipeline")
+
+    answers = [child.run({"document": "alice", "refusals": 2}) for _ in range(3)]
+
+    assert [answer["retry"] for answer in answers] == [True, True, False]
+    assert "refused alice (2 of 2 times)" in answers[1]["error"]
+    assert answers[2]["error"] is None
+
+
+def test_pipeline_reads_no_file_but_its_documents(start):
+    answer = start("pipeline").run({"document": "../main"})
+
+    assert "no document is called" in answer["error"]
+    assert answer["retry"] is False

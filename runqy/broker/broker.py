@@ -103,6 +103,13 @@ class Broker:
             self.client.connection_pool.disconnect()
 
 
+def raised(outcome: T | RunqyError) -> T:
+    """Return an outcome of `Broker.run_all`, or raise the error that stands in its place."""
+    if isinstance(outcome, RunqyError):
+        raise outcome
+    return outcome
+
+
 def _outcome(request: Request[T], replies: Sequence[Reply]) -> T | RunqyError:
     """Read the replies of one request among many."""
     try:

@@ -134,6 +134,15 @@ class QueueKeys:
         return f"{self._prefix}g:{name}"
 
     @property
+    def lock_prefix(self) -> str:
+        """What stands before task type and payload hash in uniqueness locks (string: id of the owner task)."""
+        return f"{self._prefix}unique:"
+
+    @property
     def idle(self) -> str:
-        """Zset: wake-up tokens of workers that wait for this queue, score = Unix ms until which they listen."""
+        """Zset: wake-up channels of workers that wait for this queue, score = Unix ms until which they listen."""
         return f"runqy:q:{{{self.queue}}}:idle"
+
+    def deleted_by(self, task_id: str) -> str:
+        """String, expiring: owner whose finish deleted a task, so that its repetition is known for one."""
+        return f"runqy:q:{{{self.queue}}}:deleted_by:{task_id}"

@@ -6,7 +6,8 @@ A Lua file opens with one sentence and then names its keys and arguments:
     -- ARGV task_id message now_ns
     -- RETURNS 1 queued, 0 the id is taken
 
-The last name of either line may end in `*`: it takes a sequence of any length.
+The last name of either line may end in `*`: it takes a sequence of any length. A line `-- USES counters wake` stands
+for the functions in `lua/parts/counters.lua` and `lua/parts/wake.lua`.
 """
 
 import hashlib
@@ -71,7 +72,20 @@ def _names(source: str, mark: str) -> tuple[tuple[str, ...], str | None]:
 @cache
 def script(name: str) -> Script:
     """Return the script in `lua/<name>.lua`."""
-    return Script(name, files("runqy.broker").joinpath("lua", f"{name}.lua").read_text("utf-8"))
+    lines = _read_lua(f"{name}.lua").splitlines(keepends=True)
+    return Script(name, "".join(_expanded(line) for line in lines))
+
+
+def _expanded(line: str) -> str:
+    """Return a line of Lua, or the parts that it stands for."""
+    if not line.startswith("-- USES "):
+        return line
+    return "".join(_read_lua(f"parts/{part}.lua") for part in line.split()[2:])
+
+
+def _read_lua(path: str) -> str:
+    """Return the text of a Lua file."""
+    return files("runqy.broker").joinpath("lua", path).read_text("utf-8")
 
 
 def command(*args: Value, key: str | None) -> Command:

@@ -1,0 +1,11 @@
+-- Tell up to `count` idle workers, the last one to register first, that a queue has work.
+local function wake(idle, count, queue, now_ms)
+  local popped = redis.call('ZPOPMAX', idle, count)
+  for i = 1, #popped, 2 do
+    if tonumber(popped[i + 1]) < now_ms then
+      redis.call('DEL', idle) -- whoever is left stopped listening even earlier
+      return
+    end
+    redis.call('PUBLISH', popped[i], queue)
+  end
+end

@@ -1,0 +1,22 @@
+#!lua flags=allow-oom
+-- Give a task back to the front of its queue, its retries unspent, or archive it if somebody cancelled it.
+-- KEYS task active lease pending idle archived processed failed processed_day failed_day
+-- ARGV id owner queue now_ns now_ms now_s cancellation counter_expires_s task_prefix oldest_s most ended_channel
+-- RETURNS 1 waits in front, 2 archived as cancelled, 0 somebody else holds it
+-- USES counters leave_active release_lock archive wake
+local task, id = KEYS[1], ARGV[1]
+local left = leave_active(task, KEYS[2], KEYS[3], id, ARGV[2])
+if left ~= 1 then
+  return left == 2 and redis.call('HGET', task, 'state') ~= 'archived' and 1 or left
+end
+if redis.call('HEXISTS', task, 'cancel') == 0 then
+  redis.call('RPUSH', KEYS[4], id)
+  redis.call('HSET', task, 'state', 'pending', 'pending_since', ARGV[4])
+  wake(KEYS[5], 1, ARGV[3], tonumber(ARGV[5]))
+  return 1
+end
+archive(KEYS[6], id, ARGV[6], ARGV[9], ARGV[10], tonumber(ARGV[11]))
+redis.call('HSET', task, 'msg', redis.call('HGET', task, 'msg') .. ARGV[7], 'state', 'archived')
+count_failure(KEYS[7], KEYS[8], KEYS[9], KEYS[10], ARGV[8])
+redis.call('PUBLISH', ARGV[12], 'archived')
+return 2

@@ -1,0 +1,120 @@
+"""Puts tasks on queues: one, or many with an outcome for each."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from runqy.broker import keys
+from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.broker import Broker, Request
+from runqy.broker.keys import QueueKeys
+from runqy.broker.links import Reply
+from runqy.broker.message import DEFAULT_TIMEOUT_S, encode
+from runqy.broker.scripts import Command, Value, command, script
+from runqy.broker.states import TaskState
+from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError, TaskAlreadyExists
+
+Outcome = TaskState | RunqyError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTask:
+    """A task to be queued."""
+
+    id: str
+    queue: str
+    """The Redis queue."""
+    payload: bytes
+    timeout_s: int = DEFAULT_TIMEOUT_S
+    """How long one run may take; 0 with a deadline: only the deadline counts."""
+    deadline_s: int = 0
+    """Unix s after which it may not run; 0: none."""
+    max_retry: int = 3
+    retention_s: int = 86_400
+    """How long it is kept after success; 0: deleted at once."""
+    ttl_archived_s: int = 259_200
+    process_at_s: int | None = None
+    """Unix s at which it becomes pending; None or not in the future: at once."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def message(self) -> TaskMessage:
+        """Return the task as a message."""
+        timeout_s = self.timeout_s if self.timeout_s or self.deadline_s else DEFAULT_TIMEOUT_S
+        return TaskMessage(
+            type=self.queue,
+            payload=self.payload,
+            id=self.id,
+            queue=self.queue,
+            retry=max(self.max_retry, 0),
+            timeout=timeout_s,
+            deadline=self.deadline_s,
+            retention=self.retention_s,
+            headers=self.headers,
+        )
+
+    def state_at(self, now_ns: int) -> TaskState:
+        """Return the state in which it starts."""
+        is_later = self.process_at_s is not None and self.process_at_s * 1_000_000_000 > now_ns
+        return TaskState.SCHEDULED if is_later else TaskState.PENDING
+
+
+def new_task_id() -> str:
+    """Return an id that nobody else has."""
+    return str(uuid.uuid4())
+
+
+def enqueue(task: NewTask, *, now_ns: int) -> Request[TaskState]:
+    """Queue one task; the state it starts in is the outcome. Raises TaskAlreadyExists.
+
+    Running the same request again after a lost reply does no harm: the task is known by its time.
+    """
+    return Request(
+        commands=(
+            command("HSET", keys.lookup(task.id), "queue", task.queue, key=keys.lookup(task.id)),
+            command("SADD", keys.QUEUES, task.queue, key=keys.QUEUES),
+            _store([task], now_ns),
+        ),
+        parse=partial(_started, task.state_at(now_ns)),
+    )
+
+
+def enqueue_safely(broker: Broker, task: NewTask) -> TaskState:
+    """Queue one task, trying once more when the reply was lost. Raises TaskAlreadyExists, BrokerUnavailable."""
+    request = enqueue(task, now_ns=broker.now_ns())
+    try:
+        return broker.run(request)
+    except (BrokerFull, BrokerRefused):
+        raise
+    except BrokerUnavailable:
+        return broker.run(request)
+
+
+def _started(state: TaskState, replies: Sequence[Reply]) -> TaskState:
+    """Return the state of a task that was stored."""
+    if replies[-1] != [1]:
+        raise TaskAlreadyExists
+    return state
+
+
+def _store(tasks: Sequence[NewTask], now_ns: int) -> Command:
+    """Return the script call that stores tasks of one Redis queue and one first state."""
+    queue = QueueKeys(tasks[0].queue)
+    task_keys = [queue.task(task.id) for task in tasks]
+    if tasks[0].state_at(now_ns) is TaskState.PENDING:
+        rest: list[Value] = []
+        for task in tasks:
+            rest += (task.id, encode(task.message()), task.ttl_archived_s)
+        return script("enqueue")(
+            pending=queue.pending,
+            idle=queue.idle,
+            task=task_keys,
+            queue=queue.queue,
+            now_ns=now_ns,
+            now_ms=now_ns // 1_000_000,
+            id_message_ttl=rest,
+        )
+    rest = []
+    for task in tasks:
+        rest += (task.id, encode(task.message()), task.ttl_archived_s, task.process_at_s or 0)
+    return script("schedule")(scheduled=queue.scheduled, task=task_keys, now_ns=now_ns, id_message_ttl_runat=rest)

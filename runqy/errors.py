@@ -147,3 +147,81 @@ class ApiKeyAlreadyRevoked(RunqyError):
     """The key was revoked before."""
 
     code, status = "api_key_revoked", 409
+
+
+class RequestInvalid(RunqyError):
+    """The request cannot be understood."""
+
+    code, status = "invalid_request", 400
+
+
+class RequestTooLarge(RunqyError):
+    """The body is larger than this server takes (RUNQY_MAX_BODY_SIZE)."""
+
+    code, status = "too_large", 413
+
+
+class EncodingUnsupported(RunqyError):
+    """The body is compressed; send it as it is."""
+
+    code, status = "unsupported_encoding", 415
+
+
+class KeyRequired(RunqyError):
+    """A valid API key is needed: Authorization: Bearer <key>."""
+
+    code, status = "unauthorized", 401
+
+
+class KeyInsufficient(RunqyError):
+    """This API key may not do that."""
+
+    code, status = "forbidden", 403
+
+
+class PathNotFound(RunqyError):
+    """Nothing is here."""
+
+    code, status = "not_found", 404
+
+
+class MethodRefused(RunqyError):
+    """This path does not take the method."""
+
+    code, status = "method_not_allowed", 405
+
+
+class DatabaseUnavailable(RunqyError):
+    """The database cannot be reached."""
+
+    code, status = "database_unavailable", 503
+
+
+class TooManyWaiters(RunqyError):
+    """As many requests wait for results as this server allows (RUNQY_MAX_WAITERS); ask again without waiting."""
+
+    code, status = "too_many_waiters", 503
+
+
+class QueueDisabled(RunqyError):
+    """The queue is disabled: it takes no tasks and no workers."""
+
+    code, status = "queue_disabled", 409
+
+
+class DeploymentRefused(RunqyError):
+    """This deployment is not allowed."""
+
+    code, status = "deployment_refused", 400
+
+
+class DeploymentFailed(RunqyError):
+    """The queue's code could not be brought onto this machine."""
+
+    code, status = "deployment_failed", 502
+
+
+class DeploymentStopped(RunqyError):
+    """The deployment was told to stop."""
+
+    code, status = "deployment_stopped", 503

@@ -1,0 +1,271 @@
+"""Deploying from real repositories into real virtual environments."""
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from runqy.errors import DeploymentFailed, DeploymentRefused, DeploymentStopped
+from tests.workers.repositories import Repository, make_wheel
+from workers.deploy import environments
+from workers.deploy.commands import Commands
+from workers.deploy.credentials import GitCredentials
+from workers.deploy.deployment import Deployed, DeploymentOrder, deploy
+from workers.deploy.sources import parse_source
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "deployments"
+
+
+def order_for(repository: Repository, folder: Path, **changes: object) -> DeploymentOrder:
+    branch, code_path = str(changes.pop("branch", "main")), str(changes.pop("code_path", ""))
+    source = parse_source(git_url=repository.url, branch=branch, code_path=code_path)
+    return DeploymentOrder(queue="mail", source=source, folder=folder, **changes)  # type: ignore[arg-type]
+
+
+def run_python(deployed: Deployed, code: str) -> str:
+    done = subprocess.run(
+        [deployed.environment / "bin" / "python", "-c", code], cwd=deployed.code_dir, capture_output=True, text=True
+    )
+    return done.stdout.strip() + done.stderr.strip()
+
+
+def test_the_tip_of_the_branch_is_checked_out(repository: Repository, folder: Path) -> None:
+    repository.commit({"main.py": "old"})
+    commit = repository.commit({"main.py": "new"})
+
+    deployed = deploy(order_for(repository, folder), Commands())
+
+    assert (deployed.commit, deployed.problem) == (commit, "")
+    assert (deployed.code_dir / "main.py").read_text() == "new"
+    assert run_python(deployed, "import sys; print(sys.prefix)") == str(deployed.environment)
+
+
+def test_the_checkout_is_shallow(repository: Repository, folder: Path) -> None:
+    repository.commit({"main.py": "old"})
+    repository.commit({"main.py": "new"})
+
+    deployed = deploy(order_for(repository, folder), Commands())
+
+    log = subprocess.run(["git", "rev-list", "--count", "HEAD"], cwd=deployed.code_dir, capture_output=True, text=True)
+    assert log.stdout.strip() == "1"
+
+
+def test_a_tag_can_stand_for_the_branch(repository: Repository, folder: Path) -> None:
+    commit = repository.commit({"main.py": "tagged"})
+    repository.git("tag", "-a", "v1", "-m", "v1")
+    repository.commit({"main.py": "newer"})
+
+    deployed = deploy(order_for(repository, folder, branch="v1"), Commands())
+
+    assert deployed.commit == commit
+    assert (deployed.code_dir / "main.py").read_text() == "tagged"
+
+
+def test_only_the_folder_asked_for_is_written(repository: Repository, folder: Path) -> None:
+    repository.commit({"worker/main.py": "w", "web/index.html": "x", "worker/requirements.txt": ""})
+
+    deployed = deploy(order_for(repository, folder, code_path="worker"), Commands())
+
+    assert deployed.code_dir.name == "worker"
+    assert (deployed.code_dir / "main.py").read_text() == "w"
+    assert not (deployed.code_dir.parent / "web").exists()
+
+
+def test_a_link_out_of_the_checkout_is_refused(repository: Repository, folder: Path) -> None:
+    (repository.folder / "worker").symlink_to("/etc")
+    repository.commit({"main.py": ""})
+
+    with pytest.raises(DeploymentRefused, match="leads out"):
+        deploy(order_for(repository, folder, code_path="worker"), Commands())
+
+
+def test_hooks_that_the_user_has_set_up_for_all_repositories_do_not_run(
+    repository: Repository, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = tmp_path / "home" / "hooks" / "post-checkout"
+    hook.parent.mkdir(parents=True)
+    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    hook.chmod(0o700)
+    (tmp_path / "home" / ".gitconfig").write_text(f"[core]\nhooksPath = {hook.parent}\n")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    repository.commit({"main.py": ""})
+
+    deploy(order_for(repository, folder), Commands())
+
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_second_deployment_of_the_same_commit_changes_nothing(repository: Repository, folder: Path) -> None:
+    repository.commit({"main.py": ""})
+    first = deploy(order_for(repository, folder), Commands())
+    before = os.stat(first.code_dir).st_ino, os.stat(first.environment).st_ino
+
+    second = deploy(order_for(repository, folder), Commands())
+
+    assert (os.stat(second.code_dir).st_ino, os.stat(second.environment).st_ino) == before
+
+
+def test_requirements_are_installed_and_only_again_when_they_changed(repository: Repository, folder: Path) -> None:
+    make_wheel(repository.folder / "wheels" / "greet-1.0-py3-none-any.whl", "greet", "word = 'hello'")
+    repository.commit({"requirements.txt": "./wheels/greet-1.0-py3-none-any.whl\n"})
+    first = deploy(order_for(repository, folder), Commands())
+
+    assert run_python(first, "import greet; print(greet.word)") == "hello"
+
+    repository.commit({"requirements.txt": "# nothing\n", "main.py": "1"})
+    second = deploy(order_for(repository, folder), Commands())
+    repository.commit({"main.py": "2"})
+    third = deploy(order_for(repository, folder), Commands())
+
+    assert first.environment != second.environment
+    assert second.environment == third.environment
+    assert "No module named 'greet'" in run_python(third, "import greet")
+
+
+def test_without_uv_venv_and_pip_do_the_same(
+    repository: Repository, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "_find_uv", lambda: None)
+    make_wheel(repository.folder / "wheels" / "greet-1.0-py3-none-any.whl", "greet", "word = 'hello'")
+    repository.commit({"requirements.txt": "./wheels/greet-1.0-py3-none-any.whl\n"})
+
+    deployed = deploy(order_for(repository, folder), Commands())
+
+    assert run_python(deployed, "import greet; print(greet.word)") == "hello"
+
+
+def test_an_unreachable_repository_leaves_the_last_good_checkout(repository: Repository, folder: Path) -> None:
+    commit = repository.commit({"main.py": "good"})
+    deploy(order_for(repository, folder), Commands()).release()
+    repository.folder.rename(repository.folder.with_name("gone"))
+
+    deployed = deploy(order_for(repository, folder), Commands())
+
+    assert deployed.commit == commit
+    assert "git ls-remote failed" in deployed.problem
+    assert (deployed.code_dir / "main.py").read_text() == "good"
+
+
+def test_an_unknown_branch_is_named(repository: Repository, folder: Path) -> None:
+    repository.commit({"main.py": ""})
+
+    with pytest.raises(DeploymentFailed, match="no branch or tag 'nope'"):
+        deploy(order_for(repository, folder, branch="nope"), Commands())
+
+
+def test_another_branch_never_falls_back_to_this_one(repository: Repository, folder: Path) -> None:
+    repository.commit({"main.py": ""})
+    deploy(order_for(repository, folder), Commands())
+
+    with pytest.raises(DeploymentFailed):
+        deploy(order_for(repository, folder, branch="nope"), Commands())
+
+
+def test_a_rewritten_branch_is_followed(repository: Repository, folder: Path) -> None:
+    repository.commit({"main.py": "one"})
+    deploy(order_for(repository, folder), Commands())
+    repository.git("commit", "--amend", "--quiet", "-m", "rewritten")
+
+    deployed = deploy(order_for(repository, folder), Commands())
+
+    assert deployed.commit == repository.git("rev-parse", "HEAD")
+
+
+def test_requirements_that_fail_leave_the_previous_pair(repository: Repository, folder: Path) -> None:
+    good = repository.commit({"main.py": "good"})
+    deploy(order_for(repository, folder), Commands())
+    repository.commit({"requirements.txt": "./wheels/missing-1.0-py3-none-any.whl\n", "main.py": "bad"})
+
+    deployed = deploy(order_for(repository, folder), Commands())
+
+    assert deployed.commit == good
+    assert "uv pip failed" in deployed.problem
+
+
+def test_requirements_that_hang_are_given_up(repository: Repository, folder: Path) -> None:
+    repository.commit({"requirements.txt": "./wheels/greet-1.0-py3-none-any.whl\n"})
+
+    with pytest.raises(DeploymentFailed, match="uv pip did not finish"):
+        deploy(order_for(repository, folder, install_timeout_s=0.001), Commands())
+
+
+def test_a_folder_that_cannot_be_written_is_a_clear_error(repository: Repository, tmp_path: Path) -> None:
+    repository.commit({"main.py": ""})
+    (tmp_path / "file").touch()
+
+    with pytest.raises(DeploymentFailed, match="Not a directory"):
+        deploy(order_for(repository, tmp_path / "file" / "below"), Commands())
+
+
+def test_a_deployment_ends_when_told_to_stop(repository: Repository, folder: Path) -> None:
+    repository.commit({"main.py": ""})
+    commands = Commands()
+    commands.stop()
+
+    with pytest.raises(DeploymentStopped):
+        deploy(order_for(repository, folder), commands)
+
+
+def test_stopping_ends_the_program_that_runs_now() -> None:
+    commands = Commands()
+    stopper = threading.Timer(0.1, commands.stop)
+    stopper.start()
+
+    with pytest.raises(DeploymentStopped):
+        commands.run(["sleep", "60"], env={"PATH": os.environ["PATH"]}, timeout_s=60)
+    stopper.join()
+
+
+def test_old_checkouts_are_removed_once_nobody_uses_them(repository: Repository, folder: Path) -> None:
+    repository.commit({"main.py": "one"})
+    first = deploy(order_for(repository, folder), Commands())
+    repository.commit({"main.py": "two"})
+    second = deploy(order_for(repository, folder), Commands())
+    assert first.code_dir.is_dir()
+
+    first.release()
+    repository.commit({"main.py": "three"})
+    third = deploy(order_for(repository, folder), Commands())
+
+    assert not first.code_dir.exists()
+    assert second.code_dir.is_dir()
+    assert third.code_dir.is_dir()
+
+
+def test_two_workers_of_one_machine_deploy_the_same_thing_once(repository: Repository, folder: Path) -> None:
+    repository.commit({"main.py": ""})
+    found: list[Deployed] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(deploy(order_for(repository, folder), Commands())))
+        for _ in range(3)
+    ]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len({(one.code_dir, one.environment) for one in found}) == 1
+    assert len(found) == 3
+
+
+def test_the_token_is_in_no_file_and_no_error(repository: Repository, folder: Path) -> None:
+    repository.commit({"main.py": ""})
+    token = GitCredentials(token="planted-token")
+
+    deployed = deploy(order_for(repository, folder, credentials=token), Commands(secrets=token.secrets))
+    source = parse_source(git_url="https://127.0.0.1:1/repo.git", branch="main")
+    order = DeploymentOrder(queue="other", source=source, folder=folder, credentials=token)
+    with pytest.raises(DeploymentFailed) as failed:
+        deploy(order, Commands(secrets=token.secrets))
+
+    assert deployed.commit
+    assert "planted-token" not in failed.value.detail
+    assert "planted-token" not in repr(order)
+    for path in folder.rglob("*"):
+        assert not (path.is_file() and b"planted-token" in path.read_bytes())

@@ -1,0 +1,100 @@
+"""Runs the programs a deployment needs, with a time limit, and can be told to stop."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from runqy.errors import DeploymentFailed, DeploymentStopped
+
+REPORTED_CHARS = 2_000
+
+
+class Commands:
+    """Programs of one deployment, run one after another; `stop` ends the current one from another thread."""
+
+    def __init__(self, *, secrets: Sequence[str] = ()) -> None:
+        self._secrets = [secret for secret in secrets if secret]
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._current: subprocess.Popen[bytes] | None = None
+
+    def run(self, args: Sequence[str], *, env: Mapping[str, str], timeout_s: float, cwd: Path | None = None) -> str:
+        """Run a program and return what it printed.
+
+        Raises DeploymentFailed with the end of its error output, DeploymentStopped when told to stop.
+        """
+        with self._lock:
+            self.check()
+            self._current = process = _start(args, env, cwd)
+        try:
+            output, errors = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            _kill_group(process)
+            process.communicate()
+            raise DeploymentFailed(f"{_name(args)} did not finish within {timeout_s:g} s") from None
+        finally:
+            with self._lock:
+                self._current = None
+        self.check()
+        if process.returncode:
+            raise DeploymentFailed(f"{_name(args)} failed: {self._readable(errors or output, process.returncode)}")
+        return output.decode(errors="replace")
+
+    def check(self) -> None:
+        """Raise DeploymentStopped once told to stop."""
+        if self._stopped.is_set():
+            raise DeploymentStopped
+
+    def wait(self, seconds: float) -> None:
+        """Wait, unless told to stop."""
+        self._stopped.wait(seconds)
+        self.check()
+
+    def stop(self) -> None:
+        """End the current program and refuse further ones."""
+        with self._lock:
+            self._stopped.set()
+            if self._current is not None:
+                _kill_group(self._current)
+
+    def _readable(self, output: bytes, code: int) -> str:
+        """Return the end of a program's output without secrets."""
+        text = output.decode(errors="replace").strip()
+        for secret in self._secrets:
+            text = text.replace(secret, "****")
+        return text[-REPORTED_CHARS:] or f"exit status {code}"
+
+
+def _start(args: Sequence[str], env: Mapping[str, str], cwd: Path | None) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, so that its whole group can be ended."""
+    try:
+        return subprocess.Popen(
+            args,
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise DeploymentFailed(f"{args[0]} is not installed") from error
+    except OSError as error:
+        raise DeploymentFailed(f"{args[0]} cannot be started: {error.strerror}") from error
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a program and what it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _name(args: Sequence[str]) -> str:
+    """Return what to call a command in an error: the program and its verb."""
+    verb = next((arg for arg in args[1:] if re.fullmatch("[a-z][a-z-]*", arg)), "")
+    return f"{Path(args[0]).name} {verb}".rstrip()

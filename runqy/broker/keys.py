@@ -8,6 +8,7 @@ CANCEL_CHANNEL = "asynq:cancel"  # channel: a task id
 CONFIG_DOCUMENTS = "runqy:config:{config}:documents"  # hash: "<kind>:<name>" -> signed document
 CONFIG_REVISIONS = "runqy:config:{config}:revisions"  # hash: "<kind>:<name>" -> revision
 CONFIG_DIGEST = "runqy:config:{config}:digest"  # string: changes with every publication
+KEY_USES = "runqy:config:{config}:key_uses"  # hash: id of an API key -> Unix s of its last use
 QUEUE_REVISIONS = "runqy:revisions"  # hash: queue -> token that changes with its configuration; workers read it
 CHANGED_CHANNEL = "runqy:changed"  # channel: name of a queue whose configuration changed
 WORKER_RECORDS = "runqy:workers"  # zset: worker ids, score = Unix s of expiry

@@ -1,0 +1,57 @@
+"""Who sends a request, and the form of the keys that say so."""
+
+import hashlib
+import secrets
+import zlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_PREFIX = "rq_"
+SHOWN = 10
+"""How much of a key the admin shows, to tell keys apart."""
+
+
+class Role(StrEnum):
+    """What a key may do."""
+
+    ADMIN = "admin"  # everything
+    WORKER = "worker"  # registers workers
+    CLIENT = "client"  # enqueues and reads tasks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """The owner of a key that was accepted."""
+
+    role: Role
+    name: str
+    queues: frozenset[str] | None = None
+    """Queues by their own names that this identity is limited to; None: all."""
+    key_id: str = ""
+    """The row that describes the key; empty for keys from the environment."""
+
+    def may_use(self, queue: str) -> bool:
+        """Tell whether a queue, by its own name, exists for this identity."""
+        return self.queues is None or queue in self.queues
+
+
+def new_key() -> str:
+    """Return a random key, `rq_` and a checksum in it, so that scanners of leaked secrets recognise it."""
+    random = "".join(secrets.choice(_DIGITS) for _ in range(32))
+    return f"{_PREFIX}{random}{_checksum(random)}"
+
+
+def key_digest(key: str) -> str:
+    """Return what is stored and compared instead of a key. Keys are random, so a fast hash is enough."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _checksum(random: str) -> str:
+    """Return six digits that a program can recompute."""
+    number = zlib.crc32(random.encode())
+    digits = []
+    for _ in range(6):
+        number, rest = divmod(number, len(_DIGITS))
+        digits.append(_DIGITS[rest])
+    return "".join(reversed(digits))

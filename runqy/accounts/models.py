@@ -1,0 +1,26 @@
+"""The rows behind the keys that staff create."""
+
+from django.db import models
+
+from runqy.accounts.identity import Role
+
+
+class ApiKey(models.Model):
+    """A key, of which only a hash is known."""
+
+    name = models.CharField(max_length=100, help_text="Who or what uses this key.")
+    role = models.CharField(max_length=16, choices=[(role.value, role.value) for role in Role])
+    queues = models.JSONField(default=list, blank=True, help_text="Names of the queues it is limited to; empty: all.")
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    prefix = models.CharField(max_length=16, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        verbose_name = "API key"
+
+    def __str__(self) -> str:
+        """Tell the key from others without saying it."""
+        return f"{self.name} ({self.prefix}…)"

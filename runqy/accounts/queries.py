@@ -1,0 +1,81 @@
+"""Recognises keys: those of the environment, and those of the published configuration."""
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+
+import msgspec
+from django.conf import settings
+
+from runqy import clock
+from runqy.accounts import key_uses
+from runqy.accounts.identity import Identity, Role, key_digest
+from runqy.accounts.published import PublishedKey
+from runqy.publication.documents import Kind
+from runqy.publication.snapshot import Snapshot, get_snapshot
+
+__all__ = ["Identity", "Role", "authenticate"]
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownKey:
+    """A published key and whose it is."""
+
+    published: PublishedKey
+    identity: Identity
+
+
+def authenticate(key: str) -> Identity | None:
+    """Return whose key this is, or None for a key that is unknown, expired or revoked. Asks no database.
+
+    Raises ConfigurationUnavailable when it is none of the environment's and no other is known yet.
+    """
+    digest = key_digest(key)
+    identity = _find_in_environment(digest)
+    if identity is not None:
+        return identity
+    return _find_published(digest)
+
+
+def _find_in_environment(digest: str) -> Identity | None:
+    """Return the identity of a key from the environment; takes the same time whichever it is."""
+    found = None
+    keys = (settings.RUNQY_CLIENT_API_KEY, settings.RUNQY_WORKER_API_KEY, settings.RUNQY_API_KEY)
+    for known, identity in _environment_keys(*keys):
+        if hmac.compare_digest(known, digest):
+            found = identity
+    return found
+
+
+@lru_cache(maxsize=8)
+def _environment_keys(client: str, worker: str, admin: str) -> tuple[tuple[str, Identity], ...]:
+    """Return the digests of the environment's keys, those with more rights last, so that they win."""
+    keys = ((client, Role.CLIENT), (worker, Role.WORKER), (admin, Role.ADMIN))
+    return tuple(
+        (key_digest(key), Identity(role=role, name=f"{role} key of the environment")) for key, role in keys if key
+    )
+
+
+def _find_published(digest: str) -> Identity | None:
+    """Return the identity of a published key, found by a hash that nobody can steer towards another's."""
+    known = get_snapshot().view("api_keys", _known_keys).get(digest)
+    if known is None or not hmac.compare_digest(known.published.digest, digest):
+        return None
+    now = datetime.fromtimestamp(clock.now_ns() / 1e9, UTC)
+    if known.published.expires_at is not None and known.published.expires_at <= now:
+        return None
+    key_uses.note_use(known.identity.key_id)
+    return known.identity
+
+
+def _known_keys(snapshot: Snapshot) -> Mapping[str, _KnownKey]:
+    """Return the keys of a snapshot by their digests."""
+    known = {}
+    for key_id, document in snapshot.of_kind(Kind.API_KEY).items():
+        published = msgspec.json.decode(document.body or b"", type=PublishedKey)
+        queues = frozenset(published.queues) or None
+        identity = Identity(role=published.role, name=published.name, queues=queues, key_id=key_id)
+        known[published.digest] = _KnownKey(published, identity)
+    return known

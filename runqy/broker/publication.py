@@ -1,0 +1,129 @@
+"""Stores and reads the published configuration: signed documents, which only the server can make."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from runqy.broker import keys
+from runqy.broker.broker import Request
+from runqy.broker.scripts import Value, command, script
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedDocument:
+    """A document on its way to Redis."""
+
+    field: str
+    """`<kind>:<name>`"""
+    revision: int
+    content: bytes
+    overwrites: str = ""
+    """The revision seen in Redis that is to give way even if it is higher, because nobody signed it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueToken:
+    """The token of a queue on its way to the workers."""
+
+    queue: str
+    token: int
+    overwrites: str = ""
+    """The token seen in Redis that is to give way even if it is higher."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """All that is published at one moment, unverified."""
+
+    digest: bytes | None
+    documents: Mapping[str, bytes]
+    revisions: Mapping[str, str]
+    tokens: Mapping[str, str]
+
+
+def publish(documents: Sequence[PublishedDocument], *, new_digest: str) -> Request[list[int]]:
+    """Store documents, each unless a newer one stands there: 1 stored, 0 stood already, -1 refused."""
+    quadruples: list[Value] = []
+    for document in documents:
+        quadruples += [document.field, document.revision, document.content, document.overwrites]
+    call = script("publish")(
+        documents=keys.CONFIG_DOCUMENTS,
+        revisions=keys.CONFIG_REVISIONS,
+        digest=keys.CONFIG_DIGEST,
+        new_digest=new_digest,
+        quadruples=quadruples,
+    )
+    return Request((call,), lambda replies: [int(outcome) for outcome in replies[0]])
+
+
+def announce(tokens: Iterable[QueueToken]) -> Request[int]:
+    """Tell workers of changed queues; returns how many tokens changed."""
+    triples: list[Value] = []
+    for token in tokens:
+        triples += [token.queue, token.token, token.overwrites]
+    call = script("announce")(tokens=keys.QUEUE_REVISIONS, channel=keys.CHANGED_CHANNEL, triples=triples)
+    return Request((call,), lambda replies: int(replies[0]))
+
+
+def remove_documents(fields: Sequence[str], *, new_digest: str) -> Request[None]:
+    """Drop documents, whatever they say. For what the database does not know; a deletion is a document too."""
+    commands = (
+        command("HDEL", keys.CONFIG_DOCUMENTS, *fields, key=keys.CONFIG_DOCUMENTS),
+        command("HDEL", keys.CONFIG_REVISIONS, *fields, key=keys.CONFIG_REVISIONS),
+        command("SET", keys.CONFIG_DIGEST, new_digest, key=keys.CONFIG_DIGEST),
+    )
+    return Request(commands, lambda _: None)
+
+
+def read_digest() -> Request[bytes | None]:
+    """Return what changes with every publication; None when nothing is published."""
+    return Request((command("GET", keys.CONFIG_DIGEST, key=keys.CONFIG_DIGEST),), lambda replies: replies[0])
+
+
+def read_revisions() -> Request[dict[str, str]]:
+    """Return the revision of each document by its field, as Redis claims."""
+    read = command("HGETALL", keys.CONFIG_REVISIONS, key=keys.CONFIG_REVISIONS)
+    return Request((read,), lambda replies: _texts(replies[0]))
+
+
+def read_documents(fields: Sequence[str]) -> Request[dict[str, bytes]]:
+    """Return the documents that stand in some fields."""
+    read = command("HMGET", keys.CONFIG_DOCUMENTS, *fields, key=keys.CONFIG_DOCUMENTS)
+    return Request(
+        (read,), lambda replies: {f: content for f, content in zip(fields, replies[0], strict=True) if content}
+    )
+
+
+def read_all() -> Request[Standing]:
+    """Return all that is published. Not for a request path: it can be megabytes."""
+    commands = (
+        command("GET", keys.CONFIG_DIGEST, key=keys.CONFIG_DIGEST),
+        command("HGETALL", keys.CONFIG_DOCUMENTS, key=keys.CONFIG_DOCUMENTS),
+        command("HGETALL", keys.CONFIG_REVISIONS, key=keys.CONFIG_REVISIONS),
+        command("HGETALL", keys.QUEUE_REVISIONS, key=keys.QUEUE_REVISIONS),
+    )
+    return Request(
+        commands,
+        lambda replies: Standing(
+            digest=replies[0],
+            documents={_text(field): content for field, content in _pairs(replies[1])},
+            revisions=_texts(replies[2]),
+            tokens=_texts(replies[3]),
+        ),
+    )
+
+
+def _pairs(reply: Mapping[bytes, bytes] | Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
+    """Give the fields and values of a HGETALL, which arrives as a map or as a flat list."""
+    if isinstance(reply, Mapping):
+        return reply.items()
+    return zip(reply[::2], reply[1::2], strict=True)
+
+
+def _texts(reply: Mapping[bytes, bytes] | Sequence[bytes]) -> dict[str, str]:
+    """Return the fields and values of a HGETALL as text."""
+    return {_text(field): _text(value) for field, value in _pairs(reply)}
+
+
+def _text(raw: bytes) -> str:
+    """Return text that may have been written by anybody."""
+    return raw.decode("utf-8", "backslashreplace")

@@ -53,6 +53,12 @@ class TaskNotFound(RunqyError):
     code, status = "task_not_found", 404
 
 
+class TaskNotCancelable(RunqyError):
+    """The task is being aggregated and cannot be cancelled now."""
+
+    code, status = "task_not_cancelable", 409
+
+
 class LeaseLost(RunqyError):
     """The task is no longer held by this worker."""
 

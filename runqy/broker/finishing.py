@@ -3,11 +3,10 @@
 Every request here may be run again after a lost reply: what the same owner did before counts as done.
 """
 
-import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache, partial
+from functools import partial
 
 from runqy.broker import keys, timing
 from runqy.broker.asynq_pb2 import TaskMessage
@@ -177,7 +176,7 @@ def _held(queue: QueueKeys, hold: Hold) -> dict[str, Value]:
 
 def _counter_keys(queue: QueueKeys, now_s: int) -> dict[str, str]:
     """Return the four counters of attempts."""
-    day = utc_day(now_s)
+    day = keys.counter_day(now_s)
     return {
         "processed": queue.processed,
         "failed": queue.failed,
@@ -203,14 +202,3 @@ def _lock(queue: QueueKeys, message: TaskMessage) -> list[str]:
     """Return the task's uniqueness lock, if it has one among its queue's keys."""
     is_ours = message.unique_key.startswith(queue.lock_prefix)
     return [message.unique_key] if is_ours else []
-
-
-def utc_day(now_s: int) -> str:
-    """Return the UTC date as counters spell it."""
-    return _spelled_day(now_s // 86_400)
-
-
-@lru_cache(maxsize=4)
-def _spelled_day(day: int) -> str:
-    """Return a number of days since 1970 as YYYY-MM-DD."""
-    return (datetime.date(1970, 1, 1) + datetime.timedelta(days=day)).isoformat()

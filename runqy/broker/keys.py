@@ -1,5 +1,10 @@
 """Spells every Redis key once, with its type and content. `docs/redis.md` is the prose to it."""
 
+import datetime
+from functools import lru_cache
+
+from runqy.broker.states import TaskState
+
 QUEUES = "asynq:queues"  # set: names of all Redis queues; one not in here is invisible to asynq's tools
 SERVERS = "asynq:servers"  # zset: server-info keys, score = Unix s of expiry
 WORKERS = "asynq:workers"  # zset: workers keys, score = Unix s of expiry; bare ids from Go's runqy-worker
@@ -49,6 +54,21 @@ def ended_channel(task_id: str) -> str:
     return f"runqy:ended:{task_id}"
 
 
+def counter_day(now_s: int) -> str:
+    """Return the UTC date as the keys of counters spell it."""
+    return _spelled_day(now_s // 86_400)
+
+
+@lru_cache(maxsize=4)
+def _spelled_day(day: int) -> str:
+    """Return a number of days since 1970 as YYYY-MM-DD."""
+    return (datetime.date(1970, 1, 1) + datetime.timedelta(days=day)).isoformat()
+
+
+AROUND_QUEUE = ("asynq:{", "}:")
+"""What stands on either side of a Redis queue's name in its keys, for scripts that find the name inside Redis."""
+
+
 class QueueKeys:
     """The keys of one Redis queue; all share the hash tag `{queue}`, and so a slot."""
 
@@ -56,11 +76,16 @@ class QueueKeys:
 
     def __init__(self, queue: str) -> None:
         self.queue = queue
-        self._prefix = f"asynq:{{{queue}}}:"
+        self._prefix = queue.join(AROUND_QUEUE)
 
     def task(self, task_id: str) -> str:
         """Hash: msg, state, pending_since, unique_key, group, result, and our own fields."""
         return f"{self._prefix}t:{task_id}"
+
+    @property
+    def prefix(self) -> str:
+        """What every key of this queue that asynq knows starts with."""
+        return self._prefix
 
     @property
     def task_prefix(self) -> str:
@@ -135,8 +160,17 @@ class QueueKeys:
         return f"{self._prefix}g:{name}"
 
     @property
+    def aggregation_sets(self) -> str:
+        """Zset: keys of sets of grouped tasks in asynq's aggregator's hands, score = Unix s at which one is stale."""
+        return f"{self._prefix}aggregation_sets"
+
+    def index(self, state: TaskState) -> str:
+        """Return the key of the list or zset that holds the ids of tasks in a state."""
+        return f"{self._prefix}{state.value}"
+
+    @property
     def lock_prefix(self) -> str:
-        """What stands before task type and payload hash in uniqueness locks (string: id of the owner task)."""
+        """What every uniqueness lock of this queue starts with; a lock is a string: id of the task that owns it."""
         return f"{self._prefix}unique:"
 
     @property

@@ -13,9 +13,7 @@ from runqy.broker.links import Reply
 from runqy.broker.message import DEFAULT_TIMEOUT_S, encode
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
-from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError, TaskAlreadyExists
-
-Outcome = TaskState | RunqyError
+from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, TaskAlreadyExists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +71,7 @@ def enqueue(task: NewTask, *, now_ns: int) -> Request[TaskState]:
         commands=(
             command("HSET", keys.lookup(task.id), "queue", task.queue, key=keys.lookup(task.id)),
             command("SADD", keys.QUEUES, task.queue, key=keys.QUEUES),
-            _store([task], now_ns),
+            store([task], now_ns),
         ),
         parse=partial(_started, task.state_at(now_ns)),
     )
@@ -97,7 +95,7 @@ def _started(state: TaskState, replies: Sequence[Reply]) -> TaskState:
     return state
 
 
-def _store(tasks: Sequence[NewTask], now_ns: int) -> Command:
+def store(tasks: Sequence[NewTask], now_ns: int) -> Command:
     """Return the script call that stores tasks of one Redis queue and one first state."""
     queue = QueueKeys(tasks[0].queue)
     task_keys = [queue.task(task.id) for task in tasks]

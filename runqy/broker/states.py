@@ -18,3 +18,11 @@ class TaskState(StrEnum):
     def is_final(self) -> bool:
         """Tell whether a task in this state is over."""
         return self in (TaskState.COMPLETED, TaskState.ARCHIVED)
+
+    @classmethod
+    def read(cls, text: bytes | None) -> "TaskState | None":
+        """Return the state that a text from Redis names; None for a text that is none."""
+        return _BY_TEXT.get(text or b"")
+
+
+_BY_TEXT = {state.value.encode(): state for state in TaskState}

@@ -3,7 +3,7 @@
 -- KEYS task active lease pending idle archived processed failed processed_day failed_day
 -- ARGV id owner queue now_ns now_ms now_s cancellation counter_expires_s task_prefix oldest_s most ended_channel
 -- RETURNS 1 waits in front, 2 archived as cancelled, 0 somebody else holds it
--- USES counters leave_active release_lock archive wake
+-- USES counters leave_active release_lock delete_task archive wake
 local task, id = KEYS[1], ARGV[1]
 local left = leave_active(task, KEYS[2], KEYS[3], id, ARGV[2])
 if left ~= 1 then

@@ -3,7 +3,7 @@
 -- KEYS task active lease retry archived processed failed processed_day failed_day
 -- ARGV id owner message cancellation retry_at_s now_s counter_expires_s is_failure child_deaths task_prefix oldest_s most ended_channel
 -- RETURNS 1 waits for its retry, 2 archived as cancelled, 0 somebody else holds it
--- USES counters leave_active release_lock archive
+-- USES counters leave_active release_lock delete_task archive
 local task, id = KEYS[1], ARGV[1]
 local left = leave_active(task, KEYS[2], KEYS[3], id, ARGV[2])
 if left ~= 1 then

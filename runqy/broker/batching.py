@@ -1,0 +1,83 @@
+"""Puts many tasks on queues: one script call carries up to 500 of them, and all calls travel together."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from runqy.broker import keys, timing
+from runqy.broker.broker import Broker, Request
+from runqy.broker.links import Reply
+from runqy.broker.producing import NewTask, store
+from runqy.broker.scripts import Command, command, script
+from runqy.broker.states import TaskState
+from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError, TaskAlreadyExists
+
+CALLS_AT_ONCE = 20
+"""How many script calls one round trip carries, so that the memory of this process stays bounded."""
+
+Enqueued = TaskState | RunqyError
+
+
+def enqueue_many(broker: Broker, tasks: Sequence[NewTask]) -> list[Enqueued]:
+    """Queue tasks; at each one's place stands the state it starts in, or what went wrong with it.
+
+    What travels together is sent once more when its replies were lost; that does no harm, as in `enqueue`.
+    Raises BrokerUnavailable: any of the tasks may be queued.
+    """
+    now_ns = broker.now_ns()
+    outcomes: list[Enqueued] = [TaskAlreadyExists()] * len(tasks)
+    batches = list(_batches(tasks, now_ns))
+    for first in range(0, len(batches), CALLS_AT_ONCE):
+        together = batches[first : first + CALLS_AT_ONCE]
+        requests = [_enqueue_batch([tasks[i] for i in places], now_ns, broker.is_cluster) for places in together]
+        for places, answer in zip(together, _run_safely(broker, requests), strict=True):
+            for position, place in enumerate(places):
+                outcomes[place] = answer if isinstance(answer, RunqyError) else answer[position]
+    return outcomes
+
+
+def _run_safely(broker: Broker, requests: Sequence[Request[list[Enqueued]]]) -> list[list[Enqueued] | RunqyError]:
+    """Run requests in one round trip, once more when the replies were lost."""
+    try:
+        return broker.run_all(requests)
+    except (BrokerFull, BrokerRefused):
+        raise
+    except BrokerUnavailable:
+        return broker.run_all(requests)
+
+
+def _batches(tasks: Sequence[NewTask], now_ns: int) -> Iterator[list[int]]:
+    """Deal the tasks' positions out to script calls, each for one Redis queue and one first state."""
+    open_batches: dict[tuple[str, TaskState], tuple[list[int], int]] = {}
+    for place, task in enumerate(tasks):
+        kind = task.queue, task.state_at(now_ns)
+        places, size = open_batches.get(kind, ([], 0))
+        if places and (len(places) == timing.BATCH_MAX_TASKS or size + len(task.payload) > timing.BATCH_MAX_BYTES):
+            yield places
+            places, size = [], 0
+        places.append(place)
+        open_batches[kind] = places, size + len(task.payload)
+    for places, _ in open_batches.values():
+        yield places
+
+
+def _enqueue_batch(tasks: Sequence[NewTask], now_ns: int, is_cluster: bool) -> Request[list[Enqueued]]:
+    """Return the request that stores tasks of one Redis queue and one first state, lookups first."""
+    queue, state = tasks[0].queue, tasks[0].state_at(now_ns)
+    known = command("SADD", keys.QUEUES, queue, key=keys.QUEUES)
+    return Request(
+        commands=(*_look_ups(tasks, is_cluster), known, store(tasks, now_ns)), parse=partial(_outcomes, state)
+    )
+
+
+def _look_ups(tasks: Sequence[NewTask], is_cluster: bool) -> list[Command]:
+    """Return the commands that note where the tasks are: one for all, or one each where they live on many nodes."""
+    lookups = [keys.lookup(task.id) for task in tasks]
+    queue = tasks[0].queue
+    if is_cluster:
+        return [command("HSET", lookup, "queue", queue, key=lookup) for lookup in lookups]
+    return [script("look_up")(lookup=lookups, queue=queue)]
+
+
+def _outcomes(state: TaskState, replies: Sequence[Reply]) -> list[Enqueued]:
+    """Read what the script said about each task."""
+    return [state if is_stored else TaskAlreadyExists() for is_stored in replies[-1]]

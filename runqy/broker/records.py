@@ -1,0 +1,96 @@
+"""Owns what is known about a task, as one value read from its hash."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.message import MessageUnreadable, decode
+from runqy.broker.states import TaskState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRecord:
+    """Everything that Redis holds about one task."""
+
+    id: str
+    queue: str
+    """The Redis queue."""
+    state: TaskState
+    message: TaskMessage
+    """Type, payload, retries, error, limits; empty but for id and queue when what stands in Redis is damaged."""
+    result: bytes | None = None
+    score_s: int | None = None
+    """Unix s in the index of its state: next run, end of the lease, time of archiving, or expiry."""
+    pending_since_ns: int | None = None
+    enqueued_at_ns: int | None = None
+    started_at_ns: int | None = None
+    """Start of the last run."""
+    cancel_asked_at_ns: int | None = None
+    worker_id: str = ""
+    """Worker of the last run."""
+    child_deaths: int = 0
+    ttl_archived_s: int | None = None
+    error: str = ""
+    """Text of the last error."""
+    retried: int = 0
+
+    @property
+    def payload(self) -> bytes:
+        """Return the bytes that the client sent."""
+        return self.message.payload
+
+    @property
+    def next_process_at_s(self) -> int | None:
+        """Return when it runs next, where that is known."""
+        return self.score_s if self.state in (TaskState.SCHEDULED, TaskState.RETRY) else None
+
+    @property
+    def completed_at_s(self) -> int | None:
+        """Return when it succeeded."""
+        return self.message.completed_at or None
+
+    @property
+    def archived_at_s(self) -> int | None:
+        """Return when it was given up."""
+        return self.score_s if self.state is TaskState.ARCHIVED else None
+
+    @property
+    def is_canceled(self) -> bool:
+        """Tell whether it was given up because somebody asked for it."""
+        return self.state is TaskState.ARCHIVED and self.cancel_asked_at_ns is not None
+
+
+def read_record(queue: str, task_id: str, score: bytes, pairs: Sequence[bytes]) -> TaskRecord | None:
+    """Return a task from the fields and values of its hash; None for a remnant that is no task."""
+    fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
+    state = TaskState.read(fields.get(b"state"))
+    if b"msg" not in fields or state is None:
+        return None
+    try:
+        message = decode(fields[b"msg"])
+    except MessageUnreadable:
+        message = TaskMessage(id=task_id, queue=queue, type=queue, error_msg="its message is damaged")
+    return TaskRecord(
+        id=task_id,
+        queue=queue,
+        state=state,
+        message=message,
+        result=fields.get(b"result"),
+        score_s=int(float(score)) if score else None,
+        pending_since_ns=_number(fields, b"pending_since"),
+        enqueued_at_ns=_number(fields, b"enqueued"),
+        started_at_ns=_number(fields, b"started"),
+        cancel_asked_at_ns=_number(fields, b"cancel"),
+        worker_id=fields.get(b"worker", b"").decode("utf-8", "replace"),
+        child_deaths=_number(fields, b"child_deaths") or 0,
+        ttl_archived_s=_number(fields, b"ttl_archived"),
+        # Go's runqy-worker keeps these two outside the message.
+        error=message.error_msg or fields.get(b"error_msg", b"").decode("utf-8", "replace"),
+        retried=max(message.retried, _number(fields, b"retried") or 0),
+    )
+
+
+def _number(fields: Mapping[bytes, bytes], name: bytes) -> int | None:
+    """Return a field as a number; None when it is missing or no number."""
+    value = fields.get(name, b"")
+    return int(value) if value.isdigit() else None

@@ -9,6 +9,7 @@ from runqy.broker.connection import RedisTarget
 _MODES = {"": "single", "+sentinel": "sentinel", "+cluster": "cluster"}
 _PORTS = {"single": 6379, "sentinel": 26379, "cluster": 6379}
 _REDIS_OPTIONS = {"master", "ca", "sentinel_username", "sentinel_password"}
+_HINT = "; a password's own /, @, : and ? have to be percent-encoded"
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
@@ -51,9 +52,9 @@ def _address(text: str, default_port: int) -> tuple[str, int]:
     try:
         port = parts.port or default_port
     except ValueError:
-        raise ValueError(f"{text!r} has no valid port") from None
+        raise ValueError(f"a port in the URL is not a number{_HINT}") from None
     if not parts.hostname:
-        raise ValueError("the URL names no host")
+        raise ValueError(f"the URL names no host{_HINT}")
     return parts.hostname, port
 
 
@@ -61,7 +62,7 @@ def _database_number(path: str, mode: str) -> int:
     """Read the number behind the host; a cluster has only 0."""
     text = path.strip("/") or "0"
     if not text.isdigit():
-        raise ValueError(f"{text!r} is not the number of a Redis database")
+        raise ValueError(f"what follows the host is not the number of a Redis database{_HINT}")
     if mode == "cluster" and int(text):
         raise ValueError("a cluster has no database but 0")
     return int(text)

@@ -1,5 +1,7 @@
 """Turns the text of environment variables into typed values, and refuses nonsense with a sentence."""
 
+import base64
+import binascii
 import os
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -107,6 +109,18 @@ def parse_size(text: str) -> int:
 def parse_words(text: str) -> tuple[str, ...]:
     """Return the parts of a list separated by commas, without empty ones."""
     return tuple(word for part in text.split(",") if (word := part.strip()))
+
+
+def parse_master_keys(text: str) -> str:
+    """Return the text, once each of its keys is seen to be 32 bytes in base64. The error does not show a key."""
+    for number, key in enumerate(text.split(","), start=1):
+        try:
+            length = len(base64.b64decode(key.strip(), validate=True))
+        except binascii.Error:
+            length = -1
+        if length != 32:
+            raise ValueError(f"key {number} is not 32 bytes in base64")
+    return text
 
 
 def _one_of(text: str, options: tuple[str, ...]) -> str:

@@ -1,12 +1,13 @@
 """Reads the environment, once and typed; the README lists the variables."""
 
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 from runqy import addresses, home, logs
 from runqy.broker import timing
 from runqy.broker.connection import RedisTarget
-from runqy.environment import Environment
+from runqy.environment import Environment, parse_master_keys
 
 env = Environment()
 
@@ -27,7 +28,7 @@ SECRET_KEY = env.text("RUNQY_SECRET_KEY") or home.kept_secret(RUNQY_HOME, "secre
 RUNQY_API_KEY = env.text("RUNQY_API_KEY")
 RUNQY_WORKER_API_KEY = env.text("RUNQY_WORKER_API_KEY")
 RUNQY_CLIENT_API_KEY = env.text("RUNQY_CLIENT_API_KEY")
-RUNQY_VAULT_MASTER_KEY = env.text("RUNQY_VAULT_MASTER_KEY")
+RUNQY_VAULT_MASTER_KEY = env.parsed("RUNQY_VAULT_MASTER_KEY", parse_master_keys, "")
 ALLOWED_HOSTS = list(env.words("RUNQY_ALLOWED_HOSTS", ("localhost", "127.0.0.1", "[::1]")))
 CSRF_TRUSTED_ORIGINS = list(env.words("RUNQY_CSRF_ORIGINS"))
 RUNQY_TRUSTED_PROXIES = env.networks("RUNQY_TRUSTED_PROXIES")
@@ -115,6 +116,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "runqy.api",
     *[
         app
         for app in ("runqy.publication", "runqy.accounts", "vaults", "queues", "tasks", "workers")
@@ -122,13 +124,14 @@ INSTALLED_APPS = [
     ],
 ]
 MIDDLEWARE = [
+    "runqy.middleware.TrustedProxies",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
+    "runqy.middleware.AdminSessions",
+    "runqy.middleware.AdminCommon",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
+    "runqy.middleware.AdminUsers",
+    "runqy.middleware.AdminMessages",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
 ]
@@ -155,3 +158,26 @@ AUTH_PASSWORD_VALIDATORS = [
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+
+# API
+_ACC = find_spec("runqy.accounts.queries")
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["runqy.api.authentication.KeyAuthentication"] if _ACC else [],
+    "DEFAULT_PERMISSION_CLASSES": ["runqy.api.views.HasRole"] if _ACC else [],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "runqy.api.negotiation.OnlyJson",
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "runqy.api.errors.render_error",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "runqy",
+    "DESCRIPTION": "Put tasks on queues, read their results, register workers.",
+    "VERSION": version("runqy"),
+    "OAS_VERSION": "3.1.0",
+    "SERVE_PUBLIC": True,
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+}

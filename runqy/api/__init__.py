@@ -1,0 +1,1 @@
+"""What the views of every app stand on: keys and roles, bodies, errors, answers, the schema. Knows no domain."""

@@ -1,0 +1,43 @@
+"""Builds the answers of the API: JSON, and problems as RFC 9457 describes them."""
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from django.http import HttpRequest, HttpResponse
+
+from runqy.api.request_ids import request_id
+from runqy.errors import RunqyError
+
+RETRY_AFTER_S = "2"
+
+_encode = msgspec.json.Encoder().encode
+
+
+def json_answer(content: Any, status: int = 200) -> HttpResponse:
+    """Return content as JSON; `msgspec.Raw` in it goes out byte for byte."""
+    return _answer(_encode(content), "application/json", status)
+
+
+def problem_answer(error: RunqyError, request: HttpRequest) -> HttpResponse:
+    """Return what an error looks like to a client."""
+    problem = {
+        "type": "about:blank",
+        "title": HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        "errors": error.errors,
+        "request_id": request_id(request),
+    }
+    answer = _answer(_encode(problem), "application/problem+json", error.status)
+    if error.status == 401:
+        answer["WWW-Authenticate"] = 'Bearer realm="runqy"'
+    elif error.status == 503:
+        answer["Retry-After"] = RETRY_AFTER_S
+    return answer
+
+
+def _answer(body: bytes, content_type: str, status: int) -> HttpResponse:
+    """Return an answer of known length, which the server then need not send in chunks."""
+    return HttpResponse(body, status=status, headers={"Content-Type": content_type, "Content-Length": str(len(body))})

@@ -1,0 +1,39 @@
+"""Tells who asks, by the API key in the request's header."""
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.request import Request
+
+from runqy.accounts.queries import Identity, authenticate
+from runqy.errors import KeyRequired
+
+
+class KeyAuthentication(BaseAuthentication):
+    """`Authorization: Bearer <key>`, or `X-API-Key: <key>`."""
+
+    def authenticate(self, request: Request) -> tuple[Identity, None]:
+        """Return who the key belongs to. Raises KeyRequired when there is none, or one that is not valid."""
+        key = _presented_key(request)
+        identity = authenticate(key) if key else None
+        if identity is None:
+            raise KeyRequired
+        return identity, None
+
+
+def _presented_key(request: Request) -> str:
+    """Return the key in the request's headers; an empty text is nobody's key."""
+    scheme, _, key = str(request.META.get("HTTP_AUTHORIZATION", "")).partition(" ")
+    if scheme.lower() == "bearer":
+        return key.strip()
+    return str(request.META.get("HTTP_X_API_KEY", "")).strip()
+
+
+class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """Describes the key in the schema."""
+
+    target_class = KeyAuthentication
+    name = "ApiKey"
+
+    def get_security_definition(self, auto_schema: object) -> dict[str, str]:
+        """Return OpenAPI's words for a bearer key."""
+        return {"type": "http", "scheme": "bearer"}

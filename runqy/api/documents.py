@@ -1,0 +1,18 @@
+"""Serves the OpenAPI schema and the page that shows it, from files of our own."""
+
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+
+
+class SchemaView(SpectacularAPIView):
+    """The OpenAPI schema. Public."""
+
+    authentication_classes = ()
+    permission_classes = ()
+
+
+class SwaggerView(SpectacularSwaggerSplitView):
+    """The schema as a page to read and try. Public; its script is a file, so that no inline script is allowed."""
+
+    authentication_classes = ()
+    permission_classes = ()
+    url_name = "schema"

@@ -1,0 +1,87 @@
+"""The one exit of errors: whatever goes wrong in the API leaves as application/problem+json."""
+
+from typing import Any
+
+import structlog
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse
+from django.views import defaults
+from rest_framework import exceptions
+
+from runqy.api.answers import problem_answer
+from runqy.api.request_ids import request_id
+from runqy.errors import (
+    DatabaseUnavailable,
+    KeyInsufficient,
+    KeyRequired,
+    MethodRefused,
+    PathNotFound,
+    RequestInvalid,
+    RequestTooLarge,
+    RunqyError,
+)
+
+log = structlog.get_logger(__name__)
+
+
+class InternalError(RunqyError):
+    """Something went wrong in the server; its log says what, under this request's id."""
+
+    code, status = "internal", 500
+
+
+def render_error(error: Exception, context: dict[str, Any]) -> HttpResponse | None:
+    """Return the answer for an error in a view; None for a bug, which Django logs and gives to `server_error`."""
+    request: HttpRequest = context["request"]._request
+    if isinstance(error, exceptions.MethodNotAllowed):
+        answer = problem_answer(MethodRefused(f"{request.method} is not for this path."), request)
+        answer["Allow"] = ", ".join(context["view"].allowed_methods)
+        return answer
+    known = _as_ours(error)
+    if known is None:
+        return None
+    if known.status >= 500:
+        log.warning("request_failed", code=known.code, detail=known.detail, request_id=request_id(request))
+    return problem_answer(known, request)
+
+
+def _as_ours(error: Exception) -> RunqyError | None:
+    """Return an error as one of ours, or None for a bug."""
+    if isinstance(error, RunqyError):
+        return error
+    if isinstance(error, (OperationalError, InterfaceError)):
+        return DatabaseUnavailable()
+    if isinstance(error, (exceptions.NotAuthenticated, exceptions.AuthenticationFailed)):
+        return KeyRequired()
+    if isinstance(error, exceptions.PermissionDenied):
+        return KeyInsufficient()
+    if isinstance(error, exceptions.APIException):
+        return RequestInvalid(str(error.detail))
+    return None
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer what Django itself refuses."""
+    if _is_admin(request):
+        return defaults.bad_request(request, exception)
+    too_large = type(exception).__name__ == "RequestDataTooBig"
+    return problem_answer(RequestTooLarge() if too_large else RequestInvalid(str(exception)), request)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer for a path that nothing is at."""
+    if _is_admin(request):
+        return defaults.page_not_found(request, exception)
+    return problem_answer(PathNotFound(f"Nothing is at {request.path[:200]}."), request)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer for a bug."""
+    if _is_admin(request):
+        return defaults.server_error(request)
+    return problem_answer(InternalError(), request)
+
+
+def _is_admin(request: HttpRequest) -> bool:
+    """Tell whether a person looks at this in the admin."""
+    return request.path.startswith("/admin/")

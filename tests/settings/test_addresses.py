@@ -1,0 +1,108 @@
+"""URLs of Redis and the database, and the words for durations."""
+
+from pathlib import Path
+
+import pytest
+
+from runqy import durations
+from runqy.addresses import parse_database_url, parse_redis_url
+from runqy.broker.connection import RedisTarget
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("redis://h", RedisTarget(addresses=(("h", 6379),))),
+        (
+            "redis://u:p%40ss@h:1/2",
+            RedisTarget(addresses=(("h", 1),), username="u", password="p@ss", db=2),
+        ),
+        ("redis://:secret@[::1]:7", RedisTarget(addresses=(("::1", 7),), password="secret")),
+        ("rediss://h", RedisTarget(addresses=(("h", 6379),), use_tls=True)),
+        (
+            "redis+cluster://a:1,b:2",
+            RedisTarget(addresses=(("a", 1), ("b", 2)), mode="cluster"),
+        ),
+        (
+            "redis+sentinel://:p@a,b:5/3?master=m&sentinel_password=sp",
+            RedisTarget(
+                addresses=(("a", 26379), ("b", 5)),
+                mode="sentinel",
+                password="p",
+                db=3,
+                master_name="m",
+                sentinel_password="sp",
+            ),
+        ),
+    ],
+)
+def test_a_redis_url_names_a_target(url: str, target: RedisTarget) -> None:
+    assert parse_redis_url(url) == target
+
+
+def test_an_authority_goes_into_the_target_as_text(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.write_text("-----BEGIN CERTIFICATE-----\n")
+
+    target = parse_redis_url(f"rediss://h?ca={authority}")
+
+    assert target.ca_certificate == "-----BEGIN CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("localhost:6379", "has to begin with"),
+        ("redis://", "names no host"),
+        ("redis://:hunter/2@h", "percent-encoded"),
+        ("redis://h/x", "not the number of a Redis database"),
+        ("redis+cluster://h/1", "no database but 0"),
+        ("redis+sentinel://h", "names its master"),
+        ("redis://h?tiemout=3", "unknown option tiemout"),
+        ("rediss://h?ca=/nowhere", "cannot be read"),
+    ],
+)
+def test_a_wrong_redis_url_is_refused_without_showing_its_password(url: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason) as refusal:
+        parse_redis_url(url)
+
+    assert "hunter" not in str(refusal.value)
+
+
+def test_a_database_url_names_postgresql_with_what_libpq_is_told() -> None:
+    words = parse_database_url("postgresql://u:p%2F@h:1/tasks?sslmode=require")
+
+    assert words["ENGINE"].endswith("postgresql")
+    assert (words["USER"], words["PASSWORD"], words["HOST"], words["PORT"], words["NAME"]) == (
+        "u",
+        "p/",
+        "h",
+        1,
+        "tasks",
+    )
+    assert words["OPTIONS"] == {"sslmode": "require"}
+
+
+def test_a_database_url_names_an_sqlite_file() -> None:
+    assert parse_database_url("sqlite:////var/lib/runqy.db") == {"NAME": "/var/lib/runqy.db"}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30", 30), ("30s", 30), ("1h30m", 5400), ("1.5m", 90), ("300ms", 1), ("0", 0), ("2h0m1s", 7201)],
+)
+def test_a_duration_is_read_in_seconds_rounded_up(text: str, seconds: int) -> None:
+    assert durations.parse_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "-1s", "1 h", "5x", "1h-3m", "s", "1d", "٣s"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        durations.parse_s(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (45, "45s"), (600, "10m0s"), (3600, "1h0m0s"), (90061, "25h1m1s")]
+)
+def test_a_duration_is_written_as_go_does(seconds: int, text: str) -> None:
+    assert durations.format_s(seconds) == text

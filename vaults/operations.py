@@ -1,0 +1,106 @@
+"""Changes vaults and their entries, and publishes them. All of it needs the master key."""
+
+from runqy.errors import (
+    VaultAlreadyExists,
+    VaultEntryNotFound,
+    VaultInvalid,
+    VaultNotFound,
+    VaultUnavailable,
+)
+from runqy.publication.documents import Kind
+from runqy.publication.operations import Change, configuration_change
+from vaults.crypto import Keyring, Place
+from vaults.keyring import get_keyring
+from vaults.models import Vault, VaultEntry
+from vaults.names import problem_of_value, problem_of_variable, problem_of_vault_name
+from vaults.published import encode_vault
+
+__all__ = ["create_vault", "delete_entry", "delete_vault", "describe_vault", "set_entry"]
+
+
+def create_vault(*, name: str, description: str = "") -> Vault:
+    """Create an empty vault. Raises VaultInvalid, VaultAlreadyExists, VaultLocked."""
+    get_keyring()
+    if problem := problem_of_vault_name(name):
+        raise VaultInvalid(f"{name[:80]!r}: {problem}.")
+    with configuration_change() as change:
+        vault, is_new = Vault.objects.get_or_create(name=name, defaults={"description": description})
+        if not is_new:
+            raise VaultAlreadyExists(f"A vault {name} exists already.")
+        _put(change, vault)
+    return vault
+
+
+def describe_vault(*, name: str, description: str) -> Vault:
+    """Change what people read about a vault; workers are not concerned. Raises VaultNotFound, VaultLocked."""
+    get_keyring()
+    with configuration_change():
+        vault = _get_vault(name)
+        vault.description = description
+        vault.save()
+    return vault
+
+
+def delete_vault(*, name: str) -> None:
+    """Delete a vault and all its entries. Raises VaultNotFound, VaultLocked."""
+    get_keyring()
+    with configuration_change() as change:
+        _get_vault(name).delete()
+        change.remove(Kind.VAULT, name)
+
+
+def set_entry(*, vault: str, key: str, value: str, is_secret: bool = True) -> VaultEntry:
+    """Set a value; setting the same value again changes nothing.
+
+    Raises VaultInvalid, VaultNotFound, VaultLocked.
+    """
+    keyring = get_keyring()
+    if problem := problem_of_variable(key):
+        raise VaultInvalid(f"{key[:80]!r}: {problem}.")
+    if problem := problem_of_value(value):
+        raise VaultInvalid(f"{key}: {problem}.")
+    with configuration_change() as change:
+        row = _get_vault(vault)
+        entry = row.entries.filter(key=key).first() or VaultEntry(vault=row, key=key)
+        if entry.pk is None or not _holds(keyring, vault, entry, value):
+            entry.version = change.revision
+            entry.ciphertext = keyring.seal(Place(vault, key, entry.version), value)
+        entry.is_secret = is_secret
+        entry.save()
+        row.save()
+        _put(change, row)
+    return entry
+
+
+def delete_entry(*, vault: str, key: str) -> None:
+    """Delete a value. Raises VaultNotFound, VaultEntryNotFound, VaultLocked."""
+    get_keyring()
+    with configuration_change() as change:
+        row = _get_vault(vault)
+        deleted, _ = row.entries.filter(key=key).delete()
+        if not deleted:
+            raise VaultEntryNotFound(f"The vault {vault} has no entry {key[:80]!r}.")
+        row.save()
+        _put(change, row)
+
+
+def _get_vault(name: str) -> Vault:
+    """Return a vault's row. Raises VaultNotFound."""
+    vault = Vault.objects.filter(name=name).first()
+    if vault is None:
+        raise VaultNotFound(f"No vault {name[:80]!r}.")
+    return vault
+
+
+def _holds(keyring: Keyring, vault: str, entry: VaultEntry, value: str) -> bool:
+    """Tell whether an entry is this value already, readable and encrypted with the current key."""
+    stored = bytes(entry.ciphertext)
+    try:
+        return keyring.is_current(stored) and keyring.open(entry.place(vault), stored) == value
+    except VaultUnavailable:
+        return False
+
+
+def _put(change: Change, vault: Vault) -> None:
+    """Store what is to be published about a vault."""
+    change.put(Kind.VAULT, vault.name, encode_vault(vault.entries.all()))

@@ -1,0 +1,35 @@
+"""What is published about a vault: its entries, as the same ciphertext that the database holds."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from vaults.models import VaultEntry
+
+
+class PublishedEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry; only the server can open it."""
+
+    key: str
+    version: int
+    ciphertext: bytes
+
+
+class PublishedVault(msgspec.Struct, frozen=True, kw_only=True):
+    """The entries of a vault in order of their keys."""
+
+    entries: tuple[PublishedEntry, ...]
+
+
+def encode_vault(entries: Iterable[VaultEntry]) -> bytes:
+    """Return the JSON of a vault."""
+    published = sorted(
+        (PublishedEntry(key=e.key, version=e.version, ciphertext=bytes(e.ciphertext)) for e in entries),
+        key=lambda entry: entry.key,
+    )
+    return msgspec.json.encode(PublishedVault(entries=tuple(published)))
+
+
+def decode_vault(body: bytes) -> PublishedVault:
+    """Return the vault in a JSON text made by `encode_vault`."""
+    return msgspec.json.decode(body, type=PublishedVault)

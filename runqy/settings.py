@@ -160,10 +160,9 @@ AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 
 # API
-_ACC = find_spec("runqy.accounts.queries")
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["runqy.api.authentication.KeyAuthentication"] if _ACC else [],
-    "DEFAULT_PERMISSION_CLASSES": ["runqy.api.views.HasRole"] if _ACC else [],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["runqy.api.authentication.KeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["runqy.api.permissions.HasRole"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "runqy.api.negotiation.OnlyJson",
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],

@@ -4,7 +4,8 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from runqy.accounts.queries import Identity, authenticate
+from runqy.accounts.identity import Identity
+from runqy.accounts.queries import authenticate
 from runqy.errors import KeyRequired
 
 

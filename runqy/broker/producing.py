@@ -77,9 +77,9 @@ def enqueue(task: NewTask, *, now_ns: int) -> Request[TaskState]:
     )
 
 
-def enqueue_safely(broker: Broker, task: NewTask) -> TaskState:
+def enqueue_safely(broker: Broker, task: NewTask, *, now_ns: int | None = None) -> TaskState:
     """Queue one task, trying once more when the reply was lost. Raises TaskAlreadyExists, BrokerUnavailable."""
-    request = enqueue(task, now_ns=broker.now_ns())
+    request = enqueue(task, now_ns=broker.now_ns() if now_ns is None else now_ns)
     try:
         return broker.run(request)
     except (BrokerFull, BrokerRefused):

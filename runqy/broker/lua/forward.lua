@@ -1,0 +1,30 @@
+#!lua flags=allow-oom
+-- Move tasks whose time has come to the tail of the pending list, asynq's grouped ones back to their group.
+-- Ids without a task, and ids whose state names another index, are dropped.
+-- KEYS source pending groups idle
+-- ARGV state queue task_prefix group_prefix now_s now_ns limit
+-- RETURNS how many ids left the source
+-- USES wake
+local state, queue, task_prefix, group_prefix, now_s, now_ns = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local due = redis.call('ZRANGE', KEYS[1], '-inf', now_s, 'BYSCORE', 'LIMIT', 0, ARGV[7])
+local moved = 0
+for _, id in ipairs(due) do
+  local task = task_prefix .. id
+  local seen = redis.call('HMGET', task, 'state', 'group')
+  redis.call('ZREM', KEYS[1], id)
+  if not seen[1] then
+    redis.call('UNLINK', task) -- a remnant without a state would block its id for ever
+  elseif seen[1] == state and seen[2] and seen[2] ~= '' then
+    redis.call('ZADD', group_prefix .. seen[2], now_s, id)
+    redis.call('SADD', KEYS[3], seen[2])
+    redis.call('HSET', task, 'state', 'aggregating')
+  elseif seen[1] == state then
+    redis.call('LPUSH', KEYS[2], id)
+    redis.call('HSET', task, 'state', 'pending', 'pending_since', now_ns)
+    moved = moved + 1
+  end
+end
+if moved > 0 then
+  wake(KEYS[4], moved, queue, math.floor(tonumber(now_ns) / 1000000))
+end
+return #due

@@ -1,0 +1,63 @@
+"""Runs a maintenance request for many queues in one round trip, again where there is more, past queues in disorder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import TypeVar
+
+import structlog
+from redis.exceptions import ResponseError
+
+from runqy.broker.broker import Broker, Request
+from runqy.broker.links import Reply, checked
+from runqy.errors import RunqyError
+
+T = TypeVar("T")
+
+MAX_ROUNDS = 40
+"""How often one sweep comes back to a queue that has more; the rest waits for the next sweep."""
+
+_log = structlog.get_logger(__name__)
+
+
+def run_each(broker: Broker, requests: Mapping[str, Request[T]]) -> dict[str, T]:
+    """Run one request a queue, all in one round trip; a queue that fails is logged and left out.
+
+    Raises BrokerUnavailable when Redis is away.
+    """
+    replies = iter(broker.link.execute([command for request in requests.values() for command in request.commands]))
+    outcomes = {queue: _outcome(request, replies) for queue, request in requests.items()}
+    succeeded: dict[str, T] = {}
+    for queue, outcome in outcomes.items():
+        if isinstance(outcome, RunqyError):
+            _log.warning("queue_left_out", queue=queue, error=outcome.detail)
+        else:
+            succeeded[queue] = outcome
+    return succeeded
+
+
+def sweep(
+    broker: Broker, queues: Iterable[str], make: Callable[[str], Request[T]], has_more: Callable[[T], bool]
+) -> list[tuple[str, T]]:
+    """Run a request for every queue, and again for those whose outcome says that there is more."""
+    outcomes: list[tuple[str, T]] = []
+    remaining = list(queues)
+    for _ in range(MAX_ROUNDS):
+        if not remaining:
+            break
+        round_outcomes = run_each(broker, {queue: make(queue) for queue in remaining})
+        outcomes.extend(round_outcomes.items())
+        remaining = [queue for queue, outcome in round_outcomes.items() if has_more(outcome)]
+    return outcomes
+
+
+def _outcome(request: Request[T], replies: Iterator[Reply]) -> T | RunqyError:
+    """Read the replies of one request; what Redis refuses (a key of another type) becomes an outcome."""
+    own = list(islice(replies, len(request.commands)))
+    try:
+        return request.parse([checked(reply) for reply in own])
+    except ResponseError as error:
+        return RunqyError(str(error))
+    except RunqyError as error:
+        return error

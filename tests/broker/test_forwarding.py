@@ -1,0 +1,127 @@
+"""What becomes of tasks whose time has come."""
+
+import threading
+
+import pytest
+
+from runqy.broker import forwarding, keys
+from runqy.broker.broker import Broker
+from runqy.broker.states import TaskState
+from tests.support.upkeep import KEYS, QUEUE, message_of, places_of, put, state_of
+
+
+def schedule(broker: Broker, task_id: str, in_s: int) -> None:
+    put(broker, task_id, process_at_s=broker.now_s() + in_s)
+
+
+def make_due(broker: Broker, *task_ids: str, source: TaskState = TaskState.SCHEDULED) -> int:
+    """Store tasks that are due, the first for the longest time."""
+    due_s = broker.now_s() - len(task_ids)
+    for position, task_id in enumerate(task_ids):
+        schedule(broker, task_id, 100)
+        broker.client.zrem(KEYS.scheduled, task_id)
+        broker.client.zadd(KEYS.index(source), {task_id: due_s + position})
+        broker.client.hset(KEYS.task(task_id), "state", source.value)
+    return due_s
+
+
+@pytest.mark.parametrize("source", forwarding.SOURCES)
+def test_due_tasks_become_pending_the_longest_due_first(broker: Broker, source: TaskState) -> None:
+    make_due(broker, "first", "second", source=source)
+
+    moved = forwarding.forward_due(broker, [QUEUE])
+
+    assert moved == 2
+    assert broker.client.lrange(KEYS.pending, 0, -1) == [b"second", b"first"]
+    assert [places_of(broker, "first"), state_of(broker, "first")] == [["pending"], "pending"]
+    since_ns = int(broker.client.hget(KEYS.task("first"), "pending_since"))
+    assert 0 <= broker.now_ns() - since_ns < 5_000_000_000
+    assert message_of(broker, "first").payload == b"{}"
+
+
+def test_a_task_whose_time_has_not_come_stays(broker: Broker) -> None:
+    schedule(broker, "later", 60)
+
+    assert forwarding.forward_due(broker, [QUEUE]) == 0
+    assert places_of(broker, "later") == ["scheduled"]
+
+
+def test_more_than_a_batch_is_moved_in_one_sweep(broker: Broker) -> None:
+    now_s = broker.now_s()
+    ids = [f"t{i}" for i in range(1201)]
+    for task_id in ids:
+        broker.client.hset(KEYS.task(task_id), mapping={"state": "retry", "msg": b""})
+    broker.client.zadd(KEYS.retry, dict.fromkeys(ids, now_s - 1))
+
+    assert forwarding.forward_due(broker, [QUEUE]) == 1201
+    assert broker.client.llen(KEYS.pending) == 1201
+    assert not broker.client.exists(KEYS.retry)
+
+
+def test_ids_without_a_task_and_ids_listed_elsewhere_are_dropped(broker: Broker) -> None:
+    make_due(broker, "ghost", "ended")
+    broker.client.delete(KEYS.task("ghost"))
+    broker.client.hset(KEYS.task("ended"), "state", "archived")
+
+    forwarding.forward_due(broker, [QUEUE])
+
+    assert not broker.client.exists(KEYS.pending, KEYS.scheduled, KEYS.task("ghost"))
+    assert state_of(broker, "ended") == "archived"
+
+
+def test_a_grouped_task_goes_to_its_group_which_aggregators_then_see(broker: Broker) -> None:
+    make_due(broker, "grouped")
+    broker.client.hset(KEYS.task("grouped"), "group", "g1")
+
+    forwarding.forward_due(broker, [QUEUE])
+
+    assert broker.client.zscore(KEYS.group("g1"), "grouped") <= broker.now_s()
+    assert broker.client.smembers(KEYS.groups) == {b"g1"}
+    assert state_of(broker, "grouped") == "aggregating"
+    assert places_of(broker, "grouped") == []
+
+
+def test_one_idle_worker_is_woken_for_each_task(broker: Broker) -> None:
+    make_due(broker, "a", "b")
+    listen_until_ms = broker.now_ns() // 1_000_000 + 5000
+    channels = [keys.wake_channel(f"token{i}") for i in range(3)]
+    broker.client.zadd(KEYS.idle, {channel: listen_until_ms + i for i, channel in enumerate(channels)})
+    subscription = broker.pubsub()
+    subscription.subscribe(*channels)
+    for _ in channels:
+        subscription.get_message(timeout=2)  # the confirmations
+
+    forwarding.forward_due(broker, [QUEUE])
+
+    messages = [subscription.get_message(timeout=patience) for patience in (2, 2, 0.2)]
+    woken = {message["channel"].decode(): message["data"] for message in messages if message}
+    assert woken == {channels[1]: b"q", channels[2]: b"q"}
+    assert broker.client.zrange(KEYS.idle, 0, -1) == [channels[0].encode()]
+    subscription.close()
+
+
+def test_forwarders_side_by_side_move_each_task_once(broker: Broker) -> None:
+    make_due(broker, *(f"t{i}" for i in range(60)))
+    moved: list[int] = []
+
+    def forward_some() -> None:
+        request = forwarding.forward(QUEUE, TaskState.SCHEDULED, now_ns=broker.now_ns(), limit=3)
+        while count := broker.run(request):
+            moved.append(count)
+
+    threads = [threading.Thread(target=forward_some) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sum(moved) == 60
+    assert sorted(broker.client.lrange(KEYS.pending, 0, -1)) == sorted(f"t{i}".encode() for i in range(60))
+
+
+def test_a_queue_in_disorder_does_not_stop_the_others(broker: Broker) -> None:
+    make_due(broker, "fine")
+    broker.client.set("asynq:{broken}:scheduled", "not a zset")
+
+    assert forwarding.forward_due(broker, ["broken", QUEUE]) == 1
+    assert state_of(broker, "fine") == "pending"

@@ -1,0 +1,61 @@
+"""What tests of upkeep start from: tasks in any state, a time that moves, and a look at where an id stands."""
+
+import pytest
+
+from runqy import clock
+from runqy.broker import consuming, producing
+from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.broker import Broker
+from runqy.broker.holding import Taken
+from runqy.broker.keys import QueueKeys
+
+QUEUE = "q"
+KEYS = QueueKeys(QUEUE)
+
+
+def put(broker: Broker, task_id: str, queue: str = QUEUE, **options: object) -> None:
+    """Queue a task."""
+    task = producing.NewTask(id=task_id, queue=queue, payload=b"{}", **options)  # type: ignore[arg-type]
+    broker.run(producing.enqueue(task, now_ns=broker.now_ns()))
+
+
+def take(broker: Broker, queue: str = QUEUE) -> Taken:
+    """Take the next task."""
+    order = consuming.plan_take([consuming.Share(queue=queue)], 1, worker_id="w")
+    (taken,) = broker.run(consuming.take(order, now_ns=broker.now_ns()))
+    return taken
+
+
+def message_of(broker: Broker, task_id: str, queue: str = QUEUE) -> TaskMessage:
+    """Return a task's message."""
+    return TaskMessage.FromString(broker.client.hget(QueueKeys(queue).task(task_id), "msg"))
+
+
+def state_of(broker: Broker, task_id: str, queue: str = QUEUE) -> str | None:
+    """Return the state that a task's hash tells, None if there is no such task."""
+    state = broker.client.hget(QueueKeys(queue).task(task_id), "state")
+    return state and state.decode()
+
+
+def places_of(broker: Broker, task_id: str, queue: str = QUEUE) -> list[str]:
+    """Return every index that holds an id, once for each time it does."""
+    keys, id_bytes = QueueKeys(queue), task_id.encode()
+    places = []
+    for name in ("pending", "active"):
+        places += [name] * broker.client.lrange(keys.prefix + name, 0, -1).count(id_bytes)
+    for name in ("lease", "scheduled", "retry", "archived", "completed"):
+        places += [name] * (broker.client.zscore(keys.prefix + name, task_id) is not None)
+    return places
+
+
+class MovingClock:
+    """The time of this process, which a test can move."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._moved_ns = 0
+        real = clock.now_ns
+        monkeypatch.setattr(clock, "now_ns", lambda: real() + self._moved_ns)
+
+    def advance(self, seconds: float) -> None:
+        """Go forward, or back."""
+        self._moved_ns += int(seconds * 1e9)

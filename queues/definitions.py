@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from vaults.names import parse_reference
+
 DEFAULT_SUB_QUEUE = "default"
 """The sub-queue that a queue's own name means."""
 
@@ -71,6 +73,12 @@ class Deployment:
     """Names in order: a later one overrides an earlier one."""
     git_token: str = ""
     """`vault://<vault>/<key>`, never the token itself."""
+
+    @property
+    def vaults_used(self) -> list[str]:
+        """Return the names of all vaults that a worker's answer draws on, the token's included."""
+        reference = parse_reference(self.git_token)
+        return sorted({*self.vaults, *([reference.vault] if reference else [])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,7 +93,7 @@ def new_master_key() -> str:
 def _parse_key(text: str) -> bytes:
     """Return the bytes of one key."""
     try:
-        key = base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
+        key = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise MasterKeyMalformed("it is not base64") from error
     if len(key) != _KEY_BYTES:

@@ -1,0 +1,105 @@
+"""Brings the queues of a directory's files into the database."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from queues.config import FileError, QueueFile, parse_queue_file
+from queues.definitions import QueueSpec
+from queues.models import Queue, Source
+from queues.operations import delete_queue, save_queue, spec_digest
+from runqy.errors import RunqyError
+from runqy.publication.operations import configuration_change
+
+
+@dataclass(slots=True, kw_only=True)
+class LoadReport:
+    """What loading did; queues by name."""
+
+    added: list[str] = field(default_factory=list)
+    updated: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    overwritten: list[str] = field(default_factory=list)
+    """Those of the updated that were edited elsewhere since they were loaded last."""
+    missing: list[str] = field(default_factory=list)
+    """Loaded once and in no file any more."""
+    removed: list[str] = field(default_factory=list)
+    """Those of the missing that were deleted."""
+    errors: list[str] = field(default_factory=list)
+
+
+def load_queue_files(*, directory: Path, prune: bool = False) -> LoadReport:
+    """Add and change queues as the `*.yaml` and `*.yml` of a directory say.
+
+    A file with an error changes nothing; the others are loaded. Queues that vanished from the files are only deleted
+    with `prune`, and not while a file has errors, for they may be in that one.
+    """
+    report = LoadReport()
+    found = _read_directory(directory, report)
+    report.missing = _missing(found)
+    if prune and not report.errors:
+        for name in report.missing:
+            delete_queue(name=name)
+            report.removed.append(name)
+    for spec, place in found.values():
+        try:
+            _load(spec, report)
+        except RunqyError as error:
+            report.errors.append(f"{place}: queues.{spec.name}: {error.detail}")
+    return report
+
+
+def _read_directory(directory: Path, report: LoadReport) -> dict[str, tuple[QueueSpec, str]]:
+    """Return the queues of all files, each with its file and line, and note what is wrong."""
+    found: dict[str, tuple[QueueSpec, str]] = {}
+    if not directory.is_dir():
+        report.errors.append(f"{directory}: no such directory")
+        return found
+    for path in sorted(p for p in directory.iterdir() if p.suffix in (".yaml", ".yml")):
+        content = _read_file(path)
+        report.errors += [str(error) for error in content.errors]
+        duplicates = [spec.name for spec in content.specs if spec.name in found]
+        for name in duplicates:
+            other = found[name][1]
+            report.errors.append(f"{path}:{content.lines[name]}: queues.{name}: it stands in {other} too")
+        if not duplicates:
+            found |= {spec.name: (spec, f"{path}:{content.lines[spec.name]}") for spec in content.specs}
+    return found
+
+
+def _read_file(path: Path) -> QueueFile:
+    """Read one file."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        return QueueFile(errors=(FileError(str(path), 1, "", error.strerror or "it cannot be read"),))
+    return parse_queue_file(raw, file=str(path))
+
+
+def _missing(found: dict[str, tuple[QueueSpec, str]]) -> list[str]:
+    """Return the queues that came from files and are in none now."""
+    loaded = Queue.objects.filter(source=Source.FILE).order_by("name").values_list("name", flat=True)
+    return [name for name in loaded if name not in found]
+
+
+def _load(spec: QueueSpec, report: LoadReport) -> None:
+    """Add or change one queue, comparing and saving while no other change is under way."""
+    digest = spec_digest(spec)
+    with configuration_change():
+        row = Queue.objects.filter(name=spec.name).first()
+        before = spec_digest(row.as_spec()) if row else ""
+        save_queue(spec=spec, source=Source.FILE, file_digest=digest)
+    for names in _lists(report, before=before, last_loaded=row.file_digest if row else "", now=digest):
+        names.append(spec.name)
+
+
+def _lists(report: LoadReport, *, before: str, last_loaded: str, now: str) -> Iterator[list[str]]:
+    """Give the lists that a queue belongs to by what it was before, when loaded last, and now."""
+    if before == now:
+        yield report.unchanged
+    elif not before:
+        yield report.added
+    else:
+        yield report.updated
+        if before != last_loaded:
+            yield report.overwritten

@@ -1,0 +1,161 @@
+"""Reads YAML 1.2 into plain values and remembers the line of each, so that errors can say where."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+Path = tuple[str | int, ...]
+Plain = object
+"""None, bool, int, float, str, or lists and string-keyed dicts of these."""
+
+_MOST_VALUES = 100_000
+_TAG = "tag:yaml.org,2002:"
+_TEXT_TAGS = (f"{_TAG}str", f"{_TAG}timestamp", f"{_TAG}value")
+
+
+class YamlInvalid(ValueError):
+    """The text cannot be read."""
+
+    def __init__(self, reason: str, line: int, path: Path = ()) -> None:
+        super().__init__(reason)
+        self.reason, self.line, self.path = reason, line, path
+
+
+@dataclass(slots=True)
+class LocatedYaml:
+    """A YAML text as plain values."""
+
+    value: Plain = None
+    lines: dict[Path, int] = field(default_factory=dict)
+    """Line, from 1, of the key or item at a path."""
+    sources: dict[Path, str] = field(default_factory=dict)
+    """How a scalar that is not text is written."""
+
+    def line_of(self, path: Path) -> int:
+        """Return the line of the nearest thing that stands in the text."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+
+def read_yaml(raw: bytes) -> LocatedYaml:
+    """Read a UTF-8 text. Raises YamlInvalid."""
+    try:
+        node = YAML(typ="safe", pure=True).compose(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise YamlInvalid("it is not UTF-8", raw[: error.start].count(b"\n") + 1) from error
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise YamlInvalid(error.problem or "it is not YAML", mark.line + 1 if mark else 1) from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise YamlInvalid(
+            f"it is not YAML: {str(error).splitlines()[0] if str(error) else 'nested too deeply'}", 1
+        ) from error
+    located = LocatedYaml()
+    try:
+        located.value = None if node is None else _Reader(located).plain(node, ())
+    except RecursionError as error:
+        raise YamlInvalid("it is nested too deeply", 1) from error
+    return located
+
+
+class _Reader:
+    """Turns nodes into plain values."""
+
+    def __init__(self, located: LocatedYaml) -> None:
+        self._located = located
+        self._open: set[int] = set()
+        self._count = 0
+
+    def plain(self, node: Node, path: Path) -> Plain:
+        """Return the value of a node. Raises YamlInvalid for what has no plain value."""
+        self._count += 1
+        if self._count > _MOST_VALUES or id(node) in self._open:
+            raise YamlInvalid("its aliases make it endless", _line(node), path)
+        self._located.lines.setdefault(path, _line(node))
+        if isinstance(node, ScalarNode):
+            return self._scalar(node, path)
+        self._open.add(id(node))
+        try:
+            if isinstance(node, SequenceNode):
+                return [self.plain(item, (*path, index)) for index, item in enumerate(node.value)]
+            if isinstance(node, MappingNode):
+                return self._mapping(node, path)
+            raise YamlInvalid("it is neither a mapping, nor a list, nor a value", _line(node), path)
+        finally:
+            self._open.discard(id(node))
+
+    def _mapping(self, node: MappingNode, path: Path) -> dict[str, Plain]:
+        """Return a mapping; what it merges in with `<<` gives way to its own keys."""
+        plain: dict[str, Plain] = {}
+        for key, value in node.value:
+            name = _name(key, path)
+            if name in plain:
+                raise YamlInvalid("the key stands here twice", _line(key), (*path, name))
+            if str(key.tag) != f"{_TAG}merge":
+                self._located.lines[*path, name] = _line(key)
+                plain[name] = self.plain(value, (*path, name))
+        for merged in _merged(node, path):
+            for name, value in self._mapping_of(merged, path).items():
+                plain.setdefault(name, value)
+        return plain
+
+    def _mapping_of(self, node: Node, path: Path) -> dict[str, Plain]:
+        """Return the mapping that is merged in."""
+        if not isinstance(node, MappingNode):
+            raise YamlInvalid("only mappings can be merged in", _line(node), path)
+        value = self.plain(node, path)
+        assert isinstance(value, dict)  # noqa: S101 (a MappingNode makes nothing else)
+        return value
+
+    def _scalar(self, node: ScalarNode, path: Path) -> Plain:
+        """Return the value of a scalar by the core schema of YAML 1.2; dates are text."""
+        tag, text = str(node.tag), node.value
+        if tag in _TEXT_TAGS:
+            return text
+        self._located.sources[path] = text
+        try:
+            value = _number(tag, text)
+        except ValueError as error:
+            raise YamlInvalid(f"{text!r} is no value that JSON has", _line(node), path) from error
+        return value
+
+
+def _number(tag: str, text: str) -> Plain:
+    """Return what a plain scalar that is not text means. Raises ValueError."""
+    if tag == f"{_TAG}null":
+        return None
+    if tag == f"{_TAG}bool":
+        return text.lower() == "true"
+    if tag == f"{_TAG}int":
+        digits = text.replace("_", "")
+        return int(digits, 0 if digits.lstrip("+-")[:2].lower() in ("0x", "0o", "0b") else 10)
+    if tag == f"{_TAG}float":
+        number = float(text.replace("_", ""))
+        if math.isfinite(number):
+            return number
+    raise ValueError(text)
+
+
+def _name(key: Node, path: Path) -> str:
+    """Return a key as it is written."""
+    if not isinstance(key, ScalarNode):
+        raise YamlInvalid("a key is a plain word", _line(key), path)
+    return str(key.value)
+
+
+def _merged(node: MappingNode, path: Path) -> Iterator[Node]:
+    """Give the nodes that `<<` merges into a mapping."""
+    for key, value in node.value:
+        if str(key.tag) == f"{_TAG}merge":
+            yield from value.value if isinstance(value, SequenceNode) else [value]
+
+
+def _line(node: Node) -> int:
+    """Return the line of a node, from 1."""
+    line: int = node.start_mark.line
+    return line + 1

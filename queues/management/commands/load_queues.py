@@ -1,0 +1,30 @@
+"""Loads queue files."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from queues.loading import load_queue_files
+
+
+class Command(BaseCommand):
+    """`manage.py load_queues [DIRECTORY] [--prune]`"""
+
+    help = "Add and change queues as the YAML files of a directory say."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Name the directory, and what is to happen with queues that are in no file."""
+        parser.add_argument("directory", nargs="?", type=Path, default=settings.QUEUE_WORKERS_DIR)
+        parser.add_argument("--prune", action="store_true", help="delete queues that vanished from the files")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Load, and say what happened; errors end the command with 1 after the other files were loaded."""
+        report = load_queue_files(directory=options["directory"], prune=options["prune"])
+        for what in ("added", "updated", "unchanged", "overwritten", "missing", "removed"):
+            if names := getattr(report, what):
+                self.stdout.write(f"{what}: {', '.join(names)}")
+        if report.errors:
+            raise CommandError("\n".join(report.errors))

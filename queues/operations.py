@@ -1,0 +1,86 @@
+"""Stores queues, checks that their names are their own, and publishes them."""
+
+import hashlib
+from dataclasses import replace
+
+from queues.definitions import QueueSpec
+from queues.models import Queue, Source, SubQueue
+from queues.names import find_collision
+from queues.validation import find_problems
+from runqy.accounts.key_uses import store_key_uses
+from runqy.errors import QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound
+from runqy.publication import republishing
+from runqy.publication.documents import Kind, field
+from runqy.publication.operations import Change, configuration_change
+from runqy.publication.republishing import Comparison
+
+__all__ = ["delete_queue", "republish_configuration", "save_queue", "spec_digest"]
+
+
+def save_queue(*, spec: QueueSpec, source: Source, is_new: bool = False, file_digest: str | None = None) -> Queue:
+    """Create or change a queue. Files do not say whether it is enabled, so that they do not undo a person's decision.
+
+    `is_new`: there must be none of this name. Raises QueueInvalid, QueueNameTaken, QueueAlreadyExists.
+    """
+    if problems := find_problems(spec):
+        raise QueueInvalid(errors=[f"{'.'.join(map(str, p.path))}: {p.reason}" for p in problems])
+    with configuration_change() as change:
+        row = Queue.objects.filter(name=spec.name).first() or Queue(name=spec.name)
+        if is_new and row.pk:
+            raise QueueAlreadyExists(f"A queue {spec.name} exists already.")
+        _refuse_collision(spec)
+        row.take_from(spec)
+        row.source = source
+        if source != Source.FILE:
+            row.is_enabled = spec.is_enabled
+        if file_digest is not None:
+            row.file_digest = file_digest
+        row.save()
+        _set_sub_queues(row, spec)
+        _put(change, replace(spec, is_enabled=row.is_enabled))
+    return row
+
+
+def delete_queue(*, name: str) -> None:
+    """Delete the definition of a queue; its tasks stay in Redis. Raises QueueNotFound."""
+    with configuration_change() as change:
+        row = Queue.objects.filter(name=name).first()
+        if row is None:
+            raise QueueNotFound(f"No queue {name[:128]!r}.")
+        row.delete()
+        change.remove(Kind.QUEUE, name)
+
+
+def republish_configuration() -> Comparison:
+    """Make Redis agree with the database, and store what Redis knows of the use of keys. Raises BrokerUnavailable."""
+    comparison = republishing.republish_configuration()
+    store_key_uses()
+    return comparison
+
+
+def spec_digest(spec: QueueSpec) -> str:
+    """Return what two specifications share if they say the same, apart from being enabled."""
+    return hashlib.sha256(replace(spec, is_enabled=True).encode()).hexdigest()
+
+
+def _refuse_collision(spec: QueueSpec) -> None:
+    """Raise QueueNameTaken if another queue answers to one of the names."""
+    others = Queue.objects.exclude(name=spec.name).prefetch_related("sub_queues")
+    for other in others:
+        if collision := find_collision([spec, other.as_spec()]):
+            raise QueueNameTaken(f"The queue {other.name} answers to {collision[2]!r} too.")
+
+
+def _set_sub_queues(row: Queue, spec: QueueSpec) -> None:
+    """Make a queue's sub-queues those of its specification."""
+    row.sub_queues.exclude(name__in=[sub.name for sub in spec.sub_queues]).delete()
+    for position, sub in enumerate(spec.sub_queues):
+        SubQueue.objects.update_or_create(
+            queue=row, name=sub.name, defaults={"priority": sub.priority, "position": position}
+        )
+
+
+def _put(change: Change, spec: QueueSpec) -> None:
+    """Store what is to be published about a queue, and that its vaults belong to it."""
+    vaults = [field(Kind.VAULT, vault) for vault in spec.deployment.vaults_used]
+    change.put(Kind.QUEUE, spec.name, spec.encode(), uses=vaults)

@@ -1,0 +1,49 @@
+"""Gives the queues as they are published, without asking the database."""
+
+from functools import partial
+
+from django.conf import settings
+
+from queues.definitions import Limits, QueueDefinition, QueueSpec
+from queues.names import QueueCatalog
+from runqy.publication.documents import Kind, field, token
+from runqy.publication.snapshot import MAX_AGE_S, Snapshot, get_snapshot
+
+__all__ = ["default_limits", "get_catalog"]
+
+
+def get_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
+    """Return all queues, compared with Redis no longer than this ago; 0 compares now.
+
+    Raises ConfigurationUnavailable.
+    """
+    snapshot = get_snapshot(max_age_s)
+    separator, limits = settings.RUNQY_SUBQUEUE_SEPARATOR, default_limits()
+    return snapshot.view(("catalog", separator, limits), partial(_catalog, separator, limits))
+
+
+def default_limits() -> Limits:
+    """Return the limits of queues that state none."""
+    return Limits(
+        max_retry=settings.RUNQY_DEFAULT_MAX_RETRY,
+        ttl_completed_s=settings.RUNQY_DEFAULT_TTL_COMPLETED_S,
+        ttl_archived_s=settings.RUNQY_DEFAULT_TTL_ARCHIVED_S,
+        pending_timeout_s=settings.RUNQY_DEFAULT_PENDING_TIMEOUT_S,
+        active_timeout_s=settings.RUNQY_DEFAULT_ACTIVE_TIMEOUT_S or Limits().active_timeout_s,
+    )
+
+
+def _catalog(separator: str, limits: Limits, snapshot: Snapshot) -> QueueCatalog:
+    """Build the catalog of a snapshot."""
+    definitions, revisions = [], {}
+    for name, document in snapshot.of_kind(Kind.QUEUE).items():
+        spec = QueueSpec.decode(document.body or b"")
+        definitions.append(QueueDefinition.of(spec, limits))
+        revisions[name] = _revision(snapshot, spec)
+    return QueueCatalog(definitions, separator=separator, revisions=revisions)
+
+
+def _revision(snapshot: Snapshot, spec: QueueSpec) -> str:
+    """Return the token of a queue, spelled as Redis tells it to workers."""
+    vaults = [field(Kind.VAULT, vault) for vault in spec.deployment.vaults_used]
+    return str(token([snapshot.revision_of(place) for place in (field(Kind.QUEUE, spec.name), *vaults)]))

@@ -1,0 +1,38 @@
+"""Creates an API key."""
+
+from argparse import ArgumentParser
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from runqy import durations
+from runqy.accounts.identity import Role
+from runqy.accounts.operations import create_api_key
+from runqy.errors import ApiKeyInvalid
+
+
+class Command(BaseCommand):
+    """`manage.py create_api_key NAME [--role ROLE] [--queue QUEUE ...] [--expires-in 720h]`"""
+
+    help = "Create an API key and print it; it cannot be shown again."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Describe the key."""
+        parser.add_argument("name", help="who or what uses the key")
+        parser.add_argument("--role", choices=[role.value for role in Role], default=Role.CLIENT.value)
+        parser.add_argument("--queue", action="append", default=[], help="limit the key to this queue; may be repeated")
+        parser.add_argument("--expires-in", type=durations.parse_s, help="for example 720h; default: never")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Print the key alone on standard output."""
+        expires_in = options["expires_in"]
+        expires_at = timezone.now() + timedelta(seconds=expires_in) if expires_in is not None else None
+        try:
+            created = create_api_key(
+                name=options["name"], role=options["role"], queues=options["queue"], expires_at=expires_at
+            )
+        except ApiKeyInvalid as error:
+            raise CommandError(error.detail) from error
+        self.stdout.write(created.plain)

@@ -1,0 +1,29 @@
+"""Makes the first administrator of an instance."""
+
+from pathlib import Path
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+USERNAME = "admin"
+
+
+class Command(BaseCommand):
+    """Create the administrator `admin`, unless there is one already: then its password stays what it is."""
+
+    help = __doc__
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Take the file with the password."""
+        parser.add_argument("password_file", type=Path)
+
+    def handle(self, *, password_file: Path, **options: Any) -> None:
+        """Create the user."""
+        try:
+            password = password_file.read_text("utf-8").strip()
+        except OSError as error:
+            raise CommandError(f"The password cannot be read: {error}") from error
+        users = get_user_model().objects
+        if not users.filter(username=USERNAME).exists():
+            users.create_superuser(USERNAME, password=password)

@@ -1,0 +1,35 @@
+"""Publishes the configuration."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from runqy.errors import BrokerUnavailable
+from runqy.publication.republishing import replace_configuration, republish_configuration
+
+
+class Command(BaseCommand):
+    """`manage.py publish_configuration [--replace]`"""
+
+    help = "Make Redis agree with the database, as maintenance does every few seconds."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Say what to do where Redis is newer."""
+        parser.add_argument(
+            "--replace",
+            action="store_true",
+            help="also where Redis is newer or knows more: after the database was restored from a backup",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Publish, and say what differed."""
+        try:
+            comparison = replace_configuration() if options["replace"] else republish_configuration()
+        except BrokerUnavailable as error:
+            raise CommandError(error.detail) from error
+        for what in ("outdated", "refused", "ahead", "unknown"):
+            if places := getattr(comparison, what):
+                self.stdout.write(f"{what}: {', '.join(places)}")
+        if not options["replace"] and (comparison.ahead or comparison.unknown):
+            raise CommandError("Redis is ahead of the database; --replace makes it say what the database says.")

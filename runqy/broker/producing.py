@@ -48,7 +48,7 @@ class NewTask:
             timeout=timeout_s,
             deadline=self.deadline_s,
             retention=self.retention_s,
-            headers=self.headers,
+            headers=self.headers or None,
         )
 
     def state_at(self, now_ns: int) -> TaskState:

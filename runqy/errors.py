@@ -231,3 +231,33 @@ class DeploymentStopped(RunqyError):
     """The deployment was told to stop."""
 
     code, status = "deployment_stopped", 503
+
+
+class WorkerSettingsInvalid(RunqyError):
+    """A setting of the worker is missing or makes no sense."""
+
+    code, status = "worker_settings_invalid", 400
+
+
+class RegistrationRefused(RunqyError):
+    """The server does not let this worker register."""
+
+    code, status = "registration_refused", 403
+
+
+class ServerUnavailable(RunqyError):
+    """The server cannot be reached."""
+
+    code, status = "server_unavailable", 503
+
+
+class PayloadUnusable(RunqyError):
+    """The payload cannot be handed to a child process."""
+
+    code, status = "payload_unusable", 400
+
+
+class StackFailed(RunqyError):
+    """The processes of a stack cannot be started or kept running."""
+
+    code = "stack_failed"

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -11,7 +12,11 @@ def make_home(home: Path) -> Path:
     return home
 
 
-def kept_secret(home: Path, name: str, length: int = 48) -> str:
+def _random_text() -> str:
+    return secrets.token_urlsafe(48)
+
+
+def kept_secret(home: Path, name: str, generate: Callable[[], str] = _random_text) -> str:
     """Return the secret in a file of the folder, generated on first use (mode 0600).
 
     Of several processes that start at once all get the same: the file appears whole or not at all.
@@ -20,7 +25,7 @@ def kept_secret(home: Path, name: str, length: int = 48) -> str:
     if not path.exists():
         draft = path.with_name(f".{name}.{os.getpid()}.{secrets.token_hex(4)}")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(length) + "\n")
+            file.write(generate() + "\n")
             file.flush()
             os.fsync(file.fileno())
         try:

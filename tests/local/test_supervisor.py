@@ -1,0 +1,95 @@
+"""The supervisor restarts what ends, gives up what keeps ending, and ends everything in reverse order."""
+
+import os
+import signal
+
+import pytest
+
+from runqy.errors import StackFailed
+from runqy.local import supervisor as supervisor_module
+from runqy.local.stop_signals import StopAsked
+from runqy.local.supervisor import Supervisor
+from tests.local.conftest import is_alive, wait_until
+
+SLEEP = "import time; time.sleep(600)"
+ANNOUNCE_END = """
+import signal, sys, time
+def end(*_):
+    with open({path!r}, "a") as file: file.write({name!r} + "\\n")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+print("up")
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def supervisor(stop, said):
+    supervisor = Supervisor(stop, said.append)
+    yield supervisor
+    supervisor.stop()
+
+
+def test_process_that_is_killed_is_started_again(supervisor, make_program, said):
+    first = supervisor.start(make_program(SLEEP))
+    os.kill(first.pid, signal.SIGKILL)
+
+    pids = make_program(SLEEP).lock
+    assert supervisor.wait_until(lambda: said and pids.read_text() not in ("", str(first.pid)), timeout_s=20)
+
+    assert said == ["the program was ended by SIGKILL; it is started again in 0.5 s."]
+    assert is_alive(int(pids.read_text()))
+
+
+def test_process_that_keeps_ending_is_given_up_with_its_last_words(supervisor, make_program, said, monkeypatch):
+    monkeypatch.setattr(supervisor_module, "FIRST_PAUSE_S", 0.01)
+    supervisor.start(make_program("print('no disk left'); raise SystemExit(4)"))
+
+    with pytest.raises(StackFailed, match=r"exit code 4, for the 5th time\.\nno disk left"):
+        supervisor.wait_until(lambda: False, timeout_s=60)
+    assert len(said) == 4
+
+
+def test_process_that_ends_before_it_is_ready_fails_the_start(supervisor, make_program):
+    with pytest.raises(StackFailed, match="the program ended with exit code 1"):
+        supervisor.start(make_program("raise SystemExit(1)"), is_ready=lambda: False)
+
+
+def test_process_that_never_becomes_ready_fails_the_start(supervisor, make_program):
+    with pytest.raises(StackFailed, match="not ready after 0 s"):
+        supervisor.start(make_program(SLEEP), is_ready=lambda: False, timeout_s=0.1)
+
+
+def test_signal_ends_the_wait_for_readiness(supervisor, make_program):
+    def is_ready():
+        os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    with pytest.raises(StopAsked):
+        supervisor.start(make_program(SLEEP), is_ready=is_ready)
+
+
+def test_processes_end_in_reverse_order(supervisor, make_program, tmp_path):
+    order = tmp_path / "order"
+    for name in ("first", "second", "third"):
+        program = make_program(ANNOUNCE_END.format(path=str(order), name=name), name=name)
+        supervisor.start(program, is_ready=lambda log=program.log: "up" in log.read_text())
+
+    supervisor.stop()
+
+    assert order.read_text().split() == ["third", "second", "first"]
+
+
+def test_run_ends_with_a_signal(supervisor, make_program):
+    process = supervisor.start(make_program(SLEEP))
+    os.kill(os.getpid(), signal.SIGINT)
+
+    supervisor.run()
+    supervisor.stop()
+
+    wait_until(lambda: not is_alive(process.pid))

@@ -1,0 +1,78 @@
+"""The embedded Valkey is private, keeps its data, and is alone on its folder."""
+
+import os
+import signal
+
+import pytest
+import redis
+
+from runqy.local.locks import LockHeld
+from runqy.local.processes import Process
+from runqy.local.valkey import configure_valkey
+from tests.local.conftest import wait_until
+
+
+@pytest.fixture
+def started(tmp_path):
+    processes = []
+
+    def start():
+        valkey = configure_valkey(tmp_path, tmp_path / "valkey.log")
+        processes.append(Process(valkey.program))
+        wait_until(valkey.is_ready)
+        return valkey, processes[-1]
+
+    yield start
+    for process in processes:
+        process.end()
+
+
+def client_of(valkey, **options):
+    ((host, port),) = valkey.target.addresses
+    return redis.Redis(host=host, port=port, **options)
+
+
+def test_nobody_enters_without_the_password(started):
+    valkey, _ = started()
+
+    with client_of(valkey) as client, pytest.raises(redis.AuthenticationError):
+        client.ping()
+
+
+def test_it_listens_on_loopback_keeps_an_aof_and_evicts_nothing(started):
+    valkey, _ = started()
+
+    with client_of(valkey, password=valkey.target.password) as client:
+        assert client.config_get("bind")["bind"] == "127.0.0.1"
+        assert client.config_get("appendonly")["appendonly"] == "yes"
+        assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
+
+
+def test_files_with_the_password_are_private(started, tmp_path):
+    valkey, process = started()
+
+    for path in (valkey.url_file, tmp_path / "valkey/valkey.conf", tmp_path / "redis_password"):
+        assert path.stat().st_mode & 0o777 == 0o600, path
+    with open(f"/proc/{process.pid}/cmdline") as command_line:
+        assert valkey.target.password not in command_line.read()
+
+
+def test_data_outlives_a_kill(started):
+    valkey, process = started()
+    with client_of(valkey, password=valkey.target.password) as client:
+        client.set("kept", "yes")
+        client.execute_command("WAITAOF", 1, 0, 5000)
+    os.kill(process.pid, signal.SIGKILL)
+    wait_until(lambda: process.poll() is not None)
+
+    valkey, _ = started()
+
+    with client_of(valkey, password=valkey.target.password) as client:
+        assert client.get("kept") == b"yes"
+
+
+def test_second_server_on_the_folder_is_refused(started):
+    started()
+
+    with pytest.raises(LockHeld):
+        started()

@@ -4,11 +4,31 @@ from collections.abc import Iterator
 
 import pytest
 import redis as redis_py
+from django.db import connection
 
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
+from runqy.publication import snapshot
 from tests.support import environment
 from tests.support.servers import start_cluster
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    """Keep SQLite's test database in a file: in memory, threads that write at once fail instead of waiting."""
+    if connection.vendor == "sqlite":
+        connection.settings_dict["TEST"]["NAME"] = f"{environment.HOME}/test.sqlite3"
+
+
+@pytest.fixture(autouse=True)
+def _knows_no_configuration() -> None:
+    """Let each test begin as a process that has read no configuration yet."""
+    snapshot.forget()
+
+
+@pytest.fixture
+def configuration(redis: redis_py.Redis, transactional_db: None) -> None:
+    """Let the test save configuration, which is published when a transaction really ends; both stores start empty."""
 
 
 @pytest.fixture

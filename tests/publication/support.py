@@ -1,0 +1,34 @@
+"""Saves and looks at documents, for the tests of this package."""
+
+from collections.abc import Sequence
+
+from django.conf import settings
+
+from runqy.broker import keys
+from runqy.publication.documents import Document, Kind, signing_key, unseal
+from runqy.publication.models import StoredDocument
+from runqy.publication.operations import configuration_change
+
+
+def put(name: str, body: bytes = b"{}", *, kind: Kind = Kind.QUEUE, uses: Sequence[str] = ()) -> None:
+    """Save a document."""
+    with configuration_change() as change:
+        change.put(kind, name, body, uses=uses)
+
+
+def remove(name: str, *, kind: Kind = Kind.QUEUE) -> None:
+    """Delete a document."""
+    with configuration_change() as change:
+        change.remove(kind, name)
+
+
+def revision(name: str) -> int:
+    """Return the revision that the database holds."""
+    return StoredDocument.objects.get(name=name).revision
+
+
+def documents(redis) -> dict[str, Document]:
+    """Return what is published, verified."""
+    key = signing_key(settings.SECRET_KEY)
+    published = redis.hgetall(keys.CONFIG_DOCUMENTS)
+    return {place.decode(): unseal(place.decode(), content, key) for place, content in published.items()}

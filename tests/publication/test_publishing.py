@@ -1,0 +1,160 @@
+"""What reaches Redis when configuration is saved, and in which order."""
+
+import threading
+
+import pytest
+import redis as redis_py
+from django.db import connection, transaction
+
+from runqy.broker import keys
+from runqy.broker.publication import PublishedDocument, QueueToken, announce, publish
+from runqy.publication import operations
+from runqy.publication.documents import Kind
+from runqy.publication.models import StoredDocument
+from runqy.publication.operations import configuration_change
+from tests.publication.support import documents, put, remove, revision
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+
+def test_a_saved_document_is_published_after_the_commit(redis: redis_py.Redis) -> None:
+    with transaction.atomic():
+        put("a", b'{"n":1}')
+        assert documents(redis) == {}
+
+    assert documents(redis)["queue:a"].body == b'{"n":1}'
+    assert redis.hget(keys.CONFIG_REVISIONS, "queue:a") == str(revision("a")).encode()
+    assert redis.get(keys.CONFIG_DIGEST)
+
+
+def test_nothing_is_published_when_the_transaction_fails(redis: redis_py.Redis) -> None:
+    with pytest.raises(ZeroDivisionError), configuration_change() as change:
+        change.put(Kind.QUEUE, "a", b"{}")
+        raise ZeroDivisionError
+
+    assert documents(redis) == {}
+    assert not StoredDocument.objects.exists()
+
+
+def test_a_deletion_is_a_document_too(redis: redis_py.Redis) -> None:
+    put("a")
+    before = revision("a")
+
+    remove("a")
+
+    gone = documents(redis)["queue:a"]
+    assert gone.body is None
+    assert gone.revision > before
+
+
+def test_saving_the_same_again_publishes_nothing(redis: redis_py.Redis) -> None:
+    put("a")
+    before = (revision("a"), redis.get(keys.CONFIG_DIGEST))
+
+    put("a")
+
+    assert (revision("a"), redis.get(keys.CONFIG_DIGEST)) == before
+
+
+def test_of_two_savers_the_later_commit_is_what_stays_published(redis: redis_py.Redis) -> None:
+    """The first saver commits, is held up before it publishes, and the second overtakes it."""
+    with configuration_change() as first:
+        first.put(Kind.QUEUE, "a", b'{"n":1}')
+        first.touched.clear()  # its publication comes late
+    late = operations.signed_document(StoredDocument.objects.get(name="a"))
+    put("a", b'{"n":2}')
+
+    operations.publish_signed([late])
+
+    assert documents(redis)["queue:a"].body == b'{"n":2}'
+
+
+def test_a_saver_that_publishes_late_publishes_what_is_stored_by_then(redis: redis_py.Redis) -> None:
+    put("a", b'{"n":1}')
+    put("a", b'{"n":2}')
+
+    operations.publish(frozenset({"queue:a"}))
+
+    assert documents(redis)["queue:a"].body == b'{"n":2}'
+
+
+def test_many_savers_at_once_lose_no_change_and_publish_the_last(redis: redis_py.Redis) -> None:
+    """Each reads what is stored and adds to it, which only works one after the other."""
+
+    def add() -> None:
+        for _ in range(5):
+            with configuration_change() as change:
+                row = StoredDocument.objects.filter(name="sum").first()
+                change.put(Kind.QUEUE, "sum", b"%d" % (int(bytes(row.body)) + 1 if row else 1))
+        connection.close()
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert documents(redis)["queue:sum"].body == b"20"
+    assert documents(redis)["queue:sum"].revision == revision("sum")
+
+
+def test_workers_are_told_of_a_queue_when_it_or_one_of_its_vaults_changes(redis: redis_py.Redis) -> None:
+    put("key", kind=Kind.VAULT)
+    put("a", uses=["vault:key"])
+    put("b")
+    before = redis.hgetall(keys.QUEUE_REVISIONS)
+    listener = redis.pubsub(ignore_subscribe_messages=True)
+    listener.subscribe(keys.CHANGED_CHANNEL)
+    listener.get_message(timeout=1)
+
+    put("key", b'{"n":2}', kind=Kind.VAULT)
+
+    after = redis.hgetall(keys.QUEUE_REVISIONS)
+    assert int(after[b"a"]) > int(before[b"a"])
+    assert after[b"b"] == before[b"b"]
+    assert listener.get_message(timeout=1)["data"] == b"a"
+    assert listener.get_message(timeout=0.05) is None
+    listener.close()
+
+
+def test_workers_of_a_deleted_queue_are_told(redis: redis_py.Redis) -> None:
+    put("a")
+    before = int(redis.hget(keys.QUEUE_REVISIONS, "a"))
+
+    remove("a")
+
+    assert int(redis.hget(keys.QUEUE_REVISIONS, "a")) > before
+
+
+def test_the_publish_script_refuses_what_is_older(broker) -> None:
+    new = PublishedDocument(field="queue:a", revision=1_700_000_000_002, content=b"new")
+    old = PublishedDocument(field="queue:a", revision=1_700_000_000_001, content=b"old")
+    other = PublishedDocument(field="queue:b", revision=1, content=b"other")
+
+    assert broker.run(publish([new], new_digest="1")) == [1]
+    assert broker.run(publish([old, other, new], new_digest="2")) == [-1, 1, 0]
+    assert broker.run(publish([old, other], new_digest="3")) == [-1, 0]
+
+    assert broker.client.hget(keys.CONFIG_DOCUMENTS, "queue:a") == b"new"
+    assert broker.client.get(keys.CONFIG_DIGEST) == b"2"
+
+
+def test_the_publish_script_lets_go_of_a_revision_that_the_caller_saw_and_rejects(broker) -> None:
+    broker.client.hset(keys.CONFIG_REVISIONS, "queue:a", "999")
+    mine = PublishedDocument(field="queue:a", revision=5, content=b"mine")
+
+    assert broker.run(publish([mine], new_digest="1")) == [-1]
+    repair = PublishedDocument(field="queue:a", revision=5, content=b"mine", overwrites="999")
+    assert broker.run(publish([repair], new_digest="2")) == [1]
+
+    assert broker.client.hgetall(keys.CONFIG_DOCUMENTS) == {b"queue:a": b"mine"}
+    assert broker.client.hgetall(keys.CONFIG_REVISIONS) == {b"queue:a": b"5"}
+
+
+def test_the_announce_script_lets_tokens_only_grow(broker) -> None:
+    assert broker.run(announce([QueueToken(queue="a", token=7), QueueToken(queue="b", token=1)])) == 2
+    assert broker.run(announce([QueueToken(queue="a", token=6), QueueToken(queue="b", token=2)])) == 1
+    assert broker.client.hgetall(keys.QUEUE_REVISIONS) == {b"a": b"7", b"b": b"2"}
+
+    assert broker.run(announce([QueueToken(queue="a", token=6, overwrites="7")])) == 1
+    assert broker.client.hget(keys.QUEUE_REVISIONS, "a") == b"6"

@@ -1,0 +1,86 @@
+"""How many tasks get onto queues at once."""
+
+import pytest
+
+from runqy.broker import keys, timing
+from runqy.broker.batching import enqueue_many
+from runqy.broker.broker import Broker
+from runqy.broker.states import TaskState
+from runqy.errors import BrokerUnavailable, TaskAlreadyExists
+from tests.support.tasks import listed, message, new_task, put
+
+
+def test_tasks_of_several_queues_and_times_are_queued_in_order(broker: Broker) -> None:
+    later = broker.now_s() + 60
+    tasks = [
+        new_task("a1", "a"),
+        new_task("b1", "b"),
+        new_task("a2", "a", process_at_s=later),
+        new_task("a3", "a"),
+        new_task("a4", "a", process_at_s=later + 1),
+    ]
+
+    outcomes = enqueue_many(broker, tasks)
+
+    pending, scheduled = TaskState.PENDING, TaskState.SCHEDULED
+    assert outcomes == [pending, pending, scheduled, pending, scheduled]
+    assert listed(broker, "a") == {"pending": ["a1", "a3"], "scheduled": ["a2", "a4"]}
+    assert listed(broker, "b") == {"pending": ["b1"]}
+    assert broker.client.smembers(keys.QUEUES) == {b"a", b"b"}
+    assert [broker.client.hget(keys.lookup(task.id), "queue").decode() for task in tasks] == [t.queue for t in tasks]
+
+
+def test_each_task_has_its_own_outcome(broker: Broker) -> None:
+    put(broker, "t2")
+
+    first, second, third, again = enqueue_many(broker, [new_task(i) for i in ("t1", "t2", "t3", "t1")])
+
+    assert first is third is TaskState.PENDING
+    assert isinstance(second, TaskAlreadyExists)
+    assert isinstance(again, TaskAlreadyExists)
+    assert listed(broker) == {"pending": ["t2", "t1", "t3"]}
+
+
+def test_more_tasks_than_one_call_carries_are_all_queued(broker: Broker) -> None:
+    tasks = [new_task(f"t{i}", payload=str(i).encode()) for i in range(2 * timing.BATCH_MAX_TASKS + 7)]
+
+    outcomes = enqueue_many(broker, tasks)
+
+    assert outcomes == [TaskState.PENDING] * len(tasks)
+    assert listed(broker)["pending"] == [task.id for task in tasks]
+    assert message(broker, "t700").payload == b"700"
+
+
+def test_no_call_carries_more_than_a_mebibyte_unless_one_task_does(single_broker: Broker) -> None:
+    sizes = [400_000, 400_000, 400_000, 3_000_000, 10]
+    tasks = [new_task(f"t{i}", payload=b"x" * size) for i, size in enumerate(sizes)]
+    single_broker.client.config_resetstat()
+
+    outcomes = enqueue_many(single_broker, tasks)
+
+    assert outcomes == [TaskState.PENDING] * len(tasks)
+    assert listed(single_broker)["pending"] == [task.id for task in tasks]
+    calls = single_broker.client.info("commandstats")["cmdstat_evalsha"]
+    assert calls["calls"] - calls["failed_calls"] == 2 * 4  # two and one, the large one, the last; each with lookups
+
+
+def test_nothing_is_queued_from_nothing(single_broker: Broker) -> None:
+    assert enqueue_many(single_broker, []) == []
+
+
+def test_replies_that_got_lost_are_asked_for_again(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_all = single_broker.run_all
+    lost_replies = iter([True])
+
+    def lose_first(requests):
+        outcomes = run_all(requests)
+        if next(lost_replies, False):
+            raise BrokerUnavailable
+        return outcomes
+
+    monkeypatch.setattr(single_broker, "run_all", lose_first)
+
+    outcomes = enqueue_many(single_broker, [new_task("t1"), new_task("t1"), new_task("t2")])
+
+    assert [isinstance(outcome, TaskAlreadyExists) for outcome in outcomes] == [False, True, False]
+    assert listed(single_broker) == {"pending": ["t1", "t2"]}

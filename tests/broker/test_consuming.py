@@ -1,0 +1,249 @@
+"""How tasks are handed out."""
+
+from collections import Counter
+
+import pytest
+
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.consuming import Share, TakeOrder, plan_take, take_tasks
+from runqy.broker.keys import QueueKeys
+from runqy.broker.pausing import pause
+from runqy.broker.producing import enqueue
+from tests.support.tasks import QUEUE, fields, ids, listed, message, new_task, put, take, take_one
+
+NOW_NS = 1_700_000_000_500_000_000
+KEYS = QueueKeys(QUEUE)
+
+
+def order_of(count: int, *shares: Share, **options) -> TakeOrder:
+    """Return an order of one worker."""
+    return plan_take(shares or [Share(queue=QUEUE)], count, worker_id="w1", **options)
+
+
+def test_a_task_that_is_taken_runs_and_is_held(broker: Broker) -> None:
+    put(broker, "t1", "t2")
+
+    (taken,), _ = take_tasks(broker, order_of(1), now_ns=NOW_NS)
+
+    assert (taken.hold.queue, taken.hold.task_id, taken.payload) == (QUEUE, "t1", b'{"n":1}')
+    assert taken.lease_end_s == 1_700_000_030
+    assert listed(broker) == {"pending": ["t2"], "active": ["t1"], "lease": ["t1"]}
+    assert broker.client.zscore(KEYS.lease, "t1") == 1_700_000_030
+    stored = fields(broker, "t1")
+    assert (stored["state"], stored["worker"]) == (b"active", b"w1")
+    assert (stored["owner"], stored["started"]) == (taken.hold.owner.encode(), str(NOW_NS).encode())
+    assert "pending_since" not in stored
+
+
+def test_free_slots_are_filled_in_the_order_of_the_queue(broker: Broker) -> None:
+    put(broker, "t1", "t2", "t3")
+
+    taken = take(broker, 5)
+
+    assert ids(taken) == ["t1", "t2", "t3"]
+    assert len({one.hold.owner for one in taken}) == 3
+    assert listed(broker)["active"] == ["t1", "t2", "t3"]
+
+
+def test_an_empty_queue_hands_out_nothing(broker: Broker) -> None:
+    assert take(broker) == []
+
+
+def test_paused_queue_hands_out_nothing(broker: Broker) -> None:
+    put(broker, "t1")
+    put(broker, "t2", queue="other")
+    broker.run(pause(QUEUE, now_ns=NOW_NS))
+
+    taken = take(broker, 5, QUEUE, "other")
+
+    assert ids(taken) == ["t2"]
+    assert listed(broker) == {"pending": ["t1"]}
+
+
+def test_the_same_order_asked_again_returns_the_same_tasks(broker: Broker) -> None:
+    put(broker, "a1", queue="a")
+    put(broker, "b1", "b2", queue="b")
+    order = order_of(2, Share(queue="a"), Share(queue="b"))
+    first, _ = take_tasks(broker, order, now_ns=NOW_NS)
+
+    again, _ = take_tasks(broker, order.repeated(), now_ns=NOW_NS)
+
+    assert {one.hold for one in again} == {one.hold for one in first}
+    assert len(again) == 2
+    assert all(one.message == next(o for o in first if o.hold == one.hold).message for one in again)
+
+
+def test_an_order_asked_again_fills_the_slots_that_got_nothing(broker: Broker) -> None:
+    put(broker, "a1", queue="a")
+    order = order_of(3, Share(queue="a"), Share(queue="b"))
+    take_tasks(broker, order, now_ns=NOW_NS)
+    put(broker, "a2", queue="a")
+    put(broker, "b1", "b2", queue="b")
+
+    again, _ = take_tasks(broker, order.repeated(), now_ns=NOW_NS)
+
+    assert len(again) == 3
+    assert "a1" in ids(again)
+    assert len({one.hold.owner for one in again}) == 3
+
+
+def test_an_id_without_a_task_is_dropped(broker: Broker) -> None:
+    put(broker, "gone", "t2")
+    broker.client.delete(KEYS.task("gone"))
+
+    taken = take(broker, 2)
+
+    assert ids(taken) == ["t2"]
+    assert listed(broker) == {"active": ["t2"], "lease": ["t2"]}
+    assert not broker.client.exists(KEYS.task("gone"))
+
+
+def test_a_remnant_without_a_message_no_longer_blocks_its_id(broker: Broker) -> None:
+    put(broker, "t1")
+    broker.client.delete(KEYS.task("t1"))
+    broker.client.hset(KEYS.task("t1"), "result", "written too late")
+
+    taken = take(broker)
+
+    assert taken == []
+    put(broker, "t1")
+    assert listed(broker) == {"pending": ["t1"]}
+
+
+def test_an_id_that_stands_twice_is_handed_out_once(broker: Broker) -> None:
+    put(broker, "t1")
+    broker.client.rpush(KEYS.pending, "t1")
+
+    taken = take(broker, 2)
+
+    assert ids(taken) == ["t1"]
+    assert listed(broker) == {"active": ["t1"], "lease": ["t1"]}
+
+
+def test_an_id_whose_task_waits_elsewhere_is_dropped(broker: Broker) -> None:
+    broker.run(enqueue(new_task("t1", process_at_s=broker.now_s() + 60), now_ns=broker.now_ns()))
+    broker.client.rpush(KEYS.pending, "t1")
+
+    taken = take(broker)
+
+    assert taken == []
+    assert listed(broker) == {"scheduled": ["t1"]}
+
+
+def test_a_task_whose_state_is_stale_is_handed_out(broker: Broker) -> None:
+    put(broker, "t1")
+    broker.client.hset(KEYS.task("t1"), "state", "active")  # as Go's worker leaves it when it dies between two steps
+
+    assert ids(take(broker)) == ["t1"]
+
+
+def test_a_damaged_message_is_handed_out_as_unreadable(broker: Broker) -> None:
+    put(broker, "t1")
+    broker.client.hset(KEYS.task("t1"), "msg", b"\xff\xff\xff")
+
+    taken = take_one(broker)
+
+    assert not taken.is_readable
+    assert (taken.message.id, taken.message.queue) == ("t1", QUEUE)
+
+
+def test_a_wish_to_cancel_an_earlier_run_does_not_end_the_next(broker: Broker) -> None:
+    put(broker, "t1")
+    broker.client.hset(KEYS.task("t1"), "cancel", "1")
+
+    take(broker)
+
+    assert "cancel" not in fields(broker, "t1")
+
+
+def test_strict_order_empties_the_higher_queue_first(broker: Broker) -> None:
+    put(broker, "l1", "l2", queue="low")
+    put(broker, "h1", "h2", queue="high")
+    order = order_of(3, Share(queue="low", priority=1), Share(queue="high", priority=9), is_strict=True)
+
+    taken, _ = take_tasks(broker, order, now_ns=NOW_NS)
+
+    assert sorted(ids(taken)) == ["h1", "h2", "l1"]
+
+
+def test_a_full_queue_does_not_starve_one_of_low_priority(broker: Broker) -> None:
+    put(broker, *[f"l{i}" for i in range(60)], queue="low")
+    put(broker, *[f"h{i}" for i in range(60)], queue="high")
+    shares = [Share(queue="low", priority=1), Share(queue="high", priority=3)]
+
+    taken, _ = take_tasks(broker, order_of(60, *shares), now_ns=NOW_NS)
+
+    share = Counter(one.hold.queue for one in taken)
+    assert share["low"] + share["high"] == 60
+    assert 3 <= share["low"] <= 30  # 15 expected; outside once in 10 million runs
+
+
+def test_weights_decide_how_often_a_queue_comes_first() -> None:
+    shares = [Share(queue=name, priority=priority) for name, priority in (("a", 6), ("b", 3), ("c", 1))]
+
+    order = order_of(10_000, *shares)
+
+    firsts = Counter(preference[0] for preference in order.preferences)
+    assert firsts[0] / 10_000 == pytest.approx(0.6, abs=0.04)
+    assert firsts[2] / 10_000 == pytest.approx(0.1, abs=0.03)
+    assert all(sorted(preference) == [0, 1, 2] for preference in order.preferences)
+
+
+def test_a_take_travels_with_other_requests_in_one_round_trip(broker: Broker) -> None:
+    first, *_ = [enqueue(new_task("t1"), now_ns=NOW_NS)]
+
+    taken, (state, conflict) = take_tasks(
+        broker, order_of(1), now_ns=NOW_NS, together_with=[first, enqueue(new_task("t1"), now_ns=NOW_NS + 1)]
+    )
+
+    assert ids(taken) == ["t1"]
+    assert state == "pending"
+    assert conflict.code == "task_exists"
+
+
+def idle_at(broker: Broker, queue: str = QUEUE) -> list[bytes]:
+    """Return who is noted as idle."""
+    return broker.client.zrange(QueueKeys(queue).idle, 0, -1)
+
+
+def test_a_worker_that_wants_more_is_noted_as_idle_at_all_its_queues(broker: Broker) -> None:
+    put(broker, "t1")
+    order = order_of(2, Share(queue=QUEUE), Share(queue="other"), wake_token="tok")
+
+    take_tasks(broker, order, now_ns=broker.now_ns())
+
+    channel = keys.wake_channel("tok").encode()
+    assert idle_at(broker) == idle_at(broker, "other") == [channel]
+    assert 0 < broker.client.pttl(KEYS.idle) < 120_000
+
+
+def test_a_worker_without_a_free_slot_is_not_noted_as_idle(broker: Broker) -> None:
+    queues = [Share(queue=QUEUE), Share(queue="other")]
+    take_tasks(broker, order_of(1, *queues, wake_token="tok"), now_ns=broker.now_ns())
+    put(broker, "t1")
+
+    take_tasks(broker, order_of(1, *queues, wake_token="tok"), now_ns=broker.now_ns())
+
+    assert idle_at(broker) == idle_at(broker, "other") == []
+
+
+def test_those_who_stopped_listening_are_forgotten(broker: Broker) -> None:
+    take_tasks(broker, order_of(1, wake_token="old"), now_ns=broker.now_ns() - 60_000_000_000)
+
+    take_tasks(broker, order_of(1, wake_token="new"), now_ns=broker.now_ns())
+
+    assert idle_at(broker) == [keys.wake_channel("new").encode()]
+
+
+def test_takers_need_no_memory_that_is_not_there(single_broker: Broker) -> None:
+    put(single_broker, "t1")
+
+    single_broker.client.config_set("maxmemory", 1)
+    try:
+        taken = take(single_broker)
+    finally:
+        single_broker.client.config_set("maxmemory", 0)
+
+    assert ids(taken) == ["t1"]
+    assert message(single_broker, "t1").id == "t1"

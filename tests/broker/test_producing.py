@@ -1,0 +1,127 @@
+"""How one task gets onto a queue."""
+
+import pytest
+
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.keys import QueueKeys
+from runqy.broker.producing import NewTask, enqueue, enqueue_safely
+from runqy.broker.states import TaskState
+from runqy.errors import BrokerUnavailable, TaskAlreadyExists
+from tests.support.tasks import QUEUE, fields, listed, message, new_task, put
+
+NOW_NS = 1_700_000_000_123_456_789
+NOW_S = NOW_NS // 1_000_000_000
+
+
+def test_a_task_is_stored_as_asynq_stores_it(broker: Broker) -> None:
+    state = broker.run(enqueue(new_task("t1", headers={"trace": "x"}), now_ns=NOW_NS))
+
+    assert state is TaskState.PENDING
+    assert listed(broker) == {"pending": ["t1"]}
+    stamp = str(NOW_NS).encode()
+    assert fields(broker, "t1") == {
+        "state": b"pending",
+        "pending_since": stamp,
+        "enqueued": stamp,
+        "ttl_archived": b"259200",
+    }
+    stored = message(broker, "t1")
+    assert (stored.id, stored.type, stored.queue, stored.payload) == ("t1", QUEUE, QUEUE, b'{"n":1}')
+    assert (stored.retry, stored.timeout, stored.deadline, stored.retention) == (3, 1800, 0, 86_400)
+    assert dict(stored.headers) == {"trace": "x"}
+
+
+def test_a_task_can_be_looked_up_and_its_queue_is_known(broker: Broker) -> None:
+    put(broker, "t1")
+
+    assert broker.client.hgetall(keys.lookup("t1")) == {b"queue": QUEUE.encode()}
+    assert broker.client.smembers(keys.QUEUES) == {QUEUE.encode()}
+
+
+def test_no_key_of_a_task_expires(broker: Broker) -> None:
+    put(broker, "t1")
+
+    assert broker.client.ttl(QueueKeys(QUEUE).task("t1")) == -1
+
+
+def test_tasks_wait_in_the_order_in_which_they_came(broker: Broker) -> None:
+    put(broker, "t1", "t2", "t3")
+
+    assert listed(broker)["pending"] == ["t1", "t2", "t3"]
+
+
+def test_a_task_for_later_is_scheduled(broker: Broker) -> None:
+    state = broker.run(enqueue(new_task("t1", process_at_s=NOW_S + 60), now_ns=NOW_NS))
+
+    assert state is TaskState.SCHEDULED
+    assert listed(broker) == {"scheduled": ["t1"]}
+    assert broker.client.zscore(QueueKeys(QUEUE).scheduled, "t1") == NOW_S + 60
+    assert "pending_since" not in fields(broker, "t1")
+
+
+def test_a_time_that_has_come_is_not_later(broker: Broker) -> None:
+    state = broker.run(enqueue(new_task("t1", process_at_s=NOW_S), now_ns=NOW_NS))
+
+    assert state is TaskState.PENDING
+
+
+@pytest.mark.parametrize("process_at_s", [None, NOW_S + 60])
+def test_refuses_an_id_that_is_taken(broker: Broker, process_at_s: int | None) -> None:
+    broker.run(enqueue(new_task("t1", payload=b"first"), now_ns=NOW_NS))
+
+    with pytest.raises(TaskAlreadyExists):
+        broker.run(enqueue(new_task("t1", payload=b"second", process_at_s=process_at_s), now_ns=NOW_NS + 1))
+    assert message(broker, "t1").payload == b"first"
+    assert listed(broker) == {"pending": ["t1"]}
+
+
+@pytest.mark.parametrize("process_at_s", [None, NOW_S + 60])
+def test_a_request_that_is_run_again_queues_its_task_once(broker: Broker, process_at_s: int | None) -> None:
+    request = enqueue(new_task("t1", process_at_s=process_at_s), now_ns=NOW_NS)
+
+    states = [broker.run(request), broker.run(request)]
+
+    assert states[0] is states[1]
+    assert [*listed(broker).values()] == [["t1"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "timeout", "deadline"),
+    [({"timeout_s": 0}, 1800, 0), ({"timeout_s": 0, "deadline_s": 99}, 0, 99), ({"timeout_s": 5}, 5, 0)],
+)
+def test_a_task_always_has_a_limit(options: dict[str, int], timeout: int, deadline: int) -> None:
+    built = NewTask(id="t1", queue=QUEUE, payload=b"", **options).message()
+
+    assert (built.timeout, built.deadline) == (timeout, deadline)
+
+
+class FlakyBroker(Broker):
+    """A broker whose first replies get lost after Redis has run the commands."""
+
+    lost = 1
+
+    def run(self, request):
+        """Run a request and maybe lose its reply."""
+        outcome = super().run(request)
+        if self.lost:
+            self.lost -= 1
+            raise BrokerUnavailable
+        return outcome
+
+
+def test_a_lost_reply_is_no_conflict_with_oneself(single_broker: Broker) -> None:
+    flaky = FlakyBroker(single_broker.client)
+
+    state = enqueue_safely(flaky, new_task("t1"))
+
+    assert state is TaskState.PENDING
+    assert listed(single_broker) == {"pending": ["t1"]}
+
+
+def test_a_lost_reply_does_not_hide_that_the_id_was_taken(single_broker: Broker) -> None:
+    put(single_broker, "t1")
+    flaky = FlakyBroker(single_broker.client)
+
+    with pytest.raises(TaskAlreadyExists):
+        enqueue_safely(flaky, new_task("t1"))

@@ -1,0 +1,72 @@
+"""Puts tasks through their life in tests, and looks at what is in Redis."""
+
+from typing import Any
+
+from runqy.broker.broker import Broker
+from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.holding import Taken
+from runqy.broker.keys import QueueKeys
+from runqy.broker.message import decode
+from runqy.broker.producing import NewTask, enqueue
+from runqy.broker.states import TaskState
+
+QUEUE = "mail"
+
+
+def new_task(task_id: str, queue: str = QUEUE, **options: Any) -> NewTask:
+    """Return a task with a payload."""
+    return NewTask(id=task_id, queue=queue, payload=options.pop("payload", b'{"n":1}'), **options)
+
+
+def put(broker: Broker, *task_ids: str, queue: str = QUEUE, **options: Any) -> None:
+    """Queue tasks, in order."""
+    for task_id in task_ids:
+        broker.run(enqueue(new_task(task_id, queue, **options), now_ns=broker.now_ns()))
+
+
+def take(broker: Broker, count: int = 1, *queues: str, **options: Any) -> list[Taken]:
+    """Take up to `count` tasks from queues of the same priority."""
+    shares = [Share(queue=queue) for queue in queues or (QUEUE,)]
+    order = plan_take(shares, count, worker_id=options.pop("worker_id", "w1"), **options)
+    return take_tasks(broker, order, now_ns=broker.now_ns())[0]
+
+
+def take_one(broker: Broker, queue: str = QUEUE) -> Taken:
+    """Take the one task that has to be there."""
+    (taken,) = take(broker, 1, queue)
+    return taken
+
+
+def ids(tasks: list[Taken]) -> list[str]:
+    """Return the ids of tasks that were taken."""
+    return [taken.hold.task_id for taken in tasks]
+
+
+def fields(broker: Broker, task_id: str, queue: str = QUEUE) -> dict[str, bytes]:
+    """Return a task's hash without its message."""
+    found = broker.client.hgetall(QueueKeys(queue).task(task_id))
+    return {name.decode(): value for name, value in found.items() if name != b"msg"}
+
+
+def message(broker: Broker, task_id: str, queue: str = QUEUE) -> Any:
+    """Return a task's message."""
+    return decode(broker.client.hget(QueueKeys(queue).task(task_id), "msg"))
+
+
+def listed(broker: Broker, queue: str = QUEUE) -> dict[str, list[str]]:
+    """Return which ids each index holds, empty ones left out; of the lists in the order in which they are taken."""
+    keys, client = QueueKeys(queue), broker.client
+    found = {
+        "pending": client.lrange(keys.pending, 0, -1)[::-1],
+        "active": client.lrange(keys.active, 0, -1)[::-1],
+        "lease": client.zrange(keys.lease, 0, -1),
+    }
+    for state in (TaskState.SCHEDULED, TaskState.RETRY, TaskState.ARCHIVED, TaskState.COMPLETED):
+        found[state.value] = client.zrange(keys.index(state), 0, -1)
+    return {name: [task_id.decode() for task_id in members] for name, members in found.items() if members}
+
+
+def counters(broker: Broker, queue: str = QUEUE) -> tuple[int, int]:
+    """Return how many attempts were counted as processed, and as failed."""
+    keys = QueueKeys(queue)
+    return int(broker.client.get(keys.processed) or 0), int(broker.client.get(keys.failed) or 0)

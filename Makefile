@@ -2,26 +2,34 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-$(VENV)/.installed: requirements-dev.txt pyproject.toml
+# What `make run` needs, and nothing more: a newcomer waits for this.
+$(VENV)/.runtime: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "runqy needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@echo "Making the environment in $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -r requirements.txt
+	@$(PIP) --no-deps -e .
 	@touch $@
 
-install: $(VENV)/.installed  ## make the environment in .venv
+$(VENV)/.development: requirements-dev.txt $(VENV)/.runtime
+	@echo "Adding what tests and checks need ..."
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
 
-run: install  ## run the product: server on :3000, maintenance, one worker
+install: $(VENV)/.development  ## make the environment in .venv, with all that tests and checks need
+
+run: $(VENV)/.runtime  ## run the product: server on :3000, maintenance, one worker
 	@exec $(BIN)/runqy up
 
 test: install  ## run the whole suite; starts the servers it needs
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: install  ## ruff, import layers, types
 	$(BIN)/ruff check .

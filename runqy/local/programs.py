@@ -9,7 +9,7 @@ from runqy.local.processes import Program
 
 def web(*, bind: str, env: Mapping[str, str], lock: Path, log: Path | None = None) -> Program:
     """Return the web server."""
-    args = ("-m", "gunicorn", "runqy.wsgi:application", "--config", "python:runqy.local.gunicorn_conf", "--bind", bind)
+    args = ("-m", "gunicorn", "runqy.wsgi:application", "--config", "python:runqy.gunicorn_conf", "--bind", bind)
     return Program(name="web server", args=(sys.executable, *args), env=env, lock=lock, log=log, grace_s=15.0)
 
 

@@ -1,0 +1,32 @@
+"""How gunicorn runs the web processes; `runqy serve` and `runqy up` start it with this."""
+
+import os
+import signal
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from runqy import settings
+
+if TYPE_CHECKING:
+    from gunicorn.workers.gthread import ThreadWorker
+
+worker_class = "gthread"
+workers = settings.env.count("WEB_CONCURRENCY", 2, lowest=1, highest=256)
+threads = settings.RUNQY_MAX_WAITERS + settings.RUNQY_RUNNABLE_THREADS
+http_parser = "fast"
+keepalive = 75
+timeout = 60
+graceful_timeout = 10
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 (a heartbeat, unlinked at once)
+control_socket_disable = True
+
+
+def post_worker_init(worker: "ThreadWorker") -> None:
+    """Send waiting readers away as soon as the process is asked to end: gunicorn waits for their requests."""
+    from tasks.waiting import close_waiting_room  # noqa: PLC0415 (Django is set up by now, and was not above)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        close_waiting_room()
+        worker.handle_exit(number, frame)
+
+    signal.signal(signal.SIGTERM, end)

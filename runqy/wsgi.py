@@ -5,7 +5,7 @@ import os
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 
-from runqy.api.gate import open_gate
+from runqy.gate import open_gate
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runqy.settings")
 

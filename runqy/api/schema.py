@@ -1,0 +1,25 @@
+"""Describes in the schema what all views share: problems."""
+
+from http import HTTPStatus
+
+from drf_spectacular.utils import OpenApiResponse
+from rest_framework import serializers
+
+
+class Problem(serializers.Serializer[object]):
+    """RFC 9457; `problem_answer` makes it."""
+
+    type = serializers.CharField()
+    title = serializers.CharField()
+    status = serializers.IntegerField()
+    detail = serializers.CharField()
+    code = serializers.CharField(help_text="Stable, for programs")
+    errors = serializers.ListField(child=serializers.CharField())  # type: ignore[assignment]
+    request_id = serializers.CharField()
+
+
+def problems(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:
+    """Return the responses of a view for these statuses."""
+    return {
+        (status, "application/problem+json"): OpenApiResponse(Problem, HTTPStatus(status).phrase) for status in statuses
+    }

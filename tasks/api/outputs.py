@@ -1,0 +1,91 @@
+"""Says how a task looks in answers, in its bytes and in the schema."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rest_framework import serializers
+
+from runqy import durations
+from runqy.broker.records import TaskRecord
+from runqy.broker.states import TaskState
+from tasks import payloads
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def task_info(record: TaskRecord) -> dict[str, Any]:
+    """Return what the API says about a task; payload and result keep their bytes."""
+    message = record.message
+    return {
+        "id": record.id,
+        "type": message.type,
+        "queue": record.queue,
+        "state": record.state,
+        "payload": payloads.as_json(message.payload),
+        "result": None if record.result is None else payloads.as_json(record.result),
+        "max_retry": message.retry,
+        "retried": record.retried,
+        "last_err": record.error,
+        "error": record.error if record.state is TaskState.ARCHIVED else None,
+        "timeout": durations.format_s(message.timeout),
+        "deadline": moment_s(message.deadline or None),
+        "next_process_at": moment_s(record.next_process_at_s),
+        "enqueued_at": moment_ns(record.enqueued_at_ns),
+        "started_at": moment_ns(record.started_at_ns),
+        "completed_at": moment_s(record.completed_at_s),
+        "worker_id": record.worker_id or None,
+    }
+
+
+def moment_s(seconds: int | None) -> str | None:
+    """Return Unix seconds as RFC 3339 in UTC."""
+    return None if seconds is None else moment_ns(seconds * 10**9)
+
+
+def moment_ns(nanoseconds: int | None) -> str | None:
+    """Return Unix nanoseconds as RFC 3339 in UTC; a moment beyond the year 9999 as the end of it."""
+    if nanoseconds is None:
+        return None
+    try:
+        moment = _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+    except OverflowError:
+        moment = datetime.max.replace(tzinfo=UTC, microsecond=0)
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+class TaskOutput(serializers.Serializer[TaskRecord]):
+    """A task in the schema; `task_info` makes it."""
+
+    id = serializers.CharField()
+    type = serializers.CharField(help_text="As asynq's tools show it: the Redis queue")
+    queue = serializers.CharField(help_text="The Redis queue")
+    state = serializers.ChoiceField(choices=[state.value for state in TaskState])
+    payload = serializers.JSONField(help_text="The bytes that were sent, with the schema's defaults appended")
+    result = serializers.JSONField(allow_null=True, help_text="Text where the result is no JSON")
+    max_retry = serializers.IntegerField()
+    retried = serializers.IntegerField()
+    last_err = serializers.CharField(allow_blank=True, help_text="The last run's error")
+    error = serializers.CharField(allow_null=True, help_text="Why it was archived")
+    timeout = serializers.CharField(help_text="Of one run, as a Go duration such as 10m0s")
+    deadline = serializers.DateTimeField(allow_null=True)
+    next_process_at = serializers.DateTimeField(allow_null=True)
+    enqueued_at = serializers.DateTimeField(allow_null=True)
+    started_at = serializers.DateTimeField(allow_null=True, help_text="Start of the last run")
+    completed_at = serializers.DateTimeField(allow_null=True)
+    worker_id = serializers.CharField(allow_null=True)
+
+
+class TaskAnswer(serializers.Serializer[TaskRecord]):
+    """What `/queue/…` answers."""
+
+    info = TaskOutput()
+
+
+class EnqueueBody(serializers.Serializer[object]):
+    """The nested body of `POST /queue/add`; a flat one has the payload's members in the place of `data`."""
+
+    queue = serializers.CharField(help_text="`inference`, or one of its sub-queues: `inference_high`")
+    data = serializers.DictField(required=False, help_text="The payload")  # type: ignore[assignment]
+    timeout = serializers.IntegerField(required=False, min_value=0, help_text="Seconds one run may take")
+    delay = serializers.IntegerField(required=False, min_value=0, help_text="Seconds, or a duration such as `15m`")
+    max_retry = serializers.IntegerField(required=False, min_value=0, max_value=1000)

@@ -1,0 +1,48 @@
+"""Owns the bytes of payloads and results: kept as they came, never parsed and written again."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from queues import payload_schema
+from queues.definitions import PayloadField
+
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_check = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def one_line(json: bytes) -> bytes:
+    """Return a JSON text without line breaks, which only stand between tokens; a child gets its task as a line."""
+    if b"\n" in json or b"\r" in json:
+        return json.replace(b"\n", b" ").replace(b"\r", b" ")
+    return json
+
+
+def of_members(members: Mapping[str, msgspec.Raw]) -> bytes:
+    """Return the JSON object with these members, in order, each value as it stands."""
+    return b"{" + b",".join(_member(name, bytes(raw)) for name, raw in members.items()) + b"}"
+
+
+def completed(payload: bytes, schema: Sequence[PayloadField]) -> bytes:
+    """Return a payload with the schema's defaults appended. Raises PayloadInvalid, naming each wrong field."""
+    if not schema:
+        return payload
+    members = {name: bytes(raw) for name, raw in _decode_members(payload).items()}
+    missing = payload_schema.complete(schema, members)
+    if not missing:
+        return payload
+    appended = b",".join(_member(name, json) for name, json in missing)
+    return payload[:-1] + (b"," if members else b"") + appended + b"}"
+
+
+def as_json(data: bytes) -> msgspec.Raw | str:
+    """Return bytes as the JSON they are, and as a string where they are none."""
+    try:
+        data.decode()
+        return _check(data)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return data.decode("utf-8", "replace")
+
+
+def _member(name: str, json: bytes) -> bytes:
+    return msgspec.json.encode(name) + b":" + json

@@ -1,0 +1,30 @@
+"""Queues and clients for the tests of the tasks API."""
+
+import pytest
+
+from queues.definitions import FieldType, PayloadField, StatedLimits
+from queues.models import Source
+from queues.operations import save_queue
+from tests.api.client import ApiClient
+from tests.queues.samples import spec
+from tests.support.environment import CLIENT_KEY
+
+
+@pytest.fixture
+def client(configuration: None) -> ApiClient:
+    """Return a client with the client's key; there are queues of several kinds."""
+    fields = (
+        PayloadField(name="prompt", type=(FieldType.STRING,), required=True),
+        PayloadField(name="width", type=(FieldType.INT,), default_json="512"),
+        PayloadField(name="style", type=(FieldType.STRING,), default_json='"plain"'),
+    )
+    limits = StatedLimits(max_retry=7, active_timeout_s=90, ttl_completed_s=60, ttl_archived_s=120)
+    for made in (
+        spec("simple"),
+        spec("inference", "high:10", "low:3"),
+        spec("image", input=fields),
+        spec("limited", limits=limits),
+        spec("off", is_enabled=False),
+    ):
+        save_queue(spec=made, source=Source.API)
+    return ApiClient(CLIENT_KEY)

@@ -1,0 +1,186 @@
+"""POST /queue/add: what becomes of a body, and what is refused."""
+
+import json
+from typing import Any
+
+import pytest
+import redis as redis_py
+
+from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.keys import QueueKeys
+from tests.api.client import ApiClient, problem
+from tests.support.environment import WORKER_KEY
+
+
+def stored(redis: redis_py.Redis, queue: str, task_id: str) -> TaskMessage:
+    """Return the message of a task as it stands in Redis."""
+    return TaskMessage.FromString(redis.hget(QueueKeys(queue).task(task_id), "msg"))
+
+
+def added(client: ApiClient, body: Any) -> dict[str, Any]:
+    """Put a task on a queue and return what the answer says about it."""
+    answer = client.post("/queue/add", body)
+    assert answer.status_code == 200, answer.content
+    info: dict[str, Any] = json.loads(answer.content)["info"]
+    return info
+
+
+def test_a_task_is_pending_on_its_redis_queue(client: ApiClient, redis: redis_py.Redis) -> None:
+    info = added(client, {"queue": "inference_high", "timeout": 300, "data": {"prompt": "Hello world"}})
+
+    assert (info["queue"], info["state"], info["timeout"]) == ("inference_high", "pending", "5m0s")
+    assert redis.lrange(QueueKeys("inference_high").pending, 0, -1) == [info["id"].encode()]
+    message = stored(redis, "inference_high", info["id"])
+    assert (message.type, message.timeout, message.retry) == ("inference_high", 300, 3)
+    assert message.retention == 24 * 3600
+
+
+def test_the_answer_has_every_member_that_clients_read(client: ApiClient) -> None:
+    info = added(client, {"queue": "simple", "data": {"n": 1}})
+
+    read_by_clients = {"id", "type", "queue", "state", "payload", "max_retry", "retried", "last_err", "timeout"}
+    read_by_clients |= {"deadline", "next_process_at", "completed_at", "result"}
+    assert read_by_clients <= info.keys()
+    assert (info["payload"], info["result"], info["last_err"], info["retried"]) == ({"n": 1}, None, "", 0)
+
+
+@pytest.mark.parametrize("name", ["inference.high", "inference_high"])
+def test_both_spellings_of_a_sub_queue_mean_it(client: ApiClient, name: str) -> None:
+    assert added(client, {"queue": name, "data": {}})["queue"] == "inference_high"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b'{"n":9007199254740993,"f":1.10,"e":1E400,"z":-0.0}',
+        b'{ "b" : [1,  2] , "a":{"y":1,"x":2} }',
+        '{"text":"ü \\u00fc \\/ \U0001f600"}'.encode(),
+        b'{"a":1,"a":2}',
+        b"{}",
+    ],
+)
+def test_the_payload_keeps_its_bytes(client: ApiClient, redis: redis_py.Redis, sent: bytes) -> None:
+    info = added(client, b'{"queue":"simple","data": ' + sent + b" }")
+
+    assert stored(redis, "simple", info["id"]).payload == sent
+
+
+def test_line_breaks_between_tokens_become_spaces(client: ApiClient, redis: redis_py.Redis) -> None:
+    info = added(client, b'{"queue":"simple",\r\n"data":{\r\n  "a": "x\\ny",\n  "b": 2\n}}')
+
+    assert stored(redis, "simple", info["id"]).payload == b'{    "a": "x\\ny",   "b": 2 }'
+
+
+def test_without_data_the_members_that_are_no_option_are_the_payload(client: ApiClient, redis: redis_py.Redis) -> None:
+    body = b'{"prompt":"x","queue":"simple","big":9007199254740993,"timeout":5,"delay":0,"max_retry":1,"z": [1, 2]}'
+
+    info = added(client, body)
+
+    assert stored(redis, "simple", info["id"]).payload == b'{"prompt":"x","big":9007199254740993,"z":[1, 2]}'
+    assert (info["timeout"], info["max_retry"]) == ("5s", 1)
+
+
+def test_the_content_type_does_not_matter(client: ApiClient) -> None:
+    answer = client.post(
+        "/queue/add", b'{"queue":"simple","data":{}}', content_type="application/x-www-form-urlencoded"
+    )
+
+    assert answer.status_code == 200
+
+
+def test_missing_defaults_of_the_schema_are_appended(client: ApiClient, redis: redis_py.Redis) -> None:
+    info = added(client, b'{"queue":"image","data":{"prompt":"a cat","width": 3.0 }}')
+
+    payload = stored(redis, "image", info["id"]).payload
+    assert payload == b'{"prompt":"a cat","width": 3.0 ,"style":"plain"}'
+
+
+def test_a_payload_that_does_not_fit_the_schema_is_refused_naming_each_field(
+    client: ApiClient, redis: redis_py.Redis
+) -> None:
+    answer = client.post("/queue/add", {"queue": "image", "data": {"width": "wide"}})
+
+    found = problem(answer)
+    assert (answer.status_code, found["code"]) == (400, "payload_invalid")
+    assert [error.split(":")[0] for error in found["errors"]] == ["prompt", "width"]
+    assert redis.keys("asynq:{image}*") == []
+
+
+def test_limits_of_the_queue_stand_in_for_what_the_body_leaves_open(client: ApiClient, redis: redis_py.Redis) -> None:
+    info = added(client, {"queue": "limited", "data": {}})
+
+    message = stored(redis, "limited", info["id"])
+    assert (message.retry, message.timeout, message.retention) == (7, 90, 60)
+    assert redis.hget(QueueKeys("limited").task(info["id"]), "ttl_archived") == b"120"
+
+
+@pytest.mark.parametrize(("delay", "seconds"), [(60, 60), ("1m", 60), (0.5, 1), ("1h30m", 5400)])
+def test_a_delayed_task_is_scheduled_and_never_early(
+    client: ApiClient, redis: redis_py.Redis, delay: Any, seconds: int
+) -> None:
+    before_s = redis.time()[0]
+
+    info = added(client, {"queue": "simple", "delay": delay, "data": {}})
+
+    score = redis.zscore(QueueKeys("simple").scheduled, info["id"])
+    assert info["state"] == "scheduled"
+    assert before_s + seconds <= score <= redis.time()[0] + seconds + 1
+    assert info["next_process_at"] is not None
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        ({"data": {}}, ["queue"]),
+        ({"queue": "", "data": {}}, ["queue"]),
+        ({"queue": 3, "data": {}}, ["queue"]),
+        ({"queue": "simple", "data": "text"}, ["data"]),
+        ({"queue": "simple", "data": None}, ["data"]),
+        ({"queue": "simple", "data": {}, "timeout": "5"}, ["timeout"]),
+        ({"queue": "simple", "data": {}, "timeout": -1}, ["timeout"]),
+        ({"queue": "simple", "data": {}, "timeout": True}, ["timeout"]),
+        ({"queue": "simple", "data": {}, "timeout": 10**15}, ["timeout"]),
+        ({"queue": "simple", "data": {}, "max_retry": -1}, ["max_retry"]),
+        ({"queue": "simple", "data": {}, "max_retry": 1.5}, ["max_retry"]),
+        ({"queue": "simple", "data": {}, "delay": "soon"}, ["delay"]),
+        ({"queue": "simple", "data": {}, "delay": -1}, ["delay"]),
+        ({"queue": "simple", "data": {}, "delay": None}, ["delay"]),
+        ({"queue": "simple", "data": {}, "delay": 1e300}, ["delay"]),
+        ({"queue": "simple", "data": {}, "tiemout": 5}, ["tiemout"]),
+        ({"queue": 3, "timeout": "x", "max_retry": []}, ["queue", "timeout", "max_retry"]),
+    ],
+)
+def test_what_is_wrong_is_refused_by_name(client: ApiClient, body: dict[str, Any], names: list[str]) -> None:
+    answer = client.post("/queue/add", body)
+
+    found = problem(answer)
+    assert (answer.status_code, found["code"]) == (400, "invalid_request")
+    assert [error.split(":")[0] for error in found["errors"]] == names
+
+
+def test_an_unknown_queue_is_not_found_and_the_valid_names_are_told(client: ApiClient) -> None:
+    answer = client.post("/queue/add", {"queue": "inference", "data": {}})
+
+    found = problem(answer)
+    assert (answer.status_code, found["code"]) == (404, "queue_not_found")
+    assert "inference_high" in found["detail"]
+
+
+def test_a_disabled_queue_is_a_conflict(client: ApiClient) -> None:
+    answer = client.post("/queue/add", {"queue": "off", "data": {}})
+
+    assert (answer.status_code, problem(answer)["code"]) == (409, "queue_disabled")
+
+
+def test_a_workers_key_may_not_enqueue(client: ApiClient) -> None:
+    answer = ApiClient(WORKER_KEY).post("/queue/add", {"queue": "simple", "data": {}})
+
+    assert (answer.status_code, problem(answer)["code"]) == (403, "forbidden")
+
+
+def test_no_key_is_asked_for_one_before_the_body_is_read(client: ApiClient) -> None:
+    answer = ApiClient(None).post("/queue/add", b"not even JSON")
+
+    assert answer.status_code == 401
+    assert answer["WWW-Authenticate"].startswith("Bearer")
+    assert problem(answer)["code"] == "unauthorized"

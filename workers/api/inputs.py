@@ -1,0 +1,48 @@
+"""Reads what workers send, and names what is wrong with it."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from runqy.api.bodies import Members
+from runqy.errors import RequestInvalid
+
+_WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
+_LONGEST_NAME = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisterInput:
+    """Which worker registers for which queue; host name, system and version are for the log."""
+
+    queue: str
+    worker_id: str = ""
+    hostname: str = ""
+    os: str = ""
+    version: str = ""
+
+
+def parse_registration(members: Members) -> RegisterInput:
+    """Return what a worker asks for. Raises RequestInvalid with a sentence for each wrong member."""
+    errors: list[str] = []
+    texts = {name: _text(members, name, errors) for name in ("queue", "worker_id", "hostname", "os", "version")}
+    if not texts["queue"]:
+        errors.append("queue: is required")
+    if texts["worker_id"] and not _WORKER_ID.fullmatch(texts["worker_id"]):
+        errors.append("worker_id: must be letters, digits and . _ : @ -, at most 128")
+    if errors:
+        raise RequestInvalid(errors=errors)
+    return RegisterInput(**texts)
+
+
+def _text(members: Members, name: str, errors: list[str]) -> str:
+    """Return a member that is a text; null is as good as none."""
+    value: Any = msgspec.json.decode(members[name]) if name in members else None
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > _LONGEST_NAME:
+        errors.append(f"{name}: must be a text of at most {_LONGEST_NAME} characters")
+        return ""
+    return value

@@ -1,0 +1,48 @@
+"""What workers ask the server over HTTP."""
+
+from typing import ClassVar
+
+import structlog
+from django.http import HttpResponse
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+
+from runqy.accounts.identity import Role
+from runqy.api.answers import json_answer
+from runqy.api.bodies import read_members
+from runqy.api.permissions import identity_of
+from runqy.api.schema import problems
+from runqy.api.views import KeyedView
+from workers.api.inputs import parse_registration
+from workers.api.outputs import RegisterBody, RegistrationAnswer, registration_answer
+from workers.operations import register_worker
+
+log = structlog.get_logger(__name__)
+
+
+class RegisterView(KeyedView):
+    """Registration of workers."""
+
+    roles: ClassVar = frozenset({Role.WORKER})
+
+    @extend_schema(
+        operation_id="register_worker",
+        tags=["workers"],
+        request=RegisterBody,
+        responses={200: RegistrationAnswer, **problems(400, 401, 403, 404, 409, 413, 415, 503)},
+    )
+    def post(self, request: Request) -> HttpResponse:
+        """Register a worker: it gets Redis credentials, what to deploy, and decrypted secrets."""
+        asked = parse_registration(read_members(request._request))
+        among = identity_of(request).queues
+        registration = register_worker(queue=asked.queue, worker_id=asked.worker_id, among=among)
+        log.info(
+            "worker_registered",
+            worker_id=registration.worker_id,
+            queue=registration.queue.name,
+            hostname=asked.hostname,
+            version=asked.version,
+        )
+        answer = json_answer(registration_answer(registration))
+        answer["Cache-Control"] = "no-store"
+        return answer

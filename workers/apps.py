@@ -1,0 +1,9 @@
+"""Makes Django know the workers."""
+
+from django.apps import AppConfig
+
+
+class WorkersConfig(AppConfig):
+    """What the server knows about workers; what they do is in `runtime` and `deploy`, which know no Django."""
+
+    name = "workers"

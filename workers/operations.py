@@ -1,0 +1,57 @@
+"""What can be done for workers."""
+
+import secrets
+from dataclasses import dataclass, field
+
+from django.conf import settings
+
+from queues.definitions import QueueDefinition
+from queues.queries import get_catalog
+from runqy.broker.connection import RedisTarget
+from runqy.errors import QueueDisabled
+from vaults.queries import open_reference, open_vaults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """All that a worker needs to serve a queue."""
+
+    worker_id: str
+    queue: QueueDefinition
+    redis_queues: tuple[tuple[str, int], ...]
+    """The Redis queues to serve, with their priorities; never empty."""
+    revision: str
+    """Changes with the configuration of the queue and its vaults; empty: unknown."""
+    redis: RedisTarget
+    lease_s: int
+    vaults: dict[str, str] = field(repr=False)
+    """The values of all its vaults, decrypted."""
+    git_token: str = field(repr=False)
+
+    @property
+    def priority(self) -> int:
+        """Return the highest of the priorities."""
+        return max(priority for _, priority in self.redis_queues)
+
+
+def register_worker(*, queue: str, worker_id: str = "", among: frozenset[str] | None = None) -> Registration:
+    """Return what a worker needs to serve a queue, or one of its sub-queues, as of now.
+
+    `among` are the queues, by their own names, that exist for whoever asks; None: all.
+    Raises QueueNotFound, QueueDisabled, VaultLocked and VaultUnavailable, which name what cannot be opened.
+    """
+    catalog = get_catalog(max_age_s=0)  # a worker registers again because something has just changed
+    definition, redis_queues = catalog.for_worker(queue, among=among)
+    if not definition.is_enabled:
+        raise QueueDisabled(f"The queue {definition.name} is disabled: it takes no workers.")
+    deployment = definition.deployment
+    return Registration(
+        worker_id=worker_id or f"worker-{secrets.token_hex(6)}",
+        queue=definition,
+        redis_queues=tuple(redis_queues),
+        revision=catalog.queue_revision(definition.name),
+        redis=settings.RUNQY_WORKER_REDIS_TARGET,
+        lease_s=settings.RUNQY_LEASE_S,
+        vaults=open_vaults(deployment.vaults) if deployment.vaults else {},
+        git_token=open_reference(deployment.git_token) if deployment.git_token else "",
+    )

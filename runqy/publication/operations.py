@@ -72,10 +72,11 @@ def publish(fields: frozenset[str]) -> None:
 
     Reading again after the commit, and the script's refusal of lower revisions, keep two savers in order.
     """
-    rows = list(StoredDocument.objects.all())
-    signed = [signed_document(row) for row in rows if row.field in fields]
+    names = [place.partition(":")[2] for place in fields]
+    touched = [row for row in StoredDocument.objects.filter(name__in=names) if row.field in fields]
     broker = get_broker()
-    publish_signed(signed)
+    publish_signed([signed_document(row) for row in touched])
+    rows = list(StoredDocument.objects.defer("body"))
     concerned = [row for row in rows if row.kind == Kind.QUEUE and not fields.isdisjoint([row.field, *row.uses])]
     broker.run(publication.announce(queue_tokens(concerned, rows)))
     snapshot.expire()

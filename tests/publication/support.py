@@ -1,13 +1,16 @@
 """Saves and looks at documents, for the tests of this package."""
 
+import secrets
 from collections.abc import Sequence
 
 from django.conf import settings
 
 from runqy.broker import keys
+from runqy.broker.connection import RedisTarget
 from runqy.publication.documents import Document, Kind, signing_key, unseal
 from runqy.publication.models import StoredDocument
 from runqy.publication.operations import configuration_change
+from tests.support.servers import free_port
 
 
 def put(name: str, body: bytes = b"{}", *, kind: Kind = Kind.QUEUE, uses: Sequence[str] = ()) -> None:
@@ -32,3 +35,15 @@ def documents(redis) -> dict[str, Document]:
     key = signing_key(settings.SECRET_KEY)
     published = redis.hgetall(keys.CONFIG_DOCUMENTS)
     return {place.decode(): unseal(place.decode(), content, key) for place, content in published.items()}
+
+
+def away() -> RedisTarget:
+    """Return a place where no Redis is."""
+    return RedisTarget(addresses=(("127.0.0.1", free_port()),))
+
+
+def plant(redis, place: str, content: bytes, claimed: int) -> None:
+    """Write to Redis as somebody with its password could, past the server."""
+    redis.hset(keys.CONFIG_DOCUMENTS, place, content)
+    redis.hset(keys.CONFIG_REVISIONS, place, claimed)
+    redis.set(keys.CONFIG_DIGEST, secrets.token_hex(8))

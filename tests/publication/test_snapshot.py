@@ -1,0 +1,231 @@
+"""What a process knows of the configuration, and what it refuses to believe."""
+
+import threading
+
+import pytest
+import redis as redis_py
+from django.conf import settings
+from django.db import DatabaseError
+from structlog.testing import capture_logs
+
+from runqy import clock
+from runqy.broker import keys
+from runqy.errors import ConfigurationUnavailable
+from runqy.publication import snapshot
+from runqy.publication.documents import Document, DocumentRefused, Kind, seal, signing_key, unseal
+from runqy.publication.models import StoredDocument
+from runqy.publication.snapshot import get_snapshot
+from tests.publication.support import away, documents, plant, put, remove, revision
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+
+def take_database_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail every read of stored documents, as a database that is down does."""
+
+    def fail() -> None:
+        raise DatabaseError("down")
+
+    monkeypatch.setattr(StoredDocument.objects, "all", fail)
+
+
+def bodies() -> dict[str, bytes | None]:
+    """Return what the process knows, compared with Redis now."""
+    return {name: document.body for name, document in get_snapshot(0).of_kind(Kind.QUEUE).items()}
+
+
+def test_a_process_sees_what_others_published() -> None:
+    put("a", b"1")
+    assert bodies() == {"a": b"1"}
+
+    put("a", b"2")
+    put("b", b"3")
+    remove("a")
+
+    assert bodies() == {"b": b"3"}
+
+
+def test_no_database_is_asked_once_the_process_has_begun(django_assert_num_queries) -> None:
+    put("a", b"1")
+    get_snapshot()
+    put("a", b"2")
+
+    with django_assert_num_queries(0):
+        assert bodies() == {"a": b"2"}
+
+
+def test_redis_is_compared_at_most_once_a_second(monkeypatch, redis: redis_py.Redis) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(clock, "monotonic_s", lambda: now_s)
+    put("a", b"1")
+    get_snapshot()
+    plant(redis, "queue:a", seal(_document("a", b"2", revision("a") + 1), _key()), revision("a") + 1)
+
+    now_s = 100.9
+    assert get_snapshot().find(Kind.QUEUE, "a").body == b"1"
+    now_s = 101.0
+    assert get_snapshot().find(Kind.QUEUE, "a").body == b"2"
+
+
+def test_while_one_thread_compares_the_others_go_on(monkeypatch) -> None:
+    put("a", b"1")
+    get_snapshot()
+    is_comparing, may_go_on = threading.Event(), threading.Event()
+
+    def slow_broker():
+        is_comparing.set()
+        may_go_on.wait(10)
+        return real()
+
+    real = snapshot.get_broker
+    monkeypatch.setattr(snapshot, "get_broker", slow_broker)
+    snapshot.expire()
+    thread = threading.Thread(target=get_snapshot)
+    thread.start()
+    is_comparing.wait(10)
+
+    assert get_snapshot().find(Kind.QUEUE, "a").body == b"1"
+    may_go_on.set()
+    thread.join()
+
+
+def test_what_is_derived_from_a_snapshot_is_made_once() -> None:
+    put("a", b"1")
+    made = []
+
+    first = get_snapshot().view("names", lambda s: made.append(1) or sorted(s.documents))
+    second = get_snapshot(0).view("names", lambda s: made.append(1) or sorted(s.documents))
+
+    assert first is second
+    assert first == ["queue:a"]
+    assert made == [1]
+
+
+def test_a_process_keeps_what_it_knows_when_redis_goes_away_or_is_emptied(settings, redis: redis_py.Redis) -> None:
+    put("a", b"1")
+    get_snapshot()
+
+    redis.flushall()
+    assert bodies() == {"a": b"1"}
+
+    settings.REDIS_TARGET = away()
+    assert bodies() == {"a": b"1"}
+
+
+def test_a_process_that_begins_on_an_empty_redis_reads_the_database(redis: redis_py.Redis) -> None:
+    put("a", b"1")
+    redis.flushall()
+
+    assert bodies() == {"a": b"1"}
+
+
+def test_a_process_that_begins_without_redis_reads_the_database(settings) -> None:
+    put("a", b"1")
+    settings.REDIS_TARGET = away()
+
+    assert bodies() == {"a": b"1"}
+
+
+def test_a_process_that_begins_without_the_database_reads_redis(monkeypatch) -> None:
+    put("a", b"1")
+    take_database_away(monkeypatch)
+
+    assert bodies() == {"a": b"1"}
+
+
+def test_without_both_the_configuration_is_unavailable_rather_than_empty(settings, monkeypatch) -> None:
+    take_database_away(monkeypatch)
+    with pytest.raises(ConfigurationUnavailable):
+        get_snapshot()
+
+    settings.REDIS_TARGET = away()
+    with pytest.raises(ConfigurationUnavailable):
+        get_snapshot()
+
+
+@pytest.mark.parametrize("what", ["body", "revision", "name", "kind", "another key", "no document"])
+def test_a_document_that_the_server_did_not_sign_is_refused_and_reported(redis: redis_py.Redis, what: str) -> None:
+    put("a", b"1")
+    put("b", b"1", kind=Kind.VAULT)
+    get_snapshot()
+    good, newer = redis.hget(keys.CONFIG_DOCUMENTS, "queue:a"), revision("a") + 1
+    forged = {
+        "body": good + b"0",
+        "revision": good.replace(b"%d" % revision("a"), b"%d" % newer),
+        "name": seal(_document("other", b"2", newer), _key()),
+        "kind": seal(Document(kind=Kind.VAULT, name="a", revision=newer, body=b"2"), _key()),
+        "another key": seal(_document("a", b"2", newer), b"k" * 32),
+        "no document": b"\xff",
+    }
+    plant(redis, "queue:a", forged[what], newer)
+
+    with capture_logs() as logs:
+        assert bodies() == {"a": b"1"}
+
+    assert [log["event"] for log in logs if log["log_level"] == "error"] == ["published_document_refused"]
+
+
+def test_an_older_document_is_refused_and_reported(redis: redis_py.Redis) -> None:
+    put("a", b"1")
+    old, old_revision = redis.hget(keys.CONFIG_DOCUMENTS, "queue:a"), revision("a")
+    put("a", b"2")
+    get_snapshot()
+    plant(redis, "queue:a", old, old_revision)
+
+    with capture_logs() as logs:
+        assert bodies() == {"a": b"2"}
+
+    assert "older than one seen before" in logs[-1]["reason"]
+
+
+def test_a_process_that_begins_does_not_fall_for_an_older_document(redis: redis_py.Redis) -> None:
+    put("a", b"1")
+    old, old_revision = redis.hget(keys.CONFIG_DOCUMENTS, "queue:a"), revision("a")
+    remove("a")
+    plant(redis, "queue:a", old, old_revision)
+
+    assert bodies() == {}
+
+
+def test_what_is_missing_in_redis_is_not_deleted(redis: redis_py.Redis) -> None:
+    put("a", b"1")
+    get_snapshot()
+    redis.delete(keys.CONFIG_DOCUMENTS, keys.CONFIG_REVISIONS)
+    redis.set(keys.CONFIG_DIGEST, "other")
+
+    assert bodies() == {"a": b"1"}
+
+
+def test_a_document_opens_only_in_its_own_place() -> None:
+    content = seal(_document("a", b'{"x": "1 2"}', 7), _key())
+
+    assert unseal("queue:a", content, _key()) == _document("a", b'{"x": "1 2"}', 7)
+    for place in ("queue:b", "vault:a", "queue:", "nothing", ""):
+        with pytest.raises(DocumentRefused):
+            unseal(place, content, _key())
+
+
+def test_two_threads_that_begin_at_once_read_the_database_once(redis: redis_py.Redis, monkeypatch) -> None:
+    put("a", b"1")
+    reads = []
+    real = snapshot._stored_snapshot
+    monkeypatch.setattr(snapshot, "_stored_snapshot", lambda: reads.append(1) or real())
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(get_snapshot().find(Kind.QUEUE, "a"))) for _ in range(4)]
+    with snapshot._keeper._lock:
+        for thread in threads:
+            thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(found) == 4
+    assert len(reads) == 1
+    assert documents(redis)["queue:a"] == found[0]
+
+
+def _document(name: str, body: bytes, at: int) -> Document:
+    return Document(kind=Kind.QUEUE, name=name, revision=at, body=body)
+
+
+def _key() -> bytes:
+    return signing_key(settings.SECRET_KEY)

@@ -40,9 +40,7 @@ def full_message() -> TaskMessage:
     ("message", "golden"),
     [
         (
-            TaskMessage(
-                type="email:send", payload=b'{"u":1}', id="id-1", queue="default", retry=25, timeout=1800
-            ),
+            TaskMessage(type="email:send", payload=b'{"u":1}', id="id-1", queue="default", retry=25, timeout=1800),
             SMALL,
         ),
         (full_message(), FULL),

@@ -1,0 +1,129 @@
+"""What cancelling does to a task in each state."""
+
+import pytest
+
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.cancelling import Cancellation, cancel
+from runqy.broker.finishing import Failure, complete, retry
+from runqy.broker.keys import QueueKeys
+from runqy.errors import TaskNotCancelable, TaskNotFound
+from tests.support.tasks import QUEUE, counters, fields, listed, message, put, take, take_one
+
+NOW_NS = 1_700_000_000_500_000_000
+KEYS = QueueKeys(QUEUE)
+
+
+def put_in(broker: Broker, state: str) -> None:
+    """Bring a task into a state."""
+    put(broker, "t1", process_at_s=broker.now_s() + 60 if state == "scheduled" else None)
+    if state == "retry":
+        taken = take_one(broker)
+        failure = Failure(error="boom", retry_at_s=NOW_NS)
+        broker.run(retry(taken.hold, taken.message, failure, now_ns=NOW_NS))
+    if state == "aggregating":
+        broker.client.lrem(KEYS.pending, 0, "t1")
+        broker.client.hset(KEYS.task("t1"), mapping={"state": "aggregating", "group": "g"})
+        broker.client.zadd(KEYS.group("g"), {"t1": 1})
+        broker.client.sadd(KEYS.groups, "g")
+
+
+@pytest.mark.parametrize("state", ["pending", "scheduled", "retry", "aggregating"])
+def test_a_task_that_waits_is_archived_at_once(broker: Broker, state: str) -> None:
+    put_in(broker, state)
+    before = counters(broker)
+
+    outcome = broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
+
+    assert outcome is Cancellation.CANCELED
+    assert listed(broker) == {"archived": ["t1"]}
+    assert broker.client.zscore(KEYS.archived, "t1") == 1_700_000_000
+    assert not broker.client.exists(KEYS.groups, KEYS.group("g"))
+    stored = fields(broker, "t1")
+    assert (stored["state"], stored["cancel"]) == (b"archived", str(NOW_NS).encode())
+    assert "pending_since" not in stored
+    assert (message(broker, "t1").error_msg, message(broker, "t1").payload) == ("canceled", b'{"n":1}')
+    assert counters(broker) == before
+    assert take(broker) == []
+
+
+def test_a_task_that_runs_is_marked_and_goes_on_until_its_worker_acts(broker: Broker) -> None:
+    put(broker, "t1")
+    taken = take_one(broker)
+
+    outcome = broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
+
+    assert outcome is Cancellation.ASKED
+    assert listed(broker) == {"active": ["t1"], "lease": ["t1"]}
+    assert fields(broker, "t1")["owner"] == taken.hold.owner.encode()
+    assert fields(broker, "t1")["cancel"] == str(NOW_NS).encode()
+
+
+def test_all_workers_are_told_the_id_as_asynq_tells_it(single_broker: Broker) -> None:
+    put(single_broker, "t1")
+    take_one(single_broker)
+    with single_broker.pubsub() as listener:
+        listener.subscribe(keys.CANCEL_CHANNEL)
+        listener.get_message(timeout=5)
+
+        single_broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
+
+        assert listener.get_message(timeout=5)["data"] == b"t1"
+
+
+def test_who_waits_for_a_pending_task_is_told_that_it_ended(single_broker: Broker) -> None:
+    put(single_broker, "t1")
+    with single_broker.pubsub() as listener:
+        listener.subscribe(keys.ended_channel("t1"))
+        listener.get_message(timeout=5)
+
+        single_broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
+
+        assert listener.get_message(timeout=5)["data"] == b"archived"
+
+
+def test_a_task_that_is_over_stays_as_it_ended(broker: Broker) -> None:
+    put(broker, "t1")
+    taken = take_one(broker)
+    broker.run(complete(taken.hold, taken.message, b"1", now_ns=NOW_NS))
+
+    outcome = broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
+
+    assert outcome is Cancellation.OVER
+    assert listed(broker) == {"completed": ["t1"]}
+    assert "cancel" not in fields(broker, "t1")
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+def test_cancelling_twice_is_cancelling_once(broker: Broker, is_running: bool) -> None:
+    put(broker, "t1")
+    if is_running:
+        take_one(broker)
+    first = broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
+    before = fields(broker, "t1"), listed(broker)
+
+    assert broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS + 1)) is first
+    assert (fields(broker, "t1"), listed(broker)) == before
+
+
+def test_no_task_is_no_task(broker: Broker) -> None:
+    with pytest.raises(TaskNotFound):
+        broker.run(cancel(QUEUE, "none", now_ns=NOW_NS))
+
+
+def test_a_task_in_an_aggregators_hands_is_left_alone(broker: Broker) -> None:
+    put_in(broker, "aggregating")
+    broker.client.delete(KEYS.group("g"))
+
+    with pytest.raises(TaskNotCancelable):
+        broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
+    assert listed(broker) == {}
+
+
+def test_a_pending_task_that_got_lost_is_archived_all_the_same(broker: Broker) -> None:
+    put(broker, "t1")
+    broker.client.delete(KEYS.pending)  # as when Go's worker dies between popping and registering
+
+    broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
+
+    assert listed(broker) == {"archived": ["t1"]}

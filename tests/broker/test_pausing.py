@@ -1,0 +1,33 @@
+"""What pausing a queue leaves in Redis."""
+
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.keys import QueueKeys
+from runqy.broker.pausing import pause, unpause
+from tests.support.tasks import QUEUE, ids, put, take
+
+NOW_NS = 1_700_000_000_500_000_000
+
+
+def test_a_pause_says_when_it_began(broker: Broker) -> None:
+    was_changed = broker.run(pause(QUEUE, now_ns=NOW_NS))
+
+    assert was_changed
+    assert broker.client.get(QueueKeys(QUEUE).paused) == b"1700000000"
+    assert broker.client.sismember(keys.QUEUES, QUEUE)
+
+
+def test_pausing_again_changes_nothing(broker: Broker) -> None:
+    broker.run(pause(QUEUE, now_ns=NOW_NS))
+
+    assert not broker.run(pause(QUEUE, now_ns=NOW_NS + 10**10))
+    assert broker.client.get(QueueKeys(QUEUE).paused) == b"1700000000"
+
+
+def test_a_queue_that_goes_on_hands_out_what_waits(broker: Broker) -> None:
+    put(broker, "t1")
+    broker.run(pause(QUEUE, now_ns=NOW_NS))
+
+    assert broker.run(unpause(QUEUE, now_ns=NOW_NS))
+    assert ids(take(broker)) == ["t1"]
+    assert not broker.run(unpause(QUEUE, now_ns=NOW_NS))

@@ -44,7 +44,7 @@ def new_key() -> str:
 
 def key_digest(key: str) -> str:
     """Return what is stored and compared instead of a key. Keys are random, so a fast hash is enough."""
-    return hashlib.sha256(key.encode()).hexdigest()
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _checksum(random: str) -> str:

@@ -1,0 +1,137 @@
+"""Who is let in."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import redis as redis_py
+from django.core.management import call_command
+from django.utils import timezone
+
+from runqy import clock
+from runqy.accounts import key_uses
+from runqy.accounts.identity import Identity, Role, new_key
+from runqy.accounts.models import ApiKey
+from runqy.accounts.operations import create_api_key, revoke_api_key
+from runqy.accounts.queries import authenticate
+from runqy.broker import keys
+from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound
+from runqy.publication import snapshot
+from tests.publication.support import away
+from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+
+def test_the_keys_of_the_environment_have_their_roles(settings) -> None:
+    found = [authenticate(key) for key in (ADMIN_KEY, WORKER_KEY, CLIENT_KEY)]
+
+    assert [identity.role for identity in found if identity] == [Role.ADMIN, Role.WORKER, Role.CLIENT]
+    settings.RUNQY_API_KEY = ""
+    assert authenticate(ADMIN_KEY) is None
+    assert authenticate("") is None
+
+
+def test_the_keys_of_the_environment_need_neither_redis_nor_database(settings, django_assert_num_queries) -> None:
+    settings.REDIS_TARGET = away()
+
+    with django_assert_num_queries(0):
+        assert authenticate(CLIENT_KEY) is not None
+
+
+def test_a_key_that_staff_created_is_recognised_without_the_database(django_assert_num_queries) -> None:
+    created = create_api_key(name="shop", role="client", queues=["mail"])
+    authenticate("something else")
+
+    with django_assert_num_queries(0):
+        identity = authenticate(created.plain)
+
+    assert identity == Identity(role=Role.CLIENT, name="shop", queues=frozenset({"mail"}), key_id=str(created.row.pk))
+    assert (identity.may_use("mail"), identity.may_use("other")) == (True, False)
+
+
+def test_a_key_without_queues_is_limited_to_none() -> None:
+    identity = authenticate(create_api_key(name="shop", role="admin").plain)
+
+    assert identity is not None
+    assert identity.queues is None
+    assert identity.may_use("anything")
+
+
+def test_unknown_keys_are_nobodys() -> None:
+    create_api_key(name="shop", role="client")
+
+    for key in ("", "x", new_key(), ApiKey.objects.get().digest, "é\ud800"):
+        assert authenticate(key) is None
+
+
+def test_only_a_hash_is_kept(redis: redis_py.Redis) -> None:
+    created = create_api_key(name="shop", role="client")
+
+    row = ApiKey.objects.values().get()
+    published = b"".join(redis.hgetall(keys.CONFIG_DOCUMENTS).values())
+    assert created.plain not in str(row)
+    assert created.plain.encode() not in published
+    assert created.plain not in repr(created)
+    assert created.plain.startswith(row["prefix"])
+
+
+def test_a_key_ends_when_it_expires(monkeypatch) -> None:
+    created = create_api_key(name="shop", role="client", expires_at=timezone.now() + timedelta(hours=1))
+    assert authenticate(created.plain)
+
+    later_ns = clock.now_ns() + 3_601 * 10**9
+    monkeypatch.setattr(clock, "now_ns", lambda: later_ns)
+
+    assert authenticate(created.plain) is None
+
+
+def test_a_revoked_key_ends_and_stays_revoked() -> None:
+    created = create_api_key(name="shop", role="client")
+    assert authenticate(created.plain)
+
+    revoke_api_key(key_id=created.row.pk)
+
+    assert authenticate(created.plain) is None
+    with pytest.raises(ApiKeyAlreadyRevoked):
+        revoke_api_key(key_id=created.row.pk)
+    with pytest.raises(ApiKeyNotFound):
+        revoke_api_key(key_id=created.row.pk + 1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"name": " "}, {"role": "root"}, {"queues": "mail"}, {"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}]
+)
+def test_a_key_that_makes_no_sense_is_refused(wrong: dict) -> None:
+    with pytest.raises(ApiKeyInvalid):
+        create_api_key(**{"name": "shop", "role": "client"} | wrong)
+
+
+def test_uses_are_noted_at_most_once_a_minute_and_reach_the_row(redis: redis_py.Redis, monkeypatch) -> None:
+    created = create_api_key(name="shop", role="client")
+    monkeypatch.setattr(key_uses, "_told_at", {})
+    monkeypatch.setattr(clock, "now_ns", lambda: 1_800_000_000 * 10**9)
+    authenticate(created.plain)
+    monkeypatch.setattr(clock, "now_ns", lambda: 1_800_000_030 * 10**9)
+    authenticate(created.plain)
+
+    assert key_uses.store_key_uses() == 1
+
+    assert redis.hgetall(keys.KEY_USES) == {str(created.row.pk).encode(): b"1800000000"}
+    assert ApiKey.objects.get().last_used_at == datetime.fromtimestamp(1_800_000_000, UTC)
+    assert key_uses.store_key_uses() == 0
+
+
+def test_a_key_is_recognised_while_redis_is_away(settings) -> None:
+    created = create_api_key(name="shop", role="client")
+    snapshot.forget()
+    settings.REDIS_TARGET = away()
+
+    assert authenticate(created.plain)
+
+
+def test_the_command_prints_a_key_that_works(capsys) -> None:
+    call_command("create_api_key", "shop", "--role", "worker", "--queue", "mail", "--expires-in", "1h")
+
+    identity = authenticate(capsys.readouterr().out.strip())
+    assert identity is not None
+    assert (identity.role, identity.queues) == (Role.WORKER, frozenset({"mail"}))

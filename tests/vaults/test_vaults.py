@@ -1,0 +1,211 @@
+"""What staff do with vaults, and what workers get of it."""
+
+import pytest
+import redis as redis_py
+from django.core.management import call_command
+
+from runqy.broker import keys
+from runqy.errors import (
+    VaultAlreadyExists,
+    VaultEntryNotFound,
+    VaultInvalid,
+    VaultLocked,
+    VaultNotFound,
+    VaultUnavailable,
+)
+from runqy.publication.models import StoredDocument
+from vaults import operations, queries
+from vaults.crypto import Keyring, new_master_key
+from vaults.models import VaultEntry
+from vaults.names import masked
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+SECRET = "sk-a-secret-of-many-characters"
+
+
+def fill(vault: str = "api-keys", **values: str) -> None:
+    """Create a vault with entries."""
+    operations.create_vault(name=vault)
+    for key, value in values.items():
+        operations.set_entry(vault=vault, key=key, value=value)
+
+
+def test_workers_get_the_values_in_order_a_later_vault_overriding() -> None:
+    fill("first", A="1", B="1")
+    fill("second", B="2", C="2")
+
+    assert queries.open_vaults(["first", "second"]) == {"A": "1", "B": "2", "C": "2"}
+    assert queries.open_vaults(["second", "first"])["B"] == "1"
+    assert queries.open_vaults([]) == {}
+
+
+def test_opening_asks_no_database(django_assert_num_queries) -> None:
+    fill(A="1")
+    queries.open_vaults([])
+    queries.open_vaults(["api-keys"])
+
+    with django_assert_num_queries(0):
+        assert queries.open_reference("vault://api-keys/A") == "1"
+
+
+def test_neither_redis_nor_the_database_holds_the_value(redis: redis_py.Redis) -> None:
+    fill(A=SECRET)
+
+    published = b"".join(redis.hgetall(keys.CONFIG_DOCUMENTS).values())
+    stored = bytes(VaultEntry.objects.get().ciphertext) + bytes(StoredDocument.objects.get().body)
+    assert SECRET.encode() not in published + stored
+
+
+def test_people_see_secrets_masked_and_other_values_as_they_are() -> None:
+    fill(A=SECRET, B="short")
+    operations.set_entry(vault="api-keys", key="C", value="plain", is_secret=False)
+
+    seen = {entry.key: entry.value for entry in queries.get_vault("api-keys").entries}
+
+    assert seen == {"A": "sk****rs", "B": "****", "C": "plain"}
+    assert (masked("12345678901"), masked("123456789012")) == ("****", "12****12")
+
+
+def test_setting_the_same_value_again_leaves_workers_alone() -> None:
+    fill(A="1")
+    before = StoredDocument.objects.get().revision
+
+    operations.set_entry(vault="api-keys", key="A", value="1")
+    operations.describe_vault(name="api-keys", description="for people")
+    assert StoredDocument.objects.get().revision == before
+
+    operations.set_entry(vault="api-keys", key="A", value="2")
+    assert StoredDocument.objects.get().revision > before
+
+
+def test_setting_a_value_after_a_rotation_encrypts_with_the_new_key(settings) -> None:
+    fill(A="1")
+    old = settings.RUNQY_VAULT_MASTER_KEY
+    settings.RUNQY_VAULT_MASTER_KEY = f"{new_master_key()},{old}"
+
+    assert queries.open_vaults(["api-keys"]) == {"A": "1"}
+    operations.set_entry(vault="api-keys", key="A", value="1")
+    settings.RUNQY_VAULT_MASTER_KEY = settings.RUNQY_VAULT_MASTER_KEY.split(",")[0]
+
+    assert queries.open_vaults(["api-keys"]) == {"A": "1"}
+
+
+@pytest.mark.parametrize("rolled_back", ["ciphertext", "entry of another life"])
+def test_an_older_ciphertext_put_back_into_the_row_does_not_open(rolled_back: str) -> None:
+    fill(A="1")
+    old = bytes(VaultEntry.objects.get().ciphertext)
+    if rolled_back == "ciphertext":
+        operations.set_entry(vault="api-keys", key="A", value="2")
+    else:
+        operations.delete_vault(name="api-keys")
+        fill(A="2")
+    VaultEntry.objects.update(ciphertext=old)
+
+    with pytest.raises(VaultUnavailable, match="api-keys/A"):
+        queries.get_vault("api-keys")
+
+
+def test_ciphertexts_swapped_between_rows_do_not_open_and_nothing_partial_is_given() -> None:
+    fill(A="1", B="2", C="3")
+    first, second = VaultEntry.objects.filter(key__in="AB")
+    first.ciphertext, second.ciphertext = second.ciphertext, first.ciphertext
+    first.save()
+    second.save()
+    operations.set_entry(vault="api-keys", key="D", value="4")  # publishes the vault
+
+    with pytest.raises(VaultUnavailable, match="api-keys/A"):
+        queries.open_vaults(["api-keys"])
+
+
+def test_without_a_master_key_everything_about_vaults_is_locked(settings) -> None:
+    fill(A="1")
+    settings.RUNQY_VAULT_MASTER_KEY = ""
+
+    attempts = [
+        lambda: operations.create_vault(name="b"),
+        lambda: operations.delete_vault(name="api-keys"),
+        lambda: operations.set_entry(vault="api-keys", key="A", value="2"),
+        lambda: operations.delete_entry(vault="api-keys", key="A"),
+        lambda: queries.open_vaults(["api-keys"]),
+        lambda: queries.open_reference("vault://api-keys/A"),
+        lambda: queries.get_vault("api-keys"),
+        queries.list_vaults,
+    ]
+    for attempt in attempts:
+        with pytest.raises(VaultLocked):
+            attempt()
+    assert not queries.is_unlocked()
+    assert queries.open_vaults([]) == {}
+
+
+def test_the_wrong_master_key_names_the_entry_and_the_key_it_needs(settings) -> None:
+    fill(A="1")
+    needed = Keyring.parse(settings.RUNQY_VAULT_MASTER_KEY).first_id.hex()
+    settings.RUNQY_VAULT_MASTER_KEY = new_master_key()
+
+    with pytest.raises(VaultUnavailable, match=f"api-keys/A .*{needed}"):
+        queries.open_vaults(["api-keys"])
+
+
+def test_what_a_worker_needs_and_is_missing_is_unavailable_by_name() -> None:
+    fill(A="1")
+
+    with pytest.raises(VaultUnavailable, match="The vault other does not exist"):
+        queries.open_vaults(["api-keys", "other"])
+    with pytest.raises(VaultUnavailable, match="api-keys has no entry B"):
+        queries.open_reference("vault://api-keys/B")
+    operations.delete_vault(name="api-keys")
+    with pytest.raises(VaultUnavailable, match="api-keys"):
+        queries.open_vaults(["api-keys"])
+
+
+@pytest.mark.parametrize("name", ["", "-a", "_a", "a.b", "a b", "a/b", "é", "a" * 65, "a\n"])
+def test_a_bad_name_for_a_vault_is_refused(name: str) -> None:
+    with pytest.raises(VaultInvalid):
+        operations.create_vault(name=name)
+
+
+@pytest.mark.parametrize("key", ["", "1A", "A-B", "A B", "PATH", "LD_PRELOAD", "RUNQY_API_KEY", "É", "A\n"])
+def test_a_bad_key_for_an_entry_is_refused(key: str) -> None:
+    fill()
+
+    with pytest.raises(VaultInvalid):
+        operations.set_entry(vault="api-keys", key=key, value="x")
+
+
+@pytest.mark.parametrize("value", ["", "secret" + "x" * (64 << 10), "secret\0", "secret\ud800"])
+def test_a_bad_value_is_refused_without_being_shown(value: str) -> None:
+    fill()
+
+    with pytest.raises(VaultInvalid) as caught:
+        operations.set_entry(vault="api-keys", key="A", value=value)
+
+    assert "secret" not in caught.value.detail
+
+
+def test_what_does_not_exist_and_what_exists_already() -> None:
+    fill(A="1")
+
+    with pytest.raises(VaultAlreadyExists):
+        operations.create_vault(name="api-keys")
+    with pytest.raises(VaultNotFound):
+        operations.set_entry(vault="other", key="A", value="1")
+    with pytest.raises(VaultNotFound):
+        operations.delete_vault(name="other")
+    with pytest.raises(VaultEntryNotFound):
+        operations.delete_entry(vault="api-keys", key="B")
+
+
+def test_vaults_are_listed_with_the_number_of_their_entries() -> None:
+    fill("b", A="1", B="2")
+    fill("a")
+    operations.delete_entry(vault="b", key="A")
+
+    assert [(vault.name, vault.entry_count) for vault in queries.list_vaults()] == [("a", 0), ("b", 1)]
+
+
+def test_the_command_prints_a_key_that_the_setting_takes(capsys) -> None:
+    call_command("generate_vault_key")
+
+    Keyring.parse(capsys.readouterr().out.strip())

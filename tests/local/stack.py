@@ -1,0 +1,137 @@
+"""Runs `runqy up` for tests, with a queue whose code needs no package, so that it is deployed in a moment."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from runqy.local.ports import find_free_port
+from tests.local.conftest import wait_until
+
+ECHO = """\
+import json, sys, time
+print(json.dumps({"status": "ready"}), flush=True)
+for line in sys.stdin:
+    task = json.loads(line)
+    time.sleep(task["payload"].get("sleep", 0))
+    answer = {"task_id": task["task_id"], "result": task["payload"], "error": None, "retry": False}
+    print(json.dumps(answer), flush=True)
+"""
+QUEUE_FILE = """\
+queues:
+  echo:
+    priority: 1
+    deployment:
+      git_url: {url}
+      startup_cmd: python main.py
+"""
+
+
+def make_queue(folder: Path) -> Path:
+    """Make a repository and a folder with the queue file that names it. Returns the latter."""
+    repository, files = folder / "repository", folder / "files"
+    repository.mkdir()
+    files.mkdir()
+    (repository / "main.py").write_text(ECHO)
+    git = ("git", "-C", str(repository), "-c", "user.name=t", "-c", "user.email=t@example.com")
+    for command in (("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-q", "-m", "echo")):
+        subprocess.run([*git, *command], check=True)
+    (files / "echo.yaml").write_text(QUEUE_FILE.format(url=repository.as_uri()))
+    return files
+
+
+class Stack:
+    """A `runqy up` in a process of its own."""
+
+    def __init__(self, folder: Path, **variables: str) -> None:
+        self.home = folder / "home"
+        self.port = find_free_port()
+        self._output = folder / "output"
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("RUNQY_", "REDIS_"))},
+            "RUNQY_HOME": str(self.home),
+            "PORT": str(self.port),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            **variables,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "Stack":
+        """Start it, and wait for the screen at the end of the start."""
+        self.launch()
+        wait_until(lambda: "runqy is running" in self.output or self.code is not None, timeout_s=150)
+        assert self.code is None, self.output
+        return self
+
+    def launch(self) -> None:
+        """Start it."""
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "runqy.cli", "up"],
+                env=self._environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def output(self) -> str:
+        """Return what it has said so far."""
+        return self._output.read_text()
+
+    @property
+    def code(self) -> int | None:
+        """Return its exit code, if it has ended."""
+        assert self._process is not None
+        return self._process.poll()
+
+    def wait(self) -> int:
+        """Wait for its end and return its exit code."""
+        assert self._process is not None
+        return self._process.wait(timeout=90)
+
+    def signal(self, number: signal.Signals) -> int:
+        """Send a signal, and wait for the end. Returns the exit code."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        return self.wait()
+
+    def end(self) -> None:
+        """End it, however it stands."""
+        if self._process is not None and self.code is None:
+            self.signal(signal.SIGTERM)
+
+    def enqueue(self, data: dict[str, Any]) -> str:
+        """Put a task on the queue; return its id."""
+        answer = self._ask("/queue/add", json.dumps({"queue": "echo", "data": data}).encode())
+        return str(answer["info"]["id"])
+
+    def read(self, task_id: str, wait_s: int = 30) -> dict[str, Any]:
+        """Return a task once it has ended."""
+        info: dict[str, Any] = self._ask(f"/queue/{task_id}?wait={wait_s}")["info"]
+        return info
+
+    def processes(self) -> list[str]:
+        """Return the command lines of living processes that have to do with this stack."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                environ = (path.parent / "environ").read_bytes()
+            except OSError:
+                continue
+            if path.parent.name != str(os.getpid()) and (str(self.home) in line or str(self.home).encode() in environ):
+                found.append(line)
+        return found
+
+    def _ask(self, path: str, body: bytes | None = None) -> dict[str, Any]:
+        key = (self.home / "api_key").read_text().strip()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}", data=body, headers={"Authorization": f"Bearer {key}"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answer: dict[str, Any] = json.load(response)
+        return answer

@@ -1,0 +1,134 @@
+"""`runqy up` runs the whole product, ends it without a trace, and survives being killed."""
+
+import signal
+import socket
+import subprocess
+
+import pytest
+
+from tests.local.conftest import wait_until
+from tests.local.stack import Stack, make_queue
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture
+def stack(tmp_path):
+    stack = Stack(tmp_path, QUEUE_WORKERS_DIR=str(make_queue(tmp_path)))
+    yield stack
+    stack.end()
+    wait_until(lambda: not stack.processes(), timeout_s=60)
+
+
+def test_task_goes_through_and_everything_outlives_restarts_and_kills(stack):
+    stack.start()
+    first = stack.enqueue({"n": 1})
+    assert stack.read(first)["result"] == {"n": 1}
+
+    assert stack.signal(signal.SIGINT) == 0
+    assert stack.processes() == []
+
+    stack.start()
+    assert stack.read(first)["result"] == {"n": 1}
+    second = stack.enqueue({"n": 2})
+    assert stack.read(second)["state"] == "completed"
+
+    stack.signal(signal.SIGKILL)
+    stack.start()
+    assert stack.read(second)["result"] == {"n": 2}
+    third = stack.enqueue({"n": 3})
+    assert stack.read(third)["result"] == {"n": 3}
+    assert stack.signal(signal.SIGTERM) == 0
+
+
+def test_killed_stack_leaves_nothing_behind(stack):
+    stack.start()
+    assert len(stack.processes()) > 4
+
+    stack.signal(signal.SIGKILL)
+
+    wait_until(lambda: not stack.processes(), timeout_s=60)
+
+
+def test_secrets_are_shown_once_and_kept_private(stack):
+    stack.start()
+    secrets = {name: (stack.home / name).read_text().strip() for name in ("api_key", "admin_password")}
+    first_screen = stack.output
+    stack.signal(signal.SIGINT)
+    stack.start()
+
+    assert all(secret in first_screen for secret in secrets.values())
+    assert not any(secret in stack.output for secret in secrets.values())
+    assert all((stack.home / name).stat().st_mode & 0o777 == 0o600 for name in secrets)
+    assert stack.home.stat().st_mode & 0o777 == 0o700
+    for line in stack.processes():
+        assert not any(secret in line for secret in secrets.values())
+
+
+def test_line_on_the_screen_works_when_pasted(stack):
+    stack.start()
+    line = next(line for line in stack.output.splitlines() if "/queue/add" in line)
+
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+
+    assert '"queue":"echo"' in done.stdout.replace(" ", "")
+
+
+def test_second_instance_on_a_folder_is_refused(stack):
+    stack.start()
+    second = Stack(stack.home.parent, QUEUE_WORKERS_DIR=str(stack.home.parent / "files"))
+    second._output = stack.home.parent / "second"
+
+    second.launch()
+
+    assert second.wait() == 1
+    assert second.output.startswith("runqy up: another one runs here already (process ")
+    assert second.output.count("\n") == 1
+
+
+def test_busy_port_is_a_sentence(stack):
+    with socket.create_server(("127.0.0.1", stack.port)):
+        stack.launch()
+
+        assert stack.wait() == 1
+    assert stack.output == (
+        f"runqy up: port {stack.port} cannot be used: address already in use. Choose another one with PORT=….\n"
+    )
+
+
+def test_broken_queue_file_is_a_sentence_with_its_place(stack):
+    path = stack.home.parent / "files/broken.yaml"
+    path.write_text("queues:\n  echo2:\n    priority: 1\n    deploiment: {}\n")
+
+    stack.launch()
+
+    assert stack.wait() == 1
+    assert stack.output.startswith("runqy up: there is something wrong in the queue files.\n")
+    assert f"{path}:4: queues.echo2.deploiment: unknown key; did you mean `deployment`?" in stack.output
+    assert "Traceback" not in stack.output
+
+
+def test_missing_git_is_a_sentence(tmp_path):
+    (tmp_path / "bin").mkdir()
+    stack = Stack(tmp_path, PATH=str(tmp_path / "bin"))
+
+    stack.launch()
+
+    assert stack.wait() == 1
+    assert stack.output == "runqy up: git is not installed; the worker deploys code with it.\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("PORT", "http", "PORT: 'http' is not a whole number from 1 to 65535.\n"),
+        ("QUEUE_WORKERS_DIR", "/nowhere", "runqy up: QUEUE_WORKERS_DIR is no folder: /nowhere\n"),
+    ],
+)
+def test_wrong_setting_is_a_sentence(tmp_path, name, value, sentence):
+    stack = Stack(tmp_path, **{name: value})
+
+    stack.launch()
+
+    assert stack.wait() == 1
+    assert stack.output == sentence

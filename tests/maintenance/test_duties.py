@@ -1,0 +1,184 @@
+"""What one tick of each duty does to the queues it looks after."""
+
+import pytest
+from django.db import DatabaseError
+
+from queues.definitions import StatedLimits
+from queues.models import Source
+from queues.operations import save_queue
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.timing import ARCHIVE_MAX_AGE_S
+from runqy.errors import ConfigurationUnavailable
+from tasks.maintenance import served_queues
+from tasks.maintenance.duties import all_duties
+from tasks.maintenance.forwarder import Forwarder
+from tasks.maintenance.janitor import Janitor
+from tasks.maintenance.lookup_sweeper import LookupSweeper
+from tasks.maintenance.loops import Duty
+from tasks.maintenance.orphan_finder import OrphanFinder
+from tasks.maintenance.pending_timeout import PendingTimeout
+from tasks.maintenance.recoverer import Recoverer
+from tasks.maintenance.republisher import Republisher
+from tests.queues.samples import spec
+from tests.support.upkeep import MovingClock, message_of, places_of, put, state_of, take
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+
+@pytest.fixture
+def broker(single_broker: Broker) -> Broker:
+    return single_broker
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> MovingClock:
+    return MovingClock(monkeypatch)
+
+
+def save(name: str, *sub_queues: str, **limits: int) -> None:
+    save_queue(spec=spec(name, *sub_queues, limits=StatedLimits(**limits)), source=Source.API)
+
+
+@pytest.mark.parametrize("queue", ["mail_high", "unheard_of"])
+def test_the_forwarder_serves_configured_queues_and_those_that_only_redis_knows(broker: Broker, queue: str) -> None:
+    save("mail", "high:10")
+    put(broker, "t", queue=queue, process_at_s=broker.now_s() + 1)
+    if queue == "mail_high":
+        broker.client.delete(keys.QUEUES)
+    broker.client.zadd(f"asynq:{{{queue}}}:scheduled", {"t": 1})
+
+    Forwarder().run_tick(broker)
+
+    assert places_of(broker, "t", queue) == ["pending"]
+
+
+def test_the_recoverer_takes_back_what_a_lost_worker_held(broker: Broker, clock: MovingClock) -> None:
+    put(broker, "t", queue="mail")
+    take(broker, queue="mail")
+    clock.advance(36)
+
+    Recoverer(grace_s=30).run_tick(broker)
+    early = places_of(broker, "t", "mail")
+    Recoverer(grace_s=5).run_tick(broker)
+
+    assert (early, places_of(broker, "t", "mail")) == (["active", "lease"], ["retry"])
+
+
+def test_the_janitor_keeps_archived_tasks_as_long_as_their_queue_says(broker: Broker) -> None:
+    save("mail", ttl_archived_s=100)
+    for queue in ("mail", "unheard_of"):
+        broker.client.sadd(keys.QUEUES, queue)
+        broker.client.hset(f"asynq:{{{queue}}}:t:t", mapping={"state": "archived", "msg": b""})
+        broker.client.zadd(f"asynq:{{{queue}}}:archived", {"t": broker.now_s() - 101})
+
+    Janitor().run_tick(broker)
+
+    assert state_of(broker, "t", "mail") is None
+    assert state_of(broker, "t", "unheard_of") == "archived"
+
+
+def test_the_janitor_forgets_workers_that_vanished(broker: Broker) -> None:
+    broker.client.zadd(keys.WORKER_RECORDS, {"w": broker.now_s() - 5})
+
+    Janitor().run_tick(broker)
+
+    assert not broker.client.exists(keys.WORKER_RECORDS)
+
+
+def test_tasks_wait_as_long_as_their_queue_says(broker: Broker, clock: MovingClock) -> None:
+    save("impatient", "high:5", pending_timeout_s=60)
+    save("patient")
+    put(broker, "a", queue="impatient_high")
+    put(broker, "b", queue="patient")
+    clock.advance(61)
+
+    PendingTimeout().run_tick(broker)
+
+    assert places_of(broker, "a", "impatient_high") == ["archived"]
+    assert "pending_timeout of 60 s" in message_of(broker, "a", "impatient_high").error_msg
+    assert places_of(broker, "b", "patient") == ["pending"]
+
+
+def test_the_sweeper_and_the_finder_need_two_looks(broker: Broker, clock: MovingClock) -> None:
+    broker.client.zadd(keys.WORKERS, {"vm:1": 1})
+    broker.client.hset(keys.lookup("gone"), "queue", "mail")
+    put(broker, "lost", queue="mail")
+    broker.client.delete("asynq:{mail}:pending")
+    sweeper, finder = LookupSweeper(), OrphanFinder()
+    sweeper.run_tick(broker)
+    finder.run_tick(broker)
+    clock.advance(61)
+
+    sweeper.run_tick(broker)
+    finder.run_tick(broker)
+
+    assert not broker.client.exists(keys.lookup("gone"))
+    assert places_of(broker, "lost", "mail") == ["pending"]
+
+
+def test_the_republisher_restores_the_configuration_after_a_flush(broker: Broker) -> None:
+    save("mail")
+    broker.client.flushall()
+
+    Republisher().run_tick(broker)
+
+    assert broker.client.hkeys(keys.CONFIG_DOCUMENTS) == [b"queue:mail"]
+    assert broker.client.hexists(keys.QUEUE_REVISIONS, "mail")
+
+
+def test_a_database_that_is_away_does_not_end_the_republisher(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> None:
+        raise DatabaseError("no such host")
+
+    monkeypatch.setattr("tasks.maintenance.republisher.republish_configuration", away)
+
+    Republisher().run_tick(broker)
+
+
+@pytest.mark.parametrize("duty", all_duties(), ids=lambda duty: duty.name)
+def test_a_tick_on_an_empty_redis_leaves_it_empty(broker: Broker, duty: Duty) -> None:
+    duty.run_tick(broker)
+
+    assert list(broker.client.scan_iter("*")) == []
+
+
+@pytest.mark.parametrize("duty", all_duties(), ids=lambda duty: duty.name)
+def test_a_second_process_changes_nothing_where_the_first_has_been(
+    broker: Broker, clock: MovingClock, duty: Duty
+) -> None:
+    save("mail", pending_timeout_s=60)
+    for i in range(3):
+        put(broker, f"run{i}", queue="mail")
+        take(broker, queue="mail")
+        put(broker, f"wait{i}", queue="mail")
+        put(broker, f"later{i}", queue="mail", process_at_s=broker.now_s() + 50)
+    clock.advance(61)
+    duty.run_tick(broker)
+    before = {key: broker.client.dump(key) for key in broker.client.scan_iter("*")}
+
+    type(duty)().run_tick(broker)
+
+    assert {key: broker.client.dump(key) for key in broker.client.scan_iter("*")} == before
+
+
+def test_names_that_no_key_can_hold_are_passed_over(broker: Broker) -> None:
+    broker.client.sadd(keys.QUEUES, "good", "", "}bad", "b{ad", b"\xff")
+
+    assert served_queues.served_queues(broker) == ["good"]
+
+
+def test_queues_are_served_while_the_configuration_cannot_be_read(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable() -> None:
+        raise ConfigurationUnavailable
+
+    save("mail", ttl_archived_s=100, pending_timeout_s=60)
+    put(broker, "t", queue="mail")
+    readable = served_queues.archived_ttls_s(broker), served_queues.pending_timeouts_s()
+    monkeypatch.setattr(served_queues, "get_catalog", unreadable)
+
+    assert readable == ({"mail": 100}, {"mail": 60})
+    assert served_queues.archived_ttls_s(broker) == {"mail": ARCHIVE_MAX_AGE_S}
+    assert served_queues.pending_timeouts_s() == {}

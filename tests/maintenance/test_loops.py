@@ -1,0 +1,119 @@
+"""How loops start, fail, go on and stop."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+import structlog
+
+from runqy.broker.broker import Broker
+from runqy.broker.connection import RedisTarget
+from runqy.errors import BrokerUnavailable
+from tasks.maintenance.loops import Duty, run_duties
+from tests.support.servers import free_port
+
+
+class Scripted:
+    """A duty whose ticks do what a test says; `ticks` counts them."""
+
+    name = "scripted"
+    interval_s = 0.001
+
+    def __init__(self, act: Callable[[int], None]) -> None:
+        self.act = act
+        self.ticks = 0
+
+    def run_tick(self, broker: Broker) -> None:
+        self.ticks += 1
+        self.act(self.ticks)
+
+
+def run(broker: Broker, *duties: Duty, stop: threading.Event, patience_s: float = 5) -> float:
+    """Run duties until they stop themselves; return how long that took."""
+    started = time.monotonic()
+    timer = threading.Timer(20, stop.set)
+    timer.start()
+    run_duties(duties, lambda: broker, stop, patience_s=patience_s)
+    timer.cancel()
+    return time.monotonic() - started
+
+
+def stop_after(stop: threading.Event, count: int) -> Callable[[int], None]:
+    return lambda tick: stop.set() if tick >= count else None
+
+
+def test_a_bug_in_one_duty_is_logged_and_ends_neither_it_nor_the_others(single_broker: Broker) -> None:
+    def fail(tick: int) -> None:
+        raise ZeroDivisionError
+
+    stop = threading.Event()
+    broken = Scripted(fail)
+    sound = Scripted(lambda tick: stop.set() if broken.ticks >= 3 and tick >= 3 else None)
+
+    with structlog.testing.capture_logs() as logs:
+        run(single_broker, broken, sound, stop=stop)
+
+    assert broken.ticks >= 3
+    assert {log["event"] for log in logs} == {"duty_failed"}
+    assert all(log["exc_info"] for log in logs)
+
+
+def test_a_hindrance_is_logged_once_and_so_is_its_end(single_broker: Broker) -> None:
+    stop = threading.Event()
+
+    def act(tick: int) -> None:
+        if tick <= 3:
+            raise BrokerUnavailable
+        stop_after(stop, 6)(tick)
+
+    with structlog.testing.capture_logs() as logs:
+        run(single_broker, Scripted(act), stop=stop)
+
+    assert [log["event"] for log in logs] == ["duty_hindered", "duty_resumed"]
+    assert logs[0]["code"] == "broker_unavailable"
+
+
+def test_no_duty_runs_before_the_clock_of_redis_is_known() -> None:
+    away = Broker.connect(RedisTarget(addresses=(("127.0.0.1", free_port()),)))
+    duty, stop = Scripted(lambda tick: None), threading.Event()
+    threading.Timer(0.2, stop.set).start()
+
+    with structlog.testing.capture_logs() as logs:
+        run(away, duty, stop=stop)
+
+    assert duty.ticks == 0
+    assert [log["event"] for log in logs] == ["duty_hindered"]
+
+
+def test_the_clock_is_measured_for_all_duties_at_once(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runqy.clock.now_ns", lambda: time.time_ns() - 300_000_000_000)
+    offsets: list[float] = []
+    stop = threading.Event()
+    measure = single_broker.measure_clock
+    monkeypatch.setattr(single_broker, "measure_clock", lambda: offsets.append(measure()))
+
+    run(single_broker, *(Scripted(stop_after(stop, 5)) for _ in range(3)), stop=stop)
+
+    assert offsets == [pytest.approx(300, abs=2)]
+    assert abs(single_broker.now_s() - time.time()) < 3
+
+
+def test_a_long_interval_does_not_delay_the_end(single_broker: Broker) -> None:
+    stop = threading.Event()
+    duty = Scripted(stop_after(stop, 1))
+    duty.interval_s = 3600
+
+    assert run(single_broker, duty, stop=stop) < 2
+    assert duty.ticks == 1
+
+
+def test_a_tick_that_hangs_does_not_keep_the_process(single_broker: Broker) -> None:
+    stop, release = threading.Event(), threading.Event()
+
+    def hang(tick: int) -> None:
+        stop.set()
+        release.wait(20)
+
+    assert run(single_broker, Scripted(hang), stop=stop, patience_s=0.1) < 2
+    release.set()

@@ -1,0 +1,86 @@
+"""Maintenance as the process that people start."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.db import connection
+
+from runqy.broker.broker import Broker
+from tests.support.upkeep import KEYS, put
+
+Start = Callable[[], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(configuration: None) -> Iterator[Start]:
+    """Start maintenance processes on the tests' Redis and database, and end what is left of them."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start_one() -> "subprocess.Popen[str]":
+        env = os.environ | {"DJANGO_SETTINGS_MODULE": "runqy.settings"}
+        if connection.vendor == "sqlite":
+            env["SQLITE_DB_PATH"] = str(connection.settings_dict["NAME"])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "django", "run_maintenance"],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start_one
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(is_so: Callable[[], bool], within_s: float = 15) -> float:
+    """Look until something is so; return how long it took."""
+    started = time.monotonic()
+    while not is_so():
+        assert time.monotonic() - started < within_s, "it did not happen in time"
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+def make_due(broker: Broker, count: int, name: str) -> None:
+    for i in range(count):
+        put(broker, f"{name}{i}", process_at_s=broker.now_s() + 1000)
+    broker.client.zadd(KEYS.scheduled, {f"{name}{i}": 1 for i in range(count)})
+
+
+def test_it_says_what_it_does_and_ends_at_once_when_told(single_broker: Broker, start: Start) -> None:
+    process = start()
+    first_line = process.stdout.readline()
+    make_due(single_broker, 1, "t")
+    wait_until(lambda: single_broker.client.llen(KEYS.pending) == 1)
+
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=10)
+
+    assert first_line.startswith("Maintenance runs: forwarder, recoverer, janitor")
+    assert (process.returncode, errors) == (0, "")
+    assert time.monotonic() - started < 3
+
+
+def test_two_side_by_side_one_killed_forget_nothing_and_do_nothing_twice(single_broker: Broker, start: Start) -> None:
+    first, second = start(), start()
+    for process in (first, second):
+        process.stdout.readline()
+
+    make_due(single_broker, 300, "a")
+    wait_until(lambda: single_broker.client.llen(KEYS.pending) > 0)
+    first.kill()
+    make_due(single_broker, 300, "b")
+    wait_until(lambda: single_broker.client.zcard(KEYS.scheduled) == 0)
+
+    pending = [task_id.decode() for task_id in single_broker.client.lrange(KEYS.pending, 0, -1)]
+    assert sorted(pending) == sorted([f"a{i}" for i in range(300)] + [f"b{i}" for i in range(300)])

@@ -1,0 +1,206 @@
+"""How idle workers hear of work, and how a listener lives through disturbances."""
+
+import queue
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.connection import RedisTarget
+from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.finishing import requeue
+from runqy.broker.pausing import pause, unpause
+from runqy.broker.waking import Listener
+from tests.support.servers import ValkeyServer
+from tests.support.tasks import QUEUE, ids, put, take_one
+
+WAIT_S = 10
+
+
+class Ear:
+    """A listener that keeps what it heard."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.heard: queue.Queue[tuple[str, bytes]] = queue.Queue()
+        self.gap = threading.Event()
+        self.listener = Listener(broker, lambda *message: self.heard.put(message), self.gap.set).start()
+
+    def next(self) -> tuple[str, bytes]:
+        """Return the next message."""
+        return self.heard.get(timeout=WAIT_S)
+
+
+@pytest.fixture
+def ear(broker: Broker) -> Iterator[Ear]:
+    """Return a listener on the same Redis."""
+    ear = Ear(broker)
+    yield ear
+    ear.listener.close()
+
+
+def publish_end(broker: Broker, ear: Ear) -> None:
+    """Publish what comes last; in a cluster messages of several nodes may overtake one another."""
+    assert ear.listener.subscribe(["end"])
+    broker.client.publish("end", "")
+
+
+def go_idle(broker: Broker, ear: Ear, token: str, *queues: str, ago_ms: int = 0) -> list[str]:
+    """Let a worker listen for its wake-up and look for work; return what it finds."""
+    assert ear.listener.subscribe([keys.wake_channel(token)])
+    return look(broker, token, *queues, ago_ms=ago_ms)
+
+
+def look(broker: Broker, token: str, *queues: str, ago_ms: int = 0) -> list[str]:
+    """Let a worker look for work, at the first queue first."""
+    shares = [Share(queue=queue) for queue in queues or (QUEUE,)]
+    order = plan_take(shares, 1, worker_id=token, wake_token=token, is_strict=True)
+    return ids(take_tasks(broker, order, now_ns=broker.now_ns() - ago_ms * 1_000_000)[0])
+
+
+def test_a_task_wakes_one_idle_worker_and_names_its_queue(broker: Broker, ear: Ear) -> None:
+    go_idle(broker, ear, "w1", ago_ms=100)
+    go_idle(broker, ear, "w2")
+
+    put(broker, "t1")
+
+    publish_end(broker, ear)
+    assert {ear.next(), ear.next()} == {(keys.wake_channel("w2"), QUEUE.encode()), ("end", b"")}
+
+
+def test_as_many_workers_wake_as_there_are_tasks(broker: Broker, ear: Ear) -> None:
+    for ago_ms, token in enumerate(("w3", "w2", "w1")):
+        go_idle(broker, ear, token, ago_ms=100 * ago_ms)
+
+    put(broker, "t1")
+    put(broker, "t2")
+
+    publish_end(broker, ear)
+    assert {ear.next()[0] for _ in range(3)} == {keys.wake_channel("w3"), keys.wake_channel("w2"), "end"}
+
+
+def test_a_worker_hears_of_every_queue_it_serves(broker: Broker, ear: Ear) -> None:
+    go_idle(broker, ear, "w1", "a", "b")
+
+    put(broker, "t1", queue="b")
+
+    assert ear.next() == (keys.wake_channel("w1"), b"b")
+
+
+def test_who_stopped_listening_is_not_woken(broker: Broker, ear: Ear) -> None:
+    assert ear.listener.subscribe([keys.wake_channel("w1")])
+    order = plan_take([Share(queue=QUEUE)], 1, worker_id="w1", wake_token="w1")
+    take_tasks(broker, order, now_ns=broker.now_ns() - 10_000_000_000)
+
+    put(broker, "t1")
+
+    publish_end(broker, ear)
+    assert ear.next()[0] == "end"
+
+
+def test_a_busy_worker_passes_its_wake_up_on(broker: Broker, ear: Ear) -> None:
+    go_idle(broker, ear, "other", "b", ago_ms=100)
+    go_idle(broker, ear, "both", "a", "b")
+    put(broker, "a1", queue="a")
+    put(broker, "b1", queue="b")
+    assert [ear.next()[0], ear.next()[0]] == [keys.wake_channel("both")] * 2
+
+    found = look(broker, "both", "a", "b")
+
+    assert found == ["a1"]
+    assert ear.next() == (keys.wake_channel("other"), b"b")
+
+
+def test_a_task_that_is_given_back_wakes_a_worker(broker: Broker, ear: Ear) -> None:
+    put(broker, "t1")
+    taken = take_one(broker)
+    go_idle(broker, ear, "w2")
+
+    broker.run(requeue(taken.hold, now_ns=broker.now_ns()))
+
+    assert ear.next() == (keys.wake_channel("w2"), QUEUE.encode())
+
+
+def test_a_queue_that_goes_on_wakes_workers_for_what_waits(broker: Broker, ear: Ear) -> None:
+    put(broker, "t1")
+    broker.run(pause(QUEUE, now_ns=broker.now_ns()))
+    assert go_idle(broker, ear, "w1") == []
+
+    broker.run(unpause(QUEUE, now_ns=broker.now_ns()))
+
+    assert ear.next() == (keys.wake_channel("w1"), QUEUE.encode())
+
+
+def test_a_channel_is_heard_until_everybody_left_it(broker: Broker, ear: Ear) -> None:
+    assert ear.listener.subscribe(["c"])
+    assert ear.listener.subscribe(["c"])
+    ear.listener.unsubscribe(["c"])
+
+    broker.client.publish("c", "1")
+    assert ear.next() == ("c", b"1")
+    ear.listener.unsubscribe(["c"])
+    publish_end(broker, ear)
+    broker.client.publish("c", "2")
+    broker.client.publish("end", "")
+
+    assert [ear.next()[0], ear.next()[0]] == ["end", "end"]
+
+
+def test_many_threads_may_subscribe_at_once(broker: Broker, ear: Ear) -> None:
+    confirmed: list[bool] = []
+
+    def wait_for_one(name: str) -> None:
+        confirmed.append(ear.listener.subscribe([name], timeout_s=WAIT_S))
+        broker.client.publish(name, name)
+
+    threads = [threading.Thread(target=wait_for_one, args=(f"c{i}",)) for i in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert confirmed == [True] * 40
+    assert {ear.next()[0] for _ in range(40)} == {f"c{i}" for i in range(40)}
+
+
+def test_a_listener_that_was_cut_off_listens_again_and_tells_of_the_gap(single_broker: Broker) -> None:
+    ear = Ear(single_broker)
+    assert ear.listener.subscribe(["c"])
+
+    single_broker.client.client_kill_filter(_type="pubsub")
+
+    assert ear.gap.wait(WAIT_S)
+    single_broker.client.publish("c", "again")
+    assert ear.next() == ("c", b"again")
+    ear.listener.close()
+
+
+def test_a_listener_outlives_a_restart_of_redis() -> None:
+    server = ValkeyServer().start()
+    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", server.port),)))
+    ear = Ear(broker)
+    assert ear.listener.subscribe(["c"])
+    server.kill()
+    assert not ear.listener.subscribe(["d"], timeout_s=0.2)
+
+    server.start()
+
+    assert ear.gap.wait(WAIT_S)
+    client = server.client()
+    client.publish("d", "back")
+    assert ear.next() == ("d", b"back")
+    client.close()
+    ear.listener.close()
+    broker.close()
+    server.stop()
+
+
+def test_closing_ends_the_thread_and_the_connection(single_broker: Broker) -> None:
+    ear = Ear(single_broker)
+    assert ear.listener.subscribe(["c"])
+
+    ear.listener.close()
+
+    assert single_broker.client.pubsub_numsub("c") == [(b"c", 0)]
+    assert not [thread for thread in threading.enumerate() if thread.name == "runqy-listener"]

@@ -39,7 +39,7 @@ class WaitingRoom:
         """Take the broker and how many readers may wait at once."""
         self._broker = broker
         self._most = seats
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._seats: set[Seat] = set()
         self._closing = threading.Event()
         self._listener: EndListener | None = None
@@ -71,25 +71,36 @@ class WaitingRoom:
     def _seat(self, task_id: str) -> Iterator[Seat]:
         """Take a seat, its channel subscribed, so that what ends after the first look is heard of."""
         seat = Seat(task_id)
-        with self._lock:
+        with self._changed:
             if len(self._seats) >= self._most:
                 raise TooManyWaiters
             self._seats.add(seat)
-            listener = self._listener or self._open()
+            listener = None if self._closing.is_set() else self._listener or self._open()
         try:
-            with gate.waiting():
-                listener.watch(task_id)
+            if listener is not None:
+                with gate.waiting():
+                    listener.watch(task_id)
             yield seat
         finally:
-            listener.unwatch(task_id)
-            with self._lock:
+            if listener is not None:
+                listener.unwatch(task_id)
+            with self._changed:
                 self._seats.discard(seat)
+                self._changed.notify_all()
 
     def _open(self) -> EndListener:
         """Start to listen and to look, when the first reader comes."""
         self._listener = EndListener(self._broker, self._call, self._call_all).start()
-        threading.Thread(target=self._poll, name="runqy-waiting-room", daemon=True).start()
+        threading.Thread(target=self._run, args=[self._listener], name="runqy-waiting-room", daemon=True).start()
         return self._listener
+
+    def _run(self, listener: EndListener) -> None:
+        """Look at all waited-for tasks again and again until the room closes; then see the last reader out."""
+        while not self._closing.wait(POLL_S):
+            self._look()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._seats)
+        listener.close()
 
     def _call(self, task_id: str) -> None:
         """Wake the readers of one task. On the listener's thread, which must not block."""
@@ -102,20 +113,19 @@ class WaitingRoom:
         for seat in tuple(self._seats):
             seat.called.set()
 
-    def _poll(self) -> None:
-        """Look at all waited-for tasks in one round trip, again and again until the room closes."""
-        while not self._closing.wait(POLL_S):
-            seats = [seat for seat in tuple(self._seats) if seat.place is not None]
-            if not seats:
-                continue
-            try:
-                states = read_states(self._broker, [seat.place for seat in seats if seat.place is not None])
-            except BrokerUnavailable as error:
-                log.warning("broker_unavailable", loop="waiting_room", error=error.detail)
-                continue
-            for seat, state in zip(seats, states, strict=True):
-                if state is None or state.is_final:
-                    seat.called.set()
+    def _look(self) -> None:
+        """Look at all waited-for tasks in one round trip, and wake the readers of those that are over."""
+        waiting = [(seat, seat.place) for seat in tuple(self._seats) if seat.place is not None]
+        if not waiting:
+            return
+        try:
+            states = read_states(self._broker, [place for _, place in waiting])
+        except BrokerUnavailable as error:
+            log.warning("broker_unavailable", loop="waiting_room", error=error.detail)
+            return
+        for (seat, _), state in zip(waiting, states, strict=True):
+            if state is None or state.is_final:
+                seat.called.set()
 
 
 _lock = threading.Lock()

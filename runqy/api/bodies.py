@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 from django.conf import settings
-from django.http import HttpRequest
+from django.http import HttpRequest, UnreadablePostError
 
 from runqy.errors import EncodingUnsupported, RequestInvalid, RequestTooLarge
 
@@ -24,7 +24,10 @@ def read_body(request: HttpRequest) -> bytes:
     announced = _announced_length(meta)
     if announced > limit:
         raise RequestTooLarge(f"The body has {announced} bytes, the limit is {limit} (RUNQY_MAX_BODY_SIZE).")
-    body = request.body
+    try:
+        body = request.body
+    except UnreadablePostError as error:
+        raise RequestInvalid("The body could not be read.") from error
     if len(body) < announced:
         raise RequestInvalid(f"The body ended after {len(body)} of {announced} bytes.")
     return body
@@ -59,7 +62,10 @@ def _announced_length(meta: Mapping[str, str]) -> int:
 
 def _read_chunks(request: HttpRequest, limit: int) -> bytes:
     """Return a body of unknown length, which Django itself takes for empty."""
-    body: bytes = request.META["wsgi.input"].read(limit + 1)
+    try:
+        body: bytes = request.META["wsgi.input"].read(limit + 1)
+    except OSError as error:
+        raise RequestInvalid("The body could not be read.") from error
     if len(body) > limit:
         raise RequestTooLarge
     return body

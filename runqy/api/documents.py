@@ -1,9 +1,9 @@
 """Serves the OpenAPI schema and the page that shows it, from files of our own."""
 
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 
 
-class SchemaView(SpectacularAPIView):
+class SchemaView(SpectacularJSONAPIView):
     """The OpenAPI schema. Public."""
 
     authentication_classes = ()

@@ -28,7 +28,7 @@ def parse_registration(members: Members) -> RegisterInput:
     """Return what a worker asks for. Raises RequestInvalid with a sentence for each wrong member."""
     errors: list[str] = []
     texts = {name: _text(members, name, errors) for name in ("queue", "worker_id", "hostname", "os", "version")}
-    if not texts["queue"]:
+    if not texts["queue"] and not errors:
         errors.append("queue: is required")
     if texts["worker_id"] and not _WORKER_ID.fullmatch(texts["worker_id"]):
         errors.append("worker_id: must be letters, digits and . _ : @ -, at most 128")

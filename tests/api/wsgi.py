@@ -1,0 +1,37 @@
+"""Calls the server's own WSGI application, as gunicorn does."""
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+
+from tests.support.environment import ADMIN_KEY
+
+
+@dataclass
+class Answer:
+    """What the application answered."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def call(method: str, path: str, body: bytes = b"", **environ: Any) -> Answer:
+    """Send a request with the admin's key; `environ` adds to it or changes it."""
+    from runqy.wsgi import application  # noqa: PLC0415 (reads the settings)
+
+    request: dict[str, Any] = {
+        "REQUEST_METHOD": method,
+        "PATH_INFO": path,
+        "REMOTE_ADDR": "127.0.0.1",
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": BytesIO(body),
+        "HTTP_AUTHORIZATION": f"Bearer {ADMIN_KEY}",
+    } | environ
+    setup_testing_defaults(request)
+    started: list[Any] = []
+    chunks = application(request, lambda status, headers, *_: started.extend((status, headers)))
+    content = b"".join(chunks)
+    chunks.close()  # type: ignore[attr-defined]
+    return Answer(int(started[0].split()[0]), dict(started[1]), content)

@@ -1,0 +1,229 @@
+"""POST /worker/register: what a worker gets, and who gets nothing."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from queues.definitions import Deployment, QueueMode, StatedLimits
+from queues.models import Source
+from queues.operations import save_queue
+from runqy.addresses import parse_redis_url
+from tests.api.client import ApiClient, problem
+from tests.queues.samples import spec
+from tests.support.environment import CLIENT_KEY, SERVER, WORKER_KEY
+from vaults.operations import create_vault, set_entry
+
+DEPLOYMENT = Deployment(
+    git_url="https://github.com/example/repo.git",
+    startup_cmd="python main.py",
+    vaults=("general", "special"),
+    git_token="vault://general/TOKEN",
+    env_vars={"LOG_LEVEL": "info"},
+)
+
+
+@pytest.fixture
+def client(configuration: None) -> ApiClient:
+    """Return a client with the worker's key; there are queues and vaults."""
+    for vault in ("general", "special"):
+        create_vault(name=vault)
+    set_entry(vault="general", key="TOKEN", value="ghp_token")
+    set_entry(vault="general", key="MODEL", value="small")
+    set_entry(vault="special", key="MODEL", value="large")
+    for made in (
+        spec("simple", deployment=replace(DEPLOYMENT, vaults=(), git_token="")),
+        spec("inference", "high:10", "low:3", deployment=DEPLOYMENT, limits=StatedLimits(retry_delay_s=3)),
+        spec("oneshot", mode=QueueMode.ONE_SHOT),
+        spec("orphan", deployment=replace(DEPLOYMENT, vaults=("gone",), git_token="")),
+        spec("tokenless", deployment=replace(DEPLOYMENT, vaults=(), git_token="vault://general/GONE")),
+        spec("off", is_enabled=False),
+    ):
+        save_queue(spec=made, source=Source.API)
+    return ApiClient(WORKER_KEY)
+
+
+def registered(client: ApiClient, **body: Any) -> dict[str, Any]:
+    """Register a worker and return the answer."""
+    answer = client.post("/worker/register", body)
+    assert answer.status_code == 200, answer.content
+    found: dict[str, Any] = json.loads(answer.content)
+    return found
+
+
+def test_a_worker_gets_redis_deployment_and_decrypted_vaults(client: ApiClient) -> None:
+    found = registered(client, worker_id="w-1", queue="inference")
+
+    assert (found["worker_id"], found["lease_secs"]) == ("w-1", 30)
+    assert found["redis"]["addr"] == f"127.0.0.1:{SERVER.port}"
+    assert (found["redis"]["password"], found["redis"]["db"], found["redis"]["use_tls"]) == ("", 0, False)
+    assert found["queue"] == {
+        "name": "inference",
+        "priority": 10,
+        "mode": "long_running",
+        "order": "weighted",
+        "revision": found["queue"]["revision"],
+    }
+    assert found["deployment"] == {
+        "git_url": "https://github.com/example/repo.git",
+        "branch": "main",
+        "code_path": "",
+        "startup_cmd": "python main.py",
+        "mode": "long_running",
+        "startup_timeout_secs": 60,
+        "requirements_file": "requirements.txt",
+        "env_vars": {"LOG_LEVEL": "info"},
+        "redis_storage": True,
+        "vaults": ["general", "special"],
+    }
+    assert found["limits"]["retry_delay_secs"] == 3
+    assert found["git_token"] == "ghp_token"
+
+
+def test_a_later_vault_overrides_an_earlier_one(client: ApiClient) -> None:
+    found = registered(client, queue="inference")
+
+    assert found["vaults"] == {"TOKEN": "ghp_token", "MODEL": "large"}
+
+
+def test_a_queue_without_sub_queues_is_listed_itself_and_has_no_secrets(client: ApiClient) -> None:
+    found = registered(client, queue="simple")
+
+    assert found["sub_queues"] == [{"name": "simple", "priority": 5}]
+    assert found["vaults"] == {}
+    assert "git_token" not in found
+
+
+def test_a_queues_own_name_means_all_its_sub_queues(client: ApiClient) -> None:
+    found = registered(client, queue="inference")
+
+    assert found["sub_queues"] == [{"name": "inference_high", "priority": 10}, {"name": "inference_low", "priority": 3}]
+
+
+@pytest.mark.parametrize("name", ["inference.low", "inference_low"])
+def test_a_sub_queues_name_means_only_that_one(client: ApiClient, name: str) -> None:
+    found = registered(client, queue=name)
+
+    assert found["sub_queues"] == [{"name": "inference_low", "priority": 3}]
+    assert (found["queue"]["name"], found["queue"]["priority"]) == ("inference", 3)
+
+
+def test_a_worker_without_an_id_is_given_one(client: ApiClient) -> None:
+    body = {"queue": "simple", "hostname": "vm", "os": "linux", "version": "dev"}
+
+    first, second = registered(client, **body), registered(client, **body)
+
+    assert first["worker_id"] != second["worker_id"]
+    assert first["worker_id"]
+
+
+def test_the_revision_is_what_redis_tells_workers(client: ApiClient) -> None:
+    found = registered(client, queue="inference")
+
+    with SERVER.client() as redis:
+        assert redis.hget("runqy:revisions", "inference").decode() == found["queue"]["revision"]
+
+
+def test_a_change_is_in_the_very_next_registration(client: ApiClient) -> None:
+    before = registered(client, queue="inference")
+
+    set_entry(vault="special", key="MODEL", value="huge")
+    after = registered(client, queue="inference")
+
+    assert after["vaults"]["MODEL"] == "huge"
+    assert after["queue"]["revision"] != before["queue"]["revision"]
+
+
+def test_one_shot_is_told_in_both_places(client: ApiClient) -> None:
+    found = registered(client, queue="oneshot")
+
+    assert (found["queue"]["mode"], found["deployment"]["mode"]) == ("one_shot", "one_shot")
+
+
+def test_workers_are_told_the_redis_that_they_reach(client: ApiClient, settings: Any) -> None:
+    url = "rediss+sentinel://w:secret@[::1]:1,b:2/3?master=m&sentinel_password=s"
+    settings.RUNQY_WORKER_REDIS_TARGET = parse_redis_url(url)
+
+    found = registered(client, queue="simple")["redis"]
+
+    assert found == {
+        "addr": "[::1]:1",
+        "addresses": ["[::1]:1", "b:2"],
+        "mode": "sentinel",
+        "username": "w",
+        "password": "secret",
+        "db": 3,
+        "use_tls": True,
+        "master_name": "m",
+        "ca_certificate": "",
+        "sentinel_username": "",
+        "sentinel_password": "s",
+    }
+
+
+def test_an_answer_with_secrets_is_kept_out_of_caches(client: ApiClient) -> None:
+    answer = client.post("/worker/register", {"queue": "inference"})
+
+    assert answer["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(("queue", "missing"), [("orphan", "gone"), ("tokenless", "GONE")])
+def test_a_vault_or_entry_that_is_missing_is_named(client: ApiClient, queue: str, missing: str) -> None:
+    answer = client.post("/worker/register", {"queue": queue})
+
+    found = problem(answer)
+    assert (answer.status_code, found["code"]) == (503, "vault_unavailable")
+    assert missing in found["detail"]
+    assert answer["Retry-After"]
+
+
+def test_without_a_master_key_only_queues_with_vaults_are_refused(client: ApiClient, settings: Any) -> None:
+    settings.RUNQY_VAULT_MASTER_KEY = ""
+
+    refused = client.post("/worker/register", {"queue": "inference"})
+
+    assert (refused.status_code, problem(refused)["code"]) == (503, "vaults_locked")
+    assert client.post("/worker/register", {"queue": "simple"}).status_code == 200
+
+
+def test_a_disabled_queue_is_a_conflict(client: ApiClient) -> None:
+    answer = client.post("/worker/register", {"queue": "off"})
+
+    assert (answer.status_code, problem(answer)["code"]) == (409, "queue_disabled")
+
+
+def test_an_unknown_queue_is_not_found(client: ApiClient) -> None:
+    answer = client.post("/worker/register", {"queue": "nope"})
+
+    assert (answer.status_code, problem(answer)["code"]) == (404, "queue_not_found")
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        ({}, ["queue"]),
+        ({"queue": 5}, ["queue"]),
+        ({"queue": None}, ["queue"]),
+        ({"queue": "simple", "worker_id": "with space"}, ["worker_id"]),
+        ({"queue": "simple", "worker_id": "x" * 129}, ["worker_id"]),
+        ({"queue": "simple", "hostname": ["vm"]}, ["hostname"]),
+    ],
+)
+def test_a_wrong_body_is_refused_by_name(client: ApiClient, body: dict[str, Any], names: list[str]) -> None:
+    answer = client.post("/worker/register", body)
+
+    assert answer.status_code == 400
+    assert [error.split(":")[0] for error in problem(answer)["errors"]] == names
+
+
+def test_a_clients_key_may_not_register(client: ApiClient) -> None:
+    answer = ApiClient(CLIENT_KEY).post("/worker/register", {"queue": "simple"})
+
+    assert (answer.status_code, problem(answer)["code"]) == (403, "forbidden")
+
+
+def test_no_key_is_asked_for_one(client: ApiClient) -> None:
+    answer = ApiClient(None).post("/worker/register", {"queue": "simple"})
+
+    assert answer.status_code == 401

@@ -92,16 +92,18 @@ class _Reader:
     def _mapping(self, node: MappingNode, path: Path) -> dict[str, Plain]:
         """Return a mapping; what it merges in with `<<` gives way to its own keys."""
         plain: dict[str, Plain] = {}
+        for merged in _merged(node, path):
+            plain = self._mapping_of(merged, path) | plain
+        own: set[str] = set()
         for key, value in node.value:
             name = _name(key, path)
-            if name in plain:
+            if name in own:
                 raise YamlInvalid("the key stands here twice", _line(key), (*path, name))
+            own.add(name)
             if str(key.tag) != f"{_TAG}merge":
                 self._located.lines[*path, name] = _line(key)
+                self._located.sources.pop((*path, name), None)
                 plain[name] = self.plain(value, (*path, name))
-        for merged in _merged(node, path):
-            for name, value in self._mapping_of(merged, path).items():
-                plain.setdefault(name, value)
         return plain
 
     def _mapping_of(self, node: Node, path: Path) -> dict[str, Plain]:

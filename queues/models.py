@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 from django.db import models
 
-from queues.config import parse_fields, write_fields
 from queues.definitions import (
     Deployment,
     QueueMode,
@@ -13,6 +12,7 @@ from queues.definitions import (
     StatedLimits,
 )
 from queues.definitions import SubQueue as SubQueueSpec
+from queues.written import parse_fields, write_fields
 
 
 class Source(models.TextChoices):

@@ -1,0 +1,287 @@
+"""What queue files say, and what is said about wrong ones."""
+
+import pytest
+
+from queues.config import parse_queue_file, parse_spec
+from queues.definitions import Limits, QueueDefinition, QueueMode, QueueOrder, StatedLimits
+from runqy.errors import QueueInvalid
+
+FULL = """\
+queues:
+  inference:
+    mode: one_shot
+    order: strict
+    sub_queues:
+      - {name: high, priority: 10}
+      - {name: low, priority: 3}
+    deployment:
+      git_url: https://github.com/example/repo.git
+      branch: release/2
+      code_path: worker/
+      startup_cmd: python main.py
+      startup_timeout_secs: 300
+      requirements_file: requirements/gpu.txt
+      env_vars: {LOG_LEVEL: info, PORT: 8080, VERSION: 1.10, FLAG: on, EMPTY: "", NOTHING: }
+      redis_storage: false
+      vaults: [api-keys, more]
+      git_token: vault://github/PAT
+      limits:
+        max_retry: 5
+        ttl_completed: 1h30m
+        ttl_archived: 72h
+        pending_timeout: 0
+        active_timeout: 90
+        retry_delay: 500ms
+        retry_max_delay: 10m
+    input:
+      - {name: prompt, type: [string], required: true}
+      - name: width
+        type: int
+        default: 512
+        description: pixels
+    output: []
+"""
+LAUGHS = "".join(f"{c}: &{c} [{','.join([f'*{b}'] * 10)}]\n" for b, c in zip("abcdef", "bcdefg", strict=True))
+SMALL = """\
+queues:
+  mail:
+    priority: 6
+    deployment:
+      git_url: https://github.com/example/repo.git
+      startup_cmd: python main.py
+"""
+
+
+def errors(text: str | bytes) -> list[str]:
+    """Return what is said about a file, which must then give no queue."""
+    found = parse_queue_file(text if isinstance(text, bytes) else text.encode(), file="q.yaml")
+    assert found.errors
+    assert not found.specs
+    return [str(error) for error in found.errors]
+
+
+def test_everything_that_a_file_says_is_understood() -> None:
+    (spec,) = parse_queue_file(FULL.encode(), file="q.yaml").specs
+
+    assert (spec.name, spec.mode, spec.order) == ("inference", QueueMode.ONE_SHOT, QueueOrder.STRICT)
+    assert spec.priority == 10
+    assert spec.redis_queues("_") == [("inference_high", 10), ("inference_low", 3)]
+    assert spec.deployment.branch == "release/2"
+    assert spec.deployment.code_path == "worker"
+    assert spec.deployment.startup_timeout_s == 300
+    assert spec.deployment.env_vars == {
+        "LOG_LEVEL": "info", "PORT": "8080", "VERSION": "1.10", "FLAG": "on", "EMPTY": "", "NOTHING": "",
+    }  # fmt: skip
+    assert not spec.deployment.redis_storage
+    assert spec.deployment.vaults == ("api-keys", "more")
+    assert spec.deployment.vaults_used == ["api-keys", "github", "more"]
+    assert spec.limits == StatedLimits(
+        max_retry=5,
+        ttl_completed_s=5400,
+        ttl_archived_s=259_200,
+        pending_timeout_s=0,
+        active_timeout_s=90,
+        retry_delay_s=1,
+        retry_max_delay_s=600,
+    )
+    assert [(field.name, field.required, field.default_json) for field in spec.input] == [
+        ("prompt", True, None),
+        ("width", False, "512"),
+    ]
+
+
+def test_what_a_file_leaves_out_has_defaults_and_the_servers_limits() -> None:
+    (spec,) = parse_queue_file(SMALL.encode(), file="q.yaml").specs
+
+    definition = QueueDefinition.of(spec, Limits(max_retry=9, ttl_completed_s=60))
+
+    assert (definition.priority, definition.mode, definition.order) == (6, "long_running", "weighted")
+    assert definition.deployment.branch == "main"
+    assert definition.deployment.startup_timeout_s == 60
+    assert definition.deployment.requirements_file == "requirements.txt"
+    assert definition.deployment.redis_storage
+    assert (definition.limits.max_retry, definition.limits.ttl_completed_s) == (9, 60)
+
+
+def test_the_mode_may_stand_under_deployment_but_not_contradict() -> None:
+    under = SMALL + "      mode: one_shot\n"
+
+    assert parse_queue_file(under.encode(), file="q.yaml").specs[0].mode == "one_shot"
+    assert errors(under.replace("priority: 6", "priority: 6\n    mode: long_running")) == [
+        "q.yaml:4: queues.mail.mode: it is one_shot under deployment"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "place", "reason"),
+    [
+        (
+            "git_ulr: https",
+            "git_url: https",
+            "5: queues.mail.deployment.git_ulr",
+            "unknown key; did you mean `git_url`?",
+        ),
+        ("piority: 6", "priority: 6", "3: queues.mail.piority", "unknown key; did you mean `priority`?"),
+        ("priority: high", "priority: 6", "3: queues.mail.priority", "expected `int | null`, got `str`"),
+        ("priority: 0", "priority: 6", "3: queues.mail.priority", "a priority is from 1 to 1000"),
+        ("mode: one_shot", "priority: 6", "2: queues.mail", "`priority` is missing"),
+        ("branch: x", "startup_cmd: python main.py", "4: queues.mail.deployment", "`startup_cmd` is missing"),
+        (
+            "startup_cmd: ''",
+            "startup_cmd: python main.py",
+            "6: queues.mail.deployment.startup_cmd",
+            "it names no program",
+        ),
+        ("mail x:", "mail:", "2: queues.mail x.name", "a name has 1 to 128 letters, digits, `.`, `_` and `-`"),
+        ("queus:", "queues:", "1: queus", "unknown key; did you mean `queues`?"),
+    ],
+)
+def test_an_error_names_file_line_and_key(wrong: str, right: str, place: str, reason: str) -> None:
+    (error,) = errors(SMALL.replace(right, wrong))
+
+    assert error.startswith(f"q.yaml:{place}: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "said"),
+    [
+        ("branch: --upload-pack=x", "branch", "not the name of a branch"),
+        ("branch: a..b", "branch", "not the name of a branch"),
+        ("code_path: ../other", "code_path", "stays inside"),
+        ("code_path: /etc", "code_path", "stays inside"),
+        ("requirements_file: ../../x", "requirements_file", "stays inside"),
+        ("startup_timeout_secs: -1", "startup_timeout_secs", "from 1 second"),
+        ("env_vars: {PATH: /tmp}", "env_vars.PATH", "reserved"),
+        ("env_vars: {RUNQY_X: 1}", "env_vars.RUNQY_X", "reserved"),
+        ("env_vars: {A-B: 1}", "env_vars.A-B", "a variable's name"),
+        ("env_vars: {A: [1]}", "env_vars", "expected `str`"),
+        ("vaults: [good, 'b d']", "vaults[1]", "a vault's name"),
+        ("vaults: [a, a]", "vaults[1]", "listed before"),
+        ("git_token: ghp_secret", "git_token", "vault://"),
+        ("limits: {ttl_completed: 1 day}", "limits.ttl_completed", "not a duration"),
+        ("limits: {active_timeout: 0}", "limits.active_timeout", "from 1 seconds"),
+        ("limits: {max_retry: -1}", "limits.max_retry", "from 0"),
+        ("limits: {max_retires: 1}", "limits.max_retires", "did you mean `max_retry`"),
+    ],
+)
+def test_what_workers_would_stumble_over_is_refused(line: str, key: str, said: str) -> None:
+    (error,) = errors(f"{SMALL}      {line}\n")
+
+    assert error.startswith(f"q.yaml:7: queues.mail.deployment.{key}: ")
+    assert said in error
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("ext::sh -c id", "http://github.com/a/b", "git://h/r", "/srv/repo", "", "https://h/\x01"),
+        *("-x", "--upload-pack=id", "ssh://-oProxyCommand=x/r"),
+        *("https://user:pw@h/r", "https://h", "https:///r"),
+    ],
+)
+def test_addresses_that_git_must_not_get_are_refused(url: str) -> None:
+    with pytest.raises(QueueInvalid, match=r"deployment\.git_url"):
+        parse_spec("a", {"priority": 1, "deployment": {"git_url": url, "startup_cmd": "x"}})
+
+
+@pytest.mark.parametrize(
+    "url", ["https://github.com/a/b.git", "ssh://git@h:22/a/b", "git@github.com:a/b.git", "file:///srv/a.git"]
+)
+def test_addresses_of_repositories_are_taken(url: str) -> None:
+    spec = parse_spec("a", {"priority": 1, "deployment": {"git_url": url, "startup_cmd": "x"}})
+
+    assert spec.deployment.git_url == url
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("{name: x, type: [integer]}", "input[0].type[0]: invalid enum value 'integer'"),
+        ("{name: x, type: []}", "input[0].type: a field has at least one type"),
+        ("{name: x, type: int, default: wide}", "input[0].default: it is not of the type int"),
+        ("{name: x, type: string, default: null}", "input[0].default: it is not of the type string"),
+        ("{name: x, type: float, default: .nan}", "input[0].default: '.nan' is no value that JSON has"),
+        ("{name: x, type: int, requird: true}", "input[0].requird: unknown key; did you mean `required`?"),
+        ("{type: int}", "input[0]: `name` is missing"),
+    ],
+)
+def test_a_wrong_payload_schema_is_refused(field: str, said: str) -> None:
+    assert errors(f"{SMALL}    input:\n      - {field}\n") == [f"q.yaml:8: queues.mail.{said}"]
+
+
+def test_all_wrong_queues_of_a_file_are_told_and_none_of_it_is_taken() -> None:
+    text = SMALL + SMALL.removeprefix("queues:\n").replace("mail", "other").replace("priority", "prio")
+    text += SMALL.removeprefix("queues:\n").replace("mail", "third").replace("git_url", "url")
+
+    assert [error.split(": ")[0] for error in errors(text)] == ["q.yaml:8", "q.yaml:15"]
+
+
+def test_a_queue_or_key_that_stands_twice_is_an_error_with_its_line() -> None:
+    twice = SMALL + SMALL.removeprefix("queues:\n")
+
+    assert errors(twice) == ["q.yaml:7: queues.mail: the key stands here twice"]
+    assert errors(f"{SMALL}      branch: a\n      branch: b\n")[0].startswith(
+        "q.yaml:8: queues.mail.deployment.branch: "
+    )
+
+
+def test_queues_of_a_file_that_answer_to_one_name_are_an_error() -> None:
+    text = SMALL + SMALL.removeprefix("queues:\n").replace("mail", "mail_default")
+
+    assert errors(text) == ["q.yaml:7: queues.mail_default: it answers to 'mail_default', and so does mail"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("queues: [1", 1),
+        ("queues:\n  a: {\n", 3),
+        ("queues:\n\ta: 1", 2),
+        (b"queues:\n  \xff: 1", 2),
+        ("a: &a [*a]", 1),
+        ("a: *nobody", 1),
+        ("queues:\n  ? [1]\n  : x", 2),
+        ("[" * 5000, 1),
+        ("a: &a [x]\n" + LAUGHS, 1),
+        ("!!python/object:os.system x", 1),
+        ("- a", 1),
+        ("queues: [a]", 1),
+        ("queues: false", 1),
+        ("queues:\n  a: 7", 2),
+        ("a: 1\n---\nb: 2", 2),
+    ],
+)  # fmt: skip
+def test_what_is_no_queue_file_is_an_error_not_a_crash(text: str | bytes, line: int) -> None:
+    assert errors(text)[0].startswith(f"q.yaml:{line}: ")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "queues:\n", "queues: {}"])
+def test_a_file_without_queues_is_fine(text: str) -> None:
+    found = parse_queue_file(text.encode(), file="q.yaml")
+
+    assert (found.specs, found.errors) == ((), ())
+
+
+def test_anchors_and_merges_spare_repetition() -> None:
+    text = """\
+queues:
+  a:
+    priority: 1
+    deployment: &shared
+      git_url: https://github.com/example/repo.git
+      startup_cmd: python main.py
+      branch: main
+      env_vars: &env {PORT: 0x10, LEVEL: 1.0}
+  b:
+    priority: 2
+    deployment:
+      <<: *shared
+      branch: other
+      env_vars: {<<: *env, LEVEL: info}
+"""
+    first, second = parse_queue_file(text.encode(), file="q.yaml").specs
+
+    assert second.deployment.startup_cmd == first.deployment.startup_cmd
+    assert (first.deployment.branch, second.deployment.branch) == ("main", "other")
+    assert first.deployment.env_vars == {"PORT": "0x10", "LEVEL": "1.0"}
+    assert second.deployment.env_vars == {"PORT": "0x10", "LEVEL": "info"}

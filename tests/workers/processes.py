@@ -1,0 +1,104 @@
+"""Starts the real worker program for tests, and waits for what it does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import runqy_python
+
+from runqy.broker.broker import Broker
+from runqy.broker.producing import NewTask, enqueue, new_task_id
+from runqy.broker.reading import find_task
+from runqy.broker.records import TaskRecord
+from tests.workers.fake_server import API_KEY, FakeServer
+
+T = TypeVar("T")
+
+SDK_FILES = {f"runqy_python/{path.name}": path.read_bytes() for path in Path(runqy_python.__file__).parent.glob("*.py")}
+"""The published SDK, for repositories of tests, so that deploying them needs no package index."""
+
+
+class WorkerProcess:
+    """A running `runqy-worker`."""
+
+    def __init__(self, server: FakeServer, folder: Path, **settings: str) -> None:
+        self.log = folder / f"worker-{time.monotonic_ns()}.log"
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ.get("HOME", "/"),
+            "RUNQY_SERVER_URL": server.url,
+            "RUNQY_API_KEY": API_KEY,
+            "RUNQY_QUEUES": "mail",
+            "RUNQY_DEPLOYMENT_DIR": str(folder / "deployments"),
+            "RUNQY_RECOVERY_INITIAL_DELAY": "50ms",
+            "RUNQY_BOOTSTRAP_RETRY_DELAY": "50ms",
+            **settings,
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "workers.runtime.main"], env=env, stderr=log, stdout=log, start_new_session=True
+            )
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return the log's entries of one kind."""
+        entries = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [entry for entry in entries if entry["event"] == name]
+
+    def wait_for(self, name: str, count: int = 1) -> dict[str, Any]:
+        """Wait until the log has so many entries of a kind; returns the last."""
+        return eventually(lambda: len(found := self.events(name)) >= count and found[-1], what=self.log.read_text)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; returns the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+    def end(self) -> None:
+        """End it whatever happened."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def eventually(
+    look: Callable[[], T | None | bool], *, within_s: float = 30, what: Callable[[], object] = lambda: ""
+) -> T:
+    """Return what a look finds as soon as it finds something."""
+    deadline = time.monotonic() + within_s
+    while True:
+        if found := look():
+            return found  # type: ignore[return-value]
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.02)
+
+
+def add_task(broker: Broker, payload: object = None, *, queue: str = "mail", **options: Any) -> str:
+    """Queue a task and return its id."""
+    content = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    task = NewTask(id=new_task_id(), queue=queue, payload=content, **options)
+    broker.run(enqueue(task, now_ns=broker.now_ns()))
+    return task.id
+
+
+def wait_for_state(broker: Broker, task_id: str, *states: str, within_s: float = 30) -> TaskRecord:
+    """Wait until a task is in one of some states and return it."""
+
+    def look() -> TaskRecord | None:
+        record = find_task(broker, task_id)
+        return record if record.state in states else None
+
+    return eventually(look, within_s=within_s, what=lambda: find_task(broker, task_id))
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

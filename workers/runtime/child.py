@@ -1,0 +1,234 @@
+"""One child process: its start, its two-way line protocol, and the end of its whole process group."""
+
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from runqy.errors import DeploymentFailed
+from workers.runtime.child_log import ChildLog
+from workers.runtime.pipes import TOO_LONG, LineSplitter, PipeReader, PipeWriter
+from workers.runtime.protocol import MAX_LINE_BYTES, Answer, UnusableAnswer, decode_answer, encode_cancel
+
+TELL_GRACE_S = 2.0
+"""How long a child that was told to cancel a task has before it is terminated."""
+TERM_GRACE_S = 5.0
+"""How long a child that was terminated has before it is killed."""
+_LAUNCHER = str(Path(__file__).with_name("launch.py"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSpec:
+    """How a child is started."""
+
+    startup_cmd: str
+    code_dir: Path
+    env: Mapping[str, str] = field(repr=False)
+    startup_timeout_s: float = 60.0
+
+
+class ChildOwner(Protocol):
+    """Who is told what a child does."""
+
+    def child_ready(self, child: "Child") -> None:
+        """It has loaded and takes tasks."""
+
+    def child_answered(self, child: "Child", answer: Answer | UnusableAnswer) -> None:
+        """It says how a task ended."""
+
+    def child_overflowed(self, child: "Child") -> None:
+        """It wrote a longer line than is allowed, so that an answer may be missing."""
+
+    def child_ended(self, child: "Child") -> None:
+        """It and its process group are gone; see `cause`."""
+
+
+class Child:
+    """A running child. Belongs to the event loop it was started in."""
+
+    def __init__(self, spec: ChildSpec, owner: ChildOwner) -> None:
+        self.is_ready = False
+        self.is_ending = False
+        """It was told to end and gets no more tasks."""
+        self.has_ended = False
+        self.start_error = ""
+        """What the child, or the time limit, says about a start that failed."""
+        self._spec = spec
+        self._owner = owner
+        self._accepts_cancel = False
+        self._loop = asyncio.get_running_loop()
+        self._process = _start(spec)
+        self.pid = self._process.pid
+        self._log = ChildLog(pid=self.pid)
+        self._splitter = LineSplitter(MAX_LINE_BYTES)
+        self._input = PipeWriter(_taken_over(self._process.stdin))
+        self._output = PipeReader(_taken_over(self._process.stdout), self._read_output)
+        self._errors = PipeReader(_taken_over(self._process.stderr), self._log.feed)
+        self._timer = self._loop.call_later(spec.startup_timeout_s, self._give_up_start)
+        threading.Thread(target=self._await_end, name=f"child-{self.pid}", daemon=True).start()
+
+    def send(self, line: bytes) -> None:
+        """Hand the child a task."""
+        self._input.write(line)
+
+    def close_input(self) -> None:
+        """Tell the child that nothing more comes."""
+        self._input.close_when_empty()
+
+    def give_up_task(self, task_id: str) -> None:
+        """Tell the child to cancel a task if it listens to that, then terminate it, then kill it."""
+        if not self._accepts_cancel:
+            self.terminate()
+            return
+        self._input.write(encode_cancel(task_id))
+        self._schedule(TELL_GRACE_S, self.terminate)
+
+    def spare(self) -> None:
+        """Take back give_up_task: the child has given the task up by itself."""
+        if not self.is_ending:
+            self._timer.cancel()
+
+    def retire(self) -> None:
+        """Let a child that has nothing to do end by itself, or else end it."""
+        self.is_ending = True
+        self._input.close_when_empty()
+        self._schedule(TERM_GRACE_S, self.terminate)
+
+    def terminate(self) -> None:
+        """Ask the process group to end, and kill it later."""
+        self.is_ending = True
+        self._input.close_when_empty()
+        self._signal(signal.SIGTERM)
+        self._schedule(TERM_GRACE_S, self.kill)
+
+    def kill(self) -> None:
+        """End the process group now."""
+        self.is_ending = True
+        self._signal(signal.SIGKILL)
+
+    @property
+    def cause(self) -> str:
+        """Say why the child ended, with the last of what it printed."""
+        code = self._process.returncode
+        if self.start_error:
+            reason = self.start_error
+        elif code is not None and code < 0:
+            reason = f"the child process was killed by {_signal_name(-code)}"
+        else:
+            reason = f"the child process exited with status {code}"
+        return f"{reason}\n{self._log.tail}".rstrip()
+
+    def _schedule(self, seconds: float, step: "Step") -> None:
+        """Do a step later, instead of what was to come next."""
+        self._timer.cancel()
+        if not self.has_ended:
+            self._timer = self._loop.call_later(seconds, step)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Signal the whole group, which exists as long as the child was not waited for."""
+        if not self.has_ended:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+    def _give_up_start(self) -> None:
+        self.start_error = f"the child process was not ready within {self._spec.startup_timeout_s:g} s"
+        self.kill()
+
+    def _read_output(self, data: bytes) -> None:
+        """Act on the lines that the child wrote to stdout; what is not the protocol is log."""
+        for line in self._splitter.feed(data):
+            if not isinstance(line, bytes):
+                self._log.add("[a line too long for the protocol]" if line is TOO_LONG else line)
+                self._owner.child_overflowed(self)
+                continue
+            answer = decode_answer(line) if line[:1] == b"{" or line.lstrip()[:1] == b"{" else None
+            if answer is None:
+                self._log.add(line)
+            elif isinstance(answer, Answer) and answer.task_id is None:
+                self._read_status(answer)
+            else:
+                self._owner.child_answered(self, answer)
+
+    def _read_status(self, answer: Answer) -> None:
+        """Act on a line about the start."""
+        if answer.status == "error":
+            self.start_error = self.start_error or f"the child process could not start: {answer.error_text}"
+        elif answer.status == "ready" and not self.is_ready and not self.start_error:
+            self.is_ready = True
+            self._accepts_cancel = "cancel" in (answer.accepts or ())
+            self._timer.cancel()
+            self._owner.child_ready(self)
+
+    def _await_end(self) -> None:
+        """Wait for the process on a thread, leaving it unreaped, so that its group's number stays taken."""
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        else:
+            self._process.wait()
+        with contextlib.suppress(RuntimeError):  # the loop is closed when the worker itself ends
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        """Clear up after the process: its group, its last words, its pipes."""
+        self._signal(signal.SIGKILL)
+        self._output.drain()
+        self._errors.drain()
+        self._input.close()
+        self._timer.cancel()
+        self._process.wait()
+        self.has_ended = True
+        self._owner.child_ended(self)
+
+
+class Step(Protocol):
+    """Something to be done later."""
+
+    def __call__(self) -> None: ...
+
+
+def _start(spec: ChildSpec) -> "subprocess.Popen[bytes]":
+    """Start the program without a shell, in a session of its own. Raises DeploymentFailed."""
+    try:
+        program = shlex.split(spec.startup_cmd)
+    except ValueError as error:
+        raise DeploymentFailed(f"startup_cmd cannot be read: {error}") from error
+    if not program:
+        raise DeploymentFailed("startup_cmd is empty")
+    if sys.platform == "linux":
+        program = [sys.executable, "-I", "-S", _LAUNCHER, str(os.getpid()), *program]
+    try:
+        return subprocess.Popen(
+            program,
+            cwd=spec.code_dir,
+            env=dict(spec.env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise DeploymentFailed(f"the child process cannot be started: {error.strerror}") from error
+
+
+def _taken_over(stream: object) -> int:
+    """Return the descriptor of a pipe and make its file object forget it."""
+    descriptor: int = os.dup(stream.fileno())  # type: ignore[attr-defined]
+    stream.close()  # type: ignore[attr-defined]
+    return descriptor
+
+
+def _signal_name(number: int) -> str:
+    """Return SIGKILL for 9."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

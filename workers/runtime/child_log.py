@@ -1,0 +1,70 @@
+"""Puts what a child prints into the worker's log: capped in rate and length, the end kept for error messages."""
+
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from runqy import clock
+from workers.runtime.logs import secrets
+from workers.runtime.pipes import TOO_LONG, LineSplitter
+
+LINE_MAX_BYTES = 8 << 10
+LINES_A_SECOND = 200
+LINES_AT_ONCE = 1_000
+TAIL_LINES = 20
+
+log = structlog.get_logger()
+
+
+class Allowance:
+    """A number of lines that grows with time up to a limit."""
+
+    def __init__(self, *, rate: float, limit: float, now_s: Callable[[], float] = clock.monotonic_s) -> None:
+        self._rate, self._limit, self._now_s = rate, limit, now_s
+        self._left, self._seen_s = limit, now_s()
+
+    def take(self) -> bool:
+        """Take one, if there is one."""
+        now_s = self._now_s()
+        self._left = min(self._limit, self._left + (now_s - self._seen_s) * self._rate)
+        self._seen_s = now_s
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class ChildLog:
+    """The output of one child."""
+
+    def __init__(self, *, pid: int) -> None:
+        self._log = log.bind(child=pid)
+        self._splitter = LineSplitter(LINE_MAX_BYTES)
+        self._allowance = Allowance(rate=LINES_A_SECOND, limit=LINES_AT_ONCE)
+        self._suppressed = 0
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+
+    def feed(self, data: bytes) -> None:
+        """Log the lines in what the child wrote to stderr."""
+        for line in self._splitter.feed(data):
+            self.add("[a line too long to be shown]" if line is TOO_LONG else line)
+
+    def add(self, line: object) -> None:
+        """Log one line, unless there were too many."""
+        if not self._allowance.take():
+            self._suppressed += 1
+            return
+        text = line[:LINE_MAX_BYTES].decode(errors="replace") if isinstance(line, bytes) else str(line)
+        text = secrets.scrub(text.rstrip())
+        if text:
+            self._tail.append(text)
+            self._log.info("child_output", line=text)
+        if self._suppressed:
+            self._log.warning("child_output_cut", lines=self._suppressed)
+            self._suppressed = 0
+
+    @property
+    def tail(self) -> str:
+        """Return the last lines."""
+        return "\n".join(self._tail)

@@ -1,0 +1,191 @@
+"""The pool of a one_shot queue: a child for each task, after a first one without a task has shown that it can start."""
+
+import asyncio
+from dataclasses import replace
+
+from runqy.errors import DeploymentFailed
+from workers.runtime.child import Child, ChildSpec
+from workers.runtime.pool import DYING_S, OVERFLOW, PoolOwner, PoolSettings, ending_of, time_over
+from workers.runtime.protocol import Answer, UnusableAnswer
+from workers.runtime.restarts import Restarts
+from workers.runtime.runs import Ending, Fate, Run
+
+
+class OneShotPool:
+    """Children, each with its task; the probe has none."""
+
+    def __init__(self, owner: PoolOwner, settings: PoolSettings) -> None:
+        self.problem = ""
+        self._owner = owner
+        self._settings = settings
+        self._restarts = Restarts(settings.recovery)
+        self._spec: ChildSpec | None = None
+        self._started_with: dict[Child, ChildSpec] = {}
+        self._runs: dict[Child, Run | None] = {}
+        """None: the probe, or a child that has answered."""
+        self._probe: Child | None = None
+        self._is_proven = False
+        self._is_stopping = False
+        self._restart: asyncio.TimerHandle | None = None
+        self._emptied = asyncio.Event()
+
+    @property
+    def is_ready(self) -> bool:
+        """See Pool."""
+        return self._is_proven and not self._is_stopping
+
+    @property
+    def capacity(self) -> int:
+        """See Pool. A child that has answered keeps its place until it has ended."""
+        lingering = sum(run is None and child is not self._probe for child, run in self._runs.items())
+        return max(self._settings.concurrency - lingering, 0) if self.is_ready else 0
+
+    @property
+    def is_renewed(self) -> bool:
+        """See Pool."""
+        return all(spec is self._spec for spec in self._started_with.values())
+
+    def start(self, spec: ChildSpec) -> None:
+        """See Pool."""
+        self._spec = spec
+        self._is_proven = False
+        if self._probe is not None:
+            self._probe.kill()
+        else:
+            self._start_probe()
+
+    def give(self, run: Run) -> None:
+        """See Pool."""
+        assert self._spec is not None  # noqa: S101 (a pool is ready after its start)
+        try:
+            self._start_child(replace(self._spec, env={**self._spec.env, "RUNQY_TASK_ID": run.task_id}), run)
+        except DeploymentFailed as error:
+            self._lose_confidence(error.detail)
+            self._owner.run_ended(run, Ending(Fate.GIVEN_BACK))
+
+    def end_run(self, run: Run, verdict: Ending) -> None:
+        """See Pool."""
+        child = next((child for child, its_run in self._runs.items() if its_run is run), None)
+        if child is None or run.verdict:
+            return
+        run.verdict = verdict
+        if run.started_ns:
+            child.give_up_task(run.task_id)
+        else:
+            child.kill()
+
+    def check(self, now_s: float) -> None:
+        """See Pool."""
+        for run in list(self._runs.values()):
+            if run and run.started_ns and now_s >= run.ends_at_s and run.verdict is None:
+                self.end_run(run, time_over(run))
+
+    def return_unstarted(self) -> None:
+        """See Pool. Every task has a child from the beginning; those that wait for its start are given back."""
+        for run in list(self._runs.values()):
+            if run and not run.started_ns:
+                self.end_run(run, Ending(Fate.GIVEN_BACK))
+
+    def is_started(self, run: Run) -> bool:
+        """See Pool."""
+        return bool(run.started_ns)
+
+    async def stop(self) -> None:
+        """See Pool."""
+        self._is_stopping = True
+        if self._restart:
+            self._restart.cancel()
+        for child in list(self._runs):
+            child.terminate()
+        self._note_change()
+        async with asyncio.timeout(DYING_S + 10):
+            await self._emptied.wait()
+
+    def child_ready(self, child: Child) -> None:
+        """Hand the child its task, or believe that others can start as well."""
+        run = self._runs[child]
+        if run is not None:
+            self._owner.run_started(run)
+            child.send(run.line)
+        elif self._started_with[child] is self._spec:
+            self._is_proven = True
+            self.problem = ""
+        child.close_input() if run else child.retire()
+        self._note_change()
+
+    def child_answered(self, child: Child, answer: Answer | UnusableAnswer) -> None:
+        """End the child's run."""
+        run = self._runs[child]
+        if run is not None and run.task_id == answer.task_id:
+            self._restarts.note_success()
+            self._finish(child, run, run.verdict or ending_of(answer))
+
+    def child_overflowed(self, child: Child) -> None:
+        """End the child's run, whose answer was too long."""
+        if run := self._runs[child]:
+            self._finish(child, run, run.verdict or OVERFLOW)
+
+    def child_ended(self, child: Child) -> None:
+        """End the run that the child left, and find out whether others can start if this one could not."""
+        run = self._runs.pop(child)
+        del self._started_with[child]
+        if child is self._probe:
+            self._probe = None
+            self._judge_probe(child)
+        elif run is not None and not child.is_ready and run.verdict is None:
+            self._lose_confidence(child.cause)
+        if run is not None:
+            fate = Fate.GIVEN_BACK if self._is_stopping else Fate.CHILD_DIED
+            self._owner.run_ended(run, run.verdict or Ending(fate, child.cause))
+        self._note_change()
+
+    def _judge_probe(self, child: Child) -> None:
+        """Start another probe if this one was not for the newest code or has failed."""
+        if self._is_stopping or self._is_proven:
+            return
+        if child.start_error or not child.is_ending:
+            self._lose_confidence(child.cause)
+        else:
+            self._start_probe()
+
+    def _finish(self, child: Child, run: Run, ending: Ending) -> None:
+        """End a run whose child has only to end itself."""
+        self._runs[child] = None
+        child.spare()
+        child.retire()
+        self._owner.run_ended(run, ending)
+
+    def _lose_confidence(self, problem: str) -> None:
+        """Take no tasks before another probe has started."""
+        self.problem = problem
+        self._is_proven = False
+        delay = self._restarts.next_delay_s()
+        if delay is not None and not self._is_stopping:
+            if self._restart:
+                self._restart.cancel()
+            self._restart = asyncio.get_running_loop().call_later(delay, self._start_probe)
+        self._note_change()
+
+    def _start_probe(self) -> None:
+        """Start a child without a task."""
+        if self._spec is None or self._is_stopping or self._probe is not None:
+            return
+        try:
+            self._probe = self._start_child(replace(self._spec, env={**self._spec.env, "RUNQY_TASK_ID": ""}), None)
+        except DeploymentFailed as error:
+            self._lose_confidence(error.detail)
+
+    def _start_child(self, spec: ChildSpec, run: Run | None) -> Child:
+        """Start a child and remember what for. Raises DeploymentFailed."""
+        assert self._spec is not None  # noqa: S101 (callers have looked)
+        child = Child(spec, self)
+        self._runs[child] = run
+        self._started_with[child] = self._spec
+        return child
+
+    def _note_change(self) -> None:
+        if not self._runs:
+            self._emptied.set()
+        else:
+            self._emptied.clear()
+        self._owner.pool_changed()

@@ -1,0 +1,134 @@
+"""Reads lines from a child's pipes and writes to them, without ever waiting for the child."""
+
+import asyncio
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+
+READ_BYTES = 256 << 10
+TOO_LONG = object()
+"""Stands in the place of a line that was longer than allowed."""
+
+
+class LineSplitter:
+    """Cuts a stream into lines, holding at most one unfinished line of limited length."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._length = 0
+        self._is_too_long = False
+
+    def feed(self, data: bytes) -> Iterator[bytes | object]:
+        """Give the lines that are complete now; TOO_LONG for one that was dropped."""
+        *complete, rest = data.split(b"\n")
+        for part in complete:
+            self._add(part)
+            yield self._finish()
+        self._add(rest)
+
+    def _add(self, part: bytes) -> None:
+        self._length += len(part)
+        if self._length > self._limit:
+            self._is_too_long = True
+            self._parts.clear()
+        elif part:
+            self._parts.append(part)
+
+    def _finish(self) -> bytes | object:
+        line = TOO_LONG if self._is_too_long else b"".join(self._parts)
+        self._parts.clear()
+        self._length, self._is_too_long = 0, False
+        return line
+
+
+class PipeReader:
+    """Hands over what arrives in a pipe."""
+
+    def __init__(self, descriptor: int, on_data: Callable[[bytes], None]) -> None:
+        self._descriptor = descriptor
+        self._on_data = on_data
+        self._loop = asyncio.get_running_loop()
+        os.set_blocking(descriptor, False)
+        self._loop.add_reader(descriptor, self._read)
+
+    def drain(self) -> None:
+        """Hand over what is left in the pipe of a process that has ended."""
+        while self._descriptor >= 0 and self._read():
+            pass
+        self.close()
+
+    def close(self) -> None:
+        """Close the pipe. May be called again."""
+        if self._descriptor >= 0:
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _read(self) -> bool:
+        """Read once; returns whether there was something."""
+        try:
+            data = os.read(self._descriptor, READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return False
+        self._on_data(data)
+        return True
+
+
+class PipeWriter:
+    """Writes to a pipe what it takes, and keeps the rest until it takes more."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._waiting: deque[memoryview] = deque()
+        self._closes_when_empty = False
+        self._loop = asyncio.get_running_loop()
+        os.set_blocking(descriptor, False)
+
+    def write(self, data: bytes) -> None:
+        """Send data; none of it is lost unless the other side closes the pipe."""
+        if self._descriptor < 0 or self._closes_when_empty:
+            return
+        self._waiting.append(memoryview(data))
+        if len(self._waiting) == 1:
+            self._flush()
+
+    def close_when_empty(self) -> None:
+        """Close the pipe after what is still to be written."""
+        self._closes_when_empty = True
+        if not self._waiting:
+            self.close()
+
+    def close(self) -> None:
+        """Close the pipe. May be called again."""
+        if self._descriptor >= 0:
+            self._loop.remove_writer(self._descriptor)
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = -1
+            self._waiting.clear()
+
+    def _flush(self) -> None:
+        """Write until the pipe is full or nothing waits."""
+        try:
+            while self._waiting:
+                written = os.write(self._descriptor, self._waiting[0])
+                if written == len(self._waiting[0]):
+                    self._waiting.popleft()
+                else:
+                    self._waiting[0] = self._waiting[0][written:]
+        except BlockingIOError:
+            self._loop.add_writer(self._descriptor, self._flush)
+            return
+        except OSError:  # the child closed its side; its end is reported elsewhere
+            self.close()
+            return
+        self._loop.remove_writer(self._descriptor)
+        if self._closes_when_empty:
+            self.close()

@@ -1,0 +1,97 @@
+"""What the two kinds of pools have in common: how the consumer speaks to them and they to it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from workers.runtime.child import ChildSpec
+from workers.runtime.protocol import MAX_LINE_BYTES, Answer, UnusableAnswer
+from workers.runtime.runs import Ending, Fate, Run
+from workers.runtime.settings import RecoverySettings
+
+OVERFLOW = Ending(Fate.FAILED, f"result_too_large: the answer was longer than {MAX_LINE_BYTES >> 20} MiB")
+DYING_S = 10.0
+"""How long ending all children may take, beyond their own grace, before a stop goes on without them."""
+
+
+class PoolOwner(Protocol):
+    """Who is told what a pool does."""
+
+    def run_ended(self, run: Run, ending: Ending) -> None:
+        """A run is over and its slot free."""
+
+    def run_started(self, run: Run) -> None:
+        """A child is free to start a run: its time begins."""
+
+    def pool_changed(self) -> None:
+        """Readiness, capacity or problem may have changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSettings:
+    """How many children, and how they are started again."""
+
+    concurrency: int
+    processes: int
+    recovery: RecoverySettings
+
+
+class Pool(Protocol):
+    """Children of one queue and the tasks given to them."""
+
+    @property
+    def problem(self) -> str:
+        """Say why no child is ready, if one tried to be."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether a task given now would be run."""
+
+    @property
+    def capacity(self) -> int:
+        """Return how many tasks the children that are ready can hold."""
+
+    @property
+    def is_renewed(self) -> bool:
+        """Tell whether every child was started with the newest specification."""
+
+    def start(self, spec: ChildSpec) -> None:
+        """Start children, or replace them, each between two tasks."""
+
+    def give(self, run: Run) -> None:
+        """Take over a task."""
+
+    def end_run(self, run: Run, verdict: Ending) -> None:
+        """End a run early; its owner is told once the child has let go of it."""
+
+    def check(self, now_s: float) -> None:
+        """End the runs whose time is over."""
+
+    def return_unstarted(self) -> None:
+        """End the runs that no child has been told of, as given back."""
+
+    def is_started(self, run: Run) -> bool:
+        """Tell whether a child works on a run."""
+
+    async def stop(self) -> None:
+        """End all children and start none any more."""
+
+
+def time_over(run: Run) -> Ending:
+    """Return how a run ends whose time is over."""
+    message = run.taken.message
+    is_deadline = message.deadline and (not message.timeout or message.deadline * 10**9 < _timeout_end_ns(run))
+    text = "deadline exceeded" if is_deadline else f"timed out after {message.timeout or 1800} s"
+    return Ending(Fate.RETRYABLE, text)
+
+
+def _timeout_end_ns(run: Run) -> int:
+    return run.started_ns + run.taken.message.timeout * 10**9
+
+
+def ending_of(answer: Answer | UnusableAnswer) -> Ending:
+    """Return what a child's answer means."""
+    if isinstance(answer, UnusableAnswer):
+        return Ending(Fate.FAILED, f"result_invalid: {answer.reason}")
+    if error := answer.error_text:
+        return Ending(Fate.RETRYABLE if answer.retry else Fate.FAILED, error)
+    return Ending(Fate.SUCCEEDED, result=bytes(answer.result))

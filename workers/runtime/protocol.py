@@ -1,0 +1,122 @@
+"""Owns the lines that worker and child exchange: one JSON object each (docs/worker-protocol.md)."""
+
+import json
+from dataclasses import dataclass
+
+import msgspec
+
+from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.errors import PayloadUnusable
+
+MAX_LINE_BYTES = 32 << 20
+"""The longest answer a child may give; a longer one fails its task."""
+
+
+class _TaskLine(msgspec.Struct):
+    task_id: str
+    type: str
+    payload: msgspec.Raw
+    retry_count: int
+    max_retry: int
+    queue: str
+
+
+class Answer(msgspec.Struct):
+    """What a child says: that it is ready or cannot start (`status`), or how a task ended (`task_id`)."""
+
+    status: str | None = None
+    accepts: list[str] | None = None
+    task_id: str | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    error: object = None
+    retry: object = None
+
+    @property
+    def error_text(self) -> str:
+        """Return the error; empty means success."""
+        if not self.error:
+            return ""
+        return self.error if isinstance(self.error, str) else msgspec.json.encode(self.error).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class UnusableAnswer:
+    """An answer that names its task and cannot be stored."""
+
+    task_id: str
+    reason: str
+
+
+_decoder = msgspec.json.Decoder(Answer)
+_encoder = msgspec.json.Encoder()
+
+
+def encode_task(message: TaskMessage) -> bytes:
+    """Return the line that hands a task to a child, the payload's bytes as the client sent them.
+
+    Raises PayloadUnusable if the payload is not JSON.
+    """
+    line = _TaskLine(
+        task_id=message.id,
+        type=message.type,
+        payload=msgspec.Raw(_one_line(message.payload)),
+        retry_count=message.retried,
+        max_retry=message.retry,
+        queue=message.queue,
+    )
+    return _encoder.encode(line) + b"\n"
+
+
+def encode_cancel(task_id: str) -> bytes:
+    """Return the line that tells a child to give a task up."""
+    return _encoder.encode({"control": "cancel", "task_id": task_id}) + b"\n"
+
+
+def decode_answer(line: bytes) -> Answer | UnusableAnswer | None:
+    """Read a child's line; None if it is no line of the protocol."""
+    try:
+        answer = _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _unusable(line)
+    if answer.task_id is not None and not _is_text(bytes(answer.result)):
+        return UnusableAnswer(answer.task_id, "the result is not UTF-8")
+    return answer if answer.task_id is not None or answer.status is not None else None
+
+
+def _unusable(line: bytes) -> UnusableAnswer | None:
+    """Find out whether a line is an answer but for NaN, half characters or the like, which JSON does not have."""
+    if b'"task_id"' not in line:
+        return None
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict) or not isinstance(content.get("task_id"), str):
+        return None
+    return UnusableAnswer(content["task_id"], "the result is not valid JSON")
+
+
+def _one_line(payload: bytes) -> bytes:
+    """Return a JSON payload without line breaks, which in JSON stand between tokens only."""
+    if not payload:
+        return b"null"
+    try:
+        msgspec.json.decode(payload, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise PayloadUnusable(f"the payload is not JSON: {error}") from error
+    if not _is_text(payload):
+        raise PayloadUnusable("the payload is not UTF-8")
+    if b"\n" in payload or b"\r" in payload:
+        return payload.replace(b"\n", b" ").replace(b"\r", b" ")
+    return payload
+
+
+def _is_text(data: bytes) -> bool:
+    """Tell whether bytes are UTF-8."""
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

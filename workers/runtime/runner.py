@@ -1,0 +1,133 @@
+"""Serves one queue: registers, opens a session and keeps it current, until told to stop."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+
+import structlog
+
+from runqy.broker.broker import Broker
+from runqy.errors import BrokerRefused, BrokerUnavailable
+from workers.runtime.backoff import delay_s
+from workers.runtime.enrolling import Enrolling
+from workers.runtime.heartbeat import Identity
+from workers.runtime.registration import Registration
+from workers.runtime.session import Session
+from workers.runtime.settings import WorkerSettings
+from workers.runtime.threads import first_of, in_thread
+
+CONNECT_DELAY_S, CONNECT_MOST_DELAY_S = 0.5, 15.0
+RECONNECT_DELAY_S = 5.0
+DEPLOY_DELAY_S, DEPLOY_MOST_DELAY_S = 5.0, 300.0
+
+log = structlog.get_logger()
+
+
+class Runner:
+    """One worker for one queue."""
+
+    def __init__(self, settings: WorkerSettings, queue: str) -> None:
+        host = socket.gethostname() or "unknown-host"
+        self._settings = settings
+        self._queue = queue
+        self._identity = Identity(worker_id=f"{host}:{os.getpid()}:{secrets.token_hex(3)}", host=host)
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._session: Session | None = None
+        self._enrolling = Enrolling(
+            settings, worker_id=self._identity.worker_id, queue=queue, on_disabled=self._note_disabled
+        )
+
+    def stop(self) -> None:
+        """Stop in order; asked again, give running tasks back without waiting for them."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until told to stop. Raises RegistrationRefused or ServerUnavailable."""
+        structlog.contextvars.bind_contextvars(queue=self._queue)
+        serving = asyncio.ensure_future(self._serve())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()
+        finally:
+            stopping.cancel()
+            await self._leave(serving)
+
+    async def _serve(self) -> None:
+        """Register, and then run what the newest registration says."""
+        registration, broker = await self._join()
+        self._session = session = Session(
+            self._settings, self._identity, registration, broker, on_change=self._enrolling.hurry.set
+        )
+        log.info("registered", worker_id=self._identity.worker_id, redis_queues=list(registration.priorities))
+        await session.open()
+        failures = 0
+        while True:
+            self._enrolling.hurry.clear()
+            is_newest = await session.workshop.bring_up(registration)
+            failures = 0 if is_newest else failures + 1
+            delay = delay_s(failures - 1, first_s=DEPLOY_DELAY_S, most_s=DEPLOY_MOST_DELAY_S) if failures else None
+            if await first_of(self._enrolling.hurry, timeout_s=delay):
+                registration = await self._renew(session, registration)
+
+    async def _join(self) -> tuple[Registration, Broker]:
+        """Register and reach Redis for the first time."""
+        attempt = 0
+        registration = await self._enrolling.enroll(tries=self._settings.bootstrap_retries)
+        while True:
+            try:
+                return registration, await _connect(registration)
+            except BrokerUnavailable as error:
+                delay = delay_s(attempt, first_s=CONNECT_DELAY_S, most_s=CONNECT_MOST_DELAY_S)
+                log.warning("broker_unavailable", error=error.detail, next_try_s=round(delay, 1))
+                attempt += 1
+                await asyncio.sleep(delay)
+                if isinstance(error, BrokerRefused):
+                    registration = await self._enrolling.enroll()
+
+    async def _renew(self, session: Session, before: Registration) -> Registration:
+        """Register again, because the queue changed or Redis refuses what we know of it."""
+        registration = await self._enrolling.enroll()
+        log.info("registered_again")
+        broker = None
+        if session.exchange.is_refused or registration.redis != before.redis:
+            try:
+                broker = await _connect(registration)
+            except BrokerUnavailable as error:
+                log.warning("broker_unavailable", error=error.detail)
+                await asyncio.sleep(delay_s(0, first_s=RECONNECT_DELAY_S, most_s=RECONNECT_DELAY_S))
+                self._enrolling.hurry.set()
+        await session.adopt(registration, broker)
+        return registration
+
+    def _note_disabled(self) -> None:
+        if self._session:
+            self._session.disable()
+
+    async def _leave(self, serving: "asyncio.Future[None]") -> None:
+        """End what is under way, then the session."""
+        if self._session:
+            self._session.workshop.interrupt()
+        serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):  # its error was raised by run
+            await serving
+        if self._session:
+            await self._session.close(self._hurry)
+        log.info("stopped")
+
+
+async def _connect(registration: Registration) -> Broker:
+    """Open a way to Redis and learn its time. Raises BrokerUnavailable."""
+
+    def connect() -> Broker:
+        broker = Broker.connect(registration.redis.target)
+        broker.measure_clock()
+        return broker
+
+    return await in_thread(connect)

@@ -1,0 +1,56 @@
+"""One round trip to Redis: the ends of some runs are recorded and new tasks taken."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+from redis.exceptions import ResponseError
+
+from runqy.broker.broker import Broker, Request
+from runqy.broker.consuming import TakeOrder, take_tasks
+from runqy.broker.finishing import Outcome
+from runqy.broker.holding import Taken
+from runqy.errors import RunqyError
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """What a trip brought."""
+
+    outcomes: Sequence[Outcome | RunqyError]
+    taken: Sequence[Taken]
+
+
+def make_trip(order: TakeOrder | None, settlements: Sequence[Request[Outcome]]) -> Callable[[Broker], Trip]:
+    """Return the job that makes a trip. It raises BrokerUnavailable when any of it may or may not have run."""
+
+    def trip(broker: Broker) -> Trip:
+        try:
+            if order is None:
+                return Trip(broker.run_all(settlements), ())
+            taken, outcomes = take_tasks(broker, order, now_ns=broker.now_ns(), together_with=settlements)
+            return Trip(outcomes, taken)
+        except ResponseError:
+            if not settlements:
+                raise
+            log.exception("trip_refused")
+            return Trip([_recorded(broker, settlement) for settlement in settlements], _taken(broker, order))
+
+    return trip
+
+
+def _recorded(broker: Broker, settlement: Request[Outcome]) -> Outcome | RunqyError:
+    """Record one end by itself, so that one that Redis refuses holds up no other."""
+    try:
+        return broker.run(settlement)
+    except RunqyError as error:
+        return error
+    except ResponseError as error:
+        return RunqyError(f"Redis refuses to record it: {error}")
+
+
+def _taken(broker: Broker, order: TakeOrder | None) -> Sequence[Taken]:
+    """Ask again for what a take got whose reply was not read."""
+    return take_tasks(broker, order.repeated(), now_ns=broker.now_ns())[0] if order else ()

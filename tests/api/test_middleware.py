@@ -1,0 +1,78 @@
+"""What the admin has and the API does not, and which proxies are believed."""
+
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from django.core.exceptions import MiddlewareNotUsed
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, RequestFactory
+
+from runqy.middleware import TrustedProxies
+
+PROXIES = (ip_network("10.0.0.0/8"), ip_network("::1/128"))
+
+
+@pytest.mark.usefixtures("configuration")
+def test_the_admin_has_a_login_with_protection_against_forgery() -> None:
+    client = Client(enforce_csrf_checks=True)
+
+    page = client.get("/admin/login/")
+    refused = client.post("/admin/login/", {"username": "x", "password": "y"})
+
+    assert page.status_code == 200
+    assert "runqy_csrf" in page.cookies
+    assert refused.status_code == 403
+
+
+@pytest.mark.usefixtures("configuration")
+def test_the_admin_answers_only_to_hosts_that_are_allowed_and_the_api_to_any() -> None:
+    client = Client(raise_request_exception=False)
+
+    assert client.get("/admin/login/", headers={"Host": "evil.example"}).status_code == 400
+    assert client.get("/health", headers={"Host": "evil.example"}).status_code == 200
+
+
+def passed_on(settings: Any, **headers: str) -> HttpRequest:
+    """Return a request as it is behind the middleware."""
+    settings.RUNQY_TRUSTED_PROXIES = PROXIES
+    seen: list[HttpRequest] = []
+
+    def view(request: HttpRequest) -> HttpResponse:
+        seen.append(request)
+        return HttpResponse()
+
+    TrustedProxies(view)(RequestFactory().get("/", **headers))
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    ("nearest", "forwarded", "client"),
+    [
+        ("10.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", "1.1.1.1, 203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", "203.0.113.9, 10.0.0.2", "203.0.113.9"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "nonsense", "10.0.0.1"),
+        ("::1", "2001:db8::1", "2001:db8::1"),
+        ("198.51.100.1", "203.0.113.9", "198.51.100.1"),
+    ],
+)
+def test_the_client_is_the_nearest_stranger(settings: Any, nearest: str, forwarded: str, client: str) -> None:
+    request = passed_on(settings, REMOTE_ADDR=nearest, HTTP_X_FORWARDED_FOR=forwarded)
+
+    assert request.META["REMOTE_ADDR"] == client
+
+
+def test_https_is_believed_from_a_trusted_proxy_only(settings: Any) -> None:
+    told = {"HTTP_X_FORWARDED_PROTO": "https"}
+
+    assert passed_on(settings, REMOTE_ADDR="10.0.0.1", **told).is_secure()
+    assert not passed_on(settings, REMOTE_ADDR="198.51.100.1", **told).is_secure()
+
+
+def test_without_proxies_to_trust_nothing_is_done(settings: Any) -> None:
+    settings.RUNQY_TRUSTED_PROXIES = ()
+
+    with pytest.raises(MiddlewareNotUsed):
+        TrustedProxies(lambda _: HttpResponse())

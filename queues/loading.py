@@ -77,8 +77,8 @@ def _read_file(path: Path) -> QueueFile:
 
 
 def _missing(found: dict[str, tuple[QueueSpec, str]]) -> list[str]:
-    """Return the queues that came from files and are in none now."""
-    loaded = Queue.objects.filter(source=Source.FILE).order_by("name").values_list("name", flat=True)
+    """Return the queues that came from files once and are in none now."""
+    loaded = Queue.objects.exclude(file_digest="").order_by("name").values_list("name", flat=True)
     return [name for name in loaded if name not in found]
 
 

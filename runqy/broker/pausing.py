@@ -1,16 +1,14 @@
 """Stops queues from handing out tasks, and lets them go on."""
 
-from runqy.broker import keys
 from runqy.broker.broker import Request
 from runqy.broker.keys import QueueKeys
-from runqy.broker.scripts import command, script
+from runqy.broker.scripts import script
 
 
 def pause(queue: str, *, now_ns: int) -> Request[bool]:
     """Pause a Redis queue: after the answer nothing is handed out. False: it was paused already."""
     call = script("pause")(paused=QueueKeys(queue).paused, now_s=now_ns // 1_000_000_000)
-    known = command("SADD", keys.QUEUES, queue, key=keys.QUEUES)
-    return Request(commands=(known, call), parse=lambda replies: bool(replies[-1]))
+    return Request(commands=(call,), parse=lambda replies: bool(replies[0]))
 
 
 def unpause(queue: str, *, now_ns: int) -> Request[bool]:

@@ -1,0 +1,68 @@
+"""What still works when Redis has reached its memory limit, and what says that it does not."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from runqy.broker.batching import enqueue_many
+from runqy.broker.broker import Broker
+from runqy.broker.cancelling import Cancellation, cancel
+from runqy.broker.finishing import write_result
+from runqy.broker.leasing import extend
+from runqy.broker.pausing import pause, unpause
+from runqy.broker.producing import enqueue, enqueue_safely
+from runqy.broker.reading import find_task
+from runqy.errors import BrokerFull
+from tests.support.tasks import QUEUE, fields, listed, new_task, put, take_one
+
+
+@contextmanager
+def full(broker: Broker) -> Iterator[None]:
+    """Let Redis be full."""
+    broker.client.config_set("maxmemory", 1)
+    try:
+        yield
+    finally:
+        broker.client.config_set("maxmemory", 0)
+
+
+@pytest.mark.parametrize("delay_s", [0, 60])
+def test_a_full_redis_takes_no_tasks_and_says_so(single_broker: Broker, delay_s: int) -> None:
+    task = new_task("t1", process_at_s=single_broker.now_s() + delay_s)
+
+    with full(single_broker):
+        with pytest.raises(BrokerFull):
+            single_broker.run(enqueue(task, now_ns=single_broker.now_ns()))
+        with pytest.raises(BrokerFull):
+            enqueue_safely(single_broker, task)
+        outcomes = enqueue_many(single_broker, [task, new_task("t2")])
+
+    assert [type(outcome) for outcome in outcomes] == [BrokerFull, BrokerFull]
+    assert single_broker.client.dbsize() == 0
+
+
+def test_what_runs_is_kept_alive_read_and_cancelled_on_a_full_redis(single_broker: Broker) -> None:
+    put(single_broker, "t1", "t2")
+    taken = take_one(single_broker)
+
+    with full(single_broker):
+        now_ns = single_broker.now_ns()
+        extension = single_broker.run(extend([taken.hold], now_ns=now_ns))
+        single_broker.run(write_result(taken.hold, b"1"))
+        outcomes = [single_broker.run(cancel(QUEUE, task_id, now_ns=now_ns)) for task_id in ("t1", "t2")]
+        record = find_task(single_broker, "t1")
+        single_broker.run(unpause(QUEUE, now_ns=now_ns))
+
+    assert extension.lost == ()
+    assert fields(single_broker, "t1")["result"] == b"1"
+    assert outcomes == [Cancellation.ASKED, Cancellation.CANCELED]
+    assert record.result == b"1"
+    assert listed(single_broker)["archived"] == ["t2"]
+
+
+def test_a_full_redis_can_be_paused(single_broker: Broker) -> None:
+    put(single_broker, "t1")
+
+    with full(single_broker):
+        assert single_broker.run(pause(QUEUE, now_ns=single_broker.now_ns()))

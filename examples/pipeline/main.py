@@ -9,7 +9,7 @@ from runqy_python import RetryableError, load, run, task
 
 DOCUMENTS = Path(__file__).with_name("documents")
 WORD = re.compile(r"[a-z']+")
-SENTENCE_END = re.compile(r"(?<=[.!?])['\"]?\s+")
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"'])\s+")
 
 
 class Archive:

@@ -1,7 +1,7 @@
 """Spells the command line of each process that a stack consists of."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from runqy.local.processes import Program
@@ -19,13 +19,14 @@ def maintenance(*, env: Mapping[str, str], lock: Path, log: Path | None = None) 
     return Program(name="maintenance", args=(sys.executable, *args), env=env, lock=lock, log=log)
 
 
-def management(*command: str, env: Mapping[str, str], lock: Path, log: Path | None = None) -> Program:
-    """Return a management command of Django's or ours."""
-    args = (sys.executable, "-m", "django", *command)
-    return Program(name=f"command {command[0]}", args=args, env=env, lock=lock, log=log)
+def commands(*commands: Sequence[str], env: Mapping[str, str], lock: Path, log: Path | None = None) -> Program:
+    """Return management commands, Django's or ours, that run one after another."""
+    words = [word for command in commands for word in ("--", *command)]
+    name = f"command {' and '.join(command[0] for command in commands)}"
+    return Program(name=name, args=(sys.executable, "-m", "runqy.commands", *words), env=env, lock=lock, log=log)
 
 
 def worker(*, env: Mapping[str, str], lock: Path, log: Path | None = None) -> Program:
     """Return a worker. It gets longer than its own grace time, in which it lets running tasks end."""
-    args = ("-m", "workers.runtime.main")
+    args = ("-m", "workers.runtime")
     return Program(name="worker", args=(sys.executable, *args), env=env, lock=lock, log=log, grace_s=40.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from queues.definitions import FieldType, QueueSpec
 from runqy import settings
@@ -40,12 +40,16 @@ def complain(text: str) -> None:
 
 
 def show_overview(instance: Instance, queues: Sequence[QueueSpec], records: Mapping[str, WorkerRecord]) -> None:
-    """Print where everything is, the queues with their states, and a line to paste."""
-    console.print(f"\n[bold]runqy is running.[/bold] Ctrl-C stops it; {_shown(instance.home)} keeps everything.\n")
-    console.print(_places(instance))
+    """Print where everything is, the queues with their states, and lines to paste."""
+    console.print(
+        f"\n[bold]runqy is running.[/bold] Ctrl-C stops it; {escape(_shown(instance.home))} keeps everything.\n"
+    )
+    _print_columns(_places(instance))
     if queues:
         console.print()
-        console.print(_queue_table(queues, records))
+        _print_columns(
+            [("[dim]queue", "[dim]mode", "[dim]worker"), *(_row(one, records.get(one.name)) for one in queues)]
+        )
         console.print("\nPut a task on a queue, and read it with the id in the answer:\n")
         say(f"  {enqueue_line(instance, queues)}")
         say(f'  curl -H "Authorization: Bearer {_key_words(instance)}" "{instance.url}/queue/<id>?wait=10"')
@@ -62,37 +66,41 @@ def enqueue_line(instance: Instance, queues: Sequence[QueueSpec]) -> str:
     return f'curl -H "Authorization: Bearer {_key_words(instance)}" -d {shlex.quote(body)} {instance.url}/queue/add'
 
 
-def _places(instance: Instance) -> Table:
+def _places(instance: Instance) -> list[tuple[str, ...]]:
     """Return the URLs, and where the secrets are; on the first start also what they are."""
-    table = Table.grid(padding=(0, 3))
-    table.add_row("API", instance.url)
-    table.add_row("Swagger", f"{instance.url}/swagger/index.html")
-    table.add_row("Admin", f"{instance.url}/admin/")
-    if settings.RUNQY_API_KEY:
-        table.add_row("API key", "as set in RUNQY_API_KEY")
-    else:
-        table.add_row("API key", _secret(instance, "api_key"))
-    table.add_row("Admin login", f"admin, password {_secret(instance, 'admin_password')}")
-    table.add_row("Logs", _shown(instance.home / "logs"))
-    return table
+    api_key = "as set in RUNQY_API_KEY" if settings.RUNQY_API_KEY else _secret(instance, "api_key")
+    return [
+        ("API", instance.url),
+        ("Swagger", f"{instance.url}/swagger/index.html"),
+        ("Admin", f"{instance.url}/admin/"),
+        ("API key", api_key),
+        ("Admin login", f"admin, password {_secret(instance, 'admin_password')}"),
+        ("Logs", escape(_shown(instance.home / "logs"))),
+    ]
 
 
 def _secret(instance: Instance, name: str) -> str:
     """Return where a generated secret is, and the first time the secret itself."""
     path = instance.home / name
-    place = f"in {_shown(path)}"
-    return f"{path.read_text('ascii').strip()}  ({place})" if instance.is_first_start else place
+    place = f"in {escape(_shown(path))}"
+    return f"{path.read_text('ascii').strip()} ({place})" if instance.is_first_start else place
 
 
-def _queue_table(queues: Sequence[QueueSpec], records: Mapping[str, WorkerRecord]) -> Table:
-    table = Table.grid(padding=(0, 3))
-    table.add_row("[dim]queue", "[dim]mode", "[dim]worker")
-    for queue in queues:
-        record = records.get(queue.name)
-        colour = _COLOURS.get(record.state, "yellow") if record else "yellow"
-        names = ", ".join(name for name, _ in queue.redis_queues(settings.RUNQY_SUBQUEUE_SEPARATOR))
-        table.add_row(names, queue.mode, f"[{colour}]{escape(describe_state(record))}")
-    return table
+def _row(queue: QueueSpec, record: WorkerRecord | None) -> tuple[str, ...]:
+    """Return a queue's Redis queues, its mode, and what the worker does about it."""
+    names = ", ".join(name for name, _ in queue.redis_queues(settings.RUNQY_SUBQUEUE_SEPARATOR))
+    colour = _COLOURS.get(record.state, "yellow") if record else "yellow"
+    return names, queue.mode, f"[{colour}]{escape(describe_state(record))}"
+
+
+def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows in columns, without breaking what is to be copied."""
+    cells = [[Text.from_markup(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        for cell, width in zip(row[:-1], widths, strict=False):
+            cell.pad_right(width + 3 - len(cell))
+        console.print(Text("  ").append_text(Text().join(row)))
 
 
 def _key_words(instance: Instance) -> str:

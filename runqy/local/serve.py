@@ -60,10 +60,13 @@ def _prepare(env: Mapping[str, str], lock: Path, stop: StopSignals, *, is_migrat
     log = settings.RUNQY_HOME / "logs" / "commands.log"
     migrate = ("migrate", "--no-input") if is_migrating else ("migrate", "--check")
     try:
-        run_command(programs.management(*migrate, env=env, lock=lock, log=log), stop)
+        run_command(programs.commands(migrate, env=env, lock=lock, log=log), stop)
     except StackFailed as error:
         if is_migrating:
             raise
         raise StackFailed(f"the database is not up to date; --migrate applies what is missing.\n{error}") from error
     if settings.QUEUE_WORKERS_DIR.is_dir():
-        run_command(programs.management("load_queues", env=env, lock=lock), stop)
+        try:
+            run_command(programs.commands(("load_queues",), env=env, lock=lock), stop)
+        except StackFailed:
+            screen.complain("runqy serve: not all queue files were loaded; what is wrong stands above.")

@@ -77,14 +77,15 @@ def _start_redis(instance: Instance, supervisor: Supervisor) -> tuple[RedisTarge
 def _prepare(instance: Instance, env: Mapping[str, str], stop: StopSignals) -> None:
     """Bring the database up to date: tables, the administrator, the queues of the files."""
     screen.say("Preparing the database …")
-    commands = (
+    commands = programs.commands(
         ("migrate", "--no-input"),
         ("ensure_admin", str(instance.home / "admin_password")),
         ("load_queues", env["QUEUE_WORKERS_DIR"]),
+        env=env,
+        lock=instance.lock("command"),
+        log=instance.log("commands"),
     )
-    for command in commands:
-        program = programs.management(*command, env=env, lock=instance.lock("command"), log=instance.log("commands"))
-        run_command(program, stop)
+    run_command(commands, stop)
 
 
 def _start_server(instance: Instance, supervisor: Supervisor, env: Mapping[str, str]) -> None:

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
 
 from queues.definitions import DEFAULT_SUB_QUEUE, QueueDefinition, QueueFacts
 from runqy.errors import QueueNotFound
 
-__all__ = ["QueueCatalog", "QueueDefinition", "ResolvedQueue", "find_collision", "spellings"]
+__all__ = ["QueueCatalog", "QueueDefinition", "ResolvedQueue", "claimed_names", "find_collision", "spellings"]
 
 SEPARATORS = ("_", ".")
 """All that are understood on input; a setting says which one stands in Redis."""
@@ -104,15 +103,22 @@ def spellings(queue: QueueFacts) -> Iterator[tuple[str, ...]]:
         yield (*own, *(f"{queue.name}{mark}{sub.name}" for mark in SEPARATORS))
 
 
-def find_collision(queues: Iterable[QueueFacts]) -> tuple[str, str, str] | None:
-    """Return two queues that answer to one name, and that name, or None.
+def claimed_names(queue: str, sub_queues: Iterable[str]) -> set[str]:
+    """Return every name that a queue with these sub-queues claims.
 
     All spellings count, whatever separator is set, so that a name has one meaning and the setting can be changed.
     """
-    claims = [(queue.name, {queue.name}.union(*spellings(queue))) for queue in queues]
-    for (first, its_names), (second, other_names) in combinations(claims, 2):
-        if shared := its_names & other_names:
-            return first, second, min(shared)
+    subs = list(sub_queues) or [DEFAULT_SUB_QUEUE]
+    return {queue, *(f"{queue}{mark}{sub}" for mark in SEPARATORS for sub in subs)}
+
+
+def find_collision(queues: Iterable[QueueFacts]) -> tuple[str, str, str] | None:
+    """Return two queues that claim one name, and that name, or None."""
+    owners: dict[str, str] = {}
+    for queue in queues:
+        for name in sorted(claimed_names(queue.name, [sub.name for sub in queue.sub_queues])):
+            if owners.setdefault(name, queue.name) != queue.name:
+                return owners[name], queue.name, name
     return None
 
 

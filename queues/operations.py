@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from queues.definitions import QueueSpec
 from queues.models import Queue, Source, SubQueue
-from queues.names import find_collision
+from queues.names import claimed_names
 from queues.validation import find_problems
 from runqy.accounts.key_uses import store_key_uses
 from runqy.errors import QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound
@@ -65,10 +65,14 @@ def spec_digest(spec: QueueSpec) -> str:
 
 def _refuse_collision(spec: QueueSpec) -> None:
     """Raise QueueNameTaken if another queue answers to one of the names."""
-    others = Queue.objects.exclude(name=spec.name).prefetch_related("sub_queues")
-    for other in others:
-        if collision := find_collision([spec, other.as_spec()]):
-            raise QueueNameTaken(f"The queue {other.name} answers to {collision[2]!r} too.")
+    sub_queues: dict[str, list[str]] = {name: [] for name in Queue.objects.values_list("name", flat=True)}
+    for queue, sub in SubQueue.objects.values_list("queue__name", "name"):
+        sub_queues[queue].append(sub)
+    sub_queues.pop(spec.name, None)
+    claimed = claimed_names(spec.name, [sub.name for sub in spec.sub_queues])
+    for other, subs in sub_queues.items():
+        if shared := claimed & claimed_names(other, subs):
+            raise QueueNameTaken(f"The queue {other} answers to {min(shared)!r} too.")
 
 
 def _set_sub_queues(row: Queue, spec: QueueSpec) -> None:

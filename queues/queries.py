@@ -1,7 +1,5 @@
 """Gives the queues as they are published, without asking the database."""
 
-from functools import partial
-
 from django.conf import settings
 
 from queues.definitions import Limits, QueueDefinition, QueueSpec
@@ -11,6 +9,16 @@ from runqy.publication.snapshot import MAX_AGE_S, Snapshot, get_snapshot
 
 __all__ = ["default_limits", "get_catalog"]
 
+_SETTINGS = (
+    "RUNQY_SUBQUEUE_SEPARATOR",
+    "RUNQY_DEFAULT_MAX_RETRY",
+    "RUNQY_DEFAULT_TTL_COMPLETED_S",
+    "RUNQY_DEFAULT_TTL_ARCHIVED_S",
+    "RUNQY_DEFAULT_PENDING_TIMEOUT_S",
+    "RUNQY_DEFAULT_ACTIVE_TIMEOUT_S",
+)
+"""What a catalog depends on beside the snapshot."""
+
 
 def get_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
     """Return all queues, compared with Redis no longer than this ago; 0 compares now.
@@ -18,8 +26,7 @@ def get_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
     Raises ConfigurationUnavailable.
     """
     snapshot = get_snapshot(max_age_s)
-    separator, limits = settings.RUNQY_SUBQUEUE_SEPARATOR, default_limits()
-    return snapshot.view(("catalog", separator, limits), partial(_catalog, separator, limits))
+    return snapshot.view(("catalog", *(getattr(settings, name) for name in _SETTINGS)), _catalog)
 
 
 def default_limits() -> Limits:
@@ -33,14 +40,14 @@ def default_limits() -> Limits:
     )
 
 
-def _catalog(separator: str, limits: Limits, snapshot: Snapshot) -> QueueCatalog:
+def _catalog(snapshot: Snapshot) -> QueueCatalog:
     """Build the catalog of a snapshot."""
-    definitions, revisions = [], {}
+    limits, definitions, revisions = default_limits(), [], {}
     for name, document in snapshot.of_kind(Kind.QUEUE).items():
         spec = QueueSpec.decode(document.body or b"")
         definitions.append(QueueDefinition.of(spec, limits))
         revisions[name] = _revision(snapshot, spec)
-    return QueueCatalog(definitions, separator=separator, revisions=revisions)
+    return QueueCatalog(definitions, separator=settings.RUNQY_SUBQUEUE_SEPARATOR, revisions=revisions)
 
 
 def _revision(snapshot: Snapshot, spec: QueueSpec) -> str:

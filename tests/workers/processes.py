@@ -67,7 +67,7 @@ class WorkerProcess:
 
 
 def eventually(
-    look: Callable[[], T | None | bool], *, within_s: float = 30, what: Callable[[], object] = lambda: ""
+    look: Callable[[], T | bool | None], *, within_s: float = 30, what: Callable[[], object] = lambda: ""
 ) -> T:
     """Return what a look finds as soon as it finds something."""
     deadline = time.monotonic() + within_s

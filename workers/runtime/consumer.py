@@ -17,6 +17,7 @@ from runqy.broker.timing import LEASE_S, POLL_S
 from runqy.errors import BrokerUnavailable, LeaseLost, PayloadUnusable, RunqyError
 from workers.runtime.backoff import delay_s
 from workers.runtime.exchange import Exchange
+from workers.runtime.logs import secrets
 from workers.runtime.pool import Pool
 from workers.runtime.protocol import encode_task
 from workers.runtime.runs import Ending, Fate, Run
@@ -182,6 +183,8 @@ class Consumer:
         self._exchange.submit(trip, lambda value, error: self._returned(order, settling, value, error))
 
     def _settlement(self, run: Run, ending: Ending) -> Any:
+        if ending.error:
+            ending = replace(ending, error=secrets.scrub(ending.error))
         return settle(run, ending, self.terms.policy, now_ns=self._exchange.broker.now_ns())
 
     def _next_order(self) -> TakeOrder | None:

@@ -1,0 +1,90 @@
+"""The code of the tests' task repository: does what a payload tells it to."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from runqy_python import RetryableError, load, run, run_once, task
+
+if os.environ.get("START") == "crash":
+    raise SystemExit("cannot import what is needed")
+
+
+@load
+def prepare():
+    if os.environ.get("START") == "fail":
+        raise ValueError("no model here")
+    return {"loaded": True}
+
+
+def wait(payload):
+    Path(payload["started"]).write_text(str(os.getpid()))
+    while not Path(payload["until"]).exists():
+        time.sleep(0.01)
+    return "waited"
+
+
+def hang(payload):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    Path(payload["started"]).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def spawn(payload):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    grandchild = subprocess.Popen(["sleep", "600"])
+    Path(payload["started"]).write_text(f"{os.getpid()} {grandchild.pid}")
+    time.sleep(600)
+
+
+def garbage(_payload):
+    os.write(1, b'\xff\xfe\x00 binary\n{not json}\n[1]\n"text"\n')
+    print("printed")
+    return "clean"
+
+
+def fail(payload):
+    raise ValueError(payload["text"])
+
+
+def retry(payload):
+    raise RetryableError(payload["text"])
+
+
+def overflow(payload):
+    os.write(1, b"x" * payload["bytes"] + b"\n")
+
+
+VERBS = {
+    "env": lambda _: dict(os.environ),
+    "pid": lambda _: os.getpid(),
+    "cwd": lambda _: os.getcwd(),
+    "fail": fail,
+    "retry": retry,
+    "die": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "exit": lambda _: os._exit(3),
+    "wait": wait,
+    "hang": hang,
+    "spawn": spawn,
+    "garbage": garbage,
+    "overflow": overflow,
+    "big": lambda payload: "x" * payload["bytes"],
+    "nan": lambda _: float("nan"),
+    "log": lambda payload: print(payload["text"]),
+}
+
+
+@task
+def handle(payload, context):
+    assert context["loaded"]
+    if isinstance(payload, dict) and "do" in payload:
+        return VERBS[payload["do"]](payload)
+    return payload
+
+
+if os.environ.get("MODE") == "one_shot":
+    run_once()
+else:
+    run()

@@ -1,0 +1,162 @@
+"""What becomes of tasks that a worker runs: results, failures, retries."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runqy.broker.broker import Broker
+from runqy.broker.connection import RedisTarget
+from tests.support import environment
+from tests.workers.fake_server import FakeServer, registration_answer
+from tests.workers.processes import WorkerProcess, add_task, wait_for_state
+from tests.workers.repositories import Repository
+
+FINAL = ("completed", "archived")
+
+
+@pytest.fixture(scope="module")
+def shared_worker(
+    task_repository: Repository, deployments: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WorkerProcess]:
+    """Return a long_running worker, on a Redis that is empty at its start."""
+    environment.SERVER.client().flushall()
+    server = FakeServer(registration_answer(redis_port=environment.SERVER.port, git_url=task_repository.url))
+    folder = tmp_path_factory.mktemp("worker")
+    worker = WorkerProcess(server, folder, RUNQY_DEPLOYMENT_DIR=str(deployments))
+    yield worker
+    worker.end()
+    server.close()
+
+
+@pytest.fixture
+def live_broker(shared_worker: WorkerProcess) -> Iterator[Broker]:
+    """Return a broker on the worker's Redis, left as it is: a flush would take the worker's wake-ups away."""
+    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),)))
+    yield broker
+    broker.close()
+
+
+def test_a_task_completes_with_its_result(live_broker: Broker) -> None:
+    task_id = add_task(live_broker, {"a": [1, "é"]})
+
+    record = wait_for_state(live_broker, task_id, *FINAL)
+
+    assert (record.state, json.loads(record.result or b"")) == ("completed", {"a": [1, "é"]})
+
+
+def test_the_bytes_of_a_payload_reach_the_task(live_broker: Broker) -> None:
+    task_id = add_task(live_broker, b'{"n": 9007199254740993,\n "z": 1,\r\n "a": 2}')
+
+    record = wait_for_state(live_broker, task_id, *FINAL)
+
+    assert record.result == b'{"n": 9007199254740993, "z": 1, "a": 2}'
+
+
+def test_an_error_archives_the_task_with_its_text(live_broker: Broker) -> None:
+    task_id = add_task(live_broker, {"do": "fail", "text": "no such customer"})
+
+    record = wait_for_state(live_broker, task_id, *FINAL)
+
+    assert record.state == "archived"
+    assert record.error.rstrip().endswith("ValueError: no such customer")
+
+
+def test_an_error_that_asks_for_it_is_tried_again(live_broker: Broker) -> None:
+    task_id = add_task(live_broker, {"do": "retry", "text": "busy"})
+
+    record = wait_for_state(live_broker, task_id, "retry")
+
+    assert (record.error, record.retried) == ("busy", 1)
+    assert 0 <= (record.score_s or 0) - live_broker.now_s() <= 2
+
+
+def test_a_task_without_retries_left_is_archived(live_broker: Broker) -> None:
+    task_id = add_task(live_broker, {"do": "retry", "text": "busy"}, max_retry=0)
+
+    record = wait_for_state(live_broker, task_id, "retry", *FINAL)
+
+    assert (record.state, record.error, record.retried) == ("archived", "busy", 0)
+
+
+def test_a_child_that_dies_costs_no_retry_and_is_replaced(live_broker: Broker) -> None:
+    task_id = add_task(live_broker, {"do": "exit"})
+    record = wait_for_state(live_broker, task_id, "retry")
+    after = wait_for_state(live_broker, add_task(live_broker, "next"), *FINAL)
+
+    assert (record.retried, record.child_deaths) == (0, 1)
+    assert record.error.startswith("the child process exited with status 3")
+    assert after.state == "completed"
+
+
+def test_garbage_on_stdout_does_no_harm(live_broker: Broker, shared_worker: WorkerProcess) -> None:
+    task_id = add_task(live_broker, {"do": "garbage"})
+
+    record = wait_for_state(live_broker, task_id, *FINAL)
+
+    assert record.result == b'"clean"'
+    shared_worker.wait_for("child_output")
+    assert "printed" in [entry["line"] for entry in shared_worker.events("child_output")]
+
+
+def test_a_result_of_ten_megabytes_arrives(live_broker: Broker) -> None:
+    task_id = add_task(live_broker, {"do": "big", "bytes": 10 << 20})
+
+    record = wait_for_state(live_broker, task_id, *FINAL)
+
+    assert record.result == b'"' + b"x" * (10 << 20) + b'"'
+
+
+def test_a_longer_line_than_allowed_fails_its_task_only(live_broker: Broker) -> None:
+    task_id = add_task(live_broker, {"do": "big", "bytes": 33 << 20})
+    record = wait_for_state(live_broker, task_id, *FINAL)
+    after = wait_for_state(live_broker, add_task(live_broker, "next"), *FINAL)
+
+    assert record.error == "result_too_large: the answer was longer than 32 MiB"
+    assert after.state == "completed"
+
+
+def test_a_result_that_is_not_json_is_archived(live_broker: Broker) -> None:
+    task_id = add_task(live_broker, {"do": "nan"})
+
+    record = wait_for_state(live_broker, task_id, *FINAL)
+
+    assert (record.state, record.error) == ("archived", "result_invalid: the result is not valid JSON")
+
+
+def test_a_payload_that_is_not_json_is_archived(live_broker: Broker) -> None:
+    task_id = add_task(live_broker, b"\x00\x01 not json")
+
+    record = wait_for_state(live_broker, task_id, *FINAL)
+
+    assert record.state == "archived"
+    assert record.error.startswith("payload_unusable: the payload is not JSON")
+
+
+def test_the_record_says_who_ran_a_task_and_when(live_broker: Broker) -> None:
+    before_ns = live_broker.now_ns()
+    record = wait_for_state(live_broker, add_task(live_broker, 1), "completed")
+
+    assert record.worker_id
+    assert before_ns <= (record.started_at_ns or 0) <= live_broker.now_ns()
+
+
+def test_the_environment_is_clean(live_broker: Broker, deployments: Path, shared_worker: WorkerProcess) -> None:
+    record = wait_for_state(live_broker, add_task(live_broker, {"do": "env"}), "completed")
+
+    env = json.loads(record.result or b"")
+    deployed = shared_worker.wait_for("deployed")
+    assert env.pop("RUNQY_COMMIT") == deployed["commit"]
+    assert env.pop("RUNQY_QUEUE") == "mail"
+    assert env.pop("RUNQY_WORKER_ID") == record.worker_id
+    assert env["PATH"].startswith(f"{env['VIRTUAL_ENV']}/bin:")
+    assert env["VIRTUAL_ENV"].startswith(str(deployments))
+    assert not [name for name in env if name.startswith(("RUNQY_", "REDIS"))]
+    assert set(env) <= {"PATH", "HOME", "VIRTUAL_ENV", "LC_CTYPE", "LANG", "LC_ALL", "TZ", "TMPDIR"}
+
+
+def test_the_task_runs_in_the_checkout(live_broker: Broker, shared_worker: WorkerProcess) -> None:
+    record = wait_for_state(live_broker, add_task(live_broker, {"do": "cwd"}), "completed")
+
+    assert json.loads(record.result or b"") == shared_worker.wait_for("deployed")["folder"]

@@ -72,7 +72,7 @@ def _take_lock(path: Path, stop: StopSignals) -> FileLock:
         except LockHeld:
             holder = read_note(path)
             if holder != _CLEANING or time.monotonic() > deadline:
-                raise StackFailed(f"another one runs here already ({holder}); it holds {path}.") from None
+                raise StackFailed(f"{holder} runs here already: it holds {path}. Stop it, or set RUNQY_HOME.") from None
         stop.sleep(0.1)
 
 

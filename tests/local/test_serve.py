@@ -1,0 +1,151 @@
+"""`runqy serve` runs web and maintenance with the Redis that is configured."""
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from runqy.local.ports import find_free_port
+from tests.local.conftest import is_alive, wait_until
+from tests.support.environment import ADMIN_KEY
+
+pytestmark = pytest.mark.timeout(200)
+
+
+class Serve:
+    """A `runqy serve` in a process of its own, on the tests' Redis."""
+
+    def __init__(self, folder, *options, **variables):
+        self.port = find_free_port()
+        self._output = folder / "output"
+        self.home = folder / "home"
+        env = {**os.environ, "RUNQY_HOME": str(self.home), "PORT": str(self.port), **variables}
+        env = {name: value for name, value in env.items() if value}
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "runqy.cli", "serve", "--host", "127.0.0.1", *options],
+                env=env,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def output(self):
+        return self._output.read_text()
+
+    def until_ready(self):
+        wait_until(lambda: "runqy serves" in self.output or self.process.poll() is not None, timeout_s=90)
+        assert self.process.poll() is None, self.output
+        return self
+
+    def pid_of(self, name):
+        return int((self.home / f"run/serve-{self.port}/{name}.lock").read_text())
+
+    def get(self, path):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request("GET", path, headers={"Authorization": f"Bearer {ADMIN_KEY}"})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def end(self, number=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+
+@pytest.fixture
+def serve(tmp_path):
+    started = []
+
+    def start(*options, **variables):
+        started.append(Serve(tmp_path, *options, **variables))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.end()
+
+
+def test_without_redis_it_says_what_to_set(serve):
+    server = serve(REDIS_URL="")
+
+    assert server.process.wait(timeout=60) == 1
+    assert server.output == (
+        "runqy serve: no Redis is configured: set REDIS_URL, or try `runqy up`, which brings its own.\n"
+    )
+
+
+def test_database_that_lacks_migrations_is_a_sentence(serve):
+    server = serve()
+
+    assert server.process.wait(timeout=60) == 1
+    assert "the database is not up to date; --migrate applies what is missing." in server.output
+
+
+@pytest.mark.usefixtures("redis")
+def test_it_serves_and_ends_with_all_its_processes(serve):
+    server = serve("--migrate").until_ready()
+    pids = [server.pid_of("web"), server.pid_of("maintenance")]
+
+    assert server.get("/health")[0] == 200
+    assert server.end() == 0
+    assert not any(map(is_alive, pids))
+
+
+@pytest.mark.usefixtures("redis")
+def test_web_server_that_is_killed_comes_back(serve):
+    server = serve("--migrate").until_ready()
+
+    os.kill(server.pid_of("web"), signal.SIGKILL)
+
+    wait_until(lambda: "the web server was ended by SIGKILL; it is started again" in server.output)
+    wait_until(lambda: _answers(server), timeout_s=60)
+
+
+def test_waiting_readers_are_answered_as_soon_as_it_stops(serve, redis):
+    server = serve("--migrate").until_ready()
+    redis.hset("asynq:t:waited-for", "queue", "mail")
+    redis.hset("asynq:{mail}:t:waited-for", mapping={"msg": b"", "state": "pending"})
+    redis.lpush("asynq:{mail}:pending", "waited-for")
+    answers = []
+    reader = threading.Thread(target=lambda: answers.append(server.get("/queue/waited-for?wait=50")))
+    reader.start()
+    wait_until(lambda: redis.pubsub_channels("runqy:ended:*"))
+    started = time.monotonic()
+
+    server.end()
+    reader.join(timeout=10)
+
+    assert [status for status, _ in answers] == [202]
+    assert time.monotonic() - started < 10
+
+
+def test_queue_files_are_loaded_and_a_broken_one_does_not_stop_it(serve, redis, tmp_path):
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "good.yaml").write_text(
+        "queues:\n  mail:\n    priority: 1\n"
+        "    deployment: {git_url: 'https://example.com/mail.git', startup_cmd: python main.py}\n"
+    )
+    (files / "broken.yaml").write_text("queues: [\n")
+
+    server = serve("--migrate", QUEUE_WORKERS_DIR=str(files)).until_ready()
+
+    assert "added: mail" in server.output
+    assert "not all queue files were loaded" in server.output
+    assert "broken.yaml:" in server.output
+
+
+def _answers(server):
+    try:
+        return server.get("/health")[0] == 200
+    except OSError:
+        return False

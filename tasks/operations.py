@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from queues.queries import get_catalog
-
 from queues.definitions import QueueDefinition
+from queues.queries import get_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.producing import NewTask, enqueue_safely, new_task_id
 from runqy.broker.records import TaskRecord

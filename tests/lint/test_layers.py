@@ -1,0 +1,81 @@
+"""The import contracts hold, and each of them notices a violation."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("runqy", "vaults", "queues", "tasks", "workers")
+
+VIOLATIONS = [
+    pytest.param("queues/operations.py", "import tasks.operations", "Apps import downwards", id="up-the-apps"),
+    pytest.param("runqy/broker/timing.py", "import vaults.models", "Apps import downwards", id="broker-knows-an-app"),
+    pytest.param("tasks/queries.py", "import runqy.settings", "composition root", id="app-imports-settings"),
+    pytest.param("tasks/operations.py", "import runqy.broker.keys", "spells Redis keys", id="keys-outside-broker"),
+    pytest.param("workers/operations.py", "import queues.admin", "another app's views", id="admin-of-another-app"),
+    pytest.param("vaults/operations.py", "import runqy.api.views", "know no HTTP", id="views-in-operations"),
+    pytest.param("tasks/queries.py", "import rest_framework.response", "know no HTTP", id="drf-in-queries"),
+    pytest.param("workers/runtime/main.py", "import django.conf", "without Django", id="django-in-worker"),
+    pytest.param("queues/config.py", "import queues.models", "without Django", id="django-behind-queue-files"),
+    pytest.param("runqy/clock.py", "import runqy.broker.states", "know nothing", id="clock-knows-something"),
+]
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Check the contracts of the tree in a folder."""
+    return subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Return a copy of what the contracts speak of."""
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / ".importlinter", tmp_path)
+    return tmp_path
+
+
+def test_the_project_keeps_every_contract() -> None:
+    result = lint_imports(ROOT)
+
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize(("module", "planted", "contract"), VIOLATIONS)
+def test_a_planted_violation_is_noticed(tree: Path, module: str, planted: str, contract: str) -> None:
+    path = tree / module
+    path.write_text(f"{path.read_text()}\n{planted}\n")
+
+    result = lint_imports(tree)
+
+    assert result.returncode == 1
+    broken = [line for line in result.stdout.splitlines() if line.endswith("BROKEN")]
+    assert any(contract in line for line in broken), result.stdout
+
+
+def test_ruff_notices_http_in_an_operation(tree: Path) -> None:
+    shutil.copy(ROOT / "pyproject.toml", tree)
+    path = tree / "queues/operations.py"
+    path.write_text(f"from django.http import HttpRequest\n{path.read_text()}")
+
+    result = subprocess.run(
+        [Path(sys.executable).parent / "ruff", "check", "--no-cache", "--select", "TID251", "."],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.returncode == 1
+    assert "only views, admin and middleware know HTTP" in result.stdout

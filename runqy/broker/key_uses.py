@@ -20,7 +20,12 @@ def read_uses() -> Request[dict[str, int]]:
 
 
 def _parse_uses(replies: Sequence[Reply]) -> dict[str, int]:
-    """Read a HGETALL, which arrives as a map or as a flat list."""
+    """Read a HGETALL, which arrives as a map or as a flat list; what cannot be an id and a time is left out."""
     reply = replies[0]
     pairs = reply.items() if isinstance(reply, dict) else list(pairwise(reply))[::2]
-    return {key_id.decode(): int(used_s) for key_id, used_s in pairs if key_id.isdigit() and used_s.isdigit()}
+    return {key_id.decode(): int(used_s) for key_id, used_s in pairs if _is_number(key_id) and _is_number(used_s)}
+
+
+def _is_number(text: bytes) -> bool:
+    """Tell whether a text is a number of a size that ids and Unix times have."""
+    return text.isdigit() and len(text) <= 11

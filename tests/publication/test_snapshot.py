@@ -5,7 +5,7 @@ import threading
 import pytest
 import redis as redis_py
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 from structlog.testing import capture_logs
 
 from runqy import clock
@@ -211,7 +211,12 @@ def test_two_threads_that_begin_at_once_read_the_database_once(redis: redis_py.R
     real = snapshot._stored_snapshot
     monkeypatch.setattr(snapshot, "_stored_snapshot", lambda: reads.append(1) or real())
     found = []
-    threads = [threading.Thread(target=lambda: found.append(get_snapshot().find(Kind.QUEUE, "a"))) for _ in range(4)]
+
+    def begin() -> None:
+        found.append(get_snapshot().find(Kind.QUEUE, "a"))
+        connection.close()
+
+    threads = [threading.Thread(target=begin) for _ in range(4)]
     with snapshot._keeper._lock:
         for thread in threads:
             thread.start()

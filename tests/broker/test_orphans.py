@@ -76,15 +76,36 @@ def test_tasks_that_are_listed_stay_as_they_are(broker: Broker, clock: MovingClo
 
 
 @pytest.mark.usefixtures("go_worker")
-def test_a_task_that_is_registered_in_the_end_is_not_put_back(broker: Broker, clock: MovingClock) -> None:
+@pytest.mark.parametrize("index", ["active", "lease"])
+def test_a_task_that_is_registered_in_the_end_is_not_put_back(broker: Broker, clock: MovingClock, index: str) -> None:
     lose(broker, "slow")
     search = orphans.OrphanSearch()
     walk(broker, search)
-    broker.client.lpush(KEYS.active, "slow")
+    if index == "active":
+        broker.client.lpush(KEYS.active, "slow")
+    else:
+        broker.client.zadd(KEYS.lease, {"slow": broker.now_s() + 100})
     clock.advance(61)
 
     assert walk(broker, search) == 0
-    assert places_of(broker, "slow") == ["active"]
+    assert places_of(broker, "slow") == [index]
+
+
+@pytest.mark.usefixtures("go_worker")
+def test_an_idle_worker_is_woken_for_a_task_that_came_back(broker: Broker, clock: MovingClock) -> None:
+    lose(broker, "t")
+    search = orphans.OrphanSearch()
+    walk(broker, search)
+    clock.advance(61)
+    broker.client.zadd(KEYS.idle, {keys.wake_channel("token"): broker.now_ns() // 1_000_000 + 5000})
+    subscription = broker.pubsub()
+    subscription.subscribe(keys.wake_channel("token"))
+    subscription.get_message(timeout=2)  # the confirmation
+
+    walk(broker, search)
+
+    assert subscription.get_message(timeout=2)["data"] == b"q"
+    subscription.close()
 
 
 @pytest.mark.usefixtures("go_worker")

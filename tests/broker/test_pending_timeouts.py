@@ -109,6 +109,15 @@ def test_a_task_that_was_taken_or_came_back_between_the_two_steps_is_left_alone(
     assert places_of(broker, "back") == ["pending"]
 
 
+def test_a_stray_entry_of_a_task_that_ended_does_not_archive_it(broker: Broker, clock: MovingClock) -> None:
+    put(broker, "t")
+    broker.client.hset(KEYS.task("t"), "state", "completed")
+    clock.advance(61)
+
+    assert archive_overdue(broker) == 0
+    assert state_of(broker, "t") == "completed"
+
+
 def test_two_processes_archive_each_task_once(broker: Broker, clock: MovingClock) -> None:
     for i in range(100):
         put(broker, f"t{i}")

@@ -296,10 +296,11 @@ def test_stale_aggregation_sets_go_back_to_a_group_that_aggregators_see(broker: 
 
 
 def test_an_entry_that_names_no_aggregation_set_of_this_queue_is_dropped(broker: Broker, recover: Callable) -> None:
-    broker.client.set("elsewhere", "1")
-    broker.client.zadd(KEYS.aggregation_sets, {"elsewhere:x": 1, KEYS.group(":x"): 1, "junk": 1})
+    elsewhere = "{q}elsewhere:set"
+    broker.client.zadd(elsewhere, {"a": 1})
+    broker.client.zadd(KEYS.aggregation_sets, {elsewhere: 1, KEYS.group(":x"): 1, "junk": 1})
 
     recover()
 
-    assert not broker.client.exists(KEYS.aggregation_sets, KEYS.groups)
-    assert broker.client.get("elsewhere") == b"1"
+    assert not broker.client.exists(KEYS.aggregation_sets, KEYS.groups, "{q}elsewhere")
+    assert broker.client.exists(elsewhere)

@@ -8,7 +8,17 @@ import redis as redis_py
 from django.db import connection, transaction
 
 from runqy.broker import keys
-from runqy.broker.publication import PublishedDocument, QueueToken, announce, publish
+from runqy.broker.publication import (
+    PublishedDocument,
+    QueueToken,
+    announce,
+    publish,
+    read_all,
+    read_digest,
+    read_documents,
+    read_revisions,
+    remove_documents,
+)
 from runqy.publication import operations
 from runqy.publication.documents import Kind
 from runqy.publication.models import StoredDocument
@@ -159,3 +169,25 @@ def test_the_announce_script_lets_tokens_only_grow(broker) -> None:
 
     assert broker.run(announce([QueueToken(queue="a", token=6, overwrites="7")])) == 1
     assert broker.client.hget(keys.QUEUE_REVISIONS, "a") == b"6"
+
+
+def test_what_was_published_is_read_again_alone_and_all_together(broker) -> None:
+    both = [PublishedDocument(field=f"queue:{n}", revision=r, content=b"\x00 %d" % r) for n, r in (("a", 1), ("é", 2))]
+    broker.run(publish(both, new_digest="d"))
+    broker.run(announce([QueueToken(queue="a", token=1)]))
+
+    assert broker.run(read_digest()) == b"d"
+    assert broker.run(read_revisions()) == {"queue:a": "1", "queue:é": "2"}
+    assert broker.run(read_documents(["queue:é", "queue:none"])) == {"queue:é": b"\x00 2"}
+    standing = broker.run(read_all())
+    assert (standing.digest, dict(standing.tokens)) == (b"d", {"a": "1"})
+    assert standing.documents == {"queue:a": b"\x00 1", "queue:é": b"\x00 2"}
+
+
+def test_removed_documents_are_gone_and_the_digest_tells(broker) -> None:
+    broker.run(publish([PublishedDocument(field="queue:a", revision=1, content=b"x")], new_digest="1"))
+
+    broker.run(remove_documents(["queue:a"], new_digest="2"))
+
+    assert broker.run(read_all()).documents == {}
+    assert broker.run(read_digest()) == b"2"

@@ -61,6 +61,17 @@ def test_paused_queue_hands_out_nothing(broker: Broker) -> None:
     assert listed(broker) == {"pending": ["t1"]}
 
 
+def test_a_paused_queue_does_not_keep_others_waiting(broker: Broker) -> None:
+    put(broker, "h1", queue="high")
+    put(broker, "l1", queue="low")
+    broker.run(pause("high", now_ns=NOW_NS))
+    order = order_of(1, Share(queue="high", priority=9), Share(queue="low"), is_strict=True)
+
+    taken, _ = take_tasks(broker, order, now_ns=NOW_NS)
+
+    assert ids(taken) == ["l1"]
+
+
 def test_the_same_order_asked_again_returns_the_same_tasks(broker: Broker) -> None:
     put(broker, "a1", queue="a")
     put(broker, "b1", "b2", queue="b")

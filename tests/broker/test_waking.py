@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from runqy.broker import keys
+from runqy.broker.batching import enqueue_many
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.broker.consuming import Share, plan_take, take_tasks
@@ -14,7 +15,7 @@ from runqy.broker.finishing import requeue
 from runqy.broker.pausing import pause, unpause
 from runqy.broker.waking import Listener
 from tests.support.servers import ValkeyServer
-from tests.support.tasks import QUEUE, ids, put, take_one
+from tests.support.tasks import QUEUE, ids, new_task, put, take_one
 
 WAIT_S = 10
 
@@ -75,6 +76,16 @@ def test_as_many_workers_wake_as_there_are_tasks(broker: Broker, ear: Ear) -> No
 
     put(broker, "t1")
     put(broker, "t2")
+
+    publish_end(broker, ear)
+    assert {ear.next()[0] for _ in range(3)} == {keys.wake_channel("w3"), keys.wake_channel("w2"), "end"}
+
+
+def test_a_batch_wakes_as_many_workers_as_it_has_tasks(broker: Broker, ear: Ear) -> None:
+    for ago_ms, token in enumerate(("w3", "w2", "w1")):
+        go_idle(broker, ear, token, ago_ms=100 * ago_ms)
+
+    enqueue_many(broker, [new_task("t1"), new_task("t2")])
 
     publish_end(broker, ear)
     assert {ear.next()[0] for _ in range(3)} == {keys.wake_channel("w3"), keys.wake_channel("w2"), "end"}

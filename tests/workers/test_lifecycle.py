@@ -336,6 +336,29 @@ def test_a_worker_waits_for_a_server_that_is_away(
     assert wait_for_state(single_broker, add_task(single_broker, 1), "completed")
 
 
+def test_a_worker_that_waits_for_its_server_can_be_stopped(server: FakeServer, start_worker: StartWorker) -> None:
+    server.status = 503
+    worker = start_worker(RUNQY_BOOTSTRAP_RETRY_DELAY="1h")
+    worker.wait_for("not_registered")
+
+    assert worker.stop() == 0
+
+
+def test_a_worker_serves_the_sub_queues_of_a_cluster(
+    cluster_broker: Broker, server: FakeServer, start_worker: StartWorker
+) -> None:
+    nodes = [f"{node.host}:{node.port}" for node in cluster_broker.client.get_primaries()]
+    server.answer["redis"] |= {"addr": nodes[0], "mode": "cluster", "addresses": nodes}
+    server.answer["sub_queues"] = [{"name": "mail_high", "priority": 5}, {"name": "mail_low", "priority": 1}]
+    start_worker(RUNQY_CONCURRENCY="4")
+
+    ids = [add_task(cluster_broker, n, queue=f"mail_{('high', 'low')[n % 2]}") for n in range(20)]
+    results = [wait_for_state(cluster_broker, one, "completed").result for one in ids]
+
+    assert results == [str(n).encode() for n in range(20)]
+    assert wait_for_record(cluster_broker, "ready").redis_queues == {"mail_high": 5, "mail_low": 1}
+
+
 def test_a_worker_gives_up_after_the_tries_it_was_allowed(server: FakeServer, start_worker: StartWorker) -> None:
     server.status = 503
     worker = start_worker(RUNQY_BOOTSTRAP_RETRIES="2")

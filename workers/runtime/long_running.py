@@ -57,6 +57,7 @@ class LongRunningPool:
         """See Pool."""
         self._waiting.append(run)
         self._deal()
+        self._return_if_closed()
 
     def end_run(self, run: Run, verdict: Ending) -> None:
         """See Pool."""
@@ -105,7 +106,13 @@ class LongRunningPool:
         if all(seat.is_empty for seat in self._seats):
             self._emptied.set()
         self._deal()
+        self._return_if_closed()
         self._owner.pool_changed()
+
+    def _return_if_closed(self) -> None:
+        """Give tasks back rather than hold them until a child is ready again, which may take minutes."""
+        if not self.is_ready:
+            self.return_unstarted()
 
     def _deal(self) -> None:
         """Give waiting tasks to the seats that have the fewest."""

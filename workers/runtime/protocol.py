@@ -1,4 +1,4 @@
-"""Owns the lines that worker and child exchange: one JSON object each (docs/worker-protocol.md)."""
+"""Owns the lines that worker and child exchange: one JSON object each (docs/worker.md)."""
 
 import json
 from dataclasses import dataclass

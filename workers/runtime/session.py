@@ -102,7 +102,9 @@ class Session:
         with contextlib.suppress(BrokerUnavailable, TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
                 await self.exchange.run(lambda broker: broker.run(clear(self._record())))
-        await self._ears.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._ears.close()
         self.consumer.close()
         self.exchange.close()
 

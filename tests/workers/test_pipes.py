@@ -1,0 +1,81 @@
+"""Cutting streams into lines, and writing to children that do not read."""
+
+import asyncio
+import itertools
+import os
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.runtime.child_log import Allowance
+from workers.runtime.pipes import TOO_LONG, LineSplitter, PipeReader, PipeWriter
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=6))
+def test_lines_do_not_depend_on_how_the_stream_arrives(data: bytes, cuts: list[int]) -> None:
+    splitter = LineSplitter(1000)
+    places = [0, *sorted(cuts), len(data)]
+
+    lines = [line for start, end in itertools.pairwise(places) for line in splitter.feed(data[start : max(start, end)])]
+
+    assert lines == data.split(b"\n")[:-1]
+
+
+def test_a_line_that_is_too_long_is_marked_and_the_next_is_whole() -> None:
+    splitter = LineSplitter(4)
+
+    lines = [line for part in (b"ab", b"cdefg", b"h\nok\n", b"1234\n12345\n") for line in splitter.feed(part)]
+
+    assert lines == [TOO_LONG, b"ok", b"1234", TOO_LONG]
+
+
+def test_what_a_full_pipe_does_not_take_is_sent_later() -> None:
+    data = os.urandom(3 << 20)
+
+    async def transfer() -> bytes:
+        source, target = os.pipe()
+        received: list[bytes] = []
+        done = asyncio.Event()
+        writer = PipeWriter(target)
+        writer.write(data[:1000])
+        writer.write(data[1000:])
+        writer.close_when_empty()
+
+        def collect(part: bytes) -> None:
+            received.append(part)
+            if sum(map(len, received)) == len(data):
+                done.set()
+
+        reader = PipeReader(source, collect)
+        await asyncio.wait_for(done.wait(), 20)
+        reader.close()
+        return b"".join(received)
+
+    assert asyncio.run(transfer()) == data
+
+
+def test_writing_to_a_closed_pipe_does_no_harm() -> None:
+    async def write() -> None:
+        source, target = os.pipe()
+        os.close(source)
+        writer = PipeWriter(target)
+        writer.write(b"lost")
+        writer.write(b"lost too")
+        writer.close()
+
+    asyncio.run(write())
+
+
+def test_an_allowance_grows_with_time_to_its_limit() -> None:
+    now = [0.0]
+    allowance = Allowance(rate=10, limit=3, now_s=lambda: now[0])
+
+    at_once = [allowance.take() for _ in range(5)]
+    now[0] = 0.1
+    later = [allowance.take() for _ in range(2)]
+    now[0] = 100
+    much_later = [allowance.take() for _ in range(5)]
+
+    assert at_once == [True, True, True, False, False]
+    assert later == [True, False]
+    assert much_later == [True, True, True, False, False]

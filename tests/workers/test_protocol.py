@@ -1,0 +1,102 @@
+"""The lines between worker and child."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.errors import PayloadUnusable
+from workers.runtime.protocol import Answer, UnusableAnswer, decode_answer, encode_task
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+def message(payload: bytes, **changes: object) -> TaskMessage:
+    return TaskMessage(id="t1", type="mail", queue="mail", payload=payload, retry=3, retried=1, **changes)
+
+
+@given(VALUES, st.sampled_from([None, 1]), st.booleans())
+def test_any_json_payload_arrives_on_one_line(value: object, indent: int | None, is_ascii: bool) -> None:
+    payload = json.dumps(value, indent=indent, ensure_ascii=is_ascii).encode("utf-8", "surrogatepass")
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return
+
+    line = encode_task(message(payload))
+
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert json.loads(line)["payload"] == value
+
+
+def test_a_line_says_all_that_a_child_may_want_to_know() -> None:
+    assert json.loads(encode_task(message(b"1"))) == {
+        "task_id": "t1",
+        "type": "mail",
+        "payload": 1,
+        "retry_count": 1,
+        "max_retry": 3,
+        "queue": "mail",
+    }
+
+
+def test_the_bytes_of_a_payload_are_kept() -> None:
+    assert b'"payload":{"b": 1.50, "a":9007199254740993}' in encode_task(message(b'{"b": 1.50, "a":9007199254740993}'))
+
+
+def test_no_payload_is_null() -> None:
+    assert json.loads(encode_task(message(b"")))["payload"] is None
+
+
+@pytest.mark.parametrize("payload", [b"{", b"NaN", b"\xff", b'"\xff"', b"1 2", b"[" * 100_000])
+def test_a_payload_that_is_no_json_is_refused(payload: bytes) -> None:
+    with pytest.raises(PayloadUnusable):
+        encode_task(message(payload))
+
+
+@given(VALUES)
+def test_any_result_is_kept_as_the_child_spelled_it(value: object) -> None:
+    result = json.dumps(value)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return
+
+    answer = decode_answer(b'{"task_id": "t1", "result": %b, "error": null, "retry": false}' % result.encode())
+
+    assert isinstance(answer, Answer)
+    assert bytes(answer.result) == result.encode()
+
+
+@pytest.mark.parametrize(("error", "text"), [("null", ""), ('""', ""), ('"bad"', "bad"), ('{"a":1}', '{"a":1}')])
+def test_an_error_is_text(error: str, text: str) -> None:
+    answer = decode_answer(b'{"task_id":"t1","error":%b}' % error.encode())
+
+    assert isinstance(answer, Answer)
+    assert answer.error_text == text
+
+
+@pytest.mark.parametrize("line", [b'{"task_id":"t1","result":NaN}', b'{"task_id":"t1","result":"\\ud800"}'])
+def test_an_answer_that_is_nearly_json_is_known_by_its_task(line: bytes) -> None:
+    assert decode_answer(line) == UnusableAnswer("t1", "the result is not valid JSON")
+
+
+def test_a_result_that_is_not_utf8_cannot_be_used() -> None:
+    assert decode_answer(b'{"task_id":"t1","result":"\xff"}') == UnusableAnswer("t1", "the result is not UTF-8")
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_no_answer(noise: bytes) -> None:
+    assert decode_answer(noise) is None
+
+
+@pytest.mark.parametrize("line", [b"{}", b'{"level":"info"}', b'{"task_id":1}', b'{"status":1}', b"[1]", b"1", b""])
+def test_other_json_is_no_answer(line: bytes) -> None:
+    assert decode_answer(line) is None

@@ -1,0 +1,118 @@
+"""Where the worker's settings come from, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from runqy.errors import WorkerSettingsInvalid
+from workers.runtime.settings import load_settings
+
+NEEDED = {"RUNQY_SERVER_URL": "http://127.0.0.1:3000", "RUNQY_API_KEY": "planted", "RUNQY_QUEUES": "mail"}
+
+FILE = """
+server:
+  url: https://runqy.example.org/
+  api_key: ${WORKER_KEY}
+worker:
+  queues: [inference, "post"]
+  concurrency: ${CONCURRENCY:-4}
+  shutdown_timeout: 1m30s
+git:
+  token: "${TOKEN:-none}"
+deployment:
+  dir: /srv/deployments
+  use_system_site_packages: true
+recovery:
+  enabled: false
+  backoff_factor: 1.5
+something: else
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "config.yml"
+    file.write_text(text)
+    return file
+
+
+def test_the_environment_alone_is_enough() -> None:
+    settings = load_settings(None, NEEDED)
+
+    assert (settings.server_url, settings.api_key, settings.queues) == ("http://127.0.0.1:3000", "planted", ("mail",))
+    assert (settings.concurrency, settings.processes, settings.shutdown_timeout_s) == (1, 1, 30.0)
+    assert settings.deployment_dir == Path(".runqy/deployments").absolute()
+
+
+def test_a_file_is_read_with_its_variables_filled_in(tmp_path: Path) -> None:
+    settings = load_settings(written(tmp_path, FILE), {"WORKER_KEY": "from-env"})
+
+    assert (settings.server_url, settings.api_key) == ("https://runqy.example.org", "from-env")
+    assert (settings.queues, settings.concurrency) == (("inference", "post"), 4)
+    assert (settings.shutdown_timeout_s, settings.git_token) == (90.0, "none")
+    assert (settings.deployment_dir, settings.has_system_packages) == (Path("/srv/deployments"), True)
+    assert (settings.recovery.is_enabled, settings.recovery.backoff_factor) == (False, 1.5)
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    settings = load_settings(written(tmp_path, FILE), NEEDED | {"RUNQY_CONCURRENCY": "9"})
+
+    assert (settings.queues, settings.concurrency) == (("mail",), 9)
+
+
+def test_a_single_queue_may_be_spelled_in_the_singular(tmp_path: Path) -> None:
+    settings = load_settings(written(tmp_path, "server: {url: 'http://h', api_key: k}\nworker: {queue: mail_high}"), {})
+
+    assert settings.queues == ("mail_high",)
+
+
+def test_a_secret_may_be_in_a_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("from-file\n")
+    environ = {**NEEDED, "RUNQY_API_KEY_FILE": str(tmp_path / "key")}
+
+    assert load_settings(None, environ).api_key == "from-file"
+
+
+def test_deployments_are_kept_in_the_instance_folder(tmp_path: Path) -> None:
+    settings = load_settings(None, NEEDED | {"RUNQY_HOME": str(tmp_path)})
+
+    assert settings.deployment_dir == tmp_path / "deployments"
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_what_is_missing_is_named(name: str) -> None:
+    with pytest.raises(WorkerSettingsInvalid, match=name):
+        load_settings(None, {key: value for key, value in NEEDED.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RUNQY_SERVER_URL", "runqy.example.org"),
+        ("RUNQY_SERVER_URL", "http://user:secret@host"),
+        ("RUNQY_CONCURRENCY", "0"),
+        ("RUNQY_CONCURRENCY", "two"),
+        ("RUNQY_PROCESSES", "-1"),
+        ("RUNQY_SHUTDOWN_TIMEOUT", "30 seconds"),
+        ("RUNQY_RECOVERY_ENABLED", "flase"),
+        ("RUNQY_RECOVERY_BACKOFF_FACTOR", "0.5"),
+        ("RUNQY_API_KEY_FILE", "/nowhere/at/all"),
+    ],
+)
+def test_nonsense_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(WorkerSettingsInvalid, match=name):
+        load_settings(None, NEEDED | {name: value})
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "worker: {queues: [a]}\nworker: {}"])
+def test_a_broken_file_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(WorkerSettingsInvalid, match=r"config\.yml"):
+        load_settings(written(tmp_path, text), NEEDED)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WorkerSettingsInvalid, match="cannot be read"):
+        load_settings(tmp_path / "none.yml", NEEDED)
+
+
+def test_secrets_do_not_show_in_a_representation() -> None:
+    assert "planted" not in repr(load_settings(None, NEEDED))

@@ -1,5 +1,0 @@
-"""Lets `python -m workers.runtime` do what `runqy-worker` does."""
-
-from workers.runtime.main import main
-
-main()

@@ -11,7 +11,7 @@ from runqy.broker import keys
 from runqy.broker.asynq_pb2 import ServerInfo, WorkerInfo
 from runqy.broker.broker import Broker, Request
 from runqy.broker.links import Reply
-from runqy.broker.scripts import command, script
+from runqy.broker.scripts import Command, command, script
 from runqy.broker.timing import HEARTBEAT_TTL_S
 from runqy.broker.worker_records import (
     RECORD_TTL_S,
@@ -43,14 +43,16 @@ def beat(record: WorkerRecord, running: Sequence[RunningTask] = (), *, now_ns: i
         server_info=_server_info(record).SerializeToString(),
         running=[part for task in running for part in (task.task_id, _worker_info(record, task).SerializeToString())],
     )
-    own = keys.worker_record(record.worker_id)
+    write_record = script("write_record")(
+        record=keys.worker_record(record.worker_id), content=record.encode(), ttl_s=RECORD_TTL_S
+    )
     return Request(
         (
-            command("ZADD", keys.SERVERS, now_s + HEARTBEAT_TTL_S, server, key=keys.SERVERS),
-            command("ZADD", keys.WORKERS, now_s + HEARTBEAT_TTL_S, workers, key=keys.WORKERS),
+            _register(keys.SERVERS, server, now_s + HEARTBEAT_TTL_S),
+            _register(keys.WORKERS, workers, now_s + HEARTBEAT_TTL_S),
             write_server,
-            command("SET", own, record.encode(), "EX", RECORD_TTL_S, key=own),
-            command("ZADD", keys.WORKER_RECORDS, now_s + RECORD_TTL_S, record.worker_id, key=keys.WORKER_RECORDS),
+            write_record,
+            _register(keys.WORKER_RECORDS, record.worker_id, now_s + RECORD_TTL_S),
         ),
         _nothing,
     )
@@ -102,6 +104,11 @@ def forget_expired(broker: Broker) -> None:
     gone = [worker_id for worker_id, record in zip(go_ids, records, strict=True) if record is None]
     if gone:
         broker.run(Request((command("ZREM", keys.WORKERS, *gone, key=keys.WORKERS),), _nothing))
+
+
+def _register(index: str, member: str, expires_at_s: int) -> Command:
+    """Return the script call that lists a worker in an index."""
+    return script("register")(index=index, expires_at_s=expires_at_s, member=member)
 
 
 def _registered(now_s: int) -> Request[tuple[list[str], list[str]]]:

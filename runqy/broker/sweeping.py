@@ -9,6 +9,7 @@ from typing import TypeVar
 import structlog
 from redis.exceptions import ResponseError
 
+from runqy import clock
 from runqy.broker.broker import Broker, Request
 from runqy.broker.links import Reply, checked
 from runqy.errors import RunqyError
@@ -19,6 +20,9 @@ MAX_ROUNDS = 40
 """How often one sweep comes back to a queue that has more; the rest waits for the next sweep."""
 
 _log = structlog.get_logger(__name__)
+REPORT_EVERY_S = 60
+_reported_at: dict[str, float] = {}
+"""Queue -> when its disorder was last logged; a sweep comes every second."""
 
 
 def run_each(broker: Broker, requests: Mapping[str, Request[T]]) -> dict[str, T]:
@@ -31,7 +35,7 @@ def run_each(broker: Broker, requests: Mapping[str, Request[T]]) -> dict[str, T]
     succeeded: dict[str, T] = {}
     for queue, outcome in outcomes.items():
         if isinstance(outcome, RunqyError):
-            _log.warning("queue_left_out", queue=queue, error=outcome.detail)
+            _report(queue, outcome)
         else:
             succeeded[queue] = outcome
     return succeeded
@@ -50,6 +54,14 @@ def sweep(
         outcomes.extend(round_outcomes.items())
         remaining = [queue for queue, outcome in round_outcomes.items() if has_more(outcome)]
     return outcomes
+
+
+def _report(queue: str, error: RunqyError) -> None:
+    """Log that a queue fails, at most once a minute."""
+    now = clock.monotonic_s()
+    if now - _reported_at.get(queue, float("-inf")) >= REPORT_EVERY_S:
+        _reported_at[queue] = now
+        _log.warning("queue_left_out", queue=queue, error=error.detail)
 
 
 def _outcome(request: Request[T], replies: Iterator[Reply]) -> T | RunqyError:

@@ -3,8 +3,10 @@
 import threading
 
 import pytest
+import structlog
 
-from runqy.broker import forwarding, keys
+from runqy import clock
+from runqy.broker import forwarding, keys, sweeping
 from runqy.broker.broker import Broker
 from runqy.broker.states import TaskState
 from tests.support.upkeep import KEYS, QUEUE, message_of, places_of, put, state_of
@@ -119,9 +121,18 @@ def test_forwarders_side_by_side_move_each_task_once(broker: Broker) -> None:
     assert sorted(broker.client.lrange(KEYS.pending, 0, -1)) == sorted(f"t{i}".encode() for i in range(60))
 
 
-def test_a_queue_in_disorder_does_not_stop_the_others(broker: Broker) -> None:
-    make_due(broker, "fine")
+def test_a_queue_in_disorder_does_not_stop_the_others_and_is_logged_once_a_minute(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broker.client.set("asynq:{broken}:scheduled", "not a zset")
+    monkeypatch.setattr(sweeping, "_reported_at", {})
+    logged = []
+    for now, task_id in ((1000, "a"), (1059, "b"), (1060, "c")):
+        monkeypatch.setattr(clock, "monotonic_s", lambda now=now: now)
+        make_due(broker, task_id)
+        with structlog.testing.capture_logs() as logs:
+            assert forwarding.forward_due(broker, ["broken", QUEUE]) == 1
+        logged.append([(log["event"], log["queue"]) for log in logs])
 
-    assert forwarding.forward_due(broker, ["broken", QUEUE]) == 1
-    assert state_of(broker, "fine") == "pending"
+    assert broker.client.llen(KEYS.pending) == 3
+    assert logged == [[("queue_left_out", "broken")], [], [("queue_left_out", "broken")]]

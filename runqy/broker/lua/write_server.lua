@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Replace what asynq's tools know of a worker process and of the tasks it runs.
 -- KEYS server workers
 -- ARGV ttl_s server_info running*

@@ -1,0 +1,7 @@
+#!lua flags=allow-oom
+-- Store what a worker says about itself, until it expires.
+-- KEYS record
+-- ARGV content ttl_s
+-- RETURNS nothing
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return false

@@ -6,6 +6,7 @@ and cancel mark with what the first saw, so that a worker that came back keeps i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +25,7 @@ from runqy.broker.timing import COUNTER_TTL_S, RECOVERY_GRACE_S
 
 LEASE_EXPIRED = "task lease expired"
 SLICE = 500
+GROUP_SETS = 10
 MESSAGES_AT_ONCE = 50
 LEASELESS_WAIT_S = 10
 """How long an id stands in `active` without a lease before it counts as lost: Go's worker writes them in turn."""
@@ -84,7 +86,7 @@ def recover(task: LostTask, stored: bytes | None, *, now_ns: int) -> Request[Tas
     return Request((recovery,), lambda replies: state if replies[0] == 1 else None)
 
 
-def reclaim_groups(queue: str, *, now_ns: int, limit: int = 10) -> Request[int]:
+def reclaim_groups(queue: str, *, now_ns: int, limit: int = GROUP_SETS) -> Request[int]:
     """Give stale aggregation sets back to their groups (contract 3.18), and tell how many were looked at."""
     keys = QueueKeys(queue)
     reclaim = script("reclaim_groups")(
@@ -103,8 +105,15 @@ def recover_lost(
     """Recover what these queues have lost, and tell which tasks went where."""
     lost = _all_lost(broker, queues, grace_s=grace_s)
     overdue = watch.overdue([task for task in lost if not task.lease], broker.now_s())
-    recovered = _recover_all(broker, [task for task in lost if task.lease] + overdue)
-    sweep(broker, queues, partial(reclaim_groups, now_ns=broker.now_ns()), has_more=lambda count: count == 10)
+    recovered = _recover_all(broker, overdue)
+    while expired := [task for task in lost if task.lease]:
+        some = _recover_all(broker, expired)
+        recovered += some
+        counts = Counter(task.queue for task in expired)
+        more = [queue for queue, count in counts.items() if some and count == SLICE]
+        found = run_each(broker, {q: find_lost(q, now_ns=broker.now_ns(), grace_s=grace_s) for q in more})
+        lost = [task for _, tasks in found.values() for task in tasks]
+    sweep(broker, queues, partial(reclaim_groups, now_ns=broker.now_ns()), has_more=lambda count: count == GROUP_SETS)
     return recovered
 
 

@@ -266,6 +266,18 @@ def test_many_lost_tasks_are_all_recovered_by_two_recoverers_and_each_once(broke
     assert not broker.client.exists(KEYS.active, KEYS.lease)
 
 
+def test_more_lost_tasks_than_a_slice_holds_come_back_in_one_sweep(
+    broker: Broker, clock: MovingClock, recover: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovering, "SLICE", 2)
+    for i in range(7):
+        put(broker, f"t{i}")
+        take(broker)
+    clock.advance(PAST_GRACE_S)
+
+    assert len(recover()) == 7
+
+
 def test_every_slice_of_a_long_active_list_is_looked_at(
     broker: Broker, clock: MovingClock, recover: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

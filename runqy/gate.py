@@ -6,12 +6,17 @@ or for a client that sends slowly, steps out of the gate meanwhile.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from queue import SimpleQueue
 from threading import local
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+SMALL_BODY = 1 << 16
+"""Up to here a body is read before its request enters; a larger one while its thread is outside again."""
 
 
 class Gate:
@@ -23,16 +28,15 @@ class Gate:
             self._places.put(None)
         self._thread = local()
 
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        """Hold a place, once there is one."""
+    def enter(self) -> None:
+        """Take a place, once there is one."""
         self._places.get()
         self._thread.is_inside = True
-        try:
-            yield
-        finally:
-            self._thread.is_inside = False
-            self._places.put(None)
+
+    def leave(self) -> None:
+        """Give the place of this thread to another."""
+        self._thread.is_inside = False
+        self._places.put(None)
 
     @contextmanager
     def outside(self) -> Iterator[None]:
@@ -40,13 +44,11 @@ class Gate:
         if not getattr(self._thread, "is_inside", False):
             yield
             return
-        self._thread.is_inside = False
-        self._places.put(None)
+        self.leave()
         try:
             yield
         finally:
-            self._places.get()
-            self._thread.is_inside = True
+            self.enter()
 
 
 class PatientInput:
@@ -78,12 +80,26 @@ class PatientInput:
 def gated(application: "WSGIApplication", gate: Gate) -> "Callable[..., Iterable[bytes]]":
     """Return an application whose requests pass the gate."""
 
-    def enter(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        environ["wsgi.input"] = PatientInput(environ["wsgi.input"], gate)
-        with gate.inside():
+    def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        environ["wsgi.input"] = _body(environ, gate)
+        gate.enter()
+        try:
             return application(environ, start_response)
+        finally:
+            gate.leave()
 
-    return enter
+    return answer
+
+
+def _body(environ: "WSGIEnvironment", gate: Gate) -> "BytesIO | PatientInput":
+    """Return where to read the body: small ones are here by now, which spares most requests the way out and in."""
+    length = environ.get("CONTENT_LENGTH") or ""
+    if not (length.isascii() and length.isdigit()) or int(length) > SMALL_BODY:
+        return PatientInput(environ["wsgi.input"], gate)
+    try:
+        return BytesIO(environ["wsgi.input"].read(int(length)) if int(length) else b"")
+    except OSError:
+        return BytesIO()  # the client went away; whoever reads finds the body too short
 
 
 @contextmanager

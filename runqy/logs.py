@@ -33,7 +33,11 @@ def configure(options: dict[str, Any]) -> None:
             "formatters": {"runqy": {"()": _formatter, "is_terminal": sys.stderr.isatty()}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "runqy"}},
             "root": {"handlers": ["stderr"], "level": level},
-            "loggers": {"django.server": {"level": "WARNING"}, "axes": {"level": "WARNING"}},
+            "loggers": {
+                "django.request": {"level": "ERROR"},  # what clients do wrong, they are told
+                "django.server": {"level": "WARNING"},
+                "axes": {"level": "WARNING"},
+            },
         }
     )
 

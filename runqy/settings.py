@@ -126,14 +126,16 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "runqy.middleware.TrustedProxies",
     "django.middleware.security.SecurityMiddleware",
+    "runqy.middleware.Shortcut",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "runqy.middleware.AdminSessions",
-    "runqy.middleware.AdminCommon",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "runqy.middleware.AdminUsers",
-    "runqy.middleware.AdminMessages",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
+    "runqy.middleware.ShortcutEnd",
 ]
 TEMPLATES = [
     {

@@ -1,10 +1,11 @@
 """Reads the bodies of requests: whole, within the size limit, as JSON whose values keep their bytes."""
 
 from collections.abc import Mapping
+from typing import BinaryIO
 
 import msgspec
 from django.conf import settings
-from django.http import HttpRequest, UnreadablePostError
+from django.http import HttpRequest
 
 from runqy.errors import EncodingUnsupported, RequestInvalid, RequestTooLarge
 
@@ -19,16 +20,14 @@ def read_body(request: HttpRequest) -> bytes:
     if meta.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
         raise EncodingUnsupported
     limit: int = settings.RUNQY_MAX_BODY_SIZE
-    if "chunked" in meta.get("HTTP_TRANSFER_ENCODING", "").lower():
-        return _read_chunks(request, limit)
-    announced = _announced_length(meta)
-    if announced > limit:
+    is_chunked = "chunked" in meta.get("HTTP_TRANSFER_ENCODING", "").lower()
+    announced = limit + 1 if is_chunked else _announced_length(meta)
+    if announced > limit and not is_chunked:
         raise RequestTooLarge(f"The body has {announced} bytes, the limit is {limit} (RUNQY_MAX_BODY_SIZE).")
-    try:
-        body = request.body
-    except UnreadablePostError as error:
-        raise RequestInvalid("The body could not be read.") from error
-    if len(body) < announced:
+    body = _read(meta["wsgi.input"], announced)
+    if len(body) > limit:
+        raise RequestTooLarge
+    if len(body) < announced and not is_chunked:
         raise RequestInvalid(f"The body ended after {len(body)} of {announced} bytes.")
     return body
 
@@ -60,12 +59,15 @@ def _announced_length(meta: Mapping[str, str]) -> int:
     return int(text)
 
 
-def _read_chunks(request: HttpRequest, limit: int) -> bytes:
-    """Return a body of unknown length, which Django itself takes for empty."""
+def _read(stream: BinaryIO, size: int) -> bytes:
+    """Return as many bytes of a stream as it has, up to a size.
+
+    Past Django, which would take a body without a length for empty, and looks at each one as if it were a form.
+    """
     try:
-        body: bytes = request.META["wsgi.input"].read(limit + 1)
+        body = stream.read(size)
+        while len(body) < size and (more := stream.read(size - len(body))):
+            body += more
     except OSError as error:
         raise RequestInvalid("The body could not be read.") from error
-    if len(body) > limit:
-        raise RequestTooLarge
     return body

@@ -3,10 +3,12 @@
 import json
 from typing import Any
 
-from django.http import HttpResponse
 from django.test import Client
 
 from tests.support.environment import ADMIN_KEY
+
+Answer = Any
+"""What Django's test client returns: an HttpResponse with the request that it answers."""
 
 
 class ApiClient:
@@ -16,17 +18,17 @@ class ApiClient:
         self._client = Client(raise_request_exception=False)
         self._headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
 
-    def get(self, path: str, **headers: str) -> HttpResponse:
+    def get(self, path: str, **headers: str) -> Answer:
         """Send a GET."""
         return self._client.get(path, headers=self._headers | headers)
 
-    def post(self, path: str, body: Any = b"", content_type: str = "application/json", **headers: str) -> HttpResponse:
+    def post(self, path: str, body: Any = b"", content_type: str = "application/json", **headers: str) -> Answer:
         """Send a POST; a body that is not bytes goes as JSON."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self._client.post(path, data, content_type=content_type, headers=self._headers | headers)
 
 
-def problem(answer: HttpResponse) -> dict[str, Any]:
+def problem(answer: Answer) -> dict[str, Any]:
     """Return the problem that an answer is, having looked at its form."""
     assert answer["Content-Type"] == "application/problem+json", answer.content
     found: dict[str, Any] = json.loads(answer.content)

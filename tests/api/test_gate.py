@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runqy.gate import Gate, gated
+from runqy.gate import SMALL_BODY, Gate, gated
 from tests.support.waiting import wait_until
 
 
@@ -16,9 +16,10 @@ def test_no_more_than_its_places_are_inside() -> None:
     gate, leave, inside = Gate(2), threading.Event(), []
 
     def enter(number: int) -> None:
-        with gate.inside():
-            inside.append(number)
-            leave.wait(10)
+        gate.enter()
+        inside.append(number)
+        leave.wait(10)
+        gate.leave()
 
     with ThreadPoolExecutor(4) as pool:
         done = [pool.submit(enter, number) for number in range(4)]
@@ -36,10 +37,12 @@ def test_whoever_waits_outside_lets_another_in_and_comes_back() -> None:
     order: list[str] = []
 
     def other() -> None:
-        with gate.inside():
-            order.append("other")
+        gate.enter()
+        order.append("other")
+        gate.leave()
 
-    with ThreadPoolExecutor(1) as pool, gate.inside():
+    gate.enter()
+    with ThreadPoolExecutor(1) as pool:
         order.append("first")
         with gate.outside():
             pool.submit(other).result(10)
@@ -51,21 +54,26 @@ def test_whoever_waits_outside_lets_another_in_and_comes_back() -> None:
 def test_outside_of_the_gate_waiting_costs_no_place() -> None:
     gate = Gate(1)
 
-    with gate.outside(), gate.inside():
-        pass
-    with gate.inside():
-        pass
+    with gate.outside():
+        gate.enter()
+        gate.leave()
+    gate.enter()
 
 
 def test_a_place_is_free_again_after_an_error() -> None:
     gate = Gate(1)
 
-    for _ in range(3):
-        with pytest.raises(ZeroDivisionError), gate.inside(), gate.outside():
+    def fail(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        with gate.outside():
             raise ZeroDivisionError
 
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            list(gated(fail, gate)({"wsgi.input": BytesIO()}, None))
 
-def test_a_client_that_sends_slowly_holds_no_place() -> None:
+
+@pytest.mark.parametrize("length", ["4", str(SMALL_BODY + 1), ""])
+def test_a_client_that_sends_slowly_holds_no_place(length: str) -> None:
     gate, sent, reading = Gate(1), threading.Event(), threading.Event()
 
     class Slow(BytesIO):
@@ -79,7 +87,7 @@ def test_a_client_that_sends_slowly_holds_no_place() -> None:
 
     server = gated(application, gate)
     with ThreadPoolExecutor(2) as pool:
-        slow = pool.submit(server, {"wsgi.input": Slow(b"slow")}, None)
+        slow = pool.submit(server, {"wsgi.input": Slow(b"slow"), "CONTENT_LENGTH": length}, None)
         assert reading.wait(10)
         quick = pool.submit(server, {"wsgi.input": BytesIO(b"quick")}, None)
         assert quick.result(10) == [b"quick"]

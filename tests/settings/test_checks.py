@@ -41,7 +41,7 @@ def test_production_settings_pass_the_deployment_check(tmp_path: Path) -> None:
         ({"RUNQY_SECRET_KEY": ""}, "runqy.E002"),
         ({"RUNQY_API_KEY": "short"}, "runqy.W003"),
         ({"REDIS_URL": ""}, "runqy.W004"),
-        ({"RUNQY_HTTPS": "false"}, "security.W010"),
+        ({"RUNQY_HTTPS": "false"}, "security.W008"),
         ({"DEBUG": "true"}, "security.W018"),
     ],
 )

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import redis as redis_py
-from django.http import HttpResponse
 
 from runqy.broker.broker import Broker
 from runqy.broker.cancelling import cancel
@@ -20,7 +19,7 @@ from runqy.errors import TaskNotFound, TooManyWaiters
 from runqy.gate import Gate
 from tasks import waiting
 from tasks.waiting import WaitingRoom
-from tests.api.client import ApiClient, problem
+from tests.api.client import Answer, ApiClient, problem
 from tests.support.tasks import take_one
 from tests.support.waiting import wait_until
 from tests.tasks.life import succeed
@@ -58,7 +57,7 @@ def has_readers(room: WaitingRoom, count: int) -> bool:
     return sum(seat.place is not None for seat in tuple(room._seats)) == count
 
 
-def info(answer: HttpResponse) -> dict[str, Any]:
+def info(answer: Answer) -> dict[str, Any]:
     """Return what an answer says about its task."""
     found: dict[str, Any] = json.loads(answer.content)["info"]
     return found
@@ -66,7 +65,7 @@ def info(answer: HttpResponse) -> dict[str, Any]:
 
 def start_reader(
     threads: ThreadPoolExecutor, client: ApiClient, path: str, room: WaitingRoom, count: int = 1, **headers: str
-) -> Future[HttpResponse]:
+) -> Future[Answer]:
     """Send a request that waits, and return once `count` of them do."""
     answer = threads.submit(client.get, path, **headers)
     wait_until(lambda: has_readers(room, count))
@@ -224,17 +223,21 @@ def test_a_waiting_reader_holds_no_place_in_the_gate(
     gate = Gate(1)
     monkeypatch.setattr("runqy.gate._gate", gate)
 
-    def read_inside() -> HttpResponse:
-        with gate.inside():
+    def read_inside() -> Answer:
+        gate.enter()
+        try:
             return client.get(f"/queue/{task_id}?wait=30")
+        finally:
+            gate.leave()
 
     answer = threads.submit(read_inside)
     wait_until(lambda: has_readers(room, 1))
     entered = threading.Event()
 
     def enter() -> None:
-        with gate.inside():
-            entered.set()
+        gate.enter()
+        entered.set()
+        gate.leave()
 
     threads.submit(enter)
 

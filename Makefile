@@ -41,6 +41,9 @@ format: install  ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+bench: install  ## figures, as ratios within one run; ARGS="redis http workers" for a part
+	@$(BIN)/python -m benchmarks $(ARGS)
+
 requirements:  ## resolve the pinned requirements for Python 3.11 to 3.13
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra server pyproject.toml \
 		-o requirements.txt --custom-compile-command "make requirements"
@@ -50,4 +53,4 @@ requirements:  ## resolve the pinned requirements for Python 3.11 to 3.13
 proto: install  ## generate the message classes from runqy/broker/asynq.proto
 	cd runqy/broker && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. asynq.proto
 
-.PHONY: help install run test lint format requirements proto
+.PHONY: help install run test lint format bench requirements proto

@@ -1,0 +1,91 @@
+"""Measures the HTTP paths against bare applications on the same server."""
+
+import json
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from benchmarks.load import Load, request_bytes, run_load
+from benchmarks.report import Report
+from benchmarks.stack import KEY, Stack
+from runqy import settings
+
+CONNECTIONS = 32
+SECONDS = 4.0
+ROUNDS = 3
+BARE_OPTIONS = ("-k", "gthread", "-w", "2", "--threads", "4", "--keep-alive", "75", "--http-parser", "fast")
+REAL_OPTIONS = ("-c", "python:runqy.gunicorn_conf")
+BODY = b'{"queue":"bench","timeout":300,"data":{"prompt":"Hello world","width":1024}}'
+
+
+def measure_http(stack: Stack, report: Report) -> None:
+    """Compare enqueueing and reading with a bare WSGI app and an empty Django view, in turns."""
+    enqueue = request_bytes("POST", "/queue/add", KEY, BODY)
+    with ExitStack() as servers:
+        bare = servers.enter_context(stack.web("benchmarks.apps.bare_wsgi:application", *BARE_OPTIONS))
+        empty = servers.enter_context(stack.web("benchmarks.apps.empty_django:application", *BARE_OPTIONS))
+        real = servers.enter_context(stack.web("runqy.wsgi:application", *REAL_OPTIONS))
+        task_id = enqueue_one(real)
+        read = request_bytes("GET", f"/queue/{task_id}", KEY)
+        runs = {"bare": (bare, enqueue), "empty": (empty, enqueue), "enqueue": (real, enqueue), "read": (real, read)}
+        loads: dict[str, list[Load]] = {name: [] for name in runs}
+        for _ in range(ROUNDS):
+            for name, (port, request) in runs.items():
+                run_load(port, request, connections=CONNECTIONS, seconds=0.5)
+                loads[name].append(run_load(port, request, connections=CONNECTIONS, seconds=SECONDS))
+                stack.empty() if name != "read" else None
+                if name == "enqueue":
+                    task_id = enqueue_one(real)
+                    runs["read"] = (real, request_bytes("GET", f"/queue/{task_id}", KEY))
+        measure_waiters(stack, report, real)
+    rate = {name: statistics.median(load.rate for load in loads[name]) for name in runs}
+    failures = sum(load.failures for name in runs for load in loads[name])
+    report.section(f"HTTP, {CONNECTIONS} connections, gunicorn gthread, two processes, C parser")
+    report.yardstick("bare WSGI app: parse, message, one script", rate["bare"], "requests/s")
+    report.ratio("Django view that does nothing", rate["empty"], rate["bare"], "requests/s")
+    report.ratio("POST /queue/add", rate["enqueue"], rate["bare"], "requests/s", goal=0.6)
+    report.ratio("GET /queue/{task_id}", rate["read"], rate["bare"], "requests/s")
+    report.note(f"answers that were no 2xx: {failures}")
+
+
+def measure_waiters(stack: Stack, report: Report, port: int) -> None:
+    """Compare the latency of enqueueing with no waiters and with as many as two processes hold."""
+    request = request_bytes("POST", "/queue/add", KEY, BODY)
+    before = run_load(port, request, connections=4, seconds=SECONDS)
+    task_id = enqueue_one(port)
+    count = 2 * settings.RUNQY_MAX_WAITERS
+    with ThreadPoolExecutor(count) as pool:
+        answers = [pool.submit(wait_for, port, task_id, seconds=int(SECONDS) + 4) for _ in range(count)]
+        time.sleep(1.5)  # let them all arrive
+        during = run_load(port, request, connections=4, seconds=SECONDS)
+        statuses = [answer.result() for answer in answers]
+    stack.empty()
+    report.section("Waiters")
+    report.note(f"{statuses.count(202)} waited to the end, {statuses.count(503)} were turned away")
+    what = "POST /queue/add, p50, all waiting places taken / none"
+    report.ratio(what, during.percentile_ms(50), before.percentile_ms(50), "ms", goal=1.5, is_lower_better=True)
+
+
+def enqueue_one(port: int) -> str:
+    """Queue one task and return its id."""
+    request = Request(f"http://127.0.0.1:{port}/queue/add", data=BODY, headers={"Authorization": f"Bearer {KEY}"})
+    with urlopen(request, timeout=10) as answer:  # noqa: S310
+        task_id: str = json.load(answer)["info"]["id"]
+        return task_id
+
+
+def wait_for(port: int, task_id: str, *, seconds: int) -> int:
+    """Wait for a task over HTTP and return the status of the answer."""
+    request = Request(
+        f"http://127.0.0.1:{port}/queue/{task_id}?wait={seconds}", headers={"Authorization": f"Bearer {KEY}"}
+    )
+    try:
+        with urlopen(request, timeout=seconds + 30) as answer:  # noqa: S310
+            status: int = answer.status
+            return status
+    except HTTPError as error:
+        error.close()
+        return error.code

@@ -1,0 +1,147 @@
+"""Starts what the benchmark measures: a Redis, web servers, a worker; all of it in a temporary folder, on loopback."""
+
+import base64
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from runqy.broker.broker import Broker
+from runqy.broker.connection import RedisTarget
+from tests.support.servers import ValkeyServer, free_port
+
+ROOT = Path(__file__).parents[1]
+KEY = "benchmark"
+
+CHILD = """import json, sys
+print('{"status":"ready"}', flush=True)
+for line in sys.stdin:
+    task_id = json.loads(line)["task_id"]
+    print('{"task_id":"%s","result":null,"error":null,"retry":false}' % task_id, flush=True)
+"""
+
+QUEUE_FILE = """queues:
+  bench: {{priority: 1, mode: long_running, deployment: {deployment}}}
+  once: {{priority: 1, mode: one_shot, deployment: {deployment}}}
+"""
+
+
+class Stack:
+    """A Valkey, a database with two queues, and the environment in which processes find both."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.redis = ValkeyServer().start()
+        self.broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", self.redis.port),)))
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("RUNQY_", "DATABASE_"))},
+            "RUNQY_HOME": str(folder / "home"),
+            "RUNQY_SECRET_KEY": base64.b64encode(os.urandom(48)).decode(),
+            "RUNQY_API_KEY": KEY,
+            "REDIS_URL": self.redis.url,
+            "BENCH_REDIS_PORT": str(self.redis.port),
+            "QUEUE_WORKERS_DIR": str(folder / "queues"),
+            "DJANGO_SETTINGS_MODULE": "runqy.settings",
+        }
+
+    def prepare(self) -> None:
+        """Make the repository that workers deploy, and define the queues."""
+        (self.folder / "home").mkdir(mode=0o700)
+        repository = self.folder / "noop"
+        repository.mkdir()
+        (repository / "main.py").write_text(CHILD)
+        identity = ("-c", "user.name=bench", "-c", "user.email=bench@localhost")
+        for words in (("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-qm", "A task that does nothing")):
+            subprocess.run(["git", *identity, *words], cwd=repository, check=True)
+        (self.folder / "queues").mkdir()
+        deployment = f'{{git_url: "file://{repository}", branch: main, startup_cmd: python main.py}}'
+        (self.folder / "queues" / "bench.yaml").write_text(QUEUE_FILE.format(deployment=deployment))
+        for words in (("migrate", "-v0"), ("load_queues",)):
+            subprocess.run(
+                [sys.executable, "manage.py", *words], cwd=ROOT, env=self.env, check=True, stdout=subprocess.DEVNULL
+            )
+
+    def empty(self) -> None:
+        """Remove all tasks, but not the published configuration."""
+        client = self.redis.client()
+        for pattern in ("asynq:*", "bench:*", "runqy:q:*"):
+            keys = list(client.scan_iter(pattern, count=10_000))
+            for start in range(0, len(keys), 10_000):
+                client.unlink(*keys[start : start + 10_000])
+        client.close()
+
+    @contextmanager
+    def web(self, application: str, *options: str) -> Iterator[int]:
+        """Serve a WSGI application with gunicorn, gthread, two processes, C parser; give its port."""
+        port = free_port()
+        words = ("-m", "gunicorn", application, "-b", f"127.0.0.1:{port}", "--log-level", "error", *options)
+        with self.process(words):
+            _wait_for_port(port)
+            yield port
+
+    @contextmanager
+    def worker(self, queue: str, port: int, *, concurrency: int) -> Iterator[None]:
+        """Run one worker, with as many processes as it holds tasks up to four."""
+        settings = {
+            "RUNQY_SERVER_URL": f"http://127.0.0.1:{port}",
+            "RUNQY_QUEUES": queue,
+            "RUNQY_CONCURRENCY": str(concurrency),
+            "RUNQY_DEPLOYMENT_DIR": str(self.folder / "deployments"),
+        }
+        with self.process(("-m", "workers.runtime.main"), settings):
+            yield
+
+    @contextmanager
+    def process(self, words: Sequence[str], env: dict[str, str] | None = None) -> Iterator[None]:
+        """Run a Python process with its children, and end it."""
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, *words],
+                cwd=ROOT,
+                env={**self.env, **(env or {})},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+@contextmanager
+def running_stack() -> Iterator[Stack]:
+    """Give a prepared stack, and remove all of it."""
+    with tempfile.TemporaryDirectory(prefix="runqy-bench-") as folder:
+        stack = Stack(Path(folder))
+        try:
+            stack.prepare()
+            yield stack
+        finally:
+            stack.broker.close()
+            stack.redis.stop()
+
+
+def _wait_for_port(port: int) -> None:
+    """Wait until something listens."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return

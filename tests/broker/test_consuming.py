@@ -85,6 +85,17 @@ def test_the_same_order_asked_again_returns_the_same_tasks(broker: Broker) -> No
     assert all(one.message == next(o for o in first if o.hold == one.hold).message for one in again)
 
 
+def test_what_is_returned_again_is_held_for_as_long_as_it_says(broker: Broker) -> None:
+    put(broker, "t1")
+    order = order_of(1, Share(queue=QUEUE), Share(queue="other"))
+    take_tasks(broker, order, now_ns=NOW_NS)
+
+    (again,), _ = take_tasks(broker, order.repeated(), now_ns=NOW_NS + 20_000_000_000)
+
+    assert again.lease_end_s == 1_700_000_050
+    assert broker.client.zscore(KEYS.lease, "t1") == 1_700_000_050
+
+
 def test_an_order_asked_again_fills_the_slots_that_got_nothing(broker: Broker) -> None:
     put(broker, "a1", queue="a")
     order = order_of(3, Share(queue="a"), Share(queue="b"))

@@ -1,12 +1,13 @@
 """How idle workers hear of work, and how a listener lives through disturbances."""
 
 import queue
+import signal
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from runqy.broker import keys
+from runqy.broker import keys, waking
 from runqy.broker.batching import enqueue_many
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
@@ -205,6 +206,39 @@ def test_a_listener_outlives_a_restart_of_redis() -> None:
     ear.listener.close()
     broker.close()
     server.stop()
+
+
+def test_a_connection_that_went_silent_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waking, "QUIET_S", 0.1)
+    monkeypatch.setattr(waking, "DEAD_S", 0.4)
+    server = ValkeyServer().start()
+    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", server.port),)))
+    ear = Ear(broker)
+    assert ear.listener.subscribe(["c"], timeout_s=WAIT_S)
+    assert server.process is not None
+
+    server.process.send_signal(signal.SIGSTOP)
+    while ear.listener.subscribe(["c"], timeout_s=0.05):
+        assert not ear.gap.is_set()  # the test's own time limit ends this when nothing is noticed
+    server.process.send_signal(signal.SIGCONT)
+
+    assert ear.gap.wait(WAIT_S)
+    broker.client.publish("c", "again")
+    assert ear.next() == ("c", b"again")
+    ear.listener.close()
+    broker.close()
+    server.stop()
+
+
+def test_a_quiet_connection_is_kept(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waking, "QUIET_S", 0.05)
+    monkeypatch.setattr(waking, "DEAD_S", 1.0)
+    ear = Ear(single_broker)
+    assert ear.listener.subscribe(["c"], timeout_s=WAIT_S)
+
+    assert not ear.gap.wait(1.3)  # longer than silence may last
+
+    ear.listener.close()
 
 
 def test_closing_ends_the_thread_and_the_connection(single_broker: Broker) -> None:

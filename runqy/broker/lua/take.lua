@@ -60,13 +60,14 @@ local function take_from(position, owner)
   return nil
 end
 
--- What an earlier call with these owners took: those are among the newest running tasks.
+-- What an earlier call with these owners took, held anew: those are among the newest running tasks.
 local function taken_before(owners)
   local found = {}
   for position, queue in ipairs(queues) do
     for _, id in ipairs(redis.call('LRANGE', queue.active, 0, 9999)) do
       local task = redis.call('HMGET', queue.prefix .. id, 'owner', 'msg', 'child_deaths')
-      if task[1] and owners[task[1]] then
+      if task[1] and task[2] and owners[task[1]] then
+        redis.call('ZADD', queue.lease, lease_end_s, id)
         found[task[1]] = {position, id, task[1], task[2], task[3] or '0'}
       end
     end

@@ -28,5 +28,5 @@ def commands(*commands: Sequence[str], env: Mapping[str, str], lock: Path, log: 
 
 def worker(*, env: Mapping[str, str], lock: Path, log: Path | None = None) -> Program:
     """Return a worker. It gets longer than its own grace time, in which it lets running tasks end."""
-    args = ("-m", "workers.runtime")
+    args = ("-m", "workers.runtime.main")
     return Program(name="worker", args=(sys.executable, *args), env=env, lock=lock, log=log, grace_s=40.0)

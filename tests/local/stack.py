@@ -28,19 +28,20 @@ queues:
     deployment:
       git_url: {url}
       startup_cmd: python main.py
+      {settings}
 """
 
 
-def make_queue(folder: Path) -> Path:
+def make_queue(folder: Path, *, code: str = ECHO, settings: str = "") -> Path:
     """Make a repository and a folder with the queue file that names it. Returns the latter."""
     repository, files = folder / "repository", folder / "files"
     repository.mkdir()
     files.mkdir()
-    (repository / "main.py").write_text(ECHO)
+    (repository / "main.py").write_text(code)
     git = ("git", "-C", str(repository), "-c", "user.name=t", "-c", "user.email=t@example.com")
     for command in (("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-q", "-m", "echo")):
         subprocess.run([*git, *command], check=True)
-    (files / "echo.yaml").write_text(QUEUE_FILE.format(url=repository.as_uri()))
+    (files / "echo.yaml").write_text(QUEUE_FILE.format(url=repository.as_uri(), settings=settings))
     return files
 
 

@@ -1,64 +1,16 @@
 """`runqy serve` runs web and maintenance with the Redis that is configured."""
 
-import http.client
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
 
-from runqy.local.ports import find_free_port
 from tests.local.conftest import is_alive, wait_until
-from tests.support.environment import ADMIN_KEY
+from tests.local.serving import Serve
 
 pytestmark = pytest.mark.timeout(200)
-
-
-class Serve:
-    """A `runqy serve` in a process of its own, on the tests' Redis."""
-
-    def __init__(self, folder, *options, **variables):
-        self.port = find_free_port()
-        self._output = folder / "output"
-        self.home = folder / "home"
-        env = {**os.environ, "RUNQY_HOME": str(self.home), "PORT": str(self.port), **variables}
-        env = {name: value for name, value in env.items() if value}
-        with self._output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "runqy.cli", "serve", "--host", "127.0.0.1", *options],
-                env=env,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-
-    @property
-    def output(self):
-        return self._output.read_text()
-
-    def until_ready(self):
-        wait_until(lambda: "runqy serves" in self.output or self.process.poll() is not None, timeout_s=90)
-        assert self.process.poll() is None, self.output
-        return self
-
-    def pid_of(self, name):
-        return int((self.home / f"run/serve-{self.port}/{name}.lock").read_text())
-
-    def get(self, path):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            connection.request("GET", path, headers={"Authorization": f"Bearer {ADMIN_KEY}"})
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
-
-    def end(self, number=signal.SIGTERM):
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        return self.process.wait(timeout=60)
 
 
 @pytest.fixture
@@ -95,7 +47,7 @@ def test_it_serves_and_ends_with_all_its_processes(serve):
     server = serve("--migrate").until_ready()
     pids = [server.pid_of("web"), server.pid_of("maintenance")]
 
-    assert server.get("/health")[0] == 200
+    assert server.answers()
     assert server.end() == 0
     assert not any(map(is_alive, pids))
 
@@ -107,7 +59,7 @@ def test_web_server_that_is_killed_comes_back(serve):
     os.kill(server.pid_of("web"), signal.SIGKILL)
 
     wait_until(lambda: "the web server was ended by SIGKILL; it is started again" in server.output)
-    wait_until(lambda: _answers(server), timeout_s=60)
+    wait_until(server.answers, timeout_s=60)
 
 
 def test_waiting_readers_are_answered_as_soon_as_it_stops(serve, redis):
@@ -116,7 +68,7 @@ def test_waiting_readers_are_answered_as_soon_as_it_stops(serve, redis):
     redis.hset("asynq:{mail}:t:waited-for", mapping={"msg": b"", "state": "pending"})
     redis.lpush("asynq:{mail}:pending", "waited-for")
     answers = []
-    reader = threading.Thread(target=lambda: answers.append(server.get("/queue/waited-for?wait=50")))
+    reader = threading.Thread(target=lambda: answers.append(server.request("GET", "/queue/waited-for?wait=50")))
     reader.start()
     wait_until(lambda: redis.pubsub_channels("runqy:ended:*"))
     started = time.monotonic()
@@ -142,10 +94,3 @@ def test_queue_files_are_loaded_and_a_broken_one_does_not_stop_it(serve, redis, 
     assert "added: mail" in server.output
     assert "not all queue files were loaded" in server.output
     assert "broken.yaml:" in server.output
-
-
-def _answers(server):
-    try:
-        return server.get("/health")[0] == 200
-    except OSError:
-        return False

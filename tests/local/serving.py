@@ -1,0 +1,109 @@
+"""Runs `runqy serve` and workers for tests, on the tests' Redis."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from runqy.local.ports import find_free_port
+from tests.local.conftest import wait_until
+from tests.support.environment import ADMIN_KEY, WORKER_KEY
+
+
+class Serve:
+    """A `runqy serve` in a process of its own."""
+
+    def __init__(self, folder: Path, *options: str, **variables: str) -> None:
+        self.port = find_free_port()
+        self.home = folder / "home"
+        self._output = folder / "output"
+        env = {**os.environ, "RUNQY_HOME": str(self.home), "PORT": str(self.port), **variables}
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "runqy.cli", "serve", "--host", "127.0.0.1", *options],
+                env={name: value for name, value in env.items() if value},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def output(self) -> str:
+        """Return what it has said so far."""
+        return self._output.read_text()
+
+    def until_ready(self) -> "Serve":
+        """Wait until it serves."""
+        wait_until(lambda: "runqy serves" in self.output or self.process.poll() is not None, timeout_s=90)
+        assert self.process.poll() is None, self.output
+        return self
+
+    def pid_of(self, name: str) -> int:
+        """Return the process id of one of its processes."""
+        return int((self.home / f"run/serve-{self.port}/{name}.lock").read_text())
+
+    def request(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
+        """Ask something; return status and answer. Raises OSError or HTTPException when nobody answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            data = None if body is None else json.dumps(body).encode()
+            connection.request(method, path, data, headers={"Authorization": f"Bearer {ADMIN_KEY}"})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def answers(self) -> bool:
+        """Tell whether it answers."""
+        try:
+            return self.request("GET", "/health")[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def end(self) -> int:
+        """End it; return its exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(timeout=60)
+
+
+class Worker:
+    """A worker that registers with a server, and can be killed."""
+
+    def __init__(self, server: Serve, queues: str, folder: Path) -> None:
+        self._log = folder / "worker.log"
+        self._env = {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ.get("HOME", "/"),
+            "RUNQY_SERVER_URL": f"http://127.0.0.1:{server.port}",
+            "RUNQY_API_KEY": WORKER_KEY,
+            "RUNQY_QUEUES": queues,
+            "RUNQY_DEPLOYMENT_DIR": str(folder / "deployments"),
+            "RUNQY_CONCURRENCY": "4",
+        }
+        self._process = self._start()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "workers.runtime.main"], env=self._env, stdout=log, stderr=log
+            )
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._process.kill()
+        self._process.wait()
+
+    def restart(self) -> None:
+        """Kill it and start another one."""
+        self.kill()
+        self._process = self._start()
+
+    def stop(self) -> int:
+        """Ask it to end; return its exit code."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(timeout=60)

@@ -1,0 +1,149 @@
+"""Accepted tasks survive the killing of workers and of the web server, and the loss of the configuration in Redis."""
+
+import http.client
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+
+from runqy.broker import keys
+from runqy.broker.keys import QueueKeys
+from tests.local.conftest import wait_until
+from tests.local.serving import Serve, Worker
+from tests.local.stack import make_queue
+
+pytestmark = pytest.mark.timeout(400)
+
+TASKS = 200
+KILLS = 20
+RUNS = """\
+import json, os, sys, time
+print(json.dumps({"status": "ready"}), flush=True)
+for line in sys.stdin:
+    task = json.loads(line)
+    with open(os.environ["RUNS"], "a") as runs:
+        runs.write(task["task_id"] + "\\n")
+    time.sleep(0.02)
+    answer = {"task_id": task["task_id"], "result": {"run": time.time_ns()}, "error": None, "retry": False}
+    print(json.dumps(answer), flush=True)
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path, redis: redis_py.Redis) -> Iterator[Serve]:
+    """Return a server with a queue whose task notes each of its runs; leases are short."""
+    files = make_queue(tmp_path, code=RUNS, settings=f"env_vars: {{RUNS: {tmp_path / 'runs'}}}")
+    server = Serve(
+        tmp_path, "--migrate", QUEUE_WORKERS_DIR=str(files), RUNQY_LEASE="3s", RUNQY_RECOVERY_GRACE="1s"
+    ).until_ready()
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def start_worker(server: Serve, tmp_path: Path) -> Iterator[Callable[[], Worker]]:
+    """Return a function that starts a worker for the queue."""
+    workers: list[Worker] = []
+
+    def start() -> Worker:
+        workers.append(Worker(server, "echo", tmp_path))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.stop()
+
+
+def enqueue(server: Serve) -> str | None:
+    """Put a task on the queue; return its id if it was accepted."""
+    try:
+        status, answer = server.request("POST", "/queue/add", {"queue": "echo", "data": {}, "max_retry": 50})
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    return str(answer["info"]["id"]) if status == 200 else None
+
+
+def states(redis: redis_py.Redis) -> dict[str, int]:
+    """Return how many ids each index of the queue lists."""
+    queue = QueueKeys("echo")
+    return {
+        "pending": redis.llen(queue.pending),
+        "active": redis.llen(queue.active),
+        "lease": redis.zcard(queue.lease),
+        "retry": redis.zcard(queue.retry),
+        "archived": redis.zcard(queue.archived),
+        "completed": redis.zcard(queue.completed),
+    }
+
+
+def assert_each_completed_once(redis: redis_py.Redis, server: Serve, ids: list[str]) -> None:
+    """Wait until all tasks have ended, and compare what is left with what was accepted."""
+    wait_until(lambda: states(redis)["completed"] >= len(ids), timeout_s=150)
+    nothing = dict.fromkeys(("pending", "active", "lease", "retry", "archived"), 0)
+    assert states(redis) == {**nothing, "completed": len(ids)}
+    assert {one.decode() for one in redis.zrange(QueueKeys("echo").completed, 0, -1)} == set(ids)
+    for task_id in ids:
+        _, answer = server.request("GET", f"/queue/{task_id}")
+        assert answer["info"]["state"] == "completed"
+        assert answer["info"]["result"]["run"] > 0
+
+
+def test_no_task_is_lost_or_done_twice_when_workers_are_killed(server, start_worker, redis, tmp_path):
+    seed = int(os.environ.get("RUNQY_TEST_SEED") or time.time_ns())
+    print(f"RUNQY_TEST_SEED={seed}")
+    chance = random.Random(seed)
+    worker = start_worker()
+    ids = [task_id for task_id in (enqueue(server) for _ in range(TASKS)) if task_id]
+    assert len(ids) == TASKS
+
+    for _ in range(KILLS):
+        done = states(redis)["completed"]
+        wait_until(lambda done=done: states(redis)["completed"] > done or done == TASKS, timeout_s=60)
+        time.sleep(chance.uniform(0, 0.1))  # the kill comes at any point of a run
+        worker.restart()
+
+    assert_each_completed_once(redis, server, ids)
+    runs = Counter((tmp_path / "runs").read_text().split())
+    assert runs.keys() == set(ids)
+    assert TASKS <= runs.total() <= TASKS + KILLS * 4  # as many as the worker held each time
+
+
+def test_accepted_tasks_survive_the_killing_of_the_web_server(server, start_worker, redis):
+    start_worker()
+    ids: list[str] = []
+    refused = 0
+    for number in range(TASKS):
+        if number in (40, 120):
+            os.kill(server.pid_of("web"), signal.SIGKILL)
+        task_id = enqueue(server)
+        if task_id is None:
+            refused += 1
+            wait_until(server.answers, timeout_s=60)
+        else:
+            ids.append(task_id)
+
+    assert refused < 10
+    unanswered = states(redis)["pending"] + states(redis)["completed"] - len(ids)
+    assert unanswered <= refused  # one that was stored, and whose answer was lost
+    wait_until(lambda: states(redis)["pending"] + states(redis)["active"] == 0, timeout_s=60)
+    for task_id in ids:
+        assert server.request("GET", f"/queue/{task_id}")[1]["info"]["state"] == "completed"
+
+
+def test_configuration_and_workers_come_back_after_flushall(server, start_worker, redis):
+    start_worker()
+    assert server.request("GET", f"/queue/{enqueue(server)}?wait=30")[1]["info"]["state"] == "completed"
+
+    redis.flushall()
+
+    task_id = enqueue(server)
+    assert task_id, "enqueueing goes on with what the server knows"
+    assert server.request("GET", f"/queue/{task_id}?wait=30")[1]["info"]["state"] == "completed"
+    wait_until(lambda: redis.hexists(keys.QUEUE_REVISIONS, "echo"), timeout_s=30)
+    wait_until(lambda: redis.zcard(keys.WORKER_RECORDS) == 1, timeout_s=30)

@@ -72,6 +72,7 @@ VERBS = {
     "overflow": overflow,
     "big": lambda payload: "x" * payload["bytes"],
     "nan": lambda _: float("nan"),
+    "pause": lambda payload: time.sleep(payload["s"]),
     "log": lambda payload: print(payload["text"]),
 }
 

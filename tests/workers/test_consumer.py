@@ -14,10 +14,11 @@ from runqy.broker.links import Link, Reply
 from runqy.broker.scripts import Command
 from runqy.errors import BrokerUnavailable
 from tests.workers.processes import add_task
-from workers.runtime.consumer import Consumer, Terms
+from workers.runtime.consumer import Consumer
 from workers.runtime.exchange import Exchange
 from workers.runtime.runs import Ending, Fate, Run
 from workers.runtime.settling import RetryPolicy
+from workers.runtime.taking import Terms
 
 QUEUES = ("mail_high", "mail_low")
 

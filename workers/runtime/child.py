@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import os
 import shlex
 import signal
@@ -65,6 +66,7 @@ class Child:
         self._owner = owner
         self._accepts_cancel = False
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         self._process = _start(spec)
         self.pid = self._process.pid
         self._log = ChildLog(pid=self.pid)
@@ -174,7 +176,7 @@ class Child:
         else:
             self._process.wait()
         with contextlib.suppress(RuntimeError):  # the loop is closed when the worker itself ends
-            self._loop.call_soon_threadsafe(self._end)
+            self._loop.call_soon_threadsafe(self._end, context=self._context)
 
     def _end(self) -> None:
         """Clear up after the process: its group, its last words, its pipes."""

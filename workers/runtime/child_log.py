@@ -10,6 +10,9 @@ from workers.runtime.logs import secrets
 from workers.runtime.pipes import TOO_LONG, LineSplitter
 
 LINE_MAX_BYTES = 8 << 10
+"""What is shown of a line."""
+LINE_READ_BYTES = 1 << 20
+"""A longer line is not shown at all."""
 LINES_A_SECOND = 200
 LINES_AT_ONCE = 1_000
 TAIL_LINES = 20
@@ -40,7 +43,7 @@ class ChildLog:
 
     def __init__(self, *, pid: int) -> None:
         self._log = log.bind(child=pid)
-        self._splitter = LineSplitter(LINE_MAX_BYTES)
+        self._splitter = LineSplitter(LINE_READ_BYTES)
         self._allowance = Allowance(rate=LINES_A_SECOND, limit=LINES_AT_ONCE)
         self._suppressed = 0
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -55,8 +58,7 @@ class ChildLog:
         if not self._allowance.take():
             self._suppressed += 1
             return
-        text = line[:LINE_MAX_BYTES].decode(errors="replace") if isinstance(line, bytes) else str(line)
-        text = secrets.scrub(text.rstrip())
+        text = secrets.scrub(_shown(line).rstrip() if isinstance(line, bytes) else str(line))
         if text:
             self._tail.append(text)
             self._log.info("child_output", line=text)
@@ -68,3 +70,10 @@ class ChildLog:
     def tail(self) -> str:
         """Return the last lines."""
         return "\n".join(self._tail)
+
+
+def _shown(line: bytes) -> str:
+    """Return a line as text; of a long one its beginning, and that it was cut."""
+    if len(line) <= LINE_MAX_BYTES:
+        return line.decode(errors="replace")
+    return f"{line[:LINE_MAX_BYTES].decode(errors='replace')} [cut, {len(line)} bytes]"

@@ -2,45 +2,32 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from runqy import clock
-from runqy.broker.consuming import Share, TakeOrder, plan_take
+from runqy.broker.consuming import TakeOrder
 from runqy.broker.finishing import Outcome
 from runqy.broker.holding import Hold, Taken
 from runqy.broker.leasing import Extension
-from runqy.broker.message import run_deadline_s
-from runqy.broker.timing import LEASE_S, POLL_S
-from runqy.errors import BrokerUnavailable, LeaseLost, PayloadUnusable, RunqyError
+from runqy.broker.timing import POLL_S
+from runqy.errors import BrokerUnavailable, LeaseLost, RunqyError
 from workers.runtime.backoff import delay_s
 from workers.runtime.exchange import Exchange
 from workers.runtime.logs import secrets
 from workers.runtime.pool import Pool
-from workers.runtime.protocol import encode_task
 from workers.runtime.runs import Ending, Fate, Run
-from workers.runtime.settling import RetryPolicy, settle
+from workers.runtime.settling import settle
+from workers.runtime.taking import Terms, line_of
 from workers.runtime.trips import Trip, make_trip
 
 TICK_S = 0.2
 """How exactly timeouts are kept."""
-TAKES_A_TRIP = 100
 SETTLEMENTS_A_TRIP = 200
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What a registration says about taking and finishing tasks."""
-
-    worker_id: str
-    shares: tuple[Share, ...]
-    is_strict: bool
-    policy: RetryPolicy
-    lease_s: int = LEASE_S
 
 
 class Consumer:
@@ -125,11 +112,7 @@ class Consumer:
 
     def run_started(self, run: Run) -> None:
         """Let the run's time begin. See PoolOwner."""
-        now_ns = self._exchange.broker.now_ns()
-        run.started_ns = now_ns
-        deadline_s = run_deadline_s(run.taken.message, now_s=now_ns // 1_000_000_000)
-        timeout_s = run.taken.message.timeout or float("inf")
-        run.ends_at_s = clock.monotonic_s() + min(deadline_s - now_ns / 1e9, timeout_s)
+        run.start(now_ns=self._exchange.broker.now_ns())
 
     def run_ended(self, run: Run, ending: Ending) -> None:
         """Record how a run ended with the next trip. See PoolOwner."""
@@ -196,15 +179,7 @@ class Consumer:
         if free <= 0:
             return None
         self._looks = False
-        terms = self.terms
-        order = plan_take(
-            terms.shares,
-            min(free, TAKES_A_TRIP),
-            worker_id=terms.worker_id,
-            is_strict=terms.is_strict,
-            wake_token=self._wake_token,
-        )
-        return replace(order, lease_s=terms.lease_s, has_more_slots=free > TAKES_A_TRIP)
+        return self.terms.order(free, wake_token=self._wake_token)
 
     def _returned(
         self,
@@ -270,12 +245,8 @@ class Consumer:
 
     def _accept(self, taken: Taken) -> None:
         """Hand a task to the pool, unless it can't be run."""
-        try:
-            run = Run(taken=taken, line=encode_task(taken.message) if taken.is_readable else b"")
-            problem = "" if taken.is_readable else "message_unreadable: the stored message is damaged"
-        except PayloadUnusable as error:
-            run, problem = Run(taken=taken, line=b""), f"payload_unusable: {error.detail}"
-        self.held[taken.hold] = run
+        line, problem = line_of(taken)
+        run = self.held[taken.hold] = Run(taken=taken, line=line)
         if problem:
             self.run_ended(run, Ending(Fate.FAILED, problem))
         elif self._pool is None or not self._is_taking:

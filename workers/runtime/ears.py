@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 from collections.abc import Callable
 
 from runqy.broker.broker import Broker
@@ -15,6 +16,7 @@ class Ears:
 
     def __init__(self, broker: Broker, *, wake_token: str, on_notice: Callable[[Notice, str], None]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         self._on_notice = on_notice
         self._channels = worker_channels(wake_token)
         self._listener = Listener(broker, self._hear, self._miss)
@@ -37,4 +39,4 @@ class Ears:
 
     def _tell(self, notice: Notice, subject: str) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed when the worker itself ends
-            self._loop.call_soon_threadsafe(self._on_notice, notice, subject)
+            self._loop.call_soon_threadsafe(self._on_notice, notice, subject, context=self._context)

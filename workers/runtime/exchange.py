@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -24,6 +25,7 @@ class Exchange:
         """Redis no longer accepts our credentials."""
         self._on_refused = on_refused
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         self._jobs: SimpleQueue[tuple[Job, Done] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="runqy-exchange", daemon=True)
         self._thread.start()
@@ -72,5 +74,5 @@ class Exchange:
                 error = raised
             with contextlib.suppress(RuntimeError):  # the loop is closed when the worker itself ends
                 if isinstance(error, BrokerRefused):
-                    self._loop.call_soon_threadsafe(self._note_refusal)
-                self._loop.call_soon_threadsafe(done, value, error)
+                    self._loop.call_soon_threadsafe(self._note_refusal, context=self._context)
+                self._loop.call_soon_threadsafe(done, value, error, context=self._context)

@@ -64,6 +64,10 @@ async def _serve_one(runner: Runner, stop: Callable[[], None]) -> int:
         log.critical("worker_ends", reason=error.detail)
         stop()
         return 1
+    except Exception:  # the supervisor: a bug in serving one queue must let the others end in order
+        log.exception("worker_failed")
+        stop()
+        return 1
     return 0
 
 

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from runqy import clock
 from runqy.broker.holding import Taken
+from runqy.broker.message import run_deadline_s
 
 
 class Fate(StrEnum):
@@ -49,3 +51,10 @@ class Run:
     def task_id(self) -> str:
         """Return the task's id."""
         return self.taken.hold.task_id
+
+    def start(self, *, now_ns: int) -> None:
+        """Let its time begin: timeout or deadline, whichever comes first."""
+        self.started_ns = now_ns
+        deadline_s = run_deadline_s(self.taken.message, now_s=now_ns // 1_000_000_000)
+        timeout_s = self.taken.message.timeout or float("inf")
+        self.ends_at_s = clock.monotonic_s() + min(deadline_s - now_ns / 1e9, timeout_s)

@@ -15,13 +15,14 @@ from runqy.broker.notices import Notice
 from runqy.broker.timing import HEARTBEAT_S
 from runqy.broker.worker_records import WorkerRecord, WorkerState
 from runqy.errors import BrokerUnavailable
-from workers.runtime.consumer import Consumer, Terms
+from workers.runtime.consumer import Consumer
 from workers.runtime.ears import Ears
 from workers.runtime.exchange import Exchange
 from workers.runtime.heartbeat import Identity, Pulse, make_pulse, new_record
 from workers.runtime.registration import Registration
 from workers.runtime.settings import WorkerSettings
 from workers.runtime.settling import RetryPolicy
+from workers.runtime.taking import Terms
 from workers.runtime.threads import first_of
 from workers.runtime.workshop import Workshop
 

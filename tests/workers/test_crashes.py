@@ -1,0 +1,49 @@
+"""Workers that are killed at random points lose no task and leave no task with two results."""
+
+import os
+import random
+import signal
+
+import redis as redis_py
+
+from runqy.broker.broker import Broker
+from runqy.broker.counting import count_tasks
+from runqy.broker.forwarding import forward_due
+from runqy.broker.keys import QueueKeys
+from runqy.broker.recovering import LeaselessWatch, recover_lost
+from tests.workers.conftest import StartWorker
+from tests.workers.fake_server import FakeServer
+from tests.workers.processes import add_task, eventually
+
+TASKS, KILLS = 200, 20
+
+
+def test_twenty_killed_workers_lose_nothing(
+    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
+) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    server.answer["lease_secs"] = 2
+    ids = [add_task(single_broker, {"do": "pause", "s": 0.05}, max_retry=1000) for _ in range(TASKS)]
+    watch = LeaselessWatch()
+
+    def completed() -> int:
+        recover_lost(single_broker, ["mail"], watch=watch, grace_s=0)
+        forward_due(single_broker, ["mail"])
+        return single_broker.run(count_tasks(["mail"], now_ns=single_broker.now_ns()))[0].completed
+
+    for kill in range(KILLS):
+        worker = start_worker(RUNQY_CONCURRENCY="6", RUNQY_PROCESSES="2")
+        goal = TASKS * kill // (KILLS + 2) + chance.randrange(3)
+        eventually(lambda goal=goal: completed() >= goal, within_s=60, what=worker.log.read_text)
+        os.kill(worker.process.pid, signal.SIGKILL)
+        worker.process.wait()
+    start_worker(RUNQY_CONCURRENCY="6", RUNQY_PROCESSES="2")
+
+    eventually(lambda: completed() == TASKS, within_s=60, what=lambda: redis.lrange(QueueKeys("mail").active, 0, -1))
+    keys = QueueKeys("mail")
+    succeeded = int(redis.get(keys.processed) or 0) - int(redis.get(keys.failed) or 0)
+    assert succeeded == TASKS
+    assert {redis.hget(keys.task(one), "state") for one in ids} == {b"completed"}
+    assert not redis.exists(keys.active, keys.lease, keys.pending, keys.retry, keys.archived)

@@ -1,0 +1,48 @@
+"""The program as people start it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workers.runtime.registration import own_version
+
+
+def run_worker(*args: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    env = {"PATH": os.environ["PATH"], **environ}
+    return subprocess.run(
+        [sys.executable, "-m", "workers.runtime.main", *args], env=env, capture_output=True, text=True
+    )
+
+
+def test_a_missing_setting_is_one_sentence_and_no_traceback() -> None:
+    done = run_worker()
+
+    assert done.returncode == 2
+    assert done.stderr == "RUNQY_SERVER_URL (server.url in the configuration file) is not set.\n"
+
+
+@pytest.mark.parametrize("spelling", ["--config", "-config"])
+def test_a_configuration_file_is_given_as_the_go_worker_takes_it(spelling: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yml").write_text("server: {url: 'http://h', api_key: k}\nworker: {queue: q, concurrency: no}")
+
+    done = run_worker(spelling, str(tmp_path / "config.yml"))
+
+    assert done.returncode == 2
+    assert done.stderr == "RUNQY_CONCURRENCY (worker.concurrency): 'no' is not a whole number.\n"
+
+
+def test_the_version_is_printed() -> None:
+    done = run_worker("--version")
+
+    assert (done.returncode, done.stdout.strip()) == (0, own_version())
+
+
+def test_the_worker_imports_no_django() -> None:
+    code = "import sys, workers.runtime.main; print([name for name in sys.modules if 'django' in name])"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,62 @@
+"""Starts a PostgreSQL of the tests' own, where its programs are installed."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.support.servers import free_port
+
+
+def find_programs() -> Path | None:
+    """Return the folder with PostgreSQL's programs, the newest where there are several."""
+    if on_path := shutil.which("initdb"):
+        return Path(on_path).parent
+    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    return max(found, key=lambda folder: int(folder.parent.name), default=None)
+
+
+class PostgresqlServer:
+    """A PostgreSQL on a free loopback port; it dies with its folder."""
+
+    def __init__(self, programs: Path) -> None:
+        self.port = free_port()
+        self._programs = programs
+        self._folder = Path(tempfile.mkdtemp(prefix="runqy-test-postgresql-"))
+        self._user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+        if self._user is not None:
+            shutil.chown(self._folder, self._user)
+
+    @property
+    def url(self) -> str:
+        """Return the URL of its database."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> "PostgresqlServer":
+        """Make the cluster and start it; durability is not what is tested."""
+        self._run("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync", str(self._data))
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self._folder} -c fsync=off"
+        log = str(self._folder / "log")
+        self._run("pg_ctl", "--pgdata", str(self._data), "--log", log, "--options", options, "--wait", "start")
+        return self
+
+    def stop(self) -> None:
+        """End it and remove its folder."""
+        self._run("pg_ctl", "--pgdata", str(self._data), "--mode=immediate", "stop")
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def _data(self) -> Path:
+        return self._folder / "data"
+
+    def _run(self, program: str, *args: str) -> None:
+        done = subprocess.run(
+            [self._programs / program, *args],
+            user=self._user,
+            cwd=self._folder,
+            stdout=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
+            stderr=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
+            text=True,
+        )
+        assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"

@@ -90,7 +90,14 @@ def test_the_setting_takes_one_key_or_several() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "not base64 at all!", base64.b64encode(b"k" * 31).decode(), new_master_key() + ","]
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("x", id="short"),
+        pytest.param("not base64 at all!", id="not-base64"),
+        pytest.param(base64.b64encode(b"k" * 31).decode(), id="31-bytes"),
+        pytest.param(new_master_key() + ",", id="nothing-behind-the-comma"),
+    ],
 )
 def test_a_malformed_setting_is_refused_without_being_shown(text: str) -> None:
     with pytest.raises(MasterKeyMalformed) as caught:

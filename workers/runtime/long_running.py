@@ -105,6 +105,8 @@ class LongRunningPool:
         """Use a seat that opened, and pass the change on."""
         if all(seat.is_empty for seat in self._seats):
             self._emptied.set()
+        else:
+            self._emptied.clear()
         self._deal()
         self._return_if_closed()
         self._owner.pool_changed()

@@ -63,7 +63,7 @@ class Seat:
         if self._child is None:
             self._start()
         elif not self.runs:
-            self._child.retire()
+            self._dismiss(self._child)
 
     def add(self, run: Run) -> None:
         """Tell the child of a task."""
@@ -92,7 +92,7 @@ class Seat:
         if self._child and self.runs:
             self._child.terminate()
         elif self._child:
-            self._child.retire()
+            self._dismiss(self._child)
 
     def child_ready(self, child: Child) -> None:
         """Open the seat."""
@@ -123,6 +123,13 @@ class Seat:
         elif not self._is_stopping:
             self._start()
         self._owner.seat_changed()
+
+    def _dismiss(self, child: Child) -> None:
+        """End a child without tasks; one that still loads would not notice that its input ended."""
+        if child.is_ready:
+            child.retire()
+        else:
+            child.terminate()
 
     def _left_by(self, child: Child, run: Run) -> Ending:
         """Say how a run ends whose child is gone."""

@@ -1,0 +1,237 @@
+"""Pools with real children, without Redis: what becomes of runs when children end, change or linger."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runqy import clock
+from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.holding import Hold, Taken
+from tests.workers.processes import is_alive
+from workers.runtime.child import ChildSpec
+from workers.runtime.long_running import LongRunningPool
+from workers.runtime.one_shot import OneShotPool
+from workers.runtime.pool import Pool, PoolSettings
+from workers.runtime.protocol import encode_task
+from workers.runtime.runs import Ending, Fate, Run
+from workers.runtime.settings import RecoverySettings
+
+PLAIN = """
+import json, os, subprocess, sys, time
+print(json.dumps({"status": "ready"}), flush=True)
+for line in sys.stdin:
+    asked = json.loads(line)
+    do = asked["payload"]
+    answer = json.dumps({"task_id": asked["task_id"], "result": os.environ.get("RELEASE")})
+    if do == "wait":
+        open(f"{asked['task_id']}.started", "w").close()
+        while not os.path.exists(f"{asked['task_id']}.until"):
+            time.sleep(0.01)
+    if do == "die":
+        os._exit(4)
+    if do == "leave":
+        left = subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        open("left", "w").write(str(left.pid))
+        os._exit(4)
+    if do == "last words":
+        os.write(1, b"noise " * 5000 + b"\\n" + answer.encode() + b"\\n")
+        os._exit(0)
+    print(answer, flush=True)
+"""
+RECOVERY = RecoverySettings(initial_delay_s=0.01, max_delay_s=0.05)
+
+
+class Recorder:
+    """Notes what a pool tells its owner."""
+
+    def __init__(self) -> None:
+        self.endings: dict[str, Ending] = {}
+        self.changed = asyncio.Condition()
+
+    def run_started(self, run: Run) -> None:
+        run.start(now_ns=clock.now_ns())
+
+    def run_ended(self, run: Run, ending: Ending) -> None:
+        assert run.task_id not in self.endings
+        self.endings[run.task_id] = ending
+
+    def pool_changed(self) -> None:
+        pass
+
+    def fates(self) -> dict[str, Fate]:
+        return {task_id: ending.fate for task_id, ending in self.endings.items()}
+
+
+async def until(look: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not look():
+            await asyncio.sleep(0.01)
+
+
+def a_run(task_id: str, do: str | None) -> Run:
+    payload = b"null" if do is None else f'"{do}"'.encode()
+    message = TaskMessage(id=task_id, type="mail", queue="mail", payload=payload, timeout=600)
+    return Run(taken=Taken(hold=Hold("mail", task_id, "o"), message=message, lease_end_s=0), line=encode_task(message))
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> ChildSpec:
+    (tmp_path / "main.py").write_text(PLAIN)
+    env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return ChildSpec(startup_cmd="python main.py", code_dir=tmp_path, env=env, startup_timeout_s=20)
+
+
+def use(
+    kind: type[LongRunningPool] | type[OneShotPool],
+    spec: ChildSpec,
+    act: Callable[[Any, Recorder], Coroutine[Any, Any, None]],
+    **settings: Any,
+) -> Recorder:
+    """Do something with a pool whose children are ready, then stop it; returns what it told its owner."""
+
+    async def run() -> Recorder:
+        recorder = Recorder()
+        defaults = {"concurrency": 1, "processes": 1, "recovery": RECOVERY}
+        pool: Pool = kind(recorder, PoolSettings(**(defaults | settings)))  # type: ignore[arg-type]
+        pool.start(spec)
+        await until(lambda: pool.is_ready)
+        await act(pool, recorder)
+        await pool.stop()
+        return recorder
+
+    return asyncio.run(run())
+
+
+def test_what_waits_for_a_child_goes_back_when_the_child_dies(spec: ChildSpec) -> None:
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        for task_id, do in (("first", "die"), ("second", None), ("third", None)):
+            pool.give(a_run(task_id, do))
+        await until(lambda: len(recorder.endings) == 3)
+
+    recorder = use(LongRunningPool, spec, act, concurrency=3)
+
+    assert recorder.fates() == {"first": Fate.CHILD_DIED, "second": Fate.GIVEN_BACK, "third": Fate.GIVEN_BACK}
+    assert recorder.endings["first"].error == "the child process exited with status 4"
+
+
+def test_of_tasks_told_ahead_only_the_first_counts_as_started(spec: ChildSpec) -> None:
+    async def act(pool: LongRunningPool, recorder: Recorder) -> None:
+        for n in range(20):
+            pool.give(a_run(f"quick{n}", None))
+            await until(lambda n=n: f"quick{n}" in recorder.endings)
+        pool.give(a_run("first", "wait"))
+        pool.give(a_run("second", None))
+        assert pool.is_started(second := next(iter(pool._seats[0].runs)))
+        await until((spec.code_dir / "first.started").exists)
+        os.kill(pool._seats[0]._child.pid, 9)  # type: ignore[union-attr]
+        await until(lambda: "second" in recorder.endings)
+        assert second.task_id == "first"
+
+    recorder = use(LongRunningPool, spec, act, concurrency=2)
+
+    assert (recorder.fates()["first"], recorder.fates()["second"]) == (Fate.CHILD_DIED, Fate.GIVEN_BACK)
+
+
+@pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
+def test_an_answer_that_a_child_gave_just_before_its_end_counts(spec: ChildSpec, kind: Any) -> None:
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        pool.give(a_run("t1", "last words"))
+        await until(lambda: recorder.endings)
+
+    assert use(kind, spec, act).fates() == {"t1": Fate.SUCCEEDED}
+
+
+@pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
+def test_what_a_child_leaves_behind_is_ended(spec: ChildSpec, kind: Any) -> None:
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        pool.give(a_run("t1", "leave"))
+        await until(lambda: recorder.endings)
+
+    use(kind, spec, act)
+
+    assert not is_alive(int((spec.code_dir / "left").read_text()))
+
+
+def test_a_new_deployment_waits_for_the_task_that_runs(spec: ChildSpec) -> None:
+    newer = ChildSpec(startup_cmd=spec.startup_cmd, code_dir=spec.code_dir, env={**spec.env, "RELEASE": "2"})
+
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        pool.give(a_run("t1", "wait"))
+        await until((spec.code_dir / "t1.started").exists)
+        pool.start(newer)
+        assert not pool.is_ready
+        assert not pool.is_renewed
+        (spec.code_dir / "t1.until").touch()
+        await until(lambda: pool.is_ready)
+        assert pool.is_renewed
+        pool.give(a_run("t2", None))
+        await until(lambda: "t2" in recorder.endings)
+
+    recorder = use(LongRunningPool, spec, act)
+
+    assert [recorder.endings[one].result for one in ("t1", "t2")] == [b"null", b'"2"']
+
+
+def test_each_slow_task_has_a_child_for_itself_while_one_is_free(spec: ChildSpec) -> None:
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        await until(lambda: pool.capacity == 4)
+        pool.give(a_run("slow", "wait"))
+        for n in range(3):
+            pool.give(a_run(f"quick{n}", None))
+        await until(lambda: len(recorder.endings) == 3)
+        assert "slow" not in recorder.endings
+        (spec.code_dir / "slow.until").touch()
+        await until(lambda: len(recorder.endings) == 4)
+
+    recorder = use(LongRunningPool, spec, act, concurrency=4, processes=2)
+
+    assert set(recorder.fates().values()) == {Fate.SUCCEEDED}
+
+
+def test_a_task_that_no_child_was_told_of_is_cancelled_at_once(spec: ChildSpec) -> None:
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        pool.give(a_run("running", "wait"))
+        pool.give(waiting := a_run("waiting", None))
+        pool.end_run(waiting, Ending(Fate.CANCELED))
+        assert recorder.fates() == {"waiting": Fate.CANCELED}
+        (spec.code_dir / "running.until").touch()
+        await until(lambda: "running" in recorder.endings)
+
+    use(LongRunningPool, spec, act, concurrency=2)
+
+
+@pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
+def test_a_child_that_is_never_ready_is_given_up_with_a_reason(tmp_path: Path, spec: ChildSpec, kind: Any) -> None:
+    (tmp_path / "main.py").write_text("import time\ntime.sleep(600)\n")
+    slow = ChildSpec(startup_cmd=spec.startup_cmd, code_dir=tmp_path, env=spec.env, startup_timeout_s=0.2)
+
+    async def run() -> str:
+        settings = PoolSettings(concurrency=1, processes=1, recovery=RECOVERY)
+        pool = kind(Recorder(), settings)
+        pool.start(slow)
+        await until(lambda: pool.problem)
+        problem: str = pool.problem
+        await pool.stop()
+        return problem
+
+    assert asyncio.run(run()) == "the child process was not ready within 0.2 s"
+
+
+@pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
+def test_a_command_that_does_not_exist_is_a_reason_too(spec: ChildSpec, kind: Any) -> None:
+    wrong = ChildSpec(startup_cmd="no-such-program --now", code_dir=spec.code_dir, env=spec.env)
+
+    async def run() -> str:
+        pool = kind(Recorder(), PoolSettings(concurrency=1, processes=1, recovery=RECOVERY))
+        pool.start(wrong)
+        await until(lambda: pool.problem)
+        problem: str = pool.problem
+        await pool.stop()
+        return problem
+
+    assert "no-such-program: No such file or directory" in asyncio.run(run())

@@ -1,0 +1,84 @@
+"""The Redis user that the documentation gives to workers can do a worker's work, and nothing to the configuration."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.connection import RedisTarget
+from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.finishing import complete, requeue
+from runqy.broker.heartbeats import beat
+from runqy.broker.leasing import extend
+from runqy.broker.producing import NewTask, enqueue, new_task_id
+from runqy.broker.scripts import command
+from runqy.broker.worker_records import WorkerRecord, WorkerState
+from runqy.errors import BrokerRefused
+from tests.support import environment
+
+RECORD = WorkerRecord(
+    worker_id="w",
+    host="h",
+    pid=7,
+    server_id="s",
+    queue="mail",
+    redis_queues={"mail": 1},
+    concurrency=1,
+    state=WorkerState.READY,
+    started_at_s=1_700_000_000,
+)
+OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
+
+
+@pytest.fixture
+def worker_broker(redis: redis_py.Redis) -> Iterator[Broker]:
+    """Return a broker that enters as the documented user."""
+    rule = re.search(r"^ACL SETUSER worker .*$", OPERATIONS.read_text(), re.MULTILINE)
+    assert rule is not None
+    redis.execute_command(*shlex.split(rule.group().replace(">PASSWORD", ">secret")))
+    place = (("127.0.0.1", environment.SERVER.port),)
+    broker = Broker.connect(RedisTarget(addresses=place, username="worker", password="secret"))
+    yield broker
+    broker.close()
+    redis.execute_command("ACL", "DELUSER", "worker")
+
+
+def test_it_takes_extends_and_finishes(single_broker: Broker, worker_broker: Broker) -> None:
+    for _ in range(2):
+        single_broker.run(enqueue(NewTask(id=new_task_id(), queue="mail", payload=b"{}"), now_ns=1))
+    worker_broker.measure_clock()
+
+    order = plan_take([Share(queue="mail")], 3, worker_id="w", wake_token="t")
+    (first, second), _ = take_tasks(worker_broker, order, now_ns=worker_broker.now_ns())
+    extension = worker_broker.run(extend([first.hold, second.hold], now_ns=worker_broker.now_ns()))
+    worker_broker.run(complete(first.hold, first.message, b"1", now_ns=worker_broker.now_ns()))
+    worker_broker.run(requeue(second.hold, now_ns=worker_broker.now_ns()))
+    worker_broker.run(beat(RECORD, now_ns=worker_broker.now_ns()))
+
+    assert not extension.lost
+    assert single_broker.client.zcard("asynq:{mail}:completed") == 1
+    assert single_broker.client.lrange("asynq:{mail}:pending", 0, -1) == [second.hold.task_id.encode()]
+    assert single_broker.client.exists("runqy:worker:w") == 1
+
+
+def test_it_listens_to_its_channels(worker_broker: Broker) -> None:
+    subscription = worker_broker.pubsub()
+
+    subscription.subscribe(keys.CANCEL_CHANNEL, keys.CHANGED_CHANNEL, keys.wake_channel("t"))
+
+    for _ in range(3):
+        assert subscription.get_message(timeout=1) is None  # a confirmation, and no refusal
+    subscription.close()
+
+
+@pytest.mark.parametrize("words", [("HGETALL",), ("HSET", "queue:mail", "forged"), ("DEL",)])
+def test_it_cannot_touch_the_published_configuration(worker_broker: Broker, words: tuple[str, ...]) -> None:
+    name, *rest = words
+
+    with pytest.raises(BrokerRefused):
+        worker_broker.link.execute([command(name, keys.CONFIG_DOCUMENTS, *rest, key=keys.CONFIG_DOCUMENTS)])

@@ -1,7 +1,9 @@
-"""Describes in the schema what all views share: problems."""
+"""Describes in the schema what all views share: problems, and paths that are aliases."""
 
 from http import HTTPStatus
+from typing import Any
 
+from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 
@@ -23,3 +25,15 @@ def problems(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:
     return {
         (status, "application/problem+json"): OpenApiResponse(Problem, HTTPStatus(status).phrase) for status in statuses
     }
+
+
+class Schema(AutoSchema):
+    """Describes an operation; one at an alias has an id of its own and is marked deprecated."""
+
+    def get_operation(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the operation as OpenAPI spells it."""
+        operation = super().get_operation(*args, **kwargs)
+        if operation and getattr(self.view, "successor", None):
+            operation["operationId"] += "_alias"
+            operation["deprecated"] = True
+        return operation

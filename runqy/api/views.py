@@ -8,6 +8,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from runqy.accounts.identity import Role
+from runqy.api.aliases import mark_deprecated
 from runqy.api.authentication import KeyAuthentication
 from runqy.api.permissions import HasRole
 
@@ -20,6 +21,8 @@ class KeyedView(APIView):
 
     roles: ClassVar[frozenset[Role]] = frozenset()
     """Who may ask besides administrators."""
+    successor: str = ""
+    """Where the path is an alias: the template of the path that takes its place."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Let in whoever has a key with the right. There are no versions, formats or throttles to determine."""
@@ -38,3 +41,10 @@ class KeyedView(APIView):
     def get_permissions(self) -> list[BasePermission]:
         """Return the one for all, made once."""
         return _PERMISSIONS
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """Finish an answer; at an alias, say so in it."""
+        finished = super().finalize_response(request, response, *args, **kwargs)
+        if self.successor:
+            mark_deprecated(finished, self.successor, kwargs)
+        return finished

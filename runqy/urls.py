@@ -6,12 +6,17 @@ from django.urls import path
 from runqy.api.documents import SchemaView, SwaggerView
 from runqy.api.health import HealthView
 from tasks.api.views import EnqueueView, TaskView
+from vaults.api.views import EntryListView, EntryView, VaultListView, VaultView
 from workers.api.views import RegisterView
 
 urlpatterns = [
     path("queue/add", EnqueueView.as_view(), name="enqueue-task"),
     path("queue/<str:task_id>", TaskView.as_view(), name="task"),
     path("worker/register", RegisterView.as_view(), name="register-worker"),
+    path("api/vaults", VaultListView.as_view(), name="vaults"),
+    path("api/vaults/<str:name>", VaultView.as_view(), name="vault"),
+    path("api/vaults/<str:name>/entries", EntryListView.as_view(), name="vault-entries"),
+    path("api/vaults/<str:name>/entries/<str:key>", EntryView.as_view(), name="vault-entry"),
     path("health", HealthView.as_view(), name="health"),
     path("api/schema/", SchemaView.as_view(), name="schema"),
     path("swagger/index.html", SwaggerView.as_view(), name="swagger"),

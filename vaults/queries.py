@@ -15,7 +15,16 @@ from vaults.models import Vault, VaultEntry
 from vaults.names import masked, parse_reference
 from vaults.published import PublishedVault, decode_vault
 
-__all__ = ["EntryView", "VaultView", "get_vault", "is_unlocked", "list_vaults", "open_reference", "open_vaults"]
+__all__ = [
+    "EntryView",
+    "VaultView",
+    "get_vault",
+    "is_unlocked",
+    "list_vaults",
+    "open_reference",
+    "open_vaults",
+    "require_key",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +81,11 @@ def is_unlocked() -> bool:
     except VaultLocked:
         return False
     return True
+
+
+def require_key() -> None:
+    """Raise VaultLocked when there is no master key."""
+    get_keyring()
 
 
 def list_vaults() -> list[Vault]:

@@ -1,7 +1,8 @@
 """Reads the bodies of requests: whole, within the size limit, as JSON whose values keep their bytes."""
 
+import re
 from collections.abc import Mapping
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import msgspec
 from django.conf import settings
@@ -10,6 +11,7 @@ from django.http import HttpRequest
 from runqy.errors import EncodingUnsupported, RequestInvalid, RequestTooLarge
 
 Members = dict[str, msgspec.Raw]
+T = TypeVar("T")
 
 _decode_members = msgspec.json.Decoder(Members).decode
 
@@ -49,6 +51,23 @@ def read_members(request: HttpRequest) -> Members:
         raise RequestInvalid("The body must be a JSON object.") from error
     except msgspec.DecodeError as error:
         raise RequestInvalid(f"The body is not JSON: {error}") from error
+
+
+def read_struct(request: HttpRequest, kind: type[T]) -> T:
+    """Return the body as a structure of msgspec's. Raises RequestInvalid, which names the member that is wrong."""
+    members = read_members(request)
+    try:
+        return msgspec.convert({name: msgspec.json.decode(raw) for name, raw in members.items()}, kind)
+    except msgspec.ValidationError as error:
+        raise RequestInvalid(errors=[_named(str(error))]) from error
+
+
+def _named(message: str) -> str:
+    """Return what msgspec found wrong as `member: what`."""
+    reason, _, place = message.partition(" - at `$.")
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", reason):
+        return f"{missing[1]}: is required"
+    return f"{place.rstrip('`')}: {reason[:1].lower()}{reason[1:]}" if place else reason
 
 
 def _announced_length(meta: Mapping[str, str]) -> int:

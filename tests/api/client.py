@@ -27,6 +27,10 @@ class ApiClient:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self._client.post(path, data, content_type=content_type, headers=self._headers | headers)
 
+    def delete(self, path: str, **headers: str) -> Answer:
+        """Send a DELETE."""
+        return self._client.delete(path, headers=self._headers | headers)
+
 
 def problem(answer: Answer) -> dict[str, Any]:
     """Return the problem that an answer is, having looked at its form."""

@@ -1,0 +1,118 @@
+"""Says how vaults look in answers, and in the schema. Values of secrets are masked before they come here."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from rest_framework import serializers
+
+from vaults.models import Vault
+from vaults.queries import EntryView, VaultView
+
+
+def vault_summary(vault: Vault) -> dict[str, Any]:
+    """Return a vault in the list; queries count its entries."""
+    return {"name": vault.name, "description": vault.description, "entry_count": getattr(vault, "entry_count", 0)}
+
+
+def vault_detail(vault: VaultView) -> dict[str, Any]:
+    """Return a vault with its entries."""
+    return {
+        "name": vault.name,
+        "description": vault.description,
+        "entries": [entry_answer(entry) for entry in vault.entries],
+        "created_at": _moment(vault.created_at),
+        "updated_at": _moment(vault.updated_at),
+    }
+
+
+def entry_answer(entry: EntryView) -> dict[str, Any]:
+    """Return one entry."""
+    return {
+        "key": entry.key,
+        "value": entry.value,
+        "is_secret": entry.is_secret,
+        "created_at": _moment(entry.created_at),
+        "updated_at": _moment(entry.updated_at),
+    }
+
+
+def _moment(moment: datetime) -> str:
+    """Return RFC 3339 in UTC, to the second."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class VaultSummary(serializers.Serializer[Vault]):
+    """A vault in the list."""
+
+    name = serializers.CharField()
+    description = serializers.CharField(allow_blank=True)
+    entry_count = serializers.IntegerField()
+
+
+class VaultList(serializers.Serializer[object]):
+    """All vaults, in order of their names."""
+
+    vaults = VaultSummary(many=True)
+    count = serializers.IntegerField()
+
+
+class VaultBody(serializers.Serializer[object]):
+    """A new vault."""
+
+    name = serializers.RegexField(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    description = serializers.CharField(required=False, allow_blank=True)
+
+
+class VaultName(serializers.Serializer[object]):
+    """A vault without its entries."""
+
+    name = serializers.CharField()
+    description = serializers.CharField(allow_blank=True)
+
+
+class VaultCreated(serializers.Serializer[object]):
+    """The answer to a new vault."""
+
+    message = serializers.CharField()
+    vault = VaultName()
+
+
+class VaultEntryOutput(serializers.Serializer[EntryView]):
+    """An entry; `entry_answer` makes it."""
+
+    key = serializers.CharField()
+    value = serializers.CharField(help_text="Masked where it is a secret")
+    is_secret = serializers.BooleanField()
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+class VaultOutput(serializers.Serializer[VaultView]):
+    """A vault with its entries; `vault_detail` makes it."""
+
+    name = serializers.CharField()
+    description = serializers.CharField(allow_blank=True)
+    entries = VaultEntryOutput(many=True)
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+class EntryList(serializers.Serializer[object]):
+    """The entries of a vault, in order of their keys."""
+
+    entries = VaultEntryOutput(many=True)
+    count = serializers.IntegerField()
+
+
+class EntryBody(serializers.Serializer[object]):
+    """An entry to set."""
+
+    key = serializers.RegexField(r"^[A-Za-z_][A-Za-z0-9_]{0,254}$", help_text="Name of an environment variable")
+    value = serializers.CharField(help_text="At most 64 KiB")
+    is_secret = serializers.BooleanField(required=False, default=True, help_text="Mask the value in answers")
+
+
+class Message(serializers.Serializer[object]):
+    """What was done."""
+
+    message = serializers.CharField()

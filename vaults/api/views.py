@@ -1,0 +1,128 @@
+"""Vaults over HTTP. Only administrators get here; no answer is to be kept by anything on the way."""
+
+from typing import Any
+
+from django.http import HttpResponse
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+
+from runqy.api.answers import json_answer
+from runqy.api.bodies import read_struct
+from runqy.api.schema import problems
+from runqy.api.views import KeyedView
+from vaults import operations, queries
+from vaults.api import examples, outputs
+from vaults.api.inputs import CreateVault, SetEntry
+
+_CHANGE = (400, 401, 403, 404, 413, 415, 503)
+
+
+class VaultsView(KeyedView):
+    """A view of vaults, which are there only while the server has a master key."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Let in administrators. Raises VaultLocked without a master key."""
+        super().initial(request, *args, **kwargs)
+        queries.require_key()
+
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        """Keep secrets out of caches."""
+        return {"Cache-Control": "no-store"}
+
+
+class VaultListView(VaultsView):
+    """All vaults."""
+
+    @extend_schema(
+        operation_id="list_vaults",
+        tags=["vaults"],
+        responses={200: outputs.VaultList, **problems(401, 403, 503)},
+        examples=[examples.VAULT_LIST],
+    )
+    def get(self, request: Request) -> HttpResponse:
+        """List all vaults with entry counts."""
+        vaults = [outputs.vault_summary(vault) for vault in queries.list_vaults()]
+        return json_answer({"vaults": vaults, "count": len(vaults)})
+
+    @extend_schema(
+        operation_id="create_vault",
+        tags=["vaults"],
+        request=outputs.VaultBody,
+        responses={201: outputs.VaultCreated, **problems(400, 401, 403, 409, 413, 415, 503)},
+        examples=[examples.VAULT_BODY, examples.VAULT_CREATED],
+    )
+    def post(self, request: Request) -> HttpResponse:
+        """Create a vault."""
+        asked = read_struct(request._request, CreateVault)
+        vault = operations.create_vault(name=asked.name, description=asked.description)
+        created = {"name": vault.name, "description": vault.description}
+        return json_answer({"message": "vault created successfully", "vault": created}, status=201)
+
+
+class VaultView(VaultsView):
+    """One vault."""
+
+    @extend_schema(
+        operation_id="get_vault",
+        tags=["vaults"],
+        responses={200: outputs.VaultOutput, **problems(401, 403, 404, 503)},
+        examples=[examples.VAULT],
+    )
+    def get(self, request: Request, name: str) -> HttpResponse:
+        """Show a vault and its entries, secrets masked."""
+        return json_answer(outputs.vault_detail(queries.get_vault(name)))
+
+    @extend_schema(
+        operation_id="delete_vault",
+        tags=["vaults"],
+        responses={200: outputs.Message, **problems(401, 403, 404, 503)},
+        examples=[examples.VAULT_DELETED],
+    )
+    def delete(self, request: Request, name: str) -> HttpResponse:
+        """Delete a vault and all its entries."""
+        operations.delete_vault(name=name)
+        return json_answer({"message": "vault deleted successfully"})
+
+
+class EntryListView(VaultsView):
+    """The entries of a vault."""
+
+    @extend_schema(
+        operation_id="list_vault_entries",
+        tags=["vaults"],
+        responses={200: outputs.EntryList, **problems(401, 403, 404, 503)},
+        examples=[examples.ENTRY_LIST],
+    )
+    def get(self, request: Request, name: str) -> HttpResponse:
+        """List the entries of a vault, secrets masked."""
+        entries = [outputs.entry_answer(entry) for entry in queries.get_vault(name).entries]
+        return json_answer({"entries": entries, "count": len(entries)})
+
+    @extend_schema(
+        operation_id="set_vault_entry",
+        tags=["vaults"],
+        request=outputs.EntryBody,
+        responses={200: outputs.Message, **problems(*_CHANGE)},
+        examples=[examples.ENTRY_BODY, examples.ENTRY_SET],
+    )
+    def post(self, request: Request, name: str) -> HttpResponse:
+        """Set or update an entry of a vault."""
+        asked = read_struct(request._request, SetEntry)
+        operations.set_entry(vault=name, key=asked.key, value=asked.value, is_secret=asked.is_secret)
+        return json_answer({"message": "entry set successfully"})
+
+
+class EntryView(VaultsView):
+    """One entry of a vault."""
+
+    @extend_schema(
+        operation_id="delete_vault_entry",
+        tags=["vaults"],
+        responses={200: outputs.Message, **problems(401, 403, 404, 503)},
+        examples=[examples.ENTRY_DELETED],
+    )
+    def delete(self, request: Request, name: str, key: str) -> HttpResponse:
+        """Delete an entry of a vault."""
+        operations.delete_entry(vault=name, key=key)
+        return json_answer({"message": "entry deleted successfully"})

@@ -119,7 +119,7 @@ INSTALLED_APPS = [
     "runqy.api",
     *[
         app
-        for app in ("runqy.publication", "runqy.accounts", "vaults", "queues", "tasks", "workers")
+        for app in ("runqy.audit", "runqy.publication", "runqy.accounts", "vaults", "queues", "tasks", "workers")
         if find_spec(app) and find_spec(f"{app}.apps")
     ],
 ]

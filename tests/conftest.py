@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import pytest
 import redis as redis_py
 from django.db import connection
+from pytest_django.plugin import DjangoDbBlocker
 
+from runqy.audit import triggers
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.publication import snapshot
@@ -18,6 +20,13 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
     """Keep SQLite's test database in a file: in memory, threads that write at once fail instead of waiting."""
     if connection.vendor == "sqlite":
         connection.settings_dict["TEST"]["NAME"] = f"{environment.HOME}/test.sqlite3"
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    """Let the tests empty the table of audit records; those of the triggers install them again."""
+    with django_db_blocker.unblock():
+        triggers.remove(connection)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,40 @@
+"""Triggers by which the database itself refuses to change or delete a record."""
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+_REFUSAL = "audit records are only ever appended"
+
+_INSTALL = {
+    "sqlite": [
+        f"CREATE TRIGGER audit_no_{verb} BEFORE {verb} ON audit_auditrecord "
+        f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
+        for verb in ("update", "delete")
+    ],
+    "postgresql": [
+        "CREATE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION '{_REFUSAL}' USING ERRCODE = 'integrity_constraint_violation'; END $$",
+        "CREATE TRIGGER audit_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_auditrecord "
+        "FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse()",
+    ],
+}
+_REMOVE = {
+    "sqlite": ["DROP TRIGGER audit_no_update", "DROP TRIGGER audit_no_delete"],
+    "postgresql": ["DROP TRIGGER audit_append_only ON audit_auditrecord", "DROP FUNCTION audit_refuse()"],
+}
+
+
+def install(connection: BaseDatabaseWrapper) -> None:
+    """Let the database refuse; one that is neither SQLite nor PostgreSQL relies on the models."""
+    _execute(connection, _INSTALL)
+
+
+def remove(connection: BaseDatabaseWrapper) -> None:
+    """Undo `install`."""
+    _execute(connection, _REMOVE)
+
+
+def _execute(connection: BaseDatabaseWrapper, statements: dict[str, list[str]]) -> None:
+    """Execute the statements for this kind of database."""
+    with connection.cursor() as cursor:
+        for statement in statements.get(connection.vendor, []):
+            cursor.execute(statement)

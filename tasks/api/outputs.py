@@ -1,16 +1,14 @@
 """Says how a task looks in answers, in its bytes and in the schema."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rest_framework import serializers
 
 from runqy import durations
+from runqy.api.moments import moment_ns, moment_s
 from runqy.broker.records import TaskRecord
 from runqy.broker.states import TaskState
 from tasks import payloads
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def task_info(record: TaskRecord) -> dict[str, Any]:
@@ -35,22 +33,6 @@ def task_info(record: TaskRecord) -> dict[str, Any]:
         "completed_at": moment_s(record.completed_at_s),
         "worker_id": record.worker_id or None,
     }
-
-
-def moment_s(seconds: int | None) -> str | None:
-    """Return Unix seconds as RFC 3339 in UTC."""
-    return None if seconds is None else moment_ns(seconds * 10**9)
-
-
-def moment_ns(nanoseconds: int | None) -> str | None:
-    """Return Unix nanoseconds as RFC 3339 in UTC; a moment beyond the year 9999 as the end of it."""
-    if nanoseconds is None:
-        return None
-    try:
-        moment = _EPOCH + timedelta(microseconds=nanoseconds // 1000)
-    except OverflowError:
-        moment = datetime.max.replace(tzinfo=UTC, microsecond=0)
-    return moment.isoformat().replace("+00:00", "Z")
 
 
 class TaskOutput(serializers.Serializer[TaskRecord]):

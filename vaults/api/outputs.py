@@ -1,10 +1,10 @@
 """Says how vaults look in answers, and in the schema. Values of secrets are masked before they come here."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from rest_framework import serializers
 
+from runqy.api.moments import moment_of
 from vaults.models import Vault
 from vaults.queries import EntryView, VaultView
 
@@ -20,8 +20,8 @@ def vault_detail(vault: VaultView) -> dict[str, Any]:
         "name": vault.name,
         "description": vault.description,
         "entries": [entry_answer(entry) for entry in vault.entries],
-        "created_at": _moment(vault.created_at),
-        "updated_at": _moment(vault.updated_at),
+        "created_at": moment_of(vault.created_at),
+        "updated_at": moment_of(vault.updated_at),
     }
 
 
@@ -31,14 +31,9 @@ def entry_answer(entry: EntryView) -> dict[str, Any]:
         "key": entry.key,
         "value": entry.value,
         "is_secret": entry.is_secret,
-        "created_at": _moment(entry.created_at),
-        "updated_at": _moment(entry.updated_at),
+        "created_at": moment_of(entry.created_at),
+        "updated_at": moment_of(entry.updated_at),
     }
-
-
-def _moment(moment: datetime) -> str:
-    """Return RFC 3339 in UTC, to the second."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class VaultSummary(serializers.Serializer[Vault]):

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 
+from queues.audited import record_queue
 from queues.definitions import QueueSpec
 from queues.models import Queue, Source, SubQueue
 from queues.names import claimed_names
@@ -29,6 +30,7 @@ def save_queue(*, spec: QueueSpec, source: Source, is_new: bool = False, file_di
         if is_new and row.pk:
             raise QueueAlreadyExists(f"A queue {spec.name} exists already.")
         _refuse_collision(spec)
+        before = row.as_spec() if row.pk else None
         row.take_from(spec)
         row.source = source
         if source != Source.FILE:
@@ -37,7 +39,9 @@ def save_queue(*, spec: QueueSpec, source: Source, is_new: bool = False, file_di
             row.file_digest = file_digest
         row.save()
         _set_sub_queues(row, spec)
-        _put(change, replace(spec, is_enabled=row.is_enabled))
+        saved = replace(spec, is_enabled=row.is_enabled)
+        _put(change, saved)
+        record_queue("queue.updated" if before else "queue.created", spec.name, old=before, new=saved)
     return row
 
 
@@ -47,8 +51,10 @@ def delete_queue(*, name: str) -> None:
         row = Queue.objects.filter(name=name).first()
         if row is None:
             raise QueueNotFound(f"No queue {name[:128]!r}.")
+        before = row.as_spec()
         row.delete()
         change.remove(Kind.QUEUE, name)
+        record_queue("queue.deleted", name, old=before, new=None)
 
 
 def republish_configuration() -> Comparison:

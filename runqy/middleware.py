@@ -1,4 +1,4 @@
-"""Keeps cookies, sessions and host checks to the admin, and believes proxies only where the settings name them."""
+"""Keeps cookies, sessions and host checks to the admin, tells the audit its users, and believes named proxies only."""
 
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -7,6 +7,9 @@ from typing import ClassVar
 from django.conf import settings
 from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpRequest, HttpResponseBase
+
+from runqy.api.request_ids import request_id
+from runqy.audit.actors import Actor, ActorKind, acting
 
 LONG_WAY = ("/admin/", "/static/")
 
@@ -42,6 +45,28 @@ class ShortcutEnd:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         """Go on."""
         return self.get_response(request)
+
+
+class StaffActs:
+    """Names the user of the admin to the audit."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Go on as the user."""
+        user = request.user
+        if not user.is_authenticated:
+            return self.get_response(request)
+        actor = Actor(
+            kind=ActorKind.USER,
+            name=user.get_username(),
+            id=str(user.pk),
+            address=request.META.get("REMOTE_ADDR", ""),
+            request_id=request_id(request),
+        )
+        with acting(actor):
+            return self.get_response(request)
 
 
 class TrustedProxies:

@@ -1,5 +1,7 @@
 """Changes vaults and their entries, and publishes them. All of it needs the master key."""
 
+from runqy.audit.changes import CHANGED, Changes, differences
+from runqy.audit.operations import record
 from runqy.errors import (
     VaultAlreadyExists,
     VaultEntryNotFound,
@@ -28,6 +30,7 @@ def create_vault(*, name: str, description: str = "") -> Vault:
         if not is_new:
             raise VaultAlreadyExists(f"A vault {name} exists already.")
         _put(change, vault)
+        _record("vault.created", name, {"description": (None, description)})
     return vault
 
 
@@ -36,8 +39,11 @@ def describe_vault(*, name: str, description: str) -> Vault:
     get_keyring()
     with configuration_change():
         vault = _get_vault(name)
+        changes = differences({"description": vault.description}, {"description": description})
         vault.description = description
         vault.save()
+        if changes:
+            _record("vault.updated", name, changes)
     return vault
 
 
@@ -45,8 +51,11 @@ def delete_vault(*, name: str) -> None:
     """Delete a vault and all its entries. Raises VaultNotFound, VaultLocked."""
     get_keyring()
     with configuration_change() as change:
-        _get_vault(name).delete()
+        vault = _get_vault(name)
+        keys = list(vault.entries.values_list("key", flat=True))
+        vault.delete()
         change.remove(Kind.VAULT, name)
+        _record("vault.deleted", name, {"description": (vault.description, None), "entries": (keys, None)})
 
 
 def set_entry(*, vault: str, key: str, value: str, is_secret: bool = True) -> VaultEntry:
@@ -62,13 +71,17 @@ def set_entry(*, vault: str, key: str, value: str, is_secret: bool = True) -> Va
     with configuration_change() as change:
         row = _get_vault(vault)
         entry = row.entries.filter(key=key).first() or VaultEntry(vault=row, key=key)
+        changes = dict(differences({"is_secret": entry.is_secret if entry.pk else None}, {"is_secret": is_secret}))
         if entry.pk is None or not _holds(keyring, vault, entry, value):
             entry.version = change.revision
             entry.ciphertext = keyring.seal(Place(vault, key, entry.version), value)
+            changes["value"] = CHANGED
         entry.is_secret = is_secret
         entry.save()
         row.save()
         _put(change, row)
+        if changes:
+            _record("vault_entry.set", f"{vault}/{key}", changes)
     return entry
 
 
@@ -82,6 +95,7 @@ def delete_entry(*, vault: str, key: str) -> None:
             raise VaultEntryNotFound(f"The vault {vault} has no entry {key[:80]!r}.")
         row.save()
         _put(change, row)
+        _record("vault_entry.deleted", f"{vault}/{key}", {"value": CHANGED})
 
 
 def _get_vault(name: str) -> Vault:
@@ -99,6 +113,11 @@ def _holds(keyring: Keyring, vault: str, entry: VaultEntry, value: str) -> bool:
         return keyring.is_current(stored) and keyring.open(entry.place(vault), stored) == value
     except VaultUnavailable:
         return False
+
+
+def _record(action: str, name: str, changes: Changes) -> None:
+    """Record a change of what the action begins with."""
+    record(action=action, object_kind=action.partition(".")[0], object_name=name, changes=changes)
 
 
 def _put(change: Change, vault: Vault) -> None:

@@ -10,6 +10,7 @@ from django.utils import timezone
 from runqy.accounts.identity import SHOWN, Role, key_digest, new_key
 from runqy.accounts.models import ApiKey
 from runqy.accounts.published import PublishedKey
+from runqy.audit.operations import record
 from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound
 from runqy.publication.documents import Kind
 from runqy.publication.operations import configuration_change
@@ -52,6 +53,8 @@ def create_api_key(
             expires_at=expires_at,
         )
         change.put(Kind.API_KEY, str(row.pk), msgspec.json.encode(PublishedKey.of(row)))
+        stated = {name: (None, getattr(row, name)) for name in ("name", "role", "queues", "expires_at")}
+        record(action="api_key.created", object_kind="api_key", object_name=_named(row), changes=stated)
     return CreatedKey(plain, row)
 
 
@@ -65,4 +68,11 @@ def revoke_api_key(*, key_id: int) -> ApiKey:
         if not revoked:
             raise ApiKeyAlreadyRevoked
         change.remove(Kind.API_KEY, str(row.pk))
+        ended = {"revoked_at": (None, row.revoked_at)}
+        record(action="api_key.revoked", object_kind="api_key", object_name=_named(row), changes=ended)
     return row
+
+
+def _named(row: ApiKey) -> str:
+    """Return how the audit calls a key: names may stand twice."""
+    return f"{row.pk} {row.name}"

@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+from django.http.response import HttpResponseBase
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
@@ -10,7 +11,9 @@ from rest_framework.views import APIView
 from runqy.accounts.identity import Role
 from runqy.api.aliases import mark_deprecated
 from runqy.api.authentication import KeyAuthentication
-from runqy.api.permissions import HasRole
+from runqy.api.permissions import HasRole, identity_of
+from runqy.api.request_ids import request_id
+from runqy.audit.actors import Actor, ActorKind, act_as, act_as_server
 
 _AUTHENTICATORS: list[BaseAuthentication] = [KeyAuthentication()]
 _PERMISSIONS: list[BasePermission] = [HasRole()]
@@ -24,10 +27,27 @@ class KeyedView(APIView):
     successor: str = ""
     """Where the path is an alias: the template of the path that takes its place."""
 
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Answer a request; then its thread acts for nobody any more."""
+        try:
+            return super().dispatch(request, *args, **kwargs)
+        finally:
+            act_as_server()
+
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Let in whoever has a key with the right. There are no versions, formats or throttles to determine."""
         self.perform_authentication(request)
         self.check_permissions(request)
+        identity = identity_of(request)
+        act_as(
+            Actor(
+                kind=ActorKind.KEY,
+                name=identity.name,
+                id=identity.key_id,
+                address=request.META.get("REMOTE_ADDR", ""),
+                request_id=request_id(request._request),
+            )
+        )
 
     @property
     def default_response_headers(self) -> dict[str, str]:

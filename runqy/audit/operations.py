@@ -4,10 +4,10 @@ from django.db import transaction
 from django.utils import timezone
 
 from runqy.audit.actors import current_actor
-from runqy.audit.changes import CHANGED, Changes, differences, encode_changes
+from runqy.audit.changes import Changes, encode_changes
 from runqy.audit.models import LONGEST_TEXT, AuditHead, AuditRecord
 
-__all__ = ["CHANGED", "differences", "record"]
+__all__ = ["record"]
 
 
 def record(*, action: str, object_kind: str, object_name: str, changes: Changes | None = None) -> AuditRecord:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 from django.conf import settings
 
+from runqy.audit.operations import record
 from runqy.broker import publication
 from runqy.broker.publication import PublishedDocument, QueueToken, Standing
 from runqy.connection import get_broker
@@ -90,6 +91,9 @@ def replace_configuration() -> Comparison:
         for place in set(comparison.unknown).difference(comparison.refused):
             kind, _, name = place.partition(":")
             change.remove(Kind(kind), name)
+        if change.touched:
+            replaced = {"documents": (None, sorted(change.touched))}
+            record(action="configuration.replaced", object_kind="configuration", object_name="redis", changes=replaced)
     if foreign := sorted(set(comparison.unknown).intersection(comparison.refused)):
         get_broker().run(publication.remove_documents(foreign, new_digest=secrets.token_hex(16)))
     republish_configuration()

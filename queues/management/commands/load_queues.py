@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from queues.loading import load_queue_files
+from runqy.audit.actors import acting, command
 
 
 class Command(BaseCommand):
@@ -22,7 +23,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Load, and say what happened; errors end the command with 1 after the other files were loaded."""
-        report = load_queue_files(directory=options["directory"], prune=options["prune"])
+        with acting(command("load_queues")):
+            report = load_queue_files(directory=options["directory"], prune=options["prune"])
         for what in ("added", "updated", "unchanged", "overwritten", "missing", "removed"):
             if names := getattr(report, what):
                 self.stdout.write(f"{what}: {', '.join(names)}")

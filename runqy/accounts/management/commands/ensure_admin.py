@@ -5,6 +5,10 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
+
+from runqy.audit.actors import acting, command
+from runqy.audit.operations import record
 
 USERNAME = "admin"
 
@@ -26,4 +30,6 @@ class Command(BaseCommand):
             raise CommandError(f"The password cannot be read: {error}") from error
         users = get_user_model().objects
         if not users.filter(username=USERNAME).exists():
-            users.create_superuser(USERNAME, password=password)
+            with acting(command("ensure_admin")), transaction.atomic():
+                users.create_superuser(USERNAME, password=password)
+                record(action="user.created", object_kind="user", object_name=USERNAME)

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from runqy.audit.actors import acting, command
 from runqy.errors import BrokerUnavailable
 from runqy.publication.republishing import replace_configuration, republish_configuration
 
@@ -25,7 +26,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Publish, and say what differed."""
         try:
-            comparison = replace_configuration() if options["replace"] else republish_configuration()
+            with acting(command("publish_configuration")):
+                comparison = replace_configuration() if options["replace"] else republish_configuration()
         except BrokerUnavailable as error:
             raise CommandError(error.detail) from error
         for what in ("outdated", "refused", "ahead", "unknown"):

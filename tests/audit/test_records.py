@@ -1,0 +1,207 @@
+"""What is recorded about a change, and that it goes with the change."""
+
+import json
+import threading
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import connection, transaction
+
+from queues.definitions import Deployment, StatedLimits
+from queues.models import Source
+from queues.operations import delete_queue, save_queue
+from runqy.accounts.operations import create_api_key, revoke_api_key
+from runqy.audit.actors import Actor, ActorKind, acting
+from runqy.audit.models import AuditRecord
+from runqy.audit.operations import record
+from runqy.audit.queries import verify_chain
+from runqy.errors import QueueNameTaken
+from tests.queues.samples import spec
+from tests.vaults.test_vaults import SECRET
+from vaults.operations import create_vault, delete_entry, delete_vault, describe_vault, set_entry
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+SOMEBODY = Actor(kind=ActorKind.KEY, name="shop", id="7", address="203.0.113.9", request_id="r-1")
+
+
+def told() -> list[tuple[str, str, dict[str, Any]]]:
+    """Return what was recorded, in order."""
+    rows = AuditRecord.objects.order_by("number")
+    return [(row.action, row.object_name, json.loads(row.changes)) for row in rows]
+
+
+def last() -> tuple[str, str, dict[str, Any]]:
+    """Return what was recorded last."""
+    return told()[-1]
+
+
+def test_a_record_says_who_did_what_from_where() -> None:
+    with acting(SOMEBODY):
+        record(action="queue.paused", object_kind="queue", object_name="mail", changes={"paused": (False, True)})
+
+    row = AuditRecord.objects.get()
+    assert (row.actor_kind, row.actor_name, row.actor_id) == ("key", "shop", "7")
+    assert (row.address, row.request_id) == ("203.0.113.9", "r-1")
+    assert told() == [("queue.paused", "mail", {"paused": {"old": False, "new": True}})]
+
+
+def test_what_nobody_was_named_for_the_server_did() -> None:
+    with acting(SOMEBODY):
+        pass
+    record(action="queue.paused", object_kind="queue", object_name="mail")
+
+    assert AuditRecord.objects.get().actor_kind == "server"
+
+
+def test_a_queue_is_recorded_field_by_field() -> None:
+    save_queue(spec=spec("mail"), source=Source.API)
+    action, name, changes = last()
+    assert (action, name) == ("queue.created", "mail")
+    assert changes["deployment.branch"] == {"old": None, "new": "main"}
+
+    save_queue(spec=spec("mail", "high:9", limits=StatedLimits(max_retry=7)), source=Source.FILE, file_digest="x")
+    assert last() == (
+        "queue.updated",
+        "mail",
+        {
+            "limits.max_retry": {"old": None, "new": 7},
+            "priority": {"old": 5, "new": 9},
+            "sub_queues": {"old": [], "new": [{"name": "high", "priority": 9}]},
+        },
+    )
+
+    delete_queue(name="mail")
+    assert last()[:2] == ("queue.deleted", "mail")
+    assert last()[2]["limits.max_retry"] == {"old": 7, "new": None}
+
+
+def test_a_queue_saved_as_it_was_is_not_recorded() -> None:
+    save_queue(spec=spec("mail"), source=Source.API)
+
+    save_queue(spec=spec("mail"), source=Source.FILE, file_digest="x")
+
+    assert len(told()) == 1
+
+
+def test_values_of_environment_variables_are_not_kept() -> None:
+    def save(**env_vars: str) -> None:
+        deployment = Deployment(git_url="https://h/r.git", startup_cmd="python main.py", env_vars=env_vars)
+        save_queue(spec=spec("mail", deployment=deployment), source=Source.API)
+
+    save(TOKEN=SECRET, LEVEL="info")
+    save(TOKEN=SECRET + "2", LEVEL="info")
+
+    assert last()[2] == {"deployment.env_vars.TOKEN": "changed"}
+    assert SECRET not in str(told())
+
+
+def test_vaults_are_recorded_without_their_values() -> None:
+    create_vault(name="api-keys", description="d")
+    describe_vault(name="api-keys", description="d")
+    describe_vault(name="api-keys", description="e")
+    set_entry(vault="api-keys", key="TOKEN", value=SECRET)
+    set_entry(vault="api-keys", key="TOKEN", value=SECRET)
+    set_entry(vault="api-keys", key="TOKEN", value="plain", is_secret=False)
+    delete_entry(vault="api-keys", key="TOKEN")
+    set_entry(vault="api-keys", key="A", value="1")
+    delete_vault(name="api-keys")
+
+    assert told() == [
+        ("vault.created", "api-keys", {"description": {"old": None, "new": "d"}}),
+        ("vault.updated", "api-keys", {"description": {"old": "d", "new": "e"}}),
+        ("vault_entry.set", "api-keys/TOKEN", {"is_secret": {"old": None, "new": True}, "value": "changed"}),
+        ("vault_entry.set", "api-keys/TOKEN", {"is_secret": {"old": True, "new": False}, "value": "changed"}),
+        ("vault_entry.deleted", "api-keys/TOKEN", {"value": "changed"}),
+        ("vault_entry.set", "api-keys/A", {"is_secret": {"old": None, "new": True}, "value": "changed"}),
+        (
+            "vault.deleted",
+            "api-keys",
+            {"description": {"old": "e", "new": None}, "entries": {"old": ["A"], "new": None}},
+        ),
+    ]
+
+
+def test_keys_are_recorded_and_never_said() -> None:
+    created = create_api_key(name="shop", role="client", queues=["mail"])
+    revoke_api_key(key_id=created.row.pk)
+
+    (first, name, stated), (second, same_name, ended) = told()
+    assert (first, second, name, same_name) == ("api_key.created", "api_key.revoked", *[f"{created.row.pk} shop"] * 2)
+    assert (stated["role"]["new"], stated["queues"]["new"]) == ("client", ["mail"])
+    assert ended["revoked_at"]["old"] is None
+    assert created.plain not in str(told())
+    assert created.row.digest not in str(told())
+
+
+def test_a_change_that_is_undone_leaves_no_record() -> None:
+    save_queue(spec=spec("mail"), source=Source.API)
+
+    with pytest.raises(QueueNameTaken):
+        save_queue(spec=spec("mail_default"), source=Source.API)
+    with transaction.atomic():
+        record(action="queue.paused", object_kind="queue", object_name="mail")
+        transaction.set_rollback(True)
+
+    assert len(told()) == 1
+    assert verify_chain().number == 1
+
+
+def test_a_change_that_cannot_be_recorded_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("queues.audited.record", fail)
+
+    with pytest.raises(ZeroDivisionError):
+        save_queue(spec=spec("mail"), source=Source.API)
+    monkeypatch.undo()
+    save_queue(spec=spec("mail"), source=Source.API, is_new=True)
+
+
+def test_texts_that_no_column_takes_are_cut_and_escaped() -> None:
+    record(
+        action="task.deleted",
+        object_kind="task",
+        object_name="a\0b\ud800é" + "x" * 500,
+        changes={"x": ("\0", "\ud800")},
+    )
+
+    assert AuditRecord.objects.get().object_name.startswith(r"a\x00b\ud800éxx")
+    assert verify_chain().is_whole
+
+
+def test_commands_are_named_with_the_account_that_ran_them(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "carol")
+    (tmp_path / "password").write_text("a-password")
+
+    call_command("create_api_key", "shop")
+    call_command("ensure_admin", str(tmp_path / "password"))
+    call_command("ensure_admin", str(tmp_path / "password"))
+
+    rows = AuditRecord.objects.order_by("number")
+    assert [(row.actor_kind, row.actor_name, row.actor_id) for row in rows] == [
+        ("command", "create_api_key", "carol"),
+        ("command", "ensure_admin", "carol"),
+    ]
+
+
+def test_records_written_at_once_make_one_chain() -> None:
+    ready = threading.Barrier(8)
+
+    def write(thread: int) -> None:
+        ready.wait(10)
+        for index in range(5):
+            record(action="queue.paused", object_kind="queue", object_name=f"{thread}-{index}")
+        connection.close()
+
+    threads = [threading.Thread(target=write, args=[thread]) for thread in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    report = verify_chain()
+    assert (report.number, report.breaks) == (40, [])
+    assert len({name for _, name, _ in told()}) == 40

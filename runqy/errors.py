@@ -197,6 +197,36 @@ class MethodRefused(RunqyError):
     code, status = "method_not_allowed", 405
 
 
+class MediaTypeUnsupported(RunqyError):
+    """The body has to be JSON: Content-Type: application/json."""
+
+    code, status = "unsupported_media_type", 415
+
+
+class PreconditionFailed(RunqyError):
+    """It has changed since it was read (If-Match)."""
+
+    code, status = "precondition_failed", 412
+
+
+class PreconditionRequired(RunqyError):
+    """This change needs If-Match with the ETag of what is to be changed."""
+
+    code, status = "precondition_required", 428
+
+
+class TooManyRequests(RunqyError):
+    """This key has sent as many requests as it may (RUNQY_RATE_LIMIT)."""
+
+    code, status = "rate_limited", 429
+
+
+class TooManyFailures(RunqyError):
+    """Too many requests without a valid key came from this address (RUNQY_AUTH_FAILURE_LIMIT)."""
+
+    code, status = "too_many_failures", 429
+
+
 class DatabaseUnavailable(RunqyError):
     """The database cannot be reached."""
 
@@ -237,6 +267,12 @@ class WorkerSettingsInvalid(RunqyError):
     """A setting of the worker is missing or makes no sense."""
 
     code, status = "worker_settings_invalid", 400
+
+
+class WorkerNotFound(RunqyError):
+    """No such worker."""
+
+    code, status = "worker_not_found", 404
 
 
 class RegistrationRefused(RunqyError):

@@ -3,11 +3,13 @@
 from django.contrib import admin
 from django.urls import path
 
+from runqy.api.aliases import routes
 from runqy.api.documents import SchemaView, SwaggerView
 from runqy.api.health import HealthView
 from tasks.api.views import EnqueueView, TaskView
 from vaults.api.views import EntryListView, EntryView, VaultListView, VaultView
 from workers.api.views import RegisterView
+from workers.api.worker_views import WorkerListView, WorkerView
 
 urlpatterns = [
     path("queue/add", EnqueueView.as_view(), name="enqueue-task"),
@@ -17,6 +19,8 @@ urlpatterns = [
     path("api/vaults/<str:name>", VaultView.as_view(), name="vault"),
     path("api/vaults/<str:name>/entries", EntryListView.as_view(), name="vault-entries"),
     path("api/vaults/<str:name>/entries/<str:key>", EntryView.as_view(), name="vault-entry"),
+    *routes("api/cli/workers", WorkerListView, name="workers", alias="workers"),
+    *routes("api/cli/workers/<str:worker_id>", WorkerView, name="worker", alias="workers/<str:worker_id>"),
     path("health", HealthView.as_view(), name="health"),
     path("api/schema/", SchemaView.as_view(), name="schema"),
     path("swagger/index.html", SwaggerView.as_view(), name="swagger"),

@@ -1,0 +1,191 @@
+"""Listing workers and showing one, under both paths."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from queues.models import Source
+from queues.operations import save_queue
+from runqy.accounts.identity import Role
+from runqy.accounts.operations import create_api_key
+from runqy.broker import keys
+from runqy.broker.heartbeats import beat
+from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState
+from runqy.connection import get_broker
+from tests.api.client import ApiClient, problem
+from tests.publication.support import away
+from tests.queues.samples import spec
+from tests.support.environment import CLIENT_KEY, WORKER_KEY
+
+RECORD = WorkerRecord(
+    worker_id="worker:1",
+    host="gpu-1",
+    pid=7,
+    server_id="s",
+    queue="inference",
+    redis_queues={"inference_low": 3, "inference_high": 10},
+    concurrency=2,
+    processes=2,
+    state=WorkerState.READY,
+    commit="8b1c0de",
+    started_at_s=1_700_000_000,
+    last_take_s=1_700_000_100,
+    version="0.1",
+)
+PATHS = ("/api/cli/workers", "/workers")
+
+
+def running(task_id: str, started_ns: int) -> RunningTask:
+    """Return a task that a worker runs."""
+    return RunningTask(
+        task_id=task_id,
+        redis_queue="inference_high",
+        task_type="inference_high",
+        payload=b'{"token":"secret"}',
+        started_ns=started_ns,
+        deadline_s=1_700_000_060,
+    )
+
+
+@pytest.fixture
+def client(configuration: None) -> ApiClient:
+    """Return an administrator's client; one worker runs two tasks, another is Go's."""
+    save_queue(spec=spec("inference", "high:10", "low:3"), source=Source.API)
+    save_queue(spec=spec("mail"), source=Source.API)
+    broker = get_broker()
+    tasks = [running("t2", 1_700_000_002_500_000_000), running("t1", 1_700_000_001_000_000_000)]
+    broker.run(beat(RECORD, tasks, now_ns=broker.now_ns()))
+    broker.client.zadd(keys.WORKERS, {"vm:17767": broker.now_s()})
+    broker.client.hset(
+        keys.go_worker("vm:17767"),
+        mapping={
+            "worker_id": "vm:17767",
+            "started_at": 1795564380,
+            "last_beat": broker.now_s(),
+            "concurrency": 2,
+            "queues": "map[mail:5]",
+            "status": "running",
+            "healthy": "true",
+        },
+    )
+    return ApiClient()
+
+
+def content(client: ApiClient, path: str) -> Any:
+    """Return what is at a path."""
+    answer = client.get(path)
+    assert answer.status_code == 200, answer.content
+    return json.loads(answer.content)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_workers_are_listed_by_id(client: ApiClient, path: str) -> None:
+    found = content(client, path)
+
+    assert found["count"] == 2
+    assert [worker["worker_id"] for worker in found["workers"]] == ["vm:17767", "worker:1"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_worker_is_shown_with_all_that_it_reports(client: ApiClient, path: str) -> None:
+    shown = content(client, f"{path}/worker:1")
+
+    assert abs(shown.pop("last_beat") - get_broker().now_s()) <= 5
+    assert shown == {
+        "worker_id": "worker:1",
+        "started_at": 1_700_000_000,
+        "concurrency": 2,
+        "queues": "map[inference_high:10 inference_low:3]",
+        "status": "ready",
+        "is_stale": False,
+        "state": "ready",
+        "reason": "",
+        "queue": "inference",
+        "redis_queues": {"inference_high": 10, "inference_low": 3},
+        "processes": 2,
+        "running": [
+            {
+                "task_id": "t1",
+                "queue": "inference_high",
+                "started_at": "2023-11-14T22:13:21Z",
+                "deadline": "2023-11-14T22:14:20Z",
+            },
+            {
+                "task_id": "t2",
+                "queue": "inference_high",
+                "started_at": "2023-11-14T22:13:22.500000Z",
+                "deadline": "2023-11-14T22:14:20Z",
+            },
+        ],
+        "last_take_at": "2023-11-14T22:15:00Z",
+        "commit": "8b1c0de",
+        "version": "0.1",
+        "host": "gpu-1",
+        "pid": 7,
+        "is_foreign": False,
+    }
+
+
+def test_a_go_worker_is_shown_with_what_it_reports(client: ApiClient) -> None:
+    shown = content(client, "/api/cli/workers/vm:17767")
+
+    assert (shown["queues"], shown["status"], shown["is_foreign"]) == ("map[mail:5]", "running", True)
+    assert (shown["started_at"], shown["concurrency"], shown["running"]) == (1795564380, 2, [])
+    assert (shown["commit"], shown["last_take_at"]) == (None, None)
+
+
+def test_a_worker_that_is_silent_is_stale(client: ApiClient) -> None:
+    broker = get_broker()
+    broker.run(beat(RECORD, now_ns=broker.now_ns() - 20 * 10**9))
+
+    assert content(client, "/api/cli/workers/worker:1")["is_stale"] is True
+
+
+def test_what_runs_and_makes_no_sense_is_left_out(client: ApiClient) -> None:
+    get_broker().client.hset(keys.workers("gpu-1", 7, "s"), "t3", b"\xff")
+
+    assert [task["task_id"] for task in content(client, "/workers/worker:1")["running"]] == ["t1", "t2"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_unknown_worker_is_not_found(client: ApiClient, path: str) -> None:
+    answer = client.get(f"{path}/nope")
+
+    assert (answer.status_code, problem(answer)["code"]) == (404, "worker_not_found")
+
+
+def test_a_key_of_one_queue_sees_its_workers_only(client: ApiClient) -> None:
+    key = create_api_key(name="mail", role=Role.ADMIN, queues=["mail"]).plain
+    limited = ApiClient(key)
+
+    assert [worker["worker_id"] for worker in content(limited, "/workers")["workers"]] == ["vm:17767"]
+    assert limited.get("/workers/worker:1").status_code == 404
+    assert limited.get("/workers/vm:17767").status_code == 200
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/api/cli/workers/worker:1", "/workers/worker:1"])
+@pytest.mark.parametrize(("key", "status"), [(None, 401), ("wrong", 401), (WORKER_KEY, 403), (CLIENT_KEY, 403)])
+def test_only_administrators_see_workers(client: ApiClient, path: str, key: str | None, status: int) -> None:
+    answer = ApiClient(key).get(path)
+
+    assert answer.status_code == status
+    problem(answer)
+
+
+def test_without_redis_nobody_knows(client: ApiClient, settings: Any) -> None:
+    settings.REDIS_TARGET = away()
+
+    answer = client.get("/api/cli/workers")
+
+    assert (answer.status_code, problem(answer)["code"]) == (503, "broker_unavailable")
+
+
+def test_a_worker_of_an_older_registration_is_listed_once(client: ApiClient) -> None:
+    broker = get_broker()
+    broker.run(beat(replace(RECORD, server_id="s2", state=WorkerState.DRAINING), now_ns=broker.now_ns()))
+
+    found = [worker for worker in content(client, "/workers")["workers"] if worker["worker_id"] == "worker:1"]
+
+    assert [worker["state"] for worker in found] == ["draining"]

@@ -1,0 +1,57 @@
+"""What can be known about workers."""
+
+from dataclasses import dataclass
+
+from queues.queries import get_catalog
+from runqy.broker.broker import Broker
+from runqy.broker.heartbeats import find_worker, find_workers
+from runqy.broker.running import find_running
+from runqy.broker.worker_records import RunningTask, WorkerRecord
+from runqy.errors import WorkerNotFound
+
+__all__ = ["WorkerView", "get_worker", "list_workers"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerView:
+    """A worker as people see it."""
+
+    record: WorkerRecord
+    running: tuple[RunningTask, ...]
+    is_stale: bool
+    """Its beats are overdue."""
+
+
+def list_workers(broker: Broker, *, among: frozenset[str] | None = None) -> list[WorkerView]:
+    """Return the workers that were heard of in the last minute, Go's among them, by id.
+
+    `among` are the queues, by their own names, that exist for whoever asks; None: all. Raises BrokerUnavailable.
+    """
+    return _views(broker, [record for record in find_workers(broker) if _is_among(record, among)])
+
+
+def get_worker(broker: Broker, worker_id: str, *, among: frozenset[str] | None = None) -> WorkerView:
+    """Return a worker. Raises WorkerNotFound, BrokerUnavailable."""
+    record = find_worker(broker, worker_id)
+    if record is None or not _is_among(record, among):
+        raise WorkerNotFound(f"No worker {worker_id[:128]!r} was heard of in the last minute.")
+    return _views(broker, [record])[0]
+
+
+def _views(broker: Broker, records: list[WorkerRecord]) -> list[WorkerView]:
+    """Return workers with what they run."""
+    now_s = broker.now_s()
+    running = broker.run(find_running(records)) if records else []
+    return [
+        WorkerView(record=record, running=tuple(tasks), is_stale=record.is_stale(now_s))
+        for record, tasks in zip(records, running, strict=True)
+    ]
+
+
+def _is_among(record: WorkerRecord, among: frozenset[str] | None) -> bool:
+    """Tell whether a worker serves one of some queues."""
+    if among is None:
+        return True
+    catalog = get_catalog()
+    served = (catalog.find(name) for name in record.redis_queues)
+    return any(resolved is not None and resolved.queue.name in among for resolved in served)

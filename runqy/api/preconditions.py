@@ -1,0 +1,83 @@
+"""Reads the conditions under which a request is meant: If-Match and If-None-Match (RFC 9110, 13.1).
+
+A version is any short text that changes with what it is the version of; as `ETag` it goes out in quotes. Reading:
+
+    return tagged(json_answer(...), version)        # or not_modified(version), if is_known(request, version)
+
+Writing: the operation takes `check`, and calls it with the version it finds inside of its transaction.
+
+    operations.delete_vault(name=name, check=if_match(request))
+"""
+
+import hashlib
+import re
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+
+from runqy.errors import PreconditionFailed, PreconditionRequired
+
+Check = Callable[[str], None]
+"""Takes the version that there is. Raises PreconditionFailed when another was meant."""
+
+_TAG = re.compile(r'\s*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)')
+
+
+def version_of(*parts: object) -> str:
+    """Return a version that differs when any of the parts does."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def etag(version: str) -> str:
+    """Return a version as the header spells it."""
+    return f'"{version}"'
+
+
+def tagged(response: HttpResponse, version: str) -> HttpResponse:
+    """Return an answer with the version of what it shows."""
+    response["ETag"] = etag(version)
+    return response
+
+
+def if_match(request: HttpRequest, *, is_required: bool = False) -> Check:
+    """Return the check that a request's If-Match asks for; without the header everything is right.
+
+    Raises PreconditionRequired when the header is missing and has to be there; an unreadable one matches nothing.
+    """
+    header = request.META.get("HTTP_IF_MATCH", "").strip()
+    if not header and is_required:
+        raise PreconditionRequired
+    if header in ("", "*"):
+        return lambda _: None
+    meant = {tag for is_weak, tag in _tags(header) if not is_weak}  # a weak tag promises too little to overwrite on
+
+    def check(version: str) -> None:
+        if version not in meant:
+            raise PreconditionFailed(f"It has changed: its ETag is {etag(version)} now.")
+
+    return check
+
+
+def is_known(request: HttpRequest, version: str) -> bool:
+    """Tell whether the client has this version already, by If-None-Match."""
+    header = request.META.get("HTTP_IF_NONE_MATCH", "").strip()
+    return bool(header) and (header == "*" or any(tag == version for _, tag in _tags(header)))
+
+
+def not_modified(version: str) -> HttpResponse:
+    """Return the answer to a client that has this version already."""
+    response = HttpResponse(status=304, headers={"ETag": etag(version)})
+    del response["Content-Type"]
+    return response
+
+
+def _tags(header: str) -> list[tuple[str, str]]:
+    """Return the tags of a header, each with what makes it a weak one; nothing where it is no list of tags."""
+    tags, position = [], 0
+    while position < len(header):
+        found = _TAG.match(header, position)
+        if found is None:
+            return []
+        tags.append((found[1] or "", found[2]))
+        position = found.end()
+    return tags

@@ -1,0 +1,40 @@
+"""docs/errors.md is the promise about codes: it names each, once, with its status."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from runqy.api import errors as api_errors
+from runqy.errors import RunqyError
+
+PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
+OWN = (RunqyError.__module__, api_errors.__name__)
+
+
+def kinds(kind: type[RunqyError] = RunqyError) -> Iterator[type[RunqyError]]:
+    """Give the project's errors; those that tests define are none of them."""
+    for sub in kind.__subclasses__():
+        if sub.__module__ in OWN:
+            yield sub
+        yield from kinds(sub)
+
+
+def told() -> list[tuple[str, str]]:
+    """Return the codes of the page with their statuses."""
+    return re.findall(r"^\| `(\w+)` \| (\d{3}) \| \S", PAGE.read_text("utf-8"), re.MULTILINE)
+
+
+def test_the_page_tells_every_code_with_its_status() -> None:
+    assert sorted(told()) == sorted((kind.code, str(kind.status)) for kind in kinds())
+
+
+def test_a_code_means_one_thing() -> None:
+    codes = [kind.code for kind in kinds()]
+
+    assert len(codes) == len(set(codes))
+
+
+def test_errors_have_a_status_of_errors_and_a_sentence() -> None:
+    for kind in kinds():
+        assert 400 <= kind.status < 600, kind
+        assert (kind.__doc__ or "").rstrip().endswith((".", ">")), kind

@@ -1,6 +1,7 @@
 """Spells every Redis key once, with its type and content. `docs/redis.md` is the prose to it."""
 
 import datetime
+import hashlib
 from functools import lru_cache
 
 from runqy.broker.states import TaskState
@@ -88,6 +89,11 @@ class QueueKeys:
         return self._prefix
 
     @property
+    def prefixes(self) -> tuple[str, str]:
+        """What every key of this queue starts with, asynq's and ours."""
+        return self._prefix, f"runqy:q:{{{self.queue}}}:"
+
+    @property
     def task_prefix(self) -> str:
         """What stands before the id in the key of a task, for scripts that meet ids inside Redis."""
         return f"{self._prefix}t:"
@@ -173,6 +179,11 @@ class QueueKeys:
         """What every uniqueness lock of this queue starts with; a lock is a string: id of the task that owns it."""
         return f"{self._prefix}unique:"
 
+    def lock(self, unique_key: str) -> str:
+        """String: id of the task that owns what a client named; spelled as asynq spells the lock of a payload."""
+        digest = hashlib.md5(unique_key.encode(), usedforsecurity=False).hexdigest()
+        return f"{self.lock_prefix}{self.queue}:{digest}"
+
     @property
     def idle(self) -> str:
         """Zset: wake-up channels of workers that wait for this queue, score = Unix ms until which they listen."""
@@ -181,3 +192,7 @@ class QueueKeys:
     def deleted_by(self, task_id: str) -> str:
         """String, expiring: owner whose finish deleted a task, so that its repetition is known for one."""
         return f"runqy:q:{{{self.queue}}}:deleted_by:{task_id}"
+
+    def created(self, scope: str) -> str:
+        """Hash, expiring: what was created for an idempotency key, in the scope of whoever sent it."""
+        return f"runqy:q:{{{self.queue}}}:created:{scope}"

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 
 class KeyWalk:
-    """A walk over the hashes whose keys match a pattern. It goes round and round, and meets each key in every round."""
+    """A walk over the keys that match a pattern. It goes round and round, and meets each key in every round."""
 
-    def __init__(self, pattern: str, step: int) -> None:
+    def __init__(self, pattern: str, step: int, kind: str = "hash") -> None:
+        """Take the pattern, about how many keys to look at in a step, and the type of the keys; empty: any."""
         self._pattern = pattern
         self._step = step
+        self._kind = ("TYPE", kind) if kind else ()
         self._cursors: dict[str, int] = {}  # node -> where to go on; nodes that were walked to their end are missing
 
     def next_keys(self, broker: Broker) -> list[str]:
@@ -34,9 +36,8 @@ class KeyWalk:
 
     def _step_on(self, name: str, link: Link) -> list[str]:
         """Go one step further on one node; a cursor of 0 is its end."""
-        scan = command(
-            "SCAN", self._cursors[name], "MATCH", self._pattern, "COUNT", self._step, "TYPE", "hash", key=None
-        )
+        place = ("MATCH", self._pattern, "COUNT", self._step, *self._kind)
+        scan = command("SCAN", self._cursors[name], *place, key=None)
         cursor, names = checked(link.execute([scan])[0])
         self._cursors[name] = int(cursor)
         return [name.decode(errors="replace") for name in names]

@@ -1,0 +1,76 @@
+"""Removes Redis queues with all that belongs to them, in bounded steps that never block Redis for long.
+
+The caller sees to it that nobody puts tasks on the queue any more. What a crash leaves, the next removal finishes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from runqy.broker import keys as redis_keys
+from runqy.broker.broker import Broker, Request
+from runqy.broker.keys import QueueKeys
+from runqy.broker.lookups import forget_lookups
+from runqy.broker.scanning import KeyWalk
+from runqy.broker.scripts import command, script
+from runqy.broker.states import TaskState
+from runqy.broker.timing import BATCH_MAX_TASKS
+
+_LISTED = tuple(state for state in TaskState if state is not TaskState.AGGREGATING)
+
+
+@dataclass(slots=True, kw_only=True)
+class Removal:
+    """What was removed of a Redis queue."""
+
+    tasks: dict[TaskState, int] = field(default_factory=lambda: dict.fromkeys(TaskState, 0))
+    """How many by state."""
+    keys: int = 0
+    """How many keys beside tasks and their indexes: counters, locks, records."""
+
+
+def remove_redis_queue(broker: Broker, queue: str) -> Removal:
+    """Remove a Redis queue: tasks, indexes, lookups, locks, counters. Raises BrokerUnavailable."""
+    removal, keys = Removal(), QueueKeys(queue)
+    for state in _LISTED:
+        removal.tasks[state] = _drop_all(broker, keys, keys.index(state))
+    for group in broker.run(_members(keys.groups)):
+        removal.tasks[TaskState.AGGREGATING] += _drop_all(broker, keys, keys.group(group))
+    removal.keys = _drop_rest(broker, keys)
+    broker.run(Request((command("SREM", redis_keys.QUEUES, queue, key=redis_keys.QUEUES),), lambda _: None))
+    return removal
+
+
+def _drop_all(broker: Broker, keys: QueueKeys, index: str) -> int:
+    """Delete all tasks of an index; return how many."""
+    total = 0
+    while ids := broker.run(drop_tasks(keys, index)):
+        forget_lookups(broker, keys.queue, ids)
+        total += len(ids)
+    return total
+
+
+def drop_tasks(keys: QueueKeys, index: str, limit: int = BATCH_MAX_TASKS) -> Request[list[str]]:
+    """Delete some tasks of an index of a queue, and return their ids."""
+    call = script("drop_tasks")(index=index, task_prefix=keys.task_prefix, lock_prefix=keys.lock_prefix, limit=limit)
+    return Request((call,), lambda replies: [task_id.decode(errors="replace") for task_id in replies[0]])
+
+
+def _drop_rest(broker: Broker, keys: QueueKeys) -> int:
+    """Delete every key that is left of a queue, tasks in no index too; return how many."""
+    walk, total = KeyWalk(f"*:{{{keys.queue}}}:*", step=1000, kind=""), 0
+    while True:
+        found = [key for key in walk.next_keys(broker) if key.startswith(keys.prefixes)]
+        total += broker.run(Request(tuple(command("UNLINK", key, key=key) for key in found), sum)) if found else 0
+        tasks = [key.removeprefix(keys.task_prefix) for key in found if key.startswith(keys.task_prefix)]
+        forget_lookups(broker, keys.queue, tasks)
+        if walk.is_at_start:
+            return total
+
+
+def _members(key: str) -> Request[list[str]]:
+    """Return the members of a set."""
+    return Request(
+        (command("SMEMBERS", key, key=key),),
+        lambda replies: sorted(member.decode(errors="replace") for member in replies[0]),
+    )

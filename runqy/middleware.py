@@ -1,4 +1,4 @@
-"""Keeps cookies, sessions and host checks to the admin, tells the audit its users, and believes named proxies only."""
+"""What requests pass before the views: their names, trusted proxies, and in the admin cookies, hosts and users."""
 
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -7,6 +7,7 @@ from typing import ClassVar
 from django.conf import settings
 from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpRequest, HttpResponseBase
+from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 from runqy.api.request_ids import request_id
 from runqy.audit.actors import Actor, ActorKind, acting
@@ -14,6 +15,24 @@ from runqy.audit.actors import Actor, ActorKind, acting
 LONG_WAY = ("/admin/", "/static/")
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
+
+
+class NamedRequests:
+    """Tells each request's id in its answer and in every line that is logged on the way."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Go on under the request's name."""
+        name = request_id(request)
+        bind_contextvars(request_id=name)
+        try:
+            response = self.get_response(request)
+        finally:
+            unbind_contextvars("request_id")  # the thread serves others next
+        response["X-Request-ID"] = name
+        return response
 
 
 class Shortcut:

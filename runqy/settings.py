@@ -124,6 +124,7 @@ INSTALLED_APPS = [
     ],
 ]
 MIDDLEWARE = [
+    "runqy.middleware.NamedRequests",
     "runqy.middleware.TrustedProxies",
     "django.middleware.security.SecurityMiddleware",
     "runqy.middleware.Shortcut",

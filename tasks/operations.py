@@ -1,5 +1,6 @@
 """What can be done to tasks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from queues.definitions import QueueDefinition
@@ -26,17 +27,19 @@ class TaskOrder:
     delay_ns: int = 0
 
 
-def enqueue_task(broker: Broker, *, order: TaskOrder, among: frozenset[str] | None = None) -> TaskRecord:
+def enqueue_task(
+    broker: Broker, *, order: TaskOrder, among: frozenset[str] | None = None, headers: Mapping[str, str] | None = None
+) -> TaskRecord:
     """Put a task on a queue, one round trip.
 
-    `among` are the queues, by their own names, that exist for whoever asks; None: all.
+    `among` are the queues, by their own names, that exist for whoever asks; None: all. `headers` go with the task.
     Raises QueueNotFound, QueueDisabled, PayloadInvalid, BrokerUnavailable.
     """
     resolved = get_catalog().resolve(order.queue, among=among)
     if not resolved.queue.is_enabled:
         raise QueueDisabled(f"The queue {resolved.queue.name} is disabled: it takes no tasks.")
     now_ns = broker.now_ns()
-    task = _new_task(order, resolved.queue, resolved.redis_queue, now_ns)
+    task = _new_task(order, resolved.queue, resolved.redis_queue, now_ns, headers or {})
     state = enqueue_safely(broker, task, now_ns=now_ns)
     return TaskRecord(
         id=task.id,
@@ -49,7 +52,9 @@ def enqueue_task(broker: Broker, *, order: TaskOrder, among: frozenset[str] | No
     )
 
 
-def _new_task(order: TaskOrder, queue: QueueDefinition, redis_queue: str, now_ns: int) -> NewTask:
+def _new_task(
+    order: TaskOrder, queue: QueueDefinition, redis_queue: str, now_ns: int, headers: Mapping[str, str]
+) -> NewTask:
     """Return the task that an order makes on a queue."""
     limits = queue.limits
     return NewTask(
@@ -62,4 +67,5 @@ def _new_task(order: TaskOrder, queue: QueueDefinition, redis_queue: str, now_ns
         ttl_archived_s=limits.ttl_archived_s,
         # Rounded up: a task may start late, never early.
         process_at_s=-(-(now_ns + order.delay_ns) // 10**9) if order.delay_ns else None,
+        headers=headers,
     )

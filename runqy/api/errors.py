@@ -9,7 +9,6 @@ from django.views import defaults
 from rest_framework import exceptions
 
 from runqy.api.answers import problem_answer
-from runqy.api.request_ids import request_id
 from runqy.errors import (
     DatabaseUnavailable,
     KeyInsufficient,
@@ -41,7 +40,7 @@ def render_error(error: Exception, context: dict[str, Any]) -> HttpResponse | No
     if known is None:
         return None
     if known.status >= 500:
-        log.warning("request_failed", code=known.code, detail=known.detail, request_id=request_id(request))
+        log.warning("request_failed", code=known.code, detail=known.detail)
     return problem_answer(known, request)
 
 

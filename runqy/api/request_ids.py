@@ -1,11 +1,15 @@
-"""Names each request, so that an answer, a log line and a user's report can be brought together."""
+"""Names each request, so that an answer, a log line, a task and a user's report can be brought together."""
 
 import re
 import secrets
 
 from django.http import HttpRequest
 
-_GIVEN = re.compile(r"[A-Za-z0-9._-]{1,64}")
+from runqy.broker.message import REQUEST_ID, TRACEPARENT
+
+_GIVEN = re.compile(r"[!-~]{1,128}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context."""
 
 
 def request_id(request: HttpRequest) -> str:
@@ -15,3 +19,11 @@ def request_id(request: HttpRequest) -> str:
         given = request.META.get("HTTP_X_REQUEST_ID", "")
         known = request.META["runqy.request_id"] = given if _GIVEN.fullmatch(given) else secrets.token_hex(8)
     return known
+
+
+def trace_headers(request: HttpRequest) -> dict[str, str]:
+    """Return what the tasks of a request carry on: its id, and the trace that it belongs to if there is one."""
+    headers = {REQUEST_ID: request_id(request)}
+    if (parent := request.META.get("HTTP_TRACEPARENT")) and _TRACEPARENT.fullmatch(parent):
+        headers[TRACEPARENT] = parent
+    return headers

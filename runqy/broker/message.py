@@ -8,6 +8,9 @@ DEFAULT_TIMEOUT_S = 1800
 """What a task without timeout and deadline gets; asynq treats 0 and 0 as an error."""
 
 ERROR_MAX_BYTES = 16_384
+REQUEST_ID, TRACEPARENT = "x-request-id", "traceparent"
+"""The headers of a message that say which request made the task, and the trace that it belongs to."""
+
 CANCELED = "canceled"
 """The error text of a task that somebody cancelled."""
 

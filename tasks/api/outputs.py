@@ -6,6 +6,7 @@ from rest_framework import serializers
 
 from runqy import durations
 from runqy.api.moments import moment_ns, moment_s
+from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.records import TaskRecord
 from runqy.broker.states import TaskState
 from tasks import payloads
@@ -32,6 +33,8 @@ def task_info(record: TaskRecord) -> dict[str, Any]:
         "started_at": moment_ns(record.started_at_ns),
         "completed_at": moment_s(record.completed_at_s),
         "worker_id": record.worker_id or None,
+        "request_id": message.headers.get(REQUEST_ID),
+        "traceparent": message.headers.get(TRACEPARENT),
     }
 
 
@@ -55,6 +58,8 @@ class TaskOutput(serializers.Serializer[TaskRecord]):
     started_at = serializers.DateTimeField(allow_null=True, help_text="Start of the last run")
     completed_at = serializers.DateTimeField(allow_null=True)
     worker_id = serializers.CharField(allow_null=True)
+    request_id = serializers.CharField(allow_null=True, help_text="X-Request-ID of the request that made it")
+    traceparent = serializers.CharField(allow_null=True, help_text="The trace it belongs to (W3C Trace Context)")
 
 
 class TaskAnswer(serializers.Serializer[TaskRecord]):

@@ -10,6 +10,7 @@ from runqy.accounts.identity import Role
 from runqy.api.answers import json_answer
 from runqy.api.bodies import read_members
 from runqy.api.permissions import identity_of
+from runqy.api.request_ids import trace_headers
 from runqy.api.schema import problems
 from runqy.api.views import KeyedView
 from runqy.connection import get_broker
@@ -38,7 +39,8 @@ class EnqueueView(KeyedView):
         Without `data`, all members of the body but the options are the payload.
         """
         order = parse_order(read_members(request._request))
-        record = enqueue_task(get_broker(), order=order, among=identity_of(request).queues)
+        headers = trace_headers(request._request)
+        record = enqueue_task(get_broker(), order=order, among=identity_of(request).queues, headers=headers)
         return json_answer({"info": task_info(record)})
 
 

@@ -69,14 +69,6 @@ def test_a_redis_that_is_away_is_unavailable_and_no_bug(settings: Any) -> None:
     assert all(answer["Retry-After"] for answer in answers[1:])
 
 
-def test_a_request_id_is_the_clients_own_if_it_is_a_plain_one() -> None:
-    own = problem(ApiClient(None).get("/queue/x", **{"X-Request-ID": "abc-123"}))
-    strange = problem(ApiClient(None).get("/queue/x", **{"X-Request-ID": "a b\x7f"}))
-
-    assert own["request_id"] == "abc-123"
-    assert len(strange["request_id"]) == 16
-
-
 def test_answers_are_of_known_length() -> None:
     answer = ApiClient().get("/queue/x")
 

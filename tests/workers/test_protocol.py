@@ -47,6 +47,13 @@ def test_a_line_says_all_that_a_child_may_want_to_know() -> None:
     }
 
 
+def test_a_line_names_the_request_and_the_trace_that_a_task_belongs_to() -> None:
+    line = json.loads(encode_task(message(b"1", headers={"x-request-id": "r1", "traceparent": "00-a", "other": "x"})))
+
+    assert (line["request_id"], line["traceparent"]) == ("r1", "00-a")
+    assert "other" not in line
+
+
 def test_the_bytes_of_a_payload_are_kept() -> None:
     assert b'"payload":{"b": 1.50, "a":9007199254740993}' in encode_task(message(b'{"b": 1.50, "a":9007199254740993}'))
 

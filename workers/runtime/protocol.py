@@ -6,19 +6,22 @@ from dataclasses import dataclass
 import msgspec
 
 from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.errors import PayloadUnusable
 
 MAX_LINE_BYTES = 32 << 20
 """The longest answer a child may give; a longer one fails its task."""
 
 
-class _TaskLine(msgspec.Struct):
+class _TaskLine(msgspec.Struct, omit_defaults=True):
     task_id: str
     type: str
     payload: msgspec.Raw
     retry_count: int
     max_retry: int
     queue: str
+    request_id: str = ""
+    traceparent: str = ""
 
 
 class Answer(msgspec.Struct):
@@ -63,6 +66,8 @@ def encode_task(message: TaskMessage) -> bytes:
         retry_count=message.retried,
         max_retry=message.retry,
         queue=message.queue,
+        request_id=message.headers.get(REQUEST_ID, ""),
+        traceparent=message.headers.get(TRACEPARENT, ""),
     )
     return _encoder.encode(line) + b"\n"
 

@@ -1,0 +1,60 @@
+"""A request has one name: in its answer, its problem and the log."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from tests.api.client import ApiClient, problem
+
+
+@pytest.fixture
+def logged() -> Iterator[list[dict[str, Any]]]:
+    """Collect what is logged, with what is bound to the thread."""
+    lines: list[dict[str, Any]] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append({"event": record.getMessage()} | structlog.contextvars.get_contextvars())
+
+    handler = Collector()
+    logging.getLogger().addHandler(handler)
+    yield lines
+    logging.getLogger().removeHandler(handler)
+
+
+@pytest.mark.usefixtures("configuration")
+@pytest.mark.parametrize("path", ["/queue/x", "/nowhere", "/admin/nowhere", "/swagger/index.html"])
+def test_every_answer_has_the_clients_own_id(path: str) -> None:
+    answer = ApiClient().get(path, **{"X-Request-ID": "abc:1/2+3="})
+
+    assert answer["X-Request-ID"] == "abc:1/2+3="
+
+
+@pytest.mark.usefixtures("configuration")
+@pytest.mark.parametrize("given", ["", "a b", "a\x7f", "é", "x" * 129, "a\tb"])
+def test_an_id_that_is_not_a_plain_one_is_replaced(given: str) -> None:
+    answers = [ApiClient().get("/queue/x", **{"X-Request-ID": given}) for _ in range(2)]
+
+    names = {answer["X-Request-ID"] for answer in answers}
+    assert len(names) == 2
+    assert all(len(name) == 16 for name in names)
+    assert problem(answers[0])["request_id"] == answers[0]["X-Request-ID"]
+
+
+@pytest.mark.usefixtures("configuration")
+def test_what_is_logged_in_a_request_names_it_and_nothing_later_does(
+    logged: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("tasks.api.views.get_task", fail)
+    answer = ApiClient().get("/queue/x", **{"X-Request-ID": "r1"})
+    logging.getLogger("later").error("later")
+
+    assert answer.status_code == 500
+    assert [line.get("request_id") for line in logged] == [*["r1"] * (len(logged) - 1), None]
+    assert len(logged) > 1

@@ -53,6 +53,30 @@ class TaskNotFound(RunqyError):
     code, status = "task_not_found", 404
 
 
+class TaskNotUnique(RunqyError):
+    """A task with this unique_key waits or runs already."""
+
+    code, status = "task_not_unique", 409
+
+
+class IdempotencyKeyReused(RunqyError):
+    """This Idempotency-Key came with another request before."""
+
+    code, status = "idempotency_key_reused", 422
+
+
+class BatchTooLarge(RunqyError):
+    """The batch has more tasks than one request may create."""
+
+    code, status = "batch_too_large", 413
+
+
+class BatchRefused(RunqyError):
+    """No task of the batch was queued."""
+
+    code, status = "batch_refused", 400
+
+
 class TaskNotCancelable(RunqyError):
     """The task is being aggregated and cannot be cancelled now."""
 
@@ -87,6 +111,12 @@ class QueueNameTaken(RunqyError):
     """Another queue answers to this name."""
 
     code, status = "queue_name_taken", 409
+
+
+class QueueNotEmpty(RunqyError):
+    """The queue still holds tasks that are not over; force=true removes it with them."""
+
+    code, status = "queue_not_empty", 409
 
 
 class PayloadInvalid(RunqyError):

@@ -65,11 +65,11 @@ def _enqueue_batch(tasks: Sequence[NewTask], now_ns: int, is_cluster: bool) -> R
     queue, state = tasks[0].queue, tasks[0].state_at(now_ns)
     known = command("SADD", keys.QUEUES, queue, key=keys.QUEUES)
     return Request(
-        commands=(*_look_ups(tasks, is_cluster), known, store(tasks, now_ns)), parse=partial(_outcomes, state)
+        commands=(*look_ups(tasks, is_cluster), known, store(tasks, now_ns)), parse=partial(_outcomes, state)
     )
 
 
-def _look_ups(tasks: Sequence[NewTask], is_cluster: bool) -> list[Command]:
+def look_ups(tasks: Sequence[NewTask], is_cluster: bool) -> list[Command]:
     """Return the commands that note where the tasks are: one for all, or one each where they live on many nodes."""
     lookups = [keys.lookup(task.id) for task in tasks]
     queue = tasks[0].queue

@@ -66,6 +66,7 @@ def archive_waiting(queue: str, tasks: Sequence[Waiting], *, timeout_s: int, now
         now_s=now_s,
         message_end=messages.encode(TaskMessage(error_msg=error, last_failed_at=now_s)),
         ended_prefix=redis_keys.ended_channel(""),
+        lock_prefix=keys.lock_prefix,
         ids_and_since=[part for task in tasks for part in (task.task_id, task.since)],
     )
     return Request((archive,), lambda replies: int(replies[0]))

@@ -35,6 +35,10 @@ class NewTask:
     process_at_s: int | None = None
     """Unix s at which it becomes pending; None or not in the future: at once."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    lock: str = ""
+    """Key of the uniqueness lock to create it under (`QueueKeys.lock`), which only `creating` takes; empty: none."""
+    lock_s: int = 0
+    """When the lock is free at the latest, from when the task becomes pending; 0: at its end, however late."""
 
     def message(self) -> TaskMessage:
         """Return the task as a message."""
@@ -49,6 +53,7 @@ class NewTask:
             deadline=self.deadline_s,
             retention=self.retention_s,
             headers=self.headers or None,
+            unique_key=self.lock,
         )
 
     def state_at(self, now_ns: int) -> TaskState:

@@ -47,6 +47,16 @@ def test_a_task_that_waits_is_archived_at_once(broker: Broker, state: str) -> No
     assert take(broker) == []
 
 
+def test_a_cancelled_task_frees_its_lock(broker: Broker) -> None:
+    put(broker, "t1")
+    broker.client.hset(KEYS.task("t1"), "unique_key", KEYS.lock("u"))
+    broker.client.set(KEYS.lock("u"), "t1")
+
+    broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
+
+    assert not broker.client.exists(KEYS.lock("u"))
+
+
 def test_a_task_that_runs_is_marked_and_goes_on_until_its_worker_acts(broker: Broker) -> None:
     put(broker, "t1")
     taken = take_one(broker)

@@ -311,13 +311,24 @@ def test_a_message_cannot_name_a_key_of_others_as_its_lock(broker: Broker) -> No
     assert broker.client.get("elsewhere") == b"t1"
 
 
-@pytest.mark.parametrize("verb", ["retry", "archive"])
-def test_a_failure_keeps_the_lock(broker: Broker, verb: str) -> None:
+@pytest.mark.parametrize("verb", ["retry", "requeue"])
+def test_a_task_that_will_run_again_keeps_its_lock(broker: Broker, verb: str) -> None:
     taken = take_with_lock(broker, KEYS.lock_prefix + "mail:abc")
 
     broker.run(FINISHES[verb](taken.hold, taken))
 
     assert broker.client.get(KEYS.lock_prefix + "mail:abc") == b"t1"
+
+
+@pytest.mark.parametrize(("verb", "is_cancelled"), [("archive", False), ("retry", True), ("requeue", True)])
+def test_a_task_that_is_given_up_frees_its_lock(broker: Broker, verb: str, is_cancelled: bool) -> None:
+    taken = take_with_lock(broker, KEYS.lock_prefix + "mail:abc")
+    if is_cancelled:
+        broker.client.hset(KEYS.task("t1"), "cancel", 1)
+
+    broker.run(FINISHES[verb](taken.hold, taken))
+
+    assert not broker.client.exists(KEYS.lock_prefix + "mail:abc")
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,17 @@ def test_a_task_that_waited_too_long_is_archived_and_says_why(broker: Broker, cl
     assert places_of(broker, "young") == ["pending"]
 
 
+def test_its_lock_is_free_again(broker: Broker, clock: MovingClock) -> None:
+    put(broker, "t")
+    broker.client.hset(KEYS.task("t"), "unique_key", KEYS.lock("u"))
+    broker.client.set(KEYS.lock("u"), "t")
+    clock.advance(61)
+
+    archive_overdue(broker)
+
+    assert not broker.client.exists(KEYS.lock("u"))
+
+
 def test_no_attempt_is_counted(broker: Broker, clock: MovingClock) -> None:
     put(broker, "t")
     clock.advance(61)

@@ -56,6 +56,21 @@ def test_the_lost_attempt_counts_as_failed(broker: Broker, clock: MovingClock, r
     assert sorted(broker.client.ttl(key) > 89 * 86_400 for key in counters) == [False, False, True, True]
 
 
+@pytest.mark.parametrize(("max_retry", "is_free"), [(0, True), (1, False)])
+def test_a_lock_is_free_once_its_task_is_given_up(
+    *, broker: Broker, clock: MovingClock, recover: Callable, max_retry: int, is_free: bool
+) -> None:
+    put(broker, "t", max_retry=max_retry)
+    broker.client.hset(KEYS.task("t"), "unique_key", KEYS.lock("u"))
+    broker.client.set(KEYS.lock("u"), "t")
+    take(broker)
+    clock.advance(PAST_GRACE_S)
+
+    recover()
+
+    assert broker.client.exists(KEYS.lock("u")) == (0 if is_free else 1)
+
+
 def test_a_lease_within_the_grace_is_left_alone(broker: Broker, clock: MovingClock, recover: Callable) -> None:
     put(broker, "t")
     take(broker)

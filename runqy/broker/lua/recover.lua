@@ -4,7 +4,7 @@
 -- KEYS task active lease target processed failed processed_day failed_day
 -- ARGV id task_prefix state score message seen_lease seen_owner seen_cancel counters_expire_at ended_channel
 -- RETURNS 1 recovered, 2 dropped, 0 it changed since it was seen
--- USES counters
+-- USES counters release_lock
 local task, active, lease, target = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, prefix, state = ARGV[1], string.sub(ARGV[2], 1, -3), ARGV[3]
 
@@ -39,6 +39,7 @@ redis.call('HSET', task, 'msg', ARGV[5], 'state', state)
 redis.call('HDEL', task, 'owner', 'pending_since')
 count_failure(KEYS[5], KEYS[6], KEYS[7], KEYS[8], ARGV[9])
 if state == 'archived' then
+  release_lock_of(task, id, prefix .. 'unique:')
   redis.call('PUBLISH', ARGV[10], state)
 end
 return 1

@@ -4,3 +4,11 @@ local function release_lock(lock, id)
     redis.call('DEL', lock)
   end
 end
+
+-- Release the lock that a task's hash names, unless it is none of its queue's keys.
+local function release_lock_of(task, id, lock_prefix)
+  local lock = redis.call('HGET', task, 'unique_key')
+  if lock and string.sub(lock, 1, #lock_prefix) == lock_prefix then
+    release_lock(lock, id)
+  end
+end

@@ -1,0 +1,232 @@
+"""Tasks that are created under a lock, or once for an idempotency key."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.creating import (
+    RECORD_KEPT_S,
+    Creation,
+    LockHeld,
+    Maker,
+    Once,
+    Part,
+    create,
+    create_safely,
+    find_creation,
+)
+from runqy.broker.finishing import archive, complete
+from runqy.broker.keys import QueueKeys
+from runqy.broker.states import TaskState
+from runqy.errors import IdempotencyKeyReused, RunqyError, TaskAlreadyExists
+from tests.support.tasks import QUEUE, fields, listed, message, new_task, put, take_one
+
+KEYS = QueueKeys(QUEUE)
+LOCK = KEYS.lock("invoice 7")
+NOW_NS = 1_700_000_000_500_000_000
+NOW_S = NOW_NS // 1_000_000_000
+ONCE = Once(scope="s", fingerprint="f")
+RECORD = KEYS.created("s")
+
+
+def make(
+    broker: Broker, *tasks: Any, by: str = "m1", once: Once | None = None, now_ns: int = NOW_NS, **part: Any
+) -> Creation:
+    """Create tasks as one part."""
+    whole = Part(queue=QUEUE, tasks=tasks, **part)
+    return broker.run(create(whole, Maker(by, now_ns), once, is_cluster=broker.is_cluster))
+
+
+def locked(task_id: str, **options: Any) -> Any:
+    """Return a task with the lock."""
+    return new_task(task_id, lock=LOCK, **options)
+
+
+def test_tasks_are_stored_as_by_other_verbs(broker: Broker) -> None:
+    creation = make(broker, new_task("t1"), new_task("t2", process_at_s=NOW_S + 60), new_task("t3"))
+
+    assert creation.outcomes == [TaskState.PENDING, TaskState.SCHEDULED, TaskState.PENDING]
+    assert listed(broker) == {"pending": ["t1", "t3"], "scheduled": ["t2"]}
+    stamp = str(NOW_NS).encode()
+    common = {"enqueued": stamp, "ttl_archived": b"259200"}
+    assert fields(broker, "t1") == {"state": b"pending", "pending_since": stamp, **common}
+    assert fields(broker, "t2") == {"state": b"scheduled", **common}
+    assert broker.client.zscore(KEYS.scheduled, "t2") == NOW_S + 60
+    assert broker.client.hget(keys.lookup("t3"), "queue") == QUEUE.encode()
+    assert broker.client.smembers(keys.QUEUES) == {QUEUE.encode()}
+    assert not broker.client.exists(RECORD)
+
+
+def test_an_id_that_is_taken_takes_no_lock(broker: Broker) -> None:
+    put(broker, "t1")
+
+    creation = make(broker, locked("t1"), new_task("t2"), new_task("t2"))
+
+    assert [isinstance(outcome, TaskAlreadyExists) for outcome in creation.outcomes] == [True, False, True]
+    assert not broker.client.exists(LOCK)
+
+
+def test_a_lock_is_asynqs_and_names_its_task(broker: Broker) -> None:
+    make(broker, locked("t1", lock_s=60))
+
+    assert LOCK.startswith(f"asynq:{{{QUEUE}}}:unique:{QUEUE}:")
+    assert broker.client.get(LOCK) == b"t1"
+    assert 0 < broker.client.ttl(LOCK) <= 60
+    assert fields(broker, "t1")["unique_key"] == LOCK.encode()
+    assert message(broker, "t1").unique_key == LOCK
+
+
+def test_a_lock_covers_the_time_before_the_tasks_turn(broker: Broker) -> None:
+    make(broker, locked("t1", lock_s=60, process_at_s=NOW_S + 1000))
+
+    assert 1000 < broker.client.ttl(LOCK) <= 1060
+
+
+def test_a_lock_until_the_end_does_not_expire(broker: Broker) -> None:
+    make(broker, locked("t1"))
+
+    assert broker.client.ttl(LOCK) == -1
+
+
+@pytest.mark.parametrize("process_at_s", [None, NOW_S + 60])
+def test_whoever_finds_the_lock_held_is_told_by_which_task(broker: Broker, process_at_s: int | None) -> None:
+    make(broker, locked("t1"))
+
+    creation = make(broker, locked("t2", process_at_s=process_at_s), new_task("t3"), now_ns=NOW_NS + 1)
+
+    assert creation.outcomes == [LockHeld("t1"), TaskState.PENDING]
+    assert listed(broker) == {"pending": ["t1", "t3"]}
+    assert not broker.client.exists(KEYS.task("t2"))
+
+
+def test_of_two_in_one_call_the_first_has_the_lock(broker: Broker) -> None:
+    creation = make(broker, locked("t1"), locked("t2"))
+
+    assert creation.outcomes == [TaskState.PENDING, LockHeld("t1")]
+
+
+@pytest.mark.parametrize("lock_s", [0, 60])
+def test_a_lock_whose_task_is_over_or_gone_is_taken_over(broker: Broker, lock_s: int) -> None:
+    broker.client.set(LOCK, "gone")
+    make(broker, locked("t1"))
+    broker.client.hset(KEYS.task("t1"), "state", "archived")  # as asynq's tools do, which keep the lock
+
+    creation = make(broker, locked("t2", lock_s=lock_s), now_ns=NOW_NS + 1)
+
+    assert creation.outcomes == [TaskState.PENDING]
+    assert broker.client.get(LOCK) == b"t2"
+    assert (broker.client.ttl(LOCK) > 0) == bool(lock_s)
+
+
+@pytest.mark.parametrize("end", ["complete", "archive"])
+def test_a_lock_is_free_after_every_end(broker: Broker, end: str) -> None:
+    make(broker, locked("t1"))
+    taken = take_one(broker)
+
+    if end == "complete":
+        broker.run(complete(taken.hold, taken.message, b"1", now_ns=NOW_NS))
+    else:
+        broker.run(archive(taken.hold, taken.message, error="boom", now_ns=NOW_NS))
+
+    assert not broker.client.exists(LOCK)
+
+
+def test_a_request_that_is_run_again_creates_its_tasks_once(broker: Broker) -> None:
+    part = Part(queue=QUEUE, tasks=[locked("t1"), new_task("t2")])
+    request = create(part, Maker("m1", NOW_NS), is_cluster=broker.is_cluster)
+
+    outcomes = [broker.run(request).outcomes, broker.run(request).outcomes]
+
+    assert outcomes == [[TaskState.PENDING] * 2] * 2
+    assert listed(broker) == {"pending": ["t1", "t2"]}
+
+
+def test_a_record_tells_who_made_what(broker: Broker) -> None:
+    make(broker, new_task("t1"), once=ONCE, note=b"n")
+
+    assert broker.client.hgetall(RECORD) == {
+        b"fingerprint": b"f",
+        b"maker": b"m1",
+        b"now_ns": str(NOW_NS).encode(),
+        b"note:0": b"n",
+        b"outcomes:0": b"[1]",
+    }
+    assert RECORD_KEPT_S - 5 < broker.client.ttl(RECORD) <= RECORD_KEPT_S
+    assert broker.run(find_creation(QUEUE, ONCE)) == (Maker("m1", NOW_NS), b"n")
+
+
+def test_another_maker_gets_the_firsts_answer(broker: Broker) -> None:
+    make(broker, new_task("t1"), once=ONCE, note=b"first")
+
+    creation = make(broker, new_task("t2"), by="m2", once=ONCE, note=b"second", now_ns=NOW_NS + 1)
+
+    assert creation == Creation(maker=Maker("m1", NOW_NS), note=b"first", outcomes=[TaskState.PENDING])
+    assert listed(broker) == {"pending": ["t1"]}
+
+
+def test_the_same_maker_gets_its_own_answer_even_when_the_task_is_gone(broker: Broker) -> None:
+    make(broker, new_task("t1", retention_s=0), once=ONCE, note=b"n")
+    taken = take_one(broker)
+    broker.run(complete(taken.hold, taken.message, now_ns=NOW_NS))
+
+    creation = make(broker, new_task("t1"), once=ONCE, note=b"n")
+
+    assert (creation.maker.token, creation.outcomes) == ("m1", [TaskState.PENDING])
+    assert listed(broker) == {}
+
+
+def test_a_part_that_the_first_maker_did_not_come_to_is_left_to_it(broker: Broker) -> None:
+    make(broker, new_task("t1"), once=ONCE, note=b"n", number=0)
+
+    other = make(broker, new_task("t2"), by="m2", once=ONCE, note=b"n", number=1)
+    same = make(broker, new_task("t3"), once=ONCE, note=b"n", number=1)
+
+    assert (other.maker.token, other.note, other.outcomes) == ("m1", b"", [])
+    assert same.outcomes == [TaskState.PENDING]
+    assert listed(broker) == {"pending": ["t1", "t3"]}
+
+
+def test_another_request_under_the_same_key_is_refused(broker: Broker) -> None:
+    make(broker, new_task("t1"), once=ONCE)
+    other = Once(scope="s", fingerprint="g")
+
+    with pytest.raises(IdempotencyKeyReused):
+        make(broker, new_task("t2"), by="m2", once=other)
+    with pytest.raises(IdempotencyKeyReused):
+        broker.run(find_creation(QUEUE, other))
+    assert listed(broker) == {"pending": ["t1"]}
+
+
+@pytest.mark.parametrize("keeps_conflicts", [True, False])
+def test_a_refusal_is_recorded_only_if_wanted(broker: Broker, keeps_conflicts: bool) -> None:
+    make(broker, locked("t1"))
+
+    make(broker, locked("t2"), by="m2", once=ONCE, keeps_conflicts=keeps_conflicts, now_ns=NOW_NS + 1)
+
+    found = broker.run(find_creation(QUEUE, ONCE))
+    assert (found is not None) == keeps_conflicts
+    assert broker.client.get(LOCK) == b"t1"
+
+
+def test_fifty_at_once_make_one_task(single_broker: Broker) -> None:
+    def one(number: int) -> Creation | RunqyError:
+        part = Part(queue=QUEUE, tasks=[new_task(f"t{number}")], note=b"n")
+        (outcome,) = create_safely(single_broker, [part], Maker(f"t{number}", NOW_NS + number), ONCE)
+        return outcome
+
+    with ThreadPoolExecutor(16) as pool:
+        creations = list(pool.map(one, range(50)))
+
+    makers = {creation.maker.token for creation in creations if isinstance(creation, Creation)}
+    assert len(creations) == 50
+    assert listed(single_broker) == {"pending": [*makers]}
+
+
+def test_a_part_without_tasks_leaves_its_note(broker: Broker) -> None:
+    creation = make(broker, once=ONCE, note=b"all wrong")
+
+    assert creation.outcomes == []
+    assert broker.run(find_creation(QUEUE, ONCE)) == (Maker("m1", NOW_NS), b"all wrong")

@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.urls import path
 
+from runqy.accounts.api.views import KeyListView, KeyView
 from runqy.api.aliases import routes
 from runqy.api.documents import SchemaView, SwaggerView
 from runqy.api.health import HealthView
@@ -15,6 +16,8 @@ urlpatterns = [
     path("queue/add", EnqueueView.as_view(), name="enqueue-task"),
     path("queue/<str:task_id>", TaskView.as_view(), name="task"),
     path("worker/register", RegisterView.as_view(), name="register-worker"),
+    path("api/keys", KeyListView.as_view(), name="api-keys"),
+    path("api/keys/<str:key_id>", KeyView.as_view(), name="api-key"),
     path("api/vaults", VaultListView.as_view(), name="vaults"),
     path("api/vaults/<str:name>", VaultView.as_view(), name="vault"),
     path("api/vaults/<str:name>/entries", EntryListView.as_view(), name="vault-entries"),

@@ -1,8 +1,9 @@
 """Creates and revokes keys."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 from django.utils import timezone
@@ -16,6 +17,10 @@ from runqy.publication.documents import Kind
 from runqy.publication.operations import configuration_change
 
 __all__ = ["CreatedKey", "create_api_key", "revoke_api_key"]
+
+LONGEST_NAME = 100
+MOST_QUEUES = 1000
+_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +39,9 @@ def create_api_key(
     *, name: str, role: str, queues: Sequence[str] = (), expires_at: datetime | None = None
 ) -> CreatedKey:
     """Create a key and publish what it takes to recognise it. Raises ApiKeyInvalid."""
-    if not name.strip():
-        raise ApiKeyInvalid("A key needs a name that says who uses it.")
-    if role not in list(Role):
-        raise ApiKeyInvalid(f"No role {role!r}: it is one of {', '.join(Role)}.")
-    if expires_at is not None and expires_at <= timezone.now():
-        raise ApiKeyInvalid("A key cannot expire in the past.")
-    if isinstance(queues, str) or not all(isinstance(queue, str) and queue for queue in queues):
-        raise ApiKeyInvalid("The queues of a key are a list of names.")
+    errors = [*_problems(name, role, queues, expires_at)]
+    if errors:
+        raise ApiKeyInvalid(errors=errors)
     plain = new_key()
     with configuration_change() as change:
         row = ApiKey.objects.create(
@@ -53,7 +53,7 @@ def create_api_key(
             expires_at=expires_at,
         )
         change.put(Kind.API_KEY, str(row.pk), msgspec.json.encode(PublishedKey.of(row)))
-        stated = {name: (None, getattr(row, name)) for name in ("name", "role", "queues", "expires_at")}
+        stated = {column: (None, getattr(row, column)) for column in ("name", "role", "queues", "expires_at")}
         record(action="api_key.created", object_kind="api_key", object_name=_named(row), changes=stated)
     return CreatedKey(plain, row)
 
@@ -71,6 +71,23 @@ def revoke_api_key(*, key_id: int) -> ApiKey:
         ended = {"revoked_at": (None, row.revoked_at)}
         record(action="api_key.revoked", object_kind="api_key", object_name=_named(row), changes=ended)
     return row
+
+
+def _problems(name: str, role: str, queues: Sequence[str], expires_at: datetime | None) -> Iterator[str]:
+    """Give a sentence for each thing that is wrong with the description of a key."""
+    if not (0 < len(name.strip()) <= LONGEST_NAME and name.isprintable()):
+        yield f"name: it says who uses the key, in at most {LONGEST_NAME} characters that can be printed"
+    if role not in list(Role):
+        yield f"role: it is one of {', '.join(Role)}"
+    if isinstance(queues, str) or len(queues) > MOST_QUEUES or not all(_may_be_queue(queue) for queue in queues):
+        yield f"queues: it is a list of at most {MOST_QUEUES} names of queues"
+    if expires_at is not None and not timezone.now() < expires_at < _LATEST:
+        yield "expires_at: it is in the past, or after the year 9998"
+
+
+def _may_be_queue(name: object) -> bool:
+    """Tell whether something has the form of a queue's name."""
+    return isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name) is not None
 
 
 def _named(row: ApiKey) -> str:

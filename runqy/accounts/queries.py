@@ -1,4 +1,4 @@
-"""Recognises keys: those of the environment, and those of the published configuration."""
+"""Recognises keys: those of the environment, and those of the published configuration. Lists those of the database."""
 
 import hmac
 from collections.abc import Mapping
@@ -12,11 +12,13 @@ from django.conf import settings
 from runqy import clock
 from runqy.accounts import key_uses
 from runqy.accounts.identity import Identity, Role, key_digest
+from runqy.accounts.models import ApiKey
 from runqy.accounts.published import PublishedKey
+from runqy.errors import ApiKeyNotFound
 from runqy.publication.documents import Kind
 from runqy.publication.snapshot import Snapshot, get_snapshot
 
-__all__ = ["Identity", "Role", "authenticate"]
+__all__ = ["Identity", "Role", "authenticate", "get_api_key", "list_api_keys"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,19 @@ def authenticate(key: str) -> Identity | None:
     if identity is not None:
         return identity
     return _find_published(digest)
+
+
+def list_api_keys() -> list[ApiKey]:
+    """Return the rows of all keys, the newest first."""
+    return list(ApiKey.objects.order_by("-pk"))
+
+
+def get_api_key(key_id: int) -> ApiKey:
+    """Return the row of a key. Raises ApiKeyNotFound."""
+    key = ApiKey.objects.filter(pk=key_id).first()
+    if key is None:
+        raise ApiKeyNotFound
+    return key
 
 
 def _find_in_environment(digest: str) -> Identity | None:

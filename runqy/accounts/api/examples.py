@@ -1,0 +1,35 @@
+"""Requests and answers of the routes of API keys."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiExample
+
+_STATED = {"name": "shop", "role": "client", "queues": ["inference"], "expires_at": "2027-01-01T00:00:00Z"}
+_KEY: dict[str, Any] = {
+    "id": 7,
+    "prefix": "rq_4fT0aZk",
+    **_STATED,
+    "created_at": "2026-01-15T10:30:00Z",
+    "revoked_at": None,
+    "last_used_at": None,
+}
+_REVOKED = _KEY | {"revoked_at": "2026-02-01T08:00:00Z", "last_used_at": "2026-02-01T07:59:00Z"}
+
+
+def _answer(value: object, status: int = 200) -> OpenApiExample:
+    """Return an example of an answer."""
+    return OpenApiExample("Answer", value, response_only=True, status_codes=[str(status)])
+
+
+KEY_BODY = OpenApiExample("Request", _STATED, request_only=True)
+KEY_CREATED = _answer(
+    {
+        "message": "API key created successfully",
+        "key": "rq_4fT0aZkQ8mWc2LxYtR6vB1nHs9uJeDoP3gKi7A",
+        "api_key": _KEY,
+    },
+    201,
+)
+KEY_LIST = _answer({"keys": [_KEY], "count": 1})
+KEY = _answer(_KEY)
+KEY_REVOKED = _answer({"message": "API key revoked successfully", "api_key": _REVOKED})

@@ -1,0 +1,71 @@
+"""Says how API keys look in answers, and in the schema."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from runqy.accounts.identity import Role
+from runqy.accounts.models import ApiKey
+from runqy.api.moments import moment_of
+
+_ROLES = [role.value for role in Role]
+
+
+def key_detail(key: ApiKey) -> dict[str, Any]:
+    """Return what may be said about a key."""
+    moments = ("created_at", "expires_at", "revoked_at", "last_used_at")
+    return {
+        "id": key.pk,
+        "name": key.name,
+        "prefix": key.prefix,
+        "role": key.role,
+        "queues": key.queues,
+        **{name: moment and moment_of(moment) for name in moments for moment in [getattr(key, name)]},
+    }
+
+
+class KeyBody(serializers.Serializer[object]):
+    """A new key."""
+
+    name = serializers.CharField(max_length=100, help_text="Who or what uses the key")
+    role = serializers.ChoiceField(choices=_ROLES, required=False, default=Role.CLIENT.value)
+    queues = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="Names of the queues it is limited to; empty: all"
+    )
+    expires_at = serializers.DateTimeField(required=False, allow_null=True, help_text="With an offset; null: never")
+
+
+class KeyOutput(serializers.Serializer[ApiKey]):
+    """A key, of which nobody can tell more than its beginning; `key_detail` makes it."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    prefix = serializers.CharField(help_text="How the key begins")
+    role = serializers.ChoiceField(choices=_ROLES)
+    queues = serializers.ListField(child=serializers.CharField(), help_text="Empty: all")
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField(allow_null=True)
+    revoked_at = serializers.DateTimeField(allow_null=True)
+    last_used_at = serializers.DateTimeField(allow_null=True, help_text="To the minute")
+
+
+class KeyCreated(serializers.Serializer[object]):
+    """The answer to a new key, the only one that says what it is."""
+
+    message = serializers.CharField()
+    key = serializers.CharField(help_text="Keep it: it is not shown again")
+    api_key = KeyOutput()
+
+
+class KeyList(serializers.Serializer[object]):
+    """All keys, the newest first, those that were revoked or have expired among them."""
+
+    keys = KeyOutput(many=True)
+    count = serializers.IntegerField()
+
+
+class KeyRevoked(serializers.Serializer[object]):
+    """The answer to a revocation."""
+
+    message = serializers.CharField()
+    api_key = KeyOutput()

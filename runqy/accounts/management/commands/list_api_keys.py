@@ -1,0 +1,30 @@
+"""Lists API keys."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.utils import timezone
+
+from runqy.accounts.models import ApiKey
+from runqy.accounts.queries import list_api_keys
+
+
+class Command(BaseCommand):
+    """`manage.py list_api_keys`"""
+
+    help = "List the API keys that were created, the newest first; those of the environment are not among them."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Print a line for each key: id, beginning, role, queues, state, name."""
+        for key in list_api_keys():
+            queues = ",".join(key.queues) or "all"
+            self.stdout.write("\t".join((str(key.pk), f"{key.prefix}…", key.role, queues, _state(key), key.name)))
+
+
+def _state(key: ApiKey) -> str:
+    """Say whether a key may be used."""
+    if key.revoked_at is not None:
+        return f"revoked {key.revoked_at:%Y-%m-%d}"
+    if key.expires_at is None:
+        return "valid"
+    return f"{'expired' if key.expires_at <= timezone.now() else 'valid until'} {key.expires_at:%Y-%m-%d}"

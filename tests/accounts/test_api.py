@@ -1,0 +1,176 @@
+"""API keys over HTTP."""
+
+import json
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from runqy.accounts.models import ApiKey
+from runqy.accounts.operations import create_api_key
+from runqy.accounts.queries import authenticate
+from runqy.audit.models import AuditRecord
+from tests.api.client import Answer, ApiClient, problem
+from tests.support.environment import CLIENT_KEY, WORKER_KEY
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+BODY = {"name": "shop", "role": "client", "queues": ["mail", "image"], "expires_at": "2090-01-01T02:00:00+02:00"}
+
+
+def create(body: dict[str, Any] = BODY) -> Answer:
+    """Create a key as an administrator."""
+    return ApiClient().post("/api/keys", body)
+
+
+def read(path: str) -> Any:
+    """Return what an administrator reads."""
+    answer = ApiClient().get(path)
+    assert answer.status_code == 200, answer.content
+    assert answer["Cache-Control"] == "no-store"
+    return json.loads(answer.content)
+
+
+def test_a_key_is_created_shown_once_and_works() -> None:
+    answer = create()
+
+    assert (answer.status_code, answer["Cache-Control"]) == (201, "no-store")
+    created = json.loads(answer.content)
+    row = ApiKey.objects.get()
+    assert created == {
+        "message": "API key created successfully",
+        "key": created["key"],
+        "api_key": {
+            "id": row.pk,
+            "name": "shop",
+            "prefix": created["key"][:10],
+            "role": "client",
+            "queues": ["image", "mail"],
+            "created_at": created["api_key"]["created_at"],
+            "expires_at": "2090-01-01T00:00:00Z",
+            "revoked_at": None,
+            "last_used_at": None,
+        },
+    }
+    identity = authenticate(created["key"])
+    assert identity is not None
+    assert identity.queues == frozenset({"mail", "image"})
+    assert answer["Location"] == f"/api/keys/{row.pk}"
+    assert read(answer["Location"]) == created["api_key"]
+    assert read("/api/keys") == {"keys": [created["api_key"]], "count": 1}
+
+
+def test_a_name_is_enough_for_a_client_of_all_queues() -> None:
+    created = json.loads(create({"name": "shop"}).content)["api_key"]
+
+    assert (created["role"], created["queues"], created["expires_at"]) == ("client", [], None)
+
+
+def test_keys_are_listed_the_newest_first() -> None:
+    for name in "abc":
+        create({"name": name})
+
+    listed = read("/api/keys")
+
+    assert [key["name"] for key in listed["keys"]] == ["c", "b", "a"]
+    assert listed["count"] == 3
+
+
+def test_a_revoked_key_ends_and_stays_on_record() -> None:
+    created = json.loads(create().content)
+    path = f"/api/keys/{created['api_key']['id']}"
+
+    answer = ApiClient().delete(path)
+
+    revoked = json.loads(answer.content)
+    assert (answer.status_code, revoked["message"]) == (200, "API key revoked successfully")
+    assert revoked["api_key"]["revoked_at"].startswith(f"{timezone.now():%Y}")
+    assert read(path) == revoked["api_key"]
+    assert problem(ApiClient(created["key"]).get("/queue/x"))["status"] == 401
+    assert problem(ApiClient().delete(path))["code"] == "api_key_revoked"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"name": None}, "name"),
+        ({"name": ""}, "name"),
+        ({"name": "a" * 101}, "name"),
+        ({"name": "a\0"}, "name"),
+        ({"name": 7}, "name"),
+        ({"role": "root"}, "role"),
+        ({"queues": "mail"}, "queues"),
+        ({"queues": [""]}, "queues"),
+        ({"queues": ["a b"]}, "queues"),
+        ({"queues": [7]}, "queues"),
+        ({"queues": ["a"] * 1001}, "queues"),
+        ({"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
+        ({"expires_at": "2090-01-01T00:00:00"}, "expires_at"),
+        ({"expires_at": "9999-12-31T23:59:59-12:00"}, "expires_at"),
+        ({"expires_at": "tomorrow"}, "expires_at"),
+        ({"expires": "2090-01-01T00:00:00Z"}, "expires"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(wrong: dict[str, Any], named: str) -> None:
+    answer = create(BODY | wrong)
+
+    assert answer.status_code == 400
+    assert any(named in error for error in problem(answer)["errors"])
+    assert not ApiKey.objects.exists()
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    answer = create({"name": "", "queues": ["a b"], "expires_at": "2020-01-01T00:00:00Z"})
+
+    found = problem(answer)
+    assert found["code"] == "api_key_invalid"
+    assert [error.partition(":")[0] for error in found["errors"]] == ["name", "queues", "expires_at"]
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"role": "client"}', b"\xff"])
+def test_a_body_that_is_no_description_is_refused(body: bytes) -> None:
+    assert problem(ApiClient().post("/api/keys", body))["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize("key_id", ["0", "99", "x", "-1", "1.0", "9" * 18, "9" * 30, "٣"])
+def test_a_key_that_is_not_there_is_not_found(key_id: str) -> None:
+    for answer in (ApiClient().get(f"/api/keys/{key_id}"), ApiClient().delete(f"/api/keys/{key_id}")):
+        assert (answer.status_code, problem(answer)["code"]) == (404, "api_key_not_found")
+
+
+def answers_of(client: ApiClient) -> list[Answer]:
+    """Return what each route answers."""
+    one = create_api_key(name="other", role="client").row.pk
+    return [
+        client.get("/api/keys"),
+        client.post("/api/keys", BODY),
+        client.get(f"/api/keys/{one}"),
+        client.delete(f"/api/keys/{one}"),
+    ]
+
+
+def test_without_a_key_nothing_is_told() -> None:
+    assert [answer.status_code for answer in answers_of(ApiClient(None))] == [401] * 4
+
+
+@pytest.mark.parametrize("key", [CLIENT_KEY, WORKER_KEY])
+def test_only_administrators_manage_keys(key: str) -> None:
+    assert [problem(answer)["code"] for answer in answers_of(ApiClient(key))] == ["forbidden"] * 4
+
+
+def test_an_administrator_of_some_queues_cannot_make_a_key_for_all() -> None:
+    limited = create_api_key(name="half", role="admin", queues=["mail"])
+
+    assert [problem(answer)["code"] for answer in answers_of(ApiClient(limited.plain))] == ["forbidden"] * 4
+    assert ApiKey.objects.filter(revoked_at=None).count() == 2
+
+
+def test_the_record_names_the_key_that_did_it_and_not_the_one_that_was_made() -> None:
+    admin = create_api_key(name="boss", role="admin")
+
+    answer = ApiClient(admin.plain).post("/api/keys", BODY, **{"X-Request-ID": "abc-123"})
+
+    row = AuditRecord.objects.get(action="api_key.created", object_name__endswith="shop")
+    assert (row.actor_kind, row.actor_name, row.actor_id) == ("key", "boss", str(admin.row.pk))
+    assert (row.address, row.request_id) == ("127.0.0.1", "abc-123")
+    assert json.loads(answer.content)["key"] not in row.changes

@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.urls import path
 
+from runqy.accounts.admin import change_own_password
 from runqy.accounts.api.views import KeyListView, KeyView
 from runqy.api.aliases import routes
 from runqy.api.documents import SchemaView, SwaggerView
@@ -27,6 +28,7 @@ urlpatterns = [
     path("health", HealthView.as_view(), name="health"),
     path("api/schema/", SchemaView.as_view(), name="schema"),
     path("swagger/index.html", SwaggerView.as_view(), name="swagger"),
+    path("admin/password_change/", admin.site.admin_view(change_own_password, cacheable=True)),
     path("admin/", admin.site.urls),
 ]
 

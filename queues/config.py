@@ -17,12 +17,14 @@ class FileError:
 
     file: str
     line: int
+    """0: with the file as a whole."""
     key: str
     reason: str
 
     def __str__(self) -> str:
         """Say it as compilers do."""
-        return ": ".join(filter(None, (f"{self.file}:{self.line}", self.key, self.reason)))
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(filter(None, (place, self.key, self.reason)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Brings the queues of a directory's files into the database."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,7 @@ class LoadReport:
     """Loaded once and in no file any more."""
     removed: list[str] = field(default_factory=list)
     """Those of the missing that were deleted."""
-    errors: list[str] = field(default_factory=list)
+    errors: list[FileError] = field(default_factory=list)
 
 
 def load_queue_files(*, directory: Path, prune: bool = False) -> LoadReport:
@@ -41,29 +41,30 @@ def load_queue_files(*, directory: Path, prune: bool = False) -> LoadReport:
         for name in report.missing:
             delete_queue(name=name)
             report.removed.append(name)
-    for spec, place in found.values():
+    for spec, path, line in found.values():
         try:
             _load(spec, report)
         except RunqyError as error:
-            report.errors.append(f"{place}: queues.{spec.name}: {error.detail}")
+            report.errors.append(FileError(path, line, f"queues.{spec.name}", error.detail))
     return report
 
 
-def _read_directory(directory: Path, report: LoadReport) -> dict[str, tuple[QueueSpec, str]]:
+def _read_directory(directory: Path, report: LoadReport) -> dict[str, tuple[QueueSpec, str, int]]:
     """Return the queues of all files, each with its file and line, and note what is wrong."""
-    found: dict[str, tuple[QueueSpec, str]] = {}
+    found: dict[str, tuple[QueueSpec, str, int]] = {}
     if not directory.is_dir():
-        report.errors.append(f"{directory}: no such directory")
+        report.errors.append(FileError(str(directory), 0, "", "no such directory"))
         return found
     for path in sorted(p for p in directory.iterdir() if p.suffix in (".yaml", ".yml")):
         content = _read_file(path)
-        report.errors += [str(error) for error in content.errors]
+        report.errors += content.errors
         duplicates = [spec.name for spec in content.specs if spec.name in found]
         for name in duplicates:
-            other = found[name][1]
-            report.errors.append(f"{path}:{content.lines[name]}: queues.{name}: it stands in {other} too")
+            _, other, line = found[name]
+            reason = f"it stands in {other}:{line} too"
+            report.errors.append(FileError(str(path), content.lines[name], f"queues.{name}", reason))
         if not duplicates:
-            found |= {spec.name: (spec, f"{path}:{content.lines[spec.name]}") for spec in content.specs}
+            found |= {spec.name: (spec, str(path), content.lines[spec.name]) for spec in content.specs}
     return found
 
 
@@ -76,7 +77,7 @@ def _read_file(path: Path) -> QueueFile:
     return parse_queue_file(raw, file=str(path))
 
 
-def _missing(found: dict[str, tuple[QueueSpec, str]]) -> list[str]:
+def _missing(found: Container[str]) -> list[str]:
     """Return the queues that came from files once and are in none now."""
     loaded = Queue.objects.exclude(file_digest="").order_by("name").values_list("name", flat=True)
     return [name for name in loaded if name not in found]

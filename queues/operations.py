@@ -15,7 +15,7 @@ from runqy.publication.documents import Kind, field
 from runqy.publication.operations import Change, configuration_change
 from runqy.publication.republishing import Comparison
 
-__all__ = ["delete_queue", "republish_configuration", "save_queue", "spec_digest"]
+__all__ = ["delete_queue", "republish_configuration", "save_queue", "spec_digest", "spec_version"]
 
 
 def save_queue(*, spec: QueueSpec, source: Source, is_new: bool = False, file_digest: str | None = None) -> Queue:
@@ -62,6 +62,11 @@ def republish_configuration() -> Comparison:
     comparison = republishing.republish_configuration()
     store_key_uses()
     return comparison
+
+
+def spec_version(spec: QueueSpec) -> str:
+    """Return what changes with anything that a specification says."""
+    return hashlib.sha256(spec.encode()).hexdigest()[:32]
 
 
 def spec_digest(spec: QueueSpec) -> str:

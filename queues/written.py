@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from queues.definitions import Deployment, FieldType, PayloadField, QueueMode, QueueOrder, StatedLimits
+from queues.definitions import Deployment, FieldType, PayloadField, QueueMode, QueueOrder, QueueSpec, StatedLimits
 from queues.validation import Path, Problem
 from runqy import durations
 from runqy.errors import QueueInvalid
@@ -87,6 +87,23 @@ def parse_fields(written: object) -> tuple[PayloadField, ...]:
 def write_fields(schema: Sequence[PayloadField]) -> list[dict[str, Any]]:
     """Return a payload schema as plain values, spelled as in queue files."""
     return [_write_field(field) for field in schema]
+
+
+def write_spec(spec: QueueSpec) -> dict[str, Any]:
+    """Return a specification as plain values, spelled as in queue files; reading them gives it again."""
+    deployment = msgspec.to_builtins(spec.deployment)
+    deployment["startup_timeout_secs"] = deployment.pop("startup_timeout_s")
+    stated = {name: value for name, value in msgspec.to_builtins(spec.limits).items() if value is not None}
+    deployment["limits"] = {name.removesuffix("_s"): value for name, value in stated.items()}
+    return {
+        "priority": spec.priority,
+        "mode": spec.mode.value,
+        "order": spec.order.value,
+        "sub_queues": msgspec.to_builtins(spec.sub_queues),
+        "deployment": deployment | {"mode": spec.mode.value},
+        "input": write_fields(spec.input),
+        "output": write_fields(spec.output),
+    }
 
 
 def _write_field(field: PayloadField) -> dict[str, Any]:

@@ -250,11 +250,16 @@ class TooManyRequests(RunqyError):
 
     code, status = "rate_limited", 429
 
+    def __init__(self, detail: str | None = None, errors: Sequence[str] = (), *, retry_after_s: int = 1) -> None:
+        """Take also when to try again."""
+        super().__init__(detail, errors)
+        self.retry_after_s = retry_after_s
 
-class TooManyFailures(RunqyError):
-    """Too many requests without a valid key came from this address (RUNQY_AUTH_FAILURE_LIMIT)."""
 
-    code, status = "too_many_failures", 429
+class TooManyFailures(TooManyRequests):
+    """Too many requests with a wrong key came from this address (RUNQY_AUTH_FAILURE_LIMIT)."""
+
+    code = "too_many_failures"
 
 
 class DatabaseUnavailable(RunqyError):

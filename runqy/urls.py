@@ -3,11 +3,13 @@
 from django.contrib import admin
 from django.urls import path
 
+from queues.api.config_views import ConfigListView, ConfigView, ReloadView
 from runqy.accounts.admin import change_own_password
 from runqy.accounts.api.views import KeyListView, KeyView
 from runqy.api.aliases import routes
 from runqy.api.documents import SchemaView, SwaggerView
-from runqy.api.health import HealthView
+from runqy.api.health import HealthView, LifeView, ReadinessView
+from runqy.readiness import find_readiness
 from tasks.api.views import EnqueueView, TaskView
 from vaults.api.views import EntryListView, EntryView, VaultListView, VaultView
 from workers.api.views import RegisterView
@@ -23,9 +25,14 @@ urlpatterns = [
     path("api/vaults/<str:name>", VaultView.as_view(), name="vault"),
     path("api/vaults/<str:name>/entries", EntryListView.as_view(), name="vault-entries"),
     path("api/vaults/<str:name>/entries/<str:key>", EntryView.as_view(), name="vault-entry"),
+    *routes("api/cli/configs", ConfigListView, name="configs", alias="workers/queues"),
+    *routes("api/cli/configs/reload", ReloadView, name="reload-configs", alias="workers/reload"),
+    *routes("api/cli/configs/<str:name>", ConfigView, name="config", alias="workers/queues/<str:name>"),
     *routes("api/cli/workers", WorkerListView, name="workers", alias="workers"),
     *routes("api/cli/workers/<str:worker_id>", WorkerView, name="worker", alias="workers/<str:worker_id>"),
     path("health", HealthView.as_view(), name="health"),
+    path("livez", LifeView.as_view(), name="livez"),
+    path("readyz", ReadinessView.as_view(find=find_readiness), name="readyz"),
     path("api/schema/", SchemaView.as_view(), name="schema"),
     path("swagger/index.html", SwaggerView.as_view(), name="swagger"),
     path("admin/password_change/", admin.site.admin_view(change_own_password, cacheable=True)),

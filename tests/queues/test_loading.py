@@ -55,7 +55,7 @@ def test_a_file_with_an_error_changes_nothing_and_the_others_are_loaded(tmp_path
     report = load(tmp_path)
 
     assert report.added == ["mail"]
-    assert [error.split(": ")[0] for error in report.errors] == [f"{tmp_path}/b.yml:6", f"{tmp_path}/c.yaml:1"]
+    assert [str(error).split(": ")[0] for error in report.errors] == [f"{tmp_path}/b.yml:6", f"{tmp_path}/c.yaml:1"]
 
 
 def test_a_queue_in_two_files_is_an_error_that_names_both(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_queue_in_two_files_is_an_error_that_names_both(tmp_path: Path) -> Non
     report = load(tmp_path)
 
     assert report.added == ["mail"]
-    assert report.errors == [f"{tmp_path}/b.yaml:5: queues.mail: it stands in {tmp_path}/a.yaml:2 too"]
+    assert [*map(str, report.errors)] == [f"{tmp_path}/b.yaml:5: queues.mail: it stands in {tmp_path}/a.yaml:2 too"]
 
 
 def test_files_whose_queues_answer_to_one_name_are_an_error(tmp_path: Path) -> None:
@@ -75,7 +75,8 @@ def test_files_whose_queues_answer_to_one_name_are_an_error(tmp_path: Path) -> N
     report = load(tmp_path)
 
     assert report.added == ["mail"]
-    assert report.errors == [f"{tmp_path}/b.yaml:2: queues.mail_default: The queue mail answers to 'mail_default' too."]
+    (error,) = report.errors
+    assert str(error) == f"{tmp_path}/b.yaml:2: queues.mail_default: The queue mail answers to 'mail_default' too."
 
 
 def test_a_queue_that_vanished_is_reported_and_removed_only_when_asked(tmp_path: Path) -> None:
@@ -149,4 +150,4 @@ def test_the_command_tells_what_it_did_and_fails_on_errors(tmp_path: Path, capsy
 
 
 def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    assert load(tmp_path / "nowhere").errors == [f"{tmp_path}/nowhere: no such directory"]
+    assert [*map(str, load(tmp_path / "nowhere").errors)] == [f"{tmp_path}/nowhere: no such directory"]

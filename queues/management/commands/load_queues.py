@@ -29,4 +29,4 @@ class Command(BaseCommand):
             if names := getattr(report, what):
                 self.stdout.write(f"{what}: {', '.join(names)}")
         if report.errors:
-            raise CommandError("\n".join(report.errors))
+            raise CommandError("\n".join(map(str, report.errors)))

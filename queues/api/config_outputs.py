@@ -1,0 +1,187 @@
+"""Says how the configuration of queues looks in answers, and in the schema."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from queues.configurations import QueueView
+from queues.definitions import QueueMode, QueueOrder
+from queues.loading import LoadReport
+from queues.removal import RemovedQueue
+from queues.written import write_spec
+from runqy.api.moments import moment_of
+
+REPORTED = ("added", "updated", "unchanged", "missing", "overwritten", "removed")
+
+
+def config_answer(view: QueueView) -> dict[str, Any]:
+    """Return the configuration of a queue, or of one of its sub-queues."""
+    return write_spec(view.spec) | {
+        "name": view.redis_queue,
+        "priority": view.priority,
+        "queue": view.spec.name,
+        "sub_queue": view.sub_queue or None,
+        "is_enabled": view.spec.is_enabled,
+        "source": view.source,
+        "created_at": moment_of(view.created_at),
+        "updated_at": moment_of(view.updated_at),
+    }
+
+
+def reload_answer(report: LoadReport, *, now_s: int) -> dict[str, Any]:
+    """Return what loading the queue files did; released clients read the first three."""
+    return {
+        "reloaded": [*report.added, *report.updated],
+        "errors": [str(error) for error in report.errors],
+        "timestamp": now_s,
+        **{which: getattr(report, which) for which in REPORTED},
+        "problems": [
+            {"file": error.file, "line": error.line or None, "key": error.key, "reason": error.reason}
+            for error in report.errors
+        ],
+    }
+
+
+def removed_answer(removed: RemovedQueue) -> dict[str, Any]:
+    """Return what is gone with a queue."""
+    return {
+        "message": f"Queue '{removed.name}' deleted successfully",
+        "queue": removed.name,
+        "redis_queues": list(removed.redis_queues),
+        "removed": {"tasks": removed.tasks, "keys": removed.keys},
+    }
+
+
+class SubQueueOutput(serializers.Serializer[object]):
+    """A line of its own within a queue."""
+
+    name = serializers.CharField()
+    priority = serializers.IntegerField(min_value=1, max_value=1000)
+
+
+class LimitsOutput(serializers.Serializer[object]):
+    """What bounds the tasks of a queue; spans are seconds, or durations such as `15m` in requests."""
+
+    max_retry = serializers.IntegerField(required=False)
+    ttl_completed = serializers.IntegerField(required=False)
+    ttl_archived = serializers.IntegerField(required=False)
+    pending_timeout = serializers.IntegerField(required=False)
+    active_timeout = serializers.IntegerField(required=False)
+    retry_delay = serializers.IntegerField(required=False)
+    retry_max_delay = serializers.IntegerField(required=False)
+
+
+class DeploymentOutput(serializers.Serializer[object]):
+    """What workers deploy and start."""
+
+    git_url = serializers.CharField()
+    branch = serializers.CharField(required=False, default="main")
+    code_path = serializers.CharField(required=False, allow_blank=True)
+    startup_cmd = serializers.CharField()
+    mode = serializers.ChoiceField(choices=[mode.value for mode in QueueMode], required=False)
+    startup_timeout_secs = serializers.IntegerField(required=False, default=60)
+    requirements_file = serializers.CharField(required=False, allow_blank=True, default="requirements.txt")
+    env_vars = serializers.DictField(child=serializers.CharField(allow_blank=True), required=False)
+    redis_storage = serializers.BooleanField(required=False, default=True)
+    vaults = serializers.ListField(child=serializers.CharField(), required=False)
+    git_token = serializers.CharField(required=False, allow_blank=True, help_text="`vault://<vault>/<key>`")
+    limits = LimitsOutput(required=False)
+
+
+class PayloadFieldOutput(serializers.Serializer[object]):
+    """A field of a payload schema."""
+
+    name = serializers.CharField()
+    type = serializers.ListField(child=serializers.CharField())
+    required = serializers.BooleanField(required=False)  # type: ignore[assignment]
+    default = serializers.JSONField(required=False)
+    description = serializers.CharField(required=False, allow_blank=True)
+
+
+class ConfigBody(serializers.Serializer[object]):
+    """A queue, spelled as in queue files."""
+
+    name = serializers.CharField(help_text="`inference.high` without `sub_queues` means a sub-queue")
+    priority = serializers.IntegerField(required=False, help_text="Required unless `sub_queues` are given")
+    mode = serializers.ChoiceField(choices=[mode.value for mode in QueueMode], required=False)
+    order = serializers.ChoiceField(choices=[order.value for order in QueueOrder], required=False)
+    sub_queues = SubQueueOutput(many=True, required=False)
+    deployment = DeploymentOutput()
+    input = PayloadFieldOutput(many=True, required=False)
+    output = PayloadFieldOutput(many=True, required=False)
+    is_enabled = serializers.BooleanField(required=False)
+
+
+class ConfigOutput(serializers.Serializer[QueueView]):
+    """The configuration of a queue, or of one sub-queue; `config_answer` makes it."""
+
+    name = serializers.CharField(help_text="The Redis queue")
+    priority = serializers.IntegerField()
+    queue = serializers.CharField(help_text="The queue that it belongs to")
+    sub_queue = serializers.CharField(allow_null=True)
+    is_enabled = serializers.BooleanField()
+    mode = serializers.ChoiceField(choices=[mode.value for mode in QueueMode])
+    order = serializers.ChoiceField(choices=[order.value for order in QueueOrder])
+    sub_queues = SubQueueOutput(many=True)
+    deployment = DeploymentOutput()
+    input = PayloadFieldOutput(many=True)
+    output = PayloadFieldOutput(many=True)
+    source = serializers.ChoiceField(  # type: ignore[assignment]
+        choices=["file", "admin", "api"], help_text="Where it was changed last"
+    )
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+class ConfigList(serializers.Serializer[object]):
+    """All queues; each sub-queue stands for itself."""
+
+    queues = ConfigOutput(many=True)
+    count = serializers.IntegerField()
+
+
+class ConfigSaved(serializers.Serializer[object]):
+    """The answer to a queue that was created or updated."""
+
+    queue = ConfigOutput()
+    message = serializers.CharField()
+
+
+class FileProblem(serializers.Serializer[object]):
+    """What is wrong at one place of a queue file."""
+
+    file = serializers.CharField()
+    line = serializers.IntegerField(allow_null=True)
+    key = serializers.CharField(allow_blank=True)
+    reason = serializers.CharField()
+
+
+class ReloadOutput(serializers.Serializer[LoadReport]):
+    """What loading the queue files did."""
+
+    reloaded = serializers.ListField(child=serializers.CharField(), help_text="Added or updated")
+    errors = serializers.ListField(child=serializers.CharField())  # type: ignore[assignment]
+    timestamp = serializers.IntegerField(help_text="Unix seconds")
+    added = serializers.ListField(child=serializers.CharField())
+    updated = serializers.ListField(child=serializers.CharField())
+    unchanged = serializers.ListField(child=serializers.CharField())
+    missing = serializers.ListField(child=serializers.CharField(), help_text="Loaded once, in no file any more")
+    overwritten = serializers.ListField(child=serializers.CharField(), help_text="Had been edited elsewhere")
+    removed = serializers.ListField(child=serializers.CharField(), help_text="By `prune`")
+    problems = FileProblem(many=True)
+
+
+class RemovedPart(serializers.Serializer[object]):
+    """How much is gone."""
+
+    tasks = serializers.DictField(child=serializers.IntegerField(), help_text="By state")
+    keys = serializers.IntegerField(help_text="Counters, locks and other keys in Redis")
+
+
+class ConfigRemoved(serializers.Serializer[RemovedQueue]):
+    """The answer to a queue that was deleted."""
+
+    message = serializers.CharField()
+    queue = serializers.CharField()
+    redis_queues = serializers.ListField(child=serializers.CharField())
+    removed = RemovedPart()

@@ -1,0 +1,136 @@
+"""The configuration of queues over HTTP. Only administrators get here."""
+
+from django.conf import settings
+from django.http import HttpResponse
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+
+from queues.api import config_examples as examples
+from queues.api import config_outputs as outputs
+from queues.api.config_inputs import parse_stated
+from queues.configurations import get_configuration, list_configurations
+from queues.configuring import state_queue
+from queues.loading import load_queue_files
+from queues.operations import spec_version
+from queues.removal import remove_queue
+from runqy import clock
+from runqy.api.answers import json_answer
+from runqy.api.bodies import read_members
+from runqy.api.parameters import read_flag
+from runqy.api.permissions import identity_of
+from runqy.api.preconditions import if_match, is_known, not_modified, tagged
+from runqy.api.schema import problems
+from runqy.api.views import KeyedView
+from runqy.connection import get_broker
+from runqy.errors import KeyInsufficient
+
+_IF_MATCH = OpenApiParameter("If-Match", str, OpenApiParameter.HEADER, description="The ETag of what is to be changed")
+_IF_NONE_MATCH = OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER, description="The ETag that is known")
+
+
+class ConfigsView(KeyedView):
+    """A view of configuration; values of environment variables are in it, which some take for a place for secrets."""
+
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        """Keep the answers out of caches."""
+        return {"Cache-Control": "no-store"}
+
+
+class ConfigListView(ConfigsView):
+    """All queue configurations."""
+
+    @extend_schema(
+        operation_id="list_configs",
+        tags=["configs"],
+        responses={200: outputs.ConfigList, **problems(401, 403, 503)},
+        examples=[examples.CONFIG_LIST],
+    )
+    def get(self, request: Request) -> HttpResponse:
+        """List all queue configurations."""
+        views = list_configurations(among=identity_of(request).queues)
+        return json_answer({"queues": [outputs.config_answer(view) for view in views], "count": len(views)})
+
+    @extend_schema(
+        operation_id="create_config",
+        tags=["configs"],
+        parameters=[OpenApiParameter("force", bool, description="Update the queue if it exists"), _IF_MATCH],
+        request=outputs.ConfigBody,
+        responses={
+            200: outputs.ConfigSaved,
+            201: outputs.ConfigSaved,
+            **problems(400, 401, 403, 404, 409, 412, 413, 415, 503),
+        },
+        examples=[examples.CONFIG_BODY, examples.CONFIG_CREATED, examples.CONFIG_UPDATED],
+    )
+    def post(self, request: Request) -> HttpResponse:
+        """Create a new queue configuration, or with `force` update one."""
+        view, is_new = state_queue(
+            stated=parse_stated(read_members(request._request)),
+            force=read_flag(request._request, "force"),
+            among=identity_of(request).queues,
+            check=if_match(request._request),
+        )
+        message = f"Queue {'created' if is_new else 'updated'} successfully"
+        answer = json_answer({"queue": outputs.config_answer(view), "message": message}, status=201 if is_new else 200)
+        return tagged(answer, spec_version(view.spec))
+
+
+class ConfigView(ConfigsView):
+    """One queue configuration."""
+
+    @extend_schema(
+        operation_id="get_config",
+        tags=["configs"],
+        parameters=[_IF_NONE_MATCH],
+        responses={200: outputs.ConfigOutput, 304: None, **problems(401, 403, 404, 503)},
+        examples=[examples.CONFIG],
+    )
+    def get(self, request: Request, name: str) -> HttpResponse:
+        """Show a queue configuration; its ETag is for If-Match."""
+        view = get_configuration(name, among=identity_of(request).queues)
+        version = spec_version(view.spec)
+        if is_known(request._request, version):
+            return not_modified(version)
+        return tagged(json_answer(outputs.config_answer(view)), version)
+
+    @extend_schema(
+        operation_id="delete_config",
+        tags=["configs"],
+        parameters=[
+            OpenApiParameter("force", bool, description="Remove tasks that wait or run, too"),
+            _IF_MATCH,
+        ],
+        responses={200: outputs.ConfigRemoved, **problems(400, 401, 403, 404, 409, 412, 503)},
+        examples=[examples.CONFIG_REMOVED],
+    )
+    def delete(self, request: Request, name: str) -> HttpResponse:
+        """Delete a queue configuration, and all that Redis holds of the queue."""
+        removed = remove_queue(
+            get_broker(),
+            name=name,
+            force=read_flag(request._request, "force"),
+            among=identity_of(request).queues,
+            check=if_match(request._request),
+        )
+        return json_answer(outputs.removed_answer(removed))
+
+
+class ReloadView(ConfigsView):
+    """The queue files."""
+
+    @extend_schema(
+        operation_id="reload_configs",
+        tags=["configs"],
+        parameters=[OpenApiParameter("prune", bool, description="Delete queues that vanished from the files")],
+        request=None,
+        responses={200: outputs.ReloadOutput, **problems(400, 401, 403, 503)},
+        examples=[examples.CONFIG_RELOADED],
+    )
+    def post(self, request: Request) -> HttpResponse:
+        """Reload configurations from YAML; a file with an error changes nothing, the others are loaded."""
+        if identity_of(request).queues is not None:
+            raise KeyInsufficient("This key is for some queues only; the files are for all.")
+        prune = read_flag(request._request, "prune")
+        report = load_queue_files(directory=settings.QUEUE_WORKERS_DIR, prune=prune)
+        return json_answer(outputs.reload_answer(report, now_s=clock.now_ns() // 10**9))

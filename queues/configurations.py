@@ -1,0 +1,63 @@
+"""The configuration of queues as people see it, from the database."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.conf import settings
+
+from queues.definitions import QueueSpec
+from queues.models import Queue
+from queues.names import spellings
+from runqy.errors import QueueNotFound
+
+__all__ = ["QueueView", "get_configuration", "list_configurations"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueView:
+    """A queue's configuration as people see it, on behalf of the whole or of one sub-queue."""
+
+    spec: QueueSpec
+    sub_queue: str
+    """Empty: of the whole."""
+    source: str
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, row: Queue, sub_queue: str = "") -> "QueueView":
+        """Return what there is to see of a row."""
+        times = {"created_at": row.created_at, "updated_at": row.updated_at}
+        return cls(spec=row.as_spec(), sub_queue=sub_queue, source=row.source, **times)
+
+    @property
+    def redis_queue(self) -> str:
+        """Return the name of what this is about, as it stands in Redis where it is one Redis queue."""
+        return self.spec.name + (f"{settings.RUNQY_SUBQUEUE_SEPARATOR}{self.sub_queue}" if self.sub_queue else "")
+
+    @property
+    def priority(self) -> int:
+        """Return the priority of what this is about."""
+        return next((sub.priority for sub in self.spec.sub_queues if sub.name == self.sub_queue), self.spec.priority)
+
+
+def list_configurations(*, among: frozenset[str] | None = None) -> list[QueueView]:
+    """Return the configuration of every Redis queue, in order of the queues' names, from the database."""
+    views = []
+    for row in Queue.objects.prefetch_related("sub_queues"):
+        if among is None or row.name in among:
+            views += [QueueView.of(row, sub.name) for sub in row.sub_queues.all()] or [QueueView.of(row)]
+    return views
+
+
+def get_configuration(name: str, *, among: frozenset[str] | None = None) -> QueueView:
+    """Return the configuration of a queue, or of the sub-queue that a name means. Raises QueueNotFound."""
+    for row in Queue.objects.prefetch_related("sub_queues"):
+        if among is not None and row.name not in among:
+            continue
+        if row.name == name:
+            return QueueView.of(row)
+        for sub, names in zip(row.sub_queues.all() or [None], spellings(row.as_spec()), strict=True):
+            if name in names:
+                return QueueView.of(row, sub.name if sub else "")
+    raise QueueNotFound(f"No queue {name[:128]!r}.")

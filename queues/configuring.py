@@ -1,0 +1,94 @@
+"""Creates and changes queues as clients of the API state them: whole, or one sub-queue at a time."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from queues.config import parse_spec
+from queues.configurations import QueueView
+from queues.definitions import QueueSpec, SubQueue
+from queues.models import Queue, Source
+from queues.operations import save_queue, spec_version
+from runqy.errors import QueueAlreadyExists, QueueNotFound
+from runqy.publication.operations import configuration_change
+
+__all__ = ["Stated", "state_queue"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stated:
+    """What a client wants a queue to be."""
+
+    name: str
+    written: Mapping[str, Any]
+    """The rest, spelled as in queue files."""
+    is_enabled: bool | None = None
+    """None: as it is; a new one is."""
+
+
+def state_queue(
+    *,
+    stated: Stated,
+    force: bool = False,
+    among: frozenset[str] | None = None,
+    check: Callable[[str], None] = lambda _: None,
+) -> tuple[QueueView, bool]:
+    """Create a queue, or with `force` change one; return it, and whether it is new.
+
+    Released command lines write out a queue file's sub-queues one by one, as `inference.high`: such a name, without
+    the key `sub_queues`, adds or changes that sub-queue. `check` gets the version of what is to be changed.
+    Raises QueueInvalid, QueueAlreadyExists, QueueNameTaken; QueueNotFound for a queue that a key is not for.
+    """
+    with configuration_change():
+        queue, sub_queue = _parts(stated)
+        if among is not None and queue not in among:
+            raise QueueNotFound(f"No queue {queue[:128]!r} that this key may change.")
+        row = Queue.objects.filter(name=queue).first()
+        before = row.as_spec() if row else None
+        if before:
+            check(spec_version(before))
+        spec = _spec(stated, queue, before)
+        is_new = before is None
+        if sub_queue:
+            spec, is_new = _with_sub_queue(spec, sub_queue, before, force)
+        elif before and not force:
+            raise QueueAlreadyExists(f"A queue {queue} exists already; force=true updates it.")
+        saved = save_queue(spec=spec, source=Source.API)
+    return QueueView.of(saved, sub_queue), is_new
+
+
+def _parts(stated: Stated) -> tuple[str, str]:
+    """Return the queue that a name means, and the sub-queue, if it means one."""
+    name = stated.name
+    if "." not in name or "sub_queues" in stated.written or Queue.objects.filter(name=name).exists():
+        return name, ""
+    cuts = [place for place, char in enumerate(name) if char == "." and 0 < place < len(name) - 1]
+    known = set(Queue.objects.filter(name__in=[name[:cut] for cut in cuts]).values_list("name", flat=True))
+    cut = next((cut for cut in reversed(cuts) if name[:cut] in known), cuts[-1] if cuts else 0)
+    return (name[:cut], name[cut + 1 :]) if cut else (name, "")
+
+
+def _spec(stated: Stated, queue: str, before: QueueSpec | None) -> QueueSpec:
+    """Return what is stated as a specification."""
+    spec = parse_spec(queue, dict(stated.written))
+    is_enabled = before.is_enabled if before else True
+    return replace(spec, is_enabled=is_enabled if stated.is_enabled is None else stated.is_enabled)
+
+
+def _with_sub_queue(stated: QueueSpec, name: str, before: QueueSpec | None, force: bool) -> tuple[QueueSpec, bool]:
+    """Return a queue with one sub-queue added or changed, and whether that is new."""
+    sub = SubQueue(name=name, priority=stated.priority)
+    subs = before.sub_queues if before else ()
+    if before and not subs:
+        raise QueueAlreadyExists(
+            f"The queue {before.name} exists and has no sub-queues: its tasks would be left behind. "
+            f"Delete it, or send it whole, with sub_queues and force=true."
+        )
+    is_new = name not in [other.name for other in subs]
+    if not is_new and not force:
+        raise QueueAlreadyExists(f"The queue {stated.name} has a sub-queue {name} already; force=true updates it.")
+    changed = (*subs, sub) if is_new else tuple(sub if other.name == name else other for other in subs)
+    spec = replace(stated, sub_queues=changed, priority=max(other.priority for other in changed))
+    if before and not force and replace(before, sub_queues=changed, priority=spec.priority) != spec:
+        raise QueueAlreadyExists(f"The queue {stated.name} is deployed differently; force=true changes all of it.")
+    return spec, is_new

@@ -1,0 +1,314 @@
+"""The configuration routes, under the paths of the reference and of the released command line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queues import removal
+from queues.models import Queue, Source
+from queues.operations import save_queue
+from queues.queries import get_catalog
+from runqy.accounts.identity import Role
+from runqy.accounts.operations import create_api_key
+from tests.api.client import Answer, ApiClient, problem
+from tests.publication.support import away
+from tests.queues.samples import spec
+from tests.support.environment import CLIENT_KEY, WORKER_KEY
+
+PATHS = ("/api/cli/configs", "/workers/queues")
+DEPLOYMENT = {"git_url": "https://github.com/example/simple.git", "branch": "main", "startup_cmd": "python task.py"}
+BODY = {"name": "simple", "priority": 3, "deployment": {**DEPLOYMENT, "mode": "one_shot"}}
+
+
+@pytest.fixture
+def client(configuration: None, monkeypatch: pytest.MonkeyPatch) -> ApiClient:
+    """Return an administrator's client; there is one queue with two sub-queues. Nothing else enqueues meanwhile."""
+    monkeypatch.setattr(removal, "SETTLE_S", 0)
+    save_queue(spec=spec("inference", "high:10", "low:3"), source=Source.ADMIN)
+    return ApiClient()
+
+
+def content(answer: Answer, status: int = 200) -> Any:
+    """Return what an answer says; none may be kept in a cache."""
+    assert answer.status_code == status, answer.content
+    assert answer["Cache-Control"] == "no-store"
+    return json.loads(answer.content)
+
+
+def refusal(answer: Answer) -> tuple[int, str]:
+    """Return status and code of a problem."""
+    return answer.status_code, problem(answer)["code"]
+
+
+def sub_queues(name: str) -> list[tuple[str, int]]:
+    """Return what workers of a queue serve."""
+    return get_catalog(max_age_s=0).for_worker(name)[1]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_redis_queue_is_listed_with_its_configuration(client: ApiClient, path: str) -> None:
+    content(client.post(path, BODY), 201)
+
+    found = content(client.get(path))
+
+    assert [(q["name"], q["priority"], q["queue"], q["sub_queue"]) for q in found["queues"]] == [
+        ("inference_high", 10, "inference", "high"),
+        ("inference_low", 3, "inference", "low"),
+        ("simple", 3, "simple", None),
+    ]
+    assert found["count"] == 3
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_queue_is_created(client: ApiClient, path: str) -> None:
+    answer = content(client.post(path, BODY), 201)
+
+    assert answer["message"] == "Queue created successfully"
+    queue = answer["queue"]
+    assert queue == content(client.get(f"{path}/simple"))
+    assert (queue["name"], queue["priority"], queue["mode"], queue["source"]) == ("simple", 3, "one_shot", "api")
+    assert queue["deployment"] == {
+        **DEPLOYMENT,
+        "mode": "one_shot",
+        "code_path": "",
+        "startup_timeout_secs": 60,
+        "requirements_file": "requirements.txt",
+        "env_vars": {},
+        "redis_storage": True,
+        "vaults": [],
+        "git_token": "",
+        "limits": {},
+    }
+    assert sub_queues("simple") == [("simple", 3)]
+
+
+def test_all_that_queue_files_know_can_be_stated_and_is_shown(client: ApiClient) -> None:
+    body = {
+        "name": "rich",
+        "order": "strict",
+        "sub_queues": [{"name": "a", "priority": 2}, {"name": "b", "priority": 1}],
+        "deployment": {
+            **DEPLOYMENT,
+            "env_vars": {"A": "1"},
+            "limits": {"max_retry": 0, "active_timeout": "5m"},
+            "git_token": "vault://v/T",
+        },
+        "input": [{"name": "x", "type": ["int"], "required": False, "default": 7}],
+        "is_enabled": False,
+    }
+
+    queue = content(client.post("/api/cli/configs", body), 201)["queue"]
+
+    assert (queue["name"], queue["priority"], queue["sub_queues"]) == ("rich", 2, body["sub_queues"])
+    assert queue["deployment"]["limits"] == {"max_retry": 0, "active_timeout": 300}
+    assert (queue["order"], queue["input"], queue["is_enabled"]) == ("strict", body["input"], False)
+    again = {name: queue[name] for name in ("name", "priority", "sub_queues", "order", "deployment", "input", "output")}
+    unchanged = content(client.post("/api/cli/configs?force=true", again))["queue"]
+    assert unchanged == queue | {"updated_at": unchanged["updated_at"]}
+
+
+def test_a_queue_that_exists_is_only_updated_by_force(client: ApiClient) -> None:
+    client.post("/workers/queues", BODY)
+    changed = BODY | {"priority": 4}
+
+    assert refusal(client.post("/workers/queues", changed)) == (409, "queue_exists")
+    assert sub_queues("simple") == [("simple", 3)]
+    assert content(client.post("/workers/queues?force=true", changed))["message"] == "Queue updated successfully"
+    assert sub_queues("simple") == [("simple", 4)]
+
+
+def test_an_update_leaves_a_disabled_queue_disabled(client: ApiClient) -> None:
+    client.post("/api/cli/configs", BODY | {"is_enabled": False})
+
+    client.post("/api/cli/configs?force=true", BODY)
+
+    assert not Queue.objects.get(name="simple").is_enabled
+
+
+def test_a_dotted_name_adds_a_sub_queue(client: ApiClient) -> None:
+    for name, priority in (("live.default", 5), ("live.slow", 1)):
+        answer = content(client.post("/workers/queues", BODY | {"name": name, "priority": priority}), 201)
+        assert answer["message"] == "Queue created successfully"
+
+    assert (answer["queue"]["name"], answer["queue"]["queue"]) == ("live_slow", "live")
+    assert sub_queues("live") == [("live_default", 5), ("live_slow", 1)]
+    assert get_catalog().resolve("live").redis_queue == "live_default"
+
+
+def test_a_sub_queue_that_exists_is_only_updated_by_force(client: ApiClient) -> None:
+    body = BODY | {"name": "inference.low", "priority": 7}
+
+    assert refusal(client.post("/workers/queues", body)) == (409, "queue_exists")
+    assert content(client.post("/workers/queues?force=true", body))["message"] == "Queue updated successfully"
+    assert sub_queues("inference") == [("inference_high", 10), ("inference_low", 7)]
+
+
+def test_a_sub_queue_does_not_change_the_deployment_of_the_others_unasked(client: ApiClient) -> None:
+    body = BODY | {"name": "inference.new"}
+
+    assert refusal(client.post("/workers/queues", body)) == (409, "queue_exists")
+    assert content(client.post("/workers/queues?force=true", body), 201)["queue"]["priority"] == 3
+    assert len(sub_queues("inference")) == 3
+
+
+def test_a_queue_without_sub_queues_is_not_divided_behind_its_tasks(client: ApiClient) -> None:
+    client.post("/workers/queues", BODY)
+
+    assert refusal(client.post("/workers/queues?force=true", BODY | {"name": "simple.high"})) == (409, "queue_exists")
+
+
+def test_a_dotted_name_with_sub_queues_is_a_name_as_it_is(client: ApiClient) -> None:
+    content(client.post("/api/cli/configs", BODY | {"name": "v1.2", "sub_queues": []}), 201)
+    content(client.post("/api/cli/configs?force=true", BODY | {"name": "v1.2", "priority": 9}))
+
+    assert sub_queues("v1.2") == [("v1.2", 9)]
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "says"),
+    [
+        ({}, "invalid_request", "name: is required"),
+        ({"name": 1}, "invalid_request", "name: must be the name of a queue"),
+        (BODY | {"is_enabled": 1}, "invalid_request", "is_enabled: must be true or false"),
+        ([], "invalid_request", "must be a JSON object"),
+        ({"name": "x", "priority": 1}, "queue_invalid", "`deployment` is missing"),
+        ({"name": "x", "deployment": DEPLOYMENT}, "queue_invalid", "`priority` is missing"),
+        (BODY | {"name": "-"}, "queue_invalid", "name: a name has"),
+        (BODY | {"name": "."}, "queue_invalid", "name: a name has"),
+        (BODY | {"priority": 0}, "queue_invalid", "priority: a priority is from"),
+        (BODY | {"nonsense": 1}, "queue_invalid", "nonsense: unknown key"),
+        (BODY | {"deployment": {**DEPLOYMENT, "git_url": "ext::sh"}}, "queue_invalid", "deployment.git_url"),
+        (BODY | {"deployment": {**DEPLOYMENT, "git_token": "ghp_x"}}, "queue_invalid", "deployment.git_token"),
+    ],
+)
+def test_a_queue_that_is_not_well_stated_is_refused(client: ApiClient, body: Any, code: str, says: str) -> None:
+    answer = client.post("/api/cli/configs", body)
+
+    assert refusal(answer) == (400, code)
+    assert says in problem(answer)["errors"][0]
+
+
+def test_a_name_that_another_queue_answers_to_is_refused(client: ApiClient) -> None:
+    assert refusal(client.post("/api/cli/configs", BODY | {"name": "inference_high"})) == (409, "queue_name_taken")
+
+
+@pytest.mark.parametrize("path", ["/api/cli/configs?force=maybe", "/api/cli/configs/reload?prune=2"])
+def test_a_flag_is_true_or_false(client: ApiClient, path: str) -> None:
+    assert refusal(client.post(path, BODY)) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("method", ["get", "delete"])
+@pytest.mark.parametrize("path", PATHS)
+def test_an_unknown_queue_is_not_found(client: ApiClient, path: str, method: str) -> None:
+    assert refusal(getattr(client, method)(f"{path}/nope")) == (404, "queue_not_found")
+
+
+def test_a_sub_queue_is_shown_by_any_spelling(client: ApiClient) -> None:
+    for name in ("inference.low", "inference_low"):
+        assert content(client.get(f"/api/cli/configs/{name}"))["priority"] == 3
+    assert content(client.get("/api/cli/configs/inference"))["sub_queue"] is None
+
+
+def test_a_change_is_made_to_what_was_read_or_not_at_all(client: ApiClient) -> None:
+    client.post("/api/cli/configs", BODY)
+    tag = client.get("/api/cli/configs/simple")["ETag"]
+    assert client.get("/api/cli/configs/simple", **{"If-None-Match": tag}).status_code == 304
+
+    changed = client.post("/api/cli/configs?force=true", BODY | {"priority": 8}, **{"If-Match": tag})
+
+    assert changed.status_code == 200
+    assert changed["ETag"] == client.get("/api/cli/configs/simple")["ETag"] != tag
+    stale = client.post("/api/cli/configs?force=true", BODY | {"priority": 9}, **{"If-Match": tag})
+    assert refusal(stale) == (412, "precondition_failed")
+    assert refusal(client.delete("/api/cli/configs/simple", **{"If-Match": tag})) == (412, "precondition_failed")
+    assert sub_queues("simple") == [("simple", 8)]
+
+
+def write(directory: Path, name: str, text: str) -> None:
+    """Write a queue file."""
+    (directory / name).write_text(text)
+
+
+@pytest.mark.parametrize("path", ["/api/cli/configs/reload", "/workers/reload"])
+def test_queue_files_are_loaded_and_errors_say_where(
+    client: ApiClient, settings: Any, tmp_path: Path, path: str
+) -> None:
+    settings.QUEUE_WORKERS_DIR = tmp_path
+    write(tmp_path, "a.yaml", "queues:\n  mail: {priority: 1, deployment: {git_url: 'https://h/r', startup_cmd: x}}\n")
+    write(tmp_path, "b.yaml", "queues:\n  sms: {priority: 1, deployment: {git_url: 'https://h/r'}}\n")
+
+    found = content(client.post(path))
+
+    reason = "`startup_cmd` is missing"
+    assert found.pop("timestamp") > 1_700_000_000
+    assert found == {
+        "reloaded": ["mail"],
+        "errors": [f"{tmp_path}/b.yaml:2: queues.sms.deployment: {reason}"],
+        "added": ["mail"],
+        "updated": [],
+        "unchanged": [],
+        "missing": [],
+        "overwritten": [],
+        "removed": [],
+        "problems": [{"file": f"{tmp_path}/b.yaml", "line": 2, "key": "queues.sms.deployment", "reason": reason}],
+    }
+    assert sub_queues("mail") == [("mail", 1)]
+
+
+def test_queues_that_vanished_from_the_files_go_when_asked(client: ApiClient, settings: Any, tmp_path: Path) -> None:
+    settings.QUEUE_WORKERS_DIR = tmp_path
+    write(tmp_path, "a.yaml", "queues:\n  mail: {priority: 1, deployment: {git_url: 'https://h/r', startup_cmd: x}}\n")
+    client.post("/workers/reload")
+    write(tmp_path, "a.yaml", "")
+
+    assert content(client.post("/workers/reload"))["missing"] == ["mail"]
+    assert content(client.post("/workers/reload?prune=true"))["removed"] == ["mail"]
+    assert not Queue.objects.filter(name="mail").exists()
+
+
+def test_a_directory_that_is_not_there_is_an_error_in_the_answer(
+    client: ApiClient, settings: Any, tmp_path: Path
+) -> None:
+    settings.QUEUE_WORKERS_DIR = tmp_path / "nowhere"
+
+    found = content(client.post("/workers/reload"))
+
+    assert found["errors"] == [f"{tmp_path}/nowhere: no such directory"]
+    assert found["problems"][0]["line"] is None
+
+
+def test_a_key_of_some_queues_configures_these(client: ApiClient) -> None:
+    client.post("/api/cli/configs", BODY)
+    limited = ApiClient(create_api_key(name="ops", role=Role.ADMIN, queues=["simple"]).plain)
+
+    assert [q["name"] for q in content(limited.get("/api/cli/configs"))["queues"]] == ["simple"]
+    assert content(limited.post("/api/cli/configs?force=true", BODY | {"priority": 9}))
+    assert refusal(limited.post("/api/cli/configs", BODY | {"name": "other"})) == (404, "queue_not_found")
+    assert refusal(limited.get("/api/cli/configs/inference")) == (404, "queue_not_found")
+    assert refusal(limited.delete("/api/cli/configs/inference")) == (404, "queue_not_found")
+    assert refusal(limited.post("/api/cli/configs/reload")) == (403, "forbidden")
+    assert content(limited.delete("/api/cli/configs/simple"))
+
+
+ROUTES = [(method, path) for path in PATHS for method in ("get", "post")]
+ROUTES += [(method, f"{path}/inference") for path in PATHS for method in ("get", "delete")]
+ROUTES += [("post", "/api/cli/configs/reload"), ("post", "/workers/reload")]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize(("key", "status"), [(None, 401), ("wrong", 401), (WORKER_KEY, 403), (CLIENT_KEY, 403)])
+def test_only_administrators_get_in(client: ApiClient, method: str, path: str, key: str | None, status: int) -> None:
+    answer = getattr(ApiClient(key), method)(path)
+
+    assert answer.status_code == status
+    problem(answer)
+    assert Queue.objects.filter(name="inference").exists()
+
+
+def test_without_redis_nothing_is_removed(client: ApiClient, settings: Any) -> None:
+    settings.REDIS_TARGET = away()
+
+    assert refusal(client.delete("/api/cli/configs/inference")) == (503, "broker_unavailable")
+    assert Queue.objects.get(name="inference").is_enabled

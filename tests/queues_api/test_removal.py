@@ -1,0 +1,146 @@
+"""Deleting a queue's configuration: what it refuses, what it removes, and that accepted tasks are never lost."""
+
+import json
+from typing import Any
+
+import pytest
+import redis as redis_py
+
+from queues import removal
+from queues.models import Queue, Source
+from queues.operations import save_queue
+from queues.queries import get_catalog
+from runqy.audit.models import AuditRecord
+from runqy.connection import get_broker
+from tests.api.client import ApiClient, problem
+from tests.queues.samples import spec
+from tests.support.tasks import put, take_one
+
+PATHS = ("/api/cli/configs", "/workers/queues")
+_STATES = ("pending", "active", "scheduled", "retry", "archived", "completed", "aggregating")
+
+
+@pytest.fixture
+def client(configuration: None, monkeypatch: pytest.MonkeyPatch) -> ApiClient:
+    """Return an administrator's client; there are a queue and one with two sub-queues."""
+    monkeypatch.setattr(removal, "SETTLE_S", 0)
+    save_queue(spec=spec("mail"), source=Source.FILE)
+    save_queue(spec=spec("inference", "high:10", "low:3"), source=Source.API)
+    return ApiClient()
+
+
+def names(redis: redis_py.Redis) -> list[str]:
+    """Return the keys in Redis beside the configuration's."""
+    found = sorted(key.decode() for key in redis.scan_iter(count=1000))
+    return [key for key in found if not key.startswith(("runqy:config", "runqy:revisions"))]
+
+
+def removed(client: ApiClient, path: str) -> Any:
+    """Delete a configuration and return what the answer says."""
+    answer = client.delete(path)
+    assert answer.status_code == 200, answer.content
+    return json.loads(answer.content)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_queue_without_tasks_is_removed(client: ApiClient, redis: redis_py.Redis, path: str) -> None:
+    assert removed(client, f"{path}/mail") == {
+        "message": "Queue 'mail' deleted successfully",
+        "queue": "mail",
+        "redis_queues": ["mail"],
+        "removed": {"tasks": dict.fromkeys(_STATES, 0), "keys": 0},
+    }
+    assert not Queue.objects.filter(name="mail").exists()
+    assert get_catalog(max_age_s=0).find("mail") is None
+
+
+@pytest.mark.parametrize("options", [{}, {"process_at_s": 2_000_000_000}])
+def test_a_queue_whose_tasks_wait_is_kept(client: ApiClient, options: dict[str, int]) -> None:
+    put(get_broker(), "t1", **options)
+
+    answer = client.delete("/api/cli/configs/mail")
+
+    assert (answer.status_code, problem(answer)["code"]) == (409, "queue_not_empty")
+    assert "1 tasks wait and 0 run" in problem(answer)["detail"]
+    assert Queue.objects.get(name="mail").is_enabled
+
+
+def test_a_queue_whose_tasks_run_is_kept(client: ApiClient) -> None:
+    put(get_broker(), "t1")
+    take_one(get_broker())
+
+    assert client.delete("/api/cli/configs/mail").status_code == 409
+
+
+def test_force_removes_tasks_too_and_leaves_nothing(client: ApiClient, redis: redis_py.Redis) -> None:
+    put(get_broker(), "t1", "t2", "t3")
+    take_one(get_broker())
+
+    found = removed(client, "/api/cli/configs/mail?force=true")
+
+    assert found["removed"]["tasks"] == dict.fromkeys(_STATES, 0) | {"pending": 2, "active": 1}
+    assert names(redis) == []
+
+
+def test_a_sub_queue_is_removed_alone(client: ApiClient, redis: redis_py.Redis) -> None:
+    put(get_broker(), "t1", queue="inference_low")
+    put(get_broker(), "t2", queue="inference_high")
+
+    assert client.delete("/workers/queues/inference.low").status_code == 409
+    found = removed(client, "/workers/queues/inference.low?force=true")
+
+    assert (found["redis_queues"], found["removed"]["tasks"]["pending"]) == (["inference_low"], 1)
+    assert get_catalog(max_age_s=0).redis_queues() == ["inference_high", "mail"]
+    assert [name for name in names(redis) if "low" in name] == []
+    assert redis.llen("asynq:{inference_high}:pending") == 1
+
+
+def test_the_last_sub_queue_takes_the_queue_with_it(client: ApiClient) -> None:
+    removed(client, "/workers/queues/inference.low")
+    removed(client, "/workers/queues/inference.high")
+
+    assert not Queue.objects.filter(name="inference").exists()
+
+
+def test_a_queues_own_name_removes_all_its_sub_queues(client: ApiClient) -> None:
+    assert removed(client, "/workers/queues/inference")["redis_queues"] == ["inference_high", "inference_low"]
+
+
+@pytest.mark.parametrize("name", ["mail", "inference_low"])
+def test_a_task_that_was_accepted_last_keeps_the_queue(
+    client: ApiClient, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    before = get_catalog(max_age_s=0).redis_queues()
+    monkeypatch.setattr(removal.time, "sleep", lambda _: put(get_broker(), "t1", queue=name))
+
+    answer = client.delete(f"/api/cli/configs/{name}")
+
+    assert (answer.status_code, problem(answer)["code"]) == (409, "queue_not_empty")
+    catalog = get_catalog(max_age_s=0)
+    assert catalog.redis_queues() == before
+    assert catalog.get_queue(name).is_enabled
+    assert get_broker().client.llen(f"asynq:{{{name}}}:pending") == 1
+
+
+def test_a_removal_that_was_cut_off_is_finished_by_the_next(
+    client: ApiClient, monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis
+) -> None:
+    put(get_broker(), "t1")
+    with monkeypatch.context() as patched:
+        patched.setattr(removal, "remove_redis_queue", None)
+        assert client.delete("/api/cli/configs/mail?force=true").status_code == 500
+    assert not Queue.objects.get(name="mail").is_enabled
+
+    removed(client, "/api/cli/configs/mail?force=true")
+
+    assert names(redis) == []
+
+
+def test_a_removal_is_in_the_audit(client: ApiClient) -> None:
+    put(get_broker(), "t1")
+
+    removed(client, "/api/cli/configs/mail?force=true")
+
+    actions = AuditRecord.objects.order_by("number").values_list("action", "object_name")
+    assert [*actions][-2:] == [("queue.deleted", "mail"), ("queue.emptied", "mail")]
+    assert json.loads(AuditRecord.objects.latest("number").changes) == {"tasks.pending": {"old": 1, "new": 0}}

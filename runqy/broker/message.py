@@ -11,6 +11,9 @@ ERROR_MAX_BYTES = 16_384
 REQUEST_ID, TRACEPARENT = "x-request-id", "traceparent"
 """The headers of a message that say which request made the task, and the trace that it belongs to."""
 
+FRESH_START = b"\x30\x00\x68\x00"
+"""Behind an encoded message: no retries spent, never completed (fields 6 and 13; an encoder leaves zeros out)."""
+
 CANCELED = "canceled"
 """The error text of a task that somebody cancelled."""
 

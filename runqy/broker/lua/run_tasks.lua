@@ -1,0 +1,42 @@
+#!lua
+-- Make tasks pending at once. One that is over starts anew: no retries spent, no trace of a cancel, nothing that expires.
+-- `wanted` is the state that they have to be in ('': any but active). Ids without a task are dropped from its index.
+-- `fresh` goes behind the message of one that was over: in protobuf a later field overrides an earlier one.
+-- KEYS pending scheduled retry archived completed idle task*
+-- ARGV wanted task_prefix queue now_ns now_ms fresh ids*
+-- RETURNS for each 1 pending now, 0 no such task, 2 it runs, 3 it is in another state or in an aggregator's hands, 4 it was pending
+-- USES leave_index wake
+local indexes = {scheduled = KEYS[2], retry = KEYS[3], archived = KEYS[4], completed = KEYS[5]}
+local wanted, outcomes, woken = ARGV[1], {}, 0
+for i = 1, #KEYS - 6 do
+  local task, id = KEYS[i + 6], ARGV[i + 6]
+  local seen = redis.call('HMGET', task, 'state', 'msg')
+  local state = seen[1]
+  if not state or not seen[2] then
+    leave_index(indexes, task, id, wanted, ARGV[2])
+    outcomes[i] = 0
+  elseif state == 'active' then
+    outcomes[i] = 2
+  elseif state == 'pending' then
+    outcomes[i] = 4
+  elseif (wanted ~= '' and state ~= wanted) or not leave_index(indexes, task, id, state, ARGV[2]) then
+    outcomes[i] = 3
+  else
+    if state == 'archived' or state == 'completed' then
+      redis.call('HSET', task, 'msg', seen[2] .. ARGV[6])
+      redis.call('HDEL', task, 'cancel', 'child_deaths', 'result', 'retried', 'error_msg')
+      redis.call('PERSIST', task)
+    end
+    redis.call('HSET', task, 'state', 'pending', 'pending_since', ARGV[4])
+    redis.call('LPUSH', KEYS[1], id)
+    woken = woken + 1
+    outcomes[i] = 1
+  end
+  if wanted ~= '' and outcomes[i] > 1 then
+    leave_index(indexes, task, id, wanted, ARGV[2]) -- the index was wrong about it
+  end
+end
+if woken > 0 then
+  wake(KEYS[6], woken, ARGV[3], tonumber(ARGV[5]))
+end
+return outcomes

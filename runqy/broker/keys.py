@@ -17,6 +17,7 @@ CONFIG_DIGEST = "runqy:config:{config}:digest"  # string: changes with every pub
 KEY_USES = "runqy:config:{config}:key_uses"  # hash: id of an API key -> Unix s of its last use
 QUEUE_REVISIONS = "runqy:revisions"  # hash: queue -> token that changes with its configuration; workers read it
 CHANGED_CHANNEL = "runqy:changed"  # channel: name of a queue whose configuration changed
+PROBE = "runqy:probe"  # string, expiring: written to see whether Redis takes writes
 WORKER_RECORDS = "runqy:workers"  # zset: worker ids, score = Unix s of expiry
 
 
@@ -43,6 +44,11 @@ def go_worker(worker_id: str) -> str:
 def worker_record(worker_id: str) -> str:
     """String: JSON of what the workers API shows beyond asynq's ServerInfo, expiring."""
     return f"runqy:worker:{worker_id}"
+
+
+def rate(subject: str) -> str:
+    """String, expiring: Unix us at which all requests of a subject will have come back to it."""
+    return f"runqy:rate:{subject}"
 
 
 def wake_channel(token: str) -> str:
@@ -137,6 +143,11 @@ class QueueKeys:
     def paused(self) -> str:
         """String: its existence pauses the queue; value = Unix s of the pause."""
         return f"{self._prefix}paused"
+
+    @property
+    def pause_note(self) -> str:
+        """Hash: who paused the queue (`by`) and at which Unix s (`since`), which `paused` has to agree with."""
+        return f"runqy:q:{{{self.queue}}}:pause"
 
     @property
     def processed(self) -> str:

@@ -2,7 +2,7 @@
 
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from runqy.broker.pausing import pause, unpause
+from runqy.broker.pausing import Pause, find_pause, pause, unpause
 from tests.support.tasks import QUEUE, ids, put, take
 
 NOW_NS = 1_700_000_000_500_000_000
@@ -29,3 +29,28 @@ def test_a_queue_that_goes_on_hands_out_what_waits(broker: Broker) -> None:
     assert broker.run(unpause(QUEUE, now_ns=NOW_NS))
     assert ids(take(broker)) == ["t1"]
     assert not broker.run(unpause(QUEUE, now_ns=NOW_NS))
+
+
+def test_it_is_known_who_paused_a_queue_and_since_when(broker: Broker) -> None:
+    assert broker.run(find_pause(QUEUE)) is None
+
+    broker.run(pause(QUEUE, now_ns=NOW_NS, by="ops"))
+    broker.run(pause(QUEUE, now_ns=NOW_NS + 10**10, by="somebody else"))
+
+    assert broker.run(find_pause(QUEUE)) == Pause(since_s=NOW_NS // 10**9, by="ops")
+
+
+def test_a_queue_that_goes_on_leaves_no_note(broker: Broker) -> None:
+    broker.run(pause(QUEUE, now_ns=NOW_NS, by="ops"))
+
+    broker.run(unpause(QUEUE, now_ns=NOW_NS))
+
+    assert broker.run(find_pause(QUEUE)) is None
+    assert not broker.client.exists(QueueKeys(QUEUE).pause_note)
+
+
+def test_a_pause_by_asynqs_tools_is_nobodys(broker: Broker) -> None:
+    broker.run(pause(QUEUE, now_ns=NOW_NS, by="ops"))
+    broker.client.set(QueueKeys(QUEUE).paused, 5)
+
+    assert broker.run(find_pause(QUEUE)) == Pause(since_s=5, by="")

@@ -11,12 +11,15 @@ from typing import TypeVar
 from environs import EnvError, FileAwareEnv
 
 from runqy import durations
+from runqy.broker.rates import Rate
 
 T = TypeVar("T")
 Network = IPv4Network | IPv6Network
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 _SIZES = {"": 1, "b": 1, "k": 1 << 10, "kb": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mb": 1 << 20, "mib": 1 << 20}
+
+_WINDOWS = {"s": 1, "m": 60, "h": 3600}
 
 
 class SettingInvalid(SystemExit):
@@ -64,6 +67,10 @@ class Environment:
         """Return a number of bytes: `52428800`, `50MiB`."""
         return self.parsed(name, parse_size, default)
 
+    def rate(self, name: str, default: Rate | None) -> Rate | None:
+        """Return a number of requests in a span of time; None: no limit."""
+        return self.parsed(name, parse_rate, default)
+
     def choice(self, name: str, options: tuple[str, ...], default: str) -> str:
         """Return one of a few words."""
         return self.parsed(name, lambda text: _one_of(text, options), default)
@@ -104,6 +111,16 @@ def parse_size(text: str) -> int:
     if not digits.isdigit() or unit not in _SIZES or int(digits) == 0:
         raise ValueError(f"{text!r} is not a size such as 52428800 or 50MiB")
     return int(digits) * _SIZES[unit]
+
+
+def parse_rate(text: str) -> Rate | None:
+    """Return a number of requests in a second, minute or hour: `600/m`; None for `off`. Raises ValueError."""
+    if text.lower() == "off":
+        return None
+    most, _, unit = text.partition("/")
+    if unit not in _WINDOWS or not (most.isascii() and most.isdigit()) or not 1 <= int(most) <= 10**5:
+        raise ValueError(f"{text!r} is not a rate such as 50/s, 600/m or 10000/h, nor off")
+    return Rate(int(most), _WINDOWS[unit])
 
 
 def parse_words(text: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from runqy import addresses, home, logs
 from runqy.broker import timing
 from runqy.broker.connection import RedisTarget
+from runqy.broker.rates import Rate
 from runqy.environment import Environment, parse_master_keys
 
 env = Environment()
@@ -29,6 +30,8 @@ RUNQY_API_KEY = env.text("RUNQY_API_KEY")
 RUNQY_WORKER_API_KEY = env.text("RUNQY_WORKER_API_KEY")
 RUNQY_CLIENT_API_KEY = env.text("RUNQY_CLIENT_API_KEY")
 RUNQY_VAULT_MASTER_KEY = env.parsed("RUNQY_VAULT_MASTER_KEY", parse_master_keys, "")
+RUNQY_RATE_LIMIT = env.rate("RUNQY_RATE_LIMIT", None)
+RUNQY_AUTH_FAILURE_LIMIT = env.rate("RUNQY_AUTH_FAILURE_LIMIT", Rate(30, 60))
 ALLOWED_HOSTS = list(env.words("RUNQY_ALLOWED_HOSTS", ("localhost", "127.0.0.1", "[::1]")))
 CSRF_TRUSTED_ORIGINS = list(env.words("RUNQY_CSRF_ORIGINS"))
 RUNQY_TRUSTED_PROXIES = env.networks("RUNQY_TRUSTED_PROXIES")
@@ -36,7 +39,7 @@ RUNQY_TRUSTED_PROXIES = env.networks("RUNQY_TRUSTED_PROXIES")
 # HTTPS, at this server or at the proxy before it
 RUNQY_HTTPS = env.flag("RUNQY_HTTPS")
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = RUNQY_HTTPS
-SECURE_REDIRECT_EXEMPT = ["^health$"]
+SECURE_REDIRECT_EXEMPT = ["^(health|livez|readyz)$"]
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if RUNQY_HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = RUNQY_HTTPS
 X_FRAME_OPTIONS = "DENY"
@@ -182,6 +185,10 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.0",
     "SERVE_PUBLIC": True,
     "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_NAME_OVERRIDES": {
+        "QueueMode": ["long_running", "one_shot"],
+        "RedisMode": ["single", "sentinel", "cluster"],
+    },
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }

@@ -7,7 +7,7 @@ import msgspec
 from django.http import HttpRequest, HttpResponse
 
 from runqy.api.request_ids import request_id
-from runqy.errors import RunqyError
+from runqy.errors import RunqyError, TooManyRequests
 
 RETRY_AFTER_S = "2"
 
@@ -33,6 +33,8 @@ def problem_answer(error: RunqyError, request: HttpRequest) -> HttpResponse:
     answer = _answer(_encode(problem), "application/problem+json", error.status)
     if error.status == 401:
         answer["WWW-Authenticate"] = 'Bearer realm="runqy"'
+    elif isinstance(error, TooManyRequests):
+        answer["Retry-After"] = str(error.retry_after_s)
     elif error.status == 503:
         answer["Retry-After"] = RETRY_AFTER_S
     return answer

@@ -6,6 +6,7 @@ from rest_framework.request import Request
 
 from runqy.accounts.identity import Identity
 from runqy.accounts.queries import authenticate
+from runqy.api.rate_limits import note_failure
 from runqy.errors import KeyRequired
 
 
@@ -13,10 +14,15 @@ class KeyAuthentication(BaseAuthentication):
     """`Authorization: Bearer <key>`, or `X-API-Key: <key>`."""
 
     def authenticate(self, request: Request) -> tuple[Identity, None]:
-        """Return who the key belongs to. Raises KeyRequired when there is none, or one that is not valid."""
+        """Return who the key belongs to.
+
+        Raises KeyRequired when there is none, or one that is not valid; TooManyFailures when too many were not.
+        """
         key = _presented_key(request)
         identity = authenticate(key) if key else None
         if identity is None:
+            if key:
+                note_failure(request._request)
             raise KeyRequired
         return identity, None
 

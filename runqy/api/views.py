@@ -12,6 +12,7 @@ from runqy.accounts.identity import Role
 from runqy.api.aliases import mark_deprecated
 from runqy.api.authentication import KeyAuthentication
 from runqy.api.permissions import HasRole, identity_of
+from runqy.api.rate_limits import spend_request, tell_allowance
 from runqy.api.request_ids import request_id
 from runqy.audit.actors import Actor, ActorKind, act_as, act_as_server
 
@@ -37,8 +38,9 @@ class KeyedView(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Let in whoever has a key with the right. There are no versions, formats or throttles to determine."""
         self.perform_authentication(request)
-        self.check_permissions(request)
         identity = identity_of(request)
+        spend_request(request._request, identity)
+        self.check_permissions(request)
         act_as(
             Actor(
                 kind=ActorKind.KEY,
@@ -63,8 +65,9 @@ class KeyedView(APIView):
         return _PERMISSIONS
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Finish an answer; at an alias, say so in it."""
+        """Finish an answer: say what its key may still send and, at an alias, where to go."""
         finished = super().finalize_response(request, response, *args, **kwargs)
+        tell_allowance(request._request, finished)
         if self.successor:
             mark_deprecated(finished, self.successor, kwargs)
         return finished

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from runqy.broker import keys
 from runqy.broker.broker import Request
 from runqy.broker.links import Reply
 from runqy.broker.scripts import command
@@ -23,6 +24,11 @@ class RedisHealth:
 def check_health() -> Request[RedisHealth]:
     """Return how Redis is. Raises BrokerUnavailable where it does not answer."""
     return Request(commands=(command("INFO", "memory", key=None),), parse=_parse)
+
+
+def probe_write() -> Request[None]:
+    """Write something. Raises BrokerUnavailable where Redis takes no writes, being full or a replica."""
+    return Request((command("SET", keys.PROBE, 1, "EX", 60, key=keys.PROBE),), lambda _: None)
 
 
 def _parse(replies: Sequence[Reply]) -> RedisHealth:

@@ -57,6 +57,8 @@ def test_variables_change_what_they_name(tmp_path: Path) -> None:
         RUNQY_DEFAULT_ACTIVE_TIMEOUT="1h30m",
         RUNQY_DEFAULT_TTL_COMPLETED="60",
         RUNQY_MAX_BODY_SIZE="2MiB",
+        RUNQY_RATE_LIMIT="600/m",
+        RUNQY_AUTH_FAILURE_LIMIT="off",
         RUNQY_ALLOWED_HOSTS="runqy.example.com, 10.0.0.1",
         RUNQY_SUBQUEUE_SEPARATOR=".",
         SQLITE_DB_PATH="elsewhere.db",
@@ -67,6 +69,7 @@ def test_variables_change_what_they_name(tmp_path: Path) -> None:
     assert settings["RUNQY_DEFAULT_ACTIVE_TIMEOUT_S"] == 5400
     assert settings["RUNQY_DEFAULT_TTL_COMPLETED_S"] == 60
     assert settings["RUNQY_MAX_BODY_SIZE"] == 2 << 20
+    assert (settings["RUNQY_RATE_LIMIT"], settings["RUNQY_AUTH_FAILURE_LIMIT"]) == ("Rate(most=600, window_s=60)", None)
     assert settings["ALLOWED_HOSTS"] == ["runqy.example.com", "10.0.0.1"]
     assert settings["DATABASES"]["default"]["NAME"] == str(tmp_path / "elsewhere.db")
 
@@ -103,6 +106,8 @@ def test_a_variable_is_also_read_from_the_file_that_its_sibling_names(tmp_path: 
         ({"PORT": "three"}, "PORT: 'three' is not a whole number from 1 to 65535."),
         ({"RUNQY_MAX_BODY_SIZE": "big"}, "RUNQY_MAX_BODY_SIZE: 'big' is not a size such as 52428800 or 50MiB."),
         ({"RUNQY_DEFAULT_TTL_ARCHIVED": "3 days"}, "RUNQY_DEFAULT_TTL_ARCHIVED: '3 days' is not a duration"),
+        ({"RUNQY_RATE_LIMIT": "10"}, "RUNQY_RATE_LIMIT: '10' is not a rate such as 50/s, 600/m or 10000/h, nor off."),
+        ({"RUNQY_RATE_LIMIT": "0/s"}, "RUNQY_RATE_LIMIT: '0/s' is not a rate"),
         ({"RUNQY_SUBQUEUE_SEPARATOR": "-"}, "RUNQY_SUBQUEUE_SEPARATOR: '-' is none of _, ."),
         ({"REDIS_URL": "http://x"}, "REDIS_URL: the URL has to begin with redis://"),
         ({"DATABASE_URL": "mysql://x"}, "DATABASE_URL: the URL has to begin with postgresql:// or sqlite:///."),

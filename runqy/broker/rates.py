@@ -1,0 +1,49 @@
+"""Counts requests against a rate, for all processes together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runqy.broker import keys
+from runqy.broker.broker import Request
+from runqy.broker.links import Reply
+from runqy.broker.scripts import script
+
+_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How many requests may pass in how many seconds."""
+
+    most: int
+    window_s: int
+
+    def __str__(self) -> str:
+        """Spell it for people."""
+        return f"{self.most} in {self.window_s} s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What a rate left to whoever sent a request."""
+
+    passes: bool
+    left: int
+    wait_s: int
+    """After which the next may pass, rounded up; 0: at once."""
+    reset_s: int
+    """After which all may pass again, rounded up."""
+
+
+def spend(subject: str, rate: Rate, *, now_ns: int) -> Request[Allowance]:
+    """Count a request of a subject, if it may pass."""
+    call = script("spend")(
+        rate=keys.rate(subject), now_us=now_ns // 1000, window_us=rate.window_s * _US, most=rate.most
+    )
+    return Request((call,), _parse)
+
+
+def _parse(replies: Sequence[Reply]) -> Allowance:
+    """Read the script's reply."""
+    passes, left, wait_us, reset_us = (int(number) for number in replies[0])
+    return Allowance(passes=bool(passes), left=left, wait_s=-(-wait_us // _US), reset_s=-(-reset_us // _US))

@@ -1,0 +1,115 @@
+"""Finds out whether this process can take requests: asks each store once, at most once a second."""
+
+from collections.abc import Iterator
+
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+
+from runqy import clock
+from runqy.api.health import Finding, Verdict
+from runqy.broker import publication
+from runqy.broker.broker import raised
+from runqy.broker.health import check_health, probe_write
+from runqy.connection import get_broker
+from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable, RunqyError
+from runqy.publication.documents import Kind
+from runqy.publication.snapshot import Snapshot, get_snapshot
+from vaults.queries import is_unlocked
+
+MAX_AGE_S = 1.0
+
+_latest: tuple[float, list[Finding]] = (float("-inf"), [])
+_is_migrated = False
+
+
+def find_readiness() -> list[Finding]:
+    """Return what the checks found, no longer ago than a second: anybody may ask, and as often as they like."""
+    global _latest  # noqa: PLW0603 (a process has one)
+    now_s = clock.monotonic_s()
+    if now_s - _latest[0] >= MAX_AGE_S:
+        _latest = now_s, [*_check_redis(), *_check_database(), *_check_configuration()]
+    return _latest[1]
+
+
+def _check_redis() -> Iterator[Finding]:
+    """Look whether Redis answers, keeps what it is given, and takes writes; one round trip."""
+    try:
+        health, written = get_broker().run_all([check_health(), probe_write()])
+        policy = raised(health)
+    except BrokerUnavailable:
+        yield Finding(check="redis", verdict=Verdict.FAILED, detail="Redis cannot be reached, or refuses us.")
+        return
+    yield Finding(check="redis")
+    if policy is not None and policy.may_lose_tasks:
+        detail = f"Redis evicts keys ({policy.eviction_policy}) and may lose tasks: set noeviction."
+        yield Finding(check="redis_eviction", verdict=Verdict.WARNING, detail=detail)
+    else:
+        yield Finding(check="redis_eviction")
+    if isinstance(written, RunqyError):
+        detail = "Redis is full." if isinstance(written, BrokerFull) else "Redis takes no writes."
+        yield Finding(check="redis_writes", verdict=Verdict.FAILED, detail=detail)
+    else:
+        yield Finding(check="redis_writes")
+
+
+def _check_database() -> Iterator[Finding]:
+    """Look whether the database answers and has the tables that this version needs; without it most things go on."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        has_tables = _has_tables()
+    except DatabaseError:
+        detail = "The database cannot be reached: configuration cannot be changed; tasks and registrations go on."
+        yield Finding(check="database", verdict=Verdict.WARNING, detail=detail)
+        return
+    yield Finding(check="database")
+    if has_tables:
+        yield Finding(check="migrations")
+    else:
+        detail = "Migrations are missing: run manage.py migrate."
+        yield Finding(check="migrations", verdict=Verdict.FAILED, detail=detail)
+
+
+def _has_tables() -> bool:
+    """Tell whether all migrations are applied; once they are, a process need not ask again."""
+    global _is_migrated  # noqa: PLW0603 (a process has one)
+    if not _is_migrated:
+        executor = MigrationExecutor(connection)
+        _is_migrated = not executor.migration_plan(executor.loader.graph.leaf_nodes())
+    return _is_migrated
+
+
+def _check_configuration() -> Iterator[Finding]:
+    """Look whether this process knows the configuration, whether Redis publishes it, and whether vaults open."""
+    try:
+        snapshot = get_snapshot()
+    except ConfigurationUnavailable:
+        detail = "The configuration can be read neither from Redis nor from the database."
+        yield Finding(check="configuration", verdict=Verdict.FAILED, detail=detail)
+        return
+    if snapshot.documents and not _is_published():
+        detail = (
+            "Redis does not publish the configuration (yet): workers cannot tell changes, and maintenance repairs it."
+        )
+        yield Finding(check="configuration", verdict=Verdict.WARNING, detail=detail)
+    else:
+        yield Finding(check="configuration")
+    yield _check_vaults(snapshot)
+
+
+def _is_published() -> bool:
+    """Tell whether Redis publishes a configuration; one that cannot be asked is reported as what it is."""
+    try:
+        return get_broker().run(publication.read_digest()) is not None
+    except BrokerUnavailable:
+        return True
+
+
+def _check_vaults(snapshot: Snapshot) -> Finding:
+    """Look whether there is a key for the vaults."""
+    if is_unlocked():
+        return Finding(check="vaults")
+    if snapshot.of_kind(Kind.VAULT):
+        detail = "There are vaults, and no key to open them (RUNQY_VAULT_MASTER_KEY)."
+        return Finding(check="vaults", verdict=Verdict.WARNING, detail=detail)
+    return Finding(check="vaults", detail="Vaults are off: there is no key (RUNQY_VAULT_MASTER_KEY).")

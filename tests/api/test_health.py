@@ -1,0 +1,158 @@
+"""Whether a process lives, whether it is ready, and what it says about why not."""
+
+import json
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection
+
+from queues.models import Source
+from queues.operations import save_queue
+from runqy import readiness
+from runqy.broker.connection import RedisTarget
+from runqy.publication.snapshot import get_snapshot
+from tests.api.client import ApiClient
+from tests.queues.samples import spec
+from tests.support.servers import free_port
+from vaults.operations import create_vault
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+ALL = ["redis", "redis_eviction", "redis_writes", "database", "migrations", "configuration", "vaults"]
+
+
+@pytest.fixture(autouse=True)
+def _asks_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "MAX_AGE_S", 0.0)
+
+
+def ready(path: str = "/readyz?verbose") -> tuple[int, str, dict[str, str]]:
+    """Return the status, its name, and of the checks what is not ok."""
+    answer = ApiClient(None).get(path)
+    content = json.loads(answer.content)
+    assert answer["Cache-Control"] == "no-store"
+    assert answer.has_header("Retry-After") is (answer.status_code == 503)
+    found = {check["check"]: check["status"] for check in content.get("checks", ()) if check["status"] != "ok"}
+    return answer.status_code, content["status"], found
+
+
+def away() -> RedisTarget:
+    """Return a Redis that is none."""
+    return RedisTarget(addresses=(("127.0.0.1", free_port()),))
+
+
+def test_a_process_lives_whatever_is_away(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.REDIS_TARGET = away()
+    with monkeypatch.context() as patched:
+        patched.setattr(connection, "cursor", _fail)
+        answer = ApiClient(None).get("/livez")
+
+    assert (answer.status_code, json.loads(answer.content)) == (200, {"status": "ok"})
+
+
+def test_a_process_that_has_all_is_ready_and_says_no_more_than_that() -> None:
+    answer = ApiClient(None).get("/readyz")
+
+    assert (answer.status_code, json.loads(answer.content)) == (200, {"status": "ok"})
+
+
+def test_each_check_is_told_to_whoever_wants_to_know() -> None:
+    answer = ApiClient(None).get("/readyz?verbose")
+
+    checks = json.loads(answer.content)["checks"]
+    assert [check["check"] for check in checks] == ALL
+    assert {check["status"] for check in checks} == {"ok"}
+
+
+def test_without_redis_a_process_is_not_ready(settings: Any) -> None:
+    get_snapshot()
+    settings.REDIS_TARGET = away()
+
+    assert ready() == (503, "unavailable", {"redis": "failed"})
+
+
+def test_a_full_redis_takes_no_tasks(redis: Any) -> None:
+    redis.config_set("maxmemory", "1mb")
+    try:
+        found = ready()
+    finally:
+        redis.config_set("maxmemory", "0")
+
+    assert found == (503, "unavailable", {"redis_writes": "failed"})
+
+
+def test_a_redis_that_is_a_replica_takes_no_writes(redis: Any) -> None:
+    redis.execute_command("REPLICAOF", "127.0.0.1", free_port())
+    try:
+        found = ready()
+    finally:
+        redis.execute_command("REPLICAOF", "NO", "ONE")
+
+    assert found[:2] == (503, "unavailable")
+
+
+def test_an_evicting_redis_is_a_warning(redis: Any) -> None:
+    redis.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        found = ready()
+    finally:
+        redis.config_set("maxmemory-policy", "noeviction")
+
+    assert found == (200, "degraded", {"redis_eviction": "warning"})
+
+
+def _fail(*_: Any, **__: Any) -> None:
+    raise OperationalError
+
+
+def test_without_a_database_tasks_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    get_snapshot()
+    with monkeypatch.context() as patched:
+        patched.setattr(connection, "cursor", _fail)
+        found = ready()
+
+    assert found == (200, "degraded", {"database": "warning"})
+
+
+def test_a_database_without_its_tables_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "_is_migrated", False)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT app, name FROM django_migrations WHERE app = 'vaults'")
+        (app, name), *_ = cursor.fetchall()
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'vaults'")
+        try:
+            found = ready()
+        finally:
+            cursor.execute(
+                "INSERT INTO django_migrations (app, name, applied) VALUES (%s, %s, CURRENT_TIMESTAMP)", [app, name]
+            )
+
+    assert found == (503, "unavailable", {"migrations": "failed"})
+
+
+def test_a_configuration_that_redis_lost_is_a_warning(redis: Any) -> None:
+    save_queue(spec=spec("simple"), source=Source.API)
+    get_snapshot()
+    redis.flushall()
+
+    assert ready() == (200, "degraded", {"configuration": "warning"})
+
+
+def test_vaults_need_their_key_only_where_there_are_some(settings: Any) -> None:
+    key, settings.RUNQY_VAULT_MASTER_KEY = settings.RUNQY_VAULT_MASTER_KEY, ""
+    without_vaults = ready()
+    settings.RUNQY_VAULT_MASTER_KEY = key
+    create_vault(name="v")
+    settings.RUNQY_VAULT_MASTER_KEY = ""
+
+    assert without_vaults == (200, "ok", {})
+    assert ready() == (200, "degraded", {"vaults": "warning"})
+
+
+def test_whoever_asks_often_asks_nobody(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    monkeypatch.setattr(readiness, "MAX_AGE_S", 60.0)
+    monkeypatch.setattr(readiness, "_latest", (float("-inf"), []))
+    before = ready()
+    settings.REDIS_TARGET = away()
+
+    assert ready() == before == (200, "ok", {})

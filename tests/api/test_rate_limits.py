@@ -1,0 +1,134 @@
+"""Keys that send too much and addresses that guess are told to wait, and nobody else."""
+
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from runqy.accounts.operations import create_api_key
+from runqy.broker.connection import RedisTarget
+from runqy.broker.rates import Rate
+from runqy.publication.snapshot import get_snapshot
+from tests.api.client import ApiClient, problem
+from tests.api.wsgi import Answer, call
+from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
+from tests.support.servers import free_port
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+
+def guess(address: str = "203.0.113.9", key: str = "wrong", **environ: str) -> Answer:
+    """Send a request with a key from an address."""
+    return call("GET", "/queue/x", HTTP_AUTHORIZATION=f"Bearer {key}", REMOTE_ADDR=address, **environ)
+
+
+def statuses(count: int, *args: str, **environ: str) -> list[int]:
+    """Return the statuses of as many requests."""
+    return [guess(*args, **environ).status for _ in range(count)]
+
+
+def test_a_key_without_a_limit_is_not_counted(redis: Any) -> None:
+    answer = ApiClient(CLIENT_KEY).get("/queue/x")
+
+    assert not answer.has_header("RateLimit")
+    assert redis.keys("runqy:rate:*") == []
+
+
+def test_a_key_that_sends_too_much_is_told_when_to_go_on(settings: Any) -> None:
+    settings.RUNQY_RATE_LIMIT = Rate(2, 60)
+
+    first, second, third = (ApiClient(CLIENT_KEY).get("/queue/x") for _ in range(3))
+
+    assert [first.status_code, second.status_code, third.status_code] == [404, 404, 429]
+    assert problem(third)["code"] == "rate_limited"
+    assert 25 <= int(third["Retry-After"]) <= 30
+    assert first["RateLimit-Policy"] == third["RateLimit-Policy"] == '"key";q=2;w=60'
+    assert first["RateLimit"] == '"key";r=1;t=30'
+    assert third["RateLimit"] == f'"key";r=0;t={third["Retry-After"]}'
+
+
+def test_each_key_has_a_limit_of_its_own(settings: Any) -> None:
+    settings.RUNQY_RATE_LIMIT = Rate(1, 60)
+    keys = [ADMIN_KEY, CLIENT_KEY, *(create_api_key(name="x", role="client").plain for _ in range(2))]
+
+    codes = [[ApiClient(key).get("/queue/x").status_code for _ in range(2)] for key in keys]
+
+    assert codes == [[404, 429]] * 4
+
+
+def test_what_a_key_may_not_do_counts_too(settings: Any) -> None:
+    settings.RUNQY_RATE_LIMIT = Rate(1, 60)
+
+    codes = [ApiClient(WORKER_KEY).get("/queue/x").status_code for _ in range(2)]
+
+    assert codes == [403, 429]
+
+
+def test_what_is_public_is_not_counted(settings: Any) -> None:
+    settings.RUNQY_RATE_LIMIT = Rate(1, 60)
+
+    assert [ApiClient(CLIENT_KEY).get("/health").status_code for _ in range(3)] == [200] * 3
+
+
+def test_while_redis_is_away_nobody_is_refused_for_what_cannot_be_counted(settings: Any) -> None:
+    settings.RUNQY_RATE_LIMIT = Rate(1, 60)
+    get_snapshot()
+    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),))
+
+    assert [guess(key=CLIENT_KEY).status, guess().status] == [503, 401]
+
+
+def test_an_address_that_guesses_is_told_to_wait(settings: Any) -> None:
+    settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(3, 60)
+
+    assert statuses(5) == [401] * 3 + [429] * 2
+    last = guess()
+    assert last.headers["Content-Type"] == "application/problem+json"
+    assert 1 <= int(last.headers["Retry-After"]) <= 20
+    assert last.headers["RateLimit-Policy"] == '"address";q=3;w=60'
+    assert b"too_many_failures" in last.body
+
+
+def test_guessing_is_bounded_without_any_setting() -> None:
+    assert 429 in statuses(31)
+
+
+def test_a_valid_key_is_never_locked_out_by_guesses_from_its_address(settings: Any) -> None:
+    settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(1, 60)
+    made = create_api_key(name="x", role="client").plain
+
+    assert statuses(3)[-1] == 429
+    assert [guess(key=key).status for key in (CLIENT_KEY, ADMIN_KEY, made)] == [404] * 3
+
+
+def test_guesses_are_counted_by_their_address(settings: Any) -> None:
+    settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(1, 60)
+
+    assert statuses(2, "198.51.100.1") == [401, 429]
+    assert statuses(2, "198.51.100.2") == [401, 429]
+    assert statuses(1, "2001:db8::1") == [401]
+    assert statuses(1, "2001:db8::ffff:2") == [429]
+    assert statuses(1, "2001:db8:0:1::1") == [401]
+    assert statuses(2, "") == [401, 429]
+
+
+def test_a_stranger_does_not_choose_its_address(settings: Any) -> None:
+    settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(1, 60)
+    settings.RUNQY_TRUSTED_PROXIES = (ip_network("10.0.0.0/8"),)
+
+    codes = [guess("198.51.100.1", HTTP_X_FORWARDED_FOR=f"192.0.2.{i}").status for i in range(3)]
+
+    assert codes == [401, 429, 429]
+
+
+def test_no_key_at_all_is_no_guess(settings: Any) -> None:
+    settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(1, 60)
+
+    assert [ApiClient(None).get("/queue/x").status_code for _ in range(3)] == [401] * 3
+
+
+def test_the_limit_of_guesses_can_be_off(settings: Any, redis: Any) -> None:
+    settings.RUNQY_AUTH_FAILURE_LIMIT = None
+
+    assert statuses(40) == [401] * 40
+    assert redis.keys("runqy:rate:*") == []

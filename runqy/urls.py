@@ -4,19 +4,22 @@ from django.contrib import admin
 from django.urls import path
 
 from queues.api.config_views import ConfigListView, ConfigView, ReloadView
+from queues.api.status_views import PauseView, QueueListView, QueueView, UnpauseView
 from runqy.accounts.admin import change_own_password
 from runqy.accounts.api.views import KeyListView, KeyView
 from runqy.api.aliases import routes
 from runqy.api.documents import SchemaView, SwaggerView
 from runqy.api.health import HealthView, LifeView, ReadinessView
 from runqy.readiness import find_readiness
-from tasks.api.views import EnqueueView, TaskView
+from tasks.api.creating_views import BatchView, EnqueueView
+from tasks.api.views import TaskView
 from vaults.api.views import EntryListView, EntryView, VaultListView, VaultView
 from workers.api.views import RegisterView
 from workers.api.worker_views import WorkerListView, WorkerView
 
 urlpatterns = [
     path("queue/add", EnqueueView.as_view(), name="enqueue-task"),
+    path("queue/add-batch", BatchView.as_view(), name="enqueue-batch"),
     path("queue/<str:task_id>", TaskView.as_view(), name="task"),
     path("worker/register", RegisterView.as_view(), name="register-worker"),
     path("api/keys", KeyListView.as_view(), name="api-keys"),
@@ -25,6 +28,12 @@ urlpatterns = [
     path("api/vaults/<str:name>", VaultView.as_view(), name="vault"),
     path("api/vaults/<str:name>/entries", EntryListView.as_view(), name="vault-entries"),
     path("api/vaults/<str:name>/entries/<str:key>", EntryView.as_view(), name="vault-entry"),
+    *routes("api/cli/queues", QueueListView, name="queues", alias="api/queues"),
+    *routes("api/cli/queues/<str:queue>", QueueView, name="queue", alias="api/queues/<str:queue>"),
+    *routes("api/cli/queues/<str:queue>/pause", PauseView, name="pause-queue", alias="api/queues/<str:queue>/pause"),
+    *routes(
+        "api/cli/queues/<str:queue>/unpause", UnpauseView, name="unpause-queue", alias="api/queues/<str:queue>/unpause"
+    ),
     *routes("api/cli/configs", ConfigListView, name="configs", alias="workers/queues"),
     *routes("api/cli/configs/reload", ReloadView, name="reload-configs", alias="workers/reload"),
     *routes("api/cli/configs/<str:name>", ConfigView, name="config", alias="workers/queues/<str:name>"),
@@ -34,6 +43,7 @@ urlpatterns = [
     path("livez", LifeView.as_view(), name="livez"),
     path("readyz", ReadinessView.as_view(find=find_readiness), name="readyz"),
     path("api/schema/", SchemaView.as_view(), name="schema"),
+    path("swagger/doc.json", SchemaView.as_view(), name="swagger-doc"),
     path("swagger/index.html", SwaggerView.as_view(), name="swagger"),
     path("admin/password_change/", admin.site.admin_view(change_own_password, cacheable=True)),
     path("admin/", admin.site.urls),

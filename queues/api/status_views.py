@@ -1,0 +1,77 @@
+"""The traffic of queues over HTTP. Only administrators get here."""
+
+from django.http import HttpResponse
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+
+from queues.api import status_examples as examples
+from queues.api import status_outputs as outputs
+from queues.statistics import get_queue_detail, list_queues
+from queues.switching import pause_queue, unpause_queue
+from runqy.api.answers import json_answer
+from runqy.api.permissions import identity_of
+from runqy.api.schema import problems
+from runqy.api.views import KeyedView
+from runqy.connection import get_broker
+
+
+class QueueListView(KeyedView):
+    """All queues."""
+
+    @extend_schema(
+        operation_id="list_queues",
+        tags=["queues"],
+        responses={200: outputs.QueueStatusList, **problems(401, 403, 503)},
+        examples=[examples.QUEUE_LIST],
+    )
+    def get(self, request: Request) -> HttpResponse:
+        """List all queues with statistics, sub-queues each for itself."""
+        queues = list_queues(get_broker(), among=identity_of(request).queues)
+        return json_answer({"queues": [outputs.status_answer(queue) for queue in queues], "count": len(queues)})
+
+
+class QueueView(KeyedView):
+    """One queue."""
+
+    @extend_schema(
+        operation_id="get_queue",
+        tags=["queues"],
+        responses={200: outputs.QueueDetailOutput, **problems(401, 403, 404, 503)},
+        examples=[examples.QUEUE_DETAIL],
+    )
+    def get(self, request: Request, queue: str) -> HttpResponse:
+        """Tell all about a queue: counts, memory, history, who paused it, who serves it."""
+        detail = get_queue_detail(get_broker(), queue, among=identity_of(request).queues)
+        return json_answer(outputs.detail_answer(detail))
+
+
+class PauseView(KeyedView):
+    """What stops a queue."""
+
+    @extend_schema(
+        operation_id="pause_queue",
+        tags=["queues"],
+        request=None,
+        responses={200: outputs.QueueSwitched, **problems(401, 403, 404, 503)},
+        examples=[examples.PAUSED],
+    )
+    def post(self, request: Request, queue: str) -> HttpResponse:
+        """Pause a queue: it takes tasks and hands out none. So it stays if it was paused."""
+        name = pause_queue(get_broker(), name=queue, among=identity_of(request).queues)
+        return json_answer({"message": "queue paused", "queue": name, "paused": True})
+
+
+class UnpauseView(KeyedView):
+    """What lets a queue go on."""
+
+    @extend_schema(
+        operation_id="unpause_queue",
+        tags=["queues"],
+        request=None,
+        responses={200: outputs.QueueSwitched, **problems(401, 403, 404, 503)},
+        examples=[examples.UNPAUSED],
+    )
+    def post(self, request: Request, queue: str) -> HttpResponse:
+        """Unpause a queue. So it stays if it was not paused."""
+        name = unpause_queue(get_broker(), name=queue, among=identity_of(request).queues)
+        return json_answer({"message": "queue unpaused", "queue": name, "paused": False})

@@ -1,0 +1,69 @@
+"""What can be known about the traffic of queues."""
+
+from dataclasses import dataclass
+
+from queues.places import QueuePlace, get_place, list_places
+from runqy.broker.broker import Broker
+from runqy.broker.counting import QueueCounts, count_tasks
+from runqy.broker.heartbeats import find_workers
+from runqy.broker.measuring import Day, estimate_memory, read_history
+from runqy.broker.pausing import Pause, find_pause
+
+__all__ = ["HISTORY_DAYS", "QueueDetail", "QueueStatus", "get_queue_detail", "list_queues"]
+
+HISTORY_DAYS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStatus:
+    """A Redis queue at a glance."""
+
+    place: QueuePlace
+    counts: QueueCounts
+    memory_bytes: int
+    """Estimated from a sample."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueDetail:
+    """A Redis queue with all that is known about it."""
+
+    status: QueueStatus
+    pause: Pause | None
+    """None: it is not paused."""
+    history: list[Day]
+    """Today first."""
+    workers: list[str]
+    """Ids of the workers that serve it."""
+
+
+def list_queues(broker: Broker, *, among: frozenset[str] | None = None) -> list[QueueStatus]:
+    """Return all Redis queues with their counts, in three round trips however many there are.
+
+    `among` are the queues, by their own names, that exist for whoever asks; None: all. Raises BrokerUnavailable.
+    """
+    places = list_places(broker, among=among)
+    return _statuses(broker, places) if places else []
+
+
+def get_queue_detail(broker: Broker, name: str, *, among: frozenset[str] | None = None) -> QueueDetail:
+    """Return a Redis queue by any spelling of its name. Raises QueueNotFound, BrokerUnavailable."""
+    place = get_place(broker, name, among=among)
+    queue = place.redis_queue
+    return QueueDetail(
+        status=_statuses(broker, [place])[0],
+        pause=broker.run(find_pause(queue)),
+        history=broker.run(read_history(queue, days=HISTORY_DAYS, now_ns=broker.now_ns())),
+        workers=sorted(record.worker_id for record in find_workers(broker) if queue in record.redis_queues),
+    )
+
+
+def _statuses(broker: Broker, places: list[QueuePlace]) -> list[QueueStatus]:
+    """Count and measure some Redis queues."""
+    names = [place.redis_queue for place in places]
+    counts = broker.run(count_tasks(names, now_ns=broker.now_ns()))
+    sizes = broker.run(estimate_memory(names))
+    return [
+        QueueStatus(place=place, counts=count, memory_bytes=size)
+        for place, count, size in zip(places, counts, sizes, strict=True)
+    ]

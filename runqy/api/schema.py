@@ -21,18 +21,23 @@ class Problem(serializers.Serializer[object]):
 
 
 def problems(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:
-    """Return the responses of a view for these statuses."""
+    """Return the responses of a view for these statuses; whoever needs a key may have sent too much with it."""
+    told = {*statuses, *([429] if 401 in statuses else [])}
     return {
-        (status, "application/problem+json"): OpenApiResponse(Problem, HTTPStatus(status).phrase) for status in statuses
+        (status, "application/problem+json"): OpenApiResponse(Problem, HTTPStatus(status).phrase)
+        for status in sorted(told)
     }
 
 
 class Schema(AutoSchema):
-    """Describes an operation; one at an alias has an id of its own and is marked deprecated."""
+    """Describes an operation: the docstring's first line sums it up, an alias has its own id and is deprecated."""
 
     def get_operation(self, *args: Any, **kwargs: Any) -> Any:
         """Return the operation as OpenAPI spells it."""
         operation = super().get_operation(*args, **kwargs)
+        if operation and "summary" not in operation:
+            operation["summary"], _, more = operation.pop("description", "").partition("\n")
+            operation |= {"description": more.strip()} if more.strip() else {}
         if operation and getattr(self.view, "successor", None):
             operation["operationId"] += "_alias"
             operation["deprecated"] = True

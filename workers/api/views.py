@@ -13,6 +13,7 @@ from runqy.api.bodies import read_members
 from runqy.api.permissions import identity_of
 from runqy.api.schema import problems
 from runqy.api.views import KeyedView
+from workers.api.examples import ANSWER, REQUEST
 from workers.api.inputs import parse_registration
 from workers.api.outputs import RegisterBody, RegistrationAnswer, registration_answer
 from workers.operations import register_worker
@@ -30,6 +31,7 @@ class RegisterView(KeyedView):
         tags=["workers"],
         request=RegisterBody,
         responses={200: RegistrationAnswer, **problems(400, 401, 403, 404, 409, 413, 415, 503)},
+        examples=[REQUEST, ANSWER],
     )
     def post(self, request: Request) -> HttpResponse:
         """Register a worker: it gets Redis credentials, what to deploy, and decrypted secrets."""

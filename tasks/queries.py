@@ -6,7 +6,7 @@ from queues.queries import get_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.reading import find_task
 from runqy.broker.records import TaskRecord
-from runqy.errors import TaskNotFound
+from runqy.errors import BrokerUnavailable, TaskNotFound, TooManyWaiters
 from tasks.waiting import get_waiting_room
 
 
@@ -32,3 +32,14 @@ def await_task(broker: Broker, task_id: str, *, longest_s: float, among: frozens
     if record.state.is_final:
         return record
     return get_waiting_room().wait_for_end(task_id, read, longest_s=longest_s)
+
+
+def await_queued_task(broker: Broker, task_id: str, *, longest_s: float) -> TaskRecord | None:
+    """Return a task that was queued just now, as `await_task` does; None if there is no waiting for it.
+
+    That is no error: whoever asked would have the same task queued again.
+    """
+    try:
+        return await_task(broker, task_id, longest_s=longest_s)
+    except (TooManyWaiters, BrokerUnavailable, TaskNotFound):
+        return None

@@ -35,11 +35,15 @@ def read_body(request: HttpRequest) -> bytes:
 
 
 def read_members(request: HttpRequest) -> Members:
-    """Return the members of the JSON object that the body is; of a name that stands twice the last one counts.
+    """Return the members of the JSON object that the body is. Raises as `read_body` and `members_of` do."""
+    return members_of(read_body(request))
+
+
+def members_of(body: bytes) -> Members:
+    """Return the members of the JSON object that a body is; of a name that stands twice the last one counts.
 
     Raises RequestInvalid for anything else than a JSON object in UTF-8.
     """
-    body = read_body(request)
     try:
         body.decode()  # the parser leaves the insides of strings unread
         return _decode_members(body)

@@ -1,7 +1,9 @@
 """Creates tasks under conditions: while no other task has the same lock, and once for an idempotency key."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from runqy.broker import keys
 from runqy.broker.batching import look_ups
@@ -49,7 +51,13 @@ class LockHeld:
     task_id: str
 
 
-Outcome = TaskState | LockHeld | TaskAlreadyExists
+class Created(Enum):
+    """The task was created."""
+
+    NOW = 1
+
+
+Outcome = Created | LockHeld | TaskAlreadyExists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +90,12 @@ def create(part: Part, maker: Maker, once: Once | None = None, *, is_cluster: bo
     """
     known = command("SADD", keys.QUEUES, part.queue, key=keys.QUEUES)
     commands = (*look_ups(part.tasks, is_cluster), known) if part.tasks else ()
-    states = [task.state_at(maker.now_ns) for task in part.tasks]
 
     def parse(replies: Sequence[Reply]) -> Creation:
         if not replies[-1]:
             raise IdempotencyKeyReused
         token, now_ns, note, outcomes = replies[-1]
-        read = [_outcome(outcome, states[i] if i < len(states) else None) for i, outcome in enumerate(outcomes)]
+        read = [_outcome(outcome) for outcome in outcomes]
         return Creation(maker=Maker(token.decode(), int(now_ns)), note=note, outcomes=read)
 
     return Request((*commands, script("create")(**_arguments(part, maker, once))), parse)
@@ -107,19 +114,20 @@ def create_safely(
         return broker.run_all(requests)
 
 
-def find_creation(queue: str, once: Once, number: int = 0) -> Request[tuple[Maker, bytes] | None]:
-    """Ask who used an idempotency key first, and for the note of a part. Raises IdempotencyKeyReused."""
+def find_creation(queue: str, once: Once, number: int = 0) -> Request[Creation | None]:
+    """Ask who used an idempotency key first, and what became of a part. Raises IdempotencyKeyReused."""
     record = QueueKeys(queue).created(once.scope)
 
-    def parse(replies: Sequence[Reply]) -> tuple[Maker, bytes] | None:
-        fingerprint, token, now_ns, note = replies[0]
+    def parse(replies: Sequence[Reply]) -> Creation | None:
+        fingerprint, token, now_ns, note, outcomes = replies[0]
         if fingerprint is None:
             return None
         if fingerprint.decode() != once.fingerprint:
             raise IdempotencyKeyReused
-        return Maker(token.decode(), int(now_ns)), note or b""
+        read = [_outcome(o.encode() if isinstance(o, str) else o) for o in json.loads(outcomes or b"{}")]
+        return Creation(maker=Maker(token.decode(), int(now_ns)), note=note or b"", outcomes=read)
 
-    fields = ("fingerprint", "maker", "now_ns", f"note:{number}")
+    fields = ("fingerprint", "maker", "now_ns", f"note:{number}", f"outcomes:{number}")
     return Request((command("HMGET", record, *fields, key=record),), parse)
 
 
@@ -156,15 +164,13 @@ def _arguments(part: Part, maker: Maker, once: Once | None) -> dict[str, Value |
 
 def _lock_s(task: NewTask, now_ns: int) -> int:
     """Return for how long a lock is held at most; it covers the time before the task's turn too (contract 3.4)."""
-    if not task.lock_s:
+    if not task.unique_for_s:
         return 0
-    return task.lock_s + max((task.process_at_s or 0) - now_ns // 1_000_000_000, 0)
+    return task.unique_for_s + max((task.process_at_s or 0) - now_ns // 1_000_000_000, 0)
 
 
-def _outcome(outcome: int | bytes, state: TaskState | None) -> Outcome:
-    """Read what became of one task; what another maker stored, beyond this part's tasks, counts as pending."""
-    if outcome == 1:
-        return state or TaskState.PENDING
-    if outcome == 0:
-        return TaskAlreadyExists()
-    return LockHeld(outcome.decode())  # type: ignore[union-attr]
+def _outcome(outcome: int | bytes) -> Outcome:
+    """Read what became of one task."""
+    if isinstance(outcome, bytes):
+        return LockHeld(outcome.decode(errors="replace"))
+    return Created.NOW if outcome else TaskAlreadyExists()

@@ -35,10 +35,10 @@ class NewTask:
     process_at_s: int | None = None
     """Unix s at which it becomes pending; None or not in the future: at once."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    lock: str = ""
-    """Key of the uniqueness lock to create it under (`QueueKeys.lock`), which only `creating` takes; empty: none."""
-    lock_s: int = 0
-    """When the lock is free at the latest, from when the task becomes pending; 0: at its end, however late."""
+    unique_key: str = ""
+    """What no other task of the queue may have at the same time; `creating` looks after it. Empty: nothing."""
+    unique_for_s: int = 0
+    """For how long, from when the task becomes pending, and not beyond its end; 0: until its end, however late."""
 
     def message(self) -> TaskMessage:
         """Return the task as a message."""
@@ -55,6 +55,11 @@ class NewTask:
             headers=self.headers or None,
             unique_key=self.lock,
         )
+
+    @property
+    def lock(self) -> str:
+        """Return the key of the lock to create it under; empty: none."""
+        return QueueKeys(self.queue).lock(self.unique_key) if self.unique_key else ""
 
     def state_at(self, now_ns: int) -> TaskState:
         """Return the state in which it starts."""

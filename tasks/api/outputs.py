@@ -68,11 +68,29 @@ class TaskAnswer(serializers.Serializer[TaskRecord]):
     info = TaskOutput()
 
 
+class EnqueuedAnswer(serializers.Serializer[TaskRecord]):
+    """What `POST /queue/add` answers."""
+
+    info = TaskOutput()
+    existing = serializers.BooleanField(required=False, help_text="With `unique_key`: an earlier task has it, this one")
+
+
 class EnqueueBody(serializers.Serializer[object]):
     """The nested body of `POST /queue/add`; a flat one has the payload's members in the place of `data`."""
 
     queue = serializers.CharField(help_text="`inference`, or one of its sub-queues: `inference_high`")
     data = serializers.DictField(required=False, help_text="The payload")  # type: ignore[assignment]
     timeout = serializers.IntegerField(required=False, min_value=0, help_text="Seconds one run may take")
-    delay = serializers.IntegerField(required=False, min_value=0, help_text="Seconds, or a duration such as `15m`")
+    delay = serializers.JSONField(required=False, help_text="Seconds, or a duration such as `15m`")
+    process_at = serializers.DateTimeField(required=False, help_text="Instead of `delay`; in the past: at once")
+    deadline = serializers.DateTimeField(required=False, help_text="After this it does not run any more")
     max_retry = serializers.IntegerField(required=False, min_value=0, max_value=1000)
+    retention = serializers.IntegerField(required=False, min_value=0, help_text="Seconds to keep the result")
+    unique_key = serializers.CharField(
+        required=False, max_length=256, help_text="No two tasks of a Redis queue with the same one wait or run"
+    )
+    unique_for = serializers.IntegerField(required=False, min_value=1, help_text="Seconds, and not beyond its end")
+    unique_until = serializers.ChoiceField(required=False, choices=["finished"], help_text="Without `unique_for`")
+    on_conflict = serializers.ChoiceField(
+        required=False, choices=["return", "reject"], help_text="`return`: 200 with the task that has the key; else 409"
+    )

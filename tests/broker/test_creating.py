@@ -9,6 +9,7 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.creating import (
     RECORD_KEPT_S,
+    Created,
     Creation,
     LockHeld,
     Maker,
@@ -20,7 +21,6 @@ from runqy.broker.creating import (
 )
 from runqy.broker.finishing import archive, complete
 from runqy.broker.keys import QueueKeys
-from runqy.broker.states import TaskState
 from runqy.errors import IdempotencyKeyReused, RunqyError, TaskAlreadyExists
 from tests.support.tasks import QUEUE, fields, listed, message, new_task, put, take_one
 
@@ -42,13 +42,13 @@ def make(
 
 def locked(task_id: str, **options: Any) -> Any:
     """Return a task with the lock."""
-    return new_task(task_id, lock=LOCK, **options)
+    return new_task(task_id, unique_key="invoice 7", **options)
 
 
 def test_tasks_are_stored_as_by_other_verbs(broker: Broker) -> None:
     creation = make(broker, new_task("t1"), new_task("t2", process_at_s=NOW_S + 60), new_task("t3"))
 
-    assert creation.outcomes == [TaskState.PENDING, TaskState.SCHEDULED, TaskState.PENDING]
+    assert creation.outcomes == [Created.NOW] * 3
     assert listed(broker) == {"pending": ["t1", "t3"], "scheduled": ["t2"]}
     stamp = str(NOW_NS).encode()
     common = {"enqueued": stamp, "ttl_archived": b"259200"}
@@ -70,7 +70,7 @@ def test_an_id_that_is_taken_takes_no_lock(broker: Broker) -> None:
 
 
 def test_a_lock_is_asynqs_and_names_its_task(broker: Broker) -> None:
-    make(broker, locked("t1", lock_s=60))
+    make(broker, locked("t1", unique_for_s=60))
 
     assert LOCK.startswith(f"asynq:{{{QUEUE}}}:unique:{QUEUE}:")
     assert broker.client.get(LOCK) == b"t1"
@@ -80,7 +80,7 @@ def test_a_lock_is_asynqs_and_names_its_task(broker: Broker) -> None:
 
 
 def test_a_lock_covers_the_time_before_the_tasks_turn(broker: Broker) -> None:
-    make(broker, locked("t1", lock_s=60, process_at_s=NOW_S + 1000))
+    make(broker, locked("t1", unique_for_s=60, process_at_s=NOW_S + 1000))
 
     assert 1000 < broker.client.ttl(LOCK) <= 1060
 
@@ -97,7 +97,7 @@ def test_whoever_finds_the_lock_held_is_told_by_which_task(broker: Broker, proce
 
     creation = make(broker, locked("t2", process_at_s=process_at_s), new_task("t3"), now_ns=NOW_NS + 1)
 
-    assert creation.outcomes == [LockHeld("t1"), TaskState.PENDING]
+    assert creation.outcomes == [LockHeld("t1"), Created.NOW]
     assert listed(broker) == {"pending": ["t1", "t3"]}
     assert not broker.client.exists(KEYS.task("t2"))
 
@@ -105,7 +105,7 @@ def test_whoever_finds_the_lock_held_is_told_by_which_task(broker: Broker, proce
 def test_of_two_in_one_call_the_first_has_the_lock(broker: Broker) -> None:
     creation = make(broker, locked("t1"), locked("t2"))
 
-    assert creation.outcomes == [TaskState.PENDING, LockHeld("t1")]
+    assert creation.outcomes == [Created.NOW, LockHeld("t1")]
 
 
 @pytest.mark.parametrize("lock_s", [0, 60])
@@ -114,9 +114,9 @@ def test_a_lock_whose_task_is_over_or_gone_is_taken_over(broker: Broker, lock_s:
     make(broker, locked("t1"))
     broker.client.hset(KEYS.task("t1"), "state", "archived")  # as asynq's tools do, which keep the lock
 
-    creation = make(broker, locked("t2", lock_s=lock_s), now_ns=NOW_NS + 1)
+    creation = make(broker, locked("t2", unique_for_s=lock_s), now_ns=NOW_NS + 1)
 
-    assert creation.outcomes == [TaskState.PENDING]
+    assert creation.outcomes == [Created.NOW]
     assert broker.client.get(LOCK) == b"t2"
     assert (broker.client.ttl(LOCK) > 0) == bool(lock_s)
 
@@ -140,7 +140,7 @@ def test_a_request_that_is_run_again_creates_its_tasks_once(broker: Broker) -> N
 
     outcomes = [broker.run(request).outcomes, broker.run(request).outcomes]
 
-    assert outcomes == [[TaskState.PENDING] * 2] * 2
+    assert outcomes == [[Created.NOW] * 2] * 2
     assert listed(broker) == {"pending": ["t1", "t2"]}
 
 
@@ -155,7 +155,9 @@ def test_a_record_tells_who_made_what(broker: Broker) -> None:
         b"outcomes:0": b"[1]",
     }
     assert RECORD_KEPT_S - 5 < broker.client.ttl(RECORD) <= RECORD_KEPT_S
-    assert broker.run(find_creation(QUEUE, ONCE)) == (Maker("m1", NOW_NS), b"n")
+    assert broker.run(find_creation(QUEUE, ONCE)) == Creation(
+        maker=Maker("m1", NOW_NS), note=b"n", outcomes=[Created.NOW]
+    )
 
 
 def test_another_maker_gets_the_firsts_answer(broker: Broker) -> None:
@@ -163,7 +165,7 @@ def test_another_maker_gets_the_firsts_answer(broker: Broker) -> None:
 
     creation = make(broker, new_task("t2"), by="m2", once=ONCE, note=b"second", now_ns=NOW_NS + 1)
 
-    assert creation == Creation(maker=Maker("m1", NOW_NS), note=b"first", outcomes=[TaskState.PENDING])
+    assert creation == Creation(maker=Maker("m1", NOW_NS), note=b"first", outcomes=[Created.NOW])
     assert listed(broker) == {"pending": ["t1"]}
 
 
@@ -174,7 +176,7 @@ def test_the_same_maker_gets_its_own_answer_even_when_the_task_is_gone(broker: B
 
     creation = make(broker, new_task("t1"), once=ONCE, note=b"n")
 
-    assert (creation.maker.token, creation.outcomes) == ("m1", [TaskState.PENDING])
+    assert (creation.maker.token, creation.outcomes) == ("m1", [Created.NOW])
     assert listed(broker) == {}
 
 
@@ -185,7 +187,7 @@ def test_a_part_that_the_first_maker_did_not_come_to_is_left_to_it(broker: Broke
     same = make(broker, new_task("t3"), once=ONCE, note=b"n", number=1)
 
     assert (other.maker.token, other.note, other.outcomes) == ("m1", b"", [])
-    assert same.outcomes == [TaskState.PENDING]
+    assert same.outcomes == [Created.NOW]
     assert listed(broker) == {"pending": ["t1", "t3"]}
 
 
@@ -207,7 +209,8 @@ def test_a_refusal_is_recorded_only_if_wanted(broker: Broker, keeps_conflicts: b
     make(broker, locked("t2"), by="m2", once=ONCE, keeps_conflicts=keeps_conflicts, now_ns=NOW_NS + 1)
 
     found = broker.run(find_creation(QUEUE, ONCE))
-    assert (found is not None) == keeps_conflicts
+    expected = Creation(maker=Maker("m2", NOW_NS + 1), note=b"", outcomes=[LockHeld("t1")])
+    assert found == (expected if keeps_conflicts else None)
     assert broker.client.get(LOCK) == b"t1"
 
 
@@ -229,4 +232,6 @@ def test_a_part_without_tasks_leaves_its_note(broker: Broker) -> None:
     creation = make(broker, once=ONCE, note=b"all wrong")
 
     assert creation.outcomes == []
-    assert broker.run(find_creation(QUEUE, ONCE)) == (Maker("m1", NOW_NS), b"all wrong")
+    assert broker.run(find_creation(QUEUE, ONCE)) == Creation(
+        maker=Maker("m1", NOW_NS), note=b"all wrong", outcomes=[]
+    )

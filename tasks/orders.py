@@ -1,0 +1,86 @@
+"""Owns what somebody wants to have done, and makes the task of it that a queue's definition allows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from queues.names import ResolvedQueue
+from runqy.broker.producing import NewTask
+from runqy.errors import QueueDisabled, RequestInvalid
+from tasks import payloads
+
+NS = 10**9
+
+
+class OnConflict(StrEnum):
+    """What to answer when another task has the same unique key."""
+
+    REJECT = "reject"
+    RETURN = "return"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uniqueness:
+    """What no two tasks of a Redis queue may share while they wait or run."""
+
+    key: str
+    for_s: int = 0
+    """At most so long from when the task becomes pending; 0: until it ends."""
+    on_conflict: OnConflict = OnConflict.REJECT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOrder:
+    """What somebody wants to have done."""
+
+    queue: str
+    """In any spelling."""
+    payload: bytes
+    """A JSON object on one line."""
+    timeout_s: int | None = None
+    """None: the queue's."""
+    max_retry: int | None = None
+    """None: the queue's."""
+    delay_ns: int = 0
+    process_at_ns: int = 0
+    """Instead of a delay; a moment in the past is at once. 0: at once, or after the delay."""
+    deadline_s: int = 0
+    """Unix s after which it may not run; 0: none."""
+    retention_s: int | None = None
+    """How long its result is kept; None: as long as the queue says."""
+    unique: Uniqueness | None = None
+
+    def starts_at_s(self, now_ns: int) -> int | None:
+        """Return the Unix s before which it may not run, None for at once. Rounded up: a task is never early."""
+        starts_ns = self.process_at_ns or (now_ns + self.delay_ns if self.delay_ns else 0)
+        return -(-starts_ns // NS) if starts_ns > now_ns else None
+
+
+def make_task(
+    order: TaskOrder, resolved: ResolvedQueue, *, task_id: str, now_ns: int, headers: Mapping[str, str]
+) -> NewTask:
+    """Return the task that an order makes on a queue. Raises PayloadInvalid, RequestInvalid."""
+    limits, unique = resolved.queue.limits, order.unique
+    process_at_s = order.starts_at_s(now_ns)
+    if order.deadline_s and order.deadline_s * NS <= max(now_ns, (process_at_s or 0) * NS):
+        raise RequestInvalid(errors=["deadline: must be in the future, and after the time at which the task may start"])
+    return NewTask(
+        id=task_id,
+        queue=resolved.redis_queue,
+        payload=payloads.completed(order.payload, resolved.queue.input),
+        timeout_s=order.timeout_s or limits.active_timeout_s,
+        deadline_s=order.deadline_s,
+        max_retry=limits.max_retry if order.max_retry is None else order.max_retry,
+        retention_s=limits.ttl_completed_s if order.retention_s is None else order.retention_s,
+        ttl_archived_s=limits.ttl_archived_s,
+        process_at_s=process_at_s,
+        headers=headers,
+        unique_key=unique.key if unique else "",
+        unique_for_s=unique.for_s if unique else 0,
+    )
+
+
+def refuse_disabled(resolved: ResolvedQueue) -> None:
+    """Raise QueueDisabled for a queue that takes no tasks."""
+    if not resolved.queue.is_enabled:
+        raise QueueDisabled(f"The queue {resolved.queue.name} is disabled: it takes no tasks.")

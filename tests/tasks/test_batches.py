@@ -1,0 +1,220 @@
+"""POST /queue/add-batch: what becomes of each job."""
+
+import json
+import threading
+from typing import Any
+
+import pytest
+import redis as redis_py
+import runqy_python
+
+from runqy.accounts.identity import Role
+from runqy.accounts.operations import create_api_key
+from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.keys import QueueKeys
+from tests.api.client import Answer, ApiClient, problem
+from tests.support.environment import WORKER_KEY
+
+
+def post(client: ApiClient, jobs: Any, queue: str = "simple", **rest: Any) -> Answer:
+    """Send a batch."""
+    return client.post("/queue/add-batch", {"queue": queue, "jobs": jobs, **rest})
+
+
+def outcome(answer: Answer) -> dict[str, Any]:
+    """Return what an answer says about its jobs."""
+    assert answer.status_code == 200, answer.content
+    found: dict[str, Any] = json.loads(answer.content)
+    return found
+
+
+def message(redis: redis_py.Redis, task_id: str, queue: str = "simple") -> TaskMessage:
+    """Return the message of a task as it stands in Redis."""
+    return TaskMessage.FromString(redis.hget(QueueKeys(queue).task(task_id), "msg"))
+
+
+def test_both_forms_of_a_job_are_taken_in_order(client: ApiClient, redis: redis_py.Redis) -> None:
+    body = (
+        b'{"queue":"inference.high","timeout":300,"jobs":[{"timeout":60,"data":{"big":9007199254740993}}, {"n": 1},\n'
+    )
+    body += b'{"data":{"a":1},"prompt":"x"}]}'
+
+    found = outcome(client.post("/queue/add-batch", body))
+
+    assert (found["enqueued"], found["failed"], found["errors"]) == (3, 0, [None] * 3)
+    stored = [message(redis, task_id, "inference_high") for task_id in found["task_ids"]]
+    assert [m.payload for m in stored] == [b'{"big":9007199254740993}', b'{"n": 1}', b'{"data":{"a":1},"prompt":"x"}']
+    assert [m.timeout for m in stored] == [60, 300, 300]
+    waiting = redis.lrange(QueueKeys("inference_high").pending, 0, -1)[::-1]
+    assert [task_id.decode() for task_id in waiting] == found["task_ids"]
+
+
+def test_each_job_has_its_own_outcome(client: ApiClient, redis: redis_py.Redis) -> None:
+    jobs = [
+        {"prompt": "a"},
+        {"width": 3},
+        "text",
+        {"data": 5},
+        {"data": {"prompt": "b"}, "timeout": "x"},
+        {"prompt": "c"},
+    ]
+
+    found = outcome(post(client, jobs, "image"))
+
+    assert (found["enqueued"], found["failed"]) == (2, 4)
+    assert [task_id is None for task_id in found["task_ids"]] == [False, True, True, True, True, False]
+    errors = [error and error.split(":")[0] for error in found["errors"]]
+    assert errors == [None, "prompt", "must be an object", "data", "timeout", None]
+    assert message(redis, found["task_ids"][0], "image").payload == b'{"prompt": "a","width":512,"style":"plain"}'
+
+
+def test_options_of_a_job_come_before_those_of_the_batch(client: ApiClient, redis: redis_py.Redis) -> None:
+    jobs = [
+        {},
+        {"data": {}, "max_retry": 0, "retention": 0, "process_at": "2020-01-01T00:00:00Z"},
+        {"data": {}, "deadline": "2100-01-01T00:00:00+01:00"},
+    ]
+
+    ids = outcome(post(client, jobs, delay="1h", max_retry=9, retention=7))["task_ids"]
+
+    stored = [message(redis, task_id) for task_id in ids]
+    assert [(m.retry, m.retention, m.deadline) for m in stored] == [(9, 7, 0), (0, 0, 0), (9, 7, 4_102_441_200)]
+    assert redis.zcard(QueueKeys("simple").scheduled) == 2
+    assert redis.lrange(QueueKeys("simple").pending, 0, -1) == [ids[1].encode()]
+
+
+def test_a_batch_of_many_takes_all(client: ApiClient, redis: redis_py.Redis) -> None:
+    found = outcome(post(client, [{"n": n} for n in range(1201)]))
+
+    assert found["enqueued"] == 1201
+    assert [task_id.decode() for task_id in redis.lrange(QueueKeys("simple").pending, 0, -1)[::-1]] == found["task_ids"]
+
+
+@pytest.mark.parametrize("extra", [{}, {"unique_key": "u"}])
+def test_a_batch_in_which_nothing_is_right_is_refused_naming_each_job(
+    client: ApiClient, redis: redis_py.Redis, extra: dict[str, Any]
+) -> None:
+    answer = post(client, [{"data": {}, **extra}, {"data": {"width": 1}}], "image")
+
+    found = problem(answer)
+    assert (answer.status_code, found["code"]) == (400, "batch_refused")
+    assert [error[:15] for error in found["errors"]] == ["jobs[0]: prompt", "jobs[1]: prompt"]
+    assert redis.keys("asynq:{image}*") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        ({"queue": "simple"}, ["jobs"]),
+        ({"queue": "simple", "jobs": []}, ["jobs"]),
+        ({"queue": "simple", "jobs": {}}, ["jobs"]),
+        ({"queue": "simple", "jobs": None}, ["jobs"]),
+        ({"jobs": [{}]}, ["queue"]),
+        ({"queue": 1, "jobs": [{}], "timeout": "x"}, ["queue", "timeout"]),
+        ({"queue": "simple", "jobs": [{}], "unique_key": "u"}, ["unique_key"]),
+        ({"queue": "simple", "jobs": [{}], "delay": 1, "process_at": "2030-01-01T00:00:00Z"}, ["process_at"]),
+    ],
+)
+def test_what_is_wrong_for_all_is_refused_by_name(client: ApiClient, body: Any, names: list[str]) -> None:
+    answer = client.post("/queue/add-batch", body)
+
+    assert answer.status_code == 400
+    assert [error.split(":")[0] for error in problem(answer)["errors"]] == names
+
+
+def test_too_many_jobs_are_refused_with_the_limit(client: ApiClient, redis: redis_py.Redis) -> None:
+    answer = client.post("/queue/add-batch", b'{"queue":"simple","jobs":[' + b"{}," * 10_000 + b"{}]}")
+
+    assert (answer.status_code, problem(answer)["code"]) == (413, "batch_too_large")
+    assert "10001 tasks, the limit is 10000" in problem(answer)["detail"]
+    assert not redis.exists(QueueKeys("simple").pending)
+
+
+def test_unknown_and_disabled_queues_are_refused(client: ApiClient) -> None:
+    assert problem(post(client, [{}], "nope"))["code"] == "queue_not_found"
+    assert post(client, [{}], "off").status_code == 409
+
+
+def test_keys_without_the_right_are_refused(client: ApiClient) -> None:
+    other = create_api_key(name="other", role=Role.CLIENT, queues=["inference"]).plain
+
+    assert post(ApiClient(None), [{}]).status_code == 401
+    assert post(ApiClient(WORKER_KEY), [{}]).status_code == 403
+    assert post(ApiClient(other), [{}]).status_code == 404
+
+
+def test_of_jobs_with_the_same_unique_key_the_first_is_queued(client: ApiClient, redis: redis_py.Redis) -> None:
+    unique = {"data": {}, "unique_key": "u"}
+
+    found = outcome(post(client, [unique, unique | {"on_conflict": "return"}, unique, {"n": 1}]))
+
+    first, second, third, fourth = found["task_ids"]
+    assert (first, third) == (second, None)
+    assert (found["enqueued"], found["failed"], found["existing"]) == (2, 1, [1])
+    assert first in found["errors"][2]
+    assert redis.lrange(QueueKeys("simple").pending, 0, -1) == [fourth.encode(), first.encode()]
+
+
+def test_a_repeated_batch_gets_the_first_answer(client: ApiClient, redis: redis_py.Redis) -> None:
+    body = {"queue": "image", "jobs": [{"prompt": "a"}, {}, *({"prompt": str(n)} for n in range(600))]}
+    headers = {"Idempotency-Key": "k1"}
+
+    first = client.post("/queue/add-batch", body, **headers)
+    second = client.post("/queue/add-batch", body, **headers)
+
+    assert outcome(first)["enqueued"] == 601
+    assert second.content == first.content
+    assert (first.get("Idempotent-Replayed"), second["Idempotent-Replayed"]) == (None, "true")
+    assert redis.llen(QueueKeys("image").pending) == 601
+
+
+def test_a_batch_that_was_cut_short_is_finished_by_its_repetition(client: ApiClient, redis: redis_py.Redis) -> None:
+    body = {"queue": "simple", "jobs": [{"n": n} for n in range(700)]}
+    whole = outcome(client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"}))
+    (record,) = redis.keys("runqy:q:{simple}:created:*")
+    redis.hdel(record, "note:1", "outcomes:1")  # as if the process had died between the two calls
+    for task_id in whole["task_ids"][500:]:
+        redis.delete(QueueKeys("simple").task(task_id))
+        redis.lrem(QueueKeys("simple").pending, 0, task_id)
+
+    again = outcome(client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"}))
+
+    assert again == whole
+    assert redis.llen(QueueKeys("simple").pending) == 700
+
+
+def test_the_same_batch_at_once_is_queued_once(client: ApiClient, redis: redis_py.Redis) -> None:
+    body = {"queue": "simple", "jobs": [{"n": n} for n in range(20)]}
+    answers: list[bytes] = []
+
+    def send() -> None:
+        answers.append(client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"}).content)
+
+    threads = [threading.Thread(target=send) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(answers) == 12
+    assert len(set(answers)) == 1
+    assert redis.llen(QueueKeys("simple").pending) == 20
+    assert len(redis.keys("asynq:t:*")) == 20
+
+
+def test_another_batch_under_the_same_key_is_refused(client: ApiClient) -> None:
+    headers = {"Idempotency-Key": "k1"}
+    client.post("/queue/add-batch", {"queue": "simple", "jobs": [{}]}, **headers)
+
+    answer = client.post("/queue/add-batch", {"queue": "simple", "jobs": [{}, {}]}, **headers)
+
+    assert (answer.status_code, problem(answer)["code"]) == (422, "idempotency_key_reused")
+
+
+def test_the_published_sdk_sends_batches(client: ApiClient, live_server: Any) -> None:
+    sdk = runqy_python.RunqyClient(live_server.url, api_key="client-key-of-tests")
+
+    result = sdk.enqueue_batch("simple", [{"n": 1}, {"n": 2}], timeout=60)
+
+    assert (result.enqueued, result.failed, len(result.task_ids)) == (2, 0, 2)
+    assert sdk.get_task(result.task_ids[1]).payload == {"n": 2}

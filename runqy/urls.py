@@ -10,6 +10,8 @@ from runqy.accounts.api.views import KeyListView, KeyView
 from runqy.api.aliases import routes
 from runqy.api.documents import SchemaView, SwaggerView
 from runqy.api.health import HealthView, LifeView, ReadinessView
+from runqy.api.limits import LimitsView
+from runqy.limits import current_limits
 from runqy.readiness import find_readiness
 from tasks.api.creating_views import BatchView, EnqueueView
 from tasks.api.views import TaskView
@@ -39,6 +41,7 @@ urlpatterns = [
     *routes("api/cli/configs/<str:name>", ConfigView, name="config", alias="workers/queues/<str:name>"),
     *routes("api/cli/workers", WorkerListView, name="workers", alias="workers"),
     *routes("api/cli/workers/<str:worker_id>", WorkerView, name="worker", alias="workers/<str:worker_id>"),
+    path("api/limits", LimitsView.as_view(read=current_limits), name="limits"),
     path("health", HealthView.as_view(), name="health"),
     path("livez", LifeView.as_view(), name="livez"),
     path("readyz", ReadinessView.as_view(find=find_readiness), name="readyz"),

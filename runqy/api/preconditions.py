@@ -3,6 +3,7 @@
 A version is any short text that changes with what it is the version of; as `ETag` it goes out in quotes. Reading:
 
     return tagged(json_answer(...), version)        # or not_modified(version), if is_known(request, version)
+    return conditional(request, json_answer(...))   # where nothing but the answer itself tells versions apart
 
 Writing: the operation takes `check`, and calls it with the version it finds inside of its transaction.
 
@@ -14,8 +15,14 @@ import re
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
+from drf_spectacular.utils import OpenApiParameter
 
 from runqy.errors import PreconditionFailed, PreconditionRequired
+
+IF_MATCH = OpenApiParameter("If-Match", str, OpenApiParameter.HEADER, description="The `ETag` of what is to be changed")
+IF_NONE_MATCH = OpenApiParameter(
+    "If-None-Match", str, OpenApiParameter.HEADER, description="The `ETag` of what you have"
+)
 
 Check = Callable[[str], None]
 """Takes the version that there is. Raises PreconditionFailed when another was meant."""
@@ -37,6 +44,17 @@ def tagged(response: HttpResponse, version: str) -> HttpResponse:
     """Return an answer with the version of what it shows."""
     response["ETag"] = etag(version)
     return response
+
+
+def conditional(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """Return an answer tagged by its own bytes, or that the client has them already (RFC 9110, 13.1.2).
+
+    An answer of another status than 200 may be another one the next time, and is left alone.
+    """
+    if response.status_code != 200:
+        return response
+    version = hashlib.blake2b(response.content, digest_size=16).hexdigest()
+    return not_modified(version) if is_known(request, version) else tagged(response, version)
 
 
 def if_match(request: HttpRequest, *, is_required: bool = False) -> Check:

@@ -12,6 +12,13 @@ SHOWN = 10
 """How much of a key the admin shows, to tell keys apart."""
 
 
+NAME = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"
+"""What a key may be called: a line that is not blank, of at most `LONGEST_NAME` characters."""
+LONGEST_NAME = 100
+QUEUE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+MOST_QUEUES = 1000
+
+
 class Role(StrEnum):
     """What a key may do."""
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 from django.utils import timezone
 
-from runqy.accounts.identity import SHOWN, Role, key_digest, new_key
+from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, NAME, QUEUE_NAME, SHOWN, Role, key_digest, new_key
 from runqy.accounts.models import ApiKey
 from runqy.accounts.published import PublishedKey
 from runqy.audit.operations import record
@@ -18,8 +18,6 @@ from runqy.publication.operations import configuration_change
 
 __all__ = ["CreatedKey", "create_api_key", "revoke_api_key"]
 
-LONGEST_NAME = 100
-MOST_QUEUES = 1000
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 
@@ -45,7 +43,7 @@ def create_api_key(
     plain = new_key()
     with configuration_change() as change:
         row = ApiKey.objects.create(
-            name=name.strip(),
+            name=name.strip(" "),
             role=role,
             queues=sorted(set(queues)),
             digest=key_digest(plain),
@@ -75,19 +73,19 @@ def revoke_api_key(*, key_id: int) -> ApiKey:
 
 def _problems(name: str, role: str, queues: Sequence[str], expires_at: datetime | None) -> Iterator[str]:
     """Give a sentence for each thing that is wrong with the description of a key."""
-    if not (0 < len(name.strip()) <= LONGEST_NAME and name.isprintable()):
-        yield f"name: it says who uses the key, in at most {LONGEST_NAME} characters that can be printed"
+    if len(name) > LONGEST_NAME or not _fits(NAME, name):
+        yield f"name: it says who uses the key, in a line of at most {LONGEST_NAME} characters"
     if role not in list(Role):
         yield f"role: it is one of {', '.join(Role)}"
-    if isinstance(queues, str) or len(queues) > MOST_QUEUES or not all(_may_be_queue(queue) for queue in queues):
+    if isinstance(queues, str) or len(queues) > MOST_QUEUES or not all(_fits(QUEUE_NAME, queue) for queue in queues):
         yield f"queues: it is a list of at most {MOST_QUEUES} names of queues"
     if expires_at is not None and not timezone.now() < expires_at < _LATEST:
         yield "expires_at: it is in the past, or after the year 9998"
 
 
-def _may_be_queue(name: object) -> bool:
-    """Tell whether something has the form of a queue's name."""
-    return isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name) is not None
+def _fits(pattern: str, name: object) -> bool:
+    """Tell whether something is a text of a form."""
+    return isinstance(name, str) and re.fullmatch(pattern, name) is not None
 
 
 def _named(row: ApiKey) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from runqy.accounts.identity import Role
+from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, NAME, QUEUE_NAME, Role
 from runqy.accounts.models import ApiKey
 from runqy.api.moments import moment_of
 
@@ -27,10 +27,13 @@ def key_detail(key: ApiKey) -> dict[str, Any]:
 class KeyBody(serializers.Serializer[object]):
     """A new key."""
 
-    name = serializers.CharField(max_length=100, help_text="Who or what uses the key")
+    name = serializers.RegexField(NAME, max_length=LONGEST_NAME, help_text="Who or what uses the key")
     role = serializers.ChoiceField(choices=_ROLES, required=False, default=Role.CLIENT.value)
     queues = serializers.ListField(
-        child=serializers.CharField(), required=False, help_text="Names of the queues it is limited to; empty: all"
+        child=serializers.RegexField(QUEUE_NAME),
+        max_length=MOST_QUEUES,
+        required=False,
+        help_text="Names of the queues it is limited to; empty: all",
     )
     expires_at = serializers.DateTimeField(required=False, allow_null=True, help_text="With an offset; null: never")
 

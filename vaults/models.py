@@ -20,6 +20,11 @@ class Vault(models.Model):
         """Name the vault."""
         return self.name
 
+    @property
+    def etag(self) -> str:
+        """Return what changes with everything about the vault, its entries too."""
+        return f"{self.pk}-{self.updated_at.timestamp():.6f}"
+
 
 class VaultEntry(models.Model):
     """One value, as ciphertext."""

@@ -1,5 +1,7 @@
 """Changes vaults and their entries, and publishes them. All of it needs the master key."""
 
+from collections.abc import Callable
+
 from runqy.audit.changes import CHANGED, Changes, differences
 from runqy.audit.operations import record
 from runqy.errors import (
@@ -18,6 +20,13 @@ from vaults.names import problem_of_value, problem_of_variable, problem_of_vault
 from vaults.published import encode_vault
 
 __all__ = ["create_vault", "delete_entry", "delete_vault", "describe_vault", "set_entry"]
+
+Check = Callable[[str], None]
+"""Takes the version of the vault that is to be changed; raises when another was meant."""
+
+
+def _any(version: str) -> None:
+    """Accept every version."""
 
 
 def create_vault(*, name: str, description: str = "") -> Vault:
@@ -47,18 +56,19 @@ def describe_vault(*, name: str, description: str) -> Vault:
     return vault
 
 
-def delete_vault(*, name: str) -> None:
+def delete_vault(*, name: str, check: Check = _any) -> None:
     """Delete a vault and all its entries. Raises VaultNotFound, VaultLocked."""
     get_keyring()
     with configuration_change() as change:
         vault = _get_vault(name)
+        check(vault.etag)
         keys = list(vault.entries.values_list("key", flat=True))
         vault.delete()
         change.remove(Kind.VAULT, name)
         _record("vault.deleted", name, {"description": (vault.description, None), "entries": (keys, None)})
 
 
-def set_entry(*, vault: str, key: str, value: str, is_secret: bool = True) -> VaultEntry:
+def set_entry(*, vault: str, key: str, value: str, is_secret: bool = True, check: Check = _any) -> VaultEntry:
     """Set a value; setting the same value again changes nothing.
 
     Raises VaultInvalid, VaultNotFound, VaultLocked.
@@ -70,6 +80,7 @@ def set_entry(*, vault: str, key: str, value: str, is_secret: bool = True) -> Va
         raise VaultInvalid(f"{key}: {problem}.")
     with configuration_change() as change:
         row = _get_vault(vault)
+        check(row.etag)
         entry = row.entries.filter(key=key).first() or VaultEntry(vault=row, key=key)
         changes = dict(differences({"is_secret": entry.is_secret if entry.pk else None}, {"is_secret": is_secret}))
         if entry.pk is None or not _holds(keyring, vault, entry, value):
@@ -85,11 +96,12 @@ def set_entry(*, vault: str, key: str, value: str, is_secret: bool = True) -> Va
     return entry
 
 
-def delete_entry(*, vault: str, key: str) -> None:
+def delete_entry(*, vault: str, key: str, check: Check = _any) -> None:
     """Delete a value. Raises VaultNotFound, VaultEntryNotFound, VaultLocked."""
     get_keyring()
     with configuration_change() as change:
         row = _get_vault(vault)
+        check(row.etag)
         deleted, _ = row.entries.filter(key=key).delete()
         if not deleted:
             raise VaultEntryNotFound(f"The vault {vault} has no entry {key[:80]!r}.")

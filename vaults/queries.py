@@ -48,6 +48,8 @@ class VaultView:
     entries: tuple[EntryView, ...]
     created_at: datetime
     updated_at: datetime
+    etag: str
+    """Changes with everything about the vault."""
 
 
 def open_vaults(names: Iterable[str], *, max_age_s: float = 1.0) -> dict[str, str]:
@@ -106,6 +108,7 @@ def get_vault(name: str) -> VaultView:
         entries=tuple(_view(vault, entry) for entry in vault.entries.all()),
         created_at=vault.created_at,
         updated_at=vault.updated_at,
+        etag=vault.etag,
     )
 
 

@@ -10,9 +10,12 @@ from runqy.api.bodies import Members
 from runqy.errors import RequestInvalid
 
 
-def parse_stated(members: Members) -> Stated:
-    """Return the queue that a body states. Raises RequestInvalid; the rest is checked as queue files are."""
-    written = {name: msgspec.json.decode(raw) for name, raw in members.items()}
+def parse_stated(members: Members, *, name: str = "") -> Stated:
+    """Return the queue that a body states; with a name, that queue as a whole, whatever the body calls it.
+
+    Raises RequestInvalid; the rest is checked as queue files are.
+    """
+    written: dict[str, Any] = {name: msgspec.json.decode(raw) for name, raw in members.items()}
     errors: list[str] = []
 
     def option(name: str, is_right: Callable[[Any], bool], rule: str) -> Any:
@@ -21,10 +24,11 @@ def parse_stated(members: Members) -> Stated:
             errors.append(f"{name}: {rule}")
         return value
 
-    name = option("name", lambda value: isinstance(value, str) and value != "", "must be the name of a queue")
+    called = option("name", lambda value: isinstance(value, str) and value != "", "must be the name of a queue")
     is_enabled = option("is_enabled", lambda value: isinstance(value, bool), "must be true or false")
-    if name is None:
+    if not (name or called):
         errors.append("name: is required")
     if errors:
         raise RequestInvalid(errors=errors)
-    return Stated(name=name, written=written, is_enabled=is_enabled)
+    whole: dict[str, Any] = {"sub_queues": []} if name else {}
+    return Stated(name=name or called, written=whole | written, is_enabled=is_enabled)

@@ -19,13 +19,10 @@ from runqy.api.bodies import read_members
 from runqy.api.parameters import read_flag
 from runqy.api.permissions import identity_of
 from runqy.api.preconditions import if_match, is_known, not_modified, tagged
-from runqy.api.schema import problems
+from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problems
 from runqy.api.views import KeyedView
 from runqy.connection import get_broker
 from runqy.errors import KeyInsufficient
-
-_IF_MATCH = OpenApiParameter("If-Match", str, OpenApiParameter.HEADER, description="The ETag of what is to be changed")
-_IF_NONE_MATCH = OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER, description="The ETag that is known")
 
 
 class ConfigsView(KeyedView):
@@ -54,7 +51,7 @@ class ConfigListView(ConfigsView):
     @extend_schema(
         operation_id="create_config",
         tags=["configs"],
-        parameters=[OpenApiParameter("force", bool, description="Update the queue if it exists"), _IF_MATCH],
+        parameters=[OpenApiParameter("force", bool, description="Update the queue if it exists"), IF_MATCH],
         request=outputs.ConfigBody,
         responses={
             200: outputs.ConfigSaved,
@@ -82,7 +79,7 @@ class ConfigView(ConfigsView):
     @extend_schema(
         operation_id="get_config",
         tags=["configs"],
-        parameters=[_IF_NONE_MATCH],
+        parameters=[IF_NONE_MATCH],
         responses={200: outputs.ConfigOutput, 304: None, **problems(401, 403, 404, 503)},
         examples=[examples.CONFIG],
     )
@@ -95,11 +92,29 @@ class ConfigView(ConfigsView):
         return tagged(json_answer(outputs.config_answer(view)), version)
 
     @extend_schema(
+        operation_id="replace_config",
+        tags=["configs"],
+        parameters=[IF_MATCH],
+        request=outputs.ConfigBody,
+        responses={200: outputs.ConfigSaved, **problems(400, 401, 403, 404, 409, 412, 413, 415, 428, 503)},
+        examples=[examples.CONFIG_BODY, examples.CONFIG_UPDATED],
+    )
+    def put(self, request: Request, name: str) -> HttpResponse:
+        """Replace a queue configuration as a whole; If-Match with its ETag is required."""
+        check = if_match(request._request, is_required=True)
+        among = identity_of(request).queues
+        queue = get_configuration(name, among=among).spec.name
+        stated = parse_stated(read_members(request._request), name=queue)
+        view, _ = state_queue(stated=stated, force=True, among=among, check=check)
+        answer = json_answer({"queue": outputs.config_answer(view), "message": "Queue updated successfully"})
+        return tagged(answer, spec_version(view.spec))
+
+    @extend_schema(
         operation_id="delete_config",
         tags=["configs"],
         parameters=[
             OpenApiParameter("force", bool, description="Remove tasks that wait or run, too"),
-            _IF_MATCH,
+            IF_MATCH,
         ],
         responses={200: outputs.ConfigRemoved, **problems(400, 401, 403, 404, 409, 412, 503)},
         examples=[examples.CONFIG_REMOVED],

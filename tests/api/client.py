@@ -27,6 +27,11 @@ class ApiClient:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self._client.post(path, data, content_type=content_type, headers=self._headers | headers)
 
+    def put(self, path: str, body: Any, **headers: str) -> Answer:
+        """Send a PUT with a body of JSON."""
+        data = json.dumps(body).encode()
+        return self._client.put(path, data, content_type="application/json", headers=self._headers | headers)
+
     def delete(self, path: str, **headers: str) -> Answer:
         """Send a DELETE."""
         return self._client.delete(path, headers=self._headers | headers)

@@ -226,6 +226,20 @@ def test_a_change_is_made_to_what_was_read_or_not_at_all(client: ApiClient) -> N
     assert sub_queues("simple") == [("simple", 8)]
 
 
+def test_a_queue_is_replaced_only_by_who_knows_what_it_is(client: ApiClient) -> None:
+    body = {"sub_queues": [{"name": "only", "priority": 2}], "deployment": DEPLOYMENT}
+    path = "/api/cli/configs/inference"
+    tag = client.get(path)["ETag"]
+
+    assert refusal(client.put(path, body)) == (428, "precondition_required")
+    assert refusal(client.put(path, body, **{"If-Match": '"another"'})) == (412, "precondition_failed")
+    assert refusal(client.put("/api/cli/configs/nope", body, **{"If-Match": tag})) == (404, "queue_not_found")
+    assert refusal(client.put(path, {}, **{"If-Match": tag})) == (400, "queue_invalid")
+    replaced = content(client.put(path, body, **{"If-Match": tag}))["queue"]
+    assert (replaced["name"], replaced["sub_queues"]) == ("inference", body["sub_queues"])
+    assert sub_queues("inference") == [("inference_only", 2)]
+
+
 def write(directory: Path, name: str, text: str) -> None:
     """Write a queue file."""
     (directory / name).write_text(text)

@@ -203,3 +203,22 @@ def test_a_value_that_does_not_open_is_named_and_no_part_is_shown(client: ApiCli
     assert answer.status_code == 503
     assert "OPENAI_API_KEY" in problem(answer)["detail"]
     assert b"true" not in answer.content
+
+
+def test_a_vault_is_changed_as_it_was_read_or_not_at_all(client: ApiClient) -> None:
+    tag = client.get("/api/vaults/api-keys")["ETag"]
+    known = client.get("/api/vaults/api-keys/entries", **{"If-None-Match": tag})
+    assert (known.status_code, known["ETag"], known["Cache-Control"]) == (304, tag, "no-store")
+
+    body = {"key": "DEBUG_MODE", "value": "other", "is_secret": False}
+    assert client.post("/api/vaults/api-keys/entries", body, **{"If-Match": tag}).status_code == 200
+
+    assert client.get("/api/vaults/api-keys", **{"If-None-Match": tag}).status_code == 200
+    stale = {"If-Match": tag}
+    for answer in (
+        client.post("/api/vaults/api-keys/entries", body, **stale),
+        client.delete("/api/vaults/api-keys/entries/DEBUG_MODE", **stale),
+        client.delete("/api/vaults/api-keys", **stale),
+    ):
+        assert (answer.status_code, problem(answer)["code"]) == (412, "precondition_failed")
+    assert VaultEntry.objects.count() == 2

@@ -25,6 +25,11 @@ def vault_detail(vault: VaultView) -> dict[str, Any]:
     }
 
 
+def entry_list(vault: VaultView) -> dict[str, Any]:
+    """Return the entries of a vault."""
+    return {"entries": [entry_answer(entry) for entry in vault.entries], "count": len(vault.entries)}
+
+
 def entry_answer(entry: EntryView) -> dict[str, Any]:
     """Return one entry."""
     return {

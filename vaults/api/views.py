@@ -1,5 +1,6 @@
 """Vaults over HTTP. Only administrators get here; no answer is to be kept by anything on the way."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django.http import HttpResponse
@@ -8,13 +9,21 @@ from rest_framework.request import Request
 
 from runqy.api.answers import json_answer
 from runqy.api.bodies import read_struct
-from runqy.api.schema import problems
+from runqy.api.preconditions import if_match, is_known, not_modified, tagged
+from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problems
 from runqy.api.views import KeyedView
 from vaults import operations, queries
 from vaults.api import examples, outputs
 from vaults.api.inputs import CreateVault, SetEntry
 
-_CHANGE = (400, 401, 403, 404, 413, 415, 503)
+_CHANGE = (400, 401, 403, 404, 412, 413, 415, 503)
+
+
+def _shown(request: Request, vault: queries.VaultView, answer: Callable[[queries.VaultView], Any]) -> HttpResponse:
+    """Return what there is to see of a vault, unless the client has it already."""
+    if is_known(request._request, vault.etag):
+        return not_modified(vault.etag)
+    return tagged(json_answer(answer(vault)), vault.etag)
 
 
 class VaultsView(KeyedView):
@@ -66,22 +75,24 @@ class VaultView(VaultsView):
     @extend_schema(
         operation_id="get_vault",
         tags=["vaults"],
-        responses={200: outputs.VaultOutput, **problems(401, 403, 404, 503)},
+        parameters=[IF_NONE_MATCH],
+        responses={200: outputs.VaultOutput, 304: None, **problems(401, 403, 404, 503)},
         examples=[examples.VAULT],
     )
     def get(self, request: Request, name: str) -> HttpResponse:
         """Show a vault and its entries, secrets masked."""
-        return json_answer(outputs.vault_detail(queries.get_vault(name)))
+        return _shown(request, queries.get_vault(name), outputs.vault_detail)
 
     @extend_schema(
         operation_id="delete_vault",
         tags=["vaults"],
-        responses={200: outputs.Message, **problems(401, 403, 404, 503)},
+        parameters=[IF_MATCH],
+        responses={200: outputs.Message, **problems(401, 403, 404, 412, 503)},
         examples=[examples.VAULT_DELETED],
     )
     def delete(self, request: Request, name: str) -> HttpResponse:
         """Delete a vault and all its entries."""
-        operations.delete_vault(name=name)
+        operations.delete_vault(name=name, check=if_match(request._request))
         return json_answer({"message": "vault deleted successfully"})
 
 
@@ -91,17 +102,18 @@ class EntryListView(VaultsView):
     @extend_schema(
         operation_id="list_vault_entries",
         tags=["vaults"],
-        responses={200: outputs.EntryList, **problems(401, 403, 404, 503)},
+        parameters=[IF_NONE_MATCH],
+        responses={200: outputs.EntryList, 304: None, **problems(401, 403, 404, 503)},
         examples=[examples.ENTRY_LIST],
     )
     def get(self, request: Request, name: str) -> HttpResponse:
         """List the entries of a vault, secrets masked."""
-        entries = [outputs.entry_answer(entry) for entry in queries.get_vault(name).entries]
-        return json_answer({"entries": entries, "count": len(entries)})
+        return _shown(request, queries.get_vault(name), outputs.entry_list)
 
     @extend_schema(
         operation_id="set_vault_entry",
         tags=["vaults"],
+        parameters=[IF_MATCH],
         request=outputs.EntryBody,
         responses={200: outputs.Message, **problems(*_CHANGE)},
         examples=[examples.ENTRY_BODY, examples.ENTRY_SET],
@@ -109,7 +121,8 @@ class EntryListView(VaultsView):
     def post(self, request: Request, name: str) -> HttpResponse:
         """Set or update an entry of a vault."""
         asked = read_struct(request._request, SetEntry)
-        operations.set_entry(vault=name, key=asked.key, value=asked.value, is_secret=asked.is_secret)
+        check = if_match(request._request)
+        operations.set_entry(vault=name, key=asked.key, value=asked.value, is_secret=asked.is_secret, check=check)
         return json_answer({"message": "entry set successfully"})
 
 
@@ -119,10 +132,11 @@ class EntryView(VaultsView):
     @extend_schema(
         operation_id="delete_vault_entry",
         tags=["vaults"],
-        responses={200: outputs.Message, **problems(401, 403, 404, 503)},
+        parameters=[IF_MATCH],
+        responses={200: outputs.Message, **problems(401, 403, 404, 412, 503)},
         examples=[examples.ENTRY_DELETED],
     )
     def delete(self, request: Request, name: str, key: str) -> HttpResponse:
         """Delete an entry of a vault."""
-        operations.delete_entry(vault=name, key=key)
+        operations.delete_entry(vault=name, key=key, check=if_match(request._request))
         return json_answer({"message": "entry deleted successfully"})

@@ -107,6 +107,7 @@ RUNQY_RUNNABLE_THREADS = env.count("RUNQY_RUNNABLE_THREADS", 4, lowest=1, highes
 ROOT_URLCONF = "runqy.urls"
 WSGI_APPLICATION = "runqy.wsgi.application"
 INSTALLED_APPS = [
+    "runqy.accounts",  # first, for its commands that take the place of django.contrib.auth's
     "unfold",
     "unfold.contrib.filters",
     "django.contrib.admin",
@@ -122,7 +123,7 @@ INSTALLED_APPS = [
     "runqy.api",
     *[
         app
-        for app in ("runqy.audit", "runqy.publication", "runqy.accounts", "vaults", "queues", "tasks", "workers")
+        for app in ("runqy.audit", "runqy.publication", "vaults", "queues", "tasks", "workers")
         if find_spec(app) and find_spec(f"{app}.apps")
     ],
 ]

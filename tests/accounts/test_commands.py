@@ -4,6 +4,7 @@ from datetime import timedelta
 from io import StringIO
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
@@ -51,3 +52,28 @@ def test_a_key_is_revoked_once_by_whoever_runs_the_command() -> None:
         run("revoke_api_key", str(shop.row.pk))
     with pytest.raises(CommandError, match="No such key"):
         run("revoke_api_key", "99")
+
+
+def test_the_commands_of_django_that_make_users_are_recorded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", "a-Password-1")
+    run("createsuperuser", "--no-input", "--username", "carol", "--email", "c@example.com")
+    monkeypatch.setattr("getpass.getpass", lambda *_, **__: "a-Password-2")
+    run("changepassword", "carol")
+
+    rows = AuditRecord.objects.order_by("number")
+    assert [(row.actor_name, row.action, row.object_name) for row in rows] == [
+        ("createsuperuser", "user.created", "carol"),
+        ("changepassword", "user.updated", "carol"),
+    ]
+    assert User.objects.get().check_password("a-Password-2")
+    assert "a-Password" not in "".join(row.changes for row in rows)
+
+
+def test_a_user_that_was_not_made_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    User.objects.create_user("carol")
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", "a-Password-1")
+
+    with pytest.raises(CommandError):
+        run("createsuperuser", "--no-input", "--username", "carol", "--email", "c@example.com")
+
+    assert not AuditRecord.objects.exists()

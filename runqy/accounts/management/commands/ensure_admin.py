@@ -32,4 +32,5 @@ class Command(BaseCommand):
         if not users.filter(username=USERNAME).exists():
             with acting(command("ensure_admin")), transaction.atomic():
                 users.create_superuser(USERNAME, password=password)
-                record(action="user.created", object_kind="user", object_name=USERNAME)
+                changes = {"is_superuser": (None, True)}
+                record(action="user.created", object_kind="user", object_name=USERNAME, changes=changes)

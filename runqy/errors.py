@@ -77,6 +77,24 @@ class BatchRefused(RunqyError):
     code, status = "batch_refused", 400
 
 
+class TaskRunning(RunqyError):
+    """The task runs; cancel it first."""
+
+    code, status = "task_running", 409
+
+
+class TaskEnded(RunqyError):
+    """The task is over."""
+
+    code, status = "task_ended", 409
+
+
+class TaskStateUnsuited(RunqyError):
+    """This cannot be done to a task in its state."""
+
+    code, status = "task_state_unsuited", 409
+
+
 class TaskNotCancelable(RunqyError):
     """The task is being aggregated and cannot be cancelled now."""
 
@@ -231,6 +249,18 @@ class MediaTypeUnsupported(RunqyError):
     """The body has to be JSON: Content-Type: application/json."""
 
     code, status = "unsupported_media_type", 415
+
+
+class HeadersTooLarge(RunqyError):
+    """The headers of the request are larger than this server takes."""
+
+    code, status = "headers_too_large", 431
+
+
+class InternalError(RunqyError):
+    """Something went wrong in the server; its log says what, under this request's id."""
+
+    code, status = "internal", 500
 
 
 class PreconditionFailed(RunqyError):

@@ -41,6 +41,9 @@ format: install  ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+docs: install  ## write docs/api.md from the schema
+	$(BIN)/python manage.py write_api_docs
+
 bench: install  ## figures, as ratios within one run; ARGS="redis http workers" for a part
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -53,4 +56,4 @@ requirements:  ## resolve the pinned requirements for Python 3.11 to 3.13
 proto: install  ## generate the message classes from runqy/broker/asynq.proto
 	cd runqy/broker && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. asynq.proto
 
-.PHONY: help install run test lint format bench requirements proto
+.PHONY: help install run test lint format docs bench requirements proto

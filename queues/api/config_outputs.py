@@ -59,7 +59,7 @@ class SubQueueOutput(serializers.Serializer[object]):
     priority = serializers.IntegerField(min_value=1, max_value=1000)
 
 
-class LimitsOutput(serializers.Serializer[object]):
+class QueueLimits(serializers.Serializer[object]):
     """What bounds the tasks of a queue; spans are seconds, or durations such as `15m` in requests."""
 
     max_retry = serializers.IntegerField(required=False)
@@ -85,7 +85,7 @@ class DeploymentOutput(serializers.Serializer[object]):
     redis_storage = serializers.BooleanField(required=False, default=True)
     vaults = serializers.ListField(child=serializers.CharField(), required=False)
     git_token = serializers.CharField(required=False, allow_blank=True, help_text="`vault://<vault>/<key>`")
-    limits = LimitsOutput(required=False)
+    limits = QueueLimits(required=False)
 
 
 class PayloadFieldOutput(serializers.Serializer[object]):

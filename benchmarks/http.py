@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from benchmarks.load import Load, request_bytes, run_load
+from benchmarks.load import UNIQUE, Load, request_bytes, run_load
 from benchmarks.report import Report
 from benchmarks.stack import KEY, Stack
 from runqy import settings
@@ -19,6 +19,9 @@ ROUNDS = 3
 BARE_OPTIONS = ("-k", "gthread", "-w", "2", "--threads", "4", "--keep-alive", "75", "--http-parser", "fast")
 REAL_OPTIONS = ("-c", "python:runqy.gunicorn_conf")
 BODY = b'{"queue":"bench","timeout":300,"data":{"prompt":"Hello world","width":1024}}'
+UNIQUE_BODY = BODY.replace(b'"data"', b'"unique_key":"' + UNIQUE + b'","data"')
+BATCH = 100
+BATCH_BODY = b'{"queue":"bench","jobs":[' + b",".join([b'{"prompt":"Hello world","width":1024}'] * BATCH) + b"]}"
 
 
 def measure_http(stack: Stack, report: Report) -> None:
@@ -30,7 +33,15 @@ def measure_http(stack: Stack, report: Report) -> None:
         real = servers.enter_context(stack.web("runqy.wsgi:application", *REAL_OPTIONS))
         task_id = enqueue_one(real)
         read = request_bytes("GET", f"/queue/{task_id}", KEY)
-        runs = {"bare": (bare, enqueue), "empty": (empty, enqueue), "enqueue": (real, enqueue), "read": (real, read)}
+        runs = {
+            "bare": (bare, enqueue),
+            "empty": (empty, enqueue),
+            "enqueue": (real, enqueue),
+            "once": (real, request_bytes("POST", "/queue/add", KEY, BODY, Idempotency_Key=UNIQUE.decode())),
+            "unique": (real, request_bytes("POST", "/queue/add", KEY, UNIQUE_BODY)),
+            "batch": (real, request_bytes("POST", "/queue/add-batch", KEY, BATCH_BODY)),
+            "read": (real, read),
+        }
         loads: dict[str, list[Load]] = {name: [] for name in runs}
         for _ in range(ROUNDS):
             for name, (port, request) in runs.items():
@@ -47,6 +58,9 @@ def measure_http(stack: Stack, report: Report) -> None:
     report.yardstick("bare WSGI app: parse, message, one script", rate["bare"], "requests/s")
     report.ratio("Django view that does nothing", rate["empty"], rate["bare"], "requests/s")
     report.ratio("POST /queue/add", rate["enqueue"], rate["bare"], "requests/s", goal=0.6)
+    report.ratio("… with Idempotency-Key / without", rate["once"], rate["enqueue"], "requests/s", goal=0.9)
+    report.ratio("… with unique_key / without", rate["unique"], rate["enqueue"], "requests/s")
+    report.figure(f"POST /queue/add-batch, {BATCH} each", rate["batch"] * BATCH, "tasks/s")
     report.ratio("GET /queue/{task_id}", rate["read"], rate["bare"], "requests/s")
     report.note(f"answers that were no 2xx: {failures}")
 

@@ -1,5 +1,7 @@
 """Sends HTTP requests over keep-alive connections as fast as the server answers; raw sockets, one process."""
 
+import itertools
+import secrets
 import selectors
 import socket
 import statistics
@@ -26,9 +28,14 @@ class Load:
         return statistics.quantiles(self.latencies_s, n=100)[percent - 1] * 1000
 
 
-def request_bytes(method: str, path: str, key: str, body: bytes = b"") -> bytes:
-    """Return a complete HTTP/1.1 request."""
+UNIQUE = b"0" * 12 + b"~"
+"""Stands for something else in each request that is sent, of the same length."""
+
+
+def request_bytes(method: str, path: str, key: str, body: bytes = b"", **headers: str) -> bytes:
+    """Return a complete HTTP/1.1 request; underscores in headers' names stand for hyphens."""
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
+    head += "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"\r\n" + body
@@ -37,10 +44,14 @@ def request_bytes(method: str, path: str, key: str, body: bytes = b"") -> bytes:
 def run_load(port: int, request: bytes, *, connections: int, seconds: float) -> Load:
     """Keep one request under way on each connection for a span of time; every answer must be a 2xx."""
     selector = selectors.DefaultSelector()
+    run, numbers = secrets.token_hex(3).encode(), itertools.count()
+    spell = (
+        (lambda: request.replace(UNIQUE, b"%s%07d" % (run, next(numbers)))) if UNIQUE in request else lambda: request
+    )
     for _ in range(connections):
         connection = socket.create_connection(("127.0.0.1", port), timeout=10)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.sendall(request)
+        connection.sendall(spell())
         selector.register(connection, selectors.EVENT_READ, [time.perf_counter(), b""])
     latencies: list[float] = []
     failures = 0
@@ -59,7 +70,7 @@ def run_load(port: int, request: bytes, *, connections: int, seconds: float) -> 
             if b"onnection: close" in state[1] or not chunk:
                 connection = _reconnect(selector, connection, port, state)
             state[0], state[1] = time.perf_counter(), b""
-            connection.sendall(request)
+            connection.sendall(spell())
     for key in list(selector.get_map().values()):
         assert isinstance(key.fileobj, socket.socket)
         key.fileobj.close()

@@ -49,6 +49,23 @@ def test_enqueueing_takes_one_round_trip_and_asks_no_database(
     assert not answer.cookies
 
 
+@pytest.mark.parametrize("options", [{}, {"unique_key": "u"}])
+def test_enqueueing_once_takes_one_round_trip_too(trips: CountingLink, options: dict[str, str]) -> None:
+    body = {"queue": "simple", "data": {}, **options}
+
+    answer = ApiClient(CLIENT_KEY).post("/queue/add", body, **{"Idempotency-Key": "k1"})
+
+    assert answer.status_code == 200
+    assert trips.trips == 1
+
+
+def test_a_batch_takes_one_round_trip(trips: CountingLink) -> None:
+    answer = ApiClient(CLIENT_KEY).post("/queue/add-batch", {"queue": "simple", "jobs": [{}] * 1000})
+
+    assert answer.status_code == 200
+    assert trips.trips == 1
+
+
 def test_reading_takes_one_round_trip_and_asks_no_database(
     trips: CountingLink, django_assert_num_queries: pytest.FixtureRequest
 ) -> None:

@@ -11,7 +11,11 @@ import runqy_python
 from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key
 from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.broker import Broker
+from runqy.broker.creating import Once
 from runqy.broker.keys import QueueKeys
+from tasks.batches import BatchOrder, enqueue_batch
+from tasks.orders import TaskOrder, Uniqueness
 from tests.api.client import Answer, ApiClient, problem
 from tests.support.environment import WORKER_KEY
 
@@ -200,6 +204,19 @@ def test_the_same_batch_at_once_is_queued_once(client: ApiClient, redis: redis_p
     assert len(set(answers)) == 1
     assert redis.llen(QueueKeys("simple").pending) == 20
     assert len(redis.keys("asynq:t:*")) == 20
+
+
+def test_conditions_hold_on_a_cluster_too(client: ApiClient, broker: Broker) -> None:
+    elements = [TaskOrder(queue="simple", payload=b"{}", unique=Uniqueness(key=str(n % 600))) for n in range(700)]
+    order, once = BatchOrder("simple", elements), Once(scope="s", fingerprint="f")
+
+    first = enqueue_batch(broker, order=order, once=once)
+    second = enqueue_batch(broker, order=order, once=once)
+
+    assert (first.is_replayed, second.is_replayed) == (False, True)
+    assert [item.task_id for item in first.items] == [item.task_id for item in second.items]
+    assert sum(item.task_id is not None for item in first.items) == 600
+    assert broker.client.llen(QueueKeys("simple").pending) == 600
 
 
 def test_another_batch_under_the_same_key_is_refused(client: ApiClient) -> None:

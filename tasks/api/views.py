@@ -3,19 +3,23 @@
 from typing import ClassVar
 
 from django.http import HttpResponse
-from drf_spectacular.utils import OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
 from runqy.accounts.identity import Role
 from runqy.api.answers import json_answer
 from runqy.api.permissions import identity_of
-from runqy.api.preconditions import IF_NONE_MATCH, conditional
-from runqy.api.schema import problems
+from runqy.api.preconditions import conditional
+from runqy.api.schema import IF_NONE_MATCH, problems
 from runqy.api.views import KeyedView
 from runqy.connection import get_broker
 from tasks.api.outputs import TaskAnswer, task_info
 from tasks.api.waits import WAIT_PARAMETERS, read_wait, waited_answer
 from tasks.queries import await_task, get_task
+
+_INFO = {"id": "task-uuid", "queue": "inference_high"}
+_ENDED = {"info": {**_INFO, "state": "completed", "result": "..."}}
+_GOES_ON = {"info": {**_INFO, "state": "active", "result": None}}
 
 
 class TaskView(KeyedView):
@@ -33,6 +37,10 @@ class TaskView(KeyedView):
             304: OpenApiResponse(None, "It is as `If-None-Match` says"),
             **problems(400, 401, 403, 404, 503),
         },
+        examples=[
+            OpenApiExample("Answer", _ENDED, response_only=True, status_codes=["200"]),
+            OpenApiExample("Goes on", _GOES_ON, response_only=True, status_codes=["202"]),
+        ],
     )
     def get(self, request: Request, task_id: str) -> HttpResponse:
         """Tell a task's state and result, at once or, with `wait`, when it is over."""

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from queues.config import parse_queue_file, parse_spec
 from queues.definitions import FieldType, PayloadField, QueueMode
-from queues.written import parse_fields, write_fields
+from queues.written import parse_fields, write_fields, write_spec
 from runqy.errors import QueueInvalid
 
 
@@ -83,3 +83,10 @@ def test_a_payload_schema_survives_being_written(name: str, required: bool, defa
     schema = (PayloadField(name=name, type=tuple(FieldType), required=required, default_json=default_json),)
 
     assert parse_fields(write_fields(schema)) == schema
+
+
+@given(written_queues)
+def test_a_specification_that_is_written_is_read_again(written: dict) -> None:
+    spec = parse_spec("inference", written)
+
+    assert parse_spec("inference", write_spec(spec)) == spec

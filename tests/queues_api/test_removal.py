@@ -12,6 +12,7 @@ from queues.operations import save_queue
 from queues.queries import get_catalog
 from runqy.audit.models import AuditRecord
 from runqy.connection import get_broker
+from runqy.publication.snapshot import MAX_AGE_S
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support.tasks import put, take_one
@@ -134,6 +135,17 @@ def test_a_removal_that_was_cut_off_is_finished_by_the_next(
     removed(client, "/api/cli/configs/mail?force=true")
 
     assert names(redis) == []
+
+
+def test_it_waits_until_every_process_has_noticed(configuration: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_queue(spec=spec("mail"), source=Source.API)
+    waits: list[float] = []
+    monkeypatch.setattr(removal.time, "sleep", waits.append)
+
+    removed(ApiClient(), "/api/cli/configs/mail")
+
+    assert waits
+    assert waits[0] > MAX_AGE_S
 
 
 def test_a_removal_is_in_the_audit(client: ApiClient) -> None:

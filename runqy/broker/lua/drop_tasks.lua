@@ -7,10 +7,7 @@
 local is_list = redis.call('TYPE', KEYS[1]).ok == 'list'
 local ids = redis.call(is_list and 'LRANGE' or 'ZRANGE', KEYS[1], 0, ARGV[3] - 1)
 for _, id in ipairs(ids) do
-  local lock = redis.call('HGET', ARGV[1] .. id, 'unique_key')
-  if lock and string.sub(lock, 1, #ARGV[2]) == ARGV[2] then
-    release_lock(lock, id)
-  end
+  release_lock_of(ARGV[1] .. id, id, ARGV[2])
   redis.call('UNLINK', ARGV[1] .. id)
 end
 if is_list then

@@ -8,6 +8,7 @@ from runqy import addresses, home, logs
 from runqy.broker import timing
 from runqy.broker.connection import RedisTarget
 from runqy.broker.rates import Rate
+from runqy.broker.states import TaskState
 from runqy.environment import Environment, parse_master_keys
 
 env = Environment()
@@ -189,6 +190,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "QueueMode": ["long_running", "one_shot"],
         "RedisMode": ["single", "sentinel", "cluster"],
+        "TaskState": [state.value for state in TaskState],
     },
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

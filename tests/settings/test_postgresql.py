@@ -11,7 +11,7 @@ import pytest
 from tests.support.postgresql import PostgresqlServer, find_programs
 
 ROOT = Path(__file__).parents[2]
-SUITES = ("accounts", "audit", "publication", "queues", "vaults", "tasks", "workers_api")
+SUITES = ("accounts", "audit", "publication", "queues", "vaults", "tasks", "workers_api", "queues_api", "vaults_api")
 """The suites whose code reads and writes rows."""
 
 pytestmark = [

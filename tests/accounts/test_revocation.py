@@ -27,9 +27,11 @@ assert authenticate(key)
 queries = []
 connection.execute_wrappers.append(lambda execute, sql, *rest: queries.append(sql) or execute(sql, *rest))
 print("accepted", flush=True)
+longest, last = 0.0, time.time()
 while authenticate(key):
     time.sleep(0.01)
-print(time.time(), len(queries), flush=True)
+    longest, last = max(longest, time.time() - last), time.time()
+print(time.time(), max(longest, time.time() - last), len(queries), flush=True)
 """
 
 
@@ -62,6 +64,6 @@ def test_a_revoked_key_ends_in_another_process_within_a_second_and_asks_no_datab
     revoke_api_key(key_id=created.row.pk)
     revoked_at = time.time()
 
-    refused_at, queries = other.stdout.readline().split()
-    assert queries == "0"
-    assert float(refused_at) - revoked_at < 1.0 + 0.5  # the rest is for a busy machine
+    refused_at, longest, queries = map(float, other.stdout.readline().split())
+    assert queries == 0
+    assert refused_at - revoked_at <= 1.0 + longest  # how long a busy machine let it wait between two questions

@@ -5,7 +5,10 @@ import signal
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from gunicorn import util
+
 from runqy import settings
+from runqy.unreadable import write_problem
 
 if TYPE_CHECKING:
     from gunicorn.workers.gthread import ThreadWorker
@@ -22,7 +25,8 @@ control_socket_disable = True
 
 
 def post_worker_init(worker: "ThreadWorker") -> None:
-    """Send waiting readers away as soon as the process is asked to end: gunicorn waits for their requests."""
+    """Answer what is no HTTP with a problem too; end waiting readers with the process, as gunicorn waits for them."""
+    util.write_error = write_problem
     from tasks.waiting import close_waiting_room  # noqa: PLC0415 (Django is set up by now, and was not above)
 
     def end(number: int, frame: FrameType | None) -> None:

@@ -14,6 +14,7 @@ from runqy.api.limits import LimitsView
 from runqy.limits import current_limits
 from runqy.readiness import find_readiness
 from tasks.api.creating_views import BatchView, EnqueueView
+from tasks.api.handling_routes import TASK_ROUTES
 from tasks.api.views import TaskView
 from vaults.api.views import EntryListView, EntryView, VaultListView, VaultView
 from workers.api.views import RegisterView
@@ -36,6 +37,7 @@ urlpatterns = [
     *routes(
         "api/cli/queues/<str:queue>/unpause", UnpauseView, name="unpause-queue", alias="api/queues/<str:queue>/unpause"
     ),
+    *TASK_ROUTES,
     *routes("api/cli/configs", ConfigListView, name="configs", alias="workers/queues"),
     *routes("api/cli/configs/reload", ReloadView, name="reload-configs", alias="workers/reload"),
     *routes("api/cli/configs/<str:name>", ConfigView, name="config", alias="workers/queues/<str:name>"),
@@ -53,5 +55,6 @@ urlpatterns = [
 ]
 
 handler400 = "runqy.api.errors.bad_request"
+handler403 = "runqy.api.errors.forbidden"
 handler404 = "runqy.api.errors.not_found"
 handler500 = "runqy.api.errors.server_error"

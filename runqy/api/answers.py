@@ -21,16 +21,7 @@ def json_answer(content: Any, status: int = 200) -> HttpResponse:
 
 def problem_answer(error: RunqyError, request: HttpRequest) -> HttpResponse:
     """Return what an error looks like to a client."""
-    problem = {
-        "type": "about:blank",
-        "title": HTTPStatus(error.status).phrase,
-        "status": error.status,
-        "detail": error.detail,
-        "code": error.code,
-        "errors": error.errors,
-        "request_id": request_id(request),
-    }
-    answer = _answer(_encode(problem), "application/problem+json", error.status)
+    answer = _answer(problem_of(error, request_id(request)), "application/problem+json", error.status)
     if error.status == 401:
         answer["WWW-Authenticate"] = 'Bearer realm="runqy"'
     elif isinstance(error, TooManyRequests):
@@ -38,6 +29,21 @@ def problem_answer(error: RunqyError, request: HttpRequest) -> HttpResponse:
     elif error.status == 503:
         answer["Retry-After"] = RETRY_AFTER_S
     return answer
+
+
+def problem_of(error: RunqyError, name: str) -> bytes:
+    """Return an error in a request of this name as RFC 9457 spells it."""
+    return _encode(
+        {
+            "type": "about:blank",
+            "title": HTTPStatus(error.status).phrase,
+            "status": error.status,
+            "detail": error.detail,
+            "code": error.code,
+            "errors": error.errors,
+            "request_id": name,
+        }
+    )
 
 
 def _answer(body: bytes, content_type: str, status: int) -> HttpResponse:

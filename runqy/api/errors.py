@@ -11,22 +11,24 @@ from rest_framework import exceptions
 from runqy.api.answers import problem_answer
 from runqy.errors import (
     DatabaseUnavailable,
+    InternalError,
     KeyInsufficient,
     KeyRequired,
+    MediaTypeUnsupported,
     MethodRefused,
     PathNotFound,
     RequestInvalid,
     RequestTooLarge,
     RunqyError,
+    TooManyRequests,
 )
 
 log = structlog.get_logger(__name__)
 
-
-class InternalError(RunqyError):
-    """Something went wrong in the server; its log says what, under this request's id."""
-
-    code, status = "internal", 500
+_OF_FRAMEWORK = {
+    error.status: error for error in (KeyRequired, KeyInsufficient, PathNotFound, MediaTypeUnsupported, TooManyRequests)
+}
+"""What errors of the framework's own are called here, by their status; any other is a request that makes no sense."""
 
 
 def render_error(error: Exception, context: dict[str, Any]) -> HttpResponse | None:
@@ -34,7 +36,7 @@ def render_error(error: Exception, context: dict[str, Any]) -> HttpResponse | No
     request: HttpRequest = context["request"]._request
     if isinstance(error, exceptions.MethodNotAllowed):
         answer = problem_answer(MethodRefused(f"{request.method} is not for this path."), request)
-        answer["Allow"] = ", ".join(context["view"].allowed_methods)
+        answer["Allow"] = ", ".join(method for method in context["view"].allowed_methods if method != "OPTIONS")
         return answer
     known = _as_ours(error)
     if known is None:
@@ -50,12 +52,8 @@ def _as_ours(error: Exception) -> RunqyError | None:
         return error
     if isinstance(error, (OperationalError, InterfaceError)):
         return DatabaseUnavailable()
-    if isinstance(error, (exceptions.NotAuthenticated, exceptions.AuthenticationFailed)):
-        return KeyRequired()
-    if isinstance(error, exceptions.PermissionDenied):
-        return KeyInsufficient()
     if isinstance(error, exceptions.APIException):
-        return RequestInvalid(str(error.detail))
+        return _OF_FRAMEWORK.get(error.status_code, RequestInvalid)(str(error.detail))
     return None
 
 
@@ -65,6 +63,13 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
         return defaults.bad_request(request, exception)
     too_large = type(exception).__name__ == "RequestDataTooBig"
     return problem_answer(RequestTooLarge() if too_large else RequestInvalid(str(exception)), request)
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer what Django itself forbids."""
+    if _is_admin(request):
+        return defaults.permission_denied(request, exception)
+    return problem_answer(KeyInsufficient(), request)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

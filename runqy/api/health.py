@@ -72,11 +72,10 @@ class PublicView(APIView):
     authentication_classes = ()
     permission_classes = ()
 
-    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Finish an answer, which is true only now."""
-        finished = super().finalize_response(request, response, *args, **kwargs)
-        finished["Cache-Control"] = "no-store"
-        return finished
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        """Keep answers, which are true only now, out of caches."""
+        return {"Cache-Control": "no-store"}
 
 
 class HealthView(PublicView):

@@ -43,7 +43,7 @@ class RateOutput(Serializer[Rate]):
     window_s = IntegerField(help_text="in so many seconds")
 
 
-class LimitsOutput(Serializer[Limits]):
+class ServerLimitsOutput(Serializer[Limits]):
     """The limits in the schema."""
 
     body_bytes = IntegerField(help_text="Of a request's body (RUNQY_MAX_BODY_SIZE)")
@@ -78,7 +78,7 @@ class LimitsView(KeyedView):
     @extend_schema(
         operation_id="get_limits",
         tags=["server"],
-        responses={200: LimitsOutput, **problems(401, 429, 503)},
+        responses={200: ServerLimitsOutput, **problems(401, 429, 503)},
         examples=[
             OpenApiExample(
                 "Limits",

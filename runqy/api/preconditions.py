@@ -15,14 +15,8 @@ import re
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
-from drf_spectacular.utils import OpenApiParameter
 
 from runqy.errors import PreconditionFailed, PreconditionRequired
-
-IF_MATCH = OpenApiParameter("If-Match", str, OpenApiParameter.HEADER, description="The `ETag` of what is to be changed")
-IF_NONE_MATCH = OpenApiParameter(
-    "If-None-Match", str, OpenApiParameter.HEADER, description="The `ETag` of what you have"
-)
 
 Check = Callable[[str], None]
 """Takes the version that there is. Raises PreconditionFailed when another was meant."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rest_framework.serializers import Serializer
 
-from runqy.api.limits import LimitsOutput
+from runqy.api.limits import ServerLimitsOutput
 from runqy.broker.rates import Rate
 from tests.api.client import ApiClient, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
@@ -21,7 +21,7 @@ def limits(key: str = CLIENT_KEY) -> dict[str, Any]:
 
 
 def test_the_schema_names_each_limit(client: ApiClient) -> None:
-    output: Serializer[Any] = LimitsOutput()
+    output: Serializer[Any] = ServerLimitsOutput()
 
     assert list(limits()) == list(output.fields)
 

@@ -1,0 +1,69 @@
+"""Examples of tasks of a queue, for the schema."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiExample
+
+_TASK: dict[str, Any] = {
+    "id": "task-uuid",
+    "type": "inference_high",
+    "queue": "inference_high",
+    "state": "completed",
+    "payload": {"prompt": "Hello world", "width": 1024},
+    "result": {"ok": True},
+    "max_retry": 3,
+    "retried": 0,
+    "last_err": "",
+    "error": None,
+    "timeout": "5m0s",
+    "deadline": None,
+    "next_process_at": None,
+    "enqueued_at": "2024-01-15T12:44:58.120000Z",
+    "started_at": "2024-01-15T12:44:59.120000Z",
+    "completed_at": "2024-01-15T12:45:00Z",
+    "worker_id": "worker-abc123",
+    "request_id": "3f1c09a27be44d10",
+    "traceparent": None,
+}
+_DETAIL = _TASK | {
+    "attempts": 1,
+    "pending_since": None,
+    "last_failed_at": None,
+    "archived_at": None,
+    "expires_at": "2024-01-16T12:45:00Z",
+    "lease_ends_at": None,
+    "cancel_asked_at": None,
+    "is_canceled": False,
+    "child_deaths": 0,
+    "retention_secs": 86400,
+    "unique": False,
+}
+_NEXT = "/api/cli/queues/inference_high/tasks?state=completed&limit=1&cursor=eyJzdGF0ZSI6ImNvbXBsZXRlZCJ9"
+TASK_PAGE = OpenApiExample("Answer", {"tasks": [_TASK], "count": 1, "next": _NEXT}, response_only=True)
+TASK = OpenApiExample("Answer", _DETAIL, response_only=True)
+CANCELED = OpenApiExample(
+    "It waited",
+    {"message": "task cancelled", "task_id": "task-uuid"},
+    response_only=True,
+    status_codes=["200"],
+)
+CANCEL_ASKED = OpenApiExample(
+    "It runs",
+    {"message": "task is being cancelled", "task_id": "task-uuid"},
+    response_only=True,
+    status_codes=["202"],
+)
+DELETED = OpenApiExample("Answer", {"message": "task deleted", "task_id": "task-uuid"}, response_only=True)
+
+
+def handled(action: str) -> OpenApiExample:
+    """Return an example of what was done to the tasks of a state."""
+    answer = {
+        "queue": "inference_high",
+        "action": action,
+        "state": "retry",
+        "dry_run": False,
+        "matched": 12,
+        "affected": 12,
+    }
+    return OpenApiExample("Answer", answer, response_only=True)

@@ -1,0 +1,212 @@
+"""The tasks of a queue over HTTP, for those who look after it: one by one, and all of a state at once."""
+
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from django.http import HttpResponse
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
+from rest_framework.permissions import SAFE_METHODS
+from rest_framework.request import Request
+
+from runqy.accounts.identity import Role
+from runqy.api.answers import json_answer
+from runqy.api.pagination import PAGE_PARAMETERS, page_answer, read_limit
+from runqy.api.parameters import read_flag
+from runqy.api.permissions import identity_of
+from runqy.api.preconditions import is_known, not_modified, tagged, version_of
+from runqy.api.schema import problems
+from runqy.api.views import KeyedView
+from runqy.connection import get_broker
+from tasks.api import handling_examples as examples
+from tasks.api import handling_outputs as outputs
+from tasks.api.creating_views import EnqueueView
+from tasks.api.handling_inputs import LIST_PARAMETERS, next_cursor, read_page, read_state
+from tasks.api.outputs import task_info
+from tasks.handling import MOST_AT_ONCE, Action, Selection, cancel_task, handle_task, handle_tasks, states_for
+from tasks.listing import get_task_of, list_tasks_of
+
+_ONE_TASK = problems(401, 403, 404, 409, 429, 503)
+
+
+@extend_schema_view(post=extend_schema(operation_id="create_task"))
+class CreateTaskView(EnqueueView):
+    """Where tasks come in, at the command line's path."""
+
+
+class QueueTasksView(KeyedView):
+    """The tasks of a queue."""
+
+    roles: ClassVar = frozenset({Role.CLIENT})
+
+    @extend_schema(
+        operation_id="list_tasks",
+        tags=["tasks"],
+        parameters=[*LIST_PARAMETERS, *PAGE_PARAMETERS],
+        responses={200: outputs.TaskPage, **problems(400, 401, 403, 404, 429, 503)},
+        examples=[examples.TASK_PAGE],
+    )
+    def get(self, request: Request, queue: str) -> HttpResponse:
+        """List the tasks of a queue that are in a state.
+
+        A page may have fewer tasks than were asked for, when they are large; `next` is null on the last one. What stays
+        in the state from the first page to the last is on exactly one of them.
+        """
+        asked = read_page(request._request)
+        page = list_tasks_of(get_broker(), queue, asked, among=identity_of(request).queues)
+        content = {"tasks": [task_info(record) for record in page.tasks], "count": len(page.tasks)}
+        return page_answer(request._request, content, next_cursor(asked, page.end))
+
+
+class QueueTaskView(KeyedView):
+    """One task of a queue."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Let clients read, and administrators delete too."""
+        if request.method in SAFE_METHODS:
+            self.roles = frozenset({Role.CLIENT})  # type: ignore[misc]
+        super().initial(request, *args, **kwargs)
+
+    @extend_schema(
+        operation_id="get_queue_task",
+        tags=["tasks"],
+        parameters=[
+            OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER, description="The ETag that is known")
+        ],
+        responses={
+            200: outputs.TaskDetailOutput,
+            304: OpenApiResponse(description="As it was"),
+            **problems(401, 403, 404, 429, 503),
+        },
+        examples=[examples.TASK],
+    )
+    def get(self, request: Request, queue: str, task_id: str) -> HttpResponse:
+        """Tell all about a task: payload, result, attempts, every time, who runs it."""
+        record = get_task_of(get_broker(), queue, task_id, among=identity_of(request).queues)
+        answer = json_answer(outputs.task_detail(record))
+        version = version_of(answer.content)
+        return not_modified(version) if is_known(request._request, version) else tagged(answer, version)
+
+    @extend_schema(
+        operation_id="delete_task",
+        tags=["tasks"],
+        responses={200: outputs.TaskHandled, **_ONE_TASK},
+        examples=[examples.DELETED],
+    )
+    def delete(self, request: Request, queue: str, task_id: str) -> HttpResponse:
+        """Delete a task that does not run, and all that is kept about it."""
+        among = identity_of(request).queues
+        handle_task(get_broker(), action=Action.DELETE, queue=queue, task_id=task_id, among=among)
+        return json_answer({"message": "task deleted", "task_id": task_id})
+
+
+class CancelView(KeyedView):
+    """What cancels a task."""
+
+    @extend_schema(
+        operation_id="cancel_task",
+        tags=["tasks"],
+        responses={
+            200: OpenApiResponse(outputs.TaskHandled, "It waited, and is archived"),
+            202: OpenApiResponse(outputs.TaskHandled, "It runs, and its worker was told: see Location"),
+            **_ONE_TASK,
+        },
+        examples=[examples.CANCELED, examples.CANCEL_ASKED],
+    )
+    def delete(self, request: Request, task_id: str) -> HttpResponse:
+        """Cancel a task: one that waits is archived at once, one that runs is stopped by its worker."""
+        return _cancel(request, task_id)
+
+
+class CancelAliasView(KeyedView):
+    """What cancels a task, as released clients ask for it."""
+
+    @extend_schema(
+        operation_id="cancel_task",
+        tags=["tasks"],
+        request=None,
+        responses={200: outputs.TaskHandled, 202: outputs.TaskHandled, **_ONE_TASK},
+        examples=[examples.CANCELED, examples.CANCEL_ASKED],
+    )
+    def post(self, request: Request, task_id: str) -> HttpResponse:
+        """Cancel a task."""
+        return _cancel(request, task_id)
+
+
+class HandleTasksView(KeyedView):
+    """What is done to all tasks of a state."""
+
+    action: ClassVar[Action]
+
+    def post(self, request: Request, queue: str) -> HttpResponse:
+        """Do it."""
+        asked = request._request
+        selection = Selection(
+            queue=queue,
+            state=read_state(asked, states_for(self.action)),
+            most=read_limit(asked, default=MOST_AT_ONCE, most=MOST_AT_ONCE),
+        )
+        is_dry_run, among = read_flag(asked, "dry_run"), identity_of(request).queues
+        handled = handle_tasks(
+            get_broker(), action=self.action, selection=selection, is_dry_run=is_dry_run, among=among
+        )
+        return json_answer(
+            {
+                "queue": handled.queue,
+                "action": self.action,
+                "state": selection.state,
+                "dry_run": is_dry_run,
+                "matched": handled.matched,
+                "affected": handled.affected,
+            }
+        )
+
+
+def _described(action: Action, description: str) -> Any:
+    """Return what the schema says about doing something to all tasks of a state."""
+    limit = f"How many at most, the oldest first: {MOST_AT_ONCE} unless told, and no more"
+    return extend_schema_view(
+        post=extend_schema(
+            operation_id=f"{action}_tasks",
+            summary=description.partition(".")[0],
+            description=description,
+            tags=["tasks"],
+            parameters=[
+                OpenApiParameter("state", str, required=True, enum=[state.value for state in states_for(action)]),
+                OpenApiParameter("limit", int, description=limit),
+                OpenApiParameter("dry_run", bool, description="Only tell how many there are"),
+            ],
+            request=None,
+            responses={200: outputs.TasksHandled, **problems(400, 401, 403, 404, 429, 503)},
+            examples=[examples.handled(action)],
+        )
+    )
+
+
+@_described(Action.RUN, "Make all tasks of a state pending. One that is over starts anew, its retries unspent.")
+class RunTasksView(HandleTasksView):
+    """What runs tasks before their time, or once more."""
+
+    action = Action.RUN
+
+
+@_described(Action.ARCHIVE, "Archive all tasks of a state. An archive keeps the newest 10,000.")
+class ArchiveTasksView(HandleTasksView):
+    """What gives tasks up."""
+
+    action = Action.ARCHIVE
+
+
+@_described(Action.DELETE, "Delete all tasks of a state, and all that is kept about them.")
+class DeleteTasksView(HandleTasksView):
+    """What removes tasks."""
+
+    action = Action.DELETE
+
+
+def _cancel(request: Request, task_id: str) -> HttpResponse:
+    """Cancel a task and tell what came of it."""
+    if cancel_task(get_broker(), task_id=task_id, among=identity_of(request).queues):
+        return json_answer({"message": "task cancelled", "task_id": task_id})
+    answer = json_answer({"message": "task is being cancelled", "task_id": task_id}, status=202)
+    answer["Location"] = f"/queue/{quote(task_id, safe='')}"
+    return answer

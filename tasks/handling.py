@@ -1,0 +1,155 @@
+"""What can be done to tasks that exist, one by one or all of a state; each leaves a record in the audit."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from django.db import transaction
+
+from queues.places import get_place
+from runqy.audit.changes import Changes
+from runqy.audit.operations import record
+from runqy.broker.broker import Broker
+from runqy.broker.cancelling import Cancellation, cancel
+from runqy.broker.inspecting import (
+    Outcome,
+    Verb,
+    archive_tasks,
+    count_in_state,
+    delete_tasks,
+    move_all,
+    run_tasks,
+)
+from runqy.broker.lookups import forget_lookups
+from runqy.broker.records import TaskRecord
+from runqy.broker.states import TaskState
+from runqy.errors import TaskEnded, TaskNotFound, TaskRunning, TaskStateUnsuited
+from tasks.listing import get_task_of
+from tasks.queries import get_task
+
+__all__ = ["Action", "Handled", "Selection", "cancel_task", "handle_task", "handle_tasks", "states_for"]
+
+MOST_AT_ONCE = 10_000
+"""One request moves no more tasks than these, so that it ends in time; asking again goes on."""
+
+
+class Action(StrEnum):
+    """What people do to tasks, beside cancelling."""
+
+    RUN = "run"
+    ARCHIVE = "archive"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Some tasks of a queue, the oldest in a state."""
+
+    queue: str
+    """In any spelling."""
+    state: TaskState
+    most: int = MOST_AT_ONCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handled:
+    """What was done to the tasks of a state."""
+
+    queue: str
+    """The Redis queue."""
+    matched: int
+    """How many were in the state."""
+    affected: int
+
+
+_VERBS: dict[Action, Verb] = {Action.RUN: run_tasks, Action.ARCHIVE: archive_tasks, Action.DELETE: delete_tasks}
+_BECOMES = {Action.RUN: TaskState.PENDING.value, Action.ARCHIVE: TaskState.ARCHIVED.value, Action.DELETE: None}
+_PAST = {Action.RUN: "run", Action.ARCHIVE: "archived", Action.DELETE: "deleted"}
+
+
+def states_for(action: Action) -> tuple[TaskState, ...]:
+    """Return the states whose tasks can be moved all at once."""
+    waiting = (TaskState.SCHEDULED, TaskState.RETRY)
+    if action is Action.RUN:
+        return (*waiting, TaskState.ARCHIVED)
+    if action is Action.ARCHIVE:
+        return (TaskState.PENDING, *waiting)
+    return (TaskState.PENDING, *waiting, TaskState.ARCHIVED, TaskState.COMPLETED)
+
+
+def cancel_task(broker: Broker, *, task_id: str, among: frozenset[str] | None = None) -> bool:
+    """Cancel a task; True: it will not run, False: it runs, and its worker was told.
+
+    `among` are the queues, by their own names, that exist for whoever asks; None: all.
+    Raises TaskNotFound, TaskEnded, TaskNotCancelable, BrokerUnavailable.
+    """
+    seen = get_task(broker, task_id, among=among)
+    with transaction.atomic():
+        outcome = broker.run(cancel(seen.queue, task_id, now_ns=broker.now_ns()))
+        if outcome is Cancellation.OVER:
+            raise TaskEnded(f"The task is over: it is {seen.state}.")
+        if outcome is Cancellation.ASKED:
+            _record_task("task.cancel_asked", seen, {"queue": (seen.queue, seen.queue)})
+        elif not seen.is_canceled:
+            _record_task("task.canceled", seen, _moved(seen, TaskState.ARCHIVED))
+    return outcome is Cancellation.CANCELED
+
+
+def handle_task(
+    broker: Broker, *, action: Action, queue: str, task_id: str, among: frozenset[str] | None = None
+) -> None:
+    """Run, archive or delete one task; nothing happens to one that is so already.
+
+    Raises QueueNotFound, TaskNotFound, TaskRunning, TaskStateUnsuited, BrokerUnavailable.
+    """
+    seen = get_task_of(broker, queue, task_id, among=among)
+    with transaction.atomic():
+        (outcome,) = broker.run(_VERBS[action](seen.queue, [task_id], now_ns=broker.now_ns()))
+        _refuse(outcome, seen)
+        if outcome is Outcome.DONE:
+            _record_task(f"task.{_PAST[action]}", seen, _moved(seen, _BECOMES[action]))
+    if action is Action.DELETE:
+        forget_lookups(broker, seen.queue, [task_id])
+
+
+def handle_tasks(
+    broker: Broker,
+    *,
+    action: Action,
+    selection: Selection,
+    is_dry_run: bool = False,
+    among: frozenset[str] | None = None,
+) -> Handled:
+    """Run, archive or delete the tasks of a state, one of `states_for`, in bounded chunks.
+
+    The record is written before: what was asked for is known even if Redis goes away half-way.
+    Raises QueueNotFound, BrokerUnavailable.
+    """
+    redis_queue = get_place(broker, selection.queue, among=among).redis_queue
+    state, most = selection.state, selection.most
+    matched = count_in_state(broker, redis_queue, state)
+    if is_dry_run or not matched:
+        return Handled(queue=redis_queue, matched=matched, affected=0)
+    changes: Changes = {"state": (state.value, _BECOMES[action]), "tasks": (min(matched, most), None)}
+    record(action=f"tasks.{_PAST[action]}", object_kind="queue", object_name=redis_queue, changes=changes)
+    swept = move_all(broker, _VERBS[action], redis_queue, state, most=most)
+    return Handled(queue=redis_queue, matched=swept.found, affected=swept.done)
+
+
+def _refuse(outcome: Outcome, seen: TaskRecord) -> None:
+    """Raise what an outcome means for whoever asked for one task."""
+    if outcome is Outcome.GONE:
+        raise TaskNotFound
+    if outcome is Outcome.RUNNING:
+        raise TaskRunning
+    if outcome is Outcome.OTHERWISE:
+        raise TaskStateUnsuited(f"This cannot be done to a task that is {seen.state}.")
+
+
+def _moved(seen: TaskRecord, state: str | None) -> Changes:
+    """Return the change of a task that was moved."""
+    return {"queue": (seen.queue, seen.queue), "state": (seen.state.value, state)}
+
+
+def _record_task(action: str, seen: TaskRecord, changes: Changes) -> None:
+    """Record what was done to a task."""
+    record(action=action, object_kind="task", object_name=seen.id, changes=changes)

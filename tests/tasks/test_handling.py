@@ -1,0 +1,260 @@
+"""Cancelling and deleting tasks, and running, archiving and deleting all of a state."""
+
+import json
+from typing import Any
+
+import pytest
+import redis as redis_py
+
+from runqy.accounts.identity import Role
+from runqy.accounts.operations import create_api_key
+from runqy.audit.models import AuditRecord
+from runqy.broker.broker import Broker
+from runqy.broker.finishing import Failure, retry
+from runqy.broker.keys import QueueKeys, lookup
+from tests.api.client import Answer, ApiClient, problem
+from tests.support.environment import CLIENT_KEY, WORKER_KEY
+from tests.support.tasks import fields, listed, message, put, take, take_one
+from tests.tasks.life import fail_for_good, succeed
+
+DELETES = ("/api/cli/queues/simple/tasks/t1", "/api/queues/simple/tasks/t1")
+BULK = "/api/cli/queues/simple/tasks"
+
+
+@pytest.fixture
+def admin(client: ApiClient) -> ApiClient:
+    """Return an administrator's client; there are queues of several kinds."""
+    return ApiClient()
+
+
+def cancel(admin: ApiClient, task_id: str = "t1", *, by_alias: bool = False) -> Answer:
+    """Ask for a task to be cancelled."""
+    if by_alias:
+        return admin.post(f"/api/tasks/{task_id}/cancel")
+    return admin.delete(f"/api/cli/tasks/{task_id}")
+
+
+def records() -> list[tuple[str, str]]:
+    """Return what the audit says about tasks: actions and objects."""
+    rows = AuditRecord.objects.filter(action__startswith="task").order_by("number")
+    return [(row.action, row.object_name) for row in rows]
+
+
+def put_in(broker: Broker, state: str, *task_ids: str) -> None:
+    """Bring tasks into a state."""
+    for task_id in task_ids:
+        put(broker, task_id, queue="simple", process_at_s=broker.now_s() + 60 if state == "scheduled" else None)
+        if state == "retry":
+            failure = Failure(error="boom", retry_at_s=broker.now_s() + 60)
+            taken = take_one(broker, "simple")
+            broker.run(retry(taken.hold, taken.message, failure, now_ns=broker.now_ns()))
+        if state == "archived":
+            fail_for_good(broker, take_one(broker, "simple"), "boom")
+        if state == "completed":
+            succeed(broker, take_one(broker, "simple"), b"1")
+
+
+@pytest.mark.parametrize("by_alias", [False, True])
+@pytest.mark.parametrize("state", ["pending", "scheduled", "retry"])
+def test_a_task_that_waits_is_cancelled_at_once(
+    admin: ApiClient, single_broker: Broker, state: str, by_alias: bool
+) -> None:
+    put_in(single_broker, state, "t1")
+
+    answer = cancel(admin, by_alias=by_alias)
+
+    assert (answer.status_code, json.loads(answer.content)) == (200, {"message": "task cancelled", "task_id": "t1"})
+    assert listed(single_broker, "simple") == {"archived": ["t1"]}
+    assert records() == [("task.canceled", "t1")]
+    assert cancel(admin, by_alias=by_alias).status_code == 200
+    assert records() == [("task.canceled", "t1")]
+
+
+@pytest.mark.parametrize("by_alias", [False, True])
+def test_a_task_that_runs_is_asked_to_stop(admin: ApiClient, single_broker: Broker, by_alias: bool) -> None:
+    put(single_broker, "t1", queue="simple")
+    take_one(single_broker, "simple")
+
+    answer = cancel(admin, by_alias=by_alias)
+
+    assert (answer.status_code, answer["Location"]) == (202, "/queue/t1")
+    assert "cancel" in fields(single_broker, "t1", "simple")
+    assert admin.get(answer["Location"]).status_code == 200
+    assert records() == [("task.cancel_asked", "t1")]
+
+
+@pytest.mark.parametrize("by_alias", [False, True])
+@pytest.mark.parametrize("state", ["archived", "completed"])
+def test_a_task_that_is_over_is_not_cancelled(
+    admin: ApiClient, single_broker: Broker, state: str, by_alias: bool
+) -> None:
+    put_in(single_broker, state, "t1")
+
+    answer = cancel(admin, by_alias=by_alias)
+
+    assert (answer.status_code, problem(answer)["code"]) == (409, "task_ended")
+    assert listed(single_broker, "simple") == {state: ["t1"]}
+    assert records() == []
+
+
+@pytest.mark.parametrize("by_alias", [False, True])
+def test_an_unknown_task_is_not_cancelled(admin: ApiClient, by_alias: bool) -> None:
+    assert problem(cancel(admin, "nope", by_alias=by_alias))["code"] == "task_not_found"
+
+
+def test_the_alias_of_cancelling_is_deprecated(admin: ApiClient, single_broker: Broker) -> None:
+    put_in(single_broker, "pending", "t1")
+
+    answer = cancel(admin, by_alias=True)
+
+    assert answer["Link"] == '</api/cli/tasks/t1>; rel="successor-version"'
+    assert answer.has_header("Deprecation")
+
+
+@pytest.mark.parametrize("path", DELETES)
+@pytest.mark.parametrize("state", ["pending", "scheduled", "retry", "archived", "completed"])
+def test_a_deleted_task_is_gone_with_its_lookup(
+    admin: ApiClient, single_broker: Broker, redis: redis_py.Redis, path: str, state: str
+) -> None:
+    put_in(single_broker, state, "t1")
+
+    answer = admin.delete(path)
+
+    assert (answer.status_code, json.loads(answer.content)) == (200, {"message": "task deleted", "task_id": "t1"})
+    assert listed(single_broker, "simple") == {}
+    assert not redis.exists(QueueKeys("simple").task("t1"), lookup("t1"))
+    assert records() == [("task.deleted", "t1")]
+    assert problem(admin.delete(path))["code"] == "task_not_found"
+
+
+@pytest.mark.parametrize("path", DELETES)
+def test_a_task_that_runs_is_not_deleted(admin: ApiClient, single_broker: Broker, path: str) -> None:
+    put(single_broker, "t1", queue="simple")
+    take_one(single_broker, "simple")
+
+    answer = admin.delete(path)
+
+    assert (answer.status_code, problem(answer)["code"]) == (409, "task_running")
+    assert records() == []
+
+
+def test_a_task_of_another_queue_is_not_deleted(admin: ApiClient, single_broker: Broker) -> None:
+    put(single_broker, "t1", queue="limited")
+
+    assert problem(admin.delete("/api/cli/queues/simple/tasks/t1"))["code"] == "task_not_found"
+    assert problem(admin.delete("/api/cli/queues/nope/tasks/t1"))["code"] == "queue_not_found"
+    assert listed(single_broker, "limited") == {"pending": ["t1"]}
+
+
+@pytest.mark.parametrize(
+    ("action", "state", "becomes"),
+    [
+        ("run", "scheduled", {"pending": ["t1", "t2"]}),
+        ("run", "retry", {"pending": ["t1", "t2"]}),
+        ("run", "archived", {"pending": ["t1", "t2"]}),
+        ("archive", "pending", {"archived": ["t1", "t2"]}),
+        ("archive", "scheduled", {"archived": ["t1", "t2"]}),
+        ("archive", "retry", {"archived": ["t1", "t2"]}),
+        ("delete", "pending", {}),
+        ("delete", "scheduled", {}),
+        ("delete", "retry", {}),
+        ("delete", "archived", {}),
+        ("delete", "completed", {}),
+    ],
+)
+def test_all_tasks_of_a_state_are_moved_or_only_counted(
+    admin: ApiClient, single_broker: Broker, action: str, state: str, becomes: dict[str, list[str]]
+) -> None:
+    put_in(single_broker, state, "t1", "t2")
+    before = listed(single_broker, "simple")
+    told = {"queue": "simple", "action": action, "state": state, "matched": 2}
+
+    tried = admin.post(f"{BULK}/{action}?state={state}&dry_run=true")
+    untouched, unrecorded = listed(single_broker, "simple"), records()
+    done = admin.post(f"{BULK}/{action}?state={state}")
+
+    assert json.loads(tried.content) == told | {"dry_run": True, "affected": 0}
+    assert (untouched, unrecorded) == (before, [])
+    assert json.loads(done.content) == told | {"dry_run": False, "affected": 2}
+    assert listed(single_broker, "simple") == becomes
+    assert [name for _, name in records()] == ["simple"]
+
+
+def test_an_archived_task_that_is_run_has_its_retries_again(admin: ApiClient, single_broker: Broker) -> None:
+    put(single_broker, "t1", queue="simple")
+    taken = take_one(single_broker, "simple")
+    taken.message.retried = 3
+    fail_for_good(single_broker, taken, "boom")
+
+    admin.post(f"{BULK}/run?state=archived")
+
+    assert message(single_broker, "t1", "simple").retried == 0
+    assert [task.hold.task_id for task in take(single_broker, 1, "simple")] == ["t1"]
+
+
+def test_a_limit_leaves_the_rest(admin: ApiClient, single_broker: Broker) -> None:
+    put_in(single_broker, "pending", "t1", "t2", "t3")
+
+    answer = admin.post(f"{BULK}/delete?state=pending&limit=2")
+
+    assert json.loads(answer.content)["affected"] == 2
+    assert listed(single_broker, "simple") == {"pending": ["t3"]}
+
+
+def test_nothing_to_move_is_no_change(admin: ApiClient) -> None:
+    answer = admin.post(f"{BULK}/delete?state=archived")
+
+    assert (answer.status_code, json.loads(answer.content)["matched"]) == (200, 0)
+    assert records() == []
+
+
+@pytest.mark.parametrize(
+    ("rest", "named"),
+    [
+        ("run", "state"),
+        ("run?state=pending", "state"),
+        ("run?state=completed", "state"),
+        ("archive?state=archived", "state"),
+        ("delete?state=active", "state"),
+        ("delete?state=nope", "state"),
+        ("delete?state=pending&limit=0", "limit"),
+        ("delete?state=pending&dry_run=perhaps", "dry_run"),
+    ],
+)
+def test_nonsense_in_the_query_is_named(admin: ApiClient, single_broker: Broker, rest: str, named: str) -> None:
+    put_in(single_broker, "pending", "t1")
+
+    answer = admin.post(f"{BULK}/{rest}")
+
+    assert (answer.status_code, problem(answer)["errors"][0].split(":")[0]) == (400, named)
+    assert listed(single_broker, "simple") == {"pending": ["t1"]}
+
+
+def test_an_unknown_queue_is_not_found(admin: ApiClient) -> None:
+    answer = admin.post("/api/cli/queues/nope/tasks/delete?state=pending")
+
+    assert (answer.status_code, problem(answer)["code"]) == (404, "queue_not_found")
+
+
+@pytest.mark.parametrize(("key", "status"), [(None, 401), ("wrong", 401), (WORKER_KEY, 403), (CLIENT_KEY, 403)])
+def test_only_administrators_change_tasks(
+    admin: ApiClient, single_broker: Broker, key: str | None, status: int
+) -> None:
+    put_in(single_broker, "pending", "t1")
+    other = ApiClient(key)
+
+    answers = [cancel(other), cancel(other, by_alias=True), *(other.delete(path) for path in DELETES)]
+    answers += [other.post(f"{BULK}/{action}?state=retry") for action in ("run", "archive", "delete")]
+
+    assert [answer.status_code for answer in answers] == [status] * 7
+    assert listed(single_broker, "simple") == {"pending": ["t1"]}
+
+
+def test_a_key_of_one_queue_changes_no_other(admin: ApiClient, single_broker: Broker) -> None:
+    put_in(single_broker, "pending", "t1")
+    limited = ApiClient(create_api_key(name="image", role=Role.ADMIN, queues=["image"]).plain)
+
+    answers: list[Any] = [cancel(limited), limited.delete(DELETES[0]), limited.post(f"{BULK}/delete?state=pending")]
+
+    assert [answer.status_code for answer in answers] == [404, 404, 404]
+    assert listed(single_broker, "simple") == {"pending": ["t1"]}

@@ -4,6 +4,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from django.test import Client
 
 from runqy.accounts.operations import create_api_key
 from runqy.broker.connection import RedisTarget
@@ -112,13 +113,18 @@ def test_guesses_are_counted_by_their_address(settings: Any) -> None:
     assert statuses(2, "") == [401, 429]
 
 
-def test_a_stranger_does_not_choose_its_address(settings: Any) -> None:
+def test_guesses_behind_a_trusted_proxy_are_counted_by_the_address_that_it_tells(settings: Any) -> None:
     settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(1, 60)
     settings.RUNQY_TRUSTED_PROXIES = (ip_network("10.0.0.0/8"),)
+    client = Client()  # knows the proxies, as a process that starts with this setting
 
-    codes = [guess("198.51.100.1", HTTP_X_FORWARDED_FOR=f"192.0.2.{i}").status for i in range(3)]
+    def status(nearest: str, forwarded: str) -> int:
+        headers = {"Authorization": "Bearer wrong", "X-Forwarded-For": forwarded}
+        return client.get("/queue/x", REMOTE_ADDR=nearest, headers=headers).status_code
 
-    assert codes == [401, 429, 429]
+    assert [status("10.0.0.1", "192.0.2.1"), status("10.0.0.2", "192.0.2.1")] == [401, 429]
+    assert status("10.0.0.1", "192.0.2.2") == 401
+    assert [status("198.51.100.1", f"192.0.2.{i}") for i in (3, 4)] == [401, 429]
 
 
 def test_no_key_at_all_is_no_guess(settings: Any) -> None:

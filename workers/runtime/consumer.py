@@ -12,6 +12,7 @@ from runqy.broker.consuming import TakeOrder
 from runqy.broker.finishing import Outcome
 from runqy.broker.holding import Hold, Taken
 from runqy.broker.leasing import Extension
+from runqy.broker.message import REQUEST_ID
 from runqy.broker.timing import POLL_S
 from runqy.errors import BrokerUnavailable, LeaseLost, RunqyError
 from workers.runtime.backoff import delay_s
@@ -236,7 +237,9 @@ class Consumer:
         elif isinstance(outcome, RunqyError):
             log.error("finish_failed", task_id=hold.task_id, queue=hold.queue, error=outcome.detail)
         elif ending.fate not in (Fate.SUCCEEDED, Fate.GIVEN_BACK):
-            log.info("task_not_done", task_id=hold.task_id, outcome=outcome.value, error=ending.error[:500])
+            request_id = run.taken.message.headers.get(REQUEST_ID, "")
+            report = {"task_id": hold.task_id, "request_id": request_id, "error": ending.error[:500]}
+            log.info("task_not_done", outcome=outcome.value, **report)
         self._let_go(hold)
 
     def _let_go(self, hold: Hold) -> None:

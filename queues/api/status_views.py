@@ -21,7 +21,7 @@ class QueueListView(KeyedView):
     @extend_schema(
         operation_id="list_queues",
         tags=["queues"],
-        responses={200: outputs.QueueStatusList, **problems(401, 403, 503)},
+        responses={200: outputs.QueueStatusList, **problems(401, 403, 429, 503)},
         examples=[examples.QUEUE_LIST],
     )
     def get(self, request: Request) -> HttpResponse:
@@ -36,7 +36,7 @@ class QueueView(KeyedView):
     @extend_schema(
         operation_id="get_queue",
         tags=["queues"],
-        responses={200: outputs.QueueDetailOutput, **problems(401, 403, 404, 503)},
+        responses={200: outputs.QueueDetailOutput, **problems(401, 403, 404, 429, 503)},
         examples=[examples.QUEUE_DETAIL],
     )
     def get(self, request: Request, queue: str) -> HttpResponse:
@@ -52,7 +52,7 @@ class PauseView(KeyedView):
         operation_id="pause_queue",
         tags=["queues"],
         request=None,
-        responses={200: outputs.QueueSwitched, **problems(401, 403, 404, 503)},
+        responses={200: outputs.QueueSwitched, **problems(401, 403, 404, 429, 503)},
         examples=[examples.PAUSED],
     )
     def post(self, request: Request, queue: str) -> HttpResponse:
@@ -68,7 +68,7 @@ class UnpauseView(KeyedView):
         operation_id="unpause_queue",
         tags=["queues"],
         request=None,
-        responses={200: outputs.QueueSwitched, **problems(401, 403, 404, 503)},
+        responses={200: outputs.QueueSwitched, **problems(401, 403, 404, 429, 503)},
         examples=[examples.UNPAUSED],
     )
     def post(self, request: Request, queue: str) -> HttpResponse:

@@ -53,6 +53,8 @@ CANCEL_ASKED = OpenApiExample(
     response_only=True,
     status_codes=["202"],
 )
+RUN = OpenApiExample("Answer", {"message": "task pending", "task_id": "task-uuid"}, response_only=True)
+ARCHIVED = OpenApiExample("Answer", {"message": "task archived", "task_id": "task-uuid"}, response_only=True)
 DELETED = OpenApiExample("Answer", {"message": "task deleted", "task_id": "task-uuid"}, response_only=True)
 
 

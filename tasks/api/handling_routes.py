@@ -3,15 +3,15 @@
 from django.urls import path
 
 from runqy.api.aliases import routes
+from tasks.api.bulk_views import ArchiveTasksView, DeleteTasksView, RunTasksView
 from tasks.api.handling_views import (
-    ArchiveTasksView,
+    ArchiveTaskView,
     CancelAliasView,
     CancelView,
     CreateTaskView,
-    DeleteTasksView,
     QueueTasksView,
     QueueTaskView,
-    RunTasksView,
+    RunTaskView,
 )
 
 _TASKS = "queues/<str:queue>/tasks"
@@ -29,4 +29,6 @@ TASK_ROUTES = [
     path(f"api/cli/{_TASKS}/archive", ArchiveTasksView.as_view(), name="archive-tasks"),
     path(f"api/cli/{_TASKS}/delete", DeleteTasksView.as_view(), name="delete-tasks"),
     *routes(f"api/cli/{_TASKS}/<str:task_id>", QueueTaskView, name="queue-task", alias=f"api/{_TASKS}/<str:task_id>"),
+    path(f"api/cli/{_TASKS}/<str:task_id>/run", RunTaskView.as_view(), name="run-task"),
+    path(f"api/cli/{_TASKS}/<str:task_id>/archive", ArchiveTaskView.as_view(), name="archive-task"),
 ]

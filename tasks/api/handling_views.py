@@ -1,4 +1,4 @@
-"""The tasks of a queue over HTTP, for those who look after it: one by one, and all of a state at once."""
+"""The tasks of a queue over HTTP, for those who look after it: one by one."""
 
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -10,8 +10,7 @@ from rest_framework.request import Request
 
 from runqy.accounts.identity import Role
 from runqy.api.answers import json_answer
-from runqy.api.pagination import PAGE_PARAMETERS, page_answer, read_limit
-from runqy.api.parameters import read_flag
+from runqy.api.pagination import PAGE_PARAMETERS, page_answer
 from runqy.api.permissions import identity_of
 from runqy.api.preconditions import is_known, not_modified, tagged, version_of
 from runqy.api.schema import problems
@@ -20,9 +19,9 @@ from runqy.connection import get_broker
 from tasks.api import handling_examples as examples
 from tasks.api import handling_outputs as outputs
 from tasks.api.creating_views import EnqueueView
-from tasks.api.handling_inputs import LIST_PARAMETERS, next_cursor, read_page, read_state
+from tasks.api.handling_inputs import LIST_PARAMETERS, next_cursor, read_page
 from tasks.api.outputs import task_info
-from tasks.handling import MOST_AT_ONCE, Action, Selection, cancel_task, handle_task, handle_tasks, states_for
+from tasks.handling import Action, cancel_task, handle_task
 from tasks.listing import get_task_of, list_tasks_of
 
 _ONE_TASK = problems(401, 403, 404, 409, 429, 503)
@@ -132,75 +131,38 @@ class CancelAliasView(KeyedView):
         return _cancel(request, task_id)
 
 
-class HandleTasksView(KeyedView):
-    """What is done to all tasks of a state."""
+class RunTaskView(KeyedView):
+    """What runs a task before its time, or once more."""
 
-    action: ClassVar[Action]
-
-    def post(self, request: Request, queue: str) -> HttpResponse:
-        """Do it."""
-        asked = request._request
-        selection = Selection(
-            queue=queue,
-            state=read_state(asked, states_for(self.action)),
-            most=read_limit(asked, default=MOST_AT_ONCE, most=MOST_AT_ONCE),
-        )
-        is_dry_run, among = read_flag(asked, "dry_run"), identity_of(request).queues
-        handled = handle_tasks(
-            get_broker(), action=self.action, selection=selection, is_dry_run=is_dry_run, among=among
-        )
-        return json_answer(
-            {
-                "queue": handled.queue,
-                "action": self.action,
-                "state": selection.state,
-                "dry_run": is_dry_run,
-                "matched": handled.matched,
-                "affected": handled.affected,
-            }
-        )
-
-
-def _described(action: Action, description: str) -> Any:
-    """Return what the schema says about doing something to all tasks of a state."""
-    limit = f"How many at most, the oldest first: {MOST_AT_ONCE} unless told, and no more"
-    return extend_schema_view(
-        post=extend_schema(
-            operation_id=f"{action}_tasks",
-            summary=description.partition(".")[0],
-            description=description,
-            tags=["tasks"],
-            parameters=[
-                OpenApiParameter("state", str, required=True, enum=[state.value for state in states_for(action)]),
-                OpenApiParameter("limit", int, description=limit),
-                OpenApiParameter("dry_run", bool, description="Only tell how many there are"),
-            ],
-            request=None,
-            responses={200: outputs.TasksHandled, **problems(400, 401, 403, 404, 429, 503)},
-            examples=[examples.handled(action)],
-        )
+    @extend_schema(
+        operation_id="run_task",
+        tags=["tasks"],
+        request=None,
+        responses={200: outputs.TaskHandled, **_ONE_TASK},
+        examples=[examples.RUN],
     )
+    def post(self, request: Request, queue: str, task_id: str) -> HttpResponse:
+        """Make a task pending. One that is over starts anew, its retries unspent."""
+        among = identity_of(request).queues
+        handle_task(get_broker(), action=Action.RUN, queue=queue, task_id=task_id, among=among)
+        return json_answer({"message": "task pending", "task_id": task_id})
 
 
-@_described(Action.RUN, "Make all tasks of a state pending. One that is over starts anew, its retries unspent.")
-class RunTasksView(HandleTasksView):
-    """What runs tasks before their time, or once more."""
+class ArchiveTaskView(KeyedView):
+    """What gives a task up."""
 
-    action = Action.RUN
-
-
-@_described(Action.ARCHIVE, "Archive all tasks of a state. An archive keeps the newest 10,000.")
-class ArchiveTasksView(HandleTasksView):
-    """What gives tasks up."""
-
-    action = Action.ARCHIVE
-
-
-@_described(Action.DELETE, "Delete all tasks of a state, and all that is kept about them.")
-class DeleteTasksView(HandleTasksView):
-    """What removes tasks."""
-
-    action = Action.DELETE
+    @extend_schema(
+        operation_id="archive_task",
+        tags=["tasks"],
+        request=None,
+        responses={200: outputs.TaskHandled, **_ONE_TASK},
+        examples=[examples.ARCHIVED],
+    )
+    def post(self, request: Request, queue: str, task_id: str) -> HttpResponse:
+        """Archive a task that waits: it will not run, and can be run later."""
+        among = identity_of(request).queues
+        handle_task(get_broker(), action=Action.ARCHIVE, queue=queue, task_id=task_id, among=among)
+        return json_answer({"message": "task archived", "task_id": task_id})
 
 
 def _cancel(request: Request, task_id: str) -> HttpResponse:

@@ -148,6 +148,43 @@ def test_a_task_of_another_queue_is_not_deleted(admin: ApiClient, single_broker:
 
 @pytest.mark.parametrize(
     ("action", "state", "becomes"),
+    [("run", "scheduled", "pending"), ("run", "archived", "pending"), ("archive", "retry", "archived")],
+)
+def test_a_task_is_moved_by_hand_once(
+    admin: ApiClient, single_broker: Broker, action: str, state: str, becomes: str
+) -> None:
+    put_in(single_broker, state, "t1")
+
+    answers = [admin.post(f"{BULK}/t1/{action}") for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert json.loads(answers[0].content) == {"message": f"task {becomes}", "task_id": "t1"}
+    assert listed(single_broker, "simple") == {becomes: ["t1"]}
+    assert len(records()) == 1
+
+
+@pytest.mark.parametrize("action", ["run", "archive"])
+def test_what_cannot_be_moved_by_hand_stays(admin: ApiClient, single_broker: Broker, action: str) -> None:
+    put(single_broker, "t1", queue="simple")
+    take_one(single_broker, "simple")
+
+    assert problem(admin.post(f"{BULK}/t1/{action}"))["code"] == "task_running"
+    assert problem(admin.post(f"{BULK}/nope/{action}"))["code"] == "task_not_found"
+    assert ApiClient(CLIENT_KEY).post(f"{BULK}/t1/{action}").status_code == 403
+    assert ApiClient(None).post(f"{BULK}/t1/{action}").status_code == 401
+    assert records() == []
+
+
+def test_a_completed_task_is_not_archived(admin: ApiClient, single_broker: Broker) -> None:
+    put_in(single_broker, "completed", "t1")
+
+    answer = admin.post(f"{BULK}/t1/archive")
+
+    assert (answer.status_code, problem(answer)["code"]) == (409, "task_state_unsuited")
+
+
+@pytest.mark.parametrize(
+    ("action", "state", "becomes"),
     [
         ("run", "scheduled", {"pending": ["t1", "t2"]}),
         ("run", "retry", {"pending": ["t1", "t2"]}),

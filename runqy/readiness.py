@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from runqy import clock
@@ -58,7 +58,7 @@ def _check_database() -> Iterator[Finding]:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
         has_tables = _has_tables()
-    except DatabaseError:
+    except (DatabaseError, InterfaceError):
         detail = "The database cannot be reached: configuration cannot be changed; tasks and registrations go on."
         yield Finding(check="database", verdict=Verdict.WARNING, detail=detail)
         return

@@ -9,7 +9,8 @@ from queues.configurations import QueueView
 from queues.definitions import QueueSpec, SubQueue
 from queues.models import Queue, Source
 from queues.operations import save_queue, spec_version
-from runqy.errors import QueueAlreadyExists, QueueNotFound
+from queues.validation import NAME_RULE, is_queue_name
+from runqy.errors import QueueAlreadyExists, QueueInvalid, QueueNotFound
 from runqy.publication.operations import configuration_change
 
 __all__ = ["Stated", "state_queue"]
@@ -39,6 +40,8 @@ def state_queue(
     the key `sub_queues`, adds or changes that sub-queue. `check` gets the version of what is to be changed.
     Raises QueueInvalid, QueueAlreadyExists, QueueNameTaken; QueueNotFound for a queue that a key is not for.
     """
+    if not is_queue_name(stated.name):
+        raise QueueInvalid(errors=[f"name: {NAME_RULE}"])
     with configuration_change():
         queue, sub_queue = _parts(stated)
         if among is not None and queue not in among:

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import SplitResult, urlsplit
 
+import msgspec
+
 from queues.definitions import Deployment, PayloadField, QueueSpec, StatedLimits
 from queues.payload_schema import fits
 from vaults.names import parse_reference, problem_of_value, problem_of_variable, problem_of_vault_name
 
 HIGHEST_PRIORITY = 1000
 HIGHEST_SPAN_S = 10 * 365 * 24 * 3600
+LONGEST = {"git_url": 2000, "code_path": 1000, "startup_cmd": 4000, "requirements_file": 1000}
+"""How many characters the database keeps."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
-_NAME_RULE = "a name has 1 to 128 letters, digits, `.`, `_` and `-`, and begins with a letter or digit"
+NAME_RULE = "a name has 1 to 128 letters, digits, `.`, `_` and `-`, and begins with a letter or digit"
 _SCP_LIKE = re.compile(r"(?:[A-Za-z0-9._-]+@)?[A-Za-z0-9][A-Za-z0-9.-]*:(?!//)[^\s:][^\s]*", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 Path = tuple[str | int, ...]
@@ -35,22 +39,28 @@ def find_problems(spec: QueueSpec) -> list[Problem]:
     return [
         *_problems_of_names(spec),
         *_problems_of_deployment(spec.deployment),
+        *_problems_of_lengths(spec.deployment),
         *_problems_of_limits(spec.limits),
         *_problems_of_fields("input", spec.input),
         *_problems_of_fields("output", spec.output),
     ]
 
 
+def is_queue_name(text: str) -> bool:
+    """Tell whether a queue may have this name."""
+    return _NAME.fullmatch(text) is not None
+
+
 def _problems_of_names(spec: QueueSpec) -> Iterator[Problem]:
     """Check the queue's own name and its sub-queues."""
     if not _NAME.fullmatch(spec.name):
-        yield Problem(("name",), _NAME_RULE)
+        yield Problem(("name",), NAME_RULE)
     if not spec.sub_queues:
         yield from _problems_of_priority(("priority",), spec.priority)
     for index, sub in enumerate(spec.sub_queues):
         path: Path = ("sub_queues", index)
         if not _NAME.fullmatch(sub.name):
-            yield Problem((*path, "name"), _NAME_RULE)
+            yield Problem((*path, "name"), NAME_RULE)
         elif len(spec.name) + len(sub.name) > 127:
             yield Problem((*path, "name"), "together with the queue's name it has more than 128 characters")
         yield from _problems_of_priority((*path, "priority"), sub.priority)
@@ -89,6 +99,13 @@ def _problems_of_deployment(deployment: Deployment) -> Iterator[Problem]:
         yield Problem(("deployment", "git_token"), "it is vault://<vault>/<key>, never a token itself")
 
 
+def _problems_of_lengths(deployment: Deployment) -> Iterator[Problem]:
+    """Check what the database cannot keep."""
+    for name, longest in LONGEST.items():
+        if len(getattr(deployment, name)) > longest:
+            yield Problem(("deployment", name), f"it has at most {longest} characters")
+
+
 def _problems_of_limits(limits: StatedLimits) -> Iterator[Problem]:
     """Check the limits that are stated."""
     if limits.max_retry is not None and not 0 <= limits.max_retry <= 10_000:
@@ -104,6 +121,8 @@ def _problems_of_limits(limits: StatedLimits) -> Iterator[Problem]:
 def _problems_of_fields(which: str, schema: Sequence[PayloadField]) -> Iterator[Problem]:
     """Check a payload schema."""
     for index, field in enumerate(schema):
+        if any("\0" in text for text in (field.name, field.description, *_texts(field.default_json))):
+            yield Problem((which, index), "no database keeps a NUL")
         if not field.name:
             yield Problem((which, index, "name"), "a field has a name")
         if not field.type:
@@ -175,3 +194,16 @@ def _repeated(names: Sequence[str]) -> list[int]:
         if seen[name] > 1:
             places.append(index)
     return places
+
+
+def _texts(default_json: str | None) -> Iterator[str]:
+    """Give all texts in a JSON value."""
+    values: list[object] = [] if default_json is None else [msgspec.json.decode(default_json)]
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            values += value
+        elif isinstance(value, dict):
+            values += [*value, *value.values()]

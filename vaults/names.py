@@ -31,6 +31,11 @@ def problem_of_vault_name(name: str) -> str | None:
     return "a vault's name has 1 to 64 letters, digits, `_` and `-`, and begins with a letter or digit"
 
 
+def problem_of_description(text: str) -> str | None:
+    """Return what is wrong with what people read about a vault, or None."""
+    return "a description has no NUL, which no database keeps" if "\0" in text else None
+
+
 def problem_of_variable(name: str) -> str | None:
     """Return what is wrong with the name of an entry or environment variable, or None."""
     if not _VARIABLE.fullmatch(name):

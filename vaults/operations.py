@@ -16,7 +16,7 @@ from runqy.publication.operations import Change, configuration_change
 from vaults.crypto import Keyring, Place
 from vaults.keyring import get_keyring
 from vaults.models import Vault, VaultEntry
-from vaults.names import problem_of_value, problem_of_variable, problem_of_vault_name
+from vaults.names import problem_of_description, problem_of_value, problem_of_variable, problem_of_vault_name
 from vaults.published import encode_vault
 
 __all__ = ["create_vault", "delete_entry", "delete_vault", "describe_vault", "set_entry"]
@@ -34,6 +34,8 @@ def create_vault(*, name: str, description: str = "") -> Vault:
     get_keyring()
     if problem := problem_of_vault_name(name):
         raise VaultInvalid(f"{name[:80]!r}: {problem}.")
+    if problem := problem_of_description(description):
+        raise VaultInvalid(f"{problem[:1].upper()}{problem[1:]}.")
     with configuration_change() as change:
         vault, is_new = Vault.objects.get_or_create(name=name, defaults={"description": description})
         if not is_new:
@@ -102,8 +104,7 @@ def delete_entry(*, vault: str, key: str, check: Check = _any) -> None:
     with configuration_change() as change:
         row = _get_vault(vault)
         check(row.etag)
-        deleted, _ = row.entries.filter(key=key).delete()
-        if not deleted:
+        if problem_of_variable(key) or not row.entries.filter(key=key).delete()[0]:
             raise VaultEntryNotFound(f"The vault {vault} has no entry {key[:80]!r}.")
         row.save()
         _put(change, row)
@@ -112,7 +113,7 @@ def delete_entry(*, vault: str, key: str, check: Check = _any) -> None:
 
 def _get_vault(name: str) -> Vault:
     """Return a vault's row. Raises VaultNotFound."""
-    vault = Vault.objects.filter(name=name).first()
+    vault = None if problem_of_vault_name(name) else Vault.objects.filter(name=name).first()
     if vault is None:
         raise VaultNotFound(f"No vault {name[:80]!r}.")
     return vault

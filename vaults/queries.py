@@ -12,7 +12,7 @@ from runqy.publication.snapshot import get_snapshot
 from vaults.crypto import Place
 from vaults.keyring import get_keyring
 from vaults.models import Vault, VaultEntry
-from vaults.names import masked, parse_reference
+from vaults.names import masked, parse_reference, problem_of_vault_name
 from vaults.published import PublishedVault, decode_vault
 
 __all__ = [
@@ -99,7 +99,7 @@ def list_vaults() -> list[Vault]:
 def get_vault(name: str) -> VaultView:
     """Return a vault with its entries, secrets masked. Raises VaultNotFound, VaultUnavailable, VaultLocked."""
     get_keyring()
-    vault = Vault.objects.filter(name=name).prefetch_related("entries").first()
+    vault = None if problem_of_vault_name(name) else Vault.objects.prefetch_related("entries").filter(name=name).first()
     if vault is None:
         raise VaultNotFound(f"No vault {name[:80]!r}.")
     return VaultView(

@@ -190,6 +190,52 @@ def test_a_queue_that_is_not_well_stated_is_refused(client: ApiClient, body: Any
     assert says in problem(answer)["errors"][0]
 
 
+NUL = "a\0b"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        BODY | {"name": NUL},
+        BODY | {"name": f"{NUL}.x"},
+        BODY | {"priority": 2**40},
+        BODY | {"input": [{"name": NUL, "type": "int"}]},
+        BODY | {"output": [{"name": "x", "type": "int", "description": NUL}]},
+        BODY | {"input": [{"name": "x", "type": "string", "default": NUL}]},
+        BODY | {"input": [{"name": "x", "type": "array", "default": [{NUL: 1}]}]},
+        *(
+            BODY | {"deployment": DEPLOYMENT | changed}
+            for changed in (
+                {"branch": NUL},
+                {"code_path": NUL},
+                {"startup_cmd": NUL},
+                {"startup_cmd": "x" * 5000},
+                {"git_url": "https://h/" + "x" * 3000},
+                {"code_path": "x" * 2000},
+                {"requirements_file": NUL},
+                {"requirements_file": "x" * 2000},
+                {"env_vars": {"A": NUL}},
+                {"env_vars": {NUL: "1"}},
+                {"vaults": [NUL]},
+                {"git_token": NUL},
+                {"startup_timeout_secs": 2**40},
+                {"startup_timeout_secs": -1},
+                {"limits": {"max_retry": 2**70}},
+                {"limits": {"ttl_completed": 2**70}},
+            )
+        ),
+    ],
+)
+def test_what_a_database_cannot_hold_is_refused_before(client: ApiClient, body: Any) -> None:
+    assert refusal(client.post("/api/cli/configs", body)) == (400, "queue_invalid")
+
+
+@pytest.mark.parametrize("method", ["get", "delete"])
+@pytest.mark.parametrize("name", ["%00", "%FF", "x" * 5000, "%F0%9F%92%A9", ".", "_"])
+def test_no_name_is_too_odd_to_be_unknown(client: ApiClient, method: str, name: str) -> None:
+    assert refusal(getattr(client, method)(f"/workers/queues/{name}")) == (404, "queue_not_found")
+
+
 def test_a_name_that_another_queue_answers_to_is_refused(client: ApiClient) -> None:
     assert refusal(client.post("/api/cli/configs", BODY | {"name": "inference_high"})) == (409, "queue_name_taken")
 

@@ -110,6 +110,7 @@ def test_a_vault_is_deleted_with_its_entries(client: ApiClient) -> None:
         ({"name": 7}, "name: expected `str`, got `int`"),
         ({"name": "-x"}, "a vault's name has"),
         ({"name": "a/b"}, "a vault's name has"),
+        ({"name": "x", "description": "a\0b"}, "A description has no NUL"),
         ({"name": "x", "description": None}, "description: expected `str`, got `null`"),
         ([], "must be a JSON object"),
         (b"{", "is not JSON"),
@@ -156,6 +157,19 @@ def test_what_is_not_there_is_not_found(client: ApiClient, method: str, path: st
     answer = getattr(client, method)(path)
 
     assert (answer.status_code, problem(answer)["code"]) == (404, code)
+
+
+@pytest.mark.parametrize("name", ["%00", "%FF", "x" * 5000, "%F0%9F%92%A9"])
+def test_no_name_is_too_odd_to_be_unknown(client: ApiClient, name: str) -> None:
+    body = {"key": "K", "value": "v"}
+    for answer in (
+        client.get(f"/api/vaults/{name}"),
+        client.delete(f"/api/vaults/{name}"),
+        client.get(f"/api/vaults/{name}/entries"),
+        client.post(f"/api/vaults/{name}/entries", body),
+        client.delete(f"/api/vaults/api-keys/entries/{name}"),
+    ):
+        assert answer.status_code == 404, answer.content
 
 
 def test_an_entry_cannot_be_set_in_a_vault_that_is_not_there(client: ApiClient) -> None:

@@ -1,0 +1,77 @@
+"""With Redis or the database away, every route answers what it can, or 503 with when to try again; never 500."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import InterfaceError, OperationalError, connection
+from drf_spectacular.generators import SchemaGenerator
+
+from queues.models import Source
+from queues.operations import save_queue
+from runqy.broker.connection import RedisTarget
+from runqy.publication.snapshot import get_snapshot
+from tests.api.wsgi import Answer, call
+from tests.queues.samples import spec
+from tests.support.servers import free_port
+from vaults.operations import create_vault, set_entry
+
+NAMES = {"queue": "simple", "name": "v", "key": "KEY", "task_id": "t", "worker_id": "w:1", "key_id": "1"}
+
+
+@pytest.fixture(autouse=True)
+def _something_to_ask_about(configuration: None) -> None:
+    save_queue(spec=spec("simple"), source=Source.API)
+    create_vault(name="v")
+    set_entry(vault="v", key="KEY", value="value")
+    get_snapshot(max_age_s=0)
+
+
+def operations() -> Iterator[tuple[str, str, bytes]]:
+    """Give each documented operation, with the body of its example."""
+    for path, methods in SchemaGenerator().get_schema(request=None, public=True)["paths"].items():
+        for method, operation in methods.items():
+            filled = re.sub(r"\{(\w+)\}", lambda found: NAMES[found[1]], path)
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            example = next((e["value"] for e in content.get("examples", {}).values()), None)
+            if isinstance(example, dict) and "queue" in example:
+                example = example | {"queue": "simple"}
+            yield method.upper(), filled, b"" if example is None else json.dumps(example).encode()
+
+
+def outcome(answer: Answer) -> tuple[int, str]:
+    """Return the status of an answer and, of one that failed, the code; having looked at its form."""
+    if answer.status < 500 or answer.headers["Content-Type"] == "application/json":
+        return answer.status, ""
+    assert answer.headers["Content-Type"] == "application/problem+json", answer
+    assert answer.status == 503, answer
+    assert int(answer.headers["Retry-After"]) > 0
+    return answer.status, json.loads(answer.body)["code"]
+
+
+def test_without_redis_no_route_fails_with_a_bug(settings: Any) -> None:
+    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),))
+
+    found = {(method, path): outcome(call(method, path, body)) for method, path, body in operations()}
+
+    assert found["POST", "/queue/add"] == (503, "broker_unavailable")
+    assert found["GET", "/queue/t"] == (503, "broker_unavailable")
+    assert found["GET", "/api/vaults/v"][0] == 200
+    assert {code for _, code in found.values()} == {"", "broker_unavailable"}
+
+
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError])
+def test_without_a_database_no_route_fails_with_a_bug(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(connection, "cursor", fail)
+        found = {(method, path): outcome(call(method, path, body)) for method, path, body in operations()}
+
+    assert found["POST", "/queue/add"][0] == 200
+    assert found["POST", "/worker/register"][0] in (200, 404)
+    assert found["GET", "/api/vaults"] == (503, "database_unavailable")
+    assert {code for _, code in found.values()} == {"", "database_unavailable"}

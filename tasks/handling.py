@@ -22,7 +22,7 @@ from runqy.broker.inspecting import (
 from runqy.broker.lookups import forget_lookups
 from runqy.broker.records import TaskRecord
 from runqy.broker.states import TaskState
-from runqy.errors import TaskEnded, TaskNotFound, TaskRunning, TaskStateUnsuited
+from runqy.errors import TaskEnded, TaskNotFound, TaskNotUnique, TaskRunning, TaskStateUnsuited
 from tasks.listing import get_task_of
 from tasks.queries import get_task
 
@@ -99,7 +99,7 @@ def handle_task(
 ) -> None:
     """Run, archive or delete one task; nothing happens to one that is so already.
 
-    Raises QueueNotFound, TaskNotFound, TaskRunning, TaskStateUnsuited, BrokerUnavailable.
+    Raises QueueNotFound, TaskNotFound, TaskRunning, TaskNotUnique, TaskStateUnsuited, BrokerUnavailable.
     """
     seen = get_task_of(broker, queue, task_id, among=among)
     with transaction.atomic():
@@ -141,6 +141,8 @@ def _refuse(outcome: Outcome, seen: TaskRecord) -> None:
         raise TaskNotFound
     if outcome is Outcome.RUNNING:
         raise TaskRunning
+    if outcome is Outcome.LOCKED:
+        raise TaskNotUnique
     if outcome is Outcome.OTHERWISE:
         raise TaskStateUnsuited(f"This cannot be done to a task that is {seen.state}.")
 

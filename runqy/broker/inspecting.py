@@ -28,6 +28,8 @@ class Outcome(IntEnum):
     """It is in a state that this cannot be done in, or in the hands of asynq's aggregator."""
     BEFORE = 4
     """It was so already."""
+    LOCKED = 5
+    """Another task has the lock that it was made under."""
 
 
 Verb = Callable[..., Request[list[Outcome]]]
@@ -49,6 +51,7 @@ def run_tasks(
         task=[of.task(task_id) for task_id in task_ids],
         wanted=wanted or "",
         task_prefix=of.task_prefix,
+        lock_prefix=of.lock_prefix,
         queue=queue,
         now_ns=now_ns,
         now_ms=now_ns // 1_000_000,
@@ -112,7 +115,7 @@ class Sweep:
 
 def count_in_state(broker: Broker, queue: str, state: TaskState) -> int:
     """Return how many tasks of a queue are in a state."""
-    return broker.run(_first(queue, state, 1))[0]
+    return broker.run(_some(queue, state, 0, 1))[0]
 
 
 def move_all(broker: Broker, verb: Verb, queue: str, state: TaskState, *, most: int) -> Sweep:
@@ -121,21 +124,21 @@ def move_all(broker: Broker, verb: Verb, queue: str, state: TaskState, *, most: 
     Each chunk is a script call of its own, so that Redis is never blocked for long; what a crash leaves undone is as it
     was. Tasks that leave the state meanwhile are left alone. Raises BrokerUnavailable.
     """
-    found, ids = broker.run(_first(queue, state, min(most, timing.BATCH_MAX_TASKS)))
-    left, done = min(found, most), 0
+    found, ids = broker.run(_some(queue, state, 0, min(most, timing.BATCH_MAX_TASKS)))
+    left, done, stayed = min(found, most), 0, 0
     while ids and left > 0:
         outcomes = broker.run(verb(queue, ids, wanted=state, now_ns=broker.now_ns()))
-        done += outcomes.count(Outcome.DONE)
+        done, stayed = done + outcomes.count(Outcome.DONE), stayed + outcomes.count(Outcome.LOCKED)
         if verb is delete_tasks:
             forget_lookups(broker, queue, [i for i, o in zip(ids, outcomes, strict=True) if o <= Outcome.DONE])
         left -= len(ids)
-        _, ids = broker.run(_first(queue, state, min(left, timing.BATCH_MAX_TASKS))) if left > 0 else (0, [])
+        _, ids = broker.run(_some(queue, state, stayed, min(left, timing.BATCH_MAX_TASKS))) if left > 0 else (0, [])
     return Sweep(found=found, done=done)
 
 
-def _first(queue: str, state: TaskState, limit: int) -> Request[tuple[int, list[str]]]:
-    """Return how many ids an index has, and the first of them."""
-    call = script("list_ids")(index=QueueKeys(queue).index(state), limit=limit)
+def _some(queue: str, state: TaskState, offset: int, limit: int) -> Request[tuple[int, list[str]]]:
+    """Return how many ids an index has, and some behind so many of the first."""
+    call = script("list_ids")(index=QueueKeys(queue).index(state), offset=offset, limit=limit)
     return Request((call,), partial(_ids, is_list=state is TaskState.PENDING))
 
 

@@ -150,6 +150,41 @@ def test_an_archived_task_starts_anew(broker: Broker) -> None:
     assert not fields(broker, "t1").keys() & {"retried", "error_msg", "child_deaths", "cancel", "result"}
 
 
+@pytest.mark.parametrize("holder", [None, "t1", "gone"])
+def test_a_task_that_starts_anew_has_its_lock_again(broker: Broker, holder: str | None) -> None:
+    put_in(broker, "archived")
+    broker.client.delete(LOCK)
+    if holder:
+        broker.client.set(LOCK, holder)
+
+    assert run_one(broker) is Outcome.DONE
+    assert broker.client.get(LOCK) == b"t1"
+
+
+def test_a_task_does_not_start_anew_while_another_has_its_lock(broker: Broker) -> None:
+    put_in(broker, "archived")
+    put_in(broker, "scheduled", "another")
+    before = fields(broker, "t1")
+
+    assert run_one(broker) is Outcome.LOCKED
+    assert (listed(broker), fields(broker, "t1")) == ({"archived": ["t1"], "scheduled": ["another"]}, before)
+    assert broker.client.get(LOCK) == b"another"
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_tasks_whose_locks_are_taken_do_not_keep_others_from_running(broker: Broker) -> None:
+    for task_id in ("t1", "t2", "t3", "t4", "t5"):
+        put_in(broker, "archived", task_id)
+    for task_id in ("t4", "t5"):
+        broker.client.hdel(KEYS.task(task_id), "unique_key")
+    put_in(broker, "scheduled", "another")
+
+    swept = move_all(broker, run_tasks, QUEUE, TaskState.ARCHIVED, most=100)
+
+    assert (swept.found, swept.done) == (5, 2)
+    assert listed(broker) == {"archived": ["t1", "t2", "t3"], "pending": ["t4", "t5"], "scheduled": ["another"]}
+
+
 def test_a_retry_that_is_run_early_keeps_its_count(broker: Broker) -> None:
     put_in(broker, "retry")
 
@@ -229,6 +264,7 @@ def test_no_more_than_asked_for_are_moved_the_oldest_first(broker: Broker) -> No
 def test_all_archived_tasks_are_run_in_order(broker: Broker) -> None:
     for task_id in ("t1", "t2", "t3"):
         put_in(broker, "archived", task_id)
+        broker.client.hdel(KEYS.task(task_id), "unique_key")
 
     move_all(broker, run_tasks, QUEUE, TaskState.ARCHIVED, most=100)
 

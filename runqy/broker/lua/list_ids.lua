@@ -1,9 +1,10 @@
 #!lua flags=no-writes
--- Look at the first ids of an index: those that run next, or stand longest.
+-- Look at some ids of an index, behind so many of the first: those that run next, or stand longest.
 -- KEYS index
--- ARGV limit
+-- ARGV offset limit
 -- RETURNS how many the index has, and the ids
+local offset, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
 if redis.call('TYPE', KEYS[1]).ok == 'list' then
-  return {redis.call('LLEN', KEYS[1]), redis.call('LRANGE', KEYS[1], -ARGV[1], -1)}
+  return {redis.call('LLEN', KEYS[1]), redis.call('LRANGE', KEYS[1], -offset - limit, -offset - 1)}
 end
-return {redis.call('ZCARD', KEYS[1]), redis.call('ZRANGE', KEYS[1], 0, ARGV[1] - 1)}
+return {redis.call('ZCARD', KEYS[1]), redis.call('ZRANGE', KEYS[1], offset, offset + limit - 1)}

@@ -10,7 +10,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from tests.support import environment
 from tests.workers.fake_server import FakeServer, registration_answer
-from tests.workers.processes import WorkerProcess, add_task, wait_for_state
+from tests.workers.processes import WorkerProcess, add_task, eventually, wait_for_state
 from tests.workers.repositories import Repository
 
 FINAL = ("completed", "archived")
@@ -52,6 +52,20 @@ def test_the_bytes_of_a_payload_reach_the_task(live_broker: Broker) -> None:
     record = wait_for_state(live_broker, task_id, *FINAL)
 
     assert record.result == b'{"n": 9007199254740993, "z": 1, "a": 2}'
+
+
+def test_a_task_that_was_not_done_is_logged_with_the_request_that_made_it(
+    live_broker: Broker, shared_worker: WorkerProcess
+) -> None:
+    headers = {"x-request-id": "r-17", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    done = add_task(live_broker, {"a": 1}, headers=headers)
+    failed = add_task(live_broker, {"do": "fail", "text": "no such customer"}, headers=headers)
+
+    states = [wait_for_state(live_broker, task_id, *FINAL).state for task_id in (done, failed)]
+
+    assert states == ["completed", "archived"]
+    logged = eventually(lambda: [e for e in shared_worker.events("task_not_done") if e["task_id"] == failed])
+    assert [entry["request_id"] for entry in logged] == ["r-17"]
 
 
 def test_an_error_archives_the_task_with_its_text(live_broker: Broker) -> None:

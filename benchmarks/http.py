@@ -48,7 +48,7 @@ def measure_http(stack: Stack, report: Report) -> None:
                 run_load(port, request, connections=CONNECTIONS, seconds=0.5)
                 loads[name].append(run_load(port, request, connections=CONNECTIONS, seconds=SECONDS))
                 stack.empty() if name != "read" else None
-                if name == "enqueue":
+                if name == "batch":
                     task_id = enqueue_one(real)
                     runs["read"] = (real, request_bytes("GET", f"/queue/{task_id}", KEY))
         measure_waiters(stack, report, real)

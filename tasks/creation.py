@@ -6,17 +6,14 @@ from dataclasses import dataclass
 import msgspec
 
 from queues.names import ResolvedQueue
-from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker, raised
 from runqy.broker.creating import Creation, LockHeld, Maker, Once, Part, create_safely, find_creation
 from runqy.broker.lookups import forget_lookups
-from runqy.broker.message import decode, encode
 from runqy.broker.producing import NewTask, new_task_id
 from runqy.broker.reading import read_tasks
 from runqy.broker.records import TaskRecord
-from runqy.broker.states import TaskState
 from runqy.errors import RunqyError, TaskAlreadyExists, TaskNotFound, TaskNotUnique
-from tasks.orders import NS, OnConflict, TaskOrder, make_task, refuse_disabled
+from tasks.orders import OnConflict, TaskOrder, make_task, refuse_disabled
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +30,15 @@ class EnqueuedTask:
 class FirstAnswer(msgspec.Struct, frozen=True, array_like=True):
     """What the answer to a request says that neither the request nor the record of its idempotency key tells."""
 
-    message: bytes
-    """Its payload is what stands behind the request's: the defaults that the queue's schema had then."""
-    process_at_s: int | None
+    payload_end: bytes
+    """What stands behind the request's payload: the defaults that the queue's schema had then."""
+    timeout_s: int
+    deadline_s: int
+    max_retry: int
+    retention_s: int
     ttl_archived_s: int
+    process_at_s: int | None
+    headers: dict[str, str]
 
 
 def create_task(
@@ -100,23 +102,37 @@ def _enqueued(broker: Broker, order: TaskOrder, queue: str, creation: Creation, 
 
 def _note(order: TaskOrder, task: NewTask) -> bytes:
     """Return what is kept for the answer to a repetition."""
-    message = task.message()
-    message.payload = task.payload[len(order.payload) - 1 :]
-    return msgspec.msgpack.encode(FirstAnswer(encode(message), task.process_at_s, task.ttl_archived_s))
+    first = FirstAnswer(
+        payload_end=task.payload[len(order.payload) - 1 :],
+        timeout_s=task.timeout_s,
+        deadline_s=task.deadline_s,
+        max_retry=task.max_retry,
+        retention_s=task.retention_s,
+        ttl_archived_s=task.ttl_archived_s,
+        process_at_s=task.process_at_s,
+        headers=dict(task.headers),
+    )
+    return _encode(first)
 
 
 def _first_record(order: TaskOrder, queue: str, creation: Creation) -> TaskRecord:
     """Return the task as it was when the first request created it."""
-    first = msgspec.msgpack.decode(creation.note, type=FirstAnswer)
-    message: TaskMessage = decode(first.message)
-    message.payload = order.payload[:-1] + message.payload
-    is_later = first.process_at_s is not None and first.process_at_s * NS > creation.maker.now_ns
-    return TaskRecord(
+    first = _decode(creation.note)
+    task = NewTask(
         id=creation.maker.token,
         queue=queue,
-        state=TaskState.SCHEDULED if is_later else TaskState.PENDING,
-        message=message,
-        score_s=first.process_at_s,
-        enqueued_at_ns=creation.maker.now_ns,
+        payload=order.payload[:-1] + first.payload_end,
+        timeout_s=first.timeout_s,
+        deadline_s=first.deadline_s,
+        max_retry=first.max_retry,
+        retention_s=first.retention_s,
         ttl_archived_s=first.ttl_archived_s,
+        process_at_s=first.process_at_s,
+        headers=first.headers,
+        unique_key=order.unique.key if order.unique else "",
     )
+    return record_of(task, creation.maker.now_ns)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(FirstAnswer).decode

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 from runqy.broker import keys
 from runqy.broker.asynq_pb2 import TaskMessage
@@ -16,7 +16,7 @@ from runqy.broker.states import TaskState
 from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, TaskAlreadyExists
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class NewTask:
     """A task to be queued."""
 
@@ -41,7 +41,11 @@ class NewTask:
     """For how long, from when the task becomes pending, and not beyond its end; 0: until its end, however late."""
 
     def message(self) -> TaskMessage:
-        """Return the task as a message."""
+        """Return the task as a message, not to be changed: it is built once."""
+        return self._message
+
+    @cached_property
+    def _message(self) -> TaskMessage:
         timeout_s = self.timeout_s if self.timeout_s or self.deadline_s else DEFAULT_TIMEOUT_S
         return TaskMessage(
             type=self.queue,

@@ -43,8 +43,8 @@ def read_wait(request: Request) -> Wait:
 
     Raises RequestInvalid for what is no span of time; a longer one than is offered becomes the longest.
     """
-    query = request.META.get("QUERY_STRING") and request.GET.get("wait")
-    if query is None or query == "":
+    query = request.GET.get("wait") if request.META.get("QUERY_STRING") else None
+    if query is None:
         preferred = _PREFERRED.search(request.META.get("HTTP_PREFER", ""))
         return Wait(min(float(preferred[1]), MAX_WAIT_S), is_preference=True) if preferred else Wait(0)
     try:

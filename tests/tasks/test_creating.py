@@ -1,6 +1,7 @@
 """POST /queue/add with options, a unique key, an idempotency key, and waiting for the result."""
 
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -249,6 +250,7 @@ def room(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(waiting, "_room", made)
     yield made
     made.close()
+    wait_until(lambda: not any(thread.name == "runqy-waiting-room" for thread in threading.enumerate()))
 
 
 def test_whoever_waits_gets_the_result(client: ApiClient, single_broker: Broker, room: WaitingRoom) -> None:
@@ -292,7 +294,7 @@ def test_a_repetition_that_waits_gets_the_result_of_the_first(client: ApiClient,
     assert (answer.status_code, info(answer)["result"], answer["Idempotent-Replayed"]) == (200, 1, "true")
 
 
-@pytest.mark.parametrize("wait", ["soon", "-1"])
+@pytest.mark.parametrize("wait", ["soon", "-1", ""])
 def test_a_wait_that_is_no_time_queues_nothing(client: ApiClient, redis: redis_py.Redis, wait: str) -> None:
     answer = client.post(f"/queue/add?wait={wait}", {"queue": "simple", "data": {}})
 

@@ -19,14 +19,15 @@ def parse_stated(members: Members, *, name: str = "") -> Stated:
     errors: list[str] = []
 
     def option(name: str, is_right: Callable[[Any], bool], rule: str) -> Any:
-        value = written.pop(name, None)
-        if value is not None and not is_right(value):
+        if name not in written:
+            return None
+        if not is_right(value := written.pop(name)):
             errors.append(f"{name}: {rule}")
         return value
 
     called = option("name", lambda value: isinstance(value, str) and value != "", "must be the name of a queue")
     is_enabled = option("is_enabled", lambda value: isinstance(value, bool), "must be true or false")
-    if not (name or called):
+    if not (name or called or errors):
         errors.append("name: is required")
     if errors:
         raise RequestInvalid(errors=errors)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from queues.configurations import QueueView
@@ -59,16 +60,26 @@ class SubQueueOutput(serializers.Serializer[object]):
     priority = serializers.IntegerField(min_value=1, max_value=1000)
 
 
-class QueueLimits(serializers.Serializer[object]):
-    """What bounds the tasks of a queue; spans are seconds, or durations such as `15m` in requests."""
+@extend_schema_field({"type": ["integer", "string", "null"], "examples": [300, "5m"]})
+class SpanField(serializers.Field[Any, Any, Any, Any]):
+    """Seconds, or in requests a duration such as `15m`; null leaves it to the server."""
 
-    max_retry = serializers.IntegerField(required=False)
-    ttl_completed = serializers.IntegerField(required=False)
-    ttl_archived = serializers.IntegerField(required=False)
-    pending_timeout = serializers.IntegerField(required=False)
-    active_timeout = serializers.IntegerField(required=False)
-    retry_delay = serializers.IntegerField(required=False)
-    retry_max_delay = serializers.IntegerField(required=False)
+
+@extend_schema_field({"type": ["string", "array"], "items": {"type": "string"}, "examples": [["string", "int"]]})
+class TypesField(serializers.Field[Any, Any, Any, Any]):
+    """The types that a payload's field may have; in requests a single one may stand alone."""
+
+
+class QueueLimits(serializers.Serializer[object]):
+    """What bounds the tasks of a queue; answers count seconds."""
+
+    max_retry = serializers.IntegerField(required=False, allow_null=True)
+    ttl_completed = SpanField(required=False)
+    ttl_archived = SpanField(required=False)
+    pending_timeout = SpanField(required=False)
+    active_timeout = SpanField(required=False)
+    retry_delay = SpanField(required=False)
+    retry_max_delay = SpanField(required=False)
 
 
 class DeploymentOutput(serializers.Serializer[object]):
@@ -78,7 +89,7 @@ class DeploymentOutput(serializers.Serializer[object]):
     branch = serializers.CharField(required=False, default="main")
     code_path = serializers.CharField(required=False, allow_blank=True)
     startup_cmd = serializers.CharField()
-    mode = serializers.ChoiceField(choices=[mode.value for mode in QueueMode], required=False)
+    mode = serializers.ChoiceField(choices=[mode.value for mode in QueueMode], required=False, allow_null=True)
     startup_timeout_secs = serializers.IntegerField(required=False, default=60)
     requirements_file = serializers.CharField(required=False, allow_blank=True, default="requirements.txt")
     env_vars = serializers.DictField(child=serializers.CharField(allow_blank=True), required=False)
@@ -92,7 +103,7 @@ class PayloadFieldOutput(serializers.Serializer[object]):
     """A field of a payload schema."""
 
     name = serializers.CharField()
-    type = serializers.ListField(child=serializers.CharField())
+    type = TypesField()
     required = serializers.BooleanField(required=False)  # type: ignore[assignment]
     default = serializers.JSONField(required=False)
     description = serializers.CharField(required=False, allow_blank=True)
@@ -102,8 +113,10 @@ class ConfigBody(serializers.Serializer[object]):
     """A queue, spelled as in queue files."""
 
     name = serializers.CharField(help_text="`inference.high` without `sub_queues` means a sub-queue")
-    priority = serializers.IntegerField(required=False, help_text="Required unless `sub_queues` are given")
-    mode = serializers.ChoiceField(choices=[mode.value for mode in QueueMode], required=False)
+    priority = serializers.IntegerField(
+        required=False, allow_null=True, help_text="Required unless `sub_queues` are given"
+    )
+    mode = serializers.ChoiceField(choices=[mode.value for mode in QueueMode], required=False, allow_null=True)
     order = serializers.ChoiceField(choices=[order.value for order in QueueOrder], required=False)
     sub_queues = SubQueueOutput(many=True, required=False)
     deployment = DeploymentOutput()

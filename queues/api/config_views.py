@@ -94,7 +94,15 @@ class ConfigView(ConfigsView):
     @extend_schema(
         operation_id="replace_config",
         tags=["configs"],
-        parameters=[IF_MATCH],
+        parameters=[
+            OpenApiParameter(
+                "If-Match",
+                str,
+                OpenApiParameter.HEADER,
+                required=True,
+                description="The ETag of what is to be replaced",
+            )
+        ],
         request=outputs.ConfigBody,
         responses={200: outputs.ConfigSaved, **problems(400, 401, 403, 404, 409, 412, 413, 415, 428, 503)},
         examples=[examples.CONFIG_BODY, examples.CONFIG_UPDATED],

@@ -171,6 +171,8 @@ def test_a_dotted_name_with_sub_queues_is_a_name_as_it_is(client: ApiClient) -> 
     [
         ({}, "invalid_request", "name: is required"),
         ({"name": 1}, "invalid_request", "name: must be the name of a queue"),
+        ({"name": None}, "invalid_request", "name: must be the name of a queue"),
+        (BODY | {"is_enabled": None}, "invalid_request", "is_enabled: must be true or false"),
         (BODY | {"is_enabled": 1}, "invalid_request", "is_enabled: must be true or false"),
         ([], "invalid_request", "must be a JSON object"),
         ({"name": "x", "priority": 1}, "queue_invalid", "`deployment` is missing"),

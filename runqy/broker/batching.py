@@ -70,10 +70,10 @@ def _enqueue_batch(tasks: Sequence[NewTask], now_ns: int, is_cluster: bool) -> R
 
 
 def look_ups(tasks: Sequence[NewTask], is_cluster: bool) -> list[Command]:
-    """Return the commands that note where the tasks are: one for all, or one each where they live on many nodes."""
+    """Return the commands that note where the tasks are: one script for all; on many nodes, or for one, plain ones."""
     lookups = [keys.lookup(task.id) for task in tasks]
     queue = tasks[0].queue
-    if is_cluster:
+    if is_cluster or len(lookups) == 1:
         return [command("HSET", lookup, "queue", queue, key=lookup) for lookup in lookups]
     return [script("look_up")(lookup=lookups, queue=queue)]
 

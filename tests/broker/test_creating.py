@@ -232,6 +232,4 @@ def test_a_part_without_tasks_leaves_its_note(broker: Broker) -> None:
     creation = make(broker, once=ONCE, note=b"all wrong")
 
     assert creation.outcomes == []
-    assert broker.run(find_creation(QUEUE, ONCE)) == Creation(
-        maker=Maker("m1", NOW_NS), note=b"all wrong", outcomes=[]
-    )
+    assert broker.run(find_creation(QUEUE, ONCE)) == Creation(maker=Maker("m1", NOW_NS), note=b"all wrong", outcomes=[])

@@ -102,6 +102,21 @@ def test_tasks_that_come_between_pages_shift_none(broker: Broker) -> None:
     assert rest(broker, PENDING, first, is_newest_first=True) == ["t3", "t2", "t1", "t0"]
 
 
+@pytest.mark.parametrize("is_newest_first", [False, True])
+def test_in_a_batch_whose_tasks_are_of_one_age_the_page_goes_on_behind_those_that_went(
+    broker: Broker, is_newest_first: bool
+) -> None:
+    fill(broker, PENDING, *IDS)
+    for task_id in IDS:
+        broker.client.hset(KEYS.task(task_id), "pending_since", 5)
+    first = page(broker, PENDING, is_newest_first=is_newest_first)
+    broker.run(delete_tasks(QUEUE, [first.tasks[-1].id]))
+
+    found = rest(broker, PENDING, first, is_newest_first=is_newest_first)
+
+    assert found == (IDS[3::-1] if is_newest_first else IDS[3:])
+
+
 def test_a_task_that_follows_the_anchor_may_go_too(broker: Broker) -> None:
     fill(broker, PENDING, *IDS)
     first = page(broker, PENDING)

@@ -53,7 +53,7 @@ def measure_http(stack: Stack, report: Report) -> None:
                     runs["read"] = (real, request_bytes("GET", f"/queue/{task_id}", KEY))
         measure_waiters(stack, report, real)
     rate = {name: statistics.median(load.rate for load in loads[name]) for name in runs}
-    failures = sum(load.failures for name in runs for load in loads[name])
+    failures = {name: sum(load.failures for load in loads[name]) for name in runs}
     report.section(f"HTTP, {CONNECTIONS} connections, gunicorn gthread, two processes, C parser")
     report.yardstick("bare WSGI app: parse, message, one script", rate["bare"], "requests/s")
     report.ratio("Django view that does nothing", rate["empty"], rate["bare"], "requests/s")
@@ -62,7 +62,7 @@ def measure_http(stack: Stack, report: Report) -> None:
     report.ratio("… with unique_key / without", rate["unique"], rate["enqueue"], "requests/s")
     report.figure(f"POST /queue/add-batch, {BATCH} each", rate["batch"] * BATCH, "tasks/s")
     report.ratio("GET /queue/{task_id}", rate["read"], rate["bare"], "requests/s")
-    report.note(f"answers that were no 2xx: {failures}")
+    report.note(f"answers that were no 2xx: {', '.join(f'{name} {count}' for name, count in failures.items())}")
 
 
 def measure_waiters(stack: Stack, report: Report, port: int) -> None:

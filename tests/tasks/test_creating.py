@@ -246,11 +246,12 @@ def test_fifty_at_once_make_one_task(client: ApiClient, redis: redis_py.Redis) -
 @pytest.fixture
 def room(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return the process's waiting room, with one seat."""
+    before = {*threading.enumerate()}
     made = WaitingRoom(single_broker, 1)
     monkeypatch.setattr(waiting, "_room", made)
     yield made
     made.close()
-    wait_until(lambda: not any(thread.name == "runqy-waiting-room" for thread in threading.enumerate()))
+    wait_until(lambda: not any(thread.name == "runqy-waiting-room" for thread in {*threading.enumerate()} - before))
 
 
 def test_whoever_waits_gets_the_result(client: ApiClient, single_broker: Broker, room: WaitingRoom) -> None:

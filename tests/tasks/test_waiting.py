@@ -31,11 +31,12 @@ LONG_S = 30.0
 def room(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Iterator[WaitingRoom]:
     """Return the process's waiting room, with three seats; nobody looks by himself within a test."""
     monkeypatch.setattr(waiting, "POLL_S", LONG_S)
+    before = {*threading.enumerate()}
     made = WaitingRoom(single_broker, 3)
     monkeypatch.setattr(waiting, "_room", made)
     yield made
     made.close()
-    wait_until(lambda: not any(thread.name == "runqy-waiting-room" for thread in threading.enumerate()))
+    wait_until(lambda: not any(thread.name == "runqy-waiting-room" for thread in {*threading.enumerate()} - before))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from runqy import settings
+from runqy.request_threads import open_threads
 
 if TYPE_CHECKING:
     from gunicorn.workers.gthread import ThreadWorker
@@ -22,8 +23,10 @@ control_socket_disable = True
 
 
 def post_worker_init(worker: "ThreadWorker") -> None:
-    """Send waiting readers away as soon as the process is asked to end: gunicorn waits for their requests."""
+    """Run requests on threads that know how to wait, and send waiting readers away when the process is to end."""
     from tasks.waiting import close_waiting_room  # noqa: PLC0415 (Django is set up by now, and was not above)
+
+    worker.tpool = open_threads(settings.RUNQY_RUNNABLE_THREADS, threads)
 
     def end(number: int, frame: FrameType | None) -> None:
         close_waiting_room()

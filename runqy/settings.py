@@ -1,7 +1,6 @@
 """Reads the environment, once and typed; the README lists the variables."""
 
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 from runqy import addresses, home, logs
@@ -117,11 +116,12 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "runqy.api",
-    *[
-        app
-        for app in ("runqy.publication", "runqy.accounts", "vaults", "queues", "tasks", "workers")
-        if find_spec(app) and find_spec(f"{app}.apps")
-    ],
+    "runqy.publication",
+    "runqy.accounts",
+    "vaults",
+    "queues",
+    "tasks",
+    "workers",
 ]
 MIDDLEWARE = [
     "runqy.middleware.TrustedProxies",

@@ -54,9 +54,12 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
 def test_a_body_beyond_the_limit_is_refused_unread(settings: Any) -> None:
     settings.RUNQY_MAX_BODY_SIZE = 100_000
 
-    answer = call("POST", "/queue/add", CONTENT_LENGTH="100001", **{"wsgi.input": None})
+    body = BytesIO(b" " * 100_001)
+
+    answer = call("POST", "/queue/add", CONTENT_LENGTH="100001", **{"wsgi.input": body})
 
     assert (answer.status, code(answer)) == (413, "too_large")
+    assert body.tell() == 0
 
 
 def test_a_body_of_unknown_length_is_read_as_far_as_the_limit(settings: Any) -> None:

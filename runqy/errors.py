@@ -41,6 +41,12 @@ class BrokerRefused(BrokerUnavailable):
     code = "broker_refused"
 
 
+class BrokerCommandRefused(RunqyError):
+    """Redis refuses a command: a key holds something else than it should."""
+
+    code = "broker_command_refused"
+
+
 class TaskAlreadyExists(RunqyError):
     """A task with this id exists already."""
 

@@ -13,7 +13,7 @@ from redis import exceptions as redis_errors
 from redis.connection import Connection, ConnectionPool
 
 from runqy.broker.scripts import Command
-from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
+from runqy.errors import BrokerCommandRefused, BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
 
 Reply = Any
 """What Redis answers to a command: bytes, int, None, a list of these, or a ResponseError."""
@@ -54,6 +54,8 @@ def translated_errors() -> Iterator[None]:
         raise BrokerFull from error
     except _AWAY as error:
         raise BrokerUnavailable(f"Redis cannot be reached: {error}") from error
+    except redis_errors.ResponseError as error:
+        raise BrokerCommandRefused(f"Redis refuses a command: {error}") from error
 
 
 def checked(reply: Reply) -> Reply:

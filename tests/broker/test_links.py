@@ -6,7 +6,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.broker.links import checked
 from runqy.broker.scripts import Script, command
-from runqy.errors import BrokerUnavailable
+from runqy.errors import BrokerCommandRefused, BrokerUnavailable
 from tests.support.servers import free_port
 
 SET = Script("set", "-- Set.\n-- KEYS key\n-- ARGV value\nreturn redis.call('SET', KEYS[1], ARGV[1])")
@@ -37,7 +37,7 @@ def test_an_error_stands_in_the_place_of_its_command(single_broker: Broker) -> N
     )
 
     assert (good, last) == (b"OK", b"1")
-    with pytest.raises(Exception, match="WRONGTYPE"):
+    with pytest.raises(BrokerCommandRefused, match="WRONGTYPE"):
         checked(bad)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from hiredis import pack_command
 from redis import Redis, RedisCluster
 from redis import exceptions as redis_errors
 from redis.connection import Connection, ConnectionPool
@@ -122,7 +123,7 @@ class ClusterLink:
                 pool = self._client.get_redis_connection(nodes[name]).connection_pool
                 connection = pool.get_connection()
                 open_connections.append((pool, connection, share))
-                connection.send_packed_command(connection.pack_commands([commands[i].args for i in share]))
+                connection.send_packed_command(_packed([commands[i] for i in share]))
             for _, connection, share in open_connections:
                 for index in share:
                     replies[index] = _read(connection)
@@ -151,13 +152,18 @@ def _converse(pool: ConnectionPool, commands: Sequence[Command]) -> list[Reply]:
     """Send commands on one pooled connection and read their replies."""
     connection = pool.get_connection()
     try:
-        connection.send_packed_command(connection.pack_commands([command.args for command in commands]))
+        connection.send_packed_command(_packed(commands))
         return [_read(connection) for _ in commands]
     except BaseException:
         connection.disconnect()  # what is left unread must not become the next caller's reply
         raise
     finally:
         pool.release(connection)
+
+
+def _packed(commands: Sequence[Command]) -> list[bytes]:
+    """Return commands as they are sent. redis-py's own way looks at each argument in Python, three times as slow."""
+    return [b"".join([pack_command(command.args) for command in commands])]  # type: ignore[arg-type]
 
 
 def _read(connection: Connection) -> Reply:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import httpx2
 import pytest
 import redis as redis_py
-from django.core.wsgi import get_wsgi_application
+from django.core.handlers.wsgi import WSGIHandler
 from typer.testing import Result
 
 from queues.models import Source
@@ -24,7 +24,7 @@ Run = Callable[..., Result]
 def _leads_to_the_server(configuration: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the application in the place of the network; there is one queue."""
     save_queue(spec=spec("mail"), source=Source.API)
-    transport = httpx2.WSGITransport(app=get_wsgi_application())
+    transport = httpx2.WSGITransport(app=WSGIHandler())
     monkeypatch.setattr(options, "make_server", lambda url, key: Server(url, key, transport))
 
 

@@ -1,70 +1,25 @@
 """A real gunicorn with the server's own configuration."""
 
-import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import pytest
+from runqy_python import AuthenticationError, RunqyClient, TaskNotFoundError
 
 from queues.models import Source
 from queues.operations import save_queue
+from runqy.broker.broker import Broker
 from runqy.broker.keys import ended_channel
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
-from tests.support.servers import free_port
+from tests.support.tasks import take_one
 from tests.support.waiting import wait_until
-
-WAITERS = 6
-
-
-class WebProcess:
-    """A server with one process, few places and few waiters."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        words = ("-m", "gunicorn", "runqy.wsgi:application", "-c", "python:runqy.gunicorn_conf", "-w", "1")
-        with (folder / "log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *words, "-b", f"127.0.0.1:{self.port}"],
-                env=os.environ | {"RUNQY_MAX_WAITERS": str(WAITERS), "RUNQY_RUNNABLE_THREADS": "2"},
-                stdout=log,
-                stderr=log,
-            )
-        wait_until(self.answers, timeout_s=30)
-
-    def answers(self) -> bool:
-        """Tell whether the server answers."""
-        try:
-            return self.send("/health")[0] == 200
-        except OSError:
-            return False
-
-    def send(self, path: str, body: bytes | None = None) -> tuple[int, dict[str, Any]]:
-        """Send a request and return the status and the JSON of the answer."""
-        headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
-        request = Request(f"http://127.0.0.1:{self.port}{path}", data=body, headers=headers)
-        try:
-            with urlopen(request, timeout=20) as answer:
-                return answer.status, json.load(answer)
-        except HTTPError as error:
-            with error:
-                return error.code, json.load(error)
-
-    def connect(self, head: str) -> socket.socket:
-        """Open a connection and send the beginning of a request."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
-        connection.sendall(head.encode())
-        return connection
+from tests.support.web import WAITERS, WebProcess
+from tests.tasks.life import fail_for_good, succeed
 
 
 @pytest.fixture
@@ -73,8 +28,7 @@ def web(configuration: None, tmp_path: Path) -> Iterator[WebProcess]:
     save_queue(spec=spec("simple"), source=Source.API)
     started = WebProcess(tmp_path)
     yield started
-    started.process.kill()
-    started.process.wait()
+    started.kill()
 
 
 def test_readers_may_wait_up_to_the_limit_and_the_end_of_the_process_sends_them_away(
@@ -121,3 +75,26 @@ def test_a_body_may_come_in_chunks(web: WebProcess) -> None:
 
     assert answer.startswith(b"HTTP/1.1 200")
     assert b'"payload":{"n":1}' in answer
+
+
+def test_the_published_sdk_enqueues_and_reads_results(web: WebProcess, single_broker: Broker) -> None:
+    sdk = RunqyClient(f"http://127.0.0.1:{web.port}", api_key=ADMIN_KEY)
+
+    queued = sdk.enqueue("simple.default", {"n": 1}, timeout=60)
+    succeed(single_broker, take_one(single_broker, "simple"), b'{"ok": true}')
+    done = sdk.get_task(queued.task_id)
+
+    assert (queued.queue, queued.state) == ("simple", "pending")
+    assert (done.state, done.result, done.payload) == ("completed", {"ok": True}, {"n": 1})
+
+
+def test_the_published_sdk_tells_errors_apart(web: WebProcess, single_broker: Broker) -> None:
+    sdk = RunqyClient(f"http://127.0.0.1:{web.port}", api_key=ADMIN_KEY)
+    failed = sdk.enqueue("simple", {})
+    fail_for_good(single_broker, take_one(single_broker, "simple"), "it broke")
+
+    assert sdk.get_task(failed.task_id).error == "it broke"
+    with pytest.raises(TaskNotFoundError):
+        sdk.get_task("unknown")
+    with pytest.raises(AuthenticationError):
+        RunqyClient(sdk.server_url, api_key="wrong").get_task(failed.task_id)

@@ -81,7 +81,6 @@ CACHES = {
         "KEY_PREFIX": "runqy:cache",
     }
 }
-ASYNQ_READ_ONLY = env.flag("ASYNQ_READ_ONLY")
 
 # Queues and tasks
 QUEUE_WORKERS_DIR = env.path("QUEUE_WORKERS_DIR", Path("queue_workers").absolute())

@@ -11,7 +11,7 @@ from runqy.accounts.identity import Role
 from runqy.api.authentication import KeyAuthentication
 from runqy.api.permissions import HasRole
 
-_AUTHENTICATORS: list[BaseAuthentication] = [KeyAuthentication()]
+_AUTHENTICATION = KeyAuthentication()
 _PERMISSIONS: list[BasePermission] = [HasRole()]
 
 
@@ -23,7 +23,7 @@ class KeyedView(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Let in whoever has a key with the right. There are no versions, formats or throttles to determine."""
-        self.perform_authentication(request)
+        request.user, request.auth = _AUTHENTICATION.authenticate(request)  # type: ignore[assignment]
         self.check_permissions(request)
 
     @property
@@ -33,7 +33,7 @@ class KeyedView(APIView):
 
     def get_authenticators(self) -> list[BaseAuthentication]:
         """Return the one for all, made once."""
-        return _AUTHENTICATORS
+        return [_AUTHENTICATION]
 
     def get_permissions(self) -> list[BasePermission]:
         """Return the one for all, made once."""

@@ -438,6 +438,26 @@ def test_a_changed_password_of_redis_is_asked_for(server: FakeServer, start_work
     own.stop()
 
 
+def test_a_changed_password_that_the_server_hears_of_later_is_asked_for_again(
+    server: FakeServer, start_worker: StartWorker
+) -> None:
+    own = ValkeyServer("--requirepass", "first-password").start()
+    server.answer["redis"] |= {"addr": f"127.0.0.1:{own.port}", "password": "first-password"}
+    worker = start_worker()
+    broker = _broker_on(own, "first-password")
+    wait_for_state(broker, add_task(broker, 1), "completed")
+
+    broker.client.config_set("requirepass", "second-password")
+    broker.client.client_kill_filter(skipme=True, _type="normal")
+    worker.wait_for("registered_again")
+    server.answer["redis"]["password"] = "second-password"
+    broker = _broker_on(own, "second-password")
+
+    assert wait_for_state(broker, add_task(broker, 2), "completed")
+    worker.stop()
+    own.stop()
+
+
 def test_secrets_are_in_no_log_and_no_record(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
 ) -> None:

@@ -92,17 +92,22 @@ class Runner:
                     registration = await self._enrolling.enroll()
 
     async def _renew(self, session: Session, before: Registration) -> Registration:
-        """Register again, because the queue changed or Redis refuses what we know of it."""
-        registration = await self._enrolling.enroll()
-        log.info("registered_again")
+        """Register again, because the queue changed or Redis refuses what we know of it.
+
+        Where Redis cannot be reached as the server says, ask again: it may hear of a new password later than we.
+        """
         broker = None
-        if session.exchange.is_refused or registration.redis != before.redis:
+        while True:
+            registration = await self._enrolling.enroll()
+            log.info("registered_again")
+            if not session.exchange.is_refused and registration.redis == before.redis:
+                break
             try:
                 broker = await _connect(registration)
+                break
             except BrokerUnavailable as error:
                 log.warning("broker_unavailable", error=error.detail)
                 await asyncio.sleep(delay_s(0, first_s=RECONNECT_DELAY_S, most_s=RECONNECT_DELAY_S))
-                self._enrolling.hurry.set()
         await session.adopt(registration, broker)
         return registration
 

@@ -31,6 +31,8 @@ def problem_answer(error: RunqyError, request: HttpRequest) -> HttpResponse:
         "request_id": request_id(request),
     }
     answer = _answer(_encode(problem), "application/problem+json", error.status)
+    # Django would log a 503 as an error. What we raise ourselves is logged where it matters, and only bugs are 500.
+    answer._has_been_logged = error.status != 500  # type: ignore[attr-defined]
     if error.status == 401:
         answer["WWW-Authenticate"] = 'Bearer realm="runqy"'
     elif error.status == 503:

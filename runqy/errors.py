@@ -257,6 +257,12 @@ class ServerUnavailable(RunqyError):
     code, status = "server_unavailable", 503
 
 
+class ServerUnprepared(ServerUnavailable):
+    """The server lacks configuration that the worker needs."""
+
+    code = "server_unprepared"
+
+
 class PayloadUnusable(RunqyError):
     """The payload cannot be handed to a child process."""
 

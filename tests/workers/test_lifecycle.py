@@ -15,7 +15,7 @@ from runqy.broker.connection import RedisTarget
 from runqy.broker.heartbeats import find_workers
 from runqy.broker.keys import QueueKeys
 from runqy.broker.worker_records import WorkerRecord
-from tests.support.servers import ValkeyServer
+from tests.support.servers import ValkeyServer, free_port
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task, eventually, is_alive, wait_for_state
@@ -417,6 +417,19 @@ def test_a_worker_comes_back_after_redis_was_restarted(
     assert wait_for_state(_broker_on(own), add_task(_broker_on(own), 1), "completed")
     worker.stop()
     own.stop()
+
+
+def test_an_address_of_redis_that_does_not_answer_is_asked_for_again(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker
+) -> None:
+    right = server.answer["redis"]["addr"]
+    server.answer["redis"]["addr"] = f"127.0.0.1:{free_port()}"
+    worker = start_worker()
+    worker.wait_for("broker_unavailable")
+
+    server.answer["redis"]["addr"] = right
+
+    assert wait_for_state(single_broker, add_task(single_broker, 1), "completed")
 
 
 def test_a_changed_password_of_redis_is_asked_for(server: FakeServer, start_worker: StartWorker) -> None:

@@ -9,7 +9,7 @@ import socket
 import structlog
 
 from runqy.broker.broker import Broker
-from runqy.errors import BrokerRefused, BrokerUnavailable
+from runqy.errors import BrokerUnavailable
 from workers.runtime.backoff import delay_s
 from workers.runtime.enrolling import Enrolling
 from workers.runtime.heartbeat import Identity
@@ -77,7 +77,10 @@ class Runner:
                 registration = await self._renew(session, registration)
 
     async def _join(self) -> tuple[Registration, Broker]:
-        """Register and reach Redis for the first time."""
+        """Register and reach Redis for the first time.
+
+        The server is asked again each time, as in `_renew`: the address may be what is wrong.
+        """
         attempt = 0
         registration = await self._enrolling.enroll(tries=self._settings.bootstrap_retries)
         while True:
@@ -88,8 +91,7 @@ class Runner:
                 log.warning("broker_unavailable", error=error.detail, next_try_s=round(delay, 1))
                 attempt += 1
                 await asyncio.sleep(delay)
-                if isinstance(error, BrokerRefused):
-                    registration = await self._enrolling.enroll()
+                registration = await self._enrolling.enroll()
 
     async def _renew(self, session: Session, before: Registration) -> Registration:
         """Register again, because the queue changed or Redis refuses what we know of it.

@@ -29,7 +29,7 @@ run: $(VENV)/.runtime  ## run the product: server on :3000, maintenance, one wor
 	@exec $(BIN)/runqy up
 
 test: install  ## run the whole suite; starts the servers it needs
-	@$(BIN)/python -m pytest -n auto $(ARGS)
+	@$(BIN)/python -m pytest -n auto -rs $(ARGS)
 
 lint: install  ## ruff, import layers, types
 	$(BIN)/ruff check .

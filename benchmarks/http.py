@@ -16,6 +16,8 @@ from runqy import settings
 CONNECTIONS = 32
 SECONDS = 4.0
 ROUNDS = 3
+WARM_UP_S = 3.0
+"""A server listens before its second process has loaded the application."""
 BARE_OPTIONS = ("-k", "gthread", "-w", "2", "--threads", "4", "--keep-alive", "75", "--http-parser", "fast")
 REAL_OPTIONS = ("-c", "python:runqy.gunicorn_conf")
 BODY = b'{"queue":"bench","timeout":300,"data":{"prompt":"Hello world","width":1024}}'
@@ -43,9 +45,10 @@ def measure_http(stack: Stack, report: Report) -> None:
             "read": (real, read),
         }
         loads: dict[str, list[Load]] = {name: [] for name in runs}
+        for port, request in runs.values():
+            run_load(port, request, connections=CONNECTIONS, seconds=WARM_UP_S)
         for _ in range(ROUNDS):
             for name, (port, request) in runs.items():
-                run_load(port, request, connections=CONNECTIONS, seconds=0.5)
                 loads[name].append(run_load(port, request, connections=CONNECTIONS, seconds=SECONDS))
                 stack.empty() if name != "read" else None
                 if name == "batch":

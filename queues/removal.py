@@ -11,7 +11,7 @@ from queues.definitions import QueueSpec, SubQueue
 from queues.models import Queue, Source
 from queues.operations import delete_queue, save_queue, spec_version
 from queues.queries import get_catalog
-from runqy import gate
+from runqy import request_threads
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
 from runqy.broker.counting import count_tasks
@@ -68,7 +68,7 @@ def remove_queue(
     _refuse_tasks(broker, target, force)
     before = _save(target.queue, target.closed, check)
     if before.is_enabled:
-        with gate.waiting():
+        with request_threads.waiting():
             time.sleep(SETTLE_S)
     try:
         _refuse_tasks(broker, target, force)

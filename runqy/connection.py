@@ -1,17 +1,36 @@
 """Gives the apps their broker, on the connections that Django's cache uses too."""
 
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
+import structlog
 from django.conf import settings
 from redis import Redis, RedisCluster
 
+from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget, connect_client
+from runqy.errors import BrokerUnavailable
+
+CLOCK_VALID_S = 60.0
+"""How long the difference between our clock and Redis's is believed."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Current:
+    """The broker in use, and when its clock is to be compared again."""
+
+    target: RedisTarget
+    broker: Broker
+    compare_at: float = 0.0
+
 
 _lock = Lock()
 _brokers: dict[RedisTarget, Broker] = {}
-_latest: tuple[RedisTarget | None, Broker | None] = (None, None)
+_current: _Current | None = None
 
 
 def get_broker() -> Broker:
@@ -19,20 +38,32 @@ def get_broker() -> Broker:
 
     Raises BrokerUnavailable when a cluster does not answer.
     """
-    target, broker = _latest
-    if broker is not None and target is settings.REDIS_TARGET:
-        return broker
-    return _broker_for(settings.REDIS_TARGET)
+    current = _current
+    if current is None or current.target is not settings.REDIS_TARGET:
+        current = _connect(settings.REDIS_TARGET)
+    if clock.monotonic_s() >= current.compare_at:
+        _compare_clocks(current)
+    return current.broker
 
 
-def _broker_for(target: RedisTarget) -> Broker:
+def _connect(target: RedisTarget) -> _Current:
     """Return the broker of a target, connecting it the first time."""
-    global _latest  # noqa: PLW0603 (spares the hot path a lock and the hash of a dataclass)
+    global _current  # noqa: PLW0603 (spares the hot path a lock and the hash of a dataclass)
     with _lock:
         if target not in _brokers:
             _brokers[target] = Broker(connect_client(target))
-        _latest = target, _brokers[target]
-        return _brokers[target]
+        _current = _Current(target, _brokers[target])
+        return _current
+
+
+def _compare_clocks(current: _Current) -> None:
+    """Measure how far our clock is from Redis's; without Redis, at the next occasion but not at each."""
+    current.compare_at = clock.monotonic_s() + CLOCK_VALID_S
+    try:
+        current.broker.measure_clock()
+    except BrokerUnavailable as error:
+        current.compare_at = clock.monotonic_s() + 1
+        log.warning("broker_unavailable", error=error.detail)
 
 
 class ConnectionFactory:

@@ -17,7 +17,9 @@ T = TypeVar("T")
 Network = IPv4Network | IPv6Network
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
-_SIZES = {"": 1, "b": 1, "k": 1 << 10, "kb": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mb": 1 << 20, "mib": 1 << 20}
+_SIZES = {"": 1, "b": 1} | {
+    prefix + rest: 1 << bits for prefix, bits in (("k", 10), ("m", 20), ("g", 30)) for rest in ("", "b", "ib")
+}
 
 _WINDOWS = {"s": 1, "m": 60, "h": 3600}
 
@@ -106,7 +108,7 @@ def parse_count(text: str, lowest: int, highest: int) -> int:
 
 def parse_size(text: str) -> int:
     """Return a number of bytes. Raises ValueError for an unknown unit, and for nothing at all."""
-    digits = text.rstrip("BKMIbkmi ").strip()
+    digits = text.rstrip("BKMGIbkmgi ").strip()
     unit = text[len(digits) :].strip().lower()
     if not digits.isdigit() or unit not in _SIZES or int(digits) == 0:
         raise ValueError(f"{text!r} is not a size such as 52428800 or 50MiB")

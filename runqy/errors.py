@@ -41,6 +41,12 @@ class BrokerRefused(BrokerUnavailable):
     code = "broker_refused"
 
 
+class BrokerCommandRefused(RunqyError):
+    """Redis refuses a command: a key holds something else than it should."""
+
+    code = "broker_command_refused"
+
+
 class TaskAlreadyExists(RunqyError):
     """A task with this id exists already."""
 
@@ -350,6 +356,12 @@ class ServerUnavailable(RunqyError):
     """The server cannot be reached."""
 
     code, status = "server_unavailable", 503
+
+
+class ServerUnprepared(ServerUnavailable):
+    """The server lacks configuration that the worker needs."""
+
+    code = "server_unprepared"
 
 
 class PayloadUnusable(RunqyError):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gunicorn import util
 
 from runqy import settings
+from runqy.request_threads import open_threads
 from runqy.unreadable import write_problem
 
 if TYPE_CHECKING:
@@ -25,9 +26,14 @@ control_socket_disable = True
 
 
 def post_worker_init(worker: "ThreadWorker") -> None:
-    """Answer what is no HTTP with a problem too; end waiting readers with the process, as gunicorn waits for them."""
+    """Run requests on threads that know how to wait, and send waiting readers away when the process is to end.
+
+    What is no HTTP is answered with a problem too.
+    """
     util.write_error = write_problem
     from tasks.waiting import close_waiting_room  # noqa: PLC0415 (Django is set up by now, and was not above)
+
+    worker.tpool = open_threads(settings.RUNQY_RUNNABLE_THREADS, threads)
 
     def end(number: int, frame: FrameType | None) -> None:
         close_waiting_room()

@@ -1,7 +1,6 @@
 """Reads the environment, once and typed; the README lists the variables."""
 
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 from runqy import addresses, home, logs
@@ -86,7 +85,6 @@ CACHES = {
         "KEY_PREFIX": "runqy:cache",
     }
 }
-ASYNQ_READ_ONLY = env.flag("ASYNQ_READ_ONLY")
 
 # Queues and tasks
 QUEUE_WORKERS_DIR = env.path("QUEUE_WORKERS_DIR", Path("queue_workers").absolute())
@@ -122,11 +120,12 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "runqy.api",
-    *[
-        app
-        for app in ("runqy.audit", "runqy.publication", "vaults", "queues", "tasks", "workers")
-        if find_spec(app) and find_spec(f"{app}.apps")
-    ],
+    "runqy.audit",
+    "runqy.publication",
+    "vaults",
+    "queues",
+    "tasks",
+    "workers",
 ]
 MIDDLEWARE = [
     "runqy.middleware.NamedRequests",

@@ -1,12 +1,11 @@
-"""The WSGI application of the web processes, behind a gate that lets few threads compute at once."""
+"""The WSGI application of the web processes."""
 
 import os
 
-from django.conf import settings
 from django.core.wsgi import get_wsgi_application
-
-from runqy.gate import open_gate
+from django.urls import get_resolver
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runqy.settings")
 
-application = open_gate(get_wsgi_application(), settings.RUNQY_RUNNABLE_THREADS)
+application = get_wsgi_application()
+get_resolver().url_patterns  # noqa: B018 (imports all views now, not while the first client waits)

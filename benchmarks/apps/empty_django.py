@@ -15,7 +15,7 @@ django.setup()
 def nothing(request: HttpRequest) -> HttpResponse:
     """Read the body and answer with a constant."""
     request.read()
-    return HttpResponse(b"{}", content_type="application/json")
+    return HttpResponse(b"{}", content_type="application/json", headers={"Content-Length": "2"})
 
 
 urlpatterns = [path("queue/add", nothing)]

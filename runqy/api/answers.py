@@ -22,6 +22,8 @@ def json_answer(content: Any, status: int = 200) -> HttpResponse:
 def problem_answer(error: RunqyError, request: HttpRequest) -> HttpResponse:
     """Return what an error looks like to a client."""
     answer = _answer(problem_of(error, request_id(request)), "application/problem+json", error.status)
+    # Django would log a 503 as an error. What we raise ourselves is logged where it matters, and only bugs are 500.
+    answer._has_been_logged = error.status != 500  # type: ignore[attr-defined]
     if error.status == 401:
         answer["WWW-Authenticate"] = 'Bearer realm="runqy"'
     elif isinstance(error, TooManyRequests):

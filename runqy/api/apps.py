@@ -1,4 +1,4 @@
-"""Makes Django know the API's checks."""
+"""Makes Django know the API's checks, and takes from each request what only the admin needs."""
 
 from django.apps import AppConfig
 
@@ -10,5 +10,7 @@ class ApiConfig(AppConfig):
     label = "runqy_api"
 
     def ready(self) -> None:
-        """Register the checks."""
-        from runqy.api import checks  # noqa: F401, PLC0415 (registers by being imported, once apps are ready)
+        """Register the checks, and look after database connections."""
+        from runqy.api import checks, database  # noqa: F401, PLC0415 (the checks register by being imported)
+
+        database.close_only_what_is_open()

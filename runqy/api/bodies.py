@@ -8,10 +8,14 @@ import msgspec
 from django.conf import settings
 from django.http import HttpRequest
 
+from runqy import request_threads
 from runqy.errors import EncodingUnsupported, RequestInvalid, RequestTooLarge
 
 Members = dict[str, msgspec.Raw]
 T = TypeVar("T")
+
+SMALL_BODY = 1 << 16
+"""Up to here a body comes with the head of its request; a larger one may keep its reader waiting."""
 
 _decode_members = msgspec.json.Decoder(Members).decode
 
@@ -88,9 +92,9 @@ def _read(stream: BinaryIO, size: int) -> bytes:
     Past Django, which would take a body without a length for empty, and looks at each one as if it were a form.
     """
     try:
-        body = stream.read(size)
-        while len(body) < size and (more := stream.read(size - len(body))):
-            body += more
+        if size <= SMALL_BODY:
+            return stream.read(size)
+        with request_threads.waiting():
+            return stream.read(size)
     except OSError as error:
         raise RequestInvalid("The body could not be read.") from error
-    return body

@@ -16,7 +16,7 @@ from runqy.api.rate_limits import spend_request, tell_allowance
 from runqy.api.request_ids import request_id
 from runqy.audit.actors import Actor, ActorKind, act_as, act_as_server
 
-_AUTHENTICATORS: list[BaseAuthentication] = [KeyAuthentication()]
+_AUTHENTICATION = KeyAuthentication()
 _PERMISSIONS: list[BasePermission] = [HasRole()]
 
 
@@ -37,7 +37,7 @@ class KeyedView(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Let in whoever has a key with the right. There are no versions, formats or throttles to determine."""
-        self.perform_authentication(request)
+        request.user, request.auth = _AUTHENTICATION.authenticate(request)  # type: ignore[assignment]
         identity = identity_of(request)
         spend_request(request._request, identity)
         self.check_permissions(request)
@@ -58,7 +58,7 @@ class KeyedView(APIView):
 
     def get_authenticators(self) -> list[BaseAuthentication]:
         """Return the one for all, made once."""
-        return _AUTHENTICATORS
+        return [_AUTHENTICATION]
 
     def get_permissions(self) -> list[BasePermission]:
         """Return the one for all, made once."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 import structlog
-from redis.exceptions import ResponseError
 
 from runqy import clock
 from runqy.broker.broker import Broker, Request
-from runqy.broker.links import Reply, checked
 from runqy.errors import RunqyError
 
 T = TypeVar("T")
@@ -30,10 +27,8 @@ def run_each(broker: Broker, requests: Mapping[str, Request[T]]) -> dict[str, T]
 
     Raises BrokerUnavailable when Redis is away.
     """
-    replies = iter(broker.link.execute([command for request in requests.values() for command in request.commands]))
-    outcomes = {queue: _outcome(request, replies) for queue, request in requests.items()}
     succeeded: dict[str, T] = {}
-    for queue, outcome in outcomes.items():
+    for queue, outcome in zip(requests, broker.run_all(list(requests.values())), strict=True):
         if isinstance(outcome, RunqyError):
             _report(queue, outcome)
         else:
@@ -62,14 +57,3 @@ def _report(queue: str, error: RunqyError) -> None:
     if now - _reported_at.get(queue, float("-inf")) >= REPORT_EVERY_S:
         _reported_at[queue] = now
         _log.warning("queue_left_out", queue=queue, error=error.detail)
-
-
-def _outcome(request: Request[T], replies: Iterator[Reply]) -> T | RunqyError:
-    """Read the replies of one request; what Redis refuses (a key of another type) becomes an outcome."""
-    own = list(islice(replies, len(request.commands)))
-    try:
-        return request.parse([checked(reply) for reply in own])
-    except ResponseError as error:
-        return RunqyError(str(error))
-    except RunqyError as error:
-        return error

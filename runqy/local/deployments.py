@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import shorten
 
 from runqy import clock
 from runqy.broker.broker import Broker
@@ -10,6 +11,8 @@ from runqy.broker.heartbeats import find_workers
 from runqy.broker.worker_records import WorkerRecord, WorkerState
 from runqy.errors import BrokerUnavailable
 
+_REGISTERED_WITHIN_S = 30.0
+"""A queue that the worker has not registered for by then is not waited for: the server refuses, and says why."""
 _SETTLED = (WorkerState.READY, WorkerState.START_FAILED)
 
 
@@ -19,6 +22,7 @@ class Deployments:
     def __init__(self, target: RedisTarget, queues: Sequence[str], tell: Callable[[str], None]) -> None:
         """Take where Redis is, the queues to watch, and what to tell people with."""
         self._broker = Broker.connect(target)
+        self._started = clock.monotonic_s()
         self._since_s = clock.now_ns() // 1_000_000_000
         self._queues = frozenset(queues)
         self._tell = tell
@@ -27,13 +31,16 @@ class Deployments:
         """By queue; only of workers that started since: one that was killed is on record for a minute."""
 
     def are_settled(self) -> bool:
-        """Look again, tell of changes, and return whether each queue is ready or has failed."""
+        """Look again, tell of changes, and return whether there is nothing more to wait for."""
         self._look()
         for queue, record in sorted(self.records.items()):
             if self._states.get(queue) is not record.state:
                 self._states[queue] = record.state
                 self._tell(f"  {queue}: {describe_state(record)}")
-        return all(self._states.get(queue) in _SETTLED for queue in self._queues)
+        may_be_missing = clock.monotonic_s() > self._started + _REGISTERED_WITHIN_S
+        return all(
+            self._states[queue] in _SETTLED if queue in self._states else may_be_missing for queue in self._queues
+        )
 
     def _look(self) -> None:
         """Read the workers' records; while Redis is away the last ones stay."""
@@ -62,8 +69,14 @@ def watched_deployments(
 
 
 def describe_state(record: WorkerRecord | None) -> str:
-    """Return what a worker does about a queue, in a few words."""
+    """Return what a worker does about a queue, on one line."""
     if record is None:
-        return "not started"
+        return "not registered; the worker's log says why"
     words = record.state.replace("_", " ")
-    return f"{words}: {record.reason}" if record.reason else words
+    reason = shorten(record.reason, width=200, placeholder=" …")
+    return f"{words}: {reason}" if reason else words
+
+
+def is_ready(record: WorkerRecord | None) -> bool:
+    """Tell whether a worker runs tasks of a queue."""
+    return record is not None and record.state is WorkerState.READY

@@ -20,7 +20,9 @@ from runqy.local.stop_signals import StopSignals
 
 _CLEANING = "cleaning up"
 _CLEANING_S = 90.0
+_LETTING_GO_S = 1.0
 _PROCESS_GRACE_S = 15.0
+_LOOK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,27 +55,34 @@ def only_stack(locks: StackLocks, stop: StopSignals) -> Iterator[None]:
 
 
 def watch(locks: StackLocks) -> None:
-    """Wait for the end of the stack, then clean up after it."""
+    """Wait for the end of the stack, then clean up after it, unless a new one holds its lock."""
+    guarded = read_note(locks.stack)
     sys.stdin.buffer.read()
-    try:
-        lock = FileLock(locks.stack)
-    except LockHeld:
-        return
+    while True:
+        try:
+            lock = FileLock(locks.stack)
+        except LockHeld:
+            if read_note(locks.stack) != guarded:
+                return
+            time.sleep(_LOOK_S)  # a process that is killed lets go of its pipe before it lets go of its lock
+        else:
+            break
     lock.note(_CLEANING)
     locks.end_leftovers()
 
 
 def _take_lock(path: Path, stop: StopSignals) -> FileLock:
-    """Take the lock of the stack, waiting for a guardian that still cleans up."""
-    deadline = time.monotonic() + _CLEANING_S
+    """Take the lock of the stack; a guardian may still be cleaning up, and a killed stack be about to let go of it."""
+    started = time.monotonic()
     while True:
         try:
             return FileLock(path)
         except LockHeld:
             holder = read_note(path)
-            if holder != _CLEANING or time.monotonic() > deadline:
+            patience_s = _CLEANING_S if holder == _CLEANING else _LETTING_GO_S
+            if time.monotonic() > started + patience_s:
                 raise StackFailed(f"{holder} runs here already: it holds {path}. Stop it, or set RUNQY_HOME.") from None
-        stop.sleep(0.1)
+        stop.sleep(_LOOK_S)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,9 @@ _SERVERS_OWN = (
     "RUNQY_VAULT_",
     "RUNQY_CLIENT_",
     "RUNQY_WORKER_",
+    "RUNQY_API_KEY",
 )
+"""What begins like these is the server's own business."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

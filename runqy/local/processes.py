@@ -14,6 +14,7 @@ from runqy.local.stop_signals import StopSignals
 
 _LOG_MAX_BYTES = 10 << 20
 _LOOK_S = 0.05
+_HURRIED_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +74,16 @@ class Process:
         return self.poll()
 
     def end(self, stop: StopSignals | None = None) -> None:
-        """Ask it to end, and kill it with all of its group when it takes too long or a second signal came."""
+        """Ask it to end, again when a second signal comes, and kill it and its group when it takes too long."""
+        is_hurried = False
+        deadline = time.monotonic() + self.program.grace_s
         if self.poll() is None:
             self._popen.terminate()
-            deadline = time.monotonic() + self.program.grace_s
-            while self.poll() is None and time.monotonic() < deadline and not (stop and stop.count > 1):
-                time.sleep(_LOOK_S)
+        while self.poll() is None and time.monotonic() < deadline:
+            if stop is not None and stop.count > 1 and not is_hurried:
+                self._popen.terminate()  # a worker then gives its tasks back instead of letting them end
+                is_hurried, deadline = True, min(deadline, time.monotonic() + _HURRIED_S)
+            time.sleep(_LOOK_S)
         end_group(self.program.lock, grace_s=0)
         self._popen.wait()
 

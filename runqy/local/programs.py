@@ -26,7 +26,7 @@ def commands(*commands: Sequence[str], env: Mapping[str, str], lock: Path, log: 
     return Program(name=name, args=(sys.executable, "-m", "runqy.commands", *words), env=env, lock=lock, log=log)
 
 
-def worker(*, env: Mapping[str, str], lock: Path, log: Path | None = None) -> Program:
-    """Return a worker. It gets longer than its own grace time, in which it lets running tasks end."""
-    args = ("-m", "workers.runtime.main")
-    return Program(name="worker", args=(sys.executable, *args), env=env, lock=lock, log=log, grace_s=40.0)
+def worker(*, env: Mapping[str, str], lock: Path, log: Path | None, shutdown_s: int) -> Program:
+    """Return a worker. It gets longer to end than it gives to its running tasks."""
+    args = (sys.executable, "-m", "workers.runtime.main")
+    return Program(name="worker", args=args, env=env, lock=lock, log=log, grace_s=shutdown_s + 10.0)

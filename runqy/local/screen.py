@@ -13,14 +13,15 @@ from rich.text import Text
 from queues.definitions import FieldType, QueueSpec
 from runqy import settings
 from runqy.broker.worker_records import WorkerRecord, WorkerState
-from runqy.local.deployments import describe_state
+from runqy.local.deployments import describe_state, is_ready
 from runqy.local.instance import Instance
 
 console = Console(highlight=False, soft_wrap=True)
 
 _COLOURS = {WorkerState.READY: "green", WorkerState.START_FAILED: "red"}
+_FIRST_TASKS: dict[str, dict[str, object]] = {"sentiment": {"text": "What a lovely film!"}}
 _SAMPLES: dict[FieldType, object] = {
-    FieldType.STRING: "What a lovely film!",
+    FieldType.STRING: "a text",
     FieldType.INT: 1,
     FieldType.FLOAT: 1.5,
     FieldType.BOOL: True,
@@ -51,17 +52,18 @@ def show_overview(instance: Instance, queues: Sequence[QueueSpec], records: Mapp
             [("[dim]queue", "[dim]mode", "[dim]worker"), *(_row(one, records.get(one.name)) for one in queues)]
         )
         console.print("\nPut a task on a queue, and read it with the id in the answer:\n")
-        say(f"  {enqueue_line(instance, queues)}")
+        ready = [queue for queue in queues if is_ready(records.get(queue.name))]
+        say(f"  {enqueue_line(instance, ready or queues)}")
         say(f'  curl -H "Authorization: Bearer {_key_words(instance)}" "{instance.url}/queue/<id>?wait=10"')
     console.print()
 
 
 def enqueue_line(instance: Instance, queues: Sequence[QueueSpec]) -> str:
     """Return a curl line for one of the queues, with sample values for what its payload schema asks for."""
-    queue = next((queue for queue in queues if queue.name == "sentiment"), queues[0])
+    queue = next((queue for queue in queues if queue.name in _FIRST_TASKS), queues[0])
     redis_queue = queue.redis_queues(settings.RUNQY_SUBQUEUE_SEPARATOR)[0][0]
-    wanted = [field for field in queue.input if field.required] or list(queue.input[:1])
-    data = {field.name: _SAMPLES[field.type[0]] for field in wanted}
+    required = {field.name: _SAMPLES[field.type[0]] for field in queue.input if field.required}
+    data = _FIRST_TASKS.get(queue.name, required)
     body = json.dumps({"queue": redis_queue, "data": data}, separators=(",", ":"))
     return f'curl -H "Authorization: Bearer {_key_words(instance)}" -d {shlex.quote(body)} {instance.url}/queue/add'
 

@@ -109,6 +109,10 @@ def _start_worker(
     screen.say(f"Starting a worker for {', '.join(names)}; the first time it builds their environments …")
     with watched_deployments(target, names, screen.say) as deployments:
         env = worker_environment(instance, names)
-        supervisor.start(programs.worker(env=env, lock=instance.lock("worker"), log=instance.log("worker")))
+        shutdown_s = settings.env.seconds("RUNQY_SHUTDOWN_TIMEOUT", 30)
+        worker = programs.worker(
+            env=env, lock=instance.lock("worker"), log=instance.log("worker"), shutdown_s=shutdown_s
+        )
+        supervisor.start(worker)
         supervisor.wait_until(deployments.are_settled, _DEPLOYMENT_S)
     return deployments.records

@@ -30,7 +30,9 @@ def test_a_method_that_a_path_does_not_take_is_a_problem() -> None:
     assert "POST" in answer["Allow"]
 
 
-def test_a_bug_is_a_problem_that_says_nothing_about_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_a_problem_that_says_nothing_about_itself(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("secret detail")
 
@@ -40,9 +42,12 @@ def test_a_bug_is_a_problem_that_says_nothing_about_itself(monkeypatch: pytest.M
 
     assert (answer.status_code, problem(answer)["code"]) == (500, "internal")
     assert b"secret detail" not in answer.content
+    assert "secret detail" in caplog.text
 
 
-def test_a_database_that_is_away_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_is_away_is_unavailable_and_no_error_of_ours(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise OperationalError
 
@@ -52,6 +57,7 @@ def test_a_database_that_is_away_is_unavailable(monkeypatch: pytest.MonkeyPatch)
 
     assert (answer.status_code, problem(answer)["code"]) == (503, "database_unavailable")
     assert answer["Retry-After"]
+    assert [record for record in caplog.records if record.name == "django.request"] == []
 
 
 def test_a_redis_that_is_away_is_unavailable_and_no_bug(settings: Any) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from runqy.api.bodies import SMALL_BODY
+from runqy.request_threads import RequestThreads
 from tests.api.wsgi import Answer, call
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -54,9 +56,12 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
 def test_a_body_beyond_the_limit_is_refused_unread(settings: Any) -> None:
     settings.RUNQY_MAX_BODY_SIZE = 100_000
 
-    answer = call("POST", "/queue/add", CONTENT_LENGTH="100001", **{"wsgi.input": None})
+    body = BytesIO(b" " * 100_001)
+
+    answer = call("POST", "/queue/add", CONTENT_LENGTH="100001", **{"wsgi.input": body})
 
     assert (answer.status, code(answer)) == (413, "too_large")
+    assert body.tell() == 0
 
 
 def test_a_body_of_unknown_length_is_read_as_far_as_the_limit(settings: Any) -> None:
@@ -90,6 +95,25 @@ def test_a_client_that_goes_away_is_no_bug(length: int) -> None:
     answer = call("POST", "/queue/add", CONTENT_LENGTH=str(length), **{"wsgi.input": Broken()})
 
     assert (answer.status, code(answer)) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize(("size", "holds_its_place"), [(SMALL_BODY, True), (SMALL_BODY + 1, False)])
+def test_who_reads_a_large_body_holds_no_place(
+    size: int, holds_its_place: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = RequestThreads(places=1, most=2)
+    monkeypatch.setattr("runqy.request_threads._threads", threads)
+    seen: list[int] = []
+
+    class Watched(BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            seen.append(threads._inside)
+            return super().read(size)
+
+    environ = {"CONTENT_LENGTH": str(size), "wsgi.input": Watched(b" " * size)}
+    threads.submit(lambda: call("POST", "/queue/add", **environ)).result(10)
+
+    assert seen == [int(holds_its_place)]
 
 
 def test_many_members_are_no_problem() -> None:

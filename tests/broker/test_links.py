@@ -1,12 +1,15 @@
 """How commands travel: one round trip, scripts loaded when unknown, errors in their place."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.broker.links import checked
 from runqy.broker.scripts import Script, command
-from runqy.errors import BrokerUnavailable
+from runqy.errors import BrokerCommandRefused, BrokerUnavailable
 from tests.support.servers import free_port
 
 SET = Script("set", "-- Set.\n-- KEYS key\n-- ARGV value\nreturn redis.call('SET', KEYS[1], ARGV[1])")
@@ -37,7 +40,7 @@ def test_an_error_stands_in_the_place_of_its_command(single_broker: Broker) -> N
     )
 
     assert (good, last) == (b"OK", b"1")
-    with pytest.raises(Exception, match="WRONGTYPE"):
+    with pytest.raises(BrokerCommandRefused, match="WRONGTYPE"):
         checked(bad)
 
 
@@ -51,3 +54,42 @@ def test_a_server_that_is_away_is_unavailable() -> None:
 def test_a_missing_or_unknown_argument_is_a_type_error_before_redis_is_asked() -> None:
     with pytest.raises(TypeError, match=r"missing \['value'\], unknown \['valeu'\]"):
         SET(key="k", valeu="typo")
+
+
+def test_a_connection_that_rested_is_looked_at_before_it_is_used(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    single_broker.measure_clock()
+    single_broker.client.client_kill_filter(_type="normal", skipme=True)
+    monkeypatch.setattr("runqy.broker.links.FRESH_S", 0)
+
+    assert single_broker.link.execute([command("ECHO", "hello", key=None)]) == [b"hello"]
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # threads of other tests may linger
+def test_a_forked_process_does_not_speak_on_its_parents_connection(single_broker: Broker) -> None:
+    own = single_broker.link.execute([command("CLIENT", "ID", key=None)])
+    reader, writer = os.pipe()
+
+    pid = os.fork()
+    if pid == 0:
+        with os.fdopen(writer, "w") as pipe:
+            print(*single_broker.link.execute([command("CLIENT", "ID", key=None)]), file=pipe, flush=True)
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+
+    with os.fdopen(reader) as pipe:
+        childs = [int(pipe.read())]
+    assert childs != own
+    assert single_broker.link.execute([command("CLIENT", "ID", key=None)]) == own
+
+
+def test_threads_share_no_connection(single_broker: Broker) -> None:
+    def count(name: str) -> list[object]:
+        return [single_broker.link.execute([command("ECHO", f"{name}{i}", key=None)])[0] for i in range(200)]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(count, "abcdefgh"))
+
+    assert answers == [[f"{name}{i}".encode() for i in range(200)] for name in "abcdefgh"]

@@ -64,6 +64,35 @@ def test_guardian_ends_what_a_killed_stack_leaves(stack, locks):
     wait_until(lambda: not is_held(locks.stack))
 
 
+def test_guardian_waits_until_a_killed_stack_has_let_go_of_its_lock(locks):
+    lock = FileLock(locks.stack)
+    lock.note("process 1")
+    args = (sys.executable, "-m", "runqy.local.guardian", *map(str, (locks.stack, *locks.processes)))
+    with subprocess.Popen(args, stdin=subprocess.PIPE) as guardian:
+        guardian.stdin.close()
+        with pytest.raises(subprocess.TimeoutExpired):
+            guardian.wait(timeout=2)
+        lock.close()
+
+        assert guardian.wait(timeout=20) == 0
+    assert locks.stack.read_text() == "cleaning up"
+
+
+def test_guardian_leaves_a_new_stack_alone(locks):
+    lock = FileLock(locks.stack)
+    lock.note("process 1")
+    args = (sys.executable, "-m", "runqy.local.guardian", *map(str, (locks.stack, *locks.processes)))
+    with subprocess.Popen(args, stdin=subprocess.PIPE) as guardian:
+        with pytest.raises(subprocess.TimeoutExpired):
+            guardian.wait(timeout=2)
+        lock.note("process 2")
+        guardian.stdin.close()
+
+        assert guardian.wait(timeout=20) == 0
+    assert locks.stack.read_text() == "process 2"
+    lock.close()
+
+
 def test_new_stack_ends_what_a_killed_one_left(stack, locks, stop):
     pids = [int(lock.read_text()) for lock in locks.processes]
     stack.kill()

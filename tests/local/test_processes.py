@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 
 import pytest
 
@@ -12,6 +13,19 @@ from tests.local.conftest import is_alive, wait_until
 
 SLEEP = "import time; print('up'); time.sleep(600)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up'); time.sleep(600)"
+ENDS_WHEN_ASKED_TWICE = """
+import os, signal, time
+asked = []
+def end(*_):
+    asked.append(1)
+    print("asked")
+    if len(asked) == 2:
+        os._exit(7)
+signal.signal(signal.SIGTERM, end)
+print("up")
+while True:
+    time.sleep(600)
+"""
 PARENT = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', %r], close_fds=False); time.sleep(600)"
 
 
@@ -54,7 +68,26 @@ def test_process_that_ignores_the_request_is_killed_after_its_grace(make_program
     assert process.poll() == -signal.SIGKILL
 
 
-def test_second_signal_makes_the_end_quick(make_program, stop):
+def test_second_signal_asks_again(make_program, stop):
+    program = make_program(ENDS_WHEN_ASKED_TWICE, grace_s=600)
+    process = Process(program)
+    wait_for_output(program)
+    os.kill(os.getpid(), signal.SIGINT)
+
+    def press_again():
+        wait_until(lambda: "asked" in program.log.read_text())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    impatient = threading.Thread(target=press_again)
+    impatient.start()
+    process.end(stop)
+
+    impatient.join()
+    assert process.poll() == 7
+
+
+def test_after_a_second_signal_there_is_not_much_patience(make_program, stop, monkeypatch):
+    monkeypatch.setattr("runqy.local.processes._HURRIED_S", 0.1)
     program = make_program(STUBBORN, grace_s=600)
     process = Process(program)
     wait_for_output(program)

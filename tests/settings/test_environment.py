@@ -56,7 +56,7 @@ def test_variables_change_what_they_name(tmp_path: Path) -> None:
         REDIS_PASSWORD="hunter2",
         RUNQY_DEFAULT_ACTIVE_TIMEOUT="1h30m",
         RUNQY_DEFAULT_TTL_COMPLETED="60",
-        RUNQY_MAX_BODY_SIZE="2MiB",
+        RUNQY_MAX_BODY_SIZE="2GiB",
         RUNQY_RATE_LIMIT="600/m",
         RUNQY_AUTH_FAILURE_LIMIT="off",
         RUNQY_ALLOWED_HOSTS="runqy.example.com, 10.0.0.1",
@@ -68,7 +68,7 @@ def test_variables_change_what_they_name(tmp_path: Path) -> None:
     assert settings["REDIS_TARGET"] == "<RedisTarget single redis.example.com:6380/0>"
     assert settings["RUNQY_DEFAULT_ACTIVE_TIMEOUT_S"] == 5400
     assert settings["RUNQY_DEFAULT_TTL_COMPLETED_S"] == 60
-    assert settings["RUNQY_MAX_BODY_SIZE"] == 2 << 20
+    assert settings["RUNQY_MAX_BODY_SIZE"] == 2 << 30
     assert (settings["RUNQY_RATE_LIMIT"], settings["RUNQY_AUTH_FAILURE_LIMIT"]) == ("Rate(most=600, window_s=60)", None)
     assert settings["ALLOWED_HOSTS"] == ["runqy.example.com", "10.0.0.1"]
     assert settings["DATABASES"]["default"]["NAME"] == str(tmp_path / "elsewhere.db")

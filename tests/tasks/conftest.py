@@ -23,6 +23,7 @@ def client(configuration: None) -> ApiClient:
         spec("simple"),
         spec("inference", "high:10", "low:3"),
         spec("image", input=fields),
+        spec("optional", input=fields[1:]),
         spec("limited", limits=limits),
         spec("off", is_enabled=False),
     ):

@@ -57,7 +57,7 @@ def test_a_running_task_shows_its_worker(client: ApiClient, task_id: str, single
         (b"plain text", b'"result":"plain text",'),
         (b"NaN", b'"result":"NaN",'),
         (b"\xff\x00", '"result":"�\\u0000",'.encode()),
-        (b"[" * 5000 + b"]" * 5000, b'"result":"[[['),
+        (b"[" * 100_000 + b"]" * 100_000, b'"result":"[[['),
         (b"null", b'"result":null,'),
     ],
 )

@@ -16,7 +16,7 @@ from runqy.broker.keys import QueueKeys, ended_channel
 from runqy.broker.reading import find_task
 from runqy.broker.records import TaskRecord
 from runqy.errors import TaskNotFound, TooManyWaiters
-from runqy.gate import Gate
+from runqy.request_threads import RequestThreads
 from tasks import waiting
 from tasks.waiting import WaitingRoom
 from tests.api.client import Answer, ApiClient, problem
@@ -218,31 +218,18 @@ def test_a_full_room_refuses(single_broker: Broker) -> None:
         WaitingRoom(single_broker, 0).wait_for_end("t", lambda: pytest.fail("looked"), longest_s=1)
 
 
-def test_a_waiting_reader_holds_no_place_in_the_gate(
-    client: ApiClient, task_id: str, room: WaitingRoom, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+def test_a_waiting_reader_holds_no_place(
+    client: ApiClient, task_id: str, room: WaitingRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate = Gate(1)
-    monkeypatch.setattr("runqy.gate._gate", gate)
-
-    def read_inside() -> Answer:
-        gate.enter()
-        try:
-            return client.get(f"/queue/{task_id}?wait=30")
-        finally:
-            gate.leave()
-
-    answer = threads.submit(read_inside)
+    one_place = RequestThreads(places=1, most=3)
+    monkeypatch.setattr("runqy.request_threads._threads", one_place)
+    monkeypatch.setattr("runqy.request_threads.RELIEF_S", LONG_S)
+    answer = one_place.submit(client.get, f"/queue/{task_id}?wait=30")
     wait_until(lambda: has_readers(room, 1))
-    entered = threading.Event()
 
-    def enter() -> None:
-        gate.enter()
-        entered.set()
-        gate.leave()
+    other = one_place.submit(client.get, f"/queue/{task_id}")
 
-    threads.submit(enter)
-
-    assert entered.wait(5)
+    assert other.result(timeout=5).status_code == 200
     room.close()
     assert answer.result(timeout=5).status_code == 202
 

@@ -45,6 +45,11 @@ def garbage(_payload):
     return "clean"
 
 
+def broken(payload):
+    os.write(1, payload["line"].encode() + b"\n")
+    return "clean"
+
+
 def fail(payload):
     raise ValueError(payload["text"])
 
@@ -70,6 +75,7 @@ VERBS = {
     "spawn": spawn,
     "garbage": garbage,
     "overflow": overflow,
+    "broken": broken,
     "big": lambda payload: "x" * payload["bytes"],
     "nan": lambda _: float("nan"),
     "pause": lambda payload: time.sleep(payload["s"]),

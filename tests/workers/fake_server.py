@@ -15,6 +15,7 @@ class FakeServer:
     def __init__(self, answer: dict[str, Any]) -> None:
         self.answer = answer
         self.status = 200
+        self.code = "test"
         self.requests: list[dict[str, Any]] = []
         self.registered = threading.Semaphore(0)
         outer = self
@@ -42,7 +43,7 @@ class FakeServer:
     def reply(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Return status and body for a registration."""
         if self.status != 200:
-            return self.status, {"detail": f"the server says {self.status}", "code": "test"}
+            return self.status, {"detail": f"the server says {self.status}", "code": self.code}
         return 200, copy.deepcopy(self.answer) | {"worker_id": body["worker_id"]}
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from runqy.broker.connection import RedisTarget
 from runqy.broker.heartbeats import find_workers
 from runqy.broker.keys import QueueKeys
 from runqy.broker.worker_records import WorkerRecord
-from tests.support.servers import ValkeyServer
+from tests.support.servers import ValkeyServer, free_port
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task, eventually, is_alive, wait_for_state
@@ -419,6 +419,19 @@ def test_a_worker_comes_back_after_redis_was_restarted(
     own.stop()
 
 
+def test_an_address_of_redis_that_does_not_answer_is_asked_for_again(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker
+) -> None:
+    right = server.answer["redis"]["addr"]
+    server.answer["redis"]["addr"] = f"127.0.0.1:{free_port()}"
+    worker = start_worker()
+    worker.wait_for("broker_unavailable")
+
+    server.answer["redis"]["addr"] = right
+
+    assert wait_for_state(single_broker, add_task(single_broker, 1), "completed")
+
+
 def test_a_changed_password_of_redis_is_asked_for(server: FakeServer, start_worker: StartWorker) -> None:
     own = ValkeyServer("--requirepass", "first-password").start()
     server.answer["redis"] |= {"addr": f"127.0.0.1:{own.port}", "password": "first-password"}
@@ -434,6 +447,26 @@ def test_a_changed_password_of_redis_is_asked_for(server: FakeServer, start_work
 
     assert wait_for_state(broker, add_task(broker, 2), "completed")
     assert not re.search("(first|second)-password", worker.log.read_text())
+    worker.stop()
+    own.stop()
+
+
+def test_a_changed_password_that_the_server_hears_of_later_is_asked_for_again(
+    server: FakeServer, start_worker: StartWorker
+) -> None:
+    own = ValkeyServer("--requirepass", "first-password").start()
+    server.answer["redis"] |= {"addr": f"127.0.0.1:{own.port}", "password": "first-password"}
+    worker = start_worker()
+    broker = _broker_on(own, "first-password")
+    wait_for_state(broker, add_task(broker, 1), "completed")
+
+    broker.client.config_set("requirepass", "second-password")
+    broker.client.client_kill_filter(skipme=True, _type="normal")
+    worker.wait_for("registered_again")
+    server.answer["redis"]["password"] = "second-password"
+    broker = _broker_on(own, "second-password")
+
+    assert wait_for_state(broker, add_task(broker, 2), "completed")
     worker.stop()
     own.stop()
 

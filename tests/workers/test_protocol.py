@@ -95,6 +95,39 @@ def test_an_answer_that_is_nearly_json_is_known_by_its_task(line: bytes) -> None
     assert decode_answer(line) == UnusableAnswer("t1", "the result is not valid JSON")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"task_id":"t1","result":<Model>}',
+        b'{"task_id": "t1", "result": {"a": 1}',
+        b' { "task_id" :\t"t\\u0031"',
+        b'{"task_id":"t1","error":"\xff","result":}',
+        b'{"task_id":"t1","result":1}{"task_id":"t1","result":1}',
+        b'{"task_id":"t1","other":' + b"[" * 100_000,
+    ],
+)
+def test_an_answer_that_breaks_off_is_known_by_its_task(line: bytes) -> None:
+    answer = decode_answer(line)
+
+    assert isinstance(answer, UnusableAnswer)
+    assert answer.task_id == "t1"
+    assert answer.reason.startswith("the answer is not valid JSON: ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"task_id":"t1',
+        b'{"task_id":1,',
+        b'{"task_id":"\xff","result":}',
+        b'{"level":"info","task_id":"t1",',
+        b'started {"task_id":"t1","result":}',
+    ],
+)
+def test_a_broken_line_that_begins_otherwise_is_no_answer(line: bytes) -> None:
+    assert decode_answer(line) is None
+
+
 def test_a_result_that_is_not_utf8_cannot_be_used() -> None:
     assert decode_answer(b'{"task_id":"t1","result":"\xff"}') == UnusableAnswer("t1", "the result is not UTF-8")
 

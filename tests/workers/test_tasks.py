@@ -8,7 +8,9 @@ import pytest
 
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
+from runqy.broker.producing import enqueue
 from tests.support import environment
+from tests.support.tasks import new_task
 from tests.workers.fake_server import FakeServer, registration_answer
 from tests.workers.processes import WorkerProcess, add_task, eventually, wait_for_state
 from tests.workers.repositories import Repository
@@ -137,6 +139,30 @@ def test_a_result_that_is_not_json_is_archived(live_broker: Broker) -> None:
     record = wait_for_state(live_broker, task_id, *FINAL)
 
     assert (record.state, record.error) == ("archived", "result_invalid: the result is not valid JSON")
+
+
+def test_an_answer_that_breaks_off_is_archived(live_broker: Broker) -> None:
+    task_id = "broken-answer"
+    payload = {"do": "broken", "line": f'{{"task_id": "{task_id}", "result": <Model>}}'}
+    live_broker.run(enqueue(new_task(task_id, payload=json.dumps(payload).encode()), now_ns=live_broker.now_ns()))
+
+    record = wait_for_state(live_broker, task_id, *FINAL)
+    after = wait_for_state(live_broker, add_task(live_broker, "next"), *FINAL)
+
+    assert record.state == "archived"
+    assert record.error.startswith("result_invalid: the answer is not valid JSON: ")
+    assert after.result == b'"next"'
+
+
+def test_a_broken_line_about_another_task_is_log(live_broker: Broker, shared_worker: WorkerProcess) -> None:
+    line = '{"task_id":"another", "step": <1>}'
+    task_id = add_task(live_broker, {"do": "broken", "line": line})
+
+    record = wait_for_state(live_broker, task_id, *FINAL)
+
+    assert record.result == b'"clean"'
+    shared_worker.wait_for("child_output")
+    assert line in [entry["line"] for entry in shared_worker.events("child_output")]
 
 
 def test_a_payload_that_is_not_json_is_archived(live_broker: Broker) -> None:

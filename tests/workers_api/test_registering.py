@@ -125,8 +125,11 @@ def test_the_revision_is_what_redis_tells_workers(client: ApiClient) -> None:
         assert redis.hget("runqy:revisions", "inference").decode() == found["queue"]["revision"]
 
 
-def test_a_change_is_in_the_very_next_registration(client: ApiClient) -> None:
+def test_a_change_made_in_another_process_is_in_the_very_next_registration(
+    client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = registered(client, queue="inference")
+    monkeypatch.setattr("runqy.publication.snapshot.expire", lambda: None)
 
     set_entry(vault="special", key="MODEL", value="huge")
     after = registered(client, queue="inference")

@@ -42,8 +42,8 @@ class ChildOwner(Protocol):
     def child_ready(self, child: "Child") -> None:
         """It has loaded and takes tasks."""
 
-    def child_answered(self, child: "Child", answer: Answer | UnusableAnswer) -> None:
-        """It says how a task ended."""
+    def child_answered(self, child: "Child", answer: Answer | UnusableAnswer) -> bool:
+        """It says how a task ended; returns whether it has that task."""
 
     def child_overflowed(self, child: "Child") -> None:
         """It wrote a longer line than is allowed, so that an answer may be missing."""
@@ -156,8 +156,8 @@ class Child:
                 self._log.add(line)
             elif isinstance(answer, Answer) and answer.task_id is None:
                 self._read_status(answer)
-            else:
-                self._owner.child_answered(self, answer)
+            elif not self._owner.child_answered(self, answer) and isinstance(answer, UnusableAnswer):
+                self._log.add(line)
 
     def _read_status(self, answer: Answer) -> None:
         """Act on a line about the start."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from runqy.errors import QueueDisabled, ServerUnavailable
+from runqy.errors import QueueDisabled, ServerUnavailable, ServerUnprepared
 from workers.runtime.backoff import delay_s
 from workers.runtime.logs import secrets
 from workers.runtime.registration import Registrar, Registration
@@ -13,6 +13,8 @@ from workers.runtime.settings import WorkerSettings
 from workers.runtime.threads import first_of, in_thread
 
 MOST_DELAY_S = 30.0
+UNPREPARED_MOST_DELAY_S = 5.0
+"""Somebody who has just made the vault that was missing waits for the worker."""
 
 log = structlog.get_logger()
 
@@ -45,11 +47,12 @@ class Enrolling:
                 attempt += 1
                 if attempt == tries:
                     raise
-                await self._wait(attempt, error.detail)
+                is_unprepared = isinstance(error, ServerUnprepared)
+                await self._wait(attempt, error.detail, UNPREPARED_MOST_DELAY_S if is_unprepared else MOST_DELAY_S)
             except QueueDisabled as error:
                 self._on_disabled()
                 attempt += 1
-                await self._wait(attempt, error.detail)
+                await self._wait(attempt, error.detail, MOST_DELAY_S)
             else:
                 secrets.add(registration.secrets)
                 return registration
@@ -57,9 +60,9 @@ class Enrolling:
     def _register(self) -> Registration:
         return self._registrar.register(worker_id=self._worker_id, queue=self._queue)
 
-    async def _wait(self, attempt: int, reason: str) -> None:
+    async def _wait(self, attempt: int, reason: str, most_s: float) -> None:
         """Wait before the next try."""
         first_s = self._settings.bootstrap_retry_delay_s
-        delay = delay_s(attempt - 1, first_s=first_s, most_s=max(first_s, MOST_DELAY_S))
+        delay = delay_s(attempt - 1, first_s=first_s, most_s=max(first_s, most_s))
         log.warning("not_registered", reason=reason, next_try_s=round(delay, 1))
         await first_of(self.hurry, timeout_s=delay)

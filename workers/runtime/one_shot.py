@@ -113,12 +113,14 @@ class OneShotPool:
         child.close_input() if run else child.retire()
         self._note_change()
 
-    def child_answered(self, child: Child, answer: Answer | UnusableAnswer) -> None:
+    def child_answered(self, child: Child, answer: Answer | UnusableAnswer) -> bool:
         """End the child's run."""
         run = self._runs[child]
-        if run is not None and run.task_id == answer.task_id:
-            self._restarts.note_success()
-            self._finish(child, run, run.verdict or ending_of(answer))
+        if run is None or run.task_id != answer.task_id:
+            return False
+        self._restarts.note_success()
+        self._finish(child, run, run.verdict or ending_of(answer))
+        return True
 
     def child_overflowed(self, child: Child) -> None:
         """End the child's run, whose answer was too long."""

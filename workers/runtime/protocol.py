@@ -1,6 +1,7 @@
 """Owns the lines that worker and child exchange: one JSON object each (docs/worker.md)."""
 
 import json
+import re
 from dataclasses import dataclass
 
 import msgspec
@@ -50,6 +51,7 @@ class UnusableAnswer:
     reason: str
 
 
+_ANSWER_START = re.compile(rb'\s*\{\s*"task_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _decoder = msgspec.json.Decoder(Answer)
 _encoder = msgspec.json.Encoder()
 
@@ -81,24 +83,37 @@ def decode_answer(line: bytes) -> Answer | UnusableAnswer | None:
     """Read a child's line; None if it is no line of the protocol."""
     try:
         answer = _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _unusable(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _unusable(line, error)
     if answer.task_id is not None and not _is_text(bytes(answer.result)):
         return UnusableAnswer(answer.task_id, "the result is not UTF-8")
     return answer if answer.task_id is not None or answer.status is not None else None
 
 
-def _unusable(line: bytes) -> UnusableAnswer | None:
-    """Find out whether a line is an answer but for NaN, half characters or the like, which JSON does not have."""
+def _unusable(line: bytes, error: Exception) -> UnusableAnswer | None:
+    """Find out whether a line is an answer but for NaN, half characters or the like, which JSON does not have.
+
+    What begins like an answer is one however it goes on: taken for log, its task would hang until its time is over.
+    """
     if b'"task_id"' not in line:
         return None
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
-        return None
+        task_id = _task_id_at_start(line)
+        return None if task_id is None else UnusableAnswer(task_id, f"the answer is not valid JSON: {error}")
     if not isinstance(content, dict) or not isinstance(content.get("task_id"), str):
         return None
     return UnusableAnswer(content["task_id"], "the result is not valid JSON")
+
+
+def _task_id_at_start(line: bytes) -> str | None:
+    """Return the task that a line names where an answer names it; None if it does not."""
+    start = _ANSWER_START.match(line)
+    try:
+        return str(json.loads(start[1])) if start else None
+    except ValueError:
+        return None
 
 
 def _one_line(payload: bytes) -> bytes:

@@ -9,10 +9,20 @@ import httpx2
 import msgspec
 
 from runqy.broker.connection import RedisTarget
-from runqy.errors import QueueDisabled, RegistrationRefused, ServerUnavailable
+from runqy.errors import (
+    ConfigurationUnavailable,
+    QueueDisabled,
+    RegistrationRefused,
+    ServerUnavailable,
+    ServerUnprepared,
+    VaultLocked,
+    VaultUnavailable,
+)
 
 TIMEOUT_S = 30.0
 _SHOWN_CHARS = 500
+_UNPREPARED = {ConfigurationUnavailable.code, VaultLocked.code, VaultUnavailable.code}
+"""The codes of problems that last until somebody configures the server."""
 
 
 class RedisAnswer(msgspec.Struct, frozen=True):
@@ -145,7 +155,7 @@ class Registrar:
     def register(self, *, worker_id: str, queue: str) -> Registration:
         """Register for a queue.
 
-        Raises RegistrationRefused when asking again is of no use, QueueDisabled, ServerUnavailable.
+        Raises RegistrationRefused when asking again is of no use, QueueDisabled, ServerUnavailable, ServerUnprepared.
         """
         body = {
             "worker_id": worker_id,
@@ -176,7 +186,8 @@ def _raise_for_status(response: httpx2.Response, queue: str) -> None:
     status = response.status_code
     if status == httpx2.codes.OK:
         return
-    said = _said(response)
+    problem = _problem(response)
+    said = _said(response, problem)
     if status == httpx2.codes.CONFLICT:
         raise QueueDisabled(said)
     if status == httpx2.codes.UNAUTHORIZED:
@@ -185,19 +196,26 @@ def _raise_for_status(response: httpx2.Response, queue: str) -> None:
         raise RegistrationRefused(f"This API key may not register a worker for {queue!r} ({said}).")
     if status == httpx2.codes.NOT_FOUND:
         raise RegistrationRefused(f"The server has no queue {queue!r} ({said}). Check RUNQY_QUEUES.")
+    if status == httpx2.codes.SERVICE_UNAVAILABLE and problem.get("code") in _UNPREPARED:
+        raise ServerUnprepared(f"The server answered {status}: {said}")
     if status >= 500 or status in {httpx2.codes.TOO_MANY_REQUESTS, httpx2.codes.REQUEST_TIMEOUT}:
         raise ServerUnavailable(f"The server answered {status}: {said}")
     raise RegistrationRefused(f"The server answered {status}: {said}. Check RUNQY_SERVER_URL.")
 
 
-def _said(response: httpx2.Response) -> str:
-    """Return the reason that a refusal gives."""
+def _problem(response: httpx2.Response) -> dict[str, object]:
+    """Return the members of the problem that a refusal describes; none if it is not ours."""
     try:
         problem = response.json()
     except ValueError:
-        return response.text[:_SHOWN_CHARS] or response.reason_phrase
-    reason = problem.get("detail") or problem.get("errors") or problem.get("title") if isinstance(problem, dict) else ""
-    return str(reason or problem)[:_SHOWN_CHARS]
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _said(response: httpx2.Response, problem: dict[str, object]) -> str:
+    """Return the reason that a refusal gives."""
+    reason = problem.get("detail") or problem.get("errors") or problem.get("title")
+    return str(reason or response.text or response.reason_phrase)[:_SHOWN_CHARS]
 
 
 def _decode(content: bytes) -> Registration:

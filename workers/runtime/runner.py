@@ -9,7 +9,7 @@ import socket
 import structlog
 
 from runqy.broker.broker import Broker
-from runqy.errors import BrokerRefused, BrokerUnavailable
+from runqy.errors import BrokerUnavailable
 from workers.runtime.backoff import delay_s
 from workers.runtime.enrolling import Enrolling
 from workers.runtime.heartbeat import Identity
@@ -77,7 +77,10 @@ class Runner:
                 registration = await self._renew(session, registration)
 
     async def _join(self) -> tuple[Registration, Broker]:
-        """Register and reach Redis for the first time."""
+        """Register and reach Redis for the first time.
+
+        The server is asked again each time, as in `_renew`: the address may be what is wrong.
+        """
         attempt = 0
         registration = await self._enrolling.enroll(tries=self._settings.bootstrap_retries)
         while True:
@@ -88,21 +91,25 @@ class Runner:
                 log.warning("broker_unavailable", error=error.detail, next_try_s=round(delay, 1))
                 attempt += 1
                 await asyncio.sleep(delay)
-                if isinstance(error, BrokerRefused):
-                    registration = await self._enrolling.enroll()
+                registration = await self._enrolling.enroll()
 
     async def _renew(self, session: Session, before: Registration) -> Registration:
-        """Register again, because the queue changed or Redis refuses what we know of it."""
-        registration = await self._enrolling.enroll()
-        log.info("registered_again")
+        """Register again, because the queue changed or Redis refuses what we know of it.
+
+        Where Redis cannot be reached as the server says, ask again: it may hear of a new password later than we.
+        """
         broker = None
-        if session.exchange.is_refused or registration.redis != before.redis:
+        while True:
+            registration = await self._enrolling.enroll()
+            log.info("registered_again")
+            if not session.exchange.is_refused and registration.redis == before.redis:
+                break
             try:
                 broker = await _connect(registration)
+                break
             except BrokerUnavailable as error:
                 log.warning("broker_unavailable", error=error.detail)
                 await asyncio.sleep(delay_s(0, first_s=RECONNECT_DELAY_S, most_s=RECONNECT_DELAY_S))
-                self._enrolling.hurry.set()
         await session.adopt(registration, broker)
         return registration
 

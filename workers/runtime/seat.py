@@ -99,12 +99,14 @@ class Seat:
         self.problem = ""
         self._owner.seat_changed()
 
-    def child_answered(self, child: Child, answer: Answer | UnusableAnswer) -> None:
+    def child_answered(self, child: Child, answer: Answer | UnusableAnswer) -> bool:
         """End the run that the child answers for, and begin the next."""
         run = next((run for run in self.runs if run.task_id == answer.task_id), None)
-        if run is not None:
-            self._restarts.note_success()
-            self._finish(run, run.verdict or ending_of(answer))
+        if run is None:
+            return False
+        self._restarts.note_success()
+        self._finish(run, run.verdict or ending_of(answer))
+        return True
 
     def child_overflowed(self, child: Child) -> None:
         """End the run that must have made the line that was too long."""

@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
-from redis.exceptions import ResponseError
 
 from runqy.broker.broker import Broker, Request
 from runqy.broker.consuming import TakeOrder, take_tasks
 from runqy.broker.finishing import Outcome
 from runqy.broker.holding import Taken
-from runqy.errors import RunqyError
+from runqy.errors import BrokerCommandRefused, RunqyError
 
 log = structlog.get_logger()
 
@@ -32,23 +31,13 @@ def make_trip(order: TakeOrder | None, settlements: Sequence[Request[Outcome]]) 
                 return Trip(broker.run_all(settlements), ())
             taken, outcomes = take_tasks(broker, order, now_ns=broker.now_ns(), together_with=settlements)
             return Trip(outcomes, taken)
-        except ResponseError:
+        except BrokerCommandRefused:
             if not settlements:
                 raise
-            log.exception("trip_refused")
-            return Trip([_recorded(broker, settlement) for settlement in settlements], _taken(broker, order))
+            log.exception("take_refused")
+            return Trip(broker.run_all(settlements), _taken(broker, order))
 
     return trip
-
-
-def _recorded(broker: Broker, settlement: Request[Outcome]) -> Outcome | RunqyError:
-    """Record one end by itself, so that one that Redis refuses holds up no other."""
-    try:
-        return broker.run(settlement)
-    except RunqyError as error:
-        return error
-    except ResponseError as error:
-        return RunqyError(f"Redis refuses to record it: {error}")
 
 
 def _taken(broker: Broker, order: TakeOrder | None) -> Sequence[Taken]:

@@ -1,0 +1,50 @@
+"""The broker that all of a process shares, and its clock."""
+
+import time
+from typing import Any
+
+import pytest
+from django.core.cache import cache
+
+from runqy import clock
+from runqy.addresses import parse_redis_url
+from runqy.broker.connection import RedisTarget
+from runqy.connection import get_broker
+from runqy.errors import BrokerUnavailable
+from tests.support.environment import SERVER
+from tests.support.servers import free_port
+
+
+def test_the_cache_speaks_on_the_brokers_connections(redis: Any) -> None:
+    cache.set("greeting", "hello", timeout=10)
+
+    assert cache.get("greeting") == "hello"
+    assert cache.client.get_client() is get_broker().client
+    assert len(redis.keys("runqy:cache:*greeting")) == 1
+
+
+@pytest.mark.cluster
+def test_a_cluster_is_reached_by_its_url(cluster_target: RedisTarget, settings: Any) -> None:
+    hosts = ",".join(f"{host}:{port}" for host, port in cluster_target.addresses)
+    settings.REDIS_TARGET = parse_redis_url(f"redis+cluster://{hosts}")
+    settings.CACHES = dict(settings.CACHES)  # lets Django forget the clients it has
+
+    assert get_broker().is_cluster
+    cache.set("greeting", "hello", timeout=10)
+    assert cache.get("greeting") == "hello"
+
+
+def test_time_is_that_of_redis_even_when_this_machines_clock_is_wrong(
+    redis: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "now_ns", lambda: time.time_ns() + 300 * 10**9)
+    settings.REDIS_TARGET = parse_redis_url(f"redis://127.0.0.1:{SERVER.port}")
+
+    assert abs(get_broker().now_s() - redis.time()[0]) <= 1
+
+
+def test_a_redis_that_is_away_still_has_a_broker(settings: Any) -> None:
+    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),))
+
+    with pytest.raises(BrokerUnavailable):
+        get_broker().measure_clock()

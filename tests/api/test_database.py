@@ -1,0 +1,56 @@
+"""Database connections are looked after between the requests of threads that have one, and only of those."""
+
+import threading
+
+import pytest
+from django.core.cache import close_caches
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections, connection, reset_queries
+
+from runqy.api import database
+
+
+@pytest.fixture
+def closings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of threads whose connections were looked after."""
+    names: list[str] = []
+    monkeypatch.setattr(database, "close_old_connections", lambda: names.append(threading.current_thread().name))
+    return names
+
+
+def serve(name: str, *, uses_database: bool) -> None:
+    """Do on a thread what a server's thread does for two requests, the first of which may use the database."""
+
+    def requests() -> None:
+        request_started.send(sender=object, environ={})
+        if uses_database:
+            connection.ensure_connection()
+        request_finished.send(sender=object)
+        request_started.send(sender=object, environ={})
+        request_finished.send(sender=object)
+        connection.close()
+
+    thread = threading.Thread(target=requests, name=name)
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.django_db
+def test_a_thread_that_made_a_connection_looks_after_it_from_then_on(closings: list[str]) -> None:
+    serve("admin", uses_database=True)
+
+    assert closings == ["admin"] * 3
+
+
+def test_a_thread_without_a_connection_does_nothing(closings: list[str]) -> None:
+    serve("api", uses_database=False)
+
+    assert closings == []
+
+
+def test_django_does_not_look_for_connections_itself() -> None:
+    database.close_only_what_is_open()  # once more: Django's test client puts the receivers back that it took away
+
+    for signal in (request_started, request_finished):
+        receivers = signal._live_receivers(None)[0]
+        assert not {reset_queries, close_old_connections, close_caches} & set(receivers)

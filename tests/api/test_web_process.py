@@ -1,0 +1,108 @@
+"""A real gunicorn with the server's own configuration."""
+
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runqy_python import AuthenticationError, RunqyClient, TaskNotFoundError
+
+from queues.models import Source
+from queues.operations import save_queue
+from runqy.broker.broker import Broker
+from runqy.broker.keys import ended_channel
+from tests.queues.samples import spec
+from tests.support.environment import ADMIN_KEY
+from tests.support.tasks import take_one
+from tests.support.waiting import wait_until
+from tests.support.web import WAITERS, WebProcess
+from tests.tasks.life import fail_for_good, succeed
+
+
+@pytest.fixture
+def web(configuration: None, tmp_path: Path) -> Iterator[WebProcess]:
+    """Return a running server that knows a queue."""
+    save_queue(spec=spec("simple"), source=Source.API)
+    started = WebProcess(tmp_path)
+    yield started
+    started.kill()
+
+
+def wait_for_a_seat(web: WebProcess, path: str) -> tuple[int, dict[str, Any]]:
+    """Send a request that waits, again as long as others have all the seats."""
+    while True:
+        status, answer = web.send(path)
+        if status != 503:
+            return status, answer
+
+
+def test_readers_may_wait_up_to_the_limit_and_the_end_of_the_process_sends_them_away(
+    web: WebProcess, redis: Any
+) -> None:
+    task_id = web.send("/queue/add", b'{"queue":"simple","data":{}}')[1]["info"]["id"]
+    path, channel = f"/queue/{task_id}?wait=60", ended_channel(task_id)
+
+    with ThreadPoolExecutor(WAITERS) as pool:
+        waiters = [pool.submit(wait_for_a_seat, web, path) for _ in range(WAITERS)]
+        wait_until(lambda: redis.pubsub_numsub(channel)[0][1] == 1)
+        wait_until(lambda: web.send(f"/queue/{task_id}?wait=0.01")[0] == 503)
+        assert web.send(f"/queue/{task_id}")[0] == 200
+        started = time.monotonic()
+        web.process.send_signal(signal.SIGTERM)
+        answers = [waiter.result(20) for waiter in waiters]
+
+    assert [status for status, _ in answers] == [202] * WAITERS
+    assert web.process.wait(10) == 0
+    assert time.monotonic() - started < 5
+
+
+def test_clients_that_send_slowly_do_not_keep_others_waiting(web: WebProcess) -> None:
+    head = f"POST /queue/add HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_KEY}\r\n"
+    slow = [web.connect(f"{head}Content-Length: {size}\r\n\r\n{{") for size in (10, 10, 10, 100_000, 100_000)]
+    slow.append(web.connect("POST /que"))
+
+    status, _ = web.send("/queue/add", b'{"queue":"simple","data":{}}')
+
+    assert status == 200
+    for connection in slow:
+        connection.close()
+
+
+def test_a_body_may_come_in_chunks(web: WebProcess) -> None:
+    head = f"POST /queue/add HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_KEY}\r\nConnection: close\r\n"
+    chunks = "".join(f"{len(part):x}\r\n{part}\r\n" for part in ('{"queue":"simple"', ',"data":{"n":1}}', ""))
+    connection = web.connect(f"{head}Transfer-Encoding: chunked\r\n\r\n{chunks}")
+
+    answer = b""
+    while part := connection.recv(65536):
+        answer += part
+    connection.close()
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b'"payload":{"n":1}' in answer
+
+
+def test_the_published_sdk_enqueues_and_reads_results(web: WebProcess, single_broker: Broker) -> None:
+    sdk = RunqyClient(f"http://127.0.0.1:{web.port}", api_key=ADMIN_KEY)
+
+    queued = sdk.enqueue("simple.default", {"n": 1}, timeout=60)
+    succeed(single_broker, take_one(single_broker, "simple"), b'{"ok": true}')
+    done = sdk.get_task(queued.task_id)
+
+    assert (queued.queue, queued.state) == ("simple", "pending")
+    assert (done.state, done.result, done.payload) == ("completed", {"ok": True}, {"n": 1})
+
+
+def test_the_published_sdk_tells_errors_apart(web: WebProcess, single_broker: Broker) -> None:
+    sdk = RunqyClient(f"http://127.0.0.1:{web.port}", api_key=ADMIN_KEY)
+    failed = sdk.enqueue("simple", {})
+    fail_for_good(single_broker, take_one(single_broker, "simple"), "it broke")
+
+    assert sdk.get_task(failed.task_id).error == "it broke"
+    with pytest.raises(TaskNotFoundError):
+        sdk.get_task("unknown")
+    with pytest.raises(AuthenticationError):
+        RunqyClient(sdk.server_url, api_key="wrong").get_task(failed.task_id)

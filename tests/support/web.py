@@ -1,0 +1,62 @@
+"""Starts the server's web process as it is run, with few places and few waiters."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from tests.support.environment import ADMIN_KEY
+from tests.support.servers import free_port
+from tests.support.waiting import wait_until
+
+WAITERS = 6
+
+
+class WebProcess:
+    """A server with one process, few places and few waiters."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        words = ("-m", "gunicorn", "runqy.wsgi:application", "-c", "python:runqy.gunicorn_conf", "-w", "1")
+        with (folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *words, "-b", f"127.0.0.1:{self.port}"],
+                env=os.environ | {"RUNQY_MAX_WAITERS": str(WAITERS), "RUNQY_RUNNABLE_THREADS": "2"},
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(self.answers, timeout_s=30)
+
+    def answers(self) -> bool:
+        """Tell whether the server answers."""
+        try:
+            return self.send("/health")[0] == 200
+        except OSError:
+            return False
+
+    def send(self, path: str, body: bytes | None = None) -> tuple[int, dict[str, Any]]:
+        """Send a request and return the status and the JSON of the answer."""
+        headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+        request = Request(f"http://127.0.0.1:{self.port}{path}", data=body, headers=headers)
+        try:
+            with urlopen(request, timeout=20) as answer:
+                return answer.status, json.load(answer)
+        except HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    def connect(self, head: str) -> socket.socket:
+        """Open a connection and send the beginning of a request."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        connection.sendall(head.encode())
+        return connection
+
+    def kill(self) -> None:
+        """End the server without asking."""
+        self.process.kill()
+        self.process.wait()

@@ -1,0 +1,58 @@
+"""How long a worker waits before it asks a server again that did not register it."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.support.servers import free_port
+from tests.workers.fake_server import API_KEY, FakeServer
+from workers.runtime.enrolling import Enrolling
+from workers.runtime.settings import WorkerSettings
+
+
+def waits_s(server_url: str, count: int = 7) -> list[float]:
+    """Return the first waits of a worker that is not registered; none of them is waited for."""
+    settings = WorkerSettings(
+        server_url=server_url,
+        api_key=API_KEY,
+        queues=("mail",),
+        bootstrap_retry_delay_s=2,
+        deployment_dir=Path("unused"),
+    )
+
+    async def enroll() -> list[float]:
+        enrolling = Enrolling(settings, worker_id="w1", queue="mail", on_disabled=lambda: None)
+        with capture_logs() as entries:
+            asking = asyncio.ensure_future(enrolling.enroll())
+            async with asyncio.timeout(30):
+                while len(entries) < count:
+                    enrolling.hurry.set()
+                    await asyncio.sleep(0.005)
+            asking.cancel()
+            await asyncio.wait([asking])
+        return [entry["next_try_s"] for entry in entries if entry["event"] == "not_registered"]
+
+    return asyncio.run(enroll())
+
+
+@pytest.mark.parametrize("code", ["vault_unavailable", "vaults_locked", "configuration_unavailable"])
+def test_a_server_that_lacks_configuration_is_asked_every_few_seconds(server: FakeServer, code: str) -> None:
+    server.status, server.code = 503, code
+
+    waits = waits_s(server.url)
+
+    assert waits[0] <= 2.5
+    assert all(3.7 <= wait <= 6.3 for wait in waits[3:])
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, "broker_unavailable"), (500, "vault_unavailable"), (409, "x")])
+def test_a_server_that_is_in_trouble_is_asked_less_and_less(server: FakeServer, status: int, code: str) -> None:
+    server.status, server.code = status, code
+
+    assert waits_s(server.url)[-1] >= 22
+
+
+def test_a_server_that_is_away_is_asked_less_and_less() -> None:
+    assert waits_s(f"http://127.0.0.1:{free_port()}")[-1] >= 22

@@ -12,7 +12,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.publication import snapshot
 from tests.support import environment
-from tests.support.servers import start_cluster
+from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start_sentinel
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +71,23 @@ def cluster_broker(cluster_target: RedisTarget) -> Iterator[Broker]:
     """Return a broker on the cluster, which starts empty."""
     broker = Broker.connect(cluster_target)
     broker.client.flushall(target_nodes="primaries")
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def sentinel_set() -> Iterator[SentinelSet]:
+    """Return a master, its replica and a Sentinel, of which the test may kill any."""
+    servers = start_sentinel()
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture
+def sentinel_broker(sentinel_set: SentinelSet) -> Iterator[Broker]:
+    """Return a broker that knows only the Sentinel."""
+    addresses = (("127.0.0.1", sentinel_set.sentinel.port),)
+    broker = Broker.connect(RedisTarget(mode="sentinel", addresses=addresses, master_name=MASTER_NAME))
     yield broker
     broker.close()
 

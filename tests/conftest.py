@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 import redis as redis_py
+from django.core.signals import request_finished, request_started
 from django.db import connection
 from pytest_django.plugin import DjangoDbBlocker
 
+from runqy.api import database
 from runqy.audit import triggers
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
@@ -33,6 +35,13 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 def _knows_no_configuration() -> None:
     """Let each test begin as a process that has read no configuration yet."""
     snapshot.forget()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _keeps_connections() -> None:
+    """Let requests of Django's test client leave the test's own connection alone, as with Django's receivers."""
+    request_started.disconnect(database._begin)
+    request_finished.disconnect(database._end)
 
 
 @pytest.fixture

@@ -45,6 +45,9 @@ def steps(client: ApiClient) -> Iterator[tuple[str, Answer, list[str]]]:
     yield "unpause_queue", client.post(f"{queue}/unpause"), ["queue.unpaused"]
     yield "cancel_task", client.delete(f"/api/cli/tasks/{add_task(client)}"), ["task.canceled"]
     yield "delete_task", client.delete(f"{queue}/tasks/{add_task(client)}"), ["task.deleted"]
+    task = f"{queue}/tasks/{add_task(client)}"
+    yield "archive_task", client.post(f"{task}/archive"), ["task.archived"]
+    yield "run_task", client.post(f"{task}/run"), ["task.run"]
     add_task(client)
     yield "archive_tasks", client.post(f"{queue}/tasks/archive?state=scheduled"), ["tasks.archived"]
     yield "run_tasks", client.post(f"{queue}/tasks/run?state=archived"), ["tasks.run"]

@@ -1,10 +1,10 @@
 """Fixtures that every package's tests share."""
 
 from collections.abc import Iterator
+from threading import current_thread, main_thread
 
 import pytest
 import redis as redis_py
-from django.core.signals import request_finished, request_started
 from django.db import connection
 from pytest_django.plugin import DjangoDbBlocker
 
@@ -39,9 +39,12 @@ def _knows_no_configuration() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _keeps_connections() -> None:
-    """Let requests of Django's test client leave the test's own connection alone, as with Django's receivers."""
-    request_started.disconnect(database._begin)
-    request_finished.disconnect(database._end)
+    """Let requests of Django's test client leave the test's own connection alone, as with Django's receivers.
+
+    Those on other threads close theirs.
+    """
+    has_connection = database._has_connection
+    database._has_connection = lambda: current_thread() is not main_thread() and has_connection()
 
 
 @pytest.fixture

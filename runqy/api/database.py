@@ -32,14 +32,19 @@ def _note_connection(**_: Any) -> None:
     _thread.has_connection = True
 
 
+def _has_connection() -> bool:
+    """Tell whether this thread ever made a connection."""
+    return getattr(_thread, "has_connection", False)
+
+
 def _begin(**_: Any) -> None:
     """Do what Django does before a request."""
-    if getattr(_thread, "has_connection", False):
+    if _has_connection():
         reset_queries()
         close_old_connections()
 
 
 def _end(**_: Any) -> None:
     """Do what Django does after a request."""
-    if getattr(_thread, "has_connection", False):
+    if _has_connection():
         close_old_connections()

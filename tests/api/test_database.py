@@ -1,7 +1,6 @@
 """Database connections are looked after between the requests of threads that have one, and only of those."""
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 from django.core.cache import close_caches
@@ -9,15 +8,6 @@ from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connection, reset_queries
 
 from runqy.api import database
-
-
-@pytest.fixture(autouse=True)
-def _installed() -> Iterator[None]:
-    """Look after connections as in production; other tests keep theirs."""
-    database.close_only_what_is_open()
-    yield
-    request_started.disconnect(database._begin)
-    request_finished.disconnect(database._end)
 
 
 @pytest.fixture
@@ -59,6 +49,8 @@ def test_a_thread_without_a_connection_does_nothing(closings: list[str]) -> None
 
 
 def test_django_does_not_look_for_connections_itself() -> None:
+    database.close_only_what_is_open()  # once more: Django's test client puts the receivers back that it took away
+
     for signal in (request_started, request_finished):
         receivers = signal._live_receivers(None)[0]
         assert not {reset_queries, close_old_connections, close_caches} & set(receivers)

@@ -31,6 +31,9 @@ run: $(VENV)/.runtime  ## run the product: server on :3000, maintenance, one wor
 test: install  ## run the whole suite; starts the servers it needs
 	@$(BIN)/python -m pytest -n auto -rs $(ARGS)
 
+fuzz: install  ## try every operation of the API for ten minutes; RUNQY_TEST_FUZZ_SECONDS=60 for one
+	@RUNQY_TEST_FUZZ_SECONDS=$${RUNQY_TEST_FUZZ_SECONDS:-600} $(BIN)/python -m pytest -n auto tests/api/test_fuzzing.py $(ARGS)
+
 lint: install  ## ruff, import layers, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,4 +59,4 @@ requirements:  ## resolve the pinned requirements for Python 3.11 to 3.13
 proto: install  ## generate the message classes from runqy/broker/asynq.proto
 	cd runqy/broker && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. asynq.proto
 
-.PHONY: help install run test lint format docs bench requirements proto
+.PHONY: help install run test fuzz lint format docs bench requirements proto

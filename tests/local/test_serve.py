@@ -49,7 +49,7 @@ def test_it_serves_and_ends_with_all_its_processes(serve):
 
     assert server.answers()
     assert server.end() == 0
-    assert not any(map(is_alive, pids))
+    wait_until(lambda: not any(map(is_alive, pids)))
 
 
 @pytest.mark.usefixtures("redis")

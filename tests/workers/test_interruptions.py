@@ -43,8 +43,8 @@ def test_time_that_is_over_ends_the_whole_process_group(
 
     child, grandchild = map(int, started.read_text().split())
     assert (record.state, record.error, record.retried) == ("retry", "timed out after 1 s", 1)
-    assert not is_alive(child)
-    assert not is_alive(grandchild)
+    eventually(lambda: not is_alive(child))
+    eventually(lambda: not is_alive(grandchild))
     after = wait_for_state(single_broker, add_task(single_broker, "next"), "completed", "archived")
     assert after.state == "completed"
 
@@ -72,7 +72,7 @@ def test_cancelling_a_running_task_archives_it(
     record = wait_for_state(single_broker, task_id, "retry", "archived", "completed")
 
     assert (record.state, record.error) == ("archived", "canceled")
-    assert not is_alive(int(started.read_text().split()[0]))
+    eventually(lambda: not is_alive(int(started.read_text().split()[0])))
 
 
 def test_a_child_that_listens_to_cancel_goes_on_with_the_next_task(

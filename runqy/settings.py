@@ -1,4 +1,4 @@
-"""Reads the environment, once and typed; the README lists the variables."""
+"""Reads the environment, once and typed; docs/settings.md lists the variables."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -65,6 +65,8 @@ _postgresql = addresses.postgresql(
 )
 _by_parts = _postgresql if _postgresql["HOST"] else _sqlite
 DATABASES = {"default": _sqlite | env.parsed("DATABASE_URL", addresses.parse_database_url, _by_parts)}
+if DATABASES["default"]["NAME"] == str(RUNQY_HOME / "db.sqlite3"):
+    home.make_home(RUNQY_HOME)  # SQLite makes a file, not its folder
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Redis

@@ -8,7 +8,8 @@ local SAMPLE, GROUPS = 20, 5
 local function mean_size(ids)
   local sum, count = 0, 0
   for _, id in ipairs(ids) do
-    local size = redis.call('MEMORY', 'USAGE', ARGV[1] .. id)
+    -- Every field counts: a task has few of them, and one is the payload.
+    local size = redis.call('MEMORY', 'USAGE', ARGV[1] .. id, 'SAMPLES', 0)
     if size then
       sum, count = sum + size, count + 1
     end

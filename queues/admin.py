@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
 
@@ -13,21 +12,15 @@ from queues.definitions import QueueSpec
 from queues.definitions import SubQueue as SubQueueSpec
 from queues.models import Queue, Source, SubQueue
 from queues.operations import delete_queue, save_queue
-from runqy.errors import QueueInvalid
+from runqy.errors import QueueAlreadyExists, QueueInvalid, QueueNameTaken
 from runqy.publication.saving import PublishedModelAdmin
-
-if TYPE_CHECKING:
-    _ModelForm = forms.ModelForm[Queue]
-    _TabularInline = admin.TabularInline[SubQueue, Queue]
-else:
-    _ModelForm = forms.ModelForm
-    _TabularInline = admin.TabularInline
+from runqy.staff.pages import StaffModelForm, StaffTabularInline
 
 _UNDER_DEPLOYMENT = ("git_url", "branch", "code_path", "startup_cmd", "requirements_file", "env_vars", "redis_storage")
 _LIMITS = ("ttl_completed", "ttl_archived", "pending_timeout", "active_timeout", "retry_delay", "retry_max_delay")
 
 
-class QueueForm(_ModelForm):
+class QueueForm(StaffModelForm):
     """A queue without its sub-queues, checked by the rules of queue files."""
 
     spec: QueueSpec
@@ -41,26 +34,26 @@ class QueueForm(_ModelForm):
         cleaned = super().clean() or self.cleaned_data
         if not self.errors:
             try:
-                self.spec = parse_spec(cleaned.get("name") or self.instance.name, _written(cleaned))
+                self.spec = parse_spec(cleaned.get("name") or cast("Queue", self.instance).name, _written(cleaned))
             except QueueInvalid as error:
                 for sentence in error.errors:
                     self.add_error(None, sentence)
         return cleaned
 
 
-class SubQueueInline(_TabularInline):
+class SubQueueInline(StaffTabularInline):
     """The sub-queues of a queue, in the order in which they stand."""
 
     model = SubQueue
     fields = ("name", "priority")
-    extra = 0
 
 
 @admin.register(Queue)
 class QueueAdmin(PublishedModelAdmin):
     """Queues: saving and deleting goes through the operations."""
 
-    form = QueueForm  # type: ignore[assignment]
+    form = QueueForm
+    refused_fields = {QueueAlreadyExists: "name", QueueNameTaken: "name"}
     inlines = (SubQueueInline,)
     list_display = ("name", "is_enabled", "mode", "priority", "git_url", "branch", "source", "updated_at")
     list_filter = ("is_enabled", "mode", "source")

@@ -109,6 +109,7 @@ ROOT_URLCONF = "runqy.urls"
 WSGI_APPLICATION = "runqy.wsgi.application"
 INSTALLED_APPS = [
     "runqy.accounts",  # first, for its commands that take the place of django.contrib.auth's
+    "runqy.staff",  # before unfold, for its templates that take the place of unfold's
     "unfold",
     "unfold.contrib.filters",
     "django.contrib.admin",

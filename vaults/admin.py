@@ -1,26 +1,20 @@
 """Vaults in the admin. Values go in and never come out."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
 
+from runqy.errors import VaultAlreadyExists
 from runqy.publication.saving import PublishedModelAdmin
+from runqy.staff.pages import StaffModelForm, StaffTabularInline
 from vaults.models import Vault, VaultEntry
 from vaults.names import problem_of_value, problem_of_variable, problem_of_vault_name
 from vaults.operations import create_vault, delete_entry, delete_vault, describe_vault, set_entry
 
-if TYPE_CHECKING:
-    _EntryForm = forms.ModelForm[VaultEntry]
-    _VaultForm = forms.ModelForm[Vault]
-    _TabularInline = admin.TabularInline[VaultEntry, Vault]
-else:
-    _EntryForm = _VaultForm = forms.ModelForm
-    _TabularInline = admin.TabularInline
 
-
-class VaultForm(_VaultForm):
+class VaultForm(StaffModelForm):
     """The name and description of a vault."""
 
     class Meta:
@@ -35,7 +29,7 @@ class VaultForm(_VaultForm):
         return name
 
 
-class EntryForm(_EntryForm):
+class EntryForm(StaffModelForm):
     """An entry; its value is entered anew with every change, so that taking the mask off shows nothing old."""
 
     value = forms.CharField(
@@ -63,19 +57,19 @@ class EntryForm(_EntryForm):
         return cleaned
 
 
-class EntryInline(_TabularInline):
+class EntryInline(StaffTabularInline):
     """The entries of a vault."""
 
     model = VaultEntry
     form = EntryForm
-    extra = 0
 
 
 @admin.register(Vault)
 class VaultAdmin(PublishedModelAdmin):
     """Vaults: saving and deleting goes through the operations."""
 
-    form = VaultForm  # type: ignore[assignment]
+    form = VaultForm
+    refused_fields = {VaultAlreadyExists: "name"}
     inlines = (EntryInline,)
     list_display = ("name", "description", "updated_at")
     search_fields = ("name",)

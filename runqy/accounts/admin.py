@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
@@ -13,6 +13,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
@@ -20,15 +21,10 @@ from runqy.audit.changes import CHANGED, Changes, differences
 from runqy.audit.operations import record
 from runqy.errors import ApiKeyAlreadyRevoked
 from runqy.publication.saving import PublishedModelAdmin
-
-if TYPE_CHECKING:
-    _AnyAdmin = admin.ModelAdmin[Model]
-    _ModelForm = forms.ModelForm[ApiKey]
-else:
-    _AnyAdmin, _ModelForm = admin.ModelAdmin, forms.ModelForm
+from runqy.staff.pages import StaffModelAdmin, StaffModelForm
 
 
-class ApiKeyForm(_ModelForm):
+class ApiKeyForm(StaffModelForm):
     """What staff say about a new key."""
 
     class Meta:
@@ -47,7 +43,7 @@ class ApiKeyForm(_ModelForm):
 class ApiKeyAdmin(PublishedModelAdmin):
     """Keys: what one may do is never changed, so that nobody wonders what it could do last week."""
 
-    form = ApiKeyForm  # type: ignore[assignment]
+    form = ApiKeyForm
     list_display = ("name", "prefix", "role", "queues", "expires_at", "revoked_at", "last_used_at")
     list_filter = ("role",)
     search_fields = ("name", "prefix")
@@ -92,7 +88,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
                 messages.info(request, f"{key} was revoked before.")
 
 
-class RecordedAdmin(_AnyAdmin):
+class RecordedAdmin(StaffModelAdmin):
     """An admin of Django's own rows that records what staff do to them; each request is one transaction."""
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
@@ -116,8 +112,12 @@ class RecordedAdmin(_AnyAdmin):
                 self.delete_model(request, row)
 
 
-class RecordedUserAdmin(RecordedAdmin, UserAdmin):  # type: ignore[type-arg]
+class RecordedUserAdmin(UserAdmin, RecordedAdmin):  # type: ignore[type-arg]
     """Users."""
+
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
         """Change somebody's password."""
@@ -125,7 +125,7 @@ class RecordedUserAdmin(RecordedAdmin, UserAdmin):  # type: ignore[type-arg]
         return _recorded_password(lambda: User.objects.get(pk=id), show)
 
 
-class RecordedGroupAdmin(RecordedAdmin, GroupAdmin):
+class RecordedGroupAdmin(GroupAdmin, RecordedAdmin):
     """Groups."""
 
 

@@ -1,21 +1,17 @@
 """The audit in the admin: to be read."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
 
 from runqy.audit.models import AuditRecord
-
-if TYPE_CHECKING:
-    _ModelAdmin = admin.ModelAdmin[AuditRecord]
-else:
-    _ModelAdmin = admin.ModelAdmin
+from runqy.staff.pages import StaffModelAdmin
 
 
 @admin.register(AuditRecord)
-class AuditRecordAdmin(_ModelAdmin):
+class AuditRecordAdmin(StaffModelAdmin):
     """Records: nobody adds, changes or deletes one."""
 
     list_display = ("number", "at", "actor_kind", "actor_name", "action", "object_kind", "object_name", "address")
@@ -26,7 +22,6 @@ class AuditRecordAdmin(_ModelAdmin):
         *("action", "object_kind", "object_name", "what_changed", "previous", "digest"),
     )
     readonly_fields = ("what_changed",)
-    show_full_result_count = False
 
     @admin.display(description="changes")
     def what_changed(self, row: AuditRecord) -> str:

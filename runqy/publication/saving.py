@@ -1,23 +1,26 @@
 """Lets Django's admin save through operations, and shows staff whether what they saved is published."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
-from django.contrib import admin, messages
+from django import forms
+from django.contrib import messages
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from runqy.errors import BrokerUnavailable, RunqyError
 from runqy.publication.republishing import compare_configuration
+from runqy.staff.pages import StaffModelAdmin
 
-if TYPE_CHECKING:
-    _ModelAdmin = admin.ModelAdmin[Model]
-else:
-    _ModelAdmin = admin.ModelAdmin
+_REFUSAL = "runqy.refusal"
+"""Where a request carries what an operation refused to the form that is to show it."""
 
 
-class PublishedModelAdmin(_ModelAdmin):
+class PublishedModelAdmin(StaffModelAdmin):
     """An admin of rows that are published; subclasses save and delete by calling operations."""
+
+    refused_fields: ClassVar[Mapping[type[RunqyError], str]] = {}
+    """The field beside which an operation's refusal is shown; any other stands on top of the form."""
 
     def changeform_view(
         self,
@@ -26,9 +29,24 @@ class PublishedModelAdmin(_ModelAdmin):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        """Show or save one row; what an operation refuses is shown, and nothing of it is kept."""
+        """Show or save one row; what an operation refuses is shown in the form, which keeps what was entered."""
         show: Callable[..., HttpResponse] = super().changeform_view
-        return _shown_refusal(request, lambda: show(request, object_id, form_url, extra_context))
+        try:
+            return show(request, object_id, form_url, extra_context)
+        except RunqyError as refusal:
+            if request.method != "POST":
+                raise
+            request.META[_REFUSAL] = refusal
+        return show(request, object_id, form_url, extra_context)
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        """Return the form; after a refusal one that is not valid, and says why."""
+        form: Any = super().get_form(request, obj, change, **kwargs)
+        refusal: RunqyError | None = request.META.get(_REFUSAL)
+        if refusal is None:
+            return form
+        place = next((field for kind, field in self.refused_fields.items() if isinstance(refusal, kind)), None)
+        return _refused(form, refusal, place)
 
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
@@ -48,6 +66,22 @@ class PublishedModelAdmin(_ModelAdmin):
         """Delete rows one by one, each by its operation."""
         for row in queryset:
             self.delete_model(request, row)
+
+
+def _refused(form: Any, refusal: RunqyError, place: str | None) -> type[forms.BaseForm]:
+    """Return a form class that finds in its input what an operation refused."""
+
+    class RefusedForm(form):  # type: ignore[misc]
+        """The form, with the refusal."""
+
+        def clean(self) -> Any:
+            """Add the refusal to what else is wrong."""
+            cleaned = super().clean()
+            for sentence in refusal.errors:
+                self.add_error(place if place in self.fields else None, sentence)
+            return cleaned
+
+    return RefusedForm
 
 
 def _shown_refusal(request: HttpRequest, view: Callable[[], HttpResponse]) -> HttpResponse:

@@ -55,6 +55,10 @@ class QueueCatalog:
         """Return the Redis queue that a name means, or None."""
         return self._resolved.get(name)
 
+    def find_queue(self, name: str) -> QueueDefinition | None:
+        """Return the queue with this own name, or None."""
+        return self._queues.get(name)
+
     def get_queue(self, name: str, *, among: frozenset[str] | None = None) -> QueueDefinition:
         """Return the queue that a name means as a whole or in part. Raises QueueNotFound."""
         queue = self._queues.get(name)

@@ -1,13 +1,16 @@
 """Gives the queues as they are published, without asking the database."""
 
+from collections.abc import Iterable
+
 from django.conf import settings
 
 from queues.definitions import Limits, QueueDefinition, QueueSpec
 from queues.names import QueueCatalog
 from runqy.publication.documents import Kind, field, token
 from runqy.publication.snapshot import MAX_AGE_S, Snapshot, get_snapshot
+from vaults.opening import find_vault_problems
 
-__all__ = ["default_limits", "get_catalog"]
+__all__ = ["default_limits", "get_catalog", "queue_vault_problems"]
 
 _SETTINGS = (
     "RUNQY_SUBQUEUE_SEPARATOR",
@@ -27,6 +30,22 @@ def get_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
     """
     snapshot = get_snapshot(max_age_s)
     return snapshot.view(("catalog", *(getattr(settings, name) for name in _SETTINGS)), _catalog)
+
+
+def queue_vault_problems(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return for each queue, by its own name, why workers that register for it are refused, as far as vaults are why.
+
+    A sentence for each vault that is missing and entry that does not open, or one where the server has no master key;
+    none for a queue that workers can serve, or that is not published. Asks no database, and opens a vault once however
+    many queues use it. Raises ConfigurationUnavailable.
+    """
+    catalog = get_catalog()
+    found: dict[str, list[str]] = {}
+    for name in names:
+        queue = catalog.find_queue(name)
+        deployment = queue.deployment if queue else None
+        found[name] = find_vault_problems(deployment.vaults, git_token=deployment.git_token) if deployment else []
+    return found
 
 
 def default_limits() -> Limits:

@@ -9,7 +9,7 @@ from queues.definitions import QueueDefinition
 from queues.queries import get_catalog
 from runqy.broker.connection import RedisTarget
 from runqy.errors import QueueDisabled
-from vaults.queries import open_reference, open_vaults
+from vaults.opening import open_vaults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +38,13 @@ def register_worker(*, queue: str, worker_id: str = "", among: frozenset[str] | 
     """Return what a worker needs to serve a queue, or one of its sub-queues, as of now.
 
     `among` are the queues, by their own names, that exist for whoever asks; None: all.
-    Raises QueueNotFound, QueueDisabled, VaultLocked and VaultUnavailable, which name what cannot be opened.
+    Raises QueueNotFound, QueueDisabled, VaultLocked, and VaultUnavailable, which names all that cannot be opened.
     """
     catalog = get_catalog(max_age_s=0)  # a worker registers again because something has just changed
     definition, redis_queues = catalog.for_worker(queue, among=among)
     if not definition.is_enabled:
         raise QueueDisabled(f"The queue {definition.name} is disabled: it takes no workers.")
-    deployment = definition.deployment
+    handout = open_vaults(definition.deployment.vaults, git_token=definition.deployment.git_token)
     return Registration(
         worker_id=worker_id or f"worker-{secrets.token_hex(6)}",
         queue=definition,
@@ -52,6 +52,6 @@ def register_worker(*, queue: str, worker_id: str = "", among: frozenset[str] | 
         revision=catalog.queue_revision(definition.name),
         redis=settings.RUNQY_WORKER_REDIS_TARGET,
         lease_s=settings.RUNQY_LEASE_S,
-        vaults=open_vaults(deployment.vaults) if deployment.vaults else {},
-        git_token=open_reference(deployment.git_token) if deployment.git_token else "",
+        vaults=handout.values,
+        git_token=handout.git_token,
     )

@@ -7,6 +7,7 @@ from django.test import Client
 from tests.vaults.test_vaults import SECRET
 from vaults import queries
 from vaults.models import Vault
+from vaults.opening import open_vaults
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -33,7 +34,7 @@ def existing(**changes: str) -> dict[str, str]:
 
 
 def test_a_secret_that_staff_enter_reaches_workers_and_no_page(admin_client: Client, page: str) -> None:
-    assert queries.open_vaults(["api-keys"]) == {"TOKEN": SECRET}
+    assert open_vaults(["api-keys"]).values == {"TOKEN": SECRET}
 
     pages = [page + "change/", page + "history/", page + "delete/", "/admin/vaults/vault/", "/admin/"]
     shown = "".join(admin_client.get(path).content.decode() for path in pages)
@@ -57,7 +58,7 @@ def test_saving_without_a_new_value_keeps_the_old_one(admin_client: Client, page
 
     assert answer.status_code == 302, answer.content
     assert Vault.objects.get().description == "new"
-    assert queries.open_vaults(["api-keys"]) == {"TOKEN": SECRET}
+    assert open_vaults(["api-keys"]).values == {"TOKEN": SECRET}
 
 
 def test_taking_the_mask_off_needs_a_new_value(admin_client: Client, page: str) -> None:
@@ -71,7 +72,7 @@ def test_taking_the_mask_off_needs_a_new_value(admin_client: Client, page: str) 
 
 def test_entries_and_vaults_are_deleted_through_the_operations(admin_client: Client, page: str) -> None:
     admin_client.post(page + "change/", existing(DELETE="on"))
-    assert queries.open_vaults(["api-keys"]) == {}
+    assert open_vaults(["api-keys"]).values == {}
 
     admin_client.post(page + "delete/", {"post": "yes"})
 

@@ -18,6 +18,7 @@ from vaults import operations, queries
 from vaults.crypto import Keyring, new_master_key
 from vaults.models import VaultEntry
 from vaults.names import masked
+from vaults.opening import open_vaults
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -35,18 +36,18 @@ def test_workers_get_the_values_in_order_a_later_vault_overriding() -> None:
     fill("first", A="1", B="1")
     fill("second", B="2", C="2")
 
-    assert queries.open_vaults(["first", "second"]) == {"A": "1", "B": "2", "C": "2"}
-    assert queries.open_vaults(["second", "first"])["B"] == "1"
-    assert queries.open_vaults([]) == {}
+    assert open_vaults(["first", "second"]).values == {"A": "1", "B": "2", "C": "2"}
+    assert open_vaults(["second", "first"]).values["B"] == "1"
+    assert open_vaults([]).values == {}
 
 
 def test_opening_asks_no_database(django_assert_num_queries) -> None:
     fill(A="1")
-    queries.open_vaults([])
-    queries.open_vaults(["api-keys"])
+    open_vaults([])
+    open_vaults(["api-keys"])
 
     with django_assert_num_queries(0):
-        assert queries.open_reference("vault://api-keys/A") == "1"
+        assert open_vaults([], git_token="vault://api-keys/A").git_token == "1"
 
 
 def test_neither_redis_nor_the_database_holds_the_value(redis: redis_py.Redis) -> None:
@@ -84,11 +85,11 @@ def test_setting_a_value_after_a_rotation_encrypts_with_the_new_key(settings) ->
     old = settings.RUNQY_VAULT_MASTER_KEY
     settings.RUNQY_VAULT_MASTER_KEY = f"{new_master_key()},{old}"
 
-    assert queries.open_vaults(["api-keys"]) == {"A": "1"}
+    assert open_vaults(["api-keys"]).values == {"A": "1"}
     operations.set_entry(vault="api-keys", key="A", value="1")
     settings.RUNQY_VAULT_MASTER_KEY = settings.RUNQY_VAULT_MASTER_KEY.split(",")[0]
 
-    assert queries.open_vaults(["api-keys"]) == {"A": "1"}
+    assert open_vaults(["api-keys"]).values == {"A": "1"}
 
 
 @pytest.mark.parametrize("rolled_back", ["ciphertext", "entry of another life"])
@@ -115,7 +116,7 @@ def test_ciphertexts_swapped_between_rows_do_not_open_and_nothing_partial_is_giv
     operations.set_entry(vault="api-keys", key="D", value="4")  # publishes the vault
 
     with pytest.raises(VaultUnavailable, match="api-keys/A"):
-        queries.open_vaults(["api-keys"])
+        open_vaults(["api-keys"])
 
 
 def test_without_a_master_key_everything_about_vaults_is_locked(settings) -> None:
@@ -127,8 +128,8 @@ def test_without_a_master_key_everything_about_vaults_is_locked(settings) -> Non
         lambda: operations.delete_vault(name="api-keys"),
         lambda: operations.set_entry(vault="api-keys", key="A", value="2"),
         lambda: operations.delete_entry(vault="api-keys", key="A"),
-        lambda: queries.open_vaults(["api-keys"]),
-        lambda: queries.open_reference("vault://api-keys/A"),
+        lambda: open_vaults(["api-keys"]),
+        lambda: open_vaults([], git_token="vault://api-keys/A"),
         lambda: queries.get_vault("api-keys"),
         queries.list_vaults,
     ]
@@ -136,7 +137,7 @@ def test_without_a_master_key_everything_about_vaults_is_locked(settings) -> Non
         with pytest.raises(VaultLocked):
             attempt()
     assert not queries.is_unlocked()
-    assert queries.open_vaults([]) == {}
+    assert open_vaults([]).values == {}
 
 
 def test_the_wrong_master_key_names_the_entry_and_the_key_it_needs(settings) -> None:
@@ -145,19 +146,19 @@ def test_the_wrong_master_key_names_the_entry_and_the_key_it_needs(settings) -> 
     settings.RUNQY_VAULT_MASTER_KEY = new_master_key()
 
     with pytest.raises(VaultUnavailable, match=f"api-keys/A .*{needed}"):
-        queries.open_vaults(["api-keys"])
+        open_vaults(["api-keys"])
 
 
 def test_what_a_worker_needs_and_is_missing_is_unavailable_by_name() -> None:
     fill(A="1")
 
     with pytest.raises(VaultUnavailable, match="The vault other does not exist"):
-        queries.open_vaults(["api-keys", "other"])
+        open_vaults(["api-keys", "other"])
     with pytest.raises(VaultUnavailable, match="api-keys has no entry B"):
-        queries.open_reference("vault://api-keys/B")
+        open_vaults([], git_token="vault://api-keys/B")
     operations.delete_vault(name="api-keys")
     with pytest.raises(VaultUnavailable, match="api-keys"):
-        queries.open_vaults(["api-keys"])
+        open_vaults(["api-keys"])
 
 
 @pytest.mark.parametrize("name", ["", "-a", "_a", "a.b", "a b", "a/b", "é", "a" * 65, "a\n"])

@@ -1,6 +1,7 @@
 """POST /worker/register: what a worker gets, and who gets nothing."""
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from runqy.addresses import parse_redis_url
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support.environment import CLIENT_KEY, SERVER, WORKER_KEY
+from vaults.crypto import Keyring, new_master_key
 from vaults.operations import create_vault, set_entry
 
 DEPLOYMENT = Deployment(
@@ -179,6 +181,32 @@ def test_a_vault_or_entry_that_is_missing_is_named(client: ApiClient, queue: str
     assert (answer.status_code, found["code"]) == (503, "vault_unavailable")
     assert missing in found["detail"]
     assert answer["Retry-After"]
+
+
+def test_all_that_is_missing_or_does_not_open_is_named_at_once_and_no_value(client: ApiClient, settings: Any) -> None:
+    deployment = replace(DEPLOYMENT, vaults=("gone", "general"), git_token="vault://lost/TOKEN")
+    save_queue(spec=spec("troubled", deployment=deployment), source=Source.API)
+    needed = Keyring.parse(settings.RUNQY_VAULT_MASTER_KEY).first_id.hex()
+    settings.RUNQY_VAULT_MASTER_KEY = new_master_key()
+
+    answer = client.post("/worker/register", {"queue": "troubled"})
+
+    errors = problem(answer)["errors"]
+    assert (answer.status_code, len(errors)) == (503, 4)
+    for named, error in zip(["vault gone", "general/MODEL", "general/TOKEN", "vault lost"], errors, strict=True):
+        assert named in error
+    assert needed in errors[1]
+    assert not re.search("small|ghp_token", answer.content.decode())
+
+
+def test_a_queue_is_served_as_soon_as_its_vault_is_mended(client: ApiClient) -> None:
+    refused = client.post("/worker/register", {"queue": "orphan"})
+
+    create_vault(name="gone")
+    set_entry(vault="gone", key="A", value="1")
+
+    assert refused.status_code == 503
+    assert registered(client, queue="orphan")["vaults"] == {"A": "1"}
 
 
 def test_without_a_master_key_only_queues_with_vaults_are_refused(client: ApiClient, settings: Any) -> None:

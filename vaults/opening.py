@@ -1,0 +1,124 @@
+"""Opens the published vaults for workers and says what hinders it, without asking the database."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from runqy.errors import VaultLocked, VaultUnavailable
+from runqy.publication.documents import Kind
+from runqy.publication.snapshot import MAX_AGE_S, Snapshot, get_snapshot
+from vaults.crypto import Keyring, Place
+from vaults.keyring import get_keyring
+from vaults.names import parse_reference
+from vaults.published import PublishedEntry, PublishedVault, decode_vault
+
+__all__ = ["Handout", "find_vault_problems", "open_vaults"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handout:
+    """What a worker is handed out of vaults."""
+
+    values: dict[str, str] = field(default_factory=dict, repr=False)
+    git_token: str = field(default="", repr=False)
+
+
+def open_vaults(names: Sequence[str], *, git_token: str = "", max_age_s: float = MAX_AGE_S) -> Handout:
+    """Return all values of some vaults, a later one overriding an earlier one, and that of the token's reference.
+
+    Raises VaultLocked, or VaultUnavailable with a sentence for each thing that is missing or does not open: never a
+    part.
+    """
+    if not names and not git_token:
+        return Handout()
+    keyring, snapshot = get_keyring(), get_snapshot(max_age_s)
+    if problems := _problems(snapshot, keyring, names, git_token):
+        raise VaultUnavailable(" ".join(problems), errors=problems)
+    values: dict[str, str] = {}
+    for name in names:
+        values |= {entry.key: _open(keyring, name, entry) for entry in _entries(snapshot, name)}
+    return Handout(values=values, git_token=_token(snapshot, keyring, git_token))
+
+
+def find_vault_problems(names: Iterable[str], *, git_token: str = "", max_age_s: float = MAX_AGE_S) -> list[str]:
+    """Return what keeps workers from being handed this, a sentence each.
+
+    Every vault is opened once for each state of the configuration, so that all queues can be looked at together.
+    """
+    names = list(names)
+    if not names and not git_token:
+        return []
+    try:
+        keyring = get_keyring()
+    except VaultLocked as error:
+        return [error.detail]
+    return _problems(get_snapshot(max_age_s), keyring, names, git_token)
+
+
+def _problems(snapshot: Snapshot, keyring: Keyring, names: Iterable[str], git_token: str) -> list[str]:
+    """Return what hinders opening some vaults and the entry that is the git token."""
+    problems: list[str] = []
+    for name in dict.fromkeys(names):
+        hindrances = _hindrances(snapshot, keyring, name)
+        if hindrances is None:
+            problems.append(f"The vault {name} does not exist: create it, or take it off the queue.")
+        else:
+            problems += [problem for problem in hindrances.values() if problem]
+    if git_token and (problem := _problem_of_token(snapshot, keyring, git_token)) and problem not in problems:
+        problems.append(problem)
+    return problems
+
+
+def _problem_of_token(snapshot: Snapshot, keyring: Keyring, git_token: str) -> str:
+    """Return what hinders opening the entry that is the git token; empty: nothing."""
+    place = parse_reference(git_token)
+    if place is None:
+        return "The git token is not spelled vault://<vault>/<key>."
+    hindrances = _hindrances(snapshot, keyring, place.vault)
+    if hindrances is None:
+        return f"The vault {place.vault} with the git token does not exist: create it, or change git_token."
+    missing = f"The vault {place.vault} has no entry {place.key}, the git token: set it, or change git_token."
+    return hindrances.get(place.key, missing)
+
+
+def _hindrances(snapshot: Snapshot, keyring: Keyring, name: str) -> Mapping[str, str] | None:
+    """Return for each entry of a vault why it does not open, empty where it does; None: there is no such vault."""
+
+    def find(snapshot: Snapshot) -> Mapping[str, str] | None:
+        vault = _published(snapshot, name)
+        return {entry.key: _hindrance(keyring, name, entry) for entry in vault.entries} if vault else None
+
+    return snapshot.view(("vault_hindrances", keyring, name), find)
+
+
+def _hindrance(keyring: Keyring, vault: str, entry: PublishedEntry) -> str:
+    """Return why an entry does not open; empty: it does."""
+    try:
+        _open(keyring, vault, entry)
+    except VaultUnavailable as error:
+        return error.detail
+    return ""
+
+
+def _open(keyring: Keyring, vault: str, entry: PublishedEntry) -> str:
+    """Return the value of an entry. Raises VaultUnavailable."""
+    return keyring.open(Place(vault, entry.key, entry.version), entry.ciphertext)
+
+
+def _token(snapshot: Snapshot, keyring: Keyring, git_token: str) -> str:
+    """Return the value that a reference without a problem means; none for none."""
+    place = parse_reference(git_token)
+    if place is None:
+        return ""
+    return next(_open(keyring, place.vault, e) for e in _entries(snapshot, place.vault) if e.key == place.key)
+
+
+def _entries(snapshot: Snapshot, name: str) -> tuple[PublishedEntry, ...]:
+    """Return the entries of a vault, none if there is no such vault."""
+    vault = _published(snapshot, name)
+    return vault.entries if vault else ()
+
+
+def _published(snapshot: Snapshot, name: str) -> PublishedVault | None:
+    """Return what is published about a vault."""
+    document = snapshot.find(Kind.VAULT, name)
+    return decode_vault(document.body) if document is not None and document.body is not None else None

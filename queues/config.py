@@ -60,35 +60,13 @@ def parse_spec(name: str, written: object) -> QueueSpec:
 
     Raises QueueInvalid, whose `errors` name each key that is wrong.
     """
-    spec, problems = _read_queue(name, written)
+    spec, problems = read_spec(name, written)
     if spec is None or problems:
         raise QueueInvalid(errors=[f"{_spell(problem.path)}: {problem.reason}" for problem in problems])
     return spec
 
 
-def _read_queues(located: LocatedYaml, specs: list[QueueSpec]) -> Iterator[Problem]:
-    """Append the specifications of a file; give what is wrong."""
-    top = located.value
-    if top is None:
-        return
-    if not isinstance(top, dict):
-        yield Problem((), "a queue file is a mapping with the key `queues`")
-        return
-    for key in top.keys() - {"queues"}:
-        yield Problem((key,), unknown_key(key, ["queues"]))
-    queues = {} if top.get("queues") is None else top["queues"]
-    if not isinstance(queues, dict):
-        yield Problem(("queues",), "it is a mapping from names to queues")
-        return
-    for name, written in queues.items():
-        _restore_texts(located, ("queues", name), written)
-        spec, problems = _read_queue(name, written)
-        yield from (Problem(("queues", name, *problem.path), problem.reason) for problem in problems)
-        if spec is not None:
-            specs.append(spec)
-
-
-def _read_queue(name: str, written: object) -> tuple[QueueSpec | None, list[Problem]]:
+def read_spec(name: str, written: object) -> tuple[QueueSpec | None, list[Problem]]:
     """Return the specification of a queue, if its structure is right, and what is wrong with it."""
     queue = read_queue(written)
     if isinstance(queue, Problem):
@@ -110,6 +88,28 @@ def _read_queue(name: str, written: object) -> tuple[QueueSpec | None, list[Prob
         limits=limits,
     )
     return spec, [*problems, *find_problems(spec)]
+
+
+def _read_queues(located: LocatedYaml, specs: list[QueueSpec]) -> Iterator[Problem]:
+    """Append the specifications of a file; give what is wrong."""
+    top = located.value
+    if top is None:
+        return
+    if not isinstance(top, dict):
+        yield Problem((), "a queue file is a mapping with the key `queues`")
+        return
+    for key in top.keys() - {"queues"}:
+        yield Problem((key,), unknown_key(key, ["queues"]))
+    queues = {} if top.get("queues") is None else top["queues"]
+    if not isinstance(queues, dict):
+        yield Problem(("queues",), "it is a mapping from names to queues")
+        return
+    for name, written in queues.items():
+        _restore_texts(located, ("queues", name), written)
+        spec, problems = read_spec(name, written)
+        yield from (Problem(("queues", name, *problem.path), problem.reason) for problem in problems)
+        if spec is not None:
+            specs.append(spec)
 
 
 def _restore_texts(located: LocatedYaml, path: Path, written: object) -> None:

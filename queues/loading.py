@@ -43,7 +43,7 @@ def load_queue_files(*, directory: Path, prune: bool = False) -> LoadReport:
             report.removed.append(name)
     for spec, path, line in found.values():
         try:
-            _load(spec, report)
+            _load(spec, path, report)
         except RunqyError as error:
             report.errors.append(FileError(path, line, f"queues.{spec.name}", error.detail))
     return report
@@ -83,13 +83,13 @@ def _missing(found: Container[str]) -> list[str]:
     return [name for name in loaded if name not in found]
 
 
-def _load(spec: QueueSpec, report: LoadReport) -> None:
+def _load(spec: QueueSpec, path: str, report: LoadReport) -> None:
     """Add or change one queue, comparing and saving while no other change is under way."""
     digest = spec_digest(spec)
     with configuration_change():
         row = Queue.objects.filter(name=spec.name).first()
         before = spec_digest(row.as_spec()) if row else ""
-        save_queue(spec=spec, source=Source.FILE, file_digest=digest)
+        save_queue(spec=spec, source=Source.FILE, file_digest=digest, file_path=str(Path(path).absolute()))
     for names in _lists(report, before=before, last_loaded=row.file_digest if row else "", now=digest):
         names.append(spec.name)
 

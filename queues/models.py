@@ -57,11 +57,14 @@ class Queue(models.Model):
     source = models.CharField(max_length=8, choices=Source.choices, default=Source.ADMIN, editable=False)
     file_digest = models.CharField(max_length=64, blank=True, editable=False)
     """What the files said when they were loaded last; differs from `spec_digest` of the row if it was edited since."""
+    file_path = models.CharField(max_length=4096, blank=True, editable=False)
+    """Where the queue stood when it was loaded last."""
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
         ordering = ["name"]
+        permissions = [("pause_queue", "Can pause and resume queues")]
 
     def __str__(self) -> str:
         """Name the queue."""

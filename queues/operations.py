@@ -9,19 +9,32 @@ from queues.models import Queue, Source, SubQueue
 from queues.names import claimed_names
 from queues.validation import find_problems
 from runqy.accounts.key_uses import store_key_uses
+from runqy.audit.operations import record
 from runqy.errors import QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound
 from runqy.publication import republishing
 from runqy.publication.documents import Kind, field
 from runqy.publication.operations import Change, configuration_change
 from runqy.publication.republishing import Comparison
 
-__all__ = ["delete_queue", "republish_configuration", "save_queue", "spec_digest", "spec_version"]
+__all__ = [
+    "delete_queue",
+    "disable_queue",
+    "enable_queue",
+    "publish_again",
+    "republish_configuration",
+    "save_queue",
+    "spec_digest",
+    "spec_version",
+]
 
 
-def save_queue(*, spec: QueueSpec, source: Source, is_new: bool = False, file_digest: str | None = None) -> Queue:
+def save_queue(
+    *, spec: QueueSpec, source: Source, is_new: bool = False, file_digest: str | None = None, file_path: str = ""
+) -> Queue:
     """Create or change a queue. Files do not say whether it is enabled, so that they do not undo a person's decision.
 
-    `is_new`: there must be none of this name. Raises QueueInvalid, QueueNameTaken, QueueAlreadyExists.
+    `is_new`: there must be none of this name. `file_path` counts with `file_digest`: where the queue was read.
+    Raises QueueInvalid, QueueNameTaken, QueueAlreadyExists.
     """
     if problems := find_problems(spec):
         raise QueueInvalid(errors=[f"{'.'.join(map(str, p.path))}: {p.reason}" for p in problems])
@@ -36,7 +49,7 @@ def save_queue(*, spec: QueueSpec, source: Source, is_new: bool = False, file_di
         if source != Source.FILE:
             row.is_enabled = spec.is_enabled
         if file_digest is not None:
-            row.file_digest = file_digest
+            row.file_digest, row.file_path = file_digest, file_path
         row.save()
         _set_sub_queues(row, spec)
         saved = replace(spec, is_enabled=row.is_enabled)
@@ -45,12 +58,20 @@ def save_queue(*, spec: QueueSpec, source: Source, is_new: bool = False, file_di
     return row
 
 
+def enable_queue(*, name: str) -> bool:
+    """Let a queue take tasks and workers. False: it did already. Raises QueueNotFound."""
+    return _set_enabled(name, is_enabled=True)
+
+
+def disable_queue(*, name: str) -> bool:
+    """Let a queue take neither tasks nor workers; what it holds stays. False: it was disabled. Raises QueueNotFound."""
+    return _set_enabled(name, is_enabled=False)
+
+
 def delete_queue(*, name: str) -> None:
     """Delete the definition of a queue; its tasks stay in Redis. Raises QueueNotFound."""
     with configuration_change() as change:
-        row = Queue.objects.filter(name=name).first()
-        if row is None:
-            raise QueueNotFound(f"No queue {name[:128]!r}.")
+        row = _get_row(name)
         before = row.as_spec()
         row.delete()
         change.remove(Kind.QUEUE, name)
@@ -64,6 +85,17 @@ def republish_configuration() -> Comparison:
     return comparison
 
 
+def publish_again(*, name: str) -> Comparison:
+    """Publish what Redis lacks, on request for a queue. Raises QueueNotFound, BrokerUnavailable."""
+    _get_row(name)
+    comparison = republish_configuration()
+    if changed := sorted({*comparison.outdated, *(f"token:{token.queue}" for token in comparison.tokens)}):
+        record(
+            action="queue.republished", object_kind="queue", object_name=name, changes={"documents": (None, changed)}
+        )
+    return comparison
+
+
 def spec_version(spec: QueueSpec) -> str:
     """Return what changes with anything that a specification says."""
     return hashlib.sha256(spec.encode()).hexdigest()[:32]
@@ -72,6 +104,29 @@ def spec_version(spec: QueueSpec) -> str:
 def spec_digest(spec: QueueSpec) -> str:
     """Return what two specifications share if they say the same, apart from being enabled."""
     return hashlib.sha256(replace(spec, is_enabled=True).encode()).hexdigest()
+
+
+def _get_row(name: str) -> Queue:
+    """Return a queue's row. Raises QueueNotFound."""
+    row = Queue.objects.filter(name=name).first()
+    if row is None:
+        raise QueueNotFound(f"No queue {name[:128]!r}.")
+    return row
+
+
+def _set_enabled(name: str, *, is_enabled: bool) -> bool:
+    """Enable or disable a queue; where it came from stays, since files do not say this."""
+    with configuration_change() as change:
+        row = _get_row(name)
+        if row.is_enabled == is_enabled:
+            return False
+        before = row.as_spec()
+        row.is_enabled = is_enabled
+        row.save(update_fields=["is_enabled", "updated_at"])
+        after = replace(before, is_enabled=is_enabled)
+        _put(change, after)
+        record_queue("queue.updated", name, old=before, new=after)
+    return True
 
 
 def _refuse_collision(spec: QueueSpec) -> None:

@@ -26,6 +26,12 @@ def parse_s(text: str) -> int:
     return -(-parse_ns(text) // 10**9)
 
 
+def write_s(seconds: int) -> str:
+    """Return a span as people write it: `0`, `45s`, `10m`, `1h30m`; `parse_s` reads it back."""
+    parts = re.findall(r"[1-9]\d*[hms]", format_s(seconds))
+    return "".join(parts) or "0"
+
+
 def format_s(seconds: int) -> str:
     """Return a span as Go prints it: `0s`, `45s`, `10m0s`, `1h0m0s`."""
     minutes, rest = divmod(seconds, 60)

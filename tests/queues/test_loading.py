@@ -151,3 +151,9 @@ def test_the_command_tells_what_it_did_and_fails_on_errors(tmp_path: Path, capsy
 
 def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     assert [*map(str, load(tmp_path / "nowhere").errors)] == [f"{tmp_path}/nowhere: no such directory"]
+
+
+def test_a_queue_knows_the_file_it_stands_in(tmp_path: Path) -> None:
+    load(write(tmp_path, "a.yaml", "mail"))
+
+    assert Queue.objects.get().file_path == str(tmp_path / "a.yaml")

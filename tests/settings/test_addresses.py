@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runqy import durations
 from runqy.addresses import parse_database_url, parse_redis_url
@@ -106,3 +108,13 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 )
 def test_a_duration_is_written_as_go_does(seconds: int, text: str) -> None:
     assert durations.format_s(seconds) == text
+
+
+@given(st.integers(0, 10**8))
+def test_a_span_as_people_write_it_is_read_back(seconds: int) -> None:
+    assert durations.parse_s(durations.write_s(seconds)) == seconds
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0"), (45, "45s"), (600, "10m"), (5400, "1h30m"), (86400, "24h")])
+def test_people_leave_out_what_is_zero(seconds: int, text: str) -> None:
+    assert durations.write_s(seconds) == text

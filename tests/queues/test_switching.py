@@ -1,0 +1,107 @@
+"""Queues that somebody enables, disables, pauses and lets go on as a whole."""
+
+import json
+
+import pytest
+import redis as redis_py
+
+from queues.models import Queue, Source
+from queues.operations import disable_queue, enable_queue, publish_again, save_queue
+from queues.queries import get_catalog
+from queues.switching import pause_queue, pause_whole_queue, unpause_whole_queue
+from runqy.audit.models import AuditRecord
+from runqy.broker import keys
+from runqy.broker.keys import QueueKeys
+from runqy.connection import get_broker
+from runqy.errors import BrokerUnavailable, QueueNotFound
+from tests.publication.support import away
+from tests.queues.samples import spec
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+
+def recorded() -> list[tuple[str, str]]:
+    """Return what was recorded: actions with their objects."""
+    return list(AuditRecord.objects.order_by("number").values_list("action", "object_name"))
+
+
+def test_a_disabled_queue_says_so_and_stays_what_it_was() -> None:
+    save_queue(spec=spec("mail", "high:9"), source=Source.FILE, file_digest="x", file_path="/q/mail.yaml")
+
+    assert disable_queue(name="mail")
+
+    found = get_catalog().get_queue("mail")
+    assert (found.is_enabled, [sub.name for sub in found.sub_queues]) == (False, ["high"])
+    row = Queue.objects.get()
+    assert (row.source, row.file_path) == (Source.FILE, "/q/mail.yaml")
+    assert json.loads(AuditRecord.objects.latest("number").changes) == {"is_enabled": {"old": True, "new": False}}
+
+
+def test_enabling_what_is_enabled_changes_and_records_nothing() -> None:
+    save_queue(spec=spec("mail"), source=Source.ADMIN)
+
+    assert not enable_queue(name="mail")
+
+    assert recorded() == [("queue.created", "mail")]
+
+
+def test_a_disabled_queue_is_enabled_again() -> None:
+    save_queue(spec=spec("mail", is_enabled=False), source=Source.ADMIN)
+
+    assert enable_queue(name="mail")
+
+    assert get_catalog().get_queue("mail").is_enabled
+
+
+@pytest.mark.parametrize("switch", [enable_queue, disable_queue, publish_again])
+def test_an_unknown_queue_is_not_switched(switch) -> None:
+    with pytest.raises(QueueNotFound):
+        switch(name="mail")
+
+
+def test_a_queue_is_paused_with_all_its_sub_queues(redis: redis_py.Redis) -> None:
+    save_queue(spec=spec("mail", "high:9", "low:1"), source=Source.ADMIN)
+    broker = get_broker()
+    pause_queue(broker, name="mail_low")
+
+    assert pause_whole_queue(broker, name="mail") == ["mail_high"]
+
+    assert [redis.exists(QueueKeys(name).paused) for name in ("mail_high", "mail_low")] == [1, 1]
+    assert recorded()[1:] == [("queue.paused", "mail_low"), ("queue.paused", "mail_high")]
+
+
+def test_a_paused_queue_goes_on_with_all_its_sub_queues(redis: redis_py.Redis) -> None:
+    save_queue(spec=spec("mail", "high:9", "low:1"), source=Source.ADMIN)
+    broker = get_broker()
+    pause_queue(broker, name="mail_low")
+
+    assert unpause_whole_queue(broker, name="mail") == ["mail_low"]
+
+    assert not redis.exists(QueueKeys("mail_low").paused)
+    assert recorded()[-1] == ("queue.unpaused", "mail_low")
+
+
+def test_what_redis_lost_is_published_because_somebody_asks(redis: redis_py.Redis) -> None:
+    save_queue(spec=spec("mail"), source=Source.ADMIN)
+    redis.delete(keys.CONFIG_DOCUMENTS)
+
+    publish_again(name="mail")
+
+    assert redis.hexists(keys.CONFIG_DOCUMENTS, "queue:mail")
+    assert recorded()[-1] == ("queue.republished", "mail")
+
+
+def test_publishing_what_is_published_records_nothing() -> None:
+    save_queue(spec=spec("mail"), source=Source.ADMIN)
+
+    assert publish_again(name="mail").is_agreed
+
+    assert recorded() == [("queue.created", "mail")]
+
+
+def test_nothing_is_published_while_redis_is_away(settings) -> None:
+    save_queue(spec=spec("mail"), source=Source.ADMIN)
+    settings.REDIS_TARGET = away()
+
+    with pytest.raises(BrokerUnavailable):
+        publish_again(name="mail")

@@ -6,6 +6,10 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import redis as redis_py
+
+from runqy.broker import keys
+
 API_KEY = "worker-key-of-tests"
 
 
@@ -71,3 +75,10 @@ def registration_answer(*, redis_port: int, git_url: str, queue: str = "mail", *
         "vaults": {},
         **changes,
     }
+
+
+def change_configuration(redis: redis_py.Redis, server: FakeServer, token: str) -> None:
+    """Tell the workers of `mail` that their queue changed."""
+    server.answer["queue"]["revision"] = token
+    redis.hset(keys.QUEUE_REVISIONS, "mail", token)
+    redis.publish(keys.CHANGED_CHANNEL, "mail")

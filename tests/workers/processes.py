@@ -13,9 +13,13 @@ from typing import Any, TypeVar
 import runqy_python
 
 from runqy.broker.broker import Broker
+from runqy.broker.connection import RedisTarget
+from runqy.broker.heartbeats import find_workers
 from runqy.broker.producing import NewTask, enqueue, new_task_id
 from runqy.broker.reading import find_task
 from runqy.broker.records import TaskRecord
+from runqy.broker.worker_records import WorkerRecord
+from tests.support.servers import ValkeyServer
 from tests.workers.fake_server import API_KEY, FakeServer
 
 T = TypeVar("T")
@@ -94,6 +98,25 @@ def wait_for_state(broker: Broker, task_id: str, *states: str, within_s: float =
         return record if record.state in states else None
 
     return eventually(look, within_s=within_s, what=lambda: find_task(broker, task_id))
+
+
+def wait_for_record(broker: Broker, state: str) -> WorkerRecord:
+    """Wait until a worker is in a state and return what it reports."""
+
+    def look() -> WorkerRecord | None:
+        return next((record for record in find_workers(broker) if record.state == state), None)
+
+    return eventually(look, what=lambda: find_workers(broker))
+
+
+def wait_task(folder: Path, name: str = "task") -> dict[str, str]:
+    """Return the payload of a task that says when it starts, and ends when it is told."""
+    return {"do": "wait", "started": str(folder / f"{name}.started"), "until": str(folder / f"{name}.until")}
+
+
+def broker_on(server: ValkeyServer, password: str = "") -> Broker:
+    """Return a broker on a server of a test's own."""
+    return Broker.connect(RedisTarget(addresses=(("127.0.0.1", server.port),), password=password))
 
 
 def is_alive(pid: int) -> bool:

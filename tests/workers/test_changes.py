@@ -1,0 +1,152 @@
+"""What a running worker does when its queue changes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.heartbeats import find_workers
+from runqy.broker.keys import QueueKeys
+from tests.workers.conftest import StartWorker
+from tests.workers.fake_server import FakeServer, change_configuration
+from tests.workers.processes import (
+    add_task,
+    eventually,
+    wait_for_record,
+    wait_for_state,
+    wait_task,
+)
+
+MAIL = QueueKeys("mail")
+
+
+def test_a_change_of_the_queue_restarts_children_between_tasks(
+    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    server.answer["queue"]["revision"] = "1"
+    redis.hset(keys.QUEUE_REVISIONS, "mail", "1")
+    worker = start_worker()
+    task = wait_task(tmp_path)
+    running = add_task(single_broker, task)
+    eventually(Path(task["started"]).exists)
+
+    server.answer["vaults"] = {"GREETING": "hello"}
+    change_configuration(redis, server, "2")
+    worker.wait_for("deployed", 2)
+    Path(task["until"]).touch()
+
+    assert wait_for_state(single_broker, running, "completed", "retry", "pending").state == "completed"
+    env = json.loads(wait_for_state(single_broker, add_task(single_broker, {"do": "env"}), "completed").result or b"")
+    assert env["GREETING"] == "hello"
+
+
+def test_a_change_that_children_do_not_feel_leaves_them_alone(
+    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.answer["queue"]["revision"] = "1"
+    worker = start_worker()
+    before = wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}), "completed")
+    server.answer["limits"]["retry_delay_secs"] = 500
+    server.answer["limits"]["retry_max_delay_secs"] = 500
+
+    change_configuration(redis, server, "2")
+    worker.wait_for("registered_again")
+    after = wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}), "completed")
+    failed = wait_for_state(single_broker, add_task(single_broker, {"do": "retry", "text": "x"}), "retry")
+
+    assert before.result == after.result
+    assert (failed.score_s or 0) > single_broker.now_s() + 300
+
+
+def test_a_change_of_the_mode_changes_how_tasks_run(
+    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.answer["queue"]["revision"] = "1"
+    worker = start_worker()
+    wait_for_state(single_broker, add_task(single_broker, 1), "completed")
+
+    server.answer["queue"]["mode"] = "one_shot"
+    server.answer["deployment"]["env_vars"] = {"MODE": "one_shot"}
+    change_configuration(redis, server, "2")
+    worker.wait_for("deployed", 2)
+    env = json.loads(wait_for_state(single_broker, add_task(single_broker, {"do": "env"}), "completed").result or b"")
+
+    assert env["RUNQY_TASK_ID"]
+
+
+def test_a_disabled_queue_is_idle_until_it_is_enabled(
+    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.answer["queue"]["revision"] = "1"
+    worker = start_worker()
+    wait_for_state(single_broker, add_task(single_broker, 1), "completed")
+
+    server.status = 409
+    change_configuration(redis, server, "2")
+    worker.wait_for("queue_disabled")
+    task_id = add_task(single_broker, 2)
+    wait_for_record(single_broker, "draining")
+    assert redis.hget(MAIL.task(task_id), "state") == b"pending"
+
+    server.status = 200
+    assert wait_for_state(single_broker, task_id, "completed").result == b"2"
+
+
+def test_a_key_that_is_revoked_while_the_worker_runs_ends_it(
+    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.answer["queue"]["revision"] = "1"
+    worker = start_worker()
+    wait_for_record(single_broker, "ready")
+    redis.hset(keys.QUEUE_REVISIONS, "mail", "1")
+
+    server.status = 401
+    change_configuration(redis, server, "2")
+
+    assert worker.process.wait(30) == 1
+    assert find_workers(single_broker) == []
+
+
+def test_a_deployment_that_fails_is_shown_and_tried_again_when_the_queue_changes(
+    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.answer["queue"]["revision"] = "1"
+    url = server.answer["deployment"]["git_url"]
+    server.answer["deployment"]["git_url"] = "file:///nowhere/at/all"
+    start_worker()
+
+    record = wait_for_record(single_broker, "start_failed")
+    server.answer["deployment"]["git_url"] = url
+    change_configuration(redis, server, "2")
+
+    assert "git ls-remote failed" in record.reason
+    assert wait_for_record(single_broker, "ready").reason == ""
+
+
+@pytest.mark.parametrize("mode", ["long_running", "one_shot"])
+@pytest.mark.parametrize(("start", "reason"), [("crash", "cannot import what is needed"), ("fail", "no model here")])
+def test_code_that_cannot_start_takes_no_task_and_says_why(  # noqa: PLR0917
+    single_broker: Broker,
+    redis: redis_py.Redis,
+    server: FakeServer,
+    start_worker: StartWorker,
+    mode: str,
+    start: str,
+    reason: str,
+) -> None:
+    server.answer["queue"] |= {"mode": mode, "revision": "1"}
+    server.answer["deployment"]["env_vars"] = {"START": start, "MODE": mode}
+    redis.hset(keys.QUEUE_REVISIONS, "mail", "1")
+    task_id = add_task(single_broker, 1)
+    start_worker(RUNQY_RECOVERY_MAX_RESTARTS="0")
+
+    record = wait_for_record(single_broker, "start_failed")
+    assert reason in record.reason
+    assert redis.hget(MAIL.task(task_id), "state") == b"pending"
+
+    server.answer["deployment"]["env_vars"] = {"MODE": mode}
+    change_configuration(redis, server, "2")
+    assert wait_for_state(single_broker, task_id, "completed").result == b"1"

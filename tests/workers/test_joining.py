@@ -1,0 +1,51 @@
+"""How a worker registers: what it asks, what it waits for, and what ends it."""
+
+import pytest
+
+from runqy.broker.broker import Broker
+from tests.workers.conftest import StartWorker
+from tests.workers.fake_server import FakeServer
+from tests.workers.processes import add_task, eventually, wait_for_state
+
+
+def test_the_request_to_register_says_who_asks(server: FakeServer, start_worker: StartWorker) -> None:
+    start_worker()
+    eventually(lambda: server.requests)
+
+    request = server.requests[0]
+    assert set(request) == {"worker_id", "queue", "hostname", "os", "version"}
+    assert request["queue"] == "mail"
+
+
+def test_a_worker_waits_for_a_server_that_is_away(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.status = 503
+    worker = start_worker()
+    worker.wait_for("not_registered", 2)
+
+    server.status = 200
+
+    assert wait_for_state(single_broker, add_task(single_broker, 1), "completed")
+
+
+def test_a_worker_gives_up_after_the_tries_it_was_allowed(server: FakeServer, start_worker: StartWorker) -> None:
+    server.status = 503
+    worker = start_worker(RUNQY_BOOTSTRAP_RETRIES="2")
+
+    status = worker.process.wait(30)
+
+    assert (status, len(server.requests)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"), [(401, "Check RUNQY_API_KEY"), (403, "may not register"), (404, "Check RUNQY_QUEUES")]
+)
+def test_a_refusal_ends_the_worker_with_a_clear_message(
+    server: FakeServer, start_worker: StartWorker, status: int, hint: str
+) -> None:
+    server.status = status
+    worker = start_worker()
+
+    assert worker.process.wait(30) == 1
+    assert hint in worker.events("worker_ends")[0]["reason"]

@@ -1,0 +1,59 @@
+"""A worker whose queue gives each task a child of its own."""
+
+import json
+from pathlib import Path
+
+from runqy.broker.broker import Broker
+from tests.workers.conftest import StartWorker
+from tests.workers.fake_server import FakeServer
+from tests.workers.processes import (
+    add_task,
+    is_alive,
+    wait_for_state,
+)
+
+
+def test_each_one_shot_task_has_a_child_of_its_own(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.answer["queue"]["mode"] = "one_shot"
+    server.answer["deployment"]["env_vars"] = {"MODE": "one_shot"}
+    start_worker(RUNQY_CONCURRENCY="2")
+    ids = [add_task(single_broker, {"do": "env"}) for _ in range(3)]
+    pids = [add_task(single_broker, {"do": "pid"}) for _ in range(3)]
+
+    environments = [json.loads(wait_for_state(single_broker, one, "completed").result or b"") for one in ids]
+    results = {wait_for_state(single_broker, one, "completed").result for one in pids}
+
+    assert [env["RUNQY_TASK_ID"] for env in environments] == ids
+    assert len(results) == 3
+
+
+def test_a_one_shot_child_that_dies_is_counted_and_others_go_on(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.answer["queue"]["mode"] = "one_shot"
+    server.answer["deployment"]["env_vars"] = {"MODE": "one_shot"}
+    start_worker()
+    task_id = add_task(single_broker, {"do": "exit"})
+
+    record = wait_for_state(single_broker, task_id, "retry", "archived")
+    other = wait_for_state(single_broker, add_task(single_broker, 1), "completed", "archived")
+
+    assert (record.state, record.child_deaths, record.retried) == ("retry", 1, 0)
+    assert other.state == "completed"
+
+
+def test_a_one_shot_run_whose_time_is_over_is_ended(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    server.answer["queue"]["mode"] = "one_shot"
+    server.answer["deployment"]["env_vars"] = {"MODE": "one_shot"}
+    start_worker()
+    started = tmp_path / "started"
+    task_id = add_task(single_broker, {"do": "hang", "started": str(started)}, timeout_s=1)
+
+    record = wait_for_state(single_broker, task_id, "retry", "archived")
+
+    assert (record.state, record.error) == ("retry", "timed out after 1 s")
+    assert not is_alive(int(started.read_text()))

@@ -1,0 +1,85 @@
+"""A worker whose Redis goes away, moves or changes its password."""
+
+import re
+from pathlib import Path
+
+from runqy.broker.broker import Broker
+from tests.support.servers import ValkeyServer, free_port
+from tests.workers.conftest import StartWorker
+from tests.workers.fake_server import FakeServer
+from tests.workers.processes import add_task, broker_on, eventually, wait_for_state, wait_task
+
+
+def test_a_worker_comes_back_after_redis_was_restarted(
+    server: FakeServer, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    own = ValkeyServer("--appendonly", "yes", "--appendfsync", "always").start()
+    server.answer["redis"]["addr"] = f"127.0.0.1:{own.port}"
+    worker = start_worker()
+    broker = broker_on(own)
+    task = wait_task(tmp_path)
+    running = add_task(broker, task)
+    eventually(Path(task["started"]).exists)
+
+    own.kill()
+    Path(task["until"]).touch()
+    worker.wait_for("broker_unavailable")
+    own.start()
+
+    broker.close()
+    assert wait_for_state(broker_on(own), running, "completed")
+    assert wait_for_state(broker_on(own), add_task(broker_on(own), 1), "completed")
+    worker.stop()
+    own.stop()
+
+
+def test_an_address_of_redis_that_does_not_answer_is_asked_for_again(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker
+) -> None:
+    right = server.answer["redis"]["addr"]
+    server.answer["redis"]["addr"] = f"127.0.0.1:{free_port()}"
+    worker = start_worker()
+    worker.wait_for("broker_unavailable")
+
+    server.answer["redis"]["addr"] = right
+
+    assert wait_for_state(single_broker, add_task(single_broker, 1), "completed")
+
+
+def test_a_changed_password_of_redis_is_asked_for(server: FakeServer, start_worker: StartWorker) -> None:
+    own = ValkeyServer("--requirepass", "first-password").start()
+    server.answer["redis"] |= {"addr": f"127.0.0.1:{own.port}", "password": "first-password"}
+    worker = start_worker()
+    broker = broker_on(own, "first-password")
+    wait_for_state(broker, add_task(broker, 1), "completed")
+
+    server.answer["redis"]["password"] = "second-password"
+    broker.client.config_set("requirepass", "second-password")
+    broker.client.client_kill_filter(skipme=True, _type="normal")
+    worker.wait_for("registered_again")
+    broker = broker_on(own, "second-password")
+
+    assert wait_for_state(broker, add_task(broker, 2), "completed")
+    assert not re.search("(first|second)-password", worker.log.read_text())
+    worker.stop()
+    own.stop()
+
+
+def test_a_changed_password_that_the_server_hears_of_later_is_asked_for_again(
+    server: FakeServer, start_worker: StartWorker
+) -> None:
+    own = ValkeyServer("--requirepass", "first-password").start()
+    server.answer["redis"] |= {"addr": f"127.0.0.1:{own.port}", "password": "first-password"}
+    worker = start_worker()
+    broker = broker_on(own, "first-password")
+    wait_for_state(broker, add_task(broker, 1), "completed")
+
+    broker.client.config_set("requirepass", "second-password")
+    broker.client.client_kill_filter(skipme=True, _type="normal")
+    worker.wait_for("registered_again")
+    server.answer["redis"]["password"] = "second-password"
+    broker = broker_on(own, "second-password")
+
+    assert wait_for_state(broker, add_task(broker, 2), "completed")
+    worker.stop()
+    own.stop()

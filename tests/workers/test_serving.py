@@ -1,0 +1,94 @@
+"""A worker that serves: how it is listed, and what it spreads its tasks over."""
+
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.heartbeats import find_workers
+from tests.workers.conftest import StartWorker
+from tests.workers.fake_server import FakeServer
+from tests.workers.processes import add_task, eventually, wait_for_record, wait_for_state, wait_task
+
+
+def test_a_ready_worker_is_listed_and_gone_after_its_end(
+    single_broker: Broker, redis: redis_py.Redis, start_worker: StartWorker
+) -> None:
+    worker = start_worker(RUNQY_CONCURRENCY="3", RUNQY_PROCESSES="2")
+
+    record = wait_for_record(single_broker, "ready")
+    status = worker.stop()
+
+    assert (record.queue, record.redis_queues, record.concurrency, record.processes) == ("mail", {"mail": 1}, 3, 2)
+    assert len(record.commit) == 40
+    assert status == 0
+    assert find_workers(single_broker) == []
+    assert not redis.exists(keys.SERVERS, keys.WORKERS)
+
+
+def test_tasks_are_spread_over_processes(single_broker: Broker, start_worker: StartWorker, tmp_path: Path) -> None:
+    start_worker(RUNQY_CONCURRENCY="2", RUNQY_PROCESSES="2")
+    tasks = [wait_task(tmp_path, name) for name in ("one", "two")]
+    ids = [add_task(single_broker, task) for task in tasks]
+
+    pids = {eventually(lambda t=task: Path(t["started"]).exists() and Path(t["started"]).read_text()) for task in tasks}
+    for task in tasks:
+        Path(task["until"]).touch()
+
+    assert len(pids) == 2
+    assert {wait_for_state(single_broker, one, "completed").state for one in ids} == {"completed"}
+
+
+def test_one_process_serves_two_queues(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = server.reply
+
+    def reply(body: dict[str, str]) -> tuple[int, dict[str, object]]:
+        status, answer = plain(body)
+        answer["queue"]["name"] = body["queue"]
+        return status, answer | {"sub_queues": [{"name": body["queue"], "priority": 1}]}
+
+    monkeypatch.setattr(server, "reply", reply)
+    start_worker(RUNQY_QUEUES="mail, post")
+
+    ids = [add_task(single_broker, queue, queue=queue) for queue in ("mail", "post")]
+    records = [wait_for_state(single_broker, one, "completed") for one in ids]
+
+    assert [record.result for record in records] == [b'"mail"', b'"post"']
+    assert records[0].worker_id != records[1].worker_id
+
+
+def test_a_worker_serves_the_sub_queues_of_a_cluster(
+    cluster_broker: Broker, server: FakeServer, start_worker: StartWorker
+) -> None:
+    nodes = [f"{node.host}:{node.port}" for node in cluster_broker.client.get_primaries()]
+    server.answer["redis"] |= {"addr": nodes[0], "mode": "cluster", "addresses": nodes}
+    server.answer["sub_queues"] = [{"name": "mail_high", "priority": 5}, {"name": "mail_low", "priority": 1}]
+    start_worker(RUNQY_CONCURRENCY="4")
+
+    ids = [add_task(cluster_broker, n, queue=f"mail_{('high', 'low')[n % 2]}") for n in range(20)]
+    results = [wait_for_state(cluster_broker, one, "completed").result for one in ids]
+
+    assert results == [str(n).encode() for n in range(20)]
+    assert wait_for_record(cluster_broker, "ready").redis_queues == {"mail_high": 5, "mail_low": 1}
+
+
+def test_secrets_are_in_no_log_and_no_record(
+    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.answer["vaults"] = {"TOKEN": "planted-in-vault"}
+    server.answer["git_token"] = "planted-in-token"
+    worker = start_worker()
+    shown = add_task(single_broker, {"do": "log", "text": "my token is planted-in-vault"})
+    failed = add_task(single_broker, {"do": "fail", "text": "refused planted-in-vault"})
+    wait_for_state(single_broker, shown, "completed")
+    record = wait_for_state(single_broker, failed, "archived")
+    worker.wait_for("child_output")
+    worker.stop()
+
+    assert "my token is ****" in worker.log.read_text()
+    assert "planted" not in worker.log.read_text()
+    assert record.error.rstrip().endswith("refused ****")

@@ -52,7 +52,13 @@ class AuditRecord(models.Model):
 
     class Meta:
         ordering = ["-number"]
-        indexes = [models.Index(fields=["object_kind", "object_name"], name="audit_of_an_object")]
+        default_permissions = ()
+        permissions = [("view_record", "Can read the audit")]
+        indexes = [
+            models.Index(fields=["object_kind", "object_name", "-number"], name="audit_by_object"),
+            models.Index(fields=["action", "-number"], name="audit_by_action"),
+            models.Index(fields=["actor_name", "-number"], name="audit_by_actor"),
+        ]
 
     def __str__(self) -> str:
         """Say it in a line."""
@@ -85,6 +91,9 @@ class AuditHead(models.Model):
 
     number = models.BigIntegerField(default=0)
     digest = models.CharField(max_length=64, default=CHAIN_BEGIN)
+
+    class Meta:
+        default_permissions = ()
 
     def __str__(self) -> str:
         """Say where the chain ends."""

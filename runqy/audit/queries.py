@@ -1,14 +1,31 @@
-"""Walks the audit's chain."""
+"""Finds records, and walks their chain."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
 
-from django.db.models import Max
+from django.db.models import Max, Q, QuerySet
 
 from runqy.audit.models import CHAIN_BEGIN, AuditHead, AuditRecord
 
-__all__ = ["ChainReport", "verify_chain"]
+__all__ = [
+    "ChainReport",
+    "RecordPage",
+    "actions",
+    "get_page",
+    "is_in_its_place",
+    "matching",
+    "object_kinds",
+    "of_kind",
+    "of_object",
+    "verify_chain",
+    "walk",
+    "within",
+]
 
 MOST_BREAKS = 20
+_CHUNK = 1000
+_SEARCHED = ("object_name", "actor_name", "action", "address", "request_id")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,6 +42,102 @@ class ChainReport:
     def is_whole(self) -> bool:
         """Tell whether nothing was changed, removed or put in between."""
         return not self.breaks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordPage:
+    """Some records that follow one another among those asked for, the newest first."""
+
+    rows: tuple[AuditRecord, ...]
+    newer_than: int | None
+    """The number that the next newer page comes after; None on the first page."""
+    older_than: int | None
+    """The number that the next older page comes before; None on the last page."""
+
+
+def matching(text: str) -> Q:
+    """Return the condition that each word stands in a name, the action, the address or the request id.
+
+    A number also finds the record of that number.
+    """
+    found = Q()
+    for word in text.split():
+        by_word = Q(*((f"{name}__icontains", word) for name in _SEARCHED), _connector=Q.OR)
+        digits = word.removeprefix("#")
+        if digits.isascii() and digits.isdigit() and len(digits) < 19:
+            by_word |= Q(number=int(digits))
+        found &= by_word
+    return found
+
+
+def of_kind(kind: str) -> Q:
+    """Return the condition that a record is about a kind of object or its parts, as `vault_entry` is of `vault`."""
+    return Q(object_kind=kind) | Q(object_kind__startswith=f"{kind}_")
+
+
+def of_object(name: str) -> Q:
+    """Return the condition that a record is about the object of a name or its parts, as `api-keys/TOKEN` is."""
+    return Q(object_name=name) | Q(object_name__startswith=f"{name}/")
+
+
+def within(first: date | None, last: date | None) -> Q:
+    """Return the condition that a record was made on one of the days, in UTC, both included; None: without end."""
+    found = Q()
+    if first is not None:
+        found &= Q(at__gte=datetime(first.year, first.month, first.day, tzinfo=UTC))
+    if last is not None and last < date.max:
+        following = last + timedelta(days=1)
+        found &= Q(at__lt=datetime(following.year, following.month, following.day, tzinfo=UTC))
+    return found
+
+
+def object_kinds() -> list[str]:
+    """Return the kinds of objects that there are records of."""
+    return list(AuditRecord.objects.order_by("object_kind").values_list("object_kind", flat=True).distinct())
+
+
+def actions() -> list[str]:
+    """Return the actions that there are records of."""
+    return list(AuditRecord.objects.order_by("action").values_list("action", flat=True).distinct())
+
+
+def get_page(
+    records: QuerySet[AuditRecord], *, size: int, older_than: int | None = None, newer_than: int | None = None
+) -> RecordPage:
+    """Return a page of records: the newest ones, or those on one side of a number.
+
+    Nothing is counted or skipped, so that the last page takes no longer than the first.
+    """
+    if newer_than is not None:
+        found = list(records.filter(number__gt=newer_than).order_by("number")[: size + 1])
+        rows, has_newer, has_older = found[:size][::-1], len(found) > size, True
+    else:
+        bounded = records if older_than is None else records.filter(number__lt=older_than)
+        found = list(bounded.order_by("-number")[: size + 1])
+        rows, has_newer, has_older = found[:size], older_than is not None, len(found) > size
+    return RecordPage(
+        rows=tuple(rows),
+        newer_than=rows[0].number if rows and has_newer else None,
+        older_than=rows[-1].number if rows and has_older else None,
+    )
+
+
+def walk(records: QuerySet[AuditRecord]) -> Iterator[AuditRecord]:
+    """Give records, the newest first, a few at a time: neither memory nor a cursor of the database is held."""
+    before: int | None = None
+    while True:
+        chunk = get_page(records, size=_CHUNK, older_than=before)
+        yield from chunk.rows
+        if chunk.older_than is None:
+            return
+        before = chunk.older_than
+
+
+def is_in_its_place(record: AuditRecord) -> bool:
+    """Tell whether a record is as it was written and follows on the one before it; the rest is `verify_chain`'s."""
+    before = AuditRecord.objects.filter(number=record.number - 1).values_list("digest", flat=True).first()
+    expected = CHAIN_BEGIN if record.number == 1 else before
+    return record.previous == expected and record.digest == record.chained_digest()
 
 
 def verify_chain(*, expected: tuple[int, str] | None = None) -> ChainReport:

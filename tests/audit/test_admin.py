@@ -1,37 +1,214 @@
-"""The audit in the admin is read, and nothing else."""
+"""The audit in the admin is searched, read and taken along, and nothing else."""
+
+import csv
+import io
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
+from runqy.accounts.operations import create_api_key
+from runqy.audit.actors import Actor, ActorKind, acting
+from runqy.audit.links import records_url
 from runqy.audit.models import AuditRecord
 from runqy.audit.operations import record
+from vaults.operations import create_vault, delete_vault, set_entry
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
 PAGE = "/admin/audit/auditrecord/"
+CAROL = Actor(kind=ActorKind.USER, name="carol", id="7", address="203.0.113.9", request_id="from-a-browser")
+
+
+def add(action: str = "queue.updated", name: str = "mail", **changes: Any) -> AuditRecord:
+    """Append a record."""
+    return record(action=action, object_kind=action.partition(".")[0], object_name=name, changes=changes)
 
 
 @pytest.fixture
-def row(configuration: None) -> AuditRecord:
-    """Append a record and return it."""
-    changes = {"max_retry": (3, 7), "value": "changed"}
-    return record(action="queue.updated", object_kind="queue", object_name="<mail>", changes=changes)
+def found(admin_client: Client) -> Callable[[str], list[int]]:
+    """Return what finds the numbers of the records that a query lists, as they are listed."""
+
+    def numbers(query: str) -> list[int]:
+        answer = admin_client.get(PAGE + query)
+        assert answer.status_code == 200
+        return [row.number for row in answer.context["cl"].result_list]
+
+    return numbers
 
 
-def test_records_are_listed_found_and_shown_field_by_field(admin_client: Client, row: AuditRecord) -> None:
-    assert "&lt;mail&gt;" in admin_client.get(f"{PAGE}?q=mail").content.decode()
-    assert "&lt;mail&gt;" not in admin_client.get(f"{PAGE}?q=other").content.decode()
+def test_records_are_found_by_object_actor_action_address_request_and_number(found: Any) -> None:
+    add(name="mail")
+    with acting(CAROL):
+        add("vault.created", "api-keys")
+
+    assert found("") == [2, 1]
+    assert [found(f"?q={text}") for text in ("MAI", "carol", "vault.cre", "203.0.113", "browser", "1", "%232")] == [
+        [1],
+        [2],
+        [2],
+        [2],
+        [2],
+        [2, 1],  # the address has a 1 too
+        [2],
+    ]
+    assert found("?q=carol+api-keys") == [2]
+    assert found("?q=carol+mail") == []
+
+
+def test_filters_narrow_the_list_down_and_combine(found: Any) -> None:
+    add("queue.paused", "mail")
+    add("vault.created", "mail")
+    add("vault_entry.set", "mail/TOKEN")
+    with acting(CAROL):
+        add("vault.deleted", "mailbox")
+
+    assert found("?kind=vault") == [4, 3, 2]
+    assert found("?kind=vault_entry") == [3]
+    assert found("?object=mail") == [3, 2, 1]
+    assert found("?kind=vault&object=mail") == [3, 2]
+    assert found("?object=mailbox&object=mail/TOKEN") == [4, 3]
+    assert found("?action=queue.paused") == [1]
+    assert found("?by=user&q=mail&kind=&since=") == [4]
+
+
+def test_the_period_includes_its_last_day_and_a_day_that_is_none_is_told(found: Any, admin_client: Client) -> None:
+    for day in (1, 2, 3):
+        row = add()
+        with connection.cursor() as cursor:
+            moment = datetime(2026, 11, day, 23, 59, tzinfo=UTC)
+            cursor.execute("UPDATE audit_auditrecord SET at = %s WHERE number = %s", [moment, row.number])
+
+    assert found("?since=2026-11-02&until=2026-11-02") == [2]
+    assert found("?until=2026-11-02") == [2, 1]
+    assert found("?since=2026-11-02") == [3, 2]
+    assert found("?since=yesterday") == []
+    assert "Enter a valid date." in admin_client.get(f"{PAGE}?since=yesterday").content.decode()
+
+
+def test_pages_follow_one_another_by_number_in_both_directions(found: Any, admin_client: Client) -> None:
+    for _ in range(120):
+        add()
+    pages = [found("?q=mail")]
+
+    for _ in range(2):
+        older = admin_client.get(f"{PAGE}?q=mail&before={pages[-1][-1]}")
+        pages.append([row.number for row in older.context["cl"].result_list])
+
+    assert pages == [list(range(120, 70, -1)), list(range(70, 20, -1)), list(range(20, 0, -1))]
+    assert found(f"?q=mail&after={pages[1][0]}") == pages[0]
+    assert found(f"?q=mail&after={pages[2][0]}") == pages[1]
+    shown = admin_client.get(f"{PAGE}?q=mail&before=71").content.decode()
+    assert 'href="?before=21&amp;q=mail"' in shown
+    assert 'href="?after=70&amp;q=mail"' in shown
+
+
+def test_a_page_says_field_by_field_what_changed(admin_client: Client) -> None:
+    row = add(
+        name="<mail>",
+        max_retry=(3, 7),
+        value="changed",
+        vaults=(["a", "b"], ["b", "<c>"]),
+        is_enabled=(True, None),
+        sub_queues=([], [{"name": "high", "priority": 9}]),
+    )
 
     shown = admin_client.get(f"{PAGE}{row.pk}/change/").content.decode()
 
-    assert "max_retry: 3 → 7" in shown
-    assert "value: changed" in shown
+    table = shown[shown.index('id="changes"') : shown.index("</table>", shown.index('id="changes"'))]
+    lines = [" ".join(re.sub(r"<[^>]+>", " ", line).split()) for line in table.split("<tr")[2:]]
+    assert [line.partition("> ")[2] or line for line in lines] == [
+        "is_enabled yes none",
+        "max_retry 3 7",
+        "sub_queues none + name high, priority 9",
+        "value changed; its values are never kept",
+        "vaults - a + &lt;c&gt;",
+    ]
+    assert "<mail>" not in shown
+    assert "It is as it was written, and is the first." in shown
 
 
-def test_nobody_adds_changes_or_deletes_one(admin_client: Client, row: AuditRecord) -> None:
+def test_a_page_notices_that_its_record_was_altered(admin_client: Client) -> None:
+    row = add()
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE audit_auditrecord SET object_name = 'other' WHERE number = 1")
+
+    assert "It is not as it was written" in admin_client.get(f"{PAGE}{row.pk}/change/").content.decode()
+
+
+def test_a_record_leads_to_its_object_and_an_object_to_its_records(admin_client: Client, found: Any) -> None:
+    vault = create_vault(name="api-keys")
+    set_entry(vault="api-keys", key="TOKEN", value="a-value")
+    key = create_api_key(name="shop, mail", role="client").row
+    add("queue.updated", "gone")
+    paths = {
+        row.action: admin_client.get(f"{PAGE}{row.pk}/change/").content.decode() for row in AuditRecord.objects.all()
+    }
+
+    page = f'href="/admin/vaults/vault/{vault.pk}/change/"'
+    assert page in paths["vault.created"]
+    assert page in paths["vault_entry.set"]
+    assert f'href="/admin/accounts/apikey/{key.pk}/change/"' in paths["api_key.created"]
+    assert "It is gone, or has no page." in paths["queue.updated"]
+    assert found(records_url("vault", "api-keys").removeprefix(PAGE)) == [2, 1]
+    assert found(records_url("api_key", f"{key.pk} shop, mail").removeprefix(PAGE)) == [3]
+    delete_vault(name="api-keys")
+    (created,) = AuditRecord.objects.filter(action="vault.created")
+    assert page not in admin_client.get(f"{PAGE}{created.pk}/change/").content.decode()
+
+
+def test_what_is_listed_is_exported_and_no_cell_is_a_formula(admin_client: Client) -> None:
+    add(name="other")
+    with acting(CAROL):
+        for name in ("=1+1", "+1", "-1", "@SUM(1)", "mail"):
+            add(name=name, max_retry=(3, 7), value="changed")
+
+    answer = admin_client.get(f"{PAGE}export/?by=user")
+
+    assert answer["Content-Type"] == "text/csv; charset=utf-8"
+    assert answer["Content-Disposition"].startswith('attachment; filename="audit-')
+    rows = list(csv.DictReader(io.StringIO(b"".join(answer.streaming_content).decode())))
+    assert [row["object_name"] for row in rows] == ["mail", "'@SUM(1)", "'-1", "'+1", "'=1+1"]
+    assert rows[0]["changes"] == "max_retry: 3 → 7\nvalue: changed"
+    assert (rows[0]["number"], rows[0]["actor_name"], rows[0]["address"]) == ("6", "carol", "203.0.113.9")
+
+
+def test_an_export_has_all_records_and_not_one_query_for_each(admin_client: Client) -> None:
+    for _ in range(1203):
+        add()
+
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        lines = b"".join(admin_client.get(f"{PAGE}export/").streaming_content).splitlines()
+
+    assert len(lines) == 1204
+    assert len(queries) < 12
+
+
+def test_nobody_adds_changes_or_deletes_one(admin_client: Client) -> None:
+    row = add()
     pages = ("add/", f"{row.pk}/change/", f"{row.pk}/delete/")
 
     assert [admin_client.post(PAGE + page, {"post": "yes"}).status_code for page in pages] == [403] * 3
     action = {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"}
     admin_client.post(PAGE, action)
     assert AuditRecord.objects.count() == 1
+
+
+def test_only_those_who_may_read_the_audit_see_and_export_it(client: Client) -> None:
+    row = add()
+    carol = User.objects.create_user("carol", is_staff=True)
+    client.force_login(carol)
+    pages = ("", f"{row.pk}/change/", "export/")
+    assert [client.get(PAGE + page).status_code for page in pages] == [403] * 3
+
+    carol.user_permissions.add(Permission.objects.get(codename="view_record", content_type__app_label="audit"))
+
+    assert [client.get(PAGE + page).status_code for page in pages] == [200] * 3

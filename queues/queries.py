@@ -72,4 +72,4 @@ def _catalog(snapshot: Snapshot) -> QueueCatalog:
 def _revision(snapshot: Snapshot, spec: QueueSpec) -> str:
     """Return the token of a queue, spelled as Redis tells it to workers."""
     vaults = [field(Kind.VAULT, vault) for vault in spec.deployment.vaults_used]
-    return str(token([snapshot.revision_of(place) for place in (field(Kind.QUEUE, spec.name), *vaults)]))
+    return str(token([snapshot.effective_revision_of(place) for place in (field(Kind.QUEUE, spec.name), *vaults)]))

@@ -179,6 +179,18 @@ class VaultEntryNotFound(RunqyError):
     code, status = "vault_entry_not_found", 404
 
 
+class VaultEntryChanged(RunqyError):
+    """The entry is at another version than the change was meant for (expected_version)."""
+
+    code, status = "vault_entry_changed", 412
+
+    def __init__(self, name: str, *, expected: int, present: int) -> None:
+        """Take the entry's name and both versions; 0: it does not exist."""
+        meant = f"version {expected} was expected" if expected else "it was expected not to exist"
+        super().__init__(f"The entry {name} {f'is at version {present}' if present else 'does not exist'}; {meant}.")
+        self.present = present
+
+
 class VaultAlreadyExists(RunqyError):
     """A vault with this name exists already."""
 

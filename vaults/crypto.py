@@ -1,6 +1,6 @@
 """Encrypts the values of entries with AES-256-GCM, bound to the very place they stand in.
 
-Stored bytes: format version (1), key id (8), nonce (12), ciphertext with tag. Vault, entry key, entry version and
+Stored bytes: format version (1), key id (8), nonce (12), ciphertext with tag. Vault, entry key, revision and
 key id are associated data, so that a ciphertext moved to another place, or an older one put back, does not open.
 """
 
@@ -31,10 +31,11 @@ class Place:
 
     vault: str
     key: str
-    version: int
+    revision: int
+    """Of the configuration, when the ciphertext was made."""
 
     def __str__(self) -> str:
-        """Name the entry, without its version."""
+        """Name the entry, without its revision."""
         return f"{self.vault}/{self.key}"
 
 
@@ -103,5 +104,5 @@ def _parse_key(text: str) -> bytes:
 
 def _bound(place: Place, used_id: bytes) -> bytes:
     """Return the associated data; lengths keep the parts apart."""
-    parts = (b"runqy vault entry", place.vault.encode(), place.key.encode(), b"%d" % place.version, used_id)
+    parts = (b"runqy vault entry", place.vault.encode(), place.key.encode(), b"%d" % place.revision, used_id)
     return bytes([_FORMAT]) + b"".join(len(part).to_bytes(4, "big") + part for part in parts)

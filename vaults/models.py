@@ -33,8 +33,14 @@ class VaultEntry(models.Model):
     key = models.CharField(max_length=255)
     ciphertext = models.BinaryField()
     is_secret = models.BooleanField(default=True, help_text="Mask the value wherever it is shown.")
-    version = models.BigIntegerField()
-    """The revision of the configuration that set the value; never used twice, so that no older value fits."""
+    revision = models.BigIntegerField()
+    """Of the configuration, when the ciphertext was made; never used twice, so that no older ciphertext fits."""
+    version = models.PositiveIntegerField()
+    """The number of the value, for people; it goes on counting when the entry is deleted and made anew."""
+    updated_by = models.CharField(max_length=300)
+    """Who changed it last."""
+    sealed_at = models.DateTimeField()
+    """When the ciphertext was made: with the value, or by a rotation."""
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -49,4 +55,42 @@ class VaultEntry(models.Model):
 
     def place(self, vault: str) -> Place:
         """Return what the ciphertext is bound to, in a vault of this name."""
-        return Place(vault, self.key, self.version)
+        return Place(vault, self.key, self.revision)
+
+
+class Event(models.TextChoices):
+    """What can happen to an entry."""
+
+    SET = "set"
+    ROTATED = "rotated"
+    DELETED = "deleted"
+    IMPORTED = "imported"
+
+
+class EntryVersion(models.Model):
+    """What happened to an entry, by whom and when; never the value. It outlives the entry and its vault."""
+
+    vault = models.CharField(max_length=64)
+    key = models.CharField(max_length=255)
+    version = models.PositiveIntegerField()
+    """1, 2, 3 … for each change of the value and each deletion; a rotation has the number of the value it kept."""
+    event = models.CharField(max_length=16, choices=Event.choices)
+    at = models.DateTimeField()
+    actor_kind = models.CharField(max_length=16)
+    actor_id = models.CharField(max_length=300, blank=True)
+    actor_name = models.CharField(max_length=300)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["vault", "key", "-id"], name="versions_of_an_entry")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["vault", "key", "version"],
+                condition=~models.Q(event=Event.ROTATED),
+                name="one_change_for_each_version",
+            )
+        ]
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return f"{self.vault}/{self.key} {self.version}: {self.event} by {self.actor_name}"

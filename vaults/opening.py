@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from runqy.errors import VaultLocked, VaultUnavailable
 from runqy.publication.documents import Kind
 from runqy.publication.snapshot import MAX_AGE_S, Snapshot, get_snapshot
-from vaults.crypto import Keyring, Place
+from vaults.crypto import Keyring
 from vaults.keyring import get_keyring
 from vaults.names import parse_reference
 from vaults.published import PublishedEntry, PublishedVault, decode_vault
@@ -101,7 +101,7 @@ def _hindrance(keyring: Keyring, vault: str, entry: PublishedEntry) -> str:
 
 def _open(keyring: Keyring, vault: str, entry: PublishedEntry) -> str:
     """Return the value of an entry. Raises VaultUnavailable."""
-    return keyring.open(Place(vault, entry.key, entry.version), entry.ciphertext)
+    return keyring.open(entry.place(vault), entry.ciphertext)
 
 
 def _token(snapshot: Snapshot, keyring: Keyring, git_token: str) -> str:

@@ -1,60 +1,77 @@
 """Changes vaults and their entries, and publishes them. All of it needs the master key."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
 
 from runqy.audit.changes import CHANGED, Changes, differences
 from runqy.audit.operations import record
-from runqy.errors import (
-    VaultAlreadyExists,
-    VaultEntryNotFound,
-    VaultInvalid,
-    VaultNotFound,
-    VaultUnavailable,
-)
+from runqy.errors import VaultAlreadyExists, VaultEntryChanged, VaultEntryNotFound
 from runqy.publication.documents import Kind
-from runqy.publication.operations import Change, configuration_change
-from vaults.crypto import Keyring, Place
+from runqy.publication.operations import configuration_change
+from vaults.entries import EntryWriter, NewEntry, put_vault
 from vaults.keyring import get_keyring
 from vaults.models import Vault, VaultEntry
-from vaults.names import problem_of_description, problem_of_value, problem_of_variable, problem_of_vault_name
-from vaults.published import encode_vault
+from vaults.rows import check_entries, check_entry, check_vault, find_vault
 
-__all__ = ["create_vault", "delete_entry", "delete_vault", "describe_vault", "set_entry"]
+__all__ = [
+    "ALWAYS",
+    "Condition",
+    "create_vault",
+    "delete_entry",
+    "delete_vault",
+    "describe_vault",
+    "set_entries",
+    "set_entry",
+]
 
 Check = Callable[[str], None]
-"""Takes the version of the vault that is to be changed; raises when another was meant."""
+"""Takes the ETag of the vault that is to be changed; raises when another was meant."""
 
 
-def _any(version: str) -> None:
-    """Accept every version."""
+def _any(etag: str) -> None:
+    """Accept every vault."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What has to be so for an entry to be changed."""
+
+    check: Check = _any
+    expected_version: int | None = None
+    """Of the entry; 0: it must not exist; None: whichever."""
+
+
+ALWAYS: Final = Condition()
 
 
 def create_vault(*, name: str, description: str = "") -> Vault:
     """Create an empty vault. Raises VaultInvalid, VaultAlreadyExists, VaultLocked."""
     get_keyring()
-    if problem := problem_of_vault_name(name):
-        raise VaultInvalid(f"{name[:80]!r}: {problem}.")
-    if problem := problem_of_description(description):
-        raise VaultInvalid(f"{problem[:1].upper()}{problem[1:]}.")
+    check_vault(name, description)
     with configuration_change() as change:
         vault, is_new = Vault.objects.get_or_create(name=name, defaults={"description": description})
         if not is_new:
             raise VaultAlreadyExists(f"A vault {name} exists already.")
-        _put(change, vault)
-        _record("vault.created", name, {"description": (None, description)})
+        put_vault(change, vault)
+        record_change("vault.created", name, {"description": (None, description)})
     return vault
 
 
 def describe_vault(*, name: str, description: str) -> Vault:
-    """Change what people read about a vault; workers are not concerned. Raises VaultNotFound, VaultLocked."""
+    """Change what people read about a vault; workers are not concerned.
+
+    Raises VaultInvalid, VaultNotFound, VaultLocked.
+    """
     get_keyring()
+    check_vault(name, description)
     with configuration_change():
-        vault = _get_vault(name)
+        vault = find_vault(name)
         changes = differences({"description": vault.description}, {"description": description})
-        vault.description = description
-        vault.save()
         if changes:
-            _record("vault.updated", name, changes)
+            vault.description = description
+            vault.save()
+            record_change("vault.updated", name, changes)
     return vault
 
 
@@ -62,77 +79,83 @@ def delete_vault(*, name: str, check: Check = _any) -> None:
     """Delete a vault and all its entries. Raises VaultNotFound, VaultLocked."""
     get_keyring()
     with configuration_change() as change:
-        vault = _get_vault(name)
+        vault = find_vault(name)
         check(vault.etag)
-        keys = list(vault.entries.values_list("key", flat=True))
+        writer, entries = EntryWriter(change, vault), list(vault.entries.all())
+        for entry in entries:
+            writer.delete(entry)
         vault.delete()
         change.remove(Kind.VAULT, name)
-        _record("vault.deleted", name, {"description": (vault.description, None), "entries": (keys, None)})
+        keys = [entry.key for entry in entries]
+        record_change("vault.deleted", name, {"description": (vault.description, None), "entries": (keys, None)})
 
 
-def set_entry(*, vault: str, key: str, value: str, is_secret: bool = True, check: Check = _any) -> VaultEntry:
+def set_entry(*, vault: str, key: str, value: str, is_secret: bool = True, only_if: Condition = ALWAYS) -> VaultEntry:
     """Set a value; setting the same value again changes nothing.
 
-    Raises VaultInvalid, VaultNotFound, VaultLocked.
+    Raises VaultInvalid, VaultNotFound, VaultEntryChanged, VaultLocked.
     """
-    keyring = get_keyring()
-    if problem := problem_of_variable(key):
-        raise VaultInvalid(f"{key[:80]!r}: {problem}.")
-    if problem := problem_of_value(value):
-        raise VaultInvalid(f"{key}: {problem}.")
+    get_keyring()
+    check_entry(key, value)
     with configuration_change() as change:
-        row = _get_vault(vault)
-        check(row.etag)
-        entry = row.entries.filter(key=key).first() or VaultEntry(vault=row, key=key)
-        changes = dict(differences({"is_secret": entry.is_secret if entry.pk else None}, {"is_secret": is_secret}))
-        if entry.pk is None or not _holds(keyring, vault, entry, value):
-            entry.version = change.revision
-            entry.ciphertext = keyring.seal(Place(vault, key, entry.version), value)
-            changes["value"] = CHANGED
-        entry.is_secret = is_secret
-        entry.save()
-        row.save()
-        _put(change, row)
+        row = find_vault(vault)
+        writer = EntryWriter(change, row)
+        _require(only_if, row, writer.find(key), key)
+        changes = writer.set(NewEntry(key=key, value=value, is_secret=is_secret))
+        writer.publish()
         if changes:
-            _record("vault_entry.set", f"{vault}/{key}", changes)
-    return entry
+            record_change("vault_entry.set", f"{vault}/{key}", changes)
+        return row.entries.get(key=key)
 
 
-def delete_entry(*, vault: str, key: str, check: Check = _any) -> None:
-    """Delete a value. Raises VaultNotFound, VaultEntryNotFound, VaultLocked."""
+def set_entries(
+    *, vault: str, values: Mapping[str, str], is_secret: bool | None = None, check: Check = _any
+) -> list[str]:
+    """Set many values at once, all or none, and return the keys of those that changed.
+
+    `is_secret` None keeps the mask of what there is; what is new is a secret. Other entries stay.
+    Raises VaultInvalid, which names everything that is wrong, VaultNotFound, VaultLocked.
+    """
+    get_keyring()
+    check_entries(values)
+    with configuration_change() as change:
+        row = find_vault(vault)
+        check(row.etag)
+        writer = EntryWriter(change, row)
+        changed = {
+            key: changes
+            for key, value in values.items()
+            if (changes := writer.set(NewEntry(key=key, value=value, is_secret=is_secret)))
+        }
+        writer.publish()
+        for key, changes in changed.items():
+            record_change("vault_entry.set", f"{vault}/{key}", changes)
+    return list(changed)
+
+
+def delete_entry(*, vault: str, key: str, only_if: Condition = ALWAYS) -> None:
+    """Delete a value. Raises VaultNotFound, VaultEntryNotFound, VaultEntryChanged, VaultLocked."""
     get_keyring()
     with configuration_change() as change:
-        row = _get_vault(vault)
-        check(row.etag)
-        if problem_of_variable(key) or not row.entries.filter(key=key).delete()[0]:
+        row = find_vault(vault)
+        writer = EntryWriter(change, row)
+        entry = writer.find(key)
+        _require(only_if, row, entry, key)
+        if entry is None:
             raise VaultEntryNotFound(f"The vault {vault} has no entry {key[:80]!r}.")
-        row.save()
-        _put(change, row)
-        _record("vault_entry.deleted", f"{vault}/{key}", {"value": CHANGED})
+        writer.delete(entry)
+        writer.publish()
+        record_change("vault_entry.deleted", f"{vault}/{key}", {"value": CHANGED})
 
 
-def _get_vault(name: str) -> Vault:
-    """Return a vault's row. Raises VaultNotFound."""
-    vault = None if problem_of_vault_name(name) else Vault.objects.filter(name=name).first()
-    if vault is None:
-        raise VaultNotFound(f"No vault {name[:80]!r}.")
-    return vault
-
-
-def _holds(keyring: Keyring, vault: str, entry: VaultEntry, value: str) -> bool:
-    """Tell whether an entry is this value already, readable and encrypted with the current key."""
-    stored = bytes(entry.ciphertext)
-    try:
-        return keyring.is_current(stored) and keyring.open(entry.place(vault), stored) == value
-    except VaultUnavailable:
-        return False
-
-
-def _record(action: str, name: str, changes: Changes) -> None:
+def record_change(action: str, name: str, changes: Changes) -> None:
     """Record a change of what the action begins with."""
     record(action=action, object_kind=action.partition(".")[0], object_name=name, changes=changes)
 
 
-def _put(change: Change, vault: Vault) -> None:
-    """Store what is to be published about a vault."""
-    change.put(Kind.VAULT, vault.name, encode_vault(vault.entries.all()))
+def _require(only_if: Condition, vault: Vault, entry: VaultEntry | None, key: str) -> None:
+    """Raise what a condition raises when it is not met."""
+    only_if.check(vault.etag)
+    present = entry.version if entry else 0
+    if only_if.expected_version not in (None, present):
+        raise VaultEntryChanged(f"{vault.name}/{key[:80]}", expected=only_if.expected_version or 0, present=present)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from vaults.crypto import Place
 from vaults.models import VaultEntry
 
 
@@ -11,8 +12,13 @@ class PublishedEntry(msgspec.Struct, frozen=True, kw_only=True):
     """An entry; only the server can open it."""
 
     key: str
-    version: int
+    revision: int = msgspec.field(name="version")
+    version: int = msgspec.field(name="number", default=1)
     ciphertext: bytes
+
+    def place(self, vault: str) -> Place:
+        """Return what the ciphertext is bound to, in a vault of this name."""
+        return Place(vault, self.key, self.revision)
 
 
 class PublishedVault(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +30,10 @@ class PublishedVault(msgspec.Struct, frozen=True, kw_only=True):
 def encode_vault(entries: Iterable[VaultEntry]) -> bytes:
     """Return the JSON of a vault."""
     published = sorted(
-        (PublishedEntry(key=e.key, version=e.version, ciphertext=bytes(e.ciphertext)) for e in entries),
+        (
+            PublishedEntry(key=e.key, revision=e.revision, version=e.version, ciphertext=bytes(e.ciphertext))
+            for e in entries
+        ),
         key=lambda entry: entry.key,
     )
     return msgspec.json.encode(PublishedVault(entries=tuple(published)))

@@ -1,16 +1,32 @@
 """Reads vaults for people, masked, from the database."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
+from django.conf import settings
 from django.db.models import Count
 
-from runqy.errors import VaultLocked, VaultNotFound
+from runqy.errors import VaultEntryNotFound, VaultLocked
+from vaults.fingerprints import fingerprint
 from vaults.keyring import get_keyring
-from vaults.models import Vault, VaultEntry
-from vaults.names import masked, problem_of_vault_name
+from vaults.models import EntryVersion, Vault, VaultEntry
+from vaults.names import masked, problem_of_variable
+from vaults.rows import find_vault, holds, problem_of_entry
 
-__all__ = ["EntryView", "VaultView", "get_vault", "is_unlocked", "list_vaults", "require_key"]
+__all__ = [
+    "EntryPreview",
+    "EntryView",
+    "Outcome",
+    "VaultView",
+    "get_vault",
+    "is_unlocked",
+    "list_vaults",
+    "list_versions",
+    "preview_entries",
+    "require_key",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +37,33 @@ class EntryView:
     value: str
     """Masked where it is a secret."""
     is_secret: bool
+    version: int
+    """1, 2, 3 …: which value it is."""
+    updated_by: str
+    fingerprint: str
+    """Equal for equal values, in all vaults."""
     created_at: datetime
     updated_at: datetime
+
+
+class Outcome(StrEnum):
+    """What setting a value would do."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+    REMOVED = "removed"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryPreview:
+    """What would happen to an entry; never its value."""
+
+    key: str
+    outcome: Outcome
+    problem: str = ""
+    """Why it is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +102,7 @@ def list_vaults() -> list[Vault]:
 def get_vault(name: str) -> VaultView:
     """Return a vault with its entries, secrets masked. Raises VaultNotFound, VaultUnavailable, VaultLocked."""
     get_keyring()
-    vault = None if problem_of_vault_name(name) else Vault.objects.prefetch_related("entries").filter(name=name).first()
-    if vault is None:
-        raise VaultNotFound(f"No vault {name[:80]!r}.")
+    vault = find_vault(name)
     return VaultView(
         name=vault.name,
         description=vault.description,
@@ -74,6 +113,39 @@ def get_vault(name: str) -> VaultView:
     )
 
 
+def list_versions(vault: str, key: str, *, before: int | None = None, limit: int = 30) -> list[EntryVersion]:
+    """Return what happened to an entry, the latest first, from before the row with this id; also of a deleted entry.
+
+    Raises VaultNotFound, VaultEntryNotFound, VaultLocked.
+    """
+    get_keyring()
+    find_vault(vault)
+    versions = EntryVersion.objects.filter(vault=vault, key=key)
+    if problem_of_variable(key) or not versions.exists():
+        raise VaultEntryNotFound(f"The vault {vault} has no entry {key[:80]!r} and never had.")
+    if before is not None:
+        versions = versions.filter(pk__lt=before)
+    return list(versions.order_by("-pk")[:limit])
+
+
+def preview_entries(vault: str, values: Mapping[str, str]) -> list[EntryPreview]:
+    """Tell what setting these values would do to each, in order, without a value. Raises VaultNotFound, VaultLocked."""
+    keyring = get_keyring()
+    row = find_vault(vault)
+    entries = {entry.key: entry for entry in row.entries.all()}
+
+    def preview(key: str, value: str) -> EntryPreview:
+        entry = entries.get(key)
+        if problem := problem_of_entry(key, value):
+            return EntryPreview(key=key, outcome=Outcome.REFUSED, problem=problem)
+        if entry is None:
+            return EntryPreview(key=key, outcome=Outcome.ADDED)
+        is_same = holds(keyring, vault, entry, value)
+        return EntryPreview(key=key, outcome=Outcome.UNCHANGED if is_same else Outcome.CHANGED)
+
+    return [preview(key, value) for key, value in values.items()]
+
+
 def _view(vault: Vault, entry: VaultEntry) -> EntryView:
     """Return an entry as people may see it."""
     value = get_keyring().open(entry.place(vault.name), bytes(entry.ciphertext))
@@ -81,6 +153,9 @@ def _view(vault: Vault, entry: VaultEntry) -> EntryView:
         key=entry.key,
         value=masked(value) if entry.is_secret else value,
         is_secret=entry.is_secret,
+        version=entry.version,
+        updated_by=entry.updated_by,
+        fingerprint=fingerprint(value, settings.SECRET_KEY),
         created_at=entry.created_at,
         updated_at=entry.updated_at,
     )

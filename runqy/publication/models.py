@@ -21,6 +21,8 @@ class StoredDocument(models.Model):
     kind = models.CharField(max_length=16, choices=[(kind.value, kind.value) for kind in Kind])
     name = models.CharField(max_length=160)
     revision = models.BigIntegerField()
+    effective = models.BigIntegerField()
+    """The revision of the last change that workers are to notice."""
     body = models.BinaryField(null=True)
     uses = models.JSONField(default=list)
     """Fields of the documents that belong to this one: a queue's vaults."""
@@ -40,4 +42,6 @@ class StoredDocument(models.Model):
     def as_document(self) -> Document:
         """Return the row as what is signed and published."""
         body = None if self.body is None else bytes(self.body)
-        return Document(kind=Kind(self.kind), name=self.name, revision=self.revision, body=body)
+        return Document(
+            kind=Kind(self.kind), name=self.name, revision=self.revision, body=body, effective=self.effective
+        )

@@ -30,12 +30,17 @@ class Change:
     """Higher than that of every change committed before; no other change is under way."""
     touched: set[str] = field(default_factory=set)
 
-    def put(self, kind: Kind, name: str, body: bytes, *, uses: Sequence[str] = ()) -> bool:
-        """Store what is to be published about something; returns whether it differs from what was stored."""
+    def put(self, kind: Kind, name: str, body: bytes, *, uses: Sequence[str] = (), is_quiet: bool = False) -> bool:
+        """Store what is to be published about something; returns whether it differs from what was stored.
+
+        `is_quiet`: it means to workers what it did before, and they are not told.
+        """
         row = StoredDocument.objects.filter(kind=kind, name=name).first() or StoredDocument(kind=kind, name=name)
         if row.pk and row.body is not None and bytes(row.body) == body and row.uses == list(uses):
             return False
         row.body, row.uses, row.revision = body, list(uses), self.revision
+        if row.pk is None or not is_quiet:
+            row.effective = self.revision
         row.save()
         self.touched.add(documents.field(kind, name))
         return True
@@ -43,13 +48,15 @@ class Change:
     def remove(self, kind: Kind, name: str) -> None:
         """Store that something is gone, for those who still have it."""
         StoredDocument.objects.update_or_create(
-            kind=kind, name=name, defaults={"body": None, "uses": [], "revision": self.revision}
+            kind=kind,
+            name=name,
+            defaults={"body": None, "uses": [], "revision": self.revision, "effective": self.revision},
         )
         self.touched.add(documents.field(kind, name))
 
     def renew(self, row: StoredDocument) -> None:
         """Publish the same again as something new."""
-        row.revision = self.revision
+        row.revision = row.effective = self.revision
         row.save()
         self.touched.add(row.field)
 
@@ -102,9 +109,9 @@ def signed_document(row: StoredDocument, *, overwrites: str = "") -> PublishedDo
 
 def queue_tokens(queues: Sequence[StoredDocument], rows: Sequence[StoredDocument]) -> list[QueueToken]:
     """Return the tokens of queues, given all documents. Deleted ones have one too: their workers are to ask again."""
-    revisions = {row.field: row.revision for row in rows}
+    revisions = {row.field: row.effective for row in rows}
     return [
-        QueueToken(queue=row.name, token=documents.token([row.revision, *(revisions.get(use, 0) for use in row.uses)]))
+        QueueToken(queue=row.name, token=documents.token([row.effective, *(revisions.get(use, 0) for use in row.uses)]))
         for row in queues
     ]
 

@@ -37,10 +37,10 @@ class Snapshot:
         document = self.documents.get(field(kind, name))
         return document if document is not None and document.body is not None else None
 
-    def revision_of(self, place: str) -> int:
-        """Return the revision of what stands in a field, 0 if nothing does."""
+    def effective_revision_of(self, place: str) -> int:
+        """Return the revision of the last change of what stands in a field that workers notice, 0 if nothing does."""
         document = self.documents.get(place)
-        return document.revision if document else 0
+        return document.effective if document else 0
 
     def view(self, key: object, build: Callable[["Snapshot"], T]) -> T:
         """Return what a function makes of the snapshot, made once for each key."""

@@ -13,10 +13,12 @@ from runqy.publication.operations import configuration_change
 from tests.support.servers import free_port
 
 
-def put(name: str, body: bytes = b"{}", *, kind: Kind = Kind.QUEUE, uses: Sequence[str] = ()) -> None:
+def put(
+    name: str, body: bytes = b"{}", *, kind: Kind = Kind.QUEUE, uses: Sequence[str] = (), is_quiet: bool = False
+) -> None:
     """Save a document."""
     with configuration_change() as change:
-        change.put(kind, name, body, uses=uses)
+        change.put(kind, name, body, uses=uses, is_quiet=is_quiet)
 
 
 def remove(name: str, *, kind: Kind = Kind.QUEUE) -> None:

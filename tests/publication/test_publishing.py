@@ -23,6 +23,8 @@ from runqy.publication import operations
 from runqy.publication.documents import Kind
 from runqy.publication.models import StoredDocument
 from runqy.publication.operations import configuration_change
+from runqy.publication.republishing import compare_configuration
+from runqy.publication.snapshot import get_snapshot
 from tests.publication.support import documents, put, remove, revision
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -126,6 +128,23 @@ def test_workers_are_told_of_a_queue_when_it_or_one_of_its_vaults_changes(redis:
     assert listener.get_message(timeout=1)["data"] == b"a"
     assert listener.get_message(timeout=0.05) is None
     listener.close()
+
+
+def test_a_quiet_change_is_published_and_no_worker_is_told(redis: redis_py.Redis) -> None:
+    put("key", kind=Kind.VAULT)
+    put("a", uses=["vault:key"])
+    before = (redis.hgetall(keys.QUEUE_REVISIONS), documents(redis)["vault:key"])
+
+    put("key", b"other bytes", kind=Kind.VAULT, is_quiet=True)
+
+    published = documents(redis)["vault:key"]
+    assert (redis.hgetall(keys.QUEUE_REVISIONS), published.effective) == (before[0], before[1].effective)
+    assert (published.body, published.revision > before[1].revision) == (b"other bytes", True)
+    assert get_snapshot(0).find(Kind.VAULT, "key") == published
+    assert compare_configuration().is_agreed
+
+    put("key", b"others again", kind=Kind.VAULT)
+    assert redis.hgetall(keys.QUEUE_REVISIONS) != before[0]
 
 
 def test_workers_of_a_deleted_queue_are_told(redis: redis_py.Redis) -> None:

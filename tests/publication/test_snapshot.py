@@ -1,6 +1,7 @@
 """What a process knows of the configuration, and what it refuses to believe."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 import redis as redis_py
@@ -153,7 +154,7 @@ def test_a_document_that_the_server_did_not_sign_is_refused_and_reported(redis: 
         "body": good + b"0",
         "revision": good.replace(b"%d" % revision("a"), b"%d" % newer),
         "name": seal(_document("other", b"2", newer), _key()),
-        "kind": seal(Document(kind=Kind.VAULT, name="a", revision=newer, body=b"2"), _key()),
+        "kind": seal(Document(kind=Kind.VAULT, name="a", revision=newer, effective=newer, body=b"2"), _key()),
         "another key": seal(_document("a", b"2", newer), b"k" * 32),
         "no document": b"\xff",
     }
@@ -205,6 +206,16 @@ def test_a_document_opens_only_in_its_own_place() -> None:
             unseal(place, content, _key())
 
 
+def test_what_a_quiet_document_says_about_itself_is_signed() -> None:
+    quiet = replace(_document("a", b"1", 7), effective=5)
+    content = seal(quiet, _key())
+
+    assert unseal("queue:a", content, _key()) == quiet
+    for altered in (content.replace(b"2 7 5", b"2 7 6"), content.replace(b"2 7 5", b"1 7"), content[2:]):
+        with pytest.raises(DocumentRefused):
+            unseal("queue:a", altered, _key())
+
+
 def test_two_threads_that_begin_at_once_read_the_database_once(redis: redis_py.Redis, monkeypatch) -> None:
     put("a", b"1")
     reads = []
@@ -229,7 +240,7 @@ def test_two_threads_that_begin_at_once_read_the_database_once(redis: redis_py.R
 
 
 def _document(name: str, body: bytes, at: int) -> Document:
-    return Document(kind=Kind.QUEUE, name=name, revision=at, body=body)
+    return Document(kind=Kind.QUEUE, name=name, revision=at, effective=at, body=body)
 
 
 def _key() -> bytes:

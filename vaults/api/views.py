@@ -121,8 +121,8 @@ class EntryListView(VaultsView):
     def post(self, request: Request, name: str) -> HttpResponse:
         """Set or update an entry of a vault."""
         asked = read_struct(request._request, SetEntry)
-        check = if_match(request._request)
-        operations.set_entry(vault=name, key=asked.key, value=asked.value, is_secret=asked.is_secret, check=check)
+        only_if = operations.Condition(check=if_match(request._request))
+        operations.set_entry(vault=name, key=asked.key, value=asked.value, is_secret=asked.is_secret, only_if=only_if)
         return json_answer({"message": "entry set successfully"})
 
 
@@ -138,5 +138,5 @@ class EntryView(VaultsView):
     )
     def delete(self, request: Request, name: str, key: str) -> HttpResponse:
         """Delete an entry of a vault."""
-        operations.delete_entry(vault=name, key=key, check=if_match(request._request))
+        operations.delete_entry(vault=name, key=key, only_if=operations.Condition(check=if_match(request._request)))
         return json_answer({"message": "entry deleted successfully"})

@@ -1,0 +1,121 @@
+"""Writes entries while a change of the configuration is open: counts versions, seals values, notes who did it."""
+
+from dataclasses import dataclass, field
+
+from django.db.models import Max
+from django.utils import timezone
+
+from runqy.audit.actors import current_actor
+from runqy.audit.changes import CHANGED, Change, Changes
+from runqy.publication.documents import Kind
+from runqy.publication.operations import Change as ConfigurationChange
+from vaults.keyring import get_keyring
+from vaults.models import EntryVersion, Event, Vault, VaultEntry
+from vaults.names import problem_of_variable
+from vaults.published import encode_vault
+from vaults.rows import check_entry, holds
+
+LONGEST_NAME = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEntry:
+    """An entry as it is to be."""
+
+    key: str
+    value: str = field(repr=False)
+    is_secret: bool | None = True
+    """None: as it is, and secret if it is new."""
+
+
+class EntryWriter:
+    """Writes the entries of one vault in one open change."""
+
+    def __init__(self, change: ConfigurationChange, vault: Vault) -> None:
+        """Take the change, which holds the lock of all changes, and the vault as read inside of it."""
+        self._change, self._vault = change, vault
+        self._keyring = get_keyring()
+        self._at = timezone.now()
+        self._is_heard = False
+        """Whether a value changed, so that workers are to be told."""
+        self._is_changed = False
+
+    def set(self, new: NewEntry, *, event: Event = Event.SET) -> Changes:
+        """Set an entry and return what changed, nothing where it is so already. Raises VaultInvalid."""
+        check_entry(new.key, new.value)
+        entry = self.find(new.key)
+        changes: dict[str, Change] = {}
+        is_secret = new.is_secret
+        if is_secret is None:
+            is_secret = True if entry is None else entry.is_secret
+        if entry is None or entry.is_secret != is_secret:
+            changes["is_secret"] = (None if entry is None else entry.is_secret, is_secret)
+        entry = entry or VaultEntry(vault=self._vault, key=new.key)
+        entry.is_secret = is_secret
+        if entry.pk is None or not holds(self._keyring, self._vault.name, entry, new.value):
+            self._seal(entry, new.value, event)
+            changes["value"] = CHANGED
+        elif not self._keyring.is_current(bytes(entry.ciphertext)):
+            self.reseal(entry, new.value)
+        if changes:
+            entry.updated_by = current_actor().name[:LONGEST_NAME]
+            entry.save()
+            self._is_changed = True
+        return changes
+
+    def reseal(self, entry: VaultEntry, value: str) -> None:
+        """Encrypt a value anew with the first key; workers, who have it, are not concerned."""
+        entry.revision = self._change.revision
+        entry.ciphertext = self._keyring.seal(entry.place(self._vault.name), value)
+        entry.sealed_at = self._at
+        entry.save(update_fields=["revision", "ciphertext", "sealed_at"])
+        self._note(entry.key, entry.version, Event.ROTATED)
+
+    def delete(self, entry: VaultEntry) -> None:
+        """Delete an entry; its versions remain."""
+        self._note(entry.key, self._next_version(entry.key), Event.DELETED)
+        entry.delete()
+        self._is_heard = self._is_changed = True
+
+    def find(self, key: str) -> VaultEntry | None:
+        """Return an entry or None."""
+        return None if problem_of_variable(key) else self._vault.entries.filter(key=key).first()
+
+    def publish(self) -> None:
+        """Store what is to be published about the vault, and when it was changed."""
+        if self._is_changed:
+            self._vault.save()
+        put_vault(self._change, self._vault, is_quiet=not self._is_heard)
+
+    def _seal(self, entry: VaultEntry, value: str, event: Event) -> None:
+        """Give an entry a new value."""
+        entry.revision = self._change.revision
+        entry.ciphertext = self._keyring.seal(entry.place(self._vault.name), value)
+        entry.sealed_at = self._at
+        entry.version = self._next_version(entry.key)
+        self._is_heard = True
+        self._note(entry.key, entry.version, event)
+
+    def _next_version(self, key: str) -> int:
+        """Return the number that no version of the entry had, also of an earlier life."""
+        past = EntryVersion.objects.filter(vault=self._vault.name, key=key).aggregate(last=Max("version"))
+        return (past["last"] or 0) + 1
+
+    def _note(self, key: str, version: int, event: Event) -> None:
+        """Note what happened to an entry."""
+        actor = current_actor()
+        EntryVersion.objects.create(
+            vault=self._vault.name,
+            key=key,
+            version=version,
+            event=event,
+            at=self._at,
+            actor_kind=actor.kind,
+            actor_id=actor.id[:LONGEST_NAME],
+            actor_name=actor.name[:LONGEST_NAME],
+        )
+
+
+def put_vault(change: ConfigurationChange, vault: Vault, *, is_quiet: bool = False) -> None:
+    """Store what is to be published about a vault."""
+    change.put(Kind.VAULT, vault.name, encode_vault(vault.entries.all()), is_quiet=is_quiet)

@@ -9,6 +9,7 @@ from runqy.broker.connection import RedisTarget
 from runqy.broker.rates import Rate
 from runqy.broker.states import TaskState
 from runqy.environment import Environment, parse_master_keys
+from runqy.staff import looks
 
 env = Environment()
 
@@ -16,6 +17,7 @@ env = Environment()
 RUNQY_HOME = env.path("RUNQY_HOME", Path(".runqy").absolute())
 PORT = env.count("PORT", 3000, lowest=1, highest=65535)
 DEBUG = env.flag("DEBUG")
+RUNQY_ENVIRONMENT = env.text("RUNQY_ENVIRONMENT")
 TIME_ZONE = "UTC"
 USE_TZ = True
 LANGUAGE_CODE = "en"
@@ -110,9 +112,9 @@ WSGI_APPLICATION = "runqy.wsgi.application"
 INSTALLED_APPS = [
     "runqy.accounts",  # first, for its commands that take the place of django.contrib.auth's
     "runqy.staff",  # before unfold, for its templates that take the place of unfold's
-    "unfold",
+    "unfold.apps.BasicAppConfig",
     "unfold.contrib.filters",
-    "django.contrib.admin",
+    "runqy.staff.apps.StaffAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -166,6 +168,8 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
+UNFOLD = looks.theme(RUNQY_ENVIRONMENT)
+AXES_ENABLE_ADMIN = False
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]

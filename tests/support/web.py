@@ -20,17 +20,22 @@ WAITERS = 6
 class WebProcess:
     """A server with one process, few places and few waiters."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **changes: str) -> None:
         self.port = free_port()
         words = ("-m", "gunicorn", "runqy.wsgi:application", "-c", "python:runqy.gunicorn_conf", "-w", "1")
         with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *words, "-b", f"127.0.0.1:{self.port}"],
-                env=os.environ | {"RUNQY_MAX_WAITERS": str(WAITERS), "RUNQY_RUNNABLE_THREADS": "2"},
+                env=os.environ | {"RUNQY_MAX_WAITERS": str(WAITERS), "RUNQY_RUNNABLE_THREADS": "2"} | changes,
                 stdout=log,
                 stderr=log,
             )
         wait_until(self.answers, timeout_s=30)
+
+    @property
+    def url(self) -> str:
+        """Return where the server is."""
+        return f"http://127.0.0.1:{self.port}"
 
     def answers(self) -> bool:
         """Tell whether the server answers."""
@@ -42,7 +47,7 @@ class WebProcess:
     def send(self, path: str, body: bytes | None = None) -> tuple[int, dict[str, Any]]:
         """Send a request and return the status and the JSON of the answer."""
         headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
-        request = Request(f"http://127.0.0.1:{self.port}{path}", data=body, headers=headers)
+        request = Request(f"{self.url}{path}", data=body, headers=headers)
         try:
             with urlopen(request, timeout=20) as answer:
                 return answer.status, json.load(answer)

@@ -1,0 +1,134 @@
+"""A real server and a real browser, which tells on every page that is not as quiet as it should be."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, sync_playwright
+
+from runqy.staff.roles import grant_roles
+from tests.support.database import settings_of_database
+from tests.support.web import WebProcess
+
+CHROMIUM = Path(os.environ.get("RUNQY_TEST_CHROMIUM", "/usr/bin/chromium"))
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+PASSWORD = "a-Password-1-for-staff"
+
+Login = Callable[..., User]
+
+
+@dataclass(kw_only=True)
+class Watch:
+    """What a page did that it should not have done."""
+
+    origin: str
+    expected: list[str] = field(default_factory=list)
+    """Patterns of what a test provokes; append to it."""
+    seen: list[str] = field(default_factory=list)
+
+    def follow(self, page: Page) -> None:
+        """Listen to a page. Chromium reports violations of the Content-Security-Policy as errors on the console."""
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.seen.append(f"error in a script: {error}"))
+        page.on("request", self._note_request)
+        page.on("response", self._note_response)
+
+    def unexpected(self) -> list[str]:
+        """Return what no test has provoked."""
+        return [said for said in self.seen if not any(re.search(pattern, said) for pattern in self.expected)]
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.seen.append(f"console: {message.text} ({message.location.get('url', '')})")
+
+    def _note_request(self, request: Request) -> None:
+        if not request.url.startswith((f"{self.origin}/", "data:", "blob:")):
+            self.seen.append(f"request to another origin: {request.url}")
+
+    def _note_response(self, response: Response) -> None:
+        if response.status >= 500:
+            self.seen.append(f"status {response.status}: {response.url}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a browser, and skip it where there is none."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("browser")
+            if not CHROMIUM.exists():
+                item.add_marker(pytest.mark.skip(reason=f"needs Chromium at {CHROMIUM}"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start Chromium; Playwright's own event loop runs meanwhile in this thread, which Django has to put up with."""
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def site(configuration: None, tmp_path: Path) -> Iterator[WebProcess]:
+    """Start the server on the tests' Valkey and database; what a test saves here is what the server sees."""
+    grant_roles(apps)  # emptying the database after a test takes what migrations have made
+    started = WebProcess(tmp_path, **settings_of_database())
+    yield started
+    started.kill()
+
+
+@pytest.fixture
+def context(browser: Browser, site: WebProcess) -> Iterator[BrowserContext]:
+    """Return a browser without cookies."""
+    opened = browser.new_context(base_url=site.url)
+    opened.set_default_timeout(10_000)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def watch(site: WebProcess) -> Iterator[Watch]:
+    """Return what was seen, to be told what a test provokes; anything else fails the test."""
+    watched = Watch(origin=site.url)
+    yield watched
+    assert watched.unexpected() == []
+
+
+@pytest.fixture
+def anonymous(context: BrowserContext, watch: Watch) -> Page:
+    """Return a page of somebody who has not logged in."""
+    page = context.new_page()
+    watch.follow(page)
+    return page
+
+
+@pytest.fixture
+def login(site: WebProcess) -> Login:
+    """Return what logs a page in as a user of a role: `login(page, "viewer")`, without the form."""
+
+    def log_in(page: Page, role: str = "admin") -> User:
+        user, is_new = User.objects.get_or_create(username=f"the-{role}", defaults={"is_staff": True})
+        if is_new:
+            user.groups.add(Group.objects.get(name=role))
+        client = Client()
+        client.force_login(user)
+        cookies = [{"name": name, "value": morsel.value, "url": site.url} for name, morsel in client.cookies.items()]
+        page.context.add_cookies(cookies)  # type: ignore[arg-type]
+        return user
+
+    return log_in
+
+
+@pytest.fixture
+def page(anonymous: Page, login: Login) -> Page:
+    """Return a page that is logged in as an administrator."""
+    login(anonymous, "admin")
+    return anonymous

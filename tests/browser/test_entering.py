@@ -1,0 +1,24 @@
+"""Staff enter and leave the admin."""
+
+from django.contrib.auth.models import User
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import PASSWORD
+
+
+def test_an_administrator_logs_in_through_the_form_and_sees_the_index(anonymous: Page) -> None:
+    User.objects.create_superuser("ada", password=PASSWORD)
+    anonymous.goto("/admin/")
+    expect(anonymous).to_have_url("/admin/login/?next=/admin/")
+
+    anonymous.get_by_label("Username").fill("ada")
+    anonymous.get_by_label("Password").fill(PASSWORD)
+    anonymous.get_by_role("button", name="Log in").click()
+
+    expect(anonymous).to_have_url("/admin/")
+
+
+def test_somebody_of_a_role_is_in_without_the_form(page: Page) -> None:
+    page.goto("/admin/")
+
+    expect(page).to_have_url("/admin/")

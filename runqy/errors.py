@@ -203,6 +203,24 @@ class VaultInvalid(RunqyError):
     code, status = "vault_invalid", 400
 
 
+class PassphraseRefused(RunqyError):
+    """A passphrase has 12 to 1024 characters."""
+
+    code, status = "passphrase_refused", 400
+
+
+class ExportUnreadable(RunqyError):
+    """This is no export of a vault."""
+
+    code, status = "export_unreadable", 400
+
+
+class ExportNotOpened(RunqyError):
+    """The export does not open: the passphrase is wrong, or the export was altered."""
+
+    code, status = "export_not_opened", 400
+
+
 class ApiKeyInvalid(RunqyError):
     """The description of the key is not valid."""
 

@@ -1,0 +1,246 @@
+"""Vaults that leave an instance, and come into one."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from runqy.audit.models import AuditRecord
+from runqy.errors import ExportNotOpened, ExportUnreadable, PassphraseRefused, VaultAlreadyExists, VaultInvalid
+from runqy.publication.models import StoredDocument
+from tests.vaults.test_vaults import SECRET
+from vaults import export_file, operations, queries
+from vaults.crypto import new_master_key
+from vaults.export_file import ExportedEntry, ExportedVault, open_export, seal_export
+from vaults.models import EntryVersion, Vault, VaultEntry
+from vaults.opening import open_vaults
+from vaults.queries import Outcome
+from vaults.transfer import export_vault, import_vault, preview_import
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+PHRASE = "correct horse battery"
+
+
+@pytest.fixture(autouse=True)
+def _derives_cheaply(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let exports ask for as little as an import takes."""
+    monkeypatch.setattr(export_file, "_N", export_file.N_MIN)
+
+
+@pytest.fixture
+def exported() -> bytes:
+    """Return a vault with three entries as a file; the vault is there, too."""
+    operations.create_vault(name="api-keys", description="for tests")
+    operations.set_entries(vault="api-keys", values={"A": SECRET, "B": "2"})
+    operations.set_entry(vault="api-keys", key="C", value="plain", is_secret=False)
+    return export_vault(name="api-keys", passphrase=PHRASE)
+
+
+def altered(content: bytes, **changes: Any) -> bytes:
+    """Return a file with other members, those of `kdf` and `cipher` by their names."""
+    file = json.loads(content)
+    for name, value in changes.items():
+        owner = file["kdf"] if name in file["kdf"] else file["cipher"] if name == "nonce" else file
+        owner[name] = value
+    return json.dumps(file).encode()
+
+
+def sealed(*entries: ExportedEntry, name: str = "v") -> bytes:
+    """Return entries as a file, whatever they are."""
+    return seal_export(ExportedVault(name=name, description="", exported_at="", entries=entries), PHRASE)
+
+
+def outcomes(name: str = "") -> dict[str, str]:
+    """Return the rows of versions by their keys."""
+    return {row.key: row.event for row in EntryVersion.objects.filter(vault=name).order_by("pk")}
+
+
+def test_a_vault_comes_back_as_it_was_under_another_master_key(exported: bytes, settings) -> None:
+    operations.delete_vault(name="api-keys")
+    settings.RUNQY_VAULT_MASTER_KEY = new_master_key()
+
+    done = import_vault(content=exported, passphrase=PHRASE)
+
+    assert (done.vault, done.is_new, done.keys(Outcome.ADDED)) == ("api-keys", True, ["A", "B", "C"])
+    assert open_vaults(["api-keys"]).values == {"A": SECRET, "B": "2", "C": "plain"}
+    view = queries.get_vault("api-keys")
+    assert (view.description, [entry.is_secret for entry in view.entries]) == ("for tests", [True, True, False])
+    assert outcomes("api-keys") == dict.fromkeys("ABC", "imported")
+    assert len({entry.revision for entry in VaultEntry.objects.all()}) == 1
+
+
+def test_a_file_shows_neither_values_nor_names(exported: bytes) -> None:
+    assert SECRET.encode() not in exported
+    assert b"api-keys" not in exported
+    again = export_vault(name="api-keys", passphrase=PHRASE)
+    assert json.loads(again)["data"] != json.loads(exported)["data"]
+
+
+def test_the_format_is_what_its_description_says(exported: bytes) -> None:
+    file = json.loads(exported)
+    head = {name: file[name] for name in ("format", "version", "kdf", "cipher")}
+    salt, nonce = base64.b64decode(file["kdf"]["salt"]), base64.b64decode(file["cipher"]["nonce"])
+    assert (head["format"], head["version"], head["kdf"]["name"]) == ("runqy-vault", 1, "scrypt")
+
+    key = Scrypt(salt=salt, length=32, n=file["kdf"]["n"], r=8, p=1).derive(PHRASE.encode())
+    opened = AESGCM(key).decrypt(
+        nonce, base64.b64decode(file["data"]), json.dumps(head, separators=(",", ":")).encode()
+    )
+
+    assert json.loads(opened)["entries"][0] == {"key": "A", "value": SECRET, "is_secret": True}
+
+
+def test_exports_and_imports_are_recorded_by_names(exported: bytes) -> None:
+    operations.set_entry(vault="api-keys", key="D", value="4")
+    operations.set_entry(vault="api-keys", key="B", value="3")
+    operations.delete_entry(vault="api-keys", key="A")
+    import_vault(content=exported, passphrase=PHRASE, replace=True)
+
+    rows = AuditRecord.objects.filter(action__in=["vault.exported", "vault.imported"]).order_by("number")
+
+    assert [(row.action, json.loads(row.changes)) for row in rows] == [
+        ("vault.exported", {"entries": {"old": None, "new": ["A", "B", "C"]}}),
+        (
+            "vault.imported",
+            {
+                "added": {"old": None, "new": ["A"]},
+                "changed": {"old": None, "new": ["B"]},
+                "removed": {"old": None, "new": ["D"]},
+            },
+        ),
+    ]
+
+
+def test_a_vault_that_is_there_is_replaced_only_when_told_so(exported: bytes) -> None:
+    operations.set_entry(vault="api-keys", key="D", value="4")
+    before = StoredDocument.objects.get().revision
+
+    with pytest.raises(VaultAlreadyExists, match="replace it, or give another name"):
+        import_vault(content=exported, passphrase=PHRASE)
+    assert StoredDocument.objects.get().revision == before
+
+    done = import_vault(content=exported, passphrase=PHRASE, replace=True)
+    assert (done.keys(Outcome.REMOVED), done.keys(Outcome.UNCHANGED)) == (["D"], ["A", "B", "C"])
+    assert open_vaults(["api-keys"]).values == {"A": SECRET, "B": "2", "C": "plain"}
+
+
+def test_a_vault_is_imported_under_another_name(exported: bytes) -> None:
+    import_vault(content=exported, passphrase=PHRASE, name="copy")
+
+    assert open_vaults(["copy"]).values == open_vaults(["api-keys"]).values
+
+
+def test_a_preview_tells_what_an_import_does_and_does_nothing(exported: bytes) -> None:
+    operations.set_entry(vault="api-keys", key="B", value="3")
+    operations.set_entry(vault="api-keys", key="C", value="plain", is_secret=True)
+    operations.set_entry(vault="api-keys", key="D", value="4")
+    operations.delete_entry(vault="api-keys", key="A")
+    before = (AuditRecord.objects.count(), StoredDocument.objects.get().revision)
+
+    preview = preview_import(content=exported, passphrase=PHRASE)
+
+    told = {entry.key: entry.outcome.value for entry in preview.entries}
+    assert told == {"A": "added", "B": "changed", "C": "changed", "D": "removed"}
+    assert (preview.is_new, SECRET in repr(preview)) == (False, False)
+    assert (AuditRecord.objects.count(), StoredDocument.objects.get().revision) == before
+    assert import_vault(content=exported, passphrase=PHRASE, replace=True) == preview
+    assert preview_import(content=exported, passphrase=PHRASE, name="new").is_new
+    assert not Vault.objects.filter(name="new").exists()
+
+
+@pytest.mark.parametrize("phrase", ["", "eleven char", "x" * 1025])
+def test_a_passphrase_that_protects_nothing_is_refused(exported: bytes, phrase: str) -> None:
+    with pytest.raises(PassphraseRefused):
+        export_vault(name="api-keys", passphrase=phrase)
+
+
+def test_a_passphrase_is_the_same_however_a_system_composes_its_letters() -> None:
+    content = seal_export(
+        ExportedVault(name="v", description="", exported_at="", entries=()), "Gr\u00fc\u00dfe aus K\u00f6ln"
+    )
+
+    assert open_export(content, "Gru\u0308\u00dfe aus Ko\u0308ln").name == "v"
+
+
+def test_a_wrong_passphrase_and_an_altered_file_do_not_open(exported: bytes) -> None:
+    data = bytearray(base64.b64decode(json.loads(exported)["data"]))
+    data[0] ^= 1
+    attempts = [
+        (exported, "another passphrase"),
+        (altered(exported, data=base64.b64encode(data).decode()), PHRASE),
+        (altered(exported, salt=base64.b64encode(bytes(16)).decode()), PHRASE),
+        (altered(exported, nonce=base64.b64encode(bytes(12)).decode()), PHRASE),
+        (altered(exported, p=2), PHRASE),
+        (altered(exported, data=""), PHRASE),
+    ]
+    for content, phrase in attempts:
+        with pytest.raises(ExportNotOpened):
+            preview_import(content=content, passphrase=phrase)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n": 1 << 30},
+        {"n": 1 << 13},
+        {"n": (1 << 17) + 1},
+        {"n": -1},
+        {"n": 10**30},
+        {"n": 0},
+        {"r": 1 << 20},
+        {"r": 1},
+        {"p": 1 << 29},
+        {"p": 0},
+        {"salt": ""},
+        {"nonce": "AAAA"},
+        {"salt": "!"},
+        {"version": 2},
+        {"format": "zip"},
+        {"name": "argon2id"},
+        {"more": 1},
+        {"kdf": None},
+    ],
+    ids=str,
+)
+def test_a_file_that_asks_for_too_much_or_is_none_costs_nothing(
+    exported: bytes, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_file, "Scrypt", None)
+
+    with pytest.raises(ExportUnreadable):
+        preview_import(content=altered(exported, **changes), passphrase=PHRASE)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"\xff", b"[" * 100_000, b"null", b'{"format":"\\ud800"}', b"x" * ((64 << 20) + 1)], ids=len
+)
+def test_what_is_no_file_is_refused(content: bytes) -> None:
+    with pytest.raises(ExportUnreadable):
+        preview_import(content=content, passphrase=PHRASE)
+
+
+def test_what_a_vault_cannot_hold_is_not_imported() -> None:
+    twice = [ExportedEntry(key="A", value=value, is_secret=True) for value in "12"]
+    with pytest.raises(ExportUnreadable, match="twice"):
+        import_vault(content=sealed(*twice), passphrase=PHRASE)
+    with pytest.raises(VaultInvalid, match="PATH is reserved") as caught:
+        import_vault(content=sealed(ExportedEntry(key="PATH", value=SECRET, is_secret=True)), passphrase=PHRASE)
+    with pytest.raises(VaultInvalid):
+        import_vault(content=sealed(name="a b"), passphrase=PHRASE)
+
+    assert SECRET not in caught.value.detail
+    assert not Vault.objects.exists()
+
+
+def test_what_opens_and_is_no_vault_is_refused_without_being_shown() -> None:
+    content = seal_export(SECRET, PHRASE)  # type: ignore[arg-type]
+
+    with pytest.raises(ExportUnreadable) as caught:
+        open_export(content, PHRASE)
+
+    assert SECRET not in repr(caught.value)
+    assert caught.value.__cause__ is None

@@ -1,0 +1,163 @@
+"""The file that a vault is exported to: JSON, sealed under a passphrase with scrypt and AES-256-GCM.
+
+    {"format": "runqy-vault", "version": 1,
+     "kdf": {"name": "scrypt", "n": 131072, "r": 8, "p": 1, "salt": "<base64 of 16 bytes>"},
+     "cipher": {"name": "aes-256-gcm", "nonce": "<base64 of 12 bytes>"},
+     "data": "<base64>"}
+
+`data` is the JSON `{"name", "description", "exported_at", "entries": [{"key", "value", "is_secret"}]}`, encrypted. The
+associated data is everything but `data`: its members as above, as JSON without spaces. The passphrase is normalized
+(NFKC) and read as UTF-8. What a file asks for in memory and time is bounded before anything is derived.
+"""
+
+import os
+import unicodedata
+from dataclasses import dataclass
+from threading import Lock
+from typing import Literal
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from runqy.errors import ExportNotOpened, ExportUnreadable, PassphraseRefused
+
+PASSPHRASE_MIN, PASSPHRASE_MAX = 12, 1024
+FILE_MAX_BYTES = 64 << 20
+N_MIN, N_MAX, P_MAX = 1 << 14, 1 << 18, 4
+"""At most 256 MiB and about three seconds; scrypt's memory is 128 * n * r."""
+
+_N, _R, _P = 1 << 17, 8, 1
+_KEY_BYTES, _SALT_BYTES, _NONCE_BYTES = 32, 16, 12
+
+_deriving = Lock()
+"""One derivation at a time in a process, so that requests together need no more memory than one."""
+
+
+class ExportedEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An entry, in clear."""
+
+    key: str
+    value: str
+    is_secret: bool
+
+    def __repr__(self) -> str:
+        """Name the entry, never its value."""
+        return f"ExportedEntry(key={self.key!r})"
+
+
+class ExportedVault(msgspec.Struct, frozen=True, kw_only=True):
+    """A vault, in clear."""
+
+    name: str
+    description: str
+    exported_at: str
+    """RFC 3339."""
+    entries: tuple[ExportedEntry, ...]
+
+
+class Derivation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the key comes from the passphrase."""
+
+    name: Literal["scrypt"] = "scrypt"
+    n: int
+    r: int
+    p: int
+    salt: bytes
+
+
+class Cipher(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the key is used."""
+
+    name: Literal["aes-256-gcm"] = "aes-256-gcm"
+    nonce: bytes
+
+
+class SealedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An export as it stands in a file or a request."""
+
+    format: Literal["runqy-vault"] = "runqy-vault"
+    version: Literal[1] = 1
+    kdf: Derivation
+    cipher: Cipher
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What the data is bound to."""
+
+    format: str
+    version: int
+    kdf: Derivation
+    cipher: Cipher
+
+
+def seal_export(vault: ExportedVault, passphrase: str) -> bytes:
+    """Return a vault as a file. Raises PassphraseRefused."""
+    check_passphrase(passphrase)
+    kdf = Derivation(n=_N, r=_R, p=_P, salt=os.urandom(_SALT_BYTES))
+    cipher = Cipher(nonce=os.urandom(_NONCE_BYTES))
+    file = SealedFile(kdf=kdf, cipher=cipher, data=b"")
+    data = AESGCM(_derived(kdf, passphrase)).encrypt(cipher.nonce, msgspec.json.encode(vault), _bound(file))
+    return msgspec.json.encode(msgspec.structs.replace(file, data=data)) + b"\n"
+
+
+def open_export(content: bytes, passphrase: str) -> ExportedVault:
+    """Return the vault in a file. Raises ExportUnreadable, ExportNotOpened; neither says anything of what is inside."""
+    if len(content) > FILE_MAX_BYTES:
+        raise ExportUnreadable(f"An export has at most {FILE_MAX_BYTES >> 20} MiB.")
+    file = _parsed(content)
+    _check_bounds(file)
+    try:
+        opened = AESGCM(_derived(file.kdf, passphrase)).decrypt(file.cipher.nonce, file.data, _bound(file))
+    except InvalidTag as error:
+        raise ExportNotOpened from error
+    try:
+        return msgspec.json.decode(opened, type=ExportedVault)
+    except (msgspec.DecodeError, UnicodeDecodeError):  # from None: the trace would show what was decrypted
+        raise ExportUnreadable("The export opens, but what is in it is no vault.") from None
+
+
+def check_passphrase(passphrase: str) -> None:
+    """Raise PassphraseRefused for one that is too short to protect anything."""
+    if not PASSPHRASE_MIN <= len(_normalized(passphrase)) <= PASSPHRASE_MAX:
+        raise PassphraseRefused
+
+
+def _parsed(content: bytes) -> SealedFile:
+    """Return what a file says. Raises ExportUnreadable."""
+    try:
+        return msgspec.json.decode(content, type=SealedFile)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ExportUnreadable(f"This is no export of a vault: {error}.") from error
+
+
+def _check_bounds(file: SealedFile) -> None:
+    """Raise ExportUnreadable for a file that no server wrote and that would cost too much to try."""
+    kdf = file.kdf
+    if not (N_MIN <= kdf.n <= N_MAX and kdf.n & (kdf.n - 1) == 0 and kdf.r == _R and 1 <= kdf.p <= P_MAX):
+        raise ExportUnreadable(
+            f"The export asks for scrypt with n={kdf.n}, r={kdf.r}, p={kdf.p}: n is a power of two from {N_MIN} to "
+            f"{N_MAX}, r is {_R}, p is 1 to {P_MAX}."
+        )
+    if len(kdf.salt) != _SALT_BYTES or len(file.cipher.nonce) != _NONCE_BYTES:
+        raise ExportUnreadable(f"A salt has {_SALT_BYTES} bytes and a nonce {_NONCE_BYTES}.")
+
+
+def _derived(kdf: Derivation, passphrase: str) -> bytes:
+    """Return the key that a passphrase gives."""
+    with _deriving:
+        scrypt = Scrypt(salt=kdf.salt, length=_KEY_BYTES, n=kdf.n, r=kdf.r, p=kdf.p)
+        return scrypt.derive(_normalized(passphrase).encode("utf-8", "surrogatepass"))
+
+
+def _normalized(passphrase: str) -> str:
+    """Return a passphrase spelled as every keyboard and system would."""
+    return unicodedata.normalize("NFKC", passphrase)
+
+
+def _bound(file: SealedFile) -> bytes:
+    """Return the associated data."""
+    return msgspec.json.encode(_Head(file.format, file.version, file.kdf, file.cipher))

@@ -78,8 +78,8 @@ def _problems_of_deployment(deployment: Deployment) -> Iterator[Problem]:
     """Check what workers will hand to git and start."""
     if problem := problem_of_git_url(deployment.git_url):
         yield Problem(("deployment", "git_url"), problem)
-    if not _is_git_ref(deployment.branch):
-        yield Problem(("deployment", "branch"), "it is not the name of a branch")
+    if problem := problem_of_branch(deployment.branch):
+        yield Problem(("deployment", "branch"), problem)
     for name in ("code_path", "requirements_file"):
         if not _stays_inside(getattr(deployment, name)):
             yield Problem(("deployment", name), "it is not a relative path that stays inside the repository")
@@ -154,6 +154,11 @@ def _problems_of_url(parts: SplitResult) -> Iterator[tuple[str, bool]]:
     yield "credentials do not belong into it; use git_token", parts.password is not None or has_user
     yield "it names no host", not is_local and (not parts.hostname or parts.hostname.startswith("-"))
     yield "it names no repository", not parts.path.strip("/")
+
+
+def problem_of_branch(branch: str) -> str | None:
+    """Return what is wrong with the name of a branch or tag, or None."""
+    return None if _is_git_ref(branch) else "it is not the name of a branch"
 
 
 def _is_git_ref(branch: str) -> bool:

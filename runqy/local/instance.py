@@ -65,6 +65,8 @@ def server_environment(instance: Instance, **more: str) -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in replaced} | more
     for name in ("api_key", "worker_api_key", "vault_master_key"):
         _default_to_file(env, f"RUNQY_{name.upper()}", instance.home / name)
+    if not _is_set(env, "RUNQY_GIT_CHECK_PRIVATE"):
+        env["RUNQY_GIT_CHECK_PRIVATE"] = "true"  # the examples' repository is on this disk
     if hosts := env.get("RUNQY_ALLOWED_HOSTS"):
         env["RUNQY_ALLOWED_HOSTS"] = f"{hosts},localhost,127.0.0.1"  # the worker of this stack comes by these
     return env

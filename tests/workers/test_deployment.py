@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from runqy.errors import DeploymentFailed, DeploymentRefused, DeploymentStopped
+from runqy.git.commands import Commands
+from runqy.git.credentials import GitCredentials
+from runqy.git.sources import parse_source
 from tests.workers.repositories import Repository, make_wheel
 from workers.deploy import environments
-from workers.deploy.commands import Commands
-from workers.deploy.credentials import GitCredentials
 from workers.deploy.deployment import Deployed, DeploymentOrder, deploy
-from workers.deploy.sources import parse_source
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ from pathlib import Path
 import msgspec
 
 from runqy.errors import DeploymentFailed, DeploymentRefused
-from workers.deploy.commands import Commands
-from workers.deploy.credentials import GitCredentials, git_environment
+from runqy.git.commands import Commands
+from runqy.git.credentials import GitCredentials, git_environment
+from runqy.git.sources import Source, checked_path
 from workers.deploy.environments import Requirements, build_environment, is_complete
 from workers.deploy.git import Git
 from workers.deploy.locks import InUse, exclusive, forget, is_in_use
-from workers.deploy.sources import Source, checked_path
 
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 

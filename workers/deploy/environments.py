@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.deploy.commands import Commands
+from runqy.git.commands import Commands
 
 CREATE_TIMEOUT_S = 300.0
 _COMPLETE = ".runqy-complete"

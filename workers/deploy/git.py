@@ -1,28 +1,14 @@
 """Makes checkouts with the git command: shallow, one branch, only the folder asked for, no hooks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from runqy.errors import DeploymentFailed
-from workers.deploy.commands import Commands
-from workers.deploy.sources import Source
+from runqy.git.commands import Commands
+from runqy.git.remotes import SAFE, Tip, find_tip
+from runqy.git.sources import Source
 
 FETCH_TIMEOUT_S = 600.0
 LOCAL_TIMEOUT_S = 120.0
-_SAFE = (
-    *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "credential.helper="),
-    *("-c", "submodule.recurse=false", "-c", "fetch.recurseSubmodules=false", "-c", "gc.auto=0"),
-    *("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60", "-c", "advice.detachedHead=false"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Tip:
-    """Where a branch or tag stands now."""
-
-    ref: str
-    commit: str
 
 
 class Git:
@@ -35,14 +21,7 @@ class Git:
 
     def find_tip(self) -> Tip:
         """Ask the server where the branch, or else the tag, stands. Raises DeploymentFailed."""
-        branch, tag = f"refs/heads/{self._source.branch}", f"refs/tags/{self._source.branch}"
-        answer = self._git("ls-remote", "--", self._source.url, branch, tag, f"{tag}^{{}}", timeout_s=FETCH_TIMEOUT_S)
-        refs = {ref: commit for commit, _, ref in (line.partition("\t") for line in answer.splitlines())}
-        if branch in refs:
-            return Tip(branch, refs[branch])
-        if tag in refs:
-            return Tip(tag, refs.get(f"{tag}^{{}}", refs[tag]))
-        raise DeploymentFailed(f"{self._source.url} has no branch or tag {self._source.branch!r}")
+        return find_tip(self._source, self._commands, env=self._env, timeout_s=FETCH_TIMEOUT_S)
 
     def check_out(self, tip: Tip, folder: Path) -> str:
         """Fill an empty folder with the source and return the commit it is at. Raises DeploymentFailed."""
@@ -66,4 +45,4 @@ class Git:
         return self._git("-C", str(folder), *args, timeout_s=timeout_s)
 
     def _git(self, *args: str, timeout_s: float = LOCAL_TIMEOUT_S) -> str:
-        return self._commands.run(["git", *_SAFE, *args], env=self._env, timeout_s=timeout_s)
+        return self._commands.run(["git", *SAFE, *args], env=self._env, timeout_s=timeout_s)

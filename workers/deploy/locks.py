@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from workers.deploy.commands import Commands
+from runqy.git.commands import Commands
 
 LOOK_AGAIN_S = 0.2
 

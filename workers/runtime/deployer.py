@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.deploy.commands import Commands
-from workers.deploy.credentials import GitCredentials
+from runqy.git.commands import Commands
+from runqy.git.credentials import GitCredentials
+from runqy.git.sources import parse_source
 from workers.deploy.deployment import Deployed, DeploymentOrder, deploy
-from workers.deploy.sources import parse_source
 from workers.runtime.child import ChildSpec
 from workers.runtime.environment import child_environment
 from workers.runtime.registration import Registration

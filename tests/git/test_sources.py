@@ -3,7 +3,7 @@
 import pytest
 
 from runqy.errors import DeploymentRefused
-from workers.deploy.sources import checked_path, parse_source
+from runqy.git.sources import checked_path, parse_source
 
 
 @pytest.mark.parametrize(

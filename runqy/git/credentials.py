@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from workers.deploy.sources import Source
+from runqy.git.sources import Source
 
 # git asks "Username for 'https://host': " and "Password for 'https://user@host': ". After a redirect it asks for the
 # other host, which gets nothing.

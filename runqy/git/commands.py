@@ -1,4 +1,4 @@
-"""Runs the programs a deployment needs, with a time limit, and can be told to stop."""
+"""Runs git and what else a deployment needs, with a time limit, and can be told to stop."""
 
 import contextlib
 import os
@@ -12,6 +12,14 @@ from pathlib import Path
 from runqy.errors import DeploymentFailed, DeploymentStopped
 
 REPORTED_CHARS = 2_000
+
+
+class CommandTimedOut(DeploymentFailed):
+    """The program did not finish in time."""
+
+
+class CommandMissing(DeploymentFailed):
+    """The program is not installed."""
 
 
 class Commands:
@@ -36,7 +44,7 @@ class Commands:
         except subprocess.TimeoutExpired:
             _kill_group(process)
             process.communicate()
-            raise DeploymentFailed(f"{_name(args)} did not finish within {timeout_s:g} s") from None
+            raise CommandTimedOut(f"{_name(args)} did not finish within {timeout_s:g} s") from None
         finally:
             with self._lock:
                 self._current = None
@@ -83,7 +91,7 @@ def _start(args: Sequence[str], env: Mapping[str, str], cwd: Path | None) -> sub
             start_new_session=True,
         )
     except FileNotFoundError as error:
-        raise DeploymentFailed(f"{args[0]} is not installed") from error
+        raise CommandMissing(f"{args[0]} is not installed") from error
     except OSError as error:
         raise DeploymentFailed(f"{args[0]} cannot be started: {error.strerror}") from error
 

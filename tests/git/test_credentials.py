@@ -4,8 +4,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from workers.deploy.credentials import GitCredentials, git_environment
-from workers.deploy.sources import parse_source
+from runqy.git.credentials import GitCredentials, git_environment
+from runqy.git.sources import parse_source
 
 HTTPS = parse_source(git_url="https://git.example.org/repo.git", branch="main")
 SSH = parse_source(git_url="git@git.example.org:repo.git", branch="main")

@@ -1,0 +1,46 @@
+"""Asks git servers where a branch or tag stands."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from runqy.errors import DeploymentFailed
+from runqy.git.commands import Commands
+from runqy.git.sources import Source
+
+SAFE = (
+    *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "credential.helper="),
+    *("-c", "submodule.recurse=false", "-c", "fetch.recurseSubmodules=false", "-c", "gc.auto=0"),
+    *("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60", "-c", "advice.detachedHead=false"),
+)
+"""Options for every call: no hooks, no helpers, no stalled transfers."""
+
+
+class BranchMissing(DeploymentFailed):
+    """The repository has no such branch or tag."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """Where a branch or tag stands now."""
+
+    ref: str
+    commit: str
+
+
+def find_tip(
+    source: Source, commands: Commands, *, env: Mapping[str, str], timeout_s: float, config: Sequence[str] = ()
+) -> Tip:
+    """Ask the server where the branch, or else the tag, stands.
+
+    `config` are settings of git for this call, `name=value`. Raises DeploymentFailed, of which BranchMissing is one.
+    """
+    branch, tag = f"refs/heads/{source.branch}", f"refs/tags/{source.branch}"
+    options = [word for setting in config for word in ("-c", setting)]
+    asked = ["git", *SAFE, *options, "ls-remote", "--", source.url, branch, tag, f"{tag}^{{}}"]
+    answer = commands.run(asked, env=env, timeout_s=timeout_s)
+    refs = {ref: commit for commit, _, ref in (line.partition("\t") for line in answer.splitlines())}
+    if branch in refs:
+        return Tip(branch, refs[branch])
+    if tag in refs:
+        return Tip(tag, refs.get(f"{tag}^{{}}", refs[tag]))
+    raise BranchMissing(f"{source.url} has no branch or tag {source.branch!r}")

@@ -1,0 +1,127 @@
+"""A git server on https that the tests start: plain files, behind a token where wanted."""
+
+import base64
+import datetime
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+HOST = "git.example.org"
+
+
+class GitServer(ThreadingHTTPServer):
+    """Serves a folder of bare repositories; `certificate` is what makes clients trust it."""
+
+    def __init__(self, folder: Path, certificate: Path, *, token: str = "") -> None:
+        super().__init__(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
+        self.token, self.certificate = token, certificate
+        self.paths: list[str] = []
+        self.command_lines: list[bytes] = []
+        """Those of all processes whenever a request with a token came."""
+        self.is_silent = threading.Event()
+        self.released = threading.Event()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+
+    @property
+    def port(self) -> int:
+        """Return where it listens."""
+        return int(self.server_address[1])
+
+    def url(self, name: str) -> str:
+        """Return the URL of a repository."""
+        return f"https://127.0.0.1:{self.port}/{name}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing when a client goes away."""
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    server: GitServer
+
+    def do_GET(self) -> None:
+        """Answer a client that may read; `/moved/...` leads elsewhere."""
+        self.server.paths.append(self.path)
+        if self.server.is_silent.is_set():
+            self.server.released.wait(30)
+            return
+        if self.path.startswith("/moved/"):
+            self._answer(301, "Location", self.path.removeprefix("/moved"))
+        elif self.server.token and not self._has_token():
+            self._answer(401, "WWW-Authenticate", 'Basic realm="git"')
+        else:
+            super().do_GET()
+
+    def _has_token(self) -> bool:
+        """Tell whether the token was shown, and note who shows it how."""
+        shown = self.headers.get("Authorization", "")
+        if shown:
+            self.server.command_lines += [path.read_bytes() for path in _command_lines()]
+        expected = base64.b64encode(f"x-access-token:{self.server.token}".encode()).decode()
+        return shown == f"Basic {expected}"
+
+    def _answer(self, status: int, name: str, value: str) -> None:
+        """Answer with a header and nothing else."""
+        self.send_response(status)
+        self.send_header(name, value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep quiet."""
+
+
+@contextmanager
+def git_server(folder: Path, *, token: str = "") -> Iterator[GitServer]:
+    """Run a server for a folder of bare repositories."""
+    certificate = folder / "certificate.pem"
+    _write_certificate(certificate)
+    server = GitServer(folder, certificate, token=token)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.released.set()
+        server.shutdown()
+        server.server_close()
+
+
+def _command_lines() -> Iterator[Path]:
+    """Give the command lines of all processes that still run."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        if path.exists():
+            yield path
+
+
+def _write_certificate(path: Path) -> None:
+    """Write a key with a certificate that it signed itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
+    now = datetime.datetime.now(datetime.UTC)
+    names = [x509.DNSName(HOST), x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))

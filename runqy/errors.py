@@ -167,6 +167,12 @@ class VaultUnavailable(RunqyError):
     code, status = "vault_unavailable", 503
 
 
+class DeliveryNotRecorded(RunqyError):
+    """Secrets are not handed out: too many deliveries wait to be recorded, so maintenance or the database is away."""
+
+    code, status = "delivery_not_recorded", 503
+
+
 class VaultNotFound(RunqyError):
     """No such vault."""
 

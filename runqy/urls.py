@@ -16,6 +16,7 @@ from runqy.readiness import find_readiness
 from tasks.api.creating_views import BatchView, EnqueueView
 from tasks.api.handling_routes import TASK_ROUTES
 from tasks.api.views import TaskView
+from vaults.api.delivery_views import DeliveryListView
 from vaults.api.views import EntryListView, EntryView, VaultListView, VaultView
 from workers.api.views import RegisterView
 from workers.api.worker_views import WorkerListView, WorkerView
@@ -29,6 +30,7 @@ urlpatterns = [
     path("api/keys/<str:key_id>", KeyView.as_view(), name="api-key"),
     path("api/vaults", VaultListView.as_view(), name="vaults"),
     path("api/vaults/<str:name>", VaultView.as_view(), name="vault"),
+    path("api/vaults/<str:name>/deliveries", DeliveryListView.as_view(), name="vault-deliveries"),
     path("api/vaults/<str:name>/entries", EntryListView.as_view(), name="vault-entries"),
     path("api/vaults/<str:name>/entries/<str:key>", EntryView.as_view(), name="vault-entry"),
     *routes("api/cli/queues", QueueListView, name="queues", alias="api/queues"),

@@ -94,3 +94,38 @@ class EntryVersion(models.Model):
     def __str__(self) -> str:
         """Say it in a line."""
         return f"{self.vault}/{self.key} {self.version}: {self.event} by {self.actor_name}"
+
+
+class VaultDelivery(models.Model):
+    """What a worker was handed out of one vault when it registered. It outlives the vault, the queue and the key.
+
+    Ids are in the order in which it happened: notes are stored from the oldest on.
+    """
+
+    delivery = models.CharField(max_length=32)
+    """The same for all vaults of one registration."""
+    at = models.DateTimeField()
+    worker_id = models.CharField(max_length=128)
+    queue = models.CharField(max_length=128)
+    vault = models.CharField(max_length=64)
+    versions = models.JSONField()
+    """Of the entries whose values it got, by their keys."""
+    state = models.CharField(max_length=32)
+    """Of the whole vault: as long as it is the vault's, the worker has the current values."""
+    key_id = models.CharField(max_length=32, blank=True)
+    """The row of the API key; empty for keys of the environment."""
+    key_name = models.CharField(max_length=100)
+    address = models.CharField(max_length=100, blank=True)
+
+    class Meta:
+        verbose_name_plural = "vault deliveries"
+        constraints = [models.UniqueConstraint(fields=["delivery", "vault"], name="one_record_for_each_delivery")]
+        indexes = [
+            models.Index(fields=["vault", "-id"], name="deliveries_of_a_vault"),
+            models.Index(fields=["worker_id", "vault", "id"], name="deliveries_to_a_worker"),
+            models.Index(fields=["at"], name="deliveries_by_age"),
+        ]
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return f"{self.vault} to {self.worker_id}"

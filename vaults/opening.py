@@ -7,6 +7,7 @@ from runqy.errors import VaultLocked, VaultUnavailable
 from runqy.publication.documents import Kind
 from runqy.publication.snapshot import MAX_AGE_S, Snapshot, get_snapshot
 from vaults.crypto import Keyring
+from vaults.deliveries import Share, vault_state
 from vaults.keyring import get_keyring
 from vaults.names import parse_reference
 from vaults.published import PublishedEntry, PublishedVault, decode_vault
@@ -20,6 +21,8 @@ class Handout:
 
     values: dict[str, str] = field(default_factory=dict, repr=False)
     git_token: str = field(default="", repr=False)
+    shares: tuple[Share, ...] = ()
+    """Which versions of which vaults' entries these are."""
 
 
 def open_vaults(names: Sequence[str], *, git_token: str = "", max_age_s: float = MAX_AGE_S) -> Handout:
@@ -33,10 +36,14 @@ def open_vaults(names: Sequence[str], *, git_token: str = "", max_age_s: float =
     keyring, snapshot = get_keyring(), get_snapshot(max_age_s)
     if problems := _problems(snapshot, keyring, names, git_token):
         raise VaultUnavailable(" ".join(problems), errors=problems)
-    values: dict[str, str] = {}
-    for name in names:
-        values |= {entry.key: _open(keyring, name, entry) for entry in _entries(snapshot, name)}
-    return Handout(values=values, git_token=_token(snapshot, keyring, git_token))
+    taken = _taken_entries(snapshot, names)
+    values = {entry.key: _open(keyring, name, entry) for name, entry in taken}
+    token = _token_entry(snapshot, git_token)
+    return Handout(
+        values=values,
+        git_token=_open(keyring, *token) if token else "",
+        shares=_shares(snapshot, names, [*taken, *([token] if token else [])]),
+    )
 
 
 def find_vault_problems(names: Iterable[str], *, git_token: str = "", max_age_s: float = MAX_AGE_S) -> list[str]:
@@ -104,12 +111,31 @@ def _open(keyring: Keyring, vault: str, entry: PublishedEntry) -> str:
     return keyring.open(entry.place(vault), entry.ciphertext)
 
 
-def _token(snapshot: Snapshot, keyring: Keyring, git_token: str) -> str:
-    """Return the value that a reference without a problem means; none for none."""
+def _taken_entries(snapshot: Snapshot, names: Iterable[str]) -> list[tuple[str, PublishedEntry]]:
+    """Return the entries that make an environment, each with its vault, a later vault overriding an earlier one."""
+    by_key = {entry.key: (name, entry) for name in names for entry in _entries(snapshot, name)}
+    return list(by_key.values())
+
+
+def _token_entry(snapshot: Snapshot, git_token: str) -> tuple[str, PublishedEntry] | None:
+    """Return the entry that a reference without a problem means, with its vault; None for no reference."""
     place = parse_reference(git_token)
     if place is None:
-        return ""
-    return next(_open(keyring, place.vault, e) for e in _entries(snapshot, place.vault) if e.key == place.key)
+        return None
+    return next((place.vault, entry) for entry in _entries(snapshot, place.vault) if entry.key == place.key)
+
+
+def _shares(
+    snapshot: Snapshot, names: Iterable[str], entries: Iterable[tuple[str, PublishedEntry]]
+) -> tuple[Share, ...]:
+    """Return what was taken of each vault, which may be nothing of one that is empty or overridden."""
+    versions: dict[str, dict[str, int]] = {name: {} for name in names}
+    for vault, entry in entries:
+        versions.setdefault(vault, {})[entry.key] = entry.version
+    return tuple(
+        Share(vault=vault, versions=taken, state=vault_state({e.key: e.version for e in _entries(snapshot, vault)}))
+        for vault, taken in versions.items()
+    )
 
 
 def _entries(snapshot: Snapshot, name: str) -> tuple[PublishedEntry, ...]:

@@ -9,6 +9,7 @@ from queues.definitions import QueueDefinition
 from queues.queries import get_catalog
 from runqy.broker.connection import RedisTarget
 from runqy.errors import QueueDisabled
+from vaults.deliveries import note_delivery
 from vaults.opening import open_vaults
 
 
@@ -38,15 +39,19 @@ def register_worker(*, queue: str, worker_id: str = "", among: frozenset[str] | 
     """Return what a worker needs to serve a queue, or one of its sub-queues, as of now.
 
     `among` are the queues, by their own names, that exist for whoever asks; None: all.
-    Raises QueueNotFound, QueueDisabled, VaultLocked, and VaultUnavailable, which names all that cannot be opened.
+    What it is handed out of vaults is noted first. Raises QueueNotFound, QueueDisabled, VaultLocked, VaultUnavailable,
+    which names all that cannot be opened, and where secrets cannot be noted BrokerUnavailable and DeliveryNotRecorded.
     """
     catalog = get_catalog(max_age_s=0)  # a worker registers again because something has just changed
     definition, redis_queues = catalog.for_worker(queue, among=among)
     if not definition.is_enabled:
         raise QueueDisabled(f"The queue {definition.name} is disabled: it takes no workers.")
+    worker_id = worker_id or f"worker-{secrets.token_hex(6)}"
     handout = open_vaults(definition.deployment.vaults, git_token=definition.deployment.git_token)
+    if handout.shares:
+        note_delivery(worker_id=worker_id, queue=definition.name, shares=handout.shares)
     return Registration(
-        worker_id=worker_id or f"worker-{secrets.token_hex(6)}",
+        worker_id=worker_id,
         queue=definition,
         redis_queues=tuple(redis_queues),
         revision=catalog.queue_revision(definition.name),

@@ -15,6 +15,7 @@ CONFIG_DOCUMENTS = "runqy:config:{config}:documents"  # hash: "<kind>:<name>" ->
 CONFIG_REVISIONS = "runqy:config:{config}:revisions"  # hash: "<kind>:<name>" -> revision
 CONFIG_DIGEST = "runqy:config:{config}:digest"  # string: changes with every publication
 KEY_USES = "runqy:config:{config}:key_uses"  # hash: id of an API key -> Unix s of its last use
+DELIVERIES = "runqy:config:{config}:deliveries"  # stream: who was handed out secrets, until the database knows
 QUEUE_REVISIONS = "runqy:revisions"  # hash: queue -> token that changes with its configuration; workers read it
 CHANGED_CHANNEL = "runqy:changed"  # channel: name of a queue whose configuration changed
 PROBE = "runqy:probe"  # string, expiring: written to see whether Redis takes writes

@@ -2,6 +2,8 @@
 
 from django.conf import settings
 
+from tasks.maintenance.delivery_pruner import DeliveryPruner
+from tasks.maintenance.delivery_recorder import DeliveryRecorder
 from tasks.maintenance.forwarder import Forwarder
 from tasks.maintenance.janitor import Janitor
 from tasks.maintenance.lookup_sweeper import LookupSweeper
@@ -22,4 +24,6 @@ def all_duties() -> list[Duty]:
         LookupSweeper(),
         OrphanFinder(),
         Republisher(),
+        DeliveryRecorder(),
+        DeliveryPruner(),
     ]

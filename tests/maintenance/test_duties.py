@@ -1,7 +1,10 @@
 """What one tick of each duty does to the queues it looks after."""
 
+from datetime import timedelta
+
 import pytest
 from django.db import DatabaseError
+from django.utils import timezone
 
 from queues.definitions import StatedLimits
 from queues.models import Source
@@ -11,6 +14,8 @@ from runqy.broker.broker import Broker
 from runqy.broker.timing import ARCHIVE_MAX_AGE_S
 from runqy.errors import ConfigurationUnavailable
 from tasks.maintenance import served_queues
+from tasks.maintenance.delivery_pruner import DeliveryPruner
+from tasks.maintenance.delivery_recorder import DeliveryRecorder
 from tasks.maintenance.duties import all_duties
 from tasks.maintenance.forwarder import Forwarder
 from tasks.maintenance.janitor import Janitor
@@ -22,6 +27,8 @@ from tasks.maintenance.recoverer import Recoverer
 from tasks.maintenance.republisher import Republisher
 from tests.queues.samples import spec
 from tests.support.upkeep import MovingClock, message_of, places_of, put, state_of, take
+from vaults.deliveries import Share, note_delivery
+from vaults.models import VaultDelivery
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -134,6 +141,38 @@ def test_a_database_that_is_away_does_not_end_the_republisher(broker: Broker, mo
     monkeypatch.setattr("tasks.maintenance.republisher.republish_configuration", away)
 
     Republisher().run_tick(broker)
+
+
+def test_the_delivery_recorder_brings_notes_into_the_database(broker: Broker) -> None:
+    note_delivery(worker_id="w1", queue="mail", shares=[Share(vault="v", versions={"A": 1}, state="s")])
+
+    DeliveryRecorder().run_tick(broker)
+
+    assert VaultDelivery.objects.get().worker_id == "w1"
+
+
+def test_the_delivery_pruner_deletes_what_is_old(broker: Broker, settings) -> None:
+    note_delivery(worker_id="w1", queue="mail", shares=[Share(vault="v", versions={"A": 1}, state="s")])
+    DeliveryRecorder().run_tick(broker)
+    VaultDelivery.objects.update(at=timezone.now() - timedelta(seconds=2 * settings.RUNQY_DELIVERIES_KEPT_S))
+
+    DeliveryPruner().run_tick(broker)
+
+    assert not VaultDelivery.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("duty", "operation"), [(DeliveryRecorder(), "store_deliveries"), (DeliveryPruner(), "prune_deliveries")]
+)
+def test_a_database_that_is_away_does_not_end_the_duties_of_deliveries(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, duty: Duty, operation: str
+) -> None:
+    def away() -> None:
+        raise DatabaseError("no such host")
+
+    monkeypatch.setattr(f"{type(duty).__module__}.{operation}", away)
+
+    duty.run_tick(broker)
 
 
 @pytest.mark.parametrize("duty", all_duties(), ids=lambda duty: duty.name)

@@ -11,10 +11,14 @@ from queues.definitions import Deployment, QueueMode, StatedLimits
 from queues.models import Source
 from queues.operations import save_queue
 from runqy.addresses import parse_redis_url
+from runqy.broker import deliveries
 from tests.api.client import ApiClient, problem
+from tests.publication.support import away
 from tests.queues.samples import spec
 from tests.support.environment import CLIENT_KEY, SERVER, WORKER_KEY
 from vaults.crypto import Keyring, new_master_key
+from vaults.deliveries import store_deliveries
+from vaults.models import VaultDelivery
 from vaults.operations import create_vault, set_entry
 
 DEPLOYMENT = Deployment(
@@ -207,6 +211,61 @@ def test_a_queue_is_served_as_soon_as_its_vault_is_mended(client: ApiClient) -> 
 
     assert refused.status_code == 503
     assert registered(client, queue="orphan")["vaults"] == {"A": "1"}
+
+
+def test_what_is_handed_out_is_recorded_with_the_key_and_the_address(client: ApiClient) -> None:
+    registered(client, worker_id="w-1", queue="inference.low")
+    registered(client, worker_id="w-2", queue="simple")
+    store_deliveries()
+
+    records = {record.vault: record for record in VaultDelivery.objects.all()}
+    assert {vault: record.versions for vault, record in records.items()} == {
+        "general": {"TOKEN": 1},
+        "special": {"MODEL": 1},
+    }
+    for record in records.values():
+        assert (record.worker_id, record.queue) == ("w-1", "inference")
+        assert (record.key_name, record.address) == ("worker key of the environment", "127.0.0.1")
+
+
+def test_a_worker_without_an_id_is_recorded_under_the_one_it_is_given(client: ApiClient) -> None:
+    found = registered(client, queue="inference")
+    store_deliveries()
+
+    assert {record.worker_id for record in VaultDelivery.objects.all()} == {found["worker_id"]}
+
+
+@pytest.mark.usefixtures("client")
+def test_registering_asks_no_database(django_assert_num_queries: Any) -> None:
+    client = ApiClient(WORKER_KEY)
+    registered(client, queue="inference")
+
+    with django_assert_num_queries(0):
+        registered(client, queue="inference")
+
+
+def test_secrets_whose_delivery_cannot_be_recorded_are_not_handed_out(
+    client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "MOST_WAITING", 1)
+    registered(client, queue="inference")
+
+    refused = client.post("/worker/register", {"queue": "inference"})
+
+    assert (refused.status_code, problem(refused)["code"]) == (503, "delivery_not_recorded")
+    assert refused["Retry-After"]
+    assert "large" not in refused.content.decode()
+    assert client.post("/worker/register", {"queue": "simple"}).status_code == 200
+
+
+def test_without_redis_only_queues_with_vaults_are_refused(client: ApiClient, settings: Any) -> None:
+    registered(client, queue="simple")
+    settings.REDIS_TARGET = away()
+
+    refused = client.post("/worker/register", {"queue": "inference"})
+
+    assert (refused.status_code, problem(refused)["code"]) == (503, "broker_unavailable")
+    assert client.post("/worker/register", {"queue": "simple"}).status_code == 200
 
 
 def test_without_a_master_key_only_queues_with_vaults_are_refused(client: ApiClient, settings: Any) -> None:

@@ -22,3 +22,20 @@ ENTRY_LIST = _answer({"entries": [_ENTRY], "count": 1})
 ENTRY_BODY = OpenApiExample("Request", _NEW_ENTRY, request_only=True)
 ENTRY_SET = _answer({"message": "entry set successfully"})
 ENTRY_DELETED = _answer({"message": "entry deleted successfully"})
+DELIVERY_LIST = _answer(
+    {
+        "deliveries": [
+            {
+                "id": 7,
+                "worker_id": "gpu-1:4711:3f1c09",
+                "queue": "inference",
+                "versions": {"OPENAI_API_KEY": 3},
+                "is_current": True,
+                "delivered_at": "2024-01-15T12:46:00Z",
+                "api_key": "gpu machines",
+                "address": "10.0.0.7",
+            }
+        ],
+        "next": None,
+    }
+)

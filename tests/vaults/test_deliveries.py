@@ -1,0 +1,332 @@
+"""The record of what secrets were handed out to whom."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import redis as redis_py
+from django.db import connection
+from django.utils import timezone
+
+from queues.definitions import Deployment
+from queues.models import Source
+from queues.operations import save_queue
+from runqy.audit.actors import Actor, ActorKind, acting
+from runqy.broker import deliveries as notes
+from runqy.broker import keys
+from runqy.broker.heartbeats import beat
+from runqy.broker.worker_records import WorkerRecord
+from runqy.connection import get_broker
+from runqy.errors import BrokerUnavailable, DeliveryNotRecorded, VaultNotFound
+from tests.publication.support import away
+from tests.queues.samples import spec
+from vaults.deliveries import note_delivery, prune_deliveries, store_deliveries
+from vaults.delivery_queries import list_deliveries, vault_holders, worker_holdings
+from vaults.models import VaultDelivery
+from vaults.opening import open_vaults
+from vaults.operations import create_vault, delete_entry, delete_vault, set_entry
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+SECRET = "sk-a-secret-of-many-characters"
+
+
+def fill(vault: str = "api-keys", **values: str) -> None:
+    """Create a vault with entries."""
+    create_vault(name=vault)
+    for key, value in values.items():
+        set_entry(vault=vault, key=key, value=value)
+
+
+def save(queue: str, *vaults: str, git_token: str = "") -> None:
+    """Save a queue that uses some vaults."""
+    deployment = Deployment(git_url="https://example.com/r.git", startup_cmd="python main.py")
+    save_queue(spec=spec(queue, deployment=replace(deployment, vaults=vaults, git_token=git_token)), source=Source.API)
+
+
+def hand_out(worker_id: str, *vaults: str, queue: str = "mail", git_token: str = "") -> None:
+    """Hand out vaults to a worker, as its registration does."""
+    shares = open_vaults(vaults, git_token=git_token, max_age_s=0).shares
+    note_delivery(worker_id=worker_id, queue=queue, shares=shares)
+
+
+def live(worker_id: str, queue: str = "mail") -> None:
+    """Let a worker send a heartbeat."""
+    record = WorkerRecord(
+        worker_id=worker_id,
+        host="h",
+        pid=1,
+        server_id=worker_id,
+        queue=queue,
+        redis_queues={queue: 1},
+        started_at_s=1_700_000_000,
+    )
+    broker = get_broker()
+    broker.run(beat(record, now_ns=broker.now_ns()))
+
+
+def test_a_delivery_is_recorded_with_versions_and_who_asked_but_no_value() -> None:
+    fill(A=SECRET)
+    set_entry(vault="api-keys", key="A", value=SECRET + "2")
+    actor = Actor(kind=ActorKind.KEY, name="gpu machines", id="7", address="10.0.0.7")
+
+    with acting(actor):
+        hand_out("w1", "api-keys")
+    waiting = b"".join(note.content for note in get_broker().run(notes.read_deliveries(9)))
+    store_deliveries()
+
+    record = VaultDelivery.objects.get()
+    assert (record.worker_id, record.queue, record.vault, record.versions) == ("w1", "mail", "api-keys", {"A": 2})
+    assert (record.key_id, record.key_name, record.address) == ("7", "gpu machines", "10.0.0.7")
+    assert abs(record.at - timezone.now()) < timedelta(seconds=30)
+    assert b"w1" in waiting
+    assert SECRET.encode() not in waiting
+
+
+def test_only_entries_that_are_handed_out_are_recorded() -> None:
+    fill("general", A="1", B="1")
+    fill("special", B="2")
+    fill("tokens", GIT="ghp", OTHER="x")
+
+    hand_out("w1", "general", "special", git_token="vault://tokens/GIT")
+    store_deliveries()
+
+    handed_out = {record.vault: record.versions for record in VaultDelivery.objects.all()}
+    assert handed_out == {"general": {"A": 1}, "special": {"B": 1}, "tokens": {"GIT": 1}}
+    assert len({record.delivery for record in VaultDelivery.objects.all()}) == 1
+
+
+def test_what_is_stored_waits_no_longer(redis: redis_py.Redis) -> None:
+    fill(A="1")
+    for n in range(3):
+        hand_out(f"w{n}", "api-keys")
+
+    assert store_deliveries() == 3
+
+    assert redis.xlen(keys.DELIVERIES) == 0
+    assert [record.worker_id for record in VaultDelivery.objects.order_by("pk")] == ["w0", "w1", "w2"]
+
+
+def test_a_process_that_ended_between_the_stores_leaves_no_delivery_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(A="1")
+    hand_out("w1", "api-keys")
+    with monkeypatch.context() as patch:
+        patch.setattr(notes, "forget_deliveries", _die)
+        with pytest.raises(KeyboardInterrupt):
+            store_deliveries()
+    hand_out("w1", "api-keys")
+
+    store_deliveries()
+
+    assert VaultDelivery.objects.count() == 2
+
+
+def _die(_ids: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_processes_that_store_at_once_store_each_delivery_once_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaults.deliveries.NOTES_AT_A_TIME", 7)
+    fill(A="1")
+    for n in range(60):
+        hand_out(f"w{n:02}", "api-keys")
+
+    def store(_: int) -> None:
+        try:
+            store_deliveries()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(store, range(3)))
+
+    assert [r.worker_id for r in VaultDelivery.objects.order_by("pk")] == [f"w{n:02}" for n in range(60)]
+
+
+def test_a_note_that_the_server_did_not_write_is_dropped(redis: redis_py.Redis) -> None:
+    fill(A="1")
+    hand_out("w1", "api-keys")
+    (genuine,) = get_broker().run(notes.read_deliveries(1))
+    for forged in (genuine.content.replace(b'"w1"', b'"w2"'), b"", b"x" * 100):
+        redis.xadd(keys.DELIVERIES, {"content": forged})
+    redis.xadd(keys.DELIVERIES, {"other": "field"})
+
+    store_deliveries()
+
+    assert VaultDelivery.objects.get().worker_id == "w1"
+    assert redis.xlen(keys.DELIVERIES) == 0
+
+
+def test_without_room_for_a_note_nothing_is_handed_out(monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis) -> None:
+    monkeypatch.setattr(notes, "MOST_WAITING", 2)
+    fill(A="1")
+    hand_out("w1", "api-keys")
+    hand_out("w2", "api-keys")
+
+    with pytest.raises(DeliveryNotRecorded):
+        hand_out("w3", "api-keys")
+    store_deliveries()
+    hand_out("w3", "api-keys")
+
+    assert redis.xlen(keys.DELIVERIES) == 1
+
+
+def test_without_redis_nothing_is_handed_out(settings) -> None:
+    fill(A="1")
+    shares = open_vaults(["api-keys"]).shares
+    settings.REDIS_TARGET = away()
+
+    with pytest.raises(BrokerUnavailable):
+        note_delivery(worker_id="w1", queue="mail", shares=shares)
+
+
+def test_a_full_redis_takes_notes(redis: redis_py.Redis) -> None:
+    fill(A="1")
+    redis.config_set("maxmemory", 1)
+
+    try:
+        hand_out("w1", "api-keys")
+    finally:
+        redis.config_set("maxmemory", 0)
+
+    assert redis.xlen(keys.DELIVERIES) == 1
+
+
+def test_old_records_are_pruned_in_slices_but_not_those_of_living_workers(
+    monkeypatch: pytest.MonkeyPatch, settings
+) -> None:
+    monkeypatch.setattr("vaults.deliveries.PRUNED_AT_A_TIME", 2)
+    fill(A="1")
+    for worker_id in ("gone1", "gone2", "gone3", "alive"):
+        hand_out(worker_id, "api-keys")
+    store_deliveries()
+    VaultDelivery.objects.update(at=timezone.now() - timedelta(days=2))
+    hand_out("new", "api-keys")
+    store_deliveries()
+    live("alive")
+
+    settings.RUNQY_DELIVERIES_KEPT_S = 0
+    kept_for_ever = prune_deliveries()
+    settings.RUNQY_DELIVERIES_KEPT_S = 24 * 3600
+    pruned = [prune_deliveries() for _ in range(3)]
+
+    assert (kept_for_ever, pruned) == (0, [2, 1, 0])
+    assert {record.worker_id for record in VaultDelivery.objects.all()} == {"alive", "new"}
+
+
+def test_deliveries_are_listed_the_newest_first_page_by_page() -> None:
+    fill(A="1")
+    for worker_id in ("w1", "w2", "w1", "w3"):
+        hand_out(worker_id, "api-keys")
+    store_deliveries()
+
+    first = list_deliveries("api-keys", limit=3)
+    second = list_deliveries("api-keys", limit=3, after=first.end)
+    of_one = list_deliveries("api-keys", limit=3, worker_id="w1")
+
+    assert [view.record.worker_id for view in first.deliveries] == ["w3", "w1", "w2"]
+    assert ([view.record.worker_id for view in second.deliveries], second.end) == (["w1"], None)
+    assert [view.record.worker_id for view in of_one.deliveries] == ["w1", "w1"]
+
+
+def test_a_delivery_is_current_until_an_entry_is_set_or_deleted() -> None:
+    fill(A="1", B="1")
+    hand_out("w1", "api-keys")
+    store_deliveries()
+
+    def is_current() -> bool:
+        return list_deliveries("api-keys", limit=1).deliveries[0].is_current
+
+    set_entry(vault="api-keys", key="A", value="1", is_secret=False)
+    untouched = is_current()
+    delete_entry(vault="api-keys", key="B")
+    without_b = is_current()
+    set_entry(vault="api-keys", key="B", value="1")
+
+    assert (untouched, without_b, is_current()) == (True, False, False)
+
+
+def test_deliveries_outlive_their_vault_and_one_that_never_was_is_not_found() -> None:
+    fill(A="1")
+    hand_out("w1", "api-keys")
+    store_deliveries()
+
+    delete_vault(name="api-keys")
+
+    assert not list_deliveries("api-keys", limit=1).deliveries[0].is_current
+    assert list_deliveries("api-keys", limit=1, worker_id="other").deliveries == []
+    with pytest.raises(VaultNotFound):
+        list_deliveries("other", limit=1)
+
+
+def test_staff_see_which_living_workers_have_the_current_values() -> None:
+    fill(A="1")
+    fill("other", A="1")
+    for queue, vaults in {"mail": ("api-keys",), "post": ("api-keys", "other"), "plain": ("other",)}.items():
+        save(queue, *vaults)
+    for worker_id, queue in {"w1": "mail", "w2": "post", "w3": "mail", "w4": "plain"}.items():
+        live(worker_id, queue)
+    hand_out("w1", "api-keys")
+    hand_out("w2", "api-keys", "other", queue="post")
+    hand_out("dead", "api-keys")
+    set_entry(vault="api-keys", key="A", value="2")
+    hand_out("w2", "api-keys", "other", queue="post")
+    store_deliveries()
+
+    holders = vault_holders(get_broker(), "api-keys")
+
+    assert [(h.worker_id, h.queue, h.is_current) for h in holders] == [
+        ("w1", "mail", False),
+        ("w2", "post", True),
+        ("w3", "mail", False),
+    ]
+    assert [h.delivered_at is None for h in holders] == [False, False, True]
+
+
+def test_staff_see_what_each_worker_has_of_the_vaults_that_its_queue_uses() -> None:
+    fill(A="1")
+    fill("other", B="1")
+    save("mail", "api-keys", git_token="vault://other/B")
+    hand_out("w1", "api-keys", git_token="vault://other/B")
+    hand_out("w2", "api-keys")
+    set_entry(vault="api-keys", key="A", value="2")
+    hand_out("w1", "api-keys", git_token="vault://other/B")
+    store_deliveries()
+
+    found = worker_holdings(["w1", "w2", "w3"])
+    shown = {worker_id: [(h.vault, dict(h.versions), h.is_current) for h in held] for worker_id, held in found.items()}
+
+    assert shown == {
+        "w1": [("api-keys", {"A": 2}, True), ("other", {"B": 1}, True)],
+        "w2": [("api-keys", {"A": 1}, False)],
+        "w3": [],
+    }
+    save("mail")
+    assert worker_holdings(["w1"]) == {"w1": []}
+
+
+def test_looking_at_many_workers_costs_as_many_queries_as_at_one(django_assert_num_queries: Any) -> None:
+    fill(A="1")
+    fill("other", B="1")
+    save("mail", "api-keys", "other")
+    ids = [f"w{n}" for n in range(40)]
+    for worker_id in ids:
+        live(worker_id)
+        hand_out(worker_id, "api-keys", "other")
+    store_deliveries()
+    broker = get_broker()
+
+    with django_assert_num_queries(3):
+        assert all(len(held) == 2 for held in worker_holdings(ids).values())
+    with django_assert_num_queries(3):
+        assert len(vault_holders(broker, "api-keys")) == 40
+
+
+def test_noting_asks_no_database(django_assert_num_queries: Any) -> None:
+    fill(A="1")
+    hand_out("w1", "api-keys")
+
+    with django_assert_num_queries(0):
+        hand_out("w1", "api-keys")

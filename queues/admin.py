@@ -1,18 +1,20 @@
 """Queues in the admin."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, cast
 
-from django.contrib import admin
-from django.http import HttpRequest
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from queues.config import parse_spec
 from queues.definitions import QueueSpec
 from queues.definitions import SubQueue as SubQueueSpec
 from queues.models import Queue, Source, SubQueue
-from queues.operations import delete_queue, save_queue
-from runqy.errors import QueueAlreadyExists, QueueInvalid, QueueNameTaken
+from queues.operations import save_queue
+from queues.removal import remove_queue
+from runqy.connection import get_broker
+from runqy.errors import QueueAlreadyExists, QueueInvalid, QueueNameTaken, RunqyError
 from runqy.publication.saving import PublishedModelAdmin
 from runqy.staff.pages import StaffModelForm, StaffTabularInline
 
@@ -79,9 +81,21 @@ class QueueAdmin(PublishedModelAdmin):
         )
         form.instance.pk = save_queue(spec=spec, source=Source.ADMIN, is_new=not change).pk
 
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Delete a queue; in no transaction of Django's, for others have to see the steps."""
+        show: Callable[..., HttpResponse] = self._delete_view  # type: ignore[attr-defined]
+        try:
+            return show(request, object_id, extra_context)
+        except RunqyError as error:
+            for sentence in error.errors:
+                messages.error(request, sentence)
+            return HttpResponseRedirect(request.get_full_path())
+
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        """Delete the queue."""
-        delete_queue(name=obj.name)
+        """Delete the queue, unless tasks wait."""
+        remove_queue(get_broker(), name=obj.name)
 
 
 def _sub_queues(formsets: Iterable[Any]) -> Iterable[SubQueueSpec]:

@@ -7,7 +7,9 @@ from pathlib import Path
 from queues.config import FileError, QueueFile, parse_queue_file
 from queues.definitions import QueueSpec
 from queues.models import Queue, Source
-from queues.operations import delete_queue, save_queue, spec_digest
+from queues.operations import save_queue, spec_digest
+from queues.removal import remove_queues
+from runqy.connection import get_broker
 from runqy.errors import RunqyError
 from runqy.publication.operations import configuration_change
 
@@ -28,19 +30,18 @@ class LoadReport:
     errors: list[FileError] = field(default_factory=list)
 
 
-def load_queue_files(*, directory: Path, prune: bool = False) -> LoadReport:
+def load_queue_files(*, directory: Path, prune: bool = False, force: bool = False) -> LoadReport:
     """Add and change queues as the `*.yaml` and `*.yml` of a directory say.
 
-    A file with an error changes nothing; the others are loaded. Queues that vanished from the files are only deleted
-    with `prune`, and not while a file has errors, for they may be in that one.
+    A file with an error changes nothing; the others are loaded. Queues that vanished from the files are only removed
+    with `prune`, and not while a file has errors, for they may be in that one. While tasks of theirs wait or run, they
+    are kept unless `force` says that those go too.
     """
     report = LoadReport()
     found = _read_directory(directory, report)
     report.missing = _missing(found)
     if prune and not report.errors:
-        for name in report.missing:
-            delete_queue(name=name)
-            report.removed.append(name)
+        _remove(report, directory, force=force)
     for spec, path, line in found.values():
         try:
             _load(spec, path, report)
@@ -81,6 +82,16 @@ def _missing(found: Container[str]) -> list[str]:
     """Return the queues that came from files once and are in none now."""
     loaded = Queue.objects.exclude(file_digest="").order_by("name").values_list("name", flat=True)
     return [name for name in loaded if name not in found]
+
+
+def _remove(report: LoadReport, directory: Path, *, force: bool) -> None:
+    """Remove the missing queues with all that Redis has of them; one that is refused is an error."""
+    outcomes = remove_queues(get_broker(), names=report.missing, force=force) if report.missing else {}
+    for name, outcome in outcomes.items():
+        if isinstance(outcome, RunqyError):
+            report.errors.append(FileError(str(directory), 0, f"queues.{name}", f"it is not removed: {outcome.detail}"))
+        else:
+            report.removed.append(name)
 
 
 def _load(spec: QueueSpec, path: str, report: LoadReport) -> None:

@@ -123,5 +123,36 @@ class SubQueue(models.Model):
         return self.name
 
 
+class QueueRemoval(models.Model):
+    """A removal under way, written before anything is gone: what a process leaves undone, maintenance finishes."""
+
+    queue = models.CharField(max_length=128)
+    sub_queue = models.CharField(max_length=127, blank=True)
+    redis_queues = models.JSONField()
+    is_whole = models.BooleanField()
+    """The queue's definition goes too, not only some of its Redis queues."""
+    is_forced = models.BooleanField(default=False)
+    """Tasks that wait or run go too."""
+    before = models.TextField(blank=True)
+    """The specification to return to if tasks came in last; empty: they keep the removal waiting."""
+    is_decided = models.BooleanField(default=False)
+    """There is no way back: only Redis has to be emptied."""
+    actor = models.JSONField()
+    """Whoever asked for it, for the record of what maintenance does in their name."""
+    claim = models.CharField(max_length=32, blank=True)
+    """Of the one process that is at it."""
+    claimed_until = models.DateTimeField()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["queue", "sub_queue", "is_whole"], name="one_removal_for_each_queue")
+        ]
+
+    def __str__(self) -> str:
+        """Name what is removed."""
+        return f"{self.queue}.{self.sub_queue}" if self.sub_queue else self.queue
+
+
 LIMITS = tuple(StatedLimits.__dataclass_fields__)
 DEPLOYMENT = tuple(Deployment.__dataclass_fields__)

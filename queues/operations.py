@@ -7,6 +7,7 @@ from queues.audited import record_queue
 from queues.definitions import QueueSpec
 from queues.models import Queue, Source, SubQueue
 from queues.names import claimed_names
+from queues.removing import refuse_stranding, settle_removals
 from queues.validation import find_problems
 from runqy.accounts.key_uses import store_key_uses
 from runqy.audit.operations import record
@@ -17,7 +18,8 @@ from runqy.publication.operations import Change, configuration_change
 from runqy.publication.republishing import Comparison
 
 __all__ = [
-    "delete_queue",
+    "change_queue",
+    "delete_definition",
     "disable_queue",
     "enable_queue",
     "publish_again",
@@ -34,32 +36,25 @@ def save_queue(
     """Create or change a queue. Files do not say whether it is enabled, so that they do not undo a person's decision.
 
     `is_new`: there must be none of this name. `file_path` counts with `file_digest`: where the queue was read.
-    Raises QueueInvalid, QueueNameTaken, QueueAlreadyExists.
+    Raises QueueInvalid, QueueNameTaken, QueueAlreadyExists, QueueBeingRemoved; QueueNotEmpty where tasks wait in a
+    sub-queue that is left out.
     """
-    if problems := find_problems(spec):
-        raise QueueInvalid(errors=[f"{'.'.join(map(str, p.path))}: {p.reason}" for p in problems])
-    with configuration_change() as change:
-        row = Queue.objects.filter(name=spec.name).first() or Queue(name=spec.name)
-        if is_new and row.pk:
-            raise QueueAlreadyExists(f"A queue {spec.name} exists already.")
-        _refuse_collision(spec)
-        before = row.as_spec() if row.pk else None
-        row.take_from(spec)
-        row.source = source
-        if source != Source.FILE:
-            row.is_enabled = spec.is_enabled
-        if file_digest is not None:
-            row.file_digest, row.file_path = file_digest, file_path
-        row.save()
-        _set_sub_queues(row, spec)
-        saved = replace(spec, is_enabled=row.is_enabled)
-        _put(change, saved)
-        record_queue("queue.updated" if before else "queue.created", spec.name, old=before, new=saved)
-    return row
+    row = Queue.objects.filter(name=spec.name).first()
+    if row and not find_problems(spec):
+        refuse_stranding(row.as_spec(), spec)
+    return _store(spec, source=source, is_new=is_new, file_digest=file_digest, file_path=file_path)
+
+
+def change_queue(*, spec: QueueSpec) -> Queue:
+    """Change a queue that stays whoever's it was, whatever waits in a sub-queue that is left out.
+
+    Raises QueueInvalid, QueueNameTaken, QueueBeingRemoved.
+    """
+    return _store(spec, source=None)
 
 
 def enable_queue(*, name: str) -> bool:
-    """Let a queue take tasks and workers. False: it did already. Raises QueueNotFound."""
+    """Let a queue take tasks and workers. False: it did already. Raises QueueNotFound, QueueBeingRemoved."""
     return _set_enabled(name, is_enabled=True)
 
 
@@ -68,14 +63,13 @@ def disable_queue(*, name: str) -> bool:
     return _set_enabled(name, is_enabled=False)
 
 
-def delete_queue(*, name: str) -> None:
-    """Delete the definition of a queue; its tasks stay in Redis. Raises QueueNotFound."""
-    with configuration_change() as change:
-        row = _get_row(name)
-        before = row.as_spec()
-        row.delete()
-        change.remove(Kind.QUEUE, name)
-        record_queue("queue.deleted", name, old=before, new=None)
+def delete_definition(change: Change, name: str) -> None:
+    """Delete the definition of a queue in an open change; `queues.removal` sees to its tasks. Raises QueueNotFound."""
+    row = _get_row(name)
+    before = row.as_spec()
+    row.delete()
+    change.remove(Kind.QUEUE, name)
+    record_queue("queue.deleted", name, old=before, new=None)
 
 
 def republish_configuration() -> Comparison:
@@ -106,6 +100,38 @@ def spec_digest(spec: QueueSpec) -> str:
     return hashlib.sha256(replace(spec, is_enabled=True).encode()).hexdigest()
 
 
+def _store(
+    spec: QueueSpec,
+    *,
+    source: Source | None,
+    is_new: bool = False,
+    file_digest: str | None = None,
+    file_path: str = "",
+) -> Queue:
+    """Check and store a queue, and see to what it leaves behind. Without a source it stays whoever's it was."""
+    if problems := find_problems(spec):
+        raise QueueInvalid(errors=[f"{'.'.join(map(str, p.path))}: {p.reason}" for p in problems])
+    with configuration_change() as change:
+        row = Queue.objects.filter(name=spec.name).first() or Queue(name=spec.name)
+        if is_new and row.pk:
+            raise QueueAlreadyExists(f"A queue {spec.name} exists already.")
+        _refuse_collision(spec)
+        before = row.as_spec() if row.pk else None
+        settle_removals(before, spec)
+        row.take_from(spec)
+        row.source = source or row.source
+        if source != Source.FILE:
+            row.is_enabled = spec.is_enabled
+        if file_digest is not None:
+            row.file_digest, row.file_path = file_digest, file_path
+        row.save()
+        _set_sub_queues(row, spec)
+        saved = replace(spec, is_enabled=row.is_enabled)
+        _put(change, saved)
+        record_queue("queue.updated" if before else "queue.created", spec.name, old=before, new=saved)
+    return row
+
+
 def _get_row(name: str) -> Queue:
     """Return a queue's row. Raises QueueNotFound."""
     row = Queue.objects.filter(name=name).first()
@@ -121,9 +147,10 @@ def _set_enabled(name: str, *, is_enabled: bool) -> bool:
         if row.is_enabled == is_enabled:
             return False
         before = row.as_spec()
+        after = replace(before, is_enabled=is_enabled)
+        settle_removals(before, after)
         row.is_enabled = is_enabled
         row.save(update_fields=["is_enabled", "updated_at"])
-        after = replace(before, is_enabled=is_enabled)
         _put(change, after)
         record_queue("queue.updated", name, old=before, new=after)
     return True

@@ -137,6 +137,12 @@ class QueueNameTaken(RunqyError):
     code, status = "queue_name_taken", 409
 
 
+class QueueBeingRemoved(RunqyError):
+    """What was removed under this name is not all gone yet; try again in a few seconds."""
+
+    code, status = "queue_being_removed", 409
+
+
 class QueueNotEmpty(RunqyError):
     """The queue still holds tasks that are not over; force=true removes it with them."""
 

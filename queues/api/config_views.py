@@ -145,7 +145,10 @@ class ReloadView(ConfigsView):
     @extend_schema(
         operation_id="reload_configs",
         tags=["configs"],
-        parameters=[OpenApiParameter("prune", bool, description="Delete queues that vanished from the files")],
+        parameters=[
+            OpenApiParameter("prune", bool, description="Remove queues that vanished from the files"),
+            OpenApiParameter("force", bool, description="With `prune`: also queues whose tasks wait or run"),
+        ],
         request=None,
         responses={200: outputs.ReloadOutput, **problems(400, 401, 403, 503)},
         examples=[examples.CONFIG_RELOADED],
@@ -154,6 +157,6 @@ class ReloadView(ConfigsView):
         """Reload configurations from YAML; a file with an error changes nothing, the others are loaded."""
         if identity_of(request).queues is not None:
             raise KeyInsufficient("This key is for some queues only; the files are for all.")
-        prune = read_flag(request._request, "prune")
-        report = load_queue_files(directory=settings.QUEUE_WORKERS_DIR, prune=prune)
+        asked = {name: read_flag(request._request, name) for name in ("prune", "force")}
+        report = load_queue_files(directory=settings.QUEUE_WORKERS_DIR, **asked)
         return json_answer(outputs.reload_answer(report, now_s=clock.now_ns() // 10**9))

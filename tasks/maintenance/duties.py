@@ -11,6 +11,7 @@ from tasks.maintenance.loops import Duty
 from tasks.maintenance.orphan_finder import OrphanFinder
 from tasks.maintenance.pending_timeout import PendingTimeout
 from tasks.maintenance.recoverer import Recoverer
+from tasks.maintenance.remover import Remover
 from tasks.maintenance.republisher import Republisher
 
 
@@ -26,4 +27,5 @@ def all_duties() -> list[Duty]:
         Republisher(),
         DeliveryRecorder(),
         DeliveryPruner(),
+        Remover(),
     ]

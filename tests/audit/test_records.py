@@ -10,13 +10,14 @@ from django.db import connection, transaction
 
 from queues.definitions import Deployment, StatedLimits
 from queues.models import Source
-from queues.operations import delete_queue, save_queue
+from queues.operations import delete_definition, save_queue
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.audit.actors import Actor, ActorKind, acting
 from runqy.audit.models import AuditRecord
 from runqy.audit.operations import record
 from runqy.audit.queries import verify_chain
 from runqy.errors import QueueNameTaken
+from runqy.publication.operations import configuration_change
 from tests.queues.samples import spec
 from tests.vaults.test_vaults import SECRET
 from vaults.operations import create_vault, delete_entry, delete_vault, describe_vault, set_entry
@@ -72,7 +73,8 @@ def test_a_queue_is_recorded_field_by_field() -> None:
         },
     )
 
-    delete_queue(name="mail")
+    with configuration_change() as change:
+        delete_definition(change, "mail")
     assert last()[:2] == ("queue.deleted", "mail")
     assert last()[2]["limits.max_retry"] == {"old": 7, "new": None}
 

@@ -9,11 +9,12 @@ from django.db import connection
 
 from queues.definitions import Deployment, FieldType, Limits, PayloadField, QueueOrder, StatedLimits
 from queues.models import Queue, Source
-from queues.operations import delete_queue, republish_configuration, save_queue
+from queues.operations import delete_definition, republish_configuration, save_queue
 from queues.queries import get_catalog
 from runqy.broker import keys
 from runqy.errors import QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound
 from runqy.publication import snapshot
+from runqy.publication.operations import configuration_change
 from tests.publication.support import away
 from tests.queues.samples import spec
 from vaults.operations import create_vault, set_entry
@@ -127,12 +128,13 @@ def test_a_deleted_queue_is_gone() -> None:
     save(spec("mail"))
     get_catalog()
 
-    delete_queue(name="mail")
+    with configuration_change() as change:
+        delete_definition(change, "mail")
 
     with pytest.raises(QueueNotFound):
         get_catalog().resolve("mail")
-    with pytest.raises(QueueNotFound):
-        delete_queue(name="mail")
+    with pytest.raises(QueueNotFound), configuration_change() as change:
+        delete_definition(change, "mail")
 
 
 def test_a_disabled_queue_says_so() -> None:

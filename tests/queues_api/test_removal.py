@@ -123,20 +123,6 @@ def test_a_task_that_was_accepted_last_keeps_the_queue(
     assert get_broker().client.llen(f"asynq:{{{name}}}:pending") == 1
 
 
-def test_a_removal_that_was_cut_off_is_finished_by_the_next(
-    client: ApiClient, monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis
-) -> None:
-    put(get_broker(), "t1")
-    with monkeypatch.context() as patched:
-        patched.setattr(removal, "remove_redis_queue", None)
-        assert client.delete("/api/cli/configs/mail?force=true").status_code == 500
-    assert not Queue.objects.get(name="mail").is_enabled
-
-    removed(client, "/api/cli/configs/mail?force=true")
-
-    assert names(redis) == []
-
-
 def test_it_waits_until_every_process_has_noticed(configuration: None, monkeypatch: pytest.MonkeyPatch) -> None:
     save_queue(spec=spec("mail"), source=Source.API)
     waits: list[float] = []

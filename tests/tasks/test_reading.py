@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from queues.operations import delete_queue
+from queues.operations import delete_definition
 from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys, lookup
+from runqy.publication.operations import configuration_change
 from tests.api.client import ApiClient, problem
 from tests.support.environment import ADMIN_KEY, WORKER_KEY
 from tests.support.tasks import take, take_one
@@ -102,7 +103,8 @@ def test_a_lookup_without_a_task_is_not_found(client: ApiClient, task_id: str, r
 
 
 def test_a_task_outlives_the_definition_of_its_queue(client: ApiClient, task_id: str) -> None:
-    delete_queue(name="simple")
+    with configuration_change() as change:
+        delete_definition(change, "simple")
 
     assert shown(client, task_id)["queue"] == "simple"
 

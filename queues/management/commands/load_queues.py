@@ -12,19 +12,20 @@ from runqy.audit.actors import acting, command
 
 
 class Command(BaseCommand):
-    """`manage.py load_queues [DIRECTORY] [--prune]`"""
+    """`manage.py load_queues [DIRECTORY] [--prune [--force]]`"""
 
     help = "Add and change queues as the YAML files of a directory say."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Name the directory, and what is to happen with queues that are in no file."""
         parser.add_argument("directory", nargs="?", type=Path, default=settings.QUEUE_WORKERS_DIR)
-        parser.add_argument("--prune", action="store_true", help="delete queues that vanished from the files")
+        parser.add_argument("--prune", action="store_true", help="remove queues that vanished from the files")
+        parser.add_argument("--force", action="store_true", help="with --prune: also queues whose tasks wait or run")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Load, and say what happened; errors end the command with 1 after the other files were loaded."""
         with acting(command("load_queues")):
-            report = load_queue_files(directory=options["directory"], prune=options["prune"])
+            report = load_queue_files(**{name: options[name] for name in ("directory", "prune", "force")})
         for what in ("added", "updated", "unchanged", "overwritten", "missing", "removed"):
             if names := getattr(report, what):
                 self.stdout.write(f"{what}: {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""What requests pass before the views: their names, trusted proxies, and in the admin cookies, hosts and users."""
+"""What requests pass before the views: names, proxies, what pages may load, and in the admin cookies and users."""
 
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -13,6 +13,13 @@ from runqy.api.request_ids import request_id
 from runqy.audit.actors import Actor, ActorKind, acting
 
 LONG_WAY = ("/admin/", "/static/")
+
+_NOWHERE = "base-uri 'self'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+POLICIES = {
+    True: f"default-src 'self'; script-src 'self' 'unsafe-eval'; img-src 'self' data:; {_NOWHERE}",
+    False: f"default-src 'self'; img-src 'self' data:; {_NOWHERE}",
+}
+"""What a browser may load and run: in the admin, whose theme evaluates its attributes, and elsewhere."""
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -32,6 +39,19 @@ class NamedRequests:
         finally:
             unbind_contextvars("request_id")  # the thread serves others next
         response["X-Request-ID"] = name
+        return response
+
+
+class ContentPolicy:
+    """Tells browsers to load and run nothing but files of ours."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Add the policy to the answer."""
+        response = self.get_response(request)
+        response["Content-Security-Policy"] = POLICIES[request.path_info.startswith("/admin/")]
         return response
 
 

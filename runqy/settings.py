@@ -138,6 +138,7 @@ MIDDLEWARE = [
     "runqy.middleware.NamedRequests",
     "runqy.middleware.TrustedProxies",
     "django.middleware.security.SecurityMiddleware",
+    "runqy.middleware.ContentPolicy",
     "runqy.middleware.Shortcut",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -201,5 +202,5 @@ SPECTACULAR_SETTINGS = {
         "TaskState": [state.value for state in TaskState],
     },
     "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "/static/staff/favicon.svg",
 }

@@ -11,7 +11,9 @@ class SchemaView(SpectacularJSONAPIView):
 
 
 class SwaggerView(SpectacularSwaggerSplitView):
-    """The schema as a page to read and try. Public; its script is a file, so that no inline script is allowed."""
+    """The schema as a page to read and try. Public; its scripts and styles are files, for none may be inline."""
+
+    template_name = "api/swagger.html"
 
     authentication_classes = ()
     permission_classes = ()

@@ -99,7 +99,8 @@ def watch(site: WebProcess) -> Iterator[Watch]:
     """Return what was seen, to be told what a test provokes; anything else fails the test."""
     watched = Watch(origin=site.url)
     yield watched
-    assert watched.unexpected() == []
+    if unexpected := watched.unexpected():
+        pytest.fail("\n".join(unexpected))
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""A believable instance: its data, and pictures of its pages."""

@@ -1,0 +1,27 @@
+"""Finds all pages of the admin, by following its links."""
+
+from collections.abc import Iterator
+from urllib.parse import urljoin, urlsplit
+
+from playwright.sync_api import Page
+
+_LEAVES = ("/admin/logout/", "/admin/jsi18n/")
+
+
+def crawl(page: Page, most_of_a_kind: int = 2) -> Iterator[str]:
+    """Go to every page that links lead to; of pages that differ only in numbers or parameters, the first few."""
+    waiting, seen, kinds = ["/admin/"], {"/admin/"}, {}
+    while waiting:
+        path = waiting.pop(0)
+        page.goto(path, wait_until="load")
+        yield path
+        for link in page.eval_on_selector_all("a[href]", "links => links.map(link => link.getAttribute('href'))"):
+            found = urlsplit(urljoin(page.url, link))
+            target = found.path + (f"?{found.query}" if found.query else "")
+            kind = "/".join("*" if part.isdigit() else part for part in found.path.split("/")) + "?" * bool(found.query)
+            if target in seen or not found.path.startswith("/admin/") or found.path in _LEAVES:
+                continue
+            seen.add(target)
+            kinds[kind] = kinds.get(kind, 0) + 1
+            if kinds[kind] <= most_of_a_kind:
+                waiting.append(target)

@@ -1,0 +1,65 @@
+"""Pages load and run nothing but files of ours; the fixture `watch` fails where a browser had to refuse something."""
+
+from playwright.sync_api import Page, expect
+
+from demo.data import fill
+from runqy.broker.broker import Broker
+from tests.browser.conftest import Watch
+from tests.browser.pages import crawl
+from tests.support.environment import ADMIN_KEY
+
+ADMIN_POLICY = {
+    "default-src 'self'",
+    "script-src 'self' 'unsafe-eval'",
+    "img-src 'self' data:",
+    "base-uri 'self'",
+    "form-action 'self'",
+    "frame-ancestors 'none'",
+    "object-src 'none'",
+}
+
+
+def policy(headers: dict[str, str]) -> set[str]:
+    """Return the directives of an answer's policy."""
+    return set(headers["content-security-policy"].split("; "))
+
+
+def test_every_page_of_the_admin_keeps_the_policy(page: Page, single_broker: Broker) -> None:
+    fill(single_broker)
+    policies = {}
+    page.on("response", lambda answer: policies.setdefault(answer.url, policy(answer.headers)))
+
+    visited = list(crawl(page))
+
+    assert len(visited) > 30, visited
+    assert [url for url, found in policies.items() if "/static/" not in url and found != ADMIN_POLICY] == []
+
+
+def test_a_browser_would_have_refused_what_is_inline(page: Page, watch: Watch) -> None:
+    watch.expected.append("Content Security Policy")
+    page.goto("/admin/")
+
+    page.evaluate("() => { document.body.insertAdjacentHTML('beforeend', '<p style=\"color: red\">x</p>') }")
+    page.evaluate(
+        "() => { const s = document.createElement('script'); s.textContent = 'window.x = 1'; document.body.append(s) }"
+    )
+
+    assert page.evaluate("() => window.x") is None
+    assert len(watch.seen) == 2
+
+
+def test_swagger_works_under_a_policy_without_eval(anonymous: Page) -> None:
+    answer = anonymous.goto("/swagger/index.html")
+    assert answer is not None
+    assert policy(answer.headers) == ADMIN_POLICY - {"script-src 'self' 'unsafe-eval'"}
+
+    anonymous.get_by_role("button", name="Authorize").first.click()
+    anonymous.locator(".modal-ux input").first.fill(ADMIN_KEY)
+    anonymous.locator(".modal-ux").get_by_role("button", name="Apply credentials").first.click()
+    anonymous.locator(".modal-ux").get_by_role("button", name="Close").first.click()
+    operation = anonymous.locator(".opblock", has_text="/api/limits")
+    operation.locator(".opblock-summary").click()
+    operation.get_by_role("button", name="Try it out").click()
+    operation.get_by_role("button", name="Execute").click()
+
+    expect(operation.locator(".live-responses-table tbody .response-col_status")).to_contain_text("200")

@@ -1,13 +1,14 @@
 """Stops queues from handing out tasks and lets them go on, because somebody says so."""
 
-from django.db import transaction
+from contextlib import AbstractContextManager, ExitStack
 
 from queues.places import get_place
 from queues.queries import get_catalog
 from runqy.audit.actors import current_actor
-from runqy.audit.operations import record
+from runqy.audit.operations import Announcement, announced
 from runqy.broker.broker import Broker, Request, raised
-from runqy.broker.pausing import pause, unpause
+from runqy.broker.pausing import find_pause, pause, unpause
+from runqy.errors import RunqyError
 
 __all__ = ["pause_queue", "pause_whole_queue", "unpause_queue", "unpause_whole_queue"]
 
@@ -47,16 +48,22 @@ def _parts(name: str) -> list[str]:
 
 
 def _switch(broker: Broker, queues: list[str], *, is_paused: bool) -> list[str]:
-    """Pause Redis queues or let them go on, in one round trip, and record those that this changed."""
-    outcomes = broker.run_all([_request(broker, queue, is_paused=is_paused) for queue in queues])
-    changed = [queue for queue, has_changed in zip(queues, outcomes, strict=True) if has_changed is True]
+    """Pause Redis queues or let them go on, those that are not so, in one round trip; return which it changed."""
+    pauses = [raised(outcome) for outcome in broker.run_all([find_pause(queue) for queue in queues])]
+    due = [queue for queue, found in zip(queues, pauses, strict=True) if (found is not None) != is_paused]
+    with ExitStack() as stack:
+        announcements = [stack.enter_context(_announced(queue, is_paused=is_paused)) for queue in due]
+        outcomes = broker.run_all([_request(broker, queue, is_paused=is_paused) for queue in due])
+    for announcement, outcome in zip(announcements, outcomes, strict=True):
+        if outcome is not True:
+            announcement.amend(outcome.code if isinstance(outcome, RunqyError) else "it was so already")
+    return [queue for queue, outcome in zip(due, outcomes, strict=True) if raised(outcome)]
+
+
+def _announced(queue: str, *, is_paused: bool) -> AbstractContextManager[Announcement]:
+    """Record that a Redis queue is about to be paused, or let go on."""
     action, changes = "queue.paused" if is_paused else "queue.unpaused", {"paused": (not is_paused, is_paused)}
-    with transaction.atomic():
-        for queue in changed:
-            record(action=action, object_kind="queue", object_name=queue, changes=changes)
-    for outcome in outcomes:
-        raised(outcome)
-    return changed
+    return announced(action=action, object_kind="queue", object_name=queue, changes=changes)
 
 
 def _request(broker: Broker, queue: str, *, is_paused: bool) -> Request[bool]:

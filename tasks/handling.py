@@ -1,13 +1,12 @@
-"""What can be done to tasks that exist, one by one or all of a state; each leaves a record in the audit."""
+"""What can be done to tasks that exist, one by one or all of a state; each is recorded in the audit before."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 
-from django.db import transaction
-
 from queues.places import get_place
 from runqy.audit.changes import Changes
-from runqy.audit.operations import record
+from runqy.audit.operations import Announcement, announced
 from runqy.broker.broker import Broker
 from runqy.broker.cancelling import Cancellation, cancel
 from runqy.broker.inspecting import (
@@ -66,6 +65,14 @@ _BECOMES = {Action.RUN: TaskState.PENDING.value, Action.ARCHIVE: TaskState.ARCHI
 _PAST = {Action.RUN: "run", Action.ARCHIVE: "archived", Action.DELETE: "deleted"}
 
 
+_IS_SO = {Action.RUN: TaskState.PENDING, Action.ARCHIVE: TaskState.ARCHIVED, Action.DELETE: None}
+_CANCELS = {
+    Cancellation.CANCELED: ("task.canceled", TaskState.ARCHIVED.value),
+    Cancellation.ASKED: ("task.cancel_asked", TaskState.ACTIVE.value),
+}
+"""What is recorded, and what the task becomes at once."""
+
+
 def states_for(action: Action) -> tuple[TaskState, ...]:
     """Return the states whose tasks can be moved all at once."""
     waiting = (TaskState.SCHEDULED, TaskState.RETRY)
@@ -83,14 +90,18 @@ def cancel_task(broker: Broker, *, task_id: str, among: frozenset[str] | None = 
     Raises TaskNotFound, TaskEnded, TaskNotCancelable, BrokerUnavailable.
     """
     seen = get_task(broker, task_id, among=among)
-    with transaction.atomic():
-        outcome = broker.run(cancel(seen.queue, task_id, now_ns=broker.now_ns()))
+    request = cancel(seen.queue, task_id, now_ns=broker.now_ns())
+    if seen.is_canceled and seen.state is TaskState.ARCHIVED:
+        return broker.run(request) is Cancellation.CANCELED
+    if seen.state.is_final:
+        raise TaskEnded(f"The task is over: it is {seen.state}.")
+    expected = Cancellation.ASKED if seen.state is TaskState.ACTIVE else Cancellation.CANCELED
+    with _announced(*_CANCELS[expected], seen) as announcement:
+        outcome = broker.run(request)
         if outcome is Cancellation.OVER:
-            raise TaskEnded(f"The task is over: it is {seen.state}.")
-        if outcome is Cancellation.ASKED:
-            _record_task("task.cancel_asked", seen, {"queue": (seen.queue, seen.queue)})
-        elif not seen.is_canceled:
-            _record_task("task.canceled", seen, _moved(seen, TaskState.ARCHIVED))
+            raise TaskEnded
+        if outcome is not expected:
+            announcement.amend(outcome)
     return outcome is Cancellation.CANCELED
 
 
@@ -102,11 +113,17 @@ def handle_task(
     Raises QueueNotFound, TaskNotFound, TaskRunning, TaskNotUnique, TaskStateUnsuited, BrokerUnavailable.
     """
     seen = get_task_of(broker, queue, task_id, among=among)
-    with transaction.atomic():
+    if seen.state is TaskState.ACTIVE:
+        raise TaskRunning
+    if seen.state is _IS_SO[action]:
+        return
+    if (action, seen.state) == (Action.ARCHIVE, TaskState.COMPLETED):
+        _refuse(Outcome.OTHERWISE, seen)
+    with _announced(f"task.{_PAST[action]}", _BECOMES[action], seen) as announcement:
         (outcome,) = broker.run(_VERBS[action](seen.queue, [task_id], now_ns=broker.now_ns()))
         _refuse(outcome, seen)
-        if outcome is Outcome.DONE:
-            _record_task(f"task.{_PAST[action]}", seen, _moved(seen, _BECOMES[action]))
+        if outcome is Outcome.BEFORE:
+            announcement.amend("it was so already")
     if action is Action.DELETE:
         forget_lookups(broker, seen.queue, [task_id])
 
@@ -121,7 +138,6 @@ def handle_tasks(
 ) -> Handled:
     """Run, archive or delete the tasks of a state, one of `states_for`, in bounded chunks.
 
-    The record is written before: what was asked for is known even if Redis goes away half-way.
     Raises QueueNotFound, BrokerUnavailable.
     """
     redis_queue = get_place(broker, selection.queue, among=among).redis_queue
@@ -129,9 +145,14 @@ def handle_tasks(
     matched = count_in_state(broker, redis_queue, state)
     if is_dry_run or not matched:
         return Handled(queue=redis_queue, matched=matched, affected=0)
-    changes: Changes = {"state": (state.value, _BECOMES[action]), "tasks": (min(matched, most), None)}
-    record(action=f"tasks.{_PAST[action]}", object_kind="queue", object_name=redis_queue, changes=changes)
-    swept = move_all(broker, _VERBS[action], redis_queue, state, most=most)
+    expected = min(matched, most)
+    changes: Changes = {"state": (state.value, _BECOMES[action]), "tasks": (expected, None)}
+    with announced(
+        action=f"tasks.{_PAST[action]}", object_kind="queue", object_name=redis_queue, changes=changes
+    ) as announcement:
+        swept = move_all(broker, _VERBS[action], redis_queue, state, most=most)
+        if swept.done != expected:
+            announcement.amend(f"{swept.done} tasks")
     return Handled(queue=redis_queue, matched=swept.found, affected=swept.done)
 
 
@@ -147,11 +168,7 @@ def _refuse(outcome: Outcome, seen: TaskRecord) -> None:
         raise TaskStateUnsuited(f"This cannot be done to a task that is {seen.state}.")
 
 
-def _moved(seen: TaskRecord, state: str | None) -> Changes:
-    """Return the change of a task that was moved."""
-    return {"queue": (seen.queue, seen.queue), "state": (seen.state.value, state)}
-
-
-def _record_task(action: str, seen: TaskRecord, changes: Changes) -> None:
-    """Record what was done to a task."""
-    record(action=action, object_kind="task", object_name=seen.id, changes=changes)
+def _announced(action: str, becomes: str | None, seen: TaskRecord) -> AbstractContextManager[Announcement]:
+    """Record what is about to be done to a task."""
+    changes: Changes = {"queue": (seen.queue, seen.queue), "state": (seen.state.value, becomes)}
+    return announced(action=action, object_kind="task", object_name=seen.id, changes=changes)

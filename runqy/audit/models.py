@@ -52,7 +52,8 @@ class AuditRecord(models.Model):
 
     class Meta:
         ordering = ["-number"]
-        default_permissions = ("view",)
+        default_permissions = ()
+        permissions = [("view_record", "Can read the audit")]
         indexes = [
             models.Index(fields=["object_kind", "object_name", "-number"], name="audit_by_object"),
             models.Index(fields=["action", "-number"], name="audit_by_action"),

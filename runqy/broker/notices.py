@@ -13,6 +13,7 @@ class Notice(Enum):
     WORK = auto()
     CANCELED = auto()
     CONFIGURATION = auto()
+    GAP = auto()  # any of these may have been missed; said by the listener itself
 
 
 def worker_channels(wake_token: str) -> tuple[str, ...]:

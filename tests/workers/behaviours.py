@@ -26,6 +26,11 @@ def wait(payload):
     return "waited"
 
 
+def late_env(payload):
+    wait(payload)
+    return dict(os.environ)
+
+
 def hang(payload):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     Path(payload["started"]).write_text(str(os.getpid()))
@@ -71,6 +76,7 @@ VERBS = {
     "die": lambda _: os.kill(os.getpid(), signal.SIGKILL),
     "exit": lambda _: os._exit(3),
     "wait": wait,
+    "late_env": late_env,
     "hang": hang,
     "spawn": spawn,
     "garbage": garbage,

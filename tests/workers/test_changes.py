@@ -1,6 +1,7 @@
 """What a running worker does when its queue changes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,14 @@ from runqy.broker.keys import QueueKeys
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, change_configuration
 from tests.workers.processes import (
+    SDK_FILES,
     add_task,
     eventually,
     wait_for_record,
     wait_for_state,
     wait_task,
 )
+from tests.workers.repositories import Repository
 
 MAIL = QueueKeys("mail")
 
@@ -33,7 +36,7 @@ def test_a_change_of_the_queue_restarts_children_between_tasks(
     running = add_task(single_broker, task)
     eventually(Path(task["started"]).exists)
 
-    server.answer["vaults"] = {"GREETING": "hello"}
+    server.answer["deployment"]["env_vars"] = {"GREETING": "hello"}
     change_configuration(redis, server, "2")
     worker.wait_for("deployed", 2)
     Path(task["until"]).touch()
@@ -150,3 +153,62 @@ def test_code_that_cannot_start_takes_no_task_and_says_why(  # noqa: PLR0917
     server.answer["deployment"]["env_vars"] = {"MODE": mode}
     change_configuration(redis, server, "2")
     assert wait_for_state(single_broker, task_id, "completed").result == b"1"
+
+
+def test_a_change_of_a_vault_needs_no_git(
+    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    moving = Repository(tmp_path / "moving")
+    moving.commit({**SDK_FILES, "main.py": Path(__file__).with_name("behaviours.py").read_bytes()})
+    server.answer["deployment"]["git_url"] = moving.url
+    server.answer["queue"]["revision"] = "1"
+    worker = start_worker()
+    before = wait_for_state(single_broker, add_task(single_broker, {"do": "env"}), "completed")
+    shutil.rmtree(moving.folder)
+
+    server.answer["vaults"] = {"GREETING": "hello"}
+    change_configuration(redis, server, "2")
+    worker.wait_for("environment_changed")
+    after = wait_for_state(single_broker, add_task(single_broker, {"do": "env"}), "completed")
+
+    environments = [json.loads(record.result or b"") for record in (before, after)]
+    assert [env.get("GREETING") for env in environments] == [None, "hello"]
+    assert environments[0]["RUNQY_COMMIT"] == environments[1]["RUNQY_COMMIT"]
+    assert wait_for_record(single_broker, "ready").reason == ""
+
+
+def test_another_git_token_does_not_restart_children(
+    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.answer["queue"]["revision"] = "1"
+    worker = start_worker()
+    before = wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}), "completed")
+
+    server.answer["git_token"] = "another-token"
+    change_configuration(redis, server, "2")
+    worker.wait_for("registered_again")
+    server.answer["limits"]["retry_delay_secs"] = 2
+    change_configuration(redis, server, "3")
+    worker.wait_for("registered_again", 2)  # and so the deployment for the second registration is over
+    after = wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}), "completed")
+
+    assert before.result == after.result
+
+
+def test_a_worker_that_cannot_register_again_goes_on_and_says_why(
+    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.answer["queue"]["revision"] = "1"
+    worker = start_worker()
+    wait_for_record(single_broker, "ready")
+
+    server.status, server.code = 503, "vault_unavailable"
+    change_configuration(redis, server, "2")
+    worker.wait_for("not_registered")
+    task = wait_for_state(single_broker, add_task(single_broker, 1), "completed")
+    shown = eventually(lambda: wait_for_record(single_broker, "ready").reason)
+    server.status = 200
+
+    assert task.result == b"1"
+    assert shown == "could not register again: The server answered 503: the server says 503"
+    eventually(lambda: not wait_for_record(single_broker, "ready").reason)

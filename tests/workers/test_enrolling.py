@@ -23,7 +23,7 @@ def waits_s(server_url: str, count: int = 7) -> list[float]:
     )
 
     async def enroll() -> list[float]:
-        enrolling = Enrolling(settings, worker_id="w1", queue="mail", on_disabled=lambda: None)
+        enrolling = Enrolling(settings, worker_id="w1", queue="mail", on_disabled=lambda: None, on_wait=lambda _: None)
         with capture_logs() as entries:
             asking = asyncio.ensure_future(enrolling.enroll())
             async with asyncio.timeout(30):

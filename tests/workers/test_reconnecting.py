@@ -7,7 +7,7 @@ from runqy.broker.broker import Broker
 from tests.support.servers import ValkeyServer, free_port
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
-from tests.workers.processes import add_task, broker_on, eventually, wait_for_state, wait_task
+from tests.workers.processes import add_task, broker_on, eventually, wait_for_record, wait_for_state, wait_task
 
 
 def test_a_worker_comes_back_after_redis_was_restarted(
@@ -44,6 +44,49 @@ def test_an_address_of_redis_that_does_not_answer_is_asked_for_again(
     server.answer["redis"]["addr"] = right
 
     assert wait_for_state(single_broker, add_task(single_broker, 1), "completed")
+
+
+def test_a_worker_finds_a_redis_that_has_moved(server: FakeServer, start_worker: StartWorker, tmp_path: Path) -> None:
+    own = ValkeyServer("--appendonly", "yes", "--appendfsync", "always").start()
+    server.answer["redis"]["addr"] = f"127.0.0.1:{own.port}"
+    server.answer["lease_secs"] = 2
+    worker = start_worker()
+    task = wait_task(tmp_path)
+    running = add_task(broker_on(own), task)
+    eventually(Path(task["started"]).exists)
+
+    own.kill()
+    own.port = free_port()
+    own.start()
+    server.answer["redis"]["addr"] = f"127.0.0.1:{own.port}"
+    worker.wait_for("broker_silent")
+    worker.wait_for("registered_again")
+    Path(task["until"]).touch()
+
+    assert wait_for_state(broker_on(own), running, "completed")
+    assert wait_for_state(broker_on(own), add_task(broker_on(own), 1), "completed")
+    assert wait_for_record(broker_on(own), "ready")
+    worker.stop()
+    own.stop()
+
+
+def test_a_silent_redis_is_asked_about_less_and_less_and_may_come_back(
+    server: FakeServer, start_worker: StartWorker
+) -> None:
+    own = ValkeyServer("--appendonly", "yes", "--appendfsync", "always").start()
+    server.answer["redis"]["addr"] = f"127.0.0.1:{own.port}"
+    server.answer["lease_secs"] = 1
+    worker = start_worker()
+    wait_for_state(broker_on(own), add_task(broker_on(own), 1), "completed")
+
+    own.kill()
+    worker.wait_for("registered_again", 2)
+    own.start()
+
+    assert wait_for_state(broker_on(own), add_task(broker_on(own), 2), "completed")
+    assert len(worker.events("registered")) == 1
+    worker.stop()
+    own.stop()
 
 
 def test_a_changed_password_of_redis_is_asked_for(server: FakeServer, start_worker: StartWorker) -> None:

@@ -50,25 +50,23 @@ def test_a_cluster_is_described_by_its_nodes() -> None:
     assert (target.username, target.use_tls) == ("u", True)
 
 
-@pytest.mark.parametrize(
-    ("part", "change"),
-    [("deployment", {"env_vars": {"A": "1"}}), ("deployment", {"branch": "next"}), ("queue", {"mode": "one_shot"})],
-)
-def test_children_feel_a_change_of_their_deployment(part: str, change: dict[str, Any]) -> None:
-    before = registration()
+@pytest.mark.parametrize("change", [{"env_vars": {"A": "1"}}, {"branch": "next"}])
+def test_a_change_of_the_deployment_deploys_anew(change: dict[str, Any]) -> None:
     answer = registration_answer(redis_port=6379, git_url="file:///r")
 
-    assert not before.runs_like(registration(**{part: answer[part] | change}))
+    assert not registration().deploys_like(registration(deployment=answer["deployment"] | change))
 
 
-def test_children_feel_a_change_of_a_vault() -> None:
-    assert not registration().runs_like(registration(vaults={"A": "1"}))
+def test_another_git_token_deploys_anew() -> None:
+    assert not registration(git_token="one").deploys_like(registration(git_token="two"))
 
 
-def test_children_do_not_feel_a_change_of_limits_or_priorities() -> None:
-    after = registration(limits={"retry_delay_secs": 99}, sub_queues=[{"name": "mail", "priority": 9}])
-
-    assert registration().runs_like(after)
+@pytest.mark.parametrize(
+    "changes",
+    [{"vaults": {"A": "1"}}, {"limits": {"retry_delay_secs": 99}}, {"sub_queues": [{"name": "mail", "priority": 9}]}],
+)
+def test_a_change_of_vaults_limits_or_priorities_goes_on_with_the_code_there_is(changes: dict[str, Any]) -> None:
+    assert registration().deploys_like(registration(**changes))
 
 
 def test_secrets_do_not_show_in_a_representation() -> None:

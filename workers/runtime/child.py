@@ -98,11 +98,11 @@ class Child:
         if not self.is_ending:
             self._timer.cancel()
 
-    def retire(self) -> None:
+    def retire(self, grace_s: float = TERM_GRACE_S) -> None:
         """Let a child that has nothing to do end by itself, or else end it."""
         self.is_ending = True
         self._input.close_when_empty()
-        self._schedule(TERM_GRACE_S, self.terminate)
+        self._schedule(grace_s, self.terminate)
 
     def terminate(self) -> None:
         """Ask the process group to end, and kill it later."""

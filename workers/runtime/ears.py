@@ -35,7 +35,7 @@ class Ears:
 
     def _miss(self) -> None:
         """Look for what may have been said while nobody listened."""
-        self._tell(Notice.WORK, "")
+        self._tell(Notice.GAP, "")
 
     def _tell(self, notice: Notice, subject: str) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed when the worker itself ends

@@ -23,7 +23,13 @@ class Enrolling:
     """Registrations of one worker for one queue."""
 
     def __init__(
-        self, settings: WorkerSettings, *, worker_id: str, queue: str, on_disabled: Callable[[], None]
+        self,
+        settings: WorkerSettings,
+        *,
+        worker_id: str,
+        queue: str,
+        on_disabled: Callable[[], None],
+        on_wait: Callable[[str], None],
     ) -> None:
         self.hurry = asyncio.Event()
         """Set when something changed, so that waiting for the next try makes no sense."""
@@ -32,6 +38,8 @@ class Enrolling:
         self._worker_id = worker_id
         self._queue = queue
         self._on_disabled = on_disabled
+        self._on_wait = on_wait
+        """Told why there is no registration yet."""
 
     async def enroll(self, *, tries: int = 0) -> Registration:
         """Register, trying again while the server is away or the queue disabled; 0 tries: without end.
@@ -64,5 +72,6 @@ class Enrolling:
         """Wait before the next try."""
         first_s = self._settings.bootstrap_retry_delay_s
         delay = delay_s(attempt - 1, first_s=first_s, most_s=max(first_s, most_s))
+        self._on_wait(reason)
         log.warning("not_registered", reason=reason, next_try_s=round(delay, 1))
         await first_of(self.hurry, timeout_s=delay)

@@ -138,10 +138,10 @@ class Registration(msgspec.Struct, frozen=True):
         """Return what changes with the queue's configuration; empty: the server does not say."""
         return "" if self.queue.revision is None else str(self.queue.revision)
 
-    def runs_like(self, other: "Registration") -> bool:
-        """Tell whether children started for the one may go on for the other."""
-        return (self.deployment, self.vaults or {}, self.git_token, self.is_one_shot, self.queue.name) == (
-            (other.deployment, other.vaults or {}, other.git_token, other.is_one_shot, other.queue.name)
+    def deploys_like(self, other: "Registration") -> bool:
+        """Tell whether the code that was deployed for the one is that of the other."""
+        return (self.deployment, self.git_token, self.queue.name) == (
+            (other.deployment, other.git_token, other.queue.name)
         )
 
 

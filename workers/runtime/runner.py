@@ -37,7 +37,11 @@ class Runner:
         self._hurry = asyncio.Event()
         self._session: Session | None = None
         self._enrolling = Enrolling(
-            settings, worker_id=self._identity.worker_id, queue=queue, on_disabled=self._note_disabled
+            settings,
+            worker_id=self._identity.worker_id,
+            queue=queue,
+            on_disabled=self._note_disabled,
+            on_wait=self._note_wait,
         )
 
     def stop(self) -> None:
@@ -69,7 +73,6 @@ class Runner:
         await session.open()
         failures = 0
         while True:
-            self._enrolling.hurry.clear()
             is_newest = await session.workshop.bring_up(registration)
             failures = 0 if is_newest else failures + 1
             delay = delay_s(failures - 1, first_s=DEPLOY_DELAY_S, most_s=DEPLOY_MOST_DELAY_S) if failures else None
@@ -94,7 +97,7 @@ class Runner:
                 registration = await self._enrolling.enroll()
 
     async def _renew(self, session: Session, before: Registration) -> Registration:
-        """Register again, because the queue changed or Redis refuses what we know of it.
+        """Register again, because the queue changed, or Redis refuses what we know of it or has been silent for long.
 
         Where Redis cannot be reached as the server says, ask again: it may hear of a new password later than we.
         """
@@ -116,6 +119,10 @@ class Runner:
     def _note_disabled(self) -> None:
         if self._session:
             self._session.disable()
+
+    def _note_wait(self, reason: str) -> None:
+        if self._session:
+            self._session.go_on_meanwhile(reason)
 
     async def _leave(self, serving: "asyncio.Future[None]") -> None:
         """End what is under way, then the session."""

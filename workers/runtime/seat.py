@@ -13,6 +13,9 @@ from workers.runtime.restarts import Restarts
 from workers.runtime.runs import Ending, Fate, Run
 from workers.runtime.settings import RecoverySettings
 
+IDLE_GRACE_S = 3.0
+"""How long an idle child has to end by itself: the next one is to have the new environment within five seconds."""
+
 
 class SeatOwner(Protocol):
     """Who is told what happens in a seat."""
@@ -129,7 +132,7 @@ class Seat:
     def _dismiss(self, child: Child) -> None:
         """End a child without tasks; one that still loads would not notice that its input ended."""
         if child.is_ready:
-            child.retire()
+            child.retire(IDLE_GRACE_S)
         else:
             child.terminate()
 
@@ -151,7 +154,7 @@ class Seat:
         if self.runs and was_first and not child.is_ending:
             self._begin(self.runs[0])
         if not self.runs and not self.is_renewed:
-            child.retire()
+            child.retire(IDLE_GRACE_S)
 
     def _begin(self, run: Run) -> None:
         """Let the time of the run begin that the child is free to start now."""

@@ -22,6 +22,7 @@ from workers.runtime.heartbeat import Identity, Pulse, make_pulse, new_record
 from workers.runtime.registration import Registration
 from workers.runtime.settings import WorkerSettings
 from workers.runtime.settling import RetryPolicy
+from workers.runtime.silence import Silence
 from workers.runtime.taking import Terms
 from workers.runtime.threads import first_of
 from workers.runtime.workshop import Workshop
@@ -50,6 +51,9 @@ class Session:
         self._registration = registration
         self._on_change = on_change
         self._token = registration.token
+        self._stale_because = ""
+        """Why the newest registration is not there yet; empty: it is, or none was asked for."""
+        self._silence = Silence()
         self._wake_token = secrets.token_hex(12)
         self._beat_now = asyncio.Event()
         self._said: tuple[WorkerState, str] | None = None
@@ -73,6 +77,7 @@ class Session:
     async def adopt(self, registration: Registration, broker: Broker | None) -> None:
         """Go on with a new registration, and with another Redis if one is given."""
         self._registration, self._token = registration, registration.token
+        self._stale_because = ""
         self.consumer.terms = self._terms(registration)
         if broker is not None:
             await self._ears.close()
@@ -82,6 +87,11 @@ class Session:
         if self.is_disabled:
             self.is_disabled = False
             self.consumer.resume()
+
+    def go_on_meanwhile(self, reason: str) -> None:
+        """Say why what runs is not what the server would say now."""
+        self._stale_because = f"could not register again: {reason}"
+        self._beat_now.set()
 
     def disable(self) -> None:
         """Finish what is in hand and take nothing more until the queue is enabled."""
@@ -128,6 +138,9 @@ class Session:
     def _hear(self, notice: Notice, subject: str) -> None:
         if notice is Notice.WORK:
             self.consumer.wake()
+        elif notice is Notice.GAP:
+            self.consumer.wake()
+            self._beat_now.set()
         elif notice is Notice.CANCELED:
             self.consumer.cancel_task(subject)
         elif subject == self._registration.queue.name:
@@ -143,11 +156,18 @@ class Session:
             pulse = make_pulse(record, self.consumer.held.values(), lease_s=self._registration.lease_secs)
             try:
                 self._note(await self.exchange.run(pulse))
-            except BrokerUnavailable:
-                pass  # the consumer's own trips report it
+                self._silence.end()
+            except BrokerUnavailable:  # the consumer's own trips report it
+                self._miss_beat()
             except Exception:  # the supervisor of a loop: leases must be kept whatever went wrong
                 log.exception("heartbeat_failed")
             await first_of(self._beat_now, timeout_s=min(HEARTBEAT_S, self._registration.lease_secs / 3))
+
+    def _miss_beat(self) -> None:
+        """Ask the server where Redis is once it was silent for a lease: others may take over our tasks by then."""
+        if self._silence.is_to_be_asked_about(self._registration.lease_secs):
+            log.warning("broker_silent")
+            self._on_change()
 
     def _note(self, pulse: Pulse) -> None:
         """Act on what a heartbeat learned."""
@@ -167,7 +187,8 @@ class Session:
             return WorkerState.DRAINING, "the worker stops"
         if self.is_disabled:
             return WorkerState.DRAINING, "the queue is disabled"
-        return self.workshop.state
+        state, reason = self.workshop.state
+        return state, reason or self._stale_because
 
     def _record(self) -> WorkerRecord:
         state, reason = self._state()

@@ -7,6 +7,7 @@ import structlog
 from runqy.broker.worker_records import WorkerState
 from runqy.errors import DeploymentFailed, DeploymentRefused
 from workers.deploy.deployment import Deployed
+from workers.runtime.child import ChildSpec
 from workers.runtime.consumer import Consumer
 from workers.runtime.deployer import Deployer, child_spec
 from workers.runtime.long_running import LongRunningPool
@@ -33,6 +34,8 @@ class Workshop:
         self._current: Deployed | None = None
         self._running: Registration | None = None
         """What the children were started for."""
+        self._spec: ChildSpec | None = None
+        """How they were started."""
         self._replaced: list[Deployed] = []
 
     @property
@@ -54,7 +57,8 @@ class Workshop:
 
         Raises DeploymentStopped.
         """
-        if self._current and not self._problem and self._running and self._running.runs_like(registration):
+        if self._current and not self._problem and self._running and self._running.deploys_like(registration):
+            await self._use(registration, self._current)
             return True
         self._is_deploying = True
         try:
@@ -92,24 +96,22 @@ class Workshop:
                 deployed.release()
 
     async def _use(self, registration: Registration, deployed: Deployed) -> None:
-        """Start children of a deployment, or let those go on that were started for the same."""
+        """Start children of a deployment, or let those go on that were started in just the same way."""
         before, self._current = self._current, deployed
-        is_same = (
-            before is not None
-            and self._running is not None
-            and self._running.runs_like(registration)
-            and (before.code_dir, before.environment) == (deployed.code_dir, deployed.environment)
-        )
-        if before is not None:
+        if before is not None and before is not deployed:
             self._replaced.append(before)
-        if is_same:
-            return
         if self.pool is None or self._running is None or self._running.is_one_shot != registration.is_one_shot:
+            self._spec = None
             await self._replace_pool(registration)
         self._running = registration
+        spec = child_spec(registration, deployed, worker_id=self._worker_id)
+        if spec == self._spec:
+            return
+        self._spec = spec
         assert self.pool is not None  # noqa: S101 (made above)
-        self.pool.start(child_spec(registration, deployed, worker_id=self._worker_id))
-        log.info("deployed", commit=deployed.commit, folder=str(deployed.code_dir))
+        self.pool.start(spec)
+        event = "environment_changed" if before is deployed else "deployed"
+        log.info(event, commit=deployed.commit, folder=str(deployed.code_dir))
 
     async def _replace_pool(self, registration: Registration) -> None:
         """Make the pool for the queue's mode, after the tasks in another one have ended."""

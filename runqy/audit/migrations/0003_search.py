@@ -15,7 +15,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AlterModelOptions(
             name="auditrecord",
-            options={"default_permissions": ("view",), "ordering": ["-number"]},
+            options={
+                "default_permissions": (),
+                "ordering": ["-number"],
+                "permissions": [("view_record", "Can read the audit")],
+            },
         ),
         migrations.RemoveIndex(
             model_name="auditrecord",

@@ -1,0 +1,212 @@
+"""A real server and real workers: what becomes of vaults that are missing, and of entries that change."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queues.definitions import Deployment, QueueMode
+from queues.models import Source
+from queues.operations import save_queue
+from runqy.broker.broker import Broker
+from tests.queues.samples import spec
+from tests.support.web import WebProcess
+from tests.workers.processes import WorkerProcess, add_task, eventually, wait_for_record, wait_for_state, wait_task
+from tests.workers.repositories import Repository
+from vaults.deliveries import store_deliveries
+from vaults.delivery_queries import vault_holders
+from vaults.models import VaultDelivery
+from vaults.operations import create_vault, delete_vault, describe_vault, set_entry
+
+SOON_S = 5
+"""How soon an idle worker has to have what changed."""
+
+Serve = Callable[[str], WorkerProcess]
+
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebProcess]:
+    """Return a running server, which has no database and knows what the tests save only from Redis."""
+    started = WebProcess(tmp_path_factory.mktemp("web"))
+    yield started
+    started.kill()
+
+
+@pytest.fixture
+def save(task_repository: Repository) -> Callable[..., None]:
+    """Return a function that saves a queue with the tests' code and some vaults."""
+
+    def save_one(name: str, *vaults: str, mode: QueueMode = QueueMode.LONG_RUNNING, **changes: Any) -> None:
+        deployment = Deployment(git_url=task_repository.url, startup_cmd="python main.py", vaults=vaults)
+        save_queue(spec=spec(name, mode=mode, deployment=replace(deployment, **changes)), source=Source.API)
+
+    return save_one
+
+
+@pytest.fixture
+def serve(web: WebProcess, deployments: Path, tmp_path: Path) -> Iterator[Serve]:
+    """Return a function that starts a worker for a queue."""
+    workers: list[WorkerProcess] = []
+
+    def start(queue: str, **settings: str) -> WorkerProcess:
+        settings = {"RUNQY_QUEUES": queue, "RUNQY_DEPLOYMENT_DIR": str(deployments)} | settings
+        workers.append(WorkerProcess(web, tmp_path, **settings))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.end()
+
+
+def fill(vault: str, **values: str) -> None:
+    """Create a vault with entries."""
+    create_vault(name=vault)
+    for key, value in values.items():
+        set_entry(vault=vault, key=key, value=value)
+
+
+def env_of(broker: Broker, queue: str) -> dict[str, str]:
+    """Return the environment in which a task of a queue runs."""
+    record = wait_for_state(broker, add_task(broker, {"do": "env"}, queue=queue), "completed", "archived")
+    env: dict[str, str] = json.loads(record.result or b"")
+    return env
+
+
+def wait_for_env(broker: Broker, queue: str, key: str, value: str, *, within_s: float = SOON_S) -> None:
+    """Wait until tasks of a queue run with a value."""
+    eventually(lambda: env_of(broker, queue).get(key) == value, within_s=within_s)
+
+
+def test_a_worker_waits_for_a_vault_that_is_missing_and_starts_once_it_is_there(
+    single_broker: Broker, save: Callable[..., None], serve: Serve
+) -> None:
+    save("mail", "gone")
+    worker = serve("mail")
+
+    said = worker.wait_for("not_registered", 3)
+    create_vault(name="gone")
+    set_entry(vault="gone", key="TOKEN", value="now-it-is-there")
+
+    assert "The vault gone does not exist: create it, or take it off the queue." in said["reason"]
+    assert worker.process.poll() is None
+    wait_for_record(single_broker, "ready")
+    wait_for_env(single_broker, "mail", "TOKEN", "now-it-is-there")
+
+
+def test_a_worker_that_runs_goes_on_when_its_vault_is_deleted_and_says_why(
+    single_broker: Broker, save: Callable[..., None], serve: Serve
+) -> None:
+    fill("secrets", TOKEN="first-value")
+    save("mail", "secrets")
+    worker = serve("mail")
+    wait_for_env(single_broker, "mail", "TOKEN", "first-value", within_s=30)
+
+    delete_vault(name="secrets")
+    worker.wait_for("not_registered")
+
+    assert env_of(single_broker, "mail")["TOKEN"] == "first-value"
+    eventually(lambda: "vault secrets does not exist" in wait_for_record(single_broker, "ready").reason)
+    fill("secrets", TOKEN="other-value")
+    wait_for_env(single_broker, "mail", "TOKEN", "other-value", within_s=30)
+
+
+def test_a_changed_entry_reaches_the_workers_of_its_queues_only(
+    single_broker: Broker, save: Callable[..., None], serve: Serve
+) -> None:
+    for queue in ("mail", "post"):
+        fill(f"{queue}-secrets", TOKEN="first-value")
+        save(queue, f"{queue}-secrets")
+    mail, post = serve("mail"), serve("post")
+    before = [env_of(single_broker, queue) for queue in ("mail", "post")]
+    pid = wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}, queue="post"), "completed").result
+
+    set_entry(vault="mail-secrets", key="TOKEN", value="second-value")
+    wait_for_env(single_broker, "mail", "TOKEN", "second-value")
+
+    same_pid = wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}, queue="post"), "completed").result
+    set_entry(vault="post-secrets", key="TOKEN", value="third-value")
+    wait_for_env(single_broker, "post", "TOKEN", "third-value")
+    assert [env["TOKEN"] for env in before] == ["first-value", "first-value"]
+    assert pid == same_pid
+    assert [len(worker.events("registered_again")) for worker in (mail, post)] == [1, 1]
+
+
+def test_a_task_that_runs_ends_with_the_values_it_began_with(
+    single_broker: Broker, save: Callable[..., None], serve: Serve, tmp_path: Path
+) -> None:
+    fill("secrets", TOKEN="first-value")
+    save("mail", "secrets")
+    worker = serve("mail")
+    task = wait_task(tmp_path) | {"do": "late_env"}
+    running = add_task(single_broker, task)
+    eventually(Path(task["started"]).exists)
+
+    set_entry(vault="secrets", key="TOKEN", value="second-value")
+    waiting = add_task(single_broker, {"do": "env"})
+    worker.wait_for("environment_changed")
+    Path(task["until"]).touch()
+
+    tokens = [
+        json.loads(wait_for_state(single_broker, one, "completed", "retry").result or b"")["TOKEN"]
+        for one in (running, waiting)
+    ]
+    assert tokens == ["first-value", "second-value"]
+
+
+def test_a_one_shot_task_has_the_new_value_and_one_that_runs_keeps_the_old_one(
+    single_broker: Broker, save: Callable[..., None], serve: Serve, tmp_path: Path
+) -> None:
+    fill("secrets", TOKEN="first-value")
+    save("mail", "secrets", mode=QueueMode.ONE_SHOT, env_vars={"MODE": "one_shot"})
+    worker = serve("mail", RUNQY_CONCURRENCY="2")
+    task = wait_task(tmp_path) | {"do": "late_env"}
+    running = add_task(single_broker, task)
+    eventually(Path(task["started"]).exists)
+
+    set_entry(vault="secrets", key="TOKEN", value="second-value")
+    worker.wait_for("environment_changed")
+    wait_for_env(single_broker, "mail", "TOKEN", "second-value")
+    Path(task["until"]).touch()
+
+    kept = json.loads(wait_for_state(single_broker, running, "completed", "retry").result or b"")
+    assert kept["TOKEN"] == "first-value"
+
+
+def test_what_does_not_change_a_value_stirs_nobody(
+    single_broker: Broker, save: Callable[..., None], serve: Serve
+) -> None:
+    fill("secrets", TOKEN="first-value")
+    save("mail", "secrets")
+    worker = serve("mail")
+    wait_for_env(single_broker, "mail", "TOKEN", "first-value", within_s=30)
+
+    describe_vault(name="secrets", description="another")
+    set_entry(vault="secrets", key="TOKEN", value="first-value", is_secret=False)
+    set_entry(vault="secrets", key="TOKEN", value="first-value", is_secret=False)
+    set_entry(vault="secrets", key="TOKEN", value="second-value")
+    wait_for_env(single_broker, "mail", "TOKEN", "second-value")
+
+    assert len(worker.events("registered_again")) == 1
+
+
+def test_what_workers_were_given_is_recorded_and_shown_as_current(
+    single_broker: Broker, save: Callable[..., None], serve: Serve
+) -> None:
+    fill("secrets", TOKEN="first-value")
+    save("mail", "secrets")
+    serve("mail"), serve("mail")
+    eventually(lambda: store_deliveries() and VaultDelivery.objects.count() == 2)
+    eventually(lambda: len(vault_holders(single_broker, "secrets")) == 2)
+
+    set_entry(vault="secrets", key="TOKEN", value="second-value")
+    stale = [holder.is_current for holder in vault_holders(single_broker, "secrets")]
+    eventually(lambda: store_deliveries() and VaultDelivery.objects.count() == 4)
+
+    assert stale == [False, False]
+    assert [holder.is_current for holder in vault_holders(single_broker, "secrets")] == [True, True]

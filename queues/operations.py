@@ -7,13 +7,14 @@ from queues.audited import record_queue
 from queues.definitions import QueueSpec
 from queues.models import Queue, Source, SubQueue
 from queues.names import claimed_names
+from queues.queries import documents_used, get_catalog
 from queues.removing import refuse_stranding, settle_removals
 from queues.validation import find_problems
 from runqy.accounts.key_uses import store_key_uses
 from runqy.audit.operations import record
 from runqy.errors import QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound
 from runqy.publication import republishing
-from runqy.publication.documents import Kind, field
+from runqy.publication.documents import Kind
 from runqy.publication.operations import Change, configuration_change
 from runqy.publication.republishing import Comparison
 
@@ -23,6 +24,7 @@ __all__ = [
     "disable_queue",
     "enable_queue",
     "publish_again",
+    "redeploy_queue",
     "republish_configuration",
     "save_queue",
     "spec_digest",
@@ -69,7 +71,22 @@ def delete_definition(change: Change, name: str) -> None:
     before = row.as_spec()
     row.delete()
     change.remove(Kind.QUEUE, name)
+    change.forget(Kind.ROLLOUT, name)
     record_queue("queue.deleted", name, old=before, new=None)
+
+
+def redeploy_queue(*, name: str, among: frozenset[str] | None = None) -> str:
+    """Let the workers of a queue, by any of its names, take the newest commit, and return the queue's own name.
+
+    They hear of it as of a changed definition: its token counts the rollout. Raises QueueNotFound.
+    """
+    queue = get_catalog(max_age_s=0).get_queue(name, among=among).name
+    with configuration_change() as change:
+        _put(change, _get_row(queue).as_spec())  # one that was stored before there were rollouts names its own now
+        change.put(Kind.ROLLOUT, queue, b"%d" % change.revision)
+        asked = {"rollout": (None, change.revision)}
+        record(action="queue.redeployed", object_kind="queue", object_name=queue, changes=asked)
+    return queue
 
 
 def republish_configuration() -> Comparison:
@@ -178,6 +195,5 @@ def _set_sub_queues(row: Queue, spec: QueueSpec) -> None:
 
 
 def _put(change: Change, spec: QueueSpec) -> None:
-    """Store what is to be published about a queue, and that its vaults belong to it."""
-    vaults = [field(Kind.VAULT, vault) for vault in spec.deployment.vaults_used]
-    change.put(Kind.QUEUE, spec.name, spec.encode(), uses=vaults)
+    """Store what is to be published about a queue, and what belongs to it."""
+    change.put(Kind.QUEUE, spec.name, spec.encode(), uses=documents_used(spec))

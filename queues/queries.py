@@ -10,7 +10,7 @@ from runqy.publication.documents import Kind, field, token
 from runqy.publication.snapshot import MAX_AGE_S, Snapshot, get_snapshot
 from vaults.opening import find_vault_problems
 
-__all__ = ["default_limits", "get_catalog", "queue_vault_problems"]
+__all__ = ["default_limits", "documents_used", "find_rollout", "get_catalog", "queue_vault_problems"]
 
 _SETTINGS = (
     "RUNQY_SUBQUEUE_SEPARATOR",
@@ -48,6 +48,18 @@ def queue_vault_problems(names: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
+def find_rollout(name: str) -> str | None:
+    """Return what changes whenever somebody wants a queue's newest commit to run; None: nobody has yet."""
+    document = get_snapshot().find(Kind.ROLLOUT, name)
+    return str(document.revision) if document else None
+
+
+def documents_used(spec: QueueSpec) -> list[str]:
+    """Return the fields of the documents whose changes are changes of a queue to its workers: vaults, its rollout."""
+    vaults = [field(Kind.VAULT, vault) for vault in spec.deployment.vaults_used]
+    return [*vaults, field(Kind.ROLLOUT, spec.name)]
+
+
 def default_limits() -> Limits:
     """Return the limits of queues that state none."""
     return Limits(
@@ -71,5 +83,5 @@ def _catalog(snapshot: Snapshot) -> QueueCatalog:
 
 def _revision(snapshot: Snapshot, spec: QueueSpec) -> str:
     """Return the token of a queue, spelled as Redis tells it to workers."""
-    vaults = [field(Kind.VAULT, vault) for vault in spec.deployment.vaults_used]
-    return str(token([snapshot.effective_revision_of(place) for place in (field(Kind.QUEUE, spec.name), *vaults)]))
+    places = (field(Kind.QUEUE, spec.name), *documents_used(spec))
+    return str(token([snapshot.effective_revision_of(place) for place in places]))

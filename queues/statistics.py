@@ -9,7 +9,7 @@ from runqy.broker.heartbeats import find_workers
 from runqy.broker.measuring import Day, estimate_memory, read_history
 from runqy.broker.pausing import Pause, find_pause
 
-__all__ = ["HISTORY_DAYS", "QueueDetail", "QueueStatus", "get_queue_detail", "list_queues"]
+__all__ = ["HISTORY_DAYS", "QueueDetail", "QueueStatus", "find_deploying_workers", "get_queue_detail", "list_queues"]
 
 HISTORY_DAYS = 10
 
@@ -56,6 +56,16 @@ def get_queue_detail(broker: Broker, name: str, *, among: frozenset[str] | None 
         history=broker.run(read_history(queue, days=HISTORY_DAYS, now_ns=broker.now_ns())),
         workers=sorted(record.worker_id for record in find_workers(broker) if queue in record.redis_queues),
     )
+
+
+def find_deploying_workers(broker: Broker, queue: str) -> list[str]:
+    """Return the ids of the live workers that follow what is asked for a queue, which Go's do not.
+
+    Raises BrokerUnavailable.
+    """
+    now_s = broker.now_s()
+    records = [record for record in find_workers(broker) if record.queue == queue and not record.is_foreign]
+    return sorted(record.worker_id for record in records if not record.is_stale(now_s))
 
 
 def _statuses(broker: Broker, places: list[QueuePlace]) -> list[QueueStatus]:

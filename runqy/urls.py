@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.urls import path
 
 from queues.api.config_views import ConfigListView, ConfigView, ReloadView
-from queues.api.status_views import PauseView, QueueListView, QueueView, UnpauseView
+from queues.api.status_views import PauseView, QueueListView, QueueView, RedeployView, UnpauseView
 from runqy.accounts.admin import change_own_password
 from runqy.accounts.api.views import KeyListView, KeyView
 from runqy.api.aliases import routes
@@ -39,6 +39,7 @@ urlpatterns = [
     *routes(
         "api/cli/queues/<str:queue>/unpause", UnpauseView, name="unpause-queue", alias="api/queues/<str:queue>/unpause"
     ),
+    path("api/cli/queues/<str:queue>/redeploy", RedeployView.as_view(), name="redeploy-queue"),
     *TASK_ROUTES,
     *routes("api/cli/configs", ConfigListView, name="configs", alias="workers/queues"),
     *routes("api/cli/configs/reload", ReloadView, name="reload-configs", alias="workers/reload"),

@@ -154,7 +154,9 @@ def _vaults_of_queues() -> dict[str, frozenset[str]]:
     """Return the vaults that each queue uses, its git token's included."""
     queues = StoredDocument.objects.filter(kind=Kind.QUEUE, body__isnull=False).values_list("name", "uses")
     prefix = field(Kind.VAULT, "")
-    return {name: frozenset(use.removeprefix(prefix) for use in uses) for name, uses in queues}
+    return {
+        name: frozenset(use.removeprefix(prefix) for use in uses if use.startswith(prefix)) for name, uses in queues
+    }
 
 
 def _is_known(vault: str) -> bool:

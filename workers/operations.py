@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from django.conf import settings
 
 from queues.definitions import QueueDefinition
-from queues.queries import get_catalog
+from queues.queries import find_rollout, get_catalog
 from runqy.broker.connection import RedisTarget
 from runqy.errors import QueueDisabled
 from vaults.deliveries import note_delivery
@@ -23,6 +23,8 @@ class Registration:
     """The Redis queues to serve, with their priorities; never empty."""
     revision: str
     """Changes with the configuration of the queue and its vaults; empty: unknown."""
+    rollout: str | None
+    """Changes whenever somebody wants the newest commit to run."""
     redis: RedisTarget
     lease_s: int
     vaults: dict[str, str] = field(repr=False)
@@ -55,6 +57,7 @@ def register_worker(*, queue: str, worker_id: str = "", among: frozenset[str] | 
         queue=definition,
         redis_queues=tuple(redis_queues),
         revision=catalog.queue_revision(definition.name),
+        rollout=find_rollout(definition.name),
         redis=settings.RUNQY_WORKER_REDIS_TARGET,
         lease_s=settings.RUNQY_LEASE_S,
         vaults=handout.values,

@@ -40,3 +40,8 @@ PAUSED = OpenApiExample(
 UNPAUSED = OpenApiExample(
     "Answer", {"message": "queue unpaused", "queue": "inference_high", "paused": False}, response_only=True
 )
+REDEPLOYED = OpenApiExample(
+    "Answer",
+    {"message": "redeployment requested", "queue": "inference", "workers": ["worker-abc123"]},
+    response_only=True,
+)

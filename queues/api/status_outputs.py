@@ -103,3 +103,13 @@ class QueueSwitched(serializers.Serializer[object]):
     message = serializers.CharField()
     queue = serializers.CharField(help_text="The Redis queue")
     paused = serializers.BooleanField()
+
+
+class QueueRedeployed(serializers.Serializer[object]):
+    """What asking for the newest commit answers."""
+
+    message = serializers.CharField()
+    queue = serializers.CharField(help_text="The queue as a whole, whichever sub-queue was named")
+    workers = serializers.ListField(
+        child=serializers.CharField(), help_text="Ids of those that will do it now; others when they register"
+    )

@@ -6,7 +6,8 @@ from rest_framework.request import Request
 
 from queues.api import status_examples as examples
 from queues.api import status_outputs as outputs
-from queues.statistics import get_queue_detail, list_queues
+from queues.operations import redeploy_queue
+from queues.statistics import find_deploying_workers, get_queue_detail, list_queues
 from queues.switching import pause_queue, unpause_queue
 from runqy.api.answers import json_answer
 from runqy.api.permissions import identity_of
@@ -75,3 +76,23 @@ class UnpauseView(KeyedView):
         """Unpause a queue. So it stays if it was not paused."""
         name = unpause_queue(get_broker(), name=queue, among=identity_of(request).queues)
         return json_answer({"message": "queue unpaused", "queue": name, "paused": False})
+
+
+class RedeployView(KeyedView):
+    """What brings out new code."""
+
+    @extend_schema(
+        operation_id="redeploy_queue",
+        tags=["queues"],
+        request=None,
+        responses={200: outputs.QueueRedeployed, **problems(401, 403, 404, 429, 503)},
+        examples=[examples.REDEPLOYED],
+    )
+    def post(self, request: Request, queue: str) -> HttpResponse:
+        """Let workers take the newest commit of a queue's branch: they deploy it beside the code that runs.
+
+        Children are started anew between tasks. What cannot be deployed changes nothing; the worker's reason says why.
+        """
+        name = redeploy_queue(name=queue, among=identity_of(request).queues)
+        workers = find_deploying_workers(get_broker(), name)
+        return json_answer({"message": "redeployment requested", "queue": name, "workers": workers})

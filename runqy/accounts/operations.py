@@ -16,7 +16,7 @@ from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound
 from runqy.publication.documents import Kind
 from runqy.publication.operations import configuration_change
 
-__all__ = ["CreatedKey", "create_api_key", "revoke_api_key"]
+__all__ = ["CreatedKey", "audited_name", "create_api_key", "key_problems", "revoke_api_key"]
 
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -37,8 +37,8 @@ def create_api_key(
     *, name: str, role: str, queues: Sequence[str] = (), expires_at: datetime | None = None
 ) -> CreatedKey:
     """Create a key and publish what it takes to recognise it. Raises ApiKeyInvalid."""
-    errors = [*_problems(name, role, queues, expires_at)]
-    if errors:
+    problems = key_problems(name=name, role=role, queues=queues, expires_at=expires_at)
+    if errors := [f"{field}: {sentence}" for field, sentence in problems]:
         raise ApiKeyInvalid(errors=errors)
     plain = new_key()
     with configuration_change() as change:
@@ -52,7 +52,7 @@ def create_api_key(
         )
         change.put(Kind.API_KEY, str(row.pk), msgspec.json.encode(PublishedKey.of(row)))
         stated = {column: (None, getattr(row, column)) for column in ("name", "role", "queues", "expires_at")}
-        record(action="api_key.created", object_kind="api_key", object_name=_named(row), changes=stated)
+        record(action="api_key.created", object_kind="api_key", object_name=audited_name(row), changes=stated)
     return CreatedKey(plain, row)
 
 
@@ -67,27 +67,29 @@ def revoke_api_key(*, key_id: int) -> ApiKey:
             raise ApiKeyAlreadyRevoked
         change.remove(Kind.API_KEY, str(row.pk))
         ended = {"revoked_at": (None, row.revoked_at)}
-        record(action="api_key.revoked", object_kind="api_key", object_name=_named(row), changes=ended)
+        record(action="api_key.revoked", object_kind="api_key", object_name=audited_name(row), changes=ended)
     return row
 
 
-def _problems(name: str, role: str, queues: Sequence[str], expires_at: datetime | None) -> Iterator[str]:
-    """Give a sentence for each thing that is wrong with the description of a key."""
+def key_problems(
+    *, name: str, role: str, queues: Sequence[str], expires_at: datetime | None
+) -> Iterator[tuple[str, str]]:
+    """Give the field and a sentence for each thing that is wrong with the description of a key."""
     if len(name) > LONGEST_NAME or not _fits(NAME, name):
-        yield f"name: it says who uses the key, in a line of at most {LONGEST_NAME} characters"
+        yield "name", f"it says who uses the key, in a line of at most {LONGEST_NAME} characters"
     if role not in list(Role):
-        yield f"role: it is one of {', '.join(Role)}"
+        yield "role", f"it is one of {', '.join(Role)}"
     if isinstance(queues, str) or len(queues) > MOST_QUEUES or not all(_fits(QUEUE_NAME, queue) for queue in queues):
-        yield f"queues: it is a list of at most {MOST_QUEUES} names of queues"
+        yield "queues", f"it is a list of at most {MOST_QUEUES} names of queues"
     if expires_at is not None and not timezone.now() < expires_at < _LATEST:
-        yield "expires_at: it is in the past, or after the year 9998"
+        yield "expires_at", "it is in the past, or after the year 9998"
+
+
+def audited_name(row: ApiKey) -> str:
+    """Return how the audit calls a key: names may stand twice."""
+    return f"{row.pk} {row.name}"
 
 
 def _fits(pattern: str, name: object) -> bool:
     """Tell whether something is a text of a form."""
     return isinstance(name, str) and re.fullmatch(pattern, name) is not None
-
-
-def _named(row: ApiKey) -> str:
-    """Return how the audit calls a key: names may stand twice."""
-    return f"{row.pk} {row.name}"

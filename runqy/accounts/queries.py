@@ -4,10 +4,13 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import lru_cache
 
 import msgspec
 from django.conf import settings
+from django.db.models import Q
+from django.utils import timezone
 
 from runqy import clock
 from runqy.accounts import key_uses
@@ -16,9 +19,30 @@ from runqy.accounts.models import ApiKey
 from runqy.accounts.published import PublishedKey
 from runqy.errors import ApiKeyNotFound
 from runqy.publication.documents import Kind
+from runqy.publication.models import StoredDocument
 from runqy.publication.snapshot import Snapshot, get_snapshot
 
-__all__ = ["Identity", "Role", "authenticate", "get_api_key", "list_api_keys"]
+__all__ = [
+    "Identity",
+    "KeyStatus",
+    "Role",
+    "authenticate",
+    "environment_variables",
+    "get_api_key",
+    "in_status",
+    "key_status",
+    "list_api_keys",
+    "queue_names",
+]
+
+
+class KeyStatus(StrEnum):
+    """Whether a key is accepted, and why not."""
+
+    ACTIVE = "active"
+    UNUSED = "never used"  # accepted, as an active one
+    EXPIRED = "expired"
+    REVOKED = "revoked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +76,38 @@ def get_api_key(key_id: int) -> ApiKey:
     if key is None:
         raise ApiKeyNotFound
     return key
+
+
+def key_status(key: ApiKey) -> KeyStatus:
+    """Return the status of a key."""
+    if key.revoked_at is not None:
+        return KeyStatus.REVOKED
+    if key.expires_at is not None and key.expires_at <= timezone.now():
+        return KeyStatus.EXPIRED
+    return KeyStatus.UNUSED if key.last_used_at is None else KeyStatus.ACTIVE
+
+
+def in_status(status: KeyStatus) -> Q:
+    """Return the condition that a key has a status; those that were never used are active too."""
+    now = timezone.now()
+    if status == KeyStatus.REVOKED:
+        return Q(revoked_at__isnull=False)
+    if status == KeyStatus.EXPIRED:
+        return Q(revoked_at=None, expires_at__lte=now)
+    accepted = Q(revoked_at=None) & (Q(expires_at=None) | Q(expires_at__gt=now))
+    return accepted if status == KeyStatus.ACTIVE else accepted & Q(last_used_at=None)
+
+
+def environment_variables() -> list[str]:
+    """Return the variables that hold keys of this server's environment."""
+    names = ("RUNQY_API_KEY", "RUNQY_WORKER_API_KEY", "RUNQY_CLIENT_API_KEY")
+    return [name for name in names if getattr(settings, name)]
+
+
+def queue_names() -> list[str]:
+    """Return the names of all queues, in order."""
+    stored = StoredDocument.objects.filter(kind=Kind.QUEUE, body__isnull=False)
+    return list(stored.order_by("name").values_list("name", flat=True))
 
 
 def _find_in_environment(digest: str) -> Identity | None:

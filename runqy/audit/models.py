@@ -52,8 +52,7 @@ class AuditRecord(models.Model):
 
     class Meta:
         ordering = ["-number"]
-        default_permissions = ()
-        permissions = [("view_record", "Can read the audit")]
+        default_permissions = ("view",)
         indexes = [
             models.Index(fields=["object_kind", "object_name", "-number"], name="audit_by_object"),
             models.Index(fields=["action", "-number"], name="audit_by_action"),

@@ -22,6 +22,8 @@ class Kind(StrEnum):
     QUEUE = "queue"
     VAULT = "vault"
     API_KEY = "api_key"
+    ROLLOUT = "rollout"
+    """That somebody wants a queue's newest commit to run: a new revision whenever they do."""
 
 
 class DocumentRefused(ValueError):

@@ -54,6 +54,11 @@ class Change:
         )
         self.touched.add(documents.field(kind, name))
 
+    def forget(self, kind: Kind, name: str) -> None:
+        """Store that something is gone if it was ever stored."""
+        if StoredDocument.objects.filter(kind=kind, name=name).exists():
+            self.remove(kind, name)
+
     def renew(self, row: StoredDocument) -> None:
         """Publish the same again as something new."""
         row.revision = row.effective = self.revision

@@ -8,15 +8,15 @@ from django.contrib import messages
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
+from runqy.audit.pages import AuditedModelAdmin
 from runqy.errors import BrokerUnavailable, RunqyError
 from runqy.publication.republishing import compare_configuration
-from runqy.staff.pages import StaffModelAdmin
 
 _REFUSAL = "runqy.refusal"
 """Where a request carries what an operation refused to the form that is to show it."""
 
 
-class PublishedModelAdmin(StaffModelAdmin):
+class PublishedModelAdmin(AuditedModelAdmin):
     """An admin of rows that are published; subclasses save and delete by calling operations."""
 
     refused_fields: ClassVar[Mapping[type[RunqyError], str]] = {}

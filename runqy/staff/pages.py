@@ -72,6 +72,8 @@ def _replaced(widget: forms.Widget) -> forms.Widget:
     """Return a widget, or unfold's in its place where classes alone do not make it look right."""
     if type(widget) is forms.RadioSelect:
         return widgets.UnfoldAdminRadioSelectWidget(attrs=widget.attrs, choices=widget.choices)  # type: ignore[no-any-return]
+    if type(widget) is forms.Select:
+        return widgets.UnfoldAdminSelectWidget(attrs=widget.attrs, choices=widget.choices)  # type: ignore[no-any-return]
     if type(widget) is forms.CheckboxSelectMultiple:
         return widgets.UnfoldAdminCheckboxSelectMultipleWidget(attrs=widget.attrs, choices=widget.choices)  # type: ignore[no-any-return]
     if type(widget) is forms.SplitDateTimeWidget:

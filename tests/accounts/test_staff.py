@@ -4,19 +4,21 @@ import json
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, Permission, User
+from django.apps import apps
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from queues.models import Source
 from queues.operations import save_queue
 from runqy.audit.models import AuditRecord
+from runqy.staff.roles import grant_roles
 from tests.queues.samples import spec
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
 USERS = "/admin/auth/user/"
 PASSWORD = "a-Password-1-for-carol"
-NEW = {"username": "carol", "usable_password": "true", "password1": PASSWORD, "password2": PASSWORD}
+NEW = {"username": "carol", "role": "viewer", "password1": PASSWORD, "password2": PASSWORD}
 
 
 def told() -> list[tuple[str, str, dict[str, Any]]]:
@@ -24,6 +26,11 @@ def told() -> list[tuple[str, str, dict[str, Any]]]:
     rows = AuditRecord.objects.filter(object_kind__in=["user", "group"]).order_by("number")
     assert {(row.actor_kind, row.actor_name) for row in rows} == {("user", "admin")}
     return [(row.action, row.object_name, json.loads(row.changes)) for row in rows]
+
+
+@pytest.fixture(autouse=True)
+def _roles(configuration: None) -> None:
+    grant_roles(apps)
 
 
 @pytest.fixture
@@ -35,10 +42,7 @@ def carol(admin_client: Client) -> User:
 
 
 def test_a_user_is_recorded_from_beginning_to_end(admin_client: Client, carol: User) -> None:
-    group = Group.objects.create(name="operators")
-    form = {"username": "carol", "is_active": "on", "is_staff": "on", "groups": [group.pk]}
-    form |= {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
-    changed = admin_client.post(f"{USERS}{carol.pk}/change/", form)
+    changed = admin_client.post(f"{USERS}{carol.pk}/change/", {"username": "carol", "role": "operator"})
     assert changed.status_code == 302, changed.content
     secret = {"usable_password": "true", "password1": PASSWORD + "2", "password2": PASSWORD + "2"}
     assert admin_client.post(f"{USERS}{carol.pk}/password/", secret).status_code == 302
@@ -47,8 +51,11 @@ def test_a_user_is_recorded_from_beginning_to_end(admin_client: Client, carol: U
     created, updated, password, deleted = told()
     assert created[:2] == ("user.created", "carol")
     assert created[2]["password1"] == "changed"
-    assert updated[2]["is_staff"] == {"old": False, "new": True}
-    assert updated[2]["groups"] == {"old": [], "new": ["operators"]}
+    assert created[2]["role"] == {"old": None, "new": "viewer"}
+    assert updated[2] == {
+        "is_active": {"old": True, "new": False},
+        "role": {"old": "viewer", "new": "operator"},
+    }
     assert password == ("user.updated", "carol", {"password": "changed"})
     assert deleted[:2] == ("user.deleted", "carol")
     assert PASSWORD not in str(told())

@@ -209,6 +209,6 @@ def test_only_those_who_may_read_the_audit_see_and_export_it(client: Client) -> 
     pages = ("", f"{row.pk}/change/", "export/")
     assert [client.get(PAGE + page).status_code for page in pages] == [403] * 3
 
-    carol.user_permissions.add(Permission.objects.get(codename="view_record", content_type__app_label="audit"))
+    carol.user_permissions.add(Permission.objects.get(codename="view_auditrecord"))
 
     assert [client.get(PAGE + page).status_code for page in pages] == [200] * 3

@@ -43,6 +43,7 @@ def steps(client: ApiClient) -> Iterator[tuple[str, Answer, list[str]]]:
     yield "reload_configs", client.post("/api/cli/configs/reload"), ["queue.created"]
     yield "pause_queue", client.post(f"{queue}/pause"), ["queue.paused"]
     yield "unpause_queue", client.post(f"{queue}/unpause"), ["queue.unpaused"]
+    yield "redeploy_queue", client.post(f"{queue}/redeploy"), ["queue.redeployed"]
     yield "cancel_task", client.delete(f"/api/cli/tasks/{add_task(client)}"), ["task.canceled"]
     yield "delete_task", client.delete(f"{queue}/tasks/{add_task(client)}"), ["task.deleted"]
     task = f"{queue}/tasks/{add_task(client)}"

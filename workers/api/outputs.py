@@ -22,6 +22,7 @@ def registration_answer(registration: Registration) -> dict[str, Any]:
             "mode": queue.mode,
             "order": queue.order,
             "revision": registration.revision or None,
+            "rollout": registration.rollout,
         },
         "sub_queues": [{"name": name, "priority": priority} for name, priority in registration.redis_queues],
         "deployment": _deployment(queue),
@@ -113,6 +114,9 @@ class QueuePart(serializers.Serializer[object]):
     mode = serializers.ChoiceField(choices=["long_running", "one_shot"])
     order = serializers.ChoiceField(choices=["weighted", "strict"])
     revision = serializers.CharField(allow_null=True, help_text="Changes with the queue's configuration")
+    rollout = serializers.CharField(
+        allow_null=True, help_text="Changes when the newest commit is to run; null: nobody ever asked"
+    )
 
 
 class SubQueuePart(serializers.Serializer[object]):

@@ -46,7 +46,7 @@ class RecordList(ChangeList):
         )
         self.result_list = page.rows
         self.result_count = len(page.rows)
-        self.full_result_count = None
+        self.full_result_count = self.result_count  # else the title offers to show all
         self.show_full_result_count = self.show_admin_actions = False
         self.can_show_all = self.multi_page = False
         self.paginator = Pages(

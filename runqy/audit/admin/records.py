@@ -44,6 +44,10 @@ class AuditRecordAdmin(StaffModelAdmin):
     )
     readonly_fields = ("time", "actor", "what", "page", "changes_table", "place")
 
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Leave out the button to the history, which a record is itself."""
+        return super().render_change_form(request, context | {"show_history": False}, *args, **kwargs)
+
     def get_urls(self) -> list[URLPattern]:
         """Add the export."""
         export = self.admin_site.admin_view(self.export_view)
@@ -117,10 +121,6 @@ class AuditRecordAdmin(StaffModelAdmin):
                 else ("It is as it was written, and is the first.")
             )
         return "It is not as it was written, or the record before it is gone: run manage.py verify_audit."
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Let those read who may."""
-        return request.user.has_perm("audit.view_record")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Refuse."""

@@ -15,11 +15,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AlterModelOptions(
             name="auditrecord",
-            options={
-                "default_permissions": (),
-                "ordering": ["-number"],
-                "permissions": [("view_record", "Can read the audit")],
-            },
+            options={"default_permissions": ("view",), "ordering": ["-number"]},
         ),
         migrations.RemoveIndex(
             model_name="auditrecord",

@@ -22,6 +22,11 @@ class RunqyError(Exception):
         """Return the message of this occurrence."""
         return str(self.args[0])
 
+    @property
+    def extension(self) -> dict[str, object]:
+        """Return what programs are told besides (RFC 9457, 3.2)."""
+        return {}
+
 
 class BrokerUnavailable(RunqyError):
     """Redis cannot be reached."""
@@ -201,6 +206,11 @@ class VaultEntryChanged(RunqyError):
         meant = f"version {expected} was expected" if expected else "it was expected not to exist"
         super().__init__(f"The entry {name} {f'is at version {present}' if present else 'does not exist'}; {meant}.")
         self.present = present
+
+    @property
+    def extension(self) -> dict[str, object]:
+        """Return the version that there is."""
+        return {"present_version": self.present}
 
 
 class VaultAlreadyExists(RunqyError):

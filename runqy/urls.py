@@ -17,7 +17,9 @@ from tasks.api.creating_views import BatchView, EnqueueView
 from tasks.api.handling_routes import TASK_ROUTES
 from tasks.api.views import TaskView
 from vaults.api.delivery_views import DeliveryListView
-from vaults.api.views import EntryListView, EntryView, VaultListView, VaultView
+from vaults.api.entry_views import EntryListView, EntryVersionsView, EntryView
+from vaults.api.transfer_views import ExportView, ImportView
+from vaults.api.views import VaultListView, VaultView
 from workers.api.views import RegisterView
 from workers.api.worker_views import WorkerListView, WorkerView
 
@@ -29,10 +31,13 @@ urlpatterns = [
     path("api/keys", KeyListView.as_view(), name="api-keys"),
     path("api/keys/<str:key_id>", KeyView.as_view(), name="api-key"),
     path("api/vaults", VaultListView.as_view(), name="vaults"),
+    path("api/vaults/import", ImportView.as_view(), name="import-vault"),
     path("api/vaults/<str:name>", VaultView.as_view(), name="vault"),
     path("api/vaults/<str:name>/deliveries", DeliveryListView.as_view(), name="vault-deliveries"),
     path("api/vaults/<str:name>/entries", EntryListView.as_view(), name="vault-entries"),
     path("api/vaults/<str:name>/entries/<str:key>", EntryView.as_view(), name="vault-entry"),
+    path("api/vaults/<str:name>/entries/<str:key>/versions", EntryVersionsView.as_view(), name="vault-entry-versions"),
+    path("api/vaults/<str:name>/export", ExportView.as_view(), name="export-vault"),
     *routes("api/cli/queues", QueueListView, name="queues", alias="api/queues"),
     *routes("api/cli/queues/<str:queue>", QueueView, name="queue", alias="api/queues/<str:queue>"),
     *routes("api/cli/queues/<str:queue>/pause", PauseView, name="pause-queue", alias="api/queues/<str:queue>/pause"),

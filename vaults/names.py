@@ -10,6 +10,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}", re.ASCII)
 _REFERENCE = re.compile(rf"vault://(?P<vault>{_VAULT.pattern})/(?P<key>{_VARIABLE.pattern})", re.ASCII)
 _RESERVED = frozenset({"PATH", "HOME", "VIRTUAL_ENV", "PYTHONPATH", "LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONSTARTUP"})
 _RESERVED_PREFIX = "RUNQY_"
+_RESERVED_VAULTS = frozenset({"import"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Reference:
 
 def problem_of_vault_name(name: str) -> str | None:
     """Return what is wrong with the name of a vault, or None."""
+    if name in _RESERVED_VAULTS:
+        return f"{name} is reserved: it is a path of the API"
     if _VAULT.fullmatch(name):
         return None
     return "a vault's name has 1 to 64 letters, digits, `_` and `-`, and begins with a letter or digit"

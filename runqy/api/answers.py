@@ -44,6 +44,7 @@ def problem_of(error: RunqyError, name: str) -> bytes:
             "code": error.code,
             "errors": error.errors,
             "request_id": name,
+            **error.extension,
         }
     )
 

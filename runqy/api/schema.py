@@ -21,6 +21,9 @@ class Problem(serializers.Serializer[object]):
     code = serializers.CharField(help_text="Stable, for programs")
     errors = serializers.ListField(child=serializers.CharField())  # type: ignore[assignment]
     request_id = serializers.CharField()
+    present_version = serializers.IntegerField(
+        required=False, help_text="With `vault_entry_changed`: the version that there is, 0 for no entry"
+    )
 
 
 def problems(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:

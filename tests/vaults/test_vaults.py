@@ -161,7 +161,7 @@ def test_what_a_worker_needs_and_is_missing_is_unavailable_by_name() -> None:
         open_vaults(["api-keys"])
 
 
-@pytest.mark.parametrize("name", ["", "-a", "_a", "a.b", "a b", "a/b", "é", "a" * 65, "a\n"])
+@pytest.mark.parametrize("name", ["", "import", "-a", "_a", "a.b", "a b", "a/b", "é", "a" * 65, "a\n"])
 def test_a_bad_name_for_a_vault_is_refused(name: str) -> None:
     with pytest.raises(VaultInvalid):
         operations.create_vault(name=name)

@@ -9,8 +9,10 @@ import pytest
 from tests.api.client import Answer, ApiClient, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from vaults.models import Vault, VaultEntry
+from vaults.opening import open_vaults
 
 SECRET = "sk-your-key-here-xyz"
+PHRASE = "correct horse battery"
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
@@ -78,7 +80,7 @@ def test_entries_are_listed_with_secrets_masked(client: ApiClient) -> None:
 def test_an_entry_is_set_and_set_again(client: ApiClient) -> None:
     answer = client.post("/api/vaults/api-keys/entries", {"key": "DEBUG_MODE", "value": "false", "is_secret": False})
 
-    assert content(answer) == {"message": "entry set successfully"}
+    assert content(answer) == {"message": "entry set successfully", "version": 2}
     entries = content(client.get("/api/vaults/api-keys/entries"))["entries"]
     assert [e["value"] for e in entries if e["key"] == "DEBUG_MODE"] == ["false"]
 
@@ -149,6 +151,10 @@ def test_a_wrong_entry_is_refused(client: ApiClient, body: Any, says: str) -> No
         ("get", "/api/vaults/nope", "vault_not_found"),
         ("delete", "/api/vaults/nope", "vault_not_found"),
         ("get", "/api/vaults/nope/entries", "vault_not_found"),
+        ("get", "/api/vaults/nope/entries/K", "vault_not_found"),
+        ("get", "/api/vaults/nope/entries/K/versions", "vault_not_found"),
+        ("get", "/api/vaults/api-keys/entries/NOPE", "vault_entry_not_found"),
+        ("get", "/api/vaults/api-keys/entries/NOPE/versions", "vault_entry_not_found"),
         ("delete", "/api/vaults/nope/entries/K", "vault_not_found"),
         ("delete", "/api/vaults/api-keys/entries/NOPE", "vault_entry_not_found"),
     ],
@@ -168,6 +174,9 @@ def test_no_name_is_too_odd_to_be_unknown(client: ApiClient, name: str) -> None:
         client.get(f"/api/vaults/{name}/entries"),
         client.post(f"/api/vaults/{name}/entries", body),
         client.delete(f"/api/vaults/api-keys/entries/{name}"),
+        client.get(f"/api/vaults/api-keys/entries/{name}"),
+        client.get(f"/api/vaults/api-keys/entries/{name}/versions"),
+        client.post(f"/api/vaults/{name}/export", {"passphrase": PHRASE}),
     ):
         assert answer.status_code == 404, answer.content
 
@@ -178,6 +187,152 @@ def test_an_entry_cannot_be_set_in_a_vault_that_is_not_there(client: ApiClient) 
     assert (answer.status_code, problem(answer)["code"]) == (404, "vault_not_found")
 
 
+def test_an_entry_is_put_and_shown(client: ApiClient) -> None:
+    answer = client.put("/api/vaults/api-keys/entries/OPENAI_API_KEY", {"value": "sk-another-key-abc"})
+
+    assert content(answer) == {"message": "entry set successfully", "version": 2}
+    shown = client.get("/api/vaults/api-keys/entries/OPENAI_API_KEY")
+    entry = content(shown)
+    assert (entry["value"], entry["version"], entry["is_secret"]) == ("sk****bc", 2, True)
+    assert entry["updated_by"] == "admin key of the environment"
+    known = client.get("/api/vaults/api-keys/entries/OPENAI_API_KEY", **{"If-None-Match": shown["ETag"]})
+    assert known.status_code == 304
+
+
+CHANGES: list[tuple[str, str, Any]] = [
+    ("post", "/api/vaults/api-keys/entries", {"key": "DEBUG_MODE", "value": "v", "expected_version": 7}),
+    ("post", "/api/vaults/api-keys/entries", {"key": "DEBUG_MODE", "value": "v", "expected_version": 0}),
+    ("put", "/api/vaults/api-keys/entries/DEBUG_MODE", {"value": "v", "expected_version": 2}),
+    ("delete", "/api/vaults/api-keys/entries/DEBUG_MODE?expected_version=0", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), CHANGES)
+def test_a_change_meant_for_another_version_is_refused_with_the_present_one(
+    client: ApiClient, method: str, path: str, body: Any
+) -> None:
+    before = client.get("/api/vaults/api-keys")["ETag"]
+
+    answer = getattr(client, method)(path, *([body] if body else []))
+
+    told = problem(answer)
+    assert (answer.status_code, told["code"], told["present_version"]) == (412, "vault_entry_changed", 1)
+    assert client.get("/api/vaults/api-keys")["ETag"] == before
+
+
+def test_a_change_meant_for_the_present_version_is_made(client: ApiClient) -> None:
+    path = "/api/vaults/api-keys/entries/FRESH"
+    assert content(client.put(path, {"value": "1", "expected_version": 0}))["version"] == 1
+    assert content(client.put(path, {"value": "2", "expected_version": 1}))["version"] == 2
+    assert content(client.put(path, {"value": "3", "expected_version": None}))["version"] == 3
+    assert client.delete(f"{path}?expected_version=3").status_code == 200
+    answer = client.delete(f"{path}?expected_version=3")
+    assert (answer.status_code, problem(answer)["present_version"]) == (412, 0)
+    assert client.delete(f"{path}?expected_version=0").status_code == 404
+
+
+@pytest.mark.parametrize("version", ["", "-1", "x", "1.0", "2147483648", "9" * 5000, "\u0661"])
+def test_a_version_that_is_no_number_is_refused(client: ApiClient, version: str) -> None:
+    answer = client.delete(f"/api/vaults/api-keys/entries/DEBUG_MODE?expected_version={version}")
+
+    assert (answer.status_code, "expected_version" in problem(answer)["errors"][0]) == (400, True)
+    assert VaultEntry.objects.filter(key="DEBUG_MODE").exists()
+
+
+@pytest.mark.parametrize("version", [-1, 1.5, "1", True, 2**31])
+def test_an_expected_version_in_a_body_is_a_whole_number(client: ApiClient, version: Any) -> None:
+    answer = client.put("/api/vaults/api-keys/entries/DEBUG_MODE", {"value": "v", "expected_version": version})
+
+    assert (answer.status_code, "expected_version" in problem(answer)["errors"][0]) == (400, True), answer.content
+
+
+def test_versions_are_listed_page_by_page(client: ApiClient) -> None:
+    path = "/api/vaults/api-keys/entries/DEBUG_MODE"
+    client.put(path, {"value": "false", "is_secret": False})
+    client.delete(path)
+
+    first = client.get(f"{path}/versions?limit=2")
+    page = content(first)
+    rest = content(client.get(page["next"]))
+
+    assert [(row["version"], row["event"]) for row in page["versions"]] == [(3, "deleted"), (2, "set")]
+    assert f'<{page["next"]}>; rel="next"' == first["Link"]
+    assert [(row["version"], row["event"]) for row in rest["versions"]] == [(1, "set")]
+    assert (rest["count"], rest["next"]) == (1, None)
+    row = rest["versions"][0]
+    assert (row["actor_kind"], row["actor"], bool(_TIME.fullmatch(row["at"]))) == (
+        "key",
+        "admin key of the environment",
+        True,
+    )
+
+
+@pytest.mark.parametrize("query", ["limit=0", "cursor=x", "cursor=e30", "cursor=eyJiZWZvcmUiOiJhIn0"])
+def test_a_page_of_versions_that_makes_no_sense_is_refused(client: ApiClient, query: str) -> None:
+    answer = client.get(f"/api/vaults/api-keys/entries/DEBUG_MODE/versions?{query}")
+
+    assert answer.status_code == 400
+    problem(answer)
+
+
+def test_a_vault_is_exported_and_imported(client: ApiClient) -> None:
+    answer = client.post("/api/vaults/api-keys/export", {"passphrase": PHRASE})
+    export = content(answer)
+    assert answer["Content-Disposition"] == 'attachment; filename="api-keys.runqy-vault.json"'
+    assert SECRET.encode() not in answer.content
+    content(client.delete("/api/vaults/api-keys/entries/OPENAI_API_KEY"))
+
+    asked = {"passphrase": PHRASE, "export": export}
+    preview = content(client.post("/api/vaults/import", asked | {"dry_run": True}))
+    refused = client.post("/api/vaults/import", asked)
+    done = content(client.post("/api/vaults/import", asked | {"replace": True}))
+    copied = content(client.post("/api/vaults/import", asked | {"name": "copy"}))
+
+    entries = [{"key": "DEBUG_MODE", "outcome": "unchanged"}, {"key": "OPENAI_API_KEY", "outcome": "added"}]
+    told = {"vault": "api-keys", "is_new": False, "entries": entries}
+    assert preview == {"message": "nothing was changed"} | told
+    assert (refused.status_code, problem(refused)["code"]) == (409, "vault_exists")
+    assert done == {"message": "vault imported successfully"} | told
+    assert (copied["vault"], copied["is_new"]) == ("copy", True)
+    assert open_vaults(["copy"]).values == {"DEBUG_MODE": "true", "OPENAI_API_KEY": SECRET}
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, "invalid_request"),
+        ({"passphrase": "short"}, "passphrase_refused"),
+        ({"passphrase": 7}, "invalid_request"),
+    ],
+)
+def test_an_export_needs_a_passphrase_that_protects(client: ApiClient, body: Any, code: str) -> None:
+    answer = client.post("/api/vaults/api-keys/export", body)
+
+    assert (answer.status_code, problem(answer)["code"]) == (400, code)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, "invalid_request"),
+        ({"export": {}}, "export_unreadable"),
+        ({"export": "x"}, "invalid_request"),
+        ({"passphrase": "another passphrase"}, "export_not_opened"),
+        ({"name": "a b"}, "vault_invalid"),
+        ({"name": "import"}, "vault_invalid"),
+        ({"replace": "yes"}, "invalid_request"),
+    ],
+)
+def test_an_import_that_cannot_be_is_refused(client: ApiClient, body: Any, code: str) -> None:
+    export = content(client.post("/api/vaults/api-keys/export", {"passphrase": PHRASE}))
+    asked = {"passphrase": PHRASE, "export": export, "name": "copy"} | body if body else {}
+
+    answer = client.post("/api/vaults/import", asked)
+
+    assert (answer.status_code, problem(answer)["code"]) == (400, code)
+    assert not Vault.objects.exclude(name="api-keys").exists()
+
+
 ROUTES = [
     ("get", "/api/vaults"),
     ("post", "/api/vaults"),
@@ -185,7 +340,12 @@ ROUTES = [
     ("delete", "/api/vaults/api-keys"),
     ("get", "/api/vaults/api-keys/entries"),
     ("post", "/api/vaults/api-keys/entries"),
+    ("get", "/api/vaults/api-keys/entries/DEBUG_MODE"),
+    ("put", "/api/vaults/api-keys/entries/DEBUG_MODE"),
     ("delete", "/api/vaults/api-keys/entries/DEBUG_MODE"),
+    ("get", "/api/vaults/api-keys/entries/DEBUG_MODE/versions"),
+    ("post", "/api/vaults/api-keys/export"),
+    ("post", "/api/vaults/import"),
 ]
 
 

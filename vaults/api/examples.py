@@ -4,7 +4,8 @@ from drf_spectacular.utils import OpenApiExample
 
 _VAULT = {"name": "api-keys", "description": "API keys for external services"}
 _TIMES = {"created_at": "2024-01-15T10:30:00Z", "updated_at": "2024-01-15T12:45:00Z"}
-_ENTRY = {"key": "OPENAI_API_KEY", "value": "sk****yz", "is_secret": True, **_TIMES}
+_MASKED = {"key": "OPENAI_API_KEY", "value": "sk****yz", "is_secret": True}
+_ENTRY = {**_MASKED, "version": 2, "updated_by": "admin key of the environment", **_TIMES}
 _NEW_ENTRY = {"key": "OPENAI_API_KEY", "value": "sk-your-key-here", "is_secret": True}
 
 
@@ -20,7 +21,9 @@ VAULT = _answer({**_VAULT, "entries": [_ENTRY], **_TIMES})
 VAULT_DELETED = _answer({"message": "vault deleted successfully"})
 ENTRY_LIST = _answer({"entries": [_ENTRY], "count": 1})
 ENTRY_BODY = OpenApiExample("Request", _NEW_ENTRY, request_only=True)
-ENTRY_SET = _answer({"message": "entry set successfully"})
+ENTRY = _answer(_ENTRY)
+ENTRY_VALUE = OpenApiExample("Request", {"value": "sk-your-key-here", "expected_version": 1}, request_only=True)
+ENTRY_SET = _answer({"message": "entry set successfully", "version": 2})
 ENTRY_DELETED = _answer({"message": "entry deleted successfully"})
 DELIVERY_LIST = _answer(
     {
@@ -37,5 +40,41 @@ DELIVERY_LIST = _answer(
             }
         ],
         "next": None,
+    }
+)
+VERSION_PAGE = _answer(
+    {
+        "versions": [
+            {
+                "version": 2,
+                "event": "set",
+                "at": "2024-01-15T12:45:00Z",
+                "actor_kind": "key",
+                "actor": "admin key of the environment",
+            },
+            {"version": 1, "event": "set", "at": "2024-01-15T10:30:00Z", "actor_kind": "user", "actor": "ada"},
+        ],
+        "count": 2,
+        "next": None,
+    }
+)
+
+_EXPORT = {
+    "format": "runqy-vault",
+    "version": 1,
+    "kdf": {"name": "scrypt", "n": 131072, "r": 8, "p": 1, "salt": "b1R3jV0Gq1u2yqkM7m9f0w=="},
+    "cipher": {"name": "aes-256-gcm", "nonce": "q83vEjRWeJASNFZ4"},
+    "data": "mH1bV3v7d1Jr3q0l4yqK0m4c5t8T9Q==",
+}
+_PHRASE = "correct horse battery staple"
+EXPORT_BODY = OpenApiExample("Request", {"passphrase": _PHRASE}, request_only=True)
+EXPORT = _answer(_EXPORT)
+IMPORT_BODY = OpenApiExample("Request", {"passphrase": _PHRASE, "export": _EXPORT, "dry_run": True}, request_only=True)
+IMPORTED = _answer(
+    {
+        "message": "nothing was changed",
+        "vault": "api-keys",
+        "is_new": False,
+        "entries": [{"key": "OPENAI_API_KEY", "outcome": "changed"}, {"key": "REGION", "outcome": "unchanged"}],
     }
 )

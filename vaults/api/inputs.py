@@ -1,6 +1,12 @@
 """What clients send about vaults."""
 
+from typing import Annotated, Any
+
 import msgspec
+
+HIGHEST_VERSION = 2**31 - 1
+
+_Version = Annotated[int, msgspec.Meta(ge=0, le=HIGHEST_VERSION)]
 
 
 class CreateVault(msgspec.Struct, frozen=True, kw_only=True):
@@ -10,13 +16,43 @@ class CreateVault(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
 
 
-class SetEntry(msgspec.Struct, frozen=True, kw_only=True):
+class PutEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of `PUT /api/vaults/{name}/entries/{key}`."""
+
+    value: str
+    is_secret: bool = True
+    expected_version: _Version | None = None
+
+    def __repr__(self) -> str:
+        """Say nothing of the value."""
+        return f"{type(self).__name__}()"
+
+
+class SetEntry(PutEntry, frozen=True, kw_only=True):
     """The body of `POST /api/vaults/{name}/entries`."""
 
     key: str
-    value: str
-    is_secret: bool = True
+
+
+class ExportVault(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of `POST /api/vaults/{name}/export`."""
+
+    passphrase: str
 
     def __repr__(self) -> str:
-        """Name the entry, never its value."""
-        return f"SetEntry(key={self.key!r})"
+        """Say nothing of the passphrase."""
+        return "ExportVault()"
+
+
+class ImportVault(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of `POST /api/vaults/import`."""
+
+    passphrase: str
+    export: dict[str, Any]
+    name: str = ""
+    replace: bool = False
+    dry_run: bool = False
+
+    def __repr__(self) -> str:
+        """Say nothing of the passphrase."""
+        return "ImportVault()"

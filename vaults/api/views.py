@@ -14,12 +14,10 @@ from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problems
 from runqy.api.views import KeyedView
 from vaults import operations, queries
 from vaults.api import examples, outputs
-from vaults.api.inputs import CreateVault, SetEntry
-
-_CHANGE = (400, 401, 403, 404, 412, 413, 415, 503)
+from vaults.api.inputs import CreateVault
 
 
-def _shown(request: Request, vault: queries.VaultView, answer: Callable[[queries.VaultView], Any]) -> HttpResponse:
+def shown(request: Request, vault: queries.VaultView, answer: Callable[[queries.VaultView], Any]) -> HttpResponse:
     """Return what there is to see of a vault, unless the client has it already."""
     if is_known(request._request, vault.etag):
         return not_modified(vault.etag)
@@ -81,7 +79,7 @@ class VaultView(VaultsView):
     )
     def get(self, request: Request, name: str) -> HttpResponse:
         """Show a vault and its entries, secrets masked."""
-        return _shown(request, queries.get_vault(name), outputs.vault_detail)
+        return shown(request, queries.get_vault(name), outputs.vault_detail)
 
     @extend_schema(
         operation_id="delete_vault",
@@ -94,49 +92,3 @@ class VaultView(VaultsView):
         """Delete a vault and all its entries."""
         operations.delete_vault(name=name, check=if_match(request._request))
         return json_answer({"message": "vault deleted successfully"})
-
-
-class EntryListView(VaultsView):
-    """The entries of a vault."""
-
-    @extend_schema(
-        operation_id="list_vault_entries",
-        tags=["vaults"],
-        parameters=[IF_NONE_MATCH],
-        responses={200: outputs.EntryList, 304: None, **problems(401, 403, 404, 503)},
-        examples=[examples.ENTRY_LIST],
-    )
-    def get(self, request: Request, name: str) -> HttpResponse:
-        """List the entries of a vault, secrets masked."""
-        return _shown(request, queries.get_vault(name), outputs.entry_list)
-
-    @extend_schema(
-        operation_id="set_vault_entry",
-        tags=["vaults"],
-        parameters=[IF_MATCH],
-        request=outputs.EntryBody,
-        responses={200: outputs.Message, **problems(*_CHANGE)},
-        examples=[examples.ENTRY_BODY, examples.ENTRY_SET],
-    )
-    def post(self, request: Request, name: str) -> HttpResponse:
-        """Set or update an entry of a vault."""
-        asked = read_struct(request._request, SetEntry)
-        only_if = operations.Condition(check=if_match(request._request))
-        operations.set_entry(vault=name, key=asked.key, value=asked.value, is_secret=asked.is_secret, only_if=only_if)
-        return json_answer({"message": "entry set successfully"})
-
-
-class EntryView(VaultsView):
-    """One entry of a vault."""
-
-    @extend_schema(
-        operation_id="delete_vault_entry",
-        tags=["vaults"],
-        parameters=[IF_MATCH],
-        responses={200: outputs.Message, **problems(401, 403, 404, 412, 503)},
-        examples=[examples.ENTRY_DELETED],
-    )
-    def delete(self, request: Request, name: str, key: str) -> HttpResponse:
-        """Delete an entry of a vault."""
-        operations.delete_entry(vault=name, key=key, only_if=operations.Condition(check=if_match(request._request)))
-        return json_answer({"message": "entry deleted successfully"})

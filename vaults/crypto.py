@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from runqy.errors import VaultUnavailable
 
 _FORMAT = 1
-_KEY_BYTES, _KEY_ID_BYTES, _NONCE_BYTES, _TAG_BYTES = 32, 8, 12, 16
-_HEAD_BYTES = 1 + _KEY_ID_BYTES + _NONCE_BYTES
+KEY_ID_AT, KEY_ID_BYTES = 1, 8
+_KEY_BYTES, _NONCE_BYTES, _TAG_BYTES = 32, 12, 16
+_HEAD_BYTES = KEY_ID_AT + KEY_ID_BYTES + _NONCE_BYTES
 
 
 class MasterKeyMalformed(ValueError):
@@ -45,7 +46,8 @@ class Keyring:
     def __init__(self, keys: Sequence[bytes]) -> None:
         """Take keys of 32 bytes each, at least one."""
         self._ciphers = {key_id(key): AESGCM(key) for key in keys}
-        self.first_id = key_id(keys[0])
+        self.ids = tuple(self._ciphers)
+        self.first_id = self.ids[0]
 
     @classmethod
     def parse(cls, text: str) -> "Keyring":
@@ -60,7 +62,7 @@ class Keyring:
 
     def open(self, place: Place, stored: bytes) -> str:
         """Return the value in stored bytes. Raises VaultUnavailable, which names the entry and the key id."""
-        used_id, nonce = stored[1 : 1 + _KEY_ID_BYTES], stored[1 + _KEY_ID_BYTES : _HEAD_BYTES]
+        used_id, nonce = used_key_id(stored), stored[KEY_ID_AT + KEY_ID_BYTES : _HEAD_BYTES]
         if len(stored) < _HEAD_BYTES + _TAG_BYTES or stored[0] != _FORMAT:
             raise VaultUnavailable(f"The entry {place} (key {used_id.hex()}) is damaged: no known format.")
         cipher = self._ciphers.get(used_id)
@@ -78,12 +80,17 @@ class Keyring:
 
     def is_current(self, stored: bytes) -> bool:
         """Tell whether stored bytes were encrypted with the first key."""
-        return stored[1 : 1 + _KEY_ID_BYTES] == self.first_id
+        return used_key_id(stored) == self.first_id
 
 
 def key_id(key: bytes) -> bytes:
     """Return the public name of a key, which says nothing about it."""
-    return hashlib.sha256(b"runqy vault key id\0" + key).digest()[:_KEY_ID_BYTES]
+    return hashlib.sha256(b"runqy vault key id\0" + key).digest()[:KEY_ID_BYTES]
+
+
+def used_key_id(stored: bytes) -> bytes:
+    """Return the id of the key that stored bytes say they were encrypted with."""
+    return stored[KEY_ID_AT : KEY_ID_AT + KEY_ID_BYTES]
 
 
 def new_master_key() -> str:

@@ -1,8 +1,9 @@
 """The rows of vaults and of their encrypted entries."""
 
 from django.db import models
+from django.db.models.functions import Substr
 
-from vaults.crypto import Place
+from vaults.crypto import KEY_ID_AT, KEY_ID_BYTES, Place
 
 
 class Vault(models.Model):
@@ -24,6 +25,10 @@ class Vault(models.Model):
     def etag(self) -> str:
         """Return what changes with everything about the vault, its entries too."""
         return f"{self.pk}-{self.updated_at.timestamp():.6f}"
+
+
+KEY_ID = Substr("ciphertext", KEY_ID_AT + 1, KEY_ID_BYTES, output_field=models.BinaryField())
+"""For queries: the id of the master key that an entry's ciphertext says it was made with."""
 
 
 class VaultEntry(models.Model):

@@ -60,6 +60,14 @@ def compare_configuration() -> Comparison:
     return comparison
 
 
+def published_documents(kind: Kind) -> dict[str, Document | None]:
+    """Return what Redis holds of a kind, by name; None where the server did not sign it. Raises BrokerUnavailable."""
+    standing = get_broker().run(publication.read_all())
+    verified = _verified(standing, Comparison())
+    places = [place for place in standing.documents if place.startswith(f"{kind}:")]
+    return {place.partition(":")[2]: verified.get(place) for place in sorted(places)}
+
+
 def republish_configuration() -> Comparison:
     """Publish what Redis lacks, has older or has altered; report what is not ours to decide. Raises BrokerUnavailable.
 

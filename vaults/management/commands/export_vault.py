@@ -1,0 +1,44 @@
+"""Writes a vault to a file."""
+
+import os
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from runqy.audit.actors import acting, command
+from runqy.errors import RunqyError
+from vaults.management.passphrases import add_passphrase_option, read_passphrase
+from vaults.transfer import export_vault
+
+
+class Command(BaseCommand):
+    """`manage.py export_vault NAME --output FILE`"""
+
+    help = "Write a vault with all its values to a file that only a passphrase opens."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Name the vault and the file."""
+        parser.add_argument("name", help="of the vault")
+        parser.add_argument("--output", required=True, metavar="FILE", help="a new file, for its owner only")
+        add_passphrase_option(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Export it."""
+        passphrase = read_passphrase(options["passphrase_file"], is_new=True)
+        try:
+            with acting(command("export_vault")):
+                content = export_vault(name=options["name"], passphrase=passphrase)
+        except RunqyError as error:
+            raise CommandError(error.detail) from error
+        _write(options["output"], content)
+        self.stdout.write(f"The vault {options['name']} is in {options['output']}.")
+
+
+def _write(path: str, content: bytes) -> None:
+    """Write a file that was not there. Raises CommandError."""
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written: {error.strerror}.") from error

@@ -11,7 +11,7 @@ from queues.queries import get_catalog
 from runqy.broker import timing
 from runqy.broker.batching import CALLS_AT_ONCE, enqueue_many
 from runqy.broker.broker import Broker
-from runqy.broker.creating import Created, Creation, LockHeld, Maker, Once, Outcome, Part, create_safely, find_creation
+from runqy.broker.creating import Created, Creation, LockHeld, Maker, Once, Outcome, Part, create, find_creation
 from runqy.broker.lookups import forget_lookups
 from runqy.broker.producing import NewTask, new_task_id
 from runqy.errors import (
@@ -171,7 +171,10 @@ def _create_parts(
     """Create parts, some of them in each round trip."""
     creations: list[Creation | RunqyError] = []
     for start in range(0, len(parts), CALLS_AT_ONCE):
-        creations += create_safely(broker, parts[start : start + CALLS_AT_ONCE], maker, once)
+        together = parts[start : start + CALLS_AT_ONCE]
+        creations += broker.run_all_safely(
+            [create(part, maker, once, is_cluster=broker.is_cluster) for part in together]
+        )
     return creations
 
 

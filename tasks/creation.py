@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import msgspec
 
 from queues.names import ResolvedQueue
-from runqy.broker.broker import Broker, raised
-from runqy.broker.creating import Creation, LockHeld, Maker, Once, Part, create_safely, find_creation
+from runqy.broker.broker import Broker
+from runqy.broker.creating import Created, LockHeld, Once
+from runqy.broker.creating_one import Earlier, Recorded, create_one, find_earlier
 from runqy.broker.lookups import forget_lookups
 from runqy.broker.producing import NewTask, new_task_id
 from runqy.broker.reading import read_tasks
 from runqy.broker.records import TaskRecord
-from runqy.errors import RunqyError, TaskAlreadyExists, TaskNotFound, TaskNotUnique
+from runqy.errors import RunqyError, TaskNotFound, TaskNotUnique
 from tasks.orders import OnConflict, TaskOrder, make_task, refuse_disabled
 
 
@@ -28,8 +29,10 @@ class EnqueuedTask:
 
 
 class FirstAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """What the answer to a request says that neither the request nor the record of its idempotency key tells."""
+    """What the answer to a request says that the request itself does not tell; kept with its idempotency key."""
 
+    id: str
+    now_ns: int
     payload_end: bytes
     """What stands behind the request's payload: the defaults that the queue's schema had then."""
     timeout_s: int
@@ -46,30 +49,25 @@ def create_task(
 ) -> EnqueuedTask:
     """Put a task on a queue, one round trip; a second one where another task stands in its place. Raises as
     `enqueue_task` does."""
-    task_id, queue = new_task_id(), resolved.redis_queue
-    maker = Maker(task_id, broker.now_ns())
+    queue, now_ns = resolved.redis_queue, broker.now_ns()
     try:
         refuse_disabled(resolved)
-        task = make_task(order, resolved, task_id=task_id, now_ns=maker.now_ns, headers=headers)
+        task = make_task(order, resolved, task_id=new_task_id(), now_ns=now_ns, headers=headers)
     except RunqyError:
         # What was allowed when the request came first may not be now.
-        first = broker.run(find_creation(queue, once)) if once is not None else None
-        if first is None:
+        earlier = broker.run(find_earlier(queue, once)) if once is not None else None
+        if earlier is None:
             raise
-        return _enqueued(broker, order, queue, first, is_replayed=True)
-    part = Part(
-        queue=queue,
-        tasks=[task],
-        note=_note(order, task) if once is not None else b"",
-        keeps_conflicts=order.unique is not None and order.unique.on_conflict is OnConflict.RETURN,
-    )
-    creation = raised(create_safely(broker, [part], maker, once)[0])
-    is_replayed = creation.maker != maker
-    if is_replayed or isinstance(creation.outcomes[0], LockHeld):
-        forget_lookups(broker, queue, [task_id])
-    if not is_replayed and not isinstance(creation.outcomes[0], LockHeld | TaskAlreadyExists):
-        return EnqueuedTask(record_of(task, maker.now_ns))
-    return _enqueued(broker, order, queue, creation, is_replayed=is_replayed)
+        return _repeated(broker, order, queue, earlier)
+    recorded = _recorded(order, task, now_ns, once) if once is not None else None
+    outcome = broker.run_safely(create_one(task, now_ns=now_ns, recorded=recorded))
+    if outcome is Created.NOW:
+        return EnqueuedTask(record_of(task, now_ns))
+    forget_lookups(broker, queue, [task.id])
+    if isinstance(outcome, Earlier):
+        return _repeated(broker, order, queue, outcome)
+    assert isinstance(outcome, LockHeld)  # noqa: S101 (no other outcome is left)
+    return _existing(broker, order, queue, outcome.task_id)
 
 
 def record_of(task: NewTask, now_ns: int) -> TaskRecord:
@@ -85,41 +83,23 @@ def record_of(task: NewTask, now_ns: int) -> TaskRecord:
     )
 
 
-def _enqueued(broker: Broker, order: TaskOrder, queue: str, creation: Creation, *, is_replayed: bool) -> EnqueuedTask:
-    """Return the task that stands in the place of the one asked for."""
-    outcome = creation.outcomes[0]
-    if isinstance(outcome, TaskAlreadyExists):
-        raise outcome
-    if not isinstance(outcome, LockHeld):
-        return EnqueuedTask(_first_record(order, queue, creation), is_replayed=is_replayed)
+def _existing(broker: Broker, order: TaskOrder, queue: str, holder: str, *, is_replayed: bool = False) -> EnqueuedTask:
+    """Return the task that has the lock, where the order wants it. Raises TaskNotUnique, TaskNotFound."""
     if order.unique is None or order.unique.on_conflict is OnConflict.REJECT:
-        raise TaskNotUnique(f"The task {outcome.task_id} has this unique_key.")
-    (record,) = read_tasks(broker, [(queue, outcome.task_id)])
+        raise TaskNotUnique(f"The task {holder} has this unique_key.")
+    (record,) = read_tasks(broker, [(queue, holder)])
     if record is None:
-        raise TaskNotFound(f"The task {outcome.task_id}, which had this unique_key, is over and gone.")
+        raise TaskNotFound(f"The task {holder}, which had this unique_key, is over and gone.")
     return EnqueuedTask(record, is_existing=True, is_replayed=is_replayed)
 
 
-def _note(order: TaskOrder, task: NewTask) -> bytes:
-    """Return what is kept for the answer to a repetition."""
-    first = FirstAnswer(
-        payload_end=task.payload[len(order.payload) - 1 :],
-        timeout_s=task.timeout_s,
-        deadline_s=task.deadline_s,
-        max_retry=task.max_retry,
-        retention_s=task.retention_s,
-        ttl_archived_s=task.ttl_archived_s,
-        process_at_s=task.process_at_s,
-        headers=dict(task.headers),
-    )
-    return _encode(first)
-
-
-def _first_record(order: TaskOrder, queue: str, creation: Creation) -> TaskRecord:
-    """Return the task as it was when the first request created it."""
-    first = _decode(creation.note)
+def _repeated(broker: Broker, order: TaskOrder, queue: str, earlier: Earlier) -> EnqueuedTask:
+    """Return the task that the same request led to when it came first."""
+    if earlier.holder:
+        return _existing(broker, order, queue, earlier.holder, is_replayed=True)
+    first = _decode(earlier.note)
     task = NewTask(
-        id=creation.maker.token,
+        id=first.id,
         queue=queue,
         payload=order.payload[:-1] + first.payload_end,
         timeout_s=first.timeout_s,
@@ -131,7 +111,25 @@ def _first_record(order: TaskOrder, queue: str, creation: Creation) -> TaskRecor
         headers=first.headers,
         unique_key=order.unique.key if order.unique else "",
     )
-    return record_of(task, creation.maker.now_ns)
+    return EnqueuedTask(record_of(task, first.now_ns), is_replayed=True)
+
+
+def _recorded(order: TaskOrder, task: NewTask, now_ns: int, once: Once) -> Recorded:
+    """Return what is kept for the answer to a repetition."""
+    first = FirstAnswer(
+        id=task.id,
+        now_ns=now_ns,
+        payload_end=task.payload[len(order.payload) - 1 :],
+        timeout_s=task.timeout_s,
+        deadline_s=task.deadline_s,
+        max_retry=task.max_retry,
+        retention_s=task.retention_s,
+        ttl_archived_s=task.ttl_archived_s,
+        process_at_s=task.process_at_s,
+        headers=dict(task.headers),
+    )
+    keeps_conflict = order.unique is not None and order.unique.on_conflict is OnConflict.RETURN
+    return Recorded(once, _encode(first), keeps_conflict)
 
 
 _encode = msgspec.msgpack.Encoder().encode

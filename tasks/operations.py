@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from queues.queries import get_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.creating import Once
-from runqy.broker.producing import enqueue_safely, new_task_id
+from runqy.broker.producing import enqueue, new_task_id
 from tasks.creation import EnqueuedTask, create_task, record_of
 from tasks.orders import TaskOrder, make_task, refuse_disabled
 
@@ -32,5 +32,5 @@ def enqueue_task(
     refuse_disabled(resolved)
     now_ns = broker.now_ns()
     task = make_task(order, resolved, task_id=new_task_id(), now_ns=now_ns, headers=headers or {})
-    enqueue_safely(broker, task, now_ns=now_ns)
+    broker.run_safely(enqueue(task, now_ns=now_ns))
     return EnqueuedTask(record_of(task, now_ns))

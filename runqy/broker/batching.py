@@ -9,7 +9,7 @@ from runqy.broker.links import Reply
 from runqy.broker.producing import NewTask, store
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.states import TaskState
-from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError, TaskAlreadyExists
+from runqy.errors import RunqyError, TaskAlreadyExists
 
 CALLS_AT_ONCE = 20
 """How many script calls one round trip carries, so that the memory of this process stays bounded."""
@@ -29,20 +29,10 @@ def enqueue_many(broker: Broker, tasks: Sequence[NewTask]) -> list[Enqueued]:
     for first in range(0, len(batches), CALLS_AT_ONCE):
         together = batches[first : first + CALLS_AT_ONCE]
         requests = [_enqueue_batch([tasks[i] for i in places], now_ns, broker.is_cluster) for places in together]
-        for places, answer in zip(together, _run_safely(broker, requests), strict=True):
+        for places, answer in zip(together, broker.run_all_safely(requests), strict=True):
             for position, place in enumerate(places):
                 outcomes[place] = answer if isinstance(answer, RunqyError) else answer[position]
     return outcomes
-
-
-def _run_safely(broker: Broker, requests: Sequence[Request[list[Enqueued]]]) -> list[list[Enqueued] | RunqyError]:
-    """Run requests in one round trip, once more when the replies were lost."""
-    try:
-        return broker.run_all(requests)
-    except (BrokerFull, BrokerRefused):
-        raise
-    except BrokerUnavailable:
-        return broker.run_all(requests)
 
 
 def _batches(tasks: Sequence[NewTask], now_ns: int) -> Iterator[list[int]]:

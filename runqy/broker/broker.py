@@ -13,12 +13,13 @@ from runqy import clock
 from runqy.broker.connection import RedisTarget, connect_client, make_link
 from runqy.broker.links import Reply, checked
 from runqy.broker.scripts import Command, command
-from runqy.errors import RunqyError
+from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import PubSub
 
+A = TypeVar("A")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -78,6 +79,14 @@ class Broker:
             start = end
         return outcomes
 
+    def run_safely(self, request: Request[T]) -> T:
+        """Run a request that does no harm when it runs twice, once more if its reply was lost. Raises as `run` does."""
+        return _run_again_if_lost(self.run, request)
+
+    def run_all_safely(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
+        """Run many such requests, all once more if their replies were lost. Raises as `run_all` does."""
+        return _run_again_if_lost(self.run_all, requests)
+
     def now_ns(self) -> int:
         """Return Unix time in ns by Redis's clock, as far as it was measured."""
         return clock.now_ns() + self._offset_ns
@@ -121,6 +130,16 @@ def raised(outcome: T | RunqyError) -> T:
     if isinstance(outcome, RunqyError):
         raise outcome
     return outcome
+
+
+def _run_again_if_lost(run: Callable[[A], T], what: A) -> T:
+    """Run something, once more when nobody knows whether it ran."""
+    try:
+        return run(what)
+    except (BrokerFull, BrokerRefused):
+        raise
+    except BrokerUnavailable:
+        return run(what)
 
 
 def _outcome(request: Request[T], replies: Sequence[Reply]) -> T | RunqyError:

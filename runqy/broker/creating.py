@@ -1,4 +1,4 @@
-"""Creates tasks under conditions: while no other task has the same lock, and once for an idempotency key."""
+"""Creates tasks of batches under conditions: while no other task has the same lock, and once for an idempotency key."""
 
 import json
 from collections.abc import Sequence
@@ -7,21 +7,14 @@ from enum import Enum
 
 from runqy.broker import keys
 from runqy.broker.batching import look_ups
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Request
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
 from runqy.broker.message import encode
 from runqy.broker.producing import NewTask
 from runqy.broker.scripts import Value, command, script
 from runqy.broker.states import TaskState
-from runqy.errors import (
-    BrokerFull,
-    BrokerRefused,
-    BrokerUnavailable,
-    IdempotencyKeyReused,
-    RunqyError,
-    TaskAlreadyExists,
-)
+from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists
 
 RECORD_KEPT_S = 24 * 3600
 
@@ -70,8 +63,6 @@ class Part:
     """Of the parts that were made from one request."""
     note: bytes = b""
     """Kept with the record of an idempotency key, for whoever answers the same request again."""
-    keeps_conflicts: bool = True
-    """Make a record although a task was refused; False: a repetition tries again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,19 +92,6 @@ def create(part: Part, maker: Maker, once: Once | None = None, *, is_cluster: bo
     return Request((*commands, script("create")(**_arguments(part, maker, once))), parse)
 
 
-def create_safely(
-    broker: Broker, parts: Sequence[Part], maker: Maker, once: Once | None = None
-) -> list[Creation | RunqyError]:
-    """Create parts in one round trip, once more when the replies were lost. Raises BrokerUnavailable."""
-    requests = [create(part, maker, once, is_cluster=broker.is_cluster) for part in parts]
-    try:
-        return broker.run_all(requests)
-    except (BrokerFull, BrokerRefused):
-        raise
-    except BrokerUnavailable:
-        return broker.run_all(requests)
-
-
 def find_creation(queue: str, once: Once, number: int = 0) -> Request[Creation | None]:
     """Ask who used an idempotency key first, and what became of a part. Raises IdempotencyKeyReused."""
     record = QueueKeys(queue).created(once.scope)
@@ -141,7 +119,7 @@ def _arguments(part: Part, maker: Maker, once: Once | None) -> dict[str, Value |
         is_later = task.state_at(maker.now_ns) is TaskState.SCHEDULED
         places += (key, task.lock or key)
         run_at = task.process_at_s if is_later and task.process_at_s is not None else ""
-        fives += (task.id, encode(task.message()), task.ttl_archived_s, run_at, _lock_s(task, maker.now_ns))
+        fives += (task.id, encode(task.message()), task.ttl_archived_s, run_at, lock_s(task, maker.now_ns))
     return {
         "pending": queue.pending,
         "idle": queue.idle,
@@ -156,13 +134,12 @@ def _arguments(part: Part, maker: Maker, once: Once | None) -> dict[str, Value |
         "part": part.number,
         "note": part.note,
         "keep_s": RECORD_KEPT_S,
-        "keeps_conflicts": int(part.keeps_conflicts),
         "task_prefix": queue.task_prefix,
         "fives": fives,
     }
 
 
-def _lock_s(task: NewTask, now_ns: int) -> int:
+def lock_s(task: NewTask, now_ns: int) -> int:
     """Return for how long a lock is held at most; it covers the time before the task's turn too (contract 3.4)."""
     if not task.unique_for_s:
         return 0

@@ -9,13 +9,13 @@ from functools import cached_property, partial
 
 from runqy.broker import keys
 from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Request
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
 from runqy.broker.message import DEFAULT_TIMEOUT_S, encode
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
-from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, TaskAlreadyExists
+from runqy.errors import TaskAlreadyExists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,17 +104,6 @@ def enqueue(task: NewTask, *, now_ns: int) -> Request[TaskState]:
         ),
         parse=partial(_started, task.state_at(now_ns)),
     )
-
-
-def enqueue_safely(broker: Broker, task: NewTask, *, now_ns: int | None = None) -> TaskState:
-    """Queue one task, trying once more when the reply was lost. Raises TaskAlreadyExists, BrokerUnavailable."""
-    request = enqueue(task, now_ns=broker.now_ns() if now_ns is None else now_ns)
-    try:
-        return broker.run(request)
-    except (BrokerFull, BrokerRefused):
-        raise
-    except BrokerUnavailable:
-        return broker.run(request)
 
 
 def _started(state: TaskState, replies: Sequence[Reply]) -> TaskState:

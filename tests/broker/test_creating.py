@@ -1,4 +1,4 @@
-"""Tasks that are created under a lock, or once for an idempotency key."""
+"""Tasks of batches that are created under a lock, or once for an idempotency key."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,12 +16,11 @@ from runqy.broker.creating import (
     Once,
     Part,
     create,
-    create_safely,
     find_creation,
 )
 from runqy.broker.finishing import archive, complete
 from runqy.broker.keys import QueueKeys
-from runqy.errors import IdempotencyKeyReused, RunqyError, TaskAlreadyExists
+from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists
 from tests.support.tasks import QUEUE, fields, listed, message, new_task, put, take_one
 
 KEYS = QueueKeys(QUEUE)
@@ -202,23 +201,20 @@ def test_another_request_under_the_same_key_is_refused(broker: Broker) -> None:
     assert listed(broker) == {"pending": ["t1"]}
 
 
-@pytest.mark.parametrize("keeps_conflicts", [True, False])
-def test_a_refusal_is_recorded_only_if_wanted(broker: Broker, keeps_conflicts: bool) -> None:
+def test_a_refusal_is_recorded_too(broker: Broker) -> None:
     make(broker, locked("t1"))
 
-    make(broker, locked("t2"), by="m2", once=ONCE, keeps_conflicts=keeps_conflicts, now_ns=NOW_NS + 1)
+    make(broker, locked("t2"), by="m2", once=ONCE, now_ns=NOW_NS + 1)
 
-    found = broker.run(find_creation(QUEUE, ONCE))
     expected = Creation(maker=Maker("m2", NOW_NS + 1), note=b"", outcomes=[LockHeld("t1")])
-    assert found == (expected if keeps_conflicts else None)
+    assert broker.run(find_creation(QUEUE, ONCE)) == expected
     assert broker.client.get(LOCK) == b"t1"
 
 
 def test_fifty_at_once_make_one_task(single_broker: Broker) -> None:
-    def one(number: int) -> Creation | RunqyError:
+    def one(number: int) -> Creation:
         part = Part(queue=QUEUE, tasks=[new_task(f"t{number}")], note=b"n")
-        (outcome,) = create_safely(single_broker, [part], Maker(f"t{number}", NOW_NS + number), ONCE)
-        return outcome
+        return single_broker.run_safely(create(part, Maker(f"t{number}", NOW_NS + number), ONCE))
 
     with ThreadPoolExecutor(16) as pool:
         creations = list(pool.map(one, range(50)))

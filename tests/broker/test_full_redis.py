@@ -11,7 +11,7 @@ from runqy.broker.cancelling import Cancellation, cancel
 from runqy.broker.finishing import write_result
 from runqy.broker.leasing import extend
 from runqy.broker.pausing import pause, unpause
-from runqy.broker.producing import enqueue, enqueue_safely
+from runqy.broker.producing import enqueue
 from runqy.broker.reading import find_task
 from runqy.errors import BrokerFull
 from tests.support.tasks import QUEUE, fields, listed, new_task, put, take_one
@@ -35,7 +35,7 @@ def test_a_full_redis_takes_no_tasks_and_says_so(single_broker: Broker, delay_s:
         with pytest.raises(BrokerFull):
             single_broker.run(enqueue(task, now_ns=single_broker.now_ns()))
         with pytest.raises(BrokerFull):
-            enqueue_safely(single_broker, task)
+            single_broker.run_safely(enqueue(task, now_ns=single_broker.now_ns()))
         outcomes = enqueue_many(single_broker, [task, new_task("t2")])
 
     assert [type(outcome) for outcome in outcomes] == [BrokerFull, BrokerFull]

@@ -5,7 +5,7 @@ import pytest
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from runqy.broker.producing import NewTask, enqueue, enqueue_safely
+from runqy.broker.producing import NewTask, enqueue
 from runqy.broker.states import TaskState
 from runqy.errors import BrokerUnavailable, TaskAlreadyExists
 from tests.support.tasks import QUEUE, fields, listed, message, new_task, put
@@ -113,7 +113,7 @@ class FlakyBroker(Broker):
 def test_a_lost_reply_is_no_conflict_with_oneself(single_broker: Broker) -> None:
     flaky = FlakyBroker(single_broker.client)
 
-    state = enqueue_safely(flaky, new_task("t1"))
+    state = flaky.run_safely(enqueue(new_task("t1"), now_ns=flaky.now_ns()))
 
     assert state is TaskState.PENDING
     assert listed(single_broker) == {"pending": ["t1"]}
@@ -124,4 +124,4 @@ def test_a_lost_reply_does_not_hide_that_the_id_was_taken(single_broker: Broker)
     flaky = FlakyBroker(single_broker.client)
 
     with pytest.raises(TaskAlreadyExists):
-        enqueue_safely(flaky, new_task("t1"))
+        flaky.run_safely(enqueue(new_task("t1"), now_ns=flaky.now_ns()))

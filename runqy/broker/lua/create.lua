@@ -1,16 +1,16 @@
 #!lua
 -- Store tasks of one Redis queue, at once or for later, under their uniqueness locks, and once for an idempotency key.
--- A lock whose task is over or gone is taken over. A task that an earlier call with the same time stored counts as stored.
+-- A task that an earlier call with the same time stored counts as stored.
 -- A record of another body or another maker is left alone, and so is what it says about this part.
 -- KEYS pending idle scheduled record tasks_and_locks*
 --   where there is no lock the task's key stands in its place, where there is no record that of the pending list
--- ARGV queue now_ns now_ms fingerprint maker part note keep_s keeps_conflicts task_prefix fives*
+-- ARGV queue now_ns now_ms fingerprint maker part note keep_s task_prefix fives*
 --   fives: id, message, ttl_archived, run_at ('' for at once) and lock_s (0: until the task's end)
 -- RETURNS maker, its now_ns, its note, and for each task 1 stored, 0 the id is taken, or which task has the lock;
 --   0 instead of all that if the record is for another body
--- USES wake
+-- USES wake take_lock
 local queue, now_ns, now_ms, fingerprint, maker, part = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
-local note, keep_s, keeps_conflicts, task_prefix = ARGV[7], ARGV[8], ARGV[9] == '1', ARGV[10]
+local note, keep_s, task_prefix = ARGV[7], ARGV[8], ARGV[9]
 local record = KEYS[4]
 
 if fingerprint ~= '' then
@@ -22,30 +22,15 @@ if fingerprint ~= '' then
   end
 end
 
--- Take a lock; return the task that has it and keeps it, nothing when it is this one's.
-local function other_holder(lock, id, lock_s)
-  local expiry = lock_s > 0 and {'EX', lock_s} or {}
-  if redis.call('SET', lock, id, 'NX', unpack(expiry)) then
-    return nil
-  end
-  local holder = redis.call('GET', lock)
-  local state = redis.call('HGET', task_prefix .. holder, 'state')
-  if holder ~= id and state and state ~= 'completed' and state ~= 'archived' then
-    return holder
-  end
-  redis.call('SET', lock, id, unpack(expiry))
-  return nil
-end
-
-local outcomes, ids, seen, is_conflict = {}, {}, {}, false
+local outcomes, ids, seen = {}, {}, {}
 for i = 1, (#KEYS - 4) / 2 do
-  local task, lock, first = KEYS[i * 2 + 3], KEYS[i * 2 + 4], i * 5 + 6
+  local task, lock, first = KEYS[i * 2 + 3], KEYS[i * 2 + 4], i * 5 + 5
   local id, run_at = ARGV[first], ARGV[first + 3]
   local holder = nil
   if redis.call('EXISTS', task) == 1 then
     outcomes[i] = not seen[id] and redis.call('HGET', task, 'enqueued') == now_ns and 1 or 0
   else
-    holder = lock ~= task and other_holder(lock, id, tonumber(ARGV[first + 4])) or nil
+    holder = lock ~= task and take_lock(lock, id, tonumber(ARGV[first + 4]), task_prefix) or nil
     outcomes[i] = holder or 1
     if not holder then
       redis.call('HSET', task, 'msg', ARGV[first + 1], 'enqueued', now_ns, 'ttl_archived', ARGV[first + 2])
@@ -62,13 +47,12 @@ for i = 1, (#KEYS - 4) / 2 do
       end
     end
   end
-  is_conflict = is_conflict or outcomes[i] ~= 1
   seen[id] = true
 end
 if #ids > 0 then
   wake(KEYS[2], #ids, queue, now_ms)
 end
-if fingerprint ~= '' and (keeps_conflicts or not is_conflict) then
+if fingerprint ~= '' then
   redis.call('HSET', record, 'fingerprint', fingerprint, 'maker', maker, 'now_ns', now_ns,
     'note:' .. part, note, 'outcomes:' .. part, cjson.encode(outcomes))
   redis.call('EXPIRE', record, keep_s, 'NX')

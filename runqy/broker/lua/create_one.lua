@@ -1,0 +1,56 @@
+#!lua
+-- Store one task, at once or for later, under its uniqueness lock, and once for an idempotency key.
+-- A task that an earlier call with the same time stored counts as stored, and a record with the same note as this call's.
+-- KEYS pending idle scheduled task lock record
+--   where there is no lock or no record, the task's key stands in its place
+-- ARGV queue now_ns id message ttl_archived run_at lock_s fingerprint note keeps_conflict keep_s
+--   run_at: '' for at once; lock_s: 0 until the task's end; note: not empty, nobody else's
+-- RETURNS 1 stored, 0 the id is taken, -1 the record is for another body; else which task has the lock ('' for none) and
+--   the note of the call that made the record ('' for none or this one)
+-- USES wake take_lock
+local now_ns, id, run_at, fingerprint, note = ARGV[2], ARGV[3], ARGV[6], ARGV[8], ARGV[9]
+local task, lock, record = KEYS[4], KEYS[5], KEYS[6]
+
+if record ~= task then
+  local seen = redis.call('HMGET', record, 'fingerprint', 'note', 'holder')
+  if seen[1] then
+    if seen[1] ~= fingerprint then
+      return -1
+    elseif seen[2] ~= note then
+      return {seen[3] or '', seen[2]}
+    end
+    return seen[3] and {seen[3], ''} or 1
+  end
+end
+
+local holder = nil
+if redis.call('EXISTS', task) == 1 then
+  return redis.call('HGET', task, 'enqueued') == now_ns and 1 or 0
+elseif lock ~= task then
+  holder = take_lock(lock, id, tonumber(ARGV[7]), string.sub(task, 1, -#id - 1))
+end
+
+if record ~= task and (not holder or ARGV[10] == '1') then
+  redis.call('HSET', record, 'fingerprint', fingerprint, 'note', note)
+  redis.call('EXPIRE', record, ARGV[11])
+  if holder then
+    redis.call('HSET', record, 'holder', holder)
+  end
+end
+if holder then
+  return {holder, ''}
+end
+
+if lock ~= task then
+  redis.call('HSET', task, 'unique_key', lock)
+end
+if run_at == '' then
+  redis.call('HSET', task, 'msg', ARGV[4], 'state', 'pending', 'pending_since', now_ns,
+    'enqueued', now_ns, 'ttl_archived', ARGV[5])
+  redis.call('LPUSH', KEYS[1], id)
+  wake(KEYS[2], 1, ARGV[1], math.floor(tonumber(now_ns) / 1000000))
+else
+  redis.call('HSET', task, 'msg', ARGV[4], 'state', 'scheduled', 'enqueued', now_ns, 'ttl_archived', ARGV[5])
+  redis.call('ZADD', KEYS[3], run_at, id)
+end
+return 1

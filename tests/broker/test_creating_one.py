@@ -1,0 +1,179 @@
+"""A single task that is created under a lock, or once for an idempotency key."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.creating import RECORD_KEPT_S, Created, LockHeld, Maker, Once, Part, create
+from runqy.broker.creating_one import (
+    Earlier,
+    OneOutcome,
+    Recorded,
+    create_one,
+    find_earlier,
+)
+from runqy.broker.finishing import complete
+from runqy.broker.keys import QueueKeys
+from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists
+from tests.support.tasks import QUEUE, fields, listed, message, new_task, put, take_one
+
+KEYS = QueueKeys(QUEUE)
+LOCK = KEYS.lock("invoice 7")
+NOW_NS = 1_700_000_000_500_000_000
+NOW_S = NOW_NS // 1_000_000_000
+ONCE = Once(scope="s", fingerprint="f")
+RECORD = KEYS.created("s")
+
+
+def make(broker: Broker, task: Any, note: bytes = b"", now_ns: int = NOW_NS, **recorded: Any) -> OneOutcome:
+    """Create a task, and with a note a record."""
+    once = recorded.pop("once", ONCE)
+    return broker.run(create_one(task, now_ns=now_ns, recorded=Recorded(once, note, **recorded) if note else None))
+
+
+def locked(task_id: str, **options: Any) -> Any:
+    """Return a task with the lock."""
+    return new_task(task_id, unique_key="invoice 7", **options)
+
+
+def test_a_task_is_stored_as_by_other_verbs(broker: Broker) -> None:
+    assert make(broker, new_task("t1")) is Created.NOW
+    assert make(broker, new_task("t2", process_at_s=NOW_S + 60)) is Created.NOW
+
+    assert listed(broker) == {"pending": ["t1"], "scheduled": ["t2"]}
+    stamp = str(NOW_NS).encode()
+    common = {"enqueued": stamp, "ttl_archived": b"259200"}
+    assert fields(broker, "t1") == {"state": b"pending", "pending_since": stamp, **common}
+    assert fields(broker, "t2") == {"state": b"scheduled", **common}
+    assert broker.client.zscore(KEYS.scheduled, "t2") == NOW_S + 60
+    assert broker.client.hget(keys.lookup("t2"), "queue") == QUEUE.encode()
+    assert broker.client.smembers(keys.QUEUES) == {QUEUE.encode()}
+    assert not broker.client.exists(RECORD)
+
+
+def test_an_id_that_is_taken_takes_no_lock(broker: Broker) -> None:
+    put(broker, "t1")
+
+    with pytest.raises(TaskAlreadyExists):
+        make(broker, locked("t1"))
+    assert not broker.client.exists(LOCK)
+
+
+def test_a_lock_is_asynqs_and_names_its_task(broker: Broker) -> None:
+    make(broker, locked("t1", unique_for_s=60, process_at_s=NOW_S + 1000))
+
+    assert broker.client.get(LOCK) == b"t1"
+    assert 1000 < broker.client.ttl(LOCK) <= 1060
+    assert fields(broker, "t1")["unique_key"] == LOCK.encode()
+    assert message(broker, "t1").unique_key == LOCK
+
+
+def test_whoever_finds_the_lock_held_is_told_by_which_task(broker: Broker) -> None:
+    make(broker, locked("t1"))
+
+    assert make(broker, locked("t2"), now_ns=NOW_NS + 1) == LockHeld("t1")
+    assert listed(broker) == {"pending": ["t1"]}
+    assert not broker.client.exists(KEYS.task("t2"))
+    assert broker.client.ttl(LOCK) == -1
+
+
+@pytest.mark.parametrize("lock_s", [0, 60])
+def test_a_lock_whose_task_is_over_or_gone_is_taken_over(broker: Broker, lock_s: int) -> None:
+    broker.client.set(LOCK, "gone")
+    make(broker, locked("t1"))
+    broker.client.hset(KEYS.task("t1"), "state", "archived")  # as asynq's tools do, which keep the lock
+
+    assert make(broker, locked("t2", unique_for_s=lock_s), now_ns=NOW_NS + 1) is Created.NOW
+    assert broker.client.get(LOCK) == b"t2"
+    assert (broker.client.ttl(LOCK) > 0) == bool(lock_s)
+
+
+def test_a_task_wakes_an_idle_worker(broker: Broker) -> None:
+    broker.client.zadd(KEYS.idle, {"channel": NOW_NS // 1_000_000 + 1000})
+
+    make(broker, new_task("t1"))
+
+    assert not broker.client.exists(KEYS.idle)
+
+
+@pytest.mark.parametrize("note", [b"", b"n"])
+def test_a_request_that_is_run_again_creates_its_task_once(broker: Broker, note: bytes) -> None:
+    outcomes = [make(broker, locked("t1"), note), make(broker, locked("t1"), note)]
+
+    assert outcomes == [Created.NOW] * 2
+    assert listed(broker) == {"pending": ["t1"]}
+
+
+def test_a_record_keeps_the_note_for_a_day(broker: Broker) -> None:
+    make(broker, new_task("t1"), b"n")
+
+    assert broker.client.hgetall(RECORD) == {b"fingerprint": b"f", b"note": b"n"}
+    assert RECORD_KEPT_S - 5 < broker.client.ttl(RECORD) <= RECORD_KEPT_S
+    assert broker.run(find_earlier(QUEUE, ONCE)) == Earlier(b"n", "")
+
+
+def test_a_repetition_gets_the_firsts_note(broker: Broker) -> None:
+    make(broker, new_task("t1"), b"first")
+
+    assert make(broker, new_task("t2"), b"second", now_ns=NOW_NS + 1) == Earlier(b"first", "")
+    assert listed(broker) == {"pending": ["t1"]}
+
+
+def test_its_maker_is_told_that_the_task_was_made_even_when_it_is_gone(broker: Broker) -> None:
+    make(broker, new_task("t1", retention_s=0), b"n")
+    taken = take_one(broker)
+    broker.run(complete(taken.hold, taken.message, now_ns=NOW_NS))
+
+    assert make(broker, new_task("t1"), b"n") is Created.NOW
+    assert listed(broker) == {}
+
+
+def test_another_request_under_the_same_key_is_refused(broker: Broker) -> None:
+    make(broker, new_task("t1"), b"n")
+    other = Once(scope="s", fingerprint="g")
+
+    with pytest.raises(IdempotencyKeyReused):
+        make(broker, new_task("t2"), b"m", once=other)
+    with pytest.raises(IdempotencyKeyReused):
+        broker.run(find_earlier(QUEUE, other))
+    assert listed(broker) == {"pending": ["t1"]}
+
+
+def test_a_batch_and_a_task_under_the_same_key_are_different_requests(broker: Broker) -> None:
+    part, batch = Part(queue=QUEUE, tasks=[new_task("t2")]), Once(scope="s", fingerprint="of a batch")
+    make(broker, new_task("t1"), b"n")
+
+    with pytest.raises(IdempotencyKeyReused):
+        broker.run(create(part, Maker("m2", NOW_NS), batch, is_cluster=broker.is_cluster))
+    broker.client.delete(RECORD)
+    broker.run(create(part, Maker("m2", NOW_NS), batch, is_cluster=broker.is_cluster))
+    with pytest.raises(IdempotencyKeyReused):
+        make(broker, new_task("t3"), b"n")
+
+
+@pytest.mark.parametrize("keeps_conflict", [True, False])
+def test_a_conflict_is_recorded_only_if_wanted(broker: Broker, keeps_conflict: bool) -> None:
+    make(broker, locked("t1"))
+    again = {"note": b"n", "now_ns": NOW_NS + 1, "keeps_conflict": keeps_conflict}
+
+    outcomes = [make(broker, locked("t2"), **again), make(broker, locked("t2"), **again)]  # type: ignore[arg-type]
+
+    assert outcomes == [LockHeld("t1")] * 2
+    assert broker.run(find_earlier(QUEUE, ONCE)) == (Earlier(b"n", "t1") if keeps_conflict else None)
+    assert broker.client.get(LOCK) == b"t1"
+
+
+def test_fifty_at_once_make_one_task(single_broker: Broker) -> None:
+    def one(number: int) -> OneOutcome:
+        recorded = Recorded(ONCE, b"note of t%d" % number)
+        return single_broker.run_safely(create_one(new_task(f"t{number}"), now_ns=NOW_NS + number, recorded=recorded))
+
+    with ThreadPoolExecutor(16) as pool:
+        outcomes = list(pool.map(one, range(50)))
+
+    (first,) = listed(single_broker)["pending"]
+    assert outcomes.count(Created.NOW) == 1
+    assert outcomes.count(Earlier(f"note of {first}".encode(), "")) == 49

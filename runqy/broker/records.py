@@ -55,6 +55,23 @@ class TaskRecord:
         return self.score_s if self.state is TaskState.ARCHIVED else None
 
     @property
+    def expires_at_s(self) -> int | None:
+        """Return when one that is over is forgotten, where that is known."""
+        if self.state is TaskState.COMPLETED:
+            return self.score_s
+        if self.archived_at_s is None or self.ttl_archived_s is None:
+            return None
+        return self.archived_at_s + self.ttl_archived_s
+
+    @property
+    def attempts(self) -> int:
+        """Return how many runs have begun, as far as they count: each but the present or last has spent a retry."""
+        if self.started_at_ns is None:
+            return self.retried
+        has_failed_since = self.state in (TaskState.RETRY, TaskState.PENDING, TaskState.SCHEDULED)
+        return self.retried + (0 if has_failed_since else 1)
+
+    @property
     def is_canceled(self) -> bool:
         """Tell whether it was given up because somebody asked for it."""
         return self.state is TaskState.ARCHIVED and self.cancel_asked_at_ns is not None

@@ -14,11 +14,11 @@ def task_detail(record: TaskRecord) -> dict[str, Any]:
     """Return all that the API says about a task."""
     message, is_active = record.message, record.state is TaskState.ACTIVE
     return task_info(record) | {
-        "attempts": _attempts(record),
+        "attempts": record.attempts,
         "pending_since": moment_ns(record.pending_since_ns),
         "last_failed_at": moment_s(message.last_failed_at or None),
         "archived_at": moment_s(record.archived_at_s),
-        "expires_at": moment_s(_expiry_s(record)),
+        "expires_at": moment_s(record.expires_at_s),
         "lease_ends_at": moment_s(record.score_s if is_active else None),
         "cancel_asked_at": moment_ns(record.cancel_asked_at_ns),
         "is_canceled": record.is_canceled,
@@ -26,23 +26,6 @@ def task_detail(record: TaskRecord) -> dict[str, Any]:
         "retention_secs": message.retention,
         "unique": bool(message.unique_key),
     }
-
-
-def _attempts(record: TaskRecord) -> int:
-    """Return how many runs have begun, as far as they count: each one but the present or last has spent a retry."""
-    if record.started_at_ns is None:
-        return record.retried
-    has_failed_since = record.state in (TaskState.RETRY, TaskState.PENDING, TaskState.SCHEDULED)
-    return record.retried + (0 if has_failed_since else 1)
-
-
-def _expiry_s(record: TaskRecord) -> int | None:
-    """Return when a task that is over is forgotten."""
-    if record.state is TaskState.COMPLETED:
-        return record.score_s
-    if record.archived_at_s is None or record.ttl_archived_s is None:
-        return None
-    return record.archived_at_s + record.ttl_archived_s
 
 
 class TaskDetailOutput(TaskOutput):

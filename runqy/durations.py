@@ -39,3 +39,14 @@ def format_s(seconds: int) -> str:
     if hours:
         return f"{hours}h{minutes}m{rest}s"
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def in_words(seconds: float) -> str:
+    """Return a span as people say it, in its largest units: `12 s`, `3 min`, `2 h 5 min`, `4 d`."""
+    minutes, whole_s = divmod(int(abs(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (whole_s, "s")]
+    first = next((i for i, (number, _) in enumerate(parts) if number), 3)
+    shown = parts[first : first + 2] if first < 2 else parts[first : first + 1]
+    return " ".join(f"{number} {unit}" for number, unit in shown if number) or "0 s"

@@ -110,6 +110,17 @@ def test_a_duration_is_written_as_go_does(seconds: int, text: str) -> None:
     assert durations.format_s(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *[(0, "0 s"), (0.9, "0 s"), (-59.9, "59 s"), (60, "1 min"), (3599, "59 min")],
+        *[(3600, "1 h"), (7500, "2 h 5 min"), (86_400, "1 d"), (90_000, "1 d 1 h"), (86_460, "1 d")],
+    ],
+)
+def test_people_say_a_span_in_its_largest_units(seconds: float, text: str) -> None:
+    assert durations.in_words(seconds) == text
+
+
 @given(st.integers(0, 10**8))
 def test_a_span_as_people_write_it_is_read_back(seconds: int) -> None:
     assert durations.parse_s(durations.write_s(seconds)) == seconds

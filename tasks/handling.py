@@ -60,9 +60,9 @@ class Handled:
     affected: int
 
 
-_VERBS: dict[Action, Verb] = {Action.RUN: run_tasks, Action.ARCHIVE: archive_tasks, Action.DELETE: delete_tasks}
-_BECOMES = {Action.RUN: TaskState.PENDING.value, Action.ARCHIVE: TaskState.ARCHIVED.value, Action.DELETE: None}
-_PAST = {Action.RUN: "run", Action.ARCHIVE: "archived", Action.DELETE: "deleted"}
+VERBS: dict[Action, Verb] = {Action.RUN: run_tasks, Action.ARCHIVE: archive_tasks, Action.DELETE: delete_tasks}
+BECOMES = {Action.RUN: TaskState.PENDING.value, Action.ARCHIVE: TaskState.ARCHIVED.value, Action.DELETE: None}
+PAST = {Action.RUN: "run", Action.ARCHIVE: "archived", Action.DELETE: "deleted"}
 
 
 _IS_SO = {Action.RUN: TaskState.PENDING, Action.ARCHIVE: TaskState.ARCHIVED, Action.DELETE: None}
@@ -83,13 +83,13 @@ def states_for(action: Action) -> tuple[TaskState, ...]:
     return (TaskState.PENDING, *waiting, TaskState.ARCHIVED, TaskState.COMPLETED)
 
 
-def cancel_task(broker: Broker, *, task_id: str, among: frozenset[str] | None = None) -> bool:
+def cancel_task(broker: Broker, *, task_id: str, queue: str = "", among: frozenset[str] | None = None) -> bool:
     """Cancel a task; True: it will not run, False: it runs, and its worker was told.
 
-    `among` are the queues, by their own names, that exist for whoever asks; None: all.
-    Raises TaskNotFound, TaskEnded, TaskNotCancelable, BrokerUnavailable.
+    Without a queue it is found by its id. `among` are the queues, by their own names, that exist for whoever asks;
+    None: all. Raises TaskNotFound, QueueNotFound, TaskEnded, TaskNotCancelable, BrokerUnavailable.
     """
-    seen = get_task(broker, task_id, among=among)
+    seen = get_task_of(broker, queue, task_id, among=among) if queue else get_task(broker, task_id, among=among)
     request = cancel(seen.queue, task_id, now_ns=broker.now_ns())
     if seen.is_canceled and seen.state is TaskState.ARCHIVED:
         return broker.run(request) is Cancellation.CANCELED
@@ -119,8 +119,8 @@ def handle_task(
         return
     if (action, seen.state) == (Action.ARCHIVE, TaskState.COMPLETED):
         _refuse(Outcome.OTHERWISE, seen)
-    with _announced(f"task.{_PAST[action]}", _BECOMES[action], seen) as announcement:
-        (outcome,) = broker.run(_VERBS[action](seen.queue, [task_id], now_ns=broker.now_ns()))
+    with _announced(f"task.{PAST[action]}", BECOMES[action], seen) as announcement:
+        (outcome,) = broker.run(VERBS[action](seen.queue, [task_id], now_ns=broker.now_ns()))
         _refuse(outcome, seen)
         if outcome is Outcome.BEFORE:
             announcement.amend("it was so already")
@@ -146,11 +146,11 @@ def handle_tasks(
     if is_dry_run or not matched:
         return Handled(queue=redis_queue, matched=matched, affected=0)
     expected = min(matched, most)
-    changes: Changes = {"state": (state.value, _BECOMES[action]), "tasks": (expected, None)}
+    changes: Changes = {"state": (state.value, BECOMES[action]), "tasks": (expected, None)}
     with announced(
-        action=f"tasks.{_PAST[action]}", object_kind="queue", object_name=redis_queue, changes=changes
+        action=f"tasks.{PAST[action]}", object_kind="queue", object_name=redis_queue, changes=changes
     ) as announcement:
-        swept = move_all(broker, _VERBS[action], redis_queue, state, most=most)
+        swept = move_all(broker, VERBS[action], redis_queue, state, most=most)
         if swept.done != expected:
             announcement.amend(f"{swept.done} tasks")
     return Handled(queue=redis_queue, matched=swept.found, affected=swept.done)

@@ -6,6 +6,7 @@ import msgspec
 
 from queues import payload_schema
 from queues.definitions import PayloadField
+from runqy.errors import PayloadInvalid
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _check = msgspec.json.Decoder(msgspec.Raw).decode
@@ -16,6 +17,24 @@ def one_line(json: bytes) -> bytes:
     if b"\n" in json or b"\r" in json:
         return json.replace(b"\n", b" ").replace(b"\r", b" ")
     return json
+
+
+def read_object(text: str) -> bytes:
+    """Return a payload that somebody wrote, on one line. Raises PayloadInvalid for what is no JSON object."""
+    data = text.strip().encode("utf-8", "replace")
+    try:
+        _decode_members(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise PayloadInvalid(f"This is no JSON object: {error}.") from error
+    return one_line(data)
+
+
+def pretty(data: bytes) -> str | None:
+    """Return JSON with a line for each member, its values as they stand; None for what is none."""
+    try:
+        return msgspec.json.format(data, indent=2).decode()
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return None
 
 
 def of_members(members: Mapping[str, msgspec.Raw]) -> bytes:

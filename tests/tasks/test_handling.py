@@ -10,12 +10,11 @@ from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key
 from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
-from runqy.broker.finishing import Failure, retry
 from runqy.broker.keys import QueueKeys, lookup
 from tests.api.client import Answer, ApiClient, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from tests.support.tasks import fields, listed, message, put, take, take_one
-from tests.tasks.life import fail_for_good, succeed
+from tests.tasks.life import fail_for_good, put_in
 
 DELETES = ("/api/cli/queues/simple/tasks/t1", "/api/queues/simple/tasks/t1")
 BULK = "/api/cli/queues/simple/tasks"
@@ -38,20 +37,6 @@ def records() -> list[tuple[str, str]]:
     """Return what the audit says about tasks: actions and objects."""
     rows = AuditRecord.objects.filter(action__startswith="task").order_by("number")
     return [(row.action, row.object_name) for row in rows]
-
-
-def put_in(broker: Broker, state: str, *task_ids: str) -> None:
-    """Bring tasks into a state."""
-    for task_id in task_ids:
-        put(broker, task_id, queue="simple", process_at_s=broker.now_s() + 60 if state == "scheduled" else None)
-        if state == "retry":
-            failure = Failure(error="boom", retry_at_s=broker.now_s() + 60)
-            taken = take_one(broker, "simple")
-            broker.run(retry(taken.hold, taken.message, failure, now_ns=broker.now_ns()))
-        if state == "archived":
-            fail_for_good(broker, take_one(broker, "simple"), "boom")
-        if state == "completed":
-            succeed(broker, take_one(broker, "simple"), b"1")
 
 
 @pytest.mark.parametrize("by_alias", [False, True])

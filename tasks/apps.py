@@ -4,6 +4,6 @@ from django.apps import AppConfig
 
 
 class TasksConfig(AppConfig):
-    """Tasks live in Redis; this app has no models."""
+    """Tasks live in Redis; the app's only model has no table."""
 
     name = "tasks"

@@ -48,13 +48,13 @@ def page_answer(request: HttpRequest, content: dict[str, Any], cursor: object | 
     """Return a page, with `next` and `Link` to the one behind it; None: there is none."""
     if cursor is None:
         return json_answer(content | {"next": None})
-    query = request.GET.dict() | {"cursor": _spelled(cursor)}
+    query = request.GET.dict() | {"cursor": spelled(cursor)}
     target = f"{request.get_full_path().partition('?')[0]}?{urlencode(query)}"
     answer = json_answer(content | {"next": target})
     answer["Link"] = f'<{target}>; rel="next"'
     return answer
 
 
-def _spelled(cursor: object) -> str:
+def spelled(cursor: object) -> str:
     """Return a cursor as it stands in a query."""
     return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).rstrip(b"=").decode()

@@ -19,7 +19,9 @@ def _may(*verbs: str, models: Iterable[str]) -> frozenset[str]:
 
 _VIEW = _may("view", models=_READ)
 _PAYLOADS = frozenset({"tasks.view_payload"})
-_OPERATE = frozenset({"queues.pause_queue"}) | _may("run", "cancel", "archive", "delete", models=["tasks.task"])
+_OPERATE = frozenset({"queues.pause_queue"}) | _may(
+    "enqueue", *("run", "cancel", "archive", "delete"), models=["tasks.task"]
+)
 _CONFIGURE = _may(*_VERBS, models=["queues.queue", "vaults.vault", "vaults.vaultentry"]) | {"queues.pause_queue"}
 _ADMINISTER = _may("add", "change", models=["accounts.apikey"]) | _may(*_VERBS, models=["auth.user", "auth.group"])
 
@@ -42,7 +44,7 @@ ROLES = (
     ),
     StaffRole(
         name="operator",
-        sentence="Also pauses queues, and runs, cancels, archives and deletes tasks.",
+        sentence="Also pauses queues, and tries, runs, cancels, archives and deletes tasks.",
         permissions=_VIEW | _PAYLOADS | _OPERATE,
     ),
     StaffRole(
@@ -60,6 +62,7 @@ ROLES = (
 _NAMES: Mapping[str, str] = {
     "queues.pause_queue": "Can pause and resume queues",
     "tasks.view_payload": "Can view payloads and results",
+    "tasks.enqueue_task": "Can put tasks on queues",
     "tasks.run_task": "Can run tasks",
     "tasks.cancel_task": "Can cancel tasks",
     "tasks.archive_task": "Can archive tasks",

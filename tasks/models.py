@@ -1,0 +1,25 @@
+"""Gives tasks a name in Django, for its permissions: the tasks themselves live in Redis."""
+
+from django.db import models
+
+
+class Task(models.Model):
+    """A task, as far as permissions and the admin's addresses need one; there is no table."""
+
+    id = models.CharField(primary_key=True, max_length=255)
+
+    class Meta:
+        managed = False
+        default_permissions = ("view",)
+        permissions = (
+            ("enqueue_task", "Can put tasks on queues"),
+            ("run_task", "Can run tasks before their time, or once more"),
+            ("cancel_task", "Can cancel tasks"),
+            ("archive_task", "Can archive tasks"),
+            ("delete_task", "Can delete tasks"),
+            ("view_payload", "Can see payloads, results and errors where they are hidden"),
+        )
+
+    def __str__(self) -> str:
+        """Return the id."""
+        return self.id

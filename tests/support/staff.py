@@ -1,0 +1,18 @@
+"""Lets tests act as staff of a role."""
+
+from django.apps import apps
+from django.contrib.auth.models import Group, User
+from django.test import Client
+
+from runqy.staff.roles import grant_roles
+
+
+def staff_client(role: str) -> Client:
+    """Return the browser of somebody with a role."""
+    grant_roles(apps)  # emptying the database after a test takes what migrations have made
+    user, is_new = User.objects.get_or_create(username=f"the-{role}", defaults={"is_staff": True})
+    if is_new:
+        user.groups.add(Group.objects.get(name=role))
+    client = Client()
+    client.force_login(user)
+    return client

@@ -1,6 +1,7 @@
 """A real server and real workers: what becomes of vaults that are missing, and of entries that change."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,17 @@ from tests.queues.samples import spec
 from tests.support.web import WebProcess
 from tests.workers.processes import WorkerProcess, add_task, eventually, wait_for_record, wait_for_state, wait_task
 from tests.workers.repositories import Repository
+from vaults.crypto import new_master_key
 from vaults.deliveries import store_deliveries
 from vaults.delivery_queries import vault_holders
 from vaults.models import VaultDelivery
 from vaults.operations import create_vault, delete_vault, describe_vault, set_entry
+from vaults.rotation import rotate_entries
 
 SOON_S = 5
 """How soon an idle worker has to have what changed."""
+
+NEXT_KEY = new_master_key()
 
 Serve = Callable[[str], WorkerProcess]
 
@@ -32,8 +37,12 @@ pytestmark = pytest.mark.usefixtures("configuration")
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebProcess]:
-    """Return a running server, which has no database and knows what the tests save only from Redis."""
-    started = WebProcess(tmp_path_factory.mktemp("web"))
+    """Return a running server, which has no database and knows what the tests save only from Redis.
+
+    It has a master key that is not used yet beside the tests' own.
+    """
+    keys = f"{NEXT_KEY},{os.environ['RUNQY_VAULT_MASTER_KEY']}"
+    started = WebProcess(tmp_path_factory.mktemp("web"), RUNQY_VAULT_MASTER_KEY=keys)
     yield started
     started.kill()
 
@@ -193,6 +202,29 @@ def test_what_does_not_change_a_value_stirs_nobody(
     wait_for_env(single_broker, "mail", "TOKEN", "second-value")
 
     assert len(worker.events("registered_again")) == 1
+
+
+def test_a_rotation_of_the_master_key_stirs_nobody(
+    single_broker: Broker, save: Callable[..., None], serve: Serve, settings: Any
+) -> None:
+    fill("secrets", TOKEN="first-value", OTHER="other-value")
+    save("mail", "secrets")
+    worker = serve("mail")
+    wait_for_env(single_broker, "mail", "TOKEN", "first-value", within_s=30)
+
+    settings.RUNQY_VAULT_MASTER_KEY = f"{NEXT_KEY},{settings.RUNQY_VAULT_MASTER_KEY}"
+    rotated = sum(step.rotated for step in rotate_entries())
+    set_entry(vault="secrets", key="TOKEN", value="second-value")
+    wait_for_env(single_broker, "mail", "TOKEN", "second-value")
+    store_deliveries()
+
+    assert rotated == 2
+    assert len(worker.events("registered_again")) == 1
+    assert [record.versions for record in VaultDelivery.objects.order_by("pk")] == [
+        {"OTHER": 1, "TOKEN": 1},
+        {"OTHER": 1, "TOKEN": 2},
+    ]
+    assert [holder.is_current for holder in vault_holders(single_broker, "secrets")] == [True]
 
 
 def test_what_workers_were_given_is_recorded_and_shown_as_current(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from queues.queries import get_catalog
 from runqy.audit.operations import announced
 from runqy.broker.broker import Broker
-from runqy.broker.producing import enqueue_safely, new_task_id
+from runqy.broker.producing import enqueue, new_task_id
 from runqy.broker.records import TaskRecord
 from tasks.creation import record_of
 from tasks.orders import TaskOrder, make_task, refuse_disabled
@@ -25,5 +25,5 @@ def try_task(broker: Broker, *, order: TaskOrder, headers: Mapping[str, str], lo
     task = make_task(order, resolved, task_id=new_task_id(), now_ns=now_ns, headers=headers)
     changes = {"queue": (None, task.queue)}
     with announced(action="task.created", object_kind="task", object_name=task.id, changes=changes):
-        enqueue_safely(broker, task, now_ns=now_ns)
+        broker.run_safely(enqueue(task, now_ns=now_ns))
     return await_queued_task(broker, task.id, longest_s=longest_s) or record_of(task, now_ns)

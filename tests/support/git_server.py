@@ -1,8 +1,11 @@
-"""A git server on https that the tests start: plain files, behind a token where wanted."""
+"""A git server on https that the tests start: plain files or git's own protocol, behind a token where wanted."""
 
 import base64
 import datetime
+import gzip
+import os
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +25,8 @@ HOST = "git.example.org"
 class GitServer(ThreadingHTTPServer):
     """Serves a folder of bare repositories; `certificate` is what makes clients trust it."""
 
-    def __init__(self, folder: Path, certificate: Path, *, token: str = "") -> None:
-        super().__init__(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
+    def __init__(self, folder: Path, certificate: Path, *, token: str = "", is_smart: bool = False) -> None:
+        super().__init__(("127.0.0.1", 0), partial(_SmartHandler if is_smart else _Handler, directory=str(folder)))
         self.token, self.certificate = token, certificate
         self.paths: list[str] = []
         self.command_lines: list[bytes] = []
@@ -51,7 +54,7 @@ class _Handler(SimpleHTTPRequestHandler):
     server: GitServer
 
     def do_GET(self) -> None:
-        """Answer a client that may read; `/moved/...` leads elsewhere."""
+        """Let a client in or not; `/moved/...` leads elsewhere."""
         self.server.paths.append(self.path)
         if self.server.is_silent.is_set():
             self.server.released.wait(30)
@@ -61,7 +64,11 @@ class _Handler(SimpleHTTPRequestHandler):
         elif self.server.token and not self._has_token():
             self._answer(401, "WWW-Authenticate", 'Basic realm="git"')
         else:
-            super().do_GET()
+            self.serve()
+
+    def serve(self) -> None:
+        """Answer a client that may read."""
+        super().do_GET()
 
     def _has_token(self) -> bool:
         """Tell whether the token was shown, and note who shows it how."""
@@ -82,12 +89,44 @@ class _Handler(SimpleHTTPRequestHandler):
         """Keep quiet."""
 
 
+class _SmartHandler(_Handler):
+    """Leaves the talking to git's own program, as hosting services do; only with it a fetch can be shallow."""
+
+    do_POST = _Handler.do_GET  # noqa: N815 (http.server's spelling)
+
+    def serve(self) -> None:
+        """Run git's program for one request."""
+        path, _, query = self.path.partition("?")
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        env = {
+            "PATH": os.environ["PATH"],
+            "GIT_PROJECT_ROOT": self.directory,
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+            "REQUEST_METHOD": self.command,
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "CONTENT_LENGTH": str(len(body)),
+        }
+        done = subprocess.run(["git", "http-backend"], input=body, env=env, capture_output=True, check=True)
+        head, _, content = done.stdout.partition(b"\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
+        self.send_response(int(headers.pop("Status", "200").split()[0]))
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+
 @contextmanager
-def git_server(folder: Path, *, token: str = "") -> Iterator[GitServer]:
+def git_server(folder: Path, *, token: str = "", is_smart: bool = False) -> Iterator[GitServer]:
     """Run a server for a folder of bare repositories."""
     certificate = folder / "certificate.pem"
     _write_certificate(certificate)
-    server = GitServer(folder, certificate, token=token)
+    server = GitServer(folder, certificate, token=token, is_smart=is_smart)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server

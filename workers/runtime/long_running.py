@@ -5,6 +5,7 @@ from collections import deque
 
 from workers.runtime.child import ChildSpec
 from workers.runtime.pool import DYING_S, PoolOwner, PoolSettings
+from workers.runtime.restarts import Restarts
 from workers.runtime.runs import Ending, Fate, Run
 from workers.runtime.seat import Seat
 
@@ -22,7 +23,10 @@ class LongRunningPool:
     def __init__(self, owner: PoolOwner, settings: PoolSettings) -> None:
         self._owner = owner
         self._settings = settings
-        self._seats = [Seat(self, settings.recovery) for _ in range(min(settings.processes, settings.concurrency))]
+        self._seats = [
+            Seat(self, Restarts(settings.recovery, settings.on_failure))
+            for _ in range(min(settings.processes, settings.concurrency))
+        ]
         self._waiting: deque[Run] = deque()
         self._share = -(-settings.concurrency // len(self._seats))
         self._mean_s = 1.0

@@ -18,7 +18,7 @@ class OneShotPool:
         self.problem = ""
         self._owner = owner
         self._settings = settings
-        self._restarts = Restarts(settings.recovery)
+        self._restarts = Restarts(settings.recovery, settings.on_failure)
         self._spec: ChildSpec | None = None
         self._started_with: dict[Child, ChildSpec] = {}
         self._runs: dict[Child, Run | None] = {}
@@ -48,6 +48,7 @@ class OneShotPool:
     def start(self, spec: ChildSpec) -> None:
         """See Pool."""
         self._spec = spec
+        self._restarts.note_success()
         self._is_proven = False
         if self._probe is not None:
             self._probe.kill()
@@ -136,6 +137,8 @@ class OneShotPool:
             self._judge_probe(child)
         elif run is not None and not child.is_ready and run.verdict is None:
             self._lose_confidence(child.cause)
+        elif run is not None and run.verdict is None and not self._is_stopping:
+            self._settings.on_failure()
         if run is not None:
             fate = Fate.GIVEN_BACK if self._is_stopping else Fate.CHILD_DIED
             self._owner.run_ended(run, run.verdict or Ending(fate, child.cause))

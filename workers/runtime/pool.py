@@ -1,5 +1,6 @@
 """What the two kinds of pools have in common: how the consumer speaks to them and they to it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +34,8 @@ class PoolSettings:
     concurrency: int
     processes: int
     recovery: RecoverySettings
+    on_failure: Callable[[], None] = lambda: None
+    """Told of each child that did not start or ended unasked."""
 
 
 class Pool(Protocol):

@@ -69,6 +69,7 @@ class QueueAnswer(msgspec.Struct, frozen=True):
     mode: str = ""
     order: str = "weighted"
     revision: str | int | None = None
+    rollout: str | int | None = None
 
 
 class SubQueueAnswer(msgspec.Struct, frozen=True):
@@ -140,8 +141,8 @@ class Registration(msgspec.Struct, frozen=True):
 
     def deploys_like(self, other: "Registration") -> bool:
         """Tell whether the code that was deployed for the one is that of the other."""
-        return (self.deployment, self.git_token, self.queue.name) == (
-            (other.deployment, other.git_token, other.queue.name)
+        return (self.deployment, self.git_token, self.queue.name, self.queue.rollout) == (
+            (other.deployment, other.git_token, other.queue.name, other.queue.rollout)
         )
 
 

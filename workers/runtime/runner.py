@@ -17,10 +17,13 @@ from workers.runtime.registration import Registration
 from workers.runtime.session import Session
 from workers.runtime.settings import WorkerSettings
 from workers.runtime.threads import first_of, in_thread
+from workers.runtime.workshop import Workshop
 
 CONNECT_DELAY_S, CONNECT_MOST_DELAY_S = 0.5, 15.0
 RECONNECT_DELAY_S = 5.0
-DEPLOY_DELAY_S, DEPLOY_MOST_DELAY_S = 5.0, 300.0
+DEPLOY_DELAY_S, DEPLOY_MOST_DELAY_S = 5.0, 60.0
+LOOK_DELAY_S, LOOK_MOST_DELAY_S = 2.0, 30.0
+"""Between two looks for newer code, while children fail: whoever pushed a correction waits for it."""
 
 log = structlog.get_logger()
 
@@ -71,13 +74,25 @@ class Runner:
         )
         log.info("registered", worker_id=self._identity.worker_id, redis_queues=list(registration.priorities))
         await session.open()
-        failures = 0
+        failures = looks = 0
+        workshop = session.workshop
         while True:
-            is_newest = await session.workshop.bring_up(registration)
-            failures = 0 if is_newest else failures + 1
-            delay = delay_s(failures - 1, first_s=DEPLOY_DELAY_S, most_s=DEPLOY_MOST_DELAY_S) if failures else None
-            if await first_of(self._enrolling.hurry, timeout_s=delay):
+            is_failing = workshop.is_failing
+            is_newest = await workshop.bring_up(registration)
+            failures, looks = 0 if is_newest else failures + 1, looks + 1 if is_failing else 0
+            if await self._await_reason(workshop, failures=failures, looks=looks):
                 registration = await self._renew(session, registration)
+
+    async def _await_reason(self, workshop: Workshop, *, failures: int, looks: int) -> bool:
+        """Wait until there is a reason to deploy; returns whether it is that something changed at the server."""
+        hurry = self._enrolling.hurry
+        if failures:
+            await first_of(hurry, timeout_s=delay_s(failures - 1, first_s=DEPLOY_DELAY_S, most_s=DEPLOY_MOST_DELAY_S))
+        elif looks:
+            await first_of(hurry, timeout_s=delay_s(looks - 1, first_s=LOOK_DELAY_S, most_s=LOOK_MOST_DELAY_S))
+        else:
+            await first_of(hurry, workshop.stumbled)
+        return hurry.is_set()
 
     async def _join(self) -> tuple[Registration, Broker]:
         """Register and reach Redis for the first time.

@@ -11,7 +11,6 @@ from workers.runtime.pool import OVERFLOW, ending_of, time_over
 from workers.runtime.protocol import Answer, UnusableAnswer
 from workers.runtime.restarts import Restarts
 from workers.runtime.runs import Ending, Fate, Run
-from workers.runtime.settings import RecoverySettings
 
 IDLE_GRACE_S = 3.0
 """How long an idle child has to end by itself: the next one is to have the new environment within five seconds."""
@@ -33,11 +32,11 @@ class SeatOwner(Protocol):
 class Seat:
     """A child, and the tasks it was told of, in order; it works on the first."""
 
-    def __init__(self, owner: SeatOwner, recovery: RecoverySettings) -> None:
+    def __init__(self, owner: SeatOwner, restarts: Restarts) -> None:
         self.runs: deque[Run] = deque()
         self.problem = ""
         self._owner = owner
-        self._restarts = Restarts(recovery)
+        self._restarts = restarts
         self._spec: ChildSpec | None = None
         self._started_with: ChildSpec | None = None
         self._child: Child | None = None
@@ -63,6 +62,7 @@ class Seat:
     def start(self, spec: ChildSpec) -> None:
         """Start a child, or replace the one that is there once its tasks are done."""
         self._spec = spec
+        self._restarts.note_success()
         if self._child is None:
             self._start()
         elif not self.runs:
@@ -175,6 +175,8 @@ class Seat:
     def _start(self) -> None:
         """Start a child now."""
         assert self._spec is not None  # noqa: S101 (set by the first start)
+        if self._restart:
+            self._restart.cancel()
         self._started_with = self._spec
         try:
             self._child = Child(self._spec, self)

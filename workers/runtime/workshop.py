@@ -1,5 +1,6 @@
 """Owns a queue's deployment on this machine and the pool of children that runs it."""
 
+import asyncio
 import contextlib
 
 import structlog
@@ -24,6 +25,8 @@ class Workshop:
 
     def __init__(self, settings: WorkerSettings, consumer: Consumer, *, worker_id: str) -> None:
         self.pool: Pool | None = None
+        self.stumbled = asyncio.Event()
+        """Set when a child failed: there may be newer code that does better."""
         self._problem = ""
         """Why the newest code is not the one that runs."""
         self._is_deploying = False
@@ -48,6 +51,11 @@ class Workshop:
         return (WorkerState.DEPLOYING if self._is_deploying else WorkerState.STARTING), ""
 
     @property
+    def is_failing(self) -> bool:
+        """Tell whether a child failed since the last deployment, or none runs."""
+        return self.stumbled.is_set() or bool(self.pool and self.pool.problem)
+
+    @property
     def commit(self) -> str:
         """Return the commit that runs."""
         return self._current.commit if self._current else ""
@@ -55,9 +63,13 @@ class Workshop:
     async def bring_up(self, registration: Registration) -> bool:
         """Deploy what a registration asks for and run it; returns whether it is the newest that runs now.
 
+        The branch is asked for newer code where a rollout wants it, or where the code that is here fails.
         Raises DeploymentStopped.
         """
-        if self._current and not self._problem and self._running and self._running.deploys_like(registration):
+        is_failing = self.is_failing
+        self.stumbled.clear()
+        is_here = self._running and self._running.deploys_like(registration) and not self._problem
+        if self._current and is_here and not is_failing:
             await self._use(registration, self._current)
             return True
         self._is_deploying = True
@@ -123,6 +135,7 @@ class Workshop:
             concurrency=self._settings.concurrency,
             processes=self._settings.processes,
             recovery=self._settings.recovery,
+            on_failure=self.stumbled.set,
         )
         pool: Pool = (OneShotPool if registration.is_one_shot else LongRunningPool)(self._consumer, settings)
         self.pool = pool

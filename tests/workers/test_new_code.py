@@ -1,0 +1,178 @@
+"""What brings out new code: somebody asks for it, or the code that runs fails."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as redis_py
+
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.heartbeats import find_workers
+from tests.workers.conftest import StartWorker
+from tests.workers.fake_server import FakeServer, change_configuration
+from tests.workers.processes import (
+    SDK_FILES,
+    add_task,
+    eventually,
+    wait_for_record,
+    wait_for_state,
+    wait_task,
+)
+from tests.workers.repositories import Repository
+
+WORKING = Path(__file__).with_name("behaviours.py").read_text()
+CRASHING = "raise SystemExit('no module of this name')\n"
+ASK = {"do": "env"}
+
+
+@pytest.fixture
+def mail(server: FakeServer, redis: redis_py.Redis, repository: Repository) -> Repository:
+    """Return the repository of the queue `mail`, whose code works."""
+    repository.commit({**SDK_FILES, "main.py": WORKING})
+    server.answer["deployment"]["git_url"] = repository.url
+    server.answer["queue"] |= {"revision": "1", "rollout": None}
+    redis.hset(keys.QUEUE_REVISIONS, "mail", "1")
+    return repository
+
+
+def commit_that_runs(broker: Broker, **options: Any) -> str:
+    """Return the commit that a task finds itself in."""
+    answer = wait_for_state(broker, add_task(broker, ASK, **options), "completed").result or b""
+    commit: str = json.loads(answer)["RUNQY_COMMIT"]
+    return commit
+
+
+def roll_out(redis: redis_py.Redis, server: FakeServer, token: str) -> None:
+    """Ask the workers of `mail` for the newest commit."""
+    server.answer["queue"]["rollout"] = token
+    change_configuration(redis, server, token)
+
+
+def wait_for_a_look(deployments: Path) -> None:
+    """Wait until a worker has asked the branch for newer code once more."""
+    record = deployments / "mail" / "current.json"
+    before = record.stat().st_mtime_ns
+    eventually(lambda: record.stat().st_mtime_ns > before)
+
+
+@pytest.mark.parametrize("mode", ["long_running", "one_shot"])
+def test_a_correction_of_code_that_cannot_start_is_found_while_restarts_pause(
+    single_broker: Broker, mail: Repository, server: FakeServer, start_worker: StartWorker, mode: str
+) -> None:
+    server.answer["queue"]["mode"] = mode
+    server.answer["deployment"]["env_vars"] = {"MODE": mode}
+    mail.commit({"main.py": CRASHING})
+    start_worker(RUNQY_RECOVERY_MAX_RESTARTS="1", RUNQY_RECOVERY_COOLDOWN_PERIOD="1h")
+    assert "no module of this name" in wait_for_record(single_broker, "start_failed").reason
+
+    corrected = mail.commit({"main.py": WORKING})
+
+    assert commit_that_runs(single_broker) == corrected
+    assert len(server.requests) == 1
+
+
+def test_code_that_was_not_corrected_is_not_started_before_its_pause_is_over(
+    single_broker: Broker, mail: Repository, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    mail.commit({"main.py": CRASHING})
+    settings = {"RUNQY_RECOVERY_MAX_RESTARTS": "1", "RUNQY_RECOVERY_COOLDOWN_PERIOD": "1h"}
+    worker = start_worker(RUNQY_DEPLOYMENT_DIR=str(tmp_path / "own"), **settings)
+    eventually(lambda: len(worker.events("child_output")) == 2, what=worker.log.read_text)
+
+    for _ in range(2):
+        wait_for_a_look(tmp_path / "own")
+
+    assert len(worker.events("child_output")) == 2
+
+
+@pytest.mark.parametrize("mode", ["long_running", "one_shot"])
+def test_the_end_of_a_child_brings_newer_code(
+    single_broker: Broker, mail: Repository, server: FakeServer, start_worker: StartWorker, mode: str
+) -> None:
+    server.answer["queue"]["mode"] = mode
+    server.answer["deployment"]["env_vars"] = {"MODE": mode}
+    worker = start_worker()
+    before = commit_that_runs(single_broker)
+    newer = mail.commit({"other.txt": "1"})
+    assert commit_that_runs(single_broker) == before
+
+    add_task(single_broker, {"do": "exit"})
+    worker.wait_for("deployed", 2)
+
+    assert commit_that_runs(single_broker) == newer
+    assert eventually(lambda: [one.commit for one in find_workers(single_broker)] == [newer])
+
+
+def test_a_rollout_replaces_children_between_tasks(  # noqa: PLR0917
+    single_broker: Broker,
+    redis: redis_py.Redis,
+    mail: Repository,
+    server: FakeServer,
+    start_worker: StartWorker,
+    tmp_path: Path,
+) -> None:
+    worker = start_worker()
+    task = wait_task(tmp_path)
+    running = add_task(single_broker, task)
+    eventually(Path(task["started"]).exists)
+    newer = mail.commit({"other.txt": "1"})
+
+    roll_out(redis, server, "2")
+    worker.wait_for("deployed", 2)
+    Path(task["until"]).touch()
+
+    record = wait_for_state(single_broker, running, "completed", "retry", "archived", "pending")
+    assert (record.state, record.result) == ("completed", b'"waited"')
+    assert commit_that_runs(single_broker) == newer
+
+
+def test_a_rollout_without_a_new_commit_leaves_children_alone(
+    single_broker: Broker, redis: redis_py.Redis, mail: Repository, server: FakeServer, start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    before = wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}), "completed")
+
+    roll_out(redis, server, "2")
+    worker.wait_for("registered_again")
+    roll_out(redis, server, "3")
+    worker.wait_for("registered_again", 2)
+
+    after = wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}), "completed")
+    assert before.result == after.result
+
+
+def test_a_changed_definition_brings_no_newer_code(
+    single_broker: Broker, redis: redis_py.Redis, mail: Repository, server: FakeServer, start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    before = commit_that_runs(single_broker)
+    mail.commit({"other.txt": "1"})
+    server.answer["limits"]["retry_delay_secs"] = 7
+
+    change_configuration(redis, server, "2")
+    worker.wait_for("registered_again")
+    change_configuration(redis, server, "3")
+    worker.wait_for("registered_again", 2)
+
+    assert commit_that_runs(single_broker) == before
+
+
+def test_a_rollout_that_fails_keeps_what_runs_and_says_why(
+    single_broker: Broker, redis: redis_py.Redis, mail: Repository, server: FakeServer, start_worker: StartWorker
+) -> None:
+    start_worker()
+    before = commit_that_runs(single_broker)
+    mail.commit({"requirements.txt": "./no-such-folder\n"})
+
+    roll_out(redis, server, "2")
+    reason = eventually(lambda: next((one.reason for one in find_workers(single_broker) if one.reason), ""))
+
+    assert "no-such-folder" in reason
+    assert wait_for_record(single_broker, "ready").commit == before
+    assert commit_that_runs(single_broker) == before
+
+    corrected = mail.commit({"requirements.txt": ""})
+    eventually(lambda: [one.commit for one in find_workers(single_broker)] == [corrected])
+    assert commit_that_runs(single_broker) == corrected

@@ -10,7 +10,7 @@ from queues.definitions import QueueSpec, SubQueue
 from queues.models import Queue, Source
 from queues.operations import save_queue, spec_version
 from queues.validation import NAME_RULE, is_queue_name
-from runqy.errors import QueueAlreadyExists, QueueInvalid, QueueNotFound
+from runqy.errors import KeyInsufficient, QueueAlreadyExists, QueueInvalid, QueueNotFound
 from runqy.publication.operations import configuration_change
 
 __all__ = ["Stated", "state_queue"]
@@ -38,7 +38,8 @@ def state_queue(
 
     Released command lines write out a queue file's sub-queues one by one, as `inference.high`: such a name, without
     the key `sub_queues`, adds or changes that sub-queue. `check` gets the version of what is to be changed.
-    Raises QueueInvalid, QueueAlreadyExists, QueueNameTaken; QueueNotFound for a queue that a key is not for.
+    Raises QueueInvalid, QueueAlreadyExists, QueueNameTaken; for a key that is limited to queues QueueNotFound where it
+    is not for the queue, and KeyInsufficient where the queue would get at other vaults.
     """
     if not is_queue_name(stated.name):
         raise QueueInvalid(errors=[f"name: {NAME_RULE}"])
@@ -56,6 +57,8 @@ def state_queue(
             spec, is_new = _with_sub_queue(spec, sub_queue, before, force)
         elif before and not force:
             raise QueueAlreadyExists(f"A queue {queue} exists already; force=true updates it.")
+        if among is not None:
+            _refuse_vaults(spec, before)
         saved = save_queue(spec=spec, source=Source.API)
     return QueueView.of(saved, sub_queue), is_new
 
@@ -76,6 +79,13 @@ def _spec(stated: Stated, queue: str, before: QueueSpec | None) -> QueueSpec:
     spec = parse_spec(queue, dict(stated.written))
     is_enabled = before.is_enabled if before else True
     return replace(spec, is_enabled=is_enabled if stated.is_enabled is None else stated.is_enabled)
+
+
+def _refuse_vaults(spec: QueueSpec, before: QueueSpec | None) -> None:
+    """Raise KeyInsufficient if a queue would use vaults that it did not: its workers are given what is in them."""
+    known = before.deployment.vaults_used if before else []
+    if added := set(spec.deployment.vaults_used).difference(known):
+        raise KeyInsufficient(f"This key is limited to queues, and may not let them use {', '.join(sorted(added))}.")
 
 
 def _with_sub_queue(stated: QueueSpec, name: str, before: QueueSpec | None, force: bool) -> tuple[QueueSpec, bool]:

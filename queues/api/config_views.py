@@ -22,7 +22,6 @@ from runqy.api.preconditions import if_match, is_known, not_modified, tagged
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problems
 from runqy.api.views import KeyedView
 from runqy.connection import get_broker
-from runqy.errors import KeyInsufficient
 
 
 class ConfigsView(KeyedView):
@@ -36,6 +35,8 @@ class ConfigsView(KeyedView):
 
 class ConfigListView(ConfigsView):
     """All queue configurations."""
+
+    is_of_queues = True
 
     @extend_schema(
         operation_id="list_configs",
@@ -75,6 +76,8 @@ class ConfigListView(ConfigsView):
 
 class ConfigView(ConfigsView):
     """One queue configuration."""
+
+    is_of_queues = True
 
     @extend_schema(
         operation_id="get_config",
@@ -155,8 +158,6 @@ class ReloadView(ConfigsView):
     )
     def post(self, request: Request) -> HttpResponse:
         """Reload configurations from YAML; a file with an error changes nothing, the others are loaded."""
-        if identity_of(request).queues is not None:
-            raise KeyInsufficient("This key is for some queues only; the files are for all.")
         asked = {name: read_flag(request._request, name) for name in ("prune", "force")}
         report = load_queue_files(directory=settings.QUEUE_WORKERS_DIR, **asked)
         return json_answer(outputs.reload_answer(report, now_s=clock.now_ns() // 10**9))

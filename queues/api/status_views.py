@@ -19,6 +19,8 @@ from runqy.connection import get_broker
 class QueueListView(KeyedView):
     """All queues."""
 
+    is_of_queues = True
+
     @extend_schema(
         operation_id="list_queues",
         tags=["queues"],
@@ -33,6 +35,8 @@ class QueueListView(KeyedView):
 
 class QueueView(KeyedView):
     """One queue."""
+
+    is_of_queues = True
 
     @extend_schema(
         operation_id="get_queue",
@@ -49,6 +53,8 @@ class QueueView(KeyedView):
 class PauseView(KeyedView):
     """What stops a queue."""
 
+    is_of_queues = True
+
     @extend_schema(
         operation_id="pause_queue",
         tags=["queues"],
@@ -64,6 +70,8 @@ class PauseView(KeyedView):
 
 class UnpauseView(KeyedView):
     """What lets a queue go on."""
+
+    is_of_queues = True
 
     @extend_schema(
         operation_id="unpause_queue",

@@ -25,6 +25,10 @@ class KeyedView(APIView):
 
     roles: ClassVar[frozenset[Role]] = frozenset()
     """Who may ask besides administrators."""
+    readers: ClassVar[frozenset[Role]] = frozenset()
+    """Who may only read besides those."""
+    is_of_queues: ClassVar[bool] = False
+    """It looks at `Identity.queues`, so that administrators who are limited to queues may ask."""
     successor: str = ""
     """Where the path is an alias: the template of the path that takes its place."""
 

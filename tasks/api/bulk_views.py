@@ -22,6 +22,7 @@ from tasks.handling import MOST_AT_ONCE, Action, Selection, handle_tasks, states
 class HandleTasksView(KeyedView):
     """What is done to all tasks of a state."""
 
+    is_of_queues = True
     action: ClassVar[Action]
 
     def post(self, request: Request, queue: str) -> HttpResponse:

@@ -1,11 +1,10 @@
 """The tasks of a queue over HTTP, for those who look after it: one by one."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import quote
 
 from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
-from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 
 from runqy.accounts.identity import Role
@@ -59,11 +58,8 @@ class QueueTasksView(KeyedView):
 class QueueTaskView(KeyedView):
     """One task of a queue."""
 
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Let clients read, and administrators delete too."""
-        if request.method in SAFE_METHODS:
-            self.roles = frozenset({Role.CLIENT})  # type: ignore[misc]
-        super().initial(request, *args, **kwargs)
+    readers: ClassVar = frozenset({Role.CLIENT})
+    is_of_queues = True
 
     @extend_schema(
         operation_id="get_queue_task",
@@ -101,6 +97,8 @@ class QueueTaskView(KeyedView):
 class CancelView(KeyedView):
     """What cancels a task."""
 
+    is_of_queues = True
+
     @extend_schema(
         operation_id="cancel_task",
         tags=["tasks"],
@@ -119,6 +117,8 @@ class CancelView(KeyedView):
 class CancelAliasView(KeyedView):
     """What cancels a task, as released clients ask for it."""
 
+    is_of_queues = True
+
     @extend_schema(
         operation_id="cancel_task",
         tags=["tasks"],
@@ -133,6 +133,8 @@ class CancelAliasView(KeyedView):
 
 class RunTaskView(KeyedView):
     """What runs a task before its time, or once more."""
+
+    is_of_queues = True
 
     @extend_schema(
         operation_id="run_task",
@@ -150,6 +152,8 @@ class RunTaskView(KeyedView):
 
 class ArchiveTaskView(KeyedView):
     """What gives a task up."""
+
+    is_of_queues = True
 
     @extend_schema(
         operation_id="archive_task",

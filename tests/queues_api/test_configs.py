@@ -354,6 +354,21 @@ def test_a_key_of_some_queues_configures_these(client: ApiClient) -> None:
     assert content(limited.delete("/api/cli/configs/simple"))
 
 
+def test_a_key_of_some_queues_lets_them_use_no_other_vaults(client: ApiClient) -> None:
+    deployment = BODY["deployment"] | {"vaults": ["api-keys"], "git_token": ""}
+    client.post("/api/cli/configs", BODY | {"name": "simple", "deployment": deployment})
+    limited = ApiClient(create_api_key(name="ops", role=Role.ADMIN, queues=["simple"]).plain)
+
+    def changed(**changes: Any) -> Answer:
+        body = BODY | {"name": "simple", "deployment": deployment | changes}
+        return limited.post("/api/cli/configs?force=true", body)
+
+    assert content(changed(branch="other"))
+    assert refusal(changed(vaults=["api-keys", "payroll"])) == (403, "forbidden")
+    assert refusal(changed(git_token="vault://payroll/TOKEN")) == (403, "forbidden")
+    assert Queue.objects.get(name="simple").vaults == ["api-keys"]
+
+
 ROUTES = [(method, path) for path in PATHS for method in ("get", "post")]
 ROUTES += [(method, f"{path}/inference") for path in PATHS for method in ("get", "delete")]
 ROUTES += [("post", "/api/cli/configs/reload"), ("post", "/workers/reload")]

@@ -45,6 +45,8 @@ _WORKER = {
 class WorkerListView(KeyedView):
     """All workers."""
 
+    is_of_queues = True
+
     @extend_schema(
         operation_id="list_workers",
         tags=["workers"],
@@ -59,6 +61,8 @@ class WorkerListView(KeyedView):
 
 class WorkerView(KeyedView):
     """One worker."""
+
+    is_of_queues = True
 
     @extend_schema(
         operation_id="get_worker",

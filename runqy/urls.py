@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import path
 
-from queues.api.config_views import ConfigListView, ConfigView, ReloadView
+from queues.api.config_views import ConfigListView, ConfigView, ReloadOrConfigView, ReloadView
 from queues.api.status_views import PauseView, QueueListView, QueueView, RedeployView, UnpauseView
 from runqy.accounts.admin import change_own_password
 from runqy.accounts.api.views import KeyListView, KeyView
@@ -47,7 +47,8 @@ urlpatterns = [
     path("api/cli/queues/<str:queue>/redeploy", RedeployView.as_view(), name="redeploy-queue"),
     *TASK_ROUTES,
     *routes("api/cli/configs", ConfigListView, name="configs", alias="workers/queues"),
-    *routes("api/cli/configs/reload", ReloadView, name="reload-configs", alias="workers/reload"),
+    path("api/cli/configs/reload", ReloadOrConfigView.as_view(), {"name": "reload"}, name="reload-configs"),
+    path("workers/reload", ReloadView.as_view(successor="/api/cli/configs/reload"), name="reload-configs-alias"),
     *routes("api/cli/configs/<str:name>", ConfigView, name="config", alias="workers/queues/<str:name>"),
     *routes("api/cli/workers", WorkerListView, name="workers", alias="workers"),
     *routes("api/cli/workers/<str:worker_id>", WorkerView, name="worker", alias="workers/<str:worker_id>"),

@@ -2,7 +2,7 @@
 
 from django.conf import settings
 from django.http import HttpResponse
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework.request import Request
 
 from queues.api import config_examples as examples
@@ -156,8 +156,23 @@ class ReloadView(ConfigsView):
         responses={200: outputs.ReloadOutput, **problems(400, 401, 403, 503)},
         examples=[examples.CONFIG_RELOADED],
     )
-    def post(self, request: Request) -> HttpResponse:
+    def post(self, request: Request, **_: str) -> HttpResponse:
         """Reload configurations from YAML; a file with an error changes nothing, the others are loaded."""
         asked = {name: read_flag(request._request, name) for name in ("prune", "force")}
         report = load_queue_files(directory=settings.QUEUE_WORKERS_DIR, **asked)
         return json_answer(outputs.reload_answer(report, now_s=clock.now_ns() // 10**9))
+
+
+_HIDDEN = extend_schema(exclude=True)
+
+
+@extend_schema_view(get=_HIDDEN, put=_HIDDEN, delete=_HIDDEN)
+class ReloadOrConfigView(ConfigView):
+    """The queue files, at a path that is also the one of a queue called `reload`: only the former takes a POST."""
+
+    post = ReloadView.post
+
+    @property
+    def is_of_queues(self) -> bool:  # type: ignore[override]
+        """Tell what a request is about."""
+        return self.request.method != "POST"

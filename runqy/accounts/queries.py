@@ -1,7 +1,7 @@
 """Recognises keys: those of the environment, and those of the published configuration. Lists those of the database."""
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -24,6 +24,7 @@ from runqy.publication.snapshot import Snapshot, get_snapshot
 
 __all__ = [
     "Identity",
+    "KeyPage",
     "KeyStatus",
     "Role",
     "authenticate",
@@ -32,6 +33,7 @@ __all__ = [
     "in_status",
     "key_status",
     "list_api_keys",
+    "list_api_keys_page",
     "queue_names",
 ]
 
@@ -43,6 +45,15 @@ class KeyStatus(StrEnum):
     UNUSED = "never used"  # accepted, as an active one
     EXPIRED = "expired"
     REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPage:
+    """Some keys, the newest first."""
+
+    keys: Sequence[ApiKey]
+    end: int | None
+    """The id of the last one, if there are more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,13 @@ def authenticate(key: str) -> Identity | None:
 def list_api_keys() -> list[ApiKey]:
     """Return the rows of all keys, the newest first."""
     return list(ApiKey.objects.order_by("-pk"))
+
+
+def list_api_keys_page(*, limit: int, below: int | None = None) -> KeyPage:
+    """Return some keys, the newest first; `below` is the end of the page before."""
+    found = ApiKey.objects.all() if below is None else ApiKey.objects.filter(pk__lt=below)
+    keys = list(found.order_by("-pk")[: limit + 1])
+    return KeyPage(keys=keys[:limit], end=keys[limit - 1].pk if len(keys) > limit else None)
 
 
 def get_api_key(key_id: int) -> ApiKey:

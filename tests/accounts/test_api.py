@@ -57,7 +57,7 @@ def test_a_key_is_created_shown_once_and_works() -> None:
     assert identity.queues == frozenset({"mail", "image"})
     assert answer["Location"] == f"/api/keys/{row.pk}"
     assert read(answer["Location"]) == created["api_key"]
-    assert read("/api/keys") == {"keys": [created["api_key"]], "count": 1}
+    assert read("/api/keys") == {"keys": [created["api_key"]], "count": 1, "next": None}
 
 
 def test_a_name_is_enough_for_a_client_of_all_queues() -> None:
@@ -74,6 +74,27 @@ def test_keys_are_listed_the_newest_first() -> None:
 
     assert [key["name"] for key in listed["keys"]] == ["c", "b", "a"]
     assert listed["count"] == 3
+
+
+def test_many_keys_are_listed_page_by_page() -> None:
+    for name in "abcde":
+        create({"name": name})
+    path, pages = "/api/keys?limit=2", []
+
+    while path:
+        page = read(path)
+        pages.append("".join(key["name"] for key in page["keys"]))
+        create({"name": "younger"})
+        path = page["next"]
+
+    assert pages == ["ed", "cb", "a"]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "cursor=nonsense", "cursor=InRleHQi", "cursor=LTE", "cursor=MWUzMA"])
+def test_a_page_that_is_none_is_refused(query: str) -> None:
+    answer = ApiClient().get(f"/api/keys?{query}")
+
+    assert (answer.status_code, problem(answer)["code"]) == (400, "invalid_request")
 
 
 def test_a_revoked_key_ends_and_stays_on_record() -> None:

@@ -341,6 +341,22 @@ def test_a_directory_that_is_not_there_is_an_error_in_the_answer(
     assert found["problems"][0]["line"] is None
 
 
+def test_a_queue_may_be_called_reload(client: ApiClient) -> None:
+    path = "/api/cli/configs/reload"
+    client.post("/api/cli/configs", BODY | {"name": "reload"})
+    limited = ApiClient(create_api_key(name="ops", role=Role.ADMIN, queues=["reload"]).plain)
+
+    found = limited.get(path)
+    changed = limited.put(path, BODY | {"name": "reload", "priority": 9}, **{"If-Match": found["ETag"]})
+
+    assert content(found)["name"] == "reload"
+    assert content(changed)["queue"]["priority"] == 9
+    assert refusal(limited.post(path)) == (403, "forbidden")
+    assert "reloaded" in content(client.post(path))
+    assert content(limited.delete(path))["queue"] == "reload"
+    assert refusal(client.get("/workers/reload")) == (405, "method_not_allowed")
+
+
 def test_a_key_of_some_queues_configures_these(client: ApiClient) -> None:
     client.post("/api/cli/configs", BODY)
     limited = ApiClient(create_api_key(name="ops", role=Role.ADMIN, queues=["simple"]).plain)

@@ -30,6 +30,6 @@ KEY_CREATED = _answer(
     },
     201,
 )
-KEY_LIST = _answer({"keys": [_KEY], "count": 1})
+KEY_LIST = _answer({"keys": [_KEY], "count": 1, "next": None})
 KEY = _answer(_KEY)
 KEY_REVOKED = _answer({"message": "API key revoked successfully", "api_key": _REVOKED})

@@ -7,6 +7,9 @@ import msgspec
 
 from runqy.accounts.identity import Role
 
+KeyId = Annotated[int, msgspec.Meta(ge=0, lt=10**18)]
+"""Where a list of keys goes on."""
+
 
 class CreateKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of `POST /api/keys`; a misspelled limit must not become a key without one."""

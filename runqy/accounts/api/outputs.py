@@ -61,10 +61,11 @@ class KeyCreated(serializers.Serializer[object]):
 
 
 class KeyList(serializers.Serializer[object]):
-    """All keys, the newest first, those that were revoked or have expired among them."""
+    """Keys, the newest first, those that were revoked or have expired among them."""
 
     keys = KeyOutput(many=True)
-    count = serializers.IntegerField()
+    count = serializers.IntegerField(help_text="On this page")
+    next = serializers.CharField(allow_null=True, help_text="The path of the next page; null: this is the last")
 
 
 class KeyRevoked(serializers.Serializer[object]):

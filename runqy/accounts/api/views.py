@@ -6,11 +6,12 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 
 from runqy.accounts.api import examples, outputs
-from runqy.accounts.api.inputs import CreateKey
+from runqy.accounts.api.inputs import CreateKey, KeyId
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.accounts.queries import get_api_key, list_api_keys
+from runqy.accounts.queries import get_api_key, list_api_keys_page
 from runqy.api.answers import json_answer
 from runqy.api.bodies import read_struct
+from runqy.api.pagination import PAGE_PARAMETERS, page_answer, read_cursor, read_limit
 from runqy.api.schema import problems
 from runqy.api.views import KeyedView
 from runqy.errors import ApiKeyNotFound
@@ -35,13 +36,16 @@ class KeyListView(KeysView):
     @extend_schema(
         operation_id="list_api_keys",
         tags=["keys"],
-        responses={200: outputs.KeyList, **problems(401, 403, 503)},
+        parameters=PAGE_PARAMETERS,
+        responses={200: outputs.KeyList, **problems(400, 401, 403, 503)},
         examples=[examples.KEY_LIST],
     )
     def get(self, request: Request) -> HttpResponse:
-        """List all API keys, the newest first, without the keys themselves."""
-        keys = [outputs.key_detail(key) for key in list_api_keys()]
-        return json_answer({"keys": keys, "count": len(keys)})
+        """List API keys, the newest first, without the keys themselves."""
+        asked = request._request
+        page = list_api_keys_page(limit=read_limit(asked), below=read_cursor(asked, KeyId))
+        keys = [outputs.key_detail(key) for key in page.keys]
+        return page_answer(asked, {"keys": keys, "count": len(keys)}, page.end)
 
     @extend_schema(
         operation_id="create_api_key",

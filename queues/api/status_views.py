@@ -89,6 +89,8 @@ class UnpauseView(KeyedView):
 class RedeployView(KeyedView):
     """What brings out new code."""
 
+    is_of_queues = True
+
     @extend_schema(
         operation_id="redeploy_queue",
         tags=["queues"],

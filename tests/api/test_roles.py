@@ -34,6 +34,7 @@ MAY = {
     "get_queue": QUEUE_ADMINS,
     "pause_queue": QUEUE_ADMINS,
     "unpause_queue": QUEUE_ADMINS,
+    "redeploy_queue": QUEUE_ADMINS,
     "cancel_task": QUEUE_ADMINS,
     "delete_task": QUEUE_ADMINS,
     "run_task": QUEUE_ADMINS,

@@ -9,6 +9,7 @@ from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpRequest, HttpResponseBase
 from structlog.contextvars import bind_contextvars, unbind_contextvars
 
+from runqy import clock
 from runqy.api.request_ids import request_id
 from runqy.audit.actors import Actor, ActorKind, acting
 
@@ -20,6 +21,10 @@ POLICIES = {
     False: f"default-src 'self'; img-src 'self' data:; {_NOWHERE}",
 }
 """What a browser may load and run: in the admin, whose theme evaluates its attributes, and elsewhere."""
+
+_SEEN = "seen_at"
+_RENEWED_EVERY_S = 300
+"""A session expires half a day after its last renewal; renewing it with each page would write with each page."""
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -87,7 +92,7 @@ class ShortcutEnd:
 
 
 class StaffActs:
-    """Names the user of the admin to the audit."""
+    """Names the user of the admin to the audit, and keeps the session of whoever uses it from expiring."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -97,6 +102,8 @@ class StaffActs:
         user = request.user
         if not user.is_authenticated:
             return self.get_response(request)
+        if (now_s := clock.now_ns() // 1_000_000_000) - request.session.get(_SEEN, 0) > _RENEWED_EVERY_S:
+            request.session[_SEEN] = now_s
         actor = Actor(
             kind=ActorKind.USER,
             name=user.get_username(),

@@ -48,6 +48,8 @@ SECURE_HSTS_SECONDS = 365 * 24 * 3600 if RUNQY_HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = RUNQY_HTTPS
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "runqy_session", "runqy_csrf"
+SESSION_COOKIE_AGE = 12 * 3600  # after the last visit, as StaffActs renews it
+CSRF_FAILURE_VIEW = "runqy.staff.plain_pages.form_expired"
 
 # Database
 _sqlite = {
@@ -175,8 +177,13 @@ AUTH_PASSWORD_VALIDATORS = [
 UNFOLD = looks.theme(RUNQY_ENVIRONMENT)
 AXES_ENABLE_ADMIN = False
 AXES_FAILURE_LIMIT = 10
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_DISABLE_ACCESS_LOG = True  # the audit has it
 AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_CLIENT_IP_CALLABLE = "runqy.accounts.logins.address_of_client"
+AXES_LOCKOUT_CALLABLE = "runqy.accounts.logins.locked_out"
 
 # API
 REST_FRAMEWORK = {

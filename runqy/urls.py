@@ -2,11 +2,13 @@
 
 from django.contrib import admin
 from django.urls import path
+from django.views.decorators.cache import never_cache
 
 from queues.api.config_views import ConfigListView, ConfigView, ReloadOrConfigView, ReloadView
 from queues.api.status_views import PauseView, QueueListView, QueueView, RedeployView, UnpauseView
 from runqy.accounts.admin import change_own_password
 from runqy.accounts.api.views import KeyListView, KeyView
+from runqy.accounts.logins import log_in
 from runqy.api.aliases import routes
 from runqy.api.documents import SchemaView, SwaggerView
 from runqy.api.health import HealthView, LifeView, ReadinessView
@@ -59,6 +61,7 @@ urlpatterns = [
     path("api/schema/", SchemaView.as_view(), name="schema"),
     path("swagger/doc.json", SchemaView.as_view(), name="swagger-doc"),
     path("swagger/index.html", SwaggerView.as_view(), name="swagger"),
+    path("admin/login/", never_cache(log_in)),
     path("admin/password_change/", admin.site.admin_view(change_own_password, cacheable=True)),
     path("admin/", admin.site.urls),
 ]

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from threading import current_thread, main_thread
+from typing import Any
 
 import pytest
 import redis as redis_py
+from django.contrib.auth.signals import user_logged_in
 from django.db import connection
+from django.test import Client
 from pytest_django.plugin import DjangoDbBlocker
 
 from runqy.api import database
@@ -45,6 +48,21 @@ def _keeps_connections() -> None:
     """
     has_connection = database._has_connection
     database._has_connection = lambda: current_thread() is not main_thread() and has_connection()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _enters_unrecorded() -> None:
+    """Let clients that are logged in without a password leave no record: tests begin with an empty audit."""
+    from runqy.accounts.logins import record_logins  # noqa: PLC0415 (needs models, which there are only now)
+
+    force_login = Client.force_login
+
+    def enter(client: Client, *args: Any, **kwargs: Any) -> None:
+        user_logged_in.disconnect(dispatch_uid="runqy.login")
+        force_login(client, *args, **kwargs)
+        record_logins()
+
+    Client.force_login = enter  # type: ignore[method-assign]
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """The one exit of errors: whatever goes wrong in the API leaves as application/problem+json."""
 
+import sys
 from typing import Any
 
 import structlog
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
-from django.views import defaults
 from rest_framework import exceptions
 
 from runqy.api.answers import problem_answer
@@ -22,6 +22,8 @@ from runqy.errors import (
     RunqyError,
     TooManyRequests,
 )
+from runqy.staff import plain_pages
+from runqy.staff.plain_pages import plain_page
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +48,7 @@ def render_error(error: Exception, context: dict[str, Any]) -> HttpResponse | No
     return problem_answer(known, request)
 
 
-def _as_ours(error: Exception) -> RunqyError | None:
+def _as_ours(error: BaseException | None) -> RunqyError | None:
     """Return an error as one of ours, or None for a bug."""
     if isinstance(error, RunqyError):
         return error
@@ -60,7 +62,7 @@ def _as_ours(error: Exception) -> RunqyError | None:
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer what Django itself refuses."""
     if _is_admin(request):
-        return defaults.bad_request(request, exception)
+        return plain_page(request, plain_pages.BAD_REQUEST)
     too_large = type(exception).__name__ == "RequestDataTooBig"
     return problem_answer(RequestTooLarge() if too_large else RequestInvalid(str(exception)), request)
 
@@ -68,22 +70,27 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer what Django itself forbids."""
     if _is_admin(request):
-        return defaults.permission_denied(request, exception)
+        return plain_page(request, plain_pages.FORBIDDEN)
     return problem_answer(KeyInsufficient(), request)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer for a path that nothing is at."""
     if _is_admin(request):
-        return defaults.page_not_found(request, exception)
+        return plain_page(request, plain_pages.NOT_FOUND)
     return problem_answer(PathNotFound(f"Nothing is at {request.path[:200]}."), request)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Answer for a bug."""
-    if _is_admin(request):
-        return defaults.server_error(request)
-    return problem_answer(InternalError(), request)
+    """Answer for a bug, or in the admin for a store that is away."""
+    if not _is_admin(request):
+        return problem_answer(InternalError(), request)
+    known = _as_ours(sys.exc_info()[1])
+    if isinstance(known, DatabaseUnavailable):
+        return plain_page(request, plain_pages.DATABASE_AWAY)
+    if known is not None and known.status == 503:
+        return plain_page(request, plain_pages.away(known))
+    return plain_page(request, plain_pages.BROKEN)
 
 
 def _is_admin(request: HttpRequest) -> bool:

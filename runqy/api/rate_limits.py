@@ -35,10 +35,23 @@ def note_failure(request: HttpRequest) -> None:
     rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
     if rate is None:
         return
-    allowance = _spend(request, "address", _neighbourhood(request.META.get("REMOTE_ADDR", "")), rate)
+    allowance = _spend(request, "address", neighbourhood(request.META.get("REMOTE_ADDR", "")), rate)
     if allowance is not None and not allowance.passes:
         detail = f"An address may try {rate} wrong keys (RUNQY_AUTH_FAILURE_LIMIT)."
         raise TooManyFailures(detail, retry_after_s=allowance.wait_s)
+
+
+def spend_login(request: HttpRequest) -> None:
+    """Count somebody who tries a password against the address that it came from. Raises TooManyFailures.
+
+    A right one is counted too: whether it is can be known only by trying it, which is what is bounded here.
+    """
+    rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
+    if rate is None:
+        return
+    allowance = _spend(request, "login", neighbourhood(request.META.get("REMOTE_ADDR", "")), rate)
+    if allowance is not None and not allowance.passes:
+        raise TooManyFailures(retry_after_s=allowance.wait_s)
 
 
 def tell_allowance(request: HttpRequest, response: HttpResponseBase) -> None:
@@ -63,7 +76,7 @@ def _spend(request: HttpRequest, kind: str, subject: str, rate: Rate) -> Allowan
     return allowance
 
 
-def _neighbourhood(text: str) -> str:
+def neighbourhood(text: str) -> str:
     """Return what counts as one address: an IPv6 host has a whole /64 to send from; that of a Unix socket is empty."""
     try:
         address = ip_address(text)

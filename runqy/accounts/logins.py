@@ -1,0 +1,94 @@
+"""Lets staff in: bounds how many passwords an address may try, and records logins, failures and logouts."""
+
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.contrib import admin
+from django.contrib.auth.models import AbstractBaseUser, User
+from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.contrib.sessions.backends.db import SessionStore
+from django.http import HttpRequest, HttpResponse
+
+from runqy.api.rate_limits import neighbourhood, spend_login
+from runqy.api.request_ids import request_id
+from runqy.audit.actors import Actor, ActorKind, acting
+from runqy.audit.operations import record
+from runqy.errors import TooManyFailures
+from runqy.staff.plain_pages import too_many_logins
+
+log = structlog.get_logger(__name__)
+
+
+def log_in(request: HttpRequest) -> HttpResponse:
+    """Show the login, or try a password unless too many came from this address."""
+    if request.method == "POST":
+        try:
+            spend_login(request)
+        except TooManyFailures as error:
+            return too_many_logins(request, error.retry_after_s)
+    return admin.site.login(request)
+
+
+def locked_out(
+    request: HttpRequest, response: HttpResponse | None = None, credentials: dict[str, Any] | None = None
+) -> HttpResponse:
+    """Answer whoever has failed too often under one name; django-axes calls this."""
+    return too_many_logins(request, int(timedelta(hours=settings.AXES_COOLOFF_TIME).total_seconds()))
+
+
+def address_of_client(request: HttpRequest) -> str | None:
+    """Return what django-axes counts failures by: the address that trusted proxies tell, of IPv6 its network."""
+    address = neighbourhood(request.META.get("REMOTE_ADDR", ""))
+    return None if address == "none" else address
+
+
+def record_logins() -> None:
+    """Have Django tell of logins."""
+    user_logged_in.connect(_record_login, dispatch_uid="runqy.login")
+    user_login_failed.connect(_record_failure, dispatch_uid="runqy.login_failed")
+    user_logged_out.connect(_record_logout, dispatch_uid="runqy.logout")
+
+
+def _record_login(sender: object, request: HttpRequest, user: User, **_: Any) -> None:
+    """Record that somebody is in, and use the moment to forget sessions that have expired."""
+    _record(request, "user.logged_in", user)
+    SessionStore.clear_expired()
+
+
+def _record_failure(sender: object, credentials: dict[str, Any], request: HttpRequest | None = None, **_: Any) -> None:
+    """Record that a password of somebody was wrong.
+
+    Only of those who exist: in the place of a name people type passwords, and the audit is for ever.
+    """
+    user = User.objects.filter(username=credentials.get("username") or "").first()
+    log.warning("login_failed", is_known=user is not None, address=_address(request))
+    if user is not None and not getattr(request, "axes_locked_out", False):
+        _record(request, "user.login_failed", user)
+
+
+def _record_logout(
+    sender: object, request: HttpRequest | None = None, user: AbstractBaseUser | None = None, **_: Any
+) -> None:
+    """Record that somebody left."""
+    if isinstance(user, User):
+        _record(request, "user.logged_out", user)
+
+
+def _record(request: HttpRequest | None, action: str, user: User) -> None:
+    """Record what became of a user's session, under the user's own name."""
+    actor = Actor(
+        kind=ActorKind.USER,
+        name=user.get_username(),
+        id=str(user.pk),
+        address=_address(request),
+        request_id=request_id(request) if request is not None else "",
+    )
+    with acting(actor):
+        record(action=action, object_kind="user", object_name=user.get_username())
+
+
+def _address(request: HttpRequest | None) -> str:
+    """Return where a request came from; a command has none."""
+    return str(request.META.get("REMOTE_ADDR", "")) if request is not None else ""

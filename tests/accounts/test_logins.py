@@ -1,0 +1,159 @@
+"""Staff log in: guesses are bounded, and the audit has it."""
+
+import json
+from datetime import timedelta
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
+from django.test import Client
+from django.utils import timezone
+
+from runqy import clock
+from runqy.audit.models import AuditRecord
+from runqy.broker.rates import Rate
+from tests.publication.support import away
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+PASSWORD = "a-Password-1-for-ada"
+LOGIN = "/admin/login/"
+
+
+@pytest.fixture
+def ada() -> User:
+    """Return somebody who may log in."""
+    return User.objects.create_superuser("ada", password=PASSWORD)
+
+
+@pytest.fixture(autouse=True)
+def _hashes_fast(settings: Any) -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+def attempt(password: str, username: str = "ada", **environ: str) -> Any:
+    """Try a password in a fresh browser."""
+    return Client().post(LOGIN, {"username": username, "password": password, "next": "/admin/"}, **environ)
+
+
+def told() -> list[tuple[str, str, str, str]]:
+    """Return what was recorded of users: what, of whom, by whom, from where."""
+    rows = AuditRecord.objects.filter(object_kind="user").order_by("number")
+    return [(row.action, row.object_name, row.actor_name, row.address) for row in rows]
+
+
+def test_logins_failures_and_logouts_are_recorded(ada: User) -> None:
+    browser = Client()
+    attempt("wrong", REMOTE_ADDR="192.0.2.7")
+    answer = browser.post(LOGIN, {"username": "ada", "password": PASSWORD, "next": "/admin/"})
+    assert answer.status_code == 302, answer.content
+
+    browser.post("/admin/logout/")
+
+    assert told() == [
+        ("user.login_failed", "ada", "ada", "192.0.2.7"),
+        ("user.logged_in", "ada", "ada", "127.0.0.1"),
+        ("user.logged_out", "ada", "ada", "127.0.0.1"),
+    ]
+
+
+def test_what_is_typed_in_the_place_of_a_name_is_not_recorded(ada: User, caplog: pytest.LogCaptureFixture) -> None:
+    attempt("x", username=PASSWORD)
+
+    assert told() == []
+    assert PASSWORD not in json.dumps(list(AuditRecord.objects.values_list("changes", "object_name")))
+
+
+def test_too_many_failures_lock_the_name_at_that_address_and_nowhere_else(ada: User, settings: Any) -> None:
+    for _ in range(settings.AXES_FAILURE_LIMIT - 1):
+        assert attempt("wrong", REMOTE_ADDR="192.0.2.7").status_code == 200
+
+    locked = attempt("wrong", REMOTE_ADDR="192.0.2.7")
+    assert (locked.status_code, locked["Retry-After"]) == (429, "900")
+    assert "Too many failed logins" in locked.content.decode()
+    assert attempt(PASSWORD, REMOTE_ADDR="192.0.2.7").status_code == 429
+    assert attempt(PASSWORD, REMOTE_ADDR="192.0.2.8").status_code == 302
+
+
+def test_attempts_while_locked_leave_no_records(ada: User, settings: Any) -> None:
+    for _ in range(settings.AXES_FAILURE_LIMIT + 5):
+        attempt("wrong")
+
+    assert [action for action, *_ in told()] == ["user.login_failed"] * settings.AXES_FAILURE_LIMIT
+
+
+def test_a_login_that_works_forgets_the_failures_before_it(ada: User, settings: Any) -> None:
+    for _ in range(settings.AXES_FAILURE_LIMIT - 1):
+        attempt("wrong")
+    assert attempt(PASSWORD).status_code == 302
+
+    assert attempt("wrong").status_code == 200
+
+
+def test_behind_a_trusted_proxy_the_clients_address_is_what_is_locked(ada: User, settings: Any) -> None:
+    settings.RUNQY_TRUSTED_PROXIES = (ip_network("10.0.0.0/8"),)
+    attacker = {"REMOTE_ADDR": "10.0.0.1", "HTTP_X_FORWARDED_FOR": "192.0.2.66, 192.0.2.7"}
+    for _ in range(settings.AXES_FAILURE_LIMIT):
+        attempt("wrong", **attacker)
+
+    assert attempt(PASSWORD, **attacker).status_code == 429
+    assert attempt(PASSWORD, **attacker | {"HTTP_X_FORWARDED_FOR": "192.0.2.66"}).status_code == 302
+    assert told()[0][3] == "192.0.2.7"
+
+
+def test_an_ipv6_host_does_not_get_on_by_another_address_of_its_network(ada: User, settings: Any) -> None:
+    for number in range(settings.AXES_FAILURE_LIMIT):
+        attempt("wrong", REMOTE_ADDR=f"2001:db8::{number + 1:x}")
+
+    assert attempt(PASSWORD, REMOTE_ADDR="2001:db8::ffff").status_code == 429
+    assert attempt(PASSWORD, REMOTE_ADDR="2001:db8:0:1::1").status_code == 302
+
+
+def test_passwords_tried_under_many_names_are_bounded_by_address(ada: User, settings: Any) -> None:
+    settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(5, 60)
+    for number in range(5):
+        assert attempt("wrong", username=f"user{number}").status_code == 200
+
+    refused = attempt(PASSWORD)
+    assert refused.status_code == 429
+    assert 0 < int(refused["Retry-After"]) <= 60
+    assert attempt(PASSWORD, REMOTE_ADDR="192.0.2.8").status_code == 302
+
+
+def test_without_redis_staff_get_in(ada: User, settings: Any) -> None:
+    settings.REDIS_TARGET = away()
+
+    assert attempt(PASSWORD).status_code == 302
+
+
+def test_a_session_ends_half_a_day_after_the_last_visit(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    admin_client.get("/admin/")
+    first = Session.objects.get().expire_date
+    assert first - timezone.now() < timedelta(hours=12, minutes=1)
+    Session.objects.update(expire_date=first - timedelta(hours=1))
+    admin_client.get("/admin/")
+    assert Session.objects.get().expire_date == first - timedelta(hours=1), "no page writes without need"
+
+    later_ns = clock.now_ns() + 600 * 10**9
+    monkeypatch.setattr(clock, "now_ns", lambda: later_ns)
+    admin_client.get("/admin/")
+
+    assert Session.objects.get().expire_date >= first
+
+
+def test_a_login_forgets_sessions_that_have_expired(ada: User) -> None:
+    Session.objects.create(session_key="old", session_data="", expire_date=timezone.now() - timedelta(days=1))
+
+    attempt(PASSWORD)
+
+    assert not Session.objects.filter(session_key="old").exists()
+
+
+def test_cookies_are_out_of_reach_of_scripts_and_other_sites(ada: User, settings: Any) -> None:
+    settings.SESSION_COOKIE_SECURE = True
+
+    cookie = attempt(PASSWORD).cookies["runqy_session"]
+
+    assert (cookie["httponly"], cookie["samesite"], cookie["secure"]) == (True, "Lax", True)

@@ -1,7 +1,6 @@
 """A git server on https that the tests start: plain files or git's own protocol, behind a token where wanted."""
 
 import base64
-import datetime
 import gzip
 import os
 import ssl
@@ -11,13 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from tests.support.certificates import write_certificate
 
 HOST = "git.example.org"
 
@@ -125,7 +120,7 @@ class _SmartHandler(_Handler):
 def git_server(folder: Path, *, token: str = "", is_smart: bool = False) -> Iterator[GitServer]:
     """Run a server for a folder of bare repositories."""
     certificate = folder / "certificate.pem"
-    _write_certificate(certificate)
+    write_certificate(certificate, HOST)
     server = GitServer(folder, certificate, token=token, is_smart=is_smart)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -141,26 +136,3 @@ def _command_lines() -> Iterator[Path]:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         if path.exists():
             yield path
-
-
-def _write_certificate(path: Path) -> None:
-    """Write a key with a certificate that it signed itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName(HOST), x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))

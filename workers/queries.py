@@ -6,7 +6,7 @@ from queues.queries import get_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.heartbeats import find_worker, find_workers
 from runqy.broker.running import find_running
-from runqy.broker.worker_records import RunningTask, WorkerRecord
+from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState
 from runqy.errors import WorkerNotFound
 
 __all__ = ["WorkerView", "get_worker", "list_workers"]
@@ -20,6 +20,11 @@ class WorkerView:
     running: tuple[RunningTask, ...]
     is_stale: bool
     """Its beats are overdue."""
+
+    @property
+    def is_hindered(self) -> bool:
+        """Tell whether it serves although something could not be done, which its reason tells."""
+        return self.record.state is WorkerState.READY and bool(self.record.reason)
 
 
 def list_workers(broker: Broker, *, among: frozenset[str] | None = None) -> list[WorkerView]:

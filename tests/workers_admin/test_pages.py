@@ -6,12 +6,18 @@ from dataclasses import replace
 import pytest
 from django.test import Client
 
+from queues.models import Source
+from queues.operations import save_queue
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.heartbeats import beat
 from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState
 from tests.publication.support import away
+from tests.queues.samples import spec
 from tests.support.staff import staff_client
+from vaults.deliveries import note_delivery, store_deliveries
+from vaults.opening import open_vaults
+from vaults.operations import create_vault, set_entry
 
 LIST = "/admin/workers/worker/"
 RECORD = WorkerRecord(
@@ -72,7 +78,7 @@ def test_a_worker_whose_beats_are_overdue_is_marked(viewer: Client, single_broke
     appear(single_broker, RECORD, ago_s=30)
 
     assert "1 stale" in text(viewer.get(LIST))
-    assert "Its last sign of life was 30 s ago" in text(viewer.get(f"{LIST}worker_2F1/change/"))
+    assert re.search(r"Its last sign of life was 3\d s ago", text(viewer.get(f"{LIST}worker_2F1/change/")))
 
 
 def test_a_worker_that_cannot_start_says_why(viewer: Client, single_broker: Broker) -> None:
@@ -82,6 +88,39 @@ def test_a_worker_that_cannot_start_says_why(viewer: Client, single_broker: Brok
     shown = text(viewer.get(f"{LIST}worker_2F1/change/"))
     assert "Why it is start failed" in shown
     assert "git: no &lt;branch&gt;" in shown
+
+
+def test_a_worker_that_goes_on_without_what_it_wanted_says_what_that_was(viewer: Client, single_broker: Broker) -> None:
+    appear(single_broker, replace(RECORD, reason="could not register again: no vault"))
+
+    shown = text(viewer.get(f"{LIST}worker_2F1/change/"))
+
+    assert "What it could not do" in shown
+    assert "could not register again: no vault" in shown
+
+
+def test_a_workers_page_shows_which_secrets_it_has_and_whether_they_are_current(
+    viewer: Client, single_broker: Broker
+) -> None:
+    for vault in ("general", "special"):
+        create_vault(name=vault)
+        set_entry(vault=vault, key="TOKEN", value="sk-a-secret-of-many-characters")
+    deployment = replace(spec().deployment, vaults=("general",), git_token="vault://special/TOKEN")
+    save_queue(spec=spec("inference", "high:10", "low:3", deployment=deployment), source=Source.API)
+    shares = open_vaults(["general"], git_token="vault://special/TOKEN").shares
+    note_delivery(worker_id=RECORD.worker_id, queue="inference", shares=shares)
+    store_deliveries()
+    set_entry(vault="special", key="TOKEN", value="another")
+    appear(single_broker, RECORD)
+
+    shown = text(viewer.get(f"{LIST}worker_2F1/change/"))
+
+    rows = re.findall(r"<td><a[^>]*>(general|special)</a></td>(.*?)</tr>", shown, re.DOTALL)
+    assert [(vault, "version 1" in row, "changed since" in row) for vault, row in rows] == [
+        ("general", True, False),
+        ("special", True, True),
+    ]
+    assert "sk-a-secret" not in shown
 
 
 def test_a_workers_page_leads_to_the_tasks_that_it_runs(viewer: Client, single_broker: Broker) -> None:

@@ -13,6 +13,7 @@ from django.urls import reverse
 from runqy.broker.worker_records import RunningTask, WorkerState
 from runqy.connection import get_broker
 from runqy.staff.moments import Moment
+from vaults.delivery_queries import Holding, worker_holdings
 from workers.queries import WorkerView, get_worker, list_workers
 
 WORKERS_PER_PAGE = 100
@@ -40,6 +41,16 @@ class RunningRow:
     queue_url: str
     started: Moment | None
     deadline: Moment | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldingRow:
+    """What a worker was handed out of a vault."""
+
+    holding: Holding
+    url: str
+    versions: list[tuple[str, int]]
+    delivered: Moment | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +93,7 @@ def show_workers(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
 
 
 def show_worker(context: dict[str, Any], request: HttpRequest, object_id: str) -> HttpResponse:
-    """Show one worker and the tasks that it runs."""
+    """Show one worker, the tasks that it runs, and which secrets it has."""
     broker = get_broker()
     worker = get_worker(broker, unquote(object_id))
     now_ns = broker.now_ns()
@@ -91,6 +102,7 @@ def show_worker(context: dict[str, Any], request: HttpRequest, object_id: str) -
         "row": _row(worker, now_ns),
         "worker": worker.record,
         "running": [_running(task, now_ns) for task in worker.running],
+        "holdings": _holdings(worker.record.worker_id, now_ns) if request.user.has_perm("vaults.view_vault") else [],
         "extra": sorted(worker.record.extra.items()),
     }
     return TemplateResponse(request, "admin/workers/worker/detail.html", context)
@@ -136,6 +148,19 @@ def _running(task: RunningTask, now_ns: int) -> RunningRow:
         started=Moment.of_ns(task.started_ns, now_ns),
         deadline=Moment.of_s(task.deadline_s, now_ns),
     )
+
+
+def _holdings(worker_id: str, now_ns: int) -> list[HoldingRow]:
+    """Return what a worker was handed out of the vaults that its queue uses, as the page shows it."""
+    return [
+        HoldingRow(
+            holding=holding,
+            url=f"{reverse('admin:vaults_vault_changelist')}?{urlencode({'q': holding.vault})}",
+            versions=sorted(holding.versions.items()),
+            delivered=Moment.of_s(int(holding.delivered_at.timestamp()), now_ns),
+        )
+        for holding in worker_holdings([worker_id])[worker_id]
+    ]
 
 
 def _tasks_url(redis_queue: str, state: str) -> str:

@@ -16,6 +16,7 @@ class Vault(models.Model):
 
     class Meta:
         ordering = ["name"]
+        permissions = [("export_vault", "Can export vaults with all values")]
 
     def __str__(self) -> str:
         """Name the vault."""

@@ -1,5 +1,6 @@
 """Reads vaults for people, masked, from the database."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +9,9 @@ from enum import StrEnum
 from django.conf import settings
 from django.db.models import Count
 
-from runqy.errors import VaultEntryNotFound, VaultLocked
+from runqy.errors import VaultEntryNotFound, VaultLocked, VaultUnavailable
+from runqy.publication.documents import Kind, field
+from runqy.publication.models import StoredDocument
 from vaults.fingerprints import fingerprint
 from vaults.keyring import get_keyring
 from vaults.models import EntryVersion, Vault, VaultEntry
@@ -19,13 +22,16 @@ __all__ = [
     "EntryPreview",
     "EntryView",
     "Outcome",
+    "ShownEntry",
     "VaultView",
     "get_vault",
     "is_unlocked",
     "list_vaults",
     "list_versions",
     "preview_entries",
+    "queues_of_vaults",
     "require_key",
+    "show_entry",
 ]
 
 
@@ -44,6 +50,18 @@ class EntryView:
     """Equal for equal values, in all vaults."""
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownEntry:
+    """What people may see of one entry, also of one that does not open."""
+
+    value: str = ""
+    """Masked where it is a secret."""
+    is_secret: bool = True
+    fingerprint: str = ""
+    problem: str = ""
+    """Why it does not open."""
 
 
 class Outcome(StrEnum):
@@ -111,6 +129,31 @@ def get_vault(name: str) -> VaultView:
         updated_at=vault.updated_at,
         etag=vault.etag,
     )
+
+
+def show_entry(entry: VaultEntry) -> ShownEntry:
+    """Return what people may see of an entry; asks the database for its vault unless that was fetched along."""
+    try:
+        value = get_keyring().open(entry.place(entry.vault.name), bytes(entry.ciphertext))
+    except (VaultLocked, VaultUnavailable) as error:
+        return ShownEntry(is_secret=entry.is_secret, problem=error.detail)
+    return ShownEntry(
+        value=masked(value) if entry.is_secret else value,
+        is_secret=entry.is_secret,
+        fingerprint=fingerprint(value, settings.SECRET_KEY),
+    )
+
+
+def queues_of_vaults() -> dict[str, list[str]]:
+    """Return for each vault the queues that use it, in order; also for one that is missing. One query."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    queues = StoredDocument.objects.filter(kind=Kind.QUEUE, body__isnull=False).order_by("name")
+    prefix = field(Kind.VAULT, "")
+    for queue, uses in queues.values_list("name", "uses"):
+        for use in dict.fromkeys(uses):
+            if use.startswith(prefix):
+                found[use.removeprefix(prefix)].append(queue)
+    return dict(found)
 
 
 def list_versions(vault: str, key: str, *, before: int | None = None, limit: int = 30) -> list[EntryVersion]:

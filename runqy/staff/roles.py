@@ -23,7 +23,11 @@ _OPERATE = frozenset({"queues.pause_queue"}) | _may(
     "enqueue", *("run", "cancel", "archive", "delete"), models=["tasks.task"]
 )
 _CONFIGURE = _may(*_VERBS, models=["queues.queue", "vaults.vault", "vaults.vaultentry"]) | {"queues.pause_queue"}
-_ADMINISTER = _may("add", "change", models=["accounts.apikey"]) | _may(*_VERBS, models=["auth.user", "auth.group"])
+_ADMINISTER = (
+    _may("add", "change", models=["accounts.apikey"])
+    | _may(*_VERBS, models=["auth.user", "auth.group"])
+    | {"vaults.export_vault"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,7 @@ _NAMES: Mapping[str, str] = {
     "tasks.run_task": "Can run tasks",
     "tasks.cancel_task": "Can cancel tasks",
     "tasks.archive_task": "Can archive tasks",
+    "vaults.export_vault": "Can export vaults with all values",
 }
 """What permissions are called that Django does not make by itself; like those, without the app's help."""
 

@@ -50,6 +50,9 @@ docs: install  ## write docs/api.md from the schema
 bench: install  ## figures, as ratios within one run; ARGS="redis http workers" for a part
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+screenshots: install  ## the README's pictures of the admin; ARGS=folder for every page in every state
+	@$(BIN)/python -m demo.screenshots $(ARGS)
+
 requirements:  ## resolve the pinned requirements for Python 3.11 to 3.13
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra server pyproject.toml \
 		-o requirements.txt --custom-compile-command "make requirements"
@@ -59,4 +62,4 @@ requirements:  ## resolve the pinned requirements for Python 3.11 to 3.13
 proto: install  ## generate the message classes from runqy/broker/asynq.proto
 	cd runqy/broker && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. asynq.proto
 
-.PHONY: help install run test fuzz lint format docs bench requirements proto
+.PHONY: help install run test fuzz lint format docs bench screenshots requirements proto

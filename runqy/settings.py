@@ -91,6 +91,8 @@ CACHES = {
         "BACKEND": "django_redis.cache.RedisCache",
         "LOCATION": "redis://see-REDIS_TARGET",
         "KEY_PREFIX": "runqy:cache",
+        # Not pickle: workers may write to Redis, and what they write must not run here.
+        "OPTIONS": {"SERIALIZER": "django_redis.serializers.json.JSONSerializer"},
     }
 }
 

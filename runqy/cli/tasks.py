@@ -11,8 +11,9 @@ import typer
 from runqy.cli.connection import Server
 from runqy.cli.exits import Exit
 from runqy.cli.options import ApiKey, JsonOutput, ServerUrl, Wait, open_server
+from runqy.cli.tables import show_json
 
-app = typer.Typer(no_args_is_help=True, help="Put tasks on queues and read their results.")
+app = typer.Typer(no_args_is_help=True, help="Put tasks on queues, read their results, handle them.")
 
 _FINAL_STATES = ("completed", "archived")
 _ONE_WAIT_S = 30
@@ -71,7 +72,7 @@ def _await(api: Server, task_id: str, wait_s: float) -> dict[str, Any]:
 def _show(info: dict[str, Any], *, as_json: bool) -> None:
     """Print a task; the exit status says whether it was archived."""
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(info), indent=2).decode())
+        show_json(info)
     else:
         for name in _SHOWN:
             if info.get(name) not in (None, ""):

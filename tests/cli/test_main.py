@@ -24,4 +24,4 @@ def test_server_that_is_not_installed_is_a_sentence(run, monkeypatch):
     result = run("up")
 
     assert result.exit_code == 1
-    assert result.stderr == "runqy: the server is not installed here: pip install 'runqy[server]'\n"
+    assert result.stderr == "runqy: the server is not installed here: pip install '.[server]' in a clone\n"

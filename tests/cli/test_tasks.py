@@ -106,7 +106,7 @@ def test_id_cannot_change_the_path(run, server):
 def test_refusal_is_shown_and_decides_the_status(run, server, status, code, exit_code):
     server.answers = [(status, {"code": code, "detail": "no way", "errors": ["no way", "text: missing"]})]
 
-    result = run("task", "get", "t1")
+    result = run("task", "get", "t1", "-k", "mine")
 
     assert result.exit_code == exit_code
     assert result.stderr == "runqy: no way\n  text: missing\n"

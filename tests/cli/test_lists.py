@@ -1,0 +1,149 @@
+"""Lists of tasks, queues and workers: lines for programs, a table for people; and what is done to tasks by id."""
+
+import io
+import json
+import re
+
+import pytest
+
+from runqy.cli import tables
+from runqy.cli.exits import Exit
+
+TRACEBACK = 'Traceback (most recent call last):\n  File "main.py", line 1\nTypeError: not a number\n'
+
+
+def task(number, **more):
+    return {
+        "id": f"t{number}",
+        "state": "archived",
+        "retried": 0,
+        "last_err": TRACEBACK,
+        "next_process_at": None,
+    } | more
+
+
+class Terminal(io.StringIO):
+    """Something to print to that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def shown_on_terminal(monkeypatch):
+    """Return a function that shows rows on a terminal of 100 columns and returns what stands there."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def show(rows, columns):
+        terminal = Terminal()
+        monkeypatch.setattr(tables.sys, "stdout", terminal)
+        tables.show_rows(rows, columns, nothing="nothing")
+        return re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+
+    return show
+
+
+def test_tasks_are_listed_with_the_last_line_of_their_errors(run, server):
+    server.answers = [(200, {"tasks": [task(1), task(2, retried=3, last_err="canceled")], "next": None})]
+
+    result = run("task", "list", "mail.high", "--state", "archived")
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == "t1\t0\tTypeError: not a number\nt2\t3\tcanceled\n"
+    assert str(server.requests[0].url) == "http://localhost:3000/api/cli/queues/mail.high/tasks?state=archived&limit=50"
+
+
+def test_pages_are_read_until_there_are_enough(run, server):
+    following = "/api/cli/queues/mail/tasks?state=retry&limit=3&cursor=abc"
+    server.answers = [
+        (200, {"tasks": [task(1), task(2)], "next": following}),
+        (200, {"tasks": [task(3), task(4)], "next": following}),
+    ]
+
+    result = run("task", "list", "mail", "--state", "retry", "-l", "3")
+
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == ["t1", "t2", "t3"]
+    assert server.requests[1].url.raw_path.decode() == following
+    assert "there are more" in result.stderr
+
+
+def test_list_is_json_on_demand(run, server):
+    server.answers = [(200, {"tasks": [task(1)], "next": None})]
+
+    assert json.loads(run("task", "list", "mail", "--json").stdout) == [task(1)]
+
+
+def test_table_keeps_ids_whole_and_cuts_long_errors(shown_on_terminal):
+    rows = [task(1, id="x" * 36, last_err="e" * 300), task(2, id="y" * 36, last_err=TRACEBACK)]
+
+    lines = shown_on_terminal(rows, ("id", "state", "retried", "last_err")).splitlines()
+
+    assert lines[0].split() == ["id", "state", "retried", "last", "err"]
+    assert [line.split()[0] for line in lines[1:]] == ["x" * 36, "y" * 36]
+    assert lines[1].rstrip().endswith("…")
+    assert lines[2].rstrip().endswith("TypeError: not a number")
+    assert max(map(len, lines)) <= 100
+
+
+def test_table_without_rows_is_a_sentence(shown_on_terminal):
+    assert shown_on_terminal([], ("id",)) == "nothing\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "method", "path"),
+    [
+        ("run", "POST", "/api/cli/queues/mail_high/tasks/t1/run"),
+        ("delete", "DELETE", "/api/cli/queues/mail_high/tasks/t1"),
+    ],
+)
+def test_task_is_handled_in_the_queue_that_it_is_in(run, server, command, method, path):
+    server.answers = [(200, {"info": {"queue": "mail_high"}}), (200, {"message": "task done", "task_id": "t1"})]
+
+    result = run("task", command, "t1")
+
+    assert [request.url.path for request in server.requests] == ["/queue/t1", path]
+    assert server.requests[1].method == method
+    assert result.stdout == "t1: task done\n"
+
+
+def test_several_tasks_are_cancelled_up_to_the_first_refusal(run, server):
+    server.answers = [
+        (200, {"message": "task cancelled", "task_id": "t1"}),
+        (404, {"code": "task_not_found", "detail": "No such task."}),
+    ]
+
+    result = run("task", "cancel", "t1", "t/2", "t3")
+
+    assert [request.url.raw_path for request in server.requests] == [b"/api/cli/tasks/t1", b"/api/cli/tasks/t%2F2"]
+    assert (result.exit_code, result.stdout) == (Exit.NOT_FOUND, "t1: task cancelled\n")
+
+
+def test_queues_are_listed_with_their_counts(run, server):
+    queue = {"queue": "mail", "pending": 1, "active": 0, "scheduled": 0, "retry": 0, "archived": 2, "completed": 9}
+    server.answers = [(200, {"queues": [queue | {"paused": True}]})]
+
+    assert run("queue", "list").stdout == "mail\t1\t0\t0\t0\t2\t9\ttrue\n"
+
+
+@pytest.mark.parametrize(
+    ("workers", "said"),
+    [
+        (["a"], "1 worker takes the newest commit"),
+        (["a", "b"], "2 workers take the newest commit"),
+        ([], "no worker serves it now; whichever starts next takes the newest commit"),
+    ],
+)
+def test_redeploying_says_how_many_workers_were_told(run, server, workers, said):
+    server.answers = [(200, {"message": "redeployment requested", "queue": "mail", "workers": workers})]
+
+    result = run("queue", "redeploy", "mail")
+
+    assert (server.requests[0].method, server.requests[0].url.path) == ("POST", "/api/cli/queues/mail/redeploy")
+    assert result.stdout == f"mail: {said}\n"
+
+
+def test_workers_are_listed_with_their_commits(run, server):
+    worker = {"worker_id": "h:1:a", "queue": "mail", "state": "ready", "commit": "0123456789abcdef", "reason": ""}
+    server.answers = [(200, {"workers": [worker | {"is_stale": False}]})]
+
+    assert run("worker", "list").stdout == "h:1:a\tmail\tready\t0123456789ab\tfalse\t\n"

@@ -1,0 +1,202 @@
+"""Each role gets at its own pages and does its own: every address of the admin stands in the table."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from demo.data import fill
+from queues.models import Queue
+from runqy.accounts.models import ApiKey
+from runqy.audit.models import AuditRecord
+from runqy.broker.broker import Broker
+from runqy.staff.roles import ROLES, grant_roles
+from vaults.models import Vault
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Who may send what to an address."""
+
+    path: str
+    """With the objects of the test in the place of names in braces."""
+    get: str | None
+    """The permission that looking at it needs; None: none, once logged in."""
+    post: str = ""
+    """The permission that sending a form to it needs; empty: nobody may."""
+    form: dict[str, str] = field(default_factory=dict)
+
+
+def model(where: str, label: str, *, add: bool = True, change: bool = True, delete: bool = True) -> dict[str, Rule]:
+    """Return the rules of the pages that Django gives a model."""
+    app, name = label.split(".")
+
+    def verb(verb: str, is_possible: bool = True) -> str:
+        return f"{app}.{verb}_{name}" if is_possible else "nobody"
+
+    at, place = f"{app}_{name}", f"/admin/{app}/{name}"
+    return {
+        f"{at}_changelist": Rule(path=f"{place}/", get=verb("view"), post=verb("view")),
+        f"{at}_add": Rule(path=f"{place}/add/", get=verb("add", add), post=verb("add", add)),
+        f"{at}_change": Rule(path=f"{place}/{where}/change/", get=verb("view"), post=verb("change", change)),
+        f"{at}_delete": Rule(path=f"{place}/{where}/delete/", get=verb("delete", delete), post=verb("delete", delete)),
+        f"{at}_history": Rule(path=f"{place}/{where}/history/", get=verb("view"), post=verb("view")),
+    }
+
+
+_TASKS = "/admin/tasks/task"
+_TASK = f"{_TASKS}/invoices-0005"
+
+RULES: dict[str, Rule] = {
+    "index": Rule(path="/admin/", get=None),
+    "password_change": Rule(path="/admin/password_change/", get=None),
+    "password_change_done": Rule(path="/admin/password_change/done/", get=None),
+    "jsi18n": Rule(path="/admin/jsi18n/", get=None),
+    **model("{queue}", "queues.queue"),
+    **model("{vault}", "vaults.vault"),
+    "vaults_vault_versions": Rule(path="/admin/vaults/vault/{vault}/entries/S3_BUCKET/", get="vaults.view_vault"),
+    "vaults_vault_deliveries": Rule(path="/admin/vaults/vault/{vault}/deliveries/", get="vaults.view_vault"),
+    "vaults_vault_paste": Rule(
+        path="/admin/vaults/vault/{vault}/paste/", get="vaults.change_vault", post="vaults.change_vault"
+    ),
+    "vaults_vault_import_vault": Rule(
+        path="/admin/vaults/vault/import/", get="vaults.add_vault", post="vaults.add_vault"
+    ),
+    "vaults_vault_export": Rule(
+        path="/admin/vaults/vault/{vault}/export/", get="vaults.export_vault", post="vaults.export_vault"
+    ),
+    **model("{key}", "accounts.apikey", change=False, delete=False),
+    "accounts_apikey_revoke_one": Rule(
+        path="/admin/accounts/apikey/{key}/revoke/", get="accounts.change_apikey", post="accounts.change_apikey"
+    ),
+    **model("{user}", "auth.user"),
+    "auth_user_password_change": Rule(
+        path="/admin/auth/user/{user}/password/", get="auth.change_user", post="auth.change_user"
+    ),
+    **model("{group}", "auth.group"),
+    **model("{record}", "audit.auditrecord", add=False, change=False, delete=False),
+    "audit_auditrecord_export": Rule(path="/admin/audit/auditrecord/export/", get="audit.view_auditrecord"),
+    "tasks_task_changelist": Rule(path=f"{_TASKS}/", get="tasks.view_task"),
+    "tasks_task_change": Rule(path=f"{_TASK}/change/?queue=invoices", get="tasks.view_task"),
+    "tasks_task_content": Rule(path=f"{_TASK}/payload/?queue=invoices", get="tasks.view_task"),
+    "tasks_task_add": Rule(path=f"{_TASKS}/add/", get="tasks.enqueue_task", post="tasks.enqueue_task"),
+    "tasks_task_handle": Rule(
+        path=f"{_TASK}/handle/?queue=invoices", get="nobody", post="tasks.delete_task", form={"deed": "delete"}
+    ),
+    "tasks_task_bulk": Rule(
+        path=f"{_TASKS}/bulk/",
+        get="nobody",
+        post="tasks.delete_task",
+        form={"deed": "delete", "queue": "invoices", "state": "pending", "scope": "all"},
+    ),
+    "workers_worker_changelist": Rule(path="/admin/workers/worker/", get="workers.view_worker"),
+    "workers_worker_change": Rule(path="/admin/workers/worker/gpu-rig-1:4121/change/", get="workers.view_worker"),
+}
+PUBLIC = {"login", "logout"}
+NOT_OURS = {"search", "app_list", "autocomplete", "view_on_site"}
+"""Nothing is shown there: not found, or led to the overview."""
+
+
+def addresses(patterns: list[Any] | None = None) -> Iterator[str]:
+    """Give the names of all addresses of the admin."""
+    for pattern in get_resolver().url_patterns if patterns is None else patterns:
+        if isinstance(pattern, URLResolver) and (patterns is not None or str(pattern.pattern) == "admin/"):
+            yield from addresses(pattern.url_patterns)
+        elif isinstance(pattern, URLPattern) and patterns is not None and pattern.name:
+            yield pattern.name
+
+
+@pytest.fixture
+def places(single_broker: Broker) -> dict[str, str]:
+    """Fill the instance and return what stands in the paths."""
+    grant_roles(apps)
+    fill(single_broker)
+    rows = {
+        "queue": Queue.objects.get(name="invoices"),
+        "vault": Vault.objects.get(name="object-storage"),
+        "key": ApiKey.objects.filter(revoked_at=None).latest("pk"),
+        "user": User.objects.get(username="margaret"),
+        "group": Group.objects.create(name="night shift"),
+        "record": AuditRecord.objects.latest("number"),
+    }
+    return {name: str(row.pk) for name, row in rows.items()}
+
+
+def enter(role: str | None) -> Client:
+    """Return the browser of somebody of a role."""
+    user = User.objects.create_user("somebody", password="x", is_staff=True)
+    if role:
+        user.groups.add(Group.objects.get(name=role))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def may(permissions: frozenset[str], needed: str | None) -> bool:
+    """Tell whether a role may do what needs a permission."""
+    return needed is None or needed in permissions
+
+
+def test_every_address_of_the_admin_stands_in_the_table() -> None:
+    assert set(addresses()) == RULES.keys() | PUBLIC | NOT_OURS
+
+
+@pytest.mark.parametrize("role", [*ROLES, None], ids=lambda role: role.name if role else "none")
+def test_a_role_sees_its_own_pages_and_no_others(places: dict[str, str], role: Any) -> None:
+    permissions = role.permissions if role else frozenset()
+    client = enter(role.name if role else None)
+
+    seen = {name: client.get(rule.path.format(**places)).status_code for name, rule in RULES.items()}
+
+    refused = {name for name, status in seen.items() if status in (403, 405)}
+    assert refused == {name for name, rule in RULES.items() if not may(permissions, rule.get)}
+    others = {name: status for name, status in seen.items() if name not in refused and status != 200}
+    assert {name: status for name, status in others.items() if not name.endswith("_history")} == {}  # lead to the audit
+
+
+@pytest.mark.parametrize("role", [*ROLES, None], ids=lambda role: role.name if role else "none")
+def test_a_role_does_its_own_and_nothing_else(places: dict[str, str], role: Any) -> None:
+    permissions = role.permissions if role else frozenset()
+    client = enter(role.name if role else None)
+    rules = {name: rule for name, rule in RULES.items() if rule.post}
+
+    done = {name: client.post(rule.path.format(**places), rule.form).status_code for name, rule in rules.items()}
+
+    refused = {name for name, status in done.items() if status == 403}
+    assert refused == {name for name, rule in rules.items() if not may(permissions, rule.post)}
+    assert not [name for name, status in done.items() if status >= 500]
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_who_is_no_staff_gets_nowhere(places: dict[str, str], method: str) -> None:
+    User.objects.create_user("customer", password="x")
+    stranger, customer = Client(), Client()
+    customer.force_login(User.objects.get(username="customer"))
+    anybodys = {"jsi18n"} if method == "get" else set()
+
+    for client in (stranger, customer):
+        for name, rule in RULES.items():
+            answer = getattr(client, method)(rule.path.format(**places), rule.form)
+            leads_to_login = answer.status_code == 302 and answer["Location"].startswith("/admin/login/")
+            assert leads_to_login or name in anybodys, (name, answer.status_code)
+
+
+def test_no_page_lets_the_first_visitor_become_an_administrator(places: dict[str, str]) -> None:
+    User.objects.all().delete()
+    visitor = Client()
+    form = {"username": "me", "password": "x", "password1": "x", "password2": "x", "is_superuser": "on"}
+
+    for rule in RULES.values():
+        visitor.get(rule.path.format(**places))
+        visitor.post(rule.path.format(**places), form)
+    answer = visitor.post("/admin/login/", form)
+
+    assert answer.status_code == 200
+    assert not User.objects.exists()

@@ -1,6 +1,7 @@
 """Fixtures that every package's tests share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
 
@@ -17,6 +18,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.publication import snapshot
 from tests.support import environment
+from tests.support.canary import SUITE
 from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start_sentinel
 
 
@@ -65,9 +67,23 @@ def _enters_unrecorded() -> None:
     Client.force_login = enter  # type: ignore[method-assign]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _leaves_no_secret_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail the run if a secret of its vaults is anywhere but in the hands of workers."""
+    with SUITE.watch():
+        yield
+    SUITE.look_into([environment.SERVER.folder, Path(environment.HOME), tmp_path_factory.getbasetemp()])
+    assert not SUITE.leaks, "\n".join(["Secrets of vaults were found:", *dict.fromkeys(SUITE.leaks)])
+
+
 @pytest.fixture
-def configuration(redis: redis_py.Redis, transactional_db: None) -> None:
-    """Let the test save configuration, which is published when a transaction really ends; both stores start empty."""
+def configuration(redis: redis_py.Redis, transactional_db: None, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let the test save configuration, which is published when a transaction really ends; both stores start empty.
+
+    What it leaves in the database is looked through before it is emptied.
+    """
+    yield
+    SUITE.look_into_database(request.node.nodeid)
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ for name in [name for name in os.environ if name.startswith(("RUNQY_", "REDIS_",
 
 HOME = tempfile.mkdtemp(prefix="runqy-test-home-")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
-SERVER = ValkeyServer().start()
+SERVER = ValkeyServer("--appendonly", "yes", "--appendfsync", "no", "--auto-aof-rewrite-percentage", "0").start()
+"""The tests' own server; its file keeps all that was ever written to it, for the search of tests/support/canary.py."""
 
 ADMIN_KEY, WORKER_KEY, CLIENT_KEY = "admin-key-of-tests", "worker-key-of-tests", "client-key-of-tests"
 

@@ -14,6 +14,7 @@ from runqy.errors import (
     VaultUnavailable,
 )
 from runqy.publication.models import StoredDocument
+from tests.support.canary import SUITE
 from vaults import operations, queries
 from vaults.crypto import Keyring, new_master_key
 from vaults.models import VaultEntry
@@ -22,7 +23,7 @@ from vaults.opening import open_vaults
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
-SECRET = "sk-a-secret-of-many-characters"
+SECRET = SUITE.secret(tail="rs")
 
 
 def fill(vault: str = "api-keys", **values: str) -> None:

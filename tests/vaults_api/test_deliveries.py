@@ -7,6 +7,7 @@ import pytest
 
 from runqy.audit.actors import Actor, ActorKind, acting
 from tests.api.client import ApiClient, problem
+from tests.support.canary import SUITE
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from vaults.deliveries import note_delivery, store_deliveries
 from vaults.models import VaultDelivery
@@ -21,7 +22,7 @@ WORKERS = ("w1", "w2", "w1", "w3", "w1")
 def client(configuration: None) -> ApiClient:
     """Return an administrator's client; a vault was handed out five times, to three workers."""
     create_vault(name="api-keys")
-    set_entry(vault="api-keys", key="TOKEN", value="sk-a-secret-of-many-characters")
+    set_entry(vault="api-keys", key="TOKEN", value=SUITE.secret())
     shares = open_vaults(["api-keys"]).shares
     with acting(Actor(kind=ActorKind.KEY, name="gpu machines", id="7", address="10.0.0.7")):
         for worker_id in WORKERS:

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from tests.api.client import Answer, ApiClient, problem
+from tests.support.canary import SUITE
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from vaults.models import Vault, VaultEntry
 from vaults.opening import open_vaults
 
-SECRET = "sk-your-key-here-xyz"
+SECRET = SUITE.secret(tail="yz")
 PHRASE = "correct horse battery"
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 

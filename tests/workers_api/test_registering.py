@@ -15,12 +15,14 @@ from runqy.broker import deliveries
 from tests.api.client import ApiClient, problem
 from tests.publication.support import away
 from tests.queues.samples import spec
+from tests.support.canary import SUITE
 from tests.support.environment import CLIENT_KEY, SERVER, WORKER_KEY
 from vaults.crypto import Keyring, new_master_key
 from vaults.deliveries import store_deliveries
 from vaults.models import VaultDelivery
 from vaults.operations import create_vault, set_entry
 
+GIT_TOKEN = SUITE.secret("ghp_")
 DEPLOYMENT = Deployment(
     git_url="https://github.com/example/repo.git",
     startup_cmd="python main.py",
@@ -35,7 +37,7 @@ def client(configuration: None) -> ApiClient:
     """Return a client with the worker's key; there are queues and vaults."""
     for vault in ("general", "special"):
         create_vault(name=vault)
-    set_entry(vault="general", key="TOKEN", value="ghp_token")
+    set_entry(vault="general", key="TOKEN", value=GIT_TOKEN)
     set_entry(vault="general", key="MODEL", value="small")
     set_entry(vault="special", key="MODEL", value="large")
     for made in (
@@ -85,13 +87,13 @@ def test_a_worker_gets_redis_deployment_and_decrypted_vaults(client: ApiClient) 
         "vaults": ["general", "special"],
     }
     assert found["limits"]["retry_delay_secs"] == 3
-    assert found["git_token"] == "ghp_token"
+    assert found["git_token"] == GIT_TOKEN
 
 
 def test_a_later_vault_overrides_an_earlier_one(client: ApiClient) -> None:
     found = registered(client, queue="inference")
 
-    assert found["vaults"] == {"TOKEN": "ghp_token", "MODEL": "large"}
+    assert found["vaults"] == {"TOKEN": GIT_TOKEN, "MODEL": "large"}
 
 
 def test_a_queue_without_sub_queues_is_listed_itself_and_has_no_secrets(client: ApiClient) -> None:
@@ -201,7 +203,7 @@ def test_all_that_is_missing_or_does_not_open_is_named_at_once_and_no_value(clie
     for named, error in zip(["vault gone", "general/MODEL", "general/TOKEN", "vault lost"], errors, strict=True):
         assert named in error
     assert needed in errors[1]
-    assert not re.search("small|ghp_token", answer.content.decode())
+    assert not re.search(f"small|{GIT_TOKEN}", answer.content.decode())
 
 
 def test_a_queue_is_served_as_soon_as_its_vault_is_mended(client: ApiClient) -> None:

@@ -1,0 +1,143 @@
+"""A secret that is nowhere else in the world, and the search for it in everything that a run of tests left behind.
+
+Tests that keep a secret in a vault make it with `SUITE.secret()`. What they log and answer is watched while they run;
+what they leave in Redis, in the database and in files is looked through afterwards, in plain and in every encoding that
+a value may be in by accident. Only the answer to `POST /worker/register` may have it.
+"""
+
+import base64
+import logging
+import os
+import secrets
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from django.db import connection
+from django.test import Client
+
+REGISTER = "/worker/register"
+SKIPPED_FOLDERS = {".git", "venv", ".venv", "site-packages"}
+_AT_ONCE = 1 << 24
+
+
+class Canary:
+    """A secret to be planted, and where it was seen."""
+
+    def __init__(self) -> None:
+        """Make a core of letters and digits, which no escaping of text changes."""
+        self.core = f"canary{secrets.token_hex(12)}"
+        self.needles = _needles(self.core)
+        self.leaks: list[str] = []
+
+    def secret(self, head: str = "sk-", tail: str = "") -> str:
+        """Return a value that has the canary in it, between what a test wants to see of it in a mask."""
+        return f"{head}{self.core}{tail}"
+
+    def look(self, content: bytes, where: str) -> None:
+        """Note in which encodings the canary is in some bytes."""
+        self.leaks += [f"{where}: {encoding}" for encoding, needle in self.needles.items() if needle in content]
+
+    def look_into(self, paths: Iterable[Path]) -> None:
+        """Look through files, and through all that is in folders."""
+        for path in paths:
+            for file in _files(path):
+                self._look_into_file(file)
+
+    def look_into_database(self, after: str) -> None:
+        """Look through every table after a test; of SQLite through its very bytes, where deleted rows linger."""
+        if connection.vendor == "sqlite":
+            name = str(connection.settings_dict["NAME"])
+            for file in (Path(name + ending) for ending in ("", "-wal", "-journal")):
+                self.look(file.read_bytes() if file.exists() else b"", f"{file.name} after {after}")
+            return
+        with connection.cursor() as cursor:
+            for table in connection.introspection.table_names(cursor):
+                cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)}")  # noqa: S608
+                for row in cursor.fetchall():
+                    self.look(b" ".join(_raw(value) for value in row), f"table {table} after {after}")
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Look at every log record, and at every answer of Django's test client."""
+        handle, send = logging.Logger.handle, Client.request
+
+        def handled(logger: logging.Logger, record: logging.LogRecord) -> None:
+            self.look(_told(record), f"log of {record.name}")
+            handle(logger, record)
+
+        def sent(client: Client, **request: Any) -> Any:
+            answer = send(client, **request)
+            if not answer.streaming and request.get("PATH_INFO") != REGISTER:
+                self.look(answer.content + repr(answer.headers).encode(), f"answer of {request.get('PATH_INFO')}")
+            return answer
+
+        logging.Logger.handle = handled  # type: ignore[method-assign]
+        Client.request = sent  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            logging.Logger.handle = handle  # type: ignore[method-assign]
+            Client.request = send  # type: ignore[method-assign]
+
+    def _look_into_file(self, file: Path) -> None:
+        """Look through a file, in pieces that overlap by more than a needle."""
+        overlap = max(map(len, self.needles.values()))
+        try:
+            with file.open("rb") as stream:
+                rest = b""
+                while piece := stream.read(_AT_ONCE):
+                    self.look(rest + piece, str(file))
+                    rest = piece[-overlap:]
+        except FileNotFoundError:
+            return
+
+
+def _needles(core: str) -> dict[str, bytes]:
+    """Return what the canary looks like in each encoding."""
+    raw = core.encode()
+    needles = {
+        "as it is": raw,
+        "in upper case": raw.upper(),
+        "in hex": raw.hex().encode(),
+        "in upper hex": raw.hex().upper().encode(),
+        "in UTF-16": core.encode("utf-16-le")[:-1],
+        "percent-encoded": "".join(f"%{byte:02X}" for byte in raw).encode(),
+        "as JSON escapes": "".join(f"\\u{byte:04x}" for byte in raw).encode(),
+    }
+    for before in range(3):  # as many bytes stand before it, modulo the three that base64 takes at once
+        first, end = -(-8 * before // 6), 8 * (before + len(raw)) // 6  # the characters that have nothing but its bits
+        inner = base64.b64encode(bytes(before) + raw)[first:end]
+        needles[f"in base64 behind {before} bytes"] = inner
+        needles[f"in hex of base64 behind {before} bytes"] = inner.hex().encode()
+    return needles
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """Give a file, or all files in a folder, without what was installed or checked out."""
+    if path.is_file():
+        yield path
+    for folder, names, files in os.walk(path):
+        names[:] = [name for name in names if name not in SKIPPED_FOLDERS]
+        yield from (Path(folder, file) for file in files if Path(folder, file).is_file())
+
+
+def _told(record: logging.LogRecord) -> bytes:
+    """Return all that a record may say, whatever formats it."""
+    told = f"{record.msg!r} {record.args!r} {vars(record)!r}"
+    if record.exc_info:
+        told += "".join(traceback.format_exception(*record.exc_info))
+    return told.encode("utf-8", "backslashreplace")
+
+
+def _raw(value: object) -> bytes:
+    """Return a column's value as bytes."""
+    if isinstance(value, (bytes, memoryview)):
+        return bytes(value)
+    return str(value).encode("utf-8", "backslashreplace")
+
+
+SUITE = Canary()
+"""The canary of this process's run."""

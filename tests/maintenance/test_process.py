@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from django.db import connection
 
+from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
+from tests.support.database import settings_of_database
 from tests.support.servers import ValkeyServer
 from tests.support.upkeep import KEYS, put
+from vaults.deliveries import Share, note_delivery
+from vaults.models import VaultDelivery
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -24,9 +27,7 @@ def start(configuration: None) -> Iterator[Start]:
     processes: list[subprocess.Popen[str]] = []
 
     def start_one(**changes: str) -> "subprocess.Popen[str]":
-        env = os.environ | {"DJANGO_SETTINGS_MODULE": "runqy.settings"} | changes
-        if connection.vendor == "sqlite":
-            env["SQLITE_DB_PATH"] = str(connection.settings_dict["NAME"])
+        env = os.environ | {"DJANGO_SETTINGS_MODULE": "runqy.settings"} | settings_of_database() | changes
         process = subprocess.Popen(
             [sys.executable, "-m", "django", "run_maintenance"],
             env=env,
@@ -58,6 +59,12 @@ def make_due(broker: Broker, count: int, name: str) -> None:
     broker.client.zadd(KEYS.scheduled, {f"{name}{i}": 1 for i in range(count)})
 
 
+def hand_out(count: int, name: str) -> None:
+    for i in range(count):
+        share = Share(vault="secrets", versions={"TOKEN": 1}, state="s")
+        note_delivery(worker_id=f"{name}{i}", queue="mail", shares=[share])
+
+
 def test_it_says_what_it_does_and_ends_at_once_when_told(single_broker: Broker, start: Start) -> None:
     process = start()
     first_line = process.stdout.readline()
@@ -86,6 +93,21 @@ def test_two_side_by_side_one_killed_forget_nothing_and_do_nothing_twice(single_
 
     pending = [task_id.decode() for task_id in single_broker.client.lrange(KEYS.pending, 0, -1)]
     assert sorted(pending) == sorted([f"a{i}" for i in range(300)] + [f"b{i}" for i in range(300)])
+
+
+def test_two_side_by_side_one_killed_record_each_delivery_once(single_broker: Broker, start: Start) -> None:
+    first, second = start(), start()
+    for process in (first, second):
+        process.stdout.readline()
+
+    hand_out(600, "a")
+    wait_until(VaultDelivery.objects.exists)
+    first.kill()
+    hand_out(600, "b")
+    wait_until(lambda: single_broker.client.xlen(keys.DELIVERIES) == 0)
+
+    recorded = [record.worker_id for record in VaultDelivery.objects.order_by("pk")]
+    assert recorded == [f"{name}{i}" for name in "ab" for i in range(600)]
 
 
 def test_it_goes_on_after_redis_was_away_and_ends_at_once_while_it_is(start: Start) -> None:

@@ -1,6 +1,7 @@
-"""Shows staff what an operation or a query refused, or that a store is away, as a page of the admin."""
+"""Shows staff what an operation or a query refused as a page of the admin."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -8,11 +9,11 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from runqy.errors import RunqyError
+from runqy.staff.plain_pages import away, plain_page
 
 log = structlog.get_logger(__name__)
 
-_HEADINGS = {404: "It is not here", 409: "Not now", 503: "The server cannot tell at the moment"}
-_RETRY_AFTER_S = "5"
+_HEADINGS = {404: "Not found", 409: "Not possible now"}
 
 View = Callable[..., HttpResponse]
 
@@ -31,16 +32,10 @@ def shows_problems(view: View, context_of: Callable[[HttpRequest], dict[str, Any
 
 def _page(request: HttpRequest, error: RunqyError, context: dict[str, Any]) -> HttpResponse:
     """Return the page for an error."""
-    if error.status >= 500:
-        log.warning("request_failed", code=error.code, detail=error.detail)
-    context |= {
-        "title": _HEADINGS.get(error.status, "That makes no sense here"),
-        "sentences": error.errors,
-        "is_away": error.status == 503,
-    }
-    page = TemplateResponse(request, "staff/problem.html", context, status=error.status)
-    # Django would log a 503 as an error with a stack trace; that Redis is away is no bug.
-    page._has_been_logged = error.status != 500  # type: ignore[attr-defined]
-    if error.status == 503:
-        page["Retry-After"] = _RETRY_AFTER_S
+    if error.status != 503:
+        context |= {"title": _HEADINGS.get(error.status, "This cannot be understood"), "sentences": error.errors}
+        return TemplateResponse(request, "staff/problem.html", context, status=error.status)
+    log.warning("request_failed", code=error.code, detail=error.detail)
+    page = plain_page(request, replace(away(error), link=request.get_full_path(), link_text="Try again"))
+    page._has_been_logged = True  # type: ignore[attr-defined]  # that Redis is away is no bug with a stack trace
     return page

@@ -9,12 +9,13 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from runqy import durations
+from runqy.audit.links import records_url
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.records import TaskRecord
 from runqy.connection import get_broker
-from runqy.errors import PathNotFound
+from runqy.errors import PathNotFound, TaskNotFound
 from tasks.admin.rights import HIDDEN, WORDS, deeds_for_one, sees_payloads
-from tasks.admin.shown import VARIANTS, content, queue_tasks_url, timeline, worker_url
+from tasks.admin.shown import VARIANTS, content, no_such_task, queue_tasks_url, timeline, worker_url
 from tasks.listing import get_task_of
 from tasks.queries import get_task
 
@@ -47,6 +48,7 @@ def show_task(context: dict[str, Any], request: HttpRequest, object_id: str) -> 
         "timeout": durations.in_words(message.timeout) if message.timeout else "",
         "retention": durations.in_words(message.retention) if message.retention else "",
         "worker_url": worker_url(record.worker_id),
+        "records_url": records_url("task", record.id),
         "request_id": message.headers.get(REQUEST_ID, ""),
         "traceparent": message.headers.get(TRACEPARENT, ""),
     }
@@ -70,6 +72,8 @@ def download_content(context: dict[str, Any], request: HttpRequest, object_id: s
 
 def find_shown_task(request: HttpRequest, object_id: str) -> TaskRecord:
     """Return the task of a page; the address may name its queue. Raises TaskNotFound, QueueNotFound."""
-    queue = request.GET.get("queue", "")
-    task_id = unquote(object_id)
-    return get_task_of(get_broker(), queue, task_id) if queue else get_task(get_broker(), task_id)
+    queue, task_id = request.GET.get("queue", ""), unquote(object_id)
+    try:
+        return get_task_of(get_broker(), queue, task_id) if queue else get_task(get_broker(), task_id)
+    except TaskNotFound:
+        raise TaskNotFound(no_such_task(task_id)) from None

@@ -16,7 +16,7 @@ from runqy.broker.states import TaskState
 from runqy.connection import get_broker
 from runqy.errors import TaskNotFound
 from tasks.admin.lists import show_list
-from tasks.admin.shown import queue_tasks_url, task_url
+from tasks.admin.shown import no_such_task, queue_tasks_url, task_url
 from tasks.queries import get_task
 
 QUEUES_PER_PAGE = 50
@@ -50,7 +50,7 @@ def show_tasks(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
         try:
             record = get_task(get_broker(), wanted)
         except TaskNotFound:
-            messages.error(request, f"There is no task {wanted[:128]}. It may have been deleted, or its time is over.")
+            messages.error(request, no_such_task(wanted))
         else:
             return HttpResponseRedirect(task_url(record.id, record.queue))
     if queue := request.GET.get("queue", ""):

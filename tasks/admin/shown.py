@@ -73,6 +73,11 @@ def queue_tasks_url(redis_queue: str, state: TaskState = TaskState.PENDING) -> s
     return f"{reverse('admin:tasks_task_changelist')}?{query}"
 
 
+def no_such_task(task_id: str) -> str:
+    """Return what is said of an id that no task has."""
+    return f"There is no task {task_id[:128]}. It may have been deleted, or its time is over."
+
+
 def worker_url(worker_id: str) -> str:
     """Return where a worker's page is; empty for none."""
     return reverse("admin:workers_worker_change", args=[quote(worker_id)]) if worker_id else ""

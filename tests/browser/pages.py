@@ -15,7 +15,9 @@ def crawl(page: Page, most_of_a_kind: int = 2) -> Iterator[str]:
         path = waiting.pop(0)
         page.goto(path, wait_until="load")
         yield path
-        for link in page.eval_on_selector_all("a[href]", "links => links.map(link => link.getAttribute('href'))"):
+        for link in page.eval_on_selector_all(
+            "a[href]:not([download])", "links => links.map(link => link.getAttribute('href'))"
+        ):
             found = urlsplit(urljoin(page.url, link))
             target = found.path + (f"?{found.query}" if found.query else "")
             kind = "/".join("*" if part.isdigit() else part for part in found.path.split("/")) + "?" * bool(found.query)

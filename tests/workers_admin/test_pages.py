@@ -69,7 +69,7 @@ def test_workers_are_listed_with_what_they_use(viewer: Client, single_broker: Br
     assert 'href="/admin/workers/worker/worker_2F1/change/">worker/1</a>' in shown
     assert "<b>1</b> worker, <b>1</b> of 4 places in use" in shown
     assert ">1 of 4</td>" in shown
-    assert ">8b1c0de4f0</td>" in shown
+    assert ">8b1c0de4f0</span></td>" in shown
     assert 'href="/admin/tasks/task/?queue=inference_high&amp;state=active"' in shown
     assert "stale" not in shown
 
@@ -86,7 +86,7 @@ def test_a_worker_that_cannot_start_says_why(viewer: Client, single_broker: Brok
 
     assert "1 failed to start" in text(viewer.get(LIST))
     shown = text(viewer.get(f"{LIST}worker_2F1/change/"))
-    assert "Why it is start failed" in shown
+    assert "Why it did not start" in shown
     assert "git: no &lt;branch&gt;" in shown
 
 
@@ -121,6 +121,15 @@ def test_a_workers_page_shows_which_secrets_it_has_and_whether_they_are_current(
         ("special", True, True),
     ]
     assert "sk-a-secret" not in shown
+    assert "old secrets" in text(viewer.get(LIST))
+
+
+def test_workers_in_trouble_are_listed_first(viewer: Client, single_broker: Broker) -> None:
+    for name, changes in (("a", {}), ("b", {"reason": "boom"}), ("c", {"state": WorkerState.START_FAILED})):
+        appear(single_broker, replace(RECORD, worker_id=name, server_id=name, **changes))
+
+    assert re.findall(r'/change/">([^<]*)</a>', text(viewer.get(LIST))) == ["b", "c", "a"]
+    assert "old secrets" not in text(viewer.get(LIST))
 
 
 def test_a_workers_page_leads_to_the_tasks_that_it_runs(viewer: Client, single_broker: Broker) -> None:
@@ -205,4 +214,4 @@ def test_without_redis_there_is_a_page_that_says_so(viewer: Client, settings, pa
 
     assert (answer.status_code, answer["Retry-After"]) == (503, "5")
     assert "Redis cannot be reached" in answer.content.decode()
-    assert f'href="{path}">Try again</a>' in answer.content.decode()
+    assert re.search(rf'href="{re.escape(path)}"[^>]*>Try again</a>', answer.content.decode())

@@ -65,6 +65,8 @@ class WorkerRow:
     queues: list[tuple[str, str, int]]
     """Redis queue, where its tasks are, and its priority."""
     used: int
+    has_old_secrets: bool
+    """A vault of its queue has changed since it was given its values."""
     last_beat: Moment | None
     started: Moment | None
     last_take: Moment | None
@@ -75,11 +77,12 @@ def show_workers(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
     broker, search = get_broker(), request.GET.get("q", "").strip()
     workers = list_workers(broker)
     found = [worker for worker in workers if not search or _matches(worker, search.lower())]
-    page = Paginator(found, WORKERS_PER_PAGE).get_page(request.GET.get("page"))
+    page = Paginator(sorted(found, key=_is_well), WORKERS_PER_PAGE).get_page(request.GET.get("page"))
+    held = _held(request, [worker.record.worker_id for worker in page])
     now_ns = broker.now_ns()
     context |= {
         "title": "Workers",
-        "rows": [_row(worker, now_ns) for worker in page],
+        "rows": [_row(worker, held, now_ns) for worker in page],
         "page": page,
         "search": search,
         "total": len(workers),
@@ -97,12 +100,13 @@ def show_worker(context: dict[str, Any], request: HttpRequest, object_id: str) -
     broker = get_broker()
     worker = get_worker(broker, unquote(object_id))
     now_ns = broker.now_ns()
+    held = _held(request, [worker.record.worker_id])
     context |= {
         "title": f"Worker {worker.record.worker_id}",
-        "row": _row(worker, now_ns),
+        "row": _row(worker, held, now_ns),
         "worker": worker.record,
         "running": [_running(task, now_ns) for task in worker.running],
-        "holdings": _holdings(worker.record.worker_id, now_ns) if request.user.has_perm("vaults.view_vault") else [],
+        "holdings": [_holding(holding, now_ns) for holding in held.get(worker.record.worker_id, [])],
         "extra": sorted(worker.record.extra.items()),
     }
     return TemplateResponse(request, "admin/workers/worker/detail.html", context)
@@ -115,12 +119,22 @@ def _matches(worker: WorkerView, search: str) -> bool:
     return any(search in text.lower() for text in known_by)
 
 
+def _is_well(worker: WorkerView) -> bool:
+    """Tell whether a worker needs no look; those that do are listed first."""
+    return not worker.is_stale and not worker.is_hindered and worker.record.state is not WorkerState.START_FAILED
+
+
+def _held(request: HttpRequest, worker_ids: list[str]) -> dict[str, list[Holding]]:
+    """Return what workers were given of vaults, for those who may see vaults."""
+    return worker_holdings(worker_ids) if request.user.has_perm("vaults.view_vault") else {}
+
+
 def _used(worker: WorkerView) -> int:
     """Return how many tasks a worker holds; what it says itself and what it leaves for asynq's tools may differ."""
     return max(len(worker.running), len(worker.record.running))
 
 
-def _row(worker: WorkerView, now_ns: int) -> WorkerRow:
+def _row(worker: WorkerView, held: dict[str, list[Holding]], now_ns: int) -> WorkerRow:
     """Return a worker as its pages show it."""
     record = worker.record
     return WorkerRow(
@@ -131,6 +145,7 @@ def _row(worker: WorkerView, now_ns: int) -> WorkerRow:
         commit=record.commit[:_SHOWN_COMMIT],
         queues=[(name, _tasks_url(name, "active"), priority) for name, priority in sorted(record.redis_queues.items())],
         used=_used(worker),
+        has_old_secrets=not all(holding.is_current for holding in held.get(record.worker_id, [])),
         last_beat=Moment.of_s(record.last_beat_s, now_ns),
         started=Moment.of_s(record.started_at_s, now_ns),
         last_take=Moment.of_s(record.last_take_s, now_ns),
@@ -150,17 +165,14 @@ def _running(task: RunningTask, now_ns: int) -> RunningRow:
     )
 
 
-def _holdings(worker_id: str, now_ns: int) -> list[HoldingRow]:
-    """Return what a worker was handed out of the vaults that its queue uses, as the page shows it."""
-    return [
-        HoldingRow(
-            holding=holding,
-            url=f"{reverse('admin:vaults_vault_changelist')}?{urlencode({'q': holding.vault})}",
-            versions=sorted(holding.versions.items()),
-            delivered=Moment.of_s(int(holding.delivered_at.timestamp()), now_ns),
-        )
-        for holding in worker_holdings([worker_id])[worker_id]
-    ]
+def _holding(holding: Holding, now_ns: int) -> HoldingRow:
+    """Return what a worker was given of a vault as the page shows it."""
+    return HoldingRow(
+        holding=holding,
+        url=f"{reverse('admin:vaults_vault_changelist')}?{urlencode({'q': holding.vault})}",
+        versions=sorted(holding.versions.items()),
+        delivered=Moment.of_s(int(holding.delivered_at.timestamp()), now_ns),
+    )
 
 
 def _tasks_url(redis_queue: str, state: str) -> str:

@@ -10,10 +10,10 @@ from queues.definitions import QueueSpec, SubQueue
 from queues.models import Queue, Source
 from queues.operations import save_queue, spec_version
 from queues.validation import NAME_RULE, is_queue_name
-from runqy.errors import KeyInsufficient, QueueAlreadyExists, QueueInvalid, QueueNotFound
+from runqy.errors import KeyInsufficient, PreconditionFailed, QueueAlreadyExists, QueueInvalid, QueueNotFound
 from runqy.publication.operations import configuration_change
 
-__all__ = ["Stated", "state_queue"]
+__all__ = ["Stated", "edit_queue", "state_queue"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,23 @@ def state_queue(
             _refuse_vaults(spec, before)
         saved = save_queue(spec=spec, source=Source.API)
     return QueueView.of(saved, sub_queue), is_new
+
+
+def edit_queue(*, spec: QueueSpec, version: str) -> Queue:
+    """Change a queue that somebody looked at when it was at a version; one that stays the same stays whose it was.
+
+    Raises QueueNotFound, PreconditionFailed when it has changed since, and as `save_queue` does.
+    """
+    with configuration_change():
+        row = Queue.objects.filter(name=spec.name).first()
+        if row is None:
+            raise QueueNotFound(f"No queue {spec.name[:128]!r}.")
+        before = row.as_spec()
+        if spec_version(before) != version:
+            raise PreconditionFailed(
+                "Somebody else has changed this queue since you opened the page. Open it again and enter your changes."
+            )
+        return row if before == spec else save_queue(spec=spec, source=Source.ADMIN)
 
 
 def _parts(stated: Stated) -> tuple[str, str]:

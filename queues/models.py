@@ -18,9 +18,9 @@ from queues.written import parse_fields, write_fields
 class Source(models.TextChoices):
     """Where a queue was defined first or last."""
 
-    FILE = "file"
-    ADMIN = "admin"
-    API = "api"
+    FILE = "file", "queue file"
+    ADMIN = "admin", "admin"
+    API = "api", "API"
 
 
 class Queue(models.Model):

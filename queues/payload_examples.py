@@ -4,9 +4,9 @@ import json
 import shlex
 from collections.abc import Sequence
 
-from queues.definitions import FieldType, PayloadField
+from queues.definitions import DEFAULT_SUB_QUEUE, FieldType, PayloadField
 
-__all__ = ["curl_line", "example_payload"]
+__all__ = ["curl_line", "example_payload", "example_queue", "task_body"]
 
 _EXAMPLES = {
     FieldType.STRING: '"text"',
@@ -27,9 +27,20 @@ def example_payload(schema: Sequence[PayloadField]) -> str:
     return "{" + ", ".join(members) + "}"
 
 
+def example_queue(queue: str, sub_queues: Sequence[str]) -> str:
+    """Return a name under which a queue with these sub-queues takes tasks."""
+    has_own = not sub_queues or DEFAULT_SUB_QUEUE in sub_queues
+    return queue if has_own else f"{queue}.{sub_queues[0]}"
+
+
+def task_body(queue: str, payload: str) -> str:
+    """Return what `POST /queue/add` takes to put a payload on a queue."""
+    return f'{{"queue": {json.dumps(queue, ensure_ascii=False)}, "data": {payload}}}'
+
+
 def curl_line(origin: str, queue: str, payload: str) -> str:
     """Return the command that puts a payload on a queue of the server at an origin, for a shell that knows the key."""
-    body = f'{{"queue": {json.dumps(queue)}, "data": {payload}}}'
+    body = task_body(queue, payload)
     return (
         f"curl -X POST {shlex.quote(f'{origin}/queue/add')} \\\n"
         '  -H "Authorization: Bearer $RUNQY_API_KEY" \\\n'

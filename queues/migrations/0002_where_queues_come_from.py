@@ -14,4 +14,14 @@ class Migration(migrations.Migration):
             name="file_path",
             field=models.CharField(blank=True, editable=False, max_length=4096),
         ),
+        migrations.AlterField(
+            model_name="queue",
+            name="source",
+            field=models.CharField(
+                choices=[("file", "queue file"), ("admin", "admin"), ("api", "API")],
+                default="admin",
+                editable=False,
+                max_length=8,
+            ),
+        ),
     ]

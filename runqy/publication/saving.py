@@ -10,10 +10,12 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from runqy.audit.pages import AuditedModelAdmin
 from runqy.errors import BrokerUnavailable, RunqyError
-from runqy.publication.republishing import compare_configuration
+from runqy.publication.republishing import Comparison, compare_configuration
 
 _REFUSAL = "runqy.refusal"
 """Where a request carries what an operation refused to the form that is to show it."""
+_COMPARISON = "runqy.comparison"
+"""Where a request keeps how Redis and the database differ."""
 
 
 class PublishedModelAdmin(AuditedModelAdmin):
@@ -57,7 +59,7 @@ class PublishedModelAdmin(AuditedModelAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """List the rows, with a warning while Redis and the database differ."""
-        if request.method == "GET" and (warning := _warning()):
+        if request.method == "GET" and (warning := _warning(compared(request))):
             messages.warning(request, warning)
         show: Callable[..., HttpResponse] = super().changelist_view
         return _shown_refusal(request, lambda: show(request, extra_context))
@@ -94,11 +96,20 @@ def _shown_refusal(request: HttpRequest, view: Callable[[], HttpResponse]) -> Ht
         return HttpResponseRedirect(request.get_full_path())
 
 
-def _warning() -> str:
+def compared(request: HttpRequest) -> Comparison | None:
+    """Return how Redis and the database differ, asked once for a request; None: Redis cannot be reached."""
+    if _COMPARISON not in request.META:
+        try:
+            request.META[_COMPARISON] = compare_configuration()
+        except BrokerUnavailable:
+            request.META[_COMPARISON] = None
+    comparison: Comparison | None = request.META[_COMPARISON]
+    return comparison
+
+
+def _warning(comparison: Comparison | None) -> str:
     """Return what staff should know about the published copy; empty when all is well."""
-    try:
-        comparison = compare_configuration()
-    except BrokerUnavailable:
+    if comparison is None:
         return "Redis cannot be reached: changes are kept and published once it is back."
     if comparison.ahead or comparison.unknown:
         return "Redis holds newer configuration than the database. See `manage.py publish_configuration --replace`."

@@ -77,10 +77,16 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def site(configuration: None, tmp_path: Path) -> Iterator[WebProcess]:
+def site_settings() -> dict[str, str]:
+    """Return what the server is told beside where its stores are; a module may say something else."""
+    return {}
+
+
+@pytest.fixture
+def site(configuration: None, tmp_path: Path, site_settings: dict[str, str]) -> Iterator[WebProcess]:
     """Start the server on the tests' Valkey and database; what a test saves here is what the server sees."""
     grant_roles(apps)  # emptying the database after a test takes what migrations have made
-    started = WebProcess(tmp_path, **settings_of_database())
+    started = WebProcess(tmp_path, **settings_of_database(), **site_settings)
     yield started
     started.kill()
 

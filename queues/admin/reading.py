@@ -1,0 +1,87 @@
+"""What those see of a queue who may look at it but not change it. Values of variables are not for them."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.template.loader import render_to_string
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
+
+from queues.models import Queue
+from queues.queries import default_limits
+from runqy import durations
+
+__all__ = ["READ_SECTIONS", "SHOWN"]
+
+
+def _lines(lines: list[str]) -> SafeString | str:
+    """Return texts one below the other."""
+    return format_html_join(SafeString("<br>"), "{}", ((line,) for line in lines)) if lines else "-"
+
+
+@admin.display(description="Sub-queues")
+def shown_sub_queues(queue: Queue) -> str:
+    """Return sub-queues with their priorities."""
+    return _lines([f"{sub.name}: {sub.priority}" for sub in queue.sub_queues.all()])
+
+
+@admin.display(description="Vaults")
+def shown_vaults(queue: Queue) -> str:
+    """Return the vaults in their order."""
+    return _lines([f"{place}. {name}" for place, name in enumerate(queue.vaults, start=1)])
+
+
+@admin.display(description="Environment variables")
+def shown_variables(queue: Queue) -> str:
+    """Return the names of variables."""
+    return _lines([f"{name}=****" for name in queue.env_vars])
+
+
+@admin.display(description="Limits")
+def shown_limits(queue: Queue) -> str:
+    """Return each limit that counts, and whether it is the server's."""
+    stated, defaults = queue.as_spec().limits, default_limits()
+    lines = []
+    for name in defaults.__dataclass_fields__:
+        own = getattr(stated, name)
+        value = getattr(defaults, name) if own is None else own
+        written = str(value) if name == "max_retry" else durations.write_s(value)
+        lines.append(f"{name.removesuffix('_s')}: {written}{' (default)' if own is None else ''}")
+    return _lines(lines)
+
+
+@admin.display(description="Input")
+def shown_input(queue: Queue) -> str:
+    """Return the fields of payloads."""
+    return _schema(queue.input)
+
+
+@admin.display(description="Output")
+def shown_output(queue: Queue) -> str:
+    """Return the fields of results."""
+    return _schema(queue.output)
+
+
+def _schema(fields: list[dict[str, Any]]) -> str:
+    """Return a payload schema as a table."""
+    return render_to_string("queues/admin/schema.html", {"fields": fields}) if fields else "-"
+
+
+SHOWN = (shown_sub_queues, shown_vaults, shown_variables, shown_limits, shown_input, shown_output)
+
+READ_SECTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("Basics", {"fields": ("name", "is_enabled", "mode", "priority")}),
+    ("Sub-queues", {"fields": (shown_sub_queues, "order")}),
+    (
+        "Deployment",
+        {
+            "fields": (
+                *("git_url", "branch", "git_token", "code_path", "startup_cmd", "startup_timeout_s"),
+                *("requirements_file", shown_variables, "redis_storage"),
+            )
+        },
+    ),
+    ("Vaults", {"fields": (shown_vaults,)}),
+    ("Limits", {"fields": (shown_limits,)}),
+    ("Payload", {"fields": (shown_input, shown_output)}),
+)

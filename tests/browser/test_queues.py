@@ -1,0 +1,258 @@
+"""Staff define, change and delete queues in a browser."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from queues.config import parse_queue_file
+from queues.definitions import FieldType, PayloadField
+from queues.models import Queue, Source
+from queues.operations import save_queue
+from tests.browser.conftest import Login
+from tests.queues.samples import spec
+from tests.queues.test_saving import RICH
+from tests.support.web import WebProcess
+from vaults.operations import create_vault
+
+LIST = "/admin/queues/queue/"
+ADD = f"{LIST}add/"
+
+
+def add_row(page: Page, rows: str, **cells: str) -> None:
+    """Add a row by its button, and fill it."""
+    block = page.locator(f"[data-rows={rows}]")
+    block.get_by_role("button", name="Add").click()
+    row = block.locator("[data-row]").last
+    for name, value in cells.items():
+        cell = row.locator(f"[name$='-{name}']")
+        if name == "type":
+            row.get_by_label(value, exact=True).check()
+        elif cell.evaluate("cell => cell.tagName") == "SELECT":
+            cell.select_option(value)
+        else:
+            cell.fill(value)
+
+
+def fill_basics(page: Page, name: str = "inference") -> None:
+    page.get_by_label("Name", exact=False).first.fill(name)
+    page.get_by_label("Repository", exact=False).first.fill("https://github.com/example/repo.git")
+    page.get_by_label("Start command").fill("python main.py")
+
+
+def save(page: Page) -> None:
+    page.get_by_role("button", name="Save", exact=True).click()
+
+
+def page_of(queue: Queue, what: str = "change") -> str:
+    return f"{LIST}{queue.pk}/{what}/"
+
+
+def saved(one=None) -> Queue:
+    return save_queue(spec=one or spec("mail"), source=Source.ADMIN)
+
+
+def test_a_queue_is_made_with_sub_queues_and_vaults_in_the_order_given_by_the_keyboard(page: Page) -> None:
+    create_vault(name="shared")
+    create_vault(name="own")
+    page.goto(ADD)
+    fill_basics(page)
+    add_row(page, "sub_queues", name="low", priority="3")
+    add_row(page, "sub_queues", name="high", priority="10")
+    add_row(page, "sub_queues", name="gone", priority="1")
+    add_row(page, "vaults", vault="own")
+    add_row(page, "vaults", vault="shared")
+    add_row(page, "input", name="prompt", type="string", description="what to draw")
+    page.get_by_label("Keep completed").fill("1h30m")
+
+    subs = page.locator("[data-rows=sub_queues] [data-row]")
+    subs.nth(1).get_by_role("button", name="Move up").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-rows=sub_queues] [role=status]")).to_have_text("Moved to place 1 of 3.")
+    subs.nth(2).get_by_role("button", name="Remove").focus()
+    page.keyboard.press("Enter")
+    page.locator("[data-rows=vaults] [data-row]").nth(0).get_by_role("button", name="Move down").focus()
+    page.keyboard.press("Space")
+    save(page)
+
+    expect(page).to_have_url(LIST)
+    found = Queue.objects.get().as_spec()
+    assert [(sub.name, sub.priority) for sub in found.sub_queues] == [("high", 10), ("low", 3)]
+    assert found.deployment.vaults == ("shared", "own")
+    assert found.limits.ttl_completed_s == 5400
+    assert found.input == (PayloadField(name="prompt", type=(FieldType.STRING,), description="what to draw"),)
+
+
+def test_wrong_input_is_told_beside_its_field_and_all_of_it_is_kept(page: Page) -> None:
+    page.goto(ADD)
+    fill_basics(page, "a b")
+    page.get_by_label("Keep completed").fill("soon")
+    page.get_by_label("Environment variables").fill("LOG_LEVEL=info\nnonsense")
+    add_row(page, "sub_queues", name="high", priority="0")
+    add_row(page, "input", name="width", type="int", default='"wide"')
+    save(page)
+
+    def beside(name: str) -> str:
+        field = page.locator(f"[name='{name}']")
+        return str(field.evaluate("field => field.closest('.rq-cell, .field-row, .form-row, div.grow').innerText"))
+
+    assert "a name has 1 to 128 letters" in beside("name")
+    assert "'soon' is not a duration such as 30s, 15m or 1h30m" in beside("ttl_completed")
+    assert "Line 2: it is KEY=value." in beside("env_vars")
+    assert "a priority is from 1 to 1000" in page.locator("[data-rows=sub_queues] .rq-cell-priority").inner_text()
+    assert "it is not of the type int" in page.locator("[data-rows=input] .rq-cell-default").inner_text()
+    assert page.locator("[name=env_vars]").input_value() == "LOG_LEVEL=info\nnonsense"
+    assert page.locator("[data-rows=sub_queues] [name$='-name']").first.input_value() == "high"
+    assert page.locator("[data-rows=input] [name$='-default']").first.input_value() == '"wide"'
+    assert page.locator("[data-rows=input]").get_by_label("int", exact=True).first.is_checked()
+    assert not Queue.objects.exists()
+
+
+def test_the_example_follows_while_the_form_is_filled(page: Page) -> None:
+    page.goto(ADD)
+    body = page.locator("#example-body")
+    fill_basics(page, "draw")
+    add_row(page, "input", name="prompt", type="string")
+    add_row(page, "input", name="width", type="int", default="512")
+    expect(body).to_contain_text('"width": 512')
+    assert json.loads(body.inner_text()) == {"queue": "draw", "data": {"prompt": "text", "width": 512}}
+
+    page.locator("[data-rows=input] [data-row]").nth(0).get_by_role("button", name="Remove").click()
+    add_row(page, "sub_queues", name="high", priority="5")
+
+    expect(body).to_contain_text('"draw.high"')
+    expect(body).not_to_contain_text("prompt")
+    expect(page.locator("#example-curl")).to_contain_text("/queue/add")
+
+
+def test_the_command_is_copied(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(ADD)
+
+    page.locator("[data-copy=example-curl]").click()
+
+    expect(page.locator("[data-copy-status]")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == page.locator("#example-curl").text_content()
+
+
+def test_an_edited_queue_keeps_what_nobody_touched(page: Page) -> None:
+    for name in ("a", "b"):
+        create_vault(name=name)
+    queue = saved(spec("inference", "high:10", "low:3", deployment=replace(RICH.deployment, git_token="")))
+    page.goto(page_of(queue))
+    page.get_by_label("Retries").fill("7")
+
+    save(page)
+
+    expect(page).to_have_url(LIST)
+    found = Queue.objects.get().as_spec()
+    assert found.limits.max_retry == 7
+    assert found.deployment.vaults == ("b", "a")
+    assert [sub.name for sub in found.sub_queues] == ["high", "low"]
+
+
+def test_a_queue_is_paused_and_goes_on_by_its_buttons(page: Page) -> None:
+    queue = saved()
+    page.goto(page_of(queue))
+
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator(".rq-badges")).to_contain_text("paused")
+    page.get_by_role("button", name="Resume").click()
+
+    expect(page.locator(".rq-badges")).not_to_contain_text("paused")
+
+
+def test_a_queue_is_cloned(page: Page) -> None:
+    queue = saved(spec("mail", "high:9"))
+    page.goto(page_of(queue))
+
+    page.get_by_role("link", name="Clone").click()
+    expect(page.locator("[name=name]")).to_have_value("mail-copy")
+    save(page)
+
+    expect(page).to_have_url(LIST)
+    clone = Queue.objects.get(name="mail-copy").as_spec()
+    assert clone.sub_queues == queue.as_spec().sub_queues
+
+
+def test_an_exported_queue_is_a_queue_file(page: Page) -> None:
+    queue = saved(RICH)
+    page.goto(page_of(queue))
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export").click()
+
+    assert download.value.suggested_filename == "inference.yaml"
+    assert parse_queue_file(download.value.path().read_bytes(), file="x").specs == (RICH,)
+
+
+def test_a_queue_is_deleted_once_its_name_is_entered(page: Page) -> None:
+    queue = saved()
+    page.goto(page_of(queue))
+    page.get_by_role("link", name="Delete queue").click()
+    delete = page.get_by_role("button", name="Delete the queue and its tasks")
+
+    page.get_by_label("Name of the queue").fill("male")
+    delete.click()
+    expect(page.locator(".rq-error")).to_have_text("This is not its name. Enter mail to delete it.")
+    assert Queue.objects.exists()
+    page.get_by_label("Name of the queue").fill("mail")
+    delete.click()
+
+    expect(page).to_have_url(LIST)
+    expect(page.locator("body")).to_contain_text("The queue mail is deleted, with 0 tasks.")
+    assert not Queue.objects.exists()
+
+
+def test_an_operator_pauses_but_does_not_edit(page: Page, login: Login) -> None:
+    queue = saved()
+    login(page, "operator")
+    page.goto(page_of(queue))
+
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    expect(page.get_by_role("button", name="Save", exact=True)).to_have_count(0)
+    expect(page.get_by_role("button", name="Disable")).to_have_count(0)
+    expect(page.locator("[name=git_url]")).to_have_count(0)
+
+
+@pytest.mark.parametrize("what", ["change", "delete"])
+def test_nothing_is_wider_than_a_phone(page: Page, what: str) -> None:
+    name = "a-rather-long-name-of-a-queue-that-somebody-chose-without-thinking-of-phones"
+    queue = saved(spec(name, "high:9", "low:3"))
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(page_of(queue, what))
+
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_an_empty_list_says_what_to_do_next(page: Page) -> None:
+    page.goto(LIST)
+
+    expect(page.locator("#content-main")).to_contain_text("No queues yet.")
+
+
+@pytest.fixture
+def without_scripts(browser: Browser, site: WebProcess, login: Login) -> Iterator[Page]:
+    """Return a page of a browser that runs no scripts, logged in as an administrator."""
+    context = browser.new_context(base_url=site.url, java_script_enabled=False)
+    page = context.new_page()
+    login(page, "admin")
+    yield page
+    context.close()
+
+
+def test_a_queue_is_made_without_scripts(without_scripts: Page) -> None:
+    page = without_scripts
+    page.goto(ADD)
+    page.locator("[name=name]").fill("plain")
+    page.locator("[name=git_url]").fill("https://h/r.git")
+    page.locator("[name=startup_cmd]").fill("python main.py")
+    page.locator("noscript [name='sub_queues-0-name']").fill("high")
+    page.locator("noscript [name='sub_queues-0-priority']").fill("9")
+
+    page.locator("[name=_save]").click()
+
+    found = Queue.objects.get().as_spec()
+    assert [(sub.name, sub.priority) for sub in found.sub_queues] == [("high", 9)]

@@ -1,0 +1,71 @@
+"""Staff look whether a repository is there before they save."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.support.git_server import GitServer, git_server
+from tests.workers.repositories import Repository
+from vaults.operations import create_vault, set_entry
+
+ADD = "/admin/queues/queue/add/"
+TOKEN = "planted-token-7f3a91"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[GitServer]:
+    """Return a git server that wants a token."""
+    made = Repository(tmp_path / "repository")
+    made.commit({"main.py": "print()"})
+    made.git("clone", "--quiet", "--bare", ".", str(tmp_path / "served" / "r.git"))
+    made.git("--git-dir", str(tmp_path / "served" / "r.git"), "update-server-info")
+    with git_server(tmp_path / "served", token=TOKEN) as running:
+        yield running
+
+
+@pytest.fixture
+def site_settings(server: GitServer, request: pytest.FixtureRequest) -> dict[str, str]:
+    """Let the server trust the git server, and look at private addresses where the test says so."""
+    is_private = "true" if request.node.get_closest_marker("parametrize") is None else "false"
+    return {"GIT_SSL_CAINFO": str(server.certificate), "RUNQY_GIT_CHECK_PRIVATE": is_private}
+
+
+def check(page: Page, url: str, branch: str = "main", token: str = "") -> None:
+    """Enter a repository and press the button."""
+    page.locator("[name=git_url]").fill(url)
+    page.locator("[name=branch]").fill(branch)
+    page.locator("[name=git_token]").select_option(token)
+    page.get_by_role("button", name="Check repository and branch").click()
+
+
+def test_a_repository_is_looked_at_with_a_token_that_shows_nowhere(page: Page, server: GitServer) -> None:
+    create_vault(name="github")
+    set_entry(vault="github", key="PAT", value=TOKEN)
+    answers: list[str] = []
+    page.on("response", lambda answer: answers.append(answer.url) if answer.url.endswith("/check/") else None)
+    page.goto(ADD)
+    outcome = page.locator("[data-check-outcome]")
+
+    check(page, server.url("r.git"))
+    expect(outcome).to_contain_text("choose a git token")
+    check(page, server.url("r.git"), "other", "vault://github/PAT")
+    expect(outcome).to_have_text("Reachable, but there is no branch or tag other.")
+    check(page, server.url("r.git"), "main", "vault://github/PAT")
+    expect(outcome).to_contain_text("Reachable. The branch main is at")
+
+    assert len(answers) == 3
+    assert TOKEN not in page.content()
+    assert server.command_lines
+    assert not any(TOKEN.encode() in line for line in server.command_lines)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_this_machine_is_refused(page: Page, server: GitServer, host: str) -> None:
+    page.goto(ADD)
+
+    check(page, f"https://{host}:{server.port}/r.git")
+
+    expect(page.locator("[data-check-outcome]")).to_contain_text("RUNQY_GIT_CHECK_PRIVATE")
+    assert server.paths == []

@@ -3,17 +3,22 @@
 from collections.abc import Iterator
 from urllib.parse import urljoin, urlsplit
 
-from playwright.sync_api import Page
+from playwright.sync_api import Error, Page
 
 _LEAVES = ("/admin/logout/", "/admin/jsi18n/")
 
 
 def crawl(page: Page, most_of_a_kind: int = 2) -> Iterator[str]:
-    """Go to every page that links lead to; of pages that differ only in numbers or parameters, the first few."""
+    """Go to every page that links lead to, files excepted; of those that differ only in numbers, the first few."""
     waiting, seen, kinds = ["/admin/"], {"/admin/"}, {}
     while waiting:
         path = waiting.pop(0)
-        page.goto(path, wait_until="load")
+        try:
+            page.goto(path, wait_until="load")
+        except Error as error:
+            if "Download is starting" not in error.message:
+                raise
+            continue
         yield path
         for link in page.eval_on_selector_all(
             "a[href]:not([download])", "links => links.map(link => link.getAttribute('href'))"

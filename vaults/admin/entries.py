@@ -43,6 +43,7 @@ class EntryForm(StaffModelForm):
     class Meta:
         model = VaultEntry
         fields = ("key", "is_secret")
+        labels = {"is_secret": "Secret"}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Show what there is, as far as it may be shown."""
@@ -117,7 +118,8 @@ class EntryInline(StaffTabularInline):
 
     model = VaultEntry
     form = EntryForm
-    verbose_name_plural = "Entries"
+    verbose_name, verbose_name_plural = "entry", "Entries"
+    hide_title = True
     readonly_fields = ("stands", "changed")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:

@@ -54,6 +54,7 @@ def paste_view(page: "VaultAdmin", request: HttpRequest, vault: Vault) -> HttpRe
         **page.admin_site.each_context(request),
         "title": f"Paste lines into {vault.name}",
         "opts": page.opts,
+        "original": vault,
         "form": PasteForm(),
         "is_sent": request.method == "POST",
     }

@@ -74,6 +74,7 @@ def export_view(page: "VaultAdmin", request: HttpRequest, vault: Vault) -> HttpR
         **page.admin_site.each_context(request),
         "title": f"Export {vault.name}",
         "opts": page.opts,
+        "original": vault,
         "vault": vault,
         "form": form,
         "back_url": page.page_url(vault),

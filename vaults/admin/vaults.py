@@ -39,7 +39,7 @@ class VaultForm(StaffModelForm):
         fields = ("name", "description")
         widgets = {"description": forms.Textarea(attrs={"rows": 2})}
         help_texts = {
-            "name": "Queues name it under `vaults`. It cannot be changed later.",
+            "name": "Queues name it among their vaults. It cannot be changed later.",
             "description": "For people: what is in it, who keeps it.",
         }
 
@@ -70,6 +70,7 @@ class VaultAdmin(PublishedModelAdmin):
     form = VaultForm
     audit_kind = "vault"
     refused_fields = {VaultAlreadyExists: "name"}
+    fields = ("name", "description")
     inlines = (EntryInline,)
     list_display = ("name", "description_begin", "entry_count", "queues", "updated")
     list_before_template = "vaults/above_list.html"
@@ -142,6 +143,7 @@ class VaultAdmin(PublishedModelAdmin):
             **self.admin_site.each_context(request),
             "title": f"Delete the vault {vault.name}?",
             "opts": self.opts,
+            "original": vault,
             "vault": vault,
             "queues": queue_links(request, queues_of_vaults().get(vault.name, [])),
             "problem": problem,

@@ -154,6 +154,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
             **self.admin_site.each_context(request),
             "title": "Revoke this key?" if len(keys) == 1 else f"Revoke these {len(keys)} keys?",
             "opts": self.opts,
+            "original": keys[0] if len(keys) == 1 else None,
             "keys": [(key, self.status(key), self.limited_to(key), self.last_used(key)) for key in keys],
             "back_url": back_url,
             "is_action": request.method == "POST",

@@ -80,8 +80,8 @@ class AuditRecordAdmin(StaffModelAdmin):
 
     @admin.display(description="time (UTC)")
     def time(self, row: AuditRecord) -> str:
-        """Return the second."""
-        return f"{row.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+        """Return the second, in one line."""
+        return f"{row.at.astimezone(UTC):%Y-%m-%d\u00a0%H:%M:%S}"
 
     @admin.display(description="actor")
     def actor(self, row: AuditRecord) -> str:

@@ -1,0 +1,70 @@
+"""Staff hand out and end API keys in a real browser, and programs notice."""
+
+import json
+import time
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from playwright.sync_api import Page, expect
+
+from queues.models import Source
+from queues.operations import save_queue
+from runqy.accounts.models import ApiKey
+from tests.queues.samples import spec
+from tests.support.waiting import wait_until
+from tests.support.web import WebProcess
+
+
+def status(site: WebProcess, key: str) -> int:
+    """Return how the server answers who creates a task with a key."""
+    body = json.dumps({"queue": "mail", "data": {}}).encode()
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    try:
+        with urlopen(Request(f"{site.url}/queue/add", data=body, headers=headers), timeout=20) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_a_key_is_made_copied_used_and_ended(page: Page, site: WebProcess) -> None:
+    save_queue(spec=spec("mail"), source=Source.API)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto("/admin/accounts/apikey/add/")
+    page.get_by_label("Name").fill("shop backend")
+    page.locator(".select2-selection").click()
+    page.get_by_role("option", name="mail").click()
+    page.get_by_role("button", name="Save").click()
+    page.locator("[data-copy=api-key]").click()
+    expect(page.locator("[data-copy=api-key]")).to_have_text("Copied")
+    key = page.evaluate("navigator.clipboard.readText()")
+
+    assert ApiKey.objects.get().queues == ["mail"]
+    assert f"Authorization: Bearer {key}" in page.locator("#example").inner_text()
+    assert status(site, key) == 200
+    page.reload()
+    expect(page.get_by_text("shop backend").first).to_be_visible()
+    assert key not in page.content()
+    assert ApiKey.objects.count() == 1
+
+    page.get_by_role("link", name="Revoke").click()
+    page.get_by_role("button", name="Revoke").click()
+    expect(page.get_by_text("servers refuse it within a second")).to_be_visible()
+    revoked_at = time.monotonic()
+    wait_until(lambda: status(site, key) == 401, timeout_s=10)
+    assert time.monotonic() - revoked_at < 2, "a second, and one for a busy machine"
+    expect(page.get_by_role("link", name="Revoke")).to_have_count(0)
+
+
+def test_the_last_day_is_asked_for_where_it_counts_and_checked_at_its_field(page: Page) -> None:
+    page.goto("/admin/accounts/apikey/add/")
+    page.get_by_label("Name").fill("shop")
+    expect(page.get_by_label("Last day")).to_be_hidden()
+    page.get_by_label("Expires").select_option("after a day")
+    page.get_by_label("Last day").fill("2020-01-01")
+    page.get_by_role("button", name="Save").click()
+
+    expect(page.locator(".field-last_day")).to_contain_text("It is in the past")
+    expect(page.get_by_label("Last day")).to_be_visible()
+    expect(page.get_by_label("Name")).to_have_value("shop")
+    assert not ApiKey.objects.exists()

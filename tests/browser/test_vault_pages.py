@@ -1,0 +1,124 @@
+"""Staff keep secrets in a real browser, and no page ever has one."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.vaults.test_vaults import SECRET
+from vaults import opening
+from vaults.models import Vault
+from vaults.operations import create_vault, set_entry
+
+PEM = "-----BEGIN KEY-----\nMIIEvg==\n-----END KEY-----"
+
+
+def values(vault: str = "api-keys") -> dict[str, str]:
+    """Return what workers get, as published."""
+    return dict(opening.open_vaults([vault], max_age_s=0).values)
+
+
+@pytest.fixture
+def vault() -> Vault:
+    """Return a vault with a secret."""
+    made = create_vault(name="api-keys")
+    set_entry(vault="api-keys", key="TOKEN", value=SECRET)
+    return made
+
+
+def test_a_secret_is_saved_masked_kept_and_replaced_and_never_in_a_page(page: Page) -> None:
+    page.goto("/admin/vaults/vault/add/")
+    page.get_by_label("Name").fill("api-keys")
+    page.get_by_role("link", name="Add another Entry").click()
+    page.locator("#id_entries-0-key").fill("TOKEN")
+    page.locator("#id_entries-0-value").fill(PEM)
+    masked = page.locator("#id_entries-0-value").evaluate("e => getComputedStyle(e).webkitTextSecurity")
+    page.get_by_role("button", name="Save and continue").click()
+
+    expect(page.get_by_text("--****--")).to_be_visible()
+    assert masked == "disc"
+    assert values() == {"TOKEN": PEM}
+    assert "MIIEvg" not in page.content()
+
+    page.get_by_label("Description").fill("Of the shop.")
+    page.get_by_role("button", name="Save and continue").click()
+    expect(page.get_by_label("Description")).to_have_value("Of the shop.")
+    assert values() == {"TOKEN": PEM}
+
+    page.locator("#id_entries-0-value").fill(SECRET)
+    page.get_by_role("button", name="Save and continue").click()
+    expect(page.get_by_text("version 2")).to_be_visible()
+    assert values() == {"TOKEN": SECRET}
+    assert SECRET not in page.content()
+
+
+def test_wrong_input_is_told_at_its_field_and_what_else_was_entered_stays(page: Page) -> None:
+    page.goto("/admin/vaults/vault/add/")
+    page.get_by_label("Name").fill("api-keys")
+    page.get_by_role("link", name="Add another Entry").click()
+    page.locator("#id_entries-0-key").fill("9A")
+    page.locator("#id_entries-0-value").fill(SECRET)
+    page.get_by_role("button", name="Save", exact=True).click()
+
+    expect(page.locator("td.field-key.errors")).to_contain_text("does not begin with a digit")
+    expect(page.get_by_text("enter them once more")).to_be_visible()
+    expect(page.get_by_label("Name")).to_have_value("api-keys")
+    expect(page.locator("#id_entries-0-value")).to_have_value("")
+    assert SECRET not in page.content()
+    assert not Vault.objects.exists()
+
+
+def test_lines_are_pasted_looked_at_corrected_and_set(page: Page, vault: Vault) -> None:
+    page.goto(f"/admin/vaults/vault/{vault.pk}/paste/")
+    lines = page.get_by_label("Lines")
+    lines.fill(f"# of the shop\nTOKEN=new-value-of-it\nKEY='{PEM}'\nPATH=/bin")
+    page.get_by_role("button", name="Show what changes").click()
+
+    preview = page.locator("#preview")
+    expect(preview).to_contain_text("Line 6: PATH is reserved for the worker.")
+    assert "new-value-of-it" in lines.input_value()
+    expect(preview.get_by_role("button")).to_have_count(0)
+
+    lines.fill(f"# of the shop\nTOKEN=new-value-of-it\nKEY='{PEM}'\n")
+    expect(preview).to_be_empty()
+    page.get_by_role("button", name="Show what changes").click()
+    expect(preview).to_contain_text("changed")
+    assert "new-value-of-it" not in preview.inner_html()
+    preview.get_by_role("button", name="Set 2 entries").click()
+
+    expect(page.get_by_text("2 entries were set in api-keys.")).to_be_visible()
+    assert values() == {"TOKEN": "new-value-of-it", "KEY": PEM}
+    assert "new-value-of-it" not in page.content()
+
+
+def test_a_vault_is_taken_along_and_brought_back(page: Page, vault: Vault, tmp_path: Path) -> None:
+    page.goto(f"/admin/vaults/vault/{vault.pk}/export/")
+    for label in ("Passphrase*", "Passphrase again"):
+        page.get_by_label(label).fill("correct horse battery staple")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    download.value.save_as(tmp_path / "vault")
+
+    page.goto("/admin/vaults/vault/import/")
+    page.get_by_label("File").set_input_files(tmp_path / "vault")
+    page.get_by_label("Passphrase").fill("correct horse battery staple")
+    page.get_by_label("Name here").fill("copy")
+    page.get_by_role("button", name="Show what changes").click()
+    expect(page.locator("#preview")).to_contain_text("It makes the vault copy.")
+    page.get_by_role("button", name="Import copy").click()
+
+    expect(page.get_by_text("The vault copy was imported.")).to_be_visible()
+    assert values("copy") == {"TOKEN": SECRET}
+
+
+def test_a_vault_is_deleted_by_entering_its_name(page: Page, vault: Vault) -> None:
+    page.goto(f"/admin/vaults/vault/{vault.pk}/change/")
+    page.get_by_role("link", name="Delete").click()
+    page.get_by_role("button", name="Delete the vault").click()
+    expect(page.get_by_text("Enter api-keys to delete it.").last).to_be_visible()
+
+    page.locator("#id_name").fill("api-keys")
+    page.get_by_role("button", name="Delete the vault").click()
+
+    expect(page.get_by_text("The vault api-keys is deleted.")).to_be_visible()
+    assert not Vault.objects.exists()

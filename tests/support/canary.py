@@ -9,6 +9,7 @@ import base64
 import logging
 import os
 import secrets
+import subprocess
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -50,8 +51,10 @@ class Canary:
         """Look through every table after a test; of SQLite through its very bytes, where deleted rows linger."""
         if connection.vendor == "sqlite":
             name = str(connection.settings_dict["NAME"])
-            for file in (Path(name + ending) for ending in ("", "-wal", "-journal")):
-                self.look(file.read_bytes() if file.exists() else b"", f"{file.name} after {after}")
+            files = [file for ending in ("", "-wal", "-journal") if (file := Path(name + ending)).exists()]
+            # Another process reads: closing a file here would end the locks that SQLite has on it in this process.
+            read = subprocess.run(["cat", "--", *files], stdout=subprocess.PIPE, check=True)
+            self.look(read.stdout, f"{name} after {after}")
             return
         with connection.cursor() as cursor:
             for table in connection.introspection.table_names(cursor):

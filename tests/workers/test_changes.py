@@ -38,7 +38,7 @@ def test_a_change_of_the_queue_restarts_children_between_tasks(
 
     server.answer["deployment"]["env_vars"] = {"GREETING": "hello"}
     change_configuration(redis, server, "2")
-    worker.wait_for("deployed", 2)
+    worker.wait_for("environment_changed")
     Path(task["until"]).touch()
 
     assert wait_for_state(single_broker, running, "completed", "retry", "pending").state == "completed"
@@ -74,7 +74,7 @@ def test_a_change_of_the_mode_changes_how_tasks_run(
     server.answer["queue"]["mode"] = "one_shot"
     server.answer["deployment"]["env_vars"] = {"MODE": "one_shot"}
     change_configuration(redis, server, "2")
-    worker.wait_for("deployed", 2)
+    worker.wait_for("environment_changed")
     env = json.loads(wait_for_state(single_broker, add_task(single_broker, {"do": "env"}), "completed").result or b"")
 
     assert env["RUNQY_TASK_ID"]

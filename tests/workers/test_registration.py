@@ -50,8 +50,10 @@ def test_a_cluster_is_described_by_its_nodes() -> None:
     assert (target.username, target.use_tls) == ("u", True)
 
 
-@pytest.mark.parametrize("change", [{"env_vars": {"A": "1"}}, {"branch": "next"}])
-def test_a_change_of_the_deployment_deploys_anew(change: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "change", [{"git_url": "file:///s"}, {"branch": "next"}, {"code_path": "a"}, {"requirements_file": "r.txt"}]
+)
+def test_a_change_of_where_the_code_is_deploys_anew(change: dict[str, Any]) -> None:
     answer = registration_answer(redis_port=6379, git_url="file:///r")
 
     assert not registration().deploys_like(registration(deployment=answer["deployment"] | change))
@@ -63,10 +65,23 @@ def test_another_git_token_deploys_anew() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"vaults": {"A": "1"}}, {"limits": {"retry_delay_secs": 99}}, {"sub_queues": [{"name": "mail", "priority": 9}]}],
+    [
+        {"vaults": {"A": "1"}},
+        {"limits": {"retry_delay_secs": 99}},
+        {"sub_queues": [{"name": "mail", "priority": 9}]},
+    ],
 )
 def test_a_change_of_vaults_limits_or_priorities_goes_on_with_the_code_there_is(changes: dict[str, Any]) -> None:
     assert registration().deploys_like(registration(**changes))
+
+
+@pytest.mark.parametrize(
+    "change", [{"env_vars": {"A": "1"}}, {"startup_cmd": "python main.py -v"}, {"startup_timeout_secs": 99}]
+)
+def test_a_change_of_how_children_are_started_goes_on_with_the_code_there_is(change: dict[str, Any]) -> None:
+    answer = registration_answer(redis_port=6379, git_url="file:///r")
+
+    assert registration().deploys_like(registration(deployment=answer["deployment"] | change))
 
 
 def test_secrets_do_not_show_in_a_representation() -> None:

@@ -141,9 +141,14 @@ class Registration(msgspec.Struct, frozen=True):
 
     def deploys_like(self, other: "Registration") -> bool:
         """Tell whether the code that was deployed for the one is that of the other."""
-        return (self.deployment, self.git_token, self.queue.name, self.queue.rollout) == (
-            (other.deployment, other.git_token, other.queue.name, other.queue.rollout)
-        )
+        return self._code == other._code
+
+    @property
+    def _code(self) -> tuple[object, ...]:
+        """Return what decides which code is deployed, as opposed to how it is started."""
+        asked = self.deployment
+        place = (asked.git_url, asked.branch, asked.code_path or "", asked.requirements_file or "")
+        return (self.queue.name, self.queue.rollout, *place, self.git_token or "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

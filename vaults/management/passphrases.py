@@ -12,7 +12,8 @@ from vaults.export_file import check_passphrase
 
 
 def add_passphrase_option(parser: ArgumentParser) -> None:
-    """Let the passphrase come from a file."""
+    """Let the passphrase come from a file. `--passphrase=…` is not taken for the start of this option."""
+    parser.allow_abbrev = False
     parser.add_argument(
         "--passphrase-file",
         metavar="FILE",

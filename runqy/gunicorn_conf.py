@@ -28,6 +28,8 @@ control_socket_disable = True
 def post_worker_init(worker: "ThreadWorker") -> None:
     """Run requests on threads that know how to wait, and send waiting readers away when the process is to end.
 
+    SIGUSR1, which gunicorn's master passes on, says that the stack begins to stop: the process goes on, nobody waits.
+
     What is no HTTP is answered with a problem too.
     """
     util.write_error = write_problem
@@ -39,4 +41,8 @@ def post_worker_init(worker: "ThreadWorker") -> None:
         close_waiting_room()
         worker.handle_exit(number, frame)
 
+    def send_readers_away(_number: int, _frame: FrameType | None) -> None:
+        close_waiting_room()
+
     signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGUSR1, send_readers_away)

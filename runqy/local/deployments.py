@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from textwrap import shorten
 
 from runqy import clock
 from runqy.broker.broker import Broker
@@ -13,6 +12,7 @@ from runqy.errors import BrokerUnavailable
 
 _REGISTERED_WITHIN_S = 30.0
 """A queue that the worker has not registered for by then is not waited for: the server refuses, and says why."""
+_REASON_CHARS = 160
 _SETTLED = (WorkerState.READY, WorkerState.START_FAILED)
 
 
@@ -69,12 +69,15 @@ def watched_deployments(
 
 
 def describe_state(record: WorkerRecord | None) -> str:
-    """Return what a worker does about a queue, on one line."""
-    if record is None:
-        return "not registered; the worker's log says why"
-    words = record.state.replace("_", " ")
-    reason = shorten(record.reason, width=200, placeholder=" …")
-    return f"{words}: {reason}" if reason else words
+    """Return what a worker does about a queue, in two words."""
+    return "not registered" if record is None else record.state.replace("_", " ")
+
+
+def describe_reason(record: WorkerRecord | None) -> str:
+    """Return why that is so, on one line: of an error's text the last line, and if that is long its end."""
+    lines = record.reason.strip().splitlines() if record else []
+    last = " ".join(lines[-1].split()) if lines else ""
+    return last if len(last) <= _REASON_CHARS else f"… {last[-_REASON_CHARS:]}"
 
 
 def is_ready(record: WorkerRecord | None) -> bool:

@@ -48,11 +48,19 @@ class Instance:
 def open_instance() -> Instance:
     """Return the instance of this environment, with its folder and generated keys in place."""
     home = make_home(settings.RUNQY_HOME)
-    is_first_start = not (home / "admin_password").exists()
     for name in ("api_key", "worker_api_key", "admin_password"):
         kept_secret(home, name, _generate_key)
     kept_secret(home, "vault_master_key", _generate_master_key)
-    return Instance(home=home, port=settings.PORT, is_first_start=is_first_start)
+    return Instance(home=home, port=settings.PORT, is_first_start=not _greeted(home).exists())
+
+
+def note_greeting(instance: Instance) -> None:
+    """Note that people have seen the generated secrets: the next start shows only where they are."""
+    _greeted(instance.home).touch()
+
+
+def _greeted(home: Path) -> Path:
+    return home / "greeted"
 
 
 def server_environment(instance: Instance, **more: str) -> dict[str, str]:

@@ -30,6 +30,8 @@ class Program:
     """Where its output goes; None: where the supervisor's goes."""
     grace_s: float = 10.0
     """How long it may take to end after SIGTERM."""
+    farewell: signal.Signals | None = None
+    """Sent when the stack begins to stop, which may be long before its turn comes."""
 
 
 class Process:
@@ -72,6 +74,11 @@ class Process:
         while self.poll() is None and time.monotonic() < deadline:
             stop.sleep(_LOOK_S)
         return self.poll()
+
+    def say_farewell(self) -> None:
+        """Let it know that the end has begun, if it wants to know."""
+        if self.program.farewell is not None and self.poll() is None:
+            self._popen.send_signal(self.program.farewell)
 
     def end(self, stop: StopSignals | None = None) -> None:
         """Ask it to end, again when a second signal comes, and kill it and its group when it takes too long."""

@@ -1,5 +1,6 @@
 """Spells the command line of each process that a stack consists of."""
 
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from runqy.local.processes import Program
 def web(*, bind: str, env: Mapping[str, str], lock: Path, log: Path | None = None) -> Program:
     """Return the web server."""
     args = ("-m", "gunicorn", "runqy.wsgi:application", "--config", "python:runqy.gunicorn_conf", "--bind", bind)
-    return Program(name="web server", args=(sys.executable, *args), env=env, lock=lock, log=log, grace_s=15.0)
+    command = (sys.executable, *args)
+    return Program(name="web server", args=command, env=env, lock=lock, log=log, grace_s=15.0, farewell=signal.SIGUSR1)
 
 
 def maintenance(*, env: Mapping[str, str], lock: Path, log: Path | None = None) -> Program:

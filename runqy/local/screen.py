@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from queues.definitions import FieldType, QueueSpec
+from queues.definitions import FieldType, PayloadField, QueueSpec
 from runqy import settings
 from runqy.broker.worker_records import WorkerRecord, WorkerState
-from runqy.local.deployments import describe_state, is_ready
+from runqy.local.deployments import describe_reason, describe_state, is_ready
 from runqy.local.instance import Instance
 
 console = Console(highlight=False, soft_wrap=True)
@@ -40,20 +40,35 @@ def complain(text: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
-def show_overview(instance: Instance, queues: Sequence[QueueSpec], records: Mapping[str, WorkerRecord]) -> None:
-    """Print where everything is, the queues with their states, and lines to paste."""
+def show_overview(
+    instance: Instance,
+    queues: Sequence[QueueSpec],
+    records: Mapping[str, WorkerRecord],
+    *,
+    folder: Path,
+    others: Sequence[str] = (),
+) -> None:
+    """Print where everything is, the queues of a folder with their states, and lines to paste.
+
+    `others` are the queues that the server knows beside them.
+    """
     console.print(
         f"\n[bold]runqy is running.[/bold] Ctrl-C stops it; {escape(_shown(instance.home))} keeps everything.\n"
     )
     _print_columns(_places(instance))
+    console.print()
     if queues:
-        console.print()
         _print_columns(
             [("[dim]queue", "[dim]mode", "[dim]worker"), *(_row(one, records.get(one.name)) for one in queues)]
         )
+        _print_reasons(instance, queues, records)
+    else:
+        say(f"There is no queue file in {_shown(folder)}: put one there (docs/queue-files.md), and start again.")
+    if others:
+        say(f"\nNot served by this worker, so that their tasks wait: {', '.join(others)}.")
+    if ready := [queue for queue in queues if is_ready(records.get(queue.name))]:
         console.print("\nPut a task on a queue, and read it with the id in the answer:\n")
-        ready = [queue for queue in queues if is_ready(records.get(queue.name))]
-        say(f"  {enqueue_line(instance, ready or queues)}")
+        say(f"  {enqueue_line(instance, ready)}")
         say(f'  curl -H "Authorization: Bearer {_key_words(instance)}" "{instance.url}/queue/<id>?wait=10"')
     console.print()
 
@@ -62,10 +77,28 @@ def enqueue_line(instance: Instance, queues: Sequence[QueueSpec]) -> str:
     """Return a curl line for one of the queues, with sample values for what its payload schema asks for."""
     queue = next((queue for queue in queues if queue.name in _FIRST_TASKS), queues[0])
     redis_queue = queue.redis_queues(settings.RUNQY_SUBQUEUE_SEPARATOR)[0][0]
-    required = {field.name: _SAMPLES[field.type[0]] for field in queue.input if field.required}
-    data = _FIRST_TASKS.get(queue.name, required)
+    fields = [field for field in queue.input if field.required] or queue.input
+    data = _FIRST_TASKS.get(queue.name, {field.name: _sample(field) for field in fields})
     body = json.dumps({"queue": redis_queue, "data": data}, separators=(",", ":"))
     return f'curl -H "Authorization: Bearer {_key_words(instance)}" -d {shlex.quote(body)} {instance.url}/queue/add'
+
+
+def _sample(field: PayloadField) -> object:
+    """Return a value that a field may have: its default if it has one."""
+    return _SAMPLES[field.type[0]] if field.default_json is None else json.loads(field.default_json)
+
+
+def _print_reasons(instance: Instance, queues: Sequence[QueueSpec], records: Mapping[str, WorkerRecord]) -> None:
+    """Print why queues are not served as they should be, and where more about it stands."""
+    reasons = {queue.name: describe_reason(records.get(queue.name)) for queue in queues}
+    missing = [queue.name for queue in queues if queue.name not in records and queue.is_enabled]
+    for name, reason in reasons.items():
+        if reason:
+            say(f"\n{name}: {reason}")
+    if missing or any(reasons.values()):
+        say(
+            f"\nMore about it is in {_shown(instance.log('worker'))}. The worker goes on trying; it finds a new commit."
+        )
 
 
 def _places(instance: Instance) -> list[tuple[str, ...]]:

@@ -35,6 +35,11 @@ class Supervisor:
         self._tell = tell
         self._supervised: list[Supervised] = []
 
+    @property
+    def names(self) -> list[str]:
+        """Return what runs, in the order in which it will be ended."""
+        return [one.program.name for one in reversed(self._supervised)]
+
     def start(self, program: Program, is_ready: Callable[[], bool] = lambda: True, timeout_s: float = 60.0) -> Process:
         """Start a program, wait until it is ready, and from then on restart it when it ends by itself.
 
@@ -95,6 +100,8 @@ class Supervisor:
 
     def stop(self) -> None:
         """End all processes, the last started first; a second signal makes it quick."""
+        for one in self._supervised:
+            one.process.say_farewell()
         while self._supervised:
             one = self._supervised.pop()
             one.process.end(self._stop)

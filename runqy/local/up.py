@@ -11,7 +11,8 @@ from runqy.local import programs, screen
 from runqy.local.commands import run_command
 from runqy.local.deployments import watched_deployments
 from runqy.local.guardian import StackLocks, only_stack
-from runqy.local.instance import Instance, open_instance, server_environment, worker_environment
+from runqy.local.instance import Instance, note_greeting, open_instance, server_environment, worker_environment
+from runqy.local.other_queues import find_other_queues
 from runqy.local.ports import is_served, require_free_port
 from runqy.local.queue_files import QueueFiles, find_queue_files
 from runqy.local.stop_signals import StopAsked, StopSignals, caught_signals
@@ -58,11 +59,15 @@ def _run(instance: Instance, stop: StopSignals) -> None:
         _prepare(instance, env, stop)
         _start_server(instance, supervisor, env)
         records = _start_worker(instance, supervisor, files, target)
-        screen.show_overview(instance, files.queues, records)
+        others = find_other_queues(instance, {queue.name for queue in files.queues})
+        screen.show_overview(instance, files.queues, records, folder=files.folder, others=others)
+        note_greeting(instance)
         supervisor.run()
-        screen.say("Stopping: the worker, maintenance, the web server, Valkey.")
+        hint = "; running tasks may end, a second Ctrl-C gives them back" if "worker" in supervisor.names else ""
+        screen.say(f"Stopping: {', '.join(supervisor.names)}{hint} …")
     finally:
         supervisor.stop()
+    screen.say("Stopped.")
 
 
 def _start_redis(instance: Instance, supervisor: Supervisor) -> tuple[RedisTarget, dict[str, str]]:
@@ -71,7 +76,10 @@ def _start_redis(instance: Instance, supervisor: Supervisor) -> tuple[RedisTarge
         return settings.REDIS_TARGET, {}
     valkey = configure_valkey(instance.home, instance.log("valkey"))
     supervisor.start(valkey.program, valkey.is_ready)
-    return valkey.target, {"REDIS_URL_FILE": str(valkey.url_file)}
+    given = {"REDIS_URL_FILE": str(valkey.url_file)}
+    if not settings.env.text("RUNQY_WORKER_REDIS_URL", ""):
+        given["RUNQY_WORKER_REDIS_URL_FILE"] = str(valkey.worker_url_file)
+    return valkey.target, given
 
 
 def _prepare(instance: Instance, env: Mapping[str, str], stop: StopSignals) -> None:
@@ -106,7 +114,10 @@ def _start_worker(
     names = tuple(queue.name for queue in files.queues if queue.is_enabled)
     if not names:
         return {}
-    screen.say(f"Starting a worker for {', '.join(names)}; the first time it builds their environments …")
+    is_first = not (instance.home / "deployments").exists()
+    screen.say(
+        f"Starting a worker for {', '.join(names)}{'; it builds their environments first' if is_first else ''} …"
+    )
     with watched_deployments(target, names, screen.say) as deployments:
         env = worker_environment(instance, names)
         shutdown_s = settings.env.seconds("RUNQY_SHUTDOWN_TIMEOUT", 30)

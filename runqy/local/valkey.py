@@ -24,7 +24,14 @@ appendfsync everysec
 save ""
 maxmemory-policy noeviction
 daemonize no
+user {worker_rule}
 """
+WORKER_RULE = (
+    "worker on >{password} resetkeys ~asynq:* ~runqy:q:* ~runqy:worker:* ~runqy:workers %R~runqy:revisions"
+    " resetchannels &asynq:cancel &runqy:*"
+    " -@all +@read +@write +@scripting +@pubsub +@connection +@transaction -@dangerous +time +ping"
+)
+"""What a worker may do: its tasks and its own keys, nothing of the published configuration (docs/operations.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +42,8 @@ class Valkey:
     target: RedisTarget
     url_file: Path
     """Holds the URL with the password, for those that take it by `REDIS_URL_FILE`."""
+    worker_url_file: Path
+    """Holds the URL by which workers enter, who may do less."""
 
     def is_ready(self) -> bool:
         """Tell whether it answers; while it reads its data it does not."""
@@ -55,9 +64,15 @@ def configure_valkey(home: Path, log: Path) -> Valkey:
     password = home_folder.kept_secret(home, "redis_password")
     port = find_free_port()
     configuration = folder / "valkey.conf"
-    _write_private(configuration, _CONFIGURATION.format(port=port, password=password, folder=_quoted(str(folder))))
-    url_file = folder / "url"
+    worker_password = home_folder.kept_secret(home, "redis_worker_password")
+    worker_rule = WORKER_RULE.format(password=worker_password)
+    _write_private(
+        configuration,
+        _CONFIGURATION.format(port=port, password=password, folder=_quoted(str(folder)), worker_rule=worker_rule),
+    )
+    url_file, worker_url_file = folder / "url", folder / "worker_url"
     _write_private(url_file, f"redis://:{password}@127.0.0.1:{port}/0\n")
+    _write_private(worker_url_file, f"redis://worker:{worker_password}@127.0.0.1:{port}/0\n")
     program = Program(
         name="Valkey",
         args=(str(_binary()), str(configuration)),
@@ -67,7 +82,7 @@ def configure_valkey(home: Path, log: Path) -> Valkey:
         grace_s=30.0,  # it may have much to write
     )
     target = RedisTarget(addresses=(("127.0.0.1", port),), password=password)
-    return Valkey(program=program, target=target, url_file=url_file)
+    return Valkey(program=program, target=target, url_file=url_file, worker_url_file=worker_url_file)
 
 
 def _binary() -> Path:

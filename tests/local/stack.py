@@ -107,12 +107,12 @@ class Stack:
 
     def enqueue(self, data: dict[str, Any]) -> str:
         """Put a task on the queue; return its id."""
-        answer = self._ask("/queue/add", json.dumps({"queue": "echo", "data": data}).encode())
+        answer = self.ask("/queue/add", json.dumps({"queue": "echo", "data": data}).encode())
         return str(answer["info"]["id"])
 
     def read(self, task_id: str, wait_s: int = 30) -> dict[str, Any]:
         """Return a task once it has ended."""
-        info: dict[str, Any] = self._ask(f"/queue/{task_id}?wait={wait_s}")["info"]
+        info: dict[str, Any] = self.ask(f"/queue/{task_id}?wait={wait_s}")["info"]
         return info
 
     def processes(self) -> list[str]:
@@ -128,8 +128,9 @@ class Stack:
                 found.append(line)
         return found
 
-    def _ask(self, path: str, body: bytes | None = None) -> dict[str, Any]:
-        key = (self.home / "api_key").read_text().strip()
+    def ask(self, path: str, body: bytes | None = None, key: str = "") -> dict[str, Any]:
+        """Send a request and return what is answered."""
+        key = key or (self.home / "api_key").read_text().strip()
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}", data=body, headers={"Authorization": f"Bearer {key}"}
         )

@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from runqy.local import instance as instance_module
-from runqy.local.instance import open_instance, server_environment, worker_environment
+from runqy.local.instance import note_greeting, open_instance, server_environment, worker_environment
 
 SECRETS = ("RUNQY_SECRET_KEY", "RUNQY_VAULT_MASTER_KEY", "RUNQY_CLIENT_API_KEY", "REDIS_PASSWORD", "DATABASE_PASSWORD")
 
@@ -23,13 +23,20 @@ def test_secrets_are_generated_once(instance):
     names = ("api_key", "worker_api_key", "admin_password", "vault_master_key")
     before = {name: (instance.home / name).read_text() for name in names}
 
-    again = open_instance()
+    open_instance()
 
-    assert instance.is_first_start
-    assert not again.is_first_start
     assert {name: (instance.home / name).read_text() for name in names} == before
     assert len(set(before.values())) == len(names)
     assert len(base64.b64decode(before["vault_master_key"])) == 32
+
+
+def test_start_is_the_first_until_somebody_has_seen_the_secrets(instance):
+    after_a_failure = open_instance()
+
+    note_greeting(after_a_failure)
+
+    assert after_a_failure.is_first_start
+    assert not open_instance().is_first_start
 
 
 def test_server_gets_generated_secrets_as_files(instance):

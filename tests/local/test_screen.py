@@ -9,7 +9,7 @@ import pytest
 from queues.config import parse_spec
 from runqy.broker.worker_records import WorkerRecord, WorkerState
 from runqy.local import screen
-from runqy.local.deployments import describe_state
+from runqy.local.deployments import describe_reason
 from runqy.local.instance import Instance
 
 
@@ -43,8 +43,8 @@ def record(queue, state, reason=""):
     )
 
 
-def shown(capsys, instance, queues, records):
-    screen.show_overview(instance, queues, records)
+def shown(capsys, instance, queues, records, **more):
+    screen.show_overview(instance, queues, records, folder=instance.home / "queues", **more)
     return capsys.readouterr().out
 
 
@@ -85,13 +85,49 @@ def test_lines_to_copy_are_not_broken_on_a_narrow_terminal(capsys, instance):
 
 
 @pytest.mark.usefixtures("fresh_console")
-def test_reason_of_a_failed_start_is_shown_as_it_is(capsys, instance):
-    failed = record("mail", WorkerState.START_FAILED, "git failed: [red]no\nsuch branch")
+def test_reason_of_a_failed_start_is_the_error_itself(capsys, instance):
+    traceback = "ended with exit code 1\nTraceback:\n  File 'main.py'\nModuleNotFoundError: [red]nothere"
+    failed = record("mail", WorkerState.START_FAILED, traceback)
 
     out = shown(capsys, instance, [spec("mail"), spec("other")], {"mail": failed})
 
-    assert "start failed: git failed: [red]no such branch" in out
-    assert "not registered; the worker's log says why" in out
+    assert re.search(r"^  mail +long_running +start failed$", out, re.M)
+    assert re.search(r"^  other +long_running +not registered$", out, re.M)
+    assert "\nmail: ModuleNotFoundError: [red]nothere\n" in out
+    assert "More about it is in .runqy/logs/worker.log." in out
+    assert out.count("nothere") == 1
+
+
+@pytest.mark.usefixtures("fresh_console")
+def test_no_line_to_paste_is_about_a_queue_that_is_not_ready(capsys, instance):
+    out = shown(capsys, instance, [spec("mail")], {"mail": record("mail", WorkerState.START_FAILED, "boom")})
+
+    assert "curl" not in out
+
+
+@pytest.mark.usefixtures("fresh_console")
+def test_queues_that_the_worker_does_not_serve_are_named(capsys, instance):
+    records = {"mail": record("mail", WorkerState.READY)}
+
+    out = shown(capsys, instance, [spec("mail")], records, others=["pipeline", "thumbnail"])
+
+    assert "Not served by this worker, so that their tasks wait: pipeline, thumbnail." in out
+    assert "Not served" not in shown(capsys, instance, [spec("mail")], records)
+
+
+@pytest.mark.usefixtures("fresh_console")
+def test_folder_without_queue_files_is_named_with_what_to_do(capsys, instance):
+    out = shown(capsys, instance, [], {})
+
+    assert "There is no queue file in .runqy/queues: put one there (docs/queue-files.md), and start again." in out
+
+
+def test_optional_fields_are_filled_where_none_is_required(instance):
+    fields = [{"name": "style", "type": "string"}, {"name": "width", "type": "int", "default": 512}]
+
+    words = shlex.split(screen.enqueue_line(instance, [spec("image", input=fields)]))
+
+    assert json.loads(words[words.index("-d") + 1])["data"] == {"style": "a text", "width": 512}
 
 
 @pytest.mark.usefixtures("fresh_console")
@@ -103,5 +139,8 @@ def test_line_to_paste_is_about_a_queue_that_is_ready(capsys, instance):
     assert '"queue":"good"' in out
 
 
-def test_long_reason_is_cut():
-    assert len(describe_state(record("mail", WorkerState.START_FAILED, "word " * 500))) < 250
+def test_of_a_long_reason_the_end_is_kept():
+    reason = describe_reason(record("mail", WorkerState.START_FAILED, "word " * 500 + "the end"))
+
+    assert len(reason) < 200
+    assert reason.endswith("word the end")

@@ -1,9 +1,12 @@
 """`runqy up` runs the whole product, ends it without a trace, and survives being killed."""
 
+import json
 import re
 import signal
 import socket
 import subprocess
+import threading
+import time
 
 import pytest
 
@@ -40,6 +43,34 @@ def test_task_goes_through_and_everything_outlives_restarts_and_kills(stack):
     third = stack.enqueue({"n": 3})
     assert stack.read(third)["result"] == {"n": 3}
     assert stack.signal(signal.SIGTERM) == 0
+
+
+def test_readers_are_sent_away_before_the_worker_has_stopped(stack):
+    stack.start()
+    task_id = stack.enqueue({"sleep": 8})
+    states = []
+    reader = threading.Thread(target=lambda: states.append((stack.read(task_id, wait_s=50)["state"], stack.code)))
+    reader.start()
+    wait_until(lambda: '"active"' in json.dumps(stack.read(task_id, wait_s=0)))
+    time.sleep(0.5)  # the reader is on its way
+
+    stack.signal(signal.SIGINT)
+    reader.join()
+
+    assert states == [("active", None)]
+    assert "Stopping: worker, maintenance, web server, Valkey; running tasks may end" in stack.output
+    assert stack.output.endswith("Stopped.\n")
+
+
+def test_workers_get_a_redis_user_of_their_own(stack):
+    stack.start()
+    key = (stack.home / "worker_api_key").read_text().strip()
+
+    answer = stack.ask("/worker/register", b'{"queue":"echo"}', key=key)
+
+    server_password = (stack.home / "redis_password").read_text().strip()
+    assert answer["redis"]["username"] == "worker"
+    assert answer["redis"]["password"] not in ("", server_password)
 
 
 def test_killed_stack_leaves_nothing_behind(stack):

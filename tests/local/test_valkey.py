@@ -1,15 +1,19 @@
 """The embedded Valkey is private, keeps its data, and is alone on its folder."""
 
 import os
+import re
 import signal
+from pathlib import Path
 
 import pytest
 import redis
 
 from runqy.local.locks import LockHeld
 from runqy.local.processes import Process
-from runqy.local.valkey import configure_valkey
+from runqy.local.valkey import WORKER_RULE, configure_valkey
 from tests.local.conftest import wait_until
+
+OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
 
 
 @pytest.fixture
@@ -51,10 +55,27 @@ def test_it_listens_on_loopback_keeps_an_aof_and_evicts_nothing(started):
 def test_files_with_the_password_are_private(started, tmp_path):
     valkey, process = started()
 
-    for path in (valkey.url_file, tmp_path / "valkey/valkey.conf", tmp_path / "redis_password"):
+    for path in (valkey.url_file, valkey.worker_url_file, tmp_path / "valkey/valkey.conf", tmp_path / "redis_password"):
         assert path.stat().st_mode & 0o777 == 0o600, path
     with open(f"/proc/{process.pid}/cmdline") as command_line:
         assert valkey.target.password not in command_line.read()
+
+
+def test_workers_enter_as_a_user_that_cannot_touch_the_configuration(started):
+    valkey, _ = started()
+
+    with redis.Redis.from_url(valkey.worker_url_file.read_text().strip()) as worker:
+        assert worker.rpush("asynq:{mail}:pending", "t1") == 1
+        for forbidden in (("HSET", "runqy:config:documents", "a", "b"), ("CONFIG", "GET", "*"), ("FLUSHALL",)):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                worker.execute_command(*forbidden)
+
+
+def test_user_of_workers_may_what_the_documentation_says():
+    documented = re.search(r"^ACL SETUSER (worker on .*)$", OPERATIONS.read_text(), re.MULTILINE)
+
+    assert documented is not None
+    assert documented.group(1) == WORKER_RULE.format(password="PASSWORD")
 
 
 def test_data_outlives_a_kill(started):

@@ -2,13 +2,14 @@
 
 import sys
 
+from benchmarks.admin import measure_admin
 from benchmarks.http import measure_http
 from benchmarks.redis_paths import measure_redis
 from benchmarks.report import Report
 from benchmarks.stack import running_stack
 from benchmarks.workers import measure_workers
 
-PARTS = {"redis": measure_redis, "http": measure_http, "workers": measure_workers}
+PARTS = {"redis": measure_redis, "http": measure_http, "workers": measure_workers, "admin": measure_admin}
 
 
 def main() -> int:

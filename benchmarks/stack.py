@@ -44,6 +44,7 @@ class Stack:
             "RUNQY_HOME": str(folder / "home"),
             "RUNQY_SECRET_KEY": base64.b64encode(os.urandom(48)).decode(),
             "RUNQY_API_KEY": KEY,
+            "RUNQY_VAULT_MASTER_KEY": base64.b64encode(os.urandom(32)).decode(),
             "REDIS_URL": self.redis.url,
             "BENCH_REDIS_PORT": str(self.redis.port),
             "QUEUE_WORKERS_DIR": str(folder / "queues"),

@@ -37,7 +37,8 @@ def role_of(user: User) -> str:
 
 def grantable_roles(manager: User) -> Mapping[str, str]:
     """Return the roles that somebody may give, with a sentence for each."""
-    granted = {role.name: role.sentence for role in ROLES if may_grant(manager, _permissions_of_group(role.name))}
+    needed = _permissions_of_roles()
+    granted = {role.name: role.sentence for role in ROLES if may_grant(manager, needed[role.name])}
     return granted | ({SUPERUSER: _SUPERUSER_SENTENCE} if manager.is_superuser else {})
 
 
@@ -89,9 +90,13 @@ def _is_last_admin(user: User) -> bool:
     return list(locked.values_list("pk", flat=True)) == [user.pk]
 
 
-def _permissions_of_group(name: str) -> set[str]:
-    """Return what a group's members may do."""
-    return _spelled(Permission.objects.filter(group__name=name))
+def _permissions_of_roles() -> Mapping[str, set[str]]:
+    """Return what the members of each role's group may do."""
+    found: dict[str, set[str]] = {role.name: set() for role in ROLES}
+    rows = Permission.objects.filter(group__name__in=found)
+    for group, app, codename in rows.values_list("group__name", "content_type__app_label", "codename"):
+        found[group].add(f"{app}.{codename}")
+    return found
 
 
 def _spelled(permissions: Iterable[Permission]) -> set[str]:

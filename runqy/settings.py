@@ -108,6 +108,7 @@ RUNQY_GIT_CHECK_PRIVATE = env.flag("RUNQY_GIT_CHECK_PRIVATE")
 RUNQY_LEASE_S = env.seconds("RUNQY_LEASE", timing.LEASE_S)
 RUNQY_RECOVERY_GRACE_S = env.seconds("RUNQY_RECOVERY_GRACE", timing.RECOVERY_GRACE_S)
 RUNQY_MAX_BODY_SIZE = DATA_UPLOAD_MAX_MEMORY_SIZE = env.size("RUNQY_MAX_BODY_SIZE", 50 << 20)
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000  # a vault's page sends seven for each entry
 
 # Threads of a web process: many may wait for results, few may compute at once
 RUNQY_MAX_WAITERS = env.count("RUNQY_MAX_WAITERS", 64)

@@ -51,6 +51,8 @@ class StaffModelAdmin(_ModelAdmin):
     form = StaffModelForm
     list_per_page = 50
     show_full_result_count = False
+    empty_says = ""
+    """What an empty list tells to do next."""
 
 
 class StaffTabularInline(_TabularInline):

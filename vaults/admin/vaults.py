@@ -78,6 +78,7 @@ class VaultAdmin(PublishedModelAdmin):
     change_form_outer_after_template = "vaults/below_vault.html"
     search_fields = ("name", "description")
     search_help_text = "Name or description"
+    empty_says = "Make one, put secrets into it, and name it among a queue's vaults: its workers get them."
     show_full_result_count = True
     actions = None
     actions_list = ("import_vault",)

@@ -56,6 +56,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
     list_before_template = "accounts/above_keys.html"
     search_fields = ("name", "prefix")
     search_help_text = "Name, or how the key begins"
+    empty_says = "Make one with the role client for a program that creates tasks, or with the role worker for workers."
     ordering = ("-pk",)
     show_full_result_count = True
     actions = ("revoke",)

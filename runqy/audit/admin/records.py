@@ -31,9 +31,11 @@ class AuditRecordAdmin(StaffModelAdmin):
     list_display_links = ("time",)
     list_filter = (PeriodFilter, KindFilter, ObjectFilter, ActionFilter, ActorKindFilter)
     list_filter_submit = True
+    show_facets = admin.ShowFacets.NEVER  # counting is what pages by number avoid
     list_before_template = "audit/above_list.html"
     search_fields = ("object_name",)
     search_help_text = "Object, actor, action, address, request id or number"
+    empty_says = "Whatever people change from now on stands here."
     sortable_by = ()
     actions = None
     fieldsets = (
@@ -43,6 +45,9 @@ class AuditRecordAdmin(StaffModelAdmin):
         ("Its place in the chain", {"fields": ("number", "place", "digest", "previous")}),
     )
     readonly_fields = ("time", "actor", "what", "page", "changes_table", "place")
+
+    class Media:
+        css = {"all": ("audit/audit.css",)}
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Leave out the button to the history, which a record is itself."""
@@ -80,8 +85,8 @@ class AuditRecordAdmin(StaffModelAdmin):
 
     @admin.display(description="time (UTC)")
     def time(self, row: AuditRecord) -> str:
-        """Return the second, in one line."""
-        return f"{row.at.astimezone(UTC):%Y-%m-%d\u00a0%H:%M:%S}"
+        """Return the second."""
+        return f"{row.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
     @admin.display(description="actor")
     def actor(self, row: AuditRecord) -> str:

@@ -30,7 +30,11 @@ class WebProcess:
                 stdout=log,
                 stderr=log,
             )
-        wait_until(self.answers, timeout_s=30)
+        try:
+            wait_until(self.answers, timeout_s=60)
+        except AssertionError:
+            self.kill()  # nobody else would: there is no object to call it on
+            raise
 
     @property
     def url(self) -> str:

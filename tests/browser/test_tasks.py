@@ -1,0 +1,156 @@
+"""An operator looks after tasks, and a viewer looks at them, in a real browser."""
+
+import json
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from queues.models import Source
+from queues.operations import save_queue
+from runqy.broker.broker import Broker
+from runqy.broker.heartbeats import beat
+from tests.browser.conftest import Login, Watch
+from tests.queues.samples import spec
+from tests.support.tasks import listed, new_task, put, take
+from tests.support.workers import RECORD, RUNNING
+from tests.tasks.life import put_in, succeed
+
+LIST = "/admin/tasks/task/"
+PAYLOAD = b'{"big":9007199254740993,"html":"<img src=x onerror=alert(1)>","text":"\xe4\xb8\x96"}'
+
+
+def test_an_operator_picks_tasks_and_puts_them_back(anonymous: Page, login: Login, single_broker: Broker) -> None:
+    save_queue(spec=spec("inference", "high:10", "low:3"), source=Source.API)
+    put_in(single_broker, "archived", "t1", "t2", "t3", queue="inference_high")
+    login(anonymous, "operator")
+    anonymous.goto(LIST)
+
+    anonymous.get_by_role("row", name="inference_high").get_by_role("link", name="3").click()
+    expect(anonymous.get_by_text("Select tasks")).to_be_visible()
+    expect(anonymous.get_by_role("button", name="Run now", exact=True)).to_be_disabled()
+    anonymous.get_by_label("Select the task t1").check()
+    anonymous.get_by_label("Select the task t3").check()
+    expect(anonymous.get_by_text("2 selected")).to_be_visible()
+    anonymous.get_by_role("button", name="Run now", exact=True).click()
+
+    expect(anonymous.get_by_text("2 tasks put back on the queue.")).to_be_visible()
+    assert listed(single_broker, "inference_high") == {"pending": ["t3", "t1"], "archived": ["t2"]}
+
+
+def test_all_tasks_of_a_state_are_deleted_after_a_question(
+    anonymous: Page, login: Login, single_broker: Broker
+) -> None:
+    save_queue(spec=spec("simple"), source=Source.API)
+    put_in(single_broker, "archived", *(f"t{number}" for number in range(12)))
+    login(anonymous, "operator")
+    anonymous.goto(f"{LIST}?queue=simple&state=archived")
+
+    anonymous.get_by_label("Select all tasks on this page").check()
+    expect(anonymous.get_by_text("12 selected")).to_be_visible()
+    anonymous.get_by_role("button", name="Delete …").click()
+    expect(anonymous.get_by_text("Delete all 12 tasks?")).to_be_visible()
+    anonymous.get_by_role("link", name="No, go back").click()
+    anonymous.get_by_role("button", name="Delete …").click()
+    anonymous.get_by_role("button", name="Yes, delete").click()
+
+    expect(anonymous.get_by_text("12 tasks deleted.")).to_be_visible()
+    expect(anonymous.get_by_text("No archived tasks in simple")).to_be_visible()
+    assert listed(single_broker, "simple") == {}
+
+
+def test_a_task_is_found_looked_at_and_cancelled(
+    anonymous: Page, login: Login, single_broker: Broker, tmp_path: Path
+) -> None:
+    save_queue(spec=spec("simple"), source=Source.API)
+    put(single_broker, "t1", queue="simple", payload=PAYLOAD)
+    login(anonymous, "operator")
+    anonymous.goto(LIST)
+
+    anonymous.get_by_label("Id of a task").fill("t1")
+    anonymous.get_by_role("button", name="Find").click()
+    expect(anonymous.locator("#payload pre")).to_have_text(
+        '{\n  "big": 9007199254740993,\n  "html": "<img src=x onerror=alert(1)>",\n  "text": "世"\n}'
+    )
+    with anonymous.expect_download() as download:
+        anonymous.get_by_role("link", name="Download").click()
+    assert Path(download.value.path()).read_bytes() == PAYLOAD
+    anonymous.get_by_role("button", name="Cancel …").click()
+    anonymous.get_by_role("button", name="Yes, cancel").click()
+
+    expect(anonymous.get_by_text("The task was cancelled: it is archived and will not run.")).to_be_visible()
+    assert listed(single_broker, "simple") == {"archived": ["t1"]}
+
+
+def test_a_task_is_tried_and_its_result_shown(anonymous: Page, login: Login, single_broker: Broker) -> None:
+    save_queue(spec=spec("simple"), source=Source.API)
+    save_queue(spec=spec("another"), source=Source.API)
+    login(anonymous, "operator")
+    anonymous.goto(LIST)
+
+    anonymous.get_by_role("link", name="Try a task").click()
+    anonymous.get_by_label("Queue", exact=True).select_option("simple")
+    anonymous.wait_for_url(f"**{LIST}add/?queue=simple")
+    anonymous.get_by_label("Payload").fill('{"n": 1')
+    anonymous.get_by_role("button", name="Put on the queue").click()
+    expect(anonymous.get_by_text("This is no JSON object")).to_be_visible()
+    expect(anonymous.get_by_label("Payload")).to_have_value('{"n": 1')
+    anonymous.get_by_label("Payload").fill('{"n": 1}')
+    anonymous.get_by_role("button", name="Put on the queue").click(no_wait_after=True)
+    taken = []
+    while not taken:
+        taken = take(single_broker, 1, "simple")
+    succeed(single_broker, taken[0], b'{"answer": 42}')
+
+    expect(anonymous.get_by_text("it succeeded")).to_be_visible()
+    expect(anonymous.locator("#result pre")).to_contain_text('"answer": 42')
+
+
+def test_a_viewer_presses_nothing_and_sees_no_hidden_payload(
+    anonymous: Page, login: Login, single_broker: Broker
+) -> None:
+    save_queue(spec=spec("simple"), source=Source.API)
+    put_in(single_broker, "archived", "t1", payload=PAYLOAD)
+    login(anonymous, "viewer")
+
+    anonymous.goto(f"{LIST}?queue=simple&state=archived")
+    expect(anonymous.get_by_role("checkbox")).to_have_count(0)
+    anonymous.get_by_role("link", name="t1").click()
+
+    expect(anonymous.get_by_text('"big": 9007199254740993')).to_be_visible()
+    for name in ("Run now", "Delete", "Archive", "Cancel"):
+        expect(anonymous.get_by_role("button", name=name)).to_have_count(0)
+
+
+def test_a_worker_leads_to_what_it_runs_and_back(page: Page, single_broker: Broker) -> None:
+    save_queue(spec=spec("inference", "high:10", "low:3"), source=Source.API)
+    task = new_task("t/1", "inference_high")
+    put(single_broker, task.id, queue=task.queue)
+    take(single_broker, 1, task.queue, worker_id=RECORD.worker_id)
+    single_broker.run(beat(RECORD, [RUNNING], now_ns=single_broker.now_ns()))
+
+    page.goto("/admin/")
+    page.locator("#nav-sidebar").get_by_role("link", name="Workers").click()
+    page.get_by_role("link", name="worker/1").click()
+    page.get_by_role("link", name="t/1").click()
+    expect(page.get_by_text("active", exact=True).first).to_be_visible()
+    page.get_by_role("link", name="worker/1").click()
+
+    expect(page.get_by_text("Runs 1 of 4 at once")).to_be_visible()
+
+
+def test_nothing_is_wider_than_a_phone(page: Page, watch: Watch, single_broker: Broker) -> None:
+    watch.expected.append("404")
+    name = "a-queue-whose-name-is-" + "very-" * 12 + "long"
+    save_queue(spec=spec(name), source=Source.API)
+    error = json.dumps({"x" * 200: ["y" * 300]})
+    put(single_broker, "i" * 120, queue=name, payload=error.encode())
+    single_broker.run(beat(RECORD, [RUNNING], now_ns=single_broker.now_ns()))
+    page.set_viewport_size({"width": 390, "height": 844})
+
+    for path in (
+        *(LIST, f"{LIST}?queue={name}", f"{LIST}{'i' * 120}/change/", f"{LIST}add/?queue={name}", f"{LIST}?q=nope"),
+        *("/admin/workers/worker/", "/admin/workers/worker/worker_2F1/change/", f"{LIST}nope/change/"),
+    ):
+        page.goto(path)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert (path, width) == (path, 390)

@@ -52,7 +52,6 @@ class QueueLine:
     """A queue with its tasks, those of its sub-queues together."""
 
     name: str
-    url: str
     is_enabled: bool
     is_paused: bool = False
     pending: int = 0
@@ -60,6 +59,11 @@ class QueueLine:
     retry: int = 0
     archived: int = 0
     workers: int = 0
+
+    @property
+    def url(self) -> str:
+        """Return where the tasks of the queue are."""
+        return f"{_list('tasks_task')}?{urlencode({'q': self.name})}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -112,9 +116,7 @@ def _read_traffic(broker: Broker, queues: Sequence[QueueDefinition]) -> _Traffic
     separator = get_catalog().separator
     names = {name: queue.name for queue in queues for name, _ in queue.redis_queues(separator)}
     counted = broker.run(count_tasks(list(names), now_ns=broker.now_ns())) if names else []
-    lines = {
-        queue.name: QueueLine(name=queue.name, url=_tasks(queue.name), is_enabled=queue.is_enabled) for queue in queues
-    }
+    lines = {queue.name: QueueLine(name=queue.name, is_enabled=queue.is_enabled) for queue in queues}
     for count in counted:
         _add(lines[names[count.queue]], count)
     workers = find_workers(broker)
@@ -215,8 +217,3 @@ def _named(names: Sequence[str]) -> str:
 def _list(model: str) -> str:
     """Return where the rows of a model are."""
     return reverse(f"admin:{model}_changelist")
-
-
-def _tasks(queue: str) -> str:
-    """Return where the tasks of a queue are."""
-    return f"{_list('tasks_task')}?{urlencode({'q': queue})}"

@@ -1,5 +1,6 @@
 """Writes entries while a change of the configuration is open: counts versions, seals values, notes who did it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from django.db.models import Max
@@ -11,7 +12,6 @@ from runqy.publication.documents import Kind
 from runqy.publication.operations import Change as ConfigurationChange
 from vaults.keyring import get_keyring
 from vaults.models import EntryVersion, Event, Vault, VaultEntry
-from vaults.names import problem_of_variable
 from vaults.published import encode_vault
 from vaults.rows import check_entry, holds
 
@@ -35,6 +35,8 @@ class EntryWriter:
         """Take the change, which holds the lock of all changes, and the vault as read inside of it."""
         self._change, self._vault = change, vault
         self._keyring = get_keyring()
+        self._entries = {entry.key: entry for entry in vault.entries.all()}
+        self._noted: list[EntryVersion] = []
         self._at = timezone.now()
         self._is_heard = False
         """Whether a value changed, so that workers are to be told."""
@@ -60,6 +62,7 @@ class EntryWriter:
         if changes:
             entry.updated_by = current_actor().name[:LONGEST_NAME]
             entry.save()
+            self._entries[entry.key] = entry
             self._is_changed = True
         return changes
 
@@ -69,53 +72,68 @@ class EntryWriter:
         entry.ciphertext = self._keyring.seal(entry.place(self._vault.name), value)
         entry.sealed_at = self._at
         entry.save(update_fields=["revision", "ciphertext", "sealed_at"])
+        self._entries[entry.key] = entry
         self._note(entry.key, entry.version, Event.ROTATED)
 
     def delete(self, entry: VaultEntry) -> None:
         """Delete an entry; its versions remain."""
-        self._note(entry.key, self._next_version(entry.key), Event.DELETED)
+        self._note(entry.key, entry.version + 1, Event.DELETED)
+        del self._entries[entry.key]
         entry.delete()
         self._is_heard = self._is_changed = True
 
     def find(self, key: str) -> VaultEntry | None:
         """Return an entry or None."""
-        return None if problem_of_variable(key) else self._vault.entries.filter(key=key).first()
+        return self._entries.get(key)
+
+    def clear(self) -> list[str]:
+        """Delete all entries, of a vault that goes too; return their keys."""
+        keys = sorted(self._entries)
+        for key in keys:
+            self.delete(self._entries[key])
+        EntryVersion.objects.bulk_create(self._noted)
+        return keys
 
     def publish(self) -> None:
-        """Store what is to be published about the vault, and when it was changed."""
+        """Keep what happened, store what is to be published about the vault, and when it was changed."""
+        EntryVersion.objects.bulk_create(self._noted)
         if self._is_changed:
             self._vault.save()
-        put_vault(self._change, self._vault, is_quiet=not self._is_heard)
+        put_vault(self._change, self._vault, self._entries.values(), is_quiet=not self._is_heard)
 
     def _seal(self, entry: VaultEntry, value: str, event: Event) -> None:
         """Give an entry a new value."""
         entry.revision = self._change.revision
         entry.ciphertext = self._keyring.seal(entry.place(self._vault.name), value)
         entry.sealed_at = self._at
-        entry.version = self._next_version(entry.key)
+        entry.version = entry.version + 1 if entry.pk else self._first_version(entry.key)
         self._is_heard = True
         self._note(entry.key, entry.version, event)
 
-    def _next_version(self, key: str) -> int:
-        """Return the number that no version of the entry had, also of an earlier life."""
+    def _first_version(self, key: str) -> int:
+        """Return the number of a new entry: the next one, if there was an entry with this key before."""
         past = EntryVersion.objects.filter(vault=self._vault.name, key=key).aggregate(last=Max("version"))
         return (past["last"] or 0) + 1
 
     def _note(self, key: str, version: int, event: Event) -> None:
         """Note what happened to an entry."""
         actor = current_actor()
-        EntryVersion.objects.create(
-            vault=self._vault.name,
-            key=key,
-            version=version,
-            event=event,
-            at=self._at,
-            actor_kind=actor.kind,
-            actor_id=actor.id[:LONGEST_NAME],
-            actor_name=actor.name[:LONGEST_NAME],
+        self._noted.append(
+            EntryVersion(
+                vault=self._vault.name,
+                key=key,
+                version=version,
+                event=event,
+                at=self._at,
+                actor_kind=actor.kind,
+                actor_id=actor.id[:LONGEST_NAME],
+                actor_name=actor.name[:LONGEST_NAME],
+            )
         )
 
 
-def put_vault(change: ConfigurationChange, vault: Vault, *, is_quiet: bool = False) -> None:
-    """Store what is to be published about a vault."""
-    change.put(Kind.VAULT, vault.name, encode_vault(vault.entries.all()), is_quiet=is_quiet)
+def put_vault(
+    change: ConfigurationChange, vault: Vault, entries: Iterable[VaultEntry] = (), *, is_quiet: bool = False
+) -> None:
+    """Store what is to be published about a vault with these entries."""
+    change.put(Kind.VAULT, vault.name, encode_vault(entries), is_quiet=is_quiet)

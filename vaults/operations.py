@@ -81,12 +81,9 @@ def delete_vault(*, name: str, check: Check = _any) -> None:
     with configuration_change() as change:
         vault = find_vault(name)
         check(vault.etag)
-        writer, entries = EntryWriter(change, vault), list(vault.entries.all())
-        for entry in entries:
-            writer.delete(entry)
+        keys = EntryWriter(change, vault).clear()
         vault.delete()
         change.remove(Kind.VAULT, name)
-        keys = [entry.key for entry in entries]
         record_change("vault.deleted", name, {"description": (vault.description, None), "entries": (keys, None)})
 
 

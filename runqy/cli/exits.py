@@ -22,6 +22,7 @@ _BY_STATUS = {
     403: Exit.DENIED,
     404: Exit.NOT_FOUND,
     409: Exit.CONFLICT,
+    412: Exit.CONFLICT,
     503: Exit.UNAVAILABLE,
 }
 

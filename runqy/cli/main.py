@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from runqy.cli import handling, queues, workers
+from runqy.cli import handling, queues, vaults, workers
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(handling.app, name="task")
 app.add_typer(queues.app, name="queue")
 app.add_typer(workers.app, name="worker")
+app.add_typer(vaults.app, name="vault")
 
 
 @app.command()

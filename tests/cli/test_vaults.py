@@ -1,0 +1,109 @@
+"""Vaults on the command line: what is sent, what is shown, and that no secret is ever an argument."""
+
+import json
+import stat
+
+import pytest
+
+from runqy.cli.exits import Exit
+
+PHRASE = "correct horse battery"
+EXPORT = {"format": "runqy-vault", "version": 1}
+
+
+def sent(server, number=0):
+    request = server.requests[number]
+    return request.method, request.url.path, json.loads(request.content) if request.content else None
+
+
+@pytest.fixture
+def phrase(tmp_path):
+    """Return the option with a file that has the passphrase."""
+    (tmp_path / "phrase").write_text(f"{PHRASE}\nnot this line")
+    return ("--passphrase-file", "phrase")
+
+
+def test_vaults_are_listed(run, server):
+    server.answers = [(200, {"vaults": [{"name": "api-keys", "description": "keys", "entry_count": 2}], "count": 1})]
+
+    assert run("vault", "list").stdout == "api-keys\t2\tkeys\n"
+
+
+def test_entries_are_shown_masked_as_the_server_sends_them(run, server):
+    entry = {"key": "A", "value": "sk****yz", "is_secret": True, "version": 3, "updated_by": "ada", "updated_at": "now"}
+    server.answers = [(200, {"entries": [entry], "count": 1})] * 2
+
+    assert run("vault", "show", "api/keys").stdout == "A\tsk****yz\t3\tnow\tada\n"
+    assert str(server.requests[0].url).endswith("/api/vaults/api%2Fkeys/entries")
+    assert json.loads(run("vault", "show", "api-keys", "--json").stdout) == [entry]
+
+
+def test_versions_are_listed(run, server):
+    version = {"version": 2, "event": "set", "at": "now", "actor_kind": "user", "actor": "ada"}
+    server.answers = [(200, {"versions": [version], "count": 1, "next": None})]
+
+    assert run("vault", "versions", "api-keys", "A").stdout == "2\tset\tnow\tuser\tada\n"
+    assert sent(server)[1] == "/api/vaults/api-keys/entries/A/versions"
+
+
+@pytest.mark.parametrize("given", ["a value\n", "a value", "a value\r\n"])
+def test_a_value_comes_from_standard_input(run, server, given):
+    server.answers = [(200, {"message": "entry set successfully", "version": 4})]
+
+    result = run("vault", "set", "api-keys", "A", "--expect", "3", input=given)
+
+    body = {"key": "A", "value": "a value", "is_secret": True, "expected_version": 3}
+    assert sent(server) == ("POST", "/api/vaults/api-keys/entries", body)
+    assert result.stdout == "api-keys/A is at version 4\n"
+
+
+def test_a_change_for_another_version_is_a_conflict(run, server):
+    server.answers = [(412, {"code": "vault_entry_changed", "detail": "it is at version 4", "errors": []})]
+
+    result = run("vault", "set", "api-keys", "A", "--expect", "3", "--plain", input="x")
+
+    assert (result.exit_code, result.stderr) == (Exit.CONFLICT, "runqy: it is at version 4\n")
+    assert sent(server)[2]["is_secret"] is False
+
+
+def test_a_vault_goes_into_a_file_of_its_owner_and_back(run, server, phrase, tmp_path):
+    entries = [{"key": "A", "outcome": "added"}, {"key": "B", "outcome": "unchanged"}]
+    done = {"message": "vault imported successfully", "vault": "copy", "is_new": True, "entries": entries}
+    server.answers = [(200, EXPORT), (200, done), (200, EXPORT)]
+
+    exported = run("vault", "export", "api-keys", "-o", "file", *phrase)
+    imported = run("vault", "import", "file", "--name", "copy", "--dry-run", *phrase)
+    again = run("vault", "export", "api-keys", "-o", "file", *phrase)
+
+    assert exported.stdout == "the vault api-keys is in file\n"
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+    assert sent(server) == ("POST", "/api/vaults/api-keys/export", {"passphrase": PHRASE})
+    body = {"passphrase": PHRASE, "export": EXPORT, "name": "copy", "replace": False, "dry_run": True}
+    assert sent(server, 1) == ("POST", "/api/vaults/import", body)
+    assert imported.stdout == "A\tadded\nB\tunchanged\n"
+    assert imported.stderr == "copy: vault imported successfully\n"
+    assert (again.exit_code, "File exists" in again.stderr) == (Exit.FAILED, True)
+
+
+def test_a_new_passphrase_is_typed_twice(run, server, tmp_path):
+    server.answers = [(200, EXPORT)]
+
+    result = run("vault", "export", "api-keys", "-o", "file", input=f"{PHRASE}\n{PHRASE}\n")
+
+    assert (result.exit_code, PHRASE in result.output) == (0, False)
+    assert sent(server)[2] == {"passphrase": PHRASE}
+
+
+def test_what_is_no_file_is_not_sent(run, server, phrase, tmp_path):
+    (tmp_path / "junk").write_bytes(b"junk")
+
+    for file, says in (("gone", "No such file"), ("junk", "no export of a vault")):
+        result = run("vault", "import", file, *phrase)
+        assert (result.exit_code, says in result.stderr) == (Exit.FAILED, True)
+    assert server.requests == []
+
+
+def test_a_passphrase_file_that_cannot_be_read_is_named(run, server):
+    result = run("vault", "export", "api-keys", "-o", "file", "--passphrase-file", "gone")
+
+    assert (result.exit_code, result.stderr) == (Exit.FAILED, "runqy: gone cannot be read.\n")

@@ -20,7 +20,7 @@ threads = settings.RUNQY_MAX_WAITERS + settings.RUNQY_RUNNABLE_THREADS
 http_parser = "fast"
 keepalive = 75
 timeout = 60
-graceful_timeout = 10
+graceful_timeout = settings.RUNQY_DRAIN_S + 10
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 (a heartbeat, unlinked at once)
 control_socket_disable = True
 
@@ -28,12 +28,15 @@ control_socket_disable = True
 def post_worker_init(worker: "ThreadWorker") -> None:
     """Run requests on threads that know how to wait, and send waiting readers away when the process is to end.
 
-    SIGUSR1, which gunicorn's master passes on, says that the stack begins to stop: the process goes on, nobody waits.
+    From SIGTERM on `/readyz` says 503; for `RUNQY_DRAIN_S` the process goes on all the same, until every load balancer
+    has seen that. SIGUSR1, which gunicorn's master passes on, says that the stack begins to stop: the process goes on,
+    and nobody waits.
 
     What is no HTTP is answered with a problem too.
     """
     util.write_error = write_problem
-    from tasks.waiting import close_waiting_room  # noqa: PLC0415 (Django is set up by now, and was not above)
+    from runqy.readiness import begin_draining  # noqa: PLC0415 (Django is set up by now, and was not above)
+    from tasks.waiting import close_waiting_room  # noqa: PLC0415 (likewise)
 
     worker.tpool = open_threads(settings.RUNQY_RUNNABLE_THREADS, threads)
 
@@ -42,7 +45,17 @@ def post_worker_init(worker: "ThreadWorker") -> None:
         worker.handle_exit(number, frame)
 
     def send_readers_away(_number: int, _frame: FrameType | None) -> None:
+        begin_draining()
         close_waiting_room()
 
-    signal.signal(signal.SIGTERM, end)
+    def drain(number: int, frame: FrameType | None) -> None:
+        begin_draining()
+        if not settings.RUNQY_DRAIN_S:
+            end(number, frame)
+            return
+        for hurry in (signal.SIGALRM, signal.SIGTERM):
+            signal.signal(hurry, end)
+        signal.alarm(settings.RUNQY_DRAIN_S)
+
+    signal.signal(signal.SIGTERM, drain)
     signal.signal(signal.SIGUSR1, send_readers_away)

@@ -8,10 +8,9 @@ from django.db.migrations.executor import MigrationExecutor
 from runqy import clock
 from runqy.api.health import Finding, Verdict
 from runqy.broker import publication
-from runqy.broker.broker import raised
-from runqy.broker.health import check_health, probe_write
+from runqy.broker.health import check_nodes, probe_writes
 from runqy.connection import get_broker
-from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable, RunqyError
+from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable
 from runqy.publication.documents import Kind
 from runqy.publication.snapshot import Snapshot, get_snapshot
 from vaults.queries import is_unlocked
@@ -20,11 +19,20 @@ MAX_AGE_S = 1.0
 
 _latest: tuple[float, list[Finding]] = (float("-inf"), [])
 _is_migrated = False
+_is_draining = False
+
+
+def begin_draining() -> None:
+    """Say from here on that this process is to get no more requests, for it ends."""
+    global _is_draining  # noqa: PLW0603 (a process ends once)
+    _is_draining = True
 
 
 def find_readiness() -> list[Finding]:
     """Return what the checks found, no longer ago than a second: anybody may ask, and as often as they like."""
     global _latest  # noqa: PLW0603 (a process has one)
+    if _is_draining:
+        return [Finding(check="process", verdict=Verdict.FAILED, detail="The process ends.")]
     now_s = clock.monotonic_s()
     if now_s - _latest[0] >= MAX_AGE_S:
         _latest = now_s, [*_check_redis(), *_check_database(), *_check_configuration()]
@@ -32,21 +40,21 @@ def find_readiness() -> list[Finding]:
 
 
 def _check_redis() -> Iterator[Finding]:
-    """Look whether Redis answers, keeps what it is given, and takes writes; one round trip."""
+    """Look whether Redis, every master of a cluster, answers, keeps what it is given, and takes writes."""
     try:
-        health, written = get_broker().run_all([check_health(), probe_write()])
-        policy = raised(health)
+        broker = get_broker()
+        nodes, written = check_nodes(broker), probe_writes(broker)
     except BrokerUnavailable:
         yield Finding(check="redis", verdict=Verdict.FAILED, detail="Redis cannot be reached, or refuses us.")
         return
     yield Finding(check="redis")
-    if policy is not None and policy.may_lose_tasks:
-        detail = f"Redis evicts keys ({policy.eviction_policy}) and may lose tasks: set noeviction."
+    if policy := next((node.eviction_policy for node in nodes if node.may_lose_tasks), ""):
+        detail = f"Redis evicts keys ({policy}) and may lose tasks: set noeviction."
         yield Finding(check="redis_eviction", verdict=Verdict.WARNING, detail=detail)
     else:
         yield Finding(check="redis_eviction")
-    if isinstance(written, RunqyError):
-        detail = "Redis is full." if isinstance(written, BrokerFull) else "Redis takes no writes."
+    if error := next(filter(None, written), None):
+        detail = "Redis is full." if isinstance(error, BrokerFull) else "Redis takes no writes."
         yield Finding(check="redis_writes", verdict=Verdict.FAILED, detail=detail)
     else:
         yield Finding(check="redis_writes")

@@ -112,6 +112,7 @@ DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000  # a vault's page sends seven for each en
 
 # Threads of a web process: many may wait for results, few may compute at once
 RUNQY_MAX_WAITERS = env.count("RUNQY_MAX_WAITERS", 64)
+RUNQY_DRAIN_S = env.count("RUNQY_DRAIN_S", 0, highest=600)
 RUNQY_RUNNABLE_THREADS = env.count("RUNQY_RUNNABLE_THREADS", 4, lowest=1, highest=256)
 
 # Django's own parts
@@ -212,6 +213,11 @@ SPECTACULAR_SETTINGS = {
         "RedisMode": ["single", "sentinel", "cluster"],
         "TaskState": [state.value for state in TaskState],
     },
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "runqy.schema_links.describe_headers",
+        "runqy.schema_links.add_links",
+    ],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "/static/staff/favicon.svg",
 }

@@ -3,10 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from redis import RedisCluster
+
 from runqy.broker import keys
-from runqy.broker.broker import Request
-from runqy.broker.links import Reply
+from runqy.broker.broker import Broker, Request
+from runqy.broker.links import Reply, checked, translated_errors
 from runqy.broker.scripts import command
+from runqy.errors import RunqyError
+
+_MOST_TAGS = 10_000
+"""Masters without slots have no key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +32,37 @@ def check_health() -> Request[RedisHealth]:
     return Request(commands=(command("INFO", "memory", key=None),), parse=_parse)
 
 
-def probe_write() -> Request[None]:
-    """Write something. Raises BrokerUnavailable where Redis takes no writes, being full or a replica."""
-    return Request((command("SET", keys.PROBE, 1, "EX", 60, key=keys.PROBE),), lambda _: None)
+def probe_writes(broker: Broker) -> list[RunqyError | None]:
+    """Write something on every server that is to take writes; return what went wrong, of each.
+
+    An error is BrokerFull or BrokerUnavailable, where one takes no writes, being a replica. Raises BrokerUnavailable.
+    """
+    tags = _tags(broker.client) if isinstance(broker.client, RedisCluster) else [0]
+    probes = [Request((command("SET", keys.probe(n), 1, "EX", 60, key=keys.probe(n)),), lambda _: None) for n in tags]
+    return broker.run_all(probes)
+
+
+def check_nodes(broker: Broker) -> list[RedisHealth]:
+    """Return how each server is, of a cluster every master. Raises BrokerUnavailable."""
+    request = check_health()
+    return [
+        request.parse([checked(reply) for reply in link.execute(request.commands)])
+        for link in broker.link.nodes().values()
+    ]
+
+
+def _tags(client: RedisCluster) -> list[int]:
+    """Return numbers of which each spells a key of another master, until all have one. Raises BrokerUnavailable."""
+    found: dict[str, int] = {}
+    with translated_errors():
+        masters = {node.name for node in client.get_primaries()}
+        for number in range(_MOST_TAGS):
+            node = client.get_node_from_key(keys.probe(number))
+            if node is not None:
+                found.setdefault(node.name, number)
+            if found.keys() >= masters:
+                break
+    return list(found.values())
 
 
 def _parse(replies: Sequence[Reply]) -> RedisHealth:

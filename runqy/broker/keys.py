@@ -18,7 +18,6 @@ KEY_USES = "runqy:config:{config}:key_uses"  # hash: id of an API key -> Unix s 
 DELIVERIES = "runqy:config:{config}:deliveries"  # stream: who was handed out secrets, until the database knows
 QUEUE_REVISIONS = "runqy:revisions"  # hash: queue -> token that changes with its configuration; workers read it
 CHANGED_CHANNEL = "runqy:changed"  # channel: name of a queue whose configuration changed
-PROBE = "runqy:probe"  # string, expiring: written to see whether Redis takes writes
 WORKER_RECORDS = "runqy:workers"  # zset: worker ids, score = Unix s of expiry
 
 
@@ -45,6 +44,11 @@ def go_worker(worker_id: str) -> str:
 def worker_record(worker_id: str) -> str:
     """String: JSON of what the workers API shows beyond asynq's ServerInfo, expiring."""
     return f"runqy:worker:{worker_id}"
+
+
+def probe(slot_tag: int) -> str:
+    """String, expiring: written to see whether a node of Redis takes writes."""
+    return f"runqy:probe:{{{slot_tag}}}"
 
 
 def rate(subject: str) -> str:

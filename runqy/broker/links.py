@@ -7,7 +7,7 @@ from a client's pool and speak on them directly; what a lost reply means is deci
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -48,6 +48,9 @@ class Link(Protocol):
 
         Raises BrokerUnavailable when Redis cannot be reached or a reply was lost: any of the commands may have run.
         """
+
+    def nodes(self) -> "Mapping[str, Link]":
+        """Return the link to every server that holds keys, by its name. Raises BrokerUnavailable."""
 
 
 @contextmanager
@@ -92,6 +95,14 @@ class SingleLink:
             _repeat_unknown_scripts(commands, replies, self._converse)
             return replies
 
+    def nodes(self) -> "Mapping[str, Link]":
+        """Return the link to every server that holds keys, by its name."""
+        return {"": self}
+
+    def is_to(self, client: "Redis") -> bool:
+        """Tell whether this is the link to the server that a client speaks to."""
+        return self._pool is client.connection_pool
+
     def _converse(self, commands: Sequence[Command]) -> list[Reply]:
         """Send commands on one connection and read their replies."""
         connection = self._take_connection()
@@ -129,6 +140,15 @@ class ClusterLink:
 
     def __init__(self, client: "RedisCluster") -> None:
         self._client = client
+        self._nodes: dict[str, SingleLink] = {}
+
+    def nodes(self) -> Mapping[str, Link]:
+        """Return the link to every master, by its name. They are kept: each keeps connections."""
+        with translated_errors():
+            clients = {node.name: self._client.get_redis_connection(node) for node in self._client.get_primaries()}
+        kept = {name: link for name, link in self._nodes.items() if name in clients and link.is_to(clients[name])}
+        self._nodes = {name: kept.get(name) or SingleLink(client) for name, client in clients.items()}
+        return self._nodes
 
     def execute(self, commands: Sequence[Command]) -> list[Reply]:
         """Run commands in one round trip a node. See Link."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from redis import RedisCluster
-
-from runqy.broker.links import Link, SingleLink, checked, translated_errors
+from runqy.broker.links import Link, checked
 from runqy.broker.scripts import command
 
 if TYPE_CHECKING:
@@ -25,7 +23,7 @@ class KeyWalk:
 
     def next_keys(self, broker: Broker) -> list[str]:
         """Return the matching keys of the next step on every node that is not at its end."""
-        links = node_links(broker)
+        links = broker.link.nodes()
         if self.is_at_start:
             self._cursors = dict.fromkeys(links, 0)
         found: list[str] = []
@@ -46,12 +44,3 @@ class KeyWalk:
     def is_at_start(self) -> bool:
         """Tell whether every node has been walked to its end, so that the next step starts a new round."""
         return not self._cursors
-
-
-def node_links(broker: Broker) -> dict[str, Link]:
-    """Return a link to every node that holds keys, by its name."""
-    client = broker.client
-    if not isinstance(client, RedisCluster):
-        return {"": broker.link}
-    with translated_errors():
-        return {node.name: SingleLink(client.get_redis_connection(node)) for node in client.get_primaries()}

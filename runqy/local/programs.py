@@ -8,11 +8,18 @@ from pathlib import Path
 from runqy.local.processes import Program
 
 
-def web(*, bind: str, env: Mapping[str, str], lock: Path, log: Path | None = None) -> Program:
-    """Return the web server."""
+def web(*, bind: str, env: Mapping[str, str], lock: Path, log: Path | None = None, drain_s: int = 0) -> Program:
+    """Return the web server, which goes on for so long after it was asked to end."""
     args = ("-m", "gunicorn", "runqy.wsgi:application", "--config", "python:runqy.gunicorn_conf", "--bind", bind)
-    command = (sys.executable, *args)
-    return Program(name="web server", args=command, env=env, lock=lock, log=log, grace_s=15.0, farewell=signal.SIGUSR1)
+    return Program(
+        name="web server",
+        args=(sys.executable, *args),
+        env=env,
+        lock=lock,
+        log=log,
+        grace_s=drain_s + 15.0,
+        farewell=signal.SIGUSR1,
+    )
 
 
 def maintenance(*, env: Mapping[str, str], lock: Path, log: Path | None = None) -> Program:

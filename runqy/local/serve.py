@@ -46,7 +46,7 @@ def _run(locks: Path, stop: StopSignals, *, host: str, is_migrating: bool) -> No
     supervisor = Supervisor(stop, screen.complain)
     try:
         bind = spell_address(host, settings.PORT)
-        web = programs.web(bind=bind, env=env, lock=locks / "web.lock")
+        web = programs.web(bind=bind, env=env, lock=locks / "web.lock", drain_s=settings.RUNQY_DRAIN_S)
         supervisor.start(web, lambda: is_served(host, settings.PORT))
         supervisor.start(programs.maintenance(env=env, lock=locks / "maintenance.lock"))
         screen.complain(f"runqy serves {bind}.")

@@ -156,3 +156,12 @@ def test_whoever_asks_often_asks_nobody(monkeypatch: pytest.MonkeyPatch, setting
     settings.REDIS_TARGET = away()
 
     assert ready() == before == (200, "ok", {})
+
+
+def test_a_process_that_ends_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "_is_draining", False)
+
+    readiness.begin_draining()
+
+    assert ready() == (503, "unavailable", {"process": "failed"})
+    assert ApiClient(None).get("/livez").status_code == 200

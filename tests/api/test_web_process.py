@@ -106,3 +106,19 @@ def test_the_published_sdk_tells_errors_apart(web: WebProcess, single_broker: Br
         sdk.get_task("unknown")
     with pytest.raises(AuthenticationError):
         RunqyClient(sdk.server_url, api_key="wrong").get_task(failed.task_id)
+
+
+def test_a_process_that_is_to_end_goes_on_until_load_balancers_know(configuration: None, tmp_path: Path) -> None:
+    web = WebProcess(tmp_path, RUNQY_DRAIN_S="3")
+
+    def is_draining() -> bool:
+        return [check["check"] for check in web.send("/readyz?verbose")[1]["checks"]] == ["process"]
+
+    assert not is_draining()
+
+    web.process.send_signal(signal.SIGTERM)
+    wait_until(is_draining)
+
+    assert web.send("/readyz")[0] == 503
+    assert web.send("/livez")[0] == 200
+    assert web.process.wait(15) == 0

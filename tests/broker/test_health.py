@@ -3,9 +3,10 @@
 import pytest
 
 from runqy.broker import keys
-from runqy.broker.broker import Broker, raised
+from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
-from runqy.broker.health import check_health, probe_write
+from runqy.broker.health import check_health, check_nodes, probe_writes
+from runqy.broker.scanning import KeyWalk
 from runqy.errors import BrokerFull, BrokerUnavailable
 from tests.support.servers import ValkeyServer, free_port
 
@@ -19,29 +20,56 @@ def own_server():
 
 
 def test_a_redis_that_keeps_tasks_and_takes_writes_is_well(broker):
-    health, written = broker.run_all([check_health(), probe_write()])
+    nodes, written = check_nodes(broker), probe_writes(broker)
 
-    assert raised(health).may_lose_tasks is False
-    assert raised(written) is None
-    assert 0 < broker.client.ttl(keys.PROBE) <= 60
+    assert [node.may_lose_tasks for node in nodes] == [False] * len(broker.link.nodes())
+    assert written == [None] * len(nodes)
+    assert 0 < broker.client.ttl(keys.probe(0)) <= 60
+
+
+@pytest.mark.cluster
+def test_every_master_of_a_cluster_is_looked_at(cluster_broker):
+    masters = list(cluster_broker.client.get_primaries())
+    spoiled = [cluster_broker.client.get_redis_connection(node) for node in masters[1:]]
+    spoiled[0].config_set("maxmemory-policy", "allkeys-lru")
+    spoiled[1].config_set("maxmemory", "1mb")
+
+    nodes, written = check_nodes(cluster_broker), probe_writes(cluster_broker)
+
+    spoiled[0].config_set("maxmemory-policy", "noeviction")
+    spoiled[1].config_set("maxmemory", "0")
+    assert sorted(node.eviction_policy for node in nodes) == ["allkeys-lru", "noeviction", "noeviction"]
+    assert [type(error) for error in written if error] == [BrokerFull]
+
+
+@pytest.mark.cluster
+def test_looking_at_nodes_again_and_again_opens_no_more_connections(cluster_broker):
+    walk = KeyWalk("*", 10)
+    for _ in range(30):
+        walk.next_keys(cluster_broker)
+        check_nodes(cluster_broker)
+
+    for node in cluster_broker.client.get_primaries():
+        pool = cluster_broker.client.get_redis_connection(node).connection_pool
+        assert len(pool._in_use_connections) <= 1
 
 
 def test_a_full_redis_still_answers(own_server):
     own_server.client().config_set("maxmemory", "1mb")
     broker = Broker(own_server.client())
 
-    health, written = broker.run_all([check_health(), probe_write()])
+    nodes, written = check_nodes(broker), probe_writes(broker)
 
-    assert raised(health).eviction_policy == "noeviction"
-    assert isinstance(written, BrokerFull)
+    assert [node.eviction_policy for node in nodes] == ["noeviction"]
+    assert [type(error) for error in written] == [BrokerFull]
 
 
 def test_a_replica_takes_no_writes(own_server):
     own_server.client().execute_command("REPLICAOF", "127.0.0.1", free_port())
-    broker = Broker(own_server.client())
 
-    with pytest.raises(BrokerUnavailable):
-        broker.run(probe_write())
+    written = probe_writes(Broker(own_server.client()))
+
+    assert [type(error) for error in written] == [BrokerUnavailable]
 
 
 def test_a_redis_that_is_away_is_unavailable():

@@ -94,7 +94,9 @@ class HealthView(PublicView):
             health = get_broker().run(check_health())
         except BrokerUnavailable as error:
             log.warning("broker_unavailable", error=error.detail)
-            return json_answer({"status": "unavailable", "redis": "unavailable", "warnings": []}, status=503)
+            answer = json_answer({"status": "unavailable", "redis": "unavailable", "warnings": []}, status=503)
+            answer["Retry-After"] = RETRY_AFTER_S
+            return answer
         warnings = []
         if health.may_lose_tasks:
             warnings.append(f"Redis evicts keys ({health.eviction_policy}) and may lose tasks: set noeviction.")

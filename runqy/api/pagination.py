@@ -18,7 +18,11 @@ DEFAULT_LIMIT, MOST = 30, 1000
 _LONGEST_CURSOR = 4096
 
 PAGE_PARAMETERS = [
-    OpenApiParameter("limit", int, description=f"How many at most, {DEFAULT_LIMIT} unless told; {MOST} are the most"),
+    OpenApiParameter(
+        "limit",
+        {"type": "integer", "minimum": 1},
+        description=f"How many at most, {DEFAULT_LIMIT} unless told; {MOST} are the most",
+    ),
     OpenApiParameter("cursor", str, description="Where the page begins: as in the `next` of the page before"),
 ]
 

@@ -60,7 +60,7 @@ def _described(action: Action, description: str) -> Any:
             tags=["tasks"],
             parameters=[
                 OpenApiParameter("state", str, required=True, enum=[state.value for state in states_for(action)]),
-                OpenApiParameter("limit", int, description=limit),
+                OpenApiParameter("limit", {"type": "integer", "minimum": 1}, description=limit),
                 OpenApiParameter("dry_run", bool, description="Only tell how many there are"),
             ],
             request=None,

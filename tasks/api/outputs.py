@@ -46,7 +46,7 @@ class TaskOutput(serializers.Serializer[TaskRecord]):
     queue = serializers.CharField(help_text="The Redis queue")
     state = serializers.ChoiceField(choices=[state.value for state in TaskState])
     payload = serializers.JSONField(help_text="The bytes that were sent, with the schema's defaults appended")
-    result = serializers.JSONField(allow_null=True, help_text="Text where the result is no JSON")
+    result = serializers.JSONField(help_text="Text where the result is no JSON")
     max_retry = serializers.IntegerField()
     retried = serializers.IntegerField()
     last_err = serializers.CharField(allow_blank=True, help_text="The last run's error")

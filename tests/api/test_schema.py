@@ -12,6 +12,7 @@ from drf_spectacular.validation import validate_schema
 from rest_framework.views import APIView
 
 from runqy.api.documents import SchemaView, SwaggerView
+from runqy.schema_links import LINKS
 
 REFERENCE = """
 POST /worker/register
@@ -113,6 +114,39 @@ def test_every_refusal_is_a_problem(schema: dict[str, Any]) -> None:
         for status, answer in told["responses"].items():
             if status >= "400" and path not in PUBLIC:
                 assert answer["content"].keys() == {"application/problem+json"}, (path, method, status)
+
+
+def test_every_answer_tells_its_headers(schema: dict[str, Any]) -> None:
+    for path, method, told in operations(schema):
+        for status, answer in told["responses"].items():
+            expected = {"X-Request-ID"} | ({"Retry-After"} if status in ("429", "503") else set())
+            expected |= set() if path in PUBLIC else {"RateLimit", "RateLimit-Policy"}
+            assert answer["headers"].keys() == expected, (path, method, status)
+
+
+def test_links_lead_to_operations_from_what_answers_have(schema: dict[str, Any]) -> None:
+    by_id = {told["operationId"]: (path, told) for path, _, told in operations(schema)}
+
+    seen = set()
+    for source, (_, told) in by_id.items():
+        for status, answer in told["responses"].items():
+            for link in answer.get("links", {}).values():
+                path, target = by_id[link["operationId"]]
+                needed = {p["name"] for p in target["parameters"] if p["in"] == "path"}
+                assert link["parameters"].keys() == needed, (source, path)
+                examples = answer["content"]["application/json"]["examples"].values()
+                for place in link["parameters"].values():
+                    assert any(_at(example["value"], place) is not None for example in examples), (source, place)
+                seen.add((source, status))
+
+    assert {source.removesuffix("_alias") for source, _ in seen} == LINKS.keys()
+
+
+def _at(content: Any, place: str) -> Any:
+    """Return what stands at a JSON pointer of a body."""
+    for name in place.removeprefix("$response.body#/").split("/"):
+        content = content[name]
+    return content
 
 
 @pytest.mark.parametrize("path", ["/api/schema/", "/swagger/doc.json"])

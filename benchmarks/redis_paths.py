@@ -4,17 +4,23 @@ import statistics
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 
 from benchmarks.apps.store import STORE
 from benchmarks.report import Report
 from benchmarks.stack import Stack
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.batching import enqueue_many
+from runqy.broker.keys import QueueKeys
+from runqy.broker.listing import Anchor, list_tasks
 from runqy.broker.producing import NewTask, new_task_id
+from runqy.broker.states import TaskState
 
 BATCH = 100
 BATCHES = 100
 ROUNDS = 5
+LONG_LIST = 1_000_000
+_SINCE_NS = 10**18
 PAYLOAD = b'{"prompt":"Hello world","width":1024}'
 
 
@@ -27,7 +33,41 @@ def measure_redis(stack: Stack, report: Report) -> float:
     report.section(f"Redis, one client, batches of {BATCH}")
     report.yardstick("raw pipelined script calls, messages ready-made", statistics.median(raw), "tasks/s")
     report.ratio("enqueue_many", statistics.median(batches), statistics.median(raw), "tasks/s", goal=0.4)
+    _measure_pages(stack, report)
     return statistics.median(raw)
+
+
+def _measure_pages(stack: Stack, report: Report) -> None:
+    """Print how long pages take in a long list of pending tasks, from the first to the deepest."""
+    keys, ids = QueueKeys("pages"), [f"task-{number:07}" for number in range(LONG_LIST)]
+    for start in range(0, LONG_LIST, 10_000):
+        chunk = stack.broker.client.pipeline(transaction=False)
+        for number in range(start, start + 10_000):
+            content = {"msg": b"", "state": "pending", "pending_since": _SINCE_NS + number}
+            chunk.hset(keys.task(ids[number]), mapping=content)
+        chunk.lpush(keys.pending, *ids[start : start + 10_000])
+        chunk.execute()
+    report.section(f"Pages of 30 tasks, {LONG_LIST:,} pending")
+    first = _page_ms(stack, None)
+    report.yardstick("the first page", first, "ms")
+    for name, depth in (("in the middle", LONG_LIST // 2), ("at the end", LONG_LIST - 100)):
+        anchor = Anchor(id=ids[depth - 1], position=str(_SINCE_NS + depth - 1), next_id=ids[depth], depth=depth)
+        report.ratio(f"a page {name}", _page_ms(stack, anchor), first, "ms", is_lower_better=True)
+        gone = replace(anchor, depth=depth + 1000)
+        report.ratio(
+            f"a page {name}, 1,000 tasks taken since", _page_ms(stack, gone), first, "ms", is_lower_better=True
+        )
+    stack.empty()
+
+
+def _page_ms(stack: Stack, after: Anchor | None) -> float:
+    """Return the median time of reading a page."""
+    request, times = list_tasks("pages", TaskState.PENDING, limit=30, after=after), []
+    for _ in range(ROUNDS * 5):
+        start = time.perf_counter()
+        stack.broker.run(request)
+        times.append((time.perf_counter() - start) * 1000)
+    return statistics.median(times)
 
 
 def _rate(stack: Stack, run: Callable[[Stack], float]) -> float:

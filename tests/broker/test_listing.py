@@ -117,6 +117,33 @@ def test_in_a_batch_whose_tasks_are_of_one_age_the_page_goes_on_behind_those_tha
     assert found == (IDS[3::-1] if is_newest_first else IDS[3:])
 
 
+@pytest.mark.parametrize("is_newest_first", [False, True])
+@pytest.mark.parametrize("taken", [0, 700])
+@pytest.mark.parametrize("ages", ["in order", "all one", "in disorder"])
+def test_a_long_list_goes_on_behind_the_anchor_wherever_that_stands_now(
+    single_broker: Broker, ages: str, taken: int, is_newest_first: bool
+) -> None:
+    client, count = single_broker.client, 3000
+    many = [f"t{number:04}" for number in range(count)]
+    since = {"in order": range(count), "all one": [7] * count, "in disorder": range(count, 0, -1)}[ages]
+    for task_id, pending_since in zip(many, since, strict=True):
+        put_hash = {"msg": b"", "state": "pending", "pending_since": 10**18 + pending_since}
+        client.hset(KEYS.task(task_id), mapping=put_hash)
+    client.lpush(KEYS.pending, *many)
+    order = many[::-1] if is_newest_first else many
+    anchor = Anchor(
+        id=order[1999], position=str(10**18 + since[many.index(order[1999])]), next_id=order[2000], depth=2000
+    )
+    client.ltrim(KEYS.pending, 0, count - taken - 1)
+    if taken and is_newest_first:
+        client.lpush(KEYS.pending, *[f"young{number}" for number in range(taken)])
+
+    found = single_broker.run(list_tasks(QUEUE, PENDING, limit=3, after=anchor, is_newest_first=is_newest_first))
+
+    assert found.end is not None
+    assert found.end.id == order[2002]
+
+
 def test_a_task_that_follows_the_anchor_may_go_too(broker: Broker) -> None:
     fill(broker, PENDING, *IDS)
     first = page(broker, PENDING)

@@ -16,14 +16,6 @@ local function at(d)
   return is_newest_first and d or -d - 1
 end
 
-local function find(id)
-  if id == '' then
-    return nil
-  end
-  local place = redis.call('LPOS', index, id, 'RANK', is_newest_first and 1 or -1, 'MAXLEN', depth + 100000)
-  return place and (is_newest_first and place or length - 1 - place)
-end
-
 local function waits_since(id)
   return tonumber(redis.call('HGET', ARGV[1] .. id, ARGV[6]) or '') or 0
 end
@@ -42,10 +34,40 @@ local function depth_by_age()
   return low
 end
 
+local by_age
+local function find_by_age(id)
+  by_age = by_age or depth_by_age()
+  local first = math.max(by_age - 50, 0)
+  local near = is_newest_first and redis.call('LRANGE', index, first, first + 1000)
+    or redis.call('LRANGE', index, -(first + 1001), -(first + 1))
+  for place, other in ipairs(near) do
+    if other == id then
+      return first + (is_newest_first and place - 1 or #near - place)
+    end
+  end
+end
+
+-- A walk along a million ids takes Redis 60 ms, so it comes last: for an id that is in the list, yet neither where it was
+-- nor where its age says, because tasks were put in out of their order.
+local function find(id, last_seen_at)
+  if id == '' or redis.call('HGET', ARGV[1] .. id, 'state') ~= ARGV[2] then
+    return nil
+  end
+  if last_seen_at >= 0 and redis.call('LINDEX', index, at(last_seen_at)) == id then
+    return last_seen_at
+  end
+  local place = find_by_age(id)
+  if place then
+    return place
+  end
+  place = redis.call('LPOS', index, id, 'RANK', is_newest_first and 1 or -1, 'MAXLEN', depth + 100000)
+  return place and (is_newest_first and place or length - 1 - place)
+end
+
 local start = 0
 if anchor ~= '' then
-  local place = find(anchor)
-  start = place and place + 1 or find(following) or depth_by_age()
+  local place = find(anchor, depth - 1)
+  start = place and place + 1 or find(following, depth) or by_age or depth_by_age()
 end
 local ids = is_newest_first and redis.call('LRANGE', index, start, start + limit)
   or redis.call('LRANGE', index, -(start + limit + 1), -(start + 1))

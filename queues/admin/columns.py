@@ -94,4 +94,10 @@ def published(queue: SeenQueue) -> SafeString:
     return format_html('<span class="rq-badge rq-{}">{}</span>', kind, words)
 
 
-COLUMNS = ("name", state, "mode", "priority", waiting, running, failed, workers, "source", published)
+@admin.display(description="Source", ordering="source")
+def source(queue: SeenQueue) -> SafeString:
+    """Return where the queue was saved last."""
+    return format_html('<span class="rq-nowrap">{}</span>', queue.get_source_display())
+
+
+COLUMNS = ("name", state, "mode", "priority", waiting, running, failed, workers, source, published)

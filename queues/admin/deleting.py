@@ -50,6 +50,7 @@ def show_deletion(model_admin: Any, request: HttpRequest, queue: SeenQueue) -> H
         "title": f"Delete {queue.name}",
         "opts": model_admin.opts,
         "queue": queue,
+        "original": queue,
         "form": form,
         "media": model_admin.media,
     }

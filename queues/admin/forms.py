@@ -47,6 +47,8 @@ class QueueForm(QueueFields, StaffModelForm):
     spec: QueueSpec
     origin = ""
     """Of this server, for the example."""
+    may_check = False
+    """Whether whoever fills the form may let the server look at the repository."""
 
     class Meta:
         model = Queue
@@ -68,6 +70,7 @@ class QueueForm(QueueFields, StaffModelForm):
         self.fields["name"].disabled = self._is_known
         self._fill_rows(first)
         self._show_defaults(default_limits())
+        cast("PanelField", self.fields["check"]).widget.context["may_check"] = self.may_check
         cast("PanelField", self.fields["example"]).widget.context["example"] = self.current_example()
 
     def rows(self, name: str) -> RowsField:

@@ -93,7 +93,7 @@ class QueueAdmin(PublishedModelAdmin):
         if not self._may_edit(request, obj):
             return super().get_form(request, obj, change, form=StaffModelForm, **kwargs)
         form = super().get_form(request, obj, change, **kwargs)
-        form.origin = _origin(request)
+        form.origin, form.may_check = _origin(request), self.has_change_permission(request)
         return form
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
@@ -102,20 +102,13 @@ class QueueAdmin(PublishedModelAdmin):
         original = Queue.objects.filter(name=initial.pop("clone", "")).first()
         return {"clone": original.as_spec(), "name": f"{original.name}-copy"} if original else initial
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        """Show a queue with how it stands, or save it."""
-        context = dict(extra_context or {})
-        queue: Any = self.get_object(request, object_id) if object_id and request.method == "GET" else None
-        if queue is not None and self.has_view_permission(request, queue):
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Show a queue with how it stands, above its form."""
+        queue = kwargs.get("obj")
+        if queue is not None:
             _see(request, [queue])
             context |= {"queue": queue, "badges": badges(queue), "can": self._rights(request, queue)}
-        return super().changeform_view(request, object_id, form_url, context)
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save the queue with its sub-queues by one operation."""

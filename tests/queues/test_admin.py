@@ -247,6 +247,14 @@ def test_a_queue_that_somebody_else_changed_meanwhile_is_not_overwritten(staff: 
     assert Queue.objects.get().priority == 5
 
 
+def test_a_page_with_a_mistake_still_says_how_the_queue_stands(staff: Client) -> None:
+    queue = saved()
+
+    answer = staff.post(page_of(queue), sent_by(staff, queue) | {"branch": "a..b"})
+
+    assert "How the queue stands" in answer.content.decode()
+
+
 def test_a_clone_begins_with_what_the_original_says(staff: Client) -> None:
     saved(RICH)
 

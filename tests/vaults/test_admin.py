@@ -16,9 +16,12 @@ from queues.operations import save_queue
 from runqy.audit.models import AuditRecord
 from runqy.publication.models import StoredDocument
 from runqy.staff.roles import grant_roles
+from tests.publication.support import away
 from tests.queues.samples import spec
+from tests.vaults.test_deliveries import hand_out, live
 from tests.vaults.test_vaults import SECRET
 from vaults import opening, queries
+from vaults.deliveries import store_deliveries
 from vaults.models import Vault
 from vaults.operations import create_vault, set_entry
 from vaults.queries import Outcome, preview_entries
@@ -220,11 +223,34 @@ def test_a_vault_with_many_entries_takes_few_queries(
         set_entry(vault="api-keys", key=f"KEY_{number}", value=f"value-{number}")
     use_vault("mail")
 
-    with django_assert_max_num_queries(16):
+    with django_assert_max_num_queries(12):
         shown = admin_client.get(page + "change/").content.decode()
 
     assert "KEY_29" in shown
     assert "No worker of these queues is up." in shown
+
+
+def test_a_vaults_page_says_which_workers_have_its_values_and_its_deliveries_what_they_got(
+    admin_client: Client, page: str
+) -> None:
+    use_vault("mail")
+    for worker in ("w1", "w2"):
+        live(worker)
+    hand_out("w1", "api-keys")
+    store_deliveries()
+
+    assert "1 of 2 workers have the current values." in admin_client.get(page + "change/").content.decode()
+    shown = admin_client.get(page + "deliveries/").content.decode()
+    assert "TOKEN 1" in shown
+    assert ">w1</td>" in shown
+    assert ">w2</td>" not in shown
+    assert "Nothing was handed out to this worker." in admin_client.get(page + "deliveries/?worker=w2").content.decode()
+
+
+def test_the_page_of_a_vault_works_while_redis_is_away(admin_client: Client, page: str, settings: Any) -> None:
+    settings.REDIS_TARGET = away()
+
+    assert "not known which workers have its values" in admin_client.get(page + "change/").content.decode()
 
 
 def test_without_a_master_key_the_pages_say_what_to_do(admin_client: Client, page: str, settings: Any) -> None:

@@ -20,7 +20,6 @@
     button.addEventListener("click", async () => {
       const done = await copied(document.getElementById(button.dataset.copy)).catch(() => false);
       button.textContent = done ? "Copied" : "Select and copy it";
-      document.getElementById("copy-status").textContent = button.textContent;
     });
   }
 }

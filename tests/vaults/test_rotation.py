@@ -15,6 +15,7 @@ import pytest
 import redis as redis_py
 from django.core.management import CommandError, call_command
 from django.db import connection
+from rich.console import Console
 
 from queues.definitions import Deployment
 from queues.models import Source
@@ -29,6 +30,7 @@ from tests.support.waiting import wait_until
 from tests.vaults.test_vaults import fill
 from vaults import operations
 from vaults.crypto import Keyring, new_master_key
+from vaults.management import progress
 from vaults.models import EntryVersion, VaultEntry
 from vaults.opening import open_vaults
 from vaults.rotation import count_outdated, rotate_entries
@@ -38,6 +40,14 @@ pytestmark = pytest.mark.usefixtures("configuration")
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = {f"KEY_{number}": f"value of {number}" for number in range(30)}
+
+
+class Terminal(StringIO):
+    """Something to write to that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
 
 
 @pytest.fixture
@@ -294,3 +304,19 @@ def test_verifying_names_published_entries_that_lack_their_key(old_id: str, sett
 
     assert f"As published: The entry more/ONE was encrypted with the key {old_id}, which is not in" in said
     assert said.count("which is not in RUNQY_VAULT_MASTER_KEY") == 2 * 32
+
+
+def test_on_a_terminal_a_bar_shows_how_far_it_is(old_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(progress, "Console", lambda: Console(file=terminal, force_terminal=True, width=80))
+
+    call_command("rotate_vault_key", "--batch", "8", stdout=terminal)
+
+    assert "32/32" in terminal.getvalue()
+    assert "8 of 32 entries" not in terminal.getvalue()
+
+
+def test_elsewhere_it_writes_lines(old_id: str) -> None:
+    said = run("rotate_vault_key", "--batch", "8")
+
+    assert said.splitlines()[:4] == [f"{seen} of 32 entries" for seen in (8, 16, 24, 32)]

@@ -149,9 +149,9 @@ def _numbers_of_queues(queues: Sequence[QueueDefinition], traffic: _Traffic) -> 
     yield Number(title="Queues", value=len(queues), url=_list("queues_queue"), remark=remark)
     tasks = _list("tasks_task")
     waiting, retry = sum(line.pending for line in traffic.lines), sum(line.retry for line in traffic.lines)
-    yield Number(title="Tasks waiting", value=waiting, url=tasks, remark=f"{retry:,} to be retried" if retry else "")
+    yield Number(title="Waiting", value=waiting, url=tasks, remark=f"{retry:,} retrying" if retry else "")
     yield Number(title="Running", value=sum(line.active for line in traffic.lines), url=tasks)
-    yield Number(title="Failed for good", value=sum(line.archived for line in traffic.lines), url=tasks)
+    yield Number(title="Failed", value=sum(line.archived for line in traffic.lines), url=tasks)
 
 
 def _number_of_workers(traffic: _Traffic) -> Number:

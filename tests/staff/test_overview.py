@@ -35,9 +35,9 @@ def test_it_counts_what_there_is(single_broker: Broker) -> None:
 
     assert {number.title: number.value for number in context["numbers"]} == {
         "Queues": 5,
-        "Tasks waiting": 203,
+        "Waiting": 203,
         "Running": 6,
-        "Failed for good": 3,
+        "Failed": 3,
         "Workers": 4,
         "Vaults": 3,
         "API keys": 4,

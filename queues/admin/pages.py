@@ -17,7 +17,7 @@ from queues.admin.columns import COLUMNS, SeenQueue, badges
 from queues.admin.deleting import show_deletion
 from queues.admin.fields import SECTIONS
 from queues.admin.forms import QueueForm
-from queues.admin.reading import READ_SECTIONS, SHOWN
+from queues.admin.reading import READ_SECTIONS, SHOWN, ReadForm
 from queues.configuring import edit_queue
 from queues.models import Queue, QueueRemoval, Source
 from queues.operations import publish_again, save_queue
@@ -26,7 +26,6 @@ from queues.standing import look_at_queues
 from runqy.connection import get_broker
 from runqy.errors import QueueAlreadyExists, QueueBeingRemoved, QueueNameTaken, QueueNotEmpty, RunqyError
 from runqy.publication.saving import PublishedModelAdmin, compared
-from runqy.staff.pages import StaffModelForm
 
 
 class QueueAdmin(PublishedModelAdmin):
@@ -91,7 +90,7 @@ class QueueAdmin(PublishedModelAdmin):
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         """Return the form, which knows where tasks are sent to."""
         if not self._may_edit(request, obj):
-            return super().get_form(request, obj, change, form=StaffModelForm, **kwargs)
+            return super().get_form(request, obj, change, form=ReadForm, **kwargs)
         form = super().get_form(request, obj, change, **kwargs)
         form.origin, form.may_check = _origin(request), self.has_change_permission(request)
         return form

@@ -1,5 +1,6 @@
 """What those see of a queue who may look at it but not change it. Values of variables are not for them."""
 
+import json
 from typing import Any
 
 from django.contrib import admin
@@ -10,8 +11,26 @@ from django.utils.safestring import SafeString
 from queues.models import Queue
 from queues.queries import default_limits
 from runqy import durations
+from runqy.staff.pages import StaffModelForm
 
-__all__ = ["READ_SECTIONS", "SHOWN"]
+__all__ = ["READ_SECTIONS", "SHOWN", "ReadForm"]
+
+
+class ReadForm(StaffModelForm):
+    """The names of what is read, as in the form that is filled."""
+
+    class Meta:
+        model = Queue
+        fields = ()
+        labels = {
+            "is_enabled": "Enabled",
+            "git_url": "Repository",
+            "code_path": "Folder",
+            "startup_cmd": "Start command",
+            "startup_timeout_s": "Start timeout (s)",
+            "redis_storage": "Keep results",
+        }
+        help_texts = {"git_token": "Where the token is; the token itself is never shown."}
 
 
 def _lines(lines: list[str]) -> SafeString | str:
@@ -64,7 +83,11 @@ def shown_output(queue: Queue) -> str:
 
 def _schema(fields: list[dict[str, Any]]) -> str:
     """Return a payload schema as a table."""
-    return render_to_string("queues/admin/schema.html", {"fields": fields}) if fields else "-"
+    shown = [
+        field | {"default_json": json.dumps(field["default"], ensure_ascii=False)} if "default" in field else field
+        for field in fields
+    ]
+    return render_to_string("queues/admin/schema.html", {"fields": shown}) if shown else "-"
 
 
 SHOWN = (shown_sub_queues, shown_vaults, shown_variables, shown_limits, shown_input, shown_output)

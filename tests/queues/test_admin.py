@@ -444,6 +444,8 @@ def test_a_viewer_reads_all_but_values_of_variables() -> None:
     assert "NAME_OF_ONE=****" in shown
     assert "value-of-one" not in shown
     assert "high: 10" in shown
+    assert "Start command" in shown
+    assert "default <code>7</code>" in shown
     assert "max_retry: 0" in shown
     assert 'name="_save"' not in shown
     assert "Pause" not in shown

@@ -69,8 +69,8 @@ def parse_spec(name: str, written: object) -> QueueSpec:
 def read_spec(name: str, written: object) -> tuple[QueueSpec | None, list[Problem]]:
     """Return the specification of a queue, if its structure is right, and what is wrong with it."""
     queue = read_queue(written)
-    if isinstance(queue, Problem):
-        return None, [queue]
+    if isinstance(queue, list):
+        return None, queue
     if queue.priority is None and not queue.sub_queues:
         return None, [Problem((), "`priority` is missing")]
     if queue.mode and queue.deployment.mode and queue.mode != queue.deployment.mode:

@@ -1,15 +1,25 @@
 """What can be known about the traffic of queues."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from queues.places import QueuePlace, get_place, list_places
+from queues.queries import get_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.counting import QueueCounts, count_tasks
 from runqy.broker.heartbeats import find_workers
 from runqy.broker.measuring import Day, estimate_memory, read_history
 from runqy.broker.pausing import Pause, find_pause
 
-__all__ = ["HISTORY_DAYS", "QueueDetail", "QueueStatus", "find_deploying_workers", "get_queue_detail", "list_queues"]
+__all__ = [
+    "HISTORY_DAYS",
+    "QueueDetail",
+    "QueueStatus",
+    "find_deploying_workers",
+    "find_unserved",
+    "get_queue_detail",
+    "list_queues",
+]
 
 HISTORY_DAYS = 10
 
@@ -56,6 +66,19 @@ def get_queue_detail(broker: Broker, name: str, *, among: frozenset[str] | None 
         history=broker.run(read_history(queue, days=HISTORY_DAYS, now_ns=broker.now_ns())),
         workers=sorted(record.worker_id for record in find_workers(broker) if queue in record.redis_queues),
     )
+
+
+def find_unserved(broker: Broker, names: Iterable[str]) -> list[str]:
+    """Return the Redis queues of some queues, by their own names, that no live worker serves.
+
+    Raises BrokerUnavailable.
+    """
+    now_s = broker.now_s()
+    served = {queue for record in find_workers(broker) if not record.is_stale(now_s) for queue in record.redis_queues}
+    catalog = get_catalog(max_age_s=0)
+    found = [queue for queue in map(catalog.find_queue, names) if queue is not None and queue.is_enabled]
+    asked = [redis_queue for queue in found for redis_queue, _ in queue.redis_queues(catalog.separator)]
+    return [redis_queue for redis_queue in asked if redis_queue not in served]
 
 
 def find_deploying_workers(broker: Broker, queue: str) -> list[str]:

@@ -3,6 +3,8 @@
 import difflib
 import re
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -14,6 +16,22 @@ from runqy.errors import QueueInvalid
 
 Span = int | str
 """Whole seconds, or a duration as Go spells it."""
+
+_MOST_PROBLEMS = 20
+_VALUES: dict[str, list[str]] = {"mode": list(QueueMode), "order": list(QueueOrder), "type": list(FieldType)}
+_FIELD = {"name": "x", "type": "string"}
+_SUB_QUEUE = {"name": "x", "priority": 1}
+_DEPLOYMENT = {"git_url": "x", "startup_cmd": "x"}
+_RIGHT: dict[str, object] = {**_FIELD, **_SUB_QUEUE, **_DEPLOYMENT, "deployment": _DEPLOYMENT}
+"""What would be right for keys that have to be there; others are right when they are not."""
+_RIGHT_ITEM: dict[str, object] = {
+    "type": "string",
+    "vaults": "x",
+    "sub_queues": _SUB_QUEUE,
+    "input": _FIELD,
+    "output": _FIELD,
+}
+"""What would be right for an item of a list."""
 
 
 class _Written(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -68,12 +86,26 @@ class WrittenQueue(_Written):
     output: list[WrittenField] = []
 
 
-def read_queue(written: object) -> WrittenQueue | Problem:
-    """Return the structure of a queue, or what is wrong with it."""
-    try:
-        return msgspec.convert(written, WrittenQueue)
-    except msgspec.ValidationError as error:
-        return _structure_problem(str(error))
+def read_queue(written: object) -> WrittenQueue | list[Problem]:
+    """Return the structure of a queue, or all that is wrong with it, in the order in which it is found.
+
+    What is found wrong is put right in a copy, so that the next thing is found.
+    """
+    problems: list[Problem] = []
+    draft = deepcopy(written)
+    while len(problems) < _MOST_PROBLEMS:
+        try:
+            queue = msgspec.convert(draft, WrittenQueue)
+        except msgspec.ValidationError as error:
+            finding = _read_finding(str(error))
+            if finding.problem in problems:
+                break
+            problems.append(finding.problem)
+            if not finding.mend(draft):
+                break
+        else:
+            return problems or queue
+    return problems
 
 
 def parse_fields(written: object) -> tuple[PayloadField, ...]:
@@ -81,7 +113,7 @@ def parse_fields(written: object) -> tuple[PayloadField, ...]:
     try:
         return tuple(field_of(field) for field in msgspec.convert(written, list[WrittenField]))
     except msgspec.ValidationError as error:
-        raise QueueInvalid(_structure_problem(str(error)).reason) from error
+        raise QueueInvalid(_read_finding(str(error)).problem.reason) from error
 
 
 def write_fields(schema: Sequence[PayloadField]) -> list[dict[str, Any]]:
@@ -160,7 +192,36 @@ def limits_of(written: WrittenLimits) -> tuple[StatedLimits, list[Problem]]:
     return StatedLimits(max_retry=written.max_retry, **spans), problems
 
 
-def _structure_problem(message: str) -> Problem:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finding:
+    """What msgspec found wrong, and at which path something else would be right."""
+
+    problem: Problem
+    path: Path
+    is_unknown: bool = False
+    meant: str = ""
+    """The key that an unknown one is close to."""
+
+    def mend(self, draft: Any) -> bool:
+        """Put what would be right into its place; returns whether that was possible."""
+        *way, last = self.path or ("",)
+        try:
+            for step in way:
+                draft = draft[step]
+            if self.is_unknown:
+                draft.setdefault(self.meant, draft.pop(last)) if self.meant else draft.pop(last)
+            elif isinstance(last, int):
+                draft[last] = deepcopy(_RIGHT_ITEM[str(way[-1])])
+            elif last in _RIGHT:
+                draft[last] = deepcopy(_RIGHT[last])
+            else:
+                del draft[last]
+        except (KeyError, IndexError, TypeError, AttributeError):
+            return False
+        return True
+
+
+def _read_finding(message: str) -> _Finding:
     """Return what msgspec found wrong, with the path it names."""
     reason, _, place = message.partition(" - at `$")
     path: Path = tuple(
@@ -168,10 +229,19 @@ def _structure_problem(message: str) -> Problem:
         for name, index in re.findall(r"\.([A-Za-z_]+)|\[(\d+)\]", place)  # `[...]` stands for any key
     )
     if match := re.fullmatch(r"Object contains unknown field `(.*)`", reason, re.DOTALL):
-        return Problem((*path, match[1]), unknown_key(match[1], _known_keys(path)))
+        known = _known_keys(path)
+        problem = Problem((*path, match[1]), unknown_key(match[1], known))
+        return _Finding(problem=problem, path=problem.path, is_unknown=True, meant=_closest(match[1], known))
     if match := re.fullmatch(r"Object missing required field `(.*)`", reason):
-        return Problem(path, f"`{match[1]}` is missing")
-    return Problem(path, reason[:1].lower() + reason[1:])
+        return _Finding(problem=Problem(path, f"`{match[1]}` is missing"), path=(*path, match[1]))
+    return _Finding(problem=Problem(path, reason[:1].lower() + reason[1:] + _alternatives(path, reason)), path=path)
+
+
+def _alternatives(path: Path, reason: str) -> str:
+    """Return the values that there are in the place of one that there is not."""
+    names = [part for part in path if isinstance(part, str)]
+    values = _VALUES.get(names[-1]) if names and reason.startswith("Invalid enum value") else None
+    return f"; it is one of {', '.join(values)}" if values else ""
 
 
 def _known_keys(path: Path) -> tuple[str, ...]:
@@ -189,5 +259,10 @@ def _known_keys(path: Path) -> tuple[str, ...]:
 
 def unknown_key(key: str, known: tuple[str, ...] | list[str]) -> str:
     """Return what to say about a key that nobody knows."""
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"unknown key; did you mean `{close[0]}`?" if close else "unknown key"
+    meant = _closest(key, known)
+    return f"unknown key; did you mean `{meant}`?" if meant else "unknown key"
+
+
+def _closest(key: str, known: Sequence[str]) -> str:
+    """Return the known key that another one is nearly; empty: none."""
+    return next(iter(difflib.get_close_matches(key, known, n=1)), "")

@@ -44,6 +44,7 @@ _RELOADED = {
     "missing": [],
     "overwritten": [],
     "removed": [],
+    "unserved": ["inference"],
     "problems": [
         {
             "file": "queue_workers/mail.yaml",

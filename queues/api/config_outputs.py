@@ -29,13 +29,14 @@ def config_answer(view: QueueView) -> dict[str, Any]:
     }
 
 
-def reload_answer(report: LoadReport, *, now_s: int) -> dict[str, Any]:
+def reload_answer(report: LoadReport, *, unserved: list[str] | None, now_s: int) -> dict[str, Any]:
     """Return what loading the queue files did; released clients read the first three."""
     return {
         "reloaded": [*report.added, *report.updated],
         "errors": [str(error) for error in report.errors],
         "timestamp": now_s,
         **{which: getattr(report, which) for which in REPORTED},
+        "unserved": unserved,
         "problems": [
             {"file": error.file, "line": error.line or None, "key": error.key, "reason": error.reason}
             for error in report.errors
@@ -181,6 +182,11 @@ class ReloadOutput(serializers.Serializer[LoadReport]):
     missing = serializers.ListField(child=serializers.CharField(), help_text="Loaded once, in no file any more")
     overwritten = serializers.ListField(child=serializers.CharField(), help_text="Had been edited elsewhere")
     removed = serializers.ListField(child=serializers.CharField(), help_text="By `prune`")
+    unserved = serializers.ListField(
+        child=serializers.CharField(),
+        allow_null=True,
+        help_text="The Redis queues of these files that no worker serves now; null: Redis is away",
+    )
     problems = FileProblem(many=True)
 
 

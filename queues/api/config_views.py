@@ -10,9 +10,10 @@ from queues.api import config_outputs as outputs
 from queues.api.config_inputs import parse_stated
 from queues.configurations import get_configuration, list_configurations
 from queues.configuring import state_queue
-from queues.loading import load_queue_files
+from queues.loading import LoadReport, load_queue_files
 from queues.operations import spec_version
 from queues.removal import remove_queue
+from queues.statistics import find_unserved
 from runqy import clock
 from runqy.api.answers import json_answer
 from runqy.api.bodies import read_members
@@ -22,6 +23,7 @@ from runqy.api.preconditions import if_match, is_known, not_modified, tagged
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problems
 from runqy.api.views import KeyedView
 from runqy.connection import get_broker
+from runqy.errors import BrokerUnavailable
 
 
 class ConfigsView(KeyedView):
@@ -160,7 +162,15 @@ class ReloadView(ConfigsView):
         """Reload configurations from YAML; a file with an error changes nothing, the others are loaded."""
         asked = {name: read_flag(request._request, name) for name in ("prune", "force")}
         report = load_queue_files(directory=settings.QUEUE_WORKERS_DIR, **asked)
-        return json_answer(outputs.reload_answer(report, now_s=clock.now_ns() // 10**9))
+        return json_answer(outputs.reload_answer(report, unserved=_unserved(report), now_s=clock.now_ns() // 10**9))
+
+
+def _unserved(report: LoadReport) -> list[str] | None:
+    """Return what no worker serves of what the files define; None while Redis is away, where it will be published."""
+    try:
+        return find_unserved(get_broker(), [*report.added, *report.updated, *report.unchanged])
+    except BrokerUnavailable:
+        return None
 
 
 _HIDDEN = extend_schema(exclude=True)

@@ -41,6 +41,19 @@ queues:
         description: pixels
     output: []
 """
+WRONG = """\
+queues:
+  mail:
+    priority: high
+    mode: longrunning
+    name: mail
+    sub_queues: [first]
+    deployment:
+      git_url: 5
+      vaults: [a, 7]
+    input:
+      - {name: x, type: integer}
+"""
 LAUGHS = "".join(f"{c}: &{c} [{','.join([f'*{b}'] * 10)}]\n" for b, c in zip("abcdef", "bcdefg", strict=True))
 SMALL = """\
 queues:
@@ -196,7 +209,10 @@ def test_addresses_of_repositories_are_taken(url: str) -> None:
 @pytest.mark.parametrize(
     ("field", "said"),
     [
-        ("{name: x, type: [integer]}", "input[0].type[0]: invalid enum value 'integer'"),
+        (
+            "{name: x, type: [integer]}",
+            "input[0].type[0]: invalid enum value 'integer'; it is one of string, int, float, bool, array, object",
+        ),
         ("{name: x, type: []}", "input[0].type: a field has at least one type"),
         ("{name: x, type: int, default: wide}", "input[0].default: it is not of the type int"),
         ("{name: x, type: string, default: null}", "input[0].default: it is not of the type string"),
@@ -285,3 +301,28 @@ queues:
     assert (first.deployment.branch, second.deployment.branch) == ("main", "other")
     assert first.deployment.env_vars == {"PORT": "0x10", "LEVEL": "1.0"}
     assert second.deployment.env_vars == {"PORT": "0x10", "LEVEL": "info"}
+
+
+def test_all_that_is_wrong_is_told_at_once_with_the_alternatives():
+    errors = {str(error).removeprefix("f.yaml:") for error in parse_queue_file(WRONG.encode(), file="f.yaml").errors}
+
+    assert errors == {
+        "3: queues.mail.priority: expected `int | null`, got `str`",
+        "4: queues.mail.mode: invalid enum value 'longrunning'; it is one of long_running, one_shot",
+        "5: queues.mail.name: unknown key",
+        "6: queues.mail.sub_queues[0]: expected `object`, got `str`",
+        "7: queues.mail.deployment: `startup_cmd` is missing",
+        "8: queues.mail.deployment.git_url: expected `str`, got `int`",
+        "9: queues.mail.deployment.vaults[1]: expected `str`, got `int`",
+        "11: queues.mail.input[0].type: invalid enum value 'integer'; "
+        "it is one of string, int, float, bool, array, object",
+    }
+
+
+@pytest.mark.parametrize("written", ["text", None, [], {"deployment": "x"}, {"deployment": {"env_vars": {"A": 1}}}])
+def test_what_is_wrong_through_and_through_is_told_too(written):
+    with pytest.raises(QueueInvalid) as refused:
+        parse_spec("mail", written)
+
+    assert 1 <= len(refused.value.errors) <= 20
+    assert len(set(refused.value.errors)) == len(refused.value.errors)

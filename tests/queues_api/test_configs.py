@@ -12,6 +12,9 @@ from queues.operations import save_queue
 from queues.queries import get_catalog
 from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key
+from runqy.broker.broker import Broker
+from runqy.broker.heartbeats import beat
+from runqy.broker.worker_records import WorkerRecord
 from tests.api.client import Answer, ApiClient, problem
 from tests.publication.support import away
 from tests.queues.samples import spec
@@ -314,9 +317,27 @@ def test_queue_files_are_loaded_and_errors_say_where(
         "missing": [],
         "overwritten": [],
         "removed": [],
+        "unserved": ["mail"],
         "problems": [{"file": f"{tmp_path}/b.yaml", "line": 2, "key": "queues.sms.deployment", "reason": reason}],
     }
     assert sub_queues("mail") == [("mail", 1)]
+
+
+def test_reloading_names_the_queues_that_no_worker_serves(
+    client: ApiClient, single_broker: Broker, settings: Any, tmp_path: Path
+) -> None:
+    settings.QUEUE_WORKERS_DIR = tmp_path
+    deployment = "deployment: {git_url: 'https://h/r', startup_cmd: x}"
+    subs = "sub_queues: [{name: high, priority: 2}, {name: low, priority: 1}]"
+    write(tmp_path, "a.yaml", f"queues:\n  mail: {{priority: 1, {deployment}}}\n  text: {{{subs}, {deployment}}}\n")
+    serves = {"redis_queues": {"text_high": 2, "mail": 1}, "host": "h", "pid": 1, "started_at_s": 1}
+    record = WorkerRecord(worker_id="w", server_id="s", queue="text", **serves)
+
+    before = content(client.post("/api/cli/configs/reload"))["unserved"]
+    single_broker.run(beat(record, now_ns=single_broker.now_ns()))
+    after = content(client.post("/api/cli/configs/reload"))["unserved"]
+
+    assert (before, after) == (["mail", "text_high", "text_low"], ["text_low"])
 
 
 def test_queues_that_vanished_from_the_files_go_when_asked(client: ApiClient, settings: Any, tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def complete(hold: Hold, message: TaskMessage, result: bytes | None = None, *, n
             expires_s=now_s + message.retention,
             counter_expires_s=now_s + timing.COUNTER_TTL_S,
             ended_channel=keys.ended_channel(hold.task_id),
+            now_ns=now_ns,
             result=[] if result is None else [result],
         ),
     )

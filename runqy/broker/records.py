@@ -24,6 +24,8 @@ class TaskRecord:
     pending_since_ns: int | None = None
     enqueued_at_ns: int | None = None
     started_at_ns: int | None = None
+    completed_ns: int | None = None
+    """When one of our workers completed it last, to the nanosecond."""
     """Start of the last run."""
     cancel_asked_at_ns: int | None = None
     worker_id: str = ""
@@ -48,6 +50,15 @@ class TaskRecord:
     def completed_at_s(self) -> int | None:
         """Return when it succeeded."""
         return self.message.completed_at or None
+
+    @property
+    def completed_at_ns(self) -> int | None:
+        """Return when it succeeded, as exactly as is known: asynq's message has whole seconds, cut off."""
+        at_s = self.completed_at_s
+        if at_s is None:
+            return None
+        is_of_this_end = self.completed_ns is not None and self.completed_ns // 10**9 == at_s
+        return self.completed_ns if is_of_this_end else at_s * 10**9
 
     @property
     def archived_at_s(self) -> int | None:
@@ -97,6 +108,7 @@ def read_record(queue: str, task_id: str, score: bytes, pairs: Sequence[bytes]) 
         pending_since_ns=_number(fields, b"pending_since"),
         enqueued_at_ns=_number(fields, b"enqueued"),
         started_at_ns=_number(fields, b"started"),
+        completed_ns=_number(fields, b"completed"),
         cancel_asked_at_ns=_number(fields, b"cancel"),
         worker_id=fields.get(b"worker", b"").decode("utf-8", "replace"),
         child_deaths=_number(fields, b"child_deaths") or 0,

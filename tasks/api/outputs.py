@@ -31,7 +31,7 @@ def task_info(record: TaskRecord) -> dict[str, Any]:
         "next_process_at": moment_s(record.next_process_at_s),
         "enqueued_at": moment_ns(record.enqueued_at_ns),
         "started_at": moment_ns(record.started_at_ns),
-        "completed_at": moment_s(record.completed_at_s),
+        "completed_at": moment_ns(record.completed_at_ns),
         "worker_id": record.worker_id or None,
         "request_id": message.headers.get(REQUEST_ID),
         "traceparent": message.headers.get(TRACEPARENT),

@@ -5,14 +5,15 @@ from collections.abc import Iterator
 import pytest
 
 from runqy.broker import keys
-from runqy.broker.broker import Broker
+from runqy.broker.broker import Broker, Request
 from runqy.broker.cancelling import cancel
 from runqy.broker.finishing import Failure, archive, complete, retry
 from runqy.broker.keys import QueueKeys
 from runqy.broker.reading import find_task, read_states, read_tasks
+from runqy.broker.scripts import command
 from runqy.broker.states import TaskState
 from runqy.errors import TaskNotFound
-from tests.support.tasks import QUEUE, put, take_one
+from tests.support.tasks import QUEUE, put, take, take_one
 
 NOW_NS = 1_700_000_000_500_000_000
 NOW_S = 1_700_000_000
@@ -99,6 +100,31 @@ def test_a_completed_task_has_its_result(broker: Broker) -> None:
 
     assert (record.state, record.result, record.completed_at_s) == (TaskState.COMPLETED, b'{"a": 1}', NOW_S)
     assert record.score_s == NOW_S + 86_400
+
+
+def test_a_completed_task_says_to_the_nanosecond_when(broker: Broker) -> None:
+    put(broker, "t1", "t2")
+    first, second = take(broker, 2)
+    broker.run(complete(first.hold, first.message, now_ns=NOW_NS + 123))
+    broker.run(complete(second.hold, second.message, now_ns=NOW_NS))
+    task = QueueKeys(first.hold.queue).task("t2")
+    asynqs_own = command("HDEL", task, "completed", key=task)
+    broker.run(Request((asynqs_own,), lambda replies: replies[0]))
+
+    ends = [find_task(broker, task_id).completed_at_ns for task_id in ("t1", "t2")]
+
+    assert ends == [NOW_NS + 123, NOW_S * 10**9]
+    assert find_task(broker, "t1").completed_at_s == NOW_S
+
+
+def test_an_exact_end_of_an_earlier_run_does_not_count(broker: Broker) -> None:
+    put(broker, "t1")
+    taken = take_one(broker)
+    broker.run(complete(taken.hold, taken.message, now_ns=NOW_NS))
+    task = QueueKeys(taken.hold.queue).task("t1")
+    broker.run(Request((command("HSET", task, "completed", str(NOW_NS - 10**10), key=task),), lambda _: None))
+
+    assert find_task(broker, "t1").completed_at_ns == NOW_S * 10**9
 
 
 def test_a_retry_says_what_went_wrong_and_when_it_runs_again(broker: Broker) -> None:

@@ -71,7 +71,8 @@ def test_a_result_that_is_json_keeps_its_bytes_and_any_other_is_a_text(
 
     assert bytes_in_answer in answer.content
     assert json.loads(answer.content)["info"]["state"] == "completed"
-    assert json.loads(answer.content)["info"]["completed_at"] is not None
+    info = json.loads(answer.content)["info"]
+    assert info["started_at"] < info["completed_at"]
 
 
 def test_a_failed_task_shows_why(client: ApiClient, task_id: str, single_broker: Broker) -> None:

@@ -1,6 +1,7 @@
 """Runs git and what else a deployment needs, with a time limit, and can be told to stop."""
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -75,7 +76,8 @@ class Commands:
         text = output.decode(errors="replace").strip()
         for secret in self._secrets:
             text = text.replace(secret, "****")
-        return text[-REPORTED_CHARS:] or f"exit status {code}"
+        cause = "the disk is full: " if os.strerror(errno.ENOSPC) in text else ""
+        return cause + text[-REPORTED_CHARS:] or f"exit status {code}"
 
 
 def _start(args: Sequence[str], env: Mapping[str, str], cwd: Path | None) -> subprocess.Popen[bytes]:

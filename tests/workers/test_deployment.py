@@ -202,6 +202,24 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(repository: Repository
         deploy(order_for(repository, tmp_path / "file" / "below"), Commands())
 
 
+def test_a_full_disk_is_named_and_the_next_try_succeeds(repository: Repository, folder: Path) -> None:
+    repository.commit({"main.py": "1"})
+    draft = folder / "mail" / ".current.json.new"
+    draft.parent.mkdir(parents=True)
+    draft.symlink_to("/dev/full")
+
+    with pytest.raises(DeploymentFailed, match="the disk is full"):
+        deploy(order_for(repository, folder), Commands())
+    draft.unlink()
+
+    assert deploy(order_for(repository, folder), Commands()).problem == ""
+
+
+def test_a_disk_that_a_program_finds_full_is_named() -> None:
+    with pytest.raises(DeploymentFailed, match=r"^cp failed: the disk is full: cp: .*/dev/full"):
+        Commands().run(["cp", "/proc/version", "/dev/full"], env={"LC_ALL": "C", "PATH": os.defpath}, timeout_s=30)
+
+
 def test_a_deployment_ends_when_told_to_stop(repository: Repository, folder: Path) -> None:
     repository.commit({"main.py": ""})
     commands = Commands()

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import redis as redis_py
-from django.db import connection, transaction
+from django.db import transaction
 
 from queues import removal, removing
 from queues.loading import load_queue_files
@@ -25,6 +24,7 @@ from runqy.connection import get_broker
 from runqy.errors import BrokerUnavailable, QueueBeingRemoved, QueueNotEmpty, QueueNotFound
 from tests.queues.samples import spec
 from tests.support.tasks import put
+from tests.support.web import database_variables
 
 pytestmark = pytest.mark.usefixtures("configuration", "_no_delays")
 
@@ -117,7 +117,7 @@ def test_a_process_that_is_really_killed_leaves_what_maintenance_finishes(redis:
     save("mail")
     put(get_broker(), *[f"t{number}" for number in range(1500)])
     words = [sys.executable, "-m", "tests.queues.removing_process", "mail"]
-    with subprocess.Popen(words, env=_environment(), stdout=subprocess.PIPE) as child:
+    with subprocess.Popen(words, env=os.environ | database_variables(), stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"two steps\n"
         child.kill()
@@ -347,14 +347,6 @@ def test_a_removed_queue_that_was_disabled_is_opened_as_it_was(monkeypatch: pyte
         remove_queue(get_broker(), name="mail")
 
     assert (Queue.objects.get().is_enabled, Queue.objects.get().source) == (False, "file")
-
-
-def _environment() -> dict[str, str]:
-    """Return what another process needs to work on the tests' database."""
-    name = str(connection.settings_dict["NAME"])
-    if connection.vendor == "sqlite":
-        return os.environ | {"SQLITE_DB_PATH": name}
-    return os.environ | {"DATABASE_URL": urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()}
 
 
 def _unavailable(*_: Any, **__: Any) -> Any:

@@ -8,13 +8,24 @@ import sys
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
+
+from django.db import connection
 
 from tests.support.environment import ADMIN_KEY
 from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 
 WAITERS = 6
+
+
+def database_variables() -> dict[str, str]:
+    """Return what lets another process work on the tests' database."""
+    name = str(connection.settings_dict["NAME"])
+    if connection.vendor == "sqlite":
+        return {"SQLITE_DB_PATH": name}
+    return {"DATABASE_URL": urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()}
 
 
 class WebProcess:

@@ -1,0 +1,94 @@
+"""Bodies that are meant to hurt, sent to a real server's every route that reads one: refused, in flat memory."""
+
+import contextlib
+import gzip
+import json
+import re
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from drf_spectacular.generators import SchemaGenerator
+
+from queues.models import Source
+from queues.operations import save_queue
+from tests.queues.samples import spec
+from tests.support.environment import ADMIN_KEY
+from tests.support.web import WebProcess, database_variables
+
+MIB = 1 << 20
+LIMIT = 8 * MIB
+MOST_GROWTH = 64 * MIB
+"""What a process may have more after all of it than before: a body, twice, for each of its threads and some."""
+
+_BOMB = gzip.compress(b"[" + b"0," * (64 * MIB) + b"0]")
+BODIES = {
+    "huge": (b'{"queue":"simple","data":"' + b"x" * (4 * LIMIT), {}),
+    "deep": (b'{"queue":"simple","data":' + b"[" * 500_000 + b"]" * 500_000 + b"}", {}),
+    "deep objects": (b'{"a":' * 200_000 + b"1" + b"}" * 200_000, {}),
+    "cut": (b'{"queue":"simple","data":{"a":[1,2', {}),
+    "not UTF-8": (b'{"queue":"simple","data":{"a":"\xff\xfe"}}', {}),
+    "NaN": (b'{"queue":"simple","data":{"a":NaN}}', {}),
+    "infinite": (b'{"queue":"simple","data":{"a":-Infinity}}', {}),
+    "gzip bomb": (_BOMB, {}),
+    "announced gzip bomb": (_BOMB, {"Content-Encoding": "gzip"}),
+}
+
+
+def operations() -> Iterator[tuple[str, str]]:
+    """Give each operation that reads a body."""
+    schema: dict[str, Any] = SchemaGenerator().get_schema(public=True)  # type: ignore[no-untyped-call]
+    for path, methods in schema["paths"].items():
+        for method, told in methods.items():
+            if "requestBody" in told:
+                yield method.upper(), re.sub(r"\{\w+\}", "simple", path)
+
+
+@pytest.fixture
+def web(configuration: None, tmp_path: Path) -> Iterator[WebProcess]:
+    """Return a running server that knows a queue."""
+    save_queue(spec=spec("simple"), source=Source.API)
+    started = WebProcess(tmp_path, RUNQY_MAX_BODY_SIZE=str(LIMIT), **database_variables())
+    yield started
+    started.kill()
+
+
+def send(web: WebProcess, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, str]:
+    """Send a body, as far as the server takes it, and return the status and the code of the problem."""
+    connection = HTTPConnection("127.0.0.1", web.port, timeout=60)
+    told = {"Authorization": f"Bearer {ADMIN_KEY}", "Content-Type": "application/json", "If-Match": "*", **headers}
+    try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has answered, and reads no more
+            connection.request(method, path, body, told)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())["code"]
+    finally:
+        connection.close()
+
+
+def resident(web: WebProcess) -> int:
+    """Return how much memory the server's processes hold, in bytes."""
+    children = Path(f"/proc/{web.process.pid}/task/{web.process.pid}/children").read_text().split()
+    pages = [Path(f"/proc/{pid}/statm").read_text().split()[1] for pid in children]
+    return sum(map(int, pages)) * 4096
+
+
+@pytest.mark.timeout(400)
+def test_no_body_breaks_a_route_or_fills_the_memory(web: WebProcess) -> None:
+    routes = list(operations())
+    for method, path in routes:
+        send(web, method, path, b"{", {})
+    before = resident(web)
+
+    found = {
+        (method, path, name): send(web, method, path, body, headers)
+        for method, path in routes
+        for name, (body, headers) in BODIES.items()
+    }
+
+    expected = {"huge": 413, "announced gzip bomb": 415}
+    assert {asked: answer for asked, answer in found.items() if answer[0] != expected.get(asked[2], 400)} == {}
+    assert resident(web) - before < MOST_GROWTH
+    assert web.send("/queue/add", b'{"queue":"simple","data":{}}')[0] == 200

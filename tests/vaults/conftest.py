@@ -1,0 +1,18 @@
+"""A vault as staff make it."""
+
+import pytest
+from django.test import Client
+
+from tests.vaults.admin_pages import ONE_ENTRY, PAGES
+from tests.vaults.test_vaults import SECRET
+from vaults.models import Vault
+
+
+@pytest.fixture
+def page(admin_client: Client) -> str:
+    """Add a vault with a secret, as staff do, and return the path of its page."""
+    form = {"name": "api-keys", "description": "d"} | ONE_ENTRY
+    form |= {"entries-0-value": SECRET, "entries-0-is_secret": "on"}
+    answer = admin_client.post(f"{PAGES}add/", form)
+    assert answer.status_code == 302, answer.content
+    return f"{PAGES}{Vault.objects.get().pk}/"

@@ -119,7 +119,7 @@ def test_a_secret_is_nowhere_but_with_the_worker(
 
 def _plant(client: httpx2.Client, canary: Canary) -> dict[str, str]:
     """Keep a secret in vaults in each way there is; return the values by their names."""
-    values = {name: canary.secret(f"sk-{name}-") for name in ("BY_API", "BY_ADMIN", "BY_IMPORT")}
+    values = {name: canary.secret(f"sk-{name}-") for name in ("BY_API", "BY_ADMIN", "BY_IMPORT", "PASTED")}
     assert client.post("/api/vaults", json={"name": "by-api"}).status_code == 201
     entry = {"key": "BY_API", "value": values["BY_API"]}
     assert client.post("/api/vaults/by-api/entries", json=entry).status_code == 200
@@ -134,6 +134,11 @@ def _plant(client: httpx2.Client, canary: Canary) -> dict[str, str]:
     assert shown.url.path == "/admin/vaults/vault/add/"
     saved = client.post("/admin/vaults/vault/add/", data=form)
     assert saved.url.path == "/admin/vaults/vault/", saved.text
+    vault_page = next(link for link in sorted(Page(saved.text).links) if link.endswith("/change/"))
+    pasting = f"{vault_page.removesuffix('change/')}paste/"
+    lines = Page(client.get(pasting).text).fields | {"lines": f"PASTED='{values['PASTED']}'"}
+    for pressed in ({"preview": "1"}, {"fragment": "1"}, {"apply": "1"}):
+        assert client.post(pasting, data=lines | pressed).status_code == 200
 
     exported = (ExportedEntry(key="BY_IMPORT", value=values["BY_IMPORT"], is_secret=True),)
     vault = ExportedVault(name="by-import", description="", exported_at="", entries=exported)

@@ -22,6 +22,7 @@ from runqy.connection import get_broker
 from runqy.errors import BrokerUnavailable, DeliveryNotRecorded, VaultNotFound
 from tests.publication.support import away
 from tests.queues.samples import spec
+from tests.support.canary import SUITE
 from vaults.deliveries import note_delivery, prune_deliveries, store_deliveries
 from vaults.delivery_queries import list_deliveries, vault_holders, worker_holdings
 from vaults.models import VaultDelivery
@@ -30,7 +31,7 @@ from vaults.operations import create_vault, delete_entry, delete_vault, set_entr
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
-SECRET = "sk-a-secret-of-many-characters"
+SECRET = SUITE.secret()
 
 
 def fill(vault: str = "api-keys", **values: str) -> None:

@@ -43,9 +43,12 @@ class QueueAdmin(PublishedModelAdmin):
     list_filter = ("is_enabled", "mode", "source")
     search_fields = ("name", "git_url", "branch")
     search_help_text = "Name, repository or branch"
+    empty_says = (
+        "A queue says which code workers run and what bounds its tasks. Add one here, or put queue files into the "
+        "folder QUEUE_WORKERS_DIR and run manage.py load_queues."
+    )
     actions = ACTIONS  # type: ignore[assignment]
     warn_unsaved_form = True
-    list_before_template = "queues/admin/list_before.html"
     change_form_before_template = "queues/admin/version.html"
     change_form_outer_before_template = "queues/admin/standing.html"
 

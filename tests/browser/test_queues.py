@@ -230,7 +230,8 @@ def test_nothing_is_wider_than_a_phone(page: Page, what: str) -> None:
 def test_an_empty_list_says_what_to_do_next(page: Page) -> None:
     page.goto(LIST)
 
-    expect(page.locator("#content-main")).to_contain_text("No queues yet.")
+    expect(page.locator("#content-main")).to_contain_text("No queues yet")
+    expect(page.locator("#content-main")).to_contain_text("manage.py load_queues")
 
 
 @pytest.fixture

@@ -88,6 +88,12 @@ class BatchRefused(RunqyError):
     code, status = "batch_refused", 400
 
 
+class BatchConflict(RunqyError):
+    """Each task of the batch has a unique_key that another task holds."""
+
+    code, status = "batch_conflict", 409
+
+
 class TaskRunning(RunqyError):
     """The task runs; cancel it first."""
 

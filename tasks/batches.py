@@ -15,6 +15,7 @@ from runqy.broker.creating import Created, Creation, LockHeld, Maker, Once, Outc
 from runqy.broker.lookups import forget_lookups
 from runqy.broker.producing import NewTask, new_task_id
 from runqy.errors import (
+    BatchConflict,
     BatchRefused,
     BatchTooLarge,
     BrokerUnavailable,
@@ -87,7 +88,7 @@ def enqueue_batch(
 ) -> Batch:
     """Put tasks on one queue; with `once` the same request only once, and to its end if it was cut short.
 
-    Raises BatchRefused when no task is queued, BatchTooLarge, and as `enqueue_task` does.
+    Raises BatchRefused or BatchConflict when no task is queued, BatchTooLarge, and as `enqueue_task` does.
     """
     elements = order.elements
     check_size(len(elements))
@@ -113,7 +114,7 @@ def check_size(count: int) -> None:
 
 
 def _check_any_queued(items: Sequence[BatchItem]) -> None:
-    """Raise BatchRefused, or what concerns them all, if no element became a task."""
+    """Raise BatchRefused, BatchConflict, or what else concerns them all, if no element became a task."""
     errors = [item.error for item in items if item.error is not None]
     if len(errors) < len(items):
         return
@@ -121,7 +122,8 @@ def _check_any_queued(items: Sequence[BatchItem]) -> None:
         if isinstance(error, BrokerUnavailable | IdempotencyKeyReused):
             raise error
     told = [f"jobs[{i}]: {error.detail}" for i, error in enumerate(errors[:_MOST_ERRORS_TOLD])]
-    raise BatchRefused(f"None of the {len(items)} tasks was queued; the first: {told[0]}", told)
+    refused = BatchConflict if all(isinstance(error, TaskNotUnique) for error in errors) else BatchRefused
+    raise refused(f"None of the {len(items)} tasks was queued; the first: {told[0]}", told)
 
 
 def _enqueue(broker: Broker, elements: Sequence[Element], target: _Target) -> list[BatchItem]:

@@ -159,6 +159,18 @@ def test_of_jobs_with_the_same_unique_key_the_first_is_queued(client: ApiClient,
     assert redis.lrange(QueueKeys("simple").pending, 0, -1) == [fourth.encode(), first.encode()]
 
 
+def test_a_batch_of_nothing_but_conflicts_is_one(client: ApiClient, redis: redis_py.Redis) -> None:
+    unique = {"data": {}, "unique_key": "u"}
+    post(client, [unique])
+
+    conflicting, mixed = post(client, [unique, unique]), post(client, [unique, {"data": 1, "unique_key": ""}])
+
+    assert (conflicting.status_code, problem(conflicting)["code"]) == (409, "batch_conflict")
+    assert len(problem(conflicting)["errors"]) == 2
+    assert (mixed.status_code, problem(mixed)["code"]) == (400, "batch_refused")
+    assert redis.llen(QueueKeys("simple").pending) == 1
+
+
 def test_a_repeated_batch_gets_the_first_answer(client: ApiClient, redis: redis_py.Redis) -> None:
     body = {"queue": "image", "jobs": [{"prompt": "a"}, {}, *({"prompt": str(n)} for n in range(600))]}
     headers = {"Idempotency-Key": "k1"}

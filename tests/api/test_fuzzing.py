@@ -60,6 +60,7 @@ EXCEPTIONS: list[tuple[str, set[str], int, str]] = [
     ("positive_data_acceptance", CONDITIONAL, 412, "the If-Match names another version"),
     ("negative_data_rejection", CONDITIONAL, 412, "an If-Match that is no entity tag names no version"),
     ("negative_data_rejection", {"enqueue_batch"}, 413, "a batch of too many tasks"),
+    ("not_a_server_error", {"register_worker"}, 503, "a vault that the queue needs is missing"),
     ("missing_required_header", {"replace_config"}, 428, "what RFC 6585 has for a missing If-Match"),
     ("use_after_free", {"get_api_key"}, 200, "a revoked key stays on record"),
     ("use_after_free", {"list_vault_deliveries"}, 200, "who was handed out secrets stays on record"),

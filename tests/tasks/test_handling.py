@@ -241,6 +241,7 @@ def test_nothing_to_move_is_no_change(admin: ApiClient) -> None:
         ("delete?state=nope", "state"),
         ("delete?state=pending&limit=0", "limit"),
         ("delete?state=pending&dry_run=perhaps", "dry_run"),
+        ("delete?state=pending&dry_run", "dry_run"),
     ],
 )
 def test_nonsense_in_the_query_is_named(admin: ApiClient, single_broker: Broker, rest: str, named: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from django.contrib.auth.models import Group, Permission, User
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from runqy.staff.roles import ROLES
 
@@ -13,6 +13,7 @@ __all__ = [
     "grantable_roles",
     "may_grant",
     "may_manage",
+    "permissions_to_offer",
     "problem_of_change",
     "problem_of_removal",
     "role_of",
@@ -52,6 +53,15 @@ def may_manage(manager: User, user: User) -> bool:
     if user.is_superuser:
         return manager.is_superuser
     return may_grant(manager, _spelled(Permission.objects.filter(Q(group__user=user) | Q(user=user))))
+
+
+def permissions_to_offer(group: Group) -> QuerySet[Permission]:
+    """Return the permissions that pages look for, which are an admin's, and whatever else a group has."""
+    pairs = [permission.split(".") for permission in ROLES[-1].permissions]
+    wanted = Q(content_type__app_label__in={app for app, _ in pairs}, codename__in={codename for _, codename in pairs})
+    found = Permission.objects.filter(wanted | Q(group=group) if group.pk else wanted)
+    order = ("content_type__app_label", "content_type__model", "codename")
+    return found.select_related("content_type").order_by(*order).distinct()
 
 
 def give_role(user: User, role: str) -> None:

@@ -75,6 +75,10 @@ _NAMES: Mapping[str, str] = {
 """What permissions are called that Django does not make by itself; like those, without the app's help."""
 
 
+_SPELLED = {"apikey": "API key", "auditrecord": "audit record", "vaultentry": "vault entry"}
+"""Models whose names are more than one word."""
+
+
 def grant_roles(apps: Any) -> None:
     """Make the groups, and give each exactly its permissions.
 
@@ -94,8 +98,8 @@ def _permission(apps: Any, permission: str) -> Any:
     content_type, _ = apps.get_model("contenttypes", "ContentType").objects.get_or_create(
         app_label=app, model="task" if permission == "tasks.view_payload" else model
     )
-    name = _NAMES.get(permission, f"Can {verb} {model}")
-    row, _ = apps.get_model("auth", "Permission").objects.get_or_create(
+    name = _NAMES.get(permission, f"Can {verb} {_SPELLED.get(model, model)}")
+    row, _ = apps.get_model("auth", "Permission").objects.update_or_create(
         content_type=content_type, codename=codename, defaults={"name": name}
     )
     return row

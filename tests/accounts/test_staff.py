@@ -101,9 +101,9 @@ def test_ones_own_password_is_recorded(admin_client: Client) -> None:
 def test_queues_are_changed_under_the_name_of_the_user(admin_client: Client) -> None:
     queue = save_queue(spec=spec("mail"), source=Source.API)
 
-    form = {"action": "delete_selected", "_selected_action": [queue.pk], "post": "yes"}
-    admin_client.post("/admin/queues/queue/", form, headers={"X-Request-ID": "from-a-browser"})
+    page = f"/admin/queues/queue/{queue.pk}/switch/"
+    admin_client.post(page, {"verb": "disable"}, headers={"X-Request-ID": "from-a-browser"})
 
-    row = AuditRecord.objects.get(action="queue.deleted")
+    row = AuditRecord.objects.get(object_name="mail", actor_kind="user")
     assert (row.actor_kind, row.actor_name, row.address) == ("user", "admin", "127.0.0.1")
     assert row.request_id == "from-a-browser"

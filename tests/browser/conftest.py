@@ -95,7 +95,7 @@ def site(configuration: None, tmp_path: Path, site_settings: dict[str, str]) -> 
 def context(browser: Browser, site: WebProcess) -> Iterator[BrowserContext]:
     """Return a browser without cookies."""
     opened = browser.new_context(base_url=site.url)
-    opened.set_default_timeout(10_000)
+    opened.set_default_timeout(30_000)
     yield opened
     opened.close()
 

@@ -42,6 +42,13 @@ RULES: dict[str, Rule] = {
     "password_change_done": Rule(path="/admin/password_change/done/", get=None),
     "jsi18n": Rule(path="/admin/jsi18n/", get=None),
     **model("{queue}", "queues.queue"),
+    "queues_queue_check": Rule(path="/admin/queues/queue/check/", get="nobody", post="queues.change_queue"),
+    "queues_queue_example": Rule(path="/admin/queues/queue/example/", get="nobody", post="queues.change_queue"),
+    "queues_queue_switch": Rule(
+        path="/admin/queues/queue/{queue}/switch/", get="nobody", post="queues.pause_queue", form={"verb": "pause"}
+    ),
+    "queues_queue_publish": Rule(path="/admin/queues/queue/{queue}/publish/", get="nobody", post="queues.change_queue"),
+    "queues_queue_export": Rule(path="/admin/queues/queue/{queue}/export/", get="queues.change_queue"),
     **model("{vault}", "vaults.vault"),
     "vaults_vault_versions": Rule(path="/admin/vaults/vault/{vault}/entries/S3_BUCKET/", get="vaults.view_vault"),
     "vaults_vault_deliveries": Rule(path="/admin/vaults/vault/{vault}/deliveries/", get="vaults.view_vault"),

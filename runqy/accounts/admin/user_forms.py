@@ -3,19 +3,21 @@
 from typing import TYPE_CHECKING, Any
 
 from django import forms
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
 from django.http import HttpRequest
 from unfold.forms import UserCreationForm
 
-from runqy.accounts.staff import grantable_roles, may_grant, problem_of_change, role_of
+from runqy.accounts.staff import grantable_roles, may_grant, permissions_to_offer, problem_of_change, role_of
 from runqy.staff.pages import StaffModelForm, dress
 
 if TYPE_CHECKING:
     from django.contrib.auth import forms as auth_forms
 
     _UserCreationForm = auth_forms.UserCreationForm[User]
+    _ModelMultipleChoiceField = forms.ModelMultipleChoiceField[Permission]
 else:
     _UserCreationForm = UserCreationForm
+    _ModelMultipleChoiceField = forms.ModelMultipleChoiceField
 
 _AS_IT_IS = "as-it-is"
 """The role of a user whose groups are none of ours."""
@@ -84,6 +86,14 @@ class UserForm(StaffModelForm):
         return bool(self.cleaned_data["role"] != _AS_IT_IS)
 
 
+class _PermissionsField(_ModelMultipleChoiceField):
+    """Permissions, told as what they allow."""
+
+    def label_from_instance(self, obj: Any) -> str:
+        """Leave out the app and the model, which the name has."""
+        return str(obj.name)
+
+
 class GroupForm(StaffModelForm):
     """A group: nobody gives or takes permissions that they lack."""
 
@@ -93,6 +103,15 @@ class GroupForm(StaffModelForm):
     class Meta:
         model = Group
         fields = ("name", "permissions")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Offer the permissions that pages look for, and what the group has beside them."""
+        super().__init__(*args, **kwargs)
+        if "permissions" in self.fields:
+            self.fields["permissions"] = _PermissionsField(
+                queryset=permissions_to_offer(self.instance), required=False, widget=forms.CheckboxSelectMultiple
+            )
+            dress(self)
 
     def clean_permissions(self) -> Any:
         """Refuse a change of permissions that the user lacks."""

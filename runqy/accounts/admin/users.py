@@ -135,6 +135,8 @@ class RecordedGroupAdmin(GroupAdmin, RecordedAdmin):
 
     form = GroupForm  # type: ignore[assignment]
     audit_kind = "group"
+    filter_horizontal = ()
+    fields = ("name", "permissions")
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         """Tell the form who asks."""

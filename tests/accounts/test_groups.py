@@ -1,0 +1,39 @@
+"""A group's page offers what pages look for, and takes nothing away unseen."""
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import Group, Permission
+from django.test import Client
+
+from runqy.staff.roles import ROLES, grant_roles
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+
+@pytest.fixture
+def group(configuration: None) -> Group:
+    """Return a group with a permission that no page of ours looks for."""
+    grant_roles(apps)
+    group = Group.objects.create(name="night shift")
+    group.permissions.add(Permission.objects.get(codename="view_session"))
+    return group
+
+
+def test_it_offers_what_an_administrator_has_and_what_the_group_has(admin_client: Client, group: Group) -> None:
+    page = admin_client.get(f"/admin/auth/group/{group.pk}/change/")
+
+    offered = page.context["adminform"].form.fields["permissions"].queryset
+    spelled = {f"{row.content_type.app_label}.{row.codename}" for row in offered}
+    assert spelled == ROLES[-1].permissions | {"sessions.view_session"}
+    assert "Can view API key" in page.content.decode()
+
+
+def test_saving_keeps_what_is_ticked(admin_client: Client, group: Group) -> None:
+    ticked = list(group.permissions.values_list("pk", flat=True))
+    added = Permission.objects.get(codename="pause_queue")
+
+    form = {"name": "night shift", "permissions": [*ticked, added.pk]}
+    answer = admin_client.post(f"/admin/auth/group/{group.pk}/change/", form)
+
+    assert answer.status_code == 302, answer.content
+    assert {row.codename for row in group.permissions.all()} == {"view_session", "pause_queue"}

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from django.contrib.auth.models import Group, Permission, User
+from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from runqy.staff.roles import ROLES
@@ -97,7 +98,8 @@ def _is_last_admin(user: User) -> bool:
     """Tell whether nobody else could let people in. Locks the admins until the transaction ends, for two at once."""
     admins = User.objects.filter(Q(is_superuser=True) | Q(groups__name=_ADMIN), is_active=True, is_staff=True)
     locked = User.objects.select_for_update().filter(pk__in=admins.values("pk")).order_by("pk")
-    return list(locked.values_list("pk", flat=True)) == [user.pk]
+    with transaction.atomic():  # a page that only asks has none open
+        return list(locked.values_list("pk", flat=True)) == [user.pk]
 
 
 def _permissions_of_roles() -> Mapping[str, set[str]]:

@@ -193,3 +193,15 @@ def test_a_users_page_leads_to_the_records_of_the_user(admin_client: Client) -> 
     answer = admin_client.get(f"{USERS}{carol.pk}/history/")
 
     assert answer.headers["Location"] == "/admin/audit/auditrecord/?kind=user&object=carol"
+
+
+def test_the_last_two_admins_do_not_go_together() -> None:
+    clerk = user("clerk")
+    clerk.user_permissions.set(Permission.objects.all())
+    admins = [user("ann", "admin"), user("bob", "admin")]
+
+    action = {"action": "delete_selected", "_selected_action": [row.pk for row in admins], "post": "yes"}
+    answer = entered(clerk).post(USERS, action)
+
+    assert answer.status_code == 403
+    assert User.objects.filter(groups__name="admin").count() == 2

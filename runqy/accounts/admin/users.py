@@ -6,6 +6,7 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
+from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
@@ -96,6 +97,12 @@ class RecordedUserAdmin(UserAdmin, RecordedAdmin):  # type: ignore[type-arg]
         deletable, counts, lacking, protected = super().get_deleted_objects(objs, request)
         refused = [problem for user in objs if (problem := problem_of_removal(request.user, user))]  # type: ignore[arg-type]
         return deletable, counts, lacking, [*protected, *refused]
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        """Look again where the admins are locked: another may have gone since the page was made."""
+        if problem_of_removal(request.user, obj):  # type: ignore[arg-type]
+            raise PermissionDenied
+        super().delete_model(request, obj)
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
         """Change somebody's password."""

@@ -15,6 +15,8 @@ from tests.api.wsgi import Answer, call
 pytestmark = pytest.mark.usefixtures("configuration")
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY")
+SHARED = {"/api/cli/configs/reload": {"GET", "PUT", "DELETE"}}
+"""Paths that are also those of something else: here of a queue called reload."""
 
 
 def problem(answer: Answer) -> dict[str, Any]:
@@ -38,7 +40,8 @@ def operations() -> list[tuple[str, set[str], dict[str, Any]]]:
 
 def test_a_method_that_is_not_documented_is_refused_with_those_that_are() -> None:
     for path, methods, _ in operations():
-        allowed = methods | ({"HEAD"} if "GET" in methods else set())
+        allowed = methods | SHARED.get(path, set())
+        allowed |= {"HEAD"} if "GET" in allowed else set()
         for method in set(METHODS) - allowed:
             answer = call(method, path)
 
@@ -76,7 +79,7 @@ def test_a_path_that_nothing_is_at_is_a_problem_for_every_method(method: str, pa
     ("environ", "status", "code"),
     [
         ({"QUERY_STRING": "wait=%ff"}, 400, "invalid_request"),
-        ({"QUERY_STRING": "&".join(f"a{i}=1" for i in range(2000)) + "&wait=1"}, 400, "invalid_request"),
+        ({"QUERY_STRING": "&".join(f"a{i}=1" for i in range(20_000)) + "&wait=1"}, 400, "invalid_request"),
         ({"HTTP_HOST": "a b"}, 404, "task_not_found"),
         ({"HTTP_IF_NONE_MATCH": "nonsense"}, 404, "task_not_found"),
     ],

@@ -1,5 +1,8 @@
 """Prints figures as ratios within their own run: two runs, or two machines, do not compare."""
 
+import statistics
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +28,11 @@ class Report:
         """Print a figure, its ratio to another one of this run, and whether the ratio reaches its goal."""
         ratio = value / against if against else 0.0
         self._row(what, value, unit, f"{ratio:.3f}", self._verdict(what, ratio, goal, is_lower_better))
+
+    def paired(self, what: str, values: Sequence[float], against: Sequence[float], unit: str, *, goal: float) -> None:
+        """Print the median of what each round gave against its neighbour: a slow spell hits both."""
+        ratio = statistics.median(value / other for value, other in zip(values, against, strict=True))
+        self._row(what, statistics.median(values), unit, f"{ratio:.3f}", self._verdict(what, ratio, goal, False))
 
     def figure(self, what: str, value: float, unit: str, *, goal: float = 0.0) -> None:
         """Print a figure that must stay below its goal."""

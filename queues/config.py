@@ -62,7 +62,7 @@ def parse_spec(name: str, written: object) -> QueueSpec:
     """
     spec, problems = read_spec(name, written)
     if spec is None or problems:
-        raise QueueInvalid(errors=[f"{_spell(problem.path)}: {problem.reason}" for problem in problems])
+        raise QueueInvalid(errors=[": ".join(filter(None, (_spell(p.path), p.reason))) for p in problems])
     return spec
 
 

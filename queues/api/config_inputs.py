@@ -3,10 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from queues.configuring import Stated
-from runqy.api.bodies import Members
+from runqy.api.bodies import Members, values_of
 from runqy.errors import RequestInvalid
 
 
@@ -15,7 +13,7 @@ def parse_stated(members: Members, *, name: str = "") -> Stated:
 
     Raises RequestInvalid; the rest is checked as queue files are.
     """
-    written: dict[str, Any] = {name: msgspec.json.decode(raw) for name, raw in members.items()}
+    written = values_of(members)
     errors: list[str] = []
 
     def option(name: str, is_right: Callable[[Any], bool], rule: str) -> Any:

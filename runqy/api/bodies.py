@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 from django.conf import settings
@@ -48,6 +48,8 @@ def members_of(body: bytes) -> Members:
 
     Raises RequestInvalid for anything else than a JSON object in UTF-8.
     """
+    if not body.strip():
+        raise RequestInvalid("The body is empty; it must be a JSON object.")
     try:
         body.decode()  # the parser leaves the insides of strings unread
         return _decode_members(body)
@@ -61,11 +63,25 @@ def members_of(body: bytes) -> Members:
         raise RequestInvalid(f"The body is not JSON: {error}") from error
 
 
+def values_of(members: Members) -> dict[str, Any]:
+    """Return members read. Raises RequestInvalid, which names those with a number that is too large to be read."""
+    values: dict[str, Any] = {}
+    errors: list[str] = []
+    for name, raw in members.items():
+        try:
+            values[name] = msgspec.json.decode(raw)
+        except msgspec.ValidationError:  # that it is JSON is known
+            errors.append(f"{name[:64]}: has a number out of range")
+    if errors:
+        raise RequestInvalid(errors=errors)
+    return values
+
+
 def read_struct(request: HttpRequest, kind: type[T]) -> T:
     """Return the body as a structure of msgspec's. Raises RequestInvalid, which names the member that is wrong."""
-    members = read_members(request)
+    values = values_of(read_members(request))
     try:
-        return msgspec.convert({name: msgspec.json.decode(raw) for name, raw in members.items()}, kind)
+        return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
         raise RequestInvalid(errors=[_named(str(error))]) from error
 
@@ -75,6 +91,8 @@ def _named(message: str) -> str:
     reason, _, place = message.partition(" - at `$.")
     if missing := re.fullmatch(r"Object missing required field `(.*)`", reason):
         return f"{missing[1]}: is required"
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", message, re.DOTALL):
+        return f"{unknown[1][:64]}: is unknown"
     return f"{place.rstrip('`')}: {reason[:1].lower()}{reason[1:]}" if place else reason
 
 

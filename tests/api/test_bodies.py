@@ -53,6 +53,26 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
     assert (answer.status, code(answer)) == (400, "invalid_request")
 
 
+def test_a_body_that_is_missing_is_told_to_be() -> None:
+    assert json.loads(send(b"").body)["errors"] == ["The body is empty; it must be a JSON object."]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/cli/configs", b'{"name":"q","priority":1e999}'),
+        ("/api/keys", b'{"name":"ci","priority":[1,-1e999]}'),
+        ("/api/vaults", b'{"name":"v","priority":{"a":1e999}}'),
+        ("/worker/register", b'{"queue":1e999}'),
+    ],
+)
+def test_a_number_beyond_all_numbers_is_refused_by_the_name_of_its_member(path: str, body: bytes) -> None:
+    answer = call("POST", path, body)
+
+    name = "queue" if path == "/worker/register" else "priority"
+    assert (answer.status, json.loads(answer.body)["errors"]) == (400, [f"{name}: has a number out of range"])
+
+
 def test_a_body_beyond_the_limit_is_refused_unread(settings: Any) -> None:
     settings.RUNQY_MAX_BODY_SIZE = 100_000
 

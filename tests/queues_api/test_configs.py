@@ -285,7 +285,8 @@ def test_a_queue_is_replaced_only_by_who_knows_what_it_is(client: ApiClient) -> 
     assert refusal(client.put(path, body)) == (428, "precondition_required")
     assert refusal(client.put(path, body, **{"If-Match": '"another"'})) == (412, "precondition_failed")
     assert refusal(client.put("/api/cli/configs/nope", body, **{"If-Match": tag})) == (404, "queue_not_found")
-    assert refusal(client.put(path, {}, **{"If-Match": tag})) == (400, "queue_invalid")
+    empty = client.put(path, {}, **{"If-Match": tag})
+    assert (empty.status_code, problem(empty)["errors"]) == (400, ["`deployment` is missing"])
     replaced = content(client.put(path, body, **{"If-Match": tag}))["queue"]
     assert (replaced["name"], replaced["sub_queues"]) == ("inference", body["sub_queues"])
     assert sub_queues("inference") == [("inference_only", 2)]

@@ -2,15 +2,13 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
-
-from runqy.api.bodies import Members
+from runqy.api.bodies import Members, values_of
 from runqy.errors import RequestInvalid
 
 _WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
 _LONGEST_NAME = 256
+_TEXTS = ("queue", "worker_id", "hostname", "os", "version")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +25,8 @@ class RegisterInput:
 def parse_registration(members: Members) -> RegisterInput:
     """Return what a worker asks for. Raises RequestInvalid with a sentence for each wrong member."""
     errors: list[str] = []
-    texts = {name: _text(members, name, errors) for name in ("queue", "worker_id", "hostname", "os", "version")}
+    values = values_of({name: raw for name, raw in members.items() if name in _TEXTS})
+    texts = {name: _text(values.get(name), name, errors) for name in _TEXTS}
     if not texts["queue"] and not errors:
         errors.append("queue: is required")
     if texts["worker_id"] and not _WORKER_ID.fullmatch(texts["worker_id"]):
@@ -37,9 +36,8 @@ def parse_registration(members: Members) -> RegisterInput:
     return RegisterInput(**texts)
 
 
-def _text(members: Members, name: str, errors: list[str]) -> str:
+def _text(value: object, name: str, errors: list[str]) -> str:
     """Return a member that is a text; null is as good as none."""
-    value: Any = msgspec.json.decode(members[name]) if name in members else None
     if value is None:
         return ""
     if not isinstance(value, str) or len(value) > _LONGEST_NAME:

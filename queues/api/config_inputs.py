@@ -7,13 +7,16 @@ from queues.configuring import Stated
 from runqy.api.bodies import Members, values_of
 from runqy.errors import RequestInvalid
 
+TOLD = frozenset({"queue", "sub_queue", "source", "created_at", "updated_at"})
+"""What answers tell and nobody can state: whoever reads a queue, changes it and sends it back leaves them there."""
+
 
 def parse_stated(members: Members, *, name: str = "") -> Stated:
     """Return the queue that a body states; with a name, that queue as a whole, whatever the body calls it.
 
     Raises RequestInvalid; the rest is checked as queue files are.
     """
-    written = values_of(members)
+    written = values_of({name: raw for name, raw in members.items() if name not in TOLD})
     errors: list[str] = []
 
     def option(name: str, is_right: Callable[[Any], bool], rule: str) -> Any:

@@ -277,6 +277,20 @@ def test_a_change_is_made_to_what_was_read_or_not_at_all(client: ApiClient) -> N
     assert sub_queues("simple") == [("simple", 8)]
 
 
+@pytest.mark.parametrize("name", ["inference", "inference_low"])
+def test_what_was_read_can_be_changed_and_sent_back(client: ApiClient, name: str) -> None:
+    path = f"/api/cli/configs/{name}"
+    read = client.get(path)
+    found = content(read)
+
+    found["deployment"]["branch"] = "next"
+    replaced = content(client.put(path, found, **{"If-Match": read["ETag"]}))["queue"]
+
+    assert replaced["deployment"]["branch"] == "next"
+    assert replaced["sub_queues"] == found["sub_queues"]
+    assert sub_queues("inference") == [("inference_high", 10), ("inference_low", 3)]
+
+
 def test_a_queue_is_replaced_only_by_who_knows_what_it_is(client: ApiClient) -> None:
     body = {"sub_queues": [{"name": "only", "priority": 2}], "deployment": DEPLOYMENT}
     path = "/api/cli/configs/inference"

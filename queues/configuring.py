@@ -32,7 +32,7 @@ def state_queue(
     stated: Stated,
     force: bool = False,
     among: frozenset[str] | None = None,
-    check: Callable[[str], None] = lambda _: None,
+    check: Callable[[str | None], None] = lambda _: None,
 ) -> tuple[QueueView, bool]:
     """Create a queue, or with `force` change one; return it, and whether it is new.
 
@@ -49,8 +49,7 @@ def state_queue(
             raise QueueNotFound(f"No queue {queue[:128]!r} that this key may change.")
         row = Queue.objects.filter(name=queue).first()
         before = row.as_spec() if row else None
-        if before:
-            check(spec_version(before))
+        check(spec_version(before) if before else None)
         spec = _spec(stated, queue, before)
         is_new = before is None
         if sub_queue:

@@ -18,8 +18,8 @@ from django.http import HttpRequest, HttpResponse
 
 from runqy.errors import PreconditionFailed, PreconditionRequired
 
-Check = Callable[[str], None]
-"""Takes the version that there is. Raises PreconditionFailed when another was meant."""
+Check = Callable[[str | None], None]
+"""Takes the version that there is; None: there is nothing. Raises PreconditionFailed when something else was meant."""
 
 _TAG = re.compile(r'\s*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)')
 
@@ -59,12 +59,14 @@ def if_match(request: HttpRequest, *, is_required: bool = False) -> Check:
     header = request.META.get("HTTP_IF_MATCH", "").strip()
     if not header and is_required:
         raise PreconditionRequired
-    if header in ("", "*"):
+    if not header:
         return lambda _: None
     meant = {tag for is_weak, tag in _tags(header) if not is_weak}  # a weak tag promises too little to overwrite on
 
-    def check(version: str) -> None:
-        if version not in meant:
+    def check(version: str | None) -> None:
+        if version is None:
+            raise PreconditionFailed("It does not exist, and is to be changed only if it does (If-Match).")
+        if header != "*" and version not in meant:
             raise PreconditionFailed(f"It has changed: its ETag is {etag(version)} now.")
 
     return check

@@ -277,6 +277,17 @@ def test_a_change_is_made_to_what_was_read_or_not_at_all(client: ApiClient) -> N
     assert sub_queues("simple") == [("simple", 8)]
 
 
+def test_only_what_exists_is_changed_under_a_condition(client: ApiClient) -> None:
+    for condition in ("*", '"any"'):
+        refused = client.post("/api/cli/configs?force=true", BODY, **{"If-Match": condition})
+        assert refusal(refused) == (412, "precondition_failed")
+    assert not Queue.objects.filter(name="simple").exists()
+
+    client.post("/api/cli/configs", BODY)
+
+    assert client.post("/api/cli/configs?force=true", BODY, **{"If-Match": "*"}).status_code == 200
+
+
 @pytest.mark.parametrize("name", ["inference", "inference_low"])
 def test_what_was_read_can_be_changed_and_sent_back(client: ApiClient, name: str) -> None:
     path = f"/api/cli/configs/{name}"

@@ -380,6 +380,18 @@ def test_a_value_that_does_not_open_is_named_and_no_part_is_shown(client: ApiCli
     assert b"true" not in answer.content
 
 
+def test_a_misspelled_condition_changes_nothing(client: ApiClient) -> None:
+    body = {"value": "other", "expected_versoin": 7}
+
+    by_path = client.put("/api/vaults/api-keys/entries/DEBUG_MODE", body)
+    by_body = client.post("/api/vaults/api-keys/entries", body | {"key": "DEBUG_MODE"})
+
+    for answer in (by_path, by_body):
+        assert (answer.status_code, problem(answer)["errors"]) == (400, ["expected_versoin: is unknown"])
+    entries = json.loads(client.get("/api/vaults/api-keys/entries").content)["entries"]
+    assert [entry["version"] for entry in entries if entry["key"] == "DEBUG_MODE"] == [1]
+
+
 def test_a_vault_is_changed_as_it_was_read_or_not_at_all(client: ApiClient) -> None:
     tag = client.get("/api/vaults/api-keys")["ETag"]
     known = client.get("/api/vaults/api-keys/entries", **{"If-None-Match": tag})

@@ -16,8 +16,8 @@ class CreateVault(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
 
 
-class PutEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of `PUT /api/vaults/{name}/entries/{key}`."""
+class PutEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `PUT /api/vaults/{name}/entries/{key}`; a misspelled condition must not become none."""
 
     value: str
     is_secret: bool = True
@@ -28,7 +28,7 @@ class PutEntry(msgspec.Struct, frozen=True, kw_only=True):
         return f"{type(self).__name__}()"
 
 
-class SetEntry(PutEntry, frozen=True, kw_only=True):
+class SetEntry(PutEntry, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of `POST /api/vaults/{name}/entries`."""
 
     key: str
@@ -44,8 +44,8 @@ class ExportVault(msgspec.Struct, frozen=True, kw_only=True):
         return "ExportVault()"
 
 
-class ImportVault(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of `POST /api/vaults/import`."""
+class ImportVault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /api/vaults/import`; a misspelled `dry_run` must not become an import."""
 
     passphrase: str
     export: dict[str, Any]

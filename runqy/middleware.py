@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from django.conf import settings
 from django.core.exceptions import MiddlewareNotUsed
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 from runqy import clock
@@ -44,6 +44,20 @@ class NamedRequests:
         finally:
             unbind_contextvars("request_id")  # the thread serves others next
         response["X-Request-ID"] = name
+        return response
+
+
+class HeadAnswers:
+    """Leaves the bodies of answers to HEAD away; the server would drop them with a warning in the log for each."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Empty the answer; its Content-Length stays that of GET (RFC 9110, 9.3.2)."""
+        response = self.get_response(request)
+        if request.method == "HEAD" and isinstance(response, HttpResponse):
+            response.content = b""
         return response
 
 

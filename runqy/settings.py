@@ -145,6 +145,7 @@ MIDDLEWARE = [
     "runqy.middleware.NamedRequests",
     "runqy.middleware.TrustedProxies",
     "django.middleware.security.SecurityMiddleware",
+    "runqy.middleware.HeadAnswers",
     "runqy.middleware.ContentPolicy",
     "runqy.middleware.Shortcut",
     "whitenoise.middleware.WhiteNoiseMiddleware",

@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory
 
 from runqy.middleware import TrustedProxies
+from tests.api.wsgi import call
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("::1/128"))
 
@@ -31,6 +32,15 @@ def test_the_admin_answers_only_to_hosts_that_are_allowed_and_the_api_to_any() -
 
     assert client.get("/admin/login/", headers={"Host": "evil.example"}).status_code == 400
     assert client.get("/health", headers={"Host": "evil.example"}).status_code == 200
+
+
+@pytest.mark.usefixtures("configuration")
+@pytest.mark.parametrize("path", ["/livez", "/queue/nope"])
+def test_an_answer_to_head_is_as_long_as_that_to_get_and_has_no_body(path: str) -> None:
+    got, head = (call(method, path, HTTP_X_REQUEST_ID="same") for method in ("GET", "HEAD"))
+
+    assert (head.status, head.body) == (got.status, b"")
+    assert head.headers["Content-Length"] == got.headers["Content-Length"] != "0"
 
 
 def passed_on(settings: Any, **headers: str) -> HttpRequest:

@@ -35,3 +35,23 @@ def test_a_route_is_shown_with_its_request_answer_and_alias() -> None:
         "  -H 'Content-Type: application/json' \\\n  -d '{\"a\": \"é\"}'\n```\n\n"
         '201:\n\n```json\n{\n  "b": 1\n}\n```\n\nStatuses: 201, 404.\n'
     )
+
+
+def test_what_a_request_must_have_is_in_its_command() -> None:
+    state = {"in": "query", "name": "state", "required": True, "schema": {"enum": ["pending", "retry"]}}
+    told = {
+        "tags": ["tasks"],
+        "operationId": "run_all",
+        "summary": "Run all",
+        "description": "Run all. Once more.",
+        "parameters": [state, {"in": "header", "name": "If-Match", "required": True, "description": "The ETag"}],
+        "responses": {"200": {}},
+    }
+
+    text = write_reference({"paths": {"/run": {"post": told}}})
+
+    assert text.partition("## Tasks\n\n")[2] == (
+        "### POST /run\n\nRun all. Once more.\n\n"
+        "- `state` (query, required): one of `pending`, `retry`\n- `If-Match` (header, required): The ETag\n\n"
+        '```bash\ncurl -X POST "$RUNQY/run?state=retry" \\\n  -H \'If-Match: "etag"\'\n```\n\nStatuses: 200.\n'
+    )

@@ -1,14 +1,20 @@
 """Owns RUNQY_HOME, the folder with everything that an instance keeps, and the secrets generated in it."""
 
+import contextlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
+class HomeUnusable(SystemExit):
+    """The folder cannot be made, read or written; leaving with one sentence is what a start does about it."""
+
+
 def make_home(home: Path) -> Path:
-    """Create the folder, for its owner only. Returns it."""
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Create the folder, for its owner only. Returns it. Raises HomeUnusable."""
+    with _explained(home):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
     return home
 
 
@@ -17,21 +23,36 @@ def _random_text() -> str:
 
 
 def kept_secret(home: Path, name: str, generate: Callable[[], str] = _random_text) -> str:
-    """Return the secret in a file of the folder, generated on first use (mode 0600).
+    """Return the secret in a file of the folder, generated on first use (mode 0600). Raises HomeUnusable.
 
     Of several processes that start at once all get the same: the file appears whole or not at all.
     """
     path = make_home(home) / name
-    if not path.exists():
-        draft = path.with_name(f".{name}.{os.getpid()}.{secrets.token_hex(4)}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(generate() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    return path.read_text("ascii").strip()
+    with _explained(home):
+        if not path.exists():
+            _keep(path, generate())
+        return path.read_text("ascii").strip()
+
+
+def _keep(path: Path, secret: str) -> None:
+    """Write a secret to a file that is not there yet; a process that was quicker has its way."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secret + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+@contextlib.contextmanager
+def _explained(home: Path) -> Iterator[None]:
+    """Say in a sentence what the disk refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise HomeUnusable(f"RUNQY_HOME: {error.filename or home} cannot be used: {error.strerror}.") from error

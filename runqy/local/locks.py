@@ -18,10 +18,9 @@ class FileLock:
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the lock. Raises LockHeld."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Take the lock. Raises LockHeld, and StackFailed when the file cannot be made."""
         self.path = path
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self.fd = _open(path)
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -36,6 +35,15 @@ class FileLock:
     def close(self) -> None:
         """Let go of the file here; whoever inherited it holds the lock on."""
         os.close(self.fd)
+
+
+def _open(path: Path) -> int:
+    """Open a file to lock, in a folder that is made if need be."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StackFailed(f"{error.filename} cannot be used: {error.strerror}.") from error
 
 
 def is_held(path: Path) -> bool:

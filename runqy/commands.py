@@ -1,6 +1,7 @@
 """Runs management commands one after another in one process: Django takes longer to start than they to run.
 
-`python -m runqy.commands migrate --no-input -- load_queues DIRECTORY`; the first that fails ends it.
+`python -m runqy.commands migrate --no-input -- load_queues DIRECTORY`; the first that fails ends it, with the status
+EX_UNAVAILABLE when it was the database that could not be reached.
 """
 
 import itertools
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterable
 
 from django.core.management import execute_from_command_line
+from django.db import OperationalError
 
 
 def main(words: Iterable[str]) -> None:
@@ -20,4 +22,8 @@ def main(words: Iterable[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except OperationalError as error:
+        sys.stderr.write(f"The database cannot be used: {error}\n")
+        sys.exit(os.EX_UNAVAILABLE)

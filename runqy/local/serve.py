@@ -8,7 +8,7 @@ from runqy import settings
 from runqy.errors import StackFailed
 from runqy.home import make_home
 from runqy.local import programs, screen
-from runqy.local.commands import run_command
+from runqy.local.commands import CommandFailed, run_command
 from runqy.local.guardian import StackLocks, only_stack
 from runqy.local.ports import is_served, require_free_port, spell_address
 from runqy.local.stop_signals import StopAsked, StopSignals, caught_signals
@@ -61,8 +61,8 @@ def _prepare(env: Mapping[str, str], lock: Path, stop: StopSignals, *, is_migrat
     migrate = ("migrate", "--no-input") if is_migrating else ("migrate", "--check")
     try:
         run_command(programs.commands(migrate, env=env, lock=lock, log=log), stop)
-    except StackFailed as error:
-        if is_migrating:
+    except CommandFailed as error:
+        if is_migrating or error.exit_code == os.EX_UNAVAILABLE:
             raise
         raise StackFailed(f"the database is not up to date; --migrate applies what is missing.\n{error}") from error
     if settings.QUEUE_WORKERS_DIR.is_dir():

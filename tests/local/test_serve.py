@@ -96,3 +96,14 @@ def test_queue_files_are_loaded_and_a_broken_one_does_not_stop_it(serve, redis, 
     assert "added: mail" in server.output
     assert "not all queue files were loaded" in server.output
     assert "broken.yaml:" in server.output
+
+
+@pytest.mark.parametrize("option", [(), ("--migrate",)])
+def test_database_that_is_away_is_a_sentence(serve, option):
+    server = serve(*option, DATABASE_URL="postgresql://runqy:sesame@127.0.0.1:1/runqy")
+
+    assert server.process.wait(timeout=60) == 1
+    assert "The database cannot be used: " in server.output
+    assert "not up to date" not in server.output
+    assert "Traceback" not in server.output
+    assert "sesame" not in server.output

@@ -29,6 +29,7 @@ _AWAY = (
     redis_errors.ClusterDownError,
     redis_errors.MasterDownError,
     redis_errors.ReadOnlyError,
+    redis_errors.RedisClusterException,
     redis_errors.TryAgainError,
     OSError,
 )

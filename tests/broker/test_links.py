@@ -10,7 +10,7 @@ from runqy.broker.connection import RedisTarget
 from runqy.broker.links import checked
 from runqy.broker.scripts import Script, command
 from runqy.errors import BrokerCommandRefused, BrokerUnavailable
-from tests.support.servers import free_port
+from tests.support.servers import ValkeyServer, free_port
 
 SET = Script("set", "-- Set.\n-- KEYS key\n-- ARGV value\nreturn redis.call('SET', KEYS[1], ARGV[1])")
 
@@ -49,6 +49,20 @@ def test_a_server_that_is_away_is_unavailable() -> None:
 
     with pytest.raises(BrokerUnavailable):
         broker.measure_clock()
+
+
+def test_a_cluster_of_which_no_node_answers_is_unavailable() -> None:
+    server = ValkeyServer("--cluster-enabled", "yes").start()
+    with server.client() as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    target = RedisTarget(addresses=(("127.0.0.1", server.port),), mode="cluster")
+    broker = Broker.connect(target)
+    server.stop()
+
+    with pytest.raises(BrokerUnavailable):
+        broker.measure_clock()
+    with pytest.raises(BrokerUnavailable):
+        Broker.connect(target)
 
 
 def test_a_missing_or_unknown_argument_is_a_type_error_before_redis_is_asked() -> None:

@@ -36,6 +36,9 @@ _AWAY = (
 FRESH_S = 1.0
 """For how long after its last use a connection is taken to be alive."""
 
+_NOT_NOW = ("BUSY ", "MISCONF ", "NOREPLICAS ")
+"""How errors begin that pass: a script runs for long, the disk is full, or replicas are missing."""
+
 _REFUSED = (redis_errors.AuthenticationError, redis_errors.NoPermissionError)
 
 
@@ -66,6 +69,8 @@ def translated_errors() -> Iterator[None]:
     except _AWAY as error:
         raise BrokerUnavailable(f"Redis cannot be reached: {error}") from error
     except redis_errors.ResponseError as error:
+        if str(error).startswith(_NOT_NOW):
+            raise BrokerUnavailable(f"Redis does not do it now: {error}") from error
         raise BrokerCommandRefused(f"Redis refuses a command: {error}") from error
 
 

@@ -8,15 +8,7 @@ from runqy.broker.connection import RedisTarget
 from runqy.broker.health import check_health, check_nodes, probe_writes
 from runqy.broker.scanning import KeyWalk
 from runqy.errors import BrokerFull, BrokerUnavailable
-from tests.support.servers import ValkeyServer, free_port
-
-
-@pytest.fixture
-def own_server():
-    """Return a server that a test may spoil."""
-    server = ValkeyServer().start()
-    yield server
-    server.stop()
+from tests.support.servers import free_port
 
 
 def test_a_redis_that_keeps_tasks_and_takes_writes_is_well(broker):

@@ -1,16 +1,21 @@
 """How commands travel: one round trip, scripts loaded when unknown, errors in their place."""
 
 import os
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import redis as redis_py
 
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
+from runqy.broker.finishing import requeue
 from runqy.broker.links import checked
 from runqy.broker.scripts import Script, command
 from runqy.errors import BrokerCommandRefused, BrokerUnavailable
 from tests.support.servers import ValkeyServer, free_port
+from tests.support.tasks import put, take_one
 
 SET = Script("set", "-- Set.\n-- KEYS key\n-- ARGV value\nreturn redis.call('SET', KEYS[1], ARGV[1])")
 
@@ -63,6 +68,56 @@ def test_a_cluster_of_which_no_node_answers_is_unavailable() -> None:
         broker.measure_clock()
     with pytest.raises(BrokerUnavailable):
         Broker.connect(target)
+
+
+def test_a_server_that_lacks_replicas_takes_writes_later(own_server: ValkeyServer) -> None:
+    broker = Broker(own_server.client())
+    put(broker, "t1")
+    hold = take_one(broker).hold
+    broker.client.config_set("min-replicas-to-write", 1)
+
+    with pytest.raises(BrokerUnavailable, match="NOREPLICAS"):
+        put(broker, "t2")
+    with pytest.raises(BrokerUnavailable, match="NOREPLICAS"):
+        broker.run(requeue(hold, now_ns=broker.now_ns()))
+
+
+def test_a_server_that_cannot_save_takes_writes_later(own_server: ValkeyServer) -> None:
+    broker = Broker(own_server.client())
+    put(broker, "t1")
+    (own_server.folder / "dump.rdb" / "in the way").mkdir(parents=True)
+    broker.client.config_set("save", "3600 1")
+    broker.client.bgsave()
+    while broker.client.info("persistence")["rdb_last_bgsave_status"] == "ok":
+        time.sleep(0.01)
+
+    with pytest.raises(BrokerUnavailable, match="MISCONF"):
+        put(broker, "t2")
+
+
+def test_a_server_that_is_busy_with_a_script_is_asked_later(own_server: ValkeyServer) -> None:
+    broker = Broker(own_server.client())
+    broker.client.config_set("busy-reply-threshold", 1)
+    endless = threading.Thread(target=_run_until_killed, args=(own_server.client(),))
+    endless.start()
+
+    with pytest.raises(BrokerUnavailable, match="BUSY"):
+        _ask_until_refused(broker)
+
+    own_server.client().script_kill()
+    endless.join()
+
+
+def _ask_until_refused(broker: Broker) -> None:
+    """Ask Redis something again and again."""
+    while True:
+        broker.measure_clock()
+
+
+def _run_until_killed(client: redis_py.Redis) -> None:
+    """Keep Redis busy."""
+    with pytest.raises(redis_py.ResponseError, match="killed"):
+        client.eval("while true do end", 0)
 
 
 def test_a_missing_or_unknown_argument_is_a_type_error_before_redis_is_asked() -> None:

@@ -22,7 +22,7 @@ from redis.connection import Connection, ConnectionPool
 
 from runqy.broker.broker import Broker
 from runqy.broker.links import translated_errors
-from runqy.errors import BrokerUnavailable
+from runqy.errors import BrokerCommandRefused, BrokerUnavailable
 
 QUIET_S = 15.0
 """After how much silence the connection is tried."""
@@ -49,6 +49,8 @@ class Listener:
         self._outbox: deque[tuple[str, str]] = deque()
         self._is_stopping = False
         self._has_gap = False
+        self._failures = 0
+        """How often in a row the connection was lost, or refused, before anything was heard."""
         self._bell, self._bell_end = socket.socketpair()
         self._bell.setblocking(False)
         self._bell_end.setblocking(False)
@@ -101,19 +103,22 @@ class Listener:
 
     def _run(self) -> None:
         """Connect and listen, again and again, until closed."""
-        failures = 0
         while not self._is_stopping:
             try:
                 with translated_errors(), self._connection() as connection:
-                    failures = 0
                     self._listen(connection)
-            except BrokerUnavailable as error:
+            except (BrokerUnavailable, BrokerCommandRefused) as error:
                 self._lose_all()
                 self._has_gap = True
-                failures += 1
-                if failures == 1:
+                self._failures += 1
+                if self._failures == 1:
                     _log.warning("listener_disconnected", error=str(error))
-                self._pause(min(0.05 * 2**failures, RECONNECT_MAX_S) * random.uniform(0.5, 1))  # noqa: S311
+                self._pause(self._delay_s())
+
+    def _delay_s(self) -> float:
+        """Return how long to wait before the next try: longer with each failure, up to a limit."""
+        grown_s = 0.05 * 2 ** min(self._failures, 10)
+        return min(grown_s, RECONNECT_MAX_S) * random.uniform(0.5, 1)  # noqa: S311 (spreads load, hides nothing)
 
     def _pause(self, span_s: float) -> None:
         """Wait before the next try, unless closed meanwhile."""
@@ -157,6 +162,7 @@ class Listener:
                 while connection.can_read(0):
                     heard_at = time.monotonic()
                     self._receive(connection.read_response(push_request=True))
+                    self._failures = 0
                 if time.monotonic() - heard_at > DEAD_S:
                     raise redis_errors.TimeoutError("the connection went silent")
 

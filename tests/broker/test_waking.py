@@ -208,6 +208,44 @@ def test_a_listener_outlives_a_restart_of_redis() -> None:
     server.stop()
 
 
+def test_a_listener_outlives_any_number_of_failures(monkeypatch: pytest.MonkeyPatch, own_server: ValkeyServer) -> None:
+    monkeypatch.setattr(waking, "RECONNECT_MAX_S", 0.0)
+    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", own_server.port),)))
+    ear = Ear(broker)
+    assert ear.listener.subscribe(["c"], timeout_s=WAIT_S)
+    own_server.kill()
+    while ear.listener._failures <= 1024:  # 2 to that power is no float
+        ear.listener._thread.join(0.01)
+        assert ear.listener._thread.is_alive()
+
+    own_server.start()
+
+    assert ear.gap.wait(WAIT_S)
+    ear.listener.close()
+    broker.close()
+
+
+def test_a_listener_that_is_refused_its_channels_asks_less_and_less(own_server: ValkeyServer) -> None:
+    with own_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "deaf", "on", ">secret", "~*", "+@all", "resetchannels")
+    broker = Broker.connect(
+        RedisTarget(addresses=(("127.0.0.1", own_server.port),), username="deaf", password="secret")
+    )
+    ear = Ear(broker)
+
+    assert not ear.listener.subscribe(["c"], timeout_s=0)
+    while ear.listener._failures < 3:
+        ear.listener._thread.join(0.01)
+        assert ear.listener._thread.is_alive()
+    with own_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "deaf", "allchannels")
+
+    assert ear.gap.wait(WAIT_S)
+    assert ear.listener._failures == 0
+    ear.listener.close()
+    broker.close()
+
+
 def test_a_connection_that_went_silent_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waking, "QUIET_S", 0.1)
     monkeypatch.setattr(waking, "DEAD_S", 0.4)

@@ -117,7 +117,7 @@ class Listener:
 
     def _delay_s(self) -> float:
         """Return how long to wait before the next try: longer with each failure, up to a limit."""
-        grown_s = 0.05 * 2 ** min(self._failures, 10)
+        grown_s: float = 0.05 * 2 ** min(self._failures, 10)
         return min(grown_s, RECONNECT_MAX_S) * random.uniform(0.5, 1)  # noqa: S311 (spreads load, hides nothing)
 
     def _pause(self, span_s: float) -> None:

@@ -10,9 +10,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from runqy import clock
 from runqy.errors import DeploymentFailed, DeploymentStopped
 
 REPORTED_CHARS = 2_000
+LAST_OUTPUT_S = 1.0
+"""How long a program's output may still come once it has ended."""
 
 
 class CommandTimedOut(DeploymentFailed):
@@ -41,12 +44,13 @@ class Commands:
             self.check()
             self._current = process = _start(args, env, cwd)
         try:
-            output, errors = process.communicate(timeout=timeout_s)
+            output, errors = _await(process, timeout_s)
         except subprocess.TimeoutExpired:
             _kill_group(process)
-            process.communicate()
+            process.wait()
             raise CommandTimedOut(f"{_name(args)} did not finish within {timeout_s:g} s") from None
         finally:
+            _close_pipes(process)
             with self._lock:
                 self._current = None
         self.check()
@@ -96,6 +100,31 @@ def _start(args: Sequence[str], env: Mapping[str, str], cwd: Path | None) -> sub
         raise CommandMissing(f"{args[0]} is not installed") from error
     except OSError as error:
         raise DeploymentFailed(f"{args[0]} cannot be started: {error.strerror}") from error
+
+
+def _await(process: "subprocess.Popen[bytes]", timeout_s: float) -> tuple[bytes, bytes]:
+    """Return what a program prints until it ends. Raises subprocess.TimeoutExpired.
+
+    What it leaves behind in a session of its own, as ssh does, may hold the pipes open for ever, and is not waited for.
+    """
+    end_s = clock.monotonic_s() + timeout_s
+    while True:
+        has_ended = process.poll() is not None
+        left_s = max(end_s - clock.monotonic_s(), 0)
+        try:
+            return process.communicate(timeout=min(LAST_OUTPUT_S, left_s))
+        except subprocess.TimeoutExpired as unfinished:
+            if has_ended:
+                return unfinished.output or b"", unfinished.stderr or b""
+            if left_s <= LAST_OUTPUT_S and process.poll() is None:
+                raise
+
+
+def _close_pipes(process: "subprocess.Popen[bytes]") -> None:
+    """Let go of a program's output, which somebody else may still write to."""
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

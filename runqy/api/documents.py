@@ -11,9 +11,13 @@ class SchemaView(SpectacularJSONAPIView):
 
 
 class SwaggerView(SpectacularSwaggerSplitView):
-    """The schema as a page to read and try. Public; its scripts and styles are files, for none may be inline."""
+    """The schema as a page to read and try. Public; its scripts and styles are files, for none may be inline.
+
+    The framework's own script would send a token against forgery, and show it in each curl line: keys need none.
+    """
 
     template_name = "api/swagger.html"
+    template_name_js = "api/swagger.js"
 
     authentication_classes = ()
     permission_classes = ()

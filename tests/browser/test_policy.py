@@ -63,3 +63,17 @@ def test_swagger_works_under_a_policy_without_eval(anonymous: Page) -> None:
     operation.get_by_role("button", name="Execute").click()
 
     expect(operation.locator(".live-responses-table tbody .response-col_status")).to_contain_text("200")
+
+
+def test_the_curl_line_of_swagger_has_what_a_program_needs_and_no_more(anonymous: Page, watch: Watch) -> None:
+    watch.expected.append("401")
+    anonymous.goto("/swagger/index.html")
+    operation = anonymous.locator("#operations-tasks-enqueue_task")
+    operation.locator(".opblock-summary").click()
+    operation.get_by_role("button", name="Try it out").click()
+
+    operation.get_by_role("button", name="Execute").click()
+
+    line = operation.locator(".curl").inner_text()
+    headers = [part.split(":")[0] for part in line.split("-H '")[1:]]
+    assert headers == ["accept", "Content-Type"]

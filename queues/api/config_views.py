@@ -64,7 +64,7 @@ class ConfigListView(ConfigsView):
         examples=[examples.CONFIG_BODY, examples.CONFIG_CREATED, examples.CONFIG_UPDATED],
     )
     def post(self, request: Request) -> HttpResponse:
-        """Create a new queue configuration, or with `force` update one."""
+        """Create a new queue configuration, or with force=true update one."""
         view, is_new = state_queue(
             stated=parse_stated(read_members(request._request)),
             force=read_flag(request._request, "force"),

@@ -41,6 +41,12 @@ _QUEUED = OpenApiExample(
     status_codes=["200"],
     value={"info": {"id": "task-uuid", "queue": "inference_high", "state": "pending"}},
 )
+_GOES_ON = OpenApiExample(
+    "Goes on",
+    response_only=True,
+    status_codes=["202"],
+    value={"info": {"id": "task-uuid", "queue": "inference_high", "state": "active"}},
+)
 _BATCH = OpenApiExample(
     "Two tasks",
     request_only=True,
@@ -79,7 +85,7 @@ class EnqueueView(KeyedView):
             202: OpenApiResponse(EnqueuedAnswer, "Queued, and after the wait not over yet: see Location"),
             **problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
         },
-        examples=[_TASK, _QUEUED],
+        examples=[_TASK, _QUEUED, _GOES_ON],
     )
     def post(self, request: Request) -> HttpResponse:
         """Put one task on a queue.

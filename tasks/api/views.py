@@ -43,7 +43,7 @@ class TaskView(KeyedView):
         ],
     )
     def get(self, request: Request, task_id: str) -> HttpResponse:
-        """Tell a task's state and result, at once or, with `wait`, when it is over."""
+        """Tell a task's state and result, at once or, if asked to wait, when it is over."""
         wait = read_wait(request)
         among = identity_of(request).queues
         if not wait.seconds:

@@ -91,7 +91,7 @@ class EntryView(VaultsView):
         examples=[examples.ENTRY_VALUE, examples.ENTRY_SET],
     )
     def put(self, request: Request, name: str, key: str) -> HttpResponse:
-        """Set an entry of a vault, as `POST` on its entries does."""
+        """Set an entry of a vault, as POST on its entries does."""
         return _set(request._request, name, key, read_struct(request._request, PutEntry))
 
     @extend_schema(

@@ -68,6 +68,15 @@ def run_deadline_s(message: TaskMessage, *, now_s: int) -> int:
     return min(ends, default=now_s + DEFAULT_TIMEOUT_S)
 
 
+def run_time_s(message: TaskMessage, *, now_ns: int) -> float:
+    """Return how long a run that starts now may take, exactly: `run_deadline_s` can be almost a second early."""
+    timeout_s: float = message.timeout if message.timeout > 0 else DEFAULT_TIMEOUT_S
+    if not message.deadline:
+        return timeout_s
+    left_s = message.deadline - now_ns / 1e9
+    return min(left_s, timeout_s) if message.timeout > 0 else left_s
+
+
 def clean_text(text: str) -> str:
     """Return a text that Go accepts as UTF-8 and that is short enough for a message; its end matters most."""
     data = text.encode("utf-8", "replace")

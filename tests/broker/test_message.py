@@ -131,3 +131,15 @@ def test_a_run_ends_at_its_timeout_or_deadline_whichever_is_earlier(timeout: int
     message = TaskMessage(timeout=timeout, deadline=deadline)
 
     assert messages.run_deadline_s(message, now_s=1000) == end
+
+
+@pytest.mark.parametrize(
+    ("timeout", "deadline", "seconds"),
+    [(60, 0, 60), (60, 1030, 29.25), (60, 5000, 60), (0, 1500, 499.25), (0, 0, 1800), (60, 900, -100.75)],
+)
+def test_a_run_has_all_of_its_timeout_although_deadlines_are_whole_seconds(
+    timeout: int, deadline: int, seconds: float
+) -> None:
+    message = TaskMessage(timeout=timeout, deadline=deadline)
+
+    assert messages.run_time_s(message, now_ns=1000_750_000_000) == seconds

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from runqy import clock
 from runqy.broker.holding import Taken
-from runqy.broker.message import run_deadline_s
+from runqy.broker.message import run_time_s
 
 
 class Fate(StrEnum):
@@ -55,6 +55,4 @@ class Run:
     def start(self, *, now_ns: int) -> None:
         """Let its time begin: timeout or deadline, whichever comes first."""
         self.started_ns = now_ns
-        deadline_s = run_deadline_s(self.taken.message, now_s=now_ns // 1_000_000_000)
-        timeout_s = self.taken.message.timeout or float("inf")
-        self.ends_at_s = clock.monotonic_s() + min(deadline_s - now_ns / 1e9, timeout_s)
+        self.ends_at_s = clock.monotonic_s() + run_time_s(self.taken.message, now_ns=now_ns)

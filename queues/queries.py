@@ -35,9 +35,9 @@ def get_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
 def queue_vault_problems(names: Iterable[str]) -> dict[str, list[str]]:
     """Return for each queue, by its own name, why workers that register for it are refused, as far as vaults are why.
 
-    A sentence for each vault that is missing and entry that does not open, or one where the server has no master key;
-    none for a queue that workers can serve, or that is not published. Asks no database, and opens a vault once however
-    many queues use it. Raises ConfigurationUnavailable.
+    A sentence for each vault that is missing and entry that does not open (of many in a vault for the first), or one
+    where the server has no master key; none for a queue that workers can serve, or that is not published. Asks no
+    database, and opens a vault once however many queues use it. Raises ConfigurationUnavailable.
     """
     catalog = get_catalog()
     found: dict[str, list[str]] = {}

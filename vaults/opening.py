@@ -14,6 +14,9 @@ from vaults.published import PublishedEntry, PublishedVault, decode_vault
 
 __all__ = ["Handout", "find_vault_problems", "open_vaults"]
 
+_MOST_NAMED = 3
+"""Entries of one vault that are named when more do not open: without its key, none of a large vault does."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handout:
@@ -28,8 +31,8 @@ class Handout:
 def open_vaults(names: Sequence[str], *, git_token: str = "", max_age_s: float = MAX_AGE_S) -> Handout:
     """Return all values of some vaults, a later one overriding an earlier one, and that of the token's reference.
 
-    Raises VaultLocked, or VaultUnavailable with a sentence for each thing that is missing or does not open: never a
-    part.
+    Raises VaultLocked, or VaultUnavailable with a sentence for each thing that is missing or does not open, of many
+    entries of a vault for the first: never a part.
     """
     if not names and not git_token:
         return Handout()
@@ -69,10 +72,16 @@ def _problems(snapshot: Snapshot, keyring: Keyring, names: Iterable[str], git_to
         if hindrances is None:
             problems.append(f"The vault {name} does not exist: create it, or take it off the queue.")
         else:
-            problems += [problem for problem in hindrances.values() if problem]
+            problems += _shortened(name, [problem for problem in hindrances.values() if problem])
     if git_token and (problem := _problem_of_token(snapshot, keyring, git_token)) and problem not in problems:
         problems.append(problem)
     return problems
+
+
+def _shortened(vault: str, problems: list[str]) -> list[str]:
+    """Return what hinders opening the first entries of a vault, and how many more there are."""
+    more = len(problems) - _MOST_NAMED
+    return problems if more <= 1 else [*problems[:_MOST_NAMED], f"{more} more entries of {vault} do not open."]
 
 
 def _problem_of_token(snapshot: Snapshot, keyring: Keyring, git_token: str) -> str:

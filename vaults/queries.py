@@ -144,6 +144,11 @@ def show_entry(entry: VaultEntry) -> ShownEntry:
     )
 
 
+def problems_of_vault(vault: Vault) -> list[str]:
+    """Return why entries of a vault do not open, a sentence for each that does not. One query."""
+    return [problem for entry in vault.entries.all() if (problem := show_entry(entry).problem)]
+
+
 def queues_of_vaults() -> dict[str, list[str]]:
     """Return for each vault the queues that use it, in order; also for one that is missing. One query."""
     found: defaultdict[str, list[str]] = defaultdict(list)

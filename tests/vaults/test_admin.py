@@ -13,6 +13,7 @@ from tests.vaults.admin_pages import NO_ENTRIES, ONE_ENTRY, PAGES, PASSPHRASE, P
 from tests.vaults.test_deliveries import hand_out, live
 from tests.vaults.test_vaults import SECRET
 from vaults import queries
+from vaults.crypto import new_master_key
 from vaults.deliveries import store_deliveries
 from vaults.models import Vault
 from vaults.operations import create_vault, set_entry
@@ -216,6 +217,18 @@ def test_without_a_master_key_the_pages_say_what_to_do(admin_client: Client, pag
         assert "manage.py generate_vault_key" in admin_client.get(path).content.decode()
     assert "does not open" in admin_client.get(page + "change/").content.decode()
     assert Vault.objects.count() == 1
+
+
+def test_with_the_wrong_master_key_the_page_says_what_does_not_open_and_why(
+    admin_client: Client, page: str, settings: Any
+) -> None:
+    assert "not open" not in admin_client.get(page + "change/").content.decode()
+    settings.RUNQY_VAULT_MASTER_KEY = new_master_key()
+
+    shown = admin_client.get(page + "change/").content.decode()
+
+    assert "1 entry does not open." in shown
+    assert "The entry api-keys/TOKEN was encrypted with the key" in shown
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])

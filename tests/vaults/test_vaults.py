@@ -150,6 +150,17 @@ def test_the_wrong_master_key_names_the_entry_and_the_key_it_needs(settings) -> 
         open_vaults(["api-keys"])
 
 
+def test_of_many_entries_that_do_not_open_the_first_are_named(settings) -> None:
+    fill(**{f"KEY_{number}": "1" for number in range(8)})
+    settings.RUNQY_VAULT_MASTER_KEY = new_master_key()
+
+    with pytest.raises(VaultUnavailable) as caught:
+        open_vaults(["api-keys"])
+    *named, rest = caught.value.errors
+    assert [f"api-keys/KEY_{number} " in sentence for number, sentence in enumerate(named)] == [True] * 3
+    assert rest == "5 more entries of api-keys do not open."
+
+
 def test_what_a_worker_needs_and_is_missing_is_unavailable_by_name() -> None:
     fill(A="1")
 

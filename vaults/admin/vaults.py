@@ -26,7 +26,7 @@ from vaults.delivery_queries import vault_holders
 from vaults.models import Vault
 from vaults.names import problem_of_vault_name
 from vaults.operations import create_vault, delete_vault, describe_vault
-from vaults.queries import is_unlocked, queues_of_vaults
+from vaults.queries import is_unlocked, problems_of_vault, queues_of_vaults
 
 _MOST_NAMED = 3
 
@@ -111,9 +111,10 @@ class VaultAdmin(PublishedModelAdmin):
         return super().changelist_view(request, {"is_locked": not is_unlocked()} | (extra_context or {}))
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Add who uses the vault, and which workers have its values."""
+        """Add what does not open, who uses the vault, and which workers have its values."""
         context["is_locked"] = not is_unlocked()
         if vault := context.get("original"):
+            context["unopened"] = [] if context["is_locked"] else problems_of_vault(vault)
             context |= {"used_by": queue_links(request, queues_of_vaults().get(vault.name, [])), **_holders(vault)}
         return super().render_change_form(request, context, *args, **kwargs)
 

@@ -102,7 +102,7 @@ def _read_queues(located: LocatedYaml, specs: list[QueueSpec]) -> Iterator[Probl
         yield Problem((key,), unknown_key(key, ["queues"]))
     queues = {} if top.get("queues") is None else top["queues"]
     if not isinstance(queues, dict):
-        yield Problem(("queues",), "it is a mapping from names to queues")
+        yield Problem(("queues",), "it must be a mapping from names to queues")
         return
     for name, written in queues.items():
         _restore_texts(located, ("queues", name), written)

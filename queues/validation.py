@@ -82,11 +82,11 @@ def _problems_of_deployment(deployment: Deployment) -> Iterator[Problem]:
         yield Problem(("deployment", "branch"), problem)
     for name in ("code_path", "requirements_file"):
         if not _stays_inside(getattr(deployment, name)):
-            yield Problem(("deployment", name), "it is not a relative path that stays inside the repository")
+            yield Problem(("deployment", name), "it must be a relative path that stays inside the repository")
     if problem := _problem_of_command(deployment.startup_cmd):
         yield Problem(("deployment", "startup_cmd"), problem)
     if not 1 <= deployment.startup_timeout_s <= 24 * 3600:
-        yield Problem(("deployment", "startup_timeout_secs"), "it is from 1 second to a day")
+        yield Problem(("deployment", "startup_timeout_secs"), "it must be from 1 second to a day")
     for name, value in deployment.env_vars.items():
         if problem := problem_of_variable(name) or (problem_of_value(value) if value else None):
             yield Problem(("deployment", "env_vars", name), problem)
@@ -96,26 +96,26 @@ def _problems_of_deployment(deployment: Deployment) -> Iterator[Problem]:
     for index in _repeated(deployment.vaults):
         yield Problem(("deployment", "vaults", index), "the vault is listed before")
     if deployment.git_token and parse_reference(deployment.git_token) is None:
-        yield Problem(("deployment", "git_token"), "it is vault://<vault>/<key>, never a token itself")
+        yield Problem(("deployment", "git_token"), "it must be vault://<vault>/<key>, never a token itself")
 
 
 def _problems_of_lengths(deployment: Deployment) -> Iterator[Problem]:
     """Check what the database cannot keep."""
     for name, longest in LONGEST.items():
         if len(getattr(deployment, name)) > longest:
-            yield Problem(("deployment", name), f"it has at most {longest} characters")
+            yield Problem(("deployment", name), f"it must have at most {longest} characters")
 
 
 def _problems_of_limits(limits: StatedLimits) -> Iterator[Problem]:
     """Check the limits that are stated."""
     if limits.max_retry is not None and not 0 <= limits.max_retry <= 10_000:
-        yield Problem(("deployment", "limits", "max_retry"), "it is from 0 to 10000")
+        yield Problem(("deployment", "limits", "max_retry"), "it must be from 0 to 10000")
     lowest = {"active_timeout": 1, "ttl_completed": 0, "ttl_archived": 1, "pending_timeout": 0}
     lowest |= {"retry_delay": 0, "retry_max_delay": 0}
     for name, least in lowest.items():
         value = getattr(limits, f"{name}_s")
         if value is not None and not least <= value <= HIGHEST_SPAN_S:
-            yield Problem(("deployment", "limits", name), f"it is from {least} seconds to ten years")
+            yield Problem(("deployment", "limits", name), f"it must be from {least} s to ten years")
 
 
 def _problems_of_fields(which: str, schema: Sequence[PayloadField]) -> Iterator[Problem]:
@@ -138,7 +138,7 @@ def problem_of_git_url(url: str) -> str | None:
     if not url or _CONTROL.search(url) or url.startswith("-") or " " in url:
         return "it is not the URL of a repository"
     if "://" not in url:
-        return None if _SCP_LIKE.fullmatch(url) else "it is an https, ssh or file URL"
+        return None if _SCP_LIKE.fullmatch(url) else "it must be an https, ssh or file URL"
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -150,7 +150,7 @@ def _problems_of_url(parts: SplitResult) -> Iterator[tuple[str, bool]]:
     """Give what may be wrong with a URL, and whether it is."""
     is_local = parts.scheme == "file"
     has_user = bool(parts.username) and parts.scheme == "https"
-    yield "it is an https, ssh or file URL", parts.scheme not in ("https", "ssh", "file")
+    yield "it must be an https, ssh or file URL", parts.scheme not in ("https", "ssh", "file")
     yield "credentials do not belong into it; use git_token", parts.password is not None or has_user
     yield "it names no host", not is_local and (not parts.hostname or parts.hostname.startswith("-"))
     yield "it names no repository", not parts.path.strip("/")
@@ -182,7 +182,7 @@ def _stays_inside(path: str) -> bool:
 def _problem_of_command(text: str) -> str | None:
     """Return what is wrong with a command, which is started without a shell, or None."""
     if _CONTROL.search(text):
-        return "it is a single line"
+        return "it must be a single line"
     try:
         words = shlex.split(text)
     except ValueError as error:

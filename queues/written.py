@@ -241,7 +241,7 @@ def _alternatives(path: Path, reason: str) -> str:
     """Return the values that there are in the place of one that there is not."""
     names = [part for part in path if isinstance(part, str)]
     values = _VALUES.get(names[-1]) if names and reason.startswith("Invalid enum value") else None
-    return f"; it is one of {', '.join(values)}" if values else ""
+    return f"; it must be one of {', '.join(values)}" if values else ""
 
 
 def _known_keys(path: Path) -> tuple[str, ...]:

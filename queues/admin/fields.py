@@ -70,7 +70,7 @@ class QueueFields(forms.Form):
         label="Git token",
         required=False,
         help_text="The vault entry with the token of a private https repository. The token itself is never shown.",
-        error_messages={"invalid_choice": "it is vault://<vault>/<key>, never a token itself"},
+        error_messages={"invalid_choice": "it must be vault://<vault>/<key>, never a token itself"},
     )
     check = PanelField("Check", "queues/admin/check.html")
     code_path = text("Folder", "Only this folder of the repository is fetched. Empty: all of it.")

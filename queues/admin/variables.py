@@ -28,7 +28,7 @@ def parse_variables(text: str) -> dict[str, str]:
         name, mark, value = line.partition("=")
         name = name.strip()
         if not mark:
-            problems.append(f"Line {number}: it is KEY=value.")
+            problems.append(f"Line {number}: it must be KEY=value.")
         elif name in variables:
             problems.append(f"Line {number}: {name} stands further up too.")
         else:

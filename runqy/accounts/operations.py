@@ -78,9 +78,9 @@ def key_problems(
     if len(name) > LONGEST_NAME or not _fits(NAME, name):
         yield "name", f"it says who uses the key, in a line of at most {LONGEST_NAME} characters"
     if role not in list(Role):
-        yield "role", f"it is one of {', '.join(Role)}"
+        yield "role", f"it must be one of {', '.join(Role)}"
     if isinstance(queues, str) or len(queues) > MOST_QUEUES or not all(_fits(QUEUE_NAME, queue) for queue in queues):
-        yield "queues", f"it is a list of at most {MOST_QUEUES} names of queues"
+        yield "queues", f"it must be a list of at most {MOST_QUEUES} names of queues"
     if expires_at is not None and not timezone.now() < expires_at < _LATEST:
         yield "expires_at", "it is in the past, or after the year 9998"
 

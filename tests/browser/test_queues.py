@@ -100,7 +100,7 @@ def test_wrong_input_is_told_beside_its_field_and_all_of_it_is_kept(page: Page) 
 
     assert "a name has 1 to 128 letters" in beside("name")
     assert "'soon' is not a duration such as 30s, 15m or 1h30m" in beside("ttl_completed")
-    assert "Line 2: it is KEY=value." in beside("env_vars")
+    assert "Line 2: it must be KEY=value." in beside("env_vars")
     assert "a priority is from 1 to 1000" in page.locator("[data-rows=sub_queues] .rq-cell-priority").inner_text()
     assert "it is not of the type int" in page.locator("[data-rows=input] .rq-cell-default").inner_text()
     assert page.locator("[name=env_vars]").input_value() == "LOG_LEVEL=info\nnonsense"

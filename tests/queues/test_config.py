@@ -172,7 +172,7 @@ def test_an_error_names_file_line_and_key(wrong: str, right: str, place: str, re
         ("vaults: [a, a]", "vaults[1]", "listed before"),
         ("git_token: ghp_secret", "git_token", "vault://"),
         ("limits: {ttl_completed: 1 day}", "limits.ttl_completed", "not a duration"),
-        ("limits: {active_timeout: 0}", "limits.active_timeout", "from 1 seconds"),
+        ("limits: {active_timeout: 0}", "limits.active_timeout", "from 1 s"),
         ("limits: {max_retry: -1}", "limits.max_retry", "from 0"),
         ("limits: {max_retires: 1}", "limits.max_retires", "did you mean `max_retry`"),
     ],
@@ -211,7 +211,7 @@ def test_addresses_of_repositories_are_taken(url: str) -> None:
     [
         (
             "{name: x, type: [integer]}",
-            "input[0].type[0]: invalid enum value 'integer'; it is one of string, int, float, bool, array, object",
+            "input[0].type[0]: invalid enum value 'integer'; it must be one of string, int, float, bool, array, object",
         ),
         ("{name: x, type: []}", "input[0].type: a field has at least one type"),
         ("{name: x, type: int, default: wide}", "input[0].default: it is not of the type int"),
@@ -308,14 +308,14 @@ def test_all_that_is_wrong_is_told_at_once_with_the_alternatives():
 
     assert errors == {
         "3: queues.mail.priority: expected `int | null`, got `str`",
-        "4: queues.mail.mode: invalid enum value 'longrunning'; it is one of long_running, one_shot",
+        "4: queues.mail.mode: invalid enum value 'longrunning'; it must be one of long_running, one_shot",
         "5: queues.mail.name: unknown key",
         "6: queues.mail.sub_queues[0]: expected `object`, got `str`",
         "7: queues.mail.deployment: `startup_cmd` is missing",
         "8: queues.mail.deployment.git_url: expected `str`, got `int`",
         "9: queues.mail.deployment.vaults[1]: expected `str`, got `int`",
         "11: queues.mail.input[0].type: invalid enum value 'integer'; "
-        "it is one of string, int, float, bool, array, object",
+        "it must be one of string, int, float, bool, array, object",
     }
 
 

@@ -36,4 +36,4 @@ def test_each_line_that_is_wrong_is_named() -> None:
     with pytest.raises(VariablesInvalid) as caught:
         parse_variables("A=1\nnonsense\nA=2")
 
-    assert caught.value.sentences == ["Line 2: it is KEY=value.", "Line 3: A stands further up too."]
+    assert caught.value.sentences == ["Line 2: it must be KEY=value.", "Line 3: A stands further up too."]

@@ -65,9 +65,11 @@ def _show_everything(browser: Browser, url: str, folder: Path) -> None:
                 page = _enter(browser, url, width, height, theme)
                 for path in ["/admin/", *paths]:
                     _shoot(page, path, folder / f"{_spelled(path)}.{state}.{width}.{theme}.png")
-                if state == "full":
-                    _show_errors(page, paths, folder, f"{width}.{theme}")
                 page.context.close()
+                if state == "full":
+                    page = _enter(browser, url, width, height, theme)  # the page of the login has logged out
+                    _show_errors(page, paths, folder, f"{width}.{theme}")
+                    page.context.close()
 
 
 def _show_errors(page: Page, paths: list[str], folder: Path, variant: str) -> None:

@@ -5,6 +5,7 @@ import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from importlib.util import find_spec
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -19,7 +20,8 @@ ROUNDS = 7
 WAITERS_S = 4.0
 WARM_UP_S = 3.0
 """A server listens before its second process has loaded the application."""
-BARE_OPTIONS = ("-k", "gthread", "-w", "2", "--threads", "4", "--keep-alive", "75", "--http-parser", "fast")
+BARE_OPTIONS = ("-k", "gthread", "-w", "2", "--threads", "4", "--keep-alive", "75")
+PARSER = "C parser" if find_spec("gunicorn_h1c") else "parser in Python"
 REAL_OPTIONS = ("-c", "python:runqy.gunicorn_conf")
 BODY = b'{"queue":"bench","timeout":300,"data":{"prompt":"Hello world","width":1024}}'
 UNIQUE_BODY = BODY.replace(b'"data"', b'"unique_key":"' + UNIQUE + b'","data"')
@@ -60,7 +62,7 @@ def measure_http(stack: Stack, report: Report) -> None:
     rates = {name: [load.rate for load in loads[name]] for name in runs}
     rate = {name: statistics.median(of_rounds) for name, of_rounds in rates.items()}
     failures = {name: sum(load.failures for load in loads[name]) for name in runs}
-    report.section(f"HTTP, {CONNECTIONS} connections, gunicorn gthread, two processes, C parser")
+    report.section(f"HTTP, {CONNECTIONS} connections, gunicorn gthread, two processes, {PARSER}")
     report.yardstick("bare WSGI app: parse, message, one script", rate["bare"], "requests/s")
     report.ratio("Django view that does nothing", rate["empty"], rate["bare"], "requests/s")
     report.ratio("POST /queue/add", rate["enqueue"], rate["bare"], "requests/s", goal=0.6)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 worker_class = "gthread"
 workers = settings.env.count("WEB_CONCURRENCY", 2, lowest=1, highest=256)
 threads = settings.RUNQY_MAX_WAITERS + settings.RUNQY_RUNNABLE_THREADS
-http_parser = "fast"
+http_parser = "auto"  # the one in C, where it could be built
 keepalive = 75
 timeout = 60
 graceful_timeout = settings.RUNQY_DRAIN_S + 10

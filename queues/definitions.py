@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
+from runqy.structs import read_json
 from vaults.names import parse_reference
 
 DEFAULT_SUB_QUEUE = "default"
@@ -149,7 +150,7 @@ class QueueSpec(QueueFacts):
     @classmethod
     def decode(cls, body: bytes) -> "QueueSpec":
         """Return the specification in a JSON text made by `encode`."""
-        return msgspec.json.decode(body, type=cls)
+        return read_json(body, cls)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

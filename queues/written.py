@@ -13,6 +13,7 @@ from queues.definitions import Deployment, FieldType, PayloadField, QueueMode, Q
 from queues.validation import Path, Problem
 from runqy import durations
 from runqy.errors import QueueInvalid
+from runqy.structs import convert
 
 Span = int | str
 """Whole seconds, or a duration as Go spells it."""
@@ -95,7 +96,7 @@ def read_queue(written: object) -> WrittenQueue | list[Problem]:
     draft = deepcopy(written)
     while len(problems) < _MOST_PROBLEMS:
         try:
-            queue = msgspec.convert(draft, WrittenQueue)
+            queue = convert(draft, WrittenQueue)
         except msgspec.ValidationError as error:
             finding = _read_finding(str(error))
             if finding.problem in problems:
@@ -111,7 +112,7 @@ def read_queue(written: object) -> WrittenQueue | list[Problem]:
 def parse_fields(written: object) -> tuple[PayloadField, ...]:
     """Return the payload schema in a structure that is spelled as in queue files. Raises QueueInvalid."""
     try:
-        return tuple(field_of(field) for field in msgspec.convert(written, list[WrittenField]))
+        return tuple(field_of(field) for field in convert(written, list[WrittenField]))
     except msgspec.ValidationError as error:
         raise QueueInvalid(_read_finding(str(error)).problem.reason) from error
 

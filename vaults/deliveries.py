@@ -22,6 +22,7 @@ from runqy.broker.heartbeats import find_workers
 from runqy.connection import get_broker
 from runqy.errors import DeliveryNotRecorded
 from runqy.publication.documents import signing_key
+from runqy.structs import read_json
 from vaults.models import VaultDelivery
 
 __all__ = ["Share", "note_delivery", "prune_deliveries", "store_deliveries", "vault_state"]
@@ -117,7 +118,7 @@ def _rows(note: Note) -> Iterable[VaultDelivery]:
     if not hmac.compare_digest(mac, _mac(body)):
         log.error("delivery_refused", note=note.id, reason="wrong signature")
         return
-    delivery = msgspec.json.decode(body, type=_Delivery)
+    delivery = read_json(body, _Delivery)
     for share in delivery.shares:
         yield VaultDelivery(
             delivery=delivery.id,

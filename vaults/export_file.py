@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from runqy.errors import ExportNotOpened, ExportUnreadable, PassphraseRefused
+from runqy.structs import read_json
 
 PASSPHRASE_MIN, PASSPHRASE_MAX = 12, 1024
 FILE_MAX_BYTES = 64 << 20
@@ -115,7 +116,7 @@ def open_export(content: bytes, passphrase: str) -> ExportedVault:
     except InvalidTag as error:
         raise ExportNotOpened from error
     try:
-        return msgspec.json.decode(opened, type=ExportedVault)
+        return read_json(opened, ExportedVault)
     except (msgspec.DecodeError, UnicodeDecodeError):  # from None: the trace would show what was decrypted
         raise ExportUnreadable("The export opens, but what is in it is no vault.") from None
 
@@ -129,7 +130,7 @@ def check_passphrase(passphrase: str) -> None:
 def _parsed(content: bytes) -> SealedFile:
     """Return what a file says. Raises ExportUnreadable."""
     try:
-        return msgspec.json.decode(content, type=SealedFile)
+        return read_json(content, SealedFile)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ExportUnreadable(f"This is no export of a vault: {error}.") from error
 

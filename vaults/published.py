@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from runqy.structs import read_json
 from vaults.crypto import Place
 from vaults.models import VaultEntry
 
@@ -41,4 +42,4 @@ def encode_vault(entries: Iterable[VaultEntry]) -> bytes:
 
 def decode_vault(body: bytes) -> PublishedVault:
     """Return the vault in a JSON text made by `encode_vault`."""
-    return msgspec.json.decode(body, type=PublishedVault)
+    return read_json(body, PublishedVault)

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
 
-import msgspec
 from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
@@ -21,6 +20,7 @@ from runqy.errors import ApiKeyNotFound
 from runqy.publication.documents import Kind
 from runqy.publication.models import StoredDocument
 from runqy.publication.snapshot import Snapshot, get_snapshot
+from runqy.structs import read_json
 
 __all__ = [
     "Identity",
@@ -163,7 +163,7 @@ def _known_keys(snapshot: Snapshot) -> Mapping[str, _KnownKey]:
     """Return the keys of a snapshot by their digests."""
     known = {}
     for key_id, document in snapshot.of_kind(Kind.API_KEY).items():
-        published = msgspec.json.decode(document.body or b"", type=PublishedKey)
+        published = read_json(document.body or b"", PublishedKey)
         queues = frozenset(published.queues) or None
         identity = Identity(role=published.role, name=published.name, queues=queues, key_id=key_id)
         known[published.digest] = _KnownKey(published, identity)

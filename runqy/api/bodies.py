@@ -10,6 +10,7 @@ from django.http import HttpRequest
 
 from runqy import request_threads
 from runqy.errors import EncodingUnsupported, RequestInvalid, RequestTooLarge
+from runqy.structs import convert
 
 Members = dict[str, msgspec.Raw]
 T = TypeVar("T")
@@ -81,7 +82,7 @@ def read_struct(request: HttpRequest, kind: type[T]) -> T:
     """Return the body as a structure of msgspec's. Raises RequestInvalid, which names the member that is wrong."""
     values = values_of(read_members(request))
     try:
-        return msgspec.convert(values, kind)
+        return convert(values, kind)
     except msgspec.ValidationError as error:
         raise RequestInvalid(errors=[_named(str(error))]) from error
 

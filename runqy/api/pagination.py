@@ -11,6 +11,7 @@ from drf_spectacular.utils import OpenApiParameter
 
 from runqy.api.answers import json_answer
 from runqy.errors import RequestInvalid
+from runqy.structs import read_json
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ def read_cursor(request: HttpRequest, kind: type[T]) -> T | None:
     try:
         if len(text) > _LONGEST_CURSOR:
             raise ValueError("too long")
-        return msgspec.json.decode(base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True), type=kind)
+        return read_json(base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True), kind)
     except (ValueError, msgspec.DecodeError, binascii.Error, RecursionError) as error:
         raise RequestInvalid(errors=["cursor: is none that this list gave out"]) from error
 

@@ -22,6 +22,7 @@ from runqy.errors import DeploymentFailed, DeploymentRefused
 from runqy.git.commands import Commands
 from runqy.git.credentials import GitCredentials, git_environment
 from runqy.git.sources import Source, checked_path
+from runqy.structs import read_json
 from workers.deploy.environments import Requirements, build_environment, is_complete
 from workers.deploy.git import Git
 from workers.deploy.locks import InUse, exclusive, forget, is_in_use
@@ -161,7 +162,7 @@ def _deployed(home: Path, record: Record, *, problem: str) -> Deployed:
 def _read_record(home: Path, source: Source) -> Record | None:
     """Return the last good deployment if it is of this source and still there."""
     try:
-        record = msgspec.json.decode((home / "current.json").read_bytes(), type=Record)
+        record = read_json((home / "current.json").read_bytes(), Record)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
     is_whole = (home / "checkouts" / record.checkout).is_dir() and is_complete(

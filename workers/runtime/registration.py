@@ -18,6 +18,7 @@ from runqy.errors import (
     VaultLocked,
     VaultUnavailable,
 )
+from runqy.structs import read_json
 
 TIMEOUT_S = 30.0
 _SHOWN_CHARS = 500
@@ -227,7 +228,7 @@ def _said(response: httpx2.Response, problem: dict[str, object]) -> str:
 def _decode(content: bytes) -> Registration:
     """Read the server's answer."""
     try:
-        registration = msgspec.json.decode(content, type=Registration)
+        registration = read_json(content, Registration)
         registration.redis.target  # noqa: B018 (an address that cannot be read is found out here)
     except (msgspec.DecodeError, ValueError) as error:
         raise RegistrationRefused(f"The server's answer is none to a registration: {error}") from error

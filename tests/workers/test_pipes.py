@@ -29,6 +29,17 @@ def test_a_line_that_is_too_long_is_marked_and_the_next_is_whole() -> None:
     assert lines == [TOO_LONG, b"ok", b"1234", TOO_LONG]
 
 
+def test_what_is_not_ended_is_the_rest_unless_it_is_too_long() -> None:
+    splitter = LineSplitter(4)
+
+    rests = []
+    for part in (b"", b"one\n", b"one\nt", b"wo", b"12345", b"\n12"):
+        assert TOO_LONG not in list(splitter.feed(part))
+        rests.append(splitter.rest())
+
+    assert rests == [b"", b"", b"t", b"wo", b"", b"12"]
+
+
 def test_what_a_full_pipe_does_not_take_is_sent_later() -> None:
     data = os.urandom(3 << 20)
 

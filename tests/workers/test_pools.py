@@ -41,6 +41,16 @@ for line in sys.stdin:
     if do == "last words":
         os.write(1, b"noise " * 5000 + b"\\n" + answer.encode() + b"\\n")
         os._exit(0)
+    if do == "unended line":
+        os.write(1, answer.encode())
+        os._exit(0)
+    if do == "half a line":
+        os.write(1, answer[:-1].encode())
+        os.write(2, b"out of memory")
+        os._exit(4)
+    if do == "close stdout":
+        os.close(1)
+        time.sleep(600)
     print(answer, flush=True)
 """
 RECOVERY = RecoverySettings(initial_delay_s=0.01, max_delay_s=0.05)
@@ -144,6 +154,44 @@ def test_an_answer_that_a_child_gave_just_before_its_end_counts(spec: ChildSpec,
         await until(lambda: recorder.endings)
 
     assert use(kind, spec, act).fates() == {"t1": Fate.SUCCEEDED}
+
+
+@pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
+def test_an_answer_counts_although_its_line_was_not_ended(spec: ChildSpec, kind: Any) -> None:
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        pool.give(a_run("t1", "unended line"))
+        await until(lambda: recorder.endings)
+
+    assert use(kind, spec, act).fates() == {"t1": Fate.SUCCEEDED}
+
+
+@pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
+def test_a_child_that_dies_while_it_answers_has_died_and_its_last_words_are_kept(spec: ChildSpec, kind: Any) -> None:
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        pool.give(a_run("t1", "half a line"))
+        await until(lambda: recorder.endings)
+
+    ending = use(kind, spec, act).endings["t1"]
+
+    assert ending.fate is Fate.CHILD_DIED
+    assert ending.error.startswith("the child process exited with status 4\n")
+    assert ending.error.endswith("out of memory")
+
+
+@pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
+def test_a_child_that_cannot_answer_any_more_is_ended(
+    spec: ChildSpec, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.runtime.child.MUTE_GRACE_S", 0.05)
+
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        pool.give(a_run("t1", "close stdout"))
+        await until(lambda: recorder.endings)
+        await until(lambda: pool.is_ready)
+
+    ending = use(kind, spec, act).endings["t1"]
+
+    assert ending == Ending(Fate.CHILD_DIED, "the child process closed its standard output")
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])

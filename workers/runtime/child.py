@@ -23,6 +23,8 @@ TELL_GRACE_S = 2.0
 """How long a child that was told to cancel a task has before it is terminated."""
 TERM_GRACE_S = 5.0
 """How long a child that was terminated has before it is killed."""
+MUTE_GRACE_S = 2.0
+"""How long a child that closed its stdout has to end: it cannot answer any more."""
 _LAUNCHER = str(Path(__file__).with_name("launch.py"))
 
 
@@ -60,8 +62,8 @@ class Child:
         self.is_ending = False
         """It was told to end and gets no more tasks."""
         self.has_ended = False
-        self.start_error = ""
-        """What the child, or the time limit, says about a start that failed."""
+        self.problem = ""
+        """Why it did not start, as it says itself or the time limit does, or had to be ended."""
         self._spec = spec
         self._owner = owner
         self._accepts_cancel = False
@@ -72,7 +74,7 @@ class Child:
         self._log = ChildLog(pid=self.pid)
         self._splitter = LineSplitter(MAX_LINE_BYTES)
         self._input = PipeWriter(_taken_over(self._process.stdin))
-        self._output = PipeReader(_taken_over(self._process.stdout), self._read_output)
+        self._output = PipeReader(_taken_over(self._process.stdout), self._read_output, self._lose_output)
         self._errors = PipeReader(_taken_over(self._process.stderr), self._log.feed)
         self._timer = self._loop.call_later(spec.startup_timeout_s, self._give_up_start)
         threading.Thread(target=self._await_end, name=f"child-{self.pid}", daemon=True).start()
@@ -120,8 +122,8 @@ class Child:
     def cause(self) -> str:
         """Say why the child ended, with the last of what it printed."""
         code = self._process.returncode
-        if self.start_error:
-            reason = self.start_error
+        if self.problem:
+            reason = self.problem
         elif code is not None and code < 0:
             reason = f"the child process was killed by {_signal_name(-code)}"
         else:
@@ -141,7 +143,7 @@ class Child:
                 os.killpg(self.pid, number)
 
     def _give_up_start(self) -> None:
-        self.start_error = f"the child process was not ready within {self._spec.startup_timeout_s:g} s"
+        self.problem = f"the child process was not ready within {self._spec.startup_timeout_s:g} s"
         self.kill()
 
     def _read_output(self, data: bytes) -> None:
@@ -152,18 +154,39 @@ class Child:
                 self._owner.child_overflowed(self)
                 continue
             answer = decode_answer(line) if line[:1] == b"{" or line.lstrip()[:1] == b"{" else None
-            if answer is None:
-                self._log.add(line)
-            elif isinstance(answer, Answer) and answer.task_id is None:
-                self._read_status(answer)
-            elif not self._owner.child_answered(self, answer) and isinstance(answer, UnusableAnswer):
-                self._log.add(line)
+            self._act_on(line, answer)
+
+    def _read_rest(self) -> None:
+        """Act on what the child wrote last and did not end: a whole answer is one, half of one is as good as none."""
+        if line := self._splitter.rest():
+            answer = decode_answer(line)
+            is_whole = isinstance(answer, Answer) and answer.status != "ready"
+            self._act_on(line, answer if is_whole else None)
+        self._log.end()
+
+    def _act_on(self, line: bytes, answer: Answer | UnusableAnswer | None) -> None:
+        """Act on a line, and on what it says if it is of the protocol."""
+        if answer is None:
+            self._log.add(line)
+        elif isinstance(answer, Answer) and answer.task_id is None:
+            self._read_status(answer)
+        elif not self._owner.child_answered(self, answer) and isinstance(answer, UnusableAnswer):
+            self._log.add(line)
+
+    def _lose_output(self) -> None:
+        """End a child that goes on without stdout; most that close it are about to end."""
+        if not self.is_ending:
+            self._schedule(MUTE_GRACE_S, self._give_up_mute)
+
+    def _give_up_mute(self) -> None:
+        self.problem = self.problem or "the child process closed its standard output"
+        self.terminate()
 
     def _read_status(self, answer: Answer) -> None:
         """Act on a line about the start."""
         if answer.status == "error":
-            self.start_error = self.start_error or f"the child process could not start: {answer.error_text}"
-        elif answer.status == "ready" and not self.is_ready and not self.start_error:
+            self.problem = self.problem or f"the child process could not start: {answer.error_text}"
+        elif answer.status == "ready" and not self.is_ready and not self.problem:
             self.is_ready = True
             self._accepts_cancel = "cancel" in (answer.accepts or ())
             self._timer.cancel()
@@ -183,6 +206,7 @@ class Child:
         self._signal(signal.SIGKILL)
         self._output.drain()
         self._errors.drain()
+        self._read_rest()
         self._input.close()
         self._timer.cancel()
         self._process.wait()

@@ -53,6 +53,11 @@ class ChildLog:
         for line in self._splitter.feed(data):
             self.add("[a line too long to be shown]" if line is TOO_LONG else line)
 
+    def end(self) -> None:
+        """Log what the child wrote to stderr last, without ending its line."""
+        if line := self._splitter.rest():
+            self.add(line)
+
     def add(self, line: object) -> None:
         """Log one line, unless there were too many."""
         if not self._allowance.take():

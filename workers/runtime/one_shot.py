@@ -148,7 +148,7 @@ class OneShotPool:
         """Start another probe if this one was not for the newest code or has failed."""
         if self._is_stopping or self._is_proven:
             return
-        if child.start_error or not child.is_ending:
+        if child.problem or not child.is_ending:
             self._lose_confidence(child.cause)
         else:
             self._start_probe()

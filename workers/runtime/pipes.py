@@ -28,6 +28,11 @@ class LineSplitter:
             yield self._finish()
         self._add(rest)
 
+    def rest(self) -> bytes:
+        """Give what was begun and will not be ended; empty if there is nothing, or it was too long."""
+        line = self._finish()
+        return line if isinstance(line, bytes) else b""
+
     def _add(self, part: bytes) -> None:
         self._length += len(part)
         if self._length > self._limit:
@@ -46,9 +51,13 @@ class LineSplitter:
 class PipeReader:
     """Hands over what arrives in a pipe."""
 
-    def __init__(self, descriptor: int, on_data: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, descriptor: int, on_data: Callable[[bytes], None], on_end: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take what to call for what arrives, and what to call once the other side closed the pipe."""
         self._descriptor = descriptor
         self._on_data = on_data
+        self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         os.set_blocking(descriptor, False)
         self._loop.add_reader(descriptor, self._read)
@@ -76,6 +85,7 @@ class PipeReader:
             data = b""
         if not data:
             self.close()
+            self._on_end()
             return False
         self._on_data(data)
         return True

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 import structlog
+from django.core.exceptions import DisallowedHost
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from rest_framework import exceptions
@@ -61,8 +62,11 @@ def _as_ours(error: BaseException | None) -> RunqyError | None:
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer what Django itself refuses."""
+    is_foreign = isinstance(exception, DisallowedHost)
     if _is_admin(request):
-        return plain_page(request, plain_pages.BAD_REQUEST)
+        return plain_page(request, plain_pages.WRONG_HOST if is_foreign else plain_pages.BAD_REQUEST)
+    if is_foreign:
+        return problem_answer(RequestInvalid("The request's Host is none of RUNQY_ALLOWED_HOSTS."), request)
     too_large = type(exception).__name__ == "RequestDataTooBig"
     return problem_answer(RequestTooLarge() if too_large else RequestInvalid(str(exception)), request)
 

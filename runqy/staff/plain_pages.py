@@ -25,6 +25,11 @@ class PlainPage:
 BAD_REQUEST = PlainPage(
     status=400, title="This cannot be understood", sentence="Something in the address or the form makes no sense."
 )
+WRONG_HOST = PlainPage(
+    status=400,
+    title="The server does not answer to this name",
+    sentence="It answers to those in its setting RUNQY_ALLOWED_HOSTS.",
+)
 FORBIDDEN = PlainPage(
     status=403,
     title="Your role does not allow this",

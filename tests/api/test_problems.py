@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import pytest
+from django.test import Client
 from django.urls import get_resolver
 from drf_spectacular.generators import SchemaGenerator
 from rest_framework import exceptions, request
@@ -116,6 +117,18 @@ def test_strange_bodies_are_problems_wherever_one_is_read(environ: dict[str, str
         answer = call("POST", path, b"x", **environ)
 
         assert (answer.status, problem(answer)["code"]) == (status, code), path
+
+
+def test_a_host_that_is_not_ours_is_told_the_setting(settings: Any) -> None:
+    settings.SECURE_SSL_REDIRECT = True  # what asks for the host
+
+    answer = Client().get("/queue/x", headers={"host": "other.example"})
+    page = Client().get("/admin/", headers={"host": "other.example"})
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+    assert "RUNQY_ALLOWED_HOSTS" in answer.json()["detail"]
+    assert page.status_code == 400
+    assert b"RUNQY_ALLOWED_HOSTS" in page.content
 
 
 def test_a_fault_before_any_view_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,14 @@ def test_a_status_says_whether_asking_again_is_of_use(server: FakeServer, status
         register(server)
 
 
+@pytest.mark.parametrize(("code", "variable"), [("queue_not_found", "RUNQY_QUEUES"), ("not_found", "RUNQY_SERVER_URL")])
+def test_what_is_not_there_is_told_from_where_nothing_is(server: FakeServer, code: str, variable: str) -> None:
+    server.status, server.code = 404, code
+
+    with pytest.raises(RegistrationRefused, match=rf"Check {variable}\.$"):
+        register(server)
+
+
 @pytest.mark.parametrize("broken", [{"redis": {"addr": "no port"}}, {"deployment": {}}, {"queue": None}])
 def test_an_answer_that_makes_no_sense_is_refused(server: FakeServer, broken: dict[str, Any]) -> None:
     server.answer |= broken

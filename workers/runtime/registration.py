@@ -12,6 +12,7 @@ from runqy.broker.connection import RedisTarget
 from runqy.errors import (
     ConfigurationUnavailable,
     QueueDisabled,
+    QueueNotFound,
     RegistrationRefused,
     ServerUnavailable,
     ServerUnprepared,
@@ -201,7 +202,7 @@ def _raise_for_status(response: httpx2.Response, queue: str) -> None:
         raise RegistrationRefused(f"The server does not know this API key ({said}). Check RUNQY_API_KEY.")
     if status == httpx2.codes.FORBIDDEN:
         raise RegistrationRefused(f"This API key may not register a worker for {queue!r} ({said}).")
-    if status == httpx2.codes.NOT_FOUND:
+    if status == httpx2.codes.NOT_FOUND and problem.get("code") == QueueNotFound.code:
         raise RegistrationRefused(f"The server has no queue {queue!r} ({said}). Check RUNQY_QUEUES.")
     if status == httpx2.codes.SERVICE_UNAVAILABLE and problem.get("code") in _UNPREPARED:
         raise ServerUnprepared(f"The server answered {status}: {said}")

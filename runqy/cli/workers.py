@@ -18,5 +18,5 @@ def list_workers(*, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJ
     if as_json:
         show_json(workers)
         return
-    shown = [worker | {"commit": str(worker["commit"])[:12]} for worker in workers]
+    shown = [worker | {"commit": (worker["commit"] or "")[:12]} for worker in workers]
     show_rows(shown, _COLUMNS, nothing="No worker was heard of in the last minute.")

@@ -144,6 +144,9 @@ def test_redeploying_says_how_many_workers_were_told(run, server, workers, said)
 
 def test_workers_are_listed_with_their_commits(run, server):
     worker = {"worker_id": "h:1:a", "queue": "mail", "state": "ready", "commit": "0123456789abcdef", "reason": ""}
-    server.answers = [(200, {"workers": [worker | {"is_stale": False}]})]
+    starting = worker | {"worker_id": "h:2:b", "state": "starting", "commit": None}
+    server.answers = [(200, {"workers": [one | {"is_stale": False} for one in (worker, starting)]})]
 
-    assert run("worker", "list").stdout == "h:1:a\tmail\tready\t0123456789ab\tfalse\t\n"
+    lines = run("worker", "list").stdout.splitlines()
+
+    assert lines == ["h:1:a\tmail\tready\t0123456789ab\tfalse\t", "h:2:b\tmail\tstarting\t\tfalse\t"]

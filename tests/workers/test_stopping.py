@@ -8,9 +8,10 @@ import redis as redis_py
 
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from tests.support.servers import ValkeyServer
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
-from tests.workers.processes import add_task, eventually, is_alive, wait_for_state, wait_task
+from tests.workers.processes import add_task, broker_on, eventually, is_alive, wait_for_state, wait_task
 
 MAIL = QueueKeys("mail")
 
@@ -53,6 +54,18 @@ def test_a_stop_gives_a_longer_task_back_unspent_to_the_front(
     assert (record.retried, record.child_deaths) == (0, 0)
     assert not redis.exists(MAIL.active, MAIL.lease)
     assert not is_alive(int(started.read_text()))
+
+
+def test_an_idle_worker_does_not_wait_for_a_redis_that_is_away(server: FakeServer, start_worker: StartWorker) -> None:
+    own = ValkeyServer().start()
+    server.answer["redis"]["addr"] = f"127.0.0.1:{own.port}"
+    worker = start_worker(RUNQY_SHUTDOWN_TIMEOUT="1h")
+    with broker_on(own).client as client:
+        eventually(lambda: client.exists(MAIL.idle))
+    own.stop()
+    worker.wait_for("broker_unavailable")
+
+    assert worker.stop() == 0  # waits for a minute at most
 
 
 def test_a_second_signal_does_not_wait(single_broker: Broker, start_worker: StartWorker, tmp_path: Path) -> None:

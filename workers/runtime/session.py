@@ -106,7 +106,9 @@ class Session:
         self._beat_now.set()
         self.consumer.stop_taking()
         log.info("draining", tasks=len(self.consumer.held))
-        await first_of(self.consumer.emptied, hurry, timeout_s=self._settings.shutdown_timeout_s)
+        # with nothing in hand there may still be a take under way, which a Redis that is away does not answer
+        grace_s = self._settings.shutdown_timeout_s if self.consumer.held else LAST_WORDS_S
+        await first_of(self.consumer.emptied, hurry, timeout_s=grace_s)
         await self.workshop.close()
         await first_of(self.consumer.emptied, timeout_s=LAST_WORDS_S)
         self._beating.cancel()

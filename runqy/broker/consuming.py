@@ -200,9 +200,9 @@ def _taken(queues: tuple[str, ...], lease_end_s: int, replies: Sequence[Reply]) 
 def _read_taken(queues: tuple[str, ...], lease_end_s: int, entry: Sequence[Any]) -> Taken:
     """Read one task that was handed out."""
     position, task_id, owner, data, child_deaths = entry
-    hold = Hold(queue=queues[position - 1], task_id=task_id.decode(), owner=owner.decode())
+    hold = Hold(queue=queues[position - 1], task_id=task_id.decode(errors="replace"), owner=owner.decode())
     try:
-        message, is_readable = decode(data), True
+        message, is_readable = decode(data), hold.task_id.encode() == task_id
     except MessageUnreadable:
         message, is_readable = TaskMessage(id=hold.task_id, queue=hold.queue, type=hold.queue), False
     return Taken(

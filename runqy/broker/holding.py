@@ -26,7 +26,7 @@ class Taken:
     child_deaths: int = 0
     """How many children died while they ran it."""
     is_readable: bool = True
-    """False: its message is damaged; the message here holds id and queue only, and the task can only be archived."""
+    """False: its message is damaged, and here holds id and queue only; or its id is no text. It must not be run."""
 
     @property
     def payload(self) -> bytes:

@@ -7,9 +7,11 @@ import pytest
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.consuming import Share, TakeOrder, plan_take, take_tasks
+from runqy.broker.finishing import archive
 from runqy.broker.keys import QueueKeys
 from runqy.broker.pausing import pause
 from runqy.broker.producing import enqueue
+from runqy.errors import LeaseLost
 from tests.support.tasks import QUEUE, fields, ids, listed, message, new_task, put, take, take_one
 
 NOW_NS = 1_700_000_000_500_000_000
@@ -158,6 +160,20 @@ def test_a_task_whose_state_is_stale_is_handed_out(broker: Broker) -> None:
     broker.client.hset(KEYS.task("t1"), "state", "active")  # as Go's worker leaves it when it dies between two steps
 
     assert ids(take(broker)) == ["t1"]
+
+
+def test_an_id_that_is_no_text_does_no_harm_to_others(broker: Broker) -> None:
+    put(broker, "t1")
+    message = broker.client.hget(KEYS.task("t1"), "msg")
+    broker.client.hset(KEYS.task_prefix.encode() + b"\xff", mapping={"msg": message, "state": "pending"})
+    broker.client.lpush(KEYS.pending, b"\xff")
+
+    good, bad = take(broker, 2)
+
+    assert (good.hold.task_id, good.is_readable) == ("t1", True)
+    assert not bad.is_readable
+    with pytest.raises(LeaseLost):
+        broker.run(archive(bad.hold, bad.message, error="no text", now_ns=broker.now_ns()))
 
 
 def test_a_damaged_message_is_handed_out_as_unreadable(broker: Broker) -> None:

@@ -8,8 +8,8 @@ from rest_framework import serializers
 from runqy.api.bodies import Members
 from runqy.errors import RequestInvalid
 from tasks import payloads
-from tasks.api.inputs import read_data, read_queue
-from tasks.api.options import OPTIONS, UNIQUENESS, GivenOptions, read_options
+from tasks.api.inputs import LONGEST_NAME, read_data, read_queue
+from tasks.api.options import MOST_SECONDS, OPTIONS, UNIQUENESS, GivenOptions, read_options
 from tasks.batches import MOST_TASKS, Batch, BatchOrder, Element, check_size
 from tasks.orders import TaskOrder
 
@@ -84,19 +84,25 @@ def batch_info(batch: Batch) -> dict[str, Any]:
 class BatchBody(serializers.Serializer[object]):
     """The body of `POST /queue/add-batch`; options beside `jobs` count for all that say nothing else."""
 
-    queue = serializers.CharField(help_text="`inference`, or one of its sub-queues: `inference_high`")
+    queue = serializers.CharField(
+        min_length=1, max_length=LONGEST_NAME, help_text="`inference`, or one of its sub-queues: `inference_high`"
+    )
     jobs = serializers.ListField(
         child=serializers.JSONField(),
         min_length=1,
         max_length=MOST_TASKS,
         help_text="Payloads, or objects with the payload in `data` and options of their own beside it",
     )
-    timeout = serializers.IntegerField(required=False, min_value=0, help_text="Seconds one run may take")
+    timeout = serializers.IntegerField(
+        required=False, min_value=0, max_value=MOST_SECONDS, help_text="Seconds one run may take"
+    )
     delay = serializers.JSONField(required=False, help_text="Seconds, or a duration such as `15m`")
     process_at = serializers.DateTimeField(required=False, help_text="Instead of `delay`")
     deadline = serializers.DateTimeField(required=False, help_text="After this it does not run any more")
     max_retry = serializers.IntegerField(required=False, min_value=0, max_value=1000)
-    retention = serializers.IntegerField(required=False, min_value=0, help_text="Seconds to keep the result")
+    retention = serializers.IntegerField(
+        required=False, min_value=0, max_value=MOST_SECONDS, help_text="Seconds to keep the result"
+    )
 
 
 class BatchAnswer(serializers.Serializer[object]):

@@ -8,7 +8,7 @@ from tasks import payloads
 from tasks.api.options import OPTIONS, GivenOptions, read_options
 from tasks.orders import TaskOrder
 
-_LONGEST_NAME = 256
+LONGEST_NAME = 256
 
 
 def parse_order(members: Members) -> TaskOrder:
@@ -50,6 +50,6 @@ def read_data(raw: msgspec.Raw, errors: list[str]) -> bytes:
 
 
 def _name(value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
         raise ValueError("must be the name of a queue")
     return value

@@ -10,6 +10,8 @@ from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.records import TaskRecord
 from runqy.broker.states import TaskState
 from tasks import payloads
+from tasks.api.inputs import LONGEST_NAME
+from tasks.api.options import MOST_SECONDS
 
 
 def task_info(record: TaskRecord) -> dict[str, Any]:
@@ -78,18 +80,26 @@ class EnqueuedAnswer(serializers.Serializer[TaskRecord]):
 class EnqueueBody(serializers.Serializer[object]):
     """The nested body of `POST /queue/add`; a flat one has the payload's members in the place of `data`."""
 
-    queue = serializers.CharField(help_text="`inference`, or one of its sub-queues: `inference_high`")
+    queue = serializers.CharField(
+        min_length=1, max_length=LONGEST_NAME, help_text="`inference`, or one of its sub-queues: `inference_high`"
+    )
     data = serializers.DictField(required=False, help_text="The payload")  # type: ignore[assignment]
-    timeout = serializers.IntegerField(required=False, min_value=0, help_text="Seconds one run may take")
+    timeout = serializers.IntegerField(
+        required=False, min_value=0, max_value=MOST_SECONDS, help_text="Seconds one run may take"
+    )
     delay = serializers.JSONField(required=False, help_text="Seconds, or a duration such as `15m`")
     process_at = serializers.DateTimeField(required=False, help_text="Instead of `delay`; in the past: at once")
     deadline = serializers.DateTimeField(required=False, help_text="After this it does not run any more")
     max_retry = serializers.IntegerField(required=False, min_value=0, max_value=1000)
-    retention = serializers.IntegerField(required=False, min_value=0, help_text="Seconds to keep the result")
+    retention = serializers.IntegerField(
+        required=False, min_value=0, max_value=MOST_SECONDS, help_text="Seconds to keep the result"
+    )
     unique_key = serializers.CharField(
         required=False, max_length=256, help_text="No two tasks of a Redis queue with the same one wait or run"
     )
-    unique_for = serializers.IntegerField(required=False, min_value=1, help_text="Seconds, and not beyond its end")
+    unique_for = serializers.IntegerField(
+        required=False, min_value=1, max_value=MOST_SECONDS, help_text="Seconds, and not beyond its end"
+    )
     unique_until = serializers.ChoiceField(required=False, choices=["finished"], help_text="Without `unique_for`")
     on_conflict = serializers.ChoiceField(
         required=False, choices=["return", "reject"], help_text="`return`: 200 with the task that has the key; else 409"

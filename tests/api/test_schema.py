@@ -13,6 +13,7 @@ from rest_framework.views import APIView
 
 from runqy.api.documents import SchemaView, SwaggerView
 from runqy.schema_links import LINKS
+from tasks.api.inputs import LONGEST_NAME
 
 REFERENCE = """
 POST /worker/register
@@ -155,3 +156,10 @@ def test_it_is_served_to_everybody(schema: dict[str, Any], path: str) -> None:
 
     assert answer.status_code == 200
     assert json.loads(answer.content)["paths"] == schema["paths"]
+
+
+@pytest.mark.parametrize("body", ["EnqueueBody", "BatchBody", "RegisterBody"])
+def test_the_name_of_a_queue_is_bounded_as_it_is_when_read(schema: dict[str, Any], body: str) -> None:
+    queue = schema["components"]["schemas"][body]["properties"]["queue"]
+
+    assert (queue["minLength"], queue["maxLength"]) == (1, LONGEST_NAME)

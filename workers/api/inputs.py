@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from runqy.api.bodies import Members, values_of
 from runqy.errors import RequestInvalid
 
-_WORKER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
-_LONGEST_NAME = 256
+WORKER_ID = r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}"
+LONGEST_NAME = 256
 _TEXTS = ("queue", "worker_id", "hostname", "os", "version")
 
 
@@ -29,7 +29,7 @@ def parse_registration(members: Members) -> RegisterInput:
     texts = {name: _text(values.get(name), name, errors) for name in _TEXTS}
     if not texts["queue"] and not errors:
         errors.append("queue: is required")
-    if texts["worker_id"] and not _WORKER_ID.fullmatch(texts["worker_id"]):
+    if texts["worker_id"] and not re.fullmatch(WORKER_ID, texts["worker_id"]):
         errors.append("worker_id: must be letters, digits and . _ : @ -, at most 128")
     if errors:
         raise RequestInvalid(errors=errors)
@@ -40,7 +40,7 @@ def _text(value: object, name: str, errors: list[str]) -> str:
     """Return a member that is a text; null is as good as none."""
     if value is None:
         return ""
-    if not isinstance(value, str) or len(value) > _LONGEST_NAME:
-        errors.append(f"{name}: must be a text of at most {_LONGEST_NAME} characters")
+    if not isinstance(value, str) or len(value) > LONGEST_NAME:
+        errors.append(f"{name}: must be a text of at most {LONGEST_NAME} characters")
         return ""
     return value

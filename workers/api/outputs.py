@@ -6,6 +6,7 @@ from rest_framework import serializers
 
 from queues.definitions import Limits, QueueDefinition
 from runqy.broker.connection import RedisTarget
+from workers.api.inputs import LONGEST_NAME, WORKER_ID
 from workers.operations import Registration
 
 
@@ -83,11 +84,15 @@ def _limits(limits: Limits) -> dict[str, int]:
 class RegisterBody(serializers.Serializer[object]):
     """The body of `POST /worker/register`."""
 
-    queue = serializers.CharField(help_text="A queue, to serve all its sub-queues, or one sub-queue")
-    worker_id = serializers.CharField(required=False, help_text="Made up by the server where it is missing")
-    hostname = serializers.CharField(required=False)
-    os = serializers.CharField(required=False)
-    version = serializers.CharField(required=False)
+    queue = serializers.CharField(
+        min_length=1, max_length=LONGEST_NAME, help_text="A queue, to serve all its sub-queues, or one sub-queue"
+    )
+    worker_id = serializers.RegexField(
+        f"^(?:{WORKER_ID})?$", required=False, help_text="Made up by the server where it is missing"
+    )
+    hostname = serializers.CharField(required=False, max_length=LONGEST_NAME)
+    os = serializers.CharField(required=False, max_length=LONGEST_NAME)
+    version = serializers.CharField(required=False, max_length=LONGEST_NAME)
 
 
 class RedisPart(serializers.Serializer[object]):

@@ -21,6 +21,7 @@ _SIZES = {"": 1, "b": 1} | {
     prefix + rest: 1 << bits for prefix, bits in (("k", 10), ("m", 20), ("g", 30)) for rest in ("", "b", "ib")
 }
 
+_MOST_S = 10 * 365 * 24 * 3600
 _WINDOWS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -61,9 +62,9 @@ class Environment:
         """Return a whole number within bounds."""
         return self.parsed(name, lambda text: parse_count(text, lowest, highest), default)
 
-    def seconds(self, name: str, default: int) -> int:
+    def seconds(self, name: str, default: int, *, lowest: int = 0) -> int:
         """Return the seconds of a Go duration or a plain number of seconds."""
-        return self.parsed(name, durations.parse_s, default)
+        return self.parsed(name, lambda text: parse_seconds(text, lowest), default)
 
     def size(self, name: str, default: int) -> int:
         """Return a number of bytes: `52428800`, `50MiB`."""
@@ -104,6 +105,14 @@ def parse_count(text: str, lowest: int, highest: int) -> int:
     if not (text.isascii() and text.isdigit()) or not lowest <= int(text) <= highest:
         raise ValueError(f"{text!r} is not a whole number from {lowest} to {highest}")
     return int(text)
+
+
+def parse_seconds(text: str, lowest: int) -> int:
+    """Return the seconds of a span. Raises ValueError for what is none, and for one that is too short or endless."""
+    seconds = durations.parse_s(text)
+    if not lowest <= seconds <= _MOST_S:
+        raise ValueError(f"{text!r} is not from {lowest} s to ten years")
+    return seconds
 
 
 def parse_size(text: str) -> int:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from runqy.errors import WorkerSettingsInvalid
 from workers.runtime.settings import load_settings
@@ -63,6 +64,16 @@ def test_a_single_queue_may_be_spelled_in_the_singular(tmp_path: Path) -> None:
     settings = load_settings(written(tmp_path, "server: {url: 'http://h', api_key: k}\nworker: {queue: mail_high}"), {})
 
     assert settings.queues == ("mail_high",)
+
+
+def test_what_is_no_setting_is_told_and_does_no_harm(tmp_path: Path) -> None:
+    text = "server: {url: 'http://h', api_key: k}\nworker: {queue: mail, procesess: 2}\nextra: {some: thing}"
+
+    with capture_logs() as logs:
+        settings = load_settings(written(tmp_path, text), {})
+
+    assert [entry["setting"] for entry in logs] == ["extra.some", "worker.procesess"]
+    assert settings.processes == 1
 
 
 def test_a_secret_may_be_in_a_file_of_its_own(tmp_path: Path) -> None:

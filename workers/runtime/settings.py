@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import structlog
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -15,6 +16,7 @@ from runqy import durations
 from runqy.errors import WorkerSettingsInvalid
 
 T = TypeVar("T")
+log = structlog.get_logger()
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
@@ -138,7 +140,7 @@ class _Values:
 
 
 def _read_file(file: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the file's settings by dotted name, variables expanded; what is no setting of ours is left alone."""
+    """Return the file's settings by dotted name, variables expanded; what is none of ours is only told."""
     try:
         content = YAML(typ="safe", pure=True).load(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -152,7 +154,9 @@ def _read_file(file: Path, environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in (members if isinstance(members, dict) else {}).items():
             settings[f"{section}.{name}"] = _as_text(value, environ)
     if "worker.queue" in settings:
-        settings.setdefault("worker.queues", settings["worker.queue"])
+        settings.setdefault("worker.queues", settings.pop("worker.queue"))
+    for unknown in sorted(settings.keys() - _VARIABLES.keys()):
+        log.warning("unknown_setting", setting=unknown, file=str(file))
     return settings
 
 

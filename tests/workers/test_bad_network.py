@@ -1,0 +1,105 @@
+"""A worker whose way to Redis is slow, cut or loses answers, or that was frozen itself."""
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+
+from runqy.broker.broker import Broker
+from runqy.broker.counting import count_tasks
+from runqy.broker.forwarding import forward_due
+from runqy.broker.keys import QueueKeys
+from runqy.broker.recovering import LeaselessWatch, recover_lost
+from tests.support import environment
+from tests.support.bad_network import BadNetwork, Weather
+from tests.workers.conftest import StartWorker
+from tests.workers.fake_server import FakeServer
+from tests.workers.processes import add_task, eventually, wait_for_state, wait_task
+
+MAIL = QueueKeys("mail")
+TASKS_A_SPELL = 40
+
+
+@pytest.fixture
+def network(server: FakeServer) -> Iterator[BadNetwork]:
+    """Return the way from the workers to Redis."""
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    network = BadNetwork(environment.SERVER.port, random.Random(seed))
+    server.answer["redis"]["addr"] = f"127.0.0.1:{network.port}"
+    server.answer["lease_secs"] = 10
+    yield network
+    network.close()
+
+
+@pytest.fixture
+def upkeep(single_broker: Broker) -> Iterator[None]:
+    """Recover what was lost, and move on what is due, all the while."""
+    watch, has_ended = LeaselessWatch(), threading.Event()
+
+    def keep_up() -> None:
+        while not has_ended.wait(0.1):
+            recover_lost(single_broker, ["mail"], watch, grace_s=0)
+            forward_due(single_broker, ["mail"])
+
+    keeper = threading.Thread(target=keep_up)
+    keeper.start()
+    yield
+    has_ended.set()
+    keeper.join()
+
+
+@pytest.mark.usefixtures("upkeep")
+def test_no_weather_loses_a_task_or_records_one_twice(
+    single_broker: Broker, redis: redis_py.Redis, network: BadNetwork, start_worker: StartWorker
+) -> None:
+    worker = start_worker(RUNQY_CONCURRENCY="4")
+    wait_for_state(single_broker, add_task(single_broker, 0), "completed")
+
+    def completed() -> int:
+        return single_broker.run(count_tasks(["mail"], now_ns=single_broker.now_ns()))[0].completed
+
+    for spell, weather in enumerate((Weather.SLOW, Weather.IN_PIECES, Weather.LOSES_ANSWERS)):
+        network.weather = weather
+        for number in range(TASKS_A_SPELL):
+            add_task(single_broker, number, max_retry=100)
+        goal = 1 + (spell + 1) * TASKS_A_SPELL
+        eventually(lambda goal=goal: completed() > goal - TASKS_A_SPELL)
+        network.reset()
+        eventually(lambda goal=goal: completed() == goal, what=worker.log.read_text, within_s=60)
+
+    succeeded = int(redis.get(MAIL.processed) or 0) - int(redis.get(MAIL.failed) or 0)
+    assert succeeded == 1 + 3 * TASKS_A_SPELL
+    assert not redis.exists(MAIL.active, MAIL.lease, MAIL.pending, MAIL.retry, MAIL.archived)
+    assert not worker.events("trip_failed")
+    assert worker.stop() == 0
+
+
+@pytest.mark.usefixtures("upkeep")
+def test_a_worker_that_was_frozen_past_its_lease_changes_nothing_about_the_others_result(
+    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    server.answer["lease_secs"] = 2
+    frozen = start_worker()
+    task = wait_task(tmp_path)
+    started = Path(task["started"])
+    task_id = add_task(single_broker, task)
+    first_child = eventually(lambda: started.exists() and started.read_text())
+    os.kill(frozen.process.pid, signal.SIGSTOP)
+    start_worker()
+    eventually(lambda: started.read_text() not in ("", first_child))
+
+    Path(task["until"]).touch()
+    record = wait_for_state(single_broker, task_id, "completed")
+    os.kill(frozen.process.pid, signal.SIGCONT)
+    eventually(lambda: frozen.events("finish_refused") or frozen.events("lease_lost"))
+
+    assert wait_for_state(single_broker, task_id, "completed") == record
+    assert record.worker_id != frozen.events("registered")[0]["worker_id"]
+    assert (redis.get(MAIL.processed), redis.get(MAIL.failed)) == (b"2", b"1")
+    assert frozen.stop() == 0

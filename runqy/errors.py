@@ -1,6 +1,6 @@
 """Owns what can go wrong: every error a user may see, with its stable code and HTTP status."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class RunqyError(Exception):
@@ -360,6 +360,22 @@ class DatabaseUnavailable(RunqyError):
     """The database cannot be reached."""
 
     code, status = "database_unavailable", 503
+
+
+class NotReady(RunqyError):
+    """This process cannot take requests now; /readyz?verbose says why."""
+
+    code, status = "not_ready", 503
+
+    def __init__(self, checks: Sequence[Mapping[str, str]] = ()) -> None:
+        """Take what the checks found, as it is to be told; none: only that it is so."""
+        super().__init__(errors=[check["detail"] for check in checks if check["status"] == "failed"])
+        self.checks = list(checks)
+
+    @property
+    def extension(self) -> dict[str, object]:
+        """Return what the checks found."""
+        return {"checks": self.checks} if self.checks else {}
 
 
 class TooManyWaiters(RunqyError):

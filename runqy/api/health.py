@@ -7,15 +7,16 @@ from typing import Any
 
 import structlog
 from django.http import HttpResponse
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.serializers import CharField, ChoiceField, ListField, Serializer
 from rest_framework.views import APIView
 
-from runqy.api.answers import RETRY_AFTER_S, json_answer
+from runqy.api.answers import json_answer, problem_answer
+from runqy.api.schema import problems
 from runqy.broker.health import check_health
 from runqy.connection import get_broker
-from runqy.errors import BrokerUnavailable
+from runqy.errors import BrokerUnavailable, NotReady
 
 log = structlog.get_logger(__name__)
 
@@ -40,8 +41,8 @@ class Finding:
 class HealthOutput(Serializer[object]):
     """How the server is."""
 
-    status = CharField(help_text="`ok`, or `unavailable` while Redis cannot be reached")
-    redis = CharField(help_text="`ok` or `unavailable`")
+    status = CharField(help_text="`ok`")
+    redis = CharField(help_text="`ok`")
     warnings = ListField(child=CharField())
 
 
@@ -62,7 +63,7 @@ class FindingOutput(Serializer[object]):
 class ReadinessOutput(Serializer[object]):
     """Whether the process can take requests."""
 
-    status = ChoiceField(choices=["ok", "degraded", "unavailable"])
+    status = ChoiceField(choices=["ok", "degraded"])
     checks = FindingOutput(many=True, required=False, help_text="With `?verbose`")
 
 
@@ -85,7 +86,7 @@ class HealthView(PublicView):
         operation_id="health",
         tags=["server"],
         auth=[],
-        responses={200: HealthOutput, 503: OpenApiResponse(HealthOutput, "Redis cannot be reached")},
+        responses={200: HealthOutput, **problems(503)},
         examples=[OpenApiExample("Healthy", {"status": "ok", "redis": "ok", "warnings": []}, status_codes=["200"])],
     )
     def get(self, request: Request) -> HttpResponse:
@@ -94,9 +95,7 @@ class HealthView(PublicView):
             health = get_broker().run(check_health())
         except BrokerUnavailable as error:
             log.warning("broker_unavailable", error=error.detail)
-            answer = json_answer({"status": "unavailable", "redis": "unavailable", "warnings": []}, status=503)
-            answer["Retry-After"] = RETRY_AFTER_S
-            return answer
+            return problem_answer(BrokerUnavailable(), request._request)  # the address is nobody's business here
         warnings = []
         if health.may_lose_tasks:
             warnings.append(f"Redis evicts keys ({health.eviction_policy}) and may lose tasks: set noeviction.")
@@ -129,22 +128,20 @@ class ReadinessView(PublicView):
         tags=["server"],
         auth=[],
         parameters=[OpenApiParameter("verbose", str, description="With it, whatever its value: each check")],
-        responses={200: ReadinessOutput, 503: OpenApiResponse(ReadinessOutput, "Send requests elsewhere")},
+        responses={200: ReadinessOutput, **problems(503)},
         examples=[OpenApiExample("Ready", {"status": "ok"}, status_codes=["200"])],
     )
     def get(self, request: Request) -> HttpResponse:
         """Tell whether the process can take requests: Redis, database, migrations, configuration, vaults' key.
 
-        `degraded` is ready: what works does so without what the warnings name.
+        `degraded` is ready: what works does so without what the warnings name. Otherwise it is 503 `not_ready`, and
+        with `?verbose` it has the `checks` as well.
         """
         findings = self.find()
         verdicts = {finding.verdict for finding in findings}
-        is_ready = Verdict.FAILED not in verdicts
-        status = ("degraded" if Verdict.WARNING in verdicts else "ok") if is_ready else "unavailable"
-        answer: dict[str, Any] = {"status": status}
-        if "verbose" in request.GET:
-            answer["checks"] = [{"check": f.check, "status": f.verdict, "detail": f.detail} for f in findings]
-        response = json_answer(answer, status=200 if is_ready else 503)
-        if not is_ready:
-            response["Retry-After"] = RETRY_AFTER_S
-        return response
+        checks = [{"check": f.check, "status": f.verdict, "detail": f.detail} for f in findings]
+        told = checks if "verbose" in request.GET else []
+        if Verdict.FAILED in verdicts:
+            return problem_answer(NotReady(told), request._request)
+        answer: dict[str, Any] = {"status": "degraded" if Verdict.WARNING in verdicts else "ok"}
+        return json_answer(answer | ({"checks": told} if told else {}))

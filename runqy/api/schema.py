@@ -24,6 +24,11 @@ class Problem(serializers.Serializer[object]):
     present_version = serializers.IntegerField(
         required=False, help_text="With `vault_entry_changed`: the version that there is, 0 for no entry"
     )
+    checks = serializers.ListField(
+        child=serializers.DictField(child=serializers.CharField(allow_blank=True)),
+        required=False,
+        help_text="With `not_ready`, if asked for by `?verbose`: `check`, `status` and `detail` of each",
+    )
 
 
 def problems(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:

@@ -42,7 +42,8 @@ def problem(answer: Answer) -> dict[str, Any]:
     assert answer["Content-Type"] == "application/problem+json", answer.content
     found: dict[str, Any] = json.loads(answer.content)
     assert found["status"] == answer.status_code
-    assert found.keys() - {"present_version"} == {"type", "title", "status", "detail", "code", "errors", "request_id"}
+    members = {"type", "title", "status", "detail", "code", "errors", "request_id"}
+    assert found.keys() - {"present_version", "checks"} == members
     assert found["errors"]
     assert all(isinstance(error, str) for error in found["errors"])
     return found

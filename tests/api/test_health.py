@@ -11,7 +11,7 @@ from queues.operations import save_queue
 from runqy import readiness
 from runqy.broker.connection import RedisTarget
 from runqy.publication.snapshot import get_snapshot
-from tests.api.client import ApiClient
+from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support.servers import free_port
 from vaults.operations import create_vault
@@ -27,13 +27,14 @@ def _asks_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ready(path: str = "/readyz?verbose") -> tuple[int, str, dict[str, str]]:
-    """Return the status, its name, and of the checks what is not ok."""
+    """Return the status, its name or the problem's code, and of the checks what is not ok."""
     answer = ApiClient(None).get(path)
     content = json.loads(answer.content)
     assert answer["Cache-Control"] == "no-store"
     assert answer.has_header("Retry-After") is (answer.status_code == 503)
     found = {check["check"]: check["status"] for check in content.get("checks", ()) if check["status"] != "ok"}
-    return answer.status_code, content["status"], found
+    name = content["status"] if answer.status_code == 200 else problem(answer)["code"]
+    return answer.status_code, name, found
 
 
 def away() -> RedisTarget:
@@ -68,7 +69,7 @@ def test_without_redis_a_process_is_not_ready(settings: Any) -> None:
     get_snapshot()
     settings.REDIS_TARGET = away()
 
-    assert ready() == (503, "unavailable", {"redis": "failed"})
+    assert ready() == (503, "not_ready", {"redis": "failed"})
 
 
 def test_a_full_redis_takes_no_tasks(redis: Any) -> None:
@@ -78,7 +79,7 @@ def test_a_full_redis_takes_no_tasks(redis: Any) -> None:
     finally:
         redis.config_set("maxmemory", "0")
 
-    assert found == (503, "unavailable", {"redis_writes": "failed"})
+    assert found == (503, "not_ready", {"redis_writes": "failed"})
 
 
 def test_a_redis_that_is_a_replica_takes_no_writes(redis: Any) -> None:
@@ -88,7 +89,7 @@ def test_a_redis_that_is_a_replica_takes_no_writes(redis: Any) -> None:
     finally:
         redis.execute_command("REPLICAOF", "NO", "ONE")
 
-    assert found[:2] == (503, "unavailable")
+    assert found[:2] == (503, "not_ready")
 
 
 def test_an_evicting_redis_is_a_warning(redis: Any) -> None:
@@ -127,7 +128,7 @@ def test_a_database_without_its_tables_is_not_ready(monkeypatch: pytest.MonkeyPa
                 "INSERT INTO django_migrations (app, name, applied) VALUES (%s, %s, CURRENT_TIMESTAMP)", [app, name]
             )
 
-    assert found == (503, "unavailable", {"migrations": "failed"})
+    assert found == (503, "not_ready", {"migrations": "failed"})
 
 
 def test_a_configuration_that_redis_lost_is_a_warning(redis: Any) -> None:
@@ -163,5 +164,5 @@ def test_a_process_that_ends_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> No
 
     readiness.begin_draining()
 
-    assert ready() == (503, "unavailable", {"process": "failed"})
+    assert ready() == (503, "not_ready", {"process": "failed"})
     assert ApiClient(None).get("/livez").status_code == 200

@@ -20,6 +20,8 @@ class FakeServer:
         self.answer = answer
         self.status = 200
         self.code = "test"
+        self.refused: set[str] = set()
+        """Queues that there are none of."""
         self.requests: list[dict[str, Any]] = []
         self.registered = threading.Semaphore(0)
         outer = self
@@ -46,6 +48,8 @@ class FakeServer:
 
     def reply(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Return status and body for a registration."""
+        if body["queue"] in self.refused:
+            return 404, {"detail": "No such queue.", "code": "queue_not_found"}
         if self.status != 200:
             return self.status, {"detail": f"the server says {self.status}", "code": self.code}
         return 200, copy.deepcopy(self.answer) | {"worker_id": body["worker_id"]}

@@ -44,8 +44,27 @@ def test_a_worker_gives_up_after_the_tries_it_was_allowed(server: FakeServer, st
 def test_a_refusal_ends_the_worker_with_a_clear_message(
     server: FakeServer, start_worker: StartWorker, status: int, hint: str
 ) -> None:
-    server.status = status
+    server.status, server.code = status, "queue_not_found"  # only 404 needs the code
     worker = start_worker()
 
     assert worker.process.wait(30) == 1
     assert hint in worker.events("worker_ends")[0]["reason"]
+
+
+def test_a_queue_that_is_refused_leaves_the_others_served(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.refused = {"gone"}
+    worker = start_worker(RUNQY_QUEUES="gone,mail")
+    worker.wait_for("worker_ends")
+
+    assert wait_for_state(single_broker, add_task(single_broker, 1), "completed")
+    assert worker.stop() == 1
+
+
+def test_a_worker_all_of_whose_queues_are_refused_ends(server: FakeServer, start_worker: StartWorker) -> None:
+    server.refused = {"gone", "lost"}
+    worker = start_worker(RUNQY_QUEUES="gone,lost")
+
+    assert worker.process.wait(30) == 1
+    assert {entry["queue"] for entry in worker.events("worker_ends")} == {"gone", "lost"}

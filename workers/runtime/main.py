@@ -10,7 +10,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from runqy.errors import RunqyError
+from runqy.errors import RegistrationRefused, RunqyError
 from workers.runtime.hardening import make_undumpable
 from workers.runtime.logs import secrets, set_up_logging
 from workers.runtime.registration import own_version
@@ -57,9 +57,12 @@ async def serve(settings: WorkerSettings) -> int:
 
 
 async def _serve_one(runner: Runner, stop: Callable[[], None]) -> int:
-    """Serve a queue; when it can't be served, the worker ends."""
+    """Serve a queue. One that the server refuses (it may be deleted) ends alone; other failures end the worker."""
     try:
         await runner.run()
+    except RegistrationRefused as error:
+        log.critical("worker_ends", reason=error.detail)
+        return 1
     except RunqyError as error:
         log.critical("worker_ends", reason=error.detail)
         stop()

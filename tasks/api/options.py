@@ -122,7 +122,7 @@ def _moment_ns(value: object) -> int:
             raise ValueError
         since = moment - _EPOCH
     except (ValueError, OverflowError):
-        raise ValueError('must be a moment such as "2026-01-31T12:00:00Z"') from None
+        raise ValueError('must be a moment with its time zone, such as "2026-01-31T12:00:00Z"') from None
     if since.days <= 0:
         raise ValueError("must be a moment after 1970")
     return (since.days * 86_400 + since.seconds) * NS + since.microseconds * 1000

@@ -100,6 +100,12 @@ def test_what_is_wrong_is_refused_by_name(
     assert redis.keys("asynq:*simple*") == []
 
 
+def test_a_moment_without_a_time_zone_is_told_that_it_needs_one(client: ApiClient) -> None:
+    answer = add(client, {"queue": "simple", "data": {}, "process_at": "2030-01-01T00:00:00"})
+
+    assert "with its time zone" in problem(answer)["errors"][0]
+
+
 def test_a_second_task_with_the_same_key_is_a_conflict(client: ApiClient, redis: redis_py.Redis) -> None:
     first = add(client, UNIQUE)
 

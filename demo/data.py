@@ -1,6 +1,8 @@
 """Fills an instance with what a small company might have on it, by the operations that people use."""
 
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.contrib.auth.models import Group, User
@@ -102,16 +104,17 @@ _TASKS = {
 """How many tasks of each Redis queue are made, and their payload."""
 
 
-def fill(broker: Broker) -> None:
-    """Make users, vaults, queues, keys, workers and tasks."""
+def fill(broker: Broker) -> Callable[[], None]:
+    """Make users, vaults, queues, keys, workers and tasks; return what keeps the workers alive."""
     make_users()
     with acting(_user("grace")):
         make_configuration()
     with acting(_user("ada")):
         make_keys()
-    make_tasks(broker)
+    beating = make_tasks(broker)
     with acting(_user("linus")):
         pause_whole_queue(broker, name="embeddings")
+    return beating
 
 
 def make_users() -> None:
@@ -145,8 +148,8 @@ def make_keys() -> None:
     revoke_api_key(key_id=old.row.pk)
 
 
-def make_tasks(broker: Broker) -> None:
-    """Make tasks in every state, and the workers that run some of them."""
+def make_tasks(broker: Broker) -> Callable[[], None]:
+    """Make tasks in every state, and the workers that run some of them; return what lets these beat."""
     for queue, (count, payload) in _TASKS.items():
         for number in range(count):
             payload_of_one = payload % (1000 + number)
@@ -165,7 +168,10 @@ def make_tasks(broker: Broker) -> None:
         _end(broker, retry(taken.hold, taken.message, failure, now_ns=broker.now_ns()))
     for taken in _take(broker, "invoices", 3):
         _end(broker, archive(taken.hold, taken.message, error="KeyError: 'vat_id'", now_ns=broker.now_ns()))
-    beat_workers(broker, _take(broker, "transcription_interactive", 4), _take(broker, "image-tagging", 2))
+    running = _take(broker, "transcription_interactive", 4), _take(broker, "image-tagging", 2)
+    beating = partial(beat_workers, broker, *running)
+    beating()
+    return beating
 
 
 def beat_workers(broker: Broker, transcribing: list[Taken], tagging: list[Taken]) -> None:

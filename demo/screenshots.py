@@ -1,7 +1,7 @@
 """`make screenshots`: the README's pictures, or for a review every page of the admin in every state."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -27,12 +27,12 @@ def main() -> int:
     return 0
 
 
-def _fill() -> None:
-    """Fill the instance; what does so can be imported only when Django is set up."""
+def _fill() -> Callable[[], None]:
+    """Fill the instance, and return what keeps its workers alive; it can be imported only when Django is set up."""
     from demo.data import fill  # noqa: PLC0415
     from runqy.connection import get_broker  # noqa: PLC0415
 
-    fill(get_broker())
+    return fill(get_broker())
 
 
 def _show_readme(browser: Browser, url: str) -> None:
@@ -57,13 +57,14 @@ def _show_everything(browser: Browser, url: str, folder: Path) -> None:
     """Write all pages of an empty and of a full instance, and forms with errors."""
     folder.mkdir(parents=True, exist_ok=True)
     for state in sys.argv[2:] or ("empty", "full"):
-        if state == "full":
-            _fill()
+        beating = _fill() if state == "full" else None
         paths = list(_crawled(_enter(browser, url, 1440, 900, "light")))
         for width, height in WIDTHS.items():
             for theme in THEMES:
                 page = _enter(browser, url, width, height, theme)
                 for path in ["/admin/", *paths]:
+                    if beating:
+                        beating()
                     _shoot(page, path, folder / f"{_spelled(path)}.{state}.{width}.{theme}.png")
                 page.context.close()
                 if state == "full":

@@ -18,6 +18,18 @@ def test_an_administrator_logs_in_through_the_form_and_sees_the_index(anonymous:
     expect(anonymous).to_have_url("/admin/")
 
 
+def test_a_wrong_password_is_told_in_one_sentence_and_the_name_is_kept(anonymous: Page) -> None:
+    anonymous.goto("/admin/login/")
+
+    anonymous.get_by_label("Username").fill("ada")
+    anonymous.get_by_label("Password").fill("wrong")
+    anonymous.get_by_role("button", name="Log in").click()
+
+    expect(anonymous.get_by_text("Please enter the correct username and password")).to_be_visible()
+    expect(anonymous.get_by_text("Please correct the error below.")).to_be_hidden()
+    expect(anonymous.get_by_label("Username")).to_have_value("ada")
+
+
 def test_somebody_of_a_role_is_in_without_the_form(page: Page) -> None:
     page.goto("/admin/")
 

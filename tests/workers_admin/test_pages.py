@@ -139,6 +139,7 @@ def test_a_worker_that_is_gone_has_a_page_of_ours(viewer: Client) -> None:
 
     assert answer.status_code == 404
     assert "No worker &#x27;nobody&#x27; was heard of in the last minute." in answer.content.decode()
+    assert "All workers" in answer.content.decode()
 
 
 def test_without_workers_the_page_says_how_to_start_one(viewer: Client) -> None:

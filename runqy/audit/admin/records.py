@@ -34,7 +34,7 @@ class AuditRecordAdmin(StaffModelAdmin):
     show_facets = admin.ShowFacets.NEVER  # counting is what pages by number avoid
     list_before_template = "audit/above_list.html"
     search_fields = ("object_name",)
-    search_help_text = "Object, actor, action, address, request id or number"
+    search_help_text = "Object, actor, action or address"
     empty_says = "Whatever people change from now on stands here."
     sortable_by = ()
     actions = None

@@ -11,7 +11,7 @@ from runqy.broker.cancelling import cancel
 from runqy.broker.keys import QueueKeys
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
-from tests.workers.processes import add_task, eventually, is_alive, wait_for_state
+from tests.workers.processes import add_task, eventually, is_alive, wait_for_state, wait_task
 from tests.workers.repositories import Repository
 
 MAIL = QueueKeys("mail")
@@ -58,6 +58,21 @@ def test_a_deadline_ends_a_run_too(single_broker: Broker, start_worker: StartWor
     record = wait_for_state(single_broker, task_id, "retry", "archived")
 
     assert (record.state, record.error) == ("archived", "deadline exceeded")
+
+
+def test_a_task_whose_deadline_has_passed_is_not_run_and_costs_no_child(
+    single_broker: Broker, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    start_worker()
+    before = wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}), "completed").result
+    past_s = single_broker.now_s() - 1
+
+    task_id = add_task(single_broker, wait_task(tmp_path), deadline_s=past_s, timeout_s=600)
+    record = wait_for_state(single_broker, task_id, "archived", "retry", "completed")
+
+    assert (record.state, record.error) == ("archived", "deadline exceeded")
+    assert not (tmp_path / "task.started").exists()
+    assert wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}), "completed").result == before
 
 
 def test_cancelling_a_running_task_archives_it(

@@ -248,7 +248,7 @@ class Consumer:
 
     def _accept(self, taken: Taken) -> None:
         """Hand a task to the pool, unless it can't be run."""
-        line, problem = line_of(taken)
+        line, problem = line_of(taken, now_s=self._exchange.broker.now_s())
         run = self.held[taken.hold] = Run(taken=taken, line=line)
         if problem:
             self.run_ended(run, Ending(Fate.FAILED, problem))

@@ -10,6 +10,7 @@ from workers.runtime.runs import Ending, Fate, Run
 from workers.runtime.settings import RecoverySettings
 
 OVERFLOW = Ending(Fate.FAILED, f"result_too_large: the answer was longer than {MAX_LINE_BYTES >> 20} MiB")
+DEADLINE_EXCEEDED = "deadline exceeded"
 DYING_S = 10.0
 """How long ending all children may take, beyond their own grace, before a stop goes on without them."""
 
@@ -83,7 +84,7 @@ def time_over(run: Run) -> Ending:
     """Return how a run ends whose time is over."""
     message = run.taken.message
     is_deadline = message.deadline and (not message.timeout or message.deadline * 10**9 < _timeout_end_ns(run))
-    text = "deadline exceeded" if is_deadline else f"timed out after {message.timeout or 1800} s"
+    text = DEADLINE_EXCEEDED if is_deadline else f"timed out after {message.timeout or 1800} s"
     return Ending(Fate.RETRYABLE, text)
 
 

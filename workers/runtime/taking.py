@@ -6,6 +6,7 @@ from runqy.broker.consuming import Share, TakeOrder, plan_take
 from runqy.broker.holding import Taken
 from runqy.broker.timing import LEASE_S
 from runqy.errors import PayloadUnusable
+from workers.runtime.pool import DEADLINE_EXCEEDED
 from workers.runtime.protocol import encode_task
 from workers.runtime.settling import RetryPolicy
 
@@ -34,10 +35,12 @@ class Terms:
         return replace(order, lease_s=self.lease_s, has_more_slots=free > TAKES_A_TRIP)
 
 
-def line_of(taken: Taken) -> tuple[bytes, str]:
+def line_of(taken: Taken, *, now_s: int) -> tuple[bytes, str]:
     """Return the line that hands a task to a child, or why there is none."""
     if not taken.is_readable:
         return b"", "message_unreadable: the stored message is damaged"
+    if 0 < taken.message.deadline <= now_s:
+        return b"", DEADLINE_EXCEEDED
     try:
         return encode_task(taken.message), ""
     except PayloadUnusable as error:

@@ -58,7 +58,7 @@ class QueueAdmin(PublishedModelAdmin):
 
     def has_pause_permission(self, request: HttpRequest) -> bool:
         """Tell whether somebody may pause queues and let them go on."""
-        return request.user.has_perm("queues.pause_queue")
+        return not settings.ASYNQ_READ_ONLY and request.user.has_perm("queues.pause_queue")
 
     def audit_names(self, obj: Any) -> tuple[str, ...]:
         """Return the names of a queue and of its Redis queues, which are paused one by one."""

@@ -14,6 +14,7 @@ from tasks.admin.bulk import handle_many
 from tasks.admin.deeds import handle_one
 from tasks.admin.details import download_content, show_task
 from tasks.admin.overview import show_tasks
+from tasks.admin.rights import may_try
 from tasks.admin.trial import try_out
 from tasks.models import Task
 
@@ -39,7 +40,7 @@ class TaskAdmin(StaffModelAdmin):
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Let those try a task who may put one on a queue."""
-        return request.user.has_perm("tasks.enqueue_task")
+        return may_try(request.user)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Leave tasks as they are: what can be done to one has permissions of its own."""
@@ -56,6 +57,7 @@ class TaskAdmin(StaffModelAdmin):
             if not self.has_view_permission(request):
                 raise PermissionDenied
             request.current_app = self.admin_site.name
-            return show(self.admin_site.each_context(request), request, **named)
+            context = self.admin_site.each_context(request) | {"may_try": may_try(request.user)}
+            return show(context, request, **named)
 
         return self.admin_site.admin_view(shows_problems(view, self.admin_site.each_context))

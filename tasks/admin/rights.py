@@ -70,8 +70,12 @@ _CANCELABLE = (TaskState.PENDING, TaskState.ACTIVE, TaskState.SCHEDULED, TaskSta
 
 def may(user: Any, deed: Deed) -> bool:
     """Tell whether somebody may do something to tasks."""
-    allowed: bool = user.has_perm(f"tasks.{deed}_task")
-    return allowed
+    return not settings.ASYNQ_READ_ONLY and user.has_perm(f"tasks.{deed}_task")
+
+
+def may_try(user: Any) -> bool:
+    """Tell whether somebody may put a task on a queue."""
+    return not settings.ASYNQ_READ_ONLY and user.has_perm("tasks.enqueue_task")
 
 
 def sees_payloads(user: Any) -> bool:

@@ -17,6 +17,7 @@ from runqy.connection import get_broker
 from runqy.errors import PayloadInvalid, RunqyError
 from runqy.staff.pages import StaffForm
 from tasks import payloads
+from tasks.admin.rights import may_try
 from tasks.admin.shown import task_url
 from tasks.orders import TaskOrder
 from tasks.trying import try_task
@@ -48,7 +49,7 @@ class TrialForm(StaffForm):
 
 def try_out(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
     """Show the form, or queue its task, wait a little for its end, and show it."""
-    if not request.user.has_perm("tasks.enqueue_task"):
+    if not may_try(request.user):
         raise PermissionDenied
     catalog = get_catalog()
     takers = [queue for queue in catalog.definitions if queue.is_enabled]

@@ -435,6 +435,15 @@ def test_each_role_may_do_only_its_own(role: str, place: str, method: str, least
     assert (answer.status_code != 403) == may
 
 
+def test_where_the_admin_is_read_only_nobody_pauses_a_queue(staff: Client, settings: Any) -> None:
+    settings.ASYNQ_READ_ONLY = True
+    queue = saved()
+
+    assert 'value="pause"' not in staff.get(page_of(queue)).content.decode()
+    assert staff.post(page_of(queue, "switch"), {"verb": "pause"}).status_code == 403
+    assert staff.post(page_of(queue, "switch"), {"verb": "disable"}).status_code == 302
+
+
 def test_a_viewer_reads_all_but_values_of_variables() -> None:
     queue = saved(replace(RICH, deployment=replace(RICH.deployment, env_vars={"NAME_OF_ONE": "value-of-one"})))
     viewer = as_role("viewer")

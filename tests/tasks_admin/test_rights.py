@@ -1,7 +1,7 @@
 """Which role may do what to tasks in which state."""
 
 import pytest
-from django.contrib.auth.models import Group, Permission
+from django.contrib.auth.models import Group, Permission, User
 
 from runqy.broker.broker import Broker
 from tests.support.staff import staff_client
@@ -62,6 +62,21 @@ def test_only_operators_try_a_task(role: str) -> None:
     assert staff.post(f"{LIST}add/", {"queue": "simple", "payload": "{}"}).status_code == 403
     assert "Try a task" not in staff.get(LIST).content.decode()
     assert "Try a task" in staff_client("operator").get(LIST).content.decode()
+
+
+def test_where_the_admin_is_read_only_nobody_does_anything_to_tasks(single_broker: Broker, settings) -> None:
+    settings.ASYNQ_READ_ONLY = True
+    put_in(single_broker, "scheduled", "t1")
+    staff = staff_client("admin")
+    User.objects.update(is_superuser=True)
+
+    shown = read(staff.get(change("t1"))), read(staff.get(f"{LIST}?queue=simple&state=scheduled"))
+    refused = staff.post(handle("t1"), {"deed": "delete", "confirmed": "yes"}), staff.get(f"{LIST}add/")
+
+    assert [page.buttons + page.ticks for page in shown] == [[], []]
+    assert [answer.status_code for answer in refused] == [403, 403]
+    assert "Try a task" not in staff.get(LIST).content.decode()
+    assert listed(single_broker, "simple") == {"scheduled": ["t1"]}
 
 
 def test_staff_without_the_permission_to_see_tasks_see_none(single_broker: Broker) -> None:

@@ -50,7 +50,7 @@ def list_tasks(  # noqa: PLR0913 (each is an option of the command)
 
 @app.command("run")
 def run_tasks(ids: Ids, *, server: ServerUrl = "", api_key: ApiKey = "") -> None:
-    """Make tasks pending: before their time, or once more when they are over."""
+    """Make tasks pending now, or once more. Works before their time and when they are over."""
     with open_server(server, api_key) as api:
         for task_id in ids:
             _tell(api.post(f"{_path(api, task_id)}/run", b""))
@@ -58,7 +58,7 @@ def run_tasks(ids: Ids, *, server: ServerUrl = "", api_key: ApiKey = "") -> None
 
 @app.command("cancel")
 def cancel_tasks(ids: Ids, *, server: ServerUrl = "", api_key: ApiKey = "") -> None:
-    """Cancel tasks: those that wait are archived at once, those that run are stopped by their workers."""
+    """Cancel tasks. Those that wait are archived at once, those that run are stopped by their workers."""
     with open_server(server, api_key) as api:
         for task_id in ids:
             _tell(api.delete(f"/api/cli/tasks/{quote(task_id, safe='')}"))
@@ -66,7 +66,7 @@ def cancel_tasks(ids: Ids, *, server: ServerUrl = "", api_key: ApiKey = "") -> N
 
 @app.command("delete")
 def delete_tasks(ids: Ids, *, server: ServerUrl = "", api_key: ApiKey = "") -> None:
-    """Delete tasks that do not run, and all that is kept about them."""
+    """Delete tasks that do not run. All that is kept about them goes too."""
     with open_server(server, api_key) as api:
         for task_id in ids:
             _tell(api.delete(_path(api, task_id)))

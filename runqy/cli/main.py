@@ -16,9 +16,24 @@ app.add_typer(workers.app, name="worker")
 app.add_typer(vaults.app, name="vault")
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"runqy {installed_version('runqy')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Start a server, or talk to one: put tasks on queues, read their results."""
+
+
 @app.command()
 def up() -> None:
-    """Run everything on this machine: Valkey, database, server, maintenance and one worker. Ctrl-C ends it."""
+    """Run everything on this machine until Ctrl-C. That is Valkey, database, server, maintenance and one worker."""
     _require_server()
     from runqy.local.up import run_up  # noqa: PLC0415 (needs the extra `server`)
 
@@ -30,7 +45,7 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "0.0.0.0",  # noqa: S104 (a server's default)
     migrate: Annotated[bool, typer.Option("--migrate", help="Apply the database's migrations first.")] = False,
 ) -> None:
-    """Run the server: web processes and maintenance, with the Redis and database that are configured."""
+    """Run the server with the Redis and database that are configured. That is web processes and maintenance."""
     _require_server()
     from runqy.local.serve import run_serve  # noqa: PLC0415 (needs the extra `server`)
 
@@ -40,7 +55,7 @@ def serve(
 @app.command()
 def version() -> None:
     """Print the version."""
-    typer.echo(f"runqy {installed_version('runqy')}")
+    _print_version(is_asked=True)
 
 
 def main() -> None:

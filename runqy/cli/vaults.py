@@ -69,7 +69,7 @@ def set_entry(  # noqa: PLR0913 (each is an option of the command)
     server: ServerUrl = "",
     api_key: ApiKey = "",
 ) -> None:
-    """Set an entry; the value is typed, or is the standard input without its last line break."""
+    """Set an entry. The value is typed, or is the standard input without its last line break."""
     body: dict[str, Any] = {"key": key, "value": _value(key), "is_secret": not plain, "expected_version": expect}
     with open_server(server, api_key) as api:
         answer = api.post(f"{_path(vault)}/entries", msgspec.json.encode(body))
@@ -85,7 +85,7 @@ def export_vault(
     server: ServerUrl = "",
     api_key: ApiKey = "",
 ) -> None:
-    """Write a vault with all its values to a file that only a passphrase opens."""
+    """Write a vault to a file that only a passphrase opens."""
     body = {"passphrase": _passphrase(passphrase_file, is_new=True)}
     with open_server(server, api_key) as api:
         export = api.post(f"{_path(vault)}/export", msgspec.json.encode(body))
@@ -110,7 +110,7 @@ def import_vault(  # noqa: PLR0913 (each is an option of the command)
     server: ServerUrl = "",
     api_key: ApiKey = "",
 ) -> None:
-    """Make a vault as a file says, all of it or nothing; shows what is done to each entry."""
+    """Make a vault of such a file. All of it or nothing; shows what is done to each entry."""
     try:
         export = msgspec.json.decode(file.read_bytes())
     except OSError as error:

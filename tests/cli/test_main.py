@@ -3,11 +3,24 @@
 import subprocess
 import sys
 
+import pytest
+
 from runqy import __name__ as package
 
 
-def test_version_is_the_installed_one(run):
-    assert run("version").stdout == f"{package} 0.1.0\n"
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_version_is_the_installed_one(run, word):
+    result = run(word)
+
+    assert (result.exit_code, result.stdout) == (0, f"{package} 0.1.0\n")
+
+
+@pytest.mark.parametrize("words", [(), ("task",), ("queue",), ("worker",), ("vault",)])
+def test_help_cuts_no_sentence_short(run, words):
+    listed = run(*words, "--help").stdout.partition("Commands:")[2]
+
+    assert listed
+    assert "..." not in listed
 
 
 def test_command_line_imports_no_django():

@@ -15,7 +15,7 @@ _COLUMNS = ("queue", "pending", "active", "scheduled", "retry", "archived", "com
 
 @app.command("list")
 def list_queues(*, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJson = False) -> None:
-    """List all queues with how many tasks they have in each state; sub-queues each for itself."""
+    """List all queues with their tasks by state. Sub-queues stand each for itself."""
     with open_server(server, api_key) as api:
         queues = api.get("/api/cli/queues")["queues"]
     show_json(queues) if as_json else show_rows(queues, _COLUMNS, nothing="There are no queues yet.")
@@ -28,7 +28,7 @@ def redeploy(
     server: ServerUrl = "",
     api_key: ApiKey = "",
 ) -> None:
-    """Let the workers of a queue take the newest commit of its branch, each between two tasks."""
+    """Let the workers of a queue take the newest commit. Each does so between two tasks."""
     with open_server(server, api_key) as api:
         answer = api.post(f"/api/cli/queues/{quote(queue, safe='')}/redeploy", b"")
     count = len(answer["workers"])

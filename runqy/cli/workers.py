@@ -12,7 +12,7 @@ _COLUMNS = ("worker_id", "queue", "state", "commit", "is_stale", "reason")
 
 @app.command("list")
 def list_workers(*, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJson = False) -> None:
-    """List the workers that were heard of in the last minute, with the commit that each runs."""
+    """List the workers heard of in the last minute. With the commit that each runs."""
     with open_server(server, api_key) as api:
         workers = api.get("/api/cli/workers")["workers"]
     if as_json:

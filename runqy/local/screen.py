@@ -52,25 +52,26 @@ def show_overview(
 
     `others` are the queues that the server knows beside them.
     """
-    console.print(
-        f"\n[bold]runqy is running.[/bold] Ctrl-C stops it; {escape(_shown(instance.home))} keeps everything.\n"
-    )
-    _print_columns(_places(instance))
-    console.print()
-    if queues:
-        _print_columns(
-            [("[dim]queue", "[dim]mode", "[dim]worker"), *(_row(one, records.get(one.name)) for one in queues)]
+    with console:  # written at once: whoever sees the first line can read the last
+        console.print(
+            f"\n[bold]runqy is running.[/bold] Ctrl-C stops it; {escape(_shown(instance.home))} keeps everything.\n"
         )
-        _print_reasons(instance, queues, records)
-    else:
-        say(f"There is no queue file in {_shown(folder)}: put one there (docs/queue-files.md), and start again.")
-    if others:
-        say(f"\nNot served by this worker, so that their tasks wait: {', '.join(others)}.")
-    if ready := [queue for queue in queues if is_ready(records.get(queue.name))]:
-        console.print("\nPut a task on a queue, and read it with the id in the answer:\n")
-        say(f"  {enqueue_line(instance, ready)}")
-        say(f'  curl -H "Authorization: Bearer {_key_words(instance)}" "{instance.url}/queue/<id>?wait=10"')
-    console.print()
+        _print_columns(_places(instance))
+        console.print()
+        if queues:
+            _print_columns(
+                [("[dim]queue", "[dim]mode", "[dim]worker"), *(_row(one, records.get(one.name)) for one in queues)]
+            )
+            _print_reasons(instance, queues, records)
+        else:
+            say(f"There is no queue file in {_shown(folder)}: put one there (docs/queue-files.md), and start again.")
+        if others:
+            say(f"\nNot served by this worker, so that their tasks wait: {', '.join(others)}.")
+        if ready := [queue for queue in queues if is_ready(records.get(queue.name))]:
+            console.print("\nPut a task on a queue, and read it with the id in the answer:\n")
+            say(f"  {enqueue_line(instance, ready)}")
+            say(f'  curl -H "Authorization: Bearer {_key_words(instance)}" "{instance.url}/queue/<id>?wait=10"')
+        console.print()
 
 
 def enqueue_line(instance: Instance, queues: Sequence[QueueSpec]) -> str:

@@ -75,7 +75,7 @@ class Supervisor:
             self.look()
 
     def look(self) -> None:
-        """Restart what has ended, after a pause that grows. Raises StackFailed for what ends again and again."""
+        """Restart what has ended, after a pause that grows. Raises StackFailed for what is needed and keeps ending."""
         now = clock.monotonic_s()
         for one in self._supervised:
             if one.restart_at:
@@ -92,11 +92,15 @@ class Supervisor:
         one.ends += 1
         how = f"the {one.program.name} {one.process.describe_end()}"
         one.process.end()  # what it started itself must not stand in the way of the next one
-        if one.ends >= MAX_ENDS:
+        if one.ends >= MAX_ENDS and one.program.is_needed:
             raise StackFailed(_with_log(f"{how}, for the {one.ends}th time.", one.program))
         pause_s = min(FIRST_PAUSE_S * 2 ** (one.ends - 1), MAX_PAUSE_S)
         one.restart_at = now + pause_s
-        self._tell(f"{how}; it is started again in {pause_s:g} s.")
+        if one.ends < MAX_ENDS:
+            self._tell(f"{how}; it is started again in {pause_s:g} s.")
+        elif one.ends == MAX_ENDS:
+            again = f"for the {one.ends}th time. It is tried on, {MAX_PAUSE_S:g} s apart at most; all else goes on."
+            self._tell(_with_log(f"{how}, {again}", one.program))
 
     def stop(self) -> None:
         """End all processes, the last started first; a second signal makes it quick."""

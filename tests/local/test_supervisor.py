@@ -55,6 +55,22 @@ def test_process_that_keeps_ending_is_given_up_with_its_last_words(supervisor, m
     assert len(said) == 4
 
 
+def test_process_that_is_not_needed_is_tried_on_and_told_of_once(supervisor, make_program, said, monkeypatch, tmp_path):
+    monkeypatch.setattr(supervisor_module, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(supervisor_module, "MAX_PAUSE_S", 0.02)
+    tries = tmp_path / "tries"
+    source = f"open({str(tries)!r}, 'a').write('x'); print('no queue left'); raise SystemExit(1)"
+    needed = supervisor.start(make_program(SLEEP, name="server"))
+    supervisor.start(make_program(source, is_needed=False))
+
+    assert supervisor.wait_until(lambda: tries.exists() and len(tries.read_text()) > 7, timeout_s=60)
+
+    assert len(said) == 5
+    assert "for the 5th time" in said[-1]
+    assert "no queue left" in said[-1]
+    assert needed.poll() is None
+
+
 def test_process_that_ends_before_it_is_ready_fails_the_start(supervisor, make_program):
     with pytest.raises(StackFailed, match="the program ended with exit code 1"):
         supervisor.start(make_program("raise SystemExit(1)"), is_ready=lambda: False)

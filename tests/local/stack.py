@@ -12,6 +12,7 @@ from typing import Any
 from runqy.local.ports import find_free_port
 from tests.local.conftest import wait_until
 
+ROOT = Path(__file__).parents[2]
 ECHO = """\
 import json, sys, time
 print(json.dumps({"status": "ready"}), flush=True)
@@ -128,11 +129,17 @@ class Stack:
                 found.append(line)
         return found
 
-    def ask(self, path: str, body: bytes | None = None, key: str = "") -> dict[str, Any]:
+    def manage(self, *words: str) -> str:
+        """Run a management command that knows no more than the folder, and return what it prints."""
+        known = {name: self._environment[name] for name in ("PATH", "RUNQY_HOME")}
+        command = [sys.executable, str(ROOT / "manage.py"), *words]
+        return subprocess.run(command, env=known, capture_output=True, text=True, check=True).stdout
+
+    def ask(self, path: str, body: bytes | None = None, key: str = "", method: str | None = None) -> dict[str, Any]:
         """Send a request and return what is answered."""
         key = key or (self.home / "api_key").read_text().strip()
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}", data=body, headers={"Authorization": f"Bearer {key}"}
+            f"http://127.0.0.1:{self.port}{path}", data=body, headers={"Authorization": f"Bearer {key}"}, method=method
         )
         with urllib.request.urlopen(request, timeout=60) as response:
             answer: dict[str, Any] = json.load(response)

@@ -73,6 +73,25 @@ def test_workers_get_a_redis_user_of_their_own(stack):
     assert answer["redis"]["password"] not in ("", server_password)
 
 
+def test_management_commands_beside_a_stack_work_on_it(stack):
+    stack.start()
+
+    key = stack.manage("create_api_key", "tool", "--role", "client").split()[-1]
+
+    assert stack.ask("/queue/add", b'{"queue":"echo","data":{}}', key=key)["info"]["queue"] == "echo"
+    assert "not published" not in stack.manage("vault_status")
+
+
+def test_stack_outlives_its_only_queue(stack):
+    stack.start()
+
+    stack.ask("/api/cli/configs/echo", method="DELETE")
+    wait_until(lambda: "all else goes on" in stack.output, timeout_s=120)
+
+    assert stack.code is None
+    assert stack.ask("/health")["status"] == "ok"
+
+
 def test_killed_stack_leaves_nothing_behind(stack):
     stack.start()
     assert len(stack.processes()) > 4

@@ -18,6 +18,7 @@ worker_class = "gthread"
 workers = settings.env.count("WEB_CONCURRENCY", 2, lowest=1, highest=256)
 threads = settings.RUNQY_MAX_WAITERS + settings.RUNQY_RUNNABLE_THREADS
 http_parser = "auto"  # the one in C, where it could be built
+forwarded_allow_ips = ""  # RUNQY_TRUSTED_PROXIES says whom to believe; gunicorn would believe this machine
 keepalive = 75
 timeout = 60
 graceful_timeout = settings.RUNQY_DRAIN_S + 10

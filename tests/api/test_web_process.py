@@ -31,6 +31,17 @@ def web(configuration: None, tmp_path: Path) -> Iterator[WebProcess]:
     started.kill()
 
 
+def test_no_proxy_is_believed_that_was_not_named(configuration: None, tmp_path: Path) -> None:
+    web = WebProcess(tmp_path, RUNQY_HTTPS="true")
+    try:
+        with web.connect("GET /admin/login/ HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: https\r\n\r\n") as asked:
+            status = asked.recv(12)
+    finally:
+        web.kill()
+
+    assert status == b"HTTP/1.1 301"
+
+
 def wait_for_a_seat(web: WebProcess, path: str) -> tuple[int, dict[str, Any]]:
     """Send a request that waits, again as long as others have all the seats."""
     while True:

@@ -10,7 +10,7 @@ from runqy.accounts.admin import change_own_password
 from runqy.accounts.api.views import KeyListView, KeyView
 from runqy.accounts.logins import log_in
 from runqy.api.aliases import routes
-from runqy.api.documents import SchemaView, SwaggerView
+from runqy.api.documents import FrontDoor, SchemaView, SwaggerView
 from runqy.api.health import HealthView, LifeView, ReadinessView
 from runqy.api.limits import LimitsView
 from runqy.limits import current_limits
@@ -26,6 +26,8 @@ from workers.api.views import RegisterView
 from workers.api.worker_views import WorkerListView, WorkerView
 
 urlpatterns = [
+    path("", FrontDoor.as_view(to="/swagger/index.html")),
+    path("admin", FrontDoor.as_view(to="/admin/")),
     path("queue/add", EnqueueView.as_view(), name="enqueue-task"),
     path("queue/add-batch", BatchView.as_view(), name="enqueue-batch"),
     path("queue/<str:task_id>", TaskView.as_view(), name="task"),

@@ -76,7 +76,7 @@ def test_every_documented_operation_but_the_public_ones_asks_for_a_key() -> None
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "//", "/nowhere", "/queue/", "/queue/a/b", "/api/schema", "/admin", "/static/no", "/queue/\xff/", "/\x00"],
+    ["//", "/nowhere", "/queue/", "/queue/a/b", "/api/schema", "/admi", "/static/no", "/queue/\xff/", "/\x00"],
 )
 @pytest.mark.parametrize("method", METHODS)
 def test_a_path_that_nothing_is_at_is_a_problem_for_every_method(method: str, path: str) -> None:
@@ -84,6 +84,19 @@ def test_a_path_that_nothing_is_at_is_a_problem_for_every_method(method: str, pa
 
     if not path.startswith("/static/") or method in ("GET", "HEAD"):
         assert_problem(method, answer, 404, "not_found")
+
+
+@pytest.mark.parametrize(("path", "to"), [("/", "/swagger/index.html"), ("/admin", "/admin/")])
+@pytest.mark.parametrize("method", METHODS)
+def test_addresses_that_people_type_lead_on(method: str, path: str, to: str) -> None:
+    answer = call(method, path, HTTP_AUTHORIZATION="")
+
+    if method in ("GET", "HEAD"):
+        assert (answer.status, answer.headers["Location"]) == (302, to)
+    elif method == "OPTIONS":
+        assert problem(answer)["code"] == "method_not_allowed"
+    else:
+        assert (problem(answer)["code"], answer.headers["Allow"]) == ("method_not_allowed", "GET, HEAD")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from runqy.broker.endings import EndListener
 from runqy.broker.reading import read_states
 from runqy.broker.records import TaskRecord
 from runqy.connection import get_broker
-from runqy.errors import BrokerUnavailable, TooManyWaiters
+from runqy.errors import RunqyError, TooManyWaiters
 
 log = structlog.get_logger(__name__)
 
@@ -120,8 +120,8 @@ class WaitingRoom:
             return
         try:
             states = read_states(self._broker, [place for _, place in waiting])
-        except BrokerUnavailable as error:
-            log.warning("broker_unavailable", loop="waiting_room", error=error.detail)
+        except RunqyError as error:  # whatever Redis refuses, the next look may see again
+            log.warning(error.code, loop="waiting_room", error=error.detail)
             return
         for (seat, _), state in zip(waiting, states, strict=True):
             if state is None or state.is_final:

@@ -112,6 +112,31 @@ def test_an_end_that_nobody_publishes_is_seen_by_looking(
     assert answer.result(timeout=5).status_code == 200
 
 
+def test_the_looking_goes_on_after_a_key_that_holds_something_else(
+    *,
+    client: ApiClient,
+    task_id: str,
+    threads: ThreadPoolExecutor,
+    redis: redis_py.Redis,
+    room: WaitingRoom,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(waiting, "POLL_S", 0.02)
+    key = QueueKeys("simple").task(task_id)
+    answer = start_reader(threads, client, f"/queue/{task_id}?wait=30", room)
+
+    task = redis.hgetall(key)
+    redis.set(key, "no task")
+    wait_until(lambda: "broker_command_refused" in caplog.text)
+    with redis.pipeline() as change:
+        change.delete(key)
+        change.hset(key, mapping=task | {b"state": b"completed"})
+        change.execute()
+
+    assert answer.result(timeout=5).status_code == 200
+
+
 def test_a_task_that_vanishes_is_not_found(
     *,
     client: ApiClient,

@@ -39,6 +39,20 @@ def list_vaults(*, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJs
     show_json(vaults) if as_json else show_rows(vaults, _VAULTS, nothing="There are no vaults yet.")
 
 
+@app.command("create")
+def create_vault(
+    vault: Vault,
+    *,
+    description: Annotated[str, typer.Option("--description", "-d", help="What it is for.")] = "",
+    server: ServerUrl = "",
+    api_key: ApiKey = "",
+) -> None:
+    """Make an empty vault."""
+    with open_server(server, api_key) as api:
+        api.post("/api/vaults", msgspec.json.encode({"name": vault, "description": description}))
+    typer.echo(f"{vault} is made; `runqy vault set {vault} KEY` puts something into it")
+
+
 @app.command()
 def show(vault: Vault, *, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJson = False) -> None:
     """Show the entries of a vault, secrets masked."""
@@ -125,6 +139,11 @@ def import_vault(  # noqa: PLR0913 (each is an option of the command)
     typer.echo(f"{answer['vault']}: {answer['message']}", err=True)
 
 
+def has_keyboard() -> bool:
+    """Tell whether somebody can type."""
+    return sys.stdin.isatty()
+
+
 def _path(vault: str) -> str:
     """Return where a vault is."""
     return f"/api/vaults/{quote(vault, safe='')}"
@@ -132,7 +151,7 @@ def _path(vault: str) -> str:
 
 def _value(key: str) -> str:
     """Return the value that is typed or comes in."""
-    if sys.stdin.isatty():
+    if has_keyboard():
         typed: str = typer.prompt(f"Value of {key}", hide_input=True)
         return typed
     return sys.stdin.read().removesuffix("\n").removesuffix("\r")
@@ -141,6 +160,8 @@ def _value(key: str) -> str:
 def _passphrase(file: Path | None, *, is_new: bool) -> str:
     """Return the passphrase that is typed, a new one twice, or stands in a file."""
     if file is None:
+        if not has_keyboard():
+            _fail("there is no terminal to type a passphrase at: use --passphrase-file.")
         typed: str = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=is_new)
         return typed
     try:
@@ -149,7 +170,7 @@ def _passphrase(file: Path | None, *, is_new: bool) -> str:
         _fail(f"{file} cannot be read.", error)
 
 
-def _fail(message: str, error: Exception) -> NoReturn:
+def _fail(message: str, error: Exception | None = None) -> NoReturn:
     """End the command."""
     typer.echo(f"runqy: {message}", err=True)
     raise typer.Exit(Exit.FAILED) from error

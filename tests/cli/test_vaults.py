@@ -29,6 +29,15 @@ def test_vaults_are_listed(run, server):
     assert run("vault", "list").stdout == "api-keys\t2\tkeys\n"
 
 
+def test_a_vault_is_made(run, server):
+    server.answers = [(201, {"message": "vault created successfully", "vault": {"name": "api-keys"}})]
+
+    result = run("vault", "create", "api-keys", "-d", "keys")
+
+    assert sent(server) == ("POST", "/api/vaults", {"name": "api-keys", "description": "keys"})
+    assert result.stdout.startswith("api-keys is made")
+
+
 def test_entries_are_shown_masked_as_the_server_sends_them(run, server):
     entry = {"key": "A", "value": "sk****yz", "is_secret": True, "version": 3, "updated_by": "ada", "updated_at": "now"}
     server.answers = [(200, {"entries": [entry], "count": 1})] * 2
@@ -85,13 +94,21 @@ def test_a_vault_goes_into_a_file_of_its_owner_and_back(run, server, phrase, tmp
     assert (again.exit_code, "File exists" in again.stderr) == (Exit.FAILED, True)
 
 
-def test_a_new_passphrase_is_typed_twice(run, server, tmp_path):
+def test_a_new_passphrase_is_typed_twice(run, server, tmp_path, monkeypatch):
+    monkeypatch.setattr("runqy.cli.vaults.has_keyboard", lambda: True)
     server.answers = [(200, EXPORT)]
 
     result = run("vault", "export", "api-keys", "-o", "file", input=f"{PHRASE}\n{PHRASE}\n")
 
     assert (result.exit_code, PHRASE in result.output) == (0, False)
     assert sent(server)[2] == {"passphrase": PHRASE}
+
+
+def test_without_a_keyboard_a_passphrase_has_to_come_from_a_file(run, server):
+    result = run("vault", "export", "api-keys", "-o", "file", input=f"{PHRASE}\n")
+
+    assert (result.exit_code, server.requests) == (Exit.FAILED, [])
+    assert result.stderr == "runqy: there is no terminal to type a passphrase at: use --passphrase-file.\n"
 
 
 def test_what_is_no_file_is_not_sent(run, server, phrase, tmp_path):

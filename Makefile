@@ -12,7 +12,7 @@ help:  ## list the targets
 # What `make run` needs, and nothing more: a newcomer waits for this.
 $(VENV)/.runtime: requirements.txt requirements-fast.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "runqy needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
-	@echo "Making the environment in $(VENV) ..."
+	@echo "Making the environment in $(VENV), which may take a minute ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) -r requirements.txt
 	@$(PIP) --no-deps -e .

@@ -35,6 +35,7 @@ def configure(options: dict[str, Any]) -> None:
             "root": {"handlers": ["stderr"], "level": level},
             "loggers": {
                 "django.request": {"level": "ERROR"},  # what clients do wrong, they are told
+                "django.security.DisallowedHost": {"level": "CRITICAL"},  # likewise
                 "django.server": {"level": "WARNING"},
                 "axes": {"level": "WARNING"},
             },

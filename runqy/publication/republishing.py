@@ -82,7 +82,12 @@ def republish_configuration() -> Comparison:
     if comparison.refused:
         log.error("published_documents_refused", documents=comparison.refused)
     if comparison.ahead or comparison.unknown:
-        log.warning("redis_is_ahead_of_the_database", newer=comparison.ahead, unknown=comparison.unknown)
+        log.warning(
+            "redis_is_ahead_of_the_database",
+            newer=comparison.ahead,
+            unknown=comparison.unknown,
+            hint="after a restore: manage.py publish_configuration --replace",
+        )
     return comparison
 
 

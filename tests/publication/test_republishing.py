@@ -129,7 +129,7 @@ def test_a_restored_database_is_only_reported_until_somebody_decides(redis, caps
     call_command("publish_configuration", "--replace")
 
     assert published(redis) == {"queue:a": b"1", "queue:b": None}
-    assert "ahead: queue:a" in capsys.readouterr().out
+    assert "ahead, set back: queue:a\nunknown to the database, removed: queue:b" in capsys.readouterr().out
     assert compare_configuration().is_agreed
 
 

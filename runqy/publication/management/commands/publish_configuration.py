@@ -9,6 +9,9 @@ from runqy.audit.actors import acting, command
 from runqy.errors import BrokerUnavailable
 from runqy.publication.republishing import replace_configuration, republish_configuration
 
+_DIFFERENCES = {"outdated": "", "refused": "", "ahead": ", set back", "unknown": " to the database, removed"}
+"""How Redis differed, and what `--replace` did about it that is not done otherwise."""
+
 
 class Command(BaseCommand):
     """`manage.py publish_configuration [--replace]`"""
@@ -30,8 +33,8 @@ class Command(BaseCommand):
                 comparison = replace_configuration() if options["replace"] else republish_configuration()
         except BrokerUnavailable as error:
             raise CommandError(error.detail) from error
-        for what in ("outdated", "refused", "ahead", "unknown"):
+        for what, done in _DIFFERENCES.items():
             if places := getattr(comparison, what):
-                self.stdout.write(f"{what}: {', '.join(places)}")
+                self.stdout.write(f"{what}{done if options['replace'] else ''}: {', '.join(places)}")
         if not options["replace"] and (comparison.ahead or comparison.unknown):
             raise CommandError("Redis is ahead of the database; --replace makes it say what the database says.")

@@ -1,6 +1,7 @@
 """The schema says what the API does: nothing missing, nothing unclear, the reference's routes among it."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -163,3 +164,12 @@ def test_the_name_of_a_queue_is_bounded_as_it_is_when_read(schema: dict[str, Any
     queue = schema["components"]["schemas"][body]["properties"]["queue"]
 
     assert (queue["minLength"], queue["maxLength"]) == (1, LONGEST_NAME)
+
+
+def test_what_a_new_vault_is_refused_for_is_in_its_schema(schema: dict[str, Any]) -> None:
+    vault = schema["components"]["schemas"]["VaultBody"]["properties"]
+
+    assert [name for name in ("import", "imports", "an import") if re.search(vault["name"]["pattern"], name)] == [
+        "imports"
+    ]
+    assert [text for text in ("", "a\nb", "a\0b") if re.search(vault["description"]["pattern"], text)] == ["", "a\nb"]

@@ -82,8 +82,8 @@ class VaultList(serializers.Serializer[object]):
 class VaultBody(serializers.Serializer[object]):
     """A new vault."""
 
-    name = serializers.RegexField(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
-    description = serializers.CharField(required=False, allow_blank=True)
+    name = serializers.RegexField(r"^(?!import$)[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    description = serializers.RegexField(r"^[^\x00]*$", required=False)
 
 
 class VaultName(serializers.Serializer[object]):

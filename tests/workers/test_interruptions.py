@@ -121,7 +121,9 @@ def test_a_task_that_kills_its_child_each_time_is_archived_with_the_cause(
     record = wait_for_state(single_broker, task_id, "archived")
     other = wait_for_state(single_broker, add_task(single_broker, "other"), "completed")
 
-    assert record.error.startswith("child_died 3 times: the child process was killed by SIGKILL")
+    assert record.error.startswith(
+        "3 child processes died under this task; of the last: the child process was killed by SIGKILL"
+    )
     assert (record.retried, record.child_deaths) == (0, 3)
     assert other.state == "completed"
 

@@ -42,7 +42,7 @@ def _after_death(run: Run, ending: Ending, policy: RetryPolicy, now_ns: int) -> 
     """Try a task again under which a child died, without spending a retry, unless it happened too often."""
     hold, message, deaths = run.taken.hold, run.taken.message, run.taken.child_deaths
     if deaths + 1 >= MAX_CHILD_DEATHS:
-        error = f"child_died {deaths + 1} times: {ending.error}"
+        error = f"{deaths + 1} child processes died under this task; of the last: {ending.error}"
         return archive(hold, message, error=error, now_ns=now_ns, child_died=True)
     failure = Failure(error=ending.error, retry_at_s=_retry_at_s(policy, deaths, now_ns), child_died=True)
     return retry(hold, message, failure, now_ns=now_ns)

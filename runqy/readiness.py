@@ -12,6 +12,7 @@ from runqy.broker.health import check_nodes, probe_writes
 from runqy.connection import get_broker
 from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable
 from runqy.publication.documents import Kind
+from runqy.publication.snapshot import MAX_AGE_S as SNAPSHOT_MAX_AGE_S
 from runqy.publication.snapshot import Snapshot, get_snapshot
 from vaults.queries import is_unlocked
 
@@ -33,9 +34,12 @@ def find_readiness() -> list[Finding]:
     global _latest  # noqa: PLW0603 (a process has one)
     if _is_draining:
         return [Finding(check="process", verdict=Verdict.FAILED, detail="The process ends.")]
-    now_s = clock.monotonic_s()
-    if now_s - _latest[0] >= MAX_AGE_S:
-        _latest = now_s, [*_check_redis(), *_check_database(), *_check_configuration()]
+    if clock.monotonic_s() - _latest[0] >= MAX_AGE_S:
+        of_redis = [*_check_redis()]
+        # One that is silent would take its time once more for each further question.
+        is_there = of_redis[0].verdict is Verdict.OK
+        found = [*of_redis, *_check_database(), *_check_configuration(is_redis_there=is_there)]
+        _latest = clock.monotonic_s(), found
     return _latest[1]
 
 
@@ -87,15 +91,15 @@ def _has_tables() -> bool:
     return _is_migrated
 
 
-def _check_configuration() -> Iterator[Finding]:
+def _check_configuration(*, is_redis_there: bool) -> Iterator[Finding]:
     """Look whether this process knows the configuration, whether Redis publishes it, and whether vaults open."""
     try:
-        snapshot = get_snapshot()
+        snapshot = get_snapshot(SNAPSHOT_MAX_AGE_S if is_redis_there else float("inf"))
     except ConfigurationUnavailable:
         detail = "The configuration can be read neither from Redis nor from the database."
         yield Finding(check="configuration", verdict=Verdict.FAILED, detail=detail)
         return
-    if snapshot.documents and not _is_published():
+    if snapshot.documents and is_redis_there and not _is_published():
         detail = (
             "Redis does not publish the configuration (yet): workers cannot tell changes, and maintenance repairs it."
         )

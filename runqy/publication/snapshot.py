@@ -86,6 +86,7 @@ class SnapshotKeeper:
             snapshot = self._take_over(snapshot)
         except BrokerUnavailable as error:
             log.warning("configuration_not_compared", error=error.detail)
+            checked_at = clock.monotonic_s()  # it may have taken long, and the next to try would take as long
         if snapshot is None:
             raise ConfigurationUnavailable
         self._snapshot, self._checked_at = snapshot, checked_at

@@ -10,10 +10,12 @@ from queues.models import Source
 from queues.operations import save_queue
 from runqy import readiness
 from runqy.broker.connection import RedisTarget
+from runqy.connection import get_broker
 from runqy.publication.snapshot import get_snapshot
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support.servers import free_port
+from tests.support.silent_redis import silent_redis
 from vaults.operations import create_vault
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -70,6 +72,20 @@ def test_without_redis_a_process_is_not_ready(settings: Any) -> None:
     settings.REDIS_TARGET = away()
 
     assert ready() == (503, "not_ready", {"redis": "failed"})
+
+
+def test_a_silent_redis_is_asked_once(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "SNAPSHOT_MAX_AGE_S", 1e-9)
+    get_snapshot()
+    with silent_redis(monkeypatch, patience_s=0.2) as redis:
+        settings.REDIS_TARGET = redis.target
+        get_broker()
+        redis.count_calls()
+
+        found = ready()
+
+        assert redis.count_calls() == 1
+    assert found == (503, "not_ready", {"redis": "failed"})
 
 
 def test_a_full_redis_takes_no_tasks(redis: Any) -> None:

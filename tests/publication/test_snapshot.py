@@ -11,12 +11,14 @@ from structlog.testing import capture_logs
 
 from runqy import clock
 from runqy.broker import keys
+from runqy.connection import get_broker
 from runqy.errors import ConfigurationUnavailable
 from runqy.publication import snapshot
 from runqy.publication.documents import Document, DocumentRefused, Kind, seal, signing_key, unseal
 from runqy.publication.models import StoredDocument
-from runqy.publication.snapshot import get_snapshot
+from runqy.publication.snapshot import MAX_AGE_S, expire, get_snapshot
 from tests.publication.support import away, documents, plant, put, remove, revision
+from tests.support.silent_redis import silent_redis
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -111,6 +113,21 @@ def test_a_process_keeps_what_it_knows_when_redis_goes_away_or_is_emptied(settin
 
     settings.REDIS_TARGET = away()
     assert bodies() == {"a": b"1"}
+
+
+def test_a_comparison_that_took_long_and_failed_is_not_made_again_at_once(settings, monkeypatch) -> None:
+    put("a")
+    get_snapshot()
+    with silent_redis(monkeypatch, patience_s=MAX_AGE_S + 0.2) as silent:
+        settings.REDIS_TARGET = silent.target
+        get_broker()
+        silent.count_calls()
+        expire()
+        get_snapshot()
+
+        get_snapshot()
+
+        assert silent.count_calls() == 1
 
 
 def test_a_process_that_begins_on_an_empty_redis_reads_the_database(redis: redis_py.Redis) -> None:

@@ -1,0 +1,36 @@
+"""A Redis that takes connections and never answers, as one does that hangs."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from runqy.broker.connection import RedisTarget
+
+
+class SilentRedis:
+    """Connections wait to be accepted here; that is all."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        listener.setblocking(False)
+        self._listener = listener
+        self.target = RedisTarget(addresses=(listener.getsockname(),))
+
+    def count_calls(self) -> int:
+        """Return how many connected since the last count, and hang up on them."""
+        count = 0
+        while True:
+            try:
+                self._listener.accept()[0].close()
+            except BlockingIOError:
+                return count
+            count += 1
+
+
+@contextmanager
+def silent_redis(monkeypatch: pytest.MonkeyPatch, *, patience_s: float) -> Iterator[SilentRedis]:
+    """Give a Redis that is silent; whoever asks it waits this long."""
+    monkeypatch.setattr("runqy.broker.connection.REPLY_TIMEOUT_S", patience_s)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield SilentRedis(listener)

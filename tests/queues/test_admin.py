@@ -1,109 +1,25 @@
-"""Queues in the admin."""
+"""The form of a queue in the admin, and the list of them."""
 
 import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import redis as redis_py
-from django.apps import apps
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Group, User
 from django.test import Client
 
-from queues.admin.forms import shown_values
-from queues.config import parse_queue_file
 from queues.definitions import FieldType, PayloadField, StatedLimits
 from queues.models import Queue, Source
 from queues.operations import save_queue
 from queues.queries import get_catalog
 from runqy.audit.models import AuditRecord
-from runqy.broker import keys
-from runqy.broker.keys import QueueKeys
-from runqy.staff.roles import grant_roles
 from tests.publication.support import away
+from tests.queues.admin_pages import ADD, FORM, LIST, errors_of, page_of, rows, saved, sent_by
 from tests.queues.samples import spec
 from tests.queues.test_saving import RICH
 from vaults.operations import create_vault, set_entry
 
 pytestmark = pytest.mark.usefixtures("configuration")
-
-LIST = "/admin/queues/queue/"
-ADD = f"{LIST}add/"
-
-
-def rows(name: str, *given: dict[str, Any]) -> dict[str, Any]:
-    """Return what a form sends for rows."""
-    sent = {f"{name}-TOTAL_FORMS": len(given), f"{name}-INITIAL_FORMS": 0}
-    return sent | {f"{name}-{place}-{cell}": value for place, row in enumerate(given) for cell, value in row.items()}
-
-
-FORM = {
-    "name": "mail",
-    "is_enabled": "on",
-    "priority": "5",
-    "mode": "one_shot",
-    "order": "strict",
-    "git_url": "https://h/r.git",
-    "branch": "main",
-    "code_path": "",
-    "startup_cmd": "python main.py",
-    "startup_timeout_secs": "60",
-    "requirements_file": "requirements.txt",
-    "env_vars": "A=1",
-    "redis_storage": "on",
-    "git_token": "",
-    "max_retry": "4",
-    **rows("sub_queues"),
-    **rows("vaults"),
-    **rows("input", {"name": "x", "type": ["int"], "default": "7"}),
-    **rows("output"),
-}
-
-
-@pytest.fixture
-def staff(admin_client: Client) -> Client:
-    """Return the browser of somebody who may do everything."""
-    return admin_client
-
-
-def as_role(role: str) -> Client:
-    """Return the browser of somebody of a role."""
-    grant_roles(apps)  # emptying the database after a test takes what migrations have made
-    user = User.objects.create_user(f"the-{role}", is_staff=True)
-    user.groups.add(Group.objects.get(name=role))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
-def saved(one=None) -> Queue:
-    """Save a queue."""
-    return save_queue(spec=one or spec("mail"), source=Source.ADMIN)
-
-
-def page_of(queue: Queue, what: str = "change") -> str:
-    return f"{LIST}{queue.pk}/{what}/"
-
-
-def sent_by(client: Client, queue: Queue) -> dict[str, Any]:
-    """Return what the page of a queue sends when nothing is changed on it."""
-    form = client.get(page_of(queue)).context["adminform"].form
-    values = shown_values(queue.as_spec()) | {"version": form["version"].value()}
-    sent: dict[str, Any] = {}
-    for name, value in values.items():
-        sent |= rows(name, *value) if name in ("sub_queues", "vaults", "input", "output") else {name: value}
-    return {name: value for name, value in sent.items() if value is not None and value is not False}
-
-
-def errors_of(answer: Any) -> dict[str, list[str]]:
-    """Return the messages beside fields, those of rows by `name-place-cell`."""
-    form = answer.context["adminform"].form
-    found = {name: list(messages) for name, messages in form.errors.items()}
-    for name in ("sub_queues", "vaults", "input", "output"):
-        for row in form.rows(name).rows.forms:
-            found |= {f"{row.prefix}-{cell}": list(messages) for cell, messages in row.errors.items()}
-    return found
 
 
 def test_a_queue_is_added_and_changed_through_the_operations(staff: Client) -> None:
@@ -287,96 +203,6 @@ def test_staff_see_that_what_they_saved_is_not_published_yet(staff: Client, sett
     assert "Publish again" in staff.get(page_of(Queue.objects.get())).content.decode()
 
 
-def test_a_queue_is_published_again(staff: Client, redis: redis_py.Redis) -> None:
-    queue = saved()
-    redis.delete(keys.CONFIG_DOCUMENTS)
-
-    staff.post(page_of(queue, "publish"))
-
-    assert redis.hexists(keys.CONFIG_DOCUMENTS, "queue:mail")
-
-
-def test_buttons_enable_disable_pause_and_resume(staff: Client, redis: redis_py.Redis) -> None:
-    queue = saved(spec("mail", "high:9", "low:1"))
-    switch = page_of(queue, "switch")
-
-    staff.post(switch, {"verb": "disable"})
-    assert not Queue.objects.get().is_enabled
-    staff.post(switch, {"verb": "enable"})
-    assert Queue.objects.get().is_enabled
-    staff.post(switch, {"verb": "pause"})
-    assert redis.exists(QueueKeys("mail_high").paused, QueueKeys("mail_low").paused) == 2
-    staff.post(switch, {"verb": "resume"})
-    assert not redis.exists(QueueKeys("mail_high").paused)
-    staff.post(switch, {"verb": "redeploy"})
-    assert AuditRecord.objects.filter(action="queue.redeployed").exists()
-    assert staff.post(switch, {"verb": "explode"}).status_code == 404
-    assert staff.get(switch).status_code == 405
-
-
-@pytest.mark.parametrize(
-    ("action", "is_done"),
-    [
-        ("disable", lambda redis: not Queue.objects.filter(is_enabled=True).exists()),
-        ("pause", lambda redis: redis.exists(QueueKeys("mail").paused, QueueKeys("video").paused) == 2),
-    ],
-)
-def test_actions_are_done_to_all_that_are_selected(staff: Client, redis: redis_py.Redis, action: str, is_done) -> None:
-    selected = [saved().pk, saved(spec("video")).pk]
-
-    answer = staff.post(LIST, {"action": action, "_selected_action": selected}, follow=True)
-
-    assert is_done(redis)
-    assert "mail, video" in answer.content.decode()
-
-
-def test_exported_queues_load_to_the_same(staff: Client) -> None:
-    queues = [saved(RICH), saved()]
-
-    one = staff.get(page_of(queues[0], "export"))
-    both = staff.post(LIST, {"action": "export", "_selected_action": [queue.pk for queue in queues]})
-
-    assert one["Content-Disposition"] == 'attachment; filename="inference.yaml"'
-    assert parse_queue_file(one.content, file="x").specs == (RICH,)
-    assert parse_queue_file(both.content, file="x").specs == (RICH, spec("mail"))
-
-
-def test_queues_are_not_deleted_without_their_names(staff: Client) -> None:
-    queue = saved()
-    delete = page_of(queue, "delete")
-
-    assert "delete_selected" not in staff.get(LIST).content.decode()
-    refused = staff.post(delete, {"post": "yes", "confirmation": "mial"})
-    assert "This is not its name." in refused.content.decode()
-    assert Queue.objects.exists()
-
-
-def test_a_deleted_queue_is_gone_with_its_tasks(staff: Client, redis: redis_py.Redis) -> None:
-    queue = saved()
-    sent = {"queue": "mail", "data": {}}
-    headers = {"Authorization": "Bearer admin-key-of-tests"}
-    Client().post("/queue/add", sent, content_type="application/json", headers=headers)
-    shown = staff.get(page_of(queue, "delete")).content.decode()
-    assert "1 waiting, 0 running" in shown
-
-    answer = staff.post(page_of(queue, "delete"), {"confirmation": "mail"})
-
-    assert answer.status_code == 302
-    assert not Queue.objects.exists()
-    assert not redis.exists(QueueKeys("mail").pending)
-    assert {record.action for record in AuditRecord.objects.all()} >= {"queue.deleted", "queue.emptied"}
-    assert LogEntry.objects.get().object_repr == "mail"
-
-
-def test_a_file_is_named_with_the_warning_that_it_overwrites(staff: Client) -> None:
-    queue = save_queue(spec=spec("mail"), source=Source.FILE, file_digest="x", file_path="/q/mail.yaml")
-
-    shown = staff.get(page_of(queue)).content.decode()
-
-    assert "/q/mail.yaml" in shown
-    assert "overwrite" in shown
-
-
 def test_a_vault_that_is_missing_is_shown_on_the_queue(staff: Client) -> None:
     queue = saved(RICH)
 
@@ -406,59 +232,6 @@ def test_the_list_asks_as_little_for_many_queues_as_for_one(staff: Client, djang
         answer = staff.get(LIST)
 
     assert answer.status_code == 200
-
-
-VIEWS = [
-    (ADD, "post", "configurator"),
-    ("change", "post", "configurator"),
-    ("switch:disable", "post", "configurator"),
-    ("switch:pause", "post", "operator"),
-    ("publish", "post", "configurator"),
-    ("delete", "get", "configurator"),
-    ("export", "get", "configurator"),
-    (f"{LIST}check/", "post", "configurator"),
-    (f"{LIST}example/", "post", "configurator"),
-]
-RANKS = ["viewer", "operator", "configurator", "admin"]
-
-
-@pytest.mark.parametrize("role", RANKS)
-@pytest.mark.parametrize(("place", "method", "least"), VIEWS)
-def test_each_role_may_do_only_its_own(role: str, place: str, method: str, least: str) -> None:
-    queue = saved()
-    place, _, verb = place.partition(":")
-    url = place if place.startswith("/") else page_of(queue, place)
-
-    answer = getattr(as_role(role), method)(url, {"verb": verb} if verb else {})
-
-    may = RANKS.index(role) >= RANKS.index(least)
-    assert (answer.status_code != 403) == may
-
-
-def test_where_the_admin_is_read_only_nobody_pauses_a_queue(staff: Client, settings: Any) -> None:
-    settings.ASYNQ_READ_ONLY = True
-    queue = saved()
-
-    assert 'value="pause"' not in staff.get(page_of(queue)).content.decode()
-    assert staff.post(page_of(queue, "switch"), {"verb": "pause"}).status_code == 403
-    assert staff.post(page_of(queue, "switch"), {"verb": "disable"}).status_code == 302
-
-
-def test_a_viewer_reads_all_but_values_of_variables() -> None:
-    queue = saved(replace(RICH, deployment=replace(RICH.deployment, env_vars={"NAME_OF_ONE": "value-of-one"})))
-    viewer = as_role("viewer")
-
-    shown = viewer.get(page_of(queue)).content.decode()
-
-    assert "NAME_OF_ONE=****" in shown
-    assert "value-of-one" not in shown
-    assert "high: 10" in shown
-    assert "Start command" in shown
-    assert "default <code>7</code>" in shown
-    assert "max_retry: 0" in shown
-    assert 'name="_save"' not in shown
-    assert "Pause" not in shown
-    assert viewer.get(LIST).status_code == 200
 
 
 def test_payload_fields_keep_what_files_said(staff: Client) -> None:

@@ -7,7 +7,7 @@ from unfold import widgets
 
 from queues.models import Queue
 from runqy.staff.pages import StaffForm
-from tests.queues.test_admin import FORM
+from tests.queues.admin_pages import FORM
 
 QUEUES = "/admin/queues/queue/"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
 
+import hypothesis
 import pytest
 import redis as redis_py
 from django.contrib.auth.signals import user_logged_in
@@ -19,7 +20,12 @@ from runqy.broker.connection import RedisTarget
 from runqy.publication import snapshot
 from tests.support import environment
 from tests.support.canary import SUITE
+from tests.support.repetitions import spare_repetitions
 from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start_sentinel
+
+# How long an example takes says how busy the machine is, and nothing else.
+hypothesis.settings.register_profile("runqy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("runqy")
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +46,11 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 def _knows_no_configuration() -> None:
     """Let each test begin as a process that has read no configuration yet."""
     snapshot.forget()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _spares_repetitions() -> None:
+    spare_repetitions()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -274,7 +274,6 @@ def test_redis_holds_what_the_model_says_after_any_verbs(kind: str, request: pyt
         settings=settings(
             max_examples=25 if kind == "single" else 8,
             stateful_step_count=40,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -194,7 +194,9 @@ def test_a_server_that_does_not_answer_is_left_after_a_while(
     found = check(server.url("r.git"))
 
     assert found.sentence == "The server did not answer within 1 seconds."
-    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _mentions(path, server.url("r.git"))]
+    wait_until(
+        lambda: not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _mentions(path, server.url("r.git"))]
+    )
 
 
 @pytest.mark.usefixtures("may_look_anywhere")

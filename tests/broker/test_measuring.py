@@ -22,7 +22,8 @@ def test_the_memory_of_equal_tasks_is_what_they_take(broker: Broker) -> None:
 
     (total,) = broker.run(estimate_memory([QUEUE]))
 
-    assert total == pytest.approx(50 * one + broker.client.memory_usage(KEYS.pending), rel=0.01)
+    # Equal hashes differ by some per cent, as far as Redis has come with growing their tables.
+    assert total == pytest.approx(50 * one + broker.client.memory_usage(KEYS.pending), rel=0.1)
 
 
 def test_every_state_and_group_counts_and_ids_without_a_task_do_no_harm(broker: Broker) -> None:

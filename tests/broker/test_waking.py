@@ -279,11 +279,17 @@ def test_a_quiet_connection_is_kept(single_broker: Broker, monkeypatch: pytest.M
     ear.listener.close()
 
 
+def listeners() -> set[threading.Thread]:
+    """Return the threads that listen, those of other tests among them."""
+    return {thread for thread in threading.enumerate() if thread.name == "runqy-listener"}
+
+
 def test_closing_ends_the_thread_and_the_connection(single_broker: Broker) -> None:
+    before = listeners()
     ear = Ear(single_broker)
     assert ear.listener.subscribe(["c"])
 
     ear.listener.close()
 
     assert single_broker.client.pubsub_numsub("c") == [(b"c", 0)]
-    assert not [thread for thread in threading.enumerate() if thread.name == "runqy-listener"]
+    assert listeners() <= before

@@ -10,7 +10,16 @@ import pytest
 from django.apps import apps
 from django.contrib.auth.models import Group, User
 from django.test import Client
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    Response,
+    expect,
+    sync_playwright,
+)
 
 from runqy.staff.roles import grant_roles
 from tests.support.database import settings_of_database
@@ -19,6 +28,10 @@ from tests.support.web import WebProcess
 CHROMIUM = Path(os.environ.get("RUNQY_TEST_CHROMIUM", "/usr/bin/chromium"))
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PASSWORD = "a-Password-1-for-staff"
+PATIENCE_MS = 30_000
+"""How long a busy machine may take for what a page has to show."""
+
+expect.set_options(timeout=PATIENCE_MS)
 
 Login = Callable[..., User]
 
@@ -95,7 +108,7 @@ def site(configuration: None, tmp_path: Path, site_settings: dict[str, str]) -> 
 def context(browser: Browser, site: WebProcess) -> Iterator[BrowserContext]:
     """Return a browser without cookies."""
     opened = browser.new_context(base_url=site.url)
-    opened.set_default_timeout(30_000)
+    opened.set_default_timeout(PATIENCE_MS)
     yield opened
     opened.close()
 

@@ -12,38 +12,11 @@ from queues.definitions import FieldType, PayloadField
 from queues.models import Queue, Source
 from queues.operations import save_queue
 from tests.browser.conftest import Login
+from tests.browser.queue_form import ADD, LIST, add_row, fill_basics, save
 from tests.queues.samples import spec
 from tests.queues.test_saving import RICH
 from tests.support.web import WebProcess
 from vaults.operations import create_vault
-
-LIST = "/admin/queues/queue/"
-ADD = f"{LIST}add/"
-
-
-def add_row(page: Page, rows: str, **cells: str) -> None:
-    """Add a row by its button, and fill it."""
-    block = page.locator(f"[data-rows={rows}]")
-    block.get_by_role("button", name="Add").click()
-    row = block.locator("[data-row]").last
-    for name, value in cells.items():
-        cell = row.locator(f"[name$='-{name}']")
-        if name == "type":
-            row.get_by_label(value, exact=True).check()
-        elif cell.evaluate("cell => cell.tagName") == "SELECT":
-            cell.select_option(value)
-        else:
-            cell.fill(value)
-
-
-def fill_basics(page: Page, name: str = "inference") -> None:
-    page.get_by_label("Name", exact=False).first.fill(name)
-    page.get_by_label("Repository", exact=False).first.fill("https://github.com/example/repo.git")
-    page.get_by_label("Start command").fill("python main.py")
-
-
-def save(page: Page) -> None:
-    page.get_by_role("button", name="Save", exact=True).click()
 
 
 def page_of(queue: Queue, what: str = "change") -> str:

@@ -1,9 +1,6 @@
 """Staff hand out and end API keys in a real browser, and programs notice."""
 
-import json
 import time
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 from playwright.sync_api import Page, expect
 
@@ -17,14 +14,7 @@ from tests.support.web import WebProcess
 
 def status(site: WebProcess, key: str) -> int:
     """Return how the server answers who creates a task with a key."""
-    body = json.dumps({"queue": "mail", "data": {}}).encode()
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    try:
-        with urlopen(Request(f"{site.url}/queue/add", data=body, headers=headers), timeout=20) as answer:
-            return int(answer.status)
-    except HTTPError as error:
-        with error:
-            return error.code
+    return site.send("/queue/add", b'{"queue":"mail","data":{}}', key=key)[0]
 
 
 def test_a_key_is_made_copied_used_and_ended(page: Page, site: WebProcess) -> None:

@@ -59,9 +59,9 @@ class WebProcess:
         except OSError:
             return False
 
-    def send(self, path: str, body: bytes | None = None) -> tuple[int, dict[str, Any]]:
+    def send(self, path: str, body: bytes | None = None, *, key: str = ADMIN_KEY) -> tuple[int, dict[str, Any]]:
         """Send a request and return the status and the JSON of the answer."""
-        headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+        headers = {"Authorization": f"Bearer {key}"}
         request = Request(f"{self.url}{path}", data=body, headers=headers)
         try:
             with urlopen(request, timeout=20) as answer:

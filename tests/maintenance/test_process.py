@@ -1,9 +1,7 @@
 """Maintenance as the process that people start."""
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -12,7 +10,7 @@ import pytest
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
-from tests.support.database import settings_of_database
+from tests.support.maintenance import start_maintenance
 from tests.support.servers import ValkeyServer
 from tests.support.upkeep import KEYS, put
 from vaults.deliveries import Share, note_delivery
@@ -27,14 +25,7 @@ def start(configuration: None) -> Iterator[Start]:
     processes: list[subprocess.Popen[str]] = []
 
     def start_one(**changes: str) -> "subprocess.Popen[str]":
-        env = os.environ | {"DJANGO_SETTINGS_MODULE": "runqy.settings"} | settings_of_database() | changes
-        process = subprocess.Popen(
-            [sys.executable, "-m", "django", "run_maintenance"],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = start_maintenance(**changes)
         processes.append(process)
         return process
 

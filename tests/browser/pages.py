@@ -1,4 +1,4 @@
-"""Finds all pages of the admin, by following its links."""
+"""Moves through the pages of the admin: to all of them by their links, or to what a list has."""
 
 from collections.abc import Iterator
 from urllib.parse import urljoin, urlsplit
@@ -32,3 +32,9 @@ def crawl(page: Page, most_of_a_kind: int = 2) -> Iterator[str]:
             kinds[kind] = kinds.get(kind, 0) + 1
             if kinds[kind] <= most_of_a_kind:
                 waiting.append(target)
+
+
+def open_from_list(page: Page, address: str, name: str) -> None:
+    """Go to a list, and from there to what has a name."""
+    page.goto(address)
+    page.locator("#result_list").get_by_role("link", name=name, exact=True).click()

@@ -1,0 +1,34 @@
+"""A task's code that tells which secret it was given, but not the secret, and what it told."""
+
+import hashlib
+from dataclasses import dataclass
+
+from tests.workers.processes import SDK_FILES
+
+FILES = {
+    **SDK_FILES,
+    "main.py": """\
+import hashlib, os
+from runqy_python import run, task
+
+@task
+def tell(payload):
+    return {"digest": hashlib.sha256(os.environ["TOKEN"].encode()).hexdigest(), "pid": os.getpid()}
+
+run()
+""",
+}
+"""What is in its repository."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """The result of a task."""
+
+    digest: str
+    pid: int
+    """Of the process that ran it."""
+
+    def has(self, secret: str) -> bool:
+        """Tell whether a secret is the one."""
+        return self.digest == hashlib.sha256(secret.encode()).hexdigest()

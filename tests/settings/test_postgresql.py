@@ -37,10 +37,11 @@ def server() -> Iterator[PostgresqlServer]:
 def test_suites_that_use_the_database_pass_on_postgresql(server: PostgresqlServer, suites: str) -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "RUNQY_", "REDIS_"))}
     env["RUNQY_TEST_DATABASE_URL"] = server.url
+    folders = [f"tests/{suite}" for suite in suites.split()]
 
     done = subprocess.run(
         # Connections are kept for a thread's later requests, and a test's threads have none.
-        [sys.executable, "-m", "pytest", "-o", f"filterwarnings={KEPT_OPEN}"] + [f"tests/{suite}" for suite in suites.split()],
+        [sys.executable, "-m", "pytest", "-o", f"filterwarnings={KEPT_OPEN}", *folders],
         cwd=ROOT,
         env=env,
         capture_output=True,

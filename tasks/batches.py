@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from queues.names import ResolvedQueue
-from queues.queries import get_catalog
+from queues.queries import resolve_queue
 from runqy.broker import timing
 from runqy.broker.batching import CALLS_AT_ONCE, enqueue_many
 from runqy.broker.broker import Broker
@@ -92,7 +92,7 @@ def enqueue_batch(
     """
     elements = order.elements
     check_size(len(elements))
-    target = _Target(get_catalog().resolve(order.queue, among=among), headers or {}, once)
+    target = _Target(resolve_queue(order.queue, among=among), headers or {}, once)
     first = broker.run(find_creation(target.resolved.redis_queue, once)) if once is not None else None
     if first is None:
         refuse_disabled(target.resolved)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from queues.queries import get_catalog
+from queues.queries import resolve_queue
 from runqy.broker.broker import Broker
 from runqy.broker.creating import Once
 from runqy.broker.producing import enqueue, new_task_id
@@ -26,7 +26,7 @@ def enqueue_task(
     Raises QueueNotFound, QueueDisabled, PayloadInvalid, RequestInvalid, TaskNotUnique, IdempotencyKeyReused,
     BrokerUnavailable.
     """
-    resolved = get_catalog().resolve(order.queue, among=among)
+    resolved = resolve_queue(order.queue, among=among)
     if once is not None or order.unique is not None:
         return create_task(broker, order, resolved, headers=headers or {}, once=once)
     refuse_disabled(resolved)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from queues.queries import get_catalog
+from queues.queries import resolve_queue
 from runqy.audit.operations import announced
 from runqy.broker.broker import Broker
 from runqy.broker.producing import enqueue, new_task_id
@@ -19,7 +19,7 @@ def try_task(broker: Broker, *, order: TaskOrder, headers: Mapping[str, str], lo
 
     Raises QueueNotFound, QueueDisabled, PayloadInvalid, RequestInvalid, BrokerUnavailable.
     """
-    resolved = get_catalog().resolve(order.queue)
+    resolved = resolve_queue(order.queue)
     refuse_disabled(resolved)
     now_ns = broker.now_ns()
     task = make_task(order, resolved, task_id=new_task_id(), now_ns=now_ns, headers=headers)

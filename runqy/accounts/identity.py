@@ -1,6 +1,7 @@
 """Who sends a request, and the form of the keys that say so."""
 
 import hashlib
+import re
 import secrets
 import zlib
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from enum import StrEnum
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PREFIX = "rq_"
+_RANDOM, _CHECKED = 32, 6
+_KEY = re.compile(f"{_PREFIX}[0-9A-Za-z]{{{_RANDOM + _CHECKED}}}")
 SHOWN = 10
 """How much of a key the admin shows, to tell keys apart."""
 
@@ -45,8 +48,13 @@ class Identity:
 
 def new_key() -> str:
     """Return a random key, `rq_` and a checksum in it, so that scanners of leaked secrets recognise it."""
-    random = "".join(secrets.choice(_DIGITS) for _ in range(32))
+    random = "".join(secrets.choice(_DIGITS) for _ in range(_RANDOM))
     return f"{_PREFIX}{random}{_checksum(random)}"
+
+
+def is_key(text: str) -> bool:
+    """Tell whether a text has the form of our keys, checksum included."""
+    return _KEY.fullmatch(text) is not None and _checksum(text[len(_PREFIX) : -_CHECKED]) == text[-_CHECKED:]
 
 
 def key_digest(key: str) -> str:
@@ -58,7 +66,7 @@ def _checksum(random: str) -> str:
     """Return six digits that a program can recompute."""
     number = zlib.crc32(random.encode())
     digits = []
-    for _ in range(6):
+    for _ in range(_CHECKED):
         number, rest = divmod(number, len(_DIGITS))
         digits.append(_DIGITS[rest])
     return "".join(reversed(digits))

@@ -13,13 +13,13 @@ from django.utils import timezone
 
 from runqy import clock
 from runqy.accounts import key_uses
-from runqy.accounts.identity import Identity, Role, key_digest
+from runqy.accounts.identity import Identity, Role, is_key, key_digest
 from runqy.accounts.models import ApiKey
 from runqy.accounts.published import PublishedKey
 from runqy.errors import ApiKeyNotFound
 from runqy.publication.documents import Kind
 from runqy.publication.models import StoredDocument
-from runqy.publication.snapshot import Snapshot, get_snapshot
+from runqy.publication.snapshot import MAX_AGE_S, Snapshot, get_snapshot
 from runqy.structs import read_json
 
 __all__ = [
@@ -67,13 +67,16 @@ class _KnownKey:
 def authenticate(key: str) -> Identity | None:
     """Return whose key this is, or None for a key that is unknown, expired or revoked. Asks no database.
 
+    One that has just been created by another process is known at once: what has the form of our keys and is not known
+    is looked for in what Redis has now.
+
     Raises ConfigurationUnavailable when it is none of the environment's and no other is known yet.
     """
     digest = key_digest(key)
     identity = _find_in_environment(digest)
     if identity is not None:
         return identity
-    return _find_published(digest)
+    return _find_published(digest) or (_find_published(digest, max_age_s=0) if is_key(key) else None)
 
 
 def list_api_keys() -> list[ApiKey]:
@@ -147,9 +150,9 @@ def _environment_keys(client: str, worker: str, admin: str) -> tuple[tuple[str, 
     )
 
 
-def _find_published(digest: str) -> Identity | None:
+def _find_published(digest: str, max_age_s: float = MAX_AGE_S) -> Identity | None:
     """Return the identity of a published key, found by a hash that nobody can steer towards another's."""
-    known = get_snapshot().view("api_keys", _known_keys).get(digest)
+    known = get_snapshot(max_age_s).view("api_keys", _known_keys).get(digest)
     if known is None or not hmac.compare_digest(known.published.digest, digest):
         return None
     now = datetime.fromtimestamp(clock.now_ns() / 1e9, UTC)

@@ -62,15 +62,17 @@ class SnapshotKeeper:
     def current(self, max_age_s: float = MAX_AGE_S) -> Snapshot:
         """Return the snapshot, compared with Redis no longer than this ago.
 
-        While one thread compares, the others go on with what there is. Raises ConfigurationUnavailable.
+        While one thread compares, the others go on with what there is; those that want it compared now share a
+        comparison that began after they asked. Raises ConfigurationUnavailable.
         """
         snapshot = self._snapshot
-        if snapshot is not None and clock.monotonic_s() - self._checked_at < max_age_s:
+        asked_at = clock.monotonic_s()
+        if snapshot is not None and asked_at - self._checked_at < max_age_s:
             return snapshot
         if not self._lock.acquire(blocking=snapshot is None or max_age_s == 0):
             return cast("Snapshot", snapshot)
         try:
-            return self._refresh()
+            return self._snapshot if self._snapshot and self._checked_at > asked_at else self._refresh()
         finally:
             self._lock.release()
 

@@ -16,7 +16,7 @@ from runqy.accounts.queries import authenticate
 from runqy.broker import keys
 from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound
 from runqy.publication import snapshot
-from tests.publication.support import away
+from tests.publication.support import away, elsewhere
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -55,6 +55,23 @@ def test_a_key_without_queues_is_limited_to_none() -> None:
     assert identity is not None
     assert identity.queues is None
     assert identity.may_use("anything")
+
+
+def test_a_key_that_another_process_has_just_created_is_known() -> None:
+    with elsewhere():
+        created = create_api_key(name="shop", role="client")
+
+    assert authenticate(created.plain) is not None
+
+
+def test_what_cannot_be_a_key_is_not_looked_for_in_redis(monkeypatch) -> None:
+    key = new_key()
+    authenticate(key)
+
+    monkeypatch.setattr(snapshot, "get_broker", pytest.fail)
+
+    for text in ("", "x", f"{key}0", key[:-1], f"{key[:-1]}{'0' if key[-1] == '1' else '1'}", f"RQ_{key[3:]}"):
+        assert authenticate(text) is None
 
 
 def test_unknown_keys_are_nobodys() -> None:

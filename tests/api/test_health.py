@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
 
 from queues.models import Source
 from queues.operations import save_queue
@@ -133,16 +135,13 @@ def test_without_a_database_tasks_go_on(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_database_without_its_tables_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "_is_migrated", False)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT app, name FROM django_migrations WHERE app = 'vaults'")
-        (app, name), *_ = cursor.fetchall()
-        cursor.execute("DELETE FROM django_migrations WHERE app = 'vaults'")
-        try:
-            found = ready()
-        finally:
-            cursor.execute(
-                "INSERT INTO django_migrations (app, name, applied) VALUES (%s, %s, CURRENT_TIMESTAMP)", [app, name]
-            )
+    loader, recorder = MigrationLoader(connection), MigrationRecorder(connection)
+    (newest,) = loader.graph.leaf_nodes("vaults")
+    recorder.record_unapplied(*newest)
+    try:
+        found = ready()
+    finally:
+        recorder.record_applied(*newest)
 
     assert found == (503, "not_ready", {"migrations": "failed"})
 

@@ -1,12 +1,15 @@
 """Saves and looks at documents, for the tests of this package."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from unittest.mock import patch
 
 from django.conf import settings
 
 from runqy.broker import keys
 from runqy.broker.connection import RedisTarget
+from runqy.publication import snapshot
 from runqy.publication.documents import Document, Kind, signing_key, unseal
 from runqy.publication.models import StoredDocument
 from runqy.publication.operations import configuration_change
@@ -25,6 +28,14 @@ def remove(name: str, *, kind: Kind = Kind.QUEUE) -> None:
     """Delete a document."""
     with configuration_change() as change:
         change.remove(kind, name)
+
+
+@contextmanager
+def elsewhere() -> Iterator[None]:
+    """Let what the block saves be unknown to this process, which has just compared, as if another had saved it."""
+    snapshot.get_snapshot(0)
+    with patch.object(snapshot, "expire"):
+        yield
 
 
 def revision(name: str) -> int:

@@ -1,6 +1,7 @@
 """What a process knows of the configuration, and what it refuses to believe."""
 
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from runqy.publication.models import StoredDocument
 from runqy.publication.snapshot import MAX_AGE_S, expire, get_snapshot
 from tests.publication.support import away, documents, plant, put, remove, revision
 from tests.support.silent_redis import silent_redis
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -90,6 +92,38 @@ def test_while_one_thread_compares_the_others_go_on(monkeypatch) -> None:
     assert get_snapshot().find(Kind.QUEUE, "a").body == b"1"
     may_go_on.set()
     thread.join()
+
+
+def test_threads_that_ask_for_now_share_a_comparison_that_began_after(monkeypatch) -> None:
+    put("a", b"1")
+    get_snapshot()
+    is_comparing, may_go_on = threading.Event(), threading.Event()
+    asked, compared = [], []
+
+    def now_s():
+        asked.append(1)
+        return time.monotonic()
+
+    def slow_broker():
+        compared.append(1)
+        is_comparing.set()
+        may_go_on.wait(10)
+        return real()
+
+    real = snapshot.get_broker
+    monkeypatch.setattr(snapshot, "get_broker", slow_broker)
+    monkeypatch.setattr(clock, "monotonic_s", now_s)
+    threads = [threading.Thread(target=get_snapshot, args=(0,)) for _ in range(5)]
+    threads[0].start()
+    is_comparing.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    wait_until(lambda: len(asked) == len(threads) + 1)  # the first also noted when it began to compare
+    may_go_on.set()
+    for thread in threads:
+        thread.join()
+
+    assert len(compared) == 2  # the first one's began before the others asked
 
 
 def test_what_is_derived_from_a_snapshot_is_made_once() -> None:

@@ -6,10 +6,14 @@ from typing import Any
 import pytest
 import redis as redis_py
 
+from queues.models import Source
+from queues.operations import save_queue
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
 from tests.api.client import ApiClient, problem
-from tests.support.environment import WORKER_KEY
+from tests.publication.support import elsewhere
+from tests.queues.samples import spec
+from tests.support.environment import ADMIN_KEY, WORKER_KEY
 
 
 def stored(redis: redis_py.Redis, queue: str, task_id: str) -> TaskMessage:
@@ -162,6 +166,19 @@ def test_what_is_wrong_is_refused_by_name(client: ApiClient, body: dict[str, Any
     found = problem(answer)
     assert (answer.status_code, found["code"]) == (400, "invalid_request")
     assert [error.split(":")[0] for error in found["errors"]] == names
+
+
+def test_a_queue_that_another_process_has_just_saved_takes_tasks(client: ApiClient) -> None:
+    with elsewhere():
+        save_queue(spec=spec("new", "high:9"), source=Source.API)
+
+    assert added(client, {"queue": "new.high", "data": {}})["queue"] == "new_high"
+    with elsewhere():
+        save_queue(spec=spec("newer"), source=Source.API)
+    assert client.post("/queue/add-batch", {"queue": "newer", "jobs": [{}]}).status_code == 200
+    with elsewhere():
+        save_queue(spec=spec("newest"), source=Source.API)
+    assert ApiClient(ADMIN_KEY).get("/api/cli/queues/newest").status_code == 200
 
 
 def test_an_unknown_queue_is_not_found_and_the_valid_names_are_told(client: ApiClient) -> None:

@@ -1,8 +1,5 @@
 """Puts tasks on queues: one, or many with an outcome for each."""
 
-import os
-import uuid
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -16,6 +13,7 @@ from runqy.broker.message import DEFAULT_TIMEOUT_S, encode
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
 from runqy.errors import TaskAlreadyExists
+from runqy.randomness import random_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,21 +72,13 @@ class NewTask:
 
 
 def new_task_id() -> str:
-    """Return an id that nobody else has, a UUID of version 4.
-
-    Randomness is fetched for many at a time: each system call lets go of the interpreter, and has to wait for it again.
-    """
-    try:
-        seed = _seeds.pop()
-    except IndexError:
-        fresh = os.urandom(16 * 256)
-        seed = fresh[:16]
-        _seeds.extend(fresh[start : start + 16] for start in range(16, len(fresh), 16))
-    return str(uuid.UUID(bytes=seed, version=4))
+    """Return an id that nobody else has, a UUID of version 4."""
+    text = random_bytes().hex()
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:]}"
 
 
-_seeds: deque[bytes] = deque()
-os.register_at_fork(after_in_child=_seeds.clear)
+_VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
+"""What begins the fourth part of a UUID, two of whose bits are fixed."""
 
 
 def enqueue(task: NewTask, *, now_ns: int) -> Request[TaskState]:

@@ -14,7 +14,9 @@ def test_ids_are_random_uuids_and_unique_across_threads() -> None:
         ids = list(pool.map(lambda _: new_task_id(), range(5000)))
 
     assert len(set(ids)) == 5000
-    assert {uuid.UUID(task_id).version for task_id in ids} == {4}
+    assert [str(uuid.UUID(task_id)) for task_id in ids] == ids
+    assert {(uuid.UUID(task_id).version, uuid.UUID(task_id).variant) for task_id in ids} == {(4, uuid.RFC_4122)}
+    assert len({task_id[19] for task_id in ids}) == 4
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # threads of other tests may linger

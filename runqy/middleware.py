@@ -1,12 +1,19 @@
 """What requests pass before the views: names, proxies, what pages may load, and in the admin cookies and users."""
 
 from collections.abc import Callable
+from functools import lru_cache
+from io import BytesIO
 from ipaddress import ip_address
 from typing import ClassVar
 
 from django.conf import settings
 from django.core.exceptions import MiddlewareNotUsed
+from django.core.handlers.exception import response_for_exception
+from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.middleware.security import SecurityMiddleware
+from django.template.response import SimpleTemplateResponse
+from django.urls import ResolverMatch, get_resolver
 from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 from runqy import clock
@@ -56,9 +63,15 @@ class HeadAnswers:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         """Empty the answer; its Content-Length stays that of GET (RFC 9110, 9.3.2)."""
         response = self.get_response(request)
-        if request.method == "HEAD" and isinstance(response, HttpResponse):
-            response.content = b""
+        if request.method == "HEAD":
+            leave_body_away(response)
         return response
+
+
+def leave_body_away(response: HttpResponseBase) -> None:
+    """Empty an answer to HEAD; its Content-Length stays that of GET (RFC 9110, 9.3.2)."""
+    if isinstance(response, HttpResponse):
+        response.content = b""
 
 
 class ContentPolicy:
@@ -75,20 +88,56 @@ class ContentPolicy:
 
 
 class Shortcut:
-    """Leads requests that are not the admin's past cookies, sessions, users and the check of the host.
+    """Leads requests that are not the admin's straight to their view.
 
-    The API knows its callers by their keys, so none of these could tell it anything, and all together take as long as
-    the API itself. `ShortcutEnd` stands at the end of the way that is cut.
+    The API knows its callers by their keys, so cookies, sessions, users and the check of the host could tell it
+    nothing, and all together take longer than the API itself. `ShortcutEnd` stands at the end of the way that is cut.
+    What the middleware between says to browsers is known beforehand, and so is the view of a path without parameters.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
+        self._security = SecurityMiddleware(get_response)
+        self._headers = {scheme: self._learn_headers(scheme) for scheme in ("http", "https")}
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         """Take the long way in the admin and to its files, else the short one."""
         if request.path_info.startswith(LONG_WAY):
             return self.get_response(request)
+        response = self._security.process_request(request) or _view_response(request)
+        for name, value in self._headers[request.scheme or "http"]:
+            response.headers[name] = value
+        if request.method == "HEAD":
+            leave_body_away(response)
+        return response
+
+    def _learn_headers(self, scheme: str) -> list[tuple[str, str]]:
+        """Return what every answer carries, Django's own headers included."""
+        request = WSGIRequest({"REQUEST_METHOD": "GET", "wsgi.input": BytesIO(), "wsgi.url_scheme": scheme})
+        answer = self._security.process_response(request, HttpResponse(headers={"Content-Type": ""}))
+        del answer.headers["Content-Type"]
+        return [*answer.headers.items(), ("Content-Security-Policy", POLICIES[False])]
+
+
+def _view_response(request: HttpRequest) -> HttpResponseBase:
+    """Return what a view answers, errors included; Django looks for it unless the path has no parameters."""
+    match = _fixed_routes(settings.ROOT_URLCONF).get(request.path_info)
+    if match is None:
         return ShortcutEnd.get_view_response(request)
+    request.resolver_match = match
+    try:
+        response: HttpResponseBase = match.func(request, *match.args, **match.kwargs)
+        return response.render() if isinstance(response, SimpleTemplateResponse) else response
+    except Exception as error:  # noqa: BLE001 (what Django does around every view)
+        return response_for_exception(request, error)
+
+
+@lru_cache(maxsize=1)
+def _fixed_routes(urlconf: str) -> dict[str, ResolverMatch]:
+    """Return where paths without parameters lead."""
+    resolver = get_resolver(urlconf)
+    paths = (f"/{entry.pattern}" for entry in resolver.url_patterns if not entry.pattern.converters)
+    return {path: resolver.resolve(path) for path in paths if not path.startswith(LONG_WAY)}
 
 
 class ShortcutEnd:

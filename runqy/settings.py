@@ -145,10 +145,10 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "runqy.middleware.NamedRequests",
     "runqy.middleware.TrustedProxies",
+    "runqy.middleware.Shortcut",
     "django.middleware.security.SecurityMiddleware",
     "runqy.middleware.HeadAnswers",
     "runqy.middleware.ContentPolicy",
-    "runqy.middleware.Shortcut",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

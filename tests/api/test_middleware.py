@@ -43,6 +43,19 @@ def test_an_answer_to_head_is_as_long_as_that_to_get_and_has_no_body(path: str) 
     assert head.headers["Content-Length"] == got.headers["Content-Length"] != "0"
 
 
+def test_with_https_the_api_too_moves_there_and_browsers_are_told_to_stay(settings: Any) -> None:
+    settings.SECURE_SSL_REDIRECT, settings.SECURE_HSTS_SECONDS = True, 3600
+    client = Client()
+
+    moved, plain, secure = client.get("/queue/t1"), client.get("/livez"), client.get("/livez", secure=True)
+
+    assert (moved.status_code, moved["Location"]) == (301, "https://testserver/queue/t1")
+    assert (plain.status_code, secure.status_code) == (200, 200)
+    assert secure["Strict-Transport-Security"].startswith("max-age=3600")
+    assert not plain.has_header("Strict-Transport-Security")
+    assert {answer["X-Content-Type-Options"] for answer in (moved, plain, secure)} == {"nosniff"}
+
+
 def passed_on(settings: Any, **headers: str) -> HttpRequest:
     """Return a request as it is behind the middleware."""
     settings.RUNQY_TRUSTED_PROXIES = PROXIES

@@ -150,7 +150,7 @@ def test_a_fault_before_any_view_is_a_problem(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(type(get_resolver()), "resolve", fail)
 
-    answer = call("GET", "/health")
+    answer = call("GET", "/queue/t1")
 
     assert (answer.status, problem(answer)["code"]) == (500, "internal")
     assert b"secret detail" not in answer.body

@@ -23,8 +23,8 @@ def close_only_what_is_open() -> None:
     request_finished.disconnect(close_old_connections)
     request_finished.disconnect(close_caches)
     connection_created.connect(_note_connection)
-    request_started.connect(_begin)
-    request_finished.connect(_end)
+    request_started.connect(begin_request)
+    request_finished.connect(end_request)
 
 
 def _note_connection(**_: Any) -> None:
@@ -37,14 +37,14 @@ def _has_connection() -> bool:
     return getattr(_thread, "has_connection", False)
 
 
-def _begin(**_: Any) -> None:
+def begin_request(**_: Any) -> None:
     """Do what Django does before a request."""
     if _has_connection():
         reset_queries()
         close_old_connections()
 
 
-def _end(**_: Any) -> None:
+def end_request(**_: Any) -> None:
     """Do what Django does after a request."""
     if _has_connection():
         close_old_connections()

@@ -8,6 +8,7 @@ from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connection, reset_queries
 
 from runqy.api import database
+from tests.api.wsgi import call
 
 
 @pytest.fixture
@@ -33,6 +34,20 @@ def serve(name: str, *, uses_database: bool) -> None:
     thread = threading.Thread(target=requests, name=name)
     thread.start()
     thread.join()
+
+
+@pytest.mark.django_db
+def test_a_request_of_the_api_looks_after_a_connection_before_and_after(closings: list[str]) -> None:
+    def request() -> None:
+        connection.ensure_connection()
+        call("GET", "/livez")
+        connection.close()
+
+    thread = threading.Thread(target=request, name="api")
+    thread.start()
+    thread.join()
+
+    assert closings == ["api"] * 2
 
 
 @pytest.mark.django_db

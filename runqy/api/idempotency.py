@@ -17,7 +17,7 @@ def read_once(request: Request, *, kind: str, body: bytes) -> Once | None:
 
     `kind` says what the body is, so that paths of the same meaning are the same request. Raises RequestInvalid.
     """
-    key = request.META.get("HTTP_IDEMPOTENCY_KEY")
+    key = request._request.META.get("HTTP_IDEMPOTENCY_KEY")
     if key is None:
         return None
     if not _KEY.fullmatch(key):

@@ -15,7 +15,7 @@ class HasRole(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         """Tell nothing but yes: raises KeyInsufficient for a key without the right."""
         identity = identity_of(request)
-        named: frozenset[Role] = view.roles | view.readers if request.method in SAFE_METHODS else view.roles
+        named: frozenset[Role] = view.roles | view.readers if request._request.method in SAFE_METHODS else view.roles
         if identity.role in named:
             return True
         if identity.role != Role.ADMIN:

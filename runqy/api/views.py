@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
@@ -32,12 +33,29 @@ class KeyedView(APIView):
     successor: str = ""
     """Where the path is an alias: the template of the path that takes its place."""
 
-    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Answer a request; then its thread acts for nobody any more."""
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Answer a request; then its thread acts for nobody any more.
+
+        As DRF does it, without its versions, formats, parsers and throttles: the views read bodies themselves, and
+        answer with JSON whatever is asked for.
+        """
+        self.args, self.kwargs, self.request = args, kwargs, Request(request)
+        method = (request.method or "").lower()
         try:
-            return super().dispatch(request, *args, **kwargs)
+            self.initial(self.request, *args, **kwargs)
+            is_known = method in self.http_method_names
+            handler = getattr(self, method, self.http_method_not_allowed) if is_known else self.http_method_not_allowed
+            response: HttpResponseBase = handler(self.request, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001 (one exit for all of them; what is a bug it raises again)
+            response = self.handle_exception(error)
         finally:
             act_as_server()
+        for name, value in self.default_response_headers.items():
+            response.headers[name] = value
+        tell_allowance(request, response)
+        if self.successor:
+            mark_deprecated(response, self.successor, kwargs)
+        return response
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Let in whoever has a key with the right. There are no versions, formats or throttles to determine."""
@@ -50,7 +68,7 @@ class KeyedView(APIView):
                 kind=ActorKind.KEY,
                 name=identity.name,
                 id=identity.key_id,
-                address=request.META.get("REMOTE_ADDR", ""),
+                address=request._request.META.get("REMOTE_ADDR", ""),
                 request_id=request_id(request._request),
             )
         )
@@ -67,11 +85,3 @@ class KeyedView(APIView):
     def get_permissions(self) -> list[BasePermission]:
         """Return the one for all, made once."""
         return _PERMISSIONS
-
-    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Finish an answer: say what its key may still send and, at an alias, where to go."""
-        finished = super().finalize_response(request, response, *args, **kwargs)
-        tell_allowance(request._request, finished)
-        if self.successor:
-            mark_deprecated(finished, self.successor, kwargs)
-        return finished

@@ -43,9 +43,10 @@ def read_wait(request: Request) -> Wait:
 
     Raises RequestInvalid for what is no span of time; a longer one than is offered becomes the longest.
     """
-    query = request.GET.get("wait") if request.META.get("QUERY_STRING") else None
+    meta = request._request.META
+    query = request.GET.get("wait") if meta.get("QUERY_STRING") else None
     if query is None:
-        preferred = _PREFERRED.search(request.META.get("HTTP_PREFER", ""))
+        preferred = _PREFERRED.search(meta["HTTP_PREFER"]) if "HTTP_PREFER" in meta else None
         return Wait(min(float(preferred[1]), MAX_WAIT_S), is_preference=True) if preferred else Wait(0)
     try:
         seconds = float(query) if re.fullmatch(r"[0-9]*\.[0-9]+", query) else durations.parse_ns(query) / 1e9

@@ -24,24 +24,13 @@ __all__ = [
 
 T = TypeVar("T")
 
-_SETTINGS = (
-    "RUNQY_SUBQUEUE_SEPARATOR",
-    "RUNQY_DEFAULT_MAX_RETRY",
-    "RUNQY_DEFAULT_TTL_COMPLETED_S",
-    "RUNQY_DEFAULT_TTL_ARCHIVED_S",
-    "RUNQY_DEFAULT_PENDING_TIMEOUT_S",
-    "RUNQY_DEFAULT_ACTIVE_TIMEOUT_S",
-)
-"""What a catalog depends on beside the snapshot."""
-
 
 def get_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
     """Return all queues, compared with Redis no longer than this ago; 0 compares now.
 
     Raises ConfigurationUnavailable.
     """
-    snapshot = get_snapshot(max_age_s)
-    return snapshot.view(("catalog", *(getattr(settings, name) for name in _SETTINGS)), _catalog)
+    return get_snapshot(max_age_s).view("catalog", _catalog)
 
 
 def search(find: Callable[[QueueCatalog], T]) -> T:

@@ -6,7 +6,9 @@ from typing import TypeVar, cast
 
 import structlog
 from django.conf import settings
+from django.core.signals import setting_changed
 from django.db import DatabaseError
+from django.dispatch import receiver
 
 from runqy import clock
 from runqy.broker import publication
@@ -80,6 +82,11 @@ class SnapshotKeeper:
         """Compare with Redis at the next use, because this process has just published."""
         self._checked_at = float("-inf")
 
+    def forget_views(self) -> None:
+        """Let what is derived from the snapshot be made once more."""
+        if self._snapshot is not None:
+            self._snapshot = Snapshot(self._snapshot.documents)
+
     def _refresh(self) -> Snapshot:
         """Compare with Redis and take over what is newer; without Redis, keep what there is."""
         checked_at = clock.monotonic_s()
@@ -144,6 +151,12 @@ def _revision(known: Mapping[str, Document], place: str) -> str:
 
 
 _keeper = SnapshotKeeper()
+
+
+@receiver(setting_changed)
+def _forget_views(**_: object) -> None:
+    """Derive anew what depends on settings too. They change in tests only."""
+    _keeper.forget_views()
 
 
 def get_snapshot(max_age_s: float = MAX_AGE_S) -> Snapshot:

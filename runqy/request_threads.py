@@ -9,15 +9,73 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 RELIEF_S = 0.05
 """A request that was first in the queue for so long gets a place too many: whoever has the others is stuck."""
 
-_Job = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
+
+class Job:
+    """Something that a thread does, and what came of it: as much of a future as gunicorn asks for.
+
+    Python's own has a lock and a condition each, whose making takes as long as reading a request's body and its key.
+    """
+
+    __slots__ = ("_args", "_callbacks", "_do", "_error", "_is_done", "_result")
+
+    def __init__(self, do: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._do, self._args = do, args
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._is_done = False
+        self._callbacks: list[Callable[[Job], object]] = []
+
+    def run(self) -> None:
+        """Do it, and keep what came of it for whoever asks."""
+        try:
+            self._result = self._do(*self._args)
+        except BaseException as error:  # noqa: BLE001 (a pool hands every error on)
+            self._error = error
+        self._is_done = True
+        self._call_back()
+
+    def add_done_callback(self, callback: Callable[["Job"], object]) -> None:
+        """Call something with this once it is done; on the thread that did it, or here if it is done already."""
+        self._callbacks.append(callback)
+        if self._is_done:
+            self._call_back()
+
+    def done(self) -> bool:
+        """Tell whether it is done."""
+        return self._is_done
+
+    def cancelled(self) -> bool:
+        """Tell no: what was asked for is done."""
+        return False
+
+    def result(self) -> Any:
+        """Return what came of it, or raise its error. It must be done."""
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def _call_back(self) -> None:
+        """Call whoever wants to know. Each is taken out by one thread only, though two may come here at once."""
+        while self._callbacks:
+            try:
+                callback = self._callbacks.pop()
+            except IndexError:
+                return
+            try:
+                callback(self)
+            except Exception:
+                log.exception("callback_failed")  # the thread goes on, as with Python's futures
 
 
 class RequestThreads:
@@ -30,22 +88,22 @@ class RequestThreads:
         self._lock = threading.Lock()
         self._inside = 0
         self._count = 0
-        self._idle: list[SimpleQueue[_Job]] = []
-        self._queue: deque[_Job] = deque()
+        self._idle: list[SimpleQueue[Job]] = []
+        self._queue: deque[Job] = deque()
         self._has_queue = threading.Event()
         self._own = threading.local()
         threading.Thread(target=self._relieve, name="runqy-relief", daemon=True).start()
 
-    def submit(self, do: Callable[..., Any], *args: Any) -> Future[Any]:
+    def submit(self, do: Callable[..., Any], *args: Any) -> Job:
         """Let a thread do something as soon as there is a place."""
-        job: _Job = (Future(), do, args)
+        job = Job(do, args)
         with self._lock:
             self._queue.append(job)
             if self._inside < self._places:
                 self._start_next()
             elif not self._has_queue.is_set():
                 self._has_queue.set()
-        return job[0]
+        return job
 
     @contextmanager
     def outside(self) -> Iterator[None]:
@@ -77,12 +135,12 @@ class RequestThreads:
         self._count += 1
         threading.Thread(target=self._work, args=[job], name=f"runqy-request-{self._count}", daemon=True).start()
 
-    def _work(self, job: _Job) -> None:
+    def _work(self, job: Job) -> None:
         """Do one thing after another."""
         self._own.is_ours = True
-        letterbox: SimpleQueue[_Job] = SimpleQueue()
+        letterbox: SimpleQueue[Job] = SimpleQueue()
         while True:
-            _do(job)
+            job.run()
             with self._lock:
                 self._inside -= 1
                 self._idle.append(letterbox)
@@ -101,21 +159,10 @@ class RequestThreads:
                 elif self._queue[0] is first:
                     self._start_next()
 
-    def _first(self) -> _Job | None:
+    def _first(self) -> Job | None:
         """Return what is first in the queue."""
         with self._lock:
             return self._queue[0] if self._queue else None
-
-
-def _do(job: _Job) -> None:
-    """Do one thing and keep what came of it for whoever asked for it."""
-    future, do, args = job
-    try:
-        result = do(*args)
-    except BaseException as error:  # noqa: BLE001 (a pool hands every error on)
-        future.set_exception(error)
-    else:
-        future.set_result(result)
 
 
 _threads: RequestThreads | None = None

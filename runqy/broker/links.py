@@ -40,6 +40,8 @@ _NOT_NOW = ("BUSY ", "MISCONF ", "NOREPLICAS ")
 """How errors begin that pass: a script runs for long, the disk is full, or replicas are missing."""
 
 _REFUSED = (redis_errors.AuthenticationError, redis_errors.NoPermissionError)
+_KNOWN = (*_AWAY, redis_errors.ResponseError)
+"""What redis-py raises about a connection or a command."""
 
 
 class Link(Protocol):
@@ -62,16 +64,21 @@ def translated_errors() -> Iterator[None]:
     """Raise redis-py's errors about the connection as ours."""
     try:
         yield
-    except _REFUSED as error:
-        raise BrokerRefused(f"Redis refuses these credentials: {error}") from error
-    except redis_errors.OutOfMemoryError as error:
-        raise BrokerFull from error
-    except _AWAY as error:
-        raise BrokerUnavailable(f"Redis cannot be reached: {error}") from error
-    except redis_errors.ResponseError as error:
-        if str(error).startswith(_NOT_NOW):
-            raise BrokerUnavailable(f"Redis does not do it now: {error}") from error
-        raise BrokerCommandRefused(f"Redis refuses a command: {error}") from error
+    except _KNOWN as error:
+        raise translated(error) from error
+
+
+def translated(error: Exception) -> RunqyError:
+    """Return what an error of redis-py's is here."""
+    if isinstance(error, _REFUSED):
+        return BrokerRefused(f"Redis refuses these credentials: {error}")
+    if isinstance(error, redis_errors.OutOfMemoryError):
+        return BrokerFull()
+    if isinstance(error, _AWAY):
+        return BrokerUnavailable(f"Redis cannot be reached: {error}")
+    if str(error).startswith(_NOT_NOW):
+        return BrokerUnavailable(f"Redis does not do it now: {error}")
+    return BrokerCommandRefused(f"Redis refuses a command: {error}")
 
 
 def checked(reply: Reply) -> Reply:
@@ -79,8 +86,9 @@ def checked(reply: Reply) -> Reply:
     if isinstance(reply, RunqyError):
         raise reply
     if isinstance(reply, Exception):
-        with translated_errors():
+        if not isinstance(reply, _KNOWN):
             raise reply
+        raise translated(reply) from reply
     return reply
 
 
@@ -96,10 +104,12 @@ class SingleLink:
 
     def execute(self, commands: Sequence[Command]) -> list[Reply]:
         """Run commands in one round trip. See Link."""
-        with translated_errors():
+        try:
             replies = self._converse(commands)
             _repeat_unknown_scripts(commands, replies, self._converse)
-            return replies
+        except _KNOWN as error:
+            raise translated(error) from error
+        return replies
 
     def nodes(self) -> "Mapping[str, Link]":
         """Return the link to every server that holds keys, by its name."""

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 from queues.names import ResolvedQueue
 from runqy.broker.producing import NewTask
 from runqy.errors import QueueDisabled, RequestInvalid
@@ -29,8 +31,7 @@ class Uniqueness:
     on_conflict: OnConflict = OnConflict.REJECT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskOrder:
+class TaskOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody wants to have done."""
 
     queue: str

@@ -1,8 +1,9 @@
 """Puts tasks on queues: one, or many with an outcome for each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property, partial
+
+import msgspec
 
 from runqy.broker import keys
 from runqy.broker.asynq_pb2 import TaskMessage
@@ -16,8 +17,7 @@ from runqy.errors import TaskAlreadyExists
 from runqy.randomness import random_bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class NewTask:
+class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A task to be queued."""
 
     id: str
@@ -34,7 +34,7 @@ class NewTask:
     ttl_archived_s: int = 259_200
     process_at_s: int | None = None
     """Unix s at which it becomes pending; None or not in the future: at once."""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     unique_key: str = ""
     """What no other task of the queue may have at the same time; `creating` looks after it. Empty: nothing."""
     unique_for_s: int = 0

@@ -1,15 +1,15 @@
 """Owns what is known about a task, as one value read from its hash."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.message import MessageUnreadable, decode
 from runqy.broker.states import TaskState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskRecord:
+class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that Redis holds about one task."""
 
     id: str
@@ -24,9 +24,9 @@ class TaskRecord:
     pending_since_ns: int | None = None
     enqueued_at_ns: int | None = None
     started_at_ns: int | None = None
+    """Start of the last run."""
     completed_ns: int | None = None
     """When one of our workers completed it last, to the nanosecond."""
-    """Start of the last run."""
     cancel_asked_at_ns: int | None = None
     worker_id: str = ""
     """Worker of the last run."""

@@ -17,6 +17,7 @@ from django.urls import ResolverMatch, get_resolver
 from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 from runqy import clock
+from runqy.api.headers import Stored, set_stored, stored
 from runqy.api.request_ids import request_id
 from runqy.audit.actors import Actor, ActorKind, acting
 
@@ -50,7 +51,7 @@ class NamedRequests:
             response = self.get_response(request)
         finally:
             unbind_contextvars("request_id")  # the thread serves others next
-        response["X-Request-ID"] = name
+        set_stored(response, {"x-request-id": ("X-Request-ID", name)})
         return response
 
 
@@ -105,18 +106,17 @@ class Shortcut:
         if request.path_info.startswith(LONG_WAY):
             return self.get_response(request)
         response = self._security.process_request(request) or _view_response(request)
-        for name, value in self._headers[request.scheme or "http"]:
-            response.headers[name] = value
+        set_stored(response, self._headers[request.scheme or "http"])
         if request.method == "HEAD":
             leave_body_away(response)
         return response
 
-    def _learn_headers(self, scheme: str) -> list[tuple[str, str]]:
+    def _learn_headers(self, scheme: str) -> Stored:
         """Return what every answer carries, Django's own headers included."""
         request = WSGIRequest({"REQUEST_METHOD": "GET", "wsgi.input": BytesIO(), "wsgi.url_scheme": scheme})
         answer = self._security.process_response(request, HttpResponse(headers={"Content-Type": ""}))
         del answer.headers["Content-Type"]
-        return [*answer.headers.items(), ("Content-Security-Policy", POLICIES[False])]
+        return stored([*answer.headers.items(), ("Content-Security-Policy", POLICIES[False])])
 
 
 def _view_response(request: HttpRequest) -> HttpResponseBase:

@@ -12,6 +12,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runqy.settings")
 django.setup(set_prefix=False)
 
 from runqy.api.database import begin_request, end_request  # noqa: E402 (Django is set up by now)
+from runqy.api.headers import list_headers  # noqa: E402 (likewise)
 from runqy.middleware import LONG_WAY  # noqa: E402 (likewise)
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Handler(WSGIHandler):
         response = self._middleware_chain(request)  # type: ignore[attr-defined]
         if response.status_code >= 400:
             log_response("%s: %s", response.reason_phrase, request.path, response=response, request=request)
-        headers = [*response.headers.items(), *(("Set-Cookie", c.OutputString()) for c in response.cookies.values())]
+        headers = list_headers(response)
+        headers += [("Set-Cookie", cookie.OutputString()) for cookie in response.cookies.values()]
         start_response(f"{response.status_code} {response.reason_phrase}", headers)
         request.close()
         return [response.content]

@@ -15,13 +15,15 @@ _SHARED: list[Any] = [
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
+_OURS: list[Any] = [*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
+"""The same list however often logging is set up, as Django does anew for WSGI: loggers keep the one they began with."""
 
 
 def configure(options: dict[str, Any]) -> None:
     """Set up logging for this process; `options` is `settings.LOGGING`, of which `level` is read."""
     level = str(options.get("level", "info")).upper()
     structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=_OURS,
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

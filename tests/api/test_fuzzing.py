@@ -15,6 +15,7 @@ from schemathesis.transport.wsgi import WSGITransport
 from queues import removal
 from queues.models import Source
 from queues.operations import save_queue
+from runqy.wsgi import application
 from tasks.api import creating_views, views
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
@@ -82,8 +83,6 @@ def _does_not_wait(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("configuration", "_does_not_wait")
 @pytest.mark.parametrize("label", LABELS)
 def test_answers_are_as_the_schema_says(label: str) -> None:
-    from runqy.wsgi import application  # noqa: PLC0415 (reads the settings)
-
     save_queue(spec=spec("simple"), source=Source.API)
     method, path = label.split(" ", 1)
     schema = _schema(application)
@@ -100,8 +99,6 @@ def test_answers_are_as_the_schema_says(label: str) -> None:
 @pytest.mark.timeout(180 + SECONDS)
 @pytest.mark.usefixtures("configuration", "_does_not_wait")
 def test_what_was_made_is_there_and_what_was_deleted_is_not() -> None:
-    from runqy.wsgi import application  # noqa: PLC0415 (reads the settings)
-
     save_queue(spec=spec("simple"), source=Source.API)
     schema = _schema(application)
     for phase in ("examples", "coverage", "fuzzing"):

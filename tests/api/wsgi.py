@@ -5,6 +5,7 @@ from io import BytesIO
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
+from runqy.wsgi import application
 from tests.support.environment import ADMIN_KEY
 
 
@@ -19,8 +20,6 @@ class Answer:
 
 def call(method: str, path: str, body: bytes = b"", **environ: Any) -> Answer:
     """Send a request with the admin's key; `environ` adds to it or changes it."""
-    from runqy.wsgi import application  # noqa: PLC0415 (reads the settings)
-
     request: dict[str, Any] = {
         "REQUEST_METHOD": method,
         "PATH_INFO": path,

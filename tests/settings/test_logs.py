@@ -1,0 +1,18 @@
+"""Logging may be set up more than once in a process."""
+
+import structlog
+from django.conf import settings
+from structlog.testing import capture_logs
+
+from runqy import logs
+
+
+def test_loggers_in_use_follow_when_logging_is_set_up_again() -> None:
+    log = structlog.get_logger("test")
+    log.info("in_use")
+
+    logs.configure(settings.LOGGING)
+    with capture_logs() as lines:
+        log.info("seen")
+
+    assert [line["event"] for line in lines] == ["seen"]

@@ -26,6 +26,7 @@ def locked(tmp_path):
     if is_root:
         os.seteuid(0)
     tmp_path.chmod(0o700)
+    secret.chmod(0o600)  # all that tests leave is looked through in the end
 
 
 def test_folder_that_cannot_be_made():

@@ -9,7 +9,7 @@ from runqy.broker.creating import RECORD_KEPT_S, Created, LockHeld, Once, lock_s
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
 from runqy.broker.message import encode
-from runqy.broker.producing import NewTask
+from runqy.broker.producing import NewTask, note_place
 from runqy.broker.scripts import Value, command, script
 from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists
 
@@ -38,18 +38,16 @@ class Recorded:
     """Keep it although another task has the lock; False: a repetition tries again."""
 
 
-def create_one(task: NewTask, *, now_ns: int, recorded: Recorded | None = None) -> Request[OneOutcome]:
+def create_one(
+    task: NewTask, *, now_ns: int, recorded: Recorded | None = None, is_cluster: bool = True
+) -> Request[OneOutcome]:
     """Create a task, lookup first. Raises TaskAlreadyExists, IdempotencyKeyReused.
 
-    Running the same request again after a lost reply does no harm.
+    Running the same request again after a lost reply does no harm. One command does it all where Redis is known to be
+    no cluster.
     """
-    lookup = keys.lookup(task.id)
-    commands = (
-        command("HSET", lookup, "queue", task.queue, key=lookup),
-        command("SADD", keys.QUEUES, task.queue, key=keys.QUEUES),
-        script("create_one")(**_arguments(task, now_ns, recorded)),
-    )
-    return Request(commands, _outcome)
+    call = script("create_one")(**_arguments(task, now_ns, recorded, is_cluster))
+    return Request((*note_place(task), call) if is_cluster else (call,), _outcome)
 
 
 def find_earlier(queue: str, once: Once) -> Request[Earlier | None]:
@@ -67,7 +65,9 @@ def find_earlier(queue: str, once: Once) -> Request[Earlier | None]:
     return Request((command("HMGET", record, "fingerprint", "note", "holder", key=record),), parse)
 
 
-def _arguments(task: NewTask, now_ns: int, recorded: Recorded | None) -> dict[str, Value | Sequence[Value]]:
+def _arguments(
+    task: NewTask, now_ns: int, recorded: Recorded | None, is_cluster: bool
+) -> dict[str, Value | Sequence[Value]]:
     """Return what the script is told."""
     queue = QueueKeys(task.queue)
     key = queue.task(task.id)
@@ -79,6 +79,8 @@ def _arguments(task: NewTask, now_ns: int, recorded: Recorded | None) -> dict[st
         "task": key,
         "lock": task.lock or key,
         "record": queue.created(recorded.once.scope) if recorded else key,
+        "lookup": key if is_cluster else keys.lookup(task.id),
+        "queues": key if is_cluster else keys.QUEUES,
         "queue": task.queue,
         "now_ns": now_ns,
         "id": task.id,

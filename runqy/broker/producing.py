@@ -81,26 +81,48 @@ _VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 """What begins the fourth part of a UUID, two of whose bits are fixed."""
 
 
-def enqueue(task: NewTask, *, now_ns: int) -> Request[TaskState]:
+def enqueue(task: NewTask, *, now_ns: int, is_cluster: bool = True) -> Request[TaskState]:
     """Queue one task; the state it starts in is the outcome. Raises TaskAlreadyExists.
 
-    Running the same request again after a lost reply does no harm: the task is known by its time.
+    Running the same request again after a lost reply does no harm: the task is known by its time. One command does it
+    all where Redis is known to be no cluster and the task is to run at once.
     """
-    return Request(
-        commands=(
-            command("HSET", keys.lookup(task.id), "queue", task.queue, key=keys.lookup(task.id)),
-            command("SADD", keys.QUEUES, task.queue, key=keys.QUEUES),
-            store([task], now_ns),
-        ),
-        parse=partial(_started, task.state_at(now_ns)),
-    )
+    state = task.state_at(now_ns)
+    if state is TaskState.PENDING and not is_cluster:
+        return Request((_enqueue_one(task, now_ns),), partial(_started, state))
+    return Request((*note_place(task), store([task], now_ns)), partial(_started, state))
+
+
+def note_place(task: NewTask) -> tuple[Command, Command]:
+    """Return the commands that note which queue a task is in, and that there is this queue."""
+    lookup = keys.lookup(task.id)
+    known = command("SADD", keys.QUEUES, task.queue, key=keys.QUEUES)
+    return command("HSET", lookup, "queue", task.queue, key=lookup), known
 
 
 def _started(state: TaskState, replies: Sequence[Reply]) -> TaskState:
     """Return the state of a task that was stored."""
-    if replies[-1] != [1]:
+    if replies[-1] not in (1, [1]):
         raise TaskAlreadyExists
     return state
+
+
+def _enqueue_one(task: NewTask, now_ns: int) -> Command:
+    """Return the script call that does all that queueing a task takes."""
+    queue = QueueKeys(task.queue)
+    return script("enqueue_one")(
+        pending=queue.pending,
+        idle=queue.idle,
+        task=queue.task(task.id),
+        lookup=keys.lookup(task.id),
+        queues=keys.QUEUES,
+        queue=task.queue,
+        now_ns=now_ns,
+        now_ms=now_ns // 1_000_000,
+        id=task.id,
+        message=encode(task.message()),
+        ttl_archived=task.ttl_archived_s,
+    )
 
 
 def store(tasks: Sequence[NewTask], now_ns: int) -> Command:

@@ -9,6 +9,7 @@ import pytest
 from runqy.api.bodies import SMALL_BODY
 from runqy.request_threads import RequestThreads
 from tests.api.wsgi import Answer, call
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -131,7 +132,7 @@ def test_who_reads_a_large_body_holds_no_place(
             return super().read(size)
 
     environ = {"CONTENT_LENGTH": str(size), "wsgi.input": Watched(b" " * size)}
-    threads.submit(lambda: call("POST", "/queue/add", **environ)).result(10)
+    wait_until(threads.submit(lambda: call("POST", "/queue/add", **environ)).done)
 
     assert seen == [int(holds_its_place)]
 

@@ -31,7 +31,8 @@ RECORD = KEYS.created("s")
 def make(broker: Broker, task: Any, note: bytes = b"", now_ns: int = NOW_NS, **recorded: Any) -> OneOutcome:
     """Create a task, and with a note a record."""
     once = recorded.pop("once", ONCE)
-    return broker.run(create_one(task, now_ns=now_ns, recorded=Recorded(once, note, **recorded) if note else None))
+    kept = Recorded(once, note, **recorded) if note else None
+    return broker.run(create_one(task, now_ns=now_ns, recorded=kept, is_cluster=broker.is_cluster))
 
 
 def locked(task_id: str, **options: Any) -> Any:

@@ -15,7 +15,7 @@ NOW_S = NOW_NS // 1_000_000_000
 
 
 def test_a_task_is_stored_as_asynq_stores_it(broker: Broker) -> None:
-    state = broker.run(enqueue(new_task("t1", headers={"trace": "x"}), now_ns=NOW_NS))
+    state = broker.run(enqueue(new_task("t1", headers={"trace": "x"}), now_ns=NOW_NS, is_cluster=broker.is_cluster))
 
     assert state is TaskState.PENDING
     assert listed(broker) == {"pending": ["t1"]}
@@ -39,6 +39,16 @@ def test_a_task_can_be_looked_up_and_its_queue_is_known(broker: Broker) -> None:
     assert broker.client.smembers(keys.QUEUES) == {QUEUE.encode()}
 
 
+@pytest.mark.parametrize("is_cluster", [True, False])
+def test_where_redis_is_no_cluster_one_command_does_it_all(single_broker: Broker, is_cluster: bool) -> None:
+    request = enqueue(new_task("t1"), now_ns=NOW_NS, is_cluster=is_cluster)
+
+    assert single_broker.run(request) is TaskState.PENDING
+    assert len(request.commands) == (3 if is_cluster else 1)
+    assert single_broker.client.hgetall(keys.lookup("t1")) == {b"queue": QUEUE.encode()}
+    assert listed(single_broker) == {"pending": ["t1"]}
+
+
 def test_no_key_of_a_task_expires(broker: Broker) -> None:
     put(broker, "t1")
 
@@ -52,7 +62,7 @@ def test_tasks_wait_in_the_order_in_which_they_came(broker: Broker) -> None:
 
 
 def test_a_task_for_later_is_scheduled(broker: Broker) -> None:
-    state = broker.run(enqueue(new_task("t1", process_at_s=NOW_S + 60), now_ns=NOW_NS))
+    state = broker.run(enqueue(new_task("t1", process_at_s=NOW_S + 60), now_ns=NOW_NS, is_cluster=broker.is_cluster))
 
     assert state is TaskState.SCHEDULED
     assert listed(broker) == {"scheduled": ["t1"]}
@@ -61,24 +71,30 @@ def test_a_task_for_later_is_scheduled(broker: Broker) -> None:
 
 
 def test_a_time_that_has_come_is_not_later(broker: Broker) -> None:
-    state = broker.run(enqueue(new_task("t1", process_at_s=NOW_S), now_ns=NOW_NS))
+    state = broker.run(enqueue(new_task("t1", process_at_s=NOW_S), now_ns=NOW_NS, is_cluster=broker.is_cluster))
 
     assert state is TaskState.PENDING
 
 
 @pytest.mark.parametrize("process_at_s", [None, NOW_S + 60])
 def test_refuses_an_id_that_is_taken(broker: Broker, process_at_s: int | None) -> None:
-    broker.run(enqueue(new_task("t1", payload=b"first"), now_ns=NOW_NS))
+    broker.run(enqueue(new_task("t1", payload=b"first"), now_ns=NOW_NS, is_cluster=broker.is_cluster))
 
     with pytest.raises(TaskAlreadyExists):
-        broker.run(enqueue(new_task("t1", payload=b"second", process_at_s=process_at_s), now_ns=NOW_NS + 1))
+        broker.run(
+            enqueue(
+                new_task("t1", payload=b"second", process_at_s=process_at_s),
+                now_ns=NOW_NS + 1,
+                is_cluster=broker.is_cluster,
+            )
+        )
     assert message(broker, "t1").payload == b"first"
     assert listed(broker) == {"pending": ["t1"]}
 
 
 @pytest.mark.parametrize("process_at_s", [None, NOW_S + 60])
 def test_a_request_that_is_run_again_queues_its_task_once(broker: Broker, process_at_s: int | None) -> None:
-    request = enqueue(new_task("t1", process_at_s=process_at_s), now_ns=NOW_NS)
+    request = enqueue(new_task("t1", process_at_s=process_at_s), now_ns=NOW_NS, is_cluster=broker.is_cluster)
 
     states = [broker.run(request), broker.run(request)]
 
@@ -113,7 +129,7 @@ class FlakyBroker(Broker):
 def test_a_lost_reply_is_no_conflict_with_oneself(single_broker: Broker) -> None:
     flaky = FlakyBroker(single_broker.client)
 
-    state = flaky.run_safely(enqueue(new_task("t1"), now_ns=flaky.now_ns()))
+    state = flaky.run_safely(enqueue(new_task("t1"), now_ns=flaky.now_ns(), is_cluster=flaky.is_cluster))
 
     assert state is TaskState.PENDING
     assert listed(single_broker) == {"pending": ["t1"]}
@@ -124,4 +140,4 @@ def test_a_lost_reply_does_not_hide_that_the_id_was_taken(single_broker: Broker)
     flaky = FlakyBroker(single_broker.client)
 
     with pytest.raises(TaskAlreadyExists):
-        flaky.run_safely(enqueue(new_task("t1"), now_ns=flaky.now_ns()))
+        flaky.run_safely(enqueue(new_task("t1"), now_ns=flaky.now_ns(), is_cluster=flaky.is_cluster))

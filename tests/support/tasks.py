@@ -21,7 +21,7 @@ def new_task(task_id: str, queue: str = QUEUE, **options: Any) -> NewTask:
 def put(broker: Broker, *task_ids: str, queue: str = QUEUE, **options: Any) -> None:
     """Queue tasks, in order."""
     for task_id in task_ids:
-        broker.run(enqueue(new_task(task_id, queue, **options), now_ns=broker.now_ns()))
+        broker.run(enqueue(new_task(task_id, queue, **options), now_ns=broker.now_ns(), is_cluster=broker.is_cluster))
 
 
 def take(broker: Broker, count: int = 1, *queues: str, **options: Any) -> list[Taken]:

@@ -1,8 +1,9 @@
 #!lua
 -- Store one task, at once or for later, under its uniqueness lock, and once for an idempotency key.
 -- A task that an earlier call with the same time stored counts as stored, and a record with the same note as this call's.
--- KEYS pending idle scheduled task lock record
---   where there is no lock or no record, the task's key stands in its place
+-- KEYS pending idle scheduled task lock record lookup queues
+--   where there is no lock or no record, the task's key stands in its place; in clusters also in those of the last two,
+--   which are elsewhere
 -- ARGV queue now_ns id message ttl_archived run_at lock_s fingerprint note keeps_conflict keep_s
 --   run_at: '' for at once; lock_s: 0 until the task's end; note: not empty, nobody else's
 -- RETURNS 1 stored, 0 the id is taken, -1 the record is for another body; else which task has the lock ('' for none) and
@@ -11,6 +12,10 @@
 local now_ns, id, run_at, fingerprint, note = ARGV[2], ARGV[3], ARGV[6], ARGV[8], ARGV[9]
 local task, lock, record = KEYS[4], KEYS[5], KEYS[6]
 
+if KEYS[7] ~= task then
+  redis.call('HSET', KEYS[7], 'queue', ARGV[1])
+  redis.call('SADD', KEYS[8], ARGV[1])
+end
 if record ~= task then
   local seen = redis.call('HMGET', record, 'fingerprint', 'note', 'holder')
   if seen[1] then

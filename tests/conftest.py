@@ -13,6 +13,7 @@ from django.db import connection
 from django.test import Client
 from pytest_django.plugin import DjangoDbBlocker
 
+from runqy import readiness
 from runqy.api import database
 from runqy.audit import triggers
 from runqy.broker.broker import Broker
@@ -20,7 +21,7 @@ from runqy.broker.connection import RedisTarget
 from runqy.publication import snapshot
 from tests.support import environment
 from tests.support.canary import SUITE
-from tests.support.repetitions import spare_repetitions
+from tests.support.repetitions import empty_tables, spare_repetitions
 from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start_sentinel
 
 # How long an example takes says how busy the machine is, and nothing else.
@@ -37,15 +38,20 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
-    """Let the tests empty the table of audit records; those of the triggers install them again."""
+    """Let the tests empty the table of audit records; those of the triggers install them again.
+
+    The first test finds the tables as empty as all others do.
+    """
     with django_db_blocker.unblock():
         triggers.remove(connection)
+        empty_tables()
 
 
 @pytest.fixture(autouse=True)
-def _knows_no_configuration() -> None:
-    """Let each test begin as a process that has read no configuration yet."""
+def _knows_nothing() -> None:
+    """Let each test begin as a process that has read no configuration yet, and not looked whether it is ready."""
     snapshot.forget()
+    readiness._latest = float("-inf"), []
 
 
 @pytest.fixture(autouse=True, scope="session")

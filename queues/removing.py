@@ -2,9 +2,9 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime, timedelta
 
+import msgspec
 from django.conf import settings
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -84,7 +84,7 @@ def note_removal(
         sub_queue=sub_queue,
         redis_queues=[*dict.fromkeys(names)],
         is_whole=is_whole,
-        actor=asdict(current_actor()),
+        actor=msgspec.structs.asdict(current_actor()),
         claimed_until=timezone.now(),
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gunicorn import util
 
 from runqy import settings
+from runqy.http_date import http_date
 from runqy.request_threads import open_threads
 from runqy.unreadable import write_problem
 
@@ -33,9 +34,9 @@ def post_worker_init(worker: "ThreadWorker") -> None:
     has seen that. SIGUSR1, which gunicorn's master passes on, says that the stack begins to stop: the process goes on,
     and nobody waits.
 
-    What is no HTTP is answered with a problem too.
+    What is no HTTP is answered with a problem too, and the date of answers is spelled once a second.
     """
-    util.write_error = write_problem
+    util.write_error, util.http_date = write_problem, http_date
     from runqy.readiness import begin_draining  # noqa: PLC0415 (Django is set up by now, and was not above)
     from tasks.waiting import close_waiting_room  # noqa: PLC0415 (likewise)
 

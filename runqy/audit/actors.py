@@ -4,8 +4,9 @@ import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class ActorKind(StrEnum):
@@ -17,8 +18,7 @@ class ActorKind(StrEnum):
     SERVER = "server"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Actor:
+class Actor(msgspec.Struct, frozen=True, kw_only=True):
     """Whoever is answerable for a change."""
 
     kind: ActorKind

@@ -1,8 +1,11 @@
 """A real gunicorn with the server's own configuration."""
 
+import re
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from queues.models import Source
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.keys import ended_channel
+from runqy.http_date import http_date
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
 from tests.support.tasks import take_one
@@ -39,6 +43,18 @@ def test_no_proxy_is_believed_that_was_not_named(configuration: None, tmp_path: 
         web.kill()
 
     assert status == b"HTTP/1.1 301"
+
+
+def test_answers_carry_the_time(web: WebProcess) -> None:
+    earliest = int(time.time())
+
+    with web.connect("GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") as asked:
+        answer = b"".join(iter(lambda: asked.recv(4096), b"")).decode()
+
+    spelled = re.search(r"^Date: (.*)\r$", answer, re.MULTILINE)
+    assert spelled is not None
+    assert earliest <= parsedate_to_datetime(spelled[1]).timestamp() <= time.time()
+    assert http_date(784111777.9) == "Sun, 06 Nov 1994 08:49:37 GMT"
 
 
 def wait_for_a_seat(web: WebProcess, path: str) -> tuple[int, dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from django.http import HttpRequest, HttpResponse
 
+from runqy.api.headers import set_stored
 from runqy.api.request_ids import request_id
 from runqy.errors import RunqyError, TooManyRequests
 
@@ -51,4 +52,6 @@ def problem_of(error: RunqyError, name: str) -> bytes:
 
 def _answer(body: bytes, content_type: str, status: int) -> HttpResponse:
     """Return an answer of known length, which the server then need not send in chunks."""
-    return HttpResponse(body, status=status, headers={"Content-Type": content_type, "Content-Length": str(len(body))})
+    answer = HttpResponse(body, content_type=content_type, status=status)
+    set_stored(answer, {"content-length": ("Content-Length", str(len(body)))})
+    return answer

@@ -2,7 +2,7 @@
 
 Django looks through all databases and caches at the start and end of every request. A request that touches neither, as
 enqueueing and reading do, pays more for that than for its own parsing. The rule stays Django's, per thread: where a
-connection was ever made, it is reset and closed as Django would.
+connection is open, it is reset and closed as Django would.
 """
 
 import threading
@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.cache import close_caches
 from django.core.signals import request_finished, request_started
-from django.db import close_old_connections, reset_queries
+from django.db import close_old_connections, connections, reset_queries
 from django.db.backends.signals import connection_created
 
 _thread = threading.local()
@@ -28,12 +28,12 @@ def close_only_what_is_open() -> None:
 
 
 def _note_connection(**_: Any) -> None:
-    """Remember that this thread has a connection."""
+    """Remember that this thread has an open connection."""
     _thread.has_connection = True
 
 
 def _has_connection() -> bool:
-    """Tell whether this thread ever made a connection."""
+    """Tell whether this thread may have an open connection."""
     return getattr(_thread, "has_connection", False)
 
 
@@ -48,3 +48,4 @@ def end_request(**_: Any) -> None:
     """Do what Django does after a request."""
     if _has_connection():
         close_old_connections()
+        _thread.has_connection = any(made.connection for made in connections.all(initialized_only=True))

@@ -1,6 +1,7 @@
 """Spells moments in answers: RFC 3339 in UTC, or null."""
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -14,11 +15,21 @@ def moment_ns(nanoseconds: int | None) -> str | None:
     """Return Unix nanoseconds as RFC 3339 in UTC; a moment beyond the year 9999 as the end of it."""
     if nanoseconds is None:
         return None
+    seconds, rest = divmod(nanoseconds, 10**9)
+    start = _second(seconds)
+    return f"{start}.{rest // 1000:06}Z" if rest >= 1000 and start is not _END else f"{start}Z"
+
+
+_END = "9999-12-31T23:59:59"
+
+
+@lru_cache(maxsize=256)
+def _second(seconds: int) -> str:
+    """Return how the spelling of a Unix second begins. Most moments that are told at a time share a few."""
     try:
-        moment = _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+        return (_EPOCH + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
     except OverflowError:
-        moment = datetime.max.replace(tzinfo=UTC, microsecond=0)
-    return moment.isoformat().replace("+00:00", "Z")
+        return _END
 
 
 def moment_of(time: datetime) -> str:

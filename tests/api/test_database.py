@@ -51,7 +51,20 @@ def test_a_request_of_the_api_looks_after_a_connection_before_and_after(closings
 
 
 @pytest.mark.django_db
-def test_a_thread_that_made_a_connection_looks_after_it_from_then_on(closings: list[str]) -> None:
+def test_a_thread_whose_connection_was_closed_has_no_more_to_do(closings: list[str], monkeypatch) -> None:
+    def close() -> None:
+        closings.append("closed")
+        close_old_connections()
+
+    monkeypatch.setattr(database, "close_old_connections", close)
+
+    serve("admin", uses_database=True)
+
+    assert closings == ["closed"]
+
+
+@pytest.mark.django_db
+def test_a_thread_that_has_a_connection_looks_after_it_from_then_on(closings: list[str]) -> None:
     serve("admin", uses_database=True)
 
     assert closings == ["admin"] * 3

@@ -37,13 +37,19 @@ def measure_http(stack: Stack, report: Report) -> None:
         bare = servers.enter_context(stack.web("benchmarks.apps.bare_wsgi:application", *BARE_OPTIONS))
         empty = servers.enter_context(stack.web("benchmarks.apps.empty_django:application", *BARE_OPTIONS))
         real = servers.enter_context(stack.web("runqy.wsgi:application", *REAL_OPTIONS))
+        nameless = servers.enter_context(stack.web("benchmarks.apps.nameless:application", *REAL_OPTIONS))
+        once = {"Idempotency_Key": UNIQUE.decode()}
+        named = once | {"X_Request_ID": "bench-0123456789"}
         task_id = enqueue_one(real)
         read = request_bytes("GET", f"/queue/{task_id}", KEY)
         runs = {
             "bare": (bare, enqueue),
             "empty": (empty, enqueue),
             "enqueue": (real, enqueue),
-            "once": (real, request_bytes("POST", "/queue/add", KEY, BODY, Idempotency_Key=UNIQUE.decode())),
+            "nameless": (nameless, enqueue),
+            "row": (real, request_bytes("POST", "/queue/add", stack.row_key, BODY, X_Number_Of_Bench=UNIQUE.decode())),
+            "once": (real, request_bytes("POST", "/queue/add", KEY, BODY, **once)),
+            "all": (real, request_bytes("POST", "/queue/add", stack.row_key, BODY, **named)),
             "unique": (real, request_bytes("POST", "/queue/add", KEY, UNIQUE_BODY, X_Number_Of_Bench=UNIQUE.decode())),
             "batch": (real, request_bytes("POST", "/queue/add-batch", KEY, BATCH_BODY)),
             "read": (real, read),
@@ -65,8 +71,11 @@ def measure_http(stack: Stack, report: Report) -> None:
     report.section(f"HTTP, {CONNECTIONS} connections, gunicorn gthread, two processes, {PARSER}")
     report.yardstick("bare WSGI app: parse, message, one script", rate["bare"], "requests/s")
     report.ratio("Django view that does nothing", rate["empty"], rate["bare"], "requests/s")
-    report.ratio("POST /queue/add", rate["enqueue"], rate["bare"], "requests/s", goal=0.6)
+    report.paired("POST /queue/add", rates["enqueue"], rates["bare"], "requests/s", goal=0.6)
+    report.paired("… as is / without request ids", rates["enqueue"], rates["nameless"], "requests/s", goal=0.9)
+    report.paired("… with a key from a row / the environment", rates["row"], rates["enqueue"], "requests/s", goal=0.9)
     report.paired("… with Idempotency-Key / without", rates["once"], rates["enqueue"], "requests/s", goal=0.9)
+    report.paired("… with all three / with none", rates["all"], rates["nameless"], "requests/s", goal=0.8)
     report.paired("… with unique_key / without", rates["unique"], rates["enqueue"], "requests/s", goal=0.9)
     report.figure(f"POST /queue/add-batch, {BATCH} each", rate["batch"] * BATCH, "tasks/s")
     report.ratio("GET /queue/{task_id}", rate["read"], rate["bare"], "requests/s")

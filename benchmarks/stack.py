@@ -38,6 +38,8 @@ class Stack:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.redis = ValkeyServer().start()
+        self.row_key = ""
+        """A client's key that is a row of the database, not the environment's."""
         self.broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", self.redis.port),)))
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RUNQY_", "DATABASE_"))},
@@ -63,10 +65,14 @@ class Stack:
         (self.folder / "queues").mkdir()
         deployment = f'{{git_url: "file://{repository}", branch: main, startup_cmd: python main.py}}'
         (self.folder / "queues" / "bench.yaml").write_text(QUEUE_FILE.format(deployment=deployment))
-        for words in (("migrate", "-v0"), ("load_queues",)):
-            subprocess.run(
-                [sys.executable, "manage.py", *words], cwd=ROOT, env=self.env, check=True, stdout=subprocess.DEVNULL
-            )
+        self.manage("migrate", "-v0")
+        self.manage("load_queues")
+        self.row_key = self.manage("create_api_key", "bench", "--role", "client").split()[-1]
+
+    def manage(self, *words: str) -> str:
+        """Run a management command and return what it prints."""
+        command = [sys.executable, "manage.py", *words]
+        return subprocess.run(command, cwd=ROOT, env=self.env, check=True, stdout=subprocess.PIPE, text=True).stdout
 
     def empty(self) -> None:
         """Remove all tasks, but not the published configuration."""

@@ -95,6 +95,7 @@ def test_a_vault_is_deleted_with_its_entries(client: ApiClient) -> None:
         ({"name": "a/b"}, "a vault's name has"),
         ({"name": "x", "description": "a\0b"}, "A description has no NUL"),
         ({"name": "x", "description": None}, "description: expected `str`, got `null`"),
+        ({"name": "x", "descripton": "y"}, "descripton: is unknown"),
         ([], "must be a JSON object"),
         (b"{", "is not JSON"),
         (b'{"name":"\\ud800abcdefgh"}', "The body"),

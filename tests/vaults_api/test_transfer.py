@@ -38,6 +38,7 @@ def test_a_vault_is_exported_and_imported(client: ApiClient) -> None:
         ({}, "invalid_request"),
         ({"passphrase": "short"}, "passphrase_refused"),
         ({"passphrase": 7}, "invalid_request"),
+        ({"passphrase": "correct horse battery staple", "pass": 1}, "invalid_request"),
     ],
 )
 def test_an_export_needs_a_passphrase_that_protects(client: ApiClient, body: Any, code: str) -> None:

@@ -9,7 +9,7 @@ HIGHEST_VERSION = 2**31 - 1
 _Version = Annotated[int, msgspec.Meta(ge=0, le=HIGHEST_VERSION)]
 
 
-class CreateVault(msgspec.Struct, frozen=True, kw_only=True):
+class CreateVault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of `POST /api/vaults`."""
 
     name: str
@@ -34,7 +34,7 @@ class SetEntry(PutEntry, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key: str
 
 
-class ExportVault(msgspec.Struct, frozen=True, kw_only=True):
+class ExportVault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of `POST /api/vaults/{name}/export`."""
 
     passphrase: str

@@ -155,8 +155,8 @@ def _find_published(digest: str, max_age_s: float = MAX_AGE_S) -> Identity | Non
     known = get_snapshot(max_age_s).view("api_keys", _known_keys).get(digest)
     if known is None or not hmac.compare_digest(known.published.digest, digest):
         return None
-    now = datetime.fromtimestamp(clock.now_ns() / 1e9, UTC)
-    if known.published.expires_at is not None and known.published.expires_at <= now:
+    expires_at = known.published.expires_at
+    if expires_at is not None and expires_at <= datetime.fromtimestamp(clock.now_ns() / 1e9, UTC):
         return None
     key_uses.note_use(known.identity.key_id)
     return known.identity

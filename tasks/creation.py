@@ -1,7 +1,6 @@
 """Creates a task under conditions: its unique key, and the idempotency key of the request."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -17,8 +16,7 @@ from runqy.errors import RunqyError, TaskNotFound, TaskNotUnique
 from tasks.orders import OnConflict, TaskOrder, make_task, refuse_disabled
 
 
-@dataclass(frozen=True, slots=True)
-class EnqueuedTask:
+class EnqueuedTask(msgspec.Struct, frozen=True):
     """The task that an order led to."""
 
     record: TaskRecord

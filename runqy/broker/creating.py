@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import msgspec
+
 from runqy.broker import keys
 from runqy.broker.batching import look_ups
 from runqy.broker.broker import Request
@@ -19,8 +21,7 @@ from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists
 RECORD_KEPT_S = 24 * 3600
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Once:
+class Once(msgspec.Struct, frozen=True, kw_only=True):
     """An idempotency key, and what it was first used for."""
 
     scope: str

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from runqy.broker import keys
 from runqy.broker.broker import Request
 from runqy.broker.creating import RECORD_KEPT_S, Created, LockHeld, Once, lock_s
@@ -27,8 +29,7 @@ class Earlier:
 OneOutcome = Created | LockHeld | Earlier
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(msgspec.Struct, frozen=True):
     """An idempotency key, and what is kept with it."""
 
     once: Once

@@ -11,16 +11,18 @@ for the functions in `lua/parts/counters.lua` and `lua/parts/wake.lua`.
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from operator import itemgetter
+from typing import Any
+
+import msgspec
 
 Value = str | bytes | int
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """One command for Redis, and the key that says which node it belongs to (None: any)."""
 
     args: tuple[Value, ...]
@@ -31,15 +33,16 @@ class Command:
 class Script:
     """One Lua file. Calling it checks the names and gives the command, without asking Redis."""
 
-    __slots__ = ("_args", "_keys", "_names", "_star_arg", "_star_key", "name", "sha", "source")
+    __slots__ = ("_names", "_pick_args", "_pick_keys", "_star_arg", "_star_key", "name", "sha", "source")
 
     def __init__(self, name: str, source: str) -> None:
         self.name = name
         self.source = source
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-        self._keys, self._star_key = _names(source, "-- KEYS")
-        self._args, self._star_arg = _names(source, "-- ARGV")
-        self._names = {*self._keys, *self._args} | {n for n in (self._star_key, self._star_arg) if n}
+        keys, self._star_key = _names(source, "-- KEYS")
+        args, self._star_arg = _names(source, "-- ARGV")
+        self._pick_keys, self._pick_args = _picker(keys), _picker(args)
+        self._names = {*keys, *args} | {n for n in (self._star_key, self._star_arg) if n}
 
     def __call__(self, **values: Value | Sequence[Value]) -> Command:
         """Give the command for these arguments.
@@ -49,15 +52,21 @@ class Script:
         if values.keys() != self._names:
             missing, unknown = self._names - values.keys(), values.keys() - self._names
             raise TypeError(f"{self.name}.lua: missing {sorted(missing)}, unknown {sorted(unknown)}")
-        keys: list[Value] = [values[name] for name in self._keys]  # type: ignore[misc]
+        keys, args = self._pick_keys(values), self._pick_args(values)
         if self._star_key:
-            keys.extend(values[self._star_key])  # type: ignore[arg-type]
-        args: list[Value] = [values[name] for name in self._args]  # type: ignore[misc]
+            keys += tuple(values[self._star_key])  # type: ignore[arg-type]
         if self._star_arg:
-            args.extend(values[self._star_arg])  # type: ignore[arg-type]
+            args += tuple(values[self._star_arg])  # type: ignore[arg-type]
         key = keys[0] if keys else None
         assert key is None or isinstance(key, str)  # noqa: S101 (keys come from keys.py)
         return Command(args=("EVALSHA", self.sha, len(keys), *keys, *args), key=key, script=self)
+
+
+def _picker(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Value, ...]]:
+    """Return a function that picks values by their names, in order."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda values: tuple(values[name] for name in names)
 
 
 def _names(source: str, mark: str) -> tuple[tuple[str, ...], str | None]:

@@ -1,10 +1,10 @@
 """Lets clients wait for the end of a task: what they ask for, and what the answer says about it."""
 
 import re
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
@@ -28,8 +28,7 @@ WAIT_PARAMETERS = [
 _PREFERRED = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]+)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """For how long a client wants to wait."""
 
     seconds: float

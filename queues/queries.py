@@ -9,7 +9,7 @@ from queues.definitions import Limits, QueueDefinition, QueueSpec
 from queues.names import QueueCatalog, ResolvedQueue
 from runqy.errors import QueueNotFound
 from runqy.publication.documents import Kind, field, token
-from runqy.publication.snapshot import MAX_AGE_S, Snapshot, get_snapshot
+from runqy.publication.snapshot import MAX_AGE_S, Snapshot, get_newest, get_snapshot
 from vaults.opening import find_vault_problems
 
 __all__ = [
@@ -43,7 +43,7 @@ def search(find: Callable[[QueueCatalog], T]) -> T:
     try:
         return find(catalog)
     except QueueNotFound:
-        newest = get_catalog(max_age_s=0)
+        newest = get_newest().view("catalog", _catalog)
         if newest is catalog:
             raise
         return find(newest)

@@ -19,7 +19,7 @@ from runqy.accounts.published import PublishedKey
 from runqy.errors import ApiKeyNotFound
 from runqy.publication.documents import Kind
 from runqy.publication.models import StoredDocument
-from runqy.publication.snapshot import MAX_AGE_S, Snapshot, get_snapshot
+from runqy.publication.snapshot import Snapshot, get_newest, get_snapshot
 from runqy.structs import read_json
 
 __all__ = [
@@ -76,7 +76,7 @@ def authenticate(key: str) -> Identity | None:
     identity = _find_in_environment(digest)
     if identity is not None:
         return identity
-    return _find_published(digest) or (_find_published(digest, max_age_s=0) if is_key(key) else None)
+    return _find_published(get_snapshot(), digest) or (_find_published(get_newest(), digest) if is_key(key) else None)
 
 
 def list_api_keys() -> list[ApiKey]:
@@ -150,9 +150,9 @@ def _environment_keys(client: str, worker: str, admin: str) -> tuple[tuple[str, 
     )
 
 
-def _find_published(digest: str, max_age_s: float = MAX_AGE_S) -> Identity | None:
+def _find_published(snapshot: Snapshot, digest: str) -> Identity | None:
     """Return the identity of a published key, found by a hash that nobody can steer towards another's."""
-    known = get_snapshot(max_age_s).view("api_keys", _known_keys).get(digest)
+    known = snapshot.view("api_keys", _known_keys).get(digest)
     if known is None or not hmac.compare_digest(known.published.digest, digest):
         return None
     expires_at = known.published.expires_at

@@ -21,6 +21,11 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 MAX_AGE_S = 1.0
+PATIENCE_S = 0.2
+"""How long a comparison may take before those that look for what may not exist no longer wait for it."""
+
+_FOREVER = -1.0
+"""What locks take for no end of patience."""
 
 
 class Snapshot:
@@ -59,28 +64,40 @@ class SnapshotKeeper:
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._digest: bytes | None = None
-        self._checked_at = float("-inf")
+        self._checked_at = self._failed_at = float("-inf")
+        self._began_at = float("inf")
 
-    def current(self, max_age_s: float = MAX_AGE_S) -> Snapshot:
+    def current(self, max_age_s: float = MAX_AGE_S, *, is_patient: bool = True) -> Snapshot:
         """Return the snapshot, compared with Redis no longer than this ago.
 
         While one thread compares, the others go on with what there is; those that want it compared now share a
-        comparison that began after they asked. Raises ConfigurationUnavailable.
+        comparison that began after they asked, unless they have no patience with one that takes long. After one that
+        failed, nobody tries again for a moment. Raises ConfigurationUnavailable.
         """
         snapshot = self._snapshot
         asked_at = clock.monotonic_s()
-        if snapshot is not None and asked_at - self._checked_at < max_age_s:
+        if snapshot is not None and (asked_at - self._checked_at < max_age_s or asked_at - self._failed_at < MAX_AGE_S):
             return snapshot
-        if not self._lock.acquire(blocking=snapshot is None or max_age_s == 0):
+        patience_s = self._patience_s(asked_at, max_age_s, is_patient=is_patient)
+        if not self._lock.acquire(timeout=_FOREVER if snapshot is None else patience_s):
             return cast("Snapshot", snapshot)
         try:
             return self._snapshot if self._snapshot and self._checked_at > asked_at else self._refresh()
         finally:
+            self._began_at = float("inf")
             self._lock.release()
+
+    def _patience_s(self, asked_at: float, max_age_s: float, *, is_patient: bool) -> float:
+        """Return how long to wait for a comparison that others make."""
+        if max_age_s > 0:
+            return 0
+        if is_patient:
+            return _FOREVER
+        return min(PATIENCE_S, max(0, self._began_at + PATIENCE_S - asked_at))
 
     def expire(self) -> None:
         """Compare with Redis at the next use, because this process has just published."""
-        self._checked_at = float("-inf")
+        self._checked_at = self._failed_at = float("-inf")
 
     def forget_views(self) -> None:
         """Let what is derived from the snapshot be made once more."""
@@ -89,13 +106,13 @@ class SnapshotKeeper:
 
     def _refresh(self) -> Snapshot:
         """Compare with Redis and take over what is newer; without Redis, keep what there is."""
-        checked_at = clock.monotonic_s()
+        checked_at = self._began_at = clock.monotonic_s()
         snapshot = self._snapshot or _stored_snapshot()
         try:
             snapshot = self._take_over(snapshot)
         except BrokerUnavailable as error:
             log.warning("configuration_not_compared", error=error.detail)
-            checked_at = clock.monotonic_s()  # it may have taken long, and the next to try would take as long
+            checked_at = self._failed_at = clock.monotonic_s()  # it may have taken long, and the next would as well
         if snapshot is None:
             raise ConfigurationUnavailable
         self._snapshot, self._checked_at = snapshot, checked_at
@@ -162,6 +179,14 @@ def _forget_views(**_: object) -> None:
 def get_snapshot(max_age_s: float = MAX_AGE_S) -> Snapshot:
     """Return the process's snapshot, no older than this. Raises ConfigurationUnavailable."""
     return _keeper.current(max_age_s)
+
+
+def get_newest() -> Snapshot:
+    """Return the snapshot, compared now, for what the last one does not have. Raises ConfigurationUnavailable.
+
+    Anybody may ask for what does not exist. So while Redis hangs, this is the last one.
+    """
+    return _keeper.current(0, is_patient=False)
 
 
 def expire() -> None:

@@ -17,7 +17,7 @@ from runqy.errors import ConfigurationUnavailable
 from runqy.publication import snapshot
 from runqy.publication.documents import Document, DocumentRefused, Kind, seal, signing_key, unseal
 from runqy.publication.models import StoredDocument
-from runqy.publication.snapshot import MAX_AGE_S, expire, get_snapshot
+from runqy.publication.snapshot import MAX_AGE_S, expire, get_newest, get_snapshot
 from tests.publication.support import away, documents, plant, put, remove, revision
 from tests.support.silent_redis import silent_redis
 from tests.support.waiting import wait_until
@@ -126,6 +126,28 @@ def test_threads_that_ask_for_now_share_a_comparison_that_began_after(monkeypatc
     assert len(compared) == 2  # the first one's began before the others asked
 
 
+def test_nobody_waits_long_for_what_may_not_exist_while_redis_hangs(monkeypatch) -> None:
+    put("a", b"1")
+    get_snapshot()
+    is_comparing, may_go_on = threading.Event(), threading.Event()
+
+    def hanging_broker():
+        is_comparing.set()
+        may_go_on.wait(20)
+        return real()
+
+    real = snapshot.get_broker
+    monkeypatch.setattr(snapshot, "get_broker", hanging_broker)
+    thread = threading.Thread(target=get_newest)
+    thread.start()
+    is_comparing.wait(10)
+
+    assert get_newest().find(Kind.QUEUE, "a").body == b"1"
+    assert thread.is_alive()
+    may_go_on.set()
+    thread.join()
+
+
 def test_what_is_derived_from_a_snapshot_is_made_once() -> None:
     put("a", b"1")
     made = []
@@ -149,7 +171,8 @@ def test_a_process_keeps_what_it_knows_when_redis_goes_away_or_is_emptied(settin
     assert bodies() == {"a": b"1"}
 
 
-def test_a_comparison_that_took_long_and_failed_is_not_made_again_at_once(settings, monkeypatch) -> None:
+@pytest.mark.parametrize("ask", [get_snapshot, get_newest])
+def test_a_comparison_that_took_long_and_failed_is_not_made_again_at_once(settings, monkeypatch, ask) -> None:
     put("a")
     get_snapshot()
     with silent_redis(monkeypatch, patience_s=MAX_AGE_S + 0.2) as silent:
@@ -159,7 +182,7 @@ def test_a_comparison_that_took_long_and_failed_is_not_made_again_at_once(settin
         expire()
         get_snapshot()
 
-        get_snapshot()
+        ask()
 
         assert silent.count_calls() == 1
 

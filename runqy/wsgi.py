@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import django
 from django.core.handlers.wsgi import WSGIHandler
-from django.urls import get_resolver
+from django.urls import get_resolver, set_script_prefix
 from django.utils.log import log_response
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runqy.settings")
@@ -27,7 +27,7 @@ class Handler(WSGIHandler):
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Any:
         """Answer a request."""
-        if environ["PATH_INFO"].startswith(LONG_WAY):
+        if environ.get("PATH_INFO", "").startswith(LONG_WAY):
             return super().__call__(environ, start_response)
         begin_request()
         try:
@@ -38,6 +38,7 @@ class Handler(WSGIHandler):
     def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
         """Answer a request of the API, whose answers are in memory as a whole."""
         request = self.request_class(environ)
+        set_script_prefix(request.META["SCRIPT_NAME"])
         response = self._middleware_chain(request)  # type: ignore[attr-defined]
         if response.status_code >= 400:
             log_response("%s: %s", response.reason_phrase, request.path, response=response, request=request)

@@ -2,6 +2,7 @@
 
 from ipaddress import ip_network
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 from django.core.exceptions import MiddlewareNotUsed
@@ -9,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory
 
 from runqy.middleware import TrustedProxies
+from runqy.wsgi import application
 from tests.api.wsgi import call
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("::1/128"))
@@ -41,6 +43,26 @@ def test_an_answer_to_head_is_as_long_as_that_to_get_and_has_no_body(path: str) 
 
     assert (head.status, head.body) == (got.status, b"")
     assert head.headers["Content-Length"] == got.headers["Content-Length"] != "0"
+
+
+def test_the_page_of_the_schema_finds_it_wherever_a_proxy_puts_the_server() -> None:
+    prefixed, plain = (
+        call("GET", "/swagger/index.html", QUERY_STRING="script=", SCRIPT_NAME=name) for name in ("/runqy", "")
+    )
+
+    assert b'"/runqy/api/schema/"' in prefixed.body
+    assert b'"/api/schema/"' in plain.body
+
+
+def test_a_server_may_leave_the_path_out_where_it_is_empty() -> None:
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    del environ["PATH_INFO"]
+    started: list[Any] = []
+
+    application(environ, lambda status, headers: started.extend((status, dict(headers)["Location"])))
+
+    assert started == ["302 Found", "/swagger/index.html"]
 
 
 def test_with_https_the_api_too_moves_there_and_browsers_are_told_to_stay(settings: Any) -> None:

@@ -110,6 +110,8 @@ def test_it_goes_on_after_redis_was_away_and_ends_at_once_while_it_is(start: Sta
     server.kill()
     lines = [process.stderr.readline() for _ in range(2)]
     server.start()
+    broker.close()  # its connection may not have noticed
+    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", server.port),)))
     make_due(broker, 1, "after")
     wait_until(lambda: broker.client.llen(KEYS.pending) == 1)
     server.stop()

@@ -3,8 +3,9 @@
 from http import HTTPStatus
 from typing import Any
 
+from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from drf_spectacular.utils import Direction, OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 
 IF_MATCH = OpenApiParameter("If-Match", str, OpenApiParameter.HEADER, description="The ETag of what is to be changed")
@@ -29,6 +30,24 @@ class Problem(serializers.Serializer[object]):
         required=False,
         help_text="With `not_ready`, if asked for by `?verbose`: `check`, `status` and `detail` of each",
     )
+
+
+class ClosedBody(serializers.Serializer[object]):
+    """The body of a request that has no members but those that are described."""
+
+
+class ClosedBodies(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+    """Says so in the schema."""
+
+    target_class = ClosedBody
+    match_subclasses = True
+
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+        """Return the schema of such a body."""
+        described: dict[str, Any] = auto_schema._map_serializer(  # type: ignore[no-untyped-call]
+            self.target, direction, bypass_extensions=True
+        )
+        return {**described, "additionalProperties": False}
 
 
 def problems(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:

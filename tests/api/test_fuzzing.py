@@ -49,7 +49,7 @@ EXCEPTIONS: list[tuple[str, set[str], int, str]] = [
         400,
         "rules between fields, and of git addresses and vaults",
     ),
-    ("positive_data_acceptance", {"create_api_key"}, 400, "its end is past; a misspelled limit must not be lost"),
+    ("positive_data_acceptance", {"create_api_key"}, 400, "its end is past"),
     ("positive_data_acceptance", LISTS, 400, "a cursor is one that the list gave out"),
     (
         "positive_data_acceptance",

@@ -5,6 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from runqy.api.moments import moment_of
+from runqy.api.schema import ClosedBody
 from runqy.audit.actors import ActorKind
 from vaults.api.inputs import HIGHEST_VERSION
 from vaults.export_file import N_MAX, N_MIN, P_MAX, PASSPHRASE_MAX, PASSPHRASE_MIN
@@ -79,7 +80,7 @@ class VaultList(serializers.Serializer[object]):
     count = serializers.IntegerField()
 
 
-class VaultBody(serializers.Serializer[object]):
+class VaultBody(ClosedBody):
     """A new vault."""
 
     name = serializers.RegexField(r"^(?!import$)[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
@@ -129,7 +130,7 @@ class EntryList(serializers.Serializer[object]):
     count = serializers.IntegerField()
 
 
-class EntryValue(serializers.Serializer[object]):
+class EntryValue(ClosedBody):
     """The value of an entry to set."""
 
     value = serializers.CharField(help_text="At most 64 KiB")
@@ -174,7 +175,7 @@ class VersionPage(serializers.Serializer[object]):
     next = serializers.CharField(allow_null=True, help_text="Path of the next page")
 
 
-class ExportBody(serializers.Serializer[object]):
+class ExportBody(ClosedBody):
     """Under what a vault is sealed."""
 
     passphrase = serializers.CharField(min_length=PASSPHRASE_MIN, max_length=PASSPHRASE_MAX, trim_whitespace=False)

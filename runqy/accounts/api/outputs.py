@@ -7,6 +7,7 @@ from rest_framework import serializers
 from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, NAME, QUEUE_NAME, Role
 from runqy.accounts.models import ApiKey
 from runqy.api.moments import moment_of
+from runqy.api.schema import ClosedBody
 
 _ROLES = [role.value for role in Role]
 
@@ -24,7 +25,7 @@ def key_detail(key: ApiKey) -> dict[str, Any]:
     }
 
 
-class KeyBody(serializers.Serializer[object]):
+class KeyBody(ClosedBody):
     """A new key."""
 
     name = serializers.RegexField(NAME, max_length=LONGEST_NAME, help_text="Who or what uses the key")

@@ -47,7 +47,12 @@ def _check_redis() -> Iterator[Finding]:
     """Look whether Redis, every master of a cluster, answers, keeps what it is given, and takes writes."""
     try:
         broker = get_broker()
-        nodes, written = check_nodes(broker), probe_writes(broker)
+        nodes = check_nodes(broker)
+        if any(node.is_in_cluster for node in nodes) and not broker.is_cluster:
+            detail = "Redis is a cluster, which REDIS_URL has to say: redis+cluster://."
+            yield Finding(check="redis", verdict=Verdict.FAILED, detail=detail)
+            return
+        written = probe_writes(broker)
     except BrokerUnavailable:
         yield Finding(check="redis", verdict=Verdict.FAILED, detail="Redis cannot be reached, or refuses us.")
         return

@@ -20,6 +20,7 @@ class RedisHealth:
     """What matters about a Redis that answers."""
 
     eviction_policy: str
+    is_in_cluster: bool
 
     @property
     def may_lose_tasks(self) -> bool:
@@ -29,7 +30,8 @@ class RedisHealth:
 
 def check_health() -> Request[RedisHealth]:
     """Return how Redis is. Raises BrokerUnavailable where it does not answer."""
-    return Request(commands=(command("INFO", "memory", key=None),), parse=_parse)
+    commands = (command("INFO", "memory", key=None), command("INFO", "cluster", key=None))
+    return Request(commands=commands, parse=_parse)
 
 
 def probe_writes(broker: Broker) -> list[RunqyError | None]:
@@ -66,7 +68,9 @@ def _tags(client: RedisCluster) -> list[int]:
 
 
 def _parse(replies: Sequence[Reply]) -> RedisHealth:
-    """Read the one line of the report that counts; services that hide it have an empty policy."""
-    lines = replies[0].decode("utf-8", "replace").splitlines()
-    policy = next((line for line in lines if line.startswith("maxmemory_policy:")), "")
-    return RedisHealth(eviction_policy=policy.partition(":")[2].strip())
+    """Read the lines of the reports that count; services that hide them have an empty policy, and are no cluster."""
+    memory, cluster = (reply.decode("utf-8", "replace").splitlines() for reply in replies)
+    policy = next((line for line in memory if line.startswith("maxmemory_policy:")), "")
+    return RedisHealth(
+        eviction_policy=policy.partition(":")[2].strip(), is_in_cluster="cluster_enabled:1" in map(str.strip, cluster)
+    )

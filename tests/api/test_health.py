@@ -76,6 +76,17 @@ def test_without_redis_a_process_is_not_ready(settings: Any) -> None:
     assert ready() == (503, "not_ready", {"redis": "failed"})
 
 
+@pytest.mark.cluster
+def test_a_cluster_that_is_taken_for_one_server_is_not_ready(cluster_target: RedisTarget, settings: Any) -> None:
+    get_snapshot()
+    settings.REDIS_TARGET = RedisTarget(addresses=cluster_target.addresses[:1])
+
+    answer = ApiClient(None).get("/readyz?verbose")
+
+    assert ready() == (503, "not_ready", {"redis": "failed"})
+    assert "redis+cluster://" in json.loads(answer.content)["checks"][0]["detail"]
+
+
 def test_a_silent_redis_is_asked_once(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "SNAPSHOT_MAX_AGE_S", 1e-9)
     get_snapshot()

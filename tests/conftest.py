@@ -32,6 +32,12 @@ hypothesis.settings.register_profile("runqy", deadline=None, suppress_health_che
 hypothesis.settings.load_profile("runqy")
 
 
+_END_OTHERS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
     """Keep SQLite's test database in a file: in memory, threads that write at once fail instead of waiting."""
@@ -40,14 +46,19 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """Let the tests empty the table of audit records; those of the triggers install them again.
 
-    The first test finds the tables as empty as all others do.
+    The first test finds the tables as empty as all others do. In the end PostgreSQL drops no database that somebody is
+    connected to, be it a thread that waits for another request.
     """
     with django_db_blocker.unblock():
         triggers.remove(connection)
         empty_tables()
+    yield
+    if connection.vendor == "postgresql":
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute(_END_OTHERS)
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ ROUNDS = 7
 WAITERS_S = 4.0
 WARM_UP_S = 3.0
 """A server listens before its second process has loaded the application."""
-BARE_OPTIONS = ("-k", "gthread", "-w", "2", "--threads", "4", "--keep-alive", "75")
+BARE_OPTIONS = ("-c", "python:benchmarks.apps.server_conf")
 PARSER = "C parser" if find_spec("gunicorn_h1c") else "parser in Python"
 REAL_OPTIONS = ("-c", "python:runqy.gunicorn_conf")
 BODY = b'{"queue":"bench","timeout":300,"data":{"prompt":"Hello world","width":1024}}'

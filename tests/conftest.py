@@ -32,6 +32,12 @@ hypothesis.settings.register_profile("runqy", deadline=None, suppress_health_che
 hypothesis.settings.load_profile("runqy")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes minutes: at the end, one process would run it while the others have nothing left to do."""
+    items.sort(key=lambda item: item.path.name != "test_postgresql.py")
+
+
 _END_OTHERS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()

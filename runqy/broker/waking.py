@@ -159,7 +159,7 @@ class Listener:
                 for key, _ in selector.select(QUIET_S / 3):
                     if key.fileobj is self._bell_end:
                         self._bell_end.recv(4096)
-                while connection.can_read(0):
+                while _can_read(connection):
                     heard_at = time.monotonic()
                     self._receive(connection.read_response(push_request=True))
                     self._failures = 0
@@ -202,3 +202,11 @@ class Listener:
             self._has_gap = False
             if self._on_gap is not None:
                 self._on_gap()
+
+
+def _can_read(connection: Connection) -> bool:
+    """Tell whether something came in. One that another thread closed has no socket, for which redis-py looks."""
+    try:
+        return bool(connection.can_read(0))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise redis_errors.ConnectionError("the connection was closed") from error

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from redis.connection import Connection
 
 from runqy.broker import keys, waking
 from runqy.broker.batching import enqueue_many
@@ -206,6 +207,28 @@ def test_a_listener_outlives_a_restart_of_redis() -> None:
     ear.listener.close()
     broker.close()
     server.stop()
+
+
+def test_a_listener_outlives_a_connection_that_another_thread_closed(
+    monkeypatch: pytest.MonkeyPatch, own_server: ValkeyServer
+) -> None:
+    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", own_server.port),)))
+    ear = Ear(broker)
+    assert ear.listener.subscribe(["c"], timeout_s=WAIT_S)
+    can_read, closed = Connection.can_read, []
+
+    def closed_once(self: Connection, timeout: float = 0) -> bool:
+        if not closed:
+            closed.append(True)
+            raise TypeError("argument must be an int, or have a fileno() method.")
+        return bool(can_read(self, timeout))
+
+    monkeypatch.setattr(Connection, "can_read", closed_once)
+    ear.listener._ring()
+
+    assert ear.gap.wait(WAIT_S)
+    ear.listener.close()
+    broker.close()
 
 
 def test_a_listener_outlives_any_number_of_failures(monkeypatch: pytest.MonkeyPatch, own_server: ValkeyServer) -> None:

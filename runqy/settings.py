@@ -194,7 +194,7 @@ AXES_LOCKOUT_CALLABLE = "runqy.accounts.logins.locked_out"
 # API
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["runqy.api.authentication.KeyAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["runqy.api.permissions.HasRole"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAdminUser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "runqy.api.negotiation.OnlyJson",
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],

@@ -1,9 +1,8 @@
 """The configuration of queues over HTTP. Only administrators get here."""
 
 from django.conf import settings
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
-from rest_framework.request import Request
 
 from queues.api import config_examples as examples
 from queues.api import config_outputs as outputs
@@ -29,10 +28,7 @@ from runqy.errors import BrokerUnavailable
 class ConfigsView(KeyedView):
     """A view of configuration; values of environment variables are in it, which some take for a place for secrets."""
 
-    @property
-    def default_response_headers(self) -> dict[str, str]:
-        """Keep the answers out of caches."""
-        return {"Cache-Control": "no-store"}
+    no_store = True
 
 
 class ConfigListView(ConfigsView):
@@ -46,7 +42,7 @@ class ConfigListView(ConfigsView):
         responses={200: outputs.ConfigList, **problems(401, 403, 503)},
         examples=[examples.CONFIG_LIST],
     )
-    def get(self, request: Request) -> HttpResponse:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """List all queue configurations."""
         views = list_configurations(among=identity_of(request).queues)
         return json_answer({"queues": [outputs.config_answer(view) for view in views], "count": len(views)})
@@ -63,13 +59,13 @@ class ConfigListView(ConfigsView):
         },
         examples=[examples.CONFIG_BODY, examples.CONFIG_CREATED, examples.CONFIG_UPDATED],
     )
-    def post(self, request: Request) -> HttpResponse:
+    def post(self, request: HttpRequest) -> HttpResponse:
         """Create a new queue configuration, or with force=true update one."""
         view, is_new = state_queue(
-            stated=parse_stated(read_members(request._request)),
-            force=read_flag(request._request, "force"),
+            stated=parse_stated(read_members(request)),
+            force=read_flag(request, "force"),
             among=identity_of(request).queues,
-            check=if_match(request._request),
+            check=if_match(request),
         )
         message = f"Queue {'created' if is_new else 'updated'} successfully"
         answer = json_answer({"queue": outputs.config_answer(view), "message": message}, status=201 if is_new else 200)
@@ -88,11 +84,11 @@ class ConfigView(ConfigsView):
         responses={200: outputs.ConfigOutput, 304: None, **problems(401, 403, 404, 503)},
         examples=[examples.CONFIG],
     )
-    def get(self, request: Request, name: str) -> HttpResponse:
+    def get(self, request: HttpRequest, name: str) -> HttpResponse:
         """Show a queue configuration; its ETag is for If-Match."""
         view = get_configuration(name, among=identity_of(request).queues)
         version = spec_version(view.spec)
-        if is_known(request._request, version):
+        if is_known(request, version):
             return not_modified(version)
         return tagged(json_answer(outputs.config_answer(view)), version)
 
@@ -112,12 +108,12 @@ class ConfigView(ConfigsView):
         responses={200: outputs.ConfigSaved, **problems(400, 401, 403, 404, 409, 412, 413, 415, 428, 503)},
         examples=[examples.CONFIG_BODY, examples.CONFIG_UPDATED],
     )
-    def put(self, request: Request, name: str) -> HttpResponse:
+    def put(self, request: HttpRequest, name: str) -> HttpResponse:
         """Replace a queue configuration as a whole; If-Match with its ETag is required."""
-        check = if_match(request._request, is_required=True)
+        check = if_match(request, is_required=True)
         among = identity_of(request).queues
         queue = get_configuration(name, among=among).spec.name
-        stated = parse_stated(read_members(request._request), name=queue)
+        stated = parse_stated(read_members(request), name=queue)
         view, _ = state_queue(stated=stated, force=True, among=among, check=check)
         answer = json_answer({"queue": outputs.config_answer(view), "message": "Queue updated successfully"})
         return tagged(answer, spec_version(view.spec))
@@ -132,14 +128,14 @@ class ConfigView(ConfigsView):
         responses={200: outputs.ConfigRemoved, **problems(400, 401, 403, 404, 409, 412, 503)},
         examples=[examples.CONFIG_REMOVED],
     )
-    def delete(self, request: Request, name: str) -> HttpResponse:
+    def delete(self, request: HttpRequest, name: str) -> HttpResponse:
         """Delete a queue configuration, and all that Redis holds of the queue."""
         removed = remove_queue(
             get_broker(),
             name=name,
-            force=read_flag(request._request, "force"),
+            force=read_flag(request, "force"),
             among=identity_of(request).queues,
-            check=if_match(request._request),
+            check=if_match(request),
         )
         return json_answer(outputs.removed_answer(removed))
 
@@ -158,9 +154,9 @@ class ReloadView(ConfigsView):
         responses={200: outputs.ReloadOutput, **problems(400, 401, 403, 503)},
         examples=[examples.CONFIG_RELOADED],
     )
-    def post(self, request: Request, **_: str) -> HttpResponse:
+    def post(self, request: HttpRequest, **_: str) -> HttpResponse:
         """Reload configurations from YAML; a file with an error changes nothing, the others are loaded."""
-        asked = {name: read_flag(request._request, name) for name in ("prune", "force")}
+        asked = {name: read_flag(request, name) for name in ("prune", "force")}
         report = load_queue_files(directory=settings.QUEUE_WORKERS_DIR, **asked)
         return json_answer(outputs.reload_answer(report, unserved=_unserved(report), now_s=clock.now_ns() // 10**9))
 

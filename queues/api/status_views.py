@@ -1,8 +1,7 @@
 """The traffic of queues over HTTP. Only administrators get here."""
 
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
-from rest_framework.request import Request
 
 from queues.api import status_examples as examples
 from queues.api import status_outputs as outputs
@@ -27,7 +26,7 @@ class QueueListView(KeyedView):
         responses={200: outputs.QueueStatusList, **problems(401, 403, 429, 503)},
         examples=[examples.QUEUE_LIST],
     )
-    def get(self, request: Request) -> HttpResponse:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """List all queues with statistics, sub-queues each for itself."""
         queues = list_queues(get_broker(), among=identity_of(request).queues)
         return json_answer({"queues": [outputs.status_answer(queue) for queue in queues], "count": len(queues)})
@@ -44,7 +43,7 @@ class QueueView(KeyedView):
         responses={200: outputs.QueueDetailOutput, **problems(401, 403, 404, 429, 503)},
         examples=[examples.QUEUE_DETAIL],
     )
-    def get(self, request: Request, queue: str) -> HttpResponse:
+    def get(self, request: HttpRequest, queue: str) -> HttpResponse:
         """Tell all about a queue: counts, memory, history, who paused it, who serves it."""
         detail = get_queue_detail(get_broker(), queue, among=identity_of(request).queues)
         return json_answer(outputs.detail_answer(detail))
@@ -62,7 +61,7 @@ class PauseView(KeyedView):
         responses={200: outputs.QueueSwitched, **problems(401, 403, 404, 429, 503)},
         examples=[examples.PAUSED],
     )
-    def post(self, request: Request, queue: str) -> HttpResponse:
+    def post(self, request: HttpRequest, queue: str) -> HttpResponse:
         """Pause a queue: it takes tasks and hands out none. So it stays if it was paused."""
         name = pause_queue(get_broker(), name=queue, among=identity_of(request).queues)
         return json_answer({"message": "queue paused", "queue": name, "paused": True})
@@ -80,7 +79,7 @@ class UnpauseView(KeyedView):
         responses={200: outputs.QueueSwitched, **problems(401, 403, 404, 429, 503)},
         examples=[examples.UNPAUSED],
     )
-    def post(self, request: Request, queue: str) -> HttpResponse:
+    def post(self, request: HttpRequest, queue: str) -> HttpResponse:
         """Unpause a queue. So it stays if it was not paused."""
         name = unpause_queue(get_broker(), name=queue, among=identity_of(request).queues)
         return json_answer({"message": "queue unpaused", "queue": name, "paused": False})
@@ -98,7 +97,7 @@ class RedeployView(KeyedView):
         responses={200: outputs.QueueRedeployed, **problems(401, 403, 404, 429, 503)},
         examples=[examples.REDEPLOYED],
     )
-    def post(self, request: Request, queue: str) -> HttpResponse:
+    def post(self, request: HttpRequest, queue: str) -> HttpResponse:
         """Let workers take the newest commit of a queue's branch: they deploy it beside the code that runs.
 
         Children are started anew between tasks. What cannot be deployed changes nothing; the worker's reason says why.

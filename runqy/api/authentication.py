@@ -1,5 +1,6 @@
 """Tells who asks, by the API key in the request's header."""
 
+from django.http import HttpRequest
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
@@ -11,25 +12,30 @@ from runqy.errors import KeyRequired
 
 
 class KeyAuthentication(BaseAuthentication):
-    """`Authorization: Bearer <key>`, or `X-API-Key: <key>`."""
+    """`Authorization: Bearer <key>`, or `X-API-Key: <key>`: for the schema, and for views that are none of ours."""
 
     def authenticate(self, request: Request) -> tuple[Identity, None]:
-        """Return who the key belongs to.
-
-        Raises KeyRequired when there is none, or one that is not valid; TooManyFailures when too many were not.
-        """
-        key = _presented_key(request)
-        identity = authenticate(key) if key else None
-        if identity is None:
-            if key:
-                note_failure(request._request)
-            raise KeyRequired
-        return identity, None
+        """Return who the key belongs to. Raises as `authenticated` does."""
+        return authenticated(request._request), None
 
 
-def _presented_key(request: Request) -> str:
+def authenticated(request: HttpRequest) -> Identity:
+    """Return whose key a request has.
+
+    Raises KeyRequired when there is none, or one that is not valid; TooManyFailures when too many were not.
+    """
+    key = _presented_key(request)
+    identity = authenticate(key) if key else None
+    if identity is None:
+        if key:
+            note_failure(request)
+        raise KeyRequired
+    return identity
+
+
+def _presented_key(request: HttpRequest) -> str:
     """Return the key in the request's headers; an empty text is nobody's key."""
-    meta = request._request.META  # DRF's request finds its own attributes much more slowly
+    meta = request.META
     scheme, _, key = str(meta.get("HTTP_AUTHORIZATION", "")).partition(" ")
     if scheme.lower() == "bearer":
         return key.strip()

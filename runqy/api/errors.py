@@ -1,6 +1,7 @@
 """The one exit of errors: whatever goes wrong in the API leaves as application/problem+json."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -35,11 +36,18 @@ _OF_FRAMEWORK = {
 
 
 def render_error(error: Exception, context: dict[str, Any]) -> HttpResponse | None:
-    """Return the answer for an error in a view; None for a bug, which Django logs and gives to `server_error`."""
-    request: HttpRequest = context["request"]._request
+    """Return the answer for an error in a view of DRF's own; None for a bug."""
+    return error_answer(error, context["request"]._request, allowed=context["view"].allowed_methods)
+
+
+def error_answer(error: Exception, request: HttpRequest, *, allowed: Sequence[str]) -> HttpResponse | None:
+    """Return the answer for an error in a view; None for a bug, which Django logs and gives to `server_error`.
+
+    `allowed` are the methods that the view has.
+    """
     if isinstance(error, exceptions.MethodNotAllowed):
         answer = problem_answer(MethodRefused(f"{request.method} is not for this path."), request)
-        answer["Allow"] = ", ".join(method for method in context["view"].allowed_methods if method != "OPTIONS")
+        answer["Allow"] = ", ".join(method for method in allowed if method != "OPTIONS")
         return answer
     known = _as_ours(error)
     if known is None:

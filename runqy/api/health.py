@@ -6,14 +6,13 @@ from enum import StrEnum
 from typing import Any
 
 import structlog
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
-from rest_framework.request import Request
 from rest_framework.serializers import CharField, ChoiceField, ListField, Serializer
-from rest_framework.views import APIView
 
 from runqy.api.answers import json_answer, problem_answer
 from runqy.api.schema import problems
+from runqy.api.views import PublicView
 from runqy.broker.health import check_health
 from runqy.connection import get_broker
 from runqy.errors import BrokerUnavailable, NotReady
@@ -67,18 +66,6 @@ class ReadinessOutput(Serializer[object]):
     checks = FindingOutput(many=True, required=False, help_text="With `?verbose`")
 
 
-class PublicView(APIView):
-    """A view for anybody: says nothing about tasks or configuration, and is never to be kept."""
-
-    authentication_classes = ()
-    permission_classes = ()
-
-    @property
-    def default_response_headers(self) -> dict[str, str]:
-        """Keep answers, which are true only now, out of caches."""
-        return {"Cache-Control": "no-store"}
-
-
 class HealthView(PublicView):
     """Whether Redis answers."""
 
@@ -89,13 +76,13 @@ class HealthView(PublicView):
         responses={200: HealthOutput, **problems(503)},
         examples=[OpenApiExample("Healthy", {"status": "ok", "redis": "ok", "warnings": []}, status_codes=["200"])],
     )
-    def get(self, request: Request) -> HttpResponse:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """Tell whether the server can take tasks."""
         try:
             health = get_broker().run(check_health())
         except BrokerUnavailable as error:
             log.warning("broker_unavailable", error=error.detail)
-            return problem_answer(BrokerUnavailable(), request._request)  # the address is nobody's business here
+            return problem_answer(BrokerUnavailable(), request)  # the address is nobody's business here
         warnings = []
         if health.may_lose_tasks:
             warnings.append(f"Redis evicts keys ({health.eviction_policy}) and may lose tasks: set noeviction.")
@@ -112,7 +99,7 @@ class LifeView(PublicView):
         responses={200: LifeOutput},
         examples=[OpenApiExample("Alive", {"status": "ok"}, status_codes=["200"])],
     )
-    def get(self, request: Request) -> HttpResponse:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """Tell that the process lives. Restart it when this does not answer."""
         return json_answer({"status": "ok"})
 
@@ -131,7 +118,7 @@ class ReadinessView(PublicView):
         responses={200: ReadinessOutput, **problems(503)},
         examples=[OpenApiExample("Ready", {"status": "ok"}, status_codes=["200"])],
     )
-    def get(self, request: Request) -> HttpResponse:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """Tell whether the process can take requests: Redis, database, migrations, configuration, vaults' key.
 
         `degraded` is ready: what works does so without what the warnings name. Otherwise it is 503 `not_ready`, and
@@ -142,6 +129,6 @@ class ReadinessView(PublicView):
         checks = [{"check": f.check, "status": f.verdict, "detail": f.detail} for f in findings]
         told = checks if "verbose" in request.GET else []
         if Verdict.FAILED in verdicts:
-            return problem_answer(NotReady(told), request._request)
+            return problem_answer(NotReady(told), request)
         answer: dict[str, Any] = {"status": "degraded" if Verdict.WARNING in verdicts else "ok"}
         return json_answer(answer | ({"checks": told} if told else {}))

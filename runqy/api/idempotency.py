@@ -3,7 +3,7 @@
 import hashlib
 import re
 
-from rest_framework.request import Request
+from django.http import HttpRequest
 
 from runqy.api.permissions import identity_of
 from runqy.broker.creating import Once
@@ -12,12 +12,12 @@ from runqy.errors import RequestInvalid
 _KEY = re.compile(r"[!-~]{1,255}")
 
 
-def read_once(request: Request, *, kind: str, body: bytes) -> Once | None:
+def read_once(request: HttpRequest, *, kind: str, body: bytes) -> Once | None:
     """Return the request's idempotency key, told apart from those of other senders; None when it has none.
 
     `kind` says what the body is, so that paths of the same meaning are the same request. Raises RequestInvalid.
     """
-    key = request._request.META.get("HTTP_IDEMPOTENCY_KEY")
+    key = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if key is None:
         return None
     if not _KEY.fullmatch(key):

@@ -3,9 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiExample, extend_schema
-from rest_framework.request import Request
 from rest_framework.serializers import IntegerField, Serializer
 
 from runqy.accounts.identity import Role
@@ -104,6 +103,6 @@ class LimitsView(KeyedView):
             )
         ],
     )
-    def get(self, request: Request) -> HttpResponse:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """Tell the numbers that errors name."""
         return json_answer(asdict(self.read()))

@@ -1,32 +1,40 @@
 """Tells what a key may do, by its role."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from rest_framework.permissions import SAFE_METHODS, BasePermission
-from rest_framework.request import Request
+from django.http import HttpRequest
+from rest_framework.permissions import SAFE_METHODS
 
 from runqy.accounts.identity import Identity, Role
 from runqy.errors import KeyInsufficient
 
+if TYPE_CHECKING:
+    from runqy.api.views import KeyedView
 
-class HasRole(BasePermission):
-    """Lets in the roles that a view names, and administrators; those limited to queues only to what is about queues."""
-
-    def has_permission(self, request: Request, view: Any) -> bool:
-        """Tell nothing but yes: raises KeyInsufficient for a key without the right."""
-        identity = identity_of(request)
-        named: frozenset[Role] = view.roles | view.readers if request._request.method in SAFE_METHODS else view.roles
-        if identity.role in named:
-            return True
-        if identity.role != Role.ADMIN:
-            raise KeyInsufficient(f"A key with the role {identity.role} may not do that.")
-        # What other roles may do, they may do with limited keys too, so the view looks at the limit.
-        if identity.queues is not None and not (named or view.is_of_queues):
-            raise KeyInsufficient("This key is limited to queues, and this concerns more than those.")
-        return True
+_IDENTITY = "runqy.identity"
 
 
-def identity_of(request: Request) -> Identity:
+def check_role(identity: Identity, request: HttpRequest, view: "KeyedView") -> None:
+    """Let in the roles that a view names, and administrators; those limited to queues only to what is about queues.
+
+    Raises KeyInsufficient.
+    """
+    named = view.roles | view.readers if request.method in SAFE_METHODS else view.roles
+    if identity.role in named:
+        return
+    if identity.role != Role.ADMIN:
+        raise KeyInsufficient(f"A key with the role {identity.role} may not do that.")
+    # What other roles may do, they may do with limited keys too, so the view looks at the limit.
+    if identity.queues is not None and not (named or view.is_of_queues):
+        raise KeyInsufficient("This key is limited to queues, and this concerns more than those.")
+
+
+def identify(request: HttpRequest, identity: Identity) -> None:
+    """Note who asks."""
+    request.META[_IDENTITY] = identity
+
+
+def identity_of(request: HttpRequest) -> Identity:
     """Return who asks."""
-    identity: Identity = request.user  # type: ignore[assignment]
+    identity: Identity = request.META[_IDENTITY]
     return identity

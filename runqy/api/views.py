@@ -1,27 +1,64 @@
-"""The view that all others of the API are."""
+"""The views that all others of the API are."""
 
 from typing import Any, ClassVar
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.permissions import BasePermission
-from rest_framework.request import Request
+from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.views import APIView
 
 from runqy.accounts.identity import Role
 from runqy.api.aliases import mark_deprecated
-from runqy.api.authentication import KeyAuthentication
-from runqy.api.permissions import HasRole, identity_of
+from runqy.api.authentication import KeyAuthentication, authenticated
+from runqy.api.errors import error_answer
+from runqy.api.permissions import check_role, identify
 from runqy.api.rate_limits import spend_request, tell_allowance
 from runqy.api.request_ids import request_id
 from runqy.audit.actors import Actor, ActorKind, act_as, act_as_server
 
-_AUTHENTICATION = KeyAuthentication()
-_PERMISSIONS: list[BasePermission] = [HasRole()]
+
+class PlainView(APIView):
+    """A view that takes Django's request as it is, and returns the bytes of its answer.
+
+    DRF's own makes a request of a second kind, and settles versions, formats, parsers and throttles: the views here
+    read bodies themselves, and answer with JSON whatever is asked for.
+    """
+
+    no_store: ClassVar[bool] = False
+    """Nothing on the way is to keep its answers."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Answer a request, errors included. Raises what is a bug."""
+        method = (request.method or "").lower()
+        try:
+            self.initial(request)
+            handler = getattr(self, method, None) if method in self.http_method_names else None
+            if handler is None:
+                raise MethodNotAllowed(method)
+            response: HttpResponseBase = handler(request, *args, **kwargs)
+        except Exception as error:
+            answer = error_answer(error, request, allowed=self.allowed_methods)
+            if answer is None:
+                raise
+            response = answer
+        if self.no_store:
+            response["Cache-Control"] = "no-store"
+        return response
+
+    def initial(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        """Prepare for a request, or raise why it is refused."""
 
 
-class KeyedView(APIView):
+class PublicView(PlainView):
+    """A view for anybody: says nothing about tasks or configuration, and is never to be kept."""
+
+    authentication_classes = ()
+    permission_classes = ()
+    no_store = True
+
+
+class KeyedView(PlainView):
     """A view for holders of an API key."""
 
     roles: ClassVar[frozenset[Role]] = frozenset()
@@ -34,54 +71,32 @@ class KeyedView(APIView):
     """Where the path is an alias: the template of the path that takes its place."""
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Answer a request; then its thread acts for nobody any more.
-
-        As DRF does it, without its versions, formats, parsers and throttles: the views read bodies themselves, and
-        answer with JSON whatever is asked for.
-        """
-        self.args, self.kwargs, self.request = args, kwargs, Request(request)
-        method = (request.method or "").lower()
+        """Answer a request; then its thread acts for nobody any more."""
         try:
-            self.initial(self.request, *args, **kwargs)
-            is_known = method in self.http_method_names
-            handler = getattr(self, method, self.http_method_not_allowed) if is_known else self.http_method_not_allowed
-            response: HttpResponseBase = handler(self.request, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001 (one exit for all of them; what is a bug it raises again)
-            response = self.handle_exception(error)
+            response = super().dispatch(request, *args, **kwargs)
         finally:
             act_as_server()
-        for name, value in self.default_response_headers.items():
-            response.headers[name] = value
         tell_allowance(request, response)
         if self.successor:
             mark_deprecated(response, self.successor, kwargs)
         return response
 
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Let in whoever has a key with the right. There are no versions, formats or throttles to determine."""
-        request.user, request.auth = _AUTHENTICATION.authenticate(request)  # type: ignore[assignment]
-        identity = identity_of(request)
-        spend_request(request._request, identity)
-        self.check_permissions(request)
+    def initial(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        """Let in whoever has a key with the right."""
+        identity = authenticated(request)
+        identify(request, identity)
+        spend_request(request, identity)
+        check_role(identity, request, self)
         act_as(
             Actor(
                 kind=ActorKind.KEY,
                 name=identity.name,
                 id=identity.key_id,
-                address=request._request.META.get("REMOTE_ADDR", ""),
-                request_id=request_id(request._request),
+                address=request.META.get("REMOTE_ADDR", ""),
+                request_id=request_id(request),
             )
         )
 
-    @property
-    def default_response_headers(self) -> dict[str, str]:
-        """Return none: what a path allows is told to whoever asked for something else."""
-        return {}
-
     def get_authenticators(self) -> list[BaseAuthentication]:
-        """Return the one for all, made once."""
-        return [_AUTHENTICATION]
-
-    def get_permissions(self) -> list[BasePermission]:
-        """Return the one for all, made once."""
-        return _PERMISSIONS
+        """Return what the schema says about keys."""
+        return [KeyAuthentication()]

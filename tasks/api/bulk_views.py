@@ -2,9 +2,8 @@
 
 from typing import Any, ClassVar
 
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
-from rest_framework.request import Request
 
 from runqy.api.answers import json_answer
 from runqy.api.pagination import read_limit
@@ -25,15 +24,14 @@ class HandleTasksView(KeyedView):
     is_of_queues = True
     action: ClassVar[Action]
 
-    def post(self, request: Request, queue: str) -> HttpResponse:
+    def post(self, request: HttpRequest, queue: str) -> HttpResponse:
         """Do it."""
-        asked = request._request
         selection = Selection(
             queue=queue,
-            state=read_state(asked, states_for(self.action)),
-            most=read_limit(asked, default=MOST_AT_ONCE, most=MOST_AT_ONCE),
+            state=read_state(request, states_for(self.action)),
+            most=read_limit(request, default=MOST_AT_ONCE, most=MOST_AT_ONCE),
         )
-        is_dry_run, among = read_flag(asked, "dry_run"), identity_of(request).queues
+        is_dry_run, among = read_flag(request, "dry_run"), identity_of(request).queues
         handled = handle_tasks(
             get_broker(), action=self.action, selection=selection, is_dry_run=is_dry_run, among=among
         )

@@ -2,9 +2,8 @@
 
 from typing import Any, ClassVar
 
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
-from rest_framework.request import Request
 
 from runqy.accounts.identity import Role
 from runqy.api.answers import json_answer
@@ -87,19 +86,19 @@ class EnqueueView(KeyedView):
         },
         examples=[_TASK, _QUEUED, _GOES_ON],
     )
-    def post(self, request: Request) -> HttpResponse:
+    def post(self, request: HttpRequest) -> HttpResponse:
         """Put one task on a queue.
 
         Without `data`, all members of the body but the options are the payload.
         """
-        body = read_body(request._request)
+        body = read_body(request)
         order = parse_order(members_of(body))
         wait = read_wait(request)
         made = enqueue_task(
             get_broker(),
             order=order,
             among=identity_of(request).queues,
-            headers=trace_headers(request._request),
+            headers=trace_headers(request),
             once=read_once(request, kind="task", body=body),
         )
         answer = _answer(made, order, wait)
@@ -124,17 +123,17 @@ class BatchView(KeyedView):
         },
         examples=[_BATCH, _BATCH_QUEUED],
     )
-    def post(self, request: Request) -> HttpResponse:
+    def post(self, request: HttpRequest) -> HttpResponse:
         """Put many tasks on one queue.
 
         A job is a payload, or an object with the payload in `data` and at most the task's own options beside it.
         """
-        body = read_body(request._request)
+        body = read_body(request)
         batch = enqueue_batch(
             get_broker(),
             order=parse_batch(members_of(body)),
             among=identity_of(request).queues,
-            headers=trace_headers(request._request),
+            headers=trace_headers(request),
             once=read_once(request, kind="batch", body=body),
         )
         answer = json_answer(batch_info(batch))

@@ -3,9 +3,8 @@
 from typing import ClassVar
 from urllib.parse import quote
 
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
-from rest_framework.request import Request
 
 from runqy.accounts.identity import Role
 from runqy.api.answers import json_answer
@@ -43,16 +42,16 @@ class QueueTasksView(KeyedView):
         responses={200: outputs.TaskPage, **problems(400, 401, 403, 404, 429, 503)},
         examples=[examples.TASK_PAGE],
     )
-    def get(self, request: Request, queue: str) -> HttpResponse:
+    def get(self, request: HttpRequest, queue: str) -> HttpResponse:
         """List the tasks of a queue that are in a state.
 
         A page may have fewer tasks than were asked for, when they are large; `next` is null on the last one. What stays
         in the state from the first page to the last is on exactly one of them.
         """
-        asked = read_page(request._request)
+        asked = read_page(request)
         page = list_tasks_of(get_broker(), queue, asked, among=identity_of(request).queues)
         content = {"tasks": [task_info(record) for record in page.tasks], "count": len(page.tasks)}
-        return page_answer(request._request, content, next_cursor(asked, page.end))
+        return page_answer(request, content, next_cursor(asked, page.end))
 
 
 class QueueTaskView(KeyedView):
@@ -74,12 +73,12 @@ class QueueTaskView(KeyedView):
         },
         examples=[examples.TASK],
     )
-    def get(self, request: Request, queue: str, task_id: str) -> HttpResponse:
+    def get(self, request: HttpRequest, queue: str, task_id: str) -> HttpResponse:
         """Tell all about a task: payload, result, attempts, every time, who runs it."""
         record = get_task_of(get_broker(), queue, task_id, among=identity_of(request).queues)
         answer = json_answer(outputs.task_detail(record))
         version = version_of(answer.content)
-        return not_modified(version) if is_known(request._request, version) else tagged(answer, version)
+        return not_modified(version) if is_known(request, version) else tagged(answer, version)
 
     @extend_schema(
         operation_id="delete_task",
@@ -87,7 +86,7 @@ class QueueTaskView(KeyedView):
         responses={200: outputs.TaskHandled, **_ONE_TASK},
         examples=[examples.DELETED],
     )
-    def delete(self, request: Request, queue: str, task_id: str) -> HttpResponse:
+    def delete(self, request: HttpRequest, queue: str, task_id: str) -> HttpResponse:
         """Delete a task that does not run, and all that is kept about it."""
         among = identity_of(request).queues
         handle_task(get_broker(), action=Action.DELETE, queue=queue, task_id=task_id, among=among)
@@ -109,7 +108,7 @@ class CancelView(KeyedView):
         },
         examples=[examples.CANCELED, examples.CANCEL_ASKED],
     )
-    def delete(self, request: Request, task_id: str) -> HttpResponse:
+    def delete(self, request: HttpRequest, task_id: str) -> HttpResponse:
         """Cancel a task: one that waits is archived at once, one that runs is stopped by its worker."""
         return _cancel(request, task_id)
 
@@ -126,7 +125,7 @@ class CancelAliasView(KeyedView):
         responses={200: outputs.TaskHandled, 202: outputs.TaskHandled, **_ONE_TASK},
         examples=[examples.CANCELED, examples.CANCEL_ASKED],
     )
-    def post(self, request: Request, task_id: str) -> HttpResponse:
+    def post(self, request: HttpRequest, task_id: str) -> HttpResponse:
         """Cancel a task."""
         return _cancel(request, task_id)
 
@@ -143,7 +142,7 @@ class RunTaskView(KeyedView):
         responses={200: outputs.TaskHandled, **_ONE_TASK},
         examples=[examples.RUN],
     )
-    def post(self, request: Request, queue: str, task_id: str) -> HttpResponse:
+    def post(self, request: HttpRequest, queue: str, task_id: str) -> HttpResponse:
         """Make a task pending. One that is over starts anew, its retries unspent."""
         among = identity_of(request).queues
         handle_task(get_broker(), action=Action.RUN, queue=queue, task_id=task_id, among=among)
@@ -162,14 +161,14 @@ class ArchiveTaskView(KeyedView):
         responses={200: outputs.TaskHandled, **_ONE_TASK},
         examples=[examples.ARCHIVED],
     )
-    def post(self, request: Request, queue: str, task_id: str) -> HttpResponse:
+    def post(self, request: HttpRequest, queue: str, task_id: str) -> HttpResponse:
         """Archive a task that waits: it will not run, and can be run later."""
         among = identity_of(request).queues
         handle_task(get_broker(), action=Action.ARCHIVE, queue=queue, task_id=task_id, among=among)
         return json_answer({"message": "task archived", "task_id": task_id})
 
 
-def _cancel(request: Request, task_id: str) -> HttpResponse:
+def _cancel(request: HttpRequest, task_id: str) -> HttpResponse:
     """Cancel a task and tell what came of it."""
     if cancel_task(get_broker(), task_id=task_id, among=identity_of(request).queues):
         return json_answer({"message": "task cancelled", "task_id": task_id})

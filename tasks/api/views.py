@@ -2,9 +2,8 @@
 
 from typing import ClassVar
 
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
-from rest_framework.request import Request
 
 from runqy.accounts.identity import Role
 from runqy.api.answers import json_answer
@@ -42,12 +41,12 @@ class TaskView(KeyedView):
             OpenApiExample("Goes on", _GOES_ON, response_only=True, status_codes=["202"]),
         ],
     )
-    def get(self, request: Request, task_id: str) -> HttpResponse:
+    def get(self, request: HttpRequest, task_id: str) -> HttpResponse:
         """Tell a task's state and result, at once or, if asked to wait, when it is over."""
         wait = read_wait(request)
         among = identity_of(request).queues
         if not wait.seconds:
             record = get_task(get_broker(), task_id, among=among)
-            return conditional(request._request, json_answer({"info": task_info(record)}))
+            return conditional(request, json_answer({"info": task_info(record)}))
         record = await_task(get_broker(), task_id, longest_s=wait.seconds, among=among)
-        return conditional(request._request, waited_answer({"info": task_info(record)}, record, wait))
+        return conditional(request, waited_answer({"info": task_info(record)}, record, wait))

@@ -5,9 +5,8 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiParameter
-from rest_framework.request import Request
 
 from runqy import durations
 from runqy.api.answers import json_answer
@@ -37,12 +36,12 @@ class Wait(msgspec.Struct, frozen=True):
     """It was asked for by `Prefer: wait=`, RFC 7240."""
 
 
-def read_wait(request: Request) -> Wait:
+def read_wait(request: HttpRequest) -> Wait:
     """Return for how long a client wants to wait, by `?wait=` or by the header `Prefer: wait=`.
 
     Raises RequestInvalid for what is no span of time; a longer one than is offered becomes the longest.
     """
-    meta = request._request.META
+    meta = request.META
     query = request.GET.get("wait") if meta.get("QUERY_STRING") else None
     if query is None:
         preferred = _PREFERRED.search(meta["HTTP_PREFER"]) if "HTTP_PREFER" in meta else None

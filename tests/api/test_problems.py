@@ -8,9 +8,9 @@ import pytest
 from django.test import Client
 from django.urls import get_resolver
 from drf_spectacular.generators import SchemaGenerator
-from rest_framework import exceptions, request
+from rest_framework import exceptions
 
-from runqy.api.errors import render_error
+from runqy.api.errors import error_answer
 from tests.api.wsgi import Answer, call
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -172,7 +172,7 @@ def test_errors_of_the_framework_keep_their_status(rf: Any, name: str, status: i
     kind = getattr(exceptions, name)
     error = kind("text/plain") if name == "UnsupportedMediaType" else kind()
 
-    answer = render_error(error, {"request": request.Request(rf.get("/")), "view": None})
+    answer = error_answer(error, rf.get("/"), allowed=[])
 
     assert answer is not None
     assert (answer.status_code, json.loads(answer.content)["code"]) == (status, code)

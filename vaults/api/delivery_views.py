@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
-from rest_framework.request import Request
 
 from runqy.api.moments import moment_of
 from runqy.api.pagination import PAGE_PARAMETERS, page_answer, read_cursor, read_limit
@@ -57,16 +56,16 @@ class DeliveryListView(VaultsView):
         responses={200: DeliveryList, **problems(400, 401, 403, 404, 503)},
         examples=[DELIVERY_LIST],
     )
-    def get(self, request: Request, name: str) -> HttpResponse:
+    def get(self, request: HttpRequest, name: str) -> HttpResponse:
         """List which workers were handed out which versions of a vault's entries, the newest first."""
-        worker_id = request._request.GET.get("worker_id", "")
-        cursor = read_cursor(request._request, _Cursor)
+        worker_id = request.GET.get("worker_id", "")
+        cursor = read_cursor(request, _Cursor)
         if cursor is not None and cursor.worker_id != worker_id:
             raise RequestInvalid(errors=["cursor: is of a list of another worker"])
         after = cursor.after if cursor else None
-        page = list_deliveries(name, limit=read_limit(request._request), worker_id=worker_id, after=after)
+        page = list_deliveries(name, limit=read_limit(request), worker_id=worker_id, after=after)
         end = None if page.end is None else _Cursor(after=page.end, worker_id=worker_id)
-        return page_answer(request._request, {"deliveries": [_delivery(view) for view in page.deliveries]}, end)
+        return page_answer(request, {"deliveries": [_delivery(view) for view in page.deliveries]}, end)
 
 
 def _delivery(view: DeliveryView) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework.request import Request
 
 from runqy.api.answers import json_answer
 from runqy.api.bodies import read_struct
@@ -42,7 +41,7 @@ class EntryListView(VaultsView):
         responses={200: outputs.EntryList, 304: None, **problems(401, 403, 404, 503)},
         examples=[examples.ENTRY_LIST],
     )
-    def get(self, request: Request, name: str) -> HttpResponse:
+    def get(self, request: HttpRequest, name: str) -> HttpResponse:
         """List the entries of a vault, secrets masked."""
         return shown(request, queries.get_vault(name), outputs.entry_list)
 
@@ -54,14 +53,14 @@ class EntryListView(VaultsView):
         responses={200: outputs.EntrySet, **problems(*_CHANGE)},
         examples=[examples.ENTRY_BODY, examples.ENTRY_SET],
     )
-    def post(self, request: Request, name: str) -> HttpResponse:
+    def post(self, request: HttpRequest, name: str) -> HttpResponse:
         """Set or update an entry of a vault.
 
         With `expected_version` only if the entry is at that version, and 0 means that it does not exist; otherwise 412
         `vault_entry_changed` tells its `present_version`, and nothing is changed.
         """
-        asked = read_struct(request._request, SetEntry)
-        return _set(request._request, name, asked.key, asked)
+        asked = read_struct(request, SetEntry)
+        return _set(request, name, asked.key, asked)
 
 
 class EntryView(VaultsView):
@@ -74,7 +73,7 @@ class EntryView(VaultsView):
         responses={200: outputs.VaultEntryOutput, 304: None, **problems(401, 403, 404, 503)},
         examples=[examples.ENTRY],
     )
-    def get(self, request: Request, name: str, key: str) -> HttpResponse:
+    def get(self, request: HttpRequest, name: str, key: str) -> HttpResponse:
         """Show an entry of a vault, masked if it is a secret; the ETag is the vault's."""
         vault = queries.get_vault(name)
         entry = next((entry for entry in vault.entries if entry.key == key), None)
@@ -90,9 +89,9 @@ class EntryView(VaultsView):
         responses={200: outputs.EntrySet, **problems(*_CHANGE)},
         examples=[examples.ENTRY_VALUE, examples.ENTRY_SET],
     )
-    def put(self, request: Request, name: str, key: str) -> HttpResponse:
+    def put(self, request: HttpRequest, name: str, key: str) -> HttpResponse:
         """Set an entry of a vault, as POST on its entries does."""
-        return _set(request._request, name, key, read_struct(request._request, PutEntry))
+        return _set(request, name, key, read_struct(request, PutEntry))
 
     @extend_schema(
         operation_id="delete_vault_entry",
@@ -101,9 +100,9 @@ class EntryView(VaultsView):
         responses={200: outputs.Message, **problems(400, 401, 403, 404, 412, 503)},
         examples=[examples.ENTRY_DELETED],
     )
-    def delete(self, request: Request, name: str, key: str) -> HttpResponse:
+    def delete(self, request: HttpRequest, name: str, key: str) -> HttpResponse:
         """Delete an entry of a vault."""
-        only_if = _condition(request._request, _expected_version(request._request))
+        only_if = _condition(request, _expected_version(request))
         operations.delete_entry(vault=name, key=key, only_if=only_if)
         return json_answer({"message": "entry deleted successfully"})
 
@@ -118,16 +117,16 @@ class EntryVersionsView(VaultsView):
         responses={200: outputs.VersionPage, **problems(400, 401, 403, 404, 503)},
         examples=[examples.VERSION_PAGE],
     )
-    def get(self, request: Request, name: str, key: str) -> HttpResponse:
+    def get(self, request: HttpRequest, name: str, key: str) -> HttpResponse:
         """List what happened to an entry, the latest first: who and when, never the value.
 
         A deleted entry has its versions still. `rotated` has the number of the value that was encrypted anew.
         """
-        limit, cursor = read_limit(request._request), read_cursor(request._request, VersionCursor)
+        limit, cursor = read_limit(request), read_cursor(request, VersionCursor)
         rows = queries.list_versions(name, key, before=cursor.before if cursor else None, limit=limit + 1)
         shown_rows, is_more = rows[:limit], len(rows) > limit
         content = {"versions": [outputs.version_answer(row) for row in shown_rows], "count": len(shown_rows)}
-        return page_answer(request._request, content, VersionCursor(before=shown_rows[-1].pk) if is_more else None)
+        return page_answer(request, content, VersionCursor(before=shown_rows[-1].pk) if is_more else None)
 
 
 def _set(request: HttpRequest, vault: str, key: str, asked: PutEntry) -> HttpResponse:

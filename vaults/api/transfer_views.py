@@ -1,9 +1,8 @@
 """Whole vaults over HTTP, sealed under a passphrase."""
 
 import msgspec
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
-from rest_framework.request import Request
 
 from runqy.api.answers import json_answer
 from runqy.api.bodies import read_struct
@@ -24,12 +23,12 @@ class ExportView(VaultsView):
         responses={200: outputs.SealedExport, **problems(400, 401, 403, 404, 413, 415, 503)},
         examples=[examples.EXPORT_BODY, examples.EXPORT],
     )
-    def post(self, request: Request, name: str) -> HttpResponse:
+    def post(self, request: HttpRequest, name: str) -> HttpResponse:
         """Export a vault with all its values, sealed under a passphrase.
 
         The answer is the file that `manage.py import_vault` and the import below take. It is recorded in the audit.
         """
-        asked = read_struct(request._request, ExportVault)
+        asked = read_struct(request, ExportVault)
         content = transfer.export_vault(name=name, passphrase=asked.passphrase)
         answer = json_answer(msgspec.Raw(content))
         answer["Content-Disposition"] = f'attachment; filename="{name}.runqy-vault.json"'
@@ -46,13 +45,13 @@ class ImportView(VaultsView):
         responses={200: outputs.ImportOutput, **problems(400, 401, 403, 409, 413, 415, 503)},
         examples=[examples.IMPORT_BODY, examples.IMPORTED],
     )
-    def post(self, request: Request) -> HttpResponse:
+    def post(self, request: HttpRequest) -> HttpResponse:
         """Import a vault that was exported, all of it or nothing.
 
         With `replace` a vault that is there becomes as the export says: what the export does not have is removed. With
         `dry_run` nothing is done, and the answer tells what would be.
         """
-        asked = read_struct(request._request, ImportVault)
+        asked = read_struct(request, ImportVault)
         content = msgspec.json.encode(asked.export)
         if asked.dry_run:
             preview = transfer.preview_import(content=content, passphrase=asked.passphrase, name=asked.name)

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
-from rest_framework.request import Request
 
 from runqy.api.answers import json_answer
 from runqy.api.bodies import read_struct
@@ -17,9 +16,9 @@ from vaults.api import examples, outputs
 from vaults.api.inputs import CreateVault
 
 
-def shown(request: Request, vault: queries.VaultView, answer: Callable[[queries.VaultView], Any]) -> HttpResponse:
+def shown(request: HttpRequest, vault: queries.VaultView, answer: Callable[[queries.VaultView], Any]) -> HttpResponse:
     """Return what there is to see of a vault, unless the client has it already."""
-    if is_known(request._request, vault.etag):
+    if is_known(request, vault.etag):
         return not_modified(vault.etag)
     return tagged(json_answer(answer(vault)), vault.etag)
 
@@ -27,15 +26,12 @@ def shown(request: Request, vault: queries.VaultView, answer: Callable[[queries.
 class VaultsView(KeyedView):
     """A view of vaults, which are there only while the server has a master key."""
 
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+    def initial(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         """Let in administrators. Raises VaultLocked without a master key."""
         super().initial(request, *args, **kwargs)
         queries.require_key()
 
-    @property
-    def default_response_headers(self) -> dict[str, str]:
-        """Keep secrets out of caches."""
-        return {"Cache-Control": "no-store"}
+    no_store = True
 
 
 class VaultListView(VaultsView):
@@ -47,7 +43,7 @@ class VaultListView(VaultsView):
         responses={200: outputs.VaultList, **problems(401, 403, 503)},
         examples=[examples.VAULT_LIST],
     )
-    def get(self, request: Request) -> HttpResponse:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """List all vaults with entry counts."""
         vaults = [outputs.vault_summary(vault) for vault in queries.list_vaults()]
         return json_answer({"vaults": vaults, "count": len(vaults)})
@@ -59,9 +55,9 @@ class VaultListView(VaultsView):
         responses={201: outputs.VaultCreated, **problems(400, 401, 403, 409, 413, 415, 503)},
         examples=[examples.VAULT_BODY, examples.VAULT_CREATED],
     )
-    def post(self, request: Request) -> HttpResponse:
+    def post(self, request: HttpRequest) -> HttpResponse:
         """Create a vault."""
-        asked = read_struct(request._request, CreateVault)
+        asked = read_struct(request, CreateVault)
         vault = operations.create_vault(name=asked.name, description=asked.description)
         created = {"name": vault.name, "description": vault.description}
         return json_answer({"message": "vault created successfully", "vault": created}, status=201)
@@ -77,7 +73,7 @@ class VaultView(VaultsView):
         responses={200: outputs.VaultOutput, 304: None, **problems(401, 403, 404, 503)},
         examples=[examples.VAULT],
     )
-    def get(self, request: Request, name: str) -> HttpResponse:
+    def get(self, request: HttpRequest, name: str) -> HttpResponse:
         """Show a vault and its entries, secrets masked."""
         return shown(request, queries.get_vault(name), outputs.vault_detail)
 
@@ -88,7 +84,7 @@ class VaultView(VaultsView):
         responses={200: outputs.Message, **problems(401, 403, 404, 412, 503)},
         examples=[examples.VAULT_DELETED],
     )
-    def delete(self, request: Request, name: str) -> HttpResponse:
+    def delete(self, request: HttpRequest, name: str) -> HttpResponse:
         """Delete a vault and all its entries."""
-        operations.delete_vault(name=name, check=if_match(request._request))
+        operations.delete_vault(name=name, check=if_match(request))
         return json_answer({"message": "vault deleted successfully"})

@@ -3,9 +3,8 @@
 from typing import ClassVar
 
 import structlog
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
-from rest_framework.request import Request
 
 from runqy.accounts.identity import Role
 from runqy.api.answers import json_answer
@@ -33,9 +32,9 @@ class RegisterView(KeyedView):
         responses={200: RegistrationAnswer, **problems(400, 401, 403, 404, 409, 413, 415, 503)},
         examples=[REQUEST, ANSWER],
     )
-    def post(self, request: Request) -> HttpResponse:
+    def post(self, request: HttpRequest) -> HttpResponse:
         """Register a worker: it gets Redis credentials, what to deploy, and decrypted secrets."""
-        asked = parse_registration(read_members(request._request))
+        asked = parse_registration(read_members(request))
         among = identity_of(request).queues
         registration = register_worker(queue=asked.queue, worker_id=asked.worker_id, among=among)
         log.info(

@@ -1,8 +1,7 @@
 """Workers over HTTP, for people and the command line."""
 
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiExample, extend_schema
-from rest_framework.request import Request
 
 from runqy.api.answers import json_answer
 from runqy.api.permissions import identity_of
@@ -53,7 +52,7 @@ class WorkerListView(KeyedView):
         responses={200: WorkerList, **problems(401, 403, 503)},
         examples=[OpenApiExample("Answer", {"workers": [_WORKER], "count": 1}, response_only=True)],
     )
-    def get(self, request: Request) -> HttpResponse:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """List all workers that were heard of in the last minute."""
         workers = list_workers(get_broker(), among=identity_of(request).queues)
         return json_answer({"workers": [worker_answer(worker) for worker in workers], "count": len(workers)})
@@ -70,6 +69,6 @@ class WorkerView(KeyedView):
         responses={200: WorkerOutput, **problems(401, 403, 404, 503)},
         examples=[OpenApiExample("Answer", _WORKER, response_only=True)],
     )
-    def get(self, request: Request, worker_id: str) -> HttpResponse:
+    def get(self, request: HttpRequest, worker_id: str) -> HttpResponse:
         """Show one worker and the tasks that it runs."""
         return json_answer(worker_answer(get_worker(get_broker(), worker_id, among=identity_of(request).queues)))

@@ -1,9 +1,8 @@
 """API keys over HTTP, for administrators. No answer is to be kept by anything on the way."""
 
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework.request import Request
 
 from runqy.accounts.api import examples, outputs
 from runqy.accounts.api.inputs import CreateKey, KeyId
@@ -24,10 +23,7 @@ _ID = OpenApiParameter("key_id", OpenApiTypes.INT64, OpenApiParameter.PATH)
 class KeysView(KeyedView):
     """A view of keys. An administrator of some queues gets nowhere near, and so to no key without limits."""
 
-    @property
-    def default_response_headers(self) -> dict[str, str]:
-        """Keep keys out of caches."""
-        return {"Cache-Control": "no-store"}
+    no_store = True
 
 
 class KeyListView(KeysView):
@@ -40,12 +36,11 @@ class KeyListView(KeysView):
         responses={200: outputs.KeyList, **problems(400, 401, 403, 503)},
         examples=[examples.KEY_LIST],
     )
-    def get(self, request: Request) -> HttpResponse:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """List API keys, the newest first, without the keys themselves."""
-        asked = request._request
-        page = list_api_keys_page(limit=read_limit(asked), below=read_cursor(asked, KeyId))
+        page = list_api_keys_page(limit=read_limit(request), below=read_cursor(request, KeyId))
         keys = [outputs.key_detail(key) for key in page.keys]
-        return page_answer(asked, {"keys": keys, "count": len(keys)}, page.end)
+        return page_answer(request, {"keys": keys, "count": len(keys)}, page.end)
 
     @extend_schema(
         operation_id="create_api_key",
@@ -54,9 +49,9 @@ class KeyListView(KeysView):
         responses={201: outputs.KeyCreated, **problems(400, 401, 403, 413, 415, 503)},
         examples=[examples.KEY_BODY, examples.KEY_CREATED],
     )
-    def post(self, request: Request) -> HttpResponse:
+    def post(self, request: HttpRequest) -> HttpResponse:
         """Create an API key, which is shown in this answer only."""
-        asked = read_struct(request._request, CreateKey)
+        asked = read_struct(request, CreateKey)
         created = create_api_key(name=asked.name, role=asked.role, queues=asked.queues, expires_at=asked.expires_at)
         answer = json_answer(
             {
@@ -80,7 +75,7 @@ class KeyView(KeysView):
         responses={200: outputs.KeyOutput, **problems(401, 403, 404, 503)},
         examples=[examples.KEY],
     )
-    def get(self, request: Request, key_id: str) -> HttpResponse:
+    def get(self, request: HttpRequest, key_id: str) -> HttpResponse:
         """Show what an API key may do and when it was last used."""
         return json_answer(outputs.key_detail(get_api_key(_number(key_id))))
 
@@ -91,7 +86,7 @@ class KeyView(KeysView):
         responses={200: outputs.KeyRevoked, **problems(401, 403, 404, 409, 503)},
         examples=[examples.KEY_REVOKED],
     )
-    def delete(self, request: Request, key_id: str) -> HttpResponse:
+    def delete(self, request: HttpRequest, key_id: str) -> HttpResponse:
         """Revoke an API key, for good; every server refuses it within a second."""
         revoked = revoke_api_key(key_id=_number(key_id))
         return json_answer({"message": "API key revoked successfully", "api_key": outputs.key_detail(revoked)})

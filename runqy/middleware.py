@@ -1,7 +1,7 @@
 """What requests pass before the views: names, proxies, what pages may load, and in the admin cookies and users."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from io import BytesIO
 from ipaddress import ip_address
 from typing import ClassVar
@@ -10,6 +10,8 @@ from django.conf import settings
 from django.core.exceptions import MiddlewareNotUsed
 from django.core.handlers.exception import response_for_exception
 from django.core.handlers.wsgi import WSGIRequest
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.security import SecurityMiddleware
 from django.template.response import SimpleTemplateResponse
@@ -17,18 +19,20 @@ from django.urls import ResolverMatch, get_resolver
 from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 from runqy import clock
-from runqy.api.headers import Stored, set_stored, stored
+from runqy.api.headers import Stored, is_page, set_stored, stored
 from runqy.api.request_ids import request_id
 from runqy.audit.actors import Actor, ActorKind, acting
 
 LONG_WAY = ("/admin/", "/static/")
 
 _NOWHERE = "base-uri 'self'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
-POLICIES = {
-    True: f"default-src 'self'; script-src 'self' 'unsafe-eval'; img-src 'self' data:; {_NOWHERE}",
-    False: f"default-src 'self'; img-src 'self' data:; {_NOWHERE}",
-}
-"""What a browser may load and run: in the admin, whose theme evaluates its attributes, and elsewhere."""
+ADMIN_POLICY = f"default-src 'self'; script-src 'self' 'unsafe-eval'; img-src 'self' data:; {_NOWHERE}"
+"""What a browser may load and run in the admin, whose theme evaluates its attributes."""
+PAGE_POLICY = f"default-src 'self'; img-src 'self' data:; {_NOWHERE}"
+DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
+"""What it may load because of an answer that is no page."""
+_OF_PAGES = ("Referrer-Policy", "Cross-Origin-Opener-Policy")
+"""Headers about where a page leads and who opened it."""
 
 _SEEN = "seen_at"
 _RENEWED_EVERY_S = 300
@@ -76,7 +80,7 @@ def leave_body_away(response: HttpResponseBase) -> None:
 
 
 class ContentPolicy:
-    """Tells browsers to load and run nothing but files of ours."""
+    """Tells browsers to load and run nothing but files of ours, in the admin and its files."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -84,7 +88,7 @@ class ContentPolicy:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         """Add the policy to the answer."""
         response = self.get_response(request)
-        response["Content-Security-Policy"] = POLICIES[request.path_info.startswith("/admin/")]
+        response["Content-Security-Policy"] = ADMIN_POLICY if request.path_info.startswith("/admin/") else PAGE_POLICY
         return response
 
 
@@ -106,22 +110,27 @@ class Shortcut:
         if request.path_info.startswith(LONG_WAY):
             return self.get_response(request)
         response = self._security.process_request(request) or _view_response(request)
-        set_stored(response, self._headers[request.scheme or "http"])
+        of_pages, of_data = self._headers[request.META["wsgi.url_scheme"]]
+        set_stored(response, of_pages if is_page(response) else of_data)
         if request.method == "HEAD":
             leave_body_away(response)
         return response
 
-    def _learn_headers(self, scheme: str) -> Stored:
-        """Return what every answer carries, Django's own headers included."""
+    def _learn_headers(self, scheme: str) -> tuple[Stored, Stored]:
+        """Return what every page carries, and what every other answer does; Django's own headers included."""
         request = WSGIRequest({"REQUEST_METHOD": "GET", "wsgi.input": BytesIO(), "wsgi.url_scheme": scheme})
         answer = self._security.process_response(request, HttpResponse(headers={"Content-Type": ""}))
-        del answer.headers["Content-Type"]
-        return stored([*answer.headers.items(), ("Content-Security-Policy", POLICIES[False])])
+        learnt = {name: value for name, value in answer.headers.items() if name != "Content-Type"}
+        of_data = {name: value for name, value in learnt.items() if name not in _OF_PAGES}
+        return (
+            stored({**learnt, "Content-Security-Policy": PAGE_POLICY}),
+            stored({**of_data, "Content-Security-Policy": DATA_POLICY}),
+        )
 
 
 def _view_response(request: HttpRequest) -> HttpResponseBase:
     """Return what a view answers, errors included; Django looks for it unless the path has no parameters."""
-    match = _fixed_routes(settings.ROOT_URLCONF).get(request.path_info)
+    match = _fixed_routes().get(request.path_info)
     if match is None:
         return ShortcutEnd.get_view_response(request)
     request.resolver_match = match
@@ -132,12 +141,18 @@ def _view_response(request: HttpRequest) -> HttpResponseBase:
         return response_for_exception(request, error)
 
 
-@lru_cache(maxsize=1)
-def _fixed_routes(urlconf: str) -> dict[str, ResolverMatch]:
+@cache
+def _fixed_routes() -> dict[str, ResolverMatch]:
     """Return where paths without parameters lead."""
-    resolver = get_resolver(urlconf)
+    resolver = get_resolver()
     paths = (f"/{entry.pattern}" for entry in resolver.url_patterns if not entry.pattern.converters)
     return {path: resolver.resolve(path) for path in paths if not path.startswith(LONG_WAY)}
+
+
+@receiver(setting_changed)
+def _forget_routes(**_: object) -> None:
+    """Look at the routes anew. They change in tests only."""
+    _fixed_routes.cache_clear()
 
 
 class ShortcutEnd:

@@ -25,10 +25,16 @@ class Handler(WSGIHandler):
     What listens to these signals is called directly. Together they take as long as reading a body and its key.
     """
 
+    _is_prefixed = False
+    """A request came by a path with a prefix, so that threads may remember one."""
+
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Any:
         """Answer a request."""
         if environ.get("PATH_INFO", "").startswith(LONG_WAY):
-            return super().__call__(environ, start_response)
+            try:
+                return super().__call__(environ, start_response)
+            finally:
+                self._is_prefixed |= bool(environ["SCRIPT_NAME"])
         begin_request()
         try:
             return self._answer(environ, start_response)
@@ -38,7 +44,9 @@ class Handler(WSGIHandler):
     def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
         """Answer a request of the API, whose answers are in memory as a whole."""
         request = self.request_class(environ)
-        set_script_prefix(request.META["SCRIPT_NAME"])
+        if request.META["SCRIPT_NAME"] or self._is_prefixed:
+            self._is_prefixed = True
+            set_script_prefix(request.META["SCRIPT_NAME"])
         response = self._middleware_chain(request)  # type: ignore[attr-defined]
         if response.status_code >= 400:
             log_response("%s: %s", response.reason_phrase, request.path, response=response, request=request)

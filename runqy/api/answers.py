@@ -1,12 +1,13 @@
 """Builds the answers of the API: JSON, and problems as RFC 9457 describes them."""
 
 from http import HTTPStatus
+from http.cookies import SimpleCookie
 from typing import Any
 
 import msgspec
 from django.http import HttpRequest, HttpResponse
+from django.http.response import ResponseHeaders
 
-from runqy.api.headers import set_stored
 from runqy.api.request_ids import request_id
 from runqy.errors import RunqyError, TooManyRequests
 
@@ -50,8 +51,27 @@ def problem_of(error: RunqyError, name: str) -> bytes:
     )
 
 
+_DEFAULTS = vars(HttpResponse())
+
+
 def _answer(body: bytes, content_type: str, status: int) -> HttpResponse:
-    """Return an answer of known length, which the server then need not send in chunks."""
-    answer = HttpResponse(body, content_type=content_type, status=status)
-    set_stored(answer, {"content-length": ("Content-Length", str(len(body)))})
+    """Return an answer of known length, which the server then need not send in chunks.
+
+    It is put together of what Django makes answers of, past the questions that it asks about each: what kind of content
+    this is, whether the headers are well formed. They take as long as making the content.
+    """
+    answer = HttpResponse.__new__(HttpResponse)
+    headers = ResponseHeaders({})
+    headers._store = {
+        "content-type": ("Content-Type", content_type),
+        "content-length": ("Content-Length", str(len(body))),
+    }
+    answer.__dict__ = {
+        **_DEFAULTS,
+        "status_code": status,
+        "headers": headers,
+        "cookies": SimpleCookie(),
+        "_container": [body],
+        "_resource_closers": [],
+    }
     return answer

@@ -1,7 +1,7 @@
 """Puts tasks on queues: one, or many with an outcome for each."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 
 import msgspec
 
@@ -42,10 +42,12 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     def message(self) -> TaskMessage:
         """Return the task as a message, not to be changed: it is built once."""
-        return self._message
+        known: TaskMessage | None = self.__dict__.get("_message")
+        if known is None:
+            known = self.__dict__["_message"] = self._build()
+        return known
 
-    @cached_property
-    def _message(self) -> TaskMessage:
+    def _build(self) -> TaskMessage:
         timeout_s = self.timeout_s if self.timeout_s or self.deadline_s else DEFAULT_TIMEOUT_S
         return TaskMessage(
             type=self.queue,

@@ -9,6 +9,7 @@ from tasks.api.options import OPTIONS, GivenOptions, read_options
 from tasks.orders import TaskOrder
 
 LONGEST_NAME = 256
+_BESIDE_PAYLOAD = {"queue", *OPTIONS}
 
 
 def parse_order(members: Members) -> TaskOrder:
@@ -16,7 +17,7 @@ def parse_order(members: Members) -> TaskOrder:
 
     Raises RequestInvalid with a sentence for each wrong member.
     """
-    given = GivenOptions({name: members.pop(name) for name in ("queue", *OPTIONS) if name in members})
+    given = GivenOptions({name: members.pop(name) for name in [*members] if name in _BESIDE_PAYLOAD})
     queue = read_queue(given)
     options = read_options(given)
     payload = _payload(members, given.errors)
@@ -37,7 +38,8 @@ def _payload(members: Members, errors: list[str]) -> bytes:
     if "data" not in members:
         return payloads.one_line(payloads.of_members(members))
     data = read_data(members.pop("data"), errors)
-    errors.extend(f"{name[:64]}: is unknown beside data; members of the payload belong into data" for name in members)
+    for name in members:
+        errors.append(f"{name[:64]}: is unknown beside data; members of the payload belong into data")
     return data
 
 

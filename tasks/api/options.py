@@ -18,7 +18,7 @@ MOST_RETRIES = 1000
 LONGEST_UNIQUE_KEY = 256
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_decode = msgspec.json.decode
+_decode = msgspec.json.Decoder().decode
 
 
 class UniqueUntil(StrEnum):
@@ -45,11 +45,11 @@ class GivenOptions:
 
 def read_options(members: GivenOptions) -> dict[str, Any]:
     """Return what a body says about a task beside queue and payload, as `TaskOrder` calls it."""
-    options = {
-        field: members.read(name, read, default)
-        for name, (field, read, default) in _READERS.items()
-        if name in members.given
-    }
+    options = {}
+    for name in members.given:
+        if name in _READERS:
+            field, read, default = _READERS[name]
+            options[field] = members.read(name, read, default)
     if "delay_ns" in options and "process_at_ns" in options:
         members.errors.append("process_at: goes without delay")
     if not members.given.keys().isdisjoint(UNIQUENESS):

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.db import OperationalError
+from django.http import HttpResponse
 
+from runqy.api.answers import json_answer
 from runqy.broker.connection import RedisTarget
 from runqy.publication.snapshot import get_snapshot
 from tests.api.client import ApiClient, problem
@@ -159,3 +161,19 @@ def test_the_schema_is_valid_openapi_without_a_doubt(capsys: pytest.CaptureFixtu
     call_command("spectacular", "--validate", "--fail-on-warn")
 
     assert "openapi: 3.1" in capsys.readouterr().out
+
+
+def test_an_answer_has_all_that_django_gives_one_and_shares_nothing_that_changes() -> None:
+    djangos = HttpResponse(b'{"a":1}', content_type="application/json", headers={"Content-Length": "7"})
+
+    ours, other = json_answer({"a": 1}), json_answer({"a": 1})
+
+    assert vars(ours).keys() == vars(djangos).keys() | {"status_code"}
+    assert dict(ours.items()) == dict(djangos.items())
+    assert (ours.content, ours.reason_phrase) == (djangos.content, djangos.reason_phrase)
+    same = {name for name, value in vars(ours).items() if value is vars(other)[name]}
+    assert not any(isinstance(vars(ours)[name], (dict, list)) for name in same)
+    ours["X-A"] = "1"
+    ours.set_cookie("a", "1")
+    assert "X-A" not in other
+    assert not other.cookies

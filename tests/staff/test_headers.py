@@ -3,26 +3,33 @@
 import pytest
 from django.test import Client
 
-from runqy.middleware import POLICIES
+from runqy.middleware import ADMIN_POLICY, DATA_POLICY, PAGE_POLICY
 
 pytestmark = pytest.mark.django_db
 
-EVERYWHERE = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
+OF_PAGES = {"Referrer-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin"}
+PAGES = {"/admin/login/": ADMIN_POLICY, "/admin/nothing-here": ADMIN_POLICY, "/swagger/index.html": PAGE_POLICY}
 
 
-@pytest.mark.parametrize("path", ["/admin/login/", "/admin/nothing-here", "/swagger/index.html", "/health", "/nothing"])
-def test_every_answer_says_what_a_browser_may_do_with_it(client: Client, path: str) -> None:
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_says_what_a_browser_may_do_with_it(client: Client, path: str) -> None:
     answer = client.get(path)
 
-    assert {name: answer[name] for name in EVERYWHERE} == EVERYWHERE
-    assert answer["Content-Security-Policy"] == POLICIES[path.startswith("/admin/")]
+    assert answer["X-Content-Type-Options"] == "nosniff"
+    assert {name: answer[name] for name in OF_PAGES} == OF_PAGES
+    assert answer["Content-Security-Policy"] == PAGES[path]
+
+
+@pytest.mark.parametrize("path", ["/health", "/nothing", "/swagger/doc.json", "/queue/t1"])
+def test_what_is_no_page_lets_a_browser_load_nothing(client: Client, path: str) -> None:
+    answer = client.get(path)
+
+    assert answer["X-Content-Type-Options"] == "nosniff"
+    assert not OF_PAGES.keys() & dict(answer.items()).keys()
+    assert answer["Content-Security-Policy"] == DATA_POLICY
 
 
 def test_scripts_made_of_text_are_for_the_admins_theme_alone() -> None:
-    assert "script-src 'self' 'unsafe-eval'" in POLICIES[True]
-    assert "unsafe" not in POLICIES[False]
-    assert not any("unsafe-inline" in policy for policy in POLICIES.values())
+    assert "script-src 'self' 'unsafe-eval'" in ADMIN_POLICY
+    assert "unsafe" not in PAGE_POLICY + DATA_POLICY
+    assert "unsafe-inline" not in ADMIN_POLICY

@@ -51,7 +51,7 @@ def problem_of(error: RunqyError, name: str) -> bytes:
     )
 
 
-_DEFAULTS = vars(HttpResponse())
+_DEFAULTS = vars(HttpResponse(content_type="application/json"))  # without a type it would ask the settings
 
 
 def _answer(body: bytes, content_type: str, status: int) -> HttpResponse:

@@ -34,7 +34,7 @@ class Handler(WSGIHandler):
             try:
                 return super().__call__(environ, start_response)
             finally:
-                self._is_prefixed |= bool(environ["SCRIPT_NAME"])
+                self._is_prefixed |= bool(environ.get("SCRIPT_NAME"))
         begin_request()
         try:
             return self._answer(environ, start_response)

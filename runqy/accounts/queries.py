@@ -3,7 +3,6 @@
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
 
@@ -64,6 +63,8 @@ class _KnownKey:
 
     published: PublishedKey
     identity: Identity
+    expires_ns: float
+    """Unix ns; infinity: never."""
 
 
 def authenticate(key: str) -> Identity | None:
@@ -166,8 +167,7 @@ def _find_published(snapshot: Snapshot, digest: str) -> Identity | None:
     known = snapshot.view("api_keys", _known_keys).get(digest)
     if known is None or not hmac.compare_digest(known.published.digest, digest):
         return None
-    expires_at = known.published.expires_at
-    if expires_at is not None and expires_at <= datetime.fromtimestamp(clock.now_ns() / 1e9, UTC):
+    if known.expires_ns <= clock.now_ns():
         return None
     key_uses.note_use(known.identity.key_id)
     return known.identity
@@ -180,5 +180,6 @@ def _known_keys(snapshot: Snapshot) -> Mapping[str, _KnownKey]:
         published = read_json(document.body or b"", PublishedKey)
         queues = frozenset(published.queues) or None
         identity = Identity(role=published.role, name=published.name, queues=queues, key_id=key_id)
-        known[published.digest] = _KnownKey(published, identity)
+        expires_ns = published.expires_at.timestamp() * 1e9 if published.expires_at else float("inf")
+        known[published.digest] = _KnownKey(published, identity, expires_ns)
     return known

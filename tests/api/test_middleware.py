@@ -45,13 +45,20 @@ def test_an_answer_to_head_is_as_long_as_that_to_get_and_has_no_body(path: str) 
     assert head.headers["Content-Length"] == got.headers["Content-Length"] != "0"
 
 
-def test_the_page_of_the_schema_finds_it_wherever_a_proxy_puts_the_server() -> None:
-    prefixed, plain = (
-        call("GET", "/swagger/index.html", QUERY_STRING="script=", SCRIPT_NAME=name) for name in ("/runqy", "")
-    )
+@pytest.mark.usefixtures("configuration")
+@pytest.mark.parametrize("first", ["/swagger/index.html", "/admin/login/"])
+def test_the_page_of_the_schema_finds_it_wherever_a_proxy_puts_the_server(
+    monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    monkeypatch.setattr(application, "_is_prefixed", False)
+    page = {"path": "/swagger/index.html", "QUERY_STRING": "script="}
+
+    before = call("GET", **page)
+    call("GET", first, SCRIPT_NAME="/runqy")
+    plain, prefixed, after = (call("GET", **page, SCRIPT_NAME=name) for name in ("", "/runqy", ""))
 
     assert b'"/runqy/api/schema/"' in prefixed.body
-    assert b'"/api/schema/"' in plain.body
+    assert all(b'"/api/schema/"' in answer.body for answer in (before, plain, after))
 
 
 def test_a_server_may_leave_the_path_out_where_it_is_empty() -> None:

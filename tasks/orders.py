@@ -12,6 +12,8 @@ from runqy.errors import QueueDisabled, RequestInvalid
 from tasks import payloads
 
 NS = 10**9
+FOR_A_WAITER_S = 60
+"""How long a result is kept at least, where whoever ordered it waits for it."""
 
 
 class OnConflict(StrEnum):
@@ -50,6 +52,12 @@ class TaskOrder(msgspec.Struct, frozen=True, kw_only=True):
     retention_s: int | None = None
     """How long its result is kept; None: as long as the queue says."""
     unique: Uniqueness | None = None
+    is_awaited: bool = False
+    """Whoever orders it waits for its result, which is not to be gone before it was read."""
+
+    def awaited(self) -> "TaskOrder":
+        """Return the order of somebody who waits for the result."""
+        return msgspec.structs.replace(self, is_awaited=True)
 
     def starts_at_s(self, now_ns: int) -> int | None:
         """Return the Unix s before which it may not run, None for at once. Rounded up: a task is never early."""
@@ -63,6 +71,7 @@ def make_task(
     """Return the task that an order makes on a queue. Raises PayloadInvalid, RequestInvalid."""
     limits, unique = resolved.queue.limits, order.unique
     process_at_s = order.starts_at_s(now_ns)
+    retention_s = limits.ttl_completed_s if order.retention_s is None else order.retention_s
     if order.deadline_s and order.deadline_s * NS <= max(now_ns, (process_at_s or 0) * NS):
         raise RequestInvalid(errors=["deadline: must be in the future, and after the time at which the task may start"])
     return NewTask(
@@ -72,7 +81,7 @@ def make_task(
         timeout_s=order.timeout_s or limits.active_timeout_s,
         deadline_s=order.deadline_s,
         max_retry=limits.max_retry if order.max_retry is None else order.max_retry,
-        retention_s=limits.ttl_completed_s if order.retention_s is None else order.retention_s,
+        retention_s=max(retention_s, FOR_A_WAITER_S) if order.is_awaited else retention_s,
         ttl_archived_s=limits.ttl_archived_s,
         process_at_s=process_at_s,
         headers=headers,

@@ -96,7 +96,7 @@ class EnqueueView(KeyedView):
         wait = read_wait(request)
         made = enqueue_task(
             get_broker(),
-            order=order,
+            order=order.awaited() if wait.seconds else order,
             among=identity_of(request).queues,
             headers=trace_headers(request),
             once=read_once(request, kind="task", body=body),

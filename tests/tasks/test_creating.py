@@ -260,9 +260,12 @@ def room(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Any:
     wait_until(lambda: not any(thread.name == "runqy-waiting-room" for thread in {*threading.enumerate()} - before))
 
 
-def test_whoever_waits_gets_the_result(client: ApiClient, single_broker: Broker, room: WaitingRoom) -> None:
+@pytest.mark.parametrize("options", [{}, {"retention": 0}])
+def test_whoever_waits_gets_the_result(
+    client: ApiClient, single_broker: Broker, room: WaitingRoom, options: dict[str, int]
+) -> None:
     with ThreadPoolExecutor(1) as pool:
-        sent = pool.submit(add, client, {"queue": "simple", "data": {}}, Prefer="wait=30")
+        sent = pool.submit(add, client, {"queue": "simple", "data": {}, **options}, Prefer="wait=30")
         wait_until(lambda: any(seat.place for seat in tuple(room._seats)))
         succeed(single_broker, take_one(single_broker, "simple"), b'{"ok":true}')
         answer = sent.result(timeout=10)

@@ -25,20 +25,22 @@ LIST_PARAMETERS = [
 class ListCursor:
     """Where a list of tasks goes on, and which list it is."""
 
+    queue: str
+    """As it is spelled in the path."""
     state: TaskState
     is_newest_first: bool
     end: Anchor
 
 
-def read_page(request: HttpRequest) -> PageRequest:
-    """Return what a client wants to see; the cursor has to be one of the same list. Raises RequestInvalid."""
+def read_page(request: HttpRequest, queue: str) -> PageRequest:
+    """Return what a client wants to see of a queue; a cursor has to be one of the same list. Raises RequestInvalid."""
     state = read_state(request, LISTED_STATES, default=TaskState.PENDING)
     order = request.GET.get("order", "") or "oldest"
     if order not in ORDERS:
         raise RequestInvalid(errors=[f"order: must be one of {', '.join(ORDERS)}"])
     cursor = read_cursor(request, ListCursor)
-    if cursor is not None and (cursor.state, cursor.is_newest_first) != (state, ORDERS[order]):
-        raise RequestInvalid(errors=["cursor: is of a list with another state or order"])
+    if cursor is not None and (cursor.queue, cursor.state, cursor.is_newest_first) != (queue, state, ORDERS[order]):
+        raise RequestInvalid(errors=["cursor: is of a list with another queue, state or order"])
     return PageRequest(
         state=state,
         limit=read_limit(request),
@@ -47,9 +49,11 @@ def read_page(request: HttpRequest) -> PageRequest:
     )
 
 
-def next_cursor(asked: PageRequest, end: Anchor | None) -> ListCursor | None:
+def next_cursor(queue: str, asked: PageRequest, end: Anchor | None) -> ListCursor | None:
     """Return the cursor of the page behind the one that ended there."""
-    return None if end is None else ListCursor(state=asked.state, is_newest_first=asked.is_newest_first, end=end)
+    if end is None:
+        return None
+    return ListCursor(queue=queue, state=asked.state, is_newest_first=asked.is_newest_first, end=end)
 
 
 def read_state(request: HttpRequest, valid: tuple[TaskState, ...], *, default: TaskState | None = None) -> TaskState:

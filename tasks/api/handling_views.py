@@ -48,10 +48,10 @@ class QueueTasksView(KeyedView):
         A page may have fewer tasks than were asked for, when they are large; `next` is null on the last one. What stays
         in the state from the first page to the last is on exactly one of them.
         """
-        asked = read_page(request)
+        asked = read_page(request, queue)
         page = list_tasks_of(get_broker(), queue, asked, among=identity_of(request).queues)
         content = {"tasks": [task_info(record) for record in page.tasks], "count": len(page.tasks)}
-        return page_answer(request, content, next_cursor(asked, page.end))
+        return page_answer(request, content, next_cursor(queue, asked, page.end))
 
 
 class QueueTaskView(KeyedView):

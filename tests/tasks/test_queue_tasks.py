@@ -111,11 +111,16 @@ def test_nonsense_in_the_query_is_named(client: ApiClient, query: str, named: st
     assert problem(answer)["errors"][0].startswith(f"{named}:")
 
 
-def test_a_cursor_of_another_list_is_refused(client: ApiClient, single_broker: Broker) -> None:
+@pytest.mark.parametrize(
+    ("of_this", "of_another"), [("state=pending", "state=archived"), ("queues/simple/", "queues/inference_high/")]
+)
+def test_a_cursor_of_another_list_is_refused(
+    client: ApiClient, single_broker: Broker, of_this: str, of_another: str
+) -> None:
     put(single_broker, "t1", "t2", queue="simple")
     following = content(client, "/api/cli/queues/simple/tasks?limit=1&state=pending")["next"]
 
-    answer = client.get(following.replace("state=pending", "state=archived"))
+    answer = client.get(following.replace(of_this, of_another))
 
     assert (answer.status_code, problem(answer)["errors"][0].split(":")[0]) == (400, "cursor")
 

@@ -4,7 +4,6 @@ from typing import Any, ClassVar
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.views import APIView
 
@@ -53,14 +52,13 @@ class PlainView(APIView):
 class PublicView(PlainView):
     """A view for anybody: says nothing about tasks or configuration, and is never to be kept."""
 
-    authentication_classes = ()
-    permission_classes = ()
     no_store = True
 
 
 class KeyedView(PlainView):
     """A view for holders of an API key."""
 
+    authentication_classes = (KeyAuthentication,)
     roles: ClassVar[frozenset[Role]] = frozenset()
     """Who may ask besides administrators."""
     readers: ClassVar[frozenset[Role]] = frozenset()
@@ -96,7 +94,3 @@ class KeyedView(PlainView):
                 request_id=request_id(request),
             )
         )
-
-    def get_authenticators(self) -> list[BaseAuthentication]:
-        """Return what the schema says about keys."""
-        return [KeyAuthentication()]

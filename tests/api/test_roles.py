@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import pytest
 from drf_spectacular.generators import SchemaGenerator
+from rest_framework.response import Response
+from rest_framework.views import APIView
 
 from queues.models import Source
 from queues.operations import save_queue
@@ -14,6 +16,7 @@ from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key
 from tests.api.wsgi import call
 from tests.queues.samples import spec
+from tests.support.environment import ADMIN_KEY
 
 ALL = {"admin", "client", "worker", "admin of a queue", "client of a queue", "worker of a queue"}
 CLIENTS = ALL - {"worker", "worker of a queue"}
@@ -107,3 +110,13 @@ def test_each_key_may_do_what_its_role_and_queues_say(keys: dict[str, str]) -> N
 
 def test_the_table_names_no_operation_that_is_gone() -> None:
     assert MAY.keys() <= {operation.name.removesuffix("_alias") for operation in OPERATIONS}
+
+
+def test_a_view_that_is_none_of_ours_lets_nobody_in(rf: Any) -> None:
+    class Forgotten(APIView):
+        def get(self, request: Any) -> Response:
+            return Response("secret")
+
+    answers = [Forgotten.as_view()(rf.get("/", **key)) for key in ({}, {"HTTP_AUTHORIZATION": f"Bearer {ADMIN_KEY}"})]
+
+    assert [(answer.status_code, json.loads(answer.content)["code"]) for answer in answers] == [(403, "forbidden")] * 2

@@ -34,7 +34,8 @@ class Handler(WSGIHandler):
             try:
                 return super().__call__(environ, start_response)
             finally:
-                self._is_prefixed |= bool(environ.get("SCRIPT_NAME"))
+                if environ.get("SCRIPT_NAME"):
+                    self._is_prefixed = True
         begin_request()
         try:
             return self._answer(environ, start_response)

@@ -42,6 +42,7 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     def message(self) -> TaskMessage:
         """Return the task as a message, not to be changed: it is built once."""
+        # Not a cached_property: before Python 3.12 all tasks share its lock.
         known: TaskMessage | None = self.__dict__.get("_message")
         if known is None:
             known = self.__dict__["_message"] = self._build()

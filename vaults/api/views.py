@@ -26,12 +26,12 @@ def shown(request: HttpRequest, vault: queries.VaultView, answer: Callable[[quer
 class VaultsView(KeyedView):
     """A view of vaults, which are there only while the server has a master key."""
 
+    no_store = True
+
     def initial(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         """Let in administrators. Raises VaultLocked without a master key."""
         super().initial(request, *args, **kwargs)
         queries.require_key()
-
-    no_store = True
 
 
 class VaultListView(VaultsView):

@@ -54,13 +54,15 @@ def conditional(request: HttpRequest, response: HttpResponse) -> HttpResponse:
 def if_match(request: HttpRequest, *, is_required: bool = False) -> Check:
     """Return the check that a request's If-Match asks for; without the header everything is right.
 
-    Raises PreconditionRequired when the header is missing and has to be there; an unreadable one matches nothing.
+    Raises PreconditionRequired when the header is missing and has to be there; an unreadable one, or one that is empty
+    because its sender lost the tag, matches nothing.
     """
-    header = request.META.get("HTTP_IF_MATCH", "").strip()
-    if not header and is_required:
+    header = request.META.get("HTTP_IF_MATCH")
+    if header is None and is_required:
         raise PreconditionRequired
-    if not header:
+    if header is None:
         return lambda _: None
+    header = header.strip()
     meant = {tag for is_weak, tag in _tags(header) if not is_weak}  # a weak tag promises too little to overwrite on
 
     def check(version: str | None) -> None:

@@ -1,31 +1,24 @@
 """Tells what a key may do, by its role."""
 
-from typing import TYPE_CHECKING
-
 from django.http import HttpRequest
-from rest_framework.permissions import SAFE_METHODS
 
 from runqy.accounts.identity import Identity, Role
 from runqy.errors import KeyInsufficient
 
-if TYPE_CHECKING:
-    from runqy.api.views import KeyedView
-
 _IDENTITY = "runqy.identity"
 
 
-def check_role(identity: Identity, request: HttpRequest, view: "KeyedView") -> None:
-    """Let in the roles that a view names, and administrators; those limited to queues only to what is about queues.
+def check_role(identity: Identity, *, named: frozenset[Role], is_of_queues: bool) -> None:
+    """Let in the roles that are named, and administrators; those limited to queues only to what is about queues.
 
     Raises KeyInsufficient.
     """
-    named = view.roles | view.readers if request.method in SAFE_METHODS else view.roles
     if identity.role in named:
         return
     if identity.role != Role.ADMIN:
         raise KeyInsufficient(f"A key with the role {identity.role} may not do that.")
     # What other roles may do, they may do with limited keys too, so the view looks at the limit.
-    if identity.queues is not None and not (named or view.is_of_queues):
+    if identity.queues is not None and not (named or is_of_queues):
         raise KeyInsufficient("This key is limited to queues, and this concerns more than those.")
 
 

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework.exceptions import MethodNotAllowed
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.views import APIView
 
 from runqy.accounts.identity import Role
@@ -84,7 +85,8 @@ class KeyedView(PlainView):
         identity = authenticated(request)
         identify(request, identity)
         spend_request(request, identity)
-        check_role(identity, request, self)
+        named = self.roles | self.readers if request.method in SAFE_METHODS else self.roles
+        check_role(identity, named=named, is_of_queues=self.is_of_queues)
         act_as(
             Actor(
                 kind=ActorKind.KEY,

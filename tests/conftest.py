@@ -9,6 +9,7 @@ from typing import Any
 import hypothesis
 import pytest
 import redis as redis_py
+from django.conf import settings
 from django.contrib.auth.signals import user_logged_in
 from django.db import connection
 from django.test import Client
@@ -72,6 +73,12 @@ def _knows_nothing() -> None:
     """Let each test begin as a process that has read no configuration yet, and not looked whether it is ready."""
     snapshot.forget()
     readiness._latest = float("-inf"), []
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _hashes_passwords_fast() -> None:
+    """Spare each test that somebody logs in for the quarter of a second that a good hash takes."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.fixture(autouse=True, scope="session")

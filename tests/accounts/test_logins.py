@@ -28,11 +28,6 @@ def ada() -> User:
     return User.objects.create_superuser("ada", password=PASSWORD)
 
 
-@pytest.fixture(autouse=True)
-def _hashes_fast(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 def attempt(password: str, username: str = "ada", **environ: str) -> Any:
     """Try a password in a fresh browser."""
     return Client().post(LOGIN, {"username": username, "password": password, "next": "/admin/"}, **environ)

@@ -1,12 +1,15 @@
 """Staff enter and leave the admin."""
 
+from typing import Any
+
 from django.contrib.auth.models import User
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import PASSWORD
 
 
-def test_an_administrator_logs_in_through_the_form_and_sees_the_index(anonymous: Page) -> None:
+def test_an_administrator_logs_in_through_the_form_and_sees_the_index(anonymous: Page, settings: Any) -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.PBKDF2PasswordHasher"]  # the server's
     User.objects.create_superuser("ada", password=PASSWORD)
     anonymous.goto("/admin/")
     expect(anonymous).to_have_url("/admin/login/?next=/admin/")

@@ -70,7 +70,7 @@ def test_an_archived_task_is_kept_as_long_as_it_says_itself(broker: Broker, cloc
 
 
 def test_an_archived_task_that_says_nothing_is_kept_as_long_as_its_queue_says(broker: Broker) -> None:
-    archive_many(broker, {"old": 101, "young": 99})
+    archive_many(broker, {"old": 150, "young": 50})
 
     assert expire(broker, default_ttl_s=100) == 1
     assert broker.client.zrange(KEYS.archived, 0, -1) == [b"young"]

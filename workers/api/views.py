@@ -24,6 +24,7 @@ class RegisterView(KeyedView):
     """Registration of workers."""
 
     roles: ClassVar = frozenset({Role.WORKER})
+    no_store = True
 
     @extend_schema(
         operation_id="register_worker",
@@ -44,6 +45,4 @@ class RegisterView(KeyedView):
             hostname=asked.hostname,
             version=asked.version,
         )
-        answer = json_answer(registration_answer(registration))
-        answer["Cache-Control"] = "no-store"
-        return answer
+        return json_answer(registration_answer(registration))

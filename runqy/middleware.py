@@ -10,8 +10,6 @@ from django.conf import settings
 from django.core.exceptions import MiddlewareNotUsed
 from django.core.handlers.exception import response_for_exception
 from django.core.handlers.wsgi import WSGIRequest
-from django.core.signals import setting_changed
-from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.security import SecurityMiddleware
 from django.template.response import SimpleTemplateResponse
@@ -147,12 +145,6 @@ def _fixed_routes() -> dict[str, ResolverMatch]:
     resolver = get_resolver()
     paths = (f"/{entry.pattern}" for entry in resolver.url_patterns if not entry.pattern.converters)
     return {path: resolver.resolve(path) for path in paths if not path.startswith(LONG_WAY)}
-
-
-@receiver(setting_changed)
-def _forget_routes(**_: object) -> None:
-    """Look at the routes anew. They change in tests only."""
-    _fixed_routes.cache_clear()
 
 
 class ShortcutEnd:

@@ -4,12 +4,10 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import lru_cache
 
 from django.conf import settings
-from django.core.signals import setting_changed
 from django.db.models import Q
-from django.dispatch import receiver
 from django.utils import timezone
 
 from runqy import clock
@@ -137,29 +135,20 @@ def queue_names() -> list[str]:
 def _find_in_environment(digest: str) -> Identity | None:
     """Return the identity of a key from the environment; takes the same time whichever it is."""
     found = None
-    for known, identity in _environment_keys():
+    keys = (settings.RUNQY_CLIENT_API_KEY, settings.RUNQY_WORKER_API_KEY, settings.RUNQY_API_KEY)
+    for known, identity in _environment_keys(*keys):
         if hmac.compare_digest(known, digest):
             found = identity
     return found
 
 
-@cache
-def _environment_keys() -> tuple[tuple[str, Identity], ...]:
+@lru_cache(maxsize=8)
+def _environment_keys(client: str, worker: str, admin: str) -> tuple[tuple[str, Identity], ...]:
     """Return the digests of the environment's keys, those with more rights last, so that they win."""
-    keys = (
-        (settings.RUNQY_CLIENT_API_KEY, Role.CLIENT),
-        (settings.RUNQY_WORKER_API_KEY, Role.WORKER),
-        (settings.RUNQY_API_KEY, Role.ADMIN),
-    )
+    keys = ((client, Role.CLIENT), (worker, Role.WORKER), (admin, Role.ADMIN))
     return tuple(
         (key_digest(key), Identity(role=role, name=f"{role} key of the environment")) for key, role in keys if key
     )
-
-
-@receiver(setting_changed)
-def _forget_environment_keys(**_: object) -> None:
-    """Read the keys anew. They change in tests only."""
-    _environment_keys.cache_clear()
 
 
 def _find_published(snapshot: Snapshot, digest: str) -> Identity | None:

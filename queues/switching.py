@@ -6,7 +6,8 @@ from queues.places import get_place
 from queues.queries import search
 from runqy.audit.actors import current_actor
 from runqy.audit.operations import Announcement, announced
-from runqy.broker.broker import Broker, Request, raised
+from runqy.broker.broker import Broker
+from runqy.broker.operation import Request, raise_error
 from runqy.broker.pausing import find_pause, pause, unpause
 from runqy.errors import RunqyError
 
@@ -48,7 +49,7 @@ def _parts(queue: str) -> list[str]:
 
 def _switch(broker: Broker, queues: list[str], *, is_paused: bool) -> list[str]:
     """Pause Redis queues or let them go on, those that are not so, in one round trip; return which it changed."""
-    pauses = [raised(outcome) for outcome in broker.run_all([find_pause(queue) for queue in queues])]
+    pauses = [raise_error(outcome) for outcome in broker.run_all([find_pause(queue) for queue in queues])]
     due = [queue for queue, found in zip(queues, pauses, strict=True) if (found is not None) != is_paused]
     with ExitStack() as stack:
         announcements = [stack.enter_context(_announced(queue, is_paused=is_paused)) for queue in due]
@@ -56,7 +57,7 @@ def _switch(broker: Broker, queues: list[str], *, is_paused: bool) -> list[str]:
     for announcement, outcome in zip(announcements, outcomes, strict=True):
         if outcome is not True:
             announcement.amend(outcome.code if isinstance(outcome, RunqyError) else "it was so already")
-    return [queue for queue, outcome in zip(due, outcomes, strict=True) if raised(outcome)]
+    return [queue for queue, outcome in zip(due, outcomes, strict=True) if raise_error(outcome)]
 
 
 def _announced(queue: str, *, is_paused: bool) -> AbstractContextManager[Announcement]:

@@ -174,9 +174,7 @@ def _create_parts(
     creations: list[Creation | RunqyError] = []
     for start in range(0, len(parts), CALLS_AT_ONCE):
         together = parts[start : start + CALLS_AT_ONCE]
-        creations += broker.run_all_safely(
-            [create(part, maker, once, is_cluster=broker.is_cluster) for part in together]
-        )
+        creations += broker.run_all([create(part, maker, once, is_cluster=broker.is_cluster) for part in together])
     return creations
 
 

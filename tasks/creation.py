@@ -58,7 +58,7 @@ def create_task(
             raise
         return _repeated(broker, order, queue, earlier)
     recorded = _recorded(order, task, now_ns, once) if once is not None else None
-    outcome = broker.run_safely(create_one(task, now_ns=now_ns, recorded=recorded, is_cluster=broker.is_cluster))
+    outcome = broker.run(create_one(task, now_ns=now_ns, recorded=recorded, is_cluster=broker.is_cluster))
     if outcome is Created.NOW:
         return EnqueuedTask(record_of(task, now_ns))
     forget_lookups(broker, queue, [task.id])

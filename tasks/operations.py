@@ -32,5 +32,5 @@ def enqueue_task(
     refuse_disabled(resolved)
     now_ns = broker.now_ns()
     task = make_task(order, resolved, task_id=new_task_id(), now_ns=now_ns, headers=headers or {})
-    broker.run_safely(enqueue(task, now_ns=now_ns, is_cluster=broker.is_cluster))
+    broker.run(enqueue(task, now_ns=now_ns, is_cluster=broker.is_cluster))
     return EnqueuedTask(record_of(task, now_ns))

@@ -25,5 +25,5 @@ def try_task(broker: Broker, *, order: TaskOrder, headers: Mapping[str, str], lo
     task = make_task(order, resolved, task_id=new_task_id(), now_ns=now_ns, headers=headers)
     changes = {"queue": (None, task.queue)}
     with announced(action="task.created", object_kind="task", object_name=task.id, changes=changes):
-        broker.run_safely(enqueue(task, now_ns=now_ns, is_cluster=broker.is_cluster))
+        broker.run(enqueue(task, now_ns=now_ns, is_cluster=broker.is_cluster))
     return await_queued_task(broker, task.id, longest_s=longest_s) or record_of(task, now_ns)

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from runqy.broker import keys, timing
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Broker
 from runqy.broker.links import Reply
+from runqy.broker.operation import Request
 from runqy.broker.producing import NewTask, store
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.states import TaskState
@@ -29,7 +30,7 @@ def enqueue_many(broker: Broker, tasks: Sequence[NewTask]) -> list[Enqueued]:
     for first in range(0, len(batches), CALLS_AT_ONCE):
         together = batches[first : first + CALLS_AT_ONCE]
         requests = [_enqueue_batch([tasks[i] for i in places], now_ns, broker.is_cluster) for places in together]
-        for places, answer in zip(together, broker.run_all_safely(requests), strict=True):
+        for places, answer in zip(together, broker.run_all(requests), strict=True):
             for position, place in enumerate(places):
                 outcomes[place] = answer if isinstance(answer, RunqyError) else answer[position]
     return outcomes
@@ -55,7 +56,9 @@ def _enqueue_batch(tasks: Sequence[NewTask], now_ns: int, is_cluster: bool) -> R
     queue, state = tasks[0].queue, tasks[0].state_at(now_ns)
     known = command("SADD", keys.QUEUES, queue, key=keys.QUEUES)
     return Request(
-        commands=(*look_ups(tasks, is_cluster), known, store(tasks, now_ns)), parse=partial(_outcomes, state)
+        commands=(*look_ups(tasks, is_cluster), known, store(tasks, now_ns)),
+        parse=partial(_outcomes, state),
+        is_repeatable=True,
     )
 
 

@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis import RedisCluster
 
 from runqy import clock
 from runqy.broker.connection import RedisTarget, connect_client, make_link
-from runqy.broker.links import Reply, checked
-from runqy.broker.scripts import Command, command
+from runqy.broker.links import checked
+from runqy.broker.operation import BrokerContext, Operation, Request, RequestBatch, ask_all
+from runqy.broker.scripts import command
 from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import PubSub
 
-A = TypeVar("A")
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 CLOCK_SAMPLES = 3
 CLOCK_TOLERANCE_NS = 5_000_000
 """Redis reads its clock once for all that it does in a round of its event loop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request(Generic[T_co]):
-    """A verb with its arguments: the commands it takes, and how to read their replies.
-
-    The functions of `producing`, `consuming`, … return requests and ask Redis nothing, so that any of them can be run
-    alone or together with others in one round trip.
-    """
-
-    commands: tuple[Command, ...]
-    parse: Callable[[Sequence[Reply]], T_co]
-    """Takes the replies of `commands`, none of them an error; returns the outcome or raises a RunqyError."""
 
 
 class Broker:
@@ -59,33 +44,47 @@ class Broker:
         """Tell whether keys of different hash tags live on different nodes."""
         return self.link.is_cluster
 
-    def run(self, request: Request[T]) -> T:
-        """Run one request. Raises BrokerUnavailable, or what the verb documents."""
-        return request.parse([checked(reply) for reply in self.link.execute(request.commands)])
+    def run(self, work: Request[T] | Operation[T]) -> T:
+        """Run a request, or an operation to its end. Raises BrokerUnavailable, or what the work documents."""
+        if isinstance(work, Request):
+            requested: T = self._run(work)
+            return requested
+        outcome: Any = None
+        error: RunqyError | None = None
+        while True:
+            try:
+                effect = work.send(outcome) if error is None else work.throw(error)
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            outcome, error = None, None
+            try:
+                outcome = self._run(effect) if isinstance(effect, Request | RequestBatch) else self.context()
+            except RunqyError as raised:
+                error = raised
 
     def run_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
         """Run many requests in one round trip; a request that fails has its error in its place.
 
         Raises BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
         """
-        if not requests:
-            return []
-        replies = self.link.execute([c for request in requests for c in request.commands])
-        outcomes: list[T | RunqyError] = []
-        start = 0
-        for request in requests:
-            end = start + len(request.commands)
-            outcomes.append(_outcome(request, replies[start:end]))
-            start = end
-        return outcomes
+        return self.run(ask_all(requests))
 
-    def run_safely(self, request: Request[T]) -> T:
-        """Run a request that does no harm when it runs twice, once more if its reply was lost. Raises as `run` does."""
-        return _run_again_if_lost(self.run, request)
+    def _run(self, request: Request[Any] | RequestBatch) -> Any:
+        """Send a request or a batch; once more after a lost connection where that is harmless."""
+        try:
+            replies = self.link.execute(request.commands)
+        except (BrokerFull, BrokerRefused):
+            raise
+        except BrokerUnavailable:
+            if not request.is_repeatable:
+                raise
+            replies = self.link.execute(request.commands)
+        return request.read(replies)
 
-    def run_all_safely(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
-        """Run many such requests, all once more if their replies were lost. Raises as `run_all` does."""
-        return _run_again_if_lost(self.run_all, requests)
+    def context(self) -> BrokerContext:
+        """Return the time by Redis's clock and the topology."""
+        return BrokerContext(now_ns=self.now_ns(), is_cluster=self.is_cluster)
 
     def now_ns(self) -> int:
         """Return Unix time in ns by Redis's clock, as far as it was measured."""
@@ -123,28 +122,3 @@ class Broker:
         self.client.close()
         if not isinstance(self.client, RedisCluster):
             self.client.connection_pool.disconnect()
-
-
-def raised(outcome: T | RunqyError) -> T:
-    """Return an outcome of `Broker.run_all`, or raise the error that stands in its place."""
-    if isinstance(outcome, RunqyError):
-        raise outcome
-    return outcome
-
-
-def _run_again_if_lost(run: Callable[[A], T], what: A) -> T:
-    """Run something, once more when nobody knows whether it ran."""
-    try:
-        return run(what)
-    except (BrokerFull, BrokerRefused):
-        raise
-    except BrokerUnavailable:
-        return run(what)
-
-
-def _outcome(request: Request[T], replies: Sequence[Reply]) -> T | RunqyError:
-    """Read the replies of one request among many."""
-    try:
-        return request.parse([checked(reply) for reply in replies])
-    except RunqyError as error:
-        return error

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from runqy.broker import keys, timing
-from runqy.broker.broker import Request
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
 from runqy.broker.message import cancellation
+from runqy.broker.operation import Request
 from runqy.broker.scripts import script
 from runqy.errors import TaskNotCancelable, TaskNotFound
 

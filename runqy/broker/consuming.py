@@ -10,11 +10,12 @@ from typing import Any
 
 from runqy.broker import keys, timing
 from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.broker import Broker, Request, raised
+from runqy.broker.broker import Broker
 from runqy.broker.holding import Hold, Taken
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
 from runqy.broker.message import MessageUnreadable, decode
+from runqy.broker.operation import Request, raise_error
 from runqy.broker.scripts import Value, command, script
 from runqy.errors import RunqyError
 
@@ -101,7 +102,7 @@ def take_tasks(
     if broker.is_cluster and len(order.queues) > 1:
         return _take_across_slots(broker, order, now_ns, together_with)
     *others, taken = broker.run_all([*together_with, take(order, now_ns=now_ns)])
-    return raised(taken), others
+    return raise_error(taken), others
 
 
 def _take_across_slots(
@@ -112,7 +113,7 @@ def _take_across_slots(
     *others, waiting = broker.run_all([*together_with, *recalls, _count_waiting(order.queues)])
     recalled = _joined(others[len(together_with) :])
     order = _without(order, {taken.hold.owner for taken in recalled})
-    takes = [take(part, now_ns=now_ns) for part in _parts(order, raised(waiting))]
+    takes = [take(part, now_ns=now_ns) for part in _parts(order, raise_error(waiting))]
     return recalled + _joined(broker.run_all(takes)), others[: len(together_with)]
 
 
@@ -154,7 +155,7 @@ def _parts(order: TakeOrder, waiting: list[int]) -> list[TakeOrder]:
 
 def _joined(outcomes: Sequence[list[Taken] | RunqyError]) -> list[Taken]:
     """Return the tasks of several takes together."""
-    return [taken for outcome in outcomes for taken in raised(outcome)]
+    return [taken for outcome in outcomes for taken in raise_error(outcome)]
 
 
 def _count_waiting(queues: Sequence[str]) -> Request[list[int]]:

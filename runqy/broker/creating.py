@@ -9,10 +9,10 @@ import msgspec
 
 from runqy.broker import keys
 from runqy.broker.batching import look_ups
-from runqy.broker.broker import Request
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
 from runqy.broker.message import encode
+from runqy.broker.operation import Request
 from runqy.broker.producing import NewTask
 from runqy.broker.scripts import Value, command, script
 from runqy.broker.states import TaskState
@@ -90,7 +90,7 @@ def create(part: Part, maker: Maker, once: Once | None = None, *, is_cluster: bo
         read = [_outcome(outcome) for outcome in outcomes]
         return Creation(maker=Maker(token.decode(), int(now_ns)), note=note, outcomes=read)
 
-    return Request((*commands, script("create")(**_arguments(part, maker, once))), parse)
+    return Request((*commands, script("create")(**_arguments(part, maker, once))), parse, is_repeatable=True)
 
 
 def find_creation(queue: str, once: Once, number: int = 0) -> Request[Creation | None]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import msgspec
 
 from runqy.broker import keys
-from runqy.broker.broker import Request
 from runqy.broker.creating import RECORD_KEPT_S, Created, LockHeld, Once, lock_s
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
 from runqy.broker.message import encode
+from runqy.broker.operation import Request
 from runqy.broker.producing import NewTask, note_place
 from runqy.broker.scripts import Value, command, script
 from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists
@@ -48,7 +48,7 @@ def create_one(
     no cluster.
     """
     call = script("create_one")(**_arguments(task, now_ns, recorded, is_cluster))
-    return Request((*note_place(task), call) if is_cluster else (call,), _outcome)
+    return Request((*note_place(task), call) if is_cluster else (call,), _outcome, is_repeatable=True)
 
 
 def find_earlier(queue: str, once: Once) -> Request[Earlier | None]:

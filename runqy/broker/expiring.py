@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
 from runqy.broker.lookups import forget_lookups
+from runqy.broker.operation import Request
 from runqy.broker.scripts import script
 from runqy.broker.sweeping import run_each, sweep
 from runqy.broker.timing import ARCHIVE_MAX_AGE_S, ARCHIVE_MAX_TASKS, BATCH_MAX_TASKS

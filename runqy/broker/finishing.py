@@ -10,11 +10,11 @@ from functools import partial
 
 from runqy.broker import keys, timing
 from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.broker import Request
 from runqy.broker.holding import Hold
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
 from runqy.broker.message import as_completed, as_failed, cancellation, encode
+from runqy.broker.operation import Request
 from runqy.broker.scripts import Command, Value, script
 from runqy.errors import LeaseLost
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.operation import Request
 from runqy.broker.scripts import script
 from runqy.broker.states import TaskState
 from runqy.broker.sweeping import sweep

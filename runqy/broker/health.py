@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from redis import RedisCluster
 
 from runqy.broker import keys
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Broker
 from runqy.broker.links import Reply, checked, translated_errors
+from runqy.broker.operation import Request
 from runqy.broker.scripts import command
 from runqy.errors import RunqyError
 

@@ -9,8 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from runqy.broker import keys
 from runqy.broker.asynq_pb2 import ServerInfo, WorkerInfo
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Broker
 from runqy.broker.links import Reply
+from runqy.broker.operation import Request
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.timing import HEARTBEAT_TTL_S
 from runqy.broker.worker_records import (

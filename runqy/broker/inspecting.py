@@ -8,11 +8,12 @@ from enum import IntEnum
 from functools import partial
 
 from runqy.broker import keys, timing
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
 from runqy.broker.lookups import forget_lookups
 from runqy.broker.message import FRESH_START
+from runqy.broker.operation import Request
 from runqy.broker.scripts import Command, script
 from runqy.broker.states import TaskState
 

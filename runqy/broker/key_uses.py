@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from runqy.broker import keys
-from runqy.broker.broker import Request
 from runqy.broker.links import Reply
+from runqy.broker.operation import Request
 from runqy.broker.scripts import command
 
 

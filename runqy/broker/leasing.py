@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from runqy.broker import timing
-from runqy.broker.broker import Request
 from runqy.broker.holding import Hold
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
+from runqy.broker.operation import Request
 from runqy.broker.scripts import Command, script
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from runqy.broker.broker import Request
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
+from runqy.broker.operation import Request
 from runqy.broker.records import TaskRecord, read_record
 from runqy.broker.scripts import script
 from runqy.broker.states import TaskState

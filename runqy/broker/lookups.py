@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from runqy.broker import keys
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
+from runqy.broker.operation import Request
 from runqy.broker.scanning import KeyWalk
 from runqy.broker.scripts import command, script
 from runqy.broker.timing import BATCH_MAX_TASKS

@@ -3,7 +3,7 @@
 from enum import Enum, auto
 
 from runqy.broker import keys
-from runqy.broker.broker import Request
+from runqy.broker.operation import Request
 from runqy.broker.scripts import command
 
 

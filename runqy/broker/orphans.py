@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import structlog
 
 from runqy.broker import keys as redis_keys
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Broker
 from runqy.broker.heartbeats import is_go_worker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
+from runqy.broker.operation import Request
 from runqy.broker.pending_timeouts import Waiting, list_waiting
 from runqy.broker.scanning import KeyWalk
 from runqy.broker.scripts import command, script

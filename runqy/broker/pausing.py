@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runqy.broker.broker import Request
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
+from runqy.broker.operation import Request
 from runqy.broker.scripts import command, script
 
 

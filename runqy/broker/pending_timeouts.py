@@ -10,9 +10,10 @@ import structlog
 from runqy.broker import keys as redis_keys
 from runqy.broker import message as messages
 from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
+from runqy.broker.operation import Request
 from runqy.broker.scripts import script
 from runqy.broker.sweeping import MAX_ROUNDS, run_each
 from runqy.broker.timing import BATCH_MAX_TASKS

@@ -7,10 +7,10 @@ import msgspec
 
 from runqy.broker import keys
 from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.broker import Request
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
 from runqy.broker.message import DEFAULT_TIMEOUT_S, encode
+from runqy.broker.operation import Request
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
 from runqy.errors import TaskAlreadyExists
@@ -92,8 +92,8 @@ def enqueue(task: NewTask, *, now_ns: int, is_cluster: bool = True) -> Request[T
     """
     state = task.state_at(now_ns)
     if state is TaskState.PENDING and not is_cluster:
-        return Request((_enqueue_one(task, now_ns),), partial(_started, state))
-    return Request((*note_place(task), store([task], now_ns)), partial(_started, state))
+        return Request((_enqueue_one(task, now_ns),), partial(_started, state), is_repeatable=True)
+    return Request((*note_place(task), store([task], now_ns)), partial(_started, state), is_repeatable=True)
 
 
 def note_place(task: NewTask) -> tuple[Command, Command]:

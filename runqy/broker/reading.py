@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from runqy.broker import keys
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
+from runqy.broker.operation import Request
 from runqy.broker.records import TaskRecord, read_record
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.states import TaskState

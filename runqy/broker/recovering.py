@@ -15,9 +15,10 @@ import structlog
 
 from runqy.broker import keys as redis_keys
 from runqy.broker import message as messages
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys, counter_day
 from runqy.broker.links import Reply
+from runqy.broker.operation import Request
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.states import TaskState
 from runqy.broker.sweeping import run_each, sweep

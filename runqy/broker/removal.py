@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from runqy.broker import keys as redis_keys
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.lookups import forget_lookups
+from runqy.broker.operation import Request
 from runqy.broker.scanning import KeyWalk
 from runqy.broker.scripts import command, script
 from runqy.broker.states import TaskState

@@ -6,8 +6,8 @@ from google.protobuf.message import DecodeError
 
 from runqy.broker import keys
 from runqy.broker.asynq_pb2 import WorkerInfo
-from runqy.broker.broker import Request
 from runqy.broker.links import Reply
+from runqy.broker.operation import Request
 from runqy.broker.scripts import command
 from runqy.broker.worker_records import RunningTask, WorkerRecord
 

@@ -8,7 +8,8 @@ from typing import TypeVar
 import structlog
 
 from runqy import clock
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Broker
+from runqy.broker.operation import Request
 from runqy.errors import RunqyError
 
 T = TypeVar("T")

@@ -170,7 +170,7 @@ def test_a_conflict_is_recorded_only_if_wanted(broker: Broker, keeps_conflict: b
 def test_fifty_at_once_make_one_task(single_broker: Broker) -> None:
     def one(number: int) -> OneOutcome:
         recorded = Recorded(ONCE, b"note of t%d" % number)
-        return single_broker.run_safely(create_one(new_task(f"t{number}"), now_ns=NOW_NS + number, recorded=recorded))
+        return single_broker.run(create_one(new_task(f"t{number}"), now_ns=NOW_NS + number, recorded=recorded))
 
     with ThreadPoolExecutor(16) as pool:
         outcomes = list(pool.map(one, range(50)))

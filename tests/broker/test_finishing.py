@@ -6,10 +6,11 @@ from collections.abc import Callable
 import pytest
 
 from runqy.broker import keys
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Broker
 from runqy.broker.finishing import Failure, Outcome, archive, complete, requeue, retry, write_result
 from runqy.broker.holding import Hold, Taken
 from runqy.broker.keys import QueueKeys
+from runqy.broker.operation import Request
 from runqy.errors import LeaseLost
 from tests.support.tasks import QUEUE, counters, fields, listed, message, put, take, take_one
 

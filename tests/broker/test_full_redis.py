@@ -35,7 +35,7 @@ def test_a_full_redis_takes_no_tasks_and_says_so(single_broker: Broker, delay_s:
         with pytest.raises(BrokerFull):
             single_broker.run(enqueue(task, now_ns=single_broker.now_ns(), is_cluster=False))
         with pytest.raises(BrokerFull):
-            single_broker.run_safely(enqueue(task, now_ns=single_broker.now_ns(), is_cluster=False))
+            single_broker.run(enqueue(task, now_ns=single_broker.now_ns(), is_cluster=False))
         outcomes = enqueue_many(single_broker, [task, new_task("t2")])
 
     assert [type(outcome) for outcome in outcomes] == [BrokerFull, BrokerFull]

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from runqy.broker import keys
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Broker
 from runqy.broker.cancelling import cancel
 from runqy.broker.finishing import Failure, archive, complete, retry
 from runqy.broker.keys import QueueKeys
+from runqy.broker.operation import Request
 from runqy.broker.reading import find_task, read_states, read_tasks
 from runqy.broker.scripts import command
 from runqy.broker.states import TaskState

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
 from runqy.broker.batching import enqueue_many
-from runqy.broker.broker import Request
 from runqy.broker.cancelling import Cancellation, cancel
 from runqy.broker.consuming import Share, plan_take, take_tasks
 from runqy.broker.finishing import Failure, Outcome, archive, complete, requeue, retry, write_result
 from runqy.broker.forwarding import forward
 from runqy.broker.keys import QueueKeys
 from runqy.broker.leasing import extend
+from runqy.broker.operation import Request
 from runqy.broker.pausing import pause, unpause
 from runqy.broker.producing import NewTask
 from runqy.broker.recovering import find_lost, recover

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Broker
 from runqy.broker.heartbeats import beat
 from runqy.broker.leasing import Extension, extend
 from runqy.broker.message import run_deadline_s
 from runqy.broker.notices import read_queue_token
+from runqy.broker.operation import Request
 from runqy.broker.worker_records import RunningTask, WorkerRecord
 from runqy.errors import RunqyError
 from workers.runtime.registration import Registration, own_version

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from runqy.broker.broker import Request
 from runqy.broker.finishing import Failure, Outcome, archive, complete, requeue, retry
 from runqy.broker.message import CANCELED
+from runqy.broker.operation import Request
 from workers.runtime.backoff import delay_s
 from workers.runtime.runs import Ending, Fate, Run
 

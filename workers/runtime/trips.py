@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from runqy.broker.broker import Broker, Request
+from runqy.broker.broker import Broker
 from runqy.broker.consuming import TakeOrder, take_tasks
 from runqy.broker.finishing import Outcome
 from runqy.broker.holding import Taken
+from runqy.broker.operation import Request
 from runqy.errors import BrokerCommandRefused, RunqyError
 
 log = structlog.get_logger()

@@ -1,0 +1,114 @@
+"""Operations without I/O: generators that yield requests to Redis and receive the outcomes.
+
+A rule that both a blocking and an asynchronous caller need is written once, as a generator:
+
+    def enqueue_task(spec: TaskSpec) -> Operation[EnqueuedTask]:
+        context = yield from get_context()
+        state = yield from ask(enqueue(task, now_ns=context.now_ns, is_cluster=context.is_cluster))
+        return EnqueuedTask(...)
+
+`Broker.run(operation)` drives it with blocking I/O, `await AsyncBroker.run(operation)` on an event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from runqy.broker.links import Reply, checked
+from runqy.broker.scripts import Command
+from runqy.errors import RunqyError
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Generic[T_co]):
+    """Commands for Redis, and how their replies are read. Makes no round trip by itself."""
+
+    commands: tuple[Command, ...]
+    parse: Callable[[Sequence[Reply]], T_co]
+    """Takes the replies of `commands`, none of them an error; returns the outcome or raises a RunqyError."""
+    is_repeatable: bool = False
+    """Running it twice has the effect of running it once, so it is sent again once after a lost connection."""
+
+    def read(self, replies: Sequence[Reply]) -> T_co:
+        """Return the outcome. Raises the RunqyError that an error reply stands for, or what `parse` raises."""
+        return self.parse([checked(reply) for reply in replies])
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBatch:
+    """Requests that share one round trip."""
+
+    requests: tuple[Request[Any], ...]
+
+    @property
+    def commands(self) -> list[Command]:
+        """Return the commands of all requests, in order."""
+        return [command for request in self.requests for command in request.commands]
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Return whether the whole batch may be sent again after a lost connection."""
+        return all(request.is_repeatable for request in self.requests)
+
+    def read(self, replies: Sequence[Reply]) -> list[Any]:
+        """Return one outcome a request, in order; a request that failed has its RunqyError in its place."""
+        outcomes: list[Any] = []
+        start = 0
+        for request in self.requests:
+            end = start + len(request.commands)
+            try:
+                outcomes.append(request.read(replies[start:end]))
+            except RunqyError as error:
+                outcomes.append(error)
+            start = end
+        return outcomes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerContext:
+    """What an operation may know about the broker that runs it."""
+
+    now_ns: int
+    """Unix ns by Redis's clock."""
+    is_cluster: bool
+    """Keys of different hash tags live on different nodes."""
+
+
+Effect: TypeAlias = Request[Any] | RequestBatch | type[BrokerContext]
+"""What an operation yields; it is sent the outcome, the list of outcomes, or a BrokerContext."""
+Operation: TypeAlias = Generator[Effect, Any, T]
+
+
+def ask(request: Request[T]) -> Operation[T]:
+    """Return the outcome of one request. Raises BrokerUnavailable, or what the request's `parse` raises."""
+    outcome: T = yield request
+    return outcome
+
+
+def ask_all(requests: Sequence[Request[T]]) -> Operation[list[T | RunqyError]]:
+    """Return the outcomes of many requests in one round trip; a failed one has its error in its place.
+
+    Raises BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
+    """
+    if not requests:
+        return []
+    outcomes: list[T | RunqyError] = yield RequestBatch(tuple(requests))
+    return outcomes
+
+
+def get_context() -> Operation[BrokerContext]:
+    """Return the broker's time and topology, without a round trip."""
+    context: BrokerContext = yield BrokerContext
+    return context
+
+
+def raise_error(outcome: T | RunqyError) -> T:
+    """Return an outcome of `ask_all`, or raise the error that stands in its place."""
+    if isinstance(outcome, RunqyError):
+        raise outcome
+    return outcome

@@ -229,7 +229,7 @@ def test_weights_decide_how_often_a_queue_comes_first() -> None:
 
 
 def test_a_take_travels_with_other_requests_in_one_round_trip(broker: Broker) -> None:
-    put(broker, "t0")  # the script is known now: an unknown one is loaded, and runs behind the others
+    broker.run(enqueue(new_task("t0"), now_ns=NOW_NS))  # loads the script: an unknown one would run after the others
     ids(take_tasks(broker, order_of(1), now_ns=NOW_NS)[0])
     first = enqueue(new_task("t1"), now_ns=NOW_NS)
 

@@ -17,7 +17,7 @@ from queues.operations import change_queue, delete_definition, spec_version
 from queues.queries import get_catalog
 from queues.removing import Claim, find_removal, note_removal, refuse_tasks
 from runqy import request_threads
-from runqy.audit.actors import Actor, ActorKind, acting
+from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
 from runqy.broker.counting import QueueCounts, count_tasks
@@ -89,7 +89,7 @@ def finish_removals(broker: Broker) -> None:
     started = [one for one in (_outcome(partial(_Started.of, row)) for row in rows) if isinstance(one, _Started)]
     _settle(started)
     for one in started:
-        with acting(_actor(one.row.actor)):
+        with actor_context(_actor(one.row.actor)):
             outcome = _outcome(partial(_finish, broker, one))
         if isinstance(outcome, RemovedQueue):
             log.info("removal_finished", queue=outcome.name, keys=outcome.keys)

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from gunicorn import util
 
-from runqy.api.answers import problem_of
+from runqy.api.renderers import encode_json, problem
 from runqy.errors import HeadersTooLarge, InternalError, RequestInvalid, RunqyError
 
 
@@ -14,7 +14,7 @@ def write_problem(connection: socket.socket, status: int, reason: str, message: 
     """Send a problem and say that the connection ends, as `gunicorn.util.write_error` does with a page."""
     name = secrets.token_hex(8)
     error = _error_of(status, message or reason)
-    body = problem_of(error, name)
+    body = encode_json(problem(error))
     head = (
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
         "Connection: close\r\n"

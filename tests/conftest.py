@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from threading import current_thread, main_thread
 from threading import enumerate as enumerate_threads
 from typing import Any
 
@@ -16,7 +15,6 @@ from django.test import Client
 from pytest_django.plugin import DjangoDbBlocker
 
 from runqy import readiness
-from runqy.api import database
 from runqy.audit import triggers
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
@@ -92,16 +90,6 @@ def _leaves_no_listener_behind() -> Iterator[None]:
     yield
     close_waiting_room()
     wait_until(lambda: not any(thread.name == "runqy-waiting-room" for thread in enumerate_threads()))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _keeps_connections() -> None:
-    """Let requests of Django's test client leave the test's own connection alone, as with Django's receivers.
-
-    Those on other threads close theirs.
-    """
-    has_connection = database._has_connection
-    database._has_connection = lambda: current_thread() is not main_thread() and has_connection()
 
 
 @pytest.fixture(autouse=True, scope="session")

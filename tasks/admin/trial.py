@@ -78,7 +78,7 @@ def _try(request: HttpRequest, form: TrialForm) -> TaskRecord | None:
     """Queue the task of a form; None if it was refused, which stands in the form then."""
     order = TaskOrder(queue=form.cleaned_data["queue"], payload=form.cleaned_data["payload"])
     try:
-        return try_task(get_broker(), order=order, headers=trace_headers(request), longest_s=WAIT_S)
+        return try_task(get_broker(), order=order, headers=trace_headers(request.headers.get("traceparent", "")), longest_s=WAIT_S)
     except RunqyError as error:
         if error.status >= 500:
             raise

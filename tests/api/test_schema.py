@@ -13,7 +13,7 @@ from drf_spectacular.validation import validate_schema
 from rest_framework.views import APIView
 
 from runqy.api.documents import SchemaView, SwaggerView
-from runqy.schema_links import LINKS
+from runqy.openapi_hooks import LINKS
 from tasks.api.inputs import LONGEST_NAME
 
 REFERENCE = """

@@ -1,0 +1,5 @@
+"""Routes of tasks."""
+
+from django.urls import URLPattern
+
+urlpatterns: list[URLPattern] = []

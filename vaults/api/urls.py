@@ -1,0 +1,5 @@
+"""Routes of vaults."""
+
+from django.urls import URLPattern
+
+urlpatterns: list[URLPattern] = []

@@ -131,7 +131,7 @@ def _enqueue(broker: Broker, elements: Sequence[Element], target: _Target) -> li
     now_ns = broker.now_ns()
     made = [target.task(element, new_task_id(), now_ns) for element in elements]
     tasks = [task for task in made if isinstance(task, NewTask)]
-    outcomes = iter(enqueue_many(broker, tasks))
+    outcomes = iter(broker.run(enqueue_many(tasks)))
     items = []
     for task in made:
         outcome = task if isinstance(task, RunqyError) else next(outcomes)
@@ -156,7 +156,7 @@ def _create(
     other = next((c.maker for c in creations if isinstance(c, Creation) and c.maker != maker), None)
     if other is not None:  # another process was quicker with the same request
         for part in parts:
-            forget_lookups(broker, part.queue, [task.id for task in part.tasks])
+            broker.run(forget_lookups(part.queue, [task.id for task in part.tasks]))
         return _create(broker, elements, target, other, is_repetition=True)
     items: list[BatchItem] = []
     for places, creation in zip(_shares(elements), creations, strict=True):

@@ -61,7 +61,7 @@ def create_task(
     outcome = broker.run(create_one(task, now_ns=now_ns, recorded=recorded, is_cluster=broker.is_cluster))
     if outcome is Created.NOW:
         return EnqueuedTask(record_of(task, now_ns))
-    forget_lookups(broker, queue, [task.id])
+    broker.run(forget_lookups(queue, [task.id]))
     if isinstance(outcome, Earlier):
         return _repeated(broker, order, queue, outcome)
     assert isinstance(outcome, LockHeld)  # noqa: S101 (no other outcome is left)
@@ -85,7 +85,7 @@ def _existing(broker: Broker, order: TaskOrder, queue: str, holder: str, *, is_r
     """Return the task that has the lock, where the order wants it. Raises TaskNotUnique, TaskNotFound."""
     if order.unique is None or order.unique.on_conflict is OnConflict.REJECT:
         raise TaskNotUnique(f"The task {holder} has this unique_key.")
-    (record,) = read_tasks(broker, [(queue, holder)])
+    (record,) = broker.run(read_tasks([(queue, holder)]))
     if record is None:
         raise TaskNotFound(f"The task {holder}, which had this unique_key, is over and gone.")
     return EnqueuedTask(record, is_existing=True, is_replayed=is_replayed)

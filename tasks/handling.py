@@ -125,7 +125,7 @@ def handle_task(
         if outcome is Outcome.BEFORE:
             announcement.amend("it was so already")
     if action is Action.DELETE:
-        forget_lookups(broker, seen.queue, [task_id])
+        broker.run(forget_lookups(seen.queue, [task_id]))
 
 
 def handle_tasks(

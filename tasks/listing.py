@@ -71,7 +71,7 @@ def look_at_tasks_of(broker: Broker, queue: str, asked: PageRequest, *, goes_bac
 def get_task_of(broker: Broker, queue: str, task_id: str, *, among: frozenset[str] | None = None) -> TaskRecord:
     """Return a task of a queue. Raises QueueNotFound, TaskNotFound, BrokerUnavailable."""
     place = get_place(broker, queue, among=among)
-    (record,) = read_tasks(broker, [(place.redis_queue, task_id)])
+    (record,) = broker.run(read_tasks([(place.redis_queue, task_id)]))
     if record is None:
         raise TaskNotFound
     return record

@@ -17,7 +17,7 @@ def get_task(broker: Broker, task_id: str, *, among: frozenset[str] | None = Non
     Raises TaskNotFound, BrokerUnavailable.
     """
     catalog = get_catalog()
-    record = find_task(broker, task_id, catalog.redis_queues())
+    record = broker.run(find_task(task_id, catalog.redis_queues()))
     if among is not None:
         resolved = catalog.find(record.queue)
         if resolved is None or resolved.queue.name not in among:

@@ -11,9 +11,6 @@ from runqy.broker.scripts import Command, command, script
 from runqy.broker.states import TaskState
 from runqy.errors import RunqyError, TaskAlreadyExists
 
-CALLS_AT_ONCE = 20
-"""How many script calls of parts of a batch one round trip carries."""
-
 Enqueued = TaskState | RunqyError
 
 

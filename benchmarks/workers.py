@@ -60,7 +60,7 @@ def _drained(stack: Stack, queue: str, count: int) -> float:
     before = int(client.zcard(completed))  # type: ignore[arg-type]
     tasks = [NewTask(id=new_task_id(), queue=queue, payload=b"{}") for _ in range(count)]
     start = time.perf_counter()
-    enqueue_many(stack.broker, tasks)
+    stack.broker.run(enqueue_many(tasks))
     deadline = start + 120
     while int(client.zcard(completed)) - before < count:  # type: ignore[arg-type]
         if time.perf_counter() > deadline:
@@ -126,7 +126,7 @@ def _loop(stack: Stack, stop: threading.Event, picked_up: dict[str, float]) -> N
     while not stop.is_set():
         wake.clear()
         order = plan_take([Share(queue="idle")], 1, worker_id=token, wake_token=token)
-        taken, _ = take_tasks(broker, order, now_ns=broker.now_ns())
+        taken, _ = broker.run(take_tasks(order, now_ns=broker.now_ns()))
         for task in taken:
             picked_up[task.hold.task_id] = time.perf_counter()
             broker.run(complete(task.hold, task.message, result=b"null", now_ns=broker.now_ns()))

@@ -229,7 +229,7 @@ def _running(broker: Broker, taken: Taken) -> RunningTask:
 def _take(broker: Broker, queue: str, count: int) -> list[Taken]:
     """Take tasks as a worker does."""
     order = plan_take([Share(queue=queue)], count, worker_id="gpu-rig-1:4121")
-    return take_tasks(broker, order, now_ns=broker.now_ns())[0]
+    return broker.run(take_tasks(order, now_ns=broker.now_ns()))[0]
 
 
 def _end(broker: Broker, request: Any) -> None:

@@ -7,7 +7,7 @@ from django.conf import settings
 
 from queues.definitions import QueueSpec
 from queues.models import Queue
-from queues.names import spellings
+from queues.names import AllowedQueues, spellings
 from runqy.errors import QueueNotFound
 
 __all__ = ["QueueView", "get_configuration", "list_configurations"]
@@ -41,19 +41,19 @@ class QueueView:
         return next((sub.priority for sub in self.spec.sub_queues if sub.name == self.sub_queue), self.spec.priority)
 
 
-def list_configurations(*, among: frozenset[str] | None = None) -> list[QueueView]:
+def list_configurations(*, allowed_queues: AllowedQueues = None) -> list[QueueView]:
     """Return the configuration of every Redis queue, in order of the queues' names, from the database."""
     views = []
     for row in Queue.objects.prefetch_related("sub_queues"):
-        if among is None or row.name in among:
+        if allowed_queues is None or row.name in allowed_queues:
             views += [QueueView.of(row, sub.name) for sub in row.sub_queues.all()] or [QueueView.of(row)]
     return views
 
 
-def get_configuration(name: str, *, among: frozenset[str] | None = None) -> QueueView:
+def get_configuration(name: str, *, allowed_queues: AllowedQueues = None) -> QueueView:
     """Return the configuration of a queue, or of the sub-queue that a name means. Raises QueueNotFound."""
     for row in Queue.objects.prefetch_related("sub_queues"):
-        if among is not None and row.name not in among:
+        if allowed_queues is not None and row.name not in allowed_queues:
             continue
         if row.name == name:
             return QueueView.of(row)

@@ -8,6 +8,7 @@ from queues.config import parse_spec
 from queues.configurations import QueueView
 from queues.definitions import QueueSpec, SubQueue
 from queues.models import Queue, Source
+from queues.names import AllowedQueues
 from queues.operations import save_queue, spec_version
 from queues.validation import NAME_RULE, is_queue_name
 from runqy.errors import KeyInsufficient, PreconditionFailed, QueueAlreadyExists, QueueInvalid, QueueNotFound
@@ -31,7 +32,7 @@ def state_queue(
     *,
     stated: Stated,
     force: bool = False,
-    among: frozenset[str] | None = None,
+    allowed_queues: AllowedQueues = None,
     check: Callable[[str | None], None] = lambda _: None,
 ) -> tuple[QueueView, bool]:
     """Create a queue, or with `force` change one; return it, and whether it is new.
@@ -45,7 +46,7 @@ def state_queue(
         raise QueueInvalid(errors=[f"name: {NAME_RULE}"])
     with configuration_change():
         queue, sub_queue = _parts(stated)
-        if among is not None and queue not in among:
+        if allowed_queues is not None and queue not in allowed_queues:
             raise QueueNotFound(f"No queue {queue[:128]!r} that this key may change.")
         row = Queue.objects.filter(name=queue).first()
         before = row.as_spec() if row else None
@@ -56,7 +57,7 @@ def state_queue(
             spec, is_new = _with_sub_queue(spec, sub_queue, before, force)
         elif before and not force:
             raise QueueAlreadyExists(f"A queue {queue} exists already; force=true updates it.")
-        if among is not None:
+        if allowed_queues is not None:
             _refuse_vaults(spec, before)
         saved = save_queue(spec=spec, source=Source.API)
     return QueueView.of(saved, sub_queue), is_new

@@ -2,11 +2,23 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from queues.definitions import DEFAULT_SUB_QUEUE, QueueDefinition, QueueFacts
 from runqy.errors import QueueNotFound
 
-__all__ = ["QueueCatalog", "QueueDefinition", "ResolvedQueue", "claimed_names", "find_collision", "spellings"]
+__all__ = [
+    "AllowedQueues",
+    "QueueCatalog",
+    "QueueDefinition",
+    "ResolvedQueue",
+    "claimed_names",
+    "find_collision",
+    "spellings",
+]
+
+AllowedQueues: TypeAlias = frozenset[str] | None
+"""The queues, by their own names, that a caller may use; None: all."""
 
 SEPARATORS = ("_", ".")
 """All that are understood on input; a setting says which one stands in Redis."""
@@ -41,14 +53,14 @@ class QueueCatalog:
                 for name in names:
                     self._resolved.setdefault(name, resolved)
 
-    def resolve(self, name: str, *, among: frozenset[str] | None = None) -> ResolvedQueue:
+    def resolve(self, name: str, *, allowed_queues: AllowedQueues = None) -> ResolvedQueue:
         """Return the Redis queue that a name means.
 
-        `among` limits the search to some queues, by their own names. Raises QueueNotFound with the valid names.
+        Raises QueueNotFound with the valid names.
         """
         resolved = self._resolved.get(name)
-        if resolved is None or not _is_among(resolved.queue, among):
-            raise QueueNotFound(self._what_is_valid(name, among))
+        if resolved is None or not _is_allowed(resolved.queue, allowed_queues):
+            raise QueueNotFound(self._what_is_valid(name, allowed_queues))
         return resolved
 
     def find(self, name: str) -> ResolvedQueue | None:
@@ -59,24 +71,24 @@ class QueueCatalog:
         """Return the queue with this own name, or None."""
         return self._queues.get(name)
 
-    def get_queue(self, name: str, *, among: frozenset[str] | None = None) -> QueueDefinition:
+    def get_queue(self, name: str, *, allowed_queues: AllowedQueues = None) -> QueueDefinition:
         """Return the queue that a name means as a whole or in part. Raises QueueNotFound."""
         queue = self._queues.get(name)
-        if queue is not None and _is_among(queue, among):
+        if queue is not None and _is_allowed(queue, allowed_queues):
             return queue
-        return self.resolve(name, among=among).queue
+        return self.resolve(name, allowed_queues=allowed_queues).queue
 
     def for_worker(
-        self, name: str, *, among: frozenset[str] | None = None
+        self, name: str, *, allowed_queues: AllowedQueues = None
     ) -> tuple[QueueDefinition, list[tuple[str, int]]]:
         """Return a queue and the Redis queues, with priorities, that a worker registering for this name serves.
 
         A queue's own name means all its sub-queues, a sub-queue's only that one. Raises QueueNotFound.
         """
         queue = self._queues.get(name)
-        if queue is not None and _is_among(queue, among):
+        if queue is not None and _is_allowed(queue, allowed_queues):
             return queue, queue.redis_queues(self.separator)
-        resolved = self.resolve(name, among=among)
+        resolved = self.resolve(name, allowed_queues=allowed_queues)
         return resolved.queue, [(resolved.redis_queue, resolved.priority)]
 
     def redis_queues(self) -> list[str]:
@@ -87,9 +99,9 @@ class QueueCatalog:
         """Return the token that changes with the configuration of a queue, its vaults' included; empty: unknown."""
         return self._revisions.get(name, "")
 
-    def _what_is_valid(self, name: str, among: frozenset[str] | None) -> str:
+    def _what_is_valid(self, name: str, allowed_queues: AllowedQueues) -> str:
         """Return the message of a QueueNotFound."""
-        allowed = [queue for queue in self.definitions if _is_among(queue, among)]
+        allowed = [queue for queue in self.definitions if _is_allowed(queue, allowed_queues)]
         names = [redis_queue for queue in allowed for redis_queue, _ in queue.redis_queues(self.separator)]
         if not names:
             return f"No queue {name[:128]!r}: there are no queues yet."
@@ -126,6 +138,6 @@ def find_collision(queues: Iterable[QueueFacts]) -> tuple[str, str, str] | None:
     return None
 
 
-def _is_among(queue: QueueFacts, among: frozenset[str] | None) -> bool:
+def _is_allowed(queue: QueueFacts, allowed_queues: AllowedQueues) -> bool:
     """Tell whether a queue is one of those a search is limited to."""
-    return among is None or queue.name in among
+    return allowed_queues is None or queue.name in allowed_queues

@@ -6,7 +6,7 @@ from dataclasses import replace
 from queues.audited import record_queue
 from queues.definitions import QueueSpec
 from queues.models import Queue, Source, SubQueue
-from queues.names import claimed_names
+from queues.names import AllowedQueues, claimed_names
 from queues.queries import documents_used, get_catalog
 from queues.removing import refuse_stranding, settle_removals
 from queues.validation import find_problems
@@ -75,12 +75,12 @@ def delete_definition(change: Change, name: str) -> None:
     record_queue("queue.deleted", name, old=before, new=None)
 
 
-def redeploy_queue(*, name: str, among: frozenset[str] | None = None) -> str:
+def redeploy_queue(*, name: str, allowed_queues: AllowedQueues = None) -> str:
     """Let the workers of a queue, by any of its names, take the newest commit, and return the queue's own name.
 
     They hear of it as of a changed definition: its token counts the rollout. Raises QueueNotFound.
     """
-    queue = get_catalog(max_age_s=0).get_queue(name, among=among).name
+    queue = get_catalog(max_age_s=0).get_queue(name, allowed_queues=allowed_queues).name
     with configuration_change() as change:
         _put(change, _get_row(queue).as_spec())  # one that was stored before there were rollouts names its own now
         change.put(Kind.ROLLOUT, queue, b"%d" % change.revision)

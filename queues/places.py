@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from queues.definitions import QueueDefinition
+from queues.names import AllowedQueues
 from queues.queries import get_catalog, resolve_queue
 from runqy.broker.broker import Broker
 from runqy.broker.counting import known_queues
@@ -26,30 +27,30 @@ class QueuePlace:
         return self.queue.name if self.queue and self.queue.sub_queues else None
 
 
-def get_place(broker: Broker, name: str, *, among: frozenset[str] | None = None) -> QueuePlace:
+def get_place(broker: Broker, name: str, *, allowed_queues: AllowedQueues = None) -> QueuePlace:
     """Return the Redis queue that a name means in any spelling; no round trip where it is defined.
 
-    `among` are the queues, by their own names, that exist for whoever asks; None: all. Raises QueueNotFound.
+    Raises QueueNotFound.
     """
     try:
-        resolved = resolve_queue(name, among=among)
+        resolved = resolve_queue(name, allowed_queues=allowed_queues)
     except QueueNotFound:
-        if among is None and name in broker.run(known_queues()):
+        if allowed_queues is None and name in broker.run(known_queues()):
             return QueuePlace(redis_queue=name)
         raise
     return QueuePlace(redis_queue=resolved.redis_queue, queue=resolved.queue, priority=resolved.priority)
 
 
-def list_places(broker: Broker, *, among: frozenset[str] | None = None) -> list[QueuePlace]:
+def list_places(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[QueuePlace]:
     """Return all Redis queues: first those that are defined, then those that only Redis knows, each part by name."""
     catalog = get_catalog()
     places = [
         QueuePlace(redis_queue=redis_queue, queue=queue, priority=priority)
         for queue in catalog.definitions
-        if among is None or queue.name in among
+        if allowed_queues is None or queue.name in allowed_queues
         for redis_queue, priority in queue.redis_queues(catalog.separator)
     ]
-    if among is not None:
+    if allowed_queues is not None:
         return places
     defined = {place.redis_queue for place in places}
     return places + [QueuePlace(redis_queue=name) for name in broker.run(known_queues()) if name not in defined]

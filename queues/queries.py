@@ -6,7 +6,7 @@ from typing import TypeVar
 from django.conf import settings
 
 from queues.definitions import Limits, QueueDefinition, QueueSpec
-from queues.names import QueueCatalog, ResolvedQueue
+from queues.names import AllowedQueues, QueueCatalog, ResolvedQueue
 from runqy.errors import QueueNotFound
 from runqy.publication.documents import Kind, field, token
 from runqy.publication.snapshot import MAX_AGE_S, Snapshot, get_newest, get_snapshot
@@ -49,12 +49,9 @@ def search(find: Callable[[QueueCatalog], T]) -> T:
         return find(newest)
 
 
-def resolve_queue(name: str, *, among: frozenset[str] | None = None) -> ResolvedQueue:
-    """Return the Redis queue that a name means, one that has just been saved elsewhere too. Raises as `search`.
-
-    `among` are the queues, by their own names, that exist for whoever asks; None: all.
-    """
-    return search(lambda catalog: catalog.resolve(name, among=among))
+def resolve_queue(name: str, *, allowed_queues: AllowedQueues = None) -> ResolvedQueue:
+    """Return the Redis queue that a name means, one that has just been saved elsewhere too. Raises as `search`."""
+    return search(lambda catalog: catalog.resolve(name, allowed_queues=allowed_queues))
 
 
 def queue_vault_problems(names: Iterable[str]) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from queues.definitions import QueueSpec, SubQueue
 from queues.models import Queue, QueueRemoval
+from queues.names import AllowedQueues
 from queues.operations import change_queue, delete_definition, spec_version
 from queues.queries import get_catalog
 from queues.removing import Claim, find_removal, note_removal, refuse_tasks
@@ -58,7 +59,7 @@ def remove_queue(
     *,
     name: str,
     force: bool = False,
-    among: frozenset[str] | None = None,
+    allowed_queues: AllowedQueues = None,
     check: Check = lambda _: None,
 ) -> RemovedQueue:
     """Remove a queue, or the sub-queue that a name means, and all that Redis has of it.
@@ -68,7 +69,7 @@ def remove_queue(
     or maintenance does. In a transaction others could not see the steps, so that is refused.
     Raises QueueNotFound, QueueNotEmpty, QueueBeingRemoved, BrokerUnavailable.
     """
-    started = _start(broker, name, force=force, among=among, check=check)
+    started = _start(broker, name, force=force, allowed_queues=allowed_queues, check=check)
     _settle([started])
     return _finish(broker, started)
 
@@ -95,12 +96,12 @@ def finish_removals(broker: Broker) -> None:
             log.info("removal_finished", queue=outcome.name, keys=outcome.keys)
 
 
-def get_tasks_at_stake(broker: Broker, name: str, *, among: frozenset[str] | None = None) -> list[QueueCounts]:
+def get_tasks_at_stake(broker: Broker, name: str, *, allowed_queues: AllowedQueues = None) -> list[QueueCounts]:
     """Return for each Redis queue that goes with a name how many tasks it holds in each state.
 
     Raises QueueNotFound, BrokerUnavailable.
     """
-    return _count(broker, _find(name, among).redis_queues)
+    return _count(broker, _find(name, allowed_queues).redis_queues)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,15 +135,15 @@ class _Started:
 
 
 def _start(
-    broker: Broker, name: str, *, force: bool, among: frozenset[str] | None = None, check: Check = lambda _: None
+    broker: Broker, name: str, *, force: bool, allowed_queues: AllowedQueues = None, check: Check = lambda _: None
 ) -> _Started:
     """Close the intake and write down what is to be removed, in one transaction; or take up a removal that was left."""
-    if row := find_removal(name, among=among):
+    if row := find_removal(name, allowed_queues=allowed_queues):
         started = _Started.of(row, name)
         row.is_forced = row.is_forced or force
         row.save(update_fields=["is_forced"])
         return started
-    target = _find(name, among)
+    target = _find(name, allowed_queues)
     if not force:
         refuse_tasks(_count(broker, target.redis_queues))
     with transaction.atomic(durable=True), configuration_change():
@@ -227,14 +228,14 @@ def _with_subs(spec: QueueSpec, subs: Sequence[SubQueue]) -> QueueSpec:
     return replace(spec, sub_queues=tuple(subs), priority=priority)
 
 
-def _find(name: str, among: frozenset[str] | None) -> _Target:
+def _find(name: str, allowed_queues: AllowedQueues) -> _Target:
     """Return what a name means: a queue by its own name, else what it is for tasks."""
     catalog = get_catalog(max_age_s=0)
-    queue = catalog.get_queue(name, among=among)
+    queue = catalog.get_queue(name, allowed_queues=allowed_queues)
     redis_queues = tuple(redis_queue for redis_queue, _ in queue.redis_queues(catalog.separator))
     if name == queue.name or len(redis_queues) == 1:
         return _Target(queue=queue.name, redis_queues=redis_queues)
-    resolved = catalog.resolve(name, among=among).redis_queue
+    resolved = catalog.resolve(name, allowed_queues=allowed_queues).redis_queue
     sub_queue = queue.sub_queues[redis_queues.index(resolved)].name
     return _Target(queue=queue.name, redis_queues=(resolved,), sub_queue=sub_queue)
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from queues.definitions import QueueSpec
 from queues.models import QueueRemoval
-from queues.names import SEPARATORS
+from queues.names import SEPARATORS, AllowedQueues
 from runqy import clock
 from runqy.audit.actors import current_actor
 from runqy.broker.counting import QueueCounts, count_tasks
@@ -60,11 +60,11 @@ class Claim:
         self._renewed_at = clock.monotonic_s()
 
 
-def find_removal(name: str, *, among: frozenset[str] | None = None) -> QueueRemoval | None:
+def find_removal(name: str, *, allowed_queues: AllowedQueues = None) -> QueueRemoval | None:
     """Return the removal under way that a name means."""
     for removal in QueueRemoval.objects.all():
         names = {removal.queue} if removal.is_whole else _names_of_sub_queue(removal)
-        if name in names and (among is None or removal.queue in among):
+        if name in names and (allowed_queues is None or removal.queue in allowed_queues):
             return removal
     return None
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from queues.names import AllowedQueues
 from queues.places import QueuePlace, get_place, list_places
 from queues.queries import get_catalog
 from runqy.broker.broker import Broker
@@ -47,18 +48,18 @@ class QueueDetail:
     """Ids of the workers that serve it."""
 
 
-def list_queues(broker: Broker, *, among: frozenset[str] | None = None) -> list[QueueStatus]:
+def list_queues(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[QueueStatus]:
     """Return all Redis queues with their counts, in three round trips however many there are.
 
-    `among` are the queues, by their own names, that exist for whoever asks; None: all. Raises BrokerUnavailable.
+    Raises BrokerUnavailable.
     """
-    places = list_places(broker, among=among)
+    places = list_places(broker, allowed_queues=allowed_queues)
     return _statuses(broker, places) if places else []
 
 
-def get_queue_detail(broker: Broker, name: str, *, among: frozenset[str] | None = None) -> QueueDetail:
+def get_queue_detail(broker: Broker, name: str, *, allowed_queues: AllowedQueues = None) -> QueueDetail:
     """Return a Redis queue by any spelling of its name. Raises QueueNotFound, BrokerUnavailable."""
-    place = get_place(broker, name, among=among)
+    place = get_place(broker, name, allowed_queues=allowed_queues)
     queue = place.redis_queue
     return QueueDetail(
         status=_statuses(broker, [place])[0],

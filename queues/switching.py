@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager, ExitStack
 
+from queues.names import AllowedQueues
 from queues.places import get_place
 from queues.queries import search
 from runqy.audit.actors import current_actor
@@ -14,20 +15,19 @@ from runqy.errors import RunqyError
 __all__ = ["pause_queue", "pause_whole_queue", "unpause_queue", "unpause_whole_queue"]
 
 
-def pause_queue(broker: Broker, *, name: str, among: frozenset[str] | None = None) -> str:
+def pause_queue(broker: Broker, *, name: str, allowed_queues: AllowedQueues = None) -> str:
     """Let a queue hand out no more tasks, and return its name in Redis; a paused one stays paused by whoever did it.
 
-    `among` are the queues, by their own names, that exist for whoever asks; None: all.
     Raises QueueNotFound, BrokerUnavailable.
     """
-    queue = get_place(broker, name, among=among).redis_queue
+    queue = get_place(broker, name, allowed_queues=allowed_queues).redis_queue
     _switch(broker, [queue], is_paused=True)
     return queue
 
 
-def unpause_queue(broker: Broker, *, name: str, among: frozenset[str] | None = None) -> str:
+def unpause_queue(broker: Broker, *, name: str, allowed_queues: AllowedQueues = None) -> str:
     """Let a queue hand out tasks again, and return its name in Redis. Raises QueueNotFound, BrokerUnavailable."""
-    queue = get_place(broker, name, among=among).redis_queue
+    queue = get_place(broker, name, allowed_queues=allowed_queues).redis_queue
     _switch(broker, [queue], is_paused=False)
     return queue
 

@@ -3,16 +3,17 @@
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import msgspec
 
-from queues.names import ResolvedQueue
+from queues.names import AllowedQueues, ResolvedQueue
 from queues.queries import resolve_queue
 from runqy.broker import timing
-from runqy.broker.batching import CALLS_AT_ONCE, enqueue_many
-from runqy.broker.broker import Broker
+from runqy.broker.batching import enqueue_many
 from runqy.broker.creating import Created, Creation, LockHeld, Maker, Once, Outcome, Part, create, find_creation
 from runqy.broker.lookups import forget_lookups
+from runqy.broker.operation import Operation, ask, ask_all, get_context
 from runqy.broker.producing import NewTask, new_task_id
 from runqy.errors import (
     BatchConflict,
@@ -24,38 +25,39 @@ from runqy.errors import (
     RunqyError,
     TaskNotUnique,
 )
-from tasks.orders import OnConflict, TaskOrder, make_task, refuse_disabled
+from tasks.task_specs import OnConflict, TaskSpec, build_task, ensure_enabled
 
 MOST_TASKS = 10_000
-_MOST_ERRORS_TOLD = 100
+_MOST_ERRORS_SHOWN = 100
 
-Element = TaskOrder | RunqyError
-"""What is asked for, or what is wrong with it."""
+BatchItem: TypeAlias = TaskSpec | RunqyError
+"""A task as a client asks for it, or what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
-class BatchOrder:
-    """What somebody wants to have done on one queue, named in any spelling."""
+class BatchSpec:
+    """A batch as a client asks for it."""
 
     queue: str
-    elements: Sequence[Element]
+    """In any spelling."""
+    items: Sequence[BatchItem]
 
 
 @dataclass(frozen=True, slots=True)
-class BatchItem:
-    """What became of one element of a batch: a task, or an error."""
+class BatchItemResult:
+    """The task that an item of a batch led to, or an error."""
 
     task_id: str | None = None
     error: RunqyError | None = None
     is_existing: bool = False
-    """The task was there before, under the same unique key."""
+    """The task existed before, under the same unique key."""
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """What became of a batch, element by element."""
+class EnqueuedBatch:
+    """What a batch led to, item by item."""
 
-    items: list[BatchItem]
+    results: list[BatchItemResult]
     is_replayed: bool = False
     """The request is a repetition."""
 
@@ -66,42 +68,47 @@ class _Target:
 
     resolved: ResolvedQueue
     headers: Mapping[str, str]
-    once: Once | None
+    idempotency_key: Once | None
 
-    def task(self, element: Element, task_id: str, now_ns: int) -> NewTask | RunqyError:
-        """Return the task that an element makes, or what is wrong with it."""
-        if isinstance(element, RunqyError):
-            return element
+    def build(self, item: BatchItem, task_id: str, now_ns: int) -> NewTask | RunqyError:
+        """Return the task of an item, or what is wrong with it."""
+        if isinstance(item, RunqyError):
+            return item
         try:
-            return make_task(element, self.resolved, task_id=task_id, now_ns=now_ns, headers=self.headers)
+            return build_task(item, self.resolved, task_id=task_id, now_ns=now_ns, headers=self.headers)
         except RunqyError as error:
             return error
 
 
 def enqueue_batch(
-    broker: Broker,
     *,
-    order: BatchOrder,
-    among: frozenset[str] | None = None,
+    spec: BatchSpec,
+    allowed_queues: AllowedQueues = None,
     headers: Mapping[str, str] | None = None,
-    once: Once | None = None,
-) -> Batch:
-    """Put tasks on one queue; with `once` the same request only once, and to its end if it was cut short.
+    idempotency_key: Once | None = None,
+) -> Operation[EnqueuedBatch]:
+    """Put tasks on one queue, at most 500 in each round trip.
 
-    Raises BatchRefused or BatchConflict when no task is queued, BatchTooLarge, and as `enqueue_task` does.
+    The same request is done once where it has an idempotency key, and to its end if it was cut short before. Raises
+    BatchRefused or BatchConflict when no task is queued, BatchTooLarge, and as `enqueue_task` does.
     """
-    elements = order.elements
-    check_size(len(elements))
-    target = _Target(resolve_queue(order.queue, among=among), headers or {}, once)
-    first = broker.run(find_creation(target.resolved.redis_queue, once)) if once is not None else None
+    items = spec.items
+    check_size(len(items))
+    target = _Target(resolve_queue(spec.queue, allowed_queues=allowed_queues), headers or {}, idempotency_key)
+    first = None
+    if idempotency_key is not None:
+        first = yield from ask(find_creation(target.resolved.redis_queue, idempotency_key))
     if first is None:
-        refuse_disabled(target.resolved)
-    if once is None and not any(isinstance(element, TaskOrder) and element.unique for element in elements):
-        batch = Batch(_enqueue(broker, elements, target))
+        ensure_enabled(target.resolved)
+    if idempotency_key is None and not any(isinstance(item, TaskSpec) and item.unique for item in items):
+        batch = EnqueuedBatch((yield from _enqueue(items, target)))
+    elif first is not None:
+        batch = yield from _unique_enqueue(items, target, first.maker, is_repetition=True)
     else:
-        maker = first.maker if first is not None else Maker(new_task_id(), broker.now_ns())
-        batch = _create(broker, elements, target, maker, is_repetition=first is not None)
-    _check_any_queued(batch.items)
+        context = yield from get_context()
+        maker = Maker(new_task_id(), context.now_ns)
+        batch = yield from _unique_enqueue(items, target, maker, is_repetition=False)
+    _check_any_queued(batch.results)
     return batch
 
 
@@ -113,126 +120,117 @@ def check_size(count: int) -> None:
         raise BatchTooLarge(f"jobs: has {count} tasks, the limit is {MOST_TASKS}.")
 
 
-def _check_any_queued(items: Sequence[BatchItem]) -> None:
-    """Raise BatchRefused, BatchConflict, or what else concerns them all, if no element became a task."""
-    errors = [item.error for item in items if item.error is not None]
-    if len(errors) < len(items):
+def _check_any_queued(results: Sequence[BatchItemResult]) -> None:
+    """Raise BatchRefused, BatchConflict, or what else concerns all items, if none became a task."""
+    errors = [result.error for result in results if result.error is not None]
+    if len(errors) < len(results):
         return
     for error in errors:
         if isinstance(error, BrokerUnavailable | IdempotencyKeyReused):
             raise error
-    told = [f"jobs[{i}]: {error.detail}" for i, error in enumerate(errors[:_MOST_ERRORS_TOLD])]
+    shown = [f"jobs[{i}]: {error.detail}" for i, error in enumerate(errors[:_MOST_ERRORS_SHOWN])]
     refused = BatchConflict if all(isinstance(error, TaskNotUnique) for error in errors) else BatchRefused
-    raise refused(f"None of the {len(items)} tasks was queued; the first: {told[0]}", told)
+    raise refused(f"None of the {len(results)} tasks was queued; the first: {shown[0]}", shown)
 
 
-def _enqueue(broker: Broker, elements: Sequence[Element], target: _Target) -> list[BatchItem]:
-    """Queue tasks that ask for no conditions."""
-    now_ns = broker.now_ns()
-    made = [target.task(element, new_task_id(), now_ns) for element in elements]
-    tasks = [task for task in made if isinstance(task, NewTask)]
-    outcomes = iter(enqueue_many(broker, tasks))
-    items = []
-    for task in made:
-        outcome = task if isinstance(task, RunqyError) else next(outcomes)
-        if isinstance(outcome, RunqyError):
-            items.append(BatchItem(error=outcome))
-        else:
-            items.append(BatchItem(task.id if isinstance(task, NewTask) else None))
-    return items
+def _enqueue(items: Sequence[BatchItem], target: _Target) -> Operation[list[BatchItemResult]]:
+    """Queue tasks that have no unique key, in a request without an idempotency key.
+
+    Tasks are built and sent in chunks, so that an event loop serves others in between. Raises BrokerUnavailable when
+    the first chunk fails; when a later one does, it is the error of all items from there on.
+    """
+    context = yield from get_context()
+    results: list[BatchItemResult] = []
+    for start in range(0, len(items), timing.BATCH_MAX_TASKS):
+        chunk = items[start : start + timing.BATCH_MAX_TASKS]
+        built = [target.build(item, new_task_id(), context.now_ns) for item in chunk]
+        try:
+            outcomes = iter((yield from enqueue_many([task for task in built if isinstance(task, NewTask)])))
+        except BrokerUnavailable as error:
+            if not results:
+                raise
+            results += [BatchItemResult(error=error)] * (len(items) - start)
+            break
+        for task in built:
+            outcome = task if isinstance(task, RunqyError) else next(outcomes)
+            if isinstance(outcome, RunqyError):
+                results.append(BatchItemResult(error=outcome))
+            else:
+                results.append(BatchItemResult(task.id if isinstance(task, NewTask) else None))
+    return results
 
 
-def _create(
-    broker: Broker,
-    elements: Sequence[Element],
-    target: _Target,
-    maker: Maker,
-    *,
-    is_repetition: bool,
-) -> Batch:
-    """Create tasks under conditions, as the maker that the record of the idempotency key names if there is one."""
-    parts = _parts(elements, target, maker)
-    creations = _create_parts(broker, parts, maker, target.once)
-    other = next((c.maker for c in creations if isinstance(c, Creation) and c.maker != maker), None)
-    if other is not None:  # another process was quicker with the same request
-        for part in parts:
-            forget_lookups(broker, part.queue, [task.id for task in part.tasks])
-        return _create(broker, elements, target, other, is_repetition=True)
-    items: list[BatchItem] = []
-    for places, creation in zip(_shares(elements), creations, strict=True):
+def _unique_enqueue(
+    items: Sequence[BatchItem], target: _Target, maker: Maker, *, is_repetition: bool
+) -> Operation[EnqueuedBatch]:
+    """Queue tasks that have unique keys or come with an idempotency key, part by part.
+
+    With an idempotency key the tasks are those of the maker that its record names; a repetition goes on as that one.
+    """
+    context = yield from get_context()
+    results: list[BatchItemResult] = []
+    for number, places in enumerate(_parts(items)):
+        part = _part(items, places, number, target, maker)
+        request = create(part, maker, target.idempotency_key, is_cluster=context.is_cluster)
+        (creation,) = yield from ask_all([request])
         if isinstance(creation, RunqyError):
-            items += [BatchItem(error=creation)] * len(places)
+            results += [BatchItemResult(error=creation)] * len(places)
+        elif creation.maker != maker:  # another process was quicker with the same request
+            yield from forget_lookups(part.queue, [task.id for task in part.tasks])
+            return (yield from _unique_enqueue(items, target, creation.maker, is_repetition=True))
         else:
-            items += _items(elements, places, creation)
-    return Batch(items, is_replayed=is_repetition)
+            results += _results(items, places, creation)
+    return EnqueuedBatch(results, is_replayed=is_repetition)
 
 
-def _create_parts(
-    broker: Broker, parts: Sequence[Part], maker: Maker, once: Once | None
-) -> list[Creation | RunqyError]:
-    """Create parts, some of them in each round trip."""
-    creations: list[Creation | RunqyError] = []
-    for start in range(0, len(parts), CALLS_AT_ONCE):
-        together = parts[start : start + CALLS_AT_ONCE]
-        creations += broker.run_all([create(part, maker, once, is_cluster=broker.is_cluster) for part in together])
-    return creations
+def _part(items: Sequence[BatchItem], places: range, number: int, target: _Target, maker: Maker) -> Part:
+    """Return a part of a batch; it keeps what was wrong with its items when they were first looked at."""
+    built = [target.build(items[place], _task_id(maker, place), maker.now_ns) for place in places]
+    return Part(
+        queue=target.resolved.redis_queue,
+        tasks=[task for task in built if isinstance(task, NewTask)],
+        number=number,
+        note=msgspec.json.encode([task.detail if isinstance(task, RunqyError) else None for task in built]),
+    )
 
 
-def _parts(elements: Sequence[Element], target: _Target, maker: Maker) -> list[Part]:
-    """Return the parts of a batch; each notes what was wrong with its elements when they were first looked at."""
-    parts = []
-    for number, places in enumerate(_shares(elements)):
-        made = [target.task(elements[place], _task_id(maker, place), maker.now_ns) for place in places]
-        parts.append(
-            Part(
-                queue=target.resolved.redis_queue,
-                tasks=[task for task in made if isinstance(task, NewTask)],
-                number=number,
-                note=msgspec.json.encode([task.detail if isinstance(task, RunqyError) else None for task in made]),
-            )
-        )
-    return parts
-
-
-def _shares(elements: Sequence[Element]) -> Iterator[range]:
-    """Deal the elements' places out to script calls, by nothing but what was sent: a repetition must deal the same."""
+def _parts(items: Sequence[BatchItem]) -> Iterator[range]:
+    """Divide the items' places into parts by nothing but what was sent: a repetition must divide the same way."""
     start = size = 0
-    for place, element in enumerate(elements):
-        grows = len(element.payload) if isinstance(element, TaskOrder) else 0
+    for place, item in enumerate(items):
+        grows = len(item.payload) if isinstance(item, TaskSpec) else 0
         if place > start and (place - start == timing.BATCH_MAX_TASKS or size + grows > timing.BATCH_MAX_BYTES):
             yield range(start, place)
             start, size = place, 0
         size += grows
-    yield range(start, len(elements))
+    yield range(start, len(items))
 
 
-def _items(elements: Sequence[Element], places: range, creation: Creation) -> Iterator[BatchItem]:
-    """Tell what became of the elements of a part."""
+def _results(items: Sequence[BatchItem], places: range, creation: Creation) -> Iterator[BatchItemResult]:
+    """Return what the items of a part led to."""
     errors: list[str | None] = msgspec.json.decode(creation.note)
     outcomes = iter(creation.outcomes)
     for place, error in zip(places, errors, strict=True):
         if error is not None:
-            yield BatchItem(error=RequestInvalid(error))
+            yield BatchItemResult(error=RequestInvalid(error))
         else:
-            yield _item(elements[place], _task_id(creation.maker, place), next(outcomes))
+            yield _result(items[place], _task_id(creation.maker, place), next(outcomes))
 
 
-def _item(element: Element, task_id: str, outcome: Outcome) -> BatchItem:
-    """Tell what became of an element that was to be created."""
+def _result(item: BatchItem, task_id: str, outcome: Outcome) -> BatchItemResult:
+    """Return what an item led to whose task was to be created."""
     if isinstance(outcome, Created):
-        return BatchItem(task_id)
+        return BatchItemResult(task_id)
     if not isinstance(outcome, LockHeld):
-        return BatchItem(error=outcome)
-    is_wanted = (
-        isinstance(element, TaskOrder)
-        and element.unique is not None
-        and element.unique.on_conflict is OnConflict.RETURN
+        return BatchItemResult(error=outcome)
+    returns_existing = (
+        isinstance(item, TaskSpec) and item.unique is not None and item.unique.on_conflict is OnConflict.RETURN
     )
-    if is_wanted:
-        return BatchItem(outcome.task_id, is_existing=True)
-    return BatchItem(error=TaskNotUnique(f"The task {outcome.task_id} has this unique_key."))
+    if returns_existing:
+        return BatchItemResult(outcome.task_id, is_existing=True)
+    return BatchItemResult(error=TaskNotUnique(f"The task {outcome.task_id} has this unique_key."))
 
 
 def _task_id(maker: Maker, place: int) -> str:
-    """Return the id of an element's task, the same for whoever goes on with the batch."""
+    """Return the id of an item's task, the same in every repetition of the request."""
     return str(uuid.uuid5(uuid.UUID(maker.token), str(place)))

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 
+from queues.names import AllowedQueues
 from queues.places import get_place
 from runqy.audit.changes import Changes
 from runqy.audit.operations import Announcement, announced
@@ -83,13 +84,16 @@ def states_for(action: Action) -> tuple[TaskState, ...]:
     return (TaskState.PENDING, *waiting, TaskState.ARCHIVED, TaskState.COMPLETED)
 
 
-def cancel_task(broker: Broker, *, task_id: str, queue: str = "", among: frozenset[str] | None = None) -> bool:
+def cancel_task(broker: Broker, *, task_id: str, queue: str = "", allowed_queues: AllowedQueues = None) -> bool:
     """Cancel a task; True: it will not run, False: it runs, and its worker was told.
 
-    Without a queue it is found by its id. `among` are the queues, by their own names, that exist for whoever asks;
-    None: all. Raises TaskNotFound, QueueNotFound, TaskEnded, TaskNotCancelable, BrokerUnavailable.
+    Without a queue it is found by its id. Raises TaskNotFound, QueueNotFound, TaskEnded, TaskNotCancelable,
+    BrokerUnavailable.
     """
-    seen = get_task_of(broker, queue, task_id, among=among) if queue else get_task(broker, task_id, among=among)
+    if queue:
+        seen = get_task_of(broker, queue, task_id, allowed_queues=allowed_queues)
+    else:
+        seen = broker.run(get_task(task_id, allowed_queues=allowed_queues))
     request = cancel(seen.queue, task_id, now_ns=broker.now_ns())
     if seen.is_canceled and seen.state is TaskState.ARCHIVED:
         return broker.run(request) is Cancellation.CANCELED
@@ -106,13 +110,13 @@ def cancel_task(broker: Broker, *, task_id: str, queue: str = "", among: frozens
 
 
 def handle_task(
-    broker: Broker, *, action: Action, queue: str, task_id: str, among: frozenset[str] | None = None
+    broker: Broker, *, action: Action, queue: str, task_id: str, allowed_queues: AllowedQueues = None
 ) -> None:
     """Run, archive or delete one task; nothing happens to one that is so already.
 
     Raises QueueNotFound, TaskNotFound, TaskRunning, TaskNotUnique, TaskStateUnsuited, BrokerUnavailable.
     """
-    seen = get_task_of(broker, queue, task_id, among=among)
+    seen = get_task_of(broker, queue, task_id, allowed_queues=allowed_queues)
     if seen.state is TaskState.ACTIVE:
         raise TaskRunning
     if seen.state is _IS_SO[action]:
@@ -125,7 +129,7 @@ def handle_task(
         if outcome is Outcome.BEFORE:
             announcement.amend("it was so already")
     if action is Action.DELETE:
-        forget_lookups(broker, seen.queue, [task_id])
+        broker.run(forget_lookups(seen.queue, [task_id]))
 
 
 def handle_tasks(
@@ -134,13 +138,13 @@ def handle_tasks(
     action: Action,
     selection: Selection,
     is_dry_run: bool = False,
-    among: frozenset[str] | None = None,
+    allowed_queues: AllowedQueues = None,
 ) -> Handled:
     """Run, archive or delete the tasks of a state, one of `states_for`, in bounded chunks.
 
     Raises QueueNotFound, BrokerUnavailable.
     """
-    redis_queue = get_place(broker, selection.queue, among=among).redis_queue
+    redis_queue = get_place(broker, selection.queue, allowed_queues=allowed_queues).redis_queue
     state, most = selection.state, selection.most
     matched = count_in_state(broker, redis_queue, state)
     if is_dry_run or not matched:

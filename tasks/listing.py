@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from queues.names import AllowedQueues
 from queues.places import get_place
 from runqy.broker.broker import Broker
 from runqy.broker.listing import Anchor, Page, list_tasks
@@ -35,13 +36,12 @@ class Window:
     """Where the next page begins; None: this is the last."""
 
 
-def list_tasks_of(broker: Broker, queue: str, asked: PageRequest, *, among: frozenset[str] | None = None) -> Page:
+def list_tasks_of(broker: Broker, queue: str, asked: PageRequest, *, allowed_queues: AllowedQueues = None) -> Page:
     """Return a page of the tasks of a queue, named in any spelling.
 
-    `among` are the queues, by their own names, that exist for whoever asks; None: all.
     Raises QueueNotFound, BrokerUnavailable.
     """
-    place = get_place(broker, queue, among=among)
+    place = get_place(broker, queue, allowed_queues=allowed_queues)
     return broker.run(
         list_tasks(
             place.redis_queue,
@@ -68,10 +68,10 @@ def look_at_tasks_of(broker: Broker, queue: str, asked: PageRequest, *, goes_bac
     return Window(tasks=page.tasks, before=before, behind=page.end)
 
 
-def get_task_of(broker: Broker, queue: str, task_id: str, *, among: frozenset[str] | None = None) -> TaskRecord:
+def get_task_of(broker: Broker, queue: str, task_id: str, *, allowed_queues: AllowedQueues = None) -> TaskRecord:
     """Return a task of a queue. Raises QueueNotFound, TaskNotFound, BrokerUnavailable."""
-    place = get_place(broker, queue, among=among)
-    (record,) = read_tasks(broker, [(place.redis_queue, task_id)])
+    place = get_place(broker, queue, allowed_queues=allowed_queues)
+    (record,) = broker.run(read_tasks([(place.redis_queue, task_id)]))
     if record is None:
         raise TaskNotFound
     return record

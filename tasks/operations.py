@@ -1,36 +1,165 @@
-"""What can be done to tasks."""
+"""Puts single tasks on queues."""
 
 from collections.abc import Mapping
 
-from queues.queries import resolve_queue
-from runqy.broker.broker import Broker
-from runqy.broker.creating import Once
-from runqy.broker.producing import enqueue, new_task_id
-from tasks.creation import EnqueuedTask, create_task, record_of
-from tasks.orders import TaskOrder, make_task, refuse_disabled
+import msgspec
 
-__all__ = ["EnqueuedTask", "TaskOrder", "enqueue_task"]
+from queues.names import AllowedQueues, ResolvedQueue
+from queues.queries import resolve_queue
+from runqy.audit.operations import announced
+from runqy.broker.broker import Broker
+from runqy.broker.creating import Created, LockHeld, Once
+from runqy.broker.creating_one import Earlier, Recorded, create_one, find_earlier
+from runqy.broker.lookups import forget_lookups
+from runqy.broker.operation import Operation, ask, get_context
+from runqy.broker.producing import NewTask, enqueue, new_task_id
+from runqy.broker.reading import read_tasks
+from runqy.broker.records import TaskRecord
+from runqy.errors import RunqyError, TaskNotFound, TaskNotUnique
+from tasks.queries import await_queued_task
+from tasks.task_specs import OnConflict, TaskSpec, build_task, ensure_enabled, record_of
+
+__all__ = ["EnqueuedTask", "enqueue_and_wait", "enqueue_task"]
+
+
+class EnqueuedTask(msgspec.Struct, frozen=True):
+    """The task that a request led to."""
+
+    record: TaskRecord
+    is_existing: bool = False
+    """It existed before, under the same unique key."""
+    is_replayed: bool = False
+    """The request is a repetition, and this is what the first one led to."""
+
+
+class StoredResponse(msgspec.Struct, frozen=True, array_like=True):
+    """What the response to a request holds beyond the request itself; kept with its idempotency key."""
+
+    id: str
+    now_ns: int
+    payload_end: bytes
+    """What follows the request's payload: the defaults that the queue's schema had then."""
+    timeout_s: int
+    deadline_s: int
+    max_retry: int
+    retention_s: int
+    ttl_archived_s: int
+    process_at_s: int | None
+    headers: dict[str, str]
 
 
 def enqueue_task(
-    broker: Broker,
     *,
-    order: TaskOrder,
-    among: frozenset[str] | None = None,
+    spec: TaskSpec,
+    allowed_queues: AllowedQueues = None,
     headers: Mapping[str, str] | None = None,
-    once: Once | None = None,
-) -> EnqueuedTask:
-    """Put a task on a queue, one round trip; with `once` the same request only once.
+    idempotency_key: Once | None = None,
+) -> Operation[EnqueuedTask]:
+    """Put a task on a queue, one round trip; the same request once where it has an idempotency key.
 
-    `among` are the queues, by their own names, that exist for whoever asks; None: all. `headers` go with the task.
-    Raises QueueNotFound, QueueDisabled, PayloadInvalid, RequestInvalid, TaskNotUnique, IdempotencyKeyReused,
-    BrokerUnavailable.
+    `headers` go with the task. Raises QueueNotFound, QueueDisabled, PayloadInvalid, RequestInvalid, TaskNotUnique,
+    IdempotencyKeyReused, BrokerUnavailable.
     """
-    resolved = resolve_queue(order.queue, among=among)
-    if once is not None or order.unique is not None:
-        return create_task(broker, order, resolved, headers=headers or {}, once=once)
-    refuse_disabled(resolved)
+    resolved = resolve_queue(spec.queue, allowed_queues=allowed_queues)
+    if idempotency_key is not None or spec.unique is not None:
+        return (yield from _unique_enqueue(spec, resolved, headers or {}, idempotency_key))
+    ensure_enabled(resolved)
+    context = yield from get_context()
+    task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers or {})
+    yield from ask(enqueue(task, now_ns=context.now_ns, is_cluster=context.is_cluster))
+    return EnqueuedTask(record_of(task, context.now_ns))
+
+
+def enqueue_and_wait(broker: Broker, *, spec: TaskSpec, headers: Mapping[str, str], longest_s: float) -> TaskRecord:
+    """Queue a task, recorded in the audit before, and return it once it ended, or as it is after `longest_s`.
+
+    Raises QueueNotFound, QueueDisabled, PayloadInvalid, RequestInvalid, BrokerUnavailable.
+    """
+    resolved = resolve_queue(spec.queue)
+    ensure_enabled(resolved)
     now_ns = broker.now_ns()
-    task = make_task(order, resolved, task_id=new_task_id(), now_ns=now_ns, headers=headers or {})
-    broker.run(enqueue(task, now_ns=now_ns, is_cluster=broker.is_cluster))
-    return EnqueuedTask(record_of(task, now_ns))
+    task = build_task(spec, resolved, task_id=new_task_id(), now_ns=now_ns, headers=headers)
+    changes = {"queue": (None, task.queue)}
+    with announced(action="task.created", object_kind="task", object_name=task.id, changes=changes):
+        broker.run(enqueue(task, now_ns=now_ns, is_cluster=broker.is_cluster))
+    return await_queued_task(broker, task.id, longest_s=longest_s) or record_of(task, now_ns)
+
+
+def _unique_enqueue(
+    spec: TaskSpec, resolved: ResolvedQueue, headers: Mapping[str, str], idempotency_key: Once | None
+) -> Operation[EnqueuedTask]:
+    """Put a task with a unique key or an idempotency key on a queue, one round trip; a second one for another task
+    that is returned instead. Raises as `enqueue_task`."""
+    queue, context = resolved.redis_queue, (yield from get_context())
+    try:
+        ensure_enabled(resolved)
+        task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers)
+    except RunqyError:
+        # What was allowed when the request came first may not be now.
+        earlier = (yield from ask(find_earlier(queue, idempotency_key))) if idempotency_key is not None else None
+        if earlier is None:
+            raise
+        return (yield from _replay(spec, queue, earlier))
+    recorded = _recorded(spec, task, context.now_ns, idempotency_key) if idempotency_key is not None else None
+    request = create_one(task, now_ns=context.now_ns, recorded=recorded, is_cluster=context.is_cluster)
+    outcome = yield from ask(request)
+    if outcome is Created.NOW:
+        return EnqueuedTask(record_of(task, context.now_ns))
+    yield from forget_lookups(queue, [task.id])
+    if isinstance(outcome, Earlier):
+        return (yield from _replay(spec, queue, outcome))
+    assert isinstance(outcome, LockHeld)  # noqa: S101 (no other outcome is left)
+    return (yield from _get_existing(spec, queue, outcome.task_id))
+
+
+def _get_existing(spec: TaskSpec, queue: str, task_id: str, *, is_replayed: bool = False) -> Operation[EnqueuedTask]:
+    """Return the task that has the unique key, where the spec asks for it. Raises TaskNotUnique, TaskNotFound."""
+    if spec.unique is None or spec.unique.on_conflict is OnConflict.REJECT:
+        raise TaskNotUnique(f"The task {task_id} has this unique_key.")
+    (record,) = yield from ask(read_tasks([(queue, task_id)]))
+    if record is None:
+        raise TaskNotFound(f"The task {task_id}, which had this unique_key, is over and gone.")
+    return EnqueuedTask(record, is_existing=True, is_replayed=is_replayed)
+
+
+def _replay(spec: TaskSpec, queue: str, earlier: Earlier) -> Operation[EnqueuedTask]:
+    """Return the task that the same request led to when it came first."""
+    if earlier.holder:
+        return (yield from _get_existing(spec, queue, earlier.holder, is_replayed=True))
+    first = _decode(earlier.note)
+    task = NewTask(
+        id=first.id,
+        queue=queue,
+        payload=spec.payload[:-1] + first.payload_end,
+        timeout_s=first.timeout_s,
+        deadline_s=first.deadline_s,
+        max_retry=first.max_retry,
+        retention_s=first.retention_s,
+        ttl_archived_s=first.ttl_archived_s,
+        process_at_s=first.process_at_s,
+        headers=first.headers,
+        unique_key=spec.unique.key if spec.unique else "",
+    )
+    return EnqueuedTask(record_of(task, first.now_ns), is_replayed=True)
+
+
+def _recorded(spec: TaskSpec, task: NewTask, now_ns: int, idempotency_key: Once) -> Recorded:
+    """Return what is kept for the response to a repetition."""
+    first = StoredResponse(
+        id=task.id,
+        now_ns=now_ns,
+        payload_end=task.payload[len(spec.payload) - 1 :],
+        timeout_s=task.timeout_s,
+        deadline_s=task.deadline_s,
+        max_retry=task.max_retry,
+        retention_s=task.retention_s,
+        ttl_archived_s=task.ttl_archived_s,
+        process_at_s=task.process_at_s,
+        headers=dict(task.headers),
+    )
+    keeps_conflict = spec.unique is not None and spec.unique.on_conflict is OnConflict.RETURN
+    return Recorded(idempotency_key, _encode(first), keeps_conflict)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(StoredResponse).decode

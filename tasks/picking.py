@@ -51,7 +51,7 @@ def handle_picked(broker: Broker, *, action: Action, pick: Pick) -> Handled:
         request = VERBS[action](redis_queue, task_ids, wanted=pick.state, now_ns=broker.now_ns())
         done = [i for i, outcome in zip(task_ids, broker.run(request), strict=True) if outcome is Outcome.DONE]
         if action is Action.DELETE:
-            forget_lookups(broker, redis_queue, done)
+            broker.run(forget_lookups(redis_queue, done))
         return done
 
     return _handled(broker, pick, f"tasks.{PAST[action]}", BECOMES[action], do)
@@ -79,7 +79,7 @@ def _handled(
     if not 0 < len(picked) <= MOST_PICKED:
         raise RequestInvalid(f"Pick 1 to {MOST_PICKED} tasks.")
     queue = get_place(broker, pick.queue).redis_queue
-    states = read_states(broker, [(queue, task_id) for task_id in picked])
+    states = broker.run(read_states([(queue, task_id) for task_id in picked]))
     due = [task_id for task_id, state in zip(picked, states, strict=True) if state is pick.state]
     if not due:
         return Handled(queue=queue, matched=len(picked), affected=0)

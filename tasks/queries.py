@@ -1,33 +1,32 @@
-"""What can be known about tasks."""
+"""Reads tasks."""
 
-from functools import partial
-
+from queues.names import AllowedQueues
 from queues.queries import get_catalog
 from runqy.broker.broker import Broker
+from runqy.broker.operation import Operation
 from runqy.broker.reading import find_task
 from runqy.broker.records import TaskRecord
 from runqy.errors import BrokerUnavailable, TaskNotFound, TooManyWaiters
 from tasks.waiting import get_waiting_room
 
 
-def get_task(broker: Broker, task_id: str, *, among: frozenset[str] | None = None) -> TaskRecord:
-    """Return a task, one round trip.
-
-    `among` are the queues, by their own names, that exist for whoever asks; None: all.
-    Raises TaskNotFound, BrokerUnavailable.
-    """
+def get_task(task_id: str, *, allowed_queues: AllowedQueues = None) -> Operation[TaskRecord]:
+    """Return a task, one round trip. Raises TaskNotFound, BrokerUnavailable."""
     catalog = get_catalog()
-    record = find_task(broker, task_id, catalog.redis_queues())
-    if among is not None:
+    record = yield from find_task(task_id, catalog.redis_queues())
+    if allowed_queues is not None:
         resolved = catalog.find(record.queue)
-        if resolved is None or resolved.queue.name not in among:
+        if resolved is None or resolved.queue.name not in allowed_queues:
             raise TaskNotFound
     return record
 
 
-def await_task(broker: Broker, task_id: str, *, longest_s: float, among: frozenset[str] | None = None) -> TaskRecord:
-    """Return a task once it is over, or as it is when time is up. Raises TooManyWaiters, and as `get_task`."""
-    read = partial(get_task, broker, task_id, among=among)
+def await_task(broker: Broker, task_id: str, *, longest_s: float, allowed_queues: AllowedQueues = None) -> TaskRecord:
+    """Return a task once it ended, or as it is after `longest_s`. Raises TooManyWaiters, and as `get_task`."""
+
+    def read() -> TaskRecord:
+        return broker.run(get_task(task_id, allowed_queues=allowed_queues))
+
     record = read()
     if record.state.is_final:
         return record
@@ -35,9 +34,9 @@ def await_task(broker: Broker, task_id: str, *, longest_s: float, among: frozens
 
 
 def await_queued_task(broker: Broker, task_id: str, *, longest_s: float) -> TaskRecord | None:
-    """Return a task that was queued just now, as `await_task` does; None if there is no waiting for it.
+    """Return a task that was queued just now, as `await_task` does; None if it cannot be waited for.
 
-    That is no error: whoever asked would have the same task queued again.
+    That is no error: the client would have the same task queued again.
     """
     try:
         return await_task(broker, task_id, longest_s=longest_s)

@@ -119,7 +119,7 @@ class WaitingRoom:
         if not waiting:
             return
         try:
-            states = read_states(self._broker, [place for _, place in waiting])
+            states = self._broker.run(read_states([place for _, place in waiting]))
         except RunqyError as error:  # whatever Redis refuses, the next look may see again
             log.warning(error.code, loop="waiting_room", error=error.detail)
             return

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from django.conf import settings
 
 from queues.definitions import QueueDefinition
+from queues.names import AllowedQueues
 from queues.queries import find_rollout, get_catalog
 from runqy.broker.connection import RedisTarget
 from runqy.errors import QueueDisabled
@@ -37,15 +38,14 @@ class Registration:
         return max(priority for _, priority in self.redis_queues)
 
 
-def register_worker(*, queue: str, worker_id: str = "", among: frozenset[str] | None = None) -> Registration:
+def register_worker(*, queue: str, worker_id: str = "", allowed_queues: AllowedQueues = None) -> Registration:
     """Return what a worker needs to serve a queue, or one of its sub-queues, as of now.
 
-    `among` are the queues, by their own names, that exist for whoever asks; None: all.
     What it is handed out of vaults is noted first. Raises QueueNotFound, QueueDisabled, VaultLocked, VaultUnavailable,
     which names all that cannot be opened, and where secrets cannot be noted BrokerUnavailable and DeliveryNotRecorded.
     """
     catalog = get_catalog(max_age_s=0)  # a worker registers again because something has just changed
-    definition, redis_queues = catalog.for_worker(queue, among=among)
+    definition, redis_queues = catalog.for_worker(queue, allowed_queues=allowed_queues)
     if not definition.is_enabled:
         raise QueueDisabled(f"The queue {definition.name} is disabled: it takes no workers.")
     worker_id = worker_id or f"worker-{secrets.token_hex(6)}"

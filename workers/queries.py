@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from queues.names import AllowedQueues
 from queues.queries import get_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.heartbeats import find_worker, find_workers
@@ -27,18 +28,18 @@ class WorkerView:
         return self.record.state is WorkerState.READY and bool(self.record.reason)
 
 
-def list_workers(broker: Broker, *, among: frozenset[str] | None = None) -> list[WorkerView]:
+def list_workers(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[WorkerView]:
     """Return the workers that were heard of in the last minute, Go's among them, by id.
 
-    `among` are the queues, by their own names, that exist for whoever asks; None: all. Raises BrokerUnavailable.
+    Raises BrokerUnavailable.
     """
-    return _views(broker, [record for record in find_workers(broker) if _is_among(record, among)])
+    return _views(broker, [record for record in find_workers(broker) if _is_allowed(record, allowed_queues)])
 
 
-def get_worker(broker: Broker, worker_id: str, *, among: frozenset[str] | None = None) -> WorkerView:
+def get_worker(broker: Broker, worker_id: str, *, allowed_queues: AllowedQueues = None) -> WorkerView:
     """Return a worker. Raises WorkerNotFound, BrokerUnavailable."""
     record = find_worker(broker, worker_id)
-    if record is None or not _is_among(record, among):
+    if record is None or not _is_allowed(record, allowed_queues):
         raise WorkerNotFound(f"No worker {worker_id[:128]!r} was heard of in the last minute.")
     return _views(broker, [record])[0]
 
@@ -53,10 +54,10 @@ def _views(broker: Broker, records: list[WorkerRecord]) -> list[WorkerView]:
     ]
 
 
-def _is_among(record: WorkerRecord, among: frozenset[str] | None) -> bool:
+def _is_allowed(record: WorkerRecord, allowed_queues: AllowedQueues) -> bool:
     """Tell whether a worker serves one of some queues."""
-    if among is None:
+    if allowed_queues is None:
         return True
     catalog = get_catalog()
     served = (catalog.find(name) for name in record.redis_queues)
-    return any(resolved is not None and resolved.queue.name in among for resolved in served)
+    return any(resolved is not None and resolved.queue.name in allowed_queues for resolved in served)

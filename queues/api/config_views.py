@@ -44,7 +44,7 @@ class ConfigListView(ConfigsView):
     )
     def get(self, request: HttpRequest) -> HttpResponse:
         """List all queue configurations."""
-        views = list_configurations(among=identity_of(request).queues)
+        views = list_configurations(allowed_queues=identity_of(request).queues)
         return json_answer({"queues": [outputs.config_answer(view) for view in views], "count": len(views)})
 
     @extend_schema(
@@ -64,7 +64,7 @@ class ConfigListView(ConfigsView):
         view, is_new = state_queue(
             stated=parse_stated(read_members(request)),
             force=read_flag(request, "force"),
-            among=identity_of(request).queues,
+            allowed_queues=identity_of(request).queues,
             check=if_match(request),
         )
         message = f"Queue {'created' if is_new else 'updated'} successfully"
@@ -86,7 +86,7 @@ class ConfigView(ConfigsView):
     )
     def get(self, request: HttpRequest, name: str) -> HttpResponse:
         """Show a queue configuration; its ETag is for If-Match."""
-        view = get_configuration(name, among=identity_of(request).queues)
+        view = get_configuration(name, allowed_queues=identity_of(request).queues)
         version = spec_version(view.spec)
         if is_known(request, version):
             return not_modified(version)
@@ -111,10 +111,10 @@ class ConfigView(ConfigsView):
     def put(self, request: HttpRequest, name: str) -> HttpResponse:
         """Replace a queue configuration as a whole; If-Match with its ETag is required."""
         check = if_match(request, is_required=True)
-        among = identity_of(request).queues
-        queue = get_configuration(name, among=among).spec.name
+        allowed_queues = identity_of(request).queues
+        queue = get_configuration(name, allowed_queues=allowed_queues).spec.name
         stated = parse_stated(read_members(request), name=queue)
-        view, _ = state_queue(stated=stated, force=True, among=among, check=check)
+        view, _ = state_queue(stated=stated, force=True, allowed_queues=allowed_queues, check=check)
         answer = json_answer({"queue": outputs.config_answer(view), "message": "Queue updated successfully"})
         return tagged(answer, spec_version(view.spec))
 
@@ -134,7 +134,7 @@ class ConfigView(ConfigsView):
             get_broker(),
             name=name,
             force=read_flag(request, "force"),
-            among=identity_of(request).queues,
+            allowed_queues=identity_of(request).queues,
             check=if_match(request),
         )
         return json_answer(outputs.removed_answer(removed))

@@ -28,7 +28,7 @@ class QueueListView(KeyedView):
     )
     def get(self, request: HttpRequest) -> HttpResponse:
         """List all queues with statistics, sub-queues each for itself."""
-        queues = list_queues(get_broker(), among=identity_of(request).queues)
+        queues = list_queues(get_broker(), allowed_queues=identity_of(request).queues)
         return json_answer({"queues": [outputs.status_answer(queue) for queue in queues], "count": len(queues)})
 
 
@@ -45,7 +45,7 @@ class QueueView(KeyedView):
     )
     def get(self, request: HttpRequest, queue: str) -> HttpResponse:
         """Tell all about a queue: counts, memory, history, who paused it, who serves it."""
-        detail = get_queue_detail(get_broker(), queue, among=identity_of(request).queues)
+        detail = get_queue_detail(get_broker(), queue, allowed_queues=identity_of(request).queues)
         return json_answer(outputs.detail_answer(detail))
 
 
@@ -63,7 +63,7 @@ class PauseView(KeyedView):
     )
     def post(self, request: HttpRequest, queue: str) -> HttpResponse:
         """Pause a queue: it takes tasks and hands out none. So it stays if it was paused."""
-        name = pause_queue(get_broker(), name=queue, among=identity_of(request).queues)
+        name = pause_queue(get_broker(), name=queue, allowed_queues=identity_of(request).queues)
         return json_answer({"message": "queue paused", "queue": name, "paused": True})
 
 
@@ -81,7 +81,7 @@ class UnpauseView(KeyedView):
     )
     def post(self, request: HttpRequest, queue: str) -> HttpResponse:
         """Unpause a queue. So it stays if it was not paused."""
-        name = unpause_queue(get_broker(), name=queue, among=identity_of(request).queues)
+        name = unpause_queue(get_broker(), name=queue, allowed_queues=identity_of(request).queues)
         return json_answer({"message": "queue unpaused", "queue": name, "paused": False})
 
 
@@ -102,6 +102,6 @@ class RedeployView(KeyedView):
 
         Children are started anew between tasks. What cannot be deployed changes nothing; the worker's reason says why.
         """
-        name = redeploy_queue(name=queue, among=identity_of(request).queues)
+        name = redeploy_queue(name=queue, allowed_queues=identity_of(request).queues)
         workers = find_deploying_workers(get_broker(), name)
         return json_answer({"message": "redeployment requested", "queue": name, "workers": workers})

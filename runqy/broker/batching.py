@@ -1,39 +1,51 @@
-"""Puts many tasks on queues: one script call carries up to 500 of them, and all calls travel together."""
+"""Puts many tasks on queues: one script call carries up to 500 of them, and so does one round trip."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from runqy.broker import keys, timing
-from runqy.broker.broker import Broker
 from runqy.broker.links import Reply
-from runqy.broker.operation import Request
+from runqy.broker.operation import Operation, Request, ask_all, get_context
 from runqy.broker.producing import NewTask, store
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.states import TaskState
 from runqy.errors import RunqyError, TaskAlreadyExists
 
-CALLS_AT_ONCE = 20
-"""How many script calls one round trip carries, so that the memory of this process stays bounded."""
-
 Enqueued = TaskState | RunqyError
 
 
-def enqueue_many(broker: Broker, tasks: Sequence[NewTask]) -> list[Enqueued]:
+def enqueue_many(tasks: Sequence[NewTask]) -> Operation[list[Enqueued]]:
     """Queue tasks; at each one's place stands the state it starts in, or what went wrong with it.
 
-    What travels together is sent once more when its replies were lost; that does no harm, as in `enqueue`.
+    A round trip carries at most 500 tasks, so that an event loop serves others while a large batch is built. What
+    travels together is sent once more when its replies were lost; that does no harm, as in `enqueue`.
     Raises BrokerUnavailable: any of the tasks may be queued.
     """
-    now_ns = broker.now_ns()
+    context = yield from get_context()
     outcomes: list[Enqueued] = [TaskAlreadyExists()] * len(tasks)
-    batches = list(_batches(tasks, now_ns))
-    for first in range(0, len(batches), CALLS_AT_ONCE):
-        together = batches[first : first + CALLS_AT_ONCE]
-        requests = [_enqueue_batch([tasks[i] for i in places], now_ns, broker.is_cluster) for places in together]
-        for places, answer in zip(together, broker.run_all(requests), strict=True):
+    for together in _round_trips(_batches(tasks, context.now_ns)):
+        requests = [
+            _enqueue_batch([tasks[i] for i in places], context.now_ns, context.is_cluster) for places in together
+        ]
+        answers = yield from ask_all(requests)
+        for places, answer in zip(together, answers, strict=True):
             for position, place in enumerate(places):
                 outcomes[place] = answer if isinstance(answer, RunqyError) else answer[position]
     return outcomes
+
+
+def _round_trips(batches: Iterable[list[int]]) -> Iterator[list[list[int]]]:
+    """Group script calls into round trips of a bounded number of tasks."""
+    together: list[list[int]] = []
+    count = 0
+    for places in batches:
+        if together and count + len(places) > timing.BATCH_MAX_TASKS:
+            yield together
+            together, count = [], 0
+        together.append(places)
+        count += len(places)
+    if together:
+        yield together
 
 
 def _batches(tasks: Sequence[NewTask], now_ns: int) -> Iterator[list[int]]:

@@ -10,12 +10,11 @@ from typing import Any
 
 from runqy.broker import keys, timing
 from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.broker import Broker
 from runqy.broker.holding import Hold, Taken
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
 from runqy.broker.message import MessageUnreadable, decode
-from runqy.broker.operation import Request, raise_error
+from runqy.broker.operation import Operation, Request, ask_all, get_context, raise_error
 from runqy.broker.scripts import Value, command, script
 from runqy.errors import RunqyError
 
@@ -92,29 +91,31 @@ def take(order: TakeOrder, *, now_ns: int) -> Request[list[Taken]]:
 
 
 def take_tasks(
-    broker: Broker, order: TakeOrder, *, now_ns: int, together_with: Sequence[Request[Any]] = ()
-) -> tuple[list[Taken], list[Any]]:
+    order: TakeOrder, *, now_ns: int, together_with: Sequence[Request[Any]] = ()
+) -> Operation[tuple[list[Taken], list[Any]]]:
     """Take tasks wherever the queues live, and run other requests in the same round trip, ahead of the take.
 
     Returns the tasks, and the other requests' outcomes or RunqyErrors in their order. In a cluster, where no script
     reaches all queues, a second round trip takes from those that had tasks. Raises BrokerUnavailable.
     """
-    if broker.is_cluster and len(order.queues) > 1:
-        return _take_across_slots(broker, order, now_ns, together_with)
-    *others, taken = broker.run_all([*together_with, take(order, now_ns=now_ns)])
+    context = yield from get_context()
+    if context.is_cluster and len(order.queues) > 1:
+        return (yield from _take_across_slots(order, now_ns, together_with))
+    *others, taken = yield from ask_all([*together_with, take(order, now_ns=now_ns)])
     return raise_error(taken), others
 
 
 def _take_across_slots(
-    broker: Broker, order: TakeOrder, now_ns: int, together_with: Sequence[Request[Any]]
-) -> tuple[list[Taken], list[Any]]:
+    order: TakeOrder, now_ns: int, together_with: Sequence[Request[Any]]
+) -> Operation[tuple[list[Taken], list[Any]]]:
     """Look where tasks wait, deal the slots out to those queues, and take from every queue its share."""
     recalls = [take(recall, now_ns=now_ns) for recall in _recalls(order)]
-    *others, waiting = broker.run_all([*together_with, *recalls, _count_waiting(order.queues)])
+    *others, waiting = yield from ask_all([*together_with, *recalls, _count_waiting(order.queues)])
     recalled = _joined(others[len(together_with) :])
     order = _without(order, {taken.hold.owner for taken in recalled})
     takes = [take(part, now_ns=now_ns) for part in _parts(order, raise_error(waiting))]
-    return recalled + _joined(broker.run_all(takes)), others[: len(together_with)]
+    outcomes = yield from ask_all(takes)
+    return recalled + _joined(outcomes), others[: len(together_with)]
 
 
 def _recalls(order: TakeOrder) -> list[TakeOrder]:

@@ -105,7 +105,7 @@ def expire_ended(broker: Broker, archived_ttls_s: Mapping[str, int], rounds: Arc
         rounds.advance(queue, outcome)
     gone = completed + [(queue, outcome.gone) for queue, outcome in (*archived, *walked.items())]
     for queue, ids in gone:
-        forget_lookups(broker, queue, ids)
+        broker.run(forget_lookups(queue, ids))
     return sum(len(ids) for _, ids in gone)
 
 

@@ -131,7 +131,7 @@ def move_all(broker: Broker, verb: Verb, queue: str, state: TaskState, *, most: 
         outcomes = broker.run(verb(queue, ids, wanted=state, now_ns=broker.now_ns()))
         done, stayed = done + outcomes.count(Outcome.DONE), stayed + outcomes.count(Outcome.LOCKED)
         if verb is delete_tasks:
-            forget_lookups(broker, queue, [i for i, o in zip(ids, outcomes, strict=True) if o <= Outcome.DONE])
+            broker.run(forget_lookups(queue, [i for i, o in zip(ids, outcomes, strict=True) if o <= Outcome.DONE]))
         left -= len(ids)
         _, ids = broker.run(_some(queue, state, stayed, min(left, timing.BATCH_MAX_TASKS))) if left > 0 else (0, [])
     return Sweep(found=found, done=done)

@@ -12,7 +12,7 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
-from runqy.broker.operation import Request
+from runqy.broker.operation import Operation, Request, ask_all
 from runqy.broker.scanning import KeyWalk
 from runqy.broker.scripts import command, script
 from runqy.broker.timing import BATCH_MAX_TASKS
@@ -29,10 +29,10 @@ def forget_lookup(queue: str, task_id: str) -> Request[bool]:
     return Request((forget,), lambda replies: replies[0] == 1)
 
 
-def forget_lookups(broker: Broker, queue: str, task_ids: Sequence[str]) -> None:
+def forget_lookups(queue: str, task_ids: Sequence[str]) -> Operation[None]:
     """Remove the lookups of tasks that are gone."""
     for start in range(0, len(task_ids), BATCH_MAX_TASKS):
-        broker.run_all([forget_lookup(queue, task_id) for task_id in task_ids[start : start + BATCH_MAX_TASKS]])
+        yield from ask_all([forget_lookup(queue, task_id) for task_id in task_ids[start : start + BATCH_MAX_TASKS]])
 
 
 class LookupSweep:

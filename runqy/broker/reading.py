@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from runqy.broker import keys
-from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
-from runqy.broker.operation import Request
+from runqy.broker.operation import Operation, Request, ask, get_context
 from runqy.broker.records import TaskRecord, read_record
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.states import TaskState
@@ -16,45 +15,47 @@ TaskPlace = tuple[str, str]
 """The Redis queue of a task, and its id."""
 
 
-def find_task(broker: Broker, task_id: str, known_queues: Sequence[str] = ()) -> TaskRecord:
+def find_task(task_id: str, known_queues: Sequence[str] = ()) -> Operation[TaskRecord]:
     """Return a task by its id. Raises TaskNotFound.
 
     One round trip on a single server, two in a cluster; a third there for a task without lookup, which is then looked
     for in all known Redis queues.
     """
-    if not broker.is_cluster:
-        record = broker.run(_find(task_id, known_queues))
+    context = yield from get_context()
+    if not context.is_cluster:
+        record = yield from ask(_find(task_id, known_queues))
     else:
-        queue = broker.run(_look_up(task_id))
-        record = read_tasks(broker, [(queue, task_id)])[0] if queue else None
-        if record is None:
-            found = read_tasks(broker, [(known, task_id) for known in known_queues if known != queue])
-            record = next((record for record in found if record), None)
+        record = yield from _find_across_slots(task_id, known_queues)
     if record is None:
         raise TaskNotFound
     return record
 
 
-def read_tasks(broker: Broker, places: Sequence[TaskPlace]) -> list[TaskRecord | None]:
-    """Return tasks whose Redis queues are known, in one round trip; None for what does not exist."""
-    return broker.run(
-        Request(
-            commands=tuple(_read(QueueKeys(queue), task_id) for queue, task_id in places),
-            parse=lambda replies: [
-                _record(task_id, reply) for (_, task_id), reply in zip(places, replies, strict=True)
-            ],
-        )
+def _find_across_slots(task_id: str, known_queues: Sequence[str]) -> Operation[TaskRecord | None]:
+    """Return a task of a cluster, where its lookup is in another slot than the task."""
+    queue = yield from ask(_look_up(task_id))
+    if queue:
+        (record,) = yield from ask(read_tasks([(queue, task_id)]))
+        if record is not None:
+            return record
+    found = yield from ask(read_tasks([(known, task_id) for known in known_queues if known != queue]))
+    return next((record for record in found if record), None)
+
+
+def read_tasks(places: Sequence[TaskPlace]) -> Request[list[TaskRecord | None]]:
+    """Return tasks whose Redis queues are known; None for what does not exist."""
+    return Request(
+        commands=tuple(_read(QueueKeys(queue), task_id) for queue, task_id in places),
+        parse=lambda replies: [_record(task_id, reply) for (_, task_id), reply in zip(places, replies, strict=True)],
     )
 
 
-def read_states(broker: Broker, places: Sequence[TaskPlace]) -> list[TaskState | None]:
-    """Return the states of tasks whose Redis queues are known, in one round trip, without their payloads."""
+def read_states(places: Sequence[TaskPlace]) -> Request[list[TaskState | None]]:
+    """Return the states of tasks whose Redis queues are known, without their payloads."""
     task_keys = [QueueKeys(queue).task(task_id) for queue, task_id in places]
-    return broker.run(
-        Request(
-            commands=tuple(command("HGET", key, "state", key=key) for key in task_keys),
-            parse=lambda replies: [TaskState.read(reply) for reply in replies],
-        )
+    return Request(
+        commands=tuple(command("HGET", key, "state", key=key) for key in task_keys),
+        parse=lambda replies: [TaskState.read(reply) for reply in replies],
     )
 
 

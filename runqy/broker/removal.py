@@ -71,7 +71,7 @@ def _drop_all(broker: Broker, keys: QueueKeys, index: str, before_step: Callable
         ids = broker.run(drop_tasks(keys, index))
         if not ids:
             return total
-        forget_lookups(broker, keys.queue, ids)
+        broker.run(forget_lookups(keys.queue, ids))
         total += len(ids)
 
 
@@ -89,7 +89,7 @@ def _drop_rest(broker: Broker, keys: QueueKeys, before_step: Callable[[], None])
         found = [key for key in walk.next_keys(broker) if key.startswith(keys.prefixes)]
         total += broker.run(Request(tuple(command("UNLINK", key, key=key) for key in found), sum)) if found else 0
         tasks = [key.removeprefix(keys.task_prefix) for key in found if key.startswith(keys.task_prefix)]
-        forget_lookups(broker, keys.queue, tasks)
+        broker.run(forget_lookups(keys.queue, tasks))
         if walk.is_at_start:
             return total
 

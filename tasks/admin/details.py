@@ -74,6 +74,6 @@ def find_shown_task(request: HttpRequest, object_id: str) -> TaskRecord:
     """Return the task of a page; the address may name its queue. Raises TaskNotFound, QueueNotFound."""
     queue, task_id = request.GET.get("queue", ""), unquote(object_id)
     try:
-        return get_task_of(get_broker(), queue, task_id) if queue else get_task(get_broker(), task_id)
+        return get_task_of(get_broker(), queue, task_id) if queue else get_broker().run(get_task(task_id))
     except TaskNotFound:
         raise TaskNotFound(no_such_task(task_id)) from None

@@ -48,7 +48,7 @@ def show_tasks(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
     wanted = request.GET.get("id", "").strip()
     if wanted:
         try:
-            record = get_task(get_broker(), wanted)
+            record = get_broker().run(get_task(wanted))
         except TaskNotFound:
             messages.error(request, no_such_task(wanted))
         else:

@@ -19,8 +19,8 @@ from runqy.staff.pages import StaffForm
 from tasks import payloads
 from tasks.admin.rights import may_try
 from tasks.admin.shown import task_url
-from tasks.orders import TaskOrder
-from tasks.trying import try_task
+from tasks.operations import enqueue_and_wait
+from tasks.task_specs import TaskSpec
 
 WAIT_S = 5
 
@@ -76,9 +76,10 @@ def try_out(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
 
 def _try(request: HttpRequest, form: TrialForm) -> TaskRecord | None:
     """Queue the task of a form; None if it was refused, which stands in the form then."""
-    order = TaskOrder(queue=form.cleaned_data["queue"], payload=form.cleaned_data["payload"])
+    spec = TaskSpec(queue=form.cleaned_data["queue"], payload=form.cleaned_data["payload"])
     try:
-        return try_task(get_broker(), order=order, headers=trace_headers(request.headers.get("traceparent", "")), longest_s=WAIT_S)
+        headers = trace_headers(request.headers.get("traceparent", ""))
+        return enqueue_and_wait(get_broker(), spec=spec, headers=headers, longest_s=WAIT_S)
     except RunqyError as error:
         if error.status >= 500:
             raise

@@ -10,8 +10,8 @@ from runqy.errors import RequestInvalid
 from tasks import payloads
 from tasks.api.inputs import LONGEST_NAME, read_data, read_queue
 from tasks.api.options import MOST_SECONDS, OPTIONS, UNIQUENESS, GivenOptions, read_options
-from tasks.batches import MOST_TASKS, Batch, BatchOrder, Element, check_size
-from tasks.orders import TaskOrder
+from tasks.batches import MOST_TASKS, BatchItem, BatchSpec, EnqueuedBatch, check_size
+from tasks.task_specs import TaskSpec
 
 SHARED_OPTIONS = tuple(option for option in OPTIONS if option not in UNIQUENESS)
 """Options that count for all jobs which say nothing else."""
@@ -21,7 +21,7 @@ _decode_jobs = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def parse_batch(members: Members) -> BatchOrder:
+def parse_batch(members: Members) -> BatchSpec:
     """Return the queue and the tasks that a body asks for; in the place of a job that is wrong stands what is wrong.
 
     Raises RequestInvalid for what concerns them all, BatchTooLarge.
@@ -35,7 +35,7 @@ def parse_batch(members: Members) -> BatchOrder:
     if given.errors:
         raise RequestInvalid(errors=given.errors)
     check_size(len(raw_jobs))
-    return BatchOrder(queue, [_element(queue, job, shared) for job in raw_jobs])
+    return BatchSpec(queue, [_element(queue, job, shared) for job in raw_jobs])
 
 
 def _jobs(raw: msgspec.Raw | None, errors: list[str]) -> list[msgspec.Raw]:
@@ -49,14 +49,14 @@ def _jobs(raw: msgspec.Raw | None, errors: list[str]) -> list[msgspec.Raw]:
     return []
 
 
-def _element(queue: str, job: msgspec.Raw, shared: dict[str, Any]) -> Element:
+def _element(queue: str, job: msgspec.Raw, shared: dict[str, Any]) -> BatchItem:
     """Return the task that a job asks for: wrapped, with the payload in `data`, or itself the payload."""
     text = bytes(job)
     members = _decode_members(text) if text.startswith(b"{") and b'"data"' in text else {}
     if "data" not in members or not members.keys() <= _WRAPPED:
         if not text.startswith(b"{"):
             return RequestInvalid(errors=["must be an object"])
-        return TaskOrder(queue=queue, payload=payloads.one_line(text), **shared)
+        return TaskSpec(queue=queue, payload=payloads.one_line(text), **shared)
     data = members.pop("data")
     given = GivenOptions(members)
     own = read_options(given)
@@ -65,18 +65,18 @@ def _element(queue: str, job: msgspec.Raw, shared: dict[str, Any]) -> Element:
         return RequestInvalid(errors=given.errors)
     if "delay_ns" in own or "process_at_ns" in own:
         shared = {name: value for name, value in shared.items() if name not in ("delay_ns", "process_at_ns")}
-    return TaskOrder(queue=queue, payload=payload, **shared | own)
+    return TaskSpec(queue=queue, payload=payload, **shared | own)
 
 
-def batch_info(batch: Batch) -> dict[str, Any]:
+def batch_info(batch: EnqueuedBatch) -> dict[str, Any]:
     """Return what the API says about a batch: ids and errors line up with the jobs."""
-    failed = sum(item.error is not None for item in batch.items)
-    existing = [place for place, item in enumerate(batch.items) if item.is_existing]
+    failed = sum(item.error is not None for item in batch.results)
+    existing = [place for place, item in enumerate(batch.results) if item.is_existing]
     return {
-        "enqueued": len(batch.items) - failed - len(existing),
+        "enqueued": len(batch.results) - failed - len(existing),
         "failed": failed,
-        "task_ids": [item.task_id for item in batch.items],
-        "errors": [item.error and item.error.detail for item in batch.items],
+        "task_ids": [item.task_id for item in batch.results],
+        "errors": [item.error and item.error.detail for item in batch.results],
         "existing": existing,
     }
 

@@ -31,9 +31,9 @@ class HandleTasksView(KeyedView):
             state=read_state(request, states_for(self.action)),
             most=read_limit(request, default=MOST_AT_ONCE, most=MOST_AT_ONCE),
         )
-        is_dry_run, among = read_flag(request, "dry_run"), identity_of(request).queues
+        is_dry_run, allowed_queues = read_flag(request, "dry_run"), identity_of(request).queues
         handled = handle_tasks(
-            get_broker(), action=self.action, selection=selection, is_dry_run=is_dry_run, among=among
+            get_broker(), action=self.action, selection=selection, is_dry_run=is_dry_run, allowed_queues=allowed_queues
         )
         return json_answer(
             {

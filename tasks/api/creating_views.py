@@ -20,8 +20,8 @@ from tasks.api.outputs import EnqueueBody, EnqueuedAnswer, task_info
 from tasks.api.waits import WAIT_PARAMETERS, Wait, read_wait, waited_answer
 from tasks.batches import enqueue_batch
 from tasks.operations import EnqueuedTask, enqueue_task
-from tasks.orders import TaskOrder
 from tasks.queries import await_queued_task
+from tasks.task_specs import TaskSpec
 
 _IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
@@ -92,16 +92,16 @@ class EnqueueView(KeyedView):
         Without `data`, all members of the body but the options are the payload.
         """
         body = read_body(request)
-        order = parse_order(members_of(body))
+        spec = parse_order(members_of(body))
         wait = read_wait(request)
-        made = enqueue_task(
-            get_broker(),
-            order=order.awaited() if wait.seconds else order,
-            among=identity_of(request).queues,
+        operation = enqueue_task(
+            spec=spec.awaited() if wait.seconds else spec,
+            allowed_queues=identity_of(request).queues,
             headers=trace_headers(request),
-            once=read_once(request, kind="task", body=body),
+            idempotency_key=read_once(request, kind="task", body=body),
         )
-        answer = _answer(made, order, wait)
+        made = get_broker().run(operation)
+        answer = _answer(made, spec, wait)
         if made.is_replayed:
             answer["Idempotent-Replayed"] = "true"
         return answer
@@ -129,25 +129,25 @@ class BatchView(KeyedView):
         A job is a payload, or an object with the payload in `data` and at most the task's own options beside it.
         """
         body = read_body(request)
-        batch = enqueue_batch(
-            get_broker(),
-            order=parse_batch(members_of(body)),
-            among=identity_of(request).queues,
+        operation = enqueue_batch(
+            spec=parse_batch(members_of(body)),
+            allowed_queues=identity_of(request).queues,
             headers=trace_headers(request),
-            once=read_once(request, kind="batch", body=body),
+            idempotency_key=read_once(request, kind="batch", body=body),
         )
+        batch = get_broker().run(operation)
         answer = json_answer(batch_info(batch))
         if batch.is_replayed:
             answer["Idempotent-Replayed"] = "true"
         return answer
 
 
-def _answer(made: EnqueuedTask, order: TaskOrder, wait: Wait) -> HttpResponse:
+def _answer(made: EnqueuedTask, spec: TaskSpec, wait: Wait) -> HttpResponse:
     """Return what is said about a task that was queued, at once or when its client has waited long enough."""
     record = made.record
     awaited = await_queued_task(get_broker(), record.id, longest_s=wait.seconds) if wait.seconds else None
     content: dict[str, Any] = {"info": task_info(awaited or record)}
-    if order.unique is not None:
+    if spec.unique is not None:
         content["existing"] = made.is_existing
     if not wait.seconds:
         return json_answer(content)

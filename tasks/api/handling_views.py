@@ -49,7 +49,7 @@ class QueueTasksView(KeyedView):
         in the state from the first page to the last is on exactly one of them.
         """
         asked = read_page(request, queue)
-        page = list_tasks_of(get_broker(), queue, asked, among=identity_of(request).queues)
+        page = list_tasks_of(get_broker(), queue, asked, allowed_queues=identity_of(request).queues)
         content = {"tasks": [task_info(record) for record in page.tasks], "count": len(page.tasks)}
         return page_answer(request, content, next_cursor(queue, asked, page.end))
 
@@ -75,7 +75,7 @@ class QueueTaskView(KeyedView):
     )
     def get(self, request: HttpRequest, queue: str, task_id: str) -> HttpResponse:
         """Tell all about a task: payload, result, attempts, every time, who runs it."""
-        record = get_task_of(get_broker(), queue, task_id, among=identity_of(request).queues)
+        record = get_task_of(get_broker(), queue, task_id, allowed_queues=identity_of(request).queues)
         answer = json_answer(outputs.task_detail(record))
         version = version_of(answer.content)
         return not_modified(version) if is_known(request, version) else tagged(answer, version)
@@ -88,8 +88,8 @@ class QueueTaskView(KeyedView):
     )
     def delete(self, request: HttpRequest, queue: str, task_id: str) -> HttpResponse:
         """Delete a task that does not run, and all that is kept about it."""
-        among = identity_of(request).queues
-        handle_task(get_broker(), action=Action.DELETE, queue=queue, task_id=task_id, among=among)
+        allowed_queues = identity_of(request).queues
+        handle_task(get_broker(), action=Action.DELETE, queue=queue, task_id=task_id, allowed_queues=allowed_queues)
         return json_answer({"message": "task deleted", "task_id": task_id})
 
 
@@ -144,8 +144,8 @@ class RunTaskView(KeyedView):
     )
     def post(self, request: HttpRequest, queue: str, task_id: str) -> HttpResponse:
         """Make a task pending. One that is over starts anew, its retries unspent."""
-        among = identity_of(request).queues
-        handle_task(get_broker(), action=Action.RUN, queue=queue, task_id=task_id, among=among)
+        allowed_queues = identity_of(request).queues
+        handle_task(get_broker(), action=Action.RUN, queue=queue, task_id=task_id, allowed_queues=allowed_queues)
         return json_answer({"message": "task pending", "task_id": task_id})
 
 
@@ -163,14 +163,14 @@ class ArchiveTaskView(KeyedView):
     )
     def post(self, request: HttpRequest, queue: str, task_id: str) -> HttpResponse:
         """Archive a task that waits: it will not run, and can be run later."""
-        among = identity_of(request).queues
-        handle_task(get_broker(), action=Action.ARCHIVE, queue=queue, task_id=task_id, among=among)
+        allowed_queues = identity_of(request).queues
+        handle_task(get_broker(), action=Action.ARCHIVE, queue=queue, task_id=task_id, allowed_queues=allowed_queues)
         return json_answer({"message": "task archived", "task_id": task_id})
 
 
 def _cancel(request: HttpRequest, task_id: str) -> HttpResponse:
     """Cancel a task and tell what came of it."""
-    if cancel_task(get_broker(), task_id=task_id, among=identity_of(request).queues):
+    if cancel_task(get_broker(), task_id=task_id, allowed_queues=identity_of(request).queues):
         return json_answer({"message": "task cancelled", "task_id": task_id})
     answer = json_answer({"message": "task is being cancelled", "task_id": task_id}, status=202)
     answer["Location"] = f"/queue/{quote(task_id, safe='')}"

@@ -6,13 +6,13 @@ from runqy.api.bodies import Members
 from runqy.errors import RequestInvalid
 from tasks import payloads
 from tasks.api.options import OPTIONS, GivenOptions, read_options
-from tasks.orders import TaskOrder
+from tasks.task_specs import TaskSpec
 
 LONGEST_NAME = 256
 _BESIDE_PAYLOAD = {"queue", *OPTIONS}
 
 
-def parse_order(members: Members) -> TaskOrder:
+def parse_order(members: Members) -> TaskSpec:
     """Return the task that a body asks for: nested, with the payload in `data`, or flat, with all that is no option.
 
     Raises RequestInvalid with a sentence for each wrong member.
@@ -23,7 +23,7 @@ def parse_order(members: Members) -> TaskOrder:
     payload = _payload(members, given.errors)
     if given.errors:
         raise RequestInvalid(errors=given.errors)
-    return TaskOrder(queue=queue, payload=payload, **options)
+    return TaskSpec(queue=queue, payload=payload, **options)
 
 
 def read_queue(given: GivenOptions) -> str:

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard, TypeVar
 import msgspec
 
 from runqy import durations
-from tasks.orders import NS, OnConflict, Uniqueness
+from tasks.task_specs import NS, OnConflict, Uniqueness
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -44,7 +44,7 @@ class GivenOptions:
 
 
 def read_options(members: GivenOptions) -> dict[str, Any]:
-    """Return what a body says about a task beside queue and payload, as `TaskOrder` calls it."""
+    """Return what a body says about a task beside queue and payload, as `TaskSpec` calls it."""
     options = {}
     for name in members.given:
         if name in _READERS:
@@ -159,7 +159,7 @@ _READERS: dict[str, tuple[str, Callable[[Any], Any], Any]] = {
     "max_retry": ("max_retry", _retries, None),
     "retention": ("retention_s", _retention_s, None),
 }
-"""Option -> what `TaskOrder` calls it, how it is read, and what stands for a missing one."""
+"""Option -> what `TaskSpec` calls it, how it is read, and what stands for a missing one."""
 UNIQUENESS = ("unique_key", "unique_for", "unique_until", "on_conflict")
 OPTIONS = (*_READERS, *UNIQUENESS)
 _read_on_conflict = _choice(OnConflict)

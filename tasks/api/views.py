@@ -44,9 +44,9 @@ class TaskView(KeyedView):
     def get(self, request: HttpRequest, task_id: str) -> HttpResponse:
         """Tell a task's state and result, at once or, if asked to wait, when it is over."""
         wait = read_wait(request)
-        among = identity_of(request).queues
+        allowed_queues = identity_of(request).queues
         if not wait.seconds:
-            record = get_task(get_broker(), task_id, among=among)
+            record = get_broker().run(get_task(task_id, allowed_queues=allowed_queues))
             return conditional(request, json_answer({"info": task_info(record)}))
-        record = await_task(get_broker(), task_id, longest_s=wait.seconds, among=among)
+        record = await_task(get_broker(), task_id, longest_s=wait.seconds, allowed_queues=allowed_queues)
         return conditional(request, waited_answer({"info": task_info(record)}, record, wait))

@@ -59,11 +59,12 @@ def test_enqueueing_once_takes_one_round_trip_too(trips: CountingLink, options: 
     assert trips.trips == 1
 
 
-def test_a_batch_takes_one_round_trip(trips: CountingLink) -> None:
-    answer = ApiClient(CLIENT_KEY).post("/queue/add-batch", {"queue": "simple", "jobs": [{}] * 1000})
+@pytest.mark.parametrize(("jobs", "expected"), [(500, 1), (501, 2)])
+def test_a_batch_takes_a_round_trip_for_every_500_tasks(trips: CountingLink, jobs: int, expected: int) -> None:
+    answer = ApiClient(CLIENT_KEY).post("/queue/add-batch", {"queue": "simple", "jobs": [{}] * jobs})
 
     assert answer.status_code == 200
-    assert trips.trips == 1
+    assert trips.trips == expected
 
 
 def test_reading_takes_one_round_trip_and_asks_no_database(

@@ -20,7 +20,7 @@ def test_tasks_of_several_queues_and_times_are_queued_in_order(broker: Broker) -
         new_task("a4", "a", process_at_s=later + 1),
     ]
 
-    outcomes = enqueue_many(broker, tasks)
+    outcomes = broker.run(enqueue_many(tasks))
 
     pending, scheduled = TaskState.PENDING, TaskState.SCHEDULED
     assert outcomes == [pending, pending, scheduled, pending, scheduled]
@@ -33,7 +33,7 @@ def test_tasks_of_several_queues_and_times_are_queued_in_order(broker: Broker) -
 def test_each_task_has_its_own_outcome(broker: Broker) -> None:
     put(broker, "t2")
 
-    first, second, third, again = enqueue_many(broker, [new_task(i) for i in ("t1", "t2", "t3", "t1")])
+    first, second, third, again = broker.run(enqueue_many([new_task(i) for i in ("t1", "t2", "t3", "t1")]))
 
     assert first is third is TaskState.PENDING
     assert isinstance(second, TaskAlreadyExists)
@@ -44,7 +44,7 @@ def test_each_task_has_its_own_outcome(broker: Broker) -> None:
 def test_more_tasks_than_one_call_carries_are_all_queued(broker: Broker) -> None:
     tasks = [new_task(f"t{i}", payload=str(i).encode()) for i in range(2 * timing.BATCH_MAX_TASKS + 7)]
 
-    outcomes = enqueue_many(broker, tasks)
+    outcomes = broker.run(enqueue_many(tasks))
 
     assert outcomes == [TaskState.PENDING] * len(tasks)
     assert listed(broker)["pending"] == [task.id for task in tasks]
@@ -56,7 +56,7 @@ def test_no_call_carries_more_than_a_mebibyte_unless_one_task_does(single_broker
     tasks = [new_task(f"t{i}", payload=b"x" * size) for i, size in enumerate(sizes)]
     single_broker.client.config_resetstat()
 
-    outcomes = enqueue_many(single_broker, tasks)
+    outcomes = single_broker.run(enqueue_many(tasks))
 
     assert outcomes == [TaskState.PENDING] * len(tasks)
     assert listed(single_broker)["pending"] == [task.id for task in tasks]
@@ -66,7 +66,7 @@ def test_no_call_carries_more_than_a_mebibyte_unless_one_task_does(single_broker
 
 
 def test_nothing_is_queued_from_nothing(single_broker: Broker) -> None:
-    assert enqueue_many(single_broker, []) == []
+    assert single_broker.run(enqueue_many([])) == []
 
 
 def test_replies_that_got_lost_are_asked_for_again(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_replies_that_got_lost_are_asked_for_again(single_broker: Broker, monkey
 
     monkeypatch.setattr(single_broker, "run_all", lose_first)
 
-    outcomes = enqueue_many(single_broker, [new_task("t1"), new_task("t1"), new_task("t2")])
+    outcomes = single_broker.run(enqueue_many([new_task("t1"), new_task("t1"), new_task("t2")]))
 
     assert [isinstance(outcome, TaskAlreadyExists) for outcome in outcomes] == [False, True, False]
     assert listed(single_broker) == {"pending": ["t1", "t2"]}

@@ -26,7 +26,7 @@ def order_of(count: int, *shares: Share, **options) -> TakeOrder:
 def test_a_task_that_is_taken_runs_and_is_held(broker: Broker) -> None:
     put(broker, "t1", "t2")
 
-    (taken,), _ = take_tasks(broker, order_of(1), now_ns=NOW_NS)
+    (taken,), _ = broker.run(take_tasks(order_of(1), now_ns=NOW_NS))
 
     assert (taken.hold.queue, taken.hold.task_id, taken.payload) == (QUEUE, "t1", b'{"n":1}')
     assert taken.lease_end_s == 1_700_000_030
@@ -69,7 +69,7 @@ def test_a_paused_queue_does_not_keep_others_waiting(broker: Broker) -> None:
     broker.run(pause("high", now_ns=NOW_NS))
     order = order_of(1, Share(queue="high", priority=9), Share(queue="low"), is_strict=True)
 
-    taken, _ = take_tasks(broker, order, now_ns=NOW_NS)
+    taken, _ = broker.run(take_tasks(order, now_ns=NOW_NS))
 
     assert ids(taken) == ["l1"]
 
@@ -78,9 +78,9 @@ def test_the_same_order_asked_again_returns_the_same_tasks(broker: Broker) -> No
     put(broker, "a1", queue="a")
     put(broker, "b1", "b2", queue="b")
     order = order_of(2, Share(queue="a"), Share(queue="b"))
-    first, _ = take_tasks(broker, order, now_ns=NOW_NS)
+    first, _ = broker.run(take_tasks(order, now_ns=NOW_NS))
 
-    again, _ = take_tasks(broker, order.repeated(), now_ns=NOW_NS)
+    again, _ = broker.run(take_tasks(order.repeated(), now_ns=NOW_NS))
 
     assert {one.hold for one in again} == {one.hold for one in first}
     assert len(again) == 2
@@ -90,9 +90,9 @@ def test_the_same_order_asked_again_returns_the_same_tasks(broker: Broker) -> No
 def test_what_is_returned_again_is_held_for_as_long_as_it_says(broker: Broker) -> None:
     put(broker, "t1")
     order = order_of(1, Share(queue=QUEUE), Share(queue="other"))
-    take_tasks(broker, order, now_ns=NOW_NS)
+    broker.run(take_tasks(order, now_ns=NOW_NS))
 
-    (again,), _ = take_tasks(broker, order.repeated(), now_ns=NOW_NS + 20_000_000_000)
+    (again,), _ = broker.run(take_tasks(order.repeated(), now_ns=NOW_NS + 20_000_000_000))
 
     assert again.lease_end_s == 1_700_000_050
     assert broker.client.zscore(KEYS.lease, "t1") == 1_700_000_050
@@ -101,11 +101,11 @@ def test_what_is_returned_again_is_held_for_as_long_as_it_says(broker: Broker) -
 def test_an_order_asked_again_fills_the_slots_that_got_nothing(broker: Broker) -> None:
     put(broker, "a1", queue="a")
     order = order_of(3, Share(queue="a"), Share(queue="b"))
-    take_tasks(broker, order, now_ns=NOW_NS)
+    broker.run(take_tasks(order, now_ns=NOW_NS))
     put(broker, "a2", queue="a")
     put(broker, "b1", "b2", queue="b")
 
-    again, _ = take_tasks(broker, order.repeated(), now_ns=NOW_NS)
+    again, _ = broker.run(take_tasks(order.repeated(), now_ns=NOW_NS))
 
     assert len(again) == 3
     assert "a1" in ids(again)
@@ -200,7 +200,7 @@ def test_strict_order_empties_the_higher_queue_first(broker: Broker) -> None:
     put(broker, "h1", "h2", queue="high")
     order = order_of(3, Share(queue="low", priority=1), Share(queue="high", priority=9), is_strict=True)
 
-    taken, _ = take_tasks(broker, order, now_ns=NOW_NS)
+    taken, _ = broker.run(take_tasks(order, now_ns=NOW_NS))
 
     assert sorted(ids(taken)) == ["h1", "h2", "l1"]
 
@@ -210,7 +210,7 @@ def test_a_full_queue_does_not_starve_one_of_low_priority(broker: Broker) -> Non
     put(broker, *[f"h{i}" for i in range(60)], queue="high")
     shares = [Share(queue="low", priority=1), Share(queue="high", priority=3)]
 
-    taken, _ = take_tasks(broker, order_of(60, *shares), now_ns=NOW_NS)
+    taken, _ = broker.run(take_tasks(order_of(60, *shares), now_ns=NOW_NS))
 
     share = Counter(one.hold.queue for one in taken)
     assert share["low"] + share["high"] == 60
@@ -230,11 +230,11 @@ def test_weights_decide_how_often_a_queue_comes_first() -> None:
 
 def test_a_take_travels_with_other_requests_in_one_round_trip(broker: Broker) -> None:
     broker.run(enqueue(new_task("t0"), now_ns=NOW_NS))  # loads the script: an unknown one would run after the others
-    ids(take_tasks(broker, order_of(1), now_ns=NOW_NS)[0])
+    ids(broker.run(take_tasks(order_of(1), now_ns=NOW_NS))[0])
     first = enqueue(new_task("t1"), now_ns=NOW_NS)
 
-    taken, (state, conflict) = take_tasks(
-        broker, order_of(1), now_ns=NOW_NS, together_with=[first, enqueue(new_task("t1"), now_ns=NOW_NS + 1)]
+    taken, (state, conflict) = broker.run(
+        take_tasks(order_of(1), now_ns=NOW_NS, together_with=[first, enqueue(new_task("t1"), now_ns=NOW_NS + 1)])
     )
 
     assert ids(taken) == ["t1"]
@@ -251,7 +251,7 @@ def test_a_worker_that_wants_more_is_noted_as_idle_at_all_its_queues(broker: Bro
     put(broker, "t1")
     order = order_of(2, Share(queue=QUEUE), Share(queue="other"), wake_token="tok")
 
-    take_tasks(broker, order, now_ns=broker.now_ns())
+    broker.run(take_tasks(order, now_ns=broker.now_ns()))
 
     channel = keys.wake_channel("tok").encode()
     assert idle_at(broker) == idle_at(broker, "other") == [channel]
@@ -260,18 +260,18 @@ def test_a_worker_that_wants_more_is_noted_as_idle_at_all_its_queues(broker: Bro
 
 def test_a_worker_without_a_free_slot_is_not_noted_as_idle(broker: Broker) -> None:
     queues = [Share(queue=QUEUE), Share(queue="other")]
-    take_tasks(broker, order_of(1, *queues, wake_token="tok"), now_ns=broker.now_ns())
+    broker.run(take_tasks(order_of(1, *queues, wake_token="tok"), now_ns=broker.now_ns()))
     put(broker, "t1")
 
-    take_tasks(broker, order_of(1, *queues, wake_token="tok"), now_ns=broker.now_ns())
+    broker.run(take_tasks(order_of(1, *queues, wake_token="tok"), now_ns=broker.now_ns()))
 
     assert idle_at(broker) == idle_at(broker, "other") == []
 
 
 def test_those_who_stopped_listening_are_forgotten(broker: Broker) -> None:
-    take_tasks(broker, order_of(1, wake_token="old"), now_ns=broker.now_ns() - 60_000_000_000)
+    broker.run(take_tasks(order_of(1, wake_token="old"), now_ns=broker.now_ns() - 60_000_000_000))
 
-    take_tasks(broker, order_of(1, wake_token="new"), now_ns=broker.now_ns())
+    broker.run(take_tasks(order_of(1, wake_token="new"), now_ns=broker.now_ns()))
 
     assert idle_at(broker) == [keys.wake_channel("new").encode()]
 

@@ -36,7 +36,7 @@ def test_a_full_redis_takes_no_tasks_and_says_so(single_broker: Broker, delay_s:
             single_broker.run(enqueue(task, now_ns=single_broker.now_ns(), is_cluster=False))
         with pytest.raises(BrokerFull):
             single_broker.run(enqueue(task, now_ns=single_broker.now_ns(), is_cluster=False))
-        outcomes = enqueue_many(single_broker, [task, new_task("t2")])
+        outcomes = single_broker.run(enqueue_many([task, new_task("t2")]))
 
     assert [type(outcome) for outcome in outcomes] == [BrokerFull, BrokerFull]
     assert single_broker.client.dbsize() == 0
@@ -51,7 +51,7 @@ def test_what_runs_is_kept_alive_read_and_cancelled_on_a_full_redis(single_broke
         extension = single_broker.run(extend([taken.hold], now_ns=now_ns))
         single_broker.run(write_result(taken.hold, b"1"))
         outcomes = [single_broker.run(cancel(QUEUE, task_id, now_ns=now_ns)) for task_id in ("t1", "t2")]
-        record = find_task(single_broker, "t1")
+        record = single_broker.run(find_task("t1"))
         single_broker.run(unpause(QUEUE, now_ns=now_ns))
 
     assert extension.lost == ()

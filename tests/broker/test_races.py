@@ -37,12 +37,12 @@ def at_once(*actions: Callable[[], Any]) -> list[Any]:
 
 def test_every_task_is_handed_out_once(broker: Broker) -> None:
     names = [f"t{i}" for i in range(400)]
-    enqueue_many(broker, [new_task(name, "ab"[i % 2]) for i, name in enumerate(names)])
+    broker.run(enqueue_many([new_task(name, "ab"[i % 2]) for i, name in enumerate(names)]))
 
     def drain() -> list[str]:
         got: list[str] = []
         shares = [Share(queue="a", priority=3), Share(queue="b")]
-        while tasks := take_tasks(broker, plan_take(shares, 3, worker_id="w"), now_ns=broker.now_ns())[0]:
+        while tasks := broker.run(take_tasks(plan_take(shares, 3, worker_id="w"), now_ns=broker.now_ns()))[0]:
             got += ids(tasks)
         return got
 
@@ -106,7 +106,7 @@ def test_a_cancel_and_a_take_agree_on_who_came_first(broker: Broker, round_numbe
 
 
 def test_nothing_is_handed_out_after_a_pause_was_answered(broker: Broker) -> None:
-    enqueue_many(broker, [new_task(f"t{i}") for i in range(3000)])
+    broker.run(enqueue_many([new_task(f"t{i}") for i in range(3000)]))
     is_paused = threading.Event()
     late: list[str] = []
 

@@ -36,7 +36,7 @@ def test_a_task_is_found_by_its_id_in_one_round_trip_or_two_in_a_cluster(
     put(broker, "t1")
     round_trips.clear()
 
-    record = find_task(broker, "t1", ["other"])
+    record = broker.run(find_task("t1", ["other"]))
 
     assert (record.id, record.queue, record.state, record.payload) == ("t1", QUEUE, TaskState.PENDING, b'{"n":1}')
     assert len(round_trips) == (2 if broker.is_cluster else 1)
@@ -47,19 +47,19 @@ def test_a_task_without_lookup_is_found_in_the_known_queues(broker: Broker, roun
     broker.client.delete(keys.lookup("t1"))
     round_trips.clear()
 
-    record = find_task(broker, "t1", ["a", "b", QUEUE])
+    record = broker.run(find_task("t1", ["a", "b", QUEUE]))
 
     assert record.queue == QUEUE
     assert len(round_trips) == (2 if broker.is_cluster else 1)
     with pytest.raises(TaskNotFound):
-        find_task(broker, "t1", ["a", "b"])
+        broker.run(find_task("t1", ["a", "b"]))
 
 
 def test_a_lookup_that_points_nowhere_does_not_hide_the_task(broker: Broker) -> None:
     put(broker, "t1")
     broker.client.hset(keys.lookup("t1"), "queue", "elsewhere")
 
-    assert find_task(broker, "t1", ["a", QUEUE]).queue == QUEUE
+    assert broker.run(find_task("t1", ["a", QUEUE])).queue == QUEUE
 
 
 @pytest.mark.parametrize("has_lookup", [True, False])
@@ -68,14 +68,14 @@ def test_a_lookup_without_a_task_is_no_task(broker: Broker, has_lookup: bool) ->
         broker.client.hset(keys.lookup("t1"), "queue", QUEUE)
 
     with pytest.raises(TaskNotFound):
-        find_task(broker, "t1", [QUEUE])
+        broker.run(find_task("t1", [QUEUE]))
 
 
 def test_a_scheduled_task_says_when_it_runs(broker: Broker) -> None:
     run_at_s = broker.now_s() + 60
     put(broker, "t1", process_at_s=run_at_s)
 
-    record = find_task(broker, "t1")
+    record = broker.run(find_task("t1"))
 
     assert (record.state, record.next_process_at_s) == (TaskState.SCHEDULED, run_at_s)
 
@@ -84,7 +84,7 @@ def test_a_running_task_says_who_runs_it_since_when_and_until_when(broker: Broke
     put(broker, "t1")
     taken = take_one(broker)
 
-    record = find_task(broker, "t1")
+    record = broker.run(find_task("t1"))
 
     assert (record.state, record.worker_id, record.score_s) == (TaskState.ACTIVE, "w1", taken.lease_end_s)
     assert record.enqueued_at_ns <= record.started_at_ns
@@ -97,7 +97,7 @@ def test_a_completed_task_has_its_result(broker: Broker) -> None:
     taken = take_one(broker)
     broker.run(complete(taken.hold, taken.message, b'{"a": 1}', now_ns=NOW_NS))
 
-    record = find_task(broker, "t1")
+    record = broker.run(find_task("t1"))
 
     assert (record.state, record.result, record.completed_at_s) == (TaskState.COMPLETED, b'{"a": 1}', NOW_S)
     assert record.score_s == NOW_S + 86_400
@@ -112,10 +112,10 @@ def test_a_completed_task_says_to_the_nanosecond_when(broker: Broker) -> None:
     asynqs_own = command("HDEL", task, "completed", key=task)
     broker.run(Request((asynqs_own,), lambda replies: replies[0]))
 
-    ends = [find_task(broker, task_id).completed_at_ns for task_id in ("t1", "t2")]
+    ends = [broker.run(find_task(task_id)).completed_at_ns for task_id in ("t1", "t2")]
 
     assert ends == [NOW_NS + 123, NOW_S * 10**9]
-    assert find_task(broker, "t1").completed_at_s == NOW_S
+    assert broker.run(find_task("t1")).completed_at_s == NOW_S
 
 
 def test_an_exact_end_of_an_earlier_run_does_not_count(broker: Broker) -> None:
@@ -125,7 +125,7 @@ def test_an_exact_end_of_an_earlier_run_does_not_count(broker: Broker) -> None:
     task = QueueKeys(taken.hold.queue).task("t1")
     broker.run(Request((command("HSET", task, "completed", str(NOW_NS - 10**10), key=task),), lambda _: None))
 
-    assert find_task(broker, "t1").completed_at_ns == NOW_S * 10**9
+    assert broker.run(find_task("t1")).completed_at_ns == NOW_S * 10**9
 
 
 def test_a_retry_says_what_went_wrong_and_when_it_runs_again(broker: Broker) -> None:
@@ -134,7 +134,7 @@ def test_a_retry_says_what_went_wrong_and_when_it_runs_again(broker: Broker) -> 
     failure = Failure(error="boom", retry_at_s=NOW_S + 15)
     broker.run(retry(taken.hold, taken.message, failure, now_ns=NOW_NS))
 
-    record = find_task(broker, "t1")
+    record = broker.run(find_task("t1"))
 
     assert (record.state, record.error, record.retried) == (TaskState.RETRY, "boom", 1)
     assert record.next_process_at_s == NOW_S + 15
@@ -146,7 +146,7 @@ def test_an_archived_task_says_since_when_and_whether_somebody_wanted_it(broker:
     broker.run(archive(taken.hold, taken.message, error="boom", now_ns=NOW_NS))
     broker.run(cancel(QUEUE, "t2", now_ns=NOW_NS))
 
-    given_up, canceled = find_task(broker, "t1"), find_task(broker, "t2")
+    given_up, canceled = broker.run(find_task("t1")), broker.run(find_task("t2"))
 
     assert (given_up.archived_at_s, given_up.is_canceled, given_up.error) == (NOW_S, False, "boom")
     assert (canceled.archived_at_s, canceled.is_canceled, canceled.error) == (NOW_S, True, "canceled")
@@ -158,7 +158,7 @@ def test_many_tasks_are_read_in_one_round_trip_each_in_its_place(broker: Broker,
     places = [("other", "t2"), (QUEUE, "none"), (QUEUE, "t1")]
     round_trips.clear()
 
-    records, states = read_tasks(broker, places), read_states(broker, places)
+    records, states = broker.run(read_tasks(places)), broker.run(read_states(places))
 
     assert [record and record.id for record in records] == ["t2", None, "t1"]
     assert states == [TaskState.PENDING, None, TaskState.PENDING]
@@ -172,14 +172,14 @@ def test_a_remnant_is_no_task(broker: Broker, remnant: dict[str, str]) -> None:
     broker.client.hset(KEYS.task("t1"), mapping=remnant)
 
     with pytest.raises(TaskNotFound):
-        find_task(broker, "t1", [QUEUE])
+        broker.run(find_task("t1", [QUEUE]))
 
 
 def test_a_damaged_message_is_shown_as_damaged(broker: Broker) -> None:
     put(broker, "t1")
     broker.client.hset(KEYS.task("t1"), "msg", b"\xff\xff\xff")
 
-    record = find_task(broker, "t1")
+    record = broker.run(find_task("t1"))
 
     assert (record.id, record.state, record.error) == ("t1", TaskState.PENDING, "its message is damaged")
 
@@ -188,7 +188,7 @@ def test_what_gos_worker_keeps_outside_the_message_is_read_too(broker: Broker) -
     put(broker, "t1")
     broker.client.hset(KEYS.task("t1"), mapping={"retried": "2", "error_msg": "boom", "pending_since": "junk"})
 
-    record = find_task(broker, "t1")
+    record = broker.run(find_task("t1"))
 
     assert (record.retried, record.error, record.pending_since_ns) == (2, "boom", None)
 
@@ -197,4 +197,4 @@ def test_a_score_with_a_fraction_is_cut_off(broker: Broker) -> None:
     put(broker, "t1", process_at_s=broker.now_s() + 60)
     broker.client.zadd(KEYS.scheduled, {"t1": 1_800_000_000.75})
 
-    assert find_task(broker, "t1").next_process_at_s == 1_800_000_000
+    assert broker.run(find_task("t1")).next_process_at_s == 1_800_000_000

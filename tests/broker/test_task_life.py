@@ -52,7 +52,7 @@ class TaskLife(ModelledLife):
             for i in ids
         ]
 
-        outcomes = enqueue_many(self.broker, new)
+        outcomes = self.broker.run(enqueue_many(new))
 
         for task, outcome in zip(new, outcomes, strict=True):
             if task.id in self.tasks:
@@ -74,8 +74,8 @@ class TaskLife(ModelledLife):
             while not self.queues[queue].is_paused and self.queues[queue].pending and len(expected) < count:
                 expected.append(self.queues[queue].pending.pop(0))
 
-        taken, _ = take_tasks(self.broker, order, now_ns=now_ns)
-        again, _ = take_tasks(self.broker, order.repeated(), now_ns=now_ns)
+        taken, _ = self.broker.run(take_tasks(order, now_ns=now_ns))
+        again, _ = self.broker.run(take_tasks(order.repeated(), now_ns=now_ns))
 
         assert [one.hold.task_id for one in taken] == expected
         assert {one.hold for one in again} == {one.hold for one in taken}

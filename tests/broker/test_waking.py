@@ -59,7 +59,7 @@ def look(broker: Broker, token: str, *queues: str, ago_ms: int = 0) -> list[str]
     """Let a worker look for work, at the first queue first."""
     shares = [Share(queue=queue) for queue in queues or (QUEUE,)]
     order = plan_take(shares, 1, worker_id=token, wake_token=token, is_strict=True)
-    return ids(take_tasks(broker, order, now_ns=broker.now_ns() - ago_ms * 1_000_000)[0])
+    return ids(broker.run(take_tasks(order, now_ns=broker.now_ns() - ago_ms * 1_000_000))[0])
 
 
 def test_a_task_wakes_one_idle_worker_and_names_its_queue(broker: Broker, ear: Ear) -> None:
@@ -87,7 +87,7 @@ def test_a_batch_wakes_as_many_workers_as_it_has_tasks(broker: Broker, ear: Ear)
     for ago_ms, token in enumerate(("w3", "w2", "w1")):
         go_idle(broker, ear, token, ago_ms=100 * ago_ms)
 
-    enqueue_many(broker, [new_task("t1"), new_task("t2")])
+    broker.run(enqueue_many([new_task("t1"), new_task("t2")]))
 
     publish_end(broker, ear)
     assert {ear.next()[0] for _ in range(3)} == {keys.wake_channel("w3"), keys.wake_channel("w2"), "end"}
@@ -104,7 +104,7 @@ def test_a_worker_hears_of_every_queue_it_serves(broker: Broker, ear: Ear) -> No
 def test_who_stopped_listening_is_not_woken(broker: Broker, ear: Ear) -> None:
     assert ear.listener.subscribe([keys.wake_channel("w1")])
     order = plan_take([Share(queue=QUEUE)], 1, worker_id="w1", wake_token="w1")
-    take_tasks(broker, order, now_ns=broker.now_ns() - 10_000_000_000)
+    broker.run(take_tasks(order, now_ns=broker.now_ns() - 10_000_000_000))
 
     put(broker, "t1")
 

@@ -54,7 +54,7 @@ def test_it_takes_extends_and_finishes(single_broker: Broker, worker_broker: Bro
     worker_broker.measure_clock()
 
     order = plan_take([Share(queue="mail")], 3, worker_id="w", wake_token="t")
-    (first, second), _ = take_tasks(worker_broker, order, now_ns=worker_broker.now_ns())
+    (first, second), _ = worker_broker.run(take_tasks(order, now_ns=worker_broker.now_ns()))
     extension = worker_broker.run(extend([first.hold, second.hold], now_ns=worker_broker.now_ns()))
     worker_broker.run(complete(first.hold, first.message, b"1", now_ns=worker_broker.now_ns()))
     worker_broker.run(requeue(second.hold, now_ns=worker_broker.now_ns()))

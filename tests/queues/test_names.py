@@ -37,7 +37,7 @@ def test_the_name_of_a_queue_without_such_a_sub_queue_is_unknown_and_the_error_l
 
 def test_an_error_lists_only_the_queues_that_the_search_is_limited_to() -> None:
     with pytest.raises(QueueNotFound) as caught:
-        catalog(definition("mail"), definition("secret")).resolve("secret", among=frozenset({"mail"}))
+        catalog(definition("mail"), definition("secret")).resolve("secret", allowed_queues=frozenset({"mail"}))
 
     assert caught.value.detail == "No queue 'secret'. Valid names: mail."
 

@@ -335,7 +335,7 @@ def test_what_is_at_stake_is_counted_for_each_redis_queue() -> None:
 
     assert [(queue.queue, queue.pending) for queue in counts] == [("inference_high", 0), ("inference_low", 2)]
     with pytest.raises(QueueNotFound):
-        get_tasks_at_stake(get_broker(), "inference", among=frozenset({"mail"}))
+        get_tasks_at_stake(get_broker(), "inference", allowed_queues=frozenset({"mail"}))
 
 
 def test_a_removed_queue_that_was_disabled_is_opened_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def take(broker: Broker, count: int = 1, *queues: str, **options: Any) -> list[T
     """Take up to `count` tasks from queues of the same priority."""
     shares = [Share(queue=queue) for queue in queues or (QUEUE,)]
     order = plan_take(shares, count, worker_id=options.pop("worker_id", "w1"), **options)
-    return take_tasks(broker, order, now_ns=broker.now_ns())[0]
+    return broker.run(take_tasks(order, now_ns=broker.now_ns()))[0]
 
 
 def take_one(broker: Broker, queue: str = QUEUE) -> Taken:

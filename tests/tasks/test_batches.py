@@ -14,8 +14,8 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.creating import Once
 from runqy.broker.keys import QueueKeys
-from tasks.batches import BatchOrder, enqueue_batch
-from tasks.orders import TaskOrder, Uniqueness
+from tasks.batches import BatchSpec, enqueue_batch
+from tasks.task_specs import TaskSpec, Uniqueness
 from tests.api.client import Answer, ApiClient, problem
 from tests.support.environment import WORKER_KEY
 
@@ -219,15 +219,15 @@ def test_the_same_batch_at_once_is_queued_once(client: ApiClient, redis: redis_p
 
 
 def test_conditions_hold_on_a_cluster_too(client: ApiClient, broker: Broker) -> None:
-    elements = [TaskOrder(queue="simple", payload=b"{}", unique=Uniqueness(key=str(n % 600))) for n in range(700)]
-    order, once = BatchOrder("simple", elements), Once(scope="s", fingerprint="f")
+    items = [TaskSpec(queue="simple", payload=b"{}", unique=Uniqueness(key=str(n % 600))) for n in range(700)]
+    batch, idempotency_key = BatchSpec("simple", items), Once(scope="s", fingerprint="f")
 
-    first = enqueue_batch(broker, order=order, once=once)
-    second = enqueue_batch(broker, order=order, once=once)
+    first = broker.run(enqueue_batch(spec=batch, idempotency_key=idempotency_key))
+    second = broker.run(enqueue_batch(spec=batch, idempotency_key=idempotency_key))
 
     assert (first.is_replayed, second.is_replayed) == (False, True)
-    assert [item.task_id for item in first.items] == [item.task_id for item in second.items]
-    assert sum(item.task_id is not None for item in first.items) == 600
+    assert [item.task_id for item in first.results] == [item.task_id for item in second.results]
+    assert sum(item.task_id is not None for item in first.results) == 600
     assert broker.client.llen(QueueKeys("simple").pending) == 600
 
 

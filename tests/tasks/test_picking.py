@@ -7,6 +7,7 @@ import pytest
 from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
 from runqy.broker.keys import lookup
+from runqy.broker.operation import Request
 from runqy.broker.states import TaskState
 from runqy.errors import QueueNotFound, RequestInvalid, TaskStateUnsuited
 from tasks.handling import Action, handle_task
@@ -80,7 +81,8 @@ def test_a_deleted_task_is_not_found_by_its_id_any_more(single_broker: Broker) -
 
 def test_what_moves_while_it_is_picked_is_named_in_a_second_record(single_broker: Broker, monkeypatch) -> None:
     put_in(single_broker, "archived", "t1", "t2")
-    monkeypatch.setattr("tasks.picking.read_states", lambda *_: [TaskState.ARCHIVED, TaskState.ARCHIVED])
+    stale = Request((), lambda _: [TaskState.ARCHIVED, TaskState.ARCHIVED])
+    monkeypatch.setattr("tasks.picking.read_states", lambda *_: stale)
     handle_task(single_broker, action=Action.RUN, queue="simple", task_id="t2")
 
     handled = handle_picked(single_broker, action=Action.DELETE, pick=pick("archived", "t1", "t2"))

@@ -215,7 +215,7 @@ def test_an_end_between_the_first_look_and_the_wait_is_not_missed(
     looks: list[TaskRecord] = []
 
     def look() -> TaskRecord:
-        looks.append(find_task(single_broker, task_id))
+        looks.append(single_broker.run(find_task(task_id)))
         if len(looks) == 1:
             succeed(single_broker, take_one(single_broker, "simple"), b"1")
         return looks[-1]

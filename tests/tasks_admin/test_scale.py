@@ -32,7 +32,7 @@ def lot(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
         record = replace(RECORD, worker_id=f"w{number:03}", server_id=f"s{number}")
         single_broker.run(beat(record, [RUNNING] * 4, now_ns=single_broker.now_ns()))
     tasks = [new_task(f"t{number}", "q0001_high") for number in range(TASKS)]
-    enqueue_many(single_broker, tasks)
+    single_broker.run(enqueue_many(tasks))
 
 
 @pytest.mark.usefixtures("lot")

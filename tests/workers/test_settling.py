@@ -20,9 +20,9 @@ POLICY = RetryPolicy(delay_s=100, max_delay_s=300)
 def settled(broker: Broker, ending: Ending, policy: RetryPolicy = POLICY, **task: int) -> tuple[Outcome, TaskRecord]:
     task_id = add_task(broker, 1, **task)
     order = plan_take([Share(queue="mail")], 1, worker_id="w1")
-    (taken,), _ = take_tasks(broker, order, now_ns=broker.now_ns())
+    (taken,), _ = broker.run(take_tasks(order, now_ns=broker.now_ns()))
     outcome = broker.run(settle(Run(taken=taken, line=b""), ending, policy, now_ns=broker.now_ns()))
-    return outcome, find_task(broker, task_id)
+    return outcome, broker.run(find_task(task_id))
 
 
 def test_success_keeps_the_result(broker: Broker) -> None:

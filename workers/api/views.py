@@ -36,8 +36,8 @@ class RegisterView(KeyedView):
     def post(self, request: HttpRequest) -> HttpResponse:
         """Register a worker: it gets Redis credentials, what to deploy, and decrypted secrets."""
         asked = parse_registration(read_members(request))
-        among = identity_of(request).queues
-        registration = register_worker(queue=asked.queue, worker_id=asked.worker_id, among=among)
+        allowed_queues = identity_of(request).queues
+        registration = register_worker(queue=asked.queue, worker_id=asked.worker_id, allowed_queues=allowed_queues)
         log.info(
             "worker_registered",
             worker_id=registration.worker_id,

@@ -54,7 +54,7 @@ class WorkerListView(KeyedView):
     )
     def get(self, request: HttpRequest) -> HttpResponse:
         """List all workers that were heard of in the last minute."""
-        workers = list_workers(get_broker(), among=identity_of(request).queues)
+        workers = list_workers(get_broker(), allowed_queues=identity_of(request).queues)
         return json_answer({"workers": [worker_answer(worker) for worker in workers], "count": len(workers)})
 
 
@@ -71,4 +71,6 @@ class WorkerView(KeyedView):
     )
     def get(self, request: HttpRequest, worker_id: str) -> HttpResponse:
         """Show one worker and the tasks that it runs."""
-        return json_answer(worker_answer(get_worker(get_broker(), worker_id, among=identity_of(request).queues)))
+        return json_answer(
+            worker_answer(get_worker(get_broker(), worker_id, allowed_queues=identity_of(request).queues))
+        )

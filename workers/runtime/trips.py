@@ -30,7 +30,7 @@ def make_trip(order: TakeOrder | None, settlements: Sequence[Request[Outcome]]) 
         try:
             if order is None:
                 return Trip(broker.run_all(settlements), ())
-            taken, outcomes = take_tasks(broker, order, now_ns=broker.now_ns(), together_with=settlements)
+            taken, outcomes = broker.run(take_tasks(order, now_ns=broker.now_ns(), together_with=settlements))
             return Trip(outcomes, taken)
         except BrokerCommandRefused:
             if not settlements:
@@ -43,4 +43,4 @@ def make_trip(order: TakeOrder | None, settlements: Sequence[Request[Outcome]]) 
 
 def _taken(broker: Broker, order: TakeOrder | None) -> Sequence[Taken]:
     """Ask again for what a take got whose reply was not read."""
-    return take_tasks(broker, order.repeated(), now_ns=broker.now_ns())[0] if order else ()
+    return broker.run(take_tasks(order.repeated(), now_ns=broker.now_ns()))[0] if order else ()

@@ -1,4 +1,4 @@
-"""Owns what somebody wants to have done, and makes the task of it that a queue's definition allows."""
+"""What a client asks for, and the task that a queue's definition makes of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,16 +8,17 @@ import msgspec
 
 from queues.names import ResolvedQueue
 from runqy.broker.producing import NewTask
+from runqy.broker.records import TaskRecord
 from runqy.errors import QueueDisabled, RequestInvalid
 from tasks import payloads
 
 NS = 10**9
-FOR_A_WAITER_S = 60
-"""How long a result is kept at least, where whoever ordered it waits for it."""
+MIN_AWAITED_RETENTION_S = 60
+"""How long a result is kept at least while its client waits for it."""
 
 
 class OnConflict(StrEnum):
-    """What to answer when another task has the same unique key."""
+    """What to return when another task has the same unique key."""
 
     REJECT = "reject"
     RETURN = "return"
@@ -33,8 +34,8 @@ class Uniqueness:
     on_conflict: OnConflict = OnConflict.REJECT
 
 
-class TaskOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody wants to have done."""
+class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as a client asks for it."""
 
     queue: str
     """In any spelling."""
@@ -46,17 +47,17 @@ class TaskOrder(msgspec.Struct, frozen=True, kw_only=True):
     """None: the queue's."""
     delay_ns: int = 0
     process_at_ns: int = 0
-    """Instead of a delay; a moment in the past is at once. 0: at once, or after the delay."""
+    """Instead of a delay; a timestamp in the past is at once. 0: at once, or after the delay."""
     deadline_s: int = 0
     """Unix s after which it may not run; 0: none."""
     retention_s: int | None = None
     """How long its result is kept; None: as long as the queue says."""
     unique: Uniqueness | None = None
     is_awaited: bool = False
-    """Whoever orders it waits for its result, which is not to be gone before it was read."""
+    """The client waits for the result, which must not be deleted before it was read."""
 
-    def awaited(self) -> "TaskOrder":
-        """Return the order of somebody who waits for the result."""
+    def awaited(self) -> "TaskSpec":
+        """Return the same for a client that waits for the result."""
         return msgspec.structs.replace(self, is_awaited=True)
 
     def starts_at_s(self, now_ns: int) -> int | None:
@@ -65,23 +66,23 @@ class TaskOrder(msgspec.Struct, frozen=True, kw_only=True):
         return -(-starts_ns // NS) if starts_ns > now_ns else None
 
 
-def make_task(
-    order: TaskOrder, resolved: ResolvedQueue, *, task_id: str, now_ns: int, headers: Mapping[str, str]
+def build_task(
+    spec: TaskSpec, resolved: ResolvedQueue, *, task_id: str, now_ns: int, headers: Mapping[str, str]
 ) -> NewTask:
-    """Return the task that an order makes on a queue. Raises PayloadInvalid, RequestInvalid."""
-    limits, unique = resolved.queue.limits, order.unique
-    process_at_s = order.starts_at_s(now_ns)
-    retention_s = limits.ttl_completed_s if order.retention_s is None else order.retention_s
-    if order.deadline_s and order.deadline_s * NS <= max(now_ns, (process_at_s or 0) * NS):
+    """Return the task of a spec on its queue. Raises PayloadInvalid, RequestInvalid."""
+    limits, unique = resolved.queue.limits, spec.unique
+    process_at_s = spec.starts_at_s(now_ns)
+    retention_s = limits.ttl_completed_s if spec.retention_s is None else spec.retention_s
+    if spec.deadline_s and spec.deadline_s * NS <= max(now_ns, (process_at_s or 0) * NS):
         raise RequestInvalid(errors=["deadline: must be in the future, and after the time at which the task may start"])
     return NewTask(
         id=task_id,
         queue=resolved.redis_queue,
-        payload=payloads.completed(order.payload, resolved.queue.input),
-        timeout_s=order.timeout_s or limits.active_timeout_s,
-        deadline_s=order.deadline_s,
-        max_retry=limits.max_retry if order.max_retry is None else order.max_retry,
-        retention_s=max(retention_s, FOR_A_WAITER_S) if order.is_awaited else retention_s,
+        payload=payloads.completed(spec.payload, resolved.queue.input),
+        timeout_s=spec.timeout_s or limits.active_timeout_s,
+        deadline_s=spec.deadline_s,
+        max_retry=limits.max_retry if spec.max_retry is None else spec.max_retry,
+        retention_s=max(retention_s, MIN_AWAITED_RETENTION_S) if spec.is_awaited else retention_s,
         ttl_archived_s=limits.ttl_archived_s,
         process_at_s=process_at_s,
         headers=headers,
@@ -90,7 +91,20 @@ def make_task(
     )
 
 
-def refuse_disabled(resolved: ResolvedQueue) -> None:
+def ensure_enabled(resolved: ResolvedQueue) -> None:
     """Raise QueueDisabled for a queue that takes no tasks."""
     if not resolved.queue.is_enabled:
         raise QueueDisabled(f"The queue {resolved.queue.name} is disabled: it takes no tasks.")
+
+
+def record_of(task: NewTask, now_ns: int) -> TaskRecord:
+    """Return a task as it stands in Redis once it was queued."""
+    return TaskRecord(
+        id=task.id,
+        queue=task.queue,
+        state=task.state_at(now_ns),
+        message=task.message(),
+        score_s=task.process_at_s,
+        enqueued_at_ns=now_ns,
+        ttl_archived_s=task.ttl_archived_s,
+    )

@@ -14,7 +14,7 @@ from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.broker.creating import RECORD_KEPT_S
 from runqy.broker.rates import Rate
-from tasks.api.options import LONGEST_UNIQUE_KEY, MOST_RETRIES, MOST_SECONDS
+from tasks.api.options import MAX_RETRY, MAX_SECONDS, MAX_UNIQUE_KEY_LENGTH
 from tasks.api.waits import MAX_WAIT_S
 from tasks.batches import MOST_TASKS
 from vaults.names import VALUE_MAX_BYTES
@@ -79,11 +79,11 @@ def current_limits() -> ServerLimits:
         batch_tasks=MOST_TASKS,
         wait_s=MAX_WAIT_S,
         waiters=settings.RUNQY_MAX_WAITERS,
-        timeout_s=MOST_SECONDS,
-        delay_s=MOST_SECONDS,
-        retention_s=MOST_SECONDS,
-        max_retry=MOST_RETRIES,
-        unique_key_length=LONGEST_UNIQUE_KEY,
+        timeout_s=MAX_SECONDS,
+        delay_s=MAX_SECONDS,
+        retention_s=MAX_SECONDS,
+        max_retry=MAX_RETRY,
+        unique_key_length=MAX_UNIQUE_KEY_LENGTH,
         idempotency_s=RECORD_KEPT_S,
         result_bytes=MAX_LINE_BYTES,
         child_deaths=MAX_CHILD_DEATHS,

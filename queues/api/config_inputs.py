@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from queues.configuring import Stated
 from runqy.api.bodies import Members, values_of
+
+from queues.configuring import Stated
 from runqy.errors import RequestInvalid
 
 TOLD = frozenset({"queue", "sub_queue", "source", "created_at", "updated_at"})

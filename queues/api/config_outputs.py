@@ -4,13 +4,13 @@ from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+from runqy.api.moments import moment_of
 
 from queues.configurations import QueueView
 from queues.definitions import QueueMode, QueueOrder
 from queues.loading import LoadReport
 from queues.removal import RemovedQueue
 from queues.written import write_spec
-from runqy.api.moments import moment_of
 
 REPORTED = ("added", "updated", "unchanged", "missing", "overwritten", "removed")
 

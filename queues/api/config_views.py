@@ -3,6 +3,9 @@
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from runqy.api.answers import json_answer
+from runqy.api.bodies import read_members
+from runqy.api.parameters import read_flag
 
 from queues.api import config_examples as examples
 from queues.api import config_outputs as outputs
@@ -14,9 +17,6 @@ from queues.operations import spec_version
 from queues.removal import remove_queue
 from queues.statistics import find_unserved
 from runqy import clock
-from runqy.api.answers import json_answer
-from runqy.api.bodies import read_members
-from runqy.api.parameters import read_flag
 from runqy.api.permissions import identity_of
 from runqy.api.preconditions import if_match, is_known, not_modified, tagged
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problems

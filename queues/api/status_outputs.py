@@ -3,9 +3,9 @@
 from typing import Any
 
 from rest_framework import serializers
+from runqy.api.moments import moment_s
 
 from queues.statistics import QueueDetail, QueueStatus
-from runqy.api.moments import moment_s
 
 
 def status_answer(status: QueueStatus) -> dict[str, Any]:

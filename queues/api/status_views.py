@@ -2,13 +2,13 @@
 
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
+from runqy.api.answers import json_answer
 
 from queues.api import status_examples as examples
 from queues.api import status_outputs as outputs
 from queues.operations import redeploy_queue
 from queues.statistics import find_deploying_workers, get_queue_detail, list_queues
 from queues.switching import pause_queue, unpause_queue
-from runqy.api.answers import json_answer
 from runqy.api.permissions import identity_of
 from runqy.api.schema import problems
 from runqy.api.views import KeyedView

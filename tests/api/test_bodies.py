@@ -5,8 +5,8 @@ from io import BytesIO
 from typing import Any
 
 import pytest
-
 from runqy.api.bodies import SMALL_BODY
+
 from runqy.request_threads import RequestThreads
 from tests.api.wsgi import Answer, call
 from tests.support.waiting import wait_until

@@ -6,8 +6,8 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
-
 from runqy.api.moments import moment_of
+
 from runqy.api.pagination import PAGE_PARAMETERS, page_answer, read_cursor, read_limit
 from runqy.api.schema import problems
 from runqy.errors import RequestInvalid

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-
 from runqy.api.answers import json_answer
 from runqy.api.bodies import read_struct
+
 from runqy.api.pagination import PAGE_PARAMETERS, page_answer, read_cursor, read_limit
 from runqy.api.preconditions import if_match
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problems

@@ -3,8 +3,8 @@
 from typing import Any
 
 from rest_framework import serializers
-
 from runqy.api.moments import moment_of
+
 from runqy.api.schema import ClosedBody
 from runqy.audit.actors import ActorKind
 from vaults.api.inputs import HIGHEST_VERSION

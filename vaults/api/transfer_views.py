@@ -3,9 +3,9 @@
 import msgspec
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
-
 from runqy.api.answers import json_answer
 from runqy.api.bodies import read_struct
+
 from runqy.api.schema import problems
 from vaults import transfer
 from vaults.api import examples, outputs

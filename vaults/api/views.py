@@ -5,9 +5,9 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
-
 from runqy.api.answers import json_answer
 from runqy.api.bodies import read_struct
+
 from runqy.api.preconditions import if_match, is_known, not_modified, tagged
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problems
 from runqy.api.views import KeyedView

@@ -69,3 +69,48 @@ def handled(action: str) -> OpenApiExample:
         "affected": 12,
     }
     return OpenApiExample("Answer", answer, response_only=True)
+
+
+_QUEUED_INFO = {"id": "task-uuid", "queue": "inference_high"}
+_NOT_ENDED = {"info": {**_QUEUED_INFO, "state": "active", "result": None}}
+
+ENQUEUE_BODY = OpenApiExample(
+    "A task",
+    request_only=True,
+    value={"queue": "inference_high", "timeout": 300, "data": {"prompt": "Hello world", "width": 1024}},
+)
+ENQUEUED = OpenApiExample(
+    "Queued",
+    {"info": {**_QUEUED_INFO, "state": "pending"}},
+    response_only=True,
+    status_codes=["200"],
+)
+ENQUEUED_NOT_ENDED = OpenApiExample("Not ended", _NOT_ENDED, response_only=True, status_codes=["202"])
+BATCH_BODY = OpenApiExample(
+    "Two tasks",
+    request_only=True,
+    value={
+        "queue": "inference_high",
+        "timeout": 300,
+        "jobs": [{"prompt": "Hello world"}, {"timeout": 60, "data": {"prompt": "Hello again"}}],
+    },
+)
+BATCH_ENQUEUED = OpenApiExample(
+    "Both queued",
+    response_only=True,
+    status_codes=["200"],
+    value={
+        "enqueued": 2,
+        "failed": 0,
+        "task_ids": ["task-uuid-1", "task-uuid-2"],
+        "errors": [None, None],
+        "existing": [],
+    },
+)
+TASK_ENDED = OpenApiExample(
+    "Answer",
+    {"info": {**_QUEUED_INFO, "state": "completed", "result": "..."}},
+    response_only=True,
+    status_codes=["200"],
+)
+TASK_NOT_ENDED = OpenApiExample("Not ended", _NOT_ENDED, response_only=True, status_codes=["202"])

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 
+from queues.queries import run_operation
 from runqy.accounts.identity import Role
 from runqy.api.answers import json_answer
 from runqy.api.bodies import members_of, read_body
@@ -94,13 +95,13 @@ class EnqueueView(KeyedView):
         body = read_body(request)
         spec = parse_order(members_of(body))
         wait = read_wait(request)
-        operation = enqueue_task(
+        made = run_operation(
+            enqueue_task,
             spec=spec.awaited() if wait.seconds else spec,
             allowed_queues=identity_of(request).queues,
             headers=trace_headers(request),
             idempotency_key=read_once(request, kind="task", body=body),
         )
-        made = get_broker().run(operation)
         answer = _answer(made, spec, wait)
         if made.is_replayed:
             answer["Idempotent-Replayed"] = "true"
@@ -129,13 +130,13 @@ class BatchView(KeyedView):
         A job is a payload, or an object with the payload in `data` and at most the task's own options beside it.
         """
         body = read_body(request)
-        operation = enqueue_batch(
+        batch = run_operation(
+            enqueue_batch,
             spec=parse_batch(members_of(body)),
             allowed_queues=identity_of(request).queues,
             headers=trace_headers(request),
             idempotency_key=read_once(request, kind="batch", body=body),
         )
-        batch = get_broker().run(operation)
         answer = json_answer(batch_info(batch))
         if batch.is_replayed:
             answer["Idempotent-Replayed"] = "true"

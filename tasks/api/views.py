@@ -5,6 +5,7 @@ from typing import ClassVar
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 
+from queues.queries import run_operation
 from runqy.accounts.identity import Role
 from runqy.api.answers import json_answer
 from runqy.api.permissions import identity_of
@@ -46,7 +47,7 @@ class TaskView(KeyedView):
         wait = read_wait(request)
         allowed_queues = identity_of(request).queues
         if not wait.seconds:
-            record = get_broker().run(get_task(task_id, allowed_queues=allowed_queues))
+            record = run_operation(get_task, task_id, allowed_queues=allowed_queues)
             return conditional(request, json_answer({"info": task_info(record)}))
         record = await_task(get_broker(), task_id, longest_s=wait.seconds, allowed_queues=allowed_queues)
         return conditional(request, waited_answer({"info": task_info(record)}, record, wait))

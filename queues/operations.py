@@ -7,7 +7,7 @@ from queues.audited import record_queue
 from queues.definitions import QueueSpec
 from queues.models import Queue, Source, SubQueue
 from queues.names import AllowedQueues, claimed_names
-from queues.queries import documents_used, get_catalog
+from queues.queries import documents_used, get_fresh_catalog
 from queues.removing import refuse_stranding, settle_removals
 from queues.validation import find_problems
 from runqy.accounts.key_uses import store_key_uses
@@ -80,7 +80,7 @@ def redeploy_queue(*, name: str, allowed_queues: AllowedQueues = None) -> str:
 
     They hear of it as of a changed definition: its token counts the rollout. Raises QueueNotFound.
     """
-    queue = get_catalog(max_age_s=0).get_queue(name, allowed_queues=allowed_queues).name
+    queue = get_fresh_catalog(max_age_s=0).get_queue(name, allowed_queues=allowed_queues).name
     with configuration_change() as change:
         _put(change, _get_row(queue).as_spec())  # one that was stored before there were rollouts names its own now
         change.put(Kind.ROLLOUT, queue, b"%d" % change.revision)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from queues.definitions import QueueDefinition
 from queues.names import AllowedQueues
-from queues.queries import get_catalog, resolve_queue
+from queues.queries import get_fresh_catalog, resolve_queue
 from runqy.broker.broker import Broker
 from runqy.broker.counting import known_queues
 from runqy.errors import QueueNotFound
@@ -43,7 +43,7 @@ def get_place(broker: Broker, name: str, *, allowed_queues: AllowedQueues = None
 
 def list_places(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[QueuePlace]:
     """Return all Redis queues: first those that are defined, then those that only Redis knows, each part by name."""
-    catalog = get_catalog()
+    catalog = get_fresh_catalog()
     places = [
         QueuePlace(redis_queue=redis_queue, queue=queue, priority=priority)
         for queue in catalog.definitions

@@ -1,15 +1,17 @@
 """Gives the queues as they are published, without asking the database."""
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from django.conf import settings
 
 from queues.definitions import Limits, QueueDefinition, QueueSpec
 from queues.names import AllowedQueues, QueueCatalog, ResolvedQueue
+from runqy.broker.operation import Operation
+from runqy.connection import get_broker
 from runqy.errors import QueueNotFound
 from runqy.publication.documents import Kind, field, token
-from runqy.publication.snapshot import MAX_AGE_S, Snapshot, get_newest, get_snapshot
+from runqy.publication.snapshot import MAX_AGE_S, Snapshot, current_snapshot, get_newest, get_snapshot
 from vaults.opening import find_vault_problems
 
 __all__ = [
@@ -17,15 +19,23 @@ __all__ = [
     "documents_used",
     "find_rollout",
     "get_catalog",
+    "get_fresh_catalog",
     "queue_vault_problems",
     "resolve_queue",
-    "search",
+    "run_operation",
+    "with_fresh_catalog",
 ]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def get_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
+def get_catalog() -> QueueCatalog:
+    """Return all queues as the process knows them, without I/O. Raises ConfigurationUnavailable."""
+    return current_snapshot().view("catalog", _catalog)
+
+
+def get_fresh_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
     """Return all queues, compared with Redis no longer than this ago; 0 compares now.
 
     Raises ConfigurationUnavailable.
@@ -33,25 +43,33 @@ def get_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
     return get_snapshot(max_age_s).view("catalog", _catalog)
 
 
-def search(find: Callable[[QueueCatalog], T]) -> T:
-    """Return what a function finds among all queues, asked again when a comparison with Redis brings something new.
+def with_fresh_catalog(call: Callable[[], T]) -> T:
+    """Return what `call` returns on a catalog that was compared with Redis no longer than a second ago.
 
-    So a queue that another process has just saved is there at once. Raises QueueNotFound when it is in neither, and
-    ConfigurationUnavailable.
+    When it finds no queue, and a comparison brings something new, it is called again: a queue that another process has
+    just saved is found at once. `call` may run operations that look for the queue before they write.
+    Raises ConfigurationUnavailable, and what `call` raises.
     """
-    catalog = get_catalog()
+    before = get_snapshot()
     try:
-        return find(catalog)
+        return call()
     except QueueNotFound:
-        newest = get_newest().view("catalog", _catalog)
-        if newest is catalog:
+        if get_newest() is before:
             raise
-        return find(newest)
+    return call()
+
+
+def run_operation(operation: Callable[P, Operation[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run an operation on the process's broker with blocking I/O, as `with_fresh_catalog` calls it."""
+    return with_fresh_catalog(lambda: get_broker().run(operation(*args, **kwargs)))
 
 
 def resolve_queue(name: str, *, allowed_queues: AllowedQueues = None) -> ResolvedQueue:
-    """Return the Redis queue that a name means, one that has just been saved elsewhere too. Raises as `search`."""
-    return search(lambda catalog: catalog.resolve(name, allowed_queues=allowed_queues))
+    """Return the Redis queue that a name means, also of a queue that another process has just saved. Blocks.
+
+    Raises QueueNotFound, ConfigurationUnavailable.
+    """
+    return with_fresh_catalog(lambda: get_catalog().resolve(name, allowed_queues=allowed_queues))
 
 
 def queue_vault_problems(names: Iterable[str]) -> dict[str, list[str]]:
@@ -61,7 +79,7 @@ def queue_vault_problems(names: Iterable[str]) -> dict[str, list[str]]:
     where the server has no master key; none for a queue that workers can serve, or that is not published. Asks no
     database, and opens a vault once however many queues use it. Raises ConfigurationUnavailable.
     """
-    catalog = get_catalog()
+    catalog = get_fresh_catalog()
     found: dict[str, list[str]] = {}
     for name in names:
         queue = catalog.find_queue(name)

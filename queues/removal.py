@@ -15,7 +15,7 @@ from queues.definitions import QueueSpec, SubQueue
 from queues.models import Queue, QueueRemoval
 from queues.names import AllowedQueues
 from queues.operations import change_queue, delete_definition, spec_version
-from queues.queries import get_catalog
+from queues.queries import get_fresh_catalog
 from queues.removing import Claim, find_removal, note_removal, refuse_tasks
 from runqy import request_threads
 from runqy.audit.actors import Actor, ActorKind, actor_context
@@ -230,7 +230,7 @@ def _with_subs(spec: QueueSpec, subs: Sequence[SubQueue]) -> QueueSpec:
 
 def _find(name: str, allowed_queues: AllowedQueues) -> _Target:
     """Return what a name means: a queue by its own name, else what it is for tasks."""
-    catalog = get_catalog(max_age_s=0)
+    catalog = get_fresh_catalog(max_age_s=0)
     queue = catalog.get_queue(name, allowed_queues=allowed_queues)
     redis_queues = tuple(redis_queue for redis_queue, _ in queue.redis_queues(catalog.separator))
     if name == queue.name or len(redis_queues) == 1:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from queues.names import AllowedQueues
 from queues.places import QueuePlace, get_place, list_places
-from queues.queries import get_catalog
+from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.counting import QueueCounts, count_tasks
 from runqy.broker.heartbeats import find_workers
@@ -76,7 +76,7 @@ def find_unserved(broker: Broker, names: Iterable[str]) -> list[str]:
     """
     now_s = broker.now_s()
     served = {queue for record in find_workers(broker) if not record.is_stale(now_s) for queue in record.redis_queues}
-    catalog = get_catalog(max_age_s=0)
+    catalog = get_fresh_catalog(max_age_s=0)
     found = [queue for queue in map(catalog.find_queue, names) if queue is not None and queue.is_enabled]
     asked = [redis_queue for queue in found for redis_queue, _ in queue.redis_queues(catalog.separator)]
     return [redis_queue for redis_queue in asked if redis_queue not in served]

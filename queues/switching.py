@@ -1,10 +1,11 @@
 """Stops queues from handing out tasks and lets them go on, because somebody says so."""
 
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 
 from queues.names import AllowedQueues
 from queues.places import get_place
-from queues.queries import search
+from queues.queries import get_catalog, with_fresh_catalog
 from runqy.audit.actors import current_actor
 from runqy.audit.operations import Announcement, announced
 from runqy.broker.broker import Broker
@@ -34,17 +35,18 @@ def unpause_queue(broker: Broker, *, name: str, allowed_queues: AllowedQueues = 
 
 def pause_whole_queue(broker: Broker, *, name: str) -> list[str]:
     """Pause all sub-queues of a queue, and return the Redis queues that were not. Raises as `pause_queue`."""
-    return _switch(broker, _parts(name), is_paused=True)
+    return _switch(broker, with_fresh_catalog(partial(_parts, name)), is_paused=True)
 
 
 def unpause_whole_queue(broker: Broker, *, name: str) -> list[str]:
     """Let all sub-queues of a queue go on, and return the Redis queues that were paused. Raises as `pause_queue`."""
-    return _switch(broker, _parts(name), is_paused=False)
+    return _switch(broker, with_fresh_catalog(partial(_parts, name)), is_paused=False)
 
 
 def _parts(queue: str) -> list[str]:
     """Return the Redis queues of a queue that is meant by its own name."""
-    return search(lambda catalog: [name for name, _ in catalog.get_queue(queue).redis_queues(catalog.separator)])
+    catalog = get_catalog()
+    return [name for name, _ in catalog.get_queue(queue).redis_queues(catalog.separator)]
 
 
 def _switch(broker: Broker, queues: list[str], *, is_paused: bool) -> list[str]:

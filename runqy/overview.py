@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from queues.definitions import QueueDefinition
-from queues.queries import get_catalog, queue_vault_problems
+from queues.queries import get_fresh_catalog, queue_vault_problems
 from runqy.accounts.models import ApiKey
 from runqy.broker.broker import Broker
 from runqy.broker.counting import QueueCounts, count_tasks
@@ -83,7 +83,7 @@ def add_overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any
     queues: Sequence[QueueDefinition] = ()
     traffic = _Traffic()
     try:
-        queues = get_catalog().definitions
+        queues = get_fresh_catalog().definitions
         traffic = _read_traffic(get_broker(), queues)
         if may("queues.view_queue"):
             concerns += [*_concerns_of_publication(), *_concerns_of_queues(queues, traffic)]
@@ -113,7 +113,7 @@ def add_overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any
 
 def _read_traffic(broker: Broker, queues: Sequence[QueueDefinition]) -> _Traffic:
     """Count all tasks in one round trip, and find the workers."""
-    separator = get_catalog().separator
+    separator = get_fresh_catalog().separator
     names = {name: queue.name for queue in queues for name, _ in queue.redis_queues(separator)}
     counted = broker.run(count_tasks(list(names), now_ns=broker.now_ns())) if names else []
     lines = {queue.name: QueueLine(name=queue.name, is_enabled=queue.is_enabled) for queue in queues}

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import msgspec
 
 from queues.names import AllowedQueues, ResolvedQueue
-from queues.queries import resolve_queue
+from queues.queries import get_catalog
 from runqy.broker import timing
 from runqy.broker.batching import enqueue_many
 from runqy.broker.creating import Created, Creation, LockHeld, Maker, Once, Outcome, Part, create, find_creation
@@ -94,12 +94,13 @@ def enqueue_batch(
     """
     items = spec.items
     check_size(len(items))
-    target = _Target(resolve_queue(spec.queue, allowed_queues=allowed_queues), headers or {}, idempotency_key)
+    resolved = get_catalog().resolve(spec.queue, allowed_queues=allowed_queues)
+    target = _Target(resolved, headers or {}, idempotency_key)
     first = None
     if idempotency_key is not None:
-        first = yield from ask(find_creation(target.resolved.redis_queue, idempotency_key))
+        first = yield from ask(find_creation(resolved.redis_queue, idempotency_key))
     if first is None:
-        ensure_enabled(target.resolved)
+        ensure_enabled(resolved)
     if idempotency_key is None and not any(isinstance(item, TaskSpec) and item.unique for item in items):
         batch = EnqueuedBatch((yield from _enqueue(items, target)))
     elif first is not None:

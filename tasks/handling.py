@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from queues.names import AllowedQueues
 from queues.places import get_place
+from queues.queries import with_fresh_catalog
 from runqy.audit.changes import Changes
 from runqy.audit.operations import Announcement, announced
 from runqy.broker.broker import Broker
@@ -93,7 +94,7 @@ def cancel_task(broker: Broker, *, task_id: str, queue: str = "", allowed_queues
     if queue:
         seen = get_task_of(broker, queue, task_id, allowed_queues=allowed_queues)
     else:
-        seen = broker.run(get_task(task_id, allowed_queues=allowed_queues))
+        seen = with_fresh_catalog(lambda: broker.run(get_task(task_id, allowed_queues=allowed_queues)))
     request = cancel(seen.queue, task_id, now_ns=broker.now_ns())
     if seen.is_canceled and seen.state is TaskState.ARCHIVED:
         return broker.run(request) is Cancellation.CANCELED

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from queues.names import AllowedQueues, ResolvedQueue
-from queues.queries import resolve_queue
+from queues.queries import get_catalog, resolve_queue
 from runqy.audit.operations import announced
 from runqy.broker.broker import Broker
 from runqy.broker.creating import Created, LockHeld, Once
@@ -60,7 +60,7 @@ def enqueue_task(
     `headers` go with the task. Raises QueueNotFound, QueueDisabled, PayloadInvalid, RequestInvalid, TaskNotUnique,
     IdempotencyKeyReused, BrokerUnavailable.
     """
-    resolved = resolve_queue(spec.queue, allowed_queues=allowed_queues)
+    resolved = get_catalog().resolve(spec.queue, allowed_queues=allowed_queues)
     if idempotency_key is not None or spec.unique is not None:
         return (yield from _unique_enqueue(spec, resolved, headers or {}, idempotency_key))
     ensure_enabled(resolved)

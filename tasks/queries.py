@@ -1,7 +1,7 @@
 """Reads tasks."""
 
 from queues.names import AllowedQueues
-from queues.queries import get_catalog
+from queues.queries import get_catalog, with_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.operation import Operation
 from runqy.broker.reading import find_task
@@ -25,7 +25,7 @@ def await_task(broker: Broker, task_id: str, *, longest_s: float, allowed_queues
     """Return a task once it ended, or as it is after `longest_s`. Raises TooManyWaiters, and as `get_task`."""
 
     def read() -> TaskRecord:
-        return broker.run(get_task(task_id, allowed_queues=allowed_queues))
+        return with_fresh_catalog(lambda: broker.run(get_task(task_id, allowed_queues=allowed_queues)))
 
     record = read()
     if record.state.is_final:

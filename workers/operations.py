@@ -7,7 +7,7 @@ from django.conf import settings
 
 from queues.definitions import QueueDefinition
 from queues.names import AllowedQueues
-from queues.queries import find_rollout, get_catalog
+from queues.queries import find_rollout, get_fresh_catalog
 from runqy.broker.connection import RedisTarget
 from runqy.errors import QueueDisabled
 from vaults.deliveries import note_delivery
@@ -44,7 +44,7 @@ def register_worker(*, queue: str, worker_id: str = "", allowed_queues: AllowedQ
     What it is handed out of vaults is noted first. Raises QueueNotFound, QueueDisabled, VaultLocked, VaultUnavailable,
     which names all that cannot be opened, and where secrets cannot be noted BrokerUnavailable and DeliveryNotRecorded.
     """
-    catalog = get_catalog(max_age_s=0)  # a worker registers again because something has just changed
+    catalog = get_fresh_catalog(max_age_s=0)  # a worker registers again because something has just changed
     definition, redis_queues = catalog.for_worker(queue, allowed_queues=allowed_queues)
     if not definition.is_enabled:
         raise QueueDisabled(f"The queue {definition.name} is disabled: it takes no workers.")

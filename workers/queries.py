@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from queues.names import AllowedQueues
-from queues.queries import get_catalog
+from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.heartbeats import find_worker, find_workers
 from runqy.broker.running import find_running
@@ -58,6 +58,6 @@ def _is_allowed(record: WorkerRecord, allowed_queues: AllowedQueues) -> bool:
     """Tell whether a worker serves one of some queues."""
     if allowed_queues is None:
         return True
-    catalog = get_catalog()
+    catalog = get_fresh_catalog()
     served = (catalog.find(name) for name in record.redis_queues)
     return any(resolved is not None and resolved.queue.name in allowed_queues for resolved in served)

@@ -1,6 +1,6 @@
-"""Remembers when keys were last used, in Redis first, so that no request waits for the database.
+"""Remembers when keys were last used, in memory and then in Redis, so that no request waits for the database.
 
-Each process tells Redis at most once a minute about a key; maintenance moves what it finds into the rows.
+Each process writes to Redis at most once a minute about a key; maintenance moves what it finds there into the rows.
 """
 
 from datetime import UTC, datetime
@@ -10,26 +10,62 @@ import structlog
 from runqy import clock
 from runqy.accounts.models import ApiKey
 from runqy.broker import key_uses
+from runqy.broker.operation import Operation, ask_all
 from runqy.connection import get_broker
-from runqy.errors import BrokerUnavailable
+from runqy.errors import BrokerUnavailable, RunqyError
 
 log = structlog.get_logger()
 
 INTERVAL_S = 60.0
 
-_told_at: dict[str, float] = {}
+_used_at_s: dict[str, int] = {}  # id of a key -> Unix s of its last use that is not in Redis yet
+_flushed_at: dict[str, float] = {}  # id of a key -> monotonic s at which its use was last written to Redis
+
+
+def record_use(key_id: str) -> None:
+    """Remember that a key is used now; of a key of the environment (without id) nothing is remembered."""
+    if key_id:
+        _used_at_s[key_id] = clock.now_ns() // 1_000_000_000
 
 
 def note_use(key_id: str) -> None:
-    """Tell Redis that a key was used, unless this process did so less than a minute ago."""
-    now_s = clock.monotonic_s()
-    if now_s - _told_at.get(key_id, float("-inf")) < INTERVAL_S:
+    """Remember that a key is used now, and write that to Redis when it is due. Blocks."""
+    record_use(key_id)
+    if not is_due(key_id):
         return
-    _told_at[key_id] = now_s
     try:
-        get_broker().run(key_uses.note_use(key_id, now_s=clock.now_ns() // 1_000_000_000))
+        broker = get_broker()
     except BrokerUnavailable as error:
+        take_due_uses()
         log.warning("key_use_not_noted", error=error.detail)
+    else:
+        broker.run(flush_uses())
+
+
+def is_due(key_id: str) -> bool:
+    """Return whether the use of a key is to be written to Redis."""
+    return key_id in _used_at_s and clock.monotonic_s() - _flushed_at.get(key_id, float("-inf")) >= INTERVAL_S
+
+
+def take_due_uses() -> dict[str, int]:
+    """Return the uses (Unix s by id) that are to be written to Redis now, each key at most once a minute."""
+    due = {key_id: used_at_s for key_id, used_at_s in list(_used_at_s.items()) if is_due(key_id)}
+    for key_id in due:
+        _flushed_at[key_id] = clock.monotonic_s()
+        _used_at_s.pop(key_id, None)
+    return due
+
+
+def flush_uses() -> Operation[None]:
+    """Write the uses that are due to Redis, in one round trip. What fails is logged and dropped."""
+    requests = [key_uses.note_use(key_id, now_s=used_at_s) for key_id, used_at_s in take_due_uses().items()]
+    try:
+        outcomes = yield from ask_all(requests)
+    except BrokerUnavailable as error:
+        outcomes = [error]
+    failed = next((outcome for outcome in outcomes if isinstance(outcome, RunqyError)), None)
+    if failed is not None:
+        log.warning("key_use_not_noted", error=failed.detail)
 
 
 def store_key_uses() -> int:
@@ -40,3 +76,9 @@ def store_key_uses() -> int:
         later = ApiKey.objects.filter(pk=key_id).exclude(last_used_at__gte=used_at)
         changed += later.update(last_used_at=used_at)
     return changed
+
+
+def forget() -> None:
+    """Start over as a new process does. For tests, whose keys have the same ids."""
+    _used_at_s.clear()
+    _flushed_at.clear()

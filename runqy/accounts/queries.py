@@ -18,7 +18,7 @@ from runqy.accounts.published import PublishedKey
 from runqy.errors import ApiKeyNotFound
 from runqy.publication.documents import Kind
 from runqy.publication.models import StoredDocument
-from runqy.publication.snapshot import Snapshot, get_newest, get_snapshot
+from runqy.publication.snapshot import Snapshot, current_snapshot, get_newest, get_snapshot
 from runqy.structs import read_json
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Role",
     "authenticate",
     "environment_variables",
+    "find_identity",
     "get_api_key",
     "in_status",
     "key_status",
@@ -65,19 +66,31 @@ class _KnownKey:
     """Unix ns; infinity: never."""
 
 
+def find_identity(key: str) -> Identity | None:
+    """Return whose key this is in the process's snapshot, without I/O; None if it is unknown, expired or revoked.
+
+    A caller that accepts a key calls `key_uses.record_use`. What is unknown but `is_key` may have just been created by
+    another process. Raises ConfigurationUnavailable for what is no key of the environment while there is no snapshot.
+    """
+    digest = key_digest(key)
+    return _find_in_environment(digest) or _find_published(current_snapshot(), digest)
+
+
 def authenticate(key: str) -> Identity | None:
-    """Return whose key this is, or None for a key that is unknown, expired or revoked. Asks no database.
+    """Return whose key this is as `find_identity` does, on a snapshot that is compared with Redis, and record its use.
 
-    One that has just been created by another process is known at once: what has the form of our keys and is not known
-    is looked for in what Redis has now.
-
-    Raises ConfigurationUnavailable when it is none of the environment's and no other is known yet.
+    A key that another process has just created is known at once. Asks no database. Raises ConfigurationUnavailable.
     """
     digest = key_digest(key)
     identity = _find_in_environment(digest)
     if identity is not None:
         return identity
-    return _find_published(get_snapshot(), digest) or (_find_published(get_newest(), digest) if is_key(key) else None)
+    identity = _find_published(get_snapshot(), digest)
+    if identity is None and is_key(key):
+        identity = _find_published(get_newest(), digest)
+    if identity is not None:
+        key_uses.note_use(identity.key_id)
+    return identity
 
 
 def list_api_keys() -> list[ApiKey]:
@@ -156,10 +169,7 @@ def _find_published(snapshot: Snapshot, digest: str) -> Identity | None:
     known = snapshot.view("api_keys", _known_keys).get(digest)
     if known is None or not hmac.compare_digest(known.published.digest, digest):
         return None
-    if known.expires_ns <= clock.now_ns():
-        return None
-    key_uses.note_use(known.identity.key_id)
-    return known.identity
+    return known.identity if known.expires_ns > clock.now_ns() else None
 
 
 def _known_keys(snapshot: Snapshot) -> Mapping[str, _KnownKey]:

@@ -91,7 +91,7 @@ def publish(fields: frozenset[str]) -> None:
     rows = list(StoredDocument.objects.defer("body"))
     concerned = [row for row in rows if row.kind == Kind.QUEUE and not fields.isdisjoint([row.field, *row.uses])]
     broker.run(publication.announce(queue_tokens(concerned, rows)))
-    snapshot.expire()
+    snapshot.refresh()
 
 
 def publish_signed(signed: Sequence[PublishedDocument]) -> list[str]:

@@ -8,6 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
+from queues.queries import run_operation
 from runqy import durations
 from runqy.audit.links import records_url
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
@@ -74,6 +75,6 @@ def find_shown_task(request: HttpRequest, object_id: str) -> TaskRecord:
     """Return the task of a page; the address may name its queue. Raises TaskNotFound, QueueNotFound."""
     queue, task_id = request.GET.get("queue", ""), unquote(object_id)
     try:
-        return get_task_of(get_broker(), queue, task_id) if queue else get_broker().run(get_task(task_id))
+        return get_task_of(get_broker(), queue, task_id) if queue else run_operation(get_task, task_id)
     except TaskNotFound:
         raise TaskNotFound(no_such_task(task_id)) from None

@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 
 from queues.places import QueuePlace, list_places
+from queues.queries import run_operation
 from runqy.broker.counting import QueueCounts, count_tasks
 from runqy.broker.listing import LISTED_STATES
 from runqy.broker.states import TaskState
@@ -48,7 +49,7 @@ def show_tasks(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
     wanted = request.GET.get("id", "").strip()
     if wanted:
         try:
-            record = get_broker().run(get_task(wanted))
+            record = run_operation(get_task, wanted)
         except TaskNotFound:
             messages.error(request, no_such_task(wanted))
         else:

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 
 from queues.payload_examples import curl_line, example_payload
-from queues.queries import get_catalog
+from queues.queries import get_fresh_catalog
 from runqy.api.request_ids import trace_headers
 from runqy.broker.records import TaskRecord
 from runqy.broker.states import TaskState
@@ -51,7 +51,7 @@ def try_out(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
     """Show the form, or queue its task, wait a little for its end, and show it."""
     if not may_try(request.user):
         raise PermissionDenied
-    catalog = get_catalog()
+    catalog = get_fresh_catalog()
     takers = [queue for queue in catalog.definitions if queue.is_enabled]
     queues = [name for queue in takers for name, _ in queue.redis_queues(catalog.separator)]
     wanted = catalog.find(request.POST.get("queue") or request.GET.get("queue", "") or (queues[0] if queues else ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from queues.names import QueueCatalog
-from queues.queries import get_catalog
+from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.counting import known_queues
 from runqy.broker.timing import ARCHIVE_MAX_AGE_S
@@ -33,7 +33,7 @@ def pending_timeouts_s() -> dict[str, int]:
 def _find_catalog() -> QueueCatalog | None:
     """Return the catalog, None while it cannot be had: tasks are moved on all the same."""
     try:
-        return get_catalog()
+        return get_fresh_catalog()
     except ConfigurationUnavailable:
         return None
 

@@ -125,7 +125,7 @@ def test_a_key_that_makes_no_sense_is_refused(wrong: dict) -> None:
 
 def test_uses_are_noted_at_most_once_a_minute_and_reach_the_row(redis: redis_py.Redis, monkeypatch) -> None:
     created = create_api_key(name="shop", role="client")
-    monkeypatch.setattr(key_uses, "_told_at", {})
+    key_uses.forget()
     monkeypatch.setattr(clock, "now_ns", lambda: 1_800_000_000 * 10**9)
     authenticate(created.plain)
     monkeypatch.setattr(clock, "now_ns", lambda: 1_800_000_030 * 10**9)

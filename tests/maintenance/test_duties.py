@@ -216,7 +216,7 @@ def test_queues_are_served_while_the_configuration_cannot_be_read(
     save("mail", ttl_archived_s=100, pending_timeout_s=60)
     put(broker, "t", queue="mail")
     readable = served_queues.archived_ttls_s(broker), served_queues.pending_timeouts_s()
-    monkeypatch.setattr(served_queues, "get_catalog", unreadable)
+    monkeypatch.setattr(served_queues, "get_fresh_catalog", unreadable)
 
     assert readable == ({"mail": 100}, {"mail": 60})
     assert served_queues.archived_ttls_s(broker) == {"mail": ARCHIVE_MAX_AGE_S}

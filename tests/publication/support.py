@@ -34,7 +34,7 @@ def remove(name: str, *, kind: Kind = Kind.QUEUE) -> None:
 def elsewhere() -> Iterator[None]:
     """Let what the block saves be unknown to this process, which has just compared, as if another had saved it."""
     snapshot.get_snapshot(0)
-    with patch.object(snapshot, "expire"):
+    with patch.object(snapshot, "refresh"):
         yield
 
 

@@ -17,7 +17,7 @@ from runqy.errors import ConfigurationUnavailable
 from runqy.publication import snapshot
 from runqy.publication.documents import Document, DocumentRefused, Kind, seal, signing_key, unseal
 from runqy.publication.models import StoredDocument
-from runqy.publication.snapshot import MAX_AGE_S, expire, get_newest, get_snapshot
+from runqy.publication.snapshot import MAX_AGE_S, SnapshotCache, get_newest, get_snapshot
 from tests.publication.support import away, documents, plant, put, remove, revision
 from tests.support.silent_redis import silent_redis
 from tests.support.waiting import wait_until
@@ -84,8 +84,7 @@ def test_while_one_thread_compares_the_others_go_on(monkeypatch) -> None:
 
     real = snapshot.get_broker
     monkeypatch.setattr(snapshot, "get_broker", slow_broker)
-    snapshot.expire()
-    thread = threading.Thread(target=get_snapshot)
+    thread = threading.Thread(target=snapshot.refresh)
     thread.start()
     is_comparing.wait(10)
 
@@ -104,21 +103,22 @@ def test_threads_that_ask_for_now_share_a_comparison_that_began_after(monkeypatc
         asked.append(1)
         return time.monotonic()
 
-    def slow_broker():
+    def read_slowly():
         compared.append(1)
         is_comparing.set()
         may_go_on.wait(10)
         return real()
 
-    real = snapshot.get_broker
-    monkeypatch.setattr(snapshot, "get_broker", slow_broker)
+    real = snapshot.publication.read_digest
+    monkeypatch.setattr(snapshot.publication, "read_digest", read_slowly)
     monkeypatch.setattr(clock, "monotonic_s", now_s)
     threads = [threading.Thread(target=get_snapshot, args=(0,)) for _ in range(5)]
     threads[0].start()
     is_comparing.wait(10)
+    by_the_first = len(asked)
     for thread in threads[1:]:
         thread.start()
-    wait_until(lambda: len(asked) == len(threads) + 1)  # the first also noted when it began to compare
+    wait_until(lambda: len(asked) == by_the_first + 2 * len(threads[1:]))  # each looked whether it is stale, and asked
     may_go_on.set()
     for thread in threads:
         thread.join()
@@ -179,8 +179,7 @@ def test_a_comparison_that_took_long_and_failed_is_not_made_again_at_once(settin
         settings.REDIS_TARGET = silent.target
         get_broker()
         silent.count_calls()
-        expire()
-        get_snapshot()
+        snapshot.refresh()
 
         ask()
 
@@ -190,12 +189,14 @@ def test_a_comparison_that_took_long_and_failed_is_not_made_again_at_once(settin
 def test_a_process_that_begins_on_an_empty_redis_reads_the_database(redis: redis_py.Redis) -> None:
     put("a", b"1")
     redis.flushall()
+    snapshot.forget()
 
     assert bodies() == {"a": b"1"}
 
 
 def test_a_process_that_begins_without_redis_reads_the_database(settings) -> None:
     put("a", b"1")
+    snapshot.forget()
     settings.REDIS_TARGET = away()
 
     assert bodies() == {"a": b"1"}
@@ -203,6 +204,7 @@ def test_a_process_that_begins_without_redis_reads_the_database(settings) -> Non
 
 def test_a_process_that_begins_without_the_database_reads_redis(monkeypatch) -> None:
     put("a", b"1")
+    snapshot.forget()
     take_database_away(monkeypatch)
 
     assert bodies() == {"a": b"1"}
@@ -257,6 +259,7 @@ def test_a_process_that_begins_does_not_fall_for_an_older_document(redis: redis_
     put("a", b"1")
     old, old_revision = redis.hget(keys.CONFIG_DOCUMENTS, "queue:a"), revision("a")
     remove("a")
+    snapshot.forget()
     plant(redis, "queue:a", old, old_revision)
 
     assert bodies() == {}
@@ -292,9 +295,10 @@ def test_what_a_quiet_document_says_about_itself_is_signed() -> None:
 
 def test_two_threads_that_begin_at_once_read_the_database_once(redis: redis_py.Redis, monkeypatch) -> None:
     put("a", b"1")
+    snapshot.forget()
     reads = []
-    real = snapshot._stored_snapshot
-    monkeypatch.setattr(snapshot, "_stored_snapshot", lambda: reads.append(1) or real())
+    real = SnapshotCache.load_stored
+    monkeypatch.setattr(SnapshotCache, "load_stored", lambda cache: reads.append(1) or real(cache))
     found = []
 
     def begin() -> None:
@@ -302,7 +306,7 @@ def test_two_threads_that_begin_at_once_read_the_database_once(redis: redis_py.R
         connection.close()
 
     threads = [threading.Thread(target=begin) for _ in range(4)]
-    with snapshot._keeper._lock:
+    with snapshot._refresher._lock:
         for thread in threads:
             thread.start()
     for thread in threads:

@@ -11,7 +11,7 @@ from django.test import Client
 from queues.definitions import FieldType, PayloadField, StatedLimits
 from queues.models import Queue, Source
 from queues.operations import save_queue
-from queues.queries import get_catalog
+from queues.queries import get_fresh_catalog
 from runqy.audit.models import AuditRecord
 from tests.publication.support import away
 from tests.queues.admin_pages import ADD, FORM, LIST, errors_of, page_of, rows, saved, sent_by
@@ -27,7 +27,7 @@ def test_a_queue_is_added_and_changed_through_the_operations(staff: Client) -> N
     assert added.status_code == 302, errors_of(added)
     queue = Queue.objects.get()
     assert queue.source == Source.ADMIN
-    found = get_catalog().resolve("mail").queue
+    found = get_fresh_catalog().resolve("mail").queue
     assert (found.mode, found.limits.max_retry, found.input[0].default_json) == ("one_shot", 4, "7")
     assert found.deployment.env_vars == {"A": "1"}
 
@@ -35,8 +35,8 @@ def test_a_queue_is_added_and_changed_through_the_operations(staff: Client) -> N
     sent = sent_by(staff, queue) | subs
     del sent["is_enabled"]
     assert staff.post(page_of(queue), sent).status_code == 302
-    assert get_catalog().redis_queues() == ["mail_high", "mail_low"]
-    assert not get_catalog().resolve("mail.high").queue.is_enabled
+    assert get_fresh_catalog().redis_queues() == ["mail_high", "mail_low"]
+    assert not get_fresh_catalog().resolve("mail.high").queue.is_enabled
     assert LogEntry.objects.count() == 2
 
 

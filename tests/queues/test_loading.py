@@ -9,7 +9,7 @@ from django.core.management import CommandError, call_command
 from queues.loading import LoadReport, load_queue_files
 from queues.models import Queue, Source
 from queues.operations import save_queue
-from queues.queries import get_catalog
+from queues.queries import get_fresh_catalog
 from tests.queues.samples import spec
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -37,13 +37,13 @@ def load(folder: Path, *, prune: bool = False) -> LoadReport:
 
 def test_queues_are_added_changed_and_left_alone(tmp_path: Path) -> None:
     assert load(write(tmp_path, "a.yaml", "mail", "video")).added == ["mail", "video"]
-    revision = get_catalog().queue_revision("mail")
+    revision = get_fresh_catalog().queue_revision("mail")
 
     report = load(write(tmp_path, "a.yaml", "mail", "video:7"))
 
     assert report == LoadReport(updated=["video"], unchanged=["mail"])
-    assert get_catalog().resolve("video").priority == 7
-    assert get_catalog().queue_revision("mail") == revision
+    assert get_fresh_catalog().resolve("video").priority == 7
+    assert get_fresh_catalog().queue_revision("mail") == revision
 
 
 def test_a_file_with_an_error_changes_nothing_and_the_others_are_loaded(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_queue_that_vanished_is_reported_and_removed_only_when_asked(tmp_path:
     assert load(tmp_path) == LoadReport(unchanged=["video"], missing=["mail"])
     assert load(tmp_path, prune=True) == LoadReport(unchanged=["video"], missing=["mail"], removed=["mail"])
 
-    assert [queue.name for queue in get_catalog().definitions] == ["by-hand", "video"]
+    assert [queue.name for queue in get_fresh_catalog().definitions] == ["by-hand", "video"]
 
 
 def test_nothing_is_removed_while_a_file_has_errors(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_what_was_edited_elsewhere_since_is_overwritten_and_reported(tmp_path: P
     report = load(tmp_path)
 
     assert report == LoadReport(updated=["mail"], unchanged=["video", "by-hand"], overwritten=["mail"])
-    assert get_catalog().resolve("mail").priority == 5
+    assert get_fresh_catalog().resolve("mail").priority == 5
 
 
 def test_a_queue_that_somebody_else_made_is_overwritten_and_reported(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_loading_does_not_enable_what_a_person_disabled(tmp_path: Path) -> None:
     assert load(tmp_path).unchanged == ["mail"]
     load(write(tmp_path, "a.yaml", "mail:8"))
 
-    found = get_catalog().resolve("mail")
+    found = get_fresh_catalog().resolve("mail")
     assert (found.priority, found.queue.is_enabled) == (8, False)
 
 

@@ -16,7 +16,7 @@ from queues import removal, removing
 from queues.loading import load_queue_files
 from queues.models import Queue, QueueRemoval, Source
 from queues.operations import change_queue, save_queue
-from queues.queries import get_catalog
+from queues.queries import get_fresh_catalog
 from queues.removal import finish_removals, get_tasks_at_stake, remove_queue, remove_queues
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.models import AuditRecord
@@ -85,7 +85,7 @@ def test_maintenance_finishes_a_removal_that_was_killed(
     assert left(redis) == []
     assert not Queue.objects.exists()
     assert not QueueRemoval.objects.exists()
-    assert get_catalog(max_age_s=0).definitions == ()
+    assert get_fresh_catalog(max_age_s=0).definitions == ()
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -138,12 +138,12 @@ def test_tasks_that_came_in_last_open_a_queue_again_whose_removal_was_cut_off(
         patched.setattr(removal, "publish", _unavailable)
         with pytest.raises(BrokerUnavailable):
             remove_queue(get_broker(), name="inference_low")
-    assert get_catalog(max_age_s=0).redis_queues() == ["inference_high"]
+    assert get_fresh_catalog(max_age_s=0).redis_queues() == ["inference_high"]
     put(get_broker(), "t1", queue="inference_low")
 
     finish_removals(get_broker())
 
-    assert get_catalog(max_age_s=0).redis_queues() == ["inference_high", "inference_low"]
+    assert get_fresh_catalog(max_age_s=0).redis_queues() == ["inference_high", "inference_low"]
     assert redis.llen("asynq:{inference_low}:pending") == 1
     assert not QueueRemoval.objects.exists()
 
@@ -240,7 +240,7 @@ def test_a_queue_that_gets_its_first_sub_queue_leaves_nothing_under_its_own_name
     finish_removals(get_broker())
 
     assert left(redis) == []
-    assert get_catalog(max_age_s=0).redis_queues() == ["inference_high"]
+    assert get_fresh_catalog(max_age_s=0).redis_queues() == ["inference_high"]
 
 
 def test_a_sub_queue_is_not_left_out_while_its_tasks_wait() -> None:

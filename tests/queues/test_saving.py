@@ -10,7 +10,7 @@ from django.db import connection
 from queues.definitions import Deployment, FieldType, Limits, PayloadField, QueueOrder, StatedLimits
 from queues.models import Queue, Source
 from queues.operations import delete_definition, republish_configuration, save_queue
-from queues.queries import get_catalog
+from queues.queries import get_fresh_catalog
 from runqy.broker import keys
 from runqy.errors import QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound
 from runqy.publication import snapshot
@@ -48,7 +48,7 @@ def test_what_was_saved_is_what_is_found_again() -> None:
     save(RICH)
 
     assert Queue.objects.get().as_spec() == RICH
-    found = get_catalog().resolve("inference.low")
+    found = get_fresh_catalog().resolve("inference.low")
     assert (found.redis_queue, found.priority, found.queue.order) == ("inference_low", 3, "strict")
     assert found.queue.deployment == RICH.deployment
     assert found.queue.input == RICH.input
@@ -57,29 +57,29 @@ def test_what_was_saved_is_what_is_found_again() -> None:
 
 def test_a_change_is_seen_without_the_database(django_assert_num_queries) -> None:
     save(spec("mail"))
-    get_catalog()
+    get_fresh_catalog()
     save(replace(spec("mail"), priority=9))
 
     with django_assert_num_queries(0):
-        assert get_catalog().resolve("mail").priority == 9
+        assert get_fresh_catalog().resolve("mail").priority == 9
 
 
 def test_limits_that_a_queue_does_not_state_follow_the_settings(settings) -> None:
     save(spec("mail", limits=StatedLimits(ttl_completed_s=60)))
     settings.RUNQY_DEFAULT_MAX_RETRY, settings.RUNQY_DEFAULT_TTL_COMPLETED_S = 8, 7200
 
-    limits = get_catalog().resolve("mail").queue.limits
+    limits = get_fresh_catalog().resolve("mail").queue.limits
 
     assert (limits.max_retry, limits.ttl_completed_s) == (8, 60)
 
 
 def test_the_separator_is_a_setting(settings) -> None:
     save(RICH)
-    assert get_catalog().redis_queues() == ["inference_high", "inference_low"]
+    assert get_fresh_catalog().redis_queues() == ["inference_high", "inference_low"]
 
     settings.RUNQY_SUBQUEUE_SEPARATOR = "."
 
-    assert get_catalog().redis_queues() == ["inference.high", "inference.low"]
+    assert get_fresh_catalog().redis_queues() == ["inference.high", "inference.low"]
 
 
 def test_sub_queues_are_replaced_in_their_order() -> None:
@@ -126,13 +126,13 @@ def test_a_new_queue_must_be_new() -> None:
 
 def test_a_deleted_queue_is_gone() -> None:
     save(spec("mail"))
-    get_catalog()
+    get_fresh_catalog()
 
     with configuration_change() as change:
         delete_definition(change, "mail")
 
     with pytest.raises(QueueNotFound):
-        get_catalog().resolve("mail")
+        get_fresh_catalog().resolve("mail")
     with pytest.raises(QueueNotFound), configuration_change() as change:
         delete_definition(change, "mail")
 
@@ -140,7 +140,7 @@ def test_a_deleted_queue_is_gone() -> None:
 def test_a_disabled_queue_says_so() -> None:
     save(replace(spec("mail"), is_enabled=False))
 
-    assert not get_catalog().resolve("mail").queue.is_enabled
+    assert not get_fresh_catalog().resolve("mail").queue.is_enabled
 
 
 def test_the_token_of_a_queue_is_what_workers_see_and_changes_with_its_vaults_only(redis: redis_py.Redis) -> None:
@@ -150,7 +150,7 @@ def test_the_token_of_a_queue_is_what_workers_see_and_changes_with_its_vaults_on
     save(spec("mail"))
 
     def tokens() -> tuple[str, str]:
-        catalog = get_catalog()
+        catalog = get_fresh_catalog()
         seen = redis.hgetall(keys.QUEUE_REVISIONS)
         assert catalog.queue_revision("inference") == seen[b"inference"].decode()
         assert catalog.queue_revision("mail") == seen[b"mail"].decode()
@@ -171,12 +171,12 @@ def test_the_token_of_a_queue_is_what_workers_see_and_changes_with_its_vaults_on
 def test_the_token_changes_when_a_queue_stops_using_a_vault(redis: redis_py.Redis) -> None:
     save(RICH)
     create_vault(name="a")
-    before = get_catalog().queue_revision("inference")
+    before = get_fresh_catalog().queue_revision("inference")
 
     save(replace(RICH, deployment=replace(RICH.deployment, vaults=("b",))))
 
-    assert get_catalog().queue_revision("inference") not in ("", before)
-    assert redis.hget(keys.QUEUE_REVISIONS, "inference").decode() == get_catalog().queue_revision("inference")
+    assert get_fresh_catalog().queue_revision("inference") not in ("", before)
+    assert redis.hget(keys.QUEUE_REVISIONS, "inference").decode() == get_fresh_catalog().queue_revision("inference")
 
 
 def test_a_save_while_redis_is_away_is_published_by_maintenance(settings) -> None:
@@ -187,7 +187,7 @@ def test_a_save_while_redis_is_away_is_published_by_maintenance(settings) -> Non
     republish_configuration()
 
     snapshot.forget()
-    assert get_catalog().resolve("mail").redis_queue == "mail"
+    assert get_fresh_catalog().resolve("mail").redis_queue == "mail"
 
 
 def test_of_two_people_who_save_names_that_collide_at_once_one_is_refused() -> None:
@@ -210,4 +210,4 @@ def test_of_two_people_who_save_names_that_collide_at_once_one_is_refused() -> N
         thread.join()
 
     assert sorted(outcomes) == ["refused", "saved"]
-    assert len(get_catalog().definitions) == 1
+    assert len(get_fresh_catalog().definitions) == 1

@@ -7,7 +7,7 @@ import redis as redis_py
 
 from queues.models import Queue, Source
 from queues.operations import disable_queue, enable_queue, publish_again, save_queue
-from queues.queries import get_catalog
+from queues.queries import get_fresh_catalog
 from queues.switching import pause_queue, pause_whole_queue, unpause_whole_queue
 from runqy.audit.models import AuditRecord
 from runqy.broker import keys
@@ -30,7 +30,7 @@ def test_a_disabled_queue_says_so_and_stays_what_it_was() -> None:
 
     assert disable_queue(name="mail")
 
-    found = get_catalog().get_queue("mail")
+    found = get_fresh_catalog().get_queue("mail")
     assert (found.is_enabled, [sub.name for sub in found.sub_queues]) == (False, ["high"])
     row = Queue.objects.get()
     assert (row.source, row.file_path) == (Source.FILE, "/q/mail.yaml")
@@ -50,7 +50,7 @@ def test_a_disabled_queue_is_enabled_again() -> None:
 
     assert enable_queue(name="mail")
 
-    assert get_catalog().get_queue("mail").is_enabled
+    assert get_fresh_catalog().get_queue("mail").is_enabled
 
 
 @pytest.mark.parametrize("switch", [enable_queue, disable_queue, publish_again])

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from queues.queries import get_catalog
+from queues.queries import get_fresh_catalog
 from tests.api.client import Answer, problem
 
 PATHS = ("/api/cli/configs", "/workers/queues")
@@ -25,4 +25,4 @@ def refusal(answer: Answer) -> tuple[int, str]:
 
 def sub_queues(name: str) -> list[tuple[str, int]]:
     """Return what workers of a queue serve."""
-    return get_catalog(max_age_s=0).for_worker(name)[1]
+    return get_fresh_catalog(max_age_s=0).for_worker(name)[1]

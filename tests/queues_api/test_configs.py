@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from queues.models import Queue
-from queues.queries import get_catalog
+from queues.queries import get_fresh_catalog
 from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key
 from tests.api.client import Answer, ApiClient, problem
@@ -101,7 +101,7 @@ def test_a_dotted_name_adds_a_sub_queue(client: ApiClient) -> None:
 
     assert (answer["queue"]["name"], answer["queue"]["queue"]) == ("live_slow", "live")
     assert sub_queues("live") == [("live_default", 5), ("live_slow", 1)]
-    assert get_catalog().resolve("live").redis_queue == "live_default"
+    assert get_fresh_catalog().resolve("live").redis_queue == "live_default"
 
 
 def test_a_sub_queue_that_exists_is_only_updated_by_force(client: ApiClient) -> None:

@@ -8,7 +8,7 @@ import redis as redis_py
 
 from queues.models import Source
 from queues.operations import delete_definition, redeploy_queue, save_queue
-from queues.queries import find_rollout, get_catalog
+from queues.queries import find_rollout, get_fresh_catalog
 from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key
 from runqy.audit.models import AuditRecord
@@ -97,7 +97,7 @@ def test_redis_and_the_database_agree_on_rollouts(client: ApiClient, redis: redi
     redeploy_queue(name="inference")
 
     assert compare_configuration().is_agreed
-    assert get_catalog(0).queue_revision("inference") == (token(redis, "inference") or b"").decode()
+    assert get_fresh_catalog(0).queue_revision("inference") == (token(redis, "inference") or b"").decode()
 
 
 def test_a_queue_stored_by_an_older_server_is_redeployed_too(client: ApiClient, redis: redis_py.Redis) -> None:
@@ -117,7 +117,7 @@ def test_a_queue_made_anew_knows_no_rollout_of_the_old_one(client: ApiClient) ->
 
     save_queue(spec=spec("mail"), source=Source.API)
 
-    get_catalog(0)
+    get_fresh_catalog(0)
     assert find_rollout("mail") is None
 
 

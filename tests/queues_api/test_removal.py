@@ -9,7 +9,7 @@ import redis as redis_py
 from queues import removal
 from queues.models import Queue, Source
 from queues.operations import save_queue
-from queues.queries import get_catalog
+from queues.queries import get_fresh_catalog
 from runqy.audit.models import AuditRecord
 from runqy.connection import get_broker
 from runqy.publication.snapshot import MAX_AGE_S
@@ -52,7 +52,7 @@ def test_a_queue_without_tasks_is_removed(client: ApiClient, redis: redis_py.Red
         "removed": {"tasks": dict.fromkeys(_STATES, 0), "keys": 0},
     }
     assert not Queue.objects.filter(name="mail").exists()
-    assert get_catalog(max_age_s=0).find("mail") is None
+    assert get_fresh_catalog(max_age_s=0).find("mail") is None
 
 
 @pytest.mark.parametrize("options", [{}, {"process_at_s": 2_000_000_000}])
@@ -91,7 +91,7 @@ def test_a_sub_queue_is_removed_alone(client: ApiClient, redis: redis_py.Redis) 
     found = removed(client, "/workers/queues/inference.low?force=true")
 
     assert (found["redis_queues"], found["removed"]["tasks"]["pending"]) == (["inference_low"], 1)
-    assert get_catalog(max_age_s=0).redis_queues() == ["inference_high", "mail"]
+    assert get_fresh_catalog(max_age_s=0).redis_queues() == ["inference_high", "mail"]
     assert [name for name in names(redis) if "low" in name] == []
     assert redis.llen("asynq:{inference_high}:pending") == 1
 
@@ -111,13 +111,13 @@ def test_a_queues_own_name_removes_all_its_sub_queues(client: ApiClient) -> None
 def test_a_task_that_was_accepted_last_keeps_the_queue(
     client: ApiClient, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    before = get_catalog(max_age_s=0).redis_queues()
+    before = get_fresh_catalog(max_age_s=0).redis_queues()
     monkeypatch.setattr(removal.time, "sleep", lambda _: put(get_broker(), "t1", queue=name))
 
     answer = client.delete(f"/api/cli/configs/{name}")
 
     assert (answer.status_code, problem(answer)["code"]) == (409, "queue_not_empty")
-    catalog = get_catalog(max_age_s=0)
+    catalog = get_fresh_catalog(max_age_s=0)
     assert catalog.redis_queues() == before
     assert catalog.get_queue(name).is_enabled
     assert get_broker().client.llen(f"asynq:{{{name}}}:pending") == 1

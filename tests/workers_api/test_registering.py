@@ -138,7 +138,7 @@ def test_a_change_made_in_another_process_is_in_the_very_next_registration(
     client: ApiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = registered(client, queue="inference")
-    monkeypatch.setattr("runqy.publication.snapshot.expire", lambda: None)
+    monkeypatch.setattr("runqy.publication.snapshot.refresh", lambda: None)
 
     set_entry(vault="special", key="MODEL", value="huge")
     after = registered(client, queue="inference")

@@ -1,8 +1,7 @@
 """What runs on an event loop has the outcomes of what runs on a thread."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -17,22 +16,8 @@ from runqy.broker.scripts import command
 from runqy.broker.states import TaskState
 from runqy.errors import BrokerCommandRefused, TaskAlreadyExists, TaskNotFound
 from tests.support import environment
+from tests.support.event_loop import run_with_broker
 from tests.support.tasks import QUEUE, listed, new_task, put
-
-T = TypeVar("T")
-
-
-def on_loop(target: RedisTarget, act: Callable[[AsyncBroker], Awaitable[T]], **options: Any) -> T:
-    """Run a coroutine with a broker of its own, in asyncio's debug mode."""
-
-    async def main() -> T:
-        broker = AsyncBroker.connect(target, **options)
-        try:
-            return await act(broker)
-        finally:
-            await broker.close()
-
-    return asyncio.run(main(), debug=True)
 
 
 @pytest.fixture
@@ -53,7 +38,7 @@ def test_requests_of_many_coroutines_get_their_own_replies(single_broker: Broker
         await asyncio.gather(*(broker.run(set_to(f"k{i}", str(i))) for i in range(100)))
         return await asyncio.gather(*(broker.run(get(f"k{i}")) for i in range(100)))
 
-    assert on_loop(target, act) == [str(i).encode() for i in range(100)]
+    assert run_with_broker(target, act) == [str(i).encode() for i in range(100)]
 
 
 def test_operations_have_the_outcomes_that_they_have_on_a_thread(single_broker: Broker, target: RedisTarget) -> None:
@@ -66,7 +51,7 @@ def test_operations_have_the_outcomes_that_they_have_on_a_thread(single_broker: 
         states = await broker.run(read_states([(QUEUE, "t3"), (QUEUE, "gone")]))
         return new, batch, record.id, states
 
-    new, (second, refused, third), found, states = on_loop(target, act)
+    new, (second, refused, third), found, states = run_with_broker(target, act)
 
     assert {new, second, third} == {TaskState.PENDING}
     assert isinstance(refused, TaskAlreadyExists)
@@ -82,7 +67,7 @@ def test_errors_are_raised_or_stand_in_the_place_of_their_request(single_broker:
         push = Request((command("LPUSH", "text", "x", key="text"),), lambda replies: replies[0])
         return await broker.run_all([set_to("text", "1"), push, get("text")])
 
-    done, refused, text = on_loop(target, act)
+    done, refused, text = run_with_broker(target, act)
 
     assert (done, text) == (b"OK", b"1")
     assert isinstance(refused, BrokerCommandRefused)

@@ -46,6 +46,12 @@ class BrokerRefused(BrokerUnavailable):
     code = "broker_refused"
 
 
+class BrokerBusy(BrokerUnavailable):
+    """This process has as many requests to Redis in flight as it allows."""
+
+    code = "broker_busy"
+
+
 class BrokerCommandRefused(RunqyError):
     """Redis refuses a command: a key holds something else than it should."""
 

@@ -10,6 +10,7 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
+from queues.queries import run_operation
 from runqy.accounts.identity import Role
 from runqy.api.idempotency import parse_idempotency_key
 from runqy.api.parsers import RawJSONParser, raw_body
@@ -63,15 +64,14 @@ class TaskViewSet(ApiViewSet):
         body = raw_body(request)
         spec = _validated(s.EnqueueSerializer, body)
         wait = parse_wait(request.query_params.get("wait"), request.headers)
-        enqueued = get_broker().run(
-            enqueue_task(
-                spec=spec.awaited() if wait.seconds else spec,
-                allowed_queues=request.auth.queues,
-                headers=trace_headers(request.headers.get("traceparent", "")),
-                idempotency_key=parse_idempotency_key(
-                    request.headers.get("Idempotency-Key"), identity=request.auth, kind="task", body=body
-                ),
-            )
+        enqueued = run_operation(
+            enqueue_task,
+            spec=spec.awaited() if wait.seconds else spec,
+            allowed_queues=request.auth.queues,
+            headers=trace_headers(request.headers.get("traceparent", "")),
+            idempotency_key=parse_idempotency_key(
+                request.headers.get("Idempotency-Key"), identity=request.auth, kind="task", body=body
+            ),
         )
         ended = await_queued_task(get_broker(), enqueued.record.id, longest_s=wait.seconds) if wait.seconds else None
         content = enqueue_response(enqueued, spec, ended)
@@ -99,15 +99,14 @@ class TaskViewSet(ApiViewSet):
         A job is a payload, or an object with the payload in `data` and at most the task's own options beside it.
         """
         body = raw_body(request)
-        batch = get_broker().run(
-            enqueue_batch(
-                spec=_validated(s.BatchSerializer, body),
-                allowed_queues=request.auth.queues,
-                headers=trace_headers(request.headers.get("traceparent", "")),
-                idempotency_key=parse_idempotency_key(
-                    request.headers.get("Idempotency-Key"), identity=request.auth, kind="batch", body=body
-                ),
-            )
+        batch = run_operation(
+            enqueue_batch,
+            spec=_validated(s.BatchSerializer, body),
+            allowed_queues=request.auth.queues,
+            headers=trace_headers(request.headers.get("traceparent", "")),
+            idempotency_key=parse_idempotency_key(
+                request.headers.get("Idempotency-Key"), identity=request.auth, kind="batch", body=body
+            ),
         )
         headers = {"Idempotent-Replayed": "true"} if batch.is_replayed else None
         return Response(s.BatchResponseSerializer(batch).data, headers=headers)
@@ -131,7 +130,7 @@ class TaskViewSet(ApiViewSet):
         if wait.seconds:
             record = await_task(get_broker(), task_id, longest_s=wait.seconds, allowed_queues=queues)
         else:
-            record = get_broker().run(get_task(task_id, allowed_queues=queues))
+            record = run_operation(get_task, task_id, allowed_queues=queues)
         content = s.TaskResponseSerializer(record).data
         if wait.seconds and not record.state.is_final:
             response = Response(content)

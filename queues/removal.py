@@ -16,7 +16,6 @@ from queues.models import Queue, QueueRemoval
 from queues.operations import change_queue, delete_definition, spec_version
 from queues.queries import get_catalog
 from queues.removing import Claim, find_removal, note_removal, refuse_tasks
-from runqy import request_threads
 from runqy.audit.actors import Actor, ActorKind, acting
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
@@ -169,8 +168,7 @@ def _settle(removals: Sequence[_Started]) -> None:
         for one in removals:
             claims.enter_context(one.claim)
         publish(frozenset(field(Kind.QUEUE, queue) for queue in closed))
-    with request_threads.waiting():
-        time.sleep(SETTLE_S)
+    time.sleep(SETTLE_S)
 
 
 def _finish(broker: Broker, one: _Started) -> RemovedQueue:

@@ -8,15 +8,11 @@ import msgspec
 from django.conf import settings
 from django.http import HttpRequest
 
-from runqy import request_threads
 from runqy.errors import EncodingUnsupported, RequestInvalid, RequestTooLarge
 from runqy.structs import convert
 
 Members = dict[str, msgspec.Raw]
 T = TypeVar("T")
-
-SMALL_BODY = 1 << 16
-"""Up to here a body comes with the head of its request; a larger one may keep its reader waiting."""
 
 _decode_members = msgspec.json.Decoder(Members).decode
 
@@ -111,9 +107,6 @@ def _read(stream: BinaryIO, size: int) -> bytes:
     Past Django, which would take a body without a length for empty, and looks at each one as if it were a form.
     """
     try:
-        if size <= SMALL_BODY:
-            return stream.read(size)
-        with request_threads.waiting():
-            return stream.read(size)
+        return stream.read(size)
     except OSError as error:
         raise RequestInvalid("The body could not be read.") from error

@@ -17,7 +17,6 @@ from queues.names import AllowedQueues
 from queues.operations import change_queue, delete_definition, spec_version
 from queues.queries import get_fresh_catalog
 from queues.removing import Claim, find_removal, note_removal, refuse_tasks
-from runqy import request_threads
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
@@ -170,8 +169,7 @@ def _settle(removals: Sequence[_Started]) -> None:
         for one in removals:
             claims.enter_context(one.claim)
         publish(frozenset(field(Kind.QUEUE, queue) for queue in closed))
-    with request_threads.waiting():
-        time.sleep(SETTLE_S)
+    time.sleep(SETTLE_S)
 
 
 def _finish(broker: Broker, one: _Started) -> RemovedQueue:

@@ -111,10 +111,11 @@ RUNQY_RECOVERY_GRACE_S = env.seconds("RUNQY_RECOVERY_GRACE", timing.RECOVERY_GRA
 RUNQY_MAX_BODY_SIZE = DATA_UPLOAD_MAX_MEMORY_SIZE = env.size("RUNQY_MAX_BODY_SIZE", 50 << 20)
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000  # a vault's page sends seven for each entry
 
-# Threads of a web process: many may wait for results, few may compute at once
+# A web process
+RUNQY_BODY_MEMORY = env.size("RUNQY_BODY_MEMORY", 256 << 20)
+RUNQY_DJANGO_THREADS = env.count("RUNQY_DJANGO_THREADS", 4, lowest=1, highest=256)
 RUNQY_MAX_WAITERS = env.count("RUNQY_MAX_WAITERS", 64)
 RUNQY_DRAIN_S = env.count("RUNQY_DRAIN_S", 0, highest=600)
-RUNQY_RUNNABLE_THREADS = env.count("RUNQY_RUNNABLE_THREADS", 4, lowest=1, highest=256)
 
 # Django's own parts
 ROOT_URLCONF = "runqy.urls"

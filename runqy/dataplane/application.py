@@ -1,6 +1,7 @@
 """The ASGI application in front of Django: serves the routes it has handlers for, and passes on the rest."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
@@ -12,17 +13,17 @@ from asgiref.typing import (
     ASGISendCallable,
     HTTPResponseBodyEvent,
     HTTPResponseStartEvent,
-    HTTPScope,
     LifespanShutdownCompleteEvent,
     LifespanStartupCompleteEvent,
     Scope,
 )
 
+from runqy.api.request_ids import new_request_id, request_id_context
 from runqy.dataplane.bodies import BodyReader, ClientDisconnected
 from runqy.dataplane.drain import Drain
 from runqy.dataplane.executors import BoundedExecutor
 from runqy.dataplane.request import Request
-from runqy.dataplane.responses import Headers, Response, StreamingResponse, problem_response
+from runqy.dataplane.responses import Headers, Response, StreamingResponse, problem_response, shared_headers
 from runqy.dataplane.wsgi import call_wsgi
 from runqy.errors import InternalError, RunqyError
 
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 Handler: TypeAlias = Callable[[Request], Awaitable[Response | StreamingResponse]]
 FindHandler: TypeAlias = Callable[[str, str], Handler | None]
 """Takes the method and the path as sent, with its escapes."""
+
+
+class PassToDjango(Exception):
+    """Raised by a handler for a request that Django serves after all, before the body is read."""
+
 
 LINGER_S = 2.0
 """How long a client whose body is refused may go on sending: it reads the response before the connection ends."""
@@ -53,7 +59,7 @@ class Application:
     wsgi: "WSGIApplication"
     bodies: BodyReader
     drain: Drain
-    is_authenticated: Callable[[HTTPScope], bool]
+    is_authenticated: Callable[[Request], bool]
     """Whether a request that is for Django may send a large body; decided from its head."""
     django: BoundedExecutor
     # Requests that hang because a store is away must not keep /livez and registrations from being served.
@@ -74,6 +80,10 @@ class Application:
 
     async def _respond(self, request: Request, send: ASGISendCallable) -> None:
         """Send the response to a request, if its client is still there."""
+        with request_id_context(new_request_id(request.headers.get("X-Request-ID", ""))):
+            await self._respond_in_context(request, send)
+
+    async def _respond_in_context(self, request: Request, send: ASGISendCallable) -> None:
         try:
             response = await self._find_response(request)
             if isinstance(response, StreamingResponse):
@@ -89,16 +99,24 @@ class Application:
         """Return a handler's or Django's response, or the problem that a request ends in before."""
         try:
             if handler := self.find_handler(request.method, request.path):
-                return await handler(request)
-            body = await request.read_body(is_authenticated=self.is_authenticated(request.scope))
+                with contextlib.suppress(PassToDjango):
+                    return await handler(request)
+            body = await request.read_body(is_authenticated=self.is_authenticated(request))
             return await call_wsgi(self.wsgi, request.scope, body, self._choose_executor(request))
         except RunqyError as error:
-            return problem_response(error, request.id)
+            return self._problem(request, error)
         except ClientDisconnected:
             raise
         except Exception:
-            log.exception("request_failed", method=request.method, path=request.path, request_id=request.id)
-            return problem_response(InternalError(), request.id)
+            log.exception("request_failed", method=request.method, path=request.path)
+            return self._problem(request, InternalError())
+
+    @staticmethod
+    def _problem(request: Request, error: RunqyError) -> Response:
+        """Return the response to a request that reaches neither a view nor a handler."""
+        response = problem_response(error)
+        response.headers += shared_headers(request.scope["scheme"])
+        return response
 
     def _choose_executor(self, request: Request) -> BoundedExecutor:
         """Return where Django runs; /livez and registrations ask no database, unlike other health checks."""

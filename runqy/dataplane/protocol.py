@@ -7,7 +7,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from runqy.dataplane.responses import new_request_id, problem_response, render_head
+from runqy.api.request_ids import new_request_id, request_id_context
+from runqy.dataplane.responses import problem_response, render_head, shared_headers
 from runqy.errors import HeadersTooLarge, RequestInvalid, RequestTimeout, RunqyError
 
 MAX_HEAD_BYTES = 32 << 10
@@ -128,8 +129,10 @@ class HttpProtocol(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        response = problem_response(error, new_request_id())
-        headers = [*self.server_state.default_headers, *response.headers, (b"connection", b"close")]
+        with request_id_context(new_request_id()):
+            response = problem_response(error)
+            shared = shared_headers(self.scheme)
+        headers = [*self.server_state.default_headers, *response.headers, *shared, (b"connection", b"close")]
         self.transport.write(render_head(response.status, headers) + response.body)
         if self.transport.can_write_eof():
             self.transport.write_eof()

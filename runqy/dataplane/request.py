@@ -1,15 +1,36 @@
 """The request that a handler of the data plane gets: its head, and its body to be read."""
 
 import asyncio
-import re
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from asgiref.typing import ASGIReceiveCallable, HTTPScope
+from django.http import QueryDict
 
 from runqy.dataplane.bodies import BodyReader, ClientDisconnected
-from runqy.dataplane.responses import Headers, new_request_id
+from runqy.dataplane.responses import Headers
 
-_GIVEN_ID = re.compile(rb"[!-~]{1,128}")
+
+class RequestHeaders(Mapping[str, str]):
+    """Headers by their names in any case, as WSGI has them: repeated ones joined, those with underscores dropped."""
+
+    def __init__(self, headers: Headers) -> None:
+        self._values: dict[str, str] = {}
+        for raw_name, raw_value in headers:
+            if b"_" in raw_name:
+                continue
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            known = self._values.get(name)
+            self._values[name] = value if known is None else f"{known},{value}"
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
 
 
 class Request:
@@ -18,33 +39,22 @@ class Request:
     def __init__(self, scope: HTTPScope, receive: ASGIReceiveCallable, bodies: BodyReader) -> None:
         self.scope = scope
         self.method: str = scope["method"]
-        self.path = scope["raw_path"].decode("ascii")
+        self.path = scope["raw_path"].decode("latin-1")
         """As sent, with its escapes."""
-        self.headers: Headers = scope["headers"]  # type: ignore[assignment] # uvicorn's list of pairs
-        """Names in lower case."""
-        self.body = bodies.open(self.headers, receive)
+        raw_headers: Headers = scope["headers"]  # type: ignore[assignment] # uvicorn's list of pairs
+        self.headers = RequestHeaders(raw_headers)
+        self.body = bodies.open(raw_headers, receive)
         self._receive = receive
 
-    @property
-    def query_string(self) -> bytes:
-        return self.scope["query_string"]
+    @cached_property
+    def query_params(self) -> QueryDict:
+        return QueryDict(self.scope["query_string"])
 
     @property
-    def client_address(self) -> str:
+    def peer_address(self) -> str:
         """The address at the other end of the connection, a proxy's too; empty for a Unix socket."""
         client = self.scope["client"]
         return client[0] if client else ""
-
-    @cached_property
-    def id(self) -> str:
-        """The client's X-Request-ID if it is a plain one, else a random id."""
-        given = self.find_header(b"x-request-id")
-        return given.decode("ascii") if given and _GIVEN_ID.fullmatch(given) else new_request_id()
-
-    def find_header(self, name: bytes) -> bytes | None:
-        """Return a header by its name in lower case; of several the values joined by commas."""
-        values = [value for key, value in self.headers if key == name]
-        return b",".join(values) if values else None
 
     async def read_body(self, *, is_authenticated: bool) -> bytes:
         """Return the whole body. Raises RequestTooLarge, ServerBusy, RequestTimeout, ClientDisconnected."""

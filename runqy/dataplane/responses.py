@@ -1,13 +1,20 @@
-"""Responses of the data plane, and problems that never reach Django."""
+"""Responses of the data plane: the status, headers and bytes that DRF and Django's middleware would send."""
 
-import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from http import HTTPStatus
 from typing import Protocol
 
-from runqy.api.answers import RETRY_AFTER_S, problem_of
-from runqy.errors import RunqyError, TooManyRequests
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.middleware.clickjacking import XFrameOptionsMiddleware
+from django.middleware.security import SecurityMiddleware
+
+from runqy.api.renderers import JSON_TYPE, PROBLEM_TYPE, encode_json, problem, problem_headers
+from runqy.api.request_ids import current_request_id
+from runqy.errors import RunqyError
+from runqy.middleware import content_security_policy
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -38,22 +45,58 @@ class StreamingResponse:
     chunks: ClosableIterator = field(repr=False)
 
 
-def problem_response(error: RunqyError, request_id: str) -> Response:
+def json_response(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a response with a JSON body."""
+    return Response(status, [*_content_headers(JSON_TYPE, body), *encode_headers(headers or {})], body)
+
+
+def empty_response(status: int, headers: Mapping[str, str]) -> Response:
+    """Return a response without a body."""
+    return Response(status, [(b"content-length", b"0"), *encode_headers(headers)])
+
+
+def problem_response(error: RunqyError) -> Response:
     """Return an error as RFC 9457 describes it."""
-    body = problem_of(error, request_id)
-    headers = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"x-request-id", request_id.encode("ascii")),
-        (b"x-content-type-options", b"nosniff"),
-    ]
-    if error.status == 401:
-        headers.append((b"www-authenticate", b'Bearer realm="runqy"'))
-    elif isinstance(error, TooManyRequests):
-        headers.append((b"retry-after", b"%d" % error.retry_after_s))
-    elif error.status == 503:
-        headers.append((b"retry-after", RETRY_AFTER_S.encode("ascii")))
-    return Response(error.status, headers, body)
+    body = encode_json(problem(error))
+    return Response(
+        error.status, [*_content_headers(PROBLEM_TYPE, body), *encode_headers(problem_headers(error))], body
+    )
+
+
+def encode_headers(headers: Mapping[str, str]) -> Iterable[tuple[bytes, bytes]]:
+    """Give headers as ASGI has them."""
+    return ((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())
+
+
+def shared_headers(scheme: str) -> Headers:
+    """Return what the middleware adds to every response: the request's id, and what it tells browsers."""
+    return [(b"x-request-id", current_request_id().encode("latin-1")), *_security_headers(scheme)]
+
+
+@cache
+def _security_headers(scheme: str) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers that Django's and our middleware adds to a response that is not a page."""
+    request = _SchemeRequest(scheme)
+    response: HttpResponseBase = HttpResponse(content_type=JSON_TYPE)
+    for middleware in (SecurityMiddleware, XFrameOptionsMiddleware):
+        response = middleware(lambda _: HttpResponse()).process_response(request, response)
+    response["Content-Security-Policy"] = content_security_policy(request.path_info, JSON_TYPE)
+    return tuple(encode_headers({name: value for name, value in response.items() if name != "Content-Type"}))
+
+
+class _SchemeRequest(HttpRequest):
+    """A request that came by a scheme."""
+
+    def __init__(self, scheme: str) -> None:
+        super().__init__()
+        self.is_https = scheme == "https"
+
+    def is_secure(self) -> bool:
+        return self.is_https
+
+
+def _content_headers(content_type: str, body: bytes) -> Headers:
+    return [(b"content-type", content_type.encode("ascii")), (b"content-length", b"%d" % len(body))]
 
 
 def render_head(status: int, headers: Headers) -> bytes:
@@ -61,8 +104,3 @@ def render_head(status: int, headers: Headers) -> bytes:
     lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode("ascii"))]
     lines += [b"%s: %s" % header for header in headers]
     return b"\r\n".join(lines) + b"\r\n\r\n"
-
-
-def new_request_id() -> str:
-    """Return a random id for a request that came without one."""
-    return secrets.token_hex(8)

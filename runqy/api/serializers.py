@@ -13,26 +13,20 @@ from runqy.api.timestamps import format_ns, format_s
 from runqy.errors import RequestInvalid, RunqyError
 
 
-class StrictSerializer(serializers.Serializer[Any]):
-    """A request body that refuses members it does not describe: a misspelled limit must not become none."""
+class BodySerializer(serializers.Serializer[Any]):
+    """A request body; members that it does not describe are ignored."""
 
     error_class: ClassVar[type[RunqyError]] = RequestInvalid
     """Raised for members of the right shape with values that are not allowed."""
 
-    def to_internal_value(self, data: Any) -> Any:
-        if isinstance(data, Mapping) and (unknown := [name for name in data if name not in self.fields]):
-            errors = {str(name): serializers.ErrorDetail("Unknown field.", "unknown") for name in unknown}
-            raise serializers.ValidationError(errors)
-        return super().to_internal_value(data)
-
     @classmethod
-    def validated(cls, data: Any) -> dict[str, Any]:
-        """Return the validated members of a body.
+    def validated(cls, data: Any, *, partial: bool = False) -> dict[str, Any]:
+        """Return the validated members of a body, with `partial` only those that it has.
 
         Raises RequestInvalid for members that are missing, unknown or of a wrong type, else `error_class`; with a
         message for each wrong member.
         """
-        body = cls(data=data)
+        body = cls(data=data, partial=partial)
         try:
             body.is_valid(raise_exception=True)
         except serializers.ValidationError as error:
@@ -41,6 +35,16 @@ class StrictSerializer(serializers.Serializer[Any]):
             raise error_class(errors=list(error_messages(error.detail))) from error
         validated: dict[str, Any] = body.validated_data
         return validated
+
+
+class StrictSerializer(BodySerializer):
+    """A request body that refuses members it does not describe: a misspelled limit must not become none."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping) and (unknown := [name for name in data if name not in self.fields]):
+            errors = {str(name): serializers.ErrorDetail("Unknown field.", "unknown") for name in unknown}
+            raise serializers.ValidationError(errors)
+        return super().to_internal_value(data)
 
 
 _SHAPE_CODES = {"required", "null", "type", "unknown", "not_a_list", "not_a_dict", "empty"}
@@ -143,6 +147,14 @@ class AwareDateTimeField(serializers.DateTimeField):
         if value.tzinfo is None:
             self.fail("naive")
         return super().enforce_timezone(value)
+
+
+@extend_schema_field({"type": "string"})
+class EmptyAsNullField(serializers.Field[Any, Any, Any, Any]):
+    """A string, rendered as null when it is empty."""
+
+    def to_representation(self, value: str) -> str | None:
+        return value or None
 
 
 @extend_schema_field({"type": "string", "format": "date-time"})

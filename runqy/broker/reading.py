@@ -18,12 +18,14 @@ TaskPlace = tuple[str, str]
 def find_task(task_id: str, known_queues: Sequence[str] = ()) -> Operation[TaskRecord]:
     """Return a task by its id. Raises TaskNotFound.
 
-    One round trip on a single server, two in a cluster; a third there for a task without lookup, which is then looked
-    for in all known Redis queues.
+    One round trip on a single server, two in a cluster; one more for a task without lookup, which is then looked for
+    in all known Redis queues.
     """
     context = yield from get_context()
     if not context.is_cluster:
-        record = yield from ask(_find(task_id, known_queues))
+        record = yield from ask(_find(task_id, ()))
+        if record is None and known_queues:
+            record = yield from ask(_find(task_id, known_queues))
     else:
         record = yield from _find_across_slots(task_id, known_queues)
     if record is None:

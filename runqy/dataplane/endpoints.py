@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from django.conf import settings
+from django.utils.http import quote_etag
 
 from runqy.accounts import key_uses
 from runqy.accounts.identity import Identity, is_key
@@ -18,7 +19,7 @@ from runqy.api.exceptions import log_unavailable
 from runqy.api.idempotency import parse_idempotency_key
 from runqy.api.parsers import check_encoding
 from runqy.api.permissions import check_role
-from runqy.api.preconditions import content_version, matches_if_none_match, quote_etag
+from runqy.api.preconditions import content_version, matches_if_none_match
 from runqy.api.renderers import encode_json
 from runqy.api.request_ids import trace_headers
 from runqy.api.throttling import (

@@ -131,7 +131,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
         with request_id_context(new_request_id()):
             response = problem_response(error)
-            shared = shared_headers(self.scheme)
+            shared = shared_headers(self.scheme or "http")
         headers = [*self.server_state.default_headers, *response.headers, *shared, (b"connection", b"close")]
         self.transport.write(render_head(response.status, headers) + response.body)
         if self.transport.can_write_eof():

@@ -20,8 +20,10 @@ from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.publication import snapshot
 from tasks.waiting import close_waiting_room
+from tests.api.client import ApiClient
 from tests.support import environment
 from tests.support.canary import SUITE
+from tests.support.data_plane import DataPlane
 from tests.support.repetitions import empty_tables, spare_repetitions
 from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start_sentinel
 from tests.support.waiting import wait_until
@@ -114,6 +116,24 @@ def _leaves_no_secret_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield
     SUITE.look_into([environment.SERVER.folder, Path(environment.HOME), tmp_path_factory.getbasetemp()])
     assert not SUITE.leaks, "\n".join(["Secrets of vaults were found:", *dict.fromkeys(SUITE.leaks)])
+
+
+@pytest.fixture(scope="session")
+def data_plane() -> Iterator[DataPlane]:
+    """Return the data plane, on an event loop in this process."""
+    plane = DataPlane()
+    yield plane
+    plane.close()
+
+
+@pytest.fixture(params=["viewsets", "data_plane"])
+def each_plane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test against DRF's viewsets, and again with the data plane in front of them."""
+    if request.param == "data_plane":
+        monkeypatch.setattr(ApiClient, "plane", request.getfixturevalue("data_plane"))
+        monkeypatch.setattr("runqy.dataplane.snapshots.EXTRA_REFRESH_EVERY_S", 0)  # tests come faster than that
+    plane: str = request.param
+    return plane
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from runqy.accounts.queries import find_identity
 from runqy.api.authentication import presented_key
 from runqy.api.exceptions import log_unavailable
 from runqy.api.idempotency import parse_idempotency_key
-from runqy.api.parsers import check_encoding
+from runqy.api.parsers import check_encoding, check_size
 from runqy.api.permissions import check_role
 from runqy.api.preconditions import content_version, matches_if_none_match
 from runqy.api.renderers import encode_json
@@ -197,4 +197,5 @@ class TaskEndpoints:
     @staticmethod
     async def _read_body(request: Request) -> bytes:
         check_encoding(request.headers.get("Content-Encoding", ""))
+        check_size(request.body.length or 0)
         return await request.read_body(is_authenticated=True)

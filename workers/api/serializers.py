@@ -11,6 +11,7 @@ from queues.definitions import QueueMode, QueueOrder
 from runqy.api.serializers import (
     BodySerializer,
     EmptyAsNullField,
+    ListResponseSerializer,
     PatternField,
     StringField,
     UnixNanosecondsField,
@@ -22,7 +23,7 @@ from workers.operations import Registration
 from workers.queries import WorkerStatus
 
 MAX_LENGTH = 256
-WORKER_ID = r"^(?:[A-Za-z0-9][A-Za-z0-9._:@-]{0,127})?\Z"
+WORKER_ID = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}\Z"
 _MODES = [mode.value for mode in QueueMode]
 _ORDERS = [order.value for order in QueueOrder]
 
@@ -194,7 +195,7 @@ class WorkerSerializer(serializers.Serializer[Any]):
         return worker.record.foreign_status or worker.record.state
 
 
-class WorkerListSerializer(serializers.Serializer[Any]):
+class WorkerListSerializer(ListResponseSerializer):
     """All workers, in order of their ids."""
 
     workers = WorkerSerializer(many=True)

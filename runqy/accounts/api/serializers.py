@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, NAME, QUEUE_NAME, Role
-from runqy.api.serializers import AwareDateTimeField, PatternField, StrictSerializer
+from runqy.api.serializers import AwareDateTimeField, ListResponseSerializer, PatternField, StrictSerializer
 from runqy.errors import ApiKeyInvalid
 
 _ROLES = [role.value for role in Role]
@@ -52,7 +52,7 @@ class ApiKeyCreatedSerializer(serializers.Serializer[Any]):
     api_key = ApiKeySerializer()
 
 
-class ApiKeyListSerializer(serializers.Serializer[Any]):
+class ApiKeyListSerializer(ListResponseSerializer):
     """Keys, the newest first, revoked and expired ones included."""
 
     keys = ApiKeySerializer(many=True)

@@ -15,6 +15,7 @@ from queues.written import write_deployment, write_field
 from runqy.api.serializers import (
     BodySerializer,
     EmptyAsNullField,
+    ListResponseSerializer,
     StrictBooleanField,
     StringField,
     UnixSecondsField,
@@ -162,7 +163,7 @@ class QueueConfigSerializer(serializers.Serializer[Any]):
     updated_at = serializers.DateTimeField()
 
 
-class QueueConfigListSerializer(serializers.Serializer[Any]):
+class QueueConfigListSerializer(ListResponseSerializer):
     """All queues, each sub-queue as an item of its own."""
 
     queues = QueueConfigSerializer(many=True)
@@ -281,7 +282,7 @@ class QueueDetailSerializer(QueueStatusSerializer):
     workers = serializers.ListField(child=serializers.CharField(), help_text="Ids of those that serve it")
 
 
-class QueueStatusListSerializer(serializers.Serializer[Any]):
+class QueueStatusListSerializer(ListResponseSerializer):
     """All Redis queues."""
 
     queues = QueueStatusSerializer(many=True)

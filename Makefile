@@ -10,13 +10,12 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 # What `make run` needs, and nothing more: a newcomer waits for this.
-$(VENV)/.runtime: requirements.txt requirements-fast.txt pyproject.toml
+$(VENV)/.runtime: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "runqy needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
 	@echo "Making the environment in $(VENV), which may take a minute ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) -r requirements.txt
 	@$(PIP) --no-deps -e .
-	@$(PIP) -r requirements-fast.txt 2>/dev/null || echo "Without a C compiler and Python's headers the server parses requests in Python, which is slower."
 	@touch $@
 
 $(VENV)/.development: requirements-dev.txt $(VENV)/.runtime
@@ -59,8 +58,6 @@ requirements:  ## resolve the pinned requirements for Python 3.11 to 3.13
 		-o requirements.txt --custom-compile-command "make requirements"
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra server --group dev pyproject.toml \
 		-o requirements-dev.txt --custom-compile-command "make requirements"
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --group fast \
-		-o requirements-fast.txt --custom-compile-command "make requirements"
 
 proto: install  ## generate the message classes from runqy/broker/asynq.proto
 	cd runqy/broker && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. asynq.proto

@@ -21,7 +21,7 @@ def measure_admin(stack: Stack, report: Report) -> None:
     words = [sys.executable, "-m", "benchmarks.crowded"]
     filled = json.loads(subprocess.run(words, cwd=ROOT, env=stack.env, check=True, stdout=subprocess.PIPE).stdout)
     with (
-        stack.web("runqy.wsgi:application", "-c", "python:runqy.gunicorn_conf", "-w", "1") as port,
+        stack.web("runqy.asgi:application", "-c", "python:runqy.gunicorn_conf", "-w", "1") as port,
         httpx2.Client(
             base_url=f"http://127.0.0.1:{port}", cookies={"runqy_session": filled["session"]}, timeout=60
         ) as client,

@@ -5,7 +5,6 @@ import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from importlib.util import find_spec
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -21,7 +20,6 @@ WAITERS_S = 4.0
 WARM_UP_S = 3.0
 """A server listens before its second process has loaded the application."""
 BARE_OPTIONS = ("-c", "python:benchmarks.apps.server_conf")
-PARSER = "C parser" if find_spec("gunicorn_h1c") else "parser in Python"
 REAL_OPTIONS = ("-c", "python:runqy.gunicorn_conf")
 BODY = b'{"queue":"bench","timeout":300,"data":{"prompt":"Hello world","width":1024}}'
 UNIQUE_BODY = BODY.replace(b'"data"', b'"unique_key":"' + UNIQUE + b'","data"')
@@ -36,7 +34,7 @@ def measure_http(stack: Stack, report: Report) -> None:
     with ExitStack() as servers:
         bare = servers.enter_context(stack.web("benchmarks.apps.bare_wsgi:application", *BARE_OPTIONS))
         empty = servers.enter_context(stack.web("benchmarks.apps.empty_django:application", *BARE_OPTIONS))
-        real = servers.enter_context(stack.web("runqy.wsgi:application", *REAL_OPTIONS))
+        real = servers.enter_context(stack.web("runqy.asgi:application", *REAL_OPTIONS))
         nameless = servers.enter_context(stack.web("benchmarks.apps.nameless:application", *REAL_OPTIONS))
         once = {"Idempotency_Key": UNIQUE.decode()}
         named = once | {"X_Request_ID": "bench-0123456789"}
@@ -68,7 +66,7 @@ def measure_http(stack: Stack, report: Report) -> None:
     rates = {name: [load.rate for load in loads[name]] for name in runs}
     rate = {name: statistics.median(of_rounds) for name, of_rounds in rates.items()}
     failures = {name: sum(load.failures for load in loads[name]) for name in runs}
-    report.section(f"HTTP, {CONNECTIONS} connections, gunicorn gthread, two processes, {PARSER}")
+    report.section(f"HTTP, {CONNECTIONS} connections, two processes")
     report.yardstick("bare WSGI app: parse, message, one script", rate["bare"], "requests/s")
     report.ratio("Django view that does nothing", rate["empty"], rate["bare"], "requests/s")
     report.paired("POST /queue/add", rates["enqueue"], rates["bare"], "requests/s", goal=0.6)

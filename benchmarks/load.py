@@ -28,7 +28,7 @@ class Load:
         return statistics.quantiles(self.latencies_s, n=100)[percent - 1] * 1000
 
 
-_LENGTH = b"Content-Length: "
+_LENGTH = b"content-length: "
 UNIQUE = b"0" * 12 + b"~"
 """Stands for something else in each request that is sent, of the same length."""
 
@@ -90,9 +90,9 @@ def _reconnect(selector: selectors.BaseSelector, old: socket.socket, port: int, 
 
 
 def _is_complete(answer: bytes) -> bool:
-    """Tell whether an answer is there whole. All servers here spell its length in the same way."""
+    """Tell whether an answer is there whole. All servers here send its length."""
     end = answer.find(b"\r\n\r\n")
     if end < 0:
         return False
-    start = answer.find(_LENGTH, 0, end) + len(_LENGTH)
+    start = answer[:end].lower().find(_LENGTH) + len(_LENGTH)
     return len(answer) - end - 4 >= int(answer[start : answer.index(b"\r", start)])

@@ -85,7 +85,7 @@ class Stack:
 
     @contextmanager
     def web(self, application: str, *options: str) -> Iterator[int]:
-        """Serve a WSGI application with gunicorn, gthread, two processes, C parser; give its port."""
+        """Serve an application with gunicorn, two processes; give its port."""
         port = free_port()
         words = ("-m", "gunicorn", application, "-b", f"127.0.0.1:{port}", "--log-level", "error", *options)
         with self.process(words):

@@ -27,7 +27,7 @@ def measure_workers(stack: Stack, report: Report) -> None:
     """Drain queues through one worker in each mode, and pick up single tasks with 1 and with 200 idle workers."""
     raw = measure_redis(stack, report)
     report.section("One worker, no-op tasks through Python children, against raw pipelined calls")
-    with stack.web("runqy.wsgi:application", *REAL_OPTIONS) as port:
+    with stack.web("runqy.asgi:application", *REAL_OPTIONS) as port:
         for queue, concurrency, count, goal in (
             ("bench", 1, 4_000, 0.0),
             ("bench", 8, 20_000, 0.02),

@@ -13,7 +13,7 @@ from queues.models import Source
 from queues.operations import disable_queue, save_queue
 from queues.switching import pause_whole_queue
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.audit.actors import Actor, ActorKind, acting
+from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.broker.broker import Broker
 from runqy.broker.consuming import Share, plan_take, take_tasks
 from runqy.broker.finishing import Failure, archive, complete, retry
@@ -107,12 +107,12 @@ _TASKS = {
 def fill(broker: Broker) -> Callable[[], None]:
     """Make users, vaults, queues, keys, workers and tasks; return what keeps the workers alive."""
     make_users()
-    with acting(_user("grace")):
+    with actor_context(_user("grace")):
         make_configuration()
-    with acting(_user("ada")):
+    with actor_context(_user("ada")):
         make_keys()
     beating = make_tasks(broker)
-    with acting(_user("linus")):
+    with actor_context(_user("linus")):
         pause_whole_queue(broker, name="embeddings")
     return beating
 

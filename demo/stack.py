@@ -52,7 +52,7 @@ def _enter(folder: Path, redis: ValkeyServer) -> None:
 def _served(folder: Path) -> Iterator[str]:
     """Serve the instance."""
     port = free_port()
-    words = ("-m", "gunicorn", "runqy.wsgi:application", "-c", "python:runqy.gunicorn_conf", "-w", "1")
+    words = ("-m", "gunicorn", "runqy.asgi:application", "-c", "python:runqy.gunicorn_conf", "-w", "1")
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(

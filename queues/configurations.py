@@ -1,4 +1,4 @@
-"""The configuration of queues as people see it, from the database."""
+"""Queries for the configuration of queues, from the database."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,54 +10,54 @@ from queues.models import Queue
 from queues.names import AllowedQueues, spellings
 from runqy.errors import QueueNotFound
 
-__all__ = ["QueueView", "get_configuration", "list_configurations"]
+__all__ = ["QueueConfig", "get_configuration", "list_configurations"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueView:
-    """A queue's configuration as people see it, on behalf of the whole or of one sub-queue."""
+class QueueConfig:
+    """The configuration of a queue, or of one of its sub-queues."""
 
     spec: QueueSpec
     sub_queue: str
-    """Empty: of the whole."""
+    """Empty: of the queue as a whole."""
     source: str
     created_at: datetime
     updated_at: datetime
 
     @classmethod
-    def of(cls, row: Queue, sub_queue: str = "") -> "QueueView":
-        """Return what there is to see of a row."""
+    def of(cls, row: Queue, sub_queue: str = "") -> "QueueConfig":
+        """Return the configuration in a row."""
         times = {"created_at": row.created_at, "updated_at": row.updated_at}
         return cls(spec=row.as_spec(), sub_queue=sub_queue, source=row.source, **times)
 
     @property
     def redis_queue(self) -> str:
-        """Return the name of what this is about, as it stands in Redis where it is one Redis queue."""
+        """Return the name of the Redis queue; for a queue with sub-queues as a whole, its own name."""
         return self.spec.name + (f"{settings.RUNQY_SUBQUEUE_SEPARATOR}{self.sub_queue}" if self.sub_queue else "")
 
     @property
     def priority(self) -> int:
-        """Return the priority of what this is about."""
+        """Return the priority of the sub-queue, or of the queue as a whole."""
         return next((sub.priority for sub in self.spec.sub_queues if sub.name == self.sub_queue), self.spec.priority)
 
 
-def list_configurations(*, allowed_queues: AllowedQueues = None) -> list[QueueView]:
+def list_configurations(*, allowed_queues: AllowedQueues = None) -> list[QueueConfig]:
     """Return the configuration of every Redis queue, in order of the queues' names, from the database."""
-    views = []
+    configs = []
     for row in Queue.objects.prefetch_related("sub_queues"):
         if allowed_queues is None or row.name in allowed_queues:
-            views += [QueueView.of(row, sub.name) for sub in row.sub_queues.all()] or [QueueView.of(row)]
-    return views
+            configs += [QueueConfig.of(row, sub.name) for sub in row.sub_queues.all()] or [QueueConfig.of(row)]
+    return configs
 
 
-def get_configuration(name: str, *, allowed_queues: AllowedQueues = None) -> QueueView:
+def get_configuration(name: str, *, allowed_queues: AllowedQueues = None) -> QueueConfig:
     """Return the configuration of a queue, or of the sub-queue that a name means. Raises QueueNotFound."""
     for row in Queue.objects.prefetch_related("sub_queues"):
         if allowed_queues is not None and row.name not in allowed_queues:
             continue
         if row.name == name:
-            return QueueView.of(row)
+            return QueueConfig.of(row)
         for sub, names in zip(row.sub_queues.all() or [None], spellings(row.as_spec()), strict=True):
             if name in names:
-                return QueueView.of(row, sub.name if sub else "")
+                return QueueConfig.of(row, sub.name if sub else "")
     raise QueueNotFound(f"No queue {name[:128]!r}.")

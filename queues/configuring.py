@@ -1,11 +1,11 @@
-"""Creates and changes queues as clients of the API state them: whole, or one sub-queue at a time."""
+"""Create and change queues: by the API as a whole or one sub-queue at a time, and by the admin's form."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from queues.config import parse_spec
-from queues.configurations import QueueView
+from queues.configurations import QueueConfig
 from queues.definitions import QueueSpec, SubQueue
 from queues.models import Queue, Source
 from queues.names import AllowedQueues
@@ -14,27 +14,27 @@ from queues.validation import NAME_RULE, is_queue_name
 from runqy.errors import KeyInsufficient, PreconditionFailed, QueueAlreadyExists, QueueInvalid, QueueNotFound
 from runqy.publication.operations import configuration_change
 
-__all__ = ["Stated", "edit_queue", "state_queue"]
+__all__ = ["QueueConfigInput", "edit_queue", "upsert_queue"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stated:
-    """What a client wants a queue to be."""
+class QueueConfigInput:
+    """A queue as a client of the API sends it."""
 
     name: str
-    written: Mapping[str, Any]
-    """The rest, spelled as in queue files."""
+    definition: Mapping[str, Any]
+    """Spelled as in queue files, not validated."""
     is_enabled: bool | None = None
-    """None: as it is; a new one is."""
+    """None: unchanged, a new queue is enabled."""
 
 
-def state_queue(
+def upsert_queue(
     *,
-    stated: Stated,
+    config: QueueConfigInput,
     force: bool = False,
     allowed_queues: AllowedQueues = None,
     check: Callable[[str | None], None] = lambda _: None,
-) -> tuple[QueueView, bool]:
+) -> tuple[QueueConfig, bool]:
     """Create a queue, or with `force` change one; return it, and whether it is new.
 
     Released command lines write out a queue file's sub-queues one by one, as `inference.high`: such a name, without
@@ -42,16 +42,16 @@ def state_queue(
     Raises QueueInvalid, QueueAlreadyExists, QueueNameTaken; for a key that is limited to queues QueueNotFound where it
     is not for the queue, and KeyInsufficient where the queue would get at other vaults.
     """
-    if not is_queue_name(stated.name):
+    if not is_queue_name(config.name):
         raise QueueInvalid(errors=[f"name: {NAME_RULE}"])
     with configuration_change():
-        queue, sub_queue = _parts(stated)
+        queue, sub_queue = _parts(config)
         if allowed_queues is not None and queue not in allowed_queues:
             raise QueueNotFound(f"No queue {queue[:128]!r} that this key may change.")
         row = Queue.objects.filter(name=queue).first()
         before = row.as_spec() if row else None
         check(spec_version(before) if before else None)
-        spec = _spec(stated, queue, before)
+        spec = _spec(config, queue, before)
         is_new = before is None
         if sub_queue:
             spec, is_new = _with_sub_queue(spec, sub_queue, before, force)
@@ -60,7 +60,7 @@ def state_queue(
         if allowed_queues is not None:
             _refuse_vaults(spec, before)
         saved = save_queue(spec=spec, source=Source.API)
-    return QueueView.of(saved, sub_queue), is_new
+    return QueueConfig.of(saved, sub_queue), is_new
 
 
 def edit_queue(*, spec: QueueSpec, version: str) -> Queue:
@@ -80,10 +80,10 @@ def edit_queue(*, spec: QueueSpec, version: str) -> Queue:
         return row if before == spec else save_queue(spec=spec, source=Source.ADMIN)
 
 
-def _parts(stated: Stated) -> tuple[str, str]:
+def _parts(config: QueueConfigInput) -> tuple[str, str]:
     """Return the queue that a name means, and the sub-queue, if it means one."""
-    name = stated.name
-    if "." not in name or "sub_queues" in stated.written or Queue.objects.filter(name=name).exists():
+    name = config.name
+    if "." not in name or "sub_queues" in config.definition or Queue.objects.filter(name=name).exists():
         return name, ""
     cuts = [place for place, char in enumerate(name) if char == "." and 0 < place < len(name) - 1]
     known = set(Queue.objects.filter(name__in=[name[:cut] for cut in cuts]).values_list("name", flat=True))
@@ -91,11 +91,11 @@ def _parts(stated: Stated) -> tuple[str, str]:
     return (name[:cut], name[cut + 1 :]) if cut else (name, "")
 
 
-def _spec(stated: Stated, queue: str, before: QueueSpec | None) -> QueueSpec:
-    """Return what is stated as a specification."""
-    spec = parse_spec(queue, dict(stated.written))
+def _spec(config: QueueConfigInput, queue: str, before: QueueSpec | None) -> QueueSpec:
+    """Return the specification of a queue that a client sends."""
+    spec = parse_spec(queue, dict(config.definition))
     is_enabled = before.is_enabled if before else True
-    return replace(spec, is_enabled=is_enabled if stated.is_enabled is None else stated.is_enabled)
+    return replace(spec, is_enabled=is_enabled if config.is_enabled is None else config.is_enabled)
 
 
 def _refuse_vaults(spec: QueueSpec, before: QueueSpec | None) -> None:

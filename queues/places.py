@@ -26,6 +26,15 @@ class QueuePlace:
         """Return the name of the queue that this is a sub-queue of."""
         return self.queue.name if self.queue and self.queue.sub_queues else None
 
+    @property
+    def is_defined(self) -> bool:
+        return self.queue is not None
+
+    @property
+    def is_enabled(self) -> bool:
+        """Return whether it takes tasks."""
+        return self.queue is not None and self.queue.is_enabled
+
 
 def get_place(broker: Broker, name: str, *, allowed_queues: AllowedQueues = None) -> QueuePlace:
     """Return the Redis queue that a name means in any spelling; no round trip where it is defined.

@@ -17,8 +17,7 @@ from queues.names import AllowedQueues
 from queues.operations import change_queue, delete_definition, spec_version
 from queues.queries import get_fresh_catalog
 from queues.removing import Claim, find_removal, note_removal, refuse_tasks
-from runqy import request_threads
-from runqy.audit.actors import Actor, ActorKind, acting
+from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
 from runqy.broker.counting import QueueCounts, count_tasks
@@ -90,7 +89,7 @@ def finish_removals(broker: Broker) -> None:
     started = [one for one in (_outcome(partial(_Started.of, row)) for row in rows) if isinstance(one, _Started)]
     _settle(started)
     for one in started:
-        with acting(_actor(one.row.actor)):
+        with actor_context(_actor(one.row.actor)):
             outcome = _outcome(partial(_finish, broker, one))
         if isinstance(outcome, RemovedQueue):
             log.info("removal_finished", queue=outcome.name, keys=outcome.keys)
@@ -170,8 +169,7 @@ def _settle(removals: Sequence[_Started]) -> None:
         for one in removals:
             claims.enter_context(one.claim)
         publish(frozenset(field(Kind.QUEUE, queue) for queue in closed))
-    with request_threads.waiting():
-        time.sleep(SETTLE_S)
+    time.sleep(SETTLE_S)
 
 
 def _finish(broker: Broker, one: _Started) -> RemovedQueue:

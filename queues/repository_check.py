@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from django.conf import settings
 
 from queues.validation import problem_of_branch, problem_of_git_url
-from runqy import request_threads
 from runqy.audit.operations import record
 from runqy.errors import DeploymentFailed, DeploymentRefused, RunqyError
 from runqy.git.addresses import find_public_addresses, pinned_http, pinned_ssh
@@ -74,12 +73,11 @@ def check_repository(*, git_url: str, branch: str, git_token: str = "", queue: s
 
 @contextmanager
 def _one_place() -> Iterator[None]:
-    """Wait for git without keeping other requests from computing. Raises DeploymentRefused while others wait too."""
+    """Take one of the few places for a check. Raises DeploymentRefused when others have them all."""
     if not _places.acquire(blocking=False):
         raise DeploymentRefused("Other checks are running. Try again in a few seconds.")
     try:
-        with request_threads.waiting():
-            yield
+        yield
     finally:
         _places.release()
 

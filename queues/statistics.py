@@ -36,10 +36,9 @@ class QueueStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueDetail:
-    """A Redis queue with all that is known about it."""
+class QueueDetail(QueueStatus):
+    """A Redis queue with its pause, history and workers."""
 
-    status: QueueStatus
     pause: Pause | None
     """None: it is not paused."""
     history: list[Day]
@@ -61,8 +60,11 @@ def get_queue_detail(broker: Broker, name: str, *, allowed_queues: AllowedQueues
     """Return a Redis queue by any spelling of its name. Raises QueueNotFound, BrokerUnavailable."""
     place = get_place(broker, name, allowed_queues=allowed_queues)
     queue = place.redis_queue
+    status = _statuses(broker, [place])[0]
     return QueueDetail(
-        status=_statuses(broker, [place])[0],
+        place=place,
+        counts=status.counts,
+        memory_bytes=status.memory_bytes,
         pause=broker.run(find_pause(queue)),
         history=broker.run(read_history(queue, days=HISTORY_DAYS, now_ns=broker.now_ns())),
         workers=sorted(record.worker_id for record in find_workers(broker) if queue in record.redis_queues),

@@ -119,28 +119,11 @@ def parse_fields(written: object) -> tuple[PayloadField, ...]:
 
 def write_fields(schema: Sequence[PayloadField]) -> list[dict[str, Any]]:
     """Return a payload schema as plain values, spelled as in queue files."""
-    return [_write_field(field) for field in schema]
+    return [write_field(field) for field in schema]
 
 
-def write_spec(spec: QueueSpec) -> dict[str, Any]:
-    """Return a specification as plain values, spelled as in queue files; reading them gives it again."""
-    deployment = msgspec.to_builtins(spec.deployment)
-    deployment["startup_timeout_secs"] = deployment.pop("startup_timeout_s")
-    stated = {name: value for name, value in msgspec.to_builtins(spec.limits).items() if value is not None}
-    deployment["limits"] = {name.removesuffix("_s"): value for name, value in stated.items()}
-    return {
-        "priority": spec.priority,
-        "mode": spec.mode.value,
-        "order": spec.order.value,
-        "sub_queues": msgspec.to_builtins(spec.sub_queues),
-        "deployment": deployment | {"mode": spec.mode.value},
-        "input": write_fields(spec.input),
-        "output": write_fields(spec.output),
-    }
-
-
-def _write_field(field: PayloadField) -> dict[str, Any]:
-    """Return a payload field as plain values."""
+def write_field(field: PayloadField) -> dict[str, Any]:
+    """Return a payload field as plain values, spelled as in queue files."""
     written: dict[str, Any] = {"name": field.name, "type": [kind.value for kind in field.type]}
     written["required"] = field.required
     if field.default_json is not None:
@@ -148,6 +131,28 @@ def _write_field(field: PayloadField) -> dict[str, Any]:
     if field.description:
         written["description"] = field.description
     return written
+
+
+def write_spec(spec: QueueSpec) -> dict[str, Any]:
+    """Return a specification as plain values, spelled as in queue files; reading them gives it again."""
+    return {
+        "priority": spec.priority,
+        "mode": spec.mode.value,
+        "order": spec.order.value,
+        "sub_queues": msgspec.to_builtins(spec.sub_queues),
+        "deployment": write_deployment(spec),
+        "input": write_fields(spec.input),
+        "output": write_fields(spec.output),
+    }
+
+
+def write_deployment(spec: QueueSpec) -> dict[str, Any]:
+    """Return the deployment, mode and limits of a specification as plain values, spelled as in queue files."""
+    deployment: dict[str, Any] = msgspec.to_builtins(spec.deployment)
+    deployment["startup_timeout_secs"] = deployment.pop("startup_timeout_s")
+    limits = {name: value for name, value in msgspec.to_builtins(spec.limits).items() if value is not None}
+    deployment["limits"] = {name.removesuffix("_s"): value for name, value in limits.items()}
+    return deployment | {"mode": spec.mode.value}
 
 
 def deployment_of(written: WrittenDeployment) -> Deployment:

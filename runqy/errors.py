@@ -46,6 +46,12 @@ class BrokerRefused(BrokerUnavailable):
     code = "broker_refused"
 
 
+class BrokerBusy(BrokerUnavailable):
+    """This process has as many requests to Redis in flight as it allows."""
+
+    code = "broker_busy"
+
+
 class BrokerCommandRefused(RunqyError):
     """Redis refuses a command: a key holds something else than it should."""
 
@@ -279,6 +285,12 @@ class RequestTooLarge(RunqyError):
     code, status = "too_large", 413
 
 
+class RequestTimeout(RunqyError):
+    """The request did not arrive in time."""
+
+    code, status = "request_timeout", 408
+
+
 class EncodingUnsupported(RunqyError):
     """The body is compressed; send it as it is."""
 
@@ -376,6 +388,12 @@ class NotReady(RunqyError):
     def extension(self) -> dict[str, object]:
         """Return what the checks found."""
         return {"checks": self.checks} if self.checks else {}
+
+
+class ServerBusy(RunqyError):
+    """The server has more requests than it can take now; try again."""
+
+    code, status = "server_busy", 503
 
 
 class TooManyWaiters(RunqyError):

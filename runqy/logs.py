@@ -33,16 +33,24 @@ def configure(options: dict[str, Any]) -> None:
             "version": 1,
             "disable_existing_loggers": False,
             "formatters": {"runqy": {"()": _formatter, "is_terminal": sys.stderr.isatty()}},
+            "filters": {"unavailable": {"()": "runqy.logs.UnavailableFilter"}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "runqy"}},
             "root": {"handlers": ["stderr"], "level": level},
             "loggers": {
-                "django.request": {"level": "ERROR"},  # what clients do wrong, they are told
+                "django.request": {"level": "ERROR", "filters": ["unavailable"]},
                 "django.security.DisallowedHost": {"level": "CRITICAL"},  # likewise
                 "django.server": {"level": "WARNING"},
                 "axes": {"level": "WARNING"},
             },
         }
     )
+
+
+class UnavailableFilter(logging.Filter):
+    """Drop Django's line for a 503: the exception handler has logged the reason."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return getattr(record, "status_code", 0) != 503
 
 
 def _formatter(*, is_terminal: bool) -> logging.Formatter:

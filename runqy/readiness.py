@@ -6,7 +6,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from runqy import clock
-from runqy.api.health import Finding, Verdict
+from runqy.api.health import CheckResult, CheckStatus
 from runqy.broker import publication
 from runqy.broker.health import check_nodes, probe_writes
 from runqy.connection import get_broker
@@ -18,7 +18,7 @@ from vaults.queries import is_unlocked
 
 MAX_AGE_S = 1.0
 
-_latest: tuple[float, list[Finding]] = (float("-inf"), [])
+_latest: tuple[float, list[CheckResult]] = (float("-inf"), [])
 _is_migrated = False
 _is_draining = False
 
@@ -29,47 +29,47 @@ def begin_draining() -> None:
     _is_draining = True
 
 
-def find_readiness() -> list[Finding]:
+def run_readiness_checks() -> list[CheckResult]:
     """Return what the checks found, no longer ago than a second: anybody may ask, and as often as they like."""
     global _latest  # noqa: PLW0603 (a process has one)
     if _is_draining:
-        return [Finding(check="process", verdict=Verdict.FAILED, detail="The process ends.")]
+        return [CheckResult(check="process", status=CheckStatus.FAILED, detail="The process ends.")]
     if clock.monotonic_s() - _latest[0] >= MAX_AGE_S:
         of_redis = [*_check_redis()]
         # One that is silent would take its time once more for each further question.
-        is_there = of_redis[0].verdict is Verdict.OK
+        is_there = of_redis[0].status is CheckStatus.OK
         found = [*of_redis, *_check_database(), *_check_configuration(is_redis_there=is_there)]
         _latest = clock.monotonic_s(), found
     return _latest[1]
 
 
-def _check_redis() -> Iterator[Finding]:
+def _check_redis() -> Iterator[CheckResult]:
     """Look whether Redis, every master of a cluster, answers, keeps what it is given, and takes writes."""
     try:
         broker = get_broker()
         nodes = check_nodes(broker)
         if any(node.is_in_cluster for node in nodes) and not broker.is_cluster:
             detail = "Redis is a cluster, which REDIS_URL has to say: redis+cluster://."
-            yield Finding(check="redis", verdict=Verdict.FAILED, detail=detail)
+            yield CheckResult(check="redis", status=CheckStatus.FAILED, detail=detail)
             return
         written = probe_writes(broker)
     except BrokerUnavailable:
-        yield Finding(check="redis", verdict=Verdict.FAILED, detail="Redis cannot be reached, or refuses us.")
+        yield CheckResult(check="redis", status=CheckStatus.FAILED, detail="Redis cannot be reached, or refuses us.")
         return
-    yield Finding(check="redis")
+    yield CheckResult(check="redis")
     if policy := next((node.eviction_policy for node in nodes if node.may_lose_tasks), ""):
         detail = f"Redis evicts keys ({policy}) and may lose tasks: set noeviction."
-        yield Finding(check="redis_eviction", verdict=Verdict.WARNING, detail=detail)
+        yield CheckResult(check="redis_eviction", status=CheckStatus.WARNING, detail=detail)
     else:
-        yield Finding(check="redis_eviction")
+        yield CheckResult(check="redis_eviction")
     if error := next(filter(None, written), None):
         detail = "Redis is full." if isinstance(error, BrokerFull) else "Redis takes no writes."
-        yield Finding(check="redis_writes", verdict=Verdict.FAILED, detail=detail)
+        yield CheckResult(check="redis_writes", status=CheckStatus.FAILED, detail=detail)
     else:
-        yield Finding(check="redis_writes")
+        yield CheckResult(check="redis_writes")
 
 
-def _check_database() -> Iterator[Finding]:
+def _check_database() -> Iterator[CheckResult]:
     """Look whether the database answers and has the tables that this version needs; without it most things go on."""
     try:
         with connection.cursor() as cursor:
@@ -77,14 +77,14 @@ def _check_database() -> Iterator[Finding]:
         has_tables = _has_tables()
     except (DatabaseError, InterfaceError):
         detail = "The database cannot be reached: configuration cannot be changed; tasks and registrations go on."
-        yield Finding(check="database", verdict=Verdict.WARNING, detail=detail)
+        yield CheckResult(check="database", status=CheckStatus.WARNING, detail=detail)
         return
-    yield Finding(check="database")
+    yield CheckResult(check="database")
     if has_tables:
-        yield Finding(check="migrations")
+        yield CheckResult(check="migrations")
     else:
         detail = "Migrations are missing: run manage.py migrate."
-        yield Finding(check="migrations", verdict=Verdict.FAILED, detail=detail)
+        yield CheckResult(check="migrations", status=CheckStatus.FAILED, detail=detail)
 
 
 def _has_tables() -> bool:
@@ -96,21 +96,21 @@ def _has_tables() -> bool:
     return _is_migrated
 
 
-def _check_configuration(*, is_redis_there: bool) -> Iterator[Finding]:
+def _check_configuration(*, is_redis_there: bool) -> Iterator[CheckResult]:
     """Look whether this process knows the configuration, whether Redis publishes it, and whether vaults open."""
     try:
         snapshot = get_snapshot(SNAPSHOT_MAX_AGE_S if is_redis_there else float("inf"))
     except ConfigurationUnavailable:
         detail = "The configuration can be read neither from Redis nor from the database."
-        yield Finding(check="configuration", verdict=Verdict.FAILED, detail=detail)
+        yield CheckResult(check="configuration", status=CheckStatus.FAILED, detail=detail)
         return
     if snapshot.documents and is_redis_there and not _is_published():
         detail = (
             "Redis does not publish the configuration (yet): workers cannot tell changes, and maintenance repairs it."
         )
-        yield Finding(check="configuration", verdict=Verdict.WARNING, detail=detail)
+        yield CheckResult(check="configuration", status=CheckStatus.WARNING, detail=detail)
     else:
-        yield Finding(check="configuration")
+        yield CheckResult(check="configuration")
     yield _check_vaults(snapshot)
 
 
@@ -122,11 +122,11 @@ def _is_published() -> bool:
         return True
 
 
-def _check_vaults(snapshot: Snapshot) -> Finding:
+def _check_vaults(snapshot: Snapshot) -> CheckResult:
     """Look whether there is a key for the vaults."""
     if is_unlocked():
-        return Finding(check="vaults")
+        return CheckResult(check="vaults")
     if snapshot.of_kind(Kind.VAULT):
         detail = "There are vaults, and no key to open them (RUNQY_VAULT_MASTER_KEY)."
-        return Finding(check="vaults", verdict=Verdict.WARNING, detail=detail)
-    return Finding(check="vaults", detail="Vaults are off: there is no key (RUNQY_VAULT_MASTER_KEY).")
+        return CheckResult(check="vaults", status=CheckStatus.WARNING, detail=detail)
+    return CheckResult(check="vaults", detail="Vaults are off: there is no key (RUNQY_VAULT_MASTER_KEY).")

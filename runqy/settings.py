@@ -49,7 +49,7 @@ SECURE_HSTS_SECONDS = 365 * 24 * 3600 if RUNQY_HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = RUNQY_HTTPS
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "runqy_session", "runqy_csrf"
-SESSION_COOKIE_AGE = 12 * 3600  # after the last visit, as StaffActs renews it
+SESSION_COOKIE_AGE = 12 * 3600  # after the last visit, as AuditActorMiddleware renews it
 CSRF_FAILURE_VIEW = "runqy.staff.plain_pages.form_expired"
 
 # Database
@@ -111,10 +111,12 @@ RUNQY_RECOVERY_GRACE_S = env.seconds("RUNQY_RECOVERY_GRACE", timing.RECOVERY_GRA
 RUNQY_MAX_BODY_SIZE = DATA_UPLOAD_MAX_MEMORY_SIZE = env.size("RUNQY_MAX_BODY_SIZE", 50 << 20)
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000  # a vault's page sends seven for each entry
 
-# Threads of a web process: many may wait for results, few may compute at once
+# A web process
+RUNQY_BODY_MEMORY = env.size("RUNQY_BODY_MEMORY", 256 << 20)
+RUNQY_DATA_PLANE = env.flag("RUNQY_DATA_PLANE", default=True)
+RUNQY_DJANGO_THREADS = env.count("RUNQY_DJANGO_THREADS", 4, lowest=1, highest=256)
 RUNQY_MAX_WAITERS = env.count("RUNQY_MAX_WAITERS", 64)
 RUNQY_DRAIN_S = env.count("RUNQY_DRAIN_S", 0, highest=600)
-RUNQY_RUNNABLE_THREADS = env.count("RUNQY_RUNNABLE_THREADS", 4, lowest=1, highest=256)
 
 # Django's own parts
 ROOT_URLCONF = "runqy.urls"
@@ -143,22 +145,19 @@ INSTALLED_APPS = [
     "workers",
 ]
 MIDDLEWARE = [
-    "runqy.middleware.NamedRequests",
-    "runqy.middleware.TrustedProxies",
-    "runqy.middleware.Shortcut",
+    "runqy.middleware.RequestIdMiddleware",
+    "runqy.middleware.ProxyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "runqy.middleware.HeadAnswers",
-    "runqy.middleware.ContentPolicy",
+    "runqy.middleware.ContentSecurityPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
+    "runqy.middleware.AdminHostMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "runqy.middleware.StaffActs",
+    "runqy.middleware.AuditActorMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
-    "runqy.middleware.ShortcutEnd",
 ]
 TEMPLATES = [
     {
@@ -193,16 +192,16 @@ AXES_LOCKOUT_CALLABLE = "runqy.accounts.logins.locked_out"
 
 # API
 REST_FRAMEWORK = {
-    # A view that is none of ours and states no permissions lets nobody in: it knows no users.
-    "DEFAULT_AUTHENTICATION_CLASSES": [],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAdminUser"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "runqy.api.negotiation.OnlyJson",
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["runqy.api.authentication.BearerTokenAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated", "runqy.api.permissions.HasRole"],
+    "DEFAULT_THROTTLE_CLASSES": ["runqy.api.throttling.ApiKeyThrottle"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "runqy.api.renderers.JSONOnlyNegotiation",
+    "DEFAULT_RENDERER_CLASSES": ["runqy.api.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["runqy.api.parsers.JSONParser"],
+    "DATETIME_FORMAT": "%Y-%m-%dT%H:%M:%SZ",
     "DEFAULT_METADATA_CLASS": None,
     "DEFAULT_SCHEMA_CLASS": "runqy.api.schema.Schema",
-    "EXCEPTION_HANDLER": "runqy.api.errors.render_error",
-    "UNAUTHENTICATED_USER": None,
+    "EXCEPTION_HANDLER": "runqy.api.exceptions.exception_handler",
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "runqy",
@@ -218,8 +217,8 @@ SPECTACULAR_SETTINGS = {
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "runqy.schema_links.describe_headers",
-        "runqy.schema_links.add_links",
+        "runqy.openapi_hooks.describe_headers",
+        "runqy.openapi_hooks.add_links",
     ],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "/static/staff/favicon.svg",

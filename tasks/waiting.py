@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import structlog
 from django.conf import settings
 
-from runqy import clock, request_threads
+from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.endings import EndListener
 from runqy.broker.reading import read_states
@@ -54,8 +54,7 @@ class WaitingRoom:
             record = read()
             seat.place = (record.queue, task_id)
             while not record.state.is_final and not self._closing.is_set():
-                with request_threads.waiting():
-                    was_called = seat.called.wait(until - clock.monotonic_s())
+                was_called = seat.called.wait(until - clock.monotonic_s())
                 seat.called.clear()
                 record = read()
                 if not was_called:
@@ -78,8 +77,7 @@ class WaitingRoom:
             listener = None if self._closing.is_set() else self._listener or self._open()
         try:
             if listener is not None:
-                with request_threads.waiting():
-                    listener.watch(task_id)
+                listener.watch(task_id)
             yield seat
         finally:
             if listener is not None:

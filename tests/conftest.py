@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from threading import current_thread, main_thread
 from threading import enumerate as enumerate_threads
 from typing import Any
 
@@ -16,14 +15,15 @@ from django.test import Client
 from pytest_django.plugin import DjangoDbBlocker
 
 from runqy import readiness
-from runqy.api import database
 from runqy.audit import triggers
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.publication import snapshot
 from tasks.waiting import close_waiting_room
+from tests.api.client import ApiClient
 from tests.support import environment
 from tests.support.canary import SUITE
+from tests.support.data_plane import DataPlane
 from tests.support.repetitions import empty_tables, spare_repetitions
 from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start_sentinel
 from tests.support.waiting import wait_until
@@ -95,16 +95,6 @@ def _leaves_no_listener_behind() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _keeps_connections() -> None:
-    """Let requests of Django's test client leave the test's own connection alone, as with Django's receivers.
-
-    Those on other threads close theirs.
-    """
-    has_connection = database._has_connection
-    database._has_connection = lambda: current_thread() is not main_thread() and has_connection()
-
-
-@pytest.fixture(autouse=True, scope="session")
 def _enters_unrecorded() -> None:
     """Let clients that are logged in without a password leave no record: tests begin with an empty audit."""
     from runqy.accounts.logins import record_logins  # noqa: PLC0415 (needs models, which there are only now)
@@ -126,6 +116,24 @@ def _leaves_no_secret_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield
     SUITE.look_into([environment.SERVER.folder, Path(environment.HOME), tmp_path_factory.getbasetemp()])
     assert not SUITE.leaks, "\n".join(["Secrets of vaults were found:", *dict.fromkeys(SUITE.leaks)])
+
+
+@pytest.fixture(scope="session")
+def data_plane() -> Iterator[DataPlane]:
+    """Return the data plane, on an event loop in this process."""
+    plane = DataPlane()
+    yield plane
+    plane.close()
+
+
+@pytest.fixture(params=["viewsets", "data_plane"])
+def each_plane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test against DRF's viewsets, and again with the data plane in front of them."""
+    if request.param == "data_plane":
+        monkeypatch.setattr(ApiClient, "plane", request.getfixturevalue("data_plane"))
+        monkeypatch.setattr("runqy.dataplane.snapshots.EXTRA_REFRESH_EVERY_S", 0)  # tests come faster than that
+    plane: str = request.param
+    return plane
 
 
 @pytest.fixture

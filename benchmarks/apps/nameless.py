@@ -21,6 +21,6 @@ def no_headers(_request: HttpRequest) -> dict[str, str]:
 # Before anything imports them by name.
 request_ids.request_id, request_ids.trace_headers = no_id, no_headers
 
-from runqy.wsgi import application  # noqa: E402
+from runqy.asgi import application  # noqa: E402
 
 __all__ = ["application"]

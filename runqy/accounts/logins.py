@@ -11,9 +11,9 @@ from django.contrib.auth.signals import user_logged_in, user_logged_out, user_lo
 from django.contrib.sessions.backends.db import SessionStore
 from django.http import HttpRequest, HttpResponse
 
-from runqy.api.rate_limits import neighbourhood, spend_login
-from runqy.api.request_ids import request_id
-from runqy.audit.actors import Actor, ActorKind, acting
+from runqy.api.request_ids import current_request_id
+from runqy.api.throttling import ip_prefix, record_login_attempt
+from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.operations import record
 from runqy.errors import TooManyFailures
 from runqy.staff.plain_pages import too_many_logins
@@ -25,7 +25,7 @@ def log_in(request: HttpRequest) -> HttpResponse:
     """Show the login, or try a password unless too many came from this address."""
     if request.method == "POST":
         try:
-            spend_login(request)
+            record_login_attempt(request.META.get("REMOTE_ADDR", ""))
         except TooManyFailures as error:
             return too_many_logins(request, error.retry_after_s)
     return admin.site.login(request)
@@ -40,7 +40,7 @@ def locked_out(
 
 def address_of_client(request: HttpRequest) -> str | None:
     """Return what django-axes counts failures by: the address that trusted proxies tell, of IPv6 its network."""
-    address = neighbourhood(request.META.get("REMOTE_ADDR", ""))
+    address = ip_prefix(request.META.get("REMOTE_ADDR", ""))
     return None if address == "none" else address
 
 
@@ -83,9 +83,9 @@ def _record(request: HttpRequest | None, action: str, user: User) -> None:
         name=user.get_username(),
         id=str(user.pk),
         address=_address(request),
-        request_id=request_id(request) if request is not None else "",
+        request_id=current_request_id() if request is not None else "",
     )
-    with acting(actor):
+    with actor_context(actor):
         record(action=action, object_kind="user", object_name=user.get_username())
 
 

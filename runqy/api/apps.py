@@ -1,16 +1,14 @@
-"""Makes Django know the API's checks, and takes from each request what only the admin needs."""
+"""Django's configuration of the app."""
 
 from django.apps import AppConfig
 
 
 class ApiConfig(AppConfig):
-    """The plumbing of the API; it has no models."""
+    """What every API view shares; it has no models."""
 
     name = "runqy.api"
     label = "runqy_api"
 
     def ready(self) -> None:
-        """Register the checks, and look after database connections."""
-        from runqy.api import checks, database  # noqa: F401, PLC0415 (the checks register by being imported)
-
-        database.close_only_what_is_open()
+        """Register the system checks."""
+        from runqy.api import checks  # noqa: F401, PLC0415 (checks register when imported, and need the settings)

@@ -1,48 +1,70 @@
-"""Tells who asks, by the API key in the request's header."""
+"""Authentication by API key, for DRF and for the data plane."""
 
-from django.http import HttpRequest
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
 
 from runqy.accounts.identity import Identity
 from runqy.accounts.queries import authenticate
-from runqy.api.rate_limits import note_failure
-from runqy.errors import KeyRequired
+from runqy.api.throttling import AuthFailureThrottle
+from runqy.audit.actors import Actor, ActorKind
+
+REALM = 'Bearer realm="runqy"'
 
 
-class KeyAuthentication(BaseAuthentication):
-    """`Authorization: Bearer <key>`, or `X-API-Key: <key>`, as the schema tells it; the views ask `authenticated`."""
+@dataclass(frozen=True, slots=True)
+class ApiClient:
+    """The `request.user` of a request with an API key: the client that holds it."""
+
+    name: str
+    is_authenticated: bool = True
 
 
-def authenticated(request: HttpRequest) -> Identity:
-    """Return whose key a request has.
+class BearerTokenAuthentication(BaseAuthentication):
+    """Authenticate by `Authorization: Bearer <key>` or `X-API-Key: <key>`.
 
-    Raises KeyRequired when there is none, or one that is not valid; TooManyFailures when too many were not.
+    `request.auth` is the key's Identity: its role, and the queues it is limited to.
     """
-    key = _presented_key(request)
-    identity = authenticate(key) if key else None
-    if identity is None:
-        if key:
-            note_failure(request)
-        raise KeyRequired
-    return identity
+
+    def authenticate(self, request: Request) -> tuple[ApiClient, Identity] | None:
+        """Return the client and its key; None without a key. Raises AuthenticationFailed, TooManyFailures."""
+        key = presented_key(request.headers)
+        if not key:
+            return None
+        identity = authenticate(key)
+        if identity is None:
+            AuthFailureThrottle().record_failure(request)
+            raise AuthenticationFailed
+        return ApiClient(identity.name), identity
+
+    def authenticate_header(self, request: Request) -> str:
+        """Return the challenge of a 401 response."""
+        return REALM
 
 
-def _presented_key(request: HttpRequest) -> str:
-    """Return the key in the request's headers; an empty text is nobody's key."""
-    meta = request.META
-    scheme, _, key = str(meta.get("HTTP_AUTHORIZATION", "")).partition(" ")
+def presented_key(headers: Mapping[str, str]) -> str:
+    """Return the key in a request's headers, or an empty string."""
+    scheme, _, key = headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return key.strip()
-    return str(meta.get("HTTP_X_API_KEY", "")).strip()
+    return headers.get("X-API-Key", "").strip()
 
 
-class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """Describes the key in the schema."""
+def key_actor(identity: Identity, *, address: str, request_id: str) -> Actor:
+    """Return the actor that audit records name for a request with this key."""
+    return Actor(kind=ActorKind.KEY, name=identity.name, id=identity.key_id, address=address, request_id=request_id)
 
-    target_class = KeyAuthentication
+
+class BearerTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """The security scheme in the OpenAPI schema."""
+
+    target_class = BearerTokenAuthentication
     name = "ApiKey"
 
-    def get_security_definition(self, auto_schema: object) -> dict[str, str]:
-        """Return OpenAPI's words for a bearer key."""
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
         return {"type": "http", "scheme": "bearer"}

@@ -1,4 +1,4 @@
-"""Tells load balancers and people whether this process lives, and whether it can take requests. Public."""
+"""Probes for load balancers and people: /livez, /readyz and /health. Public."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,13 +6,15 @@ from enum import StrEnum
 from typing import Any
 
 import structlog
-from django.http import HttpRequest, HttpResponse
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import cache_control
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
-from rest_framework.serializers import CharField, ChoiceField, ListField, Serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
 
-from runqy.api.answers import json_answer, problem_answer
-from runqy.api.schema import problems
-from runqy.api.views import PublicView
+from runqy.api.schema import problem_responses
 from runqy.broker.health import check_health
 from runqy.connection import get_broker
 from runqy.errors import BrokerUnavailable, NotReady
@@ -20,8 +22,8 @@ from runqy.errors import BrokerUnavailable, NotReady
 log = structlog.get_logger(__name__)
 
 
-class Verdict(StrEnum):
-    """What a check found."""
+class CheckStatus(StrEnum):
+    """The outcome of a check."""
 
     OK = "ok"
     WARNING = "warning"  # something works less well than it should
@@ -29,106 +31,102 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """The outcome of a check, in words that anybody may read."""
+class CheckResult:
+    """The outcome of a check, in words that are fit for the public."""
 
     check: str
-    verdict: Verdict = Verdict.OK
+    status: CheckStatus = CheckStatus.OK
     detail: str = ""
 
 
-class HealthOutput(Serializer[object]):
-    """How the server is."""
+class HealthSerializer(serializers.Serializer[Any]):
+    """The state of the server."""
 
-    status = CharField(help_text="`ok`")
-    redis = CharField(help_text="`ok`")
-    warnings = ListField(child=CharField())
-
-
-class LifeOutput(Serializer[object]):
-    """That the process lives."""
-
-    status = CharField(help_text="`ok`")
+    status = serializers.CharField(help_text="`ok`")
+    redis = serializers.CharField(help_text="`ok`")
+    warnings = serializers.ListField(child=serializers.CharField())
 
 
-class FindingOutput(Serializer[object]):
-    """What a check found."""
+class LivenessSerializer(serializers.Serializer[Any]):
+    """The process is alive."""
 
-    check = CharField()
-    status = ChoiceField(choices=[verdict.value for verdict in Verdict])
-    detail = CharField(allow_blank=True)
+    status = serializers.CharField(help_text="`ok`")
 
 
-class ReadinessOutput(Serializer[object]):
+class CheckResultSerializer(serializers.Serializer[Any]):
+    """The outcome of a check."""
+
+    check = serializers.CharField()
+    status = serializers.ChoiceField(choices=[status.value for status in CheckStatus])
+    detail = serializers.CharField(allow_blank=True)
+
+
+class ReadinessSerializer(serializers.Serializer[Any]):
     """Whether the process can take requests."""
 
-    status = ChoiceField(choices=["ok", "degraded"])
-    checks = FindingOutput(many=True, required=False, help_text="With `?verbose`")
+    status = serializers.ChoiceField(choices=["ok", "degraded"])
+    checks = CheckResultSerializer(many=True, required=False, help_text="With `?verbose`")
 
 
-class HealthView(PublicView):
-    """Whether Redis answers."""
+@method_decorator(cache_control(no_store=True), name="dispatch")
+class HealthViewSet(ViewSet):
+    """The state of this process and of what it depends on."""
+
+    http_method_names = ("get", "head")
+    authentication_classes = ()
+    permission_classes = ()
+    throttle_classes = ()
+    run_checks: Callable[[], list[CheckResult]] = staticmethod(list)
+    """Runs the readiness checks; set by the composition root, which knows them."""
 
     @extend_schema(
         operation_id="health",
         tags=["server"],
         auth=[],
-        responses={200: HealthOutput, **problems(503)},
+        responses={200: HealthSerializer, **problem_responses(503)},
         examples=[OpenApiExample("Healthy", {"status": "ok", "redis": "ok", "warnings": []}, status_codes=["200"])],
     )
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """Tell whether the server can take tasks."""
+    def health(self, request: Request) -> Response:
+        """Show whether the server can take tasks."""
         try:
             health = get_broker().run(check_health())
         except BrokerUnavailable as error:
             log.warning("broker_unavailable", error=error.detail)
-            return problem_answer(BrokerUnavailable(), request)  # the address is nobody's business here
+            raise BrokerUnavailable from error  # without the detail: the page is public
         warnings = []
         if health.may_lose_tasks:
             warnings.append(f"Redis evicts keys ({health.eviction_policy}) and may lose tasks: set noeviction.")
-        return json_answer({"status": "ok", "redis": "ok", "warnings": warnings})
-
-
-class LifeView(PublicView):
-    """Whether the process lives; asks nobody else."""
+        return Response(HealthSerializer({"status": "ok", "redis": "ok", "warnings": warnings}).data)
 
     @extend_schema(
         operation_id="livez",
         tags=["server"],
         auth=[],
-        responses={200: LifeOutput},
+        responses={200: LivenessSerializer},
         examples=[OpenApiExample("Alive", {"status": "ok"}, status_codes=["200"])],
     )
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """Tell that the process lives. Restart it when this does not answer."""
-        return json_answer({"status": "ok"})
-
-
-class ReadinessView(PublicView):
-    """Whether the process can take requests."""
-
-    find: Callable[[], list[Finding]] = staticmethod(list)
-    """Does the checks; the composition root knows them."""
+    def livez(self, request: Request) -> Response:
+        """Show that the process is alive. Restart it when this fails."""
+        return Response(LivenessSerializer({"status": "ok"}).data)
 
     @extend_schema(
         operation_id="readyz",
         tags=["server"],
         auth=[],
-        parameters=[OpenApiParameter("verbose", str, description="With it, whatever its value: each check")],
-        responses={200: ReadinessOutput, **problems(503)},
+        parameters=[OpenApiParameter("verbose", str, description="List each check, whatever the value")],
+        responses={200: ReadinessSerializer, **problem_responses(503)},
         examples=[OpenApiExample("Ready", {"status": "ok"}, status_codes=["200"])],
     )
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """Tell whether the process can take requests: Redis, database, migrations, configuration, vaults' key.
+    def readyz(self, request: Request) -> Response:
+        """Show whether the process can take requests: Redis, database, migrations, configuration, vault key.
 
-        `degraded` is ready: what works does so without what the warnings name. Otherwise it is 503 `not_ready`, and
-        with `?verbose` it has the `checks` as well.
+        `degraded` is ready, with warnings. Otherwise the response is 503 `not_ready`; `?verbose` adds the `checks`.
         """
-        findings = self.find()
-        verdicts = {finding.verdict for finding in findings}
-        checks = [{"check": f.check, "status": f.verdict, "detail": f.detail} for f in findings]
-        told = checks if "verbose" in request.GET else []
-        if Verdict.FAILED in verdicts:
-            return problem_answer(NotReady(told), request)
-        answer: dict[str, Any] = {"status": "degraded" if Verdict.WARNING in verdicts else "ok"}
-        return json_answer(answer | ({"checks": told} if told else {}))
+        results = self.run_checks()
+        is_verbose = "verbose" in request.query_params
+        checks = list(CheckResultSerializer(results, many=True).data) if is_verbose else []
+        if any(result.status is CheckStatus.FAILED for result in results):
+            raise NotReady(checks)
+        is_degraded = any(result.status is CheckStatus.WARNING for result in results)
+        readiness = {"status": "degraded" if is_degraded else "ok"} | ({"checks": checks} if checks else {})
+        return Response(ReadinessSerializer(readiness).data)

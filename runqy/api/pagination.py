@@ -1,65 +1,75 @@
-"""Lists page by page: the cursor in a request, and where the next page is, in the body and as a link (RFC 8288)."""
+"""Pagination by cursor: the position of the last item, opaque to clients."""
 
 import base64
 import binascii
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
-from django.http import HttpRequest, HttpResponse
 from django.utils.http import urlencode
 from drf_spectacular.utils import OpenApiParameter
+from rest_framework.pagination import BasePagination
+from rest_framework.request import Request
+from rest_framework.response import Response
 
-from runqy.api.answers import json_answer
 from runqy.errors import RequestInvalid
 from runqy.structs import read_json
 
 T = TypeVar("T")
 
-DEFAULT_LIMIT, MOST = 30, 1000
-_LONGEST_CURSOR = 4096
+DEFAULT_LIMIT, MAX_LIMIT = 30, 1000
+_MAX_CURSOR_LENGTH = 4096
 
 PAGE_PARAMETERS = [
     OpenApiParameter(
         "limit",
         {"type": "integer", "minimum": 1},
-        description=f"How many at most, {DEFAULT_LIMIT} unless told; {MOST} are the most",
+        description=f"Items per page: {DEFAULT_LIMIT} by default, at most {MAX_LIMIT}.",
     ),
-    OpenApiParameter("cursor", str, description="Where the page begins: as in the `next` of the page before"),
+    OpenApiParameter("cursor", str, description="Where the page begins: see `next` of the page before."),
 ]
 
 
-def read_limit(request: HttpRequest, *, default: int = DEFAULT_LIMIT, most: int = MOST) -> int:
-    """Return how many a client asks for, and no more than there may be. Raises RequestInvalid."""
-    text = request.GET.get("limit", "") or str(default)
-    if not (text.isascii() and text.isdigit()) or int(text[:20]) < 1:
-        raise RequestInvalid(errors=["limit: must be a whole number from 1"])
-    return min(int(text[:20]), most)
+class CursorPagination(BasePagination):
+    """The page that a request asks for, and the response that links to the next one."""
+
+    def __init__(self, request: Request, *, default_limit: int = DEFAULT_LIMIT, max_limit: int = MAX_LIMIT) -> None:
+        self._request = request
+        self._default_limit, self._max_limit = default_limit, max_limit
+
+    @property
+    def limit(self) -> int:
+        """Return the page size; one beyond the maximum is the maximum. Raises RequestInvalid."""
+        text = self._request.query_params.get("limit", "") or str(self._default_limit)
+        if not (text.isascii() and text.isdigit()) or int(text[:20]) < 1:
+            raise RequestInvalid(errors=["limit: must be an integer from 1"])
+        return min(int(text[:20]), self._max_limit)
+
+    def cursor(self, kind: type[T]) -> T | None:
+        """Return the position that the request's cursor holds; None for the first page. Raises RequestInvalid."""
+        return decode_cursor(self._request.query_params.get("cursor", ""), kind)
+
+    def get_paginated_response(self, data: Mapping[str, Any], next_position: object | None = None) -> Response:
+        """Return a page with `next` and a Link header (RFC 8288); no position: it is the last one."""
+        if next_position is None:
+            return Response({**data, "next": None})
+        query = self._request.query_params.dict() | {"cursor": encode_cursor(next_position)}
+        target = f"{self._request.get_full_path().partition('?')[0]}?{urlencode(query)}"
+        return Response({**data, "next": target}, headers={"Link": f'<{target}>; rel="next"'})
 
 
-def read_cursor(request: HttpRequest, kind: type[T]) -> T | None:
-    """Return the cursor that `page_answer` gave out; None: from the beginning. Raises RequestInvalid."""
-    text = request.GET.get("cursor", "")
+def encode_cursor(position: object) -> str:
+    """Return a position as it stands in a query."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(position)).rstrip(b"=").decode()
+
+
+def decode_cursor(text: str, kind: type[T]) -> T | None:
+    """Return the position in a cursor; None for an empty one. Raises RequestInvalid."""
     if not text:
         return None
     try:
-        if len(text) > _LONGEST_CURSOR:
+        if len(text) > _MAX_CURSOR_LENGTH:
             raise ValueError("too long")
         return read_json(base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True), kind)
     except (ValueError, msgspec.DecodeError, binascii.Error, RecursionError) as error:
-        raise RequestInvalid(errors=["cursor: is none that this list gave out"]) from error
-
-
-def page_answer(request: HttpRequest, content: dict[str, Any], cursor: object | None) -> HttpResponse:
-    """Return a page, with `next` and `Link` to the one behind it; None: there is none."""
-    if cursor is None:
-        return json_answer(content | {"next": None})
-    query = request.GET.dict() | {"cursor": spelled(cursor)}
-    target = f"{request.get_full_path().partition('?')[0]}?{urlencode(query)}"
-    answer = json_answer(content | {"next": target})
-    answer["Link"] = f'<{target}>; rel="next"'
-    return answer
-
-
-def spelled(cursor: object) -> str:
-    """Return a cursor as it stands in a query."""
-    return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).rstrip(b"=").decode()
+        raise RequestInvalid(errors=["cursor: invalid or from another list."]) from error

@@ -1,33 +1,45 @@
-"""Tells what a key may do, by its role."""
+"""Permissions by the role of the API key, and by the queues it is limited to."""
 
-from django.http import HttpRequest
+from typing import Any, cast
+
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
 
 from runqy.accounts.identity import Identity, Role
+from runqy.api.requests import AuthenticatedRequest
 from runqy.errors import KeyInsufficient
 
-_IDENTITY = "runqy.identity"
 
+class HasRole(BasePermission):
+    """Allow administrators, the viewset's `roles`, and for safe methods its `read_roles`.
 
-def check_role(identity: Identity, *, named: frozenset[Role], is_of_queues: bool) -> None:
-    """Let in the roles that are named, and administrators; those limited to queues only to what is about queues.
-
-    Raises KeyInsufficient.
+    An administrator's key that is limited to queues is refused unless the viewset has `allows_queue_scoped_keys` or
+    names a role: then it applies the limit itself.
     """
-    if identity.role in named:
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        """Return True, or raise KeyInsufficient with the reason."""
+        roles: frozenset[Role] = getattr(view, "roles", frozenset())
+        if request.method in SAFE_METHODS:
+            roles |= getattr(view, "read_roles", frozenset())
+        allows_queue_scoped_keys = getattr(view, "allows_queue_scoped_keys", False)
+        check_role(
+            cast(AuthenticatedRequest, request).auth, roles=roles, allows_queue_scoped_keys=allows_queue_scoped_keys
+        )
+        return True
+
+
+def check_role(identity: Identity, *, roles: frozenset[Role], allows_queue_scoped_keys: bool) -> None:
+    """Raise KeyInsufficient unless a key has one of the roles, or is an administrator's."""
+    if identity.role in roles:
         return
     if identity.role != Role.ADMIN:
-        raise KeyInsufficient(f"A key with the role {identity.role} may not do that.")
-    # What other roles may do, they may do with limited keys too, so the view looks at the limit.
-    if identity.queues is not None and not (named or is_of_queues):
-        raise KeyInsufficient("This key is limited to queues, and this concerns more than those.")
+        raise KeyInsufficient(f"A key with the role {identity.role} is not allowed to do this.")
+    if not (roles or allows_queue_scoped_keys):
+        require_all_queues(identity)
 
 
-def identify(request: HttpRequest, identity: Identity) -> None:
-    """Note who asks."""
-    request.META[_IDENTITY] = identity
-
-
-def identity_of(request: HttpRequest) -> Identity:
-    """Return who asks."""
-    identity: Identity = request.META[_IDENTITY]
-    return identity
+def require_all_queues(identity: Identity) -> None:
+    """Raise KeyInsufficient for a key that is limited to queues."""
+    if identity.queues is not None:
+        raise KeyInsufficient("This key is limited to queues, and the request concerns more than those.")

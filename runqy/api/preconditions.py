@@ -1,27 +1,23 @@
-"""Reads the conditions under which a request is meant: If-Match and If-None-Match (RFC 9110, 13.1).
+"""ETags and conditional requests: If-None-Match and If-Match (RFC 9110, 13.1).
 
-A version is any short text that changes with what it is the version of; as `ETag` it goes out in quotes. Reading:
+Reading: `return etag_response(request, serializer.data, etag)`. Writing: the operation takes `precondition`, and calls
+it with the version it finds inside of its transaction:
 
-    return tagged(json_answer(...), version)        # or not_modified(version), if is_known(request, version)
-    return conditional(request, json_answer(...))   # where nothing but the answer itself tells versions apart
-
-Writing: the operation takes `check`, and calls it with the version it finds inside of its transaction.
-
-    operations.delete_vault(name=name, check=if_match(request))
+    operations.delete_vault(name=name, precondition=if_match(request))
 """
 
 import hashlib
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.utils.http import parse_etags, quote_etag
+from rest_framework.request import Request
+from rest_framework.response import Response
 
 from runqy.errors import PreconditionFailed, PreconditionRequired
 
-Check = Callable[[str | None], None]
-"""Takes the version that there is; None: there is nothing. Raises PreconditionFailed when something else was meant."""
-
-_TAG = re.compile(r'\s*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)')
+Precondition = Callable[[str | None], None]
+"""Takes the current version, None where the object does not exist. Raises PreconditionFailed for an unexpected one."""
 
 
 def version_of(*parts: object) -> str:
@@ -29,71 +25,41 @@ def version_of(*parts: object) -> str:
     return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def etag(version: str) -> str:
-    """Return a version as the header spells it."""
-    return f'"{version}"'
+def content_version(body: bytes) -> str:
+    """Return the version of a representation whose object has none: a digest of its bytes."""
+    return hashlib.blake2b(body, digest_size=16).hexdigest()
 
 
-def tagged(response: HttpResponse, version: str) -> HttpResponse:
-    """Return an answer with the version of what it shows."""
-    response["ETag"] = etag(version)
-    return response
+def etag_response(request: Request, data: Any, version: str, **response: Any) -> Response:
+    """Return the response for a representation of this version: 304 if the client has it already."""
+    if matches_if_none_match(request.headers, version):
+        return Response(status=304, headers={"ETag": quote_etag(version)})
+    return Response(data, headers={"ETag": quote_etag(version)}, **response)
 
 
-def conditional(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    """Return an answer tagged by its own bytes, or that the client has them already (RFC 9110, 13.1.2).
+def matches_if_none_match(headers: Mapping[str, str], version: str) -> bool:
+    """Return whether If-None-Match names this version; ETags are compared weakly, as RFC 9110 has it for GET."""
+    etags = parse_etags(headers.get("If-None-Match", ""))
+    return etags == ["*"] or quote_etag(version) in {etag.removeprefix("W/") for etag in etags}
 
-    An answer of another status than 200 may be another one the next time, and is left alone.
+
+def if_match(request: Request, *, is_required: bool = False) -> Precondition:
+    """Return the precondition in a request's If-Match header; without the header every version is accepted.
+
+    Raises PreconditionRequired when a required header is missing. A malformed or empty one matches nothing, and a weak
+    ETag promises too little to overwrite on.
     """
-    if response.status_code != 200:
-        return response
-    version = hashlib.blake2b(response.content, digest_size=16).hexdigest()
-    return not_modified(version) if is_known(request, version) else tagged(response, version)
-
-
-def if_match(request: HttpRequest, *, is_required: bool = False) -> Check:
-    """Return the check that a request's If-Match asks for; without the header everything is right.
-
-    Raises PreconditionRequired when the header is missing and has to be there; an unreadable one, or one that is empty
-    because its sender lost the tag, matches nothing.
-    """
-    header = request.META.get("HTTP_IF_MATCH")
+    header = request.headers.get("If-Match")
     if header is None and is_required:
         raise PreconditionRequired
     if header is None:
         return lambda _: None
-    header = header.strip()
-    meant = {tag for is_weak, tag in _tags(header) if not is_weak}  # a weak tag promises too little to overwrite on
+    etags = parse_etags(header.strip())
 
     def check(version: str | None) -> None:
         if version is None:
-            raise PreconditionFailed("It does not exist, and is to be changed only if it does (If-Match).")
-        if header != "*" and version not in meant:
-            raise PreconditionFailed(f"It has changed: its ETag is {etag(version)} now.")
+            raise PreconditionFailed("The object does not exist (If-Match).")
+        if etags != ["*"] and quote_etag(version) not in etags:
+            raise PreconditionFailed(f"The object has changed: its ETag is {quote_etag(version)}.")
 
     return check
-
-
-def is_known(request: HttpRequest, version: str) -> bool:
-    """Tell whether the client has this version already, by If-None-Match."""
-    header = request.META.get("HTTP_IF_NONE_MATCH", "").strip()
-    return bool(header) and (header == "*" or any(tag == version for _, tag in _tags(header)))
-
-
-def not_modified(version: str) -> HttpResponse:
-    """Return the answer to a client that has this version already."""
-    response = HttpResponse(status=304, headers={"ETag": etag(version)})
-    del response["Content-Type"]
-    return response
-
-
-def _tags(header: str) -> list[tuple[str, str]]:
-    """Return the tags of a header, each with what makes it a weak one; nothing where it is no list of tags."""
-    tags, position = [], 0
-    while position < len(header):
-        found = _TAG.match(header, position)
-        if found is None:
-            return []
-        tags.append((found[1] or "", found[2]))
-        position = found.end()
-    return tags

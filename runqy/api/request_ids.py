@@ -1,29 +1,46 @@
-"""Names each request, so that an answer, a log line, a task and a user's report can be brought together."""
+"""The id of the current request, which responses, log lines, tasks and audit records carry."""
 
 import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
-from django.http import HttpRequest
+from structlog.contextvars import bound_contextvars
 
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
-from runqy.randomness import random_bytes
 
 _GIVEN = re.compile(r"[!-~]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context."""
 
-
-def request_id(request: HttpRequest) -> str:
-    """Return the id of a request: the client's or proxy's X-Request-ID if it is a plain one, else a random one."""
-    known: str | None = request.META.get("runqy.request_id")
-    if known is None:
-        given = request.META.get("HTTP_X_REQUEST_ID", "")
-        known = request.META["runqy.request_id"] = given if _GIVEN.fullmatch(given) else random_bytes().hex()[:16]
-    return known
+_current: ContextVar[str] = ContextVar("request_id", default="")
 
 
-def trace_headers(request: HttpRequest) -> dict[str, str]:
-    """Return what the tasks of a request carry on: its id, and the trace that it belongs to if there is one."""
-    headers = {REQUEST_ID: request_id(request)}
-    if (parent := request.META.get("HTTP_TRACEPARENT")) and _TRACEPARENT.fullmatch(parent):
-        headers[TRACEPARENT] = parent
+def new_request_id(given: str = "") -> str:
+    """Return the X-Request-ID of a client or proxy if it is valid, else a random id."""
+    return given if _GIVEN.fullmatch(given) else secrets.token_hex(8)
+
+
+@contextmanager
+def request_id_context(request_id: str) -> Iterator[None]:
+    """Make an id the current request's, also for log lines."""
+    token = _current.set(request_id)
+    try:
+        with bound_contextvars(request_id=request_id):
+            yield
+    finally:
+        _current.reset(token)
+
+
+def current_request_id() -> str:
+    """Return the id of the current request; outside of one, a new id."""
+    return _current.get() or new_request_id()
+
+
+def trace_headers(traceparent: str = "") -> dict[str, str]:
+    """Return the headers that tasks of the current request carry: its id, and its trace context if valid."""
+    headers = {REQUEST_ID: current_request_id()}
+    if _TRACEPARENT.fullmatch(traceparent):
+        headers[TRACEPARENT] = traceparent
     return headers

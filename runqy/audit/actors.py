@@ -1,4 +1,4 @@
-"""Who acts in this thread, from whoever let them in down to the record of what they change."""
+"""The actor of the current request or command, for the audit records of what it changes."""
 
 import getpass
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ class ActorKind(StrEnum):
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
-    """Whoever is answerable for a change."""
+    """Who is responsible for a change."""
 
     kind: ActorKind
     name: str
@@ -29,28 +29,23 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
 
 
-_SERVER = Actor(kind=ActorKind.SERVER, name="server")
-_actor: ContextVar[Actor] = ContextVar("actor", default=_SERVER)
+SERVER = Actor(kind=ActorKind.SERVER, name="server")
+_actor: ContextVar[Actor] = ContextVar("actor", default=SERVER)
 
 
 def current_actor() -> Actor:
-    """Return who acts; the server itself where nobody was named."""
+    """Return the actor; the server itself where none was set."""
     return _actor.get()
 
 
-def act_as(actor: Actor) -> None:
-    """Name who acts from here on, until `act_as_server`."""
+def set_actor(actor: Actor) -> None:
+    """Set the actor until the end of the enclosing `actor_context`."""
     _actor.set(actor)
 
 
-def act_as_server() -> None:
-    """Forget who acted: the thread serves others next."""
-    _actor.set(_SERVER)
-
-
 @contextmanager
-def acting(actor: Actor) -> Iterator[None]:
-    """Name who acts inside of a block."""
+def actor_context(actor: Actor) -> Iterator[None]:
+    """Set the actor of a block."""
     token = _actor.set(actor)
     try:
         yield
@@ -58,8 +53,8 @@ def acting(actor: Actor) -> Iterator[None]:
         _actor.reset(token)
 
 
-def command(name: str) -> Actor:
-    """Return whoever runs a management command here."""
+def command_actor(name: str) -> Actor:
+    """Return the actor of a management command: the account that runs it."""
     try:
         account = getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis import RedisCluster
 
-from runqy import clock
 from runqy.broker.connection import RedisTarget, connect_client, make_link
-from runqy.broker.links import checked
 from runqy.broker.operation import BrokerContext, Operation, Request, RequestBatch, ask_all
-from runqy.broker.scripts import command
+from runqy.broker.redis_clock import RedisClock
 from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
 
 if TYPE_CHECKING:
@@ -21,10 +18,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CLOCK_SAMPLES = 3
-CLOCK_TOLERANCE_NS = 5_000_000
-"""Redis reads its clock once for all that it does in a round of its event loop."""
-
 
 class Broker:
     """The tasks and queues in one Redis."""
@@ -32,7 +25,7 @@ class Broker:
     def __init__(self, client: Redis | RedisCluster) -> None:
         self.client = client
         self.link = make_link(client)
-        self._offset_ns = 0
+        self._clock = RedisClock()
 
     @classmethod
     def connect(cls, target: RedisTarget) -> Broker:
@@ -88,29 +81,15 @@ class Broker:
 
     def now_ns(self) -> int:
         """Return Unix time in ns by Redis's clock, as far as it was measured."""
-        return clock.now_ns() + self._offset_ns
+        return self._clock.now_ns()
 
     def now_s(self) -> int:
         """Return Unix time in whole s by Redis's clock, as far as it was measured."""
-        return self.now_ns() // 1_000_000_000
+        return self._clock.now_ns() // 1_000_000_000
 
     def measure_clock(self) -> float:
-        """Ask Redis for its time, keep the difference to ours, and return that in s.
-
-        The quickest of a few answers counts. A difference that its round trip may have made is none: clocks that agree,
-        as those of one machine do, must not seem to differ from one process to the next.
-        """
-        trip_ns, offset_ns = min(self._compare_clocks() for _ in range(CLOCK_SAMPLES))
-        self._offset_ns = 0 if abs(offset_ns) <= trip_ns // 2 + CLOCK_TOLERANCE_NS else offset_ns
-        return self._offset_ns / 1e9
-
-    def _compare_clocks(self) -> tuple[int, int]:
-        """Return how long an answer took, and how far Redis's clock was ahead of ours in its middle, both in ns."""
-        before_ns, started = clock.now_ns(), time.monotonic_ns()
-        seconds, micros = checked(self.link.execute([command("TIME", key=None)])[0])
-        trip_ns = time.monotonic_ns() - started
-        redis_ns = int(seconds) * 1_000_000_000 + int(micros) * 1_000
-        return trip_ns, redis_ns - (before_ns + trip_ns // 2)
+        """Compare Redis's clock with ours and return the difference in s. Raises BrokerUnavailable."""
+        return self.run(self._clock.measure())
 
     def pubsub(self) -> PubSub:
         """Return a new subscription connection; the caller closes it."""

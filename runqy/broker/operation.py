@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from runqy.broker.links import Reply, checked
 from runqy.broker.scripts import Command
-from runqy.errors import RunqyError
+from runqy.errors import BrokerRefused, RunqyError
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -33,6 +33,8 @@ class Request(Generic[T_co]):
     """Takes the replies of `commands`, none of them an error; returns the outcome or raises a RunqyError."""
     is_repeatable: bool = False
     """Running it twice has the effect of running it once, so it is sent again once after a lost connection."""
+    is_bulky: bool = False
+    """It or its replies may be large, so that small requests must not queue behind it on one connection."""
 
     def read(self, replies: Sequence[Reply]) -> T_co:
         """Return the outcome. Raises the RunqyError that an error reply stands for, or what `parse` raises."""
@@ -55,14 +57,24 @@ class RequestBatch:
         """Return whether the whole batch may be sent again after a lost connection."""
         return all(request.is_repeatable for request in self.requests)
 
+    @property
+    def is_bulky(self) -> bool:
+        """Return whether small requests must not queue behind the batch."""
+        return any(request.is_bulky for request in self.requests)
+
     def read(self, replies: Sequence[Reply]) -> list[Any]:
-        """Return one outcome a request, in order; a request that failed has its RunqyError in its place."""
+        """Return one outcome a request, in order; a request that failed has its RunqyError in its place.
+
+        Raises BrokerRefused.
+        """
         outcomes: list[Any] = []
         start = 0
         for request in self.requests:
             end = start + len(request.commands)
             try:
                 outcomes.append(request.read(replies[start:end]))
+            except BrokerRefused:
+                raise
             except RunqyError as error:
                 outcomes.append(error)
             start = end

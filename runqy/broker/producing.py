@@ -1,5 +1,6 @@
 """Puts tasks on queues: one, or many with an outcome for each."""
 
+import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -14,7 +15,6 @@ from runqy.broker.operation import Request
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
 from runqy.errors import TaskAlreadyExists
-from runqy.randomness import random_bytes
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -75,13 +75,8 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
 
 def new_task_id() -> str:
-    """Return an id that nobody else has, a UUID of version 4."""
-    text = random_bytes().hex()
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:]}"
-
-
-_VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
-"""What begins the fourth part of a UUID, two of whose bits are fixed."""
+    """Return a random UUID."""
+    return str(uuid.uuid4())
 
 
 def enqueue(task: NewTask, *, now_ns: int, is_cluster: bool = True) -> Request[TaskState]:

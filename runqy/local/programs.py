@@ -10,7 +10,7 @@ from runqy.local.processes import Program
 
 def web(*, bind: str, env: Mapping[str, str], lock: Path, log: Path | None = None, drain_s: int = 0) -> Program:
     """Return the web server, which goes on for so long after it was asked to end."""
-    args = ("-m", "gunicorn", "runqy.wsgi:application", "--config", "python:runqy.gunicorn_conf", "--bind", bind)
+    args = ("-m", "gunicorn", "runqy.asgi:application", "--config", "python:runqy.gunicorn_conf", "--bind", bind)
     return Program(
         name="web server",
         args=(sys.executable, *args),

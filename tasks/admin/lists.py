@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from queues.payload_examples import curl_line, example_payload
 from queues.places import get_place
-from runqy.api.pagination import read_cursor, spelled
+from runqy.api.pagination import decode_cursor, encode_cursor
 from runqy.broker.counting import QueueCounts, count_tasks
 from runqy.broker.listing import LISTED_STATES, Anchor
 from runqy.broker.states import TaskState
@@ -42,7 +42,7 @@ def show_list(context: dict[str, Any], request: HttpRequest, queue: str) -> Http
     place = get_place(broker, queue)
     (counts,) = broker.run(count_tasks([place.redis_queue], now_ns=broker.now_ns()))
     state = _read_state(request, counts)
-    cursor = read_cursor(request, Cursor)
+    cursor = decode_cursor(request.GET.get("cursor", ""), Cursor)
     if cursor is not None and (cursor.queue, cursor.state) != (place.redis_queue, state):
         raise RequestInvalid("This page is of another list: go back to the first.")
     asked = PageRequest(
@@ -91,7 +91,7 @@ def _ends(queue: str, state: TaskState, window: Window) -> dict[str, str]:
     def at(end: Anchor | None, *, goes_back: bool) -> str:
         if end is None:
             return ""
-        cursor = spelled(Cursor(queue=queue, state=state, end=end, goes_back=goes_back))
+        cursor = encode_cursor(Cursor(queue=queue, state=state, end=end, goes_back=goes_back))
         query = urlencode({"queue": queue, "state": state.value, "cursor": cursor})
         return f"{reverse('admin:tasks_task_changelist')}?{query}"
 

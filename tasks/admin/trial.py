@@ -78,7 +78,8 @@ def _try(request: HttpRequest, form: TrialForm) -> TaskRecord | None:
     """Queue the task of a form; None if it was refused, which stands in the form then."""
     spec = TaskSpec(queue=form.cleaned_data["queue"], payload=form.cleaned_data["payload"])
     try:
-        return enqueue_and_wait(get_broker(), spec=spec, headers=trace_headers(request), longest_s=WAIT_S)
+        headers = trace_headers(request.headers.get("traceparent", ""))
+        return enqueue_and_wait(get_broker(), spec=spec, headers=headers, longest_s=WAIT_S)
     except RunqyError as error:
         if error.status >= 500:
             raise

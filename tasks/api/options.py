@@ -1,166 +1,230 @@
-"""Reads the options of a task, single or in a batch, and names what is wrong with them."""
+"""The options of a task in a request body: one table of how each is parsed and what its JSON schema is."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeGuard
 
 import msgspec
 
 from runqy import durations
 from tasks.task_specs import NS, OnConflict, Uniqueness
 
-T = TypeVar("T")
-E = TypeVar("E", bound=StrEnum)
-
-MOST_SECONDS = 10 * 365 * 24 * 3600
-MOST_RETRIES = 1000
-LONGEST_UNIQUE_KEY = 256
+MAX_SECONDS = 10 * 365 * 24 * 3600
+MAX_RETRY = 1000
+MAX_UNIQUE_KEY_LENGTH = 256
+MAX_NAME_LENGTH = 256
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _decode = msgspec.json.Decoder().decode
 
 
 class UniqueUntil(StrEnum):
-    """Until when a task is unique, where no time says so; also without being said."""
+    """When a task stops being unique, where `unique_for` does not say so; the default."""
 
     FINISHED = "finished"
 
 
-class GivenOptions:
-    """Some members of a body; what is wrong with those that are read adds up."""
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A member of a request body."""
 
-    def __init__(self, given: Mapping[str, msgspec.Raw]) -> None:
-        self.given = given
+    parse: Callable[[Any], Any]
+    """Takes the JSON value. Raises ValueError with what it must be."""
+    schema: Mapping[str, Any]
+    field: str = ""
+    """The TaskSpec field that it sets; empty for those that are combined."""
+
+
+class OptionParser:
+    """Parses options among the members of a body, and collects what is wrong with them."""
+
+    def __init__(self, members: Mapping[str, msgspec.Raw]) -> None:
+        self.members = members
         self.errors: list[str] = []
 
-    def read(self, name: str, read: Callable[[Any], T], default: T) -> T:
-        """Return a member as `read` understands it; the default where it is missing or makes no sense."""
+    def parse(self, name: str, default: Any = None) -> Any:
+        """Return the value of an option; the default where it is missing or invalid."""
+        raw = self.members.get(name)
+        if raw is None:
+            return default
         try:
-            return read(_decode(self.given[name])) if name in self.given else default
+            return OPTIONS[name].parse(_decode(raw))
         except ValueError as error:
             self.errors.append(f"{name}: {error}")
             return default
 
+    def parse_queue(self) -> str:
+        """Return the name of the queue, in any spelling."""
+        if "queue" not in self.members:
+            self.errors.append("queue: is required")
+        name: str = self.parse("queue", "")
+        return name
 
-def read_options(members: GivenOptions) -> dict[str, Any]:
-    """Return what a body says about a task beside queue and payload, as `TaskSpec` calls it."""
-    options = {}
-    for name in members.given:
-        if name in _READERS:
-            field, read, default = _READERS[name]
-            options[field] = members.read(name, read, default)
-    if "delay_ns" in options and "process_at_ns" in options:
-        members.errors.append("process_at: goes without delay")
-    if not members.given.keys().isdisjoint(UNIQUENESS):
-        options["unique"] = _uniqueness(members)
-    return options
+    def parse_fields(self) -> dict[str, Any]:
+        """Return the TaskSpec fields that the options set."""
+        fields: dict[str, Any] = {}
+        for name in self.members:
+            if field := OPTIONS[name].field:
+                fields[field] = self.parse(name, _DEFAULTS[field])
+        if "delay_ns" in fields and "process_at_ns" in fields:
+            self.errors.append("process_at and delay are mutually exclusive.")
+        if not self.members.keys().isdisjoint(UNIQUENESS):
+            fields["unique"] = self._parse_uniqueness()
+        return fields
+
+    def _parse_uniqueness(self) -> Uniqueness | None:
+        key = self.parse("unique_key", "")
+        for_s = self.parse("unique_for", 0)
+        on_conflict = self.parse("on_conflict", OnConflict.REJECT)
+        self.parse("unique_until")
+        if "unique_for" in self.members and "unique_until" in self.members:
+            self.errors.append("unique_for and unique_until are mutually exclusive.")
+        if "unique_key" not in self.members:
+            self.errors += [f"{name}: requires unique_key" for name in UNIQUENESS[1:] if name in self.members]
+            return None
+        return Uniqueness(key=key, for_s=for_s, on_conflict=on_conflict)
 
 
-def _uniqueness(members: GivenOptions) -> Uniqueness | None:
-    """Return what is said about uniqueness; None: nothing."""
-    key = members.read("unique_key", _unique_key, "")
-    for_s = members.read("unique_for", _at_least_a_second, 0)
-    on_conflict = members.read("on_conflict", _read_on_conflict, OnConflict.REJECT)
-    members.read("unique_until", _read_unique_until, None)
-    if "unique_for" in members.given and "unique_until" in members.given:
-        members.errors.append("unique_for: goes without unique_until")
-    if "unique_key" not in members.given:
-        members.errors += [f"{name}: goes with unique_key" for name in UNIQUENESS[1:] if name in members.given]
-        return None
-    return Uniqueness(key=key, for_s=for_s, on_conflict=on_conflict)
-
-
-def is_whole(value: object) -> TypeGuard[int]:
-    """Tell whether JSON held a number without fraction; Python counts booleans among them."""
+def is_integer(value: object) -> TypeGuard[int]:
+    """Return whether a JSON value is a number without fraction; Python counts booleans among them."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _seconds(value: object) -> int | None:
-    """Return a timeout; 0 leaves it to the queue."""
-    if not is_whole(value) or not 0 <= value <= MOST_SECONDS:
-        raise ValueError(f"must be a whole number of seconds from 1 to {MOST_SECONDS}")
+def _integer(lowest: int, highest: int, unit: str = "") -> Callable[[object], int]:
+    """Return a parser of integers in a range."""
+
+    def parse(value: object) -> int:
+        if not is_integer(value) or not lowest <= value <= highest:
+            raise ValueError(f"must be an integer{unit} from {lowest} to {highest}")
+        return value
+
+    return parse
+
+
+def _timeout_s(value: object) -> int | None:
+    """Return a timeout in s; 0 means the queue's."""
+    if not is_integer(value) or not 0 <= value <= MAX_SECONDS:
+        raise ValueError(f"must be an integer of seconds from 1 to {MAX_SECONDS}")
     return value or None
 
 
-def _retention_s(value: object) -> int:
-    if not is_whole(value) or not 0 <= value <= MOST_SECONDS:
-        raise ValueError(f"must be a whole number of seconds from 0 to {MOST_SECONDS}")
-    return value
-
-
-def _at_least_a_second(value: object) -> int:
-    if not is_whole(value) or not 1 <= value <= MOST_SECONDS:
-        raise ValueError(f"must be a whole number of seconds from 1 to {MOST_SECONDS}")
-    return value
-
-
-def _retries(value: object) -> int:
-    if not is_whole(value) or not 0 <= value <= MOST_RETRIES:
-        raise ValueError(f"must be a whole number from 0 to {MOST_RETRIES}")
-    return value
-
-
-def read_delay_ns(value: object) -> int:
-    """Return the nanoseconds of a number of seconds or of a Go duration. Raises ValueError."""
+def parse_delay_ns(value: object) -> int:
+    """Return the ns of a number of seconds or of a Go duration. Raises ValueError."""
     if isinstance(value, str):
         nanoseconds = durations.parse_ns(value)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        nanoseconds = int(min(value, MOST_SECONDS + 1) * NS) if value >= 0 else -1
+        nanoseconds = int(min(value, MAX_SECONDS + 1) * NS) if value >= 0 else -1
     else:
         nanoseconds = -1
-    if not 0 <= nanoseconds <= MOST_SECONDS * NS:
-        raise ValueError(f'must be a number of seconds up to {MOST_SECONDS}, or a duration such as "15m"')
+    if not 0 <= nanoseconds <= MAX_SECONDS * NS:
+        raise ValueError(f'must be a number of seconds up to {MAX_SECONDS}, or a duration such as "15m"')
     return nanoseconds
 
 
-def _moment_ns(value: object) -> int:
-    """Return the Unix ns of a moment spelled as in RFC 3339."""
+def _timestamp_ns(value: object) -> int:
+    """Return the Unix ns of an RFC 3339 timestamp."""
     try:
-        moment = datetime.fromisoformat(value if isinstance(value, str) else "")
-        if moment.tzinfo is None or len(str(value)) < len("2026-01-01T00:00:00Z"):
+        timestamp = datetime.fromisoformat(value if isinstance(value, str) else "")
+        if timestamp.tzinfo is None or len(str(value)) < len("2026-01-01T00:00:00Z"):
             raise ValueError
-        since = moment - _EPOCH
+        since = timestamp - _EPOCH
     except (ValueError, OverflowError):
-        raise ValueError('must be a moment with its time zone, such as "2026-01-31T12:00:00Z"') from None
+        raise ValueError('must be a timestamp with its time zone, such as "2026-01-31T12:00:00Z"') from None
     if since.days <= 0:
-        raise ValueError("must be a moment after 1970")
+        raise ValueError("must be a timestamp after 1970")
     return (since.days * 86_400 + since.seconds) * NS + since.microseconds * 1000
 
 
-def _moment_s(value: object) -> int:
-    """Return the whole Unix s of a moment."""
-    return _moment_ns(value) // NS
+def _timestamp_s(value: object) -> int:
+    """Return the whole Unix s of an RFC 3339 timestamp."""
+    return _timestamp_ns(value) // NS
 
 
-def _unique_key(value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_UNIQUE_KEY:
-        raise ValueError(f"must be a text of 1 to {LONGEST_UNIQUE_KEY} characters")
+def _queue_name(value: object) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME_LENGTH:
+        raise ValueError("must be the name of a queue")
     return value
 
 
-def _choice(kind: type[E]) -> Callable[[object], E]:
-    """Return a reader of one of the words of an enumeration."""
-    words = [choice.value for choice in kind]
+def _unique_key(value: object) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_UNIQUE_KEY_LENGTH:
+        raise ValueError(f"must be a string of 1 to {MAX_UNIQUE_KEY_LENGTH} characters")
+    return value
 
-    def read(value: object) -> E:
-        if value not in words:
-            raise ValueError(f"must be {' or '.join(words)}")
+
+def _choice(kind: type[StrEnum]) -> Callable[[object], StrEnum]:
+    """Return a parser of the values of an enumeration."""
+    choices = [choice.value for choice in kind]
+
+    def parse(value: object) -> StrEnum:
+        if value not in choices:
+            raise ValueError(f"must be {' or '.join(choices)}")
         return kind(value)
 
-    return read
+    return parse
 
 
-_READERS: dict[str, tuple[str, Callable[[Any], Any], Any]] = {
-    "timeout": ("timeout_s", _seconds, None),
-    "delay": ("delay_ns", read_delay_ns, 0),
-    "process_at": ("process_at_ns", _moment_ns, 0),
-    "deadline": ("deadline_s", _moment_s, 0),
-    "max_retry": ("max_retry", _retries, None),
-    "retention": ("retention_s", _retention_s, None),
+def _seconds_schema(lowest: int, description: str) -> dict[str, Any]:
+    return {"type": "integer", "minimum": lowest, "maximum": MAX_SECONDS, "description": description}
+
+
+def _timestamp_schema(description: str) -> dict[str, Any]:
+    return {"type": "string", "format": "date-time", "description": description}
+
+
+OPTIONS: Mapping[str, Option] = {
+    "queue": Option(
+        _queue_name,
+        {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_NAME_LENGTH,
+            "description": "`inference`, or one of its sub-queues: `inference_high`",
+        },
+    ),
+    "timeout": Option(_timeout_s, _seconds_schema(0, "Seconds one run may take"), "timeout_s"),
+    "delay": Option(parse_delay_ns, {"description": "Seconds, or a duration such as `15m`"}, "delay_ns"),
+    "process_at": Option(_timestamp_ns, _timestamp_schema("Instead of `delay`; in the past: at once"), "process_at_ns"),
+    "deadline": Option(_timestamp_s, _timestamp_schema("The task does not run after this"), "deadline_s"),
+    "max_retry": Option(_integer(0, MAX_RETRY), {"type": "integer", "minimum": 0, "maximum": MAX_RETRY}, "max_retry"),
+    "retention": Option(
+        _integer(0, MAX_SECONDS, " of seconds"), _seconds_schema(0, "Seconds to keep the result"), "retention_s"
+    ),
+    "unique_key": Option(
+        _unique_key,
+        {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_UNIQUE_KEY_LENGTH,
+            "description": "No two tasks of a Redis queue with the same one wait or run",
+        },
+    ),
+    "unique_for": Option(
+        _integer(1, MAX_SECONDS, " of seconds"), _seconds_schema(1, "Seconds, not beyond the end of the task")
+    ),
+    "unique_until": Option(
+        _choice(UniqueUntil),
+        {"type": "string", "enum": [u.value for u in UniqueUntil], "description": "Without `unique_for`"},
+    ),
+    "on_conflict": Option(
+        _choice(OnConflict),
+        {
+            "type": "string",
+            "enum": [conflict.value for conflict in OnConflict],
+            "description": "`return`: 200 with the task that holds the key; else 409",
+        },
+    ),
 }
-"""Option -> what `TaskSpec` calls it, how it is read, and what stands for a missing one."""
+"""The members beside the payload."""
 UNIQUENESS = ("unique_key", "unique_for", "unique_until", "on_conflict")
-OPTIONS = (*_READERS, *UNIQUENESS)
-_read_on_conflict = _choice(OnConflict)
-_read_unique_until = _choice(UniqueUntil)
+_DEFAULTS: dict[str, Any] = {
+    "timeout_s": None,
+    "delay_ns": 0,
+    "process_at_ns": 0,
+    "deadline_s": 0,
+    "max_retry": None,
+    "retention_s": None,
+}
+"""What an invalid option is taken for, until the request is refused."""

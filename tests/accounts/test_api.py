@@ -145,7 +145,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
 
     found = problem(answer)
     assert found["code"] == "api_key_invalid"
-    assert [error.partition(":")[0] for error in found["errors"]] == ["name", "queues", "expires_at"]
+    assert [error.partition(":")[0] for error in found["errors"]] == ["name", "queues[0]"]
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"role": "client"}', b"\xff"])

@@ -2,8 +2,8 @@
 
 from django.http import HttpResponse
 from django.test import RequestFactory
-
 from runqy.api.aliases import DEPRECATED_SINCE_S, routes
+
 from runqy.api.views import KeyedView
 from tests.support.environment import ADMIN_KEY
 

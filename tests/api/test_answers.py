@@ -7,8 +7,8 @@ import pytest
 from django.core.management import call_command
 from django.db import OperationalError
 from django.http import HttpResponse
-
 from runqy.api.answers import json_answer
+
 from runqy.broker.connection import RedisTarget
 from runqy.publication.snapshot import get_snapshot
 from tests.api.client import ApiClient, problem

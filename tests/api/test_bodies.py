@@ -6,10 +6,7 @@ from typing import Any
 
 import pytest
 
-from runqy.api.bodies import SMALL_BODY
-from runqy.request_threads import RequestThreads
 from tests.api.wsgi import Answer, call
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -116,25 +113,6 @@ def test_a_client_that_goes_away_is_no_bug(length: int) -> None:
     answer = call("POST", "/queue/add", CONTENT_LENGTH=str(length), **{"wsgi.input": Broken()})
 
     assert (answer.status, code(answer)) == (400, "invalid_request")
-
-
-@pytest.mark.parametrize(("size", "holds_its_place"), [(SMALL_BODY, True), (SMALL_BODY + 1, False)])
-def test_who_reads_a_large_body_holds_no_place(
-    size: int, holds_its_place: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads = RequestThreads(places=1, most=2)
-    monkeypatch.setattr("runqy.request_threads._threads", threads)
-    seen: list[int] = []
-
-    class Watched(BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            seen.append(threads._inside)
-            return super().read(size)
-
-    environ = {"CONTENT_LENGTH": str(size), "wsgi.input": Watched(b" " * size)}
-    wait_until(threads.submit(lambda: call("POST", "/queue/add", **environ)).done)
-
-    assert seen == [int(holds_its_place)]
 
 
 def test_many_members_are_no_problem() -> None:

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from runqy.api.moments import moment_ns, moment_s
 
 BEFORE, EPOCH, END = (datetime(year, 1, 1, tzinfo=UTC) for year in (1900, 1970, 9999))

@@ -9,8 +9,8 @@ from django.test import Client
 from django.urls import get_resolver
 from drf_spectacular.generators import SchemaGenerator
 from rest_framework import exceptions
-
 from runqy.api.errors import error_answer
+
 from tests.api.wsgi import Answer, call
 
 pytestmark = pytest.mark.usefixtures("configuration")

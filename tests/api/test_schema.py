@@ -11,10 +11,10 @@ from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 from rest_framework.views import APIView
-
 from runqy.api.documents import SchemaView, SwaggerView
-from runqy.schema_links import LINKS
 from tasks.api.inputs import LONGEST_NAME
+
+from runqy.openapi_hooks import LINKS
 
 REFERENCE = """
 POST /worker/register

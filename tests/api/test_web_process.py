@@ -16,7 +16,6 @@ from queues.models import Source
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.keys import ended_channel
-from runqy.http_date import http_date
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
 from tests.support.tasks import take_one
@@ -51,10 +50,9 @@ def test_answers_carry_the_time(web: WebProcess) -> None:
     with web.connect("GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") as asked:
         answer = b"".join(iter(lambda: asked.recv(4096), b"")).decode()
 
-    spelled = re.search(r"^Date: (.*)\r$", answer, re.MULTILINE)
+    spelled = re.search(r"^date: (.*)\r$", answer, re.MULTILINE)
     assert spelled is not None
     assert earliest <= parsedate_to_datetime(spelled[1]).timestamp() <= time.time()
-    assert http_date(784111777.9) == "Sun, 06 Nov 1994 08:49:37 GMT"
 
 
 def wait_for_a_seat(web: WebProcess, path: str) -> tuple[int, dict[str, Any]]:

@@ -14,7 +14,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from runqy.accounts.operations import create_api_key
-from runqy.audit.actors import Actor, ActorKind, acting
+from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.links import records_url
 from runqy.audit.models import AuditRecord
 from runqy.audit.operations import record
@@ -45,7 +45,7 @@ def found(admin_client: Client) -> Callable[[str], list[int]]:
 
 def test_records_are_found_by_object_actor_action_address_request_and_number(found: Any) -> None:
     add(name="mail")
-    with acting(CAROL):
+    with actor_context(CAROL):
         add("vault.created", "api-keys")
 
     assert found("") == [2, 1]
@@ -66,7 +66,7 @@ def test_filters_narrow_the_list_down_and_combine(found: Any) -> None:
     add("queue.paused", "mail")
     add("vault.created", "mail")
     add("vault_entry.set", "mail/TOKEN")
-    with acting(CAROL):
+    with actor_context(CAROL):
         add("vault.deleted", "mailbox")
 
     assert found("?kind=vault") == [4, 3, 2]
@@ -165,7 +165,7 @@ def test_a_record_leads_to_its_object_and_an_object_to_its_records(admin_client:
 
 def test_what_is_listed_is_exported_and_no_cell_is_a_formula(admin_client: Client) -> None:
     add(name="other")
-    with acting(CAROL):
+    with actor_context(CAROL):
         for name in ("=1+1", "+1", "-1", "@SUM(1)", "mail"):
             add(name=name, max_retry=(3, 7), value="changed")
 

@@ -12,7 +12,7 @@ from queues.definitions import Deployment, StatedLimits
 from queues.models import Source
 from queues.operations import delete_definition, save_queue
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.audit.actors import Actor, ActorKind, acting
+from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.models import AuditRecord
 from runqy.audit.operations import record
 from runqy.audit.queries import verify_chain
@@ -39,7 +39,7 @@ def last() -> tuple[str, str, dict[str, Any]]:
 
 
 def test_a_record_says_who_did_what_from_where() -> None:
-    with acting(SOMEBODY):
+    with actor_context(SOMEBODY):
         record(action="queue.paused", object_kind="queue", object_name="mail", changes={"paused": (False, True)})
 
     row = AuditRecord.objects.get()
@@ -49,7 +49,7 @@ def test_a_record_says_who_did_what_from_where() -> None:
 
 
 def test_what_nobody_was_named_for_the_server_did() -> None:
-    with acting(SOMEBODY):
+    with actor_context(SOMEBODY):
         pass
     record(action="queue.paused", object_kind="queue", object_name="mail")
 

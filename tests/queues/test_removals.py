@@ -18,7 +18,7 @@ from queues.models import Queue, QueueRemoval, Source
 from queues.operations import change_queue, save_queue
 from queues.queries import get_fresh_catalog
 from queues.removal import finish_removals, get_tasks_at_stake, remove_queue, remove_queues
-from runqy.audit.actors import Actor, ActorKind, acting
+from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.models import AuditRecord
 from runqy.connection import get_broker
 from runqy.errors import BrokerUnavailable, QueueBeingRemoved, QueueNotEmpty, QueueNotFound
@@ -151,7 +151,7 @@ def test_tasks_that_came_in_last_open_a_queue_again_whose_removal_was_cut_off(
 def test_maintenance_records_who_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     save("mail")
     put(get_broker(), "t1")
-    with acting(Actor(kind=ActorKind.USER, name="ann", id="7")):
+    with actor_context(Actor(kind=ActorKind.USER, name="ann", id="7")):
         killed_at(monkeypatch, "publish")()
 
     finish_removals(get_broker())

@@ -136,11 +136,12 @@ def test_a_dotted_name_with_sub_queues_is_a_name_as_it_is(client: ApiClient) -> 
 @pytest.mark.parametrize(
     ("body", "code", "says"),
     [
-        ({}, "invalid_request", "name: is required"),
-        ({"name": 1}, "invalid_request", "name: must be the name of a queue"),
-        ({"name": None}, "invalid_request", "name: must be the name of a queue"),
-        (BODY | {"is_enabled": None}, "invalid_request", "is_enabled: must be true or false"),
-        (BODY | {"is_enabled": 1}, "invalid_request", "is_enabled: must be true or false"),
+        ({}, "invalid_request", "name: This field is required."),
+        ({"name": 1}, "invalid_request", "name: Must be a string."),
+        ({"name": None}, "invalid_request", "name: This field may not be null."),
+        ({"name": ""}, "invalid_request", "name: This field may not be blank."),
+        (BODY | {"is_enabled": None}, "invalid_request", "is_enabled: This field may not be null."),
+        (BODY | {"is_enabled": 1}, "invalid_request", "is_enabled: Must be true or false."),
         ([], "invalid_request", "must be a JSON object"),
         ({"name": "x", "priority": 1}, "queue_invalid", "`deployment` is missing"),
         ({"name": "x", "deployment": DEPLOYMENT}, "queue_invalid", "`priority` is missing"),
@@ -274,6 +275,7 @@ def test_a_queue_is_replaced_only_by_who_knows_what_it_is(client: ApiClient) -> 
     assert refusal(client.put(path, body)) == (428, "precondition_required")
     assert refusal(client.put(path, body, **{"If-Match": '"another"'})) == (412, "precondition_failed")
     assert refusal(client.put("/api/cli/configs/nope", body, **{"If-Match": tag})) == (404, "queue_not_found")
+    assert refusal(client.put(path, body | {"name": 1}, **{"If-Match": tag})) == (400, "invalid_request")
     empty = client.put(path, {}, **{"If-Match": tag})
     assert (empty.status_code, problem(empty)["errors"]) == (400, ["`deployment` is missing"])
     replaced = content(client.put(path, body, **{"If-Match": tag}))["queue"]

@@ -1,4 +1,4 @@
-"""Starts the server's web process as it is run, with few places and few waiters."""
+"""Starts the server's web process as it is run, with few threads and few waiters."""
 
 import json
 import os
@@ -29,15 +29,17 @@ def database_variables() -> dict[str, str]:
 
 
 class WebProcess:
-    """A server with one process, few places and few waiters."""
+    """A server with one process, few threads and few waiters."""
 
     def __init__(self, folder: Path, **changes: str) -> None:
         self.port = free_port()
-        words = ("-m", "gunicorn", "runqy.wsgi:application", "-c", "python:runqy.gunicorn_conf", "-w", "1")
+        words = ("-m", "gunicorn", "runqy.asgi:application", "-c", "python:runqy.gunicorn_conf", "-w", "1")
         with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *words, "-b", f"127.0.0.1:{self.port}"],
-                env=os.environ | {"RUNQY_MAX_WAITERS": str(WAITERS), "RUNQY_RUNNABLE_THREADS": "2"} | changes,
+                env=os.environ
+                | {"RUNQY_MAX_WAITERS": str(WAITERS), "RUNQY_DJANGO_THREADS": str(WAITERS + 2)}
+                | changes,
                 stdout=log,
                 stderr=log,
             )

@@ -123,7 +123,7 @@ def test_what_is_wrong_for_all_is_refused_by_name(client: ApiClient, body: Any, 
     answer = client.post("/queue/add-batch", body)
 
     assert answer.status_code == 400
-    assert [error.split(":")[0] for error in problem(answer)["errors"]] == names
+    assert [error.replace(":", " ").split()[0] for error in problem(answer)["errors"]] == names
 
 
 def test_too_many_jobs_are_refused_with_the_limit(client: ApiClient, redis: redis_py.Redis) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rest_framework.serializers import Serializer
 
-from runqy.api.limits import ServerLimitsOutput
 from runqy.broker.rates import Rate
+from runqy.server_limits import LimitsSerializer
 from tests.api.client import ApiClient, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 
@@ -21,7 +21,7 @@ def limits(key: str = CLIENT_KEY) -> dict[str, Any]:
 
 
 def test_the_schema_names_each_limit(client: ApiClient) -> None:
-    output: Serializer[Any] = ServerLimitsOutput()
+    output: Serializer[Any] = LimitsSerializer()
 
     assert list(limits()) == list(output.fields)
 

@@ -15,7 +15,6 @@ from runqy.broker.keys import QueueKeys, ended_channel
 from runqy.broker.reading import find_task
 from runqy.broker.records import TaskRecord
 from runqy.errors import TaskNotFound, TooManyWaiters
-from runqy.request_threads import RequestThreads
 from tasks import waiting
 from tasks.waiting import WaitingRoom
 from tests.api.client import Answer, ApiClient, problem
@@ -238,24 +237,6 @@ def test_a_reader_leaves_its_seat_when_reading_fails(room: WaitingRoom) -> None:
 def test_a_full_room_refuses(single_broker: Broker) -> None:
     with pytest.raises(TooManyWaiters):
         WaitingRoom(single_broker, 0).wait_for_end("t", lambda: pytest.fail("looked"), longest_s=1)
-
-
-def test_a_waiting_reader_holds_no_place(
-    client: ApiClient, task_id: str, room: WaitingRoom, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one_place = RequestThreads(places=1, most=3)
-    monkeypatch.setattr("runqy.request_threads._threads", one_place)
-    monkeypatch.setattr("runqy.request_threads.RELIEF_S", LONG_S)
-    answer = one_place.submit(client.get, f"/queue/{task_id}?wait=30")
-    wait_until(lambda: has_readers(room, 1))
-
-    other = one_place.submit(client.get, f"/queue/{task_id}")
-
-    wait_until(other.done)
-    assert other.result().status_code == 200
-    room.close()
-    wait_until(answer.done)
-    assert answer.result().status_code == 202
 
 
 @pytest.mark.parametrize("wait", ["soon", "-1", "1d", "nan", "1e3"])

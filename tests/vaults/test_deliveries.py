@@ -13,7 +13,7 @@ from django.utils import timezone
 from queues.definitions import Deployment
 from queues.models import Source
 from queues.operations import save_queue
-from runqy.audit.actors import Actor, ActorKind, acting
+from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.broker import deliveries as notes
 from runqy.broker import keys
 from runqy.broker.heartbeats import beat
@@ -73,7 +73,7 @@ def test_a_delivery_is_recorded_with_versions_and_who_asked_but_no_value() -> No
     set_entry(vault="api-keys", key="A", value=SECRET + "2")
     actor = Actor(kind=ActorKind.KEY, name="gpu machines", id="7", address="10.0.0.7")
 
-    with acting(actor):
+    with actor_context(actor):
         hand_out("w1", "api-keys")
     waiting = b"".join(note.content for note in get_broker().run(notes.read_deliveries(9)))
     store_deliveries()

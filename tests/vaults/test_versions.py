@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from django.db import connection
 
-from runqy.audit.actors import Actor, ActorKind, acting
+from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.models import AuditRecord
 from runqy.errors import VaultEntryChanged, VaultEntryNotFound, VaultInvalid, VaultNotFound, VaultUnavailable
 from runqy.publication.documents import Kind
@@ -64,7 +64,7 @@ def test_versions_count_each_value_and_go_on_after_a_deletion() -> None:
 
 def test_a_version_remembers_who_and_when_and_not_the_value() -> None:
     fill()
-    with acting(ADA):
+    with actor_context(ADA):
         entry = put(SECRET)
 
     (version,) = queries.list_versions("api-keys", "A")

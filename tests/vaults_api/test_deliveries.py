@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from runqy.audit.actors import Actor, ActorKind, acting
+from runqy.audit.actors import Actor, ActorKind, actor_context
 from tests.api.client import ApiClient, problem
 from tests.support.canary import SUITE
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
@@ -24,7 +24,7 @@ def client(configuration: None) -> ApiClient:
     create_vault(name="api-keys")
     set_entry(vault="api-keys", key="TOKEN", value=SUITE.secret())
     shares = open_vaults(["api-keys"]).shares
-    with acting(Actor(kind=ActorKind.KEY, name="gpu machines", id="7", address="10.0.0.7")):
+    with actor_context(Actor(kind=ActorKind.KEY, name="gpu machines", id="7", address="10.0.0.7")):
         for worker_id in WORKERS:
             note_delivery(worker_id=worker_id, queue="inference", shares=shares)
     store_deliveries()

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from runqy.api.bodies import Members, values_of
+
 from runqy.errors import RequestInvalid
 
 WORKER_ID = r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}"

@@ -5,10 +5,10 @@ from typing import ClassVar
 import structlog
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
-
-from runqy.accounts.identity import Role
 from runqy.api.answers import json_answer
 from runqy.api.bodies import read_members
+
+from runqy.accounts.identity import Role
 from runqy.api.permissions import identity_of
 from runqy.api.schema import problems
 from runqy.api.views import KeyedView

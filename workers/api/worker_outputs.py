@@ -3,8 +3,8 @@
 from typing import Any
 
 from rest_framework import serializers
-
 from runqy.api.moments import moment_ns, moment_s
+
 from runqy.broker.worker_records import RunningTask
 from workers.queries import WorkerView
 

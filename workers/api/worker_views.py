@@ -2,8 +2,8 @@
 
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import OpenApiExample, extend_schema
-
 from runqy.api.answers import json_answer
+
 from runqy.api.permissions import identity_of
 from runqy.api.schema import problems
 from runqy.api.views import KeyedView

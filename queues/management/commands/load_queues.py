@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from queues.loading import load_queue_files
-from runqy.audit.actors import acting, command
+from runqy.audit.actors import actor_context, command_actor
 
 
 class Command(BaseCommand):
@@ -24,7 +24,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Load, and say what happened; errors end the command with 1 after the other files were loaded."""
-        with acting(command("load_queues")):
+        with actor_context(command_actor("load_queues")):
             report = load_queue_files(**{name: options[name] for name in ("directory", "prune", "force")})
         for what in ("added", "updated", "unchanged", "overwritten", "missing", "removed"):
             if names := getattr(report, what):

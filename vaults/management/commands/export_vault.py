@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from runqy.audit.actors import acting, command
+from runqy.audit.actors import actor_context, command_actor
 from runqy.errors import RunqyError
 from vaults.management.passphrases import add_passphrase_option, read_passphrase
 from vaults.transfer import export_vault
@@ -27,7 +27,7 @@ class Command(BaseCommand):
         """Export it."""
         passphrase = read_passphrase(options["passphrase_file"], is_new=True)
         try:
-            with acting(command("export_vault")):
+            with actor_context(command_actor("export_vault")):
                 content = export_vault(name=options["name"], passphrase=passphrase)
         except RunqyError as error:
             raise CommandError(error.detail) from error

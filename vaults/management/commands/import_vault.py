@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from runqy.audit.actors import acting, command
+from runqy.audit.actors import actor_context, command_actor
 from runqy.errors import RunqyError
 from vaults.export_file import FILE_MAX_BYTES
 from vaults.management.passphrases import add_passphrase_option, read_passphrase
@@ -33,7 +33,7 @@ class Command(BaseCommand):
         passphrase = read_passphrase(options["passphrase_file"], is_new=False)
         told = {"content": content, "passphrase": passphrase, "name": options["name"]}
         try:
-            with acting(command("import_vault")):
+            with actor_context(command_actor("import_vault")):
                 done = (
                     preview_import(**told) if options["dry_run"] else import_vault(**told, replace=options["replace"])
                 )

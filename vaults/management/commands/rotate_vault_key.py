@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from runqy.audit.actors import acting, command
+from runqy.audit.actors import actor_context, command_actor
 from runqy.errors import BrokerUnavailable, RunqyError
 from runqy.publication.republishing import republish_configuration
 from vaults.inspection import find_vault_status
@@ -29,7 +29,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Rotate, and say what was done and which keys nothing needs any more."""
         try:
-            with acting(command("rotate_vault_key")):
+            with actor_context(command_actor("rotate_vault_key")):
                 self._rotate(is_rehearsal=options["dry_run"], batch=options["batch"])
         except RunqyError as error:
             raise CommandError(error.detail) from error

@@ -10,7 +10,7 @@ from django.utils import timezone
 from runqy import durations
 from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key
-from runqy.audit.actors import acting, command
+from runqy.audit.actors import actor_context, command_actor
 from runqy.errors import ApiKeyInvalid
 
 
@@ -31,7 +31,7 @@ class Command(BaseCommand):
         expires_in = options["expires_in"]
         expires_at = timezone.now() + timedelta(seconds=expires_in) if expires_in is not None else None
         try:
-            with acting(command("create_api_key")):
+            with actor_context(command_actor("create_api_key")):
                 created = create_api_key(
                     name=options["name"], role=options["role"], queues=options["queue"], expires_at=expires_at
                 )

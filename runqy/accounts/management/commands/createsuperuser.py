@@ -6,7 +6,7 @@ from django.contrib.auth.management.commands import createsuperuser
 from django.contrib.auth.models import User
 from django.db.models import Max
 
-from runqy.audit.actors import acting, command
+from runqy.audit.actors import actor_context, command_actor
 from runqy.audit.operations import record
 
 
@@ -16,7 +16,7 @@ class Command(createsuperuser.Command):
     def handle(self, *args: Any, **options: Any) -> Any:
         """Ask who it is and create them; the record follows, for no transaction may wait for somebody who types."""
         newest: int = User.objects.aggregate(pk=Max("pk"))["pk"] or 0
-        with acting(command("createsuperuser")):
+        with actor_context(command_actor("createsuperuser")):
             said = super().handle(*args, **options)
             for user in User.objects.filter(pk__gt=newest, is_superuser=True):
                 changes = {"is_superuser": (None, True)}

@@ -7,7 +7,7 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import transaction
 
-from runqy.audit.actors import acting, command
+from runqy.audit.actors import actor_context, command_actor
 from runqy.audit.operations import record
 
 USERNAME = "admin"
@@ -30,7 +30,7 @@ class Command(BaseCommand):
             raise CommandError(f"The password cannot be read: {error}") from error
         users = get_user_model().objects
         if not users.filter(username=USERNAME).exists():
-            with acting(command("ensure_admin")), transaction.atomic():
+            with actor_context(command_actor("ensure_admin")), transaction.atomic():
                 users.create_superuser(USERNAME, password=password)
                 changes = {"is_superuser": (None, True)}
                 record(action="user.created", object_kind="user", object_name=USERNAME, changes=changes)

@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from runqy.accounts.operations import revoke_api_key
-from runqy.audit.actors import acting, command
+from runqy.audit.actors import actor_context, command_actor
 from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyNotFound
 
 
@@ -22,7 +22,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Revoke it, and say which it was."""
         try:
-            with acting(command("revoke_api_key")):
+            with actor_context(command_actor("revoke_api_key")):
                 revoked = revoke_api_key(key_id=options["id"])
         except (ApiKeyNotFound, ApiKeyAlreadyRevoked) as error:
             raise CommandError(error.detail) from error

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from runqy.audit.actors import acting, command
+from runqy.audit.actors import actor_context, command_actor
 from runqy.errors import BrokerUnavailable
 from runqy.publication.republishing import replace_configuration, republish_configuration
 
@@ -29,7 +29,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Publish, and say what differed."""
         try:
-            with acting(command("publish_configuration")):
+            with actor_context(command_actor("publish_configuration")):
                 comparison = replace_configuration() if options["replace"] else republish_configuration()
         except BrokerUnavailable as error:
             raise CommandError(error.detail) from error

@@ -1,0 +1,62 @@
+"""Routes of queues and their configuration.
+
+`workers/queues` and `workers/reload` match before the routes of workers.
+"""
+
+from typing import Any
+
+from django.urls import path
+
+from queues.api.viewsets import QueueConfigViewSet, QueueViewSet, ReloadOrConfigViewSet
+
+_QUEUES, _QUEUE = "/api/cli/queues", "/api/cli/queues/{queue}"
+_CONFIGS, _CONFIG = "/api/cli/configs", "/api/cli/configs/{name}"
+_CONFIG_ACTIONS: dict[str, Any] = {"get": "retrieve", "put": "update", "delete": "destroy"}
+
+urlpatterns = [
+    path("api/cli/queues", QueueViewSet.as_view({"get": "list"}), name="queues"),
+    path("api/cli/queues/<str:queue>", QueueViewSet.as_view({"get": "retrieve"}), name="queue"),
+    path("api/cli/queues/<str:queue>/pause", QueueViewSet.as_view({"post": "pause"}), name="pause-queue"),
+    path("api/cli/queues/<str:queue>/unpause", QueueViewSet.as_view({"post": "unpause"}), name="unpause-queue"),
+    path("api/cli/queues/<str:queue>/redeploy", QueueViewSet.as_view({"post": "redeploy"}), name="redeploy-queue"),
+    path("api/cli/configs", QueueConfigViewSet.as_view({"get": "list", "post": "create"}), name="configs"),
+    path(
+        "api/cli/configs/reload",
+        ReloadOrConfigViewSet.as_view({"post": "reload", **_CONFIG_ACTIONS}),
+        {"name": "reload"},
+        name="reload-configs",
+    ),
+    path("api/cli/configs/<str:name>", QueueConfigViewSet.as_view(_CONFIG_ACTIONS), name="config"),
+    # for released clients
+    path("api/queues", QueueViewSet.as_view({"get": "list"}, deprecated_for=_QUEUES), name="queues-alias"),
+    path(
+        "api/queues/<str:queue>",
+        QueueViewSet.as_view({"get": "retrieve"}, deprecated_for=_QUEUE),
+        name="queue-alias",
+    ),
+    path(
+        "api/queues/<str:queue>/pause",
+        QueueViewSet.as_view({"post": "pause"}, deprecated_for=f"{_QUEUE}/pause"),
+        name="pause-queue-alias",
+    ),
+    path(
+        "api/queues/<str:queue>/unpause",
+        QueueViewSet.as_view({"post": "unpause"}, deprecated_for=f"{_QUEUE}/unpause"),
+        name="unpause-queue-alias",
+    ),
+    path(
+        "workers/queues",
+        QueueConfigViewSet.as_view({"get": "list", "post": "create"}, deprecated_for=_CONFIGS),
+        name="configs-alias",
+    ),
+    path(
+        "workers/queues/<str:name>",
+        QueueConfigViewSet.as_view(_CONFIG_ACTIONS, deprecated_for=_CONFIG),
+        name="config-alias",
+    ),
+    path(
+        "workers/reload",
+        QueueConfigViewSet.as_view({"post": "reload"}, deprecated_for=f"{_CONFIGS}/reload"),
+        name="reload-configs-alias",
+    ),
+]

@@ -1,0 +1,249 @@
+"""Queues and their configuration over HTTP, for administrators."""
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.utils.decorators import method_decorator
+from django.utils.http import quote_etag
+from django.views.decorators.cache import cache_control
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from rest_framework.response import Response
+
+from queues.api import examples
+from queues.api import serializers as s
+from queues.configurations import get_configuration, list_configurations
+from queues.configuring import upsert_queue
+from queues.loading import LoadReport, load_queue_files
+from queues.operations import redeploy_queue, spec_version
+from queues.removal import remove_queue
+from queues.statistics import find_deploying_workers, find_unserved, get_queue_detail, list_queues
+from queues.switching import pause_queue, unpause_queue
+from runqy import clock
+from runqy.api.permissions import require_all_queues
+from runqy.api.preconditions import etag_response, if_match
+from runqy.api.query_params import read_flag
+from runqy.api.requests import AuthenticatedRequest
+from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
+from runqy.api.viewsets import ApiViewSet
+from runqy.connection import get_broker
+from runqy.errors import BrokerUnavailable
+
+
+class QueueViewSet(ApiViewSet):
+    """Redis queues: their statistics, pausing, redeployment."""
+
+    allows_queue_scoped_keys: ClassVar = True
+
+    @extend_schema(
+        operation_id="list_queues",
+        tags=["queues"],
+        responses={200: s.QueueStatusListSerializer, **problem_responses(401, 403, 429, 503)},
+        examples=[examples.QUEUE_LIST],
+    )
+    def list(self, request: AuthenticatedRequest) -> Response:
+        """List all queues with statistics, each sub-queue as an item of its own."""
+        queues = list_queues(get_broker(), allowed_queues=request.auth.queues)
+        return Response(s.QueueStatusListSerializer({"queues": queues, "count": len(queues)}).data)
+
+    @extend_schema(
+        operation_id="get_queue",
+        tags=["queues"],
+        responses={200: s.QueueDetailSerializer, **problem_responses(401, 403, 404, 429, 503)},
+        examples=[examples.QUEUE_DETAIL],
+    )
+    def retrieve(self, request: AuthenticatedRequest, queue: str) -> Response:
+        """Show a queue: counts, memory, history, who paused it, the workers that serve it."""
+        detail = get_queue_detail(get_broker(), queue, allowed_queues=request.auth.queues)
+        return Response(s.QueueDetailSerializer(detail).data)
+
+    @extend_schema(
+        operation_id="pause_queue",
+        tags=["queues"],
+        request=None,
+        responses={200: s.QueuePausedSerializer, **problem_responses(401, 403, 404, 429, 503)},
+        examples=[examples.PAUSED],
+    )
+    def pause(self, request: AuthenticatedRequest, queue: str) -> Response:
+        """Pause a queue: it accepts tasks, and workers get none. No effect on a paused queue."""
+        name = pause_queue(get_broker(), name=queue, allowed_queues=request.auth.queues)
+        return Response(s.QueuePausedSerializer({"message": "queue paused", "queue": name, "paused": True}).data)
+
+    @extend_schema(
+        operation_id="unpause_queue",
+        tags=["queues"],
+        request=None,
+        responses={200: s.QueuePausedSerializer, **problem_responses(401, 403, 404, 429, 503)},
+        examples=[examples.UNPAUSED],
+    )
+    def unpause(self, request: AuthenticatedRequest, queue: str) -> Response:
+        """Unpause a queue. No effect on a queue that is not paused."""
+        name = unpause_queue(get_broker(), name=queue, allowed_queues=request.auth.queues)
+        return Response(s.QueuePausedSerializer({"message": "queue unpaused", "queue": name, "paused": False}).data)
+
+    @extend_schema(
+        operation_id="redeploy_queue",
+        tags=["queues"],
+        request=None,
+        responses={200: s.QueueRedeployedSerializer, **problem_responses(401, 403, 404, 429, 503)},
+        examples=[examples.REDEPLOYED],
+    )
+    def redeploy(self, request: AuthenticatedRequest, queue: str) -> Response:
+        """Have workers deploy the newest commit of a queue's branch, beside the code that runs.
+
+        Children are restarted between tasks. A commit that cannot be deployed changes nothing; the worker's `reason`
+        has the error.
+        """
+        name = redeploy_queue(name=queue, allowed_queues=request.auth.queues)
+        workers = find_deploying_workers(get_broker(), name)
+        response = s.QueueRedeployedSerializer({"message": "redeployment requested", "queue": name, "workers": workers})
+        return Response(response.data)
+
+
+@method_decorator(cache_control(no_store=True), name="dispatch")  # values of environment variables may be secrets
+class QueueConfigViewSet(ApiViewSet):
+    """Configuration of queues."""
+
+    allows_queue_scoped_keys: ClassVar = True
+
+    @extend_schema(
+        operation_id="list_configs",
+        tags=["configs"],
+        responses={200: s.QueueConfigListSerializer, **problem_responses(401, 403, 503)},
+        examples=[examples.CONFIG_LIST],
+    )
+    def list(self, request: AuthenticatedRequest) -> Response:
+        """List all queue configurations."""
+        configs = list_configurations(allowed_queues=request.auth.queues)
+        return Response(s.QueueConfigListSerializer({"queues": configs, "count": len(configs)}).data)
+
+    @extend_schema(
+        operation_id="create_config",
+        tags=["configs"],
+        parameters=[OpenApiParameter("force", bool, description="Update the queue if it exists"), IF_MATCH],
+        request=s.QueueConfigInputSerializer,
+        responses={
+            200: s.QueueConfigSavedSerializer,
+            201: s.QueueConfigSavedSerializer,
+            **problem_responses(400, 401, 403, 404, 409, 412, 413, 415, 503),
+        },
+        examples=[examples.CONFIG_BODY, examples.CONFIG_CREATED, examples.CONFIG_UPDATED],
+    )
+    def create(self, request: AuthenticatedRequest) -> Response:
+        """Create a new queue configuration, or with force=true update one."""
+        config, is_new = upsert_queue(
+            config=s.QueueConfigInputSerializer.parse(request.data),
+            force=read_flag(request, "force"),
+            allowed_queues=request.auth.queues,
+            check=if_match(request),
+        )
+        message = f"Queue {'created' if is_new else 'updated'} successfully"
+        response = s.QueueConfigSavedSerializer({"queue": config, "message": message})
+        etag = quote_etag(spec_version(config.spec))
+        return Response(response.data, 201 if is_new else 200, headers={"ETag": etag})
+
+    @extend_schema(
+        operation_id="get_config",
+        tags=["configs"],
+        parameters=[IF_NONE_MATCH],
+        responses={200: s.QueueConfigSerializer, 304: None, **problem_responses(401, 403, 404, 503)},
+        examples=[examples.CONFIG],
+    )
+    def retrieve(self, request: AuthenticatedRequest, name: str) -> Response:
+        """Show a queue configuration; its ETag is for If-Match."""
+        config = get_configuration(name, allowed_queues=request.auth.queues)
+        return etag_response(request, s.QueueConfigSerializer(config).data, spec_version(config.spec))
+
+    @extend_schema(
+        operation_id="replace_config",
+        tags=["configs"],
+        parameters=[
+            OpenApiParameter(
+                "If-Match",
+                str,
+                OpenApiParameter.HEADER,
+                required=True,
+                description="The ETag of the configuration to replace",
+            )
+        ],
+        request=s.QueueConfigInputSerializer,
+        responses={
+            200: s.QueueConfigSavedSerializer,
+            **problem_responses(400, 401, 403, 404, 409, 412, 413, 415, 428, 503),
+        },
+        examples=[examples.CONFIG_BODY, examples.CONFIG_UPDATED],
+    )
+    def update(self, request: AuthenticatedRequest, name: str) -> Response:
+        """Replace a queue configuration as a whole; If-Match with its ETag is required."""
+        check = if_match(request, is_required=True)
+        queue = get_configuration(name, allowed_queues=request.auth.queues).spec.name
+        config, _ = upsert_queue(
+            config=s.QueueConfigInputSerializer.parse_replacement(request.data, name=queue),
+            force=True,
+            allowed_queues=request.auth.queues,
+            check=check,
+        )
+        response = s.QueueConfigSavedSerializer({"queue": config, "message": "Queue updated successfully"})
+        return Response(response.data, headers={"ETag": quote_etag(spec_version(config.spec))})
+
+    @extend_schema(
+        operation_id="delete_config",
+        tags=["configs"],
+        parameters=[
+            OpenApiParameter("force", bool, description="Also delete tasks that wait or run"),
+            IF_MATCH,
+        ],
+        responses={200: s.QueueConfigDeletedSerializer, **problem_responses(400, 401, 403, 404, 409, 412, 503)},
+        examples=[examples.CONFIG_DELETED],
+    )
+    def destroy(self, request: AuthenticatedRequest, name: str) -> Response:
+        """Delete a queue configuration, and everything in Redis that belongs to the queue."""
+        removed = remove_queue(
+            get_broker(),
+            name=name,
+            force=read_flag(request, "force"),
+            allowed_queues=request.auth.queues,
+            check=if_match(request),
+        )
+        message = f"Queue '{removed.name}' deleted successfully"
+        return Response(s.QueueConfigDeletedSerializer({"message": message, "removed": removed}).data)
+
+    @extend_schema(
+        operation_id="reload_configs",
+        tags=["configs"],
+        parameters=[
+            OpenApiParameter("prune", bool, description="Delete queues that are no longer in the files"),
+            OpenApiParameter("force", bool, description="With `prune`: also queues whose tasks wait or run"),
+        ],
+        request=None,
+        responses={200: s.ReloadReportSerializer, **problem_responses(400, 401, 403, 503)},
+        examples=[examples.CONFIG_RELOADED],
+    )
+    def reload(self, request: AuthenticatedRequest, **_: str) -> Response:
+        """Reload configurations from YAML; a file with an error changes nothing, the others are loaded."""
+        require_all_queues(request.auth)
+        options = {name: read_flag(request, name) for name in ("prune", "force")}
+        report = load_queue_files(directory=settings.QUEUE_WORKERS_DIR, **options)
+        now_s = clock.now_ns() // 10**9
+        response = s.ReloadReportSerializer(
+            {"report": report, "timestamp": now_s, "unserved": _find_unserved(report)},
+        )
+        return Response(response.data)
+
+
+_HIDDEN = extend_schema(exclude=True)
+
+
+@extend_schema_view(retrieve=_HIDDEN, update=_HIDDEN, destroy=_HIDDEN)
+class ReloadOrConfigViewSet(QueueConfigViewSet):
+    """The path that reloads the queue files, which is also that of a queue named `reload`.
+
+    The schema has the actions of the latter under the path of every queue.
+    """
+
+
+def _find_unserved(report: LoadReport) -> list[str] | None:
+    """Return the Redis queues of the files that no worker serves; None while Redis is unavailable."""
+    try:
+        return find_unserved(get_broker(), [*report.added, *report.updated, *report.unchanged])
+    except BrokerUnavailable:
+        return None

@@ -1,0 +1,69 @@
+"""Bodies of the API key routes."""
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_serializer
+from rest_framework import serializers
+
+from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, NAME, QUEUE_NAME, Role
+from runqy.api.serializers import AwareDateTimeField, PatternField, StrictSerializer
+from runqy.errors import ApiKeyInvalid
+
+_ROLES = [role.value for role in Role]
+
+
+class CreateApiKeySerializer(StrictSerializer):
+    """A new key."""
+
+    error_class = ApiKeyInvalid
+
+    name = PatternField(NAME, max_length=LONGEST_NAME, help_text="Who or what uses the key")
+    role = serializers.ChoiceField(choices=_ROLES, required=False, default=Role.CLIENT.value)
+    queues = serializers.ListField(
+        child=PatternField(QUEUE_NAME),
+        max_length=MOST_QUEUES,
+        required=False,
+        default=list,
+        help_text="Names of the queues it is limited to; empty: all",
+    )
+    expires_at = AwareDateTimeField(
+        required=False, allow_null=True, default=None, help_text="With an offset; null: never"
+    )
+
+
+class ApiKeySerializer(serializers.Serializer[Any]):
+    """A key, of which only the beginning is known."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    prefix = serializers.CharField(help_text="The beginning of the key")
+    role = serializers.ChoiceField(choices=_ROLES)
+    queues = serializers.ListField(child=serializers.CharField(), help_text="Empty: all")
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField(allow_null=True)
+    revoked_at = serializers.DateTimeField(allow_null=True)
+    last_used_at = serializers.DateTimeField(allow_null=True, help_text="To the minute")
+
+
+class ApiKeyCreatedSerializer(serializers.Serializer[Any]):
+    """A new key; the only response that contains the key itself."""
+
+    message = serializers.CharField()
+    key = serializers.CharField(help_text="Keep it: it is not shown again")
+    api_key = ApiKeySerializer()
+
+
+@extend_schema_serializer(many=False)
+class ApiKeyListSerializer(serializers.Serializer[Any]):
+    """Keys, the newest first, revoked and expired ones included."""
+
+    keys = ApiKeySerializer(many=True)
+    count = serializers.IntegerField(help_text="On this page")
+    next = serializers.CharField(allow_null=True, help_text="The path of the next page; null on the last page")
+
+
+class ApiKeyRevokedSerializer(serializers.Serializer[Any]):
+    """A revoked key."""
+
+    message = serializers.CharField()
+    api_key = ApiKeySerializer()

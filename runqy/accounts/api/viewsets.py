@@ -1,0 +1,93 @@
+"""API keys over HTTP, for administrators whose own key is not limited to queues."""
+
+from typing import Annotated
+
+import msgspec
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import cache_control
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from runqy.accounts.api import examples
+from runqy.accounts.api import serializers as s
+from runqy.accounts.identity import Role
+from runqy.accounts.operations import create_api_key, revoke_api_key
+from runqy.accounts.queries import get_api_key, list_api_keys_page
+from runqy.api.pagination import PAGE_PARAMETERS, CursorPagination
+from runqy.api.schema import problem_responses
+from runqy.api.viewsets import ApiViewSet
+from runqy.errors import ApiKeyNotFound
+
+_MAX_ID_DIGITS = 18
+_KEY_ID = OpenApiParameter("key_id", OpenApiTypes.INT64, OpenApiParameter.PATH)
+_LastId = Annotated[int, msgspec.Meta(ge=0, lt=10**_MAX_ID_DIGITS)]
+
+
+@method_decorator(cache_control(no_store=True), name="dispatch")
+class ApiKeyViewSet(ApiViewSet):
+    """API keys."""
+
+    @extend_schema(
+        operation_id="list_api_keys",
+        tags=["keys"],
+        parameters=PAGE_PARAMETERS,
+        responses={200: s.ApiKeyListSerializer, **problem_responses(400, 401, 403, 503)},
+        examples=[examples.KEY_LIST],
+    )
+    def list(self, request: Request) -> Response:
+        """List API keys, the newest first, without the keys themselves."""
+        paginator = CursorPagination(request)
+        page = list_api_keys_page(limit=paginator.limit, below=paginator.cursor(_LastId))
+        keys = s.ApiKeySerializer(page.keys, many=True).data
+        return paginator.get_paginated_response({"keys": keys, "count": len(keys)}, page.end)
+
+    @extend_schema(
+        operation_id="create_api_key",
+        tags=["keys"],
+        request=s.CreateApiKeySerializer,
+        responses={201: s.ApiKeyCreatedSerializer, **problem_responses(400, 401, 403, 413, 415, 503)},
+        examples=[examples.KEY_BODY, examples.KEY_CREATED],
+    )
+    def create(self, request: Request) -> Response:
+        """Create an API key. Only this response contains the key itself."""
+        body = s.CreateApiKeySerializer.validated(request.data)
+        created = create_api_key(
+            name=body["name"], role=Role(body["role"]), queues=body["queues"], expires_at=body["expires_at"]
+        )
+        response = s.ApiKeyCreatedSerializer(
+            {"message": "API key created successfully", "key": created.plain, "api_key": created.row}
+        )
+        return Response(response.data, 201, headers={"Location": f"/api/keys/{created.row.pk}"})
+
+    @extend_schema(
+        operation_id="get_api_key",
+        tags=["keys"],
+        parameters=[_KEY_ID],
+        responses={200: s.ApiKeySerializer, **problem_responses(401, 403, 404, 503)},
+        examples=[examples.KEY],
+    )
+    def retrieve(self, request: Request, key_id: str) -> Response:
+        """Show what an API key allows, and when it was last used."""
+        return Response(s.ApiKeySerializer(get_api_key(_parse_id(key_id))).data)
+
+    @extend_schema(
+        operation_id="revoke_api_key",
+        tags=["keys"],
+        parameters=[_KEY_ID],
+        responses={200: s.ApiKeyRevokedSerializer, **problem_responses(401, 403, 404, 409, 503)},
+        examples=[examples.KEY_REVOKED],
+    )
+    def destroy(self, request: Request, key_id: str) -> Response:
+        """Revoke an API key for good; every server refuses it within a second."""
+        revoked = revoke_api_key(key_id=_parse_id(key_id))
+        response = s.ApiKeyRevokedSerializer({"message": "API key revoked successfully", "api_key": revoked})
+        return Response(response.data)
+
+
+def _parse_id(text: str) -> int:
+    """Return the number of a row. Raises ApiKeyNotFound for what cannot be one."""
+    if not (text.isascii() and text.isdigit()) or len(text) > _MAX_ID_DIGITS:
+        raise ApiKeyNotFound
+    return int(text)

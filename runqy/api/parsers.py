@@ -1,0 +1,107 @@
+"""Parsers of request bodies: a JSON object in UTF-8, read whole and within the size limit."""
+
+from collections.abc import Mapping
+from typing import IO, Any, TypeAlias
+
+import msgspec
+from django.conf import settings
+from rest_framework.parsers import BaseParser
+from rest_framework.request import Request
+
+from runqy.errors import EncodingUnsupported, RequestInvalid, RequestTooLarge
+
+Members: TypeAlias = dict[str, msgspec.Raw]
+"""The members of a JSON object, each value with the bytes that the client sent."""
+
+_decode_members = msgspec.json.Decoder(Members).decode
+
+
+class JSONParser(BaseParser):
+    """Parse a JSON object into Python values."""
+
+    media_type = "application/json"
+
+    def parse(
+        self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return the members. Raises RequestInvalid, RequestTooLarge, EncodingUnsupported."""
+        return decode_values(decode_members(read_body(stream, (parser_context or {})["request"].META)))
+
+
+class RawJSONParser(BaseParser):
+    """Read a body without parsing it, for fields whose values keep the client's bytes."""
+
+    media_type = "application/json"
+
+    def parse(  # type: ignore[override]  # DRF documents that a parser may return any value
+        self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> bytes:
+        """Return the body. Raises RequestInvalid, RequestTooLarge, EncodingUnsupported."""
+        return read_body(stream, (parser_context or {})["request"].META)
+
+
+def raw_body(request: Request) -> bytes:
+    """Return the body of a request whose view uses RawJSONParser; DRF calls no parser for an empty one."""
+    body: Any = request.data
+    return body or b""
+
+
+def read_body(stream: IO[bytes], meta: Mapping[str, Any]) -> bytes:
+    """Return a whole body. Raises RequestInvalid when it is cut short, RequestTooLarge, EncodingUnsupported."""
+    check_encoding(meta.get("HTTP_CONTENT_ENCODING", ""))
+    length = int(meta.get("CONTENT_LENGTH") or 0)
+    check_size(length)
+    try:
+        body = stream.read(length)
+    except OSError as error:
+        raise RequestInvalid("The body could not be read.") from error
+    if len(body) < length:
+        raise RequestInvalid(f"The body ended after {len(body)} of {length} bytes.")
+    return body
+
+
+def check_encoding(content_encoding: str) -> None:
+    """Raise EncodingUnsupported for a compressed body."""
+    if content_encoding.lower() not in ("", "identity"):
+        raise EncodingUnsupported
+
+
+def check_size(length: int) -> None:
+    """Raise RequestTooLarge for a body beyond RUNQY_MAX_BODY_SIZE."""
+    limit: int = settings.RUNQY_MAX_BODY_SIZE
+    if length > limit:
+        raise RequestTooLarge(f"The body has {length} bytes, the limit is {limit} (RUNQY_MAX_BODY_SIZE).")
+
+
+def decode_members(body: bytes) -> Members:
+    """Return the members of a JSON object; of a name that appears twice the last one counts.
+
+    Raises RequestInvalid for anything but a JSON object in UTF-8.
+    """
+    if not body.strip():
+        raise RequestInvalid("The body is empty; it must be a JSON object.")
+    try:
+        body.decode()  # msgspec does not validate the UTF-8 of values it skips
+        return _decode_members(body)
+    except UnicodeDecodeError as error:
+        raise RequestInvalid(f"The body is not UTF-8 (byte {error.start}).") from error
+    except RecursionError as error:
+        raise RequestInvalid("The body is nested too deeply.") from error
+    except msgspec.ValidationError as error:
+        raise RequestInvalid("The body must be a JSON object.") from error
+    except msgspec.DecodeError as error:
+        raise RequestInvalid(f"The body is not valid JSON: {error}") from error
+
+
+def decode_values(members: Members) -> dict[str, Any]:
+    """Return members as Python values. Raises RequestInvalid, naming those with a number out of range."""
+    values: dict[str, Any] = {}
+    errors: list[str] = []
+    for name, raw in members.items():
+        try:
+            values[name] = msgspec.json.decode(raw)
+        except msgspec.ValidationError:
+            errors.append(f"{name[:64]}: a number is out of range")
+    if errors:
+        raise RequestInvalid(errors=errors)
+    return values

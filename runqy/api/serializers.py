@@ -1,0 +1,173 @@
+"""Serializers and fields that the API's bodies share: strict about members and JSON types."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, ClassVar
+
+from drf_spectacular.extensions import OpenApiSerializerExtension
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import Direction, extend_schema_field
+from rest_framework import serializers
+
+from runqy.api.timestamps import format_ns, format_s
+from runqy.errors import RequestInvalid, RunqyError
+
+
+class BodySerializer(serializers.Serializer[Any]):
+    """A request body; members that it does not describe are ignored."""
+
+    error_class: ClassVar[type[RunqyError]] = RequestInvalid
+    """Raised for members of the right shape with values that are not allowed."""
+
+    @classmethod
+    def validated(cls, data: Any, *, partial: bool = False) -> dict[str, Any]:
+        """Return the validated members of a body, with `partial` only those that it has.
+
+        Raises RequestInvalid for members that are missing, unknown or of a wrong type, else `error_class`; with a
+        message for each wrong member.
+        """
+        body = cls(data=data, partial=partial)
+        try:
+            body.is_valid(raise_exception=True)
+        except serializers.ValidationError as error:
+            is_misshapen = not _SHAPE_CODES.isdisjoint(_codes(error.get_codes()))
+            error_class = RequestInvalid if is_misshapen else cls.error_class
+            raise error_class(errors=list(error_messages(error.detail))) from error
+        validated: dict[str, Any] = body.validated_data
+        return validated
+
+
+class StrictSerializer(BodySerializer):
+    """A request body that refuses members it does not describe: a misspelled limit must not become none."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping) and (unknown := [name for name in data if name not in self.fields]):
+            errors = {str(name): serializers.ErrorDetail("Unknown field.", "unknown") for name in unknown}
+            raise serializers.ValidationError(errors)
+        return super().to_internal_value(data)
+
+
+_SHAPE_CODES = {"required", "null", "type", "unknown", "not_a_list", "not_a_dict", "empty"}
+
+
+def _codes(nested: Any) -> Iterator[str]:
+    """Give all codes of a ValidationError."""
+    if isinstance(nested, str):
+        yield nested
+    else:
+        for part in nested.values() if isinstance(nested, Mapping) else nested:
+            yield from _codes(part)
+
+
+def error_messages(detail: Any, path: str = "") -> Iterator[str]:
+    """Give each message of a ValidationError's detail as `field.nested[0]: message`."""
+    if isinstance(detail, Mapping):
+        for name, nested in detail.items():
+            is_general = name == "non_field_errors"
+            shown = name if isinstance(name, int) else str(name)[:64]
+            nested_path = f"{path}[{name}]" if isinstance(name, int) else f"{path}.{shown}" if path else str(shown)
+            yield from error_messages(nested, path if is_general else nested_path)
+    elif isinstance(detail, Sequence) and not isinstance(detail, str):
+        for index, nested in enumerate(detail):
+            yield from error_messages(nested, f"{path}[{index}]" if isinstance(nested, Mapping) else path)
+    else:
+        yield f"{path}: {detail}" if path else str(detail)
+
+
+class StrictSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+    """Add `additionalProperties: false` to the schema of strict bodies."""
+
+    target_class = StrictSerializer
+    match_subclasses = True
+
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+        # drf-spectacular's documentation names this method for extensions that build on the default schema
+        described: dict[str, Any] = auto_schema._map_serializer(  # type: ignore[no-untyped-call]
+            self.target, direction, bypass_extensions=True
+        )
+        return {**described, "additionalProperties": False}
+
+
+class StringField(serializers.CharField):
+    """A JSON string; DRF's CharField also takes numbers, and trims."""
+
+    default_error_messages: ClassVar = {"type": "Must be a string."}
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"trim_whitespace": False, **options})
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("type")
+        return super().to_internal_value(data)
+
+
+class PatternField(serializers.RegexField):
+    """A JSON string that matches a pattern."""
+
+    default_error_messages: ClassVar = {"type": "Must be a string."}
+
+    def __init__(self, regex: str, **options: Any) -> None:
+        super().__init__(regex, **{"trim_whitespace": False, **options})
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("type")
+        return super().to_internal_value(data)
+
+
+class StrictBooleanField(serializers.BooleanField):
+    """A JSON boolean; DRF's BooleanField also takes strings and numbers."""
+
+    default_error_messages: ClassVar = {"type": "Must be true or false."}
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("type")
+        return data
+
+
+class StrictIntegerField(serializers.IntegerField):
+    """A JSON number without fraction; DRF's IntegerField also takes strings and booleans."""
+
+    default_error_messages: ClassVar = {"type": "Must be an integer."}
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, int):
+            self.fail("type")
+        return super().to_internal_value(data)
+
+
+class AwareDateTimeField(serializers.DateTimeField):
+    """A time with an offset from UTC."""
+
+    default_error_messages: ClassVar = {"naive": "Must have an offset from UTC, for example Z."}
+
+    def enforce_timezone(self, value: datetime) -> datetime:
+        if value.tzinfo is None:
+            self.fail("naive")
+        return super().enforce_timezone(value)
+
+
+@extend_schema_field({"type": "string"})
+class EmptyAsNullField(serializers.Field[Any, Any, Any, Any]):
+    """A string, rendered as null when it is empty."""
+
+    def to_representation(self, value: str) -> str | None:
+        return value or None
+
+
+@extend_schema_field({"type": "string", "format": "date-time"})
+class UnixSecondsField(serializers.Field[Any, Any, Any, Any]):
+    """Unix seconds, rendered as RFC 3339 in UTC."""
+
+    def to_representation(self, value: int) -> str | None:
+        return format_s(value)
+
+
+@extend_schema_field({"type": "string", "format": "date-time"})
+class UnixNanosecondsField(serializers.Field[Any, Any, Any, Any]):
+    """Unix nanoseconds, rendered as RFC 3339 in UTC."""
+
+    def to_representation(self, value: int) -> str | None:
+        return format_ns(value)

@@ -1,0 +1,135 @@
+"""Rate limits: of requests by API key, and of failed authentications by client address.
+
+All processes share one count in Redis. While Redis is away nothing is counted and nobody is refused.
+"""
+
+import math
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Any, cast
+
+import structlog
+from django.conf import settings
+from rest_framework.request import Request
+from rest_framework.throttling import BaseThrottle
+
+from runqy.accounts.identity import Identity
+from runqy.api.requests import AuthenticatedRequest
+from runqy.broker.operation import Operation, ask, get_context
+from runqy.broker.rates import Allowance, Rate, spend
+from runqy.connection import get_broker
+from runqy.errors import BrokerUnavailable, TooManyFailures, TooManyRequests
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """A rate, and the subject that it limits."""
+
+    scope: str
+    """`key`, `address` or `login`."""
+    subject: str
+    rate: Rate
+
+    def acquire(self) -> Operation[Allowance | None]:
+        """Count a request and return what is left; None while Redis is away."""
+        context = yield from get_context()
+        try:
+            return (yield from ask(spend(f"{self.scope}:{self.subject}", self.rate, now_ns=context.now_ns)))
+        except BrokerUnavailable as error:
+            log.warning("request_not_counted", error=error.detail)
+            return None
+
+    def headers(self, allowance: Allowance) -> dict[str, str]:
+        """Return the headers of draft-ietf-httpapi-ratelimit-headers-10."""
+        reset_s = allowance.wait_s or allowance.reset_s
+        return {
+            "RateLimit-Policy": f'"{self.scope}";q={self.rate.most};w={self.rate.window_s}',
+            "RateLimit": f'"{self.scope}";r={allowance.left};t={reset_s}',
+        }
+
+
+def key_limit(identity: Identity) -> RateLimit | None:
+    """Return the limit of requests with this key, if there is one."""
+    rate: Rate | None = settings.RUNQY_RATE_LIMIT
+    return None if rate is None else RateLimit("key", identity.key_id or identity.role, rate)
+
+
+def auth_failure_limit(address: str) -> RateLimit | None:
+    """Return the limit of wrong keys from this client address, if there is one."""
+    rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
+    return None if rate is None else RateLimit("address", ip_prefix(address), rate)
+
+
+def key_limit_exceeded(wait_s: float | None) -> TooManyRequests:
+    """Return the error for a key that exceeds its limit."""
+    detail = f"This key is limited to {settings.RUNQY_RATE_LIMIT} (RUNQY_RATE_LIMIT)."
+    return TooManyRequests(detail, retry_after_s=math.ceil(wait_s or 1))
+
+
+def auth_failure_limit_exceeded(wait_s: float) -> TooManyFailures:
+    """Return the error for an address that has tried too many wrong keys."""
+    rate = settings.RUNQY_AUTH_FAILURE_LIMIT
+    detail = f"An address is limited to {rate} wrong keys (RUNQY_AUTH_FAILURE_LIMIT)."
+    return TooManyFailures(detail, retry_after_s=math.ceil(wait_s))
+
+
+class ApiKeyThrottle(BaseThrottle):
+    """Limit the requests of a key to RUNQY_RATE_LIMIT."""
+
+    def __init__(self) -> None:
+        self._wait_s: float | None = None
+
+    def allow_request(self, request: Request, view: Any) -> bool:
+        """Count the request, and note what is left for the response's headers."""
+        limit = key_limit(cast(AuthenticatedRequest, request).auth)
+        allowance = get_broker().run(limit.acquire()) if limit else None
+        if limit is None or allowance is None:
+            return True
+        view.rate_limit_headers = limit.headers(allowance)
+        self._wait_s = allowance.wait_s
+        return allowance.passes
+
+    def wait(self) -> float | None:
+        return self._wait_s
+
+
+class AuthFailureThrottle(BaseThrottle):
+    """Limit the wrong keys from one client address to RUNQY_AUTH_FAILURE_LIMIT.
+
+    The authentication class calls it after a failure only: a valid key is never counted against its address, so that
+    a guesser behind the same address cannot lock it out.
+    """
+
+    def record_failure(self, request: Request) -> None:
+        """Count a wrong key. Raises TooManyFailures."""
+        limit = auth_failure_limit(request.META.get("REMOTE_ADDR", ""))
+        allowance = get_broker().run(limit.acquire()) if limit else None
+        if limit is None or allowance is None:
+            return
+        if view := (request.parser_context or {}).get("view"):
+            view.rate_limit_headers = limit.headers(allowance)
+        if not allowance.passes:
+            raise auth_failure_limit_exceeded(allowance.wait_s)
+
+
+def record_login_attempt(address: str) -> None:
+    """Count a password tried in the admin, right or wrong, against its client address. Raises TooManyFailures."""
+    rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
+    if rate is None:
+        return
+    allowance = get_broker().run(RateLimit("login", ip_prefix(address), rate).acquire())
+    if allowance is not None and not allowance.passes:
+        raise TooManyFailures(retry_after_s=allowance.wait_s)
+
+
+def ip_prefix(address: str) -> str:
+    """Return what counts as one client: an IPv4 address, or the /64 network of an IPv6 address, else `none`."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return "none"
+    if parsed.version == 4:
+        return address
+    return str(ip_network((int(parsed), 64), strict=False).network_address)

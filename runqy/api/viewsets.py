@@ -1,0 +1,62 @@
+"""The base class of the API's viewsets."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NoReturn, cast
+from urllib.parse import quote
+
+from django.http import HttpRequest
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from runqy.accounts.identity import Role
+from runqy.api.authentication import key_actor
+from runqy.api.request_ids import current_request_id
+from runqy.api.requests import AuthenticatedRequest
+from runqy.api.throttling import key_limit_exceeded
+from runqy.audit.actors import set_actor
+
+DEPRECATED_SINCE_S = 1795564800
+"""2026-11-25: aliases of documented paths, kept for released clients."""
+
+
+class ApiViewSet(ViewSet):
+    """A viewset for clients with an API key; `HasRole` reads its roles."""
+
+    http_method_names = ["get", "post", "put", "delete", "head"]
+    roles: ClassVar[frozenset[Role]] = frozenset()
+    """Roles allowed besides administrators."""
+    read_roles: ClassVar[frozenset[Role]] = frozenset()
+    """Roles allowed to use safe methods, besides those."""
+    allows_queue_scoped_keys: ClassVar[bool] = False
+    """Actions apply `request.auth.queues`, so administrators limited to queues are allowed."""
+    deprecated_for: str = ""
+    """The template of the path that replaces this route; set by `as_view` on aliases."""
+    rate_limit_headers: Mapping[str, str] = {}
+    """What is left of the rate that the request was counted against; set by the throttle."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Authenticate, authorise and throttle; then name the key to the audit."""
+        super().initial(request, *args, **kwargs)
+        identity = cast(AuthenticatedRequest, request).auth
+        set_actor(key_actor(identity, address=request.META.get("REMOTE_ADDR", ""), request_id=current_request_id()))
+
+    def throttled(self, request: HttpRequest, wait: float | None) -> NoReturn:
+        raise key_limit_exceeded(wait)
+
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        """Add the headers about rate limits, and on an alias those about its replacement."""
+        final = super().finalize_response(request, response, *args, **kwargs)
+        for name, value in self.rate_limit_headers.items():
+            final[name] = value
+        if self.deprecated_for:
+            _mark_deprecated(final, self.deprecated_for, kwargs)
+        return final
+
+
+def _mark_deprecated(response: Response, template: str, path_arguments: Mapping[str, str]) -> None:
+    """Add Deprecation (RFC 9745) and a Link to the path that replaces this one (RFC 8288)."""
+    target = template.format_map({name: quote(value, safe=":") for name, value in path_arguments.items()})
+    link = f'<{target}>; rel="successor-version"'
+    response["Deprecation"] = f"@{DEPRECATED_SINCE_S}"
+    response["Link"] = f"{response['Link']}, {link}" if response.has_header("Link") else link

@@ -1,0 +1,56 @@
+"""The ASGI application of the web processes."""
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runqy.settings")
+
+from runqy.wsgi import application as wsgi_application  # noqa: I001 (sets Django up, before anything below)
+
+from django.conf import settings
+
+from runqy.accounts.queries import find_identity
+from runqy.api.authentication import presented_key
+from runqy.broker.async_broker import AsyncBroker
+from runqy.dataplane.application import Application, find_no_handler
+from runqy.dataplane.bodies import BodyReader
+from runqy.dataplane.drain import Drain
+from runqy.dataplane.endpoints import TaskEndpoints
+from runqy.dataplane.executors import BoundedExecutor
+from runqy.dataplane.request import Request
+from runqy.dataplane.snapshots import SnapshotRefresher
+from runqy.errors import ConfigurationUnavailable
+from runqy.readiness import begin_draining
+from tasks.waiting import close_waiting_room
+
+_SESSION = f"{settings.SESSION_COOKIE_NAME}=".encode()
+
+
+def is_authenticated(request: Request) -> bool:
+    """Return whether a request carries a valid key, or a session, valid or not."""
+    if key := presented_key(request.headers):
+        try:
+            return find_identity(key) is not None
+        except ConfigurationUnavailable:
+            return False
+    return any(name == b"cookie" and _SESSION in value for name, value in request.scope["headers"])
+
+
+def build_application() -> Application:
+    """Return the application of this process."""
+    drain = Drain(settings.RUNQY_DRAIN_S)
+    drain.on_drain(begin_draining)
+    drain.on_drain(close_waiting_room)
+    broker = AsyncBroker.connect(settings.REDIS_TARGET)
+    snapshots = SnapshotRefresher(broker)
+    return Application(
+        wsgi=wsgi_application,
+        bodies=BodyReader(max_bytes=settings.RUNQY_MAX_BODY_SIZE, memory_bytes=settings.RUNQY_BODY_MEMORY),
+        drain=drain,
+        django=BoundedExecutor("django", threads=settings.RUNQY_DJANGO_THREADS),
+        is_authenticated=is_authenticated,
+        find_handler=TaskEndpoints(broker, snapshots).find_handler if settings.RUNQY_DATA_PLANE else find_no_handler,
+        lifespans=[snapshots.running] if settings.RUNQY_DATA_PLANE else [],
+    )
+
+
+application = build_application()

@@ -1,0 +1,131 @@
+"""Runs requests and operations on an event loop; the requests of one turn of the loop share a round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+from runqy.broker.async_cluster import AsyncCluster
+from runqy.broker.async_connection import ConnectionLost
+from runqy.broker.async_connector import Connector
+from runqy.broker.async_node import AsyncNode
+from runqy.broker.connection import RedisTarget
+from runqy.broker.links import Reply
+from runqy.broker.operation import BrokerContext, Operation, Request, RequestBatch, ask_all
+from runqy.broker.redis_clock import RedisClock
+from runqy.broker.scripts import Command
+from runqy.errors import RunqyError
+
+T = TypeVar("T")
+
+REPLY_TIMEOUT_S = 1.0
+CONNECT_TIMEOUT_S = 5.0
+MAX_PENDING = 10_000
+
+
+class Router(Protocol):
+    """Sends commands to the servers that hold their keys."""
+
+    async def execute(self, commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
+        """Run commands and return their replies in order; an error reply stands in its place.
+
+        Raises BrokerUnavailable; as ConnectionLost, any of the commands may have run.
+        """
+
+    async def close(self) -> None:
+        """Close all connections."""
+
+
+class AsyncBroker:
+    """The tasks and queues in one Redis, for the coroutines of one event loop."""
+
+    def __init__(self, router: Router, *, is_cluster: bool, connector: Connector) -> None:
+        self.is_cluster = is_cluster
+        """Keys of different hash tags live on different nodes."""
+        self.connector = connector
+        self._router = router
+        self._clock = RedisClock()
+
+    @classmethod
+    def connect(
+        cls,
+        target: RedisTarget,
+        *,
+        reply_timeout_s: float = REPLY_TIMEOUT_S,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        max_pending: int = MAX_PENDING,
+    ) -> AsyncBroker:
+        """Return a broker for a target, which is contacted by the first request.
+
+        `reply_timeout_s`: a connection on which replies are due and none arrives for this long is closed.
+        `max_pending`: how many requests may await their replies on a connection; beyond it they fail with BrokerBusy.
+        """
+        connector = Connector(
+            target, reply_timeout_s=reply_timeout_s, connect_timeout_s=connect_timeout_s, max_pending=max_pending
+        )
+        is_cluster = target.mode == "cluster"
+        router: Router
+        if is_cluster:
+            router = AsyncCluster(connector, max_pending=max_pending)
+        else:
+            router = AsyncNode(connector.open, max_pending=max_pending)
+        return cls(router, is_cluster=is_cluster, connector=connector)
+
+    async def run(self, work: Request[T] | Operation[T]) -> T:
+        """Run a request, or an operation to its end. Raises BrokerUnavailable, or what the work documents."""
+        if isinstance(work, Request):
+            requested: T = await self._run(work)
+            return requested
+        outcome: Any = None
+        error: RunqyError | None = None
+        while True:
+            try:
+                effect = work.send(outcome) if error is None else work.throw(error)
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            outcome, error = None, None
+            try:
+                outcome = await self._run(effect) if isinstance(effect, Request | RequestBatch) else self.context()
+            except RunqyError as raised:
+                error = raised
+
+    async def run_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
+        """Run many requests in one round trip; a request that fails has its error in its place.
+
+        Raises BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
+        """
+        return await self.run(ask_all(requests))
+
+    async def _run(self, request: Request[Any] | RequestBatch) -> Any:
+        """Send a request or a batch; once more after a lost connection where that is harmless."""
+        commands = request.commands
+        if not commands:
+            return request.read(())
+        try:
+            replies = await self._router.execute(commands, is_bulky=request.is_bulky)
+        except ConnectionLost:
+            if not request.is_repeatable:
+                raise
+            replies = await self._router.execute(commands, is_bulky=request.is_bulky)
+        return request.read(replies)
+
+    def context(self) -> BrokerContext:
+        """Return the time by Redis's clock and the topology."""
+        return BrokerContext(now_ns=self.now_ns(), is_cluster=self.is_cluster)
+
+    def now_ns(self) -> int:
+        """Return Unix time in ns by Redis's clock, as far as it was measured."""
+        return self._clock.now_ns()
+
+    def now_s(self) -> int:
+        """Return Unix time in whole s by Redis's clock, as far as it was measured."""
+        return self._clock.now_ns() // 1_000_000_000
+
+    async def measure_clock(self) -> float:
+        """Compare Redis's clock with ours and return the difference in s. Raises BrokerUnavailable."""
+        return await self.run(self._clock.measure())
+
+    async def close(self) -> None:
+        """Close all connections; what is pending fails with BrokerUnavailable."""
+        await self._router.close()

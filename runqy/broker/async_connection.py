@@ -1,0 +1,212 @@
+"""One connection to Redis on an event loop: one write for all requests of a turn, replies matched in order."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from hiredis import ProtocolError, Reader, pack_command
+from redis.connection import DefaultParser
+
+from runqy.broker.links import Reply
+from runqy.broker.scripts import Value
+from runqy.errors import BrokerBusy, BrokerUnavailable
+
+pack = cast("Callable[[tuple[Value, ...]], bytes]", pack_command)
+"""Returns a command as it is sent. hiredis's own annotation knows only commands of one word."""
+
+JOINED_BYTES = 256 * 1024
+"""Up to this size, all that is to be sent is copied into one write; beyond it each piece is written as it is."""
+
+_CHECKS = 8
+"""How many times during `reply_timeout_s` a connection is checked for silence."""
+_INCOMPLETE = object()
+
+
+class ConnectionLost(BrokerUnavailable):
+    """Redis cannot be reached: the connection was lost."""
+
+
+class AsyncConnection(asyncio.Protocol):
+    """Pipelines requests of many callers. A caller that stops waiting abandons only its own reply."""
+
+    def __init__(
+        self,
+        *,
+        reply_timeout_s: float,
+        max_pending: int,
+        on_push: Callable[[Reply], None] | None = None,
+    ) -> None:
+        """Take a function for replies that no request is due, as a subscription receives them."""
+        self._loop = asyncio.get_running_loop()
+        self._check_s = reply_timeout_s / _CHECKS
+        self._max_pending = max_pending
+        self._on_push = on_push
+        self.on_lost: Callable[[AsyncConnection, str], None] | None = None
+        """Called once, when the connection is closed for whatever reason."""
+        self.is_open = False
+        self._transport: asyncio.Transport | None = None
+        self._reader = Reader(
+            protocolError=ProtocolError, replyError=DefaultParser.parse_error, notEnoughData=_INCOMPLETE
+        )
+        self._pending: deque[tuple[asyncio.Future[list[Reply]], int]] = deque()
+        self._replies: list[Reply] = []
+        """Those replies of the first pending request that have arrived."""
+        self._outbox: list[bytes] = []
+        self._outbox_bytes = 0
+        self._is_paused = False
+        self._is_retired = False
+        self._check: asyncio.TimerHandle | None = None
+        self._has_heard = False
+        self._silent_checks = 0
+        self._unsent_bytes = 0
+
+    def send(self, parts: Sequence[bytes], reply_count: int) -> asyncio.Future[list[Reply]]:
+        """Send packed commands at the end of this turn of the loop; return their replies to come.
+
+        Raises BrokerBusy. The future fails with ConnectionLost.
+        """
+        if len(self._pending) >= self._max_pending:
+            raise BrokerBusy
+        future: asyncio.Future[list[Reply]] = self._loop.create_future()
+        if not self.is_open:
+            future.set_exception(ConnectionLost())
+            return future
+        self._pending.append((future, reply_count))
+        self._put(parts)
+        return future
+
+    def push(self, parts: Sequence[bytes]) -> None:
+        """Send packed commands whose replies go to `on_push`."""
+        if self.is_open:
+            self._put(parts)
+
+    def retire(self) -> None:
+        """Close the connection once the replies that are due have arrived."""
+        self._is_retired = True
+        if not self._pending:
+            self.close("The connection was given up.")
+
+    def close(self, reason: str) -> None:
+        """Close the connection at once; what is pending fails with ConnectionLost."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        if self._check is not None:
+            self._check.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        pending, self._pending = self._pending, deque()
+        self._outbox, self._outbox_bytes = [], 0
+        if self.on_lost is not None:
+            self.on_lost(self, reason)
+        for future, _ in pending:
+            if not future.done():
+                future.set_exception(ConnectionLost(reason))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin (asyncio)."""
+        self._transport = cast("asyncio.Transport", transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.is_open = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End (asyncio)."""
+        self.close(f"Redis cannot be reached: {exc or 'it closed the connection'}.")
+
+    def data_received(self, data: bytes) -> None:
+        """Give replies to those who wait for them, in order (asyncio)."""
+        self._has_heard = True
+        gets, pending, replies = self._reader.gets, self._pending, self._replies
+        self._reader.feed(data)
+        try:
+            while (reply := gets()) is not _INCOMPLETE:
+                if not pending:
+                    self._receive_push(reply)
+                    continue
+                replies.append(reply)
+                future, count = pending[0]
+                if len(replies) == count:
+                    pending.popleft()
+                    if not future.done():
+                        future.set_result(replies)
+                    replies = []
+        except ProtocolError as error:
+            self.close(f"Redis sent what cannot be read: {error}.")
+            return
+        self._replies = replies
+        if self._is_retired and not pending:
+            self.close("The connection was given up.")
+
+    def pause_writing(self) -> None:
+        """Hold back what is to be sent: the socket takes no more (asyncio)."""
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """Send what was held back (asyncio)."""
+        self._is_paused = False
+        if self._outbox:
+            self._flush()
+
+    def _put(self, parts: Sequence[bytes]) -> None:
+        """Append to what is sent at the end of this turn of the loop."""
+        outbox = self._outbox
+        if not outbox and not self._is_paused:
+            self._loop.call_soon(self._flush)
+        for part in parts:
+            outbox.append(part)
+            self._outbox_bytes += len(part)
+
+    def _flush(self) -> None:
+        """Write what is to be sent, as far as flow control permits."""
+        transport, outbox = self._transport, self._outbox
+        if transport is None or not outbox or self._is_paused:
+            return
+        if self._outbox_bytes <= JOINED_BYTES:
+            self._outbox, self._outbox_bytes = [], 0
+            transport.write(outbox[0] if len(outbox) == 1 else b"".join(outbox))
+        else:
+            self._write_pieces(transport)
+        if self._check is None:
+            self._has_heard, self._silent_checks = False, 0
+            self._check = self._loop.call_later(self._check_s, self._check_silence)
+
+    def _write_pieces(self, transport: asyncio.Transport) -> None:
+        """Write one piece after another until the socket takes no more."""
+        written = 0
+        for piece in self._outbox:
+            transport.write(piece)
+            self._outbox_bytes -= len(piece)
+            written += 1
+            if self._is_paused:
+                break
+        self._outbox = self._outbox[written:]
+
+    def _receive_push(self, reply: Reply) -> None:
+        """Pass on what no request is due."""
+        if self._on_push is None:
+            self.close(f"Redis sent what was not asked for: {reply!r:.100}")
+        else:
+            self._on_push(reply)
+
+    def _check_silence(self) -> None:
+        """Close the connection when replies are due and nothing moved in either direction for the time allowed.
+
+        Silence is counted in checks, not read from the clock: a loop that was blocked has not read what arrived.
+        """
+        if not self._pending or self._transport is None:
+            self._check = None
+            return
+        unsent_bytes = self._transport.get_write_buffer_size()
+        if self._has_heard or unsent_bytes < self._unsent_bytes:
+            self._silent_checks = 0
+        else:
+            self._silent_checks += 1
+        self._has_heard, self._unsent_bytes = False, unsent_bytes
+        if self._silent_checks > _CHECKS:
+            self.close("Redis cannot be reached: it does not reply.")
+            return
+        self._check = self._loop.call_later(self._check_s, self._check_silence)

@@ -1,0 +1,140 @@
+"""Opens authenticated connections to Redis on an event loop, and asks Sentinels for the master."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import Callable, Sequence
+
+from redis import exceptions as redis_errors
+
+from runqy.broker.async_connection import AsyncConnection, pack
+from runqy.broker.connection import RedisTarget
+from runqy.broker.links import Reply, checked
+from runqy.errors import BrokerUnavailable, RunqyError
+
+Address = tuple[str, int]
+"""Host and port."""
+
+
+class Connector:
+    """Opens connections to the servers of a target."""
+
+    def __init__(
+        self, target: RedisTarget, *, reply_timeout_s: float, connect_timeout_s: float, max_pending: int
+    ) -> None:
+        self._target = target
+        self.addresses = target.addresses
+        """Where to begin: the server, Sentinels, or nodes of the cluster, all of them once it was found."""
+        self._reply_timeout_s = reply_timeout_s
+        self._connect_timeout_s = connect_timeout_s
+        self._max_pending = max_pending
+        self._tls: ssl.SSLContext | None = None
+
+    async def open(self, *, on_push: Callable[[Reply], None] | None = None) -> AsyncConnection:
+        """Open a connection to the server, to the master that Sentinel names, or to any node of the cluster.
+
+        Raises BrokerUnavailable.
+        """
+        if self._target.mode == "sentinel":
+            return await self._open_master(on_push)
+        if self._target.mode == "single":
+            return await self.open_node(self.addresses[0], on_push=on_push)
+        error: RunqyError | None = None
+        for address in random.sample(self.addresses, len(self.addresses)):
+            try:
+                return await self.open_node(address, on_push=on_push)
+            except RunqyError as failure:
+                error = failure
+        raise error or BrokerUnavailable()
+
+    async def open_node(self, address: Address, *, on_push: Callable[[Reply], None] | None = None) -> AsyncConnection:
+        """Open a connection to one server that holds keys. Raises BrokerUnavailable."""
+        target = self._target
+        commands = _authentication(target.username, target.password)
+        if target.db and target.mode != "cluster":
+            commands.append(pack(("SELECT", target.db)))
+        connection, _ = await self._open(address, commands, on_push)
+        return connection
+
+    async def _open_master(self, on_push: Callable[[Reply], None] | None) -> AsyncConnection:
+        """Open a connection to the master. What Sentinel names may have been demoted, so the server's role is asked."""
+        connection = await self.open_node(await self._find_master(), on_push=on_push)
+        try:
+            (role,) = await connection.send([pack(("ROLE",))], 1)
+            if not isinstance(role, redis_errors.NoPermissionError) and checked(role)[0] != b"master":
+                raise BrokerUnavailable("Redis cannot be reached: what Sentinel names is no master.")
+        except RunqyError:
+            connection.close("It is no master.")
+            raise
+        return connection
+
+    async def _find_master(self) -> Address:
+        """Return where the master is, from the first Sentinel that knows. Raises BrokerUnavailable."""
+        target = self._target
+        commands = _authentication(target.sentinel_username, target.sentinel_password)
+        query = pack(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", target.master_name))
+        problems = []
+        for address in self.addresses:
+            try:
+                connection, replies = await self._open(address, [*commands, query], None)
+                connection.close("Its reply is known.")
+                found = checked(replies[-1])
+            except RunqyError as error:
+                problems.append(error.detail)
+                continue
+            if found is not None:
+                return found[0].decode(), int(found[1])
+            problems.append(f"Sentinel does not know the master {target.master_name}.")
+        raise BrokerUnavailable(" ".join(problems) or None)
+
+    async def _open(
+        self, address: Address, commands: Sequence[bytes], on_push: Callable[[Reply], None] | None
+    ) -> tuple[AsyncConnection, list[Reply]]:
+        """Connect and run a few commands, after which the server is known to reply."""
+        loop = asyncio.get_running_loop()
+        connection: AsyncConnection | None = None
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                _, connection = await loop.create_connection(lambda: self._make(on_push), *address, ssl=self._get_tls())
+                replies = await connection.send([*commands, pack(("PING",))], len(commands) + 1)
+            *replies, pong = replies
+            if isinstance(pong, redis_errors.AuthenticationError):
+                checked(pong)
+            for reply in replies:
+                checked(reply)
+        except TimeoutError:
+            _close(connection)
+            raise BrokerUnavailable("Redis cannot be reached: it did not accept the connection in time.") from None
+        except (OSError, UnicodeError) as error:  # UnicodeError: the host is no name at all
+            raise BrokerUnavailable(f"Redis cannot be reached: {error}") from error
+        except BaseException:
+            _close(connection)
+            raise
+        return connection, replies
+
+    def _make(self, on_push: Callable[[Reply], None] | None) -> AsyncConnection:
+        return AsyncConnection(reply_timeout_s=self._reply_timeout_s, max_pending=self._max_pending, on_push=on_push)
+
+    def _get_tls(self) -> ssl.SSLContext | None:
+        """Return the context of TLS, made once: it reads the system's authorities."""
+        if self._target.use_tls and self._tls is None:
+            certificate = self._target.ca_certificate
+            if certificate.lstrip().startswith("-----BEGIN"):
+                self._tls = ssl.create_default_context(cadata=certificate)
+            else:
+                self._tls = ssl.create_default_context(cafile=certificate or None)
+        return self._tls
+
+
+def _authentication(username: str, password: str) -> list[bytes]:
+    """Return the command that authenticates, packed; none without a password."""
+    if not password and not username:
+        return []
+    return [pack(("AUTH", username, password) if username else ("AUTH", password))]
+
+
+def _close(connection: AsyncConnection | None) -> None:
+    if connection is not None:
+        connection.close("It was not accepted.")

@@ -1,0 +1,234 @@
+"""One server on an event loop: two connections that are kept up, and scripts loaded when it does not know them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+from redis import exceptions as redis_errors
+
+from runqy.broker.async_connection import AsyncConnection, ConnectionLost, pack
+from runqy.broker.links import Reply
+from runqy.broker.scripts import Command, Script
+from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
+
+BULK_BYTES = 64 * 1024
+"""Requests over this size must not delay small ones."""
+CONNECT_WAIT_S = 1.0
+"""How long requests wait for a connection, from when the attempt to connect began."""
+_WAIT_STEPS = 4
+RECONNECT_MAX_S = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+def reconnect_delay_s(failures: int) -> float:
+    """Return how long to wait before the next attempt to connect: longer with each failure, up to a limit."""
+    delay_s: float = min(0.05 * 2 ** min(failures, 10), RECONNECT_MAX_S)
+    return delay_s * random.uniform(0.5, 1)  # noqa: S311 (spreads load, hides nothing)
+
+
+class ConnectionSlot:
+    """A connection that is opened at its first use and reopened in the background after it was lost."""
+
+    def __init__(self, open_connection: Callable[[], Awaitable[AsyncConnection]], *, max_waiting: int) -> None:
+        self._open_connection = open_connection
+        self._max_waiting = max_waiting
+        self.connection: AsyncConnection | None = None
+        """None while there is none; `wait` for it then."""
+        self._task: asyncio.Task[None] | None = None
+        self._attempt: asyncio.Future[None] | None = None
+        """Done when the first attempt since the connection was lost has ended, or has taken too long."""
+        self._error: RunqyError | None = None
+        """Why the last attempt failed, or that it takes too long; while there is one, requests fail at once."""
+        self._opened_s = 0.0
+        self._waiting = 0
+        self._is_closed = False
+
+    async def wait(self) -> AsyncConnection:
+        """Return the connection once it is open. Raises BrokerUnavailable."""
+        self._start()
+        if self._error is None and self._attempt is not None:
+            if self._waiting >= self._max_waiting:
+                raise BrokerBusy
+            self._waiting += 1
+            try:
+                await asyncio.wait([self._attempt])
+            finally:
+                self._waiting -= 1
+        if self.connection is not None:
+            return self.connection
+        if self._error is not None:
+            raise type(self._error)(self._error.detail)
+        raise ConnectionLost("Redis cannot be reached: the connection was lost at once.")
+
+    def retire(self) -> None:
+        """Open another connection for what comes, and close this one when all its replies have arrived.
+
+        A connection that is new would only be replaced by one like it, so it is kept.
+        """
+        connection = self.connection
+        if connection is not None and _now_s() - self._opened_s > CONNECT_WAIT_S:
+            self.connection = None
+            connection.retire()
+            self._start()
+
+    def end(self) -> None:
+        """Give the connection up for good, once all its replies have arrived."""
+        self._is_closed = True
+        if self._task is not None:
+            self._task.cancel()
+        if self.connection is not None:
+            self.connection.retire()
+
+    async def close(self) -> None:
+        """Close the connection for good."""
+        self._is_closed = True
+        if self._task is not None:
+            task = self._task
+            task.cancel()
+            await asyncio.wait([task])
+        if self.connection is not None:
+            self.connection.close("The broker was closed.")
+
+    def _start(self) -> None:
+        """Begin to connect unless that is under way."""
+        if self._is_closed:
+            raise ConnectionLost("Redis cannot be reached: the connection was given up.")
+        if self._task is None:
+            loop = asyncio.get_running_loop()
+            self._attempt = loop.create_future()
+            self._limit(self._attempt, _WAIT_STEPS)
+            self._task = loop.create_task(self._connect(self._attempt))
+
+    def _limit(self, attempt: asyncio.Future[None], steps: int) -> None:
+        """Let requests wait no longer for an attempt when these steps have passed.
+
+        Steps, not one span: when the loop was blocked, a connection may have been made that it has not seen yet.
+        """
+        if attempt.done():
+            return
+        if steps:
+            asyncio.get_running_loop().call_later(CONNECT_WAIT_S / _WAIT_STEPS, self._limit, attempt, steps - 1)
+        else:
+            self._error = BrokerUnavailable("Redis cannot be reached: the connection takes too long.")
+            attempt.set_result(None)
+
+    async def _connect(self, attempt: asyncio.Future[None]) -> None:
+        """Try to connect until it succeeds; the first try is the attempt that requests wait for."""
+        failures = 0
+        try:
+            while self.connection is None:
+                try:
+                    connection = await self._open_connection()
+                except RunqyError as error:
+                    self._error = error
+                    failures += 1
+                    if not attempt.done():
+                        attempt.set_result(None)
+                    if failures == 1:
+                        _log.warning("broker_disconnected", error=error.detail)
+                    await asyncio.sleep(reconnect_delay_s(failures))
+                else:
+                    self._use(connection)
+        finally:
+            self._task = None
+            if not attempt.done():
+                attempt.set_result(None)
+
+    def _use(self, connection: AsyncConnection) -> None:
+        """Send requests on a connection from now on."""
+        if connection.is_open:
+            self._error, self._opened_s = None, _now_s()
+            self.connection = connection
+            connection.on_lost = self._lose
+
+    def _lose(self, connection: AsyncConnection, reason: str) -> None:
+        """Reconnect when the connection in use was lost."""
+        if self.connection is connection:
+            self.connection = None
+            if not self._is_closed:
+                self._start()
+
+
+class AsyncNode:
+    """One Redis server: requests go out on one connection, large ones on another."""
+
+    def __init__(self, open_connection: Callable[[], Awaitable[AsyncConnection]], *, max_pending: int) -> None:
+        self._small = ConnectionSlot(open_connection, max_waiting=max_pending)
+        self._bulk = ConnectionSlot(open_connection, max_waiting=max_pending)
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether small requests can be sent without waiting for a connection."""
+        return self._small.connection is not None
+
+    async def execute(self, commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
+        """Run commands in one round trip and return their replies; an error reply stands in its place.
+
+        Raises BrokerUnavailable; as ConnectionLost, any of the commands may have run.
+        """
+        replies = await (await self.send(commands, is_bulky=is_bulky))
+        for reply in replies:
+            if isinstance(reply, Exception):
+                await self.repair(commands, replies)
+                break
+        return replies
+
+    async def send(self, commands: Sequence[Command], *, is_bulky: bool) -> asyncio.Future[list[Reply]]:
+        """Send commands and return their replies to come, which `repair` has to look at. Raises BrokerUnavailable."""
+        parts = [pack(command.args) for command in commands]
+        size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+        slot = self._bulk if is_bulky or size > BULK_BYTES else self._small
+        connection = slot.connection or await slot.wait()
+        return connection.send(parts, len(parts))
+
+    async def repair(self, commands: Sequence[Command], replies: list[Reply]) -> None:
+        """Do what error replies ask for: load unknown scripts and run their calls again, look for the new master."""
+        if any(isinstance(reply, redis_errors.ReadOnlyError) for reply in replies):
+            self._small.retire()
+            self._bulk.retire()
+        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
+        if not unknown:
+            return
+        parts: list[bytes] = []
+        for index in unknown:
+            script = commands[index].script
+            assert script is not None  # noqa: S101 (only EVALSHA is replied to with NOSCRIPT)
+            parts += (_load(script), pack(commands[index].args))
+        slot = self._bulk if sum(map(len, parts)) > BULK_BYTES else self._small
+        connection = slot.connection or await slot.wait()
+        repeated = await connection.send(parts, len(parts))
+        for index, reply in zip(unknown, repeated[1::2], strict=True):
+            replies[index] = reply
+
+    async def execute_asking(self, command: Command) -> Reply:
+        """Run a command whose slot is being moved to this server. Raises BrokerUnavailable."""
+        parts = [pack(("ASKING",)), pack(command.args)]
+        if command.script is not None:
+            parts.insert(0, _load(command.script))
+        slot = self._bulk if sum(map(len, parts)) > BULK_BYTES else self._small
+        connection = slot.connection or await slot.wait()
+        replies = await connection.send(parts, len(parts))
+        return replies[-1]
+
+    def retire(self) -> None:
+        """Take no more requests, and close the connections when all their replies have arrived."""
+        self._small.end()
+        self._bulk.end()
+
+    async def close(self) -> None:
+        """Close both connections."""
+        await self._small.close()
+        await self._bulk.close()
+
+
+def _load(script: Script) -> bytes:
+    """Return the command that makes a script known, packed."""
+    return pack(("SCRIPT", "LOAD", script.source))
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

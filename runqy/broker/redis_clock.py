@@ -1,0 +1,48 @@
+"""Keeps how far Redis's clock is ahead of this process's."""
+
+from __future__ import annotations
+
+import time
+
+from runqy import clock
+from runqy.broker.operation import Operation, Request, ask
+from runqy.broker.scripts import command
+
+SAMPLES = 3
+TOLERANCE_NS = 5_000_000
+"""Redis reads its clock once for all that it does in a round of its event loop."""
+
+_TIME = Request((command("TIME", key=None),), lambda replies: (int(replies[0][0]), int(replies[0][1])))
+"""Unix s, and us of that second, by Redis's clock."""
+
+
+class RedisClock:
+    """The time by Redis's clock, as far as it was measured."""
+
+    def __init__(self) -> None:
+        self._offset_ns = 0
+
+    def now_ns(self) -> int:
+        """Return Unix time in ns."""
+        return clock.now_ns() + self._offset_ns
+
+    def measure(self) -> Operation[float]:
+        """Ask Redis for its time, keep the difference to ours, and return that in s.
+
+        The quickest of a few replies counts. A difference that its round trip may have made is none: clocks that agree,
+        as those of one machine do, must not seem to differ from one process to the next.
+        """
+        samples = []
+        for _ in range(SAMPLES):
+            samples.append((yield from self._compare()))
+        round_trip_ns, offset_ns = min(samples)
+        self._offset_ns = 0 if abs(offset_ns) <= round_trip_ns // 2 + TOLERANCE_NS else offset_ns
+        return self._offset_ns / 1e9
+
+    def _compare(self) -> Operation[tuple[int, int]]:
+        """Return how long a reply took, and how far Redis's clock was ahead of ours in its middle, both in ns."""
+        before_ns, started_ns = clock.now_ns(), time.monotonic_ns()
+        seconds, micros = yield from ask(_TIME)
+        round_trip_ns = time.monotonic_ns() - started_ns
+        redis_ns = seconds * 1_000_000_000 + micros * 1_000
+        return round_trip_ns, redis_ns - (before_ns + round_trip_ns // 2)

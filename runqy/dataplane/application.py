@@ -1,0 +1,180 @@
+"""The ASGI application in front of Django: serves the routes it has handlers for, and passes on the rest."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+import structlog
+from asgiref.typing import (
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    HTTPResponseBodyEvent,
+    HTTPResponseStartEvent,
+    LifespanShutdownCompleteEvent,
+    LifespanStartupCompleteEvent,
+    Scope,
+)
+
+from runqy.api.request_ids import new_request_id, request_id_context
+from runqy.dataplane.bodies import BodyReader, ClientDisconnected
+from runqy.dataplane.drain import Drain
+from runqy.dataplane.executors import BoundedExecutor
+from runqy.dataplane.request import Request
+from runqy.dataplane.responses import Headers, Response, StreamingResponse, problem_response, shared_headers
+from runqy.dataplane.wsgi import call_wsgi
+from runqy.errors import InternalError, RunqyError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Response | StreamingResponse]]
+FindHandler: TypeAlias = Callable[[str, str], Handler | None]
+"""Takes the method and the path as sent, with its escapes."""
+
+
+class PassToDjango(Exception):
+    """Raised by a handler for a request that Django serves after all, before the body is read."""
+
+
+LINGER_S = 2.0
+"""How long a client whose body is refused may go on sending: it reads the response before the connection ends."""
+STOP_READING_S = 4.0
+"""How long a body may still take once the process stops."""
+
+log = structlog.get_logger(__name__)
+
+
+def find_no_handler(_method: str, _path: str) -> Handler | None:
+    """Return None: everything is Django's."""
+    return None
+
+
+@dataclass(kw_only=True)
+class Application:
+    """Protects Django's WSGI application and runs it on threads; routes with a handler stay on the event loop."""
+
+    wsgi: "WSGIApplication"
+    bodies: BodyReader
+    drain: Drain
+    is_authenticated: Callable[[Request], bool]
+    """Whether a request that is for Django may send a large body; decided from its head."""
+    django: BoundedExecutor
+    # Requests that hang because a store is away must not keep /livez and registrations from being served.
+    vital: BoundedExecutor = field(default_factory=lambda: BoundedExecutor("vital", threads=4))
+    health: BoundedExecutor = field(default_factory=lambda: BoundedExecutor("health", threads=2))
+    find_handler: FindHandler = find_no_handler
+    lifespans: list[Callable[[], AbstractAsyncContextManager[object]]] = field(default_factory=list)
+    """Entered at startup on the loop, left at shutdown: connections, background tasks."""
+
+    def __post_init__(self) -> None:
+        self.drain.on_stop(lambda: self.bodies.stop_within(STOP_READING_S))
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] == "http":
+            await self._respond(Request(scope, receive, self.bodies), send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+
+    async def _respond(self, request: Request, send: ASGISendCallable) -> None:
+        """Send the response to a request, if its client is still there."""
+        with request_id_context(new_request_id(request.headers.get("X-Request-ID", ""))):
+            await self._respond_in_context(request, send)
+
+    async def _respond_in_context(self, request: Request, send: ASGISendCallable) -> None:
+        try:
+            response = await self._find_response(request)
+            if isinstance(response, StreamingResponse):
+                await _send_stream(request, response, send)
+            else:
+                await _send(request, response, send)
+        except ClientDisconnected:
+            pass
+        finally:
+            request.body.release()
+
+    async def _find_response(self, request: Request) -> Response | StreamingResponse:
+        """Return a handler's or Django's response, or the problem that a request ends in before."""
+        try:
+            if handler := self.find_handler(request.method, request.path):
+                with contextlib.suppress(PassToDjango):
+                    return await handler(request)
+            body = await request.read_body(is_authenticated=self.is_authenticated(request))
+            return await call_wsgi(self.wsgi, request.scope, body, self._choose_executor(request))
+        except RunqyError as error:
+            return self._problem(request, error)
+        except ClientDisconnected:
+            raise
+        except Exception:
+            log.exception("request_failed", method=request.method, path=request.path)
+            return self._problem(request, InternalError())
+
+    @staticmethod
+    def _problem(request: Request, error: RunqyError) -> Response:
+        """Return the response to a request that reaches neither a view nor a handler."""
+        response = problem_response(error)
+        response.headers += shared_headers(request.scope["scheme"])
+        return response
+
+    def _choose_executor(self, request: Request) -> BoundedExecutor:
+        """Return where Django runs; /livez and registrations ask no database, unlike other health checks."""
+        if request.path == "/livez" or (request.path == "/worker/register" and request.method == "POST"):
+            return self.vital
+        return self.health if request.path in ("/health", "/readyz") else self.django
+
+    async def _live(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Start and stop with the server."""
+        await receive()
+        async with AsyncExitStack() as stack:
+            for lifespan in self.lifespans:
+                await stack.enter_async_context(lifespan())
+            self.drain.install()
+            await send(LifespanStartupCompleteEvent(type="lifespan.startup.complete"))
+            await receive()
+        for executor in (self.django, self.vital, self.health):
+            executor.shutdown()
+        await send(LifespanShutdownCompleteEvent(type="lifespan.shutdown.complete"))
+
+
+async def _send(request: Request, response: Response, send: ASGISendCallable) -> None:
+    """Send a response whole. One to a request whose body was not read closes the connection, but not at once."""
+    is_unread = not request.body.is_complete
+    await _send_start(response.status, response.headers, send, closes=is_unread)
+    await _send_chunk(response.body, send, more=is_unread)
+    if is_unread:
+        await request.body.discard(LINGER_S)
+        await _send_chunk(b"", send, more=False)
+
+
+async def _send_stream(request: Request, response: StreamingResponse, send: ASGISendCallable) -> None:
+    """Send a response as it comes, until the client disconnects."""
+    sending = asyncio.create_task(_send_chunks(request, response, send))
+    watching = request.watch_disconnect()
+    try:
+        await asyncio.wait((sending, watching), return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            await sending
+    finally:
+        watching.cancel()
+        sending.cancel()
+        await asyncio.wait((sending, watching))
+        await response.chunks.aclose()
+
+
+async def _send_chunks(request: Request, response: StreamingResponse, send: ASGISendCallable) -> None:
+    await _send_start(response.status, response.headers, send, closes=not request.body.is_complete)
+    async for chunk in response.chunks:
+        await _send_chunk(chunk, send, more=True)
+    await _send_chunk(b"", send, more=False)
+
+
+async def _send_start(status: int, headers: Headers, send: ASGISendCallable, *, closes: bool) -> None:
+    if closes:
+        headers = [*headers, (b"connection", b"close")]
+    await send(HTTPResponseStartEvent(type="http.response.start", status=status, headers=headers, trailers=False))
+
+
+async def _send_chunk(body: bytes, send: ASGISendCallable, *, more: bool) -> None:
+    await send(HTTPResponseBodyEvent(type="http.response.body", body=body, more_body=more))

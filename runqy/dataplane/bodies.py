@@ -1,0 +1,173 @@
+"""Reads request bodies on the event loop: whole, within a size, a time and the memory of the process."""
+
+import asyncio
+from io import BytesIO
+
+from asgiref.typing import ASGIReceiveCallable
+
+from runqy.dataplane.responses import Headers
+from runqy.errors import RequestInvalid, RequestTimeout, RequestTooLarge, ServerBusy
+
+ANONYMOUS_MAX_BYTES = 1 << 20
+ANONYMOUS_SHARE = 0.25
+"""The part of the memory that bodies without credentials may fill."""
+
+IDLE_TIMEOUT_S = 20.0
+TIMEOUT_S = 30.0
+"""How long a small body may take; a larger one gets a second more for each MIN_BYTES_PER_S."""
+MIN_BYTES_PER_S = 16 << 10
+LONGEST_TIMEOUT_S = 600.0
+
+
+class ClientDisconnected(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+class BodyMemory:
+    """Counts the bytes of all bodies that the process holds."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.anonymous_limit = int(limit * ANONYMOUS_SHARE)
+        self.used = 0
+        self.anonymous_used = 0
+
+    def reserve(self, size: int, *, is_authenticated: bool) -> None:
+        """Raise ServerBusy when the memory is used up."""
+        is_full = self.used + size > self.limit
+        if is_full or (not is_authenticated and self.anonymous_used + size > self.anonymous_limit):
+            raise ServerBusy("The server has no memory left for request bodies (RUNQY_BODY_MEMORY).")
+        self.used += size
+        if not is_authenticated:
+            self.anonymous_used += size
+
+    def release(self, size: int, *, is_authenticated: bool) -> None:
+        self.used -= size
+        if not is_authenticated:
+            self.anonymous_used -= size
+
+
+class BodyReader:
+    """The rules for bodies of a process."""
+
+    def __init__(
+        self,
+        *,
+        max_bytes: int,
+        memory_bytes: int,
+        anonymous_max_bytes: int = ANONYMOUS_MAX_BYTES,
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self.max_bytes = max_bytes
+        self.anonymous_max_bytes = min(anonymous_max_bytes, max_bytes)
+        self.memory = BodyMemory(max(memory_bytes, max_bytes))
+        self.idle_timeout_s = idle_timeout_s
+        self.timeout_s = timeout_s
+        self._timeouts: set[asyncio.Timeout] = set()
+        self._read_until = float("inf")
+
+    def open(self, headers: Headers, receive: ASGIReceiveCallable) -> "Body":
+        """Return the unread body of a request."""
+        return Body(self, headers, receive)
+
+    def stop_within(self, seconds: float) -> None:
+        """Give bodies that are not complete at most so long, because the process stops."""
+        self._read_until = asyncio.get_running_loop().time() + seconds
+        for timeout in self._timeouts:
+            self._reschedule(timeout, self._read_until)
+
+    async def read_chunks(self, body: "Body", limit: int, *, is_authenticated: bool) -> bytes:
+        """Receive a body to its end. Raises RequestTooLarge, ServerBusy, RequestTimeout, ClientDisconnected."""
+        loop = asyncio.get_running_loop()
+        start, buffer = loop.time(), BytesIO()
+        timeout = asyncio.timeout_at(self._deadline(start, start, 0))
+        self._timeouts.add(timeout)
+        try:
+            async with timeout:
+                while not body.is_complete:
+                    chunk = await body.receive_chunk()
+                    if buffer.tell() + len(chunk) > limit:
+                        raise too_large(limit, is_authenticated=is_authenticated)
+                    body.reserve(len(chunk), is_authenticated=is_authenticated)
+                    buffer.write(chunk)
+                    self._reschedule(timeout, self._deadline(start, loop.time(), buffer.tell()))
+        except TimeoutError as error:
+            raise RequestTimeout("The body did not arrive in time.") from error
+        finally:
+            self._timeouts.discard(timeout)
+        return buffer.getvalue()
+
+    def _deadline(self, start: float, now: float, received: int) -> float:
+        whole_s = min(self.timeout_s + received / MIN_BYTES_PER_S, LONGEST_TIMEOUT_S)
+        return min(start + whole_s, now + self.idle_timeout_s, self._read_until)
+
+    @staticmethod
+    def _reschedule(timeout: asyncio.Timeout, deadline: float) -> None:
+        if not timeout.expired():
+            timeout.reschedule(deadline)
+
+
+class Body:
+    """The body of one request: read at most once, released when the request is over."""
+
+    def __init__(self, reader: BodyReader, headers: Headers, receive: ASGIReceiveCallable) -> None:
+        self._reader, self._receive = reader, receive
+        self.length: int | None = 0
+        """As announced; None: it comes in chunks."""
+        for name, value in headers:
+            if name == b"content-length":
+                self.length = int(value)
+            elif name == b"transfer-encoding":
+                self.length = None
+                break
+        self.is_complete = self.length == 0
+        self._reserved, self._is_authenticated = 0, False
+
+    async def read(self, *, is_authenticated: bool) -> bytes:
+        """Return the whole body. Raises RequestTooLarge, ServerBusy, RequestTimeout, ClientDisconnected."""
+        if self.is_complete:
+            return b""
+        reader = self._reader
+        limit = reader.max_bytes if is_authenticated else reader.anonymous_max_bytes
+        if self.length is not None and self.length > limit:
+            raise too_large(limit, is_authenticated=is_authenticated, size=self.length)
+        content = await reader.read_chunks(self, limit, is_authenticated=is_authenticated)
+        if self.length is not None and len(content) != self.length:
+            raise RequestInvalid(f"The body ended after {len(content)} of {self.length} bytes.")
+        return content
+
+    async def receive_chunk(self) -> bytes:
+        """Return what has come. Raises ClientDisconnected."""
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise ClientDisconnected
+        self.is_complete = not message.get("more_body", False)
+        return message.get("body", b"")
+
+    async def discard(self, seconds: float) -> None:
+        """Receive what a refused client still sends, so that it gets to read the response."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self.is_complete:
+                    await self.receive_chunk()
+        except (TimeoutError, ClientDisconnected):
+            pass
+
+    def reserve(self, size: int, *, is_authenticated: bool) -> None:
+        self._reader.memory.reserve(size, is_authenticated=is_authenticated)
+        self._reserved += size
+        self._is_authenticated = is_authenticated
+
+    def release(self) -> None:
+        """Give its memory back to the process."""
+        if self._reserved:
+            self._reader.memory.release(self._reserved, is_authenticated=self._is_authenticated)
+            self._reserved = 0
+
+
+def too_large(limit: int, *, is_authenticated: bool, size: int | None = None) -> RequestTooLarge:
+    """Return the error for a body of a size, or of an unknown one."""
+    subject = "The body is larger than" if size is None else f"The body has {size} bytes, more than"
+    rule = "(RUNQY_MAX_BODY_SIZE)" if is_authenticated else "that requests without credentials may send"
+    return RequestTooLarge(f"{subject} the {limit} bytes {rule}.")

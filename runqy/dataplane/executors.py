@@ -1,0 +1,61 @@
+"""Runs blocking code on a bounded number of threads, with a bounded queue in front of them."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import structlog
+
+from runqy.errors import ServerBusy
+
+QUEUE_SIZE = 128
+QUEUE_TIMEOUT_S = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class BoundedExecutor:
+    """A thread pool whose queue is on the event loop: short, and left after a few seconds."""
+
+    def __init__(
+        self, name: str, *, threads: int, queue_size: int = QUEUE_SIZE, queue_timeout_s: float = QUEUE_TIMEOUT_S
+    ) -> None:
+        self.name = name
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"runqy-{name}")
+        self._free = asyncio.Semaphore(threads)
+        self._queued = 0
+        self._queue_size, self._queue_timeout_s = queue_size, queue_timeout_s
+
+    async def start(self, function: Callable[[], None]) -> None:
+        """Start a function on a thread as soon as one is free. Raises ServerBusy when that takes too long.
+
+        The thread counts as taken until the function returns, whatever becomes of the caller.
+        """
+        if self._free.locked():
+            await self._queue()
+        else:
+            await self._free.acquire()
+        loop = asyncio.get_running_loop()
+
+        def release(_: Future[None]) -> None:
+            loop.call_soon_threadsafe(self._free.release)
+
+        self._pool.submit(function).add_done_callback(release)
+
+    def shutdown(self) -> None:
+        """Start nothing more, without waiting for what runs."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _queue(self) -> None:
+        """Wait for a free thread. Raises ServerBusy."""
+        if self._queued >= self._queue_size:
+            raise ServerBusy
+        self._queued += 1
+        try:
+            async with asyncio.timeout(self._queue_timeout_s):
+                await self._free.acquire()
+        except TimeoutError as error:
+            log.warning("executor_busy", executor=self.name, queued=self._queued)
+            raise ServerBusy from error
+        finally:
+            self._queued -= 1

@@ -1,0 +1,180 @@
+"""uvicorn's HTTP protocol with limits for request heads, and problems as responses to what cannot be parsed."""
+
+import asyncio
+from asyncio.events import TimerHandle
+from enum import Enum, auto
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from runqy.api.request_ids import new_request_id, request_id_context
+from runqy.dataplane.responses import problem_response, render_head, shared_headers
+from runqy.errors import HeadersTooLarge, RequestInvalid, RequestTimeout, RunqyError
+
+MAX_HEAD_BYTES = 32 << 10
+MAX_FIELDS = 100
+
+
+class Expected(Enum):
+    """What a connection is to receive next."""
+
+    REQUEST = auto()
+    HEAD = auto()
+    BODY = auto()
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """Limits heads in time, size and number of fields; refuses ambiguous framing; drops clients that do not read."""
+
+    head_timeout_s = 10.0
+    linger_s = 2.0
+    """How long a refused client may go on sending: closing at once would reset the connection under the response."""
+    stalled_timeout_s = 60.0
+    """How long a client may read less than `stalled_bytes` of a response that does not fit the socket's buffer."""
+    stalled_bytes = 60 << 10
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.expected = Expected.REQUEST
+        self.refusal: RunqyError | None = None
+        self.is_refused = False
+        self.has_progressed = False
+        self.segment_bytes = 0
+        self.overhead_bytes = 0
+        """Received since the last progress: heads, chunk extensions and trailers, which the parser buffers."""
+        self.head_timer: TimerHandle | None = None
+        self.stall_timer: TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
+        super().connection_made(transport)
+        self.head_timer = self.loop.call_later(self.head_timeout_s, self.end_slow_head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.stop_head_timer()
+        self.stop_stall_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.is_refused:
+            return
+        self.has_progressed = False
+        self.segment_bytes = len(data)
+        super().data_received(data)
+        if self.is_refused:
+            return
+        self.overhead_bytes = 0 if self.has_progressed else self.overhead_bytes + len(data)
+        if self.overhead_bytes > MAX_HEAD_BYTES:
+            self.refuse(HeadersTooLarge())
+        elif self.expected is Expected.BODY or (self.expected is Expected.REQUEST and self.has_progressed):
+            self.stop_head_timer()
+        elif self.head_timer is None:
+            self.head_timer = self.loop.call_later(self.head_timeout_s, self.end_slow_head)
+
+    def on_message_begin(self) -> None:
+        self.expected = Expected.HEAD
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self.check_head()
+        self.has_progressed = True
+        self.expected = Expected.BODY
+        super().on_headers_complete()
+        self.headers = []  # trailers are parsed as headers too, and must not join those of the request
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False  # the parser stops after this request
+
+    def on_body(self, body: bytes) -> None:
+        self.has_progressed = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.has_progressed = True
+        self.expected = Expected.REQUEST
+        super().on_message_complete()
+
+    def check_head(self) -> None:
+        """Set the refusal and raise for a head that is too large or ambiguous."""
+        if len(self.headers) > MAX_FIELDS:
+            self.refuse_head(HeadersTooLarge(f"The request has more than {MAX_FIELDS} header fields."))
+        if self.overhead_bytes + self.segment_bytes > MAX_HEAD_BYTES:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > MAX_HEAD_BYTES:
+                self.refuse_head(HeadersTooLarge())
+        names = [name for name, _ in self.headers]
+        if names.count(b"host") > 1:
+            self.refuse_head(RequestInvalid("The request has more than one Host header."))
+        if b"transfer-encoding" in names:
+            codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+            if codings != [b"chunked"] or self.parser.get_http_version() != "1.1":
+                self.refuse_head(RequestInvalid("The only transfer encoding supported is chunked, in HTTP/1.1."))
+
+    def refuse_head(self, error: RunqyError) -> None:
+        """Stop the parser, which then asks for a 400 response: it gets this one."""
+        self.refusal = error
+        raise error
+
+    def send_400_response(self, msg: str) -> None:
+        self.refuse(self.refusal or RequestInvalid("The request is not valid HTTP."))
+
+    def refuse(self, error: RunqyError) -> None:
+        """Send a problem and close the connection, without touching a response that is under way."""
+        self.is_refused = True
+        self.stop_head_timer()
+        if self.cycle is not None and not self.cycle.response_complete:
+            if self.expected is not Expected.BODY:
+                self.shutdown()  # the connection closes after the response to the request before
+                return
+            if self.cycle.response_started or self.pipeline:
+                self.transport.close()
+                return
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        with request_id_context(new_request_id()):
+            response = problem_response(error)
+            shared = shared_headers(self.scheme or "http")
+        headers = [*self.server_state.default_headers, *response.headers, *shared, (b"connection", b"close")]
+        self.transport.write(render_head(response.status, headers) + response.body)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.resume_reading()
+        self.loop.call_later(self.linger_s, self.transport.close)
+
+    def end_slow_head(self) -> None:
+        """Refuse a head that is not complete in time; close a connection on which none has begun."""
+        self.head_timer = None
+        if self.flow.read_paused:  # a pipelined request waits for us, not for the client
+            self.head_timer = self.loop.call_later(self.head_timeout_s, self.end_slow_head)
+        elif self.expected is Expected.HEAD:
+            self.refuse(RequestTimeout())
+        else:
+            self.shutdown()
+
+    def stop_head_timer(self) -> None:
+        if self.head_timer is not None:
+            self.head_timer.cancel()
+            self.head_timer = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.watch_stall(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.stop_stall_timer()
+
+    def watch_stall(self, unsent_bytes: int) -> None:
+        self.stop_stall_timer()
+        self.stall_timer = self.loop.call_later(self.stalled_timeout_s, self.end_stalled_response, unsent_bytes)
+
+    def end_stalled_response(self, unsent_before: int) -> None:
+        """Drop a client that read next to nothing since the last look."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent > unsent_before - self.stalled_bytes:
+            self.transport.abort()
+        else:
+            self.watch_stall(unsent)
+
+    def stop_stall_timer(self) -> None:
+        if self.stall_timer is not None:
+            self.stall_timer.cancel()
+            self.stall_timer = None

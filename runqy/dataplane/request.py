@@ -1,0 +1,73 @@
+"""The request that a handler of the data plane gets: its head, and its body to be read."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+from asgiref.typing import ASGIReceiveCallable, HTTPScope
+from django.http import QueryDict
+
+from runqy.dataplane.bodies import BodyReader, ClientDisconnected
+from runqy.dataplane.responses import Headers
+
+
+class RequestHeaders(Mapping[str, str]):
+    """Headers by their names in any case, as WSGI has them: repeated ones joined, those with underscores dropped."""
+
+    def __init__(self, headers: Headers) -> None:
+        self._values: dict[str, str] = {}
+        for raw_name, raw_value in headers:
+            if b"_" in raw_name:
+                continue
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            known = self._values.get(name)
+            self._values[name] = value if known is None else f"{known},{value}"
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class Request:
+    """A request whose head has been parsed."""
+
+    def __init__(self, scope: HTTPScope, receive: ASGIReceiveCallable, bodies: BodyReader) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.path = scope["raw_path"].decode("latin-1")
+        """As sent, with its escapes."""
+        raw_headers: Headers = scope["headers"]  # type: ignore[assignment] # uvicorn's list of pairs
+        self.headers = RequestHeaders(raw_headers)
+        self.body = bodies.open(raw_headers, receive)
+        self._receive = receive
+
+    @cached_property
+    def query_params(self) -> QueryDict:
+        return QueryDict(self.scope["query_string"])
+
+    @property
+    def peer_address(self) -> str:
+        """The address at the other end of the connection, a proxy's too; empty for a Unix socket."""
+        client = self.scope["client"]
+        return client[0] if client else ""
+
+    async def read_body(self, *, is_authenticated: bool) -> bytes:
+        """Return the whole body. Raises RequestTooLarge, ServerBusy, RequestTimeout, ClientDisconnected."""
+        return await self.body.read(is_authenticated=is_authenticated)
+
+    async def wait_for_disconnect(self) -> None:
+        """Return when the client closes the connection. Only once the body is read."""
+        try:
+            while True:
+                await self.body.receive_chunk()
+        except ClientDisconnected:
+            return
+
+    def watch_disconnect(self) -> "asyncio.Task[None]":
+        """Return a task that ends when the client closes the connection; cancel it afterwards."""
+        return asyncio.create_task(self.wait_for_disconnect())

@@ -1,0 +1,104 @@
+"""Responses of the data plane: the status, headers and bytes that DRF and Django's middleware would send."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from http import HTTPStatus
+from typing import Protocol
+
+from django.http import HttpRequest, HttpResponse
+from django.middleware.clickjacking import XFrameOptionsMiddleware
+from django.middleware.security import SecurityMiddleware
+
+from runqy.api.renderers import JSON_TYPE, PROBLEM_TYPE, encode_json, problem, problem_headers
+from runqy.api.request_ids import current_request_id
+from runqy.errors import RunqyError
+from runqy.middleware import content_security_policy
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class ClosableIterator(Protocol):
+    """An asynchronous generator, or what looks like one."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Response:
+    """A response whose body is in memory."""
+
+    status: int
+    headers: Headers
+    body: bytes = b""
+
+
+@dataclass(slots=True)
+class StreamingResponse:
+    """A response whose body is sent as it comes; `chunks` is closed when it ends or the client disconnects."""
+
+    status: int
+    headers: Headers
+    chunks: ClosableIterator = field(repr=False)
+
+
+def json_response(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a response with a JSON body."""
+    return Response(status, [*_content_headers(JSON_TYPE, body), *encode_headers(headers or {})], body)
+
+
+def empty_response(status: int, headers: Mapping[str, str]) -> Response:
+    """Return a response without a body."""
+    return Response(status, [(b"content-length", b"0"), *encode_headers(headers)])
+
+
+def problem_response(error: RunqyError) -> Response:
+    """Return an error as RFC 9457 describes it."""
+    body = encode_json(problem(error))
+    headers = encode_headers(problem_headers(error))
+    return Response(error.status, [*_content_headers(PROBLEM_TYPE, body), *headers], body)
+
+
+def encode_headers(headers: Mapping[str, str]) -> Iterable[tuple[bytes, bytes]]:
+    """Give headers as ASGI has them."""
+    return ((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())
+
+
+def shared_headers(scheme: str) -> Headers:
+    """Return what the middleware adds to every response: the request's id, and what it tells browsers."""
+    return [(b"x-request-id", current_request_id().encode("latin-1")), *_security_headers(scheme)]
+
+
+@cache
+def _security_headers(scheme: str) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers that Django's and our middleware adds to a response that is not a page."""
+    request = _SchemeRequest(scheme)
+    response = HttpResponse(content_type=JSON_TYPE)
+    for middleware in (SecurityMiddleware, XFrameOptionsMiddleware):
+        middleware(lambda _: HttpResponse()).process_response(request, response)
+    response["Content-Security-Policy"] = content_security_policy(request.path_info, JSON_TYPE)
+    return tuple(encode_headers({name: value for name, value in response.items() if name != "Content-Type"}))
+
+
+class _SchemeRequest(HttpRequest):
+    """A request that came by a scheme."""
+
+    def __init__(self, scheme: str) -> None:
+        super().__init__()
+        self.is_https = scheme == "https"
+
+    def is_secure(self) -> bool:
+        return self.is_https
+
+
+def _content_headers(content_type: str, body: bytes) -> Headers:
+    return [(b"content-type", content_type.encode("ascii")), (b"content-length", b"%d" % len(body))]
+
+
+def render_head(status: int, headers: Headers) -> bytes:
+    """Return the head of a response as HTTP/1.1 spells it."""
+    lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode("ascii"))]
+    lines += [b"%s: %s" % header for header in headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n"

@@ -1,0 +1,96 @@
+"""Keeps the process's snapshot of the configuration, clock and key uses current, so that requests only read memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+
+from runqy import clock
+from runqy.accounts import key_uses
+from runqy.broker.async_broker import AsyncBroker
+from runqy.errors import BrokerUnavailable
+from runqy.publication.snapshot import MAX_WAIT_S, get_cache
+
+REFRESH_EVERY_S = 1.0
+FLUSH_EVERY_S = 5.0
+MEASURE_CLOCK_EVERY_S = 60.0
+EXTRA_REFRESH_EVERY_S = 1.0
+"""How often at most a comparison is made because a request names what the snapshot does not have."""
+
+log = structlog.get_logger(__name__)
+
+
+class SnapshotRefresher:
+    """Compares the snapshot with Redis once a second, and at once for an unknown key or queue."""
+
+    def __init__(self, broker: AsyncBroker) -> None:
+        self._broker = broker
+        self._refreshing: asyncio.Task[None] | None = None
+        self._last_extra_s = float("-inf")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Load the snapshot, and keep it current until the block ends."""
+        if get_cache().is_empty:
+            await asyncio.to_thread(get_cache().load_stored)
+        await self._refresh()
+        loops = (
+            (self._refresh, REFRESH_EVERY_S),
+            (self._flush_key_uses, FLUSH_EVERY_S),
+            (self._measure_clock, MEASURE_CLOCK_EVERY_S),
+        )
+        await self._measure_clock()
+        tasks = [asyncio.create_task(_repeat(function, seconds)) for function, seconds in loops]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._flush_key_uses()
+
+    async def refresh_for_unknown(self) -> bool:
+        """Compare now for a name that the snapshot does not have, and return whether the snapshot changed.
+
+        Requests share a comparison and wait at most MAX_WAIT_S for it: anybody may ask for what does not exist.
+        """
+        before = None if get_cache().is_empty else get_cache().current()
+        refreshing = self._refreshing
+        if refreshing is None:
+            if clock.monotonic_s() - self._last_extra_s < EXTRA_REFRESH_EVERY_S:
+                return False
+            self._last_extra_s = clock.monotonic_s()
+            refreshing = self._start_refresh()
+        await asyncio.wait([refreshing], timeout=MAX_WAIT_S)
+        return not get_cache().is_empty and get_cache().current() is not before
+
+    async def _refresh(self) -> None:
+        await (self._refreshing or self._start_refresh())
+
+    def _start_refresh(self) -> "asyncio.Task[None]":
+        self._refreshing = asyncio.create_task(self._broker.run(get_cache().refresh()))
+        self._refreshing.add_done_callback(self._end_refresh)
+        return self._refreshing
+
+    def _end_refresh(self, _: "asyncio.Task[None]") -> None:
+        self._refreshing = None
+
+    async def _flush_key_uses(self) -> None:
+        await self._broker.run(key_uses.flush_uses())
+
+    async def _measure_clock(self) -> None:
+        try:
+            await self._broker.measure_clock()
+        except BrokerUnavailable as error:
+            log.warning("broker_unavailable", error=error.detail)
+
+
+async def _repeat(function: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Call a function again and again; a bug is logged, and does not end the loop."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await function()
+        except Exception:  # the supervisor of a loop that must not end
+            log.exception("background_task_failed", task=getattr(function, "__name__", ""))

@@ -1,0 +1,28 @@
+"""The worker class that gunicorn runs web processes with."""
+
+from typing import Any
+
+from uvicorn_worker import UvicornWorker
+
+GRACEFUL_SHUTDOWN_S = 8
+"""How long requests under way may take once the process stops accepting connections."""
+
+
+class WebWorker(UvicornWorker):  # type: ignore[misc] # it has no types
+    """uvicorn's worker with uvicorn's options for this server.
+
+    `http` is named by a string so that gunicorn's master does not import it: a reload then runs the new code.
+    """
+
+    CONFIG_KWARGS: dict[str, Any] = {
+        "loop": "uvloop",
+        "http": "runqy.dataplane.protocol:HttpProtocol",
+        "ws": "none",
+        "lifespan": "on",
+        "interface": "asgi3",
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,  # RUNQY_TRUSTED_PROXIES decides, in both planes
+        "reset_contextvars": True,  # a pipelined request would inherit the request id of the one before
+        "timeout_graceful_shutdown": GRACEFUL_SHUTDOWN_S,
+    }

@@ -1,0 +1,132 @@
+"""GET /api/limits: the limits that errors name, collected from where each is applied."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from django.conf import settings
+from drf_spectacular.utils import OpenApiExample, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from runqy.accounts.identity import Role
+from runqy.api.schema import problem_responses
+from runqy.api.viewsets import ApiViewSet
+from runqy.broker.creating import RECORD_KEPT_S
+from runqy.broker.rates import Rate
+from tasks.api.options import MAX_RETRY, MAX_SECONDS, MAX_UNIQUE_KEY_LENGTH
+from tasks.api.waits import MAX_WAIT_S
+from tasks.batches import MOST_TASKS
+from vaults.names import VALUE_MAX_BYTES
+from workers.runtime.protocol import MAX_LINE_BYTES
+from workers.runtime.settling import MAX_CHILD_DEATHS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLimits:
+    """The limits that errors name."""
+
+    body_bytes: int
+    batch_tasks: int
+    wait_s: int
+    waiters: int
+    timeout_s: int
+    delay_s: int
+    retention_s: int
+    max_retry: int
+    unique_key_length: int
+    idempotency_s: int
+    result_bytes: int
+    child_deaths: int
+    vault_value_bytes: int
+    rate_limit: Rate | None
+    auth_failure_limit: Rate | None
+
+
+class RateSerializer(serializers.Serializer[Any]):
+    """A rate."""
+
+    most = serializers.IntegerField(help_text="Requests")
+    window_s = serializers.IntegerField(help_text="Seconds")
+
+
+class LimitsSerializer(serializers.Serializer[Any]):
+    """The limits of this server."""
+
+    body_bytes = serializers.IntegerField(help_text="Of a request's body (RUNQY_MAX_BODY_SIZE)")
+    batch_tasks = serializers.IntegerField(help_text="Of a batch")
+    wait_s = serializers.IntegerField(help_text="The longest `wait`")
+    waiters = serializers.IntegerField(help_text="Requests that wait in one process (RUNQY_MAX_WAITERS)")
+    timeout_s = serializers.IntegerField(help_text="The longest of a run")
+    delay_s = serializers.IntegerField(help_text="The longest delay before a task may start")
+    retention_s = serializers.IntegerField(help_text="The longest time that a result is kept")
+    max_retry = serializers.IntegerField()
+    unique_key_length = serializers.IntegerField(help_text="Characters of a `unique_key`")
+    idempotency_s = serializers.IntegerField(help_text="How long an `Idempotency-Key` is remembered")
+    result_bytes = serializers.IntegerField(help_text="Of a task's result")
+    child_deaths = serializers.IntegerField(help_text="Child processes a task may kill before it is archived")
+    vault_value_bytes = serializers.IntegerField(help_text="Of a vault entry's value")
+    rate_limit = RateSerializer(allow_null=True, help_text="Of each key (RUNQY_RATE_LIMIT); null: none")
+    auth_failure_limit = RateSerializer(
+        allow_null=True, help_text="Of wrong keys from an address (RUNQY_AUTH_FAILURE_LIMIT); null: none"
+    )
+
+
+def current_limits() -> ServerLimits:
+    """Collect the limits from where each is applied."""
+    return ServerLimits(
+        body_bytes=settings.RUNQY_MAX_BODY_SIZE,
+        batch_tasks=MOST_TASKS,
+        wait_s=MAX_WAIT_S,
+        waiters=settings.RUNQY_MAX_WAITERS,
+        timeout_s=MAX_SECONDS,
+        delay_s=MAX_SECONDS,
+        retention_s=MAX_SECONDS,
+        max_retry=MAX_RETRY,
+        unique_key_length=MAX_UNIQUE_KEY_LENGTH,
+        idempotency_s=RECORD_KEPT_S,
+        result_bytes=MAX_LINE_BYTES,
+        child_deaths=MAX_CHILD_DEATHS,
+        vault_value_bytes=VALUE_MAX_BYTES,
+        rate_limit=settings.RUNQY_RATE_LIMIT,
+        auth_failure_limit=settings.RUNQY_AUTH_FAILURE_LIMIT,
+    )
+
+
+class LimitsViewSet(ApiViewSet):
+    """The limits of this server."""
+
+    roles: ClassVar = frozenset(Role)
+
+    @extend_schema(
+        operation_id="get_limits",
+        tags=["server"],
+        responses={200: LimitsSerializer, **problem_responses(401, 429, 503)},
+        examples=[
+            OpenApiExample(
+                "Limits",
+                response_only=True,
+                status_codes=["200"],
+                value={
+                    "body_bytes": 52428800,
+                    "batch_tasks": 10000,
+                    "wait_s": 300,
+                    "waiters": 64,
+                    "timeout_s": 315360000,
+                    "delay_s": 315360000,
+                    "retention_s": 315360000,
+                    "max_retry": 1000,
+                    "unique_key_length": 256,
+                    "idempotency_s": 86400,
+                    "result_bytes": 33554432,
+                    "child_deaths": 3,
+                    "vault_value_bytes": 65536,
+                    "rate_limit": None,
+                    "auth_failure_limit": {"most": 30, "window_s": 60},
+                },
+            )
+        ],
+    )
+    def retrieve(self, request: Request) -> Response:
+        """Return the limits of this server."""
+        return Response(LimitsSerializer(current_limits()).data)

@@ -1,0 +1,116 @@
+"""Examples of tasks of a queue, for the schema."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiExample
+
+_TASK: dict[str, Any] = {
+    "id": "task-uuid",
+    "type": "inference_high",
+    "queue": "inference_high",
+    "state": "completed",
+    "payload": {"prompt": "Hello world", "width": 1024},
+    "result": {"ok": True},
+    "max_retry": 3,
+    "retried": 0,
+    "last_err": "",
+    "error": None,
+    "timeout": "5m0s",
+    "deadline": None,
+    "next_process_at": None,
+    "enqueued_at": "2024-01-15T12:44:58.120000Z",
+    "started_at": "2024-01-15T12:44:59.120000Z",
+    "completed_at": "2024-01-15T12:45:00Z",
+    "worker_id": "worker-abc123",
+    "request_id": "3f1c09a27be44d10",
+    "traceparent": None,
+}
+_DETAIL = _TASK | {
+    "attempts": 1,
+    "pending_since": None,
+    "last_failed_at": None,
+    "archived_at": None,
+    "expires_at": "2024-01-16T12:45:00Z",
+    "lease_ends_at": None,
+    "cancel_asked_at": None,
+    "is_canceled": False,
+    "child_deaths": 0,
+    "retention_secs": 86400,
+    "unique": False,
+}
+_NEXT = "/api/cli/queues/inference_high/tasks?state=completed&limit=1&cursor=eyJzdGF0ZSI6ImNvbXBsZXRlZCJ9"
+TASK_PAGE = OpenApiExample("Answer", {"tasks": [_TASK], "count": 1, "next": _NEXT}, response_only=True)
+TASK = OpenApiExample("Answer", _DETAIL, response_only=True)
+CANCELED = OpenApiExample(
+    "It waited",
+    {"message": "task cancelled", "task_id": "task-uuid"},
+    response_only=True,
+    status_codes=["200"],
+)
+CANCEL_ASKED = OpenApiExample(
+    "It runs",
+    {"message": "task is being cancelled", "task_id": "task-uuid"},
+    response_only=True,
+    status_codes=["202"],
+)
+RUN = OpenApiExample("Answer", {"message": "task pending", "task_id": "task-uuid"}, response_only=True)
+ARCHIVED = OpenApiExample("Answer", {"message": "task archived", "task_id": "task-uuid"}, response_only=True)
+DELETED = OpenApiExample("Answer", {"message": "task deleted", "task_id": "task-uuid"}, response_only=True)
+
+
+def handled(action: str) -> OpenApiExample:
+    """Return an example of what was done to the tasks of a state."""
+    answer = {
+        "queue": "inference_high",
+        "action": action,
+        "state": "retry",
+        "dry_run": False,
+        "matched": 12,
+        "affected": 12,
+    }
+    return OpenApiExample("Answer", answer, response_only=True)
+
+
+_QUEUED_INFO = {"id": "task-uuid", "queue": "inference_high"}
+_NOT_ENDED = {"info": {**_QUEUED_INFO, "state": "active", "result": None}}
+
+ENQUEUE_BODY = OpenApiExample(
+    "A task",
+    request_only=True,
+    value={"queue": "inference_high", "timeout": 300, "data": {"prompt": "Hello world", "width": 1024}},
+)
+ENQUEUED = OpenApiExample(
+    "Queued",
+    {"info": {**_QUEUED_INFO, "state": "pending"}},
+    response_only=True,
+    status_codes=["200"],
+)
+ENQUEUED_NOT_ENDED = OpenApiExample("Not ended", _NOT_ENDED, response_only=True, status_codes=["202"])
+BATCH_BODY = OpenApiExample(
+    "Two tasks",
+    request_only=True,
+    value={
+        "queue": "inference_high",
+        "timeout": 300,
+        "jobs": [{"prompt": "Hello world"}, {"timeout": 60, "data": {"prompt": "Hello again"}}],
+    },
+)
+BATCH_ENQUEUED = OpenApiExample(
+    "Both queued",
+    response_only=True,
+    status_codes=["200"],
+    value={
+        "enqueued": 2,
+        "failed": 0,
+        "task_ids": ["task-uuid-1", "task-uuid-2"],
+        "errors": [None, None],
+        "existing": [],
+    },
+)
+TASK_ENDED = OpenApiExample(
+    "Answer",
+    {"info": {**_QUEUED_INFO, "state": "completed", "result": "..."}},
+    response_only=True,
+    status_codes=["200"],
+)
+TASK_NOT_ENDED = OpenApiExample("Not ended", _NOT_ENDED, response_only=True, status_codes=["202"])

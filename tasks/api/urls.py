@@ -1,0 +1,42 @@
+"""Routes of tasks."""
+
+from typing import Any
+
+from django.urls import path
+
+from tasks.api.queue_tasks import BulkTaskViewSet, CancelTaskViewSet, QueueTaskViewSet
+from tasks.api.viewsets import TaskViewSet
+
+_TASKS = "queues/<str:queue>/tasks"
+_LIST: dict[str, Any] = {"get": "list"}
+_ONE: dict[str, Any] = {"get": "retrieve", "delete": "destroy"}
+
+urlpatterns = [
+    path("queue/add", TaskViewSet.as_view({"post": "create"}), name="enqueue-task"),
+    path("queue/add-batch", TaskViewSet.as_view({"post": "create_batch"}), name="enqueue-batch"),
+    path("queue/<str:task_id>", TaskViewSet.as_view({"get": "retrieve"}), name="task"),
+    path("api/cli/tasks", TaskViewSet.as_view({"post": "create"}), name="create-task"),
+    path("api/cli/tasks/<str:task_id>", CancelTaskViewSet.as_view({"delete": "cancel"}), name="cancel-task"),
+    path(
+        "api/tasks/<str:task_id>/cancel",
+        CancelTaskViewSet.as_view({"post": "cancel"}, deprecated_for="/api/cli/tasks/{task_id}"),
+        name="cancel-task-alias",
+    ),
+    path(f"api/cli/{_TASKS}", QueueTaskViewSet.as_view(_LIST), name="queue-tasks"),
+    path(
+        f"api/{_TASKS}",
+        QueueTaskViewSet.as_view(_LIST, deprecated_for="/api/cli/queues/{queue}/tasks"),
+        name="queue-tasks-alias",
+    ),
+    path(f"api/cli/{_TASKS}/run", BulkTaskViewSet.as_view({"post": "run"}), name="run-tasks"),
+    path(f"api/cli/{_TASKS}/archive", BulkTaskViewSet.as_view({"post": "archive"}), name="archive-tasks"),
+    path(f"api/cli/{_TASKS}/delete", BulkTaskViewSet.as_view({"post": "delete_all"}), name="delete-tasks"),
+    path(f"api/cli/{_TASKS}/<str:task_id>", QueueTaskViewSet.as_view(_ONE), name="queue-task"),
+    path(
+        f"api/{_TASKS}/<str:task_id>",
+        QueueTaskViewSet.as_view(_ONE, deprecated_for="/api/cli/queues/{queue}/tasks/{task_id}"),
+        name="queue-task-alias",
+    ),
+    path(f"api/cli/{_TASKS}/<str:task_id>/run", QueueTaskViewSet.as_view({"post": "run"}), name="run-task"),
+    path(f"api/cli/{_TASKS}/<str:task_id>/archive", QueueTaskViewSet.as_view({"post": "archive"}), name="archive-task"),
+]

@@ -1,0 +1,157 @@
+"""Tasks over HTTP for clients: enqueue one, enqueue many, read one.
+
+The data plane serves these routes too, by the same operations and bodies; see docs/architecture.md.
+"""
+
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
+
+from queues.queries import run_operation
+from runqy.accounts.identity import Role
+from runqy.api.idempotency import parse_idempotency_key
+from runqy.api.parsers import RawJSONParser, raw_body
+from runqy.api.preconditions import content_version, etag_response
+from runqy.api.renderers import encode_json
+from runqy.api.request_ids import trace_headers
+from runqy.api.requests import AuthenticatedRequest
+from runqy.api.schema import IF_NONE_MATCH, problem_responses
+from runqy.api.viewsets import ApiViewSet
+from runqy.broker.records import TaskRecord
+from runqy.connection import get_broker
+from tasks.api import examples
+from tasks.api import serializers as s
+from tasks.api.bodies import enqueue_response
+from tasks.api.waits import WAIT_PARAMETERS, Wait, parse_wait
+from tasks.batches import enqueue_batch
+from tasks.operations import enqueue_task
+from tasks.queries import await_queued_task, await_task, get_task
+
+_IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
+    description="For 24 h the same request under the same key gets the first response, with `Idempotent-Replayed`",
+)
+
+
+class TaskViewSet(ApiViewSet):
+    """Tasks, found by their ids alone."""
+
+    roles: ClassVar = frozenset({Role.CLIENT})
+    parser_classes = (RawJSONParser,)
+
+    @extend_schema(
+        operation_id="enqueue_task",
+        tags=["tasks"],
+        parameters=[_IDEMPOTENCY_KEY, *WAIT_PARAMETERS],
+        request=s.EnqueueSerializer,
+        responses={
+            200: s.EnqueueResponseSerializer,
+            202: OpenApiResponse(s.EnqueueResponseSerializer, "Queued, and not ended after the wait: see Location"),
+            **problem_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
+        },
+        examples=[examples.ENQUEUE_BODY, examples.ENQUEUED, examples.ENQUEUED_NOT_ENDED],
+    )
+    def create(self, request: AuthenticatedRequest) -> Response:
+        """Put one task on a queue.
+
+        Without `data`, all members of the body but the options are the payload.
+        """
+        body = raw_body(request)
+        spec = _validated(s.EnqueueSerializer, body)
+        wait = parse_wait(request.query_params.get("wait"), request.headers)
+        enqueued = run_operation(
+            enqueue_task,
+            spec=spec.awaited() if wait.seconds else spec,
+            allowed_queues=request.auth.queues,
+            headers=trace_headers(request.headers.get("traceparent", "")),
+            idempotency_key=parse_idempotency_key(
+                request.headers.get("Idempotency-Key"), identity=request.auth, kind="task", body=body
+            ),
+        )
+        ended = await_queued_task(get_broker(), enqueued.record.id, longest_s=wait.seconds) if wait.seconds else None
+        content = enqueue_response(enqueued, spec, ended)
+        response = Response(s.EnqueueResponseSerializer(content).data)
+        if wait.seconds:
+            _apply_wait(response, ended or enqueued.record, wait if ended else Wait(0))
+        if enqueued.is_replayed:
+            response["Idempotent-Replayed"] = "true"
+        return response
+
+    @extend_schema(
+        operation_id="enqueue_batch",
+        tags=["tasks"],
+        parameters=[_IDEMPOTENCY_KEY],
+        request=s.BatchSerializer,
+        responses={
+            200: OpenApiResponse(s.BatchResponseSerializer, "At least one of the tasks is queued"),
+            **problem_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
+        },
+        examples=[examples.BATCH_BODY, examples.BATCH_ENQUEUED],
+    )
+    def create_batch(self, request: AuthenticatedRequest) -> Response:
+        """Put many tasks on one queue.
+
+        A job is a payload, or an object with the payload in `data` and at most the task's own options beside it.
+        """
+        body = raw_body(request)
+        batch = run_operation(
+            enqueue_batch,
+            spec=_validated(s.BatchSerializer, body),
+            allowed_queues=request.auth.queues,
+            headers=trace_headers(request.headers.get("traceparent", "")),
+            idempotency_key=parse_idempotency_key(
+                request.headers.get("Idempotency-Key"), identity=request.auth, kind="batch", body=body
+            ),
+        )
+        headers = {"Idempotent-Replayed": "true"} if batch.is_replayed else None
+        return Response(s.BatchResponseSerializer(batch).data, headers=headers)
+
+    @extend_schema(
+        operation_id="get_task",
+        tags=["tasks"],
+        parameters=[*WAIT_PARAMETERS, IF_NONE_MATCH],
+        responses={
+            200: s.TaskResponseSerializer,
+            202: OpenApiResponse(s.TaskResponseSerializer, "Not ended after the wait"),
+            304: OpenApiResponse(None, "As `If-None-Match` has it"),
+            **problem_responses(400, 401, 403, 404, 503),
+        },
+        examples=[examples.TASK_ENDED, examples.TASK_NOT_ENDED],
+    )
+    def retrieve(self, request: AuthenticatedRequest, task_id: str) -> Response:
+        """Show the state and result of a task, at once or when it has ended."""
+        wait = parse_wait(request.query_params.get("wait"), request.headers)
+        queues = request.auth.queues
+        if wait.seconds:
+            record = await_task(get_broker(), task_id, longest_s=wait.seconds, allowed_queues=queues)
+        else:
+            record = run_operation(get_task, task_id, allowed_queues=queues)
+        content = s.TaskResponseSerializer(record).data
+        if wait.seconds and not record.state.is_final:
+            response = Response(content)
+        else:
+            response = etag_response(request, content, content_version(encode_json(content)))
+        if wait.seconds and response.status_code == 200:
+            _apply_wait(response, record, wait)
+        return response
+
+
+def _validated(serializer_class: type[BaseSerializer[Any]], body: bytes) -> Any:
+    """Return what a serializer makes of a body. Raises RequestInvalid."""
+    serializer = serializer_class(data=body)
+    serializer.is_valid(raise_exception=True)
+    return serializer.validated_data
+
+
+def _apply_wait(response: Response, record: TaskRecord, wait: Wait) -> None:
+    """Make the response to a wait that was too short a 202, and confirm a preference."""
+    if not record.state.is_final:
+        response.status_code = 202
+        response["Location"] = f"/queue/{quote(record.id, safe='')}"
+    for name, value in wait.headers().items():
+        response[name] = value

@@ -1,0 +1,256 @@
+"""A subscription on an event loop: counted, confirmed, and kept over lost connections."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+
+import pytest
+import redis as redis_py
+
+from runqy.broker import pubsub
+from runqy.broker.async_broker import AsyncBroker
+from runqy.broker.connection import RedisTarget
+from runqy.broker.pubsub import Subscriber
+from tests.support import environment
+from tests.support.event_loop import wait_until
+from tests.support.servers import MASTER_NAME, SentinelSet, ValkeyServer
+
+T = TypeVar("T")
+WAIT_S = 10.0
+
+
+class Recorder:
+    """A subscriber, the messages that it received and the gaps that it reported."""
+
+    def __init__(self, source: AsyncBroker | RedisTarget) -> None:
+        self.messages: list[tuple[str, bytes]] = []
+        self.gaps = 0
+        self.subscriber = Subscriber(
+            source, on_message=lambda channel, data: self.messages.append((channel, data)), on_gap=self._on_gap
+        )
+
+    def _on_gap(self) -> None:
+        self.gaps += 1
+
+
+def run(source: RedisTarget, act: Callable[[Recorder], Awaitable[T]]) -> T:
+    """Run a coroutine with a subscriber of its own."""
+
+    async def main() -> T:
+        recorder = Recorder(source)
+        await recorder.subscriber.start()
+        try:
+            return await act(recorder)
+        finally:
+            await recorder.subscriber.close()
+
+    return asyncio.run(main(), debug=True)
+
+
+def target_of(server: ValkeyServer) -> RedisTarget:
+    return RedisTarget(addresses=(("127.0.0.1", server.port),))
+
+
+@pytest.fixture
+def target(redis: redis_py.Redis) -> RedisTarget:
+    return target_of(environment.SERVER)
+
+
+@pytest.fixture
+def own_client(own_server: ValkeyServer) -> Iterator[redis_py.Redis]:
+    client = own_server.client()
+    yield client
+    client.close()
+
+
+def test_a_message_is_received_as_soon_as_the_subscription_is_confirmed(
+    target: RedisTarget, redis: redis_py.Redis
+) -> None:
+    async def act(recorder: Recorder) -> None:
+        assert await recorder.subscriber.subscribe(["c", "d"])
+        redis.publish("d", b"\xff1")
+        await wait_until(lambda: recorder.messages)
+
+        assert recorder.messages == [("d", b"\xff1")]
+        assert recorder.gaps == 0
+
+    run(target, act)
+
+
+@pytest.mark.cluster
+def test_any_node_of_a_cluster_passes_messages_on(cluster_target: RedisTarget) -> None:
+    async def act(recorder: Recorder) -> None:
+        assert await recorder.subscriber.subscribe(["c"], timeout_s=WAIT_S)
+        for host, port in cluster_target.addresses:
+            with redis_py.Redis(host, port) as client:
+                client.publish("c", port)
+        await wait_until(lambda: len(recorder.messages) == len(cluster_target.addresses))
+
+    run(cluster_target, act)
+
+
+def test_a_channel_is_received_until_all_have_unsubscribed(target: RedisTarget, redis: redis_py.Redis) -> None:
+    async def act(recorder: Recorder) -> None:
+        assert await recorder.subscriber.subscribe(["c"])
+        assert await recorder.subscriber.subscribe(["c", "end"])
+        recorder.subscriber.unsubscribe(["c"])
+        redis.publish("c", "1")
+        await wait_until(lambda: recorder.messages)
+        recorder.subscriber.unsubscribe(["c"])
+        await wait_until(lambda: redis.pubsub_numsub("c") == [(b"c", 0)])
+        redis.publish("c", "2")
+        redis.publish("end", "")
+        await wait_until(lambda: len(recorder.messages) == 2)
+
+        assert recorder.messages == [("c", b"1"), ("end", b"")]
+
+    run(target, act)
+
+
+def test_a_channel_that_is_left_and_subscribed_to_again_at_once_is_confirmed_by_its_own_reply(
+    target: RedisTarget, redis: redis_py.Redis
+) -> None:
+    async def act(recorder: Recorder) -> None:
+        assert await recorder.subscriber.subscribe(["other"])
+        first = asyncio.ensure_future(recorder.subscriber.subscribe(["c"], timeout_s=0.2))
+        await asyncio.sleep(0)
+        recorder.subscriber.unsubscribe(["c"])
+        assert await recorder.subscriber.subscribe(["c"])
+        await first
+        redis.publish("c", "1")
+        await wait_until(lambda: recorder.messages == [("c", b"1")])
+
+    run(target, act)
+
+
+def test_a_thousand_coroutines_subscribe_at_once(target: RedisTarget, redis: redis_py.Redis) -> None:
+    names = [f"c{i}" for i in range(1000)]
+
+    async def act(recorder: Recorder) -> None:
+        subscriptions = [recorder.subscriber.subscribe([name], timeout_s=WAIT_S) for name in names]
+        assert await asyncio.gather(*subscriptions) == [True] * len(names)
+        with redis.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.publish(name, name)
+            pipeline.execute()
+        await wait_until(lambda: len(recorder.messages) == len(names))
+
+        assert {channel for channel, _ in recorder.messages} == set(names)
+
+    run(target, act)
+
+
+def test_after_a_lost_connection_all_is_subscribed_to_again_and_the_gap_is_reported(
+    target: RedisTarget, redis: redis_py.Redis
+) -> None:
+    async def act(recorder: Recorder) -> None:
+        assert await recorder.subscriber.subscribe([f"c{i}" for i in range(1200)])
+
+        redis.client_kill_filter(_type="pubsub")
+
+        await wait_until(lambda: recorder.gaps)
+        assert redis.publish("c0", "again") == redis.publish("c1199", "again") == 1
+        await wait_until(lambda: len(recorder.messages) == 2)
+        assert recorder.gaps == 1
+
+    run(target, act)
+
+
+def test_a_subscription_made_while_redis_is_away_begins_when_it_is_back(own_server: ValkeyServer) -> None:
+    async def act(recorder: Recorder) -> None:
+        assert await recorder.subscriber.subscribe(["c"], timeout_s=WAIT_S)
+        own_server.kill()
+        await asyncio.sleep(0)
+        assert not await recorder.subscriber.subscribe(["d", "left"], timeout_s=0.2)
+        recorder.subscriber.unsubscribe(["left"])
+
+        own_server.start()
+
+        await wait_until(lambda: recorder.gaps)
+        with own_server.client() as client:
+            assert client.pubsub_numsub("left") == [(b"left", 0)]
+            client.publish("d", "back")
+        await wait_until(lambda: recorder.messages == [("d", b"back")])
+
+    run(target_of(own_server), act)
+
+
+def test_a_subscriber_that_is_refused_its_channels_tries_again_until_it_may(
+    own_server: ValkeyServer, own_client: redis_py.Redis
+) -> None:
+    own_client.execute_command("ACL", "SETUSER", "deaf", "on", ">secret", "~*", "+@all", "resetchannels")
+    target = RedisTarget(addresses=(("127.0.0.1", own_server.port),), username="deaf", password="secret")
+
+    def count_refusals() -> int:
+        return sum(int(entry["count"]) for entry in own_client.acl_log())
+
+    async def act(recorder: Recorder) -> None:
+        assert not await recorder.subscriber.subscribe(["c"], timeout_s=0)
+        await wait_until(lambda: count_refusals() >= 3)
+
+        own_client.execute_command("ACL", "SETUSER", "deaf", "allchannels")
+
+        await wait_until(lambda: recorder.gaps)
+
+    run(target, act)
+
+
+def test_a_connection_that_went_silent_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, own_server: ValkeyServer, own_client: redis_py.Redis
+) -> None:
+    monkeypatch.setattr(pubsub, "QUIET_S", 0.1)
+    monkeypatch.setattr(pubsub, "DEAD_S", 0.4)
+
+    async def act(recorder: Recorder) -> None:
+        assert await recorder.subscriber.subscribe(["c"], timeout_s=WAIT_S)
+        assert own_server.process is not None
+        own_server.process.send_signal(signal.SIGSTOP)
+        while await recorder.subscriber.subscribe(["c"], timeout_s=0.05):
+            assert not recorder.gaps
+            await asyncio.sleep(0.01)
+        own_server.process.send_signal(signal.SIGCONT)
+
+        await wait_until(lambda: recorder.gaps)
+        own_client.publish("c", "again")
+        await wait_until(lambda: recorder.messages == [("c", b"again")])
+
+    run(target_of(own_server), act)
+
+
+def test_a_quiet_connection_is_kept(target: RedisTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pubsub, "QUIET_S", 0.05)
+    monkeypatch.setattr(pubsub, "DEAD_S", 0.5)
+
+    async def act(recorder: Recorder) -> None:
+        assert await recorder.subscriber.subscribe(["c"], timeout_s=WAIT_S)
+
+        with pytest.raises(AssertionError):
+            await wait_until(lambda: recorder.gaps, timeout_s=0.8)  # longer than silence may last
+
+    run(target, act)
+
+
+def test_closing_ends_the_connection(target: RedisTarget, redis: redis_py.Redis) -> None:
+    async def act(recorder: Recorder) -> None:
+        assert await recorder.subscriber.subscribe(["c"])
+
+    run(target, act)
+
+    assert redis.pubsub_numsub("c") == [(b"c", 0)]
+
+
+def test_a_subscriber_follows_sentinel_to_the_new_master(sentinel_set: SentinelSet) -> None:
+    addresses = (("127.0.0.1", sentinel_set.sentinel.port),)
+
+    async def act(recorder: Recorder) -> None:
+        assert await recorder.subscriber.subscribe(["c"], timeout_s=WAIT_S)
+
+        sentinel_set.master.kill()
+
+        await wait_until(lambda: recorder.gaps, timeout_s=60)
+        with sentinel_set.replica.client() as client:
+            client.publish("c", "new")
+        await wait_until(lambda: recorder.messages == [("c", b"new")])
+
+    run(RedisTarget(mode="sentinel", addresses=addresses, master_name=MASTER_NAME), act)

@@ -1,0 +1,5 @@
+"""Routes of workers."""
+
+from django.urls import URLPattern
+
+urlpatterns: list[URLPattern] = []

@@ -10,11 +10,10 @@ import msgspec
 from queues.names import AllowedQueues, ResolvedQueue
 from queues.queries import get_catalog
 from runqy.broker import timing
-from runqy.broker.batching import enqueue_many
-from runqy.broker.creating import Created, Creation, LockHeld, Maker, Once, Outcome, Part, create, find_creation
+from runqy.broker.enqueue import Created, LockHeld, NewTask, Once, new_task_id
+from runqy.broker.enqueue_batch import Creation, Maker, Outcome, Part, create, enqueue_many, find_creation
 from runqy.broker.lookups import forget_lookups
 from runqy.broker.operation import Operation, ask, ask_all, get_context
-from runqy.broker.producing import NewTask, new_task_id
 from runqy.errors import (
     BatchConflict,
     BatchRefused,

@@ -8,11 +8,20 @@ from queues.names import AllowedQueues, ResolvedQueue
 from queues.queries import get_catalog, resolve_queue
 from runqy.audit.operations import announced
 from runqy.broker.broker import Broker
-from runqy.broker.creating import Created, LockHeld, Once
-from runqy.broker.creating_one import Earlier, Recorded, create_one, find_earlier
+from runqy.broker.enqueue import (
+    Created,
+    Earlier,
+    LockHeld,
+    NewTask,
+    Once,
+    Recorded,
+    create_one,
+    enqueue,
+    find_earlier,
+    new_task_id,
+)
 from runqy.broker.lookups import forget_lookups
 from runqy.broker.operation import Operation, ask, get_context
-from runqy.broker.producing import NewTask, enqueue, new_task_id
 from runqy.broker.reading import read_tasks
 from runqy.broker.records import TaskRecord
 from runqy.errors import RunqyError, TaskNotFound, TaskNotUnique

@@ -4,7 +4,7 @@ import hashlib
 import re
 
 from runqy.accounts.identity import Identity
-from runqy.broker.creating import Once
+from runqy.broker.enqueue import Once
 from runqy.errors import RequestInvalid
 
 _KEY = re.compile(r"[!-~]{1,255}")

@@ -12,7 +12,7 @@ from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
-from runqy.broker.creating import Once
+from runqy.broker.enqueue import Once
 from runqy.broker.keys import QueueKeys
 from tasks.batches import BatchSpec, enqueue_batch
 from tasks.task_specs import TaskSpec, Uniqueness

@@ -9,7 +9,7 @@ from queues.models import Source
 from queues.operations import save_queue
 from queues.queries import run_operation, with_fresh_catalog
 from runqy.broker.broker import Broker
-from runqy.broker.creating import Once
+from runqy.broker.enqueue import Once
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply, SingleLink
 from runqy.broker.scripts import Command

@@ -7,17 +7,8 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.creating import (
-    RECORD_KEPT_S,
-    Created,
-    Creation,
-    LockHeld,
-    Maker,
-    Once,
-    Part,
-    create,
-    find_creation,
-)
+from runqy.broker.enqueue import RECORD_KEPT_S, Created, LockHeld, Once
+from runqy.broker.enqueue_batch import Creation, Maker, Part, create, find_creation
 from runqy.broker.finishing import archive, complete
 from runqy.broker.keys import QueueKeys
 from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists

@@ -7,14 +7,18 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.creating import RECORD_KEPT_S, Created, LockHeld, Maker, Once, Part, create
-from runqy.broker.creating_one import (
+from runqy.broker.enqueue import (
+    RECORD_KEPT_S,
+    Created,
     Earlier,
+    LockHeld,
+    Once,
     OneOutcome,
     Recorded,
     create_one,
     find_earlier,
 )
+from runqy.broker.enqueue_batch import Maker, Part, create
 from runqy.broker.finishing import complete
 from runqy.broker.keys import QueueKeys
 from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists

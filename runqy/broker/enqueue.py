@@ -78,11 +78,11 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return TaskState.SCHEDULED if is_later else TaskState.PENDING
 
 
-class Once(msgspec.Struct, frozen=True, kw_only=True):
-    """An idempotency key, and what it was first used for."""
+class IdempotencyKey(msgspec.Struct, frozen=True, kw_only=True):
+    """An idempotency key, and the request it was first used for."""
 
     scope: str
-    """Digest of the key and of who sent it."""
+    """Digest of the key and of its sender."""
     fingerprint: str
     """Digest of the request; another one under the same key is an error."""
 
@@ -101,26 +101,26 @@ class Created(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
+class Replayed:
     """The same request came before, under the same idempotency key."""
 
     note: bytes
-    """What it kept for its answer."""
+    """What it stored for the response to a repetition."""
     holder: str
-    """The task that had the lock then, and was answered with; empty: the request made one."""
+    """The task that had the lock then, and was returned; empty: the request created one."""
 
 
-OneOutcome = Created | LockHeld | Earlier
+UniqueOutcome = Created | LockHeld | Replayed
 
 
-class Recorded(msgspec.Struct, frozen=True):
+class IdempotencyRecord(msgspec.Struct, frozen=True):
     """An idempotency key, and what is kept with it."""
 
-    once: Once
+    key: IdempotencyKey
     note: bytes
-    """For whoever answers the same request again. Not empty, and nobody else's: its maker is known by it."""
+    """For the response to a repetition. Not empty, and unique: a request that is sent again is recognised by it."""
     keeps_conflict: bool = False
-    """Keep it although another task has the lock; False: a repetition tries again."""
+    """Keep the record although another task has the lock; False: a repetition tries again."""
 
 
 def new_task_id() -> str:
@@ -137,38 +137,38 @@ def enqueue(task: NewTask, *, now_ns: int, is_cluster: bool = True) -> Request[T
     state = task.state_at(now_ns)
     if state is TaskState.PENDING and not is_cluster:
         return Request((_enqueue_one(task, now_ns),), partial(_started, state), is_repeatable=True)
-    return Request((*note_place(task), store([task], now_ns)), partial(_started, state), is_repeatable=True)
+    return Request((*index_task(task), store([task], now_ns)), partial(_started, state), is_repeatable=True)
 
 
-def create_one(
-    task: NewTask, *, now_ns: int, recorded: Recorded | None = None, is_cluster: bool = True
-) -> Request[OneOutcome]:
-    """Create a task, lookup first. Raises TaskAlreadyExists, IdempotencyKeyReused.
+def enqueue_unique(
+    task: NewTask, *, now_ns: int, record: IdempotencyRecord | None = None, is_cluster: bool = True
+) -> Request[UniqueOutcome]:
+    """Queue a task under its lock and idempotency key, lookup first. Raises TaskAlreadyExists, IdempotencyKeyReused.
 
     Running the same request again after a lost reply does no harm. One command does it all where Redis is known to be
     no cluster.
     """
-    call = script("create_one")(**_arguments(task, now_ns, recorded, is_cluster))
-    return Request((*note_place(task), call) if is_cluster else (call,), _outcome, is_repeatable=True)
+    call = script("create_one")(**_arguments(task, now_ns, record, is_cluster))
+    return Request((*index_task(task), call) if is_cluster else (call,), _outcome, is_repeatable=True)
 
 
-def find_earlier(queue: str, once: Once) -> Request[Earlier | None]:
-    """Ask what a request led to that came before under the same idempotency key. Raises IdempotencyKeyReused."""
-    record = QueueKeys(queue).created(once.scope)
+def find_replayed(queue: str, idempotency_key: IdempotencyKey) -> Request[Replayed | None]:
+    """Return what an earlier request under the same idempotency key led to. Raises IdempotencyKeyReused."""
+    record = QueueKeys(queue).created(idempotency_key.scope)
 
-    def parse(replies: Sequence[Reply]) -> Earlier | None:
+    def parse(replies: Sequence[Reply]) -> Replayed | None:
         fingerprint, note, holder = replies[0]
         if fingerprint is None:
             return None
-        if fingerprint.decode() != once.fingerprint:
+        if fingerprint.decode() != idempotency_key.fingerprint:
             raise IdempotencyKeyReused
-        return Earlier(note, (holder or b"").decode())
+        return Replayed(note, (holder or b"").decode())
 
     return Request((command("HMGET", record, "fingerprint", "note", "holder", key=record),), parse)
 
 
-def note_place(task: NewTask) -> tuple[Command, Command]:
-    """Return the commands that note which queue a task is in, and that there is this queue."""
+def index_task(task: NewTask) -> tuple[Command, Command]:
+    """Return the commands that write the lookup of a task, and the name of its queue to the set of all queues."""
     lookup = keys.lookup(task.id)
     known = command("SADD", keys.QUEUES, task.queue, key=keys.QUEUES)
     return command("HSET", lookup, "queue", task.queue, key=lookup), known
@@ -230,7 +230,7 @@ def _enqueue_one(task: NewTask, now_ns: int) -> Command:
 
 
 def _arguments(
-    task: NewTask, now_ns: int, recorded: Recorded | None, is_cluster: bool
+    task: NewTask, now_ns: int, record: IdempotencyRecord | None, is_cluster: bool
 ) -> dict[str, Value | Sequence[Value]]:
     """Return what the script is told."""
     queue = QueueKeys(task.queue)
@@ -242,7 +242,7 @@ def _arguments(
         "scheduled": queue.scheduled,
         "task": key,
         "lock": task.lock or key,
-        "record": queue.created(recorded.once.scope) if recorded else key,
+        "record": queue.created(record.key.scope) if record else key,
         "lookup": key if is_cluster else keys.lookup(task.id),
         "queues": key if is_cluster else keys.QUEUES,
         "queue": task.queue,
@@ -252,14 +252,14 @@ def _arguments(
         "ttl_archived": task.ttl_archived_s,
         "run_at": task.process_at_s if is_later and task.process_at_s is not None else "",
         "lock_s": lock_s(task, now_ns),
-        "fingerprint": recorded.once.fingerprint if recorded else "",
-        "note": recorded.note if recorded else "",
-        "keeps_conflict": int(recorded.keeps_conflict) if recorded else 0,
+        "fingerprint": record.key.fingerprint if record else "",
+        "note": record.note if record else "",
+        "keeps_conflict": int(record.keeps_conflict) if record else 0,
         "keep_s": RECORD_KEPT_S,
     }
 
 
-def _outcome(replies: Sequence[Reply]) -> OneOutcome:
+def _outcome(replies: Sequence[Reply]) -> UniqueOutcome:
     """Read what the script said."""
     reply = replies[-1]
     if reply == 1:
@@ -269,4 +269,4 @@ def _outcome(replies: Sequence[Reply]) -> OneOutcome:
     if reply == -1:
         raise IdempotencyKeyReused
     holder, note = reply
-    return Earlier(note, holder.decode()) if note else LockHeld(holder.decode(errors="replace"))
+    return Replayed(note, holder.decode()) if note else LockHeld(holder.decode(errors="replace"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from runqy.broker import keys, timing
-from runqy.broker.enqueue import RECORD_KEPT_S, Created, LockHeld, NewTask, Once, lock_s, store
+from runqy.broker.enqueue import RECORD_KEPT_S, Created, IdempotencyKey, LockHeld, NewTask, lock_s, store
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
 from runqy.broker.message import encode
@@ -16,19 +16,19 @@ from runqy.broker.states import TaskState
 from runqy.errors import IdempotencyKeyReused, RunqyError, TaskAlreadyExists
 
 Enqueued = TaskState | RunqyError
-Outcome = Created | LockHeld | TaskAlreadyExists
+ItemOutcome = Created | LockHeld | TaskAlreadyExists
 
 
 @dataclass(frozen=True, slots=True)
-class Maker:
-    """Who creates tasks, and when: a repetition by the same maker is known for one."""
+class RequestToken:
+    """The request that first used an idempotency key, and its time: its repetitions take them over."""
 
     token: str
     now_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class BatchPart:
     """Tasks of one Redis queue that one script call creates, all or none."""
 
     queue: str
@@ -36,16 +36,16 @@ class Part:
     number: int = 0
     """Of the parts that were made from one request."""
     note: bytes = b""
-    """Kept with the record of an idempotency key, for whoever answers the same request again."""
+    """Kept with the record of an idempotency key, for the response to a repetition."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Creation:
-    """What became of a part; with no note and no outcomes if it is another maker's, who did not come to it yet."""
+class EnqueuedPart:
+    """What a part led to; without note and outcomes if another request has the key, and has not come to it yet."""
 
-    maker: Maker
+    request_token: RequestToken
     note: bytes
-    outcomes: list[Outcome]
+    outcomes: list[ItemOutcome]
 
 
 def enqueue_many(tasks: Sequence[NewTask]) -> Operation[list[Enqueued]]:
@@ -68,42 +68,49 @@ def enqueue_many(tasks: Sequence[NewTask]) -> Operation[list[Enqueued]]:
     return outcomes
 
 
-def create(part: Part, maker: Maker, once: Once | None = None, *, is_cluster: bool = False) -> Request[Creation]:
-    """Create the tasks of a part, lookups first. Raises IdempotencyKeyReused.
+def enqueue_unique_batch(
+    part: BatchPart,
+    request_token: RequestToken,
+    idempotency_key: IdempotencyKey | None = None,
+    *,
+    is_cluster: bool = False,
+) -> Request[EnqueuedPart]:
+    """Queue the tasks of a part under their locks, lookups first. Raises IdempotencyKeyReused.
 
     Running the same request again after a lost reply does no harm.
     """
     known = command("SADD", keys.QUEUES, part.queue, key=keys.QUEUES)
-    commands = (*look_ups(part.tasks, is_cluster), known) if part.tasks else ()
+    commands = (*index_tasks(part.tasks, is_cluster), known) if part.tasks else ()
 
-    def parse(replies: Sequence[Reply]) -> Creation:
+    def parse(replies: Sequence[Reply]) -> EnqueuedPart:
         if not replies[-1]:
             raise IdempotencyKeyReused
         token, now_ns, note, outcomes = replies[-1]
         read = [_outcome(outcome) for outcome in outcomes]
-        return Creation(maker=Maker(token.decode(), int(now_ns)), note=note, outcomes=read)
+        return EnqueuedPart(request_token=RequestToken(token.decode(), int(now_ns)), note=note, outcomes=read)
 
-    return Request((*commands, script("create")(**_arguments(part, maker, once))), parse, is_repeatable=True)
+    call = script("create")(**_arguments(part, request_token, idempotency_key))
+    return Request((*commands, call), parse, is_repeatable=True)
 
 
-def find_creation(queue: str, once: Once, number: int = 0) -> Request[Creation | None]:
-    """Ask who used an idempotency key first, and what became of a part. Raises IdempotencyKeyReused."""
-    record = QueueKeys(queue).created(once.scope)
+def find_enqueued_part(queue: str, idempotency_key: IdempotencyKey, number: int = 0) -> Request[EnqueuedPart | None]:
+    """Return what a part led to that was queued under an idempotency key. Raises IdempotencyKeyReused."""
+    record = QueueKeys(queue).created(idempotency_key.scope)
 
-    def parse(replies: Sequence[Reply]) -> Creation | None:
+    def parse(replies: Sequence[Reply]) -> EnqueuedPart | None:
         fingerprint, token, now_ns, note, outcomes = replies[0]
         if fingerprint is None:
             return None
-        if fingerprint.decode() != once.fingerprint:
+        if fingerprint.decode() != idempotency_key.fingerprint:
             raise IdempotencyKeyReused
         read = [_outcome(o.encode() if isinstance(o, str) else o) for o in json.loads(outcomes or b"{}")]
-        return Creation(maker=Maker(token.decode(), int(now_ns)), note=note or b"", outcomes=read)
+        return EnqueuedPart(request_token=RequestToken(token.decode(), int(now_ns)), note=note or b"", outcomes=read)
 
     fields = ("fingerprint", "maker", "now_ns", f"note:{number}", f"outcomes:{number}")
     return Request((command("HMGET", record, *fields, key=record),), parse)
 
 
-def look_ups(tasks: Sequence[NewTask], is_cluster: bool) -> list[Command]:
+def index_tasks(tasks: Sequence[NewTask], is_cluster: bool) -> list[Command]:
     """Return the commands that note where the tasks are: one script for all; on many nodes, or for one, plain ones."""
     lookups = [keys.lookup(task.id) for task in tasks]
     queue = tasks[0].queue
@@ -146,7 +153,7 @@ def _enqueue_batch(tasks: Sequence[NewTask], now_ns: int, is_cluster: bool) -> R
     queue, state = tasks[0].queue, tasks[0].state_at(now_ns)
     known = command("SADD", keys.QUEUES, queue, key=keys.QUEUES)
     return Request(
-        commands=(*look_ups(tasks, is_cluster), known, store(tasks, now_ns)),
+        commands=(*index_tasks(tasks, is_cluster), known, store(tasks, now_ns)),
         parse=partial(_outcomes, state),
         is_repeatable=True,
     )
@@ -157,28 +164,30 @@ def _outcomes(state: TaskState, replies: Sequence[Reply]) -> list[Enqueued]:
     return [state if is_stored else TaskAlreadyExists() for is_stored in replies[-1]]
 
 
-def _arguments(part: Part, maker: Maker, once: Once | None) -> dict[str, Value | Sequence[Value]]:
+def _arguments(
+    part: BatchPart, request_token: RequestToken, idempotency_key: IdempotencyKey | None
+) -> dict[str, Value | Sequence[Value]]:
     """Return what the script is told."""
     queue = QueueKeys(part.queue)
     places: list[Value] = []
     fives: list[Value] = []
     for task in part.tasks:
         key = queue.task(task.id)
-        is_later = task.state_at(maker.now_ns) is TaskState.SCHEDULED
+        is_later = task.state_at(request_token.now_ns) is TaskState.SCHEDULED
         places += (key, task.lock or key)
         run_at = task.process_at_s if is_later and task.process_at_s is not None else ""
-        fives += (task.id, encode(task.message()), task.ttl_archived_s, run_at, lock_s(task, maker.now_ns))
+        fives += (task.id, encode(task.message()), task.ttl_archived_s, run_at, lock_s(task, request_token.now_ns))
     return {
         "pending": queue.pending,
         "idle": queue.idle,
         "scheduled": queue.scheduled,
-        "record": queue.created(once.scope) if once else queue.pending,
+        "record": queue.created(idempotency_key.scope) if idempotency_key else queue.pending,
         "tasks_and_locks": places,
         "queue": part.queue,
-        "now_ns": maker.now_ns,
-        "now_ms": maker.now_ns // 1_000_000,
-        "fingerprint": once.fingerprint if once else "",
-        "maker": maker.token,
+        "now_ns": request_token.now_ns,
+        "now_ms": request_token.now_ns // 1_000_000,
+        "fingerprint": idempotency_key.fingerprint if idempotency_key else "",
+        "maker": request_token.token,
         "part": part.number,
         "note": part.note,
         "keep_s": RECORD_KEPT_S,
@@ -187,7 +196,7 @@ def _arguments(part: Part, maker: Maker, once: Once | None) -> dict[str, Value |
     }
 
 
-def _outcome(outcome: int | bytes) -> Outcome:
+def _outcome(outcome: int | bytes) -> ItemOutcome:
     """Read what became of one task."""
     if isinstance(outcome, bytes):
         return LockHeld(outcome.decode(errors="replace"))

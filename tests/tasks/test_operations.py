@@ -9,7 +9,7 @@ from queues.models import Source
 from queues.operations import save_queue
 from queues.queries import run_operation, with_fresh_catalog
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import Once
+from runqy.broker.enqueue import IdempotencyKey
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply, SingleLink
 from runqy.broker.scripts import Command
@@ -55,10 +55,10 @@ def test_a_task_is_queued_and_read_by_any_driver(broker: Broker) -> None:
 
 
 def test_a_repeated_request_returns_the_task_of_the_first(broker: Broker) -> None:
-    once = Once(scope="s", fingerprint="f")
-    first = broker.run(enqueue_task(spec=task(), idempotency_key=once))
+    idempotency_key = IdempotencyKey(scope="s", fingerprint="f")
+    first = broker.run(enqueue_task(spec=task(), idempotency_key=idempotency_key))
 
-    second = broker.run(enqueue_task(spec=task(), idempotency_key=once))
+    second = broker.run(enqueue_task(spec=task(), idempotency_key=idempotency_key))
 
     assert (second.record.id, second.is_replayed) == (first.record.id, True)
     assert broker.client.llen(QueueKeys("simple").pending) == 1
@@ -145,16 +145,20 @@ def test_a_batch_that_finds_no_redis_is_unavailable_as_a_whole(
 def test_a_batch_under_an_idempotency_key_that_loses_redis_is_finished_by_its_repetition(
     single_broker: Broker, monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis
 ) -> None:
-    batch, once, link = BatchSpec("simple", [task()] * 700), Once(scope="s", fingerprint="f"), single_broker.link
+    batch, idempotency_key, link = (
+        BatchSpec("simple", [task()] * 700),
+        IdempotencyKey(scope="s", fingerprint="f"),
+        single_broker.link,
+    )
     breaking = BreakingLink(single_broker.client)  # type: ignore[arg-type]
     breaking.left = 2
     monkeypatch.setattr(single_broker, "link", breaking)
     with pytest.raises(BrokerUnavailable):
-        single_broker.run(enqueue_batch(spec=batch, idempotency_key=once))
+        single_broker.run(enqueue_batch(spec=batch, idempotency_key=idempotency_key))
     assert redis.llen(QueueKeys("simple").pending) == 500
     monkeypatch.setattr(single_broker, "link", link)
 
-    repeated = single_broker.run(enqueue_batch(spec=batch, idempotency_key=once))
+    repeated = single_broker.run(enqueue_batch(spec=batch, idempotency_key=idempotency_key))
 
     assert repeated.is_replayed
     assert len({result.task_id for result in repeated.results}) == 700

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from runqy.accounts.identity import Role
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
-from runqy.broker.creating import RECORD_KEPT_S
+from runqy.broker.enqueue import RECORD_KEPT_S
 from runqy.broker.rates import Rate
 from tasks.api.options import MAX_RETRY, MAX_SECONDS, MAX_UNIQUE_KEY_LENGTH
 from tasks.api.waits import MAX_WAIT_S

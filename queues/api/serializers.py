@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from queues.config import FileError
@@ -15,7 +15,6 @@ from queues.written import write_deployment, write_field
 from runqy.api.serializers import (
     BodySerializer,
     EmptyAsNullField,
-    ListResponseSerializer,
     StrictBooleanField,
     StringField,
     UnixSecondsField,
@@ -163,7 +162,8 @@ class QueueConfigSerializer(serializers.Serializer[Any]):
     updated_at = serializers.DateTimeField()
 
 
-class QueueConfigListSerializer(ListResponseSerializer):
+@extend_schema_serializer(many=False)
+class QueueConfigListSerializer(serializers.Serializer[Any]):
     """All queues, each sub-queue as an item of its own."""
 
     queues = QueueConfigSerializer(many=True)
@@ -282,7 +282,8 @@ class QueueDetailSerializer(QueueStatusSerializer):
     workers = serializers.ListField(child=serializers.CharField(), help_text="Ids of those that serve it")
 
 
-class QueueStatusListSerializer(ListResponseSerializer):
+@extend_schema_serializer(many=False)
+class QueueStatusListSerializer(serializers.Serializer[Any]):
     """All Redis queues."""
 
     queues = QueueStatusSerializer(many=True)

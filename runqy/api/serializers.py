@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import Direction, extend_schema_field, extend_schema_serializer
+from drf_spectacular.utils import Direction, extend_schema_field
 from rest_framework import serializers
 
 from runqy.api.timestamps import format_ns, format_s
@@ -72,11 +72,6 @@ def error_messages(detail: Any, path: str = "") -> Iterator[str]:
             yield from error_messages(nested, f"{path}[{index}]" if isinstance(nested, Mapping) else path)
     else:
         yield f"{path}: {detail}" if path else str(detail)
-
-
-@extend_schema_serializer(many=False)
-class ListResponseSerializer(serializers.Serializer[Any]):
-    """An object that contains a list; drf-spectacular would take actions named `list` to return an array of it."""
 
 
 class StrictSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.core.validators import ProhibitNullCharactersValidator
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from queues.definitions import QueueMode, QueueOrder
 from runqy.api.serializers import (
     BodySerializer,
     EmptyAsNullField,
-    ListResponseSerializer,
     PatternField,
     StringField,
     UnixNanosecondsField,
@@ -195,7 +194,8 @@ class WorkerSerializer(serializers.Serializer[Any]):
         return worker.record.foreign_status or worker.record.state
 
 
-class WorkerListSerializer(ListResponseSerializer):
+@extend_schema_serializer(many=False)
+class WorkerListSerializer(serializers.Serializer[Any]):
     """All workers, in order of their ids."""
 
     workers = WorkerSerializer(many=True)

@@ -90,7 +90,7 @@ def enqueue_unique_batch(
         return EnqueuedPart(request_token=RequestToken(token.decode(), int(now_ns)), note=note, outcomes=read)
 
     call = script("create")(**_arguments(part, request_token, idempotency_key))
-    return Request((*commands, call), parse, is_repeatable=True)
+    return Request((*commands, call), parse, is_repeatable=True, is_bulky=True)
 
 
 def find_enqueued_part(queue: str, idempotency_key: IdempotencyKey, number: int = 0) -> Request[EnqueuedPart | None]:
@@ -107,7 +107,7 @@ def find_enqueued_part(queue: str, idempotency_key: IdempotencyKey, number: int 
         return EnqueuedPart(request_token=RequestToken(token.decode(), int(now_ns)), note=note or b"", outcomes=read)
 
     fields = ("fingerprint", "maker", "now_ns", f"note:{number}", f"outcomes:{number}")
-    return Request((command("HMGET", record, *fields, key=record),), parse)
+    return Request((command("HMGET", record, *fields, key=record),), parse, is_bulky=True)
 
 
 def index_tasks(tasks: Sequence[NewTask], is_cluster: bool) -> list[Command]:
@@ -156,6 +156,7 @@ def _enqueue_batch(tasks: Sequence[NewTask], now_ns: int, is_cluster: bool) -> R
         commands=(*index_tasks(tasks, is_cluster), known, store(tasks, now_ns)),
         parse=partial(_outcomes, state),
         is_repeatable=True,
+        is_bulky=True,
     )
 
 

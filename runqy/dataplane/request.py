@@ -1,12 +1,11 @@
 """The request that a handler of the data plane gets: its head, and its body to be read."""
 
-import asyncio
 import re
 from functools import cached_property
 
 from asgiref.typing import ASGIReceiveCallable, HTTPScope
 
-from runqy.dataplane.bodies import BodyReader, ClientDisconnected
+from runqy.dataplane.bodies import Body, BodyReader, ClientDisconnected
 from runqy.dataplane.responses import Headers, new_request_id
 
 _GIVEN_ID = re.compile(rb"[!-~]{1,128}")
@@ -22,8 +21,7 @@ class Request:
         """As sent, with its escapes."""
         self.headers: Headers = scope["headers"]  # type: ignore[assignment] # uvicorn's list of pairs
         """Names in lower case."""
-        self.body = bodies.open(self.headers, receive)
-        self._receive = receive
+        self.body = Body(scope, receive, bodies)
 
     @property
     def query_string(self) -> bytes:
@@ -57,7 +55,3 @@ class Request:
                 await self.body.receive_chunk()
         except ClientDisconnected:
             return
-
-    def watch_disconnect(self) -> "asyncio.Task[None]":
-        """Return a task that ends when the client closes the connection; cancel it afterwards."""
-        return asyncio.create_task(self.wait_for_disconnect())

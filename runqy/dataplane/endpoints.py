@@ -34,6 +34,7 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.operation import Operation
 from runqy.broker.rates import Allowance
 from runqy.dataplane.application import PassToDjango
+from runqy.dataplane.bodies import find_length
 from runqy.dataplane.request import Request
 from runqy.dataplane.responses import (
     Headers,
@@ -197,5 +198,5 @@ class TaskEndpoints:
     @staticmethod
     async def _read_body(request: Request) -> bytes:
         check_encoding(request.headers.get("Content-Encoding", ""))
-        check_size(request.body.length or 0)
+        check_size(find_length(request.scope) or 0)
         return await request.read_body(is_authenticated=True)

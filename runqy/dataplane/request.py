@@ -1,13 +1,12 @@
 """The request that a handler of the data plane gets: its head, and its body to be read."""
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from asgiref.typing import ASGIReceiveCallable, HTTPScope
 from django.http import QueryDict
 
-from runqy.dataplane.bodies import BodyReader, ClientDisconnected
+from runqy.dataplane.bodies import Body, BodyReader, ClientDisconnected
 from runqy.dataplane.responses import Headers
 
 
@@ -43,8 +42,7 @@ class Request:
         """As sent, with its escapes."""
         raw_headers: Headers = scope["headers"]  # type: ignore[assignment] # uvicorn's list of pairs
         self.headers = RequestHeaders(raw_headers)
-        self.body = bodies.open(raw_headers, receive)
-        self._receive = receive
+        self.body = Body(scope, receive, bodies)
 
     @cached_property
     def query_params(self) -> QueryDict:
@@ -67,7 +65,3 @@ class Request:
                 await self.body.receive_chunk()
         except ClientDisconnected:
             return
-
-    def watch_disconnect(self) -> "asyncio.Task[None]":
-        """Return a task that ends when the client closes the connection; cancel it afterwards."""
-        return asyncio.create_task(self.wait_for_disconnect())

@@ -130,6 +130,15 @@ def test_the_published_sdk_tells_errors_apart(web: WebProcess, single_broker: Br
         RunqyClient(sdk.server_url, api_key="wrong").get_task(failed.task_id)
 
 
+@pytest.mark.parametrize("path", ["/livez", "/nowhere", "/queue/add"])
+def test_a_response_to_head_has_a_length_and_no_body(web: WebProcess, path: str) -> None:
+    with web.connect(f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") as asked:
+        head, _, body = b"".join(iter(lambda: asked.recv(4096), b"")).partition(b"\r\n\r\n")
+
+    assert re.search(rb"(?i)content-length: [1-9]", head)
+    assert body == b""
+
+
 def test_a_process_that_is_to_end_goes_on_until_load_balancers_know(configuration: None, tmp_path: Path) -> None:
     web = WebProcess(tmp_path, RUNQY_DRAIN_S="3")
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -26,6 +28,21 @@ def database_variables() -> dict[str, str]:
     if connection.vendor == "sqlite":
         return {"SQLITE_DB_PATH": name}
     return {"DATABASE_URL": urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()}
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process in which gunicorn serves requests."""
+
+    pid: int
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def is_alive(self) -> bool:
+        """Return whether it runs."""
+        return Path(f"/proc/{self.pid}").exists()
 
 
 class WebProcess:
@@ -77,6 +94,11 @@ class WebProcess:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
         connection.sendall(head.encode())
         return connection
+
+    def workers(self) -> list[Worker]:
+        """Return the processes that serve requests."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [Worker(int(pid)) for pid in children]
 
     def kill(self) -> None:
         """End the server without asking."""

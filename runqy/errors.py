@@ -279,6 +279,12 @@ class RequestTooLarge(RunqyError):
     code, status = "too_large", 413
 
 
+class LengthRequired(RunqyError):
+    """The body has no Content-Length; this server does not read chunked bodies."""
+
+    code, status = "length_required", 411
+
+
 class EncodingUnsupported(RunqyError):
     """The body is compressed; send it as it is."""
 

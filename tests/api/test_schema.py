@@ -11,8 +11,8 @@ from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 from rest_framework.views import APIView
-
 from runqy.api.documents import SchemaView, SwaggerView
+
 from runqy.openapi_hooks import LINKS
 from tasks.api.inputs import LONGEST_NAME
 

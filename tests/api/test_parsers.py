@@ -1,4 +1,4 @@
-"""What may be sent as a body, whoever reads it."""
+"""Request bodies: which ones are read, and how others are refused."""
 
 import json
 from io import BytesIO
@@ -6,10 +6,7 @@ from typing import Any
 
 import pytest
 
-from runqy.api.bodies import SMALL_BODY
-from runqy.request_threads import RequestThreads
 from tests.api.wsgi import Answer, call
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -54,7 +51,7 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
     assert (answer.status, code(answer)) == (400, "invalid_request")
 
 
-def test_a_body_that_is_missing_is_told_to_be() -> None:
+def test_an_empty_body_is_refused_with_what_is_missing() -> None:
     assert json.loads(send(b"").body)["errors"] == ["The body is empty; it must be a JSON object."]
 
 
@@ -67,11 +64,11 @@ def test_a_body_that_is_missing_is_told_to_be() -> None:
         ("/worker/register", b'{"queue":1e999}'),
     ],
 )
-def test_a_number_beyond_all_numbers_is_refused_by_the_name_of_its_member(path: str, body: bytes) -> None:
+def test_a_number_out_of_range_is_refused_with_the_name_of_its_member(path: str, body: bytes) -> None:
     answer = call("POST", path, body)
 
     name = "queue" if path == "/worker/register" else "priority"
-    assert (answer.status, json.loads(answer.body)["errors"]) == (400, [f"{name}: has a number out of range"])
+    assert (answer.status, json.loads(answer.body)["errors"]) == (400, [f"{name}: a number is out of range"])
 
 
 def test_a_body_beyond_the_limit_is_refused_unread(settings: Any) -> None:
@@ -85,14 +82,12 @@ def test_a_body_beyond_the_limit_is_refused_unread(settings: Any) -> None:
     assert body.tell() == 0
 
 
-def test_a_body_of_unknown_length_is_read_as_far_as_the_limit(settings: Any) -> None:
-    settings.RUNQY_MAX_BODY_SIZE = 100
-    chunked = {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"}
-    small, large = BytesIO(b'{"queue":"nope","data":{}}'), BytesIO(b" " * 1000)
+def test_a_body_of_unknown_length_is_refused() -> None:
+    body = BytesIO(b'{"queue":"nope","data":{}}')
 
-    assert code(call("POST", "/queue/add", **chunked, **{"wsgi.input": small})) == "queue_not_found"
-    assert code(call("POST", "/queue/add", **chunked, **{"wsgi.input": large})) == "too_large"
-    assert large.tell() == 101
+    answer = call("POST", "/queue/add", CONTENT_LENGTH="", HTTP_TRANSFER_ENCODING="chunked", **{"wsgi.input": body})
+
+    assert (answer.status, code(answer)) == (411, "length_required")
 
 
 def test_a_body_that_ends_early_is_refused() -> None:
@@ -116,25 +111,6 @@ def test_a_client_that_goes_away_is_no_bug(length: int) -> None:
     answer = call("POST", "/queue/add", CONTENT_LENGTH=str(length), **{"wsgi.input": Broken()})
 
     assert (answer.status, code(answer)) == (400, "invalid_request")
-
-
-@pytest.mark.parametrize(("size", "holds_its_place"), [(SMALL_BODY, True), (SMALL_BODY + 1, False)])
-def test_who_reads_a_large_body_holds_no_place(
-    size: int, holds_its_place: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads = RequestThreads(places=1, most=2)
-    monkeypatch.setattr("runqy.request_threads._threads", threads)
-    seen: list[int] = []
-
-    class Watched(BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            seen.append(threads._inside)
-            return super().read(size)
-
-    environ = {"CONTENT_LENGTH": str(size), "wsgi.input": Watched(b" " * size)}
-    wait_until(threads.submit(lambda: call("POST", "/queue/add", **environ)).done)
-
-    assert seen == [int(holds_its_place)]
 
 
 def test_many_members_are_no_problem() -> None:

@@ -76,7 +76,7 @@ def _from_drf(error: exceptions.APIException) -> RunqyError:
         case exceptions.UnsupportedMediaType():
             return MediaTypeUnsupported(str(error.detail))
         case exceptions.Throttled():
-            return TooManyRequests(retry_after_s=math.ceil(error.wait or 1))
+            return TooManyRequests(retry_after_s=math.ceil(error.wait or 1))  # type: ignore[attr-defined]
         case exceptions.ValidationError():
             return RequestInvalid(errors=list(error_messages(error.detail)))
     return RequestInvalid(str(error.detail))

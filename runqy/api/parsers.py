@@ -60,11 +60,6 @@ def read_body(stream: IO[bytes], meta: Mapping[str, Any]) -> bytes:
     return body
 
 
-def raw_body(data: Any) -> bytes:
-    """Return the body that RawJSONParser read; DRF calls no parser for an empty one."""
-    return data if isinstance(data, bytes) else b""
-
-
 def check_length(meta: Mapping[str, Any]) -> None:
     """Raise LengthRequired for a body of unknown length, which WSGI does not let the parsers read."""
     if meta.get("HTTP_TRANSFER_ENCODING") and not meta.get("CONTENT_LENGTH"):

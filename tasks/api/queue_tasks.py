@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -174,22 +174,20 @@ def _bulk_schema(action: Action, description: str) -> Any:
     )
 
 
-@extend_schema_view(
-    run=_bulk_schema(Action.RUN, "Make all tasks of a state pending. Finished tasks restart with a fresh retry count."),
-    archive=_bulk_schema(Action.ARCHIVE, "Archive all tasks of a state. An archive keeps the newest 10,000."),
-    delete_all=_bulk_schema(Action.DELETE, "Delete all tasks of a state, and all that is kept about them."),
-)
 class BulkTaskViewSet(ApiViewSet):
     """Actions on all tasks of a queue that are in a state."""
 
     allows_queue_scoped_keys = True
 
+    @_bulk_schema(Action.RUN, "Make all tasks of a state pending. Finished tasks restart with a fresh retry count.")
     def run(self, request: AuthenticatedRequest, queue: str) -> Response:
         return self._apply(request, Action.RUN, queue)
 
+    @_bulk_schema(Action.ARCHIVE, "Archive all tasks of a state. An archive keeps the newest 10,000.")
     def archive(self, request: AuthenticatedRequest, queue: str) -> Response:
         return self._apply(request, Action.ARCHIVE, queue)
 
+    @_bulk_schema(Action.DELETE, "Delete all tasks of a state, and all that is kept about them.")
     def delete_all(self, request: AuthenticatedRequest, queue: str) -> Response:
         return self._apply(request, Action.DELETE, queue)
 

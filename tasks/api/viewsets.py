@@ -6,7 +6,7 @@ The data plane serves these routes too, by the same operations and bodies; see d
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
@@ -139,6 +139,11 @@ class TaskViewSet(ApiViewSet):
         if wait.seconds and response.status_code == 200:
             _apply_wait(response, record, wait)
         return response
+
+
+@extend_schema_view(create=extend_schema(operation_id="create_task"))
+class CreateTaskViewSet(TaskViewSet):
+    """Enqueueing at the command line's path."""
 
 
 def _validated(serializer_class: type[BaseSerializer[Any]], body: bytes) -> Any:

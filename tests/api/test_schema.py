@@ -11,10 +11,10 @@ from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 from rest_framework.views import APIView
-from runqy.api.documents import SchemaView, SwaggerView
-from tasks.api.inputs import LONGEST_NAME
 
+from runqy.api.views import SchemaView, SwaggerView
 from runqy.openapi_hooks import LINKS
+from tasks.api.options import MAX_NAME_LENGTH
 
 REFERENCE = """
 POST /worker/register
@@ -163,7 +163,7 @@ def test_it_is_served_to_everybody(schema: dict[str, Any], path: str) -> None:
 def test_the_name_of_a_queue_is_bounded_as_it_is_when_read(schema: dict[str, Any], body: str) -> None:
     queue = schema["components"]["schemas"][body]["properties"]["queue"]
 
-    assert (queue["minLength"], queue["maxLength"]) == (1, LONGEST_NAME)
+    assert (queue["minLength"], queue["maxLength"]) == (1, MAX_NAME_LENGTH)
 
 
 def test_what_a_new_vault_is_refused_for_is_in_its_schema(schema: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """The tasks of a queue over HTTP, for those who operate it: list, inspect, run, archive, delete, cancel."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
@@ -24,6 +25,8 @@ from tasks.api import examples
 from tasks.api import serializers as s
 from tasks.handling import MOST_AT_ONCE, Action, Selection, cancel_task, handle_task, handle_tasks, states_for
 from tasks.listing import PageRequest, get_task_of, list_tasks_of
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 ORDERS = {"oldest": False, "newest": True}
 _ONE_TASK = problem_responses(401, 403, 404, 409, 429, 503)
@@ -152,9 +155,9 @@ class CancelTaskViewSet(ApiViewSet):
         return Response(content, 202, headers={"Location": f"/queue/{quote(task_id, safe='')}"})
 
 
-def _bulk_schema(action: Action, description: str) -> Any:
+def _bulk_schema(action: Action, description: str) -> Callable[[F], F]:
     """Return the schema of an action on all tasks of a state."""
-    return extend_schema(
+    decorator: Callable[[F], F] = extend_schema(
         operation_id=f"{action}_tasks",
         summary=description.partition(".")[0],
         description=description,
@@ -172,6 +175,7 @@ def _bulk_schema(action: Action, description: str) -> Any:
         responses={200: s.BulkActionSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
         examples=[examples.handled(action)],
     )
+    return decorator
 
 
 class BulkTaskViewSet(ApiViewSet):

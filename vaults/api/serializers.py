@@ -36,6 +36,11 @@ class PassphraseField(StringField):
     """A passphrase; its length counts once it is normalized, so the operation checks it."""
 
 
+@extend_schema_field({"type": "string", "pattern": r"^[^\x00]*$"})
+class DescriptionField(StringField):
+    """A string without NUL, which DRF's CharField refuses."""
+
+
 class SecretSerializer(StrictSerializer):
     """A request body with a secret; DRF's `__repr__` would show it."""
 
@@ -51,7 +56,7 @@ class CreateVaultSerializer(StrictSerializer):
     error_class = VaultInvalid
 
     name = PatternField(rf"^(?!import$){_VAULT_NAME}$", error_messages={"invalid": VAULT_RULE})
-    description = PatternField(r"^[^\x00]*$", required=False, allow_blank=True)
+    description = DescriptionField(required=False, allow_blank=True)
 
 
 class SetEntryValueSerializer(SecretSerializer):

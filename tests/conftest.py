@@ -69,10 +69,10 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 
 
 @pytest.fixture(autouse=True)
-def _knows_nothing() -> None:
+def _knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each test begin as a process that has read no configuration yet, and not looked whether it is ready."""
     snapshot.forget()
-    readiness._latest = float("-inf"), []
+    monkeypatch.setattr(readiness, "_latest", (float("-inf"), []))
 
 
 @pytest.fixture(autouse=True, scope="session")

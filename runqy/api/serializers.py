@@ -82,7 +82,7 @@ class StrictSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-
 
     def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
         # drf-spectacular's documentation names this method for extensions that build on the default schema
-        described: dict[str, Any] = auto_schema._map_serializer(  # type: ignore[no-untyped-call]
+        described: dict[str, Any] = auto_schema._map_serializer(  # type: ignore[no-untyped-call]  # noqa: SLF001
             self.target, direction, bypass_extensions=True
         )
         return {**described, "additionalProperties": False}

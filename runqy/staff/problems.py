@@ -36,6 +36,4 @@ def _page(request: HttpRequest, error: RunqyError, context: dict[str, Any]) -> H
         context |= {"title": _HEADINGS.get(error.status, "This cannot be understood"), "sentences": error.errors}
         return TemplateResponse(request, "staff/problem.html", context, status=error.status)
     log.warning("request_failed", code=error.code, detail=error.detail)
-    page = plain_page(request, replace(away(error), link=request.get_full_path(), link_text="Try again"))
-    page._has_been_logged = True  # type: ignore[attr-defined]  # that Redis is away is no bug with a stack trace
-    return page
+    return plain_page(request, replace(away(error), link=request.get_full_path(), link_text="Try again"))

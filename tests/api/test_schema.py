@@ -52,9 +52,9 @@ def schema() -> dict[str, Any]:
     GENERATOR_STATS.reset()
     with GENERATOR_STATS.silence():
         made = SchemaGenerator().get_schema(request=None, public=True)
-    complaints = [*GENERATOR_STATS._warn_cache, *GENERATOR_STATS._error_cache]
+    has_warnings = bool(GENERATOR_STATS)
     GENERATOR_STATS.reset()
-    assert complaints == []
+    assert not has_warnings, "`manage.py spectacular` shows them"
     return json.loads(json.dumps(made))
 
 

@@ -1,5 +1,7 @@
 """How idle workers hear of work, and how a listener lives through disturbances."""
 
+# ruff: noqa: SLF001 (the listener is watched from inside)
+
 import queue
 import signal
 import threading

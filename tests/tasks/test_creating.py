@@ -266,7 +266,7 @@ def test_whoever_waits_gets_the_result(
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
         sent = pool.submit(add, client, {"queue": "simple", "data": {}, **options}, Prefer="wait=30")
-        wait_until(lambda: any(seat.place for seat in tuple(room._seats)))
+        wait_until(lambda: any(seat.place for seat in tuple(room._seats)))  # noqa: SLF001 (a test's look inside)
         succeed(single_broker, take_one(single_broker, "simple"), b'{"ok":true}')
         answer = sent.result(timeout=10)
 

@@ -143,7 +143,7 @@ class Registration(msgspec.Struct, frozen=True):
 
     def deploys_like(self, other: "Registration") -> bool:
         """Tell whether the code that was deployed for the one is that of the other."""
-        return self._code == other._code
+        return self._code == other._code  # noqa: SLF001 (of the same class)
 
     @property
     def _code(self) -> tuple[object, ...]:

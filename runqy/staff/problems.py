@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
+from django.contrib.admin import AdminSite
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
@@ -18,14 +19,14 @@ _HEADINGS = {404: "Not found", 409: "Not possible now"}
 View = Callable[..., HttpResponse]
 
 
-def shows_problems(view: View, context_of: Callable[[HttpRequest], dict[str, Any]]) -> View:
-    """Return a view whose errors of ours become pages, with the context that every page of the site is given."""
+def shows_problems(view: View, site: AdminSite) -> View:
+    """Return a view whose errors of ours become pages of the admin site."""
 
     def shown(request: HttpRequest, **named: str) -> HttpResponse:
         try:
             return view(request, **named)
         except RunqyError as error:
-            return _page(request, error, context_of(request))
+            return _page(request, error, site.each_context(request))
 
     return shown
 

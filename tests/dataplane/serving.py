@@ -66,7 +66,7 @@ def serve(application: Application, protocol: type[HttpProtocol] = HttpProtocol)
             timeout_graceful_shutdown=5,
         )
         server = uvicorn.Server(config)
-        client = Client(listener.getsockname()[1])
+        client = Client(listener.getsockname()[1], server)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -101,8 +101,9 @@ class Reply:
 class Client:
     """Sends bytes to a server, on connections that end with it at the latest."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, server: uvicorn.Server) -> None:
         self.port = port
+        self.server = server
         self.opened: list[socket.socket] = []
 
     def connect(self, sent: str | bytes = b"") -> socket.socket:

@@ -4,8 +4,19 @@ import json
 
 import pytest
 
-from runqy.dataplane.protocol import MAX_FIELDS, MAX_HEAD_BYTES
-from tests.dataplane.serving import Client, parse, receive_all, receive_until, split
+from runqy.dataplane.protocol import MAX_FIELDS, MAX_HEAD_BYTES, HttpProtocol
+from tests.dataplane.serving import (
+    Client,
+    build,
+    echo,
+    parse,
+    receive_all,
+    receive_reply,
+    receive_until,
+    serve,
+    split,
+)
+from tests.support.waiting import wait_until
 
 HEAD = "GET /seen HTTP/1.1\r\nHost: x\r\n"
 POST = "POST /seen HTTP/1.1\r\nHost: x\r\n"
@@ -160,6 +171,30 @@ def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
         replies = split(receive_all(connection))
 
     assert [json.loads(reply.body)["PATH_INFO"] for reply in replies] == [f"/{n}" for n in range(6)]
+
+
+def test_a_connection_that_was_just_opened_is_served_although_the_server_stops() -> None:
+    class Patient(HttpProtocol):
+        unused_timeout_s = 20.0
+
+    with serve(build(echo), Patient) as client:
+        connection = client.connect()
+        client.get("/accepted-after-it")
+        client.server.should_exit = True
+        wait_until(lambda: not accepts(client))
+        connection.sendall(f"{HEAD}\r\n".encode())
+        reply = receive_reply(connection)
+
+    assert (reply.status, reply.headers["connection"]) == (200, "close")
+
+
+def accepts(client: Client) -> bool:
+    """Return whether the server takes connections."""
+    try:
+        client.connect()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def test_a_header_with_an_underscore_is_dropped(client: Client) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from django.conf import settings
-from django.utils.http import quote_etag
 
 from runqy.accounts import key_uses
 from runqy.accounts.identity import Identity, is_key
@@ -19,7 +18,6 @@ from runqy.api.exceptions import log_unavailable
 from runqy.api.idempotency import parse_idempotency_key
 from runqy.api.parsers import check_encoding, check_size
 from runqy.api.permissions import check_role
-from runqy.api.preconditions import content_version, matches_if_none_match
 from runqy.api.renderers import encode_json
 from runqy.api.request_ids import trace_headers
 from runqy.api.throttling import (
@@ -50,10 +48,11 @@ from runqy.errors import KeyRequired, QueueNotFound, RunqyError
 from runqy.middleware import forwarded_client
 from tasks.api.bodies import TaskResponse, batch_response, enqueue_response, parse_batch, parse_enqueue, task_info
 from tasks.api.viewsets import TaskViewSet
-from tasks.api.waits import parse_wait
+from tasks.api.waits import enqueue_head, parse_wait, task_head, waiting_client
 from tasks.batches import enqueue_batch
 from tasks.operations import enqueue_task
 from tasks.queries import get_task
+from tasks.waiting import ResultWaiters
 
 T = TypeVar("T")
 
@@ -76,9 +75,10 @@ Respond: TypeAlias = Callable[[Call, Identity], Awaitable[Response]]
 class TaskEndpoints:
     """Serves the hot routes."""
 
-    def __init__(self, broker: AsyncBroker, snapshots: SnapshotRefresher) -> None:
+    def __init__(self, broker: AsyncBroker, snapshots: SnapshotRefresher, waiters: ResultWaiters) -> None:
         self._broker = broker
         self._snapshots = snapshots
+        self._waiters = waiters
         self._posts: dict[str, Respond] = {"/queue/add": self._enqueue, "/queue/add-batch": self._enqueue_batch}
 
     def find_handler(self, method: str, path: str) -> Callable[[Request], Awaitable[Response]] | None:
@@ -160,8 +160,17 @@ class TaskEndpoints:
                 idempotency_key=key,
             )
         )
-        replayed = {"Idempotent-Replayed": "true"} if enqueued.is_replayed else None
-        return json_response(encode_json(enqueue_response(enqueued, spec)), headers=replayed)
+        awaited = None
+        if wait.seconds:
+            waiting = self._waiters.wait_for_queued(
+                enqueued.record.id,
+                queue=enqueued.record.queue,
+                client=waiting_client(identity),
+                timeout_s=wait.seconds,
+            )
+            awaited = await request.until_disconnect(waiting)
+        status, head = enqueue_head(enqueued, awaited, wait)
+        return json_response(encode_json(enqueue_response(enqueued, spec, awaited)), status, headers=head)
 
     async def _enqueue_batch(self, call: Call, identity: Identity) -> Response:
         request = call.request
@@ -178,13 +187,17 @@ class TaskEndpoints:
     async def _get_task(self, call: Call, identity: Identity) -> Response:
         request = call.request
         task_id = request.path.removeprefix("/queue/")
+        wait = parse_wait(request.query_params.get("wait"), request.headers)
         record = await self._run(lambda: get_task(task_id, allowed_queues=identity.queues))
+        if wait.seconds and not record.state.is_final:
+            waiting = self._waiters.wait_for_end(
+                task_id, queue=record.queue, client=waiting_client(identity), timeout_s=wait.seconds
+            )
+            del record  # thousands may wait, and its payload may be large
+            record = await request.until_disconnect(waiting)
         body = encode_json(TaskResponse(task_info(record)))
-        version = content_version(body)
-        etag = {"ETag": quote_etag(version)}
-        if matches_if_none_match(request.headers, version):
-            return empty_response(304, etag)
-        return json_response(body, headers=etag)
+        status, head = task_head(record, body, wait, request.headers)
+        return empty_response(status, head) if status == 304 else json_response(body, status, headers=head)
 
     async def _run(self, operation: Callable[[], Operation[T]]) -> T:
         """Run an operation; once more if it found no queue and the snapshot was behind."""

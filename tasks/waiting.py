@@ -42,7 +42,7 @@ class WaiterLimits(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def per_client(self) -> int:
         """Half of the total, so that no key keeps all others from waiting."""
-        return max(1, self.total // 2)
+        return (self.total + 1) // 2
 
 
 class Waiter:

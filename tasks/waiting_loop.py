@@ -5,16 +5,25 @@ A process that serves by an event loop sets its own. Others get a loop on a thre
 
 import asyncio
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, Protocol, TypeVar
 
 from django.conf import settings
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection import RedisTarget
+from runqy.publication.snapshot import get_snapshot
 from tasks.waiting import ResultWaiters, WaiterLimits
 
 T = TypeVar("T")
+
+
+class ClosableIterator(Protocol):
+    """An asynchronous iterator that may be closed before its end."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None: ...
 
 
 class WaitingLoop:
@@ -27,6 +36,31 @@ class WaitingLoop:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and block until it is done. Not for the loop's own thread."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+class BlockingIterator:
+    """Iterates on a thread over what an asynchronous iterator yields on the loop."""
+
+    def __init__(self, waiting: WaitingLoop, chunks: ClosableIterator) -> None:
+        self._waiting = waiting
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        get_snapshot()  # the loop only reads the configuration, and it may be long until the next request
+        chunk = self._waiting.run(self._next())
+        if chunk is None:
+            raise StopIteration
+        return chunk
+
+    def close(self) -> None:
+        """Close the asynchronous iterator."""
+        self._waiting.run(self._chunks.aclose())
+
+    async def _next(self) -> bytes | None:
+        return await anext(aiter(self._chunks), None)
 
 
 class WaitingThread(WaitingLoop):

@@ -1,16 +1,20 @@
-"""Tasks over HTTP for clients: enqueue one, enqueue many, read one.
+"""Tasks over HTTP for clients: enqueue one, enqueue many, read one, follow one.
 
 The data plane serves these routes too, by the same operations and bodies; see docs/architecture.md.
 """
 
 from typing import Any, ClassVar
 
+from django.http import HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
 from queues.queries import run_operation
 from runqy.accounts.identity import Identity, Role
+from runqy.accounts.queries import find_identity
+from runqy.api.authentication import presented_key
 from runqy.api.idempotency import parse_idempotency_key
 from runqy.api.parsers import RawJSONParser, raw_body
 from runqy.api.renderers import encode_json
@@ -22,11 +26,12 @@ from runqy.broker.records import TaskRecord
 from tasks.api import examples
 from tasks.api import serializers as s
 from tasks.api.bodies import enqueue_response
+from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, LAST_EVENT_ID, is_end_known, open_event_stream
 from tasks.api.waits import WAIT_PARAMETERS, Wait, enqueue_head, parse_wait, task_head, waiting_client
 from tasks.batches import enqueue_batch
 from tasks.operations import enqueue_task
 from tasks.queries import get_task
-from tasks.waiting_loop import get_waiting_loop
+from tasks.waiting_loop import BlockingIterator, get_waiting_loop
 
 _IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
@@ -126,6 +131,44 @@ class TaskViewSet(ApiViewSet):
         content = s.TaskResponseSerializer(record).data
         status, headers = task_head(record, encode_json(content), wait, request.headers)
         return Response(None if status == 304 else content, status, headers=headers)
+
+    @extend_schema(
+        operation_id="stream_task_events",
+        tags=["tasks"],
+        parameters=[LAST_EVENT_ID],
+        responses={
+            (200, EVENT_TYPE): OpenApiResponse(str, "Events, until the task has ended or is deleted"),
+            204: OpenApiResponse(None, "`Last-Event-ID` names the end of the task"),
+            **problem_responses(401, 403, 404, 503),
+        },
+        examples=[examples.EVENTS],
+    )
+    def events(self, request: AuthenticatedRequest, task_id: str) -> HttpResponseBase:
+        """Stream the states of a task as server-sent events.
+
+        `state` for the current state and each change, `end` with the task once it has ended, `gone` when it was
+        deleted. A comment is sent every 15 s. A client that has lost the connection sends `Last-Event-ID`: it gets
+        the current state if that differs.
+        """
+        identity, key = request.auth, presented_key(request.headers)
+        last_event_id = request.headers.get("Last-Event-ID", "")
+        record = run_operation(get_task, task_id, allowed_queues=identity.queues)
+        if is_end_known(record, last_event_id):
+            return Response(status=204, headers=EVENT_HEADERS)
+        if request.method == "HEAD":
+            return HttpResponse(content_type=EVENT_TYPE, headers=EVENT_HEADERS)
+        waiting = get_waiting_loop()
+        stream = waiting.run(
+            open_event_stream(
+                waiting.waiters,
+                record,
+                client=waiting_client(identity, holds_thread=True),
+                last_event_id=last_event_id,
+                is_authorized=lambda: find_identity(key) == identity,
+            )
+        )
+        chunks = BlockingIterator(waiting, stream)
+        return StreamingHttpResponse(chunks, content_type=EVENT_TYPE, headers=EVENT_HEADERS)
 
 
 @extend_schema_view(create=extend_schema(operation_id="create_task"))

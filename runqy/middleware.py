@@ -109,7 +109,8 @@ def content_security_policy(path: str, content_type: str) -> str:
     """Return the policy of a response."""
     if _is_admin(path):
         return ADMIN_POLICY
-    return PAGE_POLICY if content_type.startswith("text/") or path.startswith("/static/") else DATA_POLICY
+    is_page = content_type.startswith("text/") and content_type != "text/event-stream"
+    return PAGE_POLICY if is_page or path.startswith("/static/") else DATA_POLICY
 
 
 class AdminHostMiddleware(CommonMiddleware):

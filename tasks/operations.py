@@ -25,8 +25,9 @@ from runqy.broker.operation import Operation, ask, get_context
 from runqy.broker.reading import read_tasks
 from runqy.broker.records import TaskRecord
 from runqy.errors import RunqyError, TaskNotFound, TaskNotUnique
-from tasks.queries import await_queued_task
 from tasks.task_specs import OnConflict, TaskSpec, build_task, ensure_enabled, record_of
+from tasks.waiting import WaitingClient
+from tasks.waiting_loop import get_waiting_loop
 
 __all__ = ["EnqueuedTask", "enqueue_and_wait", "enqueue_task"]
 
@@ -79,10 +80,12 @@ def enqueue_task(
     return EnqueuedTask(record_of(task, context.now_ns))
 
 
-def enqueue_and_wait(broker: Broker, *, spec: TaskSpec, headers: Mapping[str, str], longest_s: float) -> TaskRecord:
-    """Queue a task, recorded in the audit before, and return it once it ended, or as it is after `longest_s`.
+def enqueue_and_wait(
+    broker: Broker, *, spec: TaskSpec, headers: Mapping[str, str], client_id: str, timeout_s: float
+) -> TaskRecord:
+    """Queue a task, recorded in the audit before, and return it once it ended, or as it is after `timeout_s`.
 
-    Raises QueueNotFound, QueueDisabled, PayloadInvalid, RequestInvalid, BrokerUnavailable.
+    Blocks. Raises QueueNotFound, QueueDisabled, PayloadInvalid, RequestInvalid, BrokerUnavailable.
     """
     resolved = resolve_queue(spec.queue)
     ensure_enabled(resolved)
@@ -91,7 +94,11 @@ def enqueue_and_wait(broker: Broker, *, spec: TaskSpec, headers: Mapping[str, st
     changes = {"queue": (None, task.queue)}
     with announced(action="task.created", object_kind="task", object_name=task.id, changes=changes):
         broker.run(enqueue(task, now_ns=now_ns, is_cluster=broker.is_cluster))
-    return await_queued_task(broker, task.id, longest_s=longest_s) or record_of(task, now_ns)
+    waiting, client = get_waiting_loop(), WaitingClient(id=client_id, holds_thread=True)
+    awaited = waiting.run(
+        waiting.waiters.wait_for_queued(task.id, queue=task.queue, client=client, timeout_s=timeout_s)
+    )
+    return awaited or record_of(task, now_ns)
 
 
 def _unique_enqueue(

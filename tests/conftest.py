@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from threading import enumerate as enumerate_threads
 from typing import Any
 
 import hypothesis
@@ -19,14 +18,13 @@ from runqy.audit import triggers
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.publication import snapshot
-from tasks.waiting import close_waiting_room
+from tasks.waiting_loop import WaitingThread, set_waiting_loop
 from tests.api.client import ApiClient
 from tests.support import environment
 from tests.support.canary import SUITE
 from tests.support.data_plane import DataPlane
 from tests.support.repetitions import empty_tables, spare_repetitions
 from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start_sentinel
-from tests.support.waiting import wait_until
 
 # How long an example takes says how busy the machine is, and nothing else.
 hypothesis.settings.register_profile("runqy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -88,10 +86,10 @@ def _spares_repetitions() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _leaves_no_listener_behind() -> Iterator[None]:
-    """Close what waits for the ends of tasks before its Redis goes: there is no log left to complain in."""
+    """Close the subscription to ends of tasks before its Redis goes: no log is left for its complaints."""
     yield
-    close_waiting_room()
-    wait_until(lambda: not any(thread.name == "runqy-waiting-room" for thread in enumerate_threads()))
+    if isinstance(waiting := set_waiting_loop(None), WaitingThread):
+        waiting.close()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -65,7 +65,7 @@ def _operation(path: str, method: str, operation: Node, alias: str | None) -> It
     for status, response in operation["responses"].items():
         if status < "300" and (example := _example(response)) is not None:
             yield f"{status}:\n"
-            yield _block("json", json.dumps(example, indent=2, ensure_ascii=False))
+            yield _block("text", example.strip()) if isinstance(example, str) else _json_block(example)
     yield f"Statuses: {', '.join(sorted(operation['responses']))}.\n"
 
 
@@ -107,6 +107,11 @@ def _example(holder: Node) -> Any:
         for example in content.get("examples", {}).values():
             return example["value"]
     return None
+
+
+def _json_block(value: Any) -> str:
+    """Return a block of JSON."""
+    return _block("json", json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _block(language: str, text: str) -> str:

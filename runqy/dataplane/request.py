@@ -1,13 +1,17 @@
 """The request that a handler of the data plane gets: its head, and its body to be read."""
 
-from collections.abc import Iterator, Mapping
+import asyncio
+from collections.abc import Coroutine, Iterator, Mapping
 from functools import cached_property
+from typing import Any, TypeVar
 
 from asgiref.typing import ASGIReceiveCallable, HTTPScope
 from django.http import QueryDict
 
 from runqy.dataplane.bodies import Body, BodyReader, ClientDisconnected
 from runqy.dataplane.responses import Headers
+
+T = TypeVar("T")
 
 
 class RequestHeaders(Mapping[str, str]):
@@ -65,3 +69,19 @@ class Request:
                 await self.body.receive_chunk()
         except ClientDisconnected:
             return
+
+    async def until_disconnect(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what a coroutine returns; cancel it when the client closes the connection. Only once the body is read.
+
+        Raises ClientDisconnected, and what the coroutine raises.
+        """
+        working, watching = asyncio.create_task(work), asyncio.create_task(self.wait_for_disconnect())
+        try:
+            await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            raise ClientDisconnected
+        finally:
+            working.cancel()
+            watching.cancel()
+            await asyncio.wait((working, watching))

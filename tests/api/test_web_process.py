@@ -55,8 +55,8 @@ def test_answers_carry_the_time(web: WebProcess) -> None:
     assert earliest <= parsedate_to_datetime(spelled[1]).timestamp() <= time.time()
 
 
-def wait_for_a_seat(web: WebProcess, path: str) -> tuple[int, dict[str, Any]]:
-    """Send a request that waits, again as long as others have all the seats."""
+def wait_for_a_place(web: WebProcess, path: str) -> tuple[int, dict[str, Any]]:
+    """Send a request that waits, again as long as others have all the places."""
     while True:
         status, answer = web.send(path)
         if status != 503:
@@ -70,7 +70,7 @@ def test_readers_may_wait_up_to_the_limit_and_the_end_of_the_process_sends_them_
     path, channel = f"/queue/{task_id}?wait=60", ended_channel(task_id)
 
     with ThreadPoolExecutor(WAITERS) as pool:
-        waiters = [pool.submit(wait_for_a_seat, web, path) for _ in range(WAITERS)]
+        waiters = [pool.submit(wait_for_a_place, web, path) for _ in range(WAITERS)]
         wait_until(lambda: redis.pubsub_numsub(channel)[0][1] == 1)
         wait_until(lambda: web.send(f"/queue/{task_id}?wait=0.01")[0] == 503)
         assert web.send(f"/queue/{task_id}")[0] == 200

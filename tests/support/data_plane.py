@@ -88,7 +88,7 @@ class DataPlane:
 def comparable(response: HttpResponse) -> tuple[int, dict[str, str], Any]:
     """Return a response without what differs from one request to the next."""
     headers = {name.lower(): value for name, value in response.items() if name.lower() not in NOT_COMPARED}
-    content: Any = response.content
+    content: Any = b"".join(response) if response.streaming else response.content
     if headers.get("content-type") == "application/problem+json":
         content = json.loads(content) | {"request_id": "…"}
     return response.status_code, headers, content

@@ -20,6 +20,7 @@ from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 
 WAITERS = 6
+"""How many requests with one key may wait."""
 
 
 def database_variables() -> dict[str, str]:
@@ -55,7 +56,7 @@ class WebProcess:
             self.process = subprocess.Popen(
                 [sys.executable, *words, "-b", f"127.0.0.1:{self.port}"],
                 env=os.environ
-                | {"RUNQY_MAX_WAITERS": str(WAITERS), "RUNQY_DJANGO_THREADS": str(WAITERS + 2)}
+                | {"RUNQY_MAX_WAITERS": str(2 * WAITERS), "RUNQY_DJANGO_THREADS": str(WAITERS + 2)}
                 | changes,
                 stdout=log,
                 stderr=log,

@@ -2,8 +2,7 @@
 
 from django.http import HttpRequest
 
-from runqy import settings
-from runqy.api import request_ids
+from runqy import request_ids, settings
 
 settings.MIDDLEWARE.remove("runqy.middleware.NamedRequests")
 

@@ -19,7 +19,7 @@ from tasks.api.waits import MAX_WAIT_S
 from tasks.batches import MOST_TASKS
 from vaults.names import VALUE_MAX_BYTES
 from workers.runtime.protocol import MAX_LINE_BYTES
-from workers.runtime.settling import MAX_CHILD_DEATHS
+from workers.runtime.runs import MAX_CHILD_DEATHS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

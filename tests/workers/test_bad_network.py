@@ -76,7 +76,7 @@ def test_no_weather_loses_a_task_or_records_one_twice(
     succeeded = int(redis.get(MAIL.processed) or 0) - int(redis.get(MAIL.failed) or 0)
     assert succeeded == 1 + 3 * TASKS_A_SPELL
     assert not redis.exists(MAIL.active, MAIL.lease, MAIL.pending, MAIL.retry, MAIL.archived)
-    assert not worker.events("trip_failed")
+    assert not worker.events("round_trip_failed")
     assert worker.stop() == 0
 
 

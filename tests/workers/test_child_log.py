@@ -28,7 +28,7 @@ def test_a_long_line_is_cut_and_says_so() -> None:
 
 def test_a_flood_is_capped_and_what_is_missing_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(child_log.Allowance.__init__, "__kwdefaults__", {"now_s": lambda: now[0]})
+    monkeypatch.setattr(child_log.TokenBucket.__init__, "__kwdefaults__", {"now_s": lambda: now[0]})
     log = ChildLog(pid=7)
     with capture_logs() as entries:
         log.feed(b"spam\n" * (LINES_AT_ONCE + 500))

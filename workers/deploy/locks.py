@@ -23,7 +23,7 @@ def exclusive(path: Path, commands: Commands) -> Iterator[None]:
         os.close(descriptor)
 
 
-class InUse:
+class FolderLease:
     """A mark on a folder that keeps others from deleting it, gone when released or when this process ends."""
 
     def __init__(self, folder: Path) -> None:

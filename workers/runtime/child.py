@@ -17,15 +17,15 @@ from typing import Protocol
 from runqy.errors import DeploymentFailed
 from workers.runtime.child_log import ChildLog
 from workers.runtime.pipes import TOO_LONG, LineSplitter, PipeReader, PipeWriter
-from workers.runtime.protocol import MAX_LINE_BYTES, Answer, UnusableAnswer, decode_answer, encode_cancel
+from workers.runtime.protocol import MAX_LINE_BYTES, ChildResponse, InvalidResponse, decode_response, encode_cancel
 
-TELL_GRACE_S = 2.0
+CANCEL_GRACE_S = 2.0
 """How long a child that was told to cancel a task has before it is terminated."""
 TERM_GRACE_S = 5.0
 """How long a child that was terminated has before it is killed."""
-MUTE_GRACE_S = 2.0
-"""How long a child that closed its stdout has to end: it cannot answer any more."""
-_LAUNCHER = str(Path(__file__).with_name("launch.py"))
+CLOSED_STDOUT_GRACE_S = 2.0
+"""How long a child that closed its stdout has to end: it cannot respond any more."""
+_EXEC_CHILD = str(Path(__file__).with_name("exec_child.py"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +44,11 @@ class ChildOwner(Protocol):
     def child_ready(self, child: "Child") -> None:
         """It has loaded and takes tasks."""
 
-    def child_answered(self, child: "Child", answer: Answer | UnusableAnswer) -> bool:
+    def child_responded(self, child: "Child", response: ChildResponse | InvalidResponse) -> bool:
         """It says how a task ended; returns whether it has that task."""
 
     def child_overflowed(self, child: "Child") -> None:
-        """It wrote a longer line than is allowed, so that an answer may be missing."""
+        """It wrote a longer line than is allowed, so that a response may be missing."""
 
     def child_ended(self, child: "Child") -> None:
         """It and its process group are gone; see `cause`."""
@@ -87,16 +87,16 @@ class Child:
         """Tell the child that nothing more comes."""
         self._input.close_when_empty()
 
-    def give_up_task(self, task_id: str) -> None:
+    def cancel_task(self, task_id: str) -> None:
         """Tell the child to cancel a task if it listens to that, then terminate it, then kill it."""
         if not self._accepts_cancel:
             self.terminate()
             return
         self._input.write(encode_cancel(task_id))
-        self._schedule(TELL_GRACE_S, self.terminate)
+        self._schedule(CANCEL_GRACE_S, self.terminate)
 
-    def spare(self) -> None:
-        """Take back give_up_task: the child has given the task up by itself."""
+    def keep_running(self) -> None:
+        """Take back cancel_task: the child has given the task up by itself."""
         if not self.is_ending:
             self._timer.cancel()
 
@@ -153,42 +153,42 @@ class Child:
                 self._log.add("[a line too long for the protocol]" if line is TOO_LONG else line)
                 self._owner.child_overflowed(self)
                 continue
-            answer = decode_answer(line) if line[:1] == b"{" or line.lstrip()[:1] == b"{" else None
-            self._act_on(line, answer)
+            response = decode_response(line) if line[:1] == b"{" or line.lstrip()[:1] == b"{" else None
+            self._act_on(line, response)
 
     def _read_rest(self) -> None:
-        """Act on what the child wrote last and did not end: a whole answer is one, half of one is as good as none."""
+        """Act on what the child wrote last and did not end: a whole response is one, half of one is as good as none."""
         if line := self._splitter.rest():
-            answer = decode_answer(line)
-            is_whole = isinstance(answer, Answer) and answer.status != "ready"
-            self._act_on(line, answer if is_whole else None)
+            response = decode_response(line)
+            is_whole = isinstance(response, ChildResponse) and response.status != "ready"
+            self._act_on(line, response if is_whole else None)
         self._log.end()
 
-    def _act_on(self, line: bytes, answer: Answer | UnusableAnswer | None) -> None:
+    def _act_on(self, line: bytes, response: ChildResponse | InvalidResponse | None) -> None:
         """Act on a line, and on what it says if it is of the protocol."""
-        if answer is None:
+        if response is None:
             self._log.add(line)
-        elif isinstance(answer, Answer) and answer.task_id is None:
-            self._read_status(answer)
-        elif not self._owner.child_answered(self, answer) and isinstance(answer, UnusableAnswer):
+        elif isinstance(response, ChildResponse) and response.task_id is None:
+            self._read_status(response)
+        elif not self._owner.child_responded(self, response) and isinstance(response, InvalidResponse):
             self._log.add(line)
 
     def _lose_output(self) -> None:
         """End a child that goes on without stdout; most that close it are about to end."""
         if not self.is_ending:
-            self._schedule(MUTE_GRACE_S, self._give_up_mute)
+            self._schedule(CLOSED_STDOUT_GRACE_S, self._give_up_closed_stdout)
 
-    def _give_up_mute(self) -> None:
+    def _give_up_closed_stdout(self) -> None:
         self.problem = self.problem or "the child process closed its standard output"
         self.terminate()
 
-    def _read_status(self, answer: Answer) -> None:
+    def _read_status(self, response: ChildResponse) -> None:
         """Act on a line about the start."""
-        if answer.status == "error":
-            self.problem = self.problem or f"the child process could not start: {answer.error_text}"
-        elif answer.status == "ready" and not self.is_ready and not self.problem:
+        if response.status == "error":
+            self.problem = self.problem or f"the child process could not start: {response.error_text}"
+        elif response.status == "ready" and not self.is_ready and not self.problem:
             self.is_ready = True
-            self._accepts_cancel = "cancel" in (answer.accepts or ())
+            self._accepts_cancel = "cancel" in (response.accepts or ())
             self._timer.cancel()
             self._owner.child_ready(self)
 
@@ -229,7 +229,7 @@ def _start(spec: ChildSpec) -> "subprocess.Popen[bytes]":
     if not program:
         raise DeploymentFailed("startup_cmd is empty")
     if sys.platform == "linux":
-        program = [sys.executable, "-I", "-S", _LAUNCHER, str(os.getpid()), *program]
+        program = [sys.executable, "-I", "-S", _EXEC_CHILD, str(os.getpid()), *program]
     try:
         return subprocess.Popen(
             program,

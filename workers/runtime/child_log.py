@@ -20,7 +20,7 @@ TAIL_LINES = 20
 log = structlog.get_logger()
 
 
-class Allowance:
+class TokenBucket:
     """A number of lines that grows with time up to a limit."""
 
     def __init__(self, *, rate: float, limit: float, now_s: Callable[[], float] = clock.monotonic_s) -> None:
@@ -44,7 +44,7 @@ class ChildLog:
     def __init__(self, *, pid: int) -> None:
         self._log = log.bind(child=pid)
         self._splitter = LineSplitter(LINE_READ_BYTES)
-        self._allowance = Allowance(rate=LINES_A_SECOND, limit=LINES_AT_ONCE)
+        self._bucket = TokenBucket(rate=LINES_A_SECOND, limit=LINES_AT_ONCE)
         self._suppressed = 0
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
 
@@ -60,10 +60,10 @@ class ChildLog:
 
     def add(self, line: object) -> None:
         """Log one line, unless there were too many."""
-        if not self._allowance.take():
+        if not self._bucket.take():
             self._suppressed += 1
             return
-        text = secrets.scrub(_shown(line).rstrip() if isinstance(line, bytes) else str(line))
+        text = secrets.redact(_shown(line).rstrip() if isinstance(line, bytes) else str(line))
         if text:
             self._tail.append(text)
             self._log.info("child_output", line=text)

@@ -23,7 +23,7 @@ class Secrets:
         lines = {line for text in texts for line in (text, *text.splitlines()) if len(line) >= SHORTEST_SECRET}
         self._texts = tuple(sorted({*self._texts, *lines}, key=len, reverse=True))
 
-    def scrub(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """Return a text with every secret replaced."""
         for secret in self._texts:
             if secret in text:
@@ -32,14 +32,14 @@ class Secrets:
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         """Scrub a log entry, as a processor of structlog."""
-        return {name: self.scrub(value) if isinstance(value, str) else value for name, value in event.items()}
+        return {name: self.redact(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 secrets = Secrets()
 """Those of this process; registrations add theirs."""
 
 
-def set_up_logging(stream: TextIO | None = None) -> None:
+def configure_logging(stream: TextIO | None = None) -> None:
     """Let structlog write to stderr."""
     stream = stream or sys.stderr
     is_terminal = stream.isatty()

@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from workers.runtime.child import ChildSpec
-from workers.runtime.protocol import MAX_LINE_BYTES, Answer, UnusableAnswer
-from workers.runtime.runs import Ending, Fate, Run
+from workers.runtime.protocol import MAX_LINE_BYTES, ChildResponse, InvalidResponse
+from workers.runtime.runs import Run, RunResult, RunStatus
 from workers.runtime.settings import RecoverySettings
 
-OVERFLOW = Ending(Fate.FAILED, f"result_too_large: the answer was longer than {MAX_LINE_BYTES >> 20} MiB")
+OVERFLOW = RunResult(RunStatus.FAILED, f"result_too_large: the response was longer than {MAX_LINE_BYTES >> 20} MiB")
 DEADLINE_EXCEEDED = "deadline exceeded"
-DYING_S = 10.0
+STOP_TIMEOUT_S = 10.0
 """How long ending all children may take, beyond their own grace, before a stop goes on without them."""
 
 
 class PoolOwner(Protocol):
     """Who is told what a pool does."""
 
-    def run_ended(self, run: Run, ending: Ending) -> None:
+    def run_ended(self, run: Run, result: RunResult) -> None:
         """A run is over and its slot free."""
 
     def run_started(self, run: Run) -> None:
@@ -55,22 +55,22 @@ class Pool(Protocol):
         """Return how many tasks the children that are ready can hold."""
 
     @property
-    def is_renewed(self) -> bool:
+    def is_up_to_date(self) -> bool:
         """Tell whether every child was started with the newest specification."""
 
     def start(self, spec: ChildSpec) -> None:
         """Start children, or replace them, each between two tasks."""
 
-    def give(self, run: Run) -> None:
+    def submit(self, run: Run) -> None:
         """Take over a task."""
 
-    def end_run(self, run: Run, verdict: Ending) -> None:
+    def end_run(self, run: Run, forced_result: RunResult) -> None:
         """End a run early; its owner is told once the child has let go of it."""
 
-    def check(self, now_s: float) -> None:
+    def enforce_timeouts(self, now_s: float) -> None:
         """End the runs whose time is over."""
 
-    def return_unstarted(self) -> None:
+    def requeue_unstarted(self) -> None:
         """End the runs that no child has been told of, as given back."""
 
     def is_started(self, run: Run) -> bool:
@@ -80,22 +80,22 @@ class Pool(Protocol):
         """End all children and start none any more."""
 
 
-def time_over(run: Run) -> Ending:
+def timeout_result(run: Run) -> RunResult:
     """Return how a run ends whose time is over."""
     message = run.taken.message
     is_deadline = message.deadline and (not message.timeout or message.deadline * 10**9 < _timeout_end_ns(run))
     text = DEADLINE_EXCEEDED if is_deadline else f"timed out after {message.timeout or 1800} s"
-    return Ending(Fate.RETRYABLE, text)
+    return RunResult(RunStatus.RETRYABLE, text)
 
 
 def _timeout_end_ns(run: Run) -> int:
     return run.started_ns + run.taken.message.timeout * 10**9
 
 
-def ending_of(answer: Answer | UnusableAnswer) -> Ending:
-    """Return what a child's answer means."""
-    if isinstance(answer, UnusableAnswer):
-        return Ending(Fate.FAILED, f"result_invalid: {answer.reason}")
-    if error := answer.error_text:
-        return Ending(Fate.RETRYABLE if answer.retry else Fate.FAILED, error)
-    return Ending(Fate.SUCCEEDED, result=bytes(answer.result))
+def to_run_result(response: ChildResponse | InvalidResponse) -> RunResult:
+    """Return what a child's response means."""
+    if isinstance(response, InvalidResponse):
+        return RunResult(RunStatus.FAILED, f"result_invalid: {response.reason}")
+    if error := response.error_text:
+        return RunResult(RunStatus.RETRYABLE if response.retry else RunStatus.FAILED, error)
+    return RunResult(RunStatus.SUCCEEDED, output=bytes(response.result))

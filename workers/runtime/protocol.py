@@ -11,7 +11,7 @@ from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.errors import PayloadUnusable
 
 MAX_LINE_BYTES = 32 << 20
-"""The longest answer a child may give; a longer one fails its task."""
+"""The longest response a child may give; a longer one fails its task."""
 
 
 class _TaskLine(msgspec.Struct, omit_defaults=True):
@@ -25,7 +25,7 @@ class _TaskLine(msgspec.Struct, omit_defaults=True):
     traceparent: str = ""
 
 
-class Answer(msgspec.Struct):
+class ChildResponse(msgspec.Struct):
     """What a child says: that it is ready or cannot start (`status`), or how a task ended (`task_id`)."""
 
     status: str | None = None
@@ -44,15 +44,15 @@ class Answer(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class UnusableAnswer:
-    """An answer that names its task and cannot be stored."""
+class InvalidResponse:
+    """A response that names its task and cannot be stored."""
 
     task_id: str
     reason: str
 
 
 _ANSWER_START = re.compile(rb'\s*\{\s*"task_id"\s*:\s*("(?:[^"\\]|\\.)*")')
-_decoder = msgspec.json.Decoder(Answer)
+_decoder = msgspec.json.Decoder(ChildResponse)
 _encoder = msgspec.json.Encoder()
 
 
@@ -79,21 +79,21 @@ def encode_cancel(task_id: str) -> bytes:
     return _encoder.encode({"control": "cancel", "task_id": task_id}) + b"\n"
 
 
-def decode_answer(line: bytes) -> Answer | UnusableAnswer | None:
+def decode_response(line: bytes) -> ChildResponse | InvalidResponse | None:
     """Read a child's line; None if it is no line of the protocol."""
     try:
-        answer = _decoder.decode(line)
+        response = _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _unusable(line, error)
-    if answer.task_id is not None and not _is_text(bytes(answer.result)):
-        return UnusableAnswer(answer.task_id, "the result is not UTF-8")
-    return answer if answer.task_id is not None or answer.status is not None else None
+    if response.task_id is not None and not _is_text(bytes(response.result)):
+        return InvalidResponse(response.task_id, "the result is not UTF-8")
+    return response if response.task_id is not None or response.status is not None else None
 
 
-def _unusable(line: bytes, error: Exception) -> UnusableAnswer | None:
-    """Find out whether a line is an answer but for NaN, half characters or the like, which JSON does not have.
+def _unusable(line: bytes, error: Exception) -> InvalidResponse | None:
+    """Find out whether a line is a response but for NaN, half characters or the like, which JSON does not have.
 
-    What begins like an answer is one however it goes on: taken for log, its task would hang until its time is over.
+    What begins like a response is one however it goes on: taken for log, its task would hang until its time is over.
     """
     if b'"task_id"' not in line:
         return None
@@ -101,14 +101,14 @@ def _unusable(line: bytes, error: Exception) -> UnusableAnswer | None:
         content = json.loads(line)
     except (ValueError, RecursionError):
         task_id = _task_id_at_start(line)
-        return None if task_id is None else UnusableAnswer(task_id, f"the answer is not valid JSON: {error}")
+        return None if task_id is None else InvalidResponse(task_id, f"the response is not valid JSON: {error}")
     if not isinstance(content, dict) or not isinstance(content.get("task_id"), str):
         return None
-    return UnusableAnswer(content["task_id"], "the result is not valid JSON")
+    return InvalidResponse(content["task_id"], "the result is not valid JSON")
 
 
 def _task_id_at_start(line: bytes) -> str | None:
-    """Return the task that a line names where an answer names it; None if it does not."""
+    """Return the task that a line names where a response names it; None if it does not."""
     start = _ANSWER_START.match(line)
     try:
         return str(json.loads(start[1])) if start else None

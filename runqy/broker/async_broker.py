@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
+from runqy.broker.async_cluster import AsyncCluster
 from runqy.broker.async_connection import ConnectionLost
 from runqy.broker.async_connector import Connector
 from runqy.broker.async_node import AsyncNode
@@ -62,8 +63,13 @@ class AsyncBroker:
         connector = Connector(
             target, reply_timeout_s=reply_timeout_s, connect_timeout_s=connect_timeout_s, max_pending=max_pending
         )
-        router = AsyncNode(connector.open, max_pending=max_pending)
-        return cls(router, is_cluster=False, connector=connector)
+        is_cluster = target.mode == "cluster"
+        router: Router
+        if is_cluster:
+            router = AsyncCluster(connector, max_pending=max_pending)
+        else:
+            router = AsyncNode(connector.open, max_pending=max_pending)
+        return cls(router, is_cluster=is_cluster, connector=connector)
 
     async def run(self, work: Request[T] | Operation[T]) -> T:
         """Run a request, or an operation to its end. Raises BrokerUnavailable, or what the work documents."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
+import struct
+import termios
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -49,6 +52,7 @@ class AsyncConnection(asyncio.Protocol):
         """Called once, when the connection is closed for whatever reason."""
         self.is_open = False
         self._transport: asyncio.Transport | None = None
+        self._socket: socket.socket | None = None
         self._reader = Reader(
             protocolError=ProtocolError, replyError=DefaultParser.parse_error, notEnoughData=_INCOMPLETE
         )
@@ -63,6 +67,7 @@ class AsyncConnection(asyncio.Protocol):
         self._has_heard = False
         self._silent_checks = 0
         self._unsent_bytes = 0
+        """How much Redis had not received at the last check."""
 
     def send(self, parts: Sequence[bytes], reply_count: int) -> asyncio.Future[list[Reply]]:
         """Send packed commands at the end of this turn of the loop; return their replies to come.
@@ -110,7 +115,8 @@ class AsyncConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin (asyncio)."""
         self._transport = cast("asyncio.Transport", transport)
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._socket = transport.get_extra_info("socket")
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.is_open = True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -195,12 +201,14 @@ class AsyncConnection(asyncio.Protocol):
     def _check_silence(self) -> None:
         """Close the connection when replies are due and nothing moved in either direction for the time allowed.
 
+        A large request may take longer than that to reach Redis, which then has nothing to reply to yet.
+
         Silence is counted in checks, not read from the clock: a loop that was blocked has not read what arrived.
         """
         if not self._pending or self._transport is None:
             self._check = None
             return
-        unsent_bytes = self._transport.get_write_buffer_size()
+        unsent_bytes = self._transport.get_write_buffer_size() + _count_unacknowledged(self._socket)
         if self._has_heard or unsent_bytes < self._unsent_bytes:
             self._silent_checks = 0
         else:
@@ -210,3 +218,14 @@ class AsyncConnection(asyncio.Protocol):
             self.close("Redis cannot be reached: it does not reply.")
             return
         self._check = self._loop.call_later(self._check_s, self._check_silence)
+
+
+def _count_unacknowledged(connected: socket.socket | None) -> int:
+    """Return how many bytes the other side has not acknowledged; 0 where the system does not say."""
+    if connected is None:
+        return 0
+    try:
+        (count,) = struct.unpack("i", fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, bytes(4)))
+    except (OSError, ValueError):
+        return 0
+    return int(count)

@@ -25,6 +25,8 @@ class Connector:
         self, target: RedisTarget, *, reply_timeout_s: float, connect_timeout_s: float, max_pending: int
     ) -> None:
         self._target = target
+        self.addresses = target.addresses
+        """Where to begin: the server, Sentinels, or nodes of the cluster, all of them once it was found."""
         self._reply_timeout_s = reply_timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._max_pending = max_pending
@@ -38,9 +40,9 @@ class Connector:
         if self._target.mode == "sentinel":
             return await self._open_master(on_push)
         if self._target.mode == "single":
-            return await self.open_node(self._target.addresses[0], on_push=on_push)
+            return await self.open_node(self.addresses[0], on_push=on_push)
         error: RunqyError | None = None
-        for address in random.sample(self._target.addresses, len(self._target.addresses)):
+        for address in random.sample(self.addresses, len(self.addresses)):
             try:
                 return await self.open_node(address, on_push=on_push)
             except RunqyError as failure:
@@ -74,7 +76,7 @@ class Connector:
         commands = _authentication(target.sentinel_username, target.sentinel_password)
         query = pack(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", target.master_name))
         problems = []
-        for address in target.addresses:
+        for address in self.addresses:
             try:
                 connection, replies = await self._open(address, [*commands, query], None)
                 connection.close("Its reply is known.")

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 from redis import exceptions as redis_errors
 
-from runqy.broker.async_connection import AsyncConnection, pack
+from runqy.broker.async_connection import AsyncConnection, ConnectionLost, pack
 from runqy.broker.links import Reply
 from runqy.broker.scripts import Command, Script
 from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
@@ -17,7 +17,8 @@ from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
 BULK_BYTES = 64 * 1024
 """Requests over this size must not delay small ones."""
 CONNECT_WAIT_S = 1.0
-"""How long a request waits for a connection, from when the attempt to connect began."""
+"""How long requests wait for a connection, from when the attempt to connect began."""
+_WAIT_STEPS = 4
 RECONNECT_MAX_S = 2.0
 
 _log = structlog.get_logger(__name__)
@@ -39,11 +40,9 @@ class ConnectionSlot:
         """None while there is none; `wait` for it then."""
         self._task: asyncio.Task[None] | None = None
         self._attempt: asyncio.Future[None] | None = None
-        """Done when the first attempt since the connection was lost has ended."""
-        self._attempt_ends_s = 0.0
-        """Until when requests wait for the attempt."""
+        """Done when the first attempt since the connection was lost has ended, or has taken too long."""
         self._error: RunqyError | None = None
-        """Why the last attempt failed; requests fail at once while there is such an error."""
+        """Why the last attempt failed, or that it takes too long; while there is one, requests fail at once."""
         self._opened_s = 0.0
         self._waiting = 0
         self._is_closed = False
@@ -56,14 +55,14 @@ class ConnectionSlot:
                 raise BrokerBusy
             self._waiting += 1
             try:
-                await asyncio.wait([self._attempt], timeout=self._attempt_ends_s - _now_s())
+                await asyncio.wait([self._attempt])
             finally:
                 self._waiting -= 1
         if self.connection is not None:
             return self.connection
         if self._error is not None:
             raise type(self._error)(self._error.detail)
-        raise BrokerUnavailable("Redis cannot be reached: there is no connection yet.")
+        raise ConnectionLost("Redis cannot be reached: the connection was lost at once.")
 
     def retire(self) -> None:
         """Open another connection for what comes, and close this one when all its replies have arrived.
@@ -75,6 +74,14 @@ class ConnectionSlot:
             self.connection = None
             connection.retire()
             self._start()
+
+    def end(self) -> None:
+        """Give the connection up for good, once all its replies have arrived."""
+        self._is_closed = True
+        if self._task is not None:
+            self._task.cancel()
+        if self.connection is not None:
+            self.connection.retire()
 
     async def close(self) -> None:
         """Close the connection for good."""
@@ -89,12 +96,25 @@ class ConnectionSlot:
     def _start(self) -> None:
         """Begin to connect unless that is under way."""
         if self._is_closed:
-            raise BrokerUnavailable("Redis cannot be reached: the broker was closed.")
+            raise ConnectionLost("Redis cannot be reached: the connection was given up.")
         if self._task is None:
             loop = asyncio.get_running_loop()
             self._attempt = loop.create_future()
-            self._attempt_ends_s = _now_s() + CONNECT_WAIT_S
+            self._limit(self._attempt, _WAIT_STEPS)
             self._task = loop.create_task(self._connect(self._attempt))
+
+    def _limit(self, attempt: asyncio.Future[None], steps: int) -> None:
+        """Let requests wait no longer for an attempt when these steps have passed.
+
+        Steps, not one span: when the loop was blocked, a connection may have been made that it has not seen yet.
+        """
+        if attempt.done():
+            return
+        if steps:
+            asyncio.get_running_loop().call_later(CONNECT_WAIT_S / _WAIT_STEPS, self._limit, attempt, steps - 1)
+        else:
+            self._error = BrokerUnavailable("Redis cannot be reached: the connection takes too long.")
+            attempt.set_result(None)
 
     async def _connect(self, attempt: asyncio.Future[None]) -> None:
         """Try to connect until it succeeds; the first try is the attempt that requests wait for."""
@@ -106,8 +126,9 @@ class ConnectionSlot:
                 except RunqyError as error:
                     self._error = error
                     failures += 1
-                    if failures == 1:
+                    if not attempt.done():
                         attempt.set_result(None)
+                    if failures == 1:
                         _log.warning("broker_disconnected", error=error.detail)
                     await asyncio.sleep(reconnect_delay_s(failures))
                 else:
@@ -139,41 +160,36 @@ class AsyncNode:
         self._small = ConnectionSlot(open_connection, max_waiting=max_pending)
         self._bulk = ConnectionSlot(open_connection, max_waiting=max_pending)
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether small requests can be sent without waiting for a connection."""
+        return self._small.connection is not None
+
     async def execute(self, commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
         """Run commands in one round trip and return their replies; an error reply stands in its place.
 
         Raises BrokerUnavailable; as ConnectionLost, any of the commands may have run.
         """
+        replies = await (await self.send(commands, is_bulky=is_bulky))
+        for reply in replies:
+            if isinstance(reply, Exception):
+                await self.repair(commands, replies)
+                break
+        return replies
+
+    async def send(self, commands: Sequence[Command], *, is_bulky: bool) -> asyncio.Future[list[Reply]]:
+        """Send commands and return their replies to come, which `repair` has to look at. Raises BrokerUnavailable."""
         parts = [pack(command.args) for command in commands]
         size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
         slot = self._bulk if is_bulky or size > BULK_BYTES else self._small
         connection = slot.connection or await slot.wait()
-        replies = await connection.send(parts, len(parts))
-        for reply in replies:
-            if isinstance(reply, Exception):
-                await self._repair(slot, commands, replies)
-                break
-        return replies
+        return connection.send(parts, len(parts))
 
-    async def execute_asking(self, command: Command) -> Reply:
-        """Run a command whose slot is being moved to this server."""
-        slot = self._small
-        connection = slot.connection or await slot.wait()
-        packed = [pack(("ASKING",)), pack(command.args)]
-        if command.script is not None:
-            packed.insert(0, _load(command.script))
-        replies = await connection.send(packed, len(packed))
-        return replies[-1]
-
-    async def close(self) -> None:
-        """Close both connections."""
-        await self._small.close()
-        await self._bulk.close()
-
-    async def _repair(self, slot: ConnectionSlot, commands: Sequence[Command], replies: list[Reply]) -> None:
+    async def repair(self, commands: Sequence[Command], replies: list[Reply]) -> None:
         """Do what error replies ask for: load unknown scripts and run their calls again, look for the new master."""
         if any(isinstance(reply, redis_errors.ReadOnlyError) for reply in replies):
-            slot.retire()
+            self._small.retire()
+            self._bulk.retire()
         unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
         if not unknown:
             return
@@ -182,10 +198,31 @@ class AsyncNode:
             script = commands[index].script
             assert script is not None  # noqa: S101 (only EVALSHA is replied to with NOSCRIPT)
             parts += (_load(script), pack(commands[index].args))
+        slot = self._bulk if sum(map(len, parts)) > BULK_BYTES else self._small
         connection = slot.connection or await slot.wait()
         repeated = await connection.send(parts, len(parts))
         for index, reply in zip(unknown, repeated[1::2], strict=True):
             replies[index] = reply
+
+    async def execute_asking(self, command: Command) -> Reply:
+        """Run a command whose slot is being moved to this server. Raises BrokerUnavailable."""
+        parts = [pack(("ASKING",)), pack(command.args)]
+        if command.script is not None:
+            parts.insert(0, _load(command.script))
+        slot = self._bulk if sum(map(len, parts)) > BULK_BYTES else self._small
+        connection = slot.connection or await slot.wait()
+        replies = await connection.send(parts, len(parts))
+        return replies[-1]
+
+    def retire(self) -> None:
+        """Take no more requests, and close the connections when all their replies have arrived."""
+        self._small.end()
+        self._bulk.end()
+
+    async def close(self) -> None:
+        """Close both connections."""
+        await self._small.close()
+        await self._bulk.close()
 
 
 def _load(script: Script) -> bytes:

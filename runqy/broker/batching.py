@@ -71,6 +71,7 @@ def _enqueue_batch(tasks: Sequence[NewTask], now_ns: int, is_cluster: bool) -> R
         commands=(*look_ups(tasks, is_cluster), known, store(tasks, now_ns)),
         parse=partial(_outcomes, state),
         is_repeatable=True,
+        is_bulky=True,
     )
 
 

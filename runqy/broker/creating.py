@@ -90,7 +90,9 @@ def create(part: Part, maker: Maker, once: Once | None = None, *, is_cluster: bo
         read = [_outcome(outcome) for outcome in outcomes]
         return Creation(maker=Maker(token.decode(), int(now_ns)), note=note, outcomes=read)
 
-    return Request((*commands, script("create")(**_arguments(part, maker, once))), parse, is_repeatable=True)
+    return Request(
+        (*commands, script("create")(**_arguments(part, maker, once))), parse, is_repeatable=True, is_bulky=True
+    )
 
 
 def find_creation(queue: str, once: Once, number: int = 0) -> Request[Creation | None]:
@@ -107,7 +109,7 @@ def find_creation(queue: str, once: Once, number: int = 0) -> Request[Creation |
         return Creation(maker=Maker(token.decode(), int(now_ns)), note=note or b"", outcomes=read)
 
     fields = ("fingerprint", "maker", "now_ns", f"note:{number}", f"outcomes:{number}")
-    return Request((command("HMGET", record, *fields, key=record),), parse)
+    return Request((command("HMGET", record, *fields, key=record),), parse, is_bulky=True)
 
 
 def _arguments(part: Part, maker: Maker, once: Once | None) -> dict[str, Value | Sequence[Value]]:

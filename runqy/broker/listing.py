@@ -83,7 +83,7 @@ def _list_sorted(
         end = Anchor(id=_text(last), position=_text(score)) if has_more else None
         return Page(tasks=_records(keys.queue, found), end=end)
 
-    return Request((call,), parse)
+    return Request((call,), parse, is_bulky=True)
 
 
 def _list_queued(
@@ -103,7 +103,7 @@ def _list_queued(
         next_id=after.next_id if after else "",
         depth=after.depth if after else 0,
     )
-    return Request((call,), partial(_queued_page, keys.queue))
+    return Request((call,), partial(_queued_page, keys.queue), is_bulky=True)
 
 
 def _queued_page(queue: str, replies: Sequence[Reply]) -> Page:

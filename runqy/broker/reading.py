@@ -47,6 +47,7 @@ def read_tasks(places: Sequence[TaskPlace]) -> Request[list[TaskRecord | None]]:
     return Request(
         commands=tuple(_read(QueueKeys(queue), task_id) for queue, task_id in places),
         parse=lambda replies: [_record(task_id, reply) for (_, task_id), reply in zip(places, replies, strict=True)],
+        is_bulky=True,
     )
 
 
@@ -65,7 +66,7 @@ def _find(task_id: str, known_queues: Sequence[str]) -> Request[TaskRecord | Non
     call = script("find")(
         lookup=keys.lookup(task_id), id=task_id, left_of_queue=left, right_of_queue=right, known=known_queues
     )
-    return Request(commands=(call,), parse=lambda replies: _record(task_id, replies[0]))
+    return Request(commands=(call,), parse=lambda replies: _record(task_id, replies[0]), is_bulky=True)
 
 
 def _look_up(task_id: str) -> Request[str]:

@@ -1,28 +1,43 @@
 """What runs on an event loop has the outcomes of what runs on a thread."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
+import uvloop
 
+from runqy import clock
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.batching import enqueue_many
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
-from runqy.broker.operation import Request
+from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.finishing import Outcome, complete
+from runqy.broker.operation import Operation, Request, ask, get_context
 from runqy.broker.producing import enqueue
 from runqy.broker.reading import find_task, read_states
-from runqy.broker.scripts import command
+from runqy.broker.scripts import Script, command
 from runqy.broker.states import TaskState
 from runqy.errors import BrokerCommandRefused, TaskAlreadyExists, TaskNotFound
 from tests.support import environment
 from tests.support.event_loop import run_with_broker
-from tests.support.tasks import QUEUE, listed, new_task, put
+from tests.support.servers import free_port
+from tests.support.tasks import QUEUE, ids, listed, new_task, put
+
+
+@pytest.fixture(params=["single", pytest.param("cluster", marks=pytest.mark.cluster)])
+def target(request: pytest.FixtureRequest) -> RedisTarget:
+    """Return where the Redis of the fixture `broker` is."""
+    if request.param == "cluster":
+        return request.getfixturevalue("cluster_target")
+    return RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),))
 
 
 @pytest.fixture
-def target() -> RedisTarget:
-    return RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),))
+def broker(target: RedisTarget, request: pytest.FixtureRequest) -> Broker:
+    """Return a broker with blocking I/O on the same Redis, which starts empty."""
+    return request.getfixturevalue(f"{target.mode}_broker")
 
 
 def get(key: str) -> Request[bytes | None]:
@@ -33,41 +48,143 @@ def set_to(key: str, value: str) -> Request[bytes]:
     return Request((command("SET", key, value, key=key),), lambda replies: replies[0])
 
 
-def test_requests_of_many_coroutines_get_their_own_replies(single_broker: Broker, target: RedisTarget) -> None:
-    async def act(broker: AsyncBroker) -> list[bytes | None]:
-        await asyncio.gather(*(broker.run(set_to(f"k{i}", str(i))) for i in range(100)))
-        return await asyncio.gather(*(broker.run(get(f"k{i}")) for i in range(100)))
+def test_requests_of_many_coroutines_get_their_own_replies(broker: Broker, target: RedisTarget) -> None:
+    async def act(on_loop: AsyncBroker) -> list[bytes | None]:
+        await asyncio.gather(*(on_loop.run(set_to(f"k{i}", str(i))) for i in range(100)))
+        return await asyncio.gather(*(on_loop.run(get(f"k{i}")) for i in range(100)))
 
     assert run_with_broker(target, act) == [str(i).encode() for i in range(100)]
 
 
-def test_operations_have_the_outcomes_that_they_have_on_a_thread(single_broker: Broker, target: RedisTarget) -> None:
-    put(single_broker, "old")
+def test_replies_of_one_request_come_in_the_order_of_its_commands(broker: Broker, target: RedisTarget) -> None:
+    keys = [f"k{i}" for i in range(50)]
+    everything = Request(
+        tuple(c for key in keys for c in (command("SET", key, key, key=key), command("GET", key, key=key))),
+        list,
+    )
 
-    async def act(broker: AsyncBroker) -> tuple[Any, ...]:
-        new = await broker.run(enqueue(new_task("t1"), now_ns=broker.now_ns(), is_cluster=broker.is_cluster))
-        batch = await broker.run(enqueue_many([new_task("t2"), new_task("old"), new_task("t3")]))
-        record = await broker.run(find_task("t2"))
-        states = await broker.run(read_states([(QUEUE, "t3"), (QUEUE, "gone")]))
-        return new, batch, record.id, states
+    async def act(on_loop: AsyncBroker) -> list[bytes]:
+        return await on_loop.run(everything)
+
+    assert run_with_broker(target, act) == [reply for key in keys for reply in (b"OK", key.encode())]
+
+
+def test_operations_have_the_outcomes_that_they_have_on_a_thread(broker: Broker, target: RedisTarget) -> None:
+    put(broker, "old")
+
+    async def act(on_loop: AsyncBroker) -> tuple[Any, ...]:
+        new = await on_loop.run(enqueue(new_task("t1"), now_ns=on_loop.now_ns(), is_cluster=on_loop.is_cluster))
+        batch = await on_loop.run(enqueue_many([new_task("t2"), new_task("old"), new_task("t3")]))
+        record = await on_loop.run(find_task("t2"))
+        states = await on_loop.run(read_states([(QUEUE, "t3"), (QUEUE, "gone")]))
+        return new, batch, record, states
 
     new, (second, refused, third), found, states = run_with_broker(target, act)
 
     assert {new, second, third} == {TaskState.PENDING}
     assert isinstance(refused, TaskAlreadyExists)
-    assert found == "t2"
+    assert found == broker.run(find_task("t2"))
     assert states == [TaskState.PENDING, None]
-    assert listed(single_broker) == {"pending": ["old", "t1", "t2", "t3"]}
+    assert listed(broker) == {"pending": ["old", "t1", "t2", "t3"]}
 
 
-def test_errors_are_raised_or_stand_in_the_place_of_their_request(single_broker: Broker, target: RedisTarget) -> None:
-    async def act(broker: AsyncBroker) -> list[Any]:
+def test_tasks_of_several_queues_are_taken_and_finished(broker: Broker, target: RedisTarget) -> None:
+    put(broker, "a1", "a2", queue="a")
+    put(broker, "b1", queue="b")
+
+    async def act(on_loop: AsyncBroker) -> tuple[list[str], list[Outcome]]:
+        order = plan_take([Share(queue="a"), Share(queue="b")], 5, worker_id="w1")
+        taken, _ = await on_loop.run(take_tasks(order, now_ns=on_loop.now_ns()))
+        ends = [complete(one.hold, one.message, b"1", now_ns=on_loop.now_ns()) for one in taken]
+        return ids(taken), await on_loop.run_all(ends)
+
+    taken, outcomes = run_with_broker(target, act)
+
+    assert sorted(taken) == ["a1", "a2", "b1"]
+    assert outcomes == [Outcome.COMPLETED] * 3
+
+
+def test_errors_are_raised_or_stand_in_the_place_of_their_request(broker: Broker, target: RedisTarget) -> None:
+    async def act(on_loop: AsyncBroker) -> list[Any]:
         with pytest.raises(TaskNotFound):
-            await broker.run(find_task("gone"))
+            await on_loop.run(find_task("gone", [QUEUE]))
         push = Request((command("LPUSH", "text", "x", key="text"),), lambda replies: replies[0])
-        return await broker.run_all([set_to("text", "1"), push, get("text")])
+        with pytest.raises(BrokerCommandRefused, match="WRONGTYPE"):
+            await on_loop.run(run_both(set_to("text", "1"), push))
+        return await on_loop.run_all([set_to("text", "1"), push, get("text"), get("other")])
 
-    done, refused, text = run_with_broker(target, act)
+    done, refused, text, other = run_with_broker(target, act)
 
-    assert (done, text) == (b"OK", b"1")
+    assert (done, text, other) == (b"OK", b"1", None)
     assert isinstance(refused, BrokerCommandRefused)
+
+
+def run_both(first: Request[Any], second: Request[Any]) -> Operation[Any]:
+    """Run two requests; an error of the second is thrown in at its place."""
+    yield from ask(first)
+    return (yield from ask(second))
+
+
+def test_an_error_is_thrown_into_the_operation_that_may_handle_it(broker: Broker, target: RedisTarget) -> None:
+    put(broker, "t1")
+
+    def enqueue_or_read() -> Operation[str]:
+        context = yield from get_context()
+        try:
+            yield from ask(enqueue(new_task("t1"), now_ns=context.now_ns + 1, is_cluster=context.is_cluster))
+        except TaskAlreadyExists:
+            record = yield from find_task("t1")
+            return record.id
+        return ""
+
+    async def act(on_loop: AsyncBroker) -> str:
+        return await on_loop.run(enqueue_or_read())
+
+    assert run_with_broker(target, act) == "t1"
+
+
+def test_scripts_that_redis_forgot_are_loaded_and_run_once(broker: Broker, target: RedisTarget) -> None:
+    count = Script("count", "-- Count.\n-- KEYS key\nreturn redis.call('INCR', KEYS[1])")
+    flush = tuple(command("SCRIPT", "FLUSH", key=f"k{i}") for i in range(20))
+    counts = Request(tuple(count(key=f"k{i}") for i in range(20)), list)
+
+    async def act(on_loop: AsyncBroker) -> list[int]:
+        await on_loop.run(counts)
+        await on_loop.run(Request(flush, lambda _: None))
+        return await on_loop.run(counts)
+
+    assert run_with_broker(target, act) == [2] * 20
+
+
+def test_what_asks_for_nothing_makes_no_round_trip() -> None:
+    nowhere = RedisTarget(addresses=(("127.0.0.1", free_port()),))
+
+    async def act(on_loop: AsyncBroker) -> tuple[Any, ...]:
+        return await on_loop.run(read_states([])), await on_loop.run_all([]), await on_loop.run(enqueue_many([]))
+
+    assert run_with_broker(nowhere, act) == ([], [], [])
+
+
+def test_a_clock_that_is_wrong_is_corrected(
+    broker: Broker, target: RedisTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "now_ns", lambda: time.time_ns() - 300 * 10**9)
+
+    async def act(on_loop: AsyncBroker) -> tuple[float, int]:
+        return await on_loop.measure_clock(), on_loop.now_s()
+
+    offset_s, now_s = run_with_broker(target, act)
+
+    assert offset_s == pytest.approx(300, abs=1)
+    assert now_s == pytest.approx(time.time(), abs=2)
+
+
+def test_it_works_on_uvloop(broker: Broker, target: RedisTarget) -> None:
+    async def main() -> list[bytes | None]:
+        on_loop = AsyncBroker.connect(target)
+        await asyncio.gather(*(on_loop.run(set_to(f"k{i}", str(i) * 50_000)) for i in range(20)))
+        values = await asyncio.gather(*(on_loop.run(get(f"k{i}")) for i in range(20)))
+        await on_loop.close()
+        return values
+
+    assert uvloop.run(main()) == [str(i).encode() * 50_000 for i in range(20)]

@@ -1,13 +1,24 @@
 """A master behind Sentinel: tasks go on when it dies and its replica takes its place."""
 
+import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
+import pytest
+
+from runqy.broker import async_node
+from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
+from runqy.broker.connection import RedisTarget
 from runqy.broker.finishing import Outcome, complete
 from runqy.broker.holding import Taken
+from runqy.broker.operation import Request
+from runqy.broker.scripts import command
 from runqy.errors import BrokerUnavailable
-from tests.support.servers import SentinelSet
+from tests.support.event_loop import run_with_broker
+from tests.support.fake_redis import FakeRedis
+from tests.support.servers import MASTER_NAME, SentinelSet, ValkeyServer, free_port
 from tests.support.tasks import ids, listed, put, take
 from tests.support.waiting import wait_until
 
@@ -54,3 +65,86 @@ def test_tasks_go_on_after_the_master_was_killed(sentinel_set: SentinelSet, sent
     assert sorted(listed(broker)["completed"]) == ["after", "before", "held", "waiting"]
     with sentinel_set.replica.client() as promoted:
         assert promoted.info("replication")["role"] == "master"
+
+
+def count(key: str) -> Request[int]:
+    return Request((command("INCR", key, key=key),), lambda replies: replies[0])
+
+
+async def once_available_on_loop(broker: AsyncBroker, request: Request[T]) -> T:
+    """Run a request until Redis is available."""
+    async with asyncio.timeout(FAILOVER_S):
+        while True:
+            try:
+                return await broker.run(request)
+            except BrokerUnavailable:
+                await asyncio.sleep(0.02)
+
+
+def target_of(servers: SentinelSet, *, dead_first: bool = False) -> RedisTarget:
+    sentinels = [("127.0.0.1", servers.sentinel.port)]
+    if dead_first:
+        sentinels.insert(0, ("127.0.0.1", free_port()))
+    return RedisTarget(mode="sentinel", addresses=tuple(sentinels), master_name=MASTER_NAME)
+
+
+def test_an_event_loop_goes_on_with_the_new_master(sentinel_set: SentinelSet) -> None:
+    async def act(broker: AsyncBroker) -> None:
+        assert await asyncio.gather(*(broker.run(count("n")) for _ in range(10))) == list(range(1, 11))
+        with sentinel_set.master.client() as client:
+            assert client.wait(1, 10_000) == 1
+        sentinel_set.master.kill()
+
+        assert await once_available_on_loop(broker, count("n")) == 11
+
+        bulky = Request(count("n").commands, count("n").parse, is_bulky=True)
+        assert await once_available_on_loop(broker, bulky) == 12
+
+    run_with_broker(target_of(sentinel_set, dead_first=True), act)
+
+
+def address_reply(port: int) -> bytes:
+    """Return a port of this machine as Sentinel names it."""
+    return b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%d\r\n" % (len(str(port)), port)
+
+
+def test_a_master_that_was_demoted_while_connected_is_left(
+    own_server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(async_node, "CONNECT_WAIT_S", 0.1)  # how old a connection has to be
+    other = ValkeyServer().start()
+    named = [own_server.port]
+
+    async def act(broker: AsyncBroker) -> None:
+        assert await broker.run(count("n")) == 1
+        with own_server.client() as client:
+            client.replicaof("127.0.0.1", other.port)
+        named[0] = other.port
+        with pytest.raises(BrokerUnavailable, match="read only replica"):
+            await broker.run(count("m"))
+
+        assert await once_available_on_loop(broker, count("m")) == 1
+
+        with other.client() as client:
+            assert client.get("m") == b"1"
+
+    with FakeRedis(lambda _: address_reply(named[0])) as sentinel:
+        run_with_broker(replace(sentinel.target, mode="sentinel", master_name=MASTER_NAME), act)
+    other.stop()
+
+
+def test_a_replica_is_no_master_whatever_sentinel_says(sentinel_set: SentinelSet) -> None:
+    async def act(broker: AsyncBroker) -> None:
+        with pytest.raises(BrokerUnavailable, match="no master"):
+            await broker.run(count("n"))
+
+    with FakeRedis(lambda _: address_reply(sentinel_set.replica.port)) as sentinel:
+        run_with_broker(replace(target_of(sentinel_set), addresses=sentinel.target.addresses), act)
+
+
+def test_a_sentinel_that_does_not_know_the_master_makes_it_unavailable(sentinel_set: SentinelSet) -> None:
+    async def act(broker: AsyncBroker) -> None:
+        with pytest.raises(BrokerUnavailable, match="does not know the master other"):
+            await broker.run(count("n"))
+
+    run_with_broker(replace(target_of(sentinel_set), master_name="other"), act)

@@ -1,14 +1,21 @@
 """Redis behind TLS."""
 
+import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
+from runqy.broker.operation import Request
+from runqy.broker.scripts import command
 from runqy.errors import BrokerUnavailable
 from tests.support.certificates import write_certificate
+from tests.support.event_loop import run_with_broker
 from tests.support.tasks import put, take_one
 from tests.support.tls_front import tls_front
 
@@ -29,16 +36,24 @@ def target(single_broker: Broker, certificate: Path) -> Iterator[RedisTarget]:
         yield RedisTarget(addresses=(("127.0.0.1", front),), use_tls=True)
 
 
-def connected(target: RedisTarget, **changes: object) -> Broker:
+def connected(target: RedisTarget, **changes: Any) -> Broker:
     """Return a broker for a target with some changes."""
-    fields = {name: getattr(target, name) for name in RedisTarget.__dataclass_fields__}
-    return Broker.connect(RedisTarget(**{**fields, **changes}))
+    return Broker.connect(replace(target, **changes))
+
+
+def authority_of(certificate: Path, *, is_text: bool) -> str:
+    """Return a certificate as a target takes it: its text, or its path."""
+    text = certificate.read_text()
+    return text[text.index("-----BEGIN CERTIFICATE") :] if is_text else str(certificate)
+
+
+def echo(text: str) -> Request[bytes]:
+    return Request((command("ECHO", text, key=None),), lambda replies: replies[0])
 
 
 @pytest.mark.parametrize("is_text", [False, True])
 def test_a_task_goes_and_comes_through_tls(target: RedisTarget, certificate: Path, is_text: bool) -> None:
-    text = certificate.read_text()
-    authority = text[text.index("-----BEGIN CERTIFICATE") :] if is_text else str(certificate)
+    authority = authority_of(certificate, is_text=is_text)
     broker = connected(target, ca_certificate=authority)
 
     put(broker, "t1", payload=b"x" * 100_000)
@@ -64,3 +79,29 @@ def test_a_certificate_for_another_host_is_refused(single_broker: Broker, certif
         with pytest.raises(BrokerUnavailable, match="certificate verify failed: IP address mismatch"):
             put(broker, "t1")
         broker.close()
+
+
+@pytest.mark.parametrize("is_text", [False, True])
+def test_requests_go_and_come_through_tls_on_an_event_loop(
+    target: RedisTarget, certificate: Path, is_text: bool
+) -> None:
+    target = replace(target, ca_certificate=authority_of(certificate, is_text=is_text))
+
+    async def act(broker: AsyncBroker) -> list[bytes]:
+        return await asyncio.gather(*(broker.run(echo(str(i) * 40_000)) for i in range(20)))
+
+    assert run_with_broker(target, act) == [str(i).encode() * 40_000 for i in range(20)]
+
+
+def test_certificates_are_verified_on_an_event_loop(single_broker: Broker, certificate: Path) -> None:
+    port = single_broker.client.connection_pool.connection_kwargs["port"]
+
+    async def act(broker: AsyncBroker) -> bytes:
+        return await broker.run(echo("x"))
+
+    with tls_front(port, certificate, host="127.0.0.2") as front:
+        target = RedisTarget(addresses=(("127.0.0.2", front),), use_tls=True)
+        with pytest.raises(BrokerUnavailable, match="certificate verify failed: self-signed"):
+            run_with_broker(target, act)
+        with pytest.raises(BrokerUnavailable, match="certificate verify failed: IP address mismatch"):
+            run_with_broker(replace(target, ca_certificate=str(certificate)), act)

@@ -1,0 +1,222 @@
+"""A Redis Cluster on an event loop: commands go to the nodes of their keys, redirections are followed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from functools import partial
+
+import structlog
+from redis import exceptions as redis_errors
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from runqy.broker.async_connection import pack
+from runqy.broker.async_connector import Address, Connector
+from runqy.broker.async_node import CONNECT_WAIT_S, AsyncNode
+from runqy.broker.links import Reply, checked
+from runqy.broker.scripts import Command
+from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
+
+MAX_REDIRECTIONS = 5
+REFRESH_INTERVAL_S = 0.25
+"""How long at least lies between two looks at the topology."""
+
+_log = structlog.get_logger(__name__)
+
+
+class AsyncCluster:
+    """The masters of a cluster, and which of them serves each slot."""
+
+    def __init__(self, connector: Connector, *, max_pending: int) -> None:
+        self._connector = connector
+        self._max_pending = max_pending
+        self._nodes: dict[Address, AsyncNode] = {}
+        self._slots: list[AsyncNode | None] = []
+        """One entry a slot; empty until the topology is known."""
+        self._refresh: asyncio.Task[None] | None = None
+        self._refreshed_s = float("-inf")
+        """When the last look at the topology ended."""
+        self._error: RunqyError | None = None
+        """Why it failed."""
+        self._waiting = 0
+
+    async def execute(self, commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
+        """Run commands in one round trip a node and return their replies; an error reply stands in its place.
+
+        Raises BrokerUnavailable; as ConnectionLost, any of the commands may have run.
+        """
+        try:
+            replies = await self._send(commands, is_bulky)
+            if any(isinstance(reply, Exception) for reply in replies):
+                await self._follow(commands, replies, is_bulky)
+        except BrokerBusy:
+            raise
+        except BrokerUnavailable:
+            self._start_refresh()
+            raise
+        return replies
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._refresh is not None:
+            self._refresh.cancel()
+            await asyncio.wait([self._refresh])
+        for node in self._nodes.values():
+            await node.close()
+
+    async def _send(self, commands: Sequence[Command], is_bulky: bool) -> list[Reply]:
+        """Send each node its share and return all replies in the order of the commands."""
+        if not self._slots:
+            await self._wait_for_refresh()
+        if len(commands) == 1:
+            node = self._find_node(commands[0]) or await self._find_new_node(commands[0])
+            return await node.execute(commands, is_bulky=is_bulky)
+        shares: dict[AsyncNode, list[int]] = {}
+        for index, command in enumerate(commands):
+            node = self._find_node(command) or await self._find_new_node(command)
+            shares.setdefault(node, []).append(index)
+        if len(shares) == 1:
+            return await node.execute(commands, is_bulky=is_bulky)
+        return await self._send_shares(commands, shares, is_bulky)
+
+    async def _send_shares(
+        self, commands: Sequence[Command], shares: dict[AsyncNode, list[int]], is_bulky: bool
+    ) -> list[Reply]:
+        """Send to all nodes before the first reply is awaited."""
+        replies: list[Reply] = [None] * len(commands)
+        futures: list[asyncio.Future[list[Reply]]] = []
+        try:
+            for node, share in shares.items():
+                futures.append(await node.send([commands[i] for i in share], is_bulky=is_bulky))
+            for (node, share), future in zip(shares.items(), futures, strict=True):
+                received = await future
+                if any(isinstance(reply, Exception) for reply in received):
+                    await node.repair([commands[i] for i in share], received)
+                for index, reply in zip(share, received, strict=True):
+                    replies[index] = reply
+        finally:
+            for future in futures:
+                if not future.cancel() and not future.cancelled():
+                    future.exception()  # one that is not read would be logged
+        return replies
+
+    def _find_node(self, command: Command) -> AsyncNode | None:
+        """Return the node that serves a command's key; any node, preferably a connected one, without a key."""
+        if command.key is not None:
+            return self._slots[key_slot(command.key.encode())]
+        nodes = self._nodes.values()
+        return next((node for node in nodes if node.is_open), None) or next(iter(nodes), None)
+
+    async def _find_new_node(self, command: Command) -> AsyncNode:
+        """Look at the topology for a slot that no node served. Raises BrokerUnavailable."""
+        await self._wait_for_refresh()
+        node = self._find_node(command)
+        if node is None:
+            raise BrokerUnavailable("Redis cannot be reached: no node of the cluster serves this slot.")
+        return node
+
+    async def _follow(self, commands: Sequence[Command], replies: list[Reply], is_bulky: bool) -> None:
+        """Put in place what commands reply where redirections point to. Raises BrokerUnavailable."""
+        for _ in range(MAX_REDIRECTIONS):
+            if any(isinstance(reply, redis_errors.ClusterDownError) for reply in replies):
+                self._start_refresh()
+            moved = [i for i, reply in enumerate(replies) if isinstance(reply, redis_errors.MovedError)]
+            asked = [i for i, reply in enumerate(replies) if type(reply) is redis_errors.AskError]
+            if not moved and not asked:
+                return
+            for index in asked:
+                replies[index] = await self._node_at(replies[index]).execute_asking(commands[index])
+            if moved:
+                for index in moved:
+                    self._slots[replies[index].slot_id] = self._node_at(replies[index])
+                self._start_refresh()
+                again = await self._send([commands[i] for i in moved], is_bulky)
+                for index, reply in zip(moved, again, strict=True):
+                    replies[index] = reply
+        raise BrokerUnavailable("Redis cannot be reached: its cluster redirects again and again.")
+
+    def _node_at(self, redirection: redis_errors.AskError) -> AsyncNode:
+        """Return the node that a redirection names, which the topology may not have yet. Raises BrokerUnavailable."""
+        if not redirection.host:
+            raise BrokerUnavailable("Redis cannot be reached: its cluster redirects to an unknown node.")
+        return self._node(redirection.node_addr)
+
+    def _node(self, address: Address) -> AsyncNode:
+        """Return the node at an address."""
+        node = self._nodes.get(address)
+        if node is None:
+            opens = partial(self._connector.open_node, address)
+            node = self._nodes[address] = AsyncNode(opens, max_pending=self._max_pending)
+        return node
+
+    async def _wait_for_refresh(self) -> None:
+        """Wait for a look at the topology. Raises BrokerUnavailable."""
+        self._start_refresh()
+        if self._refresh is not None:
+            if self._waiting >= self._max_pending:
+                raise BrokerBusy
+            self._waiting += 1
+            try:
+                await asyncio.wait([self._refresh], timeout=CONNECT_WAIT_S)
+            finally:
+                self._waiting -= 1
+        if not self._slots:
+            error = self._error or BrokerUnavailable("Redis cannot be reached: the connection takes too long.")
+            raise type(error)(error.detail)
+
+    def _start_refresh(self) -> None:
+        """Begin to look at the topology, unless that is under way or was done a moment ago."""
+        loop = asyncio.get_running_loop()
+        if self._refresh is None and loop.time() - self._refreshed_s >= REFRESH_INTERVAL_S:
+            self._refresh = loop.create_task(self._discover())
+
+    async def _discover(self) -> None:
+        """Ask one node after another for the topology until one knows it."""
+        known = random.sample(list(self._nodes), len(self._nodes))
+        error: RunqyError | None = None
+        try:
+            for address in dict.fromkeys([*known, *self._connector.addresses]):
+                try:
+                    async with asyncio.timeout(CONNECT_WAIT_S):
+                        self._use(await self._ask_for_slots(address), address)
+                except TimeoutError:
+                    error = BrokerUnavailable("Redis cannot be reached: a node of the cluster does not reply.")
+                except RunqyError as failure:
+                    error = failure
+                else:
+                    error = None
+                    return
+        finally:
+            if error is not None and self._error is None:
+                _log.warning("broker_disconnected", error=error.detail)
+            self._error = error
+            self._refreshed_s = asyncio.get_running_loop().time()
+            self._refresh = None
+
+    async def _ask_for_slots(self, address: Address) -> list[Reply]:
+        """Return what a node replies to CLUSTER SLOTS. Raises BrokerUnavailable."""
+        connection = await self._connector.open_node(address)
+        try:
+            (reply,) = await connection.send([pack(("CLUSTER", "SLOTS"))], 1)
+            slots: list[Reply] = checked(reply)
+        finally:
+            connection.close("Its reply is known.")
+        if not slots:
+            raise BrokerUnavailable("Redis cannot be reached: a node knows no slots of its cluster.")
+        return slots
+
+    def _use(self, entries: list[Reply], address: Address) -> None:
+        """Send commands by a new topology; nodes that serve no slot any more are given up."""
+        slots: list[AsyncNode | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        masters = {}
+        for first, last, master, *_ in entries:
+            host = master[0].decode() if master[0] else address[0]  # empty: the node that was asked
+            at = host, int(master[1])
+            masters[at] = node = self._node(at)
+            slots[first : last + 1] = [node] * (last + 1 - first)
+        gone = [node for at, node in self._nodes.items() if at not in masters]
+        self._slots, self._nodes = slots, masters
+        self._connector.addresses = tuple(dict.fromkeys([*masters, *self._connector.addresses]))
+        for node in gone:
+            node.retire()

@@ -1,0 +1,234 @@
+"""A cluster on an event loop: its slots move, its masters die, and each command still reaches its key."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import redis as redis_py
+from redis.crc import key_slot
+
+from runqy.broker.async_broker import AsyncBroker
+from runqy.broker.broker import Broker
+from runqy.broker.connection import RedisTarget
+from runqy.broker.operation import Request
+from runqy.broker.scripts import Script, command
+from runqy.errors import BrokerUnavailable
+from tests.support.event_loop import run_with_broker, wait_until
+from tests.support.servers import ValkeyServer, free_port, start_cluster
+
+pytestmark = pytest.mark.cluster
+
+KEY = "{moving}key"
+SLOT = key_slot(KEY.encode())
+COUNT = Script("count", "-- Count.\n-- KEYS key\nreturn redis.call('INCR', KEYS[1])")
+CONFIRM_S = 30.0
+
+
+def add(key: str = KEY) -> Request[int]:
+    """Return a request whose outcome is how often it ran."""
+    return Request((COUNT(key=key),), lambda replies: replies[0], is_repeatable=True)
+
+
+@pytest.fixture
+def servers() -> Iterator[list[ValkeyServer]]:
+    """Return a cluster that a test may spoil."""
+    servers = start_cluster()
+    yield servers
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def clients(servers: list[ValkeyServer]) -> Iterator[list[redis_py.Redis]]:
+    """Return a client of each node, that of the slot first."""
+    clients = [server.client() for server in servers]
+    clients.sort(key=lambda client: not owns_slot(client))
+    yield clients
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def target(servers: list[ValkeyServer]) -> RedisTarget:
+    return RedisTarget(mode="cluster", addresses=tuple(("127.0.0.1", server.port) for server in servers))
+
+
+def owns_slot(client: redis_py.Redis) -> bool:
+    """Return whether a node serves the slot that moves."""
+    try:
+        client.execute_command("GET", KEY)
+    except redis_py.ResponseError:
+        return False
+    return True
+
+
+def node_id(client: redis_py.Redis) -> str:
+    return client.execute_command("CLUSTER", "MYID").decode()
+
+
+@contextmanager
+def migrating(source: redis_py.Redis, target: redis_py.Redis) -> Iterator[None]:
+    """Have the slot on its way from one node to another."""
+    target.execute_command("CLUSTER", "SETSLOT", SLOT, "IMPORTING", node_id(source))
+    source.execute_command("CLUSTER", "SETSLOT", SLOT, "MIGRATING", node_id(target))
+    yield
+
+
+def move_slot(source: redis_py.Redis, target: redis_py.Redis) -> None:
+    """Move the slot and its key."""
+    with migrating(source, target):
+        port = target.connection_pool.connection_kwargs["port"]
+        source.execute_command("MIGRATE", "127.0.0.1", port, KEY, 0, 5000)
+    for client in (target, source):
+        client.execute_command("CLUSTER", "SETSLOT", SLOT, "NODE", node_id(target))
+
+
+def count_calls(client: redis_py.Redis, name: str) -> int:
+    """Return how often a node ran a command."""
+    stats: dict[str, Any] = client.info("commandstats")
+    return stats.get(f"cmdstat_{name}", {}).get("calls", 0)
+
+
+def test_a_slot_that_moved_is_found_at_its_new_node(target: RedisTarget, clients: list[redis_py.Redis]) -> None:
+    source, new, _ = clients
+
+    async def act(broker: AsyncBroker) -> None:
+        assert await broker.run(add()) == 1
+        move_slot(source, new)
+
+        assert await asyncio.gather(*(broker.run(add()) for _ in range(20))) == list(range(2, 22))
+
+        source.config_resetstat()
+        assert await broker.run(add()) == 22
+        assert count_calls(source, "evalsha") == 0  # the move is known from now on
+
+    run_with_broker(target, act)
+
+
+def test_a_key_that_is_moved_already_is_asked_for_at_the_new_node(
+    target: RedisTarget, clients: list[redis_py.Redis]
+) -> None:
+    source, new, _ = clients
+
+    async def act(broker: AsyncBroker) -> None:
+        assert await broker.run(add("warm up")) == 1
+        with migrating(source, new):
+            assert await broker.run(add()) == 1  # the node has no such script yet
+            assert await broker.run(add()) == 2
+            plain = Request((command("INCR", KEY, key=KEY),), lambda replies: replies[0])
+            assert await broker.run_all([plain, add(), plain]) == [3, 4, 5]
+
+        assert count_calls(new, "asking") == 5
+        assert source.execute_command("CLUSTER", "COUNTKEYSINSLOT", SLOT) == 0
+
+    run_with_broker(target, act)
+
+
+def test_commands_of_one_request_reach_all_nodes_while_slots_move(
+    target: RedisTarget, clients: list[redis_py.Redis]
+) -> None:
+    source, new, _ = clients
+    keys = [KEY, *(f"k{i}" for i in range(50))]
+    write = Request(tuple(command("SET", key, key, key=key) for key in keys), len)
+    read = Request(tuple(command("GET", key, key=key) for key in keys), list)
+
+    async def act(broker: AsyncBroker) -> None:
+        assert await broker.run(write) == len(keys)
+        move_slot(source, new)
+        assert await broker.run(read) == [key.encode() for key in keys]
+
+    run_with_broker(target, act)
+
+
+def test_a_master_that_is_replaced_is_found_once_the_cluster_agrees(
+    target: RedisTarget, clients: list[redis_py.Redis], servers: list[ValkeyServer]
+) -> None:
+    source = clients[0]
+    master = next(s for s in servers if s.port == source.connection_pool.connection_kwargs["port"])
+    replica = ValkeyServer("--cluster-enabled", "yes", "--cluster-node-timeout", "500").start()
+
+    async def act(broker: AsyncBroker) -> None:
+        with replica.client() as client:
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", master.port)
+            await wait_until(lambda: follows(client, source), CONFIRM_S)
+            await wait_until(lambda: client.info("replication").get("master_link_status") == "up", CONFIRM_S)
+            assert await broker.run(add()) == 1
+            await wait_until(lambda: client.dbsize() == 1, CONFIRM_S)
+            client.execute_command("CLUSTER", "FAILOVER", "FORCE")
+            await wait_until(lambda: client.info("replication")["role"] == "master", CONFIRM_S)
+            master.kill()
+
+            assert await eventually(broker, add()) == 2
+            assert await broker.run(add()) == 3
+
+    run_with_broker(target, act)
+    replica.stop()
+
+
+def follows(replica: redis_py.Redis, master: redis_py.Redis) -> bool:
+    """Make a node the replica of another as soon as it knows that one."""
+    try:
+        replica.execute_command("CLUSTER", "REPLICATE", node_id(master))
+    except redis_py.ResponseError:
+        return False
+    return True
+
+
+async def eventually(broker: AsyncBroker, request: Request[Any]) -> Any:
+    """Run a request until Redis is available."""
+    outcomes: list[Any] = []
+    end = asyncio.get_running_loop().time() + 60
+    while not outcomes:
+        try:
+            outcomes.append(await broker.run(request))
+        except BrokerUnavailable:
+            assert asyncio.get_running_loop().time() < end
+            await asyncio.sleep(0.05)
+    return outcomes[0]
+
+
+def test_a_slot_that_no_node_serves_makes_the_cluster_unavailable_at_once(
+    target: RedisTarget, clients: list[redis_py.Redis]
+) -> None:
+    source = clients[0]
+
+    async def act(broker: AsyncBroker) -> None:
+        assert await broker.run(add()) == 1
+        source.execute_command("CLUSTER", "DELSLOTS", SLOT)
+        await wait_until(lambda: b"cluster_state:fail" in source.execute_command("CLUSTER", "INFO"), CONFIRM_S)
+
+        async with asyncio.timeout(5):
+            with pytest.raises(BrokerUnavailable):
+                await broker.run(add())
+
+    run_with_broker(target, act)
+
+
+def test_a_cluster_of_which_no_node_replies_is_unavailable() -> None:
+    target = RedisTarget(mode="cluster", addresses=(("127.0.0.1", free_port()), ("127.0.0.1", free_port())))
+
+    async def act(broker: AsyncBroker) -> None:
+        async with asyncio.timeout(5):
+            with pytest.raises(BrokerUnavailable, match="cannot be reached"):
+                await broker.run(add())
+            with pytest.raises(BrokerUnavailable, match="cannot be reached"):
+                await broker.measure_clock()
+
+    run_with_broker(target, act)
+
+
+def test_requests_that_start_together_look_at_the_topology_once(
+    cluster_broker: Broker, cluster_target: RedisTarget
+) -> None:
+    def count_looks() -> int:
+        stats = cluster_broker.client.info("commandstats", target_nodes="primaries")
+        return sum(node.get("cmdstat_cluster|slots", {}).get("calls", 0) for node in stats.values())
+
+    async def act(broker: AsyncBroker) -> None:
+        before = count_looks()
+        await asyncio.gather(*(broker.run(add(f"k{i}")) for i in range(100)))
+        assert count_looks() == before + 1
+
+    run_with_broker(cluster_target, act)

@@ -1,0 +1,398 @@
+"""What one connection on an event loop does with requests, replies and silence."""
+
+import asyncio
+import random
+import socket
+import time
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis as redis_py
+import uvloop
+
+from runqy.broker import async_node
+from runqy.broker.async_broker import AsyncBroker
+from runqy.broker.connection import RedisTarget
+from runqy.broker.operation import Request
+from runqy.broker.producing import enqueue
+from runqy.broker.reading import read_states
+from runqy.broker.scripts import command
+from runqy.broker.states import TaskState
+from runqy.errors import BrokerBusy, BrokerRefused, BrokerUnavailable
+from tests.support import environment
+from tests.support.bad_network import BadNetwork, Weather
+from tests.support.event_loop import run_with_broker, wait_until
+from tests.support.fake_redis import FakeRedis
+from tests.support.servers import ValkeyServer, free_port
+from tests.support.tasks import QUEUE, new_task
+
+
+def echo(text: str, **options: Any) -> Request[bytes]:
+    """Return a request whose reply is its argument."""
+    return Request((command("ECHO", text, key=None),), lambda replies: replies[0], **options)
+
+
+def bulk(data: bytes) -> bytes:
+    """Return data as Redis sends it."""
+    return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+def reply_with_argument(received: list[bytes]) -> bytes:
+    return bulk(received[1])
+
+
+@pytest.fixture
+def target(redis: redis_py.Redis) -> RedisTarget:
+    return RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),))
+
+
+@pytest.fixture
+def network(redis: redis_py.Redis) -> Iterator[BadNetwork]:
+    """Return a network between the broker and the tests' own server."""
+    network = BadNetwork(environment.SERVER.port, random.Random(1))
+    yield network
+    network.close()
+
+
+def through(network: BadNetwork) -> RedisTarget:
+    return RedisTarget(addresses=(("127.0.0.1", network.port),))
+
+
+def test_requests_of_one_turn_of_the_loop_go_out_in_one_write() -> None:
+    async def act(broker: AsyncBroker) -> None:
+        await broker.run(echo("connect"))
+        before = server.count_writes()
+
+        replies = await asyncio.gather(*(broker.run(echo(str(i))) for i in range(200)))
+
+        assert replies == [b"%d" % i for i in range(200)]
+        assert server.count_writes() == before + 1
+
+    with FakeRedis(reply_with_argument) as server:
+        run_with_broker(server.target, act)
+
+
+def test_large_and_bulky_requests_use_a_connection_of_their_own(redis: redis_py.Redis, target: RedisTarget) -> None:
+    identity = Request((command("CLIENT", "ID", key=None),), lambda replies: replies[0])
+    bulky = Request(identity.commands, identity.parse, is_bulky=True)
+    large = Request((*identity.commands, command("ECHO", "x" * 70_000, key=None)), identity.parse)
+
+    async def act(broker: AsyncBroker) -> list[int]:
+        return [await broker.run(request) for request in (identity, bulky, large, identity)]
+
+    small, second, third, again = run_with_broker(target, act)
+
+    assert small == again
+    assert second == third != small
+
+
+def test_a_caller_that_is_cancelled_abandons_only_its_own_reply() -> None:
+    async def act(broker: AsyncBroker) -> None:
+        await broker.run(echo("connect"))
+        server.may_read.clear()
+        tasks = [asyncio.ensure_future(broker.run(echo(f"{i}"))) for i in range(10)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await broker.run(echo("too late"))
+        last = asyncio.ensure_future(broker.run(echo("last")))
+        await asyncio.sleep(0)
+        server.may_read.set()
+
+        assert await asyncio.gather(*tasks[1::2]) == [b"1", b"3", b"5", b"7", b"9"]
+        assert await last == b"last"
+        assert all(task.cancelled() for task in tasks[::2])
+        assert len(server.connections) == 1
+
+    with FakeRedis(reply_with_argument) as server:
+        run_with_broker(server.target, act)
+
+
+def test_only_repeatable_requests_are_sent_again_after_a_lost_connection() -> None:
+    def hang_up_at_first(received: list[bytes]) -> bytes | None:
+        if server.commands.count(received) == 1:
+            return None
+        return bulk(received[1])
+
+    async def act(broker: AsyncBroker) -> None:
+        twice, once = echo("twice", is_repeatable=True), echo("once")
+        results = asyncio.gather(broker.run(twice), broker.run(once), return_exceptions=True)
+        await wait_until(lambda: len(server.commands) == 2)
+        server.drop()
+
+        reply, error = await results
+        assert reply == b"twice"
+        assert isinstance(error, BrokerUnavailable)
+        assert [c[1] for c in server.commands] == [b"twice", b"once", b"twice"]
+
+    with FakeRedis(hang_up_at_first) as server:
+        run_with_broker(server.target, act)
+
+
+def test_a_request_is_sent_again_only_once() -> None:
+    async def act(broker: AsyncBroker) -> None:
+        running = asyncio.ensure_future(broker.run(echo("x", is_repeatable=True)))
+        for count in (1, 2):
+            await wait_until(lambda count=count: len(server.commands) == count)
+            server.drop()
+
+        with pytest.raises(BrokerUnavailable):
+            await running
+        assert len(server.commands) == 2
+
+    with FakeRedis(lambda _: None) as server:
+        run_with_broker(server.target, act)
+
+
+def test_a_redis_that_does_not_reply_loses_its_connection_soon() -> None:
+    async def act(broker: AsyncBroker) -> float:
+        await broker.run(echo("connect"))
+        started_s = time.monotonic()
+        results = await asyncio.gather(*(broker.run(echo("silence")) for _ in range(5)), return_exceptions=True)
+        assert [type(result).__mro__[1] for result in results] == [BrokerUnavailable] * 5
+        return time.monotonic() - started_s
+
+    with FakeRedis(lambda received: None if received[1] == b"silence" else bulk(received[1])) as server:
+        took_s = run_with_broker(server.target, act, reply_timeout_s=0.4)
+
+    assert 0.4 <= took_s < 2
+
+
+def test_a_redis_that_replies_to_some_keeps_its_connection() -> None:
+    def reply_late(received: list[bytes]) -> bytes:
+        time.sleep(0.1)
+        return bulk(received[1])
+
+    async def act(broker: AsyncBroker) -> list[bytes]:
+        return await asyncio.gather(*(broker.run(echo(str(i))) for i in range(10)))
+
+    with FakeRedis(reply_late) as server:
+        assert run_with_broker(server.target, act, reply_timeout_s=0.5) == [b"%d" % i for i in range(10)]
+        assert len(server.connections) == 1
+
+
+def test_a_loop_that_was_blocked_does_not_take_redis_for_silent() -> None:
+    def reply_late(received: list[bytes]) -> bytes:
+        time.sleep(0.1)
+        return bulk(received[1])
+
+    async def main() -> bytes:
+        loop = asyncio.get_running_loop()
+        broker = AsyncBroker.connect(server.target, reply_timeout_s=0.2)
+        await broker.run(echo("connect"))
+        reader, writer = socket.socketpair()
+
+        def block() -> None:
+            loop.remove_reader(reader)
+            time.sleep(0.5)
+
+        with reader, writer:
+            loop.add_reader(reader, block)
+            running = asyncio.ensure_future(broker.run(echo("x")))
+            await wait_until(lambda: len(server.commands) == 2)
+            writer.send(b"!")
+            reply = await running
+        await broker.close()
+        return reply
+
+    with FakeRedis(reply_late) as server:
+        assert uvloop.run(main()) == b"x"  # uvloop runs timers before it reads what arrived meanwhile
+
+
+def test_requests_fail_at_once_after_a_connection_was_refused() -> None:
+    async def act(broker: AsyncBroker) -> None:
+        async with asyncio.timeout(2):
+            for _ in range(100):
+                with pytest.raises(BrokerUnavailable, match="cannot be reached"):
+                    await broker.run(echo("x"))
+
+    run_with_broker(RedisTarget(addresses=(("127.0.0.1", free_port()),)), act)
+
+
+def test_a_redis_that_accepts_and_says_nothing_is_unavailable_after_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(async_node, "CONNECT_WAIT_S", 0.2)
+
+    async def act(broker: AsyncBroker) -> None:
+        async with asyncio.timeout(3):
+            results = await asyncio.gather(*(broker.run(echo("x")) for _ in range(50)), return_exceptions=True)
+            assert {type(result) for result in results} == {BrokerUnavailable}
+            with pytest.raises(BrokerUnavailable, match="takes too long"):
+                await broker.run(echo("x"))
+
+    with FakeRedis(reply_with_argument) as server:
+        server.may_read.clear()
+        run_with_broker(server.target, act, reply_timeout_s=30, connect_timeout_s=30)
+
+
+def test_redis_is_used_again_soon_after_its_restart(own_server: ValkeyServer) -> None:
+    async def act(broker: AsyncBroker) -> None:
+        assert await broker.run(echo("x")) == b"x"
+        own_server.kill()
+        with pytest.raises(BrokerUnavailable):
+            await broker.run(echo("x"))
+        own_server.start()
+        started_s = time.monotonic()
+        while True:
+            try:
+                assert await broker.run(echo("y")) == b"y"
+            except BrokerUnavailable:
+                await asyncio.sleep(0.01)
+            else:
+                break
+        assert time.monotonic() - started_s < async_node.RECONNECT_MAX_S + 2
+
+    run_with_broker(RedisTarget(addresses=(("127.0.0.1", own_server.port),)), act)
+
+
+def test_no_more_than_a_bound_of_requests_is_in_flight() -> None:
+    async def act(broker: AsyncBroker) -> None:
+        await broker.run(echo("connect"))
+        server.may_read.clear()
+        running = [asyncio.ensure_future(broker.run(echo(str(i)))) for i in range(25)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        server.may_read.set()
+        results = await asyncio.gather(*running, return_exceptions=True)
+
+        assert results[:20] == [b"%d" % i for i in range(20)]
+        assert [type(result) for result in results[20:]] == [BrokerBusy] * 5
+        assert await broker.run(echo("free again")) == b"free again"
+
+    with FakeRedis(reply_with_argument) as server:
+        run_with_broker(server.target, act, max_pending=20)
+
+
+def test_no_more_than_a_bound_of_requests_waits_for_the_connection() -> None:
+    async def act(broker: AsyncBroker) -> None:
+        running = [asyncio.ensure_future(broker.run(echo(str(i)))) for i in range(25)]
+        results = await asyncio.gather(*running, return_exceptions=True)
+
+        assert [type(result) for result in results].count(BrokerBusy) == 5
+
+    with FakeRedis(reply_with_argument) as server:
+        run_with_broker(server.target, act, max_pending=20)
+
+
+def test_large_payloads_wait_until_the_network_takes_them() -> None:
+    size, count = 4_000_000, 12
+
+    async def act(broker: AsyncBroker) -> None:
+        await broker.run(echo("x", is_bulky=True))
+        server.may_read.clear()
+        tracemalloc.start()
+        running = [asyncio.ensure_future(broker.run(echo(f"{i:02}" * (size // 2)))) for i in range(count)]
+        await asyncio.sleep(0.2)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2.5 * size * count  # arguments and commands, but no copy of them all
+        server.may_read.set()
+
+        assert [len(reply) for reply in await asyncio.gather(*running)] == [size] * count
+        assert [c[1][:2] for c in server.commands[1:]] == [b"%02d" % i for i in range(count)]
+
+    with FakeRedis(reply_with_argument) as server:
+        run_with_broker(server.target, act, reply_timeout_s=20)
+
+
+def test_a_request_that_takes_long_to_arrive_is_no_silence() -> None:
+    async def act(broker: AsyncBroker) -> tuple[int, float]:
+        await broker.run(echo("connect", is_bulky=True))
+        started_s = time.monotonic()
+        reply = await broker.run(echo("x" * 2_000_000))
+        return len(reply), time.monotonic() - started_s
+
+    with FakeRedis(reply_with_argument, read_pause_s=0.05) as server:
+        size, took_s = run_with_broker(server.target, act, reply_timeout_s=0.3)
+
+    assert size == 2_000_000
+    assert took_s > 1
+
+
+def test_replies_that_come_in_pieces_are_put_together(network: BadNetwork) -> None:
+    network.weather = Weather.IN_PIECES
+
+    async def act(broker: AsyncBroker) -> list[bytes]:
+        return await asyncio.gather(*(broker.run(echo(f"number {i}")) for i in range(200)))
+
+    assert run_with_broker(through(network), act) == [b"number %d" % i for i in range(200)]
+
+
+def test_no_task_is_lost_or_doubled_by_a_network_that_loses_replies(network: BadNetwork, redis: redis_py.Redis) -> None:
+    network.weather = Weather.LOSES_ANSWERS
+    names = [f"t{i}" for i in range(300)]
+
+    async def enqueue_until_done(broker: AsyncBroker, name: str) -> TaskState:
+        request = enqueue(new_task(name), now_ns=broker.now_ns(), is_cluster=False)
+        while True:
+            try:
+                return await broker.run(request)
+            except BrokerUnavailable:
+                await asyncio.sleep(0.01)
+
+    async def act(broker: AsyncBroker) -> list[TaskState | None]:
+        for start in range(0, len(names), 20):
+            await asyncio.gather(*(enqueue_until_done(broker, name) for name in names[start : start + 20]))
+        network.weather = Weather.FINE
+        return await broker.run(read_states([(QUEUE, name) for name in names]))
+
+    assert run_with_broker(through(network), act) == [TaskState.PENDING] * len(names)
+    assert redis.llen(f"asynq:{{{QUEUE}}}:pending") == len(names)
+
+
+def test_what_redis_sends_unasked_or_garbled_ends_the_connection() -> None:
+    def reply_too_much(received: list[bytes]) -> bytes:
+        if received[1] == b"garbled":
+            return b"?what\r\n"
+        return bulk(received[1]) * (2 if received[1] == b"double" else 1)
+
+    async def act(broker: AsyncBroker) -> None:
+        assert await broker.run(echo("double")) == b"double"
+        assert await broker.run(echo("fine", is_repeatable=True)) == b"fine"
+        with pytest.raises(BrokerUnavailable, match="cannot be read"):
+            await broker.run(echo("garbled"))
+        assert await broker.run(echo("fine", is_repeatable=True)) == b"fine"
+
+    with FakeRedis(reply_too_much) as server:
+        run_with_broker(server.target, act)
+
+
+def test_wrong_credentials_are_refused_and_right_ones_reach_the_database(
+    own_server: ValkeyServer,
+) -> None:
+    with own_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "worker", "on", ">secret", "~*", "+@all")
+        client.execute_command("ACL", "SETUSER", "default", ">other")
+    addresses = (("127.0.0.1", own_server.port),)
+
+    async def act(broker: AsyncBroker) -> bytes:
+        info = Request((command("CLIENT", "INFO", key=None),), lambda replies: replies[0])
+        return await broker.run(info)
+
+    found = run_with_broker(RedisTarget(addresses=addresses, username="worker", password="secret", db=3), act)
+    assert b" user=worker" in found
+    assert b" db=3" in found
+    for password in ("wrong", ""):
+        with pytest.raises(BrokerRefused):
+            run_with_broker(RedisTarget(addresses=addresses, password=password), act)
+
+
+def test_closing_fails_what_is_pending() -> None:
+    async def main() -> None:
+        broker = AsyncBroker.connect(server.target)
+        running = asyncio.ensure_future(broker.run(echo("x", is_repeatable=True)))
+        await wait_until(lambda: server.commands)
+        await broker.close()
+        with pytest.raises(BrokerUnavailable):
+            await running
+        with pytest.raises(BrokerUnavailable):
+            await broker.run(echo("x"))
+
+    with FakeRedis(lambda _: None) as server:
+        asyncio.run(main(), debug=True)

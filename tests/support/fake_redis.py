@@ -1,0 +1,92 @@
+"""A server on loopback that speaks just enough of Redis's protocol, and misbehaves as a test wishes."""
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+
+from runqy.broker.connection import RedisTarget
+
+_DATA_SEGMENTS_IN = 152
+"""Where struct tcp_info of Linux counts received segments with data."""
+
+
+class FakeRedis:
+    """Accepts connections and replies with what a function returns for each command; None: nothing."""
+
+    def __init__(self, reply: Callable[[list[bytes]], bytes | None], *, read_pause_s: float = 0.0) -> None:
+        """Take also how long to rest after each 64 KiB; then the network holds little of what is sent."""
+        self._reply = reply
+        self._read_pause_s = read_pause_s
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        if read_pause_s:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        self.target = RedisTarget(addresses=(self._listener.getsockname(),))
+        self.connections: list[socket.socket] = []
+        self.commands: list[list[bytes]] = []
+        """What was received on all connections, the handshake's PING left out."""
+        self.may_read = threading.Event()
+        """Cleared: what arrives stays in the network."""
+        self.may_read.set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> "FakeRedis":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.may_read.set()
+        self.drop()
+
+    def drop(self) -> None:
+        """End all connections."""
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def count_writes(self) -> int:
+        """Return how many segments with data arrived: one a write, while writes are small and TCP_NODELAY is set."""
+        return sum(
+            struct.unpack_from("I", c.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), _DATA_SEGMENTS_IN)[0]
+            for c in self.connections
+        )
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection = self._listener.accept()[0]
+            except OSError:
+                return
+            self.connections.append(connection)
+            threading.Thread(target=self._serve, args=[connection], daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        reader = hiredis.Reader()
+        with connection:
+            while True:
+                self.may_read.wait()
+                try:
+                    data = connection.recv(65_536)
+                    if not data:
+                        return
+                    time.sleep(self._read_pause_s)
+                    reader.feed(data)
+                    while command := reader.gets():
+                        self._respond(connection, command)
+                except OSError:
+                    return
+
+    def _respond(self, connection: socket.socket, command: Any) -> None:
+        if command == [b"PING"]:
+            connection.sendall(b"+PONG\r\n")
+            return
+        self.commands.append(command)
+        response = self._reply(command)
+        if response is not None:
+            connection.sendall(response)

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from runqy.broker.async_cluster import AsyncCluster
 from runqy.broker.async_connection import ConnectionLost
-from runqy.broker.async_connector import Connector
+from runqy.broker.async_connector import CONNECT_TIMEOUT_S, MAX_PENDING, REPLY_TIMEOUT_S, Connector
 from runqy.broker.async_node import AsyncNode
 from runqy.broker.connection import RedisTarget
 from runqy.broker.links import Reply
@@ -17,10 +17,6 @@ from runqy.broker.scripts import Command
 from runqy.errors import RunqyError
 
 T = TypeVar("T")
-
-REPLY_TIMEOUT_S = 1.0
-CONNECT_TIMEOUT_S = 5.0
-MAX_PENDING = 10_000
 
 
 class Router(Protocol):
@@ -86,7 +82,7 @@ class AsyncBroker:
                 return value
             outcome, error = None, None
             try:
-                outcome = await self._run(effect) if isinstance(effect, Request | RequestBatch) else self.context()
+                outcome = self.context() if isinstance(effect, type) else await self._run(effect)
             except RunqyError as raised:
                 error = raised
 

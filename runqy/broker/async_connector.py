@@ -14,6 +14,10 @@ from runqy.broker.connection import RedisTarget
 from runqy.broker.links import Reply, checked
 from runqy.errors import BrokerUnavailable, RunqyError
 
+CONNECT_TIMEOUT_S = 5.0
+REPLY_TIMEOUT_S = 1.0
+MAX_PENDING = 10_000
+
 Address = tuple[str, int]
 """Host and port."""
 
@@ -22,7 +26,12 @@ class Connector:
     """Opens connections to the servers of a target."""
 
     def __init__(
-        self, target: RedisTarget, *, reply_timeout_s: float, connect_timeout_s: float, max_pending: int
+        self,
+        target: RedisTarget,
+        *,
+        reply_timeout_s: float = REPLY_TIMEOUT_S,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        max_pending: int = MAX_PENDING,
     ) -> None:
         self._target = target
         self.addresses = target.addresses

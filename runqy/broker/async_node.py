@@ -30,7 +30,7 @@ def reconnect_delay_s(failures: int) -> float:
     return delay_s * random.uniform(0.5, 1)  # noqa: S311 (spreads load, hides nothing)
 
 
-class ConnectionSlot:
+class PersistentConnection:
     """A connection that is opened at its first use and reopened in the background after it was lost."""
 
     def __init__(self, open_connection: Callable[[], Awaitable[AsyncConnection]], *, max_waiting: int) -> None:
@@ -157,8 +157,8 @@ class AsyncNode:
     """One Redis server: requests go out on one connection, large ones on another."""
 
     def __init__(self, open_connection: Callable[[], Awaitable[AsyncConnection]], *, max_pending: int) -> None:
-        self._small = ConnectionSlot(open_connection, max_waiting=max_pending)
-        self._bulk = ConnectionSlot(open_connection, max_waiting=max_pending)
+        self._small = PersistentConnection(open_connection, max_waiting=max_pending)
+        self._bulk = PersistentConnection(open_connection, max_waiting=max_pending)
 
     @property
     def is_open(self) -> bool:
@@ -181,8 +181,8 @@ class AsyncNode:
         """Send commands and return their replies to come, which `repair` has to look at. Raises BrokerUnavailable."""
         parts = [pack(command.args) for command in commands]
         size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
-        slot = self._bulk if is_bulky or size > BULK_BYTES else self._small
-        connection = slot.connection or await slot.wait()
+        chosen = self._bulk if is_bulky or size > BULK_BYTES else self._small
+        connection = chosen.connection or await chosen.wait()
         return connection.send(parts, len(parts))
 
     async def repair(self, commands: Sequence[Command], replies: list[Reply]) -> None:
@@ -198,9 +198,7 @@ class AsyncNode:
             script = commands[index].script
             assert script is not None  # noqa: S101 (only EVALSHA is replied to with NOSCRIPT)
             parts += (_load(script), pack(commands[index].args))
-        slot = self._bulk if sum(map(len, parts)) > BULK_BYTES else self._small
-        connection = slot.connection or await slot.wait()
-        repeated = await connection.send(parts, len(parts))
+        repeated = await self._exchange(parts)
         for index, reply in zip(unknown, repeated[1::2], strict=True):
             replies[index] = reply
 
@@ -209,9 +207,7 @@ class AsyncNode:
         parts = [pack(("ASKING",)), pack(command.args)]
         if command.script is not None:
             parts.insert(0, _load(command.script))
-        slot = self._bulk if sum(map(len, parts)) > BULK_BYTES else self._small
-        connection = slot.connection or await slot.wait()
-        replies = await connection.send(parts, len(parts))
+        replies = await self._exchange(parts)
         return replies[-1]
 
     def retire(self) -> None:
@@ -223,6 +219,12 @@ class AsyncNode:
         """Close both connections."""
         await self._small.close()
         await self._bulk.close()
+
+    async def _exchange(self, parts: Sequence[bytes]) -> list[Reply]:
+        """Send packed commands on the connection for their size, and return the replies."""
+        chosen = self._bulk if sum(map(len, parts)) > BULK_BYTES else self._small
+        connection = chosen.connection or await chosen.wait()
+        return await connection.send(parts, len(parts))
 
 
 def _load(script: Script) -> bytes:

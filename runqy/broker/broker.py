@@ -52,7 +52,7 @@ class Broker:
                 return value
             outcome, error = None, None
             try:
-                outcome = self._run(effect) if isinstance(effect, Request | RequestBatch) else self.context()
+                outcome = self.context() if isinstance(effect, type) else self._run(effect)
             except RunqyError as raised:
                 error = raised
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from runqy.broker.async_broker import CONNECT_TIMEOUT_S, MAX_PENDING, REPLY_TIMEOUT_S, AsyncBroker
+from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.async_connection import AsyncConnection, pack
 from runqy.broker.async_connector import Connector
 from runqy.broker.async_node import reconnect_delay_s
@@ -40,7 +40,7 @@ class Subscriber:
         on_gap: Callable[[], None] | None = None,
     ) -> None:
         """Take what to call for a message, and what to call when some may have been missed. Neither may block."""
-        self._connector = source.connector if isinstance(source, AsyncBroker) else _connector(source)
+        self._connector = source.connector if isinstance(source, AsyncBroker) else Connector(source)
         self._on_message = on_message
         self._on_gap = on_gap
         self._wanted: Counter[str] = Counter()
@@ -181,13 +181,3 @@ class Subscriber:
             self._has_gap = False
             if self._on_gap is not None and self._wanted:
                 self._on_gap()
-
-
-def _connector(target: RedisTarget) -> Connector:
-    """Return what opens a subscriber's connection where there is no broker."""
-    return Connector(
-        target,
-        reply_timeout_s=REPLY_TIMEOUT_S,
-        connect_timeout_s=CONNECT_TIMEOUT_S,
-        max_pending=MAX_PENDING,
-    )

@@ -19,9 +19,10 @@ from runqy.broker.producing import enqueue
 from runqy.broker.reading import find_task, read_states
 from runqy.broker.scripts import Script, command
 from runqy.broker.states import TaskState
-from runqy.errors import BrokerCommandRefused, TaskAlreadyExists, TaskNotFound
+from runqy.errors import BrokerCommandRefused, RunqyError, TaskAlreadyExists, TaskNotFound
 from tests.support import environment
 from tests.support.event_loop import run_with_broker
+from tests.support.fake_redis import FakeRedis
 from tests.support.servers import free_port
 from tests.support.tasks import QUEUE, ids, listed, new_task, put
 
@@ -188,3 +189,39 @@ def test_it_works_on_uvloop(broker: Broker, target: RedisTarget) -> None:
         return values
 
     assert uvloop.run(main()) == [str(i).encode() * 50_000 for i in range(20)]
+
+
+ERRORS = [
+    "ERR something",
+    "WRONGTYPE Operation against a key holding the wrong kind of value",
+    "OOM command not allowed when used memory > 'maxmemory'.",
+    "NOAUTH Authentication required.",
+    "NOPERM this user has no permissions to run the 'echo' command",
+    "LOADING Redis is loading the dataset in memory",
+    "BUSY Redis is busy running a script.",
+    "MISCONF Redis is configured to save RDB snapshots, but it is currently unable to persist on disk.",
+    "NOREPLICAS Not enough good replicas to write.",
+    "READONLY You can't write against a read only replica.",
+    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    "CLUSTERDOWN The cluster is down",
+    "TRYAGAIN Multiple keys request during rehashing of slot",
+]
+
+
+@pytest.mark.parametrize("text", ERRORS, ids=lambda text: text.split()[0])
+def test_an_error_of_redis_means_the_same_as_on_a_thread(text: str) -> None:
+    echo = Request((command("ECHO", "x", key=None),), lambda replies: replies[0])
+
+    async def act(on_loop: AsyncBroker) -> RunqyError:
+        with pytest.raises(RunqyError) as raised:
+            await on_loop.run(echo)
+        return raised.value
+
+    with FakeRedis(lambda received: f"-{text}\r\n".encode() if received[0] == b"ECHO" else b"+OK\r\n") as server:
+        error = run_with_broker(server.target, act)
+        on_thread = Broker.connect(server.target)
+        with pytest.raises(RunqyError) as expected:
+            on_thread.run(echo)
+        on_thread.close()
+
+    assert (type(error), str(error)) == (type(expected.value), str(expected.value))

@@ -71,7 +71,9 @@ def test_writing_to_a_closed_pipe_does_no_harm() -> None:
         os.close(source)
         writer = PipeWriter(target)
         writer.write(b"lost")
+        await asyncio.sleep(0)
         writer.write(b"lost too")
+        await asyncio.sleep(0)
         writer.close()
 
     asyncio.run(write())

@@ -2,24 +2,23 @@
 possible."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import islice
 
 import structlog
 
 from runqy import clock
 from runqy.broker.consuming import TakeOrder
 from runqy.broker.finishing import Outcome
-from runqy.broker.holding import Hold, Taken
+from runqy.broker.holding import Taken
 from runqy.broker.leasing import Extension
 from runqy.broker.message import REQUEST_ID
 from runqy.broker.operation import Request
 from runqy.broker.timing import POLL_S
 from runqy.errors import BrokerRefused, BrokerUnavailable, LeaseLost, RunqyError
 from workers.runtime.backoff import delay_s
-from workers.runtime.concurrency import wait_any
-from workers.runtime.dequeue import ConsumeConfig, Replies, encode_or_reject, finish_and_dequeue
+from workers.runtime.dequeue import ConsumeConfig, encode_or_reject, finish_and_dequeue
 from workers.runtime.logs import secrets
 from workers.runtime.pool import Pool
 from workers.runtime.redis_connections import RedisConnections
@@ -28,6 +27,8 @@ from workers.runtime.runs import Run, RunResult, RunStatus, finish_request
 TICK_S = 0.2
 """How exactly timeouts are kept."""
 FINISHES_PER_ROUND_TRIP = 200
+ROUND_TRIPS_AT_ONCE = 2
+"""While Redis works on one batch of tasks, this process and its children work on the other."""
 
 log = structlog.get_logger()
 
@@ -46,7 +47,8 @@ class Consumer:
         """Take what to call when the pool changed, and when Redis refuses our credentials."""
         self.config = config
         self.last_take_s: int | None = None
-        self.held: dict[Hold, Run] = {}
+        self.held: dict[str, Run] = {}
+        """By their owner tokens."""
         self.emptied = asyncio.Event()
         """Set while no task is held and no round trip under way."""
         self.emptied.set()
@@ -55,19 +57,24 @@ class Consumer:
         self._on_refused = on_refused
         self._pool: Pool | None = None
         self._loop = asyncio.get_running_loop()
-        self._finishing: dict[Hold, tuple[Run, RunResult]] = {}
-        self._unconfirmed: TakeOrder | None = None
-        """A dequeue whose reply was lost; it is repeated until its outcome is known."""
+        self._ended = 0
+        """How many of the tasks that are held have ended."""
+        self._unrecorded: deque[Run] = deque()
+        """Those of them that no round trip under way records."""
+        self._requested = 0
+        """How many tasks the dequeues under way ask for."""
+        self._unconfirmed: deque[TakeOrder] = deque()
+        """Dequeues whose replies were lost; they are repeated until their outcomes are known."""
         self._is_taking = False
         self._may_have_tasks = True
         """Redis announced a task, or the last dequeue got all it asked for."""
-        self._is_due = asyncio.Event()
-        """Set when something happened that a round trip may be needed for."""
-        self._is_reconnected = asyncio.Event()
+        self._announcements = 0
+        self._round_trips: set[asyncio.Task[None]] = set()
+        self._is_scheduled = False
+        self._backoff: asyncio.TimerHandle | None = None
         self._failures = 0
         self._ticks: asyncio.Handle | None = None
         self._polls: asyncio.Handle = self._loop.call_soon(self._poll)
-        self._running = self._loop.create_task(self._run())
 
     def begin(self, pool: Pool) -> None:
         """Take tasks from now on, whenever the pool is ready."""
@@ -83,7 +90,8 @@ class Consumer:
     def use(self, connections: RedisConnections) -> None:
         """Go on with another Redis."""
         self._connections = connections
-        self._is_reconnected.set()
+        if self._backoff:
+            self._end_backoff()
 
     def stop_taking(self) -> None:
         """Take no more tasks; those not started go back."""
@@ -92,17 +100,20 @@ class Consumer:
             self._pool.requeue_unstarted()
 
     async def close(self) -> None:
-        """End the loop and the timers."""
-        self._polls.cancel()
-        if self._ticks:
-            self._ticks.cancel()
-        self._running.cancel()
-        await asyncio.wait([self._running])
+        """Abandon what is under way and end the timers."""
+        for timer in (self._polls, self._ticks, self._backoff):
+            if timer:
+                timer.cancel()
+        for round_trip in self._round_trips:
+            round_trip.cancel()
+        if self._round_trips:
+            await asyncio.wait(self._round_trips)
 
     def wake(self) -> None:
         """Look for tasks now."""
         self._may_have_tasks = True
-        self._is_due.set()
+        self._announcements += 1
+        self._schedule()
 
     def cancel_task(self, task_id: str) -> None:
         """End the runs of a task that was canceled."""
@@ -112,12 +123,13 @@ class Consumer:
     def note_extension(self, extension: Extension) -> None:
         """End the runs whose leases were lost or whose tasks were canceled."""
         for hold in extension.lost:
-            if hold in self.held and hold not in self._finishing:
+            run = self.held.get(hold.owner)
+            if run and run.result is None:
                 log.warning("lease_lost", task_id=hold.task_id, queue=hold.queue)
-                self._end_early(self.held[hold], RunResult(RunStatus.LOST))
+                self._end_early(run, RunResult(RunStatus.LOST))
         for hold in extension.canceled:
-            if hold in self.held:
-                self._end_early(self.held[hold], RunResult(RunStatus.CANCELED))
+            if run := self.held.get(hold.owner):
+                self._end_early(run, RunResult(RunStatus.CANCELED))
 
     def run_started(self, run: Run) -> None:
         """Start the run's timeout. See PoolOwner."""
@@ -125,20 +137,22 @@ class Consumer:
 
     def run_ended(self, run: Run, result: RunResult) -> None:
         """Record how a run ended with the next round trip. See PoolOwner."""
-        hold = run.taken.hold
-        if result.status is RunStatus.LOST:
-            self._forget(hold)
-        elif hold in self.held:
-            self._finishing.setdefault(hold, (run, result))
-        self._is_due.set()
+        if run.result is None:
+            run.result = result
+            self._ended += 1
+            if result.status is RunStatus.LOST:
+                self._forget(run)
+            else:
+                self._unrecorded.append(run)
+        self._schedule()
 
     def pool_changed(self) -> None:
         """Use a pool that became ready. See PoolOwner."""
         self._on_pool_change()
-        self._is_due.set()
+        self._schedule()
 
     def _end_early(self, run: Run, forced_result: RunResult) -> None:
-        if self._pool and run.taken.hold not in self._finishing:
+        if self._pool and run.result is None:
             self._pool.end_run(run, forced_result)
 
     def _poll(self) -> None:
@@ -152,96 +166,122 @@ class Consumer:
         if self._pool:
             self._pool.enforce_timeouts(clock.monotonic_s())
 
-    async def _run(self) -> None:
-        """Make a round trip whenever there is a reason for one."""
-        while True:
-            await self._is_due.wait()
-            self._is_due.clear()
-            finishing = list(islice(self._finishing.values(), FINISHES_PER_ROUND_TRIP))
-            order = self._unconfirmed or self._plan_dequeue()
-            if not finishing and order is None:
-                if not self.held:
-                    self.emptied.set()
-                continue
-            self.emptied.clear()
-            self._unconfirmed = order
-            error: Exception | None
-            try:
-                error = await self._make_round_trip(finishing, order)
-            except BrokerUnavailable as raised:
-                error = raised
-            except Exception as raised:  # the supervisor of a loop: no bug may end it while tasks are held
-                log.exception("round_trip_failed")
-                error = raised
-            self._is_due.set()
-            if error is not None:
-                await self._back_off(error)
+    def _schedule(self) -> None:
+        """Begin a round trip once all that is known now has been noted."""
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._fill_slots)
 
-    async def _make_round_trip(
-        self, finishing: Sequence[tuple[Run, RunResult]], order: TakeOrder | None
-    ) -> BrokerUnavailable | None:
-        """Record and dequeue; return the error for which some finishes have to be repeated."""
-        connections = self._connections
-        now_ns = connections.now_ns()
-        finishes = [self._finish_request(run, result, now_ns) for run, result in finishing]
-        replies: Replies = await connections.tasks.run(finish_and_dequeue(finishes, order, now_ns=now_ns))
-        if self._failures:
-            log.info("broker_available")
-        self._failures = 0
-        self._unconfirmed = None
-        for (run, result), outcome in zip(finishing, replies.outcomes, strict=True):
-            self._note_outcome(run, result, outcome)
-        if order is not None:
-            self._may_have_tasks = self._may_have_tasks or len(replies.taken) == len(order.owners)
-            self._accept(replies.taken, now_s=connections.now_ns() // 1_000_000_000)
-        return next((outcome for outcome in replies.outcomes if isinstance(outcome, BrokerUnavailable)), None)
+    def _fill_slots(self) -> None:
+        """Begin a round trip to Redis if there is a reason for one."""
+        self._is_scheduled = False
+        if self._backoff or not self._may_begin():
+            return
+        order = self._unconfirmed.popleft() if self._unconfirmed else self._plan_dequeue()
+        if order is None and not self._unrecorded:
+            if not self.held and not self._round_trips:
+                self.emptied.set()
+            return
+        self.emptied.clear()
+        runs = [self._unrecorded.popleft() for _ in range(min(len(self._unrecorded), FINISHES_PER_ROUND_TRIP))]
+        self._requested += len(order.owners) if order else 0
+        self._round_trips.add(self._loop.create_task(self._make_round_trip(runs, order)))
 
-    def _finish_request(self, run: Run, result: RunResult, now_ns: int) -> Request[Outcome]:
-        if result.error:
-            result = replace(result, error=secrets.redact(result.error))
-        return finish_request(run, result, self.config.policy, now_ns=now_ns)
+    def _may_begin(self) -> bool:
+        """Return whether another round trip makes sense beside those under way: not for a few tasks of many."""
+        if not self._round_trips:
+            return True
+        is_worthwhile = len(self._unrecorded) >= max(2, self.config.concurrency // ROUND_TRIPS_AT_ONCE)
+        return is_worthwhile and len(self._round_trips) < ROUND_TRIPS_AT_ONCE
 
     def _plan_dequeue(self) -> TakeOrder | None:
         """Ask for as many tasks as there are free slots, if there may be any."""
         if not (self._may_have_tasks and self._is_taking and self._pool and self._pool.is_ready):
             return None
-        in_use = len(self.held) - len(self._finishing)
+        in_use = len(self.held) - self._ended + self._requested
         free = min(self.config.concurrency, self._pool.capacity) - in_use
-        if free <= 0:
-            return None
-        self._may_have_tasks = False
-        return self.config.dequeue_request(free)
+        return self.config.dequeue_request(free) if free > 0 else None
 
-    async def _back_off(self, error: Exception) -> None:
-        """Wait before the next attempt: finishes are repeated, and a dequeue is with its owner tokens."""
-        if self._unconfirmed is not None:
-            self._unconfirmed = self._unconfirmed.repeated()
-        if isinstance(error, BrokerUnavailable) and not self._failures:
+    async def _make_round_trip(self, runs: Sequence[Run], order: TakeOrder | None) -> None:
+        """Record how runs ended and dequeue, and repeat later what has no known outcome."""
+        announcements = self._announcements
+        try:
+            connections = self._connections
+            now_ns = connections.now_ns()
+            finishes = [self._finish_request(run, now_ns) for run in runs]
+            replies = await connections.tasks.run(finish_and_dequeue(finishes, order, now_ns=now_ns))
+        except Exception as error:  # noqa: BLE001 (the supervisor: what failed is logged and repeated)
+            self._unrecorded.extendleft(reversed(runs))
+            if order is not None:
+                self._unconfirmed.append(order.repeated())
+            self._back_off(error)
+            return
+        finally:
+            self._requested -= len(order.owners) if order else 0
+            self._round_trips.discard(asyncio.current_task())
+            self._schedule()
+        if self._failures:
+            log.info("broker_available")
+        self._failures = 0
+        for run, outcome in zip(runs, replies.outcomes, strict=True):
+            self._note_outcome(run, outcome)
+        if order is not None:
+            if len(replies.taken) == len(order.owners):
+                self._may_have_tasks = True
+            elif announcements == self._announcements:
+                self._may_have_tasks = False
+            self._accept(replies.taken, now_s=connections.now_ns() // 1_000_000_000)
+        refusals = [outcome for outcome in replies.outcomes if isinstance(outcome, BrokerUnavailable)]
+        if refusals:
+            self._back_off(refusals[0])
+
+    def _finish_request(self, run: Run, now_ns: int) -> Request[Outcome]:
+        result = run.result
+        assert result is not None  # noqa: S101 (the run has ended)
+        if result.error:
+            result = replace(result, error=secrets.redact(result.error))
+        return finish_request(run, result, self.config.policy, now_ns=now_ns)
+
+    def _back_off(self, error: Exception) -> None:
+        """Wait before the next round trip, longer after each failure."""
+        if not isinstance(error, BrokerUnavailable):
+            log.error("round_trip_failed", exc_info=error)
+        elif not self._failures:
             log.warning("broker_unavailable", error=error.detail)
         if isinstance(error, BrokerRefused):
             self._on_refused()
-        self._is_reconnected.clear()
-        self._failures += 1
-        await wait_any(self._is_reconnected, timeout_s=delay_s(self._failures - 1, first_s=0.1, most_s=5.0))
+        if self._backoff is None:
+            delay = delay_s(self._failures, first_s=0.1, most_s=5.0)
+            self._backoff = self._loop.call_later(delay, self._end_backoff)
+            self._failures += 1
 
-    def _note_outcome(self, run: Run, result: RunResult, outcome: Outcome | RunqyError) -> None:
+    def _end_backoff(self) -> None:
+        """Go on with the next round trip."""
+        if self._backoff:
+            self._backoff.cancel()
+        self._backoff = None
+        self._schedule()
+
+    def _note_outcome(self, run: Run, outcome: Outcome | RunqyError) -> None:
         """Forget a task whose end is recorded, or whose lease is lost."""
-        hold = run.taken.hold
-        if isinstance(outcome, BrokerUnavailable):
-            return  # Redis did not run it; it is repeated
-        if isinstance(outcome, LeaseLost):
-            log.warning("finish_refused", task_id=hold.task_id, queue=hold.queue, status=result.status.value)
-        elif isinstance(outcome, RunqyError):
-            log.error("finish_failed", task_id=hold.task_id, queue=hold.queue, error=outcome.detail)
-        elif result.status not in (RunStatus.SUCCEEDED, RunStatus.REQUEUED):
-            request_id = run.taken.message.headers.get(REQUEST_ID, "")
-            report = {"task_id": hold.task_id, "request_id": request_id, "error": result.error[:500]}
-            log.info("task_not_done", outcome=outcome.value, **report)
-        self._forget(hold)
+        if isinstance(outcome, Outcome):
+            if run.result and run.result.status not in (RunStatus.SUCCEEDED, RunStatus.REQUEUED):
+                request_id = run.taken.message.headers.get(REQUEST_ID, "")
+                report = {"task_id": run.task_id, "request_id": request_id, "error": run.result.error[:500]}
+                log.info("task_not_done", outcome=outcome.value, **report)
+        elif isinstance(outcome, BrokerUnavailable):
+            self._unrecorded.append(run)  # Redis did not run it
+            return
+        elif isinstance(outcome, LeaseLost):
+            status = run.result.status.value if run.result else ""
+            log.warning("finish_refused", task_id=run.task_id, queue=run.taken.hold.queue, status=status)
+        else:
+            log.error("finish_failed", task_id=run.task_id, queue=run.taken.hold.queue, error=outcome.detail)
+        self._forget(run)
 
-    def _forget(self, hold: Hold) -> None:
-        self.held.pop(hold, None)
-        self._finishing.pop(hold, None)
+    def _forget(self, run: Run) -> None:
+        del self.held[run.taken.hold.owner]
+        self._ended -= 1
 
     def _accept(self, tasks: Sequence[Taken], *, now_s: int) -> None:
         """Hand tasks to the pool, except those that cannot run."""
@@ -250,7 +290,7 @@ class Consumer:
         self.last_take_s = now_s
         for taken in tasks:
             line, problem = encode_or_reject(taken, now_s=now_s)
-            run = self.held[taken.hold] = Run(taken=taken, line=line)
+            run = self.held[taken.hold.owner] = Run(taken=taken, line=line)
             if problem:
                 self.run_ended(run, RunResult(RunStatus.FAILED, problem))
             elif self._pool is None or not self._is_taking:

@@ -52,6 +52,8 @@ class Run:
     """When it times out, on the monotonic clock."""
     forced_result: RunResult | None = None
     """How it ends as soon as its child gives it up, whatever the child responds."""
+    result: RunResult | None = None
+    """How it ended; None: it runs or waits for a child."""
 
     @property
     def task_id(self) -> str:

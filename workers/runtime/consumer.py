@@ -14,15 +14,14 @@ from runqy.broker.finishing import Outcome
 from runqy.broker.holding import Taken
 from runqy.broker.leasing import Extension
 from runqy.broker.message import REQUEST_ID
-from runqy.broker.operation import Request
 from runqy.broker.timing import POLL_S
-from runqy.errors import BrokerRefused, BrokerUnavailable, LeaseLost, RunqyError
+from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable, LeaseLost, RunqyError
 from workers.runtime.backoff import delay_s
 from workers.runtime.dequeue import ConsumeConfig, encode_or_reject, finish_and_dequeue
 from workers.runtime.logs import secrets
 from workers.runtime.pool import Pool
 from workers.runtime.redis_connections import RedisConnections
-from workers.runtime.runs import Run, RunResult, RunStatus, finish_request
+from workers.runtime.runs import Run, RunResult, RunStatus, plan_finishes
 
 TICK_S = 0.2
 """How exactly timeouts are kept."""
@@ -138,7 +137,7 @@ class Consumer:
     def run_ended(self, run: Run, result: RunResult) -> None:
         """Record how a run ended with the next round trip. See PoolOwner."""
         if run.result is None:
-            run.result = result
+            run.result = replace(result, error=secrets.redact(result.error)) if result.error else result
             self._ended += 1
             if result.status is RunStatus.LOST:
                 self._forget(run)
@@ -208,8 +207,9 @@ class Consumer:
         try:
             connections = self._connections
             now_ns = connections.now_ns()
-            finishes = [self._finish_request(run, now_ns) for run in runs]
-            replies = await connections.tasks.run(finish_and_dequeue(finishes, order, now_ns=now_ns))
+            finishes = plan_finishes(runs, self.config.policy, now_ns=now_ns)
+            requests = [finish.request for finish in finishes]
+            replies = await connections.tasks.run(finish_and_dequeue(requests, order, now_ns=now_ns))
         except Exception as error:  # noqa: BLE001 (the supervisor: what failed is logged and repeated)
             self._unrecorded.extendleft(reversed(runs))
             if order is not None:
@@ -223,8 +223,9 @@ class Consumer:
         if self._failures:
             log.info("broker_available")
         self._failures = 0
-        for run, outcome in zip(runs, replies.outcomes, strict=True):
-            self._note_outcome(run, outcome)
+        for finish, outcome in zip(finishes, replies.outcomes, strict=True):
+            for run, part in finish.match(outcome):
+                self._note_outcome(run, part)
         if order is not None:
             if len(replies.taken) == len(order.owners):
                 self._may_have_tasks = True
@@ -234,13 +235,6 @@ class Consumer:
         refusals = [outcome for outcome in replies.outcomes if isinstance(outcome, BrokerUnavailable)]
         if refusals:
             self._back_off(refusals[0])
-
-    def _finish_request(self, run: Run, now_ns: int) -> Request[Outcome]:
-        result = run.result
-        assert result is not None  # noqa: S101 (the run has ended)
-        if result.error:
-            result = replace(result, error=secrets.redact(result.error))
-        return finish_request(run, result, self.config.policy, now_ns=now_ns)
 
     def _back_off(self, error: Exception) -> None:
         """Wait before the next round trip, longer after each failure."""
@@ -271,6 +265,10 @@ class Consumer:
                 log.info("task_not_done", outcome=outcome.value, **report)
         elif isinstance(outcome, BrokerUnavailable):
             self._unrecorded.append(run)  # Redis did not run it
+            return
+        elif isinstance(outcome, BrokerCommandRefused) and not run.finishes_alone:
+            run.finishes_alone = True  # another task of its script call may be the cause
+            self._unrecorded.append(run)
             return
         elif isinstance(outcome, LeaseLost):
             status = run.result.status.value if run.result else ""

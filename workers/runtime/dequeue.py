@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 
 from runqy.broker.consuming import Share, TakeOrder, plan_take, take_tasks
-from runqy.broker.finishing import Outcome
 from runqy.broker.holding import Taken
 from runqy.broker.operation import Operation, Request, ask_all
 from runqy.broker.timing import LEASE_S
-from runqy.errors import BrokerCommandRefused, PayloadUnusable, RunqyError
+from runqy.errors import BrokerCommandRefused, PayloadUnusable
 from workers.runtime.pool import DEADLINE_EXCEEDED
 from workers.runtime.protocol import encode_task
 from workers.runtime.runs import RetryPolicy
@@ -47,15 +47,13 @@ class ConsumeConfig:
 
 @dataclass(frozen=True, slots=True)
 class Replies:
-    """The outcomes of the finishes in their order, and the tasks that were dequeued."""
+    """The outcomes of the finishes in their order, or RunqyErrors in their places, and the tasks that were dequeued."""
 
-    outcomes: Sequence[Outcome | RunqyError]
+    outcomes: Sequence[Any]
     taken: Sequence[Taken]
 
 
-def finish_and_dequeue(
-    finishes: Sequence[Request[Outcome]], order: TakeOrder | None, *, now_ns: int
-) -> Operation[Replies]:
+def finish_and_dequeue(finishes: Sequence[Request[Any]], order: TakeOrder | None, *, now_ns: int) -> Operation[Replies]:
     """Run finishes, and dequeue if there is an order, in one round trip.
 
     Raises BrokerUnavailable: any of it may have run.

@@ -1,13 +1,17 @@
 """A task that this worker holds: its run, how the run ended, and how that is recorded."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from runqy import clock
-from runqy.broker.finishing import Failure, Outcome, archive, complete, requeue, retry
+from runqy.broker.finishing import Completion, Failure, Outcome, archive, complete, complete_all, requeue, retry
 from runqy.broker.holding import Taken
 from runqy.broker.message import CANCELED, run_time_s
 from runqy.broker.operation import Request
+from runqy.broker.timing import BATCH_MAX_BYTES
+from runqy.errors import RunqyError
 from workers.runtime.backoff import delay_s
 
 MAX_CHILD_DEATHS = 3
@@ -54,6 +58,8 @@ class Run:
     """How it ends as soon as its child gives it up, whatever the child responds."""
     result: RunResult | None = None
     """How it ended; None: it runs or waits for a child."""
+    finishes_alone: bool = False
+    """Redis refused the script call that recorded it together with others."""
 
     @property
     def task_id(self) -> str:
@@ -73,6 +79,49 @@ class RetryPolicy:
     delay_s: float = 15.0
     max_delay_s: float = 600.0
     keeps_results: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """A request that records how some runs ended."""
+
+    runs: Sequence[Run]
+    request: Request[Any]
+
+    def match(self, outcome: Any) -> Iterator[tuple[Run, Outcome | RunqyError]]:
+        """Return each run with its part of the request's outcome."""
+        return zip(self.runs, outcome if isinstance(outcome, list) else [outcome] * len(self.runs), strict=True)
+
+
+def plan_finishes(runs: Sequence[Run], policy: RetryPolicy, *, now_ns: int) -> list[Finish]:
+    """Return the requests that record how runs ended; those that succeeded share script calls."""
+    finishes: list[Finish] = []
+    batches: dict[str, tuple[list[Run], int]] = {}
+    for run in runs:
+        result, message = run.result, run.taken.message
+        assert result is not None  # noqa: S101 (the runs have ended)
+        if result.status is not RunStatus.SUCCEEDED or message.retention <= 0 or run.finishes_alone:
+            finishes.append(Finish((run,), finish_request(run, result, policy, now_ns=now_ns)))
+            continue
+        size = len(result.output or b"") + len(message.payload)
+        batch, batch_size = batches.get(run.taken.hold.queue, ([], 0))
+        if batch and batch_size + size > BATCH_MAX_BYTES:
+            finishes.append(_completions(batch, policy, now_ns))
+            batch, batch_size = [], 0
+        batch.append(run)
+        batches[run.taken.hold.queue] = batch, batch_size + size
+    return finishes + [_completions(batch, policy, now_ns) for batch, _ in batches.values()]
+
+
+def _completions(runs: Sequence[Run], policy: RetryPolicy, now_ns: int) -> Finish:
+    """Return the request that records that runs of one Redis queue succeeded."""
+    completions = [
+        Completion(
+            run.taken.hold, run.taken.message, run.result.output if run.result and policy.keeps_results else None
+        )
+        for run in runs
+    ]
+    return Finish(runs, complete_all(completions, now_ns=now_ns))
 
 
 def finish_request(run: Run, result: RunResult, policy: RetryPolicy, *, now_ns: int) -> Request[Outcome]:

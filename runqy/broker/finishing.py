@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
+import msgspec
+
 from runqy.broker import keys, timing
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.holding import Hold
@@ -45,8 +47,7 @@ class Failure:
     """The process that ran it died: spends no retry, is not counted, and is noted in the task."""
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(msgspec.Struct, frozen=True):
     """A run that succeeded."""
 
     hold: Hold

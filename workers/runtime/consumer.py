@@ -4,8 +4,8 @@ possible."""
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
+import msgspec
 import structlog
 
 from runqy import clock
@@ -68,12 +68,14 @@ class Consumer:
         self._may_have_tasks = True
         """Redis announced a task, or the last dequeue got all it asked for."""
         self._announcements = 0
-        self._round_trips: set[asyncio.Task[None]] = set()
+        self._idle: list[asyncio.Future[None]] = []
+        """One for each loop that waits to be asked for a round trip."""
         self._is_scheduled = False
         self._backoff: asyncio.TimerHandle | None = None
         self._failures = 0
         self._ticks: asyncio.Handle | None = None
         self._polls: asyncio.Handle = self._loop.call_soon(self._poll)
+        self._loops = [self._loop.create_task(self._make_round_trips()) for _ in range(ROUND_TRIPS_AT_ONCE)]
 
     def begin(self, pool: Pool) -> None:
         """Take tasks from now on, whenever the pool is ready."""
@@ -100,13 +102,10 @@ class Consumer:
 
     async def close(self) -> None:
         """Abandon what is under way and end the timers."""
-        for timer in (self._polls, self._ticks, self._backoff):
-            if timer:
-                timer.cancel()
-        for round_trip in self._round_trips:
-            round_trip.cancel()
-        if self._round_trips:
-            await asyncio.wait(self._round_trips)
+        for handle in (self._polls, self._ticks, self._backoff, *self._loops):
+            if handle:
+                handle.cancel()
+        await asyncio.wait(self._loops)
 
     def wake(self) -> None:
         """Look for tasks now."""
@@ -137,7 +136,7 @@ class Consumer:
     def run_ended(self, run: Run, result: RunResult) -> None:
         """Record how a run ended with the next round trip. See PoolOwner."""
         if run.result is None:
-            run.result = replace(result, error=secrets.redact(result.error)) if result.error else result
+            run.result = msgspec.structs.replace(result, error=secrets.redact(result.error)) if result.error else result
             self._ended += 1
             if result.status is RunStatus.LOST:
                 self._forget(run)
@@ -166,60 +165,68 @@ class Consumer:
             self._pool.enforce_timeouts(clock.monotonic_s())
 
     def _schedule(self) -> None:
-        """Begin a round trip once all that is known now has been noted."""
-        if not self._is_scheduled:
+        """Begin a round trip at the end of this turn of the loop, if there is a reason for one."""
+        if self._is_scheduled or self._backoff or not self._may_begin():
+            return
+        if self._unrecorded or self._unconfirmed or self._count_wanted():
             self._is_scheduled = True
-            self._loop.call_soon(self._fill_slots)
-
-    def _fill_slots(self) -> None:
-        """Begin a round trip to Redis if there is a reason for one."""
-        self._is_scheduled = False
-        if self._backoff or not self._may_begin():
-            return
-        order = self._unconfirmed.popleft() if self._unconfirmed else self._plan_dequeue()
-        if order is None and not self._unrecorded:
-            if not self.held and not self._round_trips:
-                self.emptied.set()
-            return
-        self.emptied.clear()
-        runs = [self._unrecorded.popleft() for _ in range(min(len(self._unrecorded), FINISHES_PER_ROUND_TRIP))]
-        self._requested += len(order.owners) if order else 0
-        self._round_trips.add(self._loop.create_task(self._make_round_trip(runs, order)))
+            self.emptied.clear()
+            self._idle.pop().set_result(None)
+        elif not self.held and len(self._idle) == ROUND_TRIPS_AT_ONCE:
+            self.emptied.set()
 
     def _may_begin(self) -> bool:
         """Return whether another round trip makes sense beside those under way: not for a few tasks of many."""
-        if not self._round_trips:
+        if len(self._idle) == ROUND_TRIPS_AT_ONCE:
             return True
         is_worthwhile = len(self._unrecorded) >= max(2, self.config.concurrency // ROUND_TRIPS_AT_ONCE)
-        return is_worthwhile and len(self._round_trips) < ROUND_TRIPS_AT_ONCE
+        return is_worthwhile and bool(self._idle)
 
-    def _plan_dequeue(self) -> TakeOrder | None:
-        """Ask for as many tasks as there are free slots, if there may be any."""
+    async def _make_round_trips(self) -> None:
+        """Make one round trip whenever `_schedule` asks for it."""
+        while True:
+            asked = self._loop.create_future()
+            self._idle.append(asked)
+            self._schedule()
+            await asked
+            self._is_scheduled = False
+            try:
+                await self._fill_slots()
+            except Exception:  # the supervisor of a loop: no bug may end it while tasks are held
+                log.exception("round_trip_failed")
+
+    def _count_wanted(self) -> int:
+        """Return how many tasks to ask for: one for each free slot, if there may be any."""
         if not (self._may_have_tasks and self._is_taking and self._pool and self._pool.is_ready):
-            return None
+            return 0
         in_use = len(self.held) - self._ended + self._requested
-        free = min(self.config.concurrency, self._pool.capacity) - in_use
-        return self.config.dequeue_request(free) if free > 0 else None
+        return max(min(self.config.concurrency, self._pool.capacity) - in_use, 0)
 
-    async def _make_round_trip(self, runs: Sequence[Run], order: TakeOrder | None) -> None:
-        """Record how runs ended and dequeue, and repeat later what has no known outcome."""
+    async def _fill_slots(self) -> None:
+        """Record what has ended and dequeue for the free slots; what has no known outcome is repeated later."""
+        runs = [self._unrecorded.popleft() for _ in range(min(len(self._unrecorded), FINISHES_PER_ROUND_TRIP))]
+        order = None
+        if self._unconfirmed:
+            order = self._unconfirmed.popleft()
+        elif wanted := self._count_wanted():
+            order = self.config.dequeue_request(wanted)
         announcements = self._announcements
+        requested = len(order.owners) if order else 0
+        self._requested += requested
         try:
             connections = self._connections
             now_ns = connections.now_ns()
             finishes = plan_finishes(runs, self.config.policy, now_ns=now_ns)
             requests = [finish.request for finish in finishes]
             replies = await connections.tasks.run(finish_and_dequeue(requests, order, now_ns=now_ns))
-        except Exception as error:  # noqa: BLE001 (the supervisor: what failed is logged and repeated)
+        except Exception as error:  # noqa: BLE001 (what failed is logged and repeated)
             self._unrecorded.extendleft(reversed(runs))
             if order is not None:
                 self._unconfirmed.append(order.repeated())
             self._back_off(error)
             return
         finally:
-            self._requested -= len(order.owners) if order else 0
-            self._round_trips.discard(asyncio.current_task())
-            self._schedule()
+            self._requested -= requested
         if self._failures:
             log.info("broker_available")
         self._failures = 0
@@ -227,7 +234,7 @@ class Consumer:
             for run, part in finish.match(outcome):
                 self._note_outcome(run, part)
         if order is not None:
-            if len(replies.taken) == len(order.owners):
+            if len(replies.taken) == requested:
                 self._may_have_tasks = True
             elif announcements == self._announcements:
                 self._may_have_tasks = False

@@ -1,9 +1,10 @@
 """The round trip to Redis that records how runs ended and dequeues new tasks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import structlog
 
 from runqy.broker.consuming import Share, TakeOrder, plan_take, take_tasks
@@ -42,11 +43,10 @@ class ConsumeConfig:
             is_strict=self.is_strict,
             wake_token=self.wake_token,
         )
-        return replace(order, lease_s=self.lease_s, has_more_slots=free > TASKS_PER_DEQUEUE)
+        return msgspec.structs.replace(order, lease_s=self.lease_s, has_more_slots=free > TASKS_PER_DEQUEUE)
 
 
-@dataclass(frozen=True, slots=True)
-class Replies:
+class Replies(msgspec.Struct, frozen=True):
     """The outcomes of the finishes in their order, or RunqyErrors in their places, and the tasks that were dequeued."""
 
     outcomes: Sequence[Any]

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import structlog
 import typer
+import uvloop
 
 from runqy.errors import RegistrationRefused, RunqyError
 from runqy.open_files import raise_open_files_limit
@@ -43,7 +44,7 @@ def run(
         typer.echo(error.detail, err=True)
         raise typer.Exit(2) from None
     secrets.add([settings.api_key, settings.git_token, settings.git_ssh_key])
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         status = runner.run(serve(settings))
     raise typer.Exit(status)
 
@@ -90,15 +91,6 @@ def make_undumpable() -> bool:
     if sys.platform != "linux":
         return False
     return bool(ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes uvloop's event loop where that is installed; None: asyncio's own."""
-    try:
-        import uvloop  # noqa: PLC0415 (optional)
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from runqy import clock
 from runqy.broker.finishing import Completion, Failure, Outcome, archive, complete, complete_all, requeue, retry
 from runqy.broker.holding import Taken
@@ -34,8 +36,7 @@ class RunStatus(StrEnum):
     """Another worker holds the task by now: nothing is written."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
+class RunResult(msgspec.Struct, frozen=True):
     """How a run ended, with the error's text or the JSON that the task returned."""
 
     status: RunStatus

@@ -1,20 +1,24 @@
 """Dequeuing and recording over a connection that loses replies, on a single server and a cluster."""
 
 import asyncio
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.broker.consuming import Share
 from runqy.broker.counting import count_tasks
+from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import BrokerContext, Operation
 from runqy.errors import BrokerUnavailable
 from tests.support import environment
+from tests.support.event_loop import wait_until
 from tests.workers.processes import add_task
 from workers.runtime.consumer import Consumer
 from workers.runtime.dequeue import ConsumeConfig
@@ -58,13 +62,42 @@ class InstantPool:
     consumer: Consumer
     result: RunResult
     ids: list[str] = field(default_factory=list)
+    on_submit: Callable[[str], object] = lambda _: None
     is_ready: bool = True
     capacity: int = 100
 
     def submit(self, run: Run) -> None:
         self.ids.append(run.task_id)
+        self.on_submit(run.task_id)
         self.consumer.run_started(run)
         self.consumer.run_ended(run, self.result)
+
+    def requeue_unstarted(self) -> None:
+        pass
+
+    def enforce_timeouts(self, now_s: float) -> None:
+        pass
+
+
+@dataclass
+class LatePool:
+    """Ends each run a little later, and notes how many tasks are with it meanwhile."""
+
+    consumer: Consumer
+    held: list[int]
+    count: int = 0
+    is_ready: bool = True
+    capacity: int = 100
+
+    def submit(self, run: Run) -> None:
+        self.count += 1
+        self.held.append(self.count)
+        self.consumer.run_started(run)
+        asyncio.get_running_loop().call_later(random.uniform(0, 0.003), self.end, run)
+
+    def end(self, run: Run) -> None:
+        self.count -= 1
+        self.consumer.run_ended(run, RunResult(RunStatus.SUCCEEDED, output=b"1"))
 
     def requeue_unstarted(self) -> None:
         pass
@@ -154,3 +187,55 @@ def test_what_is_dequeued_after_the_stop_goes_back(single_broker: Broker) -> Non
 
     (counts,) = single_broker.run(count_tasks(["mail_low"], now_ns=single_broker.now_ns()))
     assert (counts.pending, counts.completed, counts.active) == (1, 0, 0)
+
+
+def consume(act: Callable[[Consumer], Coroutine[Any, Any, None]]) -> None:
+    """Do something with a consumer of one queue, and wait until it holds nothing."""
+
+    async def run() -> None:
+        connections = RedisConnections(SINGLE)
+        await connections.acquire()
+        consumer = Consumer(connections, config("mail_low"))
+        async with asyncio.timeout(20):
+            await act(consumer)
+            consumer.stop_taking()
+            await consumer.emptied.wait()
+        await consumer.close()
+        await connections.release()
+
+    asyncio.run(run(), debug=True)
+
+
+def test_a_task_whose_key_is_broken_keeps_no_other_from_being_recorded(single_broker: Broker) -> None:
+    ids = [add_task(single_broker, n, queue="mail_low") for n in range(4)]
+
+    def break_key(task_id: str) -> None:
+        if task_id == ids[1]:
+            single_broker.client.set(QueueKeys("mail_low").task(task_id), "not a hash")
+
+    async def act(consumer: Consumer) -> None:
+        pool = InstantPool(consumer, RunResult(RunStatus.SUCCEEDED, output=b"1"), on_submit=break_key)
+        consumer.begin(pool)  # type: ignore[arg-type]
+        await wait_until(lambda: len(pool.ids) == 4)
+
+    with capture_logs() as entries:
+        consume(act)
+
+    assert [entry["task_id"] for entry in entries if entry["event"] == "finish_failed"] == [ids[1]]
+    (counts,) = single_broker.run(count_tasks(["mail_low"], now_ns=single_broker.now_ns()))
+    assert counts.completed == 3
+
+
+def test_no_more_tasks_are_held_than_there_are_slots(single_broker: Broker) -> None:
+    for n in range(200):
+        add_task(single_broker, n, queue="mail_low")
+    held: list[int] = []
+
+    async def act(consumer: Consumer) -> None:
+        pool = LatePool(consumer, held)
+        consumer.begin(pool)  # type: ignore[arg-type]
+        await wait_until(lambda: len(held) == 200)
+
+    consume(act)
+
+    assert max(held) == 4

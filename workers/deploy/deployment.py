@@ -25,7 +25,7 @@ from runqy.git.sources import Source, checked_path
 from runqy.structs import read_json
 from workers.deploy.environments import Requirements, build_environment, is_complete
 from workers.deploy.git import Git
-from workers.deploy.locks import FolderLease, exclusive, forget, is_in_use
+from workers.deploy.locks import FolderLease, exclusive, is_leased, remove_lock_file
 
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -54,25 +54,25 @@ class DeploymentRecord(msgspec.Struct, frozen=True):
     environment: str
 
     def is_of(self, source: Source) -> bool:
-        """Tell whether it came from the same place."""
+        """Return whether it came from the same source."""
         return (self.url, self.branch, self.code_path) == (source.url, source.branch, source.code_path)
 
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """Code and environment that are ready to run; nobody deletes them before `release`."""
+    """Code and environment that are ready to run; other workers do not delete them before `release`."""
 
     commit: str
     code_dir: Path
     environment: Path
     problem: str
     """Why this is an older deployment than the one asked for; empty when it is the newest."""
-    _marks: tuple[FolderLease, ...] = field(repr=False)
+    _leases: tuple[FolderLease, ...] = field(repr=False)
 
     def release(self) -> None:
         """Allow the folders to be deleted."""
-        for mark in self._marks:
-            mark.release()
+        for lease in self._leases:
+            lease.release()
 
 
 def deploy(order: DeploymentOrder, commands: Commands) -> Deployed:
@@ -153,10 +153,10 @@ def _inside(checkout: Path, *parts: str) -> Path:
 
 
 def _deployed(home: Path, record: DeploymentRecord, *, problem: str) -> Deployed:
-    """Mark a pair as used and return it."""
+    """Lease a pair and return it."""
     checkout, environment = home / "checkouts" / record.checkout, home / "environments" / record.environment
-    marks = (FolderLease(checkout), FolderLease(environment))
-    return Deployed(record.commit, _inside(checkout, record.code_path).resolve(), environment, problem, marks)
+    leases = (FolderLease(checkout), FolderLease(environment))
+    return Deployed(record.commit, _inside(checkout, record.code_path).resolve(), environment, problem, leases)
 
 
 def _read_record(home: Path, source: Source) -> DeploymentRecord | None:
@@ -172,12 +172,12 @@ def _read_record(home: Path, source: Source) -> DeploymentRecord | None:
 
 
 def _remove_unused(home: Path) -> None:
-    """Delete checkouts and environments that no worker has marked."""
+    """Delete checkouts and environments that no worker has leased."""
     for parent in (home / "checkouts", home / "environments"):
         for folder in [entry for entry in parent.iterdir() if entry.is_dir() and not entry.is_symlink()]:
-            if not is_in_use(folder):
+            if not is_leased(folder):
                 shutil.rmtree(folder, ignore_errors=True)
-                forget(folder)
+                remove_lock_file(folder)
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""One place for a long_running child: started, fed task after task, started again when it ends."""
+"""One long_running child: started, sent one task after another, restarted when it ends."""
 
 import asyncio
 from collections import deque
@@ -13,11 +13,11 @@ from workers.runtime.protocol import ChildResponse, InvalidResponse
 from workers.runtime.runs import Run, RunResult, RunStatus
 
 IDLE_GRACE_S = 3.0
-"""How long an idle child has to end by itself: the next one is to have the new environment within five seconds."""
+"""How long an idle child has to end by itself: the next one has to have the new environment within five seconds."""
 
 
 class SlotOwner(Protocol):
-    """Who is told what happens in a slot."""
+    """Is called back by a slot."""
 
     def slot_finished_run(self, run: Run, result: RunResult, spent_s: float) -> None:
         """A run is over."""
@@ -30,7 +30,7 @@ class SlotOwner(Protocol):
 
 
 class ChildSlot:
-    """A child, and the tasks it was told of, in order; it works on the first."""
+    """A child, and the tasks sent to it, in order; it works on the first."""
 
     def __init__(self, owner: SlotOwner, restart_policy: RestartPolicy) -> None:
         self.runs: deque[Run] = deque()
@@ -46,17 +46,17 @@ class ChildSlot:
 
     @property
     def is_open(self) -> bool:
-        """Tell whether the child takes tasks."""
+        """Return whether the child takes tasks."""
         return self._child is not None and self._child.is_ready and not self._child.is_ending and self.is_up_to_date
 
     @property
     def is_up_to_date(self) -> bool:
-        """Tell whether the child was started with the newest specification."""
+        """Return whether the child was started with the newest specification."""
         return self._started_with is self._spec
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether there is no child."""
+        """Return whether there is no child."""
         return self._child is None
 
     def start(self, spec: ChildSpec) -> None:
@@ -66,10 +66,10 @@ class ChildSlot:
         if self._child is None:
             self._start()
         elif not self.runs:
-            self._dismiss(self._child)
+            self._end_idle_child(self._child)
 
     def add(self, run: Run) -> None:
-        """Tell the child of a task."""
+        """Send the child a task."""
         assert self._child is not None  # noqa: S101 (only open slots are given tasks)
         self.runs.append(run)
         self._child.send(run.line)
@@ -83,19 +83,19 @@ class ChildSlot:
             self._interrupt(run)
 
     def enforce_timeouts(self, now_s: float) -> None:
-        """End the run that the child works on if its time is over."""
+        """End the run that the child works on if it timed out."""
         if self.runs and now_s >= self.runs[0].ends_at_s and self.runs[0].forced_result is None:
             self.end_run(self.runs[0], timeout_result(self.runs[0]))
 
     def stop(self) -> None:
-        """End the child and start none any more."""
+        """End the child for good."""
         self._is_stopping = True
         if self._restart:
             self._restart.cancel()
         if self._child and self.runs:
             self._child.terminate()
         elif self._child:
-            self._dismiss(self._child)
+            self._end_idle_child(self._child)
 
     def child_ready(self, child: Child) -> None:
         """Open the slot."""
@@ -103,7 +103,7 @@ class ChildSlot:
         self._owner.slot_changed()
 
     def child_responded(self, child: Child, response: ChildResponse | InvalidResponse) -> bool:
-        """End the run that the child answers for, and begin the next."""
+        """End the run that the child responds for, and start the next."""
         run = next((run for run in self.runs if run.task_id == response.task_id), None)
         if run is None:
             return False
@@ -121,7 +121,9 @@ class ChildSlot:
         runs, self.runs, self._child = list(self.runs), deque(), None
         was_wanted = self.is_up_to_date and not self._is_stopping and not (runs and runs[0].forced_result)
         for run in runs:
-            self._owner.slot_finished_run(run, run.forced_result or self._left_by(child, run), self._spent_s())
+            self._owner.slot_finished_run(
+                run, run.forced_result or self._result_after_child_end(child, run), self._spent_s()
+            )
         if was_wanted:
             self.problem = child.cause
             self._start_later()
@@ -129,15 +131,15 @@ class ChildSlot:
             self._start()
         self._owner.slot_changed()
 
-    def _dismiss(self, child: Child) -> None:
+    def _end_idle_child(self, child: Child) -> None:
         """End a child without tasks; one that still loads would not notice that its input ended."""
         if child.is_ready:
             child.retire(IDLE_GRACE_S)
         else:
             child.terminate()
 
-    def _left_by(self, child: Child, run: Run) -> RunResult:
-        """Say how a run ends whose child is gone."""
+    def _result_after_child_end(self, child: Child, run: Run) -> RunResult:
+        """Return the result of a run whose child is gone."""
         if run.started_ns and not self._is_stopping:
             return RunResult(RunStatus.CHILD_DIED, child.cause)
         return RunResult(RunStatus.REQUEUED)
@@ -145,7 +147,7 @@ class ChildSlot:
     def _finish(self, run: Run, result: RunResult) -> None:
         """End a run whose child goes on."""
         child = self._child
-        assert child is not None  # noqa: S101 (answers come from a child)
+        assert child is not None  # noqa: S101 (responses come from a child)
         was_first = run is self.runs[0]
         self.runs.remove(run)
         self._owner.slot_finished_run(run, result, self._spent_s())
@@ -157,7 +159,7 @@ class ChildSlot:
             child.retire(IDLE_GRACE_S)
 
     def _begin(self, run: Run) -> None:
-        """Let the time of the run begin that the child is free to start now."""
+        """Start the timeout of the run that the child is free to start now."""
         self._began_s = clock.monotonic_s()
         self._owner.slot_started_run(run)
         if run.forced_result:
@@ -186,7 +188,7 @@ class ChildSlot:
             self._owner.slot_changed()
 
     def _start_later(self) -> None:
-        """Start a child after a while that grows with the number of failures."""
+        """Start a child after a delay that grows with the number of failures."""
         delay = self._restart_policy.next_delay_s()
         if delay is not None:
             self._restart = asyncio.get_running_loop().call_later(delay, self._restart_now)

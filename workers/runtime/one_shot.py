@@ -1,4 +1,4 @@
-"""The pool of a one_shot queue: a child for each task, after a first one without a task has shown that it can start."""
+"""The pool of a one_shot queue: a child for each task, once a probe without a task has shown that children start."""
 
 import asyncio
 from dataclasses import replace
@@ -12,7 +12,7 @@ from workers.runtime.runs import Run, RunResult, RunStatus
 
 
 class OneShotPool:
-    """Children, each with its task; the probe has none."""
+    """Children, each with its task; the probe has none. See Pool."""
 
     def __init__(self, owner: PoolOwner, settings: PoolSettings) -> None:
         self.problem = ""
@@ -22,50 +22,45 @@ class OneShotPool:
         self._spec: ChildSpec | None = None
         self._started_with: dict[Child, ChildSpec] = {}
         self._runs: dict[Child, Run | None] = {}
-        """None: the probe, or a child that has answered."""
+        """None: the probe, or a child that has responded."""
         self._probe: Child | None = None
-        self._is_proven = False
+        self._is_probed = False
         self._is_stopping = False
         self._restart: asyncio.TimerHandle | None = None
         self._emptied = asyncio.Event()
 
     @property
     def is_ready(self) -> bool:
-        """See Pool."""
-        return self._is_proven and not self._is_stopping
+        return self._is_probed and not self._is_stopping
 
     @property
     def capacity(self) -> int:
-        """See Pool. A child that has answered keeps its place until it has ended."""
+        """Return the concurrency; a child that has responded keeps its slot until it has ended."""
         lingering = sum(run is None and child is not self._probe for child, run in self._runs.items())
         return max(self._settings.concurrency - lingering, 0) if self.is_ready else 0
 
     @property
     def is_up_to_date(self) -> bool:
-        """See Pool."""
         return all(spec is self._spec for spec in self._started_with.values())
 
     def start(self, spec: ChildSpec) -> None:
-        """See Pool."""
         self._spec = spec
         self._restart_policy.note_success()
-        self._is_proven = False
+        self._is_probed = False
         if self._probe is not None:
             self._probe.kill()
         else:
             self._start_probe()
 
     def submit(self, run: Run) -> None:
-        """See Pool."""
         assert self._spec is not None  # noqa: S101 (a pool is ready after its start)
         try:
             self._start_child(replace(self._spec, env={**self._spec.env, "RUNQY_TASK_ID": run.task_id}), run)
         except DeploymentFailed as error:
-            self._lose_confidence(error.detail)
+            self._require_probe(error.detail)
             self._owner.run_ended(run, RunResult(RunStatus.REQUEUED))
 
     def end_run(self, run: Run, forced_result: RunResult) -> None:
-        """See Pool."""
         child = next((child for child, its_run in self._runs.items() if its_run is run), None)
         if child is None or run.forced_result:
             return
@@ -76,23 +71,20 @@ class OneShotPool:
             child.kill()
 
     def enforce_timeouts(self, now_s: float) -> None:
-        """See Pool."""
         for run in list(self._runs.values()):
             if run and run.started_ns and now_s >= run.ends_at_s and run.forced_result is None:
                 self.end_run(run, timeout_result(run))
 
     def requeue_unstarted(self) -> None:
-        """See Pool. Every task has a child from the beginning; those that wait for its start are given back."""
+        """End the runs whose children have not started yet, as requeued."""
         for run in list(self._runs.values()):
             if run and not run.started_ns:
                 self.end_run(run, RunResult(RunStatus.REQUEUED))
 
     def is_started(self, run: Run) -> bool:
-        """See Pool."""
         return bool(run.started_ns)
 
     async def stop(self) -> None:
-        """See Pool."""
         self._is_stopping = True
         if self._restart:
             self._restart.cancel()
@@ -103,13 +95,13 @@ class OneShotPool:
             await self._emptied.wait()
 
     def child_ready(self, child: Child) -> None:
-        """Hand the child its task, or believe that others can start as well."""
+        """Send the child its task, or note that children start."""
         run = self._runs[child]
         if run is not None:
             self._owner.run_started(run)
             child.send(run.line)
         elif self._started_with[child] is self._spec:
-            self._is_proven = True
+            self._is_probed = True
             self.problem = ""
         child.close_input() if run else child.retire()
         self._note_change()
@@ -129,14 +121,14 @@ class OneShotPool:
             self._finish(child, run, run.forced_result or OVERFLOW)
 
     def child_ended(self, child: Child) -> None:
-        """End the run that the child left, and find out whether others can start if this one could not."""
+        """End the run that the child left, and start a probe if this child did not start."""
         run = self._runs.pop(child)
         del self._started_with[child]
         if child is self._probe:
             self._probe = None
-            self._judge_probe(child)
+            self._check_probe(child)
         elif run is not None and not child.is_ready and run.forced_result is None:
-            self._lose_confidence(child.cause)
+            self._require_probe(child.cause)
         elif run is not None and run.forced_result is None and not self._is_stopping:
             self._settings.on_failure()
         if run is not None:
@@ -144,26 +136,26 @@ class OneShotPool:
             self._owner.run_ended(run, run.forced_result or RunResult(status, child.cause))
         self._note_change()
 
-    def _judge_probe(self, child: Child) -> None:
+    def _check_probe(self, child: Child) -> None:
         """Start another probe if this one was not for the newest code or has failed."""
-        if self._is_stopping or self._is_proven:
+        if self._is_stopping or self._is_probed:
             return
         if child.problem or not child.is_ending:
-            self._lose_confidence(child.cause)
+            self._require_probe(child.cause)
         else:
             self._start_probe()
 
     def _finish(self, child: Child, run: Run, result: RunResult) -> None:
-        """End a run whose child has only to end itself."""
+        """End a run whose child only has to exit."""
         self._runs[child] = None
         child.keep_running()
         child.retire()
         self._owner.run_ended(run, result)
 
-    def _lose_confidence(self, problem: str) -> None:
+    def _require_probe(self, problem: str) -> None:
         """Take no tasks before another probe has started."""
         self.problem = problem
-        self._is_proven = False
+        self._is_probed = False
         delay = self._restart_policy.next_delay_s()
         if delay is not None and not self._is_stopping:
             if self._restart:
@@ -178,10 +170,10 @@ class OneShotPool:
         try:
             self._probe = self._start_child(replace(self._spec, env={**self._spec.env, "RUNQY_TASK_ID": ""}), None)
         except DeploymentFailed as error:
-            self._lose_confidence(error.detail)
+            self._require_probe(error.detail)
 
     def _start_child(self, spec: ChildSpec, run: Run | None) -> Child:
-        """Start a child and remember what for. Raises DeploymentFailed."""
+        """Start a child for a run, or for none. Raises DeploymentFailed."""
         assert self._spec is not None  # noqa: S101 (callers have looked)
         child = Child(spec, self)
         self._runs[child] = run

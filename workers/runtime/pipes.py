@@ -1,4 +1,4 @@
-"""Reads lines from a child's pipes and writes to them, without ever waiting for the child."""
+"""Reads lines from a child's pipes and writes to them, without blocking."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ TOO_LONG = object()
 
 
 class LineSplitter:
-    """Cuts a stream into lines, holding at most one unfinished line of limited length."""
+    """Splits a stream into lines, and holds at most one unfinished line of limited length."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -23,7 +23,7 @@ class LineSplitter:
         self._is_too_long = False
 
     def feed(self, data: bytes) -> Iterator[bytes | object]:
-        """Give the lines that are complete now; TOO_LONG for one that was dropped."""
+        """Yield the lines that are complete now; TOO_LONG for one that was dropped."""
         *complete, rest = data.split(b"\n")
         for part in complete:
             self._add(part)
@@ -31,7 +31,7 @@ class LineSplitter:
         self._add(rest)
 
     def rest(self) -> bytes:
-        """Give what was begun and will not be ended; empty if there is nothing, or it was too long."""
+        """Return the last line, which was not ended; empty if there is none, or it was too long."""
         line = self._finish()
         return line if isinstance(line, bytes) else b""
 
@@ -51,12 +51,12 @@ class LineSplitter:
 
 
 class PipeReader:
-    """Hands over what arrives in a pipe."""
+    """Calls back with what arrives in a pipe."""
 
     def __init__(
         self, descriptor: int, on_data: Callable[[bytes], None], on_end: Callable[[], None] = lambda: None
     ) -> None:
-        """Take what to call for what arrives, and what to call once the other side closed the pipe."""
+        """Take what to call with data, and what to call once the other side closed the pipe."""
         self._descriptor = descriptor
         self._on_data = on_data
         self._on_end = on_end
@@ -65,7 +65,7 @@ class PipeReader:
         self._loop.add_reader(descriptor, self._read)
 
     def drain(self) -> None:
-        """Hand over what is left in the pipe of a process that has ended."""
+        """Read what is left in the pipe of a process that has ended."""
         while self._descriptor >= 0 and self._read():
             pass
         self.close()
@@ -78,7 +78,7 @@ class PipeReader:
             self._descriptor = -1
 
     def _read(self) -> bool:
-        """Read once; returns whether there was something."""
+        """Read once; return whether there was data."""
         try:
             data = os.read(self._descriptor, READ_BYTES)
         except BlockingIOError:

@@ -10,10 +10,10 @@ from benchmarks.apps.store import STORE
 from benchmarks.report import Report
 from benchmarks.stack import Stack
 from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.batching import enqueue_many
+from runqy.broker.enqueue import NewTask, new_task_id
+from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.keys import QueueKeys
 from runqy.broker.listing import Anchor, list_tasks
-from runqy.broker.producing import NewTask, new_task_id
 from runqy.broker.states import TaskState
 
 BATCH = 100

@@ -10,12 +10,12 @@ from benchmarks.redis_paths import measure_redis
 from benchmarks.report import Report
 from benchmarks.stack import Stack
 from runqy.broker import keys
-from runqy.broker.batching import enqueue_many
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.enqueue import NewTask, enqueue, new_task_id
+from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.finishing import complete
-from runqy.broker.producing import NewTask, enqueue, new_task_id
 from runqy.broker.timing import POLL_S
 from runqy.broker.waking import Listener
 

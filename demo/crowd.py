@@ -13,8 +13,8 @@ from runqy.accounts.identity import Role
 from runqy.accounts.models import ApiKey
 from runqy.audit.models import CHAIN_BEGIN, AuditHead, AuditRecord
 from runqy.broker.broker import Broker
+from runqy.broker.enqueue import NewTask, enqueue
 from runqy.broker.heartbeats import beat
-from runqy.broker.producing import NewTask, enqueue
 from runqy.broker.worker_records import WorkerRecord, WorkerState
 from runqy.publication.documents import Kind
 from runqy.publication.operations import configuration_change

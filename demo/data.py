@@ -16,10 +16,10 @@ from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.broker.broker import Broker
 from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.enqueue import NewTask, enqueue
 from runqy.broker.finishing import Failure, archive, complete, retry
 from runqy.broker.heartbeats import beat
 from runqy.broker.holding import Taken
-from runqy.broker.producing import NewTask, enqueue
 from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState
 from vaults.operations import create_vault, set_entry
 

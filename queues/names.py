@@ -1,6 +1,6 @@
 """Owns the names of queues: what people may write, and which Redis queue each spelling means."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -47,8 +47,10 @@ class QueueCatalog:
         self._revisions = revisions or {}
         self._queues = {queue.name: queue for queue in self.definitions}
         self._resolved: dict[str, ResolvedQueue] = {}
+        self._redis_queues: list[str] = []
         for queue in self.definitions:
             for (redis_queue, priority), names in zip(queue.redis_queues(separator), spellings(queue), strict=True):
+                self._redis_queues.append(redis_queue)
                 resolved = ResolvedQueue(queue=queue, redis_queue=redis_queue, priority=priority)
                 for name in names:
                     self._resolved.setdefault(name, resolved)
@@ -91,9 +93,9 @@ class QueueCatalog:
         resolved = self.resolve(name, allowed_queues=allowed_queues)
         return resolved.queue, [(resolved.redis_queue, resolved.priority)]
 
-    def redis_queues(self) -> list[str]:
+    def redis_queues(self) -> Sequence[str]:
         """Return the names of all Redis queues, in order of the queues' names."""
-        return [name for queue in self.definitions for name, _ in queue.redis_queues(self.separator)]
+        return self._redis_queues
 
     def queue_revision(self, name: str) -> str:
         """Return the token that changes with the configuration of a queue, its vaults' included; empty: unknown."""

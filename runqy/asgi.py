@@ -1,6 +1,9 @@
 """The ASGI application of the web processes."""
 
+import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runqy.settings")
 
@@ -20,7 +23,8 @@ from runqy.dataplane.request import Request
 from runqy.dataplane.snapshots import SnapshotRefresher
 from runqy.errors import ConfigurationUnavailable
 from runqy.readiness import begin_draining
-from tasks.waiting import close_waiting_room
+from tasks.waiting import ResultWaiters, WaiterLimits
+from tasks.waiting_loop import WaitingLoop, set_waiting_loop
 
 _SESSION = f"{settings.SESSION_COOKIE_NAME}=".encode()
 
@@ -39,17 +43,33 @@ def build_application() -> Application:
     """Return the application of this process."""
     drain = Drain(settings.RUNQY_DRAIN_S)
     drain.on_drain(begin_draining)
-    drain.on_drain(close_waiting_room)
     broker = AsyncBroker.connect(settings.REDIS_TARGET)
+    # Clients that wait on Django's threads leave some for others.
+    threads = min(settings.RUNQY_WSGI_WAITERS, max(1, settings.RUNQY_DJANGO_THREADS // 2))
+    waiters = ResultWaiters(broker, WaiterLimits(total=settings.RUNQY_MAX_WAITERS, threads=threads))
+    drain.on_drain(waiters.drain)
     snapshots = SnapshotRefresher(broker)
+
+    @asynccontextmanager
+    async def waiting() -> AsyncIterator[None]:
+        before = set_waiting_loop(WaitingLoop(waiters, asyncio.get_running_loop()))
+        try:
+            yield
+        finally:
+            set_waiting_loop(before)
+            await waiters.close()
+            await broker.close()
+
     return Application(
         wsgi=wsgi_application,
         bodies=BodyReader(max_bytes=settings.RUNQY_MAX_BODY_SIZE, memory_bytes=settings.RUNQY_BODY_MEMORY),
         drain=drain,
         django=BoundedExecutor("django", threads=settings.RUNQY_DJANGO_THREADS),
         is_authenticated=is_authenticated,
-        find_handler=TaskEndpoints(broker, snapshots).find_handler if settings.RUNQY_DATA_PLANE else find_no_handler,
-        lifespans=[snapshots.running] if settings.RUNQY_DATA_PLANE else [],
+        find_handler=(
+            TaskEndpoints(broker, snapshots, waiters).find_handler if settings.RUNQY_DATA_PLANE else find_no_handler
+        ),
+        lifespans=[waiting, *([snapshots.running] if settings.RUNQY_DATA_PLANE else [])],
     )
 
 

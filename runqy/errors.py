@@ -291,6 +291,12 @@ class RequestTimeout(RunqyError):
     code, status = "request_timeout", 408
 
 
+class LengthRequired(RunqyError):
+    """The body has no Content-Length; this server does not read chunked bodies."""
+
+    code, status = "length_required", 411
+
+
 class EncodingUnsupported(RunqyError):
     """The body is compressed; send it as it is."""
 

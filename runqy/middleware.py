@@ -109,14 +109,21 @@ def content_security_policy(path: str, content_type: str) -> str:
     """Return the policy of a response."""
     if _is_admin(path):
         return ADMIN_POLICY
-    return PAGE_POLICY if content_type.startswith("text/") or path.startswith("/static/") else DATA_POLICY
+    is_page = content_type.startswith("text/") and content_type != "text/event-stream"
+    return PAGE_POLICY if is_page or path.startswith("/static/") else DATA_POLICY
 
 
 class AdminHostMiddleware(CommonMiddleware):
-    """Check the Host header in the admin only: API clients authenticate by key, and reach the server by any name."""
+    """Check the Host header and append slashes in the admin only.
+
+    API clients authenticate by key, and reach the server by any name; a path that is not theirs is 404.
+    """
 
     def process_request(self, request: HttpRequest) -> HttpResponsePermanentRedirect | None:
         return super().process_request(request) if _is_admin(request.path_info) else None
+
+    def should_redirect_with_slash(self, request: HttpRequest) -> bool:
+        return _is_admin(request.path_info) and super().should_redirect_with_slash(request)
 
 
 class AuditActorMiddleware:

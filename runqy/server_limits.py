@@ -12,11 +12,12 @@ from rest_framework.response import Response
 from runqy.accounts.identity import Role
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
-from runqy.broker.creating import RECORD_KEPT_S
+from runqy.broker.enqueue import RECORD_KEPT_S
 from runqy.broker.rates import Rate
 from tasks.api.options import MAX_RETRY, MAX_SECONDS, MAX_UNIQUE_KEY_LENGTH
 from tasks.api.waits import MAX_WAIT_S
 from tasks.batches import MOST_TASKS
+from tasks.waiting import WaiterLimits
 from vaults.names import VALUE_MAX_BYTES
 from workers.runtime.protocol import MAX_LINE_BYTES
 from workers.runtime.runs import MAX_CHILD_DEATHS
@@ -30,6 +31,7 @@ class ServerLimits:
     batch_tasks: int
     wait_s: int
     waiters: int
+    waiters_per_key: int
     timeout_s: int
     delay_s: int
     retention_s: int
@@ -56,7 +58,8 @@ class LimitsSerializer(serializers.Serializer[Any]):
     body_bytes = serializers.IntegerField(help_text="Of a request's body (RUNQY_MAX_BODY_SIZE)")
     batch_tasks = serializers.IntegerField(help_text="Of a batch")
     wait_s = serializers.IntegerField(help_text="The longest `wait`")
-    waiters = serializers.IntegerField(help_text="Requests that wait in one process (RUNQY_MAX_WAITERS)")
+    waiters = serializers.IntegerField(help_text="Requests and streams that wait in one process (RUNQY_MAX_WAITERS)")
+    waiters_per_key = serializers.IntegerField(help_text="Of those, the requests with one key")
     timeout_s = serializers.IntegerField(help_text="The longest of a run")
     delay_s = serializers.IntegerField(help_text="The longest delay before a task may start")
     retention_s = serializers.IntegerField(help_text="The longest time that a result is kept")
@@ -74,11 +77,13 @@ class LimitsSerializer(serializers.Serializer[Any]):
 
 def current_limits() -> ServerLimits:
     """Collect the limits from where each is applied."""
+    waiters = WaiterLimits(total=settings.RUNQY_MAX_WAITERS, threads=settings.RUNQY_WSGI_WAITERS)
     return ServerLimits(
         body_bytes=settings.RUNQY_MAX_BODY_SIZE,
         batch_tasks=MOST_TASKS,
         wait_s=MAX_WAIT_S,
-        waiters=settings.RUNQY_MAX_WAITERS,
+        waiters=waiters.total,
+        waiters_per_key=waiters.per_client,
         timeout_s=MAX_SECONDS,
         delay_s=MAX_SECONDS,
         retention_s=MAX_SECONDS,
@@ -111,7 +116,8 @@ class LimitsViewSet(ApiViewSet):
                     "body_bytes": 52428800,
                     "batch_tasks": 10000,
                     "wait_s": 300,
-                    "waiters": 64,
+                    "waiters": 5000,
+                    "waiters_per_key": 2500,
                     "timeout_s": 315360000,
                     "delay_s": 315360000,
                     "retention_s": 315360000,

@@ -115,7 +115,8 @@ DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000  # a vault's page sends seven for each en
 RUNQY_BODY_MEMORY = env.size("RUNQY_BODY_MEMORY", 256 << 20)
 RUNQY_DATA_PLANE = env.flag("RUNQY_DATA_PLANE", default=True)
 RUNQY_DJANGO_THREADS = env.count("RUNQY_DJANGO_THREADS", 4, lowest=1, highest=256)
-RUNQY_MAX_WAITERS = env.count("RUNQY_MAX_WAITERS", 64)
+RUNQY_MAX_WAITERS = env.count("RUNQY_MAX_WAITERS", 5000)
+RUNQY_WSGI_WAITERS = env.count("RUNQY_WSGI_WAITERS", 16)
 RUNQY_DRAIN_S = env.count("RUNQY_DRAIN_S", 0, highest=600)
 
 # Django's own parts

@@ -10,11 +10,18 @@ import msgspec
 from queues.names import AllowedQueues, ResolvedQueue
 from queues.queries import get_catalog
 from runqy.broker import timing
-from runqy.broker.batching import enqueue_many
-from runqy.broker.creating import Created, Creation, LockHeld, Maker, Once, Outcome, Part, create, find_creation
+from runqy.broker.enqueue import Created, IdempotencyKey, LockHeld, NewTask, new_task_id
+from runqy.broker.enqueue_batch import (
+    BatchPart,
+    EnqueuedPart,
+    ItemOutcome,
+    RequestToken,
+    enqueue_many,
+    enqueue_unique_batch,
+    find_enqueued_part,
+)
 from runqy.broker.lookups import forget_lookups
 from runqy.broker.operation import Operation, ask, ask_all, get_context
-from runqy.broker.producing import NewTask, new_task_id
 from runqy.errors import (
     BatchConflict,
     BatchRefused,
@@ -68,7 +75,7 @@ class _Target:
 
     resolved: ResolvedQueue
     headers: Mapping[str, str]
-    idempotency_key: Once | None
+    idempotency_key: IdempotencyKey | None
 
     def build(self, item: BatchItem, task_id: str, now_ns: int) -> NewTask | RunqyError:
         """Return the task of an item, or what is wrong with it."""
@@ -85,7 +92,7 @@ def enqueue_batch(
     spec: BatchSpec,
     allowed_queues: AllowedQueues = None,
     headers: Mapping[str, str] | None = None,
-    idempotency_key: Once | None = None,
+    idempotency_key: IdempotencyKey | None = None,
 ) -> Operation[EnqueuedBatch]:
     """Put tasks on one queue, at most 500 in each round trip.
 
@@ -98,17 +105,17 @@ def enqueue_batch(
     target = _Target(resolved, headers or {}, idempotency_key)
     first = None
     if idempotency_key is not None:
-        first = yield from ask(find_creation(resolved.redis_queue, idempotency_key))
+        first = yield from ask(find_enqueued_part(resolved.redis_queue, idempotency_key))
     if first is None:
         ensure_enabled(resolved)
     if idempotency_key is None and not any(isinstance(item, TaskSpec) and item.unique for item in items):
         batch = EnqueuedBatch((yield from _enqueue(items, target)))
     elif first is not None:
-        batch = yield from _unique_enqueue(items, target, first.maker, is_repetition=True)
+        batch = yield from _unique_enqueue(items, target, first.request_token, is_repetition=True)
     else:
         context = yield from get_context()
-        maker = Maker(new_task_id(), context.now_ns)
-        batch = yield from _unique_enqueue(items, target, maker, is_repetition=False)
+        request_token = RequestToken(new_task_id(), context.now_ns)
+        batch = yield from _unique_enqueue(items, target, request_token, is_repetition=False)
     _check_any_queued(batch.results)
     return batch
 
@@ -162,32 +169,34 @@ def _enqueue(items: Sequence[BatchItem], target: _Target) -> Operation[list[Batc
 
 
 def _unique_enqueue(
-    items: Sequence[BatchItem], target: _Target, maker: Maker, *, is_repetition: bool
+    items: Sequence[BatchItem], target: _Target, request_token: RequestToken, *, is_repetition: bool
 ) -> Operation[EnqueuedBatch]:
     """Queue tasks that have unique keys or come with an idempotency key, part by part.
 
-    With an idempotency key the tasks are those of the maker that its record names; a repetition goes on as that one.
+    With an idempotency key, ids and times are those of the request that used it first.
     """
     context = yield from get_context()
     results: list[BatchItemResult] = []
     for number, places in enumerate(_parts(items)):
-        part = _part(items, places, number, target, maker)
-        request = create(part, maker, target.idempotency_key, is_cluster=context.is_cluster)
-        (creation,) = yield from ask_all([request])
-        if isinstance(creation, RunqyError):
-            results += [BatchItemResult(error=creation)] * len(places)
-        elif creation.maker != maker:  # another process was quicker with the same request
+        part = _part(items, places, number, target, request_token)
+        request = enqueue_unique_batch(part, request_token, target.idempotency_key, is_cluster=context.is_cluster)
+        (enqueued,) = yield from ask_all([request])
+        if isinstance(enqueued, RunqyError):
+            results += [BatchItemResult(error=enqueued)] * len(places)
+        elif enqueued.request_token != request_token:  # another process was quicker with the same request
             yield from forget_lookups(part.queue, [task.id for task in part.tasks])
-            return (yield from _unique_enqueue(items, target, creation.maker, is_repetition=True))
+            return (yield from _unique_enqueue(items, target, enqueued.request_token, is_repetition=True))
         else:
-            results += _results(items, places, creation)
+            results += _results(items, places, enqueued)
     return EnqueuedBatch(results, is_replayed=is_repetition)
 
 
-def _part(items: Sequence[BatchItem], places: range, number: int, target: _Target, maker: Maker) -> Part:
+def _part(
+    items: Sequence[BatchItem], places: range, number: int, target: _Target, request_token: RequestToken
+) -> BatchPart:
     """Return a part of a batch; it keeps what was wrong with its items when they were first looked at."""
-    built = [target.build(items[place], _task_id(maker, place), maker.now_ns) for place in places]
-    return Part(
+    built = [target.build(items[place], _task_id(request_token, place), request_token.now_ns) for place in places]
+    return BatchPart(
         queue=target.resolved.redis_queue,
         tasks=[task for task in built if isinstance(task, NewTask)],
         number=number,
@@ -207,18 +216,18 @@ def _parts(items: Sequence[BatchItem]) -> Iterator[range]:
     yield range(start, len(items))
 
 
-def _results(items: Sequence[BatchItem], places: range, creation: Creation) -> Iterator[BatchItemResult]:
+def _results(items: Sequence[BatchItem], places: range, enqueued: EnqueuedPart) -> Iterator[BatchItemResult]:
     """Return what the items of a part led to."""
-    errors: list[str | None] = msgspec.json.decode(creation.note)
-    outcomes = iter(creation.outcomes)
+    errors: list[str | None] = msgspec.json.decode(enqueued.note)
+    outcomes = iter(enqueued.outcomes)
     for place, error in zip(places, errors, strict=True):
         if error is not None:
             yield BatchItemResult(error=RequestInvalid(error))
         else:
-            yield _result(items[place], _task_id(creation.maker, place), next(outcomes))
+            yield _result(items[place], _task_id(enqueued.request_token, place), next(outcomes))
 
 
-def _result(item: BatchItem, task_id: str, outcome: Outcome) -> BatchItemResult:
+def _result(item: BatchItem, task_id: str, outcome: ItemOutcome) -> BatchItemResult:
     """Return what an item led to whose task was to be created."""
     if isinstance(outcome, Created):
         return BatchItemResult(task_id)
@@ -232,6 +241,6 @@ def _result(item: BatchItem, task_id: str, outcome: Outcome) -> BatchItemResult:
     return BatchItemResult(error=TaskNotUnique(f"The task {outcome.task_id} has this unique_key."))
 
 
-def _task_id(maker: Maker, place: int) -> str:
+def _task_id(request_token: RequestToken, place: int) -> str:
     """Return the id of an item's task, the same in every repetition of the request."""
-    return str(uuid.uuid5(uuid.UUID(maker.token), str(place)))
+    return str(uuid.uuid5(uuid.UUID(request_token.token), str(place)))

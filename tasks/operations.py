@@ -8,16 +8,26 @@ from queues.names import AllowedQueues, ResolvedQueue
 from queues.queries import get_catalog, resolve_queue
 from runqy.audit.operations import announced
 from runqy.broker.broker import Broker
-from runqy.broker.creating import Created, LockHeld, Once
-from runqy.broker.creating_one import Earlier, Recorded, create_one, find_earlier
+from runqy.broker.enqueue import (
+    Created,
+    IdempotencyKey,
+    IdempotencyRecord,
+    LockHeld,
+    NewTask,
+    Replayed,
+    enqueue,
+    enqueue_unique,
+    find_replayed,
+    new_task_id,
+)
 from runqy.broker.lookups import forget_lookups
 from runqy.broker.operation import Operation, ask, get_context
-from runqy.broker.producing import NewTask, enqueue, new_task_id
 from runqy.broker.reading import read_tasks
 from runqy.broker.records import TaskRecord
 from runqy.errors import RunqyError, TaskNotFound, TaskNotUnique
-from tasks.queries import await_queued_task
 from tasks.task_specs import OnConflict, TaskSpec, build_task, ensure_enabled, record_of
+from tasks.waiting import WaitingClient
+from tasks.waiting_loop import get_waiting_loop
 
 __all__ = ["EnqueuedTask", "enqueue_and_wait", "enqueue_task"]
 
@@ -53,7 +63,7 @@ def enqueue_task(
     spec: TaskSpec,
     allowed_queues: AllowedQueues = None,
     headers: Mapping[str, str] | None = None,
-    idempotency_key: Once | None = None,
+    idempotency_key: IdempotencyKey | None = None,
 ) -> Operation[EnqueuedTask]:
     """Put a task on a queue, one round trip; the same request once where it has an idempotency key.
 
@@ -70,10 +80,12 @@ def enqueue_task(
     return EnqueuedTask(record_of(task, context.now_ns))
 
 
-def enqueue_and_wait(broker: Broker, *, spec: TaskSpec, headers: Mapping[str, str], longest_s: float) -> TaskRecord:
-    """Queue a task, recorded in the audit before, and return it once it ended, or as it is after `longest_s`.
+def enqueue_and_wait(
+    broker: Broker, *, spec: TaskSpec, headers: Mapping[str, str], client_id: str, timeout_s: float
+) -> TaskRecord:
+    """Queue a task, recorded in the audit before, and return it once it ended, or as it is after `timeout_s`.
 
-    Raises QueueNotFound, QueueDisabled, PayloadInvalid, RequestInvalid, BrokerUnavailable.
+    Blocks. Raises QueueNotFound, QueueDisabled, PayloadInvalid, RequestInvalid, BrokerUnavailable.
     """
     resolved = resolve_queue(spec.queue)
     ensure_enabled(resolved)
@@ -82,11 +94,15 @@ def enqueue_and_wait(broker: Broker, *, spec: TaskSpec, headers: Mapping[str, st
     changes = {"queue": (None, task.queue)}
     with announced(action="task.created", object_kind="task", object_name=task.id, changes=changes):
         broker.run(enqueue(task, now_ns=now_ns, is_cluster=broker.is_cluster))
-    return await_queued_task(broker, task.id, longest_s=longest_s) or record_of(task, now_ns)
+    waiting, client = get_waiting_loop(), WaitingClient(id=client_id, holds_thread=True)
+    awaited = waiting.run(
+        waiting.waiters.wait_for_queued(task.id, queue=task.queue, client=client, timeout_s=timeout_s)
+    )
+    return awaited or record_of(task, now_ns)
 
 
 def _unique_enqueue(
-    spec: TaskSpec, resolved: ResolvedQueue, headers: Mapping[str, str], idempotency_key: Once | None
+    spec: TaskSpec, resolved: ResolvedQueue, headers: Mapping[str, str], idempotency_key: IdempotencyKey | None
 ) -> Operation[EnqueuedTask]:
     """Put a task with a unique key or an idempotency key on a queue, one round trip; a second one for another task
     that is returned instead. Raises as `enqueue_task`."""
@@ -96,17 +112,17 @@ def _unique_enqueue(
         task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers)
     except RunqyError:
         # What was allowed when the request came first may not be now.
-        earlier = (yield from ask(find_earlier(queue, idempotency_key))) if idempotency_key is not None else None
-        if earlier is None:
+        replayed = (yield from ask(find_replayed(queue, idempotency_key))) if idempotency_key is not None else None
+        if replayed is None:
             raise
-        return (yield from _replay(spec, queue, earlier))
-    recorded = _recorded(spec, task, context.now_ns, idempotency_key) if idempotency_key is not None else None
-    request = create_one(task, now_ns=context.now_ns, recorded=recorded, is_cluster=context.is_cluster)
+        return (yield from _replay(spec, queue, replayed))
+    record = _recorded(spec, task, context.now_ns, idempotency_key) if idempotency_key is not None else None
+    request = enqueue_unique(task, now_ns=context.now_ns, record=record, is_cluster=context.is_cluster)
     outcome = yield from ask(request)
     if outcome is Created.NOW:
         return EnqueuedTask(record_of(task, context.now_ns))
     yield from forget_lookups(queue, [task.id])
-    if isinstance(outcome, Earlier):
+    if isinstance(outcome, Replayed):
         return (yield from _replay(spec, queue, outcome))
     assert isinstance(outcome, LockHeld)  # noqa: S101 (no other outcome is left)
     return (yield from _get_existing(spec, queue, outcome.task_id))
@@ -122,11 +138,11 @@ def _get_existing(spec: TaskSpec, queue: str, task_id: str, *, is_replayed: bool
     return EnqueuedTask(record, is_existing=True, is_replayed=is_replayed)
 
 
-def _replay(spec: TaskSpec, queue: str, earlier: Earlier) -> Operation[EnqueuedTask]:
+def _replay(spec: TaskSpec, queue: str, replayed: Replayed) -> Operation[EnqueuedTask]:
     """Return the task that the same request led to when it came first."""
-    if earlier.holder:
-        return (yield from _get_existing(spec, queue, earlier.holder, is_replayed=True))
-    first = _decode(earlier.note)
+    if replayed.holder:
+        return (yield from _get_existing(spec, queue, replayed.holder, is_replayed=True))
+    first = _decode(replayed.note)
     task = NewTask(
         id=first.id,
         queue=queue,
@@ -143,7 +159,7 @@ def _replay(spec: TaskSpec, queue: str, earlier: Earlier) -> Operation[EnqueuedT
     return EnqueuedTask(record_of(task, first.now_ns), is_replayed=True)
 
 
-def _recorded(spec: TaskSpec, task: NewTask, now_ns: int, idempotency_key: Once) -> Recorded:
+def _recorded(spec: TaskSpec, task: NewTask, now_ns: int, idempotency_key: IdempotencyKey) -> IdempotencyRecord:
     """Return what is kept for the response to a repetition."""
     first = StoredResponse(
         id=task.id,
@@ -158,7 +174,7 @@ def _recorded(spec: TaskSpec, task: NewTask, now_ns: int, idempotency_key: Once)
         headers=dict(task.headers),
     )
     keeps_conflict = spec.unique is not None and spec.unique.on_conflict is OnConflict.RETURN
-    return Recorded(idempotency_key, _encode(first), keeps_conflict)
+    return IdempotencyRecord(idempotency_key, _encode(first), keeps_conflict)
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -7,7 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from queues.names import ResolvedQueue
-from runqy.broker.producing import NewTask
+from runqy.broker.enqueue import NewTask
 from runqy.broker.records import TaskRecord
 from runqy.errors import QueueDisabled, RequestInvalid
 from tasks import payloads

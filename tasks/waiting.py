@@ -1,145 +1,243 @@
-"""Lets readers wait for the end of a task: each costs a thread and a seat, and next to no time."""
+"""Lets clients wait for tasks on an event loop: each costs a future and a subscription, no thread."""
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import asyncio
+from collections import Counter
 
+import msgspec
 import structlog
-from django.conf import settings
 
-from runqy import clock
-from runqy.broker.broker import Broker
-from runqy.broker.endings import EndListener
-from runqy.broker.reading import read_states
+from queues.names import AllowedQueues
+from runqy.broker.async_broker import AsyncBroker
+from runqy.broker.pubsub import TaskEndSubscriber
+from runqy.broker.reading import TaskProgress, read_progress
 from runqy.broker.records import TaskRecord
-from runqy.connection import get_broker
-from runqy.errors import RunqyError, TooManyWaiters
+from runqy.errors import BrokerUnavailable, RunqyError, TaskNotFound, TooManyWaiters
+from tasks.queries import get_task
 
 log = structlog.get_logger(__name__)
 
 POLL_S = 1.0
-"""How often all waited-for tasks are looked at together, for workers that do not publish an end."""
+"""How often each waited-for task is looked at: only ends are published, and not by the workers of other systems."""
+SLICES = 20
+"""Into how many requests, spread evenly over POLL_S, the looks at all tasks are divided."""
 
 
-@dataclass(eq=False, slots=True)
-class Seat:
-    """One reader that waits."""
+class WaitingClient(msgspec.Struct, frozen=True, kw_only=True):
+    """The client of a request that waits."""
 
-    task_id: str
-    place: tuple[str, str] | None = None
-    """Redis queue and id of the task, once it was read."""
-    called: threading.Event = field(default_factory=threading.Event)
+    id: str
+    """Of its key: one key has a share of all waiters."""
+    allowed_queues: AllowedQueues = None
+    holds_thread: bool = False
+    """A thread blocks until the wait is over."""
 
 
-class WaitingRoom:
-    """The readers of a process that wait for tasks to end."""
+class WaiterLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How many clients of a process may wait at once."""
 
-    def __init__(self, broker: Broker, seats: int) -> None:
-        """Take the broker and how many readers may wait at once."""
+    total: int
+    threads: int
+    """Of the total, those that hold a thread each."""
+
+    @property
+    def per_client(self) -> int:
+        """Half of the total, so that no key keeps all others from waiting."""
+        return (self.total + 1) // 2
+
+
+class Waiter:
+    """One client that waits for one task, until `leave`."""
+
+    def __init__(
+        self, waiters: "ResultWaiters", task_id: str, queue: str, client: WaitingClient, *, wants_changes: bool
+    ) -> None:
+        self.task_id, self.queue, self.client = task_id, queue, client
+        self._waiters = waiters
+        self._wants_changes = wants_changes
+        self.progress: TaskProgress | None = None
+        """How far the task was when it was read last."""
+        self._woken = asyncio.Event()
+
+    @property
+    def is_draining(self) -> bool:
+        """Return whether the wait is over because the process ends."""
+        return self._waiters.is_draining
+
+    async def read(self) -> TaskRecord:
+        """Return the task. Raises TaskNotFound, BrokerUnavailable."""
+        record = await self._waiters.read(self.task_id, self.client)
+        self.queue = record.queue
+        self.progress = TaskProgress(record.state, record.started_at_ns)
+        return record
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Return True as soon as the task has to be read again or the process drains, False after `timeout_s`."""
+        if self.is_draining:
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._woken.wait()
+        except TimeoutError:
+            return False
+        self._woken.clear()
+        return True
+
+    def wake(self) -> None:
+        """Have the task read again."""
+        self._woken.set()
+
+    def compare(self, progress: TaskProgress | None) -> None:
+        """Wake if this is what the client waits for; None: the task is gone."""
+        if progress is None or (progress != self.progress if self._wants_changes else progress.state.is_final):
+            self.wake()
+
+    def leave(self) -> None:
+        """End the wait. Ignored when it has ended."""
+        self._waiters.discard(self)
+
+
+class ResultWaiters:
+    """The clients of a process that wait for tasks. For one event loop."""
+
+    def __init__(self, broker: AsyncBroker, limits: WaiterLimits) -> None:
+        self.is_draining = False
         self._broker = broker
-        self._most = seats
-        self._changed = threading.Condition()
-        self._seats: set[Seat] = set()
-        self._closing = threading.Event()
-        self._listener: EndListener | None = None
+        self.limits = limits
+        self.active: set[Waiter] = set()
+        self._slices: tuple[dict[str, set[Waiter]], ...] = tuple({} for _ in range(SLICES))
+        """The waiters by the ids of their tasks; an id is always in the same slice."""
+        self._client_counts: Counter[str] = Counter()
+        self._thread_count = 0
+        self._subscriber = TaskEndSubscriber(broker, on_end=self._wake_all_for)
+        self._is_subscribing = False
+        self._polling: asyncio.Task[None] | None = None
 
-    def wait_for_end(self, task_id: str, read: Callable[[], TaskRecord], *, longest_s: float) -> TaskRecord:
-        """Return a task as `read` finds it once it is over, when time is up, or when the room closes.
+    async def wait_for_end(self, task_id: str, *, queue: str, client: WaitingClient, timeout_s: float) -> TaskRecord:
+        """Return a task once it has ended, or as it is after `timeout_s` or when the process drains.
 
-        Raises TooManyWaiters, and whatever `read` raises.
+        `queue` is its Redis queue. Raises TooManyWaiters, TaskNotFound, BrokerUnavailable.
         """
-        until = clock.monotonic_s() + longest_s
-        with self._seat(task_id) as seat:
-            record = read()
-            seat.place = (record.queue, task_id)
-            while not record.state.is_final and not self._closing.is_set():
-                was_called = seat.called.wait(until - clock.monotonic_s())
-                seat.called.clear()
-                record = read()
-                if not was_called:
-                    break
+        if self.is_draining:
+            return await self.read(task_id, client)
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + timeout_s
+        waiter = await self.add(task_id, queue=queue, client=client)
+        try:
+            record = await waiter.read()
+            is_over = False
+            while not (is_over or record.state.is_final):
+                del record  # thousands may wait, and its payload may be large
+                is_over = not await waiter.wait(deadline_s - loop.time()) or self.is_draining
+                record = await waiter.read()
             return record
-
-    def close(self) -> None:
-        """Send all readers away with what is known by now, because the process stops; nobody waits any more."""
-        self._closing.set()
-        self._call_all()
-
-    @contextmanager
-    def _seat(self, task_id: str) -> Iterator[Seat]:
-        """Take a seat, its channel subscribed, so that what ends after the first look is heard of."""
-        seat = Seat(task_id)
-        with self._changed:
-            if len(self._seats) >= self._most:
-                raise TooManyWaiters
-            self._seats.add(seat)
-            listener = None if self._closing.is_set() else self._listener or self._open()
-        try:
-            if listener is not None:
-                listener.watch(task_id)
-            yield seat
         finally:
-            if listener is not None:
-                listener.unwatch(task_id)
-            with self._changed:
-                self._seats.discard(seat)
-                self._changed.notify_all()
+            waiter.leave()
 
-    def _open(self) -> EndListener:
-        """Start to listen and to look, when the first reader comes."""
-        self._listener = EndListener(self._broker, self._call, self._call_all).start()
-        threading.Thread(target=self._run, args=[self._listener], name="runqy-waiting-room", daemon=True).start()
-        return self._listener
+    async def wait_for_queued(
+        self, task_id: str, *, queue: str, client: WaitingClient, timeout_s: float
+    ) -> TaskRecord | None:
+        """Return a task that was queued just now, as `wait_for_end` does; None if it cannot be waited for.
 
-    def _run(self, listener: EndListener) -> None:
-        """Look at all waited-for tasks again and again until the room closes; then see the last reader out."""
-        while not self._closing.wait(POLL_S):
-            self._look()
-        with self._changed:
-            self._changed.wait_for(lambda: not self._seats)
-        listener.close()
-
-    def _call(self, task_id: str) -> None:
-        """Wake the readers of one task. On the listener's thread, which must not block."""
-        for seat in tuple(self._seats):
-            if seat.task_id == task_id:
-                seat.called.set()
-
-    def _call_all(self) -> None:
-        """Wake everybody: ends may have been published while nobody listened."""
-        for seat in tuple(self._seats):
-            seat.called.set()
-
-    def _look(self) -> None:
-        """Look at all waited-for tasks in one round trip, and wake the readers of those that are over."""
-        waiting = [(seat, seat.place) for seat in tuple(self._seats) if seat.place is not None]
-        if not waiting:
-            return
+        That is no error: the client would have the same task queued again.
+        """
         try:
-            states = self._broker.run(read_states([place for _, place in waiting]))
-        except RunqyError as error:  # whatever Redis refuses, the next look may see again
-            log.warning(error.code, loop="waiting_room", error=error.detail)
+            return await self.wait_for_end(task_id, queue=queue, client=client, timeout_s=timeout_s)
+        except (TooManyWaiters, BrokerUnavailable, TaskNotFound):
+            return None
+
+    async def read(self, task_id: str, client: WaitingClient) -> TaskRecord:
+        """Return a task as it is. Raises TaskNotFound, BrokerUnavailable."""
+        return await self._broker.run(get_task(task_id, allowed_queues=client.allowed_queues))
+
+    async def add(self, task_id: str, *, queue: str, client: WaitingClient, wants_changes: bool = False) -> Waiter:
+        """Return a waiter that misses no end from now on; the caller has it `leave`. Raises TooManyWaiters.
+
+        It wakes when the task ends, or, where it wants changes, when its state changes or another run begins.
+        """
+        self._check_limits(client)
+        waiter = Waiter(self, task_id, queue, client, wants_changes=wants_changes)
+        self.active.add(waiter)
+        self._slice_of(task_id).setdefault(task_id, set()).add(waiter)
+        self._client_counts[client.id] += 1
+        self._thread_count += client.holds_thread
+        try:
+            await self._start()
+            await self._subscriber.watch(task_id)
+        except asyncio.CancelledError:
+            waiter.leave()
+            raise
+        return waiter
+
+    def discard(self, waiter: Waiter) -> None:
+        """Remove a waiter. Ignored when it is not there."""
+        if waiter not in self.active:
             return
-        for (seat, _), state in zip(waiting, states, strict=True):
-            if state is None or state.is_final:
-                seat.called.set()
+        self.active.remove(waiter)
+        same_task = self._slice_of(waiter.task_id)[waiter.task_id]
+        same_task.remove(waiter)
+        if not same_task:
+            del self._slice_of(waiter.task_id)[waiter.task_id]
+        self._client_counts[waiter.client.id] -= 1
+        if not self._client_counts[waiter.client.id]:
+            del self._client_counts[waiter.client.id]
+        self._thread_count -= waiter.client.holds_thread
+        self._subscriber.unwatch(waiter.task_id)
 
+    def drain(self) -> None:
+        """End all waits at once with what is known; from now on nobody waits."""
+        self.is_draining = True
+        for waiter in self.active:
+            waiter.wake()
 
-_lock = threading.Lock()
-_room: WaitingRoom | None = None
+    async def close(self) -> None:
+        """Drain, and end the subscription and the polls."""
+        self.drain()
+        if self._polling is not None:
+            self._polling.cancel()
+            await asyncio.wait([self._polling])
+        await self._subscriber.close()
 
+    def _check_limits(self, client: WaitingClient) -> None:
+        """Raise TooManyWaiters if one more is too many."""
+        limits = self.limits
+        if len(self.active) >= limits.total:
+            raise TooManyWaiters
+        if client.holds_thread and self._thread_count >= limits.threads:
+            raise TooManyWaiters("As many threads wait for results as this server allows (RUNQY_WSGI_WAITERS).")
+        if self._client_counts[client.id] >= limits.per_client:
+            raise TooManyWaiters("This key has as many requests that wait as one may have: half of RUNQY_MAX_WAITERS.")
 
-def get_waiting_room() -> WaitingRoom:
-    """Return the process's waiting room."""
-    global _room  # noqa: PLW0603 (a process has one)
-    with _lock:
-        if _room is None:
-            _room = WaitingRoom(get_broker(), settings.RUNQY_MAX_WAITERS)
-        return _room
+    async def _start(self) -> None:
+        """Subscribe and poll, once there is a waiter."""
+        if not self._is_subscribing:
+            self._is_subscribing = True
+            await self._subscriber.start()
+        if self._polling is None or self._polling.done():
+            self._polling = asyncio.get_running_loop().create_task(self._poll())
 
+    def _slice_of(self, task_id: str) -> dict[str, set[Waiter]]:
+        return self._slices[hash(task_id) % SLICES]
 
-def close_waiting_room() -> None:
-    """Send the process's waiting readers away, because it stops. Takes no lock: a signal's handler may call it."""
-    if _room is not None:
-        _room.close()
+    def _wake_all_for(self, task_id: str) -> None:
+        for waiter in self._slice_of(task_id).get(task_id, ()):
+            waiter.wake()
+
+    async def _poll(self) -> None:
+        """Look at the tasks of one slice after another for as long as there are waiters."""
+        while self.active:
+            for tasks in self._slices:
+                await asyncio.sleep(POLL_S / SLICES)
+                try:
+                    await self._look_at(tasks)
+                except RunqyError as error:
+                    log.warning(error.code, loop="result_waiters", error=error.detail)
+                    await asyncio.sleep(POLL_S)
+
+    async def _look_at(self, tasks: dict[str, set[Waiter]]) -> None:
+        """Read how far tasks are, in one round trip, and wake those who wait for that."""
+        waiters = [waiter for same_task in tasks.values() for waiter in same_task]
+        places = [(waiter.queue, waiter.task_id) for waiter in waiters]
+        unique = list(dict.fromkeys(places))
+        found = dict(zip(unique, await self._broker.run(read_progress(unique)), strict=True))
+        for place, waiter in zip(places, waiters, strict=True):
+            waiter.compare(found[place])

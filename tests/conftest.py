@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from threading import enumerate as enumerate_threads
 from typing import Any
 
 import hypothesis
@@ -19,12 +18,13 @@ from runqy.audit import triggers
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.publication import snapshot
-from tasks.waiting import close_waiting_room
+from tasks.waiting_loop import WaitingThread, set_waiting_loop
+from tests.api.client import ApiClient
 from tests.support import environment
 from tests.support.canary import SUITE
+from tests.support.data_plane import DataPlane
 from tests.support.repetitions import empty_tables, spare_repetitions
 from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start_sentinel
-from tests.support.waiting import wait_until
 
 # How long an example takes says how busy the machine is, and nothing else.
 hypothesis.settings.register_profile("runqy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -67,10 +67,10 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 
 
 @pytest.fixture(autouse=True)
-def _knows_nothing() -> None:
+def _knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each test begin as a process that has read no configuration yet, and not looked whether it is ready."""
     snapshot.forget()
-    readiness._latest = float("-inf"), []
+    monkeypatch.setattr(readiness, "_latest", (float("-inf"), []))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -86,10 +86,10 @@ def _spares_repetitions() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _leaves_no_listener_behind() -> Iterator[None]:
-    """Close what waits for the ends of tasks before its Redis goes: there is no log left to complain in."""
+    """Close the subscription to ends of tasks before its Redis goes: no log is left for its complaints."""
     yield
-    close_waiting_room()
-    wait_until(lambda: not any(thread.name == "runqy-waiting-room" for thread in enumerate_threads()))
+    if isinstance(waiting := set_waiting_loop(None), WaitingThread):
+        waiting.close()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -114,6 +114,24 @@ def _leaves_no_secret_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield
     SUITE.look_into([environment.SERVER.folder, Path(environment.HOME), tmp_path_factory.getbasetemp()])
     assert not SUITE.leaks, "\n".join(["Secrets of vaults were found:", *dict.fromkeys(SUITE.leaks)])
+
+
+@pytest.fixture(scope="session")
+def data_plane() -> Iterator[DataPlane]:
+    """Return the data plane, on an event loop in this process."""
+    plane = DataPlane()
+    yield plane
+    plane.close()
+
+
+@pytest.fixture(params=["viewsets", "data_plane"])
+def each_plane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test against DRF's viewsets, and again with the data plane in front of them."""
+    if request.param == "data_plane":
+        monkeypatch.setattr(ApiClient, "plane", request.getfixturevalue("data_plane"))
+        monkeypatch.setattr("runqy.dataplane.snapshots.EXTRA_REFRESH_EVERY_S", 0)  # tests come faster than that
+    plane: str = request.param
+    return plane
 
 
 @pytest.fixture

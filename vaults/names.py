@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 
 VALUE_MAX_BYTES = 64 << 10
+VAULT_RULE = "a vault's name has 1 to 64 letters, digits, `_` and `-`, and begins with a letter or digit"
+VARIABLE_RULE = "a variable's name has letters, digits and `_`, and does not begin with a digit"
 
 _VAULT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}", re.ASCII)
@@ -31,7 +33,7 @@ def problem_of_vault_name(name: str) -> str | None:
         return f"{name} is reserved: it is a path of the API"
     if _VAULT.fullmatch(name):
         return None
-    return "a vault's name has 1 to 64 letters, digits, `_` and `-`, and begins with a letter or digit"
+    return VAULT_RULE
 
 
 def problem_of_description(text: str) -> str | None:
@@ -42,7 +44,7 @@ def problem_of_description(text: str) -> str | None:
 def problem_of_variable(name: str) -> str | None:
     """Return what is wrong with the name of an entry or environment variable, or None."""
     if not _VARIABLE.fullmatch(name):
-        return "a variable's name has letters, digits and `_`, and does not begin with a digit"
+        return VARIABLE_RULE
     if name in _RESERVED or name.startswith(_RESERVED_PREFIX):
         return f"{name} is reserved for the worker"
     return None

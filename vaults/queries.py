@@ -19,11 +19,11 @@ from vaults.names import masked, problem_of_variable
 from vaults.rows import find_vault, holds, problem_of_entry
 
 __all__ = [
+    "EntryDisplay",
     "EntryPreview",
-    "EntryView",
     "Outcome",
     "ShownEntry",
-    "VaultView",
+    "VaultSummary",
     "get_vault",
     "is_unlocked",
     "list_vaults",
@@ -36,7 +36,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EntryView:
+class EntryDisplay:
     """An entry as people may see it."""
 
     key: str
@@ -85,12 +85,12 @@ class EntryPreview:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VaultView:
+class VaultSummary:
     """A vault with its entries as people may see them."""
 
     name: str
     description: str
-    entries: tuple[EntryView, ...]
+    entries: tuple[EntryDisplay, ...]
     created_at: datetime
     updated_at: datetime
     etag: str
@@ -117,11 +117,11 @@ def list_vaults() -> list[Vault]:
     return list(Vault.objects.annotate(entry_count=Count("entries")).order_by("name"))
 
 
-def get_vault(name: str) -> VaultView:
+def get_vault(name: str) -> VaultSummary:
     """Return a vault with its entries, secrets masked. Raises VaultNotFound, VaultUnavailable, VaultLocked."""
     get_keyring()
     vault = find_vault(name)
-    return VaultView(
+    return VaultSummary(
         name=vault.name,
         description=vault.description,
         entries=tuple(_view(vault, entry) for entry in vault.entries.all()),
@@ -194,10 +194,10 @@ def preview_entries(vault: str, values: Mapping[str, str]) -> list[EntryPreview]
     return [preview(key, value) for key, value in values.items()]
 
 
-def _view(vault: Vault, entry: VaultEntry) -> EntryView:
+def _view(vault: Vault, entry: VaultEntry) -> EntryDisplay:
     """Return an entry as people may see it."""
     value = get_keyring().open(entry.place(vault.name), bytes(entry.ciphertext))
-    return EntryView(
+    return EntryDisplay(
         key=entry.key,
         value=masked(value) if entry.is_secret else value,
         is_secret=entry.is_secret,

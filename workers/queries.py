@@ -10,17 +10,17 @@ from runqy.broker.running import find_running
 from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState
 from runqy.errors import WorkerNotFound
 
-__all__ = ["WorkerView", "get_worker", "list_workers"]
+__all__ = ["WorkerStatus", "get_worker", "list_workers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerView:
-    """A worker as people see it."""
+class WorkerStatus:
+    """A worker, what it runs, and whether it still reports."""
 
     record: WorkerRecord
     running: tuple[RunningTask, ...]
     is_stale: bool
-    """Its beats are overdue."""
+    """Its heartbeats are overdue."""
 
     @property
     def is_hindered(self) -> bool:
@@ -28,28 +28,28 @@ class WorkerView:
         return self.record.state is WorkerState.READY and bool(self.record.reason)
 
 
-def list_workers(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[WorkerView]:
+def list_workers(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[WorkerStatus]:
     """Return the workers that were heard of in the last minute, Go's among them, by id.
 
     Raises BrokerUnavailable.
     """
-    return _views(broker, [record for record in find_workers(broker) if _is_allowed(record, allowed_queues)])
+    return _statuses(broker, [record for record in find_workers(broker) if _is_allowed(record, allowed_queues)])
 
 
-def get_worker(broker: Broker, worker_id: str, *, allowed_queues: AllowedQueues = None) -> WorkerView:
+def get_worker(broker: Broker, worker_id: str, *, allowed_queues: AllowedQueues = None) -> WorkerStatus:
     """Return a worker. Raises WorkerNotFound, BrokerUnavailable."""
     record = find_worker(broker, worker_id)
     if record is None or not _is_allowed(record, allowed_queues):
         raise WorkerNotFound(f"No worker {worker_id[:128]!r} was heard of in the last minute.")
-    return _views(broker, [record])[0]
+    return _statuses(broker, [record])[0]
 
 
-def _views(broker: Broker, records: list[WorkerRecord]) -> list[WorkerView]:
+def _statuses(broker: Broker, records: list[WorkerRecord]) -> list[WorkerStatus]:
     """Return workers with what they run."""
     now_s = broker.now_s()
     running = broker.run(find_running(records)) if records else []
     return [
-        WorkerView(record=record, running=tuple(tasks), is_stale=record.is_stale(now_s))
+        WorkerStatus(record=record, running=tuple(tasks), is_stale=record.is_stale(now_s))
         for record, tasks in zip(records, running, strict=True)
     ]
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from queues.config import FileError
@@ -162,6 +162,7 @@ class QueueConfigSerializer(serializers.Serializer[Any]):
     updated_at = serializers.DateTimeField()
 
 
+@extend_schema_serializer(many=False)
 class QueueConfigListSerializer(serializers.Serializer[Any]):
     """All queues, each sub-queue as an item of its own."""
 
@@ -281,6 +282,7 @@ class QueueDetailSerializer(QueueStatusSerializer):
     workers = serializers.ListField(child=serializers.CharField(), help_text="Ids of those that serve it")
 
 
+@extend_schema_serializer(many=False)
 class QueueStatusListSerializer(serializers.Serializer[Any]):
     """All Redis queues."""
 

@@ -1,5 +1,6 @@
 """Error responses: DRF's exception handler, and Django's handlers for errors outside of views."""
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +26,7 @@ from runqy.errors import (
     RequestInvalid,
     RequestTooLarge,
     RunqyError,
+    TooManyRequests,
 )
 from runqy.staff import plain_pages
 from runqy.staff.plain_pages import plain_page
@@ -73,6 +75,8 @@ def _from_drf(error: exceptions.APIException) -> RunqyError:
             return MethodRefused(str(error.detail).replace('"', ""))
         case exceptions.UnsupportedMediaType():
             return MediaTypeUnsupported(str(error.detail))
+        case exceptions.Throttled():
+            return TooManyRequests(retry_after_s=math.ceil(error.wait or 1))  # type: ignore[attr-defined]
         case exceptions.ValidationError():
             return RequestInvalid(errors=list(error_messages(error.detail)))
     return RequestInvalid(str(error.detail))

@@ -4,13 +4,13 @@ import hashlib
 import re
 
 from runqy.accounts.identity import Identity
-from runqy.broker.creating import Once
+from runqy.broker.enqueue import IdempotencyKey
 from runqy.errors import RequestInvalid
 
 _KEY = re.compile(r"[!-~]{1,255}")
 
 
-def parse_idempotency_key(key: str | None, *, identity: Identity, kind: str, body: bytes) -> Once | None:
+def parse_idempotency_key(key: str | None, *, identity: Identity, kind: str, body: bytes) -> IdempotencyKey | None:
     """Return a request's idempotency key, scoped to its sender; None without one.
 
     `kind` names the operation, so that a path and its alias are the same request. Raises RequestInvalid.
@@ -19,7 +19,8 @@ def parse_idempotency_key(key: str | None, *, identity: Identity, kind: str, bod
         return None
     if not _KEY.fullmatch(key):
         raise RequestInvalid(errors=["Idempotency-Key: must be 1 to 255 visible ASCII characters"])
-    return Once(scope=_digest(identity.key_id or identity.name, key.encode()), fingerprint=_digest(kind, body))
+    scope = _digest(identity.key_id or identity.name, key.encode())
+    return IdempotencyKey(scope=scope, fingerprint=_digest(kind, body))
 
 
 def _digest(name: str, content: bytes) -> str:

@@ -8,7 +8,7 @@ from django.conf import settings
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 
-from runqy.errors import EncodingUnsupported, RequestInvalid, RequestTooLarge
+from runqy.errors import EncodingUnsupported, LengthRequired, RequestInvalid, RequestTooLarge
 
 Members: TypeAlias = dict[str, msgspec.Raw]
 """The members of a JSON object, each value with the bytes that the client sent."""
@@ -58,6 +58,12 @@ def read_body(stream: IO[bytes], meta: Mapping[str, Any]) -> bytes:
     if len(body) < length:
         raise RequestInvalid(f"The body ended after {len(body)} of {length} bytes.")
     return body
+
+
+def check_length(meta: Mapping[str, Any]) -> None:
+    """Raise LengthRequired for a body of unknown length, which WSGI does not let the parsers read."""
+    if meta.get("HTTP_TRANSFER_ENCODING") and not meta.get("CONTENT_LENGTH"):
+        raise LengthRequired
 
 
 def check_encoding(content_encoding: str) -> None:

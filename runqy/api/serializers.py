@@ -82,7 +82,7 @@ class StrictSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-
 
     def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
         # drf-spectacular's documentation names this method for extensions that build on the default schema
-        described: dict[str, Any] = auto_schema._map_serializer(  # type: ignore[no-untyped-call]
+        described: dict[str, Any] = auto_schema._map_serializer(  # type: ignore[no-untyped-call]  # noqa: SLF001
             self.target, direction, bypass_extensions=True
         )
         return {**described, "additionalProperties": False}
@@ -159,10 +159,10 @@ class EmptyAsNullField(serializers.Field[Any, Any, Any, Any]):
 
 @extend_schema_field({"type": "string", "format": "date-time"})
 class UnixSecondsField(serializers.Field[Any, Any, Any, Any]):
-    """Unix seconds, rendered as RFC 3339 in UTC."""
+    """Unix seconds, rendered as RFC 3339 in UTC; 0, which is none in asynq's messages, as null."""
 
     def to_representation(self, value: int) -> str | None:
-        return format_s(value)
+        return format_s(value or None)
 
 
 @extend_schema_field({"type": "string", "format": "date-time"})

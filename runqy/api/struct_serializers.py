@@ -46,4 +46,6 @@ def _inline(node: Any, definitions: dict[str, Any]) -> Any:
     if "$ref" in node:
         target = definitions[node["$ref"].removeprefix(_REF)]
         return _inline({**target, **{key: value for key, value in node.items() if key != "$ref"}}, definitions)
+    if "enum" in node and "type" not in node:
+        node = {"type": "string", **node}  # msgspec leaves it out; our enumerations are of strings
     return {key: _inline(value, definitions) for key, value in node.items() if key != "title"}

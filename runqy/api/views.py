@@ -1,6 +1,8 @@
 """The OpenAPI schema, and the Swagger page that shows it. Public."""
 
 from django.http import HttpRequest, HttpResponse
+from django.utils.decorators import method_decorator
+from django.views.decorators.csrf import csrf_exempt
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 
@@ -8,8 +10,9 @@ from runqy.api.exceptions import problem_http_response
 from runqy.errors import MethodRefused
 
 
+@method_decorator(csrf_exempt, name="dispatch")
 class IndexRedirectView(RedirectView):
-    """Redirect browsers from an address that people type."""
+    """Redirect browsers from an address that people type; it changes nothing, so it needs no CSRF token."""
 
     http_method_names = ("get", "head")
 

@@ -11,6 +11,7 @@ from rest_framework.viewsets import ViewSet
 
 from runqy.accounts.identity import Role
 from runqy.api.authentication import key_actor
+from runqy.api.parsers import check_length
 from runqy.api.request_ids import current_request_id
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.throttling import key_limit_exceeded
@@ -36,8 +37,9 @@ class ApiViewSet(ViewSet):
     """What is left of the rate that the request was counted against; set by the throttle."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Authenticate, authorise and throttle; then name the key to the audit."""
+        """Authenticate, authorise and throttle; then name the key to the audit. Raises LengthRequired."""
         super().initial(request, *args, **kwargs)
+        check_length(request.META)
         identity = cast(AuthenticatedRequest, request).auth
         set_actor(key_actor(identity, address=request.META.get("REMOTE_ADDR", ""), request_id=current_request_id()))
 

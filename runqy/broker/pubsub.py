@@ -17,6 +17,7 @@ from runqy.broker.async_connection import AsyncConnection, pack
 from runqy.broker.async_connector import Connector
 from runqy.broker.async_node import reconnect_delay_s
 from runqy.broker.connection import RedisTarget
+from runqy.broker.keys import ended_channel
 from runqy.broker.links import Reply, translated
 from runqy.errors import RunqyError
 
@@ -181,3 +182,30 @@ class Subscriber:
             self._has_gap = False
             if self._on_gap is not None and self._wanted:
                 self._on_gap()
+
+
+class TaskEndSubscriber:
+    """Calls back with the ids of tasks that end, of those that are watched.
+
+    Ends may be missed while the connection is down, and not all workers publish them: callers poll as well.
+    """
+
+    def __init__(self, source: AsyncBroker | RedisTarget, *, on_end: Callable[[str], None]) -> None:
+        prefix = ended_channel("")
+        self._subscriber = Subscriber(source, on_message=lambda channel, _: on_end(channel.removeprefix(prefix)))
+
+    async def start(self) -> None:
+        """Begin to connect."""
+        await self._subscriber.start()
+
+    async def close(self) -> None:
+        """Close the connection; nothing is called back any more."""
+        await self._subscriber.close()
+
+    async def watch(self, task_id: str) -> None:
+        """Watch a task until as many calls of `unwatch`; return once Redis confirmed it, or after a second without."""
+        await self._subscriber.subscribe([ended_channel(task_id)])
+
+    def unwatch(self, task_id: str) -> None:
+        """Undo one `watch`."""
+        self._subscriber.unsubscribe([ended_channel(task_id)])

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from runqy.broker import keys
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
@@ -15,15 +17,25 @@ TaskPlace = tuple[str, str]
 """The Redis queue of a task, and its id."""
 
 
+class TaskProgress(msgspec.Struct, frozen=True):
+    """How far a task is: differs from before when its state changed or another run began."""
+
+    state: TaskState
+    started_at_ns: int | None
+    """Start of the last run."""
+
+
 def find_task(task_id: str, known_queues: Sequence[str] = ()) -> Operation[TaskRecord]:
     """Return a task by its id. Raises TaskNotFound.
 
-    One round trip on a single server, two in a cluster; a third there for a task without lookup, which is then looked
-    for in all known Redis queues.
+    One round trip on a single server, two in a cluster; one more for a task without lookup, which is then looked for
+    in all known Redis queues.
     """
     context = yield from get_context()
     if not context.is_cluster:
-        record = yield from ask(_find(task_id, known_queues))
+        record = yield from ask(_find(task_id, ()))
+        if record is None and known_queues:
+            record = yield from ask(_find(task_id, known_queues))
     else:
         record = yield from _find_across_slots(task_id, known_queues)
     if record is None:
@@ -47,6 +59,7 @@ def read_tasks(places: Sequence[TaskPlace]) -> Request[list[TaskRecord | None]]:
     return Request(
         commands=tuple(_read(QueueKeys(queue), task_id) for queue, task_id in places),
         parse=lambda replies: [_record(task_id, reply) for (_, task_id), reply in zip(places, replies, strict=True)],
+        is_repeatable=True,
         is_bulky=True,
     )
 
@@ -57,6 +70,17 @@ def read_states(places: Sequence[TaskPlace]) -> Request[list[TaskState | None]]:
     return Request(
         commands=tuple(command("HGET", key, "state", key=key) for key in task_keys),
         parse=lambda replies: [TaskState.read(reply) for reply in replies],
+        is_repeatable=True,
+    )
+
+
+def read_progress(places: Sequence[TaskPlace]) -> Request[list[TaskProgress | None]]:
+    """Return the progress of tasks whose Redis queues are known; None for what does not exist."""
+    task_keys = [QueueKeys(queue).task(task_id) for queue, task_id in places]
+    return Request(
+        commands=tuple(command("HMGET", key, "state", "started", key=key) for key in task_keys),
+        parse=lambda replies: [_progress(*reply) for reply in replies],
+        is_repeatable=True,
     )
 
 
@@ -66,14 +90,18 @@ def _find(task_id: str, known_queues: Sequence[str]) -> Request[TaskRecord | Non
     call = script("find")(
         lookup=keys.lookup(task_id), id=task_id, left_of_queue=left, right_of_queue=right, known=known_queues
     )
-    return Request(commands=(call,), parse=lambda replies: _record(task_id, replies[0]), is_bulky=True)
+    return Request(
+        commands=(call,), parse=lambda replies: _record(task_id, replies[0]), is_repeatable=True, is_bulky=True
+    )
 
 
 def _look_up(task_id: str) -> Request[str]:
     """Return the request that reads a task's lookup; '' when there is none."""
     key = keys.lookup(task_id)
     return Request(
-        commands=(command("HGET", key, "queue", key=key),), parse=lambda replies: (replies[0] or b"").decode()
+        commands=(command("HGET", key, "queue", key=key),),
+        parse=lambda replies: (replies[0] or b"").decode(),
+        is_repeatable=True,
     )
 
 
@@ -97,3 +125,11 @@ def _record(task_id: str, reply: Reply) -> TaskRecord | None:
         return None
     queue, score, pairs = reply
     return read_record(queue.decode(), task_id, score, pairs)
+
+
+def _progress(state_text: bytes | None, started: bytes | None) -> TaskProgress | None:
+    """Read one task's reply; None for what is no task."""
+    state = TaskState.read(state_text)
+    if state is None:
+        return None
+    return TaskProgress(state, int(started) if started and started.isdigit() else None)

@@ -152,7 +152,7 @@ class Listener:
         self._lose_all()
         with selectors.DefaultSelector() as selector:
             selector.register(self._bell_end, selectors.EVENT_READ)
-            selector.register(connection._sock, selectors.EVENT_READ)  # type: ignore[arg-type]
+            selector.register(connection._sock, selectors.EVENT_READ)  # type: ignore[arg-type]  # noqa: SLF001 (has no public name)
             heard_at = time.monotonic()
             while not self._is_stopping:
                 self._send(connection, ping=time.monotonic() - heard_at > QUIET_S)

@@ -23,7 +23,7 @@ from runqy.dataplane.bodies import BodyReader, ClientDisconnected
 from runqy.dataplane.drain import Drain
 from runqy.dataplane.executors import BoundedExecutor
 from runqy.dataplane.request import Request
-from runqy.dataplane.responses import Headers, Response, StreamingResponse, problem_response, shared_headers
+from runqy.dataplane.responses import Response, StreamingResponse, problem_response, shared_headers
 from runqy.dataplane.wsgi import call_wsgi
 from runqy.errors import InternalError, RunqyError
 
@@ -140,18 +140,24 @@ class Application:
 
 async def _send(request: Request, response: Response, send: ASGISendCallable) -> None:
     """Send a response whole. One to a request whose body was not read closes the connection, but not at once."""
-    is_unread = not request.body.is_complete
-    await _send_start(response.status, response.headers, send, closes=is_unread)
-    await _send_chunk(response.body, send, more=is_unread)
-    if is_unread:
-        await request.body.discard(LINGER_S)
-        await _send_chunk(b"", send, more=False)
+    if request.body.is_received:
+        await send(_start(response))
+        await send(_chunk(response.body, more=False))
+        return
+    await send(_start(response, closes=True))
+    await send(_chunk(response.body, more=True))
+    await request.body.discard(LINGER_S)
+    await send(_chunk(b"", more=False))
 
 
 async def _send_stream(request: Request, response: StreamingResponse, send: ASGISendCallable) -> None:
-    """Send a response as it comes, until the client disconnects."""
+    """Send a response as it comes, until the client disconnects; to HEAD without its body."""
+    if request.method == "HEAD":
+        await response.chunks.aclose()
+        await _send(request, Response(response.status, response.headers), send)
+        return
     sending = asyncio.create_task(_send_chunks(request, response, send))
-    watching = request.watch_disconnect()
+    watching = asyncio.create_task(request.wait_for_disconnect())
     try:
         await asyncio.wait((sending, watching), return_when=asyncio.FIRST_COMPLETED)
         if sending.done():
@@ -164,17 +170,16 @@ async def _send_stream(request: Request, response: StreamingResponse, send: ASGI
 
 
 async def _send_chunks(request: Request, response: StreamingResponse, send: ASGISendCallable) -> None:
-    await _send_start(response.status, response.headers, send, closes=not request.body.is_complete)
+    await send(_start(response, closes=not request.body.is_received))
     async for chunk in response.chunks:
-        await _send_chunk(chunk, send, more=True)
-    await _send_chunk(b"", send, more=False)
+        await send(_chunk(chunk, more=True))
+    await send(_chunk(b"", more=False))
 
 
-async def _send_start(status: int, headers: Headers, send: ASGISendCallable, *, closes: bool) -> None:
-    if closes:
-        headers = [*headers, (b"connection", b"close")]
-    await send(HTTPResponseStartEvent(type="http.response.start", status=status, headers=headers, trailers=False))
+def _start(response: Response | StreamingResponse, *, closes: bool = False) -> HTTPResponseStartEvent:
+    headers = [*response.headers, (b"connection", b"close")] if closes else response.headers
+    return {"type": "http.response.start", "status": response.status, "headers": headers, "trailers": False}
 
 
-async def _send_chunk(body: bytes, send: ASGISendCallable, *, more: bool) -> None:
-    await send(HTTPResponseBodyEvent(type="http.response.body", body=body, more_body=more))
+def _chunk(body: bytes, *, more: bool) -> HTTPResponseBodyEvent:
+    return {"type": "http.response.body", "body": body, "more_body": more}

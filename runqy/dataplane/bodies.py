@@ -3,10 +3,12 @@
 import asyncio
 from io import BytesIO
 
-from asgiref.typing import ASGIReceiveCallable
+from asgiref.typing import ASGIReceiveCallable, HTTPScope
 
-from runqy.dataplane.responses import Headers
-from runqy.errors import RequestInvalid, RequestTimeout, RequestTooLarge, ServerBusy
+from runqy.errors import RequestTimeout, RequestTooLarge, ServerBusy
+
+RECEIVED = "runqy.received"
+"""The extension in a scope that says that the whole body has arrived. `HttpProtocol` sets it."""
 
 ANONYMOUS_MAX_BYTES = 1 << 20
 ANONYMOUS_SHARE = 0.25
@@ -67,10 +69,6 @@ class BodyReader:
         self._timeouts: set[asyncio.Timeout] = set()
         self._read_until = float("inf")
 
-    def open(self, headers: Headers, receive: ASGIReceiveCallable) -> "Body":
-        """Return the unread body of a request."""
-        return Body(self, headers, receive)
-
     def stop_within(self, seconds: float) -> None:
         """Give bodies that are not complete at most so long, because the process stops."""
         self._read_until = asyncio.get_running_loop().time() + seconds
@@ -85,7 +83,7 @@ class BodyReader:
         self._timeouts.add(timeout)
         try:
             async with timeout:
-                while not body.is_complete:
+                while not body.has_ended:
                     chunk = await body.receive_chunk()
                     if buffer.tell() + len(chunk) > limit:
                         raise too_large(limit, is_authenticated=is_authenticated)
@@ -111,45 +109,44 @@ class BodyReader:
 class Body:
     """The body of one request: read at most once, released when the request is over."""
 
-    def __init__(self, reader: BodyReader, headers: Headers, receive: ASGIReceiveCallable) -> None:
-        self._reader, self._receive = reader, receive
-        self.length: int | None = 0
-        """As announced; None: it comes in chunks."""
-        for name, value in headers:
-            if name == b"content-length":
-                self.length = int(value)
-            elif name == b"transfer-encoding":
-                self.length = None
-                break
-        self.is_complete = self.length == 0
+    def __init__(self, scope: HTTPScope, receive: ASGIReceiveCallable, reader: BodyReader) -> None:
+        self._scope, self._receive, self._reader = scope, receive, reader
+        self.has_ended = False
         self._reserved, self._is_authenticated = 0, False
+
+    @property
+    def is_received(self) -> bool:
+        """Whether all of it has arrived, read or not; so has one that is empty."""
+        return self.has_ended or (self._scope.get("extensions") or {}).get(RECEIVED) is not None
 
     async def read(self, *, is_authenticated: bool) -> bytes:
         """Return the whole body. Raises RequestTooLarge, ServerBusy, RequestTimeout, ClientDisconnected."""
-        if self.is_complete:
-            return b""
         reader = self._reader
         limit = reader.max_bytes if is_authenticated else reader.anonymous_max_bytes
-        if self.length is not None and self.length > limit:
-            raise too_large(limit, is_authenticated=is_authenticated, size=self.length)
-        content = await reader.read_chunks(self, limit, is_authenticated=is_authenticated)
-        if self.length is not None and len(content) != self.length:
-            raise RequestInvalid(f"The body ended after {len(content)} of {self.length} bytes.")
-        return content
+        if self.is_received:
+            content = await self.receive_chunk()
+            if len(content) > limit:
+                raise too_large(limit, is_authenticated=is_authenticated, size=len(content))
+            self.reserve(len(content), is_authenticated=is_authenticated)
+            return content
+        length = find_length(self._scope)
+        if length is not None and length > limit:
+            raise too_large(limit, is_authenticated=is_authenticated, size=length)
+        return await reader.read_chunks(self, limit, is_authenticated=is_authenticated)
 
     async def receive_chunk(self) -> bytes:
         """Return what has come. Raises ClientDisconnected."""
         message = await self._receive()
         if message["type"] != "http.request":
             raise ClientDisconnected
-        self.is_complete = not message.get("more_body", False)
+        self.has_ended = not message.get("more_body", False)
         return message.get("body", b"")
 
     async def discard(self, seconds: float) -> None:
         """Receive what a refused client still sends, so that it gets to read the response."""
         try:
             async with asyncio.timeout(seconds):
-                while not self.is_complete:
+                while not self.is_received:
                     await self.receive_chunk()
         except (TimeoutError, ClientDisconnected):
             pass
@@ -164,6 +161,14 @@ class Body:
         if self._reserved:
             self._reader.memory.release(self._reserved, is_authenticated=self._is_authenticated)
             self._reserved = 0
+
+
+def find_length(scope: HTTPScope) -> int | None:
+    """Return the announced length of a body; None when it comes in chunks."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value)
+    return None
 
 
 def too_large(limit: int, *, is_authenticated: bool, size: int | None = None) -> RequestTooLarge:

@@ -6,6 +6,7 @@ Roles and throttles are the viewset's; authentication, parsing and rendering are
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 from django.conf import settings
@@ -16,9 +17,8 @@ from runqy.accounts.queries import find_identity
 from runqy.api.authentication import presented_key
 from runqy.api.exceptions import log_unavailable
 from runqy.api.idempotency import parse_idempotency_key
-from runqy.api.parsers import check_encoding
+from runqy.api.parsers import check_encoding, check_size
 from runqy.api.permissions import check_role
-from runqy.api.preconditions import content_version, matches_if_none_match, quote_etag
 from runqy.api.renderers import encode_json
 from runqy.api.request_ids import trace_headers
 from runqy.api.throttling import (
@@ -32,11 +32,13 @@ from runqy.api.throttling import (
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.operation import Operation
 from runqy.broker.rates import Allowance
-from runqy.dataplane.application import PassToDjango
+from runqy.dataplane.application import Handler, PassToDjango
+from runqy.dataplane.bodies import find_length
 from runqy.dataplane.request import Request
 from runqy.dataplane.responses import (
     Headers,
     Response,
+    StreamingResponse,
     empty_response,
     encode_headers,
     json_response,
@@ -47,15 +49,17 @@ from runqy.dataplane.snapshots import SnapshotRefresher
 from runqy.errors import KeyRequired, QueueNotFound, RunqyError
 from runqy.middleware import forwarded_client
 from tasks.api.bodies import TaskResponse, batch_response, enqueue_response, parse_batch, parse_enqueue, task_info
+from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
 from tasks.api.viewsets import TaskViewSet
-from tasks.api.waits import parse_wait
+from tasks.api.waits import enqueue_head, parse_wait, task_head, waiting_client
 from tasks.batches import enqueue_batch
 from tasks.operations import enqueue_task
 from tasks.queries import get_task
+from tasks.waiting import ResultWaiters
 
 T = TypeVar("T")
 
-_TASK_PATH = re.compile(r"/queue/([A-Za-z0-9._~!$&'()*+,;=:@-]+)")
+_TASK_PATH = re.compile(r"/queue/(?P<task_id>[A-Za-z0-9._~!$&'()*+,;=:@-]+)(?P<events>/events)?")
 _POST_ONLY = ("/queue/add", "/queue/add-batch")
 
 
@@ -68,26 +72,28 @@ class Call:
     rate_limit_headers: dict[str, str]
 
 
-Respond: TypeAlias = Callable[[Call, Identity], Awaitable[Response]]
+Respond: TypeAlias = Callable[[Call, Identity], Awaitable[Response | StreamingResponse]]
 
 
 class TaskEndpoints:
     """Serves the hot routes."""
 
-    def __init__(self, broker: AsyncBroker, snapshots: SnapshotRefresher) -> None:
+    def __init__(self, broker: AsyncBroker, snapshots: SnapshotRefresher, waiters: ResultWaiters) -> None:
         self._broker = broker
         self._snapshots = snapshots
+        self._waiters = waiters
         self._posts: dict[str, Respond] = {"/queue/add": self._enqueue, "/queue/add-batch": self._enqueue_batch}
 
-    def find_handler(self, method: str, path: str) -> Callable[[Request], Awaitable[Response]] | None:
+    def find_handler(self, method: str, path: str) -> Handler | None:
         """Return what serves a method of a path; None for what Django serves, paths with escapes included."""
         if method == "POST" and (respond := self._posts.get(path)):
             return lambda request: self._serve(request, respond, is_safe=False)
-        if method == "GET" and path not in _POST_ONLY and _TASK_PATH.fullmatch(path):
-            return lambda request: self._serve(request, self._get_task, is_safe=True)
+        if method == "GET" and path not in _POST_ONLY and (found := _TASK_PATH.fullmatch(path)):
+            respond_task = self._stream_events if found["events"] else self._get_task
+            return lambda request: self._serve(request, partial(respond_task, task_id=found["task_id"]), is_safe=True)
         return None
 
-    async def _serve(self, request: Request, respond: Respond, *, is_safe: bool) -> Response:
+    async def _serve(self, request: Request, respond: Respond, *, is_safe: bool) -> Response | StreamingResponse:
         """Authenticate, authorise and throttle a request, as DRF does, then respond."""
         address, scheme = forwarded_client(
             request.peer_address,
@@ -103,7 +109,7 @@ class TaskEndpoints:
             roles = TaskViewSet.roles | TaskViewSet.read_roles if is_safe else TaskViewSet.roles
             check_role(identity, roles=roles, allows_queue_scoped_keys=TaskViewSet.allows_queue_scoped_keys)
             await self._throttle(call, identity)
-            response = await respond(call, identity)
+            response: Response | StreamingResponse = await respond(call, identity)
         except RunqyError as error:
             log_unavailable(error)
             response = problem_response(error)
@@ -158,8 +164,17 @@ class TaskEndpoints:
                 idempotency_key=key,
             )
         )
-        replayed = {"Idempotent-Replayed": "true"} if enqueued.is_replayed else None
-        return json_response(encode_json(enqueue_response(enqueued, spec)), headers=replayed)
+        awaited = None
+        if wait.seconds:
+            waiting = self._waiters.wait_for_queued(
+                enqueued.record.id,
+                queue=enqueued.record.queue,
+                client=waiting_client(identity),
+                timeout_s=wait.seconds,
+            )
+            awaited = await request.until_disconnect(waiting)
+        status, head = enqueue_head(enqueued, awaited, wait)
+        return json_response(encode_json(enqueue_response(enqueued, spec, awaited)), status, headers=head)
 
     async def _enqueue_batch(self, call: Call, identity: Identity) -> Response:
         request = call.request
@@ -173,16 +188,35 @@ class TaskEndpoints:
         replayed = {"Idempotent-Replayed": "true"} if batch.is_replayed else None
         return json_response(encode_json(batch_response(batch)), headers=replayed)
 
-    async def _get_task(self, call: Call, identity: Identity) -> Response:
+    async def _get_task(self, call: Call, identity: Identity, *, task_id: str) -> Response:
         request = call.request
-        task_id = request.path.removeprefix("/queue/")
+        wait = parse_wait(request.query_params.get("wait"), request.headers)
         record = await self._run(lambda: get_task(task_id, allowed_queues=identity.queues))
+        if wait.seconds and not record.state.is_final:
+            waiting = self._waiters.wait_for_end(
+                task_id, queue=record.queue, client=waiting_client(identity), timeout_s=wait.seconds
+            )
+            del record  # thousands may wait, and its payload may be large
+            record = await request.until_disconnect(waiting)
         body = encode_json(TaskResponse(task_info(record)))
-        version = content_version(body)
-        etag = {"ETag": quote_etag(version)}
-        if matches_if_none_match(request.headers, version):
-            return empty_response(304, etag)
-        return json_response(body, headers=etag)
+        status, head = task_head(record, body, wait, request.headers)
+        return empty_response(status, head) if status == 304 else json_response(body, status, headers=head)
+
+    async def _stream_events(self, call: Call, identity: Identity, *, task_id: str) -> Response | StreamingResponse:
+        headers = call.request.headers
+        key, last_event_id = presented_key(headers), headers.get("Last-Event-ID", "")
+        record = await self._run(lambda: get_task(task_id, allowed_queues=identity.queues))
+        if is_end_known(record, last_event_id):
+            return empty_response(204, EVENT_HEADERS)
+        stream = await open_event_stream(
+            self._waiters,
+            record,
+            client=waiting_client(identity),
+            last_event_id=last_event_id,
+            is_authorized=lambda: find_identity(key) == identity,
+        )
+        head = {"Content-Type": EVENT_TYPE} | EVENT_HEADERS
+        return StreamingResponse(200, [*encode_headers(head)], stream)
 
     async def _run(self, operation: Callable[[], Operation[T]]) -> T:
         """Run an operation; once more if it found no queue and the snapshot was behind."""
@@ -196,4 +230,5 @@ class TaskEndpoints:
     @staticmethod
     async def _read_body(request: Request) -> bytes:
         check_encoding(request.headers.get("Content-Encoding", ""))
+        check_size(find_length(request.scope) or 0)
         return await request.read_body(is_authenticated=True)

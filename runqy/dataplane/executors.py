@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import structlog
 
+from runqy import clock
 from runqy.errors import ServerBusy
 
 QUEUE_SIZE = 128
@@ -25,6 +26,7 @@ class BoundedExecutor:
         self._free = asyncio.Semaphore(threads)
         self._queued = 0
         self._queue_size, self._queue_timeout_s = queue_size, queue_timeout_s
+        self._refused, self._log_at_s = 0, 0.0
 
     async def start(self, function: Callable[[], None]) -> None:
         """Start a function on a thread as soon as one is free. Raises ServerBusy when that takes too long.
@@ -49,13 +51,21 @@ class BoundedExecutor:
     async def _queue(self) -> None:
         """Wait for a free thread. Raises ServerBusy."""
         if self._queued >= self._queue_size:
-            raise ServerBusy
+            raise self._refuse()
         self._queued += 1
         try:
             async with asyncio.timeout(self._queue_timeout_s):
                 await self._free.acquire()
         except TimeoutError as error:
-            log.warning("executor_busy", executor=self.name, queued=self._queued)
-            raise ServerBusy from error
+            raise self._refuse() from error
         finally:
             self._queued -= 1
+
+    def _refuse(self) -> ServerBusy:
+        """Return the error for a request that gets no thread; log it at most once a second."""
+        self._refused += 1
+        now_s = clock.monotonic_s()
+        if now_s >= self._log_at_s:
+            log.warning("executor_busy", executor=self.name, queued=self._queued, refused=self._refused)
+            self._refused, self._log_at_s = 0, now_s + 1
+        return ServerBusy()

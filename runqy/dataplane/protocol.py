@@ -8,11 +8,15 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from runqy.api.request_ids import new_request_id, request_id_context
+from runqy.dataplane.bodies import RECEIVED
 from runqy.dataplane.responses import problem_response, render_head, shared_headers
 from runqy.errors import HeadersTooLarge, RequestInvalid, RequestTimeout, RunqyError
 
 MAX_HEAD_BYTES = 32 << 10
 MAX_FIELDS = 100
+
+
+_RECEIVED: dict[str, dict[object, object]] = {RECEIVED: {}}
 
 
 class Expected(Enum):
@@ -29,6 +33,8 @@ class HttpProtocol(HttpToolsProtocol):
     head_timeout_s = 10.0
     linger_s = 2.0
     """How long a refused client may go on sending: closing at once would reset the connection under the response."""
+    unused_timeout_s = 0.5
+    """How long a connection without a request is kept when the server stops."""
     stalled_timeout_s = 60.0
     """How long a client may read less than `stalled_bytes` of a response that does not fit the socket's buffer."""
     stalled_bytes = 60 << 10
@@ -38,6 +44,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.expected = Expected.REQUEST
         self.refusal: RunqyError | None = None
         self.is_refused = False
+        self.is_shutting_down = False
         self.has_progressed = False
         self.segment_bytes = 0
         self.overhead_bytes = 0
@@ -80,8 +87,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.expected = Expected.BODY
         super().on_headers_complete()
         self.headers = []  # trailers are parsed as headers too, and must not join those of the request
-        if self.parser.should_upgrade():
-            self.cycle.keep_alive = False  # the parser stops after this request
+        if self.is_shutting_down or self.parser.should_upgrade():  # after an upgrade the parser stops
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self.has_progressed = True
@@ -90,6 +97,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self.has_progressed = True
         self.expected = Expected.REQUEST
+        self.scope["extensions"] = _RECEIVED
         super().on_message_complete()
 
     def check_head(self) -> None:
@@ -122,7 +130,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.stop_head_timer()
         if self.cycle is not None and not self.cycle.response_complete:
             if self.expected is not Expected.BODY:
-                self.shutdown()  # the connection closes after the response to the request before
+                super().shutdown()  # the connection closes after the response to the request before
                 return
             if self.cycle.response_started or self.pipeline:
                 self.transport.close()
@@ -131,7 +139,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
         with request_id_context(new_request_id()):
             response = problem_response(error)
-            shared = shared_headers(self.scheme)
+            shared = shared_headers(self.scheme or "http")
         headers = [*self.server_state.default_headers, *response.headers, *shared, (b"connection", b"close")]
         self.transport.write(render_head(response.status, headers) + response.body)
         if self.transport.can_write_eof():
@@ -147,7 +155,15 @@ class HttpProtocol(HttpToolsProtocol):
         elif self.expected is Expected.HEAD:
             self.refuse(RequestTimeout())
         else:
-            self.shutdown()
+            super().shutdown()
+
+    def shutdown(self) -> None:
+        """Close the connection when it is idle; a new one may be about to receive its request."""
+        if self.cycle is None and not self.is_shutting_down:
+            self.is_shutting_down = True
+            self.loop.call_later(self.unused_timeout_s, self.shutdown)
+        else:
+            super().shutdown()
 
     def stop_head_timer(self) -> None:
         if self.head_timer is not None:

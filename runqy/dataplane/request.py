@@ -1,14 +1,17 @@
 """The request that a handler of the data plane gets: its head, and its body to be read."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from functools import cached_property
+from typing import Any, TypeVar
 
 from asgiref.typing import ASGIReceiveCallable, HTTPScope
 from django.http import QueryDict
 
-from runqy.dataplane.bodies import BodyReader, ClientDisconnected
+from runqy.dataplane.bodies import Body, BodyReader, ClientDisconnected
 from runqy.dataplane.responses import Headers
+
+T = TypeVar("T")
 
 
 class RequestHeaders(Mapping[str, str]):
@@ -43,8 +46,7 @@ class Request:
         """As sent, with its escapes."""
         raw_headers: Headers = scope["headers"]  # type: ignore[assignment] # uvicorn's list of pairs
         self.headers = RequestHeaders(raw_headers)
-        self.body = bodies.open(raw_headers, receive)
-        self._receive = receive
+        self.body = Body(scope, receive, bodies)
 
     @cached_property
     def query_params(self) -> QueryDict:
@@ -68,6 +70,18 @@ class Request:
         except ClientDisconnected:
             return
 
-    def watch_disconnect(self) -> "asyncio.Task[None]":
-        """Return a task that ends when the client closes the connection; cancel it afterwards."""
-        return asyncio.create_task(self.wait_for_disconnect())
+    async def until_disconnect(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what a coroutine returns; cancel it when the client closes the connection. Only once the body is read.
+
+        Raises ClientDisconnected, and what the coroutine raises.
+        """
+        working, watching = asyncio.create_task(work), asyncio.create_task(self.wait_for_disconnect())
+        try:
+            await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            raise ClientDisconnected
+        finally:
+            working.cancel()
+            watching.cancel()
+            await asyncio.wait((working, watching))

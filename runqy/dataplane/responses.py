@@ -7,7 +7,6 @@ from http import HTTPStatus
 from typing import Protocol
 
 from django.http import HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.security import SecurityMiddleware
 
@@ -58,9 +57,8 @@ def empty_response(status: int, headers: Mapping[str, str]) -> Response:
 def problem_response(error: RunqyError) -> Response:
     """Return an error as RFC 9457 describes it."""
     body = encode_json(problem(error))
-    return Response(
-        error.status, [*_content_headers(PROBLEM_TYPE, body), *encode_headers(problem_headers(error))], body
-    )
+    headers = encode_headers(problem_headers(error))
+    return Response(error.status, [*_content_headers(PROBLEM_TYPE, body), *headers], body)
 
 
 def encode_headers(headers: Mapping[str, str]) -> Iterable[tuple[bytes, bytes]]:
@@ -77,9 +75,9 @@ def shared_headers(scheme: str) -> Headers:
 def _security_headers(scheme: str) -> tuple[tuple[bytes, bytes], ...]:
     """Return the headers that Django's and our middleware adds to a response that is not a page."""
     request = _SchemeRequest(scheme)
-    response: HttpResponseBase = HttpResponse(content_type=JSON_TYPE)
+    response = HttpResponse(content_type=JSON_TYPE)
     for middleware in (SecurityMiddleware, XFrameOptionsMiddleware):
-        response = middleware(lambda _: HttpResponse()).process_response(request, response)
+        middleware(lambda _: HttpResponse()).process_response(request, response)
     response["Content-Security-Policy"] = content_security_policy(request.path_info, JSON_TYPE)
     return tuple(encode_headers({name: value for name, value in response.items() if name != "Content-Type"}))
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.apps import apps
 from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse
@@ -31,7 +32,6 @@ _SUBJECTS = (
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """Return the sidebar as unfold wants it."""
-    admins = {model._meta.label_lower: model_admin for model, model_admin in admin.site._registry.items()}
     groups: list[dict[str, Any]] = [
         {"title": None, "items": [{"title": "Overview", "icon": "dashboard", "link": reverse("admin:index")}]}
     ]
@@ -39,7 +39,13 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
         items = [
             {"title": name, "icon": icon, "link": reverse(f"admin:{label.replace('.', '_')}_changelist")}
             for label, name, icon in models
-            if label in admins and admins[label].has_view_permission(request)
+            if _can_view(request, label)
         ]
         groups.append({"title": title, "items": items})
     return groups
+
+
+def _can_view(request: HttpRequest, label: str) -> bool:
+    """Return whether a model has pages in the admin that the user may see."""
+    model = apps.get_model(label)
+    return admin.site.is_registered(model) and admin.site.get_model_admin(model).has_view_permission(request)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
+from django.contrib.admin import AdminSite
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
@@ -18,14 +19,14 @@ _HEADINGS = {404: "Not found", 409: "Not possible now"}
 View = Callable[..., HttpResponse]
 
 
-def shows_problems(view: View, context_of: Callable[[HttpRequest], dict[str, Any]]) -> View:
-    """Return a view whose errors of ours become pages, with the context that every page of the site is given."""
+def shows_problems(view: View, site: AdminSite) -> View:
+    """Return a view whose errors of ours become pages of the admin site."""
 
     def shown(request: HttpRequest, **named: str) -> HttpResponse:
         try:
             return view(request, **named)
         except RunqyError as error:
-            return _page(request, error, context_of(request))
+            return _page(request, error, site.each_context(request))
 
     return shown
 
@@ -36,6 +37,4 @@ def _page(request: HttpRequest, error: RunqyError, context: dict[str, Any]) -> H
         context |= {"title": _HEADINGS.get(error.status, "This cannot be understood"), "sentences": error.errors}
         return TemplateResponse(request, "staff/problem.html", context, status=error.status)
     log.warning("request_failed", code=error.code, detail=error.detail)
-    page = plain_page(request, replace(away(error), link=request.get_full_path(), link_text="Try again"))
-    page._has_been_logged = True  # type: ignore[attr-defined]  # that Redis is away is no bug with a stack trace
-    return page
+    return plain_page(request, replace(away(error), link=request.get_full_path(), link_text="Try again"))

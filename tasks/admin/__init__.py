@@ -60,4 +60,4 @@ class TaskAdmin(StaffModelAdmin):
             context = self.admin_site.each_context(request) | {"may_try": may_try(request.user)}
             return show(context, request, **named)
 
-        return self.admin_site.admin_view(shows_problems(view, self.admin_site.each_context))
+        return self.admin_site.admin_view(shows_problems(view, self.admin_site))

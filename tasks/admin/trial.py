@@ -79,7 +79,9 @@ def _try(request: HttpRequest, form: TrialForm) -> TaskRecord | None:
     spec = TaskSpec(queue=form.cleaned_data["queue"], payload=form.cleaned_data["payload"])
     try:
         headers = trace_headers(request.headers.get("traceparent", ""))
-        return enqueue_and_wait(get_broker(), spec=spec, headers=headers, longest_s=WAIT_S)
+        return enqueue_and_wait(
+            get_broker(), spec=spec, headers=headers, client_id=f"user {request.user.pk}", timeout_s=WAIT_S
+        )
     except RunqyError as error:
         if error.status >= 500:
             raise

@@ -114,3 +114,12 @@ TASK_ENDED = OpenApiExample(
     status_codes=["200"],
 )
 TASK_NOT_ENDED = OpenApiExample("Not ended", _NOT_ENDED, response_only=True, status_codes=["202"])
+EVENTS = OpenApiExample(
+    "A task that is completed",
+    'id: pending-0\nevent: state\ndata: {"id":"task-uuid","queue":"inference_high","state":"pending","attempts":0}\n\n'
+    'id: active-1\nevent: state\ndata: {"id":"task-uuid","queue":"inference_high","state":"active","attempts":1}\n\n'
+    'id: completed-1\nevent: end\ndata: {"info":{"id":"task-uuid","state":"completed","result":{"ok":true}}}\n\n',
+    response_only=True,
+    status_codes=["200"],
+    media_type="text/event-stream",
+)

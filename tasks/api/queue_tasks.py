@@ -1,10 +1,11 @@
 """The tasks of a queue over HTTP, for those who operate it: list, inspect, run, archive, delete, cancel."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -24,6 +25,8 @@ from tasks.api import examples
 from tasks.api import serializers as s
 from tasks.handling import MOST_AT_ONCE, Action, Selection, cancel_task, handle_task, handle_tasks, states_for
 from tasks.listing import PageRequest, get_task_of, list_tasks_of
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 ORDERS = {"oldest": False, "newest": True}
 _ONE_TASK = problem_responses(401, 403, 404, 409, 429, 503)
@@ -152,9 +155,9 @@ class CancelTaskViewSet(ApiViewSet):
         return Response(content, 202, headers={"Location": f"/queue/{quote(task_id, safe='')}"})
 
 
-def _bulk_schema(action: Action, description: str) -> Any:
+def _bulk_schema(action: Action, description: str) -> Callable[[F], F]:
     """Return the schema of an action on all tasks of a state."""
-    return extend_schema(
+    decorator: Callable[[F], F] = extend_schema(
         operation_id=f"{action}_tasks",
         summary=description.partition(".")[0],
         description=description,
@@ -172,24 +175,23 @@ def _bulk_schema(action: Action, description: str) -> Any:
         responses={200: s.BulkActionSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
         examples=[examples.handled(action)],
     )
+    return decorator
 
 
-@extend_schema_view(
-    run=_bulk_schema(Action.RUN, "Make all tasks of a state pending. Finished tasks restart with a fresh retry count."),
-    archive=_bulk_schema(Action.ARCHIVE, "Archive all tasks of a state. An archive keeps the newest 10,000."),
-    delete_all=_bulk_schema(Action.DELETE, "Delete all tasks of a state, and all that is kept about them."),
-)
 class BulkTaskViewSet(ApiViewSet):
     """Actions on all tasks of a queue that are in a state."""
 
     allows_queue_scoped_keys = True
 
+    @_bulk_schema(Action.RUN, "Make all tasks of a state pending. Finished tasks restart with a fresh retry count.")
     def run(self, request: AuthenticatedRequest, queue: str) -> Response:
         return self._apply(request, Action.RUN, queue)
 
+    @_bulk_schema(Action.ARCHIVE, "Archive all tasks of a state. An archive keeps the newest 10,000.")
     def archive(self, request: AuthenticatedRequest, queue: str) -> Response:
         return self._apply(request, Action.ARCHIVE, queue)
 
+    @_bulk_schema(Action.DELETE, "Delete all tasks of a state, and all that is kept about them.")
     def delete_all(self, request: AuthenticatedRequest, queue: str) -> Response:
         return self._apply(request, Action.DELETE, queue)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import Direction
+from drf_spectacular.utils import Direction, extend_schema_serializer
 from rest_framework import serializers
 
 from runqy.api.struct_serializers import StructSerializer
@@ -91,6 +91,7 @@ class TaskDetailSerializer(StructSerializer):
         return bodies.task_detail(instance)
 
 
+@extend_schema_serializer(many=False)
 class TaskPageSerializer(serializers.Serializer[Any]):
     """Some of the tasks in a state."""
 

@@ -5,7 +5,7 @@ from typing import Any
 from django.urls import path
 
 from tasks.api.queue_tasks import BulkTaskViewSet, CancelTaskViewSet, QueueTaskViewSet
-from tasks.api.viewsets import TaskViewSet
+from tasks.api.viewsets import CreateTaskViewSet, TaskViewSet
 
 _TASKS = "queues/<str:queue>/tasks"
 _LIST: dict[str, Any] = {"get": "list"}
@@ -15,7 +15,8 @@ urlpatterns = [
     path("queue/add", TaskViewSet.as_view({"post": "create"}), name="enqueue-task"),
     path("queue/add-batch", TaskViewSet.as_view({"post": "create_batch"}), name="enqueue-batch"),
     path("queue/<str:task_id>", TaskViewSet.as_view({"get": "retrieve"}), name="task"),
-    path("api/cli/tasks", TaskViewSet.as_view({"post": "create"}), name="create-task"),
+    path("queue/<str:task_id>/events", TaskViewSet.as_view({"get": "events"}), name="task-events"),
+    path("api/cli/tasks", CreateTaskViewSet.as_view({"post": "create"}), name="create-task"),
     path("api/cli/tasks/<str:task_id>", CancelTaskViewSet.as_view({"delete": "cancel"}), name="cancel-task"),
     path(
         "api/tasks/<str:task_id>/cancel",

@@ -1,34 +1,37 @@
-"""Tasks over HTTP for clients: enqueue one, enqueue many, read one.
+"""Tasks over HTTP for clients: enqueue one, enqueue many, read one, follow one.
 
 The data plane serves these routes too, by the same operations and bodies; see docs/architecture.md.
 """
 
 from typing import Any, ClassVar
-from urllib.parse import quote
 
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from django.http import HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
 from queues.queries import run_operation
-from runqy.accounts.identity import Role
+from runqy.accounts.identity import Identity, Role
+from runqy.accounts.queries import find_identity
+from runqy.api.authentication import presented_key
 from runqy.api.idempotency import parse_idempotency_key
 from runqy.api.parsers import RawJSONParser, raw_body
-from runqy.api.preconditions import content_version, etag_response
 from runqy.api.renderers import encode_json
 from runqy.api.request_ids import trace_headers
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.broker.records import TaskRecord
-from runqy.connection import get_broker
 from tasks.api import examples
 from tasks.api import serializers as s
 from tasks.api.bodies import enqueue_response
-from tasks.api.waits import WAIT_PARAMETERS, Wait, parse_wait
+from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, LAST_EVENT_ID, is_end_known, open_event_stream
+from tasks.api.waits import WAIT_PARAMETERS, Wait, enqueue_head, parse_wait, task_head, waiting_client
 from tasks.batches import enqueue_batch
 from tasks.operations import enqueue_task
-from tasks.queries import await_queued_task, await_task, get_task
+from tasks.queries import get_task
+from tasks.waiting_loop import BlockingIterator, get_waiting_loop
 
 _IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
@@ -73,14 +76,10 @@ class TaskViewSet(ApiViewSet):
                 request.headers.get("Idempotency-Key"), identity=request.auth, kind="task", body=body
             ),
         )
-        ended = await_queued_task(get_broker(), enqueued.record.id, longest_s=wait.seconds) if wait.seconds else None
-        content = enqueue_response(enqueued, spec, ended)
-        response = Response(s.EnqueueResponseSerializer(content).data)
-        if wait.seconds:
-            _apply_wait(response, ended or enqueued.record, wait if ended else Wait(0))
-        if enqueued.is_replayed:
-            response["Idempotent-Replayed"] = "true"
-        return response
+        awaited = _wait_for_queued(enqueued.record, wait, request.auth) if wait.seconds else None
+        content = enqueue_response(enqueued, spec, awaited)
+        status, headers = enqueue_head(enqueued, awaited, wait)
+        return Response(s.EnqueueResponseSerializer(content).data, status, headers=headers)
 
     @extend_schema(
         operation_id="enqueue_batch",
@@ -126,19 +125,55 @@ class TaskViewSet(ApiViewSet):
     def retrieve(self, request: AuthenticatedRequest, task_id: str) -> Response:
         """Show the state and result of a task, at once or when it has ended."""
         wait = parse_wait(request.query_params.get("wait"), request.headers)
-        queues = request.auth.queues
-        if wait.seconds:
-            record = await_task(get_broker(), task_id, longest_s=wait.seconds, allowed_queues=queues)
-        else:
-            record = run_operation(get_task, task_id, allowed_queues=queues)
-        content = s.TaskResponseSerializer(record).data
+        record = run_operation(get_task, task_id, allowed_queues=request.auth.queues)
         if wait.seconds and not record.state.is_final:
-            response = Response(content)
-        else:
-            response = etag_response(request, content, content_version(encode_json(content)))
-        if wait.seconds and response.status_code == 200:
-            _apply_wait(response, record, wait)
-        return response
+            record = _wait_for_end(record, wait, request.auth)
+        content = s.TaskResponseSerializer(record).data
+        status, headers = task_head(record, encode_json(content), wait, request.headers)
+        return Response(None if status == 304 else content, status, headers=headers)
+
+    @extend_schema(
+        operation_id="stream_task_events",
+        tags=["tasks"],
+        parameters=[LAST_EVENT_ID],
+        responses={
+            (200, EVENT_TYPE): OpenApiResponse(str, "Events, until the task has ended or is deleted"),
+            204: OpenApiResponse(None, "`Last-Event-ID` names the end of the task"),
+            **problem_responses(401, 403, 404, 503),
+        },
+        examples=[examples.EVENTS],
+    )
+    def events(self, request: AuthenticatedRequest, task_id: str) -> HttpResponseBase:
+        """Stream the states of a task as server-sent events.
+
+        `state` for the current state and each change, `end` with the task once it has ended, `gone` when it was
+        deleted. A comment is sent every 15 s. A client that has lost the connection sends `Last-Event-ID`: it gets
+        the current state if that differs.
+        """
+        identity, key = request.auth, presented_key(request.headers)
+        last_event_id = request.headers.get("Last-Event-ID", "")
+        record = run_operation(get_task, task_id, allowed_queues=identity.queues)
+        if is_end_known(record, last_event_id):
+            return Response(status=204, headers=EVENT_HEADERS)
+        if request.method == "HEAD":
+            return HttpResponse(content_type=EVENT_TYPE, headers=EVENT_HEADERS)
+        waiting = get_waiting_loop()
+        stream = waiting.run(
+            open_event_stream(
+                waiting.waiters,
+                record,
+                client=waiting_client(identity, holds_thread=True),
+                last_event_id=last_event_id,
+                is_authorized=lambda: find_identity(key) == identity,
+            )
+        )
+        chunks = BlockingIterator(waiting, stream)
+        return StreamingHttpResponse(chunks, content_type=EVENT_TYPE, headers=EVENT_HEADERS)
+
+
+@extend_schema_view(create=extend_schema(operation_id="create_task"))
+class CreateTaskViewSet(TaskViewSet):
+    """Enqueueing at the command line's path."""
 
 
 def _validated(serializer_class: type[BaseSerializer[Any]], body: bytes) -> Any:
@@ -148,10 +183,19 @@ def _validated(serializer_class: type[BaseSerializer[Any]], body: bytes) -> Any:
     return serializer.validated_data
 
 
-def _apply_wait(response: Response, record: TaskRecord, wait: Wait) -> None:
-    """Make the response to a wait that was too short a 202, and confirm a preference."""
-    if not record.state.is_final:
-        response.status_code = 202
-        response["Location"] = f"/queue/{quote(record.id, safe='')}"
-    for name, value in wait.headers().items():
-        response[name] = value
+def _wait_for_end(record: TaskRecord, wait: Wait, identity: Identity) -> TaskRecord:
+    """Block until a task has ended or the wait is over. Raises as ResultWaiters.wait_for_end."""
+    waiting = get_waiting_loop()
+    client = waiting_client(identity, holds_thread=True)
+    return waiting.run(
+        waiting.waiters.wait_for_end(record.id, queue=record.queue, client=client, timeout_s=wait.seconds)
+    )
+
+
+def _wait_for_queued(record: TaskRecord, wait: Wait, identity: Identity) -> TaskRecord | None:
+    """Block as `_wait_for_end` does for a task that was queued just now; None if it cannot be waited for."""
+    waiting = get_waiting_loop()
+    client = waiting_client(identity, holds_thread=True)
+    return waiting.run(
+        waiting.waiters.wait_for_queued(record.id, queue=record.queue, client=client, timeout_s=wait.seconds)
+    )

@@ -12,9 +12,10 @@ from runqy.accounts import key_uses
 from runqy.accounts.identity import Identity, Role, new_key
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.accounts.queries import authenticate
+from runqy.accounts.queries import authenticate, find_identity
 from runqy.broker import keys
-from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound
+from runqy.connection import get_broker
+from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound, ConfigurationUnavailable
 from runqy.publication import snapshot
 from tests.publication.support import away, elsewhere
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
@@ -62,6 +63,29 @@ def test_a_key_that_another_process_has_just_created_is_known() -> None:
         created = create_api_key(name="shop", role="client")
 
     assert authenticate(created.plain) is not None
+
+
+def test_the_owner_of_a_key_is_found_in_memory_without_io(monkeypatch) -> None:
+    known = create_api_key(name="shop", role="client")
+    with elsewhere():
+        created = create_api_key(name="new", role="client")
+    key_uses.forget()
+    for module in (snapshot, key_uses):
+        monkeypatch.setattr(module, "get_broker", pytest.fail)
+
+    assert find_identity(CLIENT_KEY) is not None
+    assert find_identity(known.plain) is not None
+    assert find_identity(created.plain) is None
+    assert key_uses.take_due_uses() == {}
+    monkeypatch.undo()
+    get_broker().run(snapshot.get_cache().refresh())
+    assert find_identity(created.plain) is not None
+
+
+def test_a_process_that_knows_no_configuration_knows_the_keys_of_the_environment() -> None:
+    assert find_identity(CLIENT_KEY) is not None
+    with pytest.raises(ConfigurationUnavailable):
+        find_identity(new_key())
 
 
 def test_what_cannot_be_a_key_is_not_looked_for_in_redis(monkeypatch) -> None:

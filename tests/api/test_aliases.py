@@ -1,49 +1,50 @@
-"""Paths that only released clients know: they work, and say where to go."""
+"""Paths of released clients: they work, and name the path that replaces them."""
 
-from django.http import HttpResponse
+from typing import Any
+
+import pytest
 from django.test import RequestFactory
-from runqy.api.aliases import DEPRECATED_SINCE_S, routes
+from rest_framework.response import Response
 
-from runqy.api.views import KeyedView
+from runqy.api.viewsets import DEPRECATED_SINCE_S, ApiViewSet
 from tests.support.environment import ADMIN_KEY
 
-
-class Listing(KeyedView):
-    """A view that links to its next page."""
-
-    def get(self, request, queue):
-        """Answer."""
-        return HttpResponse(queue, headers={"Link": '</next>; rel="next"'})
+pytestmark = pytest.mark.usefixtures("configuration")
 
 
-_PATH, _ALIAS = routes("new/<str:queue>/tasks", Listing, name="listing", alias="old/<str:queue>/tasks")
+class ListingViewSet(ApiViewSet):
+    """A viewset whose responses link to the next page."""
+
+    def list(self, request: Any, queue: str) -> Response:
+        return Response(queue, headers={"Link": '</next>; rel="next"'})
 
 
-def _get(pattern, queue, key=ADMIN_KEY):
-    request = RequestFactory().get("/x", headers={"Authorization": f"Bearer {key}"})
-    return pattern.callback(request, queue=queue)
+documented = ListingViewSet.as_view({"get": "list"})
+alias = ListingViewSet.as_view({"get": "list"}, deprecated_for="/new/{queue}/tasks")
 
 
-def test_an_alias_names_its_successor_beside_other_links(configuration):
-    answer = _get(_ALIAS, "a b")
-
-    assert answer["Deprecation"] == f"@{DEPRECATED_SINCE_S}"
-    assert answer["Link"] == '</next>; rel="next", </new/a%20b/tasks>; rel="successor-version"'
+def get(view: Any, queue: str, key: str = ADMIN_KEY) -> Any:
+    """Return a view's response."""
+    return view(RequestFactory().get("/x", headers={"Authorization": f"Bearer {key}"}), queue=queue)
 
 
-def test_an_alias_is_deprecated_for_those_it_refuses_too(configuration):
-    answer = _get(_ALIAS, "mail", key="wrong")
+def test_an_alias_names_its_replacement_beside_other_links() -> None:
+    response = get(alias, "a b")
 
-    assert answer.status_code == 401
-    assert answer["Link"] == '</new/mail/tasks>; rel="successor-version"'
-
-
-def test_the_path_of_the_reference_is_not_deprecated(configuration):
-    answer = _get(_PATH, "mail")
-
-    assert answer.content == b"mail"
-    assert not answer.has_header("Deprecation")
+    assert response.data == "a b"
+    assert response["Deprecation"] == f"@{DEPRECATED_SINCE_S}"
+    assert response["Link"] == '</next>; rel="next", </new/a%20b/tasks>; rel="successor-version"'
 
 
-def test_both_have_names(configuration):
-    assert (_PATH.name, _ALIAS.name) == ("listing", "listing-alias")
+def test_an_alias_is_deprecated_for_clients_that_it_refuses_too() -> None:
+    response = get(alias, "mail", key="wrong")
+
+    assert response.status_code == 401
+    assert response["Link"] == '</new/mail/tasks>; rel="successor-version"'
+
+
+def test_the_documented_path_is_not_deprecated() -> None:
+    response = get(documented, "mail")
+
+    assert response.data == "mail"
+    assert not response.has_header("Deprecation")

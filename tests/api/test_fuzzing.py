@@ -16,7 +16,7 @@ from queues import removal
 from queues.models import Source
 from queues.operations import save_queue
 from runqy.wsgi import application
-from tasks.api import creating_views, views
+from tasks.api import viewsets
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
 
@@ -76,8 +76,8 @@ def _does_not_wait(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.RUNQY_AUTH_FAILURE_LIMIT = None
     monkeypatch.setattr(WSGITransport, "send", _without_network_options(WSGITransport.send))
     monkeypatch.setattr(removal, "SETTLE_S", 0)
-    monkeypatch.setattr(creating_views, "await_queued_task", _briefly(creating_views.await_queued_task))
-    monkeypatch.setattr(views, "await_task", _briefly(views.await_task))
+    monkeypatch.setattr(viewsets, "await_queued_task", _briefly(viewsets.await_queued_task))
+    monkeypatch.setattr(viewsets, "await_task", _briefly(viewsets.await_task))
 
 
 @pytest.mark.timeout(180 + SECONDS)

@@ -9,8 +9,8 @@ from django.test import Client
 from django.urls import get_resolver
 from drf_spectacular.generators import SchemaGenerator
 from rest_framework import exceptions
-from runqy.api.errors import error_answer
 
+from runqy.api.exceptions import exception_handler
 from tests.api.wsgi import Answer, call
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -168,11 +168,11 @@ def test_a_fault_before_any_view_is_a_problem(monkeypatch: pytest.MonkeyPatch) -
         ("Throttled", 429, "rate_limited"),
     ],
 )
-def test_errors_of_the_framework_keep_their_status(rf: Any, name: str, status: int, code: str) -> None:
+def test_errors_of_the_framework_keep_their_status(name: str, status: int, code: str) -> None:
     kind = getattr(exceptions, name)
     error = kind("text/plain") if name == "UnsupportedMediaType" else kind()
 
-    answer = error_answer(error, rf.get("/"), allowed=[])
+    response = exception_handler(error, {})
 
-    assert answer is not None
-    assert (answer.status_code, json.loads(answer.content)["code"]) == (status, code)
+    assert response is not None
+    assert (response.status_code, response.data["code"]) == (status, code)

@@ -51,8 +51,8 @@ def test_what_is_logged_in_a_request_names_it_and_nothing_later_does(
     def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("tasks.api.views.get_task", fail)
-    answer = ApiClient().get("/queue/x", **{"X-Request-ID": "r1"})
+    monkeypatch.setattr("runqy.accounts.api.viewsets.get_api_key", fail)
+    answer = ApiClient().get("/api/keys/1", **{"X-Request-ID": "r1"})
     logging.getLogger("later").error("later")
 
     assert answer.status_code == 500

@@ -9,13 +9,13 @@ import uvloop
 
 from runqy import clock
 from runqy.broker.async_broker import AsyncBroker
-from runqy.broker.batching import enqueue_many
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.enqueue import enqueue
+from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.finishing import Outcome, complete
 from runqy.broker.operation import Operation, Request, ask, get_context
-from runqy.broker.producing import enqueue
 from runqy.broker.reading import find_task, read_states
 from runqy.broker.scripts import Script, command
 from runqy.broker.states import TaskState

@@ -15,8 +15,8 @@ import uvloop
 from runqy.broker import async_node
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection import RedisTarget
+from runqy.broker.enqueue import enqueue
 from runqy.broker.operation import Request
-from runqy.broker.producing import enqueue
 from runqy.broker.reading import read_states
 from runqy.broker.scripts import command
 from runqy.broker.states import TaskState

@@ -7,10 +7,10 @@ import pytest
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.consuming import Share, TakeOrder, plan_take, take_tasks
+from runqy.broker.enqueue import enqueue
 from runqy.broker.finishing import archive
 from runqy.broker.keys import QueueKeys
 from runqy.broker.pausing import pause
-from runqy.broker.producing import enqueue
 from runqy.errors import LeaseLost
 from tests.support.tasks import QUEUE, fields, ids, listed, message, new_task, put, take, take_one
 

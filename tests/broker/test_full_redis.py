@@ -5,13 +5,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from runqy.broker.batching import enqueue_many
 from runqy.broker.broker import Broker
 from runqy.broker.cancelling import Cancellation, cancel
+from runqy.broker.enqueue import enqueue
+from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.finishing import write_result
 from runqy.broker.leasing import extend
 from runqy.broker.pausing import pause, unpause
-from runqy.broker.producing import enqueue
 from runqy.broker.reading import find_task
 from runqy.errors import BrokerFull
 from tests.support.tasks import QUEUE, fields, listed, new_task, put, take_one

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from runqy.broker.batching import enqueue_many
 from runqy.broker.broker import Broker
 from runqy.broker.cancelling import Cancellation, cancel
 from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.enqueue import enqueue
+from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.finishing import Failure, Outcome, complete, requeue, retry
 from runqy.broker.pausing import pause
-from runqy.broker.producing import enqueue
 from runqy.errors import RunqyError, TaskAlreadyExists
 from tests.support.tasks import QUEUE, counters, fields, ids, listed, new_task, put, take, take_one
 

@@ -50,7 +50,7 @@ def test_a_task_without_lookup_is_found_in_the_known_queues(broker: Broker, roun
     record = broker.run(find_task("t1", ["a", "b", QUEUE]))
 
     assert record.queue == QUEUE
-    assert len(round_trips) == (2 if broker.is_cluster else 1)
+    assert len(round_trips) == 2
     with pytest.raises(TaskNotFound):
         broker.run(find_task("t1", ["a", "b"]))
 

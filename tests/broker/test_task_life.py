@@ -5,16 +5,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
-from runqy.broker.batching import enqueue_many
 from runqy.broker.cancelling import Cancellation, cancel
 from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.enqueue import NewTask
+from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.finishing import Failure, Outcome, archive, complete, requeue, retry, write_result
 from runqy.broker.forwarding import forward
 from runqy.broker.keys import QueueKeys
 from runqy.broker.leasing import extend
 from runqy.broker.operation import Request
 from runqy.broker.pausing import pause, unpause
-from runqy.broker.producing import NewTask
 from runqy.broker.recovering import find_lost, recover
 from runqy.broker.states import TaskState
 from runqy.errors import LeaseLost, TaskAlreadyExists, TaskNotFound

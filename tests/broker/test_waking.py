@@ -1,5 +1,7 @@
 """How idle workers hear of work, and how a listener lives through disturbances."""
 
+# ruff: noqa: SLF001 (the listener is watched from inside)
+
 import queue
 import signal
 import threading
@@ -9,10 +11,10 @@ import pytest
 from redis.connection import Connection
 
 from runqy.broker import keys, waking
-from runqy.broker.batching import enqueue_many
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.finishing import requeue
 from runqy.broker.pausing import pause, unpause
 from runqy.broker.waking import Listener

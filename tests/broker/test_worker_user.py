@@ -12,10 +12,10 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.enqueue import NewTask, enqueue, new_task_id
 from runqy.broker.finishing import complete, requeue
 from runqy.broker.heartbeats import beat
 from runqy.broker.leasing import extend
-from runqy.broker.producing import NewTask, enqueue, new_task_id
 from runqy.broker.scripts import command
 from runqy.broker.worker_records import WorkerRecord, WorkerState
 from runqy.errors import BrokerRefused

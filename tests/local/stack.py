@@ -49,10 +49,10 @@ def make_queue(folder: Path, *, code: str = ECHO, settings: str = "") -> Path:
 class Stack:
     """A `runqy up` in a process of its own."""
 
-    def __init__(self, folder: Path, **variables: str) -> None:
+    def __init__(self, folder: Path, *, output: str = "output", **variables: str) -> None:
         self.home = folder / "home"
         self.port = find_free_port()
-        self._output = folder / "output"
+        self._output = folder / output
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RUNQY_", "REDIS_"))},
             "RUNQY_HOME": str(self.home),

@@ -140,8 +140,7 @@ def test_line_on_the_screen_works_when_pasted(stack):
 
 def test_second_instance_on_a_folder_is_refused(stack):
     stack.start()
-    second = Stack(stack.home.parent, QUEUE_WORKERS_DIR=str(stack.home.parent / "files"))
-    second._output = stack.home.parent / "second"
+    second = Stack(stack.home.parent, output="second", QUEUE_WORKERS_DIR=str(stack.home.parent / "files"))
 
     second.launch()
 

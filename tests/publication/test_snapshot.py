@@ -296,19 +296,24 @@ def test_what_a_quiet_document_says_about_itself_is_signed() -> None:
 def test_two_threads_that_begin_at_once_read_the_database_once(redis: redis_py.Redis, monkeypatch) -> None:
     put("a", b"1")
     snapshot.forget()
-    reads = []
-    real = SnapshotCache.load_stored
-    monkeypatch.setattr(SnapshotCache, "load_stored", lambda cache: reads.append(1) or real(cache))
-    found = []
+    reads, found = [], []
+    real, have_all_begun = SnapshotCache.load_stored, threading.Event()
+
+    def load(cache: SnapshotCache) -> object:
+        reads.append(1)
+        assert have_all_begun.wait(10)
+        return real(cache)
+
+    monkeypatch.setattr(SnapshotCache, "load_stored", load)
 
     def begin() -> None:
         found.append(get_snapshot().find(Kind.QUEUE, "a"))
         connection.close()
 
     threads = [threading.Thread(target=begin) for _ in range(4)]
-    with snapshot._refresher._lock:
-        for thread in threads:
-            thread.start()
+    for thread in threads:
+        thread.start()
+    have_all_begun.set()
     for thread in threads:
         thread.join()
 

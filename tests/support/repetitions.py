@@ -13,7 +13,8 @@ KEPT_TABLES = {"auth_permission", "django_content_type"}
 
 def spare_repetitions() -> None:
     """Let tests empty tables without filling those anew that migrating has filled, and look for static files once."""
-    TransactionTestCase._fixture_teardown = lambda _: empty_tables()  # type: ignore[method-assign]
+    # Django has no public hook between tests; its own flush fills these tables anew each time.
+    TransactionTestCase._fixture_teardown = lambda _: empty_tables()  # type: ignore[method-assign]  # noqa: SLF001
     find, found = WhiteNoiseMiddleware.add_files_from_finders, dict[str, Any]()
 
     def find_once(middleware: WhiteNoiseMiddleware) -> None:

@@ -4,10 +4,10 @@ from typing import Any
 
 from runqy.broker.broker import Broker
 from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.enqueue import NewTask, enqueue
 from runqy.broker.holding import Taken
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import decode
-from runqy.broker.producing import NewTask, enqueue
 from runqy.broker.states import TaskState
 
 QUEUE = "mail"

@@ -3,9 +3,10 @@
 import pytest
 
 from runqy import clock
-from runqy.broker import consuming, producing
+from runqy.broker import consuming
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
+from runqy.broker.enqueue import NewTask, enqueue
 from runqy.broker.holding import Taken
 from runqy.broker.keys import QueueKeys
 
@@ -15,8 +16,8 @@ KEYS = QueueKeys(QUEUE)
 
 def put(broker: Broker, task_id: str, queue: str = QUEUE, **options: object) -> None:
     """Queue a task."""
-    task = producing.NewTask(id=task_id, queue=queue, payload=b"{}", **options)  # type: ignore[arg-type]
-    broker.run(producing.enqueue(task, now_ns=broker.now_ns()))
+    task = NewTask(id=task_id, queue=queue, payload=b"{}", **options)  # type: ignore[arg-type]
+    broker.run(enqueue(task, now_ns=broker.now_ns()))
 
 
 def take(broker: Broker, queue: str = QUEUE) -> Taken:

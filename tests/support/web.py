@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -18,6 +20,7 @@ from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 
 WAITERS = 6
+"""How many requests with one key may wait."""
 
 
 def database_variables() -> dict[str, str]:
@@ -26,6 +29,21 @@ def database_variables() -> dict[str, str]:
     if connection.vendor == "sqlite":
         return {"SQLITE_DB_PATH": name}
     return {"DATABASE_URL": urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()}
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process in which gunicorn serves requests."""
+
+    pid: int
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def is_alive(self) -> bool:
+        """Return whether it runs."""
+        return Path(f"/proc/{self.pid}").exists()
 
 
 class WebProcess:
@@ -38,7 +56,7 @@ class WebProcess:
             self.process = subprocess.Popen(
                 [sys.executable, *words, "-b", f"127.0.0.1:{self.port}"],
                 env=os.environ
-                | {"RUNQY_MAX_WAITERS": str(WAITERS), "RUNQY_DJANGO_THREADS": str(WAITERS + 2)}
+                | {"RUNQY_MAX_WAITERS": str(2 * WAITERS), "RUNQY_DJANGO_THREADS": str(WAITERS + 2)}
                 | changes,
                 stdout=log,
                 stderr=log,
@@ -77,6 +95,11 @@ class WebProcess:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
         connection.sendall(head.encode())
         return connection
+
+    def workers(self) -> list[Worker]:
+        """Return the processes that serve requests."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [Worker(int(pid)) for pid in children]
 
     def kill(self) -> None:
         """End the server without asking."""

@@ -11,8 +11,11 @@ from tests.support.environment import CLIENT_KEY
 
 
 @pytest.fixture
-def client(configuration: None) -> ApiClient:
-    """Return a client with the client's key; there are queues of several kinds."""
+def client(configuration: None, each_plane: str) -> ApiClient:
+    """Return a client with the client's key; there are queues of several kinds.
+
+    Each test runs against DRF's viewsets, and against the data plane.
+    """
     fields = (
         PayloadField(name="prompt", type=(FieldType.STRING,), required=True),
         PayloadField(name="width", type=(FieldType.INT,), default_json="512"),

@@ -12,7 +12,7 @@ from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
-from runqy.broker.creating import Once
+from runqy.broker.enqueue import IdempotencyKey
 from runqy.broker.keys import QueueKeys
 from tasks.batches import BatchSpec, enqueue_batch
 from tasks.task_specs import TaskSpec, Uniqueness
@@ -220,7 +220,7 @@ def test_the_same_batch_at_once_is_queued_once(client: ApiClient, redis: redis_p
 
 def test_conditions_hold_on_a_cluster_too(client: ApiClient, broker: Broker) -> None:
     items = [TaskSpec(queue="simple", payload=b"{}", unique=Uniqueness(key=str(n % 600))) for n in range(700)]
-    batch, idempotency_key = BatchSpec("simple", items), Once(scope="s", fingerprint="f")
+    batch, idempotency_key = BatchSpec("simple", items), IdempotencyKey(scope="s", fingerprint="f")
 
     first = broker.run(enqueue_batch(spec=batch, idempotency_key=idempotency_key))
     second = broker.run(enqueue_batch(spec=batch, idempotency_key=idempotency_key))

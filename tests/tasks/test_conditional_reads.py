@@ -4,10 +4,7 @@ import json
 
 import pytest
 
-from runqy.broker.broker import Broker
 from runqy.connection import get_broker
-from tasks import waiting
-from tasks.waiting import WaitingRoom
 from tests.api.client import Answer, ApiClient
 from tests.support.tasks import take_one
 
@@ -51,16 +48,11 @@ def test_a_task_that_changed_is_sent(client: ApiClient, path: str) -> None:
     assert json.loads(answer.content)["info"]["state"] == "active"
 
 
-def test_a_task_that_a_client_knows_and_still_waits_for_is_sent(
-    client: ApiClient, path: str, single_broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_that_a_client_knows_and_still_waits_for_is_sent(client: ApiClient, path: str) -> None:
     etag = client.get(path)["ETag"]
-    room = WaitingRoom(single_broker, 1)
-    monkeypatch.setattr(waiting, "_room", room)
 
     answer = again(client, f"{path}?wait=0.1", etag)
 
-    room.close()
     assert answer.status_code == 202
     assert not answer.has_header("ETag")
 

@@ -1,7 +1,6 @@
 """POST /queue/add with options, a unique key, an idempotency key, and waiting for the result."""
 
 import json
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,8 +15,8 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.cancelling import cancel
 from runqy.broker.keys import QueueKeys
-from tasks import waiting
-from tasks.waiting import WaitingRoom
+from tasks.waiting import ResultWaiters, WaiterLimits
+from tasks.waiting_loop import get_waiting_loop
 from tests.api.client import Answer, ApiClient, problem
 from tests.queues.samples import spec
 from tests.support.tasks import take_one
@@ -250,23 +249,20 @@ def test_fifty_at_once_make_one_task(client: ApiClient, redis: redis_py.Redis) -
 
 
 @pytest.fixture
-def room(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return the process's waiting room, with one seat."""
-    before = {*threading.enumerate()}
-    made = WaitingRoom(single_broker, 1)
-    monkeypatch.setattr(waiting, "_room", made)
-    yield made
-    made.close()
-    wait_until(lambda: not any(thread.name == "runqy-waiting-room" for thread in {*threading.enumerate()} - before))
+def waiters(each_plane: str, monkeypatch: pytest.MonkeyPatch) -> ResultWaiters:
+    """Return the process's waiters, of which one key may have three."""
+    found = get_waiting_loop().waiters
+    monkeypatch.setattr(found, "limits", WaiterLimits(total=6, threads=3))
+    return found
 
 
 @pytest.mark.parametrize("options", [{}, {"retention": 0}])
 def test_whoever_waits_gets_the_result(
-    client: ApiClient, single_broker: Broker, room: WaitingRoom, options: dict[str, int]
+    client: ApiClient, single_broker: Broker, waiters: ResultWaiters, options: dict[str, int]
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
         sent = pool.submit(add, client, {"queue": "simple", "data": {}, **options}, Prefer="wait=30")
-        wait_until(lambda: any(seat.place for seat in tuple(room._seats)))
+        wait_until(lambda: waiters.active)
         succeed(single_broker, take_one(single_broker, "simple"), b'{"ok":true}')
         answer = sent.result(timeout=10)
 
@@ -274,7 +270,7 @@ def test_whoever_waits_gets_the_result(
     assert (info(answer)["state"], info(answer)["result"]) == ("completed", {"ok": True})
 
 
-def test_whoever_waited_long_enough_is_told_where_to_look(client: ApiClient, room: WaitingRoom) -> None:
+def test_whoever_waited_long_enough_is_told_where_to_look(client: ApiClient, waiters: ResultWaiters) -> None:
     answer = add(client, {"queue": "simple", "data": {}}, Prefer="wait=1")
 
     assert (answer.status_code, answer["Preference-Applied"]) == (202, "wait=1")
@@ -284,9 +280,9 @@ def test_whoever_waited_long_enough_is_told_where_to_look(client: ApiClient, roo
 
 
 def test_a_task_is_queued_though_nobody_may_wait(
-    client: ApiClient, redis: redis_py.Redis, single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+    client: ApiClient, redis: redis_py.Redis, waiters: ResultWaiters
 ) -> None:
-    monkeypatch.setattr(waiting, "_room", WaitingRoom(single_broker, 0))
+    waiters.limits = WaiterLimits(total=0, threads=0)
 
     answer = add(client, {"queue": "simple", "data": {}}, Prefer="wait=30")
 

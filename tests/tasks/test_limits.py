@@ -39,7 +39,7 @@ def test_the_settings_of_the_server_are_told(client: ApiClient, settings: Any) -
     told = limits()
 
     assert (told["rate_limit"], told["auth_failure_limit"]) == ({"most": 600, "window_s": 60}, None)
-    assert (told["body_bytes"], told["waiters"]) == (1000, 7)
+    assert (told["body_bytes"], told["waiters"], told["waiters_per_key"]) == (1000, 7, 4)
 
 
 @pytest.mark.parametrize(

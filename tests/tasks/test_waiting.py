@@ -1,7 +1,7 @@
-"""Readers that wait: when they are called, how many there may be, and what they cost others."""
+"""Clients that wait for results: what ends a wait, how many may wait, and what they cost others."""
 
+import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -12,12 +12,12 @@ import redis as redis_py
 from runqy.broker.broker import Broker
 from runqy.broker.cancelling import cancel
 from runqy.broker.keys import QueueKeys, ended_channel
-from runqy.broker.reading import find_task
-from runqy.broker.records import TaskRecord
-from runqy.errors import TaskNotFound, TooManyWaiters
+from runqy.errors import TaskNotFound
 from tasks import waiting
-from tasks.waiting import WaitingRoom
+from tasks.waiting import ResultWaiters, WaiterLimits, WaitingClient
+from tasks.waiting_loop import get_waiting_loop
 from tests.api.client import Answer, ApiClient, problem
+from tests.support.environment import ADMIN_KEY
 from tests.support.tasks import take_one
 from tests.support.waiting import wait_until
 from tests.tasks.life import succeed
@@ -26,22 +26,34 @@ LONG_S = 30.0
 
 
 @pytest.fixture
-def room(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Iterator[WaitingRoom]:
-    """Return the process's waiting room, with three seats; nobody looks by himself within a test."""
-    monkeypatch.setattr(waiting, "POLL_S", LONG_S)
-    before = {*threading.enumerate()}
-    made = WaitingRoom(single_broker, 3)
-    monkeypatch.setattr(waiting, "_room", made)
-    yield made
-    made.close()
-    wait_until(lambda: not any(thread.name == "runqy-waiting-room" for thread in {*threading.enumerate()} - before))
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """Return threads for clients."""
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
 
 
 @pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    """Return threads for readers."""
-    with ThreadPoolExecutor(8) as pool:
-        yield pool
+def waiters(each_plane: str, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> Iterator[ResultWaiters]:
+    """Return the process's waiters, of which one key may have three; no task is polled within a test.
+
+    The waits that a test leaves are ended.
+    """
+    monkeypatch.setattr(waiting, "POLL_S", LONG_S)
+    found = get_waiting_loop().waiters
+    monkeypatch.setattr(found, "limits", WaiterLimits(total=6, threads=3))
+    monkeypatch.setattr(found, "is_draining", False)
+    yield found
+    drain(found)
+    wait_until(lambda: not found.active)
+
+
+def drain(waiters: ResultWaiters) -> None:
+    """Drain, on the event loop."""
+
+    async def act() -> None:
+        waiters.drain()
+
+    get_waiting_loop().run(act())
 
 
 @pytest.fixture
@@ -51,78 +63,81 @@ def task_id(client: ApiClient) -> str:
     return found
 
 
-def has_readers(room: WaitingRoom, count: int) -> bool:
-    """Tell whether so many readers have taken their first look and wait."""
-    return sum(seat.place is not None for seat in tuple(room._seats)) == count
+def waiting_count(waiters: ResultWaiters) -> int:
+    """Return how many clients wait for a task that they have read."""
+    return sum(waiter.progress is not None for waiter in tuple(waiters.active))
 
 
 def info(answer: Answer) -> dict[str, Any]:
-    """Return what an answer says about its task."""
+    """Return what a response says about its task."""
     found: dict[str, Any] = json.loads(answer.content)["info"]
     return found
 
 
-def start_reader(
-    threads: ThreadPoolExecutor, client: ApiClient, path: str, room: WaitingRoom, count: int = 1, **headers: str
+def start_wait(
+    threads: ThreadPoolExecutor, client: ApiClient, path: str, waiters: ResultWaiters, count: int = 1, **headers: str
 ) -> Future[Answer]:
     """Send a request that waits, and return once `count` of them do."""
     answer = threads.submit(client.get, path, **headers)
-    wait_until(lambda: has_readers(room, count))
+    wait_until(lambda: waiting_count(waiters) == count)
     return answer
 
 
-def test_a_reader_is_called_when_its_task_completes(
-    client: ApiClient, task_id: str, room: WaitingRoom, threads: ThreadPoolExecutor, single_broker: Broker
+def test_a_client_gets_the_result_when_its_task_completes(
+    client: ApiClient, task_id: str, waiters: ResultWaiters, threads: ThreadPoolExecutor, single_broker: Broker
 ) -> None:
-    answer = start_reader(threads, client, f"/queue/{task_id}?wait={LONG_S:.0f}", room)
+    answer = start_wait(threads, client, f"/queue/{task_id}?wait={LONG_S:.0f}", waiters)
 
     succeed(single_broker, take_one(single_broker, "simple"), b'{"ok":true}')
 
     found = answer.result(timeout=5)
     assert found.status_code == 200
     assert (info(found)["state"], info(found)["result"]) == ("completed", {"ok": True})
+    assert found.has_header("ETag")
+    wait_until(lambda: not waiters.active)
 
 
-def test_a_reader_is_called_when_its_task_is_cancelled(
-    client: ApiClient, task_id: str, room: WaitingRoom, threads: ThreadPoolExecutor, single_broker: Broker
+def test_a_wait_ends_when_the_task_is_cancelled(
+    client: ApiClient, task_id: str, waiters: ResultWaiters, threads: ThreadPoolExecutor, single_broker: Broker
 ) -> None:
-    answer = start_reader(threads, client, f"/queue/{task_id}", room, Prefer="respond-async, wait=30")
+    answer = start_wait(threads, client, f"/queue/{task_id}", waiters, Prefer="respond-async, wait=30")
 
     single_broker.run(cancel("simple", task_id, now_ns=single_broker.now_ns()))
 
-    assert info(answer.result(timeout=5))["state"] == "archived"
+    found = answer.result(timeout=5)
+    assert (info(found)["state"], found["Preference-Applied"]) == ("archived", "wait=30")
 
 
-def test_an_end_that_nobody_publishes_is_seen_by_looking(
+def test_an_end_that_is_not_published_is_found_by_polling(
     *,
     client: ApiClient,
     task_id: str,
     threads: ThreadPoolExecutor,
     redis: redis_py.Redis,
-    room: WaitingRoom,
+    waiters: ResultWaiters,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(waiting, "POLL_S", 0.02)
-    answer = start_reader(threads, client, f"/queue/{task_id}?wait=30", room)
+    answer = start_wait(threads, client, f"/queue/{task_id}?wait=30", waiters)
 
     redis.hset(QueueKeys("simple").task(task_id), "state", "completed")
 
     assert answer.result(timeout=5).status_code == 200
 
 
-def test_the_looking_goes_on_after_a_key_that_holds_something_else(
+def test_polling_goes_on_after_a_key_of_another_type(
     *,
     client: ApiClient,
     task_id: str,
     threads: ThreadPoolExecutor,
     redis: redis_py.Redis,
-    room: WaitingRoom,
+    waiters: ResultWaiters,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(waiting, "POLL_S", 0.02)
     key = QueueKeys("simple").task(task_id)
-    answer = start_reader(threads, client, f"/queue/{task_id}?wait=30", room)
+    answer = start_wait(threads, client, f"/queue/{task_id}?wait=30", waiters)
 
     task = redis.hgetall(key)
     redis.set(key, "no task")
@@ -135,33 +150,34 @@ def test_the_looking_goes_on_after_a_key_that_holds_something_else(
     assert answer.result(timeout=5).status_code == 200
 
 
-def test_a_task_that_vanishes_is_not_found(
+def test_a_task_that_is_deleted_meanwhile_is_not_found(
     *,
     client: ApiClient,
     task_id: str,
     threads: ThreadPoolExecutor,
     redis: redis_py.Redis,
-    room: WaitingRoom,
+    waiters: ResultWaiters,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(waiting, "POLL_S", 0.02)
-    answer = start_reader(threads, client, f"/queue/{task_id}?wait=30", room)
+    answer = start_wait(threads, client, f"/queue/{task_id}?wait=30", waiters)
 
     redis.delete(QueueKeys("simple").task(task_id))
 
     assert answer.result(timeout=5).status_code == 404
 
 
-def test_when_time_is_up_the_task_is_shown_as_it_is(client: ApiClient, task_id: str, room: WaitingRoom) -> None:
+def test_when_time_is_up_the_task_is_returned_as_it_is(client: ApiClient, task_id: str, waiters: ResultWaiters) -> None:
     answer = client.get(f"/queue/{task_id}?wait=0.05")
 
     assert (answer.status_code, info(answer)["state"]) == (202, "pending")
+    assert answer["Location"] == f"/queue/{task_id}"
 
 
-def test_what_is_over_is_answered_at_once_even_when_all_seats_are_taken(
-    client: ApiClient, task_id: str, single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+def test_a_result_that_is_there_is_returned_even_when_nobody_may_wait(
+    client: ApiClient, task_id: str, single_broker: Broker, waiters: ResultWaiters
 ) -> None:
-    monkeypatch.setattr(waiting, "_room", WaitingRoom(single_broker, 0))
+    waiters.limits = WaiterLimits(total=0, threads=0)
     succeed(single_broker, take_one(single_broker, "simple"), b"1")
 
     answer = client.get(f"/queue/{task_id}?wait=30")
@@ -169,78 +185,95 @@ def test_what_is_over_is_answered_at_once_even_when_all_seats_are_taken(
     assert (answer.status_code, info(answer)["result"]) == (200, 1)
 
 
-def test_one_reader_too_many_is_sent_away(
-    client: ApiClient, task_id: str, room: WaitingRoom, threads: ThreadPoolExecutor
+def test_one_client_too_many_is_refused(
+    client: ApiClient, task_id: str, waiters: ResultWaiters, threads: ThreadPoolExecutor
 ) -> None:
-    for count in (1, 2, 3):
-        start_reader(threads, client, f"/queue/{task_id}?wait=30", room, count)
+    waiters.limits = WaiterLimits(total=2, threads=3)
+    start_wait(threads, client, f"/queue/{task_id}?wait=30", waiters)
+    start_wait(threads, ApiClient(ADMIN_KEY), f"/queue/{task_id}?wait=30", waiters, 2)
 
     answer = client.get(f"/queue/{task_id}?wait=30")
 
     assert (answer.status_code, problem(answer)["code"]) == (503, "too_many_waiters")
     assert answer["Retry-After"]
-    room.close()
 
 
-def test_a_seat_is_free_again_once_its_reader_left(
-    client: ApiClient, task_id: str, room: WaitingRoom, redis: redis_py.Redis
+def test_one_key_leaves_places_for_others(
+    client: ApiClient, task_id: str, waiters: ResultWaiters, threads: ThreadPoolExecutor
+) -> None:
+    waiters.limits = WaiterLimits(total=6, threads=6)
+    for count in (1, 2, 3):
+        start_wait(threads, client, f"/queue/{task_id}?wait=30", waiters, count)
+
+    assert problem(client.get(f"/queue/{task_id}?wait=30"))["code"] == "too_many_waiters"
+    assert ApiClient(ADMIN_KEY).get(f"/queue/{task_id}?wait=0.05").status_code == 202
+
+
+def test_waits_that_hold_threads_have_a_limit_of_their_own(
+    client: ApiClient, task_id: str, waiters: ResultWaiters, threads: ThreadPoolExecutor, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(ApiClient, "plane", None)
+    waiters.limits = WaiterLimits(total=6, threads=1)
+    start_wait(threads, client, f"/queue/{task_id}?wait=30", waiters)
+
+    assert "RUNQY_WSGI_WAITERS" in problem(client.get(f"/queue/{task_id}?wait=30"))["detail"]
+
+
+def test_a_place_is_free_again_after_a_wait(
+    client: ApiClient, task_id: str, waiters: ResultWaiters, redis: redis_py.Redis
 ) -> None:
     for _ in range(5):
         assert client.get(f"/queue/{task_id}?wait=0.01").status_code == 202
 
-    assert room._seats == set()
+    assert not waiters.active
     wait_until(lambda: not redis.pubsub_channels(ended_channel("*")))
 
 
-def test_closing_sends_all_readers_away_at_once_with_what_is_known(
-    client: ApiClient, task_id: str, room: WaitingRoom, threads: ThreadPoolExecutor
-) -> None:
-    answers = [start_reader(threads, client, f"/queue/{task_id}?wait=30", room, count) for count in (1, 2, 3)]
+def test_a_place_is_free_again_after_a_task_that_does_not_exist(client: ApiClient, waiters: ResultWaiters) -> None:
+    waiting_loop = get_waiting_loop()
+    for _ in range(5):
+        with pytest.raises(TaskNotFound):
+            waiting_loop.run(
+                waiters.wait_for_end("unknown", queue="simple", client=WaitingClient(id="k"), timeout_s=LONG_S)
+            )
 
-    waiting.close_waiting_room()
+    assert not waiters.active
+
+
+def test_draining_ends_all_waits_at_once(
+    client: ApiClient, task_id: str, waiters: ResultWaiters, threads: ThreadPoolExecutor
+) -> None:
+    answers = [start_wait(threads, client, f"/queue/{task_id}?wait=30", waiters, count) for count in (1, 2, 3)]
+
+    drain(waiters)
 
     assert [answer.result(timeout=LONG_S / 2).status_code for answer in answers] == [202, 202, 202]
 
 
-def test_whoever_comes_after_closing_does_not_wait(client: ApiClient, task_id: str, room: WaitingRoom) -> None:
-    room.close()
+def test_nobody_waits_once_the_process_drains(client: ApiClient, task_id: str, waiters: ResultWaiters) -> None:
+    waiters.is_draining = True
 
     assert client.get(f"/queue/{task_id}?wait=30").status_code == 202
+    assert client.post("/queue/add?wait=30", {"queue": "simple", "data": {}}).status_code == 202
 
 
-def test_an_end_between_the_first_look_and_the_wait_is_not_missed(
-    client: ApiClient, task_id: str, room: WaitingRoom, single_broker: Broker
+def test_an_end_between_the_first_read_and_the_wait_is_not_missed(
+    client: ApiClient, task_id: str, single_broker: Broker, waiters: ResultWaiters
 ) -> None:
-    looks: list[TaskRecord] = []
+    async def act() -> tuple[str, bool, str]:
+        waiter = await waiters.add(task_id, queue="simple", client=WaitingClient(id="k"))
+        try:
+            before = await waiter.read()
+            await asyncio.to_thread(succeed, single_broker, take_one(single_broker, "simple"), b"1")
+            return before.state, await waiter.wait(LONG_S / 2), (await waiter.read()).state
+        finally:
+            waiter.leave()
 
-    def look() -> TaskRecord:
-        looks.append(single_broker.run(find_task(task_id)))
-        if len(looks) == 1:
-            succeed(single_broker, take_one(single_broker, "simple"), b"1")
-        return looks[-1]
-
-    record = room.wait_for_end(task_id, look, longest_s=LONG_S)
-
-    assert record.state.is_final
-    assert len(looks) == 2
-
-
-def test_a_reader_leaves_its_seat_when_reading_fails(room: WaitingRoom) -> None:
-    def look() -> TaskRecord:
-        raise TaskNotFound
-
-    for _ in range(5):
-        with pytest.raises(TaskNotFound):
-            room.wait_for_end("unknown", look, longest_s=LONG_S)
-
-
-def test_a_full_room_refuses(single_broker: Broker) -> None:
-    with pytest.raises(TooManyWaiters):
-        WaitingRoom(single_broker, 0).wait_for_end("t", lambda: pytest.fail("looked"), longest_s=1)
+    assert get_waiting_loop().run(act()) == ("pending", True, "completed")
 
 
 @pytest.mark.parametrize("wait", ["soon", "-1", "1d", "nan", "1e3"])
-def test_a_wait_that_is_no_time_is_refused(client: ApiClient, task_id: str, wait: str) -> None:
+def test_a_wait_that_is_no_duration_is_refused(client: ApiClient, task_id: str, wait: str) -> None:
     answer = client.get(f"/queue/{task_id}?wait={wait}")
 
     assert answer.status_code == 400

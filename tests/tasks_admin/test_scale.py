@@ -8,8 +8,8 @@ from django.test import Client
 
 from queues.names import QueueCatalog
 from runqy import clock
-from runqy.broker.batching import enqueue_many
 from runqy.broker.broker import Broker
+from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.heartbeats import beat
 from runqy.connection import get_broker
 from runqy.publication import snapshot

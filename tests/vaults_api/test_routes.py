@@ -9,6 +9,7 @@ import pytest
 from tests.api.client import ApiClient, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from tests.vaults_api.routes import PHRASE, SECRET, content
+from vaults.api.serializers import ExportVaultSerializer, ImportVaultSerializer, SecretSerializer, SetEntrySerializer
 from vaults.models import Vault, VaultEntry
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -89,15 +90,15 @@ def test_a_vault_is_deleted_with_its_entries(client: ApiClient) -> None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ({}, "name: is required"),
-        ({"name": 7}, "name: expected `str`, got `int`"),
+        ({}, "name: This field is required."),
+        ({"name": 7}, "name: Must be a string."),
         ({"name": "-x"}, "a vault's name has"),
         ({"name": "a/b"}, "a vault's name has"),
-        ({"name": "x", "description": "a\0b"}, "A description has no NUL"),
-        ({"name": "x", "description": None}, "description: expected `str`, got `null`"),
-        ({"name": "x", "descripton": "y"}, "descripton: is unknown"),
+        ({"name": "x", "description": "a\0b"}, "description: Null characters are not allowed."),
+        ({"name": "x", "description": None}, "description: This field may not be null."),
+        ({"name": "x", "descripton": "y"}, "descripton: Unknown field."),
         ([], "must be a JSON object"),
-        (b"{", "is not JSON"),
+        (b"{", "is not valid JSON"),
         (b'{"name":"\\ud800abcdefgh"}', "The body"),
     ],
 )
@@ -110,21 +111,50 @@ def test_a_vault_that_is_not_well_described_is_refused(client: ApiClient, body: 
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ({"value": "v"}, "key: is required"),
-        ({"key": "K"}, "value: is required"),
-        ({"key": "K", "value": 1}, "value: expected `str`, got `int`"),
-        ({"key": "K", "value": ""}, "a value is not empty"),
+        ({"value": "v"}, "key: This field is required."),
+        ({"key": "K"}, "value: This field is required."),
+        ({"key": "K", "value": 1}, "value: Must be a string."),
+        ({"key": "K", "value": ""}, "value: This field may not be blank."),
         ({"key": "K", "value": "x" * 65537}, "64 KiB"),
         ({"key": "1K", "value": "v"}, "a variable's name has"),
         ({"key": "PATH", "value": "v"}, "reserved"),
         ({"key": "RUNQY_X", "value": "v"}, "reserved"),
-        ({"key": "K", "value": "v", "is_secret": "no"}, "is_secret: expected `bool`, got `str`"),
+        ({"key": "K", "value": "v", "is_secret": "no"}, "is_secret: Must be true or false."),
     ],
 )
 def test_a_wrong_entry_is_refused(client: ApiClient, body: Any, says: str) -> None:
     answer = client.post("/api/vaults/api-keys/entries", body)
 
     assert (answer.status_code, says in problem(answer)["errors"][0]) == (400, True), answer.content
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/vaults/api-keys/entries", {"key": SECRET, "value": "v"}),
+        ("/api/vaults/api-keys/entries", {"key": "K", "value": [SECRET]}),
+        ("/api/vaults/api-keys/entries", {"key": "K", "value": f"{SECRET}\0"}),
+        ("/api/vaults/api-keys/entries", {"key": "K", "value": "v", "is_secret": SECRET}),
+        ("/api/vaults/api-keys/entries", {"key": "K", "value": "v", "expected_version": SECRET}),
+        ("/api/vaults/api-keys/export", {"passphrase": [SECRET]}),
+        ("/api/vaults/api-keys/export", {"passphrase": SECRET * 100}),
+        ("/api/vaults/import", {"passphrase": PHRASE, "export": SECRET}),
+        ("/api/vaults/import", {"passphrase": PHRASE, "export": {}, "dry_run": SECRET}),
+        ("/api/vaults/import", {"passphrase": PHRASE, "export": {}, "name": f"{SECRET} "}),
+        ("/api/vaults/import", {"passphrase": SECRET, "export": {}}),
+    ],
+)
+def test_no_error_repeats_what_was_sent(client: ApiClient, path: str, body: Any) -> None:
+    answer = client.post(path, body)
+
+    assert (answer.status_code, SECRET in str(problem(answer))) == (400, False), answer.content
+
+
+@pytest.mark.parametrize("serializer", [SetEntrySerializer, ExportVaultSerializer, ImportVaultSerializer])
+def test_the_repr_of_a_body_does_not_show_its_secret(serializer: type[SecretSerializer]) -> None:
+    body = serializer(data={"value": SECRET, "passphrase": SECRET})
+
+    assert SECRET not in repr(body)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +340,7 @@ def test_a_misspelled_condition_changes_nothing(client: ApiClient) -> None:
     by_body = client.post("/api/vaults/api-keys/entries", body | {"key": "DEBUG_MODE"})
 
     for answer in (by_path, by_body):
-        assert (answer.status_code, problem(answer)["errors"]) == (400, ["expected_versoin: is unknown"])
+        assert (answer.status_code, problem(answer)["errors"]) == (400, ["expected_versoin: Unknown field."])
     entries = json.loads(client.get("/api/vaults/api-keys/entries").content)["entries"]
     assert [entry["version"] for entry in entries if entry["key"] == "DEBUG_MODE"] == [1]
 

@@ -14,8 +14,8 @@ import runqy_python
 
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
+from runqy.broker.enqueue import NewTask, enqueue, new_task_id
 from runqy.broker.heartbeats import find_workers
-from runqy.broker.producing import NewTask, enqueue, new_task_id
 from runqy.broker.reading import find_task
 from runqy.broker.records import TaskRecord
 from runqy.broker.worker_records import WorkerRecord

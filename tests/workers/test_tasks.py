@@ -8,7 +8,7 @@ import pytest
 
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
-from runqy.broker.producing import enqueue
+from runqy.broker.enqueue import enqueue
 from tests.support import environment
 from tests.support.tasks import new_task
 from tests.workers.fake_server import FakeServer, registration_answer

@@ -127,6 +127,15 @@ def test_a_worker_without_an_id_is_given_one(client: ApiClient) -> None:
     assert first["worker_id"]
 
 
+@pytest.mark.parametrize("missing", [None, ""])
+def test_optional_members_may_be_null_or_empty_and_unknown_ones_are_ignored(client: ApiClient, missing: Any) -> None:
+    body = dict.fromkeys(("worker_id", "hostname", "os", "version"), missing)
+
+    found = registered(client, queue="simple", gpus=[{"memory": 24}], **body)
+
+    assert found["worker_id"].startswith("worker-")
+
+
 def test_the_revision_is_what_redis_tells_workers(client: ApiClient) -> None:
     found = registered(client, queue="inference")
 
@@ -286,8 +295,9 @@ def test_a_disabled_queue_is_a_conflict(client: ApiClient) -> None:
     assert (answer.status_code, problem(answer)["code"]) == (409, "queue_disabled")
 
 
-def test_an_unknown_queue_is_not_found(client: ApiClient) -> None:
-    answer = client.post("/worker/register", {"queue": "nope"})
+@pytest.mark.parametrize("name", ["nope", " simple ", "a\0b", "x" * 256])
+def test_an_unknown_queue_is_not_found(client: ApiClient, name: str) -> None:
+    answer = client.post("/worker/register", {"queue": name})
 
     assert (answer.status_code, problem(answer)["code"]) == (404, "queue_not_found")
 
@@ -298,7 +308,11 @@ def test_an_unknown_queue_is_not_found(client: ApiClient) -> None:
         ({}, ["queue"]),
         ({"queue": 5}, ["queue"]),
         ({"queue": None}, ["queue"]),
+        ({"queue": ""}, ["queue"]),
+        ({"queue": "x" * 257}, ["queue"]),
         ({"queue": "simple", "worker_id": "with space"}, ["worker_id"]),
+        ({"queue": "simple", "worker_id": "line\n"}, ["worker_id"]),
+        ({"queue": "simple", "worker_id": 5}, ["worker_id"]),
         ({"queue": "simple", "worker_id": "x" * 129}, ["worker_id"]),
         ({"queue": "simple", "hostname": ["vm"]}, ["hostname"]),
     ],

@@ -128,6 +128,25 @@ def test_a_worker_is_shown_with_all_that_it_reports(client: ApiClient, path: str
     }
 
 
+def test_a_running_task_without_a_deadline_has_none(client: ApiClient) -> None:
+    broker = get_broker()
+    broker.run(beat(RECORD, [replace(running("t3", 1), deadline_s=0)], now_ns=broker.now_ns()))
+
+    shown = content(client, "/api/cli/workers/worker:1")["running"]
+
+    assert [(task["task_id"], task["deadline"]) for task in shown] == [("t3", None)]
+
+
+@pytest.mark.parametrize("rest", ["", "/worker:1"])
+def test_an_alias_is_deprecated_and_links_to_the_path_that_replaces_it(client: ApiClient, rest: str) -> None:
+    old, new = client.get(f"/workers{rest}"), client.get(f"/api/cli/workers{rest}")
+
+    assert old.content == new.content
+    assert old["Link"] == f'</api/cli/workers{rest}>; rel="successor-version"'
+    assert old.has_header("Deprecation")
+    assert not new.has_header("Deprecation")
+
+
 def test_a_go_worker_is_shown_with_what_it_reports(client: ApiClient) -> None:
     shown = content(client, "/api/cli/workers/vm:17767")
 

@@ -1,4 +1,4 @@
-"""Requests and answers of the vault routes as the reference shows them."""
+"""Examples of the vault routes in the schema, as the reference shows them."""
 
 from drf_spectacular.utils import OpenApiExample
 
@@ -9,23 +9,23 @@ _ENTRY = {**_MASKED, "version": 2, "updated_by": "admin key of the environment",
 _NEW_ENTRY = {"key": "OPENAI_API_KEY", "value": "sk-your-key-here", "is_secret": True}
 
 
-def _answer(value: object, status: int = 200) -> OpenApiExample:
-    """Return an example of an answer."""
-    return OpenApiExample("Answer", value, response_only=True, status_codes=[str(status)])
+def _response(value: object, status: int = 200) -> OpenApiExample:
+    """Return an example of a response."""
+    return OpenApiExample("Response", value, response_only=True, status_codes=[str(status)])
 
 
-VAULT_LIST = _answer({"vaults": [{**_VAULT, "entry_count": 3}], "count": 1})
+VAULT_LIST = _response({"vaults": [{**_VAULT, "entry_count": 3}], "count": 1})
 VAULT_BODY = OpenApiExample("Request", _VAULT, request_only=True)
-VAULT_CREATED = _answer({"message": "vault created successfully", "vault": _VAULT}, 201)
-VAULT = _answer({**_VAULT, "entries": [_ENTRY], **_TIMES})
-VAULT_DELETED = _answer({"message": "vault deleted successfully"})
-ENTRY_LIST = _answer({"entries": [_ENTRY], "count": 1})
+VAULT_CREATED = _response({"message": "vault created successfully", "vault": _VAULT}, 201)
+VAULT = _response({**_VAULT, "entries": [_ENTRY], **_TIMES})
+VAULT_DELETED = _response({"message": "vault deleted successfully"})
+ENTRY_LIST = _response({"entries": [_ENTRY], "count": 1})
 ENTRY_BODY = OpenApiExample("Request", _NEW_ENTRY, request_only=True)
-ENTRY = _answer(_ENTRY)
+ENTRY = _response(_ENTRY)
 ENTRY_VALUE = OpenApiExample("Request", {"value": "sk-your-key-here", "expected_version": 1}, request_only=True)
-ENTRY_SET = _answer({"message": "entry set successfully", "version": 2})
-ENTRY_DELETED = _answer({"message": "entry deleted successfully"})
-DELIVERY_LIST = _answer(
+ENTRY_SET = _response({"message": "entry set successfully", "version": 2})
+ENTRY_DELETED = _response({"message": "entry deleted successfully"})
+DELIVERY_LIST = _response(
     {
         "deliveries": [
             {
@@ -42,7 +42,7 @@ DELIVERY_LIST = _answer(
         "next": None,
     }
 )
-VERSION_PAGE = _answer(
+VERSION_PAGE = _response(
     {
         "versions": [
             {
@@ -68,9 +68,9 @@ _EXPORT = {
 }
 _PHRASE = "correct horse battery staple"
 EXPORT_BODY = OpenApiExample("Request", {"passphrase": _PHRASE}, request_only=True)
-EXPORT = _answer(_EXPORT)
+EXPORT = _response(_EXPORT)
 IMPORT_BODY = OpenApiExample("Request", {"passphrase": _PHRASE, "export": _EXPORT, "dry_run": True}, request_only=True)
-IMPORTED = _answer(
+IMPORTED = _response(
     {
         "message": "nothing was changed",
         "vault": "api-keys",

@@ -1,5 +1,22 @@
 """Routes of vaults."""
 
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from vaults.api.viewsets import VaultDeliveryViewSet, VaultEntryViewSet, VaultViewSet
+
+_ENTRIES = "api/vaults/<str:name>/entries"
+
+urlpatterns = [
+    path("api/vaults", VaultViewSet.as_view({"get": "list", "post": "create"}), name="vaults"),
+    path("api/vaults/import", VaultViewSet.as_view({"post": "import_vault"}), name="import-vault"),
+    path("api/vaults/<str:name>", VaultViewSet.as_view({"get": "retrieve", "delete": "destroy"}), name="vault"),
+    path("api/vaults/<str:name>/export", VaultViewSet.as_view({"post": "export"}), name="export-vault"),
+    path("api/vaults/<str:name>/deliveries", VaultDeliveryViewSet.as_view({"get": "list"}), name="vault-deliveries"),
+    path(_ENTRIES, VaultEntryViewSet.as_view({"get": "list", "post": "create"}), name="vault-entries"),
+    path(
+        f"{_ENTRIES}/<str:key>",
+        VaultEntryViewSet.as_view({"get": "retrieve", "put": "update", "delete": "destroy"}),
+        name="vault-entry",
+    ),
+    path(f"{_ENTRIES}/<str:key>/versions", VaultEntryViewSet.as_view({"get": "versions"}), name="vault-entry-versions"),
+]

@@ -50,4 +50,4 @@ class WorkerAdmin(StaffModelAdmin):
             request.current_app = self.admin_site.name
             return show(self.admin_site.each_context(request), request, **named)
 
-        return self.admin_site.admin_view(shows_problems(view, self.admin_site.each_context))
+        return self.admin_site.admin_view(shows_problems(view, self.admin_site))

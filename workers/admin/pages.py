@@ -14,7 +14,7 @@ from runqy.broker.worker_records import RunningTask, WorkerState
 from runqy.connection import get_broker
 from runqy.staff.moments import Moment
 from vaults.delivery_queries import Holding, worker_holdings
-from workers.queries import WorkerView, get_worker, list_workers
+from workers.queries import WorkerStatus, get_worker, list_workers
 
 WORKERS_PER_PAGE = 100
 
@@ -57,7 +57,7 @@ class HoldingRow:
 class WorkerRow:
     """A worker as its pages show it."""
 
-    view: WorkerView
+    status: WorkerStatus
     url: str
     label: str
     state: str
@@ -112,14 +112,14 @@ def show_worker(context: dict[str, Any], request: HttpRequest, object_id: str) -
     return TemplateResponse(request, "admin/workers/worker/detail.html", context)
 
 
-def _matches(worker: WorkerView, search: str) -> bool:
+def _matches(worker: WorkerStatus, search: str) -> bool:
     """Tell whether a text occurs in what a worker is known by."""
     record = worker.record
     known_by = (record.worker_id, record.host, record.queue, record.state, record.commit, *record.redis_queues)
     return any(search in text.lower() for text in known_by)
 
 
-def _is_well(worker: WorkerView) -> bool:
+def _is_well(worker: WorkerStatus) -> bool:
     """Tell whether a worker needs no look; those that do are listed first."""
     return not worker.is_stale and not worker.is_hindered and worker.record.state is not WorkerState.START_FAILED
 
@@ -129,16 +129,16 @@ def _held(request: HttpRequest, worker_ids: list[str]) -> dict[str, list[Holding
     return worker_holdings(worker_ids) if request.user.has_perm("vaults.view_vault") else {}
 
 
-def _used(worker: WorkerView) -> int:
+def _used(worker: WorkerStatus) -> int:
     """Return how many tasks a worker holds; what it says itself and what it leaves for asynq's tools may differ."""
     return max(len(worker.running), len(worker.record.running))
 
 
-def _row(worker: WorkerView, held: dict[str, list[Holding]], now_ns: int) -> WorkerRow:
+def _row(worker: WorkerStatus, held: dict[str, list[Holding]], now_ns: int) -> WorkerRow:
     """Return a worker as its pages show it."""
     record = worker.record
     return WorkerRow(
-        view=worker,
+        status=worker,
         url=reverse("admin:workers_worker_change", args=[quote(record.worker_id)]),
         label=_VARIANTS[record.state],
         state=(record.foreign_status or record.state).replace("_", " "),

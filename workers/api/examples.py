@@ -1,10 +1,10 @@
-"""A registration as the reference shows it."""
+"""Examples of the routes of workers, for the schema."""
 
 from drf_spectacular.utils import OpenApiExample
 
-REQUEST = OpenApiExample("Request", {"worker_id": "worker-abc123", "queue": "inference"}, request_only=True)
-ANSWER = OpenApiExample(
-    "Answer",
+REGISTRATION_BODY = OpenApiExample("Request", {"worker_id": "worker-abc123", "queue": "inference"}, request_only=True)
+REGISTRATION = OpenApiExample(
+    "Response",
     {
         "worker_id": "worker-abc123",
         "lease_secs": 30,
@@ -27,19 +27,63 @@ ANSWER = OpenApiExample(
             "mode": "long_running",
             "order": "weighted",
             "revision": "1705314600000",
+            "rollout": None,
         },
         "sub_queues": [{"name": "inference", "priority": 6}],
         "deployment": {
             "git_url": "https://github.com/example/repo.git",
             "branch": "main",
+            "code_path": "",
             "startup_cmd": "python main.py",
+            "mode": "long_running",
             "startup_timeout_secs": 300,
             "requirements_file": "requirements.txt",
+            "env_vars": {},
+            "redis_storage": True,
             "vaults": ["api-keys"],
         },
-        "limits": {"max_retry": 3, "active_timeout_secs": 1800},
+        "limits": {
+            "max_retry": 3,
+            "ttl_completed_secs": 86400,
+            "ttl_archived_secs": 259200,
+            "pending_timeout_secs": 0,
+            "active_timeout_secs": 1800,
+            "retry_delay_secs": 15,
+            "retry_max_delay_secs": 600,
+        },
         "vaults": {"OPENAI_API_KEY": "sk-actual-decrypted-key", "HF_TOKEN": "hf-actual-decrypted-token"},
     },
     response_only=True,
     status_codes=["200"],
 )
+
+_WORKER = {
+    "worker_id": "worker-abc123",
+    "started_at": 1705314600,
+    "last_beat": 1705322700,
+    "concurrency": 1,
+    "queues": "map[inference_high:10]",
+    "status": "ready",
+    "is_stale": False,
+    "state": "ready",
+    "reason": "",
+    "queue": "inference",
+    "redis_queues": {"inference_high": 10},
+    "processes": 1,
+    "running": [
+        {
+            "task_id": "task-uuid",
+            "queue": "inference_high",
+            "started_at": "2024-01-15T12:44:59.120000Z",
+            "deadline": "2024-01-15T12:49:59Z",
+        }
+    ],
+    "last_take_at": "2024-01-15T12:44:59Z",
+    "commit": "8b1c0de",
+    "version": "0.1.0",
+    "host": "gpu-1",
+    "pid": 4711,
+    "is_foreign": False,
+}
+WORKER = OpenApiExample("Response", _WORKER, response_only=True)
+WORKER_LIST = OpenApiExample("Response", {"workers": [_WORKER], "count": 1}, response_only=True)

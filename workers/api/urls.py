@@ -1,5 +1,20 @@
 """Routes of workers."""
 
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from workers.api.viewsets import RegistrationViewSet, WorkerViewSet
+
+_WORKERS, _WORKER = "/api/cli/workers", "/api/cli/workers/{worker_id}"
+
+urlpatterns = [
+    path("worker/register", RegistrationViewSet.as_view({"post": "register"}), name="register-worker"),
+    path("api/cli/workers", WorkerViewSet.as_view({"get": "list"}), name="workers"),
+    path("api/cli/workers/<str:worker_id>", WorkerViewSet.as_view({"get": "retrieve"}), name="worker"),
+    # for released clients
+    path("workers", WorkerViewSet.as_view({"get": "list"}, deprecated_for=_WORKERS), name="workers-alias"),
+    path(
+        "workers/<str:worker_id>",
+        WorkerViewSet.as_view({"get": "retrieve"}, deprecated_for=_WORKER),
+        name="worker-alias",
+    ),
+]

@@ -125,7 +125,7 @@ class Registration(msgspec.Struct, frozen=True):
 
     def deploys_like(self, other: "Registration") -> bool:
         """Return whether both run the same deployed code."""
-        return self._code == other._code
+        return self._code == other._code  # noqa: SLF001 (of the same class)
 
     @property
     def _code(self) -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
@@ -18,6 +19,8 @@ from runqy.accounts.staff import SUPERUSER, give_role, may_manage, problem_of_re
 from runqy.staff.roles import ROLES
 
 _ROLE_NAMES = tuple(role.name for role in ROLES)
+_manageable: WeakKeyDictionary[HttpRequest, dict[Any, bool]] = WeakKeyDictionary()
+"""Request -> whether its user may manage each user, by primary key."""
 
 
 class RoleFilter(admin.SimpleListFilter):
@@ -76,13 +79,13 @@ class RecordedUserAdmin(UserAdmin, RecordedAdmin):  # type: ignore[type-arg]
         return form
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Let nobody change those who may do more; a page asks this many times."""
+        """Allow nobody to change users with more permissions; a page asks this many times for each."""
         if obj is None or not super().has_change_permission(request, obj):
             return super().has_change_permission(request, obj)
-        found: dict[Any, bool] = request.META.setdefault("runqy.may_manage", {})
-        if obj.pk not in found:
-            found[obj.pk] = may_manage(request.user, obj)  # type: ignore[arg-type]
-        return found[obj.pk]
+        manageable = _manageable.setdefault(request, {})
+        if obj.pk not in manageable:
+            manageable[obj.pk] = may_manage(request.user, obj)  # type: ignore[arg-type]
+        return manageable[obj.pk]
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save the user, who is staff: nobody else has anything to do here."""

@@ -1,4 +1,4 @@
-"""Requests and answers of the routes of API keys."""
+"""Examples of the API key routes in the schema."""
 
 from typing import Any
 
@@ -16,13 +16,13 @@ _KEY: dict[str, Any] = {
 _REVOKED = _KEY | {"revoked_at": "2026-02-01T08:00:00Z", "last_used_at": "2026-02-01T07:59:00Z"}
 
 
-def _answer(value: object, status: int = 200) -> OpenApiExample:
-    """Return an example of an answer."""
-    return OpenApiExample("Answer", value, response_only=True, status_codes=[str(status)])
+def _response(value: object, status: int = 200) -> OpenApiExample:
+    """Return an example of a response."""
+    return OpenApiExample("Response", value, response_only=True, status_codes=[str(status)])
 
 
 KEY_BODY = OpenApiExample("Request", _STATED, request_only=True)
-KEY_CREATED = _answer(
+KEY_CREATED = _response(
     {
         "message": "API key created successfully",
         "key": "rq_4fT0aZkQ8mWc2LxYtR6vB1nHs9uJeDoP3gKi7A",
@@ -30,6 +30,6 @@ KEY_CREATED = _answer(
     },
     201,
 )
-KEY_LIST = _answer({"keys": [_KEY], "count": 1, "next": None})
-KEY = _answer(_KEY)
-KEY_REVOKED = _answer({"message": "API key revoked successfully", "api_key": _REVOKED})
+KEY_LIST = _response({"keys": [_KEY], "count": 1, "next": None})
+KEY = _response(_KEY)
+KEY_REVOKED = _response({"message": "API key revoked successfully", "api_key": _REVOKED})

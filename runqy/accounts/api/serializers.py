@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, NAME, QUEUE_NAME, Role
@@ -52,6 +53,7 @@ class ApiKeyCreatedSerializer(serializers.Serializer[Any]):
     api_key = ApiKeySerializer()
 
 
+@extend_schema_serializer(many=False)
 class ApiKeyListSerializer(serializers.Serializer[Any]):
     """Keys, the newest first, revoked and expired ones included."""
 

@@ -7,14 +7,18 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.creating import RECORD_KEPT_S, Created, LockHeld, Maker, Once, Part, create
-from runqy.broker.creating_one import (
-    Earlier,
-    OneOutcome,
-    Recorded,
-    create_one,
-    find_earlier,
+from runqy.broker.enqueue import (
+    RECORD_KEPT_S,
+    Created,
+    IdempotencyKey,
+    IdempotencyRecord,
+    LockHeld,
+    Replayed,
+    UniqueOutcome,
+    enqueue_unique,
+    find_replayed,
 )
+from runqy.broker.enqueue_batch import BatchPart, RequestToken, enqueue_unique_batch
 from runqy.broker.finishing import complete
 from runqy.broker.keys import QueueKeys
 from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists
@@ -24,15 +28,15 @@ KEYS = QueueKeys(QUEUE)
 LOCK = KEYS.lock("invoice 7")
 NOW_NS = 1_700_000_000_500_000_000
 NOW_S = NOW_NS // 1_000_000_000
-ONCE = Once(scope="s", fingerprint="f")
+ONCE = IdempotencyKey(scope="s", fingerprint="f")
 RECORD = KEYS.created("s")
 
 
-def make(broker: Broker, task: Any, note: bytes = b"", now_ns: int = NOW_NS, **recorded: Any) -> OneOutcome:
+def make(broker: Broker, task: Any, note: bytes = b"", now_ns: int = NOW_NS, **record: Any) -> UniqueOutcome:
     """Create a task, and with a note a record."""
-    once = recorded.pop("once", ONCE)
-    kept = Recorded(once, note, **recorded) if note else None
-    return broker.run(create_one(task, now_ns=now_ns, recorded=kept, is_cluster=broker.is_cluster))
+    idempotency_key = record.pop("idempotency_key", ONCE)
+    kept = IdempotencyRecord(idempotency_key, note, **record) if note else None
+    return broker.run(enqueue_unique(task, now_ns=now_ns, record=kept, is_cluster=broker.is_cluster))
 
 
 def locked(task_id: str, **options: Any) -> Any:
@@ -113,13 +117,13 @@ def test_a_record_keeps_the_note_for_a_day(broker: Broker) -> None:
 
     assert broker.client.hgetall(RECORD) == {b"fingerprint": b"f", b"note": b"n"}
     assert RECORD_KEPT_S - 5 < broker.client.ttl(RECORD) <= RECORD_KEPT_S
-    assert broker.run(find_earlier(QUEUE, ONCE)) == Earlier(b"n", "")
+    assert broker.run(find_replayed(QUEUE, ONCE)) == Replayed(b"n", "")
 
 
 def test_a_repetition_gets_the_firsts_note(broker: Broker) -> None:
     make(broker, new_task("t1"), b"first")
 
-    assert make(broker, new_task("t2"), b"second", now_ns=NOW_NS + 1) == Earlier(b"first", "")
+    assert make(broker, new_task("t2"), b"second", now_ns=NOW_NS + 1) == Replayed(b"first", "")
     assert listed(broker) == {"pending": ["t1"]}
 
 
@@ -134,23 +138,23 @@ def test_its_maker_is_told_that_the_task_was_made_even_when_it_is_gone(broker: B
 
 def test_another_request_under_the_same_key_is_refused(broker: Broker) -> None:
     make(broker, new_task("t1"), b"n")
-    other = Once(scope="s", fingerprint="g")
+    other = IdempotencyKey(scope="s", fingerprint="g")
 
     with pytest.raises(IdempotencyKeyReused):
-        make(broker, new_task("t2"), b"m", once=other)
+        make(broker, new_task("t2"), b"m", idempotency_key=other)
     with pytest.raises(IdempotencyKeyReused):
-        broker.run(find_earlier(QUEUE, other))
+        broker.run(find_replayed(QUEUE, other))
     assert listed(broker) == {"pending": ["t1"]}
 
 
 def test_a_batch_and_a_task_under_the_same_key_are_different_requests(broker: Broker) -> None:
-    part, batch = Part(queue=QUEUE, tasks=[new_task("t2")]), Once(scope="s", fingerprint="of a batch")
+    part, batch = BatchPart(queue=QUEUE, tasks=[new_task("t2")]), IdempotencyKey(scope="s", fingerprint="of a batch")
     make(broker, new_task("t1"), b"n")
 
     with pytest.raises(IdempotencyKeyReused):
-        broker.run(create(part, Maker("m2", NOW_NS), batch, is_cluster=broker.is_cluster))
+        broker.run(enqueue_unique_batch(part, RequestToken("m2", NOW_NS), batch, is_cluster=broker.is_cluster))
     broker.client.delete(RECORD)
-    broker.run(create(part, Maker("m2", NOW_NS), batch, is_cluster=broker.is_cluster))
+    broker.run(enqueue_unique_batch(part, RequestToken("m2", NOW_NS), batch, is_cluster=broker.is_cluster))
     with pytest.raises(IdempotencyKeyReused):
         make(broker, new_task("t3"), b"n")
 
@@ -163,18 +167,18 @@ def test_a_conflict_is_recorded_only_if_wanted(broker: Broker, keeps_conflict: b
     outcomes = [make(broker, locked("t2"), **again), make(broker, locked("t2"), **again)]  # type: ignore[arg-type]
 
     assert outcomes == [LockHeld("t1")] * 2
-    assert broker.run(find_earlier(QUEUE, ONCE)) == (Earlier(b"n", "t1") if keeps_conflict else None)
+    assert broker.run(find_replayed(QUEUE, ONCE)) == (Replayed(b"n", "t1") if keeps_conflict else None)
     assert broker.client.get(LOCK) == b"t1"
 
 
 def test_fifty_at_once_make_one_task(single_broker: Broker) -> None:
-    def one(number: int) -> OneOutcome:
-        recorded = Recorded(ONCE, b"note of t%d" % number)
-        return single_broker.run(create_one(new_task(f"t{number}"), now_ns=NOW_NS + number, recorded=recorded))
+    def one(number: int) -> UniqueOutcome:
+        record = IdempotencyRecord(ONCE, b"note of t%d" % number)
+        return single_broker.run(enqueue_unique(new_task(f"t{number}"), now_ns=NOW_NS + number, record=record))
 
     with ThreadPoolExecutor(16) as pool:
         outcomes = list(pool.map(one, range(50)))
 
     (first,) = listed(single_broker)["pending"]
     assert outcomes.count(Created.NOW) == 1
-    assert outcomes.count(Earlier(f"note of {first}".encode(), "")) == 49
+    assert outcomes.count(Replayed(f"note of {first}".encode(), "")) == 49

@@ -7,17 +7,8 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.creating import (
-    RECORD_KEPT_S,
-    Created,
-    Creation,
-    LockHeld,
-    Maker,
-    Once,
-    Part,
-    create,
-    find_creation,
-)
+from runqy.broker.enqueue import RECORD_KEPT_S, Created, IdempotencyKey, LockHeld
+from runqy.broker.enqueue_batch import BatchPart, EnqueuedPart, RequestToken, enqueue_unique_batch, find_enqueued_part
 from runqy.broker.finishing import archive, complete
 from runqy.broker.keys import QueueKeys
 from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists
@@ -27,16 +18,23 @@ KEYS = QueueKeys(QUEUE)
 LOCK = KEYS.lock("invoice 7")
 NOW_NS = 1_700_000_000_500_000_000
 NOW_S = NOW_NS // 1_000_000_000
-ONCE = Once(scope="s", fingerprint="f")
+ONCE = IdempotencyKey(scope="s", fingerprint="f")
 RECORD = KEYS.created("s")
 
 
 def make(
-    broker: Broker, *tasks: Any, by: str = "m1", once: Once | None = None, now_ns: int = NOW_NS, **part: Any
-) -> Creation:
+    broker: Broker,
+    *tasks: Any,
+    by: str = "m1",
+    idempotency_key: IdempotencyKey | None = None,
+    now_ns: int = NOW_NS,
+    **part: Any,
+) -> EnqueuedPart:
     """Create tasks as one part."""
-    whole = Part(queue=QUEUE, tasks=tasks, **part)
-    return broker.run(create(whole, Maker(by, now_ns), once, is_cluster=broker.is_cluster))
+    whole = BatchPart(queue=QUEUE, tasks=tasks, **part)
+    return broker.run(
+        enqueue_unique_batch(whole, RequestToken(by, now_ns), idempotency_key, is_cluster=broker.is_cluster)
+    )
 
 
 def locked(task_id: str, **options: Any) -> Any:
@@ -45,9 +43,9 @@ def locked(task_id: str, **options: Any) -> Any:
 
 
 def test_tasks_are_stored_as_by_other_verbs(broker: Broker) -> None:
-    creation = make(broker, new_task("t1"), new_task("t2", process_at_s=NOW_S + 60), new_task("t3"))
+    enqueued = make(broker, new_task("t1"), new_task("t2", process_at_s=NOW_S + 60), new_task("t3"))
 
-    assert creation.outcomes == [Created.NOW] * 3
+    assert enqueued.outcomes == [Created.NOW] * 3
     assert listed(broker) == {"pending": ["t1", "t3"], "scheduled": ["t2"]}
     stamp = str(NOW_NS).encode()
     common = {"enqueued": stamp, "ttl_archived": b"259200"}
@@ -62,9 +60,9 @@ def test_tasks_are_stored_as_by_other_verbs(broker: Broker) -> None:
 def test_an_id_that_is_taken_takes_no_lock(broker: Broker) -> None:
     put(broker, "t1")
 
-    creation = make(broker, locked("t1"), new_task("t2"), new_task("t2"))
+    enqueued = make(broker, locked("t1"), new_task("t2"), new_task("t2"))
 
-    assert [isinstance(outcome, TaskAlreadyExists) for outcome in creation.outcomes] == [True, False, True]
+    assert [isinstance(outcome, TaskAlreadyExists) for outcome in enqueued.outcomes] == [True, False, True]
     assert not broker.client.exists(LOCK)
 
 
@@ -94,17 +92,17 @@ def test_a_lock_until_the_end_does_not_expire(broker: Broker) -> None:
 def test_whoever_finds_the_lock_held_is_told_by_which_task(broker: Broker, process_at_s: int | None) -> None:
     make(broker, locked("t1"))
 
-    creation = make(broker, locked("t2", process_at_s=process_at_s), new_task("t3"), now_ns=NOW_NS + 1)
+    enqueued = make(broker, locked("t2", process_at_s=process_at_s), new_task("t3"), now_ns=NOW_NS + 1)
 
-    assert creation.outcomes == [LockHeld("t1"), Created.NOW]
+    assert enqueued.outcomes == [LockHeld("t1"), Created.NOW]
     assert listed(broker) == {"pending": ["t1", "t3"]}
     assert not broker.client.exists(KEYS.task("t2"))
 
 
 def test_of_two_in_one_call_the_first_has_the_lock(broker: Broker) -> None:
-    creation = make(broker, locked("t1"), locked("t2"))
+    enqueued = make(broker, locked("t1"), locked("t2"))
 
-    assert creation.outcomes == [Created.NOW, LockHeld("t1")]
+    assert enqueued.outcomes == [Created.NOW, LockHeld("t1")]
 
 
 @pytest.mark.parametrize("lock_s", [0, 60])
@@ -113,9 +111,9 @@ def test_a_lock_whose_task_is_over_or_gone_is_taken_over(broker: Broker, lock_s:
     make(broker, locked("t1"))
     broker.client.hset(KEYS.task("t1"), "state", "archived")  # as asynq's tools do, which keep the lock
 
-    creation = make(broker, locked("t2", unique_for_s=lock_s), now_ns=NOW_NS + 1)
+    enqueued = make(broker, locked("t2", unique_for_s=lock_s), now_ns=NOW_NS + 1)
 
-    assert creation.outcomes == [Created.NOW]
+    assert enqueued.outcomes == [Created.NOW]
     assert broker.client.get(LOCK) == b"t2"
     assert (broker.client.ttl(LOCK) > 0) == bool(lock_s)
 
@@ -134,8 +132,8 @@ def test_a_lock_is_free_after_every_end(broker: Broker, end: str) -> None:
 
 
 def test_a_request_that_is_run_again_creates_its_tasks_once(broker: Broker) -> None:
-    part = Part(queue=QUEUE, tasks=[locked("t1"), new_task("t2")])
-    request = create(part, Maker("m1", NOW_NS), is_cluster=broker.is_cluster)
+    part = BatchPart(queue=QUEUE, tasks=[locked("t1"), new_task("t2")])
+    request = enqueue_unique_batch(part, RequestToken("m1", NOW_NS), is_cluster=broker.is_cluster)
 
     outcomes = [broker.run(request).outcomes, broker.run(request).outcomes]
 
@@ -144,7 +142,7 @@ def test_a_request_that_is_run_again_creates_its_tasks_once(broker: Broker) -> N
 
 
 def test_a_record_tells_who_made_what(broker: Broker) -> None:
-    make(broker, new_task("t1"), once=ONCE, note=b"n")
+    make(broker, new_task("t1"), idempotency_key=ONCE, note=b"n")
 
     assert broker.client.hgetall(RECORD) == {
         b"fingerprint": b"f",
@@ -154,78 +152,80 @@ def test_a_record_tells_who_made_what(broker: Broker) -> None:
         b"outcomes:0": b"[1]",
     }
     assert RECORD_KEPT_S - 5 < broker.client.ttl(RECORD) <= RECORD_KEPT_S
-    assert broker.run(find_creation(QUEUE, ONCE)) == Creation(
-        maker=Maker("m1", NOW_NS), note=b"n", outcomes=[Created.NOW]
+    assert broker.run(find_enqueued_part(QUEUE, ONCE)) == EnqueuedPart(
+        request_token=RequestToken("m1", NOW_NS), note=b"n", outcomes=[Created.NOW]
     )
 
 
 def test_another_maker_gets_the_firsts_answer(broker: Broker) -> None:
-    make(broker, new_task("t1"), once=ONCE, note=b"first")
+    make(broker, new_task("t1"), idempotency_key=ONCE, note=b"first")
 
-    creation = make(broker, new_task("t2"), by="m2", once=ONCE, note=b"second", now_ns=NOW_NS + 1)
+    enqueued = make(broker, new_task("t2"), by="m2", idempotency_key=ONCE, note=b"second", now_ns=NOW_NS + 1)
 
-    assert creation == Creation(maker=Maker("m1", NOW_NS), note=b"first", outcomes=[Created.NOW])
+    assert enqueued == EnqueuedPart(request_token=RequestToken("m1", NOW_NS), note=b"first", outcomes=[Created.NOW])
     assert listed(broker) == {"pending": ["t1"]}
 
 
 def test_the_same_maker_gets_its_own_answer_even_when_the_task_is_gone(broker: Broker) -> None:
-    make(broker, new_task("t1", retention_s=0), once=ONCE, note=b"n")
+    make(broker, new_task("t1", retention_s=0), idempotency_key=ONCE, note=b"n")
     taken = take_one(broker)
     broker.run(complete(taken.hold, taken.message, now_ns=NOW_NS))
 
-    creation = make(broker, new_task("t1"), once=ONCE, note=b"n")
+    enqueued = make(broker, new_task("t1"), idempotency_key=ONCE, note=b"n")
 
-    assert (creation.maker.token, creation.outcomes) == ("m1", [Created.NOW])
+    assert (enqueued.request_token.token, enqueued.outcomes) == ("m1", [Created.NOW])
     assert listed(broker) == {}
 
 
 def test_a_part_that_the_first_maker_did_not_come_to_is_left_to_it(broker: Broker) -> None:
-    make(broker, new_task("t1"), once=ONCE, note=b"n", number=0)
+    make(broker, new_task("t1"), idempotency_key=ONCE, note=b"n", number=0)
 
-    other = make(broker, new_task("t2"), by="m2", once=ONCE, note=b"n", number=1)
-    same = make(broker, new_task("t3"), once=ONCE, note=b"n", number=1)
+    other = make(broker, new_task("t2"), by="m2", idempotency_key=ONCE, note=b"n", number=1)
+    same = make(broker, new_task("t3"), idempotency_key=ONCE, note=b"n", number=1)
 
-    assert (other.maker.token, other.note, other.outcomes) == ("m1", b"", [])
+    assert (other.request_token.token, other.note, other.outcomes) == ("m1", b"", [])
     assert same.outcomes == [Created.NOW]
     assert listed(broker) == {"pending": ["t1", "t3"]}
 
 
 def test_another_request_under_the_same_key_is_refused(broker: Broker) -> None:
-    make(broker, new_task("t1"), once=ONCE)
-    other = Once(scope="s", fingerprint="g")
+    make(broker, new_task("t1"), idempotency_key=ONCE)
+    other = IdempotencyKey(scope="s", fingerprint="g")
 
     with pytest.raises(IdempotencyKeyReused):
-        make(broker, new_task("t2"), by="m2", once=other)
+        make(broker, new_task("t2"), by="m2", idempotency_key=other)
     with pytest.raises(IdempotencyKeyReused):
-        broker.run(find_creation(QUEUE, other))
+        broker.run(find_enqueued_part(QUEUE, other))
     assert listed(broker) == {"pending": ["t1"]}
 
 
 def test_a_refusal_is_recorded_too(broker: Broker) -> None:
     make(broker, locked("t1"))
 
-    make(broker, locked("t2"), by="m2", once=ONCE, now_ns=NOW_NS + 1)
+    make(broker, locked("t2"), by="m2", idempotency_key=ONCE, now_ns=NOW_NS + 1)
 
-    expected = Creation(maker=Maker("m2", NOW_NS + 1), note=b"", outcomes=[LockHeld("t1")])
-    assert broker.run(find_creation(QUEUE, ONCE)) == expected
+    expected = EnqueuedPart(request_token=RequestToken("m2", NOW_NS + 1), note=b"", outcomes=[LockHeld("t1")])
+    assert broker.run(find_enqueued_part(QUEUE, ONCE)) == expected
     assert broker.client.get(LOCK) == b"t1"
 
 
 def test_fifty_at_once_make_one_task(single_broker: Broker) -> None:
-    def one(number: int) -> Creation:
-        part = Part(queue=QUEUE, tasks=[new_task(f"t{number}")], note=b"n")
-        return single_broker.run(create(part, Maker(f"t{number}", NOW_NS + number), ONCE))
+    def one(number: int) -> EnqueuedPart:
+        part = BatchPart(queue=QUEUE, tasks=[new_task(f"t{number}")], note=b"n")
+        return single_broker.run(enqueue_unique_batch(part, RequestToken(f"t{number}", NOW_NS + number), ONCE))
 
     with ThreadPoolExecutor(16) as pool:
         creations = list(pool.map(one, range(50)))
 
-    makers = {creation.maker.token for creation in creations if isinstance(creation, Creation)}
+    tokens = {enqueued.request_token.token for enqueued in creations if isinstance(enqueued, EnqueuedPart)}
     assert len(creations) == 50
-    assert listed(single_broker) == {"pending": [*makers]}
+    assert listed(single_broker) == {"pending": [*tokens]}
 
 
 def test_a_part_without_tasks_leaves_its_note(broker: Broker) -> None:
-    creation = make(broker, once=ONCE, note=b"all wrong")
+    enqueued = make(broker, idempotency_key=ONCE, note=b"all wrong")
 
-    assert creation.outcomes == []
-    assert broker.run(find_creation(QUEUE, ONCE)) == Creation(maker=Maker("m1", NOW_NS), note=b"all wrong", outcomes=[])
+    assert enqueued.outcomes == []
+    assert broker.run(find_enqueued_part(QUEUE, ONCE)) == EnqueuedPart(
+        request_token=RequestToken("m1", NOW_NS), note=b"all wrong", outcomes=[]
+    )

@@ -1,26 +1,27 @@
-"""How moments are spelled."""
+"""Timestamps in responses."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runqy.api.moments import moment_ns, moment_s
+
+from runqy.api.timestamps import format_ns, format_s
 
 BEFORE, EPOCH, END = (datetime(year, 1, 1, tzinfo=UTC) for year in (1900, 1970, 9999))
 
 
 @given(st.integers(int((BEFORE - EPOCH).total_seconds()) * 10**9, int((END - EPOCH).total_seconds()) * 10**9))
-def test_a_moment_is_spelled_to_the_microsecond(nanoseconds: int) -> None:
-    spelled = moment_ns(nanoseconds)
+def test_a_timestamp_has_microseconds(nanoseconds: int) -> None:
+    formatted = format_ns(nanoseconds)
 
-    assert spelled is not None
-    assert spelled.endswith("Z")
-    assert datetime.fromisoformat(spelled) == EPOCH + timedelta(microseconds=nanoseconds // 1000)
+    assert formatted is not None
+    assert formatted.endswith("Z")
+    assert datetime.fromisoformat(formatted) == EPOCH + timedelta(microseconds=nanoseconds // 1000)
 
 
 @pytest.mark.parametrize(
-    ("nanoseconds", "spelled"),
+    ("nanoseconds", "formatted"),
     [
         (None, None),
         (0, "1970-01-01T00:00:00Z"),
@@ -31,9 +32,11 @@ def test_a_moment_is_spelled_to_the_microsecond(nanoseconds: int) -> None:
         (253_402_300_800_500_000_000, "9999-12-31T23:59:59Z"),
     ],
 )
-def test_a_moment_has_no_fraction_of_zero_and_ends_with_the_calendar(nanoseconds: int | None, spelled: str) -> None:
-    assert moment_ns(nanoseconds) == spelled
+def test_a_timestamp_has_no_fraction_of_zero_and_ends_with_the_year_9999(
+    nanoseconds: int | None, formatted: str
+) -> None:
+    assert format_ns(nanoseconds) == formatted
 
 
-def test_seconds_are_spelled_alike() -> None:
-    assert (moment_s(None), moment_s(1_700_000_000)) == (None, "2023-11-14T22:13:20Z")
+def test_seconds_are_formatted_alike() -> None:
+    assert (format_s(None), format_s(1_700_000_000)) == (None, "2023-11-14T22:13:20Z")

@@ -1,0 +1,272 @@
+"""Puts single tasks on queues, also under a unique key or an idempotency key at nearly the price of one without."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+
+import msgspec
+
+from runqy.broker import keys
+from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.keys import QueueKeys
+from runqy.broker.links import Reply
+from runqy.broker.message import DEFAULT_TIMEOUT_S, encode
+from runqy.broker.operation import Request
+from runqy.broker.scripts import Command, Value, command, script
+from runqy.broker.states import TaskState
+from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists
+
+RECORD_KEPT_S = 24 * 3600
+
+
+class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """A task to be queued."""
+
+    id: str
+    queue: str
+    """The Redis queue."""
+    payload: bytes
+    timeout_s: int = DEFAULT_TIMEOUT_S
+    """How long one run may take; 0 with a deadline: only the deadline counts."""
+    deadline_s: int = 0
+    """Unix s after which it may not run; 0: none."""
+    max_retry: int = 3
+    retention_s: int = 86_400
+    """How long it is kept after success; 0: deleted at once."""
+    ttl_archived_s: int = 259_200
+    process_at_s: int | None = None
+    """Unix s at which it becomes pending; None or not in the future: at once."""
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    unique_key: str = ""
+    """What no other task of the queue may have at the same time. Empty: nothing."""
+    unique_for_s: int = 0
+    """For how long, from when the task becomes pending, and not beyond its end; 0: until its end, however late."""
+
+    def message(self) -> TaskMessage:
+        """Return the task as a message, not to be changed: it is built once."""
+        # Not a cached_property: before Python 3.12 all tasks share its lock.
+        known: TaskMessage | None = self.__dict__.get("_message")
+        if known is None:
+            known = self.__dict__["_message"] = self._build()
+        return known
+
+    def _build(self) -> TaskMessage:
+        timeout_s = self.timeout_s if self.timeout_s or self.deadline_s else DEFAULT_TIMEOUT_S
+        return TaskMessage(
+            type=self.queue,
+            payload=self.payload,
+            id=self.id,
+            queue=self.queue,
+            retry=max(self.max_retry, 0),
+            timeout=timeout_s,
+            deadline=self.deadline_s,
+            retention=self.retention_s,
+            headers=self.headers or None,
+            unique_key=self.lock,
+        )
+
+    @property
+    def lock(self) -> str:
+        """Return the key of the lock to create it under; empty: none."""
+        return QueueKeys(self.queue).lock(self.unique_key) if self.unique_key else ""
+
+    def state_at(self, now_ns: int) -> TaskState:
+        """Return the state in which it starts."""
+        is_later = self.process_at_s is not None and self.process_at_s * 1_000_000_000 > now_ns
+        return TaskState.SCHEDULED if is_later else TaskState.PENDING
+
+
+class IdempotencyKey(msgspec.Struct, frozen=True, kw_only=True):
+    """An idempotency key, and the request it was first used for."""
+
+    scope: str
+    """Digest of the key and of its sender."""
+    fingerprint: str
+    """Digest of the request; another one under the same key is an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockHeld:
+    """Another task has the lock."""
+
+    task_id: str
+
+
+class Created(Enum):
+    """The task was created."""
+
+    NOW = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The same request came before, under the same idempotency key."""
+
+    note: bytes
+    """What it stored for the response to a repetition."""
+    holder: str
+    """The task that had the lock then, and was returned; empty: the request created one."""
+
+
+UniqueOutcome = Created | LockHeld | Replayed
+
+
+class IdempotencyRecord(msgspec.Struct, frozen=True):
+    """An idempotency key, and what is kept with it."""
+
+    key: IdempotencyKey
+    note: bytes
+    """For the response to a repetition. Not empty, and unique: a request that is sent again is recognised by it."""
+    keeps_conflict: bool = False
+    """Keep the record although another task has the lock; False: a repetition tries again."""
+
+
+def new_task_id() -> str:
+    """Return a random UUID."""
+    return str(uuid.uuid4())
+
+
+def enqueue(task: NewTask, *, now_ns: int, is_cluster: bool = True) -> Request[TaskState]:
+    """Queue one task; the state it starts in is the outcome. Raises TaskAlreadyExists.
+
+    Running the same request again after a lost reply does no harm: the task is known by its time. One command does it
+    all where Redis is known to be no cluster and the task is to run at once.
+    """
+    state = task.state_at(now_ns)
+    if state is TaskState.PENDING and not is_cluster:
+        return Request((_enqueue_one(task, now_ns),), partial(_started, state), is_repeatable=True)
+    return Request((*index_task(task), store([task], now_ns)), partial(_started, state), is_repeatable=True)
+
+
+def enqueue_unique(
+    task: NewTask, *, now_ns: int, record: IdempotencyRecord | None = None, is_cluster: bool = True
+) -> Request[UniqueOutcome]:
+    """Queue a task under its lock and idempotency key, lookup first. Raises TaskAlreadyExists, IdempotencyKeyReused.
+
+    Running the same request again after a lost reply does no harm. One command does it all where Redis is known to be
+    no cluster.
+    """
+    call = script("create_one")(**_arguments(task, now_ns, record, is_cluster))
+    return Request((*index_task(task), call) if is_cluster else (call,), _outcome, is_repeatable=True)
+
+
+def find_replayed(queue: str, idempotency_key: IdempotencyKey) -> Request[Replayed | None]:
+    """Return what an earlier request under the same idempotency key led to. Raises IdempotencyKeyReused."""
+    record = QueueKeys(queue).created(idempotency_key.scope)
+
+    def parse(replies: Sequence[Reply]) -> Replayed | None:
+        fingerprint, note, holder = replies[0]
+        if fingerprint is None:
+            return None
+        if fingerprint.decode() != idempotency_key.fingerprint:
+            raise IdempotencyKeyReused
+        return Replayed(note, (holder or b"").decode())
+
+    return Request((command("HMGET", record, "fingerprint", "note", "holder", key=record),), parse)
+
+
+def index_task(task: NewTask) -> tuple[Command, Command]:
+    """Return the commands that write the lookup of a task, and the name of its queue to the set of all queues."""
+    lookup = keys.lookup(task.id)
+    known = command("SADD", keys.QUEUES, task.queue, key=keys.QUEUES)
+    return command("HSET", lookup, "queue", task.queue, key=lookup), known
+
+
+def store(tasks: Sequence[NewTask], now_ns: int) -> Command:
+    """Return the script call that stores tasks of one Redis queue and one first state."""
+    queue = QueueKeys(tasks[0].queue)
+    task_keys = [queue.task(task.id) for task in tasks]
+    if tasks[0].state_at(now_ns) is TaskState.PENDING:
+        rest: list[Value] = []
+        for task in tasks:
+            rest += (task.id, encode(task.message()), task.ttl_archived_s)
+        return script("enqueue")(
+            pending=queue.pending,
+            idle=queue.idle,
+            task=task_keys,
+            queue=queue.queue,
+            now_ns=now_ns,
+            now_ms=now_ns // 1_000_000,
+            id_message_ttl=rest,
+        )
+    rest = []
+    for task in tasks:
+        rest += (task.id, encode(task.message()), task.ttl_archived_s, task.process_at_s or 0)
+    return script("schedule")(scheduled=queue.scheduled, task=task_keys, now_ns=now_ns, id_message_ttl_runat=rest)
+
+
+def lock_s(task: NewTask, now_ns: int) -> int:
+    """Return for how long a lock is held at most; it covers the time before the task's turn too (contract 3.4)."""
+    if not task.unique_for_s:
+        return 0
+    return task.unique_for_s + max((task.process_at_s or 0) - now_ns // 1_000_000_000, 0)
+
+
+def _started(state: TaskState, replies: Sequence[Reply]) -> TaskState:
+    """Return the state of a task that was stored."""
+    if replies[-1] not in (1, [1]):
+        raise TaskAlreadyExists
+    return state
+
+
+def _enqueue_one(task: NewTask, now_ns: int) -> Command:
+    """Return the script call that does all that queueing a task takes."""
+    queue = QueueKeys(task.queue)
+    return script("enqueue_one")(
+        pending=queue.pending,
+        idle=queue.idle,
+        task=queue.task(task.id),
+        lookup=keys.lookup(task.id),
+        queues=keys.QUEUES,
+        queue=task.queue,
+        now_ns=now_ns,
+        now_ms=now_ns // 1_000_000,
+        id=task.id,
+        message=encode(task.message()),
+        ttl_archived=task.ttl_archived_s,
+    )
+
+
+def _arguments(
+    task: NewTask, now_ns: int, record: IdempotencyRecord | None, is_cluster: bool
+) -> dict[str, Value | Sequence[Value]]:
+    """Return what the script is told."""
+    queue = QueueKeys(task.queue)
+    key = queue.task(task.id)
+    is_later = task.process_at_s is not None and task.process_at_s * 1_000_000_000 > now_ns
+    return {
+        "pending": queue.pending,
+        "idle": queue.idle,
+        "scheduled": queue.scheduled,
+        "task": key,
+        "lock": task.lock or key,
+        "record": queue.created(record.key.scope) if record else key,
+        "lookup": key if is_cluster else keys.lookup(task.id),
+        "queues": key if is_cluster else keys.QUEUES,
+        "queue": task.queue,
+        "now_ns": now_ns,
+        "id": task.id,
+        "message": encode(task.message()),
+        "ttl_archived": task.ttl_archived_s,
+        "run_at": task.process_at_s if is_later and task.process_at_s is not None else "",
+        "lock_s": lock_s(task, now_ns),
+        "fingerprint": record.key.fingerprint if record else "",
+        "note": record.note if record else "",
+        "keeps_conflict": int(record.keeps_conflict) if record else 0,
+        "keep_s": RECORD_KEPT_S,
+    }
+
+
+def _outcome(replies: Sequence[Reply]) -> UniqueOutcome:
+    """Read what the script said."""
+    reply = replies[-1]
+    if reply == 1:
+        return Created.NOW
+    if reply == 0:
+        raise TaskAlreadyExists
+    if reply == -1:
+        raise IdempotencyKeyReused
+    holder, note = reply
+    return Replayed(note, holder.decode()) if note else LockHeld(holder.decode(errors="replace"))

@@ -1,0 +1,107 @@
+"""Lets threads wait for tasks: they block while the process's ResultWaiters wait on an event loop.
+
+A process that serves by an event loop sets its own. Others get a loop on a thread, when the first client waits.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, Protocol, TypeVar
+
+from django.conf import settings
+
+from runqy.broker.async_broker import AsyncBroker
+from runqy.broker.connection import RedisTarget
+from runqy.publication.snapshot import get_snapshot
+from tasks.waiting import ResultWaiters, WaiterLimits
+
+T = TypeVar("T")
+
+
+class ClosableIterator(Protocol):
+    """An asynchronous iterator that may be closed before its end."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None: ...
+
+
+class WaitingLoop:
+    """The clients that wait in this process, and the event loop on which they do."""
+
+    def __init__(self, waiters: ResultWaiters, loop: asyncio.AbstractEventLoop) -> None:
+        self.waiters = waiters
+        self._loop = loop
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and block until it is done. Not for the loop's own thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+class BlockingIterator:
+    """Iterates on a thread over what an asynchronous iterator yields on the loop."""
+
+    def __init__(self, waiting: WaitingLoop, chunks: ClosableIterator) -> None:
+        self._waiting = waiting
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        get_snapshot()  # the loop only reads the configuration, and it may be long until the next request
+        chunk = self._waiting.run(self._next())
+        if chunk is None:
+            raise StopIteration
+        return chunk
+
+    def close(self) -> None:
+        """Close the asynchronous iterator."""
+        self._waiting.run(self._chunks.aclose())
+
+    async def _next(self) -> bytes | None:
+        return await anext(aiter(self._chunks), None)
+
+
+class WaitingThread(WaitingLoop):
+    """A loop on a daemon thread, with a broker of its own."""
+
+    def __init__(self, target: RedisTarget, limits: WaiterLimits) -> None:
+        self._broker = AsyncBroker.connect(target)
+        loop = asyncio.new_event_loop()
+        super().__init__(ResultWaiters(self._broker, limits), loop)
+        self._thread = threading.Thread(target=loop.run_forever, name="runqy-waiting", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End all waits at once, then the thread."""
+        self.run(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _close(self) -> None:
+        await self.waiters.close()
+        await self._broker.close()
+
+
+_lock = threading.Lock()
+_current: WaitingLoop | None = None
+
+
+def get_waiting_loop() -> WaitingLoop:
+    """Return where the clients of this process wait."""
+    global _current  # noqa: PLW0603 (a process has one)
+    with _lock:
+        if _current is None:
+            limits = WaiterLimits(total=settings.RUNQY_MAX_WAITERS, threads=settings.RUNQY_WSGI_WAITERS)
+            _current = WaitingThread(settings.REDIS_TARGET, limits)
+        return _current
+
+
+def set_waiting_loop(waiting_loop: WaitingLoop | None) -> WaitingLoop | None:
+    """Set where the clients of this process wait, and return where they did."""
+    global _current
+    with _lock:
+        before, _current = _current, waiting_loop
+    return before

@@ -1,0 +1,79 @@
+"""Uses of keys are remembered in memory, and written to Redis in batches at most once a minute each."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis as redis_py
+from structlog.testing import capture_logs
+
+from runqy import clock
+from runqy.accounts import key_uses
+from runqy.accounts.key_uses import INTERVAL_S, flush_uses, note_use, record_use, take_due_uses
+from runqy.broker import keys
+from runqy.broker.operation import RequestBatch
+from runqy.connection import get_broker
+from tests.publication.support import away
+
+
+@pytest.fixture(autouse=True)
+def now_s(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Let the test set the time; no use is remembered from another one."""
+    now = [1_800_000_000]
+    monkeypatch.setattr(clock, "now_ns", lambda: now[0] * 10**9)
+    monkeypatch.setattr(clock, "monotonic_s", lambda: float(now[0]))
+    key_uses.forget()
+    yield now
+    key_uses.forget()
+
+
+def test_uses_of_many_keys_are_written_in_one_round_trip(redis: redis_py.Redis) -> None:
+    for key_id in ("1", "2", "3"):
+        record_use(key_id)
+
+    operation = flush_uses()
+    batch = next(operation)
+    with pytest.raises(StopIteration):
+        operation.send(get_broker().run(_whole(batch)))
+
+    assert redis.hgetall(keys.KEY_USES) == {b"1": b"1800000000", b"2": b"1800000000", b"3": b"1800000000"}
+
+
+def _whole(batch: object):  # type: ignore[no-untyped-def]
+    """Return an operation that yields a batch and returns its outcomes."""
+    assert isinstance(batch, RequestBatch)
+    return (yield batch)
+
+
+def test_a_key_is_written_again_only_after_a_minute_with_its_last_use(now_s: list[int]) -> None:
+    record_use("1")
+    assert take_due_uses() == {"1": now_s[0]}
+
+    now_s[0] += 10
+    record_use("1")
+    now_s[0] += 10
+    record_use("1")
+    assert take_due_uses() == {}
+
+    now_s[0] += int(INTERVAL_S) - 20
+    assert take_due_uses() == {"1": now_s[0] - int(INTERVAL_S) + 20}
+    assert take_due_uses() == {}
+
+
+def test_keys_of_the_environment_leave_nothing_to_write() -> None:
+    record_use("")
+
+    assert take_due_uses() == {}
+
+
+def test_a_use_that_cannot_be_written_is_logged_and_tried_again_after_a_minute(
+    settings: object, now_s: list[int]
+) -> None:
+    settings.REDIS_TARGET = away()  # type: ignore[attr-defined]
+    with capture_logs() as logs:
+        note_use("1")
+        note_use("1")
+    assert [log["event"] for log in logs].count("key_use_not_noted") == 1
+
+    now_s[0] += int(INTERVAL_S)
+
+    assert take_due_uses() == {"1": now_s[0] - int(INTERVAL_S)}

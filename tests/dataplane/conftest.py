@@ -1,0 +1,23 @@
+"""Fixtures of the data plane's tests."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from runqy.dataplane.bodies import BodyReader
+from tests.dataplane.serving import Client, QuickProtocol, build, echo, serve
+
+
+@pytest.fixture(scope="package")
+def client() -> Iterator[Client]:
+    """Return a client of a server whose application returns what it sees of a request."""
+    with serve(build(echo)) as started:
+        yield started
+
+
+@pytest.fixture(scope="package")
+def impatient_client() -> Iterator[Client]:
+    """Return a client of such a server with short time limits."""
+    bodies = BodyReader(max_bytes=100_000, memory_bytes=400_000, idle_timeout_s=0.4, timeout_s=1.0)
+    with serve(build(echo, bodies=bodies), QuickProtocol) as started:
+        yield started

@@ -1,0 +1,101 @@
+"""Clients that send slowly, too much or without end do not keep a real server from serving others."""
+
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.dataplane.serving import parse, receive_all
+from tests.support.environment import ADMIN_KEY
+from tests.support.web import WebProcess
+
+HALF_HEAD = "GET /livez HTTP/1.1\r\nHost: x\r\n"
+SLOW_BODY = f"POST /queue/add HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_KEY}\r\nContent-Length: 100\r\n\r\n"
+
+
+@pytest.fixture
+def upload_folder(tmp_path: Path) -> Path:
+    """Return where the server's temporary files go."""
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def web(configuration: None, tmp_path: Path, upload_folder: Path) -> Iterator[WebProcess]:
+    """Return a running server."""
+    started = WebProcess(tmp_path, TMPDIR=str(upload_folder))
+    yield started
+    started.kill()
+
+
+def p99_s(web: WebProcess) -> float:
+    """Return what one of a hundred requests takes at least."""
+    durations = []
+    for _ in range(300):
+        start = time.monotonic()
+        assert web.send("/livez")[0] == 200
+        durations.append(time.monotonic() - start)
+    return statistics.quantiles(durations, n=100)[98]
+
+
+def test_half_heads_and_slow_bodies_do_not_delay_others_and_are_ended(web: WebProcess) -> None:
+    alone_s = p99_s(web)
+    may_end = threading.Event()
+    with ExitStack() as stack:
+        half_heads = [stack.enter_context(web.connect(HALF_HEAD)) for _ in range(500)]
+        slow_bodies = [stack.enter_context(web.connect(SLOW_BODY)) for _ in range(200)]
+
+        def trickle() -> None:
+            while not may_end.wait(1):
+                for connection in slow_bodies:
+                    connection.send(b"x")
+
+        sender = threading.Thread(target=trickle)
+        sender.start()
+        try:
+            attacked_s = p99_s(web)
+            refused = [parse(receive_all(connection)) for connection in half_heads]
+        finally:
+            may_end.set()
+            sender.join()
+
+    assert attacked_s < 5 * alone_s + 0.1
+    assert {reply.code for reply in refused} == {"request_timeout"}
+
+
+PART = (
+    b'--b\r\nContent-Disposition: form-data; name="username"; filename="f"\r\n'
+    b"Content-Type: application/octet-stream\r\n\r\n"
+)
+LOGIN = "POST /admin/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+
+
+@pytest.mark.parametrize("is_chunked", [True, False])
+def test_an_upload_without_a_login_is_refused_before_anything_is_written(
+    web: WebProcess, upload_folder: Path, is_chunked: bool
+) -> None:
+    body = PART + b"x" * (5 << 20) + b"\r\n--b--\r\n"
+    before = upload_folder.stat().st_mtime_ns
+
+    if is_chunked:
+        sent = f"{LOGIN}Transfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+    else:
+        sent = f"{LOGIN}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    with web.connect("") as connection:
+        connection.sendall(sent)
+        reply = parse(receive_all(connection))
+
+    assert (reply.status, reply.code) == (413, "too_large")
+    assert upload_folder.stat().st_mtime_ns == before
+
+
+def test_a_malformed_request_is_a_problem_of_the_real_server(web: WebProcess) -> None:
+    with web.connect("nonsense\r\n\r\n") as connection:
+        reply = parse(receive_all(connection))
+
+    assert (reply.status, reply.code) == (400, "invalid_request")

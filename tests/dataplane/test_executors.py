@@ -1,0 +1,95 @@
+"""Threads for Django: bounded, with a bounded queue, and others for what must go on."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from runqy.dataplane.executors import BoundedExecutor
+from tests.dataplane.serving import build, parse, receive_all, serve
+from tests.support.waiting import wait_until
+
+GET = "GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+class Blocking:
+    """An application that holds the threads of /slow until it is let go on."""
+
+    def __init__(self) -> None:
+        self.may_go_on = threading.Event()
+        self.running = 0
+        self.threads: set[str] = set()
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        self.threads.add(threading.current_thread().name)
+        if environ["PATH_INFO"] == "/slow":
+            self.running += 1
+            assert self.may_go_on.wait(20)
+        start_response("200 OK", [("Content-Length", "0")])
+        return [b""]
+
+
+def executor(**limits: Any) -> BoundedExecutor:
+    """Return an executor with two threads."""
+    return BoundedExecutor("test", threads=2, **limits)
+
+
+def test_requests_queue_for_a_thread_and_are_refused_when_the_queue_is_full() -> None:
+    blocking = Blocking()
+
+    with serve(build(blocking, django=executor(queue_size=3))) as client:
+        connections = [client.connect(GET) for _ in range(5)]
+        wait_until(lambda: blocking.running == 2)
+        refused = [client.ask(GET) for _ in range(2)]
+        blocking.may_go_on.set()
+        statuses = [parse(receive_all(connection)).status for connection in connections]
+
+    assert [(reply.status, reply.code, reply.headers["retry-after"]) for reply in refused] == [
+        (503, "server_busy", "2"),
+        (503, "server_busy", "2"),
+    ]
+    assert statuses == [200] * 5
+    assert len(blocking.threads) == 2
+
+
+def test_a_request_that_queues_for_too_long_is_refused() -> None:
+    blocking = Blocking()
+
+    with serve(build(blocking, django=executor(queue_timeout_s=0.2))) as client:
+        connections = [client.connect(GET) for _ in range(2)]
+        wait_until(lambda: blocking.running == 2)
+        refused = client.ask(GET)
+        blocking.may_go_on.set()
+        assert [parse(receive_all(connection)).status for connection in connections] == [200, 200]
+        assert client.ask(GET).status == 200
+
+    assert (refused.status, refused.code) == (503, "server_busy")
+
+
+@pytest.mark.parametrize("request_line", ["GET /livez", "GET /readyz", "GET /health", "POST /worker/register"])
+def test_what_must_go_on_does_so_while_all_threads_are_taken(request_line: str) -> None:
+    blocking = Blocking()
+
+    with serve(build(blocking, django=executor(queue_size=1))) as client:
+        taken = [client.connect(GET) for _ in range(3)]
+        wait_until(lambda: blocking.running == 2)
+        reply = client.ask(f"{request_line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        blocking.may_go_on.set()
+        assert [parse(receive_all(connection)).status for connection in taken] == [200] * 3
+
+    assert reply.status == 200
+
+
+def test_a_thread_counts_as_taken_until_its_function_returns_although_the_client_is_gone() -> None:
+    blocking = Blocking()
+
+    with serve(build(blocking, django=executor(queue_timeout_s=0.2))) as client:
+        connections = [client.connect(GET) for _ in range(2)]
+        wait_until(lambda: blocking.running == 2)
+        for connection in connections:
+            connection.close()
+        refused = client.ask(GET)
+        blocking.may_go_on.set()
+
+    assert refused.code == "server_busy"

@@ -1,0 +1,151 @@
+"""Handlers on the event loop: which requests they get, and what becomes of their responses."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from runqy.dataplane.application import Application, Handler
+from runqy.dataplane.request import Request
+from runqy.dataplane.responses import Response, StreamingResponse
+from runqy.errors import QueueNotFound
+from tests.dataplane.serving import build, echo, parse, receive_all, receive_until, serve
+
+POST = "POST /hot HTTP/1.1\r\nHost: x\r\n"
+
+
+def with_handler(handler: Handler, wsgi: Callable[..., Any] = echo, **changes: Any) -> Application:
+    """Return an application with a handler for POST /hot and GET /hot."""
+    routes = {("POST", "/hot"): handler, ("GET", "/hot"): handler, ("HEAD", "/hot"): handler}
+    return build(wsgi, find_handler=lambda method, path: routes.get((method, path)), **changes)
+
+
+async def describe(request: Request) -> Response:
+    """Return what a handler sees of a request."""
+    body = await request.read_body(is_authenticated=True)
+    seen = {
+        "thread": threading.current_thread().name,
+        "id": request.id,
+        "query": request.query_string.decode(),
+        "address": request.client_address,
+        "twice": (request.find_header(b"x-twice") or b"").decode(),
+        "body": body.decode(),
+    }
+    content = json.dumps(seen).encode()
+    return Response(200, [(b"content-length", b"%d" % len(content))], content)
+
+
+def test_a_handler_sees_the_head_and_the_body_on_the_loop() -> None:
+    head = "POST /hot?a=1 HTTP/1.1\r\nHost: x\r\nX-Request-ID: given\r\nX-Twice: 1\r\nX-Twice: 2\r\n"
+
+    with serve(with_handler(describe)) as client:
+        seen = json.loads(client.ask(f"{head}Content-Length: 4\r\n\r\nbody").body)
+
+    assert "runqy" not in seen.pop("thread")
+    assert seen == {"id": "given", "query": "a=1", "address": "127.0.0.1", "twice": "1,2", "body": "body"}
+
+
+@pytest.mark.parametrize("given", ["", "with blank", "x" * 129, "\xe9"])
+def test_a_request_without_a_plain_id_gets_one(given: str) -> None:
+    with serve(with_handler(describe)) as client:
+        seen = json.loads(client.ask(f"{POST}X-Request-ID: {given}\r\n\r\n".encode("latin-1")).body)
+
+    assert len(seen["id"]) == 16
+
+
+@pytest.mark.parametrize("target", ["PUT /hot", "POST /hot/", "POST /h%6ft", "POST //hot", "POST /x/../hot"])
+def test_what_is_not_exactly_a_route_is_for_django(target: str) -> None:
+    with serve(with_handler(describe)) as client:
+        seen = json.loads(client.ask(f"{target} HTTP/1.1\r\nHost: x\r\n\r\n").body)
+
+    assert seen["REQUEST_METHOD"] == target.split(" ", maxsplit=1)[0]
+
+
+def test_an_error_of_a_handler_is_a_problem_under_the_id_of_its_request() -> None:
+    async def refuse(_request: Request) -> Response:
+        raise QueueNotFound
+
+    with serve(with_handler(refuse)) as client:
+        reply = client.ask(f"{POST}X-Request-ID: mine\r\n\r\n")
+
+    assert (reply.status, reply.code, reply.headers["x-request-id"]) == (404, "queue_not_found", "mine")
+
+
+def test_a_bug_in_a_handler_is_a_problem() -> None:
+    async def fail(_request: Request) -> Response:
+        raise ZeroDivisionError
+
+    with serve(with_handler(fail)) as client:
+        reply = client.ask(f"{POST}\r\n")
+
+    assert (reply.status, reply.code) == (500, "internal")
+
+
+def test_a_response_without_having_read_the_body_ends_the_connection() -> None:
+    async def refuse(_request: Request) -> Response:
+        return Response(401, [(b"content-length", b"2")], b"no")
+
+    with serve(with_handler(refuse)) as client:
+        connection = client.connect(f"{POST}Content-Length: 1000000\r\n\r\n")
+        connection.sendall(b"x" * 999_999)
+        reply = parse(receive_until(connection, b"no"))
+        connection.sendall(b"x")
+        assert receive_all(connection) == b""
+
+    assert (reply.status, reply.headers["connection"]) == (401, "close")
+
+
+class Stream:
+    """A handler whose response has no end."""
+
+    def __init__(self) -> None:
+        self.is_closed = threading.Event()
+
+    async def __call__(self, _request: Request) -> StreamingResponse:
+        return StreamingResponse(200, [(b"content-type", b"text/event-stream")], self.make())
+
+    async def make(self) -> AsyncIterator[bytes]:  # type: ignore[override]
+        try:
+            yield b"data: 1\n\n"
+            await asyncio.Event().wait()
+        finally:
+            self.is_closed.set()
+
+
+def test_a_stream_is_closed_when_its_client_disconnects() -> None:
+    stream = Stream()
+
+    with serve(with_handler(stream)) as client:
+        with client.connect("GET /hot HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
+            receive_until(connection, b"data: 1\n\n")
+        assert stream.is_closed.wait(10)
+
+
+def test_head_gets_no_stream() -> None:
+    with serve(with_handler(Stream())) as client:
+        reply = parse(receive_all(client.connect("HEAD /hot HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")))
+
+    assert (reply.status, reply.body) == (200, b"")
+
+
+def test_what_the_server_needs_is_opened_before_and_closed_after_it_serves() -> None:
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[None]:
+        events.append("opened")
+        yield
+        events.append("closed")
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        events.append("served")
+        return echo(environ, start_response)
+
+    with serve(build(application, lifespans=[connect])) as client:
+        client.get("/")
+
+    assert events == ["opened", "served", "closed"]

@@ -1,0 +1,170 @@
+"""How a real web process ends and reloads, with connections open."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import pytest
+
+from queues.models import Source
+from queues.operations import save_queue
+from tests.dataplane.serving import parse, receive_all, receive_until
+from tests.queues.samples import spec
+from tests.support.environment import ADMIN_KEY
+from tests.support.waiting import wait_until
+from tests.support.web import WebProcess
+
+StartWeb = Callable[..., WebProcess]
+
+
+@pytest.fixture
+def start(configuration: None, tmp_path: Path) -> Iterator[StartWeb]:
+    """Return what starts a server that knows a queue."""
+    save_queue(spec=spec("simple"), source=Source.API)
+    started: list[WebProcess] = []
+
+    def start(**variables: str) -> WebProcess:
+        started.append(WebProcess(tmp_path, **variables))
+        return started[-1]
+
+    yield start
+    for web in started:
+        web.kill()
+
+
+def is_draining(web: WebProcess) -> bool:
+    """Return whether the process reports that it ends."""
+    return [check["check"] for check in web.send("/readyz?verbose")[1].get("checks", ())] == ["process"]
+
+
+def test_a_process_ends_although_connections_are_open_and_a_body_is_half_sent(start: StartWeb) -> None:
+    web = start()
+    idle = web.connect("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    receive_until(idle, b'{"status":"ok"}')
+    half_head = web.connect("GET /livez HTTP/1.1\r\n")
+    half_body = web.connect(
+        f"POST /queue/add HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_KEY}\r\nContent-Length: 9\r\n\r\n{{"
+    )
+    assert web.send("/livez")[0] == 200  # accepted after those
+
+    web.process.send_signal(signal.SIGTERM)
+    with idle, half_head, half_body:
+        assert receive_all(idle) == b""
+        assert receive_all(half_head) == b""
+        assert parse(receive_all(half_body)).code == "request_timeout"
+
+    assert web.process.wait(15) == 0
+
+
+def test_a_body_that_is_complete_in_time_is_taken_while_the_process_ends(start: StartWeb) -> None:
+    web = start()
+    body = '{"queue":"simple","data":{}}'
+    head = f"POST /queue/add HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_KEY}\r\n"
+    with web.connect(f"{head}Content-Length: {len(body)}\r\n\r\n{body[:5]}") as connection:
+        assert web.send("/livez")[0] == 200
+        web.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not accepts(web))
+        connection.sendall(body[5:].encode())
+        reply = parse(receive_all(connection))
+
+    assert reply.status == 200
+    assert web.process.wait(15) == 0
+
+
+def accepts(web: WebProcess) -> bool:
+    """Return whether the server takes connections."""
+    try:
+        web.connect("").close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def wait_for_task(web: WebProcess, statuses: list[int]) -> threading.Thread:
+    """Wait for the result of a new task on a thread, which notes the status of the response."""
+    task_id = web.send("/queue/add", b'{"queue":"simple","data":{}}')[1]["info"]["id"]
+    thread = threading.Thread(target=lambda: statuses.append(web.send(f"/queue/{task_id}?wait=15")[0]))
+    thread.start()
+    return thread
+
+
+def test_waiting_clients_are_answered_when_draining_begins(start: StartWeb, redis: object) -> None:
+    web, statuses = start(RUNQY_DRAIN_S="60"), list[int]()
+    waiter = wait_for_task(web, statuses)
+    wait_until(lambda: redis.pubsub_channels("runqy:ended:*"))  # type: ignore[attr-defined]
+
+    began = time.monotonic()
+    web.process.send_signal(signal.SIGTERM)
+    waiter.join(20)
+
+    assert statuses == [202]
+    assert time.monotonic() - began < 10
+    assert is_draining(web)
+
+
+def test_a_second_signal_ends_a_draining_process_at_once(start: StartWeb) -> None:
+    web = start(RUNQY_DRAIN_S="60")
+    worker = web.workers()[0]
+    worker.send_signal(signal.SIGTERM)
+    wait_until(lambda: is_draining(web))
+
+    worker.send_signal(signal.SIGTERM)
+
+    wait_until(lambda: not worker.is_alive(), timeout_s=10)
+
+
+def test_the_signal_of_a_stack_that_begins_to_stop_sends_waiting_clients_away(start: StartWeb, redis: object) -> None:
+    web, statuses = start(), list[int]()
+    waiter = wait_for_task(web, statuses)
+    wait_until(lambda: redis.pubsub_channels("runqy:ended:*"))  # type: ignore[attr-defined]
+
+    web.process.send_signal(signal.SIGUSR1)
+    waiter.join(10)
+
+    assert statuses == [202]
+    assert is_draining(web)
+    assert web.send("/queue/add", b'{"queue":"simple","data":{}}')[0] == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_a_quick_end_leaves_nothing_running(start: StartWeb, number: signal.Signals) -> None:
+    web = start(RUNQY_DRAIN_S="60")
+    workers = web.workers()
+
+    web.process.send_signal(number)
+
+    assert web.process.wait(15) == 0
+    wait_until(lambda: not any(worker.is_alive() for worker in workers))
+
+
+def test_a_reload_fails_no_request(start: StartWeb) -> None:
+    web = start()
+    before = web.workers()
+    may_end, failures = threading.Event(), list[object]()
+
+    def send() -> None:
+        while not may_end.is_set():
+            connection = HTTPConnection("127.0.0.1", web.port, timeout=20)
+            try:
+                connection.request("GET", "/livez", headers={"Connection": "close"})
+                if (status := connection.getresponse().status) != 200:
+                    failures.append(status)
+            except (OSError, HTTPException) as error:
+                failures.append(error)
+            finally:
+                connection.close()
+
+    senders = [threading.Thread(target=send) for _ in range(4)]
+    for sender in senders:
+        sender.start()
+    web.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: not any(worker.is_alive() for worker in before), timeout_s=60)
+    may_end.set()
+    for sender in senders:
+        sender.join(20)
+
+    assert failures == []
+    assert web.workers()

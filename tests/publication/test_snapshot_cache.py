@@ -1,0 +1,103 @@
+"""The process's snapshot: read without I/O, refreshed by an operation that any driver can run."""
+
+from typing import Any
+
+import pytest
+
+from runqy import clock
+from runqy.broker.broker import Broker
+from runqy.broker.operation import Operation, Request
+from runqy.connection import get_broker
+from runqy.errors import ConfigurationUnavailable
+from runqy.publication import snapshot
+from runqy.publication.documents import Kind
+from runqy.publication.operations import configuration_change
+from runqy.publication.snapshot import MAX_AGE_S, SnapshotCache, current_snapshot
+from tests.publication.support import elsewhere, put
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+
+def body(cache: SnapshotCache, name: str = "a") -> bytes | None:
+    """Return what a cache knows about a queue."""
+    found = cache.current().find(Kind.QUEUE, name)
+    return found.body if found else None
+
+
+def step(broker: Broker, operation: Operation[Any], outcome: Any = None) -> Any:
+    """Run the next request of an operation, and return its outcome for the step after it."""
+    request = operation.send(outcome)
+    assert isinstance(request, Request)
+    return broker.run(request)
+
+
+def test_a_new_process_has_no_configuration_until_it_is_refreshed() -> None:
+    put("a", b"1")
+    cache = SnapshotCache()
+
+    assert cache.is_stale()
+    with pytest.raises(ConfigurationUnavailable):
+        cache.current()
+    get_broker().run(cache.refresh())
+
+    assert not cache.is_stale()
+    assert body(cache) == b"1"
+
+
+def test_what_the_database_holds_is_known_before_redis_is_asked() -> None:
+    put("a", b"1")
+    cache = SnapshotCache()
+
+    cache.load_stored()
+
+    assert body(cache) == b"1"
+    assert cache.is_stale()
+
+
+def test_reading_asks_nobody_however_old_the_snapshot_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    put("a", b"1")
+    with elsewhere():
+        put("a", b"2")
+    later_s = clock.monotonic_s() + 2 * MAX_AGE_S
+    monkeypatch.setattr(clock, "monotonic_s", lambda: later_s)
+    monkeypatch.setattr(snapshot, "get_broker", pytest.fail)
+
+    assert current_snapshot().find(Kind.QUEUE, "a").body == b"1"  # type: ignore[union-attr]
+    assert snapshot.get_cache().is_stale()
+
+
+def test_a_process_knows_at_once_what_it_has_published() -> None:
+    put("a", b"1")
+
+    put("a", b"2")
+
+    assert current_snapshot().find(Kind.QUEUE, "a").body == b"2"  # type: ignore[union-attr]
+
+
+def test_a_slow_refresh_does_not_undo_a_newer_one() -> None:
+    put("a", b"1")
+    broker, cache = get_broker(), SnapshotCache()
+    slow = cache.refresh()
+    documents = step(broker, slow, step(broker, slow, step(broker, slow)))
+    put("a", b"2")
+    broker.run(cache.refresh())
+
+    with pytest.raises(StopIteration):
+        slow.send(documents)
+
+    assert body(cache) == b"2"
+
+
+def test_many_documents_are_read_in_requests_of_500() -> None:
+    with configuration_change() as change:
+        for number in range(501):
+            change.put(Kind.QUEUE, f"q{number}", b"{}")
+    broker, cache = get_broker(), SnapshotCache()
+    refresh, outcome = cache.refresh(), None
+
+    for _ in ("digest", "revisions", "500 documents", "the last document"):
+        outcome = step(broker, refresh, outcome)
+    with pytest.raises(StopIteration):
+        refresh.send(outcome)
+
+    assert len(cache.current().documents) == 501

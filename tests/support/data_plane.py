@@ -1,0 +1,94 @@
+"""The data plane in the test process: the server's ASGI application on an event loop of its own."""
+
+import asyncio
+import json
+import threading
+from contextlib import AsyncExitStack
+from typing import Any
+
+from django.http import HttpResponse
+
+from runqy.asgi import build_application
+
+NOT_COMPARED = {"x-request-id", "connection"}
+"""Headers that differ from one request to the next, or are about the connection."""
+
+
+class DataPlane:
+    """Sends requests to the ASGI application, as a server would."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_debug(True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="data-plane", daemon=True)
+        self._thread.start()
+        self._stack = AsyncExitStack()
+        self._call(self._start())
+
+    def serves(self, method: str, path: str) -> bool:
+        """Return whether the data plane has a handler of its own for a request."""
+        return self._application.find_handler(method, path.partition("?")[0]) is not None
+
+    def send(self, method: str, path: str, headers: dict[str, str], body: bytes) -> HttpResponse:
+        """Return the response to a request, in the type of Django's test client."""
+        status, sent_headers, content = self._call(self._send(method, path, headers, body))
+        response = HttpResponse(content, status=status)
+        del response["Content-Type"]
+        for name, value in sent_headers:
+            response[name.decode("latin-1")] = value.decode("latin-1")
+        response.json = lambda: json.loads(content)  # type: ignore[attr-defined]
+        return response
+
+    def close(self) -> None:
+        """Leave the lifespans and end the loop."""
+        self._call(self._stack.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _call(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=60)
+
+    async def _start(self) -> None:
+        self._application = build_application()
+        for lifespan in self._application.lifespans:
+            await self._stack.enter_async_context(lifespan())
+
+    async def _send(
+        self, method: str, path: str, headers: dict[str, str], body: bytes
+    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        raw_path, _, query = path.partition("?")
+        all_headers = {"host": "testserver", "content-length": str(len(body)), **headers}
+        scope: Any = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": raw_path,
+            "raw_path": raw_path.encode(),
+            "query_string": query.encode(),
+            "headers": [
+                (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in all_headers.items()
+            ],
+            "client": ("127.0.0.1", 50000),
+            "server": ("testserver", 80),
+        }
+        incoming: asyncio.Queue[Any] = asyncio.Queue()
+        incoming.put_nowait({"type": "http.request", "body": body, "more_body": False})
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await self._application(scope, incoming.get, send)
+        start, *chunks = sent
+        return start["status"], list(start["headers"]), b"".join(chunk["body"] for chunk in chunks)
+
+
+def comparable(response: HttpResponse) -> tuple[int, dict[str, str], Any]:
+    """Return a response without what differs from one request to the next."""
+    headers = {name.lower(): value for name, value in response.items() if name.lower() not in NOT_COMPARED}
+    content: Any = b"".join(response) if response.streaming else response.content
+    if headers.get("content-type") == "application/problem+json":
+        content = json.loads(content) | {"request_id": "…"}
+    return response.status_code, headers, content

@@ -1,0 +1,294 @@
+"""Server-sent events of a task: which are sent, when a stream ends, and what it may cost."""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import pytest
+import redis as redis_py
+from django.test import Client
+
+from runqy.broker.broker import Broker
+from runqy.broker.finishing import Failure, retry
+from runqy.broker.forwarding import forward
+from runqy.broker.keys import QueueKeys
+from runqy.broker.states import TaskState
+from runqy.connection import get_broker
+from tasks import waiting
+from tasks.api import events
+from tasks.api.events import EventStream, open_event_stream
+from tasks.queries import get_task
+from tasks.waiting import ResultWaiters, WaiterLimits, WaitingClient
+from tasks.waiting_loop import BlockingIterator, get_waiting_loop
+from tests.api.client import Answer, ApiClient, problem
+from tests.support.data_plane import comparable
+from tests.support.environment import CLIENT_KEY, WORKER_KEY
+from tests.support.tasks import take_one
+from tests.support.waiting import wait_until
+from tests.tasks.life import fail_for_good, succeed
+
+QUEUE = QueueKeys("simple")
+
+
+class Event(NamedTuple):
+    """An event as a client reads it."""
+
+    id: str
+    name: str
+    data: str
+
+
+def parse(chunk: bytes) -> Event:
+    """Return the event that a chunk holds, read as the HTML standard has it."""
+    assert chunk.endswith(b"\n\n")
+    fields: dict[str, list[str]] = {"id": [""], "event": [""], "data": []}
+    for line in chunk.decode()[:-2].splitlines():
+        name, _, value = line.partition(": ")
+        fields.setdefault(name, []).append(value)
+    return Event(fields["id"][-1], fields["event"][-1], "\n".join(fields["data"]))
+
+
+def events_of(answer: Answer) -> list[Event]:
+    """Return the events in a response that has ended."""
+    content: bytes = b"".join(answer) if answer.streaming else answer.content
+    return [parse(chunk + b"\n\n") for chunk in content.split(b"\n\n")[:-1]]
+
+
+@pytest.fixture
+def waiters(each_plane: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ResultWaiters]:
+    """Return the process's waiters, which poll often and of which one key may have three."""
+    monkeypatch.setattr(waiting, "POLL_S", 0.02)
+    found = get_waiting_loop().waiters
+    monkeypatch.setattr(found, "limits", WaiterLimits(total=6, threads=3))
+    monkeypatch.setattr(found, "is_draining", False)
+    yield found
+    wait_until(lambda: not found.active)
+
+
+@pytest.fixture
+def task_id(client: ApiClient) -> str:
+    """Return the id of a pending task."""
+    found: str = json.loads(client.post("/queue/add", {"queue": "simple", "data": {}}).content)["info"]["id"]
+    return found
+
+
+@pytest.fixture
+def open_stream(waiters: ResultWaiters, task_id: str) -> Iterator[Callable[..., Iterator[bytes]]]:
+    """Return a function that opens a stream of the task's events, of which the test takes one after another."""
+    opened: list[BlockingIterator] = []
+    loop = get_waiting_loop()
+
+    def start(last_event_id: str = "", is_authorized: Callable[[], bool] = lambda: True) -> Iterator[bytes]:
+        record = get_broker().run(get_task(task_id))
+        client = WaitingClient(id="k")
+        stream: EventStream = loop.run(
+            open_event_stream(waiters, record, client=client, last_event_id=last_event_id, is_authorized=is_authorized)
+        )
+        opened.append(BlockingIterator(loop, stream))
+        return iter(opened[-1])
+
+    yield start
+    for stream in opened:
+        stream.close()
+
+
+def fail_once(broker: Broker) -> None:
+    """Let a run of the task fail, to be tried again at once."""
+    taken = take_one(broker, "simple")
+    failure = Failure(error="boom", retry_at_s=broker.now_s() - 1)
+    broker.run(retry(taken.hold, taken.message, failure, now_ns=broker.now_ns()))
+
+
+def test_an_ended_task_has_one_event_with_its_result(
+    client: ApiClient, task_id: str, single_broker: Broker, waiters: ResultWaiters
+) -> None:
+    succeed(single_broker, take_one(single_broker, "simple"), b'{"ok":true}')
+
+    answer = client.get(f"/queue/{task_id}/events")
+
+    assert (answer.status_code, answer["Content-Type"]) == (200, "text/event-stream")
+    assert (answer["Cache-Control"], answer["X-Accel-Buffering"]) == ("no-store", "no")
+    (event,) = events_of(answer)
+    assert (event.id, event.name) == ("completed-1", "end")
+    assert json.loads(event.data) == json.loads(client.get(f"/queue/{task_id}").content)
+
+
+def test_both_planes_send_the_same(
+    client: ApiClient, task_id: str, single_broker: Broker, waiters: ResultWaiters
+) -> None:
+    fail_for_good(single_broker, take_one(single_broker, "simple"), "boom")
+
+    on_plane = client.get(f"/queue/{task_id}/events")
+    by_django = Client().get(f"/queue/{task_id}/events", headers={"Authorization": f"Bearer {CLIENT_KEY}"})
+
+    assert comparable(on_plane) == comparable(by_django)
+
+
+def test_a_stream_goes_on_until_the_task_ends(
+    client: ApiClient, task_id: str, single_broker: Broker, waiters: ResultWaiters
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(lambda: events_of(client.get(f"/queue/{task_id}/events")))
+        wait_until(lambda: any(waiter.progress for waiter in tuple(waiters.active)))
+        succeed(single_broker, take_one(single_broker, "simple"), b"1")
+        found = answer.result(timeout=10)
+
+    assert found[0] == Event(
+        "pending-0", "state", f'{{"id":"{task_id}","queue":"simple","state":"pending","attempts":0}}'
+    )
+    assert (found[-1].id, found[-1].name) == ("completed-1", "end")
+
+
+def test_each_state_is_sent(
+    client: ApiClient, open_stream: Callable[..., Iterator[bytes]], single_broker: Broker
+) -> None:
+    stream = open_stream()
+    seen = [next(stream)]
+
+    fail_once(single_broker)
+    seen.append(next(stream))
+    single_broker.run(forward("simple", TaskState.RETRY, now_ns=single_broker.now_ns()))
+    seen.append(next(stream))
+    taken = take_one(single_broker, "simple")
+    seen.append(next(stream))
+    succeed(single_broker, taken, b"1")
+    seen += stream
+
+    assert [parse(chunk)[:2] for chunk in seen] == [
+        ("pending-0", "state"),
+        ("retry-1", "state"),
+        ("pending-1", "state"),
+        ("active-2", "state"),
+        ("completed-2", "end"),
+    ]
+
+
+def test_another_run_is_sent_though_the_state_is_the_same(
+    client: ApiClient,
+    task_id: str,
+    open_stream: Callable[..., Iterator[bytes]],
+    redis: redis_py.Redis,
+    single_broker: Broker,
+) -> None:
+    take_one(single_broker, "simple")
+    stream = open_stream()
+    assert parse(next(stream)).id == "active-1"
+
+    redis.hset(QUEUE.task(task_id), mapping={"started": single_broker.now_ns(), "retried": 1})
+
+    assert parse(next(stream)).id == "active-2"
+
+
+def test_the_state_that_a_client_knows_is_not_sent_again(
+    client: ApiClient, open_stream: Callable[..., Iterator[bytes]], single_broker: Broker
+) -> None:
+    knows, knows_not = open_stream("pending-0"), open_stream("active-1")
+
+    assert parse(next(knows_not)).id == "pending-0"
+    take_one(single_broker, "simple")
+    assert parse(next(knows)).id == "active-1"
+
+
+def test_a_client_that_knows_the_end_need_not_connect_again(
+    client: ApiClient, task_id: str, single_broker: Broker, waiters: ResultWaiters
+) -> None:
+    succeed(single_broker, take_one(single_broker, "simple"), b"1")
+
+    answer = client.get(f"/queue/{task_id}/events", **{"Last-Event-ID": "completed-1"})
+
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
+def test_a_task_that_is_deleted_ends_the_stream(
+    client: ApiClient, task_id: str, open_stream: Callable[..., Iterator[bytes]], redis: redis_py.Redis
+) -> None:
+    stream = open_stream()
+    next(stream)
+
+    redis.delete(QUEUE.task(task_id))
+
+    assert [parse(chunk) for chunk in stream] == [Event("", "gone", f'{{"id":"{task_id}"}}')]
+
+
+def test_a_result_with_line_breaks_is_one_event(
+    client: ApiClient, task_id: str, single_broker: Broker, waiters: ResultWaiters
+) -> None:
+    succeed(single_broker, take_one(single_broker, "simple"), b'{\r\n "a": [1,\n2]\r}')
+
+    (event,) = events_of(client.get(f"/queue/{task_id}/events"))
+
+    assert json.loads(event.data)["info"]["result"] == {"a": [1, 2]}
+
+
+def test_silence_is_broken_by_comments(
+    client: ApiClient, open_stream: Callable[..., Iterator[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "HEARTBEAT_S", 0.02)
+    stream = open_stream("pending-0")
+
+    assert [next(stream), next(stream)] == [b": heartbeat\n\n"] * 2
+
+
+def test_a_stream_ends_when_its_key_is_revoked(
+    client: ApiClient, open_stream: Callable[..., Iterator[bytes]], single_broker: Broker
+) -> None:
+    valid = True
+    stream = open_stream(is_authorized=lambda: valid)
+    next(stream)
+
+    valid = False
+    take_one(single_broker, "simple")
+
+    assert list(stream) == []
+
+
+def test_draining_ends_streams_at_once(
+    client: ApiClient, waiters: ResultWaiters, open_stream: Callable[..., Iterator[bytes]]
+) -> None:
+    async def drain() -> None:
+        waiters.drain()
+
+    stream = open_stream()
+    next(stream)
+
+    get_waiting_loop().run(drain())
+
+    assert list(stream) == []
+    assert [parse(chunk).id for chunk in open_stream()] == ["pending-0"]
+
+
+def test_a_stream_that_was_never_read_frees_its_place(
+    client: ApiClient, waiters: ResultWaiters, open_stream: Callable[..., Any]
+) -> None:
+    stream = open_stream()
+    assert len(waiters.active) == 1
+
+    stream.close()
+
+    assert not waiters.active
+
+
+def test_a_stream_counts_as_a_client_that_waits(
+    client: ApiClient, task_id: str, waiters: ResultWaiters, open_stream: Callable[..., Iterator[bytes]]
+) -> None:
+    waiters.limits = WaiterLimits(total=1, threads=1)
+    open_stream()
+
+    answer = client.get(f"/queue/{task_id}/events")
+
+    assert (answer.status_code, problem(answer)["code"]) == (503, "too_many_waiters")
+
+
+def test_a_request_for_the_head_opens_no_stream(client: ApiClient, task_id: str, waiters: ResultWaiters) -> None:
+    answer = Client().head(f"/queue/{task_id}/events", headers={"Authorization": f"Bearer {CLIENT_KEY}"})
+
+    assert (answer.status_code, answer["Content-Type"], answer.content) == (200, "text/event-stream", b"")
+    assert not waiters.active
+
+
+@pytest.mark.parametrize(("key", "status"), [(CLIENT_KEY, 404), (WORKER_KEY, 403), ("wrong", 401), (None, 401)])
+def test_what_may_not_be_streamed_is_a_problem(
+    client: ApiClient, waiters: ResultWaiters, key: str | None, status: int
+) -> None:
+    assert problem(ApiClient(key).get("/queue/unknown/events"))["status"] == status

@@ -1,0 +1,165 @@
+"""Enqueueing and reading tasks as operations, run by a driver that the caller chooses."""
+
+from collections.abc import Sequence
+
+import pytest
+import redis as redis_py
+
+from queues.models import Source
+from queues.operations import save_queue
+from queues.queries import run_operation, with_fresh_catalog
+from runqy.broker.broker import Broker
+from runqy.broker.enqueue import IdempotencyKey
+from runqy.broker.keys import QueueKeys
+from runqy.broker.links import Reply, SingleLink
+from runqy.broker.scripts import Command
+from runqy.broker.states import TaskState
+from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueNotFound, TaskNotFound
+from runqy.publication import snapshot
+from tasks.batches import BatchSpec, enqueue_batch
+from tasks.operations import enqueue_task
+from tasks.queries import get_task
+from tasks.task_specs import OnConflict, TaskSpec, Uniqueness
+from tests.publication.support import elsewhere
+from tests.queues.samples import spec
+
+pytestmark = pytest.mark.usefixtures("client")
+
+
+class BreakingLink(SingleLink):
+    """Loses its connection after some round trips."""
+
+    left = 0
+
+    def execute(self, commands: Sequence[Command]) -> list[Reply]:
+        """Count down, then fail before anything is sent."""
+        self.left -= 1
+        if self.left < 0:
+            raise BrokerUnavailable
+        return super().execute(commands)
+
+
+def task(queue: str = "simple", **options: object) -> TaskSpec:
+    """Return a task as a client asks for it."""
+    return TaskSpec(queue=queue, payload=b"{}", **options)  # type: ignore[arg-type]
+
+
+def test_a_task_is_queued_and_read_by_any_driver(broker: Broker) -> None:
+    enqueued = broker.run(enqueue_task(spec=task("inference.high")))
+
+    record = broker.run(get_task(enqueued.record.id))
+
+    assert (record.id, record.queue, record.state) == (enqueued.record.id, "inference_high", TaskState.PENDING)
+    with pytest.raises(TaskNotFound):
+        broker.run(get_task(enqueued.record.id, allowed_queues=frozenset({"simple"})))
+
+
+def test_a_repeated_request_returns_the_task_of_the_first(broker: Broker) -> None:
+    idempotency_key = IdempotencyKey(scope="s", fingerprint="f")
+    first = broker.run(enqueue_task(spec=task(), idempotency_key=idempotency_key))
+
+    second = broker.run(enqueue_task(spec=task(), idempotency_key=idempotency_key))
+
+    assert (second.record.id, second.is_replayed) == (first.record.id, True)
+    assert broker.client.llen(QueueKeys("simple").pending) == 1
+
+
+def test_a_task_with_the_same_unique_key_is_returned(broker: Broker) -> None:
+    unique = Uniqueness(key="invoice 7", on_conflict=OnConflict.RETURN)
+    first = broker.run(enqueue_task(spec=task(unique=unique)))
+
+    second = broker.run(enqueue_task(spec=task(unique=unique)))
+
+    assert (second.record.id, second.is_existing) == (first.record.id, True)
+    assert broker.client.llen(QueueKeys("simple").pending) == 1
+
+
+def test_an_unknown_queue_is_refused_before_anything_is_asked_of_redis() -> None:
+    for operation in (enqueue_task(spec=task("unknown")), enqueue_batch(spec=BatchSpec("unknown", [task("unknown")]))):
+        with pytest.raises(QueueNotFound):
+            next(operation)
+
+
+def test_an_operation_knows_only_what_its_process_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    with elsewhere():
+        save_queue(spec=spec("new"), source=Source.API)
+    monkeypatch.setattr(snapshot, "get_broker", pytest.fail)
+
+    with pytest.raises(QueueNotFound):
+        next(enqueue_task(spec=task("new")))
+    snapshot.forget()
+    with pytest.raises(ConfigurationUnavailable):
+        next(enqueue_task(spec=task("new")))
+
+
+def test_a_blocking_caller_finds_a_queue_that_another_process_has_just_saved() -> None:
+    with elsewhere():
+        save_queue(spec=spec("new"), source=Source.API)
+
+    assert run_operation(enqueue_task, spec=task("new")).record.queue == "new"
+    snapshot.forget()
+    assert run_operation(enqueue_task, spec=task("new")).record.queue == "new"
+
+
+def test_what_finds_no_queue_is_called_again_only_on_another_configuration() -> None:
+    calls: list[int] = []
+
+    def find_none() -> None:
+        calls.append(1)
+        raise QueueNotFound
+
+    with pytest.raises(QueueNotFound):
+        with_fresh_catalog(find_none)
+    assert len(calls) == 1
+
+    with elsewhere():
+        save_queue(spec=spec("new"), source=Source.API)
+    with pytest.raises(QueueNotFound):
+        with_fresh_catalog(find_none)
+    assert len(calls) == 3
+
+
+def test_a_batch_that_loses_redis_names_the_tasks_that_are_not_queued(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis
+) -> None:
+    link = BreakingLink(single_broker.client)  # type: ignore[arg-type]
+    link.left = 2
+    monkeypatch.setattr(single_broker, "link", link)
+
+    batch = single_broker.run(enqueue_batch(spec=BatchSpec("simple", [task()] * 1200)))
+
+    errors = [result.error and result.error.code for result in batch.results]
+    assert errors == [None] * 1000 + ["broker_unavailable"] * 200
+    assert redis.llen(QueueKeys("simple").pending) == 1000
+
+
+def test_a_batch_that_finds_no_redis_is_unavailable_as_a_whole(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single_broker, "link", BreakingLink(single_broker.client))  # type: ignore[arg-type]
+
+    with pytest.raises(BrokerUnavailable):
+        single_broker.run(enqueue_batch(spec=BatchSpec("simple", [task()] * 2)))
+
+
+def test_a_batch_under_an_idempotency_key_that_loses_redis_is_finished_by_its_repetition(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis
+) -> None:
+    batch, idempotency_key, link = (
+        BatchSpec("simple", [task()] * 700),
+        IdempotencyKey(scope="s", fingerprint="f"),
+        single_broker.link,
+    )
+    breaking = BreakingLink(single_broker.client)  # type: ignore[arg-type]
+    breaking.left = 2
+    monkeypatch.setattr(single_broker, "link", breaking)
+    with pytest.raises(BrokerUnavailable):
+        single_broker.run(enqueue_batch(spec=batch, idempotency_key=idempotency_key))
+    assert redis.llen(QueueKeys("simple").pending) == 500
+    monkeypatch.setattr(single_broker, "link", link)
+
+    repeated = single_broker.run(enqueue_batch(spec=batch, idempotency_key=idempotency_key))
+
+    assert repeated.is_replayed
+    assert len({result.task_id for result in repeated.results}) == 700
+    assert redis.llen(QueueKeys("simple").pending) == 700

@@ -1,0 +1,278 @@
+"""Vaults over HTTP, for administrators whose key is not limited to queues."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import cache_control
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from runqy.api.pagination import PAGE_PARAMETERS, CursorPagination
+from runqy.api.preconditions import etag_response, if_match
+from runqy.api.query_params import read_int
+from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
+from runqy.api.viewsets import ApiViewSet
+from runqy.errors import RequestInvalid, VaultEntryNotFound
+from vaults import operations, queries, transfer
+from vaults.api import examples
+from vaults.api import serializers as s
+from vaults.delivery_queries import list_deliveries
+
+_ENTRY_CHANGE = (400, 401, 403, 404, 412, 413, 415, 503)
+_EXPECTED_VERSION = OpenApiParameter(
+    "expected_version",
+    {"type": "integer", "minimum": 0, "maximum": s.HIGHEST_VERSION},
+    description="Only if the entry is at this version; 0: only if it does not exist",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionCursor:
+    """Position in a list of versions."""
+
+    before: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryCursor:
+    """Position in a list of deliveries, and the worker that the list is limited to."""
+
+    after: int
+    worker_id: str
+
+
+@method_decorator(cache_control(no_store=True), name="dispatch")
+class UnlockedVaultViewSet(ApiViewSet):
+    """A viewset that needs the master key."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Authenticate, authorise and throttle. Raises VaultLocked without a master key."""
+        super().initial(request, *args, **kwargs)
+        queries.require_key()
+
+
+class VaultViewSet(UnlockedVaultViewSet):
+    """Vaults."""
+
+    @extend_schema(
+        operation_id="list_vaults",
+        tags=["vaults"],
+        responses={200: s.VaultListSerializer, **problem_responses(401, 403, 503)},
+        examples=[examples.VAULT_LIST],
+    )
+    def list(self, request: Request) -> Response:
+        """List all vaults with entry counts."""
+        vaults = queries.list_vaults()
+        return Response(s.VaultListSerializer({"vaults": vaults, "count": len(vaults)}).data)
+
+    @extend_schema(
+        operation_id="create_vault",
+        tags=["vaults"],
+        request=s.CreateVaultSerializer,
+        responses={201: s.VaultCreatedSerializer, **problem_responses(400, 401, 403, 409, 413, 415, 503)},
+        examples=[examples.VAULT_BODY, examples.VAULT_CREATED],
+    )
+    def create(self, request: Request) -> Response:
+        """Create a vault."""
+        vault = operations.create_vault(**s.CreateVaultSerializer.validated(request.data))
+        response = s.VaultCreatedSerializer({"message": "vault created successfully", "vault": vault})
+        return Response(response.data, 201)
+
+    @extend_schema(
+        operation_id="get_vault",
+        tags=["vaults"],
+        parameters=[IF_NONE_MATCH],
+        responses={200: s.VaultSerializer, 304: None, **problem_responses(401, 403, 404, 503)},
+        examples=[examples.VAULT],
+    )
+    def retrieve(self, request: Request, name: str) -> Response:
+        """Show a vault and its entries, secrets masked."""
+        vault = queries.get_vault(name)
+        return etag_response(request, s.VaultSerializer(vault).data, vault.etag)
+
+    @extend_schema(
+        operation_id="delete_vault",
+        tags=["vaults"],
+        parameters=[IF_MATCH],
+        responses={200: s.MessageSerializer, **problem_responses(401, 403, 404, 412, 503)},
+        examples=[examples.VAULT_DELETED],
+    )
+    def destroy(self, request: Request, name: str) -> Response:
+        """Delete a vault and all its entries."""
+        operations.delete_vault(name=name, check=if_match(request))
+        return Response(s.MessageSerializer({"message": "vault deleted successfully"}).data)
+
+    @extend_schema(
+        operation_id="export_vault",
+        tags=["vaults"],
+        request=s.ExportVaultSerializer,
+        responses={200: s.VaultExportSerializer, **problem_responses(400, 401, 403, 404, 413, 415, 503)},
+        examples=[examples.EXPORT_BODY, examples.EXPORT],
+    )
+    def export(self, request: Request, name: str) -> Response:
+        """Export a vault with all its values, encrypted under a passphrase.
+
+        The response is the file that `manage.py import_vault` and the import below take. The audit log records it.
+        """
+        content = transfer.export_vault(name=name, **s.ExportVaultSerializer.validated(request.data))
+        disposition = f'attachment; filename="{name}.runqy-vault.json"'
+        return Response(msgspec.Raw(content), headers={"Content-Disposition": disposition})
+
+    @extend_schema(
+        operation_id="import_vault",
+        tags=["vaults"],
+        request=s.ImportVaultSerializer,
+        responses={200: s.VaultImportedSerializer, **problem_responses(400, 401, 403, 409, 413, 415, 503)},
+        examples=[examples.IMPORT_BODY, examples.IMPORTED],
+    )
+    def import_vault(self, request: Request) -> Response:
+        """Import an exported vault, all of it or nothing.
+
+        With `replace` an existing vault becomes what the export contains; entries that the export does not contain are
+        removed. With `dry_run` nothing is changed, and the response shows what would be.
+        """
+        body = s.ImportVaultSerializer.validated(request.data)
+        content, name = msgspec.json.encode(body["export"]), body.get("name", "")
+        if body["dry_run"]:
+            message = "nothing was changed"
+            imported = transfer.preview_import(content=content, passphrase=body["passphrase"], name=name)
+        else:
+            message = "vault imported successfully"
+            imported = transfer.import_vault(
+                content=content, passphrase=body["passphrase"], name=name, replace=body["replace"]
+            )
+        response = s.VaultImportedSerializer(
+            {"message": message, "vault": imported.vault, "is_new": imported.is_new, "entries": imported.entries}
+        )
+        return Response(response.data)
+
+
+class VaultEntryViewSet(UnlockedVaultViewSet):
+    """The entries of a vault, and their versions."""
+
+    @extend_schema(
+        operation_id="list_vault_entries",
+        tags=["vaults"],
+        parameters=[IF_NONE_MATCH],
+        responses={200: s.VaultEntryListSerializer, 304: None, **problem_responses(401, 403, 404, 503)},
+        examples=[examples.ENTRY_LIST],
+    )
+    def list(self, request: Request, name: str) -> Response:
+        """List the entries of a vault, secrets masked."""
+        vault = queries.get_vault(name)
+        response = s.VaultEntryListSerializer({"entries": vault.entries, "count": len(vault.entries)})
+        return etag_response(request, response.data, vault.etag)
+
+    @extend_schema(
+        operation_id="set_vault_entry",
+        tags=["vaults"],
+        parameters=[IF_MATCH],
+        request=s.SetEntrySerializer,
+        responses={200: s.EntrySetSerializer, **problem_responses(*_ENTRY_CHANGE)},
+        examples=[examples.ENTRY_BODY, examples.ENTRY_SET],
+    )
+    def create(self, request: Request, name: str) -> Response:
+        """Set or update an entry of a vault.
+
+        With `expected_version` only if the entry is at that version; 0 means that it does not exist. Otherwise the
+        response is 412 `vault_entry_changed` with its `present_version`, and nothing is changed.
+        """
+        body = s.SetEntrySerializer.validated(request.data)
+        return _set_entry(request, name, body["key"], body)
+
+    @extend_schema(
+        operation_id="get_vault_entry",
+        tags=["vaults"],
+        parameters=[IF_NONE_MATCH],
+        responses={200: s.VaultEntrySerializer, 304: None, **problem_responses(401, 403, 404, 503)},
+        examples=[examples.ENTRY],
+    )
+    def retrieve(self, request: Request, name: str, key: str) -> Response:
+        """Show an entry of a vault, masked if it is a secret; the ETag is the vault's."""
+        vault = queries.get_vault(name)
+        entry = next((entry for entry in vault.entries if entry.key == key), None)
+        if entry is None:
+            raise VaultEntryNotFound(f"The vault {name} has no entry {key[:80]!r}.")
+        return etag_response(request, s.VaultEntrySerializer(entry).data, vault.etag)
+
+    @extend_schema(
+        operation_id="put_vault_entry",
+        tags=["vaults"],
+        parameters=[IF_MATCH],
+        request=s.SetEntryValueSerializer,
+        responses={200: s.EntrySetSerializer, **problem_responses(*_ENTRY_CHANGE)},
+        examples=[examples.ENTRY_VALUE, examples.ENTRY_SET],
+    )
+    def update(self, request: Request, name: str, key: str) -> Response:
+        """Set an entry of a vault, as POST on its entries does."""
+        return _set_entry(request, name, key, s.SetEntryValueSerializer.validated(request.data))
+
+    @extend_schema(
+        operation_id="delete_vault_entry",
+        tags=["vaults"],
+        parameters=[IF_MATCH, _EXPECTED_VERSION],
+        responses={200: s.MessageSerializer, **problem_responses(400, 401, 403, 404, 412, 503)},
+        examples=[examples.ENTRY_DELETED],
+    )
+    def destroy(self, request: Request, name: str, key: str) -> Response:
+        """Delete an entry of a vault."""
+        expected_version = read_int(request, "expected_version", lowest=0, highest=s.HIGHEST_VERSION)
+        only_if = operations.Condition(check=if_match(request), expected_version=expected_version)
+        operations.delete_entry(vault=name, key=key, only_if=only_if)
+        return Response(s.MessageSerializer({"message": "entry deleted successfully"}).data)
+
+    @extend_schema(
+        operation_id="list_vault_entry_versions",
+        tags=["vaults"],
+        parameters=PAGE_PARAMETERS,
+        responses={200: s.EntryVersionListSerializer, **problem_responses(400, 401, 403, 404, 503)},
+        examples=[examples.VERSION_PAGE],
+    )
+    def versions(self, request: Request, name: str, key: str) -> Response:
+        """List the changes of an entry, the latest first: by whom and when, never the value.
+
+        A deleted entry keeps its versions. `rotated` has the version of the value that was encrypted with another key.
+        """
+        paginator = CursorPagination(request)
+        limit, cursor = paginator.limit, paginator.cursor(VersionCursor)
+        rows = queries.list_versions(name, key, before=cursor.before if cursor else None, limit=limit + 1)
+        versions = s.EntryVersionSerializer(rows[:limit], many=True).data
+        next_position = VersionCursor(before=rows[limit - 1].pk) if len(rows) > limit else None
+        return paginator.get_paginated_response({"versions": versions, "count": len(versions)}, next_position)
+
+
+class VaultDeliveryViewSet(UnlockedVaultViewSet):
+    """The deliveries of a vault's values to workers."""
+
+    @extend_schema(
+        operation_id="list_vault_deliveries",
+        tags=["vaults"],
+        parameters=[OpenApiParameter("worker_id", str, description="Only to this worker"), *PAGE_PARAMETERS],
+        responses={200: s.VaultDeliveryListSerializer, **problem_responses(400, 401, 403, 404, 503)},
+        examples=[examples.DELIVERY_LIST],
+    )
+    def list(self, request: Request, name: str) -> Response:
+        """List which workers received which versions of a vault's entries, the newest first."""
+        paginator = CursorPagination(request)
+        worker_id = request.query_params.get("worker_id", "")
+        cursor = paginator.cursor(DeliveryCursor)
+        if cursor is not None and cursor.worker_id != worker_id:
+            raise RequestInvalid(errors=["cursor: from the list of another worker."])
+        page = list_deliveries(name, limit=paginator.limit, worker_id=worker_id, after=cursor.after if cursor else None)
+        deliveries = s.VaultDeliverySerializer(page.deliveries, many=True).data
+        next_position = None if page.end is None else DeliveryCursor(after=page.end, worker_id=worker_id)
+        return paginator.get_paginated_response({"deliveries": deliveries}, next_position)
+
+
+def _set_entry(request: Request, vault: str, key: str, body: Mapping[str, Any]) -> Response:
+    """Set an entry, and return its version."""
+    only_if = operations.Condition(check=if_match(request), expected_version=body.get("expected_version"))
+    entry = operations.set_entry(
+        vault=vault, key=key, value=body["value"], is_secret=body["is_secret"], only_if=only_if
+    )
+    response = s.EntrySetSerializer({"message": "entry set successfully", "version": entry.version})
+    return Response(response.data)

@@ -1,0 +1,78 @@
+"""Workers over HTTP: their registration, and for administrators their state."""
+
+from typing import ClassVar
+
+import structlog
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import cache_control
+from drf_spectacular.utils import extend_schema
+from rest_framework.response import Response
+
+from runqy.accounts.identity import Role
+from runqy.api.requests import AuthenticatedRequest
+from runqy.api.schema import problem_responses
+from runqy.api.viewsets import ApiViewSet
+from runqy.connection import get_broker
+from workers.api import examples
+from workers.api import serializers as s
+from workers.operations import register_worker
+from workers.queries import get_worker, list_workers
+
+log = structlog.get_logger(__name__)
+
+
+@method_decorator(cache_control(no_store=True), name="dispatch")
+class RegistrationViewSet(ApiViewSet):
+    """Registration of workers."""
+
+    roles: ClassVar = frozenset({Role.WORKER})
+
+    @extend_schema(
+        operation_id="register_worker",
+        tags=["workers"],
+        request=s.RegisterWorkerSerializer,
+        responses={200: s.RegistrationSerializer, **problem_responses(400, 401, 403, 404, 409, 413, 415, 503)},
+        examples=[examples.REGISTRATION_BODY, examples.REGISTRATION],
+    )
+    def register(self, request: AuthenticatedRequest) -> Response:
+        """Register a worker: it gets Redis credentials, what to deploy, and decrypted secrets."""
+        body = s.RegisterWorkerSerializer.validated(request.data)
+        registration = register_worker(
+            queue=body["queue"], worker_id=body.get("worker_id") or "", allowed_queues=request.auth.queues
+        )
+        log.info(
+            "worker_registered",
+            worker_id=registration.worker_id,
+            queue=registration.queue.name,
+            hostname=body.get("hostname") or "",
+            version=body.get("version") or "",
+        )
+        return Response(s.RegistrationSerializer(registration).data)
+
+
+class WorkerViewSet(ApiViewSet):
+    """Workers and the tasks that they run."""
+
+    allows_queue_scoped_keys: ClassVar = True
+
+    @extend_schema(
+        operation_id="list_workers",
+        tags=["workers"],
+        responses={200: s.WorkerListSerializer, **problem_responses(401, 403, 503)},
+        examples=[examples.WORKER_LIST],
+    )
+    def list(self, request: AuthenticatedRequest) -> Response:
+        """List all workers that reported in the last minute."""
+        workers = list_workers(get_broker(), allowed_queues=request.auth.queues)
+        return Response(s.WorkerListSerializer({"workers": workers, "count": len(workers)}).data)
+
+    @extend_schema(
+        operation_id="get_worker",
+        tags=["workers"],
+        responses={200: s.WorkerSerializer, **problem_responses(401, 403, 404, 503)},
+        examples=[examples.WORKER],
+    )
+    def retrieve(self, request: AuthenticatedRequest, worker_id: str) -> Response:
+        """Show one worker and the tasks that it runs."""
+        worker = get_worker(get_broker(), worker_id, allowed_queues=request.auth.queues)
+        return Response(s.WorkerSerializer(worker).data)

@@ -20,7 +20,7 @@ from tasks.batches import MOST_TASKS
 from tasks.waiting import WaiterLimits
 from vaults.names import VALUE_MAX_BYTES
 from workers.runtime.protocol import MAX_LINE_BYTES
-from workers.runtime.settling import MAX_CHILD_DEATHS
+from workers.runtime.runs import MAX_CHILD_DEATHS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

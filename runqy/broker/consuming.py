@@ -1,12 +1,14 @@
 """Hands out tasks to workers: which queue is asked first, and what a take returns."""
 
-import dataclasses
 import random
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from itertools import chain
 from typing import Any
+
+import msgspec
 
 from runqy.broker import keys, timing
 from runqy.broker.asynq_pb2 import TaskMessage
@@ -19,8 +21,7 @@ from runqy.broker.scripts import Value, command, script
 from runqy.errors import RunqyError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakeOrder:
+class TakeOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker asks for: some free slots, and for each the order in which it looks at the queues."""
 
     queues: tuple[str, ...]
@@ -42,7 +43,7 @@ class TakeOrder:
 
     def repeated(self) -> "TakeOrder":
         """Return this order for asking again after a lost reply: the same owners get the same tasks."""
-        return dataclasses.replace(self, is_repeat=True)
+        return msgspec.structs.replace(self, is_repeat=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,26 +69,27 @@ def plan_take(
 
 def take(order: TakeOrder, *, now_ns: int) -> Request[list[Taken]]:
     """Take tasks of all queues in one script call; in a cluster only for queues that share a slot."""
-    lease_end_s = now_ns // 1_000_000_000 + order.lease_s
-    queues = [QueueKeys(queue) for queue in order.queues]
-    rest: list[Value] = [*order.queues, *(queue.task_prefix for queue in queues)]
+    now_ms = now_ns // 1_000_000
+    lease_end_s = now_ms // 1000 + order.lease_s
+    queue_keys, names = _spelled(order.queues)
+    rest: list[Value] = [*names]
     for owner, preference in zip(order.owners, order.preferences, strict=True):
         rest.append(owner)
         rest.extend(position + 1 for position in preference)
     call = script("take")(
-        queue_keys=[key for queue in queues for key in _queue_keys(queue)],
+        queue_keys=queue_keys,
         worker=order.worker_id,
         now_ns=now_ns,
-        now_ms=now_ns // 1_000_000,
+        now_ms=now_ms,
         lease_end_s=lease_end_s,
         wake_channel=keys.wake_channel(order.wake_token) if order.wake_token else "",
-        idle_until_ms=now_ns // 1_000_000 + int(order.idle_s * 1000),
+        idle_until_ms=now_ms + int(order.idle_s * 1000),
         has_more_slots=int(order.has_more_slots),
         is_repeat=int(order.is_repeat),
-        queue_count=len(queues),
+        queue_count=len(order.queues),
         rest=rest,
     )
-    return Request(commands=(call,), parse=partial(_taken, order.queues, lease_end_s))
+    return Request((call,), partial(_taken, order.queues, lease_end_s))
 
 
 def take_tasks(
@@ -123,13 +125,15 @@ def _recalls(order: TakeOrder) -> list[TakeOrder]:
     if not order.is_repeat:
         return []
     nowhere = ((-1,),) * len(order.owners)
-    return [dataclasses.replace(order, queues=(queue,), preferences=nowhere, wake_token="") for queue in order.queues]
+    return [
+        msgspec.structs.replace(order, queues=(queue,), preferences=nowhere, wake_token="") for queue in order.queues
+    ]
 
 
 def _without(order: TakeOrder, owners: set[str]) -> TakeOrder:
     """Return the order for those of its slots that have nothing yet."""
     left = [slot for slot in zip(order.owners, order.preferences, strict=True) if slot[0] not in owners]
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         order, owners=tuple(owner for owner, _ in left), preferences=tuple(p for _, p in left), is_repeat=False
     )
 
@@ -143,7 +147,7 @@ def _parts(order: TakeOrder, waiting: list[int]) -> list[TakeOrder]:
         left[choice] -= 1
         owners[choice].append(owner)
     return [
-        dataclasses.replace(
+        msgspec.structs.replace(
             order,
             queues=(queue,),
             owners=tuple(mine),
@@ -176,7 +180,9 @@ def _count_waiting(queues: Sequence[str]) -> Request[list[int]]:
 def _preferences(priorities: Sequence[int], count: int, *, is_strict: bool) -> tuple[tuple[int, ...], ...]:
     """Draw for each slot the order in which queues are asked."""
     positions = range(len(priorities))
-    if is_strict or len(priorities) == 1:
+    if len(priorities) == 1:
+        return ((0,),) * count
+    if is_strict:
         return (tuple(sorted(positions, key=lambda i: -priorities[i])),) * count
     return tuple(tuple(sorted(positions, key=lambda i: _draw(priorities[i]))) for _ in range(count))
 
@@ -189,9 +195,12 @@ def _draw(priority: int) -> float:
     return random.expovariate(max(priority, 1))
 
 
-def _queue_keys(queue: QueueKeys) -> tuple[str, ...]:
-    """Return the keys of one queue in the order that take.lua expects."""
-    return queue.pending, queue.active, queue.lease, queue.paused, queue.idle
+@lru_cache(maxsize=1000)
+def _spelled(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the keys of queues, and their names and the prefixes of their tasks, as take.lua expects them."""
+    queues = [QueueKeys(name) for name in names]
+    keys_of_all = [(queue.pending, queue.active, queue.lease, queue.paused, queue.idle) for queue in queues]
+    return tuple(chain.from_iterable(keys_of_all)), (*names, *(queue.task_prefix for queue in queues))
 
 
 def _taken(queues: tuple[str, ...], lease_end_s: int, replies: Sequence[Reply]) -> list[Taken]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
+import msgspec
+
 from runqy.broker import keys, timing
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.holding import Hold
@@ -16,7 +18,7 @@ from runqy.broker.links import Reply
 from runqy.broker.message import as_completed, as_failed, cancellation, encode
 from runqy.broker.operation import Request
 from runqy.broker.scripts import Command, Value, script
-from runqy.errors import LeaseLost
+from runqy.errors import LeaseLost, RunqyError
 
 DELETION_KNOWN_S = 300
 """How long it is remembered who deleted a task, for finishes that are repeated."""
@@ -45,44 +47,47 @@ class Failure:
     """The process that ran it died: spends no retry, is not counted, and is noted in the task."""
 
 
+class Completion(msgspec.Struct, frozen=True):
+    """A run that succeeded."""
+
+    hold: Hold
+    message: TaskMessage
+    result: bytes | None = None
+    """None: one that was written while the task ran stays."""
+
+
 def complete(hold: Hold, message: TaskMessage, result: bytes | None = None, *, now_ns: int) -> Request[Outcome]:
     """Record success, and keep the task as long as its retention says; without one it is deleted. Raises LeaseLost.
 
     Without a result, one that was written while the task ran stays.
     """
+    if message.retention > 0:
+        call = _completions([Completion(hold, message, result)], now_ns)
+        return Request(commands=(call,), parse=lambda replies: _outcome((Outcome.COMPLETED,) * 2, replies[0]))
     now_s = now_ns // 1_000_000_000
     queue = QueueKeys(hold.queue)
     counters = _counter_keys(queue, now_s)
-    if message.retention <= 0:
-        return _request(
-            Outcome.COMPLETED,
-            script("done")(
-                **_held(queue, hold),
-                processed=counters["processed"],
-                processed_day=counters["processed_day"],
-                deleted_by=queue.deleted_by(hold.task_id),
-                lock=_lock(queue, message),
-                counter_expires_s=now_s + timing.COUNTER_TTL_S,
-                remember_s=DELETION_KNOWN_S,
-                ended_channel=keys.ended_channel(hold.task_id),
-            ),
-        )
     return _request(
         Outcome.COMPLETED,
-        script("complete")(
+        script("done")(
             **_held(queue, hold),
-            completed=queue.completed,
             processed=counters["processed"],
             processed_day=counters["processed_day"],
+            deleted_by=queue.deleted_by(hold.task_id),
             lock=_lock(queue, message),
-            message=encode(as_completed(message, now_s=now_s)),
-            expires_s=now_s + message.retention,
             counter_expires_s=now_s + timing.COUNTER_TTL_S,
+            remember_s=DELETION_KNOWN_S,
             ended_channel=keys.ended_channel(hold.task_id),
-            now_ns=now_ns,
-            result=[] if result is None else [result],
         ),
     )
+
+
+def complete_all(completions: Sequence[Completion], *, now_ns: int) -> Request[list[Outcome | RunqyError]]:
+    """Record the success of tasks of one Redis queue, each with a retention, in one script call; see `complete`.
+
+    In the place of a task whose lease was lost stands LeaseLost.
+    """
+    return Request(commands=(_completions(completions, now_ns),), parse=_completed)
 
 
 def retry(hold: Hold, message: TaskMessage, failure: Failure, *, now_ns: int) -> Request[Outcome]:
@@ -144,6 +149,44 @@ def write_result(hold: Hold, result: bytes) -> Request[None]:
         task=queue.task(hold.task_id), lease=queue.lease, id=hold.task_id, owner=hold.owner, result=result
     )
     return Request(commands=(call,), parse=_stored)
+
+
+def _completions(completions: Sequence[Completion], now_ns: int) -> Command:
+    """Return the script call that completes tasks of one Redis queue."""
+    now_s = now_ns // 1_000_000_000
+    queue = QueueKeys(completions[0].hold.queue)
+    task_and_lock: list[str] = []
+    tasks: list[Value] = []
+    for completion in completions:
+        hold, message = completion.hold, completion.message
+        task = queue.task(hold.task_id)
+        task_and_lock.append(task)
+        task_and_lock.append(next(iter(_lock(queue, message)), task))
+        tasks += (
+            hold.task_id,
+            hold.owner,
+            encode(as_completed(message, now_s=now_s)),
+            now_s + message.retention,
+            keys.ended_channel(hold.task_id),
+            0 if completion.result is None else 1,
+            completion.result or b"",
+        )
+    return script("complete")(
+        active=queue.active,
+        lease=queue.lease,
+        completed=queue.completed,
+        processed=queue.processed,
+        processed_day=queue.processed_on(keys.counter_day(now_s)),
+        task_and_lock=task_and_lock,
+        now_ns=now_ns,
+        counter_expires_s=now_s + timing.COUNTER_TTL_S,
+        tasks=tasks,
+    )
+
+
+def _completed(replies: Sequence[Reply]) -> list[Outcome | RunqyError]:
+    """Read the reply of complete.lua."""
+    return [Outcome.COMPLETED if code else LeaseLost() for code in replies[0]]
 
 
 def _request(outcome: Outcome, call: Command, second: Outcome | None = None) -> Request[Outcome]:

@@ -1,12 +1,11 @@
 """Owns what a worker has in hand: which task, and the token that proves it."""
 
-from dataclasses import dataclass
+import msgspec
 
 from runqy.broker.asynq_pb2 import TaskMessage
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True):
     """A task in the hands of one taker."""
 
     queue: str
@@ -16,8 +15,7 @@ class Hold:
     """Token of the take; every later verb proves with it that the task is still ours."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """A task that was handed out, to be run until its lease ends."""
 
     hold: Hold

@@ -13,8 +13,9 @@ A rule that both a blocking and an asynchronous caller need is written once, as 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
+
+import msgspec
 
 from runqy.broker.links import Reply, checked
 from runqy.broker.scripts import Command
@@ -24,8 +25,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Request(Generic[T_co]):
+class Request(msgspec.Struct, Generic[T_co], frozen=True):
     """Commands for Redis, and how their replies are read. Makes no round trip by itself."""
 
     commands: tuple[Command, ...]
@@ -41,8 +41,7 @@ class Request(Generic[T_co]):
         return self.parse([checked(reply) for reply in replies])
 
 
-@dataclass(frozen=True, slots=True)
-class RequestBatch:
+class RequestBatch(msgspec.Struct, frozen=True):
     """Requests that share one round trip."""
 
     requests: tuple[Request[Any], ...]
@@ -81,8 +80,7 @@ class RequestBatch:
         return outcomes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerContext:
+class BrokerContext(msgspec.Struct, frozen=True, kw_only=True):
     """What an operation may know about the broker that runs it."""
 
     now_ns: int

@@ -7,7 +7,17 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.finishing import Failure, Outcome, archive, complete, requeue, retry, write_result
+from runqy.broker.finishing import (
+    Completion,
+    Failure,
+    Outcome,
+    archive,
+    complete,
+    complete_all,
+    requeue,
+    retry,
+    write_result,
+)
 from runqy.broker.holding import Hold, Taken
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import Request
@@ -72,6 +82,51 @@ def test_a_success_that_is_not_kept_is_deleted(broker: Broker) -> None:
     assert not broker.client.exists(KEYS.task("t1"))
     assert counters(broker) == (1, 0)
     assert 0 < broker.client.ttl(KEYS.deleted_by("t1")) <= 300
+
+
+def test_successes_that_are_recorded_together_are_each_kept(broker: Broker) -> None:
+    put(broker, "t1", "t2", "t3")
+    tasks = take(broker, 3)
+    results = [b"1", None, b"3"]
+
+    outcomes = broker.run(
+        complete_all(
+            [Completion(one.hold, one.message, result) for one, result in zip(tasks, results, strict=True)],
+            now_ns=NOW_NS,
+        )
+    )
+
+    assert outcomes == [Outcome.COMPLETED] * 3
+    assert listed(broker) == {"completed": ["t1", "t2", "t3"]}
+    assert [fields(broker, task_id).get("result") for task_id in ("t1", "t2", "t3")] == results
+    assert counters(broker) == (3, 0)
+
+
+def test_a_lost_lease_among_successes_keeps_none_of_the_others_from_being_recorded(broker: Broker) -> None:
+    put(broker, "t1", "t2")
+    first, second = take(broker, 2)
+    lost = Hold(QUEUE, "t1", "another")
+
+    outcomes = broker.run(
+        complete_all(
+            [Completion(lost, first.message, b"1"), Completion(second.hold, second.message, b"2")], now_ns=NOW_NS
+        )
+    )
+
+    assert isinstance(outcomes[0], LeaseLost)
+    assert outcomes[1] is Outcome.COMPLETED
+    assert listed(broker) == {"active": ["t1"], "lease": ["t1"], "completed": ["t2"]}
+    assert counters(broker) == (1, 0)
+
+
+def test_successes_that_are_recorded_again_count_once(broker: Broker) -> None:
+    put(broker, "t1", "t2")
+    request = complete_all([Completion(one.hold, one.message, b"1") for one in take(broker, 2)], now_ns=NOW_NS)
+
+    outcomes = broker.run(request), broker.run(request)
+
+    assert outcomes == ([Outcome.COMPLETED] * 2,) * 2
+    assert counters(broker) == (2, 0)
 
 
 def test_a_failure_waits_for_its_retry(broker: Broker, taken: Taken) -> None:

@@ -76,7 +76,24 @@ def test_no_weather_loses_a_task_or_records_one_twice(
     succeeded = int(redis.get(MAIL.processed) or 0) - int(redis.get(MAIL.failed) or 0)
     assert succeeded == 1 + 3 * TASKS_A_SPELL
     assert not redis.exists(MAIL.active, MAIL.lease, MAIL.pending, MAIL.retry, MAIL.archived)
-    assert not worker.events("trip_failed")
+    assert not worker.events("round_trip_failed")
+    assert worker.stop() == 0
+
+
+@pytest.mark.usefixtures("upkeep")
+def test_a_result_that_takes_longer_than_a_lease_to_arrive_costs_no_lease(
+    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, network: BadNetwork, start_worker: StartWorker
+) -> None:
+    server.answer["lease_secs"] = 4
+    worker = start_worker()
+    wait_for_state(single_broker, add_task(single_broker, 0), "completed")
+
+    network.weather = Weather.SLOW
+    task_id = add_task(single_broker, {"do": "big", "bytes": 6 << 20})
+
+    assert len(wait_for_state(single_broker, task_id, "completed", "archived", within_s=60).result or b"") > 6 << 20
+    assert (redis.get(MAIL.processed), redis.get(MAIL.failed)) == (b"2", None)
+    network.weather = Weather.FINE
     assert worker.stop() == 0
 
 

@@ -210,5 +210,5 @@ def test_a_worker_that_cannot_register_again_goes_on_and_says_why(
     server.status = 200
 
     assert task.result == b"1"
-    assert shown == "could not register again: The server answered 503: the server says 503"
+    assert shown == "could not register again: The server responded 503: the server says 503"
     eventually(lambda: not wait_for_record(single_broker, "ready").reason)

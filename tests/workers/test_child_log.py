@@ -23,12 +23,12 @@ def test_a_long_line_is_cut_and_says_so() -> None:
         log.feed(b"x" * 20_000 + b"\n" + b"y" * (2 << 20) + b"\n")
 
     assert entries[0]["line"] == "x" * LINE_MAX_BYTES + " [cut, 20000 bytes]"
-    assert entries[1]["line"] == "[a line too long to be shown]"
+    assert entries[1]["line"] == "[a line too long to be logged]"
 
 
 def test_a_flood_is_capped_and_what_is_missing_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(child_log.Allowance.__init__, "__kwdefaults__", {"now_s": lambda: now[0]})
+    monkeypatch.setattr(child_log.TokenBucket.__init__, "__kwdefaults__", {"now_s": lambda: now[0]})
     log = ChildLog(pid=7)
     with capture_logs() as entries:
         log.feed(b"spam\n" * (LINES_AT_ONCE + 500))

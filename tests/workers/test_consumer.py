@@ -1,46 +1,58 @@
-"""Taking and recording over a connection that loses replies, on a single server and a cluster."""
+"""Dequeuing and recording over a connection that loses replies, on a single server and a cluster."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
+from runqy.broker.connection import RedisTarget
 from runqy.broker.consuming import Share
 from runqy.broker.counting import count_tasks
-from runqy.broker.links import Link, Reply
-from runqy.broker.scripts import Command
+from runqy.broker.keys import QueueKeys
+from runqy.broker.operation import BrokerContext, Operation
 from runqy.errors import BrokerUnavailable
+from tests.support import environment
+from tests.support.event_loop import wait_until
 from tests.workers.processes import add_task
 from workers.runtime.consumer import Consumer
-from workers.runtime.exchange import Exchange
-from workers.runtime.runs import Ending, Fate, Run
-from workers.runtime.settling import RetryPolicy
-from workers.runtime.taking import Terms
+from workers.runtime.dequeue import ConsumeConfig
+from workers.runtime.redis_connections import RedisConnections
+from workers.runtime.runs import RetryPolicy, Run, RunResult, RunStatus
 
 QUEUES = ("mail_high", "mail_low")
+SINGLE = RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),))
 
 
 @dataclass
-class LosingLink:
-    """Runs commands, and loses some of the replies."""
+class LossyBroker:
+    """Runs operations, and loses the replies of some round trips."""
 
-    link: Link
+    broker: AsyncBroker
     is_lost: Callable[[int], bool]
-    trips: int = 0
+    round_trips: int = 0
 
-    @property
-    def is_cluster(self) -> bool:
-        return self.link.is_cluster
-
-    def execute(self, commands: Sequence[Command]) -> list[Reply]:
-        replies = self.link.execute(commands)
-        self.trips += 1
-        if self.is_lost(self.trips):
-            raise BrokerUnavailable("the reply was lost")
-        return replies
+    async def run(self, operation: Operation[Any]) -> Any:
+        outcome: Any = None
+        error: BrokerUnavailable | None = None
+        while True:
+            try:
+                effect = operation.send(outcome) if error is None else operation.throw(error)
+            except StopIteration as end:
+                return end.value
+            outcome, error = None, None
+            if effect is BrokerContext:
+                outcome = self.broker.context()
+                continue
+            outcome = await self.broker.run_all(effect.requests)
+            self.round_trips += 1
+            if self.is_lost(self.round_trips):
+                error = BrokerUnavailable("the reply was lost")
 
 
 @dataclass
@@ -48,89 +60,182 @@ class InstantPool:
     """Ends each run at once."""
 
     consumer: Consumer
-    ending: Ending
+    result: RunResult
     ids: list[str] = field(default_factory=list)
+    on_submit: Callable[[str], object] = lambda _: None
     is_ready: bool = True
     capacity: int = 100
 
-    def give(self, run: Run) -> None:
+    def submit(self, run: Run) -> None:
         self.ids.append(run.task_id)
+        self.on_submit(run.task_id)
         self.consumer.run_started(run)
-        self.consumer.run_ended(run, self.ending)
+        self.consumer.run_ended(run, self.result)
 
-    def return_unstarted(self) -> None:
+    def requeue_unstarted(self) -> None:
         pass
 
-    def check(self, now_s: float) -> None:
+    def enforce_timeouts(self, now_s: float) -> None:
         pass
 
 
-async def drain(broker: Broker, count: int, ending: Ending, **options: Any) -> list[str]:
-    """Let a consumer take and end tasks until it has seen so many; returns their ids."""
-    terms = Terms(
+@dataclass
+class LatePool:
+    """Ends each run a little later, and notes how many tasks are with it meanwhile."""
+
+    consumer: Consumer
+    held: list[int]
+    count: int = 0
+    is_ready: bool = True
+    capacity: int = 100
+
+    def submit(self, run: Run) -> None:
+        self.count += 1
+        self.held.append(self.count)
+        self.consumer.run_started(run)
+        asyncio.get_running_loop().call_later(random.uniform(0, 0.003), self.end, run)
+
+    def end(self, run: Run) -> None:
+        self.count -= 1
+        self.consumer.run_ended(run, RunResult(RunStatus.SUCCEEDED, output=b"1"))
+
+    def requeue_unstarted(self) -> None:
+        pass
+
+    def enforce_timeouts(self, now_s: float) -> None:
+        pass
+
+
+def config(*queues: str) -> ConsumeConfig:
+    return ConsumeConfig(
         worker_id="w1",
-        shares=tuple(Share(queue=queue, priority=n + 1) for n, queue in enumerate(QUEUES)),
+        wake_token="wake",
+        concurrency=4,
+        shares=tuple(Share(queue=queue, priority=n + 1) for n, queue in enumerate(queues)),
         is_strict=False,
         policy=RetryPolicy(),
     )
-    exchange = Exchange(broker, on_refused=lambda: None)
-    consumer = Consumer(exchange, terms, concurrency=4, wake_token="wake", **options)
-    pool = InstantPool(consumer, ending)
-    consumer.begin(pool)  # type: ignore[arg-type]
-    async with asyncio.timeout(60):
-        while len(pool.ids) < count:
-            await asyncio.sleep(0.01)
-        consumer.stop_taking()
-        await consumer.emptied.wait()
-    consumer.close()
-    exchange.close()
-    return pool.ids
+
+
+def drain(target: RedisTarget, count: int, is_lost: Callable[[int], bool]) -> tuple[list[str], int]:
+    """Let a consumer dequeue and finish tasks until it has seen so many; return their ids and its round trips."""
+
+    async def run() -> tuple[list[str], int]:
+        connections = RedisConnections(target)
+        await connections.acquire()
+        connections.tasks = lossy = LossyBroker(connections.tasks, is_lost)  # type: ignore[assignment]
+        consumer = Consumer(connections, config(*QUEUES))
+        pool = InstantPool(consumer, RunResult(RunStatus.SUCCEEDED, output=b"1"))
+        consumer.begin(pool)  # type: ignore[arg-type]
+        async with asyncio.timeout(60):
+            while len(pool.ids) < count:
+                await asyncio.sleep(0.01)
+            consumer.stop_taking()
+            await consumer.emptied.wait()
+        await consumer.close()
+        connections.tasks = lossy.broker
+        await connections.release()
+        return pool.ids, lossy.round_trips
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def target(broker: Broker, request: pytest.FixtureRequest) -> RedisTarget:
+    """Return where the broker's Redis is."""
+    return request.getfixturevalue("cluster_target") if broker.is_cluster else SINGLE
 
 
 @pytest.mark.parametrize("lost_every", [3, 5])
-def test_lost_replies_lose_no_task_and_run_none_twice(broker: Broker, lost_every: int) -> None:
+def test_lost_replies_lose_no_task_and_run_none_twice(broker: Broker, target: RedisTarget, lost_every: int) -> None:
     ids = [add_task(broker, n, queue=QUEUES[n % 2]) for n in range(24)]
-    link = broker.link
-    broker.link = LosingLink(link, lambda trip: trip % lost_every == 0)
 
-    seen = asyncio.run(drain(broker, 24, Ending(Fate.SUCCEEDED, result=b"1")))
+    seen, _ = drain(target, 24, lambda round_trip: round_trip % lost_every == 0)
 
-    broker.link = link
     counts = broker.run(count_tasks(QUEUES, now_ns=broker.now_ns()))
     assert sorted(seen) == sorted(ids)
     assert sum(queue.completed for queue in counts) == 24
     assert sum(queue.active + queue.pending for queue in counts) == 0
 
 
-def test_the_trip_that_records_also_takes(single_broker: Broker) -> None:
+def test_the_round_trip_that_records_also_dequeues(single_broker: Broker) -> None:
     for n in range(40):
         add_task(single_broker, n, queue=QUEUES[n % 2])
-    link = LosingLink(single_broker.link, lambda _: False)
-    single_broker.link = link
 
-    asyncio.run(drain(single_broker, 40, Ending(Fate.SUCCEEDED, result=b"1")))
+    _, round_trips = drain(SINGLE, 40, lambda _: False)
 
-    assert link.trips <= 13
+    assert round_trips <= 13
 
 
-def test_what_comes_in_after_the_stop_goes_back(single_broker: Broker) -> None:
-    async def stop_during_a_take() -> None:
-        terms = Terms(worker_id="w1", shares=(Share(queue="mail_low"),), is_strict=False, policy=RetryPolicy())
-        exchange = Exchange(single_broker, on_refused=lambda: None)
-        consumer = Consumer(exchange, terms, concurrency=4, wake_token="wake")
-        consumer.begin(InstantPool(consumer, Ending(Fate.SUCCEEDED)))  # type: ignore[arg-type]
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+def test_what_is_dequeued_after_the_stop_goes_back(single_broker: Broker) -> None:
+    async def stop_during_a_dequeue() -> None:
+        connections = RedisConnections(SINGLE)
+        await connections.acquire()
+        consumer = Consumer(connections, config("mail_low"))
+        consumer.begin(InstantPool(consumer, RunResult(RunStatus.SUCCEEDED)))  # type: ignore[arg-type]
+        while consumer.emptied.is_set():
+            await asyncio.sleep(0)
         consumer.stop_taking()
         async with asyncio.timeout(20):
             await consumer.emptied.wait()
-        consumer.close()
-        exchange.close()
+        await consumer.close()
+        await connections.release()
 
     add_task(single_broker, 1, queue="mail_low")
 
-    asyncio.run(stop_during_a_take())
+    asyncio.run(stop_during_a_dequeue())
 
     (counts,) = single_broker.run(count_tasks(["mail_low"], now_ns=single_broker.now_ns()))
-    assert counts.pending + counts.completed == 1
-    assert counts.active == 0
+    assert (counts.pending, counts.completed, counts.active) == (1, 0, 0)
+
+
+def consume(act: Callable[[Consumer], Coroutine[Any, Any, None]]) -> None:
+    """Do something with a consumer of one queue, and wait until it holds nothing."""
+
+    async def run() -> None:
+        connections = RedisConnections(SINGLE)
+        await connections.acquire()
+        consumer = Consumer(connections, config("mail_low"))
+        async with asyncio.timeout(20):
+            await act(consumer)
+            consumer.stop_taking()
+            await consumer.emptied.wait()
+        await consumer.close()
+        await connections.release()
+
+    asyncio.run(run(), debug=True)
+
+
+def test_a_task_whose_key_is_broken_keeps_no_other_from_being_recorded(single_broker: Broker) -> None:
+    ids = [add_task(single_broker, n, queue="mail_low") for n in range(4)]
+
+    def break_key(task_id: str) -> None:
+        if task_id == ids[1]:
+            single_broker.client.set(QueueKeys("mail_low").task(task_id), "not a hash")
+
+    async def act(consumer: Consumer) -> None:
+        pool = InstantPool(consumer, RunResult(RunStatus.SUCCEEDED, output=b"1"), on_submit=break_key)
+        consumer.begin(pool)  # type: ignore[arg-type]
+        await wait_until(lambda: len(pool.ids) == 4)
+
+    with capture_logs() as entries:
+        consume(act)
+
+    assert [entry["task_id"] for entry in entries if entry["event"] == "finish_failed"] == [ids[1]]
+    (counts,) = single_broker.run(count_tasks(["mail_low"], now_ns=single_broker.now_ns()))
+    assert counts.completed == 3
+
+
+def test_no_more_tasks_are_held_than_there_are_slots(single_broker: Broker) -> None:
+    for n in range(200):
+        add_task(single_broker, n, queue="mail_low")
+    held: list[int] = []
+
+    async def act(consumer: Consumer) -> None:
+        pool = LatePool(consumer, held)
+        consumer.begin(pool)  # type: ignore[arg-type]
+        await wait_until(lambda: len(held) == 200)
+
+    consume(act)
+
+    assert max(held) == 4

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.runtime.environment import child_environment
+from workers.runtime.deployments import child_environment
 from workers.runtime.logs import Secrets
 
 VENV = Path("/srv/venv")
@@ -37,7 +37,7 @@ def test_configured_variables_cannot_replace_what_a_child_relies_on(name: str) -
 
 def test_the_worker_lets_no_debugger_in() -> None:
     ask = "print(ctypes.CDLL(None).prctl(3))"
-    code = f"import ctypes; from workers.runtime.hardening import *; {ask}; make_undumpable(); {ask}"
+    code = f"import ctypes; from workers.runtime.main import make_undumpable; {ask}; make_undumpable(); {ask}"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
@@ -48,4 +48,4 @@ def test_secrets_are_hidden_longest_first_and_line_by_line() -> None:
     secrets = Secrets()
     secrets.add(["planted", "planted-longer", "key line 1\nkey line 2", "short"])
 
-    assert secrets.scrub("planted-longer planted key line 2 short") == "**** **** **** short"
+    assert secrets.redact("planted-longer planted key line 2 short") == "**** **** **** short"

@@ -7,7 +7,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.runtime.child_log import Allowance
+from workers.runtime.child_log import TokenBucket
 from workers.runtime.pipes import TOO_LONG, LineSplitter, PipeReader, PipeWriter
 
 
@@ -71,7 +71,9 @@ def test_writing_to_a_closed_pipe_does_no_harm() -> None:
         os.close(source)
         writer = PipeWriter(target)
         writer.write(b"lost")
+        await asyncio.sleep(0)
         writer.write(b"lost too")
+        await asyncio.sleep(0)
         writer.close()
 
     asyncio.run(write())
@@ -79,7 +81,7 @@ def test_writing_to_a_closed_pipe_does_no_harm() -> None:
 
 def test_an_allowance_grows_with_time_to_its_limit() -> None:
     now = [0.0]
-    allowance = Allowance(rate=10, limit=3, now_s=lambda: now[0])
+    allowance = TokenBucket(rate=10, limit=3, now_s=lambda: now[0])
 
     at_once = [allowance.take() for _ in range(5)]
     now[0] = 0.1

@@ -18,7 +18,7 @@ from workers.runtime.long_running import LongRunningPool
 from workers.runtime.one_shot import OneShotPool
 from workers.runtime.pool import Pool, PoolSettings
 from workers.runtime.protocol import encode_task
-from workers.runtime.runs import Ending, Fate, Run
+from workers.runtime.runs import Run, RunResult, RunStatus
 from workers.runtime.settings import RecoverySettings
 
 PLAIN = """
@@ -61,21 +61,21 @@ class Recorder:
     """Notes what a pool tells its owner."""
 
     def __init__(self) -> None:
-        self.endings: dict[str, Ending] = {}
+        self.results: dict[str, RunResult] = {}
         self.changed = asyncio.Condition()
 
     def run_started(self, run: Run) -> None:
         run.start(now_ns=clock.now_ns())
 
-    def run_ended(self, run: Run, ending: Ending) -> None:
-        assert run.task_id not in self.endings
-        self.endings[run.task_id] = ending
+    def run_ended(self, run: Run, result: RunResult) -> None:
+        assert run.task_id not in self.results
+        self.results[run.task_id] = result
 
     def pool_changed(self) -> None:
         pass
 
-    def fates(self) -> dict[str, Fate]:
-        return {task_id: ending.fate for task_id, ending in self.endings.items()}
+    def statuses(self) -> dict[str, RunStatus]:
+        return {task_id: result.status for task_id, result in self.results.items()}
 
 
 async def until(look: Callable[[], object]) -> None:
@@ -121,86 +121,90 @@ def use(
 def test_what_waits_for_a_child_goes_back_when_the_child_dies(spec: ChildSpec) -> None:
     async def act(pool: Pool, recorder: Recorder) -> None:
         for task_id, do in (("first", "die"), ("second", None), ("third", None)):
-            pool.give(a_run(task_id, do))
-        await until(lambda: len(recorder.endings) == 3)
+            pool.submit(a_run(task_id, do))
+        await until(lambda: len(recorder.results) == 3)
 
     recorder = use(LongRunningPool, spec, act, concurrency=3)
 
-    assert recorder.fates() == {"first": Fate.CHILD_DIED, "second": Fate.GIVEN_BACK, "third": Fate.GIVEN_BACK}
-    assert recorder.endings["first"].error == "the child process exited with status 4"
+    assert recorder.statuses() == {
+        "first": RunStatus.CHILD_DIED,
+        "second": RunStatus.REQUEUED,
+        "third": RunStatus.REQUEUED,
+    }
+    assert recorder.results["first"].error == "the child process exited with status 4"
 
 
 def test_of_tasks_told_ahead_only_the_first_counts_as_started(spec: ChildSpec) -> None:
     async def act(pool: LongRunningPool, recorder: Recorder) -> None:
         for n in range(20):
-            pool.give(a_run(f"quick{n}", None))
-            await until(lambda n=n: f"quick{n}" in recorder.endings)
+            pool.submit(a_run(f"quick{n}", None))
+            await until(lambda n=n: f"quick{n}" in recorder.results)
         first = a_run("first", "wait")
-        pool.give(first)
-        pool.give(a_run("second", None))
+        pool.submit(first)
+        pool.submit(a_run("second", None))
         assert pool.is_started(first)
         started = spec.code_dir / "first.started"
         await until(lambda: started.exists() and started.read_text())
         os.kill(int(started.read_text()), 9)
-        await until(lambda: "second" in recorder.endings)
+        await until(lambda: "second" in recorder.results)
 
     recorder = use(LongRunningPool, spec, act, concurrency=2)
 
-    assert (recorder.fates()["first"], recorder.fates()["second"]) == (Fate.CHILD_DIED, Fate.GIVEN_BACK)
+    assert (recorder.statuses()["first"], recorder.statuses()["second"]) == (RunStatus.CHILD_DIED, RunStatus.REQUEUED)
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
 def test_an_answer_that_a_child_gave_just_before_its_end_counts(spec: ChildSpec, kind: Any) -> None:
     async def act(pool: Pool, recorder: Recorder) -> None:
-        pool.give(a_run("t1", "last words"))
-        await until(lambda: recorder.endings)
+        pool.submit(a_run("t1", "last words"))
+        await until(lambda: recorder.results)
 
-    assert use(kind, spec, act).fates() == {"t1": Fate.SUCCEEDED}
+    assert use(kind, spec, act).statuses() == {"t1": RunStatus.SUCCEEDED}
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
 def test_an_answer_counts_although_its_line_was_not_ended(spec: ChildSpec, kind: Any) -> None:
     async def act(pool: Pool, recorder: Recorder) -> None:
-        pool.give(a_run("t1", "unended line"))
-        await until(lambda: recorder.endings)
+        pool.submit(a_run("t1", "unended line"))
+        await until(lambda: recorder.results)
 
-    assert use(kind, spec, act).fates() == {"t1": Fate.SUCCEEDED}
+    assert use(kind, spec, act).statuses() == {"t1": RunStatus.SUCCEEDED}
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
 def test_a_child_that_dies_while_it_answers_has_died_and_its_last_words_are_kept(spec: ChildSpec, kind: Any) -> None:
     async def act(pool: Pool, recorder: Recorder) -> None:
-        pool.give(a_run("t1", "half a line"))
-        await until(lambda: recorder.endings)
+        pool.submit(a_run("t1", "half a line"))
+        await until(lambda: recorder.results)
 
-    ending = use(kind, spec, act).endings["t1"]
+    result = use(kind, spec, act).results["t1"]
 
-    assert ending.fate is Fate.CHILD_DIED
-    assert ending.error.startswith("the child process exited with status 4\n")
-    assert ending.error.endswith("out of memory")
+    assert result.status is RunStatus.CHILD_DIED
+    assert result.error.startswith("the child process exited with status 4\n")
+    assert result.error.endswith("out of memory")
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
 def test_a_child_that_cannot_answer_any_more_is_ended(
     spec: ChildSpec, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.runtime.child.MUTE_GRACE_S", 0.05)
+    monkeypatch.setattr("workers.runtime.child.CLOSED_STDOUT_GRACE_S", 0.05)
 
     async def act(pool: Pool, recorder: Recorder) -> None:
-        pool.give(a_run("t1", "close stdout"))
-        await until(lambda: recorder.endings)
+        pool.submit(a_run("t1", "close stdout"))
+        await until(lambda: recorder.results)
         await until(lambda: pool.is_ready)
 
-    ending = use(kind, spec, act).endings["t1"]
+    result = use(kind, spec, act).results["t1"]
 
-    assert ending == Ending(Fate.CHILD_DIED, "the child process closed its standard output")
+    assert result == RunResult(RunStatus.CHILD_DIED, "the child process closed its standard output")
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
 def test_what_a_child_leaves_behind_is_ended(spec: ChildSpec, kind: Any) -> None:
     async def act(pool: Pool, recorder: Recorder) -> None:
-        pool.give(a_run("t1", "leave"))
-        await until(lambda: recorder.endings)
+        pool.submit(a_run("t1", "leave"))
+        await until(lambda: recorder.results)
 
     use(kind, spec, act)
 
@@ -211,46 +215,46 @@ def test_a_new_deployment_waits_for_the_task_that_runs(spec: ChildSpec) -> None:
     newer = ChildSpec(startup_cmd=spec.startup_cmd, code_dir=spec.code_dir, env={**spec.env, "RELEASE": "2"})
 
     async def act(pool: Pool, recorder: Recorder) -> None:
-        pool.give(a_run("t1", "wait"))
+        pool.submit(a_run("t1", "wait"))
         await until((spec.code_dir / "t1.started").exists)
         pool.start(newer)
         assert not pool.is_ready
-        assert not pool.is_renewed
+        assert not pool.is_up_to_date
         (spec.code_dir / "t1.until").touch()
         await until(lambda: pool.is_ready)
-        assert pool.is_renewed
-        pool.give(a_run("t2", None))
-        await until(lambda: "t2" in recorder.endings)
+        assert pool.is_up_to_date
+        pool.submit(a_run("t2", None))
+        await until(lambda: "t2" in recorder.results)
 
     recorder = use(LongRunningPool, spec, act)
 
-    assert [recorder.endings[one].result for one in ("t1", "t2")] == [b"null", b'"2"']
+    assert [recorder.results[one].output for one in ("t1", "t2")] == [b"null", b'"2"']
 
 
 def test_each_slow_task_has_a_child_for_itself_while_one_is_free(spec: ChildSpec) -> None:
     async def act(pool: Pool, recorder: Recorder) -> None:
         await until(lambda: pool.capacity == 4)
-        pool.give(a_run("slow", "wait"))
+        pool.submit(a_run("slow", "wait"))
         for n in range(3):
-            pool.give(a_run(f"quick{n}", None))
-        await until(lambda: len(recorder.endings) == 3)
-        assert "slow" not in recorder.endings
+            pool.submit(a_run(f"quick{n}", None))
+        await until(lambda: len(recorder.results) == 3)
+        assert "slow" not in recorder.results
         (spec.code_dir / "slow.until").touch()
-        await until(lambda: len(recorder.endings) == 4)
+        await until(lambda: len(recorder.results) == 4)
 
     recorder = use(LongRunningPool, spec, act, concurrency=4, processes=2)
 
-    assert set(recorder.fates().values()) == {Fate.SUCCEEDED}
+    assert set(recorder.statuses().values()) == {RunStatus.SUCCEEDED}
 
 
 def test_a_task_that_no_child_was_told_of_is_cancelled_at_once(spec: ChildSpec) -> None:
     async def act(pool: Pool, recorder: Recorder) -> None:
-        pool.give(a_run("running", "wait"))
-        pool.give(waiting := a_run("waiting", None))
-        pool.end_run(waiting, Ending(Fate.CANCELED))
-        assert recorder.fates() == {"waiting": Fate.CANCELED}
+        pool.submit(a_run("running", "wait"))
+        pool.submit(waiting := a_run("waiting", None))
+        pool.end_run(waiting, RunResult(RunStatus.CANCELED))
+        assert recorder.statuses() == {"waiting": RunStatus.CANCELED}
         (spec.code_dir / "running.until").touch()
-        await until(lambda: "running" in recorder.endings)
+        await until(lambda: "running" in recorder.results)
 
     use(LongRunningPool, spec, act, concurrency=2)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.errors import PayloadUnusable
-from workers.runtime.protocol import Answer, UnusableAnswer, decode_answer, encode_task
+from workers.runtime.protocol import ChildResponse, InvalidResponse, decode_response, encode_task
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -76,23 +76,23 @@ def test_any_result_is_kept_as_the_child_spelled_it(value: object) -> None:
     except UnicodeEncodeError:
         return
 
-    answer = decode_answer(b'{"task_id": "t1", "result": %b, "error": null, "retry": false}' % result.encode())
+    answer = decode_response(b'{"task_id": "t1", "result": %b, "error": null, "retry": false}' % result.encode())
 
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, ChildResponse)
     assert bytes(answer.result) == result.encode()
 
 
 @pytest.mark.parametrize(("error", "text"), [("null", ""), ('""', ""), ('"bad"', "bad"), ('{"a":1}', '{"a":1}')])
 def test_an_error_is_text(error: str, text: str) -> None:
-    answer = decode_answer(b'{"task_id":"t1","error":%b}' % error.encode())
+    answer = decode_response(b'{"task_id":"t1","error":%b}' % error.encode())
 
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, ChildResponse)
     assert answer.error_text == text
 
 
 @pytest.mark.parametrize("line", [b'{"task_id":"t1","result":NaN}', b'{"task_id":"t1","result":"\\ud800"}'])
 def test_an_answer_that_is_nearly_json_is_known_by_its_task(line: bytes) -> None:
-    assert decode_answer(line) == UnusableAnswer("t1", "the result is not valid JSON")
+    assert decode_response(line) == InvalidResponse("t1", "the result is not valid JSON")
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,11 @@ def test_an_answer_that_is_nearly_json_is_known_by_its_task(line: bytes) -> None
     ],
 )
 def test_an_answer_that_breaks_off_is_known_by_its_task(line: bytes) -> None:
-    answer = decode_answer(line)
+    answer = decode_response(line)
 
-    assert isinstance(answer, UnusableAnswer)
+    assert isinstance(answer, InvalidResponse)
     assert answer.task_id == "t1"
-    assert answer.reason.startswith("the answer is not valid JSON: ")
+    assert answer.reason.startswith("the response is not valid JSON: ")
 
 
 @pytest.mark.parametrize(
@@ -125,18 +125,18 @@ def test_an_answer_that_breaks_off_is_known_by_its_task(line: bytes) -> None:
     ],
 )
 def test_a_broken_line_that_begins_otherwise_is_no_answer(line: bytes) -> None:
-    assert decode_answer(line) is None
+    assert decode_response(line) is None
 
 
 def test_a_result_that_is_not_utf8_cannot_be_used() -> None:
-    assert decode_answer(b'{"task_id":"t1","result":"\xff"}') == UnusableAnswer("t1", "the result is not UTF-8")
+    assert decode_response(b'{"task_id":"t1","result":"\xff"}') == InvalidResponse("t1", "the result is not UTF-8")
 
 
 @given(st.binary(max_size=200))
 def test_noise_is_no_answer(noise: bytes) -> None:
-    assert decode_answer(noise) is None
+    assert decode_response(noise) is None
 
 
 @pytest.mark.parametrize("line", [b"{}", b'{"level":"info"}', b'{"task_id":1}', b'{"status":1}', b"[1]", b"1", b""])
 def test_other_json_is_no_answer(line: bytes) -> None:
-    assert decode_answer(line) is None
+    assert decode_response(line) is None

@@ -8,7 +8,8 @@ import pytest
 from runqy.errors import QueueDisabled, RegistrationRefused, ServerUnavailable
 from tests.support.servers import free_port
 from tests.workers.fake_server import API_KEY, FakeServer, registration_answer
-from workers.runtime.registration import Registrar, Registration
+from workers.runtime.registration import Registration
+from workers.runtime.registration_client import RegistrationClient
 
 
 def registration(**changes: Any) -> Registration:
@@ -17,7 +18,7 @@ def registration(**changes: Any) -> Registration:
 
 
 def register(server: FakeServer) -> Registration:
-    return Registrar(server_url=server.url, api_key=API_KEY).register(worker_id="w1", queue="mail")
+    return RegistrationClient(server_url=server.url, api_key=API_KEY).register(worker_id="w1", queue="mail")
 
 
 def test_an_answer_with_the_reference_s_fields_only_is_enough() -> None:
@@ -124,12 +125,12 @@ def test_what_is_not_there_is_told_from_where_nothing_is(server: FakeServer, cod
 def test_an_answer_that_makes_no_sense_is_refused(server: FakeServer, broken: dict[str, Any]) -> None:
     server.answer |= broken
 
-    with pytest.raises(RegistrationRefused, match="none to a registration"):
+    with pytest.raises(RegistrationRefused, match="not one to a registration"):
         register(server)
 
 
 def test_a_server_that_is_away_is_asked_again() -> None:
-    registrar = Registrar(server_url=f"http://127.0.0.1:{free_port()}", api_key=API_KEY)
+    registrar = RegistrationClient(server_url=f"http://127.0.0.1:{free_port()}", api_key=API_KEY)
 
     with pytest.raises(ServerUnavailable, match="cannot be reached"):
         registrar.register(worker_id="w1", queue="mail")

@@ -129,7 +129,7 @@ def test_a_longer_line_than_allowed_fails_its_task_only(live_broker: Broker) -> 
     record = wait_for_state(live_broker, task_id, *FINAL)
     after = wait_for_state(live_broker, add_task(live_broker, "next"), *FINAL)
 
-    assert record.error == "result_too_large: the answer was longer than 32 MiB"
+    assert record.error == "result_too_large: the response was longer than 32 MiB"
     assert after.state == "completed"
 
 
@@ -150,7 +150,7 @@ def test_an_answer_that_breaks_off_is_archived(live_broker: Broker) -> None:
     after = wait_for_state(live_broker, add_task(live_broker, "next"), *FINAL)
 
     assert record.state == "archived"
-    assert record.error.startswith("result_invalid: the answer is not valid JSON: ")
+    assert record.error.startswith("result_invalid: the response is not valid JSON: ")
     assert after.result == b'"next"'
 
 

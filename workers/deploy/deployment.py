@@ -25,7 +25,7 @@ from runqy.git.sources import Source, checked_path
 from runqy.structs import read_json
 from workers.deploy.environments import Requirements, build_environment, is_complete
 from workers.deploy.git import Git
-from workers.deploy.locks import InUse, exclusive, forget, is_in_use
+from workers.deploy.locks import FolderLease, exclusive, is_leased, remove_lock_file
 
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -43,7 +43,7 @@ class DeploymentOrder:
     install_timeout_s: float = 1800.0
 
 
-class Record(msgspec.Struct, frozen=True):
+class DeploymentRecord(msgspec.Struct, frozen=True):
     """The last good deployment, as `current.json` keeps it."""
 
     url: str
@@ -54,25 +54,25 @@ class Record(msgspec.Struct, frozen=True):
     environment: str
 
     def is_of(self, source: Source) -> bool:
-        """Tell whether it came from the same place."""
+        """Return whether it came from the same source."""
         return (self.url, self.branch, self.code_path) == (source.url, source.branch, source.code_path)
 
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """Code and environment that are ready to run; nobody deletes them before `release`."""
+    """Code and environment that are ready to run; other workers do not delete them before `release`."""
 
     commit: str
     code_dir: Path
     environment: Path
     problem: str
     """Why this is an older deployment than the one asked for; empty when it is the newest."""
-    _marks: tuple[InUse, ...] = field(repr=False)
+    _leases: tuple[FolderLease, ...] = field(repr=False)
 
     def release(self) -> None:
         """Allow the folders to be deleted."""
-        for mark in self._marks:
-            mark.release()
+        for lease in self._leases:
+            lease.release()
 
 
 def deploy(order: DeploymentOrder, commands: Commands) -> Deployed:
@@ -100,7 +100,7 @@ def deploy(order: DeploymentOrder, commands: Commands) -> Deployed:
             return deployed
 
 
-def _deploy_newest(home: Path, order: DeploymentOrder, commands: Commands) -> Record:
+def _deploy_newest(home: Path, order: DeploymentOrder, commands: Commands) -> DeploymentRecord:
     """Check out the tip of the branch, build what it requires, and record the pair."""
     source = order.source
     with git_environment(source, order.credentials) as env:
@@ -117,7 +117,7 @@ def _deploy_newest(home: Path, order: DeploymentOrder, commands: Commands) -> Re
     environment = home / "environments" / requirements.key
     if not is_complete(environment):
         build_environment(environment, requirements, commands, order.install_timeout_s)
-    record = Record(source.url, source.branch, source.code_path, commit, checkout.name, environment.name)
+    record = DeploymentRecord(source.url, source.branch, source.code_path, commit, checkout.name, environment.name)
     _write_whole(home / "current.json", msgspec.json.encode(record))
     return record
 
@@ -152,17 +152,17 @@ def _inside(checkout: Path, *parts: str) -> Path:
     return path
 
 
-def _deployed(home: Path, record: Record, *, problem: str) -> Deployed:
-    """Mark a pair as used and return it."""
+def _deployed(home: Path, record: DeploymentRecord, *, problem: str) -> Deployed:
+    """Lease a pair and return it."""
     checkout, environment = home / "checkouts" / record.checkout, home / "environments" / record.environment
-    marks = (InUse(checkout), InUse(environment))
-    return Deployed(record.commit, _inside(checkout, record.code_path).resolve(), environment, problem, marks)
+    leases = (FolderLease(checkout), FolderLease(environment))
+    return Deployed(record.commit, _inside(checkout, record.code_path).resolve(), environment, problem, leases)
 
 
-def _read_record(home: Path, source: Source) -> Record | None:
+def _read_record(home: Path, source: Source) -> DeploymentRecord | None:
     """Return the last good deployment if it is of this source and still there."""
     try:
-        record = read_json((home / "current.json").read_bytes(), Record)
+        record = read_json((home / "current.json").read_bytes(), DeploymentRecord)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
     is_whole = (home / "checkouts" / record.checkout).is_dir() and is_complete(
@@ -172,12 +172,12 @@ def _read_record(home: Path, source: Source) -> Record | None:
 
 
 def _remove_unused(home: Path) -> None:
-    """Delete checkouts and environments that no worker has marked."""
+    """Delete checkouts and environments that no worker has leased."""
     for parent in (home / "checkouts", home / "environments"):
         for folder in [entry for entry in parent.iterdir() if entry.is_dir() and not entry.is_symlink()]:
-            if not is_in_use(folder):
+            if not is_leased(folder):
                 shutil.rmtree(folder, ignore_errors=True)
-                forget(folder)
+                remove_lock_file(folder)
 
 
 def _write_whole(path: Path, content: bytes) -> None:

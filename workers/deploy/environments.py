@@ -40,7 +40,7 @@ class Requirements:
 
 
 def is_complete(folder: Path) -> bool:
-    """Tell whether an environment was built to its end."""
+    """Return whether an environment was built completely."""
     return (folder / _COMPLETE).is_file()
 
 
@@ -74,7 +74,7 @@ def _find_uv() -> str | None:
 
 
 def _follow_pip(env: dict[str, str]) -> None:
-    """Let uv look where pip was told to look."""
+    """Pass pip's index settings on to uv."""
     for ours, pips in (("UV_DEFAULT_INDEX", "PIP_INDEX_URL"), ("UV_INDEX", "PIP_EXTRA_INDEX_URL")):
         if pips in env and not {ours, "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"} & env.keys():
             env[ours] = env[pips]

@@ -17,15 +17,15 @@ from typing import Protocol
 from runqy.errors import DeploymentFailed
 from workers.runtime.child_log import ChildLog
 from workers.runtime.pipes import TOO_LONG, LineSplitter, PipeReader, PipeWriter
-from workers.runtime.protocol import MAX_LINE_BYTES, Answer, UnusableAnswer, decode_answer, encode_cancel
+from workers.runtime.protocol import MAX_LINE_BYTES, ChildResponse, InvalidResponse, decode_response, encode_cancel
 
-TELL_GRACE_S = 2.0
-"""How long a child that was told to cancel a task has before it is terminated."""
+CANCEL_GRACE_S = 2.0
+"""How long a child has to cancel a task before it is terminated."""
 TERM_GRACE_S = 5.0
 """How long a child that was terminated has before it is killed."""
-MUTE_GRACE_S = 2.0
-"""How long a child that closed its stdout has to end: it cannot answer any more."""
-_LAUNCHER = str(Path(__file__).with_name("launch.py"))
+CLOSED_STDOUT_GRACE_S = 2.0
+"""How long a child that closed its stdout has to end: it cannot respond any more."""
+_EXEC_CHILD = str(Path(__file__).with_name("exec_child.py"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,16 +39,16 @@ class ChildSpec:
 
 
 class ChildOwner(Protocol):
-    """Who is told what a child does."""
+    """Is called back by a child."""
 
     def child_ready(self, child: "Child") -> None:
         """It has loaded and takes tasks."""
 
-    def child_answered(self, child: "Child", answer: Answer | UnusableAnswer) -> bool:
-        """It says how a task ended; returns whether it has that task."""
+    def child_responded(self, child: "Child", response: ChildResponse | InvalidResponse) -> bool:
+        """It reports how a task ended; return whether it has that task."""
 
     def child_overflowed(self, child: "Child") -> None:
-        """It wrote a longer line than is allowed, so that an answer may be missing."""
+        """It wrote a longer line than is allowed, so that a response may be missing."""
 
     def child_ended(self, child: "Child") -> None:
         """It and its process group are gone; see `cause`."""
@@ -60,10 +60,10 @@ class Child:
     def __init__(self, spec: ChildSpec, owner: ChildOwner) -> None:
         self.is_ready = False
         self.is_ending = False
-        """It was told to end and gets no more tasks."""
+        """It was asked to end and gets no more tasks."""
         self.has_ended = False
         self.problem = ""
-        """Why it did not start, as it says itself or the time limit does, or had to be ended."""
+        """Why it did not start or had to be ended; empty if neither."""
         self._spec = spec
         self._owner = owner
         self._accepts_cancel = False
@@ -73,54 +73,54 @@ class Child:
         self.pid = self._process.pid
         self._log = ChildLog(pid=self.pid)
         self._splitter = LineSplitter(MAX_LINE_BYTES)
-        self._input = PipeWriter(_taken_over(self._process.stdin))
-        self._output = PipeReader(_taken_over(self._process.stdout), self._read_output, self._lose_output)
-        self._errors = PipeReader(_taken_over(self._process.stderr), self._log.feed)
+        self._input = PipeWriter(_take_descriptor(self._process.stdin))
+        self._output = PipeReader(_take_descriptor(self._process.stdout), self._read_output, self._note_closed_stdout)
+        self._errors = PipeReader(_take_descriptor(self._process.stderr), self._log.feed)
         self._timer = self._loop.call_later(spec.startup_timeout_s, self._give_up_start)
-        threading.Thread(target=self._await_end, name=f"child-{self.pid}", daemon=True).start()
+        threading.Thread(target=self._wait_for_exit, name=f"child-{self.pid}", daemon=True).start()
 
     def send(self, line: bytes) -> None:
-        """Hand the child a task."""
+        """Send the child a task."""
         self._input.write(line)
 
     def close_input(self) -> None:
-        """Tell the child that nothing more comes."""
+        """Close the child's stdin once everything is written."""
         self._input.close_when_empty()
 
-    def give_up_task(self, task_id: str) -> None:
-        """Tell the child to cancel a task if it listens to that, then terminate it, then kill it."""
+    def cancel_task(self, task_id: str) -> None:
+        """Have the child cancel a task if it accepts that, else terminate it, then kill it."""
         if not self._accepts_cancel:
             self.terminate()
             return
         self._input.write(encode_cancel(task_id))
-        self._schedule(TELL_GRACE_S, self.terminate)
+        self._schedule(CANCEL_GRACE_S, self.terminate)
 
-    def spare(self) -> None:
-        """Take back give_up_task: the child has given the task up by itself."""
+    def keep_running(self) -> None:
+        """Undo `cancel_task`: the child has given the task up by itself."""
         if not self.is_ending:
             self._timer.cancel()
 
     def retire(self, grace_s: float = TERM_GRACE_S) -> None:
-        """Let a child that has nothing to do end by itself, or else end it."""
+        """Let a child without tasks exit by itself, or else terminate it."""
         self.is_ending = True
         self._input.close_when_empty()
         self._schedule(grace_s, self.terminate)
 
     def terminate(self) -> None:
-        """Ask the process group to end, and kill it later."""
+        """Send SIGTERM to the process group, and kill it later."""
         self.is_ending = True
         self._input.close_when_empty()
         self._signal(signal.SIGTERM)
         self._schedule(TERM_GRACE_S, self.kill)
 
     def kill(self) -> None:
-        """End the process group now."""
+        """Kill the process group now."""
         self.is_ending = True
         self._signal(signal.SIGKILL)
 
     @property
     def cause(self) -> str:
-        """Say why the child ended, with the last of what it printed."""
+        """Return why the child ended, with the last lines it printed."""
         code = self._process.returncode
         if self.problem:
             reason = self.problem
@@ -131,7 +131,7 @@ class Child:
         return f"{reason}\n{self._log.tail}".rstrip()
 
     def _schedule(self, seconds: float, step: "Step") -> None:
-        """Do a step later, instead of what was to come next."""
+        """Do a step later, instead of the one that was scheduled."""
         self._timer.cancel()
         if not self.has_ended:
             self._timer = self._loop.call_later(seconds, step)
@@ -147,52 +147,52 @@ class Child:
         self.kill()
 
     def _read_output(self, data: bytes) -> None:
-        """Act on the lines that the child wrote to stdout; what is not the protocol is log."""
+        """Act on the lines that the child wrote to stdout; what is not of the protocol is logged."""
         for line in self._splitter.feed(data):
             if not isinstance(line, bytes):
                 self._log.add("[a line too long for the protocol]" if line is TOO_LONG else line)
                 self._owner.child_overflowed(self)
                 continue
-            answer = decode_answer(line) if line[:1] == b"{" or line.lstrip()[:1] == b"{" else None
-            self._act_on(line, answer)
+            response = decode_response(line) if line[:1] == b"{" or line.lstrip()[:1] == b"{" else None
+            self._act_on(line, response)
 
     def _read_rest(self) -> None:
-        """Act on what the child wrote last and did not end: a whole answer is one, half of one is as good as none."""
+        """Act on the last line, which was not ended: only a complete response counts."""
         if line := self._splitter.rest():
-            answer = decode_answer(line)
-            is_whole = isinstance(answer, Answer) and answer.status != "ready"
-            self._act_on(line, answer if is_whole else None)
+            response = decode_response(line)
+            is_complete = isinstance(response, ChildResponse) and response.status != "ready"
+            self._act_on(line, response if is_complete else None)
         self._log.end()
 
-    def _act_on(self, line: bytes, answer: Answer | UnusableAnswer | None) -> None:
-        """Act on a line, and on what it says if it is of the protocol."""
-        if answer is None:
+    def _act_on(self, line: bytes, response: ChildResponse | InvalidResponse | None) -> None:
+        """Act on a line of the protocol, or log it."""
+        if response is None:
             self._log.add(line)
-        elif isinstance(answer, Answer) and answer.task_id is None:
-            self._read_status(answer)
-        elif not self._owner.child_answered(self, answer) and isinstance(answer, UnusableAnswer):
+        elif isinstance(response, ChildResponse) and response.task_id is None:
+            self._read_status(response)
+        elif not self._owner.child_responded(self, response) and isinstance(response, InvalidResponse):
             self._log.add(line)
 
-    def _lose_output(self) -> None:
-        """End a child that goes on without stdout; most that close it are about to end."""
+    def _note_closed_stdout(self) -> None:
+        """End a child that goes on without stdout; most that close it are about to exit."""
         if not self.is_ending:
-            self._schedule(MUTE_GRACE_S, self._give_up_mute)
+            self._schedule(CLOSED_STDOUT_GRACE_S, self._give_up_closed_stdout)
 
-    def _give_up_mute(self) -> None:
+    def _give_up_closed_stdout(self) -> None:
         self.problem = self.problem or "the child process closed its standard output"
         self.terminate()
 
-    def _read_status(self, answer: Answer) -> None:
+    def _read_status(self, response: ChildResponse) -> None:
         """Act on a line about the start."""
-        if answer.status == "error":
-            self.problem = self.problem or f"the child process could not start: {answer.error_text}"
-        elif answer.status == "ready" and not self.is_ready and not self.problem:
+        if response.status == "error":
+            self.problem = self.problem or f"the child process could not start: {response.error_text}"
+        elif response.status == "ready" and not self.is_ready and not self.problem:
             self.is_ready = True
-            self._accepts_cancel = "cancel" in (answer.accepts or ())
+            self._accepts_cancel = "cancel" in (response.accepts or ())
             self._timer.cancel()
             self._owner.child_ready(self)
 
-    def _await_end(self) -> None:
+    def _wait_for_exit(self) -> None:
         """Wait for the process on a thread, leaving it unreaped, so that its group's number stays taken."""
         if hasattr(os, "waitid"):
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
@@ -202,7 +202,7 @@ class Child:
             self._loop.call_soon_threadsafe(self._end, context=self._context)
 
     def _end(self) -> None:
-        """Clear up after the process: its group, its last words, its pipes."""
+        """Clean up after the process: its group, its last output, its pipes."""
         self._signal(signal.SIGKILL)
         self._output.drain()
         self._errors.drain()
@@ -229,7 +229,7 @@ def _start(spec: ChildSpec) -> "subprocess.Popen[bytes]":
     if not program:
         raise DeploymentFailed("startup_cmd is empty")
     if sys.platform == "linux":
-        program = [sys.executable, "-I", "-S", _LAUNCHER, str(os.getpid()), *program]
+        program = [sys.executable, "-I", "-S", _EXEC_CHILD, str(os.getpid()), *program]
     try:
         return subprocess.Popen(
             program,
@@ -245,8 +245,8 @@ def _start(spec: ChildSpec) -> "subprocess.Popen[bytes]":
         raise DeploymentFailed(f"the child process cannot be started: {error.strerror}") from error
 
 
-def _taken_over(stream: object) -> int:
-    """Return the descriptor of a pipe and make its file object forget it."""
+def _take_descriptor(stream: object) -> int:
+    """Return a pipe's descriptor, and close its file object."""
     descriptor: int = os.dup(stream.fileno())  # type: ignore[attr-defined]
     stream.close()  # type: ignore[attr-defined]
     return descriptor

@@ -1,4 +1,4 @@
-"""Puts what a child prints into the worker's log: capped in rate and length, the end kept for error messages."""
+"""Logs what a child prints, limited in rate and length, and keeps the last lines for error messages."""
 
 from collections import deque
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from workers.runtime.logs import secrets
 from workers.runtime.pipes import TOO_LONG, LineSplitter
 
 LINE_MAX_BYTES = 8 << 10
-"""What is shown of a line."""
+"""How much of a line is logged."""
 LINE_READ_BYTES = 1 << 20
-"""A longer line is not shown at all."""
+"""A longer line is not logged at all."""
 LINES_A_SECOND = 200
 LINES_AT_ONCE = 1_000
 TAIL_LINES = 20
@@ -20,7 +20,7 @@ TAIL_LINES = 20
 log = structlog.get_logger()
 
 
-class Allowance:
+class TokenBucket:
     """A number of lines that grows with time up to a limit."""
 
     def __init__(self, *, rate: float, limit: float, now_s: Callable[[], float] = clock.monotonic_s) -> None:
@@ -44,14 +44,14 @@ class ChildLog:
     def __init__(self, *, pid: int) -> None:
         self._log = log.bind(child=pid)
         self._splitter = LineSplitter(LINE_READ_BYTES)
-        self._allowance = Allowance(rate=LINES_A_SECOND, limit=LINES_AT_ONCE)
+        self._bucket = TokenBucket(rate=LINES_A_SECOND, limit=LINES_AT_ONCE)
         self._suppressed = 0
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
 
     def feed(self, data: bytes) -> None:
         """Log the lines in what the child wrote to stderr."""
         for line in self._splitter.feed(data):
-            self.add("[a line too long to be shown]" if line is TOO_LONG else line)
+            self.add("[a line too long to be logged]" if line is TOO_LONG else line)
 
     def end(self) -> None:
         """Log what the child wrote to stderr last, without ending its line."""
@@ -60,10 +60,10 @@ class ChildLog:
 
     def add(self, line: object) -> None:
         """Log one line, unless there were too many."""
-        if not self._allowance.take():
+        if not self._bucket.take():
             self._suppressed += 1
             return
-        text = secrets.scrub(_shown(line).rstrip() if isinstance(line, bytes) else str(line))
+        text = secrets.redact(_rendered(line).rstrip() if isinstance(line, bytes) else str(line))
         if text:
             self._tail.append(text)
             self._log.info("child_output", line=text)
@@ -77,7 +77,7 @@ class ChildLog:
         return "\n".join(self._tail)
 
 
-def _shown(line: bytes) -> str:
+def _rendered(line: bytes) -> str:
     """Return a line as text; of a long one its beginning, and that it was cut."""
     if len(line) <= LINE_MAX_BYTES:
         return line.decode(errors="replace")

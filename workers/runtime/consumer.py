@@ -1,72 +1,81 @@
-"""Takes tasks while slots are free, hands them to the pool and records how they ended, in as few trips as possible."""
+"""Dequeues tasks while slots are free, hands them to the pool and records how they ended, in as few round trips as
+possible."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
 
+import msgspec
 import structlog
 
 from runqy import clock
 from runqy.broker.consuming import TakeOrder
 from runqy.broker.finishing import Outcome
-from runqy.broker.holding import Hold, Taken
+from runqy.broker.holding import Taken
 from runqy.broker.leasing import Extension
 from runqy.broker.message import REQUEST_ID
 from runqy.broker.timing import POLL_S
-from runqy.errors import BrokerUnavailable, LeaseLost, RunqyError
+from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable, LeaseLost, RunqyError
 from workers.runtime.backoff import delay_s
-from workers.runtime.exchange import Exchange
+from workers.runtime.dequeue import ConsumeConfig, encode_or_reject, finish_and_dequeue
 from workers.runtime.logs import secrets
 from workers.runtime.pool import Pool
-from workers.runtime.runs import Ending, Fate, Run
-from workers.runtime.settling import settle
-from workers.runtime.taking import Terms, line_of
-from workers.runtime.trips import Trip, make_trip
+from workers.runtime.redis_connections import RedisConnections
+from workers.runtime.runs import Run, RunResult, RunStatus, plan_finishes
 
 TICK_S = 0.2
 """How exactly timeouts are kept."""
-SETTLEMENTS_A_TRIP = 200
+FINISHES_PER_ROUND_TRIP = 200
+ROUND_TRIPS_AT_ONCE = 2
+"""While Redis works on one batch of tasks, this process and its children work on the other."""
 
 log = structlog.get_logger()
 
 
 class Consumer:
-    """The tasks of one queue in this worker's hands."""
+    """The tasks of one queue that this worker holds."""
 
     def __init__(
         self,
-        exchange: Exchange,
-        terms: Terms,
+        connections: RedisConnections,
+        config: ConsumeConfig,
         *,
-        concurrency: int,
-        wake_token: str,
         on_pool_change: Callable[[], None] = lambda: None,
+        on_refused: Callable[[], None] = lambda: None,
     ) -> None:
-        self.terms = terms
+        """Take what to call when the pool changed, and when Redis refuses our credentials."""
+        self.config = config
         self.last_take_s: int | None = None
-        self.held: dict[Hold, Run] = {}
+        self.held: dict[str, Run] = {}
+        """By their owner tokens."""
         self.emptied = asyncio.Event()
-        """Set while nothing is held, nothing is to be recorded and no take is under way."""
+        """Set while no task is held and no round trip under way."""
         self.emptied.set()
-        self._exchange = exchange
-        self._concurrency = concurrency
-        self._wake_token = wake_token
+        self._connections = connections
         self._on_pool_change = on_pool_change
+        self._on_refused = on_refused
         self._pool: Pool | None = None
         self._loop = asyncio.get_running_loop()
-        self._settling: dict[Hold, tuple[Run, Ending]] = {}
-        self._unanswered: TakeOrder | None = None
-        """A take whose reply was lost; it is repeated until its outcome is known."""
+        self._ended = 0
+        """How many of the tasks that are held have ended."""
+        self._unrecorded: deque[Run] = deque()
+        """Those of them that no round trip under way records."""
+        self._requested = 0
+        """How many tasks the dequeues under way ask for."""
+        self._unconfirmed: deque[TakeOrder] = deque()
+        """Dequeues whose replies were lost; they are repeated until their outcomes are known."""
         self._is_taking = False
-        self._is_away = False
-        self._looks = True
-        """There may be tasks: somebody said so, or the last take got all it asked for."""
+        self._may_have_tasks = True
+        """Redis announced a task, or the last dequeue got all it asked for."""
+        self._announcements = 0
+        self._idle: list[asyncio.Future[None]] = []
+        """One for each loop that waits to be asked for a round trip."""
+        self._is_scheduled = False
+        self._backoff: asyncio.TimerHandle | None = None
         self._failures = 0
-        self._pause: asyncio.TimerHandle | None = None
-        self._pumps_soon = False
-        self._next_poll_s = 0.0
-        self._ticks: asyncio.Handle = self._loop.call_soon(self._tick)
+        self._ticks: asyncio.Handle | None = None
+        self._polls: asyncio.Handle = self._loop.call_soon(self._poll)
+        self._loops = [self._loop.create_task(self._make_round_trips()) for _ in range(ROUND_TRIPS_AT_ONCE)]
 
     def begin(self, pool: Pool) -> None:
         """Take tasks from now on, whenever the pool is ready."""
@@ -79,180 +88,219 @@ class Consumer:
         if self._pool:
             self.begin(self._pool)
 
+    def use(self, connections: RedisConnections) -> None:
+        """Go on with another Redis."""
+        self._connections = connections
+        if self._backoff:
+            self._end_backoff()
+
     def stop_taking(self) -> None:
         """Take no more tasks; those not started go back."""
         self._is_taking = False
         if self._pool:
-            self._pool.return_unstarted()
+            self._pool.requeue_unstarted()
 
-    def close(self) -> None:
-        """End the timers."""
-        self._ticks.cancel()
-        if self._pause:
-            self._pause.cancel()
+    async def close(self) -> None:
+        """Abandon what is under way and end the timers."""
+        for handle in (self._polls, self._ticks, self._backoff, *self._loops):
+            if handle:
+                handle.cancel()
+        await asyncio.wait(self._loops)
 
     def wake(self) -> None:
         """Look for tasks now."""
-        self._looks = True
-        self._pump_soon()
+        self._may_have_tasks = True
+        self._announcements += 1
+        self._schedule()
 
     def cancel_task(self, task_id: str) -> None:
-        """End the runs of a task that somebody cancelled."""
+        """End the runs of a task that was canceled."""
         for run in [run for run in self.held.values() if run.task_id == task_id]:
-            self._end_early(run, Ending(Fate.CANCELED))
+            self._end_early(run, RunResult(RunStatus.CANCELED))
 
     def note_extension(self, extension: Extension) -> None:
-        """End what was lost or cancelled meanwhile."""
+        """End the runs whose leases were lost or whose tasks were canceled."""
         for hold in extension.lost:
-            if hold in self.held and hold not in self._settling:
+            run = self.held.get(hold.owner)
+            if run and run.result is None:
                 log.warning("lease_lost", task_id=hold.task_id, queue=hold.queue)
-                self._end_early(self.held[hold], Ending(Fate.LOST))
+                self._end_early(run, RunResult(RunStatus.LOST))
         for hold in extension.canceled:
-            if hold in self.held:
-                self._end_early(self.held[hold], Ending(Fate.CANCELED))
+            if run := self.held.get(hold.owner):
+                self._end_early(run, RunResult(RunStatus.CANCELED))
 
     def run_started(self, run: Run) -> None:
-        """Let the run's time begin. See PoolOwner."""
-        run.start(now_ns=self._exchange.broker.now_ns())
+        """Start the run's timeout. See PoolOwner."""
+        run.start(now_ns=self._connections.now_ns())
 
-    def run_ended(self, run: Run, ending: Ending) -> None:
-        """Record how a run ended with the next trip. See PoolOwner."""
-        hold = run.taken.hold
-        if ending.fate is Fate.LOST:
-            self._let_go(hold)
-        elif hold in self.held:
-            self._settling.setdefault(hold, (run, ending))
-        self._pump_soon()
+    def run_ended(self, run: Run, result: RunResult) -> None:
+        """Record how a run ended with the next round trip. See PoolOwner."""
+        if run.result is None:
+            run.result = msgspec.structs.replace(result, error=secrets.redact(result.error)) if result.error else result
+            self._ended += 1
+            if result.status is RunStatus.LOST:
+                self._forget(run)
+            else:
+                self._unrecorded.append(run)
+        self._schedule()
 
     def pool_changed(self) -> None:
         """Use a pool that became ready. See PoolOwner."""
         self._on_pool_change()
-        self._pump_soon()
+        self._schedule()
 
-    def _end_early(self, run: Run, verdict: Ending) -> None:
-        if self._pool and run.taken.hold not in self._settling:
-            self._pool.end_run(run, verdict)
+    def _end_early(self, run: Run, forced_result: RunResult) -> None:
+        if self._pool and run.result is None:
+            self._pool.end_run(run, forced_result)
+
+    def _poll(self) -> None:
+        """Look for tasks of producers that publish no wake-up."""
+        self._polls = self._loop.call_later(delay_s(0, first_s=POLL_S, most_s=POLL_S), self._poll)
+        self.wake()
 
     def _tick(self) -> None:
-        """End the runs whose time is over, and look once a poll, for producers that wake nobody."""
-        self._ticks = self._loop.call_later(TICK_S, self._tick)
-        now_s = clock.monotonic_s()
+        """End the runs that timed out; called as long as tasks are held."""
+        self._ticks = self._loop.call_later(TICK_S, self._tick) if self.held else None
         if self._pool:
-            self._pool.check(now_s)
-        if now_s >= self._next_poll_s:
-            self._next_poll_s = now_s + delay_s(0, first_s=POLL_S, most_s=POLL_S)
-            self.wake()
+            self._pool.enforce_timeouts(clock.monotonic_s())
 
-    def _pump_soon(self) -> None:
-        """Make a trip once all that is known now has been noted."""
-        if not self._pumps_soon:
-            self._pumps_soon = True
-            self._loop.call_soon(self._pump)
-
-    def _pump(self) -> None:
-        """Make a trip to Redis if there is a reason and none is under way."""
-        self._pumps_soon = False
-        if self._is_away or self._pause:
+    def _schedule(self) -> None:
+        """Begin a round trip at the end of this turn of the loop, if there is a reason for one."""
+        if self._is_scheduled or self._backoff or not self._may_begin():
             return
-        settling = list(self._settling.values())[:SETTLEMENTS_A_TRIP]
-        order = self._unanswered or self._next_order()
-        if not settling and order is None:
-            if not self.held:
-                self.emptied.set()
+        if self._unrecorded or self._unconfirmed or self._count_wanted():
+            self._is_scheduled = True
+            self.emptied.clear()
+            self._idle.pop().set_result(None)
+        elif not self.held and len(self._idle) == ROUND_TRIPS_AT_ONCE:
+            self.emptied.set()
+
+    def _may_begin(self) -> bool:
+        """Return whether another round trip makes sense beside those under way: not for a few tasks of many."""
+        if len(self._idle) == ROUND_TRIPS_AT_ONCE:
+            return True
+        is_worthwhile = len(self._unrecorded) >= max(2, self.config.concurrency // ROUND_TRIPS_AT_ONCE)
+        return is_worthwhile and bool(self._idle)
+
+    async def _make_round_trips(self) -> None:
+        """Make one round trip whenever `_schedule` asks for it."""
+        while True:
+            asked = self._loop.create_future()
+            self._idle.append(asked)
+            self._schedule()
+            await asked
+            self._is_scheduled = False
+            try:
+                await self._fill_slots()
+            except Exception:  # the supervisor of a loop: no bug may end it while tasks are held
+                log.exception("round_trip_failed")
+
+    def _count_wanted(self) -> int:
+        """Return how many tasks to ask for: one for each free slot, if there may be any."""
+        if not (self._may_have_tasks and self._is_taking and self._pool and self._pool.is_ready):
+            return 0
+        in_use = len(self.held) - self._ended + self._requested
+        return max(min(self.config.concurrency, self._pool.capacity) - in_use, 0)
+
+    async def _fill_slots(self) -> None:
+        """Record what has ended and dequeue for the free slots; what has no known outcome is repeated later."""
+        runs = [self._unrecorded.popleft() for _ in range(min(len(self._unrecorded), FINISHES_PER_ROUND_TRIP))]
+        order = None
+        if self._unconfirmed:
+            order = self._unconfirmed.popleft()
+        elif wanted := self._count_wanted():
+            order = self.config.dequeue_request(wanted)
+        announcements = self._announcements
+        requested = len(order.owners) if order else 0
+        self._requested += requested
+        try:
+            connections = self._connections
+            now_ns = connections.now_ns()
+            finishes = plan_finishes(runs, self.config.policy, now_ns=now_ns)
+            requests = [finish.request for finish in finishes]
+            replies = await connections.tasks.run(finish_and_dequeue(requests, order, now_ns=now_ns))
+        except Exception as error:  # noqa: BLE001 (what failed is logged and repeated)
+            self._unrecorded.extendleft(reversed(runs))
+            if order is not None:
+                self._unconfirmed.append(order.repeated())
+            self._back_off(error)
             return
-        self.emptied.clear()
-        self._is_away = True
-        self._unanswered = order
-        trip = make_trip(order, [self._settlement(run, ending) for run, ending in settling])
-        self._exchange.submit(trip, lambda value, error: self._returned(order, settling, value, error))
-
-    def _settlement(self, run: Run, ending: Ending) -> Any:
-        if ending.error:
-            ending = replace(ending, error=secrets.scrub(ending.error))
-        return settle(run, ending, self.terms.policy, now_ns=self._exchange.broker.now_ns())
-
-    def _next_order(self) -> TakeOrder | None:
-        """Ask for as many tasks as there are free slots, if there may be any."""
-        if not (self._looks and self._is_taking and self._pool and self._pool.is_ready):
-            return None
-        in_hand = len(self.held) - len(self._settling)
-        free = min(self._concurrency, self._pool.capacity) - in_hand
-        if free <= 0:
-            return None
-        self._looks = False
-        return self.terms.order(free, wake_token=self._wake_token)
-
-    def _returned(
-        self,
-        order: TakeOrder | None,
-        settling: Sequence[tuple[Run, Ending]],
-        trip: Trip | None,
-        error: Exception | None,
-    ) -> None:
-        """Go on after a trip: note what was recorded, hand out what was taken."""
-        self._is_away = False
-        if trip is None:
-            self._wait_after(error)
-            return
+        finally:
+            self._requested -= requested
         if self._failures:
             log.info("broker_available")
         self._failures = 0
-        self._unanswered = None
-        for (run, ending), outcome in zip(settling, trip.outcomes, strict=True):
-            self._note_outcome(run, ending, outcome)
+        for finish, outcome in zip(finishes, replies.outcomes, strict=True):
+            for run, part in finish.match(outcome):
+                self._note_outcome(run, part)
         if order is not None:
-            self._looks = self._looks or len(trip.taken) == len(order.owners)
-            if trip.taken:
-                self.last_take_s = self._exchange.broker.now_s()
-            for taken in trip.taken:
-                self._accept(taken)
-        refusals = [outcome for outcome in trip.outcomes if isinstance(outcome, BrokerUnavailable)]
+            if len(replies.taken) == requested:
+                self._may_have_tasks = True
+            elif announcements == self._announcements:
+                self._may_have_tasks = False
+            self._accept(replies.taken, now_s=connections.now_ns() // 1_000_000_000)
+        refusals = [outcome for outcome in replies.outcomes if isinstance(outcome, BrokerUnavailable)]
         if refusals:
-            self._wait_after(refusals[0])
-        self._pump_soon()
+            self._back_off(refusals[0])
 
-    def _wait_after(self, error: Exception | None) -> None:
-        """Try again later: what was to be recorded still is, and a take is repeated with its tokens."""
-        if self._unanswered is not None:
-            self._unanswered = self._unanswered.repeated()
-        if isinstance(error, BrokerUnavailable):
-            if not self._failures:
-                log.warning("broker_unavailable", error=error.detail)
+    def _back_off(self, error: Exception) -> None:
+        """Wait before the next round trip, longer after each failure."""
+        if not isinstance(error, BrokerUnavailable):
+            log.error("round_trip_failed", exc_info=error)
+        elif not self._failures:
+            log.warning("broker_unavailable", error=error.detail)
+        if isinstance(error, BrokerRefused):
+            self._on_refused()
+        if self._backoff is None:
+            delay = delay_s(self._failures, first_s=0.1, most_s=5.0)
+            self._backoff = self._loop.call_later(delay, self._end_backoff)
+            self._failures += 1
+
+    def _end_backoff(self) -> None:
+        """Go on with the next round trip."""
+        if self._backoff:
+            self._backoff.cancel()
+        self._backoff = None
+        self._schedule()
+
+    def _note_outcome(self, run: Run, outcome: Outcome | RunqyError) -> None:
+        """Forget a task whose end is recorded, or whose lease is lost."""
+        if isinstance(outcome, Outcome):
+            if run.result and run.result.status not in (RunStatus.SUCCEEDED, RunStatus.REQUEUED):
+                request_id = run.taken.message.headers.get(REQUEST_ID, "")
+                report = {"task_id": run.task_id, "request_id": request_id, "error": run.result.error[:500]}
+                log.info("task_not_done", outcome=outcome.value, **report)
+        elif isinstance(outcome, BrokerUnavailable):
+            self._unrecorded.append(run)  # Redis did not run it
+            return
+        elif isinstance(outcome, BrokerCommandRefused) and not run.finishes_alone:
+            run.finishes_alone = True  # another task of its script call may be the cause
+            self._unrecorded.append(run)
+            return
+        elif isinstance(outcome, LeaseLost):
+            status = run.result.status.value if run.result else ""
+            log.warning("finish_refused", task_id=run.task_id, queue=run.taken.hold.queue, status=status)
         else:
-            log.error("trip_failed", exc_info=error)
-        self._pause = self._loop.call_later(delay_s(self._failures, first_s=0.1, most_s=5.0), self._resume)
-        self._failures += 1
+            log.error("finish_failed", task_id=run.task_id, queue=run.taken.hold.queue, error=outcome.detail)
+        self._forget(run)
 
-    def _resume(self) -> None:
-        self._pause = None
-        self._pump()
+    def _forget(self, run: Run) -> None:
+        del self.held[run.taken.hold.owner]
+        self._ended -= 1
 
-    def _note_outcome(self, run: Run, ending: Ending, outcome: Outcome | RunqyError) -> None:
-        """Let go of a task whose end is recorded, or that is not ours any more."""
-        hold = run.taken.hold
-        if isinstance(outcome, BrokerUnavailable):
-            return  # Redis did not run it; it stays among those to be recorded
-        if isinstance(outcome, LeaseLost):
-            log.warning("finish_refused", task_id=hold.task_id, queue=hold.queue, fate=ending.fate.value)
-        elif isinstance(outcome, RunqyError):
-            log.error("finish_failed", task_id=hold.task_id, queue=hold.queue, error=outcome.detail)
-        elif ending.fate not in (Fate.SUCCEEDED, Fate.GIVEN_BACK):
-            request_id = run.taken.message.headers.get(REQUEST_ID, "")
-            report = {"task_id": hold.task_id, "request_id": request_id, "error": ending.error[:500]}
-            log.info("task_not_done", outcome=outcome.value, **report)
-        self._let_go(hold)
-
-    def _let_go(self, hold: Hold) -> None:
-        self.held.pop(hold, None)
-        self._settling.pop(hold, None)
-
-    def _accept(self, taken: Taken) -> None:
-        """Hand a task to the pool, unless it can't be run."""
-        line, problem = line_of(taken, now_s=self._exchange.broker.now_s())
-        run = self.held[taken.hold] = Run(taken=taken, line=line)
-        if problem:
-            self.run_ended(run, Ending(Fate.FAILED, problem))
-        elif self._pool is None or not self._is_taking:
-            self.run_ended(run, Ending(Fate.GIVEN_BACK))
-        else:
-            self._pool.give(run)
+    def _accept(self, tasks: Sequence[Taken], *, now_s: int) -> None:
+        """Hand tasks to the pool, except those that cannot run."""
+        if not tasks:
+            return
+        self.last_take_s = now_s
+        for taken in tasks:
+            line, problem = encode_or_reject(taken, now_s=now_s)
+            run = self.held[taken.hold.owner] = Run(taken=taken, line=line)
+            if problem:
+                self.run_ended(run, RunResult(RunStatus.FAILED, problem))
+            elif self._pool is None or not self._is_taking:
+                self.run_ended(run, RunResult(RunStatus.REQUEUED))
+            else:
+                self._pool.submit(run)
+        if self._ticks is None:
+            self._ticks = self._loop.call_later(TICK_S, self._tick)

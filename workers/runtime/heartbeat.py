@@ -1,36 +1,39 @@
-"""Says every few seconds that the worker lives, keeps its leases, and asks what changed."""
+"""Reports every few seconds that the worker is alive, extends its leases, and reads what changed."""
 
 import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from runqy.broker.broker import Broker
+from runqy import clock
 from runqy.broker.heartbeats import beat
 from runqy.broker.leasing import Extension, extend
 from runqy.broker.message import run_deadline_s
 from runqy.broker.notices import read_queue_token
-from runqy.broker.operation import Request
+from runqy.broker.operation import Operation, Request, ask_all, get_context
 from runqy.broker.worker_records import RunningTask, WorkerRecord
 from runqy.errors import RunqyError
+from workers.runtime.backoff import delay_s
 from workers.runtime.registration import Registration, own_version
 from workers.runtime.runs import Run
 from workers.runtime.settings import WorkerSettings
 
+REREGISTER_MAX_DELAY_S = 300.0
+
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
-    """What a heartbeat learned; None where Redis did not say."""
+class HeartbeatResult:
+    """What a heartbeat returned; None where Redis refused that part."""
 
     extension: Extension | None
     token: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class WorkerIdentity:
     """Who this worker is, for one queue."""
 
     worker_id: str
@@ -40,7 +43,31 @@ class Identity:
     started_at_s: int = field(default_factory=lambda: int(time.time()))
 
 
-def new_record(identity: Identity, registration: Registration, settings: WorkerSettings) -> WorkerRecord:
+class BrokerOutageTimer:
+    """How long Redis has not responded, and when the server should be asked where Redis is."""
+
+    def __init__(self) -> None:
+        self._due_s: float | None = None
+        self._attempts = 0
+
+    def reset(self) -> None:
+        """Note a response, whatever it is."""
+        self._due_s, self._attempts = None, 0
+
+    def should_reregister(self, patience_s: float) -> bool:
+        """Note that no response came; return whether to register again, which is due less and less often."""
+        now_s = clock.monotonic_s()
+        if self._due_s is None:
+            self._due_s = now_s + patience_s
+        if now_s < self._due_s:
+            return False
+        self._attempts += 1
+        most_s = max(patience_s, REREGISTER_MAX_DELAY_S)
+        self._due_s = now_s + delay_s(self._attempts, first_s=patience_s, most_s=most_s)
+        return True
+
+
+def new_record(identity: WorkerIdentity, registration: Registration, settings: WorkerSettings) -> WorkerRecord:
     """Return what stays the same about a worker as long as its registration does."""
     return WorkerRecord(
         worker_id=identity.worker_id,
@@ -57,30 +84,22 @@ def new_record(identity: Identity, registration: Registration, settings: WorkerS
     )
 
 
-def make_pulse(record: WorkerRecord, runs: Iterable[Run], *, lease_s: int) -> Callable[[Broker], Pulse]:
-    """Return the job of one heartbeat."""
+def send_heartbeat(record: WorkerRecord, runs: Iterable[Run], *, lease_s: int) -> Operation[HeartbeatResult]:
+    """Send one heartbeat and extend the leases of all runs. Raises BrokerUnavailable."""
     runs = list(runs)
-
-    def pulse(broker: Broker) -> Pulse:
-        broker.measure_clock()
-        now_ns = broker.now_ns()
-        requests: list[Request[Any]] = [
-            extend([run.taken.hold for run in runs], now_ns=now_ns, lease_s=lease_s),
-            read_queue_token(record.queue),
-            beat(record, [_shown(run) for run in runs if run.started_ns], now_ns=now_ns),
-        ]
-        extension, token, _ = [_known(outcome) for outcome in broker.run_all(requests)]
-        return Pulse(extension, token)
-
-    return pulse
+    context = yield from get_context()
+    requests: list[Request[Any]] = [
+        extend([run.taken.hold for run in runs], now_ns=context.now_ns, lease_s=lease_s),
+        read_queue_token(record.queue),
+        beat(record, [_running_task(run) for run in runs if run.started_ns], now_ns=context.now_ns),
+    ]
+    outcomes = yield from ask_all(requests)
+    # what Redis refuses now it may accept with the next heartbeat
+    extension, token, _ = (None if isinstance(outcome, RunqyError) else outcome for outcome in outcomes)
+    return HeartbeatResult(extension, token)
 
 
-def _known(outcome: Any) -> Any:
-    """Return an outcome unless it is an error: what Redis refuses now it may accept with the next beat."""
-    return None if isinstance(outcome, RunqyError) else outcome
-
-
-def _shown(run: Run) -> RunningTask:
+def _running_task(run: Run) -> RunningTask:
     """Return a run as asynq's tools list it."""
     message = run.taken.message
     return RunningTask(

@@ -1,4 +1,4 @@
-"""Sets up the worker's log on stderr: readable on a terminal, JSON elsewhere, and without secrets anywhere."""
+"""The worker's log on stderr: readable on a terminal, JSON elsewhere, secrets redacted."""
 
 import logging
 import sys
@@ -9,21 +9,21 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 SHORTEST_SECRET = 6
-"""A shorter text is too common to be hidden wherever it occurs."""
+"""A shorter text is too common to be redacted wherever it occurs."""
 
 
 class Secrets:
-    """Texts that must not be printed."""
+    """Texts that must not be logged."""
 
     def __init__(self) -> None:
         self._texts: tuple[str, ...] = ()
 
     def add(self, texts: Iterable[str]) -> None:
-        """Hide these from now on; of a text with several lines also each line."""
+        """Redact these from now on; of a text with several lines also each line."""
         lines = {line for text in texts for line in (text, *text.splitlines()) if len(line) >= SHORTEST_SECRET}
         self._texts = tuple(sorted({*self._texts, *lines}, key=len, reverse=True))
 
-    def scrub(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """Return a text with every secret replaced."""
         for secret in self._texts:
             if secret in text:
@@ -31,16 +31,16 @@ class Secrets:
         return text
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        """Scrub a log entry, as a processor of structlog."""
-        return {name: self.scrub(value) if isinstance(value, str) else value for name, value in event.items()}
+        """Redact a log entry, as a processor of structlog."""
+        return {name: self.redact(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 secrets = Secrets()
-"""Those of this process; registrations add theirs."""
+"""Those of this process; each registration adds its own."""
 
 
-def set_up_logging(stream: TextIO | None = None) -> None:
-    """Let structlog write to stderr."""
+def configure_logging(stream: TextIO | None = None) -> None:
+    """Configure structlog to write to stderr."""
     stream = stream or sys.stderr
     is_terminal = stream.isatty()
     renderer = structlog.dev.ConsoleRenderer(colors=True) if is_terminal else structlog.processors.JSONRenderer()

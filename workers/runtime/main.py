@@ -1,6 +1,7 @@
 """The program `runqy-worker`."""
 
 import asyncio
+import ctypes
 import signal
 import sys
 from collections.abc import Callable
@@ -9,13 +10,17 @@ from typing import Annotated
 
 import structlog
 import typer
+import uvloop
 
 from runqy.errors import RegistrationRefused, RunqyError
-from workers.runtime.hardening import make_undumpable
-from workers.runtime.logs import secrets, set_up_logging
+from runqy.open_files import raise_open_files_limit
+from workers.runtime.logs import configure_logging, secrets
+from workers.runtime.redis_connections import ConnectionRegistry
 from workers.runtime.registration import own_version
 from workers.runtime.runner import Runner
 from workers.runtime.settings import WorkerSettings, load_settings
+
+_PR_SET_DUMPABLE = 4
 
 log = structlog.get_logger()
 app = typer.Typer(add_completion=False)
@@ -26,24 +31,28 @@ def run(
     config: Annotated[Path | None, typer.Option("--config", "-config", help="YAML file with settings.")] = None,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Read the settings and serve until told to stop."""
+    """Read the settings and serve until stopped."""
     if version:
         typer.echo(own_version())
         return
     make_undumpable()
-    set_up_logging()
+    raise_open_files_limit()
+    configure_logging()
     try:
         settings = load_settings(config)
     except RunqyError as error:
         typer.echo(error.detail, err=True)
         raise typer.Exit(2) from None
     secrets.add([settings.api_key, settings.git_token, settings.git_ssh_key])
-    raise typer.Exit(asyncio.run(serve(settings)))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        status = runner.run(serve(settings))
+    raise typer.Exit(status)
 
 
 async def serve(settings: WorkerSettings) -> int:
-    """Serve every queue of the settings; returns the exit status."""
-    runners = [Runner(settings, queue) for queue in settings.queues]
+    """Serve every queue of the settings; return the exit status."""
+    registry = ConnectionRegistry()
+    runners = [Runner(settings, queue, registry) for queue in settings.queues]
 
     def stop() -> None:
         for runner in runners:
@@ -52,11 +61,11 @@ async def serve(settings: WorkerSettings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    outcomes = await asyncio.gather(*(_serve_one(runner, stop) for runner in runners))
+    outcomes = await asyncio.gather(*(_serve_queue(runner, stop) for runner in runners))
     return max(outcomes)
 
 
-async def _serve_one(runner: Runner, stop: Callable[[], None]) -> int:
+async def _serve_queue(runner: Runner, stop: Callable[[], None]) -> int:
     """Serve a queue. One that the server refuses (it may be deleted) ends alone; other failures end the worker."""
     try:
         await runner.run()
@@ -72,6 +81,16 @@ async def _serve_one(runner: Runner, stop: Callable[[], None]) -> int:
         stop()
         return 1
     return 0
+
+
+def make_undumpable() -> bool:
+    """Keep memory and environment of this process from debuggers and /proc, on Linux; return whether that worked.
+
+    The API key and the password of Redis are in it, and children run as the same user.
+    """
+    if sys.platform != "linux":
+        return False
+    return bool(ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
 
 
 def main() -> None:

@@ -1,170 +1,162 @@
-"""The pool of a one_shot queue: a child for each task, after a first one without a task has shown that it can start."""
+"""The pool of a one_shot queue: a child for each task, once a probe without a task has shown that children start."""
 
 import asyncio
 from dataclasses import replace
 
 from runqy.errors import DeploymentFailed
+from workers.runtime.backoff import RestartPolicy
 from workers.runtime.child import Child, ChildSpec
-from workers.runtime.pool import DYING_S, OVERFLOW, PoolOwner, PoolSettings, ending_of, time_over
-from workers.runtime.protocol import Answer, UnusableAnswer
-from workers.runtime.restarts import Restarts
-from workers.runtime.runs import Ending, Fate, Run
+from workers.runtime.pool import OVERFLOW, STOP_TIMEOUT_S, PoolOwner, PoolSettings, timeout_result, to_run_result
+from workers.runtime.protocol import ChildResponse, InvalidResponse
+from workers.runtime.runs import Run, RunResult, RunStatus
 
 
 class OneShotPool:
-    """Children, each with its task; the probe has none."""
+    """Children, each with its task; the probe has none. See Pool."""
 
     def __init__(self, owner: PoolOwner, settings: PoolSettings) -> None:
         self.problem = ""
         self._owner = owner
         self._settings = settings
-        self._restarts = Restarts(settings.recovery, settings.on_failure)
+        self._restart_policy = RestartPolicy(settings.recovery, settings.on_failure)
         self._spec: ChildSpec | None = None
         self._started_with: dict[Child, ChildSpec] = {}
         self._runs: dict[Child, Run | None] = {}
-        """None: the probe, or a child that has answered."""
+        """None: the probe, or a child that has responded."""
         self._probe: Child | None = None
-        self._is_proven = False
+        self._is_probed = False
         self._is_stopping = False
         self._restart: asyncio.TimerHandle | None = None
         self._emptied = asyncio.Event()
 
     @property
     def is_ready(self) -> bool:
-        """See Pool."""
-        return self._is_proven and not self._is_stopping
+        return self._is_probed and not self._is_stopping
 
     @property
     def capacity(self) -> int:
-        """See Pool. A child that has answered keeps its place until it has ended."""
+        """Return the concurrency; a child that has responded keeps its slot until it has ended."""
         lingering = sum(run is None and child is not self._probe for child, run in self._runs.items())
         return max(self._settings.concurrency - lingering, 0) if self.is_ready else 0
 
     @property
-    def is_renewed(self) -> bool:
-        """See Pool."""
+    def is_up_to_date(self) -> bool:
         return all(spec is self._spec for spec in self._started_with.values())
 
     def start(self, spec: ChildSpec) -> None:
-        """See Pool."""
         self._spec = spec
-        self._restarts.note_success()
-        self._is_proven = False
+        self._restart_policy.note_success()
+        self._is_probed = False
         if self._probe is not None:
             self._probe.kill()
         else:
             self._start_probe()
 
-    def give(self, run: Run) -> None:
-        """See Pool."""
+    def submit(self, run: Run) -> None:
         assert self._spec is not None  # noqa: S101 (a pool is ready after its start)
         try:
             self._start_child(replace(self._spec, env={**self._spec.env, "RUNQY_TASK_ID": run.task_id}), run)
         except DeploymentFailed as error:
-            self._lose_confidence(error.detail)
-            self._owner.run_ended(run, Ending(Fate.GIVEN_BACK))
+            self._require_probe(error.detail)
+            self._owner.run_ended(run, RunResult(RunStatus.REQUEUED))
 
-    def end_run(self, run: Run, verdict: Ending) -> None:
-        """See Pool."""
+    def end_run(self, run: Run, forced_result: RunResult) -> None:
         child = next((child for child, its_run in self._runs.items() if its_run is run), None)
-        if child is None or run.verdict:
+        if child is None or run.forced_result:
             return
-        run.verdict = verdict
+        run.forced_result = forced_result
         if run.started_ns:
-            child.give_up_task(run.task_id)
+            child.cancel_task(run.task_id)
         else:
             child.kill()
 
-    def check(self, now_s: float) -> None:
-        """See Pool."""
+    def enforce_timeouts(self, now_s: float) -> None:
         for run in list(self._runs.values()):
-            if run and run.started_ns and now_s >= run.ends_at_s and run.verdict is None:
-                self.end_run(run, time_over(run))
+            if run and run.started_ns and now_s >= run.ends_at_s and run.forced_result is None:
+                self.end_run(run, timeout_result(run))
 
-    def return_unstarted(self) -> None:
-        """See Pool. Every task has a child from the beginning; those that wait for its start are given back."""
+    def requeue_unstarted(self) -> None:
+        """End the runs whose children have not started yet, as requeued."""
         for run in list(self._runs.values()):
             if run and not run.started_ns:
-                self.end_run(run, Ending(Fate.GIVEN_BACK))
+                self.end_run(run, RunResult(RunStatus.REQUEUED))
 
     def is_started(self, run: Run) -> bool:
-        """See Pool."""
         return bool(run.started_ns)
 
     async def stop(self) -> None:
-        """See Pool."""
         self._is_stopping = True
         if self._restart:
             self._restart.cancel()
         for child in list(self._runs):
             child.terminate()
         self._note_change()
-        async with asyncio.timeout(DYING_S + 10):
+        async with asyncio.timeout(STOP_TIMEOUT_S + 10):
             await self._emptied.wait()
 
     def child_ready(self, child: Child) -> None:
-        """Hand the child its task, or believe that others can start as well."""
+        """Send the child its task, or note that children start."""
         run = self._runs[child]
         if run is not None:
             self._owner.run_started(run)
             child.send(run.line)
         elif self._started_with[child] is self._spec:
-            self._is_proven = True
+            self._is_probed = True
             self.problem = ""
         child.close_input() if run else child.retire()
         self._note_change()
 
-    def child_answered(self, child: Child, answer: Answer | UnusableAnswer) -> bool:
+    def child_responded(self, child: Child, response: ChildResponse | InvalidResponse) -> bool:
         """End the child's run."""
         run = self._runs[child]
-        if run is None or run.task_id != answer.task_id:
+        if run is None or run.task_id != response.task_id:
             return False
-        self._restarts.note_success()
-        self._finish(child, run, run.verdict or ending_of(answer))
+        self._restart_policy.note_success()
+        self._finish(child, run, run.forced_result or to_run_result(response))
         return True
 
     def child_overflowed(self, child: Child) -> None:
-        """End the child's run, whose answer was too long."""
+        """End the child's run, whose response was too long."""
         if run := self._runs[child]:
-            self._finish(child, run, run.verdict or OVERFLOW)
+            self._finish(child, run, run.forced_result or OVERFLOW)
 
     def child_ended(self, child: Child) -> None:
-        """End the run that the child left, and find out whether others can start if this one could not."""
+        """End the run that the child left, and start a probe if this child did not start."""
         run = self._runs.pop(child)
         del self._started_with[child]
         if child is self._probe:
             self._probe = None
-            self._judge_probe(child)
-        elif run is not None and not child.is_ready and run.verdict is None:
-            self._lose_confidence(child.cause)
-        elif run is not None and run.verdict is None and not self._is_stopping:
+            self._check_probe(child)
+        elif run is not None and not child.is_ready and run.forced_result is None:
+            self._require_probe(child.cause)
+        elif run is not None and run.forced_result is None and not self._is_stopping:
             self._settings.on_failure()
         if run is not None:
-            fate = Fate.GIVEN_BACK if self._is_stopping else Fate.CHILD_DIED
-            self._owner.run_ended(run, run.verdict or Ending(fate, child.cause))
+            status = RunStatus.REQUEUED if self._is_stopping else RunStatus.CHILD_DIED
+            self._owner.run_ended(run, run.forced_result or RunResult(status, child.cause))
         self._note_change()
 
-    def _judge_probe(self, child: Child) -> None:
+    def _check_probe(self, child: Child) -> None:
         """Start another probe if this one was not for the newest code or has failed."""
-        if self._is_stopping or self._is_proven:
+        if self._is_stopping or self._is_probed:
             return
         if child.problem or not child.is_ending:
-            self._lose_confidence(child.cause)
+            self._require_probe(child.cause)
         else:
             self._start_probe()
 
-    def _finish(self, child: Child, run: Run, ending: Ending) -> None:
-        """End a run whose child has only to end itself."""
+    def _finish(self, child: Child, run: Run, result: RunResult) -> None:
+        """End a run whose child only has to exit."""
         self._runs[child] = None
-        child.spare()
+        child.keep_running()
         child.retire()
-        self._owner.run_ended(run, ending)
+        self._owner.run_ended(run, result)
 
-    def _lose_confidence(self, problem: str) -> None:
+    def _require_probe(self, problem: str) -> None:
         """Take no tasks before another probe has started."""
         self.problem = problem
-        self._is_proven = False
-        delay = self._restarts.next_delay_s()
+        self._is_probed = False
+        delay = self._restart_policy.next_delay_s()
         if delay is not None and not self._is_stopping:
             if self._restart:
                 self._restart.cancel()
@@ -178,10 +170,10 @@ class OneShotPool:
         try:
             self._probe = self._start_child(replace(self._spec, env={**self._spec.env, "RUNQY_TASK_ID": ""}), None)
         except DeploymentFailed as error:
-            self._lose_confidence(error.detail)
+            self._require_probe(error.detail)
 
     def _start_child(self, spec: ChildSpec, run: Run | None) -> Child:
-        """Start a child and remember what for. Raises DeploymentFailed."""
+        """Start a child for a run, or for none. Raises DeploymentFailed."""
         assert self._spec is not None  # noqa: S101 (callers have looked)
         child = Child(spec, self)
         self._runs[child] = run

@@ -1,18 +1,20 @@
-"""Reads lines from a child's pipes and writes to them, without ever waiting for the child."""
+"""Reads lines from a child's pipes and writes to them, without blocking."""
 
 import asyncio
 import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 READ_BYTES = 256 << 10
+PIECES_PER_WRITE = 64
 TOO_LONG = object()
-"""Stands in the place of a line that was longer than allowed."""
+"""Takes the place of a line that was longer than allowed."""
 
 
 class LineSplitter:
-    """Cuts a stream into lines, holding at most one unfinished line of limited length."""
+    """Splits a stream into lines, and holds at most one unfinished line of limited length."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -21,7 +23,7 @@ class LineSplitter:
         self._is_too_long = False
 
     def feed(self, data: bytes) -> Iterator[bytes | object]:
-        """Give the lines that are complete now; TOO_LONG for one that was dropped."""
+        """Yield the lines that are complete now; TOO_LONG for one that was dropped."""
         *complete, rest = data.split(b"\n")
         for part in complete:
             self._add(part)
@@ -29,7 +31,7 @@ class LineSplitter:
         self._add(rest)
 
     def rest(self) -> bytes:
-        """Give what was begun and will not be ended; empty if there is nothing, or it was too long."""
+        """Return the last line, which was not ended; empty if there is none, or it was too long."""
         line = self._finish()
         return line if isinstance(line, bytes) else b""
 
@@ -49,12 +51,12 @@ class LineSplitter:
 
 
 class PipeReader:
-    """Hands over what arrives in a pipe."""
+    """Calls back with what arrives in a pipe."""
 
     def __init__(
         self, descriptor: int, on_data: Callable[[bytes], None], on_end: Callable[[], None] = lambda: None
     ) -> None:
-        """Take what to call for what arrives, and what to call once the other side closed the pipe."""
+        """Take what to call with data, and what to call once the other side closed the pipe."""
         self._descriptor = descriptor
         self._on_data = on_data
         self._on_end = on_end
@@ -63,7 +65,7 @@ class PipeReader:
         self._loop.add_reader(descriptor, self._read)
 
     def drain(self) -> None:
-        """Hand over what is left in the pipe of a process that has ended."""
+        """Read what is left in the pipe of a process that has ended."""
         while self._descriptor >= 0 and self._read():
             pass
         self.close()
@@ -76,7 +78,7 @@ class PipeReader:
             self._descriptor = -1
 
     def _read(self) -> bool:
-        """Read once; returns whether there was something."""
+        """Read once; return whether there was data."""
         try:
             data = os.read(self._descriptor, READ_BYTES)
         except BlockingIOError:
@@ -92,11 +94,14 @@ class PipeReader:
 
 
 class PipeWriter:
-    """Writes to a pipe what it takes, and keeps the rest until it takes more."""
+    """Writes to a pipe without blocking: all lines of one turn of the loop at once, and the rest when there is room."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._waiting: deque[memoryview] = deque()
+        self._unsent: deque[bytes | memoryview] = deque()
+        self._is_scheduled = False
+        """`_flush` will be called, at the end of this turn of the loop or when the pipe has room."""
+        self._is_full = False
         self._closes_when_empty = False
         self._loop = asyncio.get_running_loop()
         os.set_blocking(descriptor, False)
@@ -105,14 +110,15 @@ class PipeWriter:
         """Send data; none of it is lost unless the other side closes the pipe."""
         if self._descriptor < 0 or self._closes_when_empty:
             return
-        self._waiting.append(memoryview(data))
-        if len(self._waiting) == 1:
-            self._flush()
+        self._unsent.append(data)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._flush)
 
     def close_when_empty(self) -> None:
-        """Close the pipe after what is still to be written."""
+        """Close the pipe once all data is written."""
         self._closes_when_empty = True
-        if not self._waiting:
+        if not self._unsent:
             self.close()
 
     def close(self) -> None:
@@ -122,23 +128,33 @@ class PipeWriter:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = -1
-            self._waiting.clear()
+            self._unsent.clear()
 
     def _flush(self) -> None:
-        """Write until the pipe is full or nothing waits."""
+        """Write until the pipe is full or nothing is left."""
+        if self._descriptor < 0:
+            return
         try:
-            while self._waiting:
-                written = os.write(self._descriptor, self._waiting[0])
-                if written == len(self._waiting[0]):
-                    self._waiting.popleft()
-                else:
-                    self._waiting[0] = self._waiting[0][written:]
+            while self._unsent:
+                self._drop(os.writev(self._descriptor, list(islice(self._unsent, PIECES_PER_WRITE))))
         except BlockingIOError:
-            self._loop.add_writer(self._descriptor, self._flush)
+            if not self._is_full:
+                self._is_full = True
+                self._loop.add_writer(self._descriptor, self._flush)
             return
         except OSError:  # the child closed its side; its end is reported elsewhere
             self.close()
             return
-        self._loop.remove_writer(self._descriptor)
+        self._is_scheduled = False
+        if self._is_full:
+            self._is_full = False
+            self._loop.remove_writer(self._descriptor)
         if self._closes_when_empty:
             self.close()
+
+    def _drop(self, written: int) -> None:
+        """Remove what was written."""
+        while self._unsent and written >= len(self._unsent[0]):
+            written -= len(self._unsent.popleft())
+        if written:
+            self._unsent[0] = memoryview(self._unsent[0])[written:]

@@ -1,28 +1,28 @@
-"""What the two kinds of pools have in common: how the consumer speaks to them and they to it."""
+"""The interface between the consumer and the pools of children, and what both kinds of pools share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from workers.runtime.child import ChildSpec
-from workers.runtime.protocol import MAX_LINE_BYTES, Answer, UnusableAnswer
-from workers.runtime.runs import Ending, Fate, Run
+from workers.runtime.protocol import MAX_LINE_BYTES, ChildResponse, InvalidResponse
+from workers.runtime.runs import Run, RunResult, RunStatus
 from workers.runtime.settings import RecoverySettings
 
-OVERFLOW = Ending(Fate.FAILED, f"result_too_large: the answer was longer than {MAX_LINE_BYTES >> 20} MiB")
+OVERFLOW = RunResult(RunStatus.FAILED, f"result_too_large: the response was longer than {MAX_LINE_BYTES >> 20} MiB")
 DEADLINE_EXCEEDED = "deadline exceeded"
-DYING_S = 10.0
+STOP_TIMEOUT_S = 10.0
 """How long ending all children may take, beyond their own grace, before a stop goes on without them."""
 
 
 class PoolOwner(Protocol):
-    """Who is told what a pool does."""
+    """Is called back by a pool."""
 
-    def run_ended(self, run: Run, ending: Ending) -> None:
+    def run_ended(self, run: Run, result: RunResult) -> None:
         """A run is over and its slot free."""
 
     def run_started(self, run: Run) -> None:
-        """A child is free to start a run: its time begins."""
+        """A child is free to start a run: its timeout begins."""
 
     def pool_changed(self) -> None:
         """Readiness, capacity or problem may have changed."""
@@ -30,72 +30,72 @@ class PoolOwner(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSettings:
-    """How many children, and how they are started again."""
+    """How many children there are, and how they are restarted."""
 
     concurrency: int
     processes: int
     recovery: RecoverySettings
     on_failure: Callable[[], None] = lambda: None
-    """Told of each child that did not start or ended unasked."""
+    """Called for each child that did not start or ended unexpectedly."""
 
 
 class Pool(Protocol):
-    """Children of one queue and the tasks given to them."""
+    """Children of one queue and the tasks submitted to them."""
 
     @property
     def problem(self) -> str:
-        """Say why no child is ready, if one tried to be."""
+        """Return why no child is ready; empty: one is, or none has failed."""
 
     @property
     def is_ready(self) -> bool:
-        """Tell whether a task given now would be run."""
+        """Return whether a task submitted now would be run."""
 
     @property
     def capacity(self) -> int:
         """Return how many tasks the children that are ready can hold."""
 
     @property
-    def is_renewed(self) -> bool:
-        """Tell whether every child was started with the newest specification."""
+    def is_up_to_date(self) -> bool:
+        """Return whether every child was started with the newest specification."""
 
     def start(self, spec: ChildSpec) -> None:
         """Start children, or replace them, each between two tasks."""
 
-    def give(self, run: Run) -> None:
-        """Take over a task."""
+    def submit(self, run: Run) -> None:
+        """Run a task as soon as a child is free."""
 
-    def end_run(self, run: Run, verdict: Ending) -> None:
-        """End a run early; its owner is told once the child has let go of it."""
+    def end_run(self, run: Run, forced_result: RunResult) -> None:
+        """End a run early; `run_ended` is called once the child has given it up."""
 
-    def check(self, now_s: float) -> None:
-        """End the runs whose time is over."""
+    def enforce_timeouts(self, now_s: float) -> None:
+        """End the runs that timed out."""
 
-    def return_unstarted(self) -> None:
-        """End the runs that no child has been told of, as given back."""
+    def requeue_unstarted(self) -> None:
+        """End the runs that were sent to no child, as requeued."""
 
     def is_started(self, run: Run) -> bool:
-        """Tell whether a child works on a run."""
+        """Return whether a run was sent to a child."""
 
     async def stop(self) -> None:
-        """End all children and start none any more."""
+        """End all children for good."""
 
 
-def time_over(run: Run) -> Ending:
-    """Return how a run ends whose time is over."""
+def timeout_result(run: Run) -> RunResult:
+    """Return the result of a run that timed out."""
     message = run.taken.message
     is_deadline = message.deadline and (not message.timeout or message.deadline * 10**9 < _timeout_end_ns(run))
     text = DEADLINE_EXCEEDED if is_deadline else f"timed out after {message.timeout or 1800} s"
-    return Ending(Fate.RETRYABLE, text)
+    return RunResult(RunStatus.RETRYABLE, text)
 
 
 def _timeout_end_ns(run: Run) -> int:
     return run.started_ns + run.taken.message.timeout * 10**9
 
 
-def ending_of(answer: Answer | UnusableAnswer) -> Ending:
-    """Return what a child's answer means."""
-    if isinstance(answer, UnusableAnswer):
-        return Ending(Fate.FAILED, f"result_invalid: {answer.reason}")
-    if error := answer.error_text:
-        return Ending(Fate.RETRYABLE if answer.retry else Fate.FAILED, error)
-    return Ending(Fate.SUCCEEDED, result=bytes(answer.result))
+def to_run_result(response: ChildResponse | InvalidResponse) -> RunResult:
+    """Return the result that a child's response stands for."""
+    if isinstance(response, InvalidResponse):
+        return RunResult(RunStatus.FAILED, f"result_invalid: {response.reason}")
+    if error := response.error_text:
+        return RunResult(RunStatus.RETRYABLE if response.retry else RunStatus.FAILED, error)
+    return RunResult(RunStatus.SUCCEEDED, output=bytes(response.result))

@@ -1,4 +1,4 @@
-"""Owns the lines that worker and child exchange: one JSON object each (docs/worker.md)."""
+"""The lines that worker and child exchange: one JSON object each (docs/worker.md)."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.errors import PayloadUnusable
 
 MAX_LINE_BYTES = 32 << 20
-"""The longest answer a child may give; a longer one fails its task."""
+"""The longest response a child may give; a longer one fails its task."""
 
 
 class _TaskLine(msgspec.Struct, omit_defaults=True):
@@ -25,8 +25,8 @@ class _TaskLine(msgspec.Struct, omit_defaults=True):
     traceparent: str = ""
 
 
-class Answer(msgspec.Struct):
-    """What a child says: that it is ready or cannot start (`status`), or how a task ended (`task_id`)."""
+class ChildResponse(msgspec.Struct):
+    """A line from a child: it is ready or cannot start (`status`), or a task ended (`task_id`)."""
 
     status: str | None = None
     accepts: list[str] | None = None
@@ -44,20 +44,20 @@ class Answer(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class UnusableAnswer:
-    """An answer that names its task and cannot be stored."""
+class InvalidResponse:
+    """A response that names its task and cannot be stored."""
 
     task_id: str
     reason: str
 
 
 _ANSWER_START = re.compile(rb'\s*\{\s*"task_id"\s*:\s*("(?:[^"\\]|\\.)*")')
-_decoder = msgspec.json.Decoder(Answer)
+_decoder = msgspec.json.Decoder(ChildResponse)
 _encoder = msgspec.json.Encoder()
 
 
 def encode_task(message: TaskMessage) -> bytes:
-    """Return the line that hands a task to a child, the payload's bytes as the client sent them.
+    """Return the line that sends a task to a child, the payload's bytes as the client sent them.
 
     Raises PayloadUnusable if the payload is not JSON.
     """
@@ -75,25 +75,25 @@ def encode_task(message: TaskMessage) -> bytes:
 
 
 def encode_cancel(task_id: str) -> bytes:
-    """Return the line that tells a child to give a task up."""
+    """Return the line that asks a child to cancel a task."""
     return _encoder.encode({"control": "cancel", "task_id": task_id}) + b"\n"
 
 
-def decode_answer(line: bytes) -> Answer | UnusableAnswer | None:
-    """Read a child's line; None if it is no line of the protocol."""
+def decode_response(line: bytes) -> ChildResponse | InvalidResponse | None:
+    """Read a child's line; None if it is not of the protocol."""
     try:
-        answer = _decoder.decode(line)
+        response = _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return _unusable(line, error)
-    if answer.task_id is not None and not _is_text(bytes(answer.result)):
-        return UnusableAnswer(answer.task_id, "the result is not UTF-8")
-    return answer if answer.task_id is not None or answer.status is not None else None
+        return _read_invalid(line, error)
+    if response.task_id is not None and not _is_text(bytes(response.result)):
+        return InvalidResponse(response.task_id, "the result is not UTF-8")
+    return response if response.task_id is not None or response.status is not None else None
 
 
-def _unusable(line: bytes, error: Exception) -> UnusableAnswer | None:
-    """Find out whether a line is an answer but for NaN, half characters or the like, which JSON does not have.
+def _read_invalid(line: bytes, error: Exception) -> InvalidResponse | None:
+    """Return a response that is not valid JSON, for NaN or half a character; None if the line is no response.
 
-    What begins like an answer is one however it goes on: taken for log, its task would hang until its time is over.
+    What begins like a response counts as one: if it were logged only, its task would hang until it times out.
     """
     if b'"task_id"' not in line:
         return None
@@ -101,14 +101,14 @@ def _unusable(line: bytes, error: Exception) -> UnusableAnswer | None:
         content = json.loads(line)
     except (ValueError, RecursionError):
         task_id = _task_id_at_start(line)
-        return None if task_id is None else UnusableAnswer(task_id, f"the answer is not valid JSON: {error}")
+        return None if task_id is None else InvalidResponse(task_id, f"the response is not valid JSON: {error}")
     if not isinstance(content, dict) or not isinstance(content.get("task_id"), str):
         return None
-    return UnusableAnswer(content["task_id"], "the result is not valid JSON")
+    return InvalidResponse(content["task_id"], "the result is not valid JSON")
 
 
 def _task_id_at_start(line: bytes) -> str | None:
-    """Return the task that a line names where an answer names it; None if it does not."""
+    """Return the task id at the beginning of a line; None if there is none."""
     start = _ANSWER_START.match(line)
     try:
         return str(json.loads(start[1])) if start else None
@@ -132,7 +132,7 @@ def _one_line(payload: bytes) -> bytes:
 
 
 def _is_text(data: bytes) -> bool:
-    """Tell whether bytes are UTF-8."""
+    """Return whether bytes are UTF-8."""
     if data.isascii():
         return True
     try:

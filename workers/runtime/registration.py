@@ -1,33 +1,15 @@
-"""Registers with the server and reads its answer: where Redis is, what to deploy, which queues to serve."""
+"""What the server returns to a worker that registers: where Redis is, what to deploy, which queues to serve."""
 
-import platform
-import socket
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-import httpx2
 import msgspec
 
 from runqy.broker.connection import RedisTarget
-from runqy.errors import (
-    ConfigurationUnavailable,
-    QueueDisabled,
-    QueueNotFound,
-    RegistrationRefused,
-    ServerUnavailable,
-    ServerUnprepared,
-    VaultLocked,
-    VaultUnavailable,
-)
+from runqy.errors import RegistrationRefused
 from runqy.structs import read_json
 
-TIMEOUT_S = 30.0
-_SHOWN_CHARS = 500
-_UNPREPARED = {ConfigurationUnavailable.code, VaultLocked.code, VaultUnavailable.code}
-"""The codes of problems that last until somebody configures the server."""
 
-
-class RedisAnswer(msgspec.Struct, frozen=True):
+class RedisInfo(msgspec.Struct, frozen=True):
     """Where Redis is."""
 
     addr: str
@@ -43,12 +25,12 @@ class RedisAnswer(msgspec.Struct, frozen=True):
     sentinel_password: str = ""
 
     def __repr__(self) -> str:
-        """Show where, never how."""
-        return f"<RedisAnswer {self.addr}>"
+        """Leave out the passwords."""
+        return f"<RedisInfo {self.addr}>"
 
     @property
     def target(self) -> RedisTarget:
-        """Return the same as the broker takes it. Raises ValueError for an address without a port."""
+        """Return it as the broker's type. Raises ValueError for an address without a port."""
         return RedisTarget(
             addresses=tuple(_address(text) for text in self.addresses or [self.addr]),
             mode=self.mode,
@@ -63,7 +45,7 @@ class RedisAnswer(msgspec.Struct, frozen=True):
         )
 
 
-class QueueAnswer(msgspec.Struct, frozen=True):
+class QueueInfo(msgspec.Struct, frozen=True):
     """The queue registered for."""
 
     name: str
@@ -74,14 +56,14 @@ class QueueAnswer(msgspec.Struct, frozen=True):
     rollout: str | int | None = None
 
 
-class SubQueueAnswer(msgspec.Struct, frozen=True):
+class SubQueueInfo(msgspec.Struct, frozen=True):
     """One Redis queue to serve."""
 
     name: str
     priority: int = 1
 
 
-class DeploymentAnswer(msgspec.Struct, frozen=True):
+class DeploymentInfo(msgspec.Struct, frozen=True):
     """What to deploy and to start."""
 
     git_url: str
@@ -95,7 +77,7 @@ class DeploymentAnswer(msgspec.Struct, frozen=True):
     redis_storage: bool = True
 
 
-class LimitsAnswer(msgspec.Struct, frozen=True):
+class LimitsInfo(msgspec.Struct, frozen=True):
     """The queue's limits that a worker has to know."""
 
     retry_delay_secs: float = 15
@@ -103,20 +85,20 @@ class LimitsAnswer(msgspec.Struct, frozen=True):
 
 
 class Registration(msgspec.Struct, frozen=True):
-    """What the server answers to a worker."""
+    """What the server returns to a worker."""
 
-    redis: RedisAnswer
-    queue: QueueAnswer
-    deployment: DeploymentAnswer
+    redis: RedisInfo
+    queue: QueueInfo
+    deployment: DeploymentInfo
     worker_id: str = ""
     lease_secs: int = 30
-    sub_queues: list[SubQueueAnswer] | None = None
-    limits: LimitsAnswer = LimitsAnswer()
+    sub_queues: list[SubQueueInfo] | None = None
+    limits: LimitsInfo = LimitsInfo()
     vaults: dict[str, str] | None = None
     git_token: str | None = None
 
     def __repr__(self) -> str:
-        """Show which queue, never the secrets."""
+        """Leave out the secrets."""
         return f"<Registration {self.worker_id} for {self.queue.name}>"
 
     @property
@@ -128,12 +110,12 @@ class Registration(msgspec.Struct, frozen=True):
     @property
     def priorities(self) -> dict[str, int]:
         """Return the Redis queues to serve, with their priorities; what has none above 0 is not served."""
-        queues = self.sub_queues or [SubQueueAnswer(self.queue.name, max(self.queue.priority, 1))]
+        queues = self.sub_queues or [SubQueueInfo(self.queue.name, max(self.queue.priority, 1))]
         return {queue.name: queue.priority for queue in queues if queue.priority > 0}
 
     @property
     def is_one_shot(self) -> bool:
-        """Tell whether each task gets a child of its own."""
+        """Return whether each task gets a child of its own."""
         return (self.queue.mode or self.deployment.mode) == "one_shot"
 
     @property
@@ -142,43 +124,15 @@ class Registration(msgspec.Struct, frozen=True):
         return "" if self.queue.revision is None else str(self.queue.revision)
 
     def deploys_like(self, other: "Registration") -> bool:
-        """Tell whether the code that was deployed for the one is that of the other."""
+        """Return whether both run the same deployed code."""
         return self._code == other._code  # noqa: SLF001 (of the same class)
 
     @property
     def _code(self) -> tuple[object, ...]:
         """Return what decides which code is deployed, as opposed to how it is started."""
-        asked = self.deployment
-        place = (asked.git_url, asked.branch, asked.code_path or "", asked.requirements_file or "")
-        return (self.queue.name, self.queue.rollout, *place, self.git_token or "")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registrar:
-    """Asks one server, with one key."""
-
-    server_url: str
-    api_key: str
-
-    def register(self, *, worker_id: str, queue: str) -> Registration:
-        """Register for a queue.
-
-        Raises RegistrationRefused when asking again is of no use, QueueDisabled, ServerUnavailable, ServerUnprepared.
-        """
-        body = {
-            "worker_id": worker_id,
-            "queue": queue,
-            "hostname": socket.gethostname(),
-            "os": platform.system().lower(),
-            "version": own_version(),
-        }
-        headers = {"Authorization": f"Bearer {self.api_key}"}
-        try:
-            response = httpx2.post(f"{self.server_url}/worker/register", json=body, headers=headers, timeout=TIMEOUT_S)
-        except httpx2.HTTPError as error:
-            raise ServerUnavailable(f"{self.server_url} cannot be reached: {error}") from error
-        _raise_for_status(response, queue)
-        return _decode(response.content)
+        info = self.deployment
+        source = (info.git_url, info.branch, info.code_path or "", info.requirements_file or "")
+        return (self.queue.name, self.queue.rollout, *source, self.git_token or "")
 
 
 def own_version() -> str:
@@ -189,50 +143,13 @@ def own_version() -> str:
         return "unknown"
 
 
-def _raise_for_status(response: httpx2.Response, queue: str) -> None:
-    """Say what a refusal means."""
-    status = response.status_code
-    if status == httpx2.codes.OK:
-        return
-    problem = _problem(response)
-    said = _said(response, problem)
-    if status == httpx2.codes.CONFLICT:
-        raise QueueDisabled(said)
-    if status == httpx2.codes.UNAUTHORIZED:
-        raise RegistrationRefused(f"The server does not know this API key ({said}). Check RUNQY_API_KEY.")
-    if status == httpx2.codes.FORBIDDEN:
-        raise RegistrationRefused(f"This API key may not register a worker for {queue!r} ({said}).")
-    if status == httpx2.codes.NOT_FOUND and problem.get("code") == QueueNotFound.code:
-        raise RegistrationRefused(f"The server has no queue {queue!r} ({said}). Check RUNQY_QUEUES.")
-    if status == httpx2.codes.SERVICE_UNAVAILABLE and problem.get("code") in _UNPREPARED:
-        raise ServerUnprepared(f"The server answered {status}: {said}")
-    if status >= 500 or status in {httpx2.codes.TOO_MANY_REQUESTS, httpx2.codes.REQUEST_TIMEOUT}:
-        raise ServerUnavailable(f"The server answered {status}: {said}")
-    raise RegistrationRefused(f"The server answered {status}: {said}. Check RUNQY_SERVER_URL.")
-
-
-def _problem(response: httpx2.Response) -> dict[str, object]:
-    """Return the members of the problem that a refusal describes; none if it is not ours."""
-    try:
-        problem = response.json()
-    except ValueError:
-        return {}
-    return problem if isinstance(problem, dict) else {}
-
-
-def _said(response: httpx2.Response, problem: dict[str, object]) -> str:
-    """Return the reason that a refusal gives."""
-    reason = problem.get("detail") or problem.get("errors") or problem.get("title")
-    return str(reason or response.text or response.reason_phrase)[:_SHOWN_CHARS]
-
-
-def _decode(content: bytes) -> Registration:
-    """Read the server's answer."""
+def decode_registration(content: bytes) -> Registration:
+    """Read the response to a registration. Raises RegistrationRefused."""
     try:
         registration = read_json(content, Registration)
-        registration.redis.target  # noqa: B018 (an address that cannot be read is found out here)
+        registration.redis.target  # noqa: B018 (an address that cannot be parsed fails here)
     except (msgspec.DecodeError, ValueError) as error:
-        raise RegistrationRefused(f"The server's answer is none to a registration: {error}") from error
+        raise RegistrationRefused(f"The response is not one to a registration: {error}") from error
     if not registration.priorities:
         raise RegistrationRefused(f"The queue {registration.queue.name!r} has no Redis queue to serve.")
     return registration

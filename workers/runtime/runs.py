@@ -1,51 +1,66 @@
-"""A task in this worker's hands, and how its run ended."""
+"""A task that this worker holds: its run, how the run ended, and how that is recorded."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+
+import msgspec
 
 from runqy import clock
+from runqy.broker.finishing import Completion, Failure, Outcome, archive, complete, complete_all, requeue, retry
 from runqy.broker.holding import Taken
-from runqy.broker.message import run_time_s
+from runqy.broker.message import CANCELED, run_time_s
+from runqy.broker.operation import Request
+from runqy.broker.timing import BATCH_MAX_BYTES
+from runqy.errors import RunqyError
+from workers.runtime.backoff import delay_s
+
+MAX_CHILD_DEATHS = 3
+"""A task under which so many children died is archived."""
 
 
-class Fate(StrEnum):
+class RunStatus(StrEnum):
     """How a run ended."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    """For good: the task asked for no retry, or nothing else would come of one."""
+    """For good: the task asked for no retry, or a retry would end the same way."""
     RETRYABLE = "retryable"
-    """The task asked for a retry, or its time was over."""
+    """The task asked for a retry, or timed out."""
     CANCELED = "canceled"
     CHILD_DIED = "child_died"
-    GIVEN_BACK = "given_back"
+    REQUEUED = "requeued"
     """It was not started, or is interrupted because the worker stops."""
     LOST = "lost"
-    """It is in somebody else's hands by now: nothing is written."""
+    """Another worker holds the task by now: nothing is written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a run ended, with the error's text or the result's JSON."""
+class RunResult(msgspec.Struct, frozen=True):
+    """How a run ended, with the error's text or the JSON that the task returned."""
 
-    fate: Fate
+    status: RunStatus
     error: str = ""
-    result: bytes | None = None
+    output: bytes | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """A task from its take to its end."""
+    """A task from its dequeue to its end."""
 
     taken: Taken
     line: bytes
-    """What the child is told."""
+    """What is written to the child."""
     started_ns: int = 0
     """Redis's Unix time at which its child was free to start it; 0: not yet."""
     ends_at_s: float = 0.0
-    """On the monotonic clock: when its time is over."""
-    verdict: Ending | None = None
-    """How it ends as soon as its child lets go of it, whatever the child says."""
+    """When it times out, on the monotonic clock."""
+    forced_result: RunResult | None = None
+    """How it ends as soon as its child gives it up, whatever the child responds."""
+    result: RunResult | None = None
+    """How it ended; None: it runs or waits for a child."""
+    finishes_alone: bool = False
+    """Redis refused the script call that recorded it together with others."""
 
     @property
     def task_id(self) -> str:
@@ -53,6 +68,91 @@ class Run:
         return self.taken.hold.task_id
 
     def start(self, *, now_ns: int) -> None:
-        """Let its time begin: timeout or deadline, whichever comes first."""
+        """Start its timeout or deadline, whichever is earlier."""
         self.started_ns = now_ns
         self.ends_at_s = clock.monotonic_s() + run_time_s(self.taken.message, now_ns=now_ns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """What a queue's configuration says about failures and results."""
+
+    delay_s: float = 15.0
+    max_delay_s: float = 600.0
+    keeps_results: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """A request that records how some runs ended."""
+
+    runs: Sequence[Run]
+    request: Request[Any]
+
+    def match(self, outcome: Any) -> Iterator[tuple[Run, Outcome | RunqyError]]:
+        """Return each run with its part of the request's outcome."""
+        return zip(self.runs, outcome if isinstance(outcome, list) else [outcome] * len(self.runs), strict=True)
+
+
+def plan_finishes(runs: Sequence[Run], policy: RetryPolicy, *, now_ns: int) -> list[Finish]:
+    """Return the requests that record how runs ended; those that succeeded share script calls."""
+    finishes: list[Finish] = []
+    batches: dict[str, tuple[list[Run], int]] = {}
+    for run in runs:
+        result, message = run.result, run.taken.message
+        assert result is not None  # noqa: S101 (the runs have ended)
+        if result.status is not RunStatus.SUCCEEDED or message.retention <= 0 or run.finishes_alone:
+            finishes.append(Finish((run,), finish_request(run, result, policy, now_ns=now_ns)))
+            continue
+        size = len(result.output or b"") + len(message.payload)
+        batch, batch_size = batches.get(run.taken.hold.queue, ([], 0))
+        if batch and batch_size + size > BATCH_MAX_BYTES:
+            finishes.append(_completions(batch, policy, now_ns))
+            batch, batch_size = [], 0
+        batch.append(run)
+        batches[run.taken.hold.queue] = batch, batch_size + size
+    return finishes + [_completions(batch, policy, now_ns) for batch, _ in batches.values()]
+
+
+def _completions(runs: Sequence[Run], policy: RetryPolicy, now_ns: int) -> Finish:
+    """Return the request that records that runs of one Redis queue succeeded."""
+    completions = [
+        Completion(
+            run.taken.hold, run.taken.message, run.result.output if run.result and policy.keeps_results else None
+        )
+        for run in runs
+    ]
+    return Finish(runs, complete_all(completions, now_ns=now_ns))
+
+
+def finish_request(run: Run, result: RunResult, policy: RetryPolicy, *, now_ns: int) -> Request[Outcome]:
+    """Return the request that records how a run ended."""
+    hold, message = run.taken.hold, run.taken.message
+    if result.status is RunStatus.SUCCEEDED:
+        return complete(hold, message, result.output if policy.keeps_results else None, now_ns=now_ns)
+    if result.status is RunStatus.REQUEUED:
+        return requeue(hold, now_ns=now_ns)
+    if result.status is RunStatus.CANCELED:
+        return archive(hold, message, error=CANCELED, now_ns=now_ns)
+    if result.status is RunStatus.CHILD_DIED:
+        return _child_died_request(run, result, policy, now_ns)
+    if result.status is RunStatus.RETRYABLE and message.retried < message.retry:
+        failure = Failure(error=result.error, retry_at_s=_retry_at_s(policy, message.retried, now_ns))
+        return retry(hold, message, failure, now_ns=now_ns)
+    return archive(hold, message, error=result.error, now_ns=now_ns)
+
+
+def _child_died_request(run: Run, result: RunResult, policy: RetryPolicy, now_ns: int) -> Request[Outcome]:
+    """Retry a task under which a child died, without spending a retry, unless that happened too often."""
+    hold, message, deaths = run.taken.hold, run.taken.message, run.taken.child_deaths
+    if deaths + 1 >= MAX_CHILD_DEATHS:
+        error = f"{deaths + 1} child processes died under this task; of the last: {result.error}"
+        return archive(hold, message, error=error, now_ns=now_ns, child_died=True)
+    failure = Failure(error=result.error, retry_at_s=_retry_at_s(policy, deaths, now_ns), child_died=True)
+    return retry(hold, message, failure, now_ns=now_ns)
+
+
+def _retry_at_s(policy: RetryPolicy, attempt: int, now_ns: int) -> int:
+    """Return the Unix s of the next attempt: the delay doubles with each, with jitter, up to the limit."""
+    delay = min(delay_s(attempt, first_s=policy.delay_s, most_s=policy.max_delay_s), policy.max_delay_s)
+    return now_ns // 1_000_000_000 + round(delay)

@@ -44,7 +44,7 @@ _VARIABLES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoverySettings:
-    """How children that end are started again."""
+    """How children that end are restarted."""
 
     is_enabled: bool = True
     max_restarts: int = 5
@@ -57,7 +57,7 @@ class RecoverySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """All that a worker is told at its start."""
+    """The settings of a worker process."""
 
     server_url: str
     api_key: str = field(repr=False)
@@ -125,7 +125,7 @@ class _Values:
         return self._environ.get(variable, "").strip() or self._file.get(name, "").strip()
 
     def parsed(self, name: str, parse: Callable[[str], T], default: T) -> T:
-        """Return what a parser makes of a setting, or the default when it is not set."""
+        """Return a setting parsed, or the default when it is not set."""
         text = self.text(name)
         if not text:
             return default
@@ -140,7 +140,7 @@ class _Values:
 
 
 def _read_file(file: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the file's settings by dotted name, variables expanded; what is none of ours is only told."""
+    """Return the file's settings by dotted name, variables expanded; unknown settings are logged."""
     try:
         content = YAML(typ="safe", pure=True).load(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -10,7 +10,7 @@ if left ~= 1 then
 end
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[6], ARGV[2], 'EX', ARGV[4])
-count_success(KEYS[4], KEYS[5], ARGV[3])
+count_successes(1, KEYS[4], KEYS[5], ARGV[3])
 if KEYS[7] then
   release_lock(KEYS[7], ARGV[1])
 end

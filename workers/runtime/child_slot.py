@@ -1,4 +1,4 @@
-"""One place for a long_running child: started, fed task after task, started again when it ends."""
+"""One long_running child: started, sent one task after another, restarted when it ends."""
 
 import asyncio
 from collections import deque
@@ -6,37 +6,37 @@ from typing import Protocol
 
 from runqy import clock
 from runqy.errors import DeploymentFailed
+from workers.runtime.backoff import RestartPolicy
 from workers.runtime.child import Child, ChildSpec
-from workers.runtime.pool import OVERFLOW, ending_of, time_over
-from workers.runtime.protocol import Answer, UnusableAnswer
-from workers.runtime.restarts import Restarts
-from workers.runtime.runs import Ending, Fate, Run
+from workers.runtime.pool import OVERFLOW, timeout_result, to_run_result
+from workers.runtime.protocol import ChildResponse, InvalidResponse
+from workers.runtime.runs import Run, RunResult, RunStatus
 
 IDLE_GRACE_S = 3.0
-"""How long an idle child has to end by itself: the next one is to have the new environment within five seconds."""
+"""How long an idle child has to end by itself: the next one has to have the new environment within five seconds."""
 
 
-class SeatOwner(Protocol):
-    """Who is told what happens in a seat."""
+class SlotOwner(Protocol):
+    """Is called back by a slot."""
 
-    def seat_ended_run(self, run: Run, ending: Ending, spent_s: float) -> None:
+    def slot_finished_run(self, run: Run, result: RunResult, spent_s: float) -> None:
         """A run is over."""
 
-    def seat_started_run(self, run: Run) -> None:
+    def slot_started_run(self, run: Run) -> None:
         """The child is free to start a run."""
 
-    def seat_changed(self) -> None:
-        """The seat opened or closed."""
+    def slot_changed(self) -> None:
+        """The slot opened or closed."""
 
 
-class Seat:
-    """A child, and the tasks it was told of, in order; it works on the first."""
+class ChildSlot:
+    """A child, and the tasks sent to it, in order; it works on the first."""
 
-    def __init__(self, owner: SeatOwner, restarts: Restarts) -> None:
+    def __init__(self, owner: SlotOwner, restart_policy: RestartPolicy) -> None:
         self.runs: deque[Run] = deque()
         self.problem = ""
         self._owner = owner
-        self._restarts = restarts
+        self._restart_policy = restart_policy
         self._spec: ChildSpec | None = None
         self._started_with: ChildSpec | None = None
         self._child: Child | None = None
@@ -46,128 +46,130 @@ class Seat:
 
     @property
     def is_open(self) -> bool:
-        """Tell whether the child takes tasks."""
-        return self._child is not None and self._child.is_ready and not self._child.is_ending and self.is_renewed
+        """Return whether the child takes tasks."""
+        return self._child is not None and self._child.is_ready and not self._child.is_ending and self.is_up_to_date
 
     @property
-    def is_renewed(self) -> bool:
-        """Tell whether the child was started with the newest specification."""
+    def is_up_to_date(self) -> bool:
+        """Return whether the child was started with the newest specification."""
         return self._started_with is self._spec
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether there is no child."""
+        """Return whether there is no child."""
         return self._child is None
 
     def start(self, spec: ChildSpec) -> None:
         """Start a child, or replace the one that is there once its tasks are done."""
         self._spec = spec
-        self._restarts.note_success()
+        self._restart_policy.note_success()
         if self._child is None:
             self._start()
         elif not self.runs:
-            self._dismiss(self._child)
+            self._end_idle_child(self._child)
 
     def add(self, run: Run) -> None:
-        """Tell the child of a task."""
-        assert self._child is not None  # noqa: S101 (only open seats are given tasks)
+        """Send the child a task."""
+        assert self._child is not None  # noqa: S101 (only open slots are given tasks)
         self.runs.append(run)
         self._child.send(run.line)
         if len(self.runs) == 1:
             self._begin(run)
 
-    def end_run(self, run: Run, verdict: Ending) -> None:
+    def end_run(self, run: Run, forced_result: RunResult) -> None:
         """End a run early: at once if the child works on it, else when its turn comes."""
-        run.verdict = run.verdict or verdict
-        if run is self.runs[0] and run.verdict is verdict:
+        run.forced_result = run.forced_result or forced_result
+        if run is self.runs[0] and run.forced_result is forced_result:
             self._interrupt(run)
 
-    def check(self, now_s: float) -> None:
-        """End the run that the child works on if its time is over."""
-        if self.runs and now_s >= self.runs[0].ends_at_s and self.runs[0].verdict is None:
-            self.end_run(self.runs[0], time_over(self.runs[0]))
+    def enforce_timeouts(self, now_s: float) -> None:
+        """End the run that the child works on if it timed out."""
+        if self.runs and now_s >= self.runs[0].ends_at_s and self.runs[0].forced_result is None:
+            self.end_run(self.runs[0], timeout_result(self.runs[0]))
 
     def stop(self) -> None:
-        """End the child and start none any more."""
+        """End the child for good."""
         self._is_stopping = True
         if self._restart:
             self._restart.cancel()
         if self._child and self.runs:
             self._child.terminate()
         elif self._child:
-            self._dismiss(self._child)
+            self._end_idle_child(self._child)
 
     def child_ready(self, child: Child) -> None:
-        """Open the seat."""
+        """Open the slot."""
         self.problem = ""
-        self._owner.seat_changed()
+        self._owner.slot_changed()
 
-    def child_answered(self, child: Child, answer: Answer | UnusableAnswer) -> bool:
-        """End the run that the child answers for, and begin the next."""
-        run = next((run for run in self.runs if run.task_id == answer.task_id), None)
+    def child_responded(self, child: Child, response: ChildResponse | InvalidResponse) -> bool:
+        """End the run that the child responds for, and start the next."""
+        run = next((run for run in self.runs if run.task_id == response.task_id), None)
         if run is None:
             return False
-        self._restarts.note_success()
-        self._finish(run, run.verdict or ending_of(answer))
+        self._restart_policy.note_success()
+        self._finish(run, run.forced_result or to_run_result(response))
         return True
 
     def child_overflowed(self, child: Child) -> None:
         """End the run that must have made the line that was too long."""
         if self.runs:
-            self._finish(self.runs[0], self.runs[0].verdict or OVERFLOW)
+            self._finish(self.runs[0], self.runs[0].forced_result or OVERFLOW)
 
     def child_ended(self, child: Child) -> None:
         """End what the child left, and start another child."""
         runs, self.runs, self._child = list(self.runs), deque(), None
-        was_wanted = self.is_renewed and not self._is_stopping and not (runs and runs[0].verdict)
+        was_wanted = self.is_up_to_date and not self._is_stopping and not (runs and runs[0].forced_result)
         for run in runs:
-            self._owner.seat_ended_run(run, run.verdict or self._left_by(child, run), self._spent_s())
+            self._owner.slot_finished_run(
+                run, run.forced_result or self._result_after_child_end(child, run), self._spent_s()
+            )
         if was_wanted:
             self.problem = child.cause
             self._start_later()
         elif not self._is_stopping:
             self._start()
-        self._owner.seat_changed()
+        self._owner.slot_changed()
 
-    def _dismiss(self, child: Child) -> None:
+    def _end_idle_child(self, child: Child) -> None:
         """End a child without tasks; one that still loads would not notice that its input ended."""
         if child.is_ready:
             child.retire(IDLE_GRACE_S)
         else:
             child.terminate()
 
-    def _left_by(self, child: Child, run: Run) -> Ending:
-        """Say how a run ends whose child is gone."""
+    def _result_after_child_end(self, child: Child, run: Run) -> RunResult:
+        """Return the result of a run whose child is gone."""
         if run.started_ns and not self._is_stopping:
-            return Ending(Fate.CHILD_DIED, child.cause)
-        return Ending(Fate.GIVEN_BACK)
+            return RunResult(RunStatus.CHILD_DIED, child.cause)
+        return RunResult(RunStatus.REQUEUED)
 
-    def _finish(self, run: Run, ending: Ending) -> None:
+    def _finish(self, run: Run, result: RunResult) -> None:
         """End a run whose child goes on."""
         child = self._child
-        assert child is not None  # noqa: S101 (answers come from a child)
+        assert child is not None  # noqa: S101 (responses come from a child)
         was_first = run is self.runs[0]
         self.runs.remove(run)
-        self._owner.seat_ended_run(run, ending, self._spent_s())
+        self._owner.slot_finished_run(run, result, self._spent_s())
         if was_first:
-            child.spare()
+            child.keep_running()
         if self.runs and was_first and not child.is_ending:
             self._begin(self.runs[0])
-        if not self.runs and not self.is_renewed:
+        if not self.runs and not self.is_up_to_date:
             child.retire(IDLE_GRACE_S)
 
     def _begin(self, run: Run) -> None:
-        """Let the time of the run begin that the child is free to start now."""
+        """Start the timeout of the run that the child is free to start now."""
         self._began_s = clock.monotonic_s()
-        self._owner.seat_started_run(run)
-        if run.verdict:
+        self._owner.slot_started_run(run)
+        if run.forced_result:
             self._interrupt(run)
 
     def _interrupt(self, run: Run) -> None:
         """Make the child give up what it works on."""
         assert self._child is not None  # noqa: S101 (a run is with a child)
-        self._child.give_up_task(run.task_id)
-        self._owner.seat_changed()
+        self._child.cancel_task(run.task_id)
+        self._owner.slot_changed()
 
     def _spent_s(self) -> float:
         return clock.monotonic_s() - self._began_s
@@ -183,11 +185,11 @@ class Seat:
         except DeploymentFailed as error:
             self.problem = error.detail
             self._start_later()
-            self._owner.seat_changed()
+            self._owner.slot_changed()
 
     def _start_later(self) -> None:
-        """Start a child after a while that grows with the number of failures."""
-        delay = self._restarts.next_delay_s()
+        """Start a child after a delay that grows with the number of failures."""
+        delay = self._restart_policy.next_delay_s()
         if delay is not None:
             self._restart = asyncio.get_running_loop().call_later(delay, self._restart_now)
 

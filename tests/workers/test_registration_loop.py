@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from tests.support.servers import free_port
 from tests.workers.fake_server import API_KEY, FakeServer
-from workers.runtime.enrolling import Enrolling
+from workers.runtime.registration_client import RegistrationLoop
 from workers.runtime.settings import WorkerSettings
 
 
@@ -22,19 +22,21 @@ def waits_s(server_url: str, count: int = 7) -> list[float]:
         deployment_dir=Path("unused"),
     )
 
-    async def enroll() -> list[float]:
-        enrolling = Enrolling(settings, worker_id="w1", queue="mail", on_disabled=lambda: None, on_wait=lambda _: None)
+    async def register() -> list[float]:
+        registration_loop = RegistrationLoop(
+            settings, worker_id="w1", queue="mail", on_disabled=lambda: None, on_wait=lambda _: None
+        )
         with capture_logs() as entries:
-            asking = asyncio.ensure_future(enrolling.enroll())
+            asking = asyncio.ensure_future(registration_loop.register())
             async with asyncio.timeout(30):
                 while len(entries) < count:
-                    enrolling.hurry.set()
+                    registration_loop.hurry.set()
                     await asyncio.sleep(0.005)
             asking.cancel()
             await asyncio.wait([asking])
         return [entry["next_try_s"] for entry in entries if entry["event"] == "not_registered"]
 
-    return asyncio.run(enroll())
+    return asyncio.run(register())
 
 
 @pytest.mark.parametrize("code", ["vault_unavailable", "vaults_locked", "configuration_unavailable"])

@@ -1,6 +1,6 @@
-"""Becomes the program it is told to start, after asking the kernel to end it together with the worker.
+"""Executes a child's program, after asking the kernel to end it together with the worker.
 
-Run by path in an isolated interpreter of its own: `launch.py <pid of the worker> <program> <argument>...`
+Run by path in an isolated interpreter of its own: `exec_child.py <pid of the worker> <program> <argument>...`
 """
 
 import ctypes

@@ -8,25 +8,23 @@ from runqy.broker.finishing import Outcome
 from runqy.broker.reading import find_task
 from runqy.broker.records import TaskRecord
 from tests.workers.processes import add_task
-from workers.runtime.backoff import delay_s
-from workers.runtime.restarts import Restarts
-from workers.runtime.runs import Ending, Fate, Run
+from workers.runtime.backoff import RestartPolicy, delay_s
+from workers.runtime.runs import RetryPolicy, Run, RunResult, RunStatus, finish_request
 from workers.runtime.settings import RecoverySettings
-from workers.runtime.settling import RetryPolicy, settle
 
 POLICY = RetryPolicy(delay_s=100, max_delay_s=300)
 
 
-def settled(broker: Broker, ending: Ending, policy: RetryPolicy = POLICY, **task: int) -> tuple[Outcome, TaskRecord]:
+def settled(broker: Broker, result: RunResult, policy: RetryPolicy = POLICY, **task: int) -> tuple[Outcome, TaskRecord]:
     task_id = add_task(broker, 1, **task)
     order = plan_take([Share(queue="mail")], 1, worker_id="w1")
     (taken,), _ = broker.run(take_tasks(order, now_ns=broker.now_ns()))
-    outcome = broker.run(settle(Run(taken=taken, line=b""), ending, policy, now_ns=broker.now_ns()))
+    outcome = broker.run(finish_request(Run(taken=taken, line=b""), result, policy, now_ns=broker.now_ns()))
     return outcome, broker.run(find_task(task_id))
 
 
 def test_success_keeps_the_result(broker: Broker) -> None:
-    outcome, record = settled(broker, Ending(Fate.SUCCEEDED, result=b'{"a":1}'))
+    outcome, record = settled(broker, RunResult(RunStatus.SUCCEEDED, output=b'{"a":1}'))
 
     assert (outcome, record.result) == (Outcome.COMPLETED, b'{"a":1}')
 
@@ -34,32 +32,32 @@ def test_success_keeps_the_result(broker: Broker) -> None:
 def test_a_queue_without_storage_keeps_the_state_only(single_broker: Broker) -> None:
     policy = RetryPolicy(keeps_results=False)
 
-    outcome, record = settled(single_broker, Ending(Fate.SUCCEEDED, result=b"1"), policy)
+    outcome, record = settled(single_broker, RunResult(RunStatus.SUCCEEDED, output=b"1"), policy)
 
     assert (outcome, record.state, record.result) == (Outcome.COMPLETED, "completed", None)
 
 
 def test_a_retry_waits_for_the_delay(single_broker: Broker) -> None:
-    outcome, record = settled(single_broker, Ending(Fate.RETRYABLE, "busy"))
+    outcome, record = settled(single_broker, RunResult(RunStatus.RETRYABLE, "busy"))
 
     assert outcome is Outcome.RETRIED
     assert 74 <= (record.score_s or 0) - single_broker.now_s() <= 126
 
 
-@pytest.mark.parametrize("fate", [Fate.FAILED, Fate.CANCELED])
-def test_what_failed_for_good_is_archived(single_broker: Broker, fate: Fate) -> None:
-    outcome, record = settled(single_broker, Ending(fate, "bad"))
+@pytest.mark.parametrize("status", [RunStatus.FAILED, RunStatus.CANCELED])
+def test_what_failed_for_good_is_archived(single_broker: Broker, status: RunStatus) -> None:
+    outcome, record = settled(single_broker, RunResult(status, "bad"))
 
     assert (outcome, record.state) == (Outcome.ARCHIVED, "archived")
-    assert record.error == ("canceled" if fate is Fate.CANCELED else "bad")
+    assert record.error == ("canceled" if status is RunStatus.CANCELED else "bad")
 
 
 def test_a_retry_without_retries_left_is_archived(single_broker: Broker) -> None:
-    assert settled(single_broker, Ending(Fate.RETRYABLE, "busy"), max_retry=0)[1].state == "archived"
+    assert settled(single_broker, RunResult(RunStatus.RETRYABLE, "busy"), max_retry=0)[1].state == "archived"
 
 
 def test_what_was_not_started_goes_back(single_broker: Broker) -> None:
-    outcome, record = settled(single_broker, Ending(Fate.GIVEN_BACK))
+    outcome, record = settled(single_broker, RunResult(RunStatus.REQUEUED))
 
     assert (outcome, record.state, record.retried) == (Outcome.REQUEUED, "pending", 0)
 
@@ -72,22 +70,22 @@ def test_a_delay_doubles_up_to_its_limit() -> None:
 
 
 def test_after_too_many_restarts_comes_the_cooldown_and_then_it_begins_anew() -> None:
-    restarts = Restarts(RecoverySettings(max_restarts=2, initial_delay_s=1, cooldown_s=300))
+    restart_policy = RestartPolicy(RecoverySettings(max_restarts=2, initial_delay_s=1, cooldown_s=300))
 
-    delays = [restarts.next_delay_s() or 0 for _ in range(4)]
+    delays = [restart_policy.next_delay_s() or 0 for _ in range(4)]
 
     assert delays[2] == 300
     assert [round(delay) for delay in (delays[0], delays[3])] == [1, 1]
 
 
 def test_success_forgets_the_restarts_before() -> None:
-    restarts = Restarts(RecoverySettings(max_restarts=1, initial_delay_s=1, cooldown_s=300))
-    restarts.next_delay_s()
+    restart_policy = RestartPolicy(RecoverySettings(max_restarts=1, initial_delay_s=1, cooldown_s=300))
+    restart_policy.next_delay_s()
 
-    restarts.note_success()
+    restart_policy.note_success()
 
-    assert (restarts.next_delay_s() or 0) < 2
+    assert (restart_policy.next_delay_s() or 0) < 2
 
 
 def test_recovery_can_be_switched_off() -> None:
-    assert Restarts(RecoverySettings(is_enabled=False)).next_delay_s() is None
+    assert RestartPolicy(RecoverySettings(is_enabled=False)).next_delay_s() is None

@@ -1,4 +1,4 @@
-"""Runs what waits for other machines on threads that do not hold up the end of the process."""
+"""Runs blocking calls on threads that do not delay the end of the process, and waits for events."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def in_thread(job: Callable[[], T]) -> T:
+async def run_in_thread(job: Callable[[], T]) -> T:
     """Run a job on a thread of its own and return its value or raise its error.
 
     Unlike asyncio's executor, a thread that hangs is left behind when the worker ends.
@@ -29,7 +29,7 @@ async def in_thread(job: Callable[[], T]) -> T:
         value, error = None, None
         try:
             value = job()
-        except Exception as raised:  # noqa: BLE001 (it is raised again where it is awaited)
+        except Exception as raised:  # noqa: BLE001 (raised again where it is awaited)
             error = raised
         with contextlib.suppress(RuntimeError):  # the loop is closed when the worker itself ends
             loop.call_soon_threadsafe(settle, value, error)
@@ -38,8 +38,8 @@ async def in_thread(job: Callable[[], T]) -> T:
     return await future
 
 
-async def first_of(*events: asyncio.Event, timeout_s: float | None = None) -> bool:
-    """Wait until one of some events is set; returns False when the time is over before."""
+async def wait_any(*events: asyncio.Event, timeout_s: float | None = None) -> bool:
+    """Wait until one of some events is set; return False on timeout."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
     try:
         done, _ = await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)

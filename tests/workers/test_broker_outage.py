@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from runqy import clock
-from workers.runtime.silence import Silence
+from workers.runtime.heartbeat import BrokerOutageTimer
 
 
 class Hours:
@@ -15,11 +15,11 @@ class Hours:
         self.now_s = 100.0
         monkeypatch.setattr(clock, "monotonic_s", lambda: self.now_s)
 
-    def asks_in(self, silence: Silence, span_s: float, *, step_s: float = 5.0) -> list[float]:
+    def asks_in(self, outage: BrokerOutageTimer, span_s: float, *, step_s: float = 5.0) -> list[float]:
         """Return when the server was asked within a span of misses, from its beginning."""
         began_s, asked = self.now_s, []
         while self.now_s - began_s < span_s:
-            if silence.is_to_be_asked_about(30):
+            if outage.should_reregister(30):
                 asked.append(self.now_s - began_s)
             self.now_s += step_s
         return asked
@@ -32,7 +32,7 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
 
 
 def test_the_server_is_asked_after_a_lease_and_then_less_and_less(hours: Hours) -> None:
-    asked = hours.asks_in(Silence(), 3600)
+    asked = hours.asks_in(BrokerOutageTimer(), 3600)
 
     gaps = [later - before for before, later in pairwise(asked)]
     assert asked[0] == 30
@@ -42,10 +42,10 @@ def test_the_server_is_asked_after_a_lease_and_then_less_and_less(hours: Hours) 
 
 
 def test_an_answer_ends_the_silence(hours: Hours) -> None:
-    silence = Silence()
-    assert hours.asks_in(silence, 29) == []
+    outage = BrokerOutageTimer()
+    assert hours.asks_in(outage, 29) == []
 
-    silence.end()
+    outage.reset()
 
-    assert hours.asks_in(silence, 29) == []
-    assert hours.asks_in(silence, 10) == [0]
+    assert hours.asks_in(outage, 29) == []
+    assert hours.asks_in(outage, 10) == [0]

@@ -1,0 +1,98 @@
+"""The connections to Redis that the queues of a worker share."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.connection import RedisTarget
+from runqy.broker.notices import Notice
+from runqy.errors import BrokerUnavailable
+from tests.support import environment
+from tests.support.event_loop import wait_until
+from tests.support.servers import free_port
+from workers.runtime.redis_connections import ConnectionRegistry, Listener
+
+TARGET = RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),))
+
+
+def notices_after(act: Callable[[], object], count: int = 1) -> list[list[tuple[Notice, str]]]:
+    """Return what each of some listeners was notified of after something was done, at least one notice each."""
+
+    async def listen() -> list[list[tuple[Notice, str]]]:
+        connections = await ConnectionRegistry().acquire(TARGET)
+        received: list[list[tuple[Notice, str]]] = [[] for _ in range(count)]
+        for position, notices in enumerate(received):
+            await connections.listen(Listener(f"token{position}", lambda *said, notices=notices: notices.append(said)))
+        act()
+        await wait_until(lambda: all(received))
+        await connections.release()
+        return received
+
+    return asyncio.run(listen(), debug=True)
+
+
+def test_a_change_of_a_queue_is_notified_with_its_name(single_broker: Broker) -> None:
+    def change() -> None:
+        single_broker.client.publish(keys.CHANGED_CHANNEL, "mail")
+
+    assert notices_after(change, count=2) == [[(Notice.CONFIGURATION, "mail")]] * 2
+
+
+def test_a_wake_up_reaches_only_the_queue_it_is_for(single_broker: Broker) -> None:
+    def wake() -> None:
+        single_broker.client.publish(keys.wake_channel("token1"), "b")
+        single_broker.client.publish(keys.CANCEL_CHANNEL, "t1")
+
+    first, second = notices_after(wake, count=2)
+
+    assert first == [(Notice.CANCELED, "t1")]
+    assert second[0] == (Notice.WORK, "b")
+
+
+def test_after_a_disconnection_anything_may_have_been_missed(single_broker: Broker) -> None:
+    def disconnect() -> None:
+        single_broker.client.client_kill_filter(_type="pubsub")
+
+    assert notices_after(disconnect, count=2) == [[(Notice.GAP, "")]] * 2
+
+
+def run_with_registry(act: Callable[[ConnectionRegistry], Awaitable[None]]) -> None:
+    asyncio.run(act(ConnectionRegistry()), debug=True)  # type: ignore[arg-type]
+
+
+def test_many_queues_share_the_connections_to_one_redis(single_broker: Broker) -> None:
+    def connected() -> int:
+        return len(single_broker.client.client_list()) - 1
+
+    async def act(registry: ConnectionRegistry) -> None:
+        users = [await registry.acquire(TARGET) for _ in range(50)]
+        for position, connections in enumerate(users):
+            await connections.listen(Listener(f"token{position}", lambda *_: None))
+            await connections.tasks.measure_clock()
+
+        assert connected() - before <= 4
+        for connections in users[1:]:
+            await connections.release()
+        await users[0].tasks.measure_clock()
+        await users[0].release()
+        await wait_until(lambda: connected() == before)
+        again = await registry.acquire(TARGET)
+        assert again is not users[0]
+        await again.release()
+
+    before = connected()
+    run_with_registry(act)
+
+
+def test_a_redis_that_could_not_be_reached_is_tried_anew(single_broker: Broker) -> None:
+    async def act(registry: ConnectionRegistry) -> None:
+        away = RedisTarget(addresses=(("127.0.0.1", free_port()),))
+        for _ in range(2):
+            with pytest.raises(BrokerUnavailable):
+                await registry.acquire(away)
+        await (await registry.acquire(TARGET)).release()
+
+    run_with_registry(act)

@@ -1,0 +1,206 @@
+"""A queue's deployment on this machine: its code, its virtual environment, and the pool of children that runs it."""
+
+import asyncio
+import contextlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from runqy.broker.worker_records import WorkerState
+from runqy.errors import DeploymentFailed, DeploymentRefused
+from runqy.git.commands import Commands
+from runqy.git.credentials import GitCredentials
+from runqy.git.sources import parse_source
+from vaults.names import problem_of_variable
+from workers.deploy.deployment import Deployed, DeploymentOrder, deploy
+from workers.runtime.child import ChildSpec
+from workers.runtime.concurrency import run_in_thread
+from workers.runtime.consumer import Consumer
+from workers.runtime.long_running import LongRunningPool
+from workers.runtime.one_shot import OneShotPool
+from workers.runtime.pool import Pool, PoolSettings
+from workers.runtime.registration import Registration
+from workers.runtime.settings import WorkerSettings
+
+_INHERITED = re.compile(r"HOME|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR")
+_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+log = structlog.get_logger()
+
+
+class DeploymentManager:
+    """Deploys what registrations ask for, and starts and replaces the children."""
+
+    def __init__(self, settings: WorkerSettings, consumer: Consumer, *, worker_id: str) -> None:
+        self.pool: Pool | None = None
+        self.child_failed = asyncio.Event()
+        """Set when a child failed: newer code may do better."""
+        self._problem = ""
+        """Why the newest code is not the one that runs."""
+        self._is_deploying = False
+        self._settings = settings
+        self._consumer = consumer
+        self._worker_id = worker_id
+        self._commands: Commands | None = None
+        """Those of the deployment that is under way, or of the last."""
+        self._current: Deployed | None = None
+        self._running: Registration | None = None
+        """What the children were started for."""
+        self._spec: ChildSpec | None = None
+        """How they were started."""
+        self._replaced: list[Deployed] = []
+
+    @property
+    def state(self) -> tuple[WorkerState, str]:
+        """Return the worker's state, and the reason if it is not ready or runs older code."""
+        if self.pool and self.pool.is_ready:
+            return WorkerState.READY, self._problem
+        if problem := (self.pool.problem if self.pool else "") or self._problem:
+            return WorkerState.START_FAILED, problem
+        return (WorkerState.DEPLOYING if self._is_deploying else WorkerState.STARTING), ""
+
+    @property
+    def is_failing(self) -> bool:
+        """Return whether a child failed since the last deployment, or none runs."""
+        return self.child_failed.is_set() or bool(self.pool and self.pool.problem)
+
+    @property
+    def commit(self) -> str:
+        """Return the commit that runs."""
+        return self._current.commit if self._current else ""
+
+    async def deploy(self, registration: Registration) -> bool:
+        """Deploy what a registration asks for and run it; return whether the newest code runs now.
+
+        The branch is checked for newer code where a rollout asks for it, or where the code that is deployed fails.
+        Raises DeploymentStopped.
+        """
+        is_failing = self.is_failing
+        self.child_failed.clear()
+        is_deployed = self._running and self._running.deploys_like(registration) and not self._problem
+        if self._current and is_deployed and not is_failing:
+            await self._use(registration, self._current)
+            return True
+        self._is_deploying = True
+        try:
+            deployed = await self._fetch(registration)
+        except (DeploymentFailed, DeploymentRefused) as error:
+            self._problem = error.detail
+            log.warning("deployment_failed", reason=error.detail)
+            return False
+        finally:
+            self._is_deploying = False
+            self._consumer.pool_changed()
+        self._problem = deployed.problem
+        if deployed.problem:
+            log.warning("older_deployment_goes_on", reason=deployed.problem, commit=deployed.commit)
+        await self._use(registration, deployed)
+        return not deployed.problem
+
+    def release_replaced(self) -> None:
+        """Release earlier deployments once no child runs them."""
+        if self.pool and self.pool.is_up_to_date:
+            while self._replaced:
+                self._replaced.pop().release()
+
+    def interrupt(self) -> None:
+        """Stop a deployment that is under way."""
+        if self._commands:
+            self._commands.stop()
+
+    async def close(self) -> None:
+        """End all children and release the deployment."""
+        if self.pool:
+            with contextlib.suppress(TimeoutError):
+                await self.pool.stop()
+        for deployed in (*self._replaced, self._current):
+            if deployed:
+                deployed.release()
+
+    async def _fetch(self, registration: Registration) -> Deployed:
+        """Deploy on a thread. Raises DeploymentRefused, DeploymentFailed, DeploymentStopped."""
+        order = _deployment_order(registration, self._settings)
+        self._commands = commands = Commands(secrets=[*order.credentials.secrets, *registration.secrets])
+        return await run_in_thread(lambda: deploy(order, commands))
+
+    async def _use(self, registration: Registration, deployed: Deployed) -> None:
+        """Start children of a deployment, or keep those that were started in the same way."""
+        before, self._current = self._current, deployed
+        if before is not None and before is not deployed:
+            self._replaced.append(before)
+        if self.pool is None or self._running is None or self._running.is_one_shot != registration.is_one_shot:
+            self._spec = None
+            await self._replace_pool(registration)
+        self._running = registration
+        spec = _child_spec(registration, deployed, worker_id=self._worker_id)
+        if spec == self._spec:
+            return
+        self._spec = spec
+        assert self.pool is not None  # noqa: S101 (made above)
+        self.pool.start(spec)
+        event = "environment_changed" if before is deployed else "deployed"
+        log.info(event, commit=deployed.commit, folder=str(deployed.code_dir))
+
+    async def _replace_pool(self, registration: Registration) -> None:
+        """Make the pool for the queue's mode, after the tasks in another one have ended."""
+        if self.pool is not None:
+            self._consumer.stop_taking()
+            await self._consumer.emptied.wait()
+            await self.pool.stop()
+        settings = PoolSettings(
+            concurrency=self._settings.concurrency,
+            processes=self._settings.processes,
+            recovery=self._settings.recovery,
+            on_failure=self.child_failed.set,
+        )
+        pool: Pool = (OneShotPool if registration.is_one_shot else LongRunningPool)(self._consumer, settings)
+        self.pool = pool
+        self._consumer.begin(pool)
+
+
+def child_environment(
+    *, virtual_environment: Path, own: Mapping[str, str], configured: Mapping[str, str]
+) -> dict[str, str]:
+    """Return a child's environment: of the worker's own only PATH, HOME and locale.
+
+    `own` are the RUNQY_ variables, `configured` those of the queue and its vaults.
+    """
+    env = {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
+    env |= {name: value for name, value in configured.items() if not problem_of_variable(name) and "\0" not in value}
+    env["PATH"] = f"{virtual_environment / 'bin'}{os.pathsep}{os.environ.get('PATH') or _PATH}"
+    env["VIRTUAL_ENV"] = str(virtual_environment)
+    return {**env, **own}
+
+
+def _deployment_order(registration: Registration, settings: WorkerSettings) -> DeploymentOrder:
+    """Return what to deploy and where. Raises DeploymentRefused."""
+    info = registration.deployment
+    return DeploymentOrder(
+        queue=registration.queue.name,
+        source=parse_source(git_url=info.git_url, branch=info.branch, code_path=info.code_path or ""),
+        requirements_file=info.requirements_file or "requirements.txt",
+        folder=settings.deployment_dir,
+        credentials=GitCredentials(token=registration.git_token or settings.git_token, ssh_key=settings.git_ssh_key),
+        has_system_packages=settings.has_system_packages,
+    )
+
+
+def _child_spec(registration: Registration, deployed: Deployed, *, worker_id: str) -> ChildSpec:
+    """Return how children of a deployment are started."""
+    return ChildSpec(
+        startup_cmd=registration.deployment.startup_cmd,
+        code_dir=Path(deployed.code_dir),
+        env=child_environment(
+            virtual_environment=deployed.environment,
+            own={
+                "RUNQY_QUEUE": registration.queue.name,
+                "RUNQY_WORKER_ID": worker_id,
+                "RUNQY_COMMIT": deployed.commit,
+            },
+            configured={**(registration.deployment.env_vars or {}), **(registration.vaults or {})},
+        ),
+        startup_timeout_s=registration.deployment.startup_timeout_secs,
+    )

@@ -1,0 +1,159 @@
+"""Registers with the server, again and again until it accepts."""
+
+import asyncio
+import platform
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx2
+import structlog
+
+from runqy.errors import (
+    ConfigurationUnavailable,
+    QueueDisabled,
+    QueueNotFound,
+    RegistrationRefused,
+    ServerUnavailable,
+    ServerUnprepared,
+    VaultLocked,
+    VaultUnavailable,
+)
+from workers.runtime.backoff import delay_s
+from workers.runtime.concurrency import run_in_thread, wait_any
+from workers.runtime.logs import secrets
+from workers.runtime.registration import Registration, decode_registration, own_version
+from workers.runtime.settings import WorkerSettings
+
+TIMEOUT_S = 30.0
+MAX_DELAY_S = 30.0
+UNPREPARED_MAX_DELAY_S = 5.0
+"""An administrator who has just created the missing vault waits for the worker."""
+REASON_MAX_CHARS = 500
+_UNPREPARED = {ConfigurationUnavailable.code, VaultLocked.code, VaultUnavailable.code}
+"""The codes of problems that last until an administrator configures the server."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrationClient:
+    """Sends registrations to one server, with one key."""
+
+    server_url: str
+    api_key: str
+
+    def register(self, *, worker_id: str, queue: str) -> Registration:
+        """Register for a queue.
+
+        Raises RegistrationRefused when retrying is of no use, QueueDisabled, ServerUnavailable, ServerUnprepared.
+        """
+        body = {
+            "worker_id": worker_id,
+            "queue": queue,
+            "hostname": socket.gethostname(),
+            "os": platform.system().lower(),
+            "version": own_version(),
+        }
+        headers = {"Authorization": f"Bearer {self.api_key}"}
+        try:
+            response = httpx2.post(f"{self.server_url}/worker/register", json=body, headers=headers, timeout=TIMEOUT_S)
+        except httpx2.HTTPError as error:
+            raise ServerUnavailable(f"{self.server_url} cannot be reached: {error}") from error
+        _raise_for_status(response, queue)
+        return decode_registration(response.content)
+
+
+class RegistrationLoop:
+    """Registers one worker for one queue, however long that takes."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        worker_id: str,
+        queue: str,
+        on_disabled: Callable[[], None],
+        on_wait: Callable[[str], None],
+    ) -> None:
+        """Take what to call when the queue is disabled, and before each wait, with the reason."""
+        self.hurry = asyncio.Event()
+        """Set when something changed, so that the next attempt is due at once."""
+        self._settings = settings
+        self._client = RegistrationClient(server_url=settings.server_url, api_key=settings.api_key)
+        self._worker_id = worker_id
+        self._queue = queue
+        self._on_disabled = on_disabled
+        self._on_wait = on_wait
+
+    async def register(self, *, tries: int = 0) -> Registration:
+        """Register, retrying while the server is unavailable or the queue disabled; 0 tries: without end.
+
+        Raises RegistrationRefused, or ServerUnavailable after the last try.
+        """
+        attempt = 0
+        while True:
+            self.hurry.clear()
+            try:
+                registration = await run_in_thread(self._register)
+            except ServerUnavailable as error:
+                attempt += 1
+                if attempt == tries:
+                    raise
+                is_unprepared = isinstance(error, ServerUnprepared)
+                await self._wait(attempt, error.detail, UNPREPARED_MAX_DELAY_S if is_unprepared else MAX_DELAY_S)
+            except QueueDisabled as error:
+                self._on_disabled()
+                attempt += 1
+                await self._wait(attempt, error.detail, MAX_DELAY_S)
+            else:
+                secrets.add(registration.secrets)
+                return registration
+
+    def _register(self) -> Registration:
+        return self._client.register(worker_id=self._worker_id, queue=self._queue)
+
+    async def _wait(self, attempt: int, reason: str, most_s: float) -> None:
+        """Wait before the next try."""
+        first_s = self._settings.bootstrap_retry_delay_s
+        delay = delay_s(attempt - 1, first_s=first_s, most_s=max(first_s, most_s))
+        self._on_wait(reason)
+        log.warning("not_registered", reason=reason, next_try_s=round(delay, 1))
+        await wait_any(self.hurry, timeout_s=delay)
+
+
+def _raise_for_status(response: httpx2.Response, queue: str) -> None:
+    """Raise what a status other than 200 means."""
+    status = response.status_code
+    if status == httpx2.codes.OK:
+        return
+    problem = _read_problem(response)
+    reason = _reason(response, problem)
+    if status == httpx2.codes.CONFLICT:
+        raise QueueDisabled(reason)
+    if status == httpx2.codes.UNAUTHORIZED:
+        raise RegistrationRefused(f"The server does not know this API key ({reason}). Check RUNQY_API_KEY.")
+    if status == httpx2.codes.FORBIDDEN:
+        raise RegistrationRefused(f"This API key may not register a worker for {queue!r} ({reason}).")
+    if status == httpx2.codes.NOT_FOUND and problem.get("code") == QueueNotFound.code:
+        raise RegistrationRefused(f"The server has no queue {queue!r} ({reason}). Check RUNQY_QUEUES.")
+    if status == httpx2.codes.SERVICE_UNAVAILABLE and problem.get("code") in _UNPREPARED:
+        raise ServerUnprepared(f"The server responded {status}: {reason}")
+    if status >= 500 or status in {httpx2.codes.TOO_MANY_REQUESTS, httpx2.codes.REQUEST_TIMEOUT}:
+        raise ServerUnavailable(f"The server responded {status}: {reason}")
+    raise RegistrationRefused(f"The server responded {status}: {reason}. Check RUNQY_SERVER_URL.")
+
+
+def _read_problem(response: httpx2.Response) -> dict[str, object]:
+    """Return the members of the problem in the body; none if it is not problem+json."""
+    try:
+        problem = response.json()
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _reason(response: httpx2.Response, problem: dict[str, object]) -> str:
+    """Return the reason that the response gives."""
+    reason = problem.get("detail") or problem.get("errors") or problem.get("title")
+    return str(reason or response.text or response.reason_phrase)[:REASON_MAX_CHARS]

@@ -39,7 +39,7 @@ def test_a_thread_acts_for_nobody_once_it_has_answered(monkeypatch: pytest.Monke
         seen.append(current_actor().name)
         raise ZeroDivisionError
 
-    monkeypatch.setattr("runqy.accounts.api.views.list_api_keys_page", fail)
+    monkeypatch.setattr("runqy.accounts.api.viewsets.list_api_keys_page", fail)
 
     answers = [ApiClient().get("/api/keys"), ApiClient().get("/api/keys/7"), ApiClient("wrong").get("/api/keys")]
 

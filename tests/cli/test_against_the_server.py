@@ -49,7 +49,7 @@ def test_task_is_enqueued_and_read_again(run: Run, redis: redis_py.Redis) -> Non
         (("enqueue", "-q", "nope", "-k", CLIENT_KEY), Exit.NOT_FOUND, "runqy: No queue 'nope'. Valid names: mail."),
         (("enqueue", "-q", "mail", "-p", "[1]", "-k", CLIENT_KEY), Exit.FAILED, "runqy: data:"),
         (("get", "no-such-task", "-k", CLIENT_KEY), Exit.NOT_FOUND, "runqy: No such task."),
-        (("get", "no-such-task", "-k", WORKER_KEY), Exit.DENIED, "runqy: A key with the role worker may not"),
+        (("get", "no-such-task", "-k", WORKER_KEY), Exit.DENIED, "runqy: A key with the role worker is not"),
         (("get", "no-such-task", "-k", "wrong"), Exit.DENIED, "runqy: A valid API key is needed"),
         (("get", "no-such-task"), Exit.DENIED, "runqy: no API key: set RUNQY_API_KEY, or run this in the folder"),
     ],

@@ -58,9 +58,7 @@ class LimitsSerializer(serializers.Serializer[Any]):
     body_bytes = serializers.IntegerField(help_text="Of a request's body (RUNQY_MAX_BODY_SIZE)")
     batch_tasks = serializers.IntegerField(help_text="Of a batch")
     wait_s = serializers.IntegerField(help_text="The longest `wait`")
-    waiters = serializers.IntegerField(
-        help_text="Requests and streams that wait in one process (RUNQY_MAX_WAITERS)"
-    )
+    waiters = serializers.IntegerField(help_text="Requests and streams that wait in one process (RUNQY_MAX_WAITERS)")
     waiters_per_key = serializers.IntegerField(help_text="Of those, the requests with one key")
     timeout_s = serializers.IntegerField(help_text="The longest of a run")
     delay_s = serializers.IntegerField(help_text="The longest delay before a task may start")

@@ -6,7 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -19,6 +22,9 @@ from tests.support.environment import ADMIN_KEY
 from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 
+ASGI = ("runqy.asgi:application", "-c", "python:runqy.gunicorn_conf")
+WSGI = ("runqy.wsgi:application", "-k", "gthread", "--threads", "16")
+"""Gunicorn's arguments for the server as it is run, and for Django alone on threads."""
 WAITERS = 6
 """How many requests with one key may wait."""
 
@@ -49,12 +55,11 @@ class Worker:
 class WebProcess:
     """A server with one process, few threads and few waiters."""
 
-    def __init__(self, folder: Path, **changes: str) -> None:
+    def __init__(self, folder: Path, gunicorn: Sequence[str] = ASGI, **changes: str) -> None:
         self.port = free_port()
-        words = ("-m", "gunicorn", "runqy.asgi:application", "-c", "python:runqy.gunicorn_conf", "-w", "1")
         with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *words, "-b", f"127.0.0.1:{self.port}"],
+                [sys.executable, "-m", "gunicorn", *gunicorn, "-w", "1", "-b", f"127.0.0.1:{self.port}"],
                 env=os.environ
                 | {"RUNQY_MAX_WAITERS": str(2 * WAITERS), "RUNQY_DJANGO_THREADS": str(WAITERS + 2)}
                 | changes,
@@ -95,6 +100,16 @@ class WebProcess:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
         connection.sendall(head.encode())
         return connection
+
+    @contextmanager
+    def stream(self, path: str, *, key: str = ADMIN_KEY, **headers: str) -> Iterator[HTTPResponse]:
+        """Open a response that is sent bit by bit, and close its connection at the end of the block."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request("GET", path, headers={"Authorization": f"Bearer {key}", **headers})
+            yield connection.getresponse()
+        finally:
+            connection.close()
 
     def workers(self) -> list[Worker]:
         """Return the processes that serve requests."""

@@ -122,14 +122,19 @@ class ResultWaiters:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout_s
         waiter = await self.add(task_id, queue=queue, client=client)
+        waiter.wake()
         try:
-            record = await waiter.read()
-            is_over = False
-            while not (is_over or record.state.is_final):
-                del record  # thousands may wait, and its payload may be large
+            while True:
                 is_over = not await waiter.wait(deadline_s - loop.time()) or self.is_draining
-                record = await waiter.read()
-            return record
+                try:
+                    record = await waiter.read()
+                except BrokerUnavailable:
+                    if is_over:
+                        raise
+                    continue  # until a poll succeeds
+                if is_over or record.state.is_final:
+                    return record
+                del record  # thousands may wait, and its payload may be large
         finally:
             waiter.leave()
 

@@ -6,8 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -20,6 +22,9 @@ from tests.support.environment import ADMIN_KEY
 from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 
+ASGI = ("runqy.asgi:application", "-c", "python:runqy.gunicorn_conf")
+WSGI = ("runqy.wsgi:application", "-k", "gthread", "--threads", "16")
+"""Gunicorn's arguments for the server as it is run, and for Django alone on threads."""
 WAITERS = 6
 """How many requests with one key may wait."""
 
@@ -50,15 +55,21 @@ class Worker:
 class WebProcess:
     """A server with few processes, threads and waiters."""
 
-    def __init__(self, folder: Path, *, processes: int = 1, started: str = "/health", **changes: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        gunicorn: Sequence[str] = ASGI,
+        *,
+        processes: int = 1,
+        started: str = "/health",
+        **changes: str,
+    ) -> None:
         """Start it and wait until a path responds with 200."""
         self.port = free_port()
         self._started = started
-        config = ("-c", "python:runqy.gunicorn_conf", "-w", str(processes))
-        words = ("-m", "gunicorn", "runqy.asgi:application", *config)
         with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *words, "-b", f"127.0.0.1:{self.port}"],
+                [sys.executable, "-m", "gunicorn", *gunicorn, "-w", str(processes), "-b", f"127.0.0.1:{self.port}"],
                 env=os.environ
                 | {"RUNQY_MAX_WAITERS": str(2 * WAITERS), "RUNQY_DJANGO_THREADS": str(WAITERS + 2)}
                 | changes,
@@ -99,6 +110,16 @@ class WebProcess:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
         connection.sendall(head.encode())
         return connection
+
+    @contextmanager
+    def stream(self, path: str, *, key: str = ADMIN_KEY, **headers: str) -> Iterator[HTTPResponse]:
+        """Open a response that is sent bit by bit, and close its connection at the end of the block."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request("GET", path, headers={"Authorization": f"Bearer {key}", **headers})
+            yield connection.getresponse()
+        finally:
+            connection.close()
 
     def workers(self) -> list[Worker]:
         """Return the processes that serve requests."""

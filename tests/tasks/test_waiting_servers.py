@@ -1,0 +1,253 @@
+"""Clients that wait, and event streams, on real servers: at shutdown, after disconnects, without Redis, and many."""
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as redis_py
+
+from queues.models import Source
+from queues.operations import save_queue
+from runqy.broker.broker import Broker
+from runqy.broker.connection import RedisTarget
+from runqy.broker.keys import QueueKeys, ended_channel
+from runqy.open_files import raise_open_files_limit
+from tests.queues.samples import spec
+from tests.support.environment import ADMIN_KEY
+from tests.support.servers import ValkeyServer
+from tests.support.tasks import take, take_one
+from tests.support.waiting import wait_until
+from tests.support.web import ASGI, WAITERS, WSGI, WebProcess, database_variables
+from tests.tasks.life import succeed
+
+MANY = 2000
+
+StartWeb = Callable[..., WebProcess]
+
+
+@pytest.fixture
+def start_web(configuration: None, tmp_path: Path) -> Iterator[StartWeb]:
+    """Return a function that starts a server that knows a queue."""
+    save_queue(spec=spec("simple"), source=Source.API)
+    started: list[WebProcess] = []
+
+    def start(gunicorn: tuple[str, ...] = ASGI, **changes: str) -> WebProcess:
+        started.append(WebProcess(tmp_path, gunicorn, **changes))
+        return started[-1]
+
+    yield start
+    for web in started:
+        web.kill()
+
+
+def enqueue(web: WebProcess) -> str:
+    """Queue a task and return its id."""
+    status, body = web.send("/queue/add", b'{"queue":"simple","data":{}}')
+    assert status == 200
+    task_id: str = body["info"]["id"]
+    return task_id
+
+
+def read_event(stream: HTTPResponse) -> dict[str, str]:
+    """Return the fields of the next event, passing over comments; empty at the end of the stream."""
+    fields: dict[str, str] = {}
+    while line := stream.readline().decode():
+        name, _, value = line.rstrip("\n").partition(": ")
+        if name:
+            fields[name] = value
+        elif "event" in fields:
+            return fields
+    return {}
+
+
+def is_waited_for(redis: redis_py.Redis, task_id: str) -> bool:
+    """Return whether a server is subscribed to the end of a task."""
+    ((_, count),) = redis.pubsub_numsub(ended_channel(task_id))
+    return bool(count)
+
+
+async def wait_with(port: int, path: str) -> int:
+    """Send a request that waits and return the status of the response."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ADMIN_KEY}\r\n\r\n".encode())
+    status_line = await reader.readline()
+    writer.close()
+    return int(status_line.split()[1])
+
+
+async def wait_with_many(web: WebProcess, redis: redis_py.Redis, while_waiting: Callable[[], None]) -> list[int]:
+    """Let MANY clients wait, each for a task of its own; do something once they do, and return their statuses."""
+    jobs = json.dumps({"queue": "simple", "jobs": [{}] * MANY}).encode()
+    task_ids = web.send("/queue/add-batch", jobs)[1]["task_ids"]
+    waits = [asyncio.create_task(wait_with(web.port, f"/queue/{task_id}?wait=120")) for task_id in task_ids]
+    try:
+        await asyncio.to_thread(wait_until, lambda: len(redis.pubsub_channels(ended_channel("*"))) == MANY, 60)
+        await asyncio.to_thread(while_waiting)
+        return list(await asyncio.wait_for(asyncio.gather(*waits), 30))
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+def test_at_shutdown_two_thousand_clients_that_wait_get_a_response_at_once(
+    start_web: StartWeb, redis: redis_py.Redis
+) -> None:
+    raise_open_files_limit()
+    web = start_web(RUNQY_MAX_WAITERS=str(2 * MANY))
+    stopped_at: list[float] = []
+
+    def stop() -> None:
+        stopped_at.append(time.monotonic())
+        web.process.send_signal(signal.SIGTERM)
+
+    statuses = asyncio.run(wait_with_many(web, redis, stop))
+
+    assert statuses == [202] * MANY
+    assert web.process.wait(10) == 0
+    assert time.monotonic() - stopped_at[0] < 10
+
+
+def test_tasks_are_queued_and_read_while_many_wait_and_all_get_their_results(
+    start_web: StartWeb, redis: redis_py.Redis, single_broker: Broker
+) -> None:
+    raise_open_files_limit()
+    web = start_web(RUNQY_MAX_WAITERS=str(2 * MANY))
+    spans: list[float] = []
+
+    def work() -> None:
+        for _ in range(50):
+            begun = time.monotonic()
+            web.send(f"/queue/{enqueue(web)}")
+            spans.append(time.monotonic() - begun)
+        while taken := take(single_broker, 100, "simple"):
+            for one in taken:
+                succeed(single_broker, one, b"1")
+
+    statuses = asyncio.run(wait_with_many(web, redis, work))
+
+    assert statuses == [200] * MANY
+    assert sorted(spans)[25] < 1
+
+
+def test_when_draining_begins_streams_end_though_the_process_goes_on(start_web: StartWeb) -> None:
+    web = start_web(RUNQY_DRAIN_S="600")
+    task_id = enqueue(web)
+
+    with ExitStack() as stack:
+        streams = [stack.enter_context(web.stream(f"/queue/{task_id}/events")) for _ in range(WAITERS)]
+        assert [read_event(stream)["id"] for stream in streams] == ["pending-0"] * WAITERS
+        web.process.send_signal(signal.SIGTERM)
+        rests = [stream.read() for stream in streams]
+
+    assert rests == [b""] * WAITERS
+    assert web.send("/livez")[0] == 200
+
+
+def test_a_client_that_lost_its_stream_gets_what_is_new(start_web: StartWeb, single_broker: Broker) -> None:
+    web = start_web()
+    path = f"/queue/{enqueue(web)}/events"
+    with web.stream(path) as stream:
+        last_id = read_event(stream)["id"]
+
+    taken = take_one(single_broker, "simple")
+    with web.stream(path, **{"Last-Event-ID": last_id}) as stream:
+        assert read_event(stream)["id"] == "active-1"
+    with web.stream(path, **{"Last-Event-ID": "active-1"}) as stream:
+        succeed(single_broker, taken, b'"done"')
+        end = read_event(stream)
+
+    assert (end["id"], end["event"]) == ("completed-1", "end")
+    assert json.loads(end["data"])["info"]["result"] == "done"
+
+
+def test_clients_that_disconnect_free_their_places_and_their_tasks_stay(
+    start_web: StartWeb, redis: redis_py.Redis
+) -> None:
+    web = start_web()
+    task_id = enqueue(web)
+    body = '{"queue":"simple","data":{}}'
+    head = f"HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ADMIN_KEY}\r\n"
+    requests = [
+        f"POST /queue/add?wait=60 {head}Content-Length: {len(body)}\r\n\r\n{body}",
+        f"GET /queue/{task_id}?wait=60 {head}\r\n",
+        f"GET /queue/{task_id}/events {head}\r\n",
+    ]
+
+    connections = [web.connect(requests[number % 3]) for number in range(WAITERS)]
+    pending, ended = QueueKeys("simple").pending, ended_channel("*")
+    wait_until(lambda: redis.llen(pending) == len(redis.pubsub_channels(ended)) == 1 + WAITERS // 3)
+    assert web.send(f"/queue/{task_id}?wait=0.01")[0] == 503
+    for connection in connections:
+        connection.close()
+    wait_until(lambda: not redis.pubsub_channels(ended))
+
+    again = [web.connect(requests[1]) for _ in range(WAITERS - 1)]
+    wait_until(lambda: web.send(f"/queue/{task_id}?wait=0.01")[0] == 202)
+    assert redis.llen(pending) == 1 + WAITERS // 3
+    for connection in again:
+        connection.close()
+
+
+@pytest.fixture
+def own_redis() -> Iterator[ValkeyServer]:
+    """Return a server that the test may restart, with what it held."""
+    server = ValkeyServer("--appendonly", "yes", "--appendfsync", "always").start()
+    yield server
+    server.stop()
+
+
+def test_waits_and_streams_outlive_a_restart_of_redis(start_web: StartWeb, own_redis: ValkeyServer) -> None:
+    web = start_web(REDIS_URL=own_redis.url, **database_variables())
+    followed, awaited = enqueue(web), enqueue(web)
+
+    with ThreadPoolExecutor(1) as pool, web.stream(f"/queue/{followed}/events") as stream:
+        answer = pool.submit(web.send, f"/queue/{awaited}?wait=60")
+        assert read_event(stream)["id"] == "pending-0"
+        wait_until(partial(is_waited_for, own_redis.client(), awaited))
+        own_redis.kill()
+        wait_until(lambda: web.send(f"/queue/{followed}")[0] == 503)
+        own_redis.start()
+        broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", own_redis.port),)))
+        for taken in take(broker, 2, "simple"):
+            succeed(broker, taken, b"1")
+        broker.close()
+        found: Any = answer.result(20)
+        events = list(iter(lambda: read_event(stream), {}))
+
+    assert (found[0], found[1]["info"]["result"]) == (200, 1)
+    assert events[-1]["id"] == "completed-1"
+
+
+@pytest.mark.parametrize(
+    ("gunicorn", "changes"), [(ASGI, {"RUNQY_DATA_PLANE": "false"}), (WSGI, {})], ids=["asgi", "wsgi"]
+)
+def test_without_the_data_plane_clients_wait_and_follow_on_threads(
+    start_web: StartWeb, redis: redis_py.Redis, single_broker: Broker, gunicorn: tuple[str, ...], changes: Any
+) -> None:
+    web = start_web(gunicorn, RUNQY_WSGI_WAITERS="2", **changes)
+    followed, awaited = enqueue(web), enqueue(web)
+
+    with ThreadPoolExecutor(1) as pool, web.stream(f"/queue/{followed}/events") as stream:
+        answer = pool.submit(web.send, f"/queue/{awaited}?wait=60")
+        events = [read_event(stream)]
+        wait_until(partial(is_waited_for, redis, awaited))
+        status_beyond_the_limit = web.send(f"/queue/{awaited}?wait=0.01")[0]
+        both = take(single_broker, 2, "simple")
+        events.append(read_event(stream))
+        for taken in both:
+            succeed(single_broker, taken, b"1")
+        events.append(read_event(stream))
+        rest, found = stream.read(), answer.result(20)
+
+    assert [event["id"] for event in events] == ["pending-0", "active-1", "completed-1"]
+    assert (rest, found[0], found[1]["info"]["result"]) == (b"", 200, 1)
+    assert status_beyond_the_limit == 503

@@ -17,7 +17,6 @@ from runqy.broker.enqueue import NewTask, enqueue, new_task_id
 from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.finishing import complete
 from runqy.broker.timing import POLL_S
-from runqy.broker.waking import Listener
 
 PICKUPS = 300
 REAL_OPTIONS = ("-c", "python:runqy.gunicorn_conf")
@@ -120,19 +119,18 @@ def _loop(stack: Stack, stop: threading.Event, picked_up: dict[str, float]) -> N
     """Take, complete, and when there is nothing wait for a wake-up or the next poll."""
     broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", stack.redis.port),)))
     token = new_task_id()
-    wake = threading.Event()
-    listener = Listener(broker, lambda channel, message: wake.set()).start()
-    listener.subscribe([keys.wake_channel(token)], timeout_s=10)
+    subscription = broker.pubsub()
+    subscription.subscribe(keys.wake_channel(token))
+    subscription.get_message(timeout=10)
     while not stop.is_set():
-        wake.clear()
         order = plan_take([Share(queue="idle")], 1, worker_id=token, wake_token=token)
         taken, _ = broker.run(take_tasks(order, now_ns=broker.now_ns()))
         for task in taken:
             picked_up[task.hold.task_id] = time.perf_counter()
             broker.run(complete(task.hold, task.message, result=b"null", now_ns=broker.now_ns()))
         if not taken:
-            wake.wait(POLL_S)
-    listener.close()
+            subscription.get_message(timeout=POLL_S)
+    subscription.close()
     broker.close()
 
 

@@ -47,7 +47,7 @@ format: install  ## rewrite the code in the project's format
 docs: install  ## write docs/api.md from the schema
 	$(BIN)/python manage.py write_api_docs
 
-bench: install  ## figures, as ratios within one run; ARGS="redis http workers admin" for a part
+bench: install  ## figures, as ratios within one run; ARGS="http --rounds 7" for a part
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 screenshots: install  ## the README's pictures of the admin; ARGS=folder for every page in every state

@@ -1,27 +1,48 @@
 """`make bench`: one run of all figures, or of the parts named on the command line."""
 
+import argparse
+import signal
 import sys
 
 from benchmarks.admin import measure_admin
 from benchmarks.http import measure_http
+from benchmarks.memory import measure_memory
 from benchmarks.redis_paths import measure_redis
 from benchmarks.report import Report
+from benchmarks.scenarios import Sampling
+from benchmarks.slow_clients import measure_slow_clients
 from benchmarks.stack import running_stack
+from benchmarks.waiters import measure_waiters
 from benchmarks.workers import measure_workers
+from runqy.open_files import raise_open_files_limit
 
-PARTS = {"redis": measure_redis, "http": measure_http, "workers": measure_workers, "admin": measure_admin}
+PARTS = {
+    "redis": measure_redis,
+    "http": measure_http,
+    "waiters": measure_waiters,
+    "slow_clients": measure_slow_clients,
+    "memory": measure_memory,
+    "workers": measure_workers,
+    "admin": measure_admin,
+}
 
 
 def main() -> int:
     """Run the parts and return 1 if a goal was missed."""
-    names = sys.argv[1:] or list(PARTS)
-    if unknown := set(names) - PARTS.keys():
-        print(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}", file=sys.stderr)
-        return 2
-    report = Report()
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.5, help="of each load in a round")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - PARTS.keys():
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    raise_open_files_limit()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))  # so that everything that was started is stopped
+    report, sampling = Report(), Sampling(rounds=arguments.rounds, seconds=arguments.seconds)
     with running_stack() as stack:
-        for name in names:
-            PARTS[name](stack, report)
+        for name in arguments.parts or PARTS:
+            PARTS[name](stack, report, sampling)
     if report.missed:
         report.note(f"missed: {'; '.join(report.missed)}")
     return int(bool(report.missed))

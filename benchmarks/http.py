@@ -1,120 +1,110 @@
-"""Measures the HTTP paths against bare applications on the same server."""
+"""Measures the hot routes against the baseline's: enqueueing one task and a batch, and reading a task."""
 
-import json
 import statistics
-import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
-from benchmarks.load import UNIQUE, Load, request_bytes, run_load
+from benchmarks import baseline
+from benchmarks.load import UNIQUE, Load, Traffic, run_load, run_loads
 from benchmarks.report import Report
-from benchmarks.stack import KEY, Stack
-from runqy import settings
+from benchmarks.scenarios import (
+    BATCH,
+    CONNECTIONS,
+    ENQUEUE,
+    ENQUEUE_BATCH,
+    Sampling,
+    Scenario,
+    enqueue_with,
+    get_task,
+    run_rounds,
+    warm_up,
+)
+from benchmarks.server import Server
+from benchmarks.stack import Stack, running_stack
 
-CONNECTIONS = 32
-SECONDS = 2.0
-ROUNDS = 7
-WAITERS_S = 4.0
-WARM_UP_S = 3.0
-"""A server listens before its second process has loaded the application."""
-BARE_OPTIONS = ("-c", "python:benchmarks.apps.server_conf")
-REAL_OPTIONS = ("-c", "python:runqy.gunicorn_conf")
-BODY = b'{"queue":"bench","timeout":300,"data":{"prompt":"Hello world","width":1024}}'
-UNIQUE_BODY = BODY.replace(b'"data"', b'"unique_key":"' + UNIQUE + b'","data"')
-BATCH = 100
-BATCH_BODY = b'{"queue":"bench","jobs":[' + b",".join([b'{"prompt":"Hello world","width":1024}'] * BATCH) + b"]}"
-
-
-def measure_http(stack: Stack, report: Report) -> None:
-    """Compare enqueueing and reading with a bare WSGI app and an empty Django view, in turns."""
-    # Every request spells a value of its own, so that sending one costs the same with and without an idempotency key.
-    enqueue = request_bytes("POST", "/queue/add", KEY, BODY, X_Number_Of_Bench=UNIQUE.decode())
-    with ExitStack() as servers:
-        bare = servers.enter_context(stack.web("benchmarks.apps.bare_wsgi:application", *BARE_OPTIONS))
-        empty = servers.enter_context(stack.web("benchmarks.apps.empty_django:application", *BARE_OPTIONS))
-        real = servers.enter_context(stack.web("runqy.asgi:application", *REAL_OPTIONS))
-        nameless = servers.enter_context(stack.web("benchmarks.apps.nameless:application", *REAL_OPTIONS))
-        once = {"Idempotency_Key": UNIQUE.decode()}
-        named = once | {"X_Request_ID": "bench-0123456789"}
-        task_id = enqueue_one(real)
-        read = request_bytes("GET", f"/queue/{task_id}", KEY)
-        runs = {
-            "bare": (bare, enqueue),
-            "empty": (empty, enqueue),
-            "enqueue": (real, enqueue),
-            "nameless": (nameless, enqueue),
-            "row": (real, request_bytes("POST", "/queue/add", stack.row_key, BODY, X_Number_Of_Bench=UNIQUE.decode())),
-            "once": (real, request_bytes("POST", "/queue/add", KEY, BODY, **once)),
-            "all": (real, request_bytes("POST", "/queue/add", stack.row_key, BODY, **named)),
-            "unique": (real, request_bytes("POST", "/queue/add", KEY, UNIQUE_BODY, X_Number_Of_Bench=UNIQUE.decode())),
-            "batch": (real, request_bytes("POST", "/queue/add-batch", KEY, BATCH_BODY)),
-            "read": (real, read),
-        }
-        loads: dict[str, list[Load]] = {name: [] for name in runs}
-        for port, request in runs.values():
-            run_load(port, request, connections=CONNECTIONS, seconds=WARM_UP_S)
-        for _ in range(ROUNDS):
-            for name, (port, request) in runs.items():
-                loads[name].append(run_load(port, request, connections=CONNECTIONS, seconds=SECONDS))
-                stack.empty() if name != "read" else None
-                if name == "batch":
-                    task_id = enqueue_one(real)
-                    runs["read"] = (real, request_bytes("GET", f"/queue/{task_id}", KEY))
-        measure_waiters(stack, report, real)
-    rates = {name: [load.rate for load in loads[name]] for name in runs}
-    rate = {name: statistics.median(of_rounds) for name, of_rounds in rates.items()}
-    failures = {name: sum(load.failures for load in loads[name]) for name in runs}
-    report.section(f"HTTP, {CONNECTIONS} connections, two processes")
-    report.yardstick("bare WSGI app: parse, message, one script", rate["bare"], "requests/s")
-    report.ratio("Django view that does nothing", rate["empty"], rate["bare"], "requests/s")
-    report.paired("POST /queue/add", rates["enqueue"], rates["bare"], "requests/s", goal=0.6)
-    report.paired("… as is / without request ids", rates["enqueue"], rates["nameless"], "requests/s", goal=0.9)
-    report.paired("… with a key from a row / the environment", rates["row"], rates["enqueue"], "requests/s", goal=0.9)
-    report.paired("… with Idempotency-Key / without", rates["once"], rates["enqueue"], "requests/s", goal=0.9)
-    report.paired("… with all three / with none", rates["all"], rates["nameless"], "requests/s", goal=0.8)
-    report.paired("… with unique_key / without", rates["unique"], rates["enqueue"], "requests/s", goal=0.9)
-    report.figure(f"POST /queue/add-batch, {BATCH} each", rate["batch"] * BATCH, "tasks/s")
-    report.ratio("GET /queue/{task_id}", rate["read"], rate["bare"], "requests/s")
-    report.note(f"answers that were no 2xx: {', '.join(f'{name} {count}' for name, count in failures.items())}")
+BATCH_CONNECTIONS = 4
+_REQUEST_ID = {"X_Request_ID": "benchmark-0123456789"}
+_IDEMPOTENCY_KEY = {"Idempotency_Key": UNIQUE.decode()}
 
 
-def measure_waiters(stack: Stack, report: Report, port: int) -> None:
-    """Compare the latency of enqueueing with no waiters and with as many as two processes hold."""
-    request = request_bytes("POST", "/queue/add", KEY, BODY)
-    before = run_load(port, request, connections=4, seconds=WAITERS_S)
-    task_id = enqueue_one(port)
-    count = 2 * settings.RUNQY_MAX_WAITERS
-    with ThreadPoolExecutor(count) as pool:
-        answers = [pool.submit(wait_for, port, task_id, seconds=int(WAITERS_S) + 4) for _ in range(count)]
-        time.sleep(1.5)  # let them all arrive
-        during = run_load(port, request, connections=4, seconds=WAITERS_S)
-        statuses = [answer.result() for answer in answers]
-    stack.empty()
-    report.section("Waiters")
-    report.note(f"{statuses.count(202)} waited to the end, {statuses.count(503)} were turned away")
-    what = "POST /queue/add, p50, all waiting places taken / none"
-    report.ratio(what, during.percentile_ms(50), before.percentile_ms(50), "ms", goal=1.5, is_lower_better=True)
+def measure_http(stack: Stack, report: Report, sampling: Sampling) -> None:
+    """Compare rates, then latencies beside batches."""
+    with running_stack(baseline.get_baseline()) as base_stack, ExitStack() as servers:
+        base = servers.enter_context(base_stack.web())
+        current = servers.enter_context(stack.web())
+        viewsets = servers.enter_context(stack.web(env={"RUNQY_DATA_PLANE": "false"}))
+        bare = servers.enter_context(stack.web(application="benchmarks.apps.bare_asgi:application"))
+        warm_up(base, current, viewsets, bare)
+        _measure_rates(_scenarios(base, current, viewsets, bare), report, sampling)
+        _measure_beside_batches(base, current, report, sampling)
 
 
-def enqueue_one(port: int) -> str:
-    """Queue one task and return its id."""
-    request = Request(f"http://127.0.0.1:{port}/queue/add", data=BODY, headers={"Authorization": f"Bearer {KEY}"})
-    with urlopen(request, timeout=10) as answer:  # noqa: S310
-        task_id: str = json.load(answer)["info"]["id"]
-        return task_id
+def _scenarios(base: Server, current: Server, viewsets: Server, bare: Server) -> dict[str, Scenario]:
+    """Return what runs in each round; what is compared runs close together."""
+    everything = enqueue_with(_REQUEST_ID | _IDEMPOTENCY_KEY, has_row_key=True)
+    return {
+        "base": Scenario(server=base, request=ENQUEUE),
+        "current": Scenario(server=current, request=ENQUEUE),
+        "viewsets": Scenario(server=viewsets, request=ENQUEUE),
+        "bare": Scenario(server=bare, request=ENQUEUE),
+        "base one": Scenario(server=base, request=ENQUEUE, connections=1),
+        "current one": Scenario(server=current, request=ENQUEUE, connections=1),
+        "base get": Scenario(server=base, request=get_task),
+        "current get": Scenario(server=current, request=get_task),
+        "viewsets get": Scenario(server=viewsets, request=get_task),
+        "base batches": Scenario(server=base, request=ENQUEUE_BATCH, connections=1),
+        "current batches": Scenario(server=current, request=ENQUEUE_BATCH, connections=1),
+        "base batches 4": Scenario(server=base, request=ENQUEUE_BATCH, connections=BATCH_CONNECTIONS),
+        "current batches 4": Scenario(server=current, request=ENQUEUE_BATCH, connections=BATCH_CONNECTIONS),
+        "plain": Scenario(server=current, request=enqueue_with({})),
+        "request id": Scenario(server=current, request=enqueue_with(_REQUEST_ID)),
+        "row key": Scenario(server=current, request=enqueue_with({}, has_row_key=True)),
+        "idempotency key": Scenario(server=current, request=enqueue_with(_IDEMPOTENCY_KEY)),
+        "everything": Scenario(server=current, request=everything),
+    }
 
 
-def wait_for(port: int, task_id: str, *, seconds: int) -> int:
-    """Wait for a task over HTTP and return the status of the answer."""
-    request = Request(
-        f"http://127.0.0.1:{port}/queue/{task_id}?wait={seconds}", headers={"Authorization": f"Bearer {KEY}"}
-    )
-    try:
-        with urlopen(request, timeout=seconds + 30) as answer:  # noqa: S310
-            status: int = answer.status
-            return status
-    except HTTPError as error:
-        error.close()
-        return error.code
+def _measure_rates(scenarios: dict[str, Scenario], report: Report, sampling: Sampling) -> None:
+    loads = run_rounds(scenarios, sampling)
+
+    def compare(what: str, name: str, against: str, *, goal: float = 0.0, tasks: int = 1) -> None:
+        values, others = ([load.rate * tasks for load in loads[key]] for key in (name, against))
+        report.paired(what, values, others, "tasks/s" if tasks > 1 else "requests/s", goal=goal)
+
+    report.section(f"HTTP, two processes, against commit {baseline.NAME}")
+    compare(f"POST /queue/add, {CONNECTIONS} connections", "current", "base", goal=3)
+    compare("POST /queue/add, 1 connection", "current one", "base one", goal=1)
+    compare(f"GET /queue/{{task_id}}, {CONNECTIONS} connections", "current get", "base get", goal=2.5)
+    compare(f"batches of {BATCH}, 1 connection", "current batches", "base batches", goal=1.2, tasks=BATCH)
+    what = f"batches of {BATCH}, {BATCH_CONNECTIONS} connections"
+    compare(what, "current batches 4", "base batches 4", goal=1.2, tasks=BATCH)
+    compare("POST /queue/add by the viewset", "viewsets", "base")
+    compare("GET /queue/{task_id} by the viewset", "viewsets get", "base get")
+    report.section(f"POST /queue/add, {CONNECTIONS} connections, with / without")
+    compare("request id of the client", "request id", "plain", goal=0.8)
+    compare("key from a row of the database / the environment", "row key", "plain", goal=0.8)
+    compare("idempotency key", "idempotency key", "plain", goal=0.8)
+    compare("all three", "everything", "plain", goal=0.8)
+    compare("the whole server / a bare ASGI app with one script", "current", "bare")
+    report.failures({name: sum(load.failures for load in of_rounds) for name, of_rounds in loads.items()})
+    report.note(f"the load generator spent {_cpu_us(loads['current']):.0f} µs of CPU on a request")
+
+
+def _measure_beside_batches(base: Server, current: Server, report: Report, sampling: Sampling) -> None:
+    """Compare the p99 of single tasks beside batches with the p99 alone."""
+    alone: dict[Server, list[Load]] = {base: [], current: []}
+    beside: dict[Server, list[Load]] = {base: [], current: []}
+    singles, batches = Traffic(ENQUEUE, CONNECTIONS), Traffic(ENQUEUE_BATCH, BATCH_CONNECTIONS)
+    for _ in range(sampling.rounds):
+        for server in (base, current):
+            alone[server].append(run_load(server.port, ENQUEUE, connections=CONNECTIONS, seconds=sampling.seconds))
+            server.stack.empty()
+            beside[server].append(run_loads(server.port, [singles, batches], seconds=sampling.seconds)[0])
+            server.stack.empty()
+    report.section(f"p99 of POST /queue/add, {CONNECTIONS} connections, beside {BATCH_CONNECTIONS} of batches / alone")
+    for what, server, goal in (("this server", current, 3.0), (f"commit {baseline.NAME}", base, 0.0)):
+        values, others = ([load.p99_ms for load in loads[server]] for loads in (beside, alone))
+        report.paired(what, values, others, "ms", goal=goal, is_lower_better=True)
+
+
+def _cpu_us(loads: list[Load]) -> float:
+    return statistics.median(load.cpu_us for load in loads)

@@ -1,40 +1,58 @@
-"""Sends HTTP requests over keep-alive connections as fast as the server answers; raw sockets, one process."""
+"""Sends HTTP requests over keep-alive connections as fast as the server responds; one process, plain sockets.
+
+It shares the cores with the server, so it spends little on a response: a first one is parsed, and from then on one of
+the same length with the status 2xx is taken as complete. `Load.cpu_us` shows the cost.
+"""
 
 import itertools
 import secrets
 import selectors
 import socket
-import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+UNIQUE = b"0" * 12 + b"~"
+"""Replaced in each request by a value of its own, of the same length."""
+
+_BUFFER_BYTES = 256 << 10
+_LENGTH = b"content-length: "
+_OK = b"HTTP/1.1 2"
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """One request, repeated on a number of connections."""
+
+    request: bytes
+    connections: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What one run of requests showed."""
+    """The outcome of one traffic."""
 
-    requests: int
     seconds: float
     latencies_s: list[float]
+    """Of each response, and of the requests that had waited longer than any of them when time was up."""
+    responses: int
     failures: int
+    """Responses other than 2xx, and connections that were closed without one."""
+    cpu_us: float
+    """CPU time of this process for each response, of all traffics together."""
 
     @property
     def rate(self) -> float:
-        """Return answered requests a second."""
-        return self.requests / self.seconds
+        """Return responses a second."""
+        return self.responses / self.seconds
 
-    def percentile_ms(self, percent: int) -> float:
-        """Return a percentile of the latencies in ms."""
-        return statistics.quantiles(self.latencies_s, n=100)[percent - 1] * 1000
-
-
-_LENGTH = b"content-length: "
-UNIQUE = b"0" * 12 + b"~"
-"""Stands for something else in each request that is sent, of the same length."""
+    @property
+    def p99_ms(self) -> float:
+        return sorted(self.latencies_s)[int(len(self.latencies_s) * 0.99)] * 1000
 
 
 def request_bytes(method: str, path: str, key: str, body: bytes = b"", **headers: str) -> bytes:
-    """Return a complete HTTP/1.1 request; underscores in headers' names stand for hyphens."""
+    """Return a complete HTTP/1.1 request; underscores in header names stand for hyphens."""
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
     head += "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
     if body:
@@ -43,56 +61,113 @@ def request_bytes(method: str, path: str, key: str, body: bytes = b"", **headers
 
 
 def run_load(port: int, request: bytes, *, connections: int, seconds: float) -> Load:
-    """Keep one request under way on each connection for a span of time; every answer must be a 2xx."""
+    """Keep one request under way on each connection for a span of time."""
+    (load,) = run_loads(port, [Traffic(request, connections)], seconds=seconds)
+    return load
+
+
+def run_loads(port: int, traffics: Sequence[Traffic], *, seconds: float) -> list[Load]:
+    """Run several traffics beside each other, and return their loads in order."""
     selector = selectors.DefaultSelector()
-    run, numbers = secrets.token_hex(3).encode(), itertools.count()
-    spell = (
-        (lambda: request.replace(UNIQUE, b"%s%07d" % (run, next(numbers)))) if UNIQUE in request else lambda: request
-    )
-    for _ in range(connections):
-        connection = socket.create_connection(("127.0.0.1", port), timeout=10)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.sendall(spell())
-        selector.register(connection, selectors.EVENT_READ, [time.perf_counter(), b""])
-    latencies: list[float] = []
-    failures = 0
-    start = time.perf_counter()
-    end = start + seconds
-    while (now := time.perf_counter()) < end:
-        for key, _ in selector.select(timeout=1):
-            connection, state = key.fileobj, key.data
-            assert isinstance(connection, socket.socket)
-            chunk = connection.recv(65536)
-            state[1] += chunk
-            if chunk and not _is_complete(state[1]):
-                continue
-            failures += state[1][9:10] != b"2"
-            latencies.append(time.perf_counter() - state[0])
-            if b"onnection: close" in state[1] or not chunk:
-                connection = _reconnect(selector, connection, port, state)
-            state[0], state[1] = time.perf_counter(), b""
-            connection.sendall(spell())
+    streams = [_Stream(traffic.request) for traffic in traffics]
+    for traffic, stream in zip(traffics, streams, strict=True):
+        for _ in range(traffic.connections):
+            connection = _Connection(port, stream)
+            selector.register(connection.socket, selectors.EVENT_READ, connection)
+            connection.send(stream.next_request())
+    start, cpu_start = time.perf_counter(), time.process_time()
+    _exchange(selector, port, until=start + seconds)
+    end, cpu_s = time.perf_counter(), time.process_time() - cpu_start
     for key in list(selector.get_map().values()):
-        assert isinstance(key.fileobj, socket.socket)
-        key.fileobj.close()
+        key.data.end(end)
     selector.close()
-    return Load(requests=len(latencies), seconds=now - start, latencies_s=latencies, failures=failures)
+    cpu_us = cpu_s * 1e6 / max(1, sum(stream.responses for stream in streams))
+    return [
+        Load(
+            seconds=end - start,
+            latencies_s=stream.latencies_s,
+            responses=stream.responses,
+            failures=stream.failures,
+            cpu_us=cpu_us,
+        )
+        for stream in streams
+    ]
 
 
-def _reconnect(selector: selectors.BaseSelector, old: socket.socket, port: int, state: list[object]) -> socket.socket:
-    """Replace a connection that the server closed."""
-    selector.unregister(old)
-    old.close()
-    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    selector.register(connection, selectors.EVENT_READ, state)
-    return connection
+class _Stream:
+    """What the connections of one traffic share."""
+
+    def __init__(self, request: bytes) -> None:
+        self._request = request
+        self._numbers = itertools.count()
+        escaped, run = request.replace(b"%", b"%%"), secrets.token_hex(3).encode()
+        self._template = escaped.replace(UNIQUE, run + b"%07d") if UNIQUE in request else b""
+        self.latencies_s: list[float] = []
+        self.responses = 0
+        self.failures = 0
+        self.response_bytes = 0
+        """Length of the last response that was parsed."""
+
+    def next_request(self) -> bytes:
+        return self._template % next(self._numbers) if self._template else self._request
 
 
-def _is_complete(answer: bytes) -> bool:
-    """Tell whether an answer is there whole. All servers here send its length."""
-    end = answer.find(b"\r\n\r\n")
+class _Connection:
+    """A connection with one request under way."""
+
+    __slots__ = ("received", "recv_into", "send", "sent_at_s", "socket", "stream")
+
+    def __init__(self, port: int, stream: _Stream) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # With a time-out, each call would be two. The selector waits, and requests fit the socket's buffer.
+        self.socket.settimeout(None)
+        self.send, self.recv_into = self.socket.sendall, self.socket.recv_into
+        self.stream = stream
+        self.received = b""
+        self.sent_at_s = time.perf_counter()
+
+    def end(self, now_s: float) -> None:
+        """Close the connection, and count its request if it has waited longer than all others."""
+        if not self.stream.latencies_s or now_s - self.sent_at_s > max(self.stream.latencies_s):
+            self.stream.latencies_s.append(now_s - self.sent_at_s)
+        self.socket.close()
+
+
+def _exchange(selector: selectors.BaseSelector, port: int, *, until: float) -> None:
+    """Read responses and send the next requests until time is up."""
+    buffer, select, clock = bytearray(_BUFFER_BYTES), selector.select, time.perf_counter
+    while clock() < until:
+        for key, _ in select(0.1):
+            connection: _Connection = key.data
+            stream = connection.stream
+            try:
+                size = connection.recv_into(buffer)
+            except ConnectionError:
+                size = 0
+            if size != stream.response_bytes or connection.received or not buffer.startswith(_OK):
+                connection.received += buffer[:size]
+                if size and not _is_complete(connection.received):
+                    continue
+                stream.failures += not connection.received.startswith(_OK)
+                stream.response_bytes = len(connection.received)
+                if not size or b"onnection: close" in connection.received:
+                    selector.unregister(connection.socket)
+                    connection.socket.close()
+                    connection = _Connection(port, stream)
+                    selector.register(connection.socket, selectors.EVENT_READ, connection)
+                connection.received = b""
+            now = clock()
+            stream.responses += 1
+            stream.latencies_s.append(now - connection.sent_at_s)
+            connection.sent_at_s = now
+            connection.send(stream.next_request())
+
+
+def _is_complete(response: bytes) -> bool:
+    """Return whether a response has arrived whole. All servers here send its length."""
+    end = response.find(b"\r\n\r\n")
     if end < 0:
         return False
-    start = answer[:end].lower().find(_LENGTH) + len(_LENGTH)
-    return len(answer) - end - 4 >= int(answer[start : answer.index(b"\r", start)])
+    start = response[:end].lower().find(_LENGTH) + len(_LENGTH)
+    return len(response) - end - 4 >= int(response[start : response.index(b"\r", start)])

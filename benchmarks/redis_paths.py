@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from benchmarks.apps.store import STORE
 from benchmarks.report import Report
+from benchmarks.scenarios import Sampling
 from benchmarks.stack import Stack
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.enqueue import NewTask, new_task_id
@@ -18,27 +19,25 @@ from runqy.broker.states import TaskState
 
 BATCH = 100
 BATCHES = 100
-ROUNDS = 5
 LONG_LIST = 1_000_000
+PAGES = 25
 _SINCE_NS = 10**18
 PAYLOAD = b'{"prompt":"Hello world","width":1024}'
 
 
-def measure_redis(stack: Stack, report: Report) -> float:
-    """Print both rates; return the raw one, tasks a second, the yardstick for workers."""
+def measure_redis(stack: Stack, report: Report, sampling: Sampling) -> None:
+    """Print both rates, then how long pages of a long list take."""
     raw, batches = [], []
-    for _ in range(ROUNDS):
+    for _ in range(sampling.rounds):
         raw.append(_rate(stack, _raw_batch))
         batches.append(_rate(stack, _broker_batch))
     report.section(f"Redis, one client, batches of {BATCH}")
-    report.yardstick("raw pipelined script calls, messages ready-made", statistics.median(raw), "tasks/s")
-    report.ratio("enqueue_many", statistics.median(batches), statistics.median(raw), "tasks/s", goal=0.4)
+    report.paired("enqueue_many / raw pipelined calls with ready-made messages", batches, raw, "tasks/s", goal=0.4)
     _measure_pages(stack, report)
-    return statistics.median(raw)
 
 
 def _measure_pages(stack: Stack, report: Report) -> None:
-    """Print how long pages take in a long list of pending tasks, from the first to the deepest."""
+    """Print how long pages of a long list of pending tasks take, from the first to the deepest."""
     keys, ids = QueueKeys("pages"), [f"task-{number:07}" for number in range(LONG_LIST)]
     for start in range(0, LONG_LIST, 10_000):
         chunk = stack.broker.client.pipeline(transaction=False)
@@ -49,7 +48,7 @@ def _measure_pages(stack: Stack, report: Report) -> None:
         chunk.execute()
     report.section(f"Pages of 30 tasks, {LONG_LIST:,} pending")
     first = _page_ms(stack, None)
-    report.yardstick("the first page", first, "ms")
+    report.baseline("the first page", first, "ms")
     for name, depth in (("in the middle", LONG_LIST // 2), ("at the end", LONG_LIST - 100)):
         anchor = Anchor(id=ids[depth - 1], position=str(_SINCE_NS + depth - 1), next_id=ids[depth], depth=depth)
         report.ratio(f"a page {name}", _page_ms(stack, anchor), first, "ms", is_lower_better=True)
@@ -63,7 +62,7 @@ def _measure_pages(stack: Stack, report: Report) -> None:
 def _page_ms(stack: Stack, after: Anchor | None) -> float:
     """Return the median time of reading a page."""
     request, times = list_tasks("pages", TaskState.PENDING, limit=30, after=after), []
-    for _ in range(ROUNDS * 5):
+    for _ in range(PAGES):
         start = time.perf_counter()
         stack.broker.run(request)
         times.append((time.perf_counter() - start) * 1000)
@@ -97,7 +96,7 @@ def _raw_batch(stack: Stack) -> float:
 
 
 def _broker_batch(stack: Stack) -> float:
-    """Time what a producer's process does for a batch, the messages included."""
+    """Time a batch in a producer's process, including its messages."""
     tasks = [NewTask(id=new_task_id(), queue="bench", payload=PAYLOAD) for _ in range(BATCH)]
     start = time.perf_counter()
     stack.broker.run(enqueue_many(tasks))

@@ -1,53 +1,75 @@
 """Prints figures as ratios within their own run: two runs, or two machines, do not compare."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+_COLUMNS = (("left", 58), ("right", 9), ("left", 10), ("right", 9), ("right", 6), ("left", 14))
+
 
 class Report:
-    """Collects rows a section and prints them as they come."""
+    """Prints rows as they come, and collects the goals that were missed."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False, width=118)
+        self._console = Console(highlight=False, width=122)
         self.missed: list[str] = []
 
     def section(self, title: str) -> None:
         """Begin a group of figures."""
         self._console.print(f"\n[bold]{title}[/bold]")
+        self._row("", "", "", *(f"[dim]{head}[/dim]" for head in ("against", "ratio", "goal")))
 
-    def yardstick(self, what: str, value: float, unit: str) -> None:
+    def baseline(self, what: str, value: float, unit: str) -> None:
         """Print what the following figures are compared with."""
-        self._row(what, value, unit, "1", "")
+        self._row(f"  {what}", _rendered(value), unit, "", "1", "")
 
     def ratio(
         self, what: str, value: float, against: float, unit: str, *, goal: float = 0.0, is_lower_better: bool = False
     ) -> None:
         """Print a figure, its ratio to another one of this run, and whether the ratio reaches its goal."""
-        ratio = value / against if against else 0.0
-        self._row(what, value, unit, f"{ratio:.3f}", self._verdict(what, ratio, goal, is_lower_better))
+        self.paired(what, [value], [against], unit, goal=goal, is_lower_better=is_lower_better)
 
-    def paired(self, what: str, values: Sequence[float], against: Sequence[float], unit: str, *, goal: float) -> None:
-        """Print the median of what each round gave against its neighbour: a slow spell hits both."""
+    def paired(
+        self,
+        what: str,
+        values: Sequence[float],
+        against: Sequence[float],
+        unit: str,
+        *,
+        goal: float = 0.0,
+        is_lower_better: bool = False,
+    ) -> None:
+        """Print medians, and the median of the ratios of each round: a slow spell hits both of a pair."""
         ratio = statistics.median(value / other for value, other in zip(values, against, strict=True))
-        self._row(what, statistics.median(values), unit, f"{ratio:.3f}", self._verdict(what, ratio, goal, False))
+        verdict = self._verdict(what, ratio, goal, is_lower_better)
+        medians = _rendered(statistics.median(values)), _rendered(statistics.median(against))
+        self._row(f"  {what}", medians[0], unit, medians[1], f"{ratio:.2f}", verdict)
 
     def figure(self, what: str, value: float, unit: str, *, goal: float = 0.0) -> None:
         """Print a figure that must stay below its goal."""
-        self._row(what, value, unit, "", self._verdict(what, value, goal, True))
+        self._row(f"  {what}", _rendered(value), unit, "", "", self._verdict(what, value, goal, True))
+
+    def at_least(self, what: str, value: float, *, goal: float) -> None:
+        """Print a count that must reach its goal."""
+        self._row(f"  {what}", _rendered(value), "", "", "", self._verdict(what, value, goal, False))
+
+    def failures(self, counts: Mapping[str, int]) -> None:
+        """Print which loads had failed requests: their figures mean nothing."""
+        if failed := ", ".join(f"{count:,} of {name}" for name, count in counts.items() if count):
+            self.missed.append(f"failed requests: {failed}")
+            self.note(f"failed requests: {failed}")
 
     def note(self, text: str) -> None:
         """Print a line of text."""
         self._console.print(f"  [dim]{text}[/dim]")
 
-    def _row(self, what: str, value: float, unit: str, ratio: str, verdict: str) -> None:
+    def _row(self, *cells: str) -> None:
         table = Table.grid(padding=(0, 2))
-        for width, justify in ((58, "left"), (12, "right"), (11, "left"), (7, "right"), (16, "left")):
+        for justify, width in _COLUMNS:
             table.add_column(width=width, justify=justify)  # type: ignore[arg-type]
-        spelled = f"{value:,.0f}" if value >= 100 else f"{value:,.2f}"
-        table.add_row(f"  {what}", spelled, unit, ratio, verdict)
+        table.add_row(*cells)
         self._console.print(table)
 
     def _verdict(self, what: str, value: float, goal: float, is_lower_better: bool) -> str:
@@ -58,3 +80,7 @@ class Report:
             self.missed.append(what)
         sign = "≤" if is_lower_better else "≥"
         return f"[green]{sign} {goal:g}[/green]" if is_reached else f"[red]missed {sign} {goal:g}[/red]"
+
+
+def _rendered(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.2f}"

@@ -1,23 +1,25 @@
-"""Starts what the benchmark measures: a Redis, web servers, a worker; all of it in a temporary folder, on loopback."""
+"""Starts what is measured: a Redis, web servers, workers; all in a temporary folder and on loopback."""
 
 import base64
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 
+from benchmarks.server import KEY, Server
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from tests.support.servers import ValkeyServer, free_port
 
 ROOT = Path(__file__).parents[1]
-KEY = "benchmark"
+_START_S = 60
 
 CHILD = """import json, sys
 print('{"status":"ready"}', flush=True)
@@ -29,17 +31,31 @@ for line in sys.stdin:
 QUEUE_FILE = """queues:
   bench: {{priority: 1, mode: long_running, deployment: {deployment}}}
   once: {{priority: 1, mode: one_shot, deployment: {deployment}}}
+  unserved: {{priority: 1, mode: long_running, deployment: {deployment}}}
 """
 
 
-class Stack:
-    """A Valkey, a database with two queues, and the environment in which processes find both."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceTree:
+    """A checkout, the Python that runs it, and its web application."""
 
-    def __init__(self, folder: Path) -> None:
+    root: Path
+    python: Path
+    application: str
+
+
+CURRENT = SourceTree(root=ROOT, python=Path(sys.executable), application="runqy.asgi:application")
+
+
+class Stack:
+    """A Valkey, a database with queues, and the environment in which the processes of a source tree find both."""
+
+    def __init__(self, folder: Path, source: SourceTree) -> None:
         self.folder = folder
+        self.source = source
         self.redis = ValkeyServer().start()
         self.row_key = ""
-        """A client's key that is a row of the database, not the environment's."""
+        """A client's key that is a row of the database; `KEY` is in the environment."""
         self.broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", self.redis.port),)))
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RUNQY_", "DATABASE_"))},
@@ -54,7 +70,7 @@ class Stack:
         }
 
     def prepare(self) -> None:
-        """Make the repository that workers deploy, and define the queues."""
+        """Make the repository that workers deploy, and load the queues."""
         (self.folder / "home").mkdir(mode=0o700)
         repository = self.folder / "noop"
         repository.mkdir()
@@ -70,9 +86,11 @@ class Stack:
         self.row_key = self.manage("create_api_key", "bench", "--role", "client").split()[-1]
 
     def manage(self, *words: str) -> str:
-        """Run a management command and return what it prints."""
-        command = [sys.executable, "manage.py", *words]
-        return subprocess.run(command, cwd=ROOT, env=self.env, check=True, stdout=subprocess.PIPE, text=True).stdout
+        """Run a management command and return its output."""
+        command = [str(self.source.python), "manage.py", *words]
+        return subprocess.run(
+            command, cwd=self.source.root, env=self.env, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
 
     def empty(self) -> None:
         """Remove all tasks, but not the published configuration."""
@@ -84,19 +102,20 @@ class Stack:
         client.close()
 
     @contextmanager
-    def web(self, application: str, *options: str) -> Iterator[int]:
-        """Serve an application with gunicorn, two processes; give its port."""
+    def web(self, *, application: str = "", processes: int = 2, env: dict[str, str] | None = None) -> Iterator[Server]:
+        """Serve an application, by default the source tree's own."""
         port = free_port()
-        words = ("-m", "gunicorn", application, "-b", f"127.0.0.1:{port}", "--log-level", "error", *options)
-        with self.process(words):
-            _wait_for_port(port)
-            yield port
+        words = ("-m", "gunicorn", application or self.source.application, "-c", "python:runqy.gunicorn_conf")
+        options = ("-b", f"127.0.0.1:{port}", "--log-level", "error")
+        with self.process((*words, *options), {"WEB_CONCURRENCY": str(processes), **(env or {})}) as pid:
+            _wait_for_response(port)
+            yield Server(stack=self, port=port, pid=pid)
 
     @contextmanager
-    def worker(self, queue: str, port: int, *, concurrency: int) -> Iterator[None]:
+    def worker(self, queue: str, server: Server, *, concurrency: int) -> Iterator[None]:
         """Run one worker, with as many processes as it holds tasks up to four."""
         settings = {
-            "RUNQY_SERVER_URL": f"http://127.0.0.1:{port}",
+            "RUNQY_SERVER_URL": f"http://127.0.0.1:{server.port}",
             "RUNQY_QUEUES": queue,
             "RUNQY_CONCURRENCY": str(concurrency),
             "RUNQY_DEPLOYMENT_DIR": str(self.folder / "deployments"),
@@ -105,19 +124,19 @@ class Stack:
             yield
 
     @contextmanager
-    def process(self, words: Sequence[str], env: dict[str, str] | None = None) -> Iterator[None]:
-        """Run a Python process with its children, and end it."""
+    def process(self, words: Sequence[str], env: dict[str, str] | None = None) -> Iterator[int]:
+        """Run a Python process with its children, and end it. Yields its process id."""
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, *words],
-                cwd=ROOT,
+                [self.source.python, *words],
+                cwd=self.source.root,
                 env={**self.env, **(env or {})},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
         try:
-            yield
+            yield process.pid
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -128,10 +147,10 @@ class Stack:
 
 
 @contextmanager
-def running_stack() -> Iterator[Stack]:
-    """Give a prepared stack, and remove all of it."""
+def running_stack(source: SourceTree = CURRENT) -> Iterator[Stack]:
+    """Prepare a stack, and remove all of it afterwards."""
     with tempfile.TemporaryDirectory(prefix="runqy-bench-") as folder:
-        stack = Stack(Path(folder))
+        stack = Stack(Path(folder), source)
         try:
             stack.prepare()
             yield stack
@@ -140,15 +159,19 @@ def running_stack() -> Iterator[Stack]:
             stack.redis.stop()
 
 
-def _wait_for_port(port: int) -> None:
-    """Wait until something listens."""
-    deadline = time.monotonic() + 30
+def _wait_for_response(port: int) -> None:
+    """Wait until a server responds: gunicorn listens before a process has loaded the application."""
+    deadline = time.monotonic() + _START_S
     while True:
+        connection = HTTPConnection("127.0.0.1", port, timeout=_START_S)
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            connection.request("GET", "/livez")
+            connection.getresponse()
         except OSError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
         else:
             return
+        finally:
+            connection.close()

@@ -1,76 +1,96 @@
-"""Measures workers: no-op tasks through real children, and how soon an idle queue's task is picked up."""
+"""Measures workers: no-op tasks through real children, and how soon a task of an idle queue is taken."""
 
 import statistics
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
-from benchmarks.redis_paths import measure_redis
+from benchmarks import baseline
 from benchmarks.report import Report
-from benchmarks.stack import Stack
+from benchmarks.scenarios import Sampling
+from benchmarks.server import Server
+from benchmarks.stack import Stack, running_stack
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.broker.consuming import Share, plan_take, take_tasks
 from runqy.broker.enqueue import NewTask, enqueue, new_task_id
-from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.finishing import complete
 from runqy.broker.timing import POLL_S
 
 PICKUPS = 300
-REAL_OPTIONS = ("-c", "python:runqy.gunicorn_conf")
+_TIMEOUT_S = 120
 
 
-def measure_workers(stack: Stack, report: Report) -> None:
-    """Drain queues through one worker in each mode, and pick up single tasks with 1 and with 200 idle workers."""
-    raw = measure_redis(stack, report)
-    report.section("One worker, no-op tasks through Python children, against raw pipelined calls")
-    with stack.web("runqy.asgi:application", *REAL_OPTIONS) as port:
-        for queue, concurrency, count, goal in (
-            ("bench", 1, 4_000, 0.0),
-            ("bench", 8, 20_000, 0.02),
-            ("once", 1, 60, 0.0),
-            ("once", 8, 200, 0.0),
-        ):
-            rate = _drain(stack, port, queue, concurrency=concurrency, count=count)
-            mode = "long_running" if queue == "bench" else "one_shot"
-            report.ratio(f"{mode}, concurrency {concurrency}", rate, raw, "tasks/s", goal=goal)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """A way to empty a queue: how a worker runs the tasks, and how many it is given."""
+
+    what: str
+    queue: str
+    concurrency: int
+    tasks: int
+    goal: float = 0.0
+
+
+DRAINS = (
+    Drain(what="long_running, concurrency 1 (aim: 1.3)", queue="bench", concurrency=1, tasks=4_000, goal=1),
+    Drain(what="long_running, concurrency 8 (aim: 1.6)", queue="bench", concurrency=8, tasks=10_000, goal=1),
+    Drain(what="one_shot, concurrency 1", queue="once", concurrency=1, tasks=30),
+    Drain(what="one_shot, concurrency 8", queue="once", concurrency=8, tasks=80),
+)
+
+
+def measure_workers(stack: Stack, report: Report, sampling: Sampling) -> None:
+    """Compare how fast a worker empties queues with the baseline's, then measure how soon it takes single tasks."""
+    with running_stack(baseline.get_baseline()) as base_stack, base_stack.web() as base, stack.web() as current:
+        report.section(f"One warm worker, no-op tasks, against commit {baseline.NAME}")
+        for drain in DRAINS:
+            rates, base_rates = _drain_rates(drain, (current, base), sampling)
+            report.paired(drain.what, rates, base_rates, "tasks/s", goal=drain.goal)
         report.section("From enqueue to the end of the task on an idle queue")
-        with stack.worker("bench", port, concurrency=1):
-            _drained(stack, "bench", 1)
-            _report_pickups(report, "one real worker, to its result", _round_trips(stack))
+        with stack.worker("bench", current, concurrency=1):
+            _empty_queue(current, "bench", 1)
+            _report_pickups(report, "one worker, to its result", _round_trips(stack))
     for loops in (1, 200):
         with _idle_loops(stack, loops) as picked_up:
-            _report_pickups(report, f"{loops} idle broker loop(s), to the take", _pickups(stack, picked_up))
+            _report_pickups(report, f"{loops} idle broker loop(s), to the dequeue", _pickups(stack, picked_up))
 
 
-def _drain(stack: Stack, port: int, queue: str, *, concurrency: int, count: int) -> float:
-    """Return the rate at which a warm worker empties a queue."""
-    with stack.worker(queue, port, concurrency=concurrency):
-        _drained(stack, queue, concurrency)  # deployed and warm
-        return count / _drained(stack, queue, count)
+def _drain_rates(drain: Drain, servers: Sequence[Server], sampling: Sampling) -> list[list[float]]:
+    """Return the rates of each server's worker, round by round."""
+    rates: list[list[float]] = [[] for _ in servers]
+    with ExitStack() as workers:
+        for server in servers:
+            workers.enter_context(server.stack.worker(drain.queue, server, concurrency=drain.concurrency))
+            _empty_queue(server, drain.queue, drain.tasks // 4)  # deployed and warm
+        for _ in range(sampling.rounds):
+            for server, of_server in zip(servers, rates, strict=True):
+                of_server.append(_empty_queue(server, drain.queue, drain.tasks))
+    for server in servers:
+        server.stack.empty()
+    return rates
 
 
-def _drained(stack: Stack, queue: str, count: int) -> float:
-    """Queue tasks and wait until all are completed; return the time in s."""
-    client = stack.redis.client()
-    completed = f"asynq:{{{queue}}}:completed"
-    before = int(client.zcard(completed))  # type: ignore[arg-type]
-    tasks = [NewTask(id=new_task_id(), queue=queue, payload=b"{}") for _ in range(count)]
+def _empty_queue(server: Server, queue: str, count: int) -> float:
+    """Enqueue tasks and wait until all are completed; return tasks a second from when the last one was enqueued."""
+    client, completed = server.stack.redis.client(), f"asynq:{{{queue}}}:completed"
+    before = int(client.zcard(completed))
+    server.enqueue_many(queue, count)
+    early = int(client.zcard(completed)) - before
     start = time.perf_counter()
-    stack.broker.run(enqueue_many(tasks))
-    deadline = start + 120
-    while int(client.zcard(completed)) - before < count:  # type: ignore[arg-type]
-        if time.perf_counter() > deadline:
-            raise TimeoutError(f"{queue} was not drained; see {stack.folder / 'log'}")
+    while int(client.zcard(completed)) - before < count:
+        if time.perf_counter() > start + _TIMEOUT_S:
+            raise TimeoutError(f"{queue} was not emptied: {(server.stack.folder / 'log').read_text()[-2000:]}")
         time.sleep(0.005)
     client.close()
-    return time.perf_counter() - start
+    return (count - early) / (time.perf_counter() - start)
 
 
 def _round_trips(stack: Stack) -> list[float]:
-    """Return the times in ms from an enqueue to the notice that the task ended, one after the other."""
+    """Return the times in ms from an enqueue to the message that the task ended, one after the other."""
     times = []
     for _ in range(PICKUPS):
         task = NewTask(id=new_task_id(), queue="bench", payload=b"{}")
@@ -87,7 +107,7 @@ def _round_trips(stack: Stack) -> list[float]:
 
 
 def _pickups(stack: Stack, picked_up: dict[str, float]) -> list[float]:
-    """Return the times in ms from an enqueue to a loop's take of it."""
+    """Return the times in ms from an enqueue until a loop has the task."""
     times = []
     for _ in range(PICKUPS):
         task = NewTask(id=new_task_id(), queue="idle", payload=b"{}")
@@ -101,7 +121,7 @@ def _pickups(stack: Stack, picked_up: dict[str, float]) -> list[float]:
 
 @contextmanager
 def _idle_loops(stack: Stack, count: int) -> Iterator[dict[str, float]]:
-    """Run loops that take and complete as workers do; give the times of their takes by task."""
+    """Run loops that dequeue and complete as workers do; yields when each task was dequeued, by id."""
     picked_up: dict[str, float] = {}
     stop = threading.Event()
     threads = [threading.Thread(target=_loop, args=(stack, stop, picked_up)) for _ in range(count)]
@@ -116,12 +136,11 @@ def _idle_loops(stack: Stack, count: int) -> Iterator[dict[str, float]]:
 
 
 def _loop(stack: Stack, stop: threading.Event, picked_up: dict[str, float]) -> None:
-    """Take, complete, and when there is nothing wait for a wake-up or the next poll."""
+    """Dequeue and complete; when the queue is empty, wait for a wake-up or the next poll."""
     broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", stack.redis.port),)))
     token = new_task_id()
     subscription = broker.pubsub()
     subscription.subscribe(keys.wake_channel(token))
-    subscription.get_message(timeout=10)
     while not stop.is_set():
         order = plan_take([Share(queue="idle")], 1, worker_id=token, wake_token=token)
         taken, _ = broker.run(take_tasks(order, now_ns=broker.now_ns()))

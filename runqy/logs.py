@@ -7,10 +7,13 @@ from typing import Any
 
 import structlog
 
+from runqy.request_ids import add_request_id
+
 LEVELS = ("debug", "info", "warning", "error")
 
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
+    add_request_id,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),

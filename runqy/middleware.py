@@ -10,8 +10,8 @@ from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 
 from runqy import clock
-from runqy.api.request_ids import current_request_id, new_request_id, request_id_context
 from runqy.audit.actors import SERVER, Actor, ActorKind, actor_context
+from runqy.request_ids import current_request_id, new_request_id, request_id_context
 
 _SHARED_POLICY = "base-uri 'self'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 ADMIN_POLICY = f"default-src 'self'; script-src 'self' 'unsafe-eval'; img-src 'self' data:; {_SHARED_POLICY}"
@@ -64,7 +64,7 @@ class ProxyHeadersMiddleware:
 
 def forwarded_client(address: str, scheme: str, *, forwarded_for: str, forwarded_proto: str) -> tuple[str, str]:
     """Return the client's address and scheme: those of the connection, or what a trusted proxy says about it."""
-    if not _is_trusted(address):
+    if not settings.RUNQY_TRUSTED_PROXIES or not _is_trusted(address):
         return address, scheme
     return _client_ip(forwarded_for, address), forwarded_proto if forwarded_proto in ("http", "https") else scheme
 

@@ -10,7 +10,7 @@ import msgspec
 from queues.names import AllowedQueues, ResolvedQueue
 from queues.queries import get_catalog
 from runqy.broker import timing
-from runqy.broker.enqueue import Created, IdempotencyKey, LockHeld, NewTask, new_task_id
+from runqy.broker.enqueue import Created, IdempotencyKey, LockHeld, NewTask, new_task_id, new_task_ids
 from runqy.broker.enqueue_batch import (
     BatchPart,
     EnqueuedPart,
@@ -151,7 +151,8 @@ def _enqueue(items: Sequence[BatchItem], target: _Target) -> Operation[list[Batc
     results: list[BatchItemResult] = []
     for start in range(0, len(items), timing.BATCH_MAX_TASKS):
         chunk = items[start : start + timing.BATCH_MAX_TASKS]
-        built = [target.build(item, new_task_id(), context.now_ns) for item in chunk]
+        ids = new_task_ids(len(chunk))
+        built = [target.build(item, ids[i], context.now_ns) for i, item in enumerate(chunk)]
         try:
             outcomes = iter((yield from enqueue_many([task for task in built if isinstance(task, NewTask)])))
         except BrokerUnavailable as error:

@@ -1,10 +1,10 @@
-"""The one script of the yardsticks: what an enqueue is at the least."""
+"""The script of the bare application and of raw calls: the least that an enqueue does."""
 
 from runqy.broker.scripts import Script
 
 STORE = Script(
     "store",
-    """-- Store a task and put its id on a list.
+    """-- Store a task and push its id onto a list.
 -- KEYS task pending
 -- ARGV task_id message now_ns
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end

@@ -11,11 +11,11 @@ from django.contrib.auth.signals import user_logged_in, user_logged_out, user_lo
 from django.contrib.sessions.backends.db import SessionStore
 from django.http import HttpRequest, HttpResponse
 
-from runqy.api.request_ids import current_request_id
 from runqy.api.throttling import ip_prefix, record_login_attempt
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.operations import record
 from runqy.errors import TooManyFailures
+from runqy.request_ids import current_request_id
 from runqy.staff.plain_pages import too_many_logins
 
 log = structlog.get_logger(__name__)

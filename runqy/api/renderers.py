@@ -10,8 +10,8 @@ from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from runqy.api.request_ids import current_request_id
 from runqy.errors import RunqyError, TooManyRequests
+from runqy.request_ids import current_request_id
 
 JSON_TYPE = "application/json"
 PROBLEM_TYPE = "application/problem+json"

@@ -12,10 +12,10 @@ from rest_framework.viewsets import ViewSet
 from runqy.accounts.identity import Role
 from runqy.api.authentication import key_actor
 from runqy.api.parsers import check_length
-from runqy.api.request_ids import current_request_id
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.throttling import key_limit_exceeded
 from runqy.audit.actors import set_actor
+from runqy.request_ids import current_request_id
 
 DEPRECATED_SINCE_S = 1795564800
 """2026-11-25: aliases of documented paths, kept for released clients."""

@@ -18,7 +18,6 @@ from asgiref.typing import (
     Scope,
 )
 
-from runqy.api.request_ids import new_request_id, request_id_context
 from runqy.dataplane.bodies import BodyReader, ClientDisconnected
 from runqy.dataplane.drain import Drain
 from runqy.dataplane.executors import BoundedExecutor
@@ -26,6 +25,7 @@ from runqy.dataplane.request import Request
 from runqy.dataplane.responses import Response, StreamingResponse, problem_response, shared_headers
 from runqy.dataplane.wsgi import call_wsgi
 from runqy.errors import InternalError, RunqyError
+from runqy.request_ids import new_request_id, set_request_id
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -80,10 +80,7 @@ class Application:
 
     async def _respond(self, request: Request, send: ASGISendCallable) -> None:
         """Send the response to a request, if its client is still there."""
-        with request_id_context(new_request_id(request.headers.get("X-Request-ID", ""))):
-            await self._respond_in_context(request, send)
-
-    async def _respond_in_context(self, request: Request, send: ASGISendCallable) -> None:
+        set_request_id(new_request_id(request.headers.get("X-Request-ID", "")))
         try:
             response = await self._find_response(request)
             if isinstance(response, StreamingResponse):

@@ -20,7 +20,6 @@ from runqy.api.idempotency import parse_idempotency_key
 from runqy.api.parsers import check_encoding, check_size
 from runqy.api.permissions import check_role
 from runqy.api.renderers import encode_json
-from runqy.api.request_ids import trace_headers
 from runqy.api.throttling import (
     ApiKeyThrottle,
     RateLimit,
@@ -48,6 +47,7 @@ from runqy.dataplane.responses import (
 from runqy.dataplane.snapshots import SnapshotRefresher
 from runqy.errors import KeyRequired, QueueNotFound, RunqyError
 from runqy.middleware import forwarded_client
+from runqy.request_ids import trace_headers
 from tasks.api.bodies import TaskResponse, batch_response, enqueue_response, parse_batch, parse_enqueue, task_info
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
 from tasks.api.viewsets import TaskViewSet
@@ -153,7 +153,7 @@ class TaskEndpoints:
         request = call.request
         body = await self._read_body(request)
         spec = parse_enqueue(body)
-        wait = parse_wait(request.query_params.get("wait"), request.headers)
+        wait = parse_wait(request.query_param("wait"), request.headers)
         key = parse_idempotency_key(request.headers.get("Idempotency-Key"), identity=identity, kind="task", body=body)
         headers = trace_headers(request.headers.get("traceparent", ""))
         enqueued = await self._run(
@@ -190,7 +190,7 @@ class TaskEndpoints:
 
     async def _get_task(self, call: Call, identity: Identity, *, task_id: str) -> Response:
         request = call.request
-        wait = parse_wait(request.query_params.get("wait"), request.headers)
+        wait = parse_wait(request.query_param("wait"), request.headers)
         record = await self._run(lambda: get_task(task_id, allowed_queues=identity.queues))
         if wait.seconds and not record.state.is_final:
             waiting = self._waiters.wait_for_end(

@@ -7,10 +7,10 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from runqy.api.request_ids import new_request_id, request_id_context
 from runqy.dataplane.bodies import RECEIVED
 from runqy.dataplane.responses import problem_response, render_head, shared_headers
 from runqy.errors import HeadersTooLarge, RequestInvalid, RequestTimeout, RunqyError
+from runqy.request_ids import new_request_id, request_id_context
 
 MAX_HEAD_BYTES = 32 << 10
 MAX_FIELDS = 100

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Coroutine, Iterator, Mapping
-from functools import cached_property
 from typing import Any, TypeVar
 
 from asgiref.typing import ASGIReceiveCallable, HTTPScope
@@ -29,6 +28,9 @@ class RequestHeaders(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return self._values[name.lower()]
 
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._values.get(name.lower(), default)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
@@ -48,9 +50,10 @@ class Request:
         self.headers = RequestHeaders(raw_headers)
         self.body = Body(scope, receive, bodies)
 
-    @cached_property
-    def query_params(self) -> QueryDict:
-        return QueryDict(self.scope["query_string"])
+    def query_param(self, name: str) -> str | None:
+        """Return a parameter of the query, the last one of that name; None without one."""
+        query_string = self.scope["query_string"]
+        return QueryDict(query_string).get(name) if query_string else None
 
     @property
     def peer_address(self) -> str:

@@ -11,9 +11,9 @@ from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.security import SecurityMiddleware
 
 from runqy.api.renderers import JSON_TYPE, PROBLEM_TYPE, encode_json, problem, problem_headers
-from runqy.api.request_ids import current_request_id
 from runqy.errors import RunqyError
 from runqy.middleware import content_security_policy
+from runqy.request_ids import current_request_id
 
 Headers = list[tuple[bytes, bytes]]
 

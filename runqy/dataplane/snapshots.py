@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import structlog
+from django.db import connections
 
 from runqy import clock
 from runqy.accounts import key_uses
@@ -33,7 +34,7 @@ class SnapshotRefresher:
     async def running(self) -> AsyncIterator[None]:
         """Load the snapshot, and keep it current until the block ends."""
         if get_cache().is_empty:
-            await asyncio.to_thread(get_cache().load_stored)
+            await asyncio.to_thread(_load_stored)
         await self._refresh()
         loops = (
             (self._refresh, REFRESH_EVERY_S),
@@ -84,6 +85,14 @@ class SnapshotRefresher:
             await self._broker.measure_clock()
         except BrokerUnavailable as error:
             log.warning("broker_unavailable", error=error.detail)
+
+
+def _load_stored() -> None:
+    """Read the database, on a thread that does not keep its connection: nothing else runs there."""
+    try:
+        get_cache().load_stored()
+    finally:
+        connections.close_all()
 
 
 async def _repeat(function: Callable[[], Awaitable[None]], seconds: float) -> None:

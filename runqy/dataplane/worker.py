@@ -1,11 +1,14 @@
 """The worker class that gunicorn runs web processes with."""
 
+import os
+import signal
 from typing import Any
 
 from uvicorn_worker import UvicornWorker
 
 GRACEFUL_SHUTDOWN_S = 8
 """How long requests under way may take once the process stops accepting connections."""
+NOTIFY_EVERY_S = 2
 
 
 class WebWorker(UvicornWorker):  # type: ignore[misc] # it has no types
@@ -25,4 +28,12 @@ class WebWorker(UvicornWorker):  # type: ignore[misc] # it has no types
         "proxy_headers": False,  # RUNQY_TRUSTED_PROXIES decides, in both planes
         "reset_contextvars": True,  # a pipelined request would inherit the request id of the one before
         "timeout_graceful_shutdown": GRACEFUL_SHUTDOWN_S,
+        "timeout_notify": NOTIFY_EVERY_S,
     }
+
+    async def callback_notify(self) -> None:
+        """Report to gunicorn's master that this process lives; stop when the master died, as gunicorn's workers do."""
+        if os.getppid() == self.ppid:
+            self.notify()
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)

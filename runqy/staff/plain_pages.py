@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from structlog.contextvars import get_contextvars
 
 from runqy.errors import RunqyError
+from runqy.request_ids import current_request_id
 
 INDEX = "/admin/"
 
@@ -66,7 +66,7 @@ def away(error: RunqyError) -> PlainPage:
 def plain_page(request: HttpRequest, page: PlainPage) -> HttpResponse:
     """Return the page."""
     context = {name: getattr(page, name) for name in ("status", "title", "sentence", "link", "link_text")}
-    context["request_id"] = get_contextvars().get("request_id", "")
+    context["request_id"] = current_request_id()
     response = render(request, "staff/plain.html", context, status=page.status)
     response["Cache-Control"] = "no-store"
     if page.retry_after_s is not None:

@@ -10,11 +10,11 @@ from django.template.response import TemplateResponse
 
 from queues.payload_examples import curl_line, example_payload
 from queues.queries import get_fresh_catalog
-from runqy.api.request_ids import trace_headers
 from runqy.broker.records import TaskRecord
 from runqy.broker.states import TaskState
 from runqy.connection import get_broker
 from runqy.errors import PayloadInvalid, RunqyError
+from runqy.request_ids import trace_headers
 from runqy.staff.pages import StaffForm
 from tasks import payloads
 from tasks.admin.rights import may_try

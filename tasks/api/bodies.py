@@ -135,14 +135,35 @@ def parse_batch(body: bytes) -> BatchSpec:
 
 def task_info(record: TaskRecord) -> TaskInfo:
     """Return what the API shows of a task."""
-    return TaskInfo(**_info_fields(record))
+    message = record.message
+    return TaskInfo(
+        id=record.id,
+        type=message.type,
+        queue=record.queue,
+        state=record.state,
+        payload=payloads.as_json(message.payload),
+        result=None if record.result is None else payloads.as_json(record.result),
+        max_retry=message.retry,
+        retried=record.retried,
+        last_err=record.error,
+        error=record.error if record.state is TaskState.ARCHIVED else None,
+        timeout=durations.format_s(message.timeout),
+        deadline=format_s(message.deadline or None),
+        next_process_at=format_s(record.next_process_at_s),
+        enqueued_at=format_ns(record.enqueued_at_ns),
+        started_at=format_ns(record.started_at_ns),
+        completed_at=format_ns(record.completed_at_ns),
+        worker_id=record.worker_id or None,
+        request_id=message.headers.get(REQUEST_ID),
+        traceparent=message.headers.get(TRACEPARENT),
+    )
 
 
 def task_detail(record: TaskRecord) -> TaskDetail:
     """Return all that the API shows of a task."""
     message = record.message
     return TaskDetail(
-        **_info_fields(record),
+        **msgspec.structs.asdict(task_info(record)),
         attempts=record.attempts,
         pending_since=format_ns(record.pending_since_ns),
         last_failed_at=format_s(message.last_failed_at or None),
@@ -203,31 +224,6 @@ def batch_schema() -> dict[str, Any]:
         "description": "Options beside `jobs` hold for all jobs without a value of their own.",
         "properties": {"queue": properties.pop("queue"), "jobs": jobs, **properties},
         "required": ["queue", "jobs"],
-    }
-
-
-def _info_fields(record: TaskRecord) -> dict[str, Any]:
-    message = record.message
-    return {
-        "id": record.id,
-        "type": message.type,
-        "queue": record.queue,
-        "state": record.state,
-        "payload": payloads.as_json(message.payload),
-        "result": None if record.result is None else payloads.as_json(record.result),
-        "max_retry": message.retry,
-        "retried": record.retried,
-        "last_err": record.error,
-        "error": record.error if record.state is TaskState.ARCHIVED else None,
-        "timeout": durations.format_s(message.timeout),
-        "deadline": format_s(message.deadline or None),
-        "next_process_at": format_s(record.next_process_at_s),
-        "enqueued_at": format_ns(record.enqueued_at_ns),
-        "started_at": format_ns(record.started_at_ns),
-        "completed_at": format_ns(record.completed_at_ns),
-        "worker_id": record.worker_id or None,
-        "request_id": message.headers.get(REQUEST_ID),
-        "traceparent": message.headers.get(TRACEPARENT),
     }
 
 

@@ -18,11 +18,11 @@ from runqy.api.authentication import presented_key
 from runqy.api.idempotency import parse_idempotency_key
 from runqy.api.parsers import RawJSONParser, raw_body
 from runqy.api.renderers import encode_json
-from runqy.api.request_ids import trace_headers
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.broker.records import TaskRecord
+from runqy.request_ids import trace_headers
 from tasks.api import examples
 from tasks.api import serializers as s
 from tasks.api.bodies import enqueue_response

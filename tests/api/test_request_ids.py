@@ -1,5 +1,6 @@
 """A request has one name: in its answer, its problem and the log."""
 
+import json
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -12,12 +13,14 @@ from tests.api.client import ApiClient, problem
 
 @pytest.fixture
 def logged() -> Iterator[list[dict[str, Any]]]:
-    """Collect what is logged, with what is bound to the thread."""
+    """Collect the lines of the log, as they are written."""
     lines: list[dict[str, Any]] = []
+    formatters = (handler.formatter for handler in logging.getLogger().handlers)
+    formatter = next(found for found in formatters if isinstance(found, structlog.stdlib.ProcessorFormatter))
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.append({"event": record.getMessage()} | structlog.contextvars.get_contextvars())
+            lines.append(json.loads(formatter.format(record)))
 
     handler = Collector()
     logging.getLogger().addHandler(handler)

@@ -1,10 +1,12 @@
-"""How idle workers are woken when there is work."""
+"""Which idle workers are woken when a task becomes pending."""
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from redis.client import PubSub
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
@@ -18,44 +20,40 @@ WAIT_S = 10
 
 
 class Subscription:
-    """Keeps what is published on the channels that it subscribes to."""
+    """A subscription of redis-py's."""
 
-    def __init__(self, broker: Broker) -> None:
-        self._pubsub = broker.client.pubsub()
-        self._received: deque[tuple[str, bytes]] = deque()
+    def __init__(self, pubsub: PubSub) -> None:
+        self.pubsub = pubsub
+        self.received: deque[tuple[str, bytes]] = deque()
 
     def subscribe(self, channel: str) -> None:
-        """Subscribe to a channel, and wait until Redis confirmed it."""
-        self._pubsub.subscribe(channel)
-        while self._read() != "subscribe":
-            pass
+        """Subscribe, and wait for Redis's confirmation."""
+        self.pubsub.subscribe(channel)
+        self._receive_until(lambda message: message["type"] == "subscribe")
 
     def next(self) -> tuple[str, bytes]:
-        """Return the next message."""
-        while not self._received:
-            self._read()
-        return self._received.popleft()
+        """Return the next message's channel and data."""
+        if not self.received:
+            self._receive_until(lambda message: message["type"] == "message")
+        return self.received.popleft()
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._pubsub.close()
-
-    def _read(self) -> str:
-        """Read one reply and return its type."""
+    def _receive_until(self, is_last: Callable[[Any], bool]) -> None:
         deadline = time.monotonic() + WAIT_S
-        while (reply := self._pubsub.get_message(timeout=1)) is None:
-            assert time.monotonic() < deadline, "nothing was published"
-        if reply["type"] == "message":
-            self._received.append((reply["channel"].decode(), reply["data"]))
-        return reply["type"]
+        while time.monotonic() < deadline:
+            message = self.pubsub.get_message(timeout=1)
+            if message and message["type"] == "message":
+                self.received.append((message["channel"].decode(), message["data"]))
+            if message and is_last(message):
+                return
+        raise AssertionError("nothing came")
 
 
 @pytest.fixture
 def subscription(broker: Broker) -> Iterator[Subscription]:
     """Return a subscription on the same Redis."""
-    subscription = Subscription(broker)
-    yield subscription
-    subscription.close()
+    pubsub = broker.client.pubsub()
+    yield Subscription(pubsub)
+    pubsub.close()
 
 
 def publish_end(broker: Broker, subscription: Subscription) -> None:
@@ -65,7 +63,7 @@ def publish_end(broker: Broker, subscription: Subscription) -> None:
 
 
 def go_idle(broker: Broker, subscription: Subscription, token: str, *queues: str, ago_ms: int = 0) -> list[str]:
-    """Let a worker listen for its wake-up and look for work; return what it finds."""
+    """Let a worker subscribe to its wake-up and look for work; return what it finds."""
     subscription.subscribe(keys.wake_channel(token))
     return look(broker, token, *queues, ago_ms=ago_ms)
 
@@ -108,7 +106,7 @@ def test_a_batch_wakes_as_many_workers_as_it_has_tasks(broker: Broker, subscript
     assert {subscription.next()[0] for _ in range(3)} == {keys.wake_channel("w3"), keys.wake_channel("w2"), "end"}
 
 
-def test_a_worker_is_woken_for_every_queue_it_serves(broker: Broker, subscription: Subscription) -> None:
+def test_a_worker_hears_of_every_queue_it_serves(broker: Broker, subscription: Subscription) -> None:
     go_idle(broker, subscription, "w1", "a", "b")
 
     put(broker, "t1", queue="b")
@@ -116,7 +114,7 @@ def test_a_worker_is_woken_for_every_queue_it_serves(broker: Broker, subscriptio
     assert subscription.next() == (keys.wake_channel("w1"), b"b")
 
 
-def test_a_worker_that_stopped_listening_is_not_woken(broker: Broker, subscription: Subscription) -> None:
+def test_who_stopped_listening_is_not_woken(broker: Broker, subscription: Subscription) -> None:
     subscription.subscribe(keys.wake_channel("w1"))
     order = plan_take([Share(queue=QUEUE)], 1, worker_id="w1", wake_token="w1")
     broker.run(take_tasks(order, now_ns=broker.now_ns() - 10_000_000_000))

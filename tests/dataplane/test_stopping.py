@@ -140,6 +140,17 @@ def test_a_quick_end_leaves_nothing_running(start: StartWeb, number: signal.Sign
     wait_until(lambda: not any(worker.is_alive() for worker in workers))
 
 
+def test_a_process_whose_master_died_ends_and_frees_the_port(start: StartWeb) -> None:
+    web = start()
+    (worker,) = web.workers()
+
+    web.process.kill()
+    web.process.wait()
+
+    wait_until(lambda: not worker.is_alive(), timeout_s=20)
+    assert not accepts(web)
+
+
 def test_a_reload_fails_no_request(start: StartWeb) -> None:
     web = start()
     before = web.workers()

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,14 @@ class Worker:
 
 
 class WebProcess:
-    """A server with one process, few threads and few waiters."""
+    """A server with few processes, threads and waiters."""
 
-    def __init__(self, folder: Path, **changes: str) -> None:
+    def __init__(self, folder: Path, *, processes: int = 1, started: str = "/health", **changes: str) -> None:
+        """Start it and wait until a path responds with 200."""
         self.port = free_port()
-        words = ("-m", "gunicorn", "runqy.asgi:application", "-c", "python:runqy.gunicorn_conf", "-w", "1")
+        self._started = started
+        config = ("-c", "python:runqy.gunicorn_conf", "-w", str(processes))
+        words = ("-m", "gunicorn", "runqy.asgi:application", *config)
         with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *words, "-b", f"127.0.0.1:{self.port}"],
@@ -75,7 +79,7 @@ class WebProcess:
     def answers(self) -> bool:
         """Tell whether the server answers."""
         try:
-            return self.send("/health")[0] == 200
+            return self.send(self._started)[0] == 200
         except OSError:
             return False
 
@@ -98,10 +102,17 @@ class WebProcess:
 
     def workers(self) -> list[Worker]:
         """Return the processes that serve requests."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        try:
+            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        except FileNotFoundError:
+            return []
         return [Worker(int(pid)) for pid in children]
 
     def kill(self) -> None:
         """End the server without asking."""
+        workers = self.workers()
         self.process.kill()
         self.process.wait()
+        for worker in workers:
+            with suppress(ProcessLookupError):
+                worker.send_signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Fills the instance of its environment for `benchmarks.admin`, and prints a session and the pages to look at."""
+"""Fills the instance of its environment for `benchmarks.admin`, and prints a session and the pages to request."""
 
 import json
 

@@ -2,11 +2,10 @@
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-
-from structlog.contextvars import bound_contextvars
+from typing import Any
 
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
 
@@ -24,11 +23,10 @@ def new_request_id(given: str = "") -> str:
 
 @contextmanager
 def request_id_context(request_id: str) -> Iterator[None]:
-    """Make an id the current request's, also for log lines."""
+    """Make an id the current request's."""
     token = _current.set(request_id)
     try:
-        with bound_contextvars(request_id=request_id):
-            yield
+        yield
     finally:
         _current.reset(token)
 
@@ -36,6 +34,18 @@ def request_id_context(request_id: str) -> Iterator[None]:
 def current_request_id() -> str:
     """Return the id of the current request; outside of one, a new id."""
     return _current.get() or new_request_id()
+
+
+def set_request_id(request_id: str) -> None:
+    """Make an id the current request's for the rest of this asyncio task."""
+    _current.set(request_id)
+
+
+def add_request_id(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Add the current request's id to a log line (structlog)."""
+    if request_id := _current.get():
+        event.setdefault("request_id", request_id)
+    return event
 
 
 def trace_headers(traceparent: str = "") -> dict[str, str]:

@@ -1,0 +1,59 @@
+"""A web server that a benchmark has started, and what is asked of it outside of the measured requests."""
+
+import json
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmarks.stack import Stack
+
+KEY = "benchmark"
+_BATCH = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """gunicorn with its web processes, on a port of 127.0.0.1."""
+
+    stack: "Stack"
+    port: int
+    pid: int
+    """Of gunicorn's master."""
+
+    def send(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request on a connection of its own, and return the JSON of its response."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        headers = {"Host": "localhost", "Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            content = response.read()
+        finally:
+            connection.close()
+        if response.status >= 300:
+            raise RuntimeError(f"{method} {path}: {response.status} {content.decode()}")
+        return json.loads(content)
+
+    def enqueue_one(self) -> str:
+        """Enqueue one task that no worker takes and return its id."""
+        task_id: str = self.send("POST", "/queue/add", {"queue": "unserved", "data": {}})["info"]["id"]
+        return task_id
+
+    def enqueue_many(self, queue: str, count: int) -> None:
+        """Enqueue tasks in batches."""
+        for start in range(0, count, _BATCH):
+            jobs: list[Any] = [{}] * min(_BATCH, count - start)
+            self.send("POST", "/queue/add-batch", {"queue": queue, "jobs": jobs})
+
+    def memory_mb(self) -> float:
+        """Return the resident memory of the largest web process. Linux only."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return max(_resident_mb(pid) for pid in children)
+
+
+def _resident_mb(pid: str) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) / 1024

@@ -1,5 +1,6 @@
 """A worker that serves: how it is listed, and what it spreads its tasks over."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_tasks_are_spread_over_processes(single_broker: Broker, start_worker: St
     assert {wait_for_state(single_broker, one, "completed").state for one in ids} == {"completed"}
 
 
-def test_one_process_serves_two_queues(
+def test_one_process_serves_several_queues_over_the_same_connections(
     single_broker: Broker, server: FakeServer, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = server.reply
@@ -52,13 +53,16 @@ def test_one_process_serves_two_queues(
         return status, answer | {"sub_queues": [{"name": body["queue"], "priority": 1}]}
 
     monkeypatch.setattr(server, "reply", reply)
-    start_worker(RUNQY_QUEUES="mail, post")
+    queues = ["mail", "post", "news", "bills"]
+    ids = [add_task(single_broker, queue, queue=queue) for queue in queues]
+    clients_before = len(single_broker.client.client_list())
+    start_worker(RUNQY_QUEUES=",".join(queues))
 
-    ids = [add_task(single_broker, queue, queue=queue) for queue in ("mail", "post")]
     records = [wait_for_state(single_broker, one, "completed") for one in ids]
 
-    assert [record.result for record in records] == [b'"mail"', b'"post"']
-    assert records[0].worker_id != records[1].worker_id
+    assert [record.result for record in records] == [json.dumps(queue).encode() for queue in queues]
+    assert len({record.worker_id for record in records}) == 4
+    assert len(single_broker.client.client_list()) - clients_before <= 5
 
 
 def test_a_worker_serves_the_sub_queues_of_a_cluster(

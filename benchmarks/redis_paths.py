@@ -32,7 +32,7 @@ def measure_redis(stack: Stack, report: Report, sampling: Sampling) -> None:
         raw.append(_rate(stack, _raw_batch))
         batches.append(_rate(stack, _broker_batch))
     report.section(f"Redis, one client, batches of {BATCH}")
-    report.paired("enqueue_many / raw pipelined calls with ready-made messages", batches, raw, "tasks/s", goal=0.4)
+    report.paired("enqueue_many / raw calls with ready-made messages", batches, raw, "tasks/s", goal=0.4)
     _measure_pages(stack, report)
 
 

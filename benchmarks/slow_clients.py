@@ -64,6 +64,7 @@ def _slow_clients(server: Server) -> Iterator[list[socket.socket]]:
         for client in bodies:
             client.sendall(body_head)
         sender.start()
+        server.send("GET", "/livez")  # it is served after the clients were accepted
         yield heads + bodies
     finally:
         stopped.set()

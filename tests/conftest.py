@@ -116,9 +116,9 @@ def _leaves_no_secret_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterat
     assert not SUITE.leaks, "\n".join(["Secrets of vaults were found:", *dict.fromkeys(SUITE.leaks)])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def data_plane() -> Iterator[DataPlane]:
-    """Return the data plane, on an event loop in this process."""
+    """Return the data plane, on an event loop in this process; its background tasks end with the test."""
     plane = DataPlane()
     yield plane
     plane.close()

@@ -145,8 +145,8 @@ def _loop(stack: Stack, stop: threading.Event, picked_up: dict[str, float]) -> N
         order = plan_take([Share(queue="idle")], 1, worker_id=token, wake_token=token)
         taken, _ = broker.run(take_tasks(order, now_ns=broker.now_ns()))
         for task in taken:
-            picked_up[task.hold.task_id] = time.perf_counter()
-            broker.run(complete(task.hold, task.message, result=b"null", now_ns=broker.now_ns()))
+            picked_up[task.lease.task_id] = time.perf_counter()
+            broker.run(complete(task.lease, task.message, result=b"null", now_ns=broker.now_ns()))
         if not taken:
             subscription.get_message(timeout=POLL_S)
     subscription.close()

@@ -12,8 +12,8 @@ import msgspec
 
 from runqy.broker import keys, timing
 from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.holding import Hold, Taken
 from runqy.broker.keys import QueueKeys
+from runqy.broker.lease import Lease, LeasedTask
 from runqy.broker.links import Reply
 from runqy.broker.message import MessageUnreadable, decode
 from runqy.broker.operation import Operation, Request, ask_all, get_context, raise_error
@@ -67,7 +67,7 @@ def plan_take(
     )
 
 
-def take(order: TakeOrder, *, now_ns: int) -> Request[list[Taken]]:
+def take(order: TakeOrder, *, now_ns: int) -> Request[list[LeasedTask]]:
     """Take tasks of all queues in one script call; in a cluster only for queues that share a slot."""
     now_ms = now_ns // 1_000_000
     lease_end_s = now_ms // 1000 + order.lease_s
@@ -94,7 +94,7 @@ def take(order: TakeOrder, *, now_ns: int) -> Request[list[Taken]]:
 
 def take_tasks(
     order: TakeOrder, *, now_ns: int, together_with: Sequence[Request[Any]] = ()
-) -> Operation[tuple[list[Taken], list[Any]]]:
+) -> Operation[tuple[list[LeasedTask], list[Any]]]:
     """Take tasks wherever the queues live, and run other requests in the same round trip, ahead of the take.
 
     Returns the tasks, and the other requests' outcomes or RunqyErrors in their order. In a cluster, where no script
@@ -109,12 +109,12 @@ def take_tasks(
 
 def _take_across_slots(
     order: TakeOrder, now_ns: int, together_with: Sequence[Request[Any]]
-) -> Operation[tuple[list[Taken], list[Any]]]:
+) -> Operation[tuple[list[LeasedTask], list[Any]]]:
     """Look where tasks wait, deal the slots out to those queues, and take from every queue its share."""
     recalls = [take(recall, now_ns=now_ns) for recall in _recalls(order)]
     *others, waiting = yield from ask_all([*together_with, *recalls, _count_waiting(order.queues)])
     recalled = _joined(others[len(together_with) :])
-    order = _without(order, {taken.hold.owner for taken in recalled})
+    order = _without(order, {taken.lease.token for taken in recalled})
     takes = [take(part, now_ns=now_ns) for part in _parts(order, raise_error(waiting))]
     outcomes = yield from ask_all(takes)
     return recalled + _joined(outcomes), others[: len(together_with)]
@@ -158,7 +158,7 @@ def _parts(order: TakeOrder, waiting: list[int]) -> list[TakeOrder]:
     ]
 
 
-def _joined(outcomes: Sequence[list[Taken] | RunqyError]) -> list[Taken]:
+def _joined(outcomes: Sequence[list[LeasedTask] | RunqyError]) -> list[LeasedTask]:
     """Return the tasks of several takes together."""
     return [taken for outcome in outcomes for taken in raise_error(outcome)]
 
@@ -203,21 +203,21 @@ def _spelled(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(chain.from_iterable(keys_of_all)), (*names, *(queue.task_prefix for queue in queues))
 
 
-def _taken(queues: tuple[str, ...], lease_end_s: int, replies: Sequence[Reply]) -> list[Taken]:
+def _taken(queues: tuple[str, ...], lease_end_s: int, replies: Sequence[Reply]) -> list[LeasedTask]:
     """Read what the script handed out."""
     return [_read_taken(queues, lease_end_s, entry) for entry in replies[0]]
 
 
-def _read_taken(queues: tuple[str, ...], lease_end_s: int, entry: Sequence[Any]) -> Taken:
+def _read_taken(queues: tuple[str, ...], lease_end_s: int, entry: Sequence[Any]) -> LeasedTask:
     """Read one task that was handed out."""
     position, task_id, owner, data, child_deaths = entry
-    hold = Hold(queue=queues[position - 1], task_id=task_id.decode(errors="replace"), owner=owner.decode())
+    lease = Lease(queue=queues[position - 1], task_id=task_id.decode(errors="replace"), token=owner.decode())
     try:
-        message, is_readable = decode(data), hold.task_id.encode() == task_id
+        message, is_readable = decode(data), lease.task_id.encode() == task_id
     except MessageUnreadable:
-        message, is_readable = TaskMessage(id=hold.task_id, queue=hold.queue, type=hold.queue), False
-    return Taken(
-        hold=hold,
+        message, is_readable = TaskMessage(id=lease.task_id, queue=lease.queue, type=lease.queue), False
+    return LeasedTask(
+        lease=lease,
         message=message,
         lease_end_s=lease_end_s,
         child_deaths=int(child_deaths),

@@ -96,7 +96,7 @@ def test_tasks_of_several_queues_are_taken_and_finished(broker: Broker, target: 
     async def act(on_loop: AsyncBroker) -> tuple[list[str], list[Outcome]]:
         order = plan_take([Share(queue="a"), Share(queue="b")], 5, worker_id="w1")
         taken, _ = await on_loop.run(take_tasks(order, now_ns=on_loop.now_ns()))
-        ends = [complete(one.hold, one.message, b"1", now_ns=on_loop.now_ns()) for one in taken]
+        ends = [complete(one.lease, one.message, b"1", now_ns=on_loop.now_ns()) for one in taken]
         return ids(taken), await on_loop.run_all(ends)
 
     taken, outcomes = run_with_broker(target, act)

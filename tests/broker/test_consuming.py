@@ -28,13 +28,13 @@ def test_a_task_that_is_taken_runs_and_is_held(broker: Broker) -> None:
 
     (taken,), _ = broker.run(take_tasks(order_of(1), now_ns=NOW_NS))
 
-    assert (taken.hold.queue, taken.hold.task_id, taken.payload) == (QUEUE, "t1", b'{"n":1}')
+    assert (taken.lease.queue, taken.lease.task_id, taken.payload) == (QUEUE, "t1", b'{"n":1}')
     assert taken.lease_end_s == 1_700_000_030
     assert listed(broker) == {"pending": ["t2"], "active": ["t1"], "lease": ["t1"]}
     assert broker.client.zscore(KEYS.lease, "t1") == 1_700_000_030
     stored = fields(broker, "t1")
     assert (stored["state"], stored["worker"]) == (b"active", b"w1")
-    assert (stored["owner"], stored["started"]) == (taken.hold.owner.encode(), str(NOW_NS).encode())
+    assert (stored["owner"], stored["started"]) == (taken.lease.token.encode(), str(NOW_NS).encode())
     assert "pending_since" not in stored
 
 
@@ -44,7 +44,7 @@ def test_free_slots_are_filled_in_the_order_of_the_queue(broker: Broker) -> None
     taken = take(broker, 5)
 
     assert ids(taken) == ["t1", "t2", "t3"]
-    assert len({one.hold.owner for one in taken}) == 3
+    assert len({one.lease.token for one in taken}) == 3
     assert listed(broker)["active"] == ["t1", "t2", "t3"]
 
 
@@ -82,9 +82,9 @@ def test_the_same_order_asked_again_returns_the_same_tasks(broker: Broker) -> No
 
     again, _ = broker.run(take_tasks(order.repeated(), now_ns=NOW_NS))
 
-    assert {one.hold for one in again} == {one.hold for one in first}
+    assert {one.lease for one in again} == {one.lease for one in first}
     assert len(again) == 2
-    assert all(one.message == next(o for o in first if o.hold == one.hold).message for one in again)
+    assert all(one.message == next(o for o in first if o.lease == one.lease).message for one in again)
 
 
 def test_what_is_returned_again_is_held_for_as_long_as_it_says(broker: Broker) -> None:
@@ -109,7 +109,7 @@ def test_an_order_asked_again_fills_the_slots_that_got_nothing(broker: Broker) -
 
     assert len(again) == 3
     assert "a1" in ids(again)
-    assert len({one.hold.owner for one in again}) == 3
+    assert len({one.lease.token for one in again}) == 3
 
 
 def test_an_id_without_a_task_is_dropped(broker: Broker) -> None:
@@ -170,10 +170,10 @@ def test_an_id_that_is_no_text_does_no_harm_to_others(broker: Broker) -> None:
 
     good, bad = take(broker, 2)
 
-    assert (good.hold.task_id, good.is_readable) == ("t1", True)
+    assert (good.lease.task_id, good.is_readable) == ("t1", True)
     assert not bad.is_readable
     with pytest.raises(LeaseLost):
-        broker.run(archive(bad.hold, bad.message, error="no text", now_ns=broker.now_ns()))
+        broker.run(archive(bad.lease, bad.message, error="no text", now_ns=broker.now_ns()))
 
 
 def test_a_damaged_message_is_handed_out_as_unreadable(broker: Broker) -> None:
@@ -212,7 +212,7 @@ def test_a_full_queue_does_not_starve_one_of_low_priority(broker: Broker) -> Non
 
     taken, _ = broker.run(take_tasks(order_of(60, *shares), now_ns=NOW_NS))
 
-    share = Counter(one.hold.queue for one in taken)
+    share = Counter(one.lease.queue for one in taken)
     assert share["low"] + share["high"] == 60
     assert 3 <= share["low"] <= 30  # 15 expected; outside once in 10 million runs
 

@@ -143,7 +143,7 @@ def test_a_task_that_is_given_back_wakes_a_worker(broker: Broker, subscription: 
     taken = take_one(broker)
     go_idle(broker, subscription, "w2")
 
-    broker.run(requeue(taken.hold, now_ns=broker.now_ns()))
+    broker.run(requeue(taken.lease, now_ns=broker.now_ns()))
 
     assert subscription.next() == (keys.wake_channel("w2"), QUEUE.encode())
 

@@ -11,8 +11,7 @@ import structlog
 from runqy import clock
 from runqy.broker.consuming import TakeOrder
 from runqy.broker.finishing import Outcome
-from runqy.broker.holding import Taken
-from runqy.broker.leasing import Extension
+from runqy.broker.lease import Extension, LeasedTask
 from runqy.broker.message import REQUEST_ID
 from runqy.broker.timing import POLL_S
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable, LeaseLost, RunqyError
@@ -33,7 +32,7 @@ log = structlog.get_logger()
 
 
 class Consumer:
-    """The tasks of one queue that this worker holds."""
+    """The tasks of one queue that this worker leases."""
 
     def __init__(
         self,
@@ -120,13 +119,13 @@ class Consumer:
 
     def note_extension(self, extension: Extension) -> None:
         """End the runs whose leases were lost or whose tasks were canceled."""
-        for hold in extension.lost:
-            run = self.held.get(hold.owner)
+        for lease in extension.lost:
+            run = self.held.get(lease.token)
             if run and run.result is None:
-                log.warning("lease_lost", task_id=hold.task_id, queue=hold.queue)
+                log.warning("lease_lost", task_id=lease.task_id, queue=lease.queue)
                 self._end_early(run, RunResult(RunStatus.LOST))
-        for hold in extension.canceled:
-            if run := self.held.get(hold.owner):
+        for lease in extension.canceled:
+            if run := self.held.get(lease.token):
                 self._end_early(run, RunResult(RunStatus.CANCELED))
 
     def run_started(self, run: Run) -> None:
@@ -279,23 +278,23 @@ class Consumer:
             return
         elif isinstance(outcome, LeaseLost):
             status = run.result.status.value if run.result else ""
-            log.warning("finish_refused", task_id=run.task_id, queue=run.taken.hold.queue, status=status)
+            log.warning("finish_refused", task_id=run.task_id, queue=run.taken.lease.queue, status=status)
         else:
-            log.error("finish_failed", task_id=run.task_id, queue=run.taken.hold.queue, error=outcome.detail)
+            log.error("finish_failed", task_id=run.task_id, queue=run.taken.lease.queue, error=outcome.detail)
         self._forget(run)
 
     def _forget(self, run: Run) -> None:
-        del self.held[run.taken.hold.owner]
+        del self.held[run.taken.lease.token]
         self._ended -= 1
 
-    def _accept(self, tasks: Sequence[Taken], *, now_s: int) -> None:
+    def _accept(self, tasks: Sequence[LeasedTask], *, now_s: int) -> None:
         """Hand tasks to the pool, except those that cannot run."""
         if not tasks:
             return
         self.last_take_s = now_s
         for taken in tasks:
             line, problem = encode_or_reject(taken, now_s=now_s)
-            run = self.held[taken.hold.owner] = Run(taken=taken, line=line)
+            run = self.held[taken.lease.token] = Run(taken=taken, line=line)
             if problem:
                 self.run_ended(run, RunResult(RunStatus.FAILED, problem))
             elif self._pool is None or not self._is_taking:

@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from runqy.broker.consuming import Share, TakeOrder, plan_take, take_tasks
-from runqy.broker.holding import Taken
+from runqy.broker.lease import LeasedTask
 from runqy.broker.operation import Operation, Request, ask_all
 from runqy.broker.timing import LEASE_S
 from runqy.errors import BrokerCommandRefused, PayloadUnusable
@@ -50,7 +50,7 @@ class Replies(msgspec.Struct, frozen=True):
     """The outcomes of the finishes in their order, or RunqyErrors in their places, and the tasks that were dequeued."""
 
     outcomes: Sequence[Any]
-    taken: Sequence[Taken]
+    taken: Sequence[LeasedTask]
 
 
 def finish_and_dequeue(finishes: Sequence[Request[Any]], order: TakeOrder | None, *, now_ns: int) -> Operation[Replies]:
@@ -71,7 +71,7 @@ def finish_and_dequeue(finishes: Sequence[Request[Any]], order: TakeOrder | None
     return Replies(outcomes, taken)
 
 
-def encode_or_reject(taken: Taken, *, now_s: int) -> tuple[bytes, str]:
+def encode_or_reject(taken: LeasedTask, *, now_s: int) -> tuple[bytes, str]:
     """Return the line that hands a task to a child, or the error for which it cannot run."""
     if not taken.is_readable:
         return b"", "message_unreadable: the stored message is damaged"

@@ -16,7 +16,7 @@ from queues import removal
 from queues.models import Source
 from queues.operations import save_queue
 from runqy.wsgi import application
-from tasks.api import viewsets
+from tasks.waiting_loop import get_waiting_loop
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
 
@@ -76,8 +76,7 @@ def _does_not_wait(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.RUNQY_AUTH_FAILURE_LIMIT = None
     monkeypatch.setattr(WSGITransport, "send", _without_network_options(WSGITransport.send))
     monkeypatch.setattr(removal, "SETTLE_S", 0)
-    monkeypatch.setattr(viewsets, "await_queued_task", _briefly(viewsets.await_queued_task))
-    monkeypatch.setattr(viewsets, "await_task", _briefly(viewsets.await_task))
+    monkeypatch.setattr(get_waiting_loop().waiters, "is_draining", True)
 
 
 @pytest.mark.timeout(180 + SECONDS)
@@ -147,11 +146,6 @@ def _is_excepted(result: Any, case: Any, interaction: Any) -> bool:
     name = case.operation.definition.raw["operationId"].removesuffix("_alias")
     found = result.name, interaction.response.status_code
     return any(found == (check, status) and name in operations for check, operations, status, _ in EXCEPTIONS)
-
-
-def _briefly(wait: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a wait that ends almost at once, however long is asked for."""
-    return lambda *args, **options: wait(*args, **options | {"longest_s": min(options["longest_s"], 0.01)})
 
 
 def _without_network_options(send: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from queues.switching import pause_whole_queue
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.broker.broker import Broker
-from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import NewTask, enqueue
 from runqy.broker.finishing import Failure, archive, complete, retry
 from runqy.broker.heartbeats import beat
@@ -228,8 +228,8 @@ def _running(broker: Broker, taken: LeasedTask) -> RunningTask:
 
 def _take(broker: Broker, queue: str, count: int) -> list[LeasedTask]:
     """Take tasks as a worker does."""
-    order = plan_take([Share(queue=queue)], count, worker_id="gpu-rig-1:4121")
-    return broker.run(take_tasks(order, now_ns=broker.now_ns()))[0]
+    order = plan_dequeue([QueueWeight(queue=queue)], count, worker_id="gpu-rig-1:4121")
+    return broker.run(dequeue_tasks(order, now_ns=broker.now_ns()))[0]
 
 
 def _end(broker: Broker, request: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from runqy.broker.broker import Broker
 from runqy.broker.cancelling import Cancellation, cancel
-from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import enqueue
 from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.finishing import Failure, Outcome, complete, requeue, retry
@@ -41,8 +41,8 @@ def test_every_task_is_handed_out_once(broker: Broker) -> None:
 
     def drain() -> list[str]:
         got: list[str] = []
-        shares = [Share(queue="a", priority=3), Share(queue="b")]
-        while tasks := broker.run(take_tasks(plan_take(shares, 3, worker_id="w"), now_ns=broker.now_ns()))[0]:
+        shares = [QueueWeight(queue="a", priority=3), QueueWeight(queue="b")]
+        while tasks := broker.run(dequeue_tasks(plan_dequeue(shares, 3, worker_id="w"), now_ns=broker.now_ns()))[0]:
             got += ids(tasks)
         return got
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
 from runqy.broker.cancelling import Cancellation, cancel
-from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import NewTask
 from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.finishing import Failure, Outcome, archive, complete, requeue, retry, write_result
@@ -66,16 +66,16 @@ class TaskLife(ModelledLife):
     @rule(count=st.integers(1, 3))
     def take(self, count: int) -> None:
         """Take tasks, the higher queue's first; ask twice, as after a lost reply."""
-        shares = [Share(queue="high", priority=2), Share(queue="low", priority=1)]
-        order = plan_take(shares, count, worker_id="w", is_strict=True)
+        shares = [QueueWeight(queue="high", priority=2), QueueWeight(queue="low", priority=1)]
+        order = plan_dequeue(shares, count, worker_id="w", is_strict=True)
         now_ns = self.now_ns
         expected = []
         for queue in QUEUES:
             while not self.queues[queue].is_paused and self.queues[queue].pending and len(expected) < count:
                 expected.append(self.queues[queue].pending.pop(0))
 
-        taken, _ = self.broker.run(take_tasks(order, now_ns=now_ns))
-        again, _ = self.broker.run(take_tasks(order.repeated(), now_ns=now_ns))
+        taken, _ = self.broker.run(dequeue_tasks(order, now_ns=now_ns))
+        again, _ = self.broker.run(dequeue_tasks(order.repeated(), now_ns=now_ns))
 
         assert [one.lease.task_id for one in taken] == expected
         assert {one.lease for one in again} == {one.lease for one in taken}

@@ -3,7 +3,7 @@
 from typing import Any
 
 from runqy.broker.broker import Broker
-from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import NewTask, enqueue
 from runqy.broker.keys import QueueKeys
 from runqy.broker.lease import LeasedTask
@@ -26,9 +26,9 @@ def put(broker: Broker, *task_ids: str, queue: str = QUEUE, **options: Any) -> N
 
 def take(broker: Broker, count: int = 1, *queues: str, **options: Any) -> list[LeasedTask]:
     """Take up to `count` tasks from queues of the same priority."""
-    shares = [Share(queue=queue) for queue in queues or (QUEUE,)]
-    order = plan_take(shares, count, worker_id=options.pop("worker_id", "w1"), **options)
-    return broker.run(take_tasks(order, now_ns=broker.now_ns()))[0]
+    shares = [QueueWeight(queue=queue) for queue in queues or (QUEUE,)]
+    order = plan_dequeue(shares, count, worker_id=options.pop("worker_id", "w1"), **options)
+    return broker.run(dequeue_tasks(order, now_ns=broker.now_ns()))[0]
 
 
 def take_one(broker: Broker, queue: str = QUEUE) -> LeasedTask:

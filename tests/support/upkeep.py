@@ -3,7 +3,7 @@
 import pytest
 
 from runqy import clock
-from runqy.broker import consuming
+from runqy.broker import dequeue
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.enqueue import NewTask, enqueue
@@ -22,8 +22,8 @@ def put(broker: Broker, task_id: str, queue: str = QUEUE, **options: object) -> 
 
 def take(broker: Broker, queue: str = QUEUE) -> LeasedTask:
     """Take the next task."""
-    order = consuming.plan_take([consuming.Share(queue=queue)], 1, worker_id="w")
-    (taken,) = broker.run(consuming.take(order, now_ns=broker.now_ns()))
+    order = dequeue.plan_dequeue([dequeue.QueueWeight(queue=queue)], 1, worker_id="w")
+    (taken,) = broker.run(dequeue.dequeue(order, now_ns=broker.now_ns()))
     return taken
 
 

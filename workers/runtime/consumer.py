@@ -9,17 +9,17 @@ import msgspec
 import structlog
 
 from runqy import clock
-from runqy.broker.consuming import TakeOrder
+from runqy.broker.dequeue import DequeueRequest
 from runqy.broker.finishing import Outcome
 from runqy.broker.lease import Extension, LeasedTask
 from runqy.broker.message import REQUEST_ID
 from runqy.broker.timing import POLL_S
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable, LeaseLost, RunqyError
 from workers.runtime.backoff import delay_s
-from workers.runtime.dequeue import ConsumeConfig, encode_or_reject, finish_and_dequeue
 from workers.runtime.logs import secrets
 from workers.runtime.pool import Pool
 from workers.runtime.redis_connections import RedisConnections
+from workers.runtime.round_trip import ConsumeConfig, encode_or_reject, finish_and_dequeue
 from workers.runtime.runs import Run, RunResult, RunStatus, plan_finishes
 
 TICK_S = 0.2
@@ -61,7 +61,7 @@ class Consumer:
         """Those of them that no round trip under way records."""
         self._requested = 0
         """How many tasks the dequeues under way ask for."""
-        self._unconfirmed: deque[TakeOrder] = deque()
+        self._unconfirmed: deque[DequeueRequest] = deque()
         """Dequeues whose replies were lost; they are repeated until their outcomes are known."""
         self._is_taking = False
         self._may_have_tasks = True
@@ -204,24 +204,24 @@ class Consumer:
     async def _fill_slots(self) -> None:
         """Record what has ended and dequeue for the free slots; what has no known outcome is repeated later."""
         runs = [self._unrecorded.popleft() for _ in range(min(len(self._unrecorded), FINISHES_PER_ROUND_TRIP))]
-        order = None
+        dequeue = None
         if self._unconfirmed:
-            order = self._unconfirmed.popleft()
+            dequeue = self._unconfirmed.popleft()
         elif wanted := self._count_wanted():
-            order = self.config.dequeue_request(wanted)
+            dequeue = self.config.dequeue_request(wanted)
         announcements = self._announcements
-        requested = len(order.owners) if order else 0
+        requested = len(dequeue.lease_tokens) if dequeue else 0
         self._requested += requested
         try:
             connections = self._connections
             now_ns = connections.now_ns()
             finishes = plan_finishes(runs, self.config.policy, now_ns=now_ns)
             requests = [finish.request for finish in finishes]
-            replies = await connections.tasks.run(finish_and_dequeue(requests, order, now_ns=now_ns))
+            replies = await connections.tasks.run(finish_and_dequeue(requests, dequeue, now_ns=now_ns))
         except Exception as error:  # noqa: BLE001 (what failed is logged and repeated)
             self._unrecorded.extendleft(reversed(runs))
-            if order is not None:
-                self._unconfirmed.append(order.repeated())
+            if dequeue is not None:
+                self._unconfirmed.append(dequeue.repeated())
             self._back_off(error)
             return
         finally:
@@ -232,7 +232,7 @@ class Consumer:
         for finish, outcome in zip(finishes, replies.outcomes, strict=True):
             for run, part in finish.match(outcome):
                 self._note_outcome(run, part)
-        if order is not None:
+        if dequeue is not None:
             if len(replies.taken) == requested:
                 self._may_have_tasks = True
             elif announcements == self._announcements:

@@ -15,7 +15,7 @@ from benchmarks.stack import Stack, running_stack
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
-from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import NewTask, enqueue, new_task_id
 from runqy.broker.finishing import complete
 from runqy.broker.timing import POLL_S
@@ -142,11 +142,11 @@ def _loop(stack: Stack, stop: threading.Event, picked_up: dict[str, float]) -> N
     subscription = broker.pubsub()
     subscription.subscribe(keys.wake_channel(token))
     while not stop.is_set():
-        order = plan_take([Share(queue="idle")], 1, worker_id=token, wake_token=token)
-        taken, _ = broker.run(take_tasks(order, now_ns=broker.now_ns()))
+        order = plan_dequeue([QueueWeight(queue="idle")], 1, worker_id=token, wake_token=token)
+        taken, _ = broker.run(dequeue_tasks(order, now_ns=broker.now_ns()))
         for task in taken:
-            picked_up[task.hold.task_id] = time.perf_counter()
-            broker.run(complete(task.hold, task.message, result=b"null", now_ns=broker.now_ns()))
+            picked_up[task.lease.task_id] = time.perf_counter()
+            broker.run(complete(task.lease, task.message, result=b"null", now_ns=broker.now_ns()))
         if not taken:
             subscription.get_message(timeout=POLL_S)
     subscription.close()

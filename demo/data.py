@@ -15,11 +15,11 @@ from queues.switching import pause_whole_queue
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.broker.broker import Broker
-from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import NewTask, enqueue
 from runqy.broker.finishing import Failure, archive, complete, retry
 from runqy.broker.heartbeats import beat
-from runqy.broker.holding import Taken
+from runqy.broker.lease import LeasedTask
 from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState
 from vaults.operations import create_vault, set_entry
 
@@ -160,21 +160,21 @@ def make_tasks(broker: Broker) -> Callable[[], None]:
     )
     broker.run(enqueue(later, now_ns=broker.now_ns()))
     for taken in _take(broker, "transcription_overnight", 120):
-        _end(broker, complete(taken.hold, taken.message, b'{"text":"Good morning."}', now_ns=broker.now_ns()))
+        _end(broker, complete(taken.lease, taken.message, b'{"text":"Good morning."}', now_ns=broker.now_ns()))
     for taken in _take(broker, "image-tagging", 30):
-        _end(broker, complete(taken.hold, taken.message, b'{"tags":["cat","sofa"]}', now_ns=broker.now_ns()))
+        _end(broker, complete(taken.lease, taken.message, b'{"tags":["cat","sofa"]}', now_ns=broker.now_ns()))
     for taken in _take(broker, "image-tagging", 4):
         failure = Failure(error="TimeoutError: storage.example.com did not answer", retry_at_s=broker.now_s() + 300)
-        _end(broker, retry(taken.hold, taken.message, failure, now_ns=broker.now_ns()))
+        _end(broker, retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
     for taken in _take(broker, "invoices", 3):
-        _end(broker, archive(taken.hold, taken.message, error="KeyError: 'vat_id'", now_ns=broker.now_ns()))
+        _end(broker, archive(taken.lease, taken.message, error="KeyError: 'vat_id'", now_ns=broker.now_ns()))
     running = _take(broker, "transcription_interactive", 4), _take(broker, "image-tagging", 2)
     beating = partial(beat_workers, broker, *running)
     beating()
     return beating
 
 
-def beat_workers(broker: Broker, transcribing: list[Taken], tagging: list[Taken]) -> None:
+def beat_workers(broker: Broker, transcribing: list[LeasedTask], tagging: list[LeasedTask]) -> None:
     """Let workers say that they are alive, and what they run."""
     overnight = {"transcription_interactive": 9, "transcription_overnight": 2}
     records = [
@@ -214,22 +214,22 @@ def _worker(host: str, pid: int, queue: str, redis_queues: dict[str, int], **fac
     )
 
 
-def _running(broker: Broker, taken: Taken) -> RunningTask:
+def _running(broker: Broker, taken: LeasedTask) -> RunningTask:
     """Return a task as its worker reports it."""
     return RunningTask(
-        task_id=taken.hold.task_id,
-        redis_queue=taken.hold.queue,
-        task_type=taken.hold.queue,
+        task_id=taken.lease.task_id,
+        redis_queue=taken.lease.queue,
+        task_type=taken.lease.queue,
         payload=taken.message.payload,
         started_ns=broker.now_ns(),
         deadline_s=broker.now_s() + 1800,
     )
 
 
-def _take(broker: Broker, queue: str, count: int) -> list[Taken]:
+def _take(broker: Broker, queue: str, count: int) -> list[LeasedTask]:
     """Take tasks as a worker does."""
-    order = plan_take([Share(queue=queue)], count, worker_id="gpu-rig-1:4121")
-    return broker.run(take_tasks(order, now_ns=broker.now_ns()))[0]
+    order = plan_dequeue([QueueWeight(queue=queue)], count, worker_id="gpu-rig-1:4121")
+    return broker.run(dequeue_tasks(order, now_ns=broker.now_ns()))[0]
 
 
 def _end(broker: Broker, request: Any) -> None:

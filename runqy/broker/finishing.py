@@ -12,8 +12,8 @@ import msgspec
 
 from runqy.broker import keys, timing
 from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.holding import Hold
 from runqy.broker.keys import QueueKeys
+from runqy.broker.lease import Lease
 from runqy.broker.links import Reply
 from runqy.broker.message import as_completed, as_failed, cancellation, encode
 from runqy.broker.operation import Request
@@ -50,34 +50,34 @@ class Failure:
 class Completion(msgspec.Struct, frozen=True):
     """A run that succeeded."""
 
-    hold: Hold
+    lease: Lease
     message: TaskMessage
     result: bytes | None = None
     """None: one that was written while the task ran stays."""
 
 
-def complete(hold: Hold, message: TaskMessage, result: bytes | None = None, *, now_ns: int) -> Request[Outcome]:
+def complete(lease: Lease, message: TaskMessage, result: bytes | None = None, *, now_ns: int) -> Request[Outcome]:
     """Record success, and keep the task as long as its retention says; without one it is deleted. Raises LeaseLost.
 
     Without a result, one that was written while the task ran stays.
     """
     if message.retention > 0:
-        call = _completions([Completion(hold, message, result)], now_ns)
+        call = _completions([Completion(lease, message, result)], now_ns)
         return Request(commands=(call,), parse=lambda replies: _outcome((Outcome.COMPLETED,) * 2, replies[0]))
     now_s = now_ns // 1_000_000_000
-    queue = QueueKeys(hold.queue)
+    queue = QueueKeys(lease.queue)
     counters = _counter_keys(queue, now_s)
     return _request(
         Outcome.COMPLETED,
         script("done")(
-            **_held(queue, hold),
+            **_held(queue, lease),
             processed=counters["processed"],
             processed_day=counters["processed_day"],
-            deleted_by=queue.deleted_by(hold.task_id),
+            deleted_by=queue.deleted_by(lease.task_id),
             lock=_lock(queue, message),
             counter_expires_s=now_s + timing.COUNTER_TTL_S,
             remember_s=DELETION_KNOWN_S,
-            ended_channel=keys.ended_channel(hold.task_id),
+            ended_channel=keys.ended_channel(lease.task_id),
         ),
     )
 
@@ -90,16 +90,16 @@ def complete_all(completions: Sequence[Completion], *, now_ns: int) -> Request[l
     return Request(commands=(_completions(completions, now_ns),), parse=_completed)
 
 
-def retry(hold: Hold, message: TaskMessage, failure: Failure, *, now_ns: int) -> Request[Outcome]:
+def retry(lease: Lease, message: TaskMessage, failure: Failure, *, now_ns: int) -> Request[Outcome]:
     """Let the task wait for another try; a cancelled one is archived instead. Raises LeaseLost."""
     now_s = now_ns // 1_000_000_000
-    queue = QueueKeys(hold.queue)
+    queue = QueueKeys(lease.queue)
     is_failure = failure.is_failure and not failure.child_died
     failed = as_failed(message, error=failure.error, now_s=now_s, spends_retry=is_failure)
     call = script("retry")(
-        **_held(queue, hold),
+        **_held(queue, lease),
         **_counter_keys(queue, now_s),
-        **_archiving(queue, hold, now_s),
+        **_archiving(queue, lease, now_s),
         retry=queue.retry,
         message=encode(failed),
         cancellation=cancellation(now_s=now_s),
@@ -110,31 +110,33 @@ def retry(hold: Hold, message: TaskMessage, failure: Failure, *, now_ns: int) ->
     return _request(Outcome.RETRIED, call, second=Outcome.CANCELED)
 
 
-def archive(hold: Hold, message: TaskMessage, *, error: str, now_ns: int, child_died: bool = False) -> Request[Outcome]:
+def archive(
+    lease: Lease, message: TaskMessage, *, error: str, now_ns: int, child_died: bool = False
+) -> Request[Outcome]:
     """Give a task up: its retries are used up, or it must not run again. Raises LeaseLost."""
     now_s = now_ns // 1_000_000_000
-    queue = QueueKeys(hold.queue)
+    queue = QueueKeys(lease.queue)
     call = script("archive")(
-        **_held(queue, hold),
+        **_held(queue, lease),
         **_counter_keys(queue, now_s),
-        **_archiving(queue, hold, now_s),
+        **_archiving(queue, lease, now_s),
         message=encode(as_failed(message, error=error, now_s=now_s, spends_retry=False)),
         child_deaths=int(child_died),
     )
     return _request(Outcome.ARCHIVED, call)
 
 
-def requeue(hold: Hold, *, now_ns: int) -> Request[Outcome]:
+def requeue(lease: Lease, *, now_ns: int) -> Request[Outcome]:
     """Give a task back, unspent, to the front of its queue; a cancelled one is archived instead. Raises LeaseLost."""
     now_s = now_ns // 1_000_000_000
-    queue = QueueKeys(hold.queue)
+    queue = QueueKeys(lease.queue)
     call = script("requeue")(
-        **_held(queue, hold),
+        **_held(queue, lease),
         **_counter_keys(queue, now_s),
-        **_archiving(queue, hold, now_s),
+        **_archiving(queue, lease, now_s),
         pending=queue.pending,
         idle=queue.idle,
-        queue=hold.queue,
+        queue=lease.queue,
         now_ns=now_ns,
         now_ms=now_ns // 1_000_000,
         cancellation=cancellation(now_s=now_s),
@@ -142,11 +144,11 @@ def requeue(hold: Hold, *, now_ns: int) -> Request[Outcome]:
     return _request(Outcome.REQUEUED, call, second=Outcome.CANCELED)
 
 
-def write_result(hold: Hold, result: bytes) -> Request[None]:
+def write_result(lease: Lease, result: bytes) -> Request[None]:
     """Store a result while the task goes on. Raises LeaseLost."""
-    queue = QueueKeys(hold.queue)
+    queue = QueueKeys(lease.queue)
     call = script("write_result")(
-        task=queue.task(hold.task_id), lease=queue.lease, id=hold.task_id, owner=hold.owner, result=result
+        task=queue.task(lease.task_id), lease=queue.lease, id=lease.task_id, owner=lease.token, result=result
     )
     return Request(commands=(call,), parse=_stored)
 
@@ -154,20 +156,20 @@ def write_result(hold: Hold, result: bytes) -> Request[None]:
 def _completions(completions: Sequence[Completion], now_ns: int) -> Command:
     """Return the script call that completes tasks of one Redis queue."""
     now_s = now_ns // 1_000_000_000
-    queue = QueueKeys(completions[0].hold.queue)
+    queue = QueueKeys(completions[0].lease.queue)
     task_and_lock: list[str] = []
     tasks: list[Value] = []
     for completion in completions:
-        hold, message = completion.hold, completion.message
-        task = queue.task(hold.task_id)
+        lease, message = completion.lease, completion.message
+        task = queue.task(lease.task_id)
         task_and_lock.append(task)
         task_and_lock.append(next(iter(_lock(queue, message)), task))
         tasks += (
-            hold.task_id,
-            hold.owner,
+            lease.task_id,
+            lease.token,
             encode(as_completed(message, now_s=now_s)),
             now_s + message.retention,
-            keys.ended_channel(hold.task_id),
+            keys.ended_channel(lease.task_id),
             0 if completion.result is None else 1,
             completion.result or b"",
         )
@@ -207,14 +209,14 @@ def _stored(replies: Sequence[Reply]) -> None:
         raise LeaseLost
 
 
-def _held(queue: QueueKeys, hold: Hold) -> dict[str, Value]:
+def _held(queue: QueueKeys, lease: Lease) -> dict[str, Value]:
     """Return what every finish says about the task it ends."""
     return {
-        "task": queue.task(hold.task_id),
+        "task": queue.task(lease.task_id),
         "active": queue.active,
         "lease": queue.lease,
-        "id": hold.task_id,
-        "owner": hold.owner,
+        "id": lease.task_id,
+        "owner": lease.token,
     }
 
 
@@ -229,7 +231,7 @@ def _counter_keys(queue: QueueKeys, now_s: int) -> dict[str, str]:
     }
 
 
-def _archiving(queue: QueueKeys, hold: Hold, now_s: int) -> dict[str, Value]:
+def _archiving(queue: QueueKeys, lease: Lease, now_s: int) -> dict[str, Value]:
     """Return what a script needs to archive a task, to trim the archive and to count the failure."""
     return {
         "archived": queue.archived,
@@ -238,7 +240,7 @@ def _archiving(queue: QueueKeys, hold: Hold, now_s: int) -> dict[str, Value]:
         "oldest_s": now_s - timing.ARCHIVE_MAX_AGE_S,
         "most": timing.ARCHIVE_MAX_TASKS,
         "counter_expires_s": now_s + timing.COUNTER_TTL_S,
-        "ended_channel": keys.ended_channel(hold.task_id),
+        "ended_channel": keys.ended_channel(lease.task_id),
     }
 
 

@@ -9,8 +9,8 @@ from runqy.broker import keys
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.counting import count_tasks
-from runqy.broker.holding import Hold
 from runqy.broker.keys import QueueKeys
+from runqy.broker.lease import Lease
 from runqy.broker.reading import find_task
 from runqy.errors import TaskNotFound
 from tests.support.tasks import counters, listed
@@ -62,7 +62,7 @@ class ModelledLife(RuleBasedStateMachine):
         self.tasks: dict[str, Model] = {}
         self.queues = {queue: QueueModel() for queue in QUEUES}
         self.deleted_by: dict[str, str] = {}
-        self.holds: list[tuple[Hold, TaskMessage]] = []
+        self.leases: list[tuple[Lease, TaskMessage]] = []
 
     @property
     def now_ns(self) -> int:

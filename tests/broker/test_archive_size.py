@@ -27,7 +27,7 @@ def archive_one(broker: Broker) -> None:
     """Archive one more task."""
     put(broker, "new")
     taken = take_one(broker)
-    broker.run(archive(taken.hold, taken.message, error="boom", now_ns=broker.now_ns()))
+    broker.run(archive(taken.lease, taken.message, error="boom", now_ns=broker.now_ns()))
 
 
 def test_what_is_too_old_is_dropped_with_its_task_and_lock(broker: Broker) -> None:

@@ -11,7 +11,7 @@ from runqy import clock
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
-from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import enqueue
 from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.finishing import Outcome, complete
@@ -94,9 +94,9 @@ def test_tasks_of_several_queues_are_taken_and_finished(broker: Broker, target: 
     put(broker, "b1", queue="b")
 
     async def act(on_loop: AsyncBroker) -> tuple[list[str], list[Outcome]]:
-        order = plan_take([Share(queue="a"), Share(queue="b")], 5, worker_id="w1")
-        taken, _ = await on_loop.run(take_tasks(order, now_ns=on_loop.now_ns()))
-        ends = [complete(one.hold, one.message, b"1", now_ns=on_loop.now_ns()) for one in taken]
+        order = plan_dequeue([QueueWeight(queue="a"), QueueWeight(queue="b")], 5, worker_id="w1")
+        taken, _ = await on_loop.run(dequeue_tasks(order, now_ns=on_loop.now_ns()))
+        ends = [complete(one.lease, one.message, b"1", now_ns=on_loop.now_ns()) for one in taken]
         return ids(taken), await on_loop.run_all(ends)
 
     taken, outcomes = run_with_broker(target, act)

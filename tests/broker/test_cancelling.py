@@ -20,7 +20,7 @@ def put_in(broker: Broker, state: str) -> None:
     if state == "retry":
         taken = take_one(broker)
         failure = Failure(error="boom", retry_at_s=NOW_NS)
-        broker.run(retry(taken.hold, taken.message, failure, now_ns=NOW_NS))
+        broker.run(retry(taken.lease, taken.message, failure, now_ns=NOW_NS))
     if state == "aggregating":
         broker.client.lrem(KEYS.pending, 0, "t1")
         broker.client.hset(KEYS.task("t1"), mapping={"state": "aggregating", "group": "g"})
@@ -65,7 +65,7 @@ def test_a_task_that_runs_is_marked_and_goes_on_until_its_worker_acts(broker: Br
 
     assert outcome is Cancellation.ASKED
     assert listed(broker) == {"active": ["t1"], "lease": ["t1"]}
-    assert fields(broker, "t1")["owner"] == taken.hold.owner.encode()
+    assert fields(broker, "t1")["owner"] == taken.lease.token.encode()
     assert fields(broker, "t1")["cancel"] == str(NOW_NS).encode()
 
 
@@ -95,7 +95,7 @@ def test_who_waits_for_a_pending_task_is_told_that_it_ended(single_broker: Broke
 def test_a_task_that_is_over_stays_as_it_ended(broker: Broker) -> None:
     put(broker, "t1")
     taken = take_one(broker)
-    broker.run(complete(taken.hold, taken.message, b"1", now_ns=NOW_NS))
+    broker.run(complete(taken.lease, taken.message, b"1", now_ns=NOW_NS))
 
     outcome = broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
 

@@ -19,9 +19,9 @@ def test_tasks_are_counted_by_state(broker: Broker) -> None:
     broker.client.sadd(KEYS.groups, "g1")
     completed, failed, archived, _ = take(broker, 4)
     now_ns = broker.now_ns()
-    broker.run(complete(completed.hold, completed.message, now_ns=now_ns))
-    broker.run(retry(failed.hold, failed.message, Failure(error="e", retry_at_s=1), now_ns=now_ns))
-    broker.run(archive(archived.hold, archived.message, error="e", now_ns=now_ns))
+    broker.run(complete(completed.lease, completed.message, now_ns=now_ns))
+    broker.run(retry(failed.lease, failed.message, Failure(error="e", retry_at_s=1), now_ns=now_ns))
+    broker.run(archive(archived.lease, archived.message, error="e", now_ns=now_ns))
 
     (counts,) = broker.run(count_tasks([QUEUE], now_ns=now_ns))
 

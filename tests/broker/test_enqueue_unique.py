@@ -130,7 +130,7 @@ def test_a_repetition_gets_the_firsts_note(broker: Broker) -> None:
 def test_its_maker_is_told_that_the_task_was_made_even_when_it_is_gone(broker: Broker) -> None:
     make(broker, new_task("t1", retention_s=0), b"n")
     taken = take_one(broker)
-    broker.run(complete(taken.hold, taken.message, now_ns=NOW_NS))
+    broker.run(complete(taken.lease, taken.message, now_ns=NOW_NS))
 
     assert make(broker, new_task("t1"), b"n") is Created.NOW
     assert listed(broker) == {}

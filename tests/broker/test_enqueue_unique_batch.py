@@ -124,9 +124,9 @@ def test_a_lock_is_free_after_every_end(broker: Broker, end: str) -> None:
     taken = take_one(broker)
 
     if end == "complete":
-        broker.run(complete(taken.hold, taken.message, b"1", now_ns=NOW_NS))
+        broker.run(complete(taken.lease, taken.message, b"1", now_ns=NOW_NS))
     else:
-        broker.run(archive(taken.hold, taken.message, error="boom", now_ns=NOW_NS))
+        broker.run(archive(taken.lease, taken.message, error="boom", now_ns=NOW_NS))
 
     assert not broker.client.exists(LOCK)
 
@@ -169,7 +169,7 @@ def test_another_maker_gets_the_firsts_answer(broker: Broker) -> None:
 def test_the_same_maker_gets_its_own_answer_even_when_the_task_is_gone(broker: Broker) -> None:
     make(broker, new_task("t1", retention_s=0), idempotency_key=ONCE, note=b"n")
     taken = take_one(broker)
-    broker.run(complete(taken.hold, taken.message, now_ns=NOW_NS))
+    broker.run(complete(taken.lease, taken.message, now_ns=NOW_NS))
 
     enqueued = make(broker, new_task("t1"), idempotency_key=ONCE, note=b"n")
 

@@ -22,13 +22,13 @@ def expire(broker: Broker, default_ttl_s: int = 72 * HOUR_S, rounds: ArchiveRoun
 def complete(broker: Broker, task_id: str, **options: object) -> None:
     put(broker, task_id, **options)
     taken = take(broker)
-    broker.run(finishing.complete(taken.hold, taken.message, b"1", now_ns=broker.now_ns()))
+    broker.run(finishing.complete(taken.lease, taken.message, b"1", now_ns=broker.now_ns()))
 
 
 def archive(broker: Broker, task_id: str, **options: object) -> None:
     put(broker, task_id, **options)
     taken = take(broker)
-    broker.run(finishing.archive(taken.hold, taken.message, error="e", now_ns=broker.now_ns()))
+    broker.run(finishing.archive(taken.lease, taken.message, error="e", now_ns=broker.now_ns()))
 
 
 def archive_many(broker: Broker, ages_s: dict[str, int], ttl_s: int | None = None) -> None:

@@ -10,7 +10,7 @@ from runqy.broker.cancelling import Cancellation, cancel
 from runqy.broker.enqueue import enqueue
 from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.finishing import write_result
-from runqy.broker.leasing import extend
+from runqy.broker.lease import extend
 from runqy.broker.pausing import pause, unpause
 from runqy.broker.reading import find_task
 from runqy.errors import BrokerFull
@@ -48,8 +48,8 @@ def test_what_runs_is_kept_alive_read_and_cancelled_on_a_full_redis(single_broke
 
     with full(single_broker):
         now_ns = single_broker.now_ns()
-        extension = single_broker.run(extend([taken.hold], now_ns=now_ns))
-        single_broker.run(write_result(taken.hold, b"1"))
+        extension = single_broker.run(extend([taken.lease], now_ns=now_ns))
+        single_broker.run(write_result(taken.lease, b"1"))
         outcomes = [single_broker.run(cancel(QUEUE, task_id, now_ns=now_ns)) for task_id in ("t1", "t2")]
         record = single_broker.run(find_task("t1"))
         single_broker.run(unpause(QUEUE, now_ns=now_ns))

@@ -26,11 +26,11 @@ def put_in(broker: Broker, state: str, task_id: str = "t1") -> None:
         taken = take_one(broker)
     if state == "retry":
         failure = Failure(error="boom", retry_at_s=broker.now_s() + 600)
-        broker.run(retry(taken.hold, taken.message, failure, now_ns=now_ns))
+        broker.run(retry(taken.lease, taken.message, failure, now_ns=now_ns))
     if state == "archived":
-        broker.run(archive(taken.hold, taken.message, error="boom", now_ns=now_ns))
+        broker.run(archive(taken.lease, taken.message, error="boom", now_ns=now_ns))
     if state == "completed":
-        broker.run(complete(taken.hold, taken.message, b"1", now_ns=now_ns))
+        broker.run(complete(taken.lease, taken.message, b"1", now_ns=now_ns))
     if state == "aggregating":
         broker.client.lrem(KEYS.pending, 0, task_id)
         broker.client.hset(KEYS.task(task_id), mapping={"state": "aggregating", "group": "g"})
@@ -131,7 +131,7 @@ def test_a_task_that_is_run_waits_behind_the_others_and_can_be_taken(broker: Bro
     assert int(fields(broker, "t1")["pending_since"]) == pytest.approx(broker.now_ns(), abs=5e9)
     assert listed(broker) == {"pending": ["other", "t1"]}
     assert run_one(broker) is Outcome.BEFORE
-    assert [taken.hold.task_id for taken in take(broker, 2)] == ["other", "t1"]
+    assert [taken.lease.task_id for taken in take(broker, 2)] == ["other", "t1"]
 
 
 def test_an_archived_task_starts_anew(broker: Broker) -> None:
@@ -200,7 +200,7 @@ def test_a_cancelled_task_that_is_run_is_cancelled_no_more(broker: Broker) -> No
 
     taken = take_one(broker)
     failure = Failure(error="boom", retry_at_s=broker.now_s() + 600)
-    broker.run(retry(taken.hold, taken.message, failure, now_ns=broker.now_ns()))
+    broker.run(retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
 
     assert listed(broker) == {"retry": ["t1"]}
 

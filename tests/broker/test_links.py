@@ -73,13 +73,13 @@ def test_a_cluster_of_which_no_node_answers_is_unavailable() -> None:
 def test_a_server_that_lacks_replicas_takes_writes_later(own_server: ValkeyServer) -> None:
     broker = Broker(own_server.client())
     put(broker, "t1")
-    hold = take_one(broker).hold
+    lease = take_one(broker).lease
     broker.client.config_set("min-replicas-to-write", 1)
 
     with pytest.raises(BrokerUnavailable, match="NOREPLICAS"):
         put(broker, "t2")
     with pytest.raises(BrokerUnavailable, match="NOREPLICAS"):
-        broker.run(requeue(hold, now_ns=broker.now_ns()))
+        broker.run(requeue(lease, now_ns=broker.now_ns()))
 
 
 def test_a_server_that_cannot_save_takes_writes_later(own_server: ValkeyServer) -> None:

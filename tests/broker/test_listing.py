@@ -45,7 +45,7 @@ def fill(broker: Broker, state: TaskState, *task_ids: str) -> None:
         if state in (ACTIVE, ARCHIVED):
             taken = take_one(broker)
         if state is ARCHIVED:
-            broker.run(archive(taken.hold, taken.message, error="boom", now_ns=at_s * 10**9))
+            broker.run(archive(taken.lease, taken.message, error="boom", now_ns=at_s * 10**9))
 
 
 @pytest.mark.parametrize("state", [PENDING, ACTIVE, SCHEDULED, ARCHIVED])

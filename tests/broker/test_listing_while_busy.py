@@ -47,10 +47,10 @@ class BusyQueue:
             self.broker.run(delete_tasks(QUEUE, gone))
         if what in ("take", "give back"):
             taken = take(self.broker, self.chance.randrange(1, 4))
-            self.left.update(task.hold.task_id for task in taken)
+            self.left.update(task.lease.task_id for task in taken)
             if what == "give back":
                 for task in taken:
-                    self.broker.run(requeue(task.hold, now_ns=self.broker.now_ns()))
+                    self.broker.run(requeue(task.lease, now_ns=self.broker.now_ns()))
 
 
 @pytest.mark.parametrize("state", [TaskState.PENDING, TaskState.SCHEDULED])

@@ -30,7 +30,7 @@ def test_every_state_and_group_counts_and_ids_without_a_task_do_no_harm(broker: 
     put(broker, "t1", "t2")
     put(broker, "t3", process_at_s=broker.now_s() + 60)
     taken = take_one(broker)
-    broker.run(archive(taken.hold, taken.message, error="boom", now_ns=NOW_NS))
+    broker.run(archive(taken.lease, taken.message, error="boom", now_ns=NOW_NS))
     (before,) = broker.run(estimate_memory([QUEUE]))
     broker.client.sadd(KEYS.groups, "g")
     broker.client.zadd(KEYS.group("g"), {"t2": 1})

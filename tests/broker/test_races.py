@@ -9,7 +9,7 @@ import pytest
 
 from runqy.broker.broker import Broker
 from runqy.broker.cancelling import Cancellation, cancel
-from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import enqueue
 from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.finishing import Failure, Outcome, complete, requeue, retry
@@ -41,8 +41,8 @@ def test_every_task_is_handed_out_once(broker: Broker) -> None:
 
     def drain() -> list[str]:
         got: list[str] = []
-        shares = [Share(queue="a", priority=3), Share(queue="b")]
-        while tasks := broker.run(take_tasks(plan_take(shares, 3, worker_id="w"), now_ns=broker.now_ns()))[0]:
+        shares = [QueueWeight(queue="a", priority=3), QueueWeight(queue="b")]
+        while tasks := broker.run(dequeue_tasks(plan_dequeue(shares, 3, worker_id="w"), now_ns=broker.now_ns()))[0]:
             got += ids(tasks)
         return got
 
@@ -63,7 +63,7 @@ def test_one_of_many_who_queue_the_same_id_succeeds(broker: Broker) -> None:
 def test_a_finish_sent_many_times_counts_once(broker: Broker) -> None:
     put(broker, "t1")
     taken = take_one(broker)
-    request = complete(taken.hold, taken.message, b"1", now_ns=broker.now_ns())
+    request = complete(taken.lease, taken.message, b"1", now_ns=broker.now_ns())
 
     outcomes = at_once(*[lambda: broker.run(request)] * THREADS)
 
@@ -79,9 +79,9 @@ def test_one_end_of_a_run_wins(broker: Broker, round_number: int) -> None:
     failure = Failure(error="e", retry_at_s=1)
 
     at_once(
-        lambda: broker.run(retry(taken.hold, taken.message, failure, now_ns=now_ns)),
-        lambda: broker.run(complete(taken.hold, taken.message, b"2", now_ns=now_ns)),
-        lambda: broker.run(requeue(taken.hold, now_ns=now_ns)),
+        lambda: broker.run(retry(taken.lease, taken.message, failure, now_ns=now_ns)),
+        lambda: broker.run(complete(taken.lease, taken.message, b"2", now_ns=now_ns)),
+        lambda: broker.run(requeue(taken.lease, now_ns=now_ns)),
     )
 
     ended = {"retry": (1, 1), "completed": (1, 0), "pending": (0, 0)}
@@ -102,7 +102,7 @@ def test_a_cancel_and_a_take_agree_on_who_came_first(broker: Broker, round_numbe
     else:
         assert outcome is Cancellation.ASKED
         (one,) = taken
-        assert broker.run(requeue(one.hold, now_ns=broker.now_ns())) is Outcome.CANCELED
+        assert broker.run(requeue(one.lease, now_ns=broker.now_ns())) is Outcome.CANCELED
 
 
 def test_nothing_is_handed_out_after_a_pause_was_answered(broker: Broker) -> None:

@@ -95,7 +95,7 @@ def test_a_running_task_says_who_runs_it_since_when_and_until_when(broker: Broke
 def test_a_completed_task_has_its_result(broker: Broker) -> None:
     put(broker, "t1")
     taken = take_one(broker)
-    broker.run(complete(taken.hold, taken.message, b'{"a": 1}', now_ns=NOW_NS))
+    broker.run(complete(taken.lease, taken.message, b'{"a": 1}', now_ns=NOW_NS))
 
     record = broker.run(find_task("t1"))
 
@@ -106,9 +106,9 @@ def test_a_completed_task_has_its_result(broker: Broker) -> None:
 def test_a_completed_task_says_to_the_nanosecond_when(broker: Broker) -> None:
     put(broker, "t1", "t2")
     first, second = take(broker, 2)
-    broker.run(complete(first.hold, first.message, now_ns=NOW_NS + 123))
-    broker.run(complete(second.hold, second.message, now_ns=NOW_NS))
-    task = QueueKeys(first.hold.queue).task("t2")
+    broker.run(complete(first.lease, first.message, now_ns=NOW_NS + 123))
+    broker.run(complete(second.lease, second.message, now_ns=NOW_NS))
+    task = QueueKeys(first.lease.queue).task("t2")
     asynqs_own = command("HDEL", task, "completed", key=task)
     broker.run(Request((asynqs_own,), lambda replies: replies[0]))
 
@@ -121,8 +121,8 @@ def test_a_completed_task_says_to_the_nanosecond_when(broker: Broker) -> None:
 def test_an_exact_end_of_an_earlier_run_does_not_count(broker: Broker) -> None:
     put(broker, "t1")
     taken = take_one(broker)
-    broker.run(complete(taken.hold, taken.message, now_ns=NOW_NS))
-    task = QueueKeys(taken.hold.queue).task("t1")
+    broker.run(complete(taken.lease, taken.message, now_ns=NOW_NS))
+    task = QueueKeys(taken.lease.queue).task("t1")
     broker.run(Request((command("HSET", task, "completed", str(NOW_NS - 10**10), key=task),), lambda _: None))
 
     assert broker.run(find_task("t1")).completed_at_ns == NOW_S * 10**9
@@ -132,7 +132,7 @@ def test_a_retry_says_what_went_wrong_and_when_it_runs_again(broker: Broker) -> 
     put(broker, "t1")
     taken = take_one(broker)
     failure = Failure(error="boom", retry_at_s=NOW_S + 15)
-    broker.run(retry(taken.hold, taken.message, failure, now_ns=NOW_NS))
+    broker.run(retry(taken.lease, taken.message, failure, now_ns=NOW_NS))
 
     record = broker.run(find_task("t1"))
 
@@ -143,7 +143,7 @@ def test_a_retry_says_what_went_wrong_and_when_it_runs_again(broker: Broker) -> 
 def test_an_archived_task_says_since_when_and_whether_somebody_wanted_it(broker: Broker) -> None:
     put(broker, "t1", "t2")
     taken = take_one(broker)
-    broker.run(archive(taken.hold, taken.message, error="boom", now_ns=NOW_NS))
+    broker.run(archive(taken.lease, taken.message, error="boom", now_ns=NOW_NS))
     broker.run(cancel(QUEUE, "t2", now_ns=NOW_NS))
 
     given_up, canceled = broker.run(find_task("t1")), broker.run(find_task("t2"))

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from runqy.broker import cancelling, finishing, leasing, recovering
+from runqy.broker import cancelling, finishing, recovering
 from runqy.broker.broker import Broker
+from runqy.broker.lease import extend
 from runqy.broker.recovering import LeaselessWatch, LostTask
 from runqy.broker.states import TaskState
 from runqy.errors import LeaseLost
@@ -117,7 +118,7 @@ def test_the_lost_worker_cannot_finish_any_more(broker: Broker, clock: MovingClo
     recover()
 
     with pytest.raises(LeaseLost):
-        broker.run(finishing.complete(taken.hold, taken.message, b"late", now_ns=broker.now_ns()))
+        broker.run(finishing.complete(taken.lease, taken.message, b"late", now_ns=broker.now_ns()))
 
     assert places_of(broker, "t") == ["retry"]
     assert not broker.client.hexists(KEYS.task("t"), "result")
@@ -128,7 +129,7 @@ def test_a_worker_that_extends_between_the_two_steps_keeps_its_task(broker: Brok
     taken = take(broker)
     clock.advance(PAST_GRACE_S)
     _, (lost,) = broker.run(recovering.find_lost(QUEUE, now_ns=broker.now_ns(), grace_s=30))
-    broker.run(leasing.extend([taken.hold], now_ns=broker.now_ns()))
+    broker.run(extend([taken.lease], now_ns=broker.now_ns()))
 
     stored = broker.client.hget(KEYS.task("t"), "msg")
     outcome = broker.run(recovering.recover(lost, stored, now_ns=broker.now_ns()))
@@ -142,14 +143,14 @@ def test_a_task_taken_anew_between_the_two_steps_stays_with_its_new_owner(broker
     first = take(broker)
     clock.advance(PAST_GRACE_S)
     _, (lost,) = broker.run(recovering.find_lost(QUEUE, now_ns=broker.now_ns(), grace_s=30))
-    broker.run(finishing.requeue(first.hold, now_ns=broker.now_ns()))
+    broker.run(finishing.requeue(first.lease, now_ns=broker.now_ns()))
     second = take(broker)
     broker.client.zadd(KEYS.lease, {"t": int(float(lost.lease))})
 
     outcome = broker.run(recovering.recover(lost, b"", now_ns=broker.now_ns()))
 
     assert outcome is None
-    assert broker.client.hget(KEYS.task("t"), "owner") == second.hold.owner.encode()
+    assert broker.client.hget(KEYS.task("t"), "owner") == second.lease.token.encode()
 
 
 def test_a_cancel_between_the_two_steps_is_not_overlooked(broker: Broker, clock: MovingClock) -> None:

@@ -24,8 +24,8 @@ def fill(broker: Broker) -> None:
     """Put a task into every state, and leave what queues leave."""
     put(broker, "done", "dead", "running", retention_s=60)
     done, dead, _ = (take_one(broker) for _ in range(3))
-    broker.run(complete(done.hold, done.message, b"1", now_ns=broker.now_ns()))
-    broker.run(archive(dead.hold, dead.message, error="boom", now_ns=broker.now_ns()))
+    broker.run(complete(done.lease, done.message, b"1", now_ns=broker.now_ns()))
+    broker.run(archive(dead.lease, dead.message, error="boom", now_ns=broker.now_ns()))
     put(broker, "waiting")
     put(broker, "later", process_at_s=broker.now_s() + 3600)
     client = broker.client
@@ -101,7 +101,7 @@ def test_what_a_worker_still_runs_cannot_be_finished(broker: Broker) -> None:
     remove_redis_queue(broker, "mail")
 
     with pytest.raises(LeaseLost):
-        broker.run(complete(taken.hold, taken.message, b"1", now_ns=broker.now_ns()))
+        broker.run(complete(taken.lease, taken.message, b"1", now_ns=broker.now_ns()))
     assert names(broker) == []
 
 

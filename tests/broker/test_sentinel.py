@@ -12,7 +12,7 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.broker.finishing import Outcome, complete
-from runqy.broker.holding import Taken
+from runqy.broker.lease import LeasedTask
 from runqy.broker.operation import Request
 from runqy.broker.scripts import command
 from runqy.errors import BrokerUnavailable
@@ -27,8 +27,8 @@ FAILOVER_S = 60.0
 """Generous: a Sentinel needs about one second on an idle machine."""
 
 
-def finish(broker: Broker, taken: Taken) -> Outcome:
-    return broker.run(complete(taken.hold, taken.message, b"1", now_ns=broker.now_ns()))
+def finish(broker: Broker, taken: LeasedTask) -> Outcome:
+    return broker.run(complete(taken.lease, taken.message, b"1", now_ns=broker.now_ns()))
 
 
 def once_available(act: Callable[[], T]) -> T:

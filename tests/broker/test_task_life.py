@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
 from runqy.broker.cancelling import Cancellation, cancel
-from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import NewTask
 from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.finishing import Failure, Outcome, archive, complete, requeue, retry, write_result
 from runqy.broker.forwarding import forward
 from runqy.broker.keys import QueueKeys
-from runqy.broker.leasing import extend
+from runqy.broker.lease import extend
 from runqy.broker.operation import Request
 from runqy.broker.pausing import pause, unpause
 from runqy.broker.recovering import find_lost, recover
@@ -66,47 +66,47 @@ class TaskLife(ModelledLife):
     @rule(count=st.integers(1, 3))
     def take(self, count: int) -> None:
         """Take tasks, the higher queue's first; ask twice, as after a lost reply."""
-        shares = [Share(queue="high", priority=2), Share(queue="low", priority=1)]
-        order = plan_take(shares, count, worker_id="w", is_strict=True)
+        shares = [QueueWeight(queue="high", priority=2), QueueWeight(queue="low", priority=1)]
+        order = plan_dequeue(shares, count, worker_id="w", is_strict=True)
         now_ns = self.now_ns
         expected = []
         for queue in QUEUES:
             while not self.queues[queue].is_paused and self.queues[queue].pending and len(expected) < count:
                 expected.append(self.queues[queue].pending.pop(0))
 
-        taken, _ = self.broker.run(take_tasks(order, now_ns=now_ns))
-        again, _ = self.broker.run(take_tasks(order.repeated(), now_ns=now_ns))
+        taken, _ = self.broker.run(dequeue_tasks(order, now_ns=now_ns))
+        again, _ = self.broker.run(dequeue_tasks(order.repeated(), now_ns=now_ns))
 
-        assert [one.hold.task_id for one in taken] == expected
-        assert {one.hold for one in again} == {one.hold for one in taken}
+        assert [one.lease.task_id for one in taken] == expected
+        assert {one.lease for one in again} == {one.lease for one in taken}
         for one in taken:
-            task = self.tasks[one.hold.task_id]
+            task = self.tasks[one.lease.task_id]
             assert one.message == task.message
-            task.state, task.owner, task.cancel, task.score = "active", one.hold.owner, False, self.now_s + LEASE_S
-            self.holds.append((one.hold, one.message))
+            task.state, task.owner, task.cancel, task.score = "active", one.lease.token, False, self.now_s + LEASE_S
+            self.leases.append((one.lease, one.message))
 
     def finish(self, pick: int, verb: str, make, *, again: bool, spends: bool = False) -> Model | None:
-        """End a run by a hold, current or old, perhaps twice; return the task if that changed it."""
-        if not self.holds:
+        """End a run by a lease, current or old, perhaps twice; return the task if that changed it."""
+        if not self.leases:
             return None
-        hold, message = self.holds[pick % len(self.holds)]
-        request: Request[Outcome] = make(hold, message)
-        task = self.tasks.get(hold.task_id)
+        lease, message = self.leases[pick % len(self.leases)]
+        request: Request[Outcome] = make(lease, message)
+        task = self.tasks.get(lease.task_id)
         is_deletion = verb == "complete" and message.retention == 0
-        if task and task.state == "active" and task.owner == hold.owner:
+        if task and task.state == "active" and task.owner == lease.token:
             is_canceled = task.cancel and verb in ("retry", "requeue")
             outcome = self.broker.run(request)
             assert (outcome is Outcome.CANCELED) == is_canceled
             if again:
                 assert self.broker.run(request) is outcome
-            task.owner, task.finished_by = "", hold.owner
+            task.owner, task.finished_by = "", lease.token
             if is_canceled:
-                self.archive_model(hold.task_id, "canceled", counts=True)
+                self.archive_model(lease.task_id, "canceled", counts=True)
                 task.message.retried += spends
                 return None
             return task
-        if (task and task.finished_by == hold.owner) or (
-            is_deletion and self.deleted_by.get(hold.task_id) == hold.owner
+        if (task and task.finished_by == lease.token) or (
+            is_deletion and self.deleted_by.get(lease.task_id) == lease.token
         ):
             self.broker.run(request)
             return None
@@ -165,27 +165,27 @@ class TaskLife(ModelledLife):
     @rule(pick=st.integers(0, 50))
     def write_result(self, pick: int) -> None:
         """Show something half-way."""
-        if not self.holds:
+        if not self.leases:
             return
-        hold, _ = self.holds[pick % len(self.holds)]
-        task = self.tasks.get(hold.task_id)
-        if task and task.owner == hold.owner:
-            self.broker.run(write_result(hold, b"half"))
+        lease, _ = self.leases[pick % len(self.leases)]
+        task = self.tasks.get(lease.task_id)
+        if task and task.owner == lease.token:
+            self.broker.run(write_result(lease, b"half"))
             task.result = b"half"
             return
         with pytest.raises(LeaseLost):
-            self.broker.run(write_result(hold, b"half"))
+            self.broker.run(write_result(lease, b"half"))
 
     @rule()
     def extend(self) -> None:
         """Prolong every lease that anybody believes to have."""
-        holds = [hold for hold, _ in self.holds]
+        leases = [lease for lease, _ in self.leases]
 
-        extension = self.broker.run(extend(holds, now_ns=self.now_ns))
+        extension = self.broker.run(extend(leases, now_ns=self.now_ns))
 
         held = {task.owner: task for task in self.tasks.values() if task.state == "active"}
-        assert set(extension.lost) == {hold for hold in holds if hold.owner not in held}
-        assert {hold.owner for hold in extension.canceled} == {owner for owner, task in held.items() if task.cancel}
+        assert set(extension.lost) == {lease for lease in leases if lease.token not in held}
+        assert {lease.token for lease in extension.canceled} == {owner for owner, task in held.items() if task.cancel}
         for task in held.values():
             task.score = self.now_s + LEASE_S
 

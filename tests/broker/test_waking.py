@@ -10,7 +10,7 @@ from redis.client import PubSub
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.finishing import requeue
 from runqy.broker.pausing import pause, unpause
@@ -70,9 +70,9 @@ def go_idle(broker: Broker, subscription: Subscription, token: str, *queues: str
 
 def look(broker: Broker, token: str, *queues: str, ago_ms: int = 0) -> list[str]:
     """Let a worker look for work, at the first queue first."""
-    shares = [Share(queue=queue) for queue in queues or (QUEUE,)]
-    order = plan_take(shares, 1, worker_id=token, wake_token=token, is_strict=True)
-    return ids(broker.run(take_tasks(order, now_ns=broker.now_ns() - ago_ms * 1_000_000))[0])
+    shares = [QueueWeight(queue=queue) for queue in queues or (QUEUE,)]
+    order = plan_dequeue(shares, 1, worker_id=token, wake_token=token, is_strict=True)
+    return ids(broker.run(dequeue_tasks(order, now_ns=broker.now_ns() - ago_ms * 1_000_000))[0])
 
 
 def test_a_task_wakes_one_idle_worker_and_names_its_queue(broker: Broker, subscription: Subscription) -> None:
@@ -116,8 +116,8 @@ def test_a_worker_hears_of_every_queue_it_serves(broker: Broker, subscription: S
 
 def test_who_stopped_listening_is_not_woken(broker: Broker, subscription: Subscription) -> None:
     subscription.subscribe(keys.wake_channel("w1"))
-    order = plan_take([Share(queue=QUEUE)], 1, worker_id="w1", wake_token="w1")
-    broker.run(take_tasks(order, now_ns=broker.now_ns() - 10_000_000_000))
+    order = plan_dequeue([QueueWeight(queue=QUEUE)], 1, worker_id="w1", wake_token="w1")
+    broker.run(dequeue_tasks(order, now_ns=broker.now_ns() - 10_000_000_000))
 
     put(broker, "t1")
 
@@ -143,7 +143,7 @@ def test_a_task_that_is_given_back_wakes_a_worker(broker: Broker, subscription: 
     taken = take_one(broker)
     go_idle(broker, subscription, "w2")
 
-    broker.run(requeue(taken.hold, now_ns=broker.now_ns()))
+    broker.run(requeue(taken.lease, now_ns=broker.now_ns()))
 
     assert subscription.next() == (keys.wake_channel("w2"), QUEUE.encode())
 

@@ -11,11 +11,11 @@ import redis as redis_py
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
-from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import NewTask, enqueue, new_task_id
 from runqy.broker.finishing import complete, requeue
 from runqy.broker.heartbeats import beat
-from runqy.broker.leasing import extend
+from runqy.broker.lease import extend
 from runqy.broker.scripts import command
 from runqy.broker.worker_records import WorkerRecord, WorkerState
 from runqy.errors import BrokerRefused
@@ -53,16 +53,16 @@ def test_it_takes_extends_and_finishes(single_broker: Broker, worker_broker: Bro
         single_broker.run(enqueue(NewTask(id=new_task_id(), queue="mail", payload=b"{}"), now_ns=1))
     worker_broker.measure_clock()
 
-    order = plan_take([Share(queue="mail")], 3, worker_id="w", wake_token="t")
-    (first, second), _ = worker_broker.run(take_tasks(order, now_ns=worker_broker.now_ns()))
-    extension = worker_broker.run(extend([first.hold, second.hold], now_ns=worker_broker.now_ns()))
-    worker_broker.run(complete(first.hold, first.message, b"1", now_ns=worker_broker.now_ns()))
-    worker_broker.run(requeue(second.hold, now_ns=worker_broker.now_ns()))
+    order = plan_dequeue([QueueWeight(queue="mail")], 3, worker_id="w", wake_token="t")
+    (first, second), _ = worker_broker.run(dequeue_tasks(order, now_ns=worker_broker.now_ns()))
+    extension = worker_broker.run(extend([first.lease, second.lease], now_ns=worker_broker.now_ns()))
+    worker_broker.run(complete(first.lease, first.message, b"1", now_ns=worker_broker.now_ns()))
+    worker_broker.run(requeue(second.lease, now_ns=worker_broker.now_ns()))
     worker_broker.run(beat(RECORD, now_ns=worker_broker.now_ns()))
 
     assert not extension.lost
     assert single_broker.client.zcard("asynq:{mail}:completed") == 1
-    assert single_broker.client.lrange("asynq:{mail}:pending", 0, -1) == [second.hold.task_id.encode()]
+    assert single_broker.client.lrange("asynq:{mail}:pending", 0, -1) == [second.lease.task_id.encode()]
     assert single_broker.client.exists("runqy:worker:w") == 1
 
 

@@ -185,7 +185,7 @@ def run_tasks() -> None:
     """Run what waits in the recording's live queue, as its worker did at once."""
     broker = get_broker()
     for taken in take(broker, 10, "live.default"):
-        broker.run(complete(taken.hold, taken.message, b'{"ok": true}', now_ns=broker.now_ns()))
+        broker.run(complete(taken.lease, taken.message, b'{"ok": true}', now_ns=broker.now_ns()))
 
 
 def start_worker() -> None:

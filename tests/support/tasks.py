@@ -3,10 +3,10 @@
 from typing import Any
 
 from runqy.broker.broker import Broker
-from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import NewTask, enqueue
-from runqy.broker.holding import Taken
 from runqy.broker.keys import QueueKeys
+from runqy.broker.lease import LeasedTask
 from runqy.broker.message import decode
 from runqy.broker.states import TaskState
 
@@ -24,22 +24,22 @@ def put(broker: Broker, *task_ids: str, queue: str = QUEUE, **options: Any) -> N
         broker.run(enqueue(new_task(task_id, queue, **options), now_ns=broker.now_ns(), is_cluster=broker.is_cluster))
 
 
-def take(broker: Broker, count: int = 1, *queues: str, **options: Any) -> list[Taken]:
+def take(broker: Broker, count: int = 1, *queues: str, **options: Any) -> list[LeasedTask]:
     """Take up to `count` tasks from queues of the same priority."""
-    shares = [Share(queue=queue) for queue in queues or (QUEUE,)]
-    order = plan_take(shares, count, worker_id=options.pop("worker_id", "w1"), **options)
-    return broker.run(take_tasks(order, now_ns=broker.now_ns()))[0]
+    shares = [QueueWeight(queue=queue) for queue in queues or (QUEUE,)]
+    order = plan_dequeue(shares, count, worker_id=options.pop("worker_id", "w1"), **options)
+    return broker.run(dequeue_tasks(order, now_ns=broker.now_ns()))[0]
 
 
-def take_one(broker: Broker, queue: str = QUEUE) -> Taken:
+def take_one(broker: Broker, queue: str = QUEUE) -> LeasedTask:
     """Take the one task that has to be there."""
     (taken,) = take(broker, 1, queue)
     return taken
 
 
-def ids(tasks: list[Taken]) -> list[str]:
+def ids(tasks: list[LeasedTask]) -> list[str]:
     """Return the ids of tasks that were taken."""
-    return [taken.hold.task_id for taken in tasks]
+    return [taken.lease.task_id for taken in tasks]
 
 
 def fields(broker: Broker, task_id: str, queue: str = QUEUE) -> dict[str, bytes]:
@@ -54,7 +54,7 @@ def message(broker: Broker, task_id: str, queue: str = QUEUE) -> Any:
 
 
 def listed(broker: Broker, queue: str = QUEUE) -> dict[str, list[str]]:
-    """Return which ids each index holds, empty ones left out; of the lists in the order in which they are taken."""
+    """Return which ids each index leases, empty ones left out; of the lists in the order in which they are taken."""
     keys, client = QueueKeys(queue), broker.client
     found = {
         "pending": client.lrange(keys.pending, 0, -1)[::-1],

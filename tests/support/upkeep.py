@@ -3,12 +3,12 @@
 import pytest
 
 from runqy import clock
-from runqy.broker import consuming
+from runqy.broker import dequeue
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.enqueue import NewTask, enqueue
-from runqy.broker.holding import Taken
 from runqy.broker.keys import QueueKeys
+from runqy.broker.lease import LeasedTask
 
 QUEUE = "q"
 KEYS = QueueKeys(QUEUE)
@@ -20,10 +20,10 @@ def put(broker: Broker, task_id: str, queue: str = QUEUE, **options: object) -> 
     broker.run(enqueue(task, now_ns=broker.now_ns()))
 
 
-def take(broker: Broker, queue: str = QUEUE) -> Taken:
+def take(broker: Broker, queue: str = QUEUE) -> LeasedTask:
     """Take the next task."""
-    order = consuming.plan_take([consuming.Share(queue=queue)], 1, worker_id="w")
-    (taken,) = broker.run(consuming.take(order, now_ns=broker.now_ns()))
+    order = dequeue.plan_dequeue([dequeue.QueueWeight(queue=queue)], 1, worker_id="w")
+    (taken,) = broker.run(dequeue.dequeue(order, now_ns=broker.now_ns()))
     return taken
 
 
@@ -39,7 +39,7 @@ def state_of(broker: Broker, task_id: str, queue: str = QUEUE) -> str | None:
 
 
 def places_of(broker: Broker, task_id: str, queue: str = QUEUE) -> list[str]:
-    """Return every index that holds an id, once for each time it does."""
+    """Return every index that leases an id, once for each time it does."""
     keys, id_bytes = QueueKeys(queue), task_id.encode()
     places = []
     for name in ("pending", "active"):

@@ -40,7 +40,7 @@ class Event(NamedTuple):
 
 
 def parse(chunk: bytes) -> Event:
-    """Return the event that a chunk holds, read as the HTML standard has it."""
+    """Return the event that a chunk leases, read as the HTML standard has it."""
     assert chunk.endswith(b"\n\n")
     fields: dict[str, list[str]] = {"id": [""], "event": [""], "data": []}
     for line in chunk.decode()[:-2].splitlines():
@@ -97,7 +97,7 @@ def fail_once(broker: Broker) -> None:
     """Let a run of the task fail, to be tried again at once."""
     taken = take_one(broker, "simple")
     failure = Failure(error="boom", retry_at_s=broker.now_s() - 1)
-    broker.run(retry(taken.hold, taken.message, failure, now_ns=broker.now_ns()))
+    broker.run(retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
 
 
 def test_an_ended_task_has_one_event_with_its_result(

@@ -211,7 +211,7 @@ def test_an_archived_task_that_is_run_has_its_retries_again(admin: ApiClient, si
     admin.post(f"{BULK}/run?state=archived")
 
     assert message(single_broker, "t1", "simple").retried == 0
-    assert [task.hold.task_id for task in take(single_broker, 1, "simple")] == ["t1"]
+    assert [task.lease.task_id for task in take(single_broker, 1, "simple")] == ["t1"]
 
 
 def test_a_limit_leaves_the_rest(admin: ApiClient, single_broker: Broker) -> None:

@@ -69,7 +69,7 @@ def test_an_error_is_shown_with_its_traceback(viewer: Client, single_broker: Bro
     put(single_broker, "t1", queue="simple")
     taken = take_one(single_broker, "simple")
     error = 'Traceback:\n  File "main.py"\nValueError: <i>'
-    single_broker.run(archive(taken.hold, taken.message, error=error, now_ns=single_broker.now_ns()))
+    single_broker.run(archive(taken.lease, taken.message, error=error, now_ns=single_broker.now_ns()))
 
     assert "Traceback:\n  File &quot;main.py&quot;\nValueError: &lt;i&gt;" in text(viewer.get(change("t1")))
     assert "ValueError: &lt;i&gt;</span>" in text(viewer.get(f"{LIST}?queue=simple&state=archived"))

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
-from runqy.broker.consuming import Share
 from runqy.broker.counting import count_tasks
+from runqy.broker.dequeue import QueueWeight
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import BrokerContext, Operation
 from runqy.errors import BrokerUnavailable
@@ -21,8 +21,8 @@ from tests.support import environment
 from tests.support.event_loop import wait_until
 from tests.workers.processes import add_task
 from workers.runtime.consumer import Consumer
-from workers.runtime.dequeue import ConsumeConfig
 from workers.runtime.redis_connections import RedisConnections
+from workers.runtime.round_trip import ConsumeConfig
 from workers.runtime.runs import RetryPolicy, Run, RunResult, RunStatus
 
 QUEUES = ("mail_high", "mail_low")
@@ -111,7 +111,7 @@ def config(*queues: str) -> ConsumeConfig:
         worker_id="w1",
         wake_token="wake",
         concurrency=4,
-        shares=tuple(Share(queue=queue, priority=n + 1) for n, queue in enumerate(queues)),
+        weights=tuple(QueueWeight(queue=queue, priority=n + 1) for n, queue in enumerate(queues)),
         is_strict=False,
         policy=RetryPolicy(),
     )

@@ -11,7 +11,7 @@ import pytest
 
 from runqy import clock
 from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.holding import Hold, Taken
+from runqy.broker.lease import Lease, LeasedTask
 from tests.workers.processes import eventually, is_alive
 from workers.runtime.child import ChildSpec
 from workers.runtime.long_running import LongRunningPool
@@ -87,7 +87,9 @@ async def until(look: Callable[[], object]) -> None:
 def a_run(task_id: str, do: str | None) -> Run:
     payload = b"null" if do is None else f'"{do}"'.encode()
     message = TaskMessage(id=task_id, type="mail", queue="mail", payload=payload, timeout=600)
-    return Run(taken=Taken(hold=Hold("mail", task_id, "o"), message=message, lease_end_s=0), line=encode_task(message))
+    return Run(
+        taken=LeasedTask(lease=Lease("mail", task_id, "o"), message=message, lease_end_s=0), line=encode_task(message)
+    )
 
 
 @pytest.fixture

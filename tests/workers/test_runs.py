@@ -3,7 +3,7 @@
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.consuming import Share, plan_take, take_tasks
+from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.finishing import Outcome
 from runqy.broker.reading import find_task
 from runqy.broker.records import TaskRecord
@@ -17,8 +17,8 @@ POLICY = RetryPolicy(delay_s=100, max_delay_s=300)
 
 def settled(broker: Broker, result: RunResult, policy: RetryPolicy = POLICY, **task: int) -> tuple[Outcome, TaskRecord]:
     task_id = add_task(broker, 1, **task)
-    order = plan_take([Share(queue="mail")], 1, worker_id="w1")
-    (taken,), _ = broker.run(take_tasks(order, now_ns=broker.now_ns()))
+    order = plan_dequeue([QueueWeight(queue="mail")], 1, worker_id="w1")
+    (taken,), _ = broker.run(dequeue_tasks(order, now_ns=broker.now_ns()))
     outcome = broker.run(finish_request(Run(taken=taken, line=b""), result, policy, now_ns=broker.now_ns()))
     return outcome, broker.run(find_task(task_id))
 

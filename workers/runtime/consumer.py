@@ -9,18 +9,17 @@ import msgspec
 import structlog
 
 from runqy import clock
-from runqy.broker.consuming import TakeOrder
+from runqy.broker.dequeue import DequeueRequest
 from runqy.broker.finishing import Outcome
-from runqy.broker.holding import Taken
-from runqy.broker.leasing import Extension
+from runqy.broker.lease import Extension, LeasedTask
 from runqy.broker.message import REQUEST_ID
 from runqy.broker.timing import POLL_S
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable, LeaseLost, RunqyError
 from workers.runtime.backoff import delay_s
-from workers.runtime.dequeue import ConsumeConfig, encode_or_reject, finish_and_dequeue
 from workers.runtime.logs import secrets
 from workers.runtime.pool import Pool
 from workers.runtime.redis_connections import RedisConnections
+from workers.runtime.round_trip import ConsumeConfig, encode_or_reject, finish_and_dequeue
 from workers.runtime.runs import Run, RunResult, RunStatus, plan_finishes
 
 TICK_S = 0.2
@@ -33,7 +32,7 @@ log = structlog.get_logger()
 
 
 class Consumer:
-    """The tasks of one queue that this worker holds."""
+    """The tasks of one queue that this worker leases."""
 
     def __init__(
         self,
@@ -62,7 +61,7 @@ class Consumer:
         """Those of them that no round trip under way records."""
         self._requested = 0
         """How many tasks the dequeues under way ask for."""
-        self._unconfirmed: deque[TakeOrder] = deque()
+        self._unconfirmed: deque[DequeueRequest] = deque()
         """Dequeues whose replies were lost; they are repeated until their outcomes are known."""
         self._is_taking = False
         self._may_have_tasks = True
@@ -120,13 +119,13 @@ class Consumer:
 
     def note_extension(self, extension: Extension) -> None:
         """End the runs whose leases were lost or whose tasks were canceled."""
-        for hold in extension.lost:
-            run = self.held.get(hold.owner)
+        for lease in extension.lost:
+            run = self.held.get(lease.token)
             if run and run.result is None:
-                log.warning("lease_lost", task_id=hold.task_id, queue=hold.queue)
+                log.warning("lease_lost", task_id=lease.task_id, queue=lease.queue)
                 self._end_early(run, RunResult(RunStatus.LOST))
-        for hold in extension.canceled:
-            if run := self.held.get(hold.owner):
+        for lease in extension.canceled:
+            if run := self.held.get(lease.token):
                 self._end_early(run, RunResult(RunStatus.CANCELED))
 
     def run_started(self, run: Run) -> None:
@@ -205,24 +204,24 @@ class Consumer:
     async def _fill_slots(self) -> None:
         """Record what has ended and dequeue for the free slots; what has no known outcome is repeated later."""
         runs = [self._unrecorded.popleft() for _ in range(min(len(self._unrecorded), FINISHES_PER_ROUND_TRIP))]
-        order = None
+        dequeue = None
         if self._unconfirmed:
-            order = self._unconfirmed.popleft()
+            dequeue = self._unconfirmed.popleft()
         elif wanted := self._count_wanted():
-            order = self.config.dequeue_request(wanted)
+            dequeue = self.config.dequeue_request(wanted)
         announcements = self._announcements
-        requested = len(order.owners) if order else 0
+        requested = len(dequeue.lease_tokens) if dequeue else 0
         self._requested += requested
         try:
             connections = self._connections
             now_ns = connections.now_ns()
             finishes = plan_finishes(runs, self.config.policy, now_ns=now_ns)
             requests = [finish.request for finish in finishes]
-            replies = await connections.tasks.run(finish_and_dequeue(requests, order, now_ns=now_ns))
+            replies = await connections.tasks.run(finish_and_dequeue(requests, dequeue, now_ns=now_ns))
         except Exception as error:  # noqa: BLE001 (what failed is logged and repeated)
             self._unrecorded.extendleft(reversed(runs))
-            if order is not None:
-                self._unconfirmed.append(order.repeated())
+            if dequeue is not None:
+                self._unconfirmed.append(dequeue.repeated())
             self._back_off(error)
             return
         finally:
@@ -233,7 +232,7 @@ class Consumer:
         for finish, outcome in zip(finishes, replies.outcomes, strict=True):
             for run, part in finish.match(outcome):
                 self._note_outcome(run, part)
-        if order is not None:
+        if dequeue is not None:
             if len(replies.taken) == requested:
                 self._may_have_tasks = True
             elif announcements == self._announcements:
@@ -279,23 +278,23 @@ class Consumer:
             return
         elif isinstance(outcome, LeaseLost):
             status = run.result.status.value if run.result else ""
-            log.warning("finish_refused", task_id=run.task_id, queue=run.taken.hold.queue, status=status)
+            log.warning("finish_refused", task_id=run.task_id, queue=run.taken.lease.queue, status=status)
         else:
-            log.error("finish_failed", task_id=run.task_id, queue=run.taken.hold.queue, error=outcome.detail)
+            log.error("finish_failed", task_id=run.task_id, queue=run.taken.lease.queue, error=outcome.detail)
         self._forget(run)
 
     def _forget(self, run: Run) -> None:
-        del self.held[run.taken.hold.owner]
+        del self.held[run.taken.lease.token]
         self._ended -= 1
 
-    def _accept(self, tasks: Sequence[Taken], *, now_s: int) -> None:
+    def _accept(self, tasks: Sequence[LeasedTask], *, now_s: int) -> None:
         """Hand tasks to the pool, except those that cannot run."""
         if not tasks:
             return
         self.last_take_s = now_s
         for taken in tasks:
             line, problem = encode_or_reject(taken, now_s=now_s)
-            run = self.held[taken.hold.owner] = Run(taken=taken, line=line)
+            run = self.held[taken.lease.token] = Run(taken=taken, line=line)
             if problem:
                 self.run_ended(run, RunResult(RunStatus.FAILED, problem))
             elif self._pool is None or not self._is_taking:

@@ -10,7 +10,7 @@ from typing import Any
 
 from runqy import clock
 from runqy.broker.heartbeats import beat
-from runqy.broker.leasing import Extension, extend
+from runqy.broker.lease import Extension, extend
 from runqy.broker.message import run_deadline_s
 from runqy.broker.notices import read_queue_token
 from runqy.broker.operation import Operation, Request, ask_all, get_context
@@ -89,7 +89,7 @@ def send_heartbeat(record: WorkerRecord, runs: Iterable[Run], *, lease_s: int) -
     runs = list(runs)
     context = yield from get_context()
     requests: list[Request[Any]] = [
-        extend([run.taken.hold for run in runs], now_ns=context.now_ns, lease_s=lease_s),
+        extend([run.taken.lease for run in runs], now_ns=context.now_ns, lease_s=lease_s),
         read_queue_token(record.queue),
         beat(record, [_running_task(run) for run in runs if run.started_ns], now_ns=context.now_ns),
     ]
@@ -104,7 +104,7 @@ def _running_task(run: Run) -> RunningTask:
     message = run.taken.message
     return RunningTask(
         task_id=run.task_id,
-        redis_queue=run.taken.hold.queue,
+        redis_queue=run.taken.lease.queue,
         task_type=message.type,
         payload=message.payload,
         started_ns=run.started_ns,

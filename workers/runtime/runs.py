@@ -1,4 +1,4 @@
-"""A task that this worker holds: its run, how the run ended, and how that is recorded."""
+"""A task that this worker leases: its run, how the run ended, and how that is recorded."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import msgspec
 
 from runqy import clock
 from runqy.broker.finishing import Completion, Failure, Outcome, archive, complete, complete_all, requeue, retry
-from runqy.broker.holding import Taken
+from runqy.broker.lease import LeasedTask
 from runqy.broker.message import CANCELED, run_time_s
 from runqy.broker.operation import Request
 from runqy.broker.timing import BATCH_MAX_BYTES
@@ -33,7 +33,7 @@ class RunStatus(StrEnum):
     REQUEUED = "requeued"
     """It was not started, or is interrupted because the worker stops."""
     LOST = "lost"
-    """Another worker holds the task by now: nothing is written."""
+    """Another worker leases the task by now: nothing is written."""
 
 
 class RunResult(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class RunResult(msgspec.Struct, frozen=True):
 class Run:
     """A task from its dequeue to its end."""
 
-    taken: Taken
+    taken: LeasedTask
     line: bytes
     """What is written to the child."""
     started_ns: int = 0
@@ -65,7 +65,7 @@ class Run:
     @property
     def task_id(self) -> str:
         """Return the task's id."""
-        return self.taken.hold.task_id
+        return self.taken.lease.task_id
 
     def start(self, *, now_ns: int) -> None:
         """Start its timeout or deadline, whichever is earlier."""
@@ -105,12 +105,12 @@ def plan_finishes(runs: Sequence[Run], policy: RetryPolicy, *, now_ns: int) -> l
             finishes.append(Finish((run,), finish_request(run, result, policy, now_ns=now_ns)))
             continue
         size = len(result.output or b"") + len(message.payload)
-        batch, batch_size = batches.get(run.taken.hold.queue, ([], 0))
+        batch, batch_size = batches.get(run.taken.lease.queue, ([], 0))
         if batch and batch_size + size > BATCH_MAX_BYTES:
             finishes.append(_completions(batch, policy, now_ns))
             batch, batch_size = [], 0
         batch.append(run)
-        batches[run.taken.hold.queue] = batch, batch_size + size
+        batches[run.taken.lease.queue] = batch, batch_size + size
     return finishes + [_completions(batch, policy, now_ns) for batch, _ in batches.values()]
 
 
@@ -118,7 +118,7 @@ def _completions(runs: Sequence[Run], policy: RetryPolicy, now_ns: int) -> Finis
     """Return the request that records that runs of one Redis queue succeeded."""
     completions = [
         Completion(
-            run.taken.hold, run.taken.message, run.result.output if run.result and policy.keeps_results else None
+            run.taken.lease, run.taken.message, run.result.output if run.result and policy.keeps_results else None
         )
         for run in runs
     ]
@@ -127,29 +127,29 @@ def _completions(runs: Sequence[Run], policy: RetryPolicy, now_ns: int) -> Finis
 
 def finish_request(run: Run, result: RunResult, policy: RetryPolicy, *, now_ns: int) -> Request[Outcome]:
     """Return the request that records how a run ended."""
-    hold, message = run.taken.hold, run.taken.message
+    lease, message = run.taken.lease, run.taken.message
     if result.status is RunStatus.SUCCEEDED:
-        return complete(hold, message, result.output if policy.keeps_results else None, now_ns=now_ns)
+        return complete(lease, message, result.output if policy.keeps_results else None, now_ns=now_ns)
     if result.status is RunStatus.REQUEUED:
-        return requeue(hold, now_ns=now_ns)
+        return requeue(lease, now_ns=now_ns)
     if result.status is RunStatus.CANCELED:
-        return archive(hold, message, error=CANCELED, now_ns=now_ns)
+        return archive(lease, message, error=CANCELED, now_ns=now_ns)
     if result.status is RunStatus.CHILD_DIED:
         return _child_died_request(run, result, policy, now_ns)
     if result.status is RunStatus.RETRYABLE and message.retried < message.retry:
         failure = Failure(error=result.error, retry_at_s=_retry_at_s(policy, message.retried, now_ns))
-        return retry(hold, message, failure, now_ns=now_ns)
-    return archive(hold, message, error=result.error, now_ns=now_ns)
+        return retry(lease, message, failure, now_ns=now_ns)
+    return archive(lease, message, error=result.error, now_ns=now_ns)
 
 
 def _child_died_request(run: Run, result: RunResult, policy: RetryPolicy, now_ns: int) -> Request[Outcome]:
     """Retry a task under which a child died, without spending a retry, unless that happened too often."""
-    hold, message, deaths = run.taken.hold, run.taken.message, run.taken.child_deaths
+    lease, message, deaths = run.taken.lease, run.taken.message, run.taken.child_deaths
     if deaths + 1 >= MAX_CHILD_DEATHS:
         error = f"{deaths + 1} child processes died under this task; of the last: {result.error}"
-        return archive(hold, message, error=error, now_ns=now_ns, child_died=True)
+        return archive(lease, message, error=error, now_ns=now_ns, child_died=True)
     failure = Failure(error=result.error, retry_at_s=_retry_at_s(policy, deaths, now_ns), child_died=True)
-    return retry(hold, message, failure, now_ns=now_ns)
+    return retry(lease, message, failure, now_ns=now_ns)
 
 
 def _retry_at_s(policy: RetryPolicy, attempt: int, now_ns: int) -> int:

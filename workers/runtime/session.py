@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import structlog
 
-from runqy.broker.consuming import Share
+from runqy.broker.dequeue import QueueWeight
 from runqy.broker.heartbeats import clear
 from runqy.broker.notices import Notice
 from runqy.broker.timing import HEARTBEAT_S
@@ -17,10 +17,10 @@ from runqy.errors import BrokerRefused, BrokerUnavailable
 from workers.runtime.concurrency import wait_any
 from workers.runtime.consumer import Consumer
 from workers.runtime.deployments import DeploymentManager
-from workers.runtime.dequeue import ConsumeConfig
 from workers.runtime.heartbeat import BrokerOutageTimer, HeartbeatResult, WorkerIdentity, new_record, send_heartbeat
 from workers.runtime.redis_connections import Listener, RedisConnections
 from workers.runtime.registration import Registration
+from workers.runtime.round_trip import ConsumeConfig
 from workers.runtime.runs import RetryPolicy
 from workers.runtime.settings import WorkerSettings
 
@@ -125,7 +125,7 @@ class Session:
             worker_id=self._identity.worker_id,
             wake_token=self._listener.wake_token,
             concurrency=self._settings.concurrency,
-            shares=tuple(Share(queue=name, priority=n) for name, n in registration.priorities.items()),
+            weights=tuple(QueueWeight(queue=name, priority=n) for name, n in registration.priorities.items()),
             is_strict=registration.queue.order == "strict",
             policy=RetryPolicy(
                 delay_s=registration.limits.retry_delay_secs,

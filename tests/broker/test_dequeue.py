@@ -6,7 +6,7 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.consuming import Share, TakeOrder, plan_take, take_tasks
+from runqy.broker.dequeue import DequeueRequest, QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import enqueue
 from runqy.broker.finishing import archive
 from runqy.broker.keys import QueueKeys
@@ -18,23 +18,23 @@ NOW_NS = 1_700_000_000_500_000_000
 KEYS = QueueKeys(QUEUE)
 
 
-def order_of(count: int, *shares: Share, **options) -> TakeOrder:
+def order_of(count: int, *shares: QueueWeight, **options) -> DequeueRequest:
     """Return an order of one worker."""
-    return plan_take(shares or [Share(queue=QUEUE)], count, worker_id="w1", **options)
+    return plan_dequeue(shares or [QueueWeight(queue=QUEUE)], count, worker_id="w1", **options)
 
 
 def test_a_task_that_is_taken_runs_and_is_held(broker: Broker) -> None:
     put(broker, "t1", "t2")
 
-    (taken,), _ = broker.run(take_tasks(order_of(1), now_ns=NOW_NS))
+    (taken,), _ = broker.run(dequeue_tasks(order_of(1), now_ns=NOW_NS))
 
-    assert (taken.hold.queue, taken.hold.task_id, taken.payload) == (QUEUE, "t1", b'{"n":1}')
+    assert (taken.lease.queue, taken.lease.task_id, taken.payload) == (QUEUE, "t1", b'{"n":1}')
     assert taken.lease_end_s == 1_700_000_030
     assert listed(broker) == {"pending": ["t2"], "active": ["t1"], "lease": ["t1"]}
     assert broker.client.zscore(KEYS.lease, "t1") == 1_700_000_030
     stored = fields(broker, "t1")
     assert (stored["state"], stored["worker"]) == (b"active", b"w1")
-    assert (stored["owner"], stored["started"]) == (taken.hold.owner.encode(), str(NOW_NS).encode())
+    assert (stored["owner"], stored["started"]) == (taken.lease.token.encode(), str(NOW_NS).encode())
     assert "pending_since" not in stored
 
 
@@ -44,7 +44,7 @@ def test_free_slots_are_filled_in_the_order_of_the_queue(broker: Broker) -> None
     taken = take(broker, 5)
 
     assert ids(taken) == ["t1", "t2", "t3"]
-    assert len({one.hold.owner for one in taken}) == 3
+    assert len({one.lease.token for one in taken}) == 3
     assert listed(broker)["active"] == ["t1", "t2", "t3"]
 
 
@@ -67,9 +67,9 @@ def test_a_paused_queue_does_not_keep_others_waiting(broker: Broker) -> None:
     put(broker, "h1", queue="high")
     put(broker, "l1", queue="low")
     broker.run(pause("high", now_ns=NOW_NS))
-    order = order_of(1, Share(queue="high", priority=9), Share(queue="low"), is_strict=True)
+    order = order_of(1, QueueWeight(queue="high", priority=9), QueueWeight(queue="low"), is_strict=True)
 
-    taken, _ = broker.run(take_tasks(order, now_ns=NOW_NS))
+    taken, _ = broker.run(dequeue_tasks(order, now_ns=NOW_NS))
 
     assert ids(taken) == ["l1"]
 
@@ -77,22 +77,22 @@ def test_a_paused_queue_does_not_keep_others_waiting(broker: Broker) -> None:
 def test_the_same_order_asked_again_returns_the_same_tasks(broker: Broker) -> None:
     put(broker, "a1", queue="a")
     put(broker, "b1", "b2", queue="b")
-    order = order_of(2, Share(queue="a"), Share(queue="b"))
-    first, _ = broker.run(take_tasks(order, now_ns=NOW_NS))
+    order = order_of(2, QueueWeight(queue="a"), QueueWeight(queue="b"))
+    first, _ = broker.run(dequeue_tasks(order, now_ns=NOW_NS))
 
-    again, _ = broker.run(take_tasks(order.repeated(), now_ns=NOW_NS))
+    again, _ = broker.run(dequeue_tasks(order.repeated(), now_ns=NOW_NS))
 
-    assert {one.hold for one in again} == {one.hold for one in first}
+    assert {one.lease for one in again} == {one.lease for one in first}
     assert len(again) == 2
-    assert all(one.message == next(o for o in first if o.hold == one.hold).message for one in again)
+    assert all(one.message == next(o for o in first if o.lease == one.lease).message for one in again)
 
 
 def test_what_is_returned_again_is_held_for_as_long_as_it_says(broker: Broker) -> None:
     put(broker, "t1")
-    order = order_of(1, Share(queue=QUEUE), Share(queue="other"))
-    broker.run(take_tasks(order, now_ns=NOW_NS))
+    order = order_of(1, QueueWeight(queue=QUEUE), QueueWeight(queue="other"))
+    broker.run(dequeue_tasks(order, now_ns=NOW_NS))
 
-    (again,), _ = broker.run(take_tasks(order.repeated(), now_ns=NOW_NS + 20_000_000_000))
+    (again,), _ = broker.run(dequeue_tasks(order.repeated(), now_ns=NOW_NS + 20_000_000_000))
 
     assert again.lease_end_s == 1_700_000_050
     assert broker.client.zscore(KEYS.lease, "t1") == 1_700_000_050
@@ -100,16 +100,16 @@ def test_what_is_returned_again_is_held_for_as_long_as_it_says(broker: Broker) -
 
 def test_an_order_asked_again_fills_the_slots_that_got_nothing(broker: Broker) -> None:
     put(broker, "a1", queue="a")
-    order = order_of(3, Share(queue="a"), Share(queue="b"))
-    broker.run(take_tasks(order, now_ns=NOW_NS))
+    order = order_of(3, QueueWeight(queue="a"), QueueWeight(queue="b"))
+    broker.run(dequeue_tasks(order, now_ns=NOW_NS))
     put(broker, "a2", queue="a")
     put(broker, "b1", "b2", queue="b")
 
-    again, _ = broker.run(take_tasks(order.repeated(), now_ns=NOW_NS))
+    again, _ = broker.run(dequeue_tasks(order.repeated(), now_ns=NOW_NS))
 
     assert len(again) == 3
     assert "a1" in ids(again)
-    assert len({one.hold.owner for one in again}) == 3
+    assert len({one.lease.token for one in again}) == 3
 
 
 def test_an_id_without_a_task_is_dropped(broker: Broker) -> None:
@@ -170,10 +170,10 @@ def test_an_id_that_is_no_text_does_no_harm_to_others(broker: Broker) -> None:
 
     good, bad = take(broker, 2)
 
-    assert (good.hold.task_id, good.is_readable) == ("t1", True)
+    assert (good.lease.task_id, good.is_readable) == ("t1", True)
     assert not bad.is_readable
     with pytest.raises(LeaseLost):
-        broker.run(archive(bad.hold, bad.message, error="no text", now_ns=broker.now_ns()))
+        broker.run(archive(bad.lease, bad.message, error="no text", now_ns=broker.now_ns()))
 
 
 def test_a_damaged_message_is_handed_out_as_unreadable(broker: Broker) -> None:
@@ -198,9 +198,9 @@ def test_a_wish_to_cancel_an_earlier_run_does_not_end_the_next(broker: Broker) -
 def test_strict_order_empties_the_higher_queue_first(broker: Broker) -> None:
     put(broker, "l1", "l2", queue="low")
     put(broker, "h1", "h2", queue="high")
-    order = order_of(3, Share(queue="low", priority=1), Share(queue="high", priority=9), is_strict=True)
+    order = order_of(3, QueueWeight(queue="low", priority=1), QueueWeight(queue="high", priority=9), is_strict=True)
 
-    taken, _ = broker.run(take_tasks(order, now_ns=NOW_NS))
+    taken, _ = broker.run(dequeue_tasks(order, now_ns=NOW_NS))
 
     assert sorted(ids(taken)) == ["h1", "h2", "l1"]
 
@@ -208,17 +208,17 @@ def test_strict_order_empties_the_higher_queue_first(broker: Broker) -> None:
 def test_a_full_queue_does_not_starve_one_of_low_priority(broker: Broker) -> None:
     put(broker, *[f"l{i}" for i in range(60)], queue="low")
     put(broker, *[f"h{i}" for i in range(60)], queue="high")
-    shares = [Share(queue="low", priority=1), Share(queue="high", priority=3)]
+    shares = [QueueWeight(queue="low", priority=1), QueueWeight(queue="high", priority=3)]
 
-    taken, _ = broker.run(take_tasks(order_of(60, *shares), now_ns=NOW_NS))
+    taken, _ = broker.run(dequeue_tasks(order_of(60, *shares), now_ns=NOW_NS))
 
-    share = Counter(one.hold.queue for one in taken)
+    share = Counter(one.lease.queue for one in taken)
     assert share["low"] + share["high"] == 60
     assert 3 <= share["low"] <= 30  # 15 expected; outside once in 10 million runs
 
 
 def test_weights_decide_how_often_a_queue_comes_first() -> None:
-    shares = [Share(queue=name, priority=priority) for name, priority in (("a", 6), ("b", 3), ("c", 1))]
+    shares = [QueueWeight(queue=name, priority=priority) for name, priority in (("a", 6), ("b", 3), ("c", 1))]
 
     order = order_of(10_000, *shares)
 
@@ -230,11 +230,11 @@ def test_weights_decide_how_often_a_queue_comes_first() -> None:
 
 def test_a_take_travels_with_other_requests_in_one_round_trip(broker: Broker) -> None:
     broker.run(enqueue(new_task("t0"), now_ns=NOW_NS))  # loads the script: an unknown one would run after the others
-    ids(broker.run(take_tasks(order_of(1), now_ns=NOW_NS))[0])
+    ids(broker.run(dequeue_tasks(order_of(1), now_ns=NOW_NS))[0])
     first = enqueue(new_task("t1"), now_ns=NOW_NS)
 
     taken, (state, conflict) = broker.run(
-        take_tasks(order_of(1), now_ns=NOW_NS, together_with=[first, enqueue(new_task("t1"), now_ns=NOW_NS + 1)])
+        dequeue_tasks(order_of(1), now_ns=NOW_NS, together_with=[first, enqueue(new_task("t1"), now_ns=NOW_NS + 1)])
     )
 
     assert ids(taken) == ["t1"]
@@ -249,9 +249,9 @@ def idle_at(broker: Broker, queue: str = QUEUE) -> list[bytes]:
 
 def test_a_worker_that_wants_more_is_noted_as_idle_at_all_its_queues(broker: Broker) -> None:
     put(broker, "t1")
-    order = order_of(2, Share(queue=QUEUE), Share(queue="other"), wake_token="tok")
+    order = order_of(2, QueueWeight(queue=QUEUE), QueueWeight(queue="other"), wake_token="tok")
 
-    broker.run(take_tasks(order, now_ns=broker.now_ns()))
+    broker.run(dequeue_tasks(order, now_ns=broker.now_ns()))
 
     channel = keys.wake_channel("tok").encode()
     assert idle_at(broker) == idle_at(broker, "other") == [channel]
@@ -259,19 +259,19 @@ def test_a_worker_that_wants_more_is_noted_as_idle_at_all_its_queues(broker: Bro
 
 
 def test_a_worker_without_a_free_slot_is_not_noted_as_idle(broker: Broker) -> None:
-    queues = [Share(queue=QUEUE), Share(queue="other")]
-    broker.run(take_tasks(order_of(1, *queues, wake_token="tok"), now_ns=broker.now_ns()))
+    queues = [QueueWeight(queue=QUEUE), QueueWeight(queue="other")]
+    broker.run(dequeue_tasks(order_of(1, *queues, wake_token="tok"), now_ns=broker.now_ns()))
     put(broker, "t1")
 
-    broker.run(take_tasks(order_of(1, *queues, wake_token="tok"), now_ns=broker.now_ns()))
+    broker.run(dequeue_tasks(order_of(1, *queues, wake_token="tok"), now_ns=broker.now_ns()))
 
     assert idle_at(broker) == idle_at(broker, "other") == []
 
 
 def test_those_who_stopped_listening_are_forgotten(broker: Broker) -> None:
-    broker.run(take_tasks(order_of(1, wake_token="old"), now_ns=broker.now_ns() - 60_000_000_000))
+    broker.run(dequeue_tasks(order_of(1, wake_token="old"), now_ns=broker.now_ns() - 60_000_000_000))
 
-    broker.run(take_tasks(order_of(1, wake_token="new"), now_ns=broker.now_ns()))
+    broker.run(dequeue_tasks(order_of(1, wake_token="new"), now_ns=broker.now_ns()))
 
     assert idle_at(broker) == [keys.wake_channel("new").encode()]
 

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import structlog
 
-from runqy.broker.consuming import Share, TakeOrder, plan_take, take_tasks
-from runqy.broker.holding import Taken
+from runqy.broker.dequeue import DequeueRequest, QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.lease import LeasedTask
 from runqy.broker.operation import Operation, Request, ask_all
 from runqy.broker.timing import LEASE_S
 from runqy.errors import BrokerCommandRefused, PayloadUnusable
@@ -29,49 +29,51 @@ class ConsumeConfig:
     wake_token: str
     concurrency: int
     """How many tasks may be held at a time."""
-    shares: tuple[Share, ...]
+    weights: tuple[QueueWeight, ...]
     is_strict: bool
     policy: RetryPolicy
     lease_s: int = LEASE_S
 
-    def dequeue_request(self, free: int) -> TakeOrder:
+    def dequeue_request(self, free: int) -> DequeueRequest:
         """Ask for as many tasks as there are free slots, up to what one request carries."""
-        order = plan_take(
-            self.shares,
+        request = plan_dequeue(
+            self.weights,
             min(free, TASKS_PER_DEQUEUE),
             worker_id=self.worker_id,
             is_strict=self.is_strict,
             wake_token=self.wake_token,
         )
-        return msgspec.structs.replace(order, lease_s=self.lease_s, has_more_slots=free > TASKS_PER_DEQUEUE)
+        return msgspec.structs.replace(request, lease_s=self.lease_s, has_more_slots=free > TASKS_PER_DEQUEUE)
 
 
 class Replies(msgspec.Struct, frozen=True):
     """The outcomes of the finishes in their order, or RunqyErrors in their places, and the tasks that were dequeued."""
 
     outcomes: Sequence[Any]
-    taken: Sequence[Taken]
+    taken: Sequence[LeasedTask]
 
 
-def finish_and_dequeue(finishes: Sequence[Request[Any]], order: TakeOrder | None, *, now_ns: int) -> Operation[Replies]:
-    """Run finishes, and dequeue if there is an order, in one round trip.
+def finish_and_dequeue(
+    finishes: Sequence[Request[Any]], dequeue: DequeueRequest | None, *, now_ns: int
+) -> Operation[Replies]:
+    """Run finishes, and dequeue if that is asked for, in one round trip.
 
     Raises BrokerUnavailable: any of it may have run.
     """
-    if order is None:
+    if dequeue is None:
         return Replies((yield from ask_all(finishes)), ())
     try:
-        taken, outcomes = yield from take_tasks(order, now_ns=now_ns, together_with=finishes)
+        taken, outcomes = yield from dequeue_tasks(dequeue, now_ns=now_ns, together_with=finishes)
     except BrokerCommandRefused:
         if not finishes:
             raise
         log.exception("dequeue_refused")  # the finishes ran, but their outcomes were lost with the error
         outcomes = yield from ask_all(finishes)
-        taken, _ = yield from take_tasks(order.repeated(), now_ns=now_ns)
+        taken, _ = yield from dequeue_tasks(dequeue.repeated(), now_ns=now_ns)
     return Replies(outcomes, taken)
 
 
-def encode_or_reject(taken: Taken, *, now_s: int) -> tuple[bytes, str]:
+def encode_or_reject(taken: LeasedTask, *, now_s: int) -> tuple[bytes, str]:
     """Return the line that hands a task to a child, or the error for which it cannot run."""
     if not taken.is_readable:
         return b"", "message_unreadable: the stored message is damaged"

@@ -2,9 +2,8 @@
 
 from runqy.broker.broker import Broker
 from runqy.broker.cancelling import cancel
-from runqy.broker.holding import Hold
 from runqy.broker.keys import QueueKeys
-from runqy.broker.leasing import extend
+from runqy.broker.lease import Lease, extend
 from tests.support.tasks import QUEUE, listed, put, take, take_one
 
 NOW_NS = 1_700_000_000_500_000_000
@@ -13,19 +12,19 @@ NOW_NS = 1_700_000_000_500_000_000
 def test_leases_of_all_queues_are_prolonged_in_one_request(broker: Broker) -> None:
     put(broker, "t1", "t2")
     put(broker, "o1", queue="other")
-    holds = [taken.hold for taken in take(broker, 3, QUEUE, "other")]
+    leases = [taken.lease for taken in take(broker, 3, QUEUE, "other")]
 
-    extension = broker.run(extend(holds, now_ns=NOW_NS))
+    extension = broker.run(extend(leases, now_ns=NOW_NS))
 
     assert (extension.lease_end_s, extension.lost, extension.canceled) == (1_700_000_030, (), ())
-    scores = [broker.client.zscore(QueueKeys(hold.queue).lease, hold.task_id) for hold in holds]
+    scores = [broker.client.zscore(QueueKeys(lease.queue).lease, lease.task_id) for lease in leases]
     assert scores == [1_700_000_030] * 3
 
 
 def test_a_task_that_somebody_else_holds_is_lost(broker: Broker) -> None:
     put(broker, "t1", "t2")
-    first, second = (taken.hold for taken in take(broker, 2))
-    stranger = Hold(QUEUE, first.task_id, "stranger")
+    first, second = (taken.lease for taken in take(broker, 2))
+    stranger = Lease(QUEUE, first.task_id, "stranger")
 
     extension = broker.run(extend([stranger, second], now_ns=NOW_NS))
 
@@ -36,10 +35,10 @@ def test_a_task_that_somebody_else_holds_is_lost(broker: Broker) -> None:
 
 def test_a_lease_that_is_gone_does_not_come_back(broker: Broker) -> None:
     put(broker, "t1")
-    hold = take_one(broker).hold
+    lease = take_one(broker).lease
     broker.client.delete(QueueKeys(QUEUE).lease)
 
-    extension = broker.run(extend([hold, Hold(QUEUE, "gone", "x")], now_ns=NOW_NS))
+    extension = broker.run(extend([lease, Lease(QUEUE, "gone", "x")], now_ns=NOW_NS))
 
     assert len(extension.lost) == 2
     assert "lease" not in listed(broker)
@@ -47,21 +46,21 @@ def test_a_lease_that_is_gone_does_not_come_back(broker: Broker) -> None:
 
 def test_a_task_that_was_cancelled_is_named_and_still_held(broker: Broker) -> None:
     put(broker, "t1")
-    hold = take_one(broker).hold
+    lease = take_one(broker).lease
     broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
 
-    extension = broker.run(extend([hold], now_ns=NOW_NS))
+    extension = broker.run(extend([lease], now_ns=NOW_NS))
 
-    assert (extension.canceled, extension.lost) == ((hold,), ())
+    assert (extension.canceled, extension.lost) == ((lease,), ())
     assert broker.client.zscore(QueueKeys(QUEUE).lease, "t1") == 1_700_000_030
 
 
 def test_more_tasks_than_one_call_carries_are_all_prolonged(broker: Broker) -> None:
     put(broker, "t1")
-    hold = take_one(broker).hold
-    others = [Hold(QUEUE, f"gone{i}", "x") for i in range(1200)]
+    lease = take_one(broker).lease
+    others = [Lease(QUEUE, f"gone{i}", "x") for i in range(1200)]
 
-    extension = broker.run(extend([*others, hold], now_ns=NOW_NS))
+    extension = broker.run(extend([*others, lease], now_ns=NOW_NS))
 
     assert extension.lost == tuple(others)
 

@@ -28,6 +28,7 @@ MAY = {
     "enqueue_batch": CLIENTS,
     "create_task": CLIENTS,
     "get_task": CLIENTS,
+    "stream_task_events": CLIENTS,
     "list_tasks": CLIENTS,
     "get_queue_task": CLIENTS,
     "register_worker": WORKERS,

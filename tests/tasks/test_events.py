@@ -9,6 +9,7 @@ import pytest
 import redis as redis_py
 from django.test import Client
 
+from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.broker.broker import Broker
 from runqy.broker.finishing import Failure, retry
 from runqy.broker.forwarding import forward
@@ -241,6 +242,27 @@ def test_a_stream_ends_when_its_key_is_revoked(
     take_one(single_broker, "simple")
 
     assert list(stream) == []
+
+
+def test_a_revoked_key_sees_no_further_state(
+    client: ApiClient, task_id: str, waiters: ResultWaiters, single_broker: Broker
+) -> None:
+    created = create_api_key(name="shop", role="client")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(lambda: events_of(ApiClient(created.plain).get(f"/queue/{task_id}/events")))
+        wait_until(lambda: any(waiter.progress for waiter in tuple(waiters.active)))
+        revoke_api_key(key_id=created.row.pk)
+        take_one(single_broker, "simple")
+
+        assert [event.id for event in answer.result(timeout=10)] == ["pending-0"]
+
+
+def test_tasks_of_other_queues_do_not_exist_for_a_limited_key(
+    client: ApiClient, task_id: str, waiters: ResultWaiters
+) -> None:
+    created = create_api_key(name="shop", role="client", queues=["inference"])
+
+    assert problem(ApiClient(created.plain).get(f"/queue/{task_id}/events"))["status"] == 404
 
 
 def test_draining_ends_streams_at_once(

@@ -9,16 +9,22 @@ from typing import Any
 import pytest
 import redis as redis_py
 
+from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.cancelling import cancel
+from runqy.broker.connection import RedisTarget
 from runqy.broker.keys import QueueKeys, ended_channel
+from runqy.broker.records import TaskRecord
 from runqy.errors import TaskNotFound
+from runqy.publication.snapshot import get_snapshot
 from tasks import waiting
 from tasks.waiting import ResultWaiters, WaiterLimits, WaitingClient
 from tasks.waiting_loop import get_waiting_loop
 from tests.api.client import Answer, ApiClient, problem
 from tests.support.environment import ADMIN_KEY
-from tests.support.tasks import take_one
+from tests.support.event_loop import run_with_broker
+from tests.support.event_loop import wait_until as loop_until
+from tests.support.tasks import put, take_one
 from tests.support.waiting import wait_until
 from tests.tasks.life import succeed
 
@@ -270,6 +276,27 @@ def test_an_end_between_the_first_read_and_the_wait_is_not_missed(
             waiter.leave()
 
     assert get_waiting_loop().run(act()) == ("pending", True, "completed")
+
+
+@pytest.mark.cluster
+def test_a_client_waits_for_a_task_of_a_cluster(
+    client: ApiClient, cluster_target: RedisTarget, cluster_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "POLL_S", LONG_S)
+    get_snapshot()
+    put(cluster_broker, "t1", queue="simple")
+
+    async def act(broker: AsyncBroker) -> TaskRecord:
+        waiters = ResultWaiters(broker, WaiterLimits(total=2, threads=0))
+        caller = WaitingClient(id="k")
+        wait = asyncio.create_task(waiters.wait_for_end("t1", queue="simple", client=caller, timeout_s=LONG_S))
+        await loop_until(lambda: waiting_count(waiters))
+        await asyncio.to_thread(lambda: succeed(cluster_broker, take_one(cluster_broker, "simple"), b"1"))
+        record = await asyncio.wait_for(wait, 5)
+        await waiters.close()
+        return record
+
+    assert run_with_broker(cluster_target, act).result == b"1"
 
 
 @pytest.mark.parametrize("wait", ["soon", "-1", "1d", "nan", "1e3"])

@@ -29,7 +29,6 @@ MAY = {
     "create_task": CLIENTS,
     "get_task": CLIENTS,
     "stream_task_events": CLIENTS,
-    "stream_task_events": CLIENTS,
     "list_tasks": CLIENTS,
     "get_queue_task": CLIENTS,
     "register_worker": WORKERS,

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from asgiref.typing import HTTPScope
 
 from runqy.dataplane.application import Application
 from runqy.dataplane.bodies import BodyReader
 from runqy.dataplane.drain import Drain
 from runqy.dataplane.executors import BoundedExecutor
 from runqy.dataplane.protocol import HttpProtocol
+from runqy.dataplane.request import Request
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ class QuickProtocol(HttpProtocol):
     stalled_timeout_s = 0.5
 
 
-def has_key(scope: HTTPScope) -> bool:
+def has_key(request: Request) -> bool:
     """Return whether a request carries a key."""
-    return any(name == b"authorization" for name, _ in scope["headers"])
+    return "Authorization" in request.headers
 
 
 def build(wsgi: "WSGIApplication", **changes: Any) -> Application:

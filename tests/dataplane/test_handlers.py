@@ -13,6 +13,7 @@ from runqy.dataplane.application import Application, Handler
 from runqy.dataplane.request import Request
 from runqy.dataplane.responses import Response, StreamingResponse
 from runqy.errors import QueueNotFound
+from runqy.request_ids import current_request_id
 from tests.dataplane.serving import build, echo, parse, receive_all, receive_until, serve
 
 POST = "POST /hot HTTP/1.1\r\nHost: x\r\n"
@@ -29,10 +30,10 @@ async def describe(request: Request) -> Response:
     body = await request.read_body(is_authenticated=True)
     seen = {
         "thread": threading.current_thread().name,
-        "id": request.id,
-        "query": request.query_string.decode(),
-        "address": request.client_address,
-        "twice": (request.find_header(b"x-twice") or b"").decode(),
+        "id": current_request_id(),
+        "a": request.query_param("a"),
+        "address": request.peer_address,
+        "twice": request.headers.get("X-Twice", ""),
         "body": body.decode(),
     }
     content = json.dumps(seen).encode()
@@ -46,7 +47,7 @@ def test_a_handler_sees_the_head_and_the_body_on_the_loop() -> None:
         seen = json.loads(client.ask(f"{head}Content-Length: 4\r\n\r\nbody").body)
 
     assert "runqy" not in seen.pop("thread")
-    assert seen == {"id": "given", "query": "a=1", "address": "127.0.0.1", "twice": "1,2", "body": "body"}
+    assert seen == {"id": "given", "a": "1", "address": "127.0.0.1", "twice": "1,2", "body": "body"}
 
 
 @pytest.mark.parametrize("given", ["", "with blank", "x" * 129, "\xe9"])

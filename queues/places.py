@@ -52,7 +52,7 @@ def get_place(broker: Broker, name: str, *, allowed_queues: AllowedQueues = None
 
 def list_places(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[QueuePlace]:
     """Return all Redis queues: first those that are defined, then those that only Redis knows, each part by name."""
-    catalog = get_fresh_catalog()
+    catalog = get_fresh_catalog(max_age_s=0)  # people look for what another process has just saved
     places = [
         QueuePlace(redis_queue=redis_queue, queue=queue, priority=priority)
         for queue in catalog.definitions

@@ -60,6 +60,7 @@
       check(`placeholder of ${field.name}`, getComputedStyle(field, "::placeholder").color, background(field), 4.5);
     if (["checkbox", "radio"].includes(field.type) && !field.checked) {
       const style = getComputedStyle(field);
+      if (style.appearance === "auto") continue; // drawn by the browser, which WCAG 1.4.11 leaves alone
       const edge = parseFloat(style.borderTopWidth) ? style.borderTopColor : style.backgroundColor;
       check(`box of ${field.name}`, edge, background(field.parentElement), 3);
     }

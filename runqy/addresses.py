@@ -1,15 +1,26 @@
 """Reads the URLs that say where Redis and the database are."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+from runqy import durations
 from runqy.broker.connection import RedisTarget
 
 _MODES = {"": "single", "+sentinel": "sentinel", "+cluster": "cluster"}
 _PORTS = {"single": 6379, "sentinel": 26379, "cluster": 6379}
 _REDIS_OPTIONS = {"master", "ca", "sentinel_username", "sentinel_password"}
 _HINT = "; a password's own /, @, : and ? have to be percent-encoded"
+POSTGRESQL_LIMITS = {
+    "connect_timeout": 3,  # s
+    "tcp_user_timeout": 5000,  # ms, for what is sent to be acknowledged
+    "keepalives_idle": 5,  # s without a word before the peer is probed
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "statement_timeout_s": 10,
+}
+"""How long PostgreSQL and the network may take; the options of a URL are stronger."""
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
@@ -89,23 +100,27 @@ def parse_database_url(url: str) -> dict[str, Any]:
 
 
 def _postgresql(parts: SplitResult) -> dict[str, Any]:
-    """Return Django's words for a PostgreSQL URL; its query goes to libpq."""
+    """Return Django's words for a PostgreSQL URL; its query goes to libpq, but for `statement_timeout`."""
+    options: dict[str, Any] = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    if "statement_timeout" in options:
+        options["statement_timeout_s"] = durations.parse_s(options.pop("statement_timeout"))
     return postgresql(
         host=unquote(parts.hostname or ""),
         port=parts.port or 5432,
         user=unquote(parts.username or ""),
         password=unquote(parts.password or ""),
         name=unquote(parts.path.lstrip("/")) or "runqy",
-        options={name: values[-1] for name, values in parse_qs(parts.query).items()},
+        options=options,
     )
 
 
-def postgresql(**words: Any) -> dict[str, Any]:
+def postgresql(*, options: Mapping[str, Any], **words: Any) -> dict[str, Any]:
     """Return Django's words for PostgreSQL."""
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "runqy.postgresql",
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {**POSTGRESQL_LIMITS, **options},
         **{name.upper(): value for name, value in words.items()},
     }
 

@@ -1,8 +1,10 @@
-"""Finds out whether this process can take requests: asks each store once, at most once a second."""
+"""Finds out whether this process can take requests: asks each store once, at most once a second, and not for long."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError, connection, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from runqy import clock
@@ -17,6 +19,22 @@ from runqy.publication.snapshot import Snapshot, get_snapshot
 from vaults.queries import is_unlocked
 
 MAX_AGE_S = 1.0
+TIMEOUT_S = 1.2
+"""How long a check may take; after it a store that does not respond counts as away."""
+
+_REDIS_AWAY = CheckResult(
+    check="redis", status=CheckStatus.FAILED, detail="Redis cannot be reached, or refuses these credentials."
+)
+_DATABASE_AWAY = CheckResult(
+    check="database",
+    status=CheckStatus.WARNING,
+    detail="The database cannot be reached: configuration cannot be changed; tasks and registrations go on.",
+)
+_CONFIGURATION_AWAY = CheckResult(
+    check="configuration",
+    status=CheckStatus.FAILED,
+    detail="The configuration can be read neither from Redis nor from the database.",
+)
 
 _latest: tuple[float, list[CheckResult]] = (float("-inf"), [])
 _is_migrated = False
@@ -35,12 +53,53 @@ def run_readiness_checks() -> list[CheckResult]:
     if _is_draining:
         return [CheckResult(check="process", status=CheckStatus.FAILED, detail="The process ends.")]
     if clock.monotonic_s() - _latest[0] >= MAX_AGE_S:
-        of_redis = [*_check_redis()]
+        _redis.start(_check_redis)
+        _database.start(_check_database)
+        of_redis, of_database = _redis.results(), _database.results()
         # One that is silent would take its time once more for each further question.
         is_there = of_redis[0].status is CheckStatus.OK
-        found = [*of_redis, *_check_database(), *_check_configuration(is_redis_there=is_there)]
-        _latest = clock.monotonic_s(), found
+        _configuration.start(lambda: _check_configuration(is_redis_there=is_there))
+        _latest = clock.monotonic_s(), [*of_redis, *of_database, *_configuration.results()]
     return _latest[1]
+
+
+class BoundedCheck:
+    """Runs a check on a thread, and waits for it at most TIMEOUT_S from when it began. One runs at a time."""
+
+    def __init__(self, late: CheckResult) -> None:
+        """Take the result of a check that takes too long."""
+        self._late = late
+        self._lock = threading.Lock()
+        self._running: Future[list[CheckResult]] = Future()
+        self._running.set_result([])
+        self._began_s = 0.0
+
+    def start(self, check: Callable[[], Iterable[CheckResult]]) -> None:
+        """Begin a check, unless the one before still runs."""
+        with self._lock:
+            if self._running.done():
+                self._running, self._began_s = Future(), clock.monotonic_s()
+                threading.Thread(target=self._run, args=(check, self._running), daemon=True).start()
+
+    def results(self) -> list[CheckResult]:
+        """Return what the check found."""
+        running, began_s = self._running, self._began_s
+        try:
+            return running.result(max(0.0, began_s + TIMEOUT_S - clock.monotonic_s()))
+        except TimeoutError:
+            return [self._late]
+
+    @staticmethod
+    def _run(check: Callable[[], Iterable[CheckResult]], running: "Future[list[CheckResult]]") -> None:
+        found: list[CheckResult] | None = None
+        try:
+            found = list(check())
+        except Exception as error:  # noqa: BLE001 (it is raised where the result is awaited)
+            running.set_exception(error)
+        finally:
+            connections.close_all()  # nothing else runs on this thread
+        if found is not None:
+            running.set_result(found)
 
 
 def _check_redis() -> Iterator[CheckResult]:
@@ -54,7 +113,7 @@ def _check_redis() -> Iterator[CheckResult]:
             return
         written = probe_writes(broker)
     except BrokerUnavailable:
-        yield CheckResult(check="redis", status=CheckStatus.FAILED, detail="Redis cannot be reached, or refuses us.")
+        yield _REDIS_AWAY
         return
     yield CheckResult(check="redis")
     if policy := next((node.eviction_policy for node in nodes if node.may_lose_tasks), ""):
@@ -76,8 +135,7 @@ def _check_database() -> Iterator[CheckResult]:
             cursor.execute("SELECT 1")
         has_tables = _has_tables()
     except (DatabaseError, InterfaceError):
-        detail = "The database cannot be reached: configuration cannot be changed; tasks and registrations go on."
-        yield CheckResult(check="database", status=CheckStatus.WARNING, detail=detail)
+        yield _DATABASE_AWAY
         return
     yield CheckResult(check="database")
     if has_tables:
@@ -101,8 +159,7 @@ def _check_configuration(*, is_redis_there: bool) -> Iterator[CheckResult]:
     try:
         snapshot = get_snapshot(SNAPSHOT_MAX_AGE_S if is_redis_there else float("inf"))
     except ConfigurationUnavailable:
-        detail = "The configuration can be read neither from Redis nor from the database."
-        yield CheckResult(check="configuration", status=CheckStatus.FAILED, detail=detail)
+        yield _CONFIGURATION_AWAY
         return
     if snapshot.documents and is_redis_there and not _is_published():
         detail = (
@@ -130,3 +187,10 @@ def _check_vaults(snapshot: Snapshot) -> CheckResult:
         detail = "There are vaults, and no key to open them (RUNQY_VAULT_MASTER_KEY)."
         return CheckResult(check="vaults", status=CheckStatus.WARNING, detail=detail)
     return CheckResult(check="vaults", detail="Vaults are off: there is no key (RUNQY_VAULT_MASTER_KEY).")
+
+
+_redis, _database, _configuration = (
+    BoundedCheck(_REDIS_AWAY),
+    BoundedCheck(_DATABASE_AWAY),
+    BoundedCheck(_CONFIGURATION_AWAY),
+)

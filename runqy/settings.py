@@ -58,7 +58,7 @@ _sqlite = {
     "NAME": str(env.path("SQLITE_DB_PATH", RUNQY_HOME / "db.sqlite3")),
     "OPTIONS": {
         "transaction_mode": "IMMEDIATE",  # else two writers that both began by reading fail at once
-        "timeout": 20,
+        "timeout": 5,  # s that a writer waits for another one
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON",
     },
 }

@@ -11,8 +11,8 @@ from redis.sentinel import Sentinel
 
 from runqy.broker.links import ClusterLink, Link, SingleLink, translated_errors
 
-CONNECT_TIMEOUT_S = 5.0
-REPLY_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 3.0
+REPLY_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from redis import exceptions as redis_errors
 from redis.connection import Connection, ConnectionPool
 
 from runqy.broker.scripts import Command
+from runqy.circuit_breaker import CircuitBreaker, CircuitOpen
 from runqy.errors import BrokerCommandRefused, BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
 
 Reply = Any
@@ -33,6 +34,7 @@ _AWAY = (
     redis_errors.TryAgainError,
     OSError,
 )
+_NO_RESPONSE = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)
 FRESH_S = 1.0
 """For how long after its last use a connection is taken to be alive."""
 
@@ -101,12 +103,15 @@ class SingleLink:
         self._pool: ConnectionPool = client.connection_pool
         self._spare: deque[tuple[Connection, float]] = deque()
         self._pid = os.getpid()
+        self._breaker = CircuitBreaker(_NO_RESPONSE)
 
     def execute(self, commands: Sequence[Command]) -> list[Reply]:
         """Run commands in one round trip. See Link."""
         try:
-            replies = self._converse(commands)
+            replies = self._breaker.call(lambda: self._converse(commands))
             _repeat_unknown_scripts(commands, replies, self._converse)
+        except CircuitOpen as error:
+            raise BrokerUnavailable("Redis cannot be reached: it did not respond a moment ago.") from error
         except _KNOWN as error:
             raise translated(error) from error
         return replies
@@ -202,7 +207,7 @@ class ClusterLink:
         except BaseException as error:
             for _, connection, _ in open_connections:
                 connection.disconnect()
-            if isinstance(error, (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)):
+            if isinstance(error, _NO_RESPONSE):
                 self._client.nodes_manager.initialize()
             raise
         finally:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -44,7 +44,15 @@ LINGER_S = 2.0
 STOP_READING_S = 4.0
 """How long a body may still take once the process stops."""
 
+RESERVED_THREADS = {"/livez": 1, "/readyz": 2, "/health": 2, "/worker/register": 4}
+"""Threads for paths that must be served while requests to others hang because a store is away."""
+
 log = structlog.get_logger(__name__)
+
+
+def make_reserved_executors() -> dict[str, BoundedExecutor]:
+    """Return an executor for each path that has threads of its own."""
+    return {path: BoundedExecutor(path.strip("/"), threads=threads) for path, threads in RESERVED_THREADS.items()}
 
 
 def find_no_handler(_method: str, _path: str) -> Handler | None:
@@ -62,9 +70,8 @@ class Application:
     is_authenticated: Callable[[Request], bool]
     """Whether a request that is for Django may send a large body; decided from its head."""
     django: BoundedExecutor
-    # Requests that hang because a store is away must not keep /livez and registrations from being served.
-    vital: BoundedExecutor = field(default_factory=lambda: BoundedExecutor("vital", threads=4))
-    health: BoundedExecutor = field(default_factory=lambda: BoundedExecutor("health", threads=2))
+    reserved: Mapping[str, BoundedExecutor] = field(default_factory=make_reserved_executors)
+    """Where Django runs for some paths; `django` serves the others."""
     find_handler: FindHandler = find_no_handler
     lifespans: list[Callable[[], AbstractAsyncContextManager[object]]] = field(default_factory=list)
     """Entered at startup on the loop, left at shutdown: connections, background tasks."""
@@ -99,7 +106,7 @@ class Application:
                 with contextlib.suppress(PassToDjango):
                     return await handler(request)
             body = await request.read_body(is_authenticated=self.is_authenticated(request))
-            return await call_wsgi(self.wsgi, request.scope, body, self._choose_executor(request))
+            return await call_wsgi(self.wsgi, request.scope, body, self.reserved.get(request.path, self.django))
         except RunqyError as error:
             return self._problem(request, error)
         except ClientDisconnected:
@@ -115,12 +122,6 @@ class Application:
         response.headers += shared_headers(request.scope["scheme"])
         return response
 
-    def _choose_executor(self, request: Request) -> BoundedExecutor:
-        """Return where Django runs; /livez and registrations ask no database, unlike other health checks."""
-        if request.path == "/livez" or (request.path == "/worker/register" and request.method == "POST"):
-            return self.vital
-        return self.health if request.path in ("/health", "/readyz") else self.django
-
     async def _live(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Start and stop with the server."""
         await receive()
@@ -130,7 +131,7 @@ class Application:
             self.drain.install()
             await send(LifespanStartupCompleteEvent(type="lifespan.startup.complete"))
             await receive()
-        for executor in (self.django, self.vital, self.health):
+        for executor in (self.django, *self.reserved.values()):
             executor.shutdown()
         await send(LifespanShutdownCompleteEvent(type="lifespan.shutdown.complete"))
 

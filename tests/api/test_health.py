@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
@@ -49,7 +50,7 @@ def away() -> RedisTarget:
 def test_a_process_lives_whatever_is_away(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.REDIS_TARGET = away()
     with monkeypatch.context() as patched:
-        patched.setattr(connection, "cursor", _fail)
+        patched.setattr(BaseDatabaseWrapper, "cursor", _fail)
         answer = ApiClient(None).get("/livez")
 
     assert (answer.status_code, json.loads(answer.content)) == (200, {"status": "ok"})
@@ -138,7 +139,7 @@ def _fail(*_: Any, **__: Any) -> None:
 def test_without_a_database_tasks_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     get_snapshot()
     with monkeypatch.context() as patched:
-        patched.setattr(connection, "cursor", _fail)
+        patched.setattr(BaseDatabaseWrapper, "cursor", _fail)
         found = ready()
 
     assert found == (200, "degraded", {"database": "warning"})

@@ -12,7 +12,6 @@ from structlog.testing import capture_logs
 
 from runqy import clock
 from runqy.broker import keys
-from runqy.connection import get_broker
 from runqy.errors import ConfigurationUnavailable
 from runqy.publication import snapshot
 from runqy.publication.documents import Document, DocumentRefused, Kind, seal, signing_key, unseal
@@ -177,8 +176,6 @@ def test_a_comparison_that_took_long_and_failed_is_not_made_again_at_once(settin
     get_snapshot()
     with silent_redis(monkeypatch, patience_s=MAX_AGE_S + 0.2) as silent:
         settings.REDIS_TARGET = silent.target
-        get_broker()
-        silent.count_calls()
         snapshot.refresh()
 
         ask()

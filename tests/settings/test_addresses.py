@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runqy import durations
-from runqy.addresses import parse_database_url, parse_redis_url
+from runqy.addresses import POSTGRESQL_LIMITS, parse_database_url, parse_redis_url
 from runqy.broker.connection import RedisTarget
 
 
@@ -82,7 +82,19 @@ def test_a_database_url_names_postgresql_with_what_libpq_is_told() -> None:
         1,
         "tasks",
     )
-    assert words["OPTIONS"] == {"sslmode": "require"}
+    assert words["OPTIONS"] == {**POSTGRESQL_LIMITS, "sslmode": "require"}
+
+
+def test_a_database_url_may_set_other_limits() -> None:
+    words = parse_database_url("postgresql://h/tasks?connect_timeout=9&statement_timeout=1m&options=-c%20jit%3Doff")
+
+    changed = {"connect_timeout": "9", "statement_timeout_s": 60, "options": "-c jit=off"}
+    assert words["OPTIONS"] == {**POSTGRESQL_LIMITS, **changed}
+
+
+def test_a_limit_of_statements_that_is_no_duration_is_refused() -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        parse_database_url("postgresql://h/tasks?statement_timeout=soon")
 
 
 def test_a_database_url_names_an_sqlite_file() -> None:

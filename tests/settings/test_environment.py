@@ -87,7 +87,7 @@ def test_database_variables_mean_postgresql(tmp_path: Path) -> None:
     database = settings["DATABASES"]["default"]
     assert database["ENGINE"].endswith("postgresql")
     assert (database["HOST"], database["PORT"], database["NAME"]) == ("db", 5432, "tasks")
-    assert database["OPTIONS"] == {"sslmode": "require"}
+    assert database["OPTIONS"]["sslmode"] == "require"
 
 
 def test_a_variable_is_also_read_from_the_file_that_its_sibling_names(tmp_path: Path) -> None:

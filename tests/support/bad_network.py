@@ -20,6 +20,8 @@ class Weather(Enum):
 
     FINE = auto()
     SLOW = auto()
+    SILENT = auto()
+    """Everything is accepted, and carried when that is over."""
     IN_PIECES = auto()
     LOSES_ANSWERS = auto()
     """Some requests arrive, and the connection ends in the place of their answer."""
@@ -30,6 +32,8 @@ class BadNetwork:
 
     def __init__(self, port: int, chance: random.Random) -> None:
         self.weather = Weather.FINE
+        self.latency_s, self.loss = LATENCY_S, LOSS
+        """In slow weather, of each direction; how many of the answers get lost."""
         self._target = port
         self._chance = chance
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -58,7 +62,11 @@ class BadNetwork:
                 client = self._listener.accept()[0]
             except OSError:
                 return
-            server = socket.create_connection(("127.0.0.1", self._target))
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                client.close()
+                continue
             self._open |= {client, server}
             for source, sink, carry in ((client, server, self._carry), (server, client, self._answer)):
                 threading.Thread(target=self._pump, args=(source, sink, carry), daemon=True).start()
@@ -73,14 +81,16 @@ class BadNetwork:
 
     def _answer(self, sink: socket.socket, data: bytes) -> None:
         """Carry an answer, unless it is lost."""
-        if self.weather is Weather.LOSES_ANSWERS and self._chance.random() < LOSS:
+        if self.weather is Weather.LOSES_ANSWERS and self._chance.random() < self.loss:
             raise ConnectionAbortedError
         self._carry(sink, data)
 
     def _carry(self, sink: socket.socket, data: bytes) -> None:
         """Send data on as the weather lets it pass."""
+        while self.weather is Weather.SILENT and not self._is_closed:
+            time.sleep(0.01)
         if self.weather is Weather.SLOW:
-            time.sleep(LATENCY_S)
+            time.sleep(self.latency_s)
         size = 7 if self.weather is Weather.IN_PIECES else len(data)
         for start in range(0, len(data), size):
             sink.sendall(data[start : start + size])

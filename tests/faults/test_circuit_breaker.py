@@ -1,0 +1,96 @@
+"""Calls of a server that does not respond: only some wait for it."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from runqy.circuit_breaker import OPEN_S, SLOW_S, CircuitBreaker, CircuitOpen
+
+NOW = "runqy.clock.monotonic_s"
+
+
+class Clock:
+    """The time, which passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Return the time that the breaker sees."""
+    clock = Clock()
+    monkeypatch.setattr(NOW, clock)
+    return clock
+
+
+@pytest.fixture
+def breaker() -> CircuitBreaker:
+    return CircuitBreaker((ConnectionError,))
+
+
+def failing(clock: Clock, took_s: float) -> Callable[[], None]:
+    """Return a call that fails after a while."""
+
+    def fail() -> None:
+        clock.now_s += took_s
+        raise ConnectionError
+
+    return fail
+
+
+def test_after_a_failure_that_took_long_calls_fail_at_once_for_a_while(breaker: CircuitBreaker, clock: Clock) -> None:
+    with pytest.raises(ConnectionError):
+        breaker.call(failing(clock, SLOW_S))
+
+    with pytest.raises(CircuitOpen):
+        breaker.call(lambda: 1)
+    clock.now_s += OPEN_S
+    assert breaker.call(lambda: 1) == 1
+    assert breaker.call(lambda: 2) == 2
+
+
+def test_a_quick_failure_spares_nobody_anything(breaker: CircuitBreaker, clock: Clock) -> None:
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            breaker.call(failing(clock, SLOW_S / 2))
+
+    assert breaker.call(lambda: 1) == 1
+
+
+def test_an_error_that_is_a_response_is_no_failure(breaker: CircuitBreaker, clock: Clock) -> None:
+    def refuse() -> None:
+        clock.now_s += SLOW_S
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        breaker.call(refuse)
+
+    assert breaker.call(lambda: 1) == 1
+
+
+def test_one_call_at_a_time_tries_whether_the_server_responds_again(breaker: CircuitBreaker, clock: Clock) -> None:
+    with pytest.raises(ConnectionError):
+        breaker.call(failing(clock, SLOW_S))
+    clock.now_s += OPEN_S
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def hang() -> int:
+        has_begun.set()
+        assert may_end.wait(10)
+        return 1
+
+    with ThreadPoolExecutor(1) as pool:
+        trying = pool.submit(breaker.call, hang)
+        assert has_begun.wait(10)
+        with pytest.raises(CircuitOpen):
+            breaker.call(lambda: 2)
+        may_end.set()
+
+        assert trying.result(10) == 1
+    assert breaker.call(lambda: 2) == 2

@@ -1,0 +1,147 @@
+"""A web process whose database hangs: tasks and registrations go on, the rest is refused within seconds."""
+
+import os
+import random
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+from django.db import connection
+
+from tests.faults.conftest import StartWeb
+from tests.faults.producers import ENQUEUE, ENQUEUE_BATCH, KeptConnection, Reply, Send
+from tests.support import environment
+from tests.support.bad_network import BadNetwork, Weather
+from tests.support.postgresql import PostgresqlServer, find_programs
+from tests.support.waiting import wait_until
+from tests.support.web import WebProcess
+
+Connect = Callable[[WebProcess], KeptConnection]
+
+REGISTER: Send = ("POST", "/worker/register", b'{"queue":"simple"}')
+VAULTS: Send = ("GET", "/api/vaults", b"")
+CREATE_VAULT: Send = ("POST", "/api/vaults", b'{"name":"other"}')
+ADMIN: Send = ("GET", "/admin/", b"")
+COOKIE = {"Cookie": "runqy_session=0123456789abcdef0123456789abcdef"}
+HANGING = 180
+THREADS = {"RUNQY_DJANGO_THREADS": "4"}
+
+SOON_S = 2.5
+"""For what goes on."""
+REFUSED_S = 15.0
+"""For what needs the database: the limit of a statement, and what libpq and the server add to it."""
+
+
+@contextmanager
+def hanging(web: WebProcess, *sends: Send) -> Iterator[list[Reply]]:
+    """Have requests under way that hang, each kind as often; give the responses, which are there in the end."""
+    replies: list[Reply] = []
+
+    def send(request: Send) -> None:
+        client = KeptConnection(web.port)
+        replies.append(client.send(*request, **COOKIE))
+        client.close()
+
+    threads = [threading.Thread(target=send, args=(sends[i % len(sends)],)) for i in range(HANGING)]
+    for thread in threads:
+        thread.start()
+    yield replies
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def check_refused(replies: list[Reply], codes: set[str]) -> None:
+    """Check that requests were refused in time, as those to repeat; a page of the admin has no code."""
+    assert len(replies) == HANGING
+    assert {reply.status for reply in replies} == {503}
+    assert {reply.code for reply in replies} <= codes
+    assert all(reply.headers["retry-after"] for reply in replies)
+    slowest_s = max(reply.took_s for reply in replies)
+    assert slowest_s < REFUSED_S, f"the slowest refusal took {slowest_s:.1f} s"
+
+
+def check_going_on(client: KeptConnection) -> None:
+    """Check that tasks are queued and read, and workers registered, as if nothing was."""
+    enqueued = client.send(*ENQUEUE)
+    replies = [enqueued, client.send(*ENQUEUE_BATCH), client.send(*REGISTER), client.send("GET", "/livez")]
+    replies += [client.send("GET", f"/queue/{enqueued.ids[0]}"), client.send("GET", "/readyz")]
+
+    assert [reply.status for reply in replies] == [200] * len(replies)
+    assert replies[-1].content["status"] in ("ok", "degraded")
+    slowest_s = max(reply.took_s for reply in replies)
+    assert slowest_s < SOON_S, f"the slowest took {slowest_s:.1f} s"
+
+
+def test_a_database_that_accepts_and_says_nothing_stops_no_task(start_web: StartWeb, connect: Connect) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as silent:
+        url = f"postgresql://runqy:secret@127.0.0.1:{silent.getsockname()[1]}/runqy"
+        web = start_web(environment.SERVER.url, started="/livez", DATABASE_URL=url, **THREADS)
+        client = connect(web)
+        with hanging(web, VAULTS, ADMIN) as replies:
+            wait_until(lambda: replies)  # more than can queue: the threads are taken
+            for _ in range(5):
+                check_going_on(client)
+
+    check_refused(replies, {"", "database_unavailable", "server_busy"})
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="another database is tested")
+def test_an_sqlite_file_that_another_writer_holds_stops_no_task(start_web: StartWeb, connect: Connect) -> None:
+    web = start_web(environment.SERVER.url, **THREADS)
+    client = connect(web)
+
+    with closing(sqlite3.connect(str(connection.settings_dict["NAME"]), isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        with hanging(web, CREATE_VAULT) as replies:
+            wait_until(lambda: replies)
+            for _ in range(5):
+                check_going_on(client)
+        writer.execute("ROLLBACK")
+
+    check_refused(replies, {"database_unavailable", "server_busy"})
+    assert client.send(*CREATE_VAULT).status == 201
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresqlServer]:
+    """Return a PostgreSQL with the tables."""
+    programs = find_programs()
+    assert programs is not None
+    server = PostgresqlServer(programs).start()
+    folder = tmp_path_factory.mktemp("home")
+    env = os.environ | {"RUNQY_HOME": str(folder), "DATABASE_URL": server.url}
+    command = [sys.executable, "-m", "runqy.commands", "migrate", "--no-input"]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    yield server
+    server.stop()
+
+
+@pytest.mark.postgresql
+@pytest.mark.skipif(find_programs() is None, reason="PostgreSQL's programs are not installed")
+def test_a_database_that_goes_silent_stops_no_task_and_is_used_again(
+    start_web: StartWeb, connect: Connect, postgresql: PostgresqlServer
+) -> None:
+    network = BadNetwork(postgresql.port, random.Random(0))
+    url = f"postgresql://postgres@127.0.0.1:{network.port}/postgres?statement_timeout=5"
+    web = start_web(environment.SERVER.url, DATABASE_URL=url, **THREADS)
+    client = connect(web)
+    assert client.send(*VAULTS).status == 200
+
+    network.weather = Weather.SILENT
+    with hanging(web, VAULTS, CREATE_VAULT, ADMIN) as replies:
+        wait_until(lambda: replies)
+        for _ in range(5):
+            check_going_on(client)
+    network.weather = Weather.FINE
+
+    check_refused(replies, {"", "database_unavailable", "server_busy"})
+    wait_until(lambda: client.send(*VAULTS).status == 200)
+    wait_until(lambda: client.send("GET", "/readyz").content["status"] == "ok")
+    network.close()

@@ -1,0 +1,74 @@
+"""Both planes refuse the same requests in the same way while Redis is away, full or silent."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+import redis as redis_py
+
+from tests.faults.conftest import StartWeb
+from tests.faults.producers import ENQUEUE, ENQUEUE_BATCH, KeptConnection, Send
+from tests.faults.test_redis import stopped
+from tests.support.servers import ValkeyServer
+from tests.support.waiting import wait_until
+from tests.support.web import WebProcess
+
+Fault = Callable[[ValkeyServer], AbstractContextManager[None]]
+
+UNIQUE: Send = ("POST", "/queue/add", b'{"queue":"simple","data":{},"unique_key":"u"}')
+UNKNOWN_QUEUE: Send = ("POST", "/queue/add", b'{"queue":"nowhere","data":{}}')
+INVALID: Send = ("POST", "/queue/add", b"{")
+READ: Send = ("GET", "/queue/nothing", b"")
+WAIT: Send = ("GET", "/queue/nothing?wait=1", b"")
+EVENTS: Send = ("GET", "/queue/nothing/events", b"")
+SENDS = (ENQUEUE, ENQUEUE_BATCH, UNIQUE, UNKNOWN_QUEUE, INVALID, READ, WAIT, EVENTS)
+KEYED = {"Idempotency-Key": "k"}
+
+
+@contextmanager
+def away(server: ValkeyServer) -> Iterator[None]:
+    """Have no server at all."""
+    server.kill()
+    try:
+        yield
+    finally:
+        server.start()
+
+
+@contextmanager
+def full(server: ValkeyServer) -> Iterator[None]:
+    """Have a server that takes no more."""
+    with server.client() as client:
+        client.config_set("maxmemory", 1)
+        yield
+        client.config_set("maxmemory", 0)
+
+
+def outcomes(client: KeptConnection) -> list[tuple[int, str, str]]:
+    """Return the status, code and Retry-After of the response to each request, with and without idempotency key."""
+    replies = [client.send(*send) for send in SENDS]
+    replies += [client.send(*send, **KEYED) for send in (ENQUEUE, ENQUEUE_BATCH)]
+    return [(reply.status, reply.code, reply.headers.get("retry-after", "")) for reply in replies]
+
+
+@pytest.fixture
+def planes(start_web: StartWeb, valkey: ValkeyServer) -> list[WebProcess]:
+    """Return a server with the data plane, and one without."""
+    return [start_web(valkey.url, RUNQY_DATA_PLANE=is_on) for is_on in ("true", "false")]
+
+
+@pytest.mark.parametrize("fault", [away, full, stopped])
+def test_both_planes_refuse_the_same_requests_alike(
+    planes: list[WebProcess], valkey: ValkeyServer, stored: redis_py.Redis, fault: Fault
+) -> None:
+    on_loop, on_threads = (KeptConnection(web.port) for web in planes)
+
+    with fault(valkey):
+        assert on_loop.send(*ENQUEUE).status == on_threads.send(*ENQUEUE).status == 503
+        seen, expected = outcomes(on_loop), outcomes(on_threads)
+    for client in (on_loop, on_threads):
+        wait_until(lambda client=client: client.send(*ENQUEUE).status == 200)
+        client.close()
+
+    assert seen == expected
+    assert (503, "", "2") not in seen

@@ -1,0 +1,259 @@
+"""A web process whose Redis fails under load: what was accepted is kept, the rest is refused soon, then all goes on."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import redis as redis_py
+
+from runqy.broker.broker import Broker
+from runqy.broker.connection import RedisTarget
+from tests.faults.conftest import StartWeb
+from tests.faults.producers import (
+    BATCH_SIZE,
+    ENQUEUE,
+    ENQUEUE_BATCH,
+    QUEUE,
+    KeptConnection,
+    Producers,
+    Reply,
+    Send,
+    is_accepted,
+    is_refused,
+    producing,
+)
+from tests.faults.stored import KEYS, check_tasks
+from tests.support.bad_network import BadNetwork, Weather
+from tests.support.servers import ValkeyServer
+from tests.support.tasks import take
+from tests.support.waiting import wait_until
+from tests.support.web import WebProcess
+from tests.tasks.life import succeed
+
+Connect = Callable[[WebProcess], KeptConnection]
+
+SOON_S = 4.0
+"""Within this a request is refused on a busy machine; about two seconds are meant."""
+RECOVERY_S = 10.0
+LOAD = (ENQUEUE, ENQUEUE, ENQUEUE, ENQUEUE_BATCH)
+
+
+def check_refusals(producers: Producers) -> None:
+    """Check that every request was accepted, or refused soon, as one to repeat."""
+    assert producers.outcomes().keys() <= {(200, ""), (503, "broker_unavailable")}, producers.outcomes()
+    refused = [reply for reply in producers.replies if is_refused(reply)]
+    assert {reply.headers["retry-after"] for reply in refused} == {"2"}
+    slowest_s = max(reply.took_s for reply in refused)
+    assert slowest_s < SOON_S, f"the slowest refusal took {slowest_s:.1f} s"
+
+
+def check_recovery(recovery_s: float) -> None:
+    assert recovery_s < RECOVERY_S, f"it took {recovery_s:.1f} s until a task was accepted again"
+
+
+@contextmanager
+def stopped(server: ValkeyServer) -> Iterator[None]:
+    """Let a server accept connections and say nothing."""
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+
+
+def read_task(producers: Producers) -> Send:
+    """Return the request that reads the first task that was accepted."""
+    return "GET", f"/queue/{producers.ids[0]}", b""
+
+
+def test_no_accepted_task_is_lost_when_redis_restarts(
+    web: WebProcess, valkey: ValkeyServer, stored: redis_py.Redis
+) -> None:
+    with producing(web.port, *LOAD) as producers:
+        producers.wait_for(is_accepted, 50)
+        valkey.kill()
+        producers.wait_for(is_refused, 20)
+        valkey.start()
+        recovery_s = producers.wait_for(is_accepted, 50)
+
+    check_recovery(recovery_s)
+    check_refusals(producers)
+    check_tasks(producers.ids, stored, allows_lookups=True)
+
+
+def test_requests_go_on_after_all_connections_were_cut(
+    distant_web: WebProcess, network: BadNetwork, stored: redis_py.Redis
+) -> None:
+    with producing(distant_web.port, *LOAD) as producers:
+        for _ in range(10):
+            producers.wait_for(is_accepted, 20)
+            network.reset()
+        producers.wait_for(is_accepted, 20)
+
+    outcomes = producers.outcomes()
+    assert outcomes.keys() <= {(200, ""), (503, "broker_unavailable")}, outcomes
+    assert outcomes[503, "broker_unavailable"] <= 10 * len(LOAD)
+    check_tasks(producers.ids, stored, allows_lookups=True)
+
+
+def test_half_a_second_to_redis_delays_each_request_and_fails_none(
+    distant_web: WebProcess, network: BadNetwork, stored: redis_py.Redis, connect: Connect
+) -> None:
+    network.latency_s = 0.25  # there and back
+    client = connect(distant_web)
+    assert client.send(*ENQUEUE).status == 200
+
+    network.weather = Weather.SLOW
+    with producing(distant_web.port, *LOAD) as producers:
+        producers.wait_for(is_accepted, 12)
+        read = client.send(*read_task(producers))
+
+    assert producers.outcomes().keys() == {(200, "")}, producers.outcomes()
+    assert read.status == 200
+    assert min(reply.took_s for reply in [read, *producers.replies]) > 0.5
+    check_tasks(producers.ids, stored)
+
+
+def test_a_full_redis_takes_no_tasks_and_goes_on_with_those_it_has(
+    web: WebProcess, valkey: ValkeyServer, stored: redis_py.Redis, connect: Connect
+) -> None:
+    client = connect(web)
+    accepted = [task_id for _ in range(5) for task_id in client.send(*ENQUEUE).ids]
+    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", valkey.port),)))
+
+    stored.config_set("maxmemory", 1)
+    refused = [client.send(*send) for send in (ENQUEUE, ENQUEUE_BATCH)]
+    read = client.send("GET", f"/queue/{accepted[0]}")
+    ready = client.send("GET", "/readyz")
+    for taken in take(broker, 5, QUEUE):
+        succeed(broker, taken, b"{}")
+    ended = [client.send("GET", f"/queue/{task_id}").content["info"]["state"] for task_id in accepted]
+    stored.config_set("maxmemory", 0)
+    broker.close()
+
+    assert [(reply.status, reply.code, reply.headers["retry-after"]) for reply in refused] == [
+        (503, "broker_full", "2"),
+        (503, "broker_full", "2"),
+    ]
+    assert (read.status, ready.status) == (200, 503)
+    assert ended == ["completed"] * 5
+    assert stored.llen(KEYS.pending) == 0
+    assert client.send(*ENQUEUE).status == 200
+
+
+def test_an_evicting_redis_is_reported(web: WebProcess, stored: redis_py.Redis, connect: Connect) -> None:
+    client = connect(web)
+    stored.config_set("maxmemory-policy", "allkeys-lru")
+
+    wait_until(lambda: client.send("GET", "/readyz?verbose").content["status"] == "degraded")
+
+    checks = client.send("GET", "/readyz?verbose").content["checks"]
+    assert "redis_eviction" in [check["check"] for check in checks if check["status"] == "warning"]
+
+
+def test_a_silent_redis_makes_requests_fail_soon_and_the_process_stay_alive(
+    web: WebProcess, valkey: ValkeyServer, stored: redis_py.Redis, connect: Connect
+) -> None:
+    client = connect(web)
+    with producing(web.port, *LOAD) as producers:
+        producers.wait_for(is_accepted, 20)
+        with stopped(valkey):
+            producers.wait_for(is_refused, 20)
+            probes = [client.send("GET", path) for path in ("/livez", "/readyz", "/livez")]
+            read = client.send(*read_task(producers))
+        recovery_s = producers.wait_for(is_accepted, 20)
+
+    check_recovery(recovery_s)
+    check_refusals(producers)
+    assert [probe.status for probe in probes] == [200, 503, 200]
+    assert (read.status, read.code) == (503, "broker_unavailable")
+    slowest_s = max(reply.took_s for reply in [*probes, read])
+    assert slowest_s < 2.5, f"the slowest took {slowest_s:.1f} s"
+    check_tasks(producers.ids, stored)
+
+
+def test_a_silent_redis_delays_no_probe_though_others_hang(
+    web: WebProcess, valkey: ValkeyServer, connect: Connect
+) -> None:
+    register: Send = ("POST", "/worker/register", b'{"queue":"simple"}')
+    hanging = [*[("GET", "/api/cli/queues", b"")] * 20, *[("GET", "/health", b"")] * 4]
+    client = connect(web)
+    with stopped(valkey), producing(web.port, *hanging) as others, producing(web.port, *[register] * 8) as workers:
+        probes = [client.send("GET", path) for path in ("/livez", "/readyz") * 3]
+        others.wait_for(is_refused, 40)
+        workers.wait_for(is_accepted, 8)
+
+    assert [probe.status for probe in probes] == [200, 503] * 3
+    slowest_s = max(probe.took_s for probe in probes)
+    assert slowest_s < 2.5, f"the slowest probe took {slowest_s:.1f} s"
+    assert others.outcomes().keys() <= {(503, "broker_unavailable"), (503, "server_busy")}, others.outcomes()
+    assert workers.outcomes().keys() == {(200, "")}, workers.outcomes()  # from the snapshot
+    hung_s = max(reply.took_s for reply in (*others.replies, *workers.replies))
+    assert hung_s < 8, f"the slowest request took {hung_s:.1f} s"
+
+
+def test_a_process_that_starts_while_redis_is_silent_serves_as_soon_as_it_speaks(
+    start_web: StartWeb, valkey: ValkeyServer, connect: Connect
+) -> None:
+    with stopped(valkey):
+        web = start_web(valkey.url, started="/livez")
+        client = connect(web)
+        refused = client.send(*ENQUEUE)
+
+    assert (refused.status, refused.code) == (503, "broker_unavailable")
+    wait_until(lambda: client.send(*ENQUEUE).status == 200, RECOVERY_S)
+
+
+@pytest.mark.parametrize("loss", [0.02, 0.3])
+def test_lost_replies_lose_no_task_and_double_none(
+    distant_web: WebProcess, network: BadNetwork, stored: redis_py.Redis, loss: float
+) -> None:
+    unique = b'{"queue":"simple","data":{},"unique_key":"%d"}'
+    keyed: list[Reply] = []
+
+    def send_keyed() -> None:
+        """Send requests that are done once, each until it is."""
+        client = KeptConnection(distant_web.port)
+        for number in range(40):
+            while True:
+                keyed.append(client.send("POST", "/queue/add", unique % number, **{"Idempotency-Key": f"k{number}"}))
+                if keyed[-1].status != 503:
+                    break
+        client.close()
+
+    network.loss = loss
+    with producing(distant_web.port, *LOAD) as producers:
+        producers.wait_for(is_accepted, 20)
+        network.weather = Weather.LOSES_ANSWERS
+        sender = threading.Thread(target=send_keyed)
+        sender.start()
+        producers.wait_for(is_accepted, 100, timeout_s=60)
+        sender.join(60)
+        assert not sender.is_alive()
+        network.weather = Weather.FINE
+        recovery_s = producers.wait_for(is_accepted, 20)
+
+    check_recovery(recovery_s)
+    outcomes = producers.outcomes()
+    assert outcomes.keys() <= {(200, ""), (503, "broker_unavailable")}, outcomes
+    assert [reply.status for reply in keyed if reply.status != 503] == [200] * 40
+    accepted = [*producers.ids, *(task_id for reply in keyed for task_id in reply.ids)]
+    assert len(set(accepted)) == len(accepted)
+    check_tasks(accepted, stored, allows_lookups=True)
+    in_doubt = outcomes[503, "broker_unavailable"] * BATCH_SIZE
+    assert stored.llen(KEYS.pending) <= len(accepted) + in_doubt
+
+
+def test_forgotten_scripts_fail_no_request(web: WebProcess, stored: redis_py.Redis, connect: Connect) -> None:
+    client = connect(web)
+    with producing(web.port, *LOAD) as producers:
+        for _ in range(10):
+            producers.wait_for(is_accepted, 10)
+            stored.script_flush()
+            assert client.send(*read_task(producers)).status == 200
+
+    assert producers.outcomes().keys() == {(200, "")}, producers.outcomes()
+    check_tasks(producers.ids, stored)

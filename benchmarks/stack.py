@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
+from redis import Redis
+
 from benchmarks.server import KEY, Server
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from tests.support.servers import ValkeyServer, free_port
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
 _START_S = 60
@@ -99,6 +102,7 @@ class Stack:
             keys = list(client.scan_iter(pattern, count=10_000))
             for start in range(0, len(keys), 10_000):
                 client.unlink(*keys[start : start + 10_000])
+        wait_until(lambda: not _has_background_work(client), timeout_s=60)
         client.close()
 
     @contextmanager
@@ -157,6 +161,12 @@ def running_stack(source: SourceTree = CURRENT) -> Iterator[Stack]:
         finally:
             stack.broker.close()
             stack.redis.stop()
+
+
+def _has_background_work(client: Redis) -> bool:
+    """Return whether Redis frees deleted keys or rewrites its log: the next load would pay for it."""
+    memory, persistence = client.info("memory"), client.info("persistence")
+    return bool(memory["lazyfree_pending_objects"] or persistence["aof_rewrite_in_progress"])
 
 
 def _wait_for_response(port: int) -> None:

@@ -97,7 +97,7 @@ def _find_tip(source: Source, git_token: str) -> Tip:
     credentials = GitCredentials(token=token)
     with git_environment(source, credentials) as env:
         if source.scheme == "ssh":
-            env["GIT_SSH_COMMAND"] += f" -o ConnectTimeout=10 {ssh_options}"
+            env.variables["GIT_SSH_COMMAND"] += f" -o ConnectTimeout=10 {ssh_options}"
         commands = Commands(secrets=credentials.secrets)
         return find_tip(source, commands, env=env, timeout_s=CHECK_TIMEOUT_S, config=config)
 

@@ -7,13 +7,18 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from runqy import clock
 from runqy.errors import DeploymentFailed, DeploymentStopped
 
 REPORTED_CHARS = 2_000
+MAX_PROMPTS = 16
+"""How often a program can read its secret: git asks once a process, and a partial clone fetches in several."""
+PIPE_BYTES = 16_384
+"""What a pipe takes without a reader, at the least."""
 LAST_OUTPUT_S = 1.0
 """How long a program's output may still come once it has ended."""
 
@@ -35,14 +40,24 @@ class Commands:
         self._stopped = threading.Event()
         self._current: subprocess.Popen[bytes] | None = None
 
-    def run(self, args: Sequence[str], *, env: Mapping[str, str], timeout_s: float, cwd: Path | None = None) -> str:
-        """Run a program and return what it printed.
+    def run(  # noqa: PLR0913 (what a program is run with)
+        self,
+        args: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        timeout_s: float,
+        cwd: Path | None = None,
+        secret: str = "",
+        launcher: Sequence[str] = (),
+    ) -> str:
+        """Run a program, by way of a launcher if there is one, and return what it printed.
 
+        It can read the secret, a line, a number of times from the pipe whose descriptor is in RUNQY_SECRET_FD.
         Raises DeploymentFailed with the end of its error output, DeploymentStopped when told to stop.
         """
-        with self._lock:
+        with self._lock, _secret_pipe(secret) as pipe:
             self.check()
-            self._current = process = _start(args, env, cwd)
+            self._current = process = _start([*launcher, *args], env, cwd, pipe)
         try:
             output, errors = _await(process, timeout_s)
         except subprocess.TimeoutExpired:
@@ -84,12 +99,27 @@ class Commands:
         return cause + text[-REPORTED_CHARS:] or f"exit status {code}"
 
 
-def _start(args: Sequence[str], env: Mapping[str, str], cwd: Path | None) -> subprocess.Popen[bytes]:
+@contextmanager
+def _secret_pipe(secret: str) -> Iterator[int | None]:
+    """Give the end of a pipe that holds a secret; None without one."""
+    if not secret:
+        yield None
+        return
+    line = f"{secret}\n".encode()
+    reader, writer = os.pipe()
+    with open(reader, "rb", buffering=0):
+        with open(writer, "wb", buffering=0) as end:
+            end.write(line * max(1, min(MAX_PROMPTS, PIPE_BYTES // len(line))))
+        yield reader
+
+
+def _start(args: Sequence[str], env: Mapping[str, str], cwd: Path | None, pipe: int | None) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own, so that its whole group can be ended."""
     try:
         return subprocess.Popen(
             args,
-            env=dict(env),
+            env=dict(env) if pipe is None else {**env, "RUNQY_SECRET_FD": str(pipe)},
+            pass_fds=() if pipe is None else (pipe,),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -12,11 +12,13 @@ from tempfile import TemporaryDirectory
 from runqy.git.sources import Source
 
 # git asks "Username for 'https://host': " and "Password for 'https://user@host': ". After a redirect it asks for the
-# other host, which gets nothing.
+# other host, which gets nothing. The environment of git can be read by other processes of the same user, so the secret
+# is not in it.
 _ASKPASS = """#!/bin/sh
 case "$1" in
   "Username for 'https://$RUNQY_GIT_HOST'"*) printf '%s\\n' "$RUNQY_GIT_USER" ;;
-  "Password for 'https://"*"@$RUNQY_GIT_HOST'"*) printf '%s\\n' "$RUNQY_GIT_SECRET" ;;
+  "Password for 'https://"*"@$RUNQY_GIT_HOST'"*)
+    IFS= read -r secret <"/dev/fd/$RUNQY_SECRET_FD" && printf '%s\\n' "$secret" ;;
   *) exit 1 ;;
 esac
 """
@@ -41,9 +43,19 @@ class GitCredentials:
         return [secret for secret in (self.token, self.token.partition(":")[2], key) if secret]
 
 
+@dataclass(frozen=True, slots=True)
+class GitEnvironment:
+    """How git is run."""
+
+    variables: dict[str, str]
+    secret: str = field(default="", repr=False)
+    """What the script that git calls for a password reads from a pipe; see `Commands.run`."""
+
+
 @contextmanager
-def git_environment(source: Source, credentials: GitCredentials) -> Iterator[dict[str, str]]:
+def git_environment(source: Source, credentials: GitCredentials) -> Iterator[GitEnvironment]:
     """Give the environment in which git reaches a source and nothing else: no prompts, no configuration of the user."""
+    secret = ""
     env = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)}
     env |= {
         "LC_ALL": "C",
@@ -55,23 +67,22 @@ def git_environment(source: Source, credentials: GitCredentials) -> Iterator[dic
     }
     with TemporaryDirectory(prefix="runqy-git-") as folder:
         if source.scheme == "https" and credentials.token:
-            env |= _token_answers(source, credentials.token, Path(folder))
+            user, _, secret = credentials.token.rpartition(":")
+            env |= _askpass(source, user, Path(folder))
         if source.scheme == "ssh":
             env["GIT_SSH_COMMAND"] = _ssh_command(credentials.ssh_key, Path(folder))
-        yield env
+        yield GitEnvironment(env, secret)
 
 
-def _token_answers(source: Source, token: str, folder: Path) -> dict[str, str]:
+def _askpass(source: Source, user: str, folder: Path) -> dict[str, str]:
     """Return what makes git ask our script, which answers for this source's host only."""
     script = folder / "askpass"
     script.write_text(_ASKPASS)
     script.chmod(0o700)
-    user, _, secret = token.rpartition(":")
     return {
         "GIT_ASKPASS": str(script),
         "RUNQY_GIT_HOST": source.host,
         "RUNQY_GIT_USER": user or "x-access-token",
-        "RUNQY_GIT_SECRET": secret,
     }
 
 

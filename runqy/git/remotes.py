@@ -1,10 +1,11 @@
 """Asks git servers where a branch or tag stands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runqy.errors import DeploymentFailed
 from runqy.git.commands import Commands
+from runqy.git.credentials import GitEnvironment
 from runqy.git.sources import Source
 
 SAFE = (
@@ -28,7 +29,7 @@ class Tip:
 
 
 def find_tip(
-    source: Source, commands: Commands, *, env: Mapping[str, str], timeout_s: float, config: Sequence[str] = ()
+    source: Source, commands: Commands, *, env: GitEnvironment, timeout_s: float, config: Sequence[str] = ()
 ) -> Tip:
     """Ask the server where the branch, or else the tag, stands.
 
@@ -37,7 +38,7 @@ def find_tip(
     branch, tag = f"refs/heads/{source.branch}", f"refs/tags/{source.branch}"
     options = [word for setting in config for word in ("-c", setting)]
     asked = ["git", *SAFE, *options, "ls-remote", "--", source.url, branch, tag, f"{tag}^{{}}"]
-    answer = commands.run(asked, env=env, timeout_s=timeout_s)
+    answer = commands.run(asked, env=env.variables, secret=env.secret, timeout_s=timeout_s)
     refs = {ref: commit for commit, _, ref in (line.partition("\t") for line in answer.splitlines())}
     if branch in refs:
         return Tip(branch, refs[branch])

@@ -1,19 +1,27 @@
 """What git is told when it asks who we are."""
 
-import subprocess
-from collections.abc import Mapping
+import os
 from pathlib import Path
 
-from runqy.git.credentials import GitCredentials, git_environment
+from runqy.errors import DeploymentFailed
+from runqy.git.commands import Commands
+from runqy.git.credentials import GitCredentials, GitEnvironment, git_environment
 from runqy.git.sources import parse_source
 
 HTTPS = parse_source(git_url="https://git.example.org/repo.git", branch="main")
 SSH = parse_source(git_url="git@git.example.org:repo.git", branch="main")
 
 
-def ask(env: Mapping[str, str], question: str) -> str:
-    done = subprocess.run([env["GIT_ASKPASS"], question], env=dict(env), capture_output=True, text=True)
-    return done.stdout.strip()
+def ask(env: GitEnvironment, question: str) -> str:
+    ask_twice = 'f=$(mktemp); "$GIT_ASKPASS" "$1" >$f; "$GIT_ASKPASS" "$1" | cmp - $f && cat $f'
+    try:
+        return (
+            Commands()
+            .run(["sh", "-c", ask_twice, "sh", question], env=env.variables, secret=env.secret, timeout_s=10)
+            .strip()
+        )
+    except DeploymentFailed:
+        return ""
 
 
 def test_a_token_is_given_to_its_own_host() -> None:
@@ -37,29 +45,51 @@ def test_another_host_gets_nothing() -> None:
 
 def test_the_script_is_gone_afterwards() -> None:
     with git_environment(HTTPS, GitCredentials(token="planted")) as env:
-        script = Path(env["GIT_ASKPASS"])
+        script = Path(env.variables["GIT_ASKPASS"])
 
     assert not script.exists()
 
 
 def test_a_token_is_not_shown_to_ssh() -> None:
     with git_environment(SSH, GitCredentials(token="planted")) as env:
-        assert "planted" not in str(env)
+        assert "planted" not in str(env.variables)
+        assert env.secret == ""
+
+
+def test_a_token_is_not_in_the_environment_of_git() -> None:
+    with git_environment(HTTPS, GitCredentials(token="planted")) as env:
+        shown = Commands().run(["env"], env=env.variables, secret=env.secret, timeout_s=10)
+
+    assert "RUNQY_SECRET_FD" in shown
+    assert "planted" not in shown
+
+
+def test_a_secret_longer_than_a_pipe_usually_carries_is_read_whole() -> None:
+    secret = "x" * 10_000
+
+    read = Commands().run(
+        ["sh", "-c", 'IFS= read -r secret <"/dev/fd/$RUNQY_SECRET_FD"; printf %s "$secret"'],
+        env={"PATH": os.defpath},
+        secret=secret,
+        timeout_s=10,
+    )
+
+    assert read == secret
 
 
 def test_a_key_given_as_text_reaches_ssh_as_a_private_file() -> None:
     text = "-----BEGIN OPENSSH PRIVATE KEY-----\nplanted\n-----END OPENSSH PRIVATE KEY-----"
     with git_environment(SSH, GitCredentials(ssh_key=text)) as env:
-        file = Path(env["GIT_SSH_COMMAND"].split()[-1])
+        file = Path(env.variables["GIT_SSH_COMMAND"].split()[-1])
 
-        assert "planted" not in env["GIT_SSH_COMMAND"]
+        assert "planted" not in env.variables["GIT_SSH_COMMAND"]
         assert file.read_text() == text + "\n"
         assert file.stat().st_mode & 0o077 == 0
 
 
 def test_a_path_of_a_key_is_quoted() -> None:
     with git_environment(SSH, GitCredentials(ssh_key="/home/a b/id")) as env:
-        assert env["GIT_SSH_COMMAND"].endswith("-o IdentitiesOnly=yes -i '/home/a b/id'")
+        assert env.variables["GIT_SSH_COMMAND"].endswith("-o IdentitiesOnly=yes -i '/home/a b/id'")
 
 
 def test_secrets_do_not_show_in_a_representation() -> None:

@@ -1,11 +1,15 @@
 """What a child gets to see of the worker."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from workers.deploy.exec_isolated import ABI_OF_SCOPES, ISOLATED, SHARED, landlock_abi
+from workers.deploy.isolation import is_isolation_supported, launcher
 from workers.runtime.deployments import child_environment
 from workers.runtime.logs import Secrets
 
@@ -49,3 +53,80 @@ def test_secrets_are_hidden_longest_first_and_line_by_line() -> None:
     secrets.add(["planted", "planted-longer", "key line 1\nkey line 2", "short"])
 
     assert secrets.redact("planted-longer planted key line 2 short") == "**** **** **** short"
+
+
+UNPRIVILEGED = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+"""Root would be kept out of nothing (CAP_PERFMON, CAP_SYS_PTRACE)."""
+
+
+def start_isolated(mode: str, code: str) -> "subprocess.Popen[str]":
+    words = [*UNPRIVILEGED, *launcher(is_isolated=mode == ISOLATED), sys.executable, "-c", code]
+    return subprocess.Popen(words, env={"PLANTED": "planted"}, stdout=subprocess.PIPE, text=True)
+
+
+def environment_seen(mode: str, pid: int) -> str:
+    """Return what a program reads of another one's environment."""
+    code = f"print(open('/proc/{pid}/environ').read())"
+    done = subprocess.run(
+        [*UNPRIVILEGED, *launcher(is_isolated=mode == ISOLATED), sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout or done.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def other_child() -> Iterator[int]:
+    """Run the child of another queue, and return its process id."""
+    with start_isolated(ISOLATED, "print('ready', flush=True); import time; time.sleep(60)") as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        yield child.pid
+        child.kill()
+
+
+def test_a_child_cannot_read_the_environment_of_another_one_and_of_git(other_child: int) -> None:
+    git = subprocess.Popen([*UNPRIVILEGED, "sleep", "60"], env={"PLANTED": "planted"})
+    try:
+        assert "planted" in environment_seen(SHARED, other_child)
+        if is_isolation_supported():
+            assert "PermissionError" in environment_seen(ISOLATED, other_child)
+            assert "PermissionError" in environment_seen(ISOLATED, git.pid)
+    finally:
+        git.kill()
+        git.wait()
+
+
+def test_a_child_cannot_signal_another_one(other_child: int) -> None:
+    attack = start_isolated(
+        ISOLATED, f"import os\ntry: os.kill({other_child}, 9)\nexcept PermissionError: print('refused')"
+    )
+
+    said = attack.communicate()[0]
+    if landlock_abi() >= ABI_OF_SCOPES:
+        assert said == "refused\n"
+        os.kill(other_child, 0)
+
+
+def test_a_child_can_do_what_it_could_do_before() -> None:
+    code = (
+        "import os, subprocess, sys, tempfile; os.chdir(tempfile.mkdtemp())\n"
+        "os.mkdir('a'); os.mkdir('b'); open('a/f', 'w').close(); os.rename('a/f', 'b/g')\n"
+        "own = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
+        "open(f'/proc/{own.pid}/environ').read(); own.terminate(); print(own.wait(), os.listdir('b'))\n"
+    )
+    child = start_isolated(ISOLATED, code)
+
+    assert child.communicate()[0] == "-15 ['g']\n"
+
+
+def test_isolation_of_kernels_before_6_12_forbids_no_moves(tmp_path: Path) -> None:
+    code = (
+        "import os; from workers.deploy import exec_isolated as e; e.ABI_OF_SCOPES = 99; print(e.enter_domain())\n"
+        f"os.chdir({str(tmp_path)!r}); os.mkdir('a'); os.mkdir('b'); open('a/f', 'w').close(); os.rename('a/f', 'b/g')"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == str(is_isolation_supported())
+    assert (tmp_path / "b" / "g").exists()

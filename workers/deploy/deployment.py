@@ -41,6 +41,8 @@ class DeploymentOrder:
     credentials: GitCredentials = field(default_factory=GitCredentials)
     has_system_packages: bool = False
     install_timeout_s: float = 1800.0
+    is_isolated: bool = True
+    """Isolate what installs the requirements: packages may run code of their own."""
 
 
 class DeploymentRecord(msgspec.Struct, frozen=True):
@@ -116,7 +118,8 @@ def _deploy_newest(home: Path, order: DeploymentOrder, commands: Commands) -> De
         raise DeploymentFailed(f"{source.url} has no folder {source.code_path!r} on {source.branch}")
     environment = home / "environments" / requirements.key
     if not is_complete(environment):
-        build_environment(environment, requirements, commands, order.install_timeout_s)
+        limit_s, is_isolated = order.install_timeout_s, order.is_isolated
+        build_environment(environment, requirements, commands, timeout_s=limit_s, is_isolated=is_isolated)
     record = DeploymentRecord(source.url, source.branch, source.code_path, commit, checkout.name, environment.name)
     _write_whole(home / "current.json", msgspec.json.encode(record))
     return record

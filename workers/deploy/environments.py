@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runqy.git.commands import Commands
+from workers.deploy.isolation import launcher
 
 CREATE_TIMEOUT_S = 300.0
 _COMPLETE = ".runqy-complete"
@@ -44,7 +45,9 @@ def is_complete(folder: Path) -> bool:
     return (folder / _COMPLETE).is_file()
 
 
-def build_environment(folder: Path, requirements: Requirements, commands: Commands, timeout_s: float) -> None:
+def build_environment(
+    folder: Path, requirements: Requirements, commands: Commands, *, timeout_s: float, is_isolated: bool = True
+) -> None:
     """Make the virtual environment in a folder, which becomes complete last. Raises DeploymentFailed."""
     shutil.rmtree(folder, ignore_errors=True)
     env = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)}
@@ -63,7 +66,10 @@ def build_environment(folder: Path, requirements: Requirements, commands: Comman
             [uv, "pip", "install", "--quiet", "--python", python] if uv else [python, "-m", "pip", "install", "-q"]
         )
         args = [*install, "-r", str(requirements.file)]
-        commands.run(args, env=env, timeout_s=timeout_s, cwd=requirements.file.parent)
+        # what is installed may run code of its own
+        commands.run(
+            args, launcher=launcher(is_isolated=is_isolated), env=env, timeout_s=timeout_s, cwd=requirements.file.parent
+        )
     (folder / _COMPLETE).touch()
 
 

@@ -1,9 +1,9 @@
 """Makes checkouts with the git command: shallow, one branch, only the folder asked for, no hooks."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from runqy.git.commands import Commands
+from runqy.git.credentials import GitEnvironment
 from runqy.git.remotes import SAFE, Tip, find_tip
 from runqy.git.sources import Source
 
@@ -14,7 +14,7 @@ LOCAL_TIMEOUT_S = 120.0
 class Git:
     """The git command for one source."""
 
-    def __init__(self, source: Source, commands: Commands, env: Mapping[str, str]) -> None:
+    def __init__(self, source: Source, commands: Commands, env: GitEnvironment) -> None:
         self._source = source
         self._commands = commands
         self._env = env
@@ -45,4 +45,5 @@ class Git:
         return self._git("-C", str(folder), *args, timeout_s=timeout_s)
 
     def _git(self, *args: str, timeout_s: float = LOCAL_TIMEOUT_S) -> str:
-        return self._commands.run(["git", *SAFE, *args], env=self._env, timeout_s=timeout_s)
+        words, env = ["git", *SAFE, *args], self._env
+        return self._commands.run(words, env=env.variables, secret=env.secret, timeout_s=timeout_s)

@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from runqy.errors import DeploymentFailed
+from workers.deploy.isolation import launcher
 from workers.runtime.child_log import ChildLog
 from workers.runtime.pipes import TOO_LONG, LineSplitter, PipeReader, PipeWriter
 from workers.runtime.protocol import MAX_LINE_BYTES, ChildResponse, InvalidResponse, decode_response, encode_cancel
@@ -25,7 +25,6 @@ TERM_GRACE_S = 5.0
 """How long a child that was terminated has before it is killed."""
 CLOSED_STDOUT_GRACE_S = 2.0
 """How long a child that closed its stdout has to end: it cannot respond any more."""
-_EXEC_CHILD = str(Path(__file__).with_name("exec_child.py"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +34,8 @@ class ChildSpec:
     startup_cmd: str
     code_dir: Path
     env: Mapping[str, str] = field(repr=False)
+    is_isolated: bool = True
+    """Keep it from reading and signalling other processes, where the kernel can."""
     startup_timeout_s: float = 60.0
 
 
@@ -228,11 +229,9 @@ def _start(spec: ChildSpec) -> "subprocess.Popen[bytes]":
         raise DeploymentFailed(f"startup_cmd cannot be read: {error}") from error
     if not program:
         raise DeploymentFailed("startup_cmd is empty")
-    if sys.platform == "linux":
-        program = [sys.executable, "-I", "-S", _EXEC_CHILD, str(os.getpid()), *program]
     try:
         return subprocess.Popen(
-            program,
+            [*launcher(is_isolated=spec.is_isolated), *program],
             cwd=spec.code_dir,
             env=dict(spec.env),
             stdin=subprocess.PIPE,

@@ -135,7 +135,7 @@ class DeploymentManager:
             self._spec = None
             await self._replace_pool(registration)
         self._running = registration
-        spec = _child_spec(registration, deployed, worker_id=self._worker_id)
+        spec = _child_spec(registration, deployed, worker_id=self._worker_id, settings=self._settings)
         if spec == self._spec:
             return
         self._spec = spec
@@ -185,10 +185,13 @@ def _deployment_order(registration: Registration, settings: WorkerSettings) -> D
         folder=settings.deployment_dir,
         credentials=GitCredentials(token=registration.git_token or settings.git_token, ssh_key=settings.git_ssh_key),
         has_system_packages=settings.has_system_packages,
+        is_isolated=settings.isolates_children,
     )
 
 
-def _child_spec(registration: Registration, deployed: Deployed, *, worker_id: str) -> ChildSpec:
+def _child_spec(
+    registration: Registration, deployed: Deployed, *, worker_id: str, settings: WorkerSettings
+) -> ChildSpec:
     """Return how children of a deployment are started."""
     return ChildSpec(
         startup_cmd=registration.deployment.startup_cmd,
@@ -202,5 +205,6 @@ def _child_spec(registration: Registration, deployed: Deployed, *, worker_id: st
             },
             configured={**(registration.deployment.env_vars or {}), **(registration.vaults or {})},
         ),
+        is_isolated=settings.isolates_children,
         startup_timeout_s=registration.deployment.startup_timeout_secs,
     )

@@ -14,6 +14,7 @@ import uvloop
 
 from runqy.errors import RegistrationRefused, RunqyError
 from runqy.open_files import raise_open_files_limit
+from workers.deploy.isolation import is_isolation_supported
 from workers.runtime.logs import configure_logging, secrets
 from workers.runtime.redis_connections import ConnectionRegistry
 from workers.runtime.registration import own_version
@@ -43,6 +44,8 @@ def run(
     except RunqyError as error:
         typer.echo(error.detail, err=True)
         raise typer.Exit(2) from None
+    if settings.isolates_children and not is_isolation_supported():
+        log.warning("children_not_isolated", reason="This system has no Landlock (Linux 5.19 or newer).")
     secrets.add([settings.api_key, settings.git_token, settings.git_ssh_key])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         status = runner.run(serve(settings))

@@ -27,6 +27,7 @@ _VARIABLES = {
     "worker.concurrency": "RUNQY_CONCURRENCY",
     "worker.processes": "RUNQY_PROCESSES",
     "worker.shutdown_timeout": "RUNQY_SHUTDOWN_TIMEOUT",
+    "worker.isolate_children": "RUNQY_ISOLATE_CHILDREN",
     "bootstrap.retries": "RUNQY_BOOTSTRAP_RETRIES",
     "bootstrap.retry_delay": "RUNQY_BOOTSTRAP_RETRY_DELAY",
     "git.ssh_key": "RUNQY_GIT_SSH_KEY",
@@ -74,6 +75,8 @@ class WorkerSettings:
     git_token: str = field(default="", repr=False)
     deployment_dir: Path
     has_system_packages: bool = False
+    isolates_children: bool = True
+    """Keep children, and what installs their requirements, from reading and signalling other processes."""
     recovery: RecoverySettings = field(default_factory=RecoverySettings)
 
 
@@ -103,6 +106,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str] = os.environ) ->
         git_token=values.text("git.token"),
         deployment_dir=Path(values.text("deployment.dir") or home / "deployments").expanduser().absolute(),
         has_system_packages=values.parsed("deployment.use_system_site_packages", _flag, False),
+        isolates_children=values.parsed("worker.isolate_children", _flag, True),
         recovery=recovery,
     )
 

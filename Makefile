@@ -40,6 +40,14 @@ lint: install  ## ruff, import layers, types
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+VULNERABILITIES := https://pypi.org/pypi/django/5.2/json
+
+audit: install  ## insecure code (bandit), and vulnerabilities of what is installed (pip-audit) where PyPI tells them
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive manage.py runqy queues tasks vaults workers
+	@if curl --silent --fail --max-time 20 --output /dev/null $(VULNERABILITIES); \
+		then $(BIN)/pip-audit --strict --disable-pip --no-deps --requirement requirements.txt; \
+		else echo "$(VULNERABILITIES) cannot be reached: known vulnerabilities were not looked up."; fi
+
 format: install  ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
@@ -62,4 +70,4 @@ requirements:  ## resolve the pinned requirements for Python 3.11 to 3.13
 proto: install  ## generate the message classes from runqy/broker/asynq.proto
 	cd runqy/broker && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. asynq.proto
 
-.PHONY: help install run test fuzz lint format docs bench screenshots requirements proto
+.PHONY: help install run test fuzz lint audit format docs bench screenshots requirements proto

@@ -31,6 +31,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     worker_id: str = ""
     """Worker of the last run."""
     child_deaths: int = 0
+    counted_attempts: int = 0
+    """Takes by our workers, without those that were given back."""
     ttl_archived_s: int | None = None
     error: str = ""
     """Text of the last error."""
@@ -76,7 +78,12 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def attempts(self) -> int:
-        """Return how many runs have begun, as far as they count: each but the present or last has spent a retry."""
+        """Return how many runs have begun, without those that were given back.
+
+        Go's workers do not count them: of a task that one of them ran, each run but the present or last spent a retry.
+        """
+        if self.counted_attempts >= max(self.retried, 1):
+            return self.counted_attempts
         if self.started_at_ns is None:
             return self.retried
         has_failed_since = self.state in (TaskState.RETRY, TaskState.PENDING, TaskState.SCHEDULED)
@@ -112,6 +119,7 @@ def read_record(queue: str, task_id: str, score: bytes, pairs: Sequence[bytes]) 
         cancel_asked_at_ns=_number(fields, b"cancel"),
         worker_id=fields.get(b"worker", b"").decode("utf-8", "replace"),
         child_deaths=_number(fields, b"child_deaths") or 0,
+        counted_attempts=_number(fields, b"attempts") or 0,
         ttl_archived_s=_number(fields, b"ttl_archived"),
         # Go's runqy-worker keeps these two outside the message.
         error=message.error_msg or fields.get(b"error_msg", b"").decode("utf-8", "replace"),

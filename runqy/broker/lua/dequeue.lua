@@ -44,11 +44,12 @@ local function take_from(position, owner)
       return nil
     end
     local task = queue.prefix .. id
-    local found = redis.call('HMGET', task, 'msg', 'state', 'child_deaths')
+    local found = redis.call('HMGET', task, 'msg', 'state', 'child_deaths', 'attempts')
     if found[1] and not is_listed_elsewhere(queue, id, found[2]) then
       redis.call('LPUSH', queue.active, id)
       redis.call('ZADD', queue.lease, lease_end_s, id)
-      redis.call('HSET', task, 'state', 'active', 'owner', owner, 'worker', worker, 'started', now_ns)
+      redis.call('HSET', task, 'state', 'active', 'owner', owner, 'worker', worker, 'started', now_ns,
+        'attempts', (tonumber(found[4]) or 0) + 1)
       redis.call('HDEL', task, 'pending_since', 'cancel')
       return {position, id, owner, found[1], found[3] or '0'}
     end

@@ -9,6 +9,9 @@ local left = leave_active(task, KEYS[2], KEYS[3], id, ARGV[2])
 if left ~= 1 then
   return left == 2 and redis.call('HGET', task, 'state') ~= 'archived' and 1 or left
 end
+if (tonumber(redis.call('HGET', task, 'attempts')) or 0) > 0 then
+  redis.call('HINCRBY', task, 'attempts', -1)
+end
 if redis.call('HEXISTS', task, 'cancel') == 0 then
   redis.call('RPUSH', KEYS[4], id)
   redis.call('HSET', task, 'state', 'pending', 'pending_since', ARGV[4])

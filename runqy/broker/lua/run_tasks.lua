@@ -47,7 +47,7 @@ for i = 1, #KEYS - 6 do
   else
     if is_over then
       redis.call('HSET', task, 'msg', seen[2] .. ARGV[7])
-      redis.call('HDEL', task, 'cancel', 'child_deaths', 'result', 'retried', 'error_msg')
+      redis.call('HDEL', task, 'cancel', 'child_deaths', 'attempts', 'result', 'retried', 'error_msg')
       redis.call('PERSIST', task)
     end
     redis.call('HSET', task, 'state', 'pending', 'pending_since', ARGV[5])

@@ -1,5 +1,6 @@
 """Owns the bytes of payloads and results: kept as they came, never parsed and written again."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -7,6 +8,13 @@ import msgspec
 from queues import payload_schema
 from queues.definitions import PayloadField
 from runqy.errors import PayloadInvalid
+
+MAX_INTEGER_DIGITS = 4_300
+"""What Python's own JSON reader takes (`sys.int_info.default_max_str_digits`)."""
+_SAMPLED_EVERY = 43
+_LONG_RUN_SAMPLED = re.compile(rb"[0-9]{%d}" % (MAX_INTEGER_DIGITS // _SAMPLED_EVERY))
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_LONG_INTEGER = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{%d,}(?![0-9.eE])" % (MAX_INTEGER_DIGITS + 1))
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _check = msgspec.json.Decoder(msgspec.Raw).decode
@@ -42,8 +50,21 @@ def of_members(members: Mapping[str, msgspec.Raw]) -> bytes:
     return b"{" + b",".join(_member(name, bytes(raw)) for name, raw in members.items()) + b"}"
 
 
+def check_integers(payload: bytes) -> None:
+    """Raise PayloadInvalid for an integer of more digits than Python reads."""
+    # A run of that many digits has digits in so many places of the sample: others need no closer look.
+    if len(payload) <= MAX_INTEGER_DIGITS or not _LONG_RUN_SAMPLED.search(payload[::_SAMPLED_EVERY]):
+        return
+    if _LONG_INTEGER.search(_STRING.sub(b'""', payload)):
+        raise PayloadInvalid(
+            f"The payload has an integer of more than {MAX_INTEGER_DIGITS:,} digits, which Python does not read; "
+            "send it as a string."
+        )
+
+
 def completed(payload: bytes, schema: Sequence[PayloadField]) -> bytes:
     """Return a payload with the schema's defaults appended. Raises PayloadInvalid, naming each wrong field."""
+    check_integers(payload)
     if not schema:
         return payload
     members = {name: bytes(raw) for name, raw in _decode_members(payload).items()}

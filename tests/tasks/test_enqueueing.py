@@ -207,3 +207,31 @@ def test_no_key_is_asked_for_one_before_the_body_is_read(client: ApiClient) -> N
     assert answer.status_code == 401
     assert answer["WWW-Authenticate"].startswith("Bearer")
     assert problem(answer)["code"] == "unauthorized"
+
+
+@pytest.mark.parametrize("number", ["9" * 4301, "-" + "9" * 4301, '[1,{"a":' + "1" * 100_000 + "}]"])
+def test_an_integer_that_python_does_not_read_is_refused(client: ApiClient, number: str) -> None:
+    response = client.post("/queue/add", b'{"queue":"simple","data":{"n":%s}}' % number.encode())
+
+    assert (response.status_code, problem(response)["code"]) == (400, "payload_invalid")
+    assert "4,300 digits" in problem(response)["detail"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "9" * 4300,
+        "-" + "9" * 4300,
+        "0." + "9" * 10_000,
+        "1e" + "0" * 9_000 + "1",
+        "1E-" + "0" * 9_000 + "1",
+        '"' + "9" * 10_000 + '"',
+        '"\\\\\\"' + "9" * 10_000 + '"',
+        "[" + "1234567890," * 5_000 + "1]",
+    ],
+)
+def test_long_numbers_that_python_reads_are_kept(client: ApiClient, value: str) -> None:
+    info = added(client, b'{"queue":"simple","data":{"n":%s}}' % value.encode())
+
+    json.loads(value)
+    assert info["id"]

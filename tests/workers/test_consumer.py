@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from runqy.broker.counting import count_tasks
 from runqy.broker.dequeue import QueueWeight
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import BrokerContext, Operation
+from runqy.broker.scripts import Command
 from runqy.errors import BrokerUnavailable
 from tests.support import environment
 from tests.support.event_loop import wait_until
@@ -36,6 +37,8 @@ class LossyBroker:
     broker: AsyncBroker
     is_lost: Callable[[int], bool]
     round_trips: int = 0
+    sizes: list[int] = field(default_factory=list)
+    """How many bytes each round trip carried."""
 
     async def run(self, operation: Operation[Any]) -> Any:
         outcome: Any = None
@@ -49,10 +52,15 @@ class LossyBroker:
             if effect is BrokerContext:
                 outcome = self.broker.context()
                 continue
+            self.sizes.append(sum(_size(command) for request in effect.requests for command in request.commands))
             outcome = await self.broker.run_all(effect.requests)
             self.round_trips += 1
             if self.is_lost(self.round_trips):
                 error = BrokerUnavailable("the reply was lost")
+
+
+def _size(command: Command) -> int:
+    return sum(len(argument) for argument in command.args if isinstance(argument, str | bytes))
 
 
 @dataclass
@@ -239,3 +247,34 @@ def test_no_more_tasks_are_held_than_there_are_slots(single_broker: Broker) -> N
     consume(act)
 
     assert max(held) == 4
+
+
+def test_round_trips_carry_a_mebibyte_of_results_and_less_after_one_that_failed(single_broker: Broker) -> None:
+    result = RunResult(RunStatus.SUCCEEDED, output=b'"' + b"x" * 200_000 + b'"')
+
+    async def run() -> list[int]:
+        connections = RedisConnections(SINGLE)
+        await connections.acquire()
+        connections.tasks = lossy = LossyBroker(connections.tasks, lambda n: n == 2)  # type: ignore[assignment]
+        consumer = Consumer(connections, replace(config("mail_low"), concurrency=12))
+        pool = InstantPool(consumer, result)
+        consumer.begin(pool)  # type: ignore[arg-type]
+        async with asyncio.timeout(30):
+            while len(pool.ids) < 12:
+                await asyncio.sleep(0.01)
+            consumer.stop_taking()
+            await consumer.emptied.wait()
+        await consumer.close()
+        connections.tasks = lossy.broker
+        await connections.release()
+        return [size // 200_000 for size in lossy.sizes]
+
+    for n in range(12):
+        add_task(single_broker, n, queue="mail_low")
+
+    results = asyncio.run(run())
+
+    assert results[:3] == [0, 5, 2]
+    assert max(results) <= 5
+    (counts,) = single_broker.run(count_tasks(["mail_low"], now_ns=single_broker.now_ns()))
+    assert counts.completed == 12

@@ -25,6 +25,8 @@ from workers.runtime.runs import Run, RunResult, RunStatus, plan_finishes
 TICK_S = 0.2
 """How exactly timeouts are kept."""
 FINISHES_PER_ROUND_TRIP = 200
+MAX_BYTES_PER_ROUND_TRIP, MIN_BYTES_PER_ROUND_TRIP = 1 << 20, 64 << 10
+"""What a round trip carries beyond its first run; less after each that failed, more again after each that did not."""
 ROUND_TRIPS_AT_ONCE = 2
 """While Redis works on one batch of tasks, this process and its children work on the other."""
 
@@ -59,6 +61,7 @@ class Consumer:
         """How many of the tasks that are held have ended."""
         self._unrecorded: deque[Run] = deque()
         """Those of them that no round trip under way records."""
+        self._bytes_per_round_trip = MAX_BYTES_PER_ROUND_TRIP
         self._requested = 0
         """How many tasks the dequeues under way ask for."""
         self._unconfirmed: deque[DequeueRequest] = deque()
@@ -201,9 +204,20 @@ class Consumer:
         in_use = len(self.held) - self._ended + self._requested
         return max(min(self.config.concurrency, self._pool.capacity) - in_use, 0)
 
+    def _pop_unrecorded(self) -> list[Run]:
+        """Return runs for the next round trip: one at least, and no more than a slow connection carries in time."""
+        runs: list[Run] = []
+        size = 0
+        while self._unrecorded and len(runs) < FINISHES_PER_ROUND_TRIP:
+            size += self._unrecorded[0].finish_bytes
+            if runs and size > self._bytes_per_round_trip:
+                break
+            runs.append(self._unrecorded.popleft())
+        return runs
+
     async def _fill_slots(self) -> None:
         """Record what has ended and dequeue for the free slots; what has no known outcome is repeated later."""
-        runs = [self._unrecorded.popleft() for _ in range(min(len(self._unrecorded), FINISHES_PER_ROUND_TRIP))]
+        runs = self._pop_unrecorded()
         dequeue = None
         if self._unconfirmed:
             dequeue = self._unconfirmed.popleft()
@@ -220,6 +234,7 @@ class Consumer:
             replies = await connections.tasks.run(finish_and_dequeue(requests, dequeue, now_ns=now_ns))
         except Exception as error:  # noqa: BLE001 (what failed is logged and repeated)
             self._unrecorded.extendleft(reversed(runs))
+            self._bytes_per_round_trip = max(self._bytes_per_round_trip // 2, MIN_BYTES_PER_ROUND_TRIP)
             if dequeue is not None:
                 self._unconfirmed.append(dequeue.repeated())
             self._back_off(error)
@@ -229,6 +244,7 @@ class Consumer:
         if self._failures:
             log.info("broker_available")
         self._failures = 0
+        self._bytes_per_round_trip = min(self._bytes_per_round_trip * 2, MAX_BYTES_PER_ROUND_TRIP)
         for finish, outcome in zip(finishes, replies.outcomes, strict=True):
             for run, part in finish.match(outcome):
                 self._note_outcome(run, part)

@@ -67,6 +67,12 @@ class Run:
         """Return the task's id."""
         return self.taken.lease.task_id
 
+    @property
+    def finish_bytes(self) -> int:
+        """Return about how many bytes the request that records its end has."""
+        output = self.result.output if self.result else None
+        return len(output or b"") + len(self.taken.message.payload)
+
     def start(self, *, now_ns: int) -> None:
         """Start its timeout or deadline, whichever is earlier."""
         self.started_ns = now_ns
@@ -104,7 +110,7 @@ def plan_finishes(runs: Sequence[Run], policy: RetryPolicy, *, now_ns: int) -> l
         if result.status is not RunStatus.SUCCEEDED or message.retention <= 0 or run.finishes_alone:
             finishes.append(Finish((run,), finish_request(run, result, policy, now_ns=now_ns)))
             continue
-        size = len(result.output or b"") + len(message.payload)
+        size = run.finish_bytes
         batch, batch_size = batches.get(run.taken.lease.queue, ([], 0))
         if batch and batch_size + size > BATCH_MAX_BYTES:
             finishes.append(_completions(batch, policy, now_ns))

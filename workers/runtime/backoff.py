@@ -20,9 +20,18 @@ class RestartPolicy:
         self._on_failure = on_failure
         self._failures = 0
 
+    @property
+    def is_enabled(self) -> bool:
+        """Return whether children that ended are restarted."""
+        return self._settings.is_enabled
+
     def note_success(self) -> None:
         """Reset the count: the child did its work, or will run other code."""
         self._failures = 0
+
+    def note_death_under_task(self) -> None:
+        """Report a child that died while it ran a task, which may be why: its replacement starts at once."""
+        self._on_failure()
 
     def next_delay_s(self) -> float | None:
         """Count a failure and return the delay before the restart; None: there is no restart."""

@@ -4,16 +4,21 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
+import structlog
+
 from runqy import clock
 from runqy.errors import DeploymentFailed
 from workers.runtime.backoff import RestartPolicy
 from workers.runtime.child import Child, ChildSpec
-from workers.runtime.pool import OVERFLOW, timeout_result, to_run_result
+from workers.runtime.pool import OVERFLOW, stray_result, timeout_result, to_run_result
 from workers.runtime.protocol import ChildResponse, InvalidResponse
 from workers.runtime.runs import Run, RunResult, RunStatus
 
 IDLE_GRACE_S = 3.0
 """How long an idle child has to end by itself: the next one has to have the new environment within five seconds."""
+REMEMBERED_IDS = 64
+
+log = structlog.get_logger()
 
 
 class SlotOwner(Protocol):
@@ -43,6 +48,7 @@ class ChildSlot:
         self._restart: asyncio.TimerHandle | None = None
         self._is_stopping = False
         self._began_s = 0.0
+        self._ended_ids: deque[str] = deque(maxlen=REMEMBERED_IDS)
 
     @property
     def is_open(self) -> bool:
@@ -106,10 +112,22 @@ class ChildSlot:
         """End the run that the child responds for, and start the next."""
         run = next((run for run in self.runs if run.task_id == response.task_id), None)
         if run is None:
+            self._note_stray_response(response)
             return False
         self._restart_policy.note_success()
         self._finish(run, run.forced_result or to_run_result(response))
         return True
+
+    def _note_stray_response(self, response: ChildResponse | InvalidResponse) -> None:
+        """Log a response for a task that the child does not have; if it has one, that must be the one it means.
+
+        Children respond in this way to a task that they cannot read. A second response for a task that has ended says
+        nothing about the present one.
+        """
+        is_late = response.task_id in self._ended_ids
+        log.warning("response_for_unknown_task", task_id=response.task_id, is_late=is_late)
+        if len(self.runs) == 1 and not is_late:
+            self._finish(self.runs[0], self.runs[0].forced_result or stray_result(response))
 
     def child_overflowed(self, child: Child) -> None:
         """End the run that must have made the line that was too long."""
@@ -119,12 +137,16 @@ class ChildSlot:
     def child_ended(self, child: Child) -> None:
         """End what the child left, and start another child."""
         runs, self.runs, self._child = list(self.runs), deque(), None
-        was_wanted = self.is_up_to_date and not self._is_stopping and not (runs and runs[0].forced_result)
+        first = runs[0] if runs else None
+        was_wanted = self.is_up_to_date and not self._is_stopping and not (first and first.forced_result)
         for run in runs:
             self._owner.slot_finished_run(
                 run, run.forced_result or self._result_after_child_end(child, run), self._spent_s()
             )
-        if was_wanted:
+        if was_wanted and first is not None and self._restart_policy.is_enabled:
+            self._restart_policy.note_death_under_task()
+            self._start()
+        elif was_wanted:
             self.problem = child.cause
             self._start_later()
         elif not self._is_stopping:
@@ -150,6 +172,7 @@ class ChildSlot:
         assert child is not None  # noqa: S101 (responses come from a child)
         was_first = run is self.runs[0]
         self.runs.remove(run)
+        self._ended_ids.append(run.task_id)
         self._owner.slot_finished_run(run, result, self._spent_s())
         if was_first:
             child.keep_running()

@@ -3,12 +3,24 @@
 import asyncio
 from dataclasses import replace
 
+import structlog
+
 from runqy.errors import DeploymentFailed
 from workers.runtime.backoff import RestartPolicy
 from workers.runtime.child import Child, ChildSpec
-from workers.runtime.pool import OVERFLOW, STOP_TIMEOUT_S, PoolOwner, PoolSettings, timeout_result, to_run_result
+from workers.runtime.pool import (
+    OVERFLOW,
+    STOP_TIMEOUT_S,
+    PoolOwner,
+    PoolSettings,
+    stray_result,
+    timeout_result,
+    to_run_result,
+)
 from workers.runtime.protocol import ChildResponse, InvalidResponse
 from workers.runtime.runs import Run, RunResult, RunStatus
+
+log = structlog.get_logger()
 
 
 class OneShotPool:
@@ -109,11 +121,15 @@ class OneShotPool:
     def child_responded(self, child: Child, response: ChildResponse | InvalidResponse) -> bool:
         """End the child's run."""
         run = self._runs[child]
-        if run is None or run.task_id != response.task_id:
+        if run is None:
             return False
+        is_stray = run.task_id != response.task_id
+        if is_stray:
+            log.warning("response_for_unknown_task", task_id=response.task_id, expected=run.task_id)
         self._restart_policy.note_success()
-        self._finish(child, run, run.forced_result or to_run_result(response))
-        return True
+        result = stray_result(response) if is_stray else to_run_result(response)
+        self._finish(child, run, run.forced_result or result)
+        return not is_stray
 
     def child_overflowed(self, child: Child) -> None:
         """End the child's run, whose response was too long."""

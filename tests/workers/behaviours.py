@@ -40,7 +40,8 @@ def hang(payload):
 def spawn(payload):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     grandchild = subprocess.Popen(["sleep", "600"])
-    Path(payload["started"]).write_text(f"{os.getpid()} {grandchild.pid}")
+    apart = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    Path(payload["started"]).write_text(f"{os.getpid()} {grandchild.pid} {apart.pid}")
     time.sleep(600)
 
 

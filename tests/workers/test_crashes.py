@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+from pathlib import Path
 
 import redis as redis_py
 
@@ -10,10 +11,12 @@ from runqy.broker.broker import Broker
 from runqy.broker.counting import count_tasks
 from runqy.broker.forwarding import forward_due
 from runqy.broker.keys import QueueKeys
+from runqy.broker.reading import find_task
+from runqy.broker.records import TaskRecord
 from runqy.broker.recovering import LeaselessWatch, recover_lost
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
-from tests.workers.processes import add_task, eventually
+from tests.workers.processes import add_task, eventually, is_alive
 
 TASKS, KILLS = 200, 20
 
@@ -47,3 +50,33 @@ def test_twenty_killed_workers_lose_nothing(
     assert succeeded == TASKS
     assert {redis.hget(keys.task(one), "state") for one in ids} == {b"completed"}
     assert not redis.exists(keys.active, keys.lease, keys.pending, keys.retry, keys.archived)
+
+
+def test_nothing_of_a_killed_worker_runs_on(single_broker: Broker, start_worker: StartWorker, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    add_task(single_broker, {"do": "spawn", "started": str(started)})
+    worker = start_worker()
+    eventually(lambda: started.exists() and started.read_text())
+
+    os.kill(worker.process.pid, signal.SIGKILL)
+
+    processes = [int(word) for word in started.read_text().split()]
+    assert len(processes) == 3
+    eventually(lambda: not any(map(is_alive, processes)), within_s=5)
+
+
+def test_a_task_under_which_three_children_died_has_three_attempts(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.answer["limits"] = {"retry_delay_secs": 0, "retry_max_delay_secs": 1}
+    task_id = add_task(single_broker, {"do": "die"})
+    start_worker()
+
+    def archived() -> TaskRecord | None:
+        forward_due(single_broker, ["mail"])
+        record = single_broker.run(find_task(task_id))
+        return record if record.state == "archived" else None
+
+    record = eventually(archived, within_s=60)
+
+    assert (record.attempts, record.child_deaths, record.retried) == (3, 3, 0)

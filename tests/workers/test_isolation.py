@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from workers.deploy.exec_isolated import ABI_OF_SCOPES, ISOLATED, SHARED, landlock_abi
 from workers.deploy.isolation import is_isolation_supported, launcher
+from workers.deploy.launch import ABI_OF_SCOPES, ISOLATED, SHARED, landlock_abi
 from workers.runtime.deployments import child_environment
 from workers.runtime.logs import Secrets
 
@@ -122,7 +122,7 @@ def test_a_child_can_do_what_it_could_do_before() -> None:
 
 def test_isolation_of_kernels_before_6_12_forbids_no_moves(tmp_path: Path) -> None:
     code = (
-        "import os; from workers.deploy import exec_isolated as e; e.ABI_OF_SCOPES = 99; print(e.enter_domain())\n"
+        "import os; from workers.deploy import launch as e; e.ABI_OF_SCOPES = 99; print(e.enter_domain())\n"
         f"os.chdir({str(tmp_path)!r}); os.mkdir('a'); os.mkdir('b'); open('a/f', 'w').close(); os.rename('a/f', 'b/g')"
     )
 

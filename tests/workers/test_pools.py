@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from runqy import clock
 from runqy.broker.asynq_pb2 import TaskMessage
@@ -33,11 +34,18 @@ for line in sys.stdin:
             started.write(str(os.getpid()))
         while not os.path.exists(f"{asked['task_id']}.until"):
             time.sleep(0.01)
+    if do == "cannot read":
+        asked["task_id"] = "unknown"
+        answer = json.dumps({"task_id": "unknown", "error": "Exceeds the limit for integers"})
+    if do == "twice":
+        print(answer, flush=True)
     if do == "die":
         os._exit(4)
     if do == "leave":
-        left = subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        open("left", "w").write(str(left.pid))
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        left = subprocess.Popen(["sleep", "600"], **streams)
+        apart = subprocess.Popen(["sleep", "600"], start_new_session=True, **streams)
+        open("left", "w").write(f"{left.pid} {apart.pid}")
         os._exit(4)
     if do == "last words":
         os.write(1, b"noise " * 5000 + b"\\n" + answer.encode() + b"\\n")
@@ -210,7 +218,55 @@ def test_what_a_child_leaves_behind_is_ended(spec: ChildSpec, kind: Any) -> None
 
     use(kind, spec, act)
 
-    eventually(lambda: not is_alive(int((spec.code_dir / "left").read_text())))  # a killed process takes a moment
+    left = [int(word) for word in (spec.code_dir / "left").read_text().split()]
+    eventually(lambda: not any(map(is_alive, left)))  # a killed process takes a moment
+
+
+@pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
+def test_a_child_that_died_under_a_task_is_replaced_at_once(spec: ChildSpec, kind: Any) -> None:
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        for n in range(8):
+            await until(lambda: pool.is_ready)
+            pool.submit(a_run(f"poison{n}", "die"))
+            await until(lambda n=n: len(recorder.results) > n)
+        await until(lambda: pool.is_ready)
+        pool.submit(a_run("good", None))
+        await until(lambda: "good" in recorder.results)
+
+    slow = RecoverySettings(initial_delay_s=600, max_delay_s=600, max_restarts=3, cooldown_s=600)
+    recorder = use(kind, spec, act, recovery=slow)
+
+    assert recorder.statuses()["good"] is RunStatus.SUCCEEDED
+    assert list(recorder.statuses().values()).count(RunStatus.CHILD_DIED) == 8
+
+
+@pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
+def test_a_response_for_an_unknown_task_ends_the_only_run_as_failed(spec: ChildSpec, kind: Any) -> None:
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        pool.submit(a_run("t1", "cannot read"))
+        await until(lambda: recorder.results)
+
+    with capture_logs() as entries:
+        result = use(kind, spec, act).results["t1"]
+
+    assert result.status is RunStatus.FAILED
+    assert "'unknown', which it does not have: Exceeds the limit for integers" in result.error
+    assert [entry["task_id"] for entry in entries if entry["event"] == "response_for_unknown_task"] == ["unknown"]
+
+
+def test_a_second_response_for_a_task_ends_no_other_run(spec: ChildSpec) -> None:
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        pool.submit(a_run("first", "twice"))
+        pool.submit(a_run("second", "wait"))
+        await until((spec.code_dir / "second.started").exists)
+        (spec.code_dir / "second.until").touch()
+        await until(lambda: "second" in recorder.results)
+
+    with capture_logs() as entries:
+        recorder = use(LongRunningPool, spec, act, concurrency=2)
+
+    assert set(recorder.statuses().values()) == {RunStatus.SUCCEEDED}
+    assert [entry["is_late"] for entry in entries if entry["event"] == "response_for_unknown_task"] == [True]
 
 
 def test_a_new_deployment_waits_for_the_task_that_runs(spec: ChildSpec) -> None:

@@ -1,22 +1,22 @@
-"""Keeps programs of queues, and what installs them, away from the worker's other processes."""
+"""Keeps programs of queues, and what installs them, away from other processes, and ends them with the worker."""
 
 import os
 import sys
 from pathlib import Path
 
-from workers.deploy.exec_isolated import ABI_OF_REFER, ISOLATED, SHARED, landlock_abi
+from workers.deploy.launch import ABI_OF_REFER, ISOLATED, SHARED, landlock_abi
 
-_EXEC_ISOLATED = str(Path(__file__).with_name("exec_isolated.py"))
+_LAUNCH = str(Path(__file__).with_name("launch.py"))
 
 
-def launcher(*, is_isolated: bool) -> list[str]:
-    """Return what stands before a program in a command that ends it with this process, and isolates it if asked to.
+def launcher(*, is_isolated: bool, lifeline: int | None = None) -> list[str]:
+    """Return what stands before a program in the command that starts it; see launch.py.
 
-    The process that is started becomes the program: its pid and its exit status are the program's. See exec_isolated.
+    The process that is started has the program's exit status. `lifeline` is a descriptor that it inherits: the end of a
+    pipe, whose other end is open in this process as long as the program may run.
     """
-    if sys.platform != "linux":
-        return []
-    return [sys.executable, "-I", "-S", _EXEC_ISOLATED, str(os.getpid()), ISOLATED if is_isolated else SHARED]
+    own_pid, mode = str(os.getpid()), ISOLATED if is_isolated else SHARED
+    return [sys.executable, "-I", "-S", _LAUNCH, own_pid, "-" if lifeline is None else str(lifeline), mode]
 
 
 def is_isolation_supported() -> bool:

@@ -1,24 +1,35 @@
-"""Executes a program that the worker did not write, after asking the kernel to keep it apart from other processes.
+"""Starts a program that the worker did not write, keeps it apart from other processes, and ends it with the worker.
 
-Run by path, in a Python process of its own: `exec_isolated.py <pid of the worker> isolated|shared <program>...`
+Run by path, in a Python process of its own: `launch.py <pid of the worker> <lifeline> isolated|shared <program>...`
 
-The kernel ends the program together with the worker (PR_SET_PDEATHSIG). Where it has Landlock, an isolated program
-enters a domain of its own: it can neither read environment, memory and descriptors of processes outside of it, even of
-the same user, nor, from Linux 6.12 on, signal them. Files and network are as before. Root is not kept out by it.
+With a lifeline, the descriptor of a pipe whose other end the worker has, this process stays as the leader of the
+program's process group, and exits as the program did. When the program has ended, or the pipe closes because the worker
+has, it kills what the program left behind: its children, grandchildren, and, on Linux, those in sessions of their own.
+Without one (`-`) this process becomes the program, and the kernel ends it together with the worker (PR_SET_PDEATHSIG).
+
+Where the kernel has Landlock, an isolated program enters a domain of its own: it can neither read environment, memory
+and descriptors of processes outside of it, even of the same user, nor, from Linux 6.12 on, signal them. Files and
+network are as before. Root is not kept out by it.
 """
 
+import contextlib
 import ctypes
 import os
+import resource
+import select
 import signal
 import sys
+import time
+from typing import NoReturn
 
-PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
 SYS_CREATE_RULESET, SYS_ADD_RULE, SYS_RESTRICT_SELF = 444, 445, 446  # the same on all architectures
 CREATE_RULESET_VERSION, RULE_PATH_BENEATH = 1, 1
 ACCESS_FS_REFER = 1 << 13  # moving files between folders, which a domain that handles files has to allow expressly
 SCOPE_SIGNAL = 1 << 1
 ABI_OF_REFER, ABI_OF_SCOPES = 2, 6
 ISOLATED, SHARED = "isolated", "shared"
+KILL_TIMEOUT_S = 2.0
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -61,18 +72,119 @@ def enter_domain() -> bool:
 
 
 def main() -> None:
-    """Replace this process by the program."""
-    parent, mode, program = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit(1)  # the worker ended before the kernel knew
-    if mode == ISOLATED:
-        enter_domain()
+    """Run the program, or become it."""
+    parent, lifeline, mode, program = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]
+    if lifeline == "-":
+        execute(program, mode, parent)
+    supervise(program, mode, int(lifeline))
+
+
+def execute(program: list[str], mode: str, parent: int) -> NoReturn:
+    """Replace this process by the program, unless its parent has ended."""
+    if sys.platform == "linux":
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)  # the parent ended before the kernel knew
+        if mode == ISOLATED:
+            enter_domain()
     try:
         os.execvp(program[0], program)  # noqa: S606 (no shell is the point)
     except OSError as error:
-        sys.stderr.write(f"{program[0]}: {error.strerror}\n")
-        sys.exit(127)
+        os.write(2, f"{program[0]}: {error.strerror}\n".encode())
+        os._exit(127)
+
+
+def supervise(program: list[str], mode: str, lifeline: int) -> NoReturn:
+    """Run the program until it or the worker ends, kill what it leaves behind, and exit as it did."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to the whole group: the program has to act on it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    has_ended, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    if sys.platform == "linux":
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    own = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        for descriptor in (lifeline, has_ended, wakeup):
+            os.close(descriptor)
+        execute(program, mode, own)
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)  # the worker has to see when the program closes its own
+    status = _wait_for_end(pid, lifeline, has_ended)
+    _kill_remains(pid)
+    _exit_as(status)
+
+
+def _wait_for_end(pid: int, lifeline: int, has_ended: int) -> int | None:
+    """Return the program's wait status once it has ended; None when the lifeline closed first."""
+    poll = select.poll()
+    poll.register(lifeline, select.POLLIN)
+    poll.register(has_ended, select.POLLIN)
+    while True:
+        ready = [descriptor for descriptor, _ in poll.poll()]
+        if has_ended in ready:
+            os.read(has_ended, 4096)
+            status = _reap(pid)
+            if status is not None:
+                return status
+        if lifeline in ready:
+            return None
+
+
+def _reap(pid: int) -> int | None:
+    """Reap what has ended, and return the program's wait status if it is among that."""
+    found = None
+    while True:
+        try:
+            ended, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if ended == 0:
+            return found
+        if ended == pid:
+            found = status
+
+
+def _kill_remains(pid: int) -> None:
+    """Kill the program and all that descends from it: what loses its parent becomes a child of this process."""
+    end_s = time.monotonic() + KILL_TIMEOUT_S
+    children = _children() or [pid]
+    while children and time.monotonic() < end_s:
+        for child in children:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(child, signal.SIGKILL)
+        time.sleep(0.002)
+        _reap(pid)
+        children = _children()
+
+
+def _children() -> list[int]:
+    """Return the ids of this process's children, where the system lists them."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
+
+
+def _exit_as(status: int | None) -> NoReturn:
+    """End as the program did, together with what is left of the process group where children cannot be listed."""
+    if status is not None and os.WIFEXITED(status):
+        os._exit(os.WEXITSTATUS(status))
+    number = signal.SIGKILL if status is None else os.WTERMSIG(status)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.set_wakeup_fd(-1)
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+    if status is None:
+        os.killpg(0, number)
+    os.kill(os.getpid(), number)
+    os._exit(1)
 
 
 def _create_ruleset(attributes: RulesetAttributes, size: int) -> int:

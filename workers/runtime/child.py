@@ -23,6 +23,8 @@ CANCEL_GRACE_S = 2.0
 """How long a child has to cancel a task before it is terminated."""
 TERM_GRACE_S = 5.0
 """How long a child that was terminated has before it is killed."""
+KILL_GRACE_S = 3.0
+"""How long the launcher has to kill a child and its descendants before the process group is killed."""
 CLOSED_STDOUT_GRACE_S = 2.0
 """How long a child that closed its stdout has to end: it cannot respond any more."""
 
@@ -70,7 +72,8 @@ class Child:
         self._accepts_cancel = False
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._process = _start(spec)
+        self._process, self._lifeline = _start(spec)
+        """The descriptor that is open as long as the child may run; -1: closed."""
         self.pid = self._process.pid
         self._log = ChildLog(pid=self.pid)
         self._splitter = LineSplitter(MAX_LINE_BYTES)
@@ -115,9 +118,10 @@ class Child:
         self._schedule(TERM_GRACE_S, self.kill)
 
     def kill(self) -> None:
-        """Kill the process group now."""
+        """Kill the child and all that descends from it now."""
         self.is_ending = True
-        self._signal(signal.SIGKILL)
+        self._close_lifeline()  # the launcher kills more than the group
+        self._schedule(KILL_GRACE_S, lambda: self._signal(signal.SIGKILL))
 
     @property
     def cause(self) -> str:
@@ -142,6 +146,11 @@ class Child:
         if not self.has_ended:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
+
+    def _close_lifeline(self) -> None:
+        lifeline, self._lifeline = self._lifeline, -1
+        if lifeline >= 0:
+            os.close(lifeline)
 
     def _give_up_start(self) -> None:
         self.problem = f"the child process was not ready within {self._spec.startup_timeout_s:g} s"
@@ -209,6 +218,7 @@ class Child:
         self._errors.drain()
         self._read_rest()
         self._input.close()
+        self._close_lifeline()
         self._timer.cancel()
         self._process.wait()
         self.has_ended = True
@@ -221,17 +231,21 @@ class Step(Protocol):
     def __call__(self) -> None: ...
 
 
-def _start(spec: ChildSpec) -> "subprocess.Popen[bytes]":
-    """Start the program without a shell, in a session of its own. Raises DeploymentFailed."""
+def _start(spec: ChildSpec) -> "tuple[subprocess.Popen[bytes], int]":
+    """Start the program without a shell, in a session of its own. Raises DeploymentFailed.
+
+    Return also the descriptor that has to stay open as long as the program may run.
+    """
     try:
         program = shlex.split(spec.startup_cmd)
     except ValueError as error:
         raise DeploymentFailed(f"startup_cmd cannot be read: {error}") from error
     if not program:
         raise DeploymentFailed("startup_cmd is empty")
+    inherited, lifeline = os.pipe()
     try:
-        return subprocess.Popen(
-            [*launcher(is_isolated=spec.is_isolated), *program],
+        process = subprocess.Popen(
+            [*launcher(is_isolated=spec.is_isolated, lifeline=inherited), *program],
             cwd=spec.code_dir,
             env=dict(spec.env),
             stdin=subprocess.PIPE,
@@ -239,9 +253,14 @@ def _start(spec: ChildSpec) -> "subprocess.Popen[bytes]":
             stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
+            pass_fds=(inherited,),
         )
     except OSError as error:
+        os.close(lifeline)
         raise DeploymentFailed(f"the child process cannot be started: {error.strerror}") from error
+    finally:
+        os.close(inherited)
+    return process, lifeline
 
 
 def _take_descriptor(stream: object) -> int:

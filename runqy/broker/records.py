@@ -82,12 +82,12 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
 
         Go's workers do not count them: of a task that one of them ran, each run but the present or last spent a retry.
         """
-        if self.counted_attempts >= max(self.retried, 1):
-            return self.counted_attempts
         if self.started_at_ns is None:
             return self.retried
+        if self.state is TaskState.ARCHIVED and self.counted_attempts >= max(self.retried, 1):
+            return self.counted_attempts  # cancelled while it waited, it has spent a retry for each
         has_failed_since = self.state in (TaskState.RETRY, TaskState.PENDING, TaskState.SCHEDULED)
-        return self.retried + (0 if has_failed_since else 1)
+        return max(self.counted_attempts, self.retried + (0 if has_failed_since else 1))
 
     @property
     def is_canceled(self) -> bool:

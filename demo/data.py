@@ -18,6 +18,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import NewTask, enqueue
 from runqy.broker.finishing import Failure, archive, complete, retry
+from runqy.broker.health import report_maintenance
 from runqy.broker.heartbeats import beat
 from runqy.broker.lease import LeasedTask
 from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState
@@ -175,7 +176,8 @@ def make_tasks(broker: Broker) -> Callable[[], None]:
 
 
 def beat_workers(broker: Broker, transcribing: list[LeasedTask], tagging: list[LeasedTask]) -> None:
-    """Let workers say that they are alive, and what they run."""
+    """Let maintenance and workers report that they run, and what."""
+    broker.run(report_maintenance(now_s=broker.now_s()))
     overnight = {"transcription_interactive": 9, "transcription_overnight": 2}
     records = [
         (_worker("gpu-rig-1", 4121, "transcription", overnight, concurrency=4), transcribing),

@@ -13,6 +13,7 @@ from queues.queries import get_fresh_catalog, queue_vault_problems
 from runqy.accounts.models import ApiKey
 from runqy.broker.broker import Broker
 from runqy.broker.counting import QueueCounts, count_tasks
+from runqy.broker.health import is_maintenance_running
 from runqy.broker.heartbeats import find_workers
 from runqy.broker.worker_records import WorkerRecord, WorkerState
 from runqy.connection import get_broker
@@ -86,7 +87,8 @@ def add_overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any
         queues = get_fresh_catalog().definitions
         traffic = _read_traffic(get_broker(), queues)
         if may("queues.view_queue"):
-            concerns += [*_concerns_of_publication(), *_concerns_of_queues(queues, traffic)]
+            concerns += [*_concerns_of_maintenance(), *_concerns_of_publication()]
+            concerns += _concerns_of_queues(queues, traffic)
         if may("workers.view_worker"):
             concerns += _concerns_of_workers(traffic)
     except (BrokerUnavailable, ConfigurationUnavailable):
@@ -159,6 +161,16 @@ def _number_of_workers(traffic: _Traffic) -> Number:
     alive = [worker for worker in traffic.workers if not worker.is_stale(traffic.now_s)]
     ready = sum(worker.state is WorkerState.READY for worker in alive)
     return Number(title="Workers", value=len(alive), url=_list("workers_worker"), remark=f"{ready:,} ready")
+
+
+def _concerns_of_maintenance() -> Iterator[Concern]:
+    """Give a concern where no maintenance process runs."""
+    if not get_broker().run(is_maintenance_running()):
+        sentence = (
+            "No maintenance process runs: delayed tasks and retries do not start, and tasks of lost workers are not "
+            "recovered. Start `runqy serve` or `manage.py run_maintenance`, and look into its log."
+        )
+        yield Concern(sentence=sentence, level="danger")
 
 
 def _concerns_of_publication() -> Iterator[Concern]:

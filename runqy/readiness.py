@@ -1,7 +1,7 @@
 """Finds out whether this process can take requests: asks each store once, at most once a second, and not for long."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 
 from django.db import DatabaseError, InterfaceError, connection, connections
@@ -10,9 +10,9 @@ from django.db.migrations.executor import MigrationExecutor
 from runqy import clock
 from runqy.api.health import CheckResult, CheckStatus
 from runqy.broker import publication
-from runqy.broker.health import check_nodes, probe_writes
+from runqy.broker.health import check_nodes, is_maintenance_running, probe_writes
 from runqy.connection import get_broker
-from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable
+from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable, RunqyError
 from runqy.publication.documents import Kind
 from runqy.publication.snapshot import MAX_AGE_S as SNAPSHOT_MAX_AGE_S
 from runqy.publication.snapshot import Snapshot, get_snapshot
@@ -112,6 +112,7 @@ def _check_redis() -> Iterator[CheckResult]:
             yield CheckResult(check="redis", status=CheckStatus.FAILED, detail=detail)
             return
         written = probe_writes(broker)
+        has_maintenance = broker.run(is_maintenance_running())
     except BrokerUnavailable:
         yield _REDIS_AWAY
         return
@@ -121,11 +122,27 @@ def _check_redis() -> Iterator[CheckResult]:
         yield CheckResult(check="redis_eviction", status=CheckStatus.WARNING, detail=detail)
     else:
         yield CheckResult(check="redis_eviction")
-    if error := next(filter(None, written), None):
-        detail = "Redis is full." if isinstance(error, BrokerFull) else "Redis takes no writes."
-        yield CheckResult(check="redis_writes", status=CheckStatus.FAILED, detail=detail)
+    yield _check_writes([error for error in written if error])
+    if has_maintenance:
+        yield CheckResult(check="maintenance")
     else:
-        yield CheckResult(check="redis_writes")
+        detail = (
+            "No maintenance process has reported in the last minute: delayed tasks and retries do not become pending, "
+            "and tasks of lost workers are not recovered. Start `runqy serve` or `manage.py run_maintenance`."
+        )
+        yield CheckResult(check="maintenance", status=CheckStatus.WARNING, detail=detail)
+
+
+def _check_writes(errors: Sequence[RunqyError]) -> CheckResult:
+    """Return whether every server takes writes; where one is full, reading, registering and finishing go on."""
+    if not errors:
+        return CheckResult(check="redis_writes")
+    if all(isinstance(error, BrokerFull) for error in errors):
+        detail = (
+            "Redis is full: no task can be enqueued until some are deleted or it has more memory. The rest goes on."
+        )
+        return CheckResult(check="redis_writes", status=CheckStatus.WARNING, detail=detail)
+    return CheckResult(check="redis_writes", status=CheckStatus.FAILED, detail="Redis takes no writes.")
 
 
 def _check_database() -> Iterator[CheckResult]:

@@ -9,9 +9,10 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.links import Reply, checked, translated_errors
 from runqy.broker.operation import Request
-from runqy.broker.scripts import command
+from runqy.broker.scripts import command, script
 from runqy.errors import RunqyError
 
+MAINTENANCE_REPORT_S = 60
 _MOST_TAGS = 10_000
 """Masters without slots have no key."""
 
@@ -33,6 +34,17 @@ def check_health() -> Request[RedisHealth]:
     """Return how Redis is. Raises BrokerUnavailable where it does not answer."""
     commands = (command("INFO", "memory", key=None), command("INFO", "cluster", key=None))
     return Request(commands=commands, parse=_parse)
+
+
+def report_maintenance(*, now_s: int) -> Request[None]:
+    """Store that maintenance runs, for a minute, also when Redis is full."""
+    report = script("write_record")(record=keys.MAINTENANCE, content=now_s, ttl_s=MAINTENANCE_REPORT_S)
+    return Request((report,), lambda _: None)
+
+
+def is_maintenance_running() -> Request[bool]:
+    """Return whether a maintenance process has reported in the last minute."""
+    return Request((command("EXISTS", keys.MAINTENANCE, key=keys.MAINTENANCE),), lambda replies: bool(replies[0]))
 
 
 def probe_writes(broker: Broker) -> list[RunqyError | None]:

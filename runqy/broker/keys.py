@@ -18,6 +18,7 @@ KEY_USES = "runqy:config:{config}:key_uses"  # hash: id of an API key -> Unix s 
 DELIVERIES = "runqy:config:{config}:deliveries"  # stream: who was handed out secrets, until the database knows
 QUEUE_REVISIONS = "runqy:revisions"  # hash: queue -> token that changes with its configuration; workers read it
 CHANGED_CHANNEL = "runqy:changed"  # channel: name of a queue whose configuration changed
+MAINTENANCE = "runqy:config:{config}:maintenance"  # string, expiring: Unix s at which a maintenance process reported
 WORKER_RECORDS = "runqy:workers"  # zset: worker ids, score = Unix s of expiry
 
 

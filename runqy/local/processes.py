@@ -30,8 +30,6 @@ class Program:
     """Where its output goes; None: where the supervisor's goes."""
     grace_s: float = 10.0
     """How long it may take to end after SIGTERM."""
-    is_needed: bool = True
-    """The stack ends when it keeps ending; False: it is tried again and again, and all else goes on."""
     farewell: signal.Signals | None = None
     """Sent when the stack begins to stop, which may be long before its turn comes."""
 

@@ -36,10 +36,7 @@ def commands(*commands: Sequence[str], env: Mapping[str, str], lock: Path, log: 
 
 
 def worker(*, env: Mapping[str, str], lock: Path, log: Path | None, shutdown_s: int) -> Program:
-    """Return a worker. It gets longer to end than it gives to its running tasks.
-
-    It ends when the server has none of its queues any more, which is no reason to end the server, too.
-    """
+    """Return a worker. It gets longer to end than it gives to its running tasks."""
     args = (sys.executable, "-m", "workers.runtime.main")
     grace_s = shutdown_s + 10.0
-    return Program(name="worker", args=args, env=env, lock=lock, log=log, grace_s=grace_s, is_needed=False)
+    return Program(name="worker", args=args, env=env, lock=lock, log=log, grace_s=grace_s)

@@ -12,7 +12,7 @@ MAX_PAUSE_S = 30.0
 STEADY_S = 60.0
 """A process that ran this long has its earlier ends forgiven."""
 MAX_ENDS = 5
-"""A process that ended this often, each time soon after its start, is given up."""
+"""After so many ends, each soon after the start, no further one is reported."""
 _LOOK_S = 0.5
 
 
@@ -59,7 +59,7 @@ class Supervisor:
     def wait_until(self, is_so: Callable[[], bool], timeout_s: float) -> bool:
         """Look after the processes until something is so, at most that long. Returns whether it is.
 
-        Raises StackFailed, or StopAsked when a signal comes first.
+        Raises StopAsked when a signal comes first.
         """
         deadline = clock.monotonic_s() + timeout_s
         while not is_so():
@@ -70,12 +70,12 @@ class Supervisor:
         return True
 
     def run(self) -> None:
-        """Look after the processes until a signal asks for the end. Raises StackFailed."""
+        """Look after the processes until a signal asks for the end."""
         while not self._stop.wait(_LOOK_S):
             self.look()
 
     def look(self) -> None:
-        """Restart what has ended, after a pause that grows. Raises StackFailed for what is needed and keeps ending."""
+        """Restart what has ended, after a pause that grows, however often: the other processes serve on meanwhile."""
         now = clock.monotonic_s()
         for one in self._supervised:
             if one.restart_at:
@@ -92,8 +92,6 @@ class Supervisor:
         one.ends += 1
         how = f"the {one.program.name} {one.process.describe_end()}"
         one.process.end()  # what it started itself must not stand in the way of the next one
-        if one.ends >= MAX_ENDS and one.program.is_needed:
-            raise StackFailed(_with_log(f"{how}, for the {one.ends}th time.", one.program))
         pause_s = min(FIRST_PAUSE_S * 2 ** (one.ends - 1), MAX_PAUSE_S)
         one.restart_at = now + pause_s
         if one.ends < MAX_ENDS:

@@ -5,6 +5,7 @@ from django.conf import settings
 from tasks.maintenance.delivery_pruner import DeliveryPruner
 from tasks.maintenance.delivery_recorder import DeliveryRecorder
 from tasks.maintenance.forwarder import Forwarder
+from tasks.maintenance.heartbeat import Heartbeat
 from tasks.maintenance.janitor import Janitor
 from tasks.maintenance.lookup_sweeper import LookupSweeper
 from tasks.maintenance.loops import Duty
@@ -28,4 +29,5 @@ def all_duties() -> list[Duty]:
         DeliveryRecorder(),
         DeliveryPruner(),
         Remover(),
+        Heartbeat(),
     ]

@@ -12,9 +12,11 @@ from django.db.migrations.recorder import MigrationRecorder
 from queues.models import Source
 from queues.operations import save_queue
 from runqy import readiness
+from runqy.broker import keys
 from runqy.broker.connection import RedisTarget
 from runqy.connection import get_broker
 from runqy.publication.snapshot import get_snapshot
+from tasks.maintenance.heartbeat import Heartbeat
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support.servers import free_port
@@ -23,12 +25,13 @@ from vaults.operations import create_vault
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
-ALL = ["redis", "redis_eviction", "redis_writes", "database", "migrations", "configuration", "vaults"]
+ALL = ["redis", "redis_eviction", "redis_writes", "maintenance", "database", "migrations", "configuration", "vaults"]
 
 
 @pytest.fixture(autouse=True)
-def _asks_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def _asks_every_time(monkeypatch: pytest.MonkeyPatch, configuration: None) -> None:
     monkeypatch.setattr(readiness, "MAX_AGE_S", 0.0)
+    Heartbeat().run_tick(get_broker())
 
 
 def ready(path: str = "/readyz?verbose") -> tuple[int, str, dict[str, str]]:
@@ -102,14 +105,23 @@ def test_a_silent_redis_is_asked_once(settings: Any, monkeypatch: pytest.MonkeyP
     assert found == (503, "not_ready", {"redis": "failed"})
 
 
-def test_a_full_redis_takes_no_tasks(redis: Any) -> None:
+def test_a_process_warns_while_no_maintenance_runs(redis: Any) -> None:
+    assert 0 < redis.ttl(keys.MAINTENANCE) <= 60
+
+    redis.delete(keys.MAINTENANCE)
+
+    assert ready() == (200, "degraded", {"maintenance": "warning"})
+
+
+def test_a_full_redis_is_a_warning_since_all_but_enqueueing_goes_on(redis: Any) -> None:
     redis.config_set("maxmemory", "1mb")
     try:
+        Heartbeat().run_tick(get_broker())
         found = ready()
     finally:
         redis.config_set("maxmemory", "0")
 
-    assert found == (503, "not_ready", {"redis_writes": "failed"})
+    assert found == (200, "degraded", {"redis_writes": "warning"})
 
 
 def test_a_redis_that_is_a_replica_takes_no_writes(redis: Any) -> None:
@@ -162,6 +174,7 @@ def test_a_configuration_that_redis_lost_is_a_warning(redis: Any) -> None:
     save_queue(spec=spec("simple"), source=Source.API)
     get_snapshot()
     redis.flushall()
+    Heartbeat().run_tick(get_broker())
 
     assert ready() == (200, "degraded", {"configuration": "warning"})
 

@@ -25,7 +25,7 @@ def stop() -> Iterator[StopSignals]:
 def make_program(tmp_path: Path) -> MakeProgram:
     """Return a function that makes a Python program of a text; what it prints is in its log."""
 
-    def make(text: str, name: str = "program", grace_s: float = 10.0, is_needed: bool = True) -> Program:
+    def make(text: str, name: str = "program", grace_s: float = 10.0) -> Program:
         return Program(
             name=name,
             args=(sys.executable, "-c", text),
@@ -33,7 +33,6 @@ def make_program(tmp_path: Path) -> MakeProgram:
             lock=tmp_path / f"{name}.lock",
             log=tmp_path / f"{name}.log",
             grace_s=grace_s,
-            is_needed=is_needed,
         )
 
     return make

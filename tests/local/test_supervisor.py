@@ -46,22 +46,15 @@ def test_process_that_is_killed_is_started_again(supervisor, make_program, said)
     assert is_alive(int(pids.read_text()))
 
 
-def test_process_that_keeps_ending_is_given_up_with_its_last_words(supervisor, make_program, said, monkeypatch):
-    monkeypatch.setattr(supervisor_module, "FIRST_PAUSE_S", 0.01)
-    supervisor.start(make_program("print('no disk left'); raise SystemExit(4)"))
-
-    with pytest.raises(StackFailed, match=r"exit code 4, for the 5th time\.\nno disk left"):
-        supervisor.wait_until(lambda: False, timeout_s=60)
-    assert len(said) == 4
-
-
-def test_process_that_is_not_needed_is_tried_on_and_told_of_once(supervisor, make_program, said, monkeypatch, tmp_path):
+def test_process_that_keeps_ending_is_started_on_and_reported_five_times(
+    supervisor, make_program, said, monkeypatch, tmp_path
+):
     monkeypatch.setattr(supervisor_module, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(supervisor_module, "MAX_PAUSE_S", 0.02)
     tries = tmp_path / "tries"
     source = f"open({str(tries)!r}, 'a').write('x'); print('no queue left'); raise SystemExit(1)"
     needed = supervisor.start(make_program(SLEEP, name="server"))
-    supervisor.start(make_program(source, is_needed=False))
+    supervisor.start(make_program(source))
 
     assert supervisor.wait_until(lambda: tries.exists() and len(tries.read_text()) > 7, timeout_s=60)
 

@@ -175,7 +175,7 @@ def test_a_database_that_is_away_does_not_end_the_duties_of_deliveries(
     duty.run_tick(broker)
 
 
-@pytest.mark.parametrize("duty", all_duties(), ids=lambda duty: duty.name)
+@pytest.mark.parametrize("duty", [duty for duty in all_duties() if duty.name != "heartbeat"], ids=lambda d: d.name)
 def test_a_tick_on_an_empty_redis_leaves_it_empty(broker: Broker, duty: Duty) -> None:
     duty.run_tick(broker)
 

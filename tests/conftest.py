@@ -14,12 +14,14 @@ from django.test import Client
 from pytest_django.plugin import DjangoDbBlocker
 
 from runqy import readiness
+from runqy.asgi import build_application
 from runqy.audit import triggers
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.publication import snapshot
 from tasks.waiting_loop import WaitingThread, set_waiting_loop
 from tests.api.client import ApiClient
+from tests.dataplane.serving import serve
 from tests.support import environment
 from tests.support.canary import SUITE
 from tests.support.data_plane import DataPlane
@@ -122,6 +124,14 @@ def data_plane() -> Iterator[DataPlane]:
     plane = DataPlane()
     yield plane
     plane.close()
+
+
+@pytest.fixture
+def served_data_plane(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Return the URL of the server's own application, which uvicorn serves on a thread of this process."""
+    monkeypatch.setattr("runqy.dataplane.snapshots.EXTRA_REFRESH_EVERY_S", 0)  # tests come faster than that
+    with serve(build_application(), loop="asyncio") as client:
+        yield f"http://127.0.0.1:{client.port}"
 
 
 @pytest.fixture(params=["viewsets", "data_plane"])

@@ -1,4 +1,8 @@
-"""Whatever schemathesis makes of the schema, the answers are those that the schema announces."""
+"""Whatever schemathesis makes of the schema, the answers are those that the schema announces.
+
+Django's WSGI application is asked for all operations. The server as it is run, the data plane in front of Django, is
+asked for those of the data plane in the same way, and for a few examples of each other.
+"""
 
 import os
 import time
@@ -27,12 +31,13 @@ EXAMPLES = max(5, int(SECONDS) // 6)
 """How many of each operation are made up in a round; those that the schema gives away are tried besides."""
 
 METHODS = {"get", "put", "post", "delete", "patch", "head", "options", "trace"}
-LABELS = [
-    f"{method.upper()} {path}"
+OPERATIONS = {
+    f"{method.upper()} {path}": operation
     for path, operations in SchemaGenerator().get_schema(public=True)["paths"].items()
-    for method in operations
+    for method, operation in operations.items()
     if method in METHODS
-]
+}
+DATA_PLANE = ["POST /queue/add", "POST /queue/add-batch", "GET /queue/{task_id}", "GET /queue/{task_id}/events"]
 
 # Every check of schemathesis is on. What it finds all the same is in this table, or is a defect: the check, the
 # operations, and the statuses with which it may be wrong.
@@ -71,53 +76,106 @@ EXCEPTIONS: list[tuple[str, set[str], int, str]] = [
 
 
 @pytest.fixture
-def _does_not_wait(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no example wait for real, and none be refused for the wrong keys of those before."""
+def _is_not_limited(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no example wait for a deletion, and none be refused for the wrong keys of those before."""
     settings.RUNQY_AUTH_FAILURE_LIMIT = None
-    monkeypatch.setattr(WSGITransport, "send", _without_network_options(WSGITransport.send))
     monkeypatch.setattr(removal, "SETTLE_S", 0)
+
+
+@pytest.fixture
+def django(monkeypatch: pytest.MonkeyPatch, _is_not_limited: None) -> Any:
+    """Return the schema of Django's WSGI application, on which no example waits."""
+    monkeypatch.setattr(WSGITransport, "send", _without_network_options(WSGITransport.send))
     monkeypatch.setattr(get_waiting_loop().waiters, "is_draining", True)
+    return _with_admin_key(schemathesis.openapi.from_wsgi("/api/schema/", application))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, served_data_plane: str, _is_not_limited: None) -> Any:
+    """Return the schema of the server with the data plane, on which no example waits."""
+    monkeypatch.setattr(get_waiting_loop().waiters, "is_draining", True)
+    return _with_admin_key(schemathesis.openapi.from_url(f"{served_data_plane}/api/schema/"))
 
 
 @pytest.mark.timeout(180 + SECONDS)
-@pytest.mark.usefixtures("configuration", "_does_not_wait")
-@pytest.mark.parametrize("label", LABELS)
-def test_answers_are_as_the_schema_says(label: str) -> None:
+@pytest.mark.usefixtures("configuration")
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_answers_are_as_the_schema_says(django: Any, label: str) -> None:
     save_queue(spec=spec("simple"), source=Source.API)
-    method, path = label.split(" ", 1)
-    schema = _schema(application)
-    schema.config.phases.stateful.enabled = False  # it goes from operation to operation; here is one
-    schema.config.generation.update(max_examples=EXAMPLES)
-    operation = schema.include(method=method, path=path)
-    ends_at = time.monotonic() + SECONDS / len(LABELS) * int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
-    _check(operation)
-    while time.monotonic() < ends_at:
-        _check(operation)
+    _check_for_its_share(_operation(django, label))
 
 
 @pytest.mark.timeout(180 + SECONDS)
-@pytest.mark.usefixtures("configuration", "_does_not_wait")
-def test_what_was_made_is_there_and_what_was_deleted_is_not() -> None:
+@pytest.mark.usefixtures("configuration")
+@pytest.mark.parametrize("label", DATA_PLANE)
+def test_responses_of_the_data_plane_are_as_the_schema_says(server: Any, label: str) -> None:
     save_queue(spec=spec("simple"), source=Source.API)
-    schema = _schema(application)
+
+    _check_for_its_share(_operation(server, label))
+
+
+@pytest.mark.usefixtures("configuration")
+def test_responses_of_django_behind_the_data_plane_are_as_the_schema_says(server: Any) -> None:
+    save_queue(spec=spec("simple"), source=Source.API)
+    for phase in ("coverage", "stateful"):
+        getattr(server.config.phases, phase).enabled = False
+    server.config.generation.update(max_examples=1)
+
+    for label, operation in OPERATIONS.items():
+        if label not in DATA_PLANE and "deprecated" not in operation:
+            method, path = label.split(" ", 1)
+            _check(server.include(method=method, path=path))
+
+
+@pytest.mark.usefixtures("configuration")
+def test_what_is_enqueued_through_the_data_plane_is_there(server: Any) -> None:
+    save_queue(spec=spec("simple"), source=Source.API)
     for phase in ("examples", "coverage", "fuzzing"):
-        getattr(schema.config.phases, phase).enabled = False
-    schema.config.generation.update(max_examples=2 * EXAMPLES)
+        getattr(server.config.phases, phase).enabled = False
+    server.config.generation.update(max_examples=2 * EXAMPLES)
+
+    tried = _check(server.include(path_regex="^/queue/"))
+
+    assert "ensure_resource_availability" in tried
+
+
+@pytest.mark.timeout(180 + SECONDS)
+@pytest.mark.usefixtures("configuration")
+def test_what_was_made_is_there_and_what_was_deleted_is_not(django: Any) -> None:
+    save_queue(spec=spec("simple"), source=Source.API)
+    for phase in ("examples", "coverage", "fuzzing"):
+        getattr(django.config.phases, phase).enabled = False
+    django.config.generation.update(max_examples=2 * EXAMPLES)
     ends_at = time.monotonic() + SECONDS / 10
 
-    tried = _check(schema)
+    tried = _check(django)
     while time.monotonic() < ends_at:
-        tried |= _check(schema)
+        tried |= _check(django)
 
     assert tried >= {"use_after_free", "ensure_resource_availability"}
 
 
-def _schema(application: Any) -> Any:
-    """Return the schema with all checks, asked for with the administrator's key."""
-    schema = schemathesis.openapi.from_wsgi("/api/schema/", application)
+def _with_admin_key(schema: Any) -> Any:
+    """Return a schema with all checks, asked for with the administrator's key."""
     schema.config.update(headers={"Authorization": f"Bearer {ADMIN_KEY}"})
     return schema
+
+
+def _operation(schema: Any, label: str) -> Any:
+    """Return the part of a schema that is one operation."""
+    schema.config.phases.stateful.enabled = False  # it goes from operation to operation; here is one
+    schema.config.generation.update(max_examples=EXAMPLES)
+    method, path = label.split(" ", 1)
+    return schema.include(method=method, path=path)
+
+
+def _check_for_its_share(operation: Any) -> None:
+    """Check an operation once, and again for as long as its share of the time lasts."""
+    ends_at = time.monotonic() + SECONDS / len(OPERATIONS) * int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    _check(operation)
+    while time.monotonic() < ends_at:
+        _check(operation)
 
 
 def _check(operations: Any) -> set[str]:

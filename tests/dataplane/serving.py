@@ -1,4 +1,4 @@
-"""Serves the data plane in front of a test's WSGI function: a real uvicorn on a thread, with short time limits."""
+"""Serves the data plane by a real uvicorn on a thread: in front of a test's WSGI function, or the server's own."""
 
 import json
 import re
@@ -50,14 +50,16 @@ def build(wsgi: "WSGIApplication", **changes: Any) -> Application:
 
 
 @contextmanager
-def serve(application: Application, protocol: type[HttpProtocol] = HttpProtocol) -> Iterator["Client"]:
-    """Serve an application and give a client for it."""
+def serve(
+    application: Application, protocol: type[HttpProtocol] = HttpProtocol, loop: str = "uvloop"
+) -> Iterator["Client"]:
+    """Serve an application on a loop of uvicorn's or of a factory, and give a client for it."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         config = uvicorn.Config(
             application,
             http=protocol,
             ws="none",
-            loop="uvloop",
+            loop=loop,
             lifespan="on",
             interface="asgi3",
             log_config=None,

@@ -1,6 +1,7 @@
 """Replays what released clients said to the original server: what succeeded there succeeds here, and they can read it.
 
 The exchanges build on each other, so they are one test. Tasks that a worker ran between two of them are run here too.
+They are sent to Django's WSGI application, and again to the server as it is run, the data plane in front of Django.
 """
 
 import json
@@ -8,6 +9,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from django.test import Client
@@ -197,13 +200,44 @@ def start_worker() -> None:
     broker.client.hset(keys.go_worker(was["worker_id"]), mapping=texts | {"last_beat": broker.now_s()})
 
 
-def send(exchange: dict[str, Any]) -> tuple[int, Any]:
-    """Send a recorded request again; return status and body of the answer."""
-    body = {} if exchange["request"] is None else {"data": json.dumps(exchange["request"])}
+Send = Callable[[str, str, dict[str, str], bytes], tuple[int, bytes]]
+"""Sends method, path, headers and body of a request; returns status and body of the response."""
+
+
+def send_to_django(method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+    """Send a request to the WSGI application."""
+    others = {name: value for name, value in headers.items() if name != "Content-Type"}
+    response = Client().generic(method, path, body, content_type=headers["Content-Type"], headers=others)
+    return response.status_code, response.content
+
+
+def send_to(url: str) -> Send:
+    """Return what sends requests to a server."""
+
+    def send_to_server(method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+        request = Request(f"{url}{path}", body, headers, method=method)
+        try:
+            with urlopen(request, timeout=20) as response:
+                return response.status, response.read()
+        except HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+    return send_to_server
+
+
+@pytest.fixture(params=["viewsets", "data_plane"])
+def send(request: pytest.FixtureRequest) -> Send:
+    """Return what sends requests to one of the planes."""
+    return send_to_django if request.param == "viewsets" else send_to(request.getfixturevalue("served_data_plane"))
+
+
+def replay(exchange: dict[str, Any], send: Send) -> tuple[int, Any]:
+    """Send a recorded request again; return status and body of the response."""
+    body = b"" if exchange["request"] is None else json.dumps(exchange["request"]).encode()
     headers = exchange["headers"] | {"Authorization": f"Bearer {ADMIN_KEY}"}
-    kind = {"content_type": headers.pop("Content-Type")}
-    answer = Client().generic(exchange["method"], translated(exchange["path"]), headers=headers, **body, **kind)
-    return answer.status_code, json.loads(answer.content)
+    status, content = send(exchange["method"], translated(exchange["path"]), headers, body)
+    return status, json.loads(content)
 
 
 def check(exchange: dict[str, Any], status: int, content: Any) -> None:
@@ -219,13 +253,16 @@ def check(exchange: dict[str, Any], status: int, content: Any) -> None:
 
 
 @pytest.mark.usefixtures("configuration")
-def test_what_succeeded_there_succeeds_here(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_succeeded_there_succeeds_here(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, send: Send
+) -> None:
     settings.RUNQY_SUBQUEUE_SEPARATOR, settings.QUEUE_WORKERS_DIR = ".", tmp_path
     monkeypatch.setattr(removal, "SETTLE_S", 0)
     failures = []
+    _ids.clear()
 
     for number, exchange in enumerate(EXCHANGES, 1):
-        status, content = send(exchange)
+        status, content = replay(exchange, send)
         try:
             check(exchange, status, content)
         except (AssertionError, LookupError, TypeError, ValueError) as error:

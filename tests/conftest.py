@@ -25,6 +25,7 @@ from tests.dataplane.serving import serve
 from tests.support import environment
 from tests.support.canary import SUITE
 from tests.support.data_plane import DataPlane
+from tests.support.event_loop import WatchedLoop, watch_callbacks
 from tests.support.repetitions import empty_tables, spare_repetitions
 from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start_sentinel
 
@@ -73,6 +74,13 @@ def _knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each test begin as a process that has read no configuration yet, and not looked whether it is ready."""
     snapshot.forget()
     monkeypatch.setattr(readiness, "_latest", (float("-inf"), []))
+
+
+@pytest.fixture(autouse=True)
+def slow_callbacks() -> Iterator[list[str]]:
+    """Fail a test in which a callback held up an event loop of tests/support/event_loop.py for over 100 ms."""
+    with watch_callbacks() as found:
+        yield found
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -130,7 +138,7 @@ def data_plane() -> Iterator[DataPlane]:
 def served_data_plane(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Return the URL of the server's own application, which uvicorn serves on a thread of this process."""
     monkeypatch.setattr("runqy.dataplane.snapshots.EXTRA_REFRESH_EVERY_S", 0)  # tests come faster than that
-    with serve(build_application(), loop="asyncio") as client:
+    with serve(build_application(), loop_factory=WatchedLoop) as client:
         yield f"http://127.0.0.1:{client.port}"
 
 

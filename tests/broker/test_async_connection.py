@@ -21,7 +21,7 @@ from runqy.broker.reading import read_states
 from runqy.broker.scripts import command
 from runqy.broker.states import TaskState
 from runqy.errors import BrokerBusy, BrokerRefused, BrokerUnavailable
-from tests.support import environment
+from tests.support import environment, event_loop
 from tests.support.bad_network import BadNetwork, Weather
 from tests.support.event_loop import run_with_broker, wait_until
 from tests.support.fake_redis import FakeRedis
@@ -395,4 +395,4 @@ def test_closing_fails_what_is_pending() -> None:
             await broker.run(echo("x"))
 
     with FakeRedis(lambda _: None) as server:
-        asyncio.run(main(), debug=True)
+        event_loop.run(main())

@@ -1,5 +1,6 @@
 """Serves the data plane by a real uvicorn on a thread: in front of a test's WSGI function, or the server's own."""
 
+import asyncio
 import json
 import re
 import socket
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+import uvloop
 
 from runqy.dataplane.application import Application
 from runqy.dataplane.bodies import BodyReader
@@ -51,15 +53,16 @@ def build(wsgi: "WSGIApplication", **changes: Any) -> Application:
 
 @contextmanager
 def serve(
-    application: Application, protocol: type[HttpProtocol] = HttpProtocol, loop: str = "uvloop"
+    application: Application,
+    protocol: type[HttpProtocol] = HttpProtocol,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
 ) -> Iterator["Client"]:
-    """Serve an application on a loop of uvicorn's or of a factory, and give a client for it."""
+    """Serve an application and give a client for it."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         config = uvicorn.Config(
             application,
             http=protocol,
             ws="none",
-            loop=loop,
             lifespan="on",
             interface="asgi3",
             log_config=None,
@@ -68,8 +71,13 @@ def serve(
             timeout_graceful_shutdown=5,
         )
         server = uvicorn.Server(config)
+
+        def run() -> None:
+            with asyncio.Runner(loop_factory=loop_factory) as runner:
+                runner.run(server.serve(sockets=[listener]))
+
         client = Client(listener.getsockname()[1], server)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread = threading.Thread(target=run)
         thread.start()
         try:
             wait_until(lambda: server.started)

@@ -9,6 +9,7 @@ from typing import Any
 from django.http import HttpResponse
 
 from runqy.asgi import build_application
+from tests.support.event_loop import WatchedLoop
 
 NOT_COMPARED = {"x-request-id", "connection"}
 """Headers that differ from one request to the next, or are about the connection."""
@@ -18,8 +19,7 @@ class DataPlane:
     """Sends requests to the ASGI application, as a server would."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_debug(True)
+        self._loop = WatchedLoop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="data-plane", daemon=True)
         self._thread.start()
         self._stack = AsyncExitStack()

@@ -18,7 +18,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import BrokerContext, Operation
 from runqy.broker.scripts import Command
 from runqy.errors import BrokerUnavailable
-from tests.support import environment
+from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until
 from tests.workers.processes import add_task
 from workers.runtime.consumer import Consumer
@@ -145,7 +145,7 @@ def drain(target: RedisTarget, count: int, is_lost: Callable[[int], bool]) -> tu
         await connections.release()
         return pool.ids, lossy.round_trips
 
-    return asyncio.run(run())
+    return event_loop.run(run())
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_what_is_dequeued_after_the_stop_goes_back(single_broker: Broker) -> Non
 
     add_task(single_broker, 1, queue="mail_low")
 
-    asyncio.run(stop_during_a_dequeue())
+    event_loop.run(stop_during_a_dequeue())
 
     (counts,) = single_broker.run(count_tasks(["mail_low"], now_ns=single_broker.now_ns()))
     assert (counts.pending, counts.completed, counts.active) == (1, 0, 0)
@@ -211,7 +211,7 @@ def consume(act: Callable[[Consumer], Coroutine[Any, Any, None]]) -> None:
         await consumer.close()
         await connections.release()
 
-    asyncio.run(run(), debug=True)
+    event_loop.run(run())
 
 
 def test_a_task_whose_key_is_broken_keeps_no_other_from_being_recorded(single_broker: Broker) -> None:

@@ -7,6 +7,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support import event_loop
 from workers.runtime.child_log import TokenBucket
 from workers.runtime.pipes import TOO_LONG, LineSplitter, PipeReader, PipeWriter
 
@@ -62,7 +63,7 @@ def test_what_a_full_pipe_does_not_take_is_sent_later() -> None:
         reader.close()
         return b"".join(received)
 
-    assert asyncio.run(transfer()) == data
+    assert event_loop.run(transfer()) == data
 
 
 def test_writing_to_a_closed_pipe_does_no_harm() -> None:
@@ -76,7 +77,7 @@ def test_writing_to_a_closed_pipe_does_no_harm() -> None:
         await asyncio.sleep(0)
         writer.close()
 
-    asyncio.run(write())
+    event_loop.run(write())
 
 
 def test_an_allowance_grows_with_time_to_its_limit() -> None:

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from runqy import clock
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.lease import Lease, LeasedTask
+from tests.support import event_loop
 from tests.workers.processes import eventually, is_alive
 from workers.runtime.child import ChildSpec
 from workers.runtime.long_running import LongRunningPool
@@ -125,7 +126,7 @@ def use(
         await pool.stop()
         return recorder
 
-    return asyncio.run(run())
+    return event_loop.run(run())
 
 
 def test_what_waits_for_a_child_goes_back_when_the_child_dies(spec: ChildSpec) -> None:
@@ -331,7 +332,7 @@ def test_a_child_that_is_never_ready_is_given_up_with_a_reason(tmp_path: Path, s
         await pool.stop()
         return problem
 
-    assert asyncio.run(run()) == "the child process was not ready within 0.2 s"
+    assert event_loop.run(run()) == "the child process was not ready within 0.2 s"
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
@@ -346,4 +347,4 @@ def test_a_command_that_does_not_exist_is_a_reason_too(spec: ChildSpec, kind: An
         await pool.stop()
         return problem
 
-    assert "no-such-program: No such file or directory" in asyncio.run(run())
+    assert "no-such-program: No such file or directory" in event_loop.run(run())

@@ -1,6 +1,5 @@
 """The connections to Redis that the queues of a worker share."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -10,7 +9,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.broker.notices import Notice
 from runqy.errors import BrokerUnavailable
-from tests.support import environment
+from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until
 from tests.support.servers import free_port
 from workers.runtime.redis_connections import ConnectionRegistry, Listener
@@ -31,7 +30,7 @@ def notices_after(act: Callable[[], object], count: int = 1) -> list[list[tuple[
         await connections.release()
         return received
 
-    return asyncio.run(listen(), debug=True)
+    return event_loop.run(listen())
 
 
 def test_a_change_of_a_queue_is_notified_with_its_name(single_broker: Broker) -> None:
@@ -60,7 +59,7 @@ def test_after_a_disconnection_anything_may_have_been_missed(single_broker: Brok
 
 
 def run_with_registry(act: Callable[[ConnectionRegistry], Awaitable[None]]) -> None:
-    asyncio.run(act(ConnectionRegistry()), debug=True)  # type: ignore[arg-type]
+    event_loop.run(act(ConnectionRegistry()))  # type: ignore[arg-type]
 
 
 def test_many_queues_share_the_connections_to_one_redis(single_broker: Broker) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from tests.support import event_loop
 from tests.support.servers import free_port
 from tests.workers.fake_server import API_KEY, FakeServer
 from workers.runtime.registration_client import RegistrationLoop
@@ -36,7 +37,7 @@ def waits_s(server_url: str, count: int = 7) -> list[float]:
             await asyncio.wait([asking])
         return [entry["next_try_s"] for entry in entries if entry["event"] == "not_registered"]
 
-    return asyncio.run(register())
+    return event_loop.run(register())
 
 
 @pytest.mark.parametrize("code", ["vault_unavailable", "vaults_locked", "configuration_unavailable"])

@@ -1,0 +1,124 @@
+"""A callback that holds up an event loop fails its test; one that only had to wait for a busy machine does not."""
+
+import asyncio
+import gc
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from runqy.dataplane.request import Request
+from runqy.dataplane.responses import Response
+from tests.dataplane.serving import build, echo, serve
+from tests.support import event_loop
+from tests.support.event_loop import WatchedLoop, watch_callbacks
+
+RIVALS = 4
+
+
+def compute(seconds: float) -> None:
+    """Use a CPU for a time."""
+    ends_at_s = time.thread_time() + seconds
+    while time.thread_time() < ends_at_s:
+        pass
+
+
+def call_back(function: Callable[[], object]) -> None:
+    """Call a function on an event loop."""
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(function)
+        await asyncio.sleep(0)
+
+    event_loop.run(main())
+
+
+def logged_callbacks(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what asyncio says about callbacks that took long by the clock on the wall."""
+    return [record.getMessage() for record in caplog.records if record.name == "asyncio"]
+
+
+@contextmanager
+def busy_cpu() -> Iterator[None]:
+    """Have other processes compute on the one CPU that this thread may use."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    rivals = [multiprocessing.get_context("fork").Process(target=compute, args=(60,)) for _ in range(RIVALS)]
+    try:
+        for rival in rivals:
+            rival.start()
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+        for rival in rivals:
+            rival.kill()
+            rival.join()
+
+
+@contextmanager
+def busy_threads() -> Iterator[None]:
+    """Have other threads of this process compute."""
+    is_over = threading.Event()
+
+    def work() -> None:
+        while not is_over.is_set():
+            compute(0.01)
+
+    threads = [threading.Thread(target=work) for _ in range(RIVALS)]
+    try:
+        for thread in threads:
+            thread.start()
+        yield
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("hold_up", [compute, time.sleep])
+def test_a_callback_that_computes_or_blocks_is_found(
+    hold_up: Callable[[float], None], slow_callbacks: list[str]
+) -> None:
+    with pytest.raises(AssertionError, match="test_slow_callbacks"), watch_callbacks():
+        call_back(lambda: hold_up(0.15))
+
+    slow_callbacks.clear()
+
+
+def test_a_handler_of_the_data_plane_that_blocks_is_found(slow_callbacks: list[str]) -> None:
+    async def handle(_: Request) -> Response:
+        time.sleep(0.15)
+        return Response(204, [])
+
+    application = build(echo, find_handler=lambda *_: handle)
+    with serve(application, loop_factory=WatchedLoop) as client:
+        assert client.get("/").status == 204
+
+    assert len(slow_callbacks) == 1
+    slow_callbacks.clear()
+
+
+@pytest.mark.parametrize("is_busy", [busy_cpu, busy_threads])
+def test_a_callback_that_waits_for_other_programs_and_threads_is_not(
+    is_busy: Callable[[], "contextmanager[None]"], caplog: pytest.LogCaptureFixture
+) -> None:
+    with is_busy(), watch_callbacks() as found:
+        call_back(lambda: compute(0.07))
+
+    assert logged_callbacks(caplog)
+    assert found == []
+
+
+def test_a_callback_that_the_garbage_collector_interrupts_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    garbage = [[i] for i in range(1_500_000)]
+
+    with watch_callbacks() as found:
+        call_back(gc.collect)
+
+    assert logged_callbacks(caplog)
+    assert found == []
+    assert garbage

@@ -1,5 +1,6 @@
 """Fixtures that every package's tests share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,25 @@ hypothesis.settings.register_profile("runqy", deadline=None, suppress_health_che
 hypothesis.settings.load_profile("runqy")
 
 
+_DATABASE_FIXTURES = {"db", "transactional_db", "configuration"}
+
+
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes minutes: at the end, one process would run it while the others have nothing left to do."""
-    items.sort(key=lambda item: item.path.name != "test_postgresql.py")
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes minutes, then what shares a browser: at the end, one process would run it alone.
+
+    On another database, leave out the tests that use none.
+    """
+    items.sort(key=lambda item: (item.path.name != "test_postgresql.py", item.path.parent.name != "browser"))
+    if "RUNQY_TEST_DATABASE_URL" in os.environ:
+        others = [item for item in items if not _uses_database(item)]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if _uses_database(item)]
+
+
+def _uses_database(item: pytest.Item) -> bool:
+    names: set[str] = set(getattr(item, "fixturenames", ()))
+    return not names.isdisjoint(_DATABASE_FIXTURES) or item.get_closest_marker("django_db") is not None
 
 
 _END_OTHERS = """

@@ -20,17 +20,23 @@ from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
 from tests.support.tasks import take_one
 from tests.support.waiting import wait_until
-from tests.support.web import WAITERS, WebProcess
+from tests.support.web import WAITERS, WebProcess, database_variables
 from tests.tasks.life import fail_for_good, succeed
 
 
-@pytest.fixture
-def web(configuration: None, tmp_path: Path) -> Iterator[WebProcess]:
-    """Return a running server that knows a queue."""
-    save_queue(spec=spec("simple"), source=Source.API)
-    started = WebProcess(tmp_path)
+@pytest.fixture(scope="module")
+def shared_web(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebProcess]:
+    """Start a server on the tests' database."""
+    started = WebProcess(tmp_path_factory.mktemp("web"), **database_variables())
     yield started
     started.kill()
+
+
+@pytest.fixture
+def web(configuration: None, shared_web: WebProcess) -> WebProcess:
+    """Return the server, which knows a queue."""
+    save_queue(spec=spec("simple"), source=Source.API)
+    return shared_web
 
 
 def test_no_proxy_is_believed_that_was_not_named(configuration: None, tmp_path: Path) -> None:
@@ -63,9 +69,19 @@ def wait_for_a_place(web: WebProcess, path: str) -> tuple[int, dict[str, Any]]:
             return status, answer
 
 
+@pytest.fixture
+def own_web(configuration: None, tmp_path: Path) -> Iterator[WebProcess]:
+    """Return a server that the test may end, and which knows a queue."""
+    save_queue(spec=spec("simple"), source=Source.API)
+    started = WebProcess(tmp_path)
+    yield started
+    started.kill()
+
+
 def test_readers_may_wait_up_to_the_limit_and_the_end_of_the_process_sends_them_away(
-    web: WebProcess, redis: Any
+    own_web: WebProcess, redis: Any
 ) -> None:
+    web = own_web
     task_id = web.send("/queue/add", b'{"queue":"simple","data":{}}')[1]["info"]["id"]
     path, channel = f"/queue/{task_id}?wait=60", ended_channel(task_id)
 

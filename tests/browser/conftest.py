@@ -79,7 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=f"needs Chromium at {CHROMIUM}"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Start Chromium; Playwright's own event loop runs meanwhile in this thread, which Django has to put up with."""
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
@@ -89,19 +89,19 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture
-def site_settings() -> dict[str, str]:
-    """Return what the server is told beside where its stores are; a module may say something else."""
-    return {}
-
-
-@pytest.fixture
-def site(configuration: None, tmp_path: Path, site_settings: dict[str, str]) -> Iterator[WebProcess]:
+@pytest.fixture(scope="package")
+def shared_site(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebProcess]:
     """Start the server on the tests' Valkey and database; what a test saves here is what the server sees."""
-    grant_roles(apps)  # emptying the database after a test takes what migrations have made
-    started = WebProcess(tmp_path, **settings_of_database(), **site_settings)
+    started = WebProcess(tmp_path_factory.mktemp("site"), **settings_of_database())
     yield started
     started.kill()
+
+
+@pytest.fixture
+def site(configuration: None, shared_site: WebProcess) -> WebProcess:
+    """Return the server, whose stores are empty; a module may have one of its own."""
+    grant_roles(apps)  # emptying the database after a test takes what migrations have made
+    return shared_site
 
 
 @pytest.fixture

@@ -4,9 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.apps import apps
 from playwright.sync_api import Page, expect
 
+from runqy.staff.roles import grant_roles
+from tests.support.database import settings_of_database
 from tests.support.git_server import GitServer, git_server
+from tests.support.web import WebProcess
 from tests.workers.repositories import Repository
 from vaults.operations import create_vault, set_entry
 
@@ -26,10 +30,18 @@ def server(tmp_path: Path) -> Iterator[GitServer]:
 
 
 @pytest.fixture
-def site_settings(server: GitServer, request: pytest.FixtureRequest) -> dict[str, str]:
-    """Let the server trust the git server, and look at private addresses where the test says so."""
-    is_private = "true" if request.node.get_closest_marker("parametrize") is None else "false"
-    return {"GIT_SSL_CAINFO": str(server.certificate), "RUNQY_GIT_CHECK_PRIVATE": is_private}
+def site(
+    configuration: None, tmp_path: Path, server: GitServer, shared_site: WebProcess, request: pytest.FixtureRequest
+) -> Iterator[WebProcess]:
+    """Return a server that trusts the git server and looks at private addresses, if the test needs that."""
+    grant_roles(apps)
+    if request.node.get_closest_marker("parametrize") is not None:
+        yield shared_site
+        return
+    variables = {"GIT_SSL_CAINFO": str(server.certificate), "RUNQY_GIT_CHECK_PRIVATE": "true"}
+    started = WebProcess(tmp_path, **settings_of_database(), **variables)
+    yield started
+    started.kill()
 
 
 def check(page: Page, url: str, branch: str = "main", token: str = "") -> None:

@@ -10,8 +10,9 @@ from queues.names import AllowedQueues, QueueCatalog, ResolvedQueue
 from runqy.broker.operation import Operation
 from runqy.connection import get_broker
 from runqy.errors import QueueNotFound
-from runqy.publication.documents import Kind, field, token
-from runqy.publication.snapshot import MAX_AGE_S, Snapshot, current_snapshot, get_newest, get_snapshot
+from runqy.publication.documents import Document, Kind, field, token
+from runqy.publication.snapshot import MAX_AGE_S, current_snapshot, get_newest, get_snapshot
+from runqy.publication.views import Snapshot, View
 from vaults.opening import find_vault_problems
 
 __all__ = [
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 def get_catalog() -> QueueCatalog:
     """Return all queues as the process knows them, without I/O. Raises ConfigurationUnavailable."""
-    return current_snapshot().view("catalog", _catalog)
+    return _CATALOG.of(current_snapshot())
 
 
 def get_fresh_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
@@ -40,7 +41,7 @@ def get_fresh_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
 
     Raises ConfigurationUnavailable.
     """
-    return get_snapshot(max_age_s).view("catalog", _catalog)
+    return _CATALOG.of(get_snapshot(max_age_s))
 
 
 def with_fresh_catalog(call: Callable[[], T]) -> T:
@@ -113,15 +114,22 @@ def default_limits() -> Limits:
 
 def _catalog(snapshot: Snapshot) -> QueueCatalog:
     """Build the catalog of a snapshot."""
-    limits, definitions, revisions = default_limits(), [], {}
-    for name, document in snapshot.of_kind(Kind.QUEUE).items():
-        spec = QueueSpec.decode(document.body or b"")
-        definitions.append(QueueDefinition.of(spec, limits))
-        revisions[name] = _revision(snapshot, spec)
+    queues = snapshot.decode(Kind.QUEUE, _decode)
+    revisions = {name: _revision(snapshot, spec) for name, (spec, _) in queues.items()}
+    definitions = [definition for _, definition in queues.values()]
     return QueueCatalog(definitions, separator=settings.RUNQY_SUBQUEUE_SEPARATOR, revisions=revisions)
+
+
+def _decode(document: Document) -> tuple[QueueSpec, QueueDefinition]:
+    """Return a queue as it is stored, and with the server's defaults."""
+    spec = QueueSpec.decode(document.body or b"")
+    return spec, QueueDefinition.of(spec, default_limits())
 
 
 def _revision(snapshot: Snapshot, spec: QueueSpec) -> str:
     """Return the token of a queue, spelled as Redis tells it to workers."""
     places = (field(Kind.QUEUE, spec.name), *documents_used(spec))
     return str(token([snapshot.effective_revision_of(place) for place in places]))
+
+
+_CATALOG = View(_catalog)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import hypothesis
 import pytest
@@ -17,7 +18,7 @@ from runqy import readiness
 from runqy.audit import triggers
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
-from runqy.publication import snapshot
+from runqy.publication import polling, snapshot
 from tasks.waiting_loop import WaitingThread, set_waiting_loop
 from tests.api.client import ApiClient
 from tests.support import environment
@@ -71,6 +72,13 @@ def _knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each test begin as a process that has read no configuration yet, and not looked whether it is ready."""
     snapshot.forget()
     monkeypatch.setattr(readiness, "_latest", (float("-inf"), []))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _polls_no_database() -> Iterator[None]:
+    """Keep this process, which serves requests too, from reading what one test stored while the next one runs."""
+    with patch.object(polling, "ensure_started"):
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -16,9 +16,10 @@ from runqy.accounts.identity import Identity, Role, is_key, key_digest
 from runqy.accounts.models import ApiKey
 from runqy.accounts.published import PublishedKey
 from runqy.errors import ApiKeyNotFound
-from runqy.publication.documents import Kind
+from runqy.publication.documents import Document, Kind
 from runqy.publication.models import StoredDocument
-from runqy.publication.snapshot import Snapshot, current_snapshot, get_newest, get_snapshot
+from runqy.publication.snapshot import current_snapshot, get_newest, get_snapshot
+from runqy.publication.views import Snapshot, View
 from runqy.structs import read_json
 
 __all__ = [
@@ -166,7 +167,7 @@ def _environment_keys(client: str, worker: str, admin: str) -> tuple[tuple[str, 
 
 def _find_published(snapshot: Snapshot, digest: str) -> Identity | None:
     """Return the identity of a published key, found by a hash that nobody can steer towards another's."""
-    known = snapshot.view("api_keys", _known_keys).get(digest)
+    known = _KNOWN_KEYS.of(snapshot).get(digest)
     if known is None or not hmac.compare_digest(known.published.digest, digest):
         return None
     return known.identity if known.expires_ns > clock.now_ns() else None
@@ -174,11 +175,16 @@ def _find_published(snapshot: Snapshot, digest: str) -> Identity | None:
 
 def _known_keys(snapshot: Snapshot) -> Mapping[str, _KnownKey]:
     """Return the keys of a snapshot by their digests."""
-    known = {}
-    for key_id, document in snapshot.of_kind(Kind.API_KEY).items():
-        published = read_json(document.body or b"", PublishedKey)
-        queues = frozenset(published.queues) or None
-        identity = Identity(role=published.role, name=published.name, queues=queues, key_id=key_id)
-        expires_ns = published.expires_at.timestamp() * 1e9 if published.expires_at else float("inf")
-        known[published.digest] = _KnownKey(published, identity, expires_ns)
-    return known
+    return {known.published.digest: known for known in snapshot.decode(Kind.API_KEY, _decode).values()}
+
+
+def _decode(document: Document) -> _KnownKey:
+    """Return a published key."""
+    published = read_json(document.body or b"", PublishedKey)
+    queues = frozenset(published.queues) or None
+    identity = Identity(role=published.role, name=published.name, queues=queues, key_id=document.name)
+    expires_ns = published.expires_at.timestamp() * 1e9 if published.expires_at else float("inf")
+    return _KnownKey(published, identity, expires_ns)
+
+
+_KNOWN_KEYS = View(_known_keys)

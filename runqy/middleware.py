@@ -16,7 +16,7 @@ from django.middleware.common import CommonMiddleware
 from runqy import clock
 from runqy.audit.actors import SERVER, Actor, ActorKind, actor_context
 from runqy.publication import polling
-from runqy.publication.operations import publication_result
+from runqy.publication.operations import NOT_PUBLISHED, publication_result
 from runqy.request_ids import current_request_id, new_request_id, request_id_context
 
 _SHARED_POLICY = "base-uri 'self'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -30,11 +30,6 @@ DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _SESSION_SEEN = "seen_at"
 _SESSION_RENEWAL_S = 300
 """A session expires SESSION_COOKIE_AGE after its last write; a write with each page would be too many."""
-
-NOT_PUBLISHED = (
-    "Saved, but not published: Redis is unavailable. Servers that reach the database apply the change within seconds; "
-    "it is published once Redis is back."
-)
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 

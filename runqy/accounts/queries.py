@@ -1,7 +1,7 @@
 """Recognises keys: those of the environment, and those of the published configuration. Lists those of the database."""
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -33,6 +33,7 @@ __all__ = [
     "get_api_key",
     "in_status",
     "key_status",
+    "list_accepted_descendants",
     "list_api_keys",
     "list_api_keys_page",
     "queue_names",
@@ -112,6 +113,22 @@ def get_api_key(key_id: int) -> ApiKey:
     if key is None:
         raise ApiKeyNotFound
     return key
+
+
+def list_accepted_descendants(key_ids: Iterable[int]) -> list[ApiKey]:
+    """Return the accepted keys that some keys created, and those that these created, down to the last.
+
+    Keys between that are revoked or expired count too: what they created may still be accepted.
+    """
+    seen = set(key_ids)
+    found: list[ApiKey] = []
+    level = list(seen)
+    while level:
+        created = [key for key in ApiKey.objects.filter(created_by_key__in=level).order_by("pk") if key.pk not in seen]
+        found += created
+        level = [key.pk for key in created]
+        seen.update(level)
+    return [key for key in found if key_status(key) in (KeyStatus.ACTIVE, KeyStatus.UNUSED)]
 
 
 def key_status(key: ApiKey) -> KeyStatus:

@@ -23,6 +23,11 @@ from runqy.publication.models import Revision, StoredDocument
 
 log = structlog.get_logger()
 
+NOT_PUBLISHED = (
+    "Saved, but not published: Redis is unavailable. Servers that reach the database apply the change within seconds; "
+    "it is published once Redis is back."
+)
+
 
 @dataclass(slots=True, kw_only=True)
 class Change:

@@ -12,8 +12,8 @@ from runqy.publication.snapshot import is_confirmed
 class HasConfirmedConfiguration(BasePermission):
     """Refuse requests while neither Redis nor the database has confirmed the configuration for RUNQY_CONFIG_MAX_AGE.
 
-    The key of a request may have been revoked since. Viewsets that hand out no secrets and administer nothing set
-    `needs_confirmed_configuration` to False.
+    The key of a request may have been revoked since. Viewsets that hand out no secrets and administer nothing override
+    `needs_confirmed_configuration`.
     """
 
     def has_permission(self, request: Request, view: Any) -> bool:

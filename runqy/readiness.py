@@ -14,7 +14,6 @@ from runqy.connection import get_broker
 from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable, RunqyError
 from runqy.publication.documents import Kind
 from runqy.publication.heads import HeadProblem
-from runqy.publication.snapshot import MAX_AGE_S as SNAPSHOT_MAX_AGE_S
 from runqy.publication.snapshot import get_cache, get_snapshot
 from runqy.publication.views import Snapshot
 from vaults.queries import is_unlocked
@@ -191,7 +190,7 @@ def _has_tables() -> bool:
 def _check_configuration(*, is_redis_there: bool) -> Iterator[CheckResult]:
     """Look whether this process knows the configuration, whether Redis publishes it, and whether vaults open."""
     try:
-        snapshot = get_snapshot(SNAPSHOT_MAX_AGE_S if is_redis_there else float("inf"))
+        snapshot = get_snapshot(0 if is_redis_there else float("inf"))
     except ConfigurationUnavailable:
         yield _CONFIGURATION_AWAY
         return

@@ -17,6 +17,8 @@ from runqy.publication.models import StoredDocument
 
 log = structlog.get_logger()
 
+_TAMPERED = (HeadProblem.REFUSED, HeadProblem.PUT_BACK, HeadProblem.INCOMPLETE)
+
 
 @dataclass(slots=True, kw_only=True)
 class Comparison:
@@ -45,6 +47,11 @@ class Comparison:
         """Return whether nothing is left to do or to report."""
         has_findings = self.outdated or self.refused or self.ahead or self.unknown or self.tokens
         return not (has_findings or self.head_problem)
+
+    @property
+    def is_tampered(self) -> bool:
+        """Return whether Redis has what the server did not sign, or signed for an earlier state."""
+        return bool(self.refused) or self.head_problem in _TAMPERED
 
     @property
     def is_ahead(self) -> bool:
@@ -93,7 +100,7 @@ def _republish(comparison: Comparison, *, replaces_head: bool = False) -> Compar
         overwrites = comparison.standing_head if is_head_due else b""
         operations.publish_signed(comparison.due, head_overwrites=overwrites)
         log.info("configuration_republished", documents=comparison.outdated)
-    if comparison.head_problem in (HeadProblem.REFUSED, HeadProblem.PUT_BACK, HeadProblem.INCOMPLETE):
+    if comparison.head_problem in _TAMPERED:
         log.error("published_head_refused", reason=comparison.head_problem.value)
     if comparison.tokens:
         get_broker().run(publication.announce(comparison.tokens))

@@ -115,8 +115,8 @@ def _warning(comparison: Comparison | None) -> str:
         return "Redis holds newer configuration than the database. See `manage.py publish_configuration --replace`."
     if comparison.is_tampered:
         return (
-            "The published configuration was altered in Redis, or an older one was put back. Servers do not use it, and "
-            "maintenance repairs it within seconds; the log says what it was."
+            "The published configuration was altered in Redis, or an older one was put back. Servers do not use it, "
+            "and maintenance repairs it within seconds; the log says what it was."
         )
     if not comparison.is_agreed:
         return "Some changes are not published yet; maintenance will do it within seconds."

@@ -1,12 +1,13 @@
 """Gives the queues as they are published, without asking the database."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from django.conf import settings
 
 from queues.definitions import Limits, QueueDefinition, QueueSpec
-from queues.names import AllowedQueues, QueueCatalog, ResolvedQueue
+from queues.names import AllowedQueues, NamedQueue, QueueCatalog, ResolvedQueue, name_redis_queues
 from runqy.broker.operation import Operation
 from runqy.connection import get_broker
 from runqy.errors import QueueNotFound
@@ -112,24 +113,38 @@ def default_limits() -> Limits:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _KnownQueue:
+    """What is made of a queue's document alone; it is kept as long as that does not change."""
+
+    definition: QueueDefinition
+    named: Sequence[NamedQueue]
+    fields: Sequence[str]
+    """Of the documents whose changes are changes of the queue to its workers."""
+
+
 def _catalog(snapshot: Snapshot) -> QueueCatalog:
     """Build the catalog of a snapshot."""
     queues = snapshot.decode(Kind.QUEUE, _decode)
-    revisions = {name: _revision(snapshot, spec) for name, (spec, _) in queues.items()}
-    definitions = [definition for _, definition in queues.values()]
-    return QueueCatalog(definitions, separator=settings.RUNQY_SUBQUEUE_SEPARATOR, revisions=revisions)
+    return QueueCatalog(
+        (queue.definition for queue in queues.values()),
+        separator=settings.RUNQY_SUBQUEUE_SEPARATOR,
+        revisions={name: _revision(snapshot, queue) for name, queue in queues.items()},
+        named={name: queue.named for name, queue in queues.items()},
+    )
 
 
-def _decode(document: Document) -> tuple[QueueSpec, QueueDefinition]:
-    """Return a queue as it is stored, and with the server's defaults."""
+def _decode(document: Document) -> _KnownQueue:
+    """Return what a queue's document says, completed by the server's defaults."""
     spec = QueueSpec.decode(document.body or b"")
-    return spec, QueueDefinition.of(spec, default_limits())
+    definition = QueueDefinition.of(spec, default_limits())
+    named = name_redis_queues(definition, settings.RUNQY_SUBQUEUE_SEPARATOR)
+    return _KnownQueue(definition, named, (document.field, *documents_used(spec)))
 
 
-def _revision(snapshot: Snapshot, spec: QueueSpec) -> str:
+def _revision(snapshot: Snapshot, queue: _KnownQueue) -> str:
     """Return the token of a queue, spelled as Redis tells it to workers."""
-    places = (field(Kind.QUEUE, spec.name), *documents_used(spec))
-    return str(token([snapshot.effective_revision_of(place) for place in places]))
+    return str(token([snapshot.effective_revision_of(place) for place in queue.fields]))
 
 
 _CATALOG = View(_catalog)

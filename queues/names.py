@@ -14,6 +14,7 @@ __all__ = [
     "ResolvedQueue",
     "claimed_names",
     "find_collision",
+    "name_redis_queues",
     "spellings",
 ]
 
@@ -35,23 +36,35 @@ class ResolvedQueue:
     priority: int
 
 
+NamedQueue: TypeAlias = tuple[ResolvedQueue, tuple[str, ...]]
+"""A Redis queue, and every name that means it."""
+
+
 class QueueCatalog:
     """All queues, found by any spelling of their names. Immutable; names are looked up, never split."""
 
     def __init__(
-        self, definitions: Iterable[QueueDefinition], *, separator: str, revisions: Mapping[str, str] | None = None
+        self,
+        definitions: Iterable[QueueDefinition],
+        *,
+        separator: str,
+        revisions: Mapping[str, str] | None = None,
+        named: Mapping[str, Sequence["NamedQueue"]] | None = None,
     ) -> None:
-        """Take the definitions, and for each queue the token that changes with its configuration."""
+        """Take the definitions, and for each queue the token that changes with its configuration.
+
+        `named`: what `name_redis_queues` returns for queues, where that is known from an earlier catalog.
+        """
         self.definitions = tuple(sorted(definitions, key=lambda queue: queue.name))
         self.separator = separator
         self._revisions = revisions or {}
         self._queues = {queue.name: queue for queue in self.definitions}
         self._resolved: dict[str, ResolvedQueue] = {}
         self._redis_queues: list[str] = []
+        named = named or {}
         for queue in self.definitions:
-            for (redis_queue, priority), names in zip(queue.redis_queues(separator), spellings(queue), strict=True):
-                self._redis_queues.append(redis_queue)
-                resolved = ResolvedQueue(queue=queue, redis_queue=redis_queue, priority=priority)
+            for resolved, names in named.get(queue.name) or name_redis_queues(queue, separator):
+                self._redis_queues.append(resolved.redis_queue)
                 for name in names:
                     self._resolved.setdefault(name, resolved)
 
@@ -110,6 +123,14 @@ class QueueCatalog:
         shown = ", ".join(names[:_NAMES_IN_AN_ERROR])
         more = f" and {len(names) - _NAMES_IN_AN_ERROR} more" if len(names) > _NAMES_IN_AN_ERROR else ""
         return f"No queue {name[:128]!r}. Valid names: {shown}{more}."
+
+
+def name_redis_queues(queue: QueueDefinition, separator: str) -> list[NamedQueue]:
+    """Return the Redis queues of a queue, each with the names that mean it."""
+    return [
+        (ResolvedQueue(queue=queue, redis_queue=redis_queue, priority=priority), names)
+        for (redis_queue, priority), names in zip(queue.redis_queues(separator), spellings(queue), strict=True)
+    ]
 
 
 def spellings(queue: QueueFacts) -> Iterator[tuple[str, ...]]:

@@ -1,17 +1,19 @@
 """Gives the queues as they are published, without asking the database."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from django.conf import settings
 
 from queues.definitions import Limits, QueueDefinition, QueueSpec
-from queues.names import AllowedQueues, QueueCatalog, ResolvedQueue
+from queues.names import AllowedQueues, NamedQueue, QueueCatalog, ResolvedQueue, name_redis_queues
 from runqy.broker.operation import Operation
 from runqy.connection import get_broker
 from runqy.errors import QueueNotFound
-from runqy.publication.documents import Kind, field, token
-from runqy.publication.snapshot import MAX_AGE_S, Snapshot, current_snapshot, get_newest, get_snapshot
+from runqy.publication.documents import Document, Kind, field, token
+from runqy.publication.snapshot import MAX_AGE_S, current_snapshot, get_newest, get_snapshot
+from runqy.publication.views import Snapshot, View
 from vaults.opening import find_vault_problems
 
 __all__ = [
@@ -32,7 +34,7 @@ T = TypeVar("T")
 
 def get_catalog() -> QueueCatalog:
     """Return all queues as the process knows them, without I/O. Raises ConfigurationUnavailable."""
-    return current_snapshot().view("catalog", _catalog)
+    return _CATALOG.of(current_snapshot())
 
 
 def get_fresh_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
@@ -40,7 +42,7 @@ def get_fresh_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
 
     Raises ConfigurationUnavailable.
     """
-    return get_snapshot(max_age_s).view("catalog", _catalog)
+    return _CATALOG.of(get_snapshot(max_age_s))
 
 
 def with_fresh_catalog(call: Callable[[], T]) -> T:
@@ -111,17 +113,38 @@ def default_limits() -> Limits:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _KnownQueue:
+    """What is made of a queue's document alone; it is kept as long as that does not change."""
+
+    definition: QueueDefinition
+    named: Sequence[NamedQueue]
+    fields: Sequence[str]
+    """Of the documents whose changes are changes of the queue to its workers."""
+
+
 def _catalog(snapshot: Snapshot) -> QueueCatalog:
     """Build the catalog of a snapshot."""
-    limits, definitions, revisions = default_limits(), [], {}
-    for name, document in snapshot.of_kind(Kind.QUEUE).items():
-        spec = QueueSpec.decode(document.body or b"")
-        definitions.append(QueueDefinition.of(spec, limits))
-        revisions[name] = _revision(snapshot, spec)
-    return QueueCatalog(definitions, separator=settings.RUNQY_SUBQUEUE_SEPARATOR, revisions=revisions)
+    queues = snapshot.decode(Kind.QUEUE, _decode)
+    return QueueCatalog(
+        (queue.definition for queue in queues.values()),
+        separator=settings.RUNQY_SUBQUEUE_SEPARATOR,
+        revisions={name: _revision(snapshot, queue) for name, queue in queues.items()},
+        named={name: queue.named for name, queue in queues.items()},
+    )
 
 
-def _revision(snapshot: Snapshot, spec: QueueSpec) -> str:
+def _decode(document: Document) -> _KnownQueue:
+    """Return what a queue's document says, completed by the server's defaults."""
+    spec = QueueSpec.decode(document.body or b"")
+    definition = QueueDefinition.of(spec, default_limits())
+    named = name_redis_queues(definition, settings.RUNQY_SUBQUEUE_SEPARATOR)
+    return _KnownQueue(definition, named, (document.field, *documents_used(spec)))
+
+
+def _revision(snapshot: Snapshot, queue: _KnownQueue) -> str:
     """Return the token of a queue, spelled as Redis tells it to workers."""
-    places = (field(Kind.QUEUE, spec.name), *documents_used(spec))
-    return str(token([snapshot.effective_revision_of(place) for place in places]))
+    return str(token([snapshot.effective_revision_of(place) for place in queue.fields]))
+
+
+_CATALOG = View(_catalog)

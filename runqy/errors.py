@@ -178,6 +178,12 @@ class ConfigurationUnavailable(RunqyError):
     code, status = "configuration_unavailable", 503
 
 
+class ConfigurationUnconfirmed(RunqyError):
+    """Neither Redis nor the database has confirmed the configuration for too long (RUNQY_CONFIG_MAX_AGE)."""
+
+    code, status = "configuration_unconfirmed", 503
+
+
 class VaultLocked(RunqyError):
     """Vaults are locked: the server has no master key (RUNQY_VAULT_MASTER_KEY)."""
 

@@ -1,9 +1,13 @@
-"""Middleware: request ids, trusted proxies, content security policy, host check and audit actor of the admin."""
+"""Middleware: request ids, trusted proxies, content security policy, current configuration.
+
+For the admin also: host check, audit actor, warning of what is not published.
+"""
 
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from django.conf import settings
+from django.contrib import messages
 from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpRequest, HttpResponsePermanentRedirect
 from django.http.response import HttpResponseBase
@@ -11,6 +15,8 @@ from django.middleware.common import CommonMiddleware
 
 from runqy import clock
 from runqy.audit.actors import SERVER, Actor, ActorKind, actor_context
+from runqy.publication import polling
+from runqy.publication.operations import NOT_PUBLISHED, publication_result
 from runqy.request_ids import current_request_id, new_request_id, request_id_context
 
 _SHARED_POLICY = "base-uri 'self'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -151,6 +157,33 @@ def _staff_actor(request: HttpRequest) -> Actor:
         address=request.META.get("REMOTE_ADDR", ""),
         request_id=current_request_id(),
     )
+
+
+class ConfigurationPollingMiddleware:
+    """Have a process that serves requests take what is newer from the database."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        polling.ensure_started()
+        return self.get_response(request)
+
+
+class PublicationWarningMiddleware:
+    """Warn users of the admin of a change that is saved but not published. The API has `published` in its responses."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if not _is_admin(request.path_info):
+            return self.get_response(request)
+        with publication_result() as result:
+            response = self.get_response(request)
+        if not result.is_published:
+            messages.warning(request, NOT_PUBLISHED)
+        return response
 
 
 def _is_admin(path: str) -> bool:

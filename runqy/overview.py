@@ -176,9 +176,15 @@ def _concerns_of_maintenance() -> Iterator[Concern]:
 def _concerns_of_publication() -> Iterator[Concern]:
     """Tell whether Redis has what the database has."""
     comparison = compare_configuration()
-    if comparison.ahead or comparison.unknown:
+    if comparison.is_ahead:
         yield Concern(
             sentence="Redis has newer configuration than the database: manage.py publish_configuration --replace.",
+            level="danger",
+        )
+    elif comparison.is_tampered:
+        yield Concern(
+            sentence="The published configuration was altered in Redis, or an older one was put back; servers do not "
+            "use it, and maintenance repairs it within seconds.",
             level="danger",
         )
     elif not comparison.is_agreed:

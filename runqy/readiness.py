@@ -9,13 +9,13 @@ from django.db.migrations.executor import MigrationExecutor
 
 from runqy import clock
 from runqy.api.health import CheckResult, CheckStatus
-from runqy.broker import publication
 from runqy.broker.health import check_nodes, is_maintenance_running, probe_writes
 from runqy.connection import get_broker
 from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable, RunqyError
 from runqy.publication.documents import Kind
-from runqy.publication.snapshot import MAX_AGE_S as SNAPSHOT_MAX_AGE_S
-from runqy.publication.snapshot import Snapshot, get_snapshot
+from runqy.publication.heads import HeadProblem
+from runqy.publication.snapshot import get_cache, get_snapshot
+from runqy.publication.views import Snapshot
 from vaults.queries import is_unlocked
 
 MAX_AGE_S = 1.0
@@ -35,6 +35,22 @@ _CONFIGURATION_AWAY = CheckResult(
     status=CheckStatus.FAILED,
     detail="The configuration can be read neither from Redis nor from the database.",
 )
+
+_NOT_PUBLISHED = (
+    "Redis does not publish the configuration (yet): workers cannot tell changes, and maintenance repairs it."
+)
+_ALTERED = "The published configuration was altered in Redis; it is not used, and maintenance repairs it."
+_HEAD_PROBLEMS = {
+    HeadProblem.MISSING: _NOT_PUBLISHED,
+    HeadProblem.UNSIGNED: "An earlier release published the configuration last; maintenance publishes it again.",
+    HeadProblem.REFUSED: _ALTERED,
+    HeadProblem.PUT_BACK: "An older published configuration was put back in Redis; it is not used, and maintenance "
+    "repairs it.",
+    HeadProblem.BEHIND: "Redis publishes an older configuration than this process knows: a change is not published "
+    "yet, or an older state was put back; maintenance repairs it.",
+    HeadProblem.INCOMPLETE: "The documents in Redis are not those that the published configuration consists of; "
+    "maintenance repairs it, or reports what only Redis has.",
+}
 
 _latest: tuple[float, list[CheckResult]] = (float("-inf"), [])
 _is_migrated = False
@@ -174,26 +190,30 @@ def _has_tables() -> bool:
 def _check_configuration(*, is_redis_there: bool) -> Iterator[CheckResult]:
     """Look whether this process knows the configuration, whether Redis publishes it, and whether vaults open."""
     try:
-        snapshot = get_snapshot(SNAPSHOT_MAX_AGE_S if is_redis_there else float("inf"))
+        snapshot = get_snapshot(0 if is_redis_there else float("inf"))
     except ConfigurationUnavailable:
         yield _CONFIGURATION_AWAY
         return
-    if snapshot.documents and is_redis_there and not _is_published():
-        detail = (
-            "Redis does not publish the configuration (yet): workers cannot tell changes, and maintenance repairs it."
-        )
+    if detail := _find_configuration_problem(snapshot, is_redis_there=is_redis_there):
         yield CheckResult(check="configuration", status=CheckStatus.WARNING, detail=detail)
     else:
         yield CheckResult(check="configuration")
     yield _check_vaults(snapshot)
 
 
-def _is_published() -> bool:
-    """Tell whether Redis publishes a configuration; one that cannot be asked is reported as what it is."""
-    try:
-        return get_broker().run(publication.read_digest()) is not None
-    except BrokerUnavailable:
-        return True
+def _find_configuration_problem(snapshot: Snapshot, *, is_redis_there: bool) -> str:
+    """Return what is wrong with the configuration, or an empty string."""
+    cache = get_cache()
+    if not cache.is_confirmed():
+        return (
+            "Neither Redis nor the database has confirmed the configuration for RUNQY_CONFIG_MAX_AGE: secrets are not "
+            "handed out and nothing can be administered; tasks go on."
+        )
+    if not is_redis_there or cache.head_problem is None:
+        return ""
+    if cache.head_problem is HeadProblem.MISSING and not snapshot.documents:
+        return ""
+    return _HEAD_PROBLEMS[cache.head_problem]
 
 
 def _check_vaults(snapshot: Snapshot) -> CheckResult:

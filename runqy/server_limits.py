@@ -102,6 +102,7 @@ class LimitsViewSet(ApiViewSet):
     """The limits of this server."""
 
     roles: ClassVar = frozenset(Role)
+    needs_confirmed_configuration = False
 
     @extend_schema(
         operation_id="get_limits",

@@ -33,6 +33,7 @@ RUNQY_WORKER_API_KEY = env.text("RUNQY_WORKER_API_KEY")
 RUNQY_CLIENT_API_KEY = env.text("RUNQY_CLIENT_API_KEY")
 RUNQY_VAULT_MASTER_KEY = env.parsed("RUNQY_VAULT_MASTER_KEY", parse_master_keys, "")
 RUNQY_DELIVERIES_KEPT_S = env.seconds("RUNQY_DELIVERIES_KEPT", 90 * 24 * 3600)
+RUNQY_CONFIG_MAX_AGE_S = env.seconds("RUNQY_CONFIG_MAX_AGE", 60, lowest=10)
 RUNQY_RATE_LIMIT = env.rate("RUNQY_RATE_LIMIT", None)
 RUNQY_AUTH_FAILURE_LIMIT = env.rate("RUNQY_AUTH_FAILURE_LIMIT", Rate(30, 60))
 RUNQY_HIDE_PAYLOADS = env.flag("RUNQY_HIDE_PAYLOADS")
@@ -147,6 +148,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "runqy.middleware.RequestIdMiddleware",
+    "runqy.middleware.ConfigurationPollingMiddleware",
     "runqy.middleware.ProxyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "runqy.middleware.ContentSecurityPolicyMiddleware",
@@ -157,6 +159,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "runqy.middleware.AuditActorMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "runqy.middleware.PublicationWarningMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
 ]
@@ -194,7 +197,11 @@ AXES_LOCKOUT_CALLABLE = "runqy.accounts.logins.locked_out"
 # API
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["runqy.api.authentication.BearerTokenAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated", "runqy.api.permissions.HasRole"],
+    "DEFAULT_PERMISSION_CLASSES": [
+        "rest_framework.permissions.IsAuthenticated",
+        "runqy.api.permissions.HasRole",
+        "runqy.publication.permissions.HasConfirmedConfiguration",
+    ],
     "DEFAULT_THROTTLE_CLASSES": ["runqy.api.throttling.ApiKeyThrottle"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "runqy.api.renderers.JSONOnlyNegotiation",
     "DEFAULT_RENDERER_CLASSES": ["runqy.api.renderers.JSONRenderer"],

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import hypothesis
 import pytest
@@ -19,7 +20,7 @@ from runqy.asgi import build_application
 from runqy.audit import triggers
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
-from runqy.publication import snapshot
+from runqy.publication import polling, snapshot
 from tasks.waiting_loop import WaitingThread, set_waiting_loop
 from tests.api.client import ApiClient
 from tests.dataplane.serving import serve
@@ -97,6 +98,13 @@ def slow_callbacks() -> Iterator[list[str]]:
     """Fail a test in which a callback held up an event loop of tests/support/event_loop.py for over 100 ms."""
     with watch_callbacks() as found:
         yield found
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _polls_no_database() -> Iterator[None]:
+    """Keep this process, which serves requests too, from reading what one test stored while the next one runs."""
+    with patch.object(polling, "ensure_started"):
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

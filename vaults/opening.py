@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from runqy.errors import VaultLocked, VaultUnavailable
 from runqy.publication.documents import Kind
-from runqy.publication.snapshot import MAX_AGE_S, Snapshot, get_snapshot
+from runqy.publication.snapshot import MAX_AGE_S, get_snapshot
+from runqy.publication.views import Snapshot
 from vaults.crypto import Keyring
 from vaults.deliveries import Share, vault_state
 from vaults.keyring import get_keyring

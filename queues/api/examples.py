@@ -55,12 +55,14 @@ _RELOADED = {
             "reason": "it is not the name of a branch",
         }
     ],
+    "published": True,
 }
 _DELETED = {
     "message": "Queue 'inference' deleted successfully",
     "queue": "inference",
     "redis_queues": ["inference"],
     "removed": {"tasks": {"completed": 12, "archived": 1}, "keys": 6},
+    "published": True,
 }
 _STATUS: dict[str, Any] = {
     "queue": "inference_high",
@@ -101,10 +103,10 @@ CONFIG_LIST = _response({"queues": [_QUEUE], "count": 1})
 CONFIG_BODY = OpenApiExample(
     "Request", {"name": "inference", "priority": 6, "deployment": _DEPLOYMENT}, request_only=True
 )
-CONFIG_CREATED = _response({"queue": _QUEUE, "message": "Queue created successfully"}, 201)
+CONFIG_CREATED = _response({"queue": _QUEUE, "message": "Queue created successfully", "published": True}, 201)
 CONFIG_UPDATED = OpenApiExample(
     "Updated",
-    {"queue": _QUEUE, "message": "Queue updated successfully"},
+    {"queue": _QUEUE, "message": "Queue updated successfully", "published": True},
     response_only=True,
     status_codes=["200"],
 )
@@ -114,4 +116,6 @@ QUEUE_LIST = _response({"queues": [_STATUS], "count": 1})
 QUEUE_DETAIL = _response(_DETAIL)
 PAUSED = _response({"message": "queue paused", "queue": "inference_high", "paused": True})
 UNPAUSED = _response({"message": "queue unpaused", "queue": "inference_high", "paused": False})
-REDEPLOYED = _response({"message": "redeployment requested", "queue": "inference", "workers": ["worker-abc123"]})
+REDEPLOYED = _response(
+    {"message": "redeployment requested", "queue": "inference", "workers": ["worker-abc123"], "published": True}
+)

@@ -15,6 +15,7 @@ from queues.written import write_deployment, write_field
 from runqy.api.serializers import (
     BodySerializer,
     EmptyAsNullField,
+    PublishedField,
     StrictBooleanField,
     StringField,
     UnixSecondsField,
@@ -175,6 +176,7 @@ class QueueConfigSavedSerializer(serializers.Serializer[Any]):
 
     queue = QueueConfigSerializer()
     message = serializers.CharField()
+    published = PublishedField()
 
 
 class QueueFileErrorSerializer(serializers.Serializer[Any]):
@@ -211,6 +213,7 @@ class ReloadReportSerializer(serializers.Serializer[Any]):
         help_text="The Redis queues of these files that no worker serves now; null: Redis is unavailable",
     )
     problems = QueueFileErrorSerializer(many=True, source="report.errors")
+    published = PublishedField()
 
     def get_reloaded(self, reload: Mapping[str, Any]) -> list[str]:
         report: LoadReport = reload["report"]
@@ -231,6 +234,7 @@ class QueueConfigDeletedSerializer(serializers.Serializer[Any]):
     queue = serializers.CharField(source="removed.name")
     redis_queues = serializers.ListField(child=serializers.CharField(), source="removed.redis_queues")
     removed = RemovedFromRedisSerializer()
+    published = PublishedField()
 
 
 class QueueStatusSerializer(serializers.Serializer[Any]):
@@ -306,3 +310,4 @@ class QueueRedeployedSerializer(serializers.Serializer[Any]):
     workers = serializers.ListField(
         child=serializers.CharField(), help_text="Ids of those that deploy it now; others do when they register"
     )
+    published = PublishedField()

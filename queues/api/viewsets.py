@@ -27,6 +27,7 @@ from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.connection import get_broker
 from runqy.errors import BrokerUnavailable
+from runqy.publication.operations import publication_result
 
 
 class QueueViewSet(ApiViewSet):
@@ -93,9 +94,16 @@ class QueueViewSet(ApiViewSet):
         Children are restarted between tasks. A commit that cannot be deployed changes nothing; the worker's `reason`
         has the error.
         """
-        name = redeploy_queue(name=queue, allowed_queues=request.auth.queues)
-        workers = find_deploying_workers(get_broker(), name)
-        response = s.QueueRedeployedSerializer({"message": "redeployment requested", "queue": name, "workers": workers})
+        with publication_result() as publication:
+            name = redeploy_queue(name=queue, allowed_queues=request.auth.queues)
+        response = s.QueueRedeployedSerializer(
+            {
+                "message": "redeployment requested",
+                "queue": name,
+                "workers": find_deploying_workers(get_broker(), name),
+                "published": publication.is_published,
+            }
+        )
         return Response(response.data)
 
 
@@ -130,14 +138,17 @@ class QueueConfigViewSet(ApiViewSet):
     )
     def create(self, request: AuthenticatedRequest) -> Response:
         """Create a new queue configuration, or with force=true update one."""
-        config, is_new = upsert_queue(
-            config=s.QueueConfigInputSerializer.parse(request.data),
-            force=read_flag(request, "force"),
-            allowed_queues=request.auth.queues,
-            check=if_match(request),
-        )
+        with publication_result() as publication:
+            config, is_new = upsert_queue(
+                config=s.QueueConfigInputSerializer.parse(request.data),
+                force=read_flag(request, "force"),
+                allowed_queues=request.auth.queues,
+                check=if_match(request),
+            )
         message = f"Queue {'created' if is_new else 'updated'} successfully"
-        response = s.QueueConfigSavedSerializer({"queue": config, "message": message})
+        response = s.QueueConfigSavedSerializer(
+            {"queue": config, "message": message, "published": publication.is_published}
+        )
         etag = quote_etag(spec_version(config.spec))
         return Response(response.data, 201 if is_new else 200, headers={"ETag": etag})
 
@@ -176,13 +187,16 @@ class QueueConfigViewSet(ApiViewSet):
         """Replace a queue configuration as a whole; If-Match with its ETag is required."""
         check = if_match(request, is_required=True)
         queue = get_configuration(name, allowed_queues=request.auth.queues).spec.name
-        config, _ = upsert_queue(
-            config=s.QueueConfigInputSerializer.parse_replacement(request.data, name=queue),
-            force=True,
-            allowed_queues=request.auth.queues,
-            check=check,
+        with publication_result() as publication:
+            config, _ = upsert_queue(
+                config=s.QueueConfigInputSerializer.parse_replacement(request.data, name=queue),
+                force=True,
+                allowed_queues=request.auth.queues,
+                check=check,
+            )
+        response = s.QueueConfigSavedSerializer(
+            {"queue": config, "message": "Queue updated successfully", "published": publication.is_published}
         )
-        response = s.QueueConfigSavedSerializer({"queue": config, "message": "Queue updated successfully"})
         return Response(response.data, headers={"ETag": quote_etag(spec_version(config.spec))})
 
     @extend_schema(
@@ -197,15 +211,19 @@ class QueueConfigViewSet(ApiViewSet):
     )
     def destroy(self, request: AuthenticatedRequest, name: str) -> Response:
         """Delete a queue configuration, and everything in Redis that belongs to the queue."""
-        removed = remove_queue(
-            get_broker(),
-            name=name,
-            force=read_flag(request, "force"),
-            allowed_queues=request.auth.queues,
-            check=if_match(request),
-        )
+        with publication_result() as publication:
+            removed = remove_queue(
+                get_broker(),
+                name=name,
+                force=read_flag(request, "force"),
+                allowed_queues=request.auth.queues,
+                check=if_match(request),
+            )
         message = f"Queue '{removed.name}' deleted successfully"
-        return Response(s.QueueConfigDeletedSerializer({"message": message, "removed": removed}).data)
+        response = s.QueueConfigDeletedSerializer(
+            {"message": message, "removed": removed, "published": publication.is_published}
+        )
+        return Response(response.data)
 
     @extend_schema(
         operation_id="reload_configs",
@@ -222,10 +240,15 @@ class QueueConfigViewSet(ApiViewSet):
         """Reload configurations from YAML; a file with an error changes nothing, the others are loaded."""
         require_all_queues(request.auth)
         options = {name: read_flag(request, name) for name in ("prune", "force")}
-        report = load_queue_files(directory=settings.QUEUE_WORKERS_DIR, **options)
-        now_s = clock.now_ns() // 10**9
+        with publication_result() as publication:
+            report = load_queue_files(directory=settings.QUEUE_WORKERS_DIR, **options)
         response = s.ReloadReportSerializer(
-            {"report": report, "timestamp": now_s, "unserved": _find_unserved(report)},
+            {
+                "report": report,
+                "timestamp": clock.now_ns() // 10**9,
+                "unserved": _find_unserved(report),
+                "published": publication.is_published,
+            }
         )
         return Response(response.data)
 

@@ -17,10 +17,18 @@ class ApiKey(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, editable=False)
     last_used_at = models.DateTimeField(null=True, editable=False)
+    created_by_kind = models.CharField(max_length=16, default="", editable=False)
+    """Of the actor that created it (`runqy.audit.actors.ActorKind`); empty: before this was recorded."""
+    created_by = models.CharField(max_length=300, default="", editable=False)
+    """The name of that actor."""
+    created_by_key = models.ForeignKey(
+        "self", null=True, editable=False, on_delete=models.PROTECT, related_name="created_keys"
+    )
+    """The key that created it, if that has a row."""
 
     class Meta:
         verbose_name = "API key"
 
     def __str__(self) -> str:
-        """Tell the key from others without saying it."""
+        """Return the name and the beginning of the key."""
         return f"{self.name} ({self.prefix}…)"

@@ -1,9 +1,10 @@
 """Creates and revokes keys."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 from django.utils import timezone
@@ -11,12 +12,14 @@ from django.utils import timezone
 from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, NAME, QUEUE_NAME, SHOWN, Role, key_digest, new_key
 from runqy.accounts.models import ApiKey
 from runqy.accounts.published import PublishedKey
+from runqy.accounts.queries import list_accepted_descendants
+from runqy.audit.actors import ActorKind, current_actor
 from runqy.audit.operations import record
 from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound
 from runqy.publication.documents import Kind
-from runqy.publication.operations import configuration_change
+from runqy.publication.operations import Change, configuration_change
 
-__all__ = ["CreatedKey", "audited_name", "create_api_key", "key_problems", "revoke_api_key"]
+__all__ = ["CreatedKey", "RevokedKey", "audited_name", "create_api_key", "key_problems", "revoke_api_key"]
 
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -31,6 +34,17 @@ class CreatedKey:
     def __repr__(self) -> str:
         """Show which, never what: a key must not reach a log."""
         return f"<CreatedKey {self.row}>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokedKey:
+    """A revoked key, and the accepted keys that it created, or that those created."""
+
+    row: ApiKey
+    revoked_descendants: Sequence[ApiKey]
+    """Those that were revoked with it."""
+    accepted_descendants: Sequence[ApiKey]
+    """Those that are still accepted."""
 
 
 def create_api_key(
@@ -49,6 +63,7 @@ def create_api_key(
             digest=key_digest(plain),
             prefix=plain[:SHOWN],
             expires_at=expires_at,
+            **_creator(),
         )
         change.put(Kind.API_KEY, str(row.pk), msgspec.json.encode(PublishedKey.of(row)))
         stated = {column: (None, getattr(row, column)) for column in ("name", "role", "queues", "expires_at")}
@@ -56,19 +71,45 @@ def create_api_key(
     return CreatedKey(plain, row)
 
 
-def revoke_api_key(*, key_id: int) -> ApiKey:
-    """End the validity of a key, for good. Raises ApiKeyNotFound, ApiKeyAlreadyRevoked."""
+def revoke_api_key(*, key_id: int, with_descendants: bool = False) -> RevokedKey:
+    """End the validity of a key, for good; `with_descendants` also that of the keys it created, and those created.
+
+    With descendants, a key that was revoked before is no error as long as there is one to revoke.
+    Raises ApiKeyNotFound, ApiKeyAlreadyRevoked.
+    """
     with configuration_change() as change:
-        revoked = ApiKey.objects.filter(pk=key_id, revoked_at=None).update(revoked_at=timezone.now())
         row = ApiKey.objects.filter(pk=key_id).first()
         if row is None:
             raise ApiKeyNotFound
-        if not revoked:
+        descendants = list_accepted_descendants([key_id])
+        due = [row] if row.revoked_at is None else []
+        if with_descendants:
+            due += descendants
+        if not due:
             raise ApiKeyAlreadyRevoked
-        change.remove(Kind.API_KEY, str(row.pk))
-        ended = {"revoked_at": (None, row.revoked_at)}
-        record(action="api_key.revoked", object_kind="api_key", object_name=audited_name(row), changes=ended)
-    return row
+        for key in due:
+            _revoke(change, key)
+    return RevokedKey(
+        row=row,
+        revoked_descendants=descendants if with_descendants else [],
+        accepted_descendants=[] if with_descendants else descendants,
+    )
+
+
+def _revoke(change: Change, row: ApiKey) -> None:
+    """Revoke a key in an open change, and record it."""
+    row.revoked_at = timezone.now()
+    row.save(update_fields=["revoked_at"])
+    change.remove(Kind.API_KEY, str(row.pk))
+    ended = {"revoked_at": (None, row.revoked_at)}
+    record(action="api_key.revoked", object_kind="api_key", object_name=audited_name(row), changes=ended)
+
+
+def _creator() -> Mapping[str, Any]:
+    """Return the columns of a new key that name the actor."""
+    actor = current_actor()
+    key_id = int(actor.id) if actor.kind is ActorKind.KEY and actor.id else None
+    return {"created_by_kind": actor.kind.value, "created_by": actor.name[:300], "created_by_key_id": key_id}
 
 
 def key_problems(

@@ -1,7 +1,7 @@
 """Recognises keys: those of the environment, and those of the published configuration. Lists those of the database."""
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -16,9 +16,10 @@ from runqy.accounts.identity import Identity, Role, is_key, key_digest
 from runqy.accounts.models import ApiKey
 from runqy.accounts.published import PublishedKey
 from runqy.errors import ApiKeyNotFound
-from runqy.publication.documents import Kind
+from runqy.publication.documents import Document, Kind
 from runqy.publication.models import StoredDocument
-from runqy.publication.snapshot import Snapshot, current_snapshot, get_newest, get_snapshot
+from runqy.publication.snapshot import current_snapshot, get_newest, get_snapshot
+from runqy.publication.views import Snapshot, View
 from runqy.structs import read_json
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "get_api_key",
     "in_status",
     "key_status",
+    "list_accepted_descendants",
     "list_api_keys",
     "list_api_keys_page",
     "queue_names",
@@ -113,6 +115,22 @@ def get_api_key(key_id: int) -> ApiKey:
     return key
 
 
+def list_accepted_descendants(key_ids: Iterable[int]) -> list[ApiKey]:
+    """Return the accepted keys that some keys created, and those that these created, down to the last.
+
+    Keys between that are revoked or expired count too: what they created may still be accepted.
+    """
+    seen = set(key_ids)
+    found: list[ApiKey] = []
+    level = list(seen)
+    while level:
+        created = [key for key in ApiKey.objects.filter(created_by_key__in=level).order_by("pk") if key.pk not in seen]
+        found += created
+        level = [key.pk for key in created]
+        seen.update(level)
+    return [key for key in found if key_status(key) in (KeyStatus.ACTIVE, KeyStatus.UNUSED)]
+
+
 def key_status(key: ApiKey) -> KeyStatus:
     """Return the status of a key."""
     if key.revoked_at is not None:
@@ -166,7 +184,7 @@ def _environment_keys(client: str, worker: str, admin: str) -> tuple[tuple[str, 
 
 def _find_published(snapshot: Snapshot, digest: str) -> Identity | None:
     """Return the identity of a published key, found by a hash that nobody can steer towards another's."""
-    known = snapshot.view("api_keys", _known_keys).get(digest)
+    known = _KNOWN_KEYS.of(snapshot).get(digest)
     if known is None or not hmac.compare_digest(known.published.digest, digest):
         return None
     return known.identity if known.expires_ns > clock.now_ns() else None
@@ -174,11 +192,16 @@ def _find_published(snapshot: Snapshot, digest: str) -> Identity | None:
 
 def _known_keys(snapshot: Snapshot) -> Mapping[str, _KnownKey]:
     """Return the keys of a snapshot by their digests."""
-    known = {}
-    for key_id, document in snapshot.of_kind(Kind.API_KEY).items():
-        published = read_json(document.body or b"", PublishedKey)
-        queues = frozenset(published.queues) or None
-        identity = Identity(role=published.role, name=published.name, queues=queues, key_id=key_id)
-        expires_ns = published.expires_at.timestamp() * 1e9 if published.expires_at else float("inf")
-        known[published.digest] = _KnownKey(published, identity, expires_ns)
-    return known
+    return {known.published.digest: known for known in snapshot.decode(Kind.API_KEY, _decode).values()}
+
+
+def _decode(document: Document) -> _KnownKey:
+    """Return a published key."""
+    published = read_json(document.body or b"", PublishedKey)
+    queues = frozenset(published.queues) or None
+    identity = Identity(role=published.role, name=published.name, queues=queues, key_id=document.name)
+    expires_ns = published.expires_at.timestamp() * 1e9 if published.expires_at else float("inf")
+    return _KnownKey(published, identity, expires_ns)
+
+
+_KNOWN_KEYS = View(_known_keys)

@@ -13,6 +13,14 @@ from runqy.api.timestamps import format_ns, format_s
 from runqy.errors import RequestInvalid, RunqyError
 
 
+class PublishedField(serializers.BooleanField):
+    """Whether a change of the configuration is published."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("help_text", "False: saved, and published once Redis is back; servers ask the database")
+        super().__init__(**options)
+
+
 class BodySerializer(serializers.Serializer[Any]):
     """A request body; members that it does not describe are ignored."""
 

@@ -36,6 +36,14 @@ class ApiViewSet(ViewSet):
     rate_limit_headers: Mapping[str, str] = {}
     """What is left of the rate that the request was counted against; set by the throttle."""
 
+    @property
+    def needs_confirmed_configuration(self) -> bool:
+        """Return whether `HasConfirmedConfiguration` refuses the request while nothing confirms the configuration.
+
+        False for what hands out no secrets and administers nothing.
+        """
+        return True
+
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Authenticate, authorise and throttle; then name the key to the audit. Raises LengthRequired."""
         super().initial(request, *args, **kwargs)

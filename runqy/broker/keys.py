@@ -13,7 +13,7 @@ CANCEL_CHANNEL = "asynq:cancel"  # channel: a task id
 
 CONFIG_DOCUMENTS = "runqy:config:{config}:documents"  # hash: "<kind>:<name>" -> signed document
 CONFIG_REVISIONS = "runqy:config:{config}:revisions"  # hash: "<kind>:<name>" -> revision
-CONFIG_DIGEST = "runqy:config:{config}:digest"  # string: changes with every publication
+CONFIG_HEAD = "runqy:config:{config}:digest"  # string: signed head; earlier releases kept a bare digest here
 KEY_USES = "runqy:config:{config}:key_uses"  # hash: id of an API key -> Unix s of its last use
 DELIVERIES = "runqy:config:{config}:deliveries"  # stream: who was handed out secrets, until the database knows
 QUEUE_REVISIONS = "runqy:revisions"  # hash: queue -> token that changes with its configuration; workers read it

@@ -21,6 +21,24 @@ class PublishedDocument:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedHead:
+    """The head on its way to Redis."""
+
+    revision: int
+    content: bytes
+    overwrites: bytes = b""
+    """The head seen in Redis that is to give way even if it is higher, because nobody signed it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishOutcomes:
+    """What became of what was published: 1 stored, 0 left alone or there already, -1 a newer one stands."""
+
+    head: int
+    documents: list[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueToken:
     """The token of a queue on its way to the workers."""
 
@@ -34,25 +52,27 @@ class QueueToken:
 class Standing:
     """All that is published at one moment, unverified."""
 
-    digest: bytes | None
+    head: bytes | None
     documents: Mapping[str, bytes]
     revisions: Mapping[str, str]
     tokens: Mapping[str, str]
 
 
-def publish(documents: Sequence[PublishedDocument], *, new_digest: str) -> Request[list[int]]:
-    """Store documents, each unless a newer one stands there: 1 stored, 0 stood already, -1 refused."""
+def publish(documents: Sequence[PublishedDocument], *, head: PublishedHead | None) -> Request[PublishOutcomes]:
+    """Store documents and then the head, each unless a newer one stands there; without a head that is left alone."""
     quadruples: list[Value] = []
     for document in documents:
         quadruples += [document.field, document.revision, document.content, document.overwrites]
     call = script("publish")(
         documents=keys.CONFIG_DOCUMENTS,
         revisions=keys.CONFIG_REVISIONS,
-        digest=keys.CONFIG_DIGEST,
-        new_digest=new_digest,
+        head_key=keys.CONFIG_HEAD,
+        head=head.content if head else b"",
+        head_revision=head.revision if head else 0,
+        head_overwrites=head.overwrites if head else b"",
         quadruples=quadruples,
     )
-    return Request((call,), lambda replies: [int(outcome) for outcome in replies[0]])
+    return Request((call,), lambda replies: PublishOutcomes(head=replies[0][0], documents=replies[0][1:]))
 
 
 def announce(tokens: Iterable[QueueToken]) -> Request[int]:
@@ -64,19 +84,17 @@ def announce(tokens: Iterable[QueueToken]) -> Request[int]:
     return Request((call,), lambda replies: int(replies[0]))
 
 
-def remove_documents(fields: Sequence[str], *, new_digest: str) -> Request[None]:
-    """Drop documents, whatever they say. For what the database does not know; a deletion is a document too."""
-    commands = (
-        command("HDEL", keys.CONFIG_DOCUMENTS, *fields, key=keys.CONFIG_DOCUMENTS),
-        command("HDEL", keys.CONFIG_REVISIONS, *fields, key=keys.CONFIG_REVISIONS),
-        command("SET", keys.CONFIG_DIGEST, new_digest, key=keys.CONFIG_DIGEST),
+def remove_documents(fields: Sequence[str]) -> Request[int]:
+    """Remove documents, whatever they say. For what the database does not know; a deletion is a document too."""
+    call = script("remove_documents")(
+        documents=keys.CONFIG_DOCUMENTS, revisions=keys.CONFIG_REVISIONS, fields=list(fields)
     )
-    return Request(commands, lambda _: None)
+    return Request((call,), lambda replies: int(replies[0]))
 
 
-def read_digest() -> Request[bytes | None]:
-    """Return what changes with every publication; None when nothing is published."""
-    return Request((command("GET", keys.CONFIG_DIGEST, key=keys.CONFIG_DIGEST),), lambda replies: replies[0])
+def read_head() -> Request[bytes | None]:
+    """Return what changes with every publication, unverified; None when nothing is published."""
+    return Request((command("GET", keys.CONFIG_HEAD, key=keys.CONFIG_HEAD),), lambda replies: replies[0])
 
 
 def read_revisions() -> Request[dict[str, str]]:
@@ -96,7 +114,7 @@ def read_documents(fields: Sequence[str]) -> Request[dict[str, bytes]]:
 def read_all() -> Request[Standing]:
     """Return all that is published. Not for a request path: it can be megabytes."""
     commands = (
-        command("GET", keys.CONFIG_DIGEST, key=keys.CONFIG_DIGEST),
+        command("GET", keys.CONFIG_HEAD, key=keys.CONFIG_HEAD),
         command("HGETALL", keys.CONFIG_DOCUMENTS, key=keys.CONFIG_DOCUMENTS),
         command("HGETALL", keys.CONFIG_REVISIONS, key=keys.CONFIG_REVISIONS),
         command("HGETALL", keys.QUEUE_REVISIONS, key=keys.QUEUE_REVISIONS),
@@ -104,7 +122,7 @@ def read_all() -> Request[Standing]:
     return Request(
         commands,
         lambda replies: Standing(
-            digest=replies[0],
+            head=replies[0],
             documents={_text(field): content for field, content in _pairs(replies[1])},
             revisions=_texts(replies[2]),
             tokens=_texts(replies[3]),

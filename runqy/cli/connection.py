@@ -26,6 +26,8 @@ class Server:
 
     def __init__(self, url: str, key: str, transport: httpx2.BaseTransport | None = None) -> None:
         """Take its address and a key; tests bring a transport that leads to the application itself."""
+        self.has_unpublished = False
+        """Whether the server saved a change that is not published yet."""
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         self._client = httpx2.Client(
             base_url=url, headers=headers if key else {}, timeout=_TIMEOUT_S, transport=transport
@@ -58,6 +60,7 @@ class Server:
             answer: dict[str, Any] = msgspec.json.decode(response.content, type=dict[str, Any])
         except msgspec.DecodeError as error:
             raise ServerRefused(f"{self._client.base_url} is no runqy server: {error}", code="no_server") from error
+        self.has_unpublished = self.has_unpublished or answer.get("published") is False
         return answer
 
 

@@ -25,6 +25,10 @@ JsonOutput = Annotated[bool, typer.Option("--json", help="Print the task as the 
 ListJson = Annotated[bool, typer.Option("--json", help="Print the list as the server sent it.")]
 Wait = Annotated[float, typer.Option("--wait", "-w", min=0, help="Seconds to wait for the end of the task.")]
 
+_NOT_PUBLISHED = (
+    "runqy: saved, but not published: Redis is unavailable. Servers that reach the database apply the change within "
+    "seconds; it is published once Redis is back."
+)
 _NO_KEY = "no API key: set RUNQY_API_KEY, or run this in the folder where .runqy is."
 
 
@@ -37,6 +41,8 @@ def open_server(url: str, key: str) -> Iterator[Server]:
     server = make_server(url, found)
     try:
         yield server
+        if server.has_unpublished:
+            typer.echo(_NOT_PUBLISHED, err=True)
     except ServerRefused as error:
         is_keyless = error.status == HTTPStatus.UNAUTHORIZED and not found
         typer.echo(f"runqy: {_NO_KEY if is_keyless else error}", err=True)

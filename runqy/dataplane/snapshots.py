@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import structlog
@@ -11,6 +12,7 @@ from runqy import clock
 from runqy.accounts import key_uses
 from runqy.broker.async_broker import AsyncBroker
 from runqy.errors import BrokerUnavailable
+from runqy.publication import polling, snapshot
 from runqy.publication.snapshot import MAX_WAIT_S, get_cache
 
 REFRESH_EVERY_S = 1.0
@@ -23,11 +25,15 @@ log = structlog.get_logger(__name__)
 
 
 class SnapshotRefresher:
-    """Compares the snapshot with Redis once a second, and at once for an unknown key or queue."""
+    """Compares the snapshot with Redis once a second, and at once for an unknown key or queue.
+
+    A thread does it: verifying thousands of documents and building what is derived from them would stop the loop.
+    """
 
     def __init__(self, broker: AsyncBroker) -> None:
         self._broker = broker
-        self._refreshing: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runqy-snapshot")
+        self._refreshing: asyncio.Future[None] | None = None
         self._last_extra_s = float("-inf")
 
     @asynccontextmanager
@@ -35,6 +41,7 @@ class SnapshotRefresher:
         """Load the snapshot, and keep it current until the block ends."""
         if get_cache().is_empty:
             await asyncio.to_thread(_load_stored)
+        polling.ensure_started()
         await self._refresh()
         loops = (
             (self._refresh, REFRESH_EVERY_S),
@@ -50,6 +57,7 @@ class SnapshotRefresher:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._flush_key_uses()
+            self._thread.shutdown(wait=False)
 
     async def refresh_for_unknown(self) -> bool:
         """Compare now for a name that the snapshot does not have, and return whether the snapshot changed.
@@ -69,12 +77,12 @@ class SnapshotRefresher:
     async def _refresh(self) -> None:
         await (self._refreshing or self._start_refresh())
 
-    def _start_refresh(self) -> "asyncio.Task[None]":
-        self._refreshing = asyncio.create_task(self._broker.run(get_cache().refresh()))
+    def _start_refresh(self) -> "asyncio.Future[None]":
+        self._refreshing = asyncio.get_running_loop().run_in_executor(self._thread, snapshot.refresh)
         self._refreshing.add_done_callback(self._end_refresh)
         return self._refreshing
 
-    def _end_refresh(self, _: "asyncio.Task[None]") -> None:
+    def _end_refresh(self, _: "asyncio.Future[None]") -> None:
         self._refreshing = None
 
     async def _flush_key_uses(self) -> None:

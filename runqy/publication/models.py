@@ -29,6 +29,7 @@ class StoredDocument(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["kind", "name"], name="one_document_for_each_thing")]
+        indexes = [models.Index(fields=["revision"], name="document_revision")]  # processes ask for newer ones
 
     def __str__(self) -> str:
         """Name the row in a shell."""

@@ -1,6 +1,5 @@
 """Compares what Redis publishes with what the database holds, and makes Redis agree again."""
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,9 +12,12 @@ from runqy.broker.publication import PublishedDocument, QueueToken, Standing
 from runqy.connection import get_broker
 from runqy.publication import operations
 from runqy.publication.documents import Document, DocumentRefused, Kind, signing_key, unseal
+from runqy.publication.heads import Head, HeadProblem, is_bare_digest, unseal_head
 from runqy.publication.models import StoredDocument
 
 log = structlog.get_logger()
+
+_TAMPERED = (HeadProblem.REFUSED, HeadProblem.PUT_BACK, HeadProblem.INCOMPLETE)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,11 +38,25 @@ class Comparison:
     """The outdated ones as they are to be."""
     newest: int = 0
     """The highest revision that the server signed, as far as Redis knows."""
+    head_problem: HeadProblem | None = None
+    """Why the head in Redis is not that of the database; one that is ahead is left alone."""
+    standing_head: bytes = b""
 
     @property
     def is_agreed(self) -> bool:
-        """Tell whether nothing is left to do or to report."""
-        return not (self.outdated or self.refused or self.ahead or self.unknown or self.tokens)
+        """Return whether nothing is left to do or to report."""
+        has_findings = self.outdated or self.refused or self.ahead or self.unknown or self.tokens
+        return not (has_findings or self.head_problem)
+
+    @property
+    def is_tampered(self) -> bool:
+        """Return whether Redis has what the server did not sign, or signed for an earlier state."""
+        return bool(self.refused) or self.head_problem in _TAMPERED
+
+    @property
+    def is_ahead(self) -> bool:
+        """Return whether Redis has configuration that the database does not have."""
+        return bool(self.ahead or self.unknown) or self.head_problem is HeadProblem.AHEAD
 
 
 def compare_configuration() -> Comparison:
@@ -55,6 +71,7 @@ def compare_configuration() -> Comparison:
     comparison.newest = max((document.revision for document in verified.values()), default=0)
     for row in rows:
         _compare_document(row, standing, verified, comparison)
+    _compare_head(operations.stored_head(rows), standing, comparison)
     comparison.unknown = sorted(standing.documents.keys() - {row.field for row in rows})
     comparison.tokens = _outdated_tokens(rows, standing)
     return comparison
@@ -73,15 +90,23 @@ def republish_configuration() -> Comparison:
 
     Safe beside savers and beside another process that does the same.
     """
-    comparison = compare_configuration()
-    if comparison.due:
-        operations.publish_signed(comparison.due)
+    return _republish(compare_configuration())
+
+
+def _republish(comparison: Comparison, *, replaces_head: bool = False) -> Comparison:
+    """Publish what a comparison found to be due; `replaces_head`: also where the head is ahead."""
+    is_head_due = comparison.head_problem not in (None, HeadProblem.AHEAD) or replaces_head
+    if comparison.due or is_head_due:
+        overwrites = comparison.standing_head if is_head_due else b""
+        operations.publish_signed(comparison.due, head_overwrites=overwrites)
         log.info("configuration_republished", documents=comparison.outdated)
+    if comparison.head_problem in _TAMPERED:
+        log.error("published_head_refused", reason=comparison.head_problem.value)
     if comparison.tokens:
         get_broker().run(publication.announce(comparison.tokens))
     if comparison.refused:
         log.error("published_documents_refused", documents=comparison.refused)
-    if comparison.ahead or comparison.unknown:
+    if comparison.is_ahead:
         log.warning(
             "redis_is_ahead_of_the_database",
             newer=comparison.ahead,
@@ -108,8 +133,8 @@ def replace_configuration() -> Comparison:
             replaced = {"documents": (None, sorted(change.touched))}
             record(action="configuration.replaced", object_kind="configuration", object_name="redis", changes=replaced)
     if foreign := sorted(set(comparison.unknown).intersection(comparison.refused)):
-        get_broker().run(publication.remove_documents(foreign, new_digest=secrets.token_hex(16)))
-    republish_configuration()
+        get_broker().run(publication.remove_documents(foreign))
+    _republish(compare_configuration(), replaces_head=True)
     return comparison
 
 
@@ -125,6 +150,29 @@ def _verified(standing: Standing, comparison: Comparison) -> dict[str, Document]
     return verified
 
 
+def _compare_head(stored: Head, standing: Standing, comparison: Comparison) -> None:
+    """Note what is wrong with the head in Redis. The older documents behind one that was put back are due anyway."""
+    if standing.head is None:
+        comparison.head_problem = HeadProblem.MISSING
+        return
+    comparison.standing_head = standing.head
+    try:
+        published = unseal_head(standing.head, signing_key(settings.SECRET_KEY))
+    except DocumentRefused:
+        is_bare = is_bare_digest(standing.head)
+        comparison.head_problem = HeadProblem.UNSIGNED if is_bare else HeadProblem.REFUSED
+        return
+    comparison.newest = max(comparison.newest, published.revision)
+    if published == stored:
+        return
+    if published.revision > stored.revision:
+        comparison.head_problem = HeadProblem.AHEAD
+    elif published.revision == stored.revision:
+        comparison.head_problem = HeadProblem.INCOMPLETE
+    else:
+        comparison.head_problem = HeadProblem.BEHIND if comparison.outdated else HeadProblem.PUT_BACK
+
+
 def _compare_document(
     row: StoredDocument, standing: Standing, verified: dict[str, Document], comparison: Comparison
 ) -> None:
@@ -136,7 +184,7 @@ def _compare_document(
         return
     is_claimed_rightly = published is not None and claimed == str(published.revision)
     signed = operations.signed_document(row, overwrites="" if is_claimed_rightly else claimed)
-    if standing.digest is None or not is_claimed_rightly or standing.documents[row.field] != signed.content:
+    if not is_claimed_rightly or standing.documents[row.field] != signed.content:
         comparison.outdated.append(row.field)
         comparison.due.append(signed)
 

@@ -111,8 +111,13 @@ def _warning(comparison: Comparison | None) -> str:
     """Return what staff should know about the published copy; empty when all is well."""
     if comparison is None:
         return "Redis cannot be reached: changes are kept and published once it is back."
-    if comparison.ahead or comparison.unknown:
+    if comparison.is_ahead:
         return "Redis holds newer configuration than the database. See `manage.py publish_configuration --replace`."
+    if comparison.is_tampered:
+        return (
+            "The published configuration was altered in Redis, or an older one was put back. Servers do not use it, "
+            "and maintenance repairs it within seconds; the log says what it was."
+        )
     if not comparison.is_agreed:
         return "Some changes are not published yet; maintenance will do it within seconds."
     return ""

@@ -1,17 +1,17 @@
 """The process's copy of the published configuration: verified, never older than before, at most a second behind.
 
 `current_snapshot()` only reads memory. Callers that may block use `get_snapshot()`, which compares with Redis first
-when that is due. An event loop runs `get_cache().refresh()` once a second, after a thread called `load_stored()`.
+when that is due. Behind an event loop a thread does so once a second. In every web process another one takes what is
+newer from the database (`runqy.publication.polling`), so that a revocation does not depend on Redis.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar, cast
+from collections.abc import Iterable, Mapping
 
 import structlog
 from django.conf import settings
 from django.core.signals import setting_changed
-from django.db import DatabaseError
+from django.db import Error as DatabaseUnreachable
 from django.dispatch import receiver
 
 from runqy import clock
@@ -19,11 +19,12 @@ from runqy.broker import publication
 from runqy.broker.operation import Operation, ask
 from runqy.connection import get_broker
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
-from runqy.publication.documents import Document, DocumentRefused, Kind, field, signing_key, unseal
+from runqy.publication.documents import Document, DocumentRefused, signing_key, unseal
+from runqy.publication.heads import HeadProblem, SeenHead
 from runqy.publication.models import StoredDocument
+from runqy.publication.views import Snapshot
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 MAX_AGE_S = 1.0
 MAX_WAIT_S = 0.2
@@ -32,36 +33,7 @@ MAX_WAIT_S = 0.2
 _FOREVER = -1.0
 """What locks take for no time-out."""
 _DOCUMENTS_AT_ONCE = 500
-"""How many documents one request reads, so that an event loop serves others in between."""
-
-
-class Snapshot:
-    """The configuration at one moment. Immutable; what is derived from it is kept with it."""
-
-    def __init__(self, documents: Mapping[str, Document]) -> None:
-        self.documents = documents
-        self._views: dict[object, object] = {}
-
-    def of_kind(self, kind: Kind) -> dict[str, Document]:
-        """Return the documents of a kind by name, without the deleted."""
-        return {d.name: d for d in self.documents.values() if d.kind == kind and d.body is not None}
-
-    def find(self, kind: Kind, name: str) -> Document | None:
-        """Return a document unless there is none or it is deleted."""
-        document = self.documents.get(field(kind, name))
-        return document if document is not None and document.body is not None else None
-
-    def effective_revision_of(self, place: str) -> int:
-        """Return the revision of the last change of what stands in a field that workers notice, 0 if nothing does."""
-        document = self.documents.get(place)
-        return document.effective if document else 0
-
-    def view(self, key: object, build: Callable[["Snapshot"], T]) -> T:
-        """Return what a function makes of the snapshot, made once for each key."""
-        found = self._views.get(key)
-        if found is None:
-            found = self._views.setdefault(key, build(self))
-        return cast("T", found)
+"""How many documents one request reads, so that Redis serves others in between."""
 
 
 class SnapshotCache:
@@ -70,15 +42,24 @@ class SnapshotCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # held only while one snapshot takes the place of another
         self._snapshot: Snapshot | None = None
-        self._digest: bytes | None = None
+        self._stored_revision = -1
+        """All that the database holds up to this revision was read."""
+        self._redis = SeenHead()
         self._failed_at = float("-inf")
         self.compared_at = float("-inf")
         """The monotonic time at which the last comparison began, or ended if it failed."""
+        self.confirmed_at = float("-inf")
+        """The monotonic time at which Redis or the database last had nothing newer."""
 
     @property
     def is_empty(self) -> bool:
         """Return whether there is no snapshot yet."""
         return self._snapshot is None
+
+    @property
+    def head_problem(self) -> HeadProblem | None:
+        """Return why the head in Redis did not confirm the snapshot when it was compared last."""
+        return self._redis.problem
 
     def current(self) -> Snapshot:
         """Return the snapshot. Raises ConfigurationUnavailable."""
@@ -92,11 +73,15 @@ class SnapshotCache:
         is_recent = now_s - self.compared_at < max_age_s or now_s - self._failed_at < MAX_AGE_S
         return self.is_empty or not is_recent
 
+    def is_confirmed(self) -> bool:
+        """Return whether Redis or the database confirmed the snapshot within RUNQY_CONFIG_MAX_AGE."""
+        return clock.monotonic_s() - self.confirmed_at <= settings.RUNQY_CONFIG_MAX_AGE_S
+
     def refresh(self) -> Operation[None]:
-        """Compare with Redis and take over what is newer; keep the snapshot when Redis is away or has no digest."""
+        """Compare with Redis and take over what is newer; keep the snapshot when Redis is away or has no head."""
         began_at = clock.monotonic_s()
         try:
-            yield from self._compare()
+            yield from self._compare(began_at)
         except BrokerUnavailable as error:
             self.note_failure(error)
         else:
@@ -107,26 +92,53 @@ class SnapshotCache:
         log.warning("configuration_not_compared", error=error.detail)
         self.compared_at = self._failed_at = clock.monotonic_s()
 
+    def read_database(self) -> None:
+        """Take over what was committed since the last call, in one query. Blocks. Raises django.db.Error.
+
+        Revisions are committed in their order, so nothing is committed later below one that was read.
+        """
+        began_at = clock.monotonic_s()
+        stored_revision = self._stored_revision
+        rows = [row.as_document() for row in StoredDocument.objects.filter(revision__gt=stored_revision)]
+        self.take_over(rows)
+        self._stored_revision = max([self._stored_revision, *(row.revision for row in rows)])
+        self.confirmed_at = max(self.confirmed_at, began_at)
+
     def load_stored(self) -> None:
-        """Take over what the database holds, where that is newer. Blocks.
+        """Take over what the database holds, where that is newer; go on without it if it is away. Blocks.
 
         Called once when a process starts: it must not accept anything from Redis that is older.
         """
         try:
-            rows = [row.as_document() for row in StoredDocument.objects.all()]
-        except DatabaseError as error:
+            self.read_database()
+        except DatabaseUnreachable as error:
             log.warning("configuration_not_read_from_database", error=str(error))
-            return
-        self._take_over(rows)
+
+    def apply(self, documents: Iterable[Document]) -> None:
+        """Take over what this process has just committed. Nothing to do for one that has no snapshot yet."""
+        if self._snapshot is not None:
+            self.take_over(documents)
+
+    def take_over(self, documents: Iterable[Document]) -> None:
+        """Replace the snapshot by one with those of the documents that are newer, its views built."""
+        with self._lock:
+            known = self._snapshot.documents if self._snapshot else {}
+            newer = {d.field: d for d in documents if d.field not in known or d.revision > known[d.field].revision}
+            if newer or self._snapshot is None:
+                replacement = Snapshot({**known, **newer}, before=self._snapshot)
+                replacement.build_views()
+                self._snapshot = replacement
 
     def forget_views(self) -> None:
         """Derive anew what is derived from the snapshot."""
         if self._snapshot is not None:
             self._snapshot = Snapshot(self._snapshot.documents)
 
-    def _compare(self) -> Operation[None]:
-        digest = yield from ask(publication.read_digest())
-        if digest is None or (digest == self._digest and not self.is_empty):
+    def _compare(self, began_at: float) -> Operation[None]:
+        head = self._redis
+        content = yield from ask(publication.read_head())
+        head.see(content)
+        if content is None or self._is_confirmed_by(head, began_at) or not head.is_due(began_at):
             return
         known = self._snapshot.documents if self._snapshot else {}
         claimed = yield from ask(publication.read_revisions())
@@ -135,16 +147,16 @@ class SnapshotCache:
         for start in range(0, len(differing), _DOCUMENTS_AT_ONCE):
             found = yield from ask(publication.read_documents(differing[start : start + _DOCUMENTS_AT_ONCE]))
             newer += _acceptable(found, known)
-        self._take_over(newer)
-        self._digest = digest
+        self.take_over(newer)
+        head.note_comparison(content, began_at)
+        self._is_confirmed_by(head, began_at)
 
-    def _take_over(self, documents: Iterable[Document]) -> None:
-        """Replace the snapshot by one with those of the documents that are newer."""
-        with self._lock:
-            known = self._snapshot.documents if self._snapshot else {}
-            newer = {d.field: d for d in documents if d.field not in known or d.revision > known[d.field].revision}
-            if newer or self._snapshot is None:
-                self._snapshot = Snapshot({**known, **newer})
+    def _is_confirmed_by(self, head: SeenHead, began_at: float) -> bool:
+        """Return whether the head in Redis is that of the snapshot, and note when it was."""
+        if self._snapshot is None or not head.confirms(self._snapshot.head):
+            return False
+        self.confirmed_at = max(self.confirmed_at, began_at)
+        return True
 
 
 class BlockingRefresher:
@@ -170,23 +182,23 @@ class BlockingRefresher:
             self._refresh(min(MAX_WAIT_S, max(0, self._began_at + MAX_WAIT_S - clock.monotonic_s())))
 
     def refresh_now(self) -> None:
-        """Compare with Redis, or wait for a comparison that begins after now."""
-        self._refresh(_FOREVER)
+        """Compare with Redis, or wait for a comparison that begins after now. Asks no database."""
+        self._refresh(_FOREVER, loads_stored=False)
 
-    def _refresh(self, wait_s: float) -> None:
+    def _refresh(self, wait_s: float, *, loads_stored: bool = True) -> None:
         asked_at = clock.monotonic_s()
         if not self._lock.acquire(timeout=_FOREVER if self._cache.is_empty else wait_s):
             return
         try:
             if self._cache.is_empty or self._cache.compared_at <= asked_at:
                 self._began_at = clock.monotonic_s()
-                self._compare()
+                self._compare(loads_stored=loads_stored)
         finally:
             self._began_at = float("inf")
             self._lock.release()
 
-    def _compare(self) -> None:
-        if self._cache.is_empty:
+    def _compare(self, *, loads_stored: bool) -> None:
+        if loads_stored and self._cache.is_empty:
             self._cache.load_stored()
         try:
             broker = get_broker()
@@ -253,8 +265,22 @@ def get_newest() -> Snapshot:
 
 
 def refresh() -> None:
-    """Compare with Redis now, because this process has just published."""
+    """Compare with Redis now. Asks no database, also where there is no snapshot yet."""
     _refresher.refresh_now()
+
+
+def apply(documents: Iterable[Document]) -> None:
+    """Take over what this process has just committed, whether Redis can be reached or not."""
+    _cache.apply(documents)
+
+
+def is_confirmed() -> bool:
+    """Return whether Redis or the database confirmed the snapshot within RUNQY_CONFIG_MAX_AGE; asks when it is due.
+
+    Raises ConfigurationUnavailable.
+    """
+    get_snapshot()
+    return _cache.is_confirmed()
 
 
 def forget() -> None:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -55,6 +56,10 @@ class QueueTaskViewSet(ApiViewSet):
 
     read_roles: ClassVar = frozenset({Role.CLIENT})
     allows_queue_scoped_keys = True
+
+    @property
+    def needs_confirmed_configuration(self) -> bool:
+        return self.request.method not in SAFE_METHODS
 
     @extend_schema(
         operation_id="list_tasks",

@@ -46,6 +46,7 @@ class TaskViewSet(ApiViewSet):
 
     roles: ClassVar = frozenset({Role.CLIENT})
     parser_classes = (RawJSONParser,)
+    needs_confirmed_configuration = False
 
     @extend_schema(
         operation_id="enqueue_task",

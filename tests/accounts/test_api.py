@@ -50,7 +50,11 @@ def test_a_key_is_created_shown_once_and_works() -> None:
             "expires_at": "2090-01-01T00:00:00Z",
             "revoked_at": None,
             "last_used_at": None,
+            "created_by_kind": "key",
+            "created_by": "admin key of the environment",
+            "created_by_key": None,
         },
+        "published": True,
     }
     identity = authenticate(created["key"])
     assert identity is not None

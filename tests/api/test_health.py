@@ -92,7 +92,6 @@ def test_a_cluster_that_is_taken_for_one_server_is_not_ready(cluster_target: Red
 
 
 def test_a_silent_redis_is_asked_once(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "SNAPSHOT_MAX_AGE_S", 1e-9)
     get_snapshot()
     with silent_redis(monkeypatch, patience_s=0.2) as redis:
         settings.REDIS_TARGET = redis.target

@@ -5,6 +5,7 @@ from playwright.sync_api import Page, expect
 from queues.models import Source
 from queues.operations import save_queue
 from runqy.accounts.models import ApiKey
+from runqy.accounts.operations import create_api_key
 from tests.queues.samples import spec
 from tests.support.waiting import wait_until
 from tests.support.web import WebProcess
@@ -37,9 +38,23 @@ def test_a_key_is_made_copied_used_and_ended(page: Page, site: WebProcess) -> No
 
     page.get_by_role("link", name="Revoke").click()
     page.get_by_role("button", name="Revoke").click()
-    expect(page.get_by_text("servers refuse it within a second")).to_be_visible()
+    expect(page.get_by_text("servers refuse it within two seconds")).to_be_visible()
     wait_until(lambda: status(site, key) == 401, timeout_s=10)
     expect(page.get_by_role("link", name="Revoke")).to_have_count(0)
+
+
+def test_keys_that_a_key_created_are_revoked_with_it_when_ticked(page: Page, site: WebProcess) -> None:
+    root = create_api_key(name="deployment", role="admin")
+    _, created = site.send("/api/keys", b'{"name":"shop backend","role":"client"}', key=root.plain)
+
+    page.goto(f"/admin/accounts/apikey/{root.row.pk}/revoke/")
+    expect(page.get_by_text("shop backend")).to_be_visible()
+    page.get_by_label("Also revoke the 1 key created with it").check()
+    page.get_by_role("button", name="Revoke").click()
+
+    expect(page.get_by_text("shop backend").first).to_be_visible()
+    wait_until(lambda: status(site, created["key"]) == 401)
+    assert ApiKey.objects.filter(revoked_at=None).count() == 0
 
 
 def test_the_last_day_is_asked_for_where_it_counts_and_checked_at_its_field(page: Page) -> None:

@@ -38,6 +38,15 @@ def test_a_vault_is_made(run, server):
     assert result.stdout.startswith("api-keys is made")
 
 
+def test_a_change_that_is_not_published_is_a_warning(run, server):
+    server.answers = [(201, {"message": "vault created successfully", "published": False})]
+
+    result = run("vault", "create", "v")
+
+    assert result.exit_code == 0
+    assert "not published" in result.stderr
+
+
 def test_entries_are_shown_masked_as_the_server_sends_them(run, server):
     entry = {"key": "A", "value": "sk****yz", "is_secret": True, "version": 3, "updated_by": "ada", "updated_at": "now"}
     server.answers = [(200, {"entries": [entry], "count": 1})] * 2

@@ -31,7 +31,7 @@ async def start() -> None:
         "frozen": gc.get_freeze_count(),
         "tracked": len(gc.get_objects()),
         "has_snapshot": not get_cache().is_empty,
-        "database_files": open_database_files(),
+        "database_connections": open_database_files().count(str(settings.DATABASES["default"]["NAME"])),
     }
     incoming.put_nowait({"type": "lifespan.shutdown"})
     await lifespan

@@ -34,7 +34,7 @@ def remove(name: str, *, kind: Kind = Kind.QUEUE) -> None:
 def elsewhere() -> Iterator[None]:
     """Let what the block saves be unknown to this process, which has just compared, as if another had saved it."""
     snapshot.get_snapshot(0)
-    with patch.object(snapshot, "refresh"):
+    with patch.object(snapshot, "apply"):
         yield
 
 
@@ -59,4 +59,4 @@ def plant(redis, place: str, content: bytes, claimed: int) -> None:
     """Write to Redis as somebody with its password could, past the server."""
     redis.hset(keys.CONFIG_DOCUMENTS, place, content)
     redis.hset(keys.CONFIG_REVISIONS, place, claimed)
-    redis.set(keys.CONFIG_DIGEST, secrets.token_hex(8))
+    redis.set(keys.CONFIG_HEAD, secrets.token_hex(16))  # as releases without heads did

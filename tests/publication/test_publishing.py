@@ -8,14 +8,16 @@ import redis as redis_py
 from django.db import connection, transaction
 
 from runqy.broker import keys
+from runqy.broker.broker import Broker
 from runqy.broker.publication import (
     PublishedDocument,
+    PublishedHead,
     QueueToken,
     announce,
     publish,
     read_all,
-    read_digest,
     read_documents,
+    read_head,
     read_revisions,
     remove_documents,
 )
@@ -30,6 +32,11 @@ from tests.publication.support import documents, put, remove, revision
 pytestmark = pytest.mark.usefixtures("configuration")
 
 
+def publish_documents(broker: Broker, *documents: PublishedDocument) -> list[int]:
+    """Publish documents without a head, and return what became of each."""
+    return broker.run(publish(documents, head=None)).documents
+
+
 def test_a_saved_document_is_published_after_the_commit(redis: redis_py.Redis) -> None:
     with transaction.atomic():
         put("a", b'{"n":1}')
@@ -37,7 +44,7 @@ def test_a_saved_document_is_published_after_the_commit(redis: redis_py.Redis) -
 
     assert documents(redis)["queue:a"].body == b'{"n":1}'
     assert redis.hget(keys.CONFIG_REVISIONS, "queue:a") == str(revision("a")).encode()
-    assert redis.get(keys.CONFIG_DIGEST)
+    assert redis.get(keys.CONFIG_HEAD)
 
 
 def test_nothing_is_published_when_the_transaction_fails(redis: redis_py.Redis) -> None:
@@ -62,11 +69,11 @@ def test_a_deletion_is_a_document_too(redis: redis_py.Redis) -> None:
 
 def test_saving_the_same_again_publishes_nothing(redis: redis_py.Redis) -> None:
     put("a")
-    before = (revision("a"), redis.get(keys.CONFIG_DIGEST))
+    before = (revision("a"), redis.get(keys.CONFIG_HEAD))
 
     put("a")
 
-    assert (revision("a"), redis.get(keys.CONFIG_DIGEST)) == before
+    assert (revision("a"), redis.get(keys.CONFIG_HEAD)) == before
 
 
 def test_of_two_savers_the_later_commit_is_what_stays_published(redis: redis_py.Redis) -> None:
@@ -161,21 +168,38 @@ def test_the_publish_script_refuses_what_is_older(broker) -> None:
     old = PublishedDocument(field="queue:a", revision=1_700_000_000_001, content=b"old")
     other = PublishedDocument(field="queue:b", revision=1, content=b"other")
 
-    assert broker.run(publish([new], new_digest="1")) == [1]
-    assert broker.run(publish([old, other, new], new_digest="2")) == [-1, 1, 0]
-    assert broker.run(publish([old, other], new_digest="3")) == [-1, 0]
+    assert publish_documents(broker, new) == [1]
+    assert publish_documents(broker, old, other, new) == [-1, 1, 0]
+    assert publish_documents(broker, old, other) == [-1, 0]
 
     assert broker.client.hget(keys.CONFIG_DOCUMENTS, "queue:a") == b"new"
-    assert broker.client.get(keys.CONFIG_DIGEST) == b"2"
+    assert broker.client.get(keys.CONFIG_HEAD) is None
+
+
+def test_the_publish_script_keeps_a_newer_head_unless_the_caller_saw_and_rejects_it(broker) -> None:
+    def publish_head(revision: int, overwrites: bytes = b"") -> int:
+        head = PublishedHead(revision=revision, content=b"head %d x" % revision, overwrites=overwrites)
+        return broker.run(publish([], head=head)).head
+
+    broker.client.set(keys.CONFIG_HEAD, "0123456789abcdef0123456789abcdef")  # of a release without heads
+    assert [publish_head(revision) for revision in (1_700_000_000_002, 1_700_000_000_001, 1_700_000_000_002)] == [
+        1,
+        -1,
+        1,
+    ]
+    assert broker.client.get(keys.CONFIG_HEAD) == b"head 1700000000002 x"
+
+    assert publish_head(7, overwrites=b"head 1700000000002 x") == 1
+    assert broker.client.get(keys.CONFIG_HEAD) == b"head 7 x"
 
 
 def test_the_publish_script_lets_go_of_a_revision_that_the_caller_saw_and_rejects(broker) -> None:
     broker.client.hset(keys.CONFIG_REVISIONS, "queue:a", "999")
     mine = PublishedDocument(field="queue:a", revision=5, content=b"mine")
 
-    assert broker.run(publish([mine], new_digest="1")) == [-1]
+    assert publish_documents(broker, mine) == [-1]
     repair = PublishedDocument(field="queue:a", revision=5, content=b"mine", overwrites="999")
-    assert broker.run(publish([repair], new_digest="2")) == [1]
+    assert publish_documents(broker, repair) == [1]
 
     assert broker.client.hgetall(keys.CONFIG_DOCUMENTS) == {b"queue:a": b"mine"}
     assert broker.client.hgetall(keys.CONFIG_REVISIONS) == {b"queue:a": b"5"}
@@ -192,21 +216,21 @@ def test_the_announce_script_lets_tokens_only_grow(broker) -> None:
 
 def test_what_was_published_is_read_again_alone_and_all_together(broker) -> None:
     both = [PublishedDocument(field=f"queue:{n}", revision=r, content=b"\x00 %d" % r) for n, r in (("a", 1), ("é", 2))]
-    broker.run(publish(both, new_digest="d"))
+    broker.run(publish(both, head=PublishedHead(revision=2, content=b"h")))
     broker.run(announce([QueueToken(queue="a", token=1)]))
 
-    assert broker.run(read_digest()) == b"d"
+    assert broker.run(read_head()) == b"h"
     assert broker.run(read_revisions()) == {"queue:a": "1", "queue:é": "2"}
     assert broker.run(read_documents(["queue:é", "queue:none"])) == {"queue:é": b"\x00 2"}
     standing = broker.run(read_all())
-    assert (standing.digest, dict(standing.tokens)) == (b"d", {"a": "1"})
+    assert (standing.head, dict(standing.tokens)) == (b"h", {"a": "1"})
     assert standing.documents == {"queue:a": b"\x00 1", "queue:é": b"\x00 2"}
 
 
-def test_removed_documents_are_gone_and_the_digest_tells(broker) -> None:
-    broker.run(publish([PublishedDocument(field="queue:a", revision=1, content=b"x")], new_digest="1"))
+def test_removed_documents_are_gone_with_their_revisions(broker) -> None:
+    publish_documents(broker, PublishedDocument(field="queue:a", revision=1, content=b"x"))
 
-    broker.run(remove_documents(["queue:a"], new_digest="2"))
+    assert broker.run(remove_documents(["queue:a", "queue:b"])) == 1
 
     assert broker.run(read_all()).documents == {}
-    assert broker.run(read_digest()) == b"2"
+    assert broker.run(read_revisions()) == {}

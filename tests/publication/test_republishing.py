@@ -45,26 +45,26 @@ def test_after_flushall_everything_is_published_again_deletions_too(redis) -> No
 
     assert documents(redis) == before
     assert redis.hgetall(keys.QUEUE_REVISIONS) == tokens
-    assert redis.get(keys.CONFIG_DIGEST)
+    assert redis.get(keys.CONFIG_HEAD)
     assert compare_configuration().is_agreed
 
 
 def test_nothing_is_written_while_both_agree(redis) -> None:
     put("a", b"1")
-    digest = redis.get(keys.CONFIG_DIGEST)
+    digest = redis.get(keys.CONFIG_HEAD)
 
     assert republish_configuration().is_agreed
 
-    assert redis.get(keys.CONFIG_DIGEST) == digest
+    assert redis.get(keys.CONFIG_HEAD) == digest
 
 
 def test_a_missing_digest_is_set_again(redis) -> None:
     put("a")
-    redis.delete(keys.CONFIG_DIGEST)
+    redis.delete(keys.CONFIG_HEAD)
 
     republish_configuration()
 
-    assert redis.get(keys.CONFIG_DIGEST)
+    assert redis.get(keys.CONFIG_HEAD)
 
 
 @pytest.mark.parametrize("claimed", [0, 1, 10**15])

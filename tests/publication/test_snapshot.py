@@ -27,10 +27,10 @@ pytestmark = pytest.mark.usefixtures("configuration")
 def take_database_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail every read of stored documents, as a database that is down does."""
 
-    def fail() -> None:
+    def fail(**_: object) -> None:
         raise DatabaseError("down")
 
-    monkeypatch.setattr(StoredDocument.objects, "all", fail)
+    monkeypatch.setattr(StoredDocument.objects, "filter", fail)
 
 
 def bodies() -> dict[str, bytes | None]:
@@ -108,8 +108,8 @@ def test_threads_that_ask_for_now_share_a_comparison_that_began_after(monkeypatc
         may_go_on.wait(10)
         return real()
 
-    real = snapshot.publication.read_digest
-    monkeypatch.setattr(snapshot.publication, "read_digest", read_slowly)
+    real = snapshot.publication.read_head
+    monkeypatch.setattr(snapshot.publication, "read_head", read_slowly)
     monkeypatch.setattr(clock, "monotonic_s", now_s)
     threads = [threading.Thread(target=get_snapshot, args=(0,)) for _ in range(5)]
     threads[0].start()
@@ -266,7 +266,7 @@ def test_what_is_missing_in_redis_is_not_deleted(redis: redis_py.Redis) -> None:
     put("a", b"1")
     get_snapshot()
     redis.delete(keys.CONFIG_DOCUMENTS, keys.CONFIG_REVISIONS)
-    redis.set(keys.CONFIG_DIGEST, "other")
+    redis.set(keys.CONFIG_HEAD, "other")
 
     assert bodies() == {"a": b"1"}
 

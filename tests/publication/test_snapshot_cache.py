@@ -13,7 +13,7 @@ from runqy.publication import snapshot
 from runqy.publication.documents import Kind
 from runqy.publication.operations import configuration_change
 from runqy.publication.snapshot import MAX_AGE_S, SnapshotCache, current_snapshot
-from tests.publication.support import elsewhere, put
+from tests.publication.support import away, elsewhere, put
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -66,9 +66,11 @@ def test_reading_asks_nobody_however_old_the_snapshot_is(monkeypatch: pytest.Mon
     assert snapshot.get_cache().is_stale()
 
 
-def test_a_process_knows_at_once_what_it_has_published() -> None:
+def test_a_process_knows_at_once_what_it_has_committed_whether_or_not_redis_does(settings: Any) -> None:
     put("a", b"1")
+    snapshot.get_snapshot()
 
+    settings.REDIS_TARGET = away()
     put("a", b"2")
 
     assert current_snapshot().find(Kind.QUEUE, "a").body == b"2"  # type: ignore[union-attr]

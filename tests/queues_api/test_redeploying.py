@@ -63,7 +63,7 @@ def test_workers_of_the_whole_queue_are_told_and_those_of_others_are_not(
     answer = client.post(f"/api/cli/queues/{name}/redeploy")
 
     assert answer.status_code == 200
-    expected = {"message": "redeployment requested", "queue": "inference", "workers": ["w-1"]}
+    expected = {"message": "redeployment requested", "queue": "inference", "workers": ["w-1"], "published": True}
     assert json.loads(answer.content) == expected
     assert int(token(redis, "inference") or 0) > int(before["inference"] or 0)
     assert token(redis, "mail") == before["mail"]

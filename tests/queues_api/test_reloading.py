@@ -43,6 +43,7 @@ def test_queue_files_are_loaded_and_errors_say_where(
         "removed": [],
         "unserved": ["mail"],
         "problems": [{"file": f"{tmp_path}/b.yaml", "line": 2, "key": "queues.sms.deployment", "reason": reason}],
+        "published": True,
     }
     assert sub_queues("mail") == [("mail", 1)]
 

@@ -50,6 +50,7 @@ def test_a_queue_without_tasks_is_removed(client: ApiClient, redis: redis_py.Red
         "queue": "mail",
         "redis_queues": ["mail"],
         "removed": {"tasks": dict.fromkeys(_STATES, 0), "keys": 0},
+        "published": True,
     }
     assert not Queue.objects.filter(name="mail").exists()
     assert get_fresh_catalog(max_age_s=0).find("mail") is None

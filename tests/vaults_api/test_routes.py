@@ -27,6 +27,7 @@ def test_a_vault_is_created(client: ApiClient) -> None:
 
     assert content(answer, 201) == {
         "message": "vault created successfully",
+        "published": True,
         "vault": {"name": "more", "description": ""},
     }
     assert Vault.objects.filter(name="more").exists()
@@ -62,7 +63,7 @@ def test_entries_are_listed_with_secrets_masked(client: ApiClient) -> None:
 def test_an_entry_is_set_and_set_again(client: ApiClient) -> None:
     answer = client.post("/api/vaults/api-keys/entries", {"key": "DEBUG_MODE", "value": "false", "is_secret": False})
 
-    assert content(answer) == {"message": "entry set successfully", "version": 2}
+    assert content(answer) == {"message": "entry set successfully", "version": 2, "published": True}
     entries = content(client.get("/api/vaults/api-keys/entries"))["entries"]
     assert [e["value"] for e in entries if e["key"] == "DEBUG_MODE"] == ["false"]
 
@@ -77,13 +78,15 @@ def test_an_entry_is_a_secret_unless_it_says_otherwise(client: ApiClient) -> Non
 
 def test_an_entry_is_deleted(client: ApiClient) -> None:
     assert content(client.delete("/api/vaults/api-keys/entries/DEBUG_MODE")) == {
-        "message": "entry deleted successfully"
+        "message": "entry deleted successfully",
+        "published": True,
     }
     assert not VaultEntry.objects.filter(key="DEBUG_MODE").exists()
 
 
 def test_a_vault_is_deleted_with_its_entries(client: ApiClient) -> None:
-    assert content(client.delete("/api/vaults/api-keys")) == {"message": "vault deleted successfully"}
+    deleted = content(client.delete("/api/vaults/api-keys"))
+    assert deleted == {"message": "vault deleted successfully", "published": True}
     assert not VaultEntry.objects.exists()
 
 
@@ -202,7 +205,7 @@ def test_an_entry_cannot_be_set_in_a_vault_that_is_not_there(client: ApiClient) 
 def test_an_entry_is_put_and_shown(client: ApiClient) -> None:
     answer = client.put("/api/vaults/api-keys/entries/OPENAI_API_KEY", {"value": "sk-another-key-abc"})
 
-    assert content(answer) == {"message": "entry set successfully", "version": 2}
+    assert content(answer) == {"message": "entry set successfully", "version": 2, "published": True}
     shown = client.get("/api/vaults/api-keys/entries/OPENAI_API_KEY")
     entry = content(shown)
     assert (entry["value"], entry["version"], entry["is_secret"]) == ("sk****bc", 2, True)

@@ -25,9 +25,9 @@ def test_a_vault_is_exported_and_imported(client: ApiClient) -> None:
 
     entries = [{"key": "DEBUG_MODE", "outcome": "unchanged"}, {"key": "OPENAI_API_KEY", "outcome": "added"}]
     told = {"vault": "api-keys", "is_new": False, "entries": entries}
-    assert preview == {"message": "nothing was changed"} | told
+    assert preview == {"message": "nothing was changed", "published": True} | told
     assert (refused.status_code, problem(refused)["code"]) == (409, "vault_exists")
-    assert done == {"message": "vault imported successfully"} | told
+    assert done == {"message": "vault imported successfully", "published": True} | told
     assert (copied["vault"], copied["is_new"]) == ("copy", True)
     assert open_vaults(["copy"]).values == {"DEBUG_MODE": "true", "OPENAI_API_KEY": SECRET}
 

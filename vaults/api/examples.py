@@ -16,15 +16,15 @@ def _response(value: object, status: int = 200) -> OpenApiExample:
 
 VAULT_LIST = _response({"vaults": [{**_VAULT, "entry_count": 3}], "count": 1})
 VAULT_BODY = OpenApiExample("Request", _VAULT, request_only=True)
-VAULT_CREATED = _response({"message": "vault created successfully", "vault": _VAULT}, 201)
+VAULT_CREATED = _response({"message": "vault created successfully", "vault": _VAULT, "published": True}, 201)
 VAULT = _response({**_VAULT, "entries": [_ENTRY], **_TIMES})
-VAULT_DELETED = _response({"message": "vault deleted successfully"})
+VAULT_DELETED = _response({"message": "vault deleted successfully", "published": True})
 ENTRY_LIST = _response({"entries": [_ENTRY], "count": 1})
 ENTRY_BODY = OpenApiExample("Request", _NEW_ENTRY, request_only=True)
 ENTRY = _response(_ENTRY)
 ENTRY_VALUE = OpenApiExample("Request", {"value": "sk-your-key-here", "expected_version": 1}, request_only=True)
-ENTRY_SET = _response({"message": "entry set successfully", "version": 2})
-ENTRY_DELETED = _response({"message": "entry deleted successfully"})
+ENTRY_SET = _response({"message": "entry set successfully", "version": 2, "published": True})
+ENTRY_DELETED = _response({"message": "entry deleted successfully", "published": True})
 DELIVERY_LIST = _response(
     {
         "deliveries": [
@@ -76,5 +76,6 @@ IMPORTED = _response(
         "vault": "api-keys",
         "is_new": False,
         "entries": [{"key": "OPENAI_API_KEY", "outcome": "changed"}, {"key": "REGION", "outcome": "unchanged"}],
+        "published": True,
     }
 )

@@ -5,7 +5,14 @@ from typing import Any, ClassVar
 from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
-from runqy.api.serializers import PatternField, StrictBooleanField, StrictIntegerField, StrictSerializer, StringField
+from runqy.api.serializers import (
+    PatternField,
+    PublishedField,
+    StrictBooleanField,
+    StrictIntegerField,
+    StrictSerializer,
+    StringField,
+)
 from runqy.audit.actors import ActorKind
 from runqy.errors import PassphraseRefused, RunqyError, VaultInvalid
 from vaults.export_file import N_MAX, N_MIN, P_MAX, PASSPHRASE_MAX, PASSPHRASE_MIN
@@ -109,6 +116,7 @@ class VaultCreatedSerializer(serializers.Serializer[Any]):
 
     message = serializers.CharField()
     vault = VaultNameSerializer()
+    published = PublishedField()
 
 
 class VaultEntrySerializer(serializers.Serializer[Any]):
@@ -146,6 +154,7 @@ class EntrySetSerializer(serializers.Serializer[Any]):
 
     message = serializers.CharField()
     version = serializers.IntegerField(help_text="The entry's current version; unchanged if it had this value already")
+    published = PublishedField()
 
 
 class EntryVersionSerializer(serializers.Serializer[Any]):
@@ -266,9 +275,11 @@ class VaultImportedSerializer(serializers.Serializer[Any]):
     vault = serializers.CharField()
     is_new = serializers.BooleanField(help_text="Whether the import creates the vault")
     entries = ImportedEntrySerializer(many=True)
+    published = PublishedField()
 
 
-class MessageSerializer(serializers.Serializer[Any]):
-    """What was done."""
+class DeletedSerializer(serializers.Serializer[Any]):
+    """What was deleted."""
 
     message = serializers.CharField()
+    published = PublishedField()

@@ -17,6 +17,7 @@ from runqy.api.query_params import read_int
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.errors import RequestInvalid, VaultEntryNotFound
+from runqy.publication.operations import publication_result
 from vaults import operations, queries, transfer
 from vaults.api import examples
 from vaults.api import serializers as s
@@ -78,8 +79,11 @@ class VaultViewSet(UnlockedVaultViewSet):
     )
     def create(self, request: Request) -> Response:
         """Create a vault."""
-        vault = operations.create_vault(**s.CreateVaultSerializer.validated(request.data))
-        response = s.VaultCreatedSerializer({"message": "vault created successfully", "vault": vault})
+        with publication_result() as publication:
+            vault = operations.create_vault(**s.CreateVaultSerializer.validated(request.data))
+        response = s.VaultCreatedSerializer(
+            {"message": "vault created successfully", "vault": vault, "published": publication.is_published}
+        )
         return Response(response.data, 201)
 
     @extend_schema(
@@ -98,13 +102,15 @@ class VaultViewSet(UnlockedVaultViewSet):
         operation_id="delete_vault",
         tags=["vaults"],
         parameters=[IF_MATCH],
-        responses={200: s.MessageSerializer, **problem_responses(401, 403, 404, 412, 503)},
+        responses={200: s.DeletedSerializer, **problem_responses(401, 403, 404, 412, 503)},
         examples=[examples.VAULT_DELETED],
     )
     def destroy(self, request: Request, name: str) -> Response:
         """Delete a vault and all its entries."""
-        operations.delete_vault(name=name, check=if_match(request))
-        return Response(s.MessageSerializer({"message": "vault deleted successfully"}).data)
+        with publication_result() as publication:
+            operations.delete_vault(name=name, check=if_match(request))
+        response = s.DeletedSerializer({"message": "vault deleted successfully", "published": publication.is_published})
+        return Response(response.data)
 
     @extend_schema(
         operation_id="export_vault",
@@ -137,16 +143,23 @@ class VaultViewSet(UnlockedVaultViewSet):
         """
         body = s.ImportVaultSerializer.validated(request.data)
         content, name = msgspec.json.encode(body["export"]), body.get("name", "")
-        if body["dry_run"]:
-            message = "nothing was changed"
-            imported = transfer.preview_import(content=content, passphrase=body["passphrase"], name=name)
-        else:
-            message = "vault imported successfully"
-            imported = transfer.import_vault(
-                content=content, passphrase=body["passphrase"], name=name, replace=body["replace"]
-            )
+        with publication_result() as publication:
+            if body["dry_run"]:
+                message = "nothing was changed"
+                imported = transfer.preview_import(content=content, passphrase=body["passphrase"], name=name)
+            else:
+                message = "vault imported successfully"
+                imported = transfer.import_vault(
+                    content=content, passphrase=body["passphrase"], name=name, replace=body["replace"]
+                )
         response = s.VaultImportedSerializer(
-            {"message": message, "vault": imported.vault, "is_new": imported.is_new, "entries": imported.entries}
+            {
+                "message": message,
+                "vault": imported.vault,
+                "is_new": imported.is_new,
+                "entries": imported.entries,
+                "published": publication.is_published,
+            }
         )
         return Response(response.data)
 
@@ -215,15 +228,17 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
         operation_id="delete_vault_entry",
         tags=["vaults"],
         parameters=[IF_MATCH, _EXPECTED_VERSION],
-        responses={200: s.MessageSerializer, **problem_responses(400, 401, 403, 404, 412, 503)},
+        responses={200: s.DeletedSerializer, **problem_responses(400, 401, 403, 404, 412, 503)},
         examples=[examples.ENTRY_DELETED],
     )
     def destroy(self, request: Request, name: str, key: str) -> Response:
         """Delete an entry of a vault."""
         expected_version = read_int(request, "expected_version", lowest=0, highest=s.HIGHEST_VERSION)
         only_if = operations.Condition(check=if_match(request), expected_version=expected_version)
-        operations.delete_entry(vault=name, key=key, only_if=only_if)
-        return Response(s.MessageSerializer({"message": "entry deleted successfully"}).data)
+        with publication_result() as publication:
+            operations.delete_entry(vault=name, key=key, only_if=only_if)
+        response = s.DeletedSerializer({"message": "entry deleted successfully", "published": publication.is_published})
+        return Response(response.data)
 
     @extend_schema(
         operation_id="list_vault_entry_versions",
@@ -271,8 +286,11 @@ class VaultDeliveryViewSet(UnlockedVaultViewSet):
 def _set_entry(request: Request, vault: str, key: str, body: Mapping[str, Any]) -> Response:
     """Set an entry, and return its version."""
     only_if = operations.Condition(check=if_match(request), expected_version=body.get("expected_version"))
-    entry = operations.set_entry(
-        vault=vault, key=key, value=body["value"], is_secret=body["is_secret"], only_if=only_if
+    with publication_result() as publication:
+        entry = operations.set_entry(
+            vault=vault, key=key, value=body["value"], is_secret=body["is_secret"], only_if=only_if
+        )
+    response = s.EntrySetSerializer(
+        {"message": "entry set successfully", "version": entry.version, "published": publication.is_published}
     )
-    response = s.EntrySetSerializer({"message": "entry set successfully", "version": entry.version})
     return Response(response.data)

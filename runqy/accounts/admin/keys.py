@@ -1,5 +1,6 @@
 """API keys in the admin: created, shown once, revoked."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin, messages
@@ -17,7 +18,13 @@ from runqy.accounts.admin.key_forms import ROLES, ApiKeyForm
 from runqy.accounts.identity import Role
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import audited_name, create_api_key, revoke_api_key
-from runqy.accounts.queries import KeyStatus, environment_variables, in_status, key_status
+from runqy.accounts.queries import (
+    KeyStatus,
+    environment_variables,
+    in_status,
+    key_status,
+    list_accepted_descendants,
+)
 from runqy.errors import ApiKeyAlreadyRevoked
 from runqy.publication.saving import PublishedModelAdmin
 
@@ -66,8 +73,21 @@ class ApiKeyAdmin(PublishedModelAdmin):
     fieldsets = (
         (None, {"fields": ("called", "status", "begins", "may", "limited_to")}),
         ("Times (UTC)", {"fields": ("created", "expires", "last_used", "revoked")}),
+        ("Origin", {"fields": ("creator", "descendants")}),
     )
-    readonly_fields = ("status", "begins", "may", "limited_to", "expires", "last_used", "revoked", "created", "called")
+    readonly_fields = (
+        "status",
+        "begins",
+        "may",
+        "limited_to",
+        "expires",
+        "last_used",
+        "revoked",
+        "created",
+        "called",
+        "creator",
+        "descendants",
+    )
 
     def audit_names(self, obj: Any) -> tuple[str, ...]:
         """Return the name in records."""
@@ -150,27 +170,36 @@ class ApiKeyAdmin(PublishedModelAdmin):
         return HttpResponseRedirect(page)
 
     def _ask(self, request: HttpRequest, keys: list[Any], back_url: str) -> HttpResponse:
-        """Show what would be revoked."""
+        """Show what would be revoked, and the keys that those created."""
+        chosen = {key.pk for key in keys}
+        descendants = [key for key in list_accepted_descendants(chosen) if key.pk not in chosen]
         context = {
             **self.admin_site.each_context(request),
             "title": "Revoke this key?" if len(keys) == 1 else f"Revoke these {len(keys)} keys?",
             "opts": self.opts,
             "original": keys[0] if len(keys) == 1 else None,
-            "keys": [(key, self.status(key), self.limited_to(key), self.last_used(key)) for key in keys],
+            "keys": self._rows(keys),
+            "descendants": self._rows(descendants),
             "back_url": back_url,
             "is_action": request.method == "POST",
         }
         return TemplateResponse(request, "accounts/revoke.html", context)
 
+    def _rows(self, keys: Sequence[ApiKey]) -> list[tuple[ApiKey, str, str, str]]:
+        """Return keys as the page lists them."""
+        return [(key, self.status(key), self.limited_to(key), self.last_used(key)) for key in keys]
+
     def _revoke(self, request: HttpRequest, keys: list[Any]) -> None:
-        """Revoke keys and say so."""
+        """Revoke keys, with those that they created if that was chosen, and report each."""
+        with_descendants = "descendants" in request.POST
         for key in keys:
             try:
-                revoke_api_key(key_id=key.pk)
+                revoked = revoke_api_key(key_id=key.pk, with_descendants=with_descendants)
             except ApiKeyAlreadyRevoked:
                 messages.info(request, f"{key} was revoked before.")
-            else:
-                messages.success(request, f"{key} is revoked: servers refuse it within a second.")
+                continue
+            for row in (key, *revoked.revoked_descendants):
+                messages.success(request, f"{row} is revoked: servers refuse it within two seconds.")
 
     @admin.display(description="status")
     def status(self, row: ApiKey) -> str:
@@ -215,6 +244,20 @@ class ApiKeyAdmin(PublishedModelAdmin):
     def created(self, row: ApiKey) -> str:
         """Return the moment."""
         return f"{row.created_at:%Y-%m-%d %H:%M}"
+
+    @admin.display(description="created by")
+    def creator(self, row: ApiKey) -> str:
+        """Return the key, with a link, or the user or command that created it."""
+        if row.created_by_key:
+            context = {"keys": [row.created_by_key]}
+            return render_to_string("accounts/key_links.html", context)
+        return f"{row.created_by_kind} {row.created_by}" if row.created_by_kind else "not recorded"
+
+    @admin.display(description="created keys")
+    def descendants(self, row: ApiKey) -> str:
+        """Return links to the accepted keys that it created, or that those created."""
+        found = list_accepted_descendants([row.pk])
+        return render_to_string("accounts/key_links.html", {"keys": found}) if found else "none that is accepted"
 
     @admin.display(description="revoked")
     def revoked(self, row: ApiKey) -> str:

@@ -12,6 +12,9 @@ _KEY: dict[str, Any] = {
     "created_at": "2026-01-15T10:30:00Z",
     "revoked_at": None,
     "last_used_at": None,
+    "created_by_kind": "key",
+    "created_by": "deployment",
+    "created_by_key": 3,
 }
 _REVOKED = _KEY | {"revoked_at": "2026-02-01T08:00:00Z", "last_used_at": "2026-02-01T07:59:00Z"}
 
@@ -27,9 +30,18 @@ KEY_CREATED = _response(
         "message": "API key created successfully",
         "key": "rq_4fT0aZkQ8mWc2LxYtR6vB1nHs9uJeDoP3gKi7A",
         "api_key": _KEY,
+        "published": True,
     },
     201,
 )
 KEY_LIST = _response({"keys": [_KEY], "count": 1, "next": None})
 KEY = _response(_KEY)
-KEY_REVOKED = _response({"message": "API key revoked successfully", "api_key": _REVOKED})
+KEY_REVOKED = _response(
+    {
+        "message": "API key revoked successfully",
+        "api_key": _REVOKED,
+        "accepted_descendants": 2,
+        "revoked_descendants": [],
+        "published": True,
+    }
+)

@@ -1,12 +1,21 @@
 """Bodies of the API key routes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, NAME, QUEUE_NAME, Role
-from runqy.api.serializers import AwareDateTimeField, PatternField, StrictSerializer
+from runqy.accounts.operations import RevokedKey
+from runqy.api.serializers import (
+    AwareDateTimeField,
+    EmptyAsNullField,
+    PatternField,
+    PublishedField,
+    StrictSerializer,
+)
+from runqy.audit.actors import ActorKind
 from runqy.errors import ApiKeyInvalid
 
 _ROLES = [role.value for role in Role]
@@ -43,6 +52,11 @@ class ApiKeySerializer(serializers.Serializer[Any]):
     expires_at = serializers.DateTimeField(allow_null=True)
     revoked_at = serializers.DateTimeField(allow_null=True)
     last_used_at = serializers.DateTimeField(allow_null=True, help_text="To the minute")
+    created_by_kind = EmptyAsNullField(allow_null=True, help_text=f"`{'`, `'.join(ActorKind)}`; null: not recorded")
+    created_by = EmptyAsNullField(allow_null=True, help_text="The name of the key, user or command that created it")
+    created_by_key = serializers.IntegerField(
+        source="created_by_key_id", allow_null=True, help_text="The id of the key that created it"
+    )
 
 
 class ApiKeyCreatedSerializer(serializers.Serializer[Any]):
@@ -51,6 +65,7 @@ class ApiKeyCreatedSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
     key = serializers.CharField(help_text="Keep it: it is not shown again")
     api_key = ApiKeySerializer()
+    published = PublishedField()
 
 
 @extend_schema_serializer(many=False)
@@ -66,4 +81,17 @@ class ApiKeyRevokedSerializer(serializers.Serializer[Any]):
     """A revoked key."""
 
     message = serializers.CharField()
-    api_key = ApiKeySerializer()
+    api_key = ApiKeySerializer(source="revoked.row")
+    accepted_descendants = serializers.SerializerMethodField(
+        help_text="How many keys are still accepted that this key created, or that those created"
+    )
+    revoked_descendants = serializers.SerializerMethodField(help_text="The ids of those that were revoked with it")
+    published = PublishedField()
+
+    def get_accepted_descendants(self, response: Mapping[str, Any]) -> int:
+        revoked: RevokedKey = response["revoked"]
+        return len(revoked.accepted_descendants)
+
+    def get_revoked_descendants(self, response: Mapping[str, Any]) -> list[int]:
+        revoked: RevokedKey = response["revoked"]
+        return [key.pk for key in revoked.revoked_descendants]

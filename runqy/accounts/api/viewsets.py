@@ -16,9 +16,11 @@ from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.accounts.queries import get_api_key, list_api_keys_page
 from runqy.api.pagination import PAGE_PARAMETERS, CursorPagination
+from runqy.api.query_params import read_flag
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.errors import ApiKeyNotFound
+from runqy.publication.operations import publication_result
 
 _MAX_ID_DIGITS = 18
 _KEY_ID = OpenApiParameter("key_id", OpenApiTypes.INT64, OpenApiParameter.PATH)
@@ -53,11 +55,17 @@ class ApiKeyViewSet(ApiViewSet):
     def create(self, request: Request) -> Response:
         """Create an API key. Only this response contains the key itself."""
         body = s.CreateApiKeySerializer.validated(request.data)
-        created = create_api_key(
-            name=body["name"], role=Role(body["role"]), queues=body["queues"], expires_at=body["expires_at"]
-        )
+        with publication_result() as publication:
+            created = create_api_key(
+                name=body["name"], role=Role(body["role"]), queues=body["queues"], expires_at=body["expires_at"]
+            )
         response = s.ApiKeyCreatedSerializer(
-            {"message": "API key created successfully", "key": created.plain, "api_key": created.row}
+            {
+                "message": "API key created successfully",
+                "key": created.plain,
+                "api_key": created.row,
+                "published": publication.is_published,
+            }
         )
         return Response(response.data, 201, headers={"Location": f"/api/keys/{created.row.pk}"})
 
@@ -75,14 +83,25 @@ class ApiKeyViewSet(ApiViewSet):
     @extend_schema(
         operation_id="revoke_api_key",
         tags=["keys"],
-        parameters=[_KEY_ID],
-        responses={200: s.ApiKeyRevokedSerializer, **problem_responses(401, 403, 404, 409, 503)},
+        parameters=[_KEY_ID, OpenApiParameter("descendants", bool, description="Also the keys that it created")],
+        responses={200: s.ApiKeyRevokedSerializer, **problem_responses(400, 401, 403, 404, 409, 503)},
         examples=[examples.KEY_REVOKED],
     )
     def destroy(self, request: Request, key_id: str) -> Response:
-        """Revoke an API key for good; every server refuses it within a second."""
-        revoked = revoke_api_key(key_id=_parse_id(key_id))
-        response = s.ApiKeyRevokedSerializer({"message": "API key revoked successfully", "api_key": revoked})
+        """Revoke an API key for good; every server refuses it within two seconds, also while Redis is unavailable.
+
+        With `descendants` the keys that it created are revoked with it, and those that they created, all or none.
+        Then a key that was revoked before is no error as long as one of them is still accepted.
+        """
+        with publication_result() as publication:
+            revoked = revoke_api_key(key_id=_parse_id(key_id), with_descendants=read_flag(request, "descendants"))
+        response = s.ApiKeyRevokedSerializer(
+            {
+                "message": "API key revoked successfully",
+                "revoked": revoked,
+                "published": publication.is_published,
+            }
+        )
         return Response(response.data)
 
 

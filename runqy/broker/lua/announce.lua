@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Tell workers which queues changed: each queue's token only grows, and growing is published.
 -- KEYS tokens
 -- ARGV channel triples*

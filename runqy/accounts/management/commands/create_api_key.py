@@ -12,6 +12,7 @@ from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key
 from runqy.audit.actors import actor_context, command_actor
 from runqy.errors import ApiKeyInvalid
+from runqy.publication.operations import NOT_PUBLISHED, publication_result
 
 
 class Command(BaseCommand):
@@ -31,10 +32,12 @@ class Command(BaseCommand):
         expires_in = options["expires_in"]
         expires_at = timezone.now() + timedelta(seconds=expires_in) if expires_in is not None else None
         try:
-            with actor_context(command_actor("create_api_key")):
+            with actor_context(command_actor("create_api_key")), publication_result() as publication:
                 created = create_api_key(
                     name=options["name"], role=options["role"], queues=options["queue"], expires_at=expires_at
                 )
         except ApiKeyInvalid as error:
             raise CommandError(error.detail) from error
         self.stdout.write(created.plain)
+        if not publication.is_published:
+            self.stderr.write(NOT_PUBLISHED)

@@ -36,5 +36,7 @@ class Command(BaseCommand):
         for what, done in _DIFFERENCES.items():
             if places := getattr(comparison, what):
                 self.stdout.write(f"{what}{done if options['replace'] else ''}: {', '.join(places)}")
-        if not options["replace"] and (comparison.ahead or comparison.unknown):
+        if comparison.head_problem:
+            self.stdout.write(f"head: {comparison.head_problem.value}")
+        if not options["replace"] and comparison.is_ahead:
             raise CommandError("Redis is ahead of the database; --replace makes it say what the database says.")

@@ -1,0 +1,11 @@
+#!lua flags=allow-oom
+-- Remove documents, whatever they say.
+-- KEYS documents revisions
+-- ARGV fields*
+-- RETURNS how many there were
+local removed = 0
+for _, field in ipairs(ARGV) do
+  redis.call("HDEL", KEYS[2], field)
+  removed = removed + redis.call("HDEL", KEYS[1], field)
+end
+return removed

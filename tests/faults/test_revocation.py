@@ -1,0 +1,166 @@
+"""A revoked key is refused by every web process within two seconds, whatever becomes of Redis."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+import redis as redis_py
+from structlog.testing import capture_logs
+
+from runqy.broker import keys
+from runqy.broker.connection import RedisTarget
+from runqy.publication.republishing import compare_configuration, republish_configuration
+from tests.faults.conftest import StartWeb
+from tests.faults.producers import ENQUEUE, KeptConnection, Reply, Send
+from tests.faults.test_parity import full
+from tests.faults.test_redis import stopped
+from tests.support.servers import ValkeyServer
+from tests.support.waiting import wait_until
+from tests.support.web import WSGI, WebProcess
+
+Connect = Callable[[WebProcess], KeptConnection]
+Fault = Callable[[ValkeyServer], AbstractContextManager[None]]
+
+REVOKED_S = 2.0
+ANSWERED_S = 4.0
+"""On a busy machine; about three seconds are meant."""
+
+READ_VAULT: Send = ("GET", "/api/vaults/v", b"")
+FORBIDDEN: tuple[Send, ...] = (
+    READ_VAULT,
+    ("POST", "/api/vaults/v/export", b'{"passphrase":"a passphrase that is long"}'),
+    ("POST", "/api/keys", b'{"name":"another","role":"admin"}'),
+    ("POST", "/worker/register", b'{"queue":"simple"}'),
+    ENQUEUE,
+)
+
+
+class Laptop:
+    """An administrator's key that is about to be revoked."""
+
+    def __init__(self, client: KeptConnection) -> None:
+        created = client.send("POST", "/api/keys", b'{"name":"laptop","role":"admin"}').content
+        self.path = f"/api/keys/{created['api_key']['id']}"
+        self.document = f"api_key:{created['api_key']['id']}"
+        self._headers = {"Authorization": f"Bearer {created['key']}"}
+
+    def send(self, client: KeptConnection, request: Send) -> Reply:
+        """Send a request with the key, again on a new connection where the server closed the last one."""
+        reply = client.send(*request, **self._headers)
+        return reply if reply.status else client.send(*request, **self._headers)
+
+    def find_last_accepted_s(self, client: KeptConnection, since_s: float) -> float:
+        """Return how long after a time the last request was sent that was accepted; give up after ten seconds."""
+        accepted_s = since_s
+        while (sent_s := time.monotonic()) < since_s + 10:
+            if self.send(client, READ_VAULT).status == 401:
+                break
+            accepted_s = sent_s
+        return accepted_s - since_s
+
+
+@pytest.fixture
+def webs(start_web: StartWeb, valkey: ValkeyServer, settings: Any) -> list[WebProcess]:
+    """Return a server with the data plane and one without, on a Redis that publishes what the database holds."""
+    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", valkey.port),))
+    webs = [start_web(valkey.url), start_web(valkey.url, gunicorn=WSGI)]
+    republish_configuration()
+    return webs
+
+
+@pytest.fixture
+def clients(webs: list[WebProcess], connect: Connect) -> list[KeptConnection]:
+    """Return a connection to each server; there is a vault."""
+    opened = [connect(web) for web in webs]
+    assert opened[0].send("POST", "/api/vaults", b'{"name":"v"}').status == 201
+    return opened
+
+
+@pytest.fixture
+def readers(webs: list[WebProcess], connect: Connect) -> list[KeptConnection]:
+    """Return another connection to each server."""
+    return [connect(web) for web in webs]
+
+
+@pytest.mark.parametrize(("fault", "is_published"), [(full, True), (stopped, False)])
+def test_a_key_revoked_while_redis_is_full_or_frozen_is_refused_everywhere(
+    clients: list[KeptConnection],
+    readers: list[KeptConnection],
+    valkey: ValkeyServer,
+    fault: Fault,
+    is_published: bool,
+) -> None:
+    laptop = Laptop(clients[0])
+    for client in clients:
+        wait_until(lambda client=client: laptop.send(client, READ_VAULT).status == 200)
+
+    with fault(valkey), ThreadPoolExecutor() as threads:
+        revoking_s = time.monotonic()
+        revoking = threads.submit(clients[0].send, "DELETE", laptop.path)
+        accepted_s = list(threads.map(lambda client: laptop.find_last_accepted_s(client, revoking_s), readers))
+        revoked = revoking.result()
+        statuses = [laptop.send(client, request).status for client in clients for request in FORBIDDEN]
+
+    assert (revoked.status, revoked.content["published"]) == (200, is_published)
+    assert revoked.took_s < ANSWERED_S, f"the response took {revoked.took_s:.1f} s"
+    assert max(accepted_s) < REVOKED_S, f"accepted for {accepted_s} s"
+    assert statuses == [401] * len(statuses)
+
+
+@pytest.mark.parametrize("put_back", ["head", "bare digest", "everything"])
+def test_an_older_head_put_back_is_reported_and_repaired_and_the_revoked_key_stays_refused(
+    clients: list[KeptConnection], stored: redis_py.Redis, put_back: str
+) -> None:
+    laptop = Laptop(clients[0])
+    old = {key: stored.dump(key) for key in (keys.CONFIG_HEAD, keys.CONFIG_DOCUMENTS, keys.CONFIG_REVISIONS)}
+    assert clients[0].send("DELETE", laptop.path).content["published"]
+    for client in clients:
+        wait_until(lambda client=client: laptop.send(client, READ_VAULT).status == 401)
+
+    for key, content in old.items() if put_back == "everything" else [(keys.CONFIG_HEAD, old[keys.CONFIG_HEAD])]:
+        stored.restore(key, 0, content, replace=True)
+    if put_back == "bare digest":
+        stored.set(keys.CONFIG_HEAD, "0123456789abcdef" * 2)
+    for client in clients:
+        wait_until(lambda client=client: "configuration" in warnings(client))
+    refused = [laptop.send(client, request).status for client in clients for request in FORBIDDEN]
+    reported = compare_configuration()
+    with capture_logs() as logs:
+        republish_configuration()
+
+    assert refused == [401] * len(refused)
+    assert reported.head_problem is not None
+    assert (laptop.document in reported.outdated) is (put_back == "everything")
+    assert {"configuration_republished"} <= {log["event"] for log in logs}
+    for client in clients:
+        wait_until(lambda client=client: "configuration" not in warnings(client))
+    assert compare_configuration().is_agreed
+    assert [laptop.send(client, READ_VAULT).status for client in clients] == [401, 401]
+
+
+def warnings(client: KeptConnection) -> list[str]:
+    """Return the checks that are not passed."""
+    checks = client.send("GET", "/readyz?verbose").content["checks"]
+    return [check["check"] for check in checks if check["status"] != "ok"]
+
+
+def test_a_web_process_that_starts_on_an_older_state_refuses_the_revoked_key(
+    clients: list[KeptConnection],
+    start_web: StartWeb,
+    connect: Connect,
+    valkey: ValkeyServer,
+    stored: redis_py.Redis,
+) -> None:
+    laptop = Laptop(clients[0])
+    old = {key: stored.dump(key) for key in (keys.CONFIG_HEAD, keys.CONFIG_DOCUMENTS, keys.CONFIG_REVISIONS)}
+    clients[0].send("DELETE", laptop.path)
+    for key, content in old.items():
+        stored.restore(key, 0, content, replace=True)
+
+    started = connect(start_web(valkey.url))
+
+    assert laptop.send(started, READ_VAULT).status == 401
+    assert "configuration" in warnings(started)

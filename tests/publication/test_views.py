@@ -1,0 +1,64 @@
+"""What is derived from a snapshot is made before the snapshot is used, and only of what changed."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from runqy.publication import views
+from runqy.publication.documents import Document, Kind
+from runqy.publication.snapshot import SnapshotCache
+from runqy.publication.views import Snapshot, View
+
+
+def document(name: str, revision: int = 1, body: bytes = b"{}") -> Document:
+    return Document(kind=Kind.QUEUE, name=name, revision=revision, effective=revision, body=body)
+
+
+@pytest.fixture(autouse=True)
+def _registers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the views of the product alone."""
+    monkeypatch.setattr(views, "_views", [])
+
+
+def test_views_are_made_by_the_thread_that_brings_the_documents() -> None:
+    makers: list[str] = []
+    names = View(lambda snapshot: makers.append(threading.current_thread().name) or sorted(snapshot.documents))
+    cache = SnapshotCache()
+
+    thread = threading.Thread(target=cache.take_over, args=([document("a")],), name="bringer")
+    thread.start()
+    thread.join()
+
+    assert names.of(cache.current()) == ["queue:a"]
+    assert makers == ["bringer"]
+
+
+def test_documents_that_did_not_change_are_not_decoded_again() -> None:
+    decoded: list[str] = []
+
+    def decode(found: Document) -> int:
+        decoded.append(found.name)
+        return found.revision
+
+    queues: View[dict[str, int]] = View(lambda snapshot: snapshot.decode(Kind.QUEUE, decode))
+    cache = SnapshotCache()
+    cache.take_over([document("a"), document("b")])
+    cache.take_over([document("b", 2), document("c", 2)])
+
+    assert queues.of(cache.current()) == {"a": 1, "b": 2, "c": 2}
+    assert decoded == ["a", "b", "b", "c"]
+
+
+def test_a_document_that_cannot_be_read_delays_no_other() -> None:
+    def fail(_: Snapshot) -> Any:
+        raise ValueError("unreadable")
+
+    broken: View[Any] = View(fail)
+    cache = SnapshotCache()
+
+    cache.take_over([document("a")])
+
+    assert cache.current().find(Kind.QUEUE, "a") is not None
+    with pytest.raises(ValueError, match="unreadable"):
+        broken.of(cache.current())

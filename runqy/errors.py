@@ -315,6 +315,16 @@ class KeyInsufficient(RunqyError):
     code, status = "forbidden", 403
 
 
+class VaultGrantRefused(KeyInsufficient):
+    """This change gives a queue more of vaults than the caller may give."""
+
+
+class WorkerIdTaken(RunqyError):
+    """A worker with this id is alive, and registered with another API key."""
+
+    code, status = "worker_id_taken", 409
+
+
 class PathNotFound(RunqyError):
     """Nothing is here."""
 

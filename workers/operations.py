@@ -49,7 +49,8 @@ def register_worker(*, queue: str, worker_id: str = "", allowed_queues: AllowedQ
     if not definition.is_enabled:
         raise QueueDisabled(f"The queue {definition.name} is disabled: it takes no workers.")
     worker_id = worker_id or f"worker-{secrets.token_hex(6)}"
-    handout = open_vaults(definition.deployment.vaults, git_token=definition.deployment.git_token)
+    deployment = definition.deployment
+    handout = open_vaults(deployment.vaults, git_token=deployment.git_token, git_url=deployment.git_url)
     if handout.shares:
         note_delivery(worker_id=worker_id, queue=definition.name, shares=handout.shares)
     return Registration(

@@ -72,8 +72,8 @@ class QueueFields(forms.Form):
         help_text="The vault entry with the token of a private https repository, among those that are declared as git "
         "tokens for its host. The token itself is never shown.",
         error_messages={
-            "invalid_choice": "it must be vault://<vault>/<key>, an entry that is declared as a git token, "
-            "never a token itself"
+            "invalid_choice": "it must be vault://<vault>/<key>, never a token itself; "
+            "the entry is declared as a git token"
         },
     )
     check = PanelField("Check", "queues/admin/check.html")

@@ -132,7 +132,7 @@ def test_what_is_no_branch_is_not_handed_to_git() -> None:
 def test_a_token_reaches_the_server_and_shows_nowhere(server: GitServer) -> None:
     server.token = TOKEN
     create_vault(name="github")
-    set_entry(vault="github", key="PAT", value=TOKEN)
+    set_entry(vault="github", key="PAT", value=TOKEN, git_hosts=[f"127.0.0.1:{server.port}"])
 
     found = check(server.url("r.git"), git_token="vault://github/PAT", queue="mail")
 
@@ -149,7 +149,7 @@ def test_a_token_reaches_the_server_and_shows_nowhere(server: GitServer) -> None
 def test_a_token_that_is_refused_is_not_told(server: GitServer) -> None:
     server.token = "another"
     create_vault(name="github")
-    set_entry(vault="github", key="PAT", value=TOKEN)
+    set_entry(vault="github", key="PAT", value=TOKEN, git_hosts=[f"127.0.0.1:{server.port}"])
 
     found = check(server.url("r.git"), git_token="vault://github/PAT")
 

@@ -20,6 +20,7 @@ from tests.support.environment import CLIENT_KEY, SERVER, WORKER_KEY
 from vaults.crypto import Keyring, new_master_key
 from vaults.deliveries import store_deliveries
 from vaults.models import VaultDelivery
+from vaults.names import EntryUsage
 from vaults.operations import create_vault, set_entry
 
 GIT_TOKEN = SUITE.secret("ghp_")
@@ -37,7 +38,7 @@ def client(configuration: None) -> ApiClient:
     """Return a client with the worker's key; there are queues and vaults."""
     for vault in ("general", "special"):
         create_vault(name=vault)
-    set_entry(vault="general", key="TOKEN", value=GIT_TOKEN)
+    set_entry(vault="general", key="TOKEN", value=GIT_TOKEN, usage=EntryUsage.BOTH, git_hosts=["github.com"])
     set_entry(vault="general", key="MODEL", value="small")
     set_entry(vault="special", key="MODEL", value="large")
     for made in (

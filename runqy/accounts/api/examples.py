@@ -12,6 +12,7 @@ _KEY: dict[str, Any] = {
     "created_at": "2026-01-15T10:30:00Z",
     "revoked_at": None,
     "last_used_at": None,
+    "vaults": [],
 }
 _REVOKED = _KEY | {"revoked_at": "2026-02-01T08:00:00Z", "last_used_at": "2026-02-01T07:59:00Z"}
 

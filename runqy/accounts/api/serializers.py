@@ -5,7 +5,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, NAME, QUEUE_NAME, Role
+from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, MOST_VAULTS, NAME, QUEUE_NAME, VAULT_NAME, Role
 from runqy.api.serializers import AwareDateTimeField, PatternField, StrictSerializer
 from runqy.errors import ApiKeyInvalid
 
@@ -29,6 +29,13 @@ class CreateApiKeySerializer(StrictSerializer):
     expires_at = AwareDateTimeField(
         required=False, allow_null=True, default=None, help_text="With an offset; null: never"
     )
+    vaults = serializers.ListField(
+        child=PatternField(VAULT_NAME),
+        max_length=MOST_VAULTS,
+        required=False,
+        default=list,
+        help_text="Names of the vaults that workers with this key may use; empty: all. Only with the role `worker`",
+    )
 
 
 class ApiKeySerializer(serializers.Serializer[Any]):
@@ -43,6 +50,9 @@ class ApiKeySerializer(serializers.Serializer[Any]):
     expires_at = serializers.DateTimeField(allow_null=True)
     revoked_at = serializers.DateTimeField(allow_null=True)
     last_used_at = serializers.DateTimeField(allow_null=True, help_text="To the minute")
+    vaults = serializers.ListField(
+        child=serializers.CharField(), help_text="The vaults that workers with this key may use; empty: all"
+    )
 
 
 class ApiKeyCreatedSerializer(serializers.Serializer[Any]):

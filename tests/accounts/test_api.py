@@ -50,6 +50,7 @@ def test_a_key_is_created_shown_once_and_works() -> None:
             "expires_at": "2090-01-01T00:00:00Z",
             "revoked_at": None,
             "last_used_at": None,
+            "vaults": [],
         },
     }
     identity = authenticate(created["key"])

@@ -128,7 +128,8 @@ class _SmartHandler(_Handler):
 def git_server(folder: Path, *, token: str = "", is_smart: bool = False) -> Iterator[GitServer]:
     """Run a server for a folder of bare repositories."""
     certificate = folder / "certificate.pem"
-    write_certificate(certificate, HOST)
+    if not certificate.exists():
+        write_certificate(certificate, HOST)
     server = GitServer(folder, certificate, token=token, is_smart=is_smart)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

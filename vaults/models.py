@@ -55,7 +55,7 @@ class VaultEntry(models.Model):
     is_secret = models.BooleanField(default=True, help_text="Mask the value wherever it is shown.")
     usage = models.CharField(
         max_length=16,
-        choices=[(usage.value, usage.value) for usage in EntryUsage],
+        choices=[(usage.value, usage.value.replace("_", " ")) for usage in EntryUsage],
         default=EntryUsage.ENVIRONMENT.value,
         help_text="What it may be used for: a variable of tasks, a git token, or both.",
     )

@@ -37,8 +37,9 @@ class GitHostsField(forms.CharField):
     """The hosts of a git token, separated by blanks or commas."""
 
     def __init__(self) -> None:
-        attrs = {"placeholder": "github.com", "autocomplete": "off", "spellcheck": "false", "aria-label": "Git hosts"}
-        super().__init__(required=False, widget=forms.TextInput(attrs), empty_value="")
+        attrs = {"placeholder": "none", "autocomplete": "off", "spellcheck": "false", "aria-label": "Git hosts"}
+        help_text = "Hosts that a git token may be sent to, separated by commas, such as github.com."
+        super().__init__(required=False, widget=forms.TextInput(attrs), empty_value="", help_text=help_text)
 
     def prepare_value(self, value: Any) -> Any:
         """Return the text for a list."""
@@ -82,6 +83,8 @@ class EntryForm(StaffModelForm):
         self.fields["key"].widget.attrs["autocomplete"] = "off"
         if "usage" in self.fields:
             self.fields["usage"].required = False
+            _add_class(self.fields["usage"], "runqy-usage")
+            _add_class(self.fields["git_hosts"], "runqy-hosts")
         if self.stored is None or "value" not in self.fields:
             if "value" in self.fields:
                 _dress_value(self.fields["value"], is_secret=True, placeholder="its value")
@@ -228,9 +231,13 @@ class EntryInline(StaffTabularInline):
 
 def _dress_value(field: Any, *, is_secret: bool, placeholder: str) -> None:
     """Say how a value is entered."""
-    field.widget.attrs["class"] = f"{field.widget.attrs.get('class', '')} {_SECRET if is_secret else _READABLE}".strip()
+    _add_class(field, _SECRET if is_secret else _READABLE)
     field.widget.attrs["placeholder"] = placeholder
     field.widget.attrs["aria-label"] = "Value"
+
+
+def _add_class(field: Any, names: str) -> None:
+    field.widget.attrs["class"] = f"{field.widget.attrs.get('class', '')} {names}".strip()
 
 
 def _sentence(problem: str) -> str:

@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
             "vaultentry",
             "usage",
             models.CharField(
-                choices=[("environment", "environment"), ("git_token", "git_token"), ("both", "both")],
+                choices=[("environment", "environment"), ("git_token", "git token"), ("both", "both")],
                 default="environment",
                 help_text="What it may be used for: a variable of tasks, a git token, or both.",
                 max_length=16,

@@ -44,7 +44,7 @@ def upsert_queue(
     Released command lines write out a queue file's sub-queues one by one, as `inference.high`: such a name, without
     the key `sub_queues`, adds or changes that sub-queue. `check` gets the version of what is to be changed.
     Raises QueueInvalid, QueueAlreadyExists, QueueNameTaken; for a key that is limited to queues QueueNotFound where it
-    is not for the queue, and VaultGrantRefused where the queue would be given more of vaults.
+    is not for the queue, and KeyInsufficient where the queue would be given more of vaults.
     """
     if not is_queue_name(config.name):
         raise QueueInvalid(errors=[f"name: {NAME_RULE}"])
@@ -68,7 +68,7 @@ def upsert_queue(
 
 
 def add_queue(*, spec: QueueSpec, may_grant_vaults: bool) -> Queue:
-    """Create a queue in the admin. Raises VaultGrantRefused, and as `save_queue` does."""
+    """Create a queue in the admin. Raises KeyInsufficient, and as `save_queue` does."""
     if not may_grant_vaults:
         refuse_added_grants(None, spec.deployment, reason=_NO_VAULT_PERMISSION)
     return save_queue(spec=spec, source=Source.ADMIN, is_new=True)
@@ -77,7 +77,7 @@ def add_queue(*, spec: QueueSpec, may_grant_vaults: bool) -> Queue:
 def edit_queue(*, spec: QueueSpec, version: str, may_grant_vaults: bool) -> Queue:
     """Change a queue that was at a version when it was read; one that stays the same keeps its source.
 
-    Raises QueueNotFound, PreconditionFailed when it has changed since, VaultGrantRefused where it would be given more
+    Raises QueueNotFound, PreconditionFailed when it has changed since, KeyInsufficient where it would be given more
     of vaults without `may_grant_vaults`, and as `save_queue` does.
     """
     with configuration_change():

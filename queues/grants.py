@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from queues.definitions import Deployment
-from runqy.errors import VaultGrantRefused
+from runqy.errors import KeyInsufficient
 from runqy.git.hosts import find_https_host, is_https
 from vaults.names import parse_reference
 
@@ -40,13 +40,13 @@ def find_added_grants(before: Deployment | None, after: Deployment) -> list[Gran
 
 
 def refuse_added_grants(before: Deployment | None, after: Deployment, *, reason: str) -> None:
-    """Raise VaultGrantRefused, with what a caller lacks as `reason`, if a deployment is given more than before."""
+    """Raise KeyInsufficient, with what a caller lacks as `reason`, if a deployment is given more than before."""
     added = find_added_grants(before, after)
     if not added:
         return
     is_moved = before is not None and _origin(before.git_url) != _origin(after.git_url)
     recipient = "code from another host" if is_moved else "this queue"
-    raise VaultGrantRefused(f"{reason}, and the change would give {recipient} {', '.join(map(str, added))}.")
+    raise KeyInsufficient(f"{reason}, and the change would give {recipient} {', '.join(map(str, added))}.")
 
 
 def _grants(deployment: Deployment) -> Iterator[Grant]:

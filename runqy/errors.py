@@ -315,10 +315,6 @@ class KeyInsufficient(RunqyError):
     code, status = "forbidden", 403
 
 
-class VaultGrantRefused(KeyInsufficient):
-    """This change gives a queue more of vaults than the caller may give."""
-
-
 class WorkerIdTaken(RunqyError):
     """A worker with this id is alive, and registered with another API key."""
 

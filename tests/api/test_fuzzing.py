@@ -57,7 +57,13 @@ EXCEPTIONS: list[tuple[str, set[str], int, str]] = [
         400,
         "rules between fields, and of git addresses and vaults",
     ),
-    ("positive_data_acceptance", {"create_api_key"}, 400, "its end is past"),
+    ("positive_data_acceptance", {"create_api_key"}, 400, "its end is past, or it has vaults and is no worker's"),
+    (
+        "positive_data_acceptance",
+        {"set_vault_entry", "put_vault_entry"},
+        400,
+        "a git token has hosts, others have none",
+    ),
     ("positive_data_acceptance", LISTS, 400, "a cursor is one that the list gave out"),
     (
         "positive_data_acceptance",

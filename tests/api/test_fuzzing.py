@@ -69,7 +69,7 @@ EXCEPTIONS: list[tuple[str, set[str], int, str]] = [
         "positive_data_acceptance",
         {"set_vault_entry", "put_vault_entry"},
         400,
-        "reserved keys; values are counted in bytes",
+        "reserved keys; values are counted in bytes; a git token has hosts, others have none",
     ),
     ("positive_data_acceptance", {"import_vault"}, 400, "only what was exported opens"),
     ("positive_data_acceptance", CONDITIONAL, 412, "the If-Match names another version"),

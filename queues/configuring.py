@@ -7,14 +7,18 @@ from typing import Any
 from queues.config import parse_spec
 from queues.configurations import QueueConfig
 from queues.definitions import QueueSpec, SubQueue
+from queues.grants import refuse_added_grants
 from queues.models import Queue, Source
 from queues.names import AllowedQueues
 from queues.operations import save_queue, spec_version
 from queues.validation import NAME_RULE, is_queue_name
-from runqy.errors import KeyInsufficient, PreconditionFailed, QueueAlreadyExists, QueueInvalid, QueueNotFound
+from runqy.errors import PreconditionFailed, QueueAlreadyExists, QueueInvalid, QueueNotFound
 from runqy.publication.operations import configuration_change
 
-__all__ = ["QueueConfigInput", "edit_queue", "upsert_queue"]
+__all__ = ["QueueConfigInput", "add_queue", "edit_queue", "upsert_queue"]
+
+_LIMITED_KEY = "This key is limited to queues"
+_NO_VAULT_PERMISSION = "You may not change vaults (vaults.change_vault)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,7 @@ def upsert_queue(
     Released command lines write out a queue file's sub-queues one by one, as `inference.high`: such a name, without
     the key `sub_queues`, adds or changes that sub-queue. `check` gets the version of what is to be changed.
     Raises QueueInvalid, QueueAlreadyExists, QueueNameTaken; for a key that is limited to queues QueueNotFound where it
-    is not for the queue, and KeyInsufficient where the queue would get at other vaults.
+    is not for the queue, and KeyInsufficient where the queue would be given more of vaults.
     """
     if not is_queue_name(config.name):
         raise QueueInvalid(errors=[f"name: {NAME_RULE}"])
@@ -58,15 +62,23 @@ def upsert_queue(
         elif before and not force:
             raise QueueAlreadyExists(f"A queue {queue} exists already; force=true updates it.")
         if allowed_queues is not None:
-            _refuse_vaults(spec, before)
+            refuse_added_grants(before.deployment if before else None, spec.deployment, reason=_LIMITED_KEY)
         saved = save_queue(spec=spec, source=Source.API)
     return QueueConfig.of(saved, sub_queue), is_new
 
 
-def edit_queue(*, spec: QueueSpec, version: str) -> Queue:
-    """Change a queue that somebody looked at when it was at a version; one that stays the same stays whose it was.
+def add_queue(*, spec: QueueSpec, may_grant_vaults: bool) -> Queue:
+    """Create a queue in the admin. Raises KeyInsufficient, and as `save_queue` does."""
+    if not may_grant_vaults:
+        refuse_added_grants(None, spec.deployment, reason=_NO_VAULT_PERMISSION)
+    return save_queue(spec=spec, source=Source.ADMIN, is_new=True)
 
-    Raises QueueNotFound, PreconditionFailed when it has changed since, and as `save_queue` does.
+
+def edit_queue(*, spec: QueueSpec, version: str, may_grant_vaults: bool) -> Queue:
+    """Change a queue that was at a version when it was read; one that stays the same keeps its source.
+
+    Raises QueueNotFound, PreconditionFailed when it has changed since, KeyInsufficient where it would be given more
+    of vaults without `may_grant_vaults`, and as `save_queue` does.
     """
     with configuration_change():
         row = Queue.objects.filter(name=spec.name).first()
@@ -77,6 +89,8 @@ def edit_queue(*, spec: QueueSpec, version: str) -> Queue:
             raise PreconditionFailed(
                 "Somebody else has changed this queue since you opened the page. Open it again and enter your changes."
             )
+        if not may_grant_vaults:
+            refuse_added_grants(before.deployment, spec.deployment, reason=_NO_VAULT_PERMISSION)
         return row if before == spec else save_queue(spec=spec, source=Source.ADMIN)
 
 
@@ -96,13 +110,6 @@ def _spec(config: QueueConfigInput, queue: str, before: QueueSpec | None) -> Que
     spec = parse_spec(queue, dict(config.definition))
     is_enabled = before.is_enabled if before else True
     return replace(spec, is_enabled=is_enabled if config.is_enabled is None else config.is_enabled)
-
-
-def _refuse_vaults(spec: QueueSpec, before: QueueSpec | None) -> None:
-    """Raise KeyInsufficient if a queue would use vaults that it did not: its workers are given what is in them."""
-    known = before.deployment.vaults_used if before else []
-    if added := set(spec.deployment.vaults_used).difference(known):
-        raise KeyInsufficient(f"This key is limited to queues, and may not let them use {', '.join(sorted(added))}.")
 
 
 def _with_sub_queue(stated: QueueSpec, name: str, before: QueueSpec | None, force: bool) -> tuple[QueueSpec, bool]:

@@ -17,6 +17,7 @@ from runqy.publication import republishing
 from runqy.publication.documents import Kind
 from runqy.publication.operations import Change, configuration_change
 from runqy.publication.republishing import Comparison
+from vaults.references import find_git_token_problem
 
 __all__ = [
     "change_queue",
@@ -38,9 +39,12 @@ def save_queue(
     """Create or change a queue. Files do not say whether it is enabled, so that they do not undo a person's decision.
 
     `is_new`: there must be none of this name. `file_path` counts with `file_digest`: where the queue was read.
-    Raises QueueInvalid, QueueNameTaken, QueueAlreadyExists, QueueBeingRemoved; QueueNotEmpty where tasks wait in a
-    sub-queue that is left out.
+    Raises QueueInvalid, also for a git token that may not be sent to the repository's host, QueueNameTaken,
+    QueueAlreadyExists, QueueBeingRemoved; QueueNotEmpty where tasks wait in a sub-queue that is left out.
     """
+    deployment = spec.deployment
+    if problem := find_git_token_problem(git_token=deployment.git_token, git_url=deployment.git_url):
+        raise QueueInvalid(errors=[f"deployment.git_token: {problem}"])
     row = Queue.objects.filter(name=spec.name).first()
     if row and not find_problems(spec):
         refuse_stranding(row.as_spec(), spec)

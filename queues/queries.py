@@ -77,16 +77,21 @@ def resolve_queue(name: str, *, allowed_queues: AllowedQueues = None) -> Resolve
 def queue_vault_problems(names: Iterable[str]) -> dict[str, list[str]]:
     """Return for each queue, by its own name, why workers that register for it are refused, as far as vaults are why.
 
-    A sentence for each vault that is missing and entry that does not open (of many in a vault for the first), or one
-    where the server has no master key; none for a queue that workers can serve, or that is not published. Asks no
-    database, and opens a vault once however many queues use it. Raises ConfigurationUnavailable.
+    A sentence for each vault that is missing, entry that does not open (of many in a vault for the first) and git token
+    that may not be sent to the repository's host, or one where the server has no master key; none for a queue that
+    workers can serve, or that is not published. Asks no database, and opens a vault once however many queues use it.
+    Raises ConfigurationUnavailable.
     """
     catalog = get_fresh_catalog()
     found: dict[str, list[str]] = {}
     for name in names:
         queue = catalog.find_queue(name)
         deployment = queue.deployment if queue else None
-        found[name] = find_vault_problems(deployment.vaults, git_token=deployment.git_token) if deployment else []
+        found[name] = (
+            find_vault_problems(deployment.vaults, git_token=deployment.git_token, git_url=deployment.git_url)
+            if deployment
+            else []
+        )
     return found
 
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
+from queues.definitions import Deployment
+from queues.grants import find_added_grants
+from queues.models import Queue
 from queues.validation import problem_of_branch, problem_of_git_url
 from runqy.audit.operations import record
 from runqy.errors import DeploymentFailed, DeploymentRefused, RunqyError
@@ -51,15 +54,20 @@ class RepositoryCheck:
     sentence: str
 
 
-def check_repository(*, git_url: str, branch: str, git_token: str = "", queue: str = "") -> RepositoryCheck:
+def check_repository(
+    *, git_url: str, branch: str, git_token: str = "", queue: str = "", may_grant_vaults: bool = True
+) -> RepositoryCheck:
     """Look whether a repository can be reached and has a branch or tag; `git_token` is a reference to a vault.
 
-    Each look is recorded, because it may show the token to the host that is named.
+    The token is sent only to a host that its entry is declared for; without `may_grant_vaults` only if the queue of
+    this name sends it to that host already. Each look is recorded, because it may show the token to the host.
     """
     if problem := problem_of_git_url(git_url):
         return _failed(f"Repository: {problem}.")
     if problem := problem_of_branch(branch):
         return _failed(f"Branch: {problem}.")
+    if git_token and not may_grant_vaults and not _has_token(queue, git_url, git_token):
+        return _failed(f"You may not send {git_token[:400]} to this host: it needs the permission vaults.change_vault.")
     asked = {"git_url": (None, git_url), "branch": (None, branch), "git_token": (None, git_token)}
     record(action="queue.repository_checked", object_kind="queue", object_name=queue, changes=asked)
     try:
@@ -69,6 +77,13 @@ def check_repository(*, git_url: str, branch: str, git_token: str = "", queue: s
         return _failed(_sentence(error, branch))
     kind = "tag" if tip.ref.startswith("refs/tags/") else "branch"
     return RepositoryCheck(is_ready=True, sentence=f"Reachable. The {kind} {branch} is at {tip.commit[:12]}.")
+
+
+def _has_token(queue: str, git_url: str, git_token: str) -> bool:
+    """Return whether a queue's workers send this token to the host of this repository."""
+    row = Queue.objects.filter(name=queue).first()
+    asked = Deployment(git_url=git_url, startup_cmd="", git_token=git_token)
+    return row is not None and not find_added_grants(row.as_spec().deployment, asked)
 
 
 @contextmanager
@@ -84,7 +99,7 @@ def _one_place() -> Iterator[None]:
 
 def _find_tip(source: Source, git_token: str) -> Tip:
     """Ask the source's server, at an address that it may have. Raises RunqyError."""
-    token = open_vaults((), git_token=git_token).git_token if source.scheme == "https" else ""
+    token = open_vaults((), git_token=git_token, git_url=source.url).git_token if source.scheme == "https" else ""
     config, ssh_options = ["http.followRedirects=false"], ""
     if not settings.RUNQY_GIT_CHECK_PRIVATE:
         if source.scheme == "file":

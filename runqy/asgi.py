@@ -13,7 +13,7 @@ from runqy.wsgi import application as wsgi_application  # noqa: I001 (sets Djang
 from django.conf import settings
 
 import runqy.urls  # noqa: F401 (now; else the first request would wait until all views are imported)
-from runqy.accounts.queries import find_identity
+from runqy.accounts.queries import find_identity, is_guessable
 from runqy.api.authentication import presented_key
 from runqy.broker.async_broker import AsyncBroker
 from runqy.dataplane.application import Application, find_no_handler
@@ -32,8 +32,14 @@ _SESSION = f"{settings.SESSION_COOKIE_NAME}=".encode()
 
 
 def is_authenticated(request: Request) -> bool:
-    """Return whether a request carries a valid key, or a session, valid or not."""
+    """Return whether a request carries a valid key, or a session, valid or not.
+
+    A short key of the environment counts for none: its address may be beyond the limit of wrong ones, and the size of
+    the body that is read must not tell whether a guess was right.
+    """
     if key := presented_key(request.headers):
+        if is_guessable(key):
+            return False
         try:
             return find_identity(key) is not None
         except ConfigurationUnavailable:

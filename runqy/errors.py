@@ -321,6 +321,12 @@ class KeyInsufficient(RunqyError):
     code, status = "forbidden", 403
 
 
+class WorkerIdTaken(RunqyError):
+    """A worker with this id is alive, and registered with another API key."""
+
+    code, status = "worker_id_taken", 409
+
+
 class PathNotFound(RunqyError):
     """Nothing is here."""
 

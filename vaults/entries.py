@@ -1,6 +1,6 @@
 """Writes entries while a change of the configuration is open: counts versions, seals values, notes who did it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from django.db.models import Max
@@ -8,12 +8,14 @@ from django.utils import timezone
 
 from runqy.audit.actors import current_actor
 from runqy.audit.changes import CHANGED, Change, Changes
+from runqy.errors import VaultInvalid
 from runqy.publication.documents import Kind
 from runqy.publication.operations import Change as ConfigurationChange
 from vaults.keyring import get_keyring
 from vaults.models import EntryVersion, Event, Vault, VaultEntry
+from vaults.names import EntryUsage
 from vaults.published import encode_vault
-from vaults.rows import check_entry, holds
+from vaults.rows import check_entry, holds, resolve_declaration
 
 LONGEST_NAME = 300
 
@@ -26,6 +28,10 @@ class NewEntry:
     value: str = field(repr=False)
     is_secret: bool | None = True
     """None: as it is, and secret if it is new."""
+    usage: EntryUsage | None = None
+    """None: as it is, and a variable if it is new."""
+    git_hosts: Sequence[str] | None = None
+    """None: as they are."""
 
 
 class EntryWriter:
@@ -52,18 +58,29 @@ class EntryWriter:
             is_secret = True if entry is None else entry.is_secret
         if entry is None or entry.is_secret != is_secret:
             changes["is_secret"] = (None if entry is None else entry.is_secret, is_secret)
+        usage, git_hosts = resolve_declaration(new.key, entry, new.usage, new.git_hosts)
         entry = entry or VaultEntry(vault=self._vault, key=new.key)
         entry.is_secret = is_secret
+        changes |= self._declare(entry, usage, git_hosts)
         if entry.pk is None or not holds(self._keyring, self._vault.name, entry, new.value):
             self._seal(entry, new.value, event)
             changes["value"] = CHANGED
         elif not self._keyring.is_current(bytes(entry.ciphertext)):
             self.reseal(entry, new.value)
         if changes:
-            entry.updated_by = current_actor().name[:LONGEST_NAME]
-            entry.save()
-            self._entries[entry.key] = entry
-            self._is_changed = True
+            self._save(entry)
+        return changes
+
+    def narrow(self, entry: VaultEntry, usage: EntryUsage, git_hosts: Sequence[str]) -> Changes:
+        """Let an entry be used for less than before, and return what changed. Raises VaultInvalid for anything more."""
+        wanted, hosts = resolve_declaration(entry.key, entry, usage, git_hosts)
+        if not narrows(entry, wanted, hosts):
+            raise VaultInvalid(
+                f"{entry.key}: enter the value again to let it be used for more, or sent to other hosts."
+            )
+        changes = self._declare(entry, wanted, hosts)
+        if changes:
+            self._save(entry)
         return changes
 
     def reseal(self, entry: VaultEntry, value: str) -> None:
@@ -101,6 +118,24 @@ class EntryWriter:
             self._vault.save()
         put_vault(self._change, self._vault, self._entries.values(), is_quiet=not self._is_heard)
 
+    def _declare(self, entry: VaultEntry, usage: EntryUsage, git_hosts: list[str]) -> dict[str, Change]:
+        """Set what an entry is used for, and return what changed."""
+        before = entry.pk is not None
+        changes: dict[str, Change] = {}
+        if entry.usage != usage:
+            changes["usage"] = (entry.usage if before else None, usage.value)
+        if entry.git_hosts != git_hosts:
+            changes["git_hosts"] = (entry.git_hosts if before else None, git_hosts)
+        entry.usage, entry.git_hosts = usage.value, git_hosts
+        self._is_heard |= bool(changes)
+        return changes
+
+    def _save(self, entry: VaultEntry) -> None:
+        entry.updated_by = current_actor().name[:LONGEST_NAME]
+        entry.save()
+        self._entries[entry.key] = entry
+        self._is_changed = True
+
     def _seal(self, entry: VaultEntry, value: str, event: Event) -> None:
         """Give an entry a new value."""
         entry.revision = self._change.revision
@@ -130,6 +165,13 @@ class EntryWriter:
                 actor_name=actor.name[:LONGEST_NAME],
             )
         )
+
+
+def narrows(entry: VaultEntry, usage: EntryUsage, git_hosts: Iterable[str]) -> bool:
+    """Return whether an entry would be used for no more than it is, and sent to no other hosts."""
+    known = entry.get_usage()
+    is_wider = (usage.is_variable and not known.is_variable) or (usage.is_git_token and not known.is_git_token)
+    return not is_wider and set(git_hosts) <= set(entry.git_hosts)
 
 
 def put_vault(

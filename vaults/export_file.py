@@ -5,9 +5,10 @@
      "cipher": {"name": "aes-256-gcm", "nonce": "<base64 of 12 bytes>"},
      "data": "<base64>"}
 
-`data` is the JSON `{"name", "description", "exported_at", "entries": [{"key", "value", "is_secret"}]}`, encrypted. The
-associated data is everything but `data`: its members as above, as JSON without spaces. The passphrase is normalized
-(NFKC) and read as UTF-8. What a file asks for in memory and time is bounded before anything is derived.
+`data` is the JSON `{"name", "description", "exported_at", "entries": [{"key", "value", "is_secret"}]}`, encrypted; an
+entry that is a git token has "usage" and "git_hosts" too. The associated data is everything but `data`: its members as
+above, as JSON without spaces. The passphrase is normalized (NFKC) and read as UTF-8. What a file asks for in memory and
+time is bounded before anything is derived.
 """
 
 import os
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from runqy.errors import ExportNotOpened, ExportUnreadable, PassphraseRefused
 from runqy.structs import read_json
+from vaults.names import EntryUsage
 
 PASSPHRASE_MIN, PASSPHRASE_MAX = 12, 1024
 FILE_MAX_BYTES = 64 << 20
@@ -36,12 +38,15 @@ _deriving = Lock()
 """One derivation at a time in a process, so that requests together need no more memory than one."""
 
 
-class ExportedEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ExportedEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """An entry, in clear."""
 
     key: str
     value: str
     is_secret: bool
+    usage: EntryUsage | None = None
+    """None: the file does not say, as those of entries that are variables alone."""
+    git_hosts: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         """Name the entry, never its value."""

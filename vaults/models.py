@@ -1,9 +1,23 @@
 """The rows of vaults and of their encrypted entries."""
 
+from typing import Any
+
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Substr
 
 from vaults.crypto import KEY_ID_AT, KEY_ID_BYTES, Place
+from vaults.names import EntryUsage, normalize_git_hosts
+
+
+def validate_git_hosts(hosts: Any) -> None:
+    """Raise ValidationError for what is no list of hosts in their one spelling."""
+    try:
+        is_valid = isinstance(hosts, list) and normalize_git_hosts(map(str, hosts)) == hosts
+    except ValueError as error:
+        raise ValidationError(str(error)) from error
+    if not is_valid:
+        raise ValidationError("Must be a sorted list of hosts.")
 
 
 class Vault(models.Model):
@@ -39,6 +53,18 @@ class VaultEntry(models.Model):
     key = models.CharField(max_length=255)
     ciphertext = models.BinaryField()
     is_secret = models.BooleanField(default=True, help_text="Mask the value wherever it is shown.")
+    usage = models.CharField(
+        max_length=16,
+        choices=[(usage.value, usage.value.replace("_", " ")) for usage in EntryUsage],
+        default=EntryUsage.ENVIRONMENT.value,
+        help_text="What it may be used for: a variable of tasks, a git token, or both.",
+    )
+    git_hosts = models.JSONField(
+        default=list,
+        blank=True,
+        validators=[validate_git_hosts],
+        help_text="Hosts that a git token may be sent to, such as github.com.",
+    )
     revision = models.BigIntegerField()
     """Of the configuration, when the ciphertext was made; never used twice, so that no older ciphertext fits."""
     version = models.PositiveIntegerField()
@@ -58,6 +84,10 @@ class VaultEntry(models.Model):
     def __str__(self) -> str:
         """Name the entry."""
         return self.key
+
+    def get_usage(self) -> EntryUsage:
+        """Return what the entry may be used for."""
+        return EntryUsage(self.usage)
 
     def place(self, vault: str) -> Place:
         """Return what the ciphertext is bound to, in a vault of this name."""

@@ -4,13 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from runqy.errors import VaultLocked, VaultUnavailable
+from runqy.git.hosts import is_https
 from runqy.publication.documents import Kind
 from runqy.publication.snapshot import MAX_AGE_S, get_snapshot
 from runqy.publication.views import Snapshot
 from vaults.crypto import Keyring
 from vaults.deliveries import Share, vault_state
 from vaults.keyring import get_keyring
-from vaults.names import parse_reference
+from vaults.names import parse_reference, problem_of_git_token
 from vaults.published import PublishedEntry, PublishedVault, decode_vault
 
 __all__ = ["Handout", "find_vault_problems", "open_vaults"]
@@ -29,20 +30,24 @@ class Handout:
     """Which versions of which vaults' entries these are."""
 
 
-def open_vaults(names: Sequence[str], *, git_token: str = "", max_age_s: float = MAX_AGE_S) -> Handout:
-    """Return all values of some vaults, a later one overriding an earlier one, and that of the token's reference.
+def open_vaults(
+    names: Sequence[str], *, git_token: str = "", git_url: str = "", max_age_s: float = MAX_AGE_S
+) -> Handout:
+    """Return the variables in some vaults, a later one overriding an earlier one, and the token for a repository.
 
+    The token is the value of the entry that `git_token` refers to, if the entry is declared for the host of `git_url`;
+    without an https URL there is none, because git sends it on no other way.
     Raises VaultLocked, or VaultUnavailable with a sentence for each thing that is missing or does not open, of many
     entries of a vault for the first: never a part.
     """
     if not names and not git_token:
         return Handout()
     keyring, snapshot = get_keyring(), get_snapshot(max_age_s)
-    if problems := _problems(snapshot, keyring, names, git_token):
+    if problems := _problems(snapshot, keyring, names, git_token, git_url):
         raise VaultUnavailable(" ".join(problems), errors=problems)
     taken = _taken_entries(snapshot, names)
     values = {entry.key: _open(keyring, name, entry) for name, entry in taken}
-    token = _token_entry(snapshot, git_token)
+    token = _token_entry(snapshot, git_token) if is_https(git_url) else None
     return Handout(
         values=values,
         git_token=_open(keyring, *token) if token else "",
@@ -50,7 +55,9 @@ def open_vaults(names: Sequence[str], *, git_token: str = "", max_age_s: float =
     )
 
 
-def find_vault_problems(names: Iterable[str], *, git_token: str = "", max_age_s: float = MAX_AGE_S) -> list[str]:
+def find_vault_problems(
+    names: Iterable[str], *, git_token: str = "", git_url: str = "", max_age_s: float = MAX_AGE_S
+) -> list[str]:
     """Return what keeps workers from being handed this, a sentence each.
 
     Every vault is opened once for each state of the configuration, so that all queues can be looked at together.
@@ -62,11 +69,11 @@ def find_vault_problems(names: Iterable[str], *, git_token: str = "", max_age_s:
         keyring = get_keyring()
     except VaultLocked as error:
         return [error.detail]
-    return _problems(get_snapshot(max_age_s), keyring, names, git_token)
+    return _problems(get_snapshot(max_age_s), keyring, names, git_token, git_url)
 
 
-def _problems(snapshot: Snapshot, keyring: Keyring, names: Iterable[str], git_token: str) -> list[str]:
-    """Return what hinders opening some vaults and the entry that is the git token."""
+def _problems(snapshot: Snapshot, keyring: Keyring, names: Iterable[str], git_token: str, git_url: str) -> list[str]:
+    """Return what hinders opening some vaults, and sending the entry that is the git token to the repository's host."""
     problems: list[str] = []
     for name in dict.fromkeys(names):
         hindrances = _hindrances(snapshot, keyring, name)
@@ -74,8 +81,11 @@ def _problems(snapshot: Snapshot, keyring: Keyring, names: Iterable[str], git_to
             problems.append(f"The vault {name} does not exist: create it, or take it off the queue.")
         else:
             problems += _shortened(name, [problem for problem in hindrances.values() if problem])
-    if git_token and (problem := _problem_of_token(snapshot, keyring, git_token)) and problem not in problems:
-        problems.append(problem)
+    if git_token:
+        token_problem = _problem_of_token(snapshot, keyring, git_token) or _problem_of_host(
+            snapshot, git_token, git_url
+        )
+        problems += [token_problem] if token_problem and token_problem not in problems else []
     return problems
 
 
@@ -95,6 +105,15 @@ def _problem_of_token(snapshot: Snapshot, keyring: Keyring, git_token: str) -> s
         return f"The vault {place.vault} with the git token does not exist: create it, or change git_token."
     missing = f"The vault {place.vault} has no entry {place.key}, the git token: set it, or change git_token."
     return hindrances.get(place.key, missing)
+
+
+def _problem_of_host(snapshot: Snapshot, git_token: str, git_url: str) -> str:
+    """Return why the entry that is the git token may not be sent to a repository's host; empty: it may."""
+    reference, token = parse_reference(git_token), _token_entry(snapshot, git_token)
+    if reference is None or token is None:
+        return ""
+    _, entry = token
+    return problem_of_git_token(reference, usage=entry.usage, git_hosts=entry.git_hosts, git_url=git_url) or ""
 
 
 def _hindrances(snapshot: Snapshot, keyring: Keyring, name: str) -> Mapping[str, str] | None:
@@ -123,16 +142,18 @@ def _open(keyring: Keyring, vault: str, entry: PublishedEntry) -> str:
 
 def _taken_entries(snapshot: Snapshot, names: Iterable[str]) -> list[tuple[str, PublishedEntry]]:
     """Return the entries that make an environment, each with its vault, a later vault overriding an earlier one."""
-    by_key = {entry.key: (name, entry) for name in names for entry in _entries(snapshot, name)}
+    by_key = {
+        entry.key: (name, entry) for name in names for entry in _entries(snapshot, name) if entry.usage.is_variable
+    }
     return list(by_key.values())
 
 
 def _token_entry(snapshot: Snapshot, git_token: str) -> tuple[str, PublishedEntry] | None:
-    """Return the entry that a reference without a problem means, with its vault; None for no reference."""
+    """Return the entry that a reference means, with its vault; None where there is none."""
     place = parse_reference(git_token)
     if place is None:
         return None
-    return next((place.vault, entry) for entry in _entries(snapshot, place.vault) if entry.key == place.key)
+    return next(((place.vault, entry) for entry in _entries(snapshot, place.vault) if entry.key == place.key), None)
 
 
 def _shares(

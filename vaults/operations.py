@@ -1,6 +1,6 @@
 """Changes vaults and their entries, and publishes them. All of it needs the master key."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +12,7 @@ from runqy.publication.operations import configuration_change
 from vaults.entries import EntryWriter, NewEntry, put_vault
 from vaults.keyring import get_keyring
 from vaults.models import Vault, VaultEntry
+from vaults.names import EntryUsage
 from vaults.rows import check_entries, check_entry, check_vault, find_vault
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "delete_entry",
     "delete_vault",
     "describe_vault",
+    "narrow_entry",
     "set_entries",
     "set_entry",
 ]
@@ -87,8 +89,17 @@ def delete_vault(*, name: str, check: Check = _any) -> None:
         record_change("vault.deleted", name, {"description": (vault.description, None), "entries": (keys, None)})
 
 
-def set_entry(*, vault: str, key: str, value: str, is_secret: bool = True, only_if: Condition = ALWAYS) -> VaultEntry:
-    """Set a value; setting the same value again changes nothing.
+def set_entry(  # noqa: PLR0913 (each is a property of an entry)
+    *,
+    vault: str,
+    key: str,
+    value: str,
+    is_secret: bool = True,
+    usage: EntryUsage | None = None,
+    git_hosts: Sequence[str] | None = None,
+    only_if: Condition = ALWAYS,
+) -> VaultEntry:
+    """Set a value; setting the same value again changes nothing. `usage` and `git_hosts` None stay as they are.
 
     Raises VaultInvalid, VaultNotFound, VaultEntryChanged, VaultLocked.
     """
@@ -98,11 +109,34 @@ def set_entry(*, vault: str, key: str, value: str, is_secret: bool = True, only_
         row = find_vault(vault)
         writer = EntryWriter(change, row)
         _require(only_if, row, writer.find(key), key)
-        changes = writer.set(NewEntry(key=key, value=value, is_secret=is_secret))
+        changes = writer.set(
+            NewEntry(key=key, value=value, is_secret=is_secret, usage=usage, git_hosts=git_hosts),
+        )
         writer.publish()
         if changes:
             record_change("vault_entry.set", f"{vault}/{key}", changes)
         return row.entries.get(key=key)
+
+
+def narrow_entry(
+    *, vault: str, key: str, usage: EntryUsage, git_hosts: Sequence[str], only_if: Condition = ALWAYS
+) -> None:
+    """Let an entry be used for less than before, without its value.
+
+    Raises VaultInvalid where that is more, VaultNotFound, VaultEntryNotFound, VaultEntryChanged, VaultLocked.
+    """
+    get_keyring()
+    with configuration_change() as change:
+        row = find_vault(vault)
+        writer = EntryWriter(change, row)
+        entry = writer.find(key)
+        _require(only_if, row, entry, key)
+        if entry is None:
+            raise VaultEntryNotFound(f"The vault {vault} has no entry {key[:80]!r}.")
+        changes = writer.narrow(entry, usage, git_hosts)
+        writer.publish()
+        if changes:
+            record_change("vault_entry.set", f"{vault}/{key}", changes)
 
 
 def set_entries(

@@ -7,6 +7,7 @@ import msgspec
 from runqy.structs import read_json
 from vaults.crypto import Place
 from vaults.models import VaultEntry
+from vaults.names import EntryUsage
 
 
 class PublishedEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,6 +17,8 @@ class PublishedEntry(msgspec.Struct, frozen=True, kw_only=True):
     revision: int = msgspec.field(name="version")
     version: int = msgspec.field(name="number", default=1)
     ciphertext: bytes
+    usage: EntryUsage = EntryUsage.ENVIRONMENT
+    git_hosts: tuple[str, ...] = ()
 
     def place(self, vault: str) -> Place:
         """Return what the ciphertext is bound to, in a vault of this name."""
@@ -32,8 +35,15 @@ def encode_vault(entries: Iterable[VaultEntry]) -> bytes:
     """Return the JSON of a vault."""
     published = sorted(
         (
-            PublishedEntry(key=e.key, revision=e.revision, version=e.version, ciphertext=bytes(e.ciphertext))
-            for e in entries
+            PublishedEntry(
+                key=entry.key,
+                revision=entry.revision,
+                version=entry.version,
+                ciphertext=bytes(entry.ciphertext),
+                usage=entry.get_usage(),
+                git_hosts=tuple(entry.git_hosts),
+            )
+            for entry in entries
         ),
         key=lambda entry: entry.key,
     )

@@ -15,7 +15,7 @@ from runqy.publication.models import StoredDocument
 from vaults.fingerprints import fingerprint
 from vaults.keyring import get_keyring
 from vaults.models import EntryVersion, Vault, VaultEntry
-from vaults.names import masked, problem_of_variable
+from vaults.names import EntryUsage, masked, problem_of_variable
 from vaults.rows import find_vault, holds, problem_of_entry
 
 __all__ = [
@@ -50,6 +50,8 @@ class EntryDisplay:
     """Equal for equal values, in all vaults."""
     created_at: datetime
     updated_at: datetime
+    usage: EntryUsage
+    git_hosts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,4 +208,6 @@ def _view(vault: Vault, entry: VaultEntry) -> EntryDisplay:
         fingerprint=fingerprint(value, settings.SECRET_KEY),
         created_at=entry.created_at,
         updated_at=entry.updated_at,
+        usage=entry.get_usage(),
+        git_hosts=tuple(entry.git_hosts),
     )

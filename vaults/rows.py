@@ -1,11 +1,19 @@
 """Finds the rows of vaults, and says what cannot become one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from runqy.errors import VaultInvalid, VaultNotFound, VaultUnavailable
 from vaults.crypto import Keyring
 from vaults.models import Vault, VaultEntry
-from vaults.names import problem_of_description, problem_of_value, problem_of_variable, problem_of_vault_name
+from vaults.names import (
+    EntryUsage,
+    normalize_git_hosts,
+    problem_of_description,
+    problem_of_usage,
+    problem_of_value,
+    problem_of_variable,
+    problem_of_vault_name,
+)
 
 
 def find_vault(name: str) -> Vault:
@@ -28,6 +36,33 @@ def check_entry(key: str, value: str) -> None:
     """Raise VaultInvalid for what cannot be an entry."""
     if problem := problem_of_entry(key, value):
         raise VaultInvalid(problem)
+
+
+def resolve_declaration(
+    key: str, entry: VaultEntry | None, usage: EntryUsage | None, git_hosts: Sequence[str] | None
+) -> tuple[EntryUsage, list[str]]:
+    """Return what an entry is used for and its hosts; None stays as it is, hosts only while it is a git token.
+
+    Hosts alone make a new entry a git token, and let a variable be one too. Raises VaultInvalid.
+    """
+    usage = usage or _usage_with_hosts(entry, has_hosts=bool(git_hosts))
+    if git_hosts is None:
+        git_hosts = entry.git_hosts if entry and usage.is_git_token else []
+    try:
+        hosts = normalize_git_hosts(git_hosts)
+    except ValueError as error:
+        raise VaultInvalid(f"{key}: git_hosts: {error}.") from error
+    if problem := problem_of_usage(usage, hosts):
+        raise VaultInvalid(f"{key}: {problem}.")
+    return usage, hosts
+
+
+def _usage_with_hosts(entry: VaultEntry | None, *, has_hosts: bool) -> EntryUsage:
+    """Return what an entry is used for where that is not stated."""
+    if entry is None:
+        return EntryUsage.GIT_TOKEN if has_hosts else EntryUsage.ENVIRONMENT
+    usage = entry.get_usage()
+    return EntryUsage.BOTH if has_hosts and not usage.is_git_token else usage
 
 
 def check_entries(values: Mapping[str, str]) -> None:

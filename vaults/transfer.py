@@ -9,13 +9,14 @@ from runqy.audit.changes import Change, Changes
 from runqy.errors import ExportUnreadable, VaultAlreadyExists
 from runqy.publication.operations import Change as ConfigurationChange
 from runqy.publication.operations import configuration_change
+from vaults.crypto import Keyring
 from vaults.entries import EntryWriter, NewEntry
 from vaults.export_file import ExportedEntry, ExportedVault, check_passphrase, open_export, seal_export
 from vaults.keyring import get_keyring
 from vaults.models import Event, Vault, VaultEntry
 from vaults.operations import record_change
 from vaults.queries import EntryPreview, Outcome
-from vaults.rows import check_entries, check_vault, find_vault, holds
+from vaults.rows import check_entries, check_vault, find_vault, holds, resolve_declaration
 
 __all__ = ["Import", "export_vault", "import_vault", "preview_import"]
 
@@ -43,14 +44,7 @@ def export_vault(*, name: str, passphrase: str) -> bytes:
     keyring = get_keyring()
     check_passphrase(passphrase)
     vault = find_vault(name)
-    entries = [
-        ExportedEntry(
-            key=entry.key,
-            value=keyring.open(entry.place(name), bytes(entry.ciphertext)),
-            is_secret=entry.is_secret,
-        )
-        for entry in vault.entries.all()
-    ]
+    entries = [_exported(keyring, name, entry) for entry in vault.entries.all()]
     exported_at = timezone.now().isoformat(timespec="seconds")
     content = seal_export(
         ExportedVault(name=name, description=vault.description, exported_at=exported_at, entries=tuple(entries)),
@@ -87,6 +81,18 @@ def import_vault(*, content: bytes, passphrase: str, name: str = "", replace: bo
     return done
 
 
+def _exported(keyring: Keyring, vault: str, entry: VaultEntry) -> ExportedEntry:
+    """Return an entry as it is exported; older servers read those that are no git tokens."""
+    is_token = entry.get_usage().is_git_token
+    return ExportedEntry(
+        key=entry.key,
+        value=keyring.open(entry.place(vault), bytes(entry.ciphertext)),
+        is_secret=entry.is_secret,
+        usage=entry.get_usage() if is_token else None,
+        git_hosts=tuple(entry.git_hosts) if is_token else None,
+    )
+
+
 def _opened(content: bytes, passphrase: str, name: str) -> ExportedVault:
     """Return what is in a file, under the name that it is to have here, checked by the rules of vaults."""
     get_keyring()
@@ -99,6 +105,8 @@ def _opened(content: bytes, passphrase: str, name: str) -> ExportedVault:
     if len(values) != len(exported.entries):
         raise ExportUnreadable("The export has an entry twice.")
     check_entries(values)
+    for entry in exported.entries:
+        resolve_declaration(entry.key, None, entry.usage, entry.git_hosts)
     return exported
 
 
@@ -115,7 +123,9 @@ def _outcome(vault: str, present: VaultEntry | None, entry: ExportedEntry) -> Ou
     """Return what importing an entry does."""
     if present is None:
         return Outcome.ADDED
-    is_same = present.is_secret == entry.is_secret and holds(get_keyring(), vault, present, entry.value)
+    declared = resolve_declaration(entry.key, present, entry.usage, entry.git_hosts)
+    is_same = (present.is_secret, present.usage, present.git_hosts) == (entry.is_secret, *declared)
+    is_same = is_same and holds(get_keyring(), vault, present, entry.value)
     return Outcome.UNCHANGED if is_same else Outcome.CHANGED
 
 
@@ -125,7 +135,14 @@ def _write(change: ConfigurationChange, vault: Vault, exported: ExportedVault, d
     vault.save()
     writer = EntryWriter(change, vault)
     for entry in exported.entries:
-        writer.set(NewEntry(key=entry.key, value=entry.value, is_secret=entry.is_secret), event=Event.IMPORTED)
+        new = NewEntry(
+            key=entry.key,
+            value=entry.value,
+            is_secret=entry.is_secret,
+            usage=entry.usage,
+            git_hosts=entry.git_hosts,
+        )
+        writer.set(new, event=Event.IMPORTED)
     for key in done.keys(Outcome.REMOVED):
         if row := writer.find(key):
             writer.delete(row)

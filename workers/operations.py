@@ -3,15 +3,20 @@
 import secrets
 from dataclasses import dataclass, field
 
+import structlog
 from django.conf import settings
 
 from queues.definitions import QueueDefinition
 from queues.names import AllowedQueues
 from queues.queries import find_rollout, get_fresh_catalog
 from runqy.broker.connection import RedisTarget
-from runqy.errors import QueueDisabled
+from runqy.broker.worker_claims import claim_worker_id
+from runqy.connection import get_broker
+from runqy.errors import BrokerUnavailable, KeyInsufficient, QueueDisabled
 from vaults.deliveries import note_delivery
 from vaults.opening import open_vaults
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,18 +43,31 @@ class Registration:
         return max(priority for _, priority in self.redis_queues)
 
 
-def register_worker(*, queue: str, worker_id: str = "", allowed_queues: AllowedQueues = None) -> Registration:
+def register_worker(
+    *,
+    queue: str,
+    worker_id: str = "",
+    allowed_queues: AllowedQueues = None,
+    allowed_vaults: frozenset[str] | None = None,
+    owner: str = "",
+) -> Registration:
     """Return what a worker needs to serve a queue, or one of its sub-queues, as of now.
 
-    What it is handed out of vaults is noted first. Raises QueueNotFound, QueueDisabled, VaultLocked, VaultUnavailable,
-    which names all that cannot be opened, and where secrets cannot be noted BrokerUnavailable and DeliveryNotRecorded.
+    `owner` names its key: while the worker lives, no other key registers its id. What it is handed out of vaults is
+    noted first. Raises QueueNotFound, QueueDisabled, WorkerIdTaken, KeyInsufficient where the queue needs a vault that
+    is not allowed, VaultLocked, VaultUnavailable, which names all that cannot be opened, and where secrets cannot be
+    noted BrokerUnavailable and DeliveryNotRecorded.
     """
     catalog = get_fresh_catalog(max_age_s=0)  # a worker registers again because something has just changed
     definition, redis_queues = catalog.for_worker(queue, allowed_queues=allowed_queues)
     if not definition.is_enabled:
         raise QueueDisabled(f"The queue {definition.name} is disabled: it takes no workers.")
+    _refuse_vaults(definition, allowed_vaults)
     worker_id = worker_id or f"worker-{secrets.token_hex(6)}"
-    handout = open_vaults(definition.deployment.vaults, git_token=definition.deployment.git_token)
+    deployment = definition.deployment
+    if owner:
+        _claim_worker_id(worker_id, owner)
+    handout = open_vaults(deployment.vaults, git_token=deployment.git_token, git_url=deployment.git_url)
     if handout.shares:
         note_delivery(worker_id=worker_id, queue=definition.name, shares=handout.shares)
     return Registration(
@@ -63,3 +81,25 @@ def register_worker(*, queue: str, worker_id: str = "", allowed_queues: AllowedQ
         vaults=handout.values,
         git_token=handout.git_token,
     )
+
+
+def _refuse_vaults(queue: QueueDefinition, allowed_vaults: frozenset[str] | None) -> None:
+    """Raise KeyInsufficient if a queue needs vaults beyond those that are allowed."""
+    if allowed_vaults is None:
+        return
+    if refused := [vault for vault in queue.deployment.vaults_used if vault not in allowed_vaults]:
+        raise KeyInsufficient(
+            f"This key is limited to vaults, and the queue {queue.name} needs {', '.join(refused)}: use a key that may "
+            "use them, or take them off the queue."
+        )
+
+
+def _claim_worker_id(worker_id: str, owner: str) -> None:
+    """Note whose worker this is. Raises WorkerIdTaken.
+
+    Without Redis nothing is noted: a worker that has lost Redis registers to hear where it is now.
+    """
+    try:
+        get_broker().run(claim_worker_id(worker_id, owner=owner))
+    except BrokerUnavailable as error:
+        log.warning("worker_id_not_claimed", worker_id=worker_id, error=error.detail)

@@ -69,8 +69,12 @@ class QueueFields(forms.Form):
     git_token = forms.ChoiceField(
         label="Git token",
         required=False,
-        help_text="The vault entry with the token of a private https repository. The token itself is never shown.",
-        error_messages={"invalid_choice": "it must be vault://<vault>/<key>, never a token itself"},
+        help_text="The vault entry with the token of a private https repository, among those that are declared as git "
+        "tokens for its host. The token itself is never shown.",
+        error_messages={
+            "invalid_choice": "it must be vault://<vault>/<key>, never a token itself; "
+            "the entry is declared as a git token"
+        },
     )
     check = PanelField("Check", "queues/admin/check.html")
     code_path = text("Folder", "Only this folder of the repository is fetched. Empty: all of it.")

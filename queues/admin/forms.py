@@ -1,6 +1,6 @@
 """The form of a queue, checked by the rules of queue files and in their words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ from queues.written import parse_fields, write_spec
 from runqy import durations
 from runqy.errors import QueueInvalid
 from runqy.staff.pages import StaffModelForm
-from vaults.references import list_references
+from vaults.references import ReferencedEntry, find_git_token_problem, list_references
 
 __all__ = ["QueueForm", "shown_values"]
 
@@ -104,6 +104,11 @@ class QueueForm(QueueFields, StaffModelForm):
         spec, problems = read_spec(cleaned.get("name") or "unnamed", self._written(cleaned))
         for problem in problems:
             self._show(problem, known)
+        if spec is not None and not self.has_error("git_token") and not self.has_error("git_url"):
+            deployment = spec.deployment
+            refusal = find_git_token_problem(git_token=deployment.git_token, git_url=deployment.git_url)
+            if refusal:
+                self.add_error("git_token", refusal)
         if spec is not None and not self.errors:
             self.spec = replace(spec, is_enabled=cleaned["is_enabled"])
         return cleaned
@@ -150,19 +155,32 @@ class QueueForm(QueueFields, StaffModelForm):
         for name in ROWS:
             options = {"vaults": tuple(names.items())} if name == "vaults" else {}
             self.rows(name).fill(name, data, first.get(name, ()), **options)
-        tokens = [
-            (vault, [(str(entry), entry.key) for entry in entries]) for vault, entries in vaults.items() if entries
-        ]
-        current = first.get("git_token")
-        if current and current not in [str(entry) for entries in vaults.values() for entry in entries]:
-            tokens.append(("Missing", [(current, current)]))
-        self.fields["git_token"].choices = [("", "None"), *tokens]  # type: ignore[attr-defined]
+        self.fields["git_token"].choices = _token_choices(vaults, first.get("git_token", ""))  # type: ignore[attr-defined]
 
     def _show_defaults(self, limits: Limits) -> None:
         """Show in each limit what counts when it is left empty."""
         self.fields["max_retry"].widget.attrs["placeholder"] = str(limits.max_retry)
         for name in SPANS:
             self.fields[name].widget.attrs["placeholder"] = durations.write_s(getattr(limits, f"{name}_s"))
+
+
+def _token_choices(
+    vaults: Mapping[str, Sequence[ReferencedEntry]], current: str
+) -> list[tuple[str, str | list[tuple[str, str]]]]:
+    """Return the entries that are declared as git tokens, by vault, and what a queue has now, whatever that is."""
+    choices: list[tuple[str, str | list[tuple[str, str]]]] = [("", "None")]
+    for vault, entries in vaults.items():
+        declared = [entry for entry in entries if entry.usage.is_git_token or str(entry.reference) == current]
+        if declared:
+            choices.append((vault, [(str(entry.reference), _token_label(entry)) for entry in declared]))
+    if current and current not in [str(entry.reference) for entries in vaults.values() for entry in entries]:
+        choices.append(("Missing", [(current, current)]))
+    return choices
+
+
+def _token_label(entry: ReferencedEntry) -> str:
+    """Return an entry's key, and where it may be sent."""
+    return f"{entry.reference.key} ({', '.join(entry.git_hosts) or 'not declared as a git token'})"
 
 
 def shown_values(spec: QueueSpec) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from queues.admin.deleting import show_deletion
 from queues.admin.fields import SECTIONS
 from queues.admin.forms import QueueForm
 from queues.admin.reading import READ_SECTIONS, SHOWN, ReadForm
-from queues.configuring import edit_queue
-from queues.models import Queue, QueueRemoval, Source
-from queues.operations import publish_again, save_queue
+from queues.configuring import add_queue, edit_queue
+from queues.models import Queue, QueueRemoval
+from queues.operations import publish_again
 from queues.repository_check import check_repository
 from queues.standing import look_at_queues
 from runqy.connection import get_broker
@@ -114,10 +114,11 @@ class QueueAdmin(PublishedModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save the queue with its sub-queues by one operation."""
+        may_grant_vaults = _may_grant_vaults(request)
         if change:
-            edit_queue(spec=form.spec, version=form.cleaned_data["version"])
+            edit_queue(spec=form.spec, version=form.cleaned_data["version"], may_grant_vaults=may_grant_vaults)
         else:
-            obj.pk = save_queue(spec=form.spec, source=Source.ADMIN, is_new=True).pk
+            obj.pk = add_queue(spec=form.spec, may_grant_vaults=may_grant_vaults).pk
 
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
@@ -147,7 +148,9 @@ class QueueAdmin(PublishedModelAdmin):
         if not self.has_change_permission(request):
             raise PermissionDenied
         asked = {name: request.POST.get(name, "").strip() for name in ("git_url", "branch", "git_token", "queue")}
-        found = check_repository(**asked | {"branch": asked["branch"] or "main"})
+        found = check_repository(
+            **asked | {"branch": asked["branch"] or "main"}, may_grant_vaults=_may_grant_vaults(request)
+        )
         return JsonResponse({"is_ready": found.is_ready, "sentence": found.sentence})
 
     def example_view(self, request: HttpRequest) -> HttpResponse:
@@ -219,6 +222,11 @@ def _see(request: HttpRequest, queues: Iterable[SeenQueue]) -> None:
     for queue in queues:
         queue.standing = standings[queue.name]
         queue.is_being_removed = queue.name in removed
+
+
+def _may_grant_vaults(request: HttpRequest) -> bool:
+    """Return whether a user may let queues use vaults, and send their tokens to hosts."""
+    return request.user.has_perm("vaults.change_vault")
 
 
 def _origin(request: HttpRequest) -> str:

@@ -20,6 +20,10 @@ NAME = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"
 LONGEST_NAME = 100
 QUEUE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 MOST_QUEUES = 1000
+VAULT_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+MOST_VAULTS = 1000
+SHORTEST_KEY = 32
+"""How many characters a key of the environment has that nobody can guess."""
 
 
 class Role(StrEnum):
@@ -40,6 +44,13 @@ class Identity:
     """Queues by their own names that this identity is limited to; None: all."""
     key_id: str = ""
     """The row that describes the key; empty for keys from the environment."""
+    vaults: frozenset[str] | None = None
+    """Vaults that workers with this key may be given values of; None: all."""
+
+    @property
+    def owner(self) -> str:
+        """Return what names the key in Redis: the id of its row, or the role of a key from the environment."""
+        return f"key:{self.key_id}" if self.key_id else f"environment:{self.role}"
 
     def may_use(self, queue: str) -> bool:
         """Tell whether a queue, by its own name, exists for this identity."""

@@ -9,7 +9,18 @@ from typing import Any
 import msgspec
 from django.utils import timezone
 
-from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, NAME, QUEUE_NAME, SHOWN, Role, key_digest, new_key
+from runqy.accounts.identity import (
+    LONGEST_NAME,
+    MOST_QUEUES,
+    MOST_VAULTS,
+    NAME,
+    QUEUE_NAME,
+    SHOWN,
+    VAULT_NAME,
+    Role,
+    key_digest,
+    new_key,
+)
 from runqy.accounts.models import ApiKey
 from runqy.accounts.published import PublishedKey
 from runqy.accounts.queries import list_accepted_descendants
@@ -48,10 +59,15 @@ class RevokedKey:
 
 
 def create_api_key(
-    *, name: str, role: str, queues: Sequence[str] = (), expires_at: datetime | None = None
+    *,
+    name: str,
+    role: str,
+    queues: Sequence[str] = (),
+    vaults: Sequence[str] = (),
+    expires_at: datetime | None = None,
 ) -> CreatedKey:
     """Create a key and publish what it takes to recognise it. Raises ApiKeyInvalid."""
-    problems = key_problems(name=name, role=role, queues=queues, expires_at=expires_at)
+    problems = key_problems(name=name, role=role, queues=queues, vaults=vaults, expires_at=expires_at)
     if errors := [f"{field}: {sentence}" for field, sentence in problems]:
         raise ApiKeyInvalid(errors=errors)
     plain = new_key()
@@ -60,13 +76,14 @@ def create_api_key(
             name=name.strip(" "),
             role=role,
             queues=sorted(set(queues)),
+            vaults=sorted(set(vaults)),
             digest=key_digest(plain),
             prefix=plain[:SHOWN],
             expires_at=expires_at,
             **_creator(),
         )
         change.put(Kind.API_KEY, str(row.pk), msgspec.json.encode(PublishedKey.of(row)))
-        stated = {column: (None, getattr(row, column)) for column in ("name", "role", "queues", "expires_at")}
+        stated = {column: (None, getattr(row, column)) for column in ("name", "role", "queues", "vaults", "expires_at")}
         record(action="api_key.created", object_kind="api_key", object_name=audited_name(row), changes=stated)
     return CreatedKey(plain, row)
 
@@ -113,7 +130,7 @@ def _creator() -> Mapping[str, Any]:
 
 
 def key_problems(
-    *, name: str, role: str, queues: Sequence[str], expires_at: datetime | None
+    *, name: str, role: str, queues: Sequence[str], expires_at: datetime | None, vaults: Sequence[str] = ()
 ) -> Iterator[tuple[str, str]]:
     """Give the field and a sentence for each thing that is wrong with the description of a key."""
     if len(name) > LONGEST_NAME or not _fits(NAME, name):
@@ -122,6 +139,10 @@ def key_problems(
         yield "role", f"it must be one of {', '.join(Role)}"
     if isinstance(queues, str) or len(queues) > MOST_QUEUES or not all(_fits(QUEUE_NAME, queue) for queue in queues):
         yield "queues", f"it must be a list of at most {MOST_QUEUES} names of queues"
+    if isinstance(vaults, str) or len(vaults) > MOST_VAULTS or not all(_fits(VAULT_NAME, vault) for vault in vaults):
+        yield "vaults", f"it must be a list of at most {MOST_VAULTS} names of vaults"
+    elif vaults and role != Role.WORKER:
+        yield "vaults", "only keys with the role worker are limited to vaults"
     if expires_at is not None and not timezone.now() < expires_at < _LATEST:
         yield "expires_at", "it is in the past, or after the year 9998"
 

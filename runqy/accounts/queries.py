@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from runqy import clock
 from runqy.accounts import key_uses
-from runqy.accounts.identity import Identity, Role, is_key, key_digest
+from runqy.accounts.identity import SHORTEST_KEY, Identity, Role, is_key, key_digest
 from runqy.accounts.models import ApiKey
 from runqy.accounts.published import PublishedKey
 from runqy.errors import ApiKeyNotFound
@@ -32,11 +32,13 @@ __all__ = [
     "find_identity",
     "get_api_key",
     "in_status",
+    "is_guessable",
     "key_status",
     "list_accepted_descendants",
     "list_api_keys",
     "list_api_keys_page",
     "queue_names",
+    "vault_names",
 ]
 
 
@@ -93,6 +95,15 @@ def authenticate(key: str) -> Identity | None:
     if identity is not None:
         key_uses.note_use(identity.key_id)
     return identity
+
+
+def is_guessable(key: str) -> bool:
+    """Return whether a key may be a short one of the environment.
+
+    It is not compared for an address beyond its limit of wrong keys. Others have too many forms to be guessed.
+    """
+    keys = (settings.RUNQY_CLIENT_API_KEY, settings.RUNQY_WORKER_API_KEY, settings.RUNQY_API_KEY)
+    return len(key) < SHORTEST_KEY and any(0 < len(known) < SHORTEST_KEY for known in keys)
 
 
 def list_api_keys() -> list[ApiKey]:
@@ -163,6 +174,12 @@ def queue_names() -> list[str]:
     return list(stored.order_by("name").values_list("name", flat=True))
 
 
+def vault_names() -> list[str]:
+    """Return the names of all vaults, in order."""
+    stored = StoredDocument.objects.filter(kind=Kind.VAULT, body__isnull=False)
+    return list(stored.order_by("name").values_list("name", flat=True))
+
+
 def _find_in_environment(digest: str) -> Identity | None:
     """Return the identity of a key from the environment; takes the same time whichever it is."""
     found = None
@@ -199,7 +216,8 @@ def _decode(document: Document) -> _KnownKey:
     """Return a published key."""
     published = read_json(document.body or b"", PublishedKey)
     queues = frozenset(published.queues) or None
-    identity = Identity(role=published.role, name=published.name, queues=queues, key_id=document.name)
+    vaults = frozenset(published.vaults) or None
+    identity = Identity(role=published.role, name=published.name, queues=queues, key_id=document.name, vaults=vaults)
     expires_ns = published.expires_at.timestamp() * 1e9 if published.expires_at else float("inf")
     return _KnownKey(published, identity, expires_ns)
 

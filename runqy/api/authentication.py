@@ -10,7 +10,7 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
 from runqy.accounts.identity import Identity
-from runqy.accounts.queries import authenticate
+from runqy.accounts.queries import authenticate, is_guessable
 from runqy.api.throttling import AuthFailureThrottle
 from runqy.audit.actors import Actor, ActorKind
 
@@ -36,6 +36,8 @@ class BearerTokenAuthentication(BaseAuthentication):
         key = presented_key(request.headers)
         if not key:
             return None
+        if is_guessable(key):
+            AuthFailureThrottle().refuse_guess(request)
         identity = authenticate(key)
         if identity is None:
             AuthFailureThrottle().record_failure(request)

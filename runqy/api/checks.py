@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
-SHORTEST_KEY = 16
+from runqy.accounts.identity import SHORTEST_KEY
+
+log = structlog.get_logger()
 
 
 @register(Tags.security)
@@ -29,12 +32,22 @@ def check_secret_key(**_: Any) -> list[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def check_keys_are_long(**_: Any) -> list[CheckMessage]:
-    """Short keys can be guessed."""
+    """Short keys can be guessed, and are not accepted from addresses with too many wrong keys."""
+    hint = "Make one with `openssl rand -hex 32`."
     return [
-        Warning(f"{name} has fewer than {SHORTEST_KEY} characters.", id="runqy.W003")
-        for name, key in _environment_keys().items()
-        if key and len(key) < SHORTEST_KEY
+        Error(f"{name} has fewer than {SHORTEST_KEY} characters.", hint=hint, id="runqy.E003") for name in short_keys()
     ]
+
+
+def short_keys() -> list[str]:
+    """Return the variables whose API keys are short enough to be guessed."""
+    return [name for name, key in _environment_keys().items() if key and len(key) < SHORTEST_KEY]
+
+
+def warn_of_short_keys() -> None:
+    """Log the API keys of the environment that are too short; each start of a web process calls it."""
+    for name in short_keys():
+        log.warning("api_key_too_short", variable=name, shortest=SHORTEST_KEY)
 
 
 @register(deploy=True)

@@ -16,7 +16,7 @@ from rest_framework.throttling import BaseThrottle
 from runqy.accounts.identity import Identity
 from runqy.api.requests import AuthenticatedRequest
 from runqy.broker.operation import Operation, ask, get_context
-from runqy.broker.rates import Allowance, Rate, spend
+from runqy.broker.rates import Allowance, Rate, read_wait, spend
 from runqy.connection import get_broker
 from runqy.errors import BrokerUnavailable, TooManyFailures, TooManyRequests
 
@@ -40,6 +40,15 @@ class RateLimit:
         except BrokerUnavailable as error:
             log.warning("request_not_counted", error=error.detail)
             return None
+
+    def wait_s(self) -> Operation[int]:
+        """Return after how many seconds a request may pass, without counting one; 0: at once, or Redis is away."""
+        context = yield from get_context()
+        try:
+            return (yield from ask(read_wait(f"{self.scope}:{self.subject}", self.rate, now_ns=context.now_ns)))
+        except BrokerUnavailable as error:
+            log.warning("rate_not_read", error=error.detail)
+            return 0
 
     def headers(self, allowance: Allowance) -> dict[str, str]:
         """Return the headers of draft-ietf-httpapi-ratelimit-headers-10."""
@@ -98,9 +107,16 @@ class ApiKeyThrottle(BaseThrottle):
 class AuthFailureThrottle(BaseThrottle):
     """Limit the wrong keys from one client address to RUNQY_AUTH_FAILURE_LIMIT.
 
-    The authentication class calls it after a failure only: a valid key is never counted against its address, so that
-    a guesser behind the same address cannot lock it out.
+    The authentication class counts failures only: a valid key is never counted against its address, so that a guesser
+    behind the same address cannot lock it out. A short key of the environment is the exception: beyond the limit it is
+    not compared at all, else it could be guessed.
     """
+
+    def refuse_guess(self, request: Request) -> None:
+        """Raise TooManyFailures for an address beyond its limit, before a short key is compared."""
+        limit = auth_failure_limit(request.META.get("REMOTE_ADDR", ""))
+        if limit and (wait_s := get_broker().run(limit.wait_s())):
+            raise auth_failure_limit_exceeded(wait_s)
 
     def record_failure(self, request: Request) -> None:
         """Count a wrong key. Raises TooManyFailures."""

@@ -78,13 +78,13 @@ def clear(record: WorkerRecord) -> Request[None]:
 def find_workers(broker: Broker) -> list[WorkerRecord]:
     """Return the workers that were heard of in the last minute, Go's among them, by id."""
     ids, members = broker.run(_registered(broker.now_s()))
-    found = [record for record in broker.run(_records(ids, members)) if record]
+    found = [record for record in broker.run(records_of(ids, members)) if record]
     return sorted(found, key=lambda record: record.worker_id)
 
 
 def find_worker(broker: Broker, worker_id: str) -> WorkerRecord | None:
     """Return one worker, ours or Go's."""
-    return next((record for record in broker.run(_records([worker_id], [worker_id])) if record), None)
+    return next((record for record in broker.run(records_of([worker_id], [worker_id])) if record), None)
 
 
 def forget_expired(broker: Broker) -> None:
@@ -101,7 +101,7 @@ def forget_expired(broker: Broker) -> None:
             lambda replies: [member for member in _texts(replies[3]) if is_go_worker(member)],
         )
     )
-    records = broker.run(_records([], go_ids))
+    records = broker.run(records_of([], go_ids))
     gone = [worker_id for worker_id, record in zip(go_ids, records, strict=True) if record is None]
     if gone:
         broker.run(Request((command("ZREM", keys.WORKERS, *gone, key=keys.WORKERS),), _nothing))
@@ -128,8 +128,8 @@ def is_go_worker(member: str) -> bool:
     return not member.startswith(keys.WORKERS + ":")
 
 
-def _records(ids: Sequence[str], go_ids: Sequence[str]) -> Request[list[WorkerRecord | None]]:
-    """Ask for the records of our workers and Go's hashes."""
+def records_of(ids: Sequence[str], go_ids: Sequence[str]) -> Request[list[WorkerRecord | None]]:
+    """Ask for the records of our workers and of Go's, in order; None for one that has expired."""
     own = [command("GET", key, key=key) for key in map(keys.worker_record, ids)]
     foreign = [command("HGETALL", key, key=key) for key in map(keys.go_worker, go_ids)]
 

@@ -16,6 +16,7 @@ CONFIG_REVISIONS = "runqy:config:{config}:revisions"  # hash: "<kind>:<name>" ->
 CONFIG_HEAD = "runqy:config:{config}:digest"  # string: signed head; earlier releases kept a bare digest here
 KEY_USES = "runqy:config:{config}:key_uses"  # hash: id of an API key -> Unix s of its last use
 DELIVERIES = "runqy:config:{config}:deliveries"  # stream: who was handed out secrets, until the database knows
+WORKER_CLAIMS = "runqy:config:{config}:worker_claims"  # hash: worker id -> "<Unix s> <whose key registered it>"
 QUEUE_REVISIONS = "runqy:revisions"  # hash: queue -> token that changes with its configuration; workers read it
 CHANGED_CHANNEL = "runqy:changed"  # channel: name of a queue whose configuration changed
 MAINTENANCE = "runqy:config:{config}:maintenance"  # string, expiring: Unix s at which a maintenance process reported

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from runqy.broker import keys
 from runqy.broker.links import Reply
 from runqy.broker.operation import Request
-from runqy.broker.scripts import script
+from runqy.broker.scripts import command, script
 
 _US = 1_000_000
 
@@ -41,6 +41,19 @@ def spend(subject: str, rate: Rate, *, now_ns: int) -> Request[Allowance]:
         rate=keys.rate(subject), now_us=now_ns // 1000, window_us=rate.window_s * _US, most=rate.most
     )
     return Request((call,), _parse)
+
+
+def read_wait(subject: str, rate: Rate, *, now_ns: int) -> Request[int]:
+    """Return after how many seconds, rounded up, a request of a subject may pass, 0: at once. Counts nothing."""
+    each_us = rate.window_s * _US // rate.most
+    window_us = each_us * rate.most
+
+    def parse(replies: Sequence[Reply]) -> int:
+        spent_us = min(max(int(replies[0] or 0) - now_ns // 1000, 0), window_us)
+        return -(-max(spent_us + each_us - window_us, 0) // _US)
+
+    key = keys.rate(subject)
+    return Request((command("GET", key, key=key),), parse, is_repeatable=True)
 
 
 def _parse(replies: Sequence[Reply]) -> Allowance:

@@ -5,6 +5,7 @@ Secrets and passphrases are typed or come from files, never from the command lin
 
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from urllib.parse import quote
@@ -25,10 +26,19 @@ PassphraseFile = Annotated[
     typer.Option("--passphrase-file", help="File whose first line is the passphrase; asked for without it."),
 ]
 
+
 _VAULTS = ("name", "entry_count", "description")
-_ENTRIES = ("key", "value", "version", "updated_at", "updated_by")
+_ENTRIES = ("key", "value", "version", "updated_at", "updated_by", "usage", "git_hosts")
 _VERSIONS = ("version", "event", "at", "actor_kind", "actor")
 _OUTCOMES = ("key", "outcome")
+
+
+class Usage(StrEnum):
+    """What an entry may be used for."""
+
+    ENVIRONMENT = "environment"
+    GIT_TOKEN = "git_token"  # noqa: S105 (a usage)
+    BOTH = "both"
 
 
 @app.command("list")
@@ -80,11 +90,23 @@ def set_entry(  # noqa: PLR0913 (each is an option of the command)
     expect: Annotated[
         int | None, typer.Option("--expect", min=0, help="Only if it is at this version; 0: only if there is none.")
     ] = None,
+    usage: Annotated[
+        Usage | None, typer.Option("--usage", help="A variable of tasks, a git token, or both; else as it is.")
+    ] = None,
+    git_host: Annotated[
+        list[str] | None,
+        typer.Option("--git-host", help="Host that the git token may be sent to; may be repeated; else as they are."),
+    ] = None,
     server: ServerUrl = "",
     api_key: ApiKey = "",
 ) -> None:
-    """Set an entry. The value is typed, or is the standard input without its last line break."""
+    """Set an entry. The value is typed, or is the standard input without its last line break.
+
+    With --git-host alone a new entry is a git token, which tasks do not get; one that exists stays what it is besides.
+    """
     body: dict[str, Any] = {"key": key, "value": _value(key), "is_secret": not plain, "expected_version": expect}
+    body |= {"usage": usage} if usage else {}
+    body |= {"git_hosts": git_host} if git_host else {}
     with open_server(server, api_key) as api:
         answer = api.post(f"{_path(vault)}/entries", msgspec.json.encode(body))
     typer.echo(f"{vault}/{key} is at version {answer['version']}")

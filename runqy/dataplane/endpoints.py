@@ -13,7 +13,7 @@ from django.conf import settings
 
 from runqy.accounts import key_uses
 from runqy.accounts.identity import Identity, is_key
-from runqy.accounts.queries import find_identity
+from runqy.accounts.queries import find_identity, is_guessable
 from runqy.api.authentication import presented_key
 from runqy.api.exceptions import log_unavailable
 from runqy.api.idempotency import parse_idempotency_key
@@ -122,6 +122,8 @@ class TaskEndpoints:
         key = presented_key(call.request.headers)
         if not key:
             raise KeyRequired
+        if is_guessable(key):
+            await self._refuse_guess(call)
         identity = find_identity(key)
         if identity is None and is_key(key) and await self._snapshots.refresh_for_unknown():
             identity = find_identity(key)
@@ -132,6 +134,12 @@ class TaskEndpoints:
         if allowance is not None and not allowance.passes:
             raise auth_failure_limit_exceeded(allowance.wait_s)
         raise KeyRequired
+
+    async def _refuse_guess(self, call: Call) -> None:
+        """Raise TooManyFailures for an address beyond its limit, before a short key is compared."""
+        limit = auth_failure_limit(call.address)
+        if limit and (wait_s := await self._broker.run(limit.wait_s())):
+            raise auth_failure_limit_exceeded(wait_s)
 
     async def _throttle(self, call: Call, identity: Identity) -> None:
         """Count a request against its key's rate. Raises TooManyRequests."""

@@ -22,6 +22,8 @@ case "$1" in
   *) exit 1 ;;
 esac
 """
+_NO_REDIRECTS = ("-c", "http.followRedirects=false")
+"""A token is meant for one host, and goes nowhere that this host leads to."""
 _PASSED = re.compile(
     r"PATH|HOME|USER|LOGNAME|TMPDIR|SSH_AUTH_SOCK|(?:GIT_)?SSL_C.*|(?:http|https|no|all)_proxy", re.IGNORECASE
 )
@@ -50,12 +52,15 @@ class GitEnvironment:
     variables: dict[str, str]
     secret: str = field(default="", repr=False)
     """What the script that git calls for a password reads from a pipe; see `Commands.run`."""
+    options: tuple[str, ...] = ()
+    """Options of git for every call."""
 
 
 @contextmanager
 def git_environment(source: Source, credentials: GitCredentials) -> Iterator[GitEnvironment]:
     """Give the environment in which git reaches a source and nothing else: no prompts, no configuration of the user."""
     secret = ""
+    options: tuple[str, ...] = ()
     env = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)}
     env |= {
         "LC_ALL": "C",
@@ -69,9 +74,10 @@ def git_environment(source: Source, credentials: GitCredentials) -> Iterator[Git
         if source.scheme == "https" and credentials.token:
             user, _, secret = credentials.token.rpartition(":")
             env |= _askpass(source, user, Path(folder))
+            options = _NO_REDIRECTS
         if source.scheme == "ssh":
             env["GIT_SSH_COMMAND"] = _ssh_command(credentials.ssh_key, Path(folder))
-        yield GitEnvironment(env, secret)
+        yield GitEnvironment(env, secret, options)
 
 
 def _askpass(source: Source, user: str, folder: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Asks git servers where a branch or tag stands."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,15 @@ SAFE = (
 """Options for every call: no hooks, no helpers, no stalled transfers."""
 
 
+_REDIRECT = re.compile(r"error: 30[12378]\b|redirect")
+
+
 class BranchMissing(DeploymentFailed):
     """The repository has no such branch or tag."""
+
+
+class RedirectRefused(DeploymentFailed):
+    """The server redirects elsewhere, where a token does not go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +45,16 @@ def find_tip(
     """
     branch, tag = f"refs/heads/{source.branch}", f"refs/tags/{source.branch}"
     options = [word for setting in config for word in ("-c", setting)]
-    asked = ["git", *SAFE, *options, "ls-remote", "--", source.url, branch, tag, f"{tag}^{{}}"]
-    answer = commands.run(asked, env=env.variables, secret=env.secret, timeout_s=timeout_s)
+    asked = ["git", *SAFE, *env.options, *options, "ls-remote", "--", source.url, branch, tag, f"{tag}^{{}}"]
+    try:
+        answer = commands.run(asked, env=env.variables, secret=env.secret, timeout_s=timeout_s)
+    except DeploymentFailed as error:
+        if env.secret and _REDIRECT.search(error.detail):
+            raise RedirectRefused(
+                f"{error.detail}. The server redirects, and git follows nowhere with a token: "
+                "set git_url to the address that it leads to."
+            ) from error
+        raise
     refs = {ref: commit for commit, _, ref in (line.partition("\t") for line in answer.splitlines())}
     if branch in refs:
         return Tip(branch, refs[branch])

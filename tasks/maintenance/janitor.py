@@ -3,6 +3,7 @@
 from runqy.broker.broker import Broker
 from runqy.broker.expiring import ArchiveRounds, expire_ended
 from runqy.broker.heartbeats import forget_expired
+from runqy.broker.worker_claims import forget_claims
 from tasks.maintenance.served_queues import archived_ttls_s
 
 
@@ -19,3 +20,4 @@ class Janitor:
         """Delete all that is due."""
         expire_ended(broker, archived_ttls_s(broker), self._rounds)
         forget_expired(broker)
+        broker.run(forget_claims())

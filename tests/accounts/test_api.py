@@ -53,6 +53,7 @@ def test_a_key_is_created_shown_once_and_works() -> None:
             "created_by_kind": "key",
             "created_by": "admin key of the environment",
             "created_by_key": None,
+            "vaults": [],
         },
         "published": True,
     }

@@ -33,7 +33,7 @@ def test_keys_are_listed_with_what_they_may_do_and_whether_they_still_may() -> N
 
     lines = [line.split("\t") for line in run("list_api_keys").splitlines()]
 
-    assert [(role, queues, state.split(" 2")[0], name) for _, _, role, queues, state, name in lines] == [
+    assert [(role, queues, state.split(" 2")[0], name) for _, _, role, queues, state, name, _ in lines] == [
         ("worker", "all", "valid until", "new"),
         ("admin", "all", "expired", "old"),
         ("client", "mail", "revoked", "shop"),

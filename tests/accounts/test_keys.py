@@ -12,7 +12,7 @@ from runqy.accounts import key_uses
 from runqy.accounts.identity import Identity, Role, new_key
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.accounts.queries import authenticate, find_identity
+from runqy.accounts.queries import authenticate, find_identity, is_guessable
 from runqy.broker import keys
 from runqy.connection import get_broker
 from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound, ConfigurationUnavailable
@@ -180,3 +180,28 @@ def test_the_command_prints_a_key_that_works(capsys) -> None:
     identity = authenticate(capsys.readouterr().out.strip())
     assert identity is not None
     assert (identity.role, identity.queues) == (Role.WORKER, frozenset({"mail"}))
+
+
+def test_only_a_key_as_short_as_one_of_the_environment_can_be_guessed(settings) -> None:
+    assert not is_guessable("guess")  # none of the environment is short
+
+    settings.RUNQY_WORKER_API_KEY = "a-short-one"
+
+    assert is_guessable("guess")
+    assert not is_guessable("g" * 32)
+    assert not is_guessable(new_key())
+
+
+def test_workers_with_a_key_of_some_vaults_are_limited_to_them(configuration: None) -> None:
+    limited = create_api_key(name="gpu", role="worker", vaults=["models", "keys", "models"])
+    free = create_api_key(name="gpu", role="worker")
+
+    assert (limited.row.vaults, free.row.vaults) == (["keys", "models"], [])
+    assert authenticate(limited.plain).vaults == frozenset({"keys", "models"})
+    assert authenticate(free.plain).vaults is None
+
+
+@pytest.mark.parametrize("role", ["client", "admin"])
+def test_only_worker_keys_are_limited_to_vaults(configuration: None, role: str) -> None:
+    with pytest.raises(ApiKeyInvalid, match="vaults: only keys with the role worker"):
+        create_api_key(name="x", role=role, vaults=["models"])

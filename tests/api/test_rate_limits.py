@@ -139,3 +139,26 @@ def test_the_limit_of_guesses_can_be_off(settings: Any, redis: Any) -> None:
 
     assert statuses(40) == [401] * 40
     assert redis.keys("runqy:rate:*") == []
+
+
+@pytest.mark.usefixtures("configuration", "each_plane")
+def test_beyond_the_limit_short_keys_are_not_compared(settings: Any) -> None:
+    settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(2, 60)
+    settings.RUNQY_CLIENT_API_KEY = "short"
+    settings.RUNQY_WORKER_API_KEY = "32-characters-are-long-enough-ab"
+    made = create_api_key(name="x", role="client").plain
+
+    def status(key: str) -> int:
+        return int(ApiClient(key).get("/queue/x").status_code)
+
+    assert status("short") == 404
+    assert [status("guess") for _ in range(3)] == [401, 401, 429]
+    assert [status("short"), status("guess")] == [429, 429]
+    assert [status(made), status(ADMIN_KEY), status("32-characters-are-long-enough-ab")] == [404, 404, 403]
+
+
+def test_a_short_key_that_is_right_is_not_counted(settings: Any, redis: Any) -> None:
+    settings.RUNQY_CLIENT_API_KEY = "short"
+
+    assert {guess(key="short").status for _ in range(40)} == {404}
+    assert redis.keys("runqy:rate:*") == []

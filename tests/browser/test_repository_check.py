@@ -54,7 +54,7 @@ def check(page: Page, url: str, branch: str = "main", token: str = "") -> None:
 
 def test_a_repository_is_looked_at_with_a_token_that_shows_nowhere(page: Page, server: GitServer) -> None:
     create_vault(name="github")
-    set_entry(vault="github", key="PAT", value=TOKEN)
+    set_entry(vault="github", key="PAT", value=TOKEN, git_hosts=[f"127.0.0.1:{server.port}"])
     answers: list[str] = []
     page.on("response", lambda answer: answers.append(answer.url) if answer.url.endswith("/check/") else None)
     page.goto(ADD)

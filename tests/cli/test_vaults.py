@@ -49,9 +49,10 @@ def test_a_change_that_is_not_published_is_a_warning(run, server):
 
 def test_entries_are_shown_masked_as_the_server_sends_them(run, server):
     entry = {"key": "A", "value": "sk****yz", "is_secret": True, "version": 3, "updated_by": "ada", "updated_at": "now"}
+    entry |= {"usage": "git_token", "git_hosts": ["github.com"]}
     server.answers = [(200, {"entries": [entry], "count": 1})] * 2
 
-    assert run("vault", "show", "api/keys").stdout == "A\tsk****yz\t3\tnow\tada\n"
+    assert run("vault", "show", "api/keys").stdout == 'A\tsk****yz\t3\tnow\tada\tgit_token\t["github.com"]\n'
     assert str(server.requests[0].url).endswith("/api/vaults/api%2Fkeys/entries")
     assert json.loads(run("vault", "show", "api-keys", "--json").stdout) == [entry]
 
@@ -133,3 +134,15 @@ def test_a_passphrase_file_that_cannot_be_read_is_named(run, server):
     result = run("vault", "export", "api-keys", "-o", "file", "--passphrase-file", "gone")
 
     assert (result.exit_code, result.stderr) == (Exit.FAILED, "runqy: gone cannot be read.\n")
+
+
+def test_a_git_token_is_set_with_its_hosts(run, server):
+    server.answers = [(200, {"message": "entry set successfully", "version": 1})] * 2
+
+    run("vault", "set", "github", "PAT", "--git-host", "github.com", "--git-host", "git.example.com:8443", input="x")
+    run("vault", "set", "github", "PAT", "--usage", "both", input="x")
+
+    assert sent(server)[2]["git_hosts"] == ["github.com", "git.example.com:8443"]
+    assert "usage" not in sent(server)[2]
+    assert sent(server, 1)[2]["usage"] == "both"
+    assert "git_hosts" not in sent(server, 1)[2]

@@ -87,10 +87,11 @@ def test_the_janitor_keeps_archived_tasks_as_long_as_their_queue_says(broker: Br
 
 def test_the_janitor_forgets_workers_that_vanished(broker: Broker) -> None:
     broker.client.zadd(keys.WORKER_RECORDS, {"w": broker.now_s() - 5})
+    broker.client.hset(keys.WORKER_CLAIMS, "w", f"{broker.now_s() - 61} key:1")
 
     Janitor().run_tick(broker)
 
-    assert not broker.client.exists(keys.WORKER_RECORDS)
+    assert not broker.client.exists(keys.WORKER_RECORDS, keys.WORKER_CLAIMS)
 
 
 def test_tasks_wait_as_long_as_their_queue_says(broker: Broker, clock: MovingClock) -> None:

@@ -44,7 +44,7 @@ def test_a_page_that_is_saved_as_it_is_changes_nothing(staff: Client) -> None:
     create_vault(name="a")
     create_vault(name="b")
     create_vault(name="c")
-    set_entry(vault="c", key="PAT", value="x")
+    set_entry(vault="c", key="PAT", value="x", git_hosts=["h"])
     full = replace(RICH, limits=StatedLimits(max_retry=0, ttl_completed_s=5400, pending_timeout_s=0))
     queue = save_queue(spec=full, source=Source.FILE, file_digest="x", file_path="/q/a.yaml")
 

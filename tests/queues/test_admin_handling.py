@@ -14,6 +14,7 @@ from runqy.broker.keys import QueueKeys
 from tests.queues.admin_pages import LIST, page_of, saved
 from tests.queues.samples import spec
 from tests.queues.test_saving import RICH
+from tests.support.environment import ADMIN_KEY
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -85,7 +86,7 @@ def test_queues_are_not_deleted_without_their_names(staff: Client) -> None:
 def test_a_deleted_queue_is_gone_with_its_tasks(staff: Client, redis: redis_py.Redis) -> None:
     queue = saved()
     sent = {"queue": "mail", "data": {}}
-    headers = {"Authorization": "Bearer admin-key-of-tests"}
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
     Client().post("/queue/add", sent, content_type="application/json", headers=headers)
     shown = staff.get(page_of(queue, "delete")).content.decode()
     assert "1 waiting, 0 running" in shown

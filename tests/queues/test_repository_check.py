@@ -132,7 +132,7 @@ def test_what_is_no_branch_is_not_handed_to_git() -> None:
 def test_a_token_reaches_the_server_and_shows_nowhere(server: GitServer) -> None:
     server.token = TOKEN
     create_vault(name="github")
-    set_entry(vault="github", key="PAT", value=TOKEN)
+    set_entry(vault="github", key="PAT", value=TOKEN, git_hosts=[f"127.0.0.1:{server.port}"])
 
     found = check(server.url("r.git"), git_token="vault://github/PAT", queue="mail")
 
@@ -146,10 +146,23 @@ def test_a_token_reaches_the_server_and_shows_nowhere(server: GitServer) -> None
 
 
 @pytest.mark.usefixtures("may_look_anywhere")
+@pytest.mark.parametrize("git_hosts", [None, ["github.com"], ["127.0.0.1"]])
+def test_a_token_is_not_sent_to_a_host_it_is_not_declared_for(server: GitServer, git_hosts: list[str] | None) -> None:
+    server.token = TOKEN
+    create_vault(name="github")
+    set_entry(vault="github", key="PAT", value=TOKEN, git_hosts=git_hosts)
+
+    found = check(server.url("r.git"), git_token="vault://github/PAT")
+
+    assert f"may not be sent to 127.0.0.1:{server.port}: add 127.0.0.1:{server.port}" in found.sentence
+    assert server.paths == []
+
+
+@pytest.mark.usefixtures("may_look_anywhere")
 def test_a_token_that_is_refused_is_not_told(server: GitServer) -> None:
     server.token = "another"
     create_vault(name="github")
-    set_entry(vault="github", key="PAT", value=TOKEN)
+    set_entry(vault="github", key="PAT", value=TOKEN, git_hosts=[f"127.0.0.1:{server.port}"])
 
     found = check(server.url("r.git"), git_token="vault://github/PAT")
 

@@ -10,6 +10,7 @@ from queues.operations import save_queue
 from queues.queries import queue_vault_problems
 from tests.queues.samples import spec
 from vaults.crypto import Keyring, new_master_key
+from vaults.names import EntryUsage
 from vaults.operations import create_vault, delete_entry, delete_vault, set_entry
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -25,7 +26,8 @@ def save(name: str, *vaults: str, git_token: str = "") -> None:
 def fill(vault: str, *keys: str) -> None:
     create_vault(name=vault)
     for key in keys:
-        set_entry(vault=vault, key=key, value="value-of-a-secret")
+        usage = EntryUsage.BOTH
+        set_entry(vault=vault, key=key, value="value-of-a-secret", usage=usage, git_hosts=["example.com"])
 
 
 def test_a_queue_without_trouble_has_none() -> None:

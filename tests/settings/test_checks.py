@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PRODUCTION = {
     "RUNQY_SECRET_KEY": "a-secret-key-that-somebody-made-with-a-good-random-generator-0123456789",
-    "RUNQY_API_KEY": "an-admin-key-of-good-length",
-    "RUNQY_WORKER_API_KEY": "a-worker-key-of-good-length",
+    "RUNQY_API_KEY": "an-admin-key-of-good-length-0123456789",
+    "RUNQY_WORKER_API_KEY": "a-worker-key-of-good-length-0123456789",
     "RUNQY_ALLOWED_HOSTS": "runqy.example.com",
     "RUNQY_CSRF_ORIGINS": "https://runqy.example.com",
     "RUNQY_HTTPS": "true",
@@ -39,7 +39,7 @@ def test_production_settings_pass_the_deployment_check(tmp_path: Path) -> None:
     ("changes", "name"),
     [
         ({"RUNQY_SECRET_KEY": ""}, "runqy.E002"),
-        ({"RUNQY_API_KEY": "short"}, "runqy.W003"),
+        ({"RUNQY_API_KEY": "31-characters-can-be-guessed-ab"}, "runqy.E003"),
         ({"REDIS_URL": ""}, "runqy.W004"),
         ({"RUNQY_HTTPS": "false"}, "security.W008"),
         ({"DEBUG": "true"}, "security.W018"),
@@ -63,3 +63,22 @@ def test_an_empty_environment_passes_the_ordinary_check(tmp_path: Path) -> None:
     finished = check(tmp_path, {}, "--fail-level", "WARNING")
 
     assert finished.returncode == 0, finished.stderr
+
+
+def test_each_start_warns_of_keys_that_can_be_guessed(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "RUNQY_HOME": str(tmp_path), "RUNQY_WORKER_API_KEY": "short"}
+    environment |= {"RUNQY_API_KEY": "32-characters-are-long-enough-ab"}
+
+    started = subprocess.run(
+        [sys.executable, "-c", "import runqy.wsgi"],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    warnings = [line for line in (started.stderr + started.stdout).splitlines() if "api_key_too_short" in line]
+    assert len(warnings) == 1
+    assert "RUNQY_WORKER_API_KEY" in warnings[0]
+    assert "short" not in warnings[0].replace("too_short", "").replace("shortest", "")

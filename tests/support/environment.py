@@ -20,7 +20,9 @@ atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 SERVER = ValkeyServer("--appendonly", "yes", "--appendfsync", "no", "--auto-aof-rewrite-percentage", "0").start()
 """The tests' own server; its file keeps all that was ever written to it, for the search of tests/support/canary.py."""
 
-ADMIN_KEY, WORKER_KEY, CLIENT_KEY = "admin-key-of-tests", "worker-key-of-tests", "client-key-of-tests"
+ADMIN_KEY, WORKER_KEY, CLIENT_KEY = (
+    f"{role}-key-of-tests-that-nobody-can-guess" for role in ("admin", "worker", "client")
+)
 
 os.environ.update(
     RUNQY_HOME=HOME,

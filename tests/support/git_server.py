@@ -26,6 +26,10 @@ class GitServer(ThreadingHTTPServer):
         self.paths: list[str] = []
         self.command_lines: list[bytes] = []
         """Those of all processes whenever a request with a token came."""
+        self.authorizations: list[str] = []
+        """What was shown as credentials."""
+        self.moved_to = ""
+        """The server that `/moved/...` leads to; empty: this one."""
         self.is_silent = threading.Event()
         self.released = threading.Event()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -49,13 +53,16 @@ class _Handler(SimpleHTTPRequestHandler):
     server: GitServer
 
     def do_GET(self) -> None:
-        """Let a client in or not; `/moved/...` leads elsewhere."""
+        """Let a client in or not; `/moved/...` leads elsewhere, a name without `.git` to that with it."""
         self.server.paths.append(self.path)
         if self.server.is_silent.is_set():
             self.server.released.wait(30)
             return
+        name, _, rest = self.path.removeprefix("/").partition("/info/")
         if self.path.startswith("/moved/"):
-            self._answer(301, "Location", self.path.removeprefix("/moved"))
+            self._answer(301, "Location", self.server.moved_to + self.path.removeprefix("/moved"))
+        elif rest and not name.endswith(".git"):
+            self._answer(301, "Location", f"/{name}.git/info/{rest}")
         elif self.server.token and not self._has_token():
             self._answer(401, "WWW-Authenticate", 'Basic realm="git"')
         else:
@@ -69,6 +76,7 @@ class _Handler(SimpleHTTPRequestHandler):
         """Tell whether the token was shown, and note who shows it how."""
         shown = self.headers.get("Authorization", "")
         if shown:
+            self.server.authorizations.append(shown)
             self.server.command_lines += [path.read_bytes() for path in _command_lines()]
         expected = base64.b64encode(f"x-access-token:{self.server.token}".encode()).decode()
         return shown == f"Basic {expected}"
@@ -120,7 +128,8 @@ class _SmartHandler(_Handler):
 def git_server(folder: Path, *, token: str = "", is_smart: bool = False) -> Iterator[GitServer]:
     """Run a server for a folder of bare repositories."""
     certificate = folder / "certificate.pem"
-    write_certificate(certificate, HOST)
+    if not certificate.exists():
+        write_certificate(certificate, HOST)
     server = GitServer(folder, certificate, token=token, is_smart=is_smart)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -17,7 +17,7 @@ from runqy.broker.keys import QueueKeys
 from tasks.batches import BatchSpec, enqueue_batch
 from tasks.task_specs import TaskSpec, Uniqueness
 from tests.api.client import Answer, ApiClient, problem
-from tests.support.environment import WORKER_KEY
+from tests.support.environment import CLIENT_KEY, WORKER_KEY
 
 
 def post(client: ApiClient, jobs: Any, queue: str = "simple", **rest: Any) -> Answer:
@@ -241,7 +241,7 @@ def test_another_batch_under_the_same_key_is_refused(client: ApiClient) -> None:
 
 
 def test_the_published_sdk_sends_batches(client: ApiClient, live_server: Any) -> None:
-    sdk = runqy_python.RunqyClient(live_server.url, api_key="client-key-of-tests")
+    sdk = runqy_python.RunqyClient(live_server.url, api_key=CLIENT_KEY)
 
     result = sdk.enqueue_batch("simple", [{"n": 1}, {"n": 2}], timeout=60)
 

@@ -259,3 +259,59 @@ def test_a_configurator_keeps_vaults_but_does_not_take_their_values_along(page: 
     assert "export/" not in client.get(page + "change/").content.decode()
     assert values() == {"TOKEN": "theirs"}
     assert "export/" in of_role("admin").get(page + "change/").content.decode()
+
+
+def test_a_git_token_is_declared_with_its_hosts(admin_client: Client, page: str) -> None:
+    token = {"usage": "git_token", "git_hosts": "GitHub.com, gitlab.com:443"}
+
+    refused = admin_client.post(page + "change/", existing(**token)).content.decode()
+    assert "Enter the value again to let it be used for more, or sent to other hosts." in refused
+    assert "GitHub.com, gitlab.com:443" in refused
+    assert Vault.objects.get().entries.get().usage == "environment"
+
+    answer = admin_client.post(page + "change/", existing(value="ghp_new", **token))
+
+    assert answer.status_code == 302, answer.content
+    entry = Vault.objects.get().entries.get()
+    assert (entry.usage, entry.git_hosts) == ("git_token", ["github.com", "gitlab.com"])
+    assert values() == {}
+    assert 'value="github.com, gitlab.com"' in admin_client.get(page + "change/").content.decode()
+
+
+def test_less_than_before_needs_no_value(admin_client: Client, page: str) -> None:
+    set_entry(vault="api-keys", key="TOKEN", value=SECRET, git_hosts=["github.com", "gitlab.com"])
+
+    answer = admin_client.post(page + "change/", existing(usage="both", git_hosts="github.com"))
+
+    assert answer.status_code == 302, answer.content
+    assert Vault.objects.get().entries.get().git_hosts == ["github.com"]
+    assert values() == {"TOKEN": SECRET}
+    unchanged = AuditRecord.objects.filter(action="vault_entry.set").count()
+    admin_client.post(page + "change/", existing(usage="both", git_hosts="GITHUB.COM"))
+    assert AuditRecord.objects.filter(action="vault_entry.set").count() == unchanged
+
+
+@pytest.mark.parametrize(
+    ("declared", "sentence"),
+    [
+        ({"usage": "git_token", "git_hosts": ""}, "A git token names the hosts that it may be sent to."),
+        ({"usage": "environment", "git_hosts": "github.com"}, "Only a git token has hosts"),
+        ({"usage": "git_token", "git_hosts": "https://github.com"}, "a host is written like"),
+    ],
+)
+def test_a_wrong_declaration_is_told_at_its_field(
+    admin_client: Client, page: str, declared: dict[str, str], sentence: str
+) -> None:
+    refused = admin_client.post(page + "change/", existing(value="x", **declared))
+
+    assert sentence in refused.content.decode()
+    assert Vault.objects.get().entries.get().usage == "environment"
+
+
+def test_who_may_only_look_sees_what_an_entry_is_for(page: str) -> None:
+    set_entry(vault="api-keys", key="TOKEN", value=SECRET, git_hosts=["github.com"])
+
+    shown = of_role("viewer").get(page + "change/").content.decode()
+
+    assert "github.com" in shown
+    assert "both" in shown

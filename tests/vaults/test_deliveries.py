@@ -26,6 +26,7 @@ from tests.support.canary import SUITE
 from vaults.deliveries import note_delivery, prune_deliveries, store_deliveries
 from vaults.delivery_queries import list_deliveries, vault_holders, worker_holdings
 from vaults.models import VaultDelivery
+from vaults.names import EntryUsage
 from vaults.opening import open_vaults
 from vaults.operations import create_vault, delete_entry, delete_vault, set_entry
 
@@ -38,7 +39,7 @@ def fill(vault: str = "api-keys", **values: str) -> None:
     """Create a vault with entries."""
     create_vault(name=vault)
     for key, value in values.items():
-        set_entry(vault=vault, key=key, value=value)
+        set_entry(vault=vault, key=key, value=value, usage=EntryUsage.BOTH, git_hosts=["example.com"])
 
 
 def save(queue: str, *vaults: str, git_token: str = "") -> None:
@@ -49,7 +50,7 @@ def save(queue: str, *vaults: str, git_token: str = "") -> None:
 
 def hand_out(worker_id: str, *vaults: str, queue: str = "mail", git_token: str = "") -> None:
     """Hand out vaults to a worker, as its registration does."""
-    shares = open_vaults(vaults, git_token=git_token, max_age_s=0).shares
+    shares = open_vaults(vaults, git_token=git_token, git_url="https://example.com/r.git", max_age_s=0).shares
     note_delivery(worker_id=worker_id, queue=queue, shares=shares)
 
 

@@ -244,3 +244,22 @@ def test_what_opens_and_is_no_vault_is_refused_without_being_shown() -> None:
 
     assert SECRET not in repr(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_an_export_keeps_what_git_tokens_are_for_and_where_they_go() -> None:
+    operations.create_vault(name="tokens")
+    operations.set_entry(vault="tokens", key="PAT", value=SECRET, git_hosts=["github.com"])
+    operations.set_entry(vault="tokens", key="MODEL", value="small")
+    content = export_vault(name="tokens", passphrase=PHRASE)
+    operations.set_entry(vault="tokens", key="PAT", value=SECRET, git_hosts=["gitlab.com"])
+    operations.set_entry(vault="tokens", key="MODEL", value="small", git_hosts=["gitlab.com"])
+
+    preview = preview_import(content=content, passphrase=PHRASE)
+    import_vault(content=content, passphrase=PHRASE, replace=True)
+
+    assert preview.keys(Outcome.CHANGED) == ["PAT"]
+    entries = queries.get_vault("tokens").entries
+    assert {e.key: (e.usage, list(e.git_hosts)) for e in entries} == {
+        "PAT": ("git_token", ["github.com"]),
+        "MODEL": ("both", ["gitlab.com"]),  # the file does not say
+    }

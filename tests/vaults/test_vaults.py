@@ -33,6 +33,11 @@ def fill(vault: str = "api-keys", **values: str) -> None:
         operations.set_entry(vault=vault, key=key, value=value)
 
 
+def token_for(git_url: str, reference: str = "vault://api-keys/A") -> str:
+    """Return the git token that workers get for a repository."""
+    return open_vaults([], git_token=reference, git_url=git_url).git_token
+
+
 def test_workers_get_the_values_in_order_a_later_vault_overriding() -> None:
     fill("first", A="1", B="1")
     fill("second", B="2", C="2")
@@ -43,12 +48,13 @@ def test_workers_get_the_values_in_order_a_later_vault_overriding() -> None:
 
 
 def test_opening_asks_no_database(django_assert_num_queries) -> None:
-    fill(A="1")
+    operations.create_vault(name="api-keys")
+    operations.set_entry(vault="api-keys", key="A", value="1", git_hosts=["github.com"])
     open_vaults([])
     open_vaults(["api-keys"])
 
     with django_assert_num_queries(0):
-        assert open_vaults([], git_token="vault://api-keys/A").git_token == "1"
+        assert token_for("https://github.com/a/b.git") == "1"
 
 
 def test_neither_redis_nor_the_database_holds_the_value(redis: redis_py.Redis) -> None:

@@ -365,3 +365,33 @@ def test_a_vault_is_changed_as_it_was_read_or_not_at_all(client: ApiClient) -> N
     ):
         assert (answer.status_code, problem(answer)["code"]) == (412, "precondition_failed")
     assert VaultEntry.objects.count() == 2
+
+
+def test_an_entry_is_declared_as_a_git_token_and_stays_one(client: ApiClient) -> None:
+    path = "/api/vaults/api-keys/entries/PAT"
+    content(client.put(path, {"value": "ghp_one", "git_hosts": ["GitHub.com."]}))
+    content(client.put(path, {"value": "ghp_two"}))
+
+    shown = content(client.get(path))
+    assert (shown["usage"], shown["git_hosts"], shown["version"]) == ("git_token", ["github.com"], 2)
+    other = content(client.get("/api/vaults/api-keys/entries/OPENAI_API_KEY"))
+    assert (other["usage"], other["git_hosts"]) == ("environment", [])
+
+
+@pytest.mark.parametrize(
+    ("declared", "code"),
+    [
+        ({"usage": "git_token"}, "vault_invalid"),
+        ({"usage": "environment", "git_hosts": ["github.com"]}, "vault_invalid"),
+        ({"usage": "anything"}, "vault_invalid"),
+        ({"git_hosts": ["https://github.com"]}, "vault_invalid"),
+        ({"git_hosts": ["github.com@evil.com"]}, "vault_invalid"),
+        ({"git_hosts": "github.com"}, "invalid_request"),
+        ({"git_hosts": [1]}, "invalid_request"),
+    ],
+)
+def test_a_wrong_declaration_is_refused(client: ApiClient, declared: dict[str, Any], code: str) -> None:
+    refused = client.put("/api/vaults/api-keys/entries/PAT", {"value": "ghp_one"} | declared)
+
+    assert (refused.status_code, problem(refused)["code"]) == (400, code)
+    assert not VaultEntry.objects.filter(key="PAT").exists()

@@ -78,8 +78,26 @@ def test_without_a_token_nobody_is_asked_and_it_fails(server: GitServer, tmp_pat
         deployed_from(server, tmp_path, token="")
 
 
-def test_a_moved_repository_is_found(server: GitServer, tmp_path: Path) -> None:
-    deployed = deployed_from(server, tmp_path, token=TOKEN, path="moved/code.git")
+def test_a_public_repository_is_found_where_it_moved_to(server: GitServer, tmp_path: Path) -> None:
+    server.token = ""
+
+    deployed = deployed_from(server, tmp_path, token="", path="moved/code.git")
+
+    assert (deployed.code_dir / "worker" / "main.py").read_text() == "new"
+
+
+def test_a_redirect_to_another_host_is_not_followed_with_a_token(server: GitServer, tmp_path: Path) -> None:
+    with git_server(tmp_path / "served", token=TOKEN, is_smart=True) as another:
+        server.moved_to = f"https://127.0.0.1:{another.port}"
+
+        with pytest.raises(DeploymentFailed, match="set git_url to the address that it leads to"):
+            deployed_from(server, tmp_path, token=TOKEN, path="moved/code.git")
+
+        assert another.paths == []
+
+
+def test_a_name_without_its_ending_is_found_with_a_token(server: GitServer, tmp_path: Path) -> None:
+    deployed = deployed_from(server, tmp_path, token=TOKEN, path="code")
 
     assert (deployed.code_dir / "worker" / "main.py").read_text() == "new"
 

@@ -68,3 +68,16 @@ def test_a_worker_all_of_whose_queues_are_refused_ends(server: FakeServer, start
 
     assert worker.process.wait(30) == 1
     assert {entry["queue"] for entry in worker.events("worker_ends")} == {"gone", "lost"}
+
+
+def test_a_worker_whose_id_is_taken_waits_for_it(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.status, server.code = 409, "worker_id_taken"
+    worker = start_worker()
+    worker.wait_for("not_registered")
+    assert worker.events("not_registered")[0]["reason"].startswith("The server responded 409")
+
+    server.status = 200
+
+    assert wait_for_state(single_broker, add_task(single_broker, 1), "completed")

@@ -83,10 +83,11 @@ def test_a_workers_page_shows_which_secrets_it_has_and_whether_they_are_current(
 ) -> None:
     for vault in ("general", "special"):
         create_vault(name=vault)
-        set_entry(vault=vault, key="TOKEN", value="sk-a-secret-of-many-characters")
+        git_hosts = ["github.com"] if vault == "special" else None
+        set_entry(vault=vault, key="TOKEN", value="sk-a-secret-of-many-characters", git_hosts=git_hosts)
     deployment = replace(spec().deployment, vaults=("general",), git_token="vault://special/TOKEN")
     save_queue(spec=spec("inference", "high:10", "low:3", deployment=deployment), source=Source.API)
-    shares = open_vaults(["general"], git_token="vault://special/TOKEN").shares
+    shares = open_vaults(["general"], git_token="vault://special/TOKEN", git_url=deployment.git_url).shares
     note_delivery(worker_id=RECORD.worker_id, queue="inference", shares=shares)
     store_deliveries()
     set_entry(vault="special", key="TOKEN", value="another")

@@ -10,6 +10,7 @@ import pytest
 from queues.definitions import Deployment, QueueMode, StatedLimits
 from queues.models import Source
 from queues.operations import save_queue
+from runqy.accounts.operations import create_api_key
 from runqy.addresses import parse_redis_url
 from runqy.broker import deliveries
 from tests.api.client import ApiClient, problem
@@ -20,6 +21,7 @@ from tests.support.environment import CLIENT_KEY, SERVER, WORKER_KEY
 from vaults.crypto import Keyring, new_master_key
 from vaults.deliveries import store_deliveries
 from vaults.models import VaultDelivery
+from vaults.names import EntryUsage
 from vaults.operations import create_vault, set_entry
 
 GIT_TOKEN = SUITE.secret("ghp_")
@@ -37,7 +39,7 @@ def client(configuration: None) -> ApiClient:
     """Return a client with the worker's key; there are queues and vaults."""
     for vault in ("general", "special"):
         create_vault(name=vault)
-    set_entry(vault="general", key="TOKEN", value=GIT_TOKEN)
+    set_entry(vault="general", key="TOKEN", value=GIT_TOKEN, usage=EntryUsage.BOTH, git_hosts=["github.com"])
     set_entry(vault="general", key="MODEL", value="small")
     set_entry(vault="special", key="MODEL", value="large")
     for made in (
@@ -334,3 +336,59 @@ def test_no_key_is_asked_for_one(client: ApiClient) -> None:
     answer = ApiClient(None).post("/worker/register", {"queue": "simple"})
 
     assert answer.status_code == 401
+
+
+def limited_to(*vaults: str) -> ApiClient:
+    """Return a client with a worker's key that is limited to vaults."""
+    return ApiClient(create_api_key(name="gpu", role="worker", vaults=vaults).plain)
+
+
+def test_a_key_of_some_vaults_serves_queues_that_need_no_others(client: ApiClient) -> None:
+    both = limited_to("general", "special", "unused")
+
+    assert registered(both, queue="inference")["vaults"] == {"TOKEN": GIT_TOKEN, "MODEL": "large"}
+    assert registered(limited_to("unused"), queue="simple")["vaults"] == {}
+
+
+@pytest.mark.parametrize(("allowed", "named"), [("general", "needs special"), ("unused", "needs general, special")])
+def test_a_queue_that_needs_another_vault_is_refused_by_name(client: ApiClient, allowed: str, named: str) -> None:
+    refused = limited_to(allowed).post("/worker/register", {"queue": "inference"})
+
+    assert (refused.status_code, problem(refused)["code"]) == (403, "forbidden")
+    assert f"This key is limited to vaults, and the queue inference {named}:" in problem(refused)["detail"]
+    store_deliveries()
+    assert not VaultDelivery.objects.exists()
+
+
+def test_the_vault_of_the_git_token_counts_too(client: ApiClient) -> None:
+    deployment = replace(DEPLOYMENT, vaults=("special",))
+    save_queue(spec=spec("tokened", deployment=deployment), source=Source.API)
+
+    refused = limited_to("special").post("/worker/register", {"queue": "tokened"})
+
+    assert "needs general:" in problem(refused)["detail"]
+
+
+def test_a_live_worker_id_is_registered_again_by_its_own_key_alone(client: ApiClient) -> None:
+    first, second = (ApiClient(create_api_key(name="gpu", role="worker").plain) for _ in range(2))
+    registered(first, worker_id="w-1", queue="inference")
+
+    refused = [other.post("/worker/register", {"worker_id": "w-1", "queue": "inference"}) for other in (second, client)]
+
+    assert [(answer.status_code, problem(answer)["code"]) for answer in refused] == [(409, "worker_id_taken")] * 2
+    assert registered(first, worker_id="w-1", queue="inference")
+    assert registered(second, worker_id="w-2", queue="inference")
+    store_deliveries()
+    assert {row.worker_id for row in VaultDelivery.objects.all()} == {"w-1", "w-2"}
+
+
+def test_a_token_that_may_not_be_sent_to_the_repository_is_named(client: ApiClient) -> None:
+    set_entry(vault="general", key="TOKEN", value=GIT_TOKEN, git_hosts=["gitlab.com"])
+
+    refused = client.post("/worker/register", {"queue": "inference"})
+
+    assert (refused.status_code, problem(refused)["code"]) == (503, "vault_unavailable")
+    assert (
+        "vault://general/TOKEN is only for gitlab.com, and may not be sent to github.com" in problem(refused)["detail"]
+    )
+    assert GIT_TOKEN not in refused.content.decode()

@@ -9,9 +9,10 @@ from django.http import HttpRequest
 from django.template.loader import render_to_string
 
 from runqy.staff.pages import StaffModelForm, StaffTabularInline
+from vaults.entries import narrows
 from vaults.models import VaultEntry
-from vaults.names import problem_of_value, problem_of_variable
-from vaults.operations import Condition, delete_entry, set_entry
+from vaults.names import EntryUsage, normalize_git_hosts, problem_of_usage, problem_of_value, problem_of_variable
+from vaults.operations import Condition, delete_entry, narrow_entry, set_entry
 from vaults.queries import ShownEntry, show_entry
 
 _SECRET, _READABLE = "runqy-value runqy-secret", "runqy-value"
@@ -32,6 +33,33 @@ class ValueInput(forms.Textarea):
         return self.shown
 
 
+class GitHostsField(forms.CharField):
+    """The hosts of a git token, separated by blanks or commas."""
+
+    def __init__(self) -> None:
+        attrs = {"placeholder": "none", "autocomplete": "off", "spellcheck": "false", "aria-label": "Git hosts"}
+        help_text = "Hosts that a git token may be sent to, separated by commas, such as github.com."
+        super().__init__(required=False, widget=forms.TextInput(attrs), empty_value="", help_text=help_text)
+
+    def prepare_value(self, value: Any) -> Any:
+        """Return the text for a list."""
+        return ", ".join(value) if isinstance(value, list) else value
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Return whether other hosts are there, in whichever spelling."""
+        try:
+            return self.clean(data) != list(initial or [])
+        except forms.ValidationError:
+            return True
+
+    def clean(self, value: Any) -> list[str]:
+        """Return the hosts in their one spelling."""
+        try:
+            return normalize_git_hosts(str(value or "").replace(",", " ").split())
+        except ValueError as error:
+            raise forms.ValidationError(_sentence(str(error))) from error
+
+
 class EntryForm(StaffModelForm):
     """An entry; an empty value keeps what there is, except where the mask is to come off."""
 
@@ -40,9 +68,11 @@ class EntryForm(StaffModelForm):
     known_version = forms.IntegerField(required=False, widget=forms.HiddenInput)
     """Of the entry when its page was made: nobody overwrites what they have not seen."""
 
+    git_hosts = GitHostsField()
+
     class Meta:
         model = VaultEntry
-        fields = ("key", "is_secret")
+        fields = ("key", "is_secret", "usage", "git_hosts")
         labels = {"is_secret": "Secret"}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -51,6 +81,10 @@ class EntryForm(StaffModelForm):
         self.stored: ShownEntry | None = show_entry(self.instance) if self.instance.pk else None
         self.instance.stored = self.stored  # type: ignore[attr-defined]  # a refused form has changed the instance
         self.fields["key"].widget.attrs["autocomplete"] = "off"
+        if "usage" in self.fields:
+            self.fields["usage"].required = False
+            _add_class(self.fields["usage"], "runqy-usage")
+            _add_class(self.fields["git_hosts"], "runqy-hosts")
         if self.stored is None or "value" not in self.fields:
             if "value" in self.fields:
                 _dress_value(self.fields["value"], is_secret=True, placeholder="its value")
@@ -63,6 +97,16 @@ class EntryForm(StaffModelForm):
             self.fields["value"].widget.shown = self.stored.value
         self.initial["known_version"] = self.instance.version
 
+    def clean_usage(self) -> str:
+        """Keep the usage where none is stated."""
+        return self.cleaned_data["usage"] or str(self.initial.get("usage") or EntryUsage.ENVIRONMENT)
+
+    def clean_git_hosts(self) -> list[str]:
+        """Keep the hosts where none are stated."""
+        is_stated = self.add_prefix("git_hosts") in self.data
+        hosts: list[str] = self.cleaned_data["git_hosts"] if is_stated else self.initial.get("git_hosts") or []
+        return hosts
+
     def clean_value(self) -> str:
         """Take line ends as they were typed, not as browsers send them."""
         value: str = self.cleaned_data["value"]
@@ -72,16 +116,19 @@ class EntryForm(StaffModelForm):
     def changed_data(self) -> list[str]:
         """Return the fields that somebody changed: neither the version, nor line ends."""
         changed = [name for name in super().changed_data if name != "known_version"]
+        stated = {name for name in ("usage", "git_hosts") if self.add_prefix(name) in self.data}
+        changed = [name for name in changed if name in stated or name not in ("usage", "git_hosts")]
         entered = str(self.data.get(self.add_prefix("value"), "")).replace("\r\n", "\n")
         if self.stored and entered == self.initial.get("value", "") and "value" in changed:
             changed.remove("value")
         return changed
 
     def clean(self) -> dict[str, Any]:
-        """Check key and value by the rules of vaults."""
+        """Check the entry by the rules of vaults."""
         cleaned = super().clean() or self.cleaned_data
         if cleaned.get("DELETE") or not self.has_changed():
             return cleaned
+        self._clean_declaration(cleaned)
         if problem := problem_of_variable(cleaned.get("key") or ""):
             self.add_error("key", _sentence(problem))
         if self.keeps_value:
@@ -90,6 +137,20 @@ class EntryForm(StaffModelForm):
         elif problem := problem_of_value(cleaned.get("value") or ""):
             self.add_error("value", _sentence(problem))
         return cleaned
+
+    def _clean_declaration(self, cleaned: dict[str, Any]) -> None:
+        """Check usage and hosts; more than before needs the value, so that nobody sends out what they do not know."""
+        if "usage" not in cleaned or "git_hosts" not in cleaned:
+            return
+        usage, git_hosts = EntryUsage(cleaned["usage"]), cleaned["git_hosts"]
+        if problem := problem_of_usage(usage, git_hosts):
+            self.add_error("git_hosts", _sentence(problem))
+        elif self.stored and self.keeps_value and not narrows(self._known(), usage, git_hosts):
+            self.add_error("value", "Enter the value again to let it be used for more, or sent to other hosts.")
+
+    def _known(self) -> VaultEntry:
+        """Return what the entry is used for before the form changes it."""
+        return VaultEntry(usage=self.initial["usage"], git_hosts=self.initial["git_hosts"])
 
     @property
     def keeps_value(self) -> bool:
@@ -103,14 +164,18 @@ class EntryForm(StaffModelForm):
         if cleaned.get("DELETE"):
             if self.stored:
                 delete_entry(vault=vault, key=self.instance.key, only_if=only_if)
-        elif self.has_changed() and not self.keeps_value:
-            set_entry(
-                vault=vault,
-                key=cleaned["key"],
-                value=cleaned["value"],
-                is_secret=cleaned["is_secret"],
-                only_if=only_if,
-            )
+        elif self.has_changed():
+            declared = {"usage": EntryUsage(cleaned["usage"]), "git_hosts": cleaned["git_hosts"], "only_if": only_if}
+            if self.keeps_value:
+                narrow_entry(vault=vault, key=self.instance.key, **declared)
+            else:
+                set_entry(
+                    vault=vault,
+                    key=cleaned["key"],
+                    value=cleaned["value"],
+                    is_secret=cleaned["is_secret"],
+                    **declared,
+                )
 
 
 class EntryInline(StaffTabularInline):
@@ -120,7 +185,7 @@ class EntryInline(StaffTabularInline):
     form = EntryForm
     verbose_name, verbose_name_plural = "entry", "Entries"
     hide_title = True
-    readonly_fields = ("stands", "changed")
+    readonly_fields = ("hosts", "stands", "changed")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Fetch the vault along: its name is needed to open an entry."""
@@ -129,8 +194,13 @@ class EntryInline(StaffTabularInline):
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Leave out the fields for values where they cannot be changed."""
         if not self.has_change_permission(request, obj):
-            return ("key", "is_secret", "stands", "changed")
-        return ("key", "value", "is_secret", "stands", "changed", "known_version")
+            return ("key", "is_secret", "usage", "hosts", "stands", "changed")
+        return ("key", "value", "is_secret", "usage", "git_hosts", "stands", "changed", "known_version")
+
+    @admin.display(description="git hosts")
+    def hosts(self, row: Any) -> str:
+        """Return the hosts that it may be sent to."""
+        return ", ".join(row.git_hosts)
 
     @admin.display(description="value now")
     def stands(self, row: Any) -> str:
@@ -161,9 +231,13 @@ class EntryInline(StaffTabularInline):
 
 def _dress_value(field: Any, *, is_secret: bool, placeholder: str) -> None:
     """Say how a value is entered."""
-    field.widget.attrs["class"] = f"{field.widget.attrs.get('class', '')} {_SECRET if is_secret else _READABLE}".strip()
+    _add_class(field, _SECRET if is_secret else _READABLE)
     field.widget.attrs["placeholder"] = placeholder
     field.widget.attrs["aria-label"] = "Value"
+
+
+def _add_class(field: Any, names: str) -> None:
+    field.widget.attrs["class"] = f"{field.widget.attrs.get('class', '')} {names}".strip()
 
 
 def _sentence(problem: str) -> str:

@@ -5,7 +5,9 @@ from drf_spectacular.utils import OpenApiExample
 _VAULT = {"name": "api-keys", "description": "API keys for external services"}
 _TIMES = {"created_at": "2024-01-15T10:30:00Z", "updated_at": "2024-01-15T12:45:00Z"}
 _MASKED = {"key": "OPENAI_API_KEY", "value": "sk****yz", "is_secret": True}
-_ENTRY = {**_MASKED, "version": 2, "updated_by": "admin key of the environment", **_TIMES}
+_USE = {"usage": "environment", "git_hosts": []}
+_ENTRY = {**_MASKED, "version": 2, "updated_by": "admin key of the environment", **_TIMES, **_USE}
+_TOKEN = {"key": "GITHUB_TOKEN", "value": "ghp-your-token-here", "usage": "git_token", "git_hosts": ["github.com"]}
 _NEW_ENTRY = {"key": "OPENAI_API_KEY", "value": "sk-your-key-here", "is_secret": True}
 
 
@@ -21,6 +23,7 @@ VAULT = _response({**_VAULT, "entries": [_ENTRY], **_TIMES})
 VAULT_DELETED = _response({"message": "vault deleted successfully", "published": True})
 ENTRY_LIST = _response({"entries": [_ENTRY], "count": 1})
 ENTRY_BODY = OpenApiExample("Request", _NEW_ENTRY, request_only=True)
+TOKEN_BODY = OpenApiExample("A git token", _TOKEN, request_only=True)
 ENTRY = _response(_ENTRY)
 ENTRY_VALUE = OpenApiExample("Request", {"value": "sk-your-key-here", "expected_version": 1}, request_only=True)
 ENTRY_SET = _response({"message": "entry set successfully", "version": 2, "published": True})

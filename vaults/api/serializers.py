@@ -17,9 +17,10 @@ from runqy.audit.actors import ActorKind
 from runqy.errors import PassphraseRefused, RunqyError, VaultInvalid
 from vaults.export_file import N_MAX, N_MIN, P_MAX, PASSPHRASE_MAX, PASSPHRASE_MIN
 from vaults.models import Event
-from vaults.names import VARIABLE_RULE, VAULT_RULE
+from vaults.names import GIT_HOSTS_MAX, VARIABLE_RULE, VAULT_RULE, EntryUsage
 
 HIGHEST_VERSION = 2**31 - 1
+_USAGES = [usage.value for usage in EntryUsage]
 _VAULT_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 
 
@@ -71,6 +72,19 @@ class SetEntryValueSerializer(SecretSerializer):
 
     value = StringField(help_text="At most 64 KiB")
     is_secret = StrictBooleanField(required=False, default=True, help_text="Mask the value in responses")
+    usage = serializers.ChoiceField(
+        choices=_USAGES,
+        required=False,
+        help_text="A variable of tasks, a git token that tasks do not get, or both. Unchanged when missing; "
+        "a new entry is a variable, or with `git_hosts` a git token",
+    )
+    git_hosts = serializers.ListField(
+        child=StringField(),
+        max_length=GIT_HOSTS_MAX,
+        required=False,
+        help_text="Hosts that a git token may be sent to, such as `github.com` or `git.example.com:8443`. "
+        "Unchanged when missing",
+    )
     expected_version = VersionField(
         required=False,
         allow_null=True,
@@ -129,6 +143,8 @@ class VaultEntrySerializer(serializers.Serializer[Any]):
     updated_by = serializers.CharField(help_text="Who changed it last")
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
+    usage = serializers.ChoiceField(choices=_USAGES, help_text="A variable of tasks, a git token, or both")
+    git_hosts = serializers.ListField(child=serializers.CharField(), help_text="Hosts that a git token may be sent to")
 
 
 class VaultSerializer(serializers.Serializer[Any]):

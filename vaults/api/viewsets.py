@@ -22,6 +22,7 @@ from vaults import operations, queries, transfer
 from vaults.api import examples
 from vaults.api import serializers as s
 from vaults.delivery_queries import list_deliveries
+from vaults.names import EntryUsage
 
 _ENTRY_CHANGE = (400, 401, 403, 404, 412, 413, 415, 503)
 _EXPECTED_VERSION = OpenApiParameter(
@@ -186,7 +187,7 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
         parameters=[IF_MATCH],
         request=s.SetEntrySerializer,
         responses={200: s.EntrySetSerializer, **problem_responses(*_ENTRY_CHANGE)},
-        examples=[examples.ENTRY_BODY, examples.ENTRY_SET],
+        examples=[examples.ENTRY_BODY, examples.TOKEN_BODY, examples.ENTRY_SET],
     )
     def create(self, request: Request, name: str) -> Response:
         """Set or update an entry of a vault.
@@ -286,9 +287,16 @@ class VaultDeliveryViewSet(UnlockedVaultViewSet):
 def _set_entry(request: Request, vault: str, key: str, body: Mapping[str, Any]) -> Response:
     """Set an entry, and return its version."""
     only_if = operations.Condition(check=if_match(request), expected_version=body.get("expected_version"))
+    usage = EntryUsage(body["usage"]) if "usage" in body else None
     with publication_result() as publication:
         entry = operations.set_entry(
-            vault=vault, key=key, value=body["value"], is_secret=body["is_secret"], only_if=only_if
+            vault=vault,
+            key=key,
+            value=body["value"],
+            is_secret=body["is_secret"],
+            usage=usage,
+            git_hosts=body.get("git_hosts"),
+            only_if=only_if,
         )
     response = s.EntrySetSerializer(
         {"message": "entry set successfully", "version": entry.version, "published": publication.is_published}

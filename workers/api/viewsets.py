@@ -38,7 +38,11 @@ class RegistrationViewSet(ApiViewSet):
         """Register a worker: it gets Redis credentials, what to deploy, and decrypted secrets."""
         body = s.RegisterWorkerSerializer.validated(request.data)
         registration = register_worker(
-            queue=body["queue"], worker_id=body.get("worker_id") or "", allowed_queues=request.auth.queues
+            queue=body["queue"],
+            worker_id=body.get("worker_id") or "",
+            allowed_queues=request.auth.queues,
+            allowed_vaults=request.auth.vaults,
+            owner=request.auth.owner,
         )
         log.info(
             "worker_registered",

@@ -1,10 +1,11 @@
 """Makes checkouts with the git command: shallow, one branch, only the folder asked for, no hooks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from runqy.git.commands import Commands
 from runqy.git.credentials import GitEnvironment
-from runqy.git.remotes import SAFE, Tip, find_tip
+from runqy.git.remotes import SAFE, RedirectRefused, Tip, find_tip
 from runqy.git.sources import Source
 
 FETCH_TIMEOUT_S = 600.0
@@ -21,6 +22,16 @@ class Git:
 
     def find_tip(self) -> Tip:
         """Ask the server where the branch, or else the tag, stands. Raises DeploymentFailed."""
+        try:
+            return self._find_tip()
+        except RedirectRefused:
+            if self._source.url.endswith(".git"):
+                raise
+            # hosting services redirect to the name with this ending, which is on the same host
+            self._source = replace(self._source, url=f"{self._source.url.rstrip('/')}.git")
+            return self._find_tip()
+
+    def _find_tip(self) -> Tip:
         return find_tip(self._source, self._commands, env=self._env, timeout_s=FETCH_TIMEOUT_S)
 
     def check_out(self, tip: Tip, folder: Path) -> str:
@@ -45,5 +56,5 @@ class Git:
         return self._git("-C", str(folder), *args, timeout_s=timeout_s)
 
     def _git(self, *args: str, timeout_s: float = LOCAL_TIMEOUT_S) -> str:
-        words, env = ["git", *SAFE, *args], self._env
+        words, env = ["git", *SAFE, *self._env.options, *args], self._env
         return self._commands.run(words, env=env.variables, secret=env.secret, timeout_s=timeout_s)

@@ -18,6 +18,7 @@ from runqy.errors import (
     ServerUnprepared,
     VaultLocked,
     VaultUnavailable,
+    WorkerIdTaken,
 )
 from workers.runtime.backoff import delay_s
 from workers.runtime.concurrency import run_in_thread, wait_any
@@ -129,6 +130,8 @@ def _raise_for_status(response: httpx2.Response, queue: str) -> None:
         return
     problem = _read_problem(response)
     reason = _reason(response, problem)
+    if status == httpx2.codes.CONFLICT and problem.get("code") == WorkerIdTaken.code:
+        raise ServerUnavailable(f"The server responded {status}: {reason}")
     if status == httpx2.codes.CONFLICT:
         raise QueueDisabled(reason)
     if status == httpx2.codes.UNAUTHORIZED:

@@ -10,7 +10,7 @@ from unfold.widgets import UnfoldAdminSelect2MultipleWidget
 from runqy.accounts.identity import Role
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import key_problems
-from runqy.accounts.queries import queue_names
+from runqy.accounts.queries import queue_names, vault_names
 from runqy.staff.pages import StaffModelForm
 
 ROLES = {
@@ -37,6 +37,11 @@ class ApiKeyForm(StaffModelForm):
         widget=UnfoldAdminSelect2MultipleWidget,
         help_text="It sees only these queues. Leave it empty for all, also those to come.",
     )
+    vaults = forms.MultipleChoiceField(
+        required=False,
+        widget=UnfoldAdminSelect2MultipleWidget,
+        help_text="Only for workers, which are refused for queues that need other vaults. Leave it empty for all.",
+    )
     lifetime = forms.ChoiceField(
         label="Expires", choices=list(LIFETIMES.items()), initial="90", help_text="A key cannot be prolonged."
     )
@@ -48,14 +53,15 @@ class ApiKeyForm(StaffModelForm):
 
     class Meta:
         model = ApiKey
-        fields = ("name", "role", "queues")
+        fields = ("name", "role", "queues", "vaults")
         help_texts = {"name": "Who or what uses it, such as “shop backend”."}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Offer the queues that there are."""
+        """Offer the queues and vaults that there are."""
         super().__init__(*args, **kwargs)
         if "queues" in self.fields:  # a page that only shows a key has no fields
             self.fields["queues"].choices = [(name, name) for name in queue_names()]  # type: ignore[attr-defined]
+            self.fields["vaults"].choices = [(name, name) for name in vault_names()]  # type: ignore[attr-defined]
 
     def clean(self) -> dict[str, Any]:
         """Put each problem beside its field."""
@@ -66,7 +72,7 @@ class ApiKeyForm(StaffModelForm):
             self.add_error("last_day", "Say on which day it is used last.")
             return cleaned
         cleaned["expires_at"] = _expiry(cleaned)
-        names = ("name", "role", "queues", "expires_at")
+        names = ("name", "role", "queues", "vaults", "expires_at")
         for field, sentence in key_problems(**{name: cleaned[name] for name in names}):
             self.add_error("last_day" if field == "expires_at" else field, f"{sentence[:1].upper()}{sentence[1:]}.")
         return cleaned

@@ -69,9 +69,9 @@ class ApiKeyAdmin(PublishedModelAdmin):
     actions = ("revoke",)
     actions_detail = ("revoke_one",)
     conditional_fields = {"last_day": "lifetime == 'day'"}
-    add_fieldsets = ((None, {"fields": ("name", "role", "queues", "lifetime", "last_day")}),)
+    add_fieldsets = ((None, {"fields": ("name", "role", "queues", "vaults", "lifetime", "last_day")}),)
     fieldsets = (
-        (None, {"fields": ("called", "status", "begins", "may", "limited_to")}),
+        (None, {"fields": ("called", "status", "begins", "may", "limited_to", "limited_to_vaults")}),
         ("Times (UTC)", {"fields": ("created", "expires", "last_used", "revoked")}),
         ("Origin", {"fields": ("creator", "descendants")}),
     )
@@ -80,6 +80,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
         "begins",
         "may",
         "limited_to",
+        "limited_to_vaults",
         "expires",
         "last_used",
         "revoked",
@@ -127,7 +128,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Create the key."""
-        described = {name: form.cleaned_data[name] for name in ("name", "role", "queues", "expires_at")}
+        described = {name: form.cleaned_data[name] for name in ("name", "role", "queues", "vaults", "expires_at")}
         created = create_api_key(**described)
         obj.pk, obj.plain, obj.expires_at = created.row.pk, created.plain, created.row.expires_at
 
@@ -220,10 +221,12 @@ class ApiKeyAdmin(PublishedModelAdmin):
     @admin.display(description="queues")
     def limited_to(self, row: ApiKey) -> str:
         """Return the queues, the first few by name."""
-        if not row.queues:
-            return "all"
-        named, rest = row.queues[:_MOST_NAMED], len(row.queues) - _MOST_NAMED
-        return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")
+        return _listed(row.queues)
+
+    @admin.display(description="vaults")
+    def limited_to_vaults(self, row: ApiKey) -> str:
+        """Return the vaults that its workers may use, the first few by name."""
+        return _listed(row.vaults)
 
     @admin.display(description="expires", ordering="expires_at")
     def expires(self, row: ApiKey) -> str:
@@ -263,3 +266,11 @@ class ApiKeyAdmin(PublishedModelAdmin):
     def revoked(self, row: ApiKey) -> str:
         """Return the moment."""
         return f"{row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else "no"
+
+
+def _listed(names: list[str]) -> str:
+    """Return what a key is limited to, the first few by name."""
+    if not names:
+        return "all"
+    named, rest = names[:_MOST_NAMED], len(names) - _MOST_NAMED
+    return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")

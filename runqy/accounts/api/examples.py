@@ -15,6 +15,7 @@ _KEY: dict[str, Any] = {
     "created_by_kind": "key",
     "created_by": "deployment",
     "created_by_key": 3,
+    "vaults": [],
 }
 _REVOKED = _KEY | {"revoked_at": "2026-02-01T08:00:00Z", "last_used_at": "2026-02-01T07:59:00Z"}
 

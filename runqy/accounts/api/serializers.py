@@ -6,7 +6,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, NAME, QUEUE_NAME, Role
+from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, MOST_VAULTS, NAME, QUEUE_NAME, VAULT_NAME, Role
 from runqy.accounts.operations import RevokedKey
 from runqy.api.serializers import (
     AwareDateTimeField,
@@ -38,6 +38,13 @@ class CreateApiKeySerializer(StrictSerializer):
     expires_at = AwareDateTimeField(
         required=False, allow_null=True, default=None, help_text="With an offset; null: never"
     )
+    vaults = serializers.ListField(
+        child=PatternField(VAULT_NAME),
+        max_length=MOST_VAULTS,
+        required=False,
+        default=list,
+        help_text="Names of the vaults that workers with this key may use; empty: all. Only with the role `worker`",
+    )
 
 
 class ApiKeySerializer(serializers.Serializer[Any]):
@@ -56,6 +63,9 @@ class ApiKeySerializer(serializers.Serializer[Any]):
     created_by = EmptyAsNullField(allow_null=True, help_text="The name of the key, user or command that created it")
     created_by_key = serializers.IntegerField(
         source="created_by_key_id", allow_null=True, help_text="The id of the key that created it"
+    )
+    vaults = serializers.ListField(
+        child=serializers.CharField(), help_text="The vaults that workers with this key may use; empty: all"
     )
 
 

@@ -57,7 +57,11 @@ class ApiKeyViewSet(ApiViewSet):
         body = s.CreateApiKeySerializer.validated(request.data)
         with publication_result() as publication:
             created = create_api_key(
-                name=body["name"], role=Role(body["role"]), queues=body["queues"], expires_at=body["expires_at"]
+                name=body["name"],
+                role=Role(body["role"]),
+                queues=body["queues"],
+                vaults=body["vaults"],
+                expires_at=body["expires_at"],
             )
         response = s.ApiKeyCreatedSerializer(
             {

@@ -16,7 +16,7 @@ from runqy.publication.operations import NOT_PUBLISHED, publication_result
 
 
 class Command(BaseCommand):
-    """`manage.py create_api_key NAME [--role ROLE] [--queue QUEUE ...] [--expires-in 720h]`"""
+    """`manage.py create_api_key NAME [--role ROLE] [--queue QUEUE ...] [--vault VAULT ...] [--expires-in 720h]`"""
 
     help = "Create an API key and print it; it cannot be shown again."
 
@@ -25,6 +25,9 @@ class Command(BaseCommand):
         parser.add_argument("name", help="who or what uses the key")
         parser.add_argument("--role", choices=[role.value for role in Role], default=Role.CLIENT.value)
         parser.add_argument("--queue", action="append", default=[], help="limit the key to this queue; may be repeated")
+        parser.add_argument(
+            "--vault", action="append", default=[], help="limit a worker key to this vault; may be repeated"
+        )
         parser.add_argument("--expires-in", type=durations.parse_s, help="for example 720h; default: never")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -34,7 +37,11 @@ class Command(BaseCommand):
         try:
             with actor_context(command_actor("create_api_key")), publication_result() as publication:
                 created = create_api_key(
-                    name=options["name"], role=options["role"], queues=options["queue"], expires_at=expires_at
+                    name=options["name"],
+                    role=options["role"],
+                    queues=options["queue"],
+                    vaults=options["vault"],
+                    expires_at=expires_at,
                 )
         except ApiKeyInvalid as error:
             raise CommandError(error.detail) from error

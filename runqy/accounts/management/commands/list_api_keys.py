@@ -15,10 +15,11 @@ class Command(BaseCommand):
     help = "List the API keys that were created, the newest first; those of the environment are not among them."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Print a line for each key: id, beginning, role, queues, state, name."""
+        """Print a line for each key: id, beginning, role, queues, state, name, vaults."""
         for key in list_api_keys():
-            queues = ",".join(key.queues) or "all"
-            self.stdout.write("\t".join((str(key.pk), f"{key.prefix}…", key.role, queues, _state(key), key.name)))
+            queues, vaults = ",".join(key.queues) or "all", ",".join(key.vaults) or "all"
+            row = (str(key.pk), f"{key.prefix}…", key.role, queues, _state(key), key.name, vaults)
+            self.stdout.write("\t".join(row))
 
 
 def _state(key: ApiKey) -> str:

@@ -1,0 +1,67 @@
+"""Compares what a queue is given of vaults before and after a change, for callers who may not give it more."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from queues.definitions import Deployment
+from runqy.errors import KeyInsufficient
+from runqy.git.hosts import find_https_host, is_https
+from vaults.names import parse_reference
+
+__all__ = ["Grant", "find_added_grants", "refuse_added_grants"]
+
+_SCP_LIKE = re.compile(r"(?:[^@/]*@)?(?P<host>[^:/@]+):")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Grant:
+    """What a queue is given: one entry as its git token, or a whole vault as variables of its tasks."""
+
+    vault: str
+    key: str = ""
+    """Empty: all entries."""
+
+    def __str__(self) -> str:
+        return f"vault://{self.vault}/{self.key}" if self.key else f"the vault {self.vault}"
+
+
+def find_added_grants(before: Deployment | None, after: Deployment) -> list[Grant]:
+    """Return what a deployment is given that the one before it was not.
+
+    A token is no reason for the rest of its vault, nor the vault for a token. Code from another host is another
+    recipient, which has been given nothing.
+    """
+    known: set[Grant] = set()
+    if before is not None and _origin(before.git_url) == _origin(after.git_url):
+        known |= set(_grants(before))
+    return sorted(set(_grants(after)) - known)
+
+
+def refuse_added_grants(before: Deployment | None, after: Deployment, *, reason: str) -> None:
+    """Raise KeyInsufficient, with what a caller lacks as `reason`, if a deployment is given more than before."""
+    added = find_added_grants(before, after)
+    if not added:
+        return
+    is_moved = before is not None and _origin(before.git_url) != _origin(after.git_url)
+    recipient = "code from another host" if is_moved else "this queue"
+    raise KeyInsufficient(f"{reason}, and the change would give {recipient} {', '.join(map(str, added))}.")
+
+
+def _grants(deployment: Deployment) -> Iterator[Grant]:
+    for vault in deployment.vaults:
+        yield Grant(vault)
+    if reference := parse_reference(deployment.git_token):
+        yield Grant(reference.vault, reference.key)
+
+
+def _origin(git_url: str) -> tuple[str, str]:
+    """Return how and where git finds a repository; what is not understood is a place of its own."""
+    if is_https(git_url):
+        return "https", find_https_host(git_url) or git_url
+    if "://" not in git_url:
+        match = _SCP_LIKE.match(git_url)
+        return "ssh", match["host"].lower().rstrip(".") if match else git_url
+    parts = urlsplit(git_url)
+    return parts.scheme, parts.netloc.rpartition("@")[2].lower().removesuffix(":22").rstrip(".")

@@ -1,10 +1,10 @@
-"""Middleware: request ids, trusted proxies, content security policy, host check and audit actor of the admin."""
+"""Middleware: request ids, body size, trusted proxies, content security policy, the admin's host and actor."""
 
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from django.conf import settings
-from django.core.exceptions import MiddlewareNotUsed
+from django.core.exceptions import MiddlewareNotUsed, RequestDataTooBig
 from django.http import HttpRequest, HttpResponsePermanentRedirect
 from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
@@ -40,6 +40,24 @@ class RequestIdMiddleware:
             response = self.get_response(request)
         response["X-Request-ID"] = request_id
         return response
+
+
+class BodySizeMiddleware:
+    """Refuse a body beyond RUNQY_MAX_BODY_SIZE before anything reads it.
+
+    Django's own limit does not count files, which its parser of forms reads before a view knows of them. A body in
+    chunks has no length, and Django reads none of it.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        length = request.META.get("CONTENT_LENGTH") or "0"
+        limit: int = settings.RUNQY_MAX_BODY_SIZE
+        if length.isdecimal() and int(length) > limit:
+            raise RequestDataTooBig(f"The body has {length} bytes, the limit is {limit} (RUNQY_MAX_BODY_SIZE).")
+        return self.get_response(request)
 
 
 class ProxyHeadersMiddleware:

@@ -28,22 +28,53 @@ class CircuitBreaker:
 
     def call(self, function: Callable[[], T]) -> T:
         """Return what a function returns. Raises CircuitOpen, or what the function raises."""
-        if self._open_until_s is None:
-            return self._try(function)
-        if clock.monotonic_s() < self._open_until_s or not self._trying.acquire(blocking=False):
-            raise CircuitOpen
-        try:
-            return self._try(function)
-        finally:
-            self._trying.release()
-
-    def _try(self, function: Callable[[], T]) -> T:
-        began_s = clock.monotonic_s()
+        attempt = self.begin()
         try:
             value = function()
-        except self._failures:
-            now_s = clock.monotonic_s()
-            self._open_until_s = now_s + OPEN_S if now_s - began_s >= SLOW_S else None
+        except BaseException as error:
+            attempt.end(error)
             raise
-        self._open_until_s = None
+        attempt.end()
         return value
+
+    def begin(self) -> "Attempt":
+        """Begin a call, which the caller has to end. Raises CircuitOpen."""
+        if self._open_until_s is None:
+            return Attempt(self, is_trial=False)
+        if clock.monotonic_s() < self._open_until_s or not self._trying.acquire(blocking=False):
+            raise CircuitOpen
+        return Attempt(self, is_trial=True)
+
+    def record(self, error: BaseException | None, took_s: float) -> None:
+        """Open or close the circuit by how a call ended; not by an error that is a response."""
+        if error is None:
+            self._open_until_s = None
+        elif isinstance(error, self._failures):
+            self._open_until_s = clock.monotonic_s() + OPEN_S if took_s >= SLOW_S else None
+
+    def release_trial(self) -> None:
+        """Let another caller try."""
+        self._trying.release()
+
+
+class Attempt:
+    """A call that has begun."""
+
+    def __init__(self, breaker: CircuitBreaker, *, is_trial: bool) -> None:
+        self._breaker = breaker
+        self._is_trial = is_trial
+        self._began_s = clock.monotonic_s()
+        self._has_ended = False
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Record how the call ended."""
+        if not self._has_ended:
+            self._breaker.record(error, clock.monotonic_s() - self._began_s)
+            self.abandon()
+
+    def abandon(self) -> None:
+        """End the call without knowing whether the server responds. Ignored when it has ended."""
+        if not self._has_ended:
+            self._has_ended = True
+            if self._is_trial:
+                self._breaker.release_trial()

@@ -11,6 +11,7 @@ T = TypeVar("T")
 SLOW_S = 0.5
 """A failure that took less costs little, and needs no protection from the next."""
 OPEN_S = 1.0
+LONGEST_WAIT_S = 1.0
 
 
 class CircuitOpen(Exception):
@@ -78,3 +79,36 @@ class Attempt:
             self._has_ended = True
             if self._is_trial:
                 self._breaker.release_trial()
+
+
+class BackgroundCall:
+    """Runs a function on a thread, one call at a time; callers wait until LONGEST_WAIT_S after its beginning."""
+
+    def __init__(self, function: Callable[[], object], failures: tuple[type[Exception], ...]) -> None:
+        """Take what may fail, and the errors that are kept for the callers."""
+        self._function = function
+        self._failures = failures
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._began_s = 0.0
+        self.error: Exception | None = None
+        """What the last call that has ended raised."""
+
+    def run(self, *, wait_s: float = LONGEST_WAIT_S) -> bool:
+        """Call the function, or wait for the call that runs; return whether it ended in time."""
+        with self._lock:
+            thread = self._thread
+            if thread is None or not thread.is_alive():
+                self._began_s = clock.monotonic_s()
+                thread = self._thread = threading.Thread(target=self._call, name="runqy-background", daemon=True)
+                thread.start()
+        thread.join(max(min(wait_s, self._began_s + LONGEST_WAIT_S - clock.monotonic_s()), 0))
+        return not thread.is_alive()
+
+    def _call(self) -> None:
+        try:
+            self._function()
+        except self._failures as error:
+            self.error = error
+        else:
+            self.error = None

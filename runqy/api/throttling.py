@@ -41,6 +41,14 @@ class RateLimit:
             log.warning("request_not_counted", error=error.detail)
             return None
 
+    def acquire_blocking(self) -> Allowance | None:
+        """Count a request and return what is left; None while Redis is away, also where it was never reached."""
+        try:
+            return get_broker().run(self.acquire())
+        except BrokerUnavailable as error:
+            log.warning("request_not_counted", error=error.detail)
+            return None
+
     def headers(self, allowance: Allowance) -> dict[str, str]:
         """Return the headers of draft-ietf-httpapi-ratelimit-headers-10."""
         reset_s = allowance.wait_s or allowance.reset_s
@@ -84,7 +92,7 @@ class ApiKeyThrottle(BaseThrottle):
     def allow_request(self, request: Request, view: Any) -> bool:
         """Count the request, and note what is left for the response's headers."""
         limit = key_limit(cast(AuthenticatedRequest, request).auth)
-        allowance = get_broker().run(limit.acquire()) if limit else None
+        allowance = limit.acquire_blocking() if limit else None
         if limit is None or allowance is None:
             return True
         view.rate_limit_headers = limit.headers(allowance)
@@ -105,7 +113,7 @@ class AuthFailureThrottle(BaseThrottle):
     def record_failure(self, request: Request) -> None:
         """Count a wrong key. Raises TooManyFailures."""
         limit = auth_failure_limit(request.META.get("REMOTE_ADDR", ""))
-        allowance = get_broker().run(limit.acquire()) if limit else None
+        allowance = limit.acquire_blocking() if limit else None
         if limit is None or allowance is None:
             return
         if view := (request.parser_context or {}).get("view"):
@@ -119,7 +127,7 @@ def record_login_attempt(address: str) -> None:
     rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
     if rate is None:
         return
-    allowance = get_broker().run(RateLimit("login", ip_prefix(address), rate).acquire())
+    allowance = RateLimit("login", ip_prefix(address), rate).acquire_blocking()
     if allowance is not None and not allowance.passes:
         raise TooManyFailures(retry_after_s=allowance.wait_s)
 

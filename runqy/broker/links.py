@@ -5,11 +5,10 @@ from a client's pool and speak on them directly; what a lost reply means is deci
 """
 
 import os
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from hiredis import pack_command
@@ -19,7 +18,7 @@ from redis.cluster import ClusterNode
 from redis.connection import Connection, ConnectionPool
 
 from runqy.broker.scripts import Command
-from runqy.circuit_breaker import Attempt, CircuitBreaker, CircuitOpen
+from runqy.circuit_breaker import Attempt, BackgroundCall, CircuitBreaker, CircuitOpen
 from runqy.errors import BrokerCommandRefused, BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
 
 Reply = Any
@@ -98,28 +97,6 @@ def checked(reply: Reply) -> Reply:
             raise reply
         raise translated(reply) from reply
     return reply
-
-
-class BackgroundCall:
-    """Runs a function on a thread, one at a time, for callers that wait for it only so long."""
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        self._function = function
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    def run(self, *, wait_s: float) -> None:
-        """Run the function, or wait for the one that runs."""
-        with self._lock:
-            thread = self._thread
-            if thread is None or not thread.is_alive():
-                thread = self._thread = threading.Thread(target=self._call, name="runqy-cluster", daemon=True)
-                thread.start()
-        thread.join(wait_s)
-
-    def _call(self) -> None:
-        with suppress(*_KNOWN):  # the next request that fails has it run again
-            self._function()
 
 
 class _Conversation:
@@ -231,7 +208,7 @@ class ClusterLink:
         self._client = client
         self._nodes: dict[str, SingleLink] = {}
         self._breakers: dict[str, CircuitBreaker] = {}
-        self._refresh = BackgroundCall(client.nodes_manager.initialize)
+        self._refresh = BackgroundCall(client.nodes_manager.initialize, _KNOWN)
 
     def nodes(self) -> Mapping[str, Link]:
         """Return the link to every master, by its name. They are kept: each keeps connections."""

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from django.conf import settings
-from django.core.exceptions import MiddlewareNotUsed, RequestDataTooBig
-from django.http import HttpRequest, HttpResponsePermanentRedirect
+from django.core.exceptions import BadRequest, MiddlewareNotUsed, RequestDataTooBig
+from django.http import Http404, HttpRequest, HttpResponsePermanentRedirect
 from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 
@@ -57,6 +57,21 @@ class BodySizeMiddleware:
         limit: int = settings.RUNQY_MAX_BODY_SIZE
         if length.isdecimal() and int(length) > limit:
             raise RequestDataTooBig(f"The body has {length} bytes, the limit is {limit} (RUNQY_MAX_BODY_SIZE).")
+        return self.get_response(request)
+
+
+class NulMiddleware:
+    """Refuse NUL in paths and queries: no name has it, and PostgreSQL fails at a text that does."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if "\0" in request.path_info:
+            raise Http404
+        if "%00" in request.META.get("QUERY_STRING", ""):
+            names = [name for name, values in request.GET.lists() if "\0" in "".join([name, *values])]
+            raise BadRequest(f"{names[0][:64] if names else 'query'}: must not contain NUL (%00).")
         return self.get_response(request)
 
 

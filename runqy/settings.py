@@ -158,6 +158,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "runqy.middleware.RequestIdMiddleware",
     "runqy.middleware.BodySizeMiddleware",
+    "runqy.middleware.NulMiddleware",
     "runqy.middleware.ProxyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "runqy.middleware.ContentSecurityPolicyMiddleware",

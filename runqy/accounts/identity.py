@@ -7,6 +7,8 @@ import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 
+from runqy.broker.rates import Rate
+
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PREFIX = "rq_"
 _RANDOM, _CHECKED = 32, 6
@@ -20,6 +22,8 @@ NAME = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"
 LONGEST_NAME = 100
 QUEUE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 MOST_QUEUES = 1000
+RATE = r"^([1-9][0-9]{0,5}/[smh])?$"
+"""How often a key may send requests; `parse_rate` has the bounds."""
 
 
 class Role(StrEnum):
@@ -27,7 +31,7 @@ class Role(StrEnum):
 
     ADMIN = "admin"  # everything
     WORKER = "worker"  # registers workers
-    CLIENT = "client"  # enqueues and reads tasks
+    CLIENT = "client"  # enqueues, reads, cancels and deletes tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,8 @@ class Identity:
     name: str
     queues: frozenset[str] | None = None
     """Queues by their own names that this identity is limited to; None: all."""
+    rate: Rate | None = None
+    """How many requests it may send; None: as many as RUNQY_RATE_LIMIT says."""
     key_id: str = ""
     """The row that describes the key; empty for keys from the environment."""
 

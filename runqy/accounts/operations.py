@@ -12,6 +12,7 @@ from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, NAME, QUEUE_NAME,
 from runqy.accounts.models import ApiKey
 from runqy.accounts.published import PublishedKey
 from runqy.audit.operations import record
+from runqy.broker.rates import parse_rate
 from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound
 from runqy.publication.documents import Kind
 from runqy.publication.operations import configuration_change
@@ -34,10 +35,10 @@ class CreatedKey:
 
 
 def create_api_key(
-    *, name: str, role: str, queues: Sequence[str] = (), expires_at: datetime | None = None
+    *, name: str, role: str, queues: Sequence[str] = (), expires_at: datetime | None = None, rate_limit: str = ""
 ) -> CreatedKey:
     """Create a key and publish what it takes to recognise it. Raises ApiKeyInvalid."""
-    problems = key_problems(name=name, role=role, queues=queues, expires_at=expires_at)
+    problems = key_problems(name=name, role=role, queues=queues, expires_at=expires_at, rate_limit=rate_limit)
     if errors := [f"{field}: {sentence}" for field, sentence in problems]:
         raise ApiKeyInvalid(errors=errors)
     plain = new_key()
@@ -49,9 +50,11 @@ def create_api_key(
             digest=key_digest(plain),
             prefix=plain[:SHOWN],
             expires_at=expires_at,
+            rate_limit=rate_limit,
         )
         change.put(Kind.API_KEY, str(row.pk), msgspec.json.encode(PublishedKey.of(row)))
-        stated = {column: (None, getattr(row, column)) for column in ("name", "role", "queues", "expires_at")}
+        columns = ("name", "role", "queues", "expires_at", *(["rate_limit"] if rate_limit else []))
+        stated = {column: (None, getattr(row, column)) for column in columns}
         record(action="api_key.created", object_kind="api_key", object_name=audited_name(row), changes=stated)
     return CreatedKey(plain, row)
 
@@ -72,7 +75,7 @@ def revoke_api_key(*, key_id: int) -> ApiKey:
 
 
 def key_problems(
-    *, name: str, role: str, queues: Sequence[str], expires_at: datetime | None
+    *, name: str, role: str, queues: Sequence[str], expires_at: datetime | None, rate_limit: str = ""
 ) -> Iterator[tuple[str, str]]:
     """Give the field and a sentence for each thing that is wrong with the description of a key."""
     if len(name) > LONGEST_NAME or not _fits(NAME, name):
@@ -83,6 +86,17 @@ def key_problems(
         yield "queues", f"it must be a list of at most {MOST_QUEUES} names of queues"
     if expires_at is not None and not timezone.now() < expires_at < _LATEST:
         yield "expires_at", "it is in the past, or after the year 9998"
+    if rate_limit and (problem := _problem_of_rate(rate_limit)):
+        yield "rate_limit", problem
+
+
+def _problem_of_rate(text: str) -> str | None:
+    """Return what is wrong with a rate, or None."""
+    try:
+        parse_rate(text)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def audited_name(row: ApiKey) -> str:

@@ -16,10 +16,16 @@ class PublishedKey(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     queues: tuple[str, ...]
     expires_at: datetime | None
+    rate_limit: str = ""
 
     @classmethod
     def of(cls, key: ApiKey) -> "PublishedKey":
         """Return what is published about a row."""
         return cls(
-            digest=key.digest, role=Role(key.role), name=key.name, queues=tuple(key.queues), expires_at=key.expires_at
+            digest=key.digest,
+            role=Role(key.role),
+            name=key.name,
+            queues=tuple(key.queues),
+            expires_at=key.expires_at,
+            rate_limit=key.rate_limit,
         )

@@ -15,6 +15,7 @@ from runqy.accounts import key_uses
 from runqy.accounts.identity import Identity, Role, is_key, key_digest
 from runqy.accounts.models import ApiKey
 from runqy.accounts.published import PublishedKey
+from runqy.broker.rates import parse_rate
 from runqy.errors import ApiKeyNotFound
 from runqy.publication.documents import Kind
 from runqy.publication.models import StoredDocument
@@ -178,7 +179,8 @@ def _known_keys(snapshot: Snapshot) -> Mapping[str, _KnownKey]:
     for key_id, document in snapshot.of_kind(Kind.API_KEY).items():
         published = read_json(document.body or b"", PublishedKey)
         queues = frozenset(published.queues) or None
-        identity = Identity(role=published.role, name=published.name, queues=queues, key_id=key_id)
+        rate = parse_rate(published.rate_limit) if published.rate_limit else None
+        identity = Identity(role=published.role, name=published.name, queues=queues, rate=rate, key_id=key_id)
         expires_ns = published.expires_at.timestamp() * 1e9 if published.expires_at else float("inf")
         known[published.digest] = _KnownKey(published, identity, expires_ns)
     return known

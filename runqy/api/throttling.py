@@ -60,7 +60,7 @@ class RateLimit:
 
 def key_limit(identity: Identity) -> RateLimit | None:
     """Return the limit of requests with this key, if there is one."""
-    rate: Rate | None = settings.RUNQY_RATE_LIMIT
+    rate: Rate | None = identity.rate or settings.RUNQY_RATE_LIMIT
     return None if rate is None else RateLimit("key", identity.key_id or identity.role, rate)
 
 
@@ -70,9 +70,10 @@ def auth_failure_limit(address: str) -> RateLimit | None:
     return None if rate is None else RateLimit("address", ip_prefix(address), rate)
 
 
-def key_limit_exceeded(wait_s: float | None) -> TooManyRequests:
+def key_limit_exceeded(identity: Identity, wait_s: float | None) -> TooManyRequests:
     """Return the error for a key that exceeds its limit."""
-    detail = f"This key is limited to {settings.RUNQY_RATE_LIMIT} (RUNQY_RATE_LIMIT)."
+    source = "its rate_limit" if identity.rate else "RUNQY_RATE_LIMIT"
+    detail = f"This key is limited to {identity.rate or settings.RUNQY_RATE_LIMIT} ({source})."
     return TooManyRequests(detail, retry_after_s=math.ceil(wait_s or 1))
 
 
@@ -84,7 +85,7 @@ def auth_failure_limit_exceeded(wait_s: float) -> TooManyFailures:
 
 
 class ApiKeyThrottle(BaseThrottle):
-    """Limit the requests of a key to RUNQY_RATE_LIMIT."""
+    """Limit the requests of a key to its rate, or to RUNQY_RATE_LIMIT."""
 
     def __init__(self) -> None:
         self._wait_s: float | None = None

@@ -62,12 +62,23 @@ class ApiKeyAdmin(PublishedModelAdmin):
     actions = ("revoke",)
     actions_detail = ("revoke_one",)
     conditional_fields = {"last_day": "lifetime == 'day'"}
-    add_fieldsets = ((None, {"fields": ("name", "role", "queues", "lifetime", "last_day")}),)
+    add_fieldsets = ((None, {"fields": ("name", "role", "queues", "rate_limit", "lifetime", "last_day")}),)
     fieldsets = (
-        (None, {"fields": ("called", "status", "begins", "may", "limited_to")}),
+        (None, {"fields": ("called", "status", "begins", "may", "limited_to", "rate")}),
         ("Times (UTC)", {"fields": ("created", "expires", "last_used", "revoked")}),
     )
-    readonly_fields = ("status", "begins", "may", "limited_to", "expires", "last_used", "revoked", "created", "called")
+    readonly_fields = (
+        "status",
+        "begins",
+        "may",
+        "limited_to",
+        "rate",
+        "expires",
+        "last_used",
+        "revoked",
+        "created",
+        "called",
+    )
 
     def audit_names(self, obj: Any) -> tuple[str, ...]:
         """Return the name in records."""
@@ -107,7 +118,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Create the key."""
-        described = {name: form.cleaned_data[name] for name in ("name", "role", "queues", "expires_at")}
+        described = {name: form.cleaned_data[name] for name in ("name", "role", "queues", "expires_at", "rate_limit")}
         created = create_api_key(**described)
         obj.pk, obj.plain, obj.expires_at = created.row.pk, created.plain, created.row.expires_at
 
@@ -195,6 +206,11 @@ class ApiKeyAdmin(PublishedModelAdmin):
             return "all"
         named, rest = row.queues[:_MOST_NAMED], len(row.queues) - _MOST_NAMED
         return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")
+
+    @admin.display(description="rate limit")
+    def rate(self, row: ApiKey) -> str:
+        """Return how many requests it may send."""
+        return row.rate_limit or "as the server's setting says"
 
     @admin.display(description="expires", ordering="expires_at")
     def expires(self, row: ApiKey) -> str:

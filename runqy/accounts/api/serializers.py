@@ -5,7 +5,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, NAME, QUEUE_NAME, Role
+from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, NAME, QUEUE_NAME, RATE, Role
 from runqy.api.serializers import AwareDateTimeField, PatternField, StrictSerializer
 from runqy.errors import ApiKeyInvalid
 
@@ -29,6 +29,9 @@ class CreateApiKeySerializer(StrictSerializer):
     expires_at = AwareDateTimeField(
         required=False, allow_null=True, default=None, help_text="With an offset; null: never"
     )
+    rate_limit = PatternField(
+        RATE, required=False, default="", help_text="As `50/s`, `600/m` or `10000/h`; empty: as RUNQY_RATE_LIMIT says"
+    )
 
 
 class ApiKeySerializer(serializers.Serializer[Any]):
@@ -41,6 +44,7 @@ class ApiKeySerializer(serializers.Serializer[Any]):
     queues = serializers.ListField(child=serializers.CharField(), help_text="Empty: all")
     created_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField(allow_null=True)
+    rate_limit = serializers.CharField(help_text="Empty: as RUNQY_RATE_LIMIT says")
     revoked_at = serializers.DateTimeField(allow_null=True)
     last_used_at = serializers.DateTimeField(allow_null=True, help_text="To the minute")
 

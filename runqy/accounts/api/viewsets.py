@@ -54,7 +54,11 @@ class ApiKeyViewSet(ApiViewSet):
         """Create an API key. Only this response contains the key itself."""
         body = s.CreateApiKeySerializer.validated(request.data)
         created = create_api_key(
-            name=body["name"], role=Role(body["role"]), queues=body["queues"], expires_at=body["expires_at"]
+            name=body["name"],
+            role=Role(body["role"]),
+            queues=body["queues"],
+            expires_at=body["expires_at"],
+            rate_limit=body["rate_limit"],
         )
         response = s.ApiKeyCreatedSerializer(
             {"message": "API key created successfully", "key": created.plain, "api_key": created.row}

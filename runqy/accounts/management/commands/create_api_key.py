@@ -15,7 +15,7 @@ from runqy.errors import ApiKeyInvalid
 
 
 class Command(BaseCommand):
-    """`manage.py create_api_key NAME [--role ROLE] [--queue QUEUE ...] [--expires-in 720h]`"""
+    """`manage.py create_api_key NAME [--role ROLE] [--queue QUEUE ...] [--expires-in 720h] [--rate-limit 600/m]`"""
 
     help = "Create an API key and print it; it cannot be shown again."
 
@@ -25,6 +25,7 @@ class Command(BaseCommand):
         parser.add_argument("--role", choices=[role.value for role in Role], default=Role.CLIENT.value)
         parser.add_argument("--queue", action="append", default=[], help="limit the key to this queue; may be repeated")
         parser.add_argument("--expires-in", type=durations.parse_s, help="for example 720h; default: never")
+        parser.add_argument("--rate-limit", default="", help="for example 600/m; default: as RUNQY_RATE_LIMIT says")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print the key alone on standard output."""
@@ -33,7 +34,11 @@ class Command(BaseCommand):
         try:
             with actor_context(command_actor("create_api_key")):
                 created = create_api_key(
-                    name=options["name"], role=options["role"], queues=options["queue"], expires_at=expires_at
+                    name=options["name"],
+                    role=options["role"],
+                    queues=options["queue"],
+                    expires_at=expires_at,
+                    rate_limit=options["rate_limit"],
                 )
         except ApiKeyInvalid as error:
             raise CommandError(error.detail) from error

@@ -22,7 +22,7 @@ class HasRole(BasePermission):
         roles: frozenset[Role] = getattr(view, "roles", frozenset())
         if request.method in SAFE_METHODS:
             roles |= getattr(view, "read_roles", frozenset())
-        roles |= getattr(view, "action_roles", {}).get(view.action, frozenset())
+        roles |= getattr(view, "action_roles", {}).get(getattr(view, "action", ""), frozenset())
         allows_queue_scoped_keys = getattr(view, "allows_queue_scoped_keys", False)
         check_role(
             cast(AuthenticatedRequest, request).auth, roles=roles, allows_queue_scoped_keys=allows_queue_scoped_keys

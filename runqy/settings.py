@@ -157,11 +157,11 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "runqy.middleware.RequestIdMiddleware",
-    "runqy.middleware.BodySizeMiddleware",
-    "runqy.middleware.NulMiddleware",
     "runqy.middleware.ProxyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "runqy.middleware.ContentSecurityPolicyMiddleware",
+    "runqy.middleware.BodySizeMiddleware",
+    "runqy.middleware.NulMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "runqy.middleware.AdminHostMiddleware",

@@ -21,8 +21,8 @@ from runqy.broker.enqueue_batch import (
     find_enqueued_part,
 )
 from runqy.broker.lookups import forget_lookups
-from runqy.broker.memory import require_memory
-from runqy.broker.operation import Operation, ask, ask_all, get_context
+from runqy.broker.memory import ask_all_to_add, require_memory
+from runqy.broker.operation import Operation, ask, get_context
 from runqy.errors import (
     BatchConflict,
     BatchRefused,
@@ -110,7 +110,7 @@ def enqueue_batch(
         first = yield from ask(find_enqueued_part(resolved.redis_queue, idempotency_key))
     if first is None:
         ensure_enabled(resolved)
-        yield from require_memory(resolved.redis_queue)
+        yield from require_memory(resolved.redis_queue, memory=(yield from get_context()).memory)
     if idempotency_key is None and not any(isinstance(item, TaskSpec) and item.unique for item in items):
         batch = EnqueuedBatch((yield from _enqueue(items, target)))
     elif first is not None:
@@ -192,7 +192,7 @@ def _unique_enqueue(
     for number, places in enumerate(_parts(items)):
         part = _part(items, places, number, target, request_token)
         request = enqueue_unique_batch(part, request_token, target.idempotency_key, is_cluster=context.is_cluster)
-        (enqueued,) = yield from ask_all([request])
+        (enqueued,) = yield from ask_all_to_add([request], queue=part.queue, memory=context.memory)
         if isinstance(enqueued, RunqyError):
             results += [BatchItemResult(error=enqueued)] * len(places)
         elif enqueued.request_token != request_token:  # another process was quicker with the same request

@@ -79,7 +79,7 @@ def enqueue_task(
     task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers or {})
     try:
         request = enqueue(task, now_ns=context.now_ns, is_cluster=context.is_cluster)
-        yield from ask_to_add(request, queue=task.queue)
+        yield from ask_to_add(request, queue=task.queue, memory=context.memory)
     except QueueFull:
         yield from _forget_refused(task, context)
         raise
@@ -100,7 +100,7 @@ def enqueue_and_wait(
     changes = {"queue": (None, task.queue)}
     with announced(action="task.created", object_kind="task", object_name=task.id, changes=changes):
         request = enqueue(task, now_ns=now_ns, is_cluster=broker.is_cluster)
-        broker.run(ask_to_add(request, queue=task.queue))
+        broker.run(ask_to_add(request, queue=task.queue, memory=broker.context().memory))
     waiting, client = get_waiting_loop(), WaitingClient(id=client_id, holds_thread=True)
     awaited = waiting.run(
         waiting.waiters.wait_for_queued(task.id, queue=task.queue, client=client, timeout_s=timeout_s)
@@ -126,7 +126,7 @@ def _unique_enqueue(
     record = _recorded(spec, task, context.now_ns, idempotency_key) if idempotency_key is not None else None
     request = enqueue_unique(task, now_ns=context.now_ns, record=record, is_cluster=context.is_cluster)
     try:
-        outcome = yield from ask_to_add(request, queue=queue)
+        outcome = yield from ask_to_add(request, queue=queue, memory=context.memory)
     except QueueFull:
         yield from _forget_refused(task, context)
         raise

@@ -14,6 +14,7 @@ from runqy.publication.documents import Kind, field
 from runqy.publication.models import StoredDocument
 from vaults.deliveries import vault_state
 from vaults.models import Vault, VaultDelivery
+from vaults.names import problem_of_vault_name
 
 __all__ = [
     "DeliveryPage",
@@ -161,4 +162,6 @@ def _vaults_of_queues() -> dict[str, frozenset[str]]:
 
 def _is_known(vault: str) -> bool:
     """Tell whether there is a vault, or was one that something was handed out of."""
+    if problem_of_vault_name(vault):
+        return False
     return Vault.objects.filter(name=vault).exists() or VaultDelivery.objects.filter(vault=vault).exists()

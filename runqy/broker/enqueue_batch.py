@@ -9,8 +9,9 @@ from runqy.broker import keys, timing
 from runqy.broker.enqueue import RECORD_KEPT_S, Created, IdempotencyKey, LockHeld, NewTask, lock_s, queue_full, store
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
+from runqy.broker.memory import ask_all_to_add
 from runqy.broker.message import encode
-from runqy.broker.operation import Operation, Request, ask_all, get_context
+from runqy.broker.operation import Operation, Request, get_context
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
 from runqy.errors import IdempotencyKeyReused, QueueFull, RunqyError, TaskAlreadyExists
@@ -61,7 +62,7 @@ def enqueue_many(tasks: Sequence[NewTask]) -> Operation[list[Enqueued]]:
         requests = [
             _enqueue_batch([tasks[i] for i in places], context.now_ns, context.is_cluster) for places in together
         ]
-        answers = yield from ask_all(requests)
+        answers = yield from ask_all_to_add(requests, queue=tasks[0].queue, memory=context.memory)
         for places, answer in zip(together, answers, strict=True):
             for position, place in enumerate(places):
                 outcomes[place] = answer if isinstance(answer, RunqyError) else answer[position]

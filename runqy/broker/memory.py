@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
-from runqy.broker.operation import Operation, Request, ask, ask_all, get_context, raise_error
+from runqy.broker.operation import MemoryUse, Operation, Request, ask, ask_all, raise_error
 from runqy.broker.scripts import command
 from runqy.errors import BrokerFull, RunqyError
 
@@ -19,14 +19,12 @@ def read_memory_use(queue: str) -> Request[float]:
     return Request((command("INFO", "memory", key=QueueKeys(queue).pending),), _parse, is_repeatable=True)
 
 
-def ask_to_add(request: Request[T], *, queue: str) -> Operation[T]:
+def ask_to_add(request: Request[T], *, queue: str, memory: MemoryUse) -> Operation[T]:
     """Return the outcome of a request that adds tasks to a Redis queue. Raises BrokerFull when Redis is nearly full.
 
     Once a second the server's memory is read, in the same round trip.
     """
-    memory = (yield from get_context()).memory
-    if memory.is_nearly_full(queue):
-        yield from require_memory(queue)
+    yield from require_memory(queue, memory=memory)
     if not memory.begin_look(queue):
         return (yield from ask(request))
     outcome, use = yield from ask_all([request, read_memory_use(queue)])
@@ -35,9 +33,20 @@ def ask_to_add(request: Request[T], *, queue: str) -> Operation[T]:
     return raise_error(outcome)  # type: ignore[return-value] # the outcome of the first request
 
 
-def require_memory(queue: str) -> Operation[None]:
-    """Raise BrokerFull when the server of a Redis queue is nearly full; it is asked at most once a second."""
-    memory = (yield from get_context()).memory
+def ask_all_to_add(requests: Sequence[Request[T]], *, queue: str, memory: MemoryUse) -> Operation[list[T | RunqyError]]:
+    """Return the outcomes of requests as `ask_all` does, and read the memory as `ask_to_add` does."""
+    if not memory.begin_look(queue):
+        return (yield from ask_all(requests))
+    *outcomes, use = yield from ask_all([*requests, read_memory_use(queue)])
+    if isinstance(use, float):
+        memory.record(queue, use)
+    return outcomes  # type: ignore[return-value] # those of the requests
+
+
+def require_memory(queue: str, *, memory: MemoryUse) -> Operation[None]:
+    """Raise BrokerFull while the server of a Redis queue is nearly full; it is asked once a second."""
+    if not memory.is_nearly_full(queue):
+        return
     if memory.begin_look(queue):
         try:
             memory.record(queue, (yield from ask(read_memory_use(queue))))

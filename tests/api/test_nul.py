@@ -22,11 +22,24 @@ def test_nul_in_a_query_is_invalid(each_plane: str, path: str) -> None:
     assert (answer.status_code, problem(answer)["code"]) == (400, "invalid_request")
 
 
-@pytest.mark.parametrize("path", ["/api/vaults/%00", "/api/keys/%00", "/queue/%00", "/worker/%00"])
-def test_nul_in_a_path_is_no_route(each_plane: str, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/api/vaults/%00", "vault_not_found"),
+        ("/api/vaults/%00/deliveries", "vault_not_found"),
+        ("/api/vaults/%00/entries/A/versions", "vault_not_found"),
+        ("/api/keys/%00", "api_key_not_found"),
+        ("/api/cli/queues/%00/tasks", "queue_not_found"),
+        ("/api/cli/queues/%00", "queue_not_found"),
+        ("/api/cli/configs/%00", "queue_not_found"),
+        ("/api/cli/workers/%00", "worker_not_found"),
+        ("/queue/%00", "task_not_found"),
+    ],
+)
+def test_nul_in_a_path_is_the_name_of_nothing(each_plane: str, path: str, code: str) -> None:
     answer = ApiClient().get(path)
 
-    assert (answer.status_code, problem(answer)["code"]) == (404, "not_found")
+    assert (answer.status_code, problem(answer)["code"]) == (404, code)
 
 
 @pytest.mark.parametrize("path", ["/admin/audit/auditrecord/?action=%00", "/admin/accounts/apikey/?status=%00&q=%00"])

@@ -1,7 +1,6 @@
 """Forms with files that nobody asked for are bounded before they are read, and never written to a folder."""
 
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -49,8 +48,6 @@ def send(web: WebProcess, head: str, *chunks: bytes) -> tuple[int, int]:
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.sendall(chunk)
             most = max(most, deleted_and_open(web))
-        with suppress(OSError):
-            connection.shutdown(socket.SHUT_WR)
         return int(connection.recv(4096).split(b" ")[1]), most
 
 

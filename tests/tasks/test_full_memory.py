@@ -14,6 +14,9 @@ from runqy.errors import BrokerFull
 from tests.api.client import ApiClient, problem
 from tests.support.tasks import new_task
 
+FILLER = b"x" * (8 << 20)
+"""So much that the last two percent are more than what a test or a connection needs."""
+
 
 @pytest.fixture
 def always_looks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,6 +27,7 @@ def always_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def nearly_full(client: ApiClient, redis: redis_py.Redis, always_looks: None) -> Iterator[None]:
     """Leave Redis one percent of its memory."""
+    redis.set("filler", FILLER)
     used = redis.info("memory")["used_memory"]
     redis.config_set("maxmemory", int(used / 0.98))
     client.post("/queue/add", {"queue": "simple", "data": {}})  # looks
@@ -61,12 +65,13 @@ def test_tasks_are_taken_again_once_there_is_memory(client: ApiClient, redis: re
 def test_in_a_cluster_only_queues_of_the_full_server_are_refused(cluster_broker: Broker, always_looks: None) -> None:
     def add(task_id: str, queue: str) -> None:
         request = enqueue(new_task(task_id, queue), now_ns=cluster_broker.now_ns())
-        cluster_broker.run(ask_to_add(request, queue=queue))
+        cluster_broker.run(ask_to_add(request, queue=queue, memory=cluster_broker.context().memory))
 
     client = cluster_broker.client
     queues = {client.get_node_from_key(f"asynq:{{q{n}}}:pending").name: f"q{n}" for n in range(50)}  # type: ignore[union-attr]
     full, *others = queues.items()
     node = client.get_node(node_name=full[0])
+    client.set(f"asynq:{{{full[1]}}}:filler", FILLER)
     used = client.info("memory", target_nodes=node)["used_memory"]
     client.config_set("maxmemory", int(used / 0.98), target_nodes=node)
     try:

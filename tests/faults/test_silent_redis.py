@@ -87,13 +87,18 @@ def list_keys(client: ApiClient) -> None:
     assert client.get("/api/keys").status_code == 200
 
 
+def soon_s(target: RedisTarget) -> float:
+    """Return what a list may take: in a cluster the configuration and the rate are on two servers, a second each."""
+    return 2 * SOON_S if target.mode == "cluster" else SOON_S
+
+
 def test_a_list_from_the_database_takes_about_a_second(client: ApiClient, running: Servers) -> None:
     list_keys(client)
 
     with silenced(running[1]):
         took_s = [seconds(lambda: list_keys(client)) for _ in range(3)]
 
-    assert max(took_s) < SOON_S, took_s
+    assert max(took_s) < soon_s(running[0]), took_s
 
 
 def test_a_process_that_was_never_connected_takes_about_a_second(
@@ -105,7 +110,7 @@ def test_a_process_that_was_never_connected_takes_about_a_second(
     with silenced(running[1]):
         took_s = [seconds(lambda: list_keys(client)) for _ in range(3)]
 
-    assert max(took_s) < SOON_S, took_s
+    assert max(took_s) < soon_s(running[0]), took_s
 
 
 def fail(link: Link, key: str = "k") -> None:

@@ -74,6 +74,8 @@ def list_deliveries(vault: str, *, limit: int, worker_id: str = "", after: int |
 
     They outlive the vault. Raises VaultNotFound where there is neither the vault nor a delivery of it.
     """
+    if problem_of_vault_name(vault):  # no database knows it, and PostgreSQL fails at NUL
+        raise VaultNotFound(f"No vault {vault[:80]!r}.")
     found = VaultDelivery.objects.filter(vault=vault)
     if worker_id:
         found = found.filter(worker_id=worker_id)
@@ -162,6 +164,4 @@ def _vaults_of_queues() -> dict[str, frozenset[str]]:
 
 def _is_known(vault: str) -> bool:
     """Tell whether there is a vault, or was one that something was handed out of."""
-    if problem_of_vault_name(vault):
-        return False
     return Vault.objects.filter(name=vault).exists() or VaultDelivery.objects.filter(vault=vault).exists()

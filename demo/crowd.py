@@ -11,7 +11,8 @@ from queues.models import SubQueue as SubQueueRow
 from queues.queries import documents_used
 from runqy.accounts.identity import Role
 from runqy.accounts.models import ApiKey
-from runqy.audit.models import CHAIN_BEGIN, AuditHead, AuditRecord
+from runqy.audit.chain import CHAIN_BEGIN
+from runqy.audit.models import AuditHead, AuditRecord
 from runqy.broker.broker import Broker
 from runqy.broker.enqueue import NewTask, enqueue
 from runqy.broker.heartbeats import beat

@@ -94,6 +94,8 @@ class Limits:
     active_timeout_s: int = 1800
     retry_delay_s: int = 15
     retry_max_delay_s: int = 600
+    max_waiting_tasks: int = 0
+    """How many tasks of each Redis queue may be pending, scheduled or to be retried; 0: any number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +109,17 @@ class StatedLimits:
     active_timeout_s: int | None = None
     retry_delay_s: int | None = None
     retry_max_delay_s: int | None = None
+    max_waiting_tasks: int | None = None
 
     def completed_by(self, defaults: Limits) -> Limits:
         """Return limits without gaps."""
         stated = {limit.name: getattr(self, limit.name) for limit in fields(self)}
         gaps = {name: getattr(defaults, name) for name, value in stated.items() if value is None}
         return Limits(**stated | gaps)
+
+
+COUNTED_LIMITS = ("max_retry", "max_waiting_tasks")
+"""The limits that are numbers; the others are durations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
-from queues.definitions import Deployment, QueueOrder, QueueSpec
+from queues.definitions import COUNTED_LIMITS, Deployment, QueueOrder, QueueSpec
 from queues.written import write_spec
 from runqy import durations
 
@@ -71,7 +71,8 @@ def _stated(spec: QueueSpec) -> dict[str, Any]:
     del deployment["mode"]
     if limits := deployment.get("limits"):
         deployment["limits"] = {
-            name: durations.write_s(value) if value and name != "max_retry" else value for name, value in limits.items()
+            name: durations.write_s(value) if value and name not in COUNTED_LIMITS else value
+            for name, value in limits.items()
         }
     if spec.sub_queues:
         del written["priority"]

@@ -52,6 +52,7 @@ class Queue(models.Model):
     active_timeout_s = models.PositiveBigIntegerField(null=True, blank=True)
     retry_delay_s = models.PositiveBigIntegerField(null=True, blank=True)
     retry_max_delay_s = models.PositiveBigIntegerField(null=True, blank=True)
+    max_waiting_tasks = models.PositiveIntegerField(null=True, blank=True)
     input = models.JSONField(default=list, blank=True)
     output = models.JSONField(default=list, blank=True)
     source = models.CharField(max_length=8, choices=Source.choices, default=Source.ADMIN, editable=False)

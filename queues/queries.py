@@ -115,6 +115,7 @@ def default_limits() -> Limits:
         ttl_archived_s=settings.RUNQY_DEFAULT_TTL_ARCHIVED_S,
         pending_timeout_s=settings.RUNQY_DEFAULT_PENDING_TIMEOUT_S,
         active_timeout_s=settings.RUNQY_DEFAULT_ACTIVE_TIMEOUT_S or Limits().active_timeout_s,
+        max_waiting_tasks=settings.RUNQY_DEFAULT_MAX_WAITING_TASKS,
     )
 
 

@@ -110,6 +110,8 @@ def _problems_of_limits(limits: StatedLimits) -> Iterator[Problem]:
     """Check the limits that are stated."""
     if limits.max_retry is not None and not 0 <= limits.max_retry <= 10_000:
         yield Problem(("deployment", "limits", "max_retry"), "it must be from 0 to 10000")
+    if limits.max_waiting_tasks is not None and not 0 <= limits.max_waiting_tasks <= 2**31 - 1:
+        yield Problem(("deployment", "limits", "max_waiting_tasks"), "it must be from 0 to 2147483647")
     lowest = {"active_timeout": 1, "ttl_completed": 0, "ttl_archived": 1, "pending_timeout": 0}
     lowest |= {"retry_delay": 0, "retry_max_delay": 0}
     for name, least in lowest.items():

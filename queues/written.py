@@ -9,7 +9,16 @@ from typing import Any
 
 import msgspec
 
-from queues.definitions import Deployment, FieldType, PayloadField, QueueMode, QueueOrder, QueueSpec, StatedLimits
+from queues.definitions import (
+    COUNTED_LIMITS,
+    Deployment,
+    FieldType,
+    PayloadField,
+    QueueMode,
+    QueueOrder,
+    QueueSpec,
+    StatedLimits,
+)
 from queues.validation import Path, Problem
 from runqy import durations
 from runqy.errors import QueueInvalid
@@ -60,6 +69,7 @@ class WrittenLimits(_Written):
     active_timeout: Span | None = None
     retry_delay: Span | None = None
     retry_max_delay: Span | None = None
+    max_waiting_tasks: int | None = None
 
 
 class WrittenDeployment(_Written):
@@ -188,14 +198,15 @@ def limits_of(written: WrittenLimits) -> tuple[StatedLimits, list[Problem]]:
     """Return the limits that are written, in seconds, and what is wrong with their spelling."""
     spans: dict[str, int] = {}
     problems = []
-    for name in WrittenLimits.__struct_fields__[1:]:
+    for name in WrittenLimits.__struct_fields__:
         value = getattr(written, name)
         try:
-            if value is not None:
+            if value is not None and name not in COUNTED_LIMITS:
                 spans[f"{name}_s"] = durations.parse_s(str(value))
         except ValueError as error:
             problems.append(Problem(("deployment", "limits", name), str(error)))
-    return StatedLimits(max_retry=written.max_retry, **spans), problems
+    counts = {name: getattr(written, name) for name in COUNTED_LIMITS}
+    return StatedLimits(**counts, **spans), problems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

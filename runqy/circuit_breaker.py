@@ -11,6 +11,7 @@ T = TypeVar("T")
 SLOW_S = 0.5
 """A failure that took less costs little, and needs no protection from the next."""
 OPEN_S = 1.0
+LONGEST_WAIT_S = 1.0
 
 
 class CircuitOpen(Exception):
@@ -28,22 +29,86 @@ class CircuitBreaker:
 
     def call(self, function: Callable[[], T]) -> T:
         """Return what a function returns. Raises CircuitOpen, or what the function raises."""
-        if self._open_until_s is None:
-            return self._try(function)
-        if clock.monotonic_s() < self._open_until_s or not self._trying.acquire(blocking=False):
-            raise CircuitOpen
-        try:
-            return self._try(function)
-        finally:
-            self._trying.release()
-
-    def _try(self, function: Callable[[], T]) -> T:
-        began_s = clock.monotonic_s()
+        attempt = self.begin()
         try:
             value = function()
-        except self._failures:
-            now_s = clock.monotonic_s()
-            self._open_until_s = now_s + OPEN_S if now_s - began_s >= SLOW_S else None
+        except BaseException as error:
+            attempt.end(error)
             raise
-        self._open_until_s = None
+        attempt.end()
         return value
+
+    def begin(self) -> "Attempt":
+        """Begin a call, which the caller has to end. Raises CircuitOpen."""
+        if self._open_until_s is None:
+            return Attempt(self, is_trial=False)
+        if clock.monotonic_s() < self._open_until_s or not self._trying.acquire(blocking=False):
+            raise CircuitOpen
+        return Attempt(self, is_trial=True)
+
+    def record(self, error: BaseException | None, took_s: float) -> None:
+        """Open or close the circuit by how a call ended; not by an error that is a response."""
+        if error is None:
+            self._open_until_s = None
+        elif isinstance(error, self._failures):
+            self._open_until_s = clock.monotonic_s() + OPEN_S if took_s >= SLOW_S else None
+
+    def release_trial(self) -> None:
+        """Let another caller try."""
+        self._trying.release()
+
+
+class Attempt:
+    """A call that has begun."""
+
+    def __init__(self, breaker: CircuitBreaker, *, is_trial: bool) -> None:
+        self._breaker = breaker
+        self._is_trial = is_trial
+        self._began_s = clock.monotonic_s()
+        self._has_ended = False
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Record how the call ended."""
+        if not self._has_ended:
+            self._breaker.record(error, clock.monotonic_s() - self._began_s)
+            self.abandon()
+
+    def abandon(self) -> None:
+        """End the call without knowing whether the server responds. Ignored when it has ended."""
+        if not self._has_ended:
+            self._has_ended = True
+            if self._is_trial:
+                self._breaker.release_trial()
+
+
+class BackgroundCall:
+    """Runs a function on a thread, one call at a time; callers wait until LONGEST_WAIT_S after its beginning."""
+
+    def __init__(self, function: Callable[[], object], failures: tuple[type[Exception], ...]) -> None:
+        """Take what may fail, and the errors that are kept for the callers."""
+        self._function = function
+        self._failures = failures
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._began_s = 0.0
+        self.error: Exception | None = None
+        """What the last call that has ended raised."""
+
+    def run(self, *, wait_s: float = LONGEST_WAIT_S) -> bool:
+        """Call the function, or wait for the call that runs; return whether it ended in time."""
+        with self._lock:
+            thread = self._thread
+            if thread is None or not thread.is_alive():
+                self._began_s = clock.monotonic_s()
+                thread = self._thread = threading.Thread(target=self._call, name="runqy-background", daemon=True)
+                thread.start()
+        thread.join(max(min(wait_s, self._began_s + LONGEST_WAIT_S - clock.monotonic_s()), 0))
+        return not thread.is_alive()
+
+    def _call(self) -> None:
+        try:
+            self._function()
+        except self._failures as error:
+            self.error = error
+        else:
+            self.error = None

@@ -11,7 +11,8 @@ from redis import Redis, RedisCluster
 from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget, connect_client
-from runqy.errors import BrokerUnavailable
+from runqy.circuit_breaker import BackgroundCall
+from runqy.errors import BrokerUnavailable, RunqyError
 
 CLOCK_VALID_S = 60.0
 """How long the difference between our clock and Redis's is believed."""
@@ -30,6 +31,8 @@ class _Current:
 
 _lock = Lock()
 _brokers: dict[RedisTarget, Broker] = {}
+_attempts: dict[RedisTarget, BackgroundCall] = {}
+"""Of clusters, which are contacted when they are connected."""
 _current: _Current | None = None
 
 
@@ -47,13 +50,23 @@ def get_broker() -> Broker:
 
 
 def _connect(target: RedisTarget) -> _Current:
-    """Return the broker of a target, connecting it the first time."""
+    """Return the broker of a target, connecting it the first time. Raises BrokerUnavailable."""
     global _current  # noqa: PLW0603 (spares the hot path a lock and the hash of a dataclass)
+    if target.mode == "cluster" and target not in _brokers:
+        with _lock:
+            attempt = _attempts.setdefault(target, BackgroundCall(lambda: _make_broker(target), (RunqyError,)))
+        has_ended = attempt.run()  # a cluster is asked for its nodes, which takes as long as each of them is silent
+        if target not in _brokers:
+            raise (attempt.error if has_ended else None) or BrokerUnavailable()
     with _lock:
         if target not in _brokers:
-            _brokers[target] = Broker(connect_client(target))
+            _make_broker(target)
         _current = _Current(target, _brokers[target])
         return _current
+
+
+def _make_broker(target: RedisTarget) -> None:
+    _brokers[target] = Broker(connect_client(target))
 
 
 def _compare_clocks(current: _Current) -> None:

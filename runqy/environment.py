@@ -11,6 +11,7 @@ from typing import TypeVar
 from environs import EnvError, FileAwareEnv
 
 from runqy import durations
+from runqy.broker import rates
 from runqy.broker.rates import Rate
 
 T = TypeVar("T")
@@ -22,7 +23,6 @@ _SIZES = {"": 1, "b": 1} | {
 }
 
 _MOST_S = 10 * 365 * 24 * 3600
-_WINDOWS = {"s": 1, "m": 60, "h": 3600}
 
 
 class SettingInvalid(SystemExit):
@@ -128,10 +128,10 @@ def parse_rate(text: str) -> Rate | None:
     """Return a number of requests in a second, minute or hour: `600/m`; None for `off`. Raises ValueError."""
     if text.lower() == "off":
         return None
-    most, _, unit = text.partition("/")
-    if unit not in _WINDOWS or not (most.isascii() and most.isdigit()) or not 1 <= int(most) <= 10**5:
-        raise ValueError(f"{text!r} is not a rate such as 50/s, 600/m or 10000/h, nor off")
-    return Rate(int(most), _WINDOWS[unit])
+    try:
+        return rates.parse_rate(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, nor off") from None
 
 
 def parse_words(text: str) -> tuple[str, ...]:

@@ -386,6 +386,12 @@ class TooManyFailures(TooManyRequests):
     code = "too_many_failures"
 
 
+class QueueFull(TooManyRequests):
+    """The queue has as many waiting tasks as it may (max_waiting_tasks); try again later."""
+
+    code = "queue_full"
+
+
 class DatabaseUnavailable(RunqyError):
     """The database cannot be reached."""
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,11 +12,32 @@ class HomeUnusable(SystemExit):
     """The folder cannot be made, read or written; leaving with one sentence is what a start does about it."""
 
 
+def restrict_new_files() -> None:
+    """Give what this process creates from now on to its user alone, whatever the umask was."""
+    os.umask(0o077)
+
+
 def make_home(home: Path) -> Path:
-    """Create the folder, for its owner only. Returns it. Raises HomeUnusable."""
+    """Create the folder, or take it from other users if it exists. Returns it. Raises HomeUnusable."""
     with _explained(home):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _restrict(home)
     return home
+
+
+def restrict_sqlite(database: Path) -> None:
+    """Take a SQLite file and its journals from other users, as far as they exist: SQLite copies the file's mode."""
+    with _explained(database):
+        for name in (database.name, *(f"{database.name}-{journal}" for journal in ("wal", "shm", "journal"))):
+            with contextlib.suppress(FileNotFoundError):
+                _restrict(database.with_name(name))
+
+
+def _restrict(path: Path) -> None:
+    """Remove the rights of group and others. Ignored for what belongs to another user, who has decided otherwise."""
+    status = path.stat()
+    if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+        path.chmod(stat.S_IMODE(status.st_mode) & 0o700)
 
 
 def _random_text() -> str:

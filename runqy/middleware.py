@@ -1,4 +1,4 @@
-"""Middleware: request ids, trusted proxies, content security policy, current configuration.
+"""Middleware: request ids, body size, trusted proxies, content security policy, current configuration.
 
 For the admin also: host check, audit actor, warning of what is not published.
 """
@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from django.conf import settings
 from django.contrib import messages
-from django.core.exceptions import MiddlewareNotUsed
+from django.core.exceptions import BadRequest, MiddlewareNotUsed, RequestDataTooBig
 from django.http import HttpRequest, HttpResponsePermanentRedirect
 from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
@@ -31,6 +31,8 @@ _SESSION_SEEN = "seen_at"
 _SESSION_RENEWAL_S = 300
 """A session expires SESSION_COOKIE_AGE after its last write; a write with each page would be too many."""
 
+_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 
@@ -46,6 +48,37 @@ class RequestIdMiddleware:
             response = self.get_response(request)
         response["X-Request-ID"] = request_id
         return response
+
+
+class BodySizeMiddleware:
+    """Refuse a form beyond RUNQY_MAX_BODY_SIZE before Django parses it: its own limit does not count files.
+
+    Other bodies are only read by the API's parsers, which have the same limit. A body in chunks has no length, and
+    Django reads none of it.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        length = request.META.get("CONTENT_LENGTH") or "0"
+        limit: int = settings.RUNQY_MAX_BODY_SIZE
+        if request.content_type in _FORMS and length.isdecimal() and int(length) > limit:
+            raise RequestDataTooBig(f"The body has {length} bytes, the limit is {limit} (RUNQY_MAX_BODY_SIZE).")
+        return self.get_response(request)
+
+
+class NulMiddleware:
+    """Refuse NUL in queries: nothing that is searched for has it, and PostgreSQL fails at a text that does."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if "%00" in request.META.get("QUERY_STRING", ""):
+            names = [name for name, values in request.GET.lists() if "\0" in "".join([name, *values])]
+            raise BadRequest(f"{names[0][:64] if names else 'query'}: must not contain NUL (%00).")
+        return self.get_response(request)
 
 
 class ProxyHeadersMiddleware:

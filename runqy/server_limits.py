@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 from django.conf import settings
 from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import serializers
-from rest_framework.request import Request
 from rest_framework.response import Response
 
-from runqy.accounts.identity import Role
+from runqy.accounts.identity import Identity, Role
+from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.broker.enqueue import RECORD_KEPT_S
@@ -69,14 +69,14 @@ class LimitsSerializer(serializers.Serializer[Any]):
     result_bytes = serializers.IntegerField(help_text="Of a task's result")
     child_deaths = serializers.IntegerField(help_text="Child processes a task may kill before it is archived")
     vault_value_bytes = serializers.IntegerField(help_text="Of a vault entry's value")
-    rate_limit = RateSerializer(allow_null=True, help_text="Of each key (RUNQY_RATE_LIMIT); null: none")
+    rate_limit = RateSerializer(allow_null=True, help_text="Of this key: its own, or RUNQY_RATE_LIMIT; null: none")
     auth_failure_limit = RateSerializer(
         allow_null=True, help_text="Of wrong keys from an address (RUNQY_AUTH_FAILURE_LIMIT); null: none"
     )
 
 
-def current_limits() -> ServerLimits:
-    """Collect the limits from where each is applied."""
+def current_limits(identity: Identity) -> ServerLimits:
+    """Collect the limits of a key's requests from where each is applied."""
     waiters = WaiterLimits(total=settings.RUNQY_MAX_WAITERS, threads=settings.RUNQY_WSGI_WAITERS)
     return ServerLimits(
         body_bytes=settings.RUNQY_MAX_BODY_SIZE,
@@ -93,7 +93,7 @@ def current_limits() -> ServerLimits:
         result_bytes=MAX_LINE_BYTES,
         child_deaths=MAX_CHILD_DEATHS,
         vault_value_bytes=VALUE_MAX_BYTES,
-        rate_limit=settings.RUNQY_RATE_LIMIT,
+        rate_limit=identity.rate or settings.RUNQY_RATE_LIMIT,
         auth_failure_limit=settings.RUNQY_AUTH_FAILURE_LIMIT,
     )
 
@@ -134,6 +134,6 @@ class LimitsViewSet(ApiViewSet):
             )
         ],
     )
-    def retrieve(self, request: Request) -> Response:
+    def retrieve(self, request: AuthenticatedRequest) -> Response:
         """Return the limits of this server."""
-        return Response(LimitsSerializer(current_limits()).data)
+        return Response(LimitsSerializer(current_limits(request.auth)).data)

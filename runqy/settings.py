@@ -14,6 +14,7 @@ from runqy.staff import looks
 env = Environment()
 
 # This instance
+home.restrict_new_files()  # here, as every process of the server reads its settings before it creates a file
 RUNQY_HOME = env.path("RUNQY_HOME", Path(".runqy").absolute())
 PORT = env.count("PORT", 3000, lowest=1, highest=65535)
 DEBUG = env.flag("DEBUG")
@@ -47,7 +48,9 @@ RUNQY_HTTPS = env.flag("RUNQY_HTTPS")
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = RUNQY_HTTPS
 SECURE_REDIRECT_EXEMPT = ["^(health|livez|readyz)$"]
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if RUNQY_HTTPS else 0
-SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = RUNQY_HTTPS
+SECURE_HSTS_INCLUDE_SUBDOMAINS = env.flag("RUNQY_HSTS_INCLUDE_SUBDOMAINS")
+SECURE_HSTS_PRELOAD = env.flag("RUNQY_HSTS_PRELOAD")
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]  # these two decide about other hosts: only when asked for
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "runqy_session", "runqy_csrf"
 SESSION_COOKIE_AGE = 12 * 3600  # after the last visit, as AuditActorMiddleware renews it
@@ -75,6 +78,8 @@ _by_parts = _postgresql if _postgresql["HOST"] else _sqlite
 DATABASES = {"default": _sqlite | env.parsed("DATABASE_URL", addresses.parse_database_url, _by_parts)}
 if DATABASES["default"]["NAME"] == str(RUNQY_HOME / "db.sqlite3"):
     home.make_home(RUNQY_HOME)  # SQLite makes a file, not its folder
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    home.restrict_sqlite(Path(str(DATABASES["default"]["NAME"])))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Redis
@@ -106,10 +111,15 @@ RUNQY_DEFAULT_TTL_COMPLETED_S = env.seconds("RUNQY_DEFAULT_TTL_COMPLETED", 24 * 
 RUNQY_DEFAULT_TTL_ARCHIVED_S = env.seconds("RUNQY_DEFAULT_TTL_ARCHIVED", 72 * 3600, lowest=1)
 RUNQY_DEFAULT_PENDING_TIMEOUT_S = env.seconds("RUNQY_DEFAULT_PENDING_TIMEOUT", 0)
 RUNQY_DEFAULT_ACTIVE_TIMEOUT_S = env.seconds("RUNQY_DEFAULT_ACTIVE_TIMEOUT", 1800, lowest=1)
+RUNQY_DEFAULT_MAX_WAITING_TASKS = env.count("RUNQY_DEFAULT_MAX_WAITING_TASKS", 0)
+RUNQY_DEFAULT_MAX_WAITING_TASKS = env.count("RUNQY_DEFAULT_MAX_WAITING_TASKS", 0)
 RUNQY_GIT_CHECK_PRIVATE = env.flag("RUNQY_GIT_CHECK_PRIVATE")
 RUNQY_LEASE_S = env.seconds("RUNQY_LEASE", timing.LEASE_S, lowest=1)
 RUNQY_RECOVERY_GRACE_S = env.seconds("RUNQY_RECOVERY_GRACE", timing.RECOVERY_GRACE_S)
 RUNQY_MAX_BODY_SIZE = DATA_UPLOAD_MAX_MEMORY_SIZE = env.size("RUNQY_MAX_BODY_SIZE", 50 << 20)
+# In memory only: BodySizeMiddleware has bounded the body that a file is in, and nothing is written to a folder.
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
+FILE_UPLOAD_MAX_MEMORY_SIZE = RUNQY_MAX_BODY_SIZE
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 20_000  # a vault's page sends seven for each entry
 
 # A web process
@@ -152,6 +162,8 @@ MIDDLEWARE = [
     "runqy.middleware.ProxyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "runqy.middleware.ContentSecurityPolicyMiddleware",
+    "runqy.middleware.BodySizeMiddleware",
+    "runqy.middleware.NulMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "runqy.middleware.AdminHostMiddleware",

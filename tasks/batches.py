@@ -21,13 +21,15 @@ from runqy.broker.enqueue_batch import (
     find_enqueued_part,
 )
 from runqy.broker.lookups import forget_lookups
-from runqy.broker.operation import Operation, ask, ask_all, get_context
+from runqy.broker.memory import ask_all_to_add, require_memory
+from runqy.broker.operation import Operation, ask, get_context
 from runqy.errors import (
     BatchConflict,
     BatchRefused,
     BatchTooLarge,
     BrokerUnavailable,
     IdempotencyKeyReused,
+    QueueFull,
     RequestInvalid,
     RunqyError,
     TaskNotUnique,
@@ -108,6 +110,7 @@ def enqueue_batch(
         first = yield from ask(find_enqueued_part(resolved.redis_queue, idempotency_key))
     if first is None:
         ensure_enabled(resolved)
+        yield from require_memory(resolved.redis_queue, memory=(yield from get_context()).memory)
     if idempotency_key is None and not any(isinstance(item, TaskSpec) and item.unique for item in items):
         batch = EnqueuedBatch((yield from _enqueue(items, target)))
     elif first is not None:
@@ -134,7 +137,7 @@ def _check_any_queued(results: Sequence[BatchItemResult]) -> None:
     if len(errors) < len(results):
         return
     for error in errors:
-        if isinstance(error, BrokerUnavailable | IdempotencyKeyReused):
+        if isinstance(error, BrokerUnavailable | IdempotencyKeyReused | QueueFull):
             raise error
     shown = [f"jobs[{i}]: {error.detail}" for i, error in enumerate(errors[:_MOST_ERRORS_SHOWN])]
     refused = BatchConflict if all(isinstance(error, TaskNotUnique) for error in errors) else BatchRefused
@@ -160,12 +163,20 @@ def _enqueue(items: Sequence[BatchItem], target: _Target) -> Operation[list[Batc
                 raise
             results += [BatchItemResult(error=error)] * (len(items) - start)
             break
+        refused = []
         for task in built:
             outcome = task if isinstance(task, RunqyError) else next(outcomes)
             if isinstance(outcome, RunqyError):
                 results.append(BatchItemResult(error=outcome))
             else:
                 results.append(BatchItemResult(task.id if isinstance(task, NewTask) else None))
+            if isinstance(task, NewTask) and isinstance(outcome, QueueFull):
+                refused.append(task.id)
+        if refused:
+            yield from forget_lookups(target.resolved.redis_queue, refused)
+            if len(refused) == len(built):  # the rest would not fit either
+                results += [BatchItemResult(error=results[-1].error)] * (len(items) - len(results))
+                break
     return results
 
 
@@ -181,13 +192,20 @@ def _unique_enqueue(
     for number, places in enumerate(_parts(items)):
         part = _part(items, places, number, target, request_token)
         request = enqueue_unique_batch(part, request_token, target.idempotency_key, is_cluster=context.is_cluster)
-        (enqueued,) = yield from ask_all([request])
+        (enqueued,) = yield from ask_all_to_add([request], queue=part.queue, memory=context.memory)
         if isinstance(enqueued, RunqyError):
             results += [BatchItemResult(error=enqueued)] * len(places)
         elif enqueued.request_token != request_token:  # another process was quicker with the same request
             yield from forget_lookups(part.queue, [task.id for task in part.tasks])
             return (yield from _unique_enqueue(items, target, enqueued.request_token, is_repetition=True))
         else:
+            refused = [
+                task.id
+                for task, outcome in zip(part.tasks, enqueued.outcomes, strict=False)  # of a repetition: fewer, if cut
+                if isinstance(outcome, QueueFull)
+            ]
+            if refused:
+                yield from forget_lookups(part.queue, refused)
             results += _results(items, places, enqueued)
     return EnqueuedBatch(results, is_replayed=is_repetition)
 

@@ -21,10 +21,11 @@ from runqy.broker.enqueue import (
     new_task_id,
 )
 from runqy.broker.lookups import forget_lookups
-from runqy.broker.operation import Operation, ask, get_context
+from runqy.broker.memory import ask_to_add
+from runqy.broker.operation import BrokerContext, Operation, ask, get_context
 from runqy.broker.reading import read_tasks
 from runqy.broker.records import TaskRecord
-from runqy.errors import RunqyError, TaskNotFound, TaskNotUnique
+from runqy.errors import QueueFull, RunqyError, TaskNotFound, TaskNotUnique
 from tasks.task_specs import OnConflict, TaskSpec, build_task, ensure_enabled, record_of
 from tasks.waiting import WaitingClient
 from tasks.waiting_loop import get_waiting_loop
@@ -67,8 +68,8 @@ def enqueue_task(
 ) -> Operation[EnqueuedTask]:
     """Put a task on a queue, one round trip; the same request once where it has an idempotency key.
 
-    `headers` go with the task. Raises QueueNotFound, QueueDisabled, PayloadInvalid, RequestInvalid, TaskNotUnique,
-    IdempotencyKeyReused, BrokerUnavailable.
+    `headers` go with the task. Raises QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid, RequestInvalid,
+    TaskNotUnique, IdempotencyKeyReused, BrokerUnavailable.
     """
     resolved = get_catalog().resolve(spec.queue, allowed_queues=allowed_queues)
     if idempotency_key is not None or spec.unique is not None:
@@ -76,7 +77,12 @@ def enqueue_task(
     ensure_enabled(resolved)
     context = yield from get_context()
     task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers or {})
-    yield from ask(enqueue(task, now_ns=context.now_ns, is_cluster=context.is_cluster))
+    try:
+        request = enqueue(task, now_ns=context.now_ns, is_cluster=context.is_cluster)
+        yield from ask_to_add(request, queue=task.queue, memory=context.memory)
+    except QueueFull:
+        yield from _forget_refused(task, context)
+        raise
     return EnqueuedTask(record_of(task, context.now_ns))
 
 
@@ -85,7 +91,7 @@ def enqueue_and_wait(
 ) -> TaskRecord:
     """Queue a task, recorded in the audit before, and return it once it ended, or as it is after `timeout_s`.
 
-    Blocks. Raises QueueNotFound, QueueDisabled, PayloadInvalid, RequestInvalid, BrokerUnavailable.
+    Blocks. Raises QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid, RequestInvalid, BrokerUnavailable.
     """
     resolved = resolve_queue(spec.queue)
     ensure_enabled(resolved)
@@ -93,7 +99,8 @@ def enqueue_and_wait(
     task = build_task(spec, resolved, task_id=new_task_id(), now_ns=now_ns, headers=headers)
     changes = {"queue": (None, task.queue)}
     with announced(action="task.created", object_kind="task", object_name=task.id, changes=changes):
-        broker.run(enqueue(task, now_ns=now_ns, is_cluster=broker.is_cluster))
+        request = enqueue(task, now_ns=now_ns, is_cluster=broker.is_cluster)
+        broker.run(ask_to_add(request, queue=task.queue, memory=broker.context().memory))
     waiting, client = get_waiting_loop(), WaitingClient(id=client_id, holds_thread=True)
     awaited = waiting.run(
         waiting.waiters.wait_for_queued(task.id, queue=task.queue, client=client, timeout_s=timeout_s)
@@ -118,7 +125,11 @@ def _unique_enqueue(
         return (yield from _replay(spec, queue, replayed))
     record = _recorded(spec, task, context.now_ns, idempotency_key) if idempotency_key is not None else None
     request = enqueue_unique(task, now_ns=context.now_ns, record=record, is_cluster=context.is_cluster)
-    outcome = yield from ask(request)
+    try:
+        outcome = yield from ask_to_add(request, queue=queue, memory=context.memory)
+    except QueueFull:
+        yield from _forget_refused(task, context)
+        raise
     if outcome is Created.NOW:
         return EnqueuedTask(record_of(task, context.now_ns))
     yield from forget_lookups(queue, [task.id])
@@ -126,6 +137,12 @@ def _unique_enqueue(
         return (yield from _replay(spec, queue, outcome))
     assert isinstance(outcome, LockHeld)  # noqa: S101 (no other outcome is left)
     return (yield from _get_existing(spec, queue, outcome.task_id))
+
+
+def _forget_refused(task: NewTask, context: BrokerContext) -> Operation[None]:
+    """Remove the lookup of a task that was refused; only in a cluster, where it is written before the task."""
+    if context.is_cluster:
+        yield from forget_lookups(task.queue, [task.id])
 
 
 def _get_existing(spec: TaskSpec, queue: str, task_id: str, *, is_replayed: bool = False) -> Operation[EnqueuedTask]:

@@ -88,6 +88,7 @@ def build_task(
         headers=headers,
         unique_key=unique.key if unique else "",
         unique_for_s=unique.for_s if unique else 0,
+        max_waiting=limits.max_waiting_tasks,
     )
 
 

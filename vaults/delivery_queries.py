@@ -14,6 +14,7 @@ from runqy.publication.documents import Kind, field
 from runqy.publication.models import StoredDocument
 from vaults.deliveries import vault_state
 from vaults.models import Vault, VaultDelivery
+from vaults.names import problem_of_vault_name
 
 __all__ = [
     "DeliveryPage",
@@ -73,6 +74,8 @@ def list_deliveries(vault: str, *, limit: int, worker_id: str = "", after: int |
 
     They outlive the vault. Raises VaultNotFound where there is neither the vault nor a delivery of it.
     """
+    if problem_of_vault_name(vault):  # no database knows it, and PostgreSQL fails at NUL
+        raise VaultNotFound(f"No vault {vault[:80]!r}.")
     found = VaultDelivery.objects.filter(vault=vault)
     if worker_id:
         found = found.filter(worker_id=worker_id)

@@ -1,6 +1,6 @@
 """Changes vaults and their entries, and publishes them. All of it needs the master key."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +13,7 @@ from vaults.entries import EntryWriter, NewEntry, put_vault
 from vaults.keyring import get_keyring
 from vaults.models import Vault, VaultEntry
 from vaults.names import EntryUsage
+from vaults.queries import EntryPreview, Outcome, preview_entries
 from vaults.rows import check_entries, check_entry, check_vault, find_vault
 
 __all__ = [
@@ -177,6 +178,22 @@ def delete_entry(*, vault: str, key: str, only_if: Condition = ALWAYS) -> None:
         writer.delete(entry)
         writer.publish()
         record_change("vault_entry.deleted", f"{vault}/{key}", {"value": CHANGED})
+
+
+def compare_entries(vault: str, values: Mapping[str, str]) -> list[EntryPreview]:
+    """Return what setting these values would do to each, in order, without a value. Raises VaultNotFound, VaultLocked.
+
+    It is recorded: the outcome reveals whether a guess at a secret is right.
+    """
+    found = preview_entries(vault, values)
+    record_comparison(vault, found)
+    return found
+
+
+def record_comparison(vault: str, found: Iterable[EntryPreview]) -> None:
+    """Record which values of a vault were compared with others."""
+    if compared := [entry.key for entry in found if entry.outcome in (Outcome.CHANGED, Outcome.UNCHANGED)]:
+        record_change("vault.compared", vault, {"entries": (None, compared)})
 
 
 def record_change(action: str, name: str, changes: Changes) -> None:

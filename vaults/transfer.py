@@ -14,7 +14,7 @@ from vaults.entries import EntryWriter, NewEntry
 from vaults.export_file import ExportedEntry, ExportedVault, check_passphrase, open_export, seal_export
 from vaults.keyring import get_keyring
 from vaults.models import Event, Vault, VaultEntry
-from vaults.operations import record_change
+from vaults.operations import record_change, record_comparison
 from vaults.queries import EntryPreview, Outcome
 from vaults.rows import check_entries, check_vault, find_vault, holds, resolve_declaration
 
@@ -56,12 +56,16 @@ def export_vault(*, name: str, passphrase: str) -> bytes:
 
 
 def preview_import(*, content: bytes, passphrase: str, name: str = "") -> Import:
-    """Tell what importing a file would do; `name` is the vault's if it is not to be called as in the file.
+    """Return what importing a file would do; `name` is the vault's if it is not to be called as in the file.
+
+    It is recorded, as by `compare_entries`.
 
     Raises ExportUnreadable, ExportNotOpened, VaultInvalid, VaultLocked.
     """
     exported = _opened(content, passphrase, name)
-    return _compared(exported, Vault.objects.filter(name=exported.name).first())
+    found = _compared(exported, Vault.objects.filter(name=exported.name).first())
+    record_comparison(found.vault, found.entries)
+    return found
 
 
 def import_vault(*, content: bytes, passphrase: str, name: str = "", replace: bool = False) -> Import:

@@ -116,6 +116,11 @@ class QueueFields(forms.Form):
     max_retry = forms.IntegerField(
         label="Retries", required=False, help_text="How often a task that failed is tried again."
     )
+    max_waiting_tasks = forms.IntegerField(
+        label="Waiting tasks",
+        required=False,
+        help_text="With as many pending, scheduled or to be retried, a sub-queue takes no more. 0: no limit.",
+    )
     active_timeout = text("Active timeout", SPANS["active_timeout"])
     pending_timeout = text("Pending timeout", SPANS["pending_timeout"])
     ttl_completed = text("Keep completed", SPANS["ttl_completed"])
@@ -157,7 +162,7 @@ SECTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         {
             "description": "Durations are written 30, 10m, 24h or 1h30m; a plain number counts seconds. "
             "What is left empty follows the server's default, which is shown.",
-            "fields": ("max_retry", *SPANS),
+            "fields": ("max_retry", "max_waiting_tasks", *SPANS),
         },
     ),
     ("Payload", {"fields": ("input", "example", "output")}),

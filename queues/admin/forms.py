@@ -12,7 +12,7 @@ from queues.admin.problems import place_of
 from queues.admin.rows import Row, RowsField
 from queues.admin.variables import VariablesInvalid, parse_variables, write_variables
 from queues.config import read_spec
-from queues.definitions import Deployment, Limits, PayloadField, QueueSpec
+from queues.definitions import COUNTED_LIMITS, Deployment, Limits, PayloadField, QueueSpec
 from queues.models import Queue
 from queues.operations import spec_version
 from queues.payload_examples import curl_line, example_payload, example_queue, task_body
@@ -123,7 +123,7 @@ class QueueForm(QueueFields, StaffModelForm):
         values = _PLACEHOLDERS | {name: value for name, value in cleaned.items() if value not in ("", None)}
         deployment = {name: values[name] for name in _UNDER_DEPLOYMENT if name in values}
         deployment |= {name: values.get(name, default) for name, default in _DEFAULTS.items()}
-        deployment["limits"] = {name: values[name] for name in ("max_retry", *SPANS) if name in values}
+        deployment["limits"] = {name: values[name] for name in (*COUNTED_LIMITS, *SPANS) if name in values}
         deployment["vaults"] = [row["vault"] for row in self._right_rows("vaults")]
         written = {name: values[name] for name in ("priority", "mode", "order") if name in values}
         written |= {name: self._right_rows(name) for name in ROWS if name != "vaults"}
@@ -159,7 +159,8 @@ class QueueForm(QueueFields, StaffModelForm):
 
     def _show_defaults(self, limits: Limits) -> None:
         """Show in each limit what counts when it is left empty."""
-        self.fields["max_retry"].widget.attrs["placeholder"] = str(limits.max_retry)
+        for name in COUNTED_LIMITS:
+            self.fields[name].widget.attrs["placeholder"] = str(getattr(limits, name))
         for name in SPANS:
             self.fields[name].widget.attrs["placeholder"] = durations.write_s(getattr(limits, f"{name}_s"))
 
@@ -188,7 +189,8 @@ def shown_values(spec: QueueSpec) -> dict[str, Any]:
     written = write_spec(spec)
     deployment = written.pop("deployment")
     limits = {
-        name: value if name == "max_retry" else durations.write_s(value) for name, value in deployment["limits"].items()
+        name: value if name in COUNTED_LIMITS else durations.write_s(value)
+        for name, value in deployment["limits"].items()
     }
     shown = {**deployment, **written, **limits, "name": spec.name, "is_enabled": spec.is_enabled}
     shown["env_vars"] = write_variables(spec.deployment.env_vars)

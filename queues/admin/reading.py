@@ -8,6 +8,7 @@ from django.template.loader import render_to_string
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
+from queues.definitions import COUNTED_LIMITS
 from queues.models import Queue
 from queues.queries import default_limits
 from runqy import durations
@@ -64,7 +65,7 @@ def shown_limits(queue: Queue) -> str:
     for name in defaults.__dataclass_fields__:
         own = getattr(stated, name)
         value = getattr(defaults, name) if own is None else own
-        written = str(value) if name == "max_retry" else durations.write_s(value)
+        written = str(value) if name in COUNTED_LIMITS else durations.write_s(value)
         lines.append(f"{name.removesuffix('_s')}: {written}{' (default)' if own is None else ''}")
     return _lines(lines)
 

@@ -55,6 +55,7 @@ class QueueLimitsSerializer(serializers.Serializer[Any]):
     active_timeout = DurationField(required=False)
     retry_delay = DurationField(required=False)
     retry_max_delay = DurationField(required=False)
+    max_waiting_tasks = serializers.IntegerField(required=False, allow_null=True)
 
 
 class DeploymentSerializer(serializers.Serializer[Any]):

@@ -7,6 +7,8 @@ import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 
+from runqy.broker.rates import Rate
+
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PREFIX = "rq_"
 _RANDOM, _CHECKED = 32, 6
@@ -24,6 +26,8 @@ VAULT_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 MOST_VAULTS = 1000
 SHORTEST_KEY = 32
 """How many characters a key of the environment has that nobody can guess."""
+RATE = r"^([1-9][0-9]{0,5}/[smh])?$"
+"""How often a key may send requests; `parse_rate` has the bounds."""
 
 
 class Role(StrEnum):
@@ -31,7 +35,7 @@ class Role(StrEnum):
 
     ADMIN = "admin"  # everything
     WORKER = "worker"  # registers workers
-    CLIENT = "client"  # enqueues and reads tasks
+    CLIENT = "client"  # enqueues, reads, cancels and deletes tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,8 @@ class Identity:
     name: str
     queues: frozenset[str] | None = None
     """Queues by their own names that this identity is limited to; None: all."""
+    rate: Rate | None = None
+    """How many requests it may send; None: as many as RUNQY_RATE_LIMIT says."""
     key_id: str = ""
     """The row that describes the key; empty for keys from the environment."""
     vaults: frozenset[str] | None = None

@@ -14,6 +14,9 @@ class ApiKey(models.Model):
     vaults = models.JSONField(
         default=list, blank=True, help_text="Names of the vaults that a worker key is limited to; empty: all."
     )
+    rate_limit = models.CharField(
+        max_length=16, blank=True, db_default="", help_text="As 600/m; empty: as RUNQY_RATE_LIMIT says."
+    )
     digest = models.CharField(max_length=64, unique=True, editable=False)
     prefix = models.CharField(max_length=16, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)

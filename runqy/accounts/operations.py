@@ -26,6 +26,7 @@ from runqy.accounts.published import PublishedKey
 from runqy.accounts.queries import list_accepted_descendants
 from runqy.audit.actors import ActorKind, current_actor
 from runqy.audit.operations import record
+from runqy.broker.rates import parse_rate
 from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound
 from runqy.publication.documents import Kind
 from runqy.publication.operations import Change, configuration_change
@@ -58,16 +59,19 @@ class RevokedKey:
     """Those that are still accepted."""
 
 
-def create_api_key(
+def create_api_key(  # noqa: PLR0913 (what describes a key)
     *,
     name: str,
     role: str,
     queues: Sequence[str] = (),
     vaults: Sequence[str] = (),
     expires_at: datetime | None = None,
+    rate_limit: str = "",
 ) -> CreatedKey:
     """Create a key and publish what it takes to recognise it. Raises ApiKeyInvalid."""
-    problems = key_problems(name=name, role=role, queues=queues, vaults=vaults, expires_at=expires_at)
+    problems = key_problems(
+        name=name, role=role, queues=queues, vaults=vaults, expires_at=expires_at, rate_limit=rate_limit
+    )
     if errors := [f"{field}: {sentence}" for field, sentence in problems]:
         raise ApiKeyInvalid(errors=errors)
     plain = new_key()
@@ -80,10 +84,12 @@ def create_api_key(
             digest=key_digest(plain),
             prefix=plain[:SHOWN],
             expires_at=expires_at,
+            rate_limit=rate_limit,
             **_creator(),
         )
         change.put(Kind.API_KEY, str(row.pk), msgspec.json.encode(PublishedKey.of(row)))
-        stated = {column: (None, getattr(row, column)) for column in ("name", "role", "queues", "vaults", "expires_at")}
+        columns = ("name", "role", "queues", "vaults", "expires_at", *(["rate_limit"] if rate_limit else []))
+        stated = {column: (None, getattr(row, column)) for column in columns}
         record(action="api_key.created", object_kind="api_key", object_name=audited_name(row), changes=stated)
     return CreatedKey(plain, row)
 
@@ -129,8 +135,14 @@ def _creator() -> Mapping[str, Any]:
     return {"created_by_kind": actor.kind.value, "created_by": actor.name[:300], "created_by_key_id": key_id}
 
 
-def key_problems(
-    *, name: str, role: str, queues: Sequence[str], expires_at: datetime | None, vaults: Sequence[str] = ()
+def key_problems(  # noqa: PLR0913 (what describes a key)
+    *,
+    name: str,
+    role: str,
+    queues: Sequence[str],
+    expires_at: datetime | None,
+    vaults: Sequence[str] = (),
+    rate_limit: str = "",
 ) -> Iterator[tuple[str, str]]:
     """Give the field and a sentence for each thing that is wrong with the description of a key."""
     if len(name) > LONGEST_NAME or not _fits(NAME, name):
@@ -145,6 +157,17 @@ def key_problems(
         yield "vaults", "only keys with the role worker are limited to vaults"
     if expires_at is not None and not timezone.now() < expires_at < _LATEST:
         yield "expires_at", "it is in the past, or after the year 9998"
+    if rate_limit and (problem := _problem_of_rate(rate_limit)):
+        yield "rate_limit", problem
+
+
+def _problem_of_rate(text: str) -> str | None:
+    """Return what is wrong with a rate, or None."""
+    try:
+        parse_rate(text)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def audited_name(row: ApiKey) -> str:

@@ -17,6 +17,7 @@ class PublishedKey(msgspec.Struct, frozen=True, kw_only=True):
     queues: tuple[str, ...]
     expires_at: datetime | None
     vaults: tuple[str, ...] = ()
+    rate_limit: str = ""
 
     @classmethod
     def of(cls, key: ApiKey) -> "PublishedKey":
@@ -28,4 +29,5 @@ class PublishedKey(msgspec.Struct, frozen=True, kw_only=True):
             queues=tuple(key.queues),
             expires_at=key.expires_at,
             vaults=tuple(key.vaults),
+            rate_limit=key.rate_limit,
         )

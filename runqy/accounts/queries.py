@@ -15,6 +15,7 @@ from runqy.accounts import key_uses
 from runqy.accounts.identity import SHORTEST_KEY, Identity, Role, is_key, key_digest
 from runqy.accounts.models import ApiKey
 from runqy.accounts.published import PublishedKey
+from runqy.broker.rates import parse_rate
 from runqy.errors import ApiKeyNotFound
 from runqy.publication.documents import Document, Kind
 from runqy.publication.models import StoredDocument
@@ -217,7 +218,14 @@ def _decode(document: Document) -> _KnownKey:
     published = read_json(document.body or b"", PublishedKey)
     queues = frozenset(published.queues) or None
     vaults = frozenset(published.vaults) or None
-    identity = Identity(role=published.role, name=published.name, queues=queues, key_id=document.name, vaults=vaults)
+    identity = Identity(
+        role=published.role,
+        name=published.name,
+        queues=queues,
+        vaults=vaults,
+        rate=parse_rate(published.rate_limit) if published.rate_limit else None,
+        key_id=document.name,
+    )
     expires_ns = published.expires_at.timestamp() * 1e9 if published.expires_at else float("inf")
     return _KnownKey(published, identity, expires_ns)
 

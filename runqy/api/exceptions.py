@@ -85,12 +85,14 @@ def _from_drf(error: exceptions.APIException) -> RunqyError:
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Return the response for a request that Django itself refuses."""
     is_host_unknown = isinstance(exception, DisallowedHost)
+    if _is_admin(request) and isinstance(exception, RequestDataTooBig):
+        return plain_page(request, plain_pages.TOO_LARGE)
     if _is_admin(request):
         return plain_page(request, plain_pages.WRONG_HOST if is_host_unknown else plain_pages.BAD_REQUEST)
     if is_host_unknown:
         return problem_http_response(RequestInvalid("The request's Host is not in RUNQY_ALLOWED_HOSTS."))
     if isinstance(exception, RequestDataTooBig):
-        return problem_http_response(RequestTooLarge())
+        return problem_http_response(RequestTooLarge(str(exception)))
     return problem_http_response(RequestInvalid(str(exception)))
 
 

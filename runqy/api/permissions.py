@@ -11,7 +11,7 @@ from runqy.errors import KeyInsufficient
 
 
 class HasRole(BasePermission):
-    """Allow administrators, the viewset's `roles`, and for safe methods its `read_roles`.
+    """Allow administrators, the viewset's `roles`, for safe methods its `read_roles`, and the action's `action_roles`.
 
     An administrator's key that is limited to queues is refused unless the viewset has `allows_queue_scoped_keys` or
     names a role: then it applies the limit itself.
@@ -22,6 +22,7 @@ class HasRole(BasePermission):
         roles: frozenset[Role] = getattr(view, "roles", frozenset())
         if request.method in SAFE_METHODS:
             roles |= getattr(view, "read_roles", frozenset())
+        roles |= getattr(view, "action_roles", {}).get(getattr(view, "action", ""), frozenset())
         allows_queue_scoped_keys = getattr(view, "allows_queue_scoped_keys", False)
         check_role(
             cast(AuthenticatedRequest, request).auth, roles=roles, allows_queue_scoped_keys=allows_queue_scoped_keys

@@ -50,6 +50,14 @@ class RateLimit:
             log.warning("rate_not_read", error=error.detail)
             return 0
 
+    def acquire_blocking(self) -> Allowance | None:
+        """Count a request and return what is left; None while Redis is away, also where it was never reached."""
+        try:
+            return get_broker().run(self.acquire())
+        except BrokerUnavailable as error:
+            log.warning("request_not_counted", error=error.detail)
+            return None
+
     def headers(self, allowance: Allowance) -> dict[str, str]:
         """Return the headers of draft-ietf-httpapi-ratelimit-headers-10."""
         reset_s = allowance.wait_s or allowance.reset_s
@@ -61,7 +69,7 @@ class RateLimit:
 
 def key_limit(identity: Identity) -> RateLimit | None:
     """Return the limit of requests with this key, if there is one."""
-    rate: Rate | None = settings.RUNQY_RATE_LIMIT
+    rate: Rate | None = identity.rate or settings.RUNQY_RATE_LIMIT
     return None if rate is None else RateLimit("key", identity.key_id or identity.role, rate)
 
 
@@ -71,9 +79,10 @@ def auth_failure_limit(address: str) -> RateLimit | None:
     return None if rate is None else RateLimit("address", ip_prefix(address), rate)
 
 
-def key_limit_exceeded(wait_s: float | None) -> TooManyRequests:
+def key_limit_exceeded(identity: Identity, wait_s: float | None) -> TooManyRequests:
     """Return the error for a key that exceeds its limit."""
-    detail = f"This key is limited to {settings.RUNQY_RATE_LIMIT} (RUNQY_RATE_LIMIT)."
+    source = "its rate_limit" if identity.rate else "RUNQY_RATE_LIMIT"
+    detail = f"This key is limited to {identity.rate or settings.RUNQY_RATE_LIMIT} ({source})."
     return TooManyRequests(detail, retry_after_s=math.ceil(wait_s or 1))
 
 
@@ -85,7 +94,7 @@ def auth_failure_limit_exceeded(wait_s: float) -> TooManyFailures:
 
 
 class ApiKeyThrottle(BaseThrottle):
-    """Limit the requests of a key to RUNQY_RATE_LIMIT."""
+    """Limit the requests of a key to its rate, or to RUNQY_RATE_LIMIT."""
 
     def __init__(self) -> None:
         self._wait_s: float | None = None
@@ -93,7 +102,7 @@ class ApiKeyThrottle(BaseThrottle):
     def allow_request(self, request: Request, view: Any) -> bool:
         """Count the request, and note what is left for the response's headers."""
         limit = key_limit(cast(AuthenticatedRequest, request).auth)
-        allowance = get_broker().run(limit.acquire()) if limit else None
+        allowance = limit.acquire_blocking() if limit else None
         if limit is None or allowance is None:
             return True
         view.rate_limit_headers = limit.headers(allowance)
@@ -121,7 +130,7 @@ class AuthFailureThrottle(BaseThrottle):
     def record_failure(self, request: Request) -> None:
         """Count a wrong key. Raises TooManyFailures."""
         limit = auth_failure_limit(request.META.get("REMOTE_ADDR", ""))
-        allowance = get_broker().run(limit.acquire()) if limit else None
+        allowance = limit.acquire_blocking() if limit else None
         if limit is None or allowance is None:
             return
         if view := (request.parser_context or {}).get("view"):
@@ -135,7 +144,7 @@ def record_login_attempt(address: str) -> None:
     rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
     if rate is None:
         return
-    allowance = get_broker().run(RateLimit("login", ip_prefix(address), rate).acquire())
+    allowance = RateLimit("login", ip_prefix(address), rate).acquire_blocking()
     if allowance is not None and not allowance.passes:
         raise TooManyFailures(retry_after_s=allowance.wait_s)
 

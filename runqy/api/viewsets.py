@@ -29,6 +29,8 @@ class ApiViewSet(ViewSet):
     """Roles allowed besides administrators."""
     read_roles: ClassVar[frozenset[Role]] = frozenset()
     """Roles allowed to use safe methods, besides those."""
+    action_roles: ClassVar[Mapping[str, frozenset[Role]]] = {}
+    """Roles allowed to use single actions, besides those."""
     allows_queue_scoped_keys: ClassVar[bool] = False
     """Actions apply `request.auth.queues`, so administrators limited to queues are allowed."""
     deprecated_for: str = ""
@@ -52,7 +54,7 @@ class ApiViewSet(ViewSet):
         set_actor(key_actor(identity, address=request.META.get("REMOTE_ADDR", ""), request_id=current_request_id()))
 
     def throttled(self, request: HttpRequest, wait: float | None) -> NoReturn:
-        raise key_limit_exceeded(wait)
+        raise key_limit_exceeded(cast(AuthenticatedRequest, request).auth, wait)
 
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         """Add the headers about rate limits, and on an alias those about its replacement."""

@@ -1,15 +1,12 @@
 """The rows of the audit: records that are only ever appended, and the head of their chain."""
 
-import hashlib
-import json
-from datetime import UTC
 from typing import Any, Never
 
 from django.db import models
 
 from runqy.audit.actors import ActorKind
+from runqy.audit.chain import CHAIN_BEGIN, PLAIN, ChainKey, chain_digest
 
-CHAIN_BEGIN = "0" * 64
 LONGEST_TEXT = 300
 
 
@@ -47,6 +44,8 @@ class AuditRecord(models.Model):
     """JSON, as text: a database that parsed it would not return the same bytes."""
     previous = models.CharField(max_length=64)
     digest = models.CharField(max_length=64)
+    key_id = models.CharField(max_length=16, default=PLAIN, db_default=PLAIN)
+    """The key of the digest (`runqy/audit/chain.py`)."""
 
     objects = AppendedOnly.as_manager()
 
@@ -73,16 +72,9 @@ class AuditRecord(models.Model):
         """Refuse."""
         raise TypeError("Audit records are never deleted.")
 
-    def chained_digest(self) -> str:
-        """Return the hash over all that the record says and the hash of the one before it."""
-        content = [
-            self.previous,
-            self.number,
-            self.at.astimezone(UTC).isoformat(),
-            *(self.actor_kind, self.actor_id, self.actor_name, self.address, self.request_id),
-            *(self.action, self.object_kind, self.object_name, self.changes),
-        ]
-        return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+    def chained_digest(self, key: ChainKey | None) -> str:
+        """Return the digest over all that the record says and the digest of the one before it."""
+        return chain_digest(self, key)
 
 
 class AuditHead(models.Model):

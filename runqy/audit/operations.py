@@ -7,6 +7,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from runqy.audit.actors import current_actor
+from runqy.audit.chain import current_key
 from runqy.audit.changes import Changes, encode_changes
 from runqy.audit.models import LONGEST_TEXT, AuditHead, AuditRecord
 from runqy.errors import RunqyError
@@ -21,7 +22,7 @@ def record(*, action: str, object_kind: str, object_name: str, changes: Changes 
     secret. The chain stays locked until the transaction ends, so call this last, after all other locks were taken. For
     a change of Redis, which no transaction reaches, see `announced`.
     """
-    actor = current_actor()
+    actor, key = current_actor(), current_key()
     with transaction.atomic(savepoint=False):
         head, _ = AuditHead.objects.select_for_update().get_or_create(pk=1)
         row = AuditRecord(
@@ -37,8 +38,9 @@ def record(*, action: str, object_kind: str, object_name: str, changes: Changes 
             object_name=_fitting(object_name),
             changes=encode_changes(changes or {}),
             previous=head.digest,
+            key_id=key.id,
         )
-        row.digest = row.chained_digest()
+        row.digest = row.chained_digest(key)
         row.save()
         head.number, head.digest = row.number, row.digest
         head.save()

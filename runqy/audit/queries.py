@@ -1,12 +1,13 @@
 """Finds records, and walks their chain."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
 from django.db.models import Max, Q, QuerySet
 
-from runqy.audit.models import CHAIN_BEGIN, AuditHead, AuditRecord
+from runqy.audit.chain import CHAIN_BEGIN, PLAIN, ChainKey, current_key, derive_key
+from runqy.audit.models import AuditHead, AuditRecord
 
 __all__ = [
     "ChainReport",
@@ -14,6 +15,7 @@ __all__ = [
     "actions",
     "get_page",
     "is_in_its_place",
+    "is_key_known",
     "matching",
     "object_kinds",
     "of_kind",
@@ -35,6 +37,8 @@ class ChainReport:
     number: int = 0
     """Of the last record."""
     digest: str = CHAIN_BEGIN
+    key_id: str = PLAIN
+    """Of the last record."""
     breaks: list[str] = field(default_factory=list)
     """What does not fit, the first few."""
 
@@ -134,40 +138,59 @@ def walk(records: QuerySet[AuditRecord]) -> Iterator[AuditRecord]:
 
 
 def is_in_its_place(record: AuditRecord) -> bool:
-    """Tell whether a record is as it was written and follows on the one before it; the rest is `verify_chain`'s."""
-    before = AuditRecord.objects.filter(number=record.number - 1).values_list("digest", flat=True).first()
-    expected = CHAIN_BEGIN if record.number == 1 else before
-    return record.previous == expected and record.digest == record.chained_digest()
+    """Return whether a record is as it was written and follows the one before it; the rest is `verify_chain`'s."""
+    before = AuditRecord.objects.filter(number=record.number - 1).values_list("digest", "key_id").first()
+    digest, key_id = before or (CHAIN_BEGIN if record.number == 1 else None, PLAIN)
+    if record.previous != digest or (record.key_id == PLAIN and key_id != PLAIN):
+        return False
+    return record.digest == record.chained_digest(current_key() if record.key_id != PLAIN else None)
 
 
-def verify_chain(*, expected: tuple[int, str] | None = None) -> ChainReport:
+def is_key_known(record: AuditRecord) -> bool:
+    """Return whether a record can be verified with this server's secret key."""
+    return record.key_id in (PLAIN, current_key().id)
+
+
+def verify_chain(*, expected: tuple[int, str] | None = None, old_secret_keys: Sequence[str] = ()) -> ChainReport:
     """Compute every digest anew and compare it, each record's predecessor, and the head.
 
-    `expected` is the number and digest of a record as somebody noted them earlier, outside of this database: whoever
-    can write to it can also compute a new chain, but not to that digest.
+    `expected` is the number and digest of a record that was noted outside of this database. `old_secret_keys` verify
+    what was recorded before the secret key was changed.
     """
+    keys = {key.id: key for key in (current_key(), *map(derive_key, old_secret_keys))}
     report = ChainReport()
     newest: int = AuditRecord.objects.aggregate(number=Max("number"))["number"] or 0
     head = AuditHead.objects.filter(pk=1).first() or AuditHead()  # read second, so that it knows of the newest
     seen = expected is None or expected == (0, CHAIN_BEGIN)
     for row in AuditRecord.objects.filter(number__lte=max(newest, head.number)).order_by("number").iterator(1000):
-        _check(row, report)
+        _check(row, report, keys)
         seen = seen or expected == (row.number, row.digest)
-        report.number, report.digest = row.number, row.digest
+        report.number, report.digest, report.key_id = row.number, row.digest, row.key_id
     if (head.number, head.digest) != (report.number, report.digest):
         _note(report, f"The head says that record {head.number} is the last, but it is {report.number}.")
+    if report.number and report.key_id == PLAIN:
+        _note(report, f"Record {report.number} is the last and has no key, which every new record has.")
     if not seen and expected is not None:
         _note(report, f"No record {expected[0]} with the digest {expected[1]}.")
     return report
 
 
-def _check(row: AuditRecord, report: ChainReport) -> None:
+def _check(row: AuditRecord, report: ChainReport, keys: Mapping[str, ChainKey]) -> None:
     """Note what does not fit about a record that follows those seen."""
     if row.number != report.number + 1:
         _note(report, f"Records {report.number + 1} to {row.number - 1} are missing.")
     elif row.previous != report.digest:
         _note(report, f"Record {row.number} does not follow the one before it.")
-    if row.digest != row.chained_digest():
+    if row.key_id == PLAIN and report.key_id != PLAIN:
+        _note(report, f"Record {row.number} has no key, which the one before it has.")
+    elif row.key_id != PLAIN and row.key_id not in keys:
+        if row.key_id != report.key_id:
+            _note(
+                report,
+                f"From record {row.number} on, digests were made with another RUNQY_SECRET_KEY (key id {row.key_id}); "
+                "give that with --old-secret-key-file to verify them.",
+            )
+    elif row.digest != row.chained_digest(keys.get(row.key_id)):
         _note(report, f"Record {row.number} is not as it was written.")
 
 

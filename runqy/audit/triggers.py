@@ -18,8 +18,11 @@ _INSTALL = {
     ],
 }
 _REMOVE = {
-    "sqlite": ["DROP TRIGGER audit_no_update", "DROP TRIGGER audit_no_delete"],
-    "postgresql": ["DROP TRIGGER audit_append_only ON audit_auditrecord", "DROP FUNCTION audit_refuse()"],
+    "sqlite": ["DROP TRIGGER IF EXISTS audit_no_update", "DROP TRIGGER IF EXISTS audit_no_delete"],
+    "postgresql": [
+        "DROP TRIGGER IF EXISTS audit_append_only ON audit_auditrecord",
+        "DROP FUNCTION IF EXISTS audit_refuse()",
+    ],
 }
 
 

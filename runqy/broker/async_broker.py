@@ -11,7 +11,7 @@ from runqy.broker.async_connector import CONNECT_TIMEOUT_S, MAX_PENDING, REPLY_T
 from runqy.broker.async_node import AsyncNode
 from runqy.broker.connection import RedisTarget
 from runqy.broker.links import Reply
-from runqy.broker.operation import BrokerContext, Operation, Request, RequestBatch, ask_all
+from runqy.broker.operation import BrokerContext, MemoryUse, Operation, Request, RequestBatch, ask_all
 from runqy.broker.redis_clock import RedisClock
 from runqy.broker.scripts import Command
 from runqy.errors import RunqyError
@@ -41,6 +41,7 @@ class AsyncBroker:
         self.connector = connector
         self._router = router
         self._clock = RedisClock()
+        self._memory = MemoryUse(is_cluster=self.is_cluster)
 
     @classmethod
     def connect(
@@ -108,7 +109,7 @@ class AsyncBroker:
 
     def context(self) -> BrokerContext:
         """Return the time by Redis's clock and the topology."""
-        return BrokerContext(now_ns=self.now_ns(), is_cluster=self.is_cluster)
+        return BrokerContext(now_ns=self.now_ns(), is_cluster=self.is_cluster, memory=self._memory)
 
     def now_ns(self) -> int:
         """Return Unix time in ns by Redis's clock, as far as it was measured."""

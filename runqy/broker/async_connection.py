@@ -51,6 +51,8 @@ class AsyncConnection(asyncio.Protocol):
         self.on_lost: Callable[[AsyncConnection, str], None] | None = None
         """Called once, when the connection is closed for whatever reason."""
         self.is_open = False
+        self.was_silent = False
+        """It was closed because no reply came."""
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
         self._reader = Reader(
@@ -215,6 +217,7 @@ class AsyncConnection(asyncio.Protocol):
             self._silent_checks += 1
         self._has_heard, self._unsent_bytes = False, unsent_bytes
         if self._silent_checks > _CHECKS:
+            self.was_silent = True
             self.close("Redis cannot be reached: it does not reply.")
             return
         self._check = self._loop.call_later(self._check_s, self._check_silence)

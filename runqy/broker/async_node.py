@@ -149,6 +149,8 @@ class PersistentConnection:
         """Reconnect when the connection in use was lost."""
         if self.connection is connection:
             self.connection = None
+            if connection.was_silent:  # so may be the next one, for which requests do not wait
+                self._error = BrokerUnavailable(reason)
             if not self._is_closed:
                 self._start()
 

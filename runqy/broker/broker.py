@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from redis import RedisCluster
 
 from runqy.broker.connection import RedisTarget, connect_client, make_link
-from runqy.broker.operation import BrokerContext, Operation, Request, RequestBatch, ask_all
+from runqy.broker.operation import BrokerContext, MemoryUse, Operation, Request, RequestBatch, ask_all
 from runqy.broker.redis_clock import RedisClock
 from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
 
@@ -26,6 +26,7 @@ class Broker:
         self.client = client
         self.link = make_link(client)
         self._clock = RedisClock()
+        self._memory = MemoryUse(is_cluster=self.is_cluster)
 
     @classmethod
     def connect(cls, target: RedisTarget) -> Broker:
@@ -77,7 +78,7 @@ class Broker:
 
     def context(self) -> BrokerContext:
         """Return the time by Redis's clock and the topology."""
-        return BrokerContext(now_ns=self.now_ns(), is_cluster=self.is_cluster)
+        return BrokerContext(now_ns=self.now_ns(), is_cluster=self.is_cluster, memory=self._memory)
 
     def now_ns(self) -> int:
         """Return Unix time in ns by Redis's clock, as far as it was measured."""

@@ -11,8 +11,9 @@ from redis.sentinel import Sentinel
 
 from runqy.broker.links import ClusterLink, Link, SingleLink, translated_errors
 
-CONNECT_TIMEOUT_S = 3.0
-REPLY_TIMEOUT_S = 3.0
+CONNECT_TIMEOUT_S = 1.5
+REPLY_TIMEOUT_S = 1.0
+"""As on an event loop: a Redis that is silent for so long is taken to hang."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,9 +16,10 @@ from runqy.broker.message import DEFAULT_TIMEOUT_S, encode
 from runqy.broker.operation import Request
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
-from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists
+from runqy.errors import IdempotencyKeyReused, QueueFull, TaskAlreadyExists
 
 RECORD_KEPT_S = 24 * 3600
+QUEUE_FULL_RETRY_S = 5
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -43,6 +44,8 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What no other task of the queue may have at the same time. Empty: nothing."""
     unique_for_s: int = 0
     """For how long, from when the task becomes pending, and not beyond its end; 0: until its end, however late."""
+    max_waiting: int = 0
+    """How many tasks of the Redis queue may be pending, scheduled or to be retried with it; 0: any number."""
 
     def message(self) -> TaskMessage:
         """Return the task as a message, not to be changed: it is built once."""
@@ -144,27 +147,27 @@ _VARIANTS = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 
 
 def enqueue(task: NewTask, *, now_ns: int, is_cluster: bool = True) -> Request[TaskState]:
-    """Queue one task; the state it starts in is the outcome. Raises TaskAlreadyExists.
+    """Queue one task; the state it starts in is the outcome. Raises TaskAlreadyExists, QueueFull.
 
     Running the same request again after a lost reply does no harm: the task is known by its time. One command does it
     all where Redis is known to be no cluster and the task is to run at once.
     """
     state = task.state_at(now_ns)
     if state is TaskState.PENDING and not is_cluster:
-        return Request((_enqueue_one(task, now_ns),), partial(_started, state), is_repeatable=True)
-    return Request((*index_task(task), store([task], now_ns)), partial(_started, state), is_repeatable=True)
+        return Request((_enqueue_one(task, now_ns),), partial(_started, task, state), is_repeatable=True)
+    return Request((*index_task(task), store([task], now_ns)), partial(_started, task, state), is_repeatable=True)
 
 
 def enqueue_unique(
     task: NewTask, *, now_ns: int, record: IdempotencyRecord | None = None, is_cluster: bool = True
 ) -> Request[UniqueOutcome]:
-    """Queue a task under its lock and idempotency key, lookup first. Raises TaskAlreadyExists, IdempotencyKeyReused.
+    """Queue a task under its lock and idempotency key, lookup first.
 
-    Running the same request again after a lost reply does no harm. One command does it all where Redis is known to be
-    no cluster.
+    Raises TaskAlreadyExists, IdempotencyKeyReused, QueueFull. Running the same request again after a lost reply does no
+    harm. One command does it all where Redis is known to be no cluster.
     """
     call = script("create_one")(**_arguments(task, now_ns, record, is_cluster))
-    return Request((*index_task(task), call) if is_cluster else (call,), _outcome, is_repeatable=True)
+    return Request((*index_task(task), call) if is_cluster else (call,), partial(_outcome, task), is_repeatable=True)
 
 
 def find_replayed(queue: str, idempotency_key: IdempotencyKey) -> Request[Replayed | None]:
@@ -191,7 +194,7 @@ def index_task(task: NewTask) -> tuple[Command, Command]:
 
 def store(tasks: Sequence[NewTask], now_ns: int) -> Command:
     """Return the script call that stores tasks of one Redis queue and one first state."""
-    queue = QueueKeys(tasks[0].queue)
+    queue, max_waiting = QueueKeys(tasks[0].queue), tasks[0].max_waiting
     task_keys = [queue.task(task.id) for task in tasks]
     if tasks[0].state_at(now_ns) is TaskState.PENDING:
         rest: list[Value] = []
@@ -200,16 +203,33 @@ def store(tasks: Sequence[NewTask], now_ns: int) -> Command:
         return script("enqueue")(
             pending=queue.pending,
             idle=queue.idle,
+            scheduled=queue.scheduled,
+            retry=queue.retry,
             task=task_keys,
             queue=queue.queue,
             now_ns=now_ns,
             now_ms=now_ns // 1_000_000,
+            max_waiting=max_waiting,
             id_message_ttl=rest,
         )
     rest = []
     for task in tasks:
         rest += (task.id, encode(task.message()), task.ttl_archived_s, task.process_at_s or 0)
-    return script("schedule")(scheduled=queue.scheduled, task=task_keys, now_ns=now_ns, id_message_ttl_runat=rest)
+    return script("schedule")(
+        scheduled=queue.scheduled,
+        pending=queue.pending,
+        retry=queue.retry,
+        task=task_keys,
+        now_ns=now_ns,
+        max_waiting=max_waiting,
+        id_message_ttl_runat=rest,
+    )
+
+
+def queue_full(task: NewTask) -> QueueFull:
+    """Return the error of a task whose queue has no room for it."""
+    detail = f"The queue {task.queue} has {task.max_waiting} waiting tasks, as many as it may (max_waiting_tasks)."
+    return QueueFull(detail, retry_after_s=QUEUE_FULL_RETRY_S)
 
 
 def lock_s(task: NewTask, now_ns: int) -> int:
@@ -219,8 +239,10 @@ def lock_s(task: NewTask, now_ns: int) -> int:
     return task.unique_for_s + max((task.process_at_s or 0) - now_ns // 1_000_000_000, 0)
 
 
-def _started(state: TaskState, replies: Sequence[Reply]) -> TaskState:
+def _started(task: NewTask, state: TaskState, replies: Sequence[Reply]) -> TaskState:
     """Return the state of a task that was stored."""
+    if replies[-1] in (-1, [-1]):
+        raise queue_full(task)
     if replies[-1] not in (1, [1]):
         raise TaskAlreadyExists
     return state
@@ -232,12 +254,15 @@ def _enqueue_one(task: NewTask, now_ns: int) -> Command:
     return script("enqueue_one")(
         pending=queue.pending,
         idle=queue.idle,
+        scheduled=queue.scheduled,
+        retry=queue.retry,
         task=queue.task(task.id),
         lookup=keys.lookup(task.id),
         queues=keys.QUEUES,
         queue=task.queue,
         now_ns=now_ns,
         now_ms=now_ns // 1_000_000,
+        max_waiting=task.max_waiting,
         id=task.id,
         message=encode(task.message()),
         ttl_archived=task.ttl_archived_s,
@@ -255,6 +280,7 @@ def _arguments(
         "pending": queue.pending,
         "idle": queue.idle,
         "scheduled": queue.scheduled,
+        "retry": queue.retry,
         "task": key,
         "lock": task.lock or key,
         "record": queue.created(record.key.scope) if record else key,
@@ -271,10 +297,11 @@ def _arguments(
         "note": record.note if record else "",
         "keeps_conflict": int(record.keeps_conflict) if record else 0,
         "keep_s": RECORD_KEPT_S,
+        "max_waiting": task.max_waiting,
     }
 
 
-def _outcome(replies: Sequence[Reply]) -> UniqueOutcome:
+def _outcome(task: NewTask, replies: Sequence[Reply]) -> UniqueOutcome:
     """Read what the script said."""
     reply = replies[-1]
     if reply == 1:
@@ -283,5 +310,7 @@ def _outcome(replies: Sequence[Reply]) -> UniqueOutcome:
         raise TaskAlreadyExists
     if reply == -1:
         raise IdempotencyKeyReused
+    if reply == -2:
+        raise queue_full(task)
     holder, note = reply
     return Replayed(note, holder.decode()) if note else LockHeld(holder.decode(errors="replace"))

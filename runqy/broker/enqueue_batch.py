@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from functools import partial
 
 from runqy.broker import keys, timing
-from runqy.broker.enqueue import RECORD_KEPT_S, Created, IdempotencyKey, LockHeld, NewTask, lock_s, store
+from runqy.broker.enqueue import RECORD_KEPT_S, Created, IdempotencyKey, LockHeld, NewTask, lock_s, queue_full, store
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
+from runqy.broker.memory import ask_all_to_add
 from runqy.broker.message import encode
-from runqy.broker.operation import Operation, Request, ask_all, get_context
+from runqy.broker.operation import Operation, Request, get_context
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
-from runqy.errors import IdempotencyKeyReused, RunqyError, TaskAlreadyExists
+from runqy.errors import IdempotencyKeyReused, QueueFull, RunqyError, TaskAlreadyExists
 
 Enqueued = TaskState | RunqyError
-ItemOutcome = Created | LockHeld | TaskAlreadyExists
+ItemOutcome = Created | LockHeld | TaskAlreadyExists | QueueFull
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def enqueue_many(tasks: Sequence[NewTask]) -> Operation[list[Enqueued]]:
         requests = [
             _enqueue_batch([tasks[i] for i in places], context.now_ns, context.is_cluster) for places in together
         ]
-        answers = yield from ask_all(requests)
+        answers = yield from ask_all_to_add(requests, queue=tasks[0].queue, memory=context.memory)
         for places, answer in zip(together, answers, strict=True):
             for position, place in enumerate(places):
                 outcomes[place] = answer if isinstance(answer, RunqyError) else answer[position]
@@ -154,15 +155,16 @@ def _enqueue_batch(tasks: Sequence[NewTask], now_ns: int, is_cluster: bool) -> R
     known = command("SADD", keys.QUEUES, queue, key=keys.QUEUES)
     return Request(
         commands=(*index_tasks(tasks, is_cluster), known, store(tasks, now_ns)),
-        parse=partial(_outcomes, state),
+        parse=partial(_outcomes, tasks, state),
         is_repeatable=True,
         is_bulky=True,
     )
 
 
-def _outcomes(state: TaskState, replies: Sequence[Reply]) -> list[Enqueued]:
+def _outcomes(tasks: Sequence[NewTask], state: TaskState, replies: Sequence[Reply]) -> list[Enqueued]:
     """Read what the script said about each task."""
-    return [state if is_stored else TaskAlreadyExists() for is_stored in replies[-1]]
+    errors = {0: lambda _: TaskAlreadyExists(), -1: queue_full}
+    return [state if outcome == 1 else errors[outcome](task) for task, outcome in zip(tasks, replies[-1], strict=True)]
 
 
 def _arguments(
@@ -182,6 +184,7 @@ def _arguments(
         "pending": queue.pending,
         "idle": queue.idle,
         "scheduled": queue.scheduled,
+        "retry": queue.retry,
         "record": queue.created(idempotency_key.scope) if idempotency_key else queue.pending,
         "tasks_and_locks": places,
         "queue": part.queue,
@@ -193,12 +196,15 @@ def _arguments(
         "note": part.note,
         "keep_s": RECORD_KEPT_S,
         "task_prefix": queue.task_prefix,
+        "max_waiting": part.tasks[0].max_waiting if part.tasks else 0,
         "fives": fives,
     }
 
 
 def _outcome(outcome: int | bytes) -> ItemOutcome:
     """Read what became of one task."""
+    if outcome == -1:
+        return QueueFull()
     if isinstance(outcome, bytes):
         return LockHeld(outcome.decode(errors="replace"))
     return Created.NOW if outcome else TaskAlreadyExists()

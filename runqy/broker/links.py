@@ -14,10 +14,11 @@ from typing import Any, Protocol
 from hiredis import pack_command
 from redis import Redis, RedisCluster
 from redis import exceptions as redis_errors
+from redis.cluster import ClusterNode
 from redis.connection import Connection, ConnectionPool
 
 from runqy.broker.scripts import Command
-from runqy.circuit_breaker import CircuitBreaker, CircuitOpen
+from runqy.circuit_breaker import Attempt, BackgroundCall, CircuitBreaker, CircuitOpen
 from runqy.errors import BrokerCommandRefused, BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
 
 Reply = Any
@@ -35,6 +36,8 @@ _AWAY = (
     OSError,
 )
 _NO_RESPONSE = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)
+REFRESH_WAIT_S = 1.0
+"""How long a request may wait, from its beginning, for a new topology after a node did not respond."""
 FRESH_S = 1.0
 """For how long after its last use a connection is taken to be alive."""
 
@@ -66,6 +69,8 @@ def translated_errors() -> Iterator[None]:
     """Raise redis-py's errors about the connection as ours."""
     try:
         yield
+    except CircuitOpen as error:
+        raise BrokerUnavailable("Redis cannot be reached: it did not respond a moment ago.") from error
     except _KNOWN as error:
         raise translated(error) from error
 
@@ -94,6 +99,47 @@ def checked(reply: Reply) -> Reply:
     return reply
 
 
+class _Conversation:
+    """The commands of one node of a cluster, and the connection that they go by."""
+
+    def __init__(self, attempt: Attempt, share: Sequence[int]) -> None:
+        self._attempt = attempt
+        self._share = share
+        self._pool: ConnectionPool | None = None
+        self._connection: Connection | None = None
+
+    def send(self, pool: ConnectionPool, commands: Sequence[Command]) -> None:
+        """Send the commands."""
+        try:
+            self._pool, self._connection = pool, pool.get_connection()
+            self._connection.send_packed_command(_packed(commands))
+        except BaseException as error:
+            self._attempt.end(error)
+            raise
+
+    def read_into(self, replies: list[Reply]) -> None:
+        """Read the replies, and put each where its command is."""
+        assert self._connection is not None  # noqa: S101 (only what was sent is read)
+        try:
+            for index in self._share:
+                replies[index] = _read(self._connection)
+        except BaseException as error:
+            self._attempt.end(error)
+            raise
+        self._attempt.end()
+
+    def disconnect(self) -> None:
+        """Close the connection: what is left unread must not become the next caller's reply."""
+        if self._connection is not None:
+            self._connection.disconnect()
+
+    def release(self) -> None:
+        """Give the connection back."""
+        self._attempt.abandon()
+        if self._pool is not None and self._connection is not None:
+            self._pool.release(self._connection)
+
+
 class SingleLink:
     """One Redis server, or the master that Sentinel names."""
 
@@ -107,14 +153,10 @@ class SingleLink:
 
     def execute(self, commands: Sequence[Command]) -> list[Reply]:
         """Run commands in one round trip. See Link."""
-        try:
+        with translated_errors():
             replies = self._breaker.call(lambda: self._converse(commands))
             _repeat_unknown_scripts(commands, replies, self._converse)
-        except CircuitOpen as error:
-            raise BrokerUnavailable("Redis cannot be reached: it did not respond a moment ago.") from error
-        except _KNOWN as error:
-            raise translated(error) from error
-        return replies
+            return replies
 
     def nodes(self) -> "Mapping[str, Link]":
         """Return the link to every server that holds keys, by its name."""
@@ -155,13 +197,18 @@ class SingleLink:
 
 
 class ClusterLink:
-    """A Redis Cluster: commands are grouped by node, all nodes are written to before the first is read."""
+    """A Redis Cluster: commands are grouped by node, all nodes are written to before the first is read.
+
+    Each node has a circuit breaker, so that one that hangs delays only what it serves.
+    """
 
     is_cluster = True
 
     def __init__(self, client: "RedisCluster") -> None:
         self._client = client
         self._nodes: dict[str, SingleLink] = {}
+        self._breakers: dict[str, CircuitBreaker] = {}
+        self._refresh = BackgroundCall(client.nodes_manager.initialize, _KNOWN)
 
     def nodes(self) -> Mapping[str, Link]:
         """Return the link to every master, by its name. They are kept: each keeps connections."""
@@ -182,38 +229,43 @@ class ClusterLink:
             return replies
 
     def _converse(self, commands: Sequence[Command]) -> list[Reply]:
-        """Send every node its share, then read all answers back into the order asked for."""
-        shares: dict[str, list[int]] = {}
-        nodes = {}
+        """Send every node its share, then read all replies back into the order of the commands."""
+        began_s = time.monotonic()
+        replies: list[Reply] = [None] * len(commands)
+        conversations: list[_Conversation] = []
+        try:
+            for node, share in self._shares(commands):
+                conversation = _Conversation(self._begin(node), share)
+                conversations.append(conversation)
+                conversation.send(self._client.get_redis_connection(node).connection_pool, [commands[i] for i in share])
+            for conversation in conversations:
+                conversation.read_into(replies)
+        except BaseException as error:
+            for conversation in conversations:
+                conversation.disconnect()
+            if isinstance(error, _NO_RESPONSE):
+                self._refresh.run(wait_s=max(REFRESH_WAIT_S + began_s - time.monotonic(), 0))
+            raise
+        finally:
+            for conversation in conversations:
+                conversation.release()
+        return replies
+
+    def _shares(self, commands: Sequence[Command]) -> "list[tuple[ClusterNode, list[int]]]":
+        """Return each node with the places of its commands. Raises ClusterDownError."""
+        shares: dict[str, tuple[ClusterNode, list[int]]] = {}
         for index, command in enumerate(commands):
             node = (
                 self._client.get_default_node() if command.key is None else self._client.get_node_from_key(command.key)
             )
             if node is None:
                 raise redis_errors.ClusterDownError("no node serves this slot")
-            nodes[node.name] = node
-            shares.setdefault(node.name, []).append(index)
-        replies: list[Reply] = [None] * len(commands)
-        open_connections: list[tuple[ConnectionPool, Connection, list[int]]] = []
-        try:
-            for name, share in shares.items():
-                pool = self._client.get_redis_connection(nodes[name]).connection_pool
-                connection = pool.get_connection()
-                open_connections.append((pool, connection, share))
-                connection.send_packed_command(_packed([commands[i] for i in share]))
-            for _, connection, share in open_connections:
-                for index in share:
-                    replies[index] = _read(connection)
-        except BaseException as error:
-            for _, connection, _ in open_connections:
-                connection.disconnect()
-            if isinstance(error, _NO_RESPONSE):
-                self._client.nodes_manager.initialize()
-            raise
-        finally:
-            for pool, connection, _ in open_connections:
-                pool.release(connection)
-        return replies
+            shares.setdefault(node.name, (node, []))[1].append(index)
+        return list(shares.values())
+
+    def _begin(self, node: "ClusterNode") -> Attempt:
+        """Begin to converse with a node. Raises CircuitOpen."""
+        return self._breakers.setdefault(node.name, CircuitBreaker(_NO_RESPONSE)).begin()
 
     def _follow(self, command: Command) -> Reply:
         """Let the client follow a redirection, which happens when slots move."""

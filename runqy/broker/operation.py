@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from runqy import clock
 from runqy.broker.links import Reply, checked
 from runqy.broker.scripts import Command
 from runqy.errors import BrokerRefused, RunqyError
@@ -80,6 +81,38 @@ class RequestBatch(msgspec.Struct, frozen=True):
         return outcomes
 
 
+class MemoryUse:
+    """What a broker knows about the memory of its servers: the part of its limit that each used when it was read last.
+
+    In a cluster by Redis queue, as queues are on different servers, else once.
+    """
+
+    LOOK_EVERY_S = 1.0
+    HIGHEST = 0.97
+    """The part beyond which no tasks are added, so that all other scripts may still write."""
+
+    def __init__(self, *, is_cluster: bool) -> None:
+        self._is_cluster = is_cluster
+        self._uses: dict[str, float] = {}
+        self._looked_s: dict[str, float] = {}
+
+    def is_nearly_full(self, queue: str) -> bool:
+        """Return whether the server of a Redis queue used more than HIGHEST."""
+        return bool(self._uses) and self._uses.get(queue if self._is_cluster else "", 0) > self.HIGHEST
+
+    def begin_look(self, queue: str) -> bool:
+        """Return whether the memory is to be read now, which it is for one caller a second."""
+        server, now_s = queue if self._is_cluster else "", clock.monotonic_s()
+        if now_s - self._looked_s.get(server, float("-inf")) < self.LOOK_EVERY_S:
+            return False
+        self._looked_s[server] = now_s
+        return True
+
+    def record(self, queue: str, use: float) -> None:
+        """Keep what was read."""
+        self._uses[queue if self._is_cluster else ""] = use
+
+
 class BrokerContext(msgspec.Struct, frozen=True, kw_only=True):
     """What an operation may know about the broker that runs it."""
 
@@ -87,6 +120,7 @@ class BrokerContext(msgspec.Struct, frozen=True, kw_only=True):
     """Unix ns by Redis's clock."""
     is_cluster: bool
     """Keys of different hash tags live on different nodes."""
+    memory: MemoryUse
 
 
 Effect: TypeAlias = Request[Any] | RequestBatch | type[BrokerContext]

@@ -23,6 +23,17 @@ class Rate:
         return f"{self.most} in {self.window_s} s"
 
 
+WINDOWS_S = {"s": 1, "m": 60, "h": 3600}
+
+
+def parse_rate(text: str) -> Rate:
+    """Return a number of requests in a second, minute or hour: `600/m`. Raises ValueError."""
+    most, _, unit = text.partition("/")
+    if unit not in WINDOWS_S or not (most.isascii() and most.isdigit()) or not 1 <= int(most[:7]) <= 10**5:
+        raise ValueError(f"{text!r} is not a rate such as 50/s, 600/m or 10000/h")
+    return Rate(int(most), WINDOWS_S[unit])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
     """What a rate left to whoever sent a request."""

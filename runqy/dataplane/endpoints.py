@@ -101,7 +101,7 @@ class TaskEndpoints:
             forwarded_for=request.headers.get("X-Forwarded-For", ""),
             forwarded_proto=request.headers.get("X-Forwarded-Proto", ""),
         )
-        if settings.SECURE_SSL_REDIRECT and scheme != "https":
+        if (settings.SECURE_SSL_REDIRECT and scheme != "https") or b"%00" in request.scope["query_string"]:
             raise PassToDjango
         call = Call(request, address, {})
         try:
@@ -147,7 +147,7 @@ class TaskEndpoints:
             return
         allowance = await self._acquire(call, key_limit(identity))
         if allowance is not None and not allowance.passes:
-            raise key_limit_exceeded(allowance.wait_s)
+            raise key_limit_exceeded(identity, allowance.wait_s)
 
     async def _acquire(self, call: Call, limit: RateLimit | None) -> Allowance | None:
         if limit is None:

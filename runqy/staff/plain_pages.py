@@ -26,6 +26,9 @@ class PlainPage:
 BAD_REQUEST = PlainPage(
     status=400, title="This cannot be understood", sentence="Something in the address or the form makes no sense."
 )
+TOO_LARGE = PlainPage(
+    status=413, title="The form is too large", sentence="Nothing was saved. The limit is RUNQY_MAX_BODY_SIZE."
+)
 WRONG_HOST = PlainPage(
     status=400,
     title="The server does not answer to this name",

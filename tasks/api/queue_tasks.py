@@ -55,6 +55,7 @@ class QueueTaskViewSet(ApiViewSet):
     """The tasks of a queue."""
 
     read_roles: ClassVar = frozenset({Role.CLIENT})
+    action_roles: ClassVar = {"destroy": frozenset({Role.CLIENT})}
     allows_queue_scoped_keys = True
 
     @property
@@ -137,6 +138,7 @@ class QueueTaskViewSet(ApiViewSet):
 class CancelTaskViewSet(ApiViewSet):
     """Cancellation, by the task's id alone."""
 
+    roles: ClassVar = frozenset({Role.CLIENT})
     allows_queue_scoped_keys = True
 
     @extend_schema(

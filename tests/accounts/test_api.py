@@ -48,6 +48,7 @@ def test_a_key_is_created_shown_once_and_works() -> None:
             "queues": ["image", "mail"],
             "created_at": created["api_key"]["created_at"],
             "expires_at": "2090-01-01T00:00:00Z",
+            "rate_limit": "",
             "revoked_at": None,
             "last_used_at": None,
             "created_by_kind": "key",

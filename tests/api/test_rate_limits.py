@@ -57,6 +57,30 @@ def test_each_key_has_a_limit_of_its_own(settings: Any) -> None:
     assert codes == [[404, 429]] * 4
 
 
+def test_a_key_may_have_a_limit_of_its_own_that_counts_instead_of_the_servers(settings: Any, each_plane: str) -> None:
+    settings.RUNQY_RATE_LIMIT = Rate(1, 60)
+    slow, fast = (create_api_key(name="x", role="client", rate_limit=rate).plain for rate in ("2/h", "100/s"))
+
+    answers = [ApiClient(slow).get("/queue/x") for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [404, 404, 429]
+    assert problem(answers[2])["detail"] == "This key is limited to 2 in 3600 s (its rate_limit)."
+    assert [ApiClient(fast).get("/queue/x").status_code for _ in range(3)] == [404] * 3
+
+
+def test_a_key_is_limited_though_the_server_limits_none(each_plane: str) -> None:
+    key = create_api_key(name="x", role="client", rate_limit="1/m").plain
+
+    assert [ApiClient(key).get("/queue/x").status_code for _ in range(2)] == [404, 429]
+
+
+@pytest.mark.parametrize("rate", ["1", "0/s", "1/d", "-1/s", "1/s/s", "9999999/s", "100001/s"])
+def test_a_rate_that_makes_no_sense_is_refused(rate: str) -> None:
+    answer = ApiClient().post("/api/keys", {"name": "x", "rate_limit": rate})
+
+    assert any(error.startswith("rate_limit: ") for error in problem(answer)["errors"])
+
+
 def test_a_request_that_the_role_forbids_is_not_counted(settings: Any) -> None:
     settings.RUNQY_RATE_LIMIT = Rate(1, 60)
 

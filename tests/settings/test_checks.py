@@ -52,6 +52,19 @@ def test_the_deployment_check_finds_what_is_unwise(tmp_path: Path, changes: dict
     assert name in finished.stderr
 
 
+def test_hsts_concerns_other_hosts_only_when_asked_to(tmp_path: Path) -> None:
+    names = ("SECURE_HSTS_SECONDS", "SECURE_HSTS_INCLUDE_SUBDOMAINS", "SECURE_HSTS_PRELOAD")
+    code = f"from runqy import settings; print(*(bool(getattr(settings, name)) for name in {names}))"
+
+    def printed(**variables: str) -> str:
+        environment = {"PATH": os.environ["PATH"], "RUNQY_HOME": str(tmp_path), "RUNQY_HTTPS": "true"} | variables
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert printed() == "True False False"
+    assert printed(RUNQY_HSTS_INCLUDE_SUBDOMAINS="true", RUNQY_HSTS_PRELOAD="true") == "True True True"
+
+
 def test_one_key_for_two_roles_is_an_error_everywhere(tmp_path: Path) -> None:
     finished = check(tmp_path, {"RUNQY_API_KEY": "the-same", "RUNQY_WORKER_API_KEY": "the-same"})
 

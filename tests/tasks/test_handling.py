@@ -259,8 +259,33 @@ def test_an_unknown_queue_is_not_found(admin: ApiClient) -> None:
     assert (answer.status_code, problem(answer)["code"]) == (404, "queue_not_found")
 
 
-@pytest.mark.parametrize(("key", "status"), [(None, 401), ("wrong", 401), (WORKER_KEY, 403), (CLIENT_KEY, 403)])
-def test_only_administrators_change_tasks(
+def test_a_clients_key_cancels_and_deletes_the_tasks_of_its_queues(admin: ApiClient, single_broker: Broker) -> None:
+    put_in(single_broker, "pending", "t1")
+    mine = ApiClient(create_api_key(name="simple", role=Role.CLIENT, queues=["simple"]).plain)
+    other = ApiClient(create_api_key(name="image", role=Role.CLIENT, queues=["image"]).plain)
+
+    refused = [cancel(other).status_code, other.delete(DELETES[0]).status_code]
+    accepted = [cancel(mine).status_code, mine.delete(DELETES[0]).status_code]
+
+    assert (refused, accepted) == ([404, 404], [200, 200])
+    assert listed(single_broker, "simple") == {}
+
+
+def test_a_clients_key_neither_runs_nor_archives_nor_changes_many_tasks(
+    admin: ApiClient, single_broker: Broker
+) -> None:
+    put_in(single_broker, "pending", "t1")
+    client = ApiClient(CLIENT_KEY)
+
+    answers = [client.post(f"{BULK}/t1/{action}") for action in ("run", "archive")]
+    answers += [client.post(f"{BULK}/{action}?state=pending") for action in ("run", "archive", "delete")]
+
+    assert [answer.status_code for answer in answers] == [403] * 5
+    assert listed(single_broker, "simple") == {"pending": ["t1"]}
+
+
+@pytest.mark.parametrize(("key", "status"), [(None, 401), ("wrong", 401), (WORKER_KEY, 403)])
+def test_only_administrators_and_clients_change_tasks(
     admin: ApiClient, single_broker: Broker, key: str | None, status: int
 ) -> None:
     put_in(single_broker, "pending", "t1")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from rest_framework.serializers import Serializer
 
+from runqy.accounts.operations import create_api_key
 from runqy.broker.rates import Rate
 from runqy.server_limits import LimitsSerializer
 from tests.api.client import ApiClient, problem
@@ -40,6 +41,13 @@ def test_the_settings_of_the_server_are_told(client: ApiClient, settings: Any) -
 
     assert (told["rate_limit"], told["auth_failure_limit"]) == ({"most": 600, "window_s": 60}, None)
     assert (told["body_bytes"], told["waiters"], told["waiters_per_key"]) == (1000, 7, 4)
+
+
+def test_a_key_with_a_rate_of_its_own_is_told_that(client: ApiClient, settings: Any) -> None:
+    settings.RUNQY_RATE_LIMIT = Rate(600, 60)
+    key = create_api_key(name="x", role="client", rate_limit="5/h").plain
+
+    assert limits(key)["rate_limit"] == {"most": 5, "window_s": 3600}
 
 
 @pytest.mark.parametrize(

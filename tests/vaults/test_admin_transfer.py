@@ -1,9 +1,12 @@
 """Many values at once in the admin: pasted, exported and imported, and none of them shown."""
 
+import json
+
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
+from runqy.audit.models import AuditRecord
 from tests.vaults.admin_pages import PAGES, PASSPHRASE, PEM, values
 from tests.vaults.test_vaults import SECRET
 from vaults import opening
@@ -26,6 +29,23 @@ def test_a_preview_of_pasted_lines_says_what_changes_and_no_value(admin_client: 
     assert not any(value in shown for value in ("hidden-1", "the-same", "MIIEvg", SECRET))
     assert "no-store" in answer["Cache-Control"]
     assert values() == {"SAME": "the-same", "TOKEN": SECRET}
+
+
+def test_a_preview_of_pasted_lines_is_recorded_for_it_shows_whether_a_guess_is_right(
+    admin_client: Client, page: str
+) -> None:
+    admin_client.post(page + "paste/", {"lines": "TOKEN=a-guess\nNEW=1", "fragment": "1"})
+
+    record = AuditRecord.objects.first()
+    assert record is not None
+    assert (record.action, record.object_name, record.actor_name) == ("vault.compared", "api-keys", "admin")
+    assert json.loads(record.changes) == {"entries": {"old": None, "new": ["TOKEN"]}}
+
+
+def test_a_preview_of_new_entries_alone_compares_nothing(admin_client: Client, page: str) -> None:
+    admin_client.post(page + "paste/", {"lines": "NEW=1", "fragment": "1"})
+
+    assert not AuditRecord.objects.filter(action="vault.compared").exists()
 
 
 def test_pasted_lines_are_set_all_at_once(admin_client: Client, page: str) -> None:

@@ -139,14 +139,19 @@ def test_a_preview_tells_what_an_import_does_and_does_nothing(exported: bytes) -
     operations.set_entry(vault="api-keys", key="C", value="plain", is_secret=True)
     operations.set_entry(vault="api-keys", key="D", value="4")
     operations.delete_entry(vault="api-keys", key="A")
-    before = (AuditRecord.objects.count(), StoredDocument.objects.get().revision)
+    before = StoredDocument.objects.get().revision
 
     preview = preview_import(content=exported, passphrase=PHRASE)
 
     told = {entry.key: entry.outcome.value for entry in preview.entries}
     assert told == {"A": "added", "B": "changed", "C": "changed", "D": "removed"}
     assert (preview.is_new, SECRET in repr(preview)) == (False, False)
-    assert (AuditRecord.objects.count(), StoredDocument.objects.get().revision) == before
+    assert StoredDocument.objects.get().revision == before
+    compared = AuditRecord.objects.first()
+    assert (compared.action, json.loads(compared.changes)) == (
+        "vault.compared",
+        {"entries": {"old": None, "new": ["B", "C"]}},
+    )
     assert import_vault(content=exported, passphrase=PHRASE, replace=True) == preview
     assert preview_import(content=exported, passphrase=PHRASE, name="new").is_new
     assert not Vault.objects.filter(name="new").exists()

@@ -26,7 +26,7 @@ def test_a_missing_setting_is_one_sentence_and_no_traceback() -> None:
 
 @pytest.mark.parametrize("spelling", ["--config", "-config"])
 def test_a_configuration_file_is_given_as_the_go_worker_takes_it(spelling: str, tmp_path: Path) -> None:
-    (tmp_path / "config.yml").write_text("server: {url: 'http://h', api_key: k}\nworker: {queue: q, concurrency: no}")
+    (tmp_path / "config.yml").write_text("server: {url: 'https://h', api_key: k}\nworker: {queue: q, concurrency: no}")
 
     done = run_worker(spelling, str(tmp_path / "config.yml"))
 
@@ -46,3 +46,13 @@ def test_the_worker_imports_no_django() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_a_worker_refuses_to_send_its_key_unencrypted() -> None:
+    environ = {"RUNQY_SERVER_URL": "http://runqy.example.org", "RUNQY_API_KEY": "k", "RUNQY_QUEUES": "q"}
+
+    done = run_worker(**environ)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("RUNQY_SERVER_URL (server.url in the configuration file) is http, so ")
+    assert len(done.stderr.splitlines()) == 1

@@ -61,13 +61,15 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
 
 
 def test_a_single_queue_may_be_spelled_in_the_singular(tmp_path: Path) -> None:
-    settings = load_settings(written(tmp_path, "server: {url: 'http://h', api_key: k}\nworker: {queue: mail_high}"), {})
+    text = "server: {url: 'https://h', api_key: k}\nworker: {queue: mail_high}"
+
+    settings = load_settings(written(tmp_path, text), {})
 
     assert settings.queues == ("mail_high",)
 
 
 def test_what_is_no_setting_is_told_and_does_no_harm(tmp_path: Path) -> None:
-    text = "server: {url: 'http://h', api_key: k}\nworker: {queue: mail, procesess: 2}\nextra: {some: thing}"
+    text = "server: {url: 'https://h', api_key: k}\nworker: {queue: mail, procesess: 2}\nextra: {some: thing}"
 
     with capture_logs() as logs:
         settings = load_settings(written(tmp_path, text), {})
@@ -127,3 +129,23 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_secrets_do_not_show_in_a_representation() -> None:
     assert "planted" not in repr(load_settings(None, NEEDED))
+
+
+@pytest.mark.parametrize("url", ["http://runqy.example.org", "http://192.168.1.5:3000", "http://127.0.0.1.example.org"])
+def test_an_unencrypted_server_on_another_machine_is_refused(url: str) -> None:
+    with pytest.raises(WorkerSettingsInvalid, match=r"sent unencrypted\. Use https, or .* --allow-http"):
+        load_settings(None, NEEDED | {"RUNQY_SERVER_URL": url})
+
+
+@pytest.mark.parametrize("url", ["http://localhost:3000", "http://127.8.8.8", "http://[::1]:3000", "https://h"])
+def test_an_unencrypted_server_on_this_machine_is_fine(url: str) -> None:
+    assert load_settings(None, NEEDED | {"RUNQY_SERVER_URL": url}).server_url == url
+
+
+def test_an_unencrypted_server_can_be_allowed(tmp_path: Path) -> None:
+    environ = NEEDED | {"RUNQY_SERVER_URL": "http://server:3000"}
+    file = written(tmp_path, "server: {allow_http: true}")
+
+    assert load_settings(None, environ, allow_http=True).server_url == "http://server:3000"
+    assert load_settings(None, environ | {"RUNQY_ALLOW_HTTP": "true"}).server_url == "http://server:3000"
+    assert load_settings(file, environ).server_url == "http://server:3000"

@@ -16,8 +16,8 @@ from runqy.staff.pages import StaffForm
 from vaults import dotenv
 from vaults.admin.entries import ValueInput
 from vaults.models import Vault
-from vaults.operations import set_entries
-from vaults.queries import EntryPreview, Outcome, preview_entries
+from vaults.operations import compare_entries, set_entries
+from vaults.queries import EntryPreview, Outcome
 
 if TYPE_CHECKING:
     from vaults.admin.vaults import VaultAdmin
@@ -64,7 +64,7 @@ def paste_view(page: "VaultAdmin", request: HttpRequest, vault: Vault) -> HttpRe
 def _preview(vault: Vault, pasted: dotenv.Pasted) -> dict[str, Any]:
     """Return what the lines would change; what is wrong with them instead where something is."""
     try:
-        found = preview_entries(vault.name, pasted.values)
+        found = compare_entries(vault.name, pasted.values)
     except RunqyError as error:
         return {"refusals": error.errors}
     entries: list[tuple[int, EntryPreview]] = [(pasted.lines[entry.key], entry) for entry in found]

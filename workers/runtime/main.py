@@ -13,6 +13,7 @@ import typer
 import uvloop
 
 from runqy.errors import RegistrationRefused, RunqyError
+from runqy.home import make_home, restrict_new_files
 from runqy.open_files import raise_open_files_limit
 from workers.deploy.isolation import is_isolation_supported
 from workers.runtime.logs import configure_logging, secrets
@@ -30,17 +31,23 @@ app = typer.Typer(add_completion=False)
 @app.command(help="Take tasks of some queues and run them. Every setting can come from the environment.")
 def run(
     config: Annotated[Path | None, typer.Option("--config", "-config", help="YAML file with settings.")] = None,
+    allow_http: Annotated[
+        bool, typer.Option("--allow-http", help="Send the API key and receive secrets by http, from any machine.")
+    ] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     """Read the settings and serve until stopped."""
     if version:
         typer.echo(own_version())
         return
+    restrict_new_files()
     make_undumpable()
     raise_open_files_limit()
     configure_logging()
     try:
-        settings = load_settings(config)
+        settings = load_settings(config, allow_http=allow_http)
+        if settings.home in settings.deployment_dir.parents:
+            make_home(settings.home)
     except RunqyError as error:
         typer.echo(error.detail, err=True)
         raise typer.Exit(2) from None

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 _VARIABLES = {
     "server.url": "RUNQY_SERVER_URL",
     "server.api_key": "RUNQY_API_KEY",
+    "server.allow_http": "RUNQY_ALLOW_HTTP",
     "worker.queues": "RUNQY_QUEUES",
     "worker.concurrency": "RUNQY_CONCURRENCY",
     "worker.processes": "RUNQY_PROCESSES",
@@ -73,6 +75,7 @@ class WorkerSettings:
     bootstrap_retry_delay_s: float = 2.0
     git_ssh_key: str = field(default="", repr=False)
     git_token: str = field(default="", repr=False)
+    home: Path = Path(".runqy")
     deployment_dir: Path
     has_system_packages: bool = False
     isolates_children: bool = True
@@ -80,8 +83,10 @@ class WorkerSettings:
     recovery: RecoverySettings = field(default_factory=RecoverySettings)
 
 
-def load_settings(file: Path | None, environ: Mapping[str, str] = os.environ) -> WorkerSettings:
-    """Read the settings. Raises WorkerSettingsInvalid with one sentence."""
+def load_settings(
+    file: Path | None, environ: Mapping[str, str] = os.environ, *, allow_http: bool = False
+) -> WorkerSettings:
+    """Read the settings; `allow_http` as if the setting were true. Raises WorkerSettingsInvalid with one sentence."""
     values = _Values(_read_file(file, environ) if file else {}, environ)
     defaults = RecoverySettings()
     recovery = RecoverySettings(
@@ -92,9 +97,12 @@ def load_settings(file: Path | None, environ: Mapping[str, str] = os.environ) ->
         backoff_factor=values.parsed("recovery.backoff_factor", _factor, defaults.backoff_factor),
         cooldown_s=values.parsed("recovery.cooldown_period", _seconds, defaults.cooldown_s),
     )
-    home = Path(environ.get("RUNQY_HOME") or ".runqy")
+    home = Path(environ.get("RUNQY_HOME") or ".runqy").expanduser().absolute()
+    server_url = values.parsed("server.url", _server_url, "") or values.missing("server.url")
+    if not allow_http and not values.parsed("server.allow_http", _flag, False):
+        _require_encryption(server_url)
     return WorkerSettings(
-        server_url=values.parsed("server.url", _server_url, "") or values.missing("server.url"),
+        server_url=server_url,
         api_key=values.text("server.api_key") or values.missing("server.api_key"),
         queues=values.parsed("worker.queues", _names, ()) or values.missing("worker.queues"),
         concurrency=values.parsed("worker.concurrency", _count, 1),
@@ -104,6 +112,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str] = os.environ) ->
         bootstrap_retry_delay_s=values.parsed("bootstrap.retry_delay", _seconds, 2.0),
         git_ssh_key=values.text("git.ssh_key"),
         git_token=values.text("git.token"),
+        home=home,
         deployment_dir=Path(values.text("deployment.dir") or home / "deployments").expanduser().absolute(),
         has_system_packages=values.parsed("deployment.use_system_site_packages", _flag, False),
         isolates_children=values.parsed("worker.isolate_children", _flag, True),
@@ -182,6 +191,25 @@ def _server_url(text: str) -> str:
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("must be a URL without credentials and query; the key is a setting of its own")
     return text.rstrip("/")
+
+
+def _require_encryption(server_url: str) -> None:
+    """Raise WorkerSettingsInvalid for an http URL of another machine: the key and secrets would be sent readable."""
+    parts = urlsplit(server_url)
+    if parts.scheme == "https" or _is_loopback(parts.hostname or ""):
+        return
+    raise WorkerSettingsInvalid(
+        "RUNQY_SERVER_URL (server.url in the configuration file) is http, so the API key and the secrets of vaults "
+        "would be sent unencrypted. Use https, or allow it in a network that you trust with --allow-http or "
+        "RUNQY_ALLOW_HTTP=true (server.allow_http)."
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _names(text: str) -> tuple[str, ...]:

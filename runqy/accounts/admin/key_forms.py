@@ -14,7 +14,7 @@ from runqy.accounts.queries import queue_names, vault_names
 from runqy.staff.pages import StaffModelForm
 
 ROLES = {
-    Role.CLIENT: "creates tasks, reads their results and cancels them",
+    Role.CLIENT: "creates tasks, reads their results, cancels and deletes them",
     Role.WORKER: "registers workers, which get code, secrets and access to Redis; nothing else",
     Role.ADMIN: "does everything, also makes other keys",
 }
@@ -53,8 +53,11 @@ class ApiKeyForm(StaffModelForm):
 
     class Meta:
         model = ApiKey
-        fields = ("name", "role", "queues", "vaults")
-        help_texts = {"name": "Who or what uses it, such as “shop backend”."}
+        fields = ("name", "role", "queues", "vaults", "rate_limit")
+        help_texts = {
+            "name": "Who or what uses it, such as “shop backend”.",
+            "rate_limit": "How many requests it may send: 50/s, 600/m, 10000/h. Empty: as the server's setting says.",
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Offer the queues and vaults that there are."""
@@ -72,7 +75,7 @@ class ApiKeyForm(StaffModelForm):
             self.add_error("last_day", "Say on which day it is used last.")
             return cleaned
         cleaned["expires_at"] = _expiry(cleaned)
-        names = ("name", "role", "queues", "vaults", "expires_at")
+        names = ("name", "role", "queues", "vaults", "expires_at", "rate_limit")
         for field, sentence in key_problems(**{name: cleaned[name] for name in names}):
             self.add_error("last_day" if field == "expires_at" else field, f"{sentence[:1].upper()}{sentence[1:]}.")
         return cleaned

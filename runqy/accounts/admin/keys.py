@@ -69,9 +69,9 @@ class ApiKeyAdmin(PublishedModelAdmin):
     actions = ("revoke",)
     actions_detail = ("revoke_one",)
     conditional_fields = {"last_day": "lifetime == 'day'"}
-    add_fieldsets = ((None, {"fields": ("name", "role", "queues", "vaults", "lifetime", "last_day")}),)
+    add_fieldsets = ((None, {"fields": ("name", "role", "queues", "vaults", "rate_limit", "lifetime", "last_day")}),)
     fieldsets = (
-        (None, {"fields": ("called", "status", "begins", "may", "limited_to", "limited_to_vaults")}),
+        (None, {"fields": ("called", "status", "begins", "may", "limited_to", "limited_to_vaults", "rate")}),
         ("Times (UTC)", {"fields": ("created", "expires", "last_used", "revoked")}),
         ("Origin", {"fields": ("creator", "descendants")}),
     )
@@ -81,6 +81,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
         "may",
         "limited_to",
         "limited_to_vaults",
+        "rate",
         "expires",
         "last_used",
         "revoked",
@@ -128,7 +129,8 @@ class ApiKeyAdmin(PublishedModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Create the key."""
-        described = {name: form.cleaned_data[name] for name in ("name", "role", "queues", "vaults", "expires_at")}
+        names = ("name", "role", "queues", "vaults", "expires_at", "rate_limit")
+        described = {name: form.cleaned_data[name] for name in names}
         created = create_api_key(**described)
         obj.pk, obj.plain, obj.expires_at = created.row.pk, created.plain, created.row.expires_at
 
@@ -227,6 +229,11 @@ class ApiKeyAdmin(PublishedModelAdmin):
     def limited_to_vaults(self, row: ApiKey) -> str:
         """Return the vaults that its workers may use, the first few by name."""
         return _listed(row.vaults)
+
+    @admin.display(description="rate limit")
+    def rate(self, row: ApiKey) -> str:
+        """Return how many requests it may send."""
+        return row.rate_limit or "as the server's setting says"
 
     @admin.display(description="expires", ordering="expires_at")
     def expires(self, row: ApiKey) -> str:

@@ -4,7 +4,13 @@ from typing import Any
 
 from drf_spectacular.utils import OpenApiExample
 
-_STATED = {"name": "shop", "role": "client", "queues": ["inference"], "expires_at": "2027-01-01T00:00:00Z"}
+_STATED = {
+    "name": "shop",
+    "role": "client",
+    "queues": ["inference"],
+    "expires_at": "2027-01-01T00:00:00Z",
+    "rate_limit": "600/m",
+}
 _KEY: dict[str, Any] = {
     "id": 7,
     "prefix": "rq_4fT0aZk",

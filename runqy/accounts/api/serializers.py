@@ -6,7 +6,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, MOST_VAULTS, NAME, QUEUE_NAME, VAULT_NAME, Role
+from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, MOST_VAULTS, NAME, QUEUE_NAME, RATE, VAULT_NAME, Role
 from runqy.accounts.operations import RevokedKey
 from runqy.api.serializers import (
     AwareDateTimeField,
@@ -45,6 +45,9 @@ class CreateApiKeySerializer(StrictSerializer):
         default=list,
         help_text="Names of the vaults that workers with this key may use; empty: all. Only with the role `worker`",
     )
+    rate_limit = PatternField(
+        RATE, required=False, default="", help_text="As `50/s`, `600/m` or `10000/h`; empty: as RUNQY_RATE_LIMIT says"
+    )
 
 
 class ApiKeySerializer(serializers.Serializer[Any]):
@@ -57,6 +60,7 @@ class ApiKeySerializer(serializers.Serializer[Any]):
     queues = serializers.ListField(child=serializers.CharField(), help_text="Empty: all")
     created_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField(allow_null=True)
+    rate_limit = serializers.CharField(help_text="Empty: as RUNQY_RATE_LIMIT says")
     revoked_at = serializers.DateTimeField(allow_null=True)
     last_used_at = serializers.DateTimeField(allow_null=True, help_text="To the minute")
     created_by_kind = EmptyAsNullField(allow_null=True, help_text=f"`{'`, `'.join(ActorKind)}`; null: not recorded")

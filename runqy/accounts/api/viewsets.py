@@ -62,6 +62,7 @@ class ApiKeyViewSet(ApiViewSet):
                 queues=body["queues"],
                 vaults=body["vaults"],
                 expires_at=body["expires_at"],
+                rate_limit=body["rate_limit"],
             )
         response = s.ApiKeyCreatedSerializer(
             {

@@ -119,6 +119,8 @@ class AuditRecordAdmin(StaffModelAdmin):
     @admin.display(description="checked just now")
     def place(self, row: AuditRecord) -> str:
         """Check this record and its link to the one before it."""
+        if not queries.is_key_known(row):
+            return "It was made with another RUNQY_SECRET_KEY: manage.py verify_audit verifies it with that one."
         if queries.is_in_its_place(row):
             return (
                 f"It is as it was written, and follows record {row.number - 1}."

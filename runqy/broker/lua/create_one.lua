@@ -1,21 +1,18 @@
 #!lua
 -- Store one task, at once or for later, under its uniqueness lock, and once for an idempotency key.
 -- A task that an earlier call with the same time stored counts as stored, and a record with the same note as this call's.
--- KEYS pending idle scheduled task lock record lookup queues
+-- KEYS pending idle scheduled retry task lock record lookup queues
 --   where there is no lock or no record, the task's key stands in its place; in clusters also in those of the last two,
 --   which are elsewhere
--- ARGV queue now_ns id message ttl_archived run_at lock_s fingerprint note keeps_conflict keep_s
---   run_at: '' for at once; lock_s: 0 until the task's end; note: not empty, nobody else's
--- RETURNS 1 stored, 0 the id is taken, -1 the record is for another body; else which task has the lock ('' for none) and
---   the note of the call that made the record ('' for none or this one)
--- USES wake take_lock
+-- ARGV queue now_ns id message ttl_archived run_at lock_s fingerprint note keeps_conflict keep_s max_waiting
+--   run_at: '' for at once; lock_s: 0 until the task's end; note: not empty, nobody else's;
+--   max_waiting: how many tasks of the queue may be pending, scheduled or to be retried; 0: any number
+-- RETURNS 1 stored, 0 the id is taken, -1 the record is for another body, -2 the queue is full; else which task has the
+--   lock ('' for none) and the note of the call that made the record ('' for none or this one)
+-- USES wake take_lock waiting_room
 local now_ns, id, run_at, fingerprint, note = ARGV[2], ARGV[3], ARGV[6], ARGV[8], ARGV[9]
-local task, lock, record = KEYS[4], KEYS[5], KEYS[6]
+local task, lock, record = KEYS[5], KEYS[6], KEYS[7]
 
-if KEYS[7] ~= task then
-  redis.call('HSET', KEYS[7], 'queue', ARGV[1])
-  redis.call('SADD', KEYS[8], ARGV[1])
-end
 if record ~= task then
   local seen = redis.call('HMGET', record, 'fingerprint', 'note', 'holder')
   if seen[1] then
@@ -31,8 +28,15 @@ end
 local holder = nil
 if redis.call('EXISTS', task) == 1 then
   return redis.call('HGET', task, 'enqueued') == now_ns and 1 or 0
-elseif lock ~= task then
+end
+if lock ~= task then
   holder = take_lock(lock, id, tonumber(ARGV[7]), string.sub(task, 1, -#id - 1))
+end
+if not holder and waiting_room(tonumber(ARGV[12]), KEYS[1], KEYS[3], KEYS[4]) < 1 then
+  if lock ~= task then
+    redis.call('DEL', lock) -- it was free, or its task over
+  end
+  return -2
 end
 
 if record ~= task and (not holder or ARGV[10] == '1') then
@@ -46,6 +50,10 @@ if holder then
   return {holder, ''}
 end
 
+if KEYS[8] ~= task then
+  redis.call('HSET', KEYS[8], 'queue', ARGV[1])
+  redis.call('SADD', KEYS[9], ARGV[1])
+end
 if lock ~= task then
   redis.call('HSET', task, 'unique_key', lock)
 end

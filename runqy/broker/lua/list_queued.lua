@@ -60,7 +60,7 @@ local function find(id, last_seen_at)
   if place then
     return place
   end
-  place = redis.call('LPOS', index, id, 'RANK', is_newest_first and 1 or -1, 'MAXLEN', depth + 100000)
+  place = redis.call('LPOS', index, id, 'RANK', is_newest_first and 1 or -1, 'MAXLEN', math.min(depth + 100000, 1000000))
   return place and (is_newest_first and place or length - 1 - place)
 end
 

@@ -1,15 +1,22 @@
 #!lua
 -- Store tasks of one Redis queue that run later, unless an id is taken.
 -- A task that an earlier call with the same time stored counts as scheduled: its reply was lost.
--- KEYS scheduled task*
--- ARGV now_ns id_message_ttl_runat*
--- RETURNS for each task 1 scheduled, 0 the id is taken
+-- KEYS scheduled pending retry task*
+-- ARGV now_ns max_waiting id_message_ttl_runat*
+--   max_waiting: how many tasks of the queue may be pending, scheduled or to be retried; 0: any number
+-- RETURNS for each task 1 scheduled, 0 the id is taken, -1 the queue is full
+-- USES waiting_room
 local now_ns = ARGV[1]
-local outcomes, seen = {}, {}
-for i = 1, #KEYS - 1 do
-  local task, first = KEYS[i + 1], i * 4 - 2
+local outcomes, seen, stored = {}, {}, 0
+local room = waiting_room(tonumber(ARGV[2]), KEYS[2], KEYS[1], KEYS[3])
+for i = 1, #KEYS - 3 do
+  local task, first = KEYS[i + 3], i * 4 - 1
   local id = ARGV[first]
-  if redis.call('EXISTS', task) == 0 then
+  local is_new = redis.call('EXISTS', task) == 0
+  if is_new and stored >= room then
+    outcomes[i] = -1
+  elseif is_new then
+    stored = stored + 1
     redis.call('HSET', task, 'msg', ARGV[first + 1], 'state', 'scheduled', 'enqueued', now_ns,
       'ttl_archived', ARGV[first + 2])
     redis.call('ZADD', KEYS[1], ARGV[first + 3], id)

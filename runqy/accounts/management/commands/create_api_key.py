@@ -16,7 +16,11 @@ from runqy.publication.operations import NOT_PUBLISHED, publication_result
 
 
 class Command(BaseCommand):
-    """`manage.py create_api_key NAME [--role ROLE] [--queue QUEUE ...] [--vault VAULT ...] [--expires-in 720h]`"""
+    """Create a key.
+
+    `manage.py create_api_key NAME [--role ROLE] [--queue QUEUE ...] [--vault VAULT ...] [--expires-in 720h]
+    [--rate-limit 600/m]`
+    """
 
     help = "Create an API key and print it; it cannot be shown again."
 
@@ -29,6 +33,7 @@ class Command(BaseCommand):
             "--vault", action="append", default=[], help="limit a worker key to this vault; may be repeated"
         )
         parser.add_argument("--expires-in", type=durations.parse_s, help="for example 720h; default: never")
+        parser.add_argument("--rate-limit", default="", help="for example 600/m; default: as RUNQY_RATE_LIMIT says")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print the key alone on standard output."""
@@ -42,6 +47,7 @@ class Command(BaseCommand):
                     queues=options["queue"],
                     vaults=options["vault"],
                     expires_at=expires_at,
+                    rate_limit=options["rate_limit"],
                 )
         except ApiKeyInvalid as error:
             raise CommandError(error.detail) from error

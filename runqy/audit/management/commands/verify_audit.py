@@ -1,6 +1,7 @@
 """Verifies the audit."""
 
 from argparse import ArgumentParser, ArgumentTypeError
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -9,17 +10,29 @@ from runqy.audit.queries import verify_chain
 
 
 class Command(BaseCommand):
-    """`manage.py verify_audit [--expect NUMBER:DIGEST]`"""
+    """`manage.py verify_audit [--expect NUMBER:DIGEST] [--old-secret-key-file FILE]`"""
 
     help = "Tell whether an audit record was changed or removed; prints NUMBER:DIGEST of the last one, to be noted."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take what was noted earlier."""
         parser.add_argument("--expect", type=_parse, help="what this command printed earlier", metavar="NUMBER:DIGEST")
+        parser.add_argument(
+            "--old-secret-key-file",
+            type=Path,
+            action="append",
+            default=[],
+            help="a file with a RUNQY_SECRET_KEY of before; may be given several times",
+            metavar="FILE",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Walk along the chain."""
-        report = verify_chain(expected=options["expect"])
+        try:
+            old = [file.read_text("utf-8").strip() for file in options["old_secret_key_file"]]
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandError(f"--old-secret-key-file: {error}") from error
+        report = verify_chain(expected=options["expect"], old_secret_keys=old)
         if not report.is_whole:
             raise CommandError("\n".join(report.breaks))
         self.stdout.write(f"{report.number}:{report.digest}")

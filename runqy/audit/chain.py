@@ -1,0 +1,73 @@
+"""The hashes that chain the records of the audit, keyed by RUNQY_SECRET_KEY."""
+
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Protocol
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from django.conf import settings
+
+CHAIN_BEGIN = "0" * 64
+PLAIN = ""
+"""The key id of records from before the chain was keyed: their digests are plain hashes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainKey:
+    """A key of the chain, and the id by which records name it."""
+
+    id: str
+    secret: bytes
+
+
+@lru_cache(maxsize=8)
+def derive_key(secret_key: str) -> ChainKey:
+    """Return the key of the chain that belongs to a secret key of the server."""
+    secret = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"runqy audit chain").derive(secret_key.encode())
+    return ChainKey(hmac.digest(secret, b"runqy audit chain key id", "sha256").hex()[:16], secret)
+
+
+def current_key() -> ChainKey:
+    """Return the key of new records."""
+    return derive_key(settings.SECRET_KEY)
+
+
+def chain_digest(record: "Chained", key: ChainKey | None) -> str:
+    """Return the digest of all that a record says, the digest of the one before it included; plain without a key."""
+    content = [
+        record.previous,
+        record.number,
+        record.at.astimezone(UTC).isoformat(),
+        *(record.actor_kind, record.actor_id, record.actor_name, record.address, record.request_id),
+        *(record.action, record.object_kind, record.object_name, record.changes),
+    ]
+    if key is None:
+        return hashlib.sha256(_encode(content)).hexdigest()
+    return hmac.digest(key.secret, _encode([record.key_id, *content]), "sha256").hex()
+
+
+def _encode(content: list[object]) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+class Chained(Protocol):
+    """A record, of this version or of one that a migration looks at."""
+
+    number: int
+    at: datetime
+    actor_kind: str
+    actor_id: str
+    actor_name: str
+    address: str
+    request_id: str
+    action: str
+    object_kind: str
+    object_name: str
+    changes: str
+    previous: str
+    key_id: str

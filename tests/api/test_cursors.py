@@ -1,0 +1,54 @@
+"""A cursor is only what the server has made: one that was changed does no work."""
+
+import base64
+import json
+
+import msgspec
+import pytest
+
+from runqy.api.pagination import decode_cursor, encode_cursor
+from runqy.broker.listing import Anchor
+from runqy.broker.states import TaskState
+from runqy.errors import RequestInvalid
+from tasks.api.queue_tasks import TaskListCursor
+from tests.api.client import ApiClient, problem
+
+CURSOR = TaskListCursor(
+    queue="q", state=TaskState.PENDING, is_newest_first=False, end=Anchor(id="a", position="1", depth=(1 << 40) - 1)
+)
+
+
+def forged(position: object) -> str:
+    """Return a position as it stood in queries before cursors were signed."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(position)).rstrip(b"=").decode()
+
+
+def test_a_cursor_of_the_server_is_read() -> None:
+    assert decode_cursor(encode_cursor(CURSOR), TaskListCursor) == CURSOR
+
+
+def test_a_cursor_that_was_changed_is_refused() -> None:
+    position, _, signature = encode_cursor(CURSOR).partition(".")
+    other = forged(json.loads(base64.urlsafe_b64decode(position + "===")) | {"queue": "other"})
+
+    for text in (position, other, f"{other}.{signature}", f"{position}.{signature[:-1]}"):
+        with pytest.raises(RequestInvalid, match="cursor: invalid or from another list"):
+            decode_cursor(text, TaskListCursor)
+
+
+@pytest.mark.usefixtures("configuration")
+@pytest.mark.parametrize(
+    ("path", "position"),
+    [
+        ("/api/cli/queues/q/tasks", CURSOR),
+        ("/api/keys", {"id": 10**30}),
+        ("/api/keys", 10**30),
+        ("/api/vaults/v/entries/K/versions", {"before": 10**30}),
+        ("/api/vaults/v/deliveries", {"after": 10**30, "worker_id": ""}),
+    ],
+)
+def test_a_forged_cursor_is_invalid_wherever_it_is_sent(path: str, position: object) -> None:
+    answer = ApiClient().get(f"{path}?cursor={forged(position)}")
+
+    assert answer.status_code == 400, answer.content
+    assert problem(answer)["code"] == "invalid_request"

@@ -1,0 +1,168 @@
+"""With a Redis that hangs, what needs only the database is served in about a second, on each kind of Redis."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from runqy.accounts.identity import Role
+from runqy.accounts.operations import create_api_key
+from runqy.broker.async_broker import AsyncBroker
+from runqy.broker.broker import Broker
+from runqy.broker.connection import RedisTarget
+from runqy.broker.links import Link
+from runqy.broker.operation import Request
+from runqy.broker.rates import Rate
+from runqy.broker.scripts import command
+from runqy.errors import BrokerUnavailable
+from runqy.publication import snapshot
+from tests.api.client import ApiClient
+from tests.support.event_loop import run_with_broker
+from tests.support.servers import MASTER_NAME, ValkeyServer, start_cluster, start_sentinel
+
+SOON_S = 1.9
+"""About a second is meant; a busy machine takes longer."""
+AT_ONCE_S = 0.4
+
+Servers = tuple[RedisTarget, list[ValkeyServer]]
+
+
+def single() -> Servers:
+    server = ValkeyServer().start()
+    return RedisTarget(addresses=(("127.0.0.1", server.port),)), [server]
+
+
+def sentinel() -> Servers:
+    servers = start_sentinel()
+    address = ("127.0.0.1", servers.sentinel.port)
+    target = RedisTarget(mode="sentinel", addresses=(address,), master_name=MASTER_NAME)
+    return target, [servers.sentinel, servers.replica, servers.master]
+
+
+def cluster() -> Servers:
+    nodes = start_cluster()
+    return RedisTarget(mode="cluster", addresses=tuple(("127.0.0.1", node.port) for node in nodes)), nodes
+
+
+@contextmanager
+def silenced(servers: Sequence[ValkeyServer]) -> Iterator[None]:
+    """Let servers accept connections and say nothing."""
+    processes = [server.process for server in servers if server.process is not None]
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture(params=[single, sentinel, pytest.param(cluster, marks=pytest.mark.cluster)], scope="module")
+def running(request: pytest.FixtureRequest) -> Iterator[Servers]:
+    make: Callable[[], Servers] = request.param
+    target, servers = make()
+    yield target, servers
+    for server in servers:
+        server.stop()
+
+
+def seconds(act: Callable[[], object]) -> float:
+    began_s = time.monotonic()
+    act()
+    return time.monotonic() - began_s
+
+
+@pytest.fixture
+def client(running: Servers, configuration: None, settings: Any) -> ApiClient:
+    """Return a client with a key of the database whose requests are counted, in a process that uses these servers."""
+    settings.REDIS_TARGET, settings.RUNQY_RATE_LIMIT = running[0], Rate(1000, 60)
+    return ApiClient(create_api_key(name="k", role=Role.ADMIN).plain)
+
+
+def list_keys(client: ApiClient) -> None:
+    assert client.get("/api/keys").status_code == 200
+
+
+def soon_s(target: RedisTarget) -> float:
+    """Return what a list may take: in a cluster the configuration and the rate are on two servers, a second each."""
+    return 2 * SOON_S if target.mode == "cluster" else SOON_S
+
+
+def test_a_list_from_the_database_takes_about_a_second(client: ApiClient, running: Servers) -> None:
+    list_keys(client)
+
+    with silenced(running[1]):
+        took_s = [seconds(lambda: list_keys(client)) for _ in range(3)]
+
+    assert max(took_s) < soon_s(running[0]), took_s
+
+
+def test_a_process_that_was_never_connected_takes_about_a_second(
+    client: ApiClient, running: Servers, settings: Any
+) -> None:
+    settings.REDIS_TARGET = replace(running[0], username="default")  # another one, to which there is no connection
+    snapshot.forget()
+
+    with silenced(running[1]):
+        took_s = [seconds(lambda: list_keys(client)) for _ in range(3)]
+
+    assert max(took_s) < soon_s(running[0]), took_s
+
+
+def fail(link: Link, key: str = "k") -> None:
+    with pytest.raises(BrokerUnavailable):
+        link.execute([command("GET", key, key=key)])
+
+
+def test_after_a_silence_requests_fail_at_once_for_a_moment(running: Servers) -> None:
+    target, servers = running
+    broker = Broker.connect(target)
+    broker.measure_clock()
+
+    with silenced(servers):
+        first_s, second_s = seconds(lambda: fail(broker.link)), seconds(lambda: fail(broker.link))
+
+    assert (first_s < SOON_S, second_s < AT_ONCE_S) == (True, True), (first_s, second_s)
+
+
+def test_on_an_event_loop_a_request_does_not_wait_for_the_next_silence(running: Servers) -> None:
+    target, servers = running
+
+    async def fail_on_loop(broker: AsyncBroker) -> float:
+        began_s = time.monotonic()
+        with pytest.raises(BrokerUnavailable):
+            await broker.run(Request((command("GET", "k", key="k"),), list, is_repeatable=True))
+        return time.monotonic() - began_s
+
+    async def act(broker: AsyncBroker) -> tuple[float, float]:
+        await broker.run(Request((command("GET", "k", key="k"),), list))
+        with silenced(servers):
+            return await fail_on_loop(broker), await fail_on_loop(broker)
+
+    first_s, second_s = run_with_broker(target, act)
+
+    assert (first_s < SOON_S, second_s < AT_ONCE_S) == (True, True), (first_s, second_s)
+
+
+@pytest.mark.cluster
+def test_a_node_that_hangs_delays_nothing_on_the_others() -> None:
+    target, nodes = cluster()
+    broker = Broker.connect(target)
+    by_port = {broker.client.get_node_from_key(f"k{n}").port: f"k{n}" for n in range(50)}  # type: ignore[union-attr]
+    hung, *others = nodes
+    try:
+        with silenced([hung]):
+            fail(broker.link, by_port[hung.port])
+            took_s = [
+                seconds(lambda k=key: broker.link.execute([command("GET", k, key=k)]))
+                for key in (by_port[node.port] for node in others)  # type: ignore[misc]
+            ]
+    finally:
+        for node in nodes:
+            node.stop()
+
+    assert max(took_s) < AT_ONCE_S, took_s

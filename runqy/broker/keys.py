@@ -16,6 +16,7 @@ CONFIG_REVISIONS = "runqy:config:{config}:revisions"  # hash: "<kind>:<name>" ->
 CONFIG_DIGEST = "runqy:config:{config}:digest"  # string: changes with every publication
 KEY_USES = "runqy:config:{config}:key_uses"  # hash: id of an API key -> Unix s of its last use
 DELIVERIES = "runqy:config:{config}:deliveries"  # stream: who was handed out secrets, until the database knows
+REDIS_USERS = "runqy:config:{config}:redis_users"  # hash: "<Redis user>/<worker id>" -> signed registration
 QUEUE_REVISIONS = "runqy:revisions"  # hash: queue -> token that changes with its configuration; workers read it
 CHANGED_CHANNEL = "runqy:changed"  # channel: name of a queue whose configuration changed
 MAINTENANCE = "runqy:config:{config}:maintenance"  # string, expiring: Unix s at which a maintenance process reported
@@ -43,7 +44,7 @@ def go_worker(worker_id: str) -> str:
 
 
 def worker_record(worker_id: str) -> str:
-    """String: JSON of what the workers API shows beyond asynq's ServerInfo, expiring."""
+    """String, expiring: JSON of what the workers API shows beyond asynq's ServerInfo; Unix s once it deregistered."""
     return f"runqy:worker:{worker_id}"
 
 
@@ -60,6 +61,11 @@ def rate(subject: str) -> str:
 def wake_channel(token: str) -> str:
     """Channel: tells one idle worker the Redis queue that has work for it."""
     return f"runqy:wake:{token}"
+
+
+def instance_patterns(instance_id: str) -> tuple[str, str]:
+    """Match `server_info` and `workers` of all server ids that begin with an instance's id and a hyphen."""
+    return f"{SERVERS}:{{*:{instance_id}-*}}", f"{WORKERS}:{{*:{instance_id}-*}}"
 
 
 def ended_channel(task_id: str) -> str:

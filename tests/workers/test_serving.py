@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis as redis_py
@@ -45,14 +46,14 @@ def test_tasks_are_spread_over_processes(single_broker: Broker, start_worker: St
 def test_one_process_serves_several_queues_over_the_same_connections(
     single_broker: Broker, server: FakeServer, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = server.reply
+    plain = server.accepted
 
-    def reply(body: dict[str, str]) -> tuple[int, dict[str, object]]:
-        status, answer = plain(body)
+    def accepted(body: dict[str, Any]) -> dict[str, Any]:
+        answer = plain(body)
         answer["queue"]["name"] = body["queue"]
-        return status, answer | {"sub_queues": [{"name": body["queue"], "priority": 1}]}
+        return answer | {"sub_queues": [{"name": body["queue"], "priority": 1}]}
 
-    monkeypatch.setattr(server, "reply", reply)
+    monkeypatch.setattr(server, "accepted", accepted)
     queues = ["mail", "post", "news", "bills"]
     ids = [add_task(single_broker, queue, queue=queue) for queue in queues]
     clients_before = len(single_broker.client.client_list())

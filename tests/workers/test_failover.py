@@ -18,6 +18,7 @@ def test_a_worker_goes_on_after_the_master_was_killed(
     tmp_path: Path,
 ) -> None:
     address = f"127.0.0.1:{sentinel_set.sentinel.port}"
+    server.gives_users = False  # nothing here creates users on the new master, as maintenance does
     server.answer["redis"] |= {"addr": address, "mode": "sentinel", "addresses": [address], "master_name": MASTER_NAME}
     start_worker()
     before = wait_for_state(sentinel_broker, add_task(sentinel_broker, {"do": "pid"}), "completed")

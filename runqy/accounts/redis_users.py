@@ -295,11 +295,14 @@ def _sign(grant: _Grant) -> StoredUser:
 
 
 def _verify(stored: StoredUser) -> _Grant | None:
-    """Return what is stored; None unless this server signed it for this very field."""
+    """Return what is stored; None unless this server signed it for this very field, in a form of this version."""
     mac, _, body = stored.content.partition(b" ")
     if not hmac.compare_digest(mac, _mac("grant", stored.field, body).encode()):
         return None
-    return read_json(body, _Grant)
+    try:
+        return read_json(body, _Grant)
+    except msgspec.DecodeError:
+        return None
 
 
 def _mac(*parts: str | bytes) -> str:

@@ -69,7 +69,7 @@ def clear(record: WorkerRecord, *, now_ns: int) -> Request[None]:
             command("ZREM", keys.WORKERS, workers, key=keys.WORKERS),
             command("DEL", server, workers, key=server),
             command("ZREM", keys.WORKER_RECORDS, record.worker_id, key=keys.WORKER_RECORDS),
-            command("SET", own, now_ns // 1_000_000_000, "EX", RECORD_TTL_S, key=own),
+            script("write_record")(record=own, content=now_ns // 1_000_000_000, ttl_s=RECORD_TTL_S),
         ),
         _nothing,
     )

@@ -83,10 +83,10 @@ def acl_rules(user: RedisUser, *, target: RedisTarget) -> list[str]:
     They add keys to those that the user has, so that registrations that run at the same time keep each other's.
     """
     commands = (*COMMANDS, *_MODE_COMMANDS.get(target.mode, ()), *(("select",) if target.db else ()))
-    own_keys = [
-        *keys.instance_patterns(user.instance_id),
-        *map(keys.worker_record, user.worker_ids),
+    own_keys = [  # those of queues first: Redis compares a key with one pattern after another
         *(f"{prefix}*" for queue in user.redis_queues for prefix in QueueKeys(queue).prefixes),
+        *map(keys.worker_record, user.worker_ids),
+        *keys.instance_patterns(user.instance_id),
     ]
     own_channels = (keys.CANCEL_CHANNEL, keys.CHANGED_CHANNEL, keys.wake_channel(f"{user.instance_id}:*"))
     lists = (keys.SERVERS, keys.WORKERS, keys.WORKER_RECORDS)

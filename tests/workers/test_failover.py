@@ -6,7 +6,7 @@ from runqy.broker.broker import Broker
 from runqy.errors import BrokerUnavailable
 from tests.support.servers import MASTER_NAME, SentinelSet
 from tests.workers.conftest import StartWorker
-from tests.workers.fake_server import FakeServer
+from tests.workers.fake_server import FakeServer, create_redis_user
 from tests.workers.processes import add_task, eventually, wait_for_state
 
 
@@ -18,7 +18,6 @@ def test_a_worker_goes_on_after_the_master_was_killed(
     tmp_path: Path,
 ) -> None:
     address = f"127.0.0.1:{sentinel_set.sentinel.port}"
-    server.gives_users = False  # nothing here creates users on the new master, as maintenance does
     server.answer["redis"] |= {"addr": address, "mode": "sentinel", "addresses": [address], "master_name": MASTER_NAME}
     start_worker()
     before = wait_for_state(sentinel_broker, add_task(sentinel_broker, {"do": "pid"}), "completed")
@@ -30,6 +29,7 @@ def test_a_worker_goes_on_after_the_master_was_killed(
     sentinel_set.master.kill()
     until.touch()
     after = eventually(lambda: _added(sentinel_broker, {"do": "pid"}))
+    create_redis_user(server.accepted(server.requests[0]), server.requests[0])  # as maintenance does on a new master
 
     assert wait_for_state(sentinel_broker, running, "completed").result == b'"waited"'
     assert wait_for_state(sentinel_broker, after, "completed").result == before.result

@@ -1,10 +1,8 @@
 """The Redis user that a worker gets when it registers, and how it ends."""
 
 import json
-import threading
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -20,6 +18,7 @@ from runqy.accounts import redis_users
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.accounts.redis_users import RedisUserReconciler, remove_users_of_key
 from runqy.broker import keys
+from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection import RedisTarget
 from runqy.broker.redis_users import list_users
@@ -28,6 +27,7 @@ from runqy.publication.republishing import republish_configuration
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support.environment import SERVER, WORKER_KEY
+from tests.support.event_loop import run_with_broker
 from tests.support.servers import MASTER_NAME, SentinelSet, ValkeyServer
 from tests.support.waiting import wait_until
 
@@ -347,30 +347,23 @@ def test_a_queue_that_lost_a_sub_queue_is_out_of_reach_after_the_next_registrati
         assert is_refused(lambda: redis.llen("asynq:{mail_high}:pending"))
 
 
-def test_maintenance_takes_nothing_from_registrations_that_run_at_the_same_time(client: ApiClient) -> None:
-    names = [f"queue{number}" for number in range(8)]
-    for name in names:
-        save_queue(spec=spec(name), source=Source.API)
-    broker, is_over = get_broker(), threading.Event()
+def test_maintenance_takes_nothing_from_a_registration_that_comes_while_it_works(
+    client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconciler = RedisUserReconciler()
+    reconciler.run(get_broker())
+    entry = register(client)
+    set_users = redis_users.acl.set_users
 
-    def reconcile() -> None:
-        reconciler = RedisUserReconciler()
-        while not is_over.is_set():
-            reconciler.run(broker)
+    def set_late(*args: Any, **options: Any) -> None:
+        register(client, "post")
+        set_users(*args, **options)
 
-    def serve(name: str) -> bool:
-        with enter(register(client, name)) as redis:
-            return all(redis.llen(f"asynq:{{{name}}}:pending") == 0 for _ in range(20))
+    monkeypatch.setattr(redis_users.acl, "set_users", set_late)
+    reconciler.run(get_broker())
 
-    with ThreadPoolExecutor(len(names) + 1) as threads:
-        reconciling = threads.submit(reconcile)
-        try:
-            served = list(threads.map(serve, names))
-        finally:
-            is_over.set()
-        reconciling.result()
-
-    assert all(served)
+    with enter(entry) as redis:
+        assert redis.llen("asynq:{mail_high}:pending") == redis.llen("asynq:{post}:pending") == 0
 
 
 @pytest.fixture
@@ -444,6 +437,8 @@ def test_users_are_on_the_new_master_after_a_failover(
             return not is_refused(redis.ping)
 
     wait_until(is_back, timeout_s=30)
+    target = replace(settings.REDIS_TARGET, username=entry["username"], password=entry["password"])
+    run_with_broker(target, AsyncBroker.measure_clock)  # a worker finds it by Sentinel
 
 
 def test_removing_users_while_redis_is_away_is_no_error(settings: Any) -> None:

@@ -37,7 +37,7 @@ READ_EVERY_S = 10.0
 """How often what is stored is read again, and whether workers still report, while no user is missing."""
 SILENT_S = 120.0
 """How long a worker may report nothing before its user is deleted. It counts only while Redis can be asked."""
-REFUSED_RETRY_S = 60.0
+REFUSED_RETRY_S = 10.0
 """How long maintenance waits where Redis does not let it see users."""
 
 _ENVIRONMENT = "environment:"
@@ -173,15 +173,14 @@ class RedisUserReconciler:
         if refused:
             log.error("redis_user_records_refused", fields=[part.field for part in refused], reason="wrong signature")
             broker.run(acl.drop_users(refused))
-        over = self._find_over(broker, [grant for _, grant in parts.values()])
-        if over:
-            log.info("redis_users_over", workers=sorted(grant.worker_id for grant in over))
-            broker.run(acl.drop_users(part for part, grant in parts.values() if grant in over))
-        self._parts = {place: pair for place, pair in parts.items() if pair[1] not in over}
+        if over := self._find_over(broker, [grant for _, grant in parts.values()]):
+            log.info("redis_users_over", workers=sorted(parts[place][1].worker_id for place in over))
+            broker.run(acl.drop_users([parts.pop(place)[0] for place in over]))
+        self._parts = parts
         self._read_at_s = clock.monotonic_s()
 
-    def _find_over(self, broker: Broker, grants: Sequence[_Grant]) -> list[_Grant]:
-        """Return those whose workers deregistered, or have been silent for long."""
+    def _find_over(self, broker: Broker, grants: Sequence[_Grant]) -> list[str]:
+        """Return the fields of those whose workers deregistered, or have been silent for long."""
         if not grants:
             return []
         now_s, silent_since_s, over = clock.monotonic_s(), {}, []
@@ -192,7 +191,7 @@ class RedisUserReconciler:
             place = _field(grant)
             silent_since_s[place] = self._silent_since_s.get(place, now_s)
             if ended_s >= grant.registered_at_s or now_s - silent_since_s[place] >= SILENT_S:
-                over.append(grant)
+                over.append(place)
         self._silent_since_s = silent_since_s
         return over
 

@@ -147,6 +147,28 @@ def test_registering_for_a_user_asks_no_database(client: ApiClient, django_asser
         register(client, "post")
 
 
+def test_a_user_enters_the_database_that_workers_are_told(client: ApiClient, settings: Any) -> None:
+    settings.RUNQY_WORKER_REDIS_TARGET = replace(settings.REDIS_TARGET, db=3)
+
+    entry = register(client)
+
+    target = replace(settings.RUNQY_WORKER_REDIS_TARGET, username=entry["username"], password=entry["password"])
+    run_with_broker(target, AsyncBroker.measure_clock)
+
+
+def test_a_full_redis_keeps_no_worker_away(client: ApiClient) -> None:
+    with SERVER.client() as redis:
+        redis.config_set("maxmemory", 1)
+        try:
+            entry = register(client)
+            RedisUserReconciler().run(get_broker())
+        finally:
+            redis.config_set("maxmemory", 0)
+
+    with enter(entry) as redis:
+        assert redis.llen("asynq:{mail_high}:pending") == 0
+
+
 def test_required_refuses_workers_that_accept_no_user(client: ApiClient, settings: Any) -> None:
     settings.RUNQY_WORKER_ACL = "required"
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, NAME, QUEUE_NAME, SHOWN, Role, key_digest, new_key
 from runqy.accounts.models import ApiKey
 from runqy.accounts.published import PublishedKey
-from runqy.accounts.redis_users import remove_users_of_key
+from runqy.accounts.redis_users import remove_users_of_keys
 from runqy.audit.operations import record
 from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound
 from runqy.publication.documents import Kind
@@ -71,7 +71,7 @@ def revoke_api_key(*, key_id: int) -> ApiKey:
         change.remove(Kind.API_KEY, str(row.pk))
         ended = {"revoked_at": (None, row.revoked_at)}
         record(action="api_key.revoked", object_kind="api_key", object_name=audited_name(row), changes=ended)
-    transaction.on_commit(partial(remove_users_of_key, str(row.pk)))  # after the key's end was published
+    transaction.on_commit(partial(remove_users_of_keys, [str(row.pk)]))  # after the key's end was published
     return row
 
 

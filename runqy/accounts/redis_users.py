@@ -7,7 +7,7 @@ process, gives the same ones, and no password is stored.
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -29,7 +29,7 @@ from runqy.publication.documents import Kind
 from runqy.publication.snapshot import Snapshot, get_newest, get_snapshot
 from runqy.structs import read_json
 
-__all__ = ["Credentials", "RedisUserReconciler", "give_redis_user", "may_create_users", "remove_users_of_key"]
+__all__ = ["Credentials", "RedisUserReconciler", "give_redis_user", "may_create_users", "remove_users_of_keys"]
 
 log = structlog.get_logger(__name__)
 
@@ -101,20 +101,20 @@ def give_redis_user(
     return Credentials(username=name, password=password)
 
 
-def remove_users_of_key(key_id: str) -> None:
-    """Delete the Redis users that workers got with an API key, and end their connections.
+def remove_users_of_keys(key_ids: Collection[str]) -> None:
+    """Delete the Redis users that workers got with some API keys, and end their connections.
 
     Where Redis is away maintenance does it later.
     """
     try:
         broker = get_broker()
         stored = broker.run(acl.read_users())
-        theirs = [part for part in stored if (grant := _verify(part)) is not None and grant.key == key_id]
+        theirs = [part for part in stored if (grant := _verify(part)) is not None and grant.key in key_ids]
         if theirs:
             broker.run(acl.drop_users(theirs))
             acl.delete_users(broker, {part.field.partition("/")[0] for part in theirs})
     except (BrokerUnavailable, BrokerCommandRefused) as error:
-        log.warning("redis_users_not_removed", key_id=key_id, error=error.detail)
+        log.warning("redis_users_not_removed", key_ids=[*key_ids], error=error.detail)
 
 
 def may_create_users(broker: Broker) -> bool:

@@ -16,7 +16,7 @@ from queues.operations import save_queue
 from runqy import clock
 from runqy.accounts import redis_users
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.accounts.redis_users import RedisUserReconciler, remove_users_of_key
+from runqy.accounts.redis_users import RedisUserReconciler, remove_users_of_keys
 from runqy.broker import keys
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
@@ -242,7 +242,7 @@ def test_maintenance_ends_users_of_a_key_that_was_revoked_while_that_failed(monk
     register(ApiClient(created.plain))
     reconciler = RedisUserReconciler()
     reconciler.run(get_broker())
-    monkeypatch.setattr("runqy.accounts.operations.remove_users_of_key", lambda _: None)
+    monkeypatch.setattr("runqy.accounts.operations.remove_users_of_keys", lambda _: None)
     revoke_api_key(key_id=created.row.pk)
     assert users()
 
@@ -466,4 +466,4 @@ def test_users_are_on_the_new_master_after_a_failover(
 def test_removing_users_while_redis_is_away_is_no_error(settings: Any) -> None:
     settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", 1),))
 
-    remove_users_of_key("1")
+    remove_users_of_keys(["1"])

@@ -43,6 +43,7 @@ def _enter(folder: Path, redis: ValkeyServer) -> None:
         "RUNQY_LOG_LEVEL": "error",
         "RUNQY_VAULT_MASTER_KEY": base64.b64encode(os.urandom(32)).decode(),
         "REDIS_URL": redis.url,
+        "RUNQY_WORKER_REDIS_URL": f"redis://worker:none@127.0.0.1:{redis.port}",  # else the admin warns
     }
     django.setup()
     call_command("migrate", verbosity=0)

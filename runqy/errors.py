@@ -432,6 +432,18 @@ class QueueDisabled(RunqyError):
     code, status = "queue_disabled", 409
 
 
+class RedisUserRequired(RunqyError):
+    """This server registers only workers that take a Redis user of their own: send "accepts": ["redis_acl"]."""
+
+    code, status = "redis_acl_required", 403
+
+
+class RedisUsersRefused(RunqyError):
+    """Redis does not let this server create Redis users, and RUNQY_WORKER_ACL=required lets it give no other."""
+
+    code, status = "redis_acl_unavailable", 503
+
+
 class DeploymentRefused(RunqyError):
     """This deployment is not allowed."""
 

@@ -21,6 +21,7 @@ from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
 from runqy.publication.republishing import compare_configuration
 from vaults.models import Vault
 from vaults.queries import is_unlocked
+from workers.queries import OWN_CREDENTIALS_SHARED, are_own_credentials_shared
 
 _SHOWN_QUEUES = 8
 _LEVELS = ("danger", "warning", "info")
@@ -210,8 +211,10 @@ def _concerns_of_queues(queues: Sequence[QueueDefinition], traffic: _Traffic) ->
 
 
 def _concerns_of_workers(traffic: _Traffic) -> Iterator[Concern]:
-    """Tell which workers run nothing though they should."""
+    """Tell which workers run nothing though they should, and whether they can do more than they should."""
     url = _list("workers_worker")
+    if are_own_credentials_shared():
+        yield Concern(sentence=OWN_CREDENTIALS_SHARED)
     if failed := [worker.worker_id for worker in traffic.workers if worker.state is WorkerState.START_FAILED]:
         yield Concern(sentence=f"Failed to start: {_named(failed)}.", url=url, link="Workers", level="danger")
     if stale := [worker.worker_id for worker in traffic.workers if worker.is_stale(traffic.now_s)]:

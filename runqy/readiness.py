@@ -4,11 +4,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from runqy import clock
+from runqy.accounts.redis_users import may_create_users
 from runqy.api.health import CheckResult, CheckStatus
+from runqy.broker.broker import Broker
 from runqy.broker.health import check_nodes, is_maintenance_running, probe_writes
 from runqy.connection import get_broker
 from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable, RunqyError
@@ -17,6 +20,7 @@ from runqy.publication.heads import HeadProblem
 from runqy.publication.snapshot import get_cache, get_snapshot
 from runqy.publication.views import Snapshot
 from vaults.queries import is_unlocked
+from workers.queries import OWN_CREDENTIALS_SHARED, are_own_credentials_shared
 
 MAX_AGE_S = 1.0
 TIMEOUT_S = 1.2
@@ -139,6 +143,7 @@ def _check_redis() -> Iterator[CheckResult]:
     else:
         yield CheckResult(check="redis_eviction")
     yield _check_writes([error for error in written if error])
+    yield _check_worker_credentials(broker)
     if has_maintenance:
         yield CheckResult(check="maintenance")
     else:
@@ -159,6 +164,17 @@ def _check_writes(errors: Sequence[RunqyError]) -> CheckResult:
         )
         return CheckResult(check="redis_writes", status=CheckStatus.WARNING, detail=detail)
     return CheckResult(check="redis_writes", status=CheckStatus.FAILED, detail="Redis takes no writes.")
+
+
+def _check_worker_credentials(broker: Broker) -> CheckResult:
+    """Look whether workers enter Redis by less than the server's own credentials, and whether they can enter at all."""
+    check = "worker_credentials"
+    if are_own_credentials_shared():
+        return CheckResult(check=check, status=CheckStatus.WARNING, detail=OWN_CREDENTIALS_SHARED)
+    if settings.RUNQY_WORKER_ACL == "required" and not may_create_users(broker):
+        detail = "Redis lets this server create no users: no worker can register (RUNQY_WORKER_ACL=required)."
+        return CheckResult(check=check, status=CheckStatus.WARNING, detail=detail)
+    return CheckResult(check=check)
 
 
 def _check_database() -> Iterator[CheckResult]:

@@ -92,6 +92,7 @@ REDIS_IS_CONFIGURED = bool(env.text("REDIS_URL") or env.text("REDIS_HOST"))
 _redis_default = _redis_parts if env.text("REDIS_HOST") else addresses.parse_redis_url("redis://127.0.0.1:6379")
 REDIS_TARGET = env.parsed("REDIS_URL", addresses.parse_redis_url, _redis_default)
 RUNQY_WORKER_REDIS_TARGET = env.parsed("RUNQY_WORKER_REDIS_URL", addresses.parse_redis_url, REDIS_TARGET)
+RUNQY_WORKER_ACL = env.choice("RUNQY_WORKER_ACL", ("auto", "required", "off"), "auto")
 DJANGO_REDIS_CONNECTION_FACTORY = "runqy.connection.ConnectionFactory"
 CACHES = {
     "default": {

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from django.conf import settings
+
 from queues.names import AllowedQueues
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
@@ -10,7 +12,13 @@ from runqy.broker.running import find_running
 from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState
 from runqy.errors import WorkerNotFound
 
-__all__ = ["WorkerStatus", "get_worker", "list_workers"]
+__all__ = ["OWN_CREDENTIALS_SHARED", "WorkerStatus", "are_own_credentials_shared", "get_worker", "list_workers"]
+
+
+OWN_CREDENTIALS_SHARED = (
+    "Workers that take no Redis user of their own are given the server's own Redis credentials:"
+    " set RUNQY_WORKER_REDIS_URL to a user of theirs, or RUNQY_WORKER_ACL=required."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +34,13 @@ class WorkerStatus:
     def is_hindered(self) -> bool:
         """Tell whether it serves although something could not be done, which its reason tells."""
         return self.record.state is WorkerState.READY and bool(self.record.reason)
+
+
+def are_own_credentials_shared() -> bool:
+    """Return whether a worker can be given the credentials by which the server itself enters Redis."""
+    own, shared = settings.REDIS_TARGET, settings.RUNQY_WORKER_REDIS_TARGET
+    is_same = (own.username or "default", own.password) == (shared.username or "default", shared.password)
+    return is_same and settings.RUNQY_WORKER_ACL != "required"
 
 
 def list_workers(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[WorkerStatus]:

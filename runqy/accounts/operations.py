@@ -4,9 +4,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
+from django.db import transaction
 from django.utils import timezone
 
 from runqy.accounts.identity import (
@@ -24,6 +26,7 @@ from runqy.accounts.identity import (
 from runqy.accounts.models import ApiKey
 from runqy.accounts.published import PublishedKey
 from runqy.accounts.queries import list_accepted_descendants
+from runqy.accounts.redis_users import remove_users_of_keys
 from runqy.audit.actors import ActorKind, current_actor
 from runqy.audit.operations import record
 from runqy.broker.rates import parse_rate
@@ -112,6 +115,8 @@ def revoke_api_key(*, key_id: int, with_descendants: bool = False) -> RevokedKey
             raise ApiKeyAlreadyRevoked
         for key in due:
             _revoke(change, key)
+    # after the keys' end was published
+    transaction.on_commit(partial(remove_users_of_keys, [str(key.pk) for key in due]))
     return RevokedKey(
         row=row,
         revoked_descendants=descendants if with_descendants else [],

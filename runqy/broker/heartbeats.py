@@ -59,8 +59,8 @@ def beat(record: WorkerRecord, running: Sequence[RunningTask] = (), *, now_ns: i
     )
 
 
-def clear(record: WorkerRecord) -> Request[None]:
-    """Forget a worker that ends in order."""
+def clear(record: WorkerRecord, *, now_ns: int) -> Request[None]:
+    """Forget a worker that ends in order. For a while its record is the time at which it did, for the server to see."""
     server, workers = _asynq_keys(record)
     own = keys.worker_record(record.worker_id)
     return Request(
@@ -69,7 +69,7 @@ def clear(record: WorkerRecord) -> Request[None]:
             command("ZREM", keys.WORKERS, workers, key=keys.WORKERS),
             command("DEL", server, workers, key=server),
             command("ZREM", keys.WORKER_RECORDS, record.worker_id, key=keys.WORKER_RECORDS),
-            command("DEL", own, key=own),
+            script("write_record")(record=own, content=now_ns // 1_000_000_000, ttl_s=RECORD_TTL_S),
         ),
         _nothing,
     )

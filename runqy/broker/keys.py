@@ -17,6 +17,7 @@ CONFIG_HEAD = "runqy:config:{config}:digest"  # string: signed head; earlier rel
 KEY_USES = "runqy:config:{config}:key_uses"  # hash: id of an API key -> Unix s of its last use
 DELIVERIES = "runqy:config:{config}:deliveries"  # stream: who was handed out secrets, until the database knows
 WORKER_CLAIMS = "runqy:config:{config}:worker_claims"  # hash: worker id -> "<Unix s> <whose key registered it>"
+REDIS_USERS = "runqy:config:{config}:redis_users"  # hash: "<Redis user>/<worker id>" -> signed registration
 QUEUE_REVISIONS = "runqy:revisions"  # hash: queue -> token that changes with its configuration; workers read it
 CHANGED_CHANNEL = "runqy:changed"  # channel: name of a queue whose configuration changed
 MAINTENANCE = "runqy:config:{config}:maintenance"  # string, expiring: Unix s at which a maintenance process reported
@@ -44,7 +45,7 @@ def go_worker(worker_id: str) -> str:
 
 
 def worker_record(worker_id: str) -> str:
-    """String: JSON of what the workers API shows beyond asynq's ServerInfo, expiring."""
+    """String, expiring: JSON of what the workers API shows beyond asynq's ServerInfo; Unix s once it deregistered."""
     return f"runqy:worker:{worker_id}"
 
 
@@ -61,6 +62,11 @@ def rate(subject: str) -> str:
 def wake_channel(token: str) -> str:
     """Channel: tells one idle worker the Redis queue that has work for it."""
     return f"runqy:wake:{token}"
+
+
+def instance_patterns(instance_id: str) -> tuple[str, str]:
+    """Match `server_info` and `workers` of all server ids that begin with an instance's id and a hyphen."""
+    return f"{SERVERS}:{{*:{instance_id}-*}}", f"{WORKERS}:{{*:{instance_id}-*}}"
 
 
 def ended_channel(task_id: str) -> str:

@@ -17,21 +17,25 @@ _CONFIGURATION = """\
 bind 127.0.0.1
 port {port}
 protected-mode yes
-requirepass "{password}"
 dir {folder}
 appendonly yes
 appendfsync everysec
 save ""
 maxmemory-policy noeviction
 daemonize no
-user {worker_rule}
+user {server} on >{password} allkeys allchannels allcommands
+user default on >{worker_password} {worker_rule}
 """
+SERVER_USER = "runqy"
 WORKER_RULE = (
-    "worker on >{password} resetkeys ~asynq:* ~runqy:q:* ~runqy:worker:* ~runqy:workers %R~runqy:revisions"
+    "resetkeys ~asynq:* ~runqy:q:* ~runqy:worker:* ~runqy:workers %R~runqy:revisions"
     " resetchannels &asynq:cancel &runqy:*"
-    " -@all +@read +@write +@scripting +@pubsub +@connection +@transaction -@dangerous +time +ping"
+    " -@all +@read +@write +@pubsub +@connection +@transaction -@dangerous -@scripting -scan -randomkey"
+    " +eval +evalsha +script|load +script|exists +time"
 )
-"""What a worker may do: its tasks and its own keys, nothing of the published configuration (docs/operations.md)."""
+"""What workers may do that take no user of their own: all tasks and the workers' keys, nothing of the published
+configuration (docs/operations.md). Go's enter by a password alone, as the user `default`.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +47,13 @@ class Valkey:
     url_file: Path
     """Holds the URL with the password, for those that take it by `REDIS_URL_FILE`."""
     worker_url_file: Path
-    """Holds the URL by which workers enter, who may do less."""
+    """Holds the URL by which workers enter that take no user of their own."""
 
     def is_ready(self) -> bool:
         """Tell whether it answers; while it reads its data it does not."""
         ((host, port),) = self.target.addresses
-        client = redis.Redis(host=host, port=port, password=self.target.password, socket_timeout=1)
+        target = self.target
+        client = redis.Redis(host=host, port=port, username=target.username, password=target.password, socket_timeout=1)
         try:
             return bool(client.ping())
         except (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError):
@@ -65,14 +70,18 @@ def configure_valkey(home: Path, log: Path) -> Valkey:
     port = find_free_port()
     configuration = folder / "valkey.conf"
     worker_password = home_folder.kept_secret(home, "redis_worker_password")
-    worker_rule = WORKER_RULE.format(password=worker_password)
-    _write_private(
-        configuration,
-        _CONFIGURATION.format(port=port, password=password, folder=_quoted(str(folder)), worker_rule=worker_rule),
+    content = _CONFIGURATION.format(
+        port=port,
+        server=SERVER_USER,
+        password=password,
+        folder=_quoted(str(folder)),
+        worker_password=worker_password,
+        worker_rule=WORKER_RULE,
     )
+    _write_private(configuration, content)
     url_file, worker_url_file = folder / "url", folder / "worker_url"
-    _write_private(url_file, f"redis://:{password}@127.0.0.1:{port}/0\n")
-    _write_private(worker_url_file, f"redis://worker:{worker_password}@127.0.0.1:{port}/0\n")
+    _write_private(url_file, f"redis://{SERVER_USER}:{password}@127.0.0.1:{port}/0\n")
+    _write_private(worker_url_file, f"redis://:{worker_password}@127.0.0.1:{port}/0\n")
     program = Program(
         name="Valkey",
         args=(str(_binary()), str(configuration)),
@@ -81,7 +90,7 @@ def configure_valkey(home: Path, log: Path) -> Valkey:
         log=log,
         grace_s=30.0,  # it may have much to write
     )
-    target = RedisTarget(addresses=(("127.0.0.1", port),), password=password)
+    target = RedisTarget(addresses=(("127.0.0.1", port),), username=SERVER_USER, password=password)
     return Valkey(program=program, target=target, url_file=url_file, worker_url_file=worker_url_file)
 
 

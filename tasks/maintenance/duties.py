@@ -12,6 +12,7 @@ from tasks.maintenance.loops import Duty
 from tasks.maintenance.orphan_finder import OrphanFinder
 from tasks.maintenance.pending_timeout import PendingTimeout
 from tasks.maintenance.recoverer import Recoverer
+from tasks.maintenance.redis_user_keeper import RedisUserKeeper
 from tasks.maintenance.remover import Remover
 from tasks.maintenance.republisher import Republisher
 
@@ -26,6 +27,7 @@ def all_duties() -> list[Duty]:
         LookupSweeper(),
         OrphanFinder(),
         Republisher(),
+        RedisUserKeeper(),
         DeliveryRecorder(),
         DeliveryPruner(),
         Remover(),

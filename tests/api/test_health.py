@@ -1,6 +1,7 @@
 """Whether a process lives, whether it is ready, and what it says about why not."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,19 +20,24 @@ from runqy.publication.snapshot import get_snapshot
 from tasks.maintenance.heartbeat import Heartbeat
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
+from tests.support import environment
 from tests.support.servers import free_port
 from tests.support.silent_redis import silent_redis
 from vaults.operations import create_vault
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
-ALL = ["redis", "redis_eviction", "redis_writes", "maintenance", "database", "migrations", "configuration", "vaults"]
+ALL = [
+    *("redis", "redis_eviction", "redis_writes", "worker_credentials", "maintenance"),
+    *("database", "migrations", "configuration", "vaults"),
+]
 
 
 @pytest.fixture(autouse=True)
-def _asks_every_time(monkeypatch: pytest.MonkeyPatch, configuration: None) -> None:
+def _asks_every_time(monkeypatch: pytest.MonkeyPatch, configuration: None, settings: Any) -> None:
     monkeypatch.setattr(readiness, "MAX_AGE_S", 0.0)
     Heartbeat().run_tick(get_broker())
+    settings.RUNQY_WORKER_REDIS_TARGET = replace(settings.REDIS_TARGET, username="worker", password="secret")
 
 
 def ready(path: str = "/readyz?verbose") -> tuple[int, str, dict[str, str]]:
@@ -187,6 +193,25 @@ def test_vaults_need_their_key_only_where_there_are_some(settings: Any) -> None:
 
     assert without_vaults == (200, "ok", {})
     assert ready() == (200, "degraded", {"vaults": "warning"})
+
+
+def test_workers_that_get_the_servers_own_credentials_are_a_warning(settings: Any) -> None:
+    settings.RUNQY_WORKER_REDIS_TARGET = settings.REDIS_TARGET
+
+    assert ready() == (200, "degraded", {"worker_credentials": "warning"})
+
+
+def test_required_users_that_redis_does_not_let_the_server_create_are_a_warning(settings: Any) -> None:
+    settings.RUNQY_WORKER_ACL = "required"
+    before = ready()
+    with environment.SERVER.client() as redis:
+        redis.execute_command("ACL", "SETUSER", "server", *["on", ">secret", "~*", "&*", "+@all", "-acl"])
+        settings.REDIS_TARGET = replace(settings.REDIS_TARGET, username="server", password="secret")
+        without = ready()
+        redis.acl_deluser("server")
+
+    assert before == (200, "ok", {})
+    assert without == (200, "degraded", {"worker_credentials": "warning"})
 
 
 def test_whoever_asks_often_asks_nobody(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:

@@ -102,12 +102,16 @@ def test_the_record_reads_back_as_it_was_written(broker: Broker) -> None:
     assert 58 < broker.client.ttl("runqy:worker:w-1") <= 60
 
 
-def test_a_worker_that_ended_in_order_leaves_nothing(broker: Broker) -> None:
+def test_a_worker_that_ended_in_order_leaves_for_a_minute_when_it_did(broker: Broker) -> None:
     beat(broker, running_task("t1"))
 
-    broker.run(heartbeats.clear(RECORD))
+    broker.run(heartbeats.clear(RECORD, now_ns=1_700_000_000_000_000_000))
 
-    assert list(broker.client.scan_iter("*")) == []
+    assert list(broker.client.scan_iter("*")) == [b"runqy:worker:w-1"]
+    assert broker.client.get("runqy:worker:w-1") == b"1700000000"
+    assert 58 < broker.client.ttl("runqy:worker:w-1") <= 60
+    assert heartbeats.find_workers(broker) == []
+    assert heartbeats.find_worker(broker, "w-1") is None
 
 
 def test_a_worker_without_beats_is_stale() -> None:

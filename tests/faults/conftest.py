@@ -26,7 +26,8 @@ def start_web(configuration: None, tmp_path: Path) -> Iterator[StartWeb]:
     started: list[WebProcess] = []
 
     def start(redis_url: str, **variables: Any) -> WebProcess:
-        started.append(WebProcess(tmp_path, **database_variables() | {"REDIS_URL": redis_url} | variables))
+        urls = {"REDIS_URL": redis_url, "RUNQY_WORKER_REDIS_URL": "redis://:of-workers@127.0.0.1"}
+        started.append(WebProcess(tmp_path, **database_variables() | urls | variables))
         return started[-1]
 
     yield start

@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+import redis
 
 from tests.local.conftest import wait_until
 from tests.local.stack import Stack, make_queue
@@ -73,15 +74,21 @@ def test_readers_are_sent_away_before_the_worker_has_stopped(stack):
     assert stack.output.endswith("Stopped.\n")
 
 
-def test_workers_get_a_redis_user_of_their_own(stack):
+def test_workers_get_a_redis_user_of_their_own_and_gos_a_password_of_theirs(stack):
     stack.start()
     key = (stack.home / "worker_api_key").read_text().strip()
 
-    answer = stack.ask("/worker/register", b'{"queue":"echo"}', key=key)
+    entry = stack.ask("/worker/register", b'{"queue":"echo"}', key=key)["redis"]
 
-    server_password = (stack.home / "redis_password").read_text().strip()
-    assert answer["redis"]["username"] == "worker"
-    assert answer["redis"]["password"] not in ("", server_password)
+    host, port = entry["addr"].split(":")
+    url = (stack.home / "valkey/url").read_text().strip()
+    with redis.Redis.from_url(url) as server, redis.Redis(host, int(port), password=entry["password"]) as go_worker:
+        users = {client["user"] for client in server.client_list()}
+        assert [user[:8] for user in users - {"runqy", "default"}] == ["runqy-w-"]
+        assert entry["username"] == ""
+        assert go_worker.llen("asynq:{echo}:pending") == 0
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            go_worker.hgetall("runqy:config:{config}:documents")
 
 
 def test_management_commands_beside_a_stack_work_on_it(stack):

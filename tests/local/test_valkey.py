@@ -4,6 +4,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -46,7 +47,7 @@ def test_nobody_enters_without_the_password(started):
 def test_it_listens_on_loopback_keeps_an_aof_and_evicts_nothing(started):
     valkey, _ = started()
 
-    with client_of(valkey, password=valkey.target.password) as client:
+    with client_of(valkey, username=valkey.target.username, password=valkey.target.password) as client:
         assert client.config_get("bind")["bind"] == "127.0.0.1"
         assert client.config_get("appendonly")["appendonly"] == "yes"
         assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
@@ -61,26 +62,38 @@ def test_files_with_the_password_are_private(started, tmp_path):
         assert valkey.target.password not in command_line.read()
 
 
-def test_workers_enter_as_a_user_that_cannot_touch_the_configuration(started):
+def test_go_workers_enter_by_a_password_alone_and_cannot_touch_the_configuration(started):
     valkey, _ = started()
+    url = urlsplit(valkey.worker_url_file.read_text().strip())
 
-    with redis.Redis.from_url(valkey.worker_url_file.read_text().strip()) as worker:
+    with client_of(valkey, password=url.password) as worker:
+        assert not url.username
         assert worker.rpush("asynq:{mail}:pending", "t1") == 1
-        for forbidden in (("HSET", "runqy:config:documents", "a", "b"), ("CONFIG", "GET", "*"), ("FLUSHALL",)):
+        assert worker.eval("return redis.call('LLEN', KEYS[1])", 1, "asynq:{mail}:pending") == 1
+        for forbidden in (
+            ("HSET", "runqy:config:{config}:documents", "a", "b"),
+            ("HGETALL", "runqy:config:{config}:documents"),
+            ("CONFIG", "GET", "*"),
+            ("ACL", "USERS"),
+            ("FLUSHALL",),
+            ("SCRIPT", "FLUSH"),
+            ("FUNCTION", "FLUSH"),
+            ("SCAN", "0"),
+        ):
             with pytest.raises(redis.exceptions.NoPermissionError):
                 worker.execute_command(*forbidden)
 
 
 def test_user_of_workers_may_what_the_documentation_says():
-    documented = re.search(r"^ACL SETUSER (worker on .*)$", OPERATIONS.read_text(), re.MULTILINE)
+    documented = re.search(r"^ACL SETUSER worker on >PASSWORD (.*)$", OPERATIONS.read_text(), re.MULTILINE)
 
     assert documented is not None
-    assert documented.group(1) == WORKER_RULE.format(password="PASSWORD")
+    assert documented.group(1) == WORKER_RULE
 
 
 def test_data_outlives_a_kill(started):
     valkey, process = started()
-    with client_of(valkey, password=valkey.target.password) as client:
+    with client_of(valkey, username=valkey.target.username, password=valkey.target.password) as client:
         client.set("kept", "yes")
         client.execute_command("WAITAOF", 1, 0, 5000)
     os.kill(process.pid, signal.SIGKILL)
@@ -88,7 +101,7 @@ def test_data_outlives_a_kill(started):
 
     valkey, _ = started()
 
-    with client_of(valkey, password=valkey.target.password) as client:
+    with client_of(valkey, username=valkey.target.username, password=valkey.target.password) as client:
         assert client.get("kept") == b"yes"
 
 

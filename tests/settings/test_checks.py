@@ -15,7 +15,8 @@ PRODUCTION = {
     "RUNQY_ALLOWED_HOSTS": "runqy.example.com",
     "RUNQY_CSRF_ORIGINS": "https://runqy.example.com",
     "RUNQY_HTTPS": "true",
-    "REDIS_URL": "redis://redis.example.com",
+    "REDIS_URL": "redis://:secret@redis.example.com",
+    "RUNQY_WORKER_REDIS_URL": "redis://worker:other@redis.example.com",
     "DATABASE_URL": "postgresql://runqy:secret@db.example.com/runqy",
 }
 
@@ -41,6 +42,8 @@ def test_production_settings_pass_the_deployment_check(tmp_path: Path) -> None:
         ({"RUNQY_SECRET_KEY": ""}, "runqy.E002"),
         ({"RUNQY_API_KEY": "31-characters-can-be-guessed-ab"}, "runqy.E003"),
         ({"REDIS_URL": ""}, "runqy.W004"),
+        ({"RUNQY_WORKER_REDIS_URL": ""}, "runqy.E005"),
+        ({"RUNQY_WORKER_REDIS_URL": "rediss://default:secret@10.0.0.1:6380"}, "runqy.E005"),
         ({"RUNQY_HTTPS": "false"}, "security.W008"),
         ({"DEBUG": "true"}, "security.W018"),
     ],
@@ -63,6 +66,12 @@ def test_hsts_concerns_other_hosts_only_when_asked_to(tmp_path: Path) -> None:
 
     assert printed() == "True False False"
     assert printed(RUNQY_HSTS_INCLUDE_SUBDOMAINS="true", RUNQY_HSTS_PRELOAD="true") == "True True True"
+
+
+def test_workers_that_all_have_a_user_of_their_own_need_no_other_credentials(tmp_path: Path) -> None:
+    finished = check(tmp_path, PRODUCTION | {"RUNQY_WORKER_REDIS_URL": "", "RUNQY_WORKER_ACL": "required"}, "--deploy")
+
+    assert finished.returncode == 0, finished.stderr
 
 
 def test_one_key_for_two_roles_is_an_error_everywhere(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What the first page of the admin tells."""
 
+from dataclasses import replace
+
 import pytest
 from django.apps import apps
 from django.contrib.auth.models import Group, User
@@ -9,13 +11,15 @@ from demo.data import fill, make_configuration, make_users
 from runqy.broker.broker import Broker
 from runqy.staff.roles import grant_roles
 from tests.publication.support import away
+from workers.queries import OWN_CREDENTIALS_SHARED
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
 
 @pytest.fixture(autouse=True)
-def _roles(configuration: None) -> None:
+def _roles(configuration: None, settings) -> None:
     grant_roles(apps)
+    settings.RUNQY_WORKER_REDIS_TARGET = replace(settings.REDIS_TARGET, username="worker", password="secret")
 
 
 def enter(role: str | None) -> Client:
@@ -59,6 +63,14 @@ def test_it_says_what_to_look_at_the_worst_first(single_broker: Broker, settings
         "Paused: embeddings.",
         "Vaults are off: the server has no master key (RUNQY_VAULT_MASTER_KEY).",
     ]
+
+
+def test_it_warns_of_workers_with_the_servers_own_credentials(settings) -> None:
+    settings.RUNQY_WORKER_REDIS_TARGET = settings.REDIS_TARGET
+
+    concerns = enter("viewer").get("/admin/").context["concerns"]
+
+    assert ("warning", OWN_CREDENTIALS_SHARED) in [(concern.level, concern.sentence) for concern in concerns]
 
 
 def test_queues_whose_tasks_wait_without_a_worker_are_named(single_broker: Broker) -> None:

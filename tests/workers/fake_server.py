@@ -1,14 +1,21 @@
 """Stands in for the server's registration route, on loopback."""
 
+import contextlib
 import copy
+import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import msgspec
 import redis as redis_py
 
-from runqy.broker import keys
+from runqy.broker import keys, redis_users
+from runqy.broker.broker import Broker
+from runqy.broker.redis_users import RedisUser
+from runqy.errors import BrokerUnavailable
+from workers.runtime.registration import RedisInfo
 
 API_KEY = "worker-key-of-tests"
 
@@ -22,6 +29,8 @@ class FakeServer:
         self.code = "test"
         self.refused: set[str] = set()
         """Queues that there are none of."""
+        self.gives_users = True
+        """Whether workers enter its Redis as users of their own, as they do by default."""
         self.requests: list[dict[str, Any]] = []
         self.registered = threading.Semaphore(0)
         outer = self
@@ -52,7 +61,14 @@ class FakeServer:
             return 404, {"detail": "No such queue.", "code": "queue_not_found"}
         if self.status != 200:
             return self.status, {"detail": f"the server says {self.status}", "code": self.code}
-        return 200, copy.deepcopy(self.answer) | {"worker_id": body["worker_id"]}
+        answer = self.accepted(body)
+        if self.gives_users:
+            create_redis_user(answer, body)
+        return 200, answer
+
+    def accepted(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer to a registration that is not refused, with the shared user of Redis."""
+        return copy.deepcopy(self.answer) | {"worker_id": body["worker_id"]}
 
     def close(self) -> None:
         """Stop answering."""
@@ -79,6 +95,31 @@ def registration_answer(*, redis_port: int, git_url: str, queue: str = "mail", *
         "vaults": {},
         **changes,
     }
+
+
+def create_redis_user(answer: dict[str, Any], body: dict[str, Any]) -> None:
+    """Create the user of a worker and put it into the answer, unless Redis is away or the test has a user for it."""
+    redis = answer["redis"]
+    if "redis_acl" not in body["accepts"] or redis.get("password"):
+        return
+    try:
+        target = msgspec.convert(redis, RedisInfo).target
+    except ValueError:  # a test of answers that make no sense
+        return
+    instance_id = body["instance_id"]
+    password = hashlib.sha256(instance_id.encode()).hexdigest()
+    user = RedisUser(
+        name=f"{redis_users.PREFIX}{instance_id}",
+        password_sha256=hashlib.sha256(password.encode()).hexdigest(),
+        instance_id=instance_id,
+        worker_ids=(body["worker_id"],),
+        redis_queues=tuple(queue["name"] for queue in answer["sub_queues"]),
+    )
+    with contextlib.suppress(BrokerUnavailable):
+        broker = Broker.connect(target)
+        redis_users.create_users(broker, [user], target=target)
+        redis |= {"username": user.name, "password": password}
+        broker.close()
 
 
 def change_configuration(redis: redis_py.Redis, server: FakeServer, token: str) -> None:

@@ -6,7 +6,7 @@ from runqy.broker.broker import Broker
 from runqy.errors import BrokerUnavailable
 from tests.support.servers import MASTER_NAME, SentinelSet
 from tests.workers.conftest import StartWorker
-from tests.workers.fake_server import FakeServer
+from tests.workers.fake_server import FakeServer, create_redis_user
 from tests.workers.processes import add_task, eventually, wait_for_state
 
 
@@ -29,6 +29,7 @@ def test_a_worker_goes_on_after_the_master_was_killed(
     sentinel_set.master.kill()
     until.touch()
     after = eventually(lambda: _added(sentinel_broker, {"do": "pid"}))
+    create_redis_user(server.accepted(server.requests[0]), server.requests[0])  # as maintenance does on a new master
 
     assert wait_for_state(sentinel_broker, running, "completed").result == b'"waited"'
     assert wait_for_state(sentinel_broker, after, "completed").result == before.result

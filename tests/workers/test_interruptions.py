@@ -6,9 +6,11 @@ from pathlib import Path
 
 import redis as redis_py
 
+from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.cancelling import cancel
 from runqy.broker.keys import QueueKeys
+from runqy.broker.reading import find_task
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task, eventually, is_alive, wait_for_state, wait_task
@@ -88,6 +90,22 @@ def test_cancelling_a_running_task_archives_it(
 
     assert (record.state, record.error) == ("archived", "canceled")
     eventually(lambda: not is_alive(int(started.read_text().split()[0])))
+
+
+def test_a_forged_message_cancels_nothing(single_broker: Broker, start_worker: StartWorker, tmp_path: Path) -> None:
+    start_worker(RUNQY_CONCURRENCY="2")
+    task = wait_task(tmp_path)
+    running = add_task(single_broker, task)
+    eventually(Path(task["started"]).exists)
+    other = add_task(single_broker, wait_task(tmp_path, "other"))
+    eventually(lambda: single_broker.run(find_task(other)).state == "active")
+
+    single_broker.client.publish(keys.CANCEL_CHANNEL, running)
+    single_broker.run(cancel("mail", other, now_ns=single_broker.now_ns()))
+    wait_for_state(single_broker, other, "archived")  # so the message before that one was read, too
+    Path(task["until"]).touch()
+
+    assert wait_for_state(single_broker, running, "completed", "archived", "retry").state == "completed"
 
 
 def test_a_child_that_listens_to_cancel_goes_on_with_the_next_task(

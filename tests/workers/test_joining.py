@@ -13,8 +13,8 @@ def test_the_request_to_register_says_who_asks(server: FakeServer, start_worker:
     eventually(lambda: server.requests)
 
     request = server.requests[0]
-    assert set(request) == {"worker_id", "queue", "hostname", "os", "version"}
-    assert request["queue"] == "mail"
+    assert set(request) == {"worker_id", "queue", "hostname", "os", "version", "accepts", "instance_id"}
+    assert (request["queue"], request["accepts"]) == ("mail", ["redis_acl"])
 
 
 def test_a_worker_waits_for_a_server_that_is_away(

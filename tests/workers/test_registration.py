@@ -1,5 +1,6 @@
 """What a worker makes of the server's answer."""
 
+import uuid
 from typing import Any
 
 import msgspec
@@ -17,8 +18,12 @@ def registration(**changes: Any) -> Registration:
     return msgspec.json.decode(msgspec.json.encode(answer), type=Registration)
 
 
+def client_of(server_url: str) -> RegistrationClient:
+    return RegistrationClient(server_url=server_url, api_key=API_KEY, worker_id="w1", instance_id=str(uuid.uuid4()))
+
+
 def register(server: FakeServer) -> Registration:
-    return RegistrationClient(server_url=server.url, api_key=API_KEY).register(worker_id="w1", queue="mail")
+    return client_of(server.url).register("mail")
 
 
 def test_an_answer_with_the_reference_s_fields_only_is_enough() -> None:
@@ -130,7 +135,7 @@ def test_an_answer_that_makes_no_sense_is_refused(server: FakeServer, broken: di
 
 
 def test_a_server_that_is_away_is_asked_again() -> None:
-    registrar = RegistrationClient(server_url=f"http://127.0.0.1:{free_port()}", api_key=API_KEY)
+    registrar = client_of(f"http://127.0.0.1:{free_port()}")
 
     with pytest.raises(ServerUnavailable, match="cannot be reached"):
-        registrar.register(worker_id="w1", queue="mail")
+        registrar.register("mail")

@@ -1,6 +1,7 @@
 """How long a worker waits before it asks a server again that did not register it."""
 
 import asyncio
+import uuid
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from structlog.testing import capture_logs
 from tests.support import event_loop
 from tests.support.servers import free_port
 from tests.workers.fake_server import API_KEY, FakeServer
-from workers.runtime.registration_client import RegistrationLoop
+from workers.runtime.registration_client import RegistrationClient, RegistrationLoop
 from workers.runtime.settings import WorkerSettings
 
 
@@ -24,8 +25,11 @@ def waits_s(server_url: str, count: int = 7) -> list[float]:
     )
 
     async def register() -> list[float]:
+        client = RegistrationClient(
+            server_url=server_url, api_key=API_KEY, worker_id="w1", instance_id=str(uuid.uuid4())
+        )
         registration_loop = RegistrationLoop(
-            settings, worker_id="w1", queue="mail", on_disabled=lambda: None, on_wait=lambda _: None
+            settings, client=client, queue="mail", on_disabled=lambda: None, on_wait=lambda _: None
         )
         with capture_logs() as entries:
             asking = asyncio.ensure_future(registration_loop.register())

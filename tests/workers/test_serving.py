@@ -1,7 +1,9 @@
 """A worker that serves: how it is listed, and what it spreads its tasks over."""
 
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis as redis_py
@@ -45,14 +47,14 @@ def test_tasks_are_spread_over_processes(single_broker: Broker, start_worker: St
 def test_one_process_serves_several_queues_over_the_same_connections(
     single_broker: Broker, server: FakeServer, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = server.reply
+    plain = server.accepted
 
-    def reply(body: dict[str, str]) -> tuple[int, dict[str, object]]:
-        status, answer = plain(body)
+    def accepted(body: dict[str, Any]) -> dict[str, Any]:
+        answer = plain(body)
         answer["queue"]["name"] = body["queue"]
-        return status, answer | {"sub_queues": [{"name": body["queue"], "priority": 1}]}
+        return answer | {"sub_queues": [{"name": body["queue"], "priority": 1}]}
 
-    monkeypatch.setattr(server, "reply", reply)
+    monkeypatch.setattr(server, "accepted", accepted)
     queues = ["mail", "post", "news", "bills"]
     ids = [add_task(single_broker, queue, queue=queue) for queue in queues]
     clients_before = len(single_broker.client.client_list())
@@ -63,6 +65,18 @@ def test_one_process_serves_several_queues_over_the_same_connections(
     assert [record.result for record in records] == [json.dumps(queue).encode() for queue in queues]
     assert len({record.worker_id for record in records}) == 4
     assert len(single_broker.client.client_list()) - clients_before <= 5
+
+
+def test_sixteen_queues_share_a_redis_user_and_more_have_another(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker
+) -> None:
+    queues = [f"queue{number}" for number in range(17)]
+    start_worker(RUNQY_QUEUES=",".join(queues))
+
+    eventually(lambda: len(server.requests) >= 17)
+
+    instances = Counter(request["instance_id"] for request in server.requests)
+    assert sorted(instances.values()) == [1, 16]
 
 
 def test_a_worker_serves_the_sub_queues_of_a_cluster(

@@ -2,7 +2,16 @@
 
 from drf_spectacular.utils import OpenApiExample
 
-REGISTRATION_BODY = OpenApiExample("Request", {"worker_id": "worker-abc123", "queue": "inference"}, request_only=True)
+REGISTRATION_BODY = OpenApiExample(
+    "Request",
+    {
+        "worker_id": "worker-abc123",
+        "queue": "inference",
+        "accepts": ["redis_acl"],
+        "instance_id": "2f1c7a52-9f0b-4c1e-8a43-0d2a5c7e9b16",
+    },
+    request_only=True,
+)
 REGISTRATION = OpenApiExample(
     "Response",
     {
@@ -10,10 +19,10 @@ REGISTRATION = OpenApiExample(
         "lease_secs": 30,
         "redis": {
             "addr": "localhost:6379",
-            "password": "",
+            "password": "0d9c…",
             "db": 0,
             "use_tls": False,
-            "username": "",
+            "username": "runqy-w-6f0c1b2a9d8e7f6a5b4c3d2e",
             "mode": "single",
             "addresses": ["localhost:6379"],
             "master_name": "",

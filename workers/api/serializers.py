@@ -22,6 +22,9 @@ from workers.operations import Registration
 from workers.queries import WorkerStatus
 
 MAX_LENGTH = 256
+REDIS_ACL = "redis_acl"
+"""What a worker accepts that can enter Redis by a user name."""
+INSTANCE_ID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z"
 WORKER_ID = r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}\Z"
 _MODES = [mode.value for mode in QueueMode]
 _ORDERS = [order.value for order in QueueOrder]
@@ -47,10 +50,31 @@ class RegisterWorkerSerializer(BodySerializer):
     hostname = AnyStringField(required=False, allow_null=True, allow_blank=True, max_length=MAX_LENGTH)
     os = AnyStringField(required=False, allow_null=True, allow_blank=True, max_length=MAX_LENGTH)
     version = AnyStringField(required=False, allow_null=True, allow_blank=True, max_length=MAX_LENGTH)
+    accepts = serializers.ListField(
+        child=StringField(max_length=MAX_LENGTH),
+        required=False,
+        allow_null=True,
+        max_length=32,
+        help_text=f"What it can use of what the server may give: `{REDIS_ACL}`, a Redis user of its own",
+    )
+    instance_id = PatternField(
+        INSTANCE_ID,
+        required=False,
+        allow_null=True,
+        help_text=f"A UUID of the worker's process, required with `{REDIS_ACL}`: its registrations share a Redis user",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if REDIS_ACL in (attrs.get("accepts") or ()) and not attrs.get("instance_id"):
+            raise serializers.ValidationError({"instance_id": f"Required with {REDIS_ACL}."}, "required")
+        return attrs
 
 
 class RedisTargetSerializer(serializers.Serializer[Any]):
-    """Address and credentials of Redis; released workers read only `addr` and `password`."""
+    """Address and credentials of Redis; released workers read only `addr` and `password`.
+
+    Those that accept `redis_acl` get a user name and password that only their queues' keys can be reached with.
+    """
 
     addr = serializers.SerializerMethodField(help_text="host:port as workers reach it")
     password = serializers.CharField(allow_blank=True)

@@ -15,7 +15,7 @@ from runqy.api.viewsets import ApiViewSet
 from runqy.connection import get_broker
 from workers.api import examples
 from workers.api import serializers as s
-from workers.operations import register_worker
+from workers.operations import RedisUserRequest, register_worker
 from workers.queries import get_worker, list_workers
 
 log = structlog.get_logger(__name__)
@@ -37,12 +37,16 @@ class RegistrationViewSet(ApiViewSet):
     def register(self, request: AuthenticatedRequest) -> Response:
         """Register a worker: it gets Redis credentials, what to deploy, and decrypted secrets."""
         body = s.RegisterWorkerSerializer.validated(request.data)
+        accepts_user = s.REDIS_ACL in (body.get("accepts") or ())
         registration = register_worker(
             queue=body["queue"],
             worker_id=body.get("worker_id") or "",
             allowed_queues=request.auth.queues,
             allowed_vaults=request.auth.vaults,
             owner=request.auth.owner,
+            redis_user=RedisUserRequest(identity=request.auth, instance_id=body["instance_id"])
+            if accepts_user
+            else None,
         )
         log.info(
             "worker_registered",
@@ -50,6 +54,7 @@ class RegistrationViewSet(ApiViewSet):
             queue=registration.queue.name,
             hostname=body.get("hostname") or "",
             version=body.get("version") or "",
+            redis_user=registration.redis.username,
         )
         return Response(s.RegistrationSerializer(registration).data)
 

@@ -115,10 +115,9 @@ class Consumer:
         self._announcements += 1
         self._schedule()
 
-    def cancel_task(self, task_id: str) -> None:
-        """End the runs of a task that was canceled."""
-        for run in [run for run in self.held.values() if run.task_id == task_id]:
-            self._end_early(run, RunResult(RunStatus.CANCELED))
+    def runs_task(self, task_id: str) -> bool:
+        """Return whether a task of this id is held and has not ended."""
+        return any(run.task_id == task_id and run.result is None for run in self.held.values())
 
     def note_extension(self, extension: Extension) -> None:
         """End the runs whose leases were lost or whose tasks were canceled."""

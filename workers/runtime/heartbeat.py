@@ -3,7 +3,6 @@
 import os
 import socket
 import time
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,9 @@ from workers.runtime.runs import Run
 from workers.runtime.settings import WorkerSettings
 
 REREGISTER_MAX_DELAY_S = 300.0
+REFUSED_PATIENCE_S = 8.0
+REFUSALS_APART_S = 15.0
+"""Refusals with more than this between them have nothing to do with each other; a worker tries more often than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,12 @@ class WorkerIdentity:
     """Who this worker is, for one queue."""
 
     worker_id: str
+    instance_id: str
+    """A UUID that up to `main.QUEUES_PER_USER` queues of a process share; the server gives them one Redis user."""
+    server_id: str
+    """Names it to asynq's tools. Its Redis user may write heartbeats under ids that begin with its instance's."""
     host: str = field(default_factory=lambda: socket.gethostname() or "unknown-host")
     pid: int = field(default_factory=os.getpid)
-    server_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     started_at_s: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -64,6 +69,26 @@ class BrokerOutageTimer:
         self._attempts += 1
         most_s = max(patience_s, REREGISTER_MAX_DELAY_S)
         self._due_s = now_s + delay_s(self._attempts, first_s=patience_s, most_s=most_s)
+        return True
+
+
+class RefusalTimer:
+    """How long Redis has refused a user of our own, which maintenance creates again where a restart lost it."""
+
+    def __init__(self) -> None:
+        self._since_s = self._last_s = float("-inf")
+        self._patience_s = 0.0
+
+    def should_reregister(self) -> bool:
+        """Note a refusal; return whether there have been some for so long that the server has to be asked."""
+        now_s = clock.monotonic_s()
+        if now_s - self._last_s > REFUSALS_APART_S:
+            self._since_s = now_s
+            self._patience_s = delay_s(0, first_s=REFUSED_PATIENCE_S, most_s=REFUSED_PATIENCE_S)
+        self._last_s = now_s
+        if now_s - self._since_s < self._patience_s:
+            return False
+        self._last_s = float("-inf")
         return True
 
 

@@ -13,6 +13,7 @@ from runqy.errors import (
     ConfigurationUnavailable,
     QueueDisabled,
     QueueNotFound,
+    RedisUsersRefused,
     RegistrationRefused,
     ServerUnavailable,
     ServerUnprepared,
@@ -31,7 +32,7 @@ MAX_DELAY_S = 30.0
 UNPREPARED_MAX_DELAY_S = 5.0
 """An administrator who has just created the missing vault waits for the worker."""
 REASON_MAX_CHARS = 500
-_UNPREPARED = {ConfigurationUnavailable.code, VaultLocked.code, VaultUnavailable.code}
+_UNPREPARED = {ConfigurationUnavailable.code, RedisUsersRefused.code, VaultLocked.code, VaultUnavailable.code}
 """The codes of problems that last until an administrator configures the server."""
 
 log = structlog.get_logger()
@@ -39,22 +40,27 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrationClient:
-    """Sends registrations to one server, with one key."""
+    """Sends the registrations of one worker to its server."""
 
     server_url: str
     api_key: str
+    worker_id: str
+    instance_id: str
+    """A UUID that workers of one process share, which so share a Redis user."""
 
-    def register(self, *, worker_id: str, queue: str) -> Registration:
+    def register(self, queue: str) -> Registration:
         """Register for a queue.
 
         Raises RegistrationRefused when retrying is of no use, QueueDisabled, ServerUnavailable, ServerUnprepared.
         """
         body = {
-            "worker_id": worker_id,
+            "worker_id": self.worker_id,
             "queue": queue,
             "hostname": socket.gethostname(),
             "os": platform.system().lower(),
             "version": own_version(),
+            "accepts": ["redis_acl"],
+            "instance_id": self.instance_id,
         }
         headers = {"Authorization": f"Bearer {self.api_key}"}
         try:
@@ -72,7 +78,7 @@ class RegistrationLoop:
         self,
         settings: WorkerSettings,
         *,
-        worker_id: str,
+        client: RegistrationClient,
         queue: str,
         on_disabled: Callable[[], None],
         on_wait: Callable[[str], None],
@@ -81,8 +87,7 @@ class RegistrationLoop:
         self.hurry = asyncio.Event()
         """Set when something changed, so that the next attempt is due at once."""
         self._settings = settings
-        self._client = RegistrationClient(server_url=settings.server_url, api_key=settings.api_key)
-        self._worker_id = worker_id
+        self._client = client
         self._queue = queue
         self._on_disabled = on_disabled
         self._on_wait = on_wait
@@ -112,7 +117,7 @@ class RegistrationLoop:
                 return registration
 
     def _register(self) -> Registration:
-        return self._client.register(worker_id=self._worker_id, queue=self._queue)
+        return self._client.register(self._queue)
 
     async def _wait(self, attempt: int, reason: str, most_s: float) -> None:
         """Wait before the next try."""

@@ -8,6 +8,7 @@ import socket
 
 import structlog
 
+from runqy.broker.redis_users import new_server_id
 from runqy.errors import BrokerUnavailable
 from workers.runtime.backoff import delay_s
 from workers.runtime.concurrency import wait_any
@@ -15,7 +16,7 @@ from workers.runtime.deployments import DeploymentManager
 from workers.runtime.heartbeat import WorkerIdentity
 from workers.runtime.redis_connections import ConnectionRegistry, RedisConnections
 from workers.runtime.registration import Registration
-from workers.runtime.registration_client import RegistrationLoop
+from workers.runtime.registration_client import RegistrationClient, RegistrationLoop
 from workers.runtime.session import Session
 from workers.runtime.settings import WorkerSettings
 
@@ -31,18 +32,28 @@ log = structlog.get_logger()
 class Runner:
     """One worker for one queue."""
 
-    def __init__(self, settings: WorkerSettings, queue: str, registry: ConnectionRegistry) -> None:
+    def __init__(self, settings: WorkerSettings, queue: str, registry: ConnectionRegistry, *, instance_id: str) -> None:
         host = socket.gethostname() or "unknown-host"
         self._settings = settings
         self._queue = queue
         self._registry = registry
-        self._identity = WorkerIdentity(worker_id=f"{host}:{os.getpid()}:{secrets.token_hex(3)}", host=host)
+        self._identity = WorkerIdentity(
+            worker_id=f"{host}:{os.getpid()}:{secrets.token_hex(3)}",
+            instance_id=instance_id,
+            server_id=new_server_id(instance_id),
+            host=host,
+        )
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._session: Session | None = None
         self._registration_loop = RegistrationLoop(
             settings,
-            worker_id=self._identity.worker_id,
+            client=RegistrationClient(
+                server_url=settings.server_url,
+                api_key=settings.api_key,
+                worker_id=self._identity.worker_id,
+                instance_id=instance_id,
+            ),
             queue=queue,
             on_disabled=self._note_disabled,
             on_wait=self._note_wait,

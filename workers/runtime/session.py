@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,13 +10,21 @@ import structlog
 from runqy.broker.dequeue import QueueWeight
 from runqy.broker.heartbeats import clear
 from runqy.broker.notices import Notice
+from runqy.broker.redis_users import is_worker_user, new_wake_token
 from runqy.broker.timing import HEARTBEAT_S
 from runqy.broker.worker_records import WorkerRecord, WorkerState
 from runqy.errors import BrokerRefused, BrokerUnavailable
 from workers.runtime.concurrency import wait_any
 from workers.runtime.consumer import Consumer
 from workers.runtime.deployments import DeploymentManager
-from workers.runtime.heartbeat import BrokerOutageTimer, HeartbeatResult, WorkerIdentity, new_record, send_heartbeat
+from workers.runtime.heartbeat import (
+    BrokerOutageTimer,
+    HeartbeatResult,
+    RefusalTimer,
+    WorkerIdentity,
+    new_record,
+    send_heartbeat,
+)
 from workers.runtime.redis_connections import Listener, RedisConnections
 from workers.runtime.registration import Registration
 from workers.runtime.round_trip import ConsumeConfig
@@ -58,7 +65,8 @@ class Session:
         self._beat_now = asyncio.Event()
         self._reported: tuple[WorkerState, str] | None = None
         self._is_draining = False
-        self._listener = Listener(secrets.token_hex(12), self._receive)
+        self._refusals = RefusalTimer()
+        self._listener = Listener(new_wake_token(identity.instance_id), self._receive)
         self.consumer = Consumer(
             connections,
             self._consume_config(registration),
@@ -115,7 +123,7 @@ class Session:
         self._beating.cancel()
         with contextlib.suppress(BrokerUnavailable, TimeoutError):
             async with asyncio.timeout(FINAL_REQUESTS_S):
-                await self._connections.leases.run(clear(self._record()))
+                await self._connections.leases.run(clear(self._record(), now_ns=self._connections.now_ns()))
         await self.consumer.close()
         self._connections.stop_listening(self._listener)
         await self._connections.release()
@@ -143,7 +151,8 @@ class Session:
             self.consumer.wake()
             self._beat_now.set()
         elif notice is Notice.CANCELED:
-            self.consumer.cancel_task(subject)
+            if self.consumer.runs_task(subject):
+                self._beat_now.set()  # the message may be forged; the heartbeat reads what the task itself says
         elif subject == self._registration.queue.name:
             self._beat_now.set()
 
@@ -180,8 +189,9 @@ class Session:
             self._on_change()
 
     def _note_refusal(self) -> None:
-        """Register again: the password may have changed."""
-        if not self.is_refused:
+        """Register again: the password may have changed. A user of our own may only have been lost, by a restart."""
+        is_own = is_worker_user(self._registration.redis.username)
+        if not self.is_refused and (not is_own or self._refusals.should_reregister()):
             self.is_refused = True
             self._on_change()
 

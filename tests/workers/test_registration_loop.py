@@ -44,7 +44,9 @@ def waits_s(server_url: str, count: int = 7) -> list[float]:
     return event_loop.run(register())
 
 
-@pytest.mark.parametrize("code", ["vault_unavailable", "vaults_locked", "configuration_unavailable"])
+@pytest.mark.parametrize(
+    "code", ["vault_unavailable", "vaults_locked", "configuration_unavailable", "configuration_unconfirmed"]
+)
 def test_a_server_that_lacks_configuration_is_asked_every_few_seconds(server: FakeServer, code: str) -> None:
     server.status, server.code = 503, code
 

@@ -11,6 +11,7 @@ import structlog
 
 from runqy.errors import (
     ConfigurationUnavailable,
+    ConfigurationUnconfirmed,
     QueueDisabled,
     QueueNotFound,
     RedisUsersRefused,
@@ -32,7 +33,13 @@ MAX_DELAY_S = 30.0
 UNPREPARED_MAX_DELAY_S = 5.0
 """An administrator who has just created the missing vault waits for the worker."""
 REASON_MAX_CHARS = 500
-_UNPREPARED = {ConfigurationUnavailable.code, RedisUsersRefused.code, VaultLocked.code, VaultUnavailable.code}
+_UNPREPARED = {
+    ConfigurationUnavailable.code,
+    ConfigurationUnconfirmed.code,
+    RedisUsersRefused.code,
+    VaultLocked.code,
+    VaultUnavailable.code,
+}
 """The codes of problems that last until an administrator configures the server."""
 
 log = structlog.get_logger()

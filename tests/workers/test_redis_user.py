@@ -63,6 +63,7 @@ def worker(
         maintenance = start_maintenance(log, **variables)
     web = WebProcess(tmp_path, **variables)
     settings = {"RUNQY_SERVER_URL": web.url, "RUNQY_API_KEY": key.plain, "RUNQY_DEPLOYMENT_DIR": str(deployments)}
+    settings["RUNQY_SHUTDOWN_TIMEOUT"] = "1s"
     process = WorkerProcess(server, tmp_path, **settings)
     yield process
     process.end()

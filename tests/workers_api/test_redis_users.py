@@ -125,7 +125,11 @@ def test_registrations_of_one_process_and_key_share_a_user(client: ApiClient) ->
 def test_another_key_or_process_has_another_user(client: ApiClient) -> None:
     other_key = ApiClient(create_api_key(name="other", role="worker").plain)
 
-    entries = [register(client), register(other_key, worker_id="w-other"), register(client, instance_id=str(uuid.uuid4()))]
+    entries = [
+        register(client),
+        register(other_key, worker_id="w-other"),
+        register(client, instance_id=str(uuid.uuid4())),
+    ]
 
     assert len({entry["username"] for entry in entries}) == 3
     assert len({entry["password"] for entry in entries}) == 3

@@ -77,8 +77,11 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     def state_at(self, now_ns: int) -> TaskState:
         """Return the state in which it starts."""
-        is_later = self.process_at_s is not None and self.process_at_s * 1_000_000_000 > now_ns
-        return TaskState.SCHEDULED if is_later else TaskState.PENDING
+        return TaskState.SCHEDULED if self.is_later(now_ns) else TaskState.PENDING
+
+    def is_later(self, now_ns: int) -> bool:
+        """Return whether it starts as scheduled."""
+        return self.process_at_s is not None and self.process_at_s * 1_000_000_000 > now_ns
 
 
 class IdempotencyKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,7 +278,6 @@ def _arguments(
     """Return what the script is told."""
     queue = QueueKeys(task.queue)
     key = queue.task(task.id)
-    is_later = task.process_at_s is not None and task.process_at_s * 1_000_000_000 > now_ns
     return {
         "pending": queue.pending,
         "idle": queue.idle,
@@ -291,7 +293,7 @@ def _arguments(
         "id": task.id,
         "message": encode(task.message()),
         "ttl_archived": task.ttl_archived_s,
-        "run_at": task.process_at_s if is_later and task.process_at_s is not None else "",
+        "run_at": task.process_at_s if task.process_at_s is not None and task.is_later(now_ns) else "",
         "lock_s": lock_s(task, now_ns),
         "fingerprint": record.key.fingerprint if record else "",
         "note": record.note if record else "",

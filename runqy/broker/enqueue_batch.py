@@ -136,17 +136,19 @@ def _round_trips(batches: Iterable[list[int]]) -> Iterator[list[list[int]]]:
 
 def _batches(tasks: Sequence[NewTask], now_ns: int) -> Iterator[list[int]]:
     """Deal the tasks' positions out to script calls, each for one Redis queue and one first state."""
-    open_batches: dict[tuple[str, TaskState], tuple[list[int], int]] = {}
+    open_batches: dict[tuple[str, bool], list[int]] = {}
+    sizes: dict[tuple[str, bool], int] = {}
     for place, task in enumerate(tasks):
-        kind = task.queue, task.state_at(now_ns)
-        places, size = open_batches.get(kind, ([], 0))
-        if places and (len(places) == timing.BATCH_MAX_TASKS or size + len(task.payload) > timing.BATCH_MAX_BYTES):
+        kind = task.queue, task.is_later(now_ns)
+        size = sizes.get(kind, 0) + len(task.payload)
+        places = open_batches.setdefault(kind, [])
+        if places and (len(places) == timing.BATCH_MAX_TASKS or size > timing.BATCH_MAX_BYTES):
             yield places
-            places, size = [], 0
+            places, size = [], len(task.payload)
+            open_batches[kind] = places
         places.append(place)
-        open_batches[kind] = places, size + len(task.payload)
-    for places, _ in open_batches.values():
-        yield places
+        sizes[kind] = size
+    yield from open_batches.values()
 
 
 def _enqueue_batch(tasks: Sequence[NewTask], now_ns: int, is_cluster: bool) -> Request[list[Enqueued]]:
@@ -163,6 +165,8 @@ def _enqueue_batch(tasks: Sequence[NewTask], now_ns: int, is_cluster: bool) -> R
 
 def _outcomes(tasks: Sequence[NewTask], state: TaskState, replies: Sequence[Reply]) -> list[Enqueued]:
     """Read what the script said about each task."""
+    if replies[-1].count(1) == len(tasks):
+        return [state] * len(tasks)
     errors = {0: lambda _: TaskAlreadyExists(), -1: queue_full}
     return [state if outcome == 1 else errors[outcome](task) for task, outcome in zip(tasks, replies[-1], strict=True)]
 

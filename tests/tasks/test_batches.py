@@ -8,6 +8,7 @@ import pytest
 import redis as redis_py
 import runqy_python
 
+from queues.queries import get_fresh_catalog
 from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key
 from runqy.broker.asynq_pb2 import TaskMessage
@@ -221,6 +222,8 @@ def test_the_same_batch_at_once_is_queued_once(client: ApiClient, redis: redis_p
 def test_conditions_hold_on_a_cluster_too(client: ApiClient, broker: Broker) -> None:
     items = [TaskSpec(queue="simple", payload=b"{}", unique=Uniqueness(key=str(n % 600))) for n in range(700)]
     batch, idempotency_key = BatchSpec("simple", items), IdempotencyKey(scope="s", fingerprint="f")
+
+    get_fresh_catalog()
 
     first = broker.run(enqueue_batch(spec=batch, idempotency_key=idempotency_key))
     second = broker.run(enqueue_batch(spec=batch, idempotency_key=idempotency_key))

@@ -1,16 +1,19 @@
 """Moves through the pages of the admin: to all of them by their links, or to what a list has."""
 
+import re
 from collections.abc import Iterator
 from urllib.parse import urljoin, urlsplit
 
 from playwright.sync_api import Error, Page
 
 _LEAVES = ("/admin/logout/", "/admin/jsi18n/")
+_ID = re.compile(r"[0-9A-Z]")
+"""What ids of rows, tasks, workers and entries have, and no other part of a path."""
 
 
-def crawl(page: Page, most_of_a_kind: int = 2) -> Iterator[str]:
-    """Go to every page that links lead to, files excepted; of those that differ only in numbers, the first few."""
-    waiting, seen, kinds = ["/admin/"], {"/admin/"}, {}
+def crawl(page: Page) -> Iterator[str]:
+    """Go to every page that links lead to, files excepted; of those that differ only in ids or queries, the first."""
+    waiting, kinds = ["/admin/"], {"/admin/"}
     while waiting:
         path = waiting.pop(0)
         try:
@@ -25,12 +28,10 @@ def crawl(page: Page, most_of_a_kind: int = 2) -> Iterator[str]:
         ):
             found = urlsplit(urljoin(page.url, link))
             target = found.path + (f"?{found.query}" if found.query else "")
-            kind = "/".join("*" if part.isdigit() else part for part in found.path.split("/")) + "?" * bool(found.query)
-            if target in seen or not found.path.startswith("/admin/") or found.path in _LEAVES:
-                continue
-            seen.add(target)
-            kinds[kind] = kinds.get(kind, 0) + 1
-            if kinds[kind] <= most_of_a_kind:
+            kind = "/".join("*" if _ID.search(part) else part for part in found.path.split("/"))
+            kind += "?" * bool(found.query)
+            if kind not in kinds and found.path.startswith("/admin/") and found.path not in _LEAVES:
+                kinds.add(kind)
                 waiting.append(target)
 
 

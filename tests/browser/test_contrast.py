@@ -17,7 +17,7 @@ def test_contrast_is_sufficient_on_every_page(page: Page, single_broker: Broker,
     fill(single_broker)
     page.emulate_media(color_scheme=theme, reduced_motion="reduce")  # type: ignore[arg-type]
 
-    faint = {path: found for path in crawl(page, most_of_a_kind=1) if (found := page.evaluate(FAINT))}
+    faint = {path: found for path in crawl(page) if (found := page.evaluate(FAINT))}
 
     assert faint == {}
 

@@ -10,24 +10,34 @@ import redis as redis_py
 
 from queues.models import Source
 from queues.operations import save_queue
-from tests.faults.producers import QUEUE, KeptConnection
+from runqy.broker import keys
+from tests.faults.producers import ENQUEUE, QUEUE, KeptConnection
 from tests.queues.samples import spec
-from tests.support.bad_network import BadNetwork
+from tests.support.bad_network import LATENCY_S, LOSS, BadNetwork, Weather
 from tests.support.servers import ValkeyServer
+from tests.support.waiting import wait_until
 from tests.support.web import WebProcess, database_variables
 
 StartWeb = Callable[..., WebProcess]
 
+PUBLISHED = (b"runqy:config:", keys.QUEUE_REVISIONS.encode())
+RECOVERED_S = 30.0
+"""After this a server that was out of order works again, on any machine."""
+
 
 @pytest.fixture
-def start_web(configuration: None, tmp_path: Path) -> Iterator[StartWeb]:
-    """Return what starts a server that knows a queue from the database."""
+def saved_queue(configuration: None) -> None:
+    """Save a queue; a web process that starts reads and publishes it."""
     save_queue(spec=spec(QUEUE), source=Source.API)
+
+
+@pytest.fixture
+def start_web(saved_queue: None, tmp_path: Path) -> Iterator[StartWeb]:
+    """Return what starts a server of the test's own, which knows the queue."""
     started: list[WebProcess] = []
 
     def start(redis_url: str, **variables: Any) -> WebProcess:
-        urls = {"REDIS_URL": redis_url, "RUNQY_WORKER_REDIS_URL": "redis://:of-workers@127.0.0.1"}
-        started.append(WebProcess(tmp_path, **database_variables() | urls | variables))
+        started.append(_start_web(tmp_path, redis_url, **variables))
         return started[-1]
 
     yield start
@@ -35,9 +45,42 @@ def start_web(configuration: None, tmp_path: Path) -> Iterator[StartWeb]:
         web.kill()
 
 
+@pytest.fixture(scope="module")
+def _shared_webs() -> Iterator[dict[str, WebProcess]]:
+    """Keep the servers that the tests of a module share, by what they were started with."""
+    webs: dict[str, WebProcess] = {}
+    yield webs
+    for web in webs.values():
+        web.kill()
+
+
 @pytest.fixture
+def share_web(
+    saved_queue: None,
+    stored: redis_py.Redis,
+    _shared_webs: dict[str, WebProcess],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> StartWeb:
+    """Return what gives a server that tests of the module share, recovered from what earlier ones did to it."""
+
+    def share(redis_url: str, **variables: Any) -> WebProcess:
+        name = f"{redis_url} {variables}"
+        if name not in _shared_webs:
+            _shared_webs[name] = _start_web(tmp_path_factory.mktemp("web"), redis_url, **variables)
+        recover(_shared_webs[name], stored)
+        return _shared_webs[name]
+
+    return share
+
+
+def _start_web(folder: Path, redis_url: str, **variables: Any) -> WebProcess:
+    urls = {"REDIS_URL": redis_url, "RUNQY_WORKER_REDIS_URL": "redis://:of-workers@127.0.0.1"}
+    return WebProcess(folder, **database_variables() | urls | variables)
+
+
+@pytest.fixture(scope="module")
 def valkey() -> Iterator[ValkeyServer]:
-    """Return a Redis that loses nothing that it acknowledged."""
+    """Return a Redis that loses nothing that it acknowledged; a test that spoils it mends it."""
     server = ValkeyServer("--appendonly", "yes", "--appendfsync", "always").start()
     yield server
     server.stop()
@@ -45,32 +88,61 @@ def valkey() -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 def stored(valkey: ValkeyServer) -> Iterator[redis_py.Redis]:
-    """Return a plain client for that Redis."""
-    client = valkey.client()
-    yield client
-    client.close()
+    """Return a plain client for that Redis; it holds no tasks, and what servers publish there."""
+    if valkey.process is None:
+        valkey.start()
+    with valkey.client() as client:
+        client.config_set("maxmemory", 0)
+        client.config_set("maxmemory-policy", "noeviction")
+        remove_tasks(client)
+        yield client
 
 
-@pytest.fixture
-def network(valkey: ValkeyServer) -> Iterator[BadNetwork]:
-    """Return the way from the web process to that Redis."""
-    seed = random.randrange(2**32)
-    print("seed", seed)
-    network = BadNetwork(valkey.port, random.Random(seed))
-    yield network
+@pytest.fixture(scope="module")
+def _shared_network(valkey: ValkeyServer) -> Iterator[tuple[BadNetwork, random.Random]]:
+    chance = random.Random()
+    network = BadNetwork(valkey.port, chance)
+    yield network, chance
     network.close()
 
 
 @pytest.fixture
-def web(start_web: StartWeb, valkey: ValkeyServer) -> WebProcess:
-    """Return a server on that Redis."""
-    return start_web(valkey.url)
+def network(_shared_network: tuple[BadNetwork, random.Random]) -> Iterator[BadNetwork]:
+    """Return the way from the distant web process to that Redis."""
+    network, chance = _shared_network
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    chance.seed(seed)
+    yield network
+    network.weather = Weather.FINE
+    network.latency_s, network.loss = LATENCY_S, LOSS
 
 
 @pytest.fixture
-def distant_web(start_web: StartWeb, network: BadNetwork) -> WebProcess:
+def web(share_web: StartWeb, valkey: ValkeyServer) -> WebProcess:
+    """Return a server on that Redis."""
+    return share_web(valkey.url)
+
+
+@pytest.fixture
+def distant_web(share_web: StartWeb, network: BadNetwork) -> WebProcess:
     """Return a server that reaches that Redis through the network."""
-    return start_web(f"redis://127.0.0.1:{network.port}/0")
+    return share_web(f"redis://127.0.0.1:{network.port}/0")
+
+
+def recover(web: WebProcess, stored: redis_py.Redis) -> None:
+    """Wait until a server accepts tasks, and leave none."""
+    client = KeptConnection(web.port)
+    wait_until(lambda: client.send(*ENQUEUE).status == 200, RECOVERED_S)
+    client.close()
+    remove_tasks(stored)
+
+
+def remove_tasks(stored: redis_py.Redis) -> None:
+    """Remove the tasks that other tests have left, and what they kept of idempotency keys."""
+    for key in stored.scan_iter(count=1000):
+        if not key.startswith(PUBLISHED):
+            stored.delete(key)
 
 
 @pytest.fixture

@@ -40,8 +40,10 @@ def full(server: ValkeyServer) -> Iterator[None]:
     """Have a server that takes no more."""
     with server.client() as client:
         client.config_set("maxmemory", 1)
-        yield
-        client.config_set("maxmemory", 0)
+        try:
+            yield
+        finally:
+            client.config_set("maxmemory", 0)
 
 
 def outcomes(client: KeptConnection) -> list[tuple[int, str, str]]:
@@ -52,9 +54,9 @@ def outcomes(client: KeptConnection) -> list[tuple[int, str, str]]:
 
 
 @pytest.fixture
-def planes(start_web: StartWeb, valkey: ValkeyServer) -> list[WebProcess]:
+def planes(share_web: StartWeb, valkey: ValkeyServer) -> list[WebProcess]:
     """Return a server with the data plane, and one without."""
-    return [start_web(valkey.url, RUNQY_DATA_PLANE=is_on) for is_on in ("true", "false")]
+    return [share_web(valkey.url, RUNQY_DATA_PLANE=is_on) for is_on in ("true", "false")]
 
 
 @pytest.mark.parametrize("fault", [away, full, stopped])

@@ -1,7 +1,7 @@
 """A revoked key is refused by every web process within two seconds, whatever becomes of Redis."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
@@ -60,6 +60,14 @@ class Laptop:
                 break
             accepted_s = sent_s
         return accepted_s - since_s
+
+
+@pytest.fixture
+def valkey() -> Iterator[ValkeyServer]:
+    """Return a Redis of the test's own: it puts back what was published before."""
+    server = ValkeyServer().start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runqy.local.ports import find_free_port
-from tests.local.conftest import wait_until
+from tests.local.conftest import is_alive, wait_until
 from tests.support.environment import ADMIN_KEY, WORKER_KEY
 
 
@@ -21,11 +21,11 @@ class Serve:
         self.port = find_free_port()
         self.home = folder / "home"
         self._output = folder / "output"
-        env = {**os.environ, "RUNQY_HOME": str(self.home), "PORT": str(self.port), **variables}
+        ours = {"RUNQY_HOME": str(self.home), "PORT": str(self.port), "WEB_CONCURRENCY": "1"}
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "runqy.cli", "serve", "--host", "127.0.0.1", *options],
-                env={name: value for name, value in env.items() if value},
+                env={name: value for name, value in {**os.environ, **ours, **variables}.items() if value},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -44,6 +44,11 @@ class Serve:
     def pid_of(self, name: str) -> int:
         """Return the process id of one of its processes."""
         return int((self.home / f"run/serve-{self.port}/{name}.lock").read_text())
+
+    def is_up(self) -> bool:
+        """Return whether its web server runs, not what a killed one has left, and responds."""
+        pid = (self.home / f"run/serve-{self.port}/web.lock").read_text()
+        return bool(pid) and is_alive(int(pid)) and self.answers()
 
     def request(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
         """Ask something; return status and answer. Raises OSError or HTTPException when nobody answers."""

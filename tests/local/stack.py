@@ -58,6 +58,7 @@ class Stack:
             "RUNQY_HOME": str(self.home),
             "PORT": str(self.port),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "WEB_CONCURRENCY": "1",  # a second process takes seconds to start
             **variables,
         }
         self._process: subprocess.Popen[bytes] | None = None

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(400)
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Return a stack that serves the examples."""
-    stack = Stack(tmp_path_factory.mktemp("examples"))
+    stack = Stack(tmp_path_factory.mktemp("examples"), WEB_CONCURRENCY="2")
     stack.start()
     yield stack
     stack.end()

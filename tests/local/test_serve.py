@@ -3,11 +3,13 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from tests.local.conftest import is_alive, wait_until
 from tests.local.serving import Serve
+from tests.support import environment
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -41,28 +43,43 @@ def test_database_that_lacks_migrations_is_a_sentence(serve):
     assert "the database is not up to date; --migrate applies what is missing." in server.output
 
 
-@pytest.mark.usefixtures("redis")
-def test_it_serves_and_ends_with_all_its_processes(serve):
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """Return a server that was started with a good queue file and a broken one."""
+    folder = tmp_path_factory.mktemp("serve")
+    files = folder / "files"
+    files.mkdir()
+    (files / "good.yaml").write_text(
+        "queues:\n  mail:\n    priority: 1\n"
+        "    deployment: {git_url: 'https://example.com/mail.git', startup_cmd: python main.py}\n"
+    )
+    (files / "broken.yaml").write_text("queues: [\n")
+    with environment.SERVER.client() as redis:
+        redis.flushall()
+    server = Serve(folder, "--migrate", QUEUE_WORKERS_DIR=str(files))
+    try:
+        yield server.until_ready()
+    finally:
+        server.end()
+
+
+def test_queue_files_are_loaded_and_a_broken_one_does_not_stop_it(running):
+    assert running.answers()
+    assert "added: mail" in running.output
+    assert "not all queue files were loaded" in running.output
+    assert "broken.yaml:" in running.output
+
+
+def test_web_server_that_is_killed_comes_back(running):
+    os.kill(running.pid_of("web"), signal.SIGKILL)
+
+    wait_until(lambda: "the web server was ended by SIGKILL; it is started again" in running.output)
+    wait_until(running.answers, timeout_s=60)
+
+
+def test_it_ends_with_all_its_processes_and_sends_waiting_readers_away_first(serve, redis):
     server = serve("--migrate").until_ready()
     pids = [server.pid_of("web"), server.pid_of("maintenance")]
-
-    assert server.answers()
-    assert server.end() == 0
-    wait_until(lambda: not any(map(is_alive, pids)))
-
-
-@pytest.mark.usefixtures("redis")
-def test_web_server_that_is_killed_comes_back(serve):
-    server = serve("--migrate").until_ready()
-
-    os.kill(server.pid_of("web"), signal.SIGKILL)
-
-    wait_until(lambda: "the web server was ended by SIGKILL; it is started again" in server.output)
-    wait_until(server.answers, timeout_s=60)
-
-
-def test_waiting_readers_are_answered_as_soon_as_it_stops(serve, redis):
-    server = serve("--migrate").until_ready()
     redis.hset("asynq:t:waited-for", "queue", "mail")
     redis.hset("asynq:{mail}:t:waited-for", mapping={"msg": b"", "state": "pending"})
     redis.lpush("asynq:{mail}:pending", "waited-for")
@@ -76,26 +93,12 @@ def test_waiting_readers_are_answered_as_soon_as_it_stops(serve, redis):
     reader.start()
     wait_until(lambda: redis.pubsub_channels("runqy:ended:*"))
 
-    server.end()
+    code = server.end()
     reader.join(timeout=50)
 
     assert answers == [(202, None)]
-
-
-def test_queue_files_are_loaded_and_a_broken_one_does_not_stop_it(serve, redis, tmp_path):
-    files = tmp_path / "files"
-    files.mkdir()
-    (files / "good.yaml").write_text(
-        "queues:\n  mail:\n    priority: 1\n"
-        "    deployment: {git_url: 'https://example.com/mail.git', startup_cmd: python main.py}\n"
-    )
-    (files / "broken.yaml").write_text("queues: [\n")
-
-    server = serve("--migrate", QUEUE_WORKERS_DIR=str(files)).until_ready()
-
-    assert "added: mail" in server.output
-    assert "not all queue files were loaded" in server.output
-    assert "broken.yaml:" in server.output
+    assert code == 0
+    wait_until(lambda: not any(map(is_alive, pids)))
 
 
 @pytest.mark.parametrize("option", [(), ("--migrate",)])

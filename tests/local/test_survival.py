@@ -17,11 +17,12 @@ from runqy.broker.keys import QueueKeys
 from tests.local.conftest import wait_until
 from tests.local.serving import Serve, Worker
 from tests.local.stack import make_queue
+from tests.support import environment
 
 pytestmark = pytest.mark.timeout(400)
 
-TASKS = 200
-KILLS = 20
+TASKS = 80
+KILLS = 8
 RUNS = """\
 import json, os, sys, time
 print(json.dumps({"status": "ready"}), flush=True)
@@ -35,24 +36,52 @@ for line in sys.stdin:
 """
 
 
-@pytest.fixture
-def server(tmp_path: Path, redis: redis_py.Redis) -> Iterator[Serve]:
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """Return a server with a queue whose task notes each of its runs; leases are short."""
-    files = make_queue(tmp_path, code=RUNS, settings=f"env_vars: {{RUNS: {tmp_path / 'runs'}}}")
-    server = Serve(
-        tmp_path, "--migrate", QUEUE_WORKERS_DIR=str(files), RUNQY_LEASE="3s", RUNQY_RECOVERY_GRACE="1s"
-    ).until_ready()
-    yield server
-    server.end()
+    folder = tmp_path_factory.mktemp("survival")
+    files = make_queue(folder, code=RUNS, settings=f"env_vars: {{RUNS: {folder / 'runs'}}}")
+    variables = {"QUEUE_WORKERS_DIR": str(files), "RUNQY_LEASE": "3s", "RUNQY_RECOVERY_GRACE": "1s"}
+    with environment.SERVER.client() as redis:
+        redis.flushall()
+    server = Serve(folder, "--migrate", **variables)
+    try:
+        yield server.until_ready()
+    finally:
+        server.end()
 
 
 @pytest.fixture
-def start_worker(server: Serve, tmp_path: Path) -> Iterator[Callable[[], Worker]]:
-    """Return a function that starts a worker for the queue."""
+def redis() -> Iterator[redis_py.Redis]:
+    """Return a client for the server's Redis, which holds the server's configuration; tasks go with the test."""
+    with environment.SERVER.client() as client:
+        yield client
+        for pattern in ("asynq:{echo}:*", "asynq:t:*"):
+            for key in client.scan_iter(pattern):
+                client.delete(key)
+
+
+@pytest.fixture
+def server(shared_server: Serve, redis: redis_py.Redis, runs: Path) -> Serve:
+    """Return the server, and a queue without tasks and runs."""
+    wait_until(shared_server.is_up, timeout_s=60)
+    runs.unlink(missing_ok=True)
+    return shared_server
+
+
+@pytest.fixture
+def runs(shared_server: Serve) -> Path:
+    """Return the file with the id of each run's task."""
+    return shared_server.home.parent / "runs"
+
+
+@pytest.fixture
+def start_worker(server: Serve) -> Iterator[Callable[[], Worker]]:
+    """Return a function that starts a worker for the queue; all share one deployment."""
     workers: list[Worker] = []
 
     def start() -> Worker:
-        workers.append(Worker(server, "echo", tmp_path))
+        workers.append(Worker(server, "echo", server.home.parent))
         return workers[-1]
 
     yield start
@@ -94,7 +123,7 @@ def assert_each_completed_once(redis: redis_py.Redis, server: Serve, ids: list[s
         assert answer["info"]["result"]["run"] > 0
 
 
-def test_no_task_is_lost_or_done_twice_when_workers_are_killed(server, start_worker, redis, tmp_path):
+def test_no_task_is_lost_or_done_twice_when_workers_are_killed(server, start_worker, redis, runs):
     seed = int(os.environ.get("RUNQY_TEST_SEED") or time.time_ns())
     print(f"RUNQY_TEST_SEED={seed}")
     chance = random.Random(seed)
@@ -109,9 +138,9 @@ def test_no_task_is_lost_or_done_twice_when_workers_are_killed(server, start_wor
         worker.restart()
 
     assert_each_completed_once(redis, server, ids)
-    runs = Counter((tmp_path / "runs").read_text().split())
-    assert runs.keys() == set(ids)
-    assert TASKS <= runs.total() <= TASKS + KILLS * 4  # as many as the worker held each time
+    run_ids = Counter(runs.read_text().split())
+    assert run_ids.keys() == set(ids)
+    assert TASKS <= run_ids.total() <= TASKS + KILLS * 4  # as many as the worker held each time
 
 
 def test_accepted_tasks_survive_the_killing_of_the_web_server(server, start_worker, redis):
@@ -119,7 +148,8 @@ def test_accepted_tasks_survive_the_killing_of_the_web_server(server, start_work
     ids: list[str] = []
     refused = 0
     for number in range(TASKS):
-        if number in (40, 120):
+        if number in (TASKS // 4, TASKS // 2):
+            wait_until(server.is_up, timeout_s=60)
             os.kill(server.pid_of("web"), signal.SIGKILL)
         task_id = enqueue(server)
         if task_id is None:
@@ -129,6 +159,7 @@ def test_accepted_tasks_survive_the_killing_of_the_web_server(server, start_work
             ids.append(task_id)
 
     assert refused < 10
+    wait_until(server.is_up, timeout_s=60)
     unanswered = states(redis)["pending"] + states(redis)["completed"] - len(ids)
     assert unanswered <= refused  # one that was stored, and whose answer was lost
     wait_until(lambda: states(redis)["pending"] + states(redis)["active"] == 0, timeout_s=60)

@@ -1,6 +1,5 @@
 """`runqy up` runs the whole product, ends it without a trace, and survives being killed."""
 
-import json
 import re
 import shlex
 import shutil
@@ -10,6 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import redis
@@ -28,60 +31,149 @@ print(urllib.request.urlopen(request).read().decode())
 """What curl does with the line on the screen, down to the Content-Type, for machines that have none."""
 
 
+@dataclass(kw_only=True)
+class Run:
+    """What was seen of a stack from one start to its end."""
+
+    screen: str
+    results: list[object]
+    """The results of all tasks so far, the newest last."""
+    command_lines: list[str]
+    output: str = ""
+    code: int | None = None
+    left: list[str] = field(default_factory=list)
+    """The processes that outlived it."""
+
+
+@dataclass(kw_only=True)
+class History:
+    """A stack that was interrupted, killed and started over, and killed again; now it runs for the fourth time."""
+
+    stack: Stack
+    secrets: dict[str, str]
+    """Each file with a secret, and what the first start wrote into it."""
+    reader: tuple[str, int | None]
+    """The state that a reader was sent away with, and the exit code that the stack had by then."""
+    interrupted: Run
+    killed_and_replaced: Run
+    killed: Run
+    last: Run
+
+
+def begin(stack: Stack, ids: list[str]) -> Run:
+    """Start the stack and run one more task."""
+    stack.start()
+    ids.append(stack.enqueue({"n": len(ids)}))
+    results = [stack.read(task_id)["result"] for task_id in ids]
+    return Run(screen=stack.output, results=results, command_lines=stack.processes())
+
+
+def interrupt_with_a_reader(stack: Stack, run: Run) -> tuple[str, int | None]:
+    """Stop the stack while a client waits for a task that runs. Returns what the client saw."""
+    task_id = stack.enqueue({"sleep": 6})
+    seen = []
+    reader = threading.Thread(target=lambda: seen.append((stack.read(task_id, wait_s=50)["state"], stack.code)))
+    reader.start()
+    wait_until(lambda: stack.read(task_id, wait_s=0)["state"] == "active")
+    time.sleep(0.5)  # the reader is on its way
+
+    run.code = stack.signal(signal.SIGINT)
+    run.output = stack.output
+    run.left = stack.processes()
+    reader.join()
+    return seen[0]
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
+    """Return a stack with a past, as it is started once for all tests that leave it running."""
+    folder = tmp_path_factory.mktemp("stack")
+    stack = Stack(folder, QUEUE_WORKERS_DIR=str(make_queue(folder)))
+    ids: list[str] = []
+    try:
+        interrupted = begin(stack, ids)
+        secrets = {name: (stack.home / name).read_text().strip() for name in ("api_key", "admin_password")}
+        reader = interrupt_with_a_reader(stack, interrupted)
+
+        killed_and_replaced = begin(stack, ids)
+        stack.signal(signal.SIGKILL)
+
+        killed = begin(stack, ids)
+        stack.signal(signal.SIGKILL)
+        with suppress(AssertionError):  # a test reports what is left
+            wait_until(lambda: not stack.processes(), timeout_s=60)
+        killed.left = stack.processes()
+
+        yield History(
+            stack=stack,
+            secrets=secrets,
+            reader=reader,
+            interrupted=interrupted,
+            killed_and_replaced=killed_and_replaced,
+            killed=killed,
+            last=begin(stack, ids),
+        )
+    finally:
+        stack.end()
+        wait_until(lambda: not stack.processes(), timeout_s=60)
+
+
 @pytest.fixture
-def stack(tmp_path):
+def running(history: History) -> Stack:
+    """Return a stack that runs; leave it as it is."""
+    return history.stack
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    """Return a stack of the test's own, which it starts."""
     stack = Stack(tmp_path, QUEUE_WORKERS_DIR=str(make_queue(tmp_path)))
     yield stack
     stack.end()
     wait_until(lambda: not stack.processes(), timeout_s=60)
 
 
-def test_task_goes_through_and_everything_outlives_restarts_and_kills(stack):
-    stack.start()
-    first = stack.enqueue({"n": 1})
-    assert stack.read(first)["result"] == {"n": 1}
+def test_tasks_go_through_and_outlive_restarts_and_kills(history):
+    runs = (history.interrupted, history.killed_and_replaced, history.killed, history.last)
 
-    assert stack.signal(signal.SIGINT) == 0
-    assert stack.processes() == []
-
-    stack.start()
-    assert stack.read(first)["result"] == {"n": 1}
-    second = stack.enqueue({"n": 2})
-    assert stack.read(second)["state"] == "completed"
-
-    stack.signal(signal.SIGKILL)
-    stack.start()
-    assert stack.read(second)["result"] == {"n": 2}
-    third = stack.enqueue({"n": 3})
-    assert stack.read(third)["result"] == {"n": 3}
-    assert stack.signal(signal.SIGTERM) == 0
+    assert [run.results for run in runs] == [[{"n": n} for n in range(count)] for count in (1, 2, 3, 4)]
 
 
-def test_readers_are_sent_away_before_the_worker_has_stopped(stack):
-    stack.start()
-    task_id = stack.enqueue({"sleep": 8})
-    states = []
-    reader = threading.Thread(target=lambda: states.append((stack.read(task_id, wait_s=50)["state"], stack.code)))
-    reader.start()
-    wait_until(lambda: '"active"' in json.dumps(stack.read(task_id, wait_s=0)))
-    time.sleep(0.5)  # the reader is on its way
-
-    stack.signal(signal.SIGINT)
-    reader.join()
-
-    assert states == [("active", None)]
-    assert "Stopping: worker, maintenance, web server, Valkey; running tasks may end" in stack.output
-    assert stack.output.endswith("Stopped.\n")
+def test_interrupted_stack_ends_well_and_leaves_no_process(history):
+    assert history.interrupted.code == 0
+    assert history.interrupted.left == []
+    assert history.interrupted.output.endswith("Stopped.\n")
 
 
-def test_workers_get_a_redis_user_of_their_own_and_gos_a_password_of_theirs(stack):
-    stack.start()
-    key = (stack.home / "worker_api_key").read_text().strip()
+def test_readers_are_sent_away_before_the_worker_has_stopped(history):
+    assert history.reader == ("active", None)
+    stopping = "Stopping: worker, maintenance, web server, Valkey; running tasks may end"
+    assert stopping in history.interrupted.output
 
-    entry = stack.ask("/worker/register", b'{"queue":"echo"}', key=key)["redis"]
+
+def test_killed_stack_leaves_nothing_behind(history):
+    assert len(history.killed.command_lines) > 4
+    assert history.killed.left == []
+
+
+def test_secrets_are_shown_once_and_kept_private(history):
+    home, secrets = history.stack.home, history.secrets
+
+    assert all(secret in history.interrupted.screen for secret in secrets.values())
+    assert not any(secret in history.killed_and_replaced.screen for secret in secrets.values())
+    assert all((home / name).stat().st_mode & 0o777 == 0o600 for name in secrets)
+    assert home.stat().st_mode & 0o777 == 0o700
+    for line in history.killed_and_replaced.command_lines:
+        assert not any(secret in line for secret in secrets.values())
+
+
+def test_workers_get_a_redis_user_of_their_own_and_gos_a_password_of_theirs(running):
+    key = (running.home / "worker_api_key").read_text().strip()
+
+    entry = running.ask("/worker/register", b'{"queue":"echo"}', key=key)["redis"]
 
     host, port = entry["addr"].split(":")
-    url = (stack.home / "valkey/url").read_text().strip()
+    url = (running.home / "valkey/url").read_text().strip()
     with redis.Redis.from_url(url) as server, redis.Redis(host, int(port), password=entry["password"]) as go_worker:
         users = {client["user"] for client in server.client_list()}
         assert [user[:8] for user in users - {"runqy", "default"}] == ["runqy-w-"]
@@ -91,52 +183,15 @@ def test_workers_get_a_redis_user_of_their_own_and_gos_a_password_of_theirs(stac
             go_worker.hgetall("runqy:config:{config}:documents")
 
 
-def test_management_commands_beside_a_stack_work_on_it(stack):
-    stack.start()
+def test_management_commands_beside_a_stack_work_on_it(running):
+    key = running.manage("create_api_key", "tool", "--role", "client").split()[-1]
 
-    key = stack.manage("create_api_key", "tool", "--role", "client").split()[-1]
-
-    assert stack.ask("/queue/add", b'{"queue":"echo","data":{}}', key=key)["info"]["queue"] == "echo"
-    assert "not published" not in stack.manage("vault_status")
+    assert running.ask("/queue/add", b'{"queue":"echo","data":{}}', key=key)["info"]["queue"] == "echo"
+    assert "not published" not in running.manage("vault_status")
 
 
-def test_stack_outlives_its_only_queue(stack):
-    stack.start()
-
-    stack.ask("/api/cli/configs/echo", method="DELETE")
-    wait_until(lambda: "all else goes on" in stack.output, timeout_s=120)
-
-    assert stack.code is None
-    assert stack.ask("/health")["status"] == "ok"
-
-
-def test_killed_stack_leaves_nothing_behind(stack):
-    stack.start()
-    assert len(stack.processes()) > 4
-
-    stack.signal(signal.SIGKILL)
-
-    wait_until(lambda: not stack.processes(), timeout_s=60)
-
-
-def test_secrets_are_shown_once_and_kept_private(stack):
-    stack.start()
-    secrets = {name: (stack.home / name).read_text().strip() for name in ("api_key", "admin_password")}
-    first_screen = stack.output
-    stack.signal(signal.SIGINT)
-    stack.start()
-
-    assert all(secret in first_screen for secret in secrets.values())
-    assert not any(secret in stack.output for secret in secrets.values())
-    assert all((stack.home / name).stat().st_mode & 0o777 == 0o600 for name in secrets)
-    assert stack.home.stat().st_mode & 0o777 == 0o700
-    for line in stack.processes():
-        assert not any(secret in line for secret in secrets.values())
-
-
-def test_line_on_the_screen_works_when_pasted(stack):
-    stack.start()
-    line = next(line for line in stack.output.splitlines() if "/queue/add" in line)
+def test_line_on_the_screen_works_when_pasted(running):
+    line = next(line for line in running.output.splitlines() if "/queue/add" in line)
 
     if not shutil.which("curl"):
         line = f'curl() {{ {sys.executable} -c {shlex.quote(ASK)} "$@"; }}\n{line}'
@@ -145,15 +200,26 @@ def test_line_on_the_screen_works_when_pasted(stack):
     assert '"queue":"echo"' in done.stdout.replace(" ", "")
 
 
-def test_second_instance_on_a_folder_is_refused(stack):
-    stack.start()
-    second = Stack(stack.home.parent, output="second", QUEUE_WORKERS_DIR=str(stack.home.parent / "files"))
+def test_second_instance_on_a_folder_is_refused(running):
+    folder = running.home.parent
+    second = Stack(folder, output="second", QUEUE_WORKERS_DIR=str(folder / "files"))
 
     second.launch()
 
     assert second.wait() == 1
     assert re.match(r"runqy up: process \d+ runs here already: it holds ", second.output)
     assert second.output.count("\n") == 1
+
+
+def test_stack_outlives_its_only_queue_until_it_is_terminated(stack):
+    stack.start()
+
+    stack.ask("/api/cli/configs/echo", method="DELETE")
+    wait_until(lambda: "all else goes on" in stack.output, timeout_s=120)
+
+    assert stack.code is None
+    assert stack.ask("/health")["status"] == "ok"
+    assert stack.signal(signal.SIGTERM) == 0
 
 
 def test_busy_port_is_a_sentence(stack):

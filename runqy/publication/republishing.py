@@ -99,7 +99,8 @@ def _republish(comparison: Comparison, *, replaces_head: bool = False) -> Compar
     if comparison.due or is_head_due:
         overwrites = comparison.standing_head if is_head_due else b""
         operations.publish_signed(comparison.due, head_overwrites=overwrites)
-        log.info("configuration_republished", documents=comparison.outdated)
+        if comparison.outdated:
+            log.info("configuration_republished", documents=comparison.outdated)
     if comparison.head_problem in _TAMPERED:
         log.error("published_head_refused", reason=comparison.head_problem.value)
     if comparison.tokens:

@@ -60,7 +60,8 @@ T = TypeVar("T")
 
 @pytest.fixture
 def target(broker: Broker, request: pytest.FixtureRequest) -> RedisTarget:
-    """Return how the server enters Redis."""
+    """Return how the server enters Redis, where no worker of another test has left a user."""
+    delete_users(broker, frozenset().union(*list_users(broker).values()))
     if broker.is_cluster:
         cluster: RedisTarget = request.getfixturevalue("cluster_target")
         return cluster
@@ -313,6 +314,7 @@ def test_a_deleted_user_loses_its_connections_everywhere(broker: Broker, worker:
 
 
 def test_users_with_other_names_are_neither_listed_nor_deleted(single_broker: Broker) -> None:
+    delete_users(single_broker, list_users(single_broker)[""])
     single_broker.client.execute_command("ACL", "SETUSER", "somebody")
 
     delete_users(single_broker, ["somebody", "default"])

@@ -53,7 +53,7 @@ def test_an_id_is_free_once_its_record_has_ended(broker: Broker) -> None:
     beat(broker)
     grow_old(broker)
 
-    broker.run(heartbeats.clear(RECORD))
+    broker.run(heartbeats.clear(RECORD, now_ns=broker.now_ns()))
 
     claim(broker, "key:2")
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -198,7 +199,7 @@ def test_two_processes_are_never_at_one_removal(monkeypatch: pytest.MonkeyPatch)
         except QueueBeingRemoved as error:
             refused.append(type(error))
 
-    monkeypatch.setattr(removal.time, "sleep", meanwhile)
+    monkeypatch.setattr(removal, "time", SimpleNamespace(sleep=meanwhile))
 
     remove_queue(get_broker(), name="mail")
 
@@ -213,7 +214,7 @@ def test_a_process_that_lost_its_claim_stops(monkeypatch: pytest.MonkeyPatch, re
     def taken_over(_: float) -> None:
         removing.Claim(QueueRemoval.objects.get())
 
-    monkeypatch.setattr(removal.time, "sleep", taken_over)
+    monkeypatch.setattr(removal, "time", SimpleNamespace(sleep=taken_over))
 
     with pytest.raises(QueueBeingRemoved):
         remove_queue(get_broker(), name="mail", force=True)

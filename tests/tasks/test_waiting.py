@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis as redis_py
 
+from queues.queries import get_fresh_catalog
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.cancelling import cancel
@@ -236,6 +237,7 @@ def test_a_place_is_free_again_after_a_wait(
 
 
 def test_a_place_is_free_again_after_a_task_that_does_not_exist(client: ApiClient, waiters: ResultWaiters) -> None:
+    get_fresh_catalog()
     waiting_loop = get_waiting_loop()
     for _ in range(5):
         with pytest.raises(TaskNotFound):

@@ -293,7 +293,7 @@ def test_many_queues_are_removed_with_one_wait(monkeypatch: pytest.MonkeyPatch) 
         save(name)
     put(get_broker(), "t1", queue="b")
     waits: list[float] = []
-    monkeypatch.setattr(removal.time, "sleep", waits.append)
+    monkeypatch.setattr(removal, "time", SimpleNamespace(sleep=waits.append))
 
     outcomes = remove_queues(get_broker(), names=["a", "b", "c", "d"])
 
@@ -342,7 +342,7 @@ def test_what_is_at_stake_is_counted_for_each_redis_queue() -> None:
 def test_a_removed_queue_that_was_disabled_is_opened_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     save_queue(spec=spec("mail"), source=Source.FILE)
     change_queue(spec=replace(spec("mail"), is_enabled=False))
-    monkeypatch.setattr(removal.time, "sleep", lambda _: put(get_broker(), "t1"))
+    monkeypatch.setattr(removal, "time", SimpleNamespace(sleep=lambda _: put(get_broker(), "t1")))
 
     with pytest.raises(QueueNotEmpty):
         remove_queue(get_broker(), name="mail")

@@ -1,6 +1,7 @@
 """Deleting a queue's configuration: what it refuses, what it removes, and that accepted tasks are never lost."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -113,7 +114,7 @@ def test_a_task_that_was_accepted_last_keeps_the_queue(
     client: ApiClient, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     before = get_fresh_catalog(max_age_s=0).redis_queues()
-    monkeypatch.setattr(removal.time, "sleep", lambda _: put(get_broker(), "t1", queue=name))
+    monkeypatch.setattr(removal, "time", SimpleNamespace(sleep=lambda _: put(get_broker(), "t1", queue=name)))
 
     answer = client.delete(f"/api/cli/configs/{name}")
 
@@ -127,7 +128,7 @@ def test_a_task_that_was_accepted_last_keeps_the_queue(
 def test_it_waits_until_every_process_has_noticed(configuration: None, monkeypatch: pytest.MonkeyPatch) -> None:
     save_queue(spec=spec("mail"), source=Source.API)
     waits: list[float] = []
-    monkeypatch.setattr(removal.time, "sleep", waits.append)
+    monkeypatch.setattr(removal, "time", SimpleNamespace(sleep=waits.append))
 
     removed(ApiClient(), "/api/cli/configs/mail")
 

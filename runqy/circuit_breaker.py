@@ -40,9 +40,10 @@ class CircuitBreaker:
 
     def begin(self) -> "Attempt":
         """Begin a call, which the caller has to end. Raises CircuitOpen."""
-        if self._open_until_s is None:
+        open_until_s = self._open_until_s  # read once: another thread may close the circuit meanwhile
+        if open_until_s is None:
             return Attempt(self, is_trial=False)
-        if clock.monotonic_s() < self._open_until_s or not self._trying.acquire(blocking=False):
+        if clock.monotonic_s() < open_until_s or not self._trying.acquire(blocking=False):
             raise CircuitOpen
         return Attempt(self, is_trial=True)
 

@@ -94,3 +94,17 @@ def test_one_call_at_a_time_tries_whether_the_server_responds_again(breaker: Cir
 
         assert trying.result(10) == 1
     assert breaker.call(lambda: 2) == 2
+
+
+def test_a_call_that_begins_while_another_closes_the_circuit_is_tried(
+    breaker: CircuitBreaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaker.record(ConnectionError(), SLOW_S)
+
+    def close_meanwhile() -> float:
+        breaker.record(None, 0)
+        return float("inf")
+
+    monkeypatch.setattr(NOW, close_meanwhile)
+
+    assert breaker.call(lambda: 1) == 1

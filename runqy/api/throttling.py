@@ -58,6 +58,14 @@ class RateLimit:
             log.warning("request_not_counted", error=error.detail)
             return None
 
+    def wait_blocking_s(self) -> int:
+        """Return what `wait_s` does; 0 also where Redis was never reached."""
+        try:
+            return get_broker().run(self.wait_s())
+        except BrokerUnavailable as error:
+            log.warning("rate_not_read", error=error.detail)
+            return 0
+
     def headers(self, allowance: Allowance) -> dict[str, str]:
         """Return the headers of draft-ietf-httpapi-ratelimit-headers-10."""
         reset_s = allowance.wait_s or allowance.reset_s
@@ -124,7 +132,7 @@ class AuthFailureThrottle(BaseThrottle):
     def refuse_guess(self, request: Request) -> None:
         """Raise TooManyFailures for an address beyond its limit, before a short key is compared."""
         limit = auth_failure_limit(request.META.get("REMOTE_ADDR", ""))
-        if limit and (wait_s := get_broker().run(limit.wait_s())):
+        if limit and (wait_s := limit.wait_blocking_s()):
             raise auth_failure_limit_exceeded(wait_s)
 
     def record_failure(self, request: Request) -> None:

@@ -104,6 +104,14 @@ def test_while_redis_is_away_nobody_is_refused_for_what_cannot_be_counted(settin
     assert [guess(key=CLIENT_KEY).status, guess().status] == [503, 401]
 
 
+def test_a_short_key_is_compared_while_a_cluster_is_away(settings: Any) -> None:
+    settings.RUNQY_CLIENT_API_KEY = "short"
+    get_snapshot()
+    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),), mode="cluster")
+
+    assert guess().status == 401
+
+
 def test_an_address_that_guesses_is_told_to_wait(settings: Any) -> None:
     settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(3, 60)
 

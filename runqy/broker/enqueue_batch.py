@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from runqy.broker import keys, timing
-from runqy.broker.enqueue import RECORD_KEPT_S, Created, IdempotencyKey, LockHeld, NewTask, lock_s, queue_full, store
+from runqy.broker.enqueue import (
+    QUEUE_FULL_RETRY_S,
+    RECORD_KEPT_S,
+    Created,
+    IdempotencyKey,
+    LockHeld,
+    NewTask,
+    lock_s,
+    queue_full,
+    store,
+)
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
 from runqy.broker.memory import ask_all_to_add
@@ -208,7 +218,7 @@ def _arguments(
 def _outcome(outcome: int | bytes) -> ItemOutcome:
     """Read what became of one task."""
     if outcome == -1:
-        return QueueFull()
+        return QueueFull(retry_after_s=QUEUE_FULL_RETRY_S)
     if isinstance(outcome, bytes):
         return LockHeld(outcome.decode(errors="replace"))
     return Created.NOW if outcome else TaskAlreadyExists()

@@ -52,6 +52,19 @@ def test_a_batch_without_room_is_refused_whole_and_leaves_nothing(
     assert len(redis.keys(keys.lookup("*"))) == 1
 
 
+def test_a_batch_that_was_refused_whole_is_taken_under_the_same_idempotency_key_later(
+    full: ApiClient, redis: redis_py.Redis
+) -> None:
+    batch = {"queue": "small", "jobs": [{}]}
+    refused = full.post("/queue/add-batch", batch, **{"Idempotency-Key": "k"})
+    redis.delete(QueueKeys("small").pending)
+
+    taken = full.post("/queue/add-batch", batch, **{"Idempotency-Key": "k"})
+
+    assert (refused.status_code, refused["Retry-After"]) == (429, "5")
+    assert (taken.status_code, json.loads(taken.content)["enqueued"]) == (200, 1)
+
+
 def test_the_servers_default_counts_where_a_queue_says_nothing(client: ApiClient, settings: object) -> None:
     settings.RUNQY_DEFAULT_MAX_WAITING_TASKS = 1  # type: ignore[attr-defined]
 

@@ -2,6 +2,7 @@
 -- Store tasks of one Redis queue, at once or for later, under their uniqueness locks, and once for an idempotency key.
 -- A task that an earlier call with the same time stored counts as stored.
 -- A record of another body or another maker is left alone, and so is what it says about this part.
+-- A part of which the queue had no room for any task is not recorded: the same request may succeed later.
 -- KEYS pending idle scheduled retry record tasks_and_locks*
 --   where there is no lock the task's key stands in its place, where there is no record that of the pending list
 -- ARGV queue now_ns now_ms fingerprint maker part note keep_s task_prefix max_waiting fives*
@@ -24,7 +25,7 @@ if fingerprint ~= '' then
   end
 end
 
-local outcomes, ids, seen = {}, {}, {}
+local outcomes, ids, seen, stored, refused = {}, {}, {}, 0, 0
 local room = waiting_room(tonumber(ARGV[10]), KEYS[1], KEYS[3], KEYS[4])
 for i = 1, (#KEYS - 5) / 2 do
   local task, lock, first = KEYS[i * 2 + 4], KEYS[i * 2 + 5], i * 5 + 6
@@ -36,7 +37,7 @@ for i = 1, (#KEYS - 5) / 2 do
     holder = lock ~= task and take_lock(lock, id, tonumber(ARGV[first + 4]), task_prefix) or nil
     outcomes[i] = holder or 1
     if not holder and room < 1 then
-      outcomes[i] = -1
+      outcomes[i], refused = -1, refused + 1
       if lock ~= task then
         redis.call('DEL', lock) -- it was free, or its task over
       end
@@ -56,12 +57,13 @@ for i = 1, (#KEYS - 5) / 2 do
       end
     end
   end
+  stored = stored + (outcomes[i] == 1 and 1 or 0)
   seen[id] = true
 end
 if #ids > 0 then
   wake(KEYS[2], #ids, queue, now_ms)
 end
-if fingerprint ~= '' then
+if fingerprint ~= '' and (stored > 0 or refused == 0) then
   redis.call('HSET', record, 'fingerprint', fingerprint, 'maker', maker, 'now_ns', now_ns,
     'note:' .. part, note, 'outcomes:' .. part, cjson.encode(outcomes))
   redis.call('EXPIRE', record, keep_s, 'NX')

@@ -77,12 +77,7 @@ def enqueue_task(
     ensure_enabled(resolved)
     context = yield from get_context()
     task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers or {})
-    try:
-        request = enqueue(task, now_ns=context.now_ns, is_cluster=context.is_cluster)
-        yield from ask_to_add(request, queue=task.queue, memory=context.memory)
-    except QueueFull:
-        yield from _forget_refused(task, context)
-        raise
+    yield from _enqueue(task, context)
     return EnqueuedTask(record_of(task, context.now_ns))
 
 
@@ -95,17 +90,26 @@ def enqueue_and_wait(
     """
     resolved = resolve_queue(spec.queue)
     ensure_enabled(resolved)
-    now_ns = broker.now_ns()
-    task = build_task(spec, resolved, task_id=new_task_id(), now_ns=now_ns, headers=headers)
+    context = broker.context()
+    task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers)
     changes = {"queue": (None, task.queue)}
     with announced(action="task.created", object_kind="task", object_name=task.id, changes=changes):
-        request = enqueue(task, now_ns=now_ns, is_cluster=broker.is_cluster)
-        broker.run(ask_to_add(request, queue=task.queue, memory=broker.context().memory))
+        broker.run(_enqueue(task, context))
     waiting, client = get_waiting_loop(), WaitingClient(id=client_id, holds_thread=True)
     awaited = waiting.run(
         waiting.waiters.wait_for_queued(task.id, queue=task.queue, client=client, timeout_s=timeout_s)
     )
-    return awaited or record_of(task, now_ns)
+    return awaited or record_of(task, context.now_ns)
+
+
+def _enqueue(task: NewTask, context: BrokerContext) -> Operation[None]:
+    """Put a new task on its queue. Raises QueueFull, TaskAlreadyExists, BrokerUnavailable."""
+    request = enqueue(task, now_ns=context.now_ns, is_cluster=context.is_cluster)
+    try:
+        yield from ask_to_add(request, queue=task.queue, memory=context.memory)
+    except QueueFull:
+        yield from _forget_refused(task, context)
+        raise
 
 
 def _unique_enqueue(

@@ -309,6 +309,8 @@ class QueueRedeployedSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
     queue = serializers.CharField(help_text="The queue as a whole, also when a sub-queue was named")
     workers = serializers.ListField(
-        child=serializers.CharField(), help_text="Ids of those that deploy it now; others do when they register"
+        child=serializers.CharField(),
+        allow_null=True,
+        help_text="Ids of those that deploy it now; others do when they register; null: Redis is unavailable",
     )
     published = PublishedField()

@@ -100,7 +100,7 @@ class QueueViewSet(ApiViewSet):
             {
                 "message": "redeployment requested",
                 "queue": name,
-                "workers": find_deploying_workers(get_broker(), name),
+                "workers": _find_deploying_workers(name),
                 "published": publication.is_published,
             }
         )
@@ -262,6 +262,14 @@ class ReloadOrConfigViewSet(QueueConfigViewSet):
 
     The schema has the actions of the latter under the path of every queue.
     """
+
+
+def _find_deploying_workers(queue: str) -> list[str] | None:
+    """Return the ids of the workers that deploy a queue now; None while Redis is unavailable."""
+    try:
+        return find_deploying_workers(get_broker(), queue)
+    except BrokerUnavailable:
+        return None
 
 
 def _find_unserved(report: LoadReport) -> list[str] | None:

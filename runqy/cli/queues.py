@@ -31,7 +31,16 @@ def redeploy(
     """Let the workers of a queue take the newest commit. Each does so between two tasks."""
     with open_server(server, api_key) as api:
         answer = api.post(f"/api/cli/queues/{quote(queue, safe='')}/redeploy", b"")
-    count = len(answer["workers"])
-    told = "1 worker takes" if count == 1 else f"{count} workers take"
-    nobody = "no worker serves it now; whichever starts next takes"
-    typer.echo(f"{answer['queue']}: {told if count else nobody} the newest commit")
+    typer.echo(f"{answer['queue']}: {_takers(answer['workers'])} the newest commit")
+
+
+def _takers(workers: list[str] | None) -> str:
+    """Return who deploys a queue anew; None: the server could not ask Redis."""
+    match workers:
+        case None:
+            return "its workers take"
+        case []:
+            return "no worker serves it now; the next one to start takes"
+        case [_]:
+            return "1 worker takes"
+    return f"{len(workers)} workers take"

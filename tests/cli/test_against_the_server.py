@@ -89,7 +89,7 @@ def test_waiting_task_is_cancelled_and_deleted(run: Run, redis: redis_py.Redis) 
         (("queue", "list"), "mail\t0\t0\t0\t0\t0\t0\tfalse\n"),
         (
             ("queue", "redeploy", "mail"),
-            "mail: no worker serves it now; whichever starts next takes the newest commit\n",
+            "mail: no worker serves it now; the next one to start takes the newest commit\n",
         ),
         (("worker", "list"), ""),
     ],

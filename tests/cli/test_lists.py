@@ -130,7 +130,8 @@ def test_queues_are_listed_with_their_counts(run, server):
     [
         (["a"], "1 worker takes the newest commit"),
         (["a", "b"], "2 workers take the newest commit"),
-        ([], "no worker serves it now; whichever starts next takes the newest commit"),
+        (None, "its workers take the newest commit"),
+        ([], "no worker serves it now; the next one to start takes the newest commit"),
     ],
 )
 def test_redeploying_says_how_many_workers_were_told(run, server, workers, said):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis as redis_py
@@ -14,6 +15,7 @@ from runqy.accounts.operations import create_api_key
 from runqy.audit.models import AuditRecord
 from runqy.broker import keys
 from runqy.broker.broker import Broker
+from runqy.broker.connection import RedisTarget
 from runqy.broker.heartbeats import beat
 from runqy.broker.worker_records import WorkerRecord
 from runqy.publication.models import StoredDocument
@@ -22,6 +24,7 @@ from runqy.publication.republishing import compare_configuration
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
+from tests.support.servers import free_port
 from workers.operations import register_worker
 
 RECORD = WorkerRecord(
@@ -46,6 +49,16 @@ def client(configuration: None, single_broker: Broker) -> ApiClient:
 def token(redis: redis_py.Redis, queue: str) -> bytes | None:
     """Return what workers of a queue compare."""
     return redis.hget(keys.QUEUE_REVISIONS, queue)
+
+
+def test_a_request_while_redis_is_away_is_stored_and_not_published(client: ApiClient, settings: Any) -> None:
+    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),))
+
+    answer = client.post("/api/cli/queues/inference/redeploy")
+
+    found = json.loads(answer.content)
+    assert (answer.status_code, found["workers"], found["published"]) == (200, None, False)
+    assert StoredDocument.objects.filter(kind="rollout", name="inference").exists()
 
 
 @pytest.mark.parametrize("name", ["inference", "inference_high", "inference.low"])

@@ -42,7 +42,7 @@ lint: install  ## ruff, import layers, types
 
 VULNERABILITIES := https://pypi.org/pypi/django/5.2/json
 
-audit: install  ## insecure code (bandit), and vulnerabilities of what is installed (pip-audit) where PyPI tells them
+audit: install  ## insecure code (bandit), and vulnerabilities of what is installed (pip-audit) where PyPI can be reached
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive manage.py runqy queues tasks vaults workers
 	@if curl --silent --fail --max-time 20 --output /dev/null $(VULNERABILITIES); \
 		then $(BIN)/pip-audit --strict --disable-pip --no-deps --requirement requirements.txt; \

@@ -36,7 +36,7 @@ def parse_rate(text: str) -> Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """What a rate left to whoever sent a request."""
+    """What a rate left to the sender of a request."""
 
     passes: bool
     left: int

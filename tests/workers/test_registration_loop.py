@@ -65,3 +65,9 @@ def test_a_server_that_is_in_trouble_is_asked_less_and_less(server: FakeServer, 
 
 def test_a_server_that_is_away_is_asked_less_and_less() -> None:
     assert waits_s(f"http://127.0.0.1:{free_port()}")[-1] >= 22
+
+
+def test_a_client_does_not_show_its_key() -> None:
+    client = RegistrationClient(server_url="https://x", api_key=API_KEY, worker_id="w", instance_id=str(uuid.uuid4()))
+
+    assert API_KEY not in repr(client)

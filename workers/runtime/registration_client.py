@@ -4,7 +4,7 @@ import asyncio
 import platform
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx2
 import structlog
@@ -50,7 +50,7 @@ class RegistrationClient:
     """Sends the registrations of one worker to its server."""
 
     server_url: str
-    api_key: str
+    api_key: str = field(repr=False)
     worker_id: str
     instance_id: str
     """A UUID that workers of one process share, which so share a Redis user."""

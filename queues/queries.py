@@ -11,9 +11,9 @@ from queues.names import AllowedQueues, NamedQueue, QueueCatalog, ResolvedQueue,
 from runqy.broker.operation import Operation
 from runqy.connection import get_broker
 from runqy.errors import QueueNotFound
+from runqy.publication.derived import DerivedValue, Snapshot
 from runqy.publication.documents import Document, Kind, field, token
 from runqy.publication.snapshot import MAX_AGE_S, current_snapshot, get_newest, get_snapshot
-from runqy.publication.views import Snapshot, View
 from vaults.opening import find_vault_problems
 
 __all__ = [
@@ -153,4 +153,4 @@ def _revision(snapshot: Snapshot, queue: _KnownQueue) -> str:
     return str(token([snapshot.effective_revision_of(place) for place in queue.fields]))
 
 
-_CATALOG = View(_catalog)
+_CATALOG = DerivedValue(_catalog)

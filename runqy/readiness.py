@@ -15,10 +15,10 @@ from runqy.broker.broker import Broker
 from runqy.broker.health import check_nodes, is_maintenance_running, probe_writes
 from runqy.connection import get_broker
 from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable, RunqyError
+from runqy.publication.derived import Snapshot
 from runqy.publication.documents import Kind
 from runqy.publication.heads import HeadProblem
 from runqy.publication.snapshot import get_cache, get_snapshot
-from runqy.publication.views import Snapshot
 from vaults.queries import is_unlocked
 from workers.queries import OWN_CREDENTIALS_SHARED, are_own_credentials_shared
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from runqy.errors import VaultLocked, VaultUnavailable
 from runqy.git.hosts import is_https
+from runqy.publication.derived import Snapshot
 from runqy.publication.documents import Kind
 from runqy.publication.snapshot import MAX_AGE_S, get_snapshot
-from runqy.publication.views import Snapshot
 from vaults.crypto import Keyring
 from vaults.deliveries import Share, vault_state
 from vaults.keyring import get_keyring
@@ -123,7 +123,7 @@ def _hindrances(snapshot: Snapshot, keyring: Keyring, name: str) -> Mapping[str,
         vault = _published(snapshot, name)
         return {entry.key: _hindrance(keyring, name, entry) for entry in vault.entries} if vault else None
 
-    return snapshot.view(("vault_hindrances", keyring, name), find)
+    return snapshot.derive(("vault_hindrances", keyring, name), find)
 
 
 def _hindrance(keyring: Keyring, vault: str, entry: PublishedEntry) -> str:

@@ -17,10 +17,10 @@ from runqy.accounts.models import ApiKey
 from runqy.accounts.published import PublishedKey
 from runqy.broker.rates import parse_rate
 from runqy.errors import ApiKeyNotFound
+from runqy.publication.derived import DerivedValue, Snapshot
 from runqy.publication.documents import Document, Kind
 from runqy.publication.models import StoredDocument
 from runqy.publication.snapshot import current_snapshot, get_newest, get_snapshot
-from runqy.publication.views import Snapshot, View
 from runqy.structs import read_json
 
 __all__ = [
@@ -230,4 +230,4 @@ def _decode(document: Document) -> _KnownKey:
     return _KnownKey(published, identity, expires_ns)
 
 
-_KNOWN_KEYS = View(_known_keys)
+_KNOWN_KEYS = DerivedValue(_known_keys)

@@ -25,9 +25,9 @@ from runqy.broker.broker import Broker
 from runqy.broker.redis_users import RedisUser, StoredUser
 from runqy.connection import get_broker
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable
+from runqy.publication.derived import Snapshot
 from runqy.publication.documents import Kind
 from runqy.publication.snapshot import get_newest, get_snapshot
-from runqy.publication.views import Snapshot
 from runqy.structs import read_json
 
 __all__ = ["Credentials", "RedisUserReconciler", "give_redis_user", "may_create_users", "remove_users_of_keys"]

@@ -2,7 +2,7 @@
 
 libpq bounds connecting (connect_timeout) and noticing a lost peer (tcp_user_timeout, keepalives), the server bounds
 statements (statement_timeout). That leaves a server, or a proxy before it, that accepts everything and says nothing: a
-`SilenceWatch` ends the connection then.
+`ReplyWatchdog` ends the connection then.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from django.db import OperationalError
 from django.db.backends.postgresql import base
 
 from runqy.circuit_breaker import CircuitBreaker, CircuitOpen
-from runqy.postgresql.silence import SilenceWatch
+from runqy.postgresql.watchdog import ReplyWatchdog
 
 STATEMENT_TIMEOUT_OPTION = "statement_timeout_s"
 """Of the OPTIONS in Django's settings: how long a statement may take; 0: for ever."""
@@ -25,7 +25,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """A connection on which no wait is endless."""
 
     _breaker: ClassVar = CircuitBreaker((psycopg.OperationalError,))
-    _silence: ClassVar = SilenceWatch()
+    _watchdog: ClassVar = ReplyWatchdog()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -77,4 +77,4 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def _limited(self) -> Any:
         timeout_s = self.statement_timeout_s
-        return self._silence.limit(self.connection, timeout_s + GRACE_S if timeout_s else 0)
+        return self._watchdog.limit(self.connection, timeout_s + GRACE_S if timeout_s else 0)

@@ -13,7 +13,7 @@ import psycopg
 CHECK_EVERY_S = 0.5
 
 
-class SilenceWatch:
+class ReplyWatchdog:
     """Shuts down the sockets of connections that wait too long, on one thread for all of a process.
 
     The thread that waits is woken by that, and gets the error of a lost connection.

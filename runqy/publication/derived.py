@@ -1,7 +1,7 @@
 """A snapshot of the configuration, and what is derived from it once: decoded documents, catalogs.
 
-Views are built before a new snapshot takes the place of the last one, by the thread that brings it, so that an event
-loop only ever reads them.
+Derived values are built before a new snapshot replaces the last one, by the thread that loads it, so that an event loop
+only reads them.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from runqy.publication.heads import Head
 
 T = TypeVar("T")
 
-_views: "list[View[Any]]" = []
+_derived_values: "list[DerivedValue[Any]]" = []
 
 
 class Snapshot:
@@ -52,15 +52,15 @@ class Snapshot:
         self._decoded[decode] = decoded
         return {name: cast("T", value) for name, (_, value) in decoded.items()}
 
-    def build_views(self) -> None:
-        """Build all views. One that fails is built where it is read, so that its error is raised there."""
-        for view in _views:
+    def build_derived_values(self) -> None:
+        """Build all derived values. One that fails is built where it is read, so that its error is raised there."""
+        for value in _derived_values:
             try:
-                view.of(self)
-            except Exception:  # noqa: BLE001, S112 (a document that nobody can read must not delay revocations)
+                value.of(self)
+            except Exception:  # noqa: BLE001, S112 (an unreadable document must not delay revocations)
                 continue
 
-    def view(self, key: object, build: "Callable[[Snapshot], T]") -> T:
+    def derive(self, key: object, build: "Callable[[Snapshot], T]") -> T:
         """Return what a function makes of the snapshot, made once for each key."""
         found = self._built.get(key)
         if found is None:
@@ -68,13 +68,13 @@ class Snapshot:
         return cast("T", found)
 
 
-class View(Generic[T]):
+class DerivedValue(Generic[T]):
     """What a function makes of each snapshot; made once, before the snapshot is used."""
 
     def __init__(self, build: Callable[[Snapshot], T]) -> None:
         self._build = build
-        _views.append(self)
+        _derived_values.append(self)
 
     def of(self, snapshot: Snapshot) -> T:
         """Return what the function makes of a snapshot."""
-        return snapshot.view(self, self._build)
+        return snapshot.derive(self, self._build)

@@ -74,7 +74,7 @@ class SeenHead:
             self.problem = HeadProblem.MISSING
             return
         try:
-            self._head = unseal_head(content, signing_key(settings.SECRET_KEY))
+            self._head = verify_head(content, signing_key(settings.SECRET_KEY))
         except DocumentRefused:
             self._report(HeadProblem.UNSIGNED if is_bare_digest(content) else HeadProblem.REFUSED)
             return
@@ -108,13 +108,13 @@ class SeenHead:
         report("published_head_refused", reason=problem.value)
 
 
-def seal_head(head: Head, key: bytes) -> bytes:
+def sign_head(head: Head, key: bytes) -> bytes:
     """Return a head as it stands in Redis, different each time."""
     signed = f"head {head.revision} {head.fingerprint} {secrets.token_hex(8)}".encode()
     return b"%b %b" % (signed, _mac(signed, key))
 
 
-def unseal_head(content: bytes, key: bytes) -> Head:
+def verify_head(content: bytes, key: bytes) -> Head:
     """Return the head that stands in Redis. Raises DocumentRefused unless the server signed it."""
     signed, _, mac = content.rpartition(b" ")
     if not hmac.compare_digest(mac, _mac(signed, key)):

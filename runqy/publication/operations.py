@@ -18,7 +18,7 @@ from runqy.connection import get_broker
 from runqy.errors import BrokerUnavailable, KeyRequired
 from runqy.publication import documents, snapshot
 from runqy.publication.documents import Document, Kind
-from runqy.publication.heads import Head, seal_head
+from runqy.publication.heads import Head, sign_head
 from runqy.publication.models import Revision, StoredDocument
 
 log = structlog.get_logger()
@@ -145,7 +145,7 @@ def publish_signed(signed: Sequence[PublishedDocument], *, head_overwrites: byte
 def signed_head(*, overwrites: bytes = b"") -> PublishedHead:
     """Return the head of what the database holds, as it goes to Redis."""
     head = stored_head(StoredDocument.objects.defer("body", "uses"))
-    content = seal_head(head, documents.signing_key(settings.SECRET_KEY))
+    content = sign_head(head, documents.signing_key(settings.SECRET_KEY))
     return PublishedHead(revision=head.revision, content=content, overwrites=overwrites)
 
 

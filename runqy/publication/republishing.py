@@ -12,7 +12,7 @@ from runqy.broker.publication import PublishedDocument, QueueToken, Standing
 from runqy.connection import get_broker
 from runqy.publication import operations
 from runqy.publication.documents import Document, DocumentRefused, Kind, signing_key, unseal
-from runqy.publication.heads import Head, HeadProblem, is_bare_digest, unseal_head
+from runqy.publication.heads import Head, HeadProblem, is_bare_digest, verify_head
 from runqy.publication.models import StoredDocument
 
 log = structlog.get_logger()
@@ -158,7 +158,7 @@ def _compare_head(stored: Head, standing: Standing, comparison: Comparison) -> N
         return
     comparison.standing_head = standing.head
     try:
-        published = unseal_head(standing.head, signing_key(settings.SECRET_KEY))
+        published = verify_head(standing.head, signing_key(settings.SECRET_KEY))
     except DocumentRefused:
         is_bare = is_bare_digest(standing.head)
         comparison.head_problem = HeadProblem.UNSIGNED if is_bare else HeadProblem.REFUSED

@@ -19,10 +19,10 @@ from runqy.broker import publication
 from runqy.broker.operation import Operation, ask
 from runqy.connection import get_broker
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
+from runqy.publication.derived import Snapshot
 from runqy.publication.documents import Document, DocumentRefused, signing_key, unseal
 from runqy.publication.heads import HeadProblem, SeenHead
 from runqy.publication.models import StoredDocument
-from runqy.publication.views import Snapshot
 
 log = structlog.get_logger()
 
@@ -120,16 +120,16 @@ class SnapshotCache:
             self.take_over(documents)
 
     def take_over(self, documents: Iterable[Document]) -> None:
-        """Replace the snapshot by one with those of the documents that are newer, its views built."""
+        """Replace the snapshot by one with those of the documents that are newer, its derived values built."""
         with self._lock:
             known = self._snapshot.documents if self._snapshot else {}
             newer = {d.field: d for d in documents if d.field not in known or d.revision > known[d.field].revision}
             if newer or self._snapshot is None:
                 replacement = Snapshot({**known, **newer}, before=self._snapshot)
-                replacement.build_views()
+                replacement.build_derived_values()
                 self._snapshot = replacement
 
-    def forget_views(self) -> None:
+    def forget_derived_values(self) -> None:
         """Derive anew what is derived from the snapshot."""
         if self._snapshot is not None:
             self._snapshot = Snapshot(self._snapshot.documents)
@@ -234,9 +234,9 @@ _refresher = BlockingRefresher(_cache)
 
 
 @receiver(setting_changed)
-def _forget_views(**_: object) -> None:
+def _forget_derived_values(**_: object) -> None:
     """Derive anew what depends on settings too. They change in tests only."""
-    _cache.forget_views()
+    _cache.forget_derived_values()
 
 
 def get_cache() -> SnapshotCache:

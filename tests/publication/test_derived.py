@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from runqy.publication import views
+from runqy.publication import derived
+from runqy.publication.derived import DerivedValue, Snapshot
 from runqy.publication.documents import Document, Kind
 from runqy.publication.snapshot import SnapshotCache
-from runqy.publication.views import Snapshot, View
 
 
 def document(name: str, revision: int = 1, body: bytes = b"{}") -> Document:
@@ -17,13 +17,13 @@ def document(name: str, revision: int = 1, body: bytes = b"{}") -> Document:
 
 @pytest.fixture(autouse=True)
 def _registers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the views of the product alone."""
-    monkeypatch.setattr(views, "_views", [])
+    """Leave the derived values of the product alone."""
+    monkeypatch.setattr(derived, "_derived_values", [])
 
 
-def test_views_are_made_by_the_thread_that_brings_the_documents() -> None:
+def test_derived_values_are_made_by_the_thread_that_brings_the_documents() -> None:
     makers: list[str] = []
-    names = View(lambda snapshot: makers.append(threading.current_thread().name) or sorted(snapshot.documents))
+    names = DerivedValue(lambda snapshot: makers.append(threading.current_thread().name) or sorted(snapshot.documents))
     cache = SnapshotCache()
 
     thread = threading.Thread(target=cache.take_over, args=([document("a")],), name="bringer")
@@ -41,7 +41,7 @@ def test_documents_that_did_not_change_are_not_decoded_again() -> None:
         decoded.append(found.name)
         return found.revision
 
-    queues: View[dict[str, int]] = View(lambda snapshot: snapshot.decode(Kind.QUEUE, decode))
+    queues: DerivedValue[dict[str, int]] = DerivedValue(lambda snapshot: snapshot.decode(Kind.QUEUE, decode))
     cache = SnapshotCache()
     cache.take_over([document("a"), document("b")])
     cache.take_over([document("b", 2), document("c", 2)])
@@ -54,7 +54,7 @@ def test_a_document_that_cannot_be_read_delays_no_other() -> None:
     def fail(_: Snapshot) -> Any:
         raise ValueError("unreadable")
 
-    broken: View[Any] = View(fail)
+    broken: DerivedValue[Any] = DerivedValue(fail)
     cache = SnapshotCache()
 
     cache.take_over([document("a")])

@@ -11,7 +11,7 @@ from runqy import clock
 from runqy.broker import keys
 from runqy.publication import snapshot
 from runqy.publication.documents import DocumentRefused, signing_key
-from runqy.publication.heads import Head, HeadProblem, seal_head, unseal_head
+from runqy.publication.heads import Head, HeadProblem, sign_head, verify_head
 from runqy.publication.models import StoredDocument
 from runqy.publication.operations import publication_result
 from runqy.publication.republishing import compare_configuration, republish_configuration
@@ -42,14 +42,14 @@ def take_database_away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_head_opens_only_as_the_server_signed_it() -> None:
-    content = seal_head(HEAD, key())
+    content = sign_head(HEAD, key())
 
-    assert unseal_head(content, key()) == HEAD
-    assert seal_head(HEAD, key()) != content
+    assert verify_head(content, key()) == HEAD
+    assert sign_head(HEAD, key()) != content
     altered = (content.replace(b"head 7", b"head 8"), content[:-1], BARE_DIGEST, b"", b"\xff", b"head 7 x y z")
-    for other in (*altered, seal_head(HEAD, b"k" * 32)):
+    for other in (*altered, sign_head(HEAD, b"k" * 32)):
         with pytest.raises(DocumentRefused):
-            unseal_head(other, key())
+            verify_head(other, key())
 
 
 def test_the_head_is_that_of_all_documents_deleted_ones_too() -> None:
@@ -87,7 +87,7 @@ def test_without_redis_and_database_the_configuration_is_confirmed_for_a_minute(
     assert not snapshot.is_confirmed()
 
 
-@pytest.mark.parametrize("content", [None, BARE_DIGEST, b"forged", seal_head(HEAD, b"k" * 32)])
+@pytest.mark.parametrize("content", [None, BARE_DIGEST, b"forged", sign_head(HEAD, b"k" * 32)])
 def test_a_head_that_the_server_did_not_sign_confirms_nothing_and_is_repaired(
     monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis, content: bytes | None
 ) -> None:
@@ -153,7 +153,7 @@ def test_a_change_is_said_to_be_published_only_if_it_is(settings: Any) -> None:
 def test_a_saver_whose_head_was_overtaken_publishes_the_latest(redis: redis_py.Redis) -> None:
     put("a", b"1")
     newer = Head(revision=StoredDocument.objects.get().revision + 1, fingerprint="00" * 32)
-    redis.set(keys.CONFIG_HEAD, seal_head(newer, key()))
+    redis.set(keys.CONFIG_HEAD, sign_head(newer, key()))
 
     put("b", b"2")
 

@@ -151,8 +151,8 @@ def test_what_is_derived_from_a_snapshot_is_made_once() -> None:
     put("a", b"1")
     made = []
 
-    first = get_snapshot().view("names", lambda s: made.append(1) or sorted(s.documents))
-    second = get_snapshot(0).view("names", lambda s: made.append(1) or sorted(s.documents))
+    first = get_snapshot().derive("names", lambda s: made.append(1) or sorted(s.documents))
+    second = get_snapshot(0).derive("names", lambda s: made.append(1) or sorted(s.documents))
 
     assert first is second
     assert first == ["queue:a"]

@@ -13,7 +13,7 @@ from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.heartbeats import beat
 from runqy.connection import get_broker
 from runqy.publication import snapshot
-from runqy.publication.views import View
+from runqy.publication.derived import DerivedValue
 from tests.queues.samples import definition
 from tests.support.tasks import new_task
 from tests.support.workers import RECORD, RUNNING
@@ -27,7 +27,7 @@ def lot(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let there be many queues, with sub-queues, many workers, and many tasks in one queue."""
     definitions = [definition(f"q{number:04}", "high:10", "low:3") for number in range(QUEUES)]
     catalog = QueueCatalog(definitions, separator="_")
-    monkeypatch.setattr("queues.queries._CATALOG", View(lambda snapshot: catalog))
+    monkeypatch.setattr("queues.queries._CATALOG", DerivedValue(lambda snapshot: catalog))
     snapshot.forget()
     for number in range(WORKERS):
         record = replace(RECORD, worker_id=f"w{number:03}", server_id=f"s{number}")

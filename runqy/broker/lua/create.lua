@@ -2,7 +2,7 @@
 -- Store tasks of one Redis queue, at once or for later, under their uniqueness locks, and once for an idempotency key.
 -- A task that an earlier call with the same time stored counts as stored.
 -- A record of another body or another maker is left alone, and so is what it says about this part.
--- A part of which the queue had no room for any task is not recorded: the same request may succeed later.
+-- A part of which the full queue took no task is not recorded: the same request may succeed later.
 -- KEYS pending idle scheduled retry record tasks_and_locks*
 --   where there is no lock the task's key stands in its place, where there is no record that of the pending list
 -- ARGV queue now_ns now_ms fingerprint maker part note keep_s task_prefix max_waiting fives*
@@ -11,7 +11,7 @@
 -- RETURNS maker, its now_ns, its note, and for each task 1 stored, 0 the id is taken, -1 the queue is full, or which task has
 --   the lock;
 --   0 instead of all that if the record is for another body
--- USES wake take_lock waiting_room
+-- USES wake take_lock waiting_capacity
 local queue, now_ns, now_ms, fingerprint, maker, part = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
 local note, keep_s, task_prefix = ARGV[7], ARGV[8], ARGV[9]
 local record = KEYS[5]
@@ -26,7 +26,7 @@ if fingerprint ~= '' then
 end
 
 local outcomes, ids, seen, stored, refused = {}, {}, {}, 0, 0
-local room = waiting_room(tonumber(ARGV[10]), KEYS[1], KEYS[3], KEYS[4])
+local capacity = waiting_capacity(tonumber(ARGV[10]), KEYS[1], KEYS[3], KEYS[4])
 for i = 1, (#KEYS - 5) / 2 do
   local task, lock, first = KEYS[i * 2 + 4], KEYS[i * 2 + 5], i * 5 + 6
   local id, run_at = ARGV[first], ARGV[first + 3]
@@ -36,13 +36,13 @@ for i = 1, (#KEYS - 5) / 2 do
   else
     holder = lock ~= task and take_lock(lock, id, tonumber(ARGV[first + 4]), task_prefix) or nil
     outcomes[i] = holder or 1
-    if not holder and room < 1 then
+    if not holder and capacity < 1 then
       outcomes[i], refused = -1, refused + 1
       if lock ~= task then
         redis.call('DEL', lock) -- it was free, or its task over
       end
     elseif not holder then
-      room = room - 1
+      capacity = capacity - 1
       redis.call('HSET', task, 'msg', ARGV[first + 1], 'enqueued', now_ns, 'ttl_archived', ARGV[first + 2])
       if lock ~= task then
         redis.call('HSET', task, 'unique_key', lock)

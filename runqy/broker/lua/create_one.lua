@@ -9,7 +9,7 @@
 --   max_waiting: how many tasks of the queue may be pending, scheduled or to be retried; 0: any number
 -- RETURNS 1 stored, 0 the id is taken, -1 the record is for another body, -2 the queue is full; else which task has the
 --   lock ('' for none) and the note of the call that made the record ('' for none or this one)
--- USES wake take_lock waiting_room
+-- USES wake take_lock waiting_capacity
 local now_ns, id, run_at, fingerprint, note = ARGV[2], ARGV[3], ARGV[6], ARGV[8], ARGV[9]
 local task, lock, record = KEYS[5], KEYS[6], KEYS[7]
 
@@ -32,7 +32,7 @@ end
 if lock ~= task then
   holder = take_lock(lock, id, tonumber(ARGV[7]), string.sub(task, 1, -#id - 1))
 end
-if not holder and waiting_room(tonumber(ARGV[12]), KEYS[1], KEYS[3], KEYS[4]) < 1 then
+if not holder and waiting_capacity(tonumber(ARGV[12]), KEYS[1], KEYS[3], KEYS[4]) < 1 then
   if lock ~= task then
     redis.call('DEL', lock) -- it was free, or its task over
   end

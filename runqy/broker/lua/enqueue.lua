@@ -5,15 +5,15 @@
 -- ARGV queue now_ns now_ms max_waiting id_message_ttl*
 --   max_waiting: how many tasks of the queue may be pending, scheduled or to be retried; 0: any number
 -- RETURNS for each task 1 queued, 0 the id is taken, -1 the queue is full
--- USES wake waiting_room
+-- USES wake waiting_capacity
 local now_ns = ARGV[2]
 local outcomes, ids, seen = {}, {}, {}
-local room = waiting_room(tonumber(ARGV[4]), KEYS[1], KEYS[3], KEYS[4])
+local capacity = waiting_capacity(tonumber(ARGV[4]), KEYS[1], KEYS[3], KEYS[4])
 for i = 1, #KEYS - 4 do
   local task, first = KEYS[i + 4], i * 3 + 2
   local id = ARGV[first]
   local is_new = redis.call('EXISTS', task) == 0
-  if is_new and #ids >= room then
+  if is_new and #ids >= capacity then
     outcomes[i] = -1
   elseif is_new then
     redis.call('HSET', task, 'msg', ARGV[first + 1], 'state', 'pending', 'pending_since', now_ns,

@@ -5,10 +5,10 @@
 -- ARGV queue now_ns now_ms max_waiting id message ttl_archived
 --   max_waiting: how many tasks of the queue may be pending, scheduled or to be retried; 0: any number
 -- RETURNS 1 queued, 0 the id is taken, -1 the queue is full
--- USES wake waiting_room
+-- USES wake waiting_capacity
 local task, queue, now_ns, id = KEYS[5], ARGV[1], ARGV[2], ARGV[5]
 local exists = redis.call('EXISTS', task) == 1
-if not exists and waiting_room(tonumber(ARGV[4]), KEYS[1], KEYS[3], KEYS[4]) < 1 then
+if not exists and waiting_capacity(tonumber(ARGV[4]), KEYS[1], KEYS[3], KEYS[4]) < 1 then
   return -1
 end
 redis.call('HSET', KEYS[6], 'queue', queue)

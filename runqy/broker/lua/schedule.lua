@@ -5,15 +5,15 @@
 -- ARGV now_ns max_waiting id_message_ttl_runat*
 --   max_waiting: how many tasks of the queue may be pending, scheduled or to be retried; 0: any number
 -- RETURNS for each task 1 scheduled, 0 the id is taken, -1 the queue is full
--- USES waiting_room
+-- USES waiting_capacity
 local now_ns = ARGV[1]
 local outcomes, seen, stored = {}, {}, 0
-local room = waiting_room(tonumber(ARGV[2]), KEYS[2], KEYS[1], KEYS[3])
+local capacity = waiting_capacity(tonumber(ARGV[2]), KEYS[2], KEYS[1], KEYS[3])
 for i = 1, #KEYS - 3 do
   local task, first = KEYS[i + 3], i * 4 - 1
   local id = ARGV[first]
   local is_new = redis.call('EXISTS', task) == 0
-  if is_new and stored >= room then
+  if is_new and stored >= capacity then
     outcomes[i] = -1
   elseif is_new then
     stored = stored + 1

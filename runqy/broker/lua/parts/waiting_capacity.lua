@@ -1,5 +1,5 @@
 -- Return how many more tasks may wait to run in a queue; 0 as a limit: any number.
-local function waiting_room(limit, pending, scheduled, retry)
+local function waiting_capacity(limit, pending, scheduled, retry)
   if limit == 0 then
     return math.huge
   end

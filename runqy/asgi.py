@@ -35,7 +35,7 @@ def is_authenticated(request: Request) -> bool:
     """Return whether a request carries a valid key, or a session, valid or not.
 
     A short key of the environment counts for none: its address may be beyond the limit of wrong ones, and the size of
-    the body that is read must not tell whether a guess was right.
+    the body that is read must not show whether a guess was right.
     """
     if key := presented_key(request.headers):
         if is_guessable(key):

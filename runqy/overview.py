@@ -211,7 +211,7 @@ def _concerns_of_queues(queues: Sequence[QueueDefinition], traffic: _Traffic) ->
 
 
 def _concerns_of_workers(traffic: _Traffic) -> Iterator[Concern]:
-    """Tell which workers run nothing though they should, and whether they can do more than they should."""
+    """Give concerns about workers that run nothing although they should, or may do more than they should."""
     url = _list("workers_worker")
     if are_own_credentials_shared():
         yield Concern(sentence=OWN_CREDENTIALS_SHARED)

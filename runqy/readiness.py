@@ -41,7 +41,7 @@ _CONFIGURATION_AWAY = CheckResult(
 )
 
 _NOT_PUBLISHED = (
-    "Redis does not publish the configuration (yet): workers cannot tell changes, and maintenance repairs it."
+    "Redis does not publish the configuration (yet): workers do not see changes, and maintenance repairs it."
 )
 _ALTERED = "The published configuration was altered in Redis; it is not used, and maintenance repairs it."
 _HEAD_PROBLEMS = {

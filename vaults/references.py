@@ -33,7 +33,7 @@ def list_references() -> dict[str, list[ReferencedEntry]]:
 def find_git_token_problem(*, git_token: str, git_url: str) -> str | None:
     """Return why the entry that a reference means may not be sent to the host of a repository, or None.
 
-    An entry that does not exist is none: workers are refused until it does, and is declared.
+    A missing entry is no problem: workers are refused until it does, and is declared.
     """
     reference = parse_reference(git_token)
     if reference is None:

@@ -25,7 +25,7 @@ MOST_QUEUES = 1000
 VAULT_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 MOST_VAULTS = 1000
 SHORTEST_KEY = 32
-"""How many characters a key of the environment has that nobody can guess."""
+"""The least number of characters of a key of the environment that cannot be guessed."""
 RATE = r"^([1-9][0-9]{0,5}/[smh])?$"
 """How often a key may send requests; `parse_rate` has the bounds."""
 

@@ -235,7 +235,7 @@ class RedisUserReconciler:
         acl.set_users(broker, node, growing, target=target)
         acl.set_users(broker, node, narrowing, target=target, is_narrowing=True)
         if narrowing:
-            self._read_at_s = float("-inf")  # a registration of this moment may have lost what it had just been given
+            self._read_at_s = float("-inf")  # a registration under way may have lost what it had just been given
 
 
 def _users(grants: Iterable[_Grant]) -> list[RedisUser]:

@@ -72,10 +72,10 @@ def enqueue_many(tasks: Sequence[NewTask]) -> Operation[list[Enqueued]]:
         requests = [
             _enqueue_batch([tasks[i] for i in places], context.now_ns, context.is_cluster) for places in together
         ]
-        answers = yield from ask_all_to_add(requests, queue=tasks[0].queue, memory=context.memory)
-        for places, answer in zip(together, answers, strict=True):
+        replies = yield from ask_all_to_add(requests, queue=tasks[0].queue, memory=context.memory)
+        for places, reply in zip(together, replies, strict=True):
             for position, place in enumerate(places):
-                outcomes[place] = answer if isinstance(answer, RunqyError) else answer[position]
+                outcomes[place] = reply if isinstance(reply, RunqyError) else reply[position]
     return outcomes
 
 

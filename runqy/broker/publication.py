@@ -17,7 +17,7 @@ class PublishedDocument:
     revision: int
     content: bytes
     overwrites: str = ""
-    """The revision seen in Redis that is to give way even if it is higher, because nobody signed it."""
+    """The revision seen in Redis that is to give way even if it is higher, because the server did not sign it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class PublishedHead:
     revision: int
     content: bytes
     overwrites: bytes = b""
-    """The head seen in Redis that is to give way even if it is higher, because nobody signed it."""
+    """The head seen in Redis that is to give way even if it is higher, because the server did not sign it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

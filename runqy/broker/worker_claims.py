@@ -29,7 +29,7 @@ class _Claim:
 
     @classmethod
     def decode(cls, content: bytes) -> "_Claim":
-        """Return the claim in a hash's field; nobody's for what cannot be one."""
+        """Return the claim in a hash's field; one without an owner for invalid content."""
         at_s, _, owner = content.decode(errors="replace").partition(" ")
         return cls(owner, int(at_s)) if at_s.isdigit() and len(at_s) <= 11 else cls("", 0)
 

@@ -1,6 +1,6 @@
 """Takes what is newer from the database, in every web process, so that a revocation does not depend on Redis.
 
-A thread of its own does it, with a connection of its own: a database that hangs holds up nobody else.
+A thread of its own does it, with a connection of its own: a database that hangs delays nothing else.
 """
 
 import os

@@ -139,7 +139,7 @@ class EntryForm(StaffModelForm):
         return cleaned
 
     def _clean_declaration(self, cleaned: dict[str, Any]) -> None:
-        """Check usage and hosts; more than before needs the value, so that nobody sends out what they do not know."""
+        """Check usage and hosts; more than before needs the value, so that only a known value can be sent out."""
         if "usage" not in cleaned or "git_hosts" not in cleaned:
             return
         usage, git_hosts = EntryUsage(cleaned["usage"]), cleaned["git_hosts"]

@@ -137,7 +137,7 @@ def _wait_for_end(pid: int, lifeline: int, has_ended: int) -> int | None:
 
 
 def _reap(pid: int) -> int | None:
-    """Reap what has ended, and return the program's wait status if it is among that."""
+    """Reap all ended children; return the program's wait status if it has ended, else None."""
     found = None
     while True:
         try:

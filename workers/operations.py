@@ -1,17 +1,15 @@
 """What can be done for workers."""
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
 from django.conf import settings
 
 from queues.definitions import QueueDefinition
-from queues.names import AllowedQueues
 from queues.queries import find_rollout, get_fresh_catalog
 from runqy.accounts.identity import Identity
-from runqy.accounts.redis_users import give_redis_user
+from runqy.accounts.redis_users import Credentials, give_redis_user
 from runqy.broker.connection import RedisTarget
 from runqy.broker.worker_claims import claim_worker_id
 from runqy.connection import get_broker
@@ -46,49 +44,40 @@ class Registration:
         return max(priority for _, priority in self.redis_queues)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RedisUserRequest:
-    """A worker that can enter Redis as a user of its own asks for one."""
-
-    identity: Identity
-    """The owner of the key that it registers with; when the key ends, so does the user."""
-    instance_id: str
-    """Registrations of one key with the same instance share a user."""
-
-
-def register_worker(  # noqa: PLR0913 (what a worker says, and what its key allows)
-    *,
-    queue: str,
-    worker_id: str = "",
-    allowed_queues: AllowedQueues = None,
-    allowed_vaults: frozenset[str] | None = None,
-    owner: str = "",
-    redis_user: RedisUserRequest | None = None,
+def register_worker(
+    *, queue: str, worker_id: str = "", identity: Identity | None = None, instance_id: str = ""
 ) -> Registration:
     """Return what a worker needs to serve a queue, or one of its sub-queues, as of now.
 
-    `owner` names its key: while the worker lives, no other key registers its id. What it is handed out of vaults is
-    noted first. Raises QueueNotFound, QueueDisabled, WorkerIdTaken, KeyInsufficient where the queue needs a vault that
-    is not allowed, VaultLocked, VaultUnavailable, which names all that cannot be opened, and where secrets cannot be
-    noted BrokerUnavailable and DeliveryNotRecorded; RedisUserRequired, RedisUsersRefused, or BrokerUnavailable where a
-    Redis user cannot be created.
+    `identity` is that of its key: while the worker lives, no other key registers its id. `instance_id` asks for a Redis
+    user, which registrations of one key with the same instance share. What it is handed out of vaults is noted first.
+    Raises QueueNotFound, QueueDisabled, WorkerIdTaken, KeyInsufficient where the queue needs a vault that is not
+    allowed, VaultLocked, VaultUnavailable, which names all that cannot be opened, and where secrets cannot be noted
+    BrokerUnavailable and DeliveryNotRecorded; RedisUserRequired, RedisUsersRefused, or BrokerUnavailable where a Redis
+    user cannot be created.
     """
-    if redis_user is None and settings.RUNQY_WORKER_ACL == "required":
+    if not instance_id and settings.RUNQY_WORKER_ACL == "required":
         raise RedisUserRequired
     catalog = get_fresh_catalog(max_age_s=0)  # a worker registers again because something has just changed
-    definition, redis_queues = catalog.for_worker(queue, allowed_queues=allowed_queues)
+    definition, redis_queues = catalog.for_worker(queue, allowed_queues=identity.queues if identity else None)
     if not definition.is_enabled:
         raise QueueDisabled(f"The queue {definition.name} is disabled: it takes no workers.")
-    _refuse_vaults(definition, allowed_vaults)
+    _refuse_vaults(definition, identity.vaults if identity else None)
     worker_id = worker_id or f"worker-{secrets.token_hex(6)}"
     deployment = definition.deployment
-    if owner:
-        _claim_worker_id(worker_id, owner)
+    if identity:
+        _claim_worker_id(worker_id, identity.owner)
     handout = open_vaults(deployment.vaults, git_token=deployment.git_token, git_url=deployment.git_url)
     redis = settings.RUNQY_WORKER_REDIS_TARGET
-    if redis_user is not None and settings.RUNQY_WORKER_ACL != "off":
-        names = [name for name, _ in redis_queues]
-        redis = _enter_redis(redis, redis_user, worker_id=worker_id, queue=definition.name, redis_queues=names)
+    if identity and instance_id and settings.RUNQY_WORKER_ACL != "off":
+        credentials = give_redis_user(
+            identity,
+            instance_id=instance_id,
+            worker_id=worker_id,
+            queue=definition.name,
+            redis_queues=[name for name, _ in redis_queues],
+        )
+        redis = _with_credentials(redis, credentials)
     if handout.shares:
         note_delivery(worker_id=worker_id, queue=definition.name, shares=handout.shares)
     return Registration(
@@ -126,13 +115,11 @@ def _claim_worker_id(worker_id: str, owner: str) -> None:
         log.warning("worker_id_not_claimed", worker_id=worker_id, error=error.detail)
 
 
-def _enter_redis(
-    shared: RedisTarget, request: RedisUserRequest, *, worker_id: str, queue: str, redis_queues: Sequence[str]
-) -> RedisTarget:
-    """Return how a worker enters Redis as a user of its own; as all others do where Redis lets us create none."""
-    credentials = give_redis_user(
-        request.identity, instance_id=request.instance_id, worker_id=worker_id, queue=queue, redis_queues=redis_queues
-    )
+def _with_credentials(shared: RedisTarget, credentials: Credentials | None) -> RedisTarget:
+    """Return how a worker enters Redis: as its own user, or as all others do where Redis lets us create none.
+
+    Raises RedisUsersRefused.
+    """
     if credentials is not None:
         return replace(shared, username=credentials.username, password=credentials.password)
     if settings.RUNQY_WORKER_ACL == "required":

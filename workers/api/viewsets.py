@@ -15,7 +15,7 @@ from runqy.api.viewsets import ApiViewSet
 from runqy.connection import get_broker
 from workers.api import examples
 from workers.api import serializers as s
-from workers.operations import RedisUserRequest, register_worker
+from workers.operations import register_worker
 from workers.queries import get_worker, list_workers
 
 log = structlog.get_logger(__name__)
@@ -41,12 +41,8 @@ class RegistrationViewSet(ApiViewSet):
         registration = register_worker(
             queue=body["queue"],
             worker_id=body.get("worker_id") or "",
-            allowed_queues=request.auth.queues,
-            allowed_vaults=request.auth.vaults,
-            owner=request.auth.owner,
-            redis_user=RedisUserRequest(identity=request.auth, instance_id=body["instance_id"])
-            if accepts_user
-            else None,
+            identity=request.auth,
+            instance_id=body["instance_id"] if accepts_user else "",
         )
         log.info(
             "worker_registered",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from runqy.broker import keys as redis_keys
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
+from runqy.broker.numbers import read_number
 from runqy.broker.operation import Request
 from runqy.broker.scripts import Command, command, script
 
@@ -34,7 +35,7 @@ def read_history(queue: str, *, days: int, now_ns: int) -> Request[list[Day]]:
     counters = [*map(keys.processed_on, dates), *map(keys.failed_on, dates)]
 
     def parse(replies: Sequence[Reply]) -> list[Day]:
-        counts = [int(count or 0) for count in replies[0]]
+        counts = [read_number(count) or 0 for count in replies[0]]
         pairs = zip(dates, counts[:days], counts[days:], strict=True)
         return [Day(date=date, processed=processed, failed=failed) for date, processed, failed in pairs]
 

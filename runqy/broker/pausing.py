@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
+from runqy.broker.numbers import read_number
 from runqy.broker.operation import Request
 from runqy.broker.scripts import command, script
 
@@ -58,6 +59,6 @@ def _pause(replies: Sequence[Reply]) -> Pause | None:
     if paused is None:
         return None
     return Pause(
-        since_s=int(paused) if paused.isdigit() else None,
+        since_s=read_number(paused),
         by=(by or b"").decode("utf-8", "replace") if since == paused else "",
     )

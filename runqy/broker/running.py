@@ -17,9 +17,9 @@ def find_running(records: Sequence[WorkerRecord]) -> Request[list[list[RunningTa
     infos = [keys.workers(record.host, record.pid, record.server_id) for record in records]
 
     def parse(replies: Sequence[Reply]) -> list[list[RunningTask]]:
-        return [_running(reply[1::2]) for reply in replies]
+        return [_running((reply or ())[1::2]) for reply in replies]
 
-    return Request(tuple(command("HGETALL", key, key=key) for key in infos), parse)
+    return Request(tuple(command("HGETALL", key, key=key) for key in infos), parse, tolerates_wrong_types=True)
 
 
 def _running(infos: Sequence[bytes]) -> list[RunningTask]:

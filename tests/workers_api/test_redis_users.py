@@ -280,6 +280,25 @@ def test_users_of_an_expired_key_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert users() == set()
 
 
+def test_a_record_of_another_type_neither_keeps_a_user_nor_hinders_the_others(
+    client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created = create_api_key(name="gpu", role="worker", expires_at=timezone.now() + timedelta(hours=1))
+    entry = register(ApiClient(created.plain))
+    kept = register(client, "post")
+    beat_for("w-post")
+    with enter(entry) as redis:
+        redis.rpush(keys.worker_record("w-mail"), "no string")
+    reconciler, broker = RedisUserReconciler(), get_broker()
+    reconciler.run(broker)
+
+    now_s = broker.now_s()
+    monkeypatch.setattr(broker, "now_s", lambda: now_s + 3601)
+    reconciler.run(broker)
+
+    assert users() == {kept["username"]}
+
+
 def test_users_of_a_key_of_the_environment_end_when_it_changes(client: ApiClient, settings: Any) -> None:
     register(client)
     reconciler = RedisUserReconciler()

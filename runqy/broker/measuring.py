@@ -24,8 +24,15 @@ class Day:
 
 
 def estimate_memory(queues: Sequence[str]) -> Request[list[int]]:
-    """Estimate the bytes that the tasks of Redis queues take, from a sample (contract 3.26), in one round trip."""
-    return Request(commands=tuple(_call(QueueKeys(queue)) for queue in queues), parse=list)
+    """Estimate the bytes that the tasks of Redis queues take, from a sample (contract 3.26), in one round trip.
+
+    0 for a queue of which a worker gave a key another type.
+    """
+    return Request(
+        commands=tuple(_call(QueueKeys(queue)) for queue in queues),
+        parse=lambda replies: [reply or 0 for reply in replies],
+        tolerates_wrong_types=True,
+    )
 
 
 def read_history(queue: str, *, days: int, now_ns: int) -> Request[list[Day]]:

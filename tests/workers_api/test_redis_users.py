@@ -24,6 +24,7 @@ from runqy.broker.connection import RedisTarget
 from runqy.broker.redis_users import list_users
 from runqy.connection import get_broker
 from runqy.publication.republishing import republish_configuration
+from tasks.maintenance.redis_user_keeper import RedisUserKeeper
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support.environment import SERVER, WORKER_KEY
@@ -390,6 +391,22 @@ def test_a_queue_that_lost_a_sub_queue_is_out_of_reach_after_the_next_registrati
     with enter(entry) as redis:
         assert redis.llen("asynq:{mail_low}:pending") == 0
         assert is_refused(lambda: redis.llen("asynq:{mail_high}:pending"))
+
+
+def test_a_sub_queue_that_is_gone_is_out_of_reach_though_its_worker_does_not_register_again(client: ApiClient) -> None:
+    entry = register(client)
+    keeper = RedisUserKeeper()
+    keeper.run_tick(get_broker())
+    worker = enter(entry)
+    assert worker.llen("asynq:{mail_low}:pending") == 0
+
+    save_queue(spec=spec("mail", "high:10"), source=Source.API)
+    save_queue(spec=spec("mail_low"), source=Source.API)
+    keeper.run_tick(get_broker())
+
+    assert is_refused(lambda: worker.llen("asynq:{mail_low}:pending"))
+    assert worker.llen("asynq:{mail_high}:pending") == 0
+    worker.close()
 
 
 def test_maintenance_takes_nothing_from_a_registration_that_comes_while_it_works(

@@ -29,10 +29,12 @@ def _running(infos: Sequence[bytes]) -> list[RunningTask]:
 
 
 def _read(info: bytes) -> RunningTask | None:
-    """Read one task; None for what is no WorkerInfo."""
+    """Read one task; None for what is no WorkerInfo, or names no task."""
     try:
         found = WorkerInfo.FromString(info)
     except DecodeError:
+        return None
+    if not found.task_id:
         return None
     return RunningTask(
         task_id=found.task_id,

@@ -50,12 +50,14 @@ def find_pause(queue: str) -> Request[Pause | None]:
             command("HMGET", keys.pause_note, "since", "by", key=keys.pause_note),
         ),
         parse=_pause,
+        tolerates_wrong_types=True,
     )
 
 
 def _pause(replies: Sequence[Reply]) -> Pause | None:
     """Read a pause. What is noted about an earlier one, which asynq's tools ended, is none of it."""
-    paused, (since, by) = replies
+    paused, noted = replies
+    since, by = noted or (None, None)
     if paused is None:
         return None
     return Pause(

@@ -7,7 +7,7 @@ process, gives the same ones, and no password is stored.
 
 import hashlib
 import hmac
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -133,7 +133,12 @@ class RedisUserReconciler:
     Any number of processes may do so side by side.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_redis_queue: Callable[[str, str], bool] = lambda _queue, _redis_queue: True) -> None:
+        """Take what returns whether a queue has a Redis queue now.
+
+        What a registration got of a sub-queue that is gone is taken away: another queue may have the name by now.
+        """
+        self._has_redis_queue = has_redis_queue
         self._parts: dict[str, tuple[StoredUser, _Grant]] = {}
         """What was stored when it was last read, by field, without what is over."""
         self._read_at_s = float("-inf")
@@ -210,13 +215,24 @@ class RedisUserReconciler:
 
     def _reconcile(self, broker: Broker, present: dict[str, frozenset[str]]) -> None:
         """Delete users of which nothing is stored; set those that a server has not, or not as they are to be."""
-        wanted = {user.name: user for user in _users([grant for _, grant in self._parts.values()])}
+        wanted = {user.name: user for user in _users(self._narrowed([grant for _, grant in self._parts.values()]))}
         surplus = frozenset[str]().union(*present.values()) - wanted.keys()
         if surplus:
             acl.delete_users(broker, surplus)
         for node, names in present.items():
             self._reconcile_node(broker, node, names, wanted)
         self._done = dict.fromkeys(present, wanted)
+
+    def _narrowed(self, grants: Sequence[_Grant]) -> list[_Grant]:
+        """Return registrations with the Redis queues that their queues still have."""
+        given = {(grant.queue, name) for grant in grants for name in grant.redis_queues}
+        kept = {pair for pair in given if self._has_redis_queue(*pair)}
+        return [
+            msgspec.structs.replace(
+                grant, redis_queues=tuple(name for name in grant.redis_queues if (grant.queue, name) in kept)
+            )
+            for grant in grants
+        ]
 
     def _reconcile_node(self, broker: Broker, node: str, names: frozenset[str], wanted: dict[str, RedisUser]) -> None:
         """Set the users of one server that differ. What only grows is added, not to take what was given meanwhile."""

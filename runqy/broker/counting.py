@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from runqy.broker import keys
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
+from runqy.broker.numbers import read_number
 from runqy.broker.operation import Request
 from runqy.broker.scripts import Command, command, script
 
@@ -39,10 +40,16 @@ class QueueCounts:
 
 
 def count_tasks(queues: Sequence[str], *, now_ns: int) -> Request[list[QueueCounts]]:
-    """Count the tasks of Redis queues, in one round trip; a queue that does not exist has zeros."""
+    """Count the tasks of Redis queues, in one round trip; a queue that does not exist has zeros.
+
+    So has one of which a worker gave a key another type: it must not hide the other queues.
+    """
     return Request(
         commands=tuple(_call(QueueKeys(queue), now_ns // 1_000_000_000) for queue in queues),
-        parse=lambda replies: [_counts(queue, reply, now_ns) for queue, reply in zip(queues, replies, strict=True)],
+        parse=lambda replies: [
+            _counts(queue, reply or _NOTHING, now_ns) for queue, reply in zip(queues, replies, strict=True)
+        ],
+        tolerates_wrong_types=True,
     )
 
 
@@ -75,10 +82,15 @@ def _call(queue: QueueKeys, now_s: int) -> Command:
     )
 
 
+_NOTHING: Reply = (*[0] * 8, *[b""] * 5)
+"""What the script replies for a queue that does not exist."""
+
+
 def _counts(queue: str, reply: Reply, now_ns: int) -> QueueCounts:
     """Read one queue's reply."""
     pending, active, scheduled, retry, archived, completed, aggregating, is_paused, *counters, since = reply
-    processed_today, failed_today, processed, failed = map(int, counters)
+    processed_today, failed_today, processed, failed = (read_number(counter) or 0 for counter in counters)
+    since_ns = read_number(since)
     return QueueCounts(
         queue=queue,
         pending=pending,
@@ -93,5 +105,5 @@ def _counts(queue: str, reply: Reply, now_ns: int) -> QueueCounts:
         failed_today=failed_today,
         processed=processed,
         failed=failed,
-        latency_s=max(now_ns - int(since), 0) / 1e9 if since.isdigit() else 0.0,
+        latency_s=0.0 if since_ns is None else max(now_ns - since_ns, 0) / 1e9,
     )

@@ -15,6 +15,7 @@ from runqy.broker.operation import Request
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.timing import HEARTBEAT_TTL_S
 from runqy.broker.worker_records import (
+    RECORD_MAX_BYTES,
     RECORD_TTL_S,
     RunningTask,
     WorkerRecord,
@@ -28,6 +29,9 @@ SHOWN_PAYLOAD_BYTES = 1024
 
 GO_MEMORY_S = 3600
 """How long the id of a Go worker that vanished is kept: the tasks it lost are looked for that long (see orphans)."""
+
+MOST_LISTED = 10_000
+"""How many workers of each kind are looked at: any worker may list any number of names."""
 
 _ASYNQ_STATUS = {WorkerState.READY: "active", WorkerState.DRAINING: "stopped", WorkerState.DISCONNECTED: "stopped"}
 
@@ -96,7 +100,10 @@ def forget_expired(broker: Broker) -> None:
                 command("ZREMRANGEBYSCORE", keys.SERVERS, "-inf", now_s - 1, key=keys.SERVERS),
                 command("ZREMRANGEBYSCORE", keys.WORKER_RECORDS, "-inf", now_s - 1, key=keys.WORKER_RECORDS),
                 script("forget_workers")(workers=keys.WORKERS, until_s=now_s - 1, prefix=keys.WORKERS + ":{"),
-                command("ZRANGE", keys.WORKERS, "-inf", now_s - GO_MEMORY_S, "BYSCORE", key=keys.WORKERS),
+                command(
+                    *("ZRANGE", keys.WORKERS, "-inf", now_s - GO_MEMORY_S, "BYSCORE", "LIMIT", 0, MOST_LISTED),
+                    key=keys.WORKERS,
+                ),
             ),
             lambda replies: [member for member in _texts(replies[3]) if is_go_worker(member)],
         )
@@ -116,28 +123,35 @@ def _registered(now_s: int) -> Request[tuple[list[str], list[str]]]:
     """Ask for ids of our workers and of Go's."""
     return Request(
         (
-            command("ZRANGE", keys.WORKER_RECORDS, now_s, "+inf", "BYSCORE", key=keys.WORKER_RECORDS),
-            command("ZRANGE", keys.WORKERS, 0, -1, key=keys.WORKERS),
+            command(
+                *("ZRANGE", keys.WORKER_RECORDS, now_s, "+inf", "BYSCORE", "LIMIT", 0, MOST_LISTED),
+                key=keys.WORKER_RECORDS,
+            ),
+            command("ZRANGE", keys.WORKERS, 0, MOST_LISTED - 1, key=keys.WORKERS),
         ),
         lambda replies: (_texts(replies[0]), [m for m in _texts(replies[1]) if is_go_worker(m)]),
     )
 
 
 def is_go_worker(member: str) -> bool:
-    """Tell a bare worker id in `asynq:workers` from the keys that asynq puts there."""
-    return not member.startswith(keys.WORKERS + ":")
+    """Tell a bare worker id in `asynq:workers` from the keys that asynq puts there.
+
+    One with braces would name the heartbeat of a worker with a Redis user of its own, which may write anything into it.
+    """
+    return not member.startswith(keys.WORKERS + ":") and not {"{", "}"} & {*member}
 
 
 def records_of(ids: Sequence[str], go_ids: Sequence[str]) -> Request[list[WorkerRecord | None]]:
     """Ask for the records of our workers and of Go's, in order; None for one that has expired."""
-    own = [command("GET", key, key=key) for key in map(keys.worker_record, ids)]
+    own = [command("GETRANGE", key, 0, RECORD_MAX_BYTES, key=key) for key in map(keys.worker_record, ids)]
     foreign = [command("HGETALL", key, key=key) for key in map(keys.go_worker, go_ids)]
 
     def parse(replies: Sequence[Reply]) -> list[WorkerRecord | None]:
-        records = [decode_record(reply) for reply in replies[: len(own)]]
-        return records + [decode_go_worker(_pairs(reply)) for reply in replies[len(own) :]]
+        records = [decode_record(reply, name) for name, reply in zip(ids, replies[: len(own)], strict=True)]
+        go_replies = zip(go_ids, replies[len(own) :], strict=True)
+        return records + [decode_go_worker(_pairs(reply or ()), name) for name, reply in go_replies]
 
-    return Request((*own, *foreign), parse)
+    return Request((*own, *foreign), parse, tolerates_wrong_types=True)
 
 
 def _asynq_keys(record: WorkerRecord) -> tuple[str, str]:

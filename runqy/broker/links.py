@@ -99,6 +99,11 @@ def checked(reply: Reply) -> Reply:
     return reply
 
 
+def is_wrong_type(reply: Reply) -> bool:
+    """Return whether a command, or one inside a script, met a key of another type."""
+    return isinstance(reply, redis_errors.ResponseError) and str(reply).startswith("WRONGTYPE")
+
+
 class _Conversation:
     """The commands of one node of a cluster, and the connection that they go by."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from runqy.broker import keys as redis_keys
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
+from runqy.broker.numbers import read_number
 from runqy.broker.operation import Request
 from runqy.broker.scripts import Command, command, script
 
@@ -23,8 +24,15 @@ class Day:
 
 
 def estimate_memory(queues: Sequence[str]) -> Request[list[int]]:
-    """Estimate the bytes that the tasks of Redis queues take, from a sample (contract 3.26), in one round trip."""
-    return Request(commands=tuple(_call(QueueKeys(queue)) for queue in queues), parse=list)
+    """Estimate the bytes that the tasks of Redis queues take, from a sample (contract 3.26), in one round trip.
+
+    0 for a queue of which a worker gave a key another type.
+    """
+    return Request(
+        commands=tuple(_call(QueueKeys(queue)) for queue in queues),
+        parse=lambda replies: [reply or 0 for reply in replies],
+        tolerates_wrong_types=True,
+    )
 
 
 def read_history(queue: str, *, days: int, now_ns: int) -> Request[list[Day]]:
@@ -34,7 +42,7 @@ def read_history(queue: str, *, days: int, now_ns: int) -> Request[list[Day]]:
     counters = [*map(keys.processed_on, dates), *map(keys.failed_on, dates)]
 
     def parse(replies: Sequence[Reply]) -> list[Day]:
-        counts = [int(count or 0) for count in replies[0]]
+        counts = [read_number(count) or 0 for count in replies[0]]
         pairs = zip(dates, counts[:days], counts[days:], strict=True)
         return [Day(date=date, processed=processed, failed=failed) for date, processed, failed in pairs]
 

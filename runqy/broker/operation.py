@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import msgspec
 
 from runqy import clock
-from runqy.broker.links import Reply, checked
+from runqy.broker.links import Reply, checked, is_wrong_type
 from runqy.broker.scripts import Command
 from runqy.errors import BrokerRefused, RunqyError
 
@@ -36,9 +36,13 @@ class Request(msgspec.Struct, Generic[T_co], frozen=True):
     """Running it twice has the effect of running it once, so it is sent again once after a lost connection."""
     is_bulky: bool = False
     """It or its replies may be large, so that small requests must not queue behind it on one connection."""
+    tolerates_wrong_types: bool = False
+    """Workers may write its keys: one that has another type than the command needs reads as missing (None)."""
 
     def read(self, replies: Sequence[Reply]) -> T_co:
         """Return the outcome. Raises the RunqyError that an error reply stands for, or what `parse` raises."""
+        if self.tolerates_wrong_types:
+            replies = [None if is_wrong_type(reply) else reply for reply in replies]
         return self.parse([checked(reply) for reply in replies])
 
 

@@ -14,7 +14,7 @@ import structlog
 
 from runqy.broker import keys as redis_keys
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import is_go_worker
+from runqy.broker.heartbeats import MOST_LISTED, is_go_worker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
 from runqy.broker.operation import Request
@@ -44,7 +44,7 @@ class Suspect:
 def has_go_workers() -> Request[bool]:
     """Ask whether workers are registered that can leave such tasks."""
     return Request(
-        (command("ZRANGE", redis_keys.WORKERS, 0, -1, key=redis_keys.WORKERS),),
+        (command("ZRANGE", redis_keys.WORKERS, 0, MOST_LISTED - 1, key=redis_keys.WORKERS),),
         lambda replies: any(is_go_worker(member.decode(errors="replace")) for member in replies[0]),
     )
 
@@ -127,11 +127,17 @@ def _states_of(tasks: Sequence[tuple[str, str]]) -> Request[list[Suspect]]:
     def parse(replies: Sequence[Reply]) -> list[Suspect]:
         return [
             Suspect(queue, Waiting(task_id, (since or b"").decode(errors="replace")))
-            for (queue, task_id), (state, since) in zip(tasks, replies, strict=True)
+            for (queue, task_id), (state, since) in zip(
+                tasks, (reply or (None, None) for reply in replies), strict=True
+            )
             if state == b"pending"
         ]
 
-    return Request(tuple(command("HMGET", key, "state", "pending_since", key=key) for key in hashes), parse)
+    return Request(
+        tuple(command("HMGET", key, "state", "pending_since", key=key) for key in hashes),
+        parse,
+        tolerates_wrong_types=True,
+    )
 
 
 def _older_than_front(broker: Broker, suspects: Sequence[Suspect]) -> list[Suspect]:

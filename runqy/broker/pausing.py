@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
+from runqy.broker.numbers import read_number
 from runqy.broker.operation import Request
 from runqy.broker.scripts import command, script
 
@@ -49,15 +50,17 @@ def find_pause(queue: str) -> Request[Pause | None]:
             command("HMGET", keys.pause_note, "since", "by", key=keys.pause_note),
         ),
         parse=_pause,
+        tolerates_wrong_types=True,
     )
 
 
 def _pause(replies: Sequence[Reply]) -> Pause | None:
     """Read a pause. What is noted about an earlier one, which asynq's tools ended, is none of it."""
-    paused, (since, by) = replies
+    paused, noted = replies
+    since, by = noted or (None, None)
     if paused is None:
         return None
     return Pause(
-        since_s=int(paused) if paused.isdigit() else None,
+        since_s=read_number(paused),
         by=(by or b"").decode("utf-8", "replace") if since == paused else "",
     )

@@ -13,6 +13,7 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
+from runqy.broker.numbers import read_number
 from runqy.broker.operation import Request
 from runqy.broker.scripts import script
 from runqy.broker.sweeping import MAX_ROUNDS, run_each
@@ -34,9 +35,9 @@ class Waiting:
     @property
     def since_ns(self) -> int | None:
         """Return since when it waits, None if that is unknown."""
-        if not self.since.isdecimal():
+        since = read_number(self.since)
+        if since is None:
             return None
-        since = int(self.since)
         return since * 1_000_000_000 if since < _SECONDS_BELOW else since
 
     def has_waited_s(self, now_ns: int) -> float:

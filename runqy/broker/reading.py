@@ -7,6 +7,7 @@ import msgspec
 from runqy.broker import keys
 from runqy.broker.keys import QueueKeys
 from runqy.broker.links import Reply
+from runqy.broker.numbers import read_number
 from runqy.broker.operation import Operation, Request, ask, get_context
 from runqy.broker.records import TaskRecord, read_record
 from runqy.broker.scripts import Command, command, script
@@ -132,4 +133,4 @@ def _progress(state_text: bytes | None, started: bytes | None) -> TaskProgress |
     state = TaskState.read(state_text)
     if state is None:
         return None
-    return TaskProgress(state, int(started) if started and started.isdigit() else None)
+    return TaskProgress(state, read_number(started))

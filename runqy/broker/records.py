@@ -6,6 +6,7 @@ import msgspec
 
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.message import MessageUnreadable, decode
+from runqy.broker.numbers import read_number, read_score
 from runqy.broker.states import TaskState
 
 
@@ -111,7 +112,7 @@ def read_record(queue: str, task_id: str, score: bytes, pairs: Sequence[bytes]) 
         state=state,
         message=message,
         result=fields.get(b"result"),
-        score_s=int(float(score)) if score else None,
+        score_s=read_score(score),
         pending_since_ns=_number(fields, b"pending_since"),
         enqueued_at_ns=_number(fields, b"enqueued"),
         started_at_ns=_number(fields, b"started"),
@@ -129,5 +130,4 @@ def read_record(queue: str, task_id: str, score: bytes, pairs: Sequence[bytes]) 
 
 def _number(fields: Mapping[bytes, bytes], name: bytes) -> int | None:
     """Return a field as a number; None when it is missing or no number."""
-    value = fields.get(name, b"")
-    return int(value) if value.isdigit() else None
+    return read_number(fields.get(name))

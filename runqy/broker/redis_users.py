@@ -176,13 +176,18 @@ def drop_users(stored: Iterable[StoredUser]) -> Request[None]:
 
 
 def read_lives(worker_ids: Sequence[str]) -> Request[list[int | None]]:
-    """Return for each worker None while it reports, else the Unix s at which it deregistered, 0: it went silent."""
+    """Return for each worker None while it reports, else the Unix s at which it deregistered, 0: it went silent.
+
+    A record of another type is no report: a worker must not keep its user by it, nor hinder the care for others.
+    """
     names = map(keys.worker_record, worker_ids)
     commands = tuple(command("GETRANGE", name, 0, _RECORD_HEAD_BYTES - 1, key=name) for name in names)
-    return Request(commands, lambda replies: [_end_s(reply) for reply in replies], is_repeatable=True)
+    return Request(
+        commands, lambda replies: [_end_s(reply) for reply in replies], is_repeatable=True, tolerates_wrong_types=True
+    )
 
 
-def _end_s(head: bytes) -> int | None:
+def _end_s(head: bytes | None) -> int | None:
     """Read the beginning of a worker's record."""
     if not head:
         return 0

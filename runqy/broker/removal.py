@@ -98,5 +98,6 @@ def _members(key: str) -> Request[list[str]]:
     """Return the members of a set."""
     return Request(
         (command("SMEMBERS", key, key=key),),
-        lambda replies: sorted(member.decode(errors="replace") for member in replies[0]),
+        lambda replies: sorted(member.decode(errors="replace") for member in replies[0] or ()),
+        tolerates_wrong_types=True,
     )

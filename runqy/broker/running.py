@@ -17,9 +17,9 @@ def find_running(records: Sequence[WorkerRecord]) -> Request[list[list[RunningTa
     infos = [keys.workers(record.host, record.pid, record.server_id) for record in records]
 
     def parse(replies: Sequence[Reply]) -> list[list[RunningTask]]:
-        return [_running(reply[1::2]) for reply in replies]
+        return [_running((reply or ())[1::2]) for reply in replies]
 
-    return Request(tuple(command("HGETALL", key, key=key) for key in infos), parse)
+    return Request(tuple(command("HGETALL", key, key=key) for key in infos), parse, tolerates_wrong_types=True)
 
 
 def _running(infos: Sequence[bytes]) -> list[RunningTask]:
@@ -29,10 +29,12 @@ def _running(infos: Sequence[bytes]) -> list[RunningTask]:
 
 
 def _read(info: bytes) -> RunningTask | None:
-    """Read one task; None for what is no WorkerInfo."""
+    """Read one task; None for what is no WorkerInfo, or names no task."""
     try:
         found = WorkerInfo.FromString(info)
     except DecodeError:
+        return None
+    if not found.task_id:
         return None
     return RunningTask(
         task_id=found.task_id,

@@ -9,12 +9,15 @@ from enum import StrEnum
 
 import msgspec
 
+from runqy.broker.numbers import read_score
 from runqy.broker.timing import HEARTBEAT_TTL_S
 
+RECORD_MAX_BYTES = 1 << 18
+"""What is read of a record; a longer one counts as none, or a worker could fill the memory of each that lists it."""
 RECORD_TTL_S = 60
 """How long a record outlives its worker's last beat: a worker that vanished is shown as stale before it is gone."""
 
-_GO_QUEUE = re.compile(r"([^\s\[\]:,]+):(-?\d+)")
+_GO_QUEUE = re.compile(r"([^\s\[\]:,]+):(-?\d{1,9})(?!\d)")
 
 
 class WorkerState(StrEnum):
@@ -84,21 +87,21 @@ class WorkerRecord:
 _decoder = msgspec.json.Decoder(WorkerRecord)
 
 
-def decode_record(stored: bytes | None) -> WorkerRecord | None:
-    """Read a record; None if it has expired or is none that this version understands."""
-    if stored is None:
+def decode_record(stored: bytes | None, worker_id: str) -> WorkerRecord | None:
+    """Read a worker's record; None if it has expired, is another's, or is none that this version understands."""
+    if not stored:
         return None
     try:
-        return _decoder.decode(stored)
-    except msgspec.DecodeError:
+        record = _decoder.decode(stored)
+    except (msgspec.DecodeError, RecursionError):
         return None
+    return record if record.worker_id == worker_id and not record.is_foreign else None
 
 
-def decode_go_worker(fields: Mapping[bytes, bytes]) -> WorkerRecord | None:
-    """Read the hash that Go's runqy-worker keeps about itself; None if it has expired or makes no sense."""
+def decode_go_worker(fields: Mapping[bytes, bytes], worker_id: str) -> WorkerRecord | None:
+    """Read the hash that Go's runqy-worker keeps about itself; None if it has expired, or is another's."""
     texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
-    worker_id = texts.pop("worker_id", "")
-    if not worker_id:
+    if not worker_id or texts.pop("worker_id", "") != worker_id:
         return None
     host, _, pid = worker_id.rpartition(":")
     queues = {name: int(priority) for name, priority in _GO_QUEUE.findall(texts.pop("queues", "").removeprefix("map"))}
@@ -122,6 +125,6 @@ def decode_go_worker(fields: Mapping[bytes, bytes]) -> WorkerRecord | None:
 def _whole(text: str) -> int:
     """Read a whole number that may not be one."""
     try:
-        return int(float(text))
-    except (ValueError, OverflowError):
+        return read_score(text) or 0
+    except ValueError:
         return 0

@@ -62,7 +62,12 @@ class Content:
 
 
 def task_url(task_id: str, redis_queue: str = "") -> str:
-    """Return where a task's page is; the queue tells it from others of the same id."""
+    """Return where a task's page is; the queue tells it from others of the same id.
+
+    An id may be empty where a worker made it up: then the list of the queue's tasks.
+    """
+    if not task_id:
+        return queue_tasks_url(redis_queue)
     path = reverse("admin:tasks_task_change", args=[quote(task_id)])
     return f"{path}?{urlencode({'queue': redis_queue})}" if redis_queue else path
 

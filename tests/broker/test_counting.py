@@ -42,7 +42,7 @@ def test_latency_is_the_age_of_the_oldest_pending_task(broker: Broker) -> None:
     assert counts.latency_s == pytest.approx(2.5)
 
 
-@pytest.mark.parametrize("since", ["", "soon"])
+@pytest.mark.parametrize("since", ["", "soon", "9" * 5000])
 def test_latency_is_zero_where_nobody_knows(broker: Broker, since: str) -> None:
     put(broker, "t1")
     broker.client.hset(KEYS.task("t1"), "pending_since", since)
@@ -67,3 +67,23 @@ def test_queues_are_known_once_they_had_a_task(broker: Broker) -> None:
     put(broker, "t2", queue="a")
 
     assert broker.run(known_queues()) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("SET", KEYS.pending, "x"),
+        ("SET", KEYS.groups, "x"),
+        ("SET", KEYS.processed, "x"),
+        ("SET", KEYS.failed, "9" * 5000),
+        ("HSET", KEYS.failed, "a", "b"),
+    ],
+    ids=["pending", "groups", "text", "digits", "hash"],
+)
+def test_what_a_worker_makes_of_its_queue_hides_no_other_queue(broker: Broker, words: tuple[str, ...]) -> None:
+    broker.client.execute_command(*words)
+    put(broker, "t1", queue="other")
+
+    mine, other = broker.run(count_tasks([QUEUE, "other"], now_ns=broker.now_ns()))
+
+    assert (mine.size, mine.processed, mine.failed, other.pending) == (0, 0, 0, 1)

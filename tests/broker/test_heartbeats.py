@@ -8,7 +8,15 @@ import pytest
 from runqy.broker import heartbeats, keys
 from runqy.broker.asynq_pb2 import ServerInfo, WorkerInfo
 from runqy.broker.broker import Broker
-from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState, decode_go_worker, decode_record
+from runqy.broker.running import find_running
+from runqy.broker.worker_records import (
+    RECORD_MAX_BYTES,
+    RunningTask,
+    WorkerRecord,
+    WorkerState,
+    decode_go_worker,
+    decode_record,
+)
 
 RECORD = WorkerRecord(
     worker_id="w-1",
@@ -162,17 +170,63 @@ def test_records_that_cannot_be_read_are_passed_over(broker: Broker) -> None:
     assert heartbeats.find_worker(broker, "nobody") is None
 
 
+OWN_WORKERS = "asynq:workers:{h:1:0-a}"
+"""A key that a worker with a Redis user of its own may write anything into."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("RPUSH", "runqy:worker:bad", "x"),
+        ("SET", "runqy:worker:bad", "[" * 200_000),
+        ("SET", "runqy:worker:bad", '{"worker_id":"w-1","host":"' + "x" * RECORD_MAX_BYTES),
+        ("HSET", OWN_WORKERS, "worker_id", "{h:1:0-a}", "queues", "map[mail:" + "9" * 5000 + "]"),
+        ("SET", OWN_WORKERS, "x"),
+    ],
+    ids=["list", "nested", "long", "digits", "string"],
+)
+def test_what_a_worker_writes_hides_no_other_worker(broker: Broker, words: tuple[str, ...]) -> None:
+    beat(broker)
+    broker.client.zadd(keys.WORKER_RECORDS, {"bad": broker.now_s() + 60})
+    broker.client.zadd(keys.WORKERS, {"{h:1:0-a}": broker.now_s() - 4000})
+    broker.client.execute_command(*words)
+
+    heartbeats.forget_expired(broker)
+
+    assert [record.worker_id for record in heartbeats.find_workers(broker)] == ["w-1"]
+    assert heartbeats.find_worker(broker, "bad") is None
+
+
+def test_a_worker_cannot_pass_for_another(broker: Broker) -> None:
+    beat(broker)
+    broker.client.set("runqy:worker:bad", broker.client.get("runqy:worker:w-1"))
+    broker.client.zadd(keys.WORKER_RECORDS, {"bad": broker.now_s() + 60})
+
+    assert [record.worker_id for record in heartbeats.find_workers(broker)] == ["w-1"]
+    assert heartbeats.find_worker(broker, "bad") is None
+
+
+def test_running_tasks_of_another_type_are_none(broker: Broker) -> None:
+    beat(broker)
+    (record,) = heartbeats.find_workers(broker)
+    workers = keys.workers(record.host, record.pid, record.server_id)
+    broker.client.delete(workers)
+    broker.client.set(workers, "x")
+
+    assert broker.run(find_running([record])) == [[]]
+
+
 @pytest.mark.parametrize("text", ["", "nan", "inf", "1e999", "x"])
 def test_numbers_of_a_go_worker_that_are_none_are_zero(text: str) -> None:
-    record = decode_go_worker({b"worker_id": b"w", b"concurrency": text.encode(), b"queues": b"junk"})
+    record = decode_go_worker({b"worker_id": b"w", b"concurrency": text.encode(), b"queues": b"junk"}, "w")
 
     assert record is not None
     assert (record.concurrency, record.redis_queues) == (0, {})
 
 
 def test_a_record_of_another_version_is_none() -> None:
-    assert decode_record(b"{}") is None
-    assert decode_record(b"\xff") is None
+    assert decode_record(b"{}", "w") is None
+    assert decode_record(b"\xff", "w") is None
 
 
 def test_what_expired_leaves_the_indexes_and_what_lives_stays(broker: Broker) -> None:

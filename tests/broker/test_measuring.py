@@ -53,3 +53,13 @@ def test_history_tells_each_day_the_latest_first(broker: Broker) -> None:
         Day(date="2023-11-13", processed=0, failed=0),
         Day(date="2023-11-12", processed=1, failed=0),
     ]
+
+
+def test_a_queue_with_a_key_of_another_type_hides_no_other_queue(broker: Broker) -> None:
+    broker.client.set(QueueKeys("spoilt").pending, "x")
+    put(broker, "t1")
+
+    spoilt, other = broker.run(estimate_memory(["spoilt", QUEUE]))
+
+    assert spoilt == 0
+    assert other > 0

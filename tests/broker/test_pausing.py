@@ -54,3 +54,11 @@ def test_a_pause_by_asynqs_tools_is_nobodys(broker: Broker) -> None:
     broker.client.set(QueueKeys(QUEUE).paused, 5)
 
     assert broker.run(find_pause(QUEUE)) == Pause(since_s=5, by="")
+
+
+def test_a_note_of_another_type_and_a_time_that_is_none_say_nothing(broker: Broker) -> None:
+    keys = QueueKeys(QUEUE)
+    broker.client.set(keys.paused, "9" * 5000)
+    broker.client.set(keys.pause_note, "x")
+
+    assert broker.run(find_pause(QUEUE)) == Pause(since_s=None, by="")

@@ -198,3 +198,16 @@ def test_a_score_with_a_fraction_is_cut_off(broker: Broker) -> None:
     broker.client.zadd(KEYS.scheduled, {"t1": 1_800_000_000.75})
 
     assert broker.run(find_task("t1")).next_process_at_s == 1_800_000_000
+
+
+def test_numbers_that_cannot_be_are_unknown(broker: Broker) -> None:
+    put(broker, "t1", process_at_s=broker.now_s() + 60)
+    fields = dict.fromkeys(("pending_since", "enqueued", "started", "cancel", "child_deaths", "attempts"), "9" * 5000)
+    broker.client.hset(KEYS.task("t1"), mapping=fields)
+    broker.client.zadd(KEYS.scheduled, {"t1": float("inf")})
+
+    record = broker.run(find_task("t1"))
+
+    assert (record.next_process_at_s, record.started_at_ns, record.enqueued_at_ns, record.attempts) == (None,) * 3 + (
+        0,
+    )

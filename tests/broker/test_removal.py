@@ -107,3 +107,16 @@ def test_what_a_worker_still_runs_cannot_be_finished(broker: Broker) -> None:
 
 def test_a_queue_that_is_not_there_is_removed_too(broker: Broker) -> None:
     assert not any(remove_redis_queue(broker, "mail").tasks.values())
+
+
+def test_keys_of_another_type_are_removed_too(broker: Broker) -> None:
+    for key in (KEYS.pending, KEYS.completed, KEYS.groups, KEYS.task("text")):
+        broker.client.set(key, "x")
+    lock = KEYS.lock("k")
+    broker.client.rpush(lock, "x")
+    broker.client.hset(KEYS.task("t1"), mapping={"state": "archived", "unique_key": lock})
+    broker.client.zadd(KEYS.archived, {"t1": 1, "text": 2})
+
+    remove_redis_queue(broker, "mail")
+
+    assert names(broker) == []

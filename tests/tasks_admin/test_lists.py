@@ -159,3 +159,15 @@ def test_no_page_takes_many_queries(viewer: Client, single_broker: Broker, djang
     for path in (LIST, f"{LIST}?queue=simple", change("t1")):
         with django_assert_max_num_queries(12):
             assert viewer.get(path).status_code == 200
+
+
+def test_an_id_without_a_page_does_not_hide_the_list(viewer: Client, single_broker: Broker) -> None:
+    put(single_broker, "t1", queue="simple")
+    task = single_broker.client.hgetall("asynq:{simple}:t:t1")
+    single_broker.client.hset("asynq:{simple}:t:", mapping=task)
+    single_broker.client.rpush("asynq:{simple}:pending", "")
+
+    page = viewer.get(LIST, {"queue": "simple", "state": "pending"})
+
+    assert page.status_code == 200
+    assert "t1" in text(page)

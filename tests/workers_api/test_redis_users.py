@@ -24,6 +24,7 @@ from runqy.broker.connection import RedisTarget
 from runqy.broker.redis_users import list_users
 from runqy.connection import get_broker
 from runqy.publication.republishing import republish_configuration
+from tasks.maintenance.redis_user_keeper import RedisUserKeeper
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support.environment import SERVER, WORKER_KEY
@@ -280,6 +281,25 @@ def test_users_of_an_expired_key_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert users() == set()
 
 
+def test_a_record_of_another_type_neither_keeps_a_user_nor_hinders_the_others(
+    client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created = create_api_key(name="gpu", role="worker", expires_at=timezone.now() + timedelta(hours=1))
+    entry = register(ApiClient(created.plain))
+    kept = register(client, "post")
+    beat_for("w-post")
+    with enter(entry) as redis:
+        redis.rpush(keys.worker_record("w-mail"), "no string")
+    reconciler, broker = RedisUserReconciler(), get_broker()
+    reconciler.run(broker)
+
+    now_s = broker.now_s()
+    monkeypatch.setattr(broker, "now_s", lambda: now_s + 3601)
+    reconciler.run(broker)
+
+    assert users() == {kept["username"]}
+
+
 def test_users_of_a_key_of_the_environment_end_when_it_changes(client: ApiClient, settings: Any) -> None:
     register(client)
     reconciler = RedisUserReconciler()
@@ -371,6 +391,22 @@ def test_a_queue_that_lost_a_sub_queue_is_out_of_reach_after_the_next_registrati
     with enter(entry) as redis:
         assert redis.llen("asynq:{mail_low}:pending") == 0
         assert is_refused(lambda: redis.llen("asynq:{mail_high}:pending"))
+
+
+def test_a_sub_queue_that_is_gone_is_out_of_reach_though_its_worker_does_not_register_again(client: ApiClient) -> None:
+    entry = register(client)
+    keeper = RedisUserKeeper()
+    keeper.run_tick(get_broker())
+    worker = enter(entry)
+    assert worker.llen("asynq:{mail_low}:pending") == 0
+
+    save_queue(spec=spec("mail", "high:10"), source=Source.API)
+    save_queue(spec=spec("mail_low"), source=Source.API)
+    keeper.run_tick(get_broker())
+
+    assert is_refused(lambda: worker.llen("asynq:{mail_low}:pending"))
+    assert worker.llen("asynq:{mail_high}:pending") == 0
+    worker.close()
 
 
 def test_maintenance_takes_nothing_from_a_registration_that_comes_while_it_works(

@@ -54,7 +54,7 @@ def build_environment(
     env |= {"UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", "PIP_NO_INPUT": "1"}
     _follow_pip(env)
     uv = _find_uv()
-    create = [uv, "venv", "--quiet", "--python", sys.executable] if uv else [sys.executable, "-m", "venv"]
+    create = [uv, "venv", "--quiet", "--python", sys.executable] if uv else [sys.executable, "-I", "-m", "venv"]
     if requirements.has_system_packages:
         create.append("--system-site-packages")
     if not uv and requirements.file is None:

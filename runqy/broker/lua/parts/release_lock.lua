@@ -1,6 +1,6 @@
--- Release a uniqueness lock if it belongs to this task.
+-- Release a uniqueness lock if it belongs to this task. One of another type, which only a worker can make, stays.
 local function release_lock(lock, id)
-  if redis.call('GET', lock) == id then
+  if redis.pcall('GET', lock) == id then
     redis.call('DEL', lock)
   end
 end

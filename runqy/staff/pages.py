@@ -56,7 +56,7 @@ class StaffModelAdmin(_ModelAdmin):
     empty_says = ""
     """What an empty list tells to do next."""
 
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Allow lookups only in fields that the list's filters offer.
 
         Django allows those in every field of the row: `?env_vars__startswith=` would read what the pages mask.
@@ -65,7 +65,7 @@ class StaffModelAdmin(_ModelAdmin):
         offered = {name for offer in self.list_filter for name in getattr(offer, "parameters", (offer,))}
         if name not in offered and name in {field.name for field in self.model._meta.get_fields()}:
             return False
-        return super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type] # as Django calls it
+        return super().lookup_allowed(lookup, value, request)
 
 
 class StaffTabularInline(_TabularInline):

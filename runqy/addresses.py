@@ -1,6 +1,7 @@
-"""Reads the URLs that say where Redis and the database are."""
+"""Reads the URLs that say where Redis and the database are, and the IP addresses of clients."""
 
 from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -22,6 +23,15 @@ POSTGRESQL_LIMITS = {
 }
 """How long PostgreSQL and the network may take; the options of a URL are stronger."""
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+
+def parse_address(text: str) -> IPv4Address | IPv6Address:
+    """Return an IP address; an IPv4 address as IPv4, also from a socket or proxy of both (`::ffff:192.0.2.1`).
+
+    Raises ValueError.
+    """
+    address = ip_address(text)
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def parse_redis_url(url: str) -> RedisTarget:

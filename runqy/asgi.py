@@ -13,6 +13,7 @@ from runqy.wsgi import application as wsgi_application  # noqa: I001 (sets Djang
 from django.conf import settings
 
 import runqy.urls  # noqa: F401 (now; else the first request would wait until all views are imported)
+from runqy.accounts.logins import is_logged_in
 from runqy.accounts.queries import find_identity, is_guessable
 from runqy.api.authentication import presented_key
 from runqy.broker.async_broker import AsyncBroker
@@ -28,23 +29,25 @@ from runqy.readiness import begin_draining
 from tasks.waiting import ResultWaiters, WaiterLimits
 from tasks.waiting_loop import WaitingLoop, set_waiting_loop
 
-_SESSION = f"{settings.SESSION_COOKIE_NAME}=".encode()
-
 
 def is_authenticated(request: Request) -> bool:
-    """Return whether a request carries a valid key, or a session, valid or not.
+    """Return whether a request carries a valid key.
 
     A short key of the environment counts for none: its address may be beyond the limit of wrong ones, and the size of
     the body that is read must not show whether a guess was right.
     """
-    if key := presented_key(request.headers):
-        if is_guessable(key):
-            return False
-        try:
-            return find_identity(key) is not None
-        except ConfigurationUnavailable:
-            return False
-    return any(name == b"cookie" and _SESSION in value for name, value in request.scope["headers"])
+    key = presented_key(request.headers)
+    if not key or is_guessable(key):
+        return False
+    try:
+        return find_identity(key) is not None
+    except ConfigurationUnavailable:
+        return False
+
+
+def has_session(request: Request) -> bool:
+    """Return whether a request carries the session of a user who is logged in."""
+    return is_logged_in(request.cookie(settings.SESSION_COOKIE_NAME))
 
 
 @asynccontextmanager
@@ -82,6 +85,7 @@ def build_application() -> Application:
         drain=drain,
         django=BoundedExecutor("django", threads=settings.RUNQY_DJANGO_THREADS),
         is_authenticated=is_authenticated,
+        has_session=has_session,
         find_handler=(
             TaskEndpoints(broker, snapshots, waiters).find_handler if settings.RUNQY_DATA_PLANE else find_no_handler
         ),

@@ -4,7 +4,7 @@ For the admin also: host check, audit actor, warning of what is not published.
 """
 
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 
 from django.conf import settings
 from django.contrib import messages
@@ -14,6 +14,7 @@ from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 
 from runqy import clock
+from runqy.addresses import parse_address
 from runqy.audit.actors import SERVER, Actor, ActorKind, actor_context
 from runqy.publication import polling
 from runqy.publication.operations import NOT_PUBLISHED, publication_result
@@ -69,7 +70,7 @@ class BodySizeMiddleware:
 
 
 class NulMiddleware:
-    """Refuse NUL in queries: nothing that is searched for has it, and PostgreSQL fails at a text that does."""
+    """Refuse NUL in queries and cookies: nothing that is looked up has it, and PostgreSQL fails at a text that does."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -78,6 +79,8 @@ class NulMiddleware:
         if "%00" in request.META.get("QUERY_STRING", ""):
             names = [name for name, values in request.GET.lists() if "\0" in "".join([name, *values])]
             raise BadRequest(f"{names[0][:64] if names else 'query'}: must not contain NUL (%00).")
+        if "\\000" in request.META.get("HTTP_COOKIE", "") and "\0" in "".join(request.COOKIES.values()):
+            raise BadRequest("Cookie: must not contain NUL.")
         return self.get_response(request)
 
 
@@ -112,7 +115,7 @@ def _client_ip(forwarded_for: str, nearest: str) -> str:
     """Return the nearest address that is not a trusted proxy's; clients can forge what is left of it."""
     for text in reversed(forwarded_for.split(",")):
         try:
-            nearest = str(ip_address(text.strip()))
+            nearest = str(parse_address(text.strip()))
         except ValueError:
             break
         if not _is_trusted(nearest):
@@ -123,7 +126,7 @@ def _client_ip(forwarded_for: str, nearest: str) -> str:
 def _is_trusted(text: str) -> bool:
     """Return whether an address is a trusted proxy's; a Unix socket has none."""
     try:
-        address = ip_address(text)
+        address = parse_address(text)
     except ValueError:
         return False
     proxies: Sequence[IPv4Network | IPv6Network] = settings.RUNQY_TRUSTED_PROXIES

@@ -1,14 +1,17 @@
 """Lets staff in: bounds how many passwords an address may try, and records logins, failures and logouts."""
 
+import re
 from datetime import timedelta
 from typing import Any
 
 import structlog
 from django.conf import settings
 from django.contrib import admin
+from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import AbstractBaseUser, User
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.contrib.sessions.backends.db import SessionStore
+from django.db import DatabaseError, close_old_connections
 from django.http import HttpRequest, HttpResponse
 
 from runqy.api.throttling import ip_prefix, record_login_attempt
@@ -19,6 +22,8 @@ from runqy.request_ids import current_request_id
 from runqy.staff.plain_pages import too_many_logins
 
 log = structlog.get_logger(__name__)
+
+_SESSION_KEY = re.compile(r"[0-9a-z]{8,40}")
 
 
 def log_in(request: HttpRequest) -> HttpResponse:
@@ -42,6 +47,17 @@ def address_of_client(request: HttpRequest) -> str | None:
     """Return what django-axes counts failures by: the address that trusted proxies tell, of IPv6 its network."""
     address = ip_prefix(request.META.get("REMOTE_ADDR", ""))
     return None if address == "none" else address
+
+
+def is_logged_in(session_key: str) -> bool:
+    """Return whether a session is one of a user; False while the database cannot be asked. For threads of their own."""
+    close_old_connections()
+    try:
+        return SESSION_KEY in SessionStore(session_key).load() if _SESSION_KEY.fullmatch(session_key) else False
+    except DatabaseError:
+        return False
+    finally:
+        close_old_connections()
 
 
 def record_logins() -> None:

@@ -36,12 +36,15 @@ class BearerTokenAuthentication(BaseAuthentication):
         key = presented_key(request.headers)
         if not key:
             return None
-        if is_guessable(key):
-            AuthFailureThrottle().refuse_guess(request)
+        throttle, is_guess = AuthFailureThrottle(), is_guessable(key)
+        if is_guess:
+            throttle.refuse_guess(request)
         identity = authenticate(key)
         if identity is None:
-            AuthFailureThrottle().record_failure(request)
+            throttle.record_failure(request)
             raise AuthenticationFailed
+        if is_guess:
+            throttle.refuse_guess(request)  # guesses beside it have been counted since
         return ApiClient(identity.name), identity
 
     def authenticate_header(self, request: Request) -> str:

@@ -13,7 +13,16 @@ from runqy.errors import EncodingUnsupported, LengthRequired, RequestInvalid, Re
 Members: TypeAlias = dict[str, msgspec.Raw]
 """The members of a JSON object, each value with the bytes that the client sent."""
 
+MOST_MEMBERS = 10_000
+"""In a body itself, not in the values of its members: each takes an object, and the event loop's time."""
+
 _decode_members = msgspec.json.Decoder(Members).decode
+
+
+class _CountedName(str):
+    """The name of a member where members are counted while they are decoded."""
+
+    __slots__ = ()
 
 
 class JSONParser(BaseParser):
@@ -88,6 +97,8 @@ def decode_members(body: bytes) -> Members:
         raise RequestInvalid("The body is empty; it must be a JSON object.")
     try:
         body.decode()  # msgspec does not validate the UTF-8 of values it skips
+        if body.count(b":") > MOST_MEMBERS:
+            _check_member_count(body)
         return _decode_members(body)
     except UnicodeDecodeError as error:
         raise RequestInvalid(f"The body is not UTF-8 (byte {error.start}).") from error
@@ -97,6 +108,20 @@ def decode_members(body: bytes) -> Members:
         raise RequestInvalid("The body must be a JSON object.") from error
     except msgspec.DecodeError as error:
         raise RequestInvalid(f"The body is not valid JSON: {error}") from error
+
+
+def _check_member_count(body: bytes) -> None:
+    """Raise RequestInvalid for an object with more than MOST_MEMBERS members, without decoding the others."""
+    count = 0
+
+    def count_name(_: type, name: str) -> _CountedName:
+        nonlocal count
+        count += 1
+        if count > MOST_MEMBERS:
+            raise RequestInvalid(f"The body has more than {MOST_MEMBERS:,} members; the payload belongs into data.")
+        return _CountedName(name)
+
+    msgspec.json.decode(body, type=dict[_CountedName, msgspec.Raw], dec_hook=count_name)
 
 
 def decode_values(members: Members) -> dict[str, Any]:

@@ -5,7 +5,7 @@ All processes share one count in Redis. While Redis is away nothing is counted a
 
 import math
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import Any, cast
 
 import structlog
@@ -14,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from runqy.accounts.identity import Identity
+from runqy.addresses import parse_address
 from runqy.api.requests import AuthenticatedRequest
 from runqy.broker.operation import Operation, ask, get_context
 from runqy.broker.rates import Allowance, Rate, read_wait, spend
@@ -101,6 +102,11 @@ def auth_failure_limit_exceeded(wait_s: float) -> TooManyFailures:
     return TooManyFailures(detail, retry_after_s=math.ceil(wait_s))
 
 
+def refused_allowance(wait_s: int) -> Allowance:
+    """Return what is left to an address that was not counted, as if it had been: the response must not tell a match."""
+    return Allowance(passes=False, left=0, wait_s=wait_s, reset_s=wait_s)
+
+
 class ApiKeyThrottle(BaseThrottle):
     """Limit the requests of a key to its rate, or to RUNQY_RATE_LIMIT."""
 
@@ -126,13 +132,15 @@ class AuthFailureThrottle(BaseThrottle):
 
     The authentication class counts failures only: a valid key is never counted against its address, so that a guesser
     behind the same address cannot lock it out. A short key of the environment is the exception: beyond the limit it is
-    not compared at all, else it could be guessed.
+    not compared at all, else it could be guessed. One that matches is refused too if the limit has been reached since:
+    of many guesses sent at once, all find the address within its limit.
     """
 
     def refuse_guess(self, request: Request) -> None:
-        """Raise TooManyFailures for an address beyond its limit, before a short key is compared."""
+        """Raise TooManyFailures for an address beyond its limit, before and after a short key is compared."""
         limit = auth_failure_limit(request.META.get("REMOTE_ADDR", ""))
         if limit and (wait_s := limit.wait_blocking_s()):
+            _show_headers(request, limit.headers(refused_allowance(wait_s)))
             raise auth_failure_limit_exceeded(wait_s)
 
     def record_failure(self, request: Request) -> None:
@@ -141,10 +149,15 @@ class AuthFailureThrottle(BaseThrottle):
         allowance = limit.acquire_blocking() if limit else None
         if limit is None or allowance is None:
             return
-        if view := (request.parser_context or {}).get("view"):
-            view.rate_limit_headers = limit.headers(allowance)
+        _show_headers(request, limit.headers(allowance))
         if not allowance.passes:
             raise auth_failure_limit_exceeded(allowance.wait_s)
+
+
+def _show_headers(request: Request, headers: dict[str, str]) -> None:
+    """Note what the response says about rate limits."""
+    if view := (request.parser_context or {}).get("view"):
+        view.rate_limit_headers = headers
 
 
 def record_login_attempt(address: str) -> None:
@@ -160,9 +173,9 @@ def record_login_attempt(address: str) -> None:
 def ip_prefix(address: str) -> str:
     """Return what counts as one client: an IPv4 address, or the /64 network of an IPv6 address, else `none`."""
     try:
-        parsed = ip_address(address)
+        parsed = parse_address(address)
     except ValueError:
         return "none"
     if parsed.version == 4:
-        return address
+        return str(parsed)
     return str(ip_network((int(parsed), 64), strict=False).network_address)

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
@@ -18,7 +19,7 @@ from asgiref.typing import (
     Scope,
 )
 
-from runqy.dataplane.bodies import BodyReader, ClientDisconnected
+from runqy.dataplane.bodies import BodyReader, ClientDisconnected, find_length
 from runqy.dataplane.drain import Drain
 from runqy.dataplane.executors import BoundedExecutor
 from runqy.dataplane.request import Request
@@ -69,6 +70,8 @@ class Application:
     drain: Drain
     is_authenticated: Callable[[Request], bool]
     """Whether a request that is for Django may send a large body; decided from its head."""
+    has_session: Callable[[Request], bool] = lambda _: False
+    """The same by its session, which blocks: called on a thread, and only if the body is large."""
     django: BoundedExecutor
     reserved: Mapping[str, BoundedExecutor] = field(default_factory=make_reserved_executors)
     """Where Django runs for some paths; `django` serves the others."""
@@ -105,7 +108,7 @@ class Application:
             if handler := self.find_handler(request.method, request.path):
                 with contextlib.suppress(PassToDjango):
                     return await handler(request)
-            body = await request.read_body(is_authenticated=self.is_authenticated(request))
+            body = await request.read_body(is_authenticated=await self._may_send_large(request))
             return await call_wsgi(self.wsgi, request.scope, body, self.reserved.get(request.path, self.django))
         except RunqyError as error:
             return self._problem(request, error)
@@ -114,6 +117,16 @@ class Application:
         except Exception:
             log.exception("request_failed", method=request.method, path=request.path)
             return self._problem(request, InternalError())
+
+    async def _may_send_large(self, request: Request) -> bool:
+        """Return whether a request has credentials. Raises ServerBusy."""
+        if self.is_authenticated(request):
+            return True
+        length = find_length(request.scope)
+        is_small = request.body.is_received if length is None else length <= self.bodies.anonymous_max_bytes
+        return (
+            not is_small and "Cookie" in request.headers and await self.django.run(partial(self.has_session, request))
+        )
 
     @staticmethod
     def _problem(request: Request, error: RunqyError) -> Response:

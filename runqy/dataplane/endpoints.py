@@ -27,6 +27,7 @@ from runqy.api.throttling import (
     auth_failure_limit_exceeded,
     key_limit,
     key_limit_exceeded,
+    refused_allowance,
 )
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.operation import Operation
@@ -122,12 +123,14 @@ class TaskEndpoints:
         key = presented_key(call.request.headers)
         if not key:
             raise KeyRequired
-        if is_guessable(key):
+        if is_guess := is_guessable(key):
             await self._refuse_guess(call)
         identity = find_identity(key)
         if identity is None and is_key(key) and await self._snapshots.refresh_for_unknown():
             identity = find_identity(key)
         if identity is not None:
+            if is_guess:
+                await self._refuse_guess(call)  # guesses beside it have been counted since
             key_uses.record_use(identity.key_id)
             return identity
         allowance = await self._acquire(call, auth_failure_limit(call.address))
@@ -136,9 +139,10 @@ class TaskEndpoints:
         raise KeyRequired
 
     async def _refuse_guess(self, call: Call) -> None:
-        """Raise TooManyFailures for an address beyond its limit, before a short key is compared."""
+        """Raise TooManyFailures for an address beyond its limit, before and after a short key is compared."""
         limit = auth_failure_limit(call.address)
         if limit and (wait_s := await self._broker.run(limit.wait_s())):
+            call.rate_limit_headers = limit.headers(refused_allowance(wait_s))
             raise auth_failure_limit_exceeded(wait_s)
 
     async def _throttle(self, call: Call, identity: Identity) -> None:

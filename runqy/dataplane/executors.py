@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import structlog
 
 from runqy import clock
 from runqy.errors import ServerBusy
+
+T = TypeVar("T")
 
 QUEUE_SIZE = 128
 QUEUE_TIMEOUT_S = 5.0
@@ -28,7 +31,7 @@ class BoundedExecutor:
         self._queue_size, self._queue_timeout_s = queue_size, queue_timeout_s
         self._refused, self._log_at_s = 0, 0.0
 
-    async def start(self, function: Callable[[], None]) -> None:
+    async def start(self, function: Callable[[], T]) -> Future[T]:
         """Start a function on a thread as soon as one is free. Raises ServerBusy when that takes too long.
 
         The thread counts as taken until the function returns, whatever becomes of the caller.
@@ -39,10 +42,16 @@ class BoundedExecutor:
             await self._free.acquire()
         loop = asyncio.get_running_loop()
 
-        def release(_: Future[None]) -> None:
+        def release(_: Future[T]) -> None:
             loop.call_soon_threadsafe(self._free.release)
 
-        self._pool.submit(function).add_done_callback(release)
+        started = self._pool.submit(function)
+        started.add_done_callback(release)
+        return started
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Return what a function returns on a thread. Raises what it raises, and ServerBusy."""
+        return await asyncio.wrap_future(await self.start(function))
 
     def shutdown(self) -> None:
         """Start nothing more, without waiting for what runs."""

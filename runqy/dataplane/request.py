@@ -5,7 +5,7 @@ from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
 from asgiref.typing import ASGIReceiveCallable, HTTPScope
-from django.http import QueryDict
+from django.http import QueryDict, parse_cookie
 
 from runqy.dataplane.bodies import Body, BodyReader, ClientDisconnected
 from runqy.dataplane.responses import Headers
@@ -54,6 +54,10 @@ class Request:
         """Return a parameter of the query, the last one of that name; None without one."""
         query_string = self.scope["query_string"]
         return QueryDict(query_string).get(name) if query_string else None
+
+    def cookie(self, name: str) -> str:
+        """Return the value of a cookie, empty without one."""
+        return parse_cookie(self.headers.get("Cookie", "")).get(name, "")
 
     @property
     def peer_address(self) -> str:

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.contrib import admin
 from django.db.models import Model
+from django.db.models.constants import LOOKUP_SEP
 from django.forms.widgets import Input
+from django.http import HttpRequest
 from unfold import widgets
 from unfold.admin import ModelAdmin, TabularInline
 
@@ -53,6 +55,17 @@ class StaffModelAdmin(_ModelAdmin):
     show_full_result_count = False
     empty_says = ""
     """What an empty list tells to do next."""
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Allow lookups only in fields that the list's filters offer.
+
+        Django allows those in every field of the row: `?env_vars__startswith=` would read what the pages mask.
+        """
+        name = lookup.partition(LOOKUP_SEP)[0]
+        offered = {name for offer in self.list_filter for name in getattr(offer, "parameters", (offer,))}
+        if name not in offered and name in {field.name for field in self.model._meta.get_fields()}:
+            return False
+        return super().lookup_allowed(lookup, value, request)
 
 
 class StaffTabularInline(_TabularInline):

@@ -14,6 +14,7 @@ from drf_spectacular.generators import SchemaGenerator
 
 from queues.models import Source
 from queues.operations import save_queue
+from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
 from tests.support.web import WebProcess, database_variables
@@ -92,3 +93,26 @@ def test_no_body_breaks_a_route_or_fills_the_memory(web: WebProcess) -> None:
     assert {asked: answer for asked, answer in found.items() if answer[0] != expected.get(asked[2], 400)} == {}
     assert resident(web) - before < MOST_GROWTH
     assert web.send("/queue/add", b'{"queue":"simple","data":{}}')[0] == 200
+
+
+MANY = b",".join(b'"k%d":1' % number for number in range(20_000))
+
+
+@pytest.mark.usefixtures("configuration")
+@pytest.mark.parametrize(
+    "path", ["/queue/add", "/queue/add-batch", "/api/vaults", "/api/cli/configs", "/worker/register"]
+)
+@pytest.mark.parametrize("beside", [b"", b'"data":{},', b'"jobs":[{}],'])
+def test_a_body_of_very_many_members_is_refused_in_a_sentence(each_plane: str, path: str, beside: bytes) -> None:
+    answer = ApiClient().post(path, b'{"queue":"q",' + beside + MANY + b"}")
+
+    assert (answer.status_code, problem(answer)["code"]) == (400, "invalid_request")
+    assert "more than 10,000 members" in problem(answer)["detail"]
+    assert len(answer.content) < 1000
+
+
+@pytest.mark.usefixtures("configuration")
+def test_a_payload_may_have_very_many_members(each_plane: str) -> None:
+    answer = ApiClient().post("/queue/add", b'{"queue":"q","data":{' + MANY + b"}}")
+
+    assert problem(answer)["code"] == "queue_not_found"

@@ -1,6 +1,7 @@
 """NUL in an address is refused before any database sees it: PostgreSQL fails at it."""
 
 import pytest
+from django.test import Client
 
 from tests.api.client import ApiClient, problem
 
@@ -40,6 +41,15 @@ def test_nul_in_a_path_is_the_name_of_nothing(each_plane: str, path: str, code: 
     answer = ApiClient().get(path)
 
     assert (answer.status_code, problem(answer)["code"]) == (404, code)
+
+
+def test_nul_in_a_cookie_is_refused_before_a_session_is_looked_up(client: Client) -> None:
+    client.cookies["runqy_session"] = "\0" * 16
+
+    answer = client.get("/admin/")
+
+    assert answer.status_code == 400
+    assert "cannot be understood" in answer.content.decode()
 
 
 @pytest.mark.parametrize("path", ["/admin/audit/auditrecord/?action=%00", "/admin/accounts/apikey/?status=%00&q=%00"])

@@ -12,6 +12,7 @@ from runqy.broker.rates import Rate
 from runqy.publication.snapshot import get_snapshot
 from tests.api.client import ApiClient, problem
 from tests.api.wsgi import Answer, call
+from tests.support.data_plane import DataPlane
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
 from tests.support.servers import free_port
 
@@ -173,6 +174,26 @@ def test_the_limit_of_guesses_can_be_off(settings: Any, redis: Any) -> None:
     assert redis.keys("runqy:rate:*") == []
 
 
+def test_an_ipv4_address_counts_alone_however_it_is_written(settings: Any) -> None:
+    settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(1, 60)
+
+    assert statuses(2, "::ffff:203.0.113.9") == [401, 429]
+    assert statuses(1, "203.0.113.9") == [429]
+    assert statuses(1, "::ffff:203.0.113.10") == [401]
+
+
+def test_a_trusted_proxy_may_come_by_an_ipv4_address_in_ipv6(settings: Any) -> None:
+    settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(1, 60)
+    settings.RUNQY_TRUSTED_PROXIES = (ip_network("10.0.0.0/8"),)
+    client = Client()  # knows the proxies, as a process that starts with this setting
+
+    def status(forwarded: str) -> int:
+        headers = {"Authorization": "Bearer wrong", "X-Forwarded-For": forwarded}
+        return client.get("/queue/x", REMOTE_ADDR="::ffff:10.0.0.1", headers=headers).status_code
+
+    assert [status(f"::ffff:203.0.113.{number}") for number in (1, 1, 2)] == [401, 429, 401]
+
+
 @pytest.mark.usefixtures("configuration", "each_plane")
 def test_beyond_the_limit_short_keys_are_not_compared(settings: Any) -> None:
     settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(2, 60)
@@ -187,6 +208,22 @@ def test_beyond_the_limit_short_keys_are_not_compared(settings: Any) -> None:
     assert [status("guess") for _ in range(3)] == [401, 401, 429]
     assert [status("short"), status("guess")] == [429, 429]
     assert [status(made), status(ADMIN_KEY), status("32-characters-are-long-enough-ab")] == [404, 404, 403]
+
+
+@pytest.mark.usefixtures("configuration")
+def test_of_guesses_that_are_sent_at_once_none_beyond_the_limit_finds_a_short_key(
+    settings: Any, data_plane: DataPlane
+) -> None:
+    settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(2, 60)
+    settings.RUNQY_CLIENT_API_KEY = "short"
+    guesses = [*(f"guess{number}" for number in range(20)), "short"]
+
+    responses = data_plane.send_together([("GET", "/queue/x", {"X-API-Key": key}, b"") for key in guesses])
+
+    assert [response.status_code for response in responses] == [401] * 2 + [429] * 19
+    headers = ("Retry-After", "RateLimit", "RateLimit-Policy", "WWW-Authenticate", "Content-Length")
+    right, wrong = ({name: response.get(name) for name in headers} for response in (responses[-1], responses[-2]))
+    assert right == wrong
 
 
 def test_a_short_key_that_is_right_is_not_counted(settings: Any, redis: Any) -> None:

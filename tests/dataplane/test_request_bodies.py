@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from runqy.dataplane.bodies import BodyReader
+from runqy.dataplane.bodies import ANONYMOUS_MAX_BYTES, BodyReader
+from runqy.dataplane.request import Request
 from tests.dataplane.serving import KEY, Client, build, echo, parse, receive_all, receive_until, serve
+from tests.support.data_plane import DataPlane
+from tests.support.staff import staff_client
 from tests.support.waiting import wait_until
 
 POST = "POST /seen HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -168,3 +171,32 @@ def test_memory_is_given_back_whatever_becomes_of_a_request() -> None:
         assert client.ask(chunked(b"x" * 99_999, b"xxx", b"")).code == "too_large"
         client.connect(post(50)[:-1]).close()
         wait_until(lambda: application.bodies.memory.used == 0)
+
+
+def test_only_a_large_body_is_a_reason_to_look_for_its_session() -> None:
+    asked: list[str] = []
+
+    def has_session(request: Request) -> bool:
+        asked.append(request.cookie("session"))
+        return request.cookie("session") == "right"
+
+    with serve(build(echo, has_session=has_session)) as client:
+        statuses = [
+            client.ask(post(size, key=f"Cookie: a=b; session={session}\r\n")).status
+            for size, session in ((10_000, "right"), (10_001, "right"), (10_001, "wrong"))
+        ]
+
+    assert statuses == [200, 200, 413]
+    assert asked == ["right", "wrong"]
+
+
+@pytest.mark.usefixtures("configuration")
+def test_a_session_lets_a_large_body_in_only_if_it_is_a_users(data_plane: DataPlane) -> None:
+    session = staff_client("viewer").cookies["runqy_session"].value
+    body = b"x" * (ANONYMOUS_MAX_BYTES + 1)
+
+    def status(cookie: str) -> int:
+        headers = {"cookie": f"runqy_session={cookie}", "content-type": "text/plain"}
+        return data_plane.send("POST", "/admin/queues/queue/", headers, body).status_code
+
+    assert [status("x" * 32), status('"\\000aaaaaaaa"'), status(""), status(session)] == [413, 413, 413, 403]

@@ -63,3 +63,16 @@ def test_a_viewer_reads_all_but_values_of_variables() -> None:
     assert 'name="_save"' not in shown
     assert "Pause" not in shown
     assert viewer.get(LIST).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "lookup", ["env_vars__icontains=value", "env_vars__NAME_OF_ONE__startswith=v", "env_vars__NAME_OF_ONE__gt=a"]
+)
+def test_a_viewer_does_not_find_values_of_variables_out_by_lookups_of_the_list(lookup: str) -> None:
+    queue = saved(replace(RICH, deployment=replace(RICH.deployment, env_vars={"NAME_OF_ONE": "value-of-one"})))
+    viewer = as_role("viewer")
+
+    refused = viewer.get(f"{LIST}?{lookup}")
+
+    assert refused.status_code == 400
+    assert queue.name in viewer.get(f"{LIST}?is_enabled__exact=1&mode__exact={queue.mode}").content.decode()

@@ -31,7 +31,19 @@ class DataPlane:
 
     def send(self, method: str, path: str, headers: dict[str, str], body: bytes) -> HttpResponse:
         """Return the response to a request, in the type of Django's test client."""
-        status, sent_headers, content = self._call(self._send(method, path, headers, body))
+        (response,) = self.send_together([(method, path, headers, body)])
+        return response
+
+    def send_together(self, requests: list[tuple[str, str, dict[str, str], bytes]]) -> list[HttpResponse]:
+        """Return the responses to requests that arrive in one turn of the loop."""
+
+        async def send_all() -> list[tuple[int, list[tuple[bytes, bytes]], bytes]]:
+            return await asyncio.gather(*(self._send(*request) for request in requests))
+
+        return [self._response(*sent) for sent in self._call(send_all())]
+
+    @staticmethod
+    def _response(status: int, sent_headers: list[tuple[bytes, bytes]], content: bytes) -> HttpResponse:
         response = HttpResponse(content, status=status)
         del response["Content-Type"]
         for name, value in sent_headers:

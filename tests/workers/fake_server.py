@@ -15,9 +15,10 @@ from runqy.broker import keys, redis_users
 from runqy.broker.broker import Broker
 from runqy.broker.redis_users import RedisUser
 from runqy.errors import BrokerUnavailable
+from tests.support import environment
 from workers.runtime.registration import RedisInfo
 
-API_KEY = "worker-key-of-tests"
+API_KEY = environment.WORKER_KEY
 
 
 class FakeServer:

@@ -99,7 +99,7 @@ def _republish(comparison: Comparison, *, replaces_head: bool = False) -> Compar
     if comparison.due or is_head_due:
         overwrites = comparison.standing_head if is_head_due else b""
         operations.publish_signed(comparison.due, head_overwrites=overwrites)
-        if comparison.outdated:
+        if comparison.outdated or comparison.head_problem is not HeadProblem.MISSING:  # not on an empty Redis
             log.info("configuration_republished", documents=comparison.outdated)
     if comparison.head_problem in _TAMPERED:
         log.error("published_head_refused", reason=comparison.head_problem.value)

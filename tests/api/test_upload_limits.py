@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.environment import ADMIN_KEY
 from tests.support.web import ASGI, WSGI, WebProcess, database_variables
 
 LIMIT = 8 << 20
@@ -77,6 +78,6 @@ def test_a_form_within_the_limit_is_kept_in_memory(web: WebProcess) -> None:
     body = [PART, *[b"x" * 500_000] * 10, END]  # more than Django keeps in memory by itself
     length = sum(map(len, body))
 
-    status, most = send(web, f"{HEAD}Cookie: runqy_session=any\r\nContent-Length: {length}\r\n\r\n", *body)
+    status, most = send(web, f"{HEAD}Authorization: Bearer {ADMIN_KEY}\r\nContent-Length: {length}\r\n\r\n", *body)
 
     assert (status, most) == (403, 0)

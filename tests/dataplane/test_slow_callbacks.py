@@ -79,19 +79,19 @@ def busy_threads() -> Iterator[None]:
             thread.join()
 
 
-@pytest.mark.parametrize("hold_up", [compute, time.sleep])
+@pytest.mark.parametrize(("hold_up", "seconds"), [(compute, 0.15), (time.sleep, 0.7)])
 def test_a_callback_that_computes_or_blocks_is_found(
-    hold_up: Callable[[float], None], slow_callbacks: list[str]
+    hold_up: Callable[[float], None], seconds: float, slow_callbacks: list[str]
 ) -> None:
     with pytest.raises(AssertionError, match="test_slow_callbacks"), watch_callbacks():
-        call_back(lambda: hold_up(0.15))
+        call_back(lambda: hold_up(seconds))
 
     slow_callbacks.clear()
 
 
 def test_a_handler_of_the_data_plane_that_blocks_is_found(slow_callbacks: list[str]) -> None:
     async def handle(_: Request) -> Response:
-        time.sleep(0.15)
+        time.sleep(0.7)
         return Response(204, [])
 
     application = build(echo, find_handler=lambda *_: handle)

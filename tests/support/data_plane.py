@@ -15,6 +15,10 @@ NOT_COMPARED = {"x-request-id", "connection"}
 """Headers that differ from one request to the next, or are about the connection."""
 
 
+START_S = 10.0
+"""How long a callback may take while the application starts, when no request waits."""
+
+
 class DataPlane:
     """Sends requests to the ASGI application, as a server would."""
 
@@ -23,7 +27,10 @@ class DataPlane:
         self._thread = threading.Thread(target=self._loop.run_forever, name="data-plane", daemon=True)
         self._thread.start()
         self._stack = AsyncExitStack()
+        self._application = build_application()
+        self._loop.slow_callback_duration, allowed_s = START_S, self._loop.slow_callback_duration
         self._call(self._start())
+        self._loop.slow_callback_duration = allowed_s
 
     def serves(self, method: str, path: str) -> bool:
         """Return whether the data plane has a handler of its own for a request."""
@@ -62,7 +69,6 @@ class DataPlane:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=60)
 
     async def _start(self) -> None:
-        self._application = build_application()
         for lifespan in self._application.lifespans:
             await self._stack.enter_async_context(lifespan())
 

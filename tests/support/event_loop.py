@@ -64,6 +64,10 @@ class Clocks:
             self._collections_s += time.thread_time() - self._collection_began_s
 
 
+BLOCKED_S = 0.5
+"""From when on a callback that waits for anything but a CPU counts as slow."""
+
+
 class WatchedLoop(asyncio.SelectorEventLoop):
     """An event loop in debug mode that tells slow callbacks from a slow machine.
 
@@ -111,8 +115,10 @@ class WatchedLoop(asyncio.SelectorEventLoop):
         after = self._clocks.read(super().time())
         spent = Reading(*(end - begin for begin, end in zip(before, after, strict=True)))
         has_rivals = spent.process - spent.thread > RIVALS_SHARE * spent.wall
-        held_up_s = spent.thread if has_rivals else max(spent.thread, spent.wall - spent.runnable)
-        return held_up_s - spent.collections
+        blocked_s = spent.wall - spent.runnable
+        # Starting a process blocks for a moment too, a longer one on a busy machine.
+        is_blocked = blocked_s >= BLOCKED_S and not has_rivals
+        return (max(spent.thread, blocked_s) if is_blocked else spent.thread) - spent.collections
 
 
 class SlowCallbackHandler(logging.Handler):

@@ -5,6 +5,7 @@ import pytest
 from queues.definitions import FieldType, PayloadField, StatedLimits
 from queues.models import Source
 from queues.operations import save_queue
+from runqy.publication.snapshot import get_snapshot
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
 from tests.support.environment import CLIENT_KEY
@@ -31,4 +32,5 @@ def client(configuration: None, each_plane: str) -> ApiClient:
         spec("off", is_enabled=False),
     ):
         save_queue(spec=made, source=Source.API)
+    get_snapshot()  # for operations that are run by themselves
     return ApiClient(CLIENT_KEY)

@@ -126,7 +126,7 @@ class ChildSlot:
         """
         is_late = response.task_id in self._ended_ids
         log.warning("response_for_unknown_task", task_id=response.task_id, is_late=is_late)
-        if len(self.runs) == 1 and not is_late:
+        if len(self.runs) == 1 and not is_late and isinstance(response, ChildResponse):
             self._finish(self.runs[0], self.runs[0].forced_result or stray_result(response))
 
     def child_overflowed(self, child: Child) -> None:

@@ -126,8 +126,12 @@ class OneShotPool:
         is_stray = run.task_id != response.task_id
         if is_stray:
             log.warning("response_for_unknown_task", task_id=response.task_id, expected=run.task_id)
+            if isinstance(response, InvalidResponse):
+                return False
         self._restart_policy.note_success()
-        result = stray_result(response) if is_stray else to_run_result(response)
+        result = to_run_result(response)
+        if is_stray and isinstance(response, ChildResponse):
+            result = stray_result(response)
         self._finish(child, run, run.forced_result or result)
         return not is_stray
 

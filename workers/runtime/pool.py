@@ -92,11 +92,10 @@ def _timeout_end_ns(run: Run) -> int:
     return run.started_ns + run.taken.message.timeout * 10**9
 
 
-def stray_result(response: ChildResponse | InvalidResponse) -> RunResult:
+def stray_result(response: ChildResponse) -> RunResult:
     """Return the result of a run whose child responded for a task that it does not have."""
-    reason = response.reason if isinstance(response, InvalidResponse) else response.error_text
     text = f"response_invalid: the child responded for the task {response.task_id!r:.100}, which it does not have"
-    return RunResult(RunStatus.FAILED, f"{text}: {reason}" if reason else text)
+    return RunResult(RunStatus.FAILED, f"{text}: {response.error_text}" if response.error else text)
 
 
 def to_run_result(response: ChildResponse | InvalidResponse) -> RunResult:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
@@ -138,7 +139,7 @@ class TaskViewSet(ApiViewSet):
         tags=["tasks"],
         parameters=[LAST_EVENT_ID],
         responses={
-            (200, EVENT_TYPE): OpenApiResponse(str, "Events, until the task has ended or is deleted"),
+            (200, EVENT_TYPE): OpenApiResponse(OpenApiTypes.ANY, "Events, until the task has ended or is deleted"),
             204: OpenApiResponse(None, "`Last-Event-ID` names the end of the task"),
             **problem_responses(401, 403, 404, 503),
         },

@@ -57,6 +57,7 @@ EXCEPTIONS: list[tuple[str, set[str], int, str]] = [
         400,
         "rules between fields, and of git addresses and vaults",
     ),
+    ("positive_data_acceptance", {"register_worker"}, 400, "who accepts a Redis user names the process"),
     ("positive_data_acceptance", {"create_api_key"}, 400, "its end is past, or it has vaults and is no worker's"),
     (
         "positive_data_acceptance",

@@ -51,7 +51,7 @@ class RegisterWorkerSerializer(BodySerializer):
     os = AnyStringField(required=False, allow_null=True, allow_blank=True, max_length=MAX_LENGTH)
     version = AnyStringField(required=False, allow_null=True, allow_blank=True, max_length=MAX_LENGTH)
     accepts = serializers.ListField(
-        child=StringField(max_length=MAX_LENGTH),
+        child=AnyStringField(allow_blank=True, max_length=MAX_LENGTH),
         required=False,
         allow_null=True,
         max_length=32,

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import django
 import msgspec
 
 from benchmarks.apps.store import STORE
@@ -12,6 +13,9 @@ from runqy.broker import asynq_pb2
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection import RedisTarget
 from runqy.broker.operation import Operation, Request, ask, get_context
+
+
+django.setup()  # gunicorn's worker belongs to the product
 
 
 class Body(msgspec.Struct):

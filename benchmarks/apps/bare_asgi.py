@@ -14,7 +14,6 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection import RedisTarget
 from runqy.broker.operation import Operation, Request, ask, get_context
 
-
 django.setup()  # gunicorn's worker belongs to the product
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from benchmarks.stack import Stack
 
-KEY = "benchmark"
+KEY = "key-of-the-benchmark-that-nobody-can-guess"
 _BATCH = 100
 
 

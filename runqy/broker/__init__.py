@@ -1,1 +1,1 @@
-"""The only owner of Redis: keys, messages, scripts and the verbs of a task's life. Knows no Django."""
+"""The only package that accesses Redis: keys, messages, scripts and the operations on tasks. Does not import Django."""

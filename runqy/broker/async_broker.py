@@ -1,4 +1,4 @@
-"""Runs requests and operations on an event loop; the requests of one turn of the loop share a round trip."""
+"""Run requests and operations on an event loop; requests of the same loop iteration share a round trip."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from runqy.broker.async_cluster import AsyncCluster
 from runqy.broker.async_connection import ConnectionLost
 from runqy.broker.async_connector import CONNECT_TIMEOUT_S, MAX_PENDING, REPLY_TIMEOUT_S, Connector
 from runqy.broker.async_node import AsyncNode
-from runqy.broker.connection import RedisTarget
-from runqy.broker.links import Reply
 from runqy.broker.operation import BrokerContext, MemoryUse, Operation, Request, RequestBatch, ask_all
+from runqy.broker.redis_client import RedisTarget
 from runqy.broker.redis_clock import RedisClock
+from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command
 from runqy.errors import RunqyError
 
@@ -20,24 +20,24 @@ T = TypeVar("T")
 
 
 class Router(Protocol):
-    """Sends commands to the servers that hold their keys."""
+    """Sends commands to the servers that own their keys."""
 
     async def execute(self, commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
-        """Run commands and return their replies in order; an error reply stands in its place.
+        """Run commands and return their replies in order; error replies are returned, not raised.
 
-        Raises BrokerUnavailable; as ConnectionLost, any of the commands may have run.
+        Raise BrokerUnavailable when Redis cannot be reached. After its subclass ConnectionLost, any of the commands may
+        have run.
         """
 
-    async def close(self) -> None:
-        """Close all connections."""
+    async def close(self) -> None: ...
 
 
 class AsyncBroker:
-    """The tasks and queues in one Redis, for the coroutines of one event loop."""
+    """Tasks and queues in Redis, for the coroutines of one event loop."""
 
     def __init__(self, router: Router, *, is_cluster: bool, connector: Connector) -> None:
         self.is_cluster = is_cluster
-        """Keys of different hash tags live on different nodes."""
+        """Keys with different hash tags may be on different nodes."""
         self.connector = connector
         self._router = router
         self._clock = RedisClock()
@@ -52,10 +52,10 @@ class AsyncBroker:
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         max_pending: int = MAX_PENDING,
     ) -> AsyncBroker:
-        """Return a broker for a target, which is contacted by the first request.
+        """Return a broker for a target. The connection is opened by the first request.
 
-        `reply_timeout_s`: a connection on which replies are due and none arrives for this long is closed.
-        `max_pending`: how many requests may await their replies on a connection; beyond it they fail with BrokerBusy.
+        `reply_timeout_s`: a connection with outstanding replies is closed when none arrives for this long.
+        `max_pending`: the number of outstanding requests per connection; further requests raise BrokerBusy.
         """
         connector = Connector(
             target, reply_timeout_s=reply_timeout_s, connect_timeout_s=connect_timeout_s, max_pending=max_pending
@@ -69,7 +69,7 @@ class AsyncBroker:
         return cls(router, is_cluster=is_cluster, connector=connector)
 
     async def run(self, work: Request[T] | Operation[T]) -> T:
-        """Run a request, or an operation to its end. Raises BrokerUnavailable, or what the work documents."""
+        """Run a request or an operation and return its result. Raise BrokerUnavailable, or the errors it documents."""
         if isinstance(work, Request):
             requested: T = await self._run(work)
             return requested
@@ -88,14 +88,14 @@ class AsyncBroker:
                 error = raised
 
     async def run_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
-        """Run many requests in one round trip; a request that fails has its error in its place.
+        """Run requests in one round trip; the result of a failed request is its error.
 
-        Raises BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
+        Raise BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
         """
         return await self.run(ask_all(requests))
 
     async def _run(self, request: Request[Any] | RequestBatch) -> Any:
-        """Send a request or a batch; once more after a lost connection where that is harmless."""
+        """Send a request or a batch. Repeat it once after a lost connection if it is repeatable."""
         commands = request.commands
         if not commands:
             return request.read(())
@@ -108,21 +108,20 @@ class AsyncBroker:
         return request.read(replies)
 
     def context(self) -> BrokerContext:
-        """Return the time by Redis's clock and the topology."""
         return BrokerContext(now_ns=self.now_ns(), is_cluster=self.is_cluster, memory=self._memory)
 
     def now_ns(self) -> int:
-        """Return Unix time in ns by Redis's clock, as far as it was measured."""
+        """Return Unix time in ns, corrected by the measured offset of Redis's clock."""
         return self._clock.now_ns()
 
     def now_s(self) -> int:
-        """Return Unix time in whole s by Redis's clock, as far as it was measured."""
+        """Return Unix time in whole s, corrected by the measured offset of Redis's clock."""
         return self._clock.now_ns() // 1_000_000_000
 
     async def measure_clock(self) -> float:
-        """Compare Redis's clock with ours and return the difference in s. Raises BrokerUnavailable."""
+        """Measure and return the offset of Redis's clock in s. Raise BrokerUnavailable."""
         return await self.run(self._clock.measure())
 
     async def close(self) -> None:
-        """Close all connections; what is pending fails with BrokerUnavailable."""
+        """Close all connections; pending requests fail with BrokerUnavailable."""
         await self._router.close()

@@ -1,4 +1,4 @@
-"""One connection to Redis on an event loop: one write for all requests of a turn, replies matched in order."""
+"""One connection to Redis on an event loop: one write per loop iteration, replies matched in order."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import cast
 from hiredis import ProtocolError, Reader, pack_command
 from redis.connection import DefaultParser
 
-from runqy.broker.links import Reply
+from runqy.broker.replies import Reply
 from runqy.broker.scripts import Value
 from runqy.errors import BrokerBusy, BrokerUnavailable
 
 pack = cast("Callable[[tuple[Value, ...]], bytes]", pack_command)
-"""Returns a command as it is sent. hiredis's own annotation knows only commands of one word."""
+"""Encode a command. hiredis's own annotation covers only single-word commands."""
 
 JOINED_BYTES = 256 * 1024
-"""Up to this size, all that is to be sent is copied into one write; beyond it each piece is written as it is."""
+"""Up to this size, all pending data is copied into one write; above it each piece is written separately."""
 
 _CHECKS = 8
-"""How many times during `reply_timeout_s` a connection is checked for silence."""
+"""How often within `reply_timeout_s` a connection is checked for silence."""
 _INCOMPLETE = object()
 
 
@@ -34,7 +34,7 @@ class ConnectionLost(BrokerUnavailable):
 
 
 class AsyncConnection(asyncio.Protocol):
-    """Pipelines requests of many callers. A caller that stops waiting abandons only its own reply."""
+    """Pipelines the requests of many callers. A caller that stops waiting abandons only its own reply."""
 
     def __init__(
         self,
@@ -43,16 +43,16 @@ class AsyncConnection(asyncio.Protocol):
         max_pending: int,
         on_push: Callable[[Reply], None] | None = None,
     ) -> None:
-        """Take a function for replies that no request is due, as a subscription receives them."""
+        """`on_push` receives replies that belong to no request, such as published messages."""
         self._loop = asyncio.get_running_loop()
         self._check_s = reply_timeout_s / _CHECKS
         self._max_pending = max_pending
         self._on_push = on_push
         self.on_lost: Callable[[AsyncConnection, str], None] | None = None
-        """Called once, when the connection is closed for whatever reason."""
+        """Called once, when the connection is closed for any reason."""
         self.is_open = False
         self.was_silent = False
-        """It was closed because no reply came."""
+        """It was closed because no reply arrived."""
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
         self._reader = Reader(
@@ -60,21 +60,21 @@ class AsyncConnection(asyncio.Protocol):
         )
         self._pending: deque[tuple[asyncio.Future[list[Reply]], int]] = deque()
         self._replies: list[Reply] = []
-        """Those replies of the first pending request that have arrived."""
+        """The replies to the first pending request received so far."""
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
         self._is_paused = False
         self._is_retired = False
         self._check: asyncio.TimerHandle | None = None
-        self._has_heard = False
+        self._has_received = False
         self._silent_checks = 0
         self._unsent_bytes = 0
-        """How much Redis had not received at the last check."""
+        """The number of bytes Redis had not acknowledged at the last check."""
 
     def send(self, parts: Sequence[bytes], reply_count: int) -> asyncio.Future[list[Reply]]:
-        """Send packed commands at the end of this turn of the loop; return their replies to come.
+        """Send packed commands at the end of this loop iteration and return a future for their replies.
 
-        Raises BrokerBusy. The future fails with ConnectionLost.
+        Raise BrokerBusy. The future fails with ConnectionLost.
         """
         if len(self._pending) >= self._max_pending:
             raise BrokerBusy
@@ -92,13 +92,13 @@ class AsyncConnection(asyncio.Protocol):
             self._put(parts)
 
     def retire(self) -> None:
-        """Close the connection once the replies that are due have arrived."""
+        """Close the connection once all outstanding replies have arrived."""
         self._is_retired = True
         if not self._pending:
-            self.close("The connection was given up.")
+            self.close("The connection was retired.")
 
     def close(self, reason: str) -> None:
-        """Close the connection at once; what is pending fails with ConnectionLost."""
+        """Close the connection now; pending requests fail with ConnectionLost."""
         if not self.is_open:
             return
         self.is_open = False
@@ -115,19 +115,17 @@ class AsyncConnection(asyncio.Protocol):
                 future.set_exception(ConnectionLost(reason))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin (asyncio)."""
         self._transport = cast("asyncio.Transport", transport)
         self._socket = transport.get_extra_info("socket")
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.is_open = True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End (asyncio)."""
         self.close(f"Redis cannot be reached: {exc or 'it closed the connection'}.")
 
     def data_received(self, data: bytes) -> None:
-        """Give replies to those who wait for them, in order (asyncio)."""
-        self._has_heard = True
+        """Resolve pending requests with the received replies, in order."""
+        self._has_received = True
         gets, pending, replies = self._reader.gets, self._pending, self._replies
         self._reader.feed(data)
         try:
@@ -143,24 +141,22 @@ class AsyncConnection(asyncio.Protocol):
                         future.set_result(replies)
                     replies = []
         except ProtocolError as error:
-            self.close(f"Redis sent what cannot be read: {error}.")
+            self.close(f"Redis sent an invalid reply: {error}.")
             return
         self._replies = replies
         if self._is_retired and not pending:
-            self.close("The connection was given up.")
+            self.close("The connection was retired.")
 
     def pause_writing(self) -> None:
-        """Hold back what is to be sent: the socket takes no more (asyncio)."""
         self._is_paused = True
 
     def resume_writing(self) -> None:
-        """Send what was held back (asyncio)."""
         self._is_paused = False
         if self._outbox:
             self._flush()
 
     def _put(self, parts: Sequence[bytes]) -> None:
-        """Append to what is sent at the end of this turn of the loop."""
+        """Queue data to be sent at the end of this loop iteration."""
         outbox = self._outbox
         if not outbox and not self._is_paused:
             self._loop.call_soon(self._flush)
@@ -169,7 +165,7 @@ class AsyncConnection(asyncio.Protocol):
             self._outbox_bytes += len(part)
 
     def _flush(self) -> None:
-        """Write what is to be sent, as far as flow control permits."""
+        """Write queued data as far as flow control permits."""
         transport, outbox = self._transport, self._outbox
         if transport is None or not outbox or self._is_paused:
             return
@@ -179,11 +175,11 @@ class AsyncConnection(asyncio.Protocol):
         else:
             self._write_pieces(transport)
         if self._check is None:
-            self._has_heard, self._silent_checks = False, 0
+            self._has_received, self._silent_checks = False, 0
             self._check = self._loop.call_later(self._check_s, self._check_silence)
 
     def _write_pieces(self, transport: asyncio.Transport) -> None:
-        """Write one piece after another until the socket takes no more."""
+        """Write one piece after another until the socket is full."""
         written = 0
         for piece in self._outbox:
             transport.write(piece)
@@ -194,28 +190,29 @@ class AsyncConnection(asyncio.Protocol):
         self._outbox = self._outbox[written:]
 
     def _receive_push(self, reply: Reply) -> None:
-        """Pass on what no request is due."""
+        """Pass on a reply that belongs to no request."""
         if self._on_push is None:
-            self.close(f"Redis sent what was not asked for: {reply!r:.100}")
+            self.close(f"Redis sent an unexpected reply: {reply!r:.100}")
         else:
             self._on_push(reply)
 
     def _check_silence(self) -> None:
-        """Close the connection when replies are due and nothing moved in either direction for the time allowed.
+        """Close the connection when replies are outstanding and no data moved in either direction for the time-out.
 
         A large request may take longer than that to reach Redis, which then has nothing to reply to yet.
 
-        Silence is counted in checks, not read from the clock: a loop that was blocked has not read what arrived.
+        Silence is counted in checks rather than measured by the clock, because a blocked loop has not read what
+        arrived.
         """
         if not self._pending or self._transport is None:
             self._check = None
             return
         unsent_bytes = self._transport.get_write_buffer_size() + _count_unacknowledged(self._socket)
-        if self._has_heard or unsent_bytes < self._unsent_bytes:
+        if self._has_received or unsent_bytes < self._unsent_bytes:
             self._silent_checks = 0
         else:
             self._silent_checks += 1
-        self._has_heard, self._unsent_bytes = False, unsent_bytes
+        self._has_received, self._unsent_bytes = False, unsent_bytes
         if self._silent_checks > _CHECKS:
             self.was_silent = True
             self.close("Redis cannot be reached: it does not reply.")
@@ -224,7 +221,7 @@ class AsyncConnection(asyncio.Protocol):
 
 
 def _count_unacknowledged(connected: socket.socket | None) -> int:
-    """Return how many bytes the other side has not acknowledged; 0 where the system does not say."""
+    """Return the number of bytes that the peer has not acknowledged; 0 where the system does not report it."""
     if connected is None:
         return 0
     try:

@@ -1,4 +1,4 @@
-"""Opens authenticated connections to Redis on an event loop, and asks Sentinels for the master."""
+"""Open authenticated connections to Redis on an event loop, and query Sentinels for the master."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from redis import exceptions as redis_errors
 
 from runqy.broker.async_connection import AsyncConnection, pack
-from runqy.broker.connection import RedisTarget
-from runqy.broker.links import Reply, checked
+from runqy.broker.redis_client import RedisTarget
+from runqy.broker.replies import Reply, check_reply
 from runqy.errors import BrokerUnavailable, RunqyError
 
 CONNECT_TIMEOUT_S = 5.0
@@ -35,16 +35,17 @@ class Connector:
     ) -> None:
         self._target = target
         self.addresses = target.addresses
-        """Where to begin: the server, Sentinels, or nodes of the cluster, all of them once it was found."""
+        """Where to connect first: the server, Sentinels or nodes of the cluster. Grows to all nodes once the cluster is
+        known."""
         self._reply_timeout_s = reply_timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._max_pending = max_pending
         self._tls: ssl.SSLContext | None = None
 
     async def open(self, *, on_push: Callable[[Reply], None] | None = None) -> AsyncConnection:
-        """Open a connection to the server, to the master that Sentinel names, or to any node of the cluster.
+        """Open a connection to the server, the master that Sentinel reports, or any node of the cluster.
 
-        Raises BrokerUnavailable.
+        Raise BrokerUnavailable.
         """
         if self._target.mode == "sentinel":
             return await self._open_master(on_push)
@@ -59,7 +60,7 @@ class Connector:
         raise error or BrokerUnavailable()
 
     async def open_node(self, address: Address, *, on_push: Callable[[Reply], None] | None = None) -> AsyncConnection:
-        """Open a connection to one server that holds keys. Raises BrokerUnavailable."""
+        """Open a connection to one server that holds keys. Raise BrokerUnavailable."""
         target = self._target
         commands = _authentication(target.username, target.password)
         if target.db and target.mode != "cluster":
@@ -68,19 +69,19 @@ class Connector:
         return connection
 
     async def _open_master(self, on_push: Callable[[Reply], None] | None) -> AsyncConnection:
-        """Open a connection to the master. What Sentinel names may have been demoted, so the server's role is asked."""
+        """Open a connection to the master. Check the server's role, because Sentinel may report a demoted master."""
         connection = await self.open_node(await self._find_master(), on_push=on_push)
         try:
             (role,) = await connection.send([pack(("ROLE",))], 1)
-            if not isinstance(role, redis_errors.NoPermissionError) and checked(role)[0] != b"master":
-                raise BrokerUnavailable("Redis cannot be reached: what Sentinel names is no master.")
+            if not isinstance(role, redis_errors.NoPermissionError) and check_reply(role)[0] != b"master":
+                raise BrokerUnavailable("Redis cannot be reached: the server that Sentinel reports is not a master.")
         except RunqyError:
-            connection.close("It is no master.")
+            connection.close("It is not a master.")
             raise
         return connection
 
     async def _find_master(self) -> Address:
-        """Return where the master is, from the first Sentinel that knows. Raises BrokerUnavailable."""
+        """Return the master's address from the first Sentinel that knows it. Raise BrokerUnavailable."""
         target = self._target
         commands = _authentication(target.sentinel_username, target.sentinel_password)
         query = pack(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", target.master_name))
@@ -88,8 +89,8 @@ class Connector:
         for address in self.addresses:
             try:
                 connection, replies = await self._open(address, [*commands, query], None)
-                connection.close("Its reply is known.")
-                found = checked(replies[-1])
+                connection.close("Its reply was received.")
+                found = check_reply(replies[-1])
             except RunqyError as error:
                 problems.append(error.detail)
                 continue
@@ -101,7 +102,7 @@ class Connector:
     async def _open(
         self, address: Address, commands: Sequence[bytes], on_push: Callable[[Reply], None] | None
     ) -> tuple[AsyncConnection, list[Reply]]:
-        """Connect and run a few commands, after which the server is known to reply."""
+        """Connect and run the given commands, which also verifies that the server replies."""
         loop = asyncio.get_running_loop()
         connection: AsyncConnection | None = None
         try:
@@ -110,13 +111,13 @@ class Connector:
                 replies = await connection.send([*commands, pack(("PING",))], len(commands) + 1)
             *replies, pong = replies
             if isinstance(pong, redis_errors.AuthenticationError):
-                checked(pong)
+                check_reply(pong)
             for reply in replies:
-                checked(reply)
+                check_reply(reply)
         except TimeoutError:
             _close(connection)
             raise BrokerUnavailable("Redis cannot be reached: it did not accept the connection in time.") from None
-        except (OSError, UnicodeError) as error:  # UnicodeError: the host is no name at all
+        except (OSError, UnicodeError) as error:  # UnicodeError: the host is not a valid name
             raise BrokerUnavailable(f"Redis cannot be reached: {error}") from error
         except BaseException:
             _close(connection)
@@ -127,7 +128,7 @@ class Connector:
         return AsyncConnection(reply_timeout_s=self._reply_timeout_s, max_pending=self._max_pending, on_push=on_push)
 
     def _get_tls(self) -> ssl.SSLContext | None:
-        """Return the context of TLS, made once: it reads the system's authorities."""
+        """Return the TLS context. It is created once, because it loads the system's certificate authorities."""
         if self._target.use_tls and self._tls is None:
             certificate = self._target.ca_certificate
             if certificate.lstrip().startswith("-----BEGIN"):
@@ -138,7 +139,7 @@ class Connector:
 
 
 def _authentication(username: str, password: str) -> list[bytes]:
-    """Return the command that authenticates, packed; none without a password."""
+    """Return the packed AUTH command; None without a password."""
     if not password and not username:
         return []
     return [pack(("AUTH", username, password) if username else ("AUTH", password))]
@@ -146,4 +147,4 @@ def _authentication(username: str, password: str) -> list[bytes]:
 
 def _close(connection: AsyncConnection | None) -> None:
     if connection is not None:
-        connection.close("It was not accepted.")
+        connection.close("It was not used.")

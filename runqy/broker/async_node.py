@@ -1,4 +1,4 @@
-"""One server on an event loop: two connections that are kept up, and scripts loaded when it does not know them."""
+"""One server on an event loop: two persistent connections and the loading of scripts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import structlog
 from redis import exceptions as redis_errors
 
 from runqy.broker.async_connection import AsyncConnection, ConnectionLost, pack
-from runqy.broker.links import Reply
+from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Script
 from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
 
 BULK_BYTES = 64 * 1024
-"""Requests over this size must not delay small ones."""
+"""Requests above this size must not delay small ones."""
 CONNECT_WAIT_S = 1.0
-"""How long requests wait for a connection, from when the attempt to connect began."""
+"""How long requests wait for a connection, counted from the start of the attempt."""
 _WAIT_STEPS = 4
 RECONNECT_MAX_S = 2.0
 
@@ -25,30 +25,30 @@ _log = structlog.get_logger(__name__)
 
 
 def reconnect_delay_s(failures: int) -> float:
-    """Return how long to wait before the next attempt to connect: longer with each failure, up to a limit."""
+    """Return the delay before the next attempt to connect; it grows with each failure up to a limit."""
     delay_s: float = min(0.05 * 2 ** min(failures, 10), RECONNECT_MAX_S)
     return delay_s * random.uniform(0.5, 1)  # noqa: S311 (spreads load, hides nothing)
 
 
 class PersistentConnection:
-    """A connection that is opened at its first use and reopened in the background after it was lost."""
+    """A connection that is opened on first use and reopened in the background after it is lost."""
 
     def __init__(self, open_connection: Callable[[], Awaitable[AsyncConnection]], *, max_waiting: int) -> None:
         self._open_connection = open_connection
         self._max_waiting = max_waiting
         self.connection: AsyncConnection | None = None
-        """None while there is none; `wait` for it then."""
+        """None while disconnected; use `wait`."""
         self._task: asyncio.Task[None] | None = None
         self._attempt: asyncio.Future[None] | None = None
-        """Done when the first attempt since the connection was lost has ended, or has taken too long."""
+        """Done when the first attempt after a loss has ended or has exceeded the time limit."""
         self._error: RunqyError | None = None
-        """Why the last attempt failed, or that it takes too long; while there is one, requests fail at once."""
+        """Why the last attempt failed. While it is set, requests fail immediately."""
         self._opened_s = 0.0
         self._waiting = 0
         self._is_closed = False
 
     async def wait(self) -> AsyncConnection:
-        """Return the connection once it is open. Raises BrokerUnavailable."""
+        """Return the connection once it is open. Raise BrokerUnavailable."""
         self._start()
         if self._error is None and self._attempt is not None:
             if self._waiting >= self._max_waiting:
@@ -62,12 +62,12 @@ class PersistentConnection:
             return self.connection
         if self._error is not None:
             raise type(self._error)(self._error.detail)
-        raise ConnectionLost("Redis cannot be reached: the connection was lost at once.")
+        raise ConnectionLost("Redis cannot be reached: the connection was lost immediately.")
 
     def retire(self) -> None:
-        """Open another connection for what comes, and close this one when all its replies have arrived.
+        """Open another connection for new requests, and close this one when all its replies have arrived.
 
-        A connection that is new would only be replaced by one like it, so it is kept.
+        A connection without requests is kept: its replacement would be no different.
         """
         connection = self.connection
         if connection is not None and _now_s() - self._opened_s > CONNECT_WAIT_S:
@@ -76,7 +76,7 @@ class PersistentConnection:
             self._start()
 
     def end(self) -> None:
-        """Give the connection up for good, once all its replies have arrived."""
+        """Stop permanently once all replies have arrived."""
         self._is_closed = True
         if self._task is not None:
             self._task.cancel()
@@ -84,7 +84,7 @@ class PersistentConnection:
             self.connection.retire()
 
     async def close(self) -> None:
-        """Close the connection for good."""
+        """Close the connection permanently."""
         self._is_closed = True
         if self._task is not None:
             task = self._task
@@ -94,9 +94,8 @@ class PersistentConnection:
             self.connection.close("The broker was closed.")
 
     def _start(self) -> None:
-        """Begin to connect unless that is under way."""
         if self._is_closed:
-            raise ConnectionLost("Redis cannot be reached: the connection was given up.")
+            raise ConnectionLost("Redis cannot be reached: the connection was retired.")
         if self._task is None:
             loop = asyncio.get_running_loop()
             self._attempt = loop.create_future()
@@ -104,20 +103,20 @@ class PersistentConnection:
             self._task = loop.create_task(self._connect(self._attempt))
 
     def _limit(self, attempt: asyncio.Future[None], steps: int) -> None:
-        """Let requests wait no longer for an attempt when these steps have passed.
+        """Stop requests from waiting for an attempt after `steps` steps.
 
-        Steps, not one span: when the loop was blocked, a connection may have been made that it has not seen yet.
+        Steps rather than one time span: after the loop was blocked, a connection may exist that it has not noticed yet.
         """
         if attempt.done():
             return
         if steps:
             asyncio.get_running_loop().call_later(CONNECT_WAIT_S / _WAIT_STEPS, self._limit, attempt, steps - 1)
         else:
-            self._error = BrokerUnavailable("Redis cannot be reached: the connection takes too long.")
+            self._error = BrokerUnavailable("Redis cannot be reached: connecting takes too long.")
             attempt.set_result(None)
 
     async def _connect(self, attempt: asyncio.Future[None]) -> None:
-        """Try to connect until it succeeds; the first try is the attempt that requests wait for."""
+        """Try to connect until it succeeds. Requests wait only for the first try."""
         failures = 0
         try:
             while self.connection is None:
@@ -128,35 +127,34 @@ class PersistentConnection:
                     failures += 1
                     if not attempt.done():
                         attempt.set_result(None)
-                    if failures == 1:
+                    if failures == 1 and self._opened_s:  # else it was never open, and the caller logs its error
                         _log.warning("broker_disconnected", error=error.detail)
                     await asyncio.sleep(reconnect_delay_s(failures))
                 else:
-                    self._use(connection)
+                    self._set_connection(connection)
         finally:
             self._task = None
             if not attempt.done():
                 attempt.set_result(None)
 
-    def _use(self, connection: AsyncConnection) -> None:
-        """Send requests on a connection from now on."""
+    def _set_connection(self, connection: AsyncConnection) -> None:
         if connection.is_open:
             self._error, self._opened_s = None, _now_s()
             self.connection = connection
-            connection.on_lost = self._lose
+            connection.on_lost = self._connection_lost
 
-    def _lose(self, connection: AsyncConnection, reason: str) -> None:
-        """Reconnect when the connection in use was lost."""
+    def _connection_lost(self, connection: AsyncConnection, reason: str) -> None:
+        """Reconnect when the current connection is lost."""
         if self.connection is connection:
             self.connection = None
-            if connection.was_silent:  # so may be the next one, for which requests do not wait
+            if connection.was_silent:  # the next server may be silent too; requests do not wait for it
                 self._error = BrokerUnavailable(reason)
             if not self._is_closed:
                 self._start()
 
 
 class AsyncNode:
-    """One Redis server: requests go out on one connection, large ones on another."""
+    """One Redis server: small requests use one connection, large ones another."""
 
     def __init__(self, open_connection: Callable[[], Awaitable[AsyncConnection]], *, max_pending: int) -> None:
         self._small = PersistentConnection(open_connection, max_waiting=max_pending)
@@ -168,9 +166,10 @@ class AsyncNode:
         return self._small.connection is not None
 
     async def execute(self, commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
-        """Run commands in one round trip and return their replies; an error reply stands in its place.
+        """Run commands in one round trip and return their replies; error replies are returned, not raised.
 
-        Raises BrokerUnavailable; as ConnectionLost, any of the commands may have run.
+        Raise BrokerUnavailable when Redis cannot be reached. After its subclass ConnectionLost, any of the commands may
+        have run.
         """
         replies = await (await self.send(commands, is_bulky=is_bulky))
         for reply in replies:
@@ -180,7 +179,9 @@ class AsyncNode:
         return replies
 
     async def send(self, commands: Sequence[Command], *, is_bulky: bool) -> asyncio.Future[list[Reply]]:
-        """Send commands and return their replies to come, which `repair` has to look at. Raises BrokerUnavailable."""
+        """Send commands and return a future for their replies, which the caller passes to `repair`. Raise
+        BrokerUnavailable.
+        """
         parts = [pack(command.args) for command in commands]
         size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
         chosen = self._bulk if is_bulky or size > BULK_BYTES else self._small
@@ -188,7 +189,7 @@ class AsyncNode:
         return connection.send(parts, len(parts))
 
     async def repair(self, commands: Sequence[Command], replies: list[Reply]) -> None:
-        """Do what error replies ask for: load unknown scripts and run their calls again, look for the new master."""
+        """Handle error replies: load unknown scripts and repeat their calls; reconnect after a failover."""
         if any(isinstance(reply, redis_errors.ReadOnlyError) for reply in replies):
             self._small.retire()
             self._bulk.retire()
@@ -205,7 +206,7 @@ class AsyncNode:
             replies[index] = reply
 
     async def execute_asking(self, command: Command) -> Reply:
-        """Run a command whose slot is being moved to this server. Raises BrokerUnavailable."""
+        """Run a command on the target of a slot migration. Raise BrokerUnavailable."""
         parts = [pack(("ASKING",)), pack(command.args)]
         if command.script is not None:
             parts.insert(0, _load(command.script))
@@ -213,24 +214,23 @@ class AsyncNode:
         return replies[-1]
 
     def retire(self) -> None:
-        """Take no more requests, and close the connections when all their replies have arrived."""
+        """Accept no more requests, and close the connections when all replies have arrived."""
         self._small.end()
         self._bulk.end()
 
     async def close(self) -> None:
-        """Close both connections."""
         await self._small.close()
         await self._bulk.close()
 
     async def _exchange(self, parts: Sequence[bytes]) -> list[Reply]:
-        """Send packed commands on the connection for their size, and return the replies."""
+        """Send packed commands on the connection for their size and return the replies."""
         chosen = self._bulk if sum(map(len, parts)) > BULK_BYTES else self._small
         connection = chosen.connection or await chosen.wait()
         return await connection.send(parts, len(parts))
 
 
 def _load(script: Script) -> bytes:
-    """Return the command that makes a script known, packed."""
+    """Return the packed SCRIPT LOAD command."""
     return pack(("SCRIPT", "LOAD", script.source))
 
 

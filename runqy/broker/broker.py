@@ -1,4 +1,4 @@
-"""Runs requests on Redis, one or many in a round trip, and knows Redis's time."""
+"""Run requests and operations on Redis with blocking I/O, and keep its clock offset."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis import RedisCluster
 
-from runqy.broker.connection import RedisTarget, connect_client, make_link
 from runqy.broker.operation import BrokerContext, MemoryUse, Operation, Request, RequestBatch, ask_all
+from runqy.broker.redis_client import RedisTarget, connect_client, make_connection
 from runqy.broker.redis_clock import RedisClock
 from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
 
@@ -20,26 +20,26 @@ T = TypeVar("T")
 
 
 class Broker:
-    """The tasks and queues in one Redis."""
+    """Tasks and queues in Redis."""
 
     def __init__(self, client: Redis | RedisCluster) -> None:
         self.client = client
-        self.link = make_link(client)
+        self.connection = make_connection(client)
         self._clock = RedisClock()
         self._memory = MemoryUse(is_cluster=self.is_cluster)
 
     @classmethod
     def connect(cls, target: RedisTarget) -> Broker:
-        """Return a broker for a target. Single servers are not contacted before the first request."""
+        """Return a broker for a target. A single server is not contacted before the first request."""
         return cls(connect_client(target))
 
     @property
     def is_cluster(self) -> bool:
-        """Tell whether keys of different hash tags live on different nodes."""
-        return self.link.is_cluster
+        """Return whether keys with different hash tags may be on different nodes."""
+        return self.connection.is_cluster
 
     def run(self, work: Request[T] | Operation[T]) -> T:
-        """Run a request, or an operation to its end. Raises BrokerUnavailable, or what the work documents."""
+        """Run a request or an operation and return its result. Raise BrokerUnavailable, or the errors it documents."""
         if isinstance(work, Request):
             requested: T = self._run(work)
             return requested
@@ -58,38 +58,37 @@ class Broker:
                 error = raised
 
     def run_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
-        """Run many requests in one round trip; a request that fails has its error in its place.
+        """Run requests in one round trip; the result of a failed request is its error.
 
-        Raises BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
+        Raise BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
         """
         return self.run(ask_all(requests))
 
     def _run(self, request: Request[Any] | RequestBatch) -> Any:
-        """Send a request or a batch; once more after a lost connection where that is harmless."""
+        """Send a request or a batch. Repeat it once after a lost connection if it is repeatable."""
         try:
-            replies = self.link.execute(request.commands)
+            replies = self.connection.execute(request.commands)
         except (BrokerFull, BrokerRefused):
             raise
         except BrokerUnavailable:
             if not request.is_repeatable:
                 raise
-            replies = self.link.execute(request.commands)
+            replies = self.connection.execute(request.commands)
         return request.read(replies)
 
     def context(self) -> BrokerContext:
-        """Return the time by Redis's clock and the topology."""
         return BrokerContext(now_ns=self.now_ns(), is_cluster=self.is_cluster, memory=self._memory)
 
     def now_ns(self) -> int:
-        """Return Unix time in ns by Redis's clock, as far as it was measured."""
+        """Return Unix time in ns, corrected by the measured offset of Redis's clock."""
         return self._clock.now_ns()
 
     def now_s(self) -> int:
-        """Return Unix time in whole s by Redis's clock, as far as it was measured."""
+        """Return Unix time in whole s, corrected by the measured offset of Redis's clock."""
         return self._clock.now_ns() // 1_000_000_000
 
     def measure_clock(self) -> float:
-        """Compare Redis's clock with ours and return the difference in s. Raises BrokerUnavailable."""
+        """Measure and return the offset of Redis's clock in s. Raise BrokerUnavailable."""
         return self.run(self._clock.measure())
 
     def pubsub(self) -> PubSub:
@@ -98,7 +97,6 @@ class Broker:
         return subscription
 
     def close(self) -> None:
-        """Close all connections."""
         self.client.close()
         if not isinstance(self.client, RedisCluster):
             self.client.connection_pool.disconnect()

@@ -1,7 +1,7 @@
-"""Puts single tasks on queues, also under a unique key or an idempotency key at nearly the price of one without."""
+"""Enqueue single tasks, also with a unique key or an idempotency key."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -11,68 +11,82 @@ import msgspec
 from runqy.broker import keys
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
-from runqy.broker.links import Reply
 from runqy.broker.message import DEFAULT_TIMEOUT_S, encode
 from runqy.broker.operation import Request
+from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
 from runqy.errors import IdempotencyKeyReused, QueueFull, TaskAlreadyExists
 
-RECORD_KEPT_S = 24 * 3600
+IDEMPOTENCY_TTL_S = 24 * 3600
 QUEUE_FULL_RETRY_S = 5
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """A task to be queued."""
+    """A task to be enqueued."""
 
     id: str
     queue: str
     """The Redis queue."""
     payload: bytes
     timeout_s: int = DEFAULT_TIMEOUT_S
-    """How long one run may take; 0 with a deadline: only the deadline counts."""
+    """The time limit of one run; 0 together with a deadline: only the deadline applies."""
     deadline_s: int = 0
-    """Unix s after which it may not run; 0: none."""
+    """Unix s after which the task must not run; 0: none."""
     max_retry: int = 3
     retention_s: int = 86_400
-    """How long it is kept after success; 0: deleted at once."""
+    """How long it is kept after success; 0: deleted immediately."""
     ttl_archived_s: int = 259_200
     process_at_s: int | None = None
-    """Unix s at which it becomes pending; None or not in the future: at once."""
+    """Unix s at which it becomes pending; None or not in the future: immediately."""
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     unique_key: str = ""
-    """What no other task of the queue may have at the same time. Empty: nothing."""
+    """No other task of the queue may have the same key at the same time. Empty: not unique."""
     unique_for_s: int = 0
-    """For how long, from when the task becomes pending, and not beyond its end; 0: until its end, however late."""
+    """How long the key is held from when the task becomes pending, but not beyond the task's end; 0: until its end."""
     max_waiting: int = 0
-    """How many tasks of the Redis queue may be pending, scheduled or to be retried with it; 0: any number."""
+    """Maximum number of pending, scheduled and retry tasks of the Redis queue; 0: unlimited."""
 
     def message(self) -> TaskMessage:
-        """Return the task as a message, not to be changed: it is built once."""
-        # Not a cached_property: before Python 3.12 all tasks share its lock.
+        """Return the task's message, which is built once and must not be changed."""
+        # Not a cached_property: before Python 3.12 all instances share its lock.
         known: TaskMessage | None = self.__dict__.get("_message")
         if known is None:
             known = self.__dict__["_message"] = self._build()
         return known
 
     def _build(self) -> TaskMessage:
-        timeout_s = self.timeout_s if self.timeout_s or self.deadline_s else DEFAULT_TIMEOUT_S
-        return TaskMessage(
+        message = self.shared_fields()
+        message.id, message.payload, message.unique_key = self.id, self.payload, self.lock
+        return message
+
+    def shared_fields(self) -> TaskMessage:
+        """Return the message without the task's own fields: id, payload and lock."""
+        message = TaskMessage(
             type=self.queue,
-            payload=self.payload,
-            id=self.id,
             queue=self.queue,
             retry=max(self.max_retry, 0),
-            timeout=timeout_s,
+            timeout=self.timeout_s if self.timeout_s or self.deadline_s else DEFAULT_TIMEOUT_S,
             deadline=self.deadline_s,
             retention=self.retention_s,
-            headers=self.headers or None,
-            unique_key=self.lock,
+        )
+        for name, value in self.headers.items():
+            message.headers[name] = value
+        return message
+
+    def has_same_fields(self, other: "NewTask") -> bool:
+        """Return whether another task of the same queue has the same shared fields."""
+        return (
+            self.headers is other.headers
+            and self.timeout_s == other.timeout_s
+            and self.deadline_s == other.deadline_s
+            and self.max_retry == other.max_retry
+            and self.retention_s == other.retention_s
         )
 
     @property
     def lock(self) -> str:
-        """Return the key of the lock to create it under; empty: none."""
+        """Return the key of the task's lock; empty: none."""
         return QueueKeys(self.queue).lock(self.unique_key) if self.unique_key else ""
 
     def state_at(self, now_ns: int) -> TaskState:
@@ -85,22 +99,22 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
 
 class IdempotencyKey(msgspec.Struct, frozen=True, kw_only=True):
-    """An idempotency key, and the request it was first used for."""
+    """An idempotency key and the request it was first used for."""
 
     scope: str
-    """Digest of the key and of its sender."""
+    """Digest of the key and the client."""
     fingerprint: str
-    """Digest of the request; another one under the same key is an error."""
+    """Digest of the request; a different request with the same key is an error."""
 
 
 @dataclass(frozen=True, slots=True)
-class LockHeld:
+class LockConflict:
     """Another task has the lock."""
 
     task_id: str
 
 
-class Created(Enum):
+class TaskCreated(Enum):
     """The task was created."""
 
     NOW = 1
@@ -108,40 +122,39 @@ class Created(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """The same request came before, under the same idempotency key."""
+    """The request was made before with the same idempotency key."""
 
     note: bytes
-    """What it stored for the response to a repetition."""
+    """What the first request stored for the response to a repetition."""
     holder: str
-    """The task that had the lock then, and was returned; empty: the request created one."""
+    """The task that had the lock then and was returned; empty: the request created a task."""
 
 
-UniqueOutcome = Created | LockHeld | Replayed
+UniqueOutcome = TaskCreated | LockConflict | Replayed
 
 
 class IdempotencyRecord(msgspec.Struct, frozen=True):
-    """An idempotency key, and what is kept with it."""
+    """An idempotency key and what is stored with it."""
 
     key: IdempotencyKey
     note: bytes
-    """For the response to a repetition. Not empty, and unique: a request that is sent again is recognised by it."""
+    """For the response to a repetition. Not empty and unique, because it identifies a request that is sent again."""
     keeps_conflict: bool = False
     """Keep the record although another task has the lock; False: a repetition tries again."""
 
 
 def new_task_id() -> str:
-    """Return a random UUID."""
     return new_task_ids(1)[0]
 
 
 def new_task_ids(count: int) -> list[str]:
-    """Return random UUIDs of version 4; one system call fetches the random bytes of all."""
+    """Return random UUIDs of version 4; one system call reads the random bytes for all."""
     digits = os.urandom(16 * count).hex()
     return [_format_uuid(digits[start : start + 32]) for start in range(0, len(digits), 32)]
 
 
 def _format_uuid(digits: str) -> str:
-    """Return 32 hexadecimal digits as a UUID of version 4, in which two digits are fixed in part."""
+    """Format 32 hexadecimal digits as a UUID of version 4, which fixes two digits in part."""
     variant = _VARIANTS[digits[16]]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
@@ -150,31 +163,33 @@ _VARIANTS = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 
 
 def enqueue(task: NewTask, *, now_ns: int, is_cluster: bool = True) -> Request[TaskState]:
-    """Queue one task; the state it starts in is the outcome. Raises TaskAlreadyExists, QueueFull.
+    """Enqueue a task and return its initial state. Raise TaskAlreadyExists, QueueFull.
 
-    Running the same request again after a lost reply does no harm: the task is known by its time. One command does it
-    all where Redis is known to be no cluster and the task is to run at once.
+    Repeatable: a repetition recognises the task by its time. A single command suffices if the task runs immediately and
+    Redis is not a cluster.
     """
     state = task.state_at(now_ns)
     if state is TaskState.PENDING and not is_cluster:
-        return Request((_enqueue_one(task, now_ns),), partial(_started, task, state), is_repeatable=True)
-    return Request((*index_task(task), store([task], now_ns)), partial(_started, task, state), is_repeatable=True)
+        return Request((_enqueue_one(task, now_ns),), partial(_parse_state, task, state), is_repeatable=True)
+    return Request((*index_task(task), store([task], now_ns)), partial(_parse_state, task, state), is_repeatable=True)
 
 
 def enqueue_unique(
     task: NewTask, *, now_ns: int, record: IdempotencyRecord | None = None, is_cluster: bool = True
 ) -> Request[UniqueOutcome]:
-    """Queue a task under its lock and idempotency key, lookup first.
+    """Enqueue a task under its lock and idempotency key, index entry first.
 
-    Raises TaskAlreadyExists, IdempotencyKeyReused, QueueFull. Running the same request again after a lost reply does no
-    harm. One command does it all where Redis is known to be no cluster.
+    Raise TaskAlreadyExists, IdempotencyKeyReused, QueueFull. Repeatable. A single command suffices if Redis is not a
+    cluster.
     """
-    call = script("create_one")(**_arguments(task, now_ns, record, is_cluster))
-    return Request((*index_task(task), call) if is_cluster else (call,), partial(_outcome, task), is_repeatable=True)
+    call = script("enqueue_unique")(**_arguments(task, now_ns, record, is_cluster))
+    return Request(
+        (*index_task(task), call) if is_cluster else (call,), partial(_parse_unique_outcome, task), is_repeatable=True
+    )
 
 
 def find_replayed(queue: str, idempotency_key: IdempotencyKey) -> Request[Replayed | None]:
-    """Return what an earlier request under the same idempotency key led to. Raises IdempotencyKeyReused."""
+    """Return the outcome of an earlier request with the same idempotency key. Raise IdempotencyKeyReused."""
     record = QueueKeys(queue).created(idempotency_key.scope)
 
     def parse(replies: Sequence[Reply]) -> Replayed | None:
@@ -189,21 +204,21 @@ def find_replayed(queue: str, idempotency_key: IdempotencyKey) -> Request[Replay
 
 
 def index_task(task: NewTask) -> tuple[Command, Command]:
-    """Return the commands that write the lookup of a task, and the name of its queue to the set of all queues."""
+    """Return the commands that write a task's index entry and add its queue to the set of queues."""
     lookup = keys.lookup(task.id)
     known = command("SADD", keys.QUEUES, task.queue, key=keys.QUEUES)
     return command("HSET", lookup, "queue", task.queue, key=lookup), known
 
 
 def store(tasks: Sequence[NewTask], now_ns: int) -> Command:
-    """Return the script call that stores tasks of one Redis queue and one first state."""
+    """Return the script call that stores tasks of one Redis queue and one initial state."""
     queue, max_waiting = QueueKeys(tasks[0].queue), tasks[0].max_waiting
     task_keys = [queue.task(task.id) for task in tasks]
     if tasks[0].state_at(now_ns) is TaskState.PENDING:
         rest: list[Value] = []
-        for task in tasks:
-            rest += (task.id, encode(task.message()), task.ttl_archived_s)
-        return script("enqueue")(
+        for task, message in zip(tasks, encode_messages(tasks), strict=True):
+            rest += (task.id, message, *limits(task))
+        return script("enqueue_batch")(
             pending=queue.pending,
             idle=queue.idle,
             scheduled=queue.scheduled,
@@ -213,11 +228,11 @@ def store(tasks: Sequence[NewTask], now_ns: int) -> Command:
             now_ns=now_ns,
             now_ms=now_ns // 1_000_000,
             max_waiting=max_waiting,
-            id_message_ttl=rest,
+            id_message_limits=rest,
         )
     rest = []
-    for task in tasks:
-        rest += (task.id, encode(task.message()), task.ttl_archived_s, task.process_at_s or 0)
+    for task, message in zip(tasks, encode_messages(tasks), strict=True):
+        rest += (task.id, message, *limits(task), task.process_at_s or 0)
     return script("schedule")(
         scheduled=queue.scheduled,
         pending=queue.pending,
@@ -225,25 +240,41 @@ def store(tasks: Sequence[NewTask], now_ns: int) -> Command:
         task=task_keys,
         now_ns=now_ns,
         max_waiting=max_waiting,
-        id_message_ttl_runat=rest,
+        id_message_limits_runat=rest,
     )
 
 
+def limits(task: NewTask) -> tuple[int, int, int]:
+    """Return the limits that are stored beside the message, because Go's workers drop them from it when they retry."""
+    return task.ttl_archived_s, task.retention_s, task.timeout_s
+
+
+def encode_messages(tasks: Sequence[NewTask]) -> Iterator[bytes]:
+    """Yield the encoded messages of tasks of one Redis queue.
+
+    In protobuf, two concatenated messages are one message with the fields of both. The shared fields of consecutive
+    tasks are therefore encoded once.
+    """
+    previous, shared = None, b""
+    for task in tasks:
+        if previous is None or not task.has_same_fields(previous):
+            previous, shared = task, encode(task.shared_fields())
+        yield shared + encode(TaskMessage(id=task.id, payload=task.payload, unique_key=task.lock))
+
+
 def queue_full(task: NewTask) -> QueueFull:
-    """Return the error of a task whose queue has no room for it."""
-    detail = f"The queue {task.queue} has {task.max_waiting} waiting tasks, as many as it may (max_waiting_tasks)."
+    detail = f"The queue {task.queue} has {task.max_waiting} waiting tasks, its limit (max_waiting_tasks)."
     return QueueFull(detail, retry_after_s=QUEUE_FULL_RETRY_S)
 
 
 def lock_s(task: NewTask, now_ns: int) -> int:
-    """Return for how long a lock is held at most; it covers the time before the task's turn too (contract 3.4)."""
+    """Return how long a lock is held at most, including the time before the task is due (contract 3.4)."""
     if not task.unique_for_s:
         return 0
     return task.unique_for_s + max((task.process_at_s or 0) - now_ns // 1_000_000_000, 0)
 
 
-def _started(task: NewTask, state: TaskState, replies: Sequence[Reply]) -> TaskState:
-    """Return the state of a task that was stored."""
+def _parse_state(task: NewTask, state: TaskState, replies: Sequence[Reply]) -> TaskState:
     if replies[-1] in (-1, [-1]):
         raise queue_full(task)
     if replies[-1] not in (1, [1]):
@@ -252,9 +283,9 @@ def _started(task: NewTask, state: TaskState, replies: Sequence[Reply]) -> TaskS
 
 
 def _enqueue_one(task: NewTask, now_ns: int) -> Command:
-    """Return the script call that does all that queueing a task takes."""
+    """Return the script call that enqueues a task with its index entry."""
     queue = QueueKeys(task.queue)
-    return script("enqueue_one")(
+    return script("enqueue")(
         pending=queue.pending,
         idle=queue.idle,
         scheduled=queue.scheduled,
@@ -269,13 +300,15 @@ def _enqueue_one(task: NewTask, now_ns: int) -> Command:
         id=task.id,
         message=encode(task.message()),
         ttl_archived=task.ttl_archived_s,
+        ttl_completed=task.retention_s,
+        active_timeout=task.timeout_s,
     )
 
 
 def _arguments(
     task: NewTask, now_ns: int, record: IdempotencyRecord | None, is_cluster: bool
 ) -> dict[str, Value | Sequence[Value]]:
-    """Return what the script is told."""
+    """Return the script's keys and arguments."""
     queue = QueueKeys(task.queue)
     key = queue.task(task.id)
     return {
@@ -293,21 +326,22 @@ def _arguments(
         "id": task.id,
         "message": encode(task.message()),
         "ttl_archived": task.ttl_archived_s,
+        "ttl_completed": task.retention_s,
+        "active_timeout": task.timeout_s,
         "run_at": task.process_at_s if task.process_at_s is not None and task.is_later(now_ns) else "",
         "lock_s": lock_s(task, now_ns),
         "fingerprint": record.key.fingerprint if record else "",
         "note": record.note if record else "",
         "keeps_conflict": int(record.keeps_conflict) if record else 0,
-        "keep_s": RECORD_KEPT_S,
+        "keep_s": IDEMPOTENCY_TTL_S,
         "max_waiting": task.max_waiting,
     }
 
 
-def _outcome(task: NewTask, replies: Sequence[Reply]) -> UniqueOutcome:
-    """Read what the script said."""
+def _parse_unique_outcome(task: NewTask, replies: Sequence[Reply]) -> UniqueOutcome:
     reply = replies[-1]
     if reply == 1:
-        return Created.NOW
+        return TaskCreated.NOW
     if reply == 0:
         raise TaskAlreadyExists
     if reply == -1:
@@ -315,4 +349,4 @@ def _outcome(task: NewTask, replies: Sequence[Reply]) -> UniqueOutcome:
     if reply == -2:
         raise queue_full(task)
     holder, note = reply
-    return Replayed(note, holder.decode()) if note else LockHeld(holder.decode(errors="replace"))
+    return Replayed(note, holder.decode()) if note else LockConflict(holder.decode(errors="replace"))

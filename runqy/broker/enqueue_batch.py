@@ -1,38 +1,39 @@
-"""Puts many tasks on queues, up to 500 in one script call, also under unique keys and an idempotency key."""
+"""Enqueue batches, up to 500 tasks in one script call, also with unique keys and an idempotency key."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from runqy.broker import keys, timing
+from runqy.broker import constants, keys
 from runqy.broker.enqueue import (
+    IDEMPOTENCY_TTL_S,
     QUEUE_FULL_RETRY_S,
-    RECORD_KEPT_S,
-    Created,
     IdempotencyKey,
-    LockHeld,
+    LockConflict,
     NewTask,
+    TaskCreated,
+    encode_messages,
+    limits,
     lock_s,
     queue_full,
     store,
 )
 from runqy.broker.keys import QueueKeys
-from runqy.broker.links import Reply
-from runqy.broker.memory import ask_all_to_add
-from runqy.broker.message import encode
+from runqy.broker.memory import ask_all_with_memory_check
 from runqy.broker.operation import Operation, Request, get_context
+from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
 from runqy.errors import IdempotencyKeyReused, QueueFull, RunqyError, TaskAlreadyExists
 
 Enqueued = TaskState | RunqyError
-ItemOutcome = Created | LockHeld | TaskAlreadyExists | QueueFull
+ItemOutcome = TaskCreated | LockConflict | TaskAlreadyExists | QueueFull
 
 
 @dataclass(frozen=True, slots=True)
 class RequestToken:
-    """The request that first used an idempotency key, and its time: its repetitions take them over."""
+    """The request that first used an idempotency key, and its time; repetitions inherit both."""
 
     token: str
     now_ns: int
@@ -40,19 +41,21 @@ class RequestToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPart:
-    """Tasks of one Redis queue that one script call creates, all or none."""
+    """Tasks of one Redis queue that one script call creates."""
 
     queue: str
     tasks: Sequence[NewTask]
     number: int = 0
-    """Of the parts that were made from one request."""
+    """The index of this part in its request."""
     note: bytes = b""
-    """Kept with the record of an idempotency key, for the response to a repetition."""
+    """Stored with the idempotency key, for the response to a repetition."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnqueuedPart:
-    """What a part led to; without note and outcomes if another request has the key, and has not come to it yet."""
+    """The outcome of a part; note and outcomes are empty if another request owns the key and has not stored this part
+    yet.
+    """
 
     request_token: RequestToken
     note: bytes
@@ -60,22 +63,22 @@ class EnqueuedPart:
 
 
 def enqueue_many(tasks: Sequence[NewTask]) -> Operation[list[Enqueued]]:
-    """Queue tasks; at each one's place stands the state it starts in, or what went wrong with it.
+    """Enqueue tasks; return for each its initial state or its error, in order.
 
-    A round trip carries at most 500 tasks, so that an event loop serves others while a large batch is built. What
-    travels together is sent once more when its replies were lost; that does no harm, as in `enqueue`.
-    Raises BrokerUnavailable: any of the tasks may be queued.
+    A round group carries at most 500 tasks, so that an event loop serves other callers while a large batch is built. A
+    round group whose replies were lost is repeated, which is harmless as in `enqueue`. Raise BrokerUnavailable: any of
+    the tasks may be enqueued.
     """
     context = yield from get_context()
     outcomes: list[Enqueued] = [TaskAlreadyExists()] * len(tasks)
-    for together in _round_trips(_batches(tasks, context.now_ns)):
+    for batches in _round_trips(_batches(tasks, context.now_ns)):
         requests = [
-            _enqueue_batch([tasks[i] for i in places], context.now_ns, context.is_cluster) for places in together
+            _enqueue_batch([tasks[i] for i in indexes], context.now_ns, context.is_cluster) for indexes in batches
         ]
-        replies = yield from ask_all_to_add(requests, queue=tasks[0].queue, memory=context.memory)
-        for places, reply in zip(together, replies, strict=True):
-            for position, place in enumerate(places):
-                outcomes[place] = reply if isinstance(reply, RunqyError) else reply[position]
+        replies = yield from ask_all_with_memory_check(requests, queue=tasks[0].queue, memory=context.memory)
+        for indexes, reply in zip(batches, replies, strict=True):
+            for position, index in enumerate(indexes):
+                outcomes[index] = reply if isinstance(reply, RunqyError) else reply[position]
     return outcomes
 
 
@@ -86,10 +89,7 @@ def enqueue_unique_batch(
     *,
     is_cluster: bool = False,
 ) -> Request[EnqueuedPart]:
-    """Queue the tasks of a part under their locks, lookups first. Raises IdempotencyKeyReused.
-
-    Running the same request again after a lost reply does no harm.
-    """
+    """Enqueue the tasks of a part under their locks, index entries first. Repeatable. Raise IdempotencyKeyReused."""
     known = command("SADD", keys.QUEUES, part.queue, key=keys.QUEUES)
     commands = (*index_tasks(part.tasks, is_cluster), known) if part.tasks else ()
 
@@ -97,15 +97,15 @@ def enqueue_unique_batch(
         if not replies[-1]:
             raise IdempotencyKeyReused
         token, now_ns, note, outcomes = replies[-1]
-        read = [_outcome(outcome) for outcome in outcomes]
+        read = [_parse_item(outcome) for outcome in outcomes]
         return EnqueuedPart(request_token=RequestToken(token.decode(), int(now_ns)), note=note, outcomes=read)
 
-    call = script("create")(**_arguments(part, request_token, idempotency_key))
+    call = script("enqueue_unique_batch")(**_arguments(part, request_token, idempotency_key))
     return Request((*commands, call), parse, is_repeatable=True, is_bulky=True)
 
 
 def find_enqueued_part(queue: str, idempotency_key: IdempotencyKey, number: int = 0) -> Request[EnqueuedPart | None]:
-    """Return what a part led to that was queued under an idempotency key. Raises IdempotencyKeyReused."""
+    """Return the outcome of a part enqueued under an idempotency key. Raise IdempotencyKeyReused."""
     record = QueueKeys(queue).created(idempotency_key.scope)
 
     def parse(replies: Sequence[Reply]) -> EnqueuedPart | None:
@@ -114,7 +114,7 @@ def find_enqueued_part(queue: str, idempotency_key: IdempotencyKey, number: int 
             return None
         if fingerprint.decode() != idempotency_key.fingerprint:
             raise IdempotencyKeyReused
-        read = [_outcome(o.encode() if isinstance(o, str) else o) for o in json.loads(outcomes or b"{}")]
+        read = [_parse_item(o.encode() if isinstance(o, str) else o) for o in json.loads(outcomes or b"{}")]
         return EnqueuedPart(request_token=RequestToken(token.decode(), int(now_ns)), note=note or b"", outcomes=read)
 
     fields = ("fingerprint", "maker", "now_ns", f"note:{number}", f"outcomes:{number}")
@@ -122,47 +122,45 @@ def find_enqueued_part(queue: str, idempotency_key: IdempotencyKey, number: int 
 
 
 def index_tasks(tasks: Sequence[NewTask], is_cluster: bool) -> list[Command]:
-    """Return the commands that note where the tasks are: one script for all; on many nodes, or for one, plain ones."""
+    """Return the commands that index tasks: one script call, or plain commands in a cluster or for a single task."""
     lookups = [keys.lookup(task.id) for task in tasks]
     queue = tasks[0].queue
     if is_cluster or len(lookups) == 1:
         return [command("HSET", lookup, "queue", queue, key=lookup) for lookup in lookups]
-    return [script("look_up")(lookup=lookups, queue=queue)]
+    return [script("index_tasks")(lookup=lookups, queue=queue)]
 
 
 def _round_trips(batches: Iterable[list[int]]) -> Iterator[list[list[int]]]:
     """Group script calls into round trips of a bounded number of tasks."""
-    together: list[list[int]] = []
+    group: list[list[int]] = []
     count = 0
-    for places in batches:
-        if together and count + len(places) > timing.BATCH_MAX_TASKS:
-            yield together
-            together, count = [], 0
-        together.append(places)
-        count += len(places)
-    if together:
-        yield together
+    for indexes in batches:
+        if group and count + len(indexes) > constants.BATCH_MAX_TASKS:
+            yield group
+            group, count = [], 0
+        group.append(indexes)
+        count += len(indexes)
+    if group:
+        yield group
 
 
 def _batches(tasks: Sequence[NewTask], now_ns: int) -> Iterator[list[int]]:
-    """Deal the tasks' positions out to script calls, each for one Redis queue and one first state."""
-    open_batches: dict[tuple[str, bool], list[int]] = {}
-    sizes: dict[tuple[str, bool], int] = {}
-    for place, task in enumerate(tasks):
-        kind = task.queue, task.is_later(now_ns)
-        size = sizes.get(kind, 0) + len(task.payload)
-        places = open_batches.setdefault(kind, [])
-        if places and (len(places) == timing.BATCH_MAX_TASKS or size > timing.BATCH_MAX_BYTES):
-            yield places
-            places, size = [], len(task.payload)
-            open_batches[kind] = places
-        places.append(place)
-        sizes[kind] = size
-    yield from open_batches.values()
+    """Group the indexes of tasks into script calls, each for one Redis queue and one initial state."""
+    kinds: dict[tuple[str, bool], list[int]] = {}
+    for index, task in enumerate(tasks):
+        kinds.setdefault((task.queue, task.is_later(now_ns)), []).append(index)
+    for indexes in kinds.values():
+        start = size = 0
+        for end, index in enumerate(indexes):
+            size += len(tasks[index].payload)
+            if end > start and (end - start == constants.BATCH_MAX_TASKS or size > constants.BATCH_MAX_BYTES):
+                yield indexes[start:end]
+                start, size = end, len(tasks[index].payload)
+        yield indexes[start:]
 
 
 def _enqueue_batch(tasks: Sequence[NewTask], now_ns: int, is_cluster: bool) -> Request[list[Enqueued]]:
-    """Return the request that stores tasks of one Redis queue and one first state, lookups first."""
+    """Return the request that stores tasks of one Redis queue and one initial state, index entries first."""
     queue, state = tasks[0].queue, tasks[0].state_at(now_ns)
     known = command("SADD", keys.QUEUES, queue, key=keys.QUEUES)
     return Request(
@@ -174,7 +172,6 @@ def _enqueue_batch(tasks: Sequence[NewTask], now_ns: int, is_cluster: bool) -> R
 
 
 def _outcomes(tasks: Sequence[NewTask], state: TaskState, replies: Sequence[Reply]) -> list[Enqueued]:
-    """Read what the script said about each task."""
     if replies[-1].count(1) == len(tasks):
         return [state] * len(tasks)
     errors = {0: lambda _: TaskAlreadyExists(), -1: queue_full}
@@ -184,41 +181,40 @@ def _outcomes(tasks: Sequence[NewTask], state: TaskState, replies: Sequence[Repl
 def _arguments(
     part: BatchPart, request_token: RequestToken, idempotency_key: IdempotencyKey | None
 ) -> dict[str, Value | Sequence[Value]]:
-    """Return what the script is told."""
+    """Return the script's keys and arguments."""
     queue = QueueKeys(part.queue)
-    places: list[Value] = []
-    fives: list[Value] = []
-    for task in part.tasks:
+    tasks_and_locks: list[Value] = []
+    sevens: list[Value] = []
+    for task, message in zip(part.tasks, encode_messages(part.tasks), strict=True):
         key = queue.task(task.id)
         is_later = task.state_at(request_token.now_ns) is TaskState.SCHEDULED
-        places += (key, task.lock or key)
+        tasks_and_locks += (key, task.lock or key)
         run_at = task.process_at_s if is_later and task.process_at_s is not None else ""
-        fives += (task.id, encode(task.message()), task.ttl_archived_s, run_at, lock_s(task, request_token.now_ns))
+        sevens += (task.id, message, *limits(task), run_at, lock_s(task, request_token.now_ns))
     return {
         "pending": queue.pending,
         "idle": queue.idle,
         "scheduled": queue.scheduled,
         "retry": queue.retry,
         "record": queue.created(idempotency_key.scope) if idempotency_key else queue.pending,
-        "tasks_and_locks": places,
+        "tasks_and_locks": tasks_and_locks,
         "queue": part.queue,
         "now_ns": request_token.now_ns,
         "now_ms": request_token.now_ns // 1_000_000,
         "fingerprint": idempotency_key.fingerprint if idempotency_key else "",
-        "maker": request_token.token,
+        "request_token": request_token.token,
         "part": part.number,
         "note": part.note,
-        "keep_s": RECORD_KEPT_S,
+        "keep_s": IDEMPOTENCY_TTL_S,
         "task_prefix": queue.task_prefix,
         "max_waiting": part.tasks[0].max_waiting if part.tasks else 0,
-        "fives": fives,
+        "sevens": sevens,
     }
 
 
-def _outcome(outcome: int | bytes) -> ItemOutcome:
-    """Read what became of one task."""
+def _parse_item(outcome: int | bytes) -> ItemOutcome:
     if outcome == -1:
         return QueueFull(retry_after_s=QUEUE_FULL_RETRY_S)
     if isinstance(outcome, bytes):
-        return LockHeld(outcome.decode(errors="replace"))
-    return Created.NOW if outcome else TaskAlreadyExists()
+        return LockConflict(outcome.decode(errors="replace"))
+    return TaskCreated.NOW if outcome else TaskAlreadyExists()

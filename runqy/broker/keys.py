@@ -1,4 +1,4 @@
-"""Spells every Redis key once, with its type and content. `docs/redis.md` is the prose to it."""
+"""Every Redis key, with its type and content, spelled once. `docs/redis.md` describes them for operators."""
 
 import datetime
 import hashlib
@@ -6,26 +6,31 @@ from functools import lru_cache
 
 from runqy.broker.states import TaskState
 
-QUEUES = "asynq:queues"  # set: names of all Redis queues; one not in here is invisible to asynq's tools
+QUEUES = "asynq:queues"  # set: names of all Redis queues; asynq's tools see only these
 SERVERS = "asynq:servers"  # zset: server-info keys, score = Unix s of expiry
 WORKERS = "asynq:workers"  # zset: workers keys, score = Unix s of expiry; bare ids from Go's runqy-worker
 CANCEL_CHANNEL = "asynq:cancel"  # channel: a task id
 
 CONFIG_DOCUMENTS = "runqy:config:{config}:documents"  # hash: "<kind>:<name>" -> signed document
 CONFIG_REVISIONS = "runqy:config:{config}:revisions"  # hash: "<kind>:<name>" -> revision
-CONFIG_HEAD = "runqy:config:{config}:digest"  # string: signed head; earlier releases kept a bare digest here
+CONFIG_HEAD = "runqy:config:{config}:digest"  # string: signed head; earlier releases stored a bare digest here
 KEY_USES = "runqy:config:{config}:key_uses"  # hash: id of an API key -> Unix s of its last use
-DELIVERIES = "runqy:config:{config}:deliveries"  # stream: who was handed out secrets, until the database knows
-WORKER_CLAIMS = "runqy:config:{config}:worker_claims"  # hash: worker id -> "<Unix s> <whose key registered it>"
+DELIVERIES = "runqy:config:{config}:deliveries"  # stream: who received secrets, until it is written to the database
+AUDIT_STREAM = "runqy:config:{config}:audit"  # stream: signed audit records, until they are in the database
+# hash: worker id -> "<Unix s> <owner of the key that registered it>"
+WORKER_CLAIMS = "runqy:config:{config}:worker_claims"
 REDIS_USERS = "runqy:config:{config}:redis_users"  # hash: "<Redis user>/<worker id>" -> signed registration
+# hash: worker process's UUID -> "<owner of the key that registered it> <Unix ns>"
+INSTANCES = "runqy:config:{config}:instances"
 QUEUE_REVISIONS = "runqy:revisions"  # hash: queue -> token that changes with its configuration; workers read it
 CHANGED_CHANNEL = "runqy:changed"  # channel: name of a queue whose configuration changed
-MAINTENANCE = "runqy:config:{config}:maintenance"  # string, expiring: Unix s at which a maintenance process reported
+# string, expiring: Unix s at which a maintenance process reported last
+MAINTENANCE = "runqy:config:{config}:maintenance"
 WORKER_RECORDS = "runqy:workers"  # zset: worker ids, score = Unix s of expiry
 
 
 def lookup(task_id: str) -> str:
-    """Hash with the field `queue`: the Redis queue that task is in."""
+    """Hash with the field `queue`: the Redis queue of the task."""
     return f"asynq:t:{task_id}"
 
 
@@ -40,86 +45,96 @@ def workers(host: str, pid: int, server_id: str) -> str:
 
 
 def go_worker(worker_id: str) -> str:
-    """Hash that Go's runqy-worker keeps about itself, expiring."""
+    """Hash that Go's runqy-worker writes about itself, expiring."""
     return f"asynq:workers:{worker_id}"
 
 
 def worker_record(worker_id: str) -> str:
-    """String, expiring: JSON of what the workers API shows beyond asynq's ServerInfo; Unix s once it deregistered."""
+    """String, expiring: JSON of the workers API's data beyond ServerInfo; Unix s after deregistration."""
     return f"runqy:worker:{worker_id}"
 
 
 def probe(slot_tag: int) -> str:
-    """String, expiring: written to see whether a node of Redis takes writes."""
+    """String, expiring: written to check that a node of Redis accepts writes."""
     return f"runqy:probe:{{{slot_tag}}}"
 
 
 def rate(subject: str) -> str:
-    """String, expiring: Unix us at which all requests of a subject will have come back to it."""
+    """String, expiring: Unix us at which a subject's full allowance is restored."""
     return f"runqy:rate:{subject}"
 
 
 def wake_channel(token: str) -> str:
-    """Channel: tells one idle worker the Redis queue that has work for it."""
+    """Channel: notifies one idle worker of the Redis queue that has a task."""
     return f"runqy:wake:{token}"
 
 
 def instance_patterns(instance_id: str) -> tuple[str, str]:
-    """Match `server_info` and `workers` of all server ids that begin with an instance's id and a hyphen."""
+    """Return patterns for `server_info` and `workers` keys whose server id begins with an instance's id."""
     return f"{SERVERS}:{{*:{instance_id}-*}}", f"{WORKERS}:{{*:{instance_id}-*}}"
 
 
 def ended_channel(task_id: str) -> str:
-    """Channel: tells waiting readers the final state of a task."""
+    """Channel: notifies waiting clients of the final state of a task."""
     return f"runqy:ended:{task_id}"
 
 
 def counter_day(now_s: int) -> str:
-    """Return the UTC date as the keys of counters spell it."""
-    return _spelled_day(now_s // 86_400)
+    """Return the UTC date as it is spelled in the keys of counters."""
+    return _format_day(now_s // 86_400)
 
 
 @lru_cache(maxsize=4)
-def _spelled_day(day: int) -> str:
-    """Return a number of days since 1970 as YYYY-MM-DD."""
+def _format_day(day: int) -> str:
+    """Format a number of days since 1970 as YYYY-MM-DD."""
     return (datetime.date(1970, 1, 1) + datetime.timedelta(days=day)).isoformat()
 
 
-AROUND_QUEUE = ("asynq:{", "}:")
-"""What stands on either side of a Redis queue's name in its keys, for scripts that find the name inside Redis."""
+QUEUE_PREFIX_PARTS = ("asynq:{", "}:")
+"""The parts before and after a Redis queue's name in its keys, for scripts that extract the name."""
 
 
 class QueueKeys:
-    """The keys of one Redis queue; all share the hash tag `{queue}`, and so a slot."""
+    """The keys of one Redis queue; all share the hash tag `{queue}` and therefore a slot."""
 
     __slots__ = ("_prefix", "queue")
 
     def __init__(self, queue: str) -> None:
         self.queue = queue
-        self._prefix = queue.join(AROUND_QUEUE)
+        self._prefix = queue.join(QUEUE_PREFIX_PARTS)
 
     def task(self, task_id: str) -> str:
-        """Hash: msg, state, pending_since, unique_key, group, result, and our own fields."""
+        """Hash: msg, state, pending_since, unique_key, group, result, and runqy's own fields."""
         return f"{self._prefix}t:{task_id}"
 
     @property
     def prefix(self) -> str:
-        """What every key of this queue that asynq knows starts with."""
+        """The prefix of all keys of this queue that asynq knows."""
         return self._prefix
 
     @property
-    def prefixes(self) -> tuple[str, str]:
-        """What every key of this queue starts with, asynq's and ours."""
+    def worker_prefixes(self) -> tuple[str, str]:
+        """The prefixes of the keys of this queue that its workers may use, asynq's and runqy's."""
         return self._prefix, f"runqy:q:{{{self.queue}}}:"
 
     @property
+    def prefixes(self) -> tuple[str, str, str]:
+        """The prefixes of all keys of this queue."""
+        return *self.worker_prefixes, self._move_prefix
+
+    @property
+    def _move_prefix(self) -> str:
+        """The prefix of what moves store. A worker that could write it could add tasks to other queues."""
+        return f"runqy:move:{{{self.queue}}}:"
+
+    @property
     def task_prefix(self) -> str:
-        """What stands before the id in the key of a task, for scripts that meet ids inside Redis."""
+        """The prefix before the id in the key of a task, for scripts that read ids from Redis."""
         return f"{self._prefix}t:"
 
     @property
     def pending(self) -> str:
-        """List: ids, pushed left, taken right."""
+        """List: ids, pushed left, popped right."""
         return f"{self._prefix}pending"
 
     @property
@@ -139,12 +154,12 @@ class QueueKeys:
 
     @property
     def retry(self) -> str:
-        """Zset: score = Unix s of the next try."""
+        """Zset: score = Unix s of the next attempt."""
         return f"{self._prefix}retry"
 
     @property
     def archived(self) -> str:
-        """Zset: score = Unix s at which it was archived."""
+        """Zset: score = Unix s at which it expires."""
         return f"{self._prefix}archived"
 
     @property
@@ -158,8 +173,8 @@ class QueueKeys:
         return f"{self._prefix}paused"
 
     @property
-    def pause_note(self) -> str:
-        """Hash: who paused the queue (`by`) and at which Unix s (`since`), which `paused` has to agree with."""
+    def pause_details(self) -> str:
+        """Hash: who paused the queue (`by`) and at which Unix s (`since`), which must match `paused`."""
         return f"runqy:q:{{{self.queue}}}:pause"
 
     @property
@@ -191,32 +206,63 @@ class QueueKeys:
 
     @property
     def aggregation_sets(self) -> str:
-        """Zset: keys of sets of grouped tasks in asynq's aggregator's hands, score = Unix s at which one is stale."""
+        """Zset: keys of task sets held by asynq's aggregator, score = Unix s at which a set becomes stale."""
         return f"{self._prefix}aggregation_sets"
 
     def index(self, state: TaskState) -> str:
-        """Return the key of the list or zset that holds the ids of tasks in a state."""
         return f"{self._prefix}{state.value}"
 
     @property
     def lock_prefix(self) -> str:
-        """What every uniqueness lock of this queue starts with; a lock is a string: id of the task that owns it."""
+        """The prefix of all uniqueness locks of this queue; a lock is a string: id of the task that holds it."""
         return f"{self._prefix}unique:"
 
     def lock(self, unique_key: str) -> str:
-        """String: id of the task that owns what a client named; spelled as asynq spells the lock of a payload."""
+        """String: id of the task that holds a client's unique key; spelled like asynq's lock of a payload."""
         digest = hashlib.md5(unique_key.encode(), usedforsecurity=False).hexdigest()
         return f"{self.lock_prefix}{self.queue}:{digest}"
 
     @property
+    def runs(self) -> str:
+        """Stream: ended attempts that are not in the database yet."""
+        return f"runqy:q:{{{self.queue}}}:runs"
+
+    @property
     def idle(self) -> str:
-        """Zset: wake-up channels of workers that wait for this queue, score = Unix ms until which they listen."""
+        """Zset: wake-up channels of workers that wait for this queue, score = Unix ms until which they are valid."""
         return f"runqy:q:{{{self.queue}}}:idle"
 
+    @property
+    def run_counters(self) -> str:
+        """Hash: outcomes and times of all runs, which workers add to with their heartbeats."""
+        return f"runqy:q:{{{self.queue}}}:run_counters"
+
     def deleted_by(self, task_id: str) -> str:
-        """String, expiring: owner whose finish deleted a task, so that its repetition is known for one."""
+        """String, expiring: the lease token that deleted a task, to recognise a repeated request."""
         return f"runqy:q:{{{self.queue}}}:deleted_by:{task_id}"
 
+    def output(self, task_id: str) -> str:
+        """Hash, expiring: what a task's last attempts printed; `lua/parts/delete_task.lua` derives the key too."""
+        return f"runqy:q:{{{self.queue}}}:output:{task_id}"
+
+    @property
+    def claims(self) -> str:
+        """Hash: id of a task that is being moved to another queue -> its claim."""
+        return f"{self._move_prefix}claims"
+
+    def moved(self, token: str) -> str:
+        """Set, expiring: ids of tasks that a claim of another queue stored here; a string for its counters."""
+        return f"{self._move_prefix}moved:{token}"
+
+    def refused(self, token: str) -> str:
+        """Set, expiring: ids of tasks that a claim of another queue could not store here, because their ids exist."""
+        return f"{self._move_prefix}refused:{token}"
+
+    @property
+    def closing(self) -> str:
+        """Hash: token and counters of a queue whose tasks were all moved, until they are added elsewhere."""
+        return f"{self._move_prefix}closing"
+
     def created(self, scope: str) -> str:
-        """Hash, expiring: what was created for an idempotency key, in the scope of whoever sent it."""
+        """Hash, expiring: what was created for an idempotency key, by the scope of its client."""
         return f"runqy:q:{{{self.queue}}}:created:{scope}"

@@ -1,4 +1,4 @@
-"""A worker's right to run a task: which task, the token that proves it, and how it is extended."""
+"""Leases: a worker's right to run a task, its token, and how it is extended."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,38 +6,39 @@ from functools import partial
 
 import msgspec
 
-from runqy.broker import timing
+from runqy.broker import constants
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
-from runqy.broker.links import Reply
 from runqy.broker.operation import Request
+from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, script
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """The right of one worker to run a task and to record how that ended."""
+    """A worker's right to run a task and to record its outcome."""
 
     queue: str
     """The Redis queue."""
     task_id: str
     token: str
-    """Proves in each later request that the lease is still ours."""
+    """Proves in later requests that the worker still holds the lease."""
 
 
 class LeasedTask(msgspec.Struct, frozen=True, kw_only=True):
-    """A task that was dequeued, to be run until its lease ends."""
+    """A task that was dequeued and may run until its lease ends."""
 
     lease: Lease
     message: TaskMessage
     lease_end_s: int
     child_deaths: int = 0
-    """How many children died while they ran it."""
+    """How many child processes died while running it."""
+    pending_since_ns: int = 0
+    """Unix ns since which it was pending; 0: unknown."""
     is_readable: bool = True
-    """False: its message is damaged, and here has id and queue only; or its id is no text. It must not be run."""
+    """False: the message is damaged and reduced to id and queue, or the id is not text. It must not be run."""
 
     @property
     def payload(self) -> bytes:
-        """Return the bytes that the client sent."""
         return self.message.payload
 
 
@@ -46,42 +47,41 @@ class Extension:
     """The outcome of extending leases."""
 
     lease_end_s: int
-    """When the leases that are not lost end."""
+    """When the extended leases end."""
     lost: tuple[Lease, ...] = ()
-    """No longer ours: nothing may be recorded for their tasks."""
+    """Lost leases: no outcome may be recorded for their tasks."""
     canceled: tuple[Lease, ...] = ()
-    """Still ours, of tasks that were canceled."""
+    """Extended leases of tasks whose cancellation was requested."""
 
 
-def extend(leases: Sequence[Lease], *, now_ns: int, lease_s: int = timing.LEASE_S) -> Request[Extension]:
-    """Extend leases, all in one round trip."""
+def extend(leases: Sequence[Lease], *, now_ns: int, lease_s: int = constants.LEASE_S) -> Request[Extension]:
+    """Extend leases in one round trip."""
     lease_end_s = now_ns // 1_000_000_000 + lease_s
     by_queue: dict[str, list[Lease]] = {}
     for lease in leases:
         by_queue.setdefault(lease.queue, []).append(lease)
     parts = [
-        part[first : first + timing.BATCH_MAX_TASKS]
+        part[first : first + constants.BATCH_MAX_TASKS]
         for part in by_queue.values()
-        for first in range(0, len(part), timing.BATCH_MAX_TASKS)
+        for first in range(0, len(part), constants.BATCH_MAX_TASKS)
     ]
     return Request(
-        commands=tuple(_call(part, lease_end_s) for part in parts), parse=partial(_extension, parts, lease_end_s)
+        commands=tuple(_extend_call(part, lease_end_s) for part in parts),
+        parse=partial(_parse_extension, parts, lease_end_s),
     )
 
 
-def _call(leases: Sequence[Lease], lease_end_s: int) -> Command:
-    """Return the script call for tasks of one Redis queue."""
+def _extend_call(leases: Sequence[Lease], lease_end_s: int) -> Command:
     queue = QueueKeys(leases[0].queue)
-    return script("extend")(
+    return script("extend_leases")(
         lease=queue.lease,
         task=[queue.task(lease.task_id) for lease in leases],
         lease_end_s=lease_end_s,
-        id_owner=[value for lease in leases for value in (lease.task_id, lease.token)],
+        id_and_token=[value for lease in leases for value in (lease.task_id, lease.token)],
     )
 
 
-def _extension(parts: Sequence[Sequence[Lease]], lease_end_s: int, replies: Sequence[Reply]) -> Extension:
-    """Read the scripts' replies."""
+def _parse_extension(parts: Sequence[Sequence[Lease]], lease_end_s: int, replies: Sequence[Reply]) -> Extension:
     codes = [
         (lease, code)
         for part, reply in zip(parts, replies, strict=True)

@@ -1,4 +1,4 @@
-"""Reserves the last of Redis's memory: when it is nearly full, tasks are refused before they are sent."""
+"""Refuse new tasks when Redis is nearly full, and estimate the memory that queues use."""
 
 from __future__ import annotations
 
@@ -6,36 +6,40 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from runqy.broker.keys import QueueKeys
-from runqy.broker.links import Reply
 from runqy.broker.operation import MemoryUse, Operation, Request, ask, ask_all, raise_error
-from runqy.broker.scripts import command
+from runqy.broker.replies import Reply
+from runqy.broker.scripts import Command, command, script
 from runqy.errors import BrokerFull, RunqyError
 
 T = TypeVar("T")
 
 
 def read_memory_use(queue: str) -> Request[float]:
-    """Return which part of its `maxmemory` the server of a Redis queue uses; 0 where it has no limit."""
-    return Request((command("INFO", "memory", key=QueueKeys(queue).pending),), _parse, is_repeatable=True)
+    """Return which fraction of its `maxmemory` the server of a Redis queue uses; 0 without a limit."""
+    return Request((command("INFO", "memory", key=QueueKeys(queue).pending),), _parse_memory_use, is_repeatable=True)
 
 
-def ask_to_add(request: Request[T], *, queue: str, memory: MemoryUse) -> Operation[T]:
-    """Return the outcome of a request that adds tasks to a Redis queue. Raises BrokerFull when Redis is nearly full.
+def ask_with_memory_check(request: Request[T], *, queue: str, memory: MemoryUse) -> Operation[T]:
+    """Return the outcome of a request that adds tasks to a Redis queue. Raise BrokerFull when Redis is nearly full.
 
-    Once a second the server's memory is read, in the same round trip.
+    Once a second the server's memory use is read in the same round trip.
     """
-    yield from require_memory(queue, memory=memory)
-    if not memory.begin_look(queue):
-        return (yield from ask(request))
+    if memory.is_nearly_full(queue):
+        yield from ensure_memory(queue, memory=memory)
+    if not memory.begin_check(queue):
+        result: T = yield request
+        return result
     outcome, use = yield from ask_all([request, read_memory_use(queue)])
     if isinstance(use, float):
         memory.record(queue, use)
     return raise_error(outcome)  # type: ignore[return-value] # the outcome of the first request
 
 
-def ask_all_to_add(requests: Sequence[Request[T]], *, queue: str, memory: MemoryUse) -> Operation[list[T | RunqyError]]:
-    """Return the outcomes of requests as `ask_all` does, and read the memory as `ask_to_add` does."""
-    if not memory.begin_look(queue):
+def ask_all_with_memory_check(
+    requests: Sequence[Request[T]], *, queue: str, memory: MemoryUse
+) -> Operation[list[T | RunqyError]]:
+    """Return the outcomes of requests as `ask_all` does, and check the memory as `ask_with_memory_check` does."""
+    if not memory.begin_check(queue):
         return (yield from ask_all(requests))
     *outcomes, use = yield from ask_all([*requests, read_memory_use(queue)])
     if isinstance(use, float):
@@ -43,23 +47,49 @@ def ask_all_to_add(requests: Sequence[Request[T]], *, queue: str, memory: Memory
     return outcomes  # type: ignore[return-value] # those of the requests
 
 
-def require_memory(queue: str, *, memory: MemoryUse) -> Operation[None]:
-    """Raise BrokerFull while the server of a Redis queue is nearly full; it is asked once a second."""
+def ensure_memory(queue: str, *, memory: MemoryUse) -> Operation[None]:
+    """Raise BrokerFull while the server of a Redis queue is nearly full. It is queried once a second."""
     if not memory.is_nearly_full(queue):
         return
-    if memory.begin_look(queue):
+    if memory.begin_check(queue):
         try:
             memory.record(queue, (yield from ask(read_memory_use(queue))))
         except RunqyError:
-            memory.record(queue, 0)  # the request itself finds out
+            memory.record(queue, 0)  # the request itself will fail the same way
     if memory.is_nearly_full(queue):
-        raise BrokerFull(f"Redis uses more than {memory.HIGHEST:.0%} of its memory limit and takes no new tasks.")
+        raise BrokerFull(f"Redis uses more than {memory.MAX_USE:.0%} of its memory limit and takes no new tasks.")
 
 
-def _parse(replies: Sequence[Reply]) -> float:
-    """Read the report; services that hide the limit have none."""
+def _parse_memory_use(replies: Sequence[Reply]) -> float:
+    """Parse INFO; services that hide the limit have none."""
     lines = replies[0].decode("utf-8", "replace").splitlines()
     numbers = {name: int(value) for name, _, value in (line.partition(":") for line in lines) if value.isdigit()}
     limit = numbers.get("maxmemory", 0)
     used = numbers.get("used_memory", 0) - numbers.get("mem_not_counted_for_evict", 0)
     return used / limit if limit else 0.0
+
+
+def estimate_memory(queues: Sequence[str]) -> Request[list[int]]:
+    """Estimate from a sample the bytes that the tasks of Redis queues use, in one round trip (contract 3.26).
+
+    0 for a queue with a key of the wrong type.
+    """
+    return Request(
+        commands=tuple(_estimate_call(QueueKeys(queue)) for queue in queues),
+        parse=lambda replies: [reply or 0 for reply in replies],
+        tolerates_wrong_types=True,
+    )
+
+
+def _estimate_call(keys: QueueKeys) -> Command:
+    return script("estimate_memory")(
+        active=keys.active,
+        pending=keys.pending,
+        scheduled=keys.scheduled,
+        retry=keys.retry,
+        archived=keys.archived,
+        completed=keys.completed,
+        groups=keys.groups,
+        task_prefix=keys.task_prefix,
+        group_prefix=keys.group(""),
+    )

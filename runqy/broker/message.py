@@ -1,34 +1,38 @@
-"""Owns asynq's task message: how it is built, read, and changed when a run ends."""
+"""Build and read asynq's task message, and change it when a run ends."""
+
+from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 
 from runqy.broker.asynq_pb2 import TaskMessage
 
 DEFAULT_TIMEOUT_S = 1800
-"""What a task without timeout and deadline gets; asynq treats 0 and 0 as an error."""
+"""The time limit of a task without timeout and deadline; asynq treats two zeros as an error."""
 
 ERROR_MAX_BYTES = 16_384
+MAX_INT32 = 2**31 - 1
+"""The limit of what is taken from the fields of a hash, into which a worker can write anything."""
 REQUEST_ID, TRACEPARENT = "x-request-id", "traceparent"
-"""The headers of a message that say which request made the task, and the trace that it belongs to."""
+"""The headers of a message for the id of the request that created the task, and for its trace."""
 
 FRESH_START = b"\x30\x00\x68\x00"
-"""Behind an encoded message: no retries spent, never completed (fields 6 and 13; an encoder leaves zeros out)."""
+"""Appended to an encoded message: no retries spent, never completed (fields 6 and 13; encoders omit zeros)."""
 
 CANCELED = "canceled"
-"""The error text of a task that somebody cancelled."""
+"""The error text of a cancelled task."""
 
 
 class MessageUnreadable(Exception):
-    """The bytes are no task message."""
+    """The bytes are not a task message."""
 
 
 def encode(message: TaskMessage) -> bytes:
-    """Return a message as it stands in Redis, fields unknown to us included."""
+    """Return the bytes stored in Redis, including fields unknown to us."""
     return message.SerializeToString()
 
 
 def decode(data: bytes) -> TaskMessage:
-    """Read a message from Redis. Raises MessageUnreadable."""
+    """Decode a message from Redis. Raise MessageUnreadable."""
     try:
         return TaskMessage.FromString(data)
     except DecodeError as error:
@@ -36,14 +40,14 @@ def decode(data: bytes) -> TaskMessage:
 
 
 def as_completed(message: TaskMessage, *, now_s: int) -> TaskMessage:
-    """Return a copy that says when the task succeeded."""
+    """Return a copy with the time of success."""
     changed = _copy(message)
     changed.completed_at = now_s
     return changed
 
 
 def as_failed(message: TaskMessage, *, error: str, now_s: int, spends_retry: bool) -> TaskMessage:
-    """Return a copy that carries the error of a run, and one retry more if the run spends one."""
+    """Return a copy with the error of a run, and one more retry if the run spends one."""
     changed = _copy(message)
     changed.error_msg = clean_text(error)
     changed.last_failed_at = now_s
@@ -52,16 +56,25 @@ def as_failed(message: TaskMessage, *, error: str, now_s: int, spends_retry: boo
     return changed
 
 
+@lru_cache(maxsize=4)
 def cancellation(*, now_s: int) -> bytes:
-    """Return bytes that, behind an encoded message, make it that of a cancelled task.
+    """Return bytes that, appended to an encoded message, mark its task as cancelled.
 
-    In protobuf a later occurrence of a field overrides an earlier one, so a script can change a message it cannot read.
+    In protobuf a later occurrence of a field overrides an earlier one, so a script can change a message it cannot
+    parse.
     """
     return encode(TaskMessage(error_msg=CANCELED, last_failed_at=now_s))
 
 
+def restore_limits(message: TaskMessage, *, ttl_completed_s: int, active_timeout_s: int, retried: int) -> None:
+    """Add what Go's workers drop from a message when they retry its task, from the fields of its hash."""
+    message.retention = message.retention or min(ttl_completed_s, MAX_INT32)
+    message.timeout = message.timeout or min(active_timeout_s, MAX_INT32)
+    message.retried = max(message.retried, min(retried, MAX_INT32))
+
+
 def run_deadline_s(message: TaskMessage, *, now_s: int) -> int:
-    """Return the Unix s at which a run that starts now has to end: timeout or deadline, whichever is earlier."""
+    """Return the Unix s at which a run that starts now must end: by timeout or deadline, whichever is earlier."""
     ends = [now_s + message.timeout] if message.timeout > 0 else []
     if message.deadline:
         ends.append(message.deadline)
@@ -69,16 +82,16 @@ def run_deadline_s(message: TaskMessage, *, now_s: int) -> int:
 
 
 def run_time_s(message: TaskMessage, *, now_ns: int) -> float:
-    """Return how long a run that starts now may take, exactly: `run_deadline_s` can be almost a second early."""
+    """Return the exact time limit of a run that starts now; `run_deadline_s` may be almost a second early."""
     timeout_s: float = message.timeout if message.timeout > 0 else DEFAULT_TIMEOUT_S
     if not message.deadline:
         return timeout_s
-    left_s = message.deadline - now_ns / 1e9
-    return min(left_s, timeout_s) if message.timeout > 0 else left_s
+    remaining_s = message.deadline - now_ns / 1e9
+    return min(remaining_s, timeout_s) if message.timeout > 0 else remaining_s
 
 
 def clean_text(text: str) -> str:
-    """Return a text that Go accepts as UTF-8 and that is short enough for a message; its end matters most."""
+    """Return valid UTF-8 short enough for a message. The start is cut off: the end of an error matters most."""
     data = text.encode("utf-8", "replace")
     if len(data) > ERROR_MAX_BYTES:
         data = b"... " + data[-ERROR_MAX_BYTES:]
@@ -86,7 +99,6 @@ def clean_text(text: str) -> str:
 
 
 def _copy(message: TaskMessage) -> TaskMessage:
-    """Return a message equal to this one."""
     changed = TaskMessage()
     changed.CopyFrom(message)
     return changed

@@ -1,6 +1,6 @@
 """Operations without I/O: generators that yield requests to Redis and receive the outcomes.
 
-A rule that both a blocking and an asynchronous caller need is written once, as a generator:
+A rule for both blocking and asynchronous callers is written once, as a generator:
 
     def enqueue_task(spec: TaskSpec) -> Operation[EnqueuedTask]:
         context = yield from get_context()
@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import msgspec
 
 from runqy import clock
-from runqy.broker.links import Reply, checked, is_wrong_type
+from runqy.broker.replies import Reply, check_reply, is_wrong_type
 from runqy.broker.scripts import Command
 from runqy.errors import BrokerRefused, RunqyError
 
@@ -27,23 +27,23 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Request(msgspec.Struct, Generic[T_co], frozen=True):
-    """Commands for Redis, and how their replies are read. Makes no round trip by itself."""
+    """Commands for Redis and the function that parses their replies. Performs no I/O."""
 
     commands: tuple[Command, ...]
     parse: Callable[[Sequence[Reply]], T_co]
     """Takes the replies of `commands`, none of them an error; returns the outcome or raises a RunqyError."""
     is_repeatable: bool = False
-    """Running it twice has the effect of running it once, so it is sent again once after a lost connection."""
+    """Running it twice has the same effect as once, so it is sent again once after a lost connection."""
     is_bulky: bool = False
-    """It or its replies may be large, so that small requests must not queue behind it on one connection."""
+    """It or its replies may be large, so small requests must not queue behind it on one connection."""
     tolerates_wrong_types: bool = False
-    """Workers may write its keys: one that has another type than the command needs reads as missing (None)."""
+    """Workers can write its keys: a key of the wrong type reads as missing (None)."""
 
     def read(self, replies: Sequence[Reply]) -> T_co:
-        """Return the outcome. Raises the RunqyError that an error reply stands for, or what `parse` raises."""
+        """Return the outcome. Raise the RunqyError for an error reply, or what `parse` raises."""
         if self.tolerates_wrong_types:
             replies = [None if is_wrong_type(reply) else reply for reply in replies]
-        return self.parse([checked(reply) for reply in replies])
+        return self.parse([check_reply(reply) for reply in replies])
 
 
 class RequestBatch(msgspec.Struct, frozen=True):
@@ -53,7 +53,6 @@ class RequestBatch(msgspec.Struct, frozen=True):
 
     @property
     def commands(self) -> list[Command]:
-        """Return the commands of all requests, in order."""
         return [command for request in self.requests for command in request.commands]
 
     @property
@@ -67,9 +66,9 @@ class RequestBatch(msgspec.Struct, frozen=True):
         return any(request.is_bulky for request in self.requests)
 
     def read(self, replies: Sequence[Reply]) -> list[Any]:
-        """Return one outcome a request, in order; a request that failed has its RunqyError in its place.
+        """Return one outcome per request, in order; the outcome of a failed request is its RunqyError.
 
-        Raises BrokerRefused.
+        Raise BrokerRefused.
         """
         outcomes: list[Any] = []
         start = 0
@@ -86,62 +85,61 @@ class RequestBatch(msgspec.Struct, frozen=True):
 
 
 class MemoryUse:
-    """What a broker knows about the memory of its servers: the part of its limit that each used when it was read last.
+    """The memory use of the broker's servers, as a fraction of their limits, when it was last read.
 
-    In a cluster by Redis queue, as queues are on different servers, else once.
+    Kept per Redis queue in a cluster, where queues are on different servers, else once.
     """
 
-    LOOK_EVERY_S = 1.0
-    HIGHEST = 0.97
-    """The part beyond which no tasks are added, so that all other scripts may still write."""
+    CHECK_INTERVAL_S = 1.0
+    MAX_USE = 0.97
+    """Above this fraction no tasks are added, so that all other scripts can still write."""
 
     def __init__(self, *, is_cluster: bool) -> None:
         self._is_cluster = is_cluster
         self._uses: dict[str, float] = {}
-        self._looked_s: dict[str, float] = {}
+        self._checked_s: dict[str, float] = {}
 
     def is_nearly_full(self, queue: str) -> bool:
-        """Return whether the server of a Redis queue used more than HIGHEST."""
-        return bool(self._uses) and self._uses.get(queue if self._is_cluster else "", 0) > self.HIGHEST
+        """Return whether the server of a Redis queue used more than MAX_USE."""
+        return bool(self._uses) and self._uses.get(queue if self._is_cluster else "", 0) > self.MAX_USE
 
-    def begin_look(self, queue: str) -> bool:
-        """Return whether the memory is to be read now, which it is for one caller a second."""
+    def begin_check(self, queue: str) -> bool:
+        """Return whether the caller should read the memory use now; true for one caller a second."""
         server, now_s = queue if self._is_cluster else "", clock.monotonic_s()
-        if now_s - self._looked_s.get(server, float("-inf")) < self.LOOK_EVERY_S:
+        if now_s - self._checked_s.get(server, float("-inf")) < self.CHECK_INTERVAL_S:
             return False
-        self._looked_s[server] = now_s
+        self._checked_s[server] = now_s
         return True
 
     def record(self, queue: str, use: float) -> None:
-        """Keep what was read."""
         self._uses[queue if self._is_cluster else ""] = use
 
 
 class BrokerContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operation may know about the broker that runs it."""
+    """What an operation can know about the broker that runs it."""
 
     now_ns: int
     """Unix ns by Redis's clock."""
     is_cluster: bool
-    """Keys of different hash tags live on different nodes."""
+    """Keys with different hash tags may be on different nodes."""
     memory: MemoryUse
 
 
 Effect: TypeAlias = Request[Any] | RequestBatch | type[BrokerContext]
-"""What an operation yields; it is sent the outcome, the list of outcomes, or a BrokerContext."""
+"""What an operation yields; it receives the outcome, the list of outcomes, or a BrokerContext."""
 Operation: TypeAlias = Generator[Effect, Any, T]
 
 
 def ask(request: Request[T]) -> Operation[T]:
-    """Return the outcome of one request. Raises BrokerUnavailable, or what the request's `parse` raises."""
+    """Return the outcome of one request. Raise BrokerUnavailable, or what the request's `parse` raises."""
     outcome: T = yield request
     return outcome
 
 
 def ask_all(requests: Sequence[Request[T]]) -> Operation[list[T | RunqyError]]:
-    """Return the outcomes of many requests in one round trip; a failed one has its error in its place.
+    """Return the outcomes of requests in one round trip; the outcome of a failed request is its error.
 
-    Raises BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
+    Raise BrokerUnavailable when Redis cannot be reached: any of the requests may have run.
     """
     if not requests:
         return []
@@ -156,7 +154,7 @@ def get_context() -> Operation[BrokerContext]:
 
 
 def raise_error(outcome: T | RunqyError) -> T:
-    """Return an outcome of `ask_all`, or raise the error that stands in its place."""
+    """Return an outcome of `ask_all`, or raise it if it is an error."""
     if isinstance(outcome, RunqyError):
         raise outcome
     return outcome

@@ -1,7 +1,7 @@
-"""Subscribes to Redis channels on an event loop, over one connection that is kept open.
+"""Subscribe to Redis channels on an event loop, over one persistent connection, and decode events for workers.
 
-Workers receive wake-ups and cancellations this way, web processes the ends of tasks. What is published while the
-connection is down is lost; subscribers poll as well, and are notified of a gap.
+Workers receive wake-ups and cancellations this way, web processes the ends of tasks. Messages published while the
+connection is down are lost; subscribers poll as well, and are notified of a gap.
 """
 
 from __future__ import annotations
@@ -9,29 +9,33 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
+from enum import Enum, auto
 
 import structlog
 
+from runqy.broker import keys
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.async_connection import AsyncConnection, pack
 from runqy.broker.async_connector import Connector
 from runqy.broker.async_node import reconnect_delay_s
-from runqy.broker.connection import RedisTarget
 from runqy.broker.keys import ended_channel
-from runqy.broker.links import Reply, translated
+from runqy.broker.operation import Request
+from runqy.broker.redis_client import RedisTarget
+from runqy.broker.replies import Reply, translate_error
+from runqy.broker.scripts import command
 from runqy.errors import RunqyError
 
-QUIET_S = 15.0
-"""After how much silence the connection is tried."""
-DEAD_S = 25.0
-"""After how much silence it counts as broken."""
-CHANNELS_AT_ONCE = 500
+PING_AFTER_S = 15.0
+"""How long the connection may be silent before it is pinged."""
+SILENCE_TIMEOUT_S = 25.0
+"""How long the connection may be silent before it is considered lost."""
+MAX_CHANNELS_PER_COMMAND = 500
 
 _log = structlog.get_logger(__name__)
 
 
 class Subscriber:
-    """Calls back, on the event loop, for what is published on the channels that are subscribed to."""
+    """Calls back on the event loop for messages on the subscribed channels."""
 
     def __init__(
         self,
@@ -40,37 +44,37 @@ class Subscriber:
         on_message: Callable[[str, bytes], None],
         on_gap: Callable[[], None] | None = None,
     ) -> None:
-        """Take what to call for a message, and what to call when some may have been missed. Neither may block."""
+        """`on_message` is called for a message, `on_gap` when messages may have been missed. Neither may block."""
         self._connector = source.connector if isinstance(source, AsyncBroker) else Connector(source)
         self._on_message = on_message
         self._on_gap = on_gap
         self._wanted: Counter[str] = Counter()
         self._unconfirmed: Counter[str] = Counter()
-        """How many confirmations are due on this connection, for each channel."""
+        """The number of outstanding confirmations on this connection, by channel."""
         self._confirmations: dict[str, asyncio.Future[None]] = {}
         self._connection: AsyncConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._has_gap = False
         self._failures = 0
-        """How often in a row the connection was lost, or refused, before anything was received."""
-        self._heard_s = 0.0
+        """Consecutive losses of the connection, or refusals, without any data received."""
+        self._received_s = 0.0
 
     async def start(self) -> None:
-        """Begin to connect."""
+        """Connect in the background."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
-        """Close the connection; nothing is called back any more."""
+        """Close the connection and stop calling back."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
 
     async def subscribe(self, channels: Iterable[str], *, timeout_s: float = 1.0) -> bool:
-        """Subscribe to channels until as many calls of `unsubscribe`; wait until Redis confirmed it.
+        """Subscribe to channels and wait for Redis's confirmation; each call needs a call of `unsubscribe`.
 
-        False: it did not in time. The channels stay subscribed to, but a message that was published meanwhile may be
-        missed. They are counted from the call on, also when the caller is cancelled while it waits.
+        Return False after a time-out: the channels stay subscribed, but a message published meanwhile may be missed.
+        The subscription counts from the call on, even if the caller is cancelled while it waits.
         """
         names = tuple(channels)
         new = []
@@ -98,40 +102,40 @@ class Subscriber:
             self._connection.push([pack(("UNSUBSCRIBE", *ended))])
 
     async def _run(self) -> None:
-        """Connect and listen, again and again, until cancelled."""
+        """Connect and listen until cancelled."""
         while True:
             try:
                 connection = await self._connector.open(on_push=self._receive)
             except RunqyError as error:
-                self._note_failure(error.detail)
+                self._record_failure(error.detail)
             else:
-                self._note_failure(await self._listen(connection))
+                self._record_failure(await self._listen(connection))
             await asyncio.sleep(reconnect_delay_s(self._failures))
 
-    def _note_failure(self, reason: str) -> None:
-        """Remember that messages may be missed."""
+    def _record_failure(self, reason: str) -> None:
+        """Record that messages may be missed."""
         self._has_gap = True
         self._failures += 1
         if self._failures == 1:
             _log.warning("subscriber_disconnected", error=reason)
 
     async def _listen(self, connection: AsyncConnection) -> str:
-        """Subscribe to all that is wanted and stay until the connection is lost; return why it was."""
+        """Subscribe to all channels and receive until the connection is lost; return the reason."""
         loop = asyncio.get_running_loop()
         lost: asyncio.Future[str] = loop.create_future()
         connection.on_lost = lambda _, reason: lost.set_result(reason)
         self._connection = connection
         self._unconfirmed.clear()
-        self._heard_s = loop.time()
+        self._received_s = loop.time()
         self._request(list(self._wanted))
         self._end_gap()
         try:
             while connection.is_open:
-                await asyncio.wait([lost], timeout=QUIET_S / 3)
-                silent_s = loop.time() - self._heard_s
-                if silent_s > DEAD_S:
+                await asyncio.wait([lost], timeout=PING_AFTER_S / 3)
+                silent_s = loop.time() - self._received_s
+                if silent_s > SILENCE_TIMEOUT_S:
                     connection.close("Redis cannot be reached: the connection went silent.")
-                elif silent_s > QUIET_S:
+                elif silent_s > PING_AFTER_S:
                     connection.push([pack(("PING",))])
         finally:
             self._connection = None
@@ -141,24 +145,24 @@ class Subscriber:
         return lost.result() if lost.done() else "The connection was lost."
 
     def _request(self, names: list[str]) -> None:
-        """Subscribe to channels now, or on the next connection if there is none."""
+        """Subscribe to channels now, or on the next connection."""
         for name in names:
             if name not in self._confirmations:
                 self._confirmations[name] = asyncio.get_running_loop().create_future()
         if self._connection is None:
             return
-        for start in range(0, len(names), CHANNELS_AT_ONCE):
-            some = names[start : start + CHANNELS_AT_ONCE]
-            self._unconfirmed.update(some)
-            self._connection.push([pack(("SUBSCRIBE", *some))])
+        for start in range(0, len(names), MAX_CHANNELS_PER_COMMAND):
+            batch = names[start : start + MAX_CHANNELS_PER_COMMAND]
+            self._unconfirmed.update(batch)
+            self._connection.push([pack(("SUBSCRIBE", *batch))])
 
     def _receive(self, reply: Reply) -> None:
-        """Pass a message on, or note a confirmation."""
+        """Pass on a message, or record a confirmation."""
         if isinstance(reply, Exception):
             if self._connection is not None:
-                self._connection.close(translated(reply).detail)
+                self._connection.close(translate_error(reply).detail)
             return
-        self._heard_s = asyncio.get_running_loop().time()
+        self._received_s = asyncio.get_running_loop().time()
         self._failures = 0
         if isinstance(reply, list) and reply[0] == b"message":
             self._on_message(reply[1].decode("utf-8", "replace"), reply[2])
@@ -166,7 +170,7 @@ class Subscriber:
             self._confirm(reply[1].decode("utf-8", "replace"))
 
     def _confirm(self, name: str) -> None:
-        """Note that Redis subscribed to a channel; after a reconnection, the last one ends the gap."""
+        """Record that Redis subscribed to a channel; after a reconnection the last confirmation ends the gap."""
         self._unconfirmed[name] -= 1
         if self._unconfirmed[name] > 0:
             return
@@ -177,7 +181,7 @@ class Subscriber:
         self._end_gap()
 
     def _end_gap(self) -> None:
-        """Report the gap that ends when all channels are subscribed to again."""
+        """Report the gap when all channels are subscribed to again."""
         if self._has_gap and not self._unconfirmed:
             self._has_gap = False
             if self._on_gap is not None and self._wanted:
@@ -185,7 +189,7 @@ class Subscriber:
 
 
 class TaskEndSubscriber:
-    """Calls back with the ids of tasks that end, of those that are watched.
+    """Calls back with the ids of watched tasks that end.
 
     Ends may be missed while the connection is down, and not all workers publish them: callers poll as well.
     """
@@ -195,17 +199,45 @@ class TaskEndSubscriber:
         self._subscriber = Subscriber(source, on_message=lambda channel, _: on_end(channel.removeprefix(prefix)))
 
     async def start(self) -> None:
-        """Begin to connect."""
+        """Connect in the background."""
         await self._subscriber.start()
 
     async def close(self) -> None:
-        """Close the connection; nothing is called back any more."""
+        """Close the connection and stop calling back."""
         await self._subscriber.close()
 
     async def watch(self, task_id: str) -> None:
-        """Watch a task until as many calls of `unwatch`; return once Redis confirmed it, or after a second without."""
+        """Watch a task until `unwatch`; return when Redis has confirmed it, or after a second without confirmation."""
         await self._subscriber.subscribe([ended_channel(task_id)])
 
     def unwatch(self, task_id: str) -> None:
         """Undo one `watch`."""
         self._subscriber.unsubscribe([ended_channel(task_id)])
+
+
+class WorkerEvent(Enum):
+    """What a message to a worker is about."""
+
+    WORK = auto()
+    CANCELED = auto()
+    CONFIGURATION = auto()
+    GAP = auto()  # any of these may have been missed; reported by the subscription itself
+
+
+def worker_channels(wake_token: str) -> tuple[str, ...]:
+    """Return the channels that a worker subscribes to; the token is the one in its dequeue requests."""
+    return keys.wake_channel(wake_token), keys.CANCEL_CHANNEL, keys.CHANGED_CHANNEL
+
+
+def parse_worker_event(channel: str, data: bytes) -> tuple[WorkerEvent, str]:
+    """Return the event of a message, and the Redis queue, task id or queue that it names."""
+    subject = data.decode("utf-8", "replace")
+    if channel == keys.CANCEL_CHANNEL:
+        return WorkerEvent.CANCELED, subject
+    return (WorkerEvent.CONFIGURATION if channel == keys.CHANGED_CHANNEL else WorkerEvent.WORK), subject
+
+
+def read_queue_token(queue: str) -> Request[str | None]:
+    """Return the token that changes with a queue's configuration; None when nothing is published."""
+    read = command("HGET", keys.QUEUE_REVISIONS, queue, key=keys.QUEUE_REVISIONS)
+    return Request((read,), lambda replies: None if replies[0] is None else replies[0].decode("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""Keeps how far Redis's clock is ahead of this process's."""
+"""Measure the offset of Redis's clock."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from runqy.broker.scripts import command
 
 SAMPLES = 3
 TOLERANCE_NS = 5_000_000
-"""Redis reads its clock once for all that it does in a round of its event loop."""
+"""Redis reads its clock once per iteration of its event loop."""
 
 _TIME = Request((command("TIME", key=None),), lambda replies: (int(replies[0][0]), int(replies[0][1])))
 """Unix s, and us of that second, by Redis's clock."""
 
 
 class RedisClock:
-    """The time by Redis's clock, as far as it was measured."""
+    """Redis's clock, as far as it was measured."""
 
     def __init__(self) -> None:
         self._offset_ns = 0
 
     def now_ns(self) -> int:
-        """Return Unix time in ns."""
         return clock.now_ns() + self._offset_ns
 
     def measure(self) -> Operation[float]:
-        """Ask Redis for its time, keep the difference to ours, and return that in s.
+        """Measure, store and return the offset of Redis's clock in s.
 
-        The quickest of a few replies counts. A difference that its round trip may have made is none: clocks that agree,
-        as those of one machine do, must not seem to differ from one process to the next.
+        The fastest of a few round trips counts. An offset that the round trip can explain is taken as 0, so that clocks
+        that agree, as on one machine, do not appear to differ between processes.
         """
         samples = []
         for _ in range(SAMPLES):
@@ -40,7 +39,7 @@ class RedisClock:
         return self._offset_ns / 1e9
 
     def _compare(self) -> Operation[tuple[int, int]]:
-        """Return how long a reply took, and how far Redis's clock was ahead of ours in its middle, both in ns."""
+        """Return the time of a round trip, and the offset of Redis's clock at its middle, both in ns."""
         before_ns, started_ns = clock.now_ns(), time.monotonic_ns()
         seconds, micros = yield from ask(_TIME)
         round_trip_ns = time.monotonic_ns() - started_ns

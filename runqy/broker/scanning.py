@@ -1,46 +1,91 @@
-"""Walks the whole key space in small steps that never end: one SCAN a node and step."""
+"""Scan the key space in bounded steps, and run requests for many queues."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
-from runqy.broker.links import Link, checked
+from runqy.broker.broker import Broker
+from runqy.broker.connections import RedisConnection
+from runqy.broker.operation import Operation, Request, ask_all
+from runqy.broker.replies import check_reply
 from runqy.broker.scripts import command
+from runqy.errors import RunqyError
+from runqy.failure_log import FailureLog
 
 if TYPE_CHECKING:
     from runqy.broker.broker import Broker
 
 
-class KeyWalk:
-    """A walk over the keys that match a pattern. It goes round and round, and meets each key in every round."""
+class KeyScanner:
+    """An endless scan over the keys that match a pattern: one SCAN per node and step; each round returns every key."""
 
     def __init__(self, pattern: str, step: int, kind: str = "hash") -> None:
-        """Take the pattern, about how many keys to look at in a step, and the type of the keys; empty: any."""
+        """`step` is the approximate number of keys to check in a step, `kind` the type of the keys; empty: any."""
         self._pattern = pattern
         self._step = step
         self._kind = ("TYPE", kind) if kind else ()
-        self._cursors: dict[str, int] = {}  # node -> where to go on; nodes that were walked to their end are missing
+        self._cursors: dict[str, int] = {}  # node -> cursor; nodes that were scanned to their end are missing
 
     def next_keys(self, broker: Broker) -> list[str]:
-        """Return the matching keys of the next step on every node that is not at its end."""
-        links = broker.link.nodes()
+        """Return the matching keys of the next step on all nodes that are not finished."""
+        connections = broker.connection.nodes()
         if self.is_at_start:
-            self._cursors = dict.fromkeys(links, 0)
+            self._cursors = dict.fromkeys(connections, 0)
         found: list[str] = []
-        for name in self._cursors.keys() & links.keys():
-            found += self._step_on(name, links[name])
-        self._cursors = {name: cursor for name, cursor in self._cursors.items() if cursor and name in links}
+        for name in self._cursors.keys() & connections.keys():
+            found += self._step_on(name, connections[name])
+        self._cursors = {name: cursor for name, cursor in self._cursors.items() if cursor and name in connections}
         return found
 
-    def _step_on(self, name: str, link: Link) -> list[str]:
-        """Go one step further on one node; a cursor of 0 is its end."""
-        place = ("MATCH", self._pattern, "COUNT", self._step, *self._kind)
-        scan = command("SCAN", self._cursors[name], *place, key=None)
-        cursor, names = checked(link.execute([scan])[0])
+    def _step_on(self, name: str, connection: RedisConnection) -> list[str]:
+        """Advance the scan on one node; a cursor of 0 is its end."""
+        options = ("MATCH", self._pattern, "COUNT", self._step, *self._kind)
+        scan = command("SCAN", self._cursors[name], *options, key=None)
+        cursor, names = check_reply(connection.execute([scan])[0])
         self._cursors[name] = int(cursor)
         return [name.decode(errors="replace") for name in names]
 
     @property
     def is_at_start(self) -> bool:
-        """Tell whether every node has been walked to its end, so that the next step starts a new round."""
+        """Return whether every node was scanned to its end, so that the next step starts a new round."""
         return not self._cursors
+
+
+T = TypeVar("T")
+
+MAX_ROUNDS = 40
+"""How often one run returns to a queue that has more; the rest is left to the next run."""
+
+_failures = FailureLog("queues_included")
+"""Of all queues. Its end is not recorded: one request of a queue may succeed while another fails, each second."""
+
+
+def run_requests(requests: Mapping[str, Request[T]]) -> Operation[dict[str, T]]:
+    """Run one request per queue, all in one round trip; a queue that fails is logged and left out.
+
+    Raise BrokerUnavailable.
+    """
+    succeeded: dict[str, T] = {}
+    outcomes = yield from ask_all(list(requests.values()))
+    for queue, outcome in zip(requests, outcomes, strict=True):
+        if isinstance(outcome, RunqyError):
+            _failures.record("queue_left_out", key=queue, queue=queue, error=outcome.detail)
+        else:
+            succeeded[queue] = outcome
+    return succeeded
+
+
+def for_each_queue(
+    queues: Iterable[str], make: Callable[[str], Request[T]], has_more: Callable[[T], bool]
+) -> Operation[list[tuple[str, T]]]:
+    """Run a request for every queue, and again for those whose outcome has more."""
+    outcomes: list[tuple[str, T]] = []
+    remaining = list(queues)
+    for _ in range(MAX_ROUNDS):
+        if not remaining:
+            break
+        round_outcomes = yield from run_requests({queue: make(queue) for queue in remaining})
+        outcomes.extend(round_outcomes.items())
+        remaining = [queue for queue, outcome in round_outcomes.items() if has_more(outcome)]
+    return outcomes

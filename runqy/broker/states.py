@@ -1,10 +1,10 @@
-"""Owns the states of a task, spelled as they stand in Redis."""
+"""The states of a task and the outcomes of its runs, spelled as in Redis."""
 
 from enum import StrEnum
 
 
 class TaskState(StrEnum):
-    """Where a task is in its life; the text is also the suffix of the index key that lists it."""
+    """The state of a task; also the suffix of the key of its index."""
 
     PENDING = "pending"
     ACTIVE = "active"
@@ -16,13 +16,33 @@ class TaskState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Tell whether a task in this state is over."""
+        """Return whether a task in this state is finished."""
         return self in (TaskState.COMPLETED, TaskState.ARCHIVED)
 
     @classmethod
     def read(cls, text: bytes | None) -> "TaskState | None":
-        """Return the state that a text from Redis names; None for a text that is none."""
+        """Return the state with this text; None for any other text."""
         return _BY_TEXT.get(text or b"")
 
+
+class RunOutcome(StrEnum):
+    """How an attempt ended; also of tasks that ended without one: canceled or expired while they waited."""
+
+    COMPLETED = "completed"
+    RETRIED = "retried"
+    """It failed, and the task runs again."""
+    FAILED = "failed"
+    """It failed, and the task was archived."""
+    CANCELED = "canceled"
+    TIMED_OUT = "timed_out"
+    """Its timeout or deadline passed, whether or not the task runs again."""
+    EXPIRED = "expired"
+    """The task waited for longer than its queue allows."""
+    LOST = "lost"
+    """Its worker fell silent, whether or not the task runs again."""
+
+
+FAILURES = frozenset({RunOutcome.RETRIED, RunOutcome.FAILED, RunOutcome.TIMED_OUT, RunOutcome.EXPIRED, RunOutcome.LOST})
+"""Outcomes that count as failures, whether or not the task runs again: in statistics, groups of errors and alerts."""
 
 _BY_TEXT = {state.value.encode(): state for state in TaskState}

@@ -1,25 +1,25 @@
-"""Keeps which API key registered each worker id, where workers cannot write, for as long as the worker lives."""
+"""Store which API key registered each worker id, where workers cannot write, for as long as the worker lives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runqy.broker import keys
-from runqy.broker.heartbeats import records_of
-from runqy.broker.links import Reply
+from runqy.broker.heartbeats import extend_record, read_records
 from runqy.broker.operation import Operation, Request, ask, ask_all, get_context
+from runqy.broker.replies import Reply
 from runqy.broker.scripts import command, script
-from runqy.broker.worker_records import RECORD_TTL_S
+from runqy.broker.worker_records import RECORD_TTL_S, WorkerRecord
 from runqy.errors import WorkerIdTaken
 
-__all__ = ["claim_worker_id", "forget_claims"]
+__all__ = ["claim_worker_id", "delete_stale_claims", "read_registration_times"]
 
 _ATTEMPTS = 5
-_CLAIMS_AT_ONCE = 500
+_SCAN_COUNT = 500
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
-    """Who registered a worker id last, and when."""
+class _WorkerClaim:
+    """The owner of the key that last registered a worker id, and when."""
 
     owner: str
     at_s: int
@@ -28,7 +28,7 @@ class _Claim:
         return f"{self.at_s} {self.owner}".encode()
 
     @classmethod
-    def decode(cls, content: bytes) -> "_Claim":
+    def decode(cls, content: bytes) -> "_WorkerClaim":
         """Return the claim in a hash's field; one without an owner for invalid content."""
         at_s, _, owner = content.decode(errors="replace").partition(" ")
         return cls(owner, int(at_s)) if at_s.isdigit() and len(at_s) <= 11 else cls("", 0)
@@ -39,47 +39,58 @@ class _Claim:
 
 
 def claim_worker_id(worker_id: str, *, owner: str) -> Operation[None]:
-    """Note that a worker registers with this owner's key.
+    """Record that a worker registers with this owner's key.
 
-    Raises WorkerIdTaken while a worker of this id lives that registered with another one: until a minute after its last
-    heartbeat or its registration.
+    Raise WorkerIdTaken while a live worker with this id is registered with another owner's key: until a minute after
+    its last heartbeat or its registration. A worker whose heartbeats are overdue stays listed: it is alive but cannot
+    reach Redis.
     """
     for _ in range(_ATTEMPTS):
         now_s = (yield from get_context()).now_ns // 10**9
-        stored, alive = yield from ask(_read(worker_id))
-        claim = _Claim.decode(stored)
-        if claim.owner not in ("", owner) and (alive or claim.is_fresh(now_s)):
+        stored, record = yield from ask(_read(worker_id))
+        claim = _WorkerClaim.decode(stored)
+        if claim.owner not in ("", owner) and (record or claim.is_fresh(now_s)):
             raise WorkerIdTaken(
-                f"The worker id {worker_id} belongs to a worker that is alive and registered with another API key. "
+                f"The worker id {worker_id} is used by a live worker that registered with another API key. "
                 "Choose another id, or wait until a minute after its last heartbeat."
             )
-        if (yield from ask(_claim(worker_id, known=stored, content=_Claim(owner, now_s).encode()))):
+        if (yield from ask(_claim(worker_id, known=stored, content=_WorkerClaim(owner, now_s).encode()))):
+            if record and record.is_stale(now_s):
+                yield from ask(extend_record(worker_id, now_s=now_s))
             return
-    raise WorkerIdTaken(f"Many workers register as {worker_id} at once.")
+    raise WorkerIdTaken(f"Too many concurrent registrations of {worker_id}.")
 
 
-def forget_claims() -> Operation[None]:
-    """Forget the claims of workers that no longer live, some hundred at a time."""
+def read_registration_times(worker_ids: Sequence[str]) -> Request[list[int]]:
+    """Return when each worker registered last, in Unix s; 0: unknown."""
+    call = command("HMGET", keys.WORKER_CLAIMS, *worker_ids, key=keys.WORKER_CLAIMS)
+    return Request((call,), lambda replies: [_WorkerClaim.decode(stored or b"").at_s for stored in replies[0]])
+
+
+def delete_stale_claims() -> Operation[None]:
+    """Delete the claims of workers that are no longer alive, in steps of some hundred."""
     cursor = b"0"
     while True:
         now_s = (yield from get_context()).now_ns // 10**9
         cursor, claims = yield from ask(_scan(cursor))
-        old = {worker_id: stored for worker_id, stored in claims.items() if not _Claim.decode(stored).is_fresh(now_s)}
-        records = (yield from ask(records_of(list(old), list(old)))) if old else []
+        old = {
+            worker_id: stored for worker_id, stored in claims.items() if not _WorkerClaim.decode(stored).is_fresh(now_s)
+        }
+        records = (yield from ask(read_records(list(old), list(old)))) if old else []
         alive = {record.worker_id for record in records if record}
         gone = [(worker_id, stored) for worker_id, stored in old.items() if worker_id not in alive]
-        yield from ask_all([_forget(worker_id, known=stored) for worker_id, stored in gone])
+        yield from ask_all([_delete_claim(worker_id, known=stored) for worker_id, stored in gone])
         if cursor == b"0":
             return
 
 
-def _read(worker_id: str) -> Request[tuple[bytes, bool]]:
-    """Ask for the claim to a worker id, and whether a worker of this id is alive."""
+def _read(worker_id: str) -> Request[tuple[bytes, WorkerRecord | None]]:
+    """Read the claim to a worker id and the record of this worker."""
     claim = command("HGET", keys.WORKER_CLAIMS, worker_id, key=keys.WORKER_CLAIMS)
-    records = records_of([worker_id], [worker_id])
+    records = read_records([worker_id], [worker_id])
 
-    def parse(replies: Sequence[Reply]) -> tuple[bytes, bool]:
-        return replies[0] or b"", any(records.parse(replies[1:]))
+    def parse(replies: Sequence[Reply]) -> tuple[bytes, WorkerRecord | None]:
+        return replies[0] or b"", next(filter(None, records.parse(replies[1:])), None)
 
     return Request((claim, *records.commands), parse)
 
@@ -90,7 +101,7 @@ def _claim(worker_id: str, *, known: bytes, content: bytes) -> Request[bool]:
 
 
 def _scan(cursor: bytes) -> Request[tuple[bytes, dict[str, bytes]]]:
-    scan = command("HSCAN", keys.WORKER_CLAIMS, cursor, "COUNT", _CLAIMS_AT_ONCE, key=keys.WORKER_CLAIMS)
+    scan = command("HSCAN", keys.WORKER_CLAIMS, cursor, "COUNT", _SCAN_COUNT, key=keys.WORKER_CLAIMS)
 
     def parse(replies: Sequence[Reply]) -> tuple[bytes, dict[str, bytes]]:
         next_cursor, flat = replies[0]
@@ -101,6 +112,6 @@ def _scan(cursor: bytes) -> Request[tuple[bytes, dict[str, bytes]]]:
     return Request((scan,), parse)
 
 
-def _forget(worker_id: str, *, known: bytes) -> Request[bool]:
-    call = script("forget_claim")(registrations=keys.WORKER_CLAIMS, worker_id=worker_id, known=known)
+def _delete_claim(worker_id: str, *, known: bytes) -> Request[bool]:
+    call = script("delete_claim")(registrations=keys.WORKER_CLAIMS, worker_id=worker_id, known=known)
     return Request((call,), lambda replies: bool(replies[0]))

@@ -1,27 +1,33 @@
-"""Owns what a worker says about itself: the record behind the workers API, and its spelling in Redis."""
+"""The record that a worker writes about itself, which the workers API shows, and its encoding in Redis."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
 
-from runqy.broker.numbers import read_score
-from runqy.broker.timing import HEARTBEAT_TTL_S
+from runqy.broker.constants import HEARTBEAT_TTL_S
+from runqy.broker.replies import read_score
 
 RECORD_MAX_BYTES = 1 << 18
-"""What is read of a record; a longer one counts as none, or a worker could fill the memory of each that lists it."""
+"""The maximum size of a record; longer ones are ignored, or a worker could fill the memory of processes that list
+it."""
 RECORD_TTL_S = 60
-"""How long a record outlives its worker's last beat: a worker that vanished is shown as stale before it is gone."""
+"""How long a record outlives its worker's last heartbeat; a vanished worker is shown as disconnected until then."""
+DISCONNECTED_TTL_S = 900
+"""How long the record of a worker without Redis outlives each registration, which it repeats every 5 to 10 minutes at
+most."""
 
+_GO_TRUE = {"1", "true"}
+"""Booleans as go-redis writes them, and as fmt prints them."""
 _GO_QUEUE = re.compile(r"([^\s\[\]:,]+):(-?\d{1,9})(?!\d)")
 
 
 class WorkerState(StrEnum):
-    """What a worker is doing; only a ready one takes tasks."""
+    """The state of a worker; only a ready one dequeues tasks."""
 
     STARTING = "starting"
     DEPLOYING = "deploying"
@@ -51,7 +57,7 @@ class WorkerRecord:
     host: str
     pid: int
     server_id: str
-    """UUID of this registration; names the worker to asynq's tools together with host and pid."""
+    """UUID of this registration; identifies the worker to asynq's tools together with host and pid."""
     queue: str
     redis_queues: dict[str, int]
     """Redis queue -> priority."""
@@ -60,7 +66,7 @@ class WorkerRecord:
     processes: int = 1
     state: WorkerState = WorkerState.STARTING
     reason: str = ""
-    """Why the state is what it is, when it is not `ready`."""
+    """The reason for the state, or a problem of a `ready` worker."""
     commit: str = ""
     started_at_s: int
     last_beat_s: int = 0
@@ -70,25 +76,64 @@ class WorkerRecord:
     """Ids of running tasks; set by the heartbeat."""
     version: str = ""
     is_foreign: bool = False
-    """True of Go's runqy-worker, which reports less."""
+    """True for Go's runqy-worker, which reports less."""
     foreign_status: str = ""
     extra: dict[str, str] = field(default_factory=dict)
-    """What else a foreign worker reports, as it spells it."""
+    """Other values that a foreign worker reports, as it spells them."""
 
     def is_stale(self, now_s: int) -> bool:
-        """Tell whether beats are overdue."""
+        """Return whether heartbeats are overdue."""
         return self.last_beat_s < now_s - HEARTBEAT_TTL_S
 
+    def is_ready(self, now_s: int) -> bool:
+        """Return whether it dequeues tasks: it is in the state `ready`, and its heartbeats arrive."""
+        return self.state is WorkerState.READY and not self.is_stale(now_s)
+
+    @property
+    def process(self) -> tuple[str, int]:
+        """Return the host and the pid of its process, which has a record for each queue that it registered for."""
+        return (self.worker_id, 0) if self.is_foreign else (self.host, self.pid)
+
     def encode(self) -> bytes:
-        """Return the JSON that stands in Redis."""
+        """Return the JSON stored in Redis."""
         return msgspec.json.encode(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerCounts:
+    """The number of worker processes."""
+
+    ready: int = 0
+    """Ready for at least one of the counted queues."""
+    not_ready: int = 0
+    """Starting, deploying, failed to start or draining."""
+    disconnected: int = 0
+    """Without a recent heartbeat; not part of `total`."""
+
+    @property
+    def total(self) -> int:
+        """Return the number of processes that send heartbeats."""
+        return self.ready + self.not_ready
+
+
+NO_WORKERS = WorkerCounts()
+
+
+def count_workers(records: Iterable[WorkerRecord], *, now_s: int) -> WorkerCounts:
+    """Count the processes that some records belong to: those of a queue, or all."""
+    readiness: dict[tuple[str, int], list[tuple[bool, bool]]] = {}
+    for record in records:
+        readiness.setdefault(record.process, []).append((record.is_ready(now_s), record.is_stale(now_s)))
+    ready = sum(any(is_ready for is_ready, _ in found) for found in readiness.values())
+    disconnected = sum(all(is_stale for _, is_stale in found) for found in readiness.values())
+    return WorkerCounts(ready=ready, not_ready=len(readiness) - ready - disconnected, disconnected=disconnected)
 
 
 _decoder = msgspec.json.Decoder(WorkerRecord)
 
 
 def decode_record(stored: bytes | None, worker_id: str) -> WorkerRecord | None:
-    """Read a worker's record; None if it has expired, is another's, or is none that this version understands."""
+    """Decode a worker's record; None if it has expired, belongs to another worker, or has an unknown format."""
     if not stored:
         return None
     try:
@@ -99,7 +144,7 @@ def decode_record(stored: bytes | None, worker_id: str) -> WorkerRecord | None:
 
 
 def decode_go_worker(fields: Mapping[bytes, bytes], worker_id: str) -> WorkerRecord | None:
-    """Read the hash that Go's runqy-worker keeps about itself; None if it has expired, or is another's."""
+    """Decode the hash of Go's runqy-worker; None if it has expired or belongs to another worker."""
     texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
     if not worker_id or texts.pop("worker_id", "") != worker_id:
         return None
@@ -113,7 +158,7 @@ def decode_go_worker(fields: Mapping[bytes, bytes], worker_id: str) -> WorkerRec
         queue=",".join(queues),
         redis_queues=queues,
         concurrency=_whole(texts.pop("concurrency", "")),
-        state=WorkerState.READY if texts.get("healthy", "true") == "true" else WorkerState.START_FAILED,
+        state=WorkerState.READY if texts.get("healthy", "1") in _GO_TRUE else WorkerState.START_FAILED,
         started_at_s=_whole(texts.pop("started_at", "")),
         last_beat_s=_whole(texts.pop("last_beat", "")),
         is_foreign=True,
@@ -123,7 +168,7 @@ def decode_go_worker(fields: Mapping[bytes, bytes], worker_id: str) -> WorkerRec
 
 
 def _whole(text: str) -> int:
-    """Read a whole number that may not be one."""
+    """Parse a whole number; 0 if it is invalid."""
     try:
         return read_score(text) or 0
     except ValueError:

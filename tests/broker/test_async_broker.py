@@ -1,4 +1,4 @@
-"""What runs on an event loop has the outcomes of what runs on a thread."""
+"""Requests on an event loop have the same outcomes as on a thread."""
 
 import asyncio
 import time
@@ -10,15 +10,15 @@ import uvloop
 from runqy import clock
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget
 from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import enqueue
 from runqy.broker.enqueue_batch import enqueue_many
-from runqy.broker.finishing import Outcome, complete
+from runqy.broker.finish import FinishOutcome, complete
 from runqy.broker.operation import Operation, Request, ask, get_context
-from runqy.broker.reading import find_task, read_states
+from runqy.broker.redis_client import RedisTarget
 from runqy.broker.scripts import Script, command
 from runqy.broker.states import TaskState
+from runqy.broker.task_reader import find_task, read_states
 from runqy.errors import BrokerCommandRefused, RunqyError, TaskAlreadyExists, TaskNotFound
 from tests.support import environment
 from tests.support.event_loop import run_with_broker
@@ -93,7 +93,7 @@ def test_tasks_of_several_queues_are_taken_and_finished(broker: Broker, target: 
     put(broker, "a1", "a2", queue="a")
     put(broker, "b1", queue="b")
 
-    async def act(on_loop: AsyncBroker) -> tuple[list[str], list[Outcome]]:
+    async def act(on_loop: AsyncBroker) -> tuple[list[str], list[FinishOutcome]]:
         order = plan_dequeue([QueueWeight(queue="a"), QueueWeight(queue="b")], 5, worker_id="w1")
         taken, _ = await on_loop.run(dequeue_tasks(order, now_ns=on_loop.now_ns()))
         ends = [complete(one.lease, one.message, b"1", now_ns=on_loop.now_ns()) for one in taken]
@@ -102,10 +102,10 @@ def test_tasks_of_several_queues_are_taken_and_finished(broker: Broker, target: 
     taken, outcomes = run_with_broker(target, act)
 
     assert sorted(taken) == ["a1", "a2", "b1"]
-    assert outcomes == [Outcome.COMPLETED] * 3
+    assert outcomes == [FinishOutcome.COMPLETED] * 3
 
 
-def test_errors_are_raised_or_stand_in_the_place_of_their_request(broker: Broker, target: RedisTarget) -> None:
+def test_errors_are_raised_or_returned_as_the_outcome_of_their_request(broker: Broker, target: RedisTarget) -> None:
     async def act(on_loop: AsyncBroker) -> list[Any]:
         with pytest.raises(TaskNotFound):
             await on_loop.run(find_task("gone", [QUEUE]))
@@ -121,7 +121,7 @@ def test_errors_are_raised_or_stand_in_the_place_of_their_request(broker: Broker
 
 
 def run_both(first: Request[Any], second: Request[Any]) -> Operation[Any]:
-    """Run two requests; an error of the second is thrown in at its place."""
+    """Run two requests; an error of the second is raised at its yield."""
     yield from ask(first)
     return (yield from ask(second))
 
@@ -157,7 +157,7 @@ def test_scripts_that_redis_forgot_are_loaded_and_run_once(broker: Broker, targe
     assert run_with_broker(target, act) == [2] * 20
 
 
-def test_what_asks_for_nothing_makes_no_round_trip() -> None:
+def test_an_empty_request_makes_no_round_trip() -> None:
     nowhere = RedisTarget(addresses=(("127.0.0.1", free_port()),))
 
     async def act(on_loop: AsyncBroker) -> tuple[Any, ...]:

@@ -11,8 +11,8 @@ from redis.crc import key_slot
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget
 from runqy.broker.operation import Request
+from runqy.broker.redis_client import RedisTarget
 from runqy.broker.scripts import Script, command
 from runqy.errors import BrokerUnavailable
 from tests.support.event_loop import run_with_broker, wait_until
@@ -107,9 +107,7 @@ def test_a_slot_that_moved_is_found_at_its_new_node(target: RedisTarget, clients
     run_with_broker(target, act)
 
 
-def test_a_key_that_is_moved_already_is_asked_for_at_the_new_node(
-    target: RedisTarget, clients: list[redis_py.Redis]
-) -> None:
+def test_a_key_that_has_migrated_is_read_from_the_new_node(target: RedisTarget, clients: list[redis_py.Redis]) -> None:
     source, new, _ = clients
 
     async def act(broker: AsyncBroker) -> None:
@@ -219,9 +217,7 @@ def test_a_cluster_of_which_no_node_replies_is_unavailable() -> None:
     run_with_broker(target, act)
 
 
-def test_requests_that_start_together_look_at_the_topology_once(
-    cluster_broker: Broker, cluster_target: RedisTarget
-) -> None:
+def test_concurrent_requests_refresh_the_topology_once(cluster_broker: Broker, cluster_target: RedisTarget) -> None:
     def count_looks() -> int:
         stats = cluster_broker.client.info("commandstats", target_nodes="primaries")
         return sum(node.get("cmdstat_cluster|slots", {}).get("calls", 0) for node in stats.values())

@@ -14,15 +14,15 @@ import uvloop
 
 from runqy.broker import async_node
 from runqy.broker.async_broker import AsyncBroker
-from runqy.broker.connection import RedisTarget
 from runqy.broker.enqueue import enqueue
 from runqy.broker.operation import Request
-from runqy.broker.reading import read_states
+from runqy.broker.redis_client import RedisTarget
 from runqy.broker.scripts import command
 from runqy.broker.states import TaskState
+from runqy.broker.task_reader import read_states
 from runqy.errors import BrokerBusy, BrokerRefused, BrokerUnavailable
 from tests.support import environment, event_loop
-from tests.support.bad_network import BadNetwork, Weather
+from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.event_loop import run_with_broker, wait_until
 from tests.support.fake_redis import FakeRedis
 from tests.support.servers import ValkeyServer, free_port
@@ -176,7 +176,7 @@ def test_a_redis_that_replies_to_some_keeps_its_connection() -> None:
         assert len(server.connections) == 1
 
 
-def test_a_loop_that_was_blocked_does_not_take_redis_for_silent() -> None:
+def test_a_blocked_loop_does_not_treat_redis_as_silent() -> None:
     def reply_late(received: list[bytes]) -> bytes:
         time.sleep(0.1)
         return bulk(received[1])
@@ -214,7 +214,7 @@ def test_requests_fail_at_once_after_a_connection_was_refused() -> None:
     run_with_broker(RedisTarget(addresses=(("127.0.0.1", free_port()),)), act)
 
 
-def test_a_redis_that_accepts_and_says_nothing_is_unavailable_after_a_second(
+def test_a_redis_that_accepts_and_never_replies_is_unavailable_after_a_second(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(async_node, "CONNECT_WAIT_S", 0.2)
@@ -301,7 +301,7 @@ def test_large_payloads_wait_until_the_network_takes_them() -> None:
         run_with_broker(server.target, act, reply_timeout_s=20)
 
 
-def test_a_request_that_takes_long_to_arrive_is_no_silence() -> None:
+def test_a_request_that_takes_long_to_arrive_does_not_count_as_silence() -> None:
     async def act(broker: AsyncBroker) -> tuple[int, float]:
         await broker.run(echo("connect", is_bulky=True))
         started_s = time.monotonic()
@@ -316,7 +316,7 @@ def test_a_request_that_takes_long_to_arrive_is_no_silence() -> None:
 
 
 def test_replies_that_come_in_pieces_are_put_together(network: BadNetwork) -> None:
-    network.weather = Weather.IN_PIECES
+    network.mode = FaultMode.IN_PIECES
 
     async def act(broker: AsyncBroker) -> list[bytes]:
         return await asyncio.gather(*(broker.run(echo(f"number {i}")) for i in range(200)))
@@ -325,7 +325,7 @@ def test_replies_that_come_in_pieces_are_put_together(network: BadNetwork) -> No
 
 
 def test_no_task_is_lost_or_doubled_by_a_network_that_loses_replies(network: BadNetwork, redis: redis_py.Redis) -> None:
-    network.weather = Weather.LOSES_ANSWERS
+    network.mode = FaultMode.LOSES_RESPONSES
     names = [f"t{i}" for i in range(300)]
 
     async def enqueue_until_done(broker: AsyncBroker, name: str) -> TaskState:
@@ -339,14 +339,14 @@ def test_no_task_is_lost_or_doubled_by_a_network_that_loses_replies(network: Bad
     async def act(broker: AsyncBroker) -> list[TaskState | None]:
         for start in range(0, len(names), 20):
             await asyncio.gather(*(enqueue_until_done(broker, name) for name in names[start : start + 20]))
-        network.weather = Weather.FINE
+        network.mode = FaultMode.FINE
         return await broker.run(read_states([(QUEUE, name) for name in names]))
 
     assert run_with_broker(through(network), act) == [TaskState.PENDING] * len(names)
     assert redis.llen(f"asynq:{{{QUEUE}}}:pending") == len(names)
 
 
-def test_what_redis_sends_unasked_or_garbled_ends_the_connection() -> None:
+def test_unexpected_and_invalid_replies_end_the_connection() -> None:
     def reply_too_much(received: list[bytes]) -> bytes:
         if received[1] == b"garbled":
             return b"?what\r\n"
@@ -355,7 +355,7 @@ def test_what_redis_sends_unasked_or_garbled_ends_the_connection() -> None:
     async def act(broker: AsyncBroker) -> None:
         assert await broker.run(echo("double")) == b"double"
         assert await broker.run(echo("fine", is_repeatable=True)) == b"fine"
-        with pytest.raises(BrokerUnavailable, match="cannot be read"):
+        with pytest.raises(BrokerUnavailable, match="an invalid reply"):
             await broker.run(echo("garbled"))
         assert await broker.run(echo("fine", is_repeatable=True)) == b"fine"
 

@@ -1,4 +1,4 @@
-"""Whose time counts: Redis's, unless the difference cannot be told from the time of a round trip."""
+"""The clock of Redis counts, unless its offset is within the time of a round trip."""
 
 import time
 

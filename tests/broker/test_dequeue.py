@@ -1,4 +1,4 @@
-"""How tasks are handed out."""
+"""Dequeuing tasks."""
 
 from collections import Counter
 
@@ -8,7 +8,7 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.dequeue import DequeueRequest, QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import enqueue
-from runqy.broker.finishing import archive
+from runqy.broker.finish import archive
 from runqy.broker.keys import QueueKeys
 from runqy.broker.pausing import pause
 from runqy.errors import LeaseLost
@@ -23,7 +23,7 @@ def order_of(count: int, *shares: QueueWeight, **options) -> DequeueRequest:
     return plan_dequeue(shares or [QueueWeight(queue=QUEUE)], count, worker_id="w1", **options)
 
 
-def test_a_task_that_is_taken_runs_and_is_held(broker: Broker) -> None:
+def test_a_dequeued_task_is_active_and_leased(broker: Broker) -> None:
     put(broker, "t1", "t2")
 
     (taken,), _ = broker.run(dequeue_tasks(order_of(1), now_ns=NOW_NS))
@@ -74,7 +74,7 @@ def test_a_paused_queue_does_not_keep_others_waiting(broker: Broker) -> None:
     assert ids(taken) == ["l1"]
 
 
-def test_the_same_order_asked_again_returns_the_same_tasks(broker: Broker) -> None:
+def test_a_repeated_dequeue_returns_the_same_tasks(broker: Broker) -> None:
     put(broker, "a1", queue="a")
     put(broker, "b1", "b2", queue="b")
     order = order_of(2, QueueWeight(queue="a"), QueueWeight(queue="b"))
@@ -87,7 +87,7 @@ def test_the_same_order_asked_again_returns_the_same_tasks(broker: Broker) -> No
     assert all(one.message == next(o for o in first if o.lease == one.lease).message for one in again)
 
 
-def test_what_is_returned_again_is_held_for_as_long_as_it_says(broker: Broker) -> None:
+def test_a_repeated_dequeue_extends_the_lease(broker: Broker) -> None:
     put(broker, "t1")
     order = order_of(1, QueueWeight(queue=QUEUE), QueueWeight(queue="other"))
     broker.run(dequeue_tasks(order, now_ns=NOW_NS))
@@ -98,7 +98,7 @@ def test_what_is_returned_again_is_held_for_as_long_as_it_says(broker: Broker) -
     assert broker.client.zscore(KEYS.lease, "t1") == 1_700_000_050
 
 
-def test_an_order_asked_again_fills_the_slots_that_got_nothing(broker: Broker) -> None:
+def test_a_repeated_dequeue_fills_the_remaining_slots(broker: Broker) -> None:
     put(broker, "a1", queue="a")
     order = order_of(3, QueueWeight(queue="a"), QueueWeight(queue="b"))
     broker.run(dequeue_tasks(order, now_ns=NOW_NS))
@@ -135,7 +135,7 @@ def test_a_remnant_without_a_message_no_longer_blocks_its_id(broker: Broker) -> 
     assert listed(broker) == {"pending": ["t1"]}
 
 
-def test_an_id_that_stands_twice_is_handed_out_once(broker: Broker) -> None:
+def test_an_id_that_is_listed_twice_is_handed_out_once(broker: Broker) -> None:
     put(broker, "t1")
     broker.client.rpush(KEYS.pending, "t1")
 
@@ -162,7 +162,7 @@ def test_a_task_whose_state_is_stale_is_handed_out(broker: Broker) -> None:
     assert ids(take(broker)) == ["t1"]
 
 
-def test_an_id_that_is_no_text_does_no_harm_to_others(broker: Broker) -> None:
+def test_an_id_that_is_not_text_does_not_affect_others(broker: Broker) -> None:
     put(broker, "t1")
     message = broker.client.hget(KEYS.task("t1"), "msg")
     broker.client.hset(KEYS.task_prefix.encode() + b"\xff", mapping={"msg": message, "state": "pending"})
@@ -186,9 +186,10 @@ def test_a_damaged_message_is_handed_out_as_unreadable(broker: Broker) -> None:
     assert (taken.message.id, taken.message.queue) == ("t1", QUEUE)
 
 
-def test_a_wish_to_cancel_an_earlier_run_does_not_end_the_next(broker: Broker) -> None:
+def test_a_cancellation_of_an_earlier_run_does_not_end_the_next(broker: Broker) -> None:
     put(broker, "t1")
-    broker.client.hset(KEYS.task("t1"), "cancel", "1")
+    archived_s = broker.now_s()
+    broker.client.hset(KEYS.task("t1"), mapping={"cancel": archived_s * 10**9, "archived_at": archived_s})
 
     take(broker)
 
@@ -228,13 +229,13 @@ def test_weights_decide_how_often_a_queue_comes_first() -> None:
     assert all(sorted(preference) == [0, 1, 2] for preference in order.preferences)
 
 
-def test_a_take_travels_with_other_requests_in_one_round_trip(broker: Broker) -> None:
+def test_a_dequeue_shares_a_round_trip_with_other_requests(broker: Broker) -> None:
     broker.run(enqueue(new_task("t0"), now_ns=NOW_NS))  # loads the script: an unknown one would run after the others
     ids(broker.run(dequeue_tasks(order_of(1), now_ns=NOW_NS))[0])
     first = enqueue(new_task("t1"), now_ns=NOW_NS)
 
     taken, (state, conflict) = broker.run(
-        dequeue_tasks(order_of(1), now_ns=NOW_NS, together_with=[first, enqueue(new_task("t1"), now_ns=NOW_NS + 1)])
+        dequeue_tasks(order_of(1), now_ns=NOW_NS, extra_requests=[first, enqueue(new_task("t1"), now_ns=NOW_NS + 1)])
     )
 
     assert ids(taken) == ["t1"]
@@ -243,7 +244,7 @@ def test_a_take_travels_with_other_requests_in_one_round_trip(broker: Broker) ->
 
 
 def idle_at(broker: Broker, queue: str = QUEUE) -> list[bytes]:
-    """Return who is noted as idle."""
+    """Return the workers listed as idle."""
     return broker.client.zrange(QueueKeys(queue).idle, 0, -1)
 
 
@@ -268,7 +269,7 @@ def test_a_worker_without_a_free_slot_is_not_noted_as_idle(broker: Broker) -> No
     assert idle_at(broker) == idle_at(broker, "other") == []
 
 
-def test_those_who_stopped_listening_are_forgotten(broker: Broker) -> None:
+def test_workers_that_stopped_listening_are_removed(broker: Broker) -> None:
     broker.run(dequeue_tasks(order_of(1, wake_token="old"), now_ns=broker.now_ns() - 60_000_000_000))
 
     broker.run(dequeue_tasks(order_of(1, wake_token="new"), now_ns=broker.now_ns()))
@@ -276,7 +277,7 @@ def test_those_who_stopped_listening_are_forgotten(broker: Broker) -> None:
     assert idle_at(broker) == [keys.wake_channel("new").encode()]
 
 
-def test_takers_need_no_memory_that_is_not_there(single_broker: Broker) -> None:
+def test_tasks_are_dequeued_when_redis_is_full(single_broker: Broker) -> None:
     put(single_broker, "t1")
 
     single_broker.client.config_set("maxmemory", 1)

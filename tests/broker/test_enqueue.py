@@ -1,4 +1,4 @@
-"""How one task gets onto a queue."""
+"""Enqueuing one task."""
 
 import pytest
 
@@ -25,6 +25,8 @@ def test_a_task_is_stored_as_asynq_stores_it(broker: Broker) -> None:
         "pending_since": stamp,
         "enqueued": stamp,
         "ttl_archived": b"259200",
+        "ttl_completed": b"86400",
+        "active_timeout": b"1800",
     }
     stored = message(broker, "t1")
     assert (stored.id, stored.type, stored.queue, stored.payload) == ("t1", QUEUE, QUEUE, b'{"n":1}')
@@ -70,7 +72,7 @@ def test_a_task_for_later_is_scheduled(broker: Broker) -> None:
     assert "pending_since" not in fields(broker, "t1")
 
 
-def test_a_time_that_has_come_is_not_later(broker: Broker) -> None:
+def test_a_past_time_does_not_schedule(broker: Broker) -> None:
     state = broker.run(enqueue(new_task("t1", process_at_s=NOW_S), now_ns=NOW_NS, is_cluster=broker.is_cluster))
 
     assert state is TaskState.PENDING
@@ -115,7 +117,7 @@ def test_a_task_always_has_a_limit(options: dict[str, int], timeout: int, deadli
 def flaky_broker(broker: Broker) -> Broker:
     """Return a broker that loses its first replies after Redis has run the commands."""
     flaky = Broker(broker.client)
-    execute, losses = flaky.link.execute, iter([BrokerUnavailable()])
+    execute, losses = flaky.connection.execute, iter([BrokerUnavailable()])
 
     def lose(commands):
         replies = execute(commands)
@@ -123,11 +125,11 @@ def flaky_broker(broker: Broker) -> Broker:
             raise error
         return replies
 
-    flaky.link.execute = lose
+    flaky.connection.execute = lose
     return flaky
 
 
-def test_a_lost_reply_is_no_conflict_with_oneself(single_broker: Broker) -> None:
+def test_a_repetition_after_a_lost_reply_is_not_a_conflict(single_broker: Broker) -> None:
     flaky = flaky_broker(single_broker)
 
     state = flaky.run(enqueue(new_task("t1"), now_ns=flaky.now_ns(), is_cluster=flaky.is_cluster))

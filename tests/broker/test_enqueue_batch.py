@@ -1,8 +1,8 @@
-"""How many tasks get onto queues at once."""
+"""Enqueuing many tasks."""
 
 import pytest
 
-from runqy.broker import keys, timing
+from runqy.broker import constants, keys
 from runqy.broker.broker import Broker
 from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.states import TaskState
@@ -42,7 +42,7 @@ def test_each_task_has_its_own_outcome(broker: Broker) -> None:
 
 
 def test_more_tasks_than_one_call_carries_are_all_queued(broker: Broker) -> None:
-    tasks = [new_task(f"t{i}", payload=str(i).encode()) for i in range(2 * timing.BATCH_MAX_TASKS + 7)]
+    tasks = [new_task(f"t{i}", payload=str(i).encode()) for i in range(2 * constants.BATCH_MAX_TASKS + 7)]
 
     outcomes = broker.run(enqueue_many(tasks))
 
@@ -69,7 +69,7 @@ def test_nothing_is_queued_from_nothing(single_broker: Broker) -> None:
     assert single_broker.run(enqueue_many([])) == []
 
 
-def test_replies_that_got_lost_are_asked_for_again(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_with_lost_replies_are_repeated(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     run_all = single_broker.run_all
     lost_replies = iter([True])
 

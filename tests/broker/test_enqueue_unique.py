@@ -1,4 +1,4 @@
-"""A single task that is created under a lock, or once for an idempotency key."""
+"""Enqueuing a single task under a lock or an idempotency key."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -8,18 +8,18 @@ import pytest
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.enqueue import (
-    RECORD_KEPT_S,
-    Created,
+    IDEMPOTENCY_TTL_S,
     IdempotencyKey,
     IdempotencyRecord,
-    LockHeld,
+    LockConflict,
     Replayed,
+    TaskCreated,
     UniqueOutcome,
     enqueue_unique,
     find_replayed,
 )
 from runqy.broker.enqueue_batch import BatchPart, RequestToken, enqueue_unique_batch
-from runqy.broker.finishing import complete
+from runqy.broker.finish import complete
 from runqy.broker.keys import QueueKeys
 from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists
 from tests.support.tasks import QUEUE, fields, listed, message, new_task, put, take_one
@@ -33,7 +33,7 @@ RECORD = KEYS.created("s")
 
 
 def make(broker: Broker, task: Any, note: bytes = b"", now_ns: int = NOW_NS, **record: Any) -> UniqueOutcome:
-    """Create a task, and with a note a record."""
+    """Create a task; with a note also a record."""
     idempotency_key = record.pop("idempotency_key", ONCE)
     kept = IdempotencyRecord(idempotency_key, note, **record) if note else None
     return broker.run(enqueue_unique(task, now_ns=now_ns, record=kept, is_cluster=broker.is_cluster))
@@ -45,12 +45,13 @@ def locked(task_id: str, **options: Any) -> Any:
 
 
 def test_a_task_is_stored_as_by_other_verbs(broker: Broker) -> None:
-    assert make(broker, new_task("t1")) is Created.NOW
-    assert make(broker, new_task("t2", process_at_s=NOW_S + 60)) is Created.NOW
+    assert make(broker, new_task("t1")) is TaskCreated.NOW
+    assert make(broker, new_task("t2", process_at_s=NOW_S + 60)) is TaskCreated.NOW
 
     assert listed(broker) == {"pending": ["t1"], "scheduled": ["t2"]}
     stamp = str(NOW_NS).encode()
-    common = {"enqueued": stamp, "ttl_archived": b"259200"}
+    limits = {"ttl_archived": b"259200", "ttl_completed": b"86400", "active_timeout": b"1800"}
+    common = {"enqueued": stamp} | limits
     assert fields(broker, "t1") == {"state": b"pending", "pending_since": stamp, **common}
     assert fields(broker, "t2") == {"state": b"scheduled", **common}
     assert broker.client.zscore(KEYS.scheduled, "t2") == NOW_S + 60
@@ -59,7 +60,7 @@ def test_a_task_is_stored_as_by_other_verbs(broker: Broker) -> None:
     assert not broker.client.exists(RECORD)
 
 
-def test_an_id_that_is_taken_takes_no_lock(broker: Broker) -> None:
+def test_an_existing_id_takes_no_lock(broker: Broker) -> None:
     put(broker, "t1")
 
     with pytest.raises(TaskAlreadyExists):
@@ -76,10 +77,10 @@ def test_a_lock_is_asynqs_and_names_its_task(broker: Broker) -> None:
     assert message(broker, "t1").unique_key == LOCK
 
 
-def test_whoever_finds_the_lock_held_is_told_by_which_task(broker: Broker) -> None:
+def test_a_lock_conflict_names_the_task_with_the_lock(broker: Broker) -> None:
     make(broker, locked("t1"))
 
-    assert make(broker, locked("t2"), now_ns=NOW_NS + 1) == LockHeld("t1")
+    assert make(broker, locked("t2"), now_ns=NOW_NS + 1) == LockConflict("t1")
     assert listed(broker) == {"pending": ["t1"]}
     assert not broker.client.exists(KEYS.task("t2"))
     assert broker.client.ttl(LOCK) == -1
@@ -89,9 +90,9 @@ def test_whoever_finds_the_lock_held_is_told_by_which_task(broker: Broker) -> No
 def test_a_lock_whose_task_is_over_or_gone_is_taken_over(broker: Broker, lock_s: int) -> None:
     broker.client.set(LOCK, "gone")
     make(broker, locked("t1"))
-    broker.client.hset(KEYS.task("t1"), "state", "archived")  # as asynq's tools do, which keep the lock
+    broker.client.hset(KEYS.task("t1"), "state", "archived")  # like asynq's tools, which keep the lock
 
-    assert make(broker, locked("t2", unique_for_s=lock_s), now_ns=NOW_NS + 1) is Created.NOW
+    assert make(broker, locked("t2", unique_for_s=lock_s), now_ns=NOW_NS + 1) is TaskCreated.NOW
     assert broker.client.get(LOCK) == b"t2"
     assert (broker.client.ttl(LOCK) > 0) == bool(lock_s)
 
@@ -108,7 +109,7 @@ def test_a_task_wakes_an_idle_worker(broker: Broker) -> None:
 def test_a_request_that_is_run_again_creates_its_task_once(broker: Broker, note: bytes) -> None:
     outcomes = [make(broker, locked("t1"), note), make(broker, locked("t1"), note)]
 
-    assert outcomes == [Created.NOW] * 2
+    assert outcomes == [TaskCreated.NOW] * 2
     assert listed(broker) == {"pending": ["t1"]}
 
 
@@ -116,7 +117,7 @@ def test_a_record_keeps_the_note_for_a_day(broker: Broker) -> None:
     make(broker, new_task("t1"), b"n")
 
     assert broker.client.hgetall(RECORD) == {b"fingerprint": b"f", b"note": b"n"}
-    assert RECORD_KEPT_S - 5 < broker.client.ttl(RECORD) <= RECORD_KEPT_S
+    assert IDEMPOTENCY_TTL_S - 5 < broker.client.ttl(RECORD) <= IDEMPOTENCY_TTL_S
     assert broker.run(find_replayed(QUEUE, ONCE)) == Replayed(b"n", "")
 
 
@@ -127,12 +128,12 @@ def test_a_repetition_gets_the_firsts_note(broker: Broker) -> None:
     assert listed(broker) == {"pending": ["t1"]}
 
 
-def test_its_maker_is_told_that_the_task_was_made_even_when_it_is_gone(broker: Broker) -> None:
+def test_a_repetition_reports_the_task_as_created_even_when_it_is_gone(broker: Broker) -> None:
     make(broker, new_task("t1", retention_s=0), b"n")
     taken = take_one(broker)
     broker.run(complete(taken.lease, taken.message, now_ns=NOW_NS))
 
-    assert make(broker, new_task("t1"), b"n") is Created.NOW
+    assert make(broker, new_task("t1"), b"n") is TaskCreated.NOW
     assert listed(broker) == {}
 
 
@@ -166,7 +167,7 @@ def test_a_conflict_is_recorded_only_if_wanted(broker: Broker, keeps_conflict: b
 
     outcomes = [make(broker, locked("t2"), **again), make(broker, locked("t2"), **again)]  # type: ignore[arg-type]
 
-    assert outcomes == [LockHeld("t1")] * 2
+    assert outcomes == [LockConflict("t1")] * 2
     assert broker.run(find_replayed(QUEUE, ONCE)) == (Replayed(b"n", "t1") if keeps_conflict else None)
     assert broker.client.get(LOCK) == b"t1"
 
@@ -180,5 +181,5 @@ def test_fifty_at_once_make_one_task(single_broker: Broker) -> None:
         outcomes = list(pool.map(one, range(50)))
 
     (first,) = listed(single_broker)["pending"]
-    assert outcomes.count(Created.NOW) == 1
+    assert outcomes.count(TaskCreated.NOW) == 1
     assert outcomes.count(Replayed(f"note of {first}".encode(), "")) == 49

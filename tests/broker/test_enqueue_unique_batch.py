@@ -1,4 +1,4 @@
-"""Tasks of batches that are created under a lock, or once for an idempotency key."""
+"""Enqueuing batches under locks or an idempotency key."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -7,9 +7,9 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import RECORD_KEPT_S, Created, IdempotencyKey, LockHeld
+from runqy.broker.enqueue import IDEMPOTENCY_TTL_S, IdempotencyKey, LockConflict, TaskCreated
 from runqy.broker.enqueue_batch import BatchPart, EnqueuedPart, RequestToken, enqueue_unique_batch, find_enqueued_part
-from runqy.broker.finishing import archive, complete
+from runqy.broker.finish import archive, complete
 from runqy.broker.keys import QueueKeys
 from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists
 from tests.support.tasks import QUEUE, fields, listed, message, new_task, put, take_one
@@ -45,10 +45,11 @@ def locked(task_id: str, **options: Any) -> Any:
 def test_tasks_are_stored_as_by_other_verbs(broker: Broker) -> None:
     enqueued = make(broker, new_task("t1"), new_task("t2", process_at_s=NOW_S + 60), new_task("t3"))
 
-    assert enqueued.outcomes == [Created.NOW] * 3
+    assert enqueued.outcomes == [TaskCreated.NOW] * 3
     assert listed(broker) == {"pending": ["t1", "t3"], "scheduled": ["t2"]}
     stamp = str(NOW_NS).encode()
-    common = {"enqueued": stamp, "ttl_archived": b"259200"}
+    limits = {"ttl_archived": b"259200", "ttl_completed": b"86400", "active_timeout": b"1800"}
+    common = {"enqueued": stamp} | limits
     assert fields(broker, "t1") == {"state": b"pending", "pending_since": stamp, **common}
     assert fields(broker, "t2") == {"state": b"scheduled", **common}
     assert broker.client.zscore(KEYS.scheduled, "t2") == NOW_S + 60
@@ -57,7 +58,7 @@ def test_tasks_are_stored_as_by_other_verbs(broker: Broker) -> None:
     assert not broker.client.exists(RECORD)
 
 
-def test_an_id_that_is_taken_takes_no_lock(broker: Broker) -> None:
+def test_an_existing_id_takes_no_lock(broker: Broker) -> None:
     put(broker, "t1")
 
     enqueued = make(broker, locked("t1"), new_task("t2"), new_task("t2"))
@@ -89,12 +90,12 @@ def test_a_lock_until_the_end_does_not_expire(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("process_at_s", [None, NOW_S + 60])
-def test_whoever_finds_the_lock_held_is_told_by_which_task(broker: Broker, process_at_s: int | None) -> None:
+def test_a_lock_conflict_names_the_task_with_the_lock(broker: Broker, process_at_s: int | None) -> None:
     make(broker, locked("t1"))
 
     enqueued = make(broker, locked("t2", process_at_s=process_at_s), new_task("t3"), now_ns=NOW_NS + 1)
 
-    assert enqueued.outcomes == [LockHeld("t1"), Created.NOW]
+    assert enqueued.outcomes == [LockConflict("t1"), TaskCreated.NOW]
     assert listed(broker) == {"pending": ["t1", "t3"]}
     assert not broker.client.exists(KEYS.task("t2"))
 
@@ -102,18 +103,18 @@ def test_whoever_finds_the_lock_held_is_told_by_which_task(broker: Broker, proce
 def test_of_two_in_one_call_the_first_has_the_lock(broker: Broker) -> None:
     enqueued = make(broker, locked("t1"), locked("t2"))
 
-    assert enqueued.outcomes == [Created.NOW, LockHeld("t1")]
+    assert enqueued.outcomes == [TaskCreated.NOW, LockConflict("t1")]
 
 
 @pytest.mark.parametrize("lock_s", [0, 60])
 def test_a_lock_whose_task_is_over_or_gone_is_taken_over(broker: Broker, lock_s: int) -> None:
     broker.client.set(LOCK, "gone")
     make(broker, locked("t1"))
-    broker.client.hset(KEYS.task("t1"), "state", "archived")  # as asynq's tools do, which keep the lock
+    broker.client.hset(KEYS.task("t1"), "state", "archived")  # like asynq's tools, which keep the lock
 
     enqueued = make(broker, locked("t2", unique_for_s=lock_s), now_ns=NOW_NS + 1)
 
-    assert enqueued.outcomes == [Created.NOW]
+    assert enqueued.outcomes == [TaskCreated.NOW]
     assert broker.client.get(LOCK) == b"t2"
     assert (broker.client.ttl(LOCK) > 0) == bool(lock_s)
 
@@ -137,11 +138,11 @@ def test_a_request_that_is_run_again_creates_its_tasks_once(broker: Broker) -> N
 
     outcomes = [broker.run(request).outcomes, broker.run(request).outcomes]
 
-    assert outcomes == [[Created.NOW] * 2] * 2
+    assert outcomes == [[TaskCreated.NOW] * 2] * 2
     assert listed(broker) == {"pending": ["t1", "t2"]}
 
 
-def test_a_record_tells_who_made_what(broker: Broker) -> None:
+def test_a_record_holds_its_request_and_outcomes(broker: Broker) -> None:
     make(broker, new_task("t1"), idempotency_key=ONCE, note=b"n")
 
     assert broker.client.hgetall(RECORD) == {
@@ -151,40 +152,40 @@ def test_a_record_tells_who_made_what(broker: Broker) -> None:
         b"note:0": b"n",
         b"outcomes:0": b"[1]",
     }
-    assert RECORD_KEPT_S - 5 < broker.client.ttl(RECORD) <= RECORD_KEPT_S
+    assert IDEMPOTENCY_TTL_S - 5 < broker.client.ttl(RECORD) <= IDEMPOTENCY_TTL_S
     assert broker.run(find_enqueued_part(QUEUE, ONCE)) == EnqueuedPart(
-        request_token=RequestToken("m1", NOW_NS), note=b"n", outcomes=[Created.NOW]
+        request_token=RequestToken("m1", NOW_NS), note=b"n", outcomes=[TaskCreated.NOW]
     )
 
 
-def test_another_maker_gets_the_firsts_answer(broker: Broker) -> None:
+def test_another_request_gets_the_response_of_the_first(broker: Broker) -> None:
     make(broker, new_task("t1"), idempotency_key=ONCE, note=b"first")
 
     enqueued = make(broker, new_task("t2"), by="m2", idempotency_key=ONCE, note=b"second", now_ns=NOW_NS + 1)
 
-    assert enqueued == EnqueuedPart(request_token=RequestToken("m1", NOW_NS), note=b"first", outcomes=[Created.NOW])
+    assert enqueued == EnqueuedPart(request_token=RequestToken("m1", NOW_NS), note=b"first", outcomes=[TaskCreated.NOW])
     assert listed(broker) == {"pending": ["t1"]}
 
 
-def test_the_same_maker_gets_its_own_answer_even_when_the_task_is_gone(broker: Broker) -> None:
+def test_the_same_request_gets_its_own_response_even_when_the_task_is_gone(broker: Broker) -> None:
     make(broker, new_task("t1", retention_s=0), idempotency_key=ONCE, note=b"n")
     taken = take_one(broker)
     broker.run(complete(taken.lease, taken.message, now_ns=NOW_NS))
 
     enqueued = make(broker, new_task("t1"), idempotency_key=ONCE, note=b"n")
 
-    assert (enqueued.request_token.token, enqueued.outcomes) == ("m1", [Created.NOW])
+    assert (enqueued.request_token.token, enqueued.outcomes) == ("m1", [TaskCreated.NOW])
     assert listed(broker) == {}
 
 
-def test_a_part_that_the_first_maker_did_not_come_to_is_left_to_it(broker: Broker) -> None:
+def test_a_part_that_the_first_request_has_not_stored_is_left_to_it(broker: Broker) -> None:
     make(broker, new_task("t1"), idempotency_key=ONCE, note=b"n", number=0)
 
     other = make(broker, new_task("t2"), by="m2", idempotency_key=ONCE, note=b"n", number=1)
     same = make(broker, new_task("t3"), idempotency_key=ONCE, note=b"n", number=1)
 
     assert (other.request_token.token, other.note, other.outcomes) == ("m1", b"", [])
-    assert same.outcomes == [Created.NOW]
+    assert same.outcomes == [TaskCreated.NOW]
     assert listed(broker) == {"pending": ["t1", "t3"]}
 
 
@@ -204,7 +205,7 @@ def test_a_refusal_is_recorded_too(broker: Broker) -> None:
 
     make(broker, locked("t2"), by="m2", idempotency_key=ONCE, now_ns=NOW_NS + 1)
 
-    expected = EnqueuedPart(request_token=RequestToken("m2", NOW_NS + 1), note=b"", outcomes=[LockHeld("t1")])
+    expected = EnqueuedPart(request_token=RequestToken("m2", NOW_NS + 1), note=b"", outcomes=[LockConflict("t1")])
     assert broker.run(find_enqueued_part(QUEUE, ONCE)) == expected
     assert broker.client.get(LOCK) == b"t1"
 
@@ -222,7 +223,7 @@ def test_fifty_at_once_make_one_task(single_broker: Broker) -> None:
     assert listed(single_broker) == {"pending": [*tokens]}
 
 
-def test_a_part_without_tasks_leaves_its_note(broker: Broker) -> None:
+def test_a_part_without_tasks_stores_its_note(broker: Broker) -> None:
     enqueued = make(broker, idempotency_key=ONCE, note=b"all wrong")
 
     assert enqueued.outcomes == []

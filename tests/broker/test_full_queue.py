@@ -1,4 +1,4 @@
-"""A queue with a limit of waiting tasks takes as many, however they come, and no trace is left of the others."""
+"""A queue with a limit of waiting tasks accepts no more, however they are sent, and stores nothing of the others."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,17 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import Created, IdempotencyKey, IdempotencyRecord, LockHeld, NewTask, enqueue, enqueue_unique
+from runqy.broker.enqueue import (
+    IdempotencyKey,
+    IdempotencyRecord,
+    LockConflict,
+    NewTask,
+    TaskCreated,
+    enqueue,
+    enqueue_unique,
+)
 from runqy.broker.enqueue_batch import BatchPart, RequestToken, enqueue_many, enqueue_unique_batch
-from runqy.broker.finishing import Failure, retry
+from runqy.broker.finish import Failure, retry
 from runqy.broker.keys import QueueKeys
 from runqy.errors import QueueFull
 from tests.support.tasks import QUEUE, listed, new_task, put, take_one
@@ -50,7 +58,7 @@ def limited(task_id: str, **options: object) -> NewTask:
 
 @WAYS
 @pytest.mark.parametrize("delay_s", [0, 60])
-def test_a_full_queue_takes_no_task_and_leaves_nothing_of_it(broker: Broker, send: Send, delay_s: int) -> None:
+def test_a_full_queue_accepts_no_task_and_stores_nothing_of_it(broker: Broker, send: Send, delay_s: int) -> None:
     put(broker, "t1")
     put(broker, "t2", process_at_s=broker.now_s() + 60)
     before = listed(broker)
@@ -64,7 +72,7 @@ def test_a_full_queue_takes_no_task_and_leaves_nothing_of_it(broker: Broker, sen
 
 
 @WAYS
-def test_there_is_room_again_as_soon_as_a_task_is_taken(broker: Broker, send: Send) -> None:
+def test_there_is_room_again_as_soon_as_a_task_is_dequeued(broker: Broker, send: Send) -> None:
     put(broker, "t1", "t2")
     take_one(broker)
 
@@ -96,7 +104,7 @@ def test_a_task_that_runs_does_not_wait(broker: Broker, send: Send) -> None:
     assert listed(broker)["pending"] == ["t4"]
 
 
-def test_the_same_request_is_repeated_without_harm_although_the_queue_is_full_now(broker: Broker) -> None:
+def test_a_request_can_be_repeated_when_the_queue_has_become_full(broker: Broker) -> None:
     put(broker, "t1")
     now_ns = broker.now_ns()
     first = enqueue(limited("t2"), now_ns=now_ns, is_cluster=broker.is_cluster)
@@ -112,7 +120,7 @@ def test_one_call_of_a_batch_takes_as_many_as_there_is_room_for_in_order(broker:
     outcomes = broker.run(enqueue_many([limited("t2"), limited("t3"), limited("t4", process_at_s=later_s)]))
 
     assert [isinstance(outcome, QueueFull) for outcome in outcomes] == [False, True, True]
-    assert str(outcomes[1]) == "The queue mail has 2 waiting tasks, as many as it may (max_waiting_tasks)."
+    assert str(outcomes[1]) == "The queue mail has 2 waiting tasks, its limit (max_waiting_tasks)."
 
 
 def test_a_batch_with_unique_keys_takes_as_many_as_there_is_room_for(broker: Broker) -> None:
@@ -124,7 +132,7 @@ def test_a_batch_with_unique_keys_takes_as_many_as_there_is_room_for(broker: Bro
 
     first, second = broker.run(request).outcomes
 
-    assert first is Created.NOW
+    assert first is TaskCreated.NOW
     assert isinstance(second, QueueFull)
     assert not broker.client.exists(QueueKeys(QUEUE).lock("t3"))
 
@@ -133,10 +141,10 @@ def test_an_existing_task_is_returned_by_its_unique_key_although_the_queue_is_fu
     put(broker, "t1")
     send_unique(broker, limited("t2", unique_key="k"))
 
-    assert send_unique(broker, limited("t3", unique_key="k")) == LockHeld("t2")
+    assert send_unique(broker, limited("t3", unique_key="k")) == LockConflict("t2")
 
 
-def test_a_refused_request_is_no_answer_for_its_idempotency_key(broker: Broker) -> None:
+def test_a_refused_request_is_not_stored_for_its_idempotency_key(broker: Broker) -> None:
     put(broker, "t1", "t2")
     record = IdempotencyRecord(IdempotencyKey(scope="s", fingerprint="f"), b"note")
 
@@ -148,7 +156,7 @@ def test_a_refused_request_is_no_answer_for_its_idempotency_key(broker: Broker) 
         post()
     take_one(broker)
 
-    assert post() is Created.NOW
+    assert post() is TaskCreated.NOW
 
 
 def test_a_single_server_keeps_no_lookup_of_a_task_that_was_refused(single_broker: Broker) -> None:

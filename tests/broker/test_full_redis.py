@@ -1,4 +1,4 @@
-"""What still works when Redis has reached its memory limit, and what says that it does not."""
+"""Operations when Redis has reached its memory limit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,13 +6,15 @@ from contextlib import contextmanager
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.cancelling import Cancellation, cancel
+from runqy.broker.cancel import Cancellation, cancel
 from runqy.broker.enqueue import enqueue
 from runqy.broker.enqueue_batch import enqueue_many
-from runqy.broker.finishing import write_result
+from runqy.broker.finish import FinishOutcome, complete, write_result
+from runqy.broker.keys import QueueKeys
 from runqy.broker.lease import extend
 from runqy.broker.pausing import pause, unpause
-from runqy.broker.reading import find_task
+from runqy.broker.task_output import OutputChunk, write_output
+from runqy.broker.task_reader import find_task
 from runqy.errors import BrokerFull
 from tests.support.tasks import QUEUE, fields, listed, new_task, put, take_one
 
@@ -28,7 +30,7 @@ def full(broker: Broker) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("delay_s", [0, 60])
-def test_a_full_redis_takes_no_tasks_and_says_so(single_broker: Broker, delay_s: int) -> None:
+def test_a_full_redis_raises_broker_full_for_new_tasks(single_broker: Broker, delay_s: int) -> None:
     task = new_task("t1", process_at_s=single_broker.now_s() + delay_s)
 
     with full(single_broker):
@@ -42,7 +44,7 @@ def test_a_full_redis_takes_no_tasks_and_says_so(single_broker: Broker, delay_s:
     assert single_broker.client.dbsize() == 0
 
 
-def test_what_runs_is_kept_alive_read_and_cancelled_on_a_full_redis(single_broker: Broker) -> None:
+def test_running_tasks_are_extended_read_and_cancelled_when_redis_is_full(single_broker: Broker) -> None:
     put(single_broker, "t1", "t2")
     taken = take_one(single_broker)
 
@@ -56,7 +58,7 @@ def test_what_runs_is_kept_alive_read_and_cancelled_on_a_full_redis(single_broke
 
     assert extension.lost == ()
     assert fields(single_broker, "t1")["result"] == b"1"
-    assert outcomes == [Cancellation.ASKED, Cancellation.CANCELED]
+    assert outcomes == [Cancellation.REQUESTED, Cancellation.CANCELED]
     assert record.result == b"1"
     assert listed(single_broker)["archived"] == ["t2"]
 
@@ -66,3 +68,18 @@ def test_a_full_redis_can_be_paused(single_broker: Broker) -> None:
 
     with full(single_broker):
         assert single_broker.run(pause(QUEUE, now_ns=single_broker.now_ns()))
+
+
+def test_a_full_redis_takes_results_and_no_output(single_broker: Broker) -> None:
+    put(single_broker, "t1", retention_s=60)
+    taken = take_one(single_broker)
+    output = write_output([OutputChunk(lease=taken.lease, text=b"line\n")])
+
+    with full(single_broker):
+        completion = complete(taken.lease, taken.message, b"1", now_ns=single_broker.now_ns())
+        written, completed = single_broker.run_all([output, completion])
+
+    assert isinstance(written, BrokerFull)
+    assert completed == FinishOutcome.COMPLETED
+    assert single_broker.run(find_task("t1")).result == b"1"
+    assert not single_broker.client.exists(QueueKeys(QUEUE).output("t1"))

@@ -1,20 +1,20 @@
-"""What is asked of Redis to know whether it can do its work."""
+"""Checking the health of Redis."""
 
 import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget
 from runqy.broker.health import check_health, check_nodes, probe_writes
-from runqy.broker.scanning import KeyWalk
+from runqy.broker.redis_client import RedisTarget
+from runqy.broker.scanning import KeyScanner
 from runqy.errors import BrokerFull, BrokerUnavailable
 from tests.support.servers import free_port
 
 
-def test_a_redis_that_keeps_tasks_and_takes_writes_is_well(broker):
+def test_a_redis_that_keeps_tasks_and_accepts_writes_is_healthy(broker):
     nodes, written = check_nodes(broker), probe_writes(broker)
 
-    assert [node.may_lose_tasks for node in nodes] == [False] * len(broker.link.nodes())
+    assert [node.may_lose_tasks for node in nodes] == [False] * len(broker.connection.nodes())
     assert written == [None] * len(nodes)
     assert 0 < broker.client.ttl(keys.probe(0)) <= 60
 
@@ -43,7 +43,7 @@ def connections_of(broker):
 
 @pytest.mark.cluster
 def test_looking_at_nodes_again_and_again_opens_no_more_connections(cluster_broker):
-    walk = KeyWalk("*", 10)
+    walk = KeyScanner("*", 10)
     opened = []
     for _ in range(30):
         walk.next_keys(cluster_broker)
@@ -53,7 +53,7 @@ def test_looking_at_nodes_again_and_again_opens_no_more_connections(cluster_brok
     assert opened[-1] == opened[0]
 
 
-def test_a_full_redis_still_answers(own_server):
+def test_health_is_reported_when_redis_is_full(own_server):
     own_server.client().config_set("maxmemory", "1mb")
     broker = Broker(own_server.client())
 

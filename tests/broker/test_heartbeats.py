@@ -1,4 +1,4 @@
-"""What a beat leaves for asynq's tools and for the workers API, and what becomes of it."""
+"""The data that a heartbeat writes for asynq's tools and for the workers API."""
 
 import dataclasses
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from runqy.broker import heartbeats, keys
 from runqy.broker.asynq_pb2 import ServerInfo, WorkerInfo
 from runqy.broker.broker import Broker
-from runqy.broker.running import find_running
+from runqy.broker.heartbeats import list_running_tasks
 from runqy.broker.worker_records import (
     RECORD_MAX_BYTES,
     RunningTask,
@@ -46,11 +46,11 @@ def running_task(task_id: str, payload: bytes = b"{}") -> RunningTask:
 
 def beat(broker: Broker, *running: RunningTask, **changes: Any) -> int:
     now_ns = broker.now_ns()
-    broker.run(heartbeats.beat(dataclasses.replace(RECORD, **changes), running, now_ns=now_ns))
+    broker.run(heartbeats.write_heartbeat(dataclasses.replace(RECORD, **changes), running, now_ns=now_ns))
     return now_ns // 1_000_000_000
 
 
-def test_a_beat_is_what_asynqs_tools_read(broker: Broker) -> None:
+def test_asynqs_tools_can_read_a_heartbeat(broker: Broker) -> None:
     now_s = beat(broker, running_task("t1"))
 
     info = ServerInfo.FromString(broker.client.get(SERVER))
@@ -98,28 +98,28 @@ def test_a_task_that_ended_is_gone_with_the_next_beat(broker: Broker) -> None:
 def test_a_large_payload_is_cut_between_two_characters(broker: Broker) -> None:
     beat(broker, running_task("t1", b"x" + "é".encode() * 1_000_000))
 
-    shown = WorkerInfo.FromString(broker.client.hget(RUNNING, "t1")).task_payload
-    assert shown == b"x" + "é".encode() * 511
+    payload = WorkerInfo.FromString(broker.client.hget(RUNNING, "t1")).task_payload
+    assert payload == b"x" + "é".encode() * 511
 
 
 def test_the_record_reads_back_as_it_was_written(broker: Broker) -> None:
     now_s = beat(broker, running_task("t1"))
 
-    assert heartbeats.find_workers(broker) == [dataclasses.replace(RECORD, last_beat_s=now_s, running=("t1",))]
-    assert heartbeats.find_worker(broker, "w-1") == heartbeats.find_workers(broker)[0]
+    assert heartbeats.list_worker_records(broker) == [dataclasses.replace(RECORD, last_beat_s=now_s, running=("t1",))]
+    assert heartbeats.find_worker_record(broker, "w-1") == heartbeats.list_worker_records(broker)[0]
     assert 58 < broker.client.ttl("runqy:worker:w-1") <= 60
 
 
 def test_a_worker_that_ended_in_order_leaves_for_a_minute_when_it_did(broker: Broker) -> None:
     beat(broker, running_task("t1"))
 
-    broker.run(heartbeats.clear(RECORD, now_ns=1_700_000_000_000_000_000))
+    broker.run(heartbeats.deregister(RECORD, now_ns=1_700_000_000_000_000_000))
 
     assert list(broker.client.scan_iter("*")) == [b"runqy:worker:w-1"]
-    assert broker.client.get("runqy:worker:w-1") == b"1700000000"
+    assert broker.client.get("runqy:worker:w-1") == b"1700000000.000000"
     assert 58 < broker.client.ttl("runqy:worker:w-1") <= 60
-    assert heartbeats.find_workers(broker) == []
-    assert heartbeats.find_worker(broker, "w-1") is None
+    assert heartbeats.list_worker_records(broker) == []
+    assert heartbeats.find_worker_record(broker, "w-1") is None
 
 
 def test_a_worker_without_beats_is_stale() -> None:
@@ -142,9 +142,11 @@ GO_WORKER = {
     "concurrency": "2",
     "queues": "map[live.default:5 live.low:1]",
     "status": "running",
-    "healthy": "true",
+    "healthy": "1",
     "metrics": "{}",
+    "recovery": "{}",
 }
+"""The hash of Go's runqy-worker; go-redis writes booleans as 1 and 0."""
 
 
 def test_a_go_worker_is_listed_beside_ours(broker: Broker) -> None:
@@ -152,22 +154,40 @@ def test_a_go_worker_is_listed_beside_ours(broker: Broker) -> None:
     broker.client.zadd(keys.WORKERS, {"vm:17767": broker.now_s() + 30})
     broker.client.hset("asynq:workers:vm:17767", mapping=GO_WORKER)
 
-    go, ours = heartbeats.find_workers(broker)
+    go, ours = heartbeats.list_worker_records(broker)
 
     assert (go.worker_id, go.host, go.pid, go.is_foreign) == ("vm:17767", "vm", 17767, True)
     assert (go.redis_queues, go.concurrency, go.foreign_status) == ({"live.default": 5, "live.low": 1}, 2, "running")
     assert (go.started_at_s, go.last_beat_s) == (1795564380, 1795564381)
     assert ours.worker_id == "w-1"
-    assert heartbeats.find_worker(broker, "vm:17767") == go
+    assert heartbeats.find_worker_record(broker, "vm:17767") == go
 
 
-def test_records_that_cannot_be_read_are_passed_over(broker: Broker) -> None:
+@pytest.mark.parametrize(
+    ("healthy", "state"),
+    [
+        ("1", WorkerState.READY),
+        ("true", WorkerState.READY),
+        ("0", WorkerState.START_FAILED),
+        ("false", WorkerState.START_FAILED),
+    ],
+)
+def test_a_go_worker_is_ready_while_it_is_healthy(broker: Broker, healthy: str, state: WorkerState) -> None:
+    broker.client.zadd(keys.WORKERS, {"vm:17767": broker.now_s() + 30})
+    broker.client.hset("asynq:workers:vm:17767", mapping=GO_WORKER | {"healthy": healthy})
+
+    (go,) = heartbeats.list_worker_records(broker)
+
+    assert go.state is state
+
+
+def test_unreadable_records_are_skipped(broker: Broker) -> None:
     broker.client.zadd(keys.WORKER_RECORDS, {"bad": broker.now_s() + 60, "gone": broker.now_s() + 60})
     broker.client.set("runqy:worker:bad", b'{"worker_id": 5}')
     broker.client.zadd(keys.WORKERS, {"vm:1": broker.now_s() + 30})
 
-    assert heartbeats.find_workers(broker) == []
-    assert heartbeats.find_worker(broker, "nobody") is None
+    assert heartbeats.list_worker_records(broker) == []
+    assert heartbeats.find_worker_record(broker, "nobody") is None
 
 
 OWN_WORKERS = "asynq:workers:{h:1:0-a}"
@@ -185,16 +205,16 @@ OWN_WORKERS = "asynq:workers:{h:1:0-a}"
     ],
     ids=["list", "nested", "long", "digits", "string"],
 )
-def test_what_a_worker_writes_hides_no_other_worker(broker: Broker, words: tuple[str, ...]) -> None:
+def test_a_worker_cannot_hide_other_workers(broker: Broker, words: tuple[str, ...]) -> None:
     beat(broker)
     broker.client.zadd(keys.WORKER_RECORDS, {"bad": broker.now_s() + 60})
     broker.client.zadd(keys.WORKERS, {"{h:1:0-a}": broker.now_s() - 4000})
     broker.client.execute_command(*words)
 
-    heartbeats.forget_expired(broker)
+    broker.run(heartbeats.remove_expired_workers())
 
-    assert [record.worker_id for record in heartbeats.find_workers(broker)] == ["w-1"]
-    assert heartbeats.find_worker(broker, "bad") is None
+    assert [record.worker_id for record in heartbeats.list_worker_records(broker)] == ["w-1"]
+    assert heartbeats.find_worker_record(broker, "bad") is None
 
 
 def test_a_worker_cannot_pass_for_another(broker: Broker) -> None:
@@ -202,43 +222,43 @@ def test_a_worker_cannot_pass_for_another(broker: Broker) -> None:
     broker.client.set("runqy:worker:bad", broker.client.get("runqy:worker:w-1"))
     broker.client.zadd(keys.WORKER_RECORDS, {"bad": broker.now_s() + 60})
 
-    assert [record.worker_id for record in heartbeats.find_workers(broker)] == ["w-1"]
-    assert heartbeats.find_worker(broker, "bad") is None
+    assert [record.worker_id for record in heartbeats.list_worker_records(broker)] == ["w-1"]
+    assert heartbeats.find_worker_record(broker, "bad") is None
 
 
-def test_running_tasks_of_another_type_are_none(broker: Broker) -> None:
+def test_running_tasks_of_the_wrong_type_are_ignored(broker: Broker) -> None:
     beat(broker)
-    (record,) = heartbeats.find_workers(broker)
+    (record,) = heartbeats.list_worker_records(broker)
     workers = keys.workers(record.host, record.pid, record.server_id)
     broker.client.delete(workers)
     broker.client.set(workers, "x")
 
-    assert broker.run(find_running([record])) == [[]]
+    assert broker.run(list_running_tasks([record])) == [[]]
 
 
 @pytest.mark.parametrize("text", ["", "nan", "inf", "1e999", "x"])
-def test_numbers_of_a_go_worker_that_are_none_are_zero(text: str) -> None:
+def test_invalid_numbers_of_a_go_worker_are_zero(text: str) -> None:
     record = decode_go_worker({b"worker_id": b"w", b"concurrency": text.encode(), b"queues": b"junk"}, "w")
 
     assert record is not None
     assert (record.concurrency, record.redis_queues) == (0, {})
 
 
-def test_a_record_of_another_version_is_none() -> None:
+def test_a_record_of_another_version_is_ignored() -> None:
     assert decode_record(b"{}", "w") is None
     assert decode_record(b"\xff", "w") is None
 
 
-def test_what_expired_leaves_the_indexes_and_what_lives_stays(broker: Broker) -> None:
+def test_only_expired_workers_are_removed_from_the_indexes(broker: Broker) -> None:
     beat(broker)
     old, ancient = broker.now_s() - 2, broker.now_s() - 4000
     broker.client.zadd(keys.SERVERS, {"asynq:servers:{x:1:y}": old})
     broker.client.zadd(keys.WORKERS, {"asynq:workers:{x:1:y}": old, "go-recent": old, "go-old": ancient})
     broker.client.zadd(keys.WORKERS, {"go-alive": ancient})
     broker.client.hset("asynq:workers:go-alive", mapping=GO_WORKER | {"worker_id": "go-alive"})
-    broker.client.zadd(keys.WORKER_RECORDS, {"dead": old})
+    broker.client.zadd(keys.WORKER_RECORDS, {"dead": old, "never": "+inf", "far": broker.now_s() + 10_000})
 
-    heartbeats.forget_expired(broker)
+    broker.run(heartbeats.remove_expired_workers())
 
     assert broker.client.zrange(keys.SERVERS, 0, -1) == [SERVER.encode()]
     assert set(broker.client.zrange(keys.WORKERS, 0, -1)) == {RUNNING.encode(), b"go-recent", b"go-alive"}

@@ -1,7 +1,7 @@
-"""How leases are prolonged."""
+"""Extending leases."""
 
 from runqy.broker.broker import Broker
-from runqy.broker.cancelling import cancel
+from runqy.broker.cancel import cancel
 from runqy.broker.keys import QueueKeys
 from runqy.broker.lease import Lease, extend
 from tests.support.tasks import QUEUE, listed, put, take, take_one
@@ -21,7 +21,7 @@ def test_leases_of_all_queues_are_prolonged_in_one_request(broker: Broker) -> No
     assert scores == [1_700_000_030] * 3
 
 
-def test_a_task_that_somebody_else_holds_is_lost(broker: Broker) -> None:
+def test_a_task_leased_by_another_worker_is_lost(broker: Broker) -> None:
     put(broker, "t1", "t2")
     first, second = (taken.lease for taken in take(broker, 2))
     stranger = Lease(QUEUE, first.task_id, "stranger")
@@ -55,7 +55,7 @@ def test_a_task_that_was_cancelled_is_named_and_still_held(broker: Broker) -> No
     assert broker.client.zscore(QueueKeys(QUEUE).lease, "t1") == 1_700_000_030
 
 
-def test_more_tasks_than_one_call_carries_are_all_prolonged(broker: Broker) -> None:
+def test_more_leases_than_one_call_carries_are_all_extended(broker: Broker) -> None:
     put(broker, "t1")
     lease = take_one(broker).lease
     others = [Lease(QUEUE, f"gone{i}", "x") for i in range(1200)]
@@ -65,5 +65,5 @@ def test_more_tasks_than_one_call_carries_are_all_prolonged(broker: Broker) -> N
     assert extension.lost == tuple(others)
 
 
-def test_nothing_is_prolonged_for_who_holds_nothing(broker: Broker) -> None:
+def test_no_lease_is_extended_without_leases(broker: Broker) -> None:
     assert broker.run(extend([], now_ns=NOW_NS)).lost == ()

@@ -1,4 +1,4 @@
-"""Listing tasks page by page while they come and go."""
+"""Listing tasks page by page while tasks come and go."""
 
 from collections.abc import Callable
 
@@ -6,8 +6,8 @@ import pytest
 
 from runqy.broker import listing
 from runqy.broker.broker import Broker
-from runqy.broker.finishing import archive
-from runqy.broker.inspecting import delete_tasks
+from runqy.broker.finish import archive
+from runqy.broker.inspector import delete_tasks
 from runqy.broker.keys import QueueKeys
 from runqy.broker.listing import Anchor, Page, list_tasks
 from runqy.broker.states import TaskState
@@ -61,7 +61,7 @@ def test_every_task_is_on_one_page(broker: Broker, state: TaskState, is_newest_f
     assert {task.state for task in first.tasks} == {state}
 
 
-def test_the_last_page_says_so_even_when_it_is_full(broker: Broker) -> None:
+def test_the_last_page_has_no_end_even_when_it_is_full(broker: Broker) -> None:
     fill(broker, PENDING, "t0", "t1", "t2")
     fill(broker, SCHEDULED, "s0", "s1", "s2")
 
@@ -71,7 +71,7 @@ def test_the_last_page_says_so_even_when_it_is_full(broker: Broker) -> None:
 
 @pytest.mark.parametrize("state", [PENDING, SCHEDULED, ARCHIVED])
 @pytest.mark.parametrize("is_newest_first", [False, True])
-def test_what_stays_is_listed_once_though_the_anchor_goes(
+def test_tasks_that_stay_are_listed_once_although_the_anchor_is_removed(
     broker: Broker, state: TaskState, is_newest_first: bool
 ) -> None:
     fill(broker, state, *IDS)
@@ -84,7 +84,7 @@ def test_what_stays_is_listed_once_though_the_anchor_goes(
     assert found == ([*IDS[3:], "zz"] if not is_newest_first else IDS[3::-1])
 
 
-def test_workers_that_take_between_pages_make_none_vanish(broker: Broker) -> None:
+def test_dequeues_between_pages_hide_no_task(broker: Broker) -> None:
     fill(broker, PENDING, *IDS)
     first = page(broker, PENDING)
     take(broker, 5)
@@ -103,9 +103,7 @@ def test_tasks_that_come_between_pages_shift_none(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("is_newest_first", [False, True])
-def test_in_a_batch_whose_tasks_are_of_one_age_the_page_goes_on_behind_those_that_went(
-    broker: Broker, is_newest_first: bool
-) -> None:
+def test_a_page_continues_after_removed_tasks_of_a_batch_of_one_age(broker: Broker, is_newest_first: bool) -> None:
     fill(broker, PENDING, *IDS)
     for task_id in IDS:
         broker.client.hset(KEYS.task(task_id), "pending_since", 5)
@@ -120,7 +118,7 @@ def test_in_a_batch_whose_tasks_are_of_one_age_the_page_goes_on_behind_those_tha
 @pytest.mark.parametrize("is_newest_first", [False, True])
 @pytest.mark.parametrize("taken", [0, 700])
 @pytest.mark.parametrize("ages", ["in order", "all one", "in disorder"])
-def test_a_long_list_goes_on_behind_the_anchor_wherever_that_stands_now(
+def test_a_long_list_continues_after_the_anchors_current_position(
     single_broker: Broker, ages: str, taken: int, is_newest_first: bool
 ) -> None:
     client, count = single_broker.client, 3000
@@ -165,7 +163,7 @@ def test_ids_are_ordered_as_redis_orders_them(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("state", [PENDING, SCHEDULED])
-def test_ids_without_a_task_or_with_one_in_another_state_are_passed_over(broker: Broker, state: TaskState) -> None:
+def test_ids_without_a_task_or_in_another_state_are_skipped(broker: Broker, state: TaskState) -> None:
     fill(broker, state, *IDS)
     broker.client.delete(KEYS.task("t1"), KEYS.task("t2"))
     broker.client.hset(KEYS.task("t4"), "state", "completed")
@@ -193,13 +191,13 @@ def test_a_task_larger_than_a_page_is_a_page(broker: Broker, monkeypatch: pytest
     assert ids(page(broker, SCHEDULED)) == ["t0"]
 
 
-def test_a_scheduled_task_says_when_it_runs(broker: Broker) -> None:
+def test_a_scheduled_task_has_the_time_of_its_run(broker: Broker) -> None:
     fill(broker, SCHEDULED, "t0")
 
     assert page(broker, SCHEDULED).tasks[0].next_process_at_s == 4_000_000_000
 
 
 @pytest.mark.parametrize("make", [lambda: Anchor(id="", position="1"), lambda: Anchor(id="a", position="nan")])
-def test_nonsense_is_no_anchor(make: Callable[[], Anchor]) -> None:
-    with pytest.raises(ValueError, match="no anchor"):
+def test_an_invalid_anchor_is_refused(make: Callable[[], Anchor]) -> None:
+    with pytest.raises(ValueError, match="invalid anchor"):
         make()

@@ -1,12 +1,12 @@
-"""Lists read while tasks come, are taken, given back and deleted: what stays is listed exactly once."""
+"""Listing while tasks are enqueued, dequeued, requeued and deleted: those that stay are listed exactly once."""
 
 import random
 
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.finishing import requeue
-from runqy.broker.inspecting import delete_tasks
+from runqy.broker.finish import requeue
+from runqy.broker.inspector import delete_tasks
 from runqy.broker.keys import QueueKeys
 from runqy.broker.listing import list_tasks
 from runqy.broker.states import TaskState
@@ -56,7 +56,7 @@ class BusyQueue:
 @pytest.mark.parametrize("state", [TaskState.PENDING, TaskState.SCHEDULED])
 @pytest.mark.parametrize("is_newest_first", [False, True])
 @pytest.mark.parametrize("seed", range(12))
-def test_what_stays_is_listed_exactly_once(
+def test_tasks_that_stay_are_listed_exactly_once(
     single_broker: Broker, state: TaskState, is_newest_first: bool, seed: int
 ) -> None:
     queue = BusyQueue(single_broker, state, random.Random(seed))

@@ -1,4 +1,4 @@
-"""How asynq's task message is read and written."""
+"""Reading and writing asynq's task message."""
 
 import pytest
 from hypothesis import given
@@ -58,7 +58,7 @@ def test_messages_have_the_bytes_that_asynq_writes(message: TaskMessage, golden:
     counts=st.tuples(*[st.integers(-(2**31), 2**31 - 1)] * 2),
     headers=st.dictionaries(st.text(max_size=10), st.text(max_size=10), max_size=3),
 )
-def test_what_is_written_is_read_back(payload, texts, numbers, counts, headers) -> None:
+def test_a_written_message_is_read_back(payload, texts, numbers, counts, headers) -> None:
     message = TaskMessage(
         payload=payload,
         headers=headers,
@@ -71,7 +71,7 @@ def test_what_is_written_is_read_back(payload, texts, numbers, counts, headers) 
 
 
 @given(st.binary(max_size=100))
-def test_bytes_that_are_no_message_are_said_to_be_unreadable(data: bytes) -> None:
+def test_invalid_bytes_raise_message_unreadable(data: bytes) -> None:
     try:
         message = messages.decode(data)
     except messages.MessageUnreadable:
@@ -91,7 +91,7 @@ def test_fields_that_are_unknown_to_us_survive_every_change() -> None:
     assert message.retried == 0
 
 
-def test_a_failure_spends_a_retry_only_when_told_so() -> None:
+def test_a_failure_spends_a_retry_only_on_request() -> None:
     message = TaskMessage(retried=1)
 
     spent = messages.as_failed(message, error="boom", now_s=7, spends_retry=True)

@@ -1,10 +1,14 @@
-"""Which tasks that stand in no list are put back, and when."""
+"""Restoring tasks that are in no list."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from runqy.broker import keys, orphans
 from runqy.broker.broker import Broker
-from tests.support.upkeep import KEYS, MovingClock, places_of, put, take
+from runqy.broker.scripts import Command
+from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, indexes_of, put, take
 
 
 @pytest.fixture
@@ -13,18 +17,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> MovingClock:
 
 
 @pytest.fixture
-def go_worker(broker: Broker) -> None:
+def go_worker(request: pytest.FixtureRequest) -> None:
+    broker = request.getfixturevalue("broker" if "broker" in request.fixturenames else "single_broker")
     broker.client.zadd(keys.WORKERS, {"vm:17767": 1})
 
 
 def lose(broker: Broker, task_id: str) -> None:
-    """Pop a task as a worker does that dies before it registers it."""
+    """Pop a task like a worker that dies before it registers it."""
     put(broker, task_id)
     assert broker.client.lrem(KEYS.pending, 1, task_id)
 
 
 def walk(broker: Broker, search: orphans.OrphanSearch) -> int:
-    """Walk over everything once."""
+    """Scan everything once."""
     restored = search.run_step(broker)
     while not search.is_round_complete:
         restored += search.run_step(broker)
@@ -55,7 +60,7 @@ def test_without_go_workers_nothing_is_searched(broker: Broker, clock: MovingClo
     clock.advance(61)
 
     assert walk(broker, search) == 0
-    assert places_of(broker, "lost") == []
+    assert indexes_of(broker, "lost") == []
 
 
 @pytest.mark.usefixtures("go_worker")
@@ -88,7 +93,7 @@ def test_a_task_that_is_registered_in_the_end_is_not_put_back(broker: Broker, cl
     clock.advance(61)
 
     assert walk(broker, search) == 0
-    assert places_of(broker, "slow") == [index]
+    assert indexes_of(broker, "slow") == [index]
 
 
 @pytest.mark.usefixtures("go_worker")
@@ -109,7 +114,7 @@ def test_an_idle_worker_is_woken_for_a_task_that_came_back(broker: Broker, clock
 
 
 @pytest.mark.usefixtures("go_worker")
-def test_a_task_that_waits_anew_since_it_was_seen_starts_its_minute_again(broker: Broker, clock: MovingClock) -> None:
+def test_a_task_that_became_pending_again_starts_its_minute_again(broker: Broker, clock: MovingClock) -> None:
     lose(broker, "t")
     search = orphans.OrphanSearch()
     walk(broker, search)
@@ -122,8 +127,8 @@ def test_a_task_that_waits_anew_since_it_was_seen_starts_its_minute_again(broker
 
 
 @pytest.mark.usefixtures("go_worker")
-def test_many_lost_tasks_come_back_some_at_a_step(broker: Broker, clock: MovingClock) -> None:
-    for i in range(orphans.CHECKS_A_STEP + 5):
+def test_many_lost_tasks_are_restored_in_steps(broker: Broker, clock: MovingClock) -> None:
+    for i in range(orphans.CHECKS_PER_STEP + 5):
         lose(broker, f"t{i}")
     search = orphans.OrphanSearch()
     walk(broker, search)
@@ -132,8 +137,8 @@ def test_many_lost_tasks_come_back_some_at_a_step(broker: Broker, clock: MovingC
     first = search.run_step(broker)
     second = search.run_step(broker)
 
-    assert (first, second) == (orphans.CHECKS_A_STEP, 5)
-    assert broker.client.llen(KEYS.pending) == orphans.CHECKS_A_STEP + 5
+    assert (first, second) == (orphans.CHECKS_PER_STEP, 5)
+    assert broker.client.llen(KEYS.pending) == orphans.CHECKS_PER_STEP + 5
 
 
 @pytest.mark.usefixtures("go_worker")
@@ -145,7 +150,7 @@ def test_two_searches_put_a_task_back_once(broker: Broker, clock: MovingClock) -
     clock.advance(61)
 
     assert [walk(broker, search) for search in searches] == [1, 0]
-    assert places_of(broker, "t") == ["pending"]
+    assert indexes_of(broker, "t") == ["pending"]
 
 
 @pytest.mark.usefixtures("go_worker")
@@ -158,3 +163,87 @@ def test_a_time_in_seconds_as_go_workers_write_it_is_understood(broker: Broker, 
     clock.advance(61)
 
     assert walk(broker, search) == 1
+
+
+LONG = 30_000
+"""The length of a list in which most ids are far from both ends."""
+
+
+def fill(broker: Broker, count: int = LONG) -> list[str]:
+    """Fill the pending list with ids without tasks, the newest first, which no scan of tasks finds."""
+    ids = [f"t{number}" for number in range(count)]
+    broker.client.rpush(KEYS.pending, *ids)
+    return ids
+
+
+def replace(broker: Broker, index: int, task_id: str) -> None:
+    """Have an id of the list be that of a task, which another program made pending without a time."""
+    broker.client.hset(KEYS.task(task_id), mapping={"state": "pending", "msg": b"m"})
+    broker.client.lset(KEYS.pending, index, task_id)
+
+
+def find_suspects(broker: Broker, clock: MovingClock) -> orphans.OrphanSearch:
+    search = orphans.OrphanSearch()
+    walk(broker, search)
+    clock.advance(61)
+    return search
+
+
+@pytest.mark.usefixtures("go_worker")
+def test_a_lost_task_of_a_long_list_is_put_to_its_front(broker: Broker, clock: MovingClock) -> None:
+    lose(broker, "lost")
+    fill(broker)
+    search = find_suspects(broker, clock)
+
+    assert walk(broker, search) == 1
+
+    assert indexes_of(broker, "lost") == ["pending"]
+    assert broker.client.lindex(KEYS.pending, -1) == b"lost"
+
+
+@pytest.mark.usefixtures("go_worker")
+def test_a_task_in_the_middle_of_a_long_list_is_not_put_back(broker: Broker, clock: MovingClock) -> None:
+    fill(broker)
+    replace(broker, LONG // 2, "listed")
+    search = find_suspects(broker, clock)
+
+    assert walk(broker, search) == 0
+    assert indexes_of(broker, "listed") == ["pending"]
+
+
+@pytest.mark.usefixtures("go_worker")
+def test_a_long_list_is_searched_in_slices(single_broker: Broker, clock: MovingClock) -> None:
+    lose(single_broker, "lost")
+    fill(single_broker)
+    search = find_suspects(single_broker, clock)
+    single_broker.client.config_resetstat()
+
+    search.run_step(single_broker)
+
+    calls = single_broker.client.info("commandstats")
+    assert calls["cmdstat_lrange"]["calls"] >= LONG // orphans.SLICE_SIZE
+    assert indexes_of(single_broker, "lost") == ["pending"]
+
+
+class RemovingConnection:
+    """Removes the newest ids of the pending list before each slice but the first."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._connection, self._client, self._slices = broker.connection, broker.client, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, commands: Sequence[Command]) -> Any:
+        if any(command.script is not None and command.script.name == "find_pending" for command in commands):
+            if self._slices:
+                self._client.lpop(KEYS.pending, orphans.SLICE_OVERLAP)
+            self._slices += 1
+        return self._connection.execute(commands)
+
+
+def test_ids_that_are_removed_between_slices_hide_no_other(single_broker: Broker) -> None:
+    ids = fill(single_broker)
+    single_broker.connection = RemovingConnection(single_broker)
+
+    assert single_broker.run(orphans.find_listed(QUEUE, ids)) == {*ids}

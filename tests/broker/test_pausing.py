@@ -8,7 +8,7 @@ from tests.support.tasks import QUEUE, ids, put, take
 NOW_NS = 1_700_000_000_500_000_000
 
 
-def test_a_pause_says_when_it_began(broker: Broker) -> None:
+def test_a_pause_has_its_time(broker: Broker) -> None:
     was_changed = broker.run(pause(QUEUE, now_ns=NOW_NS))
 
     assert was_changed
@@ -22,7 +22,7 @@ def test_pausing_again_changes_nothing(broker: Broker) -> None:
     assert broker.client.get(QueueKeys(QUEUE).paused) == b"1700000000"
 
 
-def test_a_queue_that_goes_on_hands_out_what_waits(broker: Broker) -> None:
+def test_a_resumed_queue_hands_out_its_tasks(broker: Broker) -> None:
     put(broker, "t1")
     broker.run(pause(QUEUE, now_ns=NOW_NS))
 
@@ -31,34 +31,34 @@ def test_a_queue_that_goes_on_hands_out_what_waits(broker: Broker) -> None:
     assert not broker.run(unpause(QUEUE, now_ns=NOW_NS))
 
 
-def test_it_is_known_who_paused_a_queue_and_since_when(broker: Broker) -> None:
+def test_the_user_and_time_of_a_pause_are_recorded(broker: Broker) -> None:
     assert broker.run(find_pause(QUEUE)) is None
 
     broker.run(pause(QUEUE, now_ns=NOW_NS, by="ops"))
-    broker.run(pause(QUEUE, now_ns=NOW_NS + 10**10, by="somebody else"))
+    broker.run(pause(QUEUE, now_ns=NOW_NS + 10**10, by="another user"))
 
     assert broker.run(find_pause(QUEUE)) == Pause(since_s=NOW_NS // 10**9, by="ops")
 
 
-def test_a_queue_that_goes_on_leaves_no_note(broker: Broker) -> None:
+def test_resuming_removes_the_pause_details(broker: Broker) -> None:
     broker.run(pause(QUEUE, now_ns=NOW_NS, by="ops"))
 
     broker.run(unpause(QUEUE, now_ns=NOW_NS))
 
     assert broker.run(find_pause(QUEUE)) is None
-    assert not broker.client.exists(QueueKeys(QUEUE).pause_note)
+    assert not broker.client.exists(QueueKeys(QUEUE).pause_details)
 
 
-def test_a_pause_by_asynqs_tools_is_nobodys(broker: Broker) -> None:
+def test_a_pause_by_asynqs_tools_has_no_user(broker: Broker) -> None:
     broker.run(pause(QUEUE, now_ns=NOW_NS, by="ops"))
     broker.client.set(QueueKeys(QUEUE).paused, 5)
 
     assert broker.run(find_pause(QUEUE)) == Pause(since_s=5, by="")
 
 
-def test_a_note_of_another_type_and_a_time_that_is_none_say_nothing(broker: Broker) -> None:
+def test_invalid_pause_details_are_ignored(broker: Broker) -> None:
     keys = QueueKeys(QUEUE)
     broker.client.set(keys.paused, "9" * 5000)
-    broker.client.set(keys.pause_note, "x")
+    broker.client.set(keys.pause_details, "x")
 
     assert broker.run(find_pause(QUEUE)) == Pause(since_s=None, by="")

@@ -1,4 +1,4 @@
-"""What becomes of tasks that waited too long."""
+"""Archiving tasks that exceeded their pending timeout."""
 
 import threading
 
@@ -6,8 +6,8 @@ import pytest
 
 from runqy.broker import pending_timeouts
 from runqy.broker.broker import Broker
-from runqy.broker.pending_timeouts import Waiting
-from tests.support.upkeep import KEYS, QUEUE, MovingClock, message_of, places_of, put, state_of, take
+from runqy.broker.pending_timeouts import PendingTask
+from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, indexes_of, message_of, put, state_of, take
 
 
 @pytest.fixture
@@ -16,10 +16,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> MovingClock:
 
 
 def archive_overdue(broker: Broker, timeout_s: int = 60) -> int:
-    return pending_timeouts.archive_overdue(broker, {QUEUE: timeout_s})
+    return broker.run(pending_timeouts.archive_all_timed_out({QUEUE: timeout_s}))
 
 
-def test_a_task_that_waited_too_long_is_archived_and_says_why(broker: Broker, clock: MovingClock) -> None:
+def test_a_task_that_waited_too_long_is_archived_with_the_reason(broker: Broker, clock: MovingClock) -> None:
     put(broker, "old")
     clock.advance(40)
     put(broker, "young")
@@ -27,13 +27,14 @@ def test_a_task_that_waited_too_long_is_archived_and_says_why(broker: Broker, cl
 
     assert archive_overdue(broker) == 1
     message = message_of(broker, "old")
-    assert (places_of(broker, "old"), state_of(broker, "old")) == (["archived"], "archived")
+    assert (indexes_of(broker, "old"), state_of(broker, "old")) == (["archived"], "archived")
     assert message.error_msg == "waited in the queue for longer than its pending_timeout of 60 s"
     assert (message.id, message.payload, message.retry, message.retried) == ("old", b"{}", 3, 0)
     assert abs(message.last_failed_at - broker.now_s()) < 5
-    assert broker.client.zscore(KEYS.archived, "old") == message.last_failed_at
+    assert broker.client.zscore(KEYS.archived, "old") == message.last_failed_at + 259_200
+    assert int(broker.client.hget(KEYS.task("old"), "archived_at")) == message.last_failed_at
     assert not broker.client.hexists(KEYS.task("old"), "pending_since")
-    assert places_of(broker, "young") == ["pending"]
+    assert indexes_of(broker, "young") == ["pending"]
 
 
 def test_its_lock_is_free_again(broker: Broker, clock: MovingClock) -> None:
@@ -56,7 +57,7 @@ def test_no_attempt_is_counted(broker: Broker, clock: MovingClock) -> None:
     assert not broker.client.exists(KEYS.processed, KEYS.failed)
 
 
-def test_waiting_readers_are_told(broker: Broker, clock: MovingClock) -> None:
+def test_waiting_clients_are_notified(broker: Broker, clock: MovingClock) -> None:
     put(broker, "t")
     subscription = broker.pubsub()
     subscription.subscribe("runqy:ended:t")
@@ -69,12 +70,12 @@ def test_waiting_readers_are_told(broker: Broker, clock: MovingClock) -> None:
     subscription.close()
 
 
-def test_without_a_timeout_tasks_wait_for_ever(broker: Broker, clock: MovingClock) -> None:
+def test_tasks_without_a_timeout_wait_forever(broker: Broker, clock: MovingClock) -> None:
     put(broker, "t")
     clock.advance(10**6)
 
     assert archive_overdue(broker, timeout_s=0) == 0
-    assert places_of(broker, "t") == ["pending"]
+    assert indexes_of(broker, "t") == ["pending"]
 
 
 def test_more_than_a_slice_is_archived_in_one_sweep(broker: Broker, clock: MovingClock) -> None:
@@ -88,9 +89,7 @@ def test_more_than_a_slice_is_archived_in_one_sweep(broker: Broker, clock: Movin
     assert broker.client.zcard(KEYS.archived) == 520
 
 
-def test_a_slice_without_times_is_passed_over(
-    broker: Broker, clock: MovingClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slice_without_times_is_skipped(broker: Broker, clock: MovingClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pending_timeouts, "BATCH_MAX_TASKS", 2)
     for task_id in ("run1", "run2", "old"):
         put(broker, task_id)
@@ -99,28 +98,28 @@ def test_a_slice_without_times_is_passed_over(
     clock.advance(61)
 
     assert archive_overdue(broker) == 1
-    assert [places_of(broker, task_id) for task_id in ("run1", "run2", "old")] == [
+    assert [indexes_of(broker, task_id) for task_id in ("run1", "run2", "old")] == [
         ["pending"],
         ["pending"],
         ["archived"],
     ]
 
 
-def test_a_task_that_was_taken_or_came_back_between_the_two_steps_is_left_alone(broker: Broker) -> None:
+def test_a_task_that_changed_between_the_two_steps_is_not_changed(broker: Broker) -> None:
     put(broker, "taken")
     put(broker, "back")
-    seen = broker.run(pending_timeouts.list_waiting(QUEUE))
+    seen = broker.run(pending_timeouts.list_pending(QUEUE))
     take(broker)
     broker.client.hset(KEYS.task("back"), "pending_since", broker.now_ns() + 1)
 
-    archived = broker.run(pending_timeouts.archive_waiting(QUEUE, seen, timeout_s=1, now_ns=broker.now_ns()))
+    archived = broker.run(pending_timeouts.archive_timed_out(QUEUE, seen, timeout_s=1, now_ns=broker.now_ns()))
 
     assert archived == 0
-    assert places_of(broker, "taken") == ["active", "lease"]
-    assert places_of(broker, "back") == ["pending"]
+    assert indexes_of(broker, "taken") == ["active", "lease"]
+    assert indexes_of(broker, "back") == ["pending"]
 
 
-def test_a_stray_entry_of_a_task_that_ended_does_not_archive_it(broker: Broker, clock: MovingClock) -> None:
+def test_a_leftover_active_entry_does_not_archive_a_finished_task(broker: Broker, clock: MovingClock) -> None:
     put(broker, "t")
     broker.client.hset(KEYS.task("t"), "state", "completed")
     clock.advance(61)
@@ -146,11 +145,11 @@ def test_two_processes_archive_each_task_once(broker: Broker, clock: MovingClock
 
 
 @pytest.mark.parametrize("since", ["", "x", "-5", "1.5", "²", "9" * 5000])
-def test_what_is_no_time_is_unknown(since: str) -> None:
-    assert Waiting("t", since).since_ns is None
-    assert Waiting("t", since).has_waited_s(1) == 0
+def test_an_invalid_time_is_unknown(since: str) -> None:
+    assert PendingTask("t", since).since_ns is None
+    assert PendingTask("t", since).has_waited_s(1) == 0
 
 
 def test_times_in_seconds_are_understood() -> None:
-    assert Waiting("t", "1700000000").has_waited_s(1_700_000_060_000_000_000) == 60
-    assert Waiting("t", "1700000000000000000").has_waited_s(1_700_000_060_000_000_000) == 60
+    assert PendingTask("t", "1700000000").has_waited_s(1_700_000_060_000_000_000) == 60
+    assert PendingTask("t", "1700000000000000000").has_waited_s(1_700_000_060_000_000_000) == 60

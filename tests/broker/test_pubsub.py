@@ -1,4 +1,4 @@
-"""A subscription on an event loop: counted, confirmed, and kept over lost connections."""
+"""A subscription on an event loop: counted, confirmed, and kept after lost connections."""
 
 import asyncio
 import signal
@@ -11,8 +11,8 @@ import redis as redis_py
 
 from runqy.broker import pubsub
 from runqy.broker.async_broker import AsyncBroker
-from runqy.broker.connection import RedisTarget
 from runqy.broker.pubsub import Subscriber
+from runqy.broker.redis_client import RedisTarget
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until
 from tests.support.servers import MASTER_NAME, SentinelSet, ValkeyServer
@@ -83,7 +83,7 @@ def test_a_message_is_received_as_soon_as_the_subscription_is_confirmed(
 
 
 def passes_on(recorder: Recorder, client: redis_py.Redis, data: bytes) -> bool:
-    """Publish, and return whether that has arrived; nodes of a new cluster are not all linked at once."""
+    """Publish and return whether the message arrived; nodes of a new cluster are not linked immediately."""
     client.publish("c", data)
     return ("c", data) in recorder.messages
 
@@ -117,9 +117,7 @@ def test_a_channel_is_received_until_all_have_unsubscribed(target: RedisTarget, 
     run(target, act)
 
 
-def test_a_channel_that_is_left_and_subscribed_to_again_at_once_is_confirmed_by_its_own_reply(
-    target: RedisTarget, redis: redis_py.Redis
-) -> None:
+def test_resubscribing_to_a_channel_is_confirmed_by_its_own_reply(target: RedisTarget, redis: redis_py.Redis) -> None:
     async def act(recorder: Recorder) -> None:
         assert await recorder.subscriber.subscribe(["other"])
         first = asyncio.ensure_future(recorder.subscriber.subscribe(["c"], timeout_s=0.2))
@@ -210,8 +208,8 @@ def test_a_subscriber_that_is_refused_its_channels_tries_again_until_it_may(
 def test_a_connection_that_went_silent_is_replaced(
     monkeypatch: pytest.MonkeyPatch, own_server: ValkeyServer, own_client: redis_py.Redis
 ) -> None:
-    monkeypatch.setattr(pubsub, "QUIET_S", 0.1)
-    monkeypatch.setattr(pubsub, "DEAD_S", 0.4)
+    monkeypatch.setattr(pubsub, "PING_AFTER_S", 0.1)
+    monkeypatch.setattr(pubsub, "SILENCE_TIMEOUT_S", 0.4)
 
     async def act(recorder: Recorder) -> None:
         assert await recorder.subscriber.subscribe(["c"], timeout_s=WAIT_S)
@@ -230,8 +228,8 @@ def test_a_connection_that_went_silent_is_replaced(
 
 
 def test_a_quiet_connection_is_kept(target: RedisTarget, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pubsub, "QUIET_S", 0.05)
-    monkeypatch.setattr(pubsub, "DEAD_S", 0.5)
+    monkeypatch.setattr(pubsub, "PING_AFTER_S", 0.05)
+    monkeypatch.setattr(pubsub, "SILENCE_TIMEOUT_S", 0.5)
 
     async def act(recorder: Recorder) -> None:
         assert await recorder.subscriber.subscribe(["c"], timeout_s=WAIT_S)

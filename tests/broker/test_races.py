@@ -1,4 +1,4 @@
-"""What happens when many act on the same tasks at once."""
+"""Concurrent operations on the same tasks."""
 
 import threading
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.cancelling import Cancellation, cancel
+from runqy.broker.cancel import Cancellation, cancel
 from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import enqueue
 from runqy.broker.enqueue_batch import enqueue_many
-from runqy.broker.finishing import Failure, Outcome, complete, requeue, retry
+from runqy.broker.finish import Failure, FinishOutcome, complete, requeue, retry
 from runqy.broker.pausing import pause
 from runqy.errors import RunqyError, TaskAlreadyExists
 from tests.support.tasks import QUEUE, counters, fields, ids, listed, new_task, put, take, take_one
@@ -67,7 +67,7 @@ def test_a_finish_sent_many_times_counts_once(broker: Broker) -> None:
 
     outcomes = at_once(*[lambda: broker.run(request)] * THREADS)
 
-    assert outcomes == [Outcome.COMPLETED] * THREADS
+    assert outcomes == [FinishOutcome.COMPLETED] * THREADS
     assert counters(broker) == (1, 0)
 
 
@@ -91,7 +91,7 @@ def test_one_end_of_a_run_wins(broker: Broker, round_number: int) -> None:
 
 
 @pytest.mark.parametrize("round_number", range(20))
-def test_a_cancel_and_a_take_agree_on_who_came_first(broker: Broker, round_number: int) -> None:
+def test_a_concurrent_cancel_and_dequeue_agree_on_their_order(broker: Broker, round_number: int) -> None:
     put(broker, "t1")
 
     taken, outcome = at_once(lambda: take(broker), lambda: broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns())))
@@ -100,12 +100,12 @@ def test_a_cancel_and_a_take_agree_on_who_came_first(broker: Broker, round_numbe
         assert taken == []
         assert listed(broker) == {"archived": ["t1"]}
     else:
-        assert outcome is Cancellation.ASKED
+        assert outcome is Cancellation.REQUESTED
         (one,) = taken
-        assert broker.run(requeue(one.lease, now_ns=broker.now_ns())) is Outcome.CANCELED
+        assert broker.run(requeue(one.lease, now_ns=broker.now_ns())) is FinishOutcome.CANCELED
 
 
-def test_nothing_is_handed_out_after_a_pause_was_answered(broker: Broker) -> None:
+def test_no_task_is_handed_out_after_the_reply_to_a_pause(broker: Broker) -> None:
     broker.run(enqueue_many([new_task(f"t{i}") for i in range(3000)]))
     is_paused = threading.Event()
     late: list[str] = []

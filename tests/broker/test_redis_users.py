@@ -14,21 +14,20 @@ from runqy.broker import keys, redis_users
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.async_connection import ConnectionLost
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget
 from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import NewTask, enqueue, new_task_id
-from runqy.broker.finishing import Completion, Failure, archive, complete, complete_all, requeue, retry
-from runqy.broker.heartbeats import beat, clear
+from runqy.broker.finish import Completion, Failure, archive, complete, complete_all, requeue, retry
+from runqy.broker.heartbeats import deregister, write_heartbeat
 from runqy.broker.lease import LeasedTask, extend
-from runqy.broker.notices import read_queue_token
 from runqy.broker.operation import Operation, Request
-from runqy.broker.pubsub import Subscriber
+from runqy.broker.pubsub import Subscriber, read_queue_token
+from runqy.broker.redis_client import RedisTarget
 from runqy.broker.redis_users import COMMANDS, RedisUser, create_users, delete_users, list_users, set_users
 from runqy.broker.scripts import command, script
 from runqy.broker.worker_records import WorkerRecord, WorkerState
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable
 from tests.support.event_loop import wait_until
-from tests.support.upkeep import places_of
+from tests.support.maintenance_duties import indexes_of
 
 INSTANCE = "550e8400-e29b-41d4-a716-446655440000"
 OTHER_INSTANCE = "550e8400-e29b-41d4-a716-446655440001"
@@ -51,8 +50,8 @@ RECORD = WorkerRecord(
     started_at_s=1_700_000_000,
 )
 WORKER_SCRIPTS = (
-    *("dequeue", "extend", "complete", "done", "retry", "archive", "requeue"),
-    *("write_record", "write_server", "register"),
+    *("dequeue", "extend_leases", "complete", "complete_and_delete", "retry", "archive", "requeue"),
+    *("write_record", "write_server", "register_worker"),
 )
 """All that a worker runs."""
 T = TypeVar("T")
@@ -70,7 +69,7 @@ def target(broker: Broker, request: pytest.FixtureRequest) -> RedisTarget:
 
 
 class Worker:
-    """Runs what a worker runs, on its own event loop and with its own user."""
+    """A Redis user and its connection on its own event loop."""
 
     def __init__(self, target: RedisTarget) -> None:
         self.is_cluster = target.mode == "cluster"
@@ -85,7 +84,7 @@ class Worker:
         return self._loop.run(self._broker.run(work))
 
     def send(self, *words: str, key: str | None = None) -> Any:
-        """Run one command and return its reply; raise what an error reply means."""
+        """Run one command and return its reply; raise the error of an error reply."""
         return self.run(Request((command(*words, key=key),), lambda replies: replies[0]))
 
     def subscribe(self, *channels: str) -> bool:
@@ -107,7 +106,7 @@ class Worker:
     async def _subscribe(self, channels: Sequence[str]) -> bool:
         if self._subscriber is None:
             self._subscriber = Subscriber(
-                self._broker, on_message=lambda *said: self.received.append(said), on_gap=self._note_gap
+                self._broker, on_message=lambda *event: self.received.append(event), on_gap=self._note_gap
             )
             await self._subscriber.start()
         return await self._subscriber.subscribe(channels)
@@ -123,7 +122,7 @@ class Worker:
 
 @pytest.fixture
 def worker(broker: Broker, target: RedisTarget) -> Iterator[Worker]:
-    """Return what enters as the user of a worker of the queues `mail` and `mail_low`."""
+    """Return a connection with the Redis user of a worker of the queues `mail` and `mail_low`."""
     create_users(broker, [USER], target=target)
     entered = Worker(replace(target, username=USER.name, password="secret"))
     yield entered
@@ -145,7 +144,7 @@ def take(worker: Worker, count: int, *queues: str) -> list[LeasedTask]:
 
 
 def error_of(worker: Worker) -> BrokerUnavailable:
-    """Return why a worker cannot take tasks."""
+    """Return why a worker cannot dequeue tasks."""
     with pytest.raises(BrokerUnavailable) as failure:
         take(worker, 1)
     return failure.value
@@ -165,12 +164,12 @@ def test_it_does_all_that_a_worker_does(broker: Broker, worker: Worker) -> None:
     worker.run(retry(fifth.lease, fifth.message, replace(failure, child_died=True), now_ns=worker.now_ns()))
     worker.run(complete(unkept.lease, unkept.message, now_ns=worker.now_ns()))
     worker.run(complete(low.lease, low.message, now_ns=worker.now_ns()))
-    worker.run(beat(RECORD, now_ns=worker.now_ns()))
-    worker.run(clear(RECORD, now_ns=worker.now_ns()))
+    worker.run(write_heartbeat(RECORD, now_ns=worker.now_ns()))
+    worker.run(deregister(RECORD, now_ns=worker.now_ns()))
     worker.run(read_queue_token("mail"))
 
     assert not extension.lost
-    assert [places_of(broker, one, "mail") for one in ids[:6]] == [
+    assert [indexes_of(broker, one, "mail") for one in ids[:6]] == [
         ["completed"],
         ["retry"],
         ["archived"],
@@ -178,7 +177,7 @@ def test_it_does_all_that_a_worker_does(broker: Broker, worker: Worker) -> None:
         ["retry"],
         [],
     ]
-    assert places_of(broker, low.lease.task_id, "mail_low") == ["completed"]
+    assert indexes_of(broker, low.lease.task_id, "mail_low") == ["completed"]
 
 
 def test_it_may_run_the_commands_of_a_workers_scripts_and_few_others() -> None:
@@ -247,7 +246,7 @@ FORBIDDEN_COMMANDS = [
 ]
 
 
-def test_it_cannot_administer_or_look_around(worker: Worker) -> None:
+def test_it_cannot_administer_or_list_keys(worker: Worker) -> None:
     allowed = []
     for words in FORBIDDEN_COMMANDS:
         with contextlib.suppress(BrokerRefused):
@@ -265,7 +264,7 @@ def test_scripts_that_it_loads_are_checked_too(broker: Broker, worker: Worker) -
         worker.send("EVALSHA", sha, "1", own, other, key=own)
 
 
-def test_it_hears_its_wake_ups_and_those_of_no_other(broker: Broker, worker: Worker) -> None:
+def test_a_user_receives_only_its_own_wake_ups(broker: Broker, worker: Worker) -> None:
     own, another = keys.wake_channel(f"{INSTANCE}:abc"), keys.wake_channel(f"{OTHER_INSTANCE}:abc")
 
     is_confirmed = worker.subscribe(keys.CANCEL_CHANNEL, keys.CHANGED_CHANNEL, own)

@@ -1,4 +1,4 @@
-"""A master behind Sentinel: tasks go on when it dies and its replica takes its place."""
+"""A master behind Sentinel: tasks continue when it dies and its replica is promoted."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,10 +10,10 @@ import pytest
 from runqy.broker import async_node
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget
-from runqy.broker.finishing import Outcome, complete
+from runqy.broker.finish import FinishOutcome, complete
 from runqy.broker.lease import LeasedTask
 from runqy.broker.operation import Request
+from runqy.broker.redis_client import RedisTarget
 from runqy.broker.scripts import command
 from runqy.errors import BrokerUnavailable
 from tests.support.event_loop import run_with_broker
@@ -27,12 +27,12 @@ FAILOVER_S = 60.0
 """Generous: a Sentinel needs about one second on an idle machine."""
 
 
-def finish(broker: Broker, taken: LeasedTask) -> Outcome:
+def finish(broker: Broker, taken: LeasedTask) -> FinishOutcome:
     return broker.run(complete(taken.lease, taken.message, b"1", now_ns=broker.now_ns()))
 
 
 def once_available(act: Callable[[], T]) -> T:
-    """Do what may be repeated until Redis answers."""
+    """Run a repeatable operation until Redis responds."""
     results: list[T] = []
 
     def is_done() -> bool:
@@ -46,11 +46,11 @@ def once_available(act: Callable[[], T]) -> T:
     return results[0]
 
 
-def test_tasks_go_on_after_the_master_was_killed(sentinel_set: SentinelSet, sentinel_broker: Broker) -> None:
+def test_tasks_are_processed_after_the_master_was_killed(sentinel_set: SentinelSet, sentinel_broker: Broker) -> None:
     broker = sentinel_broker
     put(broker, "before", "held", "waiting")
     before, held = take(broker, 2)
-    assert finish(broker, before) is Outcome.COMPLETED
+    assert finish(broker, before) is FinishOutcome.COMPLETED
     assert broker.client.wait(1, 10_000) == 1
 
     sentinel_set.master.kill()
@@ -59,9 +59,9 @@ def test_tasks_go_on_after_the_master_was_killed(sentinel_set: SentinelSet, sent
     taken = take(broker, 5)
     outcomes = [finish(broker, one) for one in taken]
 
-    assert outcome is Outcome.COMPLETED
+    assert outcome is FinishOutcome.COMPLETED
     assert ids(taken) == ["waiting", "after"]
-    assert set(outcomes) == {Outcome.COMPLETED}
+    assert set(outcomes) == {FinishOutcome.COMPLETED}
     assert sorted(listed(broker)["completed"]) == ["after", "before", "held", "waiting"]
     with sentinel_set.replica.client() as promoted:
         assert promoted.info("replication")["role"] == "master"
@@ -88,7 +88,7 @@ def target_of(servers: SentinelSet, *, dead_first: bool = False) -> RedisTarget:
     return RedisTarget(mode="sentinel", addresses=tuple(sentinels), master_name=MASTER_NAME)
 
 
-def test_an_event_loop_goes_on_with_the_new_master(sentinel_set: SentinelSet) -> None:
+def test_an_event_loop_continues_with_the_new_master(sentinel_set: SentinelSet) -> None:
     async def act(broker: AsyncBroker) -> None:
         assert await asyncio.gather(*(broker.run(count("n")) for _ in range(10))) == list(range(1, 11))
         with sentinel_set.master.client() as client:
@@ -133,9 +133,9 @@ def test_a_master_that_was_demoted_while_connected_is_left(
     other.stop()
 
 
-def test_a_replica_is_no_master_whatever_sentinel_says(sentinel_set: SentinelSet) -> None:
+def test_a_replica_is_not_used_as_the_master_that_sentinel_reports(sentinel_set: SentinelSet) -> None:
     async def act(broker: AsyncBroker) -> None:
-        with pytest.raises(BrokerUnavailable, match="no master"):
+        with pytest.raises(BrokerUnavailable, match="not a master"):
             await broker.run(count("n"))
 
     with FakeRedis(lambda _: address_reply(sentinel_set.replica.port)) as sentinel:

@@ -1,4 +1,4 @@
-"""Ids of tasks are random UUIDs, and no two are alike."""
+"""Task ids are unique random UUIDs."""
 
 import os
 import uuid

@@ -10,8 +10,8 @@ import pytest
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget
 from runqy.broker.operation import Request
+from runqy.broker.redis_client import RedisTarget
 from runqy.broker.scripts import command
 from runqy.errors import BrokerUnavailable
 from tests.support.certificates import write_certificate
@@ -42,7 +42,7 @@ def connected(target: RedisTarget, **changes: Any) -> Broker:
 
 
 def authority_of(certificate: Path, *, is_text: bool) -> str:
-    """Return a certificate as a target takes it: its text, or its path."""
+    """Return a certificate in the form of a target: its text, or its path."""
     text = certificate.read_text()
     return text[text.index("-----BEGIN CERTIFICATE") :] if is_text else str(certificate)
 
@@ -52,7 +52,7 @@ def echo(text: str) -> Request[bytes]:
 
 
 @pytest.mark.parametrize("is_text", [False, True])
-def test_a_task_goes_and_comes_through_tls(target: RedisTarget, certificate: Path, is_text: bool) -> None:
+def test_a_task_is_stored_and_read_through_tls(target: RedisTarget, certificate: Path, is_text: bool) -> None:
     authority = authority_of(certificate, is_text=is_text)
     broker = connected(target, ca_certificate=authority)
 
@@ -82,9 +82,7 @@ def test_a_certificate_for_another_host_is_refused(single_broker: Broker, certif
 
 
 @pytest.mark.parametrize("is_text", [False, True])
-def test_requests_go_and_come_through_tls_on_an_event_loop(
-    target: RedisTarget, certificate: Path, is_text: bool
-) -> None:
+def test_requests_work_through_tls_on_an_event_loop(target: RedisTarget, certificate: Path, is_text: bool) -> None:
     target = replace(target, ca_certificate=authority_of(certificate, is_text=is_text))
 
     async def act(broker: AsyncBroker) -> list[bytes]:

@@ -6,7 +6,7 @@ import pytest
 
 from runqy.broker import heartbeats, keys
 from runqy.broker.broker import Broker
-from runqy.broker.worker_claims import claim_worker_id, forget_claims
+from runqy.broker.worker_claims import claim_worker_id, delete_stale_claims
 from runqy.broker.worker_records import RECORD_TTL_S
 from runqy.errors import WorkerIdTaken
 from tests.broker.test_heartbeats import RECORD
@@ -17,7 +17,7 @@ def claim(broker: Broker, owner: str, worker_id: str = "w-1") -> None:
 
 
 def beat(broker: Broker) -> None:
-    broker.run(heartbeats.beat(RECORD, now_ns=broker.now_ns()))
+    broker.run(heartbeats.write_heartbeat(RECORD, now_ns=broker.now_ns()))
 
 
 def grow_old(broker: Broker, worker_id: str = "w-1") -> None:
@@ -26,20 +26,20 @@ def grow_old(broker: Broker, worker_id: str = "w-1") -> None:
     broker.client.hset(keys.WORKER_CLAIMS, worker_id, b"%d %s" % (int(at_s) - RECORD_TTL_S - 1, owner))
 
 
-def test_an_id_is_claimed_again_by_its_owner_alone(broker: Broker) -> None:
+def test_only_its_owner_can_claim_an_id_again(broker: Broker) -> None:
     claim(broker, "key:1")
     beat(broker)
     claim(broker, "key:1")
     grow_old(broker)
 
-    with pytest.raises(WorkerIdTaken, match="w-1 belongs to a worker that is alive"):
+    with pytest.raises(WorkerIdTaken, match="w-1 is used by a live worker"):
         claim(broker, "key:2")
 
     claim(broker, "key:1")
     claim(broker, "key:2", "w-2")
 
 
-def test_an_id_without_a_heartbeat_is_taken_for_a_minute(broker: Broker) -> None:
+def test_an_id_without_a_heartbeat_is_reserved_for_a_minute(broker: Broker) -> None:
     claim(broker, "key:1")
     with pytest.raises(WorkerIdTaken):
         claim(broker, "key:2")
@@ -53,12 +53,12 @@ def test_an_id_is_free_once_its_record_has_ended(broker: Broker) -> None:
     beat(broker)
     grow_old(broker)
 
-    broker.run(heartbeats.clear(RECORD, now_ns=broker.now_ns()))
+    broker.run(heartbeats.deregister(RECORD, now_ns=broker.now_ns()))
 
     claim(broker, "key:2")
 
 
-def test_the_id_of_a_go_worker_that_lives_is_taken(broker: Broker) -> None:
+def test_the_id_of_a_live_go_worker_cannot_be_claimed(broker: Broker) -> None:
     claim(broker, "key:1", "h:7")
     grow_old(broker, "h:7")
     broker.client.hset(keys.go_worker("h:7"), mapping={"worker_id": "h:7", "queues": "map[mail:1]"})
@@ -67,13 +67,13 @@ def test_the_id_of_a_go_worker_that_lives_is_taken(broker: Broker) -> None:
         claim(broker, "key:2", "h:7")
 
 
-def test_a_claim_that_makes_no_sense_is_nobodys(broker: Broker) -> None:
+def test_an_invalid_claim_has_no_owner(broker: Broker) -> None:
     broker.client.hset(keys.WORKER_CLAIMS, "w-1", b"\xff never")
 
     claim(broker, "key:1")
 
 
-def test_of_many_that_claim_at_once_one_gets_the_id(broker: Broker) -> None:
+def test_one_of_many_concurrent_claims_gets_the_id(broker: Broker) -> None:
     def is_claimed(number: int) -> bool:
         try:
             claim(broker, f"key:{number}")
@@ -88,14 +88,14 @@ def test_of_many_that_claim_at_once_one_gets_the_id(broker: Broker) -> None:
     assert broker.client.hget(keys.WORKER_CLAIMS, "w-1").endswith(b" key:%d" % claimed.index(True))
 
 
-def test_claims_of_workers_that_are_gone_are_forgotten(broker: Broker) -> None:
+def test_claims_of_workers_that_are_gone_are_deleted(broker: Broker) -> None:
     beat(broker)
     for worker_id in ("w-1", "gone", "new"):
         claim(broker, "key:1", worker_id)
     grow_old(broker)
     grow_old(broker, "gone")
 
-    broker.run(forget_claims())
+    broker.run(delete_stale_claims())
 
     assert sorted(broker.client.hkeys(keys.WORKER_CLAIMS)) == [b"new", b"w-1"]
 
@@ -104,6 +104,6 @@ def test_many_claims_are_forgotten_in_pieces(broker: Broker) -> None:
     old = {f"worker-{number}": b"1 key:1" for number in range(1500)}
     broker.client.hset(keys.WORKER_CLAIMS, mapping=old)  # type: ignore[arg-type]
 
-    broker.run(forget_claims())
+    broker.run(delete_stale_claims())
 
     assert broker.client.hlen(keys.WORKER_CLAIMS) == 0

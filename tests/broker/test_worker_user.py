@@ -10,13 +10,14 @@ import redis as redis_py
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget
 from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import NewTask, enqueue, new_task_id
-from runqy.broker.finishing import complete, requeue
-from runqy.broker.heartbeats import beat
+from runqy.broker.finish import complete, requeue
+from runqy.broker.heartbeats import write_heartbeat
 from runqy.broker.lease import extend
+from runqy.broker.redis_client import RedisTarget
 from runqy.broker.scripts import command
+from runqy.broker.task_output import OutputChunk, write_output
 from runqy.broker.worker_records import WorkerRecord, WorkerState
 from runqy.errors import BrokerRefused
 from tests.support import environment
@@ -41,8 +42,8 @@ def worker_broker(redis: redis_py.Redis) -> Iterator[Broker]:
     rule = re.search(r"^ACL SETUSER worker .*$", OPERATIONS.read_text(), re.MULTILINE)
     assert rule is not None
     redis.execute_command(*shlex.split(rule.group().replace(">PASSWORD", ">secret")))
-    place = (("127.0.0.1", environment.SERVER.port),)
-    broker = Broker.connect(RedisTarget(addresses=place, username="worker", password="secret"))
+    address = (("127.0.0.1", environment.SERVER.port),)
+    broker = Broker.connect(RedisTarget(addresses=address, username="worker", password="secret"))
     yield broker
     broker.close()
     redis.execute_command("ACL", "DELUSER", "worker")
@@ -56,11 +57,13 @@ def test_it_takes_extends_and_finishes(single_broker: Broker, worker_broker: Bro
     order = plan_dequeue([QueueWeight(queue="mail")], 3, worker_id="w", wake_token="t")
     (first, second), _ = worker_broker.run(dequeue_tasks(order, now_ns=worker_broker.now_ns()))
     extension = worker_broker.run(extend([first.lease, second.lease], now_ns=worker_broker.now_ns()))
+    is_written = worker_broker.run(write_output([OutputChunk(lease=first.lease, text=b"line\n", progress=b"{}")]))
     worker_broker.run(complete(first.lease, first.message, b"1", now_ns=worker_broker.now_ns()))
     worker_broker.run(requeue(second.lease, now_ns=worker_broker.now_ns()))
-    worker_broker.run(beat(RECORD, now_ns=worker_broker.now_ns()))
+    worker_broker.run(write_heartbeat(RECORD, now_ns=worker_broker.now_ns()))
 
     assert not extension.lost
+    assert is_written == [True]
     assert single_broker.client.zcard("asynq:{mail}:completed") == 1
     assert single_broker.client.lrange("asynq:{mail}:pending", 0, -1) == [second.lease.task_id.encode()]
     assert single_broker.client.exists("runqy:worker:w") == 1
@@ -81,4 +84,11 @@ def test_it_cannot_touch_the_published_configuration(worker_broker: Broker, word
     name, *rest = words
 
     with pytest.raises(BrokerRefused):
-        worker_broker.link.execute([command(name, keys.CONFIG_DOCUMENTS, *rest, key=keys.CONFIG_DOCUMENTS)])
+        worker_broker.connection.execute([command(name, keys.CONFIG_DOCUMENTS, *rest, key=keys.CONFIG_DOCUMENTS)])
+
+
+def test_it_cannot_claim_a_task_for_a_move_to_another_queue(worker_broker: Broker) -> None:
+    claims = keys.QueueKeys("mail").claims
+
+    with pytest.raises(BrokerRefused):
+        worker_broker.connection.execute([command("HSET", claims, "t", "token pending - 1 other", key=claims)])

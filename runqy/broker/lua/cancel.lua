@@ -1,17 +1,18 @@
 #!lua flags=allow-oom
--- Cancel a task: one that waits is archived, one that runs is marked and its worker told.
--- KEYS task pending scheduled retry archived
--- ARGV id now_ns now_s cancellation task_prefix oldest_s most ended_channel cancel_channel
--- RETURNS 1 archived, 2 its worker was told, 3 it is over, 4 it is where nothing can be cancelled, 0 no such task
--- USES release_lock delete_task archive
+-- Cancel a task: archive a waiting one, mark an active one and notify its worker.
+-- KEYS task pending scheduled retry archived runs
+-- ARGV id now_ns now_s cancellation task_prefix oldest_s max_archived ended_channel cancel_channel details
+-- RETURNS 1 archived, 2 worker notified, 3 already finished, 4 cannot be cancelled in its state, 0 no such task,
+--   5 it is being moved
+-- USES release_lock delete_task add_to_archive archive log_run archive_canceled remove_from_pending
 local task, id = KEYS[1], ARGV[1]
-local seen = redis.call('HMGET', task, 'msg', 'state', 'cancel', 'group')
+local seen = redis.call('HMGET', task, 'msg', 'state', 'cancel', 'group', 'pending_since', 'moving')
 local message, state = seen[1], seen[2]
 if not message then
   return 0
 end
 if state == 'active' then
-  if not seen[3] then
+  if not seen[3] or not is_canceled(task, seen[3]) then
     redis.call('HSET', task, 'cancel', ARGV[2])
   end
   redis.call('PUBLISH', ARGV[9], id)
@@ -20,9 +21,12 @@ end
 if state == 'completed' or state == 'archived' then
   return state == 'archived' and seen[3] and 1 or 3
 end
+if seen[6] then
+  return 5
+end
 local removed = 0
 if state == 'pending' then
-  removed = redis.call('LREM', KEYS[2], 0, id)
+  removed = remove_from_pending(KEYS[2], id, ARGV[5])
 elseif state == 'scheduled' then
   removed = redis.call('ZREM', KEYS[3], id)
 elseif state == 'retry' then
@@ -41,5 +45,6 @@ end
 archive(KEYS[5], id, ARGV[3], ARGV[5], ARGV[6], tonumber(ARGV[7]))
 redis.call('HSET', task, 'msg', message .. ARGV[4], 'state', 'archived', 'cancel', ARGV[2])
 redis.call('HDEL', task, 'pending_since')
+log_waiting_task(KEYS[6], task, id, 'cancel-' .. ARGV[2], 'canceled', ARGV[2], seen[5], ARGV[10])
 redis.call('PUBLISH', ARGV[8], 'archived')
 return 1

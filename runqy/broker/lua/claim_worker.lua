@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Store whose registration a worker id belongs to, unless it has changed since it was read.
+-- Store which owner registered a worker id, unless the claim has changed since it was read.
 -- KEYS registrations
 -- ARGV worker_id known content
 -- RETURNS 1 stored, 0 another registration came first

@@ -1,26 +1,29 @@
 #!lua flags=allow-oom
--- Hand out waiting tasks to a worker's free slots, each with a lease and an owner, in the order each slot prefers.
--- Ids without a task, and ids whose state names another index that lists them, are dropped from the pending list.
--- A worker with slots left is noted as idle; one without passes its wake-up on while tasks are left.
--- For each queue five keys (pending active lease paused idle), and a name and the prefix of its tasks' keys;
--- for each slot its owner and the queues' positions in the order in which to look (0: nowhere).
+-- Lease pending tasks to a worker's free slots, each with a token, in the order that each slot prefers.
+-- Ids without a task, and ids whose state names another index that lists them, are removed from the pending list.
+-- A task whose cancellation was requested is archived.
+-- A worker with free slots left is listed as idle; one without passes its wake-up on while tasks are left.
+-- Each queue has five keys (pending active lease paused idle), its name and the prefix of its tasks' keys;
+-- each slot has its lease token and the positions of queues in the order in which to try them (0: none).
 -- KEYS queue_keys*
--- ARGV worker now_ns now_ms lease_end_s wake_channel idle_until_ms has_more_slots is_repeat queue_count rest*
--- RETURNS for each task taken: position of its queue, id, owner, message, child deaths
--- USES wake
+-- ARGV worker now_ns now_ms lease_end_s wake_channel idle_until_ms has_more_slots is_repeat cancellation ended_prefix queue_count rest*
+-- RETURNS for each task: position of its queue, id, lease_token, message, and its fields child_deaths, ttl_completed,
+--   active_timeout, retried and pending_since, or due if it was leased before ('' where one is missing)
+-- USES wake release_lock delete_task add_to_archive log_run archive_canceled has_index
 local worker, now_ns, now_ms, lease_end_s = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local channel, idle_until_ms, has_more_slots, is_repeat = ARGV[5], ARGV[6], ARGV[7] == '1', ARGV[8] == '1'
-local queue_count = tonumber(ARGV[9])
-local first_slot = 10 + 2 * queue_count
+local queue_count = tonumber(ARGV[11])
+local first_slot = 12 + 2 * queue_count
 local slot_count = (#ARGV - first_slot + 1) / (queue_count + 1)
 local drops_left = 1000
+local FIELDS = {'child_deaths', 'ttl_completed', 'active_timeout', 'retried', 'pending_since'}
 
 local queues = {}
 for i = 1, queue_count do
   local base = (i - 1) * 5
   queues[i] = {
     pending = KEYS[base + 1], active = KEYS[base + 2], lease = KEYS[base + 3], idle = KEYS[base + 5],
-    name = ARGV[9 + i], prefix = ARGV[9 + queue_count + i],
+    name = ARGV[11 + i], prefix = ARGV[11 + queue_count + i],
     is_dry = redis.call('EXISTS', KEYS[base + 4]) == 1,
   }
 end
@@ -29,13 +32,13 @@ local function is_listed_elsewhere(queue, id, state)
   if state == 'active' then
     return redis.call('ZSCORE', queue.lease, id)
   end
-  if state == 'scheduled' or state == 'retry' or state == 'archived' or state == 'completed' then
+  if has_index(state) then
     return redis.call('ZSCORE', string.sub(queue.prefix, 1, -3) .. state, id)
   end
   return false
 end
 
-local function take_from(position, owner)
+local function dequeue_from(position, lease_token)
   local queue = queues[position]
   while queue and not queue.is_dry and drops_left > 0 do
     local id = redis.call('RPOP', queue.pending)
@@ -44,32 +47,34 @@ local function take_from(position, owner)
       return nil
     end
     local task = queue.prefix .. id
-    local found = redis.call('HMGET', task, 'msg', 'state', 'child_deaths', 'attempts')
-    if found[1] and not is_listed_elsewhere(queue, id, found[2]) then
+    local found = redis.call('HMGET', task, 'msg', 'state', 'attempts', 'cancel', unpack(FIELDS))
+    if not found[1] then
+      unlink_task(task, id) -- a hash without a message would block its id forever
+    elseif found[4] and is_canceled(task, found[4]) and not is_listed_elsewhere(queue, id, found[2]) then
+      archive_canceled(task, id, string.sub(queue.prefix, 1, -3), math.floor(now_ms / 1000), ARGV[9], ARGV[10])
+    elseif not is_listed_elsewhere(queue, id, found[2]) then
       redis.call('LPUSH', queue.active, id)
       redis.call('ZADD', queue.lease, lease_end_s, id)
-      redis.call('HSET', task, 'state', 'active', 'owner', owner, 'worker', worker, 'started', now_ns,
-        'attempts', (tonumber(found[4]) or 0) + 1)
-      redis.call('HDEL', task, 'pending_since', 'cancel')
-      return {position, id, owner, found[1], found[3] or '0'}
-    end
-    if not found[1] then
-      redis.call('DEL', task) -- a remnant without a message would block its id for ever
+      redis.call('HSET', task, 'state', 'active', 'owner', lease_token, 'worker', worker, 'started', now_ns,
+        'attempts', (tonumber(found[3]) or 0) + 1, 'due', found[9] or now_ns)
+      redis.call('HDEL', task, 'pending_since', 'cancel', 'progress')
+      return {position, id, lease_token, found[1], unpack(found, 5)}
     end
     drops_left = drops_left - 1
   end
   return nil
 end
 
--- What an earlier call with these owners took, held anew: those are among the newest running tasks.
-local function taken_before(owners)
+-- Return the tasks leased by an earlier call with these tokens, with new leases: they are among the newest active tasks.
+local function find_leased(owners)
   local found = {}
   for position, queue in ipairs(queues) do
     for _, id in ipairs(redis.call('LRANGE', queue.active, 0, 9999)) do
-      local task = redis.call('HMGET', queue.prefix .. id, 'owner', 'msg', 'child_deaths')
+      local task = redis.call('HMGET', queue.prefix .. id, 'owner', 'msg', 'child_deaths', 'ttl_completed',
+        'active_timeout', 'retried', 'due')
       if task[1] and task[2] and owners[task[1]] then
         redis.call('ZADD', queue.lease, lease_end_s, id)
-        found[task[1]] = {position, id, task[1], task[2], task[3] or '0'}
+        found[task[1]] = {position, id, task[1], task[2], unpack(task, 3)}
       end
     end
   end
@@ -82,7 +87,7 @@ if is_repeat then
   for slot = 0, slot_count - 1 do
     owners[ARGV[first_slot + slot * (queue_count + 1)]] = true
   end
-  before = taken_before(owners)
+  before = find_leased(owners)
 end
 
 local taken = {}
@@ -90,7 +95,7 @@ for slot = 0, slot_count - 1 do
   local at = first_slot + slot * (queue_count + 1)
   local got = before[ARGV[at]]
   for choice = 1, queue_count do
-    got = got or take_from(tonumber(ARGV[at + choice]), ARGV[at])
+    got = got or dequeue_from(tonumber(ARGV[at + choice]), ARGV[at])
   end
   taken[#taken + 1] = got
 end

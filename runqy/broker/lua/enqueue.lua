@@ -1,34 +1,23 @@
 #!lua
--- Store tasks of one Redis queue and put their ids on its pending list, in order, unless an id is taken.
--- A task that an earlier call with the same time stored counts as queued: its reply was lost.
--- KEYS pending idle scheduled retry task*
--- ARGV queue now_ns now_ms max_waiting id_message_ttl*
---   max_waiting: how many tasks of the queue may be pending, scheduled or to be retried; 0: any number
--- RETURNS for each task 1 queued, 0 the id is taken, -1 the queue is full
+-- Index a task, store it, and push its id onto the pending list, unless the id exists. Not for clusters.
+-- A task that an earlier call with the same time stored counts as enqueued: its reply was lost.
+-- KEYS pending idle scheduled retry task lookup queues
+-- ARGV queue now_ns now_ms max_waiting id message ttl_archived ttl_completed active_timeout
+--   max_waiting: limit of pending, scheduled and retry tasks of the queue; 0: unlimited
+-- RETURNS 1 enqueued, 0 the id exists, -1 the queue is full
 -- USES wake waiting_capacity
-local now_ns = ARGV[2]
-local outcomes, ids, seen = {}, {}, {}
-local capacity = waiting_capacity(tonumber(ARGV[4]), KEYS[1], KEYS[3], KEYS[4])
-for i = 1, #KEYS - 4 do
-  local task, first = KEYS[i + 4], i * 3 + 2
-  local id = ARGV[first]
-  local is_new = redis.call('EXISTS', task) == 0
-  if is_new and #ids >= capacity then
-    outcomes[i] = -1
-  elseif is_new then
-    redis.call('HSET', task, 'msg', ARGV[first + 1], 'state', 'pending', 'pending_since', now_ns,
-      'enqueued', now_ns, 'ttl_archived', ARGV[first + 2])
-    ids[#ids + 1] = id
-    outcomes[i] = 1
-  elseif not seen[id] and redis.call('HGET', task, 'enqueued') == now_ns then
-    outcomes[i] = 1
-  else
-    outcomes[i] = 0
-  end
-  seen[id] = true
+local task, queue, now_ns, id = KEYS[5], ARGV[1], ARGV[2], ARGV[5]
+local exists = redis.call('EXISTS', task) == 1
+if not exists and waiting_capacity(tonumber(ARGV[4]), KEYS[1], KEYS[3], KEYS[4]) < 1 then
+  return -1
 end
-if #ids > 0 then
-  redis.call('LPUSH', KEYS[1], unpack(ids))
-  wake(KEYS[2], #ids, ARGV[1], tonumber(ARGV[3]))
+redis.call('HSET', KEYS[6], 'queue', queue)
+redis.call('SADD', KEYS[7], queue)
+if exists then
+  return redis.call('HGET', task, 'enqueued') == now_ns and 1 or 0
 end
-return outcomes
+redis.call('HSET', task, 'msg', ARGV[6], 'state', 'pending', 'pending_since', now_ns,
+  'enqueued', now_ns, 'ttl_archived', ARGV[7], 'ttl_completed', ARGV[8], 'active_timeout', ARGV[9])
+redis.call('LPUSH', KEYS[1], id)
+wake(KEYS[2], 1, queue, tonumber(ARGV[3]))
+return 1

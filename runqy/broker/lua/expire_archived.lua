@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
--- Look at a slice of the archived tasks, oldest first, and delete those that were kept long enough or are too many.
--- Ids without a task are dropped.
+-- Scan a slice of the archived tasks, the first to expire first, and delete those that have expired or are too many.
+-- A score is when the task expires, or when it was archived by asynq or an earlier release.
+-- Ids without a task are removed.
 -- KEYS archived
 -- ARGV task_prefix lock_prefix now_s default_ttl_s max_age_s max_tasks offset limit
--- RETURNS how many were looked at, and the ids that left the index
+-- RETURNS how many were scanned, and the ids removed from the index
 -- USES release_lock delete_task
 local task_prefix, now_s, default_ttl_s = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
 local max_age_s, offset, limit = tonumber(ARGV[5]), tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -13,10 +14,12 @@ local gone = {}
 for i = 1, #slice, 2 do
   local id = slice[i]
   local task = task_prefix .. id
-  local seen = redis.call('HMGET', task, 'state', 'ttl_archived')
+  local seen = redis.call('HMGET', task, 'state', 'ttl_archived', 'archived_at')
   local ttl_s = math.min(tonumber(seen[2] or '') or default_ttl_s, max_age_s)
+  local score, archived_at = tonumber(slice[i + 1]), tonumber(seen[3] or '')
+  local is_expiry = archived_at and score == archived_at + math.min(tonumber(seen[2] or '') or max_age_s, max_age_s)
   local rank = offset + (i + 1) / 2
-  if not seen[1] or rank <= surplus or tonumber(slice[i + 1]) + ttl_s <= now_s then
+  if not seen[1] or rank <= surplus or (is_expiry and archived_at or score) + ttl_s <= now_s then
     delete_task(task, id, 'archived', ARGV[2])
     redis.call('ZREM', KEYS[1], id)
     gone[#gone + 1] = id

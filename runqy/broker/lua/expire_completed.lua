@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Delete completed tasks that were kept long enough.
+-- Delete completed tasks whose retention is over.
 -- KEYS completed
 -- ARGV task_prefix lock_prefix now_s limit
--- RETURNS the ids that left the index
+-- RETURNS the ids removed from the index
 -- USES release_lock delete_task
 local ids = redis.call('ZRANGE', KEYS[1], '-inf', ARGV[3], 'BYSCORE', 'LIMIT', 0, ARGV[4])
 for _, id in ipairs(ids) do

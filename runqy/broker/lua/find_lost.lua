@@ -1,8 +1,8 @@
 #!lua flags=no-writes
--- Find tasks whose lease ended, and running ids of one slice of the active list that have no lease at all.
+-- Find tasks whose lease has expired, and the ids without a lease in one slice of the active list.
 -- KEYS lease active
 -- ARGV task_prefix cutoff_s offset limit
--- RETURNS size of the slice; then for each task: id, score of its lease, owner, cancel (each empty when there is none)
+-- RETURNS size of the slice; then for each task: id, score of its lease, token, cancel (each empty when it is missing)
 local task_prefix, offset, limit = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
 local found = {}
 

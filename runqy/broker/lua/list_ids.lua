@@ -1,8 +1,8 @@
 #!lua flags=no-writes
--- Look at some ids of an index, behind so many of the first: those that run next, or stand longest.
+-- Return some ids of an index from an offset on, in the order in which they run or expire.
 -- KEYS index
 -- ARGV offset limit
--- RETURNS how many the index has, and the ids
+-- RETURNS the size of the index, and the ids
 local offset, limit = tonumber(ARGV[1]), tonumber(ARGV[2])
 if redis.call('TYPE', KEYS[1]).ok == 'list' then
   return {redis.call('LLEN', KEYS[1]), redis.call('LRANGE', KEYS[1], -offset - limit, -offset - 1)}

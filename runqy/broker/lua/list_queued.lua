@@ -1,17 +1,17 @@
 #!lua flags=no-writes
--- Read a page of the tasks in a list, the next to be taken first, from behind an anchor that may be gone.
--- What stays in a list keeps its order, so a page goes on behind the anchor, or at the one that stood behind it. With
--- both gone it goes on where the tasks are no older than the anchor was.
+-- Return a page of the tasks in a list, the next to be dequeued first, after an anchor that may be gone.
+-- Tasks in a list keep their order, so a page starts after the anchor, or at the task that followed it. If both are gone
+-- it starts where the tasks are no older than the anchor was.
 -- KEYS index
 -- ARGV task_prefix state limit max_bytes is_newest_first since_field anchor_since anchor_id next_id depth
---   without an anchor its id is ''; depth: how far from where the pages begin it stood
--- RETURNS id and since of the last one looked at, the id behind it or '', its depth, and for each task id, since, fields and values
+--   without an anchor its id is ''; depth: its distance from the start of the pages
+-- RETURNS id and since of the last one scanned, the next id or '', its depth, and for each task id, since, fields and values
 -- USES read_page
 local index, limit, is_newest_first = KEYS[1], tonumber(ARGV[3]), ARGV[5] == '1'
 local since, anchor, following, depth = tonumber(ARGV[7]), ARGV[8], ARGV[9], tonumber(ARGV[10])
 local length = redis.call('LLEN', index)
 
--- Depths count from where the pages begin: the right end for the oldest first, the left for the newest first.
+-- Depths count from the start of the pages: the right end if oldest first, the left end if newest first.
 local function at(d)
   return is_newest_first and d or -d - 1
 end
@@ -40,15 +40,15 @@ local function find_by_age(id)
   local first = math.max(by_age - 50, 0)
   local near = is_newest_first and redis.call('LRANGE', index, first, first + 1000)
     or redis.call('LRANGE', index, -(first + 1001), -(first + 1))
-  for place, other in ipairs(near) do
+  for position, other in ipairs(near) do
     if other == id then
-      return first + (is_newest_first and place - 1 or #near - place)
+      return first + (is_newest_first and position - 1 or #near - position)
     end
   end
 end
 
--- A walk along a million ids takes Redis 60 ms, so it comes last: for an id that is in the list, yet neither where it was
--- nor where its age says, because tasks were put in out of their order.
+-- Scanning a million ids takes Redis 60 ms, so it is the last resort: for an id that is in the list, but neither where it
+-- was nor where its age suggests, because tasks were inserted out of order.
 local function find(id, last_seen_at)
   if id == '' or redis.call('HGET', ARGV[1] .. id, 'state') ~= ARGV[2] then
     return nil
@@ -56,18 +56,18 @@ local function find(id, last_seen_at)
   if last_seen_at >= 0 and redis.call('LINDEX', index, at(last_seen_at)) == id then
     return last_seen_at
   end
-  local place = find_by_age(id)
-  if place then
-    return place
+  local position = find_by_age(id)
+  if position then
+    return position
   end
-  place = redis.call('LPOS', index, id, 'RANK', is_newest_first and 1 or -1, 'MAXLEN', math.min(depth + 100000, 1000000))
-  return place and (is_newest_first and place or length - 1 - place)
+  position = redis.call('LPOS', index, id, 'RANK', is_newest_first and 1 or -1, 'MAXLEN', math.min(depth + 100000, 1000000))
+  return position and (is_newest_first and position or length - 1 - position)
 end
 
 local start = 0
 if anchor ~= '' then
-  local place = find(anchor, depth - 1)
-  start = place and place + 1 or find(following, depth) or by_age or depth_by_age()
+  local position = find(anchor, depth - 1)
+  start = position and position + 1 or find(following, depth) or by_age or depth_by_age()
 end
 local ids = is_newest_first and redis.call('LRANGE', index, start, start + limit)
   or redis.call('LRANGE', index, -(start + limit + 1), -(start + 1))

@@ -1,14 +1,14 @@
 #!lua flags=no-writes
--- Read a page of the tasks in a sorted set, by score and then id, from behind an anchor that may be gone.
+-- Return a page of the tasks in a sorted set, by score and then id, after an anchor that may be gone.
 -- KEYS index
 -- ARGV task_prefix state limit max_bytes is_newest_first anchor_score anchor_id
 --   without an anchor its score is ''
--- RETURNS id and score of the last one looked at, whether there are more, and for each task id, score, fields and values
+-- RETURNS id and score of the last one scanned, whether there are more, and for each task id, score, fields and values
 -- USES read_page
 local index, limit, is_newest_first = KEYS[1], tonumber(ARGV[3]), ARGV[5] == '1'
 local score, anchor = ARGV[6], ARGV[7]
 
--- Redis orders equal scores by bytes; Lua's own comparison goes by the locale.
+-- Redis orders equal scores by bytes; Lua compares by locale.
 local function is_less(a, b)
   for i = 1, math.min(#a, #b) do
     local x, y = string.byte(a, i), string.byte(b, i)
@@ -19,7 +19,7 @@ local function is_less(a, b)
   return #a < #b
 end
 
--- Return the rank at which a page begins: the first behind the anchor, or at it when the page goes down from below.
+-- Return the rank at which a page begins: the first after the anchor, or at it when the order is descending.
 local function rank_behind_anchor()
   local low, high = redis.call('ZCOUNT', index, '-inf', '(' .. score), redis.call('ZCOUNT', index, '-inf', score)
   while low < high do

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Stop a queue from handing out tasks, and note who did; a queue that is paused stays as it is.
--- KEYS paused pause_note
+-- Pause a queue and record by whom; a paused queue is not changed.
+-- KEYS paused pause_details
 -- ARGV now_s by
--- RETURNS 1 paused now, 0 it was paused
+-- RETURNS 1 paused, 0 it was paused before
 if redis.call('SETNX', KEYS[1], ARGV[1]) == 0 then
   return 0
 end

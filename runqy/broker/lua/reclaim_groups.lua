@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Give the tasks of stale aggregation sets back to their groups, with the scores they had there.
+-- Move the tasks of stale aggregation sets back to their groups, with their scores there.
 -- KEYS aggregation_sets groups
 -- ARGV group_prefix now_s limit
--- RETURNS how many sets were looked at
+-- RETURNS how many sets were checked
 local group_prefix = ARGV[1]
 local stale = redis.call('ZRANGE', KEYS[1], '-inf', ARGV[2], 'BYSCORE', 'LIMIT', 0, ARGV[3])
 for _, set in ipairs(stale) do

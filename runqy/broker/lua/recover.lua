@@ -1,19 +1,20 @@
 #!lua flags=allow-oom
--- Take a task away from a worker that was lost, if it is still held as it was seen, and retry or archive it.
--- An id without a task, or one whose state names another index that lists it, is only dropped.
--- KEYS task active lease target processed failed processed_day failed_day
--- ARGV id task_prefix state score message seen_lease seen_owner seen_cancel counters_expire_at ended_channel
--- RETURNS 1 recovered, 2 dropped, 0 it changed since it was seen
--- USES counters release_lock
+-- Retry or archive the task of a lost worker, if it is unchanged since it was read.
+-- An id without a task, or one whose state names another index that lists it, is only removed. In a long pending list not
+-- every id is found; `dequeue` drops the id of a task that was recovered nevertheless.
+-- KEYS task active lease target processed failed processed_day failed_day runs
+-- ARGV id task_prefix state score message seen_lease seen_token seen_cancel counters_expire_at ended_channel run_id outcome now_ns details
+-- RETURNS 1 recovered, 2 removed, 0 it changed since it was read
+-- USES counters release_lock delete_task add_to_archive log_run remove_from_pending is_pending has_index
 local task, active, lease, target = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, prefix, state = ARGV[1], string.sub(ARGV[2], 1, -3), ARGV[3]
 
 local function is_listed_as(seen_state)
   if seen_state == 'pending' then
-    return redis.call('LPOS', prefix .. 'pending', id)
+    return is_pending(prefix .. 'pending', id, ARGV[2])
   elseif seen_state == 'aggregating' then
     return true
-  elseif seen_state == 'scheduled' or seen_state == 'retry' or seen_state == 'archived' or seen_state == 'completed' then
+  elseif has_index(seen_state) then
     return redis.call('ZSCORE', prefix .. seen_state, id)
   end
   return false
@@ -28,18 +29,23 @@ if redis.call('LREM', active, 0, id) + redis.call('ZREM', lease, id) == 0 then
   return 0
 end
 if redis.call('HEXISTS', task, 'msg') == 0 then
-  redis.call('UNLINK', task)
+  unlink_task(task, id)
   return 2
 end
 if is_listed_as(seen[3]) then
   return 2
 end
-redis.call('ZADD', target, ARGV[4], id)
+if state == 'archived' then
+  add_to_archive(target, task, id, ARGV[4])
+else
+  redis.call('ZADD', target, ARGV[4], id)
+end
 redis.call('HSET', task, 'msg', ARGV[5], 'state', state)
 redis.call('HDEL', task, 'owner', 'pending_since')
 count_failure(KEYS[5], KEYS[6], KEYS[7], KEYS[8], ARGV[9])
+log_run(KEYS[9], task, id, ARGV[11], ARGV[12], state == 'archived' and '1' or '0', ARGV[13], ARGV[14])
 if state == 'archived' then
-  release_lock_of(task, id, prefix .. 'unique:')
+  release_task_lock(task, id, prefix .. 'unique:')
   redis.call('PUBLISH', ARGV[10], state)
 end
 return 1

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Remove documents, whatever they say.
+-- Remove documents unconditionally.
 -- KEYS documents revisions
 -- ARGV fields*
--- RETURNS how many there were
+-- RETURNS how many existed
 local removed = 0
 for _, field in ipairs(ARGV) do
   redis.call("HDEL", KEYS[2], field)

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Give a task back to the front of its queue, its retries unspent, or archive it if somebody cancelled it.
--- KEYS task active lease pending idle archived processed failed processed_day failed_day
--- ARGV id owner queue now_ns now_ms now_s cancellation counter_expires_s task_prefix oldest_s most ended_channel
--- RETURNS 1 waits in front, 2 archived as cancelled, 0 somebody else holds it
--- USES counters leave_active release_lock delete_task archive wake
+-- Return a task to the front of its queue without spending a retry, or archive it if its cancellation was requested.
+-- KEYS task active lease pending idle archived processed failed processed_day failed_day runs
+-- ARGV id lease_token queue now_ns now_ms now_s cancellation counter_expires_s task_prefix oldest_s max_archived ended_channel details
+-- RETURNS 1 pending at the front, 2 archived as cancelled, 0 lease lost
+-- USES counters remove_from_active release_lock delete_task add_to_archive archive wake log_run
 local task, id = KEYS[1], ARGV[1]
-local left = leave_active(task, KEYS[2], KEYS[3], id, ARGV[2])
+local left, seen = remove_from_active(task, KEYS[2], KEYS[3], id, ARGV[2])
 if left ~= 1 then
   return left == 2 and redis.call('HGET', task, 'state') ~= 'archived' and 1 or left
 end
@@ -21,5 +21,6 @@ end
 archive(KEYS[6], id, ARGV[6], ARGV[9], ARGV[10], tonumber(ARGV[11]))
 redis.call('HSET', task, 'msg', redis.call('HGET', task, 'msg') .. ARGV[7], 'state', 'archived')
 count_failure(KEYS[7], KEYS[8], KEYS[9], KEYS[10], ARGV[8])
+append_run(KEYS[11], id, ARGV[2], 'canceled', '1', ARGV[4], ARGV[13], seen)
 redis.call('PUBLISH', ARGV[12], 'archived')
 return 2

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Put a task whose run failed among those that are tried again, or archive it if somebody cancelled it.
--- KEYS task active lease retry archived processed failed processed_day failed_day
--- ARGV id owner message cancellation retry_at_s now_s counter_expires_s is_failure child_deaths task_prefix oldest_s most ended_channel
--- RETURNS 1 waits for its retry, 2 archived as cancelled, 0 somebody else holds it
--- USES counters leave_active release_lock delete_task archive
+-- Add a task whose run failed to the retry set, or archive it if its cancellation was requested.
+-- KEYS task active lease retry archived processed failed processed_day failed_day runs
+-- ARGV id lease_token message cancellation retry_at_s now_s counter_expires_s is_failure child_deaths task_prefix oldest_s max_archived ended_channel outcome now_ns details
+-- RETURNS 1 will be retried, 2 archived as cancelled, 0 lease lost
+-- USES counters remove_from_active release_lock delete_task add_to_archive archive log_run
 local task, id = KEYS[1], ARGV[1]
-local left = leave_active(task, KEYS[2], KEYS[3], id, ARGV[2])
+local left, seen = remove_from_active(task, KEYS[2], KEYS[3], id, ARGV[2])
 if left ~= 1 then
   return left == 2 and redis.call('HGET', task, 'state') ~= 'archived' and 1 or left
 end
@@ -19,9 +19,11 @@ end
 if not is_canceled then
   redis.call('ZADD', KEYS[4], ARGV[5], id)
   redis.call('HSET', task, 'msg', ARGV[3], 'state', 'retry')
+  append_run(KEYS[10], id, ARGV[2], ARGV[14], '0', ARGV[15], ARGV[16], seen)
   return 1
 end
 archive(KEYS[5], id, ARGV[6], ARGV[10], ARGV[11], tonumber(ARGV[12]))
 redis.call('HSET', task, 'msg', ARGV[3] .. ARGV[4], 'state', 'archived')
+append_run(KEYS[10], id, ARGV[2], 'canceled', '1', ARGV[15], ARGV[16], seen)
 redis.call('PUBLISH', ARGV[13], 'archived')
 return 2

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Let a queue hand out tasks again, and wake workers for those that wait.
--- KEYS paused pause_note pending idle
+-- Resume a queue, and wake workers for its pending tasks.
+-- KEYS paused pause_details pending idle
 -- ARGV queue now_ms
--- RETURNS 1 goes on now, 0 it was not paused
+-- RETURNS 1 resumed, 0 it was not paused
 -- USES wake
 local was_paused = redis.call('DEL', KEYS[1])
 redis.call('DEL', KEYS[2])

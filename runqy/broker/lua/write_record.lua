@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Store what a process reports about itself, until it expires.
+-- Store a process's record until it expires.
 -- KEYS record
 -- ARGV content ttl_s
 -- RETURNS nothing

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Store what a running task has to show so far.
+-- Store an active task's intermediate result.
 -- KEYS task lease
--- ARGV id owner result
--- RETURNS 1 stored, 0 somebody else holds it
+-- ARGV id lease_token result
+-- RETURNS 1 stored, 0 lease lost
 if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[2] or not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
   return 0
 end

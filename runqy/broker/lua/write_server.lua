@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Replace what asynq's tools know of a worker process and of the tasks it runs.
+-- Replace the data of a worker process and its tasks for asynq's tools.
 -- KEYS server workers
 -- ARGV ttl_s server_info running*
 -- RETURNS nothing

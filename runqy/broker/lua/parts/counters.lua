@@ -1,11 +1,11 @@
--- Count finished attempts in a day's counter, which expires, and return nothing.
+-- Count finished attempts in a day's counter, which expires.
 local function count_day(key, count, expires_at)
   if redis.call('INCRBY', key, count) == count then
     redis.call('EXPIREAT', key, expires_at)
   end
 end
 
--- Count successes; the total starts again with them where it would leave int64.
+-- Count successes; the total restarts where it would exceed int64.
 local function count_successes(count, processed, processed_day, expires_at)
   count_day(processed_day, count, expires_at)
   local total = redis.pcall('INCRBY', processed, count)
@@ -16,7 +16,7 @@ local function count_successes(count, processed, processed_day, expires_at)
   end
 end
 
--- Count a failure, which counts as processed too; both totals start again together.
+-- Count a failure, which also counts as processed; both totals restart together.
 local function count_failure(processed, failed, processed_day, failed_day, expires_at)
   count_day(processed_day, 1, expires_at)
   count_day(failed_day, 1, expires_at)

@@ -1,6 +1,6 @@
 -- Read the tasks at the front of `found`, pairs of id and position: up to `limit` of them and about `max_bytes`.
--- Ids whose task is gone, or says that it is in another state, are passed over.
--- Returns how many were looked at, and for each task id, position, fields and values.
+-- Ids whose task is gone or in another state are skipped.
+-- Return how many were scanned, and for each task id, position, fields and values.
 local function read_page(found, task_prefix, state, limit, max_bytes)
   local page, bytes, looked_at = {}, 0, 0
   for i = 1, math.min(#found, limit) do

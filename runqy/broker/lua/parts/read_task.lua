@@ -1,4 +1,4 @@
--- Return a task's queue, its score in the index that its state names (or ''), and its fields; nothing if there is none.
+-- Return a task's queue, its score in the index of its state (or ''), and its fields; nil if there is no task.
 local function read_task(queue, task, id, indexes)
   local fields = redis.call('HGETALL', task)
   if #fields == 0 then

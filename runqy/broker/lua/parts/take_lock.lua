@@ -1,5 +1,5 @@
--- Take a lock for a task; return the task that has it and keeps it, nothing when it is this one's. A lock whose task is
--- over or gone is taken over.
+-- Take a lock for a task; return the other task that holds it, or nil. The lock of a finished or deleted task is taken
+-- over.
 local function take_lock(lock, id, lock_s, task_prefix)
   local expiry = lock_s > 0 and {'EX', lock_s} or {}
   if redis.call('SET', lock, id, 'NX', unpack(expiry)) then

@@ -1,4 +1,4 @@
--- Return how many more tasks may wait to run in a queue; 0 as a limit: any number.
+-- Return how many more tasks may wait in a queue; a limit of 0 is unlimited.
 local function waiting_capacity(limit, pending, scheduled, retry)
   if limit == 0 then
     return math.huge

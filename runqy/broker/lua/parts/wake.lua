@@ -1,9 +1,9 @@
--- Tell up to `count` idle workers, the last one to register first, that a queue has work.
+-- Notify up to `count` idle workers, the last one registered first, that a queue has tasks.
 local function wake(idle, count, queue, now_ms)
   local popped = redis.call('ZPOPMAX', idle, count)
   for i = 1, #popped, 2 do
     if tonumber(popped[i + 1]) < now_ms then
-      redis.call('DEL', idle) -- whoever is left stopped listening even earlier
+      redis.call('DEL', idle) -- the remaining workers expired even earlier
       return
     end
     redis.call('PUBLISH', popped[i], queue)

@@ -1,0 +1,59 @@
+"""Buffer audit records in a stream until they are in the database."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runqy.broker import keys
+from runqy.broker.operation import Request
+from runqy.broker.replies import Reply
+from runqy.broker.scripts import command, script
+
+MAX_ENTRIES = 20_000
+MAX_BYTES = 16 << 20
+"""Above either limit nothing is appended and the caller changes nothing, so that no change is unrecorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEntry:
+    """An unverified entry of the stream; any client with write access to Redis may have added it."""
+
+    id: str
+    content: bytes
+
+
+def append_record(content: bytes, *, is_amendment: bool = False) -> Request[bool]:
+    """Append a record; return False if the stream is full. A full Redis accepts records.
+
+    An amendment may exceed the limits twofold, because the change that it amends was already made.
+    """
+    factor = 2 if is_amendment else 1
+    call = script("append_audit")(
+        audit=keys.AUDIT_STREAM, max_entries=factor * MAX_ENTRIES, max_bytes=factor * MAX_BYTES, content=content
+    )
+    return Request((call,), lambda replies: replies[0] == 1)
+
+
+def read_entries(count: int, *, after: str = "") -> Request[list[StreamEntry]]:
+    """Return the oldest entries, or those that follow the entry with the id `after`."""
+    start = f"({after}" if after else "-"
+    read = command("XRANGE", keys.AUDIT_STREAM, start, "+", "COUNT", count, key=keys.AUDIT_STREAM)
+    return Request((read,), _parse, is_repeatable=True, is_bulky=True)
+
+
+def delete_entries(ids: Sequence[str]) -> Request[None]:
+    """Delete entries whose records are in the database."""
+    delete = command("XDEL", keys.AUDIT_STREAM, *ids, key=keys.AUDIT_STREAM)
+    return Request((delete,), lambda _: None, is_repeatable=True)
+
+
+def count_entries() -> Request[int]:
+    """Return how many records are not in the database yet."""
+    return Request((command("XLEN", keys.AUDIT_STREAM, key=keys.AUDIT_STREAM),), lambda replies: int(replies[0]))
+
+
+def _parse(replies: Sequence[Reply]) -> list[StreamEntry]:
+    """Parse an XRANGE reply; entries of other programs may have any fields."""
+    return [
+        StreamEntry(entry_id.decode(), dict(zip(fields[::2], fields[1::2], strict=True)).get(b"content", b""))
+        for entry_id, fields in replies[0]
+    ]

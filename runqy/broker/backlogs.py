@@ -1,0 +1,55 @@
+"""Measure what waits in Redis's streams until maintenance writes it to the database."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runqy.broker import keys
+from runqy.broker.keys import QueueKeys
+from runqy.broker.operation import Request
+from runqy.broker.replies import Reply
+from runqy.broker.scripts import script
+
+_STREAMS = {"audit": keys.AUDIT_STREAM, "deliveries": keys.DELIVERIES}
+_EARLIEST_MS = 10**12
+"""2001. A worker can append entries with any id to the streams of its queues."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamBacklog:
+    """The entries of a stream, or of the streams of all queues."""
+
+    stream: str
+    entries: int
+    age_s: float
+    """Of the oldest entry; 0 without one."""
+
+
+def read_backlogs(queues: Sequence[str], *, now_ns: int) -> Request[list[StreamBacklog]]:
+    """Return the backlog of each stream; `history` is the ended runs of these Redis queues."""
+    streams = [*_STREAMS.values(), *(QueueKeys(queue).runs for queue in queues)]
+
+    def parse(replies: Sequence[Reply]) -> list[StreamBacklog]:
+        found = [(reply[0], _age_s(reply[1], now_ns)) for reply in replies]
+        own, runs = found[: len(_STREAMS)], found[len(_STREAMS) :]
+        return [
+            *(
+                StreamBacklog(stream=stream, entries=entries, age_s=age_s)
+                for stream, (entries, age_s) in zip(_STREAMS, own, strict=True)
+            ),
+            StreamBacklog(
+                stream="history",
+                entries=sum(entries for entries, _ in runs),
+                age_s=max((age_s for _, age_s in runs), default=0.0),
+            ),
+        ]
+
+    return Request(tuple(script("read_backlog")(stream=stream) for stream in streams), parse, is_repeatable=True)
+
+
+def _age_s(entry_id: bytes | None, now_ns: int) -> float:
+    """Return the age of an entry, whose id begins with the ms in which it was added; 0 if it has an id of its own."""
+    if not entry_id:
+        return 0.0
+    added_ms = int(entry_id.partition(b"-")[0])
+    is_time = added_ms >= _EARLIEST_MS
+    return max(now_ns // 1_000_000 - added_ms, 0) / 1000 if is_time else 0.0

@@ -1,0 +1,254 @@
+"""Send commands to Redis in one round trip (per node) without repeating them.
+
+redis-py's clients repeat a command whose reply was lost, which would run a script twice. These connections use a
+client's connection pool directly; the caller decides how to handle a lost reply.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from hiredis import pack_command
+from redis import Redis, RedisCluster
+from redis import exceptions as redis_errors
+from redis.cluster import ClusterNode
+from redis.connection import Connection, ConnectionPool
+
+from runqy.broker.replies import REDIS_ERRORS, REFUSED_ERRORS, Reply, translate_errors
+from runqy.broker.scripts import Command
+from runqy.circuit_breaker import Attempt, BackgroundCall, CircuitBreaker
+
+_NO_RESPONSE = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)
+REFRESH_WAIT_S = 1.0
+"""How long a request may wait, from its start, for a topology refresh after a node did not respond."""
+SKIP_CHECK_S = 1.0
+"""A connection used within this time is not checked again before use."""
+
+
+class RedisConnection(Protocol):
+    """A connection to Redis: one server, a master found by Sentinel, or a cluster."""
+
+    is_cluster: bool
+
+    def execute(self, commands: Sequence[Command]) -> list[Reply]:
+        """Run commands in order and return their replies; error replies are returned, not raised.
+
+        Raise BrokerUnavailable when Redis cannot be reached or a reply was lost: any of the commands may have run.
+        """
+
+    def nodes(self) -> "Mapping[str, RedisConnection]":
+        """Return a connection to each server that holds keys, by name. Raise BrokerUnavailable."""
+
+
+class _NodeExchange:
+    """The commands for one node of a cluster and the connection that carries them."""
+
+    def __init__(self, attempt: Attempt, indexes: Sequence[int]) -> None:
+        self._attempt = attempt
+        self._indexes = indexes
+        self._pool: ConnectionPool | None = None
+        self._connection: Connection | None = None
+
+    def send(self, pool: ConnectionPool, commands: Sequence[Command]) -> None:
+        try:
+            self._pool, self._connection = pool, pool.get_connection()
+            self._connection.send_packed_command(_pack(commands))
+        except BaseException as error:
+            self._attempt.end(error)
+            raise
+
+    def read_into(self, replies: list[Reply]) -> None:
+        """Read the replies and store each at the index of its command."""
+        assert self._connection is not None  # noqa: S101 (only what was sent is read)
+        try:
+            for index in self._indexes:
+                replies[index] = _read_reply(self._connection)
+        except BaseException as error:
+            self._attempt.end(error)
+            raise
+        self._attempt.end()
+
+    def disconnect(self) -> None:
+        """Close the connection, so that unread replies do not reach the next caller."""
+        if self._connection is not None:
+            self._connection.disconnect()
+
+    def release(self) -> None:
+        """Return the connection to its pool."""
+        self._attempt.abandon()
+        if self._pool is not None and self._connection is not None:
+            self._pool.release(self._connection)
+
+
+class StandaloneConnection:
+    """One Redis server, or the master that Sentinel reports."""
+
+    is_cluster = False
+
+    def __init__(self, client: "Redis") -> None:
+        self._pool: ConnectionPool = client.connection_pool
+        self._idle: deque[tuple[Connection, float]] = deque()
+        self._pid = os.getpid()
+        self._breaker = CircuitBreaker(_NO_RESPONSE)
+
+    def execute(self, commands: Sequence[Command]) -> list[Reply]:
+        with translate_errors():
+            replies = self._breaker.call(lambda: self._exchange(commands))
+            _repeat_unknown_scripts(commands, replies, self._exchange)
+            return replies
+
+    def nodes(self) -> "Mapping[str, RedisConnection]":
+        return {"": self}
+
+    def uses_client(self, client: "Redis") -> bool:
+        """Return whether this connection uses a client's pool."""
+        return self._pool is client.connection_pool
+
+    def _exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        """Send commands on one connection and read their replies."""
+        connection = self._take_connection()
+        try:
+            connection.send_packed_command(_pack(commands))
+            replies = [_read_reply(connection) for _ in commands]
+        except BaseException:
+            connection.disconnect()  # unread replies must not reach the next caller
+            self._pool.release(connection)
+            raise
+        self._idle.append((connection, time.monotonic()))
+        return replies
+
+    def _take_connection(self) -> Connection:
+        """Return the most recently used connection, or one from the pool, which checks that it is still open.
+
+        The check is a system call and is skipped for a connection used a moment ago.
+        """
+        if self._pid != os.getpid():
+            self._idle, self._pid = deque(), os.getpid()  # the parent process uses these
+        try:
+            connection, used_at_s = self._idle.pop()
+        except IndexError:
+            return self._pool.get_connection()
+        if time.monotonic() - used_at_s < SKIP_CHECK_S:
+            return connection
+        self._pool.release(connection)
+        return self._pool.get_connection()
+
+
+class ClusterConnection:
+    """A Redis Cluster: commands are grouped by node, and all nodes are written to before the first is read.
+
+    Each node has a circuit breaker, so that an unresponsive node delays only its own slots.
+    """
+
+    is_cluster = True
+
+    def __init__(self, client: "RedisCluster") -> None:
+        self._client = client
+        self._nodes: dict[str, StandaloneConnection] = {}
+        self._breakers: dict[str, CircuitBreaker] = {}
+        self._refresh = BackgroundCall(client.nodes_manager.initialize, REDIS_ERRORS)
+
+    def nodes(self) -> Mapping[str, RedisConnection]:
+        """Return a connection to each master, by name. The objects are kept, because they hold connections."""
+        with translate_errors():
+            clients = {node.name: self._client.get_redis_connection(node) for node in self._client.get_primaries()}
+        kept = {
+            name: connection
+            for name, connection in self._nodes.items()
+            if name in clients and connection.uses_client(clients[name])
+        }
+        self._nodes = {name: kept.get(name) or StandaloneConnection(client) for name, client in clients.items()}
+        return self._nodes
+
+    def execute(self, commands: Sequence[Command]) -> list[Reply]:
+        with translate_errors():
+            replies = self._exchange(commands)
+            _repeat_unknown_scripts(commands, replies, self._exchange)
+            for index, reply in enumerate(replies):
+                if isinstance(reply, (redis_errors.MovedError, redis_errors.AskError)):
+                    replies[index] = self._follow(commands[index])
+            return replies
+
+    def _exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        """Send each node its commands, then collect all replies in the order of the commands."""
+        began_s = time.monotonic()
+        replies: list[Reply] = [None] * len(commands)
+        exchanges: list[_NodeExchange] = []
+        try:
+            for node, indexes in self._group_by_node(commands):
+                exchange = _NodeExchange(self._begin(node), indexes)
+                exchanges.append(exchange)
+                exchange.send(self._client.get_redis_connection(node).connection_pool, [commands[i] for i in indexes])
+            for exchange in exchanges:
+                exchange.read_into(replies)
+        except BaseException as error:
+            for exchange in exchanges:
+                exchange.disconnect()
+            if isinstance(error, _NO_RESPONSE):
+                self._refresh.run(wait_s=max(REFRESH_WAIT_S + began_s - time.monotonic(), 0))
+            raise
+        finally:
+            for exchange in exchanges:
+                exchange.release()
+        return replies
+
+    def _group_by_node(self, commands: Sequence[Command]) -> "list[tuple[ClusterNode, list[int]]]":
+        """Return each node with the indexes of its commands. Raise ClusterDownError."""
+        groups: dict[str, tuple[ClusterNode, list[int]]] = {}
+        for index, command in enumerate(commands):
+            node = (
+                self._client.get_default_node() if command.key is None else self._client.get_node_from_key(command.key)
+            )
+            if node is None:
+                raise redis_errors.ClusterDownError("no node serves this slot")
+            groups.setdefault(node.name, (node, []))[1].append(index)
+        return list(groups.values())
+
+    def _begin(self, node: "ClusterNode") -> Attempt:
+        """Enter a node's circuit breaker. Raise CircuitOpen."""
+        return self._breakers.setdefault(node.name, CircuitBreaker(_NO_RESPONSE)).begin()
+
+    def _follow(self, command: Command) -> Reply:
+        """Let the client follow a redirection, which occurs while slots move."""
+        try:
+            if command.script is not None:
+                return self._client.execute_command("EVAL", command.script.source, *command.args[2:])
+            return self._client.execute_command(*command.args)
+        except redis_errors.ResponseError as error:
+            return error
+
+
+def _pack(commands: Sequence[Command]) -> list[bytes]:
+    """Encode commands. redis-py's own encoder examines each argument in Python and is three times slower."""
+    return [b"".join([pack_command(command.args) for command in commands])]  # type: ignore[arg-type]
+
+
+def _read_reply(connection: Connection) -> Reply:
+    """Read one reply; an error reply is returned, not raised."""
+    try:
+        return connection.read_response()
+    except REFUSED_ERRORS:
+        raise
+    except redis_errors.ResponseError as error:
+        return error
+
+
+def _repeat_unknown_scripts(commands: Sequence[Command], replies: list[Reply], exchange: "_Exchange") -> None:
+    """Load the scripts that Redis does not know, and replace the replies by those of repeated calls."""
+    unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
+    if not unknown:
+        return
+    repeat: list[Command] = []
+    for index in unknown:
+        script = commands[index].script
+        assert script is not None  # noqa: S101 (only EVALSHA returns NOSCRIPT)
+        repeat.append(Command(args=("SCRIPT", "LOAD", script.source), key=commands[index].key))
+        repeat.append(commands[index])
+    for index, reply in zip(unknown, exchange(repeat)[1::2], strict=True):
+        replies[index] = reply
+
+
+class _Exchange(Protocol):
+    def __call__(self, commands: Sequence[Command], /) -> list[Reply]: ...

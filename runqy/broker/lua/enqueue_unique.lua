@@ -1,0 +1,69 @@
+#!lua
+-- Store one pending or scheduled task under its uniqueness lock and its idempotency key.
+-- A task stored by an earlier call with the same time counts as stored; so does a record with the same note.
+-- KEYS pending idle scheduled retry task lock record lookup queues
+--   the task's key replaces a missing lock or record, and in clusters the lookup and the queues, which are in other
+--   slots
+-- ARGV queue now_ns id message ttl_archived run_at lock_s fingerprint note keeps_conflict keep_s max_waiting ttl_completed active_timeout
+--   run_at: '' for immediately; lock_s: 0 until the task's end; note: not empty, unique to the request;
+--   max_waiting: limit of pending, scheduled and retry tasks of the queue; 0: unlimited
+-- RETURNS 1 stored, 0 the id exists, -1 the record is for another body, -2 the queue is full; else the id of the task that
+--   has the lock ('' for none) and the note of the call that created the record ('' for none or this one)
+-- USES wake take_lock waiting_capacity
+local now_ns, id, run_at, fingerprint, note = ARGV[2], ARGV[3], ARGV[6], ARGV[8], ARGV[9]
+local task, lock, record = KEYS[5], KEYS[6], KEYS[7]
+
+if record ~= task then
+  local seen = redis.call('HMGET', record, 'fingerprint', 'note', 'holder')
+  if seen[1] then
+    if seen[1] ~= fingerprint then
+      return -1
+    elseif seen[2] ~= note then
+      return {seen[3] or '', seen[2]}
+    end
+    return seen[3] and {seen[3], ''} or 1
+  end
+end
+
+local holder = nil
+if redis.call('EXISTS', task) == 1 then
+  return redis.call('HGET', task, 'enqueued') == now_ns and 1 or 0
+end
+if lock ~= task then
+  holder = take_lock(lock, id, tonumber(ARGV[7]), string.sub(task, 1, -#id - 1))
+end
+if not holder and waiting_capacity(tonumber(ARGV[12]), KEYS[1], KEYS[3], KEYS[4]) < 1 then
+  if lock ~= task then
+    redis.call('DEL', lock) -- it was free, or its task has finished
+  end
+  return -2
+end
+
+if record ~= task and (not holder or ARGV[10] == '1') then
+  redis.call('HSET', record, 'fingerprint', fingerprint, 'note', note)
+  redis.call('EXPIRE', record, ARGV[11])
+  if holder then
+    redis.call('HSET', record, 'holder', holder)
+  end
+end
+if holder then
+  return {holder, ''}
+end
+
+if KEYS[8] ~= task then
+  redis.call('HSET', KEYS[8], 'queue', ARGV[1])
+  redis.call('SADD', KEYS[9], ARGV[1])
+end
+if lock ~= task then
+  redis.call('HSET', task, 'unique_key', lock)
+end
+redis.call('HSET', task, 'ttl_archived', ARGV[5], 'ttl_completed', ARGV[13], 'active_timeout', ARGV[14])
+if run_at == '' then
+  redis.call('HSET', task, 'msg', ARGV[4], 'state', 'pending', 'pending_since', now_ns, 'enqueued', now_ns)
+  redis.call('LPUSH', KEYS[1], id)
+  wake(KEYS[2], 1, ARGV[1], math.floor(tonumber(now_ns) / 1000000))
+else
+  redis.call('HSET', task, 'msg', ARGV[4], 'state', 'scheduled', 'enqueued', now_ns)
+  redis.call('ZADD', KEYS[3], run_at, id)
+end
+return 1

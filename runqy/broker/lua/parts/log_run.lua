@@ -1,0 +1,22 @@
+-- Append an ended attempt to the stream of its queue, which drops its oldest entries when it is full. Nothing fails the
+-- caller: workers can write the stream, and a Redis user of an earlier release may not append to it.
+-- `is_final` is '1' if the task ended with the attempt. `seen` is the second value of `remove_from_active`.
+local function append_run(runs, id, run_id, outcome, is_final, ended_ns, details, seen)
+  for i = 3, 7 do
+    seen[i] = seen[i] or ''
+  end
+  redis.pcall('XADD', runs, 'MAXLEN', '~', 20000, '*', 'task', id, 'run', run_id, 'outcome', outcome, 'final', is_final,
+    'ended', ended_ns, 'attempt', seen[3], 'enqueued', seen[4], 'due', seen[5], 'started', seen[6], 'worker', seen[7],
+    'details', details)
+end
+
+-- Append an attempt whose task was not active any more; its hash must still exist.
+local function log_run(runs, task, id, run_id, outcome, is_final, ended_ns, details)
+  local seen = redis.call('HMGET', task, 'owner', 'finished_by', 'attempts', 'enqueued', 'due', 'started', 'worker')
+  append_run(runs, id, run_id, outcome, is_final, ended_ns, details, seen)
+end
+
+-- Append a task that ended without an attempt after it had been pending since `due` ('': unknown).
+local function log_waiting_task(runs, task, id, run_id, outcome, ended_ns, due, details)
+  append_run(runs, id, run_id, outcome, '1', ended_ns, details, {'', '', '0', redis.call('HGET', task, 'enqueued'), due})
+end

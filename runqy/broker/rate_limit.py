@@ -1,0 +1,73 @@
+"""Limit the rate of requests across all processes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runqy.broker import keys
+from runqy.broker.operation import Request
+from runqy.broker.replies import Reply
+from runqy.broker.scripts import command, script
+
+_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A number of requests in a time window."""
+
+    most: int
+    window_s: int
+
+    def __str__(self) -> str:
+        return f"{self.most} in {self.window_s} s"
+
+
+WINDOWS_S = {"s": 1, "m": 60, "h": 3600}
+
+
+def parse_rate(text: str) -> Rate:
+    """Parse a number of requests per second, minute or hour: `600/m`. Raise ValueError."""
+    limit, _, unit = text.partition("/")
+    if unit not in WINDOWS_S or not (limit.isascii() and limit.isdigit()) or not 1 <= int(limit[:7]) <= 10**5:
+        raise ValueError(f"{text!r} is not a rate such as 50/s, 600/m or 10000/h")
+    return Rate(int(limit), WINDOWS_S[unit])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimitStatus:
+    """The outcome of counting a request against a rate."""
+
+    is_allowed: bool
+    remaining: int
+    wait_s: int
+    """Seconds until the next request is allowed, rounded up; 0: now."""
+    reset_s: int
+    """Seconds until the full allowance is restored, rounded up."""
+
+
+def acquire(subject: str, rate: Rate, *, now_ns: int) -> Request[RateLimitStatus]:
+    """Count a request of a subject if it is allowed."""
+    call = script("rate_limit")(
+        rate=keys.rate(subject), now_us=now_ns // 1000, window_us=rate.window_s * _US, limit=rate.most
+    )
+    return Request((call,), _parse)
+
+
+def read_wait(subject: str, rate: Rate, *, now_ns: int) -> Request[int]:
+    """Return the seconds until a subject's next request is allowed, rounded up, without counting one; 0: now."""
+    each_us = rate.window_s * _US // rate.most
+    window_us = each_us * rate.most
+
+    def parse(replies: Sequence[Reply]) -> int:
+        spent_us = min(max(int(replies[0] or 0) - now_ns // 1000, 0), window_us)
+        return -(-max(spent_us + each_us - window_us, 0) // _US)
+
+    key = keys.rate(subject)
+    return Request((command("GET", key, key=key),), parse, is_repeatable=True)
+
+
+def _parse(replies: Sequence[Reply]) -> RateLimitStatus:
+    is_allowed, remaining, wait_us, reset_us = (int(number) for number in replies[0])
+    return RateLimitStatus(
+        is_allowed=bool(is_allowed), remaining=remaining, wait_s=-(-wait_us // _US), reset_s=-(-reset_us // _US)
+    )

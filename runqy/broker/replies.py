@@ -1,0 +1,95 @@
+"""Interpret replies of Redis: errors become ours, and numbers that workers can write are validated."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from redis import exceptions as redis_errors
+
+from runqy.circuit_breaker import CircuitOpen
+from runqy.errors import BrokerCommandRefused, BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
+
+MAX_DIGITS = 20
+"""64 bits have at most 20 digits; Python refuses to parse thousands."""
+
+
+def read_number(text: bytes | str | None) -> int | None:
+    """Return a non-negative 64-bit integer; None for anything else."""
+    if text is None or len(text) > MAX_DIGITS or not (text.isascii() and text.isdigit()):
+        return None
+    return int(text)
+
+
+def read_score(score: bytes | str | None) -> int | None:
+    """Return the score of a sorted set in whole units; None if it is missing or infinite."""
+    number = float(score) if score else float("inf")
+    return int(number) if abs(number) < 10**MAX_DIGITS else None
+
+
+Reply = Any
+"""Redis's reply to a command: bytes, int, None, a list of these, or a ResponseError."""
+
+
+_UNAVAILABLE = (
+    redis_errors.ConnectionError,
+    redis_errors.TimeoutError,
+    redis_errors.BusyLoadingError,
+    redis_errors.ClusterDownError,
+    redis_errors.MasterDownError,
+    redis_errors.ReadOnlyError,
+    redis_errors.RedisClusterException,
+    redis_errors.TryAgainError,
+    redis_errors.InvalidResponse,
+    OSError,
+)
+
+
+_TEMPORARY = ("BUSY ", "MISCONF ", "NOREPLICAS ")
+"""Prefixes of temporary errors: a script runs for too long, the disk is full, or replicas are missing."""
+
+
+REFUSED_ERRORS = (redis_errors.AuthenticationError, redis_errors.NoPermissionError)
+
+
+REDIS_ERRORS = (*_UNAVAILABLE, redis_errors.ResponseError)
+"""What redis-py raises about a connection or a command."""
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Raise redis-py's errors about the connection as runqy's."""
+    try:
+        yield
+    except CircuitOpen as error:
+        raise BrokerUnavailable("Redis cannot be reached: it did not respond a moment ago.") from error
+    except REDIS_ERRORS as error:
+        raise translate_error(error) from error
+
+
+def translate_error(error: Exception) -> RunqyError:
+    """Return runqy's error for an error of redis-py."""
+    if isinstance(error, REFUSED_ERRORS):
+        return BrokerRefused(f"Redis rejected these credentials: {error}")
+    if isinstance(error, redis_errors.OutOfMemoryError):
+        return BrokerFull()
+    if isinstance(error, _UNAVAILABLE):
+        return BrokerUnavailable(f"Redis cannot be reached: {error}")
+    if str(error).startswith(_TEMPORARY):
+        return BrokerUnavailable(f"Redis cannot run the command now: {error}")
+    return BrokerCommandRefused(f"Redis rejected a command: {error}")
+
+
+def check_reply(reply: Reply) -> Reply:
+    """Return a reply, or raise the error that it represents."""
+    if isinstance(reply, RunqyError):
+        raise reply
+    if isinstance(reply, Exception):
+        if not isinstance(reply, REDIS_ERRORS):
+            raise reply
+        raise translate_error(reply) from reply
+    return reply
+
+
+def is_wrong_type(reply: Reply) -> bool:
+    """Return whether a command, or one inside a script, met a key of another type."""
+    return isinstance(reply, redis_errors.ResponseError) and str(reply).startswith("WRONGTYPE")

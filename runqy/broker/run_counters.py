@@ -1,0 +1,136 @@
+"""Counters of a Redis queue's runs, which workers add to with their heartbeats: outcomes, times, child restarts.
+
+They only grow, so that Prometheus computes rates of them whichever workers come and go (docs/adr/0034).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from runqy.broker.keys import QueueKeys
+from runqy.broker.operation import Request
+from runqy.broker.replies import Reply, read_number
+from runqy.broker.scripts import Value, command, script
+from runqy.broker.states import RunOutcome
+
+BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0)
+"""Upper bounds of the histograms' buckets."""
+MAX_COUNT = 1 << 53
+"""Larger numbers than any worker counts, and the largest that Prometheus stores exactly."""
+
+
+COUNTED_OUTCOMES = tuple(outcome for outcome in RunOutcome if outcome is not RunOutcome.EXPIRED)
+"""Of runs that a worker began; LOST: its lease ended first."""
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Counts of times by bucket, and their sum."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
+    """Not cumulative; the last bucket has no upper bound."""
+    sum_ms: int = 0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self.sum_ms += int(seconds * 1000)
+
+    def add(self, other: Histogram) -> None:
+        """Add the counts of another histogram."""
+        self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
+        self.sum_ms += other.sum_ms
+
+
+@dataclass(slots=True)
+class RunCounters:
+    """The numbers of one Redis queue."""
+
+    outcomes: Counter[RunOutcome] = field(default_factory=Counter)
+    requeued: int = 0
+    """Tasks given back, not run or interrupted because the worker stopped: no attempt ended."""
+    waits: Histogram = field(default_factory=Histogram)
+    """From pending to the start of the run."""
+    runs: Histogram = field(default_factory=Histogram)
+    child_restarts: int = 0
+    deployments: int = 0
+    failed_deployments: int = 0
+
+    def add(self, other: RunCounters) -> None:
+        """Add the numbers of another one."""
+        self.outcomes.update(other.outcomes)
+        self.requeued += other.requeued
+        self.waits.add(other.waits)
+        self.runs.add(other.runs)
+        self.child_restarts += other.child_restarts
+        self.deployments += other.deployments
+        self.failed_deployments += other.failed_deployments
+
+    def to_fields(self) -> dict[str, int]:
+        """Return the numbers that are not 0, by field of the hash in Redis."""
+        values = [
+            *(self.outcomes[outcome] for outcome in COUNTED_OUTCOMES),
+            *(*self.waits.counts, self.waits.sum_ms),
+            *(*self.runs.counts, self.runs.sum_ms),
+            *(self.requeued, self.child_restarts, self.deployments, self.failed_deployments),
+        ]
+        return {name: value for name, value in zip(_FIELDS, values, strict=True) if value}
+
+    @classmethod
+    def from_values(cls, values: Sequence[int]) -> RunCounters:
+        """Return the numbers, given those of `_FIELDS` in order."""
+        outcomes, waits, runs, rest = (
+            values[: len(COUNTED_OUTCOMES)],
+            values[len(COUNTED_OUTCOMES) : _RUNS_START],
+            values[_RUNS_START:_REST_START],
+            values[_REST_START:],
+        )
+        return cls(
+            outcomes=Counter(dict(zip(COUNTED_OUTCOMES, outcomes, strict=True))),
+            waits=Histogram([*waits[:-1]], waits[-1]),
+            runs=Histogram([*runs[:-1]], runs[-1]),
+            requeued=rest[0],
+            child_restarts=rest[1],
+            deployments=rest[2],
+            failed_deployments=rest[3],
+        )
+
+
+_BUCKETS = range(len(BUCKETS_S) + 1)
+_RUNS_START = len(COUNTED_OUTCOMES) + len(_BUCKETS) + 1
+_REST_START = _RUNS_START + len(_BUCKETS) + 1
+_FIELDS = (
+    *map(str, COUNTED_OUTCOMES),
+    *(f"wait_{bucket}" for bucket in _BUCKETS),
+    "wait_ms",
+    *(f"run_{bucket}" for bucket in _BUCKETS),
+    "run_ms",
+    *("requeued", "child_restarts", "deployments", "failed_deployments"),
+)
+
+
+def add_run_counters(queue: str, counters: RunCounters) -> Request[None]:
+    """Add what a worker counted since its last heartbeat."""
+    parts: list[Value] = [part for item in counters.to_fields().items() for part in item]
+    call = script("add_run_counters")(counters=QueueKeys(queue).run_counters, fields_and_amounts=parts)
+    return Request((call,), lambda _: None)
+
+
+def read_run_counters(queues: Sequence[str]) -> Request[list[RunCounters]]:
+    """Return the numbers of Redis queues. Workers can write them: what is no number counts as 0."""
+    names = [QueueKeys(queue).run_counters for queue in queues]
+    return Request(
+        tuple(command("HMGET", name, *_FIELDS, key=name) for name in names),
+        lambda replies: [_parse(reply) for reply in replies],
+        is_repeatable=True,
+        tolerates_wrong_types=True,
+    )
+
+
+def _parse(reply: Reply) -> RunCounters:
+    return RunCounters.from_values([min(max(read_number(value) or 0, 0), MAX_COUNT) for value in reply or _NOTHING])
+
+
+_NOTHING = (None,) * len(_FIELDS)

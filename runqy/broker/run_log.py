@@ -1,0 +1,247 @@
+"""The log of ended attempts: a bounded stream of each Redis queue, from which maintenance moves them to the database.
+
+The scripts that end an attempt append to it (`lua/parts/log_run.lua`). Any worker can write there, so entries are
+validated when they are read.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import msgspec
+
+from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.keys import QueueKeys
+from runqy.broker.message import REQUEST_ID
+from runqy.broker.operation import Request
+from runqy.broker.replies import Reply, read_number
+from runqy.broker.scripts import command, script
+from runqy.broker.states import RunOutcome
+
+MAX_ENTRIES = 20_000
+"""The length at which a stream drops its oldest entries, spelled again in `log_run.lua`."""
+MAX_ENTRY_BYTES = 2048
+PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, ERROR_MAX_BYTES = 400, 400, 700
+"""The sizes of excerpts, which together with everything else stay below MAX_ENTRY_BYTES."""
+
+_ID_MAX_BYTES, _RUN_ID_MAX_BYTES, _COMMIT_MAX_BYTES, _REQUEST_ID_MAX_BYTES = 255, 64, 64, 128
+_OLDEST_NS, _NEWEST_NS = 30 * 86_400 * 10**9, 3600 * 10**9
+"""How far from now an attempt may have ended; other times are forged or nonsense."""
+_SECONDS_BELOW = 10**12
+"""Times below this are in seconds: Go's runqy-worker writes seconds where asynq writes nanoseconds."""
+_TRACEBACK = "Traceback (most recent call last):"
+
+EntryId = tuple[int, int]
+"""The id of an entry, which orders the entries of a stream."""
+
+
+class EndedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt that ended, or a task that ended without one. Texts and bytes are excerpts."""
+
+    task_id: str
+    run_id: str
+    """The lease token of the attempt; for what has none, a text that is the same whenever it is reported."""
+    outcome: RunOutcome
+    is_final: bool
+    """The task ended with it."""
+    ended_ns: int
+    attempt: int = 0
+    """0: the task ended without an attempt."""
+    enqueued_ns: int | None = None
+    due_ns: int | None = None
+    """Since when the task had been pending."""
+    started_ns: int | None = None
+    worker_id: str = ""
+    commit: str = ""
+    request_id: str = ""
+    error: str = ""
+    """The error's text, which may hold a traceback."""
+    payload: bytes | None = None
+    """None: hidden or unknown, as is the result."""
+    result: bytes | None = None
+    is_foreign: bool = False
+
+
+class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the history records about a run beyond what Redis knows."""
+
+    commit: str = ""
+    hides_payload: bool = False
+    """Its payload and result are left out."""
+    started_ns: int = 0
+    """When it really began, if later than the task was dequeued."""
+    outcome: RunOutcome | None = None
+    """None: the usual one of the script that ends it."""
+
+
+NO_INFO = RunInfo()
+
+
+class RunEntry(msgspec.Struct, frozen=True):
+    """An entry of a stream."""
+
+    id: EntryId
+    run: EndedRun | None
+    """None: it is not valid."""
+
+
+class StreamPage(msgspec.Struct, frozen=True):
+    """The oldest entries of a stream."""
+
+    entries: Sequence[RunEntry]
+    is_stream: bool = True
+    """False: the key holds something else."""
+
+
+class StreamStatus(msgspec.Struct, frozen=True):
+    """The state of a stream."""
+
+    length: int
+    """Entries that are not in the database."""
+    appended: int
+    """Entries ever appended, since Redis last lost its data."""
+
+
+class _Details(msgspec.Struct, array_like=True, gc=False):
+    """What the caller of a script knows about an attempt."""
+
+    commit: str = ""
+    request_id: str = ""
+    error: str = ""
+    payload: bytes | None = None
+    result: bytes | None = None
+    started_ns: int = 0
+
+
+_encode_details = msgspec.msgpack.Encoder().encode
+_decode_details = msgspec.msgpack.Decoder(_Details).decode
+_NO_DETAILS = _encode_details(())
+
+
+def make_details(
+    message: TaskMessage | None, info: RunInfo = NO_INFO, *, result: bytes | None = None, error: str = ""
+) -> bytes:
+    """Return what a script appends to the log about an attempt, in excerpts of bounded size."""
+    request_id, payload = "", None
+    if message is not None:
+        headers = message.headers
+        if headers and (found := headers.get(REQUEST_ID)):
+            request_id = _cut_text(found, _REQUEST_ID_MAX_BYTES)
+        if not info.hides_payload:
+            payload = message.payload[:PAYLOAD_MAX_BYTES]
+    shown_result = None if result is None or payload is None else result[:RESULT_MAX_BYTES]
+    shown_error = _cut_error(error) if error else ""
+    return _encode_details(
+        (info.commit[:_COMMIT_MAX_BYTES], request_id, shown_error, payload, shown_result, info.started_ns)
+    )
+
+
+def read_runs(queue: str, *, limit: int, now_ns: int) -> Request[StreamPage]:
+    """Return the oldest entries of a Redis queue's stream, in order."""
+    key = QueueKeys(queue).runs
+    read = script("read_runs")(runs=key, limit=limit, max_bytes=2 * MAX_ENTRY_BYTES)
+    return Request((read,), partial(_parse_page, now_ns), is_repeatable=True, is_bulky=True, tolerates_wrong_types=True)
+
+
+def remove_runs(queue: str, last: EntryId) -> Request[StreamStatus]:
+    """Remove the entries of a stream up to the last one that was stored, and return what is left."""
+    call = script("remove_runs")(runs=QueueKeys(queue).runs, next_id=f"{last[0]}-{last[1] + 1}")
+    return Request((call,), _parse_status, is_repeatable=True)
+
+
+def delete_stream(queue: str) -> Request[None]:
+    """Delete the key of a stream that holds something else."""
+    key = QueueKeys(queue).runs
+    return Request((command("UNLINK", key, key=key),), lambda _: None, is_repeatable=True)
+
+
+def _parse_page(now_ns: int, replies: Sequence[Reply]) -> StreamPage:
+    if replies[0] is None:
+        return StreamPage((), is_stream=False)
+    entries = []
+    for entry_id, values in replies[0]:
+        milliseconds, _, number = entry_id.decode().partition("-")
+        entries.append(RunEntry((int(milliseconds), int(number)), _read_run(values, now_ns)))
+    return StreamPage(entries)
+
+
+def _parse_status(replies: Sequence[Reply]) -> StreamStatus:
+    length, appended = replies[0]
+    return StreamStatus(length, appended)
+
+
+def _read_run(values: Sequence[bytes], now_ns: int) -> EndedRun | None:
+    """Return the run of an entry; None if it is not one that our scripts append."""
+    if len(values) % 2:
+        return None
+    fields = dict(zip(values[::2], values[1::2], strict=True))
+    try:
+        details = _decode_details(fields.get(b"details") or _NO_DETAILS)
+        return _build_run(fields, details, now_ns)
+    except (ValueError, RecursionError):  # msgspec.DecodeError and UnicodeDecodeError are ValueErrors
+        return None
+
+
+def _build_run(fields: Mapping[bytes, bytes], details: _Details, now_ns: int) -> EndedRun:
+    """Return the run of an entry. Raise ValueError for one that is not valid."""
+    ended_ns = read_number(fields.get(b"ended"))
+    attempt = read_number(fields.get(b"attempt") or b"0")
+    if ended_ns is None or not now_ns - _OLDEST_NS <= ended_ns <= now_ns + _NEWEST_NS:
+        raise ValueError("ended")
+    if attempt is None or attempt > 2**31 - 1:
+        raise ValueError("attempt")
+    started_ns = _time_ns(fields, b"started", ended_ns) if attempt or fields.get(b"started") else None
+    if started_ns is not None and started_ns < details.started_ns <= ended_ns:
+        started_ns = details.started_ns
+    return EndedRun(
+        task_id=_text(fields.get(b"task", b""), _ID_MAX_BYTES, is_required=True),
+        run_id=_text(fields.get(b"run", b""), _RUN_ID_MAX_BYTES, is_required=True),
+        outcome=RunOutcome(fields.get(b"outcome", b"").decode()),
+        is_final=fields.get(b"final") == b"1",
+        ended_ns=ended_ns,
+        attempt=attempt,
+        enqueued_ns=_time_ns(fields, b"enqueued", ended_ns),
+        due_ns=_time_ns(fields, b"due", ended_ns),
+        started_ns=started_ns,
+        worker_id=_text(fields.get(b"worker", b""), _ID_MAX_BYTES),
+        commit=_text(details.commit.encode(), _COMMIT_MAX_BYTES),
+        request_id=_text(details.request_id.encode(), _REQUEST_ID_MAX_BYTES),
+        error=details.error.replace("\0", "\ufffd"),
+        payload=details.payload,
+        result=details.result,
+    )
+
+
+def _text(data: bytes, max_bytes: int, *, is_required: bool = False) -> str:
+    """Return an id as text. Raise ValueError if it is too long, missing or cannot be stored."""
+    if len(data) > max_bytes or b"\0" in data or (is_required and not data):
+        raise ValueError("text")
+    return data.decode()
+
+
+def _time_ns(fields: Mapping[bytes, bytes], name: bytes, ended_ns: int) -> int | None:
+    """Return a time up to the end of the attempt; None if it is missing or later, or from before 2001."""
+    time = read_number(fields.get(name))
+    if time is None:
+        return None
+    time = time * 10**9 if time < _SECONDS_BELOW else time
+    return min(time, ended_ns) if 10**18 <= time <= ended_ns + _NEWEST_NS else None
+
+
+def _cut_text(text: str, max_bytes: int) -> str:
+    """Return the start of a text, with what cannot be encoded replaced."""
+    if len(text) <= max_bytes and text.isascii():
+        return text
+    return text[:max_bytes].encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
+
+
+def _cut_error(text: str) -> str:
+    """Return an excerpt of an error: the start of a message, the end of a traceback."""
+    if len(text) * 4 <= ERROR_MAX_BYTES and text.isascii():
+        return text
+    if _TRACEBACK not in text:
+        return _cut_text(text, ERROR_MAX_BYTES)
+    room = ERROR_MAX_BYTES - len(_TRACEBACK) - len("\n…\n".encode())
+    data = text.encode("utf-8", "replace")
+    if len(data) <= ERROR_MAX_BYTES:
+        return data.decode()
+    return f"{_TRACEBACK}\n…\n{data[-room:].decode('utf-8', 'ignore')}"

@@ -1,0 +1,175 @@
+"""The value of a task as stored in Redis."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import msgspec
+
+from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.constants import ARCHIVE_MAX_AGE_S
+from runqy.broker.message import CANCELED, MessageUnreadable, decode, restore_limits
+from runqy.broker.replies import read_number, read_score
+from runqy.broker.states import TaskState
+
+_Amount = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)] | Annotated[float, msgspec.Meta(ge=0, le=1e15)]
+
+
+class TaskProgress(msgspec.Struct, frozen=True):
+    """The progress of a run, as its handler reported it."""
+
+    current: _Amount
+    total: _Amount | None = None
+    message: str = ""
+
+
+_read_progress = msgspec.json.Decoder(TaskProgress).decode
+
+
+class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """All fields of a task in Redis."""
+
+    id: str
+    queue: str
+    """The Redis queue."""
+    state: TaskState
+    message: TaskMessage
+    """Type, payload, retries, error, limits; only id and queue when the stored message is damaged."""
+    result: bytes | None = None
+    score_s: int | None = None
+    """Unix s in the index of its state: next run, end of the lease, or expiry (see `archived_at_s`)."""
+    pending_since_ns: int | None = None
+    enqueued_at_ns: int | None = None
+    started_at_ns: int | None = None
+    """Start of the last run."""
+    completed_ns: int | None = None
+    """When a runqy worker last completed it, in ns."""
+    cancel_requested_at_ns: int | None = None
+    worker_id: str = ""
+    """Worker of the last run."""
+    child_deaths: int = 0
+    counted_attempts: int = 0
+    """The number of runs by runqy workers, except those that were requeued."""
+    ttl_archived_s: int | None = None
+    archived_field_s: int | None = None
+    """When a process of runqy last archived it; others do not remove the field when they run it again."""
+    error: str = ""
+    """Text of the last error."""
+    retried: int = 0
+    progress: TaskProgress | None = None
+    """Of the last run."""
+
+    @property
+    def payload(self) -> bytes:
+        return self.message.payload
+
+    @property
+    def next_process_at_s(self) -> int | None:
+        """Return when it runs next, if known."""
+        return self.score_s if self.state in (TaskState.SCHEDULED, TaskState.RETRY) else None
+
+    @property
+    def completed_at_s(self) -> int | None:
+        """Return when it succeeded."""
+        return self.message.completed_at or None
+
+    @property
+    def completed_at_ns(self) -> int | None:
+        """Return when it succeeded, as precisely as known: asynq's message has truncated whole seconds."""
+        at_s = self.completed_at_s
+        if at_s is None:
+            return None
+        is_of_this_end = self.completed_ns is not None and self.completed_ns // 10**9 == at_s
+        return self.completed_ns if is_of_this_end else at_s * 10**9
+
+    @property
+    def archived_at_s(self) -> int | None:
+        """Return when it was archived. The score is the expiry if runqy archived it, else the time of archiving."""
+        if self.state is not TaskState.ARCHIVED or self.archived_field_s is None:
+            return self.score_s if self.state is TaskState.ARCHIVED else None
+        ttl_s = ARCHIVE_MAX_AGE_S if self.ttl_archived_s is None else self.ttl_archived_s
+        is_expiry = self.score_s == self.archived_field_s + min(ttl_s, ARCHIVE_MAX_AGE_S)
+        return self.archived_field_s if is_expiry else self.score_s
+
+    @property
+    def expires_at_s(self) -> int | None:
+        """Return when a finished task is deleted, if known."""
+        if self.state is TaskState.COMPLETED:
+            return self.score_s
+        if self.archived_at_s is None or self.ttl_archived_s is None:
+            return None
+        return self.archived_at_s + self.ttl_archived_s
+
+    @property
+    def attempts(self) -> int:
+        """Return how many runs have begun, except those that were requeued.
+
+        Go's workers do not count runs: of their tasks, each run but the current or last one spent a retry.
+        """
+        if self.started_at_ns is None:
+            return self.retried
+        if self.state is TaskState.ARCHIVED and self.counted_attempts >= max(self.retried, 1):
+            return self.counted_attempts  # cancelled while it waited: each run spent a retry
+        has_failed_since = self.state in (TaskState.RETRY, TaskState.PENDING, TaskState.SCHEDULED)
+        return max(self.counted_attempts, self.retried + (0 if has_failed_since else 1))
+
+    @property
+    def is_canceled(self) -> bool:
+        """Return whether it was archived because its cancellation was requested; asynq's tools leave no mark."""
+        has_mark = self.cancel_requested_at_ns is not None or self.message.error_msg == CANCELED
+        return self.state is TaskState.ARCHIVED and has_mark
+
+
+def read_record(queue: str, task_id: str, score: bytes, pairs: Sequence[bytes]) -> TaskRecord | None:
+    """Return a task from the fields and values of its hash; None if it is incomplete."""
+    fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
+    state = TaskState.read(fields.get(b"state"))
+    if b"msg" not in fields or state is None:
+        return None
+    retried = _number(fields, b"retried") or 0
+    try:
+        message = decode(fields[b"msg"])
+        restore_limits(
+            message,
+            ttl_completed_s=_number(fields, b"ttl_completed") or 0,
+            active_timeout_s=_number(fields, b"active_timeout") or 0,
+            retried=retried,
+        )
+    except MessageUnreadable:
+        message = TaskMessage(id=task_id, queue=queue, type=queue, error_msg="the stored message is damaged")
+    return TaskRecord(
+        id=task_id,
+        queue=queue,
+        state=state,
+        message=message,
+        result=fields.get(b"result"),
+        score_s=read_score(score),
+        pending_since_ns=_number(fields, b"pending_since"),
+        enqueued_at_ns=_number(fields, b"enqueued"),
+        started_at_ns=_number(fields, b"started"),
+        completed_ns=_number(fields, b"completed"),
+        cancel_requested_at_ns=_number(fields, b"cancel"),
+        worker_id=fields.get(b"worker", b"").decode("utf-8", "replace"),
+        child_deaths=_number(fields, b"child_deaths") or 0,
+        counted_attempts=_number(fields, b"attempts") or 0,
+        ttl_archived_s=_number(fields, b"ttl_archived"),
+        archived_field_s=_number(fields, b"archived_at"),
+        # Go's runqy-worker stores it outside the message.
+        error=message.error_msg or fields.get(b"error_msg", b"").decode("utf-8", "replace"),
+        retried=max(message.retried, retried),
+        progress=decode_progress(fields.get(b"progress")),
+    )
+
+
+def decode_progress(content: bytes | None) -> TaskProgress | None:
+    """Return a task's progress; None if it is missing or invalid."""
+    if content is None:
+        return None
+    try:
+        return _read_progress(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _number(fields: Mapping[bytes, bytes], name: bytes) -> int | None:
+    """Return a field as a number; None if it is missing or invalid."""
+    return read_number(fields.get(name))

@@ -1,0 +1,71 @@
+"""Buffer records in Redis until maintenance writes them to the database: deliveries of secrets, uses of API keys."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from runqy.broker import keys
+from runqy.broker.operation import Request
+from runqy.broker.replies import Reply
+from runqy.broker.scripts import command, script
+
+MAX_DELIVERIES = 50_000
+"""Some 20 MB. When it is reached no secrets are delivered, because a dropped record would be the only trace of a
+delivery."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRecord:
+    """A delivery under the id that Redis assigned."""
+
+    id: str
+    content: bytes
+
+
+def record_delivery(content: bytes) -> Request[bool]:
+    """Record a delivery; return False if the buffer is full. A full Redis accepts it, because workers must return to
+    drain it.
+    """
+    call = script("record_delivery")(deliveries=keys.DELIVERIES, limit=MAX_DELIVERIES, content=content)
+    return Request((call,), lambda replies: replies[0] == 1)
+
+
+def read_deliveries(limit: int) -> Request[list[DeliveryRecord]]:
+    """Return the oldest deliveries."""
+    read = command("XRANGE", keys.DELIVERIES, "-", "+", "COUNT", limit, key=keys.DELIVERIES)
+    return Request((read,), _parse_deliveries)
+
+
+def delete_deliveries(ids: Sequence[str]) -> Request[None]:
+    """Delete deliveries that are in the database."""
+    return Request((command("XDEL", keys.DELIVERIES, *ids, key=keys.DELIVERIES),), lambda _: None)
+
+
+def _parse_deliveries(replies: Sequence[Reply]) -> list[DeliveryRecord]:
+    """Parse an XRANGE reply; an entry of another program may have any fields."""
+    return [
+        DeliveryRecord(entry_id.decode(), dict(zip(fields[::2], fields[1::2], strict=True)).get(b"content", b""))
+        for entry_id, fields in replies[0]
+    ]
+
+
+def record_key_use(key_id: str, *, now_s: int) -> Request[None]:
+    """Record when a key was last used."""
+    return Request((command("HSET", keys.KEY_USES, key_id, now_s, key=keys.KEY_USES),), lambda _: None)
+
+
+def read_key_uses() -> Request[dict[str, int]]:
+    """Return when each key was last used, by id."""
+    return Request((command("HGETALL", keys.KEY_USES, key=keys.KEY_USES),), _parse_key_uses)
+
+
+def _parse_key_uses(replies: Sequence[Reply]) -> dict[str, int]:
+    """Parse a HGETALL reply, which is a map or a flat list; invalid entries are left out."""
+    reply = replies[0]
+    pairs = reply.items() if isinstance(reply, dict) else list(pairwise(reply))[::2]
+    return {key_id.decode(): int(used_s) for key_id, used_s in pairs if _is_number(key_id) and _is_number(used_s)}
+
+
+def _is_number(text: bytes) -> bool:
+    """Return whether a text is a number of the size of ids and Unix times."""
+    return text.isdigit() and len(text) <= 11

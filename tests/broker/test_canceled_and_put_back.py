@@ -1,0 +1,111 @@
+"""Tasks whose cancellation was requested while a worker ran them that knows none, and that puts them back."""
+
+from collections.abc import Callable
+
+import pytest
+
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.cancel import Cancellation, cancel
+from runqy.broker.forwarder import forward_due
+from runqy.broker.keys import QueueKeys
+from runqy.broker.recoverer import LeaselessWatch, recover_lost
+from tests.support.tasks import QUEUE, counters, fields, ids, listed, message, put, take, take_one
+
+KEYS = QueueKeys(QUEUE)
+
+
+def run_elsewhere(broker: Broker, task_id: str = "t1") -> None:
+    """Let a worker of asynq run a task, and request its cancellation."""
+    put(broker, task_id)
+    take_one(broker)
+    broker.client.hdel(KEYS.task(task_id), "owner")
+    assert broker.run(cancel(QUEUE, task_id, now_ns=broker.now_ns())) is Cancellation.REQUESTED
+
+
+def leave_active(broker: Broker, task_id: str, state: str) -> None:
+    broker.client.lrem(KEYS.active, 0, task_id)
+    broker.client.zrem(KEYS.lease, task_id)
+    broker.client.hset(KEYS.task(task_id), "state", state)
+
+
+def requeue(broker: Broker, task_id: str = "t1") -> None:
+    """Put a task back as asynq's servers do when they stop."""
+    leave_active(broker, task_id, "pending")
+    broker.client.rpush(KEYS.pending, task_id)
+
+
+def retry(broker: Broker, task_id: str = "t1") -> None:
+    """Add a task to the retry set as asynq's servers do."""
+    leave_active(broker, task_id, "retry")
+    broker.client.zadd(KEYS.retry, {task_id: broker.now_s() - 1})
+
+
+@pytest.mark.parametrize(
+    ("put_back", "act"),
+    [(requeue, take), (retry, lambda broker: broker.run(forward_due([QUEUE])))],
+    ids=["take", "forward"],
+)
+def test_it_is_archived_as_cancelled_instead_of_running_again(
+    broker: Broker, put_back: Callable[[Broker], None], act: Callable[[Broker], object]
+) -> None:
+    run_elsewhere(broker)
+    broker.client.hset(KEYS.task("t1"), "unique_key", KEYS.lock("u"))
+    broker.client.set(KEYS.lock("u"), "t1")
+    put_back(broker)
+    before = counters(broker)
+    listener = broker.client.pubsub(ignore_subscribe_messages=True)
+    listener.subscribe(keys.ended_channel("t1"))
+    listener.get_message(timeout=1)
+
+    act(broker)
+
+    assert listed(broker) == {"archived": ["t1"]}
+    assert (fields(broker, "t1")["state"], message(broker, "t1").error_msg) == (b"archived", "canceled")
+    assert message(broker, "t1").payload == b'{"n":1}'
+    assert broker.client.zscore(KEYS.archived, "t1") == int(fields(broker, "t1")["archived_at"]) + 259_200
+    assert not broker.client.exists(KEYS.lock("u"))
+    assert counters(broker) == before
+    assert listener.get_message(timeout=5)["data"] == b"archived"
+    listener.close()
+
+
+def test_the_tasks_behind_it_are_taken(broker: Broker) -> None:
+    run_elsewhere(broker)
+    requeue(broker)
+    put(broker, "t2")
+
+    assert ids(take(broker)) == ["t2"]
+
+
+def test_a_cancelled_task_that_asynqs_tools_run_again_is_taken(broker: Broker) -> None:
+    put(broker, "t1")
+    broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns()))
+    broker.client.zrem(KEYS.archived, "t1")
+    broker.client.hset(KEYS.task("t1"), "state", "pending")
+    broker.client.lpush(KEYS.pending, "t1")
+
+    assert ids(take(broker)) == ["t1"]
+    assert "cancel" not in fields(broker, "t1")
+
+
+def test_a_task_that_ran_again_elsewhere_can_be_cancelled_again(broker: Broker) -> None:
+    put(broker, "t1")
+    broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns() - 60 * 10**9))
+    broker.client.zrem(KEYS.archived, "t1")
+    broker.client.hset(KEYS.task("t1"), "state", "active")  # by asynq's inspector, and taken by a server of asynq
+
+    broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns()))
+    requeue(broker)
+
+    assert take(broker) == []
+    assert listed(broker) == {"archived": ["t1"]}
+
+
+def test_a_lost_worker_changes_nothing(broker: Broker) -> None:
+    run_elsewhere(broker)
+    broker.client.zadd(KEYS.lease, {"t1": 1})
+
+    broker.run(recover_lost([QUEUE], LeaselessWatch()))
+
+    assert listed(broker) == {"archived": ["t1"]}

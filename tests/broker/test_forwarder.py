@@ -1,0 +1,139 @@
+"""Forwarding due tasks."""
+
+import threading
+
+import pytest
+import structlog
+
+from runqy import clock
+from runqy.broker import forwarder, keys, scanning
+from runqy.broker.broker import Broker
+from runqy.broker.states import TaskState
+from runqy.failure_log import FailureLog
+from tests.support.maintenance_duties import KEYS, QUEUE, indexes_of, message_of, put, state_of
+
+
+def schedule(broker: Broker, task_id: str, in_s: int) -> None:
+    put(broker, task_id, process_at_s=broker.now_s() + in_s)
+
+
+def make_due(broker: Broker, *task_ids: str, source: TaskState = TaskState.SCHEDULED) -> int:
+    """Store due tasks, the longest due first."""
+    due_s = broker.now_s() - len(task_ids)
+    for position, task_id in enumerate(task_ids):
+        schedule(broker, task_id, 100)
+        broker.client.zrem(KEYS.scheduled, task_id)
+        broker.client.zadd(KEYS.index(source), {task_id: due_s + position})
+        broker.client.hset(KEYS.task(task_id), "state", source.value)
+    return due_s
+
+
+@pytest.mark.parametrize("source", forwarder.SOURCES)
+def test_due_tasks_become_pending_the_longest_due_first(broker: Broker, source: TaskState) -> None:
+    make_due(broker, "first", "second", source=source)
+
+    moved = broker.run(forwarder.forward_due([QUEUE]))
+
+    assert moved == 2
+    assert broker.client.lrange(KEYS.pending, 0, -1) == [b"second", b"first"]
+    assert [indexes_of(broker, "first"), state_of(broker, "first")] == [["pending"], "pending"]
+    since_ns = int(broker.client.hget(KEYS.task("first"), "pending_since"))
+    assert 0 <= broker.now_ns() - since_ns < 5_000_000_000
+    assert message_of(broker, "first").payload == b"{}"
+
+
+def test_a_task_that_is_not_due_stays(broker: Broker) -> None:
+    schedule(broker, "later", 60)
+
+    assert broker.run(forwarder.forward_due([QUEUE])) == 0
+    assert indexes_of(broker, "later") == ["scheduled"]
+
+
+def test_more_than_a_batch_is_moved_in_one_sweep(broker: Broker) -> None:
+    now_s = broker.now_s()
+    ids = [f"t{i}" for i in range(1201)]
+    for task_id in ids:
+        broker.client.hset(KEYS.task(task_id), mapping={"state": "retry", "msg": b""})
+    broker.client.zadd(KEYS.retry, dict.fromkeys(ids, now_s - 1))
+
+    assert broker.run(forwarder.forward_due([QUEUE])) == 1201
+    assert broker.client.llen(KEYS.pending) == 1201
+    assert not broker.client.exists(KEYS.retry)
+
+
+def test_ids_without_a_task_and_ids_listed_elsewhere_are_dropped(broker: Broker) -> None:
+    make_due(broker, "ghost", "ended")
+    broker.client.delete(KEYS.task("ghost"))
+    broker.client.hset(KEYS.task("ended"), "state", "archived")
+
+    broker.run(forwarder.forward_due([QUEUE]))
+
+    assert not broker.client.exists(KEYS.pending, KEYS.scheduled, KEYS.task("ghost"))
+    assert state_of(broker, "ended") == "archived"
+
+
+def test_a_grouped_task_goes_to_its_group_which_aggregators_then_see(broker: Broker) -> None:
+    make_due(broker, "grouped")
+    broker.client.hset(KEYS.task("grouped"), "group", "g1")
+
+    broker.run(forwarder.forward_due([QUEUE]))
+
+    assert broker.client.zscore(KEYS.group("g1"), "grouped") <= broker.now_s()
+    assert broker.client.smembers(KEYS.groups) == {b"g1"}
+    assert state_of(broker, "grouped") == "aggregating"
+    assert indexes_of(broker, "grouped") == []
+
+
+def test_one_idle_worker_is_woken_for_each_task(broker: Broker) -> None:
+    make_due(broker, "a", "b")
+    listen_until_ms = broker.now_ns() // 1_000_000 + 5000
+    channels = [keys.wake_channel(f"token{i}") for i in range(3)]
+    broker.client.zadd(KEYS.idle, {channel: listen_until_ms + i for i, channel in enumerate(channels)})
+    subscription = broker.pubsub()
+    subscription.subscribe(*channels)
+    for _ in channels:
+        subscription.get_message(timeout=2)  # the confirmations
+
+    broker.run(forwarder.forward_due([QUEUE]))
+
+    messages = [subscription.get_message(timeout=patience) for patience in (2, 2, 0.2)]
+    woken = {message["channel"].decode(): message["data"] for message in messages if message}
+    assert woken == {channels[1]: b"q", channels[2]: b"q"}
+    assert broker.client.zrange(KEYS.idle, 0, -1) == [channels[0].encode()]
+    subscription.close()
+
+
+def test_forwarders_side_by_side_move_each_task_once(broker: Broker) -> None:
+    make_due(broker, *(f"t{i}" for i in range(60)))
+    moved: list[int] = []
+
+    def forward_some() -> None:
+        request = forwarder.forward(QUEUE, TaskState.SCHEDULED, now_ns=broker.now_ns(), limit=3)
+        while count := broker.run(request):
+            moved.append(count)
+
+    threads = [threading.Thread(target=forward_some) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sum(moved) == 60
+    assert sorted(broker.client.lrange(KEYS.pending, 0, -1)) == sorted(f"t{i}".encode() for i in range(60))
+
+
+def test_a_queue_in_disorder_does_not_stop_the_others_and_is_logged_once_a_minute(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.client.set("asynq:{broken}:scheduled", "not a zset")
+    monkeypatch.setattr(scanning, "_failures", FailureLog("ended"))
+    logged = []
+    for now, task_id in ((1000, "a"), (1059, "b"), (1060, "c")):
+        monkeypatch.setattr(clock, "monotonic_s", lambda now=now: now)
+        make_due(broker, task_id)
+        with structlog.testing.capture_logs() as logs:
+            assert broker.run(forwarder.forward_due(["broken", QUEUE])) == 1
+        logged.append([(log["event"], log["queue"]) for log in logs])
+
+    assert broker.client.llen(KEYS.pending) == 3
+    assert logged == [[("queue_left_out", "broken")], [], [("queue_left_out", "broken")]]

@@ -1,0 +1,91 @@
+"""A Redis that has reached its memory limit is still drained, and its workers do not look dead."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from runqy.broker import forwarder, heartbeats, janitor, keys, orphans, pending_timeouts, recoverer, task_index
+from runqy.broker.broker import Broker
+from runqy.broker.worker_records import WorkerRecord
+from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, indexes_of, put, take
+
+
+@contextmanager
+def full(broker: Broker) -> Iterator[None]:
+    """Let Redis be full."""
+    broker.client.config_set("maxmemory", 1)
+    try:
+        yield
+    finally:
+        broker.client.config_set("maxmemory", 0)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> MovingClock:
+    return MovingClock(monkeypatch)
+
+
+def test_due_lost_and_overdue_tasks_move_on(single_broker: Broker, clock: MovingClock) -> None:
+    put(single_broker, "lost")
+    take(single_broker)
+    put(single_broker, "due", process_at_s=single_broker.now_s() + 30)
+    put(single_broker, "overdue")
+    clock.advance(61)
+
+    with full(single_broker):
+        single_broker.run(pending_timeouts.archive_all_timed_out({QUEUE: 60}))
+        single_broker.run(forwarder.forward_due([QUEUE]))
+        single_broker.run(recoverer.recover_lost([QUEUE], recoverer.LeaselessWatch()))
+
+    indexes = [indexes_of(single_broker, task_id) for task_id in ("lost", "due", "overdue")]
+    assert indexes == [["retry"], ["pending"], ["archived"]]
+
+
+def test_groups_are_reclaimed_and_orphans_restored(single_broker: Broker, clock: MovingClock) -> None:
+    stale = f"{KEYS.group('g')}:set"
+    single_broker.client.zadd(stale, {"a": 1})
+    single_broker.client.zadd(KEYS.aggregation_sets, {stale: 1})
+    single_broker.client.zadd(keys.WORKERS, {"vm:1": 1})
+    put(single_broker, "orphan")
+    single_broker.client.delete(KEYS.pending)
+    search = orphans.OrphanSearch()
+
+    with full(single_broker):
+        single_broker.run(recoverer.recover_lost([QUEUE], recoverer.LeaselessWatch()))
+        search.run_step(single_broker)
+        clock.advance(61)
+        search.run_step(single_broker)
+
+    assert single_broker.client.zcard(KEYS.group("g")) == 1
+    assert indexes_of(single_broker, "orphan") == ["pending"]
+
+
+def test_expired_tasks_are_deleted(single_broker: Broker, clock: MovingClock) -> None:
+    single_broker.client.hset(KEYS.task("done"), mapping={"state": "completed", "msg": b""})
+    single_broker.client.zadd(KEYS.completed, {"done": 1})
+    single_broker.client.hset(KEYS.task("dead"), mapping={"state": "archived", "msg": b""})
+    single_broker.client.zadd(KEYS.archived, {"dead": 1})
+    single_broker.client.hset(keys.lookup("gone"), "queue", QUEUE)
+    sweep = task_index.LookupSweep()
+
+    with full(single_broker):
+        single_broker.run(janitor.delete_expired({QUEUE: 60}, janitor.ArchiveCursors()))
+        single_broker.run(heartbeats.remove_expired_workers())
+        sweep.run_step(single_broker)
+        clock.advance(61)
+        sweep.run_step(single_broker)
+
+    assert single_broker.client.dbsize() == 0
+
+
+def test_workers_do_not_appear_disconnected(single_broker: Broker) -> None:
+    record = WorkerRecord(
+        worker_id="w", host="h", pid=1, server_id="s", queue=QUEUE, redis_queues={QUEUE: 1}, started_at_s=1
+    )
+
+    with full(single_broker):
+        single_broker.run(heartbeats.write_heartbeat(record, now_ns=single_broker.now_ns()))
+
+    assert [found.worker_id for found in heartbeats.list_worker_records(single_broker)] == ["w"]
+    assert single_broker.client.zcard(keys.SERVERS) == 1

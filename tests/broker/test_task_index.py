@@ -1,0 +1,109 @@
+"""Which lookups are removed, and which are not."""
+
+import pytest
+
+from runqy.broker import keys, task_index
+from runqy.broker.broker import Broker
+from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, put
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> MovingClock:
+    return MovingClock(monkeypatch)
+
+
+def walk(broker: Broker, sweep: task_index.LookupSweep) -> int:
+    """Scan everything once."""
+    removed = sweep.run_step(broker)
+    while not sweep.is_round_complete:
+        removed += sweep.run_step(broker)
+    return removed
+
+
+def lookups_left(broker: Broker) -> set[bytes]:
+    return {key.removeprefix(b"asynq:t:") for key in broker.client.scan_iter("asynq:t:*")}
+
+
+def test_a_lookup_without_a_task_is_removed_a_minute_after_it_was_seen(broker: Broker, clock: MovingClock) -> None:
+    for i in range(30):
+        put(broker, f"kept{i}")
+        put(broker, f"left{i}")
+        broker.client.delete(KEYS.task(f"left{i}"))
+    sweep = task_index.LookupSweep(step=5)
+
+    early = walk(broker, sweep)
+    clock.advance(50)
+    early += walk(broker, sweep)
+    clock.advance(11)
+    removed = walk(broker, sweep)
+
+    assert (early, removed) == (0, 30)
+    assert lookups_left(broker) == {f"kept{i}".encode() for i in range(30)}
+
+
+def test_a_task_that_follows_its_lookup_keeps_it(broker: Broker, clock: MovingClock) -> None:
+    broker.client.hset(keys.lookup("t"), "queue", QUEUE)
+    sweep = task_index.LookupSweep()
+    walk(broker, sweep)
+    put(broker, "t")
+    clock.advance(61)
+
+    assert walk(broker, sweep) == 0
+    assert lookups_left(broker) == {b"t"}
+
+
+def test_a_lookup_without_a_queue_is_removed_and_other_types_are_skipped(broker: Broker, clock: MovingClock) -> None:
+    broker.client.hset(keys.lookup("odd"), "other", "1")
+    broker.client.set(keys.lookup("text"), "x")
+    broker.client.hset(b"asynq:t:\xff", "queue", "q")
+    sweep = task_index.LookupSweep()
+    walk(broker, sweep)
+    clock.advance(61)
+
+    walk(broker, sweep)
+
+    assert lookups_left(broker) == {b"text", b"\xff"}
+
+
+def test_a_lookup_that_names_another_queue_by_now_stays(broker: Broker) -> None:
+    broker.client.hset(keys.lookup("t"), "queue", "elsewhere")
+
+    assert broker.run(task_index.remove_lookup(QUEUE, "t")) is False
+    assert lookups_left(broker) == {b"t"}
+
+
+def test_lookups_of_deleted_tasks_go_in_one_call(broker: Broker) -> None:
+    for i in range(600):
+        broker.client.hset(keys.lookup(f"t{i}"), "queue", QUEUE)
+
+    broker.run(task_index.remove_lookups(QUEUE, [f"t{i}" for i in range(599)]))
+
+    assert lookups_left(broker) == {b"t599"}
+
+
+def test_suspects_are_bounded(single_broker: Broker, clock: MovingClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_index, "MAX_SUSPECTS", 3)
+    for i in range(10):
+        single_broker.client.hset(keys.lookup(f"t{i}"), "queue", QUEUE)
+    sweep = task_index.LookupSweep()
+    walk(single_broker, sweep)
+    clock.advance(61)
+
+    assert walk(single_broker, sweep) == 3
+
+
+def test_output_of_a_task_that_another_program_deleted_is_removed_with_its_lookup(
+    broker: Broker, clock: MovingClock
+) -> None:
+    for task_id in ("kept", "deleted"):
+        put(broker, task_id)
+        broker.client.hset(KEYS.output(task_id), "1", "text")
+    broker.client.delete(KEYS.task("deleted"))
+    sweep = task_index.LookupSweep()
+    walk(broker, sweep)
+    clock.advance(61)
+
+    assert walk(broker, sweep) == 1
+
+    assert not broker.client.exists(KEYS.output("deleted"))
+    assert broker.client.exists(KEYS.output("kept"))

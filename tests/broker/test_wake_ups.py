@@ -1,0 +1,158 @@
+"""Waking idle workers when a task becomes pending."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from redis.client import PubSub
+
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.enqueue_batch import enqueue_many
+from runqy.broker.finish import requeue
+from runqy.broker.pausing import pause, unpause
+from tests.support.tasks import QUEUE, ids, new_task, put, take_one
+
+WAIT_S = 10
+
+
+class Subscription:
+    """A subscription of redis-py's."""
+
+    def __init__(self, pubsub: PubSub) -> None:
+        self.pubsub = pubsub
+        self.received: deque[tuple[str, bytes]] = deque()
+
+    def subscribe(self, channel: str) -> None:
+        """Subscribe, and wait for Redis's confirmation."""
+        self.pubsub.subscribe(channel)
+        self._receive_until(lambda message: message["type"] == "subscribe")
+
+    def next(self) -> tuple[str, bytes]:
+        """Return the next message's channel and data."""
+        if not self.received:
+            self._receive_until(lambda message: message["type"] == "message")
+        return self.received.popleft()
+
+    def _receive_until(self, is_last: Callable[[Any], bool]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline:
+            message = self.pubsub.get_message(timeout=1)
+            if message and message["type"] == "message":
+                self.received.append((message["channel"].decode(), message["data"]))
+            if message and is_last(message):
+                return
+        raise AssertionError("nothing came")
+
+
+@pytest.fixture
+def subscription(broker: Broker) -> Iterator[Subscription]:
+    """Return a subscription on the same Redis."""
+    pubsub = broker.client.pubsub()
+    yield Subscription(pubsub)
+    pubsub.close()
+
+
+def publish_end(broker: Broker, subscription: Subscription) -> None:
+    """Publish the last message; in a cluster messages of several nodes may overtake one another."""
+    subscription.subscribe("end")
+    broker.client.publish("end", "")
+
+
+def go_idle(broker: Broker, subscription: Subscription, token: str, *queues: str, ago_ms: int = 0) -> list[str]:
+    """Subscribe to a worker's wake-up channel and poll; return the tasks."""
+    subscription.subscribe(keys.wake_channel(token))
+    return look(broker, token, *queues, ago_ms=ago_ms)
+
+
+def look(broker: Broker, token: str, *queues: str, ago_ms: int = 0) -> list[str]:
+    """Let a worker look for work, at the first queue first."""
+    shares = [QueueWeight(queue=queue) for queue in queues or (QUEUE,)]
+    order = plan_dequeue(shares, 1, worker_id=token, wake_token=token, is_strict=True)
+    return ids(broker.run(dequeue_tasks(order, now_ns=broker.now_ns() - ago_ms * 1_000_000))[0])
+
+
+def test_a_task_wakes_one_idle_worker_and_names_its_queue(broker: Broker, subscription: Subscription) -> None:
+    go_idle(broker, subscription, "w1", ago_ms=100)
+    go_idle(broker, subscription, "w2")
+
+    put(broker, "t1")
+
+    publish_end(broker, subscription)
+    assert {subscription.next(), subscription.next()} == {(keys.wake_channel("w2"), QUEUE.encode()), ("end", b"")}
+
+
+def test_as_many_workers_wake_as_there_are_tasks(broker: Broker, subscription: Subscription) -> None:
+    for ago_ms, token in enumerate(("w3", "w2", "w1")):
+        go_idle(broker, subscription, token, ago_ms=100 * ago_ms)
+
+    put(broker, "t1")
+    put(broker, "t2")
+
+    publish_end(broker, subscription)
+    assert {subscription.next()[0] for _ in range(3)} == {keys.wake_channel("w3"), keys.wake_channel("w2"), "end"}
+
+
+def test_a_batch_wakes_as_many_workers_as_it_has_tasks(broker: Broker, subscription: Subscription) -> None:
+    for ago_ms, token in enumerate(("w3", "w2", "w1")):
+        go_idle(broker, subscription, token, ago_ms=100 * ago_ms)
+
+    broker.run(enqueue_many([new_task("t1"), new_task("t2")]))
+
+    publish_end(broker, subscription)
+    assert {subscription.next()[0] for _ in range(3)} == {keys.wake_channel("w3"), keys.wake_channel("w2"), "end"}
+
+
+def test_a_worker_is_woken_for_every_queue_it_serves(broker: Broker, subscription: Subscription) -> None:
+    go_idle(broker, subscription, "w1", "a", "b")
+
+    put(broker, "t1", queue="b")
+
+    assert subscription.next() == (keys.wake_channel("w1"), b"b")
+
+
+def test_a_worker_that_stopped_listening_is_not_woken(broker: Broker, subscription: Subscription) -> None:
+    subscription.subscribe(keys.wake_channel("w1"))
+    order = plan_dequeue([QueueWeight(queue=QUEUE)], 1, worker_id="w1", wake_token="w1")
+    broker.run(dequeue_tasks(order, now_ns=broker.now_ns() - 10_000_000_000))
+
+    put(broker, "t1")
+
+    publish_end(broker, subscription)
+    assert subscription.next()[0] == "end"
+
+
+def test_a_busy_worker_passes_its_wake_up_on(broker: Broker, subscription: Subscription) -> None:
+    go_idle(broker, subscription, "other", "b", ago_ms=100)
+    go_idle(broker, subscription, "both", "a", "b")
+    put(broker, "a1", queue="a")
+    put(broker, "b1", queue="b")
+    assert [subscription.next()[0], subscription.next()[0]] == [keys.wake_channel("both")] * 2
+
+    found = look(broker, "both", "a", "b")
+
+    assert found == ["a1"]
+    assert subscription.next() == (keys.wake_channel("other"), b"b")
+
+
+def test_a_requeued_task_wakes_a_worker(broker: Broker, subscription: Subscription) -> None:
+    put(broker, "t1")
+    taken = take_one(broker)
+    go_idle(broker, subscription, "w2")
+
+    broker.run(requeue(taken.lease, now_ns=broker.now_ns()))
+
+    assert subscription.next() == (keys.wake_channel("w2"), QUEUE.encode())
+
+
+def test_resuming_wakes_workers_for_pending_tasks(broker: Broker, subscription: Subscription) -> None:
+    put(broker, "t1")
+    broker.run(pause(QUEUE, now_ns=broker.now_ns()))
+    assert go_idle(broker, subscription, "w1") == []
+
+    broker.run(unpause(QUEUE, now_ns=broker.now_ns()))
+
+    assert subscription.next() == (keys.wake_channel("w1"), QUEUE.encode())

@@ -1,0 +1,44 @@
+"""App configurations of the admin."""
+
+import json
+from typing import Any
+
+from django.apps import AppConfig
+from django.contrib.admin import apps as admin_apps  # not the class, which would be a second default here
+from django.contrib.admin.utils import lookup_field
+from django.db.models import Model
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold import fields
+
+
+class AdminSiteConfig(AppConfig):
+    """What all admin pages share."""
+
+    name = "runqy.admin_site"
+    label = "staff"  # used by the migrations of existing installations
+
+    def ready(self) -> None:
+        """Fix two functions of the theme: JSON with inline styles, and five lookups of each value."""
+        fields.prettify_json = render_json
+        fields.lookup_field = cached_lookup_field
+
+
+class RunqyAdminConfig(admin_apps.AdminConfig):
+    """Django's admin with our site."""
+
+    default = False
+    default_site = "runqy.admin_site.site.RunqyAdminSite"
+
+
+def cached_lookup_field(name: Any, row: Model, model_admin: Any = None) -> Any:
+    """Return the result of `lookup_field`, cached on the row, which lives for one request."""
+    found: dict[Any, Any] = vars(row).setdefault("_runqy_looked_up", {})
+    if name not in found:
+        found[name] = lookup_field(name, row, model_admin)
+    return found[name]
+
+
+def render_json(data: Any, encoder: type[json.JSONEncoder] | None) -> SafeString:
+    """Return a read-only JSON value as HTML."""
+    return format_html('<pre class="runqy-json">{}</pre>', json.dumps(data, indent=2, ensure_ascii=False, cls=encoder))

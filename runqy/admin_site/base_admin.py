@@ -1,0 +1,131 @@
+"""Base classes of the admin pages, with fields in unfold's style."""
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Model
+from django.db.models.constants import LOOKUP_SEP
+from django.forms.widgets import Input
+from django.http import HttpRequest, HttpResponse
+from django.utils.text import capfirst
+from unfold import widgets
+from unfold.admin import ModelAdmin, TabularInline
+
+if TYPE_CHECKING:
+    _ModelAdmin = admin.ModelAdmin[Model]
+    _TabularInline = admin.TabularInline[Model, Model]
+    _ModelForm = forms.ModelForm[Model]
+else:
+    _ModelAdmin, _TabularInline, _ModelForm = ModelAdmin, TabularInline, forms.ModelForm
+
+_CLASSES: dict[type[forms.Widget], list[str]] = {
+    forms.CheckboxInput: widgets.SWITCH_CLASSES,
+    forms.Textarea: widgets.TEXTAREA_CLASSES,
+    forms.Select: widgets.SELECT_CLASSES,
+    Input: widgets.INPUT_CLASSES,
+}
+"""CSS classes by widget class; the first that matches applies."""
+
+_UNSTYLED = (forms.HiddenInput, forms.MultipleHiddenInput)
+
+
+class StyledForm(forms.Form):
+    """A form in unfold's style."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        style_form(self)
+
+
+class StyledModelForm(_ModelForm):
+    """A model form in unfold's style, also for fields that it declares itself."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        style_form(self)
+
+
+class RunqyModelAdmin(_ModelAdmin):
+    """Admin pages of a model."""
+
+    form = StyledModelForm
+    list_per_page = 50
+    show_full_result_count = False
+    empty_text = ""
+    """What to do next, shown on an empty list."""
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Use the plural name as the title, instead of "Select … to change"."""
+        title = {"title": capfirst(self.opts.verbose_name_plural)}
+        return super().changelist_view(request, title | (extra_context or {}))
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Allow lookups only in fields of `list_filter`.
+
+        Django allows them in every field of the model: `?env_vars__startswith=` would reveal masked values.
+        """
+        name = lookup.partition(LOOKUP_SEP)[0]
+        allowed = {_filter_name(item) for item in self.list_filter}
+        if name not in allowed and name in {field.name for field in self.model._meta.get_fields()}:
+            return False
+        return super().lookup_allowed(lookup, value, request)
+
+
+class ReadOnlyModelAdmin(RunqyModelAdmin):
+    """Admin pages of objects that are not edited: they have no forms, and no history."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Hide the history button."""
+        return super().render_change_form(request, context | {"show_history": False}, *args, **kwargs)
+
+
+class RunqyTabularInline(_TabularInline):
+    """Rows of a related model."""
+
+    form = StyledModelForm
+    extra = 0
+
+
+def _filter_name(list_filter: Any) -> str:
+    """Return the field of an item of `list_filter`, or the parameter of a filter without a field."""
+    if isinstance(list_filter, str):
+        return list_filter
+    return str(list_filter[0] if isinstance(list_filter, tuple) else list_filter.parameter_name)
+
+
+def style_form(form: forms.BaseForm) -> None:
+    """Style the fields of a form like unfold's, except those that are unfold's already."""
+    for field in form.fields.values():
+        field.widget = _replaced(field.widget)
+        if not type(field.widget).__module__.startswith("unfold") and not isinstance(field.widget, _UNSTYLED):
+            _add_classes(field.widget)
+
+
+def _replaced(widget: forms.Widget) -> forms.Widget:
+    """Return unfold's widget where CSS classes alone do not suffice, else the widget."""
+    if type(widget) is forms.RadioSelect:
+        return widgets.UnfoldAdminRadioSelectWidget(attrs=widget.attrs, choices=widget.choices)  # type: ignore[no-any-return]
+    if type(widget) is forms.Select:
+        return widgets.UnfoldAdminSelectWidget(attrs=widget.attrs, choices=widget.choices)  # type: ignore[no-any-return]
+    if type(widget) is forms.CheckboxSelectMultiple:
+        return widgets.UnfoldAdminCheckboxSelectMultipleWidget(attrs=widget.attrs, choices=widget.choices)  # type: ignore[no-any-return]
+    if type(widget) is forms.SplitDateTimeWidget:
+        return widgets.UnfoldAdminSplitDateTimeWidget(attrs=widget.attrs)  # type: ignore[no-any-return]
+    return widget
+
+
+def _add_classes(widget: forms.Widget) -> None:
+    """Add unfold's CSS classes to those of a widget."""
+    wanted = next((names for kind, names in _CLASSES.items() if isinstance(widget, kind)), [])
+    present = str(widget.attrs.get("class", "")).split()
+    widget.attrs["class"] = " ".join(dict.fromkeys([*wanted, *present]))

@@ -1,0 +1,136 @@
+"""Staff roles: groups created by a migration, with their permissions."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_READ = (
+    *("queues.queue", "tasks.task", "workers.worker", "vaults.vault", "vaults.vaultentry"),
+    *("accounts.apikey", "audit.auditrecord", "auth.user", "auth.group", "alerts.alert", "alerts.alertrule"),
+)
+_VERBS = ("add", "change", "delete")
+
+
+def _may(*verbs: str, models: Iterable[str]) -> frozenset[str]:
+    """Return permissions as `app.verb_model`, each verb for each model."""
+    names = [model.split(".") for model in models]
+    return frozenset(f"{app}.{verb}_{model}" for app, model in names for verb in verbs)
+
+
+_VIEW = _may("view", models=_READ)
+_PAYLOADS = frozenset({"tasks.view_payload"})
+_OPERATE = frozenset({"queues.pause_queue"}) | _may(
+    "enqueue", *("run", "cancel", "archive", "delete"), models=["tasks.task"]
+)
+_CONFIGURE = _may(*_VERBS, models=["queues.queue", "vaults.vault", "vaults.vaultentry", "alerts.alertrule"]) | {
+    "queues.pause_queue"
+}
+_ADMINISTER = (
+    _may("add", "change", models=["accounts.apikey"])
+    | _may(*_VERBS, models=["auth.user", "auth.group"])
+    | {"vaults.export_vault"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaffRole:
+    """A role and its permissions."""
+
+    name: str
+    description: str
+    """Shown where a role is chosen."""
+    permissions: frozenset[str]
+
+
+ROLES = (
+    StaffRole(
+        name="viewer",
+        description="Read access to everything except secret values and payloads.",
+        permissions=_VIEW,
+    ),
+    StaffRole(
+        name="operator",
+        description="Like viewer, with payloads; also pauses queues, and enqueues, runs, cancels, archives and deletes "
+        "tasks.",
+        permissions=_VIEW | _PAYLOADS | _OPERATE,
+    ),
+    StaffRole(
+        name="configurator",
+        description="Like viewer, with payloads; also changes queues, vaults and alert rules, but not tasks.",
+        permissions=_VIEW | _PAYLOADS | _CONFIGURE,
+    ),
+    StaffRole(
+        name="admin",
+        description="Full access, including API keys and users.",
+        permissions=_VIEW | _PAYLOADS | _OPERATE | _CONFIGURE | _ADMINISTER,
+    ),
+)
+
+_NAMES: Mapping[str, str] = {
+    "queues.pause_queue": "Can pause and resume queues",
+    "tasks.view_payload": "Can view hidden payloads, results and errors",
+    "tasks.enqueue_task": "Can enqueue tasks",
+    "tasks.run_task": "Can run tasks",
+    "tasks.cancel_task": "Can cancel tasks",
+    "tasks.archive_task": "Can archive tasks",
+    "vaults.export_vault": "Can export vaults with all values",
+}
+"""Names of the permissions that Django does not create by itself."""
+
+
+_MODEL_NAMES = {
+    "apikey": "API key",
+    "auditrecord": "audit record",
+    "alertrule": "alert rule",
+    "vaultentry": "vault entry",
+}
+"""Names of models that are more than one word."""
+
+
+def create_role_groups(apps: Any) -> None:
+    """Create the groups of the roles, each with exactly its permissions.
+
+    Also create missing content types and permissions, as Django creates those of an app only after all migrations.
+    """
+    groups = apps.get_model("auth", "Group").objects
+    permissions = _permissions(apps, frozenset[str]().union(*(role.permissions for role in ROLES)))
+    for role in ROLES:
+        group, _ = groups.get_or_create(name=role.name)
+        group.permissions.set([permissions[name] for name in sorted(role.permissions)])
+
+
+def add_permissions(apps: Any, app: str) -> None:
+    """Add the permissions of a new app to the groups of the roles.
+
+    Other permissions stay as administrators set them.
+    """
+    groups = apps.get_model("auth", "Group").objects
+    for role in ROLES:
+        added = [permission for permission in sorted(role.permissions) if permission.startswith(f"{app}.")]
+        if added and (group := groups.filter(name=role.name).first()):
+            group.permissions.add(*(_permission(apps, permission) for permission in added))
+
+
+def _permissions(apps: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Return permissions by name. Read them in one query, and create those that are missing or described otherwise."""
+    rows = apps.get_model("auth", "Permission").objects.select_related("content_type")
+    found = {(row.content_type.app_label, row.content_type.model, row.codename, row.name): row for row in rows}
+    return {name: found.get(_columns(name)) or _permission(apps, name) for name in sorted(names)}
+
+
+def _permission(apps: Any, permission: str) -> Any:
+    """Return a permission, creating it if necessary."""
+    app, model, codename, name = _columns(permission)
+    content_type, _ = apps.get_model("contenttypes", "ContentType").objects.get_or_create(app_label=app, model=model)
+    row, _ = apps.get_model("auth", "Permission").objects.update_or_create(
+        content_type=content_type, codename=codename, defaults={"name": name}
+    )
+    return row
+
+
+def _columns(permission: str) -> tuple[str, str, str, str]:
+    """Return the app, the model, the codename and the description of a permission."""
+    app, codename = permission.split(".")
+    verb, model = codename.split("_")
+    description = _NAMES.get(permission, f"Can {verb} {_MODEL_NAMES.get(model, model)}")
+    return app, "task" if permission == "tasks.view_payload" else model, codename, description

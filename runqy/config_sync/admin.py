@@ -1,0 +1,119 @@
+"""Admin classes that save through operations, and show whether the configuration is published."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib import messages
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+
+from runqy.audit.history import AuditedModelAdmin
+from runqy.config_sync.reconcile import SyncStatus, compare_configuration
+from runqy.errors import BrokerUnavailable, RunqyError
+
+_REFUSAL = "runqy.error"
+"""Request attribute with the error of an operation, for the form that shows it."""
+_COMPARISON = "runqy.comparison"
+"""Request attribute with the SyncStatus."""
+
+
+class PublishedModelAdmin(AuditedModelAdmin):
+    """An admin of published rows; subclasses save and delete by calling operations."""
+
+    refused_fields: ClassVar[Mapping[type[RunqyError], str]] = {}
+    """By error class, the field that shows the error; other errors are shown on top of the form."""
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show or save a row. An operation's error is shown in the form, which keeps its input."""
+        show: Callable[..., HttpResponse] = super().changeform_view
+        try:
+            return show(request, object_id, form_url, extra_context)
+        except RunqyError as error:
+            if request.method != "POST":
+                raise
+            request.META[_REFUSAL] = error
+        return show(request, object_id, form_url, extra_context)
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        """Return the form; after an operation's error, one that is invalid with this error."""
+        form: Any = super().get_form(request, obj, change, **kwargs)
+        error: RunqyError | None = request.META.get(_REFUSAL)
+        if error is None:
+            return form
+        field_name = next((field for kind, field in self.refused_fields.items() if isinstance(error, kind)), None)
+        return _refused(form, error, field_name)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        show: Callable[..., HttpResponse] = super().delete_view
+        return _show_error(request, lambda: show(request, object_id, extra_context))
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """List the rows, with a warning if Redis and the database differ."""
+        if request.method == "GET" and (warning := _warning(compared(request))):
+            messages.warning(request, warning)
+        show: Callable[..., HttpResponse] = super().changelist_view
+        return _show_error(request, lambda: show(request, extra_context))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
+        """Delete rows one by one, by their operation."""
+        for row in queryset:
+            self.delete_model(request, row)
+
+
+def _refused(form: Any, error: RunqyError, field_name: str | None) -> type[forms.BaseForm]:
+    """Return a form class whose validation adds an operation's error."""
+
+    class RefusedForm(form):  # type: ignore[misc]
+        def clean(self) -> Any:
+            cleaned = super().clean()
+            for sentence in error.errors:
+                self.add_error(field_name if field_name in self.fields else None, sentence)
+            return cleaned
+
+    return RefusedForm
+
+
+def _show_error(request: HttpRequest, view: Callable[[], HttpResponse]) -> HttpResponse:
+    """Call a view; on an operation's error show its message and redirect to the page."""
+    try:
+        return view()
+    except RunqyError as error:
+        for sentence in error.errors:
+            messages.error(request, sentence)
+        return HttpResponseRedirect(request.get_full_path())
+
+
+def compared(request: HttpRequest) -> SyncStatus | None:
+    """Return how Redis and the database differ, cached on the request; None if Redis is unavailable."""
+    if _COMPARISON not in request.META:
+        try:
+            request.META[_COMPARISON] = compare_configuration()
+        except BrokerUnavailable:
+            request.META[_COMPARISON] = None
+    comparison: SyncStatus | None = request.META[_COMPARISON]
+    return comparison
+
+
+def _warning(comparison: SyncStatus | None) -> str:
+    """Return a warning about the published configuration; empty if there is none."""
+    if comparison is None:
+        return "Redis cannot be reached. Changes are saved, and published when it is back."
+    if comparison.is_ahead:
+        return "Redis has a newer configuration than the database. See `manage.py publish_configuration --replace`."
+    if comparison.is_tampered:
+        return (
+            "The published configuration in Redis was altered or replaced by an older one. Servers do not use it, and "
+            "maintenance repairs it within seconds. See the log for details."
+        )
+    if not comparison.is_agreed:
+        return "Some changes are not published yet. Maintenance publishes them within seconds."
+    return ""

@@ -1,0 +1,10 @@
+"""The app configuration."""
+
+from django.apps import AppConfig
+
+
+class ConfigSyncConfig(AppConfig):
+    """The signed copy of the configuration in Redis."""
+
+    name = "runqy.config_sync"
+    label = "publication"  # used by tables and migrations of existing installations

@@ -1,0 +1,22 @@
+"""The permission that refuses requests while the configuration is unconfirmed."""
+
+from typing import Any
+
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+
+from runqy.config_sync.snapshot import is_confirmed
+from runqy.errors import ConfigurationUnconfirmed
+
+
+class HasConfirmedConfiguration(BasePermission):
+    """Refuse requests while neither Redis nor the database has confirmed the configuration for RUNQY_CONFIG_MAX_AGE.
+
+    The request's key may have been revoked meanwhile. Viewsets that return no secrets and administer nothing override
+    `needs_confirmed_configuration`.
+    """
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        if getattr(view, "needs_confirmed_configuration", True) and not is_confirmed():
+            raise ConfigurationUnconfirmed
+        return True

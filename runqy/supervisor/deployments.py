@@ -1,0 +1,181 @@
+"""Which queues the worker of a stack has deployed, and which no worker serves."""
+
+import http.client
+import json
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from runqy import clock, settings
+from runqy.broker.broker import Broker
+from runqy.broker.heartbeats import list_worker_records
+from runqy.broker.redis_client import RedisTarget
+from runqy.broker.worker_records import WorkerRecord, WorkerState
+from runqy.errors import BrokerUnavailable
+from runqy.home import get_or_create_secret
+from runqy.supervisor.instance import Instance
+
+_REGISTERED_WITHIN_S = 30.0
+"""The stack does not wait longer for a queue that the worker has not registered for."""
+_REFUSED_S = 5.0
+"""Nor for one that the server has refused for this long."""
+_PROGRESS_EVERY_S = 10.0
+_REASON_CHARS = 160
+_GIT_ERROR = "fatal: "
+_SETTLED = (WorkerState.READY, WorkerState.START_FAILED)
+
+
+class WorkerLog:
+    """Reads from a worker's log why it cannot register for a queue: it has no record then."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin with what is written from now on."""
+        self._path = path
+        self._offset = path.stat().st_size if path.exists() else 0
+
+    def read_refusals(self) -> Iterator[tuple[str, str]]:
+        """Yield the queue and the reason of each refused registration since the last call."""
+        if not self._path.exists() or (size := self._path.stat().st_size) == self._offset:
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset if size > self._offset else 0)  # smaller: it was rotated
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        self._offset = (self._offset if size > self._offset else 0) + len(whole)
+        for line in whole.splitlines():
+            entry = _parse_entry(line)
+            if entry.get("event") in _REFUSAL_EVENTS:
+                yield str(entry.get("queue", "")), " ".join(str(entry.get("reason", "")).split())
+
+
+_REFUSAL_EVENTS = ("not_registered", "worker_ends")
+
+
+def _parse_entry(line: bytes) -> dict[str, object]:
+    """Return an entry of a log; empty for a line that is none."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) else {}
+
+
+class DeploymentMonitor:
+    """Reads the worker's records of its queues, and reports their progress."""
+
+    def __init__(
+        self, target: RedisTarget, queues: Sequence[str], report: Callable[[str], None], worker_log: Path
+    ) -> None:
+        """`report` prints a line for the user."""
+        self._broker = Broker.connect(target)
+        self._started = clock.monotonic_s()
+        self._since_s = clock.now_ns() // 1_000_000_000
+        self._queues = frozenset(queues)
+        self._report = report
+        self._states: dict[str, WorkerState] = {}
+        self._log = WorkerLog(worker_log)
+        self._refused_since: dict[str, float] = {}
+        self._next_progress_s = _PROGRESS_EVERY_S
+        self.refusals: dict[str, str] = {}
+        """By queue that the worker could not register for, the reason."""
+        self.records: dict[str, WorkerRecord] = {}
+        """By queue; only of workers that started since: the record of a killed one lasts a minute."""
+
+    def are_settled(self) -> bool:
+        """Read the records again, report changes, and return whether every queue is ready or has failed."""
+        self._read_records()
+        for queue, record in sorted(self.records.items()):
+            self.refusals.pop(queue, None)
+            if self._states.get(queue) is not record.state:
+                self._states[queue] = record.state
+                reason = describe_reason(record)
+                self._report(f"  {queue}: {describe_state(record)}{f': {reason}' if reason else ''}")
+        self._read_refusals()
+        unsettled = sorted(queue for queue in self._queues if not self._is_settled(queue))
+        if unsettled:
+            self._report_progress(unsettled)
+        return not unsettled
+
+    def _read_refusals(self) -> None:
+        """Report the queues that the worker cannot register for."""
+        for queue, reason in self._log.read_refusals():
+            if queue in self._queues and queue not in self.records and self.refusals.get(queue) != reason:
+                self.refusals[queue] = reason
+                self._refused_since.setdefault(queue, clock.monotonic_s())
+                self._report(f"  {queue}: not registered: {reason}")
+
+    def _is_settled(self, queue: str) -> bool:
+        """Return whether nothing more is expected of a queue for now."""
+        if queue in self._states:
+            return self._states[queue] in _SETTLED
+        now_s = clock.monotonic_s()
+        is_refused = queue in self.refusals and now_s > self._refused_since[queue] + _REFUSED_S
+        return is_refused or now_s > self._started + _REGISTERED_WITHIN_S
+
+    def _report_progress(self, unsettled: Sequence[str]) -> None:
+        """Report from time to time what is waited for."""
+        waited_s = clock.monotonic_s() - self._started
+        if waited_s < self._next_progress_s:
+            return
+        self._next_progress_s = waited_s + _PROGRESS_EVERY_S
+        states = ", ".join(f"{queue} ({describe_state(self.records.get(queue))})" for queue in unsettled)
+        self._report(f"  after {waited_s:.0f} s still waiting for {states}")
+
+    def _read_records(self) -> None:
+        """Read the workers' records; keep the last ones while Redis is unavailable."""
+        try:
+            found = list_worker_records(self._broker)
+        except BrokerUnavailable:
+            return
+        ours = [one for one in found if one.queue in self._queues and one.started_at_s >= self._since_s]
+        self.records = {one.queue: one for one in sorted(ours, key=lambda one: one.started_at_s)}
+
+    def close(self) -> None:
+        self._broker.close()
+
+
+@contextmanager
+def monitor_deployments(
+    target: RedisTarget, queues: Sequence[str], report: Callable[[str], None], worker_log: Path
+) -> Iterator[DeploymentMonitor]:
+    deployments = DeploymentMonitor(target, queues, report, worker_log)
+    try:
+        yield deployments
+    finally:
+        deployments.close()
+
+
+def describe_state(record: WorkerRecord | None) -> str:
+    """Return the state of a worker, for people."""
+    return "not registered" if record is None else record.state.replace("_", " ")
+
+
+def describe_reason(record: WorkerRecord | None) -> str:
+    """Return the reason of a state on one line, shortened from the left.
+
+    Of an error it is the last line, of one of git the first fatal one: general advice follows.
+    """
+    lines = record.reason.strip().splitlines() if record else []
+    line = next((line for line in lines if _GIT_ERROR in line), lines[-1] if lines else "")
+    text = " ".join(line.split())
+    return text if len(text) <= _REASON_CHARS else f"… {text[-_REASON_CHARS:]}"
+
+
+def is_ready(record: WorkerRecord | None) -> bool:
+    return record is not None and record.state is WorkerState.READY
+
+
+def find_unserved_queues(instance: Instance, served: Container[str]) -> list[str]:
+    """Return the enabled queues of the server that are not in `served`; empty if the server does not respond."""
+    key = settings.RUNQY_API_KEY or get_or_create_secret(instance.home, "api_key")
+    connection = http.client.HTTPConnection("127.0.0.1", instance.port, timeout=5)
+    try:
+        connection.request("GET", "/api/cli/queues", headers={"Authorization": f"Bearer {key}"})
+        response = connection.getresponse()
+        queues = json.load(response)["queues"] if response.status == http.client.OK else []
+    except (OSError, http.client.HTTPException, ValueError):
+        return []
+    finally:
+        connection.close()
+    enabled = {queue["parent"] or queue["queue"] for queue in queues if queue["is_defined"] and queue["is_enabled"]}
+    return sorted(name for name in enabled if name not in served)

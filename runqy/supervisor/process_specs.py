@@ -1,0 +1,59 @@
+"""The command line of each process of a stack."""
+
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSpec:
+    """A program to start, and how long it may take to exit."""
+
+    name: str
+    args: tuple[str, ...]
+    env: Mapping[str, str] = field(repr=False)
+    lock: Path
+    """Held by the process and its children while any of them lives; the file contains the pid."""
+    log: Path | None = None
+    """File that its output is appended to; None: the supervisor's own output."""
+    grace_s: float = 10.0
+    """Time between SIGTERM and SIGKILL."""
+    stop_signal: signal.Signals | None = None
+    """Sent when the stack begins to stop, which may be long before this process gets SIGTERM."""
+
+
+def web(*, bind: str, env: Mapping[str, str], lock: Path, log: Path | None = None, drain_s: int = 0) -> ProcessSpec:
+    """Return the web server, which continues to serve for `drain_s` after SIGTERM."""
+    args = ("-m", "gunicorn", "runqy.asgi:application", "--config", "python:runqy.gunicorn_conf", "--bind", bind)
+    return ProcessSpec(
+        name="web server",
+        args=(sys.executable, *args),
+        env=env,
+        lock=lock,
+        log=log,
+        grace_s=drain_s + 15.0,
+        stop_signal=signal.SIGUSR1,
+    )
+
+
+def maintenance(*, env: Mapping[str, str], lock: Path, log: Path | None = None) -> ProcessSpec:
+    args = ("-m", "django", "run_maintenance")
+    return ProcessSpec(name="maintenance", args=(sys.executable, *args), env=env, lock=lock, log=log)
+
+
+def commands(*commands: Sequence[str], env: Mapping[str, str], lock: Path, log: Path | None = None) -> ProcessSpec:
+    """Return a process that runs management commands one after another."""
+    words = [word for command in commands for word in ("--", *command)]
+    name = f"command {' and '.join(command[0] for command in commands)}"
+    return ProcessSpec(
+        name=name, args=(sys.executable, "-m", "runqy.management_commands", *words), env=env, lock=lock, log=log
+    )
+
+
+def worker(*, env: Mapping[str, str], lock: Path, log: Path | None, shutdown_s: int) -> ProcessSpec:
+    """Return a worker. Its grace time is longer than the one it gives to its running tasks."""
+    args = (sys.executable, "-m", "workers.runtime.main")
+    grace_s = shutdown_s + 10.0
+    return ProcessSpec(name="worker", args=args, env=env, lock=lock, log=log, grace_s=grace_s)

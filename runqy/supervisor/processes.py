@@ -1,0 +1,152 @@
+"""Start and stop one process of a stack, in a session of its own, so that Ctrl-C reaches only the supervisor."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from runqy.errors import StackFailed
+from runqy.supervisor.locks import FileLock, is_held, read_holder
+from runqy.supervisor.process_specs import ProcessSpec
+from runqy.supervisor.stop_signals import StopSignals
+
+_LOG_MAX_BYTES = 10 << 20
+_POLL_S = 0.05
+_HURRIED_S = 5.0
+
+
+class Process:
+    """A running process of a stack."""
+
+    def __init__(self, spec: ProcessSpec) -> None:
+        """Start the process. Raise LockHeld while another one holds the lock."""
+        self.spec = spec
+        self.started_at = time.monotonic()
+        lock = FileLock(spec.lock)
+        log = None if spec.log is None else _open_log(spec.log)
+        try:
+            self._popen = subprocess.Popen(
+                spec.args,
+                env=dict(spec.env),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[lock.fd],
+            )
+            lock.write_holder(str(self._popen.pid))
+        finally:
+            lock.close()
+            if log is not None:
+                os.close(log)
+
+    @property
+    def pid(self) -> int:
+        """Return the pid, which is also the id of its session and process group."""
+        return self._popen.pid
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for a signal; None while the process runs."""
+        return self._popen.poll()
+
+    def wait(self, stop: StopSignals, timeout_s: float) -> int | None:
+        """Wait for the exit code, at most `timeout_s`. Raise Interrupted on a signal."""
+        deadline = time.monotonic() + timeout_s
+        while self.poll() is None and time.monotonic() < deadline:
+            stop.sleep(_POLL_S)
+        return self.poll()
+
+    def announce_stop(self) -> None:
+        """Send the spec's stop signal, if it has one."""
+        if self.spec.stop_signal is not None and self.poll() is None:
+            self._popen.send_signal(self.spec.stop_signal)
+
+    def end(self, stop: StopSignals | None = None) -> None:
+        """Send SIGTERM, once more on a second stop signal, and kill the process group after the grace time."""
+        is_hurried = False
+        deadline = time.monotonic() + self.spec.grace_s
+        if self.poll() is None:
+            self._popen.terminate()
+        while self.poll() is None and time.monotonic() < deadline:
+            if stop is not None and stop.count > 1 and not is_hurried:
+                self._popen.terminate()  # a worker then gives its tasks back instead of letting them end
+                is_hurried, deadline = True, min(deadline, time.monotonic() + _HURRIED_S)
+            time.sleep(_POLL_S)
+        end_group(self.spec.lock, grace_s=0)
+        self._popen.wait()
+
+    def describe_end(self) -> str:
+        """Return how the process exited, for messages."""
+        code = self.poll()
+        if code is None:
+            return "is still running"
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+
+
+class CommandFailed(StackFailed):
+    """A management command failed."""
+
+    def __init__(self, detail: str, exit_code: int | None) -> None:
+        """`exit_code` is None when the command timed out."""
+        super().__init__(detail)
+        self.exit_code = exit_code
+
+
+def run_command(spec: ProcessSpec, stop: StopSignals, timeout_s: float = 300.0) -> str:
+    """Run a command and return its output. Raise CommandFailed with the output, or Interrupted on a signal."""
+    start = spec.log.stat().st_size if spec.log and spec.log.exists() else 0
+    process = Process(spec)
+    try:
+        code = process.wait(stop, timeout_s)
+    finally:
+        process.end()
+    output = ""
+    if spec.log is not None:
+        with spec.log.open("rb") as log:
+            log.seek(start)
+            output = log.read().decode(errors="replace").strip()
+    if code != 0:
+        raise CommandFailed(f"the {spec.name} {process.describe_end()}.\n{output}".rstrip(), code)
+    return output
+
+
+def end_group(lock: Path, *, grace_s: float) -> bool:
+    """End the process that holds a lock, with its children, also those that an earlier supervisor left behind.
+
+    The pid in the file cannot belong to another process while the lock is held: it is the id of the group that
+    inherited the lock, and the kernel does not reuse the id of a living group. Return whether all have ended.
+    """
+    for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
+        if not is_held(lock):
+            return True
+        if number is signal.SIGTERM and not grace_s:
+            continue
+        _signal_group(read_holder(lock), number)
+        deadline = time.monotonic() + patience_s
+        while is_held(lock) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+    return not is_held(lock)
+
+
+def last_lines(log: Path | None, count: int = 15) -> str:
+    """Return the last lines of a log, to show why something failed."""
+    if log is None or not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 16384))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-count:])
+
+
+def _signal_group(pid: str, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError, ValueError):
+        os.killpg(int(pid), number)
+
+
+def _open_log(path: Path) -> int:
+    """Open a log for appending; rotate it first if it is large."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size > _LOG_MAX_BYTES:
+        path.replace(path.with_name(path.name + ".1"))
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

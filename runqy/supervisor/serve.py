@@ -1,0 +1,72 @@
+"""`runqy serve`: run web and maintenance with the configured database and Redis."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from runqy import settings
+from runqy.errors import StackFailed
+from runqy.home import make_home
+from runqy.supervisor import process_specs, terminal
+from runqy.supervisor.ports import format_address, is_served, require_free_port
+from runqy.supervisor.processes import CommandFailed, run_command
+from runqy.supervisor.reaper import StackLocks, only_stack
+from runqy.supervisor.stop_signals import Interrupted, StopSignals, catch_signals
+from runqy.supervisor.supervisor import Supervisor
+
+
+def run_serve(*, host: str, is_migrating: bool) -> int:
+    """Run the server until a stop signal. Return the exit code."""
+    with catch_signals() as stop:
+        try:
+            if not settings.REDIS_IS_CONFIGURED:
+                raise StackFailed("no Redis is configured: set REDIS_URL, or use `runqy up`, which starts one.")
+            locks = make_home(settings.RUNQY_HOME) / "run" / f"serve-{settings.PORT}"
+            with only_stack(_stack_locks(locks), stop):
+                require_free_port(host, settings.PORT)
+                _run(locks, stop, host=host, is_migrating=is_migrating)
+        except StackFailed as error:
+            terminal.error(f"runqy serve: {error}")
+            return 1
+        except Interrupted:
+            return 130
+    return 0
+
+
+def _stack_locks(folder: Path) -> StackLocks:
+    """Return the locks of the server on a port: several servers may share RUNQY_HOME."""
+    names = ("command", "maintenance", "web")
+    return StackLocks(stack=folder / "stack.lock", processes=tuple(folder / f"{name}.lock" for name in names))
+
+
+def _run(locks: Path, stop: StopSignals, *, host: str, is_migrating: bool) -> None:
+    """Prepare the database, then supervise both processes until a stop signal."""
+    env = dict(os.environ) | {"DJANGO_SETTINGS_MODULE": "runqy.settings", "RUNQY_HOME": str(settings.RUNQY_HOME)}
+    _prepare(env, locks / "command.lock", stop, is_migrating=is_migrating)
+    supervisor = Supervisor(stop, terminal.error)
+    try:
+        bind = format_address(host, settings.PORT)
+        web = process_specs.web(bind=bind, env=env, lock=locks / "web.lock", drain_s=settings.RUNQY_DRAIN_S)
+        supervisor.start(web, lambda: is_served(host, settings.PORT))
+        supervisor.start(process_specs.maintenance(env=env, lock=locks / "maintenance.lock"))
+        terminal.error(f"runqy is listening on {bind}.")
+        supervisor.run()
+    finally:
+        supervisor.stop()
+
+
+def _prepare(env: Mapping[str, str], lock: Path, stop: StopSignals, *, is_migrating: bool) -> None:
+    """Apply the migrations, or raise StackFailed if any is missing; then load the queue files, look for API keys."""
+    log = settings.RUNQY_HOME / "logs" / "commands.log"
+    migrate = ("migrate", "--no-input") if is_migrating else ("migrate", "--check")
+    try:
+        run_command(process_specs.commands(migrate, env=env, lock=lock, log=log), stop)
+    except CommandFailed as error:
+        if is_migrating or error.exit_code == os.EX_UNAVAILABLE:
+            raise
+        raise StackFailed(f"the database has unapplied migrations; --migrate applies them.\n{error}") from error
+    load_queues = [("load_queues",)] if settings.QUEUE_WORKERS_DIR.is_dir() else []
+    try:
+        run_command(process_specs.commands(("check_api_keys",), *load_queues, env=env, lock=lock), stop)
+    except StackFailed:
+        terminal.error("runqy serve: not all queue files were loaded; see the errors above.")

@@ -1,0 +1,155 @@
+"""What `runqy up` prints: progress, then URLs, queues and lines to paste."""
+
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+from queues.definitions import FieldType, PayloadField, QueueSpec
+from runqy import settings
+from runqy.broker.worker_records import WorkerRecord, WorkerState
+from runqy.supervisor.deployments import describe_reason, describe_state, is_ready
+from runqy.supervisor.instance import Instance
+
+console = Console(highlight=False, soft_wrap=True)
+
+_COLOURS = {WorkerState.READY: "green", WorkerState.START_FAILED: "red"}
+_FIRST_TASKS: dict[str, dict[str, object]] = {"sentiment": {"text": "What a lovely film!"}}
+_SAMPLES: dict[FieldType, object] = {
+    FieldType.STRING: "a text",
+    FieldType.INT: 1,
+    FieldType.FLOAT: 1.5,
+    FieldType.BOOL: True,
+    FieldType.ARRAY: [],
+    FieldType.OBJECT: {},
+}
+
+
+def info(text: str) -> None:
+    console.print(text, markup=False)
+
+
+def error(text: str) -> None:
+    """Print a line to standard error."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def print_overview(  # noqa: PLR0913 (each is a part of the screen)
+    instance: Instance,
+    queues: Sequence[QueueSpec],
+    records: Mapping[str, WorkerRecord],
+    *,
+    folder: Path,
+    others: Sequence[str] = (),
+    refusals: Mapping[str, str] | None = None,
+) -> None:
+    """Print the URLs, the queues of a folder with their states, and lines to paste.
+
+    `others` are queues of the server that this worker does not serve, `refusals` the reasons why it could not register
+    for its own.
+    """
+    with console:  # written at once: a program that sees the first line can read the last
+        home = escape(_display_path(instance.home))
+        console.print(f"\n[bold]runqy is running.[/bold] Ctrl-C stops it. Its data is in {home}.\n")
+        _print_columns(_endpoints(instance))
+        console.print()
+        if queues:
+            _print_columns(
+                [("[dim]queue", "[dim]mode", "[dim]worker"), *(_row(one, records.get(one.name)) for one in queues)]
+            )
+            _print_reasons(instance, queues, records, refusals or {})
+        else:
+            info(f"There are no queue files in {_display_path(folder)}. Add one (docs/queue-files.md) and start again.")
+        if others:
+            info(f"\nNot served by this worker: {', '.join(others)}. Their tasks stay pending.")
+        if ready := [queue for queue in queues if is_ready(records.get(queue.name))]:
+            console.print("\nEnqueue a task, then read it with the id in the response:\n")
+            info(f"  {enqueue_line(instance, ready)}")
+            info(f'  curl -H "Authorization: Bearer {_shell_api_key(instance)}" "{instance.url}/queue/<id>?wait=10"')
+        console.print()
+
+
+def enqueue_line(instance: Instance, queues: Sequence[QueueSpec]) -> str:
+    """Return a curl command for one of the queues, with sample values for the fields of its payload schema."""
+    queue = next((queue for queue in queues if queue.name in _FIRST_TASKS), queues[0])
+    redis_queue = queue.redis_queues(settings.RUNQY_SUBQUEUE_SEPARATOR)[0][0]
+    fields = [field for field in queue.input if field.required] or queue.input
+    data = _FIRST_TASKS.get(queue.name, {field.name: _sample(field) for field in fields})
+    body = json.dumps({"queue": redis_queue, "data": data}, separators=(",", ":"))
+    return f'curl -H "Authorization: Bearer {_shell_api_key(instance)}" -d {shlex.quote(body)} {instance.url}/queue/add'
+
+
+def _sample(field: PayloadField) -> object:
+    """Return a valid value of a field: its default if it has one."""
+    return _SAMPLES[field.type[0]] if field.default_json is None else json.loads(field.default_json)
+
+
+def _print_reasons(
+    instance: Instance,
+    queues: Sequence[QueueSpec],
+    records: Mapping[str, WorkerRecord],
+    refusals: Mapping[str, str],
+) -> None:
+    """Print why queues are not served, and the log with the details."""
+    reasons = {queue.name: describe_reason(records.get(queue.name)) or refusals.get(queue.name) for queue in queues}
+    missing = [queue.name for queue in queues if queue.name not in records and queue.is_enabled]
+    for name, reason in reasons.items():
+        if reason:
+            info(f"\n{name}: {reason}")
+    if missing or any(reasons.values()):
+        log = _display_path(instance.log("worker"))
+        info(f"\nDetails are in {log}. The worker keeps retrying, also with new commits.")
+
+
+def _endpoints(instance: Instance) -> list[tuple[str, ...]]:
+    """Return the URLs, and the files of the secrets; on the first start also the secrets."""
+    api_key = "as set in RUNQY_API_KEY" if settings.RUNQY_API_KEY else _secret(instance, "api_key")
+    return [
+        ("API", instance.url),
+        ("Swagger", f"{instance.url}/swagger/index.html"),
+        ("Admin", f"{instance.url}/admin/"),
+        ("API key", api_key),
+        ("Admin login", f"admin, password {_secret(instance, 'admin_password')}"),
+        ("Logs", escape(_display_path(instance.home / "logs"))),
+    ]
+
+
+def _secret(instance: Instance, name: str) -> str:
+    """Return the file of a generated secret, and the first time the secret itself."""
+    path = instance.home / name
+    location = f"in {escape(_display_path(path))}"
+    return f"{path.read_text('ascii').strip()} ({location})" if instance.is_first_start else location
+
+
+def _row(queue: QueueSpec, record: WorkerRecord | None) -> tuple[str, ...]:
+    """Return a queue's Redis queues, its mode, and its worker's state."""
+    names = ", ".join(name for name, _ in queue.redis_queues(settings.RUNQY_SUBQUEUE_SEPARATOR))
+    colour = _COLOURS.get(record.state, "yellow") if record else "yellow"
+    return names, queue.mode, f"[{colour}]{escape(describe_state(record))}"
+
+
+def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows in columns, without wrapping."""
+    cells = [[Text.from_markup(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        for cell, width in zip(row[:-1], widths, strict=False):
+            cell.pad_right(width + 3 - len(cell))
+        console.print(Text("  ").append_text(Text().join(row)))
+
+
+def _shell_api_key(instance: Instance) -> str:
+    """Return the API key as a shell expression for double quotes."""
+    if settings.RUNQY_API_KEY:
+        return "$RUNQY_API_KEY" if os.environ.get("RUNQY_API_KEY") else "$KEY"
+    return f"$(cat {shlex.quote(_display_path(instance.home / 'api_key'))})"
+
+
+def _display_path(path: Path) -> str:
+    """Return a path relative to this folder if it is inside, else absolute."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,136 @@
+"""`runqy up`: run Valkey, migrations, web, maintenance and one worker on this machine."""
+
+import shutil
+from collections.abc import Mapping
+
+from runqy import settings
+from runqy.broker.redis_client import RedisTarget
+from runqy.broker.worker_records import WorkerRecord
+from runqy.errors import StackFailed
+from runqy.supervisor import process_specs, terminal
+from runqy.supervisor.deployments import find_unserved_queues, monitor_deployments
+from runqy.supervisor.instance import Instance, mark_as_started, open_instance, server_environment, worker_environment
+from runqy.supervisor.ports import is_served, require_free_port
+from runqy.supervisor.processes import run_command
+from runqy.supervisor.queue_files import QueueFiles, find_queue_files
+from runqy.supervisor.reaper import StackLocks, only_stack
+from runqy.supervisor.stop_signals import Interrupted, StopSignals, catch_signals
+from runqy.supervisor.supervisor import Supervisor
+from runqy.supervisor.valkey import configure_valkey
+
+HOST = "127.0.0.1"
+_DEPLOYMENT_S = 300.0
+
+
+def run_up() -> int:
+    """Run the stack until a stop signal. Return the exit code."""
+    with catch_signals() as stop:
+        try:
+            if not shutil.which("git"):
+                raise StackFailed("git is not installed; the worker needs it to deploy code.")
+            instance = open_instance()
+            with only_stack(_locks(instance), stop):
+                _run(instance, stop)
+        except StackFailed as error:
+            terminal.error(f"runqy up: {error}")
+            return 1
+        except Interrupted:
+            return 130
+    return 0
+
+
+def _locks(instance: Instance) -> StackLocks:
+    names = ("command", "worker", "maintenance", "web")
+    return StackLocks(
+        stack=instance.lock("stack"),
+        processes=(*map(instance.lock, names), instance.home / "valkey" / "lock"),
+    )
+
+
+def _run(instance: Instance, stop: StopSignals) -> None:
+    """Start everything, print the URLs, and supervise until a stop signal."""
+    require_free_port(HOST, instance.port)
+    files = find_queue_files(instance.home)
+    supervisor = Supervisor(stop, terminal.info)
+    try:
+        target, redis_env = _start_redis(instance, supervisor)
+        env = server_environment(instance, QUEUE_WORKERS_DIR=str(files.folder), **redis_env)
+        _prepare(instance, env, stop)
+        _start_server(instance, supervisor, env)
+        records, refusals = _start_worker(instance, supervisor, files, target)
+        others = find_unserved_queues(instance, {queue.name for queue in files.queues})
+        terminal.print_overview(instance, files.queues, records, folder=files.folder, others=others, refusals=refusals)
+        mark_as_started(instance)
+        supervisor.run()
+        hint = (
+            "; running tasks may finish, a second Ctrl-C returns them to their queues"
+            if "worker" in supervisor.names
+            else ""
+        )
+        terminal.info(f"Stopping: {', '.join(supervisor.names)}{hint} …")
+    finally:
+        supervisor.stop()
+    terminal.info("Stopped.")
+
+
+def _start_redis(instance: Instance, supervisor: Supervisor) -> tuple[RedisTarget, dict[str, str]]:
+    """Start the embedded Valkey unless a Redis is configured. Return its target, and the variables that name it."""
+    if settings.REDIS_IS_CONFIGURED:
+        return settings.REDIS_TARGET, {}
+    valkey = configure_valkey(instance.home, instance.log("valkey"))
+    supervisor.start(valkey.spec, valkey.is_ready)
+    env = {"REDIS_URL_FILE": str(valkey.url_file)}
+    if not settings.env.text("RUNQY_WORKER_REDIS_URL", ""):
+        env["RUNQY_WORKER_REDIS_URL_FILE"] = str(valkey.worker_url_file)
+    return valkey.target, env
+
+
+def _prepare(instance: Instance, env: Mapping[str, str], stop: StopSignals) -> None:
+    """Migrate the database, create the administrator, load the queue files."""
+    terminal.info("Preparing the database …")
+    commands = process_specs.commands(
+        ("migrate", "--no-input"),
+        ("ensure_admin", str(instance.home / "admin_password")),
+        ("load_queues", env["QUEUE_WORKERS_DIR"]),
+        env=env,
+        lock=instance.lock("command"),
+        log=instance.log("commands"),
+    )
+    run_command(commands, stop)
+
+
+def _start_server(instance: Instance, supervisor: Supervisor, env: Mapping[str, str]) -> None:
+    terminal.info(f"Starting the web server on port {instance.port} and maintenance …")
+    bind = f"{HOST}:{instance.port}"
+    supervisor.start(
+        process_specs.web(bind=bind, env=env, lock=instance.lock("web"), log=instance.log("web")),
+        lambda: is_served(HOST, instance.port),
+    )
+    supervisor.start(
+        process_specs.maintenance(env=env, lock=instance.lock("maintenance"), log=instance.log("maintenance"))
+    )
+
+
+def _start_worker(
+    instance: Instance, supervisor: Supervisor, files: QueueFiles, target: RedisTarget
+) -> tuple[dict[str, WorkerRecord], dict[str, str]]:
+    """Start a worker and wait until it has deployed its queues or failed to.
+
+    Return its records by queue, and why it could not register for the others.
+    """
+    names = tuple(queue.name for queue in files.queues if queue.is_enabled)
+    if not names:
+        return {}, {}
+    is_first = not (instance.home / "deployments").exists()
+    terminal.info(
+        f"Starting a worker for {', '.join(names)}{'; the first start builds their environments' if is_first else ''} …"
+    )
+    with monitor_deployments(target, names, terminal.info, instance.log("worker")) as deployments:
+        env = worker_environment(instance, names)
+        shutdown_s = settings.env.seconds("RUNQY_SHUTDOWN_TIMEOUT", 30)
+        worker = process_specs.worker(
+            env=env, lock=instance.lock("worker"), log=instance.log("worker"), shutdown_s=shutdown_s
+        )
+        supervisor.start(worker)
+        supervisor.wait_until(deployments.are_settled, _DEPLOYMENT_S)
+    return deployments.records, deployments.refusals

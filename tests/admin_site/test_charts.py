@@ -1,0 +1,112 @@
+"""The charts of the overview show what the history has counted."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from queues.models import QueueSource
+from queues.operations import save_queue
+from runqy import clock
+from runqy.broker.states import RunOutcome
+from runqy.overview import charts
+from runqy.overview.charts import Chart, ChartRange, read_charts
+from tests.queues.samples import spec
+from tests.support.runs import insert_runs, make_failure, make_run
+from tests.support.staff import staff_client
+
+pytestmark = pytest.mark.usefixtures("configuration")
+MINUTE_NS = 60 * 10**9
+
+
+def find(chart_id: str, found: list[Chart]) -> Chart:
+    return next(chart for chart in found if chart.id == chart_id)
+
+
+def values(chart: Chart, line: str) -> list[float | None]:
+    return list(next(series.values for series in chart.series if series.name == line))
+
+
+def ended_before(minutes: int) -> int:
+    """Return a time in the middle of a minute that is over."""
+    return (clock.now_ns() // MINUTE_NS - minutes) * MINUTE_NS + MINUTE_NS // 2
+
+
+def test_counts_agree_with_the_history() -> None:
+    at = ended_before(10)
+    insert_runs(*[make_run(ended_ns=at) for _ in range(6)], *[make_failure(ended_ns=at) for _ in range(2)])
+
+    found = read_charts(ChartRange.HOUR)
+
+    assert sum(value or 0 for value in values(find("throughput", found), "Completed")) == 6
+    assert sum(value or 0 for value in values(find("throughput", found), "Failed")) == 2
+    assert [value for value in values(find("failure-rate", found), "Failed") if value is not None] == [25]
+
+
+def test_durations_are_in_seconds() -> None:
+    at = ended_before(10)
+    insert_runs(*[make_run(ended_ns=at, started_ns=at - 8 * 10**9, enqueued_ns=at - 10 * 10**9) for _ in range(40)])
+
+    found = read_charts(ChartRange.HOUR)
+
+    (run,) = [value for value in values(find("run", found), "Median") if value is not None]
+    (wait,) = [value for value in values(find("wait", found), "95th percentile") if value is not None]
+    assert 5.5 < run < 8.5
+    assert 1.4 < wait < 2.9
+
+
+def test_a_chart_of_one_queue_leaves_the_others_out() -> None:
+    at = ended_before(10)
+    insert_runs(make_run(ended_ns=at), make_run(ended_ns=at), queue="mail")
+    insert_runs(make_run(ended_ns=at), queue="post")
+
+    found = read_charts(ChartRange.HOUR, "post")
+
+    assert sum(value or 0 for value in values(find("throughput", found), "Completed")) == 1
+
+
+@pytest.mark.parametrize(
+    ("chart_range", "hours_ago", "count"), [("1h", 2, 0), ("24h", 2, 1), ("24h", 30, 0), ("7d", 30, 1)]
+)
+def test_a_range_holds_what_ended_in_it(chart_range: str, hours_ago: int, count: int) -> None:
+    insert_runs(make_run(ended_ns=ended_before(60 * hours_ago)))
+
+    completed = values(find("throughput", read_charts(ChartRange(chart_range))), "Completed")
+
+    assert sum(bool(value) for value in completed) == count
+
+
+def test_the_minute_that_has_just_begun_has_no_rate() -> None:
+    now = datetime(2026, 11, 26, 12, 0, 20, tzinfo=UTC)
+    begun = charts.StatsPoint(start=now.replace(second=0))
+    over = charts.StatsPoint(start=begun.start - timedelta(minutes=1))
+    begun.outcomes[RunOutcome.COMPLETED] = over.outcomes[RunOutcome.COMPLETED] = 30
+
+    found = charts.build_charts([over, begun], ChartRange.HOUR, 60, now)
+
+    assert values(find("throughput", found), "Completed") == [30, None]
+
+
+def test_lines_differ_without_colours() -> None:
+    for chart in read_charts(ChartRange.HOUR):
+        drawn = json.loads(chart.data)["datasets"]
+        assert len({tuple(dataset["borderDash"]) for dataset in drawn}) == len(drawn)
+
+
+def test_each_chart_has_a_table_for_screen_readers() -> None:
+    insert_runs(*[make_run(ended_ns=ended_before(3)) for _ in range(1234)])
+
+    page = staff_client("viewer").get("/admin/overview/charts/").content.decode()
+
+    assert page.count("<canvas") == page.count("<table") == 6
+    assert '<td class="page-number">1,234</td>' in page
+
+
+def test_the_overview_names_the_chosen_queue_and_range(single_broker) -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+
+    page = staff_client("viewer").get("/admin/?range=7d&queue=mail").content.decode()
+
+    assert "History of mail" in page
+    assert "<option selected>mail</option>" in page
+    assert 'value="7d" checked' in page

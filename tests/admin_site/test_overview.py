@@ -1,0 +1,225 @@
+"""The overview, the first page of the admin."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import Group, Permission, User
+from django.test import Client
+from django.utils import timezone
+
+from alerts.operations import store_findings, update_alerts
+from alerts.rules import AlertKind, Finding
+from demo.data import fill, make_configuration, make_users
+from runqy.admin_site.roles import create_role_groups
+from runqy.broker.broker import Broker
+from runqy.overview import views
+from runqy.shared_values import SharedValues
+from tests.config_sync.support import away
+from tests.support.tasks import put
+from workers.queries import OWN_CREDENTIALS_SHARED
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+
+@pytest.fixture(autouse=True)
+def _roles(configuration: None, settings) -> None:
+    create_role_groups(apps)
+    settings.RUNQY_WORKER_REDIS_TARGET = replace(settings.REDIS_TARGET, username="worker", password="secret")
+
+
+def log_in(role: str | None, name: str = "alan") -> Client:
+    """Return a client logged in as a user with a role, or without one."""
+    user = User.objects.create_user(name, is_staff=True)
+    if role:
+        user.groups.add(Group.objects.get(name=role))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def test_it_shows_the_number_of_objects(single_broker: Broker) -> None:
+    fill(single_broker)
+
+    context = log_in("viewer").get("/admin/").context
+
+    assert {stat.title: stat.value for stat in context["stats"]} == {
+        "Queues": 5,
+        "Pending": 203,
+        "Active": 6,
+        "Scheduled": 1,
+        "Retry": 4,
+        "Archived": 3,
+        "Workers": 4,
+        "Vaults": 3,
+        "API keys": 4,
+    }
+    assert [stat.remark for stat in context["stats"] if stat.title == "Workers"] == ["3 ready, 1 not ready"]
+    busiest = context["rows"][0]
+    assert (busiest.name, busiest.pending, busiest.active, busiest.workers.ready) == ("transcription", 150, 4, 1)
+    failed = next(row for row in context["rows"] if row.name == "embeddings")
+    assert (failed.workers.ready, failed.workers.not_ready) == (0, 1)
+
+
+def test_its_numbers_are_those_of_the_lists_that_they_link_to(single_broker: Broker) -> None:
+    fill(single_broker)
+    put(single_broker, "f1", queue="only-in-redis")
+    viewer = log_in("viewer")
+    context = viewer.get("/admin/").context
+    numbers = [(stat.value, stat.url) for stat in context["stats"] if "state=" in stat.url]
+    numbers += [(number, url) for row in context["rows"] for _, number, url in row.numbers]
+
+    assert len(numbers) == 25
+    assert [(number, count_listed(viewer, url)) for number, url in numbers] == [
+        (number, number) for number, _ in numbers
+    ]
+
+
+def count_listed(client: Client, url: str) -> int:
+    """Return how many tasks of the state in its URL a page lists, of one queue or of several."""
+    context = client.get(url).context
+    return context["state_count"] if "state_count" in context else context["total"]
+
+
+def test_alerts_are_listed_with_the_most_severe_first(single_broker: Broker, settings) -> None:
+    fill(single_broker)
+    settings.RUNQY_VAULT_MASTER_KEY = ""
+    update_alerts(single_broker)
+
+    notices = log_in("viewer").get("/admin/").context["notices"]
+
+    levels = [notice.level for notice in notices]
+    assert levels == sorted(levels, key=("danger", "warning", "info").index)
+    vaults = [notice for notice in notices if notice.message.startswith("Workers cannot register for queue ")]
+    assert len(vaults) == 4
+    messages = [notice.message for notice in notices]
+    assert any(message.startswith("Worker gpu-rig-2:1002 failed to start: ") for message in messages)
+    assert messages[-2:] == ["Paused: embeddings.", "Vaults are disabled: RUNQY_VAULT_MASTER_KEY is not set."]
+
+
+def test_an_alert_links_to_its_cause_and_has_its_age(single_broker: Broker) -> None:
+    fill(single_broker)
+
+    notices = log_in("viewer").get("/admin/").context["notices"]
+
+    (failing,) = (notice for notice in notices if "of queue invoices failed" in notice.message)
+    assert failing.url.startswith("/admin/tasks/task/?queue=invoices&outcome=failure&since=")
+    assert failing.lasted == "12 min"
+
+
+def test_alerts_beyond_ten_are_counted(single_broker: Broker) -> None:
+    names = [f"q{number}" for number in range(12)]
+    kind = AlertKind.FAILURE_RATE
+    findings = [Finding(kind=kind, subject=name, queue=name, message=f"{name} fails.") for name in names]
+    store_findings(findings, now=timezone.now())
+
+    messages = [notice.message for notice in log_in("viewer").get("/admin/").context["notices"]]
+
+    assert sum(message.endswith(" fails.") for message in messages) == 10
+    assert "2 more alerts." in messages
+
+
+def test_it_warns_of_workers_with_the_servers_own_credentials(settings) -> None:
+    settings.RUNQY_WORKER_REDIS_TARGET = settings.REDIS_TARGET
+
+    notices = log_in("viewer").get("/admin/").context["notices"]
+
+    assert ("warning", OWN_CREDENTIALS_SHARED) in [(notice.level, notice.message) for notice in notices]
+
+
+def test_queues_with_pending_tasks_and_no_worker_are_listed(single_broker: Broker) -> None:
+    fill(single_broker)
+    single_broker.client.delete(*single_broker.client.keys("runqy:worker*"))
+    update_alerts(single_broker)
+
+    notices = log_in("operator").get("/admin/").context["notices"]
+
+    messages = [notice.message for notice in notices if "no ready worker" in notice.message]
+    assert len(messages) == 3
+    assert any(re.fullmatch(r"Queue transcription has \d+ pending tasks and no ready worker.", m) for m in messages)
+
+
+@pytest.mark.parametrize(("permission", "is_shown"), [("alerts.view_alert", True), ("queues.view_queue", False)])
+def test_the_overview_shows_alerts_to_those_who_may_see_their_list(
+    single_broker: Broker, permission: str, is_shown: bool
+) -> None:
+    finding = Finding(kind=AlertKind.WORKER_MISSING, subject="w1", queue="mail", message="Worker w1 is missing.")
+    store_findings([finding], now=timezone.now())
+    client = log_in(None)
+    app, codename = permission.split(".")
+    User.objects.get().user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
+
+    messages = [notice.message for notice in client.get("/admin/").context["notices"]]
+
+    assert (finding.message in messages) is is_shown
+    assert (client.get("/admin/alerts/alert/").status_code == 200) is is_shown
+
+
+def test_alerts_that_are_not_open_yet_are_not_among_those_that_the_list_has(single_broker: Broker) -> None:
+    names = [f"q{number}" for number in range(12)]
+    findings = [
+        Finding(kind=AlertKind.NO_READY_WORKER, subject=name, queue=name, message=f"{name} waits.", for_s=for_s)
+        for name, for_s in zip(names, [0, 0, *[60] * 10], strict=True)
+    ]
+    store_findings(findings, now=timezone.now())
+
+    messages = [notice.message for notice in log_in("viewer").get("/admin/").context["notices"]]
+
+    assert {"q0 waits.", "q1 waits."} <= {*messages}
+    assert not any(message.endswith("more alerts.") for message in messages)
+
+
+def test_overviews_that_are_open_at_once_share_their_numbers(
+    single_broker: Broker, django_assert_num_queries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "_numbers", SharedValues(max_age_s=600, max_size=10))
+    fill(single_broker)
+    first, second = log_in("viewer"), log_in("viewer", "edsger")
+    poll = {"HX-Request": "true"}
+    shown = first.get("/admin/overview/live/", headers=poll).content
+
+    with django_assert_num_queries(4):  # session, user, and the permissions of the user and of its groups
+        response = second.get("/admin/overview/live/", headers=poll)
+
+    assert response.content == shown
+
+
+def test_users_with_other_permissions_share_no_numbers(single_broker: Broker) -> None:
+    fill(single_broker)
+    everything = log_in("viewer").get("/admin/overview/live/").content.decode()
+    nothing = log_in(None, "edsger").get("/admin/overview/live/").content.decode()
+
+    assert "transcription" in everything
+    assert "transcription" not in nothing
+
+
+def test_the_overview_reports_that_redis_cannot_be_reached(settings) -> None:
+    make_users()
+    make_configuration()
+    settings.REDIS_TARGET = away()
+
+    response = log_in("admin").get("/admin/")
+
+    assert response.status_code == 200
+    assert "Redis cannot be reached" in response.content.decode()
+    values = {stat.title: stat.value for stat in response.context["stats"]}
+    assert values["Queues"] == 5
+    assert {values[title] for title in ("Pending", "Active", "Archived", "Workers")} == {None}
+
+
+@pytest.mark.parametrize(
+    ("role", "expected"),
+    [
+        ("configurator", "/admin/queues/queue/add/"),
+        ("viewer", "Users with the role configurator or admin can add queues."),
+        (None, "No role assigned"),
+    ],
+)
+def test_without_queues_it_shows_what_to_do_next(role: str | None, expected: str) -> None:
+    assert expected in log_in(role).get("/admin/").content.decode()
+
+
+def test_app_indexes_and_the_themes_search_do_not_exist(admin_client: Client) -> None:
+    assert admin_client.get("/admin/queues/")["Location"] == "/admin/"
+    assert admin_client.get("/admin/search/?s=queue").status_code == 404

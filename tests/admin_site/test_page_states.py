@@ -1,0 +1,27 @@
+"""The pages of which `make screenshots` takes pictures exist, in the states that their names promise."""
+
+import pytest
+from django.apps import apps
+from django.test import Client
+
+from demo.data import fill
+from demo.page_states import full_pages
+from runqy.admin_site.roles import create_role_groups
+from runqy.broker.broker import Broker
+
+pytestmark = pytest.mark.usefixtures("configuration")
+STATUSES = {"unknown": 404, "task-unknown": 404, "worker-unknown": 404, "browser-unknown-queue": 404}
+STATUSES |= {"browser-invalid": 400, "browser-invalid-cursor": 400}
+
+
+def test_every_page_of_a_busy_instance_can_be_shown(single_broker: Broker, admin_client: Client) -> None:
+    create_role_groups(apps)
+    fill(single_broker)
+
+    wrong = {
+        state.name: response.status_code
+        for state in full_pages(single_broker)
+        if (response := admin_client.get(state.path)).status_code != STATUSES.get(state.name, 200)
+    }
+
+    assert wrong == {}

@@ -1,0 +1,77 @@
+"""The number of queries and round trips of a page does not depend on the number of objects."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import Group, User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from demo.load_fixture import load_fixture
+from runqy.admin_site.roles import create_role_groups
+from runqy.broker.broker import Broker
+from runqy.redis_connection import get_broker
+from tests.admin_site.populated_pages import populated_pages
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+MAX_QUERIES = 12
+_AROUND = {"BEGIN", "COMMIT", "SAVEPOINT", "RELEASE"}
+"""Statements that begin and end transactions."""
+MAX_ROUND_TRIPS = 6
+"""For as many kinds of data: the configuration's digest, its documents, the names of queues, counts, workers, tasks."""
+
+MORE_ROUND_TRIPS = {"tasks_task_search": 9}
+"""It looks for a task by its id, and reads at most 2,000 tasks of each state, 1,000 in a round trip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """The queries and round trips of a page."""
+
+    queries: int
+    round_trips: int
+
+
+@pytest.fixture
+def round_trips(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Count the round trips of the server's broker."""
+    connection, made = get_broker().connection, []
+    execute = connection.execute
+    monkeypatch.setattr(connection, "execute", lambda commands: made.append(1) or execute(commands))
+    return made
+
+
+def cost(client: Client, path: str, round_trips: list[int]) -> Cost:
+    """Request a page twice and return the cost of the second time, as the first may fill caches."""
+    client.get(path)
+    round_trips.clear()
+    with CaptureQueriesContext(connection) as queries:
+        response = client.get(path)
+        if response.streaming:
+            b"".join(response.streaming_content)
+    assert response.status_code in (200, 302), (path, response.status_code)
+    counted = [query for query in queries if query["sql"].split()[0] not in _AROUND]
+    return Cost(queries=len(counted), round_trips=len(round_trips))
+
+
+def test_queries_of_a_page_do_not_grow_with_the_number_of_objects(
+    single_broker: Broker, round_trips: list[int]
+) -> None:
+    create_role_groups(apps)
+    load_fixture(single_broker, records=5_000)
+    user = User.objects.create_user("alan", is_staff=True)
+    user.groups.add(Group.objects.get(name="admin"))
+    client = Client()
+    client.force_login(user)
+
+    costs = {name: cost(client, path, round_trips) for name, path in populated_pages().items()}
+
+    assert {
+        name: cost
+        for name, cost in costs.items()
+        if cost.queries > MAX_QUERIES or cost.round_trips > MORE_ROUND_TRIPS.get(name, MAX_ROUND_TRIPS)
+    } == {}

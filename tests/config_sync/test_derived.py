@@ -1,0 +1,64 @@
+"""What is derived from a snapshot is made before the snapshot is used, and only of what changed."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from runqy.config_sync import derived
+from runqy.config_sync.derived import DerivedValue, Snapshot
+from runqy.config_sync.documents import Document, DocumentKind
+from runqy.config_sync.snapshot import SnapshotCache
+
+
+def document(name: str, revision: int = 1, body: bytes = b"{}") -> Document:
+    return Document(kind=DocumentKind.QUEUE, name=name, revision=revision, effective=revision, body=body)
+
+
+@pytest.fixture(autouse=True)
+def _registers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the derived values of the product alone."""
+    monkeypatch.setattr(derived, "_derived_values", [])
+
+
+def test_derived_values_are_made_by_the_thread_that_brings_the_documents() -> None:
+    makers: list[str] = []
+    names = DerivedValue(lambda snapshot: makers.append(threading.current_thread().name) or sorted(snapshot.documents))
+    cache = SnapshotCache()
+
+    thread = threading.Thread(target=cache.merge, args=([document("a")],), name="bringer")
+    thread.start()
+    thread.join()
+
+    assert names.of(cache.current()) == ["queue:a"]
+    assert makers == ["bringer"]
+
+
+def test_documents_that_did_not_change_are_not_decoded_again() -> None:
+    decoded: list[str] = []
+
+    def decode(found: Document) -> int:
+        decoded.append(found.name)
+        return found.revision
+
+    queues: DerivedValue[dict[str, int]] = DerivedValue(lambda snapshot: snapshot.decode(DocumentKind.QUEUE, decode))
+    cache = SnapshotCache()
+    cache.merge([document("a"), document("b")])
+    cache.merge([document("b", 2), document("c", 2)])
+
+    assert queues.of(cache.current()) == {"a": 1, "b": 2, "c": 2}
+    assert decoded == ["a", "b", "b", "c"]
+
+
+def test_a_document_that_cannot_be_read_delays_no_other() -> None:
+    def fail(_: Snapshot) -> Any:
+        raise ValueError("unreadable")
+
+    broken: DerivedValue[Any] = DerivedValue(fail)
+    cache = SnapshotCache()
+
+    cache.merge([document("a")])
+
+    assert cache.current().find(DocumentKind.QUEUE, "a") is not None
+    with pytest.raises(ValueError, match="unreadable"):
+        broken.of(cache.current())

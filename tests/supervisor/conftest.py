@@ -1,0 +1,54 @@
+"""Processes that the supervisor tests start, and functions that wait for them."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from runqy.supervisor.process_specs import ProcessSpec
+from runqy.supervisor.stop_signals import StopSignals, catch_signals
+
+MakeProgram = Callable[..., ProcessSpec]
+
+
+@pytest.fixture
+def stop() -> Iterator[StopSignals]:
+    """Return the stop signals of this process."""
+    with catch_signals() as signals:
+        yield signals
+
+
+@pytest.fixture
+def make_program(tmp_path: Path) -> MakeProgram:
+    """Return a function that makes the spec of a Python program, whose output is logged."""
+
+    def make(text: str, name: str = "program", grace_s: float = 10.0) -> ProcessSpec:
+        return ProcessSpec(
+            name=name,
+            args=(sys.executable, "-c", text),
+            env=dict(os.environ) | {"PYTHONUNBUFFERED": "1"},
+            lock=tmp_path / f"{name}.lock",
+            log=tmp_path / f"{name}.log",
+            grace_s=grace_s,
+        )
+
+    return make
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,114 @@
+"""Run `runqy serve` and workers for tests, on the tests' Redis."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from runqy.supervisor.ports import find_free_port
+from tests.supervisor.conftest import is_alive, wait_until
+from tests.support.environment import ADMIN_KEY, WORKER_KEY
+
+
+class Serve:
+    """A `runqy serve` in a process of its own."""
+
+    def __init__(self, folder: Path, *options: str, **variables: str) -> None:
+        self.port = find_free_port()
+        self.home = folder / "home"
+        self._output = folder / "output"
+        ours = {"RUNQY_HOME": str(self.home), "PORT": str(self.port), "WEB_CONCURRENCY": "1"}
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "runqy.cli", "serve", "--host", "127.0.0.1", *options],
+                env={name: value for name, value in {**os.environ, **ours, **variables}.items() if value},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def output(self) -> str:
+        """Return its output so far."""
+        return self._output.read_text()
+
+    def until_ready(self) -> "Serve":
+        """Wait until it is listening."""
+        wait_until(lambda: "runqy is listening" in self.output or self.process.poll() is not None, timeout_s=90)
+        assert self.process.poll() is None, self.output
+        return self
+
+    def pid_of(self, name: str) -> int:
+        """Return the process id of one of its processes."""
+        return int((self.home / f"run/serve-{self.port}/{name}.lock").read_text())
+
+    def is_up(self) -> bool:
+        """Return whether the web server's own process runs and responds."""
+        pid = (self.home / f"run/serve-{self.port}/web.lock").read_text()
+        return bool(pid) and is_alive(int(pid)) and self.responds()
+
+    def request(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
+        """Send a request; return status and body. Raise OSError or HTTPException without a response."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            data = None if body is None else json.dumps(body).encode()
+            connection.request(method, path, data, headers={"Authorization": f"Bearer {ADMIN_KEY}"})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def responds(self) -> bool:
+        """Return whether it responds."""
+        try:
+            return self.request("GET", "/health")[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def end(self) -> int:
+        """End it; return its exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(timeout=60)
+
+
+class Worker:
+    """A worker that registers with a server, and can be killed."""
+
+    def __init__(self, server: Serve, queues: str, folder: Path) -> None:
+        self._log = folder / "worker.log"
+        self._env = {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ.get("HOME", "/"),
+            "RUNQY_SERVER_URL": f"http://127.0.0.1:{server.port}",
+            "RUNQY_API_KEY": WORKER_KEY,
+            "RUNQY_QUEUES": queues,
+            "RUNQY_DEPLOYMENT_DIR": str(folder / "deployments"),
+            "RUNQY_CONCURRENCY": "4",
+        }
+        self._process = self._start()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "workers.runtime.main"], env=self._env, stdout=log, stderr=log
+            )
+
+    def kill(self) -> None:
+        """Kill it, as a power cut would."""
+        self._process.kill()
+        self._process.wait()
+
+    def restart(self) -> None:
+        """Kill it and start another one."""
+        self.kill()
+        self._process = self._start()
+
+    def stop(self) -> int:
+        """Stop it and return its exit code."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(timeout=60)

@@ -1,0 +1,150 @@
+"""A process of a stack runs alone on its lock, in its own session, and ends with all it started."""
+
+import os
+import signal
+import sys
+import threading
+
+import pytest
+
+from runqy.supervisor.locks import LockHeld, is_held
+from runqy.supervisor.processes import Process, end_group, last_lines
+from tests.supervisor.conftest import is_alive, wait_until
+
+SLEEP = "import time; print('up'); time.sleep(600)"
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up'); time.sleep(600)"
+EXITS_ON_SECOND_SIGTERM = """
+import os, signal, time
+signals = []
+def end(*_):
+    signals.append(1)
+    print("stopping")
+    if len(signals) == 2:
+        os._exit(7)
+signal.signal(signal.SIGTERM, end)
+print("up")
+while True:
+    time.sleep(600)
+"""
+PARENT = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', %r], close_fds=False); time.sleep(600)"
+
+
+def wait_for_output(program):
+    wait_until(lambda: program.log.exists() and program.log.read_text().strip())
+
+
+def test_process_has_a_session_of_its_own(make_program):
+    process = Process(make_program(SLEEP))
+
+    assert os.getsid(process.pid) == process.pid != os.getsid(0)
+    process.end()
+
+
+def test_second_process_on_a_lock_is_refused(make_program):
+    process = Process(make_program(SLEEP))
+
+    with pytest.raises(LockHeld):
+        Process(make_program(SLEEP))
+    process.end()
+
+
+def test_end_frees_the_lock(make_program):
+    program = make_program(SLEEP)
+    process = Process(program)
+
+    process.end()
+
+    assert process.poll() == -signal.SIGTERM
+    assert not is_held(program.lock)
+
+
+def test_process_that_ignores_the_request_is_killed_after_its_grace(make_program):
+    program = make_program(STUBBORN, grace_s=0.2)
+    process = Process(program)
+    wait_for_output(program)
+
+    process.end()
+
+    assert process.poll() == -signal.SIGKILL
+
+
+def test_second_signal_sends_sigterm_again(make_program, stop):
+    program = make_program(EXITS_ON_SECOND_SIGTERM, grace_s=600)
+    process = Process(program)
+    wait_for_output(program)
+    os.kill(os.getpid(), signal.SIGINT)
+
+    def press_again():
+        wait_until(lambda: "stopping" in program.log.read_text())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    impatient = threading.Thread(target=press_again)
+    impatient.start()
+    process.end(stop)
+
+    impatient.join()
+    assert process.poll() == 7
+
+
+def test_second_signal_shortens_the_grace_time(make_program, stop, monkeypatch):
+    monkeypatch.setattr("runqy.supervisor.processes._HURRIED_S", 0.1)
+    program = make_program(STUBBORN, grace_s=600)
+    process = Process(program)
+    wait_for_output(program)
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+
+    process.end(stop)
+
+    assert process.poll() == -signal.SIGKILL
+
+
+def test_children_of_a_killed_process_are_found_and_ended(make_program):
+    program = make_program(PARENT % "import os, time; print(os.getpid()); time.sleep(600)")
+    process = Process(program)
+    wait_for_output(program)
+    grandchild = int(program.log.read_text())
+    os.kill(process.pid, signal.SIGKILL)
+    wait_until(lambda: process.poll() is not None)
+
+    assert is_held(program.lock)
+    assert end_group(program.lock, grace_s=5)
+    wait_until(lambda: not is_alive(grandchild))
+
+
+def test_no_process_is_killed_when_the_lock_is_free(make_program, tmp_path):
+    bystander = Process(make_program(SLEEP, name="bystander"))
+    stale = tmp_path / "stale.lock"
+    stale.write_text(str(bystander.pid))
+
+    assert end_group(stale, grace_s=1)
+    assert bystander.poll() is None
+    bystander.end()
+
+
+def test_output_goes_to_a_log_that_only_its_owner_reads(make_program):
+    program = make_program("import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)")
+    process = Process(program)
+    wait_until(lambda: process.poll() is not None)
+
+    assert sorted(last_lines(program.log).splitlines()) == ["err", "out"]
+    assert program.log.stat().st_mode & 0o777 == 0o600
+    assert process.describe_end() == "exited with code 3"
+    process.end()
+
+
+def test_large_log_is_set_aside_at_the_next_start(make_program):
+    program = make_program("print('new')")
+    program.log.write_bytes(b"x" * (11 << 20))
+
+    process = Process(program)
+
+    wait_until(lambda: process.poll() is not None)
+    assert program.log.read_text() == "new\n"
+    assert program.log.with_name("program.log.1").stat().st_size == 11 << 20
+    process.end()
+
+
+def test_secrets_in_the_environment_are_not_shown(make_program):
+    assert "PYTHONUNBUFFERED" not in repr(make_program(SLEEP))
+    assert sys.executable in repr(make_program(SLEEP))

@@ -1,0 +1,104 @@
+"""The supervisor restarts what ends, gives up what keeps ending, and ends everything in reverse order."""
+
+import os
+import signal
+
+import pytest
+
+from runqy.errors import StackFailed
+from runqy.supervisor import supervisor as supervisor_module
+from runqy.supervisor.stop_signals import Interrupted
+from runqy.supervisor.supervisor import Supervisor
+from tests.supervisor.conftest import is_alive, wait_until
+
+SLEEP = "import time; time.sleep(600)"
+ANNOUNCE_END = """
+import signal, sys, time
+def end(*_):
+    with open({path!r}, "a") as file: file.write({name!r} + "\\n")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+print("up")
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def messages():
+    return []
+
+
+@pytest.fixture
+def supervisor(stop, messages):
+    supervisor = Supervisor(stop, messages.append)
+    yield supervisor
+    supervisor.stop()
+
+
+def test_killed_process_is_restarted(supervisor, make_program, messages):
+    first = supervisor.start(make_program(SLEEP))
+    os.kill(first.pid, signal.SIGKILL)
+
+    pids = make_program(SLEEP).lock
+    assert supervisor.wait_until(lambda: messages and pids.read_text() not in ("", str(first.pid)), timeout_s=20)
+
+    assert messages == ["the program was killed by SIGKILL; restarting in 0.5 s."]
+    assert is_alive(int(pids.read_text()))
+
+
+def test_process_that_keeps_exiting_is_restarted_and_reported_five_times(
+    supervisor, make_program, messages, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(supervisor_module, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(supervisor_module, "MAX_PAUSE_S", 0.02)
+    tries = tmp_path / "tries"
+    source = f"open({str(tries)!r}, 'a').write('x'); print('no queue left'); raise SystemExit(1)"
+    needed = supervisor.start(make_program(SLEEP, name="server"))
+    supervisor.start(make_program(source))
+
+    assert supervisor.wait_until(lambda: tries.exists() and len(tries.read_text()) > 7, timeout_s=60)
+
+    assert len(messages) == 5
+    assert "5 times in a row" in messages[-1]
+    assert "no queue left" in messages[-1]
+    assert needed.poll() is None
+
+
+def test_process_that_ends_before_it_is_ready_fails_the_start(supervisor, make_program):
+    with pytest.raises(StackFailed, match="the program exited with code 1"):
+        supervisor.start(make_program("raise SystemExit(1)"), is_ready=lambda: False)
+
+
+def test_process_that_never_becomes_ready_fails_the_start(supervisor, make_program):
+    with pytest.raises(StackFailed, match="not ready after 0 s"):
+        supervisor.start(make_program(SLEEP), is_ready=lambda: False, timeout_s=0.1)
+
+
+def test_signal_ends_the_wait_for_readiness(supervisor, make_program):
+    def is_ready():
+        os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    with pytest.raises(Interrupted):
+        supervisor.start(make_program(SLEEP), is_ready=is_ready)
+
+
+def test_processes_end_in_reverse_order(supervisor, make_program, tmp_path):
+    order = tmp_path / "order"
+    for name in ("first", "second", "third"):
+        program = make_program(ANNOUNCE_END.format(path=str(order), name=name), name=name)
+        supervisor.start(program, is_ready=lambda log=program.log: "up" in log.read_text())
+
+    supervisor.stop()
+
+    assert order.read_text().split() == ["third", "second", "first"]
+
+
+def test_run_ends_with_a_signal(supervisor, make_program):
+    process = supervisor.start(make_program(SLEEP))
+    os.kill(os.getpid(), signal.SIGINT)
+
+    supervisor.run()
+    supervisor.stop()
+
+    wait_until(lambda: not is_alive(process.pid))

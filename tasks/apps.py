@@ -1,9 +1,13 @@
-"""Makes Django know the tasks."""
+"""Django's configuration of the app."""
 
 from django.apps import AppConfig
 
 
 class TasksConfig(AppConfig):
-    """Tasks live in Redis; the app's only model has no table."""
+    """Tasks. They live in Redis; the only model has no table."""
 
     name = "tasks"
+
+    def ready(self) -> None:
+        """Register the maintenance duties."""
+        from tasks import maintenance  # noqa: F401, PLC0415 (duties register when imported, and need the models)

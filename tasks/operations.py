@@ -1,32 +1,34 @@
-"""Puts single tasks on queues."""
+"""Enqueues single tasks."""
 
+import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
-from queues.names import AllowedQueues, ResolvedQueue
+from queues.catalog import AllowedQueues, ResolvedQueue
 from queues.queries import get_catalog, resolve_queue
-from runqy.audit.operations import announced
+from runqy.audit.operations import record_before
 from runqy.broker.broker import Broker
 from runqy.broker.enqueue import (
-    Created,
     IdempotencyKey,
     IdempotencyRecord,
-    LockHeld,
+    LockConflict,
     NewTask,
     Replayed,
+    TaskCreated,
     enqueue,
     enqueue_unique,
     find_replayed,
     new_task_id,
 )
-from runqy.broker.lookups import forget_lookups
-from runqy.broker.memory import ask_to_add
-from runqy.broker.operation import BrokerContext, Operation, ask, get_context
-from runqy.broker.reading import read_tasks
-from runqy.broker.records import TaskRecord
-from runqy.errors import QueueFull, RunqyError, TaskNotFound, TaskNotUnique
-from tasks.task_specs import OnConflict, TaskSpec, build_task, ensure_enabled, record_of
+from runqy.broker.memory import ask_with_memory_check
+from runqy.broker.operation import BrokerContext, Operation, Request, ask, get_context
+from runqy.broker.task_index import remove_lookups
+from runqy.broker.task_reader import read_tasks
+from runqy.broker.task_record import TaskRecord
+from runqy.errors import BrokerFull, QueueFull, RunqyError, TaskNotFound, TaskNotUnique
+from tasks.task_specs import OnConflict, TaskSpec, build_record, build_task, ensure_enabled
 from tasks.waiting import WaitingClient
 from tasks.waiting_loop import get_waiting_loop
 
@@ -34,22 +36,22 @@ __all__ = ["EnqueuedTask", "enqueue_and_wait", "enqueue_task"]
 
 
 class EnqueuedTask(msgspec.Struct, frozen=True):
-    """The task that a request led to."""
+    """The task that a request created or found."""
 
     record: TaskRecord
     is_existing: bool = False
-    """It existed before, under the same unique key."""
+    """It was created earlier, with the same unique key."""
     is_replayed: bool = False
-    """The request is a repetition, and this is what the first one led to."""
+    """The request is a repetition; this is the result of the first one."""
 
 
 class StoredResponse(msgspec.Struct, frozen=True, array_like=True):
-    """What the response to a request holds beyond the request itself; kept with its idempotency key."""
+    """What a response contains beyond its request; stored with the idempotency key."""
 
     id: str
     now_ns: int
     payload_end: bytes
-    """What follows the request's payload: the defaults that the queue's schema had then."""
+    """Appended to the request's payload: the defaults of the queue's schema at that time."""
     timeout_s: int
     deadline_s: int
     max_retry: int
@@ -66,9 +68,9 @@ def enqueue_task(
     headers: Mapping[str, str] | None = None,
     idempotency_key: IdempotencyKey | None = None,
 ) -> Operation[EnqueuedTask]:
-    """Put a task on a queue, one round trip; the same request once where it has an idempotency key.
+    """Enqueue a task in one round trip. With an idempotency key, a repeated request creates no second task.
 
-    `headers` go with the task. Raises QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid, RequestInvalid,
+    `headers` are stored in the task. Raise QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid, RequestInvalid,
     TaskNotUnique, IdempotencyKeyReused, BrokerUnavailable.
     """
     resolved = get_catalog().resolve(spec.queue, allowed_queues=allowed_queues)
@@ -77,36 +79,51 @@ def enqueue_task(
     ensure_enabled(resolved)
     context = yield from get_context()
     task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers or {})
-    yield from _enqueue(task, context)
-    return EnqueuedTask(record_of(task, context.now_ns))
+    yield from enqueue_built_task(task, context)
+    return EnqueuedTask(build_record(task, context.now_ns))
 
 
 def enqueue_and_wait(
     broker: Broker, *, spec: TaskSpec, headers: Mapping[str, str], client_id: str, timeout_s: float
 ) -> TaskRecord:
-    """Queue a task, recorded in the audit before, and return it once it ended, or as it is after `timeout_s`.
+    """Enqueue a task and return it once it has ended, or in its state after `timeout_s`. Recorded in the audit.
 
-    Blocks. Raises QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid, RequestInvalid, BrokerUnavailable.
+    Blocks. Raise QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid, RequestInvalid, BrokerUnavailable.
     """
     resolved = resolve_queue(spec.queue)
     ensure_enabled(resolved)
     context = broker.context()
     task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers)
     changes = {"queue": (None, task.queue)}
-    with announced(action="task.created", object_kind="task", object_name=task.id, changes=changes):
-        broker.run(_enqueue(task, context))
+    with record_before(action="task.created", object_kind="task", object_name=task.id, changes=changes):
+        broker.run(enqueue_built_task(task, context))
     waiting, client = get_waiting_loop(), WaitingClient(id=client_id, holds_thread=True)
     awaited = waiting.run(
         waiting.waiters.wait_for_queued(task.id, queue=task.queue, client=client, timeout_s=timeout_s)
     )
-    return awaited or record_of(task, context.now_ns)
+    return awaited or build_record(task, context.now_ns)
 
 
-def _enqueue(task: NewTask, context: BrokerContext) -> Operation[None]:
-    """Put a new task on its queue. Raises QueueFull, TaskAlreadyExists, BrokerUnavailable."""
+def enqueue_built_task(task: NewTask, context: BrokerContext) -> Operation[None]:
+    """Enqueue a new task. Raise QueueFull, TaskAlreadyExists, BrokerUnavailable."""
     request = enqueue(task, now_ns=context.now_ns, is_cluster=context.is_cluster)
+    yield from _store_task(request, task, context)
+
+
+def enqueue_built_task_once(task: NewTask, context: BrokerContext) -> Operation[None]:
+    """Enqueue a new task, unless its id was enqueued by this operation within IDEMPOTENCY_TTL_S.
+
+    The task itself may have ended and been deleted. Raise QueueFull, TaskAlreadyExists, BrokerUnavailable.
+    """
+    scope = hashlib.sha256(b"task id\0" + task.id.encode()).hexdigest()[:32]
+    record = IdempotencyRecord(IdempotencyKey(scope=scope, fingerprint=scope), note=task.id.encode())
+    request = enqueue_unique(task, now_ns=context.now_ns, record=record, is_cluster=context.is_cluster)
+    yield from _store_task(request, task, context)
+
+
+def _store_task(request: Request[Any], task: NewTask, context: BrokerContext) -> Operation[None]:
     try:
-        yield from ask_to_add(request, queue=task.queue, memory=context.memory)
+        yield from ask_with_memory_check(request, queue=task.queue, memory=context.memory)
     except QueueFull:
         yield from _forget_refused(task, context)
         raise
@@ -115,52 +132,63 @@ def _enqueue(task: NewTask, context: BrokerContext) -> Operation[None]:
 def _unique_enqueue(
     spec: TaskSpec, resolved: ResolvedQueue, headers: Mapping[str, str], idempotency_key: IdempotencyKey | None
 ) -> Operation[EnqueuedTask]:
-    """Put a task with a unique key or an idempotency key on a queue, one round trip; a second one for another task
-    that is returned instead. Raises as `enqueue_task`."""
+    """Enqueue a task with a unique key or an idempotency key: one round trip, and another one if an existing task is
+    returned. Raise as `enqueue_task`."""
     queue, context = resolved.redis_queue, (yield from get_context())
     try:
         ensure_enabled(resolved)
         task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers)
     except RunqyError:
-        # What was allowed when the request came first may not be now.
-        replayed = (yield from ask(find_replayed(queue, idempotency_key))) if idempotency_key is not None else None
-        if replayed is None:
-            raise
-        return (yield from _replay(spec, queue, replayed))
+        # The first request may have been valid when it was sent.
+        if repeated := (yield from _find_repeated(spec, queue, idempotency_key)):
+            return repeated
+        raise
     record = _recorded(spec, task, context.now_ns, idempotency_key) if idempotency_key is not None else None
     request = enqueue_unique(task, now_ns=context.now_ns, record=record, is_cluster=context.is_cluster)
     try:
-        outcome = yield from ask_to_add(request, queue=queue, memory=context.memory)
+        outcome = yield from ask_with_memory_check(request, queue=queue, memory=context.memory)
     except QueueFull:
         yield from _forget_refused(task, context)
         raise
-    if outcome is Created.NOW:
-        return EnqueuedTask(record_of(task, context.now_ns))
-    yield from forget_lookups(queue, [task.id])
+    except BrokerFull:
+        if repeated := (yield from _find_repeated(spec, queue, idempotency_key)):
+            return repeated
+        raise
+    if outcome is TaskCreated.NOW:
+        return EnqueuedTask(build_record(task, context.now_ns))
+    yield from remove_lookups(queue, [task.id])
     if isinstance(outcome, Replayed):
         return (yield from _replay(spec, queue, outcome))
-    assert isinstance(outcome, LockHeld)  # noqa: S101 (no other outcome is left)
+    assert isinstance(outcome, LockConflict)  # noqa: S101 (narrows the type: no other outcome is possible)
     return (yield from _get_existing(spec, queue, outcome.task_id))
 
 
+def _find_repeated(
+    spec: TaskSpec, queue: str, idempotency_key: IdempotencyKey | None
+) -> Operation[EnqueuedTask | None]:
+    """Return the task of an earlier request with the same idempotency key, if any. Raise as `_replay`."""
+    replayed = (yield from ask(find_replayed(queue, idempotency_key))) if idempotency_key is not None else None
+    return None if replayed is None else (yield from _replay(spec, queue, replayed))
+
+
 def _forget_refused(task: NewTask, context: BrokerContext) -> Operation[None]:
-    """Remove the lookup of a task that was refused; only in a cluster, where it is written before the task."""
+    """Remove the index entry of a refused task; in a cluster it is written before the task."""
     if context.is_cluster:
-        yield from forget_lookups(task.queue, [task.id])
+        yield from remove_lookups(task.queue, [task.id])
 
 
 def _get_existing(spec: TaskSpec, queue: str, task_id: str, *, is_replayed: bool = False) -> Operation[EnqueuedTask]:
-    """Return the task that has the unique key, where the spec asks for it. Raises TaskNotUnique, TaskNotFound."""
+    """Return the task that holds the unique key, if on_conflict allows it. Raise TaskNotUnique, TaskNotFound."""
     if spec.unique is None or spec.unique.on_conflict is OnConflict.REJECT:
-        raise TaskNotUnique(f"The task {task_id} has this unique_key.")
+        raise TaskNotUnique(f"Task {task_id} has this unique_key.")
     (record,) = yield from ask(read_tasks([(queue, task_id)]))
     if record is None:
-        raise TaskNotFound(f"The task {task_id}, which had this unique_key, is over and gone.")
+        raise TaskNotFound(f"Task {task_id}, which had this unique_key, has ended and was deleted.")
     return EnqueuedTask(record, is_existing=True, is_replayed=is_replayed)
 
 
 def _replay(spec: TaskSpec, queue: str, replayed: Replayed) -> Operation[EnqueuedTask]:
-    """Return the task that the same request led to when it came first."""
+    """Return the task of the first request with this idempotency key."""
     if replayed.holder:
         return (yield from _get_existing(spec, queue, replayed.holder, is_replayed=True))
     first = _decode(replayed.note)
@@ -177,11 +205,11 @@ def _replay(spec: TaskSpec, queue: str, replayed: Replayed) -> Operation[Enqueue
         headers=first.headers,
         unique_key=spec.unique.key if spec.unique else "",
     )
-    return EnqueuedTask(record_of(task, first.now_ns), is_replayed=True)
+    return EnqueuedTask(build_record(task, first.now_ns), is_replayed=True)
 
 
 def _recorded(spec: TaskSpec, task: NewTask, now_ns: int, idempotency_key: IdempotencyKey) -> IdempotencyRecord:
-    """Return what is kept for the response to a repetition."""
+    """Return what is stored for responses to repeated requests."""
     first = StoredResponse(
         id=task.id,
         now_ns=now_ns,

@@ -1,15 +1,44 @@
 """Reads tasks."""
 
-from queues.names import AllowedQueues
-from queues.queries import get_catalog
-from runqy.broker.operation import Operation
-from runqy.broker.reading import find_task
-from runqy.broker.records import TaskRecord
+from dataclasses import dataclass, replace
+from typing import Any
+
+from queues.catalog import AllowedQueues
+from queues.queries import get_catalog, resolve_redis_queue
+from runqy.broker.broker import Broker
+from runqy.broker.listing import Anchor, Page, list_tasks
+from runqy.broker.operation import Operation, Request, ask_all, raise_error
+from runqy.broker.states import TaskState
+from runqy.broker.task_output import TaskOutput, read_output
+from runqy.broker.task_reader import TaskLocation, TaskStatus, find_task, read_statuses, read_tasks
+from runqy.broker.task_record import TaskRecord
 from runqy.errors import TaskNotFound
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageRequest:
+    """A page of the tasks of a queue that are in one state."""
+
+    state: TaskState
+    limit: int
+    is_newest_first: bool = False
+    after: Anchor | None = None
+    """The end of the previous page; None on the first page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskWindow:
+    """A page that links to the pages on both sides."""
+
+    tasks: list[TaskRecord]
+    previous: Anchor | None
+    """None on the first page."""
+    next: Anchor | None
+    """None on the last page."""
+
+
 def get_task(task_id: str, *, allowed_queues: AllowedQueues = None) -> Operation[TaskRecord]:
-    """Return a task, one round trip. Raises TaskNotFound, BrokerUnavailable."""
+    """Return a task by its id alone, in one round trip. Raise TaskNotFound, BrokerUnavailable."""
     catalog = get_catalog()
     record = yield from find_task(task_id, catalog.redis_queues())
     if allowed_queues is not None:
@@ -17,3 +46,80 @@ def get_task(task_id: str, *, allowed_queues: AllowedQueues = None) -> Operation
         if resolved is None or resolved.queue.name not in allowed_queues:
             raise TaskNotFound
     return record
+
+
+def get_queue_task(broker: Broker, queue: str, task_id: str, *, allowed_queues: AllowedQueues = None) -> TaskRecord:
+    """Return a task of a queue. Raise QueueNotFound, TaskNotFound, BrokerUnavailable."""
+    resolved = resolve_redis_queue(broker, queue, allowed_queues=allowed_queues)
+    (record,) = broker.run(read_tasks([(resolved.redis_queue, task_id)]))
+    if record is None:
+        raise TaskNotFound
+    return record
+
+
+def read_task_output(
+    location: TaskLocation, *, attempt: int | None = None, offset: int = 0
+) -> Operation[tuple[TaskStatus, TaskOutput]]:
+    """Return a task's status and what an attempt printed from an offset on, by default the last that printed anything.
+
+    The output is complete when the status is final. Raise TaskNotFound, BrokerUnavailable.
+    """
+    requests: list[Request[Any]] = [
+        read_statuses([location]),
+        read_output(*location, attempt=attempt, offset=offset),
+    ]
+    (status,), output = map(raise_error, (yield from ask_all(requests)))
+    if status is None:
+        raise TaskNotFound
+    return status, output
+
+
+def get_task_output(
+    broker: Broker, queue: str, task_id: str, *, attempt: int | None = None, allowed_queues: AllowedQueues = None
+) -> tuple[TaskLocation, TaskOutput]:
+    """Return where a task of a queue is stored, and what an attempt printed.
+
+    Raise QueueNotFound, TaskNotFound, BrokerUnavailable.
+    """
+    location = resolve_redis_queue(broker, queue, allowed_queues=allowed_queues).redis_queue, task_id
+    _, output = broker.run(read_task_output(location, attempt=attempt))
+    return location, output
+
+
+def list_queue_tasks(broker: Broker, queue: str, page: PageRequest, *, allowed_queues: AllowedQueues = None) -> Page:
+    """Return a page of the tasks of a queue, named in any spelling.
+
+    Raise QueueNotFound, BrokerUnavailable.
+    """
+    resolved = resolve_redis_queue(broker, queue, allowed_queues=allowed_queues)
+    return broker.run(
+        list_tasks(
+            resolved.redis_queue,
+            page.state,
+            limit=page.limit,
+            is_newest_first=page.is_newest_first,
+            after=page.after,
+        )
+    )
+
+
+def get_task_window(broker: Broker, queue: str, page: PageRequest, *, is_backward: bool = False) -> TaskWindow:
+    """Return the page after the anchor, or with `is_backward` the page before it, with links to both sides.
+
+    Raise QueueNotFound, BrokerUnavailable.
+    """
+    if is_backward and page.after is not None:
+        found = list_queue_tasks(broker, queue, replace(page, is_newest_first=not page.is_newest_first))
+        if found.end is not None and found.tasks:
+            return TaskWindow(tasks=found.tasks[::-1], previous=found.end, next=anchor_of(found.tasks[0]))
+        page = replace(page, after=None)  # the beginning was reached: return the first page in full
+    found = list_queue_tasks(broker, queue, page)
+    previous = anchor_of(found.tasks[0]) if found.tasks and page.after is not None else None
+    return TaskWindow(tasks=found.tasks, previous=previous, next=found.end)
+
+
+def anchor_of(record: TaskRecord) -> Anchor:
+    """Return the position of a task in the list of its state."""
+    since = {TaskState.PENDING: record.pending_since_ns, TaskState.ACTIVE: record.started_at_ns}
+    position = since.get(record.state, record.score_s)
+    return Anchor(id=record.id, position="" if position is None else str(position))

@@ -1,4 +1,4 @@
-"""What a client asks for, and the task that a queue's definition makes of it."""
+"""The task that a client requests, and how a queue's definition turns it into a stored task."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from enum import StrEnum
 
 import msgspec
 
-from queues.names import ResolvedQueue
+from queues.catalog import ResolvedQueue
 from runqy.broker.enqueue import NewTask
-from runqy.broker.records import TaskRecord
+from runqy.broker.task_record import TaskRecord
 from runqy.errors import QueueDisabled, RequestInvalid
 from tasks import payloads
 
 NS = 10**9
 MIN_AWAITED_RETENTION_S = 60
-"""How long a result is kept at least while its client waits for it."""
+"""The minimum time for which an awaited result is kept."""
 
 
 class OnConflict(StrEnum):
-    """What to return when another task has the same unique key."""
+    """What to do when another task has the same unique key."""
 
     REJECT = "reject"
     RETURN = "return"
@@ -26,42 +26,42 @@ class OnConflict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uniqueness:
-    """What no two tasks of a Redis queue may share while they wait or run."""
+    """A key that no two unfinished tasks of a Redis queue may share."""
 
     key: str
     for_s: int = 0
-    """At most so long from when the task becomes pending; 0: until it ends."""
+    """Limits the uniqueness from when the task becomes pending; 0: until it ends."""
     on_conflict: OnConflict = OnConflict.REJECT
 
 
 class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A task as a client asks for it."""
+    """The task that a client requests."""
 
     queue: str
     """In any spelling."""
     payload: bytes
-    """A JSON object on one line."""
+    """JSON on one line."""
     timeout_s: int | None = None
-    """None: the queue's."""
+    """None: the queue's limit."""
     max_retry: int | None = None
-    """None: the queue's."""
+    """None: the queue's limit."""
     delay_ns: int = 0
     process_at_ns: int = 0
-    """Instead of a delay; a timestamp in the past is at once. 0: at once, or after the delay."""
+    """Excludes a delay; a timestamp in the past means at once. 0: at once, or after the delay."""
     deadline_s: int = 0
-    """Unix s after which it may not run; 0: none."""
+    """Unix s after which it does not run; 0: no deadline."""
     retention_s: int | None = None
-    """How long its result is kept; None: as long as the queue says."""
+    """How long its result is kept; None: the queue's ttl_completed."""
     unique: Uniqueness | None = None
     is_awaited: bool = False
-    """The client waits for the result, which must not be deleted before it was read."""
+    """The client waits for the result, which must not be deleted before it is read."""
 
     def awaited(self) -> "TaskSpec":
-        """Return the same for a client that waits for the result."""
+        """Return a copy for a client that waits for the result."""
         return msgspec.structs.replace(self, is_awaited=True)
 
     def starts_at_s(self, now_ns: int) -> int | None:
-        """Return the Unix s before which it may not run, None for at once. Rounded up: a task is never early."""
+        """Return the Unix s at which it may run, None for at once. Rounded up, so that it never runs early."""
         starts_ns = self.process_at_ns or (now_ns + self.delay_ns if self.delay_ns else 0)
         return -(-starts_ns // NS) if starts_ns > now_ns else None
 
@@ -69,16 +69,16 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
 def build_task(
     spec: TaskSpec, resolved: ResolvedQueue, *, task_id: str, now_ns: int, headers: Mapping[str, str]
 ) -> NewTask:
-    """Return the task of a spec on its queue. Raises PayloadInvalid, RequestInvalid."""
+    """Return the task of a spec on its queue. Raise PayloadInvalid, RequestInvalid."""
     limits, unique = resolved.queue.limits, spec.unique
     process_at_s = spec.starts_at_s(now_ns)
     retention_s = limits.ttl_completed_s if spec.retention_s is None else spec.retention_s
     if spec.deadline_s and spec.deadline_s * NS <= max(now_ns, (process_at_s or 0) * NS):
-        raise RequestInvalid(errors=["deadline: must be in the future, and after the time at which the task may start"])
+        raise RequestInvalid(errors=["deadline: must be in the future, and after delay or process_at."])
     return NewTask(
         id=task_id,
         queue=resolved.redis_queue,
-        payload=payloads.completed(spec.payload, resolved.queue.input),
+        payload=payloads.add_defaults(spec.payload, resolved.queue.input),
         timeout_s=spec.timeout_s or limits.active_timeout_s,
         deadline_s=spec.deadline_s,
         max_retry=limits.max_retry if spec.max_retry is None else spec.max_retry,
@@ -93,13 +93,13 @@ def build_task(
 
 
 def ensure_enabled(resolved: ResolvedQueue) -> None:
-    """Raise QueueDisabled for a queue that takes no tasks."""
+    """Raise QueueDisabled for a disabled queue."""
     if not resolved.queue.is_enabled:
-        raise QueueDisabled(f"The queue {resolved.queue.name} is disabled: it takes no tasks.")
+        raise QueueDisabled(f"The queue {resolved.queue.name} is disabled and accepts no tasks.")
 
 
-def record_of(task: NewTask, now_ns: int) -> TaskRecord:
-    """Return a task as it stands in Redis once it was queued."""
+def build_record(task: NewTask, now_ns: int) -> TaskRecord:
+    """Return the record of a task that was just enqueued."""
     return TaskRecord(
         id=task.id,
         queue=task.queue,

@@ -1,32 +1,52 @@
-"""Lets clients wait for tasks on an event loop: each costs a future and a subscription, no thread."""
+"""Waiting for tasks on an event loop: a client costs a future and a subscription, no thread."""
 
 import asyncio
 from collections import Counter
+from enum import Enum, auto
+from typing import TypeVar
 
 import msgspec
 import structlog
 
-from queues.names import AllowedQueues
+from queues.catalog import AllowedQueues
 from runqy.broker.async_broker import AsyncBroker
+from runqy.broker.operation import Operation
 from runqy.broker.pubsub import TaskEndSubscriber
-from runqy.broker.reading import TaskProgress, read_progress
-from runqy.broker.records import TaskRecord
+from runqy.broker.task_reader import TaskStatus, read_statuses
+from runqy.broker.task_record import TaskRecord
 from runqy.errors import BrokerUnavailable, RunqyError, TaskNotFound, TooManyWaiters
 from tasks.queries import get_task
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
 POLL_S = 1.0
-"""How often each waited-for task is looked at: only ends are published, and not by the workers of other systems."""
+"""How often each awaited task is read: only ends are published, and only by our own workers."""
 SLICES = 20
-"""Into how many requests, spread evenly over POLL_S, the looks at all tasks are divided."""
+"""The number of requests, spread evenly over POLL_S, in which all awaited tasks are read."""
+
+
+class Watched(Enum):
+    """What of a task a client waits for."""
+
+    END = auto()
+    STATE = auto()
+    """Its state, its run or its progress changes."""
+    OUTPUT = auto()
+    """Its state, its run or its output changes."""
+
+    def part_of(self, status: TaskStatus) -> tuple[object, ...]:
+        """Return the part of a status whose changes matter."""
+        part = status.output if self is Watched.OUTPUT else status.progress
+        return status.state, status.started_at_ns, part
 
 
 class WaitingClient(msgspec.Struct, frozen=True, kw_only=True):
     """The client of a request that waits."""
 
     id: str
-    """Of its key: one key has a share of all waiters."""
+    """Of its key: a key may hold a share of all waiters."""
     allowed_queues: AllowedQueues = None
     holds_thread: bool = False
     """A thread blocks until the wait is over."""
@@ -41,7 +61,7 @@ class WaiterLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def per_client(self) -> int:
-        """Half of the total, so that no key keeps all others from waiting."""
+        """Half of the total, so that one key does not exclude all others."""
         return (self.total + 1) // 2
 
 
@@ -49,29 +69,40 @@ class Waiter:
     """One client that waits for one task, until `leave`."""
 
     def __init__(
-        self, waiters: "ResultWaiters", task_id: str, queue: str, client: WaitingClient, *, wants_changes: bool
+        self, waiters: "ResultWaiters", task_id: str, queue: str, client: WaitingClient, *, watched: Watched
     ) -> None:
         self.task_id, self.queue, self.client = task_id, queue, client
         self._waiters = waiters
-        self._wants_changes = wants_changes
-        self.progress: TaskProgress | None = None
-        """How far the task was when it was read last."""
+        self._watched = watched
+        self.status: TaskStatus | None = None
+        """The status of the task when the client last read it."""
+        self._polled: TaskStatus | None = None
         self._woken = asyncio.Event()
 
     @property
     def is_draining(self) -> bool:
-        """Return whether the wait is over because the process ends."""
+        """Return whether waits end because the process stops."""
         return self._waiters.is_draining
 
     async def read(self) -> TaskRecord:
-        """Return the task. Raises TaskNotFound, BrokerUnavailable."""
+        """Return the task. Raise TaskNotFound, BrokerUnavailable."""
+        polled = self._polled
         record = await self._waiters.read(self.task_id, self.client)
         self.queue = record.queue
-        self.progress = TaskProgress(record.state, record.started_at_ns)
+        self.status = TaskStatus(
+            record.state,
+            record.started_at_ns,
+            progress=polled.progress if polled else None,
+            output=polled.output if polled else None,
+        )
         return record
 
+    async def run(self, operation: Operation[T]) -> T:
+        """Run an operation on the broker of the loop."""
+        return await self._waiters.run(operation)
+
     async def wait(self, timeout_s: float) -> bool:
-        """Return True as soon as the task has to be read again or the process drains, False after `timeout_s`."""
+        """Return True when the task has to be read again or the process drains, False after `timeout_s`."""
         if self.is_draining:
             return True
         try:
@@ -86,10 +117,18 @@ class Waiter:
         """Have the task read again."""
         self._woken.set()
 
-    def compare(self, progress: TaskProgress | None) -> None:
-        """Wake if this is what the client waits for; None: the task is gone."""
-        if progress is None or (progress != self.progress if self._wants_changes else progress.state.is_final):
+    def compare(self, status: TaskStatus | None) -> None:
+        """Wake if this is what the client waits for; None: the task was deleted."""
+        if status is None:
             self.wake()
+            return
+        if self._watched is Watched.END:
+            if status.state.is_final:
+                self.wake()
+            return
+        self._polled = status
+        if self.status is None or self._watched.part_of(self.status) != self._watched.part_of(status):
+            self.wake()  # again with the next poll, unless the client could read it
 
     def leave(self) -> None:
         """End the wait. Ignored when it has ended."""
@@ -113,9 +152,9 @@ class ResultWaiters:
         self._polling: asyncio.Task[None] | None = None
 
     async def wait_for_end(self, task_id: str, *, queue: str, client: WaitingClient, timeout_s: float) -> TaskRecord:
-        """Return a task once it has ended, or as it is after `timeout_s` or when the process drains.
+        """Return a task once it has ended, or in its state after `timeout_s` or when the process drains.
 
-        `queue` is its Redis queue. Raises TooManyWaiters, TaskNotFound, BrokerUnavailable.
+        `queue` is its Redis queue. Raise TooManyWaiters, TaskNotFound, BrokerUnavailable.
         """
         if self.is_draining:
             return await self.read(task_id, client)
@@ -141,26 +180,30 @@ class ResultWaiters:
     async def wait_for_queued(
         self, task_id: str, *, queue: str, client: WaitingClient, timeout_s: float
     ) -> TaskRecord | None:
-        """Return a task that was queued just now, as `wait_for_end` does; None if it cannot be waited for.
+        """Return a task that was just enqueued, as `wait_for_end` does; None if waiting is not possible.
 
-        That is no error: the client would have the same task queued again.
+        That is no error, since the client would enqueue the task again.
         """
         try:
             return await self.wait_for_end(task_id, queue=queue, client=client, timeout_s=timeout_s)
         except (TooManyWaiters, BrokerUnavailable, TaskNotFound):
             return None
 
+    async def run(self, operation: Operation[T]) -> T:
+        """Run an operation on the broker of the loop."""
+        return await self._broker.run(operation)
+
     async def read(self, task_id: str, client: WaitingClient) -> TaskRecord:
-        """Return a task as it is. Raises TaskNotFound, BrokerUnavailable."""
+        """Return a task in its current state. Raise TaskNotFound, BrokerUnavailable."""
         return await self._broker.run(get_task(task_id, allowed_queues=client.allowed_queues))
 
-    async def add(self, task_id: str, *, queue: str, client: WaitingClient, wants_changes: bool = False) -> Waiter:
-        """Return a waiter that misses no end from now on; the caller has it `leave`. Raises TooManyWaiters.
+    async def add(self, task_id: str, *, queue: str, client: WaitingClient, watched: Watched = Watched.END) -> Waiter:
+        """Return a waiter that misses no end from now on; the caller calls its `leave`. Raise TooManyWaiters.
 
-        It wakes when the task ends, or, where it wants changes, when its state changes or another run begins.
+        It wakes when the task ends, and when what is watched changes.
         """
         self._check_limits(client)
-        waiter = Waiter(self, task_id, queue, client, wants_changes=wants_changes)
+        waiter = Waiter(self, task_id, queue, client, watched=watched)
         self.active.add(waiter)
         self._slice_of(task_id).setdefault(task_id, set()).add(waiter)
         self._client_counts[client.id] += 1
@@ -174,7 +217,7 @@ class ResultWaiters:
         return waiter
 
     def discard(self, waiter: Waiter) -> None:
-        """Remove a waiter. Ignored when it is not there."""
+        """Remove a waiter. Ignored when it was removed before."""
         if waiter not in self.active:
             return
         self.active.remove(waiter)
@@ -189,13 +232,13 @@ class ResultWaiters:
         self._subscriber.unwatch(waiter.task_id)
 
     def drain(self) -> None:
-        """End all waits at once with what is known; from now on nobody waits."""
+        """End all waits at once, and accept no new ones."""
         self.is_draining = True
         for waiter in self.active:
             waiter.wake()
 
     async def close(self) -> None:
-        """Drain, and end the subscription and the polls."""
+        """Drain, and stop the subscription and the polls."""
         self.drain()
         if self._polling is not None:
             self._polling.cancel()
@@ -203,17 +246,19 @@ class ResultWaiters:
         await self._subscriber.close()
 
     def _check_limits(self, client: WaitingClient) -> None:
-        """Raise TooManyWaiters if one more is too many."""
+        """Raise TooManyWaiters if one more waiter exceeds a limit."""
         limits = self.limits
         if len(self.active) >= limits.total:
             raise TooManyWaiters
         if client.holds_thread and self._thread_count >= limits.threads:
-            raise TooManyWaiters("As many threads wait for results as this server allows (RUNQY_WSGI_WAITERS).")
+            raise TooManyWaiters(
+                "The server has reached its limit of threads that wait for results (RUNQY_WSGI_WAITERS)."
+            )
         if self._client_counts[client.id] >= limits.per_client:
-            raise TooManyWaiters("This key has as many requests that wait as one may have: half of RUNQY_MAX_WAITERS.")
+            raise TooManyWaiters("The API key has reached its limit of waiting requests: half of RUNQY_MAX_WAITERS.")
 
     async def _start(self) -> None:
-        """Subscribe and poll, once there is a waiter."""
+        """Start the subscription and the polls with the first waiter."""
         if not self._is_subscribing:
             self._is_subscribing = True
             await self._subscriber.start()
@@ -228,21 +273,21 @@ class ResultWaiters:
             waiter.wake()
 
     async def _poll(self) -> None:
-        """Look at the tasks of one slice after another for as long as there are waiters."""
+        """Read the tasks of one slice after another while there are waiters."""
         while self.active:
             for tasks in self._slices:
                 await asyncio.sleep(POLL_S / SLICES)
                 try:
-                    await self._look_at(tasks)
+                    await self._read_statuses(tasks)
                 except RunqyError as error:
                     log.warning(error.code, loop="result_waiters", error=error.detail)
                     await asyncio.sleep(POLL_S)
 
-    async def _look_at(self, tasks: dict[str, set[Waiter]]) -> None:
-        """Read how far tasks are, in one round trip, and wake those who wait for that."""
+    async def _read_statuses(self, tasks: dict[str, set[Waiter]]) -> None:
+        """Read the statuses of tasks in one round trip, and wake the waiters that it concerns."""
         waiters = [waiter for same_task in tasks.values() for waiter in same_task]
-        places = [(waiter.queue, waiter.task_id) for waiter in waiters]
-        unique = list(dict.fromkeys(places))
-        found = dict(zip(unique, await self._broker.run(read_progress(unique)), strict=True))
-        for place, waiter in zip(places, waiters, strict=True):
-            waiter.compare(found[place])
+        locations = [(waiter.queue, waiter.task_id) for waiter in waiters]
+        unique = list(dict.fromkeys(locations))
+        found = dict(zip(unique, await self._broker.run(read_statuses(unique)), strict=True))
+        for location, waiter in zip(locations, waiters, strict=True):
+            waiter.compare(found[location])

@@ -1,6 +1,6 @@
-"""Lets threads wait for tasks: they block while the process's ResultWaiters wait on an event loop.
+"""Waiting for tasks on threads, which block while the process's ResultWaiters wait on an event loop.
 
-A process that serves by an event loop sets its own. Others get a loop on a thread, when the first client waits.
+A process that serves on an event loop sets that loop. Others start one on a thread when the first client waits.
 """
 
 import asyncio
@@ -11,15 +11,15 @@ from typing import Any, Protocol, TypeVar
 from django.conf import settings
 
 from runqy.broker.async_broker import AsyncBroker
-from runqy.broker.connection import RedisTarget
-from runqy.publication.snapshot import get_snapshot
+from runqy.broker.redis_client import RedisTarget
+from runqy.config_sync.snapshot import get_snapshot
 from tasks.waiting import ResultWaiters, WaiterLimits
 
 T = TypeVar("T")
 
 
 class ClosableIterator(Protocol):
-    """An asynchronous iterator that may be closed before its end."""
+    """An asynchronous iterator that can be closed before its end."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
@@ -27,7 +27,7 @@ class ClosableIterator(Protocol):
 
 
 class WaitingLoop:
-    """The clients that wait in this process, and the event loop on which they do."""
+    """The event loop on which the clients of this process wait."""
 
     def __init__(self, waiters: ResultWaiters, loop: asyncio.AbstractEventLoop) -> None:
         self.waiters = waiters
@@ -39,7 +39,7 @@ class WaitingLoop:
 
 
 class BlockingIterator:
-    """Iterates on a thread over what an asynchronous iterator yields on the loop."""
+    """Iterates on a thread over an asynchronous iterator of the loop."""
 
     def __init__(self, waiting: WaitingLoop, chunks: ClosableIterator) -> None:
         self._waiting = waiting
@@ -49,14 +49,13 @@ class BlockingIterator:
         return self
 
     def __next__(self) -> bytes:
-        get_snapshot()  # the loop only reads the configuration, and it may be long until the next request
+        get_snapshot()  # refresh the configuration: the loop only reads it, and the next request may be far off
         chunk = self._waiting.run(self._next())
         if chunk is None:
             raise StopIteration
         return chunk
 
     def close(self) -> None:
-        """Close the asynchronous iterator."""
         self._waiting.run(self._chunks.aclose())
 
     async def _next(self) -> bytes | None:
@@ -90,7 +89,7 @@ _current: WaitingLoop | None = None
 
 
 def get_waiting_loop() -> WaitingLoop:
-    """Return where the clients of this process wait."""
+    """Return the loop on which the clients of this process wait."""
     global _current  # noqa: PLW0603 (a process has one)
     with _lock:
         if _current is None:
@@ -100,8 +99,8 @@ def get_waiting_loop() -> WaitingLoop:
 
 
 def set_waiting_loop(waiting_loop: WaitingLoop | None) -> WaitingLoop | None:
-    """Set where the clients of this process wait, and return where they did."""
+    """Set the loop on which the clients of this process wait, and return the previous one."""
     global _current
     with _lock:
-        before, _current = _current, waiting_loop
-    return before
+        previous, _current = _current, waiting_loop
+    return previous

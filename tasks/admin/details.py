@@ -1,6 +1,7 @@
-"""The page of one task, and its payload and result as files."""
+"""The page of one task, and the downloads of its payload and result."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from django.contrib.admin.utils import unquote
@@ -8,61 +9,129 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from queues.queries import run_operation
+from queues.payload_schema import example_curl
+from queues.queries import get_fresh_catalog, hides_payloads, run_operation
 from runqy import durations
-from runqy.audit.links import records_url
+from runqy.admin_site.relative_time import RelativeTime
+from runqy.audit.history import records_url
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
-from runqy.broker.records import TaskRecord
-from runqy.connection import get_broker
-from runqy.errors import PathNotFound, TaskNotFound
-from tasks.admin.rights import HIDDEN, WORDS, deeds_for_one, sees_payloads
-from tasks.admin.shown import VARIANTS, content, no_such_task, queue_tasks_url, timeline, worker_url
-from tasks.listing import get_task_of
-from tasks.queries import get_task
+from runqy.broker.states import RunOutcome, TaskState
+from runqy.broker.task_record import TaskRecord
+from runqy.errors import PathNotFound, PayloadInvalid, QueueNotFound, TaskNotFound
+from runqy.redis_connection import get_broker
+from tasks import payloads
+from tasks.actions import TaskAction
+from tasks.admin.filters import ENDED, OUTCOME_NAMES, OUTCOME_VARIANTS, tasks_url
+from tasks.admin.output import read_output_section
+from tasks.admin.permissions import (
+    HIDDEN,
+    LABELS,
+    ActionLabels,
+    actions_for_one,
+    can_apply,
+    can_test,
+    can_view_payloads,
+)
+from tasks.admin.presenters import (
+    STATE_VARIANTS,
+    format_ms,
+    not_found_message,
+    queue_tasks_url,
+    render_content,
+    state_label,
+    timeline,
+    worker_url,
+)
+from tasks.admin.task_history import duration_of, history_context
+from tasks.models import TaskRun
+from tasks.queries import get_queue_task, get_task
+from tasks.run_queries import find_newest_run
 
+MAX_CURL_BYTES = 4_096
 _PARTS = ("payload", "result")
 _UNSAFE_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def show_task(context: dict[str, Any], request: HttpRequest, object_id: str) -> HttpResponse:
-    """Show all that is known about a task."""
-    record = find_shown_task(request, object_id)
-    sees, now_ns = sees_payloads(request.user), get_broker().now_ns()
-    message = record.message
-    context |= {
+    """Render the page of a task, or of one that only the history still has."""
+    record, run = find_task_or_run(request, object_id)
+    if run is not None:
+        return show_ended_task(context, request, run)
+    assert record is not None  # noqa: S101 (narrows the type)
+    is_visible, now_ns = can_view_payloads(request.user, record.queue), get_broker().now_ns()
+    message, past = record.message, history_context(request, record.queue, record.id)
+    payload = render_content(record.payload) if is_visible else None
+    context |= past | {
         "title": f"Task {record.id}",
         "task": record,
-        "asked": message,
-        "label": VARIANTS.get(record.state, ""),
+        "message": message,
+        "state": state_label(record),
+        "state_variant": STATE_VARIANTS.get(record.state, ""),
         "list_url": queue_tasks_url(record.queue, record.state),
-        "deeds": [(deed, WORDS[deed]) for deed in deeds_for_one(request.user, record.state)],
-        "is_hidden": not sees,
+        "actions": [
+            (action, action_labels(action, record.state)) for action in actions_for_one(request.user, record.state)
+        ],
+        "can_copy": can_copy(request.user, record.queue),
+        "is_hidden": not is_visible,
         "hidden": HIDDEN,
-        "payload": content(record.payload) if sees else None,
-        "result": content(record.result) if sees and record.result is not None else None,
-        "last_error": record.error if sees else "",
-        "has_error": bool(record.error),
-        "unique_key": message.unique_key if sees else "",
+        "payload": payload,
+        "result": render_content(record.result) if is_visible and record.result is not None else None,
+        "output": read_output_section(request, (record.queue, record.id)),
+        "last_error": record.error if is_visible else "",
+        "has_error": bool(record.error) and record.state is not TaskState.COMPLETED,
+        "duration": duration_of(record, past["runs"]),
+        "unique_key": message.unique_key if is_visible else "",
         "has_unique_key": bool(message.unique_key),
-        "most_attempts": message.retry + 1,
+        "max_attempts": message.retry + 1,
         "timeline": timeline(record, now_ns),
-        "timeout": durations.in_words(message.timeout) if message.timeout else "",
-        "retention": durations.in_words(message.retention) if message.retention else "",
+        "timeout": durations.humanize(message.timeout) if message.timeout else "",
+        "retention": durations.humanize(message.retention) if message.retention else "",
         "worker_url": worker_url(record.worker_id),
         "records_url": records_url("task", record.id),
         "request_id": message.headers.get(REQUEST_ID, ""),
         "traceparent": message.headers.get(TRACEPARENT, ""),
+        "curl": _curl(request, record.queue, record.payload) if is_visible else "",
     }
     return TemplateResponse(request, "admin/tasks/task/detail.html", context)
 
 
+def show_ended_task(context: dict[str, Any], request: HttpRequest, run: TaskRun) -> HttpResponse:
+    """Render the page of a task that is no longer in Redis, from its runs."""
+    is_visible = can_view_payloads(request.user, run.redis_queue)
+    outcome, now_ns = RunOutcome(run.outcome), get_broker().now_ns()
+    payload, result = run.payload.encode(), run.result.encode()
+    times = [("Enqueued", run.enqueued_at), ("Last run started", run.started_at), ("Ended", run.ended_at)]
+    context |= history_context(request, run.redis_queue, run.task_id) | {
+        "title": f"Task {run.task_id}",
+        "run": run,
+        "keeps_no_payloads": hides_payloads(run.redis_queue, get_fresh_catalog()),
+        "is_excerpt": bool(payload) and not _is_whole(payload),
+        "state": OUTCOME_NAMES[outcome],
+        "state_variant": OUTCOME_VARIANTS.get(outcome, ""),
+        "list_url": tasks_url(queue=run.redis_queue, state=ENDED),
+        "can_copy": can_copy(request.user, run.redis_queue),
+        "is_hidden": not is_visible,
+        "hidden": HIDDEN,
+        "payload": render_content(payload) if is_visible and payload else None,
+        "result": render_content(result) if is_visible and result else None,
+        "error": (run.traceback or run.exception_line) if is_visible else "",
+        "has_error": bool(run.error_message or run.error_class),
+        "duration": format_ms(run.run_ms) if outcome is RunOutcome.COMPLETED else "",
+        "timeline": [(label, RelativeTime.of_ns(int(at.timestamp() * 1e9), now_ns)) for label, at in times if at],
+        "worker_url": worker_url(run.worker_id),
+        "records_url": records_url("task", run.task_id),
+        "curl": _curl(request, run.redis_queue, payload) if is_visible and _is_whole(payload) else "",
+    }
+    return TemplateResponse(request, "admin/tasks/task/ended.html", context)
+
+
 def download_content(context: dict[str, Any], request: HttpRequest, object_id: str, part: str) -> HttpResponse:
-    """Give out a payload or a result, byte for byte."""
+    """Return a payload or a result as a file, byte for byte."""
     if part not in _PARTS:
         raise PathNotFound
-    if not sees_payloads(request.user):
+    record = find_requested_task(request, object_id)
+    if not can_view_payloads(request.user, record.queue):
         raise PermissionDenied
-    record = find_shown_task(request, object_id)
     data = record.payload if part == "payload" else record.result
     if data is None:
         raise PathNotFound("This task has no result.")
@@ -71,10 +140,54 @@ def download_content(context: dict[str, Any], request: HttpRequest, object_id: s
     return HttpResponse(data, headers=headers)
 
 
-def find_shown_task(request: HttpRequest, object_id: str) -> TaskRecord:
-    """Return the task of a page; the address may name its queue. Raises TaskNotFound, QueueNotFound."""
+def find_task_or_run(request: HttpRequest, object_id: str) -> tuple[TaskRecord | None, TaskRun | None]:
+    """Return the task that a URL names; the newest run of one that only the history still has.
+
+    Raise TaskNotFound, QueueNotFound.
+    """
+    try:
+        return find_requested_task(request, object_id), None
+    except (TaskNotFound, QueueNotFound):
+        run = find_newest_run(unquote(object_id), request.GET.get("queue", ""))
+        if run is None:
+            raise
+        return None, run
+
+
+def find_requested_task(request: HttpRequest, object_id: str) -> TaskRecord:
+    """Return the task that a URL names, within its `queue` parameter if there is one.
+
+    Raise TaskNotFound, QueueNotFound.
+    """
     queue, task_id = request.GET.get("queue", ""), unquote(object_id)
     try:
-        return get_task_of(get_broker(), queue, task_id) if queue else run_operation(get_task, task_id)
+        return get_queue_task(get_broker(), queue, task_id) if queue else run_operation(get_task, task_id)
     except TaskNotFound:
-        raise TaskNotFound(no_such_task(task_id)) from None
+        raise TaskNotFound(not_found_message(task_id)) from None
+
+
+def can_copy(user: Any, redis_queue: str) -> bool:
+    """Return whether a user may run a task again as a new one, which shows its payload."""
+    return can_test(user) and can_apply(user, TaskAction.RUN) and can_view_payloads(user, redis_queue)
+
+
+def action_labels(action: TaskAction, state: TaskState) -> ActionLabels:
+    """Return the texts of an action on a task; one that ended is not run "now" but again."""
+    is_again = action is TaskAction.RUN and state.is_final
+    return replace(LABELS[action], label="Run again") if is_again else LABELS[action]
+
+
+def _curl(request: HttpRequest, redis_queue: str, payload: bytes) -> str:
+    """Return the command that enqueues the payload once more; empty if it is too long for a command line."""
+    if len(payload) > MAX_CURL_BYTES:
+        return ""
+    return example_curl(request.build_absolute_uri("/").rstrip("/"), redis_queue, payload.decode("utf-8", "replace"))
+
+
+def _is_whole(payload: bytes) -> bool:
+    """Return whether the history has kept a payload in full."""
+    try:
+        payloads.parse_payload(payload.decode())
+    except PayloadInvalid:
+        return False
+    return True

@@ -1,32 +1,70 @@
-"""The bodies of the hot routes: parsed and rendered here for DRF's viewsets and for the data plane alike.
+"""The bodies of the hot routes, parsed and rendered for DRF's viewsets and the data plane.
 
 The option table and the structs are also where the serializers' OpenAPI schemas come from.
 """
 
+import threading
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
 
 from runqy import durations
 from runqy.api.parsers import Members, decode_members
-from runqy.api.timestamps import format_ns, format_s
+from runqy.api.renderers import format_ns, format_s
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
-from runqy.broker.records import TaskRecord
 from runqy.broker.states import TaskState
-from runqy.errors import RequestInvalid
+from runqy.broker.task_record import TaskProgress, TaskRecord
+from runqy.errors import BatchTooLarge, RequestInvalid
 from tasks import payloads
 from tasks.api.options import OPTIONS, UNIQUENESS, OptionParser
-from tasks.batches import MOST_TASKS, BatchItem, BatchSpec, EnqueuedBatch, check_size
+from tasks.batches import MAX_BATCH_TASKS, BatchItem, BatchSpec, EnqueuedBatch, check_size
 from tasks.operations import EnqueuedTask
 from tasks.task_specs import TaskSpec
 
 SHARED_OPTIONS = tuple(name for name in OPTIONS if name not in UNIQUENESS)
-"""Options of a batch that hold for all its jobs without a value of their own, and its queue."""
+"""The queue of a batch, and options that apply to jobs without a value of their own."""
 _JOB_OPTIONS = tuple(name for name in OPTIONS if name != "queue")
 _JOB_MEMBERS = {"data", *_JOB_OPTIONS}
 
 _decode_jobs = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_job = msgspec.json.Decoder(Members).decode
+
+MAX_UNCOUNTED_COMMAS = 200_000
+"""A batch with more commas is counted before it is decoded: each decoded job takes some 70 bytes."""
+
+
+class _JobCount(threading.local):
+    """The number of jobs of a batch that this thread has counted."""
+
+    value = 0
+
+
+_job_count = _JobCount()
+
+
+def _count_job() -> None:
+    _job_count.value += 1
+    if _job_count.value > MAX_BATCH_TASKS:
+        raise BatchTooLarge(f"jobs: more than {MAX_BATCH_TASKS} tasks.")
+
+
+@dataclass(slots=True)
+class _ObjectJob:
+    """A job that is an object, counted and not kept. Not a struct: a union may have only one."""
+
+    def __post_init__(self) -> None:
+        _count_job()
+
+
+class _ListJob(msgspec.Struct, array_like=True):
+    """A job that is a list, counted and not kept."""
+
+    def __post_init__(self) -> None:
+        _count_job()
+
+
+_count_jobs = msgspec.json.Decoder(list[_ObjectJob | _ListJob]).decode
 
 
 _Timestamp = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})] | None
@@ -36,15 +74,22 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A task. Payload and result keep their bytes."""
 
     id: str
-    type: Annotated[str, msgspec.Meta(description="As asynq's tools show it: the Redis queue")]
+    type: Annotated[str, msgspec.Meta(description="The Redis queue, as in asynq's tools")]
     queue: Annotated[str, msgspec.Meta(description="The Redis queue")]
     state: TaskState
-    payload: Annotated[Any, msgspec.Meta(description="The bytes that were sent, and the schema's defaults")]
+    payload: Annotated[Any, msgspec.Meta(description="The request's bytes, with the schema's defaults")]
+    # Before `result`: Go's decoders ignore case, and keep the last one.
+    result_text: (
+        Annotated[
+            str, msgspec.Meta(description="In `GET /queue/{task_id}`: the JSON text of a result that is a string")
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.field(default=msgspec.UNSET, name="Result")
     result: Annotated[Any, msgspec.Meta(description="A string where the result is not JSON")]
     max_retry: int
     retried: int
     last_err: Annotated[str, msgspec.Meta(description="The error of the last failed run")]
-    error: Annotated[str | None, msgspec.Meta(description="Why it was archived")]
+    error: Annotated[str | None, msgspec.Meta(description="The error, if it is archived")]
     timeout: Annotated[str, msgspec.Meta(description="Of one run, as a Go duration such as 10m0s")]
     deadline: _Timestamp
     next_process_at: _Timestamp
@@ -53,11 +98,12 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     completed_at: _Timestamp
     worker_id: str | None
     request_id: Annotated[str | None, msgspec.Meta(description="X-Request-ID of the request that created it")]
-    traceparent: Annotated[str | None, msgspec.Meta(description="The trace it belongs to (W3C Trace Context)")]
+    traceparent: Annotated[str | None, msgspec.Meta(description="The trace of that request (W3C Trace Context)")]
+    progress: Annotated[TaskProgress | None, msgspec.Meta(description="Of the last run, if its handler reports it")]
 
 
 class TaskDetail(TaskInfo, frozen=True, kw_only=True):
-    """A task with all that is known about it."""
+    """A task with all details."""
 
     attempts: Annotated[int, msgspec.Meta(description="Runs that began and counted")]
     pending_since: _Timestamp
@@ -83,27 +129,28 @@ class EnqueueResponse(msgspec.Struct, frozen=True):
 
     info: TaskInfo
     existing: (
-        Annotated[bool, msgspec.Meta(description="With `unique_key`: an earlier task holds it, this one")]
+        Annotated[bool, msgspec.Meta(description="With `unique_key`: the task is an earlier one that holds the key")]
         | msgspec.UnsetType
     ) = msgspec.UNSET
 
 
 class BatchResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """The response to `POST /queue/add-batch`; ids and errors line up with the jobs."""
+    """The response to `POST /queue/add-batch`; ids and errors are in the order of the jobs."""
 
-    enqueued: Annotated[int, msgspec.Meta(description="How many tasks were queued")]
-    failed: Annotated[int, msgspec.Meta(description="How many were not")]
+    enqueued: Annotated[int, msgspec.Meta(description="Number of enqueued tasks")]
+    failed: Annotated[int, msgspec.Meta(description="Number of failed jobs")]
     task_ids: Annotated[list[str | None], msgspec.Meta(description="In the order of the jobs; null where one failed")]
     errors: Annotated[list[str | None], msgspec.Meta(description="In the order of the jobs; null where none failed")]
     existing: Annotated[
-        list[int], msgspec.Meta(description="Indexes of jobs whose unique key an earlier task holds, which is given")
+        list[int],
+        msgspec.Meta(description="Indexes of jobs whose unique key an earlier task holds; its id is returned"),
     ]
 
 
 def parse_enqueue(body: bytes) -> TaskSpec:
-    """Return the task that a body asks for: nested, with the payload in `data`, or flat, with all but the options.
+    """Return the requested task. The payload is in `data`, or in a flat body all members but the options.
 
-    Raises RequestInvalid with a message for each wrong member.
+    Raise RequestInvalid with a message for each wrong member.
     """
     members = decode_members(body)
     options = OptionParser({name: members.pop(name) for name in [*members] if name in OPTIONS})
@@ -116,9 +163,9 @@ def parse_enqueue(body: bytes) -> TaskSpec:
 
 
 def parse_batch(body: bytes) -> BatchSpec:
-    """Return the queue and the tasks that a body asks for; an invalid job has its error in its place.
+    """Return the requested batch; an invalid job is replaced by its error.
 
-    Raises RequestInvalid for what concerns them all, BatchTooLarge.
+    Raise RequestInvalid for errors of the whole batch, BatchTooLarge.
     """
     members = decode_members(body)
     jobs = members.pop("jobs", None)
@@ -126,7 +173,7 @@ def parse_batch(body: bytes) -> BatchSpec:
     queue = options.parse_queue()
     shared = options.parse_fields()
     raw_jobs = _parse_jobs(jobs, options.errors)
-    options.errors.extend(f"{name[:64]}: unknown" for name in members)
+    options.errors.extend(f"{name[:64]}: unknown." for name in members)
     if options.errors:
         raise RequestInvalid(errors=options.errors)
     check_size(len(raw_jobs))
@@ -134,7 +181,7 @@ def parse_batch(body: bytes) -> BatchSpec:
 
 
 def task_info(record: TaskRecord) -> TaskInfo:
-    """Return what the API shows of a task."""
+    """Return a task as the API renders it."""
     message = record.message
     return TaskInfo(
         id=record.id,
@@ -156,11 +203,23 @@ def task_info(record: TaskRecord) -> TaskInfo:
         worker_id=record.worker_id or None,
         request_id=message.headers.get(REQUEST_ID),
         traceparent=message.headers.get(TRACEPARENT),
+        progress=record.progress,
     )
 
 
+def task_response(record: TaskRecord) -> TaskResponse:
+    """Return the response about one task.
+
+    The released SDK decodes a result that is a string once more, which changes `"42"` to 42, unless there is `Result`.
+    """
+    info = task_info(record)
+    if record.result is None or (text := payloads.text_of_string(record.result, info.result)) is None:
+        return TaskResponse(info)
+    return TaskResponse(msgspec.structs.replace(info, result_text=text))
+
+
 def task_detail(record: TaskRecord) -> TaskDetail:
-    """Return all that the API shows of a task."""
+    """Return a task with all details as the API renders it."""
     message = record.message
     return TaskDetail(
         **msgspec.structs.asdict(task_info(record)),
@@ -170,7 +229,7 @@ def task_detail(record: TaskRecord) -> TaskDetail:
         archived_at=format_s(record.archived_at_s),
         expires_at=format_s(record.expires_at_s),
         lease_ends_at=format_s(record.score_s if record.state is TaskState.ACTIVE else None),
-        cancel_asked_at=format_ns(record.cancel_asked_at_ns),
+        cancel_asked_at=format_ns(record.cancel_requested_at_ns),
         is_canceled=record.is_canceled,
         child_deaths=record.child_deaths,
         retention_secs=message.retention,
@@ -179,7 +238,7 @@ def task_detail(record: TaskRecord) -> TaskDetail:
 
 
 def enqueue_response(enqueued: EnqueuedTask, spec: TaskSpec, awaited: TaskRecord | None = None) -> EnqueueResponse:
-    """Return the response about a task that was queued, as it is after a wait if there was one."""
+    """Return the response about an enqueued task, in its state after a wait if there was one."""
     existing = enqueued.is_existing if spec.unique is not None else msgspec.UNSET
     return EnqueueResponse(task_info(awaited or enqueued.record), existing)
 
@@ -200,10 +259,10 @@ def batch_response(batch: EnqueuedBatch) -> BatchResponse:
 def enqueue_schema() -> dict[str, Any]:
     """Return the JSON schema of the nested body of `POST /queue/add`."""
     properties = {name: dict(option.schema) for name, option in OPTIONS.items()}
-    payload = {"type": "object", "additionalProperties": {}, "description": "The payload"}
+    payload = {"description": "The payload: any JSON, or an object if the queue has a payload schema"}
     return {
         "type": "object",
-        "description": "A flat body has the payload's members in place of `data`.",
+        "description": "A flat body has the payload's members instead of `data`.",
         "properties": {"queue": properties.pop("queue"), "data": payload, **properties},
         "required": ["queue"],
     }
@@ -216,12 +275,12 @@ def batch_schema() -> dict[str, Any]:
         "type": "array",
         "items": {},
         "minItems": 1,
-        "maxItems": MOST_TASKS,
-        "description": "Payloads, or objects with the payload in `data` and options of their own beside it",
+        "maxItems": MAX_BATCH_TASKS,
+        "description": "Payloads, or objects with the payload in `data` and options for the job",
     }
     return {
         "type": "object",
-        "description": "Options beside `jobs` hold for all jobs without a value of their own.",
+        "description": "Options apply to all jobs without a value of their own.",
         "properties": {"queue": properties.pop("queue"), "jobs": jobs, **properties},
         "required": ["queue", "jobs"],
     }
@@ -230,44 +289,49 @@ def batch_schema() -> dict[str, Any]:
 def _parse_payload(members: Members, errors: list[str]) -> bytes:
     """Return the payload in a body without its options."""
     if "data" not in members:
-        return payloads.one_line(payloads.of_members(members))
-    data = _parse_data(members.pop("data"), errors)
+        return payloads.to_one_line(payloads.encode_members(members))
+    data = payloads.to_one_line(bytes(members.pop("data")))
     for name in members:
-        errors.append(f"{name[:64]}: unknown beside data; members of the payload belong into data")
+        errors.append(f"{name[:64]}: unknown; members of the payload must be in data.")
     return data
-
-
-def _parse_data(raw: msgspec.Raw, errors: list[str]) -> bytes:
-    """Return a payload with its bytes, on one line."""
-    data = bytes(raw)
-    if not data.startswith(b"{"):
-        errors.append("data: must be an object")
-    return payloads.one_line(data)
 
 
 def _parse_jobs(raw: msgspec.Raw | None, errors: list[str]) -> list[msgspec.Raw]:
     """Return the jobs of a batch, not decoded."""
     if raw is None:
-        errors.append("jobs: is required")
+        errors.append("jobs: This field is required.")
     elif not bytes(raw).startswith(b"["):
-        errors.append("jobs: must be a list")
+        errors.append("jobs: must be a list.")
     else:
+        _check_job_count(raw)
         return _decode_jobs(raw)
     return []
 
 
+def _check_job_count(raw: msgspec.Raw) -> None:
+    """Raise BatchTooLarge for more than MAX_BATCH_TASKS jobs, before all of them are in memory.
+
+    Raise RequestInvalid if a list of that length has anything but objects and lists.
+    """
+    if len(memoryview(raw)) < 2 * MAX_UNCOUNTED_COMMAS or bytes(raw).count(b",") <= MAX_UNCOUNTED_COMMAS:
+        return
+    _job_count.value = 0
+    try:
+        _count_jobs(raw)
+    except msgspec.ValidationError as error:
+        raise RequestInvalid(errors=["jobs: a list of this length must contain only objects and lists."]) from error
+
+
 def _parse_job(queue: str, job: msgspec.Raw, shared: dict[str, Any]) -> BatchItem:
-    """Return the task that a job asks for: wrapped, with the payload in `data`, or itself the payload."""
+    """Return the requested task: the payload is in `data`, or the job itself."""
     text = bytes(job)
     members = _decode_job(text) if text.startswith(b"{") and b'"data"' in text else {}
     if "data" not in members or not members.keys() <= _JOB_MEMBERS:
-        if not text.startswith(b"{"):
-            return RequestInvalid(errors=["must be an object"])
-        return TaskSpec(queue=queue, payload=payloads.one_line(text), **shared)
+        return TaskSpec(queue=queue, payload=payloads.to_one_line(text), **shared)
     data = members.pop("data")
     options = OptionParser(members)
     own = options.parse_fields()
-    payload = _parse_data(data, options.errors)
+    payload = payloads.to_one_line(bytes(data))
     if options.errors:
         return RequestInvalid(errors=options.errors)
     if "delay_ns" in own or "process_at_ns" in own:

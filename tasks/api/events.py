@@ -1,30 +1,31 @@
-"""The states of a task as server-sent events, for DRF's viewset and the data plane alike.
+"""The states of a task as server-sent events, for DRF's viewset and the data plane.
 
-`state` is sent for the current state and each change, `end` with the task once it has ended, `gone` if it is deleted.
-An id is `<state>-<attempt>`: after `Last-Event-ID`, the current state is sent only if it differs. No log is kept.
+`state` is sent for the current state and each change, `progress` when its handler reports progress, `end` with the task
+once it has ended, `gone` if it is deleted. The id of a state is `<state>-<attempt>`: after `Last-Event-ID`, the current
+state is sent only if it differs. No log is kept.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 from drf_spectacular.utils import OpenApiParameter
 
 from runqy.api.renderers import encode_json
-from runqy.broker.records import TaskRecord
 from runqy.broker.states import TaskState
+from runqy.broker.task_record import TaskProgress, TaskRecord
 from runqy.errors import BrokerUnavailable, TaskNotFound
-from tasks.api.bodies import TaskResponse, task_info
-from tasks.waiting import ResultWaiters, Waiter, WaitingClient
+from tasks.api.bodies import task_response
+from tasks.waiting import ResultWaiters, Waiter, WaitingClient, Watched
 
 LAST_EVENT_ID = OpenApiParameter(
-    "Last-Event-ID", str, OpenApiParameter.HEADER, description="The `id` of the last event that was received"
+    "Last-Event-ID", str, OpenApiParameter.HEADER, description="The `id` of the last received event"
 )
 
 EVENT_TYPE = "text/event-stream"
 EVENT_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 HEARTBEAT_S = 15.0
-"""After so much silence a comment is sent, so that neither end nor a proxy gives the connection up."""
+"""The interval of comments, which keep clients and proxies from closing an idle connection."""
 _HEARTBEAT = b": heartbeat\n\n"
 
 
@@ -37,29 +38,46 @@ class TaskStateEvent(msgspec.Struct, frozen=True):
     attempts: Annotated[int, msgspec.Meta(description="Runs that began and counted")]
 
 
+class TaskProgressEvent(msgspec.Struct, frozen=True):
+    """The data of the event `progress`."""
+
+    id: str
+    queue: str
+    progress: TaskProgress
+
+
+class EventSource(Protocol):
+    """Renders what has changed of a task."""
+
+    is_over: bool
+    """There will be no more events."""
+
+    async def read(self, waiter: Waiter) -> bytes:
+        """Return the events since the last call. Raise TaskNotFound, BrokerUnavailable."""
+
+
 class EventStream:
-    """The events of a task, until it has ended or the client may not see it any more."""
+    """The events of a task, until it has ended or the client's key is no longer accepted."""
 
     def __init__(
         self,
-        record: TaskRecord,
+        source: EventSource,
         waiter: Waiter | None,
         *,
-        last_event_id: str = "",
+        first: bytes,
         is_authorized: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Take what the task is now; without a waiter, the stream is over after that."""
+        """`first` are the current events; without a waiter, the stream ends after them."""
+        self._source = source
         self._waiter = waiter
         self._is_authorized = is_authorized
-        self._sent_id = last_event_id
-        self._is_over = waiter is None
-        self._chunks = self._render(self._next_event(record))
+        self._chunks = self._render(first)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._chunks
 
     async def aclose(self) -> None:
-        """End the stream, also when it was never read."""
+        """End the stream, even if it was never read."""
         await self._chunks.aclose()
         if self._waiter is not None:
             self._waiter.leave()
@@ -67,30 +85,48 @@ class EventStream:
     async def _render(self, chunk: bytes) -> AsyncGenerator[bytes, None]:
         if chunk:
             yield chunk
-        while self._waiter is not None and not self._is_over:
+        while self._waiter is not None and not self._source.is_over:
             has_news = await self._waiter.wait(HEARTBEAT_S)
             if self._waiter.is_draining or not self._is_authorized():
                 return
-            if chunk := await self._read_event(self._waiter) if has_news else _HEARTBEAT:
+            if chunk := await self._read(self._waiter) if has_news else _HEARTBEAT:
                 yield chunk
 
-    async def _read_event(self, waiter: Waiter) -> bytes:
-        """Return the event of a task that may have changed; empty if it has not, or while Redis is away."""
+    async def _read(self, waiter: Waiter) -> bytes:
+        """Return the events of a task that may have changed; empty if it has not, or while Redis is unavailable."""
         try:
-            return self._next_event(await waiter.read())
+            return await self._source.read(waiter)
         except BrokerUnavailable:
             return b""
         except TaskNotFound:
-            self._is_over = True
-            return _event("gone", encode_json({"id": waiter.task_id}))
+            self._source.is_over = True
+            return render_sse("gone", encode_json({"id": waiter.task_id}))
 
-    def _next_event(self, record: TaskRecord) -> bytes:
-        """Return the event of a task's state; empty if it was sent before."""
-        self._is_over = self._is_over or record.state.is_final
-        if event_id(record) == self._sent_id:
-            return b""
-        self._sent_id = event_id(record)
-        return render_event(record)
+
+class StateEvents:
+    """The events `state`, `progress` and `end`. See EventSource."""
+
+    def __init__(self, last_event_id: str) -> None:
+        self.is_over = False
+        self._sent_id = last_event_id
+        self._sent_progress: TaskProgress | None = None
+
+    async def read(self, waiter: Waiter) -> bytes:
+        return self.render(await waiter.read())
+
+    def render(self, record: TaskRecord) -> bytes:
+        """Return the events of a task's state and progress that were not sent before."""
+        self.is_over = record.state.is_final
+        chunk = b""
+        if event_id(record) != self._sent_id:
+            self._sent_id = event_id(record)
+            chunk = render_event(record)
+        if record.progress != self._sent_progress:
+            self._sent_progress = record.progress
+            if record.progress is not None and not self.is_over:
+                data = TaskProgressEvent(id=record.id, queue=record.queue, progress=record.progress)
+                chunk += render_sse("progress", encode_json(data))
+        return chunk
 
 
 async def open_event_stream(
@@ -101,41 +137,42 @@ async def open_event_stream(
     last_event_id: str,
     is_authorized: Callable[[], bool],
 ) -> EventStream:
-    """Return the events of a task that was read, from its current state on; to be closed.
+    """Return the events of a task from its current state on. The caller closes the stream.
 
-    The stream ends when the key is not authorized any more. Raises TooManyWaiters, TaskNotFound, BrokerUnavailable.
+    The stream ends when the key is not authorized any more. Raise TooManyWaiters, TaskNotFound, BrokerUnavailable.
     """
     waiter = None
     if not (record.state.is_final or waiters.is_draining):
-        waiter = await waiters.add(record.id, queue=record.queue, client=client, wants_changes=True)
+        waiter = await waiters.add(record.id, queue=record.queue, client=client, watched=Watched.STATE)
         try:
             record = await waiter.read()
         except BaseException:
             waiter.leave()
             raise
-    return EventStream(record, waiter, last_event_id=last_event_id, is_authorized=is_authorized)
+    source = StateEvents(last_event_id)
+    return EventStream(source, waiter, first=source.render(record), is_authorized=is_authorized)
 
 
 def is_end_known(record: TaskRecord, last_event_id: str) -> bool:
-    """Return whether a client has received all events there are: 204 keeps it from connecting again."""
+    """Return whether a client has received the last event: 204 stops it from reconnecting."""
     return record.state.is_final and event_id(record) == last_event_id
 
 
 def event_id(record: TaskRecord) -> str:
-    """Return what is the same for a task in the same state of the same attempt."""
+    """Return an id that is equal for the same state of the same attempt."""
     return f"{record.state}-{record.attempts}"
 
 
 def render_event(record: TaskRecord) -> bytes:
     """Return the event of a task's state."""
     if record.state.is_final:
-        return _event("end", encode_json(TaskResponse(task_info(record))), event_id(record))
+        return render_sse("end", encode_json(task_response(record)), event_id(record))
     data = TaskStateEvent(id=record.id, queue=record.queue, state=record.state, attempts=record.attempts)
-    return _event("state", encode_json(data), event_id(record))
+    return render_sse("state", encode_json(data), event_id(record))
 
 
-def _event(name: str, data: bytes, id_: str = "") -> bytes:
-    """Return an event; a result may have line breaks between its tokens, and each line of data has a prefix."""
+def render_sse(name: str, data: bytes, id_: str = "") -> bytes:
+    """Return a server-sent event. Data may have several lines: a result can have line breaks between tokens."""
     lines = [f"id: {id_}".encode()] if id_ else []
     lines += [f"event: {name}".encode(), *(b"data: " + line for line in data.splitlines())]
     return b"\n".join(lines) + b"\n\n"

@@ -1,4 +1,4 @@
-"""The options of a task in a request body: one table of how each is parsed and what its JSON schema is."""
+"""The options of a task in a request body: a table of their parsers and JSON schemas."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 class UniqueUntil(StrEnum):
-    """When a task stops being unique, where `unique_for` does not say so; the default."""
+    """When a task stops being unique, without `unique_for`."""
 
     FINISHED = "finished"
 
@@ -31,21 +31,23 @@ class Option:
     """A member of a request body."""
 
     parse: Callable[[Any], Any]
-    """Takes the JSON value. Raises ValueError with what it must be."""
+    """Takes the JSON value. Raises ValueError with a message such as "must be an integer."."""
     schema: Mapping[str, Any]
     field: str = ""
     """The TaskSpec field that it sets; empty for those that are combined."""
+    is_nullable: bool = False
+    """Null means that it is not set."""
 
 
 class OptionParser:
-    """Parses options among the members of a body, and collects what is wrong with them."""
+    """Parses the options of a body and collects their errors."""
 
     def __init__(self, members: Mapping[str, msgspec.Raw]) -> None:
         self.members = members
         self.errors: list[str] = []
 
     def parse(self, name: str, default: Any = None) -> Any:
-        """Return the value of an option; the default where it is missing or invalid."""
+        """Return the value of an option; the default if it is missing or invalid."""
         raw = self.members.get(name)
         if raw is None:
             return default
@@ -58,16 +60,17 @@ class OptionParser:
     def parse_queue(self) -> str:
         """Return the name of the queue, in any spelling."""
         if "queue" not in self.members:
-            self.errors.append("queue: is required")
+            self.errors.append("queue: This field is required.")
         name: str = self.parse("queue", "")
         return name
 
     def parse_fields(self) -> dict[str, Any]:
         """Return the TaskSpec fields that the options set."""
         fields: dict[str, Any] = {}
-        for name in self.members:
-            if field := OPTIONS[name].field:
-                fields[field] = self.parse(name, _DEFAULTS[field])
+        for name, raw in self.members.items():
+            option = OPTIONS[name]
+            if option.field and not (option.is_nullable and bytes(raw) == b"null"):
+                fields[option.field] = self.parse(name, _DEFAULTS[option.field])
         if "delay_ns" in fields and "process_at_ns" in fields:
             self.errors.append("process_at and delay are mutually exclusive.")
         if not self.members.keys().isdisjoint(UNIQUENESS):
@@ -82,13 +85,13 @@ class OptionParser:
         if "unique_for" in self.members and "unique_until" in self.members:
             self.errors.append("unique_for and unique_until are mutually exclusive.")
         if "unique_key" not in self.members:
-            self.errors += [f"{name}: requires unique_key" for name in UNIQUENESS[1:] if name in self.members]
+            self.errors += [f"{name}: requires unique_key." for name in UNIQUENESS[1:] if name in self.members]
             return None
         return Uniqueness(key=key, for_s=for_s, on_conflict=on_conflict)
 
 
 def is_integer(value: object) -> TypeGuard[int]:
-    """Return whether a JSON value is a number without fraction; Python counts booleans among them."""
+    """Return whether a JSON value is an integer; in Python booleans are integers, too."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -97,29 +100,30 @@ def _integer(lowest: int, highest: int, unit: str = "") -> Callable[[object], in
 
     def parse(value: object) -> int:
         if not is_integer(value) or not lowest <= value <= highest:
-            raise ValueError(f"must be an integer{unit} from {lowest} to {highest}")
+            raise ValueError(f"must be an integer{unit} from {lowest} to {highest}.")
         return value
 
     return parse
 
 
 def _timeout_s(value: object) -> int | None:
-    """Return a timeout in s; 0 means the queue's."""
-    if not is_integer(value) or not 0 <= value <= MAX_SECONDS:
-        raise ValueError(f"must be an integer of seconds from 1 to {MAX_SECONDS}")
-    return value or None
+    """Return a timeout in whole s, rounded up; 0 means the queue's."""
+    return -(-_duration_ns(value) // NS) or None
 
 
-def parse_delay_ns(value: object) -> int:
-    """Return the ns of a number of seconds or of a Go duration. Raises ValueError."""
+def _duration_ns(value: object) -> int:
+    """Return the ns of a number of seconds or of a Go duration. Raise ValueError."""
     if isinstance(value, str):
-        nanoseconds = durations.parse_ns(value)
+        try:
+            nanoseconds = durations.parse_ns(value)
+        except ValueError as error:
+            raise ValueError(f"{error}.") from None
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         nanoseconds = int(min(value, MAX_SECONDS + 1) * NS) if value >= 0 else -1
     else:
         nanoseconds = -1
     if not 0 <= nanoseconds <= MAX_SECONDS * NS:
-        raise ValueError(f'must be a number of seconds up to {MAX_SECONDS}, or a duration such as "15m"')
+        raise ValueError(f'must be a number of seconds up to {MAX_SECONDS}, or a duration such as "15m".')
     return nanoseconds
 
 
@@ -131,9 +135,9 @@ def _timestamp_ns(value: object) -> int:
             raise ValueError
         since = timestamp - _EPOCH
     except (ValueError, OverflowError):
-        raise ValueError('must be a timestamp with its time zone, such as "2026-01-31T12:00:00Z"') from None
+        raise ValueError('must be a timestamp with its time zone, such as "2026-01-31T12:00:00Z".') from None
     if since.days <= 0:
-        raise ValueError("must be a timestamp after 1970")
+        raise ValueError("must be a timestamp after 1970.")
     return (since.days * 86_400 + since.seconds) * NS + since.microseconds * 1000
 
 
@@ -144,13 +148,13 @@ def _timestamp_s(value: object) -> int:
 
 def _queue_name(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME_LENGTH:
-        raise ValueError("must be the name of a queue")
+        raise ValueError("must be the name of a queue.")
     return value
 
 
 def _unique_key(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_UNIQUE_KEY_LENGTH:
-        raise ValueError(f"must be a string of 1 to {MAX_UNIQUE_KEY_LENGTH} characters")
+        raise ValueError(f"must be a string of 1 to {MAX_UNIQUE_KEY_LENGTH} characters.")
     return value
 
 
@@ -160,7 +164,7 @@ def _choice(kind: type[StrEnum]) -> Callable[[object], StrEnum]:
 
     def parse(value: object) -> StrEnum:
         if value not in choices:
-            raise ValueError(f"must be {' or '.join(choices)}")
+            raise ValueError(f"must be {' or '.join(choices)}.")
         return kind(value)
 
     return parse
@@ -168,6 +172,16 @@ def _choice(kind: type[StrEnum]) -> Callable[[object], StrEnum]:
 
 def _seconds_schema(lowest: int, description: str) -> dict[str, Any]:
     return {"type": "integer", "minimum": lowest, "maximum": MAX_SECONDS, "description": description}
+
+
+def _duration_schema(description: str, *types: str) -> dict[str, Any]:
+    """Return the schema of a duration: a number of seconds, or text."""
+    return {
+        "type": ["number", "string", *types],
+        "minimum": 0,
+        "maximum": MAX_SECONDS,
+        "description": f"{description}: seconds, or a duration such as `15m`",
+    }
 
 
 def _timestamp_schema(description: str) -> dict[str, Any]:
@@ -184,9 +198,11 @@ OPTIONS: Mapping[str, Option] = {
             "description": "`inference`, or one of its sub-queues: `inference_high`",
         },
     ),
-    "timeout": Option(_timeout_s, _seconds_schema(0, "Seconds one run may take"), "timeout_s"),
-    "delay": Option(parse_delay_ns, {"description": "Seconds, or a duration such as `15m`"}, "delay_ns"),
-    "process_at": Option(_timestamp_ns, _timestamp_schema("Instead of `delay`; in the past: at once"), "process_at_ns"),
+    "timeout": Option(_timeout_s, _duration_schema("How long one run may take", "null"), "timeout_s", is_nullable=True),
+    "delay": Option(_duration_ns, _duration_schema("Time until the task may start"), "delay_ns"),
+    "process_at": Option(
+        _timestamp_ns, _timestamp_schema("Mutually exclusive with `delay`; in the past: at once"), "process_at_ns"
+    ),
     "deadline": Option(_timestamp_s, _timestamp_schema("The task does not run after this"), "deadline_s"),
     "max_retry": Option(_integer(0, MAX_RETRY), {"type": "integer", "minimum": 0, "maximum": MAX_RETRY}, "max_retry"),
     "retention": Option(
@@ -198,11 +214,12 @@ OPTIONS: Mapping[str, Option] = {
             "type": "string",
             "minLength": 1,
             "maxLength": MAX_UNIQUE_KEY_LENGTH,
-            "description": "No two tasks of a Redis queue with the same one wait or run",
+            "description": "No two unfinished tasks of a Redis queue have the same key",
         },
     ),
     "unique_for": Option(
-        _integer(1, MAX_SECONDS, " of seconds"), _seconds_schema(1, "Seconds, not beyond the end of the task")
+        _integer(1, MAX_SECONDS, " of seconds"),
+        _seconds_schema(1, "Seconds of uniqueness, at most until the end of the task"),
     ),
     "unique_until": Option(
         _choice(UniqueUntil),
@@ -213,11 +230,11 @@ OPTIONS: Mapping[str, Option] = {
         {
             "type": "string",
             "enum": [conflict.value for conflict in OnConflict],
-            "description": "`return`: 200 with the task that holds the key; else 409",
+            "description": "`return`: 200 with the task that holds the key; `reject`: 409",
         },
     ),
 }
-"""The members beside the payload."""
+"""All members of a body except the payload."""
 UNIQUENESS = ("unique_key", "unique_for", "unique_until", "on_conflict")
 _DEFAULTS: dict[str, Any] = {
     "timeout_s": None,
@@ -227,4 +244,4 @@ _DEFAULTS: dict[str, Any] = {
     "max_retry": None,
     "retention_s": None,
 }
-"""What an invalid option is taken for, until the request is refused."""
+"""The values of invalid options, until the request is refused."""

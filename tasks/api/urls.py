@@ -4,7 +4,8 @@ from typing import Any
 
 from django.urls import path
 
-from tasks.api.queue_tasks import BulkTaskViewSet, CancelTaskViewSet, QueueTaskViewSet
+from tasks.api.queue_viewsets import BulkTaskViewSet, CancelTaskViewSet, QueueTaskViewSet
+from tasks.api.run_viewsets import ErrorGroupViewSet, QueueStatsViewSet, RunViewSet
 from tasks.api.viewsets import CreateTaskViewSet, TaskViewSet
 
 _TASKS = "queues/<str:queue>/tasks"
@@ -23,6 +24,9 @@ urlpatterns = [
         CancelTaskViewSet.as_view({"post": "cancel"}, deprecated_for="/api/cli/tasks/{task_id}"),
         name="cancel-task-alias",
     ),
+    path("api/runs", RunViewSet.as_view({"get": "list"}), name="runs"),
+    path("api/errors", ErrorGroupViewSet.as_view({"get": "list"}), name="error-groups"),
+    path("api/cli/queues/<str:queue>/stats", QueueStatsViewSet.as_view({"get": "retrieve"}), name="queue-stats"),
     path(f"api/cli/{_TASKS}", QueueTaskViewSet.as_view(_LIST), name="queue-tasks"),
     path(
         f"api/{_TASKS}",
@@ -38,6 +42,7 @@ urlpatterns = [
         QueueTaskViewSet.as_view(_ONE, deprecated_for="/api/cli/queues/{queue}/tasks/{task_id}"),
         name="queue-task-alias",
     ),
+    path(f"api/cli/{_TASKS}/<str:task_id>/logs", QueueTaskViewSet.as_view({"get": "logs"}), name="task-logs"),
     path(f"api/cli/{_TASKS}/<str:task_id>/run", QueueTaskViewSet.as_view({"post": "run"}), name="run-task"),
     path(f"api/cli/{_TASKS}/<str:task_id>/archive", QueueTaskViewSet.as_view({"post": "archive"}), name="archive-task"),
 ]

@@ -1,4 +1,4 @@
-"""Tasks over HTTP for clients: enqueue one, enqueue many, read one, follow one.
+"""Tasks over HTTP, for clients: enqueue, enqueue a batch, get, stream events.
 
 The data plane serves these routes too, by the same operations and bodies; see docs/architecture.md.
 """
@@ -13,22 +13,30 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
 from queues.queries import run_operation
-from runqy.accounts.identity import Identity, Role
-from runqy.accounts.queries import find_identity
-from runqy.api.authentication import presented_key
-from runqy.api.idempotency import parse_idempotency_key
-from runqy.api.parsers import RawJSONParser, raw_body
+from runqy.accounts.authentication import presented_key
+from runqy.api.parsers import RawJSONParser, parse_idempotency_key, raw_body
 from runqy.api.renderers import encode_json
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
-from runqy.broker.records import TaskRecord
+from runqy.api_keys import Identity, Role
+from runqy.broker.task_record import TaskRecord
+from runqy.config_sync.snapshot import get_snapshot
 from runqy.request_ids import trace_headers
-from tasks.api import examples
+from runqy.tracing import enqueue_span
 from tasks.api import serializers as s
 from tasks.api.bodies import enqueue_response
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, LAST_EVENT_ID, is_end_known, open_event_stream
-from tasks.api.waits import WAIT_PARAMETERS, Wait, enqueue_head, parse_wait, task_head, waiting_client
+from tasks.api.waits import (
+    WAIT_PARAMETERS,
+    Wait,
+    check_still_accepted,
+    enqueue_head,
+    is_still_accepted,
+    parse_wait,
+    task_head,
+    waiting_client,
+)
 from tasks.batches import enqueue_batch
 from tasks.operations import enqueue_task
 from tasks.queries import get_task
@@ -38,7 +46,7 @@ _IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     str,
     OpenApiParameter.HEADER,
-    description="For 24 h the same request under the same key gets the first response, with `Idempotent-Replayed`",
+    description="For 24 h a repeated request with this key gets the first response, with `Idempotent-Replayed`",
 )
 
 
@@ -56,29 +64,34 @@ class TaskViewSet(ApiViewSet):
         request=s.EnqueueSerializer,
         responses={
             200: s.EnqueueResponseSerializer,
-            202: OpenApiResponse(s.EnqueueResponseSerializer, "Queued, and not ended after the wait: see Location"),
+            202: OpenApiResponse(s.EnqueueResponseSerializer, "Enqueued, and not ended after the wait: see Location"),
             **problem_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
         },
-        examples=[examples.ENQUEUE_BODY, examples.ENQUEUED, examples.ENQUEUED_NOT_ENDED],
+        examples=[s.ENQUEUE_BODY, s.ENQUEUED, s.ENQUEUED_NOT_ENDED],
     )
     def create(self, request: AuthenticatedRequest) -> Response:
-        """Put one task on a queue.
+        """Enqueue a task.
 
         Without `data`, all members of the body but the options are the payload.
         """
         body = raw_body(request)
         spec = _validated(s.EnqueueSerializer, body)
         wait = parse_wait(request.query_params.get("wait"), request.headers)
-        enqueued = run_operation(
-            enqueue_task,
-            spec=spec.awaited() if wait.seconds else spec,
-            allowed_queues=request.auth.queues,
-            headers=trace_headers(request.headers.get("traceparent", "")),
-            idempotency_key=parse_idempotency_key(
-                request.headers.get("Idempotency-Key"), identity=request.auth, kind="task", body=body
-            ),
+        key = parse_idempotency_key(
+            request.headers.get("Idempotency-Key"), identity=request.auth, kind="task", body=body
         )
+        traceparent = request.headers.get("traceparent", "")
+        with enqueue_span(spec.queue, traceparent):
+            enqueued = run_operation(
+                enqueue_task,
+                spec=spec.awaited() if wait.seconds else spec,
+                allowed_queues=request.auth.queues,
+                headers=trace_headers(traceparent),
+                idempotency_key=key,
+            )
         awaited = _wait_for_queued(enqueued.record, wait, request.auth) if wait.seconds else None
+        if awaited is not None and not is_still_accepted(presented_key(request.headers), request.auth):
+            awaited = None
         content = enqueue_response(enqueued, spec, awaited)
         status, headers = enqueue_head(enqueued, awaited, wait)
         return Response(s.EnqueueResponseSerializer(content).data, status, headers=headers)
@@ -89,26 +102,30 @@ class TaskViewSet(ApiViewSet):
         parameters=[_IDEMPOTENCY_KEY],
         request=s.BatchSerializer,
         responses={
-            200: OpenApiResponse(s.BatchResponseSerializer, "At least one of the tasks is queued"),
+            200: OpenApiResponse(s.BatchResponseSerializer, "At least one task was enqueued"),
             **problem_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
         },
-        examples=[examples.BATCH_BODY, examples.BATCH_ENQUEUED],
+        examples=[s.BATCH_BODY, s.BATCH_ENQUEUED],
     )
     def create_batch(self, request: AuthenticatedRequest) -> Response:
-        """Put many tasks on one queue.
+        """Enqueue many tasks on one queue.
 
         A job is a payload, or an object with the payload in `data` and at most the task's own options beside it.
         """
         body = raw_body(request)
-        batch = run_operation(
-            enqueue_batch,
-            spec=_validated(s.BatchSerializer, body),
-            allowed_queues=request.auth.queues,
-            headers=trace_headers(request.headers.get("traceparent", "")),
-            idempotency_key=parse_idempotency_key(
-                request.headers.get("Idempotency-Key"), identity=request.auth, kind="batch", body=body
-            ),
+        spec = _validated(s.BatchSerializer, body)
+        key = parse_idempotency_key(
+            request.headers.get("Idempotency-Key"), identity=request.auth, kind="batch", body=body
         )
+        traceparent = request.headers.get("traceparent", "")
+        with enqueue_span(spec.queue, traceparent):
+            batch = run_operation(
+                enqueue_batch,
+                spec=spec,
+                allowed_queues=request.auth.queues,
+                headers=trace_headers(traceparent),
+                idempotency_key=key,
+            )
         headers = {"Idempotent-Replayed": "true"} if batch.is_replayed else None
         return Response(s.BatchResponseSerializer(batch).data, headers=headers)
 
@@ -119,17 +136,18 @@ class TaskViewSet(ApiViewSet):
         responses={
             200: s.TaskResponseSerializer,
             202: OpenApiResponse(s.TaskResponseSerializer, "Not ended after the wait"),
-            304: OpenApiResponse(None, "As `If-None-Match` has it"),
+            304: OpenApiResponse(None, "The version in `If-None-Match` is current"),
             **problem_responses(400, 401, 403, 404, 503),
         },
-        examples=[examples.TASK_ENDED, examples.TASK_NOT_ENDED],
+        examples=[s.TASK_ENDED, s.TASK_NOT_ENDED],
     )
     def retrieve(self, request: AuthenticatedRequest, task_id: str) -> Response:
-        """Show the state and result of a task, at once or when it has ended."""
+        """Show the state and result of a task, at once or after waiting for its end."""
         wait = parse_wait(request.query_params.get("wait"), request.headers)
         record = run_operation(get_task, task_id, allowed_queues=request.auth.queues)
         if wait.seconds and not record.state.is_final:
             record = _wait_for_end(record, wait, request.auth)
+            check_still_accepted(presented_key(request.headers), request.auth)
         content = s.TaskResponseSerializer(record).data
         status, headers = task_head(record, encode_json(content), wait, request.headers)
         return Response(None if status == 304 else content, status, headers=headers)
@@ -143,13 +161,13 @@ class TaskViewSet(ApiViewSet):
             204: OpenApiResponse(None, "`Last-Event-ID` names the end of the task"),
             **problem_responses(401, 403, 404, 503),
         },
-        examples=[examples.EVENTS],
+        examples=[s.EVENTS],
     )
     def events(self, request: AuthenticatedRequest, task_id: str) -> HttpResponseBase:
         """Stream the states of a task as server-sent events.
 
         `state` for the current state and each change, `end` with the task once it has ended, `gone` when it was
-        deleted. A comment is sent every 15 s. A client that has lost the connection sends `Last-Event-ID`: it gets
+        deleted. A comment is sent every 15 s. A client that reconnects sends `Last-Event-ID`: it receives
         the current state if that differs.
         """
         identity, key = request.auth, presented_key(request.headers)
@@ -166,7 +184,7 @@ class TaskViewSet(ApiViewSet):
                 record,
                 client=waiting_client(identity, holds_thread=True),
                 last_event_id=last_event_id,
-                is_authorized=lambda: find_identity(key) == identity,
+                is_authorized=lambda: is_still_accepted(key, identity),
             )
         )
         chunks = BlockingIterator(waiting, stream)
@@ -175,29 +193,33 @@ class TaskViewSet(ApiViewSet):
 
 @extend_schema_view(create=extend_schema(operation_id="create_task"))
 class CreateTaskViewSet(TaskViewSet):
-    """Enqueueing at the command line's path."""
+    """The same operation at the command line's path."""
 
 
 def _validated(serializer_class: type[BaseSerializer[Any]], body: bytes) -> Any:
-    """Return what a serializer makes of a body. Raises RequestInvalid."""
+    """Return the validated data of a body. Raise RequestInvalid."""
     serializer = serializer_class(data=body)
     serializer.is_valid(raise_exception=True)
     return serializer.validated_data
 
 
 def _wait_for_end(record: TaskRecord, wait: Wait, identity: Identity) -> TaskRecord:
-    """Block until a task has ended or the wait is over. Raises as ResultWaiters.wait_for_end."""
+    """Block until a task has ended or the wait is over. Raise as ResultWaiters.wait_for_end."""
     waiting = get_waiting_loop()
     client = waiting_client(identity, holds_thread=True)
-    return waiting.run(
+    ended = waiting.run(
         waiting.waiters.wait_for_end(record.id, queue=record.queue, client=client, timeout_s=wait.seconds)
     )
+    get_snapshot()  # refresh the configuration, to check whether the key is still accepted
+    return ended
 
 
 def _wait_for_queued(record: TaskRecord, wait: Wait, identity: Identity) -> TaskRecord | None:
-    """Block as `_wait_for_end` does for a task that was queued just now; None if it cannot be waited for."""
+    """Block as `_wait_for_end` for a task that was just enqueued; None if waiting is not possible."""
     waiting = get_waiting_loop()
     client = waiting_client(identity, holds_thread=True)
-    return waiting.run(
+    ended = waiting.run(
         waiting.waiters.wait_for_queued(record.id, queue=record.queue, client=client, timeout_s=wait.seconds)
     )
+    get_snapshot()  # as above
+    return ended

@@ -1,4 +1,4 @@
-"""How long a client waits for the end of a task, `?wait=` or `Prefer: wait=` (RFC 7240), and what it is sent then."""
+"""Waiting for the end of a task by `?wait=` or `Prefer: wait=` (RFC 7240), and the head of the response."""
 
 import re
 from collections.abc import Mapping
@@ -9,10 +9,11 @@ from django.utils.http import quote_etag
 from drf_spectacular.utils import OpenApiParameter
 
 from runqy import durations
-from runqy.accounts.identity import Identity
+from runqy.accounts.queries import find_identity
 from runqy.api.preconditions import content_version, matches_if_none_match
-from runqy.broker.records import TaskRecord
-from runqy.errors import RequestInvalid
+from runqy.api_keys import Identity
+from runqy.broker.task_record import TaskRecord
+from runqy.errors import KeyRequired, RequestInvalid
 from tasks.operations import EnqueuedTask
 from tasks.waiting import WaitingClient
 
@@ -22,11 +23,14 @@ WAIT_PARAMETERS = [
     OpenApiParameter(
         "wait",
         str,
-        description=f"Wait for the end of the task: seconds or a duration such as `1m`, at most {MAX_WAIT_S} s",
+        description="Wait for the end of the task: seconds, a duration such as `1m`, or `true` for the maximum. "
+        f"More than {MAX_WAIT_S} s "
+        f"is taken as {MAX_WAIT_S} s, and the response has `Preference-Applied: wait={MAX_WAIT_S}`",
     ),
     OpenApiParameter("Prefer", str, OpenApiParameter.HEADER, description="`wait=<seconds>`, RFC 7240"),
 ]
 
+_FLAGS = {"true": float("inf"), "false": 0.0}
 _PREFERRED = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]+)", re.IGNORECASE)
 
 ResponseHead = tuple[int, dict[str, str]]
@@ -37,28 +41,30 @@ class Wait(msgspec.Struct, frozen=True):
     """How long a client waits."""
 
     seconds: float
-    """0: not at all."""
-    is_preference: bool = False
-    """Requested by `Prefer`, so that the response names what was applied."""
+    """0: no wait."""
+    is_confirmed: bool = False
+    """The response has the time: it was requested by `Prefer`, or is shorter than requested."""
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that confirm a preference."""
-        return {"Preference-Applied": f"wait={self.seconds:.0f}"} if self.is_preference else {}
+        """Return the headers that confirm the time."""
+        return {"Preference-Applied": f"wait={self.seconds:.0f}"} if self.is_confirmed else {}
 
 
 def parse_wait(query: str | None, headers: Mapping[str, str]) -> Wait:
-    """Return how long a client waits; longer than MAX_WAIT_S is MAX_WAIT_S. `query` is the parameter `wait`.
+    """Return how long a client waits, at most MAX_WAIT_S, which `?wait=true` requests. `query` is the parameter.
 
-    Raises RequestInvalid for what is not a duration.
+    Raise RequestInvalid for an invalid duration.
     """
     if query is None:
         preferred = _PREFERRED.search(headers.get("Prefer", ""))
-        return Wait(min(float(preferred[1]), MAX_WAIT_S), is_preference=True) if preferred else Wait(0)
+        return Wait(min(float(preferred[1]), MAX_WAIT_S), is_confirmed=True) if preferred else Wait(0)
+    seconds = _FLAGS.get(query.lower())
     try:
-        seconds = float(query) if re.fullmatch(r"[0-9]*\.[0-9]+", query) else durations.parse_ns(query) / 1e9
+        if seconds is None:
+            seconds = float(query) if re.fullmatch(r"[0-9]*\.[0-9]+", query) else durations.parse_ns(query) / 1e9
     except ValueError as error:
-        raise RequestInvalid(errors=[f"wait: {error}"]) from error
-    return Wait(min(seconds, MAX_WAIT_S))
+        raise RequestInvalid(errors=[f"wait: {error}."]) from error
+    return Wait(min(seconds, MAX_WAIT_S), is_confirmed=seconds > MAX_WAIT_S)
 
 
 def waiting_client(identity: Identity, *, holds_thread: bool = False) -> WaitingClient:
@@ -66,8 +72,19 @@ def waiting_client(identity: Identity, *, holds_thread: bool = False) -> Waiting
     return WaitingClient(id=identity.key_id or identity.role, allowed_queues=identity.queues, holds_thread=holds_thread)
 
 
+def is_still_accepted(key: str, identity: Identity) -> bool:
+    """Return whether a key is unchanged in the process's snapshot since its request began to wait."""
+    return find_identity(key) == identity
+
+
+def check_still_accepted(key: str, identity: Identity) -> None:
+    """Raise KeyRequired if a key was revoked or expired while its request waited."""
+    if not is_still_accepted(key, identity):
+        raise KeyRequired
+
+
 def enqueue_head(enqueued: EnqueuedTask, awaited: TaskRecord | None, wait: Wait) -> ResponseHead:
-    """Return the head of the response to a task that was queued, and awaited unless that was not possible."""
+    """Return the head of the response about an enqueued task; `awaited` is its state after a wait."""
     headers = {"Idempotent-Replayed": "true"} if enqueued.is_replayed else {}
     if not wait.seconds:
         return 200, headers
@@ -76,7 +93,7 @@ def enqueue_head(enqueued: EnqueuedTask, awaited: TaskRecord | None, wait: Wait)
 
 
 def task_head(record: TaskRecord, body: bytes, wait: Wait, headers: Mapping[str, str]) -> ResponseHead:
-    """Return the head of the response with a task to a request with these headers; without a body where it is 304."""
+    """Return the head of the response about a task, to a request with these headers."""
     if wait.seconds and not record.state.is_final:
         return _waited_head(record, wait)
     version = content_version(body)
@@ -87,7 +104,7 @@ def task_head(record: TaskRecord, body: bytes, wait: Wait, headers: Mapping[str,
 
 
 def _waited_head(record: TaskRecord, wait: Wait) -> ResponseHead:
-    """Return 202 and where to look for a task whose wait was too short, and the confirmation of a preference."""
+    """Return 202 with the location of a task that has not ended, and the time that it was waited for."""
     if record.state.is_final:
         return 200, wait.headers()
     return 202, {"Location": f"/queue/{quote(record.id, safe='')}"} | wait.headers()

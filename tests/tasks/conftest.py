@@ -2,18 +2,17 @@
 
 import pytest
 
-from queues.definitions import FieldType, PayloadField, StatedLimits
-from queues.models import Source
-from queues.operations import save_queue
-from runqy.publication.snapshot import get_snapshot
+from queues.definitions import FieldType, LimitOverrides, PayloadField
+from runqy.config_sync.snapshot import get_snapshot
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
+from tests.queues.stored import store_queues
 from tests.support.environment import CLIENT_KEY
 
 
 @pytest.fixture
 def client(configuration: None, each_plane: str) -> ApiClient:
-    """Return a client with the client's key; there are queues of several kinds.
+    """Return a client with the role client, and define queues of several kinds.
 
     Each test runs against DRF's viewsets, and against the data plane.
     """
@@ -22,15 +21,14 @@ def client(configuration: None, each_plane: str) -> ApiClient:
         PayloadField(name="width", type=(FieldType.INT,), default_json="512"),
         PayloadField(name="style", type=(FieldType.STRING,), default_json='"plain"'),
     )
-    limits = StatedLimits(max_retry=7, active_timeout_s=90, ttl_completed_s=60, ttl_archived_s=120)
-    for made in (
+    limits = LimitOverrides(max_retry=7, active_timeout_s=90, ttl_completed_s=60, ttl_archived_s=120)
+    store_queues(
         spec("simple"),
         spec("inference", "high:10", "low:3"),
         spec("image", input=fields),
         spec("optional", input=fields[1:]),
         spec("limited", limits=limits),
         spec("off", is_enabled=False),
-    ):
-        save_queue(spec=made, source=Source.API)
+    )
     get_snapshot()  # for operations that are run by themselves
     return ApiClient(CLIENT_KEY)

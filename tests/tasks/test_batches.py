@@ -9,36 +9,36 @@ import redis as redis_py
 import runqy_python
 
 from queues.queries import get_fresh_catalog
-from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key
+from runqy.api_keys import Role
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.enqueue import IdempotencyKey
 from runqy.broker.keys import QueueKeys
 from tasks.batches import BatchSpec, enqueue_batch
 from tasks.task_specs import TaskSpec, Uniqueness
-from tests.api.client import Answer, ApiClient, problem
+from tests.api.client import ApiClient, Response, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 
 
-def post(client: ApiClient, jobs: Any, queue: str = "simple", **rest: Any) -> Answer:
+def post(client: ApiClient, jobs: Any, queue: str = "simple", **rest: Any) -> Response:
     """Send a batch."""
     return client.post("/queue/add-batch", {"queue": queue, "jobs": jobs, **rest})
 
 
-def outcome(answer: Answer) -> dict[str, Any]:
-    """Return what an answer says about its jobs."""
-    assert answer.status_code == 200, answer.content
-    found: dict[str, Any] = json.loads(answer.content)
+def outcome(response: Response) -> dict[str, Any]:
+    """Return the body of a batch's response."""
+    assert response.status_code == 200, response.content
+    found: dict[str, Any] = json.loads(response.content)
     return found
 
 
 def message(redis: redis_py.Redis, task_id: str, queue: str = "simple") -> TaskMessage:
-    """Return the message of a task as it stands in Redis."""
+    """Return the stored message of a task."""
     return TaskMessage.FromString(redis.hget(QueueKeys(queue).task(task_id), "msg"))
 
 
-def test_both_forms_of_a_job_are_taken_in_order(client: ApiClient, redis: redis_py.Redis) -> None:
+def test_both_forms_of_a_job_are_enqueued_in_order(client: ApiClient, redis: redis_py.Redis) -> None:
     body = (
         b'{"queue":"inference.high","timeout":300,"jobs":[{"timeout":60,"data":{"big":9007199254740993}}, {"n": 1},\n'
     )
@@ -69,11 +69,21 @@ def test_each_job_has_its_own_outcome(client: ApiClient, redis: redis_py.Redis) 
     assert (found["enqueued"], found["failed"]) == (2, 4)
     assert [task_id is None for task_id in found["task_ids"]] == [False, True, True, True, True, False]
     errors = [error and error.split(":")[0] for error in found["errors"]]
-    assert errors == [None, "prompt", "must be an object", "data", "timeout", None]
+    assert errors == [None, "prompt", "data", "data", "timeout", None]
     assert message(redis, found["task_ids"][0], "image").payload == b'{"prompt": "a","width":512,"style":"plain"}'
 
 
-def test_options_of_a_job_come_before_those_of_the_batch(client: ApiClient, redis: redis_py.Redis) -> None:
+def test_jobs_of_a_queue_without_a_schema_are_any_json(client: ApiClient, redis: redis_py.Redis) -> None:
+    jobs = [[1, 2], "text", 3, None, {"data": [4]}, {"data": "five"}, {"n": 6}]
+
+    found = outcome(post(client, jobs))
+
+    assert (found["enqueued"], found["failed"]) == (7, 0)
+    payloads = [message(redis, task_id).payload for task_id in found["task_ids"]]
+    assert [json.loads(payload) for payload in payloads] == [[1, 2], "text", 3, None, [4], "five", {"n": 6}]
+
+
+def test_options_of_a_job_override_those_of_the_batch(client: ApiClient, redis: redis_py.Redis) -> None:
     jobs = [
         {},
         {"data": {}, "max_retry": 0, "retention": 0, "process_at": "2020-01-01T00:00:00Z"},
@@ -88,7 +98,19 @@ def test_options_of_a_job_come_before_those_of_the_batch(client: ApiClient, redi
     assert redis.lrange(QueueKeys("simple").pending, 0, -1) == [ids[1].encode()]
 
 
-def test_a_batch_of_many_takes_all(client: ApiClient, redis: redis_py.Redis) -> None:
+def test_timeouts_of_a_batch_and_of_its_jobs_may_be_durations(client: ApiClient, redis: redis_py.Redis) -> None:
+    ids = outcome(post(client, [{}, {"data": {}, "timeout": "30s"}], timeout="5m"))["task_ids"]
+
+    assert [message(redis, task_id).timeout for task_id in ids] == [300, 30]
+
+
+def test_a_job_with_a_timeout_of_null_has_that_of_the_batch(client: ApiClient, redis: redis_py.Redis) -> None:
+    ids = outcome(post(client, [{"data": {}, "timeout": None}, {"data": {}, "timeout": 0}], timeout=7))["task_ids"]
+
+    assert [message(redis, task_id).timeout for task_id in ids] == [7, 1800]
+
+
+def test_a_batch_of_many_tasks_is_enqueued(client: ApiClient, redis: redis_py.Redis) -> None:
     found = outcome(post(client, [{"n": n} for n in range(1201)]))
 
     assert found["enqueued"] == 1201
@@ -96,13 +118,13 @@ def test_a_batch_of_many_takes_all(client: ApiClient, redis: redis_py.Redis) -> 
 
 
 @pytest.mark.parametrize("extra", [{}, {"unique_key": "u"}])
-def test_a_batch_in_which_nothing_is_right_is_refused_naming_each_job(
+def test_a_batch_of_invalid_jobs_is_refused_by_job(
     client: ApiClient, redis: redis_py.Redis, extra: dict[str, Any]
 ) -> None:
-    answer = post(client, [{"data": {}, **extra}, {"data": {"width": 1}}], "image")
+    response = post(client, [{"data": {}, **extra}, {"data": {"width": 1}}], "image")
 
-    found = problem(answer)
-    assert (answer.status_code, found["code"]) == (400, "batch_refused")
+    found = problem(response)
+    assert (response.status_code, found["code"]) == (400, "batch_refused")
     assert [error[:15] for error in found["errors"]] == ["jobs[0]: prompt", "jobs[1]: prompt"]
     assert redis.keys("asynq:{image}*") == []
 
@@ -120,18 +142,18 @@ def test_a_batch_in_which_nothing_is_right_is_refused_naming_each_job(
         ({"queue": "simple", "jobs": [{}], "delay": 1, "process_at": "2030-01-01T00:00:00Z"}, ["process_at"]),
     ],
 )
-def test_what_is_wrong_for_all_is_refused_by_name(client: ApiClient, body: Any, names: list[str]) -> None:
-    answer = client.post("/queue/add-batch", body)
+def test_invalid_options_of_a_batch_are_refused_by_name(client: ApiClient, body: Any, names: list[str]) -> None:
+    response = client.post("/queue/add-batch", body)
 
-    assert answer.status_code == 400
-    assert [error.replace(":", " ").split()[0] for error in problem(answer)["errors"]] == names
+    assert response.status_code == 400
+    assert [error.replace(":", " ").split()[0] for error in problem(response)["errors"]] == names
 
 
 def test_too_many_jobs_are_refused_with_the_limit(client: ApiClient, redis: redis_py.Redis) -> None:
-    answer = client.post("/queue/add-batch", b'{"queue":"simple","jobs":[' + b"{}," * 10_000 + b"{}]}")
+    response = client.post("/queue/add-batch", b'{"queue":"simple","jobs":[' + b"{}," * 10_000 + b"{}]}")
 
-    assert (answer.status_code, problem(answer)["code"]) == (413, "batch_too_large")
-    assert "10001 tasks, the limit is 10000" in problem(answer)["detail"]
+    assert (response.status_code, problem(response)["code"]) == (413, "batch_too_large")
+    assert "10001 tasks exceed the limit of 10000" in problem(response)["detail"]
     assert not redis.exists(QueueKeys("simple").pending)
 
 
@@ -140,7 +162,7 @@ def test_unknown_and_disabled_queues_are_refused(client: ApiClient) -> None:
     assert post(client, [{}], "off").status_code == 409
 
 
-def test_keys_without_the_right_are_refused(client: ApiClient) -> None:
+def test_keys_without_permission_are_refused(client: ApiClient) -> None:
     other = create_api_key(name="other", role=Role.CLIENT, queues=["inference"]).plain
 
     assert post(ApiClient(None), [{}]).status_code == 401
@@ -148,7 +170,7 @@ def test_keys_without_the_right_are_refused(client: ApiClient) -> None:
     assert post(ApiClient(other), [{}]).status_code == 404
 
 
-def test_of_jobs_with_the_same_unique_key_the_first_is_queued(client: ApiClient, redis: redis_py.Redis) -> None:
+def test_the_first_of_jobs_with_the_same_unique_key_is_enqueued(client: ApiClient, redis: redis_py.Redis) -> None:
     unique = {"data": {}, "unique_key": "u"}
 
     found = outcome(post(client, [unique, unique | {"on_conflict": "return"}, unique, {"n": 1}]))
@@ -160,7 +182,7 @@ def test_of_jobs_with_the_same_unique_key_the_first_is_queued(client: ApiClient,
     assert redis.lrange(QueueKeys("simple").pending, 0, -1) == [fourth.encode(), first.encode()]
 
 
-def test_a_batch_of_nothing_but_conflicts_is_one(client: ApiClient, redis: redis_py.Redis) -> None:
+def test_a_batch_of_conflicts_is_a_conflict(client: ApiClient, redis: redis_py.Redis) -> None:
     unique = {"data": {}, "unique_key": "u"}
     post(client, [unique])
 
@@ -172,7 +194,7 @@ def test_a_batch_of_nothing_but_conflicts_is_one(client: ApiClient, redis: redis
     assert redis.llen(QueueKeys("simple").pending) == 1
 
 
-def test_a_repeated_batch_gets_the_first_answer(client: ApiClient, redis: redis_py.Redis) -> None:
+def test_a_repeated_batch_gets_the_first_response(client: ApiClient, redis: redis_py.Redis) -> None:
     body = {"queue": "image", "jobs": [{"prompt": "a"}, {}, *({"prompt": str(n)} for n in range(600))]}
     headers = {"Idempotency-Key": "k1"}
 
@@ -185,7 +207,7 @@ def test_a_repeated_batch_gets_the_first_answer(client: ApiClient, redis: redis_
     assert redis.llen(QueueKeys("image").pending) == 601
 
 
-def test_a_batch_that_was_cut_short_is_finished_by_its_repetition(client: ApiClient, redis: redis_py.Redis) -> None:
+def test_an_interrupted_batch_is_completed_by_its_repetition(client: ApiClient, redis: redis_py.Redis) -> None:
     body = {"queue": "simple", "jobs": [{"n": n} for n in range(700)]}
     whole = outcome(client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"}))
     (record,) = redis.keys("runqy:q:{simple}:created:*")
@@ -200,12 +222,12 @@ def test_a_batch_that_was_cut_short_is_finished_by_its_repetition(client: ApiCli
     assert redis.llen(QueueKeys("simple").pending) == 700
 
 
-def test_the_same_batch_at_once_is_queued_once(client: ApiClient, redis: redis_py.Redis) -> None:
+def test_concurrent_repetitions_of_a_batch_enqueue_it_once(client: ApiClient, redis: redis_py.Redis) -> None:
     body = {"queue": "simple", "jobs": [{"n": n} for n in range(20)]}
-    answers: list[bytes] = []
+    responses: list[bytes] = []
 
     def send() -> None:
-        answers.append(client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"}).content)
+        responses.append(client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"}).content)
 
     threads = [threading.Thread(target=send) for _ in range(12)]
     for thread in threads:
@@ -213,13 +235,13 @@ def test_the_same_batch_at_once_is_queued_once(client: ApiClient, redis: redis_p
     for thread in threads:
         thread.join()
 
-    assert len(answers) == 12
-    assert len(set(answers)) == 1
+    assert len(responses) == 12
+    assert len(set(responses)) == 1
     assert redis.llen(QueueKeys("simple").pending) == 20
     assert len(redis.keys("asynq:t:*")) == 20
 
 
-def test_conditions_hold_on_a_cluster_too(client: ApiClient, broker: Broker) -> None:
+def test_batches_with_keys_work_on_a_cluster(client: ApiClient, broker: Broker) -> None:
     items = [TaskSpec(queue="simple", payload=b"{}", unique=Uniqueness(key=str(n % 600))) for n in range(700)]
     batch, idempotency_key = BatchSpec("simple", items), IdempotencyKey(scope="s", fingerprint="f")
 
@@ -238,9 +260,9 @@ def test_another_batch_under_the_same_key_is_refused(client: ApiClient) -> None:
     headers = {"Idempotency-Key": "k1"}
     client.post("/queue/add-batch", {"queue": "simple", "jobs": [{}]}, **headers)
 
-    answer = client.post("/queue/add-batch", {"queue": "simple", "jobs": [{}, {}]}, **headers)
+    response = client.post("/queue/add-batch", {"queue": "simple", "jobs": [{}, {}]}, **headers)
 
-    assert (answer.status_code, problem(answer)["code"]) == (422, "idempotency_key_reused")
+    assert (response.status_code, problem(response)["code"]) == (422, "idempotency_key_reused")
 
 
 def test_the_published_sdk_sends_batches(client: ApiClient, live_server: Any) -> None:

@@ -1,11 +1,11 @@
-"""Whoever has a task as it is need not be sent it again."""
+"""A client with the current version of a task is not sent it again."""
 
 import json
 
 import pytest
 
-from runqy.connection import get_broker
-from tests.api.client import Answer, ApiClient
+from runqy.redis_connection import get_broker
+from tests.api.client import ApiClient, Response
 from tests.support.tasks import take_one
 
 
@@ -16,7 +16,7 @@ def path(client: ApiClient) -> str:
     return f"/queue/{json.loads(added.content)['info']['id']}"
 
 
-def again(client: ApiClient, path: str, etag: str) -> Answer:
+def again(client: ApiClient, path: str, etag: str) -> Response:
     """Read a task unless it is as it was."""
     return client.get(path, **{"If-None-Match": etag})
 
@@ -31,7 +31,7 @@ def test_a_task_that_did_not_change_is_not_sent_again(client: ApiClient, path: s
 
 
 @pytest.mark.parametrize("header", ["W/{}", '"other", {}', "*"])
-def test_the_header_may_be_spelled_in_all_its_ways(client: ApiClient, path: str, header: str) -> None:
+def test_all_forms_of_if_none_match_are_accepted(client: ApiClient, path: str, header: str) -> None:
     etag = client.get(path)["ETag"]
 
     assert again(client, path, header.format(etag)).status_code == 304
@@ -41,21 +41,21 @@ def test_a_task_that_changed_is_sent(client: ApiClient, path: str) -> None:
     etag = client.get(path)["ETag"]
     take_one(get_broker(), "simple")
 
-    answer = again(client, path, etag)
+    response = again(client, path, etag)
 
-    assert answer.status_code == 200
-    assert answer["ETag"] != etag
-    assert json.loads(answer.content)["info"]["state"] == "active"
+    assert response.status_code == 200
+    assert response["ETag"] != etag
+    assert json.loads(response.content)["info"]["state"] == "active"
 
 
-def test_a_task_that_a_client_knows_and_still_waits_for_is_sent(client: ApiClient, path: str) -> None:
+def test_a_wait_returns_the_task_even_if_it_is_unchanged(client: ApiClient, path: str) -> None:
     etag = client.get(path)["ETag"]
 
-    answer = again(client, f"{path}?wait=0.1", etag)
+    response = again(client, f"{path}?wait=0.1", etag)
 
-    assert answer.status_code == 202
-    assert not answer.has_header("ETag")
+    assert response.status_code == 202
+    assert not response.has_header("ETag")
 
 
-def test_a_task_that_is_gone_is_gone_for_whoever_had_it(client: ApiClient) -> None:
+def test_a_deleted_task_is_not_found_with_if_none_match(client: ApiClient) -> None:
     assert again(client, "/queue/nowhere", "*").status_code == 404

@@ -11,23 +11,23 @@ from django.test import Client
 
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.broker.broker import Broker
-from runqy.broker.finishing import Failure, retry
-from runqy.broker.forwarding import forward
+from runqy.broker.finish import Failure, retry
+from runqy.broker.forwarder import forward
 from runqy.broker.keys import QueueKeys
 from runqy.broker.states import TaskState
-from runqy.connection import get_broker
+from runqy.redis_connection import get_broker
 from tasks import waiting
 from tasks.api import events
 from tasks.api.events import EventStream, open_event_stream
 from tasks.queries import get_task
 from tasks.waiting import ResultWaiters, WaiterLimits, WaitingClient
 from tasks.waiting_loop import BlockingIterator, get_waiting_loop
-from tests.api.client import Answer, ApiClient, problem
+from tests.api.client import ApiClient, Response, problem
 from tests.support.data_plane import comparable
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from tests.support.tasks import take_one
 from tests.support.waiting import wait_until
-from tests.tasks.life import fail_for_good, succeed
+from tests.tasks.task_helpers import fail_for_good, succeed
 
 QUEUE = QueueKeys("simple")
 
@@ -50,9 +50,9 @@ def parse(chunk: bytes) -> Event:
     return Event(fields["id"][-1], fields["event"][-1], "\n".join(fields["data"]))
 
 
-def events_of(answer: Answer) -> list[Event]:
+def events_of(response: Response) -> list[Event]:
     """Return the events in a response that has ended."""
-    content: bytes = b"".join(answer) if answer.streaming else answer.content
+    content: bytes = b"".join(response) if response.streaming else response.content
     return [parse(chunk + b"\n\n") for chunk in content.split(b"\n\n")[:-1]]
 
 
@@ -106,11 +106,11 @@ def test_an_ended_task_has_one_event_with_its_result(
 ) -> None:
     succeed(single_broker, take_one(single_broker, "simple"), b'{"ok":true}')
 
-    answer = client.get(f"/queue/{task_id}/events")
+    response = client.get(f"/queue/{task_id}/events")
 
-    assert (answer.status_code, answer["Content-Type"]) == (200, "text/event-stream")
-    assert (answer["Cache-Control"], answer["X-Accel-Buffering"]) == ("no-store", "no")
-    (event,) = events_of(answer)
+    assert (response.status_code, response["Content-Type"]) == (200, "text/event-stream")
+    assert (response["Cache-Control"], response["X-Accel-Buffering"]) == ("no-store", "no")
+    (event,) = events_of(response)
     assert (event.id, event.name) == ("completed-1", "end")
     assert json.loads(event.data) == json.loads(client.get(f"/queue/{task_id}").content)
 
@@ -126,14 +126,14 @@ def test_both_planes_send_the_same(
     assert comparable(on_plane) == comparable(by_django)
 
 
-def test_a_stream_goes_on_until_the_task_ends(
+def test_a_stream_continues_until_the_task_ends(
     client: ApiClient, task_id: str, single_broker: Broker, waiters: ResultWaiters
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(lambda: events_of(client.get(f"/queue/{task_id}/events")))
-        wait_until(lambda: any(waiter.progress for waiter in tuple(waiters.active)))
+        response = pool.submit(lambda: events_of(client.get(f"/queue/{task_id}/events")))
+        wait_until(lambda: any(waiter.status for waiter in tuple(waiters.active)))
         succeed(single_broker, take_one(single_broker, "simple"), b"1")
-        found = answer.result(timeout=10)
+        found = response.result(timeout=10)
 
     assert found[0] == Event(
         "pending-0", "state", f'{{"id":"{task_id}","queue":"simple","state":"pending","attempts":0}}'
@@ -165,7 +165,7 @@ def test_each_state_is_sent(
     ]
 
 
-def test_another_run_is_sent_though_the_state_is_the_same(
+def test_another_run_is_sent_although_the_state_is_the_same(
     client: ApiClient,
     task_id: str,
     open_stream: Callable[..., Iterator[bytes]],
@@ -181,7 +181,7 @@ def test_another_run_is_sent_though_the_state_is_the_same(
     assert parse(next(stream)).id == "active-2"
 
 
-def test_the_state_that_a_client_knows_is_not_sent_again(
+def test_the_last_received_state_is_not_sent_again(
     client: ApiClient, open_stream: Callable[..., Iterator[bytes]], single_broker: Broker
 ) -> None:
     knows, knows_not = open_stream("pending-0"), open_stream("active-1")
@@ -191,14 +191,14 @@ def test_the_state_that_a_client_knows_is_not_sent_again(
     assert parse(next(knows)).id == "active-1"
 
 
-def test_a_client_that_knows_the_end_need_not_connect_again(
+def test_a_client_that_received_the_end_gets_204(
     client: ApiClient, task_id: str, single_broker: Broker, waiters: ResultWaiters
 ) -> None:
     succeed(single_broker, take_one(single_broker, "simple"), b"1")
 
-    answer = client.get(f"/queue/{task_id}/events", **{"Last-Event-ID": "completed-1"})
+    response = client.get(f"/queue/{task_id}/events", **{"Last-Event-ID": "completed-1"})
 
-    assert (answer.status_code, answer.content) == (204, b"")
+    assert (response.status_code, response.content) == (204, b"")
 
 
 def test_a_task_that_is_deleted_ends_the_stream(
@@ -222,7 +222,7 @@ def test_a_result_with_line_breaks_is_one_event(
     assert json.loads(event.data)["info"]["result"] == {"a": [1, 2]}
 
 
-def test_silence_is_broken_by_comments(
+def test_an_idle_stream_sends_comments(
     client: ApiClient, open_stream: Callable[..., Iterator[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "HEARTBEAT_S", 0.02)
@@ -249,12 +249,12 @@ def test_a_revoked_key_sees_no_further_state(
 ) -> None:
     created = create_api_key(name="shop", role="client")
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(lambda: events_of(ApiClient(created.plain).get(f"/queue/{task_id}/events")))
-        wait_until(lambda: any(waiter.progress for waiter in tuple(waiters.active)))
+        response = pool.submit(lambda: events_of(ApiClient(created.plain).get(f"/queue/{task_id}/events")))
+        wait_until(lambda: any(waiter.status for waiter in tuple(waiters.active)))
         revoke_api_key(key_id=created.row.pk)
         take_one(single_broker, "simple")
 
-        assert [event.id for event in answer.result(timeout=10)] == ["pending-0"]
+        assert [event.id for event in response.result(timeout=10)] == ["pending-0"]
 
 
 def test_tasks_of_other_queues_do_not_exist_for_a_limited_key(
@@ -280,7 +280,7 @@ def test_draining_ends_streams_at_once(
     assert [parse(chunk).id for chunk in open_stream()] == ["pending-0"]
 
 
-def test_a_stream_that_was_never_read_frees_its_place(
+def test_a_stream_that_was_never_read_frees_its_waiter(
     client: ApiClient, waiters: ResultWaiters, open_stream: Callable[..., Any]
 ) -> None:
     stream = open_stream()
@@ -291,26 +291,26 @@ def test_a_stream_that_was_never_read_frees_its_place(
     assert not waiters.active
 
 
-def test_a_stream_counts_as_a_client_that_waits(
+def test_a_stream_counts_as_a_waiter(
     client: ApiClient, task_id: str, waiters: ResultWaiters, open_stream: Callable[..., Iterator[bytes]]
 ) -> None:
     waiters.limits = WaiterLimits(total=1, threads=1)
     open_stream()
 
-    answer = client.get(f"/queue/{task_id}/events")
+    response = client.get(f"/queue/{task_id}/events")
 
-    assert (answer.status_code, problem(answer)["code"]) == (503, "too_many_waiters")
+    assert (response.status_code, problem(response)["code"]) == (503, "too_many_waiters")
 
 
 def test_a_request_for_the_head_opens_no_stream(client: ApiClient, task_id: str, waiters: ResultWaiters) -> None:
-    answer = Client().head(f"/queue/{task_id}/events", headers={"Authorization": f"Bearer {CLIENT_KEY}"})
+    response = Client().head(f"/queue/{task_id}/events", headers={"Authorization": f"Bearer {CLIENT_KEY}"})
 
-    assert (answer.status_code, answer["Content-Type"], answer.content) == (200, "text/event-stream", b"")
+    assert (response.status_code, response["Content-Type"], response.content) == (200, "text/event-stream", b"")
     assert not waiters.active
 
 
 @pytest.mark.parametrize(("key", "status"), [(CLIENT_KEY, 404), (WORKER_KEY, 403), ("wrong", 401), (None, 401)])
-def test_what_may_not_be_streamed_is_a_problem(
+def test_errors_of_a_stream_request_are_problems(
     client: ApiClient, waiters: ResultWaiters, key: str | None, status: int
 ) -> None:
     assert problem(ApiClient(key).get("/queue/unknown/events"))["status"] == status

@@ -5,28 +5,29 @@ from collections.abc import Sequence
 import pytest
 import redis as redis_py
 
-from queues.models import Source
+from queues.models import QueueSource
 from queues.operations import save_queue
 from queues.queries import run_operation, with_fresh_catalog
 from runqy.broker.broker import Broker
+from runqy.broker.connections import StandaloneConnection
 from runqy.broker.enqueue import IdempotencyKey
 from runqy.broker.keys import QueueKeys
-from runqy.broker.links import Reply, SingleLink
+from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command
 from runqy.broker.states import TaskState
+from runqy.config_sync import snapshot
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueNotFound, TaskNotFound
-from runqy.publication import snapshot
 from tasks.batches import BatchSpec, enqueue_batch
 from tasks.operations import enqueue_task
 from tasks.queries import get_task
 from tasks.task_specs import OnConflict, TaskSpec, Uniqueness
-from tests.publication.support import elsewhere
+from tests.config_sync.support import elsewhere
 from tests.queues.samples import spec
 
 pytestmark = pytest.mark.usefixtures("client")
 
 
-class BreakingLink(SingleLink):
+class BreakingLink(StandaloneConnection):
     """Loses its connection after some round trips."""
 
     left = 0
@@ -40,7 +41,7 @@ class BreakingLink(SingleLink):
 
 
 def task(queue: str = "simple", **options: object) -> TaskSpec:
-    """Return a task as a client asks for it."""
+    """Return a requested task."""
     return TaskSpec(queue=queue, payload=b"{}", **options)  # type: ignore[arg-type]
 
 
@@ -74,15 +75,15 @@ def test_a_task_with_the_same_unique_key_is_returned(broker: Broker) -> None:
     assert broker.client.llen(QueueKeys("simple").pending) == 1
 
 
-def test_an_unknown_queue_is_refused_before_anything_is_asked_of_redis() -> None:
+def test_an_unknown_queue_is_refused_without_a_round_trip() -> None:
     for operation in (enqueue_task(spec=task("unknown")), enqueue_batch(spec=BatchSpec("unknown", [task("unknown")]))):
         with pytest.raises(QueueNotFound):
             next(operation)
 
 
-def test_an_operation_knows_only_what_its_process_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operation_reads_only_the_snapshot_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
     with elsewhere():
-        save_queue(spec=spec("new"), source=Source.API)
+        save_queue(spec=spec("new"), source=QueueSource.API)
     monkeypatch.setattr(snapshot, "get_broker", pytest.fail)
 
     with pytest.raises(QueueNotFound):
@@ -94,14 +95,14 @@ def test_an_operation_knows_only_what_its_process_knows(monkeypatch: pytest.Monk
 
 def test_a_blocking_caller_finds_a_queue_that_another_process_has_just_saved() -> None:
     with elsewhere():
-        save_queue(spec=spec("new"), source=Source.API)
+        save_queue(spec=spec("new"), source=QueueSource.API)
 
     assert run_operation(enqueue_task, spec=task("new")).record.queue == "new"
     snapshot.forget()
     assert run_operation(enqueue_task, spec=task("new")).record.queue == "new"
 
 
-def test_what_finds_no_queue_is_called_again_only_on_another_configuration() -> None:
+def test_an_operation_is_repeated_only_on_a_newer_configuration() -> None:
     calls: list[int] = []
 
     def find_none() -> None:
@@ -113,18 +114,18 @@ def test_what_finds_no_queue_is_called_again_only_on_another_configuration() -> 
     assert len(calls) == 1
 
     with elsewhere():
-        save_queue(spec=spec("new"), source=Source.API)
+        save_queue(spec=spec("new"), source=QueueSource.API)
     with pytest.raises(QueueNotFound):
         with_fresh_catalog(find_none)
     assert len(calls) == 3
 
 
-def test_a_batch_that_loses_redis_names_the_tasks_that_are_not_queued(
+def test_a_batch_that_loses_redis_reports_the_tasks_that_are_not_enqueued(
     single_broker: Broker, monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis
 ) -> None:
     link = BreakingLink(single_broker.client)  # type: ignore[arg-type]
     link.left = 2
-    monkeypatch.setattr(single_broker, "link", link)
+    monkeypatch.setattr(single_broker, "connection", link)
 
     batch = single_broker.run(enqueue_batch(spec=BatchSpec("simple", [task()] * 1200)))
 
@@ -136,27 +137,27 @@ def test_a_batch_that_loses_redis_names_the_tasks_that_are_not_queued(
 def test_a_batch_that_finds_no_redis_is_unavailable_as_a_whole(
     single_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(single_broker, "link", BreakingLink(single_broker.client))  # type: ignore[arg-type]
+    monkeypatch.setattr(single_broker, "connection", BreakingLink(single_broker.client))  # type: ignore[arg-type]
 
     with pytest.raises(BrokerUnavailable):
         single_broker.run(enqueue_batch(spec=BatchSpec("simple", [task()] * 2)))
 
 
-def test_a_batch_under_an_idempotency_key_that_loses_redis_is_finished_by_its_repetition(
+def test_a_batch_with_an_idempotency_key_that_loses_redis_is_completed_by_its_repetition(
     single_broker: Broker, monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis
 ) -> None:
     batch, idempotency_key, link = (
         BatchSpec("simple", [task()] * 700),
         IdempotencyKey(scope="s", fingerprint="f"),
-        single_broker.link,
+        single_broker.connection,
     )
     breaking = BreakingLink(single_broker.client)  # type: ignore[arg-type]
     breaking.left = 2
-    monkeypatch.setattr(single_broker, "link", breaking)
+    monkeypatch.setattr(single_broker, "connection", breaking)
     with pytest.raises(BrokerUnavailable):
         single_broker.run(enqueue_batch(spec=batch, idempotency_key=idempotency_key))
     assert redis.llen(QueueKeys("simple").pending) == 500
-    monkeypatch.setattr(single_broker, "link", link)
+    monkeypatch.setattr(single_broker, "connection", link)
 
     repeated = single_broker.run(enqueue_batch(spec=batch, idempotency_key=idempotency_key))
 

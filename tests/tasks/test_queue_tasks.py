@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key
+from runqy.api_keys import Role
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from tests.api.client import ApiClient, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from tests.support.tasks import put, take, take_one
-from tests.tasks.life import fail_for_good, succeed
+from tests.tasks.task_helpers import fail_for_good, succeed
 
 PREFIXES = ("/api/cli/queues", "/api/queues")
 READ_BY_CLIENTS = {"id", "type", "queue", "state", "payload", "max_retry", "retried", "last_err", "timeout"}
@@ -23,9 +23,9 @@ TIMES = {"enqueued_at", "pending_since", "started_at", "last_failed_at", "archiv
 
 def content(client: ApiClient, path: str) -> Any:
     """Return what is at a path."""
-    answer = client.get(path)
-    assert answer.status_code == 200, answer.content
-    return json.loads(answer.content)
+    response = client.get(path)
+    assert response.status_code == 200, response.content
+    return json.loads(response.content)
 
 
 def all_ids(client: ApiClient, path: str) -> list[list[str]]:
@@ -52,7 +52,7 @@ def test_tasks_are_listed_with_what_clients_read(client: ApiClient, single_broke
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize(("order", "reverse"), [("oldest", False), ("newest", True)])
-def test_pages_follow_one_another(
+def test_pages_are_consecutive(
     client: ApiClient, single_broker: Broker, prefix: str, order: str, reverse: bool
 ) -> None:
     put(single_broker, "t1", "t2", "t3", "t4", "t5", queue="simple")
@@ -67,7 +67,7 @@ def test_pages_follow_one_another(
     )
 
 
-def test_each_state_is_listed_for_itself(client: ApiClient, single_broker: Broker) -> None:
+def test_each_state_has_its_own_list(client: ApiClient, single_broker: Broker) -> None:
     put(single_broker, "a", "b", "c", "d", queue="simple")
     put(single_broker, "s", queue="simple", process_at_s=single_broker.now_s() + 60)
     first, second, _ = take(single_broker, 3, "simple")
@@ -104,11 +104,11 @@ def test_each_state_is_listed_for_itself(client: ApiClient, single_broker: Broke
         ("cursor=" + "W" * 5000, "cursor"),
     ],
 )
-def test_nonsense_in_the_query_is_named(client: ApiClient, query: str, named: str) -> None:
-    answer = client.get(f"/api/cli/queues/simple/tasks?{query}")
+def test_an_invalid_query_is_refused_by_parameter(client: ApiClient, query: str, named: str) -> None:
+    response = client.get(f"/api/cli/queues/simple/tasks?{query}")
 
-    assert (answer.status_code, problem(answer)["code"]) == (400, "invalid_request")
-    assert problem(answer)["errors"][0].startswith(f"{named}:")
+    assert (response.status_code, problem(response)["code"]) == (400, "invalid_request")
+    assert problem(response)["errors"][0].startswith(f"{named}:")
 
 
 @pytest.mark.parametrize(
@@ -120,32 +120,30 @@ def test_a_cursor_of_another_list_is_refused(
     put(single_broker, "t1", "t2", queue="simple")
     following = content(client, "/api/cli/queues/simple/tasks?limit=1&state=pending")["next"]
 
-    answer = client.get(following.replace(of_this, of_another))
+    response = client.get(following.replace(of_this, of_another))
 
-    assert (answer.status_code, problem(answer)["errors"][0].split(":")[0]) == (400, "cursor")
+    assert (response.status_code, problem(response)["errors"][0].split(":")[0]) == (400, "cursor")
 
 
-def test_more_than_there_may_be_on_a_page_is_as_many_as_may_be(client: ApiClient) -> None:
+def test_a_limit_beyond_the_maximum_is_the_maximum(client: ApiClient) -> None:
     assert content(client, "/api/cli/queues/simple/tasks?limit=99999999999999999999999")["tasks"] == []
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_running_task_is_shown_with_all_that_is_known(client: ApiClient, single_broker: Broker, prefix: str) -> None:
+def test_an_active_task_is_shown_with_all_details(client: ApiClient, single_broker: Broker, prefix: str) -> None:
     put(single_broker, "t1", queue="simple", timeout_s=600, max_retry=3)
     take(single_broker, 1, "simple", worker_id="w-1")
 
-    shown = content(client, f"{prefix}/simple/tasks/t1")
+    body = content(client, f"{prefix}/simple/tasks/t1")
 
-    assert shown.keys() >= READ_BY_CLIENTS | TIMES
-    assert (shown["id"], shown["state"], shown["worker_id"], shown["attempts"]) == ("t1", "active", "w-1", 1)
-    assert (shown["payload"], shown["timeout"], shown["max_retry"], shown["deadline"]) == ({"n": 1}, "10m0s", 3, None)
-    assert shown["started_at"].endswith("Z")
-    assert shown["lease_ends_at"].endswith("Z")
+    assert body.keys() >= READ_BY_CLIENTS | TIMES
+    assert (body["id"], body["state"], body["worker_id"], body["attempts"]) == ("t1", "active", "w-1", 1)
+    assert (body["payload"], body["timeout"], body["max_retry"], body["deadline"]) == ({"n": 1}, "10m0s", 3, None)
+    assert body["started_at"].endswith("Z")
+    assert body["lease_ends_at"].endswith("Z")
 
 
-def test_a_task_that_is_over_says_when_it_is_forgotten(
-    client: ApiClient, single_broker: Broker, redis: redis_py.Redis
-) -> None:
+def test_an_ended_task_shows_when_it_expires(client: ApiClient, single_broker: Broker, redis: redis_py.Redis) -> None:
     put(single_broker, "t1", "t2", queue="simple", ttl_archived_s=60)
     succeed(single_broker, take_one(single_broker, "simple"), b'{"ok": true}')
     fail_for_good(single_broker, take_one(single_broker, "simple"), "boom")
@@ -160,7 +158,7 @@ def test_a_task_that_is_over_says_when_it_is_forgotten(
     assert failed["last_failed_at"] is not None
 
 
-def test_a_client_that_knows_a_task_as_it_is_gets_no_body(client: ApiClient, single_broker: Broker) -> None:
+def test_a_client_that_has_the_current_version_gets_no_body(client: ApiClient, single_broker: Broker) -> None:
     put(single_broker, "t1", queue="simple")
     path = "/api/cli/queues/simple/tasks/t1"
     tag = client.get(path)["ETag"]
@@ -175,10 +173,14 @@ def test_a_client_that_knows_a_task_as_it_is_gets_no_body(client: ApiClient, sin
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_an_unknown_task_or_queue_is_not_found(client: ApiClient, single_broker: Broker, prefix: str) -> None:
     put(single_broker, "t1", queue="limited")
-    answers = [client.get(f"{prefix}/{rest}") for rest in ("simple/tasks/t1", "nope/tasks/t1", "nope/tasks")]
+    responses = [client.get(f"{prefix}/{rest}") for rest in ("simple/tasks/t1", "nope/tasks/t1", "nope/tasks")]
 
-    assert [answer.status_code for answer in answers] == [404, 404, 404]
-    assert [problem(answer)["code"] for answer in answers] == ["task_not_found", "queue_not_found", "queue_not_found"]
+    assert [response.status_code for response in responses] == [404, 404, 404]
+    assert [problem(response)["code"] for response in responses] == [
+        "task_not_found",
+        "queue_not_found",
+        "queue_not_found",
+    ]
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -200,11 +202,11 @@ def test_a_key_of_one_queue_reads_no_other(client: ApiClient, single_broker: Bro
     assert limited.get("/api/cli/queues/image/tasks").status_code == 200
 
 
-def test_a_task_can_be_made_at_the_command_lines_path(client: ApiClient, redis: redis_py.Redis) -> None:
-    answer = client.post("/api/cli/tasks", {"queue": "inference_high", "timeout": 300, "data": {"prompt": "x"}})
+def test_a_task_can_be_created_at_the_command_lines_path(client: ApiClient, redis: redis_py.Redis) -> None:
+    response = client.post("/api/cli/tasks", {"queue": "inference_high", "timeout": 300, "data": {"prompt": "x"}})
 
-    info = json.loads(answer.content)["info"]
-    assert (answer.status_code, info["queue"], info["state"]) == (200, "inference_high", "pending")
+    info = json.loads(response.content)["info"]
+    assert (response.status_code, info["queue"], info["state"]) == (200, "inference_high", "pending")
     assert redis.lrange(QueueKeys("inference_high").pending, 0, -1) == [info["id"].encode()]
     assert problem(client.post("/api/cli/tasks", {"queue": "nope", "data": {}}))["code"] == "queue_not_found"
     assert problem(client.post("/api/cli/tasks", {"queue": "off", "data": {}}))["code"] == "queue_disabled"

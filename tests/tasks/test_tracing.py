@@ -1,4 +1,4 @@
-"""Tasks say which request made them, and which trace they belong to."""
+"""Tasks store the id of the request that created them, and its trace."""
 
 import json
 from typing import Any
@@ -12,12 +12,12 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def _stored_headers(redis: Any) -> dict[str, str]:
-    """Return the headers of the one task that there is."""
+    """Return the headers of the only task."""
     (key,) = redis.keys("asynq:{*}:t:*")
     return dict(decode(redis.hget(key, "msg")).headers)
 
 
-def test_a_task_keeps_the_request_and_the_trace_that_it_came_from(client: ApiClient, redis: Any) -> None:
+def test_a_task_stores_the_request_id_and_the_trace(client: ApiClient, redis: Any) -> None:
     added = client.post("/queue/add", {"queue": "simple", "data": {}}, **{"X-Request-ID": "r1", "traceparent": TRACE})
 
     info = json.loads(client.get(f"/queue/{json.loads(added.content)['info']['id']}").content)["info"]
@@ -29,7 +29,7 @@ def test_a_task_keeps_the_request_and_the_trace_that_it_came_from(client: ApiCli
     "trace",
     ["", "00", TRACE.upper(), f"{TRACE}-x", TRACE.replace("b7ad6b7169203331", "0" * 16), f"ff{TRACE[2:]}", "x" * 5000],
 )
-def test_a_trace_that_is_none_is_not_kept(client: ApiClient, redis: Any, trace: str) -> None:
+def test_an_invalid_traceparent_is_not_stored(client: ApiClient, redis: Any, trace: str) -> None:
     added = client.post("/queue/add", {"queue": "simple", "data": {}}, traceparent=trace)
 
     assert added.status_code == 200

@@ -10,24 +10,25 @@ import pytest
 import redis as redis_py
 
 from queues.queries import get_fresh_catalog
+from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.cancelling import cancel
-from runqy.broker.connection import RedisTarget
+from runqy.broker.cancel import cancel
 from runqy.broker.keys import QueueKeys, ended_channel
-from runqy.broker.records import TaskRecord
+from runqy.broker.redis_client import RedisTarget
+from runqy.broker.task_record import TaskRecord
+from runqy.config_sync.snapshot import get_snapshot
 from runqy.errors import TaskNotFound
-from runqy.publication.snapshot import get_snapshot
 from tasks import waiting
 from tasks.waiting import ResultWaiters, WaiterLimits, WaitingClient
 from tasks.waiting_loop import get_waiting_loop
-from tests.api.client import Answer, ApiClient, problem
+from tests.api.client import ApiClient, Response, problem
 from tests.support.environment import ADMIN_KEY
 from tests.support.event_loop import run_with_broker
 from tests.support.event_loop import wait_until as loop_until
 from tests.support.tasks import put, take_one
 from tests.support.waiting import wait_until
-from tests.tasks.life import succeed
+from tests.tasks.task_helpers import succeed
 
 LONG_S = 30.0
 
@@ -72,46 +73,80 @@ def task_id(client: ApiClient) -> str:
 
 def waiting_count(waiters: ResultWaiters) -> int:
     """Return how many clients wait for a task that they have read."""
-    return sum(waiter.progress is not None for waiter in tuple(waiters.active))
+    return sum(waiter.status is not None for waiter in tuple(waiters.active))
 
 
-def info(answer: Answer) -> dict[str, Any]:
-    """Return what a response says about its task."""
-    found: dict[str, Any] = json.loads(answer.content)["info"]
+def info(response: Response) -> dict[str, Any]:
+    """Return the task in a response."""
+    found: dict[str, Any] = json.loads(response.content)["info"]
     return found
 
 
 def start_wait(
     threads: ThreadPoolExecutor, client: ApiClient, path: str, waiters: ResultWaiters, count: int = 1, **headers: str
-) -> Future[Answer]:
+) -> Future[Response]:
     """Send a request that waits, and return once `count` of them do."""
-    answer = threads.submit(client.get, path, **headers)
+    response = threads.submit(client.get, path, **headers)
     wait_until(lambda: waiting_count(waiters) == count)
-    return answer
+    return response
 
 
 def test_a_client_gets_the_result_when_its_task_completes(
     client: ApiClient, task_id: str, waiters: ResultWaiters, threads: ThreadPoolExecutor, single_broker: Broker
 ) -> None:
-    answer = start_wait(threads, client, f"/queue/{task_id}?wait={LONG_S:.0f}", waiters)
+    response = start_wait(threads, client, f"/queue/{task_id}?wait={LONG_S:.0f}", waiters)
 
     succeed(single_broker, take_one(single_broker, "simple"), b'{"ok":true}')
 
-    found = answer.result(timeout=5)
+    found = response.result(timeout=5)
     assert found.status_code == 200
     assert (info(found)["state"], info(found)["result"]) == ("completed", {"ok": True})
     assert found.has_header("ETag")
     wait_until(lambda: not waiters.active)
 
 
+def test_a_key_that_was_revoked_during_the_wait_gets_no_result(
+    *,
+    client: ApiClient,
+    task_id: str,
+    waiters: ResultWaiters,
+    threads: ThreadPoolExecutor,
+    single_broker: Broker,
+    settings: Any,
+) -> None:
+    settings.RUNQY_AUTH_FAILURE_LIMIT = None  # its rate limit headers would differ
+    created = create_api_key(name="shop", role="client")
+    response = start_wait(threads, ApiClient(created.plain), f"/queue/{task_id}?wait={LONG_S:.0f}", waiters)
+
+    revoke_api_key(key_id=created.row.pk)
+    succeed(single_broker, take_one(single_broker, "simple"), b'{"ok":true}')
+
+    assert problem(response.result(timeout=5))["status"] == 401
+
+
+def test_a_key_that_was_revoked_after_it_enqueued_gets_the_task_without_its_result(
+    client: ApiClient, waiters: ResultWaiters, threads: ThreadPoolExecutor, single_broker: Broker
+) -> None:
+    created = create_api_key(name="shop", role="client")
+    body = {"queue": "simple", "data": {}}
+    response = threads.submit(ApiClient(created.plain).post, f"/queue/add?wait={LONG_S:.0f}", body)
+    wait_until(lambda: waiting_count(waiters) == 1)
+
+    revoke_api_key(key_id=created.row.pk)
+    succeed(single_broker, take_one(single_broker, "simple"), b'{"ok":true}')
+
+    found = response.result(timeout=5)
+    assert (found.status_code, info(found)["state"], info(found)["result"]) == (202, "pending", None)
+
+
 def test_a_wait_ends_when_the_task_is_cancelled(
     client: ApiClient, task_id: str, waiters: ResultWaiters, threads: ThreadPoolExecutor, single_broker: Broker
 ) -> None:
-    answer = start_wait(threads, client, f"/queue/{task_id}", waiters, Prefer="respond-async, wait=30")
+    response = start_wait(threads, client, f"/queue/{task_id}", waiters, Prefer="respond-async, wait=30")
 
     single_broker.run(cancel("simple", task_id, now_ns=single_broker.now_ns()))
 
-    found = answer.result(timeout=5)
+    found = response.result(timeout=5)
     assert (info(found)["state"], found["Preference-Applied"]) == ("archived", "wait=30")
 
 
@@ -125,14 +160,14 @@ def test_an_end_that_is_not_published_is_found_by_polling(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(waiting, "POLL_S", 0.02)
-    answer = start_wait(threads, client, f"/queue/{task_id}?wait=30", waiters)
+    response = start_wait(threads, client, f"/queue/{task_id}?wait=30", waiters)
 
     redis.hset(QueueKeys("simple").task(task_id), "state", "completed")
 
-    assert answer.result(timeout=5).status_code == 200
+    assert response.result(timeout=5).status_code == 200
 
 
-def test_polling_goes_on_after_a_key_of_another_type(
+def test_polling_continues_after_a_key_of_a_wrong_type(
     *,
     client: ApiClient,
     task_id: str,
@@ -144,7 +179,7 @@ def test_polling_goes_on_after_a_key_of_another_type(
 ) -> None:
     monkeypatch.setattr(waiting, "POLL_S", 0.02)
     key = QueueKeys("simple").task(task_id)
-    answer = start_wait(threads, client, f"/queue/{task_id}?wait=30", waiters)
+    response = start_wait(threads, client, f"/queue/{task_id}?wait=30", waiters)
 
     task = redis.hgetall(key)
     redis.set(key, "no task")
@@ -154,7 +189,7 @@ def test_polling_goes_on_after_a_key_of_another_type(
         change.hset(key, mapping=task | {b"state": b"completed"})
         change.execute()
 
-    assert answer.result(timeout=5).status_code == 200
+    assert response.result(timeout=5).status_code == 200
 
 
 def test_a_task_that_is_deleted_meanwhile_is_not_found(
@@ -167,29 +202,72 @@ def test_a_task_that_is_deleted_meanwhile_is_not_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(waiting, "POLL_S", 0.02)
-    answer = start_wait(threads, client, f"/queue/{task_id}?wait=30", waiters)
+    response = start_wait(threads, client, f"/queue/{task_id}?wait=30", waiters)
 
     redis.delete(QueueKeys("simple").task(task_id))
 
-    assert answer.result(timeout=5).status_code == 404
+    assert response.result(timeout=5).status_code == 404
 
 
-def test_when_time_is_up_the_task_is_returned_as_it_is(client: ApiClient, task_id: str, waiters: ResultWaiters) -> None:
-    answer = client.get(f"/queue/{task_id}?wait=0.05")
+def test_after_the_timeout_the_task_is_returned_in_its_state(
+    client: ApiClient, task_id: str, waiters: ResultWaiters
+) -> None:
+    response = client.get(f"/queue/{task_id}?wait=0.05")
 
-    assert (answer.status_code, info(answer)["state"]) == (202, "pending")
-    assert answer["Location"] == f"/queue/{task_id}"
+    assert (response.status_code, info(response)["state"]) == (202, "pending")
+    assert response["Location"] == f"/queue/{task_id}"
 
 
-def test_a_result_that_is_there_is_returned_even_when_nobody_may_wait(
+@pytest.mark.parametrize(("query", "headers"), [("?wait=2h", {}), ("?wait=301", {}), ("", {"Prefer": "wait=7200"})])
+def test_a_wait_above_the_limit_is_cut_and_the_response_says_so(
+    client: ApiClient, task_id: str, single_broker: Broker, query: str, headers: dict[str, str]
+) -> None:
+    succeed(single_broker, take_one(single_broker, "simple"), b"1")
+
+    response = client.get(f"/queue/{task_id}{query}", **headers)
+
+    assert (response.status_code, response["Preference-Applied"]) == (200, "wait=300")
+    assert not client.get(f"/queue/{task_id}?wait=300").has_header("Preference-Applied")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_response_after_a_cut_wait_says_so(
+    client: ApiClient, task_id: str, waiters: ResultWaiters, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr("tasks.api.waits.MAX_WAIT_S", 1)
+
+    if method == "GET":
+        response = client.get(f"/queue/{task_id}?wait=5m")
+    else:
+        response = client.post("/queue/add?wait=5m", {"queue": "simple", "data": {}})
+
+    assert (response.status_code, response["Preference-Applied"]) == (202, "wait=1")
+
+
+def test_a_client_that_asks_to_wait_without_a_time_waits_for_the_longest(
+    client: ApiClient, task_id: str, single_broker: Broker, threads: ThreadPoolExecutor, waiters: ResultWaiters
+) -> None:
+    response = start_wait(threads, client, f"/queue/{task_id}?wait=true", waiters)
+
+    succeed(single_broker, take_one(single_broker, "simple"), b"1")
+
+    assert (response.result(timeout=5).status_code, info(response.result())["result"]) == (200, 1)
+    assert response.result()["Preference-Applied"] == "wait=300"
+
+
+def test_a_client_may_ask_not_to_wait(client: ApiClient, task_id: str) -> None:
+    assert client.get(f"/queue/{task_id}?wait=false").status_code == 200
+
+
+def test_an_existing_result_is_returned_even_if_no_client_may_wait(
     client: ApiClient, task_id: str, single_broker: Broker, waiters: ResultWaiters
 ) -> None:
     waiters.limits = WaiterLimits(total=0, threads=0)
     succeed(single_broker, take_one(single_broker, "simple"), b"1")
 
-    answer = client.get(f"/queue/{task_id}?wait=30")
+    response = client.get(f"/queue/{task_id}?wait=30")
 
-    assert (answer.status_code, info(answer)["result"]) == (200, 1)
+    assert (response.status_code, info(response)["result"]) == (200, 1)
 
 
 def test_one_client_too_many_is_refused(
@@ -199,13 +277,13 @@ def test_one_client_too_many_is_refused(
     start_wait(threads, client, f"/queue/{task_id}?wait=30", waiters)
     start_wait(threads, ApiClient(ADMIN_KEY), f"/queue/{task_id}?wait=30", waiters, 2)
 
-    answer = client.get(f"/queue/{task_id}?wait=30")
+    response = client.get(f"/queue/{task_id}?wait=30")
 
-    assert (answer.status_code, problem(answer)["code"]) == (503, "too_many_waiters")
-    assert answer["Retry-After"]
+    assert (response.status_code, problem(response)["code"]) == (503, "too_many_waiters")
+    assert response["Retry-After"]
 
 
-def test_one_key_leaves_places_for_others(
+def test_one_key_may_not_use_all_waiters(
     client: ApiClient, task_id: str, waiters: ResultWaiters, threads: ThreadPoolExecutor
 ) -> None:
     waiters.limits = WaiterLimits(total=6, threads=6)
@@ -226,7 +304,7 @@ def test_waits_that_hold_threads_have_a_limit_of_their_own(
     assert "RUNQY_WSGI_WAITERS" in problem(client.get(f"/queue/{task_id}?wait=30"))["detail"]
 
 
-def test_a_place_is_free_again_after_a_wait(
+def test_a_waiter_is_freed_after_a_wait(
     client: ApiClient, task_id: str, waiters: ResultWaiters, redis: redis_py.Redis
 ) -> None:
     for _ in range(5):
@@ -236,7 +314,7 @@ def test_a_place_is_free_again_after_a_wait(
     wait_until(lambda: not redis.pubsub_channels(ended_channel("*")))
 
 
-def test_a_place_is_free_again_after_a_task_that_does_not_exist(client: ApiClient, waiters: ResultWaiters) -> None:
+def test_a_waiter_is_freed_after_an_unknown_task(client: ApiClient, waiters: ResultWaiters) -> None:
     get_fresh_catalog()
     waiting_loop = get_waiting_loop()
     for _ in range(5):
@@ -251,14 +329,14 @@ def test_a_place_is_free_again_after_a_task_that_does_not_exist(client: ApiClien
 def test_draining_ends_all_waits_at_once(
     client: ApiClient, task_id: str, waiters: ResultWaiters, threads: ThreadPoolExecutor
 ) -> None:
-    answers = [start_wait(threads, client, f"/queue/{task_id}?wait=30", waiters, count) for count in (1, 2, 3)]
+    responses = [start_wait(threads, client, f"/queue/{task_id}?wait=30", waiters, count) for count in (1, 2, 3)]
 
     drain(waiters)
 
-    assert [answer.result(timeout=LONG_S / 2).status_code for answer in answers] == [202, 202, 202]
+    assert [response.result(timeout=LONG_S / 2).status_code for response in responses] == [202, 202, 202]
 
 
-def test_nobody_waits_once_the_process_drains(client: ApiClient, task_id: str, waiters: ResultWaiters) -> None:
+def test_no_client_waits_while_the_process_drains(client: ApiClient, task_id: str, waiters: ResultWaiters) -> None:
     waiters.is_draining = True
 
     assert client.get(f"/queue/{task_id}?wait=30").status_code == 202
@@ -302,8 +380,8 @@ def test_a_client_waits_for_a_task_of_a_cluster(
 
 
 @pytest.mark.parametrize("wait", ["soon", "-1", "1d", "nan", "1e3"])
-def test_a_wait_that_is_no_duration_is_refused(client: ApiClient, task_id: str, wait: str) -> None:
-    answer = client.get(f"/queue/{task_id}?wait={wait}")
+def test_an_invalid_duration_is_refused(client: ApiClient, task_id: str, wait: str) -> None:
+    response = client.get(f"/queue/{task_id}?wait={wait}")
 
-    assert answer.status_code == 400
-    assert problem(answer)["errors"][0].startswith("wait: ")
+    assert response.status_code == 400
+    assert problem(response)["errors"][0].startswith("wait: ")

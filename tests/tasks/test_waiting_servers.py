@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from queues.models import Source
+from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget
 from runqy.broker.keys import QueueKeys, ended_channel
+from runqy.broker.redis_client import RedisTarget
 from runqy.open_files import raise_open_files_limit
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
@@ -27,7 +27,7 @@ from tests.support.servers import ValkeyServer
 from tests.support.tasks import take, take_one
 from tests.support.waiting import wait_until
 from tests.support.web import ASGI, WAITERS, WSGI, WebProcess, database_variables
-from tests.tasks.life import succeed
+from tests.tasks.task_helpers import succeed
 
 MANY = 2000
 
@@ -36,8 +36,8 @@ StartWeb = Callable[..., WebProcess]
 
 @pytest.fixture
 def start_web(configuration: None, tmp_path: Path) -> Iterator[StartWeb]:
-    """Return a function that starts a server that knows a queue."""
-    save_queue(spec=spec("simple"), source=Source.API)
+    """Return a function that starts a server with a queue."""
+    save_queue(spec=spec("simple"), source=QueueSource.API)
     started: list[WebProcess] = []
 
     def start(gunicorn: tuple[str, ...] = ASGI, **changes: str) -> WebProcess:
@@ -98,7 +98,7 @@ async def wait_with_many(web: WebProcess, redis: redis_py.Redis, while_waiting: 
             wait.cancel()
 
 
-def test_at_shutdown_two_thousand_clients_that_wait_get_a_response_at_once(
+def test_at_shutdown_two_thousand_waiting_clients_get_a_response_at_once(
     start_web: StartWeb, redis: redis_py.Redis
 ) -> None:
     raise_open_files_limit()
@@ -138,7 +138,7 @@ def test_tasks_are_queued_and_read_while_many_wait_and_all_get_their_results(
     assert sorted(spans)[25] < 1
 
 
-def test_when_draining_begins_streams_end_though_the_process_goes_on(start_web: StartWeb) -> None:
+def test_draining_ends_streams_while_the_process_continues(start_web: StartWeb) -> None:
     web = start_web(RUNQY_DRAIN_S="600")
     task_id = enqueue(web)
 
@@ -152,7 +152,7 @@ def test_when_draining_begins_streams_end_though_the_process_goes_on(start_web: 
     assert web.send("/livez")[0] == 200
 
 
-def test_a_client_that_lost_its_stream_gets_what_is_new(start_web: StartWeb, single_broker: Broker) -> None:
+def test_a_client_that_reconnects_gets_new_events(start_web: StartWeb, single_broker: Broker) -> None:
     web = start_web()
     path = f"/queue/{enqueue(web)}/events"
     with web.stream(path) as stream:
@@ -169,7 +169,7 @@ def test_a_client_that_lost_its_stream_gets_what_is_new(start_web: StartWeb, sin
     assert json.loads(end["data"])["info"]["result"] == "done"
 
 
-def test_clients_that_disconnect_free_their_places_and_their_tasks_stay(
+def test_clients_that_disconnect_free_their_slots_and_keep_their_tasks(
     start_web: StartWeb, redis: redis_py.Redis
 ) -> None:
     web = start_web()
@@ -205,12 +205,12 @@ def own_redis() -> Iterator[ValkeyServer]:
     server.stop()
 
 
-def test_waits_and_streams_outlive_a_restart_of_redis(start_web: StartWeb, own_redis: ValkeyServer) -> None:
+def test_waits_and_streams_survive_a_restart_of_redis(start_web: StartWeb, own_redis: ValkeyServer) -> None:
     web = start_web(REDIS_URL=own_redis.url, **database_variables())
     followed, awaited = enqueue(web), enqueue(web)
 
     with ThreadPoolExecutor(1) as pool, web.stream(f"/queue/{followed}/events") as stream:
-        answer = pool.submit(web.send, f"/queue/{awaited}?wait=60")
+        response = pool.submit(web.send, f"/queue/{awaited}?wait=60")
         assert read_event(stream)["id"] == "pending-0"
         wait_until(partial(is_waited_for, own_redis.client(), awaited))
         own_redis.kill()
@@ -220,7 +220,7 @@ def test_waits_and_streams_outlive_a_restart_of_redis(start_web: StartWeb, own_r
         for taken in take(broker, 2, "simple"):
             succeed(broker, taken, b"1")
         broker.close()
-        found: Any = answer.result(20)
+        found: Any = response.result(20)
         events = list(iter(lambda: read_event(stream), {}))
 
     assert (found[0], found[1]["info"]["result"]) == (200, 1)
@@ -237,7 +237,7 @@ def test_without_the_data_plane_clients_wait_and_follow_on_threads(
     followed, awaited = enqueue(web), enqueue(web)
 
     with ThreadPoolExecutor(1) as pool, web.stream(f"/queue/{followed}/events") as stream:
-        answer = pool.submit(web.send, f"/queue/{awaited}?wait=60")
+        response = pool.submit(web.send, f"/queue/{awaited}?wait=60")
         events = [read_event(stream)]
         wait_until(partial(is_waited_for, redis, awaited))
         status_beyond_the_limit = web.send(f"/queue/{awaited}?wait=0.01")[0]
@@ -246,7 +246,7 @@ def test_without_the_data_plane_clients_wait_and_follow_on_threads(
         for taken in both:
             succeed(single_broker, taken, b"1")
         events.append(read_event(stream))
-        rest, found = stream.read(), answer.result(20)
+        rest, found = stream.read(), response.result(20)
 
     assert [event["id"] for event in events] == ["pending-0", "active-1", "completed-1"]
     assert (rest, found[0], found[1]["info"]["result"]) == (b"", 200, 1)

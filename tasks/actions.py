@@ -1,0 +1,313 @@
+"""Actions on existing tasks: cancel, run, archive, delete; on one, on selected ones, or on all in a state.
+
+Each is recorded in the audit before it is applied.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+
+from django.conf import settings
+
+from queues.catalog import AllowedQueues
+from queues.queries import resolve_redis_queue, with_fresh_catalog
+from runqy.audit.changes import Changes
+from runqy.audit.operations import record_before
+from runqy.audit.pending import PendingRecord
+from runqy.broker.broker import Broker
+from runqy.broker.cancel import Cancellation, cancel
+from runqy.broker.inspector import (
+    ActionOutcome,
+    InspectorAction,
+    apply_to_all,
+    archive_tasks,
+    count_in_state,
+    delete_tasks,
+    run_tasks,
+)
+from runqy.broker.states import TaskState
+from runqy.broker.task_index import remove_lookups
+from runqy.broker.task_reader import read_states
+from runqy.broker.task_record import TaskRecord
+from runqy.errors import (
+    RequestInvalid,
+    RunqyError,
+    TaskEnded,
+    TaskNotCancelable,
+    TaskNotFound,
+    TaskNotUnique,
+    TaskRunning,
+    TaskStateUnsuited,
+)
+from tasks.queries import get_queue_task, get_task
+
+MAX_TASKS_PER_REQUEST = 10_000
+"""Bounds the time of one request; repeating it continues."""
+MAX_SELECTED = 200
+
+
+class TaskAction(StrEnum):
+    """An action on tasks, in the order of the buttons."""
+
+    RUN = "run"
+    CANCEL = "cancel"
+    ARCHIVE = "archive"
+    DELETE = "delete"
+
+
+class StateChange(StrEnum):
+    """An action that changes the state of tasks that do not run: every action besides cancelling."""
+
+    RUN = "run"
+    ARCHIVE = "archive"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFilter:
+    """The oldest tasks of a queue in a state."""
+
+    queue: str
+    """In any spelling."""
+    state: TaskState
+    limit: int = MAX_TASKS_PER_REQUEST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSelection:
+    """Selected tasks of a queue, all of which were in this state when they were selected."""
+
+    queue: str
+    """In any spelling."""
+    state: TaskState
+    task_ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionResult:
+    """The outcome of an action on several tasks."""
+
+    queue: str
+    """The Redis queue."""
+    matched: int
+    """Tasks that were in the state, or selected."""
+    affected: int
+
+
+PAST_TENSES = {StateChange.RUN: "run", StateChange.ARCHIVE: "archived", StateChange.DELETE: "deleted"}
+_VERBS: dict[StateChange, InspectorAction] = {
+    StateChange.RUN: run_tasks,
+    StateChange.ARCHIVE: archive_tasks,
+    StateChange.DELETE: delete_tasks,
+}
+_NEW_STATES = {StateChange.RUN: TaskState.PENDING, StateChange.ARCHIVE: TaskState.ARCHIVED, StateChange.DELETE: None}
+_WAITING = (TaskState.SCHEDULED, TaskState.RETRY)
+CANCELABLE = (TaskState.PENDING, TaskState.ACTIVE, *_WAITING)
+_CANCELLATIONS = {
+    Cancellation.CANCELED: ("task.canceled", TaskState.ARCHIVED.value),
+    Cancellation.REQUESTED: ("task.cancellation_requested", TaskState.ACTIVE.value),
+}
+"""The audit action, and the state right after it."""
+
+
+def states_for_all(action: StateChange) -> tuple[TaskState, ...]:
+    """Return the states in which an action can be applied to all tasks at once."""
+    if action is StateChange.RUN:
+        return (*_WAITING, TaskState.ARCHIVED)
+    if action is StateChange.ARCHIVE:
+        return (TaskState.PENDING, *_WAITING)
+    return (TaskState.PENDING, *_WAITING, TaskState.ARCHIVED, TaskState.COMPLETED)
+
+
+def states_for_selected(action: StateChange) -> tuple[TaskState, ...]:
+    """Return the states in which an action can be applied to selected tasks."""
+    ended = (TaskState.ARCHIVED, TaskState.COMPLETED)
+    if action is StateChange.RUN:
+        return (*_WAITING, *ended)
+    if action is StateChange.ARCHIVE:
+        return (TaskState.PENDING, *_WAITING)
+    return (TaskState.PENDING, *_WAITING, *ended)
+
+
+def valid_states(action: TaskAction) -> tuple[TaskState, ...]:
+    """Return the states in which an action, cancelling included, can be applied to selected tasks."""
+    return CANCELABLE if action is TaskAction.CANCEL else states_for_selected(StateChange(action))
+
+
+def cancel_task(broker: Broker, *, task_id: str, queue: str = "", allowed_queues: AllowedQueues = None) -> bool:
+    """Cancel a task. Return True if it is archived, False if it is active and its worker was notified.
+
+    Without a queue the task is found by its id. Raise TaskNotFound, QueueNotFound, TaskEnded, TaskNotCancelable,
+    BrokerUnavailable.
+    """
+    if queue:
+        record = get_queue_task(broker, queue, task_id, allowed_queues=allowed_queues)
+    else:
+        record = with_fresh_catalog(lambda: broker.run(get_task(task_id, allowed_queues=allowed_queues)))
+    request = cancel(record.queue, task_id, now_ns=broker.now_ns(), max_archived=settings.RUNQY_ARCHIVE_MAX_TASKS)
+    if record.is_canceled and record.state is TaskState.ARCHIVED:
+        return broker.run(request) is Cancellation.CANCELED
+    if record.state.is_final:
+        raise TaskEnded(f"The task has already finished: it is {record.state}.")
+    expected = Cancellation.REQUESTED if record.state is TaskState.ACTIVE else Cancellation.CANCELED
+    with _record_before(*_CANCELLATIONS[expected], record) as pending:
+        outcome = broker.run(request)
+        if outcome is Cancellation.ALREADY_FINISHED:
+            raise TaskEnded
+        if outcome is not expected:
+            pending.amend(outcome)
+    return outcome is Cancellation.CANCELED
+
+
+def apply_action(
+    broker: Broker, *, action: StateChange, queue: str, task_id: str, allowed_queues: AllowedQueues = None
+) -> None:
+    """Run, archive or delete one task. A task that is already in the resulting state is left unchanged.
+
+    Raise QueueNotFound, TaskNotFound, TaskRunning, TaskNotUnique, TaskStateUnsuited, BrokerUnavailable.
+    """
+    record = get_queue_task(broker, queue, task_id, allowed_queues=allowed_queues)
+    if record.state is TaskState.ACTIVE:
+        raise TaskRunning
+    if record.state is _NEW_STATES[action]:
+        return
+    if (action, record.state) == (StateChange.ARCHIVE, TaskState.COMPLETED):
+        _check_outcome(ActionOutcome.WRONG_STATE, record)
+    with _record_before(f"task.{PAST_TENSES[action]}", _NEW_STATES[action], record) as pending:
+        (outcome,) = broker.run(_get_verb(action)(record.queue, [task_id], now_ns=broker.now_ns()))
+        _check_outcome(outcome, record)
+        if outcome is ActionOutcome.UNCHANGED:
+            pending.amend("already in this state")
+    if action is StateChange.DELETE:
+        broker.run(remove_lookups(record.queue, [task_id]))
+
+
+def apply_to_matching(
+    broker: Broker,
+    *,
+    action: StateChange,
+    task_filter: TaskFilter,
+    is_dry_run: bool = False,
+    allowed_queues: AllowedQueues = None,
+) -> ActionResult:
+    """Run, archive or delete the tasks in a state, one of `states_for_all`, in bounded chunks.
+
+    Raise QueueNotFound, BrokerUnavailable.
+    """
+    redis_queue = resolve_redis_queue(broker, task_filter.queue, allowed_queues=allowed_queues).redis_queue
+    state, limit = task_filter.state, task_filter.limit
+    matched = count_in_state(broker, redis_queue, state)
+    if is_dry_run or not matched:
+        return ActionResult(queue=redis_queue, matched=matched, affected=0)
+    expected = min(matched, limit)
+    changes: Changes = {"state": (state.value, _NEW_STATES[action]), "tasks": (expected, None)}
+    with record_before(
+        action=f"tasks.{PAST_TENSES[action]}", object_kind="queue", object_name=redis_queue, changes=changes
+    ) as pending:
+        swept = apply_to_all(broker, _get_verb(action), redis_queue, state, limit=limit)
+        if swept.changed != expected:
+            pending.amend(f"{swept.changed} tasks")
+    return ActionResult(queue=redis_queue, matched=swept.matched, affected=swept.changed)
+
+
+def apply_to_selected(broker: Broker, *, action: StateChange, selection: TaskSelection) -> ActionResult:
+    """Run, archive or delete the selected tasks that are still in the state.
+
+    Raise QueueNotFound, RequestInvalid, TaskStateUnsuited, BrokerUnavailable.
+    """
+    if selection.state not in states_for_selected(action):
+        raise TaskStateUnsuited(f"The action {action} is not allowed for tasks in the state {selection.state}.")
+
+    def apply(redis_queue: str, task_ids: list[str]) -> list[str]:
+        return apply_in_state(broker, TaskAction(action), redis_queue, selection.state, task_ids)
+
+    return _apply_recorded(broker, selection, f"tasks.{PAST_TENSES[action]}", _NEW_STATES[action], apply)
+
+
+def cancel_selected(broker: Broker, *, selection: TaskSelection) -> ActionResult:
+    """Cancel the selected tasks that are still in the state; active ones are stopped by their workers.
+
+    Raise QueueNotFound, RequestInvalid, BrokerUnavailable.
+    """
+
+    def apply(redis_queue: str, task_ids: list[str]) -> list[str]:
+        return apply_in_state(broker, TaskAction.CANCEL, redis_queue, selection.state, task_ids)
+
+    return _apply_recorded(broker, selection, "tasks.canceled", TaskState.ARCHIVED, apply)
+
+
+def apply_in_state(
+    broker: Broker, action: TaskAction, redis_queue: str, state: TaskState, task_ids: Sequence[str]
+) -> list[str]:
+    """Apply an action to those tasks of a Redis queue that are still in a state; return their ids.
+
+    The caller records it. Raise BrokerUnavailable.
+    """
+    now_ns = broker.now_ns()
+    if action is TaskAction.CANCEL:
+        max_archived = settings.RUNQY_ARCHIVE_MAX_TASKS
+        canceled = broker.run_all(
+            [cancel(redis_queue, task_id, now_ns=now_ns, max_archived=max_archived) for task_id in task_ids]
+        )
+        return [task_id for task_id, outcome in zip(task_ids, canceled, strict=True) if _is_canceled(outcome)]
+    request = _get_verb(StateChange(action))(redis_queue, task_ids, wanted=state, now_ns=now_ns)
+    outcomes = broker.run(request)
+    done = [task_id for task_id, outcome in zip(task_ids, outcomes, strict=True) if outcome is ActionOutcome.DONE]
+    if action is TaskAction.DELETE:
+        broker.run(remove_lookups(redis_queue, done))
+    return done
+
+
+def _apply_recorded(
+    broker: Broker,
+    selection: TaskSelection,
+    action: str,
+    new_state: TaskState | None,
+    apply: Callable[[str, list[str]], list[str]],
+) -> ActionResult:
+    """Apply an action to the selected tasks that are still in the state. `apply` returns the ids it affected."""
+    selected = list(dict.fromkeys(selection.task_ids))
+    if not 0 < len(selected) <= MAX_SELECTED:
+        raise RequestInvalid(f"Select 1 to {MAX_SELECTED} tasks.")
+    queue = resolve_redis_queue(broker, selection.queue).redis_queue
+    states = broker.run(read_states([(queue, task_id) for task_id in selected]))
+    due = [task_id for task_id, state in zip(selected, states, strict=True) if state is selection.state]
+    if not due:
+        return ActionResult(queue=queue, matched=len(selected), affected=0)
+    changes: Changes = {"state": (selection.state.value, new_state), "tasks": (len(due), None), "ids": (due, None)}
+    with record_before(action=action, object_kind="queue", object_name=queue, changes=changes) as pending:
+        done = apply(queue, due)
+        if len(done) != len(due):
+            pending.amend(f"not applied to {', '.join(sorted({*due} - {*done}))}")
+    return ActionResult(queue=queue, matched=len(selected), affected=len(done))
+
+
+def _get_verb(action: StateChange) -> InspectorAction:
+    verb = _VERBS[action]
+    return partial(verb, max_archived=settings.RUNQY_ARCHIVE_MAX_TASKS) if action is StateChange.ARCHIVE else verb
+
+
+def _check_outcome(outcome: ActionOutcome, record: TaskRecord) -> None:
+    """Raise the error of an action that was not applied to a task."""
+    if outcome is ActionOutcome.NOT_FOUND:
+        raise TaskNotFound
+    if outcome is ActionOutcome.RUNNING:
+        raise TaskRunning
+    if outcome is ActionOutcome.LOCKED:
+        raise TaskNotUnique
+    if outcome is ActionOutcome.WRONG_STATE:
+        raise TaskStateUnsuited(f"The action is not allowed for a task in the state {record.state}.")
+
+
+def _is_canceled(outcome: Cancellation | RunqyError) -> bool:
+    """Return whether a task was archived, or its worker notified. Raise the errors of Redis."""
+    if isinstance(outcome, RunqyError) and not isinstance(outcome, TaskNotFound | TaskNotCancelable):
+        raise outcome
+    return outcome in (Cancellation.REQUESTED, Cancellation.CANCELED)
+
+
+def _record_before(action: str, new_state: str | None, record: TaskRecord) -> AbstractContextManager[PendingRecord]:
+    changes: Changes = {"queue": (record.queue, record.queue), "state": (record.state.value, new_state)}
+    return record_before(action=action, object_kind="task", object_name=record.id, changes=changes)

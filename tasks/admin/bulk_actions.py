@@ -1,0 +1,270 @@
+"""The admin of bulk actions: their list, the preview from which one is requested, and the page with its progress."""
+
+from datetime import UTC
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.loader import render_to_string
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+
+from runqy.admin_site.error_pages import render_errors
+from runqy.audit.history import AuditedModelAdmin, records_url
+from runqy.broker.states import TaskState
+from runqy.errors import BulkActionNotFound, RequestInvalid
+from runqy.redis_connection import get_broker
+from tasks.actions import TaskAction
+from tasks.admin.browser import bulk_label
+from tasks.admin.filters import as_fields, describe, make_form, tasks_url, with_absolute_times
+from tasks.admin.permissions import LABELS, can_apply, can_view_payloads
+from tasks.admin.presenters import task_url
+from tasks.bulk_actions import (
+    AUDIT_KIND,
+    cancel_bulk_action,
+    create_bulk_action,
+    get_bulk_action,
+    get_query,
+    list_valid_actions,
+    preview_bulk_action,
+)
+from tasks.models import BulkAction, BulkActionItem
+from tasks.task_browser import TaskQuery
+
+BULK_STATE_VARIANTS = {
+    BulkAction.State.RUNNING: "info",
+    BulkAction.State.FINISHED: "success",
+    BulkAction.State.CANCELED: "warning",
+    BulkAction.State.FAILED: "danger",
+}
+BULK_STATE_NAMES = {state: state.label for state in BulkAction.State} | {BulkAction.State.CANCELED: "Cancelled"}
+"""Spelled as on all pages."""
+_ITEMS = 20
+_WAITING = BulkActionItem.Outcome.WAITING
+_RUN_AGAIN = "Tasks that Redis still has run again under their ids, the others as new tasks with the same payload."
+_DELETE_ENDED = (
+    "Tasks are deleted from Redis and from the history with payloads, results and errors. Charts keep counts."
+)
+
+
+class BulkStateFilter(admin.SimpleListFilter):
+    """Bulk actions in a state."""
+
+    title, parameter_name = "state", "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(state.value, str(name)) for state, name in BULK_STATE_NAMES.items()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(state=self.value()) if self.value() else queryset
+
+
+@admin.register(BulkAction)
+class BulkActionAdmin(AuditedModelAdmin):
+    """Bulk actions: requested from a filter, applied by maintenance."""
+
+    audit_kind = AUDIT_KIND
+    audit_field = "pk"
+    list_display = ("title", "requested_by", "requested_at", "progress", "state_badge")
+    list_display_links = ("title",)
+    list_filter = (BulkStateFilter,)
+    ordering = ("-id",)
+    actions = None
+    list_before_template = "admin/tasks/task/tabs.html"
+    empty_text = "An action on all tasks that match a filter is requested from the list of tasks or of errors."
+
+    class Media:
+        """The tabs above the list."""
+
+        css = {"all": ["admin_site/pages.css"]}
+
+    def get_urls(self) -> list[URLPattern]:
+        own = [
+            path("add/", self._page(self.request_page), name="tasks_bulkaction_add"),
+            path("<str:object_id>/change/", self._page(self.progress_page), name="tasks_bulkaction_change"),
+            path("<str:object_id>/progress/", self._page(self.progress_part), name="tasks_bulkaction_progress"),
+            path("<str:object_id>/cancel/", self._page(self.cancel_page), name="tasks_bulkaction_cancel"),
+        ]
+        return own + [url for url in super().get_urls() if url.name == "tasks_bulkaction_changelist"]
+
+    @admin.display(description="action")
+    def title(self, bulk: BulkAction) -> str:
+        return title_of(bulk)
+
+    @admin.display(description="by")
+    def requested_by(self, bulk: BulkAction) -> str:
+        return str(bulk.actor.get("name", ""))
+
+    @admin.display(description="requested (UTC)", ordering="created_at")
+    def requested_at(self, bulk: BulkAction) -> str:
+        return f"{bulk.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+    @admin.display(description="tasks")
+    def progress(self, bulk: BulkAction) -> str:
+        parts = [f"{bulk.done:,} of {bulk.expected:,}"]
+        parts += [f"{bulk.skipped:,} skipped"] if bulk.skipped else []
+        parts += [f"{bulk.failed:,} failed"] if bulk.failed else []
+        return ", ".join(parts)
+
+    @admin.display(description="state", ordering="state")
+    def state_badge(self, bulk: BulkAction) -> str:
+        context = {"text": BULK_STATE_NAMES[BulkAction.State(bulk.state)], "type": _state_variant(bulk)}
+        return render_to_string("unfold/helpers/label.html", context)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.has_perm("tasks.view_task"))
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return False: there is no form without a filter."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def request_page(self, context: dict[str, Any], request: HttpRequest) -> HttpResponse:
+        """Show how many tasks a filter finds; on POST request the action on them."""
+        fields = request.POST if request.method == "POST" else request.GET
+        action = _parse_action(request, fields.get("action", ""))
+        query = _parse_query(request, fields)
+        if action not in list_valid_actions(query.state):
+            raise RequestInvalid(f"action: {action} is not possible for these tasks.")
+        if request.method == "POST":
+            expected = fields.get("expected", "")
+            bulk = create_bulk_action(action=action, query=query, expected=_parse_count(expected))
+            return HttpResponseRedirect(bulk_url(bulk.pk))
+        preview = preview_bulk_action(get_broker(), query)
+        context |= {
+            "title": f"{bulk_label(action, query.state)} all",
+            "section": "bulk",
+            "label": bulk_label(action, query.state),
+            "is_dangerous": LABELS[action].needs_confirmation,
+            "consequence": _consequence(action, query.state),
+            "preview": preview,
+            "conditions": describe(query, request.user),
+            "fields": {**as_fields(query), "action": action.value, "expected": str(preview.count)},
+            "back_url": tasks_url(query),
+        }
+        return TemplateResponse(request, "admin/tasks/bulkaction/request.html", context)
+
+    def progress_page(self, context: dict[str, Any], request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show how far a bulk action is."""
+        bulk = _find(object_id)
+        context |= _progress(request, bulk) | {"title": title_of(bulk), "section": "bulk"}
+        return TemplateResponse(request, "admin/tasks/bulkaction/detail.html", context)
+
+    def progress_part(self, context: dict[str, Any], request: HttpRequest, object_id: str) -> HttpResponse:
+        """Return the part of the page that changes."""
+        return TemplateResponse(
+            request, "admin/tasks/bulkaction/progress.html", context | _progress(request, _find(object_id))
+        )
+
+    def cancel_page(self, context: dict[str, Any], request: HttpRequest, object_id: str) -> HttpResponse:
+        """Stop a bulk action."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        bulk = _find(object_id)
+        if not can_apply(request.user, TaskAction(bulk.action)):
+            raise PermissionDenied
+        if cancel_bulk_action(bulk.pk):
+            messages.success(request, "The bulk action was cancelled. Tasks that it had reached stay changed.")
+        else:
+            messages.warning(request, "The bulk action had already ended.")
+        return HttpResponseRedirect(bulk_url(bulk.pk))
+
+    def _page(self, render: Any) -> Any:
+        """Return a view for users with the permission to view tasks."""
+
+        def view(request: HttpRequest, **kwargs: str) -> HttpResponse:
+            if not self.has_view_permission(request):
+                raise PermissionDenied
+            request.current_app = self.admin_site.name
+            response: HttpResponse = render(self.admin_site.each_context(request), request, **kwargs)
+            return response
+
+        return self.admin_site.admin_view(render_errors(view, self.admin_site))
+
+
+def title_of(bulk: BulkAction) -> str:
+    """Return what a bulk action does: "Run again all tasks of mail"."""
+    query = get_query(bulk)
+    subject = f"tasks of {query.queue}" if query.queue else "tasks"
+    kind = f"{query.state} " if query.state else "ended "
+    return f"{bulk_label(TaskAction(bulk.action), query.state)}: {kind}{subject}"
+
+
+def bulk_url(number: int) -> str:
+    """Return the URL of a bulk action's page."""
+    return reverse("admin:tasks_bulkaction_change", args=[number])
+
+
+def _find(object_id: str) -> BulkAction:
+    """Raise BulkActionNotFound if there is none."""
+    text = unquote(object_id)
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise BulkActionNotFound
+    return get_bulk_action(int(text))
+
+
+def _progress(request: HttpRequest, bulk: BulkAction) -> dict[str, Any]:
+    query = get_query(bulk)
+    problems = bulk.items.exclude(note="").order_by("-id")[:_ITEMS]
+    handled = bulk.done + bulk.skipped + bulk.failed
+    return {
+        "bulk": bulk,
+        "is_open": bulk.state in BulkAction.OPEN_STATES,
+        "state_name": BULK_STATE_NAMES[BulkAction.State(bulk.state)],
+        "state_variant": _state_variant(bulk),
+        "handled": handled,
+        "total": max(bulk.expected, handled),
+        "conditions": describe(query, request.user),
+        "tasks_url": tasks_url(query) if not query.text or can_view_payloads(request.user, query.queue) else "",
+        "waiting": dict(bulk.items.filter(outcome=_WAITING).values_list("redis_queue").annotate(Count("pk"))),
+        "problems": [(item.task_id, task_url(item.task_id, item.redis_queue), item) for item in problems],
+        "copies": [
+            (item.copy_id, task_url(item.copy_id, item.redis_queue))
+            for item in bulk.items.exclude(copy_id="")
+            .filter(outcome=BulkActionItem.Outcome.DONE)
+            .order_by("-id")[:_ITEMS]
+        ],
+        "can_cancel": can_apply(request.user, TaskAction(bulk.action)),
+        "records_url": records_url(AUDIT_KIND, str(bulk.pk)),
+        "by": bulk.actor.get("name", ""),
+    }
+
+
+def _state_variant(bulk: BulkAction) -> str:
+    return BULK_STATE_VARIANTS.get(BulkAction.State(bulk.state), "")
+
+
+def _parse_action(request: HttpRequest, text: str) -> TaskAction:
+    """Raise RequestInvalid, PermissionDenied."""
+    if text not in tuple(TaskAction):
+        raise RequestInvalid(f"action: must be one of {', '.join(TaskAction)}.")
+    if not can_apply(request.user, TaskAction(text)):
+        raise PermissionDenied
+    return TaskAction(text)
+
+
+def _parse_query(request: HttpRequest, fields: Any) -> TaskQuery:
+    """Return the filter of a form. Raise RequestInvalid, PermissionDenied."""
+    form = make_form(request, fields)
+    if not form.is_valid():
+        raise RequestInvalid(errors=[f"{name}: {error}" for name, found in form.errors.items() for error in found])
+    return with_absolute_times(form.query())
+
+
+def _consequence(action: TaskAction, state: TaskState | None) -> str:
+    if state is not None:
+        return LABELS[action].consequence
+    return _RUN_AGAIN if action is TaskAction.RUN else _DELETE_ENDED
+
+
+def _parse_count(text: str) -> int:
+    """Return a number of tasks; 0 for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0

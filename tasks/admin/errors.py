@@ -1,0 +1,143 @@
+"""The page of errors: groups by queue, with their trend, their newest sample, and actions on all of a group."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils import timezone
+
+from runqy.admin_site.relative_time import RelativeTime
+from runqy.errors import RequestInvalid
+from runqy.redis_connection import get_broker
+from tasks.actions import TaskAction
+from tasks.admin.browser import bulk_links
+from tasks.admin.filters import PERIODS, filter_context, read_filter, start_of_period, tasks_url
+from tasks.admin.permissions import can_view_payloads
+from tasks.admin.presenters import task_url
+from tasks.error_trends import count_over_time, find_known_groups, find_start_of_commit
+from tasks.failing_queues import list_failing_queues
+from tasks.models import TaskRun
+from tasks.run_queries import MAX_FAILURES, ErrorGroup, list_error_groups
+from tasks.task_browser import TaskQuery
+
+MAX_GROUPS = 50
+_HEIGHT, _STEP = 24, 5
+_LONGEST = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """A bar of a sparkline."""
+
+    x: int
+    y: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRow:
+    """A group of errors on the page."""
+
+    group: ErrorGroup
+    is_new: bool
+    """It did not occur before the commit."""
+    first_seen: RelativeTime | None
+    last_seen: RelativeTime | None
+    bars: list[Bar]
+    trend: str
+    """The sparkline in words."""
+    sample_url: str
+    tasks_url: str
+    since_commit_url: str
+    bulk_actions: list[tuple[TaskAction, str, dict[str, str]]]
+    is_visible: bool
+
+    @property
+    def sample(self) -> TaskRun:
+        return self.group.sample
+
+
+def show_errors(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
+    """Render the groups of errors of a period, the largest first, or of the time since a commit first ran."""
+    queue, commit = request.GET.get("queue", "").strip(), request.GET.get("since_commit", "").strip()
+    period = request.GET.get("period", "") or "day"
+    if period not in PERIODS:
+        raise RequestInvalid(f"period: must be one of {', '.join(PERIODS)}.")
+    started = find_start_of_commit(commit, queue=queue) if commit else None
+    start = started or start_of_period(period) or timezone.now() - _LONGEST
+    run_filter = TaskQuery(queue=queue, since=start).run_filter()
+    found = list_error_groups(run_filter, limit=MAX_GROUPS + 1)
+    shown = found.groups[:MAX_GROUPS]
+    known = find_known_groups(shown, start) if started else set()
+    counted = replace(run_filter, since=max(start, found.counted_after or start))
+    trends = count_over_time(shown, counted, start=start, end=timezone.now())
+    context |= filter_context(request, read_filter(request)) | {
+        "title": "Errors",
+        "section": "errors",
+        "queue": queue,
+        "commit": commit,
+        "is_commit_known": started is not None,
+        "start": start.astimezone(UTC),
+        "period": period,
+        "periods": [(value, name) for value, (name, _) in PERIODS.items()],
+        "rows": [
+            _row(request, group, start, trends, is_new=bool(started) and _key(group) not in known) for group in shown
+        ],
+        "has_more": len(found.groups) > MAX_GROUPS,
+        "is_partial": found.is_partial,
+        "max_failures": MAX_FAILURES,
+        "total": sum(group.count for group in shown),
+        "width": _STEP * 24,
+        "height": _HEIGHT,
+    }
+    return TemplateResponse(request, "admin/tasks/task/errors.html", context)
+
+
+def show_failing_queues(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
+    """Render the queues that fail most, a part of the overview."""
+    context["rows"] = [
+        {
+            "queue": queue,
+            "tasks_url": tasks_url(TaskQuery(queue=queue.name, fingerprint=queue.fingerprint), period="hour"),
+            "is_visible": can_view_payloads(request.user, queue.name),
+        }
+        for queue in list_failing_queues()
+    ]
+    return TemplateResponse(request, "admin/tasks/task/failing_queues.html", context)
+
+
+def _row(
+    request: HttpRequest, group: ErrorGroup, start: datetime, trends: dict[tuple[str, str], list[int]], *, is_new: bool
+) -> GroupRow:
+    now_ns = get_broker().now_ns()
+    query = TaskQuery(queue=group.queue, fingerprint=group.fingerprint, since=start)
+    counts = trends[_key(group)]
+    commit_query = urlencode({"queue": group.queue, "since_commit": group.sample.commit})
+    return GroupRow(
+        group=group,
+        is_new=is_new,
+        first_seen=RelativeTime.of_ns(int(group.first_seen.timestamp() * 1e9), now_ns),
+        last_seen=RelativeTime.of_ns(int(group.last_seen.timestamp() * 1e9), now_ns),
+        bars=_bars(counts),
+        trend=f"{group.count} in {len(counts)} intervals: {', '.join(map(str, counts))}",
+        sample_url=task_url(group.sample.task_id, group.sample.redis_queue),
+        tasks_url=tasks_url(query),
+        since_commit_url=f"{reverse('admin:tasks_task_errors')}?{commit_query}" if group.sample.commit else "",
+        bulk_actions=bulk_links(request, query),
+        is_visible=can_view_payloads(request.user, group.queue),
+    )
+
+
+def _bars(counts: Sequence[int]) -> list[Bar]:
+    highest = max(counts) or 1
+    heights = [max(round(count / highest * _HEIGHT, 1), 2 if count else 1) for count in counts]
+    return [Bar(x=number * _STEP, y=_HEIGHT - height, height=height) for number, height in enumerate(heights)]
+
+
+def _key(group: ErrorGroup) -> tuple[str, str]:
+    return group.queue, group.fingerprint

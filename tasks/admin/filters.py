@@ -1,0 +1,261 @@
+"""The filter of the pages of tasks: a form whose fields are the query of the page's URL."""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+import msgspec
+from django import forms
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, QueryDict
+from django.urls import reverse
+from django.utils import timezone
+
+from queues.queries import get_fresh_catalog
+from runqy.broker.listing import LISTED_STATES
+from runqy.broker.states import FAILURES, RunOutcome, TaskState
+from tasks.admin.permissions import HIDDEN, can_view_payloads
+from tasks.admin.presenters import STATE_NAMES
+from tasks.run_queries import RunOrder
+from tasks.task_browser import TaskQuery
+
+ENDED = "ended"
+ANY_FAILURE = "failure"
+
+OUTCOME_NAMES = {
+    RunOutcome.COMPLETED: "Completed",
+    RunOutcome.RETRIED: "Failed, retried",
+    RunOutcome.FAILED: "Failed",
+    RunOutcome.TIMED_OUT: "Timed out",
+    RunOutcome.CANCELED: "Cancelled",
+    RunOutcome.EXPIRED: "Expired",
+    RunOutcome.LOST: "Worker lost",
+}
+OUTCOME_VARIANTS = {
+    RunOutcome.COMPLETED: "success",
+    RunOutcome.RETRIED: "warning",
+    RunOutcome.FAILED: "danger",
+    RunOutcome.TIMED_OUT: "danger",
+    RunOutcome.EXPIRED: "danger",
+    RunOutcome.LOST: "danger",
+}
+"""Colours of labels, by unfold's names; others are grey."""
+
+PERIODS = {
+    "hour": ("Last hour", timedelta(hours=1)),
+    "today": ("Today (UTC)", None),
+    "day": ("Last 24 hours", timedelta(days=1)),
+    "week": ("Last 7 days", timedelta(days=7)),
+}
+_MAX_SUGGESTIONS = 200
+_CONDITIONS = ("parent", "queue", "text", "outcome", "period", "worker", "commit", "since", "until", "error")
+_FORMAT = "%Y-%m-%dT%H:%M"
+
+
+class Chip(NamedTuple):
+    """A condition that is set outside the first row of the form, and the URL of the page without it."""
+
+    label: str
+    url: str
+
+
+class TaskFilterForm(forms.Form):
+    """The filter of tasks; the fields after `queue` apply to ended ones only."""
+
+    state = forms.ChoiceField(
+        required=False,
+        choices=[
+            ("History", [(ENDED, "Ended")]),
+            ("In Redis", [(state.value, STATE_NAMES[state]) for state in LISTED_STATES]),
+        ],
+    )
+    text = forms.CharField(
+        required=False,
+        max_length=300,
+        label="Text in payload or error",
+        widget=forms.TextInput(attrs={"type": "search", "placeholder": "Order id, name, part of an error …"}),
+    )
+    queue = forms.CharField(required=False, max_length=255, widget=forms.TextInput(attrs={"list": "queue-names"}))
+    outcome = forms.ChoiceField(
+        required=False,
+        choices=[
+            ("", "Any outcome"),
+            (ANY_FAILURE, "Any failure"),
+            *((outcome.value, name) for outcome, name in OUTCOME_NAMES.items()),
+        ],
+    )
+    period = forms.ChoiceField(
+        required=False, choices=[("", "Any time"), *((value, name) for value, (name, _) in PERIODS.items())]
+    )
+    sort = forms.ChoiceField(
+        required=False,
+        choices=[
+            ("", "Newest first"),
+            (RunOrder.OLDEST.value, "Oldest first"),
+            (RunOrder.SLOWEST.value, "Slowest first"),
+        ],
+    )
+    worker = forms.CharField(required=False, max_length=255)
+    commit = forms.CharField(required=False, max_length=64)
+    since = forms.DateTimeField(required=False, label="Ended from (UTC)", input_formats=[_FORMAT, f"{_FORMAT}:%S"])
+    until = forms.DateTimeField(required=False, label="Ended before (UTC)", input_formats=[_FORMAT, f"{_FORMAT}:%S"])
+    error = forms.CharField(required=False, max_length=32, widget=forms.HiddenInput)
+
+    def __init__(self, data: Mapping[str, Any], *, may_search: bool) -> None:
+        super().__init__(data)
+        for field in self.fields.values():
+            field.widget.attrs["class"] = "page-input"
+        for name in ("since", "until"):
+            self.fields[name].widget = forms.DateTimeInput(
+                attrs={"type": "datetime-local", "class": "page-input"}, format=_FORMAT
+            )
+        if not may_search:
+            del self.fields["text"]
+
+    def query(self) -> TaskQuery:
+        """Return the filter of a valid form."""
+        cleaned = self.cleaned_data
+        state, outcome = cleaned["state"] or ENDED, cleaned["outcome"]
+        if state != ENDED:
+            return TaskQuery(state=TaskState(state), queue=cleaned["queue"], text=cleaned.get("text", ""))
+        outcomes = sorted(FAILURES) if outcome == ANY_FAILURE else [RunOutcome(outcome)] if outcome else []
+        return TaskQuery(
+            queue=cleaned["queue"],
+            text=cleaned.get("text", ""),
+            outcomes=tuple(outcomes),
+            since=_as_utc(cleaned["since"]) or start_of_period(cleaned["period"]),
+            until=_as_utc(cleaned["until"]),
+            worker_id=cleaned["worker"],
+            commit=cleaned["commit"],
+            fingerprint=cleaned["error"],
+        )
+
+    @property
+    def order(self) -> RunOrder:
+        return RunOrder(self.cleaned_data["sort"] or RunOrder.NEWEST)
+
+
+def read_filter(request: HttpRequest) -> TaskFilterForm:
+    """Return the form of a request; `parent`, as links on numbers have it, is a queue.
+
+    Raise PermissionDenied for a text, if the user may not view payloads of each queue that is searched.
+    """
+    fields = request.GET.copy()
+    if parent := fields.get("parent"):
+        fields.setdefault("queue", parent)
+    return make_form(request, fields)
+
+
+def make_form(request: HttpRequest, fields: QueryDict) -> TaskFilterForm:
+    """Return the form with these fields. Raise as `read_filter`."""
+    may_search = can_view_payloads(request.user, fields.get("queue", "").strip())
+    if fields.get("text") and not may_search:
+        raise PermissionDenied
+    return TaskFilterForm(fields, may_search=may_search)
+
+
+def is_filtered(query: QueryDict) -> bool:
+    """Return whether a URL asks for ended tasks rather than for the queues or one of their lists."""
+    names = ("text", "outcome", "period", "sort", "worker", "commit", "since", "until", "error")
+    return query.get("state") == ENDED or any(query.get(name) for name in names)
+
+
+def filter_context(request: HttpRequest, form: TaskFilterForm) -> dict[str, Any]:
+    """Return what the template of the form needs."""
+    catalog = get_fresh_catalog()
+    names = [name for queue in catalog.definitions[:_MAX_SUGGESTIONS] for name in _names_of(queue, catalog.separator)]
+    more, state = ("worker", "commit", "since", "until"), request.GET.get("state") or ENDED
+    return {
+        "form": form,
+        "queue_names": names,
+        "has_more": any(request.GET.get(name) for name in more),
+        "chips": list(_chips(request.GET)),
+        "is_ended": state == ENDED,
+        "is_unfiltered": not any(request.GET.get(name) for name in _CONDITIONS),
+        "clear_url": tasks_url(state=state),
+        "first_url": page_url(request, cursor=""),
+    }
+
+
+def tasks_url(query: TaskQuery | None = None, **fields: str) -> str:
+    """Return the URL of the list of tasks with these fields of the form, or with those of a filter."""
+    values = {**(as_fields(query) if query else {}), **fields}
+    return f"{reverse('admin:tasks_task_changelist')}?{urlencode(values)}"
+
+
+def as_fields(query: TaskQuery) -> dict[str, str]:
+    """Return a filter as fields of the form, with absolute times."""
+    outcomes = query.outcomes
+    values = {
+        "state": query.state.value if query.state else ENDED,
+        "queue": query.queue,
+        "text": query.text,
+        "outcome": ANY_FAILURE if len(outcomes) > 1 else "".join(outcomes),
+        "worker": query.worker_id,
+        "commit": query.commit,
+        "error": query.fingerprint,
+        "since": _format(query.since),
+        "until": _format(query.until),
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def describe(query: TaskQuery, user: Any) -> list[tuple[str, str]]:
+    """Return the conditions of a filter for a user: without its text, unless the user may view payloads."""
+    text = query.text if not query.text or can_view_payloads(user, query.queue) else HIDDEN
+    outcome = "Any failure" if len(query.outcomes) > 1 else "".join(OUTCOME_NAMES[each] for each in query.outcomes)
+    pairs = [
+        ("Tasks", STATE_NAMES[query.state] if query.state else "Ended"),
+        ("Queue", query.queue or "All queues"),
+        ("Outcome", outcome),
+        ("Text", text),
+        ("Error group", query.fingerprint),
+        ("Worker", query.worker_id),
+        ("Commit", query.commit),
+        ("Ended from", f"{query.since:%Y-%m-%d %H:%M:%S} UTC" if query.since else ""),
+        ("Ended before", f"{query.until:%Y-%m-%d %H:%M:%S} UTC" if query.until else ""),
+    ]
+    return [(name, value) for name, value in pairs if value]
+
+
+def start_of_period(name: str) -> datetime | None:
+    """Return when a period of PERIODS began; None for an empty name."""
+    if not name:
+        return None
+    now, (_, length) = timezone.now(), PERIODS[name]
+    return now - length if length else now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def page_url(request: HttpRequest, **changes: str) -> str:
+    """Return the URL of the page with other fields; an empty one is dropped."""
+    values = {**request.GET.dict(), **changes}
+    return f"{request.path}?{urlencode({name: value for name, value in values.items() if value})}"
+
+
+def _chips(query: QueryDict) -> Iterator[Chip]:
+    labels = {"error": "Error group", "worker": "Worker", "commit": "Commit", "since": "From", "until": "Before"}
+    for name, label in labels.items():
+        if value := query.get(name):
+            rest = {key: each for key, each in query.dict().items() if key not in (name, "cursor")}
+            text = value[:12] if name in ("error", "commit") else value
+            yield Chip(f"{label} {text}", f"?{urlencode(rest)}")
+
+
+def _names_of(queue: Any, separator: str) -> list[str]:
+    redis_queues = [name for name, _ in queue.redis_queues(separator)]
+    return [queue.name, *(name for name in redis_queues if name != queue.name)]
+
+
+def _as_utc(time: datetime | None) -> datetime | None:
+    return time.replace(tzinfo=UTC) if time else None
+
+
+def _format(time: datetime | None) -> str:
+    return f"{time.astimezone(UTC):{_FORMAT}:%S}" if time else ""
+
+
+def with_absolute_times(query: TaskQuery) -> TaskQuery:
+    """Return a filter whose times are whole seconds, as a URL has them."""
+    cut = {name: time.replace(microsecond=0) for name in ("since", "until") if (time := getattr(query, name))}
+    return msgspec.structs.replace(query, **cut)

@@ -1,0 +1,82 @@
+"""A JSON value as a tree for the page of a task: numbers as they are written, members in their order."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+MAX_NODES = 800
+MAX_DEPTH = 12
+_OPEN_CHILDREN = 30
+"""A member with more children is closed at first."""
+
+
+class _Number(str):
+    """A number as it is written."""
+
+    __slots__ = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class Node:
+    """A value; a name in an object, or a position in an array."""
+
+    name: str = ""
+    kind: str
+    """object, array, string, number or literal."""
+    text: str = ""
+    """Of a value without children."""
+    children: list["Node"] = field(default_factory=list)
+
+    @property
+    def summary(self) -> str:
+        count = len(self.children)
+        noun = "item" if self.kind == "array" else "member"
+        return f"{count} {noun}{'' if count == 1 else 's'}"
+
+    @property
+    def is_open(self) -> bool:
+        return len(self.children) <= _OPEN_CHILDREN
+
+
+def parse_tree(text: str) -> Node | None:
+    """Return the tree of a JSON object or array; None for other texts, and for a tree too large to be shown."""
+    try:
+        value = json.loads(
+            text, parse_int=_Number, parse_float=_Number, parse_constant=_Number, object_pairs_hook=_Members
+        )
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, (list, _Members)):
+        return None
+    root = _node("", value, MAX_DEPTH)
+    return root if root is not None and sum(1 for _ in _walk(root)) <= MAX_NODES else None
+
+
+class _Members:
+    """The members of an object, also those with the same name."""
+
+    def __init__(self, pairs: list[tuple[str, object]]) -> None:
+        self.pairs = pairs
+
+
+def _node(name: str, value: object, depth: int) -> Node | None:
+    if isinstance(value, _Members | list):
+        if not depth:
+            return None
+        pairs = value.pairs if isinstance(value, _Members) else [(str(n), item) for n, item in enumerate(value)]
+        children = [_node(key, item, depth - 1) for key, item in pairs[: MAX_NODES + 1]]
+        if any(child is None for child in children):
+            return None
+        kind = "object" if isinstance(value, _Members) else "array"
+        return Node(name=name, kind=kind, children=[child for child in children if child is not None])
+    if isinstance(value, _Number):
+        return Node(name=name, kind="number", text=str(value))
+    if isinstance(value, str):
+        return Node(name=name, kind="string", text=value)
+    return Node(name=name, kind="literal", text=json.dumps(value))
+
+
+def _walk(node: Node) -> Iterator[Node]:
+    yield node
+    for child in node.children:
+        yield from _walk(child)

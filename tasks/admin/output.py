@@ -1,0 +1,136 @@
+"""What a task prints and reports, on its page: rendered with it, and then polled until the task has ended."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.contrib.admin.utils import quote, unquote
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+
+from queues.queries import get_fresh_catalog, hides_payloads, resolve_redis_queue
+from runqy.broker.task_output import TaskOutput
+from runqy.broker.task_reader import TaskLocation, TaskStatus
+from runqy.broker.task_record import TaskProgress, decode_progress
+from runqy.errors import TaskNotFound
+from runqy.redis_connection import get_broker
+from tasks.admin.permissions import HIDDEN, can_view_payloads
+from tasks.admin.presenters import task_url
+from tasks.queries import read_task_output
+
+_MAX_DIGITS = 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressBar:
+    """The progress of a run."""
+
+    label: str
+    percent: int | None
+    """None: the total is not known."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputSection:
+    """The part of a task's page with its output and progress."""
+
+    attempt: int
+    attempts: list[tuple[int, str]]
+    """Those with output, and the URLs that show it."""
+    text: str
+    is_truncated: bool
+    is_shared: bool
+    progress: ProgressBar | None
+    is_hidden: bool
+    is_kept: bool
+    is_live: bool
+    """The task has not ended."""
+    is_paused: bool
+    poll_url: str
+    pause_url: str
+    resume_url: str
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether there is nothing to show and nothing will come."""
+        return not (self.is_live or self.progress or self.attempts or self.text)
+
+
+def read_output_section(request: HttpRequest, location: TaskLocation) -> OutputSection:
+    """Return the section for a task. Raise TaskNotFound, BrokerUnavailable."""
+    attempt = _parse_attempt(request)
+    status, output = get_broker().run(read_task_output(location, attempt=attempt))
+    return _section(request, location, status, output)
+
+
+def show_output(context: dict[str, Any], request: HttpRequest, object_id: str) -> HttpResponse:
+    """Render the section alone, for a page that polls it.
+
+    204 if it has not changed; the page is loaded again once the state has changed or the task was deleted.
+    """
+    location = resolve_redis_queue(get_broker(), request.GET.get("queue", "")).redis_queue, unquote(object_id)
+    try:
+        status, output = get_broker().run(read_task_output(location, attempt=_parse_attempt(request)))
+    except TaskNotFound:
+        return HttpResponse(headers={"HX-Refresh": "true"})
+    if request.GET.get("state") != _state_of(status):
+        return HttpResponse(headers={"HX-Refresh": "true"})
+    if request.GET.get("version") == _version_of(status, output) and "paused" not in request.GET:
+        return HttpResponse(status=204)
+    context |= {"output": _section(request, location, status, output), "hidden": HIDDEN}
+    return TemplateResponse(request, "admin/tasks/task/output.html", context)
+
+
+def _section(request: HttpRequest, location: TaskLocation, status: TaskStatus, output: TaskOutput) -> OutputSection:
+    queue, task_id = location
+    is_visible = can_view_payloads(request.user, queue)
+    attempt = _parse_attempt(request)
+    query: dict[str, str | int] = {"queue": queue, "state": _state_of(status)}
+    if attempt is not None:
+        query["attempt"] = attempt
+    path = reverse("admin:tasks_task_output", args=[quote(task_id)])
+    current = query | {"version": _version_of(status, output)}
+    return OutputSection(
+        attempt=attempt or output.attempt,
+        attempts=[(other, f"{task_url(task_id, queue)}&attempt={other}") for other in output.attempts],
+        text=output.text.decode("utf-8", "replace") if is_visible else "",
+        is_truncated=output.offset > 0,
+        is_shared=output.is_shared,
+        progress=_progress_bar(decode_progress(status.progress), is_visible=is_visible),
+        is_hidden=not is_visible,
+        is_kept=settings.RUNQY_TASK_OUTPUT and not hides_payloads(queue, get_fresh_catalog()),
+        is_live=not status.state.is_final,
+        is_paused=request.GET.get("paused") == "true",
+        poll_url=f"{path}?{urlencode(current)}",
+        pause_url=f"{path}?{urlencode(query | {'paused': 'true'})}",
+        resume_url=f"{path}?{urlencode(query | {'paused': 'false'})}",
+    )
+
+
+def _progress_bar(progress: TaskProgress | None, *, is_visible: bool) -> ProgressBar | None:
+    if progress is None:
+        return None
+    percent = round(min(progress.current / progress.total, 1) * 100) if progress.total else None
+    label = f"{progress.current:,} of {progress.total:,}" if progress.total else f"{progress.current:,}"
+    return ProgressBar(label=label, percent=percent, message=progress.message if is_visible else "")
+
+
+def _parse_attempt(request: HttpRequest) -> int | None:
+    """Return the requested attempt; None: the last one that printed anything."""
+    text = request.GET.get("attempt", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
+
+
+def _state_of(status: TaskStatus) -> str:
+    """Return a text that changes when the rest of the page changes."""
+    return f"{status.state}-{status.started_at_ns or 0}"
+
+
+def _version_of(status: TaskStatus, output: TaskOutput) -> str:
+    """Return a text that changes with the section."""
+    parts = (output.attempts, output.attempt, output.end, status.progress)
+    return hashlib.sha1(repr(parts).encode(), usedforsecurity=False).hexdigest()[:12]

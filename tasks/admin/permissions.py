@@ -1,0 +1,83 @@
+"""Permissions on tasks in the admin, and the actions that a task's state allows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+
+from queues.queries import get_fresh_catalog, hides_payloads
+from runqy.broker.states import TaskState
+from tasks.actions import TaskAction, valid_states
+
+HIDDEN = "hidden (hide_payloads)"
+"""Shown in place of content that the user may not view."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionLabels:
+    """The texts of an action."""
+
+    label: str
+    icon: str
+    past: str
+    """After a number of tasks: "12 tasks archived"."""
+    consequence: str
+    needs_confirmation: bool = False
+    """Also for a single task."""
+
+
+LABELS = {
+    TaskAction.RUN: ActionLabels(
+        label="Run now",
+        icon="play_arrow",
+        past="put back on the queue",
+        consequence="Finished tasks restart with a fresh retry count; previous results are discarded.",
+    ),
+    TaskAction.CANCEL: ActionLabels(
+        label="Cancel",
+        icon="cancel",
+        past="cancelled",
+        consequence="Waiting tasks are archived at once; running tasks are stopped and their work is lost.",
+        needs_confirmation=True,
+    ),
+    TaskAction.ARCHIVE: ActionLabels(
+        label="Archive",
+        icon="inventory_2",
+        past="archived",
+        consequence="The task will not run. It can be put back on the queue until it expires.",
+    ),
+    TaskAction.DELETE: ActionLabels(
+        label="Delete",
+        icon="delete",
+        past="deleted",
+        consequence="Payload, result and error are deleted permanently.",
+        needs_confirmation=True,
+    ),
+}
+
+
+def can_apply(user: Any, action: TaskAction) -> bool:
+    return not settings.ASYNQ_READ_ONLY and user.has_perm(f"tasks.{action}_task")
+
+
+def can_test(user: Any) -> bool:
+    return not settings.ASYNQ_READ_ONLY and user.has_perm("tasks.enqueue_task")
+
+
+def can_view_payloads(user: Any, queue: str) -> bool:
+    """Return whether a user may view payloads, results and errors of a queue or Redis queue; empty: of all.
+
+    Raise ConfigurationUnavailable.
+    """
+    return user.has_perm("tasks.view_payload") or not hides_payloads(queue, get_fresh_catalog())
+
+
+def actions_for_one(user: Any, state: TaskState) -> list[TaskAction]:
+    """Return the actions that a user may apply to a task in a state."""
+    return [action for action in TaskAction if can_apply(user, action) and state in valid_states(action)]
+
+
+def actions_for_selected(user: Any, state: TaskState) -> list[TaskAction]:
+    """Return the actions that a user may apply to selected tasks; for tasks that wait, cancelling is archiving."""
+    actions = actions_for_one(user, state)
+    return [action for action in actions if action is not TaskAction.CANCEL or state is TaskState.ACTIVE]

@@ -1,0 +1,197 @@
+"""Renders tasks for the admin: state labels, rows of lists, times, payloads and results."""
+
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from django.contrib.admin.utils import quote
+from django.urls import reverse
+
+from runqy import durations
+from runqy.admin_site.relative_time import RelativeTime
+from runqy.broker.constants import DEADLINE_EXCEEDED
+from runqy.broker.pending_timeouts import EXPIRED_PREFIX
+from runqy.broker.states import TaskState
+from runqy.broker.task_record import TaskRecord
+from tasks import payloads
+from tasks.admin.json_tree import Node, parse_tree
+from tasks.admin.permissions import HIDDEN
+
+MAX_RENDERED_BYTES = 64 << 10
+"""The page shows no more of a payload or result; all of it can be downloaded."""
+_LONGEST_PRETTY = 1 << 20
+_EXCERPT = 160
+
+STATE_NAMES = {state: state.value.capitalize() for state in TaskState}
+
+STATE_VARIANTS = {
+    TaskState.ACTIVE: "info",
+    TaskState.SCHEDULED: "primary",
+    TaskState.RETRY: "warning",
+    TaskState.ARCHIVED: "danger",
+    TaskState.COMPLETED: "success",
+}
+"""Colours of state labels, by unfold's names; other states are grey."""
+
+TIME_COLUMNS = {
+    TaskState.PENDING: "Pending since",
+    TaskState.ACTIVE: "Active since",
+    TaskState.SCHEDULED: "Scheduled for",
+    TaskState.RETRY: "Next run",
+    TaskState.ARCHIVED: "Archived",
+    TaskState.COMPLETED: "Completed",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRow:
+    """A task in a list."""
+
+    id: str
+    url: str
+    reason: str
+    """Why it was archived, see `archive_reason`."""
+    time: RelativeTime | None
+    attempts: str
+    payload: str
+    error: str
+    worker_id: str
+    worker_url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """A payload or a result on a task's page."""
+
+    text: str
+    size: int
+    is_truncated: bool = False
+    is_text: bool = True
+    """False: it is not UTF-8, and invalid bytes are replaced."""
+    tree: Node | None = None
+    """Of a JSON object or array that is not too large."""
+
+
+def task_url(task_id: str, redis_queue: str = "") -> str:
+    """Return the URL of a task; the queue distinguishes it from others with the same id.
+
+    For an empty id, which a worker may report, return the URL of the queue's tasks.
+    """
+    if not task_id:
+        return queue_tasks_url(redis_queue)
+    path = reverse("admin:tasks_task_change", args=[quote(task_id)])
+    return f"{path}?{urlencode({'queue': redis_queue})}" if redis_queue else path
+
+
+def queue_tasks_url(redis_queue: str, state: TaskState = TaskState.PENDING) -> str:
+    query = urlencode({"queue": redis_queue, "state": state.value})
+    return f"{reverse('admin:tasks_task_changelist')}?{query}"
+
+
+def not_found_message(task_id: str) -> str:
+    return f"Task {task_id[:128]} not found. It may have been deleted or have expired."
+
+
+def worker_url(worker_id: str) -> str:
+    """Return the URL of a worker; empty without one."""
+    return reverse("admin:workers_worker_change", args=[quote(worker_id)]) if worker_id else ""
+
+
+def format_ms(milliseconds: int | None) -> str:
+    """Return a duration with three digits: `85 ms`, `1.25 s`, `2 min 5 s`; empty if it is unknown."""
+    if milliseconds is None:
+        return ""
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    if milliseconds < 60_000:
+        return f"{milliseconds / 1000:.{2 if milliseconds < 10_000 else 1}f} s"
+    if milliseconds < 3_600_000:
+        minutes, seconds = divmod(milliseconds // 1000, 60)
+        return f"{minutes} min {seconds} s"
+    return durations.humanize(milliseconds / 1000)
+
+
+def task_row(record: TaskRecord, *, now_ns: int, is_visible: bool) -> TaskRow:
+    """Return a row of a list; without `is_visible` payload and error are hidden."""
+    return TaskRow(
+        id=record.id,
+        url=task_url(record.id, record.queue),
+        reason=archive_reason(record),
+        time=_time(record, now_ns),
+        attempts=f"{record.attempts} of {record.message.retry + 1}",
+        payload=_excerpt(record.payload) if is_visible else "",
+        error=_last_line(record.error if is_visible else HIDDEN) if record.error else "",
+        worker_id=record.worker_id,
+        worker_url=worker_url(record.worker_id),
+    )
+
+
+def render_content(data: bytes) -> Content:
+    """Return bytes as text: JSON indented, with unchanged values."""
+    if len(data) > MAX_RENDERED_BYTES:
+        return Content(text=data[:MAX_RENDERED_BYTES].decode("utf-8", "ignore"), size=len(data), is_truncated=True)
+    pretty = payloads.format_pretty(data)
+    if pretty is not None and len(pretty) <= _LONGEST_PRETTY:
+        return Content(text=pretty, size=len(data), tree=parse_tree(pretty))
+    try:
+        return Content(text=data.decode(), size=len(data))
+    except UnicodeDecodeError:
+        return Content(text=data.decode("utf-8", "replace"), size=len(data), is_text=False)
+
+
+def archive_reason(record: TaskRecord) -> str:
+    """Return why a task is archived: Cancelled, Expired or Failed; empty if it was archived by an action."""
+    if record.state is not TaskState.ARCHIVED:
+        return ""
+    if record.is_canceled:
+        return "Cancelled"
+    if record.error == DEADLINE_EXCEEDED or record.error.startswith(EXPIRED_PREFIX):
+        return "Expired"
+    return "Failed" if record.error else ""
+
+
+def state_label(record: TaskRecord) -> str:
+    """Return the name of a task's state, with the reason for an archived task."""
+    reason = archive_reason(record)
+    return f"{STATE_NAMES[record.state]}: {reason}" if reason else STATE_NAMES[record.state]
+
+
+def timeline(record: TaskRecord, now_ns: int) -> list[tuple[str, RelativeTime]]:
+    """Return the times of a task in order; some are known to the second only."""
+    message, is_active = record.message, record.state is TaskState.ACTIVE
+    times = [
+        ("Enqueued", RelativeTime.of_ns(record.enqueued_at_ns, now_ns)),
+        ("Pending", RelativeTime.of_ns(record.pending_since_ns, now_ns)),
+        ("Last run started", RelativeTime.of_ns(record.started_at_ns, now_ns)),
+        ("Last run failed", RelativeTime.of_s(message.last_failed_at, now_ns)),
+        ("Cancellation requested", RelativeTime.of_ns(record.cancel_requested_at_ns, now_ns)),
+        ("Next run", RelativeTime.of_s(record.next_process_at_s, now_ns)),
+        ("Lease expires, unless extended", RelativeTime.of_s(record.score_s if is_active else None, now_ns)),
+        ("Completed", RelativeTime.of_s(record.completed_at_s, now_ns)),
+        ("Archived", RelativeTime.of_s(record.archived_at_s, now_ns)),
+        ("Deadline", RelativeTime.of_s(message.deadline, now_ns)),
+        ("Expires", RelativeTime.of_s(record.expires_at_s, now_ns)),
+    ]
+    return sorted(((label, at) for label, at in times if at), key=lambda time: time[1].at_ns // 10**9)
+
+
+def _time(record: TaskRecord, now_ns: int) -> RelativeTime | None:
+    """Return the time for the column in TIME_COLUMNS."""
+    if record.state is TaskState.PENDING:
+        return RelativeTime.of_ns(record.pending_since_ns, now_ns)
+    if record.state is TaskState.ACTIVE:
+        return RelativeTime.of_ns(record.started_at_ns, now_ns)
+    if record.state is TaskState.COMPLETED:
+        return RelativeTime.of_s(record.completed_at_s, now_ns)
+    if record.state is TaskState.ARCHIVED:
+        return RelativeTime.of_s(record.archived_at_s, now_ns)
+    return RelativeTime.of_s(record.score_s, now_ns)
+
+
+def _excerpt(data: bytes) -> str:
+    return data[:_EXCERPT].decode("utf-8", "ignore") + (" …" if len(data) > _EXCERPT else "")
+
+
+def _last_line(text: str) -> str:
+    """Return the last line that is not blank: a traceback ends with its message."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:_EXCERPT] if lines else ""

@@ -1,0 +1,111 @@
+"""The search of the page header: tasks by their id or by text, whatever their state."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+from queues.queries import run_operation
+from runqy.broker.broker import Broker
+from runqy.broker.stats import count_tasks
+from runqy.broker.task_record import TaskRecord
+from runqy.errors import RequestInvalid, TaskNotFound
+from runqy.redis_connection import get_broker
+from tasks.admin.browser import RunRow, run_row
+from tasks.admin.filters import ENDED, tasks_url
+from tasks.admin.permissions import can_view_payloads
+from tasks.admin.presenters import STATE_NAMES, STATE_VARIANTS, TIME_COLUMNS, TaskRow, state_label, task_row
+from tasks.fulltext_index import parse_terms
+from tasks.queries import get_task
+from tasks.run_queries import RunFilter, find_newest_run, list_runs
+from tasks.task_browser import find_redis_queues
+from tasks.text_search import search_not_ended
+
+MAX_LENGTH = 300
+_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundTask:
+    """A task in Redis."""
+
+    queue: str
+    state: str
+    variant: str
+    time_column: str
+    row: TaskRow
+
+
+def show_search(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
+    """Render the tasks whose id is `q`, and those whose payload or error holds it."""
+    text, broker = request.GET.get("q", "").strip()[:MAX_LENGTH], get_broker()
+    is_visible = can_view_payloads(request.user, "")
+    is_searchable = is_visible and _has_terms(text)
+    context |= {"title": "Search", "section": "search", "text": text, "is_visible": is_visible}
+    if text:
+        context |= _find_by_id(broker, text, request.user)
+    if is_searchable:
+        context |= _find_in_redis(broker, text) | _find_ended(broker, text)
+    context["is_searchable"] = is_searchable
+    context["is_empty"] = not any(context.get(name) for name in ("exact", "exact_run", "tasks", "runs", "more"))
+    return TemplateResponse(request, "admin/tasks/task/search.html", context)
+
+
+def _has_terms(text: str) -> bool:
+    """Return whether a text has a letter or a digit, which a search needs."""
+    try:
+        return bool(text and parse_terms(text))
+    except RequestInvalid:
+        return False
+
+
+def _find_by_id(broker: Broker, task_id: str, user: Any) -> dict[str, Any]:
+    """Return the task with an id, in Redis or else in the history."""
+    now_ns = broker.now_ns()
+    try:
+        task = run_operation(get_task, task_id)
+    except TaskNotFound:
+        run = find_newest_run(task_id)
+        return {
+            "exact_run": run_row(run, now_ns=now_ns, is_visible=can_view_payloads(user, run.redis_queue))
+            if run
+            else None
+        }
+    return {"exact": [_found(task, now_ns, is_visible=can_view_payloads(user, task.queue))]}
+
+
+def _find_in_redis(broker: Broker, text: str) -> dict[str, Any]:
+    """Return the tasks that have not ended, and in which states more may match."""
+    redis_queues, now_ns = find_redis_queues(broker, ""), broker.now_ns()
+    counted = broker.run(count_tasks(redis_queues, now_ns=now_ns)) if redis_queues else []
+    searches = search_not_ended(broker, counted, text, limit=_LISTED)
+    return {
+        "tasks": [_found(task, now_ns, is_visible=True) for search in searches for task in search.tasks],
+        "more": [
+            (STATE_NAMES[search.state], tasks_url(state=search.state.value, text=text))
+            for search in searches
+            if not search.is_complete
+        ],
+    }
+
+
+def _find_ended(broker: Broker, text: str) -> dict[str, Any]:
+    """Return the newest runs that match, for the template."""
+    page, now_ns = list_runs(RunFilter(text=text), limit=_LISTED), broker.now_ns()
+    runs: list[RunRow] = [run_row(run, now_ns=now_ns, is_visible=True) for run in page.runs]
+    return {
+        "runs": runs,
+        "has_more_runs": page.end is not None or page.is_partial,
+        "ended_url": tasks_url(state=ENDED, text=text),
+    }
+
+
+def _found(task: TaskRecord, now_ns: int, *, is_visible: bool) -> FoundTask:
+    return FoundTask(
+        queue=task.queue,
+        state=state_label(task),
+        variant=STATE_VARIANTS.get(task.state, ""),
+        time_column=TIME_COLUMNS.get(task.state, "Since"),
+        row=task_row(task, now_ns=now_ns, is_visible=is_visible),
+    )

@@ -1,0 +1,112 @@
+"""What the page of a task shows of its past: attempts, copies, bulk actions, audit records."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.http import HttpRequest
+
+from runqy.admin_site.relative_time import RelativeTime
+from runqy.audit.queries import list_records_about
+from runqy.broker.states import RunOutcome, TaskState
+from runqy.broker.task_record import TaskRecord
+from runqy.redis_connection import get_broker
+from tasks.admin.bulk_actions import bulk_url, title_of
+from tasks.admin.filters import OUTCOME_NAMES, OUTCOME_VARIANTS, tasks_url
+from tasks.admin.permissions import HIDDEN, can_view_payloads
+from tasks.admin.presenters import format_ms, task_url, worker_url
+from tasks.bulk_actions import list_bulk_actions_on
+from tasks.copies import list_copies, list_originals
+from tasks.models import TaskRun
+from tasks.run_queries import list_task_runs
+
+_MAX_ATTEMPTS = 50
+_SEVERAL = ("tasks.run", "tasks.archived", "tasks.deleted", "tasks.canceled")
+"""Audit actions on several tasks of a queue, whose records name them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRow:
+    """An attempt that ended, or the end of a task without one."""
+
+    title: str
+    outcome: str
+    variant: str
+    ended: RelativeTime | None
+    wait_time: str
+    run_time: str
+    worker_id: str
+    worker_url: str
+    commit: str
+    commit_url: str
+    error: str
+    traceback: str
+    error_url: str
+    """The list of tasks with the same error."""
+    is_foreign: bool
+
+
+def history_context(request: HttpRequest, redis_queue: str, task_id: str) -> dict[str, Any]:
+    """Return what the templates of a task's page show of its past."""
+    runs = list_task_runs(redis_queue, task_id)
+    bulk_actions = list_bulk_actions_on(redis_queue, task_id)
+    may_view_audit = request.user.has_perm("audit.view_auditrecord")
+    records = (
+        list_records_about(task_id, redis_queue, bulk_actions=[str(each.pk) for each in bulk_actions], several=_SEVERAL)
+        if may_view_audit
+        else []
+    )
+    is_visible = can_view_payloads(request.user, redis_queue)
+    return {
+        "runs": runs,
+        "enqueued": _relative(runs[0].enqueued_at) if runs and runs[0].enqueued_at else None,
+        "attempts": [_attempt_row(run, is_visible=is_visible) for run in runs[-_MAX_ATTEMPTS:]],
+        "earlier_attempts": max(len(runs) - _MAX_ATTEMPTS, 0),
+        "copies": [(each, task_url(each.copy_id, each.copy_queue)) for each in list_copies(redis_queue, task_id)],
+        "originals": [
+            (each, task_url(each.original_id, each.original_queue)) for each in list_originals(redis_queue, task_id)
+        ],
+        "bulk_actions": [(each, title_of(each), bulk_url(each.pk)) for each in bulk_actions],
+        "records": records,
+    }
+
+
+def completed_run(runs: list[TaskRun], record: TaskRecord) -> TaskRun | None:
+    """Return the run that completed a task, if it is the newest."""
+    if record.state is TaskState.COMPLETED and runs and runs[-1].outcome == RunOutcome.COMPLETED:
+        return runs[-1]
+    return None
+
+
+def duration_of(record: TaskRecord, runs: list[TaskRun]) -> str:
+    """Return how long a completed task ran; empty if it is unknown."""
+    if run := completed_run(runs, record):
+        return format_ms(run.run_ms)
+    if record.state is TaskState.COMPLETED and record.started_at_ns and record.completed_ns:
+        return format_ms(max(record.completed_ns - record.started_at_ns, 0) // 1_000_000)
+    return ""
+
+
+def _attempt_row(run: TaskRun, *, is_visible: bool) -> AttemptRow:
+    outcome = RunOutcome(run.outcome)
+    error = run.exception_line
+    return AttemptRow(
+        title=f"Attempt {run.attempt}" if run.attempt else "Ended without running",
+        outcome=OUTCOME_NAMES[outcome],
+        variant=OUTCOME_VARIANTS.get(outcome, ""),
+        ended=_relative(run.ended_at),
+        wait_time=format_ms(run.wait_ms),
+        run_time=format_ms(run.run_ms),
+        worker_id=run.worker_id,
+        worker_url=worker_url(run.worker_id),
+        commit=run.commit,
+        commit_url=tasks_url(queue=run.queue, commit=run.commit, state="ended") if run.commit else "",
+        error=(error if is_visible else HIDDEN) if error else "",
+        traceback=run.traceback if is_visible else "",
+        error_url=tasks_url(queue=run.queue, error=run.fingerprint, state="ended") if run.fingerprint else "",
+        is_foreign=run.is_foreign,
+    )
+
+
+def _relative(time: datetime) -> RelativeTime | None:
+    return RelativeTime.of_ns(int(time.timestamp() * 1e9), get_broker().now_ns())

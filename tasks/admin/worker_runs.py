@@ -1,0 +1,78 @@
+"""What a worker did in the last hour, for its page."""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils import timezone
+
+from runqy.errors import RequestInvalid
+from runqy.redis_connection import get_broker
+from tasks.admin.browser import RunRow, run_row
+from tasks.admin.filters import OUTCOME_NAMES, tasks_url
+from tasks.admin.permissions import can_view_payloads
+from tasks.admin.presenters import format_ms
+from tasks.run_queries import RunFilter, list_newest_outcomes, list_newest_runs
+from tasks.task_browser import TaskQuery
+
+SPAN = timedelta(hours=1)
+_LISTED = 10
+_MAX_COUNTED = 5_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRuns:
+    """The runs of a worker that ended in the last hour."""
+
+    rows: list[RunRow]
+    """The newest."""
+    total: int
+    is_exact: bool
+    """False: there were more, and only the newest are counted."""
+    outcomes: list[tuple[str, int, str]]
+    """Name, number, and URL of the list."""
+    median: str
+    """The median duration; empty without a run whose duration is known."""
+    longest: str
+    url: str
+    slowest_url: str
+    all_url: str
+    """The list of its runs of any time."""
+
+
+def show_worker_runs(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
+    """Render what `worker` did in the last hour, a part of its page."""
+    worker_id = request.GET.get("worker", "")
+    if not worker_id or "\0" in worker_id:
+        raise RequestInvalid("worker: must be the id of a worker.")
+    context["summary"] = _read_worker_runs(request, worker_id, now_ns=get_broker().now_ns())
+    return TemplateResponse(request, "admin/tasks/task/worker_runs.html", context)
+
+
+def _read_worker_runs(request: HttpRequest, worker_id: str, *, now_ns: int) -> WorkerRuns:
+    filters = RunFilter(worker_id=worker_id, since=timezone.now() - SPAN)
+    ended = list_newest_outcomes(filters, limit=_MAX_COUNTED + 1)
+    counts = Counter(outcome for outcome, _ in ended[:_MAX_COUNTED])
+    durations = sorted(run_ms for _, run_ms in ended if run_ms is not None)
+    query = TaskQuery(worker_id=worker_id)
+    return WorkerRuns(
+        rows=[
+            run_row(run, now_ns=now_ns, is_visible=can_view_payloads(request.user, run.redis_queue))
+            for run in list_newest_runs(filters, limit=_LISTED)
+        ],
+        total=sum(counts.values()),
+        is_exact=len(ended) <= _MAX_COUNTED,
+        outcomes=[
+            (OUTCOME_NAMES[outcome], counts[outcome], tasks_url(query, period="hour", outcome=outcome.value))
+            for outcome in OUTCOME_NAMES
+            if counts[outcome]
+        ],
+        median=format_ms(durations[len(durations) // 2]) if durations else "",
+        longest=format_ms(durations[-1]) if durations else "",
+        url=tasks_url(query, period="hour"),
+        slowest_url=tasks_url(query, period="hour", sort="slowest"),
+        all_url=tasks_url(query),
+    )

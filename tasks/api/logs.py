@@ -1,0 +1,167 @@
+"""What a task printed, and how it is followed by server-sent events.
+
+`output` is sent with each new part of the text, `end` once the task has ended, `gone` if it is deleted. The id of an
+output is `<attempt>-<offset>`: after `Last-Event-ID`, the text goes on there.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+from drf_spectacular.utils import OpenApiParameter
+
+from runqy.api.renderers import encode_json
+from runqy.broker.states import TaskState
+from runqy.broker.task_output import TaskOutput
+from runqy.broker.task_reader import TaskLocation
+from runqy.errors import RequestInvalid
+from tasks.api.events import EventStream, render_sse
+from tasks.queries import read_task_output
+from tasks.waiting import ResultWaiters, Waiter, WaitingClient, Watched
+
+MAX_ATTEMPT = 1_000_000
+LOG_PARAMETERS = [
+    OpenApiParameter(
+        "attempt",
+        {"type": "integer", "minimum": 1, "maximum": MAX_ATTEMPT},
+        description="By default the last one that printed anything; with `follow`, the first one to send",
+    ),
+    OpenApiParameter("follow", bool, description="Stream the output as server-sent events until the task has ended"),
+]
+END_ID = "end"
+"""The id of the event `end`."""
+_EVENT_ID = re.compile(r"(\d{1,9})-(\d{1,18})")
+
+
+class TaskLogs(msgspec.Struct, frozen=True, kw_only=True):
+    """What an attempt of a task printed."""
+
+    id: str
+    queue: Annotated[str, msgspec.Meta(description="The Redis queue")]
+    attempt: Annotated[int, msgspec.Meta(description="0: no attempt has printed anything")]
+    attempts: Annotated[list[int], msgspec.Meta(description="The last attempts that printed anything")]
+    text: Annotated[str, msgspec.Meta(description="The last 64 KiB")]
+    truncated: Annotated[bool, msgspec.Meta(description="The attempt printed more before the text")]
+    shared: Annotated[
+        bool, msgspec.Meta(description="Other tasks ran in the same child at the time: some of the text may be theirs")
+    ]
+
+
+class OutputEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """The data of the event `output`."""
+
+    attempt: int
+    text: str
+    truncated: bool
+    shared: bool
+
+
+class OutputEndEvent(msgspec.Struct, frozen=True):
+    """The data of the event `end`."""
+
+    id: str
+    queue: str
+    state: TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPosition:
+    """Where the next text of a task begins."""
+
+    attempt: int | None = None
+    """None: the last attempt that printed anything."""
+    offset: int = 0
+
+
+def task_logs(location: TaskLocation, output: TaskOutput, attempt: int | None) -> TaskLogs:
+    """Return output as the API renders it."""
+    queue, task_id = location
+    return TaskLogs(
+        id=task_id,
+        queue=queue,
+        attempt=attempt or output.attempt,
+        attempts=list(output.attempts),
+        text=output.text.decode("utf-8", "replace"),
+        truncated=output.offset > 0,
+        shared=output.is_shared,
+    )
+
+
+def parse_position(attempt: str | None, last_event_id: str) -> OutputPosition:
+    """Return where a client begins to follow. Raise RequestInvalid."""
+    if known := _EVENT_ID.fullmatch(last_event_id):
+        return OutputPosition(int(known[1]), int(known[2]))
+    if attempt is None:
+        return OutputPosition()
+    if not (attempt.isascii() and attempt.isdigit()) or len(attempt) > 9 or not 1 <= int(attempt) <= MAX_ATTEMPT:
+        raise RequestInvalid(errors=[f"attempt: must be an integer from 1 to {MAX_ATTEMPT}."])
+    return OutputPosition(int(attempt))
+
+
+class OutputEvents:
+    """The events `output` and `end` of a task. See EventSource."""
+
+    def __init__(self, location: TaskLocation, position: OutputPosition) -> None:
+        self.is_over = False
+        self._location = location
+        self._position = position
+
+    async def read(self, waiter: Waiter) -> bytes:
+        """Return the events since the last call: of the attempt that was sent last, and of those after it."""
+        chunk = b""
+        while True:
+            position = self._position
+            status, output = await waiter.run(
+                read_task_output(self._location, attempt=position.attempt, offset=position.offset)
+            )
+            waiter.status = status
+            chunk += self._render(output)
+            later = [attempt for attempt in output.attempts if attempt > (self._position.attempt or 0)]
+            if not later:
+                break
+            self._position = OutputPosition(min(later))
+        if status.state.is_final:
+            self.is_over = True
+            queue, task_id = self._location
+            chunk += render_sse(END_ID, encode_json(OutputEndEvent(task_id, queue, status.state)), END_ID)
+        return chunk
+
+    def _render(self, output: TaskOutput) -> bytes:
+        """Return the event of a text that was not sent before; empty without one."""
+        if not output.attempt or not output.text:
+            return b""
+        is_truncated = output.offset > self._position.offset
+        self._position = OutputPosition(output.attempt, output.end)
+        event = OutputEvent(
+            attempt=output.attempt,
+            text=output.text.decode("utf-8", "replace"),
+            truncated=is_truncated,
+            shared=output.is_shared,
+        )
+        return render_sse("output", encode_json(event), f"{output.attempt}-{output.end}")
+
+
+async def open_output_stream(
+    waiters: ResultWaiters,
+    location: TaskLocation,
+    position: OutputPosition,
+    *,
+    client: WaitingClient,
+    is_authorized: Callable[[], bool],
+) -> EventStream:
+    """Return the output of a task from a position on. The caller closes the stream.
+
+    It ends with the task, and when the key is not authorized any more. Raise TooManyWaiters, TaskNotFound,
+    BrokerUnavailable.
+    """
+    queue, task_id = location
+    source = OutputEvents(location, position)
+    waiter = await waiters.add(task_id, queue=queue, client=client, watched=Watched.OUTPUT)
+    try:
+        first = await source.read(waiter)
+    except BaseException:
+        waiter.leave()
+        raise
+    return EventStream(source, waiter, first=first, is_authorized=is_authorized)

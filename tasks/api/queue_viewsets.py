@@ -1,0 +1,331 @@
+"""The tasks of a queue over HTTP, for operators: list, show, run, archive, delete, cancel."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import quote
+
+from django.http import HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.permissions import SAFE_METHODS
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from runqy.accounts.authentication import presented_key
+from runqy.api.pagination import PAGE_PARAMETERS, CursorPagination
+from runqy.api.parsers import read_flag
+from runqy.api.preconditions import content_version, etag_response
+from runqy.api.renderers import encode_json
+from runqy.api.requests import AuthenticatedRequest
+from runqy.api.schema import IF_NONE_MATCH, problem_responses
+from runqy.api.viewsets import ApiViewSet
+from runqy.api_keys import Role
+from runqy.broker.listing import LISTED_STATES, Anchor
+from runqy.broker.states import TaskState
+from runqy.broker.task_reader import TaskLocation
+from runqy.errors import RequestInvalid
+from runqy.redis_connection import get_broker
+from tasks.actions import (
+    MAX_TASKS_PER_REQUEST,
+    StateChange,
+    TaskFilter,
+    apply_action,
+    apply_to_matching,
+    cancel_task,
+    states_for_all,
+)
+from tasks.api import serializers as s
+from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, LAST_EVENT_ID
+from tasks.api.logs import END_ID, LOG_PARAMETERS, OutputPosition, open_output_stream, parse_position, task_logs
+from tasks.api.waits import is_still_accepted, waiting_client
+from tasks.queries import PageRequest, get_queue_task, get_task_output, list_queue_tasks
+from tasks.waiting_loop import BlockingIterator, get_waiting_loop
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ORDERS = {"oldest": False, "newest": True}
+_ONE_TASK = problem_responses(401, 403, 404, 409, 429, 503)
+
+LIST_PARAMETERS = [
+    OpenApiParameter("state", str, enum=[state.value for state in LISTED_STATES], description="`pending` by default"),
+    OpenApiParameter(
+        "order", str, enum=list(ORDERS), description="`oldest` by default: the next to run or to expire first"
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskListCursor:
+    """The end of a page, and the list that it belongs to."""
+
+    queue: str
+    """As written in the path."""
+    state: TaskState
+    is_newest_first: bool
+    end: Anchor
+
+
+class QueueTaskViewSet(ApiViewSet):
+    """The tasks of a queue."""
+
+    read_roles: ClassVar = frozenset({Role.CLIENT})
+    action_roles: ClassVar = {"destroy": frozenset({Role.CLIENT})}
+    allows_queue_scoped_keys = True
+
+    @property
+    def needs_confirmed_configuration(self) -> bool:
+        return self.request.method not in SAFE_METHODS
+
+    @extend_schema(
+        operation_id="list_tasks",
+        tags=["tasks"],
+        parameters=[*LIST_PARAMETERS, *PAGE_PARAMETERS],
+        responses={200: s.TaskPageSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
+        examples=[s.TASK_PAGE],
+    )
+    def list(self, request: AuthenticatedRequest, queue: str) -> Response:
+        """List the tasks of a queue that are in a state.
+
+        A page may have fewer tasks than `limit` when they are large; `next` is null on the last one. What stays in the
+        state from the first page to the last is on exactly one of them.
+        """
+        paginator = CursorPagination(request)
+        page_request = _parse_page_request(request, queue, paginator)
+        page = list_queue_tasks(get_broker(), queue, page_request, allowed_queues=request.auth.queues)
+        content = {"tasks": s.TaskSerializer(page.tasks, many=True).data, "count": len(page.tasks)}
+        return paginator.get_paginated_response(content, _next_cursor(queue, page_request, page.end))
+
+    @extend_schema(
+        operation_id="get_queue_task",
+        tags=["tasks"],
+        parameters=[IF_NONE_MATCH],
+        responses={
+            200: s.TaskDetailSerializer,
+            304: OpenApiResponse(description="Not modified"),
+            **problem_responses(401, 403, 404, 429, 503),
+        },
+        examples=[s.TASK],
+    )
+    def retrieve(self, request: AuthenticatedRequest, queue: str, task_id: str) -> Response:
+        """Show a task with all details: payload, result, attempts, timestamps, worker."""
+        record = get_queue_task(get_broker(), queue, task_id, allowed_queues=request.auth.queues)
+        content = s.TaskDetailSerializer(record).data
+        return etag_response(request, content, content_version(encode_json(content)))
+
+    @extend_schema(
+        operation_id="get_task_logs",
+        tags=["tasks"],
+        parameters=[*LOG_PARAMETERS, LAST_EVENT_ID],
+        responses={
+            200: s.TaskLogsSerializer,
+            (200, EVENT_TYPE): OpenApiResponse(OpenApiTypes.ANY, "With `follow`: events, until the task has ended"),
+            204: OpenApiResponse(None, "With `follow`: `Last-Event-ID` names the end of the task"),
+            **problem_responses(400, 401, 403, 404, 429, 503),
+        },
+        examples=[s.LOGS, s.LOG_EVENTS],
+    )
+    def logs(self, request: AuthenticatedRequest, queue: str, task_id: str) -> HttpResponseBase:
+        """Show what a task printed, by attempt, or follow it.
+
+        The last 64 KiB of each of the last five attempts are kept as long as the task. With `follow`: `output` for each
+        new part, `end` once the task has ended, `gone` when it was deleted.
+        """
+        identity, last_event_id = request.auth, request.headers.get("Last-Event-ID", "")
+        is_follower = read_flag(request, "follow")
+        position = parse_position(request.query_params.get("attempt"), last_event_id if is_follower else "")
+        location, output = get_task_output(
+            get_broker(), queue, task_id, attempt=position.attempt, allowed_queues=identity.queues
+        )
+        if not is_follower:
+            return Response(s.TaskLogsSerializer(task_logs(location, output, position.attempt)).data)
+        if last_event_id == END_ID:
+            return Response(status=204, headers=EVENT_HEADERS)
+        if request.method == "HEAD":
+            return HttpResponse(content_type=EVENT_TYPE, headers=EVENT_HEADERS)
+        return _follow(request, location, position)
+
+    @extend_schema(
+        operation_id="delete_task",
+        tags=["tasks"],
+        responses={200: s.TaskActionSerializer, **_ONE_TASK},
+        examples=[s.DELETED],
+    )
+    def destroy(self, request: AuthenticatedRequest, queue: str, task_id: str) -> Response:
+        """Delete a task that is not active, with its payload and result."""
+        return self._apply(request, StateChange.DELETE, queue, task_id, "task deleted")
+
+    @extend_schema(
+        operation_id="run_task",
+        tags=["tasks"],
+        request=None,
+        responses={200: s.TaskActionSerializer, **_ONE_TASK},
+        examples=[s.RUN],
+    )
+    def run(self, request: AuthenticatedRequest, queue: str, task_id: str) -> Response:
+        """Make a task pending. A finished task restarts with a fresh retry count."""
+        return self._apply(request, StateChange.RUN, queue, task_id, "task pending")
+
+    @extend_schema(
+        operation_id="archive_task",
+        tags=["tasks"],
+        request=None,
+        responses={200: s.TaskActionSerializer, **_ONE_TASK},
+        examples=[s.ARCHIVED],
+    )
+    def archive(self, request: AuthenticatedRequest, queue: str, task_id: str) -> Response:
+        """Archive a task that has not started. It can be run later, until it expires."""
+        return self._apply(request, StateChange.ARCHIVE, queue, task_id, "task archived")
+
+    def _apply(
+        self, request: AuthenticatedRequest, action: StateChange, queue: str, task_id: str, message: str
+    ) -> Response:
+        apply_action(get_broker(), action=action, queue=queue, task_id=task_id, allowed_queues=request.auth.queues)
+        return Response(s.TaskActionSerializer({"message": message, "task_id": task_id}).data)
+
+
+def _follow(request: AuthenticatedRequest, location: TaskLocation, position: OutputPosition) -> HttpResponseBase:
+    """Return the output of a task as a stream, which holds a thread until it ends."""
+    identity, key = request.auth, presented_key(request.headers)
+    waiting = get_waiting_loop()
+    stream = waiting.run(
+        open_output_stream(
+            waiting.waiters,
+            location,
+            position,
+            client=waiting_client(identity, holds_thread=True),
+            is_authorized=lambda: is_still_accepted(key, identity),
+        )
+    )
+    chunks = BlockingIterator(waiting, stream)
+    return StreamingHttpResponse(chunks, content_type=EVENT_TYPE, headers=EVENT_HEADERS)
+
+
+class CancelTaskViewSet(ApiViewSet):
+    """Cancellation, by the task's id alone."""
+
+    roles: ClassVar = frozenset({Role.CLIENT})
+    allows_queue_scoped_keys = True
+
+    @extend_schema(
+        operation_id="cancel_task",
+        tags=["tasks"],
+        request=None,
+        responses={
+            200: OpenApiResponse(s.TaskActionSerializer, "Archived: it had not started"),
+            202: OpenApiResponse(s.TaskActionSerializer, "Active, and its worker was notified: see Location"),
+            **_ONE_TASK,
+        },
+        examples=[s.CANCELED, s.CANCEL_ASKED],
+    )
+    def cancel(self, request: AuthenticatedRequest, task_id: str) -> Response:
+        """Cancel a task. One that has not started is archived at once, an active one is stopped by its worker."""
+        is_archived = cancel_task(get_broker(), task_id=task_id, allowed_queues=request.auth.queues)
+        message = "task cancelled" if is_archived else "task is being cancelled"
+        content = s.TaskActionSerializer({"message": message, "task_id": task_id}).data
+        if is_archived:
+            return Response(content)
+        return Response(content, 202, headers={"Location": f"/queue/{quote(task_id, safe='')}"})
+
+
+def _bulk_schema(action: StateChange, description: str) -> Callable[[F], F]:
+    """Return the schema decorator of an action on all tasks of a state."""
+    decorator: Callable[[F], F] = extend_schema(
+        operation_id=f"{action}_tasks",
+        summary=description.partition(".")[0],
+        description=description,
+        tags=["tasks"],
+        parameters=[
+            OpenApiParameter("state", str, required=True, enum=[state.value for state in states_for_all(action)]),
+            OpenApiParameter(
+                "limit",
+                {"type": "integer", "minimum": 1},
+                description=f"Limits the number of tasks, oldest first; default and maximum {MAX_TASKS_PER_REQUEST}",
+            ),
+            OpenApiParameter("dry_run", bool, description="Only count them"),
+        ],
+        request=None,
+        responses={200: s.BulkActionSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
+        examples=[s.bulk_action(action)],
+    )
+    return decorator
+
+
+class BulkTaskViewSet(ApiViewSet):
+    """Actions on all tasks of a queue that are in a state."""
+
+    allows_queue_scoped_keys = True
+
+    @_bulk_schema(
+        StateChange.RUN, "Make all tasks of a state pending. Finished tasks restart with a fresh retry count."
+    )
+    def run(self, request: AuthenticatedRequest, queue: str) -> Response:
+        return self._apply(request, StateChange.RUN, queue)
+
+    @_bulk_schema(
+        StateChange.ARCHIVE,
+        "Archive all tasks of a state. An archive keeps the newest 10,000 tasks (RUNQY_ARCHIVE_MAX_TASKS).",
+    )
+    def archive(self, request: AuthenticatedRequest, queue: str) -> Response:
+        return self._apply(request, StateChange.ARCHIVE, queue)
+
+    @_bulk_schema(StateChange.DELETE, "Delete all tasks of a state, with their payloads and results.")
+    def delete_all(self, request: AuthenticatedRequest, queue: str) -> Response:
+        return self._apply(request, StateChange.DELETE, queue)
+
+    def _apply(self, request: AuthenticatedRequest, action: StateChange, queue: str) -> Response:
+        task_filter = TaskFilter(
+            queue=queue,
+            state=_parse_state(request, states_for_all(action)),
+            limit=CursorPagination(request, default_limit=MAX_TASKS_PER_REQUEST, max_limit=MAX_TASKS_PER_REQUEST).limit,
+        )
+        is_dry_run = read_flag(request, "dry_run")
+        result = apply_to_matching(
+            get_broker(),
+            action=action,
+            task_filter=task_filter,
+            is_dry_run=is_dry_run,
+            allowed_queues=request.auth.queues,
+        )
+        content = {
+            "queue": result.queue,
+            "action": action,
+            "state": task_filter.state,
+            "dry_run": is_dry_run,
+            "matched": result.matched,
+            "affected": result.affected,
+        }
+        return Response(s.BulkActionSerializer(content).data)
+
+
+def _parse_page_request(request: Request, queue: str, paginator: CursorPagination) -> PageRequest:
+    """Return the requested page. Raise RequestInvalid."""
+    state = _parse_state(request, LISTED_STATES, default=TaskState.PENDING)
+    order = request.query_params.get("order", "") or "oldest"
+    if order not in ORDERS:
+        raise RequestInvalid(errors=[f"order: must be one of {', '.join(ORDERS)}."])
+    cursor = paginator.cursor(TaskListCursor)
+    if cursor is not None and (cursor.queue, cursor.state, cursor.is_newest_first) != (queue, state, ORDERS[order]):
+        raise RequestInvalid(errors=["cursor: belongs to a list of another queue, state or order."])
+    return PageRequest(
+        state=state,
+        limit=paginator.limit,
+        is_newest_first=ORDERS[order],
+        after=None if cursor is None else cursor.end,
+    )
+
+
+def _next_cursor(queue: str, page: PageRequest, end: Anchor | None) -> TaskListCursor | None:
+    """Return the cursor of the page after this end."""
+    if end is None:
+        return None
+    return TaskListCursor(queue=queue, state=page.state, is_newest_first=page.is_newest_first, end=end)
+
+
+def _parse_state(request: Request, valid: tuple[TaskState, ...], *, default: TaskState | None = None) -> TaskState:
+    """Return the requested state, which must be a valid one. Raise RequestInvalid."""
+    text = request.query_params.get("state", "") or default
+    if text not in valid:
+        raise RequestInvalid(errors=[f"state: must be one of {', '.join(valid)}."])
+    return TaskState(text)

@@ -1,0 +1,123 @@
+"""The history of runs over HTTP: runs, groups of errors, statistics of queues."""
+
+from typing import Any, ClassVar
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.response import Response
+
+from queues.catalog import AllowedQueues
+from runqy.api.pagination import PAGE_PARAMETERS, CursorPagination
+from runqy.api.requests import AuthenticatedRequest
+from runqy.api.schema import problem_responses
+from runqy.api.viewsets import ApiViewSet
+from runqy.api_keys import Role
+from runqy.errors import RequestInvalid
+from tasks.api import run_serializers as s
+from tasks.run_queries import (
+    RunCursor,
+    RunFilter,
+    RunOrder,
+    list_error_groups,
+    list_runs,
+    resolve_history_queue,
+)
+from tasks.run_stats import get_stats
+
+
+class HistoryViewSet(ApiViewSet):
+    """Reads the history of runs."""
+
+    read_roles: ClassVar = frozenset({Role.CLIENT})
+    allows_queue_scoped_keys = True
+    needs_confirmed_configuration = False
+
+
+class RunViewSet(HistoryViewSet):
+    """Runs."""
+
+    @extend_schema(
+        operation_id="list_runs",
+        tags=["history"],
+        parameters=[s.RunQuerySerializer, *PAGE_PARAMETERS],
+        responses={200: s.RunPageSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
+        examples=[s.RUN_PAGE],
+    )
+    def list(self, request: AuthenticatedRequest) -> Response:
+        """List runs: each attempt that ended, and tasks that ended without one.
+
+        They appear within seconds, and are kept for a week unless the server is configured otherwise.
+        """
+        paginator = CursorPagination(request)
+        query = s.RunQuerySerializer.validated(request.query_params.dict())
+        order, after = RunOrder(query["order"]), paginator.cursor(RunCursor)
+        if after is not None and after.order is not order:
+            raise RequestInvalid(errors=["cursor: belongs to a list in another order."])
+        page = list_runs(_run_filter(query, request.auth.queues), limit=paginator.limit, order=order, after=after)
+        content = {"runs": s.RunSerializer(page.runs, many=True).data, "count": len(page.runs)}
+        return paginator.get_paginated_response(content, page.end)
+
+
+class ErrorGroupViewSet(HistoryViewSet):
+    """Groups of errors."""
+
+    @extend_schema(
+        operation_id="list_errors",
+        tags=["history"],
+        parameters=[s.ErrorQuerySerializer, PAGE_PARAMETERS[0]],
+        responses={200: s.ErrorGroupListSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
+        examples=[s.ERROR_GROUPS],
+    )
+    def list(self, request: AuthenticatedRequest) -> Response:
+        """List the errors of runs in groups, the most frequent first; without `from` of the last 24 hours.
+
+        At most the newest 100,000 failures of the period are counted; if there are more, `is_partial` is true.
+        """
+        query = s.ErrorQuerySerializer.validated(request.query_params.dict())
+        limit = CursorPagination(request).limit
+        found = list_error_groups(_run_filter(query, request.auth.queues), limit=limit)
+        content = {"errors": found.groups, "count": len(found.groups), "is_partial": found.is_partial}
+        return Response(s.ErrorGroupListSerializer(content).data)
+
+
+class QueueStatsViewSet(HistoryViewSet):
+    """Statistics of queues over time."""
+
+    @extend_schema(
+        operation_id="get_queue_stats",
+        tags=["history"],
+        parameters=[s.StatsQuerySerializer],
+        responses={200: s.QueueStatsSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
+        examples=[s.STATS],
+    )
+    def retrieve(self, request: AuthenticatedRequest, queue: str) -> Response:
+        """Show how many runs of a queue ended in which way, how long they waited and ran, and its backlog.
+
+        Minutes are kept for 90 days, hours for two years.
+        """
+        interval = s.StatsQuerySerializer.validated(request.query_params.dict())
+        found = resolve_history_queue(queue, allowed_queues=request.auth.queues)
+        points = get_stats(queue=found.queue, redis_queue=found.redis_queue, **interval)
+        name = found.redis_queue or found.queue
+        content = {"queue": name, "step_secs": interval["step_s"], "points": points}
+        return Response(s.QueueStatsSerializer(content).data)
+
+
+def _run_filter(query: dict[str, Any], allowed_queues: AllowedQueues) -> RunFilter:
+    """Return the filter of a validated query. Raise QueueNotFound."""
+    names: dict[str, str] = {}
+    if query["queue"]:
+        found = resolve_history_queue(query["queue"], allowed_queues=allowed_queues)
+        names = {"queue": found.queue, "redis_queue": found.redis_queue}
+    return RunFilter(
+        allowed_queues=allowed_queues,
+        outcomes=query.get("outcome", frozenset()),
+        since=query.get("since"),
+        until=query.get("until"),
+        worker_id=query["worker"],
+        commit=query["commit"],
+        fingerprint=query.get("fingerprint", ""),
+        task_id=query.get("task_id", ""),
+        is_final=query.get("final"),
+        min_run_ms=query.get("min_run_ms"),
+        **names,
+    )

@@ -1,0 +1,124 @@
+"""Requests bulk actions, and reads them: an action on all tasks that match a filter. Maintenance applies them."""
+
+from dataclasses import dataclass, replace
+
+import msgspec
+from django.db import transaction
+from django.db.models import Max, Min
+from django.utils import timezone
+
+from queues.queries import get_fresh_catalog, hides_payloads
+from runqy.audit.actors import current_actor
+from runqy.audit.changes import Changes
+from runqy.audit.operations import record
+from runqy.broker.broker import Broker
+from runqy.broker.states import TaskState
+from runqy.errors import BulkActionNotFound, RequestInvalid
+from runqy.json_decoding import read_json
+from tasks.actions import TaskAction, valid_states
+from tasks.models import BulkAction, TaskRun
+from tasks.run_queries import filter_runs
+from tasks.task_browser import SearchRequest, TaskQuery, count_by_queue, find_redis_queues, search_tasks
+
+MAX_COUNTED = 100_000
+"""A preview counts no further."""
+_MAX_SEARCHED_FOR_PREVIEW = 5_000
+AUDIT_KIND = "bulk_action"
+HIDDEN_TEXT = "hidden"
+"""Replaces the text of a search in audit records where payloads are hidden."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """How many tasks a bulk action would be applied to."""
+
+    count: int
+    is_exact: bool
+    """False: there are more; for a search by text in Redis, more may match."""
+
+
+def list_valid_actions(state: TaskState | None) -> list[TaskAction]:
+    """Return the actions that can be applied to all tasks in a state; None: to ended tasks of the history."""
+    if state is None:
+        return [TaskAction.RUN, TaskAction.DELETE]
+    return [action for action in TaskAction if state in valid_states(action)]
+
+
+def preview_bulk_action(broker: Broker, query: TaskQuery) -> Preview:
+    """Count the tasks that a filter finds. Raise RequestInvalid, QueueNotFound, BrokerUnavailable."""
+    if query.state is None:
+        count = filter_runs(replace(query.run_filter(), is_final=True))[: MAX_COUNTED + 1].count()
+        return Preview(count=min(count, MAX_COUNTED), is_exact=count <= MAX_COUNTED)
+    redis_queues = find_redis_queues(broker, query.queue)
+    counts = count_by_queue(broker, redis_queues, query.state)
+    if not query.text:
+        return Preview(count=sum(counts.values()), is_exact=True)
+    request = SearchRequest(limit=_MAX_SEARCHED_FOR_PREVIEW, max_searched=_MAX_SEARCHED_FOR_PREVIEW)
+    page = search_tasks(broker, list(counts), query, request)
+    return Preview(count=len(page.tasks), is_exact=page.end is None)
+
+
+def create_bulk_action(*, action: TaskAction, query: TaskQuery, expected: int) -> BulkAction:
+    """Request an action on all tasks that a filter finds; maintenance applies it. Recorded in the audit.
+
+    Tasks that end later do not match. Raise RequestInvalid, ConfigurationUnavailable.
+    """
+    if action not in list_valid_actions(query.state):
+        raise RequestInvalid(f"action: {action} is not possible for these tasks.")
+    encoded = msgspec.json.encode(query).decode()
+    recorded = query
+    if query.text and hides_payloads(query.queue, get_fresh_catalog()):
+        recorded = msgspec.structs.replace(query, text=HIDDEN_TEXT)  # records cannot be deleted
+    bounds = TaskRun.objects.aggregate(oldest=Min("id"), newest=Max("id")) if query.state is None else {}
+    newest = bounds.get("newest") or 0
+    changes: Changes = {
+        "action": (None, action.value),
+        "filter": (None, read_json(msgspec.json.encode(recorded), dict[str, object])),
+        "tasks": (None, expected),
+    }
+    with transaction.atomic():
+        bulk = BulkAction.objects.create(
+            action=action.value,
+            query=encoded,
+            expected=expected,
+            newest_run=newest,
+            cursor=str(bounds["oldest"] - 1) if newest else "",
+            actor=msgspec.structs.asdict(current_actor()),
+        )
+        record(action="bulk_action.created", object_kind=AUDIT_KIND, object_name=str(bulk.pk), changes=changes)
+    return bulk
+
+
+def get_bulk_action(number: int) -> BulkAction:
+    """Raise BulkActionNotFound if there is none."""
+    bulk = BulkAction.objects.filter(pk=number).first()
+    if bulk is None:
+        raise BulkActionNotFound
+    return bulk
+
+
+def get_query(bulk: BulkAction) -> TaskQuery:
+    """Return the filter of a bulk action."""
+    return read_json(bulk.query.encode(), TaskQuery)
+
+
+def cancel_bulk_action(number: int) -> bool:
+    """Stop a bulk action before its next tasks; return False if it has ended. Recorded in the audit.
+
+    Raise BulkActionNotFound.
+    """
+    bulk = get_bulk_action(number)
+    with transaction.atomic():
+        canceled = BulkAction.objects.filter(pk=number, state__in=BulkAction.OPEN_STATES).update(
+            state=BulkAction.State.CANCELED, ended_at=timezone.now()
+        )
+        if canceled:
+            changes: Changes = {"state": (bulk.state, BulkAction.State.CANCELED.value)}
+            record(action="bulk_action.canceled", object_kind=AUDIT_KIND, object_name=str(number), changes=changes)
+    return bool(canceled)
+
+
+def list_bulk_actions_on(redis_queue: str, task_id: str) -> list[BulkAction]:
+    """Return the bulk actions that were applied to a task, newest first, at most 20."""
+    found = BulkAction.objects.filter(items__task_id=task_id, items__redis_queue=redis_queue)
+    return list(found.order_by("-id")[:20])

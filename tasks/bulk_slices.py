@@ -1,0 +1,84 @@
+"""Finds the tasks of a bulk action, slice by slice: in Redis in a state, or ended ones in the history."""
+
+from dataclasses import dataclass, replace
+
+import msgspec
+from django.db.models import Max
+from django.db.models.expressions import RawSQL
+
+from runqy.broker.broker import Broker
+from runqy.broker.states import TaskState
+from runqy.broker.task_reader import TaskLocation
+from runqy.broker.task_record import TaskRecord
+from runqy.json_decoding import read_json
+from tasks.fulltext_index import matches_between
+from tasks.models import BulkAction, TaskRun
+from tasks.run_queries import filter_runs
+from tasks.task_browser import SearchCursor, SearchRequest, TaskQuery, count_by_queue, find_redis_queues, search_tasks
+
+SLICE_SIZE = 200
+RUNS_PER_SLICE = 20_000
+"""How many rows of the history are searched for one slice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """The tasks that come next."""
+
+    tasks: list[TaskLocation]
+    cursor: str
+    """Where the slice after them begins."""
+    is_last: bool
+
+
+def find_next_slice(broker: Broker, bulk: BulkAction, query: TaskQuery) -> Slice:
+    """Return the tasks that follow the cursor of a bulk action. Raise RequestInvalid, QueueNotFound,
+    BrokerUnavailable, ConfigurationUnavailable."""
+    if query.state is None:
+        return _find_ended(bulk, query)
+    return _find_in_redis(broker, bulk, query, query.state)
+
+
+def state_since_ns(task: TaskRecord) -> int | None:
+    """Return when a task came into its state, to the second where no more is known; None if it is unknown."""
+    match task.state:
+        case TaskState.PENDING:
+            return task.pending_since_ns
+        case TaskState.ACTIVE:
+            return task.started_at_ns
+        case TaskState.COMPLETED:
+            return task.completed_at_ns
+        case TaskState.ARCHIVED:
+            return None if task.archived_at_s is None else task.archived_at_s * 10**9
+        case TaskState.RETRY:
+            return task.message.last_failed_at * 10**9 or None
+    return task.enqueued_at_ns or 0  # scheduled: a task that has left this state does not return to it
+
+
+def _find_in_redis(broker: Broker, bulk: BulkAction, query: TaskQuery, state: TaskState) -> Slice:
+    """Return the next tasks in a state, without those that came into it after the request."""
+    after = read_json(bulk.cursor.encode(), SearchCursor) if bulk.cursor else None
+    queues = count_by_queue(broker, find_redis_queues(broker, query.queue), state)
+    page = search_tasks(broker, list(queues), query, SearchRequest(limit=SLICE_SIZE, after=after, is_oldest_first=True))
+    created_ns = int(bulk.created_at.timestamp() * 1e9)
+    tasks = [(task.queue, task.id) for task in page.tasks if (state_since_ns(task) or 0) <= created_ns]
+    cursor = msgspec.json.encode(page.end).decode() if page.end else ""
+    return Slice(tasks=tasks, cursor=cursor, is_last=page.end is None)
+
+
+def _find_ended(bulk: BulkAction, query: TaskQuery) -> Slice:
+    """Return the next tasks that ended, each at its newest run: one that ran again since does not match."""
+    after = int(bulk.cursor or "0")
+    through = min(after + RUNS_PER_SLICE, bulk.newest_run)
+    runs = filter_runs(replace(query.run_filter(), text="", is_final=True)).filter(pk__gt=after, pk__lte=through)
+    if query.text:
+        matches = RawSQL(*matches_between(query.text, after=after, through=through))  # noqa: S611 (parameters)
+        runs = runs.filter(pk__in=matches)
+    found = list(runs.order_by("id").values_list("pk", "redis_queue", "task_id")[:SLICE_SIZE])
+    end = found[-1][0] if len(found) == SLICE_SIZE else through
+    newest = TaskRun.objects.filter(task_id__in={task_id for _, _, task_id in found})
+    newest_ids = set(
+        newest.values("redis_queue", "task_id").annotate(newest=Max("id")).values_list("newest", flat=True)
+    )
+    tasks = [(queue, task_id) for pk, queue, task_id in found if pk in newest_ids]
+    return Slice(tasks=tasks, cursor=str(end), is_last=end >= bulk.newest_run)

@@ -1,0 +1,125 @@
+"""Runs a task again as a copy: a new task with its payload, or an edited one. The original stays, linked."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from queues.queries import resolve_queue
+from runqy.audit.changes import REDACTED, Changes
+from runqy.audit.operations import record_before
+from runqy.broker.broker import Broker
+from runqy.broker.enqueue import new_task_id
+from runqy.broker.task_record import TaskRecord
+from runqy.errors import PayloadInvalid, PayloadNotKept, TaskAlreadyExists
+from tasks import payloads
+from tasks.models import TaskCopy, TaskRun
+from tasks.operations import enqueue_built_task_once
+from tasks.task_specs import TaskSpec, build_task, ensure_enabled
+
+__all__ = [
+    "Original",
+    "add_copy",
+    "enqueue_copy",
+    "find_payload",
+    "find_stored_payloads",
+    "get_payload",
+    "list_copies",
+    "list_originals",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """The task that is run again."""
+
+    redis_queue: str
+    id: str
+    record: TaskRecord | None = None
+    """None: it is no longer in Redis; its copy has the limits of the queue."""
+
+    def spec(self, payload: bytes) -> TaskSpec:
+        """Return the copy to enqueue."""
+        if self.record is None:
+            return TaskSpec(queue=self.redis_queue, payload=payload)
+        message = self.record.message
+        return TaskSpec(
+            queue=self.redis_queue,
+            payload=payload,
+            timeout_s=message.timeout or None,
+            max_retry=message.retry,
+            retention_s=message.retention,
+        )
+
+
+def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, headers: Mapping[str, str]) -> str:
+    """Enqueue a copy of a task with this payload and return its id. Recorded in the audit.
+
+    Raise QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid, BrokerUnavailable.
+    """
+    copy_id, before = new_task_id(), find_payload(original)
+    is_edited = payload != before
+    changes: Changes = {"queue": (original.redis_queue, original.redis_queue), "copy": (None, copy_id)}
+    if is_edited:
+        changes = {**changes, "payload": REDACTED}
+    with record_before(action="task.copied", object_kind="task", object_name=original.id, changes=changes):
+        add_copy(broker, original, copy_id, payload, headers)
+    TaskCopy.objects.create(
+        original_queue=original.redis_queue,
+        original_id=original.id,
+        copy_queue=original.redis_queue,
+        copy_id=copy_id,
+        is_edited=is_edited,
+    )
+    return copy_id
+
+
+def add_copy(broker: Broker, original: Original, copy_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
+    """Enqueue a copy of a task under an id. Repetitions change nothing, even when the copy has ended and was deleted.
+
+    Raise as `enqueue_copy`.
+    """
+    resolved, context = resolve_queue(original.redis_queue), broker.context()
+    ensure_enabled(resolved)
+    spec = original.spec(payload)
+    task = build_task(spec, resolved, task_id=copy_id, now_ns=context.now_ns, headers=headers)
+    try:
+        broker.run(enqueue_built_task_once(task, context))
+    except TaskAlreadyExists:
+        return
+
+
+def find_payload(original: Original) -> bytes | None:
+    """Return the whole payload of a task; None if it is gone, or was not kept in full."""
+    if original.record is not None:
+        return original.record.payload
+    stored = find_stored_payloads(original.redis_queue, [original.id])
+    return stored.get(original.id)
+
+
+def find_stored_payloads(redis_queue: str, task_ids: Iterable[str]) -> dict[str, bytes]:
+    """Return the payloads that the history has kept in full, by task."""
+    runs = TaskRun.objects.filter(redis_queue=redis_queue, task_id__in=list(task_ids)).exclude(payload="")
+    found: dict[str, bytes] = {}
+    for task_id, payload in runs.order_by("id").values_list("task_id", "payload"):
+        try:
+            found[task_id] = payloads.parse_payload(payload)  # an excerpt is not JSON
+        except PayloadInvalid:
+            found.pop(task_id, None)
+    return found
+
+
+def get_payload(original: Original) -> bytes:
+    """Return the whole payload of a task. Raise PayloadNotKept."""
+    payload = find_payload(original)
+    if payload is None:
+        raise PayloadNotKept
+    return payload
+
+
+def list_copies(redis_queue: str, task_id: str) -> Sequence[TaskCopy]:
+    """Return the copies of a task, newest first, at most 20."""
+    return list(TaskCopy.objects.filter(original_id=task_id, original_queue=redis_queue).order_by("-id")[:20])
+
+
+def list_originals(redis_queue: str, task_id: str) -> Sequence[TaskCopy]:
+    """Return the link between a task and its original, if it is a copy."""
+    return list(TaskCopy.objects.filter(copy_id=task_id, copy_queue=redis_queue)[:1])

@@ -1,0 +1,92 @@
+"""Finds the queues that fail most, and why, from the history of the last hour."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db.models import F, Sum, Value
+
+from runqy import clock
+from runqy.broker.states import FAILURES, RunOutcome
+from runqy.shared_values import SharedValues
+from tasks.models import QueueMinute
+from tasks.run_queries import RunFilter, RunOrder, plan_search
+
+CACHE_S = 10.0
+"""How long the pages of this process share one reading."""
+MAX_QUEUES = 5
+SPAN = timedelta(hours=1)
+_SAMPLE = 200
+"""How many of the newest failures of each outcome show why a queue fails."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailingQueue:
+    """A queue with failed attempts."""
+
+    name: str
+    failed: int
+    ended: int
+    reason: str
+    """The most frequent error of the newest failures; empty: unknown."""
+    fingerprint: str
+
+    @property
+    def rate(self) -> float:
+        """Return the part of the attempts that failed, in percent."""
+        return 100 * self.failed / self.ended
+
+
+_queues: SharedValues[None, list[FailingQueue]] = SharedValues(max_age_s=CACHE_S, max_size=1)
+
+
+def list_failing_queues() -> list[FailingQueue]:
+    """Return the queues with the most failed attempts in the last hour, by the counts that charts have."""
+    return _queues.get(None, _read)
+
+
+def clear() -> None:
+    """Read the history anew next time."""
+    _queues.clear()
+
+
+def _read() -> list[FailingQueue]:
+    since = datetime.fromtimestamp(clock.now_ns() / 1e9, UTC) - SPAN
+    rows = (
+        QueueMinute.objects.filter(start__gte=since)
+        .values("queue")
+        .annotate(failures=_sum(FAILURES), runs=_sum(RunOutcome))
+        .filter(failures__gt=0)
+        .order_by("-failures", "queue")[:MAX_QUEUES]
+    )
+    return [_failing_queue(row["queue"], row["failures"], row["runs"], since) for row in rows]
+
+
+def _sum(outcomes: Iterable[RunOutcome]) -> Any:
+    """Return the sum of the counts of outcomes."""
+    return sum((Sum(F(outcome.value)) for outcome in outcomes), start=Value(0))
+
+
+def _failing_queue(name: str, failed: int, ended: int, since: datetime) -> FailingQueue:
+    fingerprint, reason = _find_reason(_newest_errors(name, since))
+    return FailingQueue(name=name, failed=failed, ended=ended, reason=reason, fingerprint=fingerprint)
+
+
+def _newest_errors(queue: str, since: datetime) -> Iterable[tuple[str | None, str, str]]:
+    """Yield fingerprint, class and message of the newest failures of a queue, each outcome by its index."""
+    plan = plan_search(RunFilter(queue=queue, outcomes=frozenset(FAILURES), since=since), RunOrder.NEWEST)
+    for branch in plan.branches:
+        yield from branch.values_list("fingerprint", "error_class", "error_message")[:_SAMPLE]
+
+
+def _find_reason(errors: Iterable[tuple[str | None, str, str]]) -> tuple[str, str]:
+    """Return the fingerprint of the most frequent error, and the text of its newest sample; empty without errors."""
+    counts: Counter[str] = Counter()
+    texts: dict[str, str] = {}
+    for fingerprint, error_class, message in errors:
+        if fingerprint:
+            counts[fingerprint] += 1
+            texts.setdefault(fingerprint, f"{error_class}: {message}" if error_class else message)
+    return next(((fingerprint, texts[fingerprint]) for fingerprint, _ in counts.most_common(1)), ("", ""))

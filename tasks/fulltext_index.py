@@ -1,0 +1,158 @@
+"""The full-text index of the texts of runs: SQLite's FTS5, or a GIN index of PostgreSQL, behind the same functions.
+
+Both split texts at everything but letters and digits, so `ORD-2024_17` is three words in a row.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from django.db import connection
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
+
+from runqy.errors import RequestInvalid
+
+TABLE = "tasks_taskrun"
+INDEX = "tasks_taskrun_text"
+COLUMNS = ("payload", "error_class", "error_message", "traceback")
+
+_MAX_TERMS = 20
+_MAX_MERGES = 8
+_WORD = re.compile(r"[^\W_]+")
+
+
+def _values(row: str) -> str:
+    return ", ".join(f"{row}.{column}" for column in COLUMNS)
+
+
+_NAMES = ", ".join(COLUMNS)
+_ADD = f"INSERT INTO {INDEX}(rowid, {_NAMES}) VALUES (new.id, {_values('new')})"  # noqa: S608 (constants)
+_REMOVE_OLD = (
+    f"INSERT INTO {INDEX}({INDEX}, rowid, {_NAMES}) "  # noqa: S608 (constants)
+    f"VALUES ('delete', old.id, {_values('old')})"
+)
+_VECTOR = (
+    "to_tsvector('simple', regexp_replace("
+    + " || ' ' || ".join(COLUMNS)
+    + ", '[^[:alnum:]]+', ' ', 'g'))"  # as one text, so that a recheck parses it once
+)
+
+_INSTALL = {
+    "sqlite": [
+        f"CREATE VIRTUAL TABLE {INDEX} USING fts5({_NAMES}, content='{TABLE}', content_rowid='id', "
+        "tokenize='unicode61', columnsize=0)",
+        f"INSERT INTO {INDEX}({INDEX}) VALUES ('rebuild')",  # noqa: S608 (constants)
+        f"CREATE TRIGGER {INDEX}_insert AFTER INSERT ON {TABLE} BEGIN {_ADD}; END",
+        f"CREATE TRIGGER {INDEX}_delete AFTER DELETE ON {TABLE} BEGIN {_REMOVE_OLD}; END",
+        f"CREATE TRIGGER {INDEX}_update AFTER UPDATE OF {_NAMES} ON {TABLE} BEGIN {_REMOVE_OLD}; {_ADD}; END",
+    ],
+    "postgresql": [f"CREATE INDEX {INDEX} ON {TABLE} USING gin (({_VECTOR}))"],
+}
+_MERGE_SEPARATELY = {
+    "sqlite": [f"INSERT INTO {INDEX}({INDEX}, rank) VALUES ('automerge', 0)"],  # noqa: S608 (constants)
+}
+_MERGE = f"INSERT INTO {INDEX}({INDEX}, rank) VALUES ('merge', %s)"  # noqa: S608 (constants)
+MERGE_PAGES = 100
+"""How many pages of the index one transaction merges, which takes a few milliseconds."""
+_REMOVE = {
+    "sqlite": [
+        *(f"DROP TRIGGER IF EXISTS {INDEX}_{verb}" for verb in ("insert", "delete", "update")),
+        f"DROP TABLE IF EXISTS {INDEX}",
+    ],
+    "postgresql": [f"DROP INDEX IF EXISTS {INDEX}"],
+}
+_MATCHES = {
+    "sqlite": ("rowid", f"SELECT rowid FROM {INDEX} WHERE {INDEX} MATCH %s"),  # noqa: S608 (constants)
+    "postgresql": ("id", f"SELECT id FROM {TABLE} WHERE {_VECTOR} @@ to_tsquery('simple', %s)"),  # noqa: S608
+}
+
+Terms = Sequence[Sequence[str]]
+"""The words of each term of a text."""
+
+
+def install(database: BaseDatabaseWrapper) -> None:
+    """Create the index of all rows. SQLite drops its triggers with the table, so a migration that remakes the table
+    calls `remove`, `install` and `merge_separately`."""
+    _execute(database, _INSTALL)
+
+
+def merge_separately(database: BaseDatabaseWrapper) -> None:
+    """Let no insert merge segments of SQLite's index, which takes longer than the insert: `merge_segments` does."""
+    _execute(database, _MERGE_SEPARATELY)
+
+
+def merge_segments() -> None:
+    """Merge segments that writes have added to SQLite's index, in short transactions; PostgreSQL needs none."""
+    if connection.vendor != "sqlite":
+        return
+    with connection.cursor() as cursor:
+        for _ in range(_MAX_MERGES):
+            before = _count_changes(cursor)
+            cursor.execute(_MERGE, [MERGE_PAGES])
+            if _count_changes(cursor) - before < 2:  # as FTS5 reports that nothing was left to merge
+                break
+
+
+def _count_changes(cursor: CursorWrapper) -> int:
+    """Return how many rows the connection has ever changed."""
+    cursor.execute("SELECT total_changes()")
+    return int(cursor.fetchone()[0])
+
+
+def remove(database: BaseDatabaseWrapper) -> None:
+    _execute(database, _REMOVE)
+
+
+def parse_terms(text: str) -> Terms:
+    """Return the terms of a text, which stand between spaces. Raise RequestInvalid if it has no letter or digit."""
+    terms = [words for term in text.split()[:_MAX_TERMS] if (words := _WORD.findall(term))]
+    if not terms:
+        raise RequestInvalid("text: must contain a letter or a digit.")
+    return terms
+
+
+def newest_matches(text: str, *, limit: int) -> tuple[str, list[str | int]]:
+    """Return SQL and its parameters for the ids of the newest rows that hold each term of a text.
+
+    A row holds a term if it has its words in a row, of which the last may be the beginning of a longer one, except a
+    single letter or digit, which begins too many. Raise RequestInvalid.
+    """
+    column, select = _MATCHES[connection.vendor]
+    return f"{select} ORDER BY {column} DESC LIMIT %s", [_render(text), limit]
+
+
+def matches_between(text: str, *, after: int, through: int) -> tuple[str, list[str | int]]:
+    """Return the same for the rows with ids greater than `after`, up to and including `through`."""
+    column, select = _MATCHES[connection.vendor]
+    return f"{select} AND {column} > %s AND {column} <= %s", [_render(text), after, through]
+
+
+def holds_terms(terms: Terms, *texts: str) -> bool:
+    """Return whether texts hold each term, by the rules of the index."""
+    words = f" {' '.join(_WORD.findall(_fold(' '.join(texts))))} "
+    return all(f" {_fold(' '.join(term))}{'' if _is_prefix(term) else ' '}" in words for term in terms)
+
+
+def _render(text: str) -> str:
+    """Return a text as a query of the database's index."""
+    terms = parse_terms(text)
+    if connection.vendor == "postgresql":
+        return " & ".join(f"({' <-> '.join(words)}{':*' if _is_prefix(words) else ''})" for words in terms)
+    return " AND ".join(f'"{" ".join(words)}"{" *" if _is_prefix(words) else ""}' for words in terms)
+
+
+def _is_prefix(words: Sequence[str]) -> bool:
+    """Return whether the last word of a term may be the beginning of a longer one."""
+    return len(words[-1]) > 1
+
+
+def _fold(text: str) -> str:
+    """Return a text without case and accents."""
+    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+
+
+def _execute(database: BaseDatabaseWrapper, statements: dict[str, list[str]]) -> None:
+    with database.cursor() as cursor:
+        for statement in statements.get(database.vendor, []):
+            cursor.execute(statement)

@@ -1,1 +1,0 @@
-"""Duties that keep tasks moving, one file each; any number of processes may run them side by side."""

@@ -1,0 +1,156 @@
+"""Finds tasks by a filter: those in Redis by state and text, those that ended by a filter of the history."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from queues.queries import get_fresh_catalog, list_redis_queues
+from runqy.broker.broker import Broker
+from runqy.broker.listing import Anchor, list_tasks
+from runqy.broker.states import RunOutcome, TaskState
+from runqy.broker.stats import count_tasks
+from runqy.broker.task_record import TaskRecord
+from runqy.errors import QueueNotFound
+from tasks.fulltext_index import Terms, holds_terms, parse_terms
+from tasks.queries import anchor_of
+from tasks.run_queries import RunFilter
+
+MAX_SEARCHED = 2_000
+"""How many tasks are read for one page of a search by text."""
+NEWEST_FIRST = (TaskState.ARCHIVED, TaskState.COMPLETED)
+"""Ended tasks are listed by the latest end, the others by the next run."""
+
+
+class TaskQuery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A filter of tasks; what is empty or None does not limit them."""
+
+    state: TaskState | None = None
+    """Tasks in Redis in this state; None: runs of the history."""
+    queue: str = ""
+    """A queue's own name, with all its sub-queues, or any name of one Redis queue."""
+    text: str = ""
+    """Terms that payload or error hold."""
+    outcomes: tuple[RunOutcome, ...] = ()
+    """This and the following apply to the history only."""
+    since: datetime | None = None
+    until: datetime | None = None
+    worker_id: str = ""
+    commit: str = ""
+    fingerprint: str = ""
+
+    def run_filter(self) -> RunFilter:
+        """Return the filter of the history. Raise ConfigurationUnavailable."""
+        catalog = get_fresh_catalog()
+        queue, redis_queue = self.queue, ""
+        if queue and catalog.find_queue(queue) is None and (resolved := catalog.find(queue)):
+            queue, redis_queue = resolved.queue.name, resolved.redis_queue
+        return RunFilter(
+            queue=queue,
+            redis_queue=redis_queue if redis_queue != queue else "",
+            outcomes=frozenset(self.outcomes),
+            since=self.since,
+            until=self.until,
+            worker_id=self.worker_id,
+            commit=self.commit,
+            fingerprint=self.fingerprint,
+            text=self.text,
+        )
+
+
+class SearchCursor(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of a page of tasks: the Redis queue, and the last task that was read there."""
+
+    state: TaskState
+    redis_queue: str
+    anchor: Anchor | None = None
+    """None: the queue begins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchRequest:
+    """A page to search for."""
+
+    limit: int
+    after: SearchCursor | None = None
+    """The end of the previous page; None for the first one."""
+    max_searched: int = MAX_SEARCHED
+    is_oldest_first: bool = False
+    """Also where a list begins with the newest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchPage:
+    """A page of tasks, queue by queue."""
+
+    tasks: list[TaskRecord]
+    end: SearchCursor | None
+    """None: the last page."""
+    searched: int
+    """How many tasks were read."""
+
+
+def find_redis_queues(broker: Broker, name: str) -> list[str]:
+    """Return the Redis queues that a name means: all of a queue, or one; all there are for an empty name.
+
+    Raise QueueNotFound, BrokerUnavailable.
+    """
+    catalog = get_fresh_catalog()
+    if name and (queue := catalog.find_queue(name)):
+        return [redis_queue for redis_queue, _ in catalog.redis_queues_of(queue)]
+    if name and (resolved := catalog.find(name)):
+        return [resolved.redis_queue]
+    known = [queue.redis_queue for queue in list_redis_queues(broker)]
+    if name and name not in known:
+        raise QueueNotFound(f"No queue {name[:128]!r}.")
+    return [name] if name else known
+
+
+def count_by_queue(broker: Broker, redis_queues: Sequence[str], state: TaskState) -> dict[str, int]:
+    """Return the number of tasks in a state of each Redis queue that has any, in one round trip."""
+    counted = broker.run(count_tasks(redis_queues, now_ns=broker.now_ns())) if redis_queues else []
+    return {counts.queue: found for counts in counted if (found := getattr(counts, state))}
+
+
+def search_tasks(broker: Broker, redis_queues: Sequence[str], query: TaskQuery, request: SearchRequest) -> SearchPage:
+    """Return a page of the tasks in a state, queue by queue in order of their names; it may be short and not the last.
+
+    The query needs a state. With a text every task is read, at most `max_searched`. Raise RequestInvalid,
+    BrokerUnavailable.
+    """
+    state, after, limit, max_searched = query.state, request.after, request.limit, request.max_searched
+    assert state is not None  # noqa: S101 (narrows the type)
+    terms = parse_terms(query.text) if query.text else ()
+    is_newest_first = state in NEWEST_FIRST and not request.is_oldest_first
+    names = sorted(name for name in redis_queues if after is None or name >= after.redis_queue)
+    found: list[TaskRecord] = []
+    searched = 0
+    for name in names:
+        anchor = after.anchor if after is not None and after.redis_queue == name else None
+        while True:
+            if len(found) >= limit or searched >= max_searched:
+                end = SearchCursor(state=state, redis_queue=name, anchor=anchor)
+                return SearchPage(tasks=found, end=end, searched=searched)
+            size = min(limit - len(found), max_searched - searched) if not terms else min(200, max_searched - searched)
+            page = broker.run(list_tasks(name, state, limit=size, is_newest_first=is_newest_first, after=anchor))
+            matching, read = _take_matching(page.tasks, terms, limit - len(found))
+            found, searched = found + matching, searched + read
+            if read < len(page.tasks):
+                anchor = anchor_of(page.tasks[read - 1])
+            elif page.end is None:
+                break
+            else:
+                anchor = page.end
+    return SearchPage(tasks=found, end=None, searched=searched)
+
+
+def _take_matching(tasks: Sequence[TaskRecord], terms: Terms, wanted: int) -> tuple[list[TaskRecord], int]:
+    """Return up to `wanted` tasks that hold the terms, and how many had to be read for them."""
+    found: list[TaskRecord] = []
+    for position, task in enumerate(tasks):
+        if not terms or holds_terms(terms, task.payload.decode("utf-8", "replace"), task.error):
+            found.append(task)
+        if len(found) == wanted:
+            return found, position + 1
+    return found, len(tasks)

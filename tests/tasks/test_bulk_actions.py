@@ -1,0 +1,300 @@
+"""Bulk actions: on all tasks that match a filter, in slices, each task once."""
+
+import json
+import os
+import signal
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from queues.models import QueueSource
+from queues.operations import save_queue
+from runqy.audit.models import AuditRecord
+from runqy.broker.broker import Broker
+from runqy.broker.keys import QueueKeys
+from runqy.broker.states import RunOutcome, TaskState
+from runqy.errors import RequestInvalid
+from tasks import bulk_runner, bulk_slices
+from tasks.actions import TaskAction
+from tasks.bulk_actions import cancel_bulk_action, create_bulk_action, list_bulk_actions_on, preview_bulk_action
+from tasks.bulk_runner import BulkRunner, run_bulk_actions
+from tasks.models import BulkAction, BulkActionItem, TaskCopy, TaskRun
+from tasks.task_browser import TaskQuery
+from tests.queues.samples import spec
+from tests.support.maintenance import start_maintenance
+from tests.support.runs import insert_runs, make_failure, make_run
+from tests.support.tasks import listed, message, put
+from tests.support.waiting import wait_until
+from tests.tasks.task_helpers import put_in
+
+FAILED = (RunOutcome.FAILED,)
+
+
+@pytest.fixture(autouse=True)
+def queues(configuration: None) -> None:
+    save_queue(spec=spec("simple"), source=QueueSource.API)
+    save_queue(spec=spec("inference", "high:10", "low:3"), source=QueueSource.API)
+
+
+def request_and_run(broker: Broker, action: TaskAction, query: TaskQuery) -> BulkAction:
+    """Request a bulk action and have it applied; return what became of it."""
+    bulk = create_bulk_action(action=action, query=query, expected=preview_bulk_action(broker, query).count)
+    run_bulk_actions(broker)
+    return BulkAction.objects.get(pk=bulk.pk)
+
+
+def counts(bulk: BulkAction) -> tuple[str, int, int, int, int]:
+    bulk.refresh_from_db()
+    return bulk.state, bulk.expected, bulk.done, bulk.skipped, bulk.failed
+
+
+@pytest.mark.parametrize(
+    ("action", "state", "left"),
+    [
+        (TaskAction.RUN, "archived", {"pending"}),
+        (TaskAction.RUN, "retry", {"pending"}),
+        (TaskAction.CANCEL, "pending", {"archived"}),
+        (TaskAction.ARCHIVE, "scheduled", {"archived"}),
+        (TaskAction.DELETE, "completed", set()),
+    ],
+)
+def test_an_action_is_applied_to_all_tasks_in_a_state(
+    single_broker: Broker, action: TaskAction, state: str, left: set[str]
+) -> None:
+    put_in(single_broker, state, *(f"t{number}" for number in range(7)))
+    put_in(single_broker, state, "h1", queue="inference_high")
+    put_in(single_broker, state, "l1", queue="inference_low")
+
+    bulk = request_and_run(single_broker, action, TaskQuery(state=TaskState(state)))
+
+    assert counts(bulk) == ("finished", 9, 9, 0, 0)
+    for queue in ("simple", "inference_high", "inference_low"):
+        assert {*listed(single_broker, queue)} == left
+
+
+def test_a_queue_means_all_its_sub_queues_and_no_other(single_broker: Broker) -> None:
+    for queue in ("simple", "inference_high", "inference_low"):
+        put(single_broker, f"{queue}-1", queue=queue)
+
+    request_and_run(single_broker, TaskAction.DELETE, TaskQuery(state=TaskState.PENDING, queue="inference"))
+
+    assert [listed(single_broker, queue) for queue in ("inference_high", "inference_low")] == [{}, {}]
+    assert listed(single_broker, "simple") == {"pending": ["simple-1"]}
+
+
+def test_only_tasks_that_hold_the_text_are_affected(single_broker: Broker) -> None:
+    put(single_broker, "it", queue="simple", payload=b'{"order":"ORD-17"}')
+    put(single_broker, "other", queue="simple", payload=b'{"order":"ORD-18"}')
+
+    bulk = request_and_run(single_broker, TaskAction.DELETE, TaskQuery(state=TaskState.PENDING, text="ord-17"))
+
+    assert counts(bulk) == ("finished", 1, 1, 0, 0)
+    assert listed(single_broker, "simple") == {"pending": ["other"]}
+
+
+def test_a_failed_task_that_is_still_in_redis_runs_again_under_its_id(single_broker: Broker) -> None:
+    put_in(single_broker, "archived", "t1")
+    insert_runs(make_failure(task_id="t1"), queue="simple")
+
+    bulk = request_and_run(single_broker, TaskAction.RUN, TaskQuery(outcomes=FAILED))
+
+    assert counts(bulk) == ("finished", 1, 1, 0, 0)
+    assert listed(single_broker, "simple") == {"pending": ["t1"]}
+    assert not TaskCopy.objects.exists()
+
+
+def test_a_failed_task_that_redis_has_no_more_runs_again_as_a_linked_copy(single_broker: Broker) -> None:
+    insert_runs(make_failure(task_id="t1", payload=b'{"order":"A-1"}'), queue="simple")
+
+    bulk = request_and_run(single_broker, TaskAction.RUN, TaskQuery(outcomes=FAILED))
+
+    (copy,) = TaskCopy.objects.all()
+    assert counts(bulk) == ("finished", 1, 1, 0, 0)
+    assert listed(single_broker, "simple") == {"pending": [copy.copy_id]}
+    assert message(single_broker, copy.copy_id, "simple").payload == b'{"order":"A-1"}'
+    assert (copy.original_id, copy.is_edited) == ("t1", False)
+
+
+@pytest.mark.parametrize("payload", [b"", b'{"order":"A-1","text":"an exce'])
+def test_a_task_whose_payload_was_not_kept_in_full_cannot_run_again(single_broker: Broker, payload: bytes) -> None:
+    insert_runs(make_failure(task_id="t1", payload=payload), queue="simple")
+
+    bulk = request_and_run(single_broker, TaskAction.RUN, TaskQuery(outcomes=FAILED))
+
+    assert counts(bulk) == ("finished", 1, 0, 0, 1)
+    assert bulk.items.get().note == "its payload was not kept in full"
+    assert listed(single_broker, "simple") == {}
+
+
+def test_a_task_that_ran_again_since_is_left_alone(single_broker: Broker) -> None:
+    put_in(single_broker, "completed", "t1")
+    insert_runs(make_failure(task_id="t1", run_id="r1"), queue="simple")
+    insert_runs(make_run(task_id="t1", run_id="r2"), queue="simple")
+
+    bulk = request_and_run(single_broker, TaskAction.RUN, TaskQuery(outcomes=FAILED))
+
+    assert counts(bulk)[2:] == (0, 0, 0)
+    assert listed(single_broker, "simple") == {"completed": ["t1"]}
+
+
+def test_a_task_that_waits_or_runs_already_is_skipped(single_broker: Broker) -> None:
+    put_in(single_broker, "active", "t1")
+    insert_runs(make_failure(task_id="t1"), queue="simple")
+
+    bulk = request_and_run(single_broker, TaskAction.RUN, TaskQuery(outcomes=FAILED))
+
+    assert counts(bulk) == ("finished", 1, 0, 1, 0)
+    assert bulk.items.get().note == "it is active"
+
+
+def test_attempts_that_were_retried_are_no_tasks_to_run_again(single_broker: Broker) -> None:
+    put_in(single_broker, "archived", "t1")
+    insert_runs(
+        make_failure(task_id="t1", run_id="r1", outcome=RunOutcome.RETRIED, is_final=False),
+        make_failure(task_id="t1", run_id="r2"),
+        queue="simple",
+    )
+    fingerprint = str(TaskRun.objects.values_list("fingerprint", flat=True)[0])
+
+    bulk = request_and_run(single_broker, TaskAction.RUN, TaskQuery(fingerprint=fingerprint))
+
+    assert counts(bulk) == ("finished", 1, 1, 0, 0)
+
+
+def test_deleting_ended_tasks_removes_them_from_redis_and_the_history(single_broker: Broker) -> None:
+    put_in(single_broker, "archived", "t1")
+    insert_runs(make_failure(task_id="t1"), make_failure(task_id="gone"), make_run(task_id="fine"), queue="simple")
+
+    bulk = request_and_run(single_broker, TaskAction.DELETE, TaskQuery(outcomes=FAILED))
+
+    assert counts(bulk) == ("finished", 2, 2, 0, 0)
+    assert [run.task_id for run in TaskRun.objects.all()] == ["fine"]
+    assert listed(single_broker, "simple") == {}
+
+
+def test_what_ends_after_the_request_does_not_match(single_broker: Broker) -> None:
+    insert_runs(make_failure(task_id="t1", payload=b"{}"), queue="simple")
+    create_bulk_action(action=TaskAction.RUN, query=TaskQuery(outcomes=FAILED), expected=1)
+    insert_runs(make_failure(task_id="t2", payload=b"{}"), queue="simple")
+
+    run_bulk_actions(single_broker)
+
+    assert [item.task_id for item in BulkActionItem.objects.all()] == ["t1"]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_slices_apply_to_each_task_once(single_broker: Broker, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(bulk_slices, "SLICE_SIZE", size)
+    monkeypatch.setattr(bulk_slices, "RUNS_PER_SLICE", 4)
+    insert_runs(*(make_failure(task_id=f"t{n}", payload=b'{"order":"A-1"}') for n in range(10)), queue="simple")
+
+    bulk = request_and_run(single_broker, TaskAction.RUN, TaskQuery(outcomes=FAILED, text="A-1"))
+
+    assert counts(bulk) == ("finished", 10, 10, 0, 0)
+    assert len(listed(single_broker, "simple")["pending"]) == 10
+
+
+def test_a_cancelled_bulk_action_goes_no_further(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk_slices, "SLICE_SIZE", 1)
+    put(single_broker, "t1", "t2", "t3", queue="simple")
+    bulk = create_bulk_action(action=TaskAction.DELETE, query=TaskQuery(state=TaskState.PENDING), expected=3)
+    apply = bulk_runner.apply_in_state
+    monkeypatch.setattr(
+        bulk_runner, "apply_in_state", lambda *arguments: cancel_bulk_action(bulk.pk) and apply(*arguments)
+    )
+
+    run_bulk_actions(single_broker)
+
+    assert counts(bulk) == ("canceled", 3, 1, 0, 0)
+    assert len(listed(single_broker, "simple")["pending"]) == 2
+    assert not cancel_bulk_action(bulk.pk)
+
+
+def test_a_task_that_came_into_the_state_after_the_request_does_not_match(single_broker: Broker) -> None:
+    put_in(single_broker, "archived", "before")
+    bulk = create_bulk_action(action=TaskAction.RUN, query=TaskQuery(state=TaskState.ARCHIVED), expected=1)
+    BulkAction.objects.update(created_at=bulk.created_at - timedelta(seconds=2))
+    single_broker.client.hset(QueueKeys("simple").task("before"), "archived_at", single_broker.now_s() - 60)
+    single_broker.client.zincrby(QueueKeys("simple").archived, -60, "before")
+    put_in(single_broker, "archived", "after")
+
+    run_bulk_actions(single_broker)
+
+    assert counts(bulk) == ("finished", 1, 1, 0, 0)
+    assert listed(single_broker, "simple") == {"pending": ["before"], "archived": ["after"]}
+
+
+def test_a_task_that_ran_again_as_a_copy_is_not_copied_once_more(single_broker: Broker) -> None:
+    insert_runs(make_failure(task_id="t1", payload=b"{}"), queue="simple")
+    request_and_run(single_broker, TaskAction.RUN, TaskQuery(outcomes=FAILED))
+
+    bulk = request_and_run(single_broker, TaskAction.RUN, TaskQuery(outcomes=FAILED))
+
+    assert counts(bulk) == ("finished", 1, 0, 1, 0)
+    assert bulk.items.get().note == "it has run again already, as a new task"
+    assert len(listed(single_broker, "simple")["pending"]) == 1
+
+
+def test_two_processes_do_not_work_on_one_bulk_action(single_broker: Broker) -> None:
+    bulk = create_bulk_action(action=TaskAction.DELETE, query=TaskQuery(state=TaskState.PENDING), expected=0)
+
+    assert BulkRunner.lease(bulk.pk)
+    assert BulkRunner.lease(bulk.pk) is None
+
+
+def test_a_bulk_action_on_a_deleted_queue_fails_with_the_reason(single_broker: Broker) -> None:
+    query = TaskQuery(state=TaskState.PENDING, queue="gone")
+    bulk = create_bulk_action(action=TaskAction.DELETE, query=query, expected=1)
+
+    run_bulk_actions(single_broker)
+
+    assert counts(bulk)[0] == "failed"
+    assert "gone" in bulk.error
+
+
+@pytest.mark.parametrize(
+    ("action", "state"),
+    [(TaskAction.CANCEL, None), (TaskAction.ARCHIVE, None), (TaskAction.ARCHIVE, TaskState.COMPLETED)],
+)
+def test_an_action_that_the_state_does_not_allow_is_refused(action: TaskAction, state: TaskState | None) -> None:
+    with pytest.raises(RequestInvalid):
+        create_bulk_action(action=action, query=TaskQuery(state=state), expected=1)
+
+    assert not BulkAction.objects.exists()
+
+
+def test_the_audit_has_the_filter_and_the_end_and_a_task_finds_its_bulk_actions(single_broker: Broker) -> None:
+    put(single_broker, "t1", queue="simple")
+
+    bulk = request_and_run(single_broker, TaskAction.DELETE, TaskQuery(state=TaskState.PENDING, queue="simple"))
+
+    rows = AuditRecord.objects.filter(object_kind="bulk_action", object_name=str(bulk.pk)).order_by("number")
+    created, finished = rows
+    assert (created.action, finished.action) == ("bulk_action.created", "bulk_action.finished")
+    assert json.loads(created.changes)["filter"]["new"] == {"state": "pending", "queue": "simple"}
+    assert json.loads(finished.changes)["done"]["new"] == 1
+    assert list_bulk_actions_on("simple", "t1") == [bulk]
+    assert list_bulk_actions_on("inference", "t1") == []
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="one database is enough for processes")
+def test_a_bulk_action_survives_kill_9_and_is_applied_to_no_task_twice(single_broker: Broker, tmp_path: Path) -> None:
+    count = 3_000
+    insert_runs(*(make_failure(task_id=f"t{n}", payload=b"{}") for n in range(count)), queue="simple")
+    bulk = create_bulk_action(action=TaskAction.RUN, query=TaskQuery(outcomes=FAILED), expected=count)
+
+    for _ in range(2):
+        with (tmp_path / "log").open("wb") as log:
+            process = start_maintenance(log)
+        seen = BulkActionItem.objects.count()
+        wait_until(lambda seen=seen: BulkActionItem.objects.count() > seen, timeout_s=60)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        BulkAction.objects.update(leased_until=None)  # instead of waiting for LEASE_S
+    while counts(bulk)[0] == "running":
+        run_bulk_actions(single_broker)
+
+    assert counts(bulk) == ("finished", count, count, 0, 0)
+    assert len(listed(single_broker, "simple")["pending"]) == count

@@ -1,0 +1,256 @@
+"""Bulk actions that are interrupted in a slice: killed, without their lease, before a full queue, or cancelled."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from queues.definitions import LimitOverrides
+from queues.models import QueueSource
+from queues.operations import save_queue
+from runqy.broker.broker import Broker
+from runqy.broker.inspector import delete_tasks
+from runqy.broker.states import RunOutcome, TaskState
+from runqy.errors import RequestInvalid
+from tasks import bulk_runner
+from tasks.actions import TaskAction
+from tasks.bulk_actions import cancel_bulk_action, create_bulk_action
+from tasks.bulk_runner import run_bulk_actions
+from tasks.models import BulkAction, BulkActionItem, TaskCopy, TaskRun
+from tasks.task_browser import TaskQuery
+from tests.queues.samples import spec
+from tests.support.killed_bulk_runner import kill_runners
+from tests.support.runs import insert_runs, make_failure
+from tests.support.tasks import listed, put, take_one
+from tests.tasks.task_helpers import fail_for_good, put_in, succeed
+
+FAILED = (RunOutcome.FAILED,)
+INTERRUPTED = "interrupted: the action may have been applied"
+on_sqlite = pytest.mark.skipif(connection.vendor != "sqlite", reason="one database is enough for processes")
+
+
+@pytest.fixture(autouse=True)
+def queues(configuration: None) -> None:
+    save_queue(spec=spec("simple"), source=QueueSource.API)
+    save_queue(spec=spec("full", limits=LimitOverrides(max_waiting_tasks=3)), source=QueueSource.API)
+
+
+def request(action: TaskAction, query: TaskQuery) -> BulkAction:
+    return create_bulk_action(action=action, query=query, expected=1)
+
+
+def resume(broker: Broker, bulk: BulkAction) -> None:
+    """Apply a bulk action that another process has left, without waiting for its lease or pause to end."""
+    now = timezone.now()
+    BulkAction.objects.filter(pk=bulk.pk, leased_until__gt=now).update(leased_until=now)
+    run_bulk_actions(broker)
+
+
+def outcomes(bulk: BulkAction) -> list[tuple[str, str]]:
+    return list(bulk.items.order_by("task_id").values_list("outcome", "note"))
+
+
+def counts(bulk: BulkAction) -> tuple[str, int, int, int]:
+    bulk.refresh_from_db()
+    return bulk.state, bulk.done, bulk.skipped, bulk.failed
+
+
+VERBS = [
+    (TaskAction.RUN, "archived", "pending"),
+    (TaskAction.RUN, "completed", "pending"),
+    (TaskAction.RUN, "retry", "pending"),
+    (TaskAction.RUN, "scheduled", "pending"),
+    (TaskAction.CANCEL, "pending", "archived"),
+    (TaskAction.ARCHIVE, "pending", "archived"),
+    (TaskAction.DELETE, "archived", ""),
+]
+
+
+@on_sqlite
+@pytest.mark.parametrize("step", ["before", "after"])
+def test_a_slice_whose_process_was_killed_is_finished_whatever_the_action(single_broker: Broker, step: str) -> None:
+    bulks = []
+    for action, state, _ in VERBS:
+        queue = f"{action}-{state}"
+        put_in(single_broker, state, "t1", "t2", queue=queue)
+        bulks.append(request(action, TaskQuery(state=TaskState(state), queue=queue)))
+    kill_runners(step, *(bulk.pk for bulk in bulks))
+    claimed = BulkActionItem.objects.filter(outcome="claimed").count()
+
+    run_bulk_actions(single_broker)
+
+    assert claimed == 2 * len(VERBS)
+    for bulk, (action, state, new_state) in zip(bulks, VERBS, strict=True):
+        assert (action, state, counts(bulk)) == (action, state, ("finished", 2, 0, 0))
+        left = listed(single_broker, f"{action}-{state}")
+        assert {name: sorted(ids) for name, ids in left.items()} == ({new_state: ["t1", "t2"]} if new_state else {})
+
+
+@on_sqlite
+def test_a_task_that_ran_again_before_the_process_was_killed_runs_no_third_time(single_broker: Broker) -> None:
+    put_in(single_broker, "archived", "failed-again", "deleted-since", "pending-since")
+    insert_runs(
+        *(make_failure(task_id=name, payload=b"{}") for name in ("failed-again", "deleted-since", "pending-since")),
+        queue="simple",
+    )
+    bulk = request(TaskAction.RUN, TaskQuery(outcomes=FAILED))
+    kill_runners("after", bulk.pk)
+    taken = {task.message.id: task for task in (take_one(single_broker, "simple") for _ in range(2))}
+    fail_for_good(single_broker, taken["failed-again"], "boom")
+    succeed(single_broker, taken["deleted-since"], b"1")
+    single_broker.run(delete_tasks("simple", ["deleted-since"]))
+
+    run_bulk_actions(single_broker)
+
+    assert listed(single_broker, "simple") == {"archived": ["failed-again"], "pending": ["pending-since"]}
+    assert outcomes(bulk) == [("skipped", INTERRUPTED), ("skipped", INTERRUPTED), ("done", "")]
+    assert not TaskCopy.objects.exists()
+
+
+@on_sqlite
+def test_a_copy_that_ran_and_was_deleted_before_the_next_process_is_not_enqueued_again(single_broker: Broker) -> None:
+    insert_runs(make_failure(task_id="t1", payload=b"{}"), make_failure(task_id="t2", payload=b"{}"), queue="simple")
+    bulk = request(TaskAction.RUN, TaskQuery(outcomes=FAILED))
+    kill_runners("after", bulk.pk)
+    first = take_one(single_broker, "simple")
+    succeed(single_broker, first, b"1")
+    single_broker.run(delete_tasks("simple", [first.message.id]))
+
+    run_bulk_actions(single_broker)
+
+    assert counts(bulk) == ("finished", 2, 0, 0)
+    assert len(listed(single_broker, "simple")["pending"]) == 1
+    assert {copy.original_id for copy in TaskCopy.objects.all()} == {"t1", "t2"}
+
+
+@on_sqlite
+def test_runs_are_deleted_although_the_process_was_killed_after_it_had_deleted_the_task(single_broker: Broker) -> None:
+    put_in(single_broker, "archived", "t1")
+    insert_runs(make_failure(task_id="t1"), queue="simple")
+    bulk = request(TaskAction.DELETE, TaskQuery(outcomes=FAILED))
+    kill_runners("after", bulk.pk)
+
+    run_bulk_actions(single_broker)
+
+    assert counts(bulk) == ("finished", 1, 0, 0)
+    assert not TaskRun.objects.exists()
+
+
+@on_sqlite
+def test_tasks_left_by_a_killed_process_are_closed_when_the_bulk_action_was_cancelled(single_broker: Broker) -> None:
+    put_in(single_broker, "archived", "t1")
+    bulk = request(TaskAction.RUN, TaskQuery(state=TaskState.ARCHIVED))
+    kill_runners("before", bulk.pk)
+    BulkAction.objects.update(leased_until=timezone.now() - timedelta(seconds=1))
+    cancel_bulk_action(bulk.pk)
+
+    run_bulk_actions(single_broker)
+
+    assert listed(single_broker, "simple") == {"archived": ["t1"]}
+    assert (counts(bulk), outcomes(bulk)) == (("canceled", 0, 1, 0), [("skipped", INTERRUPTED)])
+
+
+def after_call(monkeypatch: pytest.MonkeyPatch, name: str, then: Callable[[int], object]) -> None:
+    """Call `then` with the number of calls after each call of a function of the runner."""
+    original, calls = getattr(bulk_runner, name), []
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        calls.append(name)
+        then(len(calls))
+        return result
+
+    monkeypatch.setattr(bulk_runner, name, wrapper)
+
+
+def test_a_process_that_lost_its_lease_counts_nothing(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(single_broker, "t1", "t2", queue="simple")
+    bulk = request(TaskAction.DELETE, TaskQuery(state=TaskState.PENDING))
+
+    def run_in_other_process(call: int) -> None:
+        if call == 1:
+            resume(single_broker, bulk)
+
+    after_call(monkeypatch, "apply_in_state", run_in_other_process)
+
+    run_bulk_actions(single_broker)
+
+    assert counts(bulk) == ("finished", 2, 0, 0)
+
+
+def test_the_lease_is_extended_during_a_long_slice(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    insert_runs(*(make_failure(task_id=f"t{n}", payload=b"{}") for n in range(30)), queue="simple")
+    bulk = request(TaskAction.RUN, TaskQuery(outcomes=FAILED))
+    left_s = []
+
+    def let_it_run_out(call: int) -> None:
+        now = timezone.now()
+        if call == 1:
+            BulkAction.objects.update(leased_until=now + timedelta(seconds=1))
+        left_s.append((BulkAction.objects.get().leased_until - now).total_seconds())
+
+    after_call(monkeypatch, "add_copy", let_it_run_out)
+
+    run_bulk_actions(single_broker)
+
+    assert counts(bulk) == ("finished", 30, 0, 0)
+    assert (left_s[0] < 2, left_s[-1] > bulk_runner.LEASE_S / 2) == (True, True)
+
+
+def test_a_bulk_action_waits_for_room_in_a_full_queue_and_goes_on(single_broker: Broker) -> None:
+    insert_runs(*(make_failure(task_id=f"t{n}", payload=b"{}") for n in range(5)), queue="full")
+    insert_runs(make_failure(task_id="other", payload=b"{}"), queue="simple")
+    bulk = request(TaskAction.RUN, TaskQuery(outcomes=FAILED))
+
+    run_bulk_actions(single_broker)
+    first = counts(bulk), bulk.items.filter(outcome="waiting").count()
+    run_bulk_actions(single_broker)
+    for _ in range(2):
+        succeed(single_broker, take_one(single_broker, "full"), b"1")
+    resume(single_broker, bulk)
+
+    assert first == (("running", 4, 0, 0), 2)
+    assert counts(bulk) == ("finished", 6, 0, 0)
+    assert len(listed(single_broker, "full")["pending"]) == 3
+    assert TaskCopy.objects.count() == 6
+
+
+def test_a_bulk_action_that_waits_for_room_can_be_cancelled(single_broker: Broker) -> None:
+    insert_runs(*(make_failure(task_id=f"t{n}", payload=b"{}") for n in range(4)), queue="full")
+    bulk = request(TaskAction.RUN, TaskQuery(outcomes=FAILED))
+    run_bulk_actions(single_broker)
+
+    cancel_bulk_action(bulk.pk)
+    resume(single_broker, bulk)
+
+    assert counts(bulk) == ("canceled", 3, 1, 0)
+    assert outcomes(bulk)[-1] == ("skipped", "cancelled before the action was applied")
+    assert len(listed(single_broker, "full")["pending"]) == 3
+
+
+def test_a_cancelled_bulk_action_stops_within_a_slice_and_names_the_rest(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert_runs(*(make_failure(task_id=f"t{n:02}", payload=b"{}") for n in range(30)), queue="simple")
+    bulk = request(TaskAction.RUN, TaskQuery(outcomes=FAILED))
+    after_call(monkeypatch, "add_copy", lambda call: call == 1 and cancel_bulk_action(bulk.pk))
+
+    run_bulk_actions(single_broker)
+
+    assert counts(bulk) == ("canceled", 20, 10, 0)
+    assert outcomes(bulk)[-1] == ("skipped", "cancelled before the action was applied")
+
+
+def test_an_error_in_a_slice_closes_its_tasks(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(single_broker, "t1", queue="simple")
+    bulk = request(TaskAction.DELETE, TaskQuery(state=TaskState.PENDING))
+    monkeypatch.setattr(bulk_runner, "apply_in_state", Mock(side_effect=RequestInvalid("boom")))
+
+    run_bulk_actions(single_broker)
+
+    assert (counts(bulk), bulk.error) == (("failed", 0, 1, 0), "boom")
+    assert outcomes(bulk) == [("skipped", "the bulk action failed: the action may have been applied")]

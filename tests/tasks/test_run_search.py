@@ -1,0 +1,216 @@
+"""Searching the history of runs: by text, by several conditions, in bounded time."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import connection
+
+from runqy.broker.states import RunOutcome
+from runqy.errors import RequestInvalid
+from tasks import run_queries
+from tasks.models import TaskRun
+from tasks.run_queries import RunFilter, RunOrder, list_runs, plan_search
+from tests.support.runs import insert_runs, make_failure, make_run
+
+pytestmark = pytest.mark.django_db
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+NOON_NS = int(NOON.timestamp()) * 10**9
+SECOND = 10**9
+FAILURES = frozenset({RunOutcome.FAILED, RunOutcome.RETRIED, RunOutcome.TIMED_OUT, RunOutcome.LOST})
+
+
+def ids(run_filter: RunFilter, order: RunOrder = RunOrder.NEWEST) -> list[str]:
+    return [run.task_id for run in list_runs(run_filter, limit=50, order=order).runs]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ORD-2024_0017",
+        "ord-2024_0017",
+        "0017",
+        "2024_0017",
+        "ORD-2024_00",
+        "4711",
+        "47",
+        "Müller",
+        "4711 ORD-2024",
+        "wher",
+    ],
+)
+def test_a_task_is_found_by_what_its_payload_holds(text: str) -> None:
+    insert_runs(
+        make_run(task_id="it", payload='{"order":"ORD-2024_0017","customer":4711,"to":"Müller, somewhere"}'.encode()),
+        make_run(task_id="other", payload=b'{"order":"ORD-2025_0018","customer":14711,"to":"Maier"}'),
+    )
+
+    assert ids(RunFilter(text=text)) == (["it"] if text != "wher" else [])
+
+
+def test_terms_have_to_be_there_all_and_words_in_a_row() -> None:
+    insert_runs(
+        make_run(task_id="a", payload=b'{"order":"A-1-2"}'),
+        make_run(task_id="b", payload=b'{"order":"A-2-1","note":"A-1"}'),
+    )
+
+    assert ids(RunFilter(text="A-1-2")) == ["a"]
+    assert ids(RunFilter(text="A-2 note")) == ["b"]
+
+
+def test_a_task_is_found_by_its_error_and_traceback() -> None:
+    traceback = "Traceback (most recent call last):\n  File \"tag.py\", line 3, in crop_face\nKeyError: 'width'"
+    insert_runs(make_failure(traceback, task_id="t1"), make_failure("TimeoutError: no response", task_id="t2"))
+
+    assert ids(RunFilter(text="keyerror width")) == ["t1"]
+    assert ids(RunFilter(text="crop_face")) == ["t1"]
+    assert ids(RunFilter(text="no response")) == ["t2"]
+
+
+@pytest.mark.parametrize("text", ['"', "'", "* OR -", '" OR "', "a:*)|(b", "NEAR(", "%s", "\\", "!a", "payload:x"])
+def test_signs_of_a_query_language_mean_nothing(text: str) -> None:
+    insert_runs(make_run(task_id="t1", payload=b'{"x":"zzz"}'))
+
+    try:
+        assert ids(RunFilter(text=text)) == []
+    except RequestInvalid:
+        assert not any(letter.isalnum() for letter in text)
+
+
+def test_a_deleted_run_is_found_no_more() -> None:
+    (run,) = insert_runs(make_run(task_id="t1", payload=b'{"order":"A-17"}'))
+    insert_runs(make_run(task_id="t2", payload=b'{"order":"A-18"}'))
+
+    TaskRun.objects.filter(pk=run.pk).delete()
+
+    assert ids(RunFilter(text="A-17")) == []
+    assert ids(RunFilter(text="order")) == ["t2"]
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:  # raises where the index does not agree with the table
+            cursor.execute("INSERT INTO tasks_taskrun_text(tasks_taskrun_text, rank) VALUES ('integrity-check', 1)")
+
+
+def test_a_text_narrows_the_other_conditions_and_orders() -> None:
+    insert_runs(
+        make_run(task_id="fast", payload=b'{"order":"A-1"}', started_ns=NOON_NS - SECOND, ended_ns=NOON_NS),
+        make_run(task_id="slow", payload=b'{"order":"A-1"}', started_ns=NOON_NS - 9 * SECOND, ended_ns=NOON_NS),
+    )
+    insert_runs(make_run(task_id="elsewhere", payload=b'{"order":"A-1"}'), queue="video")
+
+    assert ids(RunFilter(text="A-1", queue="mail"), RunOrder.SLOWEST) == ["slow", "fast"]
+
+
+@pytest.mark.parametrize(
+    "run_filter",
+    [
+        RunFilter(worker_id="w2", outcomes=FAILURES),
+        RunFilter(commit="abc", queue="mail", outcomes=FAILURES),
+        RunFilter(outcomes=FAILURES),
+        RunFilter(queue="mail", outcomes=FAILURES, since=NOON),
+        RunFilter(allowed_queues=frozenset({"mail", "video"}), outcomes=FAILURES),
+        RunFilter(allowed_queues=frozenset({"mail"}), worker_id="w2"),
+        RunFilter(redis_queue="mail", is_final=True),
+        RunFilter(min_run_ms=1500),
+        RunFilter(fingerprint="f", worker_id="w2"),
+    ],
+)
+@pytest.mark.parametrize("order", RunOrder)
+def test_pages_hold_what_a_filter_finds_each_once(
+    run_filter: RunFilter, order: RunOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for queue in ("mail", "video", "audio"):
+        insert_runs(
+            *(
+                make_run(
+                    ended_ns=NOON_NS + number // 3 * SECOND,
+                    started_ns=NOON_NS - number % 4 * SECOND,
+                    worker_id=f"w{number % 3}",
+                    commit="abc" if number % 2 else "def",
+                    outcome=list(RunOutcome)[number % 7],
+                    is_final=bool(number % 5),
+                    error="ValueError: x",
+                )
+                for number in range(-20, 20)
+            ),
+            queue=queue,
+        )
+    if run_filter.fingerprint:
+        fingerprint = TaskRun.objects.exclude(fingerprint=None).values_list("fingerprint", flat=True)[0]
+        run_filter = RunFilter(fingerprint=fingerprint, worker_id="w2")
+    monkeypatch.setattr(run_queries, "MAX_CANDIDATES", 7)
+    runs = list(run_queries.filter_runs(run_filter))
+
+    found, after, is_first = [], None, True
+    while is_first or after:
+        page = list_runs(run_filter, limit=4, order=order, after=after)
+        found, after, is_first = found + page.runs, page.end, False
+
+    assert runs
+    key = (lambda run: (run.run_ms, run.pk)) if order is RunOrder.SLOWEST else (lambda run: (run.ended_at, run.pk))
+    assert found == sorted(runs, key=key, reverse=order is not RunOrder.OLDEST)
+
+
+def test_a_bounded_search_says_where_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    insert_runs(*(make_run(worker_id="w1", ended_ns=NOON_NS + n * SECOND) for n in range(10)))
+    insert_runs(make_failure(task_id="it", worker_id="w1", ended_ns=NOON_NS - SECOND))
+    monkeypatch.setattr(run_queries, "MAX_CANDIDATES", 8)
+    wanted = RunFilter(worker_id="w1", outcomes=frozenset({RunOutcome.FAILED}))
+
+    first = list_runs(wanted, limit=5)
+    second = list_runs(wanted, limit=5, after=first.end)
+
+    assert (first.runs, first.is_partial) == ([], True)
+    assert ([run.task_id for run in second.runs], second.end, second.is_partial) == (["it"], None, False)
+
+
+def test_a_text_that_too_many_runs_hold_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    insert_runs(*(make_run(payload=b'{"word":1}') for _ in range(5)))
+    monkeypatch.setattr(run_queries, "MAX_CANDIDATES", 4)
+
+    page = list_runs(RunFilter(text="word"), limit=10)
+
+    assert (len(page.runs), page.end, page.is_partial) == (4, None, True)
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="reads plans of SQLite")
+@pytest.mark.parametrize("order", RunOrder)
+@pytest.mark.parametrize(
+    "run_filter",
+    [
+        RunFilter(),
+        RunFilter(queue="mail"),
+        RunFilter(outcomes=FAILURES),
+        RunFilter(queue="mail", outcomes=FAILURES),
+        RunFilter(queue="mail", outcomes=FAILURES, since=NOON, until=NOON + timedelta(days=1)),
+        RunFilter(since=NOON),
+        RunFilter(worker_id="w1", since=NOON),
+        RunFilter(worker_id="w1", outcomes=FAILURES),
+        RunFilter(commit="abc"),
+        RunFilter(fingerprint="f"),
+        RunFilter(fingerprint="f", queue="mail"),
+        RunFilter(text="A-17"),
+        RunFilter(text="A-17", queue="mail", outcomes=FAILURES),
+        RunFilter(task_id="t1"),
+    ],
+)
+def test_no_search_scans_the_table(run_filter: RunFilter, order: RunOrder) -> None:
+    plan = plan_search(run_filter, order)
+
+    details = [query[:51].explain() for query in (*plan.branches, *([plan.candidates] if plan.candidates else []))]
+
+    for detail in details:
+        scans = [line for line in detail.splitlines() if "SCAN tasks_taskrun" in line and "USING" not in line]
+        scans = [line for line in scans if "VIRTUAL TABLE INDEX" not in line]
+        assert not scans, detail
+        is_ordered = (
+            not run_filter.text and not run_filter.task_id and "IN (" not in detail and "LIST SUBQUERY" not in detail
+        )
+        assert not (is_ordered and "TEMP B-TREE FOR ORDER BY" in detail), detail
+
+
+@pytest.mark.parametrize("order", RunOrder)
+def test_a_queue_that_the_caller_may_not_use_has_no_runs(order: RunOrder) -> None:
+    insert_runs(make_failure(), queue="video")
+
+    assert ids(RunFilter(queue="video", allowed_queues=frozenset({"mail"})), order) == []
+    assert ids(RunFilter(queue="video", allowed_queues=frozenset({"mail"}), outcomes=FAILURES), order) == []

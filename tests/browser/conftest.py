@@ -1,4 +1,4 @@
-"""A real server and a real browser, which tells on every page that is not as quiet as it should be."""
+"""A real server and a real browser; unexpected console messages and responses fail a test."""
 
 import os
 import re
@@ -21,7 +21,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from runqy.staff.roles import grant_roles
+from runqy.admin_site.roles import create_role_groups
 from tests.support.database import settings_of_database
 from tests.support.web import WebProcess
 
@@ -54,7 +54,7 @@ class Watch:
 
     def unexpected(self) -> list[str]:
         """Return what no test has provoked."""
-        return [said for said in self.seen if not any(re.search(pattern, said) for pattern in self.expected)]
+        return [message for message in self.seen if not any(re.search(pattern, message) for pattern in self.expected)]
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
@@ -100,7 +100,7 @@ def shared_site(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def site(configuration: None, shared_site: WebProcess) -> WebProcess:
     """Return the server, whose stores are empty; a module may have one of its own."""
-    grant_roles(apps)  # emptying the database after a test takes what migrations have made
+    create_role_groups(apps)  # emptying the database after a test takes what migrations have made
     return shared_site
 
 
@@ -115,7 +115,7 @@ def context(browser: Browser, site: WebProcess) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def watch(site: WebProcess) -> Iterator[Watch]:
-    """Return what was seen, to be told what a test provokes; anything else fails the test."""
+    """Return the watch, to which a test adds what it provokes; anything else fails the test."""
     watched = Watch(origin=site.url)
     yield watched
     if unexpected := watched.unexpected():
@@ -124,7 +124,7 @@ def watch(site: WebProcess) -> Iterator[Watch]:
 
 @pytest.fixture
 def anonymous(context: BrowserContext, watch: Watch) -> Page:
-    """Return a page of somebody who has not logged in."""
+    """Return a page without a login."""
     page = context.new_page()
     watch.follow(page)
     return page

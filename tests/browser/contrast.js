@@ -47,12 +47,12 @@
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     const element = texts.currentNode.parentElement;
-    const said = texts.currentNode.data.trim();
-    if (!said || element.closest("script, style, option, :disabled") || !isShown(element)) continue;
+    const text = texts.currentNode.data.trim();
+    if (!text || element.closest("script, style, option, :disabled") || !isShown(element)) continue;
     const style = getComputedStyle(element);
     const size = parseFloat(style.fontSize);
     const isLarge = size >= 24 || (size >= 18.66 && style.fontWeight >= 700) || style.fontFamily.includes("Symbols");
-    check(said.slice(0, 40), style.color, background(element), isLarge ? 3 : 4.5);
+    check(text.slice(0, 40), style.color, background(element), isLarge ? 3 : 4.5);
   }
   for (const field of document.querySelectorAll("input, textarea, select")) {
     if (field.type === "hidden" || field.closest(":disabled") || !isShown(field)) continue;

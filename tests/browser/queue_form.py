@@ -1,4 +1,4 @@
-"""Fills the form of a queue, as people do."""
+"""Fills in the form of a queue in a browser."""
 
 from playwright.sync_api import Page
 
@@ -21,13 +21,23 @@ def add_row(page: Page, rows: str, **cells: str) -> None:
             cell.fill(value)
 
 
+def add_sub_queue(page: Page, name: str, priority: str) -> None:
+    """Fill the empty row of the sub-queues, or add one."""
+    last = int(page.locator("[name=sub_queues-TOTAL_FORMS]").input_value()) - 1
+    if page.locator(f"[name=sub_queues-{last}-name]").input_value():
+        page.get_by_role("link", name="Add another Sub-queue").click()
+        last += 1
+    for cell, value in (("name", name), ("priority", priority)):
+        page.locator(f"[name=sub_queues-{last}-{cell}]").fill(value)
+
+
 def fill_basics(page: Page, name: str = "inference", repository: str = "https://github.com/example/repo.git") -> None:
-    """Fill what every queue needs."""
+    """Fill in the required fields."""
     page.get_by_label("Name", exact=False).first.fill(name)
     page.get_by_label("Repository", exact=False).first.fill(repository)
     page.get_by_label("Start command").fill("python main.py")
 
 
 def save(page: Page) -> None:
-    """Press the button."""
+    """Click Save."""
     page.get_by_role("button", name="Save", exact=True).click()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from queues.definitions import StatedLimits
-from queues.models import Source
+from queues.definitions import LimitOverrides
+from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.audit.operations import record
 from tests.queues.samples import spec
@@ -16,14 +16,14 @@ from vaults.operations import create_vault, set_entry
 RECORDS = "/admin/audit/auditrecord/"
 
 
-def test_a_change_is_found_read_and_taken_along(page: Page, tmp_path: Path) -> None:
-    save_queue(spec=spec("mail"), source=Source.API)
-    save_queue(spec=spec("mail", limits=StatedLimits(max_retry=7)), source=Source.API)
+def test_a_change_is_found_read_and_exported(page: Page, tmp_path: Path) -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    save_queue(spec=spec("mail", limits=LimitOverrides(max_retry=7)), source=QueueSource.API)
     for _ in range(60):
         record(action="queue.paused", object_kind="queue", object_name="other", changes={"paused": (False, True)})
     page.goto(RECORDS)
-    page.get_by_role("link", name="Older").click()
-    expect(page.locator(".field-what").last).to_have_text("queue mail")
+    page.get_by_role("link", name="Next").click()
+    expect(page.locator(".field-object_label").last).to_have_text("queue mail")
 
     page.locator("#searchbar").fill("mail")
     page.locator("#searchbar").press("Enter")
@@ -39,7 +39,7 @@ def test_a_change_is_found_read_and_taken_along(page: Page, tmp_path: Path) -> N
         assert [row["action"] for row in csv.DictReader(file)] == ["queue.updated", "queue.created"]
 
 
-def test_filters_are_chosen_together(page: Page) -> None:
+def test_filters_are_combined(page: Page) -> None:
     create_vault(name="api-keys")
     set_entry(vault="api-keys", key="TOKEN", value="a-value")
     record(action="queue.paused", object_kind="queue", object_name="api-keys")
@@ -49,7 +49,7 @@ def test_filters_are_chosen_together(page: Page) -> None:
     page.get_by_label("From (UTC)").fill("2020-01-01")
     page.get_by_role("button", name="Apply Filters").click()
 
-    expect(page.locator(".field-what")).to_have_text(["vault entry api-keys/TOKEN", "vault api-keys"])
+    expect(page.locator(".field-object_label")).to_have_text(["vault entry api-keys/TOKEN", "vault api-keys"])
 
 
 def test_the_history_of_a_vault_is_its_records(page: Page) -> None:
@@ -58,7 +58,7 @@ def test_the_history_of_a_vault_is_its_records(page: Page) -> None:
     page.goto(f"/admin/vaults/vault/{vault.pk}/change/")
     page.locator("a[href$='/history/']").click()
 
-    expect(page.locator(".field-what")).to_have_text(["vault api-keys"])
+    expect(page.locator(".field-object_label")).to_have_text(["vault api-keys"])
     page.locator(".field-time a").click()
-    page.get_by_role("link", name="Open it").click()
+    page.get_by_role("link", name="Open").click()
     expect(page).to_have_url(f"/admin/vaults/vault/{vault.pk}/change/")

@@ -22,7 +22,7 @@ def test_contrast_is_sufficient_on_every_page(page: Page, single_broker: Broker,
     assert faint == {}
 
 
-def test_what_is_faint_is_found(anonymous: Page) -> None:
+def test_low_contrast_is_found(anonymous: Page) -> None:
     anonymous.goto("/admin/login/")
     anonymous.evaluate("() => { document.querySelector('h1').append('Hardly there'); }")
     anonymous.evaluate("() => { document.querySelector('h1').style.color = '#aaa'; }")

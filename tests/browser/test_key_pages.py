@@ -1,8 +1,13 @@
 """Staff hand out and end API keys in a real browser, and programs notice."""
 
+import json
+import os
+import subprocess
+from typing import Any
+
 from playwright.sync_api import Page, expect
 
-from queues.models import Source
+from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key
@@ -12,12 +17,19 @@ from tests.support.web import WebProcess
 
 
 def status(site: WebProcess, key: str) -> int:
-    """Return how the server answers who creates a task with a key."""
+    """Return the status of the response to a key that creates a task."""
     return site.send("/queue/add", b'{"queue":"mail","data":{}}', key=key)[0]
 
 
-def test_a_key_is_made_copied_used_and_ended(page: Page, site: WebProcess) -> None:
-    save_queue(spec=spec("mail"), source=Source.API)
+def run_shell(command: str, **env: str) -> dict[str, Any]:
+    """Run a command in a shell, and return the JSON that it prints."""
+    done = subprocess.run(["sh", "-c", command], env=os.environ | env, capture_output=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_key_is_created_copied_used_and_revoked(page: Page, site: WebProcess) -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto("/admin/accounts/apikey/add/")
     page.get_by_label("Name").fill("shop backend")
@@ -29,7 +41,10 @@ def test_a_key_is_made_copied_used_and_ended(page: Page, site: WebProcess) -> No
     key = page.evaluate("navigator.clipboard.readText()")
 
     assert ApiKey.objects.get().queues == ["mail"]
-    assert f"Authorization: Bearer {key}" in page.locator("#example").inner_text()
+    example = page.locator("#example").inner_text()
+    assert '"Authorization: Bearer $RUNQY_API_KEY"' in example
+    assert key not in example
+    assert run_shell(example, RUNQY_API_KEY=key)["info"]["queue"] == "mail"
     assert status(site, key) == 200
     page.reload()
     expect(page.get_by_text("shop backend").first).to_be_visible()
@@ -38,12 +53,12 @@ def test_a_key_is_made_copied_used_and_ended(page: Page, site: WebProcess) -> No
 
     page.get_by_role("link", name="Revoke").click()
     page.get_by_role("button", name="Revoke").click()
-    expect(page.get_by_text("servers refuse it within two seconds")).to_be_visible()
+    expect(page.get_by_text("All servers refuse it within two seconds")).to_be_visible()
     wait_until(lambda: status(site, key) == 401, timeout_s=10)
     expect(page.get_by_role("link", name="Revoke")).to_have_count(0)
 
 
-def test_keys_that_a_key_created_are_revoked_with_it_when_ticked(page: Page, site: WebProcess) -> None:
+def test_descendants_of_a_key_are_revoked_when_selected(page: Page, site: WebProcess) -> None:
     root = create_api_key(name="deployment", role="admin")
     _, created = site.send("/api/keys", b'{"name":"shop backend","role":"client"}', key=root.plain)
 
@@ -57,15 +72,15 @@ def test_keys_that_a_key_created_are_revoked_with_it_when_ticked(page: Page, sit
     assert ApiKey.objects.filter(revoked_at=None).count() == 0
 
 
-def test_the_last_day_is_asked_for_where_it_counts_and_checked_at_its_field(page: Page) -> None:
+def test_the_last_day_is_shown_when_chosen_and_validated_at_its_field(page: Page) -> None:
     page.goto("/admin/accounts/apikey/add/")
     page.get_by_label("Name").fill("shop")
     expect(page.get_by_label("Last day")).to_be_hidden()
-    page.get_by_label("Expires").select_option("after a day")
+    page.get_by_label("Expires").select_option("after a chosen day")
     page.get_by_label("Last day").fill("2020-01-01")
     page.get_by_role("button", name="Save").click()
 
-    expect(page.locator(".field-last_day")).to_contain_text("It is in the past")
+    expect(page.locator(".field-last_day")).to_contain_text("Must be in the future")
     expect(page.get_by_label("Last day")).to_be_visible()
     expect(page.get_by_label("Name")).to_have_value("shop")
     assert not ApiKey.objects.exists()

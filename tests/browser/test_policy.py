@@ -20,14 +20,14 @@ ADMIN_POLICY = {
 
 
 def policy(headers: dict[str, str]) -> set[str]:
-    """Return the directives of an answer's policy."""
+    """Return the directives of a response's policy."""
     return set(headers["content-security-policy"].split("; "))
 
 
 def test_every_page_of_the_admin_keeps_the_policy(page: Page, single_broker: Broker) -> None:
     fill(single_broker)
     policies = {}
-    page.on("response", lambda answer: policies.setdefault(answer.url, policy(answer.headers)))
+    page.on("response", lambda response: policies.setdefault(response.url, policy(response.headers)))
 
     visited = list(crawl(page))
 
@@ -35,7 +35,7 @@ def test_every_page_of_the_admin_keeps_the_policy(page: Page, single_broker: Bro
     assert [url for url, found in policies.items() if "/static/" not in url and found != ADMIN_POLICY] == []
 
 
-def test_a_browser_would_have_refused_what_is_inline(page: Page, watch: Watch) -> None:
+def test_a_browser_refuses_inline_scripts(page: Page, watch: Watch) -> None:
     watch.expected.append("Content Security Policy")
     page.goto("/admin/")
 
@@ -49,9 +49,9 @@ def test_a_browser_would_have_refused_what_is_inline(page: Page, watch: Watch) -
 
 
 def test_swagger_works_under_a_policy_without_eval(anonymous: Page) -> None:
-    answer = anonymous.goto("/swagger/index.html")
-    assert answer is not None
-    assert policy(answer.headers) == ADMIN_POLICY - {"script-src 'self' 'unsafe-eval'"}
+    response = anonymous.goto("/swagger/index.html")
+    assert response is not None
+    assert policy(response.headers) == ADMIN_POLICY - {"script-src 'self' 'unsafe-eval'"}
 
     anonymous.get_by_role("button", name="Authorize").first.click()
     anonymous.locator(".modal-ux input").first.fill(ADMIN_KEY)

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from queues.config import parse_queue_file
 from queues.definitions import FieldType, PayloadField
-from queues.models import Queue, Source
+from queues.models import Queue, QueueSource
 from queues.operations import save_queue
+from queues.queue_files import parse_queue_file
 from tests.browser.conftest import Login
-from tests.browser.queue_form import ADD, LIST, add_row, fill_basics, save
+from tests.browser.queue_form import ADD, LIST, add_row, add_sub_queue, fill_basics, save
 from tests.queues.samples import spec
-from tests.queues.test_saving import RICH
+from tests.queues.test_operations import RICH
 from tests.support.web import WebProcess
 from vaults.operations import create_vault
 
@@ -24,30 +24,29 @@ def page_of(queue: Queue, what: str = "change") -> str:
 
 
 def saved(one=None) -> Queue:
-    return save_queue(spec=one or spec("mail"), source=Source.ADMIN)
+    return save_queue(spec=one or spec("mail"), source=QueueSource.ADMIN)
 
 
-def test_a_queue_is_made_with_sub_queues_and_vaults_in_the_order_given_by_the_keyboard(page: Page) -> None:
+def test_a_queue_is_created_with_sub_queues_and_with_vaults_reordered_by_keyboard(page: Page) -> None:
     create_vault(name="shared")
     create_vault(name="own")
+    create_vault(name="gone")
     page.goto(ADD)
     fill_basics(page)
-    add_row(page, "sub_queues", name="low", priority="3")
-    add_row(page, "sub_queues", name="high", priority="10")
-    add_row(page, "sub_queues", name="gone", priority="1")
+    add_sub_queue(page, "high", "10")
+    add_sub_queue(page, "low", "3")
     add_row(page, "vaults", vault="own")
     add_row(page, "vaults", vault="shared")
     add_row(page, "input", name="prompt", type="string", description="what to draw")
     page.get_by_label("Keep completed").fill("1h30m")
 
-    subs = page.locator("[data-rows=sub_queues] [data-row]")
-    subs.nth(1).get_by_role("button", name="Move up").focus()
-    page.keyboard.press("Enter")
-    expect(page.locator("[data-rows=sub_queues] [role=status]")).to_have_text("Moved to place 1 of 3.")
-    subs.nth(2).get_by_role("button", name="Remove").focus()
-    page.keyboard.press("Enter")
-    page.locator("[data-rows=vaults] [data-row]").nth(0).get_by_role("button", name="Move down").focus()
+    add_row(page, "vaults", vault="gone")
+    vaults = page.locator("[data-rows=vaults] [data-row]")
+    vaults.nth(0).get_by_role("button", name="Move down").focus()
     page.keyboard.press("Space")
+    expect(page.locator("[data-rows=vaults] [role=status]")).to_have_text("Moved to position 2 of 3.")
+    vaults.nth(2).get_by_role("button", name="Remove").focus()
+    page.keyboard.press("Enter")
     save(page)
 
     expect(page).to_have_url(LIST)
@@ -58,12 +57,26 @@ def test_a_queue_is_made_with_sub_queues_and_vaults_in_the_order_given_by_the_ke
     assert found.input == (PayloadField(name="prompt", type=(FieldType.STRING,), description="what to draw"),)
 
 
-def test_wrong_input_is_told_beside_its_field_and_all_of_it_is_kept(page: Page) -> None:
+def test_sub_queues_are_reordered_by_dragging(page: Page) -> None:
+    queue = saved(spec("inference", "high:10", "low:3"))
+    page.goto(page_of(queue))
+    rows = page.locator("#sub_queues-data tbody.original")
+    expect(page.get_by_text("Position", exact=True)).to_be_hidden()
+
+    rows.nth(1).get_by_text("drag_indicator").drag_to(rows.nth(0))
+    expect(rows.nth(0).locator("[name$='-name']")).to_have_value("low")
+    save(page)
+
+    expect(page).to_have_url(LIST)
+    assert [sub.name for sub in Queue.objects.get().as_spec().sub_queues] == ["low", "high"]
+
+
+def test_errors_are_shown_beside_their_fields_and_all_input_is_kept(page: Page) -> None:
     page.goto(ADD)
     fill_basics(page, "a b")
     page.get_by_label("Keep completed").fill("soon")
     page.get_by_label("Environment variables").fill("LOG_LEVEL=info\nnonsense")
-    add_row(page, "sub_queues", name="high", priority="0")
+    add_sub_queue(page, "high", "0")
     add_row(page, "input", name="width", type="int", default='"wide"')
     save(page)
 
@@ -71,13 +84,13 @@ def test_wrong_input_is_told_beside_its_field_and_all_of_it_is_kept(page: Page) 
         field = page.locator(f"[name='{name}']")
         return str(field.evaluate("field => field.closest('.rq-cell, .field-row, .form-row, div.grow').innerText"))
 
-    assert "a name has 1 to 128 letters" in beside("name")
-    assert "'soon' is not a duration such as 30s, 15m or 1h30m" in beside("ttl_completed")
-    assert "Line 2: it must be KEY=value." in beside("env_vars")
-    assert "a priority is from 1 to 1000" in page.locator("[data-rows=sub_queues] .rq-cell-priority").inner_text()
-    assert "it is not of the type int" in page.locator("[data-rows=input] .rq-cell-default").inner_text()
+    assert "Use 1 to 128 letters" in beside("name")
+    assert "'soon' is not a duration such as 30s, 15m or 1h30m" in beside("ttl_completed_s")
+    assert "Line 2: Must be KEY=value." in beside("env_vars")
+    assert "greater than or equal to 1" in page.locator("#sub_queues-group").inner_text()
+    assert "Must be of type int." in page.locator("[data-rows=input] .rq-cell-default").inner_text()
     assert page.locator("[name=env_vars]").input_value() == "LOG_LEVEL=info\nnonsense"
-    assert page.locator("[data-rows=sub_queues] [name$='-name']").first.input_value() == "high"
+    assert page.locator("[name=sub_queues-0-name]").input_value() == "high"
     assert page.locator("[data-rows=input] [name$='-default']").first.input_value() == '"wide"'
     assert page.locator("[data-rows=input]").get_by_label("int", exact=True).first.is_checked()
     assert not Queue.objects.exists()
@@ -93,7 +106,7 @@ def test_the_example_follows_while_the_form_is_filled(page: Page) -> None:
     assert json.loads(body.inner_text()) == {"queue": "draw", "data": {"prompt": "text", "width": 512}}
 
     page.locator("[data-rows=input] [data-row]").nth(0).get_by_role("button", name="Remove").click()
-    add_row(page, "sub_queues", name="high", priority="5")
+    add_sub_queue(page, "high", "5")
 
     expect(body).to_contain_text('"draw.high"')
     expect(body).not_to_contain_text("prompt")
@@ -103,6 +116,9 @@ def test_the_example_follows_while_the_form_is_filled(page: Page) -> None:
 def test_the_command_is_copied(page: Page) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(ADD)
+    expect(page.get_by_text("Enter the name of the queue first.")).to_be_visible()
+    fill_basics(page, "mail")
+    expect(page.locator("#example-body")).to_contain_text('"mail"')
 
     page.locator("[data-copy=example-curl]").click()
 
@@ -110,7 +126,7 @@ def test_the_command_is_copied(page: Page) -> None:
     assert page.evaluate("navigator.clipboard.readText()") == page.locator("#example-curl").text_content()
 
 
-def test_an_edited_queue_keeps_what_nobody_touched(page: Page) -> None:
+def test_an_edited_queue_keeps_its_other_fields(page: Page) -> None:
     for name in ("a", "b"):
         create_vault(name=name)
     queue = saved(spec("inference", "high:10", "low:3", deployment=replace(RICH.deployment, git_token="")))
@@ -126,7 +142,7 @@ def test_an_edited_queue_keeps_what_nobody_touched(page: Page) -> None:
     assert [sub.name for sub in found.sub_queues] == ["high", "low"]
 
 
-def test_a_queue_is_paused_and_goes_on_by_its_buttons(page: Page) -> None:
+def test_a_queue_is_paused_and_resumed_by_its_buttons(page: Page) -> None:
     queue = saved()
     page.goto(page_of(queue))
 
@@ -169,13 +185,13 @@ def test_a_queue_is_deleted_once_its_name_is_entered(page: Page) -> None:
 
     page.get_by_label("Name of the queue").fill("male")
     delete.click()
-    expect(page.locator(".rq-error")).to_have_text("This is not its name. Enter mail to delete it.")
+    expect(page.locator(".rq-error")).to_have_text("The name does not match. Enter mail to delete the queue.")
     assert Queue.objects.exists()
     page.get_by_label("Name of the queue").fill("mail")
     delete.click()
 
     expect(page).to_have_url(LIST)
-    expect(page.locator("body")).to_contain_text("The queue mail is deleted, with 0 tasks.")
+    expect(page.locator("body")).to_contain_text("The queue mail was deleted with 0 tasks.")
     assert not Queue.objects.exists()
 
 
@@ -192,7 +208,7 @@ def test_an_operator_pauses_but_does_not_edit(page: Page, login: Login) -> None:
 
 @pytest.mark.parametrize("what", ["change", "delete"])
 def test_nothing_is_wider_than_a_phone(page: Page, what: str) -> None:
-    name = "a-rather-long-name-of-a-queue-that-somebody-chose-without-thinking-of-phones"
+    name = "a-rather-long-name-of-a-queue-that-was-chosen-without-thinking-of-phones"
     queue = saved(spec(name, "high:9", "low:3"))
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(page_of(queue, what))
@@ -200,7 +216,7 @@ def test_nothing_is_wider_than_a_phone(page: Page, what: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_an_empty_list_says_what_to_do_next(page: Page) -> None:
+def test_an_empty_list_shows_the_next_step(page: Page) -> None:
     page.goto(LIST)
 
     expect(page.locator("#content-main")).to_contain_text("No queues yet")
@@ -223,8 +239,8 @@ def test_a_queue_is_made_without_scripts(without_scripts: Page) -> None:
     page.locator("[name=name]").fill("plain")
     page.locator("[name=git_url]").fill("https://h/r.git")
     page.locator("[name=startup_cmd]").fill("python main.py")
-    page.locator("noscript [name='sub_queues-0-name']").fill("high")
-    page.locator("noscript [name='sub_queues-0-priority']").fill("9")
+    page.locator("[name='sub_queues-0-name']").fill("high")
+    page.locator("[name='sub_queues-0-priority']").fill("9")
 
     page.locator("[name=_save]").click()
 

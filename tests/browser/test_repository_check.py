@@ -7,7 +7,7 @@ import pytest
 from django.apps import apps
 from playwright.sync_api import Page, expect
 
-from runqy.staff.roles import grant_roles
+from runqy.admin_site.roles import create_role_groups
 from tests.support.database import settings_of_database
 from tests.support.git_server import GitServer, git_server
 from tests.support.web import WebProcess
@@ -34,7 +34,7 @@ def site(
     configuration: None, tmp_path: Path, server: GitServer, shared_site: WebProcess, request: pytest.FixtureRequest
 ) -> Iterator[WebProcess]:
     """Return a server that trusts the git server and looks at private addresses, if the test needs that."""
-    grant_roles(apps)
+    create_role_groups(apps)
     if request.node.get_closest_marker("parametrize") is not None:
         yield shared_site
         return
@@ -55,19 +55,19 @@ def check(page: Page, url: str, branch: str = "main", token: str = "") -> None:
 def test_a_repository_is_looked_at_with_a_token_that_shows_nowhere(page: Page, server: GitServer) -> None:
     create_vault(name="github")
     set_entry(vault="github", key="PAT", value=TOKEN, git_hosts=[f"127.0.0.1:{server.port}"])
-    answers: list[str] = []
-    page.on("response", lambda answer: answers.append(answer.url) if answer.url.endswith("/check/") else None)
+    messages: list[str] = []
+    page.on("response", lambda response: messages.append(response.url) if response.url.endswith("/check/") else None)
     page.goto(ADD)
-    outcome = page.locator("[data-check-outcome]")
+    outcome = page.locator("[data-check-result]")
 
     check(page, server.url("r.git"))
-    expect(outcome).to_contain_text("choose a git token")
+    expect(outcome).to_contain_text("Select a git token")
     check(page, server.url("r.git"), "other", "vault://github/PAT")
-    expect(outcome).to_have_text("Reachable, but there is no branch or tag other.")
+    expect(outcome).to_have_text("The repository has no branch or tag other.")
     check(page, server.url("r.git"), "main", "vault://github/PAT")
     expect(outcome).to_contain_text("Reachable. The branch main is at")
 
-    assert len(answers) == 3
+    assert len(messages) == 3
     assert TOKEN not in page.content()
     assert server.command_lines
     assert not any(TOKEN.encode() in line for line in server.command_lines)
@@ -79,5 +79,5 @@ def test_this_machine_is_refused(page: Page, server: GitServer, host: str) -> No
 
     check(page, f"https://{host}:{server.port}/r.git")
 
-    expect(page.locator("[data-check-outcome]")).to_contain_text("RUNQY_GIT_CHECK_PRIVATE")
+    expect(page.locator("[data-check-result]")).to_contain_text("RUNQY_GIT_CHECK_PRIVATE")
     assert server.paths == []

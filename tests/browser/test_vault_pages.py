@@ -1,12 +1,13 @@
 """Staff keep secrets in a real browser, and no page ever has one."""
 
+import json
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.vaults.test_vaults import SECRET
-from vaults import opening
+from vaults import worker_secrets
 from vaults.models import Vault
 from vaults.operations import create_vault, set_entry
 
@@ -15,7 +16,7 @@ PEM = "-----BEGIN KEY-----\nMIIEvg==\n-----END KEY-----"
 
 def values(vault: str = "api-keys") -> dict[str, str]:
     """Return what workers get, as published."""
-    return dict(opening.open_vaults([vault], max_age_s=0).values)
+    return dict(worker_secrets.get_worker_secrets([vault], max_age_s=0).values)
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_a_secret_is_saved_masked_kept_and_replaced_and_never_in_a_page(page: Pa
     assert SECRET not in page.content()
 
 
-def test_wrong_input_is_told_at_its_field_and_what_else_was_entered_stays(page: Page) -> None:
+def test_errors_are_shown_at_their_fields_and_other_input_is_kept(page: Page) -> None:
     page.goto("/admin/vaults/vault/add/")
     page.get_by_label("Name").fill("api-keys")
     page.get_by_role("link", name="Add another Entry").click()
@@ -60,7 +61,7 @@ def test_wrong_input_is_told_at_its_field_and_what_else_was_entered_stays(page: 
     page.locator("#id_entries-0-value").fill(SECRET)
     page.get_by_role("button", name="Save", exact=True).click()
 
-    expect(page.locator("td.field-key.errors")).to_contain_text("does not begin with a digit")
+    expect(page.locator("td.field-key.errors")).to_contain_text("not beginning with a digit")
     expect(page.get_by_text("enter them once more")).to_be_visible()
     expect(page.get_by_label("Name")).to_have_value("api-keys")
     expect(page.locator("#id_entries-0-value")).to_have_value("")
@@ -69,7 +70,7 @@ def test_wrong_input_is_told_at_its_field_and_what_else_was_entered_stays(page: 
 
 
 def test_lines_are_pasted_looked_at_corrected_and_set(page: Page, vault: Vault) -> None:
-    page.goto(f"/admin/vaults/vault/{vault.pk}/paste/")
+    page.goto(f"/admin/vaults/vault/{vault.pk}/bulk-edit/")
     lines = page.get_by_label("Lines")
     lines.fill(f"# of the shop\nTOKEN=new-value-of-it\nKEY='{PEM}'\nPATH=/bin")
     page.get_by_role("button", name="Show what changes").click()
@@ -98,13 +99,14 @@ def test_a_vault_is_taken_along_and_brought_back(page: Page, vault: Vault, tmp_p
     with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()
     download.value.save_as(tmp_path / "vault")
+    assert json.loads((tmp_path / "vault").read_text())["kdf"]["n"] == 131_072
 
     page.goto("/admin/vaults/vault/import/")
     page.get_by_label("File").set_input_files(tmp_path / "vault")
     page.get_by_label("Passphrase").fill("correct horse battery staple")
-    page.get_by_label("Name here").fill("copy")
+    page.get_by_label("Name", exact=True).fill("copy")
     page.get_by_role("button", name="Show what changes").click()
-    expect(page.locator("#preview")).to_contain_text("It makes the vault copy.")
+    expect(page.locator("#preview")).to_contain_text("Creates the vault copy.")
     page.get_by_role("button", name="Import copy").click()
 
     expect(page.get_by_text("The vault copy was imported.")).to_be_visible()
@@ -115,10 +117,10 @@ def test_a_vault_is_deleted_by_entering_its_name(page: Page, vault: Vault) -> No
     page.goto(f"/admin/vaults/vault/{vault.pk}/change/")
     page.get_by_role("link", name="Delete").click()
     page.get_by_role("button", name="Delete the vault").click()
-    expect(page.get_by_text("Enter api-keys to delete it.").last).to_be_visible()
+    expect(page.get_by_text("Enter api-keys to delete the vault.").last).to_be_visible()
 
     page.locator("#id_name").fill("api-keys")
     page.get_by_role("button", name="Delete the vault").click()
 
-    expect(page.get_by_text("The vault api-keys is deleted.")).to_be_visible()
+    expect(page.get_by_text("The vault api-keys was deleted.")).to_be_visible()
     assert not Vault.objects.exists()

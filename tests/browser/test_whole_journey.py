@@ -12,9 +12,9 @@ from playwright.sync_api import Locator, Page, expect
 from runqy.broker import keys
 from tests.browser import queue_form
 from tests.browser.pages import open_from_list
-from tests.browser.telling import FILES, Told
-from tests.support.canary import SUITE
+from tests.browser.secret_digest import FILES, SecretDigest
 from tests.support.maintenance import start_maintenance
+from tests.support.secret_leaks import SUITE
 from tests.support.web import WebProcess
 from tests.workers.processes import WorkerProcess, eventually, is_alive
 from tests.workers.repositories import Repository
@@ -29,7 +29,7 @@ StartWorker = Callable[[str], WorkerProcess]
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    """Return a repository with code that tells which secret it has, but not the secret."""
+    """Return a repository with code that returns the digest of its secret."""
     made = Repository(tmp_path / "repository")
     made.commit(FILES)
     return made
@@ -61,7 +61,7 @@ def start_worker(site: WebProcess, tmp_path: Path) -> Iterator[StartWorker]:
 
 @pytest.mark.timeout(400)
 @pytest.mark.usefixtures("_maintenance")
-def test_a_secret_goes_to_a_worker_and_is_changed_and_everything_is_taken_away(
+def test_a_secret_reaches_a_worker_is_changed_and_is_revoked(
     page: Page, site: WebProcess, repository: Repository, start_worker: StartWorker, redis: redis_py.Redis
 ) -> None:
     create_vault(page)
@@ -85,13 +85,13 @@ def test_a_secret_goes_to_a_worker_and_is_changed_and_everything_is_taken_away(
     revoke_key(page)
     eventually(lambda: register(site, key) == 401)
     delete_queue(page)
-    assert worker.process.wait(SOON_S) == 1, "nobody let it in any more"
+    assert worker.process.wait(SOON_S) == 1, "its key was accepted after the revocation"
     eventually(lambda: not left(redis), within_s=SOON_S, what=lambda: left(redis))
     assert repository.url.encode() not in redis.hget(keys.CONFIG_DOCUMENTS, f"queue:{QUEUE}"), "its definition is there"
 
 
 def create_vault(page: Page) -> None:
-    """Save a secret in a new vault, and see its mask in its place."""
+    """Save a secret in a new vault, and see its mask."""
     page.goto("/admin/vaults/vault/")
     page.get_by_role("link", name="Add vault").first.click()
     page.get_by_label("Name").fill(VAULT)
@@ -120,8 +120,8 @@ def create_queue(page: Page, repository: Repository) -> None:
     """Define a queue with two sub-queues and the vault."""
     page.goto(queue_form.ADD)
     queue_form.fill_basics(page, QUEUE, repository.url)
-    queue_form.add_row(page, "sub_queues", name="express", priority="10")
-    queue_form.add_row(page, "sub_queues", name="slow", priority="3")
+    queue_form.add_sub_queue(page, "express", "10")
+    queue_form.add_sub_queue(page, "slow", "3")
     queue_form.add_row(page, "vaults", vault=VAULT)
     queue_form.save(page)
     expect(page).to_have_url(queue_form.LIST)
@@ -133,7 +133,7 @@ def create_key(page: Page) -> str:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto("/admin/accounts/apikey/add/")
     page.get_by_label("Name").fill(KEY_NAME)
-    page.get_by_role("radio", name="worker: registers workers").check()
+    page.get_by_role("radio", name="worker: only registers workers").check()
     page.locator(".select2-selection").first.click()
     page.get_by_role("option", name=QUEUE).click()
     page.get_by_role("button", name="Save").click()
@@ -165,15 +165,14 @@ def see_delivered(page: Page, *, version: int) -> None:
     assert SUITE.core not in page.content()
 
 
-def try_a_task(page: Page) -> Told:
+def try_a_task(page: Page) -> SecretDigest:
     """Put a task on a sub-queue and read its result on its page."""
     page.goto(f"/admin/tasks/task/add/?queue={QUEUE}_express")
     page.get_by_label("Payload").fill("{}")
-    page.get_by_role("button", name="Put on the queue").click()
+    page.get_by_role("button", name="Enqueue").click()
     page.wait_for_url("**/change/**")
-    result = page.locator("#result pre")
-    reload_until(page, result)
-    return Told(**json.loads(result.inner_text()))
+    reload_until(page, page.locator("#result"))
+    return SecretDigest(**json.loads(page.locator("#result-text").text_content() or ""))
 
 
 def revoke_key(page: Page) -> None:
@@ -181,7 +180,7 @@ def revoke_key(page: Page) -> None:
     open_from_list(page, "/admin/accounts/apikey/", KEY_NAME)
     page.get_by_role("link", name="Revoke").click()
     page.get_by_role("button", name="Revoke").click()
-    expect(page.get_by_text("servers refuse it within two seconds")).to_be_visible()
+    expect(page.get_by_text("All servers refuse it within two seconds")).to_be_visible()
 
 
 def delete_queue(page: Page) -> None:
@@ -190,7 +189,7 @@ def delete_queue(page: Page) -> None:
     page.get_by_role("link", name="Delete queue").click()
     page.get_by_label("Name of the queue").fill(QUEUE)
     page.get_by_role("button", name="Delete the queue and its tasks").click()
-    expect(page.get_by_text(f"The queue {QUEUE} is deleted, with 2 tasks.")).to_be_visible()
+    expect(page.get_by_text(f"The queue {QUEUE} was deleted with 2 tasks.")).to_be_visible()
 
 
 def reload_until(page: Page, sign: Locator, what: Callable[[], object] | None = None) -> None:
@@ -203,7 +202,7 @@ def reload_until(page: Page, sign: Locator, what: Callable[[], object] | None = 
 
 
 def register(site: WebProcess, key: str) -> int:
-    """Return how the server answers a worker that registers with a key."""
+    """Return the status of the response to a worker that registers with a key."""
     return site.send("/worker/register", json.dumps({"queue": QUEUE}).encode(), key=key)[0]
 
 

@@ -1,4 +1,4 @@
-"""A task's code that tells which secret it was given, but not the secret, and what it told."""
+"""The code of a task that returns the digest of a secret, and its result."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import hashlib, os
 from runqy_python import run, task
 
 @task
-def tell(payload):
+def digest(payload):
     return {"digest": hashlib.sha256(os.environ["TOKEN"].encode()).hexdigest(), "pid": os.getpid()}
 
 run()
@@ -22,7 +22,7 @@ run()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class SecretDigest:
     """The result of a task."""
 
     digest: str
@@ -30,5 +30,5 @@ class Told:
     """Of the process that ran it."""
 
     def has(self, secret: str) -> bool:
-        """Tell whether a secret is the one."""
+        """Return whether a secret is the one."""
         return self.digest == hashlib.sha256(secret.encode()).hexdigest()

@@ -21,7 +21,7 @@ def test_an_administrator_logs_in_through_the_form_and_sees_the_index(anonymous:
     expect(anonymous).to_have_url("/admin/")
 
 
-def test_a_wrong_password_is_told_in_one_sentence_and_the_name_is_kept(anonymous: Page) -> None:
+def test_a_wrong_password_is_a_one_line_error_and_the_name_is_kept(anonymous: Page) -> None:
     anonymous.goto("/admin/login/")
 
     anonymous.get_by_label("Username").fill("ada")
@@ -33,7 +33,7 @@ def test_a_wrong_password_is_told_in_one_sentence_and_the_name_is_kept(anonymous
     expect(anonymous.get_by_label("Username")).to_have_value("ada")
 
 
-def test_somebody_of_a_role_is_in_without_the_form(page: Page) -> None:
+def test_a_user_of_a_role_is_logged_in_without_the_form(page: Page) -> None:
     page.goto("/admin/")
 
     expect(page).to_have_url("/admin/")

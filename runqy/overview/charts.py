@@ -1,0 +1,215 @@
+"""The charts of the overview: the history of all queues or of one, by time."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from runqy import clock
+from runqy.broker.states import RunOutcome
+from tasks.run_stats import StatsPoint, get_stats
+
+MIN_ELAPSED_S = 45
+"""The rate of an interval that has just begun is not meaningful: its runs are not yet in the history."""
+
+
+class ChartRange(StrEnum):
+    """How far back charts go."""
+
+    HOUR = "1h"
+    DAY = "24h"
+    WEEK = "7d"
+
+    @property
+    def label(self) -> str:
+        return {"1h": "1 hour", "24h": "24 hours", "7d": "7 days"}[self.value]
+
+    @property
+    def span(self) -> timedelta:
+        return {"1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7)}[self.value]
+
+    def step_s(self, queue: str) -> int:
+        """Return the length of an interval: longer for all queues together, as each queue has rows of its own."""
+        if self is ChartRange.HOUR:
+            return 60
+        return 900 if self is ChartRange.DAY and queue else 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """A line of a chart. Lines differ in their dashes, so that they can be distinguished without colours."""
+
+    name: str
+    values: Sequence[float | None]
+    color: str
+    dash: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """A line chart."""
+
+    id: str
+    title: str
+    unit: str
+    times: Sequence[datetime]
+    series: Sequence[Series]
+    note: str = ""
+    labels: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def latest(self) -> str:
+        """Return the last known value of each line: the chart's text."""
+        if all(value is None for line in self.series for value in line.values):
+            return "Nothing recorded in this period"
+        parts = [f"{line.name} {_format(_last(line.values))}" for line in self.series]
+        return f"{', '.join(parts)} {self.unit}".strip()
+
+    @property
+    def rows(self) -> list[tuple[str, list[str]]]:
+        """Return the values as rows of a table, the latest first."""
+        columns = [[_format(value) for value in line.values] for line in self.series]
+        rows = [(label, [column[index] for column in columns]) for index, label in enumerate(self.labels)]
+        return rows[::-1]
+
+    @property
+    def data(self) -> str:
+        """Return what the theme's chart component draws."""
+        return json.dumps(
+            {
+                "labels": list(self.labels),
+                "datasets": [
+                    {
+                        "label": line.name,
+                        "data": list(line.values),
+                        "borderColor": f"var(--chart-{line.color})",
+                        "backgroundColor": f"var(--chart-{line.color})",
+                        "borderDash": list(line.dash),
+                        "borderWidth": 2,
+                        "pointRadius": 0,
+                        "pointHitRadius": 8,
+                        "pointStyle": "line",
+                        "tension": 0,
+                    }
+                    for line in self.series
+                ],
+            }
+        )
+
+    @property
+    def options(self) -> str:
+        """Return Chart.js's options; `live.js` sets the colours of the page's theme."""
+        axis = {"border": {"display": False}, "grid": {"drawTicks": False}}
+        return json.dumps(
+            {
+                "animation": False,
+                "responsive": True,
+                "maintainAspectRatio": False,
+                "interaction": {"mode": "index", "intersect": False},
+                "plugins": {
+                    "legend": {
+                        "display": len(self.series) > 1,
+                        "align": "start",
+                        "labels": {"usePointStyle": True, "boxWidth": 28, "padding": 8},
+                    }
+                },
+                "scales": {
+                    "x": {**axis, "ticks": {"maxTicksLimit": 6, "maxRotation": 0, "autoSkipPadding": 16}},
+                    "y": {**axis, "beginAtZero": True, "ticks": {"maxTicksLimit": 4, "padding": 6}},
+                },
+            }
+        )
+
+
+def read_charts(chart_range: ChartRange, queue: str = "") -> list[Chart]:
+    """Return the charts of all queues or of one."""
+    end = datetime.fromtimestamp(clock.now_ns() / 1e9, UTC)
+    step_s = chart_range.step_s(queue)
+    points = get_stats(start=end - chart_range.span, end=end, step_s=step_s, queue=queue)
+    return build_charts(points, chart_range, step_s, end)
+
+
+def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: int, now: datetime) -> list[Chart]:
+    """Return the charts of statistics, the last of which may not be over."""
+    times = [point.start for point in points]
+    labels = [_label(time, chart_range) for time in times]
+
+    def chart(id_: str, title: str, unit: str, *series: Series, note: str = "") -> Chart:
+        return Chart(id=id_, title=title, unit=unit, times=times, labels=labels, series=series, note=note)
+
+    def line(name: str, color: str, value: Callable[[StatsPoint], Any], *dash: int) -> Series:
+        return Series(name=name, color=color, dash=dash, values=[_rounded(value(point)) for point in points])
+
+    def per_minute(count: Callable[[StatsPoint], int]) -> Callable[[StatsPoint], float | None]:
+        """Return a rate; none for an interval that has just begun."""
+
+        def rate(point: StatsPoint) -> float | None:
+            elapsed_s = min((now - point.start).total_seconds(), step_s)
+            return 60 * count(point) / elapsed_s if elapsed_s >= MIN_ELAPSED_S else None
+
+        return rate
+
+    return [
+        chart(
+            "throughput",
+            "Throughput",
+            "runs per minute",
+            line("Completed", "good", per_minute(lambda point: point.outcomes[RunOutcome.COMPLETED])),
+            line("Failed", "bad", per_minute(lambda point: point.failed), 6, 3),
+            line("Cancelled", "other", per_minute(lambda point: point.outcomes[RunOutcome.CANCELED]), 2, 3),
+            note="Attempts that are retried, and tasks that expire, count as failed.",
+        ),
+        chart(
+            "failure-rate",
+            "Failure rate",
+            "%",
+            line("Failed", "bad", lambda point: 100 * point.failed / point.ended if point.ended else None),
+        ),
+        chart(
+            "wait",
+            "Wait time",
+            "s",
+            line("Median", "main", lambda point: _seconds(point.wait_percentile_ms(0.5))),
+            line("95th percentile", "other", lambda point: _seconds(point.wait_percentile_ms(0.95)), 6, 3),
+        ),
+        chart(
+            "run",
+            "Run time",
+            "s",
+            line("Median", "main", lambda point: _seconds(point.run_percentile_ms(0.5))),
+            line("95th percentile", "other", lambda point: _seconds(point.run_percentile_ms(0.95)), 6, 3),
+        ),
+        chart("backlog", "Backlog", "pending tasks", line("Pending", "main", lambda point: point.backlog)),
+        chart(
+            "oldest",
+            "Oldest pending task",
+            "s",
+            line("Age", "main", lambda point: _seconds(point.oldest_ms)),
+        ),
+    ]
+
+
+def _seconds(duration_ms: float | None) -> float | None:
+    return None if duration_ms is None else duration_ms / 1000
+
+
+def _rounded(value: float | None) -> float | None:
+    """Return three significant digits, which is what the eye sees, and whole numbers above."""
+    if value is None:
+        return None
+    return float(f"{value:.3g}") if abs(value) < 1000 else float(round(value))
+
+
+def _last(values: Sequence[float | None]) -> float | None:
+    return next((value for value in reversed(values) if value is not None), None)
+
+
+def _format(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.10g}"
+
+
+def _label(time: datetime, chart_range: ChartRange) -> str:
+    """Return a time in UTC, with its day where charts show several."""
+    return f"{time:%H:%M}" if chart_range is not ChartRange.WEEK else f"{time:%a %H:%M}"

@@ -1,0 +1,103 @@
+"""What the overview shows above its numbers: open alerts, and other problems that require attention."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from django.urls import reverse
+
+from alerts.links import get_alert_link
+from alerts.queries import count_open, list_unresolved
+from alerts.rules import AlertLevel
+from runqy.accounts.queries import LIMITS_NOT_IN_REDIS, has_limits_not_in_redis
+from runqy.admin_site.links import changelist_url
+from runqy.config_sync.snapshot import get_snapshot
+from runqy.overview.queue_counts import OverviewCounts
+from vaults.queries import is_unlocked
+from workers.queries import OWN_CREDENTIALS_SHARED, are_own_credentials_shared
+
+MAX_ALERTS = 10
+_LEVELS = ("danger", "warning", "info")
+_MAX_NAMES = 3
+"""How many names a notice lists before "and … more"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """A problem that requires attention."""
+
+    message: str
+    url: str = ""
+    link: str = ""
+    level: str = "warning"
+    lasted: str = ""
+    """How long the condition has lasted, if that is known."""
+
+
+def list_notices(counts: OverviewCounts | None, permissions: frozenset[str]) -> list[Notice]:
+    """Return what a user with these permissions may see, the most severe first; no counts: Redis is unavailable."""
+    notices: list[Notice] = []
+    if counts is None:
+        message = "Redis cannot be reached. Tasks wait; changes are saved, and published when it is back."
+        notices.append(Notice(message=message, level="danger"))
+    else:
+        if "queues.view_queue" in permissions:
+            notices += [*_check_maintenance(counts), *_check_queues(counts)]
+        if "workers.view_worker" in permissions:
+            notices += _check_credentials()
+    if "alerts.view_alert" in permissions:
+        notices += _list_alerts()
+    if "vaults.view_vault" in permissions and not is_unlocked():
+        message = "Vaults are disabled: RUNQY_VAULT_MASTER_KEY is not set."
+        notices.append(Notice(message=message, level="info"))
+    return sorted(notices, key=lambda notice: _LEVELS.index(notice.level))
+
+
+def _check_maintenance(counts: OverviewCounts) -> Iterator[Notice]:
+    """Yield a notice if nothing applies the rules of alerts, nor does any other duty."""
+    if not counts.is_maintenance_running:
+        message = (
+            "No maintenance process is running. Scheduled and retry tasks do not start, and tasks of lost workers are "
+            "not recovered. Start `runqy serve` or `manage.py run_maintenance`, and check its log."
+        )
+        yield Notice(message=message, level="danger")
+
+
+def _check_queues(counts: OverviewCounts) -> Iterator[Notice]:
+    """Yield notices of paused queues, and of tasks that no definition names."""
+    if paused := [queue.name for queue in counts.queues if queue.is_paused]:
+        message = f"Paused: {_join_names(paused)}."
+        yield Notice(message=message, url=changelist_url("queues_queue"), link="Queues", level="info")
+    if found := counts.undefined:
+        waiting = sum(queue.waiting for queue in found)
+        tasks = f"{waiting:,} task{'s' if waiting > 1 else ''}"
+        names = _join_names([queue.queue for queue in found])
+        message = f"{tasks} cannot run: no definition names the Redis queue{'s' if len(found) > 1 else ''} {names}."
+        yield Notice(message=message, url=reverse("admin:queues_queue_undefined"), link="Adopt or move")
+
+
+def _check_credentials() -> Iterator[Notice]:
+    """Yield a notice if workers receive credentials that reach more than their queues."""
+    if are_own_credentials_shared():
+        yield Notice(message=OWN_CREDENTIALS_SHARED)
+    elif has_limits_not_in_redis(get_snapshot()):
+        yield Notice(message=LIMITS_NOT_IN_REDIS, url=changelist_url("accounts_apikey"), link="API keys")
+
+
+def _list_alerts() -> Iterator[Notice]:
+    """Yield the first unresolved alerts, and how many more are open."""
+    shown = list_unresolved(limit=MAX_ALERTS)
+    for alert in shown:
+        url, link = get_alert_link(alert) or ("", "")
+        level = "danger" if alert.level == AlertLevel.CRITICAL else "warning"
+        yield Notice(message=alert.message, url=url, link=link, level=level, lasted=alert.lasted)
+    if len(shown) == MAX_ALERTS:
+        more = count_open() - sum(alert.opened_at is not None for alert in shown)
+        if more:
+            yield Notice(message=f"{more:,} more alerts.", url=changelist_url("alerts_alert"), link="Alerts")
+
+
+def _join_names(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = len(names) - _MAX_NAMES
+    first = ", ".join(names[:_MAX_NAMES])
+    return f"{first} and {more:,} more" if more > 0 else first

@@ -1,0 +1,103 @@
+"""The numbers of the overview and the notices above them, as far as a user may see them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from queues.definitions import QueueDefinition
+from queues.queries import get_fresh_catalog
+from runqy.accounts.models import ApiKey
+from runqy.admin_site.links import changelist_url
+from runqy.broker.states import TaskState
+from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
+from runqy.overview.live_numbers import MAX_AGE_S
+from runqy.overview.notices import list_notices
+from runqy.overview.queue_counts import STATES, OverviewCounts, read_counts
+from runqy.overview.trends import describe_trend, read_samples
+from runqy.redis_connection import get_broker
+from vaults.models import Vault
+
+PERMISSIONS = (
+    *("queues.view_queue", "workers.view_worker", "vaults.view_vault", "accounts.view_apikey"),
+    "alerts.view_alert",
+)
+"""What the page depends on: users who have the same of these see the same."""
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stat:
+    """A number at the top of the page."""
+
+    title: str
+    value: int | None
+    """None: unknown, as Redis is out of reach."""
+    url: str
+    remark: str = ""
+
+
+def read_numbers(permissions: frozenset[str], *, max_age_s: float = MAX_AGE_S) -> dict[str, Any]:
+    """Return the context of notices, numbers and the busiest queues, at most `max_age_s` old.
+
+    A page that is opened shows what the user has just changed, even by another process.
+    """
+    queues: Sequence[QueueDefinition] = ()
+    counts: OverviewCounts | None = None
+    try:
+        catalog = get_fresh_catalog(max_age_s=max_age_s)
+        queues = catalog.definitions
+        counts = read_counts(get_broker(), catalog, max_age_s=max_age_s)
+    except (BrokerUnavailable, ConfigurationUnavailable):
+        pass  # without counts, `list_notices` says so
+    return {
+        "notices": list_notices(counts, permissions),
+        "stats": list(_list_stats(queues, counts, permissions)),
+        "rows": counts.list_busiest() if counts and "queues.view_queue" in permissions else [],
+        "has_queues": bool(queues),
+        "has_counts": counts is not None,
+    }
+
+
+def _list_stats(
+    queues: Sequence[QueueDefinition], counts: OverviewCounts | None, permissions: frozenset[str]
+) -> Iterator[Stat]:
+    """Yield the numbers; without counts those of tasks and workers are unknown."""
+    if "queues.view_queue" in permissions:
+        yield _queue_stat(queues)
+        yield from _task_stats(counts)
+    if "workers.view_worker" in permissions:
+        yield _worker_stat(counts)
+    if "vaults.view_vault" in permissions:
+        yield Stat(title="Vaults", value=Vault.objects.count(), url=changelist_url("vaults_vault"))
+    if "accounts.view_apikey" in permissions:
+        valid = ApiKey.objects.filter(revoked_at=None).count()
+        yield Stat(title="API keys", value=valid, url=changelist_url("accounts_apikey"), remark="not revoked")
+
+
+def _queue_stat(queues: Sequence[QueueDefinition]) -> Stat:
+    disabled = sum(not queue.is_enabled for queue in queues)
+    remark = f"{disabled} disabled" if disabled else ""
+    return Stat(title="Queues", value=len(queues), url=changelist_url("queues_queue"), remark=remark)
+
+
+def _task_stats(counts: OverviewCounts | None) -> Iterator[Stat]:
+    """Yield the number of tasks of each state, of those that are rare only if there are any."""
+    for state in STATES:
+        title, url = state.capitalize(), changelist_url("tasks_task", state=state)
+        if counts is None:
+            yield Stat(title=title, value=None, url=url, remark=UNKNOWN)
+        elif (number := counts.totals[state]) or state not in (TaskState.SCHEDULED, TaskState.RETRY):
+            remark = describe_trend(number, read_samples().total) if state is TaskState.PENDING else ""
+            yield Stat(title=title, value=number, url=url, remark=remark)
+
+
+def _worker_stat(counts: OverviewCounts | None) -> Stat:
+    """Return the number of worker processes with a recent heartbeat."""
+    url = changelist_url("workers_worker")
+    if counts is None:
+        return Stat(title="Workers", value=None, url=url, remark=UNKNOWN)
+    workers = counts.workers
+    remark = f"{workers.ready:,} ready"
+    if workers.not_ready:
+        remark += f", {workers.not_ready:,} not ready"
+    return Stat(title="Workers", value=workers.total, url=url, remark=remark)

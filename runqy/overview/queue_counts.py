@@ -1,0 +1,127 @@
+"""The tasks and workers of each queue, and of all of them, for the overview."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from queues.catalog import QueueCatalog
+from runqy.admin_site.links import changelist_url
+from runqy.broker.broker import Broker
+from runqy.broker.states import TaskState
+from runqy.broker.stats import QueueCounts
+from runqy.broker.worker_records import NO_WORKERS, WorkerCounts, WorkerRecord, count_workers
+from runqy.overview.live_numbers import LiveReader
+from runqy.overview.trends import describe_trend, read_samples
+
+MAX_BUSIEST = 8
+
+STATES = (TaskState.PENDING, TaskState.ACTIVE, TaskState.SCHEDULED, TaskState.RETRY, TaskState.ARCHIVED)
+"""The states that the page counts."""
+_QUEUE_STATES = (TaskState.PENDING, TaskState.ACTIVE, TaskState.RETRY, TaskState.ARCHIVED)
+"""Those of each queue."""
+
+reader = LiveReader()
+
+
+@dataclass(slots=True, kw_only=True)
+class QueueSummary:
+    """A queue with its tasks, including those of its sub-queues."""
+
+    name: str
+    is_enabled: bool
+    is_paused: bool = False
+    pending: int = 0
+    active: int = 0
+    retry: int = 0
+    archived: int = 0
+    workers: WorkerCounts = NO_WORKERS
+    trend: str = ""
+    """How the number of pending tasks changes."""
+
+    def add(self, counts: QueueCounts) -> None:
+        """Add the tasks of one of its Redis queues."""
+        self.pending += counts.pending
+        self.active += counts.active
+        self.retry += counts.retry
+        self.archived += counts.archived
+        self.is_paused = self.is_paused or counts.is_paused
+
+    @property
+    def url(self) -> str:
+        """Return the URL of the queue's tasks."""
+        return changelist_url("tasks_task", parent=self.name)
+
+    @property
+    def numbers(self) -> list[tuple[str, int, str]]:
+        """Return the label, the number and the URL of the tasks of each state."""
+        return [
+            (
+                state.value.capitalize(),
+                getattr(self, state),
+                changelist_url("tasks_task", parent=self.name, state=state),
+            )
+            for state in _QUEUE_STATES
+        ]
+
+    @property
+    def workers_url(self) -> str:
+        """Return the URL of the queue's workers."""
+        return changelist_url("workers_worker", queue=self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverviewCounts:
+    """The tasks and workers of all queues."""
+
+    queues: Sequence[QueueSummary] = ()
+    """The queues that are defined."""
+    totals: Counter[TaskState] = field(default_factory=Counter)
+    """The tasks of all Redis queues, also of those that are not defined."""
+    undefined: Sequence[QueueCounts] = ()
+    """Redis queues with waiting tasks that no definition names."""
+    workers: WorkerCounts = NO_WORKERS
+    is_maintenance_running: bool = True
+
+    def list_busiest(self) -> list[QueueSummary]:
+        """Return the queues with the most pending, active and retry tasks, with their trends."""
+        by_tasks = sorted(self.queues, key=lambda queue: (-queue.pending - queue.active - queue.retry, queue.name))
+        samples = read_samples().by_queue
+        return [
+            replace(queue, trend=describe_trend(queue.pending, samples.get(queue.name)))
+            for queue in by_tasks[:MAX_BUSIEST]
+        ]
+
+
+def read_counts(broker: Broker, catalog: QueueCatalog, *, max_age_s: float) -> OverviewCounts:
+    """Return the counts, at most `max_age_s` old. Raise BrokerUnavailable."""
+    names = {name: queue.name for queue in catalog.definitions for name, _ in catalog.redis_queues_of(queue)}
+    live = reader.read(broker, list(names), max_age_s=max_age_s)
+    queues = {queue.name: QueueSummary(name=queue.name, is_enabled=queue.is_enabled) for queue in catalog.definitions}
+    totals: Counter[TaskState] = Counter()
+    undefined = []
+    for counts in live.counts:
+        totals.update({state: getattr(counts, state) for state in STATES})
+        if summary := queues.get(names.get(counts.queue, "")):
+            summary.add(counts)
+        elif counts.waiting:
+            undefined.append(counts)
+    _count_workers(queues, live.workers, names, now_s=live.now_s)
+    return OverviewCounts(
+        queues=list(queues.values()),
+        totals=totals,
+        undefined=undefined,
+        workers=count_workers(live.workers, now_s=live.now_s),
+        is_maintenance_running=live.is_maintenance_running,
+    )
+
+
+def _count_workers(
+    queues: dict[str, QueueSummary], workers: Sequence[WorkerRecord], names: dict[str, str], *, now_s: int
+) -> None:
+    """Set the number of workers of each queue."""
+    serving: dict[str, list[WorkerRecord]] = {name: [] for name in queues}
+    for worker in workers:
+        for queue in {names[name] for name in worker.redis_queues if name in names}.intersection(queues):
+            serving[queue].append(worker)
+    for name, summary in queues.items():
+        summary.workers = count_workers(serving[name], now_s=now_s)

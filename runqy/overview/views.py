@@ -1,0 +1,90 @@
+"""The overview page of the admin, and its parts that are fetched again while it is open."""
+
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
+from django.utils.safestring import SafeString
+
+from queues.queries import get_fresh_catalog
+from runqy.errors import ConfigurationUnavailable
+from runqy.overview.charts import ChartRange, read_charts
+from runqy.overview.live_numbers import MAX_AGE_S
+from runqy.overview.numbers import PERMISSIONS, read_numbers
+from runqy.shared_values import SharedValues
+
+CHARTS_MAX_AGE_S = 10.0
+"""The shortest interval of charts is a minute."""
+
+_numbers: SharedValues[frozenset[str], SafeString] = SharedValues(max_age_s=MAX_AGE_S, max_size=2 ** len(PERMISSIONS))
+_charts: SharedValues[tuple[ChartRange, str, bool], SafeString] = SharedValues(max_age_s=CHARTS_MAX_AGE_S, max_size=50)
+
+
+def add_overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Return the context of the page with what the user may see; called by unfold."""
+    numbers = read_numbers(_permissions(request), max_age_s=0)
+    origin = {"origin": request.build_absolute_uri("/").rstrip("/")}
+    return context | origin | numbers | _chart_context(request)
+
+
+def show_live(request: HttpRequest) -> HttpResponse:
+    """Render notices, numbers and the busiest queues, once for all pages whose users may see the same."""
+    permissions = _permissions(request)
+    return HttpResponse(
+        _numbers.get(permissions, lambda: render_to_string("admin_site/overview_live.html", read_numbers(permissions)))
+    )
+
+
+def show_charts(request: HttpRequest) -> HttpResponse:
+    """Render the charts of `queue`, or of all queues, over `range`."""
+    if not request.user.has_perm("queues.view_queue"):
+        raise PermissionDenied
+    return HttpResponse(_render_charts(request, *_parse_chart_query(request)))
+
+
+def clear() -> None:
+    """Render everything again next time."""
+    _numbers.clear()
+    _charts.clear()
+
+
+def _permissions(request: HttpRequest) -> frozenset[str]:
+    return frozenset(permission for permission in PERMISSIONS if request.user.has_perm(permission))
+
+
+def _chart_context(request: HttpRequest) -> dict[str, Any]:
+    """Return the context of the charts, and of the form that chooses them."""
+    if not request.user.has_perm("queues.view_queue"):
+        return {}
+    chart_range, queue = _parse_chart_query(request)
+    try:
+        names = [queue.name for queue in get_fresh_catalog().definitions]
+    except ConfigurationUnavailable:
+        names = [queue] if queue else []
+    return {
+        "charts": _render_charts(request, chart_range, queue),
+        "chart_range": chart_range,
+        "chart_ranges": list(ChartRange),
+        "chart_queue": queue,
+        "queue_names": names,
+    }
+
+
+def _render_charts(request: HttpRequest, chart_range: ChartRange, queue: str) -> SafeString:
+    """Return the charts, which pages of this process share, with links if the user may view tasks."""
+    has_links = request.user.has_perm("tasks.view_task")
+    return _charts.get(
+        (chart_range, queue, has_links),
+        lambda: render_to_string(
+            "admin_site/charts.html",
+            {"charts": read_charts(chart_range, queue), "chart_queue": queue, "has_links": has_links},
+        ),
+    )
+
+
+def _parse_chart_query(request: HttpRequest) -> tuple[ChartRange, str]:
+    """Return the range and the queue that a URL names; the default for a range that does not exist."""
+    wanted = request.GET.get("range", "")
+    chart_range = ChartRange(wanted) if wanted in list(ChartRange) else ChartRange.HOUR
+    return chart_range, request.GET.get("queue", "")[:255]

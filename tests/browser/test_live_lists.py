@@ -1,0 +1,75 @@
+"""Open lists follow what happens, and keep what the user has selected."""
+
+from dataclasses import replace
+
+from playwright.sync_api import Page, expect
+
+from queues.models import QueueSource
+from queues.operations import save_queue
+from runqy.broker.broker import Broker
+from runqy.broker.heartbeats import write_heartbeat
+from tests.browser.conftest import Login
+from tests.queues.samples import spec
+from tests.support.maintenance_duties import put
+from tests.support.runs import insert_runs, make_run
+from tests.support.workers import RECORD
+from tests.tasks.task_helpers import put_in
+
+LIST = "/admin/tasks/task/"
+
+
+def test_new_tasks_appear_and_the_selection_stays(anonymous: Page, login: Login, single_broker: Broker) -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    put_in(single_broker, "archived", "t1", "t2", queue="mail")
+    login(anonymous, "operator")
+    anonymous.goto(f"{LIST}?queue=mail&state=archived")
+    anonymous.get_by_label("Select task t1").check()
+
+    put_in(single_broker, "archived", "t3", queue="mail")
+
+    expect(anonymous.get_by_label("Select task t3")).to_be_visible()
+    expect(anonymous.get_by_label("Select task t1")).to_be_checked()
+    expect(anonymous.get_by_text("1 selected")).to_be_visible()
+    expect(anonymous.get_by_role("link", name="Archived 3")).to_be_visible()
+    anonymous.get_by_label("Select all tasks on this page").check()
+    expect(anonymous.get_by_text("3 selected")).to_be_visible()
+
+
+def test_runs_that_end_appear_in_the_history(anonymous: Page, login: Login) -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    insert_runs(make_run(task_id="first"))
+    login(anonymous, "viewer")
+    anonymous.goto(f"{LIST}?state=ended")
+    expect(anonymous.get_by_role("link", name="first")).to_be_visible()
+
+    insert_runs(make_run(task_id="second"))
+
+    expect(anonymous.get_by_role("link", name="second")).to_be_visible()
+
+
+def test_a_worker_that_starts_appears(anonymous: Page, login: Login, single_broker: Broker) -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    single_broker.run(write_heartbeat(RECORD, now_ns=single_broker.now_ns()))
+    login(anonymous, "viewer")
+    anonymous.goto("/admin/workers/worker/")
+    rows = anonymous.locator("#rows tr")
+    expect(rows).to_have_count(1)
+
+    other = replace(RECORD, worker_id="other:1")
+    single_broker.run(write_heartbeat(other, now_ns=single_broker.now_ns()))
+
+    expect(rows).to_have_count(2)
+
+
+def test_a_page_that_is_not_the_first_stays_as_it_is(anonymous: Page, login: Login, single_broker: Broker) -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    for number in range(60):
+        put(single_broker, f"t{number:02}", "mail")
+    login(anonymous, "viewer")
+    anonymous.goto(f"{LIST}?queue=mail&state=pending")
+    expect(anonymous.locator("#rows[data-live]")).to_have_count(1)
+
+    anonymous.get_by_role("link", name="Next").click()
+
+    expect(anonymous.locator("#rows")).to_have_count(1)
+    expect(anonymous.locator("#rows[data-live]")).to_have_count(0)

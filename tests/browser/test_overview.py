@@ -1,0 +1,106 @@
+"""The overview in a real browser: live numbers, charts, and what keeps them."""
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from queues.models import QueueSource
+from queues.operations import save_queue
+from runqy import clock
+from runqy.broker.broker import Broker
+from tests.browser.conftest import Login
+from tests.queues.samples import spec
+from tests.support.maintenance_duties import put
+from tests.support.runs import insert_runs, make_run
+
+
+def open_overview(page: Page, login: Login, path: str = "/admin/") -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    login(page, "viewer")
+    page.goto(path)
+
+
+def pending(page: Page):
+    return page.locator(".overview-stats div", has=page.get_by_text("Pending", exact=True)).get_by_role("link")
+
+
+def test_numbers_follow_without_a_reload(anonymous: Page, login: Login, single_broker: Broker) -> None:
+    open_overview(anonymous, login)
+    expect(pending(anonymous)).to_have_text("0")
+    anonymous.evaluate("() => { window.isSamePage = true }")
+
+    put(single_broker, "t1", "mail")
+
+    expect(pending(anonymous)).to_have_text("1")
+    expect(anonymous.get_by_role("status").filter(has_text="Live, updated")).to_be_visible()
+    assert anonymous.evaluate("() => window.isSamePage")
+
+
+def test_the_focus_stays_while_numbers_change(anonymous: Page, login: Login, single_broker: Broker) -> None:
+    open_overview(anonymous, login)
+    link = anonymous.get_by_role("link", name="mail", exact=True)
+    link.focus()
+
+    put(single_broker, "t1", "mail")
+    expect(pending(anonymous)).to_have_text("1")
+
+    expect(link).to_be_focused()
+
+
+def test_a_paused_page_stays_as_it_is_also_after_a_reload(anonymous: Page, login: Login, single_broker: Broker) -> None:
+    open_overview(anonymous, login)
+    anonymous.get_by_role("button", name="Pause live updates").click()
+    expect(anonymous.get_by_role("status").filter(has_text="Paused")).to_be_visible()
+    put(single_broker, "t1", "mail")
+    anonymous.reload()
+    sent: list[str] = []
+    anonymous.on("request", lambda request: sent.append(request.url))
+
+    with anonymous.expect_event("request", lambda request: "/overview/live/" in request.url):
+        anonymous.wait_for_timeout(4500)  # two refreshes would have been due
+        assert not [url for url in sent if "/overview/" in url]
+        anonymous.get_by_role("button", name="Resume live updates").click()
+
+    expect(pending(anonymous)).to_have_text("1")
+
+
+def test_a_session_that_ended_leads_to_the_login_and_back(anonymous: Page, login: Login) -> None:
+    open_overview(anonymous, login)
+
+    anonymous.context.clear_cookies()
+
+    anonymous.wait_for_url("**/admin/login/?next=/admin/")
+
+
+def test_charts_are_drawn_and_follow_the_history(anonymous: Page, login: Login) -> None:
+    at = (clock.now_ns() // (60 * 10**9) - 5) * 60 * 10**9
+    insert_runs(*[make_run(ended_ns=at) for _ in range(30)])
+    open_overview(anonymous, login)
+    read = "() => Chart.getChart(document.querySelector('#chart-throughput canvas'))?.data.datasets[0].data ?? []"
+    anonymous.wait_for_function(f"({read})().includes(30)")
+
+    insert_runs(*[make_run(ended_ns=at) for _ in range(12)])
+
+    expect(anonymous.locator("#chart-throughput tbody")).to_contain_text("42", timeout=30_000)
+    anonymous.wait_for_function(f"({read})().includes(42)")
+
+
+def test_the_queue_and_the_period_of_charts_are_in_the_url(anonymous: Page, login: Login) -> None:
+    open_overview(anonymous, login)
+
+    anonymous.get_by_label("7 days").check()
+    expect(anonymous).to_have_url(re.compile("range=7d"))
+    anonymous.get_by_label("Queue", exact=True).select_option("mail")
+
+    expect(anonymous).to_have_url(re.compile("queue=mail&range=7d"))
+    expect(anonymous.get_by_role("heading", name="History of mail")).to_be_visible()
+
+
+def test_light_and_dark_charts_have_text_that_can_be_read(anonymous: Page, login: Login) -> None:
+    open_overview(anonymous, login)
+    read = "() => Chart.getChart(document.querySelector('canvas.chart'))?.options.scales.x.ticks.color"
+    light = anonymous.wait_for_function(read).json_value()
+
+    anonymous.evaluate("() => document.documentElement.classList.toggle('dark')")
+
+    anonymous.wait_for_function(f"({read})() !== {light!r}")

@@ -1,0 +1,76 @@
+"""Pages on a phone, 390 px wide."""
+
+from dataclasses import replace
+
+import pytest
+from django.utils import timezone
+from playwright.sync_api import Page, expect
+
+from alerts.operations import store_findings
+from alerts.rules import AlertKind, Finding
+from queues.models import QueueSource
+from queues.operations import save_queue
+from runqy.broker.broker import Broker
+from runqy.broker.heartbeats import write_heartbeat
+from runqy.broker.worker_records import WorkerState
+from tests.queues.samples import spec
+from tests.support.workers import RECORD
+
+REASON = "git fetch failed: unable to access https://git.example.com/ml/" + "a_long_name_of_a_repository_" * 4
+
+
+@pytest.fixture
+def phone(page: Page) -> Page:
+    """Return a page of a phone's size."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    return page
+
+
+def overflow(page: Page) -> int:
+    """Return by how many pixels a page is wider than the screen."""
+    width: int = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    return width
+
+
+def test_a_long_reason_of_a_worker_stays_on_the_screen(phone: Page, single_broker: Broker) -> None:
+    failed = replace(RECORD, state=WorkerState.START_FAILED, reason=REASON)
+    single_broker.run(write_heartbeat(failed, now_ns=single_broker.now_ns()))
+
+    phone.goto("/admin/workers/worker/")
+
+    assert phone.get_by_text("unable to access").is_visible()
+    assert overflow(phone) == 0
+
+
+def test_the_changes_of_an_audit_record_are_not_cut(phone: Page) -> None:
+    save_queue(spec=spec("mail", "high:10", "low:3"), source=QueueSource.API)
+
+    phone.goto("/admin/audit/auditrecord/")
+
+    cell = phone.locator("td.field-changes_line").first
+    assert cell.evaluate("cell => cell.scrollHeight - cell.clientHeight") <= 1
+    assert cell.evaluate("cell => cell.clientHeight") > 50
+    assert overflow(phone) == 0
+
+
+def test_the_card_of_a_queue_is_short(phone: Page) -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+
+    phone.goto("/admin/queues/queue/")
+
+    card = phone.locator("#result_list .data-row").first.bounding_box()
+    assert card is not None
+    assert card["height"] < 220
+    assert overflow(phone) == 0
+
+
+def test_the_first_cell_of_an_alert_names_its_column(phone: Page) -> None:
+    finding = Finding(kind=AlertKind.FAILURE_RATE, subject="mail", queue="mail", message="Half of mail failed.")
+    store_findings([finding], now=timezone.now())
+
+    phone.goto("/admin/alerts/alert/")
+
+    first = phone.locator("#result_list .data-row").first.locator(":scope > td, :scope > th").first
+    expect(first).to_contain_text("Half of mail failed.")
+    assert first.get_attribute("data-label") == "message"
+    assert overflow(phone) == 0

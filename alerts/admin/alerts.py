@@ -1,0 +1,123 @@
+"""The list of alerts, and a page for each."""
+
+from datetime import datetime
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.template.loader import render_to_string
+
+from alerts.links import get_alert_link
+from alerts.models import Alert, AlertDelivery
+from alerts.queries import AlertState, filter_alerts
+from alerts.rules import RULES, AlertKind, AlertLevel
+from runqy.admin_site.base_admin import ReadOnlyModelAdmin
+
+
+class AlertStateFilter(admin.SimpleListFilter):
+    """Open alerts, unless the filter selects others."""
+
+    title, parameter_name = "state", "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(AlertState.RESOLVED.value, "Resolved"), (AlertState.ALL.value, "All")]
+
+    def choices(self, changelist: Any) -> Any:
+        """Name the default, which Django calls “All”."""
+        for choice in super().choices(changelist):
+            yield choice | ({"display": "Open"} if choice["query_string"].find(f"{self.parameter_name}=") < 0 else {})
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        wanted = self.value()
+        state = AlertState(wanted) if wanted in list(AlertState) else AlertState.OPEN
+        return queryset & filter_alerts(state)
+
+
+@admin.register(Alert)
+class AlertAdmin(ReadOnlyModelAdmin):
+    """Alerts. Rules open and resolve them."""
+
+    list_display = ("message", "badge", "queue_name", "opened", "lasted", "notified")
+    list_display_links = ("message",)
+    list_filter = (AlertStateFilter, "kind")
+    search_fields = ("subject", "message")
+    search_help_text = "Queue, worker or message"
+    empty_text = (
+        "An alert opens when the condition of a rule holds, such as a high failure rate or no ready worker, and is "
+        "resolved by itself. Resolved alerts are under Filters."
+    )
+    list_before_template = "alerts/above_list.html"
+    ordering = ("-pk",)
+    actions = None
+    sortable_by = ()
+    fieldsets = (
+        (None, {"fields": ("badge", "message", "about", "queue_name", "cause_page")}),
+        ("Times (UTC)", {"fields": ("first_seen", "opened", "resolved", "lasted")}),
+        ("Webhook", {"fields": ("notified",)}),
+    )
+    readonly_fields = (
+        *("badge", "message", "about", "queue_name", "cause_page"),
+        *("first_seen", "opened", "resolved", "lasted", "notified"),
+    )
+
+    class Media:
+        css = {"all": ("admin_site/pages.css",)}
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).filter(opened_at__isnull=False).prefetch_related("deliveries")
+
+    @admin.display(description="rule")
+    def badge(self, row: Alert) -> str:
+        """Return the rule's name, coloured by the level."""
+        variant = "danger" if row.level == AlertLevel.CRITICAL else "warning"
+        return render_to_string("unfold/helpers/label.html", {"text": row.get_kind_display(), "type": variant})
+
+    @admin.display(description="meaning")
+    def about(self, row: Alert) -> str:
+        return RULES[AlertKind(row.kind)].description
+
+    @admin.display(description="queue", empty_value="-")
+    def queue_name(self, row: Alert) -> str | None:
+        return row.queue or None
+
+    @admin.display(description="see")
+    def cause_page(self, row: Alert) -> str | None:
+        """Return a link to the page of the cause."""
+        link = get_alert_link(row)
+        return render_to_string("alerts/link.html", {"url": link[0], "title": link[1]}) if link else None
+
+    @admin.display(description="first observed")
+    def first_seen(self, row: Alert) -> str:
+        return _format(row.since)
+
+    @admin.display(description="opened (UTC)")
+    def opened(self, row: Alert) -> str:
+        return _format(row.opened_at) if row.opened_at else ""
+
+    @admin.display(description="resolved")
+    def resolved(self, row: Alert) -> str:
+        return _format(row.resolved_at) if row.resolved_at else "Still open."
+
+    @admin.display(description="lasted")
+    def lasted(self, row: Alert) -> str:
+        return row.lasted
+
+    @admin.display(description="webhook")
+    def notified(self, row: Alert) -> str:
+        """Return the state of the deliveries."""
+        deliveries = sorted(row.deliveries.all(), key=lambda delivery: delivery.pk)
+        return "; ".join(f"{delivery.event}: {_state(delivery)}" for delivery in deliveries) or "-"
+
+
+def _state(delivery: AlertDelivery) -> str:
+    if delivery.delivered_at:
+        return "delivered"
+    attempts = f"{delivery.attempts} attempt{'' if delivery.attempts == 1 else 's'}"
+    if delivery.abandoned_at:
+        return f"given up after {attempts}: {delivery.error}"
+    return f"{attempts}, next one scheduled: {delivery.error}" if delivery.error else "scheduled"
+
+
+def _format(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S}"

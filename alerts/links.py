@@ -1,0 +1,38 @@
+"""The page that shows what an alert is about."""
+
+from datetime import UTC, timedelta
+
+from django.contrib.admin.utils import quote
+from django.urls import reverse
+
+from alerts.models import Alert
+from alerts.rules import FAILURE_WINDOW_MIN, AlertKind
+from runqy.admin_site.links import changelist_url
+
+
+def get_alert_link(alert: Alert) -> tuple[str, str] | None:
+    """Return URL and title of the page where the cause of an alert is seen; None if there is none."""
+    match AlertKind(alert.kind):
+        case AlertKind.WORKER_MISSING:  # it has a page only for a minute
+            url, title = changelist_url("tasks_task", worker=alert.subject), "Runs of the worker"
+        case AlertKind.WORKER_START_FAILED:
+            url, title = reverse("admin:workers_worker_change", args=[quote(alert.subject)]), "Worker"
+        case AlertKind.NO_READY_WORKER:
+            url, title = changelist_url("workers_worker", queue=alert.queue), "Workers"
+        case AlertKind.VAULT_UNREADABLE:
+            url, title = changelist_url("vaults_vault"), "Vaults"
+        case AlertKind.OLDEST_PENDING | AlertKind.BACKLOG_GROWING:
+            url, title = changelist_url("tasks_task", parent=alert.queue, state="pending"), "Pending tasks"
+        case AlertKind.FAILURE_RATE:
+            query = {"queue": alert.queue, "outcome": "failure", **_failure_times(alert)}
+            url, title = changelist_url("tasks_task", **query), "Failures"
+        case _:
+            return None
+    return url, title
+
+
+def _failure_times(alert: Alert) -> dict[str, str]:
+    """Return the filter of the runs that opened an alert, and of those that followed until it was resolved."""
+    first = alert.since.replace(second=0) - timedelta(minutes=FAILURE_WINDOW_MIN - 1)  # the rule sums whole minutes
+    times = {"since": first, "until": alert.resolved_at}
+    return {name: f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S}" for name, time in times.items() if time}

@@ -1,0 +1,160 @@
+"""Alerts, the settings of their rules, and their deliveries to the webhook."""
+
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+from alerts.rules import RULES, AlertKind, AlertLevel, RuleSettings
+from runqy import durations
+
+SUBJECT_MAX_LENGTH = 255
+ERROR_MAX_LENGTH = 500
+UNDELIVERED = Q(delivered_at__isnull=True, abandoned_at__isnull=True)
+"""The deliveries that are still to be sent."""
+_KINDS = [(kind.value, RULES[kind].label) for kind in AlertKind]
+
+
+class Alert(models.Model):
+    """A condition that a rule observes, or observed.
+
+    Three stages: the condition holds but has not lasted as long as its rule demands (`opened_at` is null), open, and
+    resolved.
+    """
+
+    kind = models.CharField(max_length=32, choices=_KINDS)
+    level = models.CharField(max_length=8, choices=[(level.value, level.value) for level in AlertLevel])
+    subject = models.CharField(max_length=SUBJECT_MAX_LENGTH, blank=True)
+    """The name of the queue or worker; empty for the whole installation."""
+    queue = models.CharField(max_length=SUBJECT_MAX_LENGTH, blank=True)
+    message = models.TextField()
+    since = models.DateTimeField()
+    """When the condition was first observed."""
+    seen_at = models.DateTimeField()
+    """When it was last observed, to within half a minute."""
+    opened_at = models.DateTimeField(null=True)
+    resolved_at = models.DateTimeField(null=True)
+
+    class Meta:
+        default_permissions = ("view",)
+        constraints = [
+            models.UniqueConstraint(
+                fields=["kind", "subject"], condition=Q(resolved_at__isnull=True), name="alert_unresolved_once"
+            )
+        ]
+        indexes = [
+            models.Index(fields=["resolved_at", "id"], name="alert_by_resolution"),
+            models.Index(fields=["opened_at", "id"], name="alert_by_opening"),
+        ]
+
+    def __str__(self) -> str:
+        return self.message
+
+    @property
+    def lasted(self) -> str:
+        """Return how long the condition has lasted, or lasted: `12 min`."""
+        return durations.humanize(((self.resolved_at or timezone.now()) - self.since).total_seconds())
+
+
+class AlertRule(models.Model):
+    """Settings of a rule that differ from its defaults: for one queue, or for all that have none of their own."""
+
+    kind = models.CharField(max_length=32, choices=_KINDS)
+    queue = models.ForeignKey(
+        "queues.Queue",
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="+",
+        help_text="Empty: for all queues without settings of their own.",
+    )
+    is_enabled = models.BooleanField(default=True, help_text="A disabled rule opens no alerts.")
+    threshold = models.FloatField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0)],
+        help_text="Empty: the default of the rule.",
+    )
+    for_s = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(86_400)],
+        verbose_name="for (s)",
+        help_text="How long the condition must last before the alert opens. Empty: the default of the rule.",
+    )
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["kind", "queue"],
+                name="alertrule_once_a_queue",
+                violation_error_message="This rule already has settings for this queue.",
+            ),
+            models.UniqueConstraint(
+                fields=["kind"],
+                condition=Q(queue__isnull=True),
+                name="alertrule_once",
+                violation_error_message="This rule already has settings for all queues.",
+            ),
+        ]
+        ordering = ["kind", F("queue").asc(nulls_first=True)]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} of {self.queue or 'all queues'}"
+
+    @property
+    def audit_name(self) -> str:
+        """Return the name in audit records: `failure_rate`, `failure_rate/inference`."""
+        return f"{self.kind}/{self.queue.name}" if self.queue else self.kind
+
+    @property
+    def settings(self) -> RuleSettings:
+        """Return the settings, with the defaults of the kind where none are stored."""
+        defaults = RULES[AlertKind(self.kind)].defaults
+        return RuleSettings(
+            is_enabled=self.is_enabled,
+            threshold=defaults.threshold if self.threshold is None else self.threshold,
+            for_s=defaults.for_s if self.for_s is None else self.for_s,
+        )
+
+    def clean(self) -> None:
+        """Raise ValidationError for a queue or threshold that the kind does not have."""
+        info = RULES.get(AlertKind(self.kind)) if self.kind in set(AlertKind) else None
+        if info is None:
+            return
+        if self.queue_id is not None and not info.is_per_queue:
+            raise ValidationError({"queue": f"“{info.label}” has one setting for all queues. Leave this empty."})
+        if self.threshold is not None and not info.threshold_unit:
+            raise ValidationError({"threshold": f"“{info.label}” has no threshold. Leave this empty."})
+
+
+class DeliveryEvent(models.TextChoices):
+    """A message to the webhook."""
+
+    OPENED = "opened", "opened"
+    RESOLVED = "resolved", "resolved"
+
+
+class AlertDelivery(models.Model):
+    """A message to the webhook about an alert: one when it opens, one when it is resolved."""
+
+    alert = models.ForeignKey(Alert, on_delete=models.CASCADE, related_name="deliveries")
+    event = models.CharField(max_length=8, choices=DeliveryEvent.choices)
+    created_at = models.DateTimeField()
+    due_at = models.DateTimeField()
+    """When it is sent, or sent again."""
+    attempts = models.PositiveIntegerField(default=0)
+    delivered_at = models.DateTimeField(null=True)
+    abandoned_at = models.DateTimeField(null=True)
+    error = models.CharField(max_length=ERROR_MAX_LENGTH, blank=True)
+    """Why the last attempt failed."""
+
+    class Meta:
+        default_permissions = ()
+        verbose_name_plural = "alert deliveries"
+        constraints = [models.UniqueConstraint(fields=["alert", "event"], name="alertdelivery_once")]
+        indexes = [models.Index(fields=["due_at"], condition=UNDELIVERED, name="alertdelivery_due")]
+
+    def __str__(self) -> str:
+        return f"{self.event}: {self.alert_id}"

@@ -1,0 +1,173 @@
+"""Open, update and resolve alerts by what the rules found, and record their deliveries; change rules.
+
+Any number of processes do so at once.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from alerts.models import (
+    ERROR_MAX_LENGTH,
+    SUBJECT_MAX_LENGTH,
+    UNDELIVERED,
+    Alert,
+    AlertDelivery,
+    AlertRule,
+    DeliveryEvent,
+)
+from alerts.queries import load_rule_settings, observe
+from alerts.rules import RULES, AlertKind, Finding, find_problems, list_recovered_workers
+from runqy.audit.changes import diff
+from runqy.audit.operations import record
+from runqy.broker.broker import Broker
+
+SEEN_INTERVAL = timedelta(seconds=30)
+"""How often the time of the last observation is written."""
+KEPT_FOR = timedelta(days=90)
+DELETE_BATCH_SIZE = 500
+CLAIM = timedelta(seconds=60)
+"""How long other processes leave a claimed delivery alone; longer than an attempt takes."""
+FIRST_DELAY_S, MAX_DELAY_S = 10, 3600
+ABANDON_AFTER = timedelta(days=1)
+
+log = structlog.get_logger()
+
+_Key = tuple[str, str]
+"""Kind and subject."""
+
+
+def update_alerts(broker: Broker) -> None:
+    """Observe the installation, apply the rules, and store the result. Raise BrokerUnavailable, DatabaseError."""
+    observed = observe(broker)
+    findings = find_problems(observed, load_rule_settings())
+    store_findings(findings, recovered_workers=list_recovered_workers(observed), now=observed.now)
+
+
+def store_findings(findings: Iterable[Finding], *, recovered_workers: Iterable[str] = (), now: datetime) -> None:
+    """Open alerts for new findings, update those that exist, and resolve those of conditions that no longer hold."""
+    found = {(finding.kind.value, finding.subject[:SUBJECT_MAX_LENGTH]): finding for finding in findings}
+    recovered = {(AlertKind.WORKER_MISSING.value, worker_id[:SUBJECT_MAX_LENGTH]) for worker_id in recovered_workers}
+    unresolved = {(row.kind, row.subject): row for row in Alert.objects.filter(resolved_at__isnull=True)}
+    _create(found, unresolved, now)
+    for key, alert in unresolved.items():
+        if key in found:
+            _update(alert, found[key], now)
+        elif key in recovered or now - alert.seen_at >= timedelta(seconds=RULES[AlertKind(alert.kind)].keep_s):
+            _resolve(alert, now)
+
+
+def delete_old_alerts() -> int:
+    """Delete alerts resolved more than 90 days ago, a batch at most; return how many."""
+    old = Alert.objects.filter(resolved_at__lt=timezone.now() - KEPT_FOR).order_by("resolved_at")
+    deleted, _ = Alert.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:DELETE_BATCH_SIZE])).delete()
+    return deleted
+
+
+def claim_delivery(delivery: AlertDelivery, now: datetime) -> bool:
+    """Reserve an attempt to send a delivery for this process; return whether no other process has done so."""
+    free = AlertDelivery.objects.filter(UNDELIVERED, pk=delivery.pk, due_at=delivery.due_at)
+    return bool(free.update(due_at=now + CLAIM, attempts=delivery.attempts + 1))
+
+
+def record_delivered(delivery: AlertDelivery) -> None:
+    """Record that the webhook accepted a delivery."""
+    AlertDelivery.objects.filter(UNDELIVERED, pk=delivery.pk).update(delivered_at=timezone.now(), error="")
+
+
+def record_failed_attempt(delivery: AlertDelivery, error: str, now: datetime) -> None:
+    """Record why a delivery that was claimed at `now` did not arrive, unless another process has claimed it since.
+
+    It is sent again, later each time, until it is a day old.
+    """
+    delay = timedelta(seconds=min(FIRST_DELAY_S * 2 ** min(delivery.attempts, 16), MAX_DELAY_S))
+    is_last = now - delivery.created_at >= ABANDON_AFTER
+    AlertDelivery.objects.filter(UNDELIVERED, pk=delivery.pk, due_at=now + CLAIM).update(
+        due_at=now + delay, abandoned_at=now if is_last else None, error=error[:ERROR_MAX_LENGTH]
+    )
+    log.warning("alert_webhook_failed", alert=delivery.alert_id, message_type=delivery.event, error=error)
+
+
+def save_alert_rule(rule: AlertRule) -> None:
+    """Save the settings of a rule, and record the change."""
+    with transaction.atomic():
+        old = AlertRule.objects.filter(pk=rule.pk).first() if rule.pk else None
+        rule.save()
+        if changes := diff(_audited_fields(old) if old else {}, _audited_fields(rule)):
+            verb = "updated" if old else "created"
+            record(action=f"alert_rule.{verb}", object_kind="alert_rule", object_name=rule.audit_name, changes=changes)
+
+
+def delete_alert_rule(rule: AlertRule) -> None:
+    """Delete the settings of a rule, so that its defaults apply, and record it."""
+    with transaction.atomic():
+        name, changes = rule.audit_name, diff(_audited_fields(rule), {})
+        rule.delete()
+        record(action="alert_rule.deleted", object_kind="alert_rule", object_name=name, changes=changes)
+
+
+def _audited_fields(rule: AlertRule) -> dict[str, object]:
+    queue = rule.queue.name if rule.queue else None
+    return {"queue": queue, "is_enabled": rule.is_enabled, "threshold": rule.threshold, "for_s": rule.for_s}
+
+
+def _create(found: Mapping[_Key, Finding], unresolved: Mapping[_Key, Alert], now: datetime) -> None:
+    """Insert rows of new findings; another process may have done so just now."""
+    new = {key: finding for key, finding in found.items() if key not in unresolved}
+    if not new:
+        return
+    Alert.objects.bulk_create(
+        [
+            Alert(
+                kind=kind,
+                subject=subject,
+                level=RULES[finding.kind].level.value,
+                queue=finding.queue[:SUBJECT_MAX_LENGTH],
+                message=finding.message,
+                since=now,
+                seen_at=now,
+            )
+            for (kind, subject), finding in new.items()
+        ],
+        ignore_conflicts=True,
+    )
+    rows = Alert.objects.filter(resolved_at__isnull=True, kind__in={kind for kind, _ in new})
+    for row in rows:
+        if (finding := new.get((row.kind, row.subject))) is not None:
+            _open_if_due(row, finding, now)
+
+
+def _update(alert: Alert, finding: Finding, now: datetime) -> None:
+    if alert.message != finding.message or now - alert.seen_at >= SEEN_INTERVAL:
+        Alert.objects.filter(pk=alert.pk, resolved_at=None).update(message=finding.message, seen_at=now)
+    _open_if_due(alert, finding, now)
+
+
+def _open_if_due(alert: Alert, finding: Finding, now: datetime) -> None:
+    """Open an alert whose condition has lasted long enough; of several processes one does."""
+    if alert.opened_at is not None or now - alert.since < timedelta(seconds=finding.for_s):
+        return
+    with transaction.atomic():
+        if Alert.objects.filter(pk=alert.pk, opened_at=None, resolved_at=None).update(opened_at=now):
+            _schedule_delivery(alert, DeliveryEvent.OPENED, now)
+            log.warning("alert_opened", kind=alert.kind, subject=alert.subject, message=finding.message)
+
+
+def _resolve(alert: Alert, now: datetime) -> None:
+    """Resolve an alert; delete one that never opened."""
+    if alert.opened_at is None:
+        Alert.objects.filter(pk=alert.pk, opened_at=None, resolved_at=None).delete()
+        return
+    with transaction.atomic():
+        if Alert.objects.filter(pk=alert.pk, resolved_at=None).update(resolved_at=now):
+            _schedule_delivery(alert, DeliveryEvent.RESOLVED, now)
+            log.info("alert_resolved", kind=alert.kind, subject=alert.subject)
+
+
+def _schedule_delivery(alert: Alert, event: DeliveryEvent, now: datetime) -> None:
+    if settings.RUNQY_ALERT_WEBHOOK_URL:
+        AlertDelivery.objects.create(alert=alert, event=event, created_at=now, due_at=now)

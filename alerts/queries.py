@@ -1,0 +1,190 @@
+"""Observe the installation for the rules, and read alerts."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.utils import timezone
+
+from alerts.models import UNDELIVERED, Alert, AlertDelivery, AlertRule, DeliveryEvent
+from alerts.rules import (
+    GROWTH_WINDOW_MIN,
+    RULES,
+    AlertKind,
+    GetSettings,
+    Observation,
+    QueueObservation,
+    RuleSettings,
+    WorkerObservation,
+)
+from queues.catalog import AllowedQueues
+from queues.queries import get_fresh_catalog, list_vault_errors
+from runqy.broker.broker import Broker
+from runqy.broker.heartbeats import list_worker_records
+from runqy.broker.stats import QueueCounts, count_tasks
+from runqy.broker.worker_records import WorkerRecord, WorkerState
+from runqy.config_sync.reconcile import SyncStatus, compare_configuration
+from tasks.run_stats import StatsPoint, get_history_status, get_stats_by_queue
+
+
+class AlertState(StrEnum):
+    """Which alerts to list."""
+
+    OPEN = "open"
+    RESOLVED = "resolved"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertPage:
+    """A page of alerts, the newest first."""
+
+    alerts: list[Alert]
+    end: int | None
+    """The id of the last one; None: the last page."""
+
+
+def list_alerts(
+    state: AlertState, *, limit: int, allowed_queues: AllowedQueues = None, queue: str = "", before: int | None = None
+) -> AlertPage:
+    """Return a page of alerts that were opened. With `allowed_queues`, only those about one of these queues."""
+    alerts = filter_alerts(state)
+    if queue:
+        alerts = alerts.filter(queue=queue)
+    if allowed_queues is not None:
+        alerts = alerts.filter(queue__in=allowed_queues)
+    if before is not None:
+        alerts = alerts.filter(pk__lt=before)
+    found = list(alerts.order_by("-pk")[: limit + 1])
+    return AlertPage(alerts=found[:limit], end=found[limit - 1].pk if len(found) > limit else None)
+
+
+def filter_alerts(state: AlertState) -> QuerySet[Alert]:
+    """Return the alerts in a state, in no order."""
+    opened = Alert.objects.filter(opened_at__isnull=False)
+    conditions = {
+        AlertState.OPEN: Q(resolved_at__isnull=True),
+        AlertState.RESOLVED: Q(resolved_at__isnull=False),
+        AlertState.ALL: Q(),
+    }
+    return opened.filter(conditions[state])
+
+
+def list_unresolved(*, limit: int) -> list[Alert]:
+    """Return unresolved alerts: critical ones first, then those that are open, then the latest.
+
+    Those that are not open are conditions that have not lasted long enough yet.
+    """
+    unresolved = Alert.objects.filter(resolved_at__isnull=True)
+    return list(unresolved.order_by("level", F("opened_at").desc(nulls_last=True), "-since", "pk")[:limit])
+
+
+def count_open() -> int:
+    return filter_alerts(AlertState.OPEN).count()
+
+
+def load_rule_settings() -> GetSettings:
+    """Read the settings of all rules, in one query."""
+    stored = {(row.kind, row.queue.name if row.queue else ""): row for row in AlertRule.objects.select_related("queue")}
+
+    def get_settings(kind: AlertKind, queue: str) -> RuleSettings:
+        row = stored.get((kind.value, queue)) or stored.get((kind.value, ""))
+        return row.settings if row else RULES[kind].defaults
+
+    return get_settings
+
+
+def list_due_deliveries(now: datetime, *, limit: int) -> Sequence[AlertDelivery]:
+    """Return the deliveries to send, oldest first. The resolution of an alert waits for the delivery of its opening."""
+    opening = AlertDelivery.objects.filter(UNDELIVERED, alert=OuterRef("alert"), event=DeliveryEvent.OPENED)
+    due = AlertDelivery.objects.filter(UNDELIVERED, due_at__lte=now)
+    due = due.exclude(Exists(opening), event=DeliveryEvent.RESOLVED)
+    return list(due.select_related("alert").order_by("due_at", "pk")[:limit])
+
+
+def observe(broker: Broker) -> Observation:
+    """Read what the rules look at. Raise BrokerUnavailable, ConfigurationUnavailable.
+
+    The number of round trips and queries does not depend on the number of queues.
+    """
+    now = timezone.now()
+    workers, now_s = list_worker_records(broker), broker.now_s()
+    history = get_history_status()
+    return Observation(
+        queues=_observe_queues(broker, workers, now),
+        workers=[_observe_worker(worker, now_s) for worker in workers],
+        publication_problem=_publication_problem(compare_configuration()),
+        history_dropped=history.dropped,
+        history_dropped_at=history.dropped_at,
+        now=now,
+    )
+
+
+def _observe_queues(broker: Broker, workers: Sequence[WorkerRecord], now: datetime) -> list[QueueObservation]:
+    catalog = get_fresh_catalog()
+    queue_of = {
+        redis_queue: queue.name for queue in catalog.definitions for redis_queue, _ in catalog.redis_queues_of(queue)
+    }
+    counts: defaultdict[str, list[QueueCounts]] = defaultdict(list)
+    for count in broker.run(count_tasks(list(queue_of), now_ns=broker.now_ns())) if queue_of else []:
+        counts[queue_of[count.queue]].append(count)
+    ready = _count_ready(workers, queue_of, broker.now_s())
+    vault_errors = list_vault_errors([queue.name for queue in catalog.definitions])
+    minutes = _read_minutes(now)
+    return [
+        QueueObservation(
+            name=queue.name,
+            is_enabled=queue.is_enabled,
+            is_paused=all(count.is_paused for count in counts[queue.name]),
+            pending=sum(count.pending for count in counts[queue.name]),
+            oldest_s=max((count.latency_s for count in counts[queue.name]), default=0),
+            ready_workers=ready.get(queue.name, 0),
+            vault_errors=tuple(vault_errors[queue.name]),
+            minutes=minutes.get(queue.name, ()),
+        )
+        for queue in catalog.definitions
+    ]
+
+
+def _count_ready(workers: Sequence[WorkerRecord], queue_of: dict[str, str], now_s: int) -> dict[str, int]:
+    """Return the number of ready workers by queue."""
+    ready: defaultdict[str, int] = defaultdict(int)
+    for worker in workers:
+        if worker.is_ready(now_s):
+            for queue in {queue_of[name] for name in worker.redis_queues if name in queue_of}:
+                ready[queue] += 1
+    return ready
+
+
+def _read_minutes(now: datetime) -> dict[str, list[StatsPoint]]:
+    """Return the minutes of the longest window by queue, and the one that is not over."""
+    start = now - timedelta(minutes=GROWTH_WINDOW_MIN)
+    return get_stats_by_queue(start=start, end=now + timedelta(seconds=1), step_s=60)
+
+
+def _observe_worker(worker: WorkerRecord, now_s: int) -> WorkerObservation:
+    is_missing = worker.is_stale(now_s)
+    return WorkerObservation(
+        worker_id=worker.worker_id,
+        queue=worker.queue,
+        is_missing=is_missing,
+        silent_s=max(now_s - worker.last_beat_s, 0),
+        start_failure=worker.reason if worker.state is WorkerState.START_FAILED and not is_missing else None,
+    )
+
+
+def _publication_problem(status: SyncStatus) -> str | None:
+    """Return how Redis and the database differ; None: not at all."""
+    if status.is_agreed:
+        return None
+    if status.is_ahead:
+        return "Redis has a newer configuration than the database. Run manage.py publish_configuration --replace."
+    if status.is_tampered:
+        return (
+            "The published configuration in Redis was altered or replaced by an older one. Servers do not use it, "
+            "and maintenance repairs it within seconds."
+        )
+    return "Some changes are not published yet. Maintenance publishes them within seconds."

@@ -1,0 +1,292 @@
+"""The rules of alerts: what was observed in, findings out. No I/O."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from itertools import pairwise
+
+from runqy import durations
+from tasks.run_stats import StatsPoint
+
+FAILURE_WINDOW_MIN = 5
+GROWTH_WINDOW_MIN = 10
+DROP_WINDOW_MIN = 10
+MIN_RUNS = 10
+"""A failure rate over fewer runs is not meaningful."""
+
+
+class AlertKind(StrEnum):
+    """What an alert is about."""
+
+    NO_READY_WORKER = "no_ready_worker"
+    OLDEST_PENDING = "oldest_pending"
+    FAILURE_RATE = "failure_rate"
+    BACKLOG_GROWING = "backlog_growing"
+    WORKER_MISSING = "worker_missing"
+    WORKER_START_FAILED = "worker_start_failed"
+    CONFIGURATION_NOT_PUBLISHED = "configuration_not_published"
+    HISTORY_DROPPED = "history_dropped"
+    VAULT_UNREADABLE = "vault_unreadable"
+
+
+class AlertLevel(StrEnum):
+    """How urgent an alert is."""
+
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleSettings:
+    """When a rule finds something, and how long that must last before an alert opens."""
+
+    is_enabled: bool = True
+    threshold: float | None = None
+    """In the unit of the kind; None: the kind has none."""
+    for_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleInfo:
+    """A kind of alert: its texts and defaults."""
+
+    label: str
+    description: str
+    level: AlertLevel
+    threshold_unit: str = ""
+    """Empty: the kind has no threshold."""
+    is_per_queue: bool = True
+    defaults: RuleSettings = field(default_factory=RuleSettings)
+    keep_s: int = 60
+    """How long an alert stays open after the condition was last observed, so that a brief pause does not resolve it."""
+
+
+RULES: Mapping[AlertKind, RuleInfo] = {
+    AlertKind.NO_READY_WORKER: RuleInfo(
+        label="No ready worker",
+        description="Tasks are pending and no worker of the queue is ready.",
+        level=AlertLevel.CRITICAL,
+        threshold_unit="pending tasks",
+        defaults=RuleSettings(threshold=1, for_s=60),
+        keep_s=0,
+    ),
+    AlertKind.OLDEST_PENDING: RuleInfo(
+        label="Oldest pending task",
+        description="The oldest pending task has been waiting for longer than the threshold.",
+        level=AlertLevel.WARNING,
+        threshold_unit="seconds",
+        defaults=RuleSettings(threshold=600),
+    ),
+    AlertKind.FAILURE_RATE: RuleInfo(
+        label="Failure rate",
+        description=f"Of the runs that ended in the last {FAILURE_WINDOW_MIN} minutes, at least {MIN_RUNS}, "
+        "more than the threshold failed.",
+        level=AlertLevel.CRITICAL,
+        threshold_unit="percent",
+        defaults=RuleSettings(threshold=20),
+    ),
+    AlertKind.BACKLOG_GROWING: RuleInfo(
+        label="Backlog growing",
+        description=f"The number of pending tasks never fell in {GROWTH_WINDOW_MIN} minutes, and grew by the "
+        "threshold or more.",
+        level=AlertLevel.WARNING,
+        threshold_unit="tasks",
+        defaults=RuleSettings(threshold=100),
+    ),
+    AlertKind.WORKER_MISSING: RuleInfo(
+        label="Worker missing",
+        description="A worker stopped sending heartbeats without deregistering. Resolved when it reports again, or "
+        "after 15 minutes.",
+        level=AlertLevel.WARNING,
+        is_per_queue=False,
+        keep_s=900,
+    ),
+    AlertKind.WORKER_START_FAILED: RuleInfo(
+        label="Worker failed to start",
+        description="A worker cannot run tasks: its deployment or its process fails.",
+        level=AlertLevel.CRITICAL,
+        is_per_queue=False,
+    ),
+    AlertKind.CONFIGURATION_NOT_PUBLISHED: RuleInfo(
+        label="Configuration not published",
+        description="Redis and the database differ, so that workers and servers do not use the latest configuration.",
+        level=AlertLevel.CRITICAL,
+        is_per_queue=False,
+        defaults=RuleSettings(for_s=60),
+        keep_s=0,
+    ),
+    AlertKind.HISTORY_DROPPED: RuleInfo(
+        label="History incomplete",
+        description=f"Runs were dropped before they reached the database, in the last {DROP_WINDOW_MIN} minutes.",
+        level=AlertLevel.WARNING,
+        is_per_queue=False,
+    ),
+    AlertKind.VAULT_UNREADABLE: RuleInfo(
+        label="Vault missing or unreadable",
+        description="Workers of the queue cannot register: a vault is missing or cannot be decrypted.",
+        level=AlertLevel.CRITICAL,
+        keep_s=0,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueObservation:
+    """A queue with its sub-queues."""
+
+    name: str
+    is_enabled: bool
+    is_paused: bool
+    """All of its Redis queues are paused."""
+    pending: int
+    oldest_s: float
+    """The longest time that a pending task has waited."""
+    ready_workers: int
+    vault_errors: tuple[str, ...] = ()
+    minutes: Sequence[StatsPoint] = ()
+    """The last minutes of its history, oldest first; the last one is not over yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerObservation:
+    """A worker that sent a heartbeat within the last minute."""
+
+    worker_id: str
+    queue: str
+    is_missing: bool
+    start_failure: str | None
+    """The reason why it failed to start; None: it did not."""
+    silent_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What rules look at."""
+
+    queues: Sequence[QueueObservation]
+    workers: Sequence[WorkerObservation] = ()
+    publication_problem: str | None = None
+    history_dropped: int = 0
+    """Runs dropped so far."""
+    history_dropped_at: datetime | None = None
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A condition that a rule found."""
+
+    kind: AlertKind
+    subject: str
+    """The name of the queue or worker; empty for the whole installation."""
+    queue: str = ""
+    """The queue concerned; empty if there is none or several."""
+    message: str
+    for_s: int = 0
+
+
+GetSettings = Callable[[AlertKind, str], RuleSettings]
+"""Takes a kind and a queue's name."""
+
+
+def find_problems(observed: Observation, get_settings: GetSettings) -> list[Finding]:
+    """Apply all enabled rules."""
+    findings: list[Finding] = []
+    for queue in observed.queues:
+        for kind, rule in _QUEUE_RULES.items():
+            settings = get_settings(kind, queue.name)
+            if settings.is_enabled and (message := rule(queue, settings.threshold or 0)):
+                findings.append(
+                    Finding(kind=kind, subject=queue.name, queue=queue.name, message=message, for_s=settings.for_s)
+                )
+    findings += _find_general(observed, get_settings)
+    return findings
+
+
+def list_recovered_workers(observed: Observation) -> set[str]:
+    """Return the ids of workers that send heartbeats: their alerts need not be kept open."""
+    return {worker.worker_id for worker in observed.workers if not worker.is_missing}
+
+
+def _check_workers(queue: QueueObservation, threshold: float) -> str | None:
+    if queue.ready_workers or not queue.is_enabled or queue.is_paused or queue.pending < max(threshold, 1):
+        return None
+    return f"Queue {queue.name} has {_count(queue.pending, 'pending task')} and no ready worker."
+
+
+def _check_oldest(queue: QueueObservation, threshold: float) -> str | None:
+    if queue.is_paused or not queue.pending or queue.oldest_s <= threshold:
+        return None
+    return f"The oldest pending task of queue {queue.name} has been waiting for {durations.humanize(queue.oldest_s)}."
+
+
+def _check_failures(queue: QueueObservation, threshold: float) -> str | None:
+    recent = queue.minutes[-FAILURE_WINDOW_MIN:]
+    ended, failed = sum(point.ended for point in recent), sum(point.failed for point in recent)
+    if ended < MIN_RUNS or 100 * failed <= threshold * ended:
+        return None
+    share = f"{100 * failed / ended:.0f} %"
+    return (
+        f"{share} of the runs of queue {queue.name} failed in {FAILURE_WINDOW_MIN} minutes ({failed:,} of {ended:,})."
+    )
+
+
+def _check_growth(queue: QueueObservation, threshold: float) -> str | None:
+    samples = [point.backlog for point in queue.minutes[:-1][-GROWTH_WINDOW_MIN:]]
+    backlogs = [sample for sample in samples if sample is not None]
+    if queue.is_paused or len(samples) < GROWTH_WINDOW_MIN or len(backlogs) < GROWTH_WINDOW_MIN:
+        return None
+    never_fell = all(later >= earlier for earlier, later in pairwise(backlogs))
+    if not never_fell or backlogs[-1] - backlogs[0] < max(threshold, 1):
+        return None
+    return (
+        f"The backlog of queue {queue.name} grew from {backlogs[0]:,} to {_count(backlogs[-1], 'pending task')} "
+        f"in {GROWTH_WINDOW_MIN} minutes."
+    )
+
+
+def _check_vaults(queue: QueueObservation, _: float) -> str | None:
+    if not queue.vault_errors or not queue.is_enabled:
+        return None
+    return f"Workers cannot register for queue {queue.name}: {'; '.join(queue.vault_errors)}"
+
+
+_QUEUE_RULES: Mapping[AlertKind, Callable[[QueueObservation, float], str | None]] = {
+    AlertKind.NO_READY_WORKER: _check_workers,
+    AlertKind.OLDEST_PENDING: _check_oldest,
+    AlertKind.FAILURE_RATE: _check_failures,
+    AlertKind.BACKLOG_GROWING: _check_growth,
+    AlertKind.VAULT_UNREADABLE: _check_vaults,
+}
+
+
+def _find_general(observed: Observation, get_settings: GetSettings) -> Iterator[Finding]:
+    """Yield findings about workers and the installation."""
+    for kind, subject, queue, message in (*_worker_problems(observed.workers), *_installation_problems(observed)):
+        settings = get_settings(kind, "")
+        if settings.is_enabled:
+            yield Finding(kind=kind, subject=subject, queue=queue, message=message, for_s=settings.for_s)
+
+
+def _worker_problems(workers: Iterable[WorkerObservation]) -> Iterator[tuple[AlertKind, str, str, str]]:
+    for worker in workers:
+        if worker.is_missing:
+            message = f"Worker {worker.worker_id} has sent no heartbeat for {durations.humanize(worker.silent_s)}."
+            yield AlertKind.WORKER_MISSING, worker.worker_id, worker.queue, message
+        elif worker.start_failure is not None:
+            message = f"Worker {worker.worker_id} failed to start: {worker.start_failure or 'unknown reason'}"
+            yield AlertKind.WORKER_START_FAILED, worker.worker_id, worker.queue, message
+
+
+def _installation_problems(observed: Observation) -> Iterator[tuple[AlertKind, str, str, str]]:
+    if observed.publication_problem:
+        yield AlertKind.CONFIGURATION_NOT_PUBLISHED, "", "", observed.publication_problem
+    dropped_at = observed.history_dropped_at
+    if dropped_at is not None and (observed.now - dropped_at).total_seconds() < DROP_WINDOW_MIN * 60:
+        message = f"{_count(observed.history_dropped, 'run')} could not be recorded in the history so far."
+        yield AlertKind.HISTORY_DROPPED, "", "", message
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

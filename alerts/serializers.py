@@ -1,0 +1,39 @@
+"""The shape of an alert, in the API and in messages to the webhook."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from alerts.models import AlertDelivery, DeliveryEvent
+from alerts.rules import AlertKind, AlertLevel
+from runqy.api.serializers import EmptyAsNullField
+
+
+class AlertSerializer(serializers.Serializer[Any]):
+    """An alert."""
+
+    id = serializers.IntegerField()
+    kind = serializers.ChoiceField(choices=[kind.value for kind in AlertKind])
+    level = serializers.ChoiceField(choices=[level.value for level in AlertLevel])
+    queue = EmptyAsNullField(help_text="The queue concerned, or null.", allow_null=True)
+    subject = EmptyAsNullField(help_text="The queue or worker; null for the whole installation.", allow_null=True)
+    message = serializers.CharField()
+    since = serializers.DateTimeField(help_text="When the condition was first observed.")
+    opened_at = serializers.DateTimeField(help_text="When it had lasted long enough.")
+    resolved_at = serializers.DateTimeField(allow_null=True, help_text="Null: open.")
+
+
+class AlertMessageSerializer(serializers.Serializer[AlertDelivery]):
+    """A message to the webhook."""
+
+    type = serializers.SerializerMethodField()
+    timestamp = serializers.DateTimeField(source="created_at")
+    data = serializers.SerializerMethodField()  # type: ignore[assignment]  # fields are no attributes of the class
+
+    def get_type(self, delivery: AlertDelivery) -> str:
+        return f"alert.{delivery.event}"
+
+    def get_data(self, delivery: AlertDelivery) -> dict[str, Any]:
+        """Return the alert; in a message that it opened it is not resolved, even if the message is late."""
+        alert = AlertSerializer(delivery.alert).data
+        return alert if delivery.event == DeliveryEvent.RESOLVED else {**alert, "resolved_at": None}

@@ -1,0 +1,46 @@
+"""Observations for tests of the rules."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from alerts.rules import RULES, AlertKind, Observation, QueueObservation, RuleSettings
+from runqy.broker.states import RunOutcome
+from tasks.run_stats import StatsPoint
+
+NOW = datetime(2026, 11, 26, 12, 0, 30, tzinfo=UTC)
+
+
+def queue(**fields: Any) -> QueueObservation:
+    """Return a queue without problems."""
+    defaults: dict[str, Any] = {
+        "name": "mail",
+        "is_enabled": True,
+        "is_paused": False,
+        "pending": 0,
+        "oldest_s": 0,
+        "ready_workers": 1,
+    }
+    return QueueObservation(**defaults | fields)
+
+
+def observation(*queues: QueueObservation, **fields: Any) -> Observation:
+    """Return an observation of these queues."""
+    return Observation(queues=queues, **{"now": NOW} | fields)
+
+
+def minutes(backlogs: list[int | None] = [], **last: int) -> list[StatsPoint]:  # noqa: B006 (only read)
+    """Return a minute for each backlog, and the current one with these outcomes."""
+    start = NOW.replace(second=0)
+    past = [
+        StatsPoint(start=start - timedelta(minutes=len(backlogs) - index), backlog=backlog)
+        for index, backlog in enumerate(backlogs)
+    ]
+    current = StatsPoint(start=start)
+    for name, count in last.items():
+        current.outcomes[RunOutcome(name)] = count
+    return [*past, current]
+
+
+def defaults(kind: AlertKind, queue_name: str) -> RuleSettings:
+    """Return the default settings of a rule."""
+    return RULES[kind].defaults

@@ -1,0 +1,88 @@
+"""The admin pages of alerts and rules."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from alerts.models import Alert, AlertRule
+from alerts.operations import store_findings
+from alerts.rules import AlertKind, Finding
+from queues.models import Queue, QueueSource
+from queues.operations import save_queue
+from runqy.audit.models import AuditRecord
+from tests.queues.samples import spec
+from tests.support.staff import staff_client
+
+pytestmark = pytest.mark.usefixtures("configuration")
+LIST, RULES = "/admin/alerts/alert/", "/admin/alerts/alertrule/"
+
+
+def store(message: str, subject: str, *, is_over: bool = False, kind: AlertKind = AlertKind.FAILURE_RATE) -> Alert:
+    now = timezone.now()
+    store_findings([Finding(kind=kind, subject=subject, queue=subject, message=message)], now=now - timedelta(hours=1))
+    if is_over:
+        Alert.objects.filter(subject=subject).update(resolved_at=now)
+    return Alert.objects.get(subject=subject)
+
+
+def test_the_list_shows_open_alerts_unless_others_are_asked_for() -> None:
+    store("Mail is over.", "mail", is_over=True)
+    store("Post goes on.", "post")
+    viewer = staff_client("viewer")
+
+    default, resolved, everything = (
+        viewer.get(f"{LIST}{query}").content.decode() for query in ("", "?state=resolved", "?state=all")
+    )
+
+    assert ("Post goes on." in default, "Mail is over." in default) == (True, False)
+    assert ("Post goes on." in resolved, "Mail is over." in resolved) == (False, True)
+    assert ("Post goes on." in everything, "Mail is over." in everything) == (True, True)
+
+
+def test_an_alert_has_a_page_with_its_meaning_and_a_link_to_its_cause() -> None:
+    alert = store("Queue mail has 1 pending task and no ready worker.", "mail", kind=AlertKind.NO_READY_WORKER)
+
+    page = staff_client("viewer").get(f"{LIST}{alert.pk}/change/").content.decode()
+
+    assert "Tasks are pending and no worker of the queue is ready." in page
+    assert 'href="/admin/workers/worker/"' in page
+
+
+def test_a_configurator_changes_the_threshold_of_a_queue() -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    queue = Queue.objects.get()
+    form = {"kind": "failure_rate", "queue": queue.pk, "is_enabled": "on", "threshold": "35", "for_s": ""}
+
+    response = staff_client("configurator").post(f"{RULES}add/", form)
+
+    assert response.status_code == 302, response.content.decode()
+    rule = AlertRule.objects.get()
+    assert (rule.queue, rule.threshold, rule.for_s) == (queue, 35, None)
+    assert AuditRecord.objects.filter(action="alert_rule.created", object_name="failure_rate/mail").exists()
+    assert "35 percent" in staff_client("viewer").get(RULES).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ({"kind": "worker_missing", "threshold": "3"}, "has no threshold. Leave this empty."),
+        ({"kind": "failure_rate", "threshold": "-1"}, "Ensure this value is greater than or equal to 0."),
+        ({"kind": "history_dropped", "with_queue": True}, "has one setting for all queues."),
+        ({"kind": "oldest_pending"}, "This rule already has settings for all queues."),
+    ],
+)
+def test_wrong_settings_are_refused_with_a_reason(form: dict[str, object], message: str) -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    AlertRule.objects.create(kind="oldest_pending")
+    queue = Queue.objects.get().pk if form.pop("with_queue", False) else ""
+
+    response = staff_client("admin").post(f"{RULES}add/", {"queue": queue, **form})
+
+    assert message in response.content.decode()
+    assert AlertRule.objects.count() == 1
+
+
+def test_a_viewer_changes_no_rules() -> None:
+    assert staff_client("viewer").post(f"{RULES}add/", {"kind": "oldest_pending"}).status_code == 403
+    assert not AlertRule.objects.exists()

@@ -1,0 +1,175 @@
+"""Each kind of alert is raised by its cause, links to what it is about, and is resolved when the cause is gone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db.models import F
+from django.utils import timezone
+
+from alerts.links import get_alert_link
+from alerts.models import Alert, AlertRule
+from alerts.operations import save_alert_rule, update_alerts
+from alerts.rules import AlertKind
+from queues.models import QueueSource
+from queues.operations import save_queue
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.heartbeats import write_heartbeat
+from runqy.broker.keys import QueueKeys
+from runqy.broker.worker_records import WorkerState
+from runqy.config_sync import snapshot
+from runqy.config_sync.reconcile import republish_configuration
+from tasks.models import QueueMinute, RunStream
+from tests.queues.samples import spec
+from tests.support.maintenance_duties import put
+from tests.support.runs import insert_runs, make_failure, make_run
+from tests.support.staff import staff_client
+from tests.support.workers import RECORD
+
+pytestmark = pytest.mark.usefixtures("configuration")
+WORKER = replace(RECORD, worker_id="mail/1", queue="mail", redis_queues={"mail": 1})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """How an alert comes about and goes away, its message, and a text of the page that it links to."""
+
+    arrange: Callable[[Broker], object]
+    remove: Callable[[Broker], object]
+    message: str
+    shown: str = ""
+
+
+def beat(broker: Broker, *, seconds_ago: int = 0, **fields: Any) -> None:
+    broker.run(write_heartbeat(replace(WORKER, **fields), now_ns=broker.now_ns() - seconds_ago * 10**9))
+
+
+def put_with_rule(broker: Broker) -> None:
+    save_alert_rule(AlertRule(kind=AlertKind.OLDEST_PENDING.value, threshold=0))
+    put(broker, "waiting-task", "mail")
+
+
+def grow(broker: Broker) -> None:
+    put(broker, "waiting-task", "mail")
+    minute = timezone.now().replace(second=0, microsecond=0)
+    for back in range(12):
+        backlog = 300 - 20 * back
+        QueueMinute.objects.create(
+            redis_queue="mail",
+            queue="mail",
+            start=minute - timedelta(minutes=back),
+            backlog=backlog,
+            backlog_max=backlog,
+        )
+
+
+def fail(broker: Broker) -> None:
+    insert_runs(*[make_failure("KeyError: 'customer'") for _ in range(12)], queue="mail")
+
+
+def lose_worker(broker: Broker) -> None:
+    beat(broker, seconds_ago=40)
+    insert_runs(make_run(task_id="last-task", worker_id=WORKER.worker_id), queue="mail")
+
+
+def drop(broker: Broker) -> None:
+    RunStream.objects.create(redis_queue="mail", dropped=5, dropped_at=timezone.now())
+
+
+CAUSES = {
+    AlertKind.NO_READY_WORKER: Cause(
+        arrange=lambda broker: (put(broker, "waiting-task", "mail"), beat(broker, state=WorkerState.DEPLOYING)),
+        remove=beat,
+        message="Queue mail has 1 pending task and no ready worker.",
+        shown=WORKER.worker_id,
+    ),
+    AlertKind.OLDEST_PENDING: Cause(
+        arrange=put_with_rule,
+        remove=lambda broker: broker.client.delete(QueueKeys("mail").pending),
+        message="The oldest pending task of queue mail has been waiting for",
+        shown="waiting-task",
+    ),
+    AlertKind.FAILURE_RATE: Cause(
+        arrange=fail,
+        remove=lambda broker: QueueMinute.objects.all().delete(),
+        message="100 % of the runs of queue mail failed in 5 minutes (12 of 12).",
+        shown="KeyError",
+    ),
+    AlertKind.BACKLOG_GROWING: Cause(
+        arrange=grow,
+        remove=lambda broker: QueueMinute.objects.all().delete(),
+        message="The backlog of queue mail grew from",
+        shown="waiting-task",
+    ),
+    AlertKind.WORKER_MISSING: Cause(
+        arrange=lose_worker,
+        remove=beat,
+        message="Worker mail/1 has sent no heartbeat for",
+        shown="last-task",
+    ),
+    AlertKind.WORKER_START_FAILED: Cause(
+        arrange=lambda broker: beat(broker, state=WorkerState.START_FAILED, reason="no such branch"),
+        remove=beat,
+        message="Worker mail/1 failed to start: no such branch",
+        shown="no such branch",
+    ),
+    AlertKind.HISTORY_DROPPED: Cause(
+        arrange=drop,
+        remove=lambda broker: RunStream.objects.all().delete(),
+        message="5 runs could not be recorded in the history so far.",
+    ),
+    AlertKind.CONFIGURATION_NOT_PUBLISHED: Cause(
+        arrange=lambda broker: broker.client.delete(keys.CONFIG_HEAD),
+        remove=lambda broker: republish_configuration(),
+        message="Some changes are not published yet.",
+    ),
+}
+
+
+def advance(**span: int) -> None:
+    """Let the stored alerts be as old as if time had passed."""
+    past = timedelta(**span)
+    Alert.objects.update(since=F("since") - past, seen_at=F("seen_at") - past)
+
+
+@pytest.mark.parametrize("kind", CAUSES)
+def test_an_alert_is_opened_linked_and_resolved(kind: AlertKind, single_broker: Broker) -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    cause = CAUSES[kind]
+
+    cause.arrange(single_broker)
+    update_alerts(single_broker)
+    advance(seconds=61)
+    update_alerts(single_broker)
+
+    alert = Alert.objects.get(kind=kind, opened_at__isnull=False)
+    assert alert.message.startswith(cause.message)
+    if cause.shown:
+        link = get_alert_link(alert)
+        assert link is not None
+        assert cause.shown in staff_client("operator").get(link[0], follow=True).content.decode()
+
+    cause.remove(single_broker)
+    snapshot.forget()
+    advance(minutes=2)
+    update_alerts(single_broker)
+
+    assert Alert.objects.get(pk=alert.pk).resolved_at is not None
+
+
+def test_the_failures_of_an_alert_are_found_when_it_was_resolved_long_ago(single_broker: Broker) -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    fail(single_broker)
+    update_alerts(single_broker)
+    at = timezone.now()
+    insert_runs(make_failure("LaterError: no", ended_ns=single_broker.now_ns() + 3600 * 10**9), queue="mail")
+    Alert.objects.update(resolved_at=at + timedelta(minutes=6))
+
+    link = get_alert_link(Alert.objects.get(kind=AlertKind.FAILURE_RATE))
+
+    assert link is not None
+    page = staff_client("viewer").get(link[0]).content.decode()
+    assert ("KeyError" in page, "LaterError" in page) == (True, False)

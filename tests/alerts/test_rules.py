@@ -1,0 +1,117 @@
+"""What each rule finds, and what it leaves alone."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from alerts.rules import AlertKind, RuleSettings, WorkerObservation, find_problems
+from tests.alerts.observations import NOW, defaults, minutes, observation, queue
+
+GROWING = [0, 0, 10, 10, 40, 60, 60, 80, 90, 100]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "message"),
+    [
+        (
+            {"pending": 50, "ready_workers": 0},
+            AlertKind.NO_READY_WORKER,
+            "Queue mail has 50 pending tasks and no ready worker.",
+        ),
+        (
+            {"pending": 1, "oldest_s": 700},
+            AlertKind.OLDEST_PENDING,
+            "The oldest pending task of queue mail has been waiting for 11 min.",
+        ),
+        (
+            {"minutes": minutes(completed=70, failed=10, retried=20)},
+            AlertKind.FAILURE_RATE,
+            "30 % of the runs of queue mail failed in 5 minutes (30 of 100).",
+        ),
+        (
+            {"minutes": minutes(GROWING)},
+            AlertKind.BACKLOG_GROWING,
+            "The backlog of queue mail grew from 0 to 100 pending tasks in 10 minutes.",
+        ),
+        (
+            {"vault_errors": ("Vault keys does not exist.",)},
+            AlertKind.VAULT_UNREADABLE,
+            "Workers cannot register for queue mail: Vault keys does not exist.",
+        ),
+    ],
+)
+def test_a_problem_of_a_queue_is_found_with_its_cause(fields: dict[str, Any], kind: AlertKind, message: str) -> None:
+    findings = find_problems(observation(queue(**fields)), defaults)
+
+    assert [(found.kind, found.queue, found.message) for found in findings] == [(kind, "mail", message)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"pending": 50},
+        {"pending": 50, "ready_workers": 0, "is_paused": True, "oldest_s": 9000},
+        {"pending": 50, "ready_workers": 0, "is_enabled": False},
+        {"pending": 1, "oldest_s": 600},
+        {"oldest_s": 9000},
+        {"minutes": minutes(completed=80, failed=20)},
+        {"minutes": minutes(failed=9)},
+        {"minutes": minutes(canceled=95, expired=5)},
+        {"minutes": minutes([*GROWING[:8], 70, 110])},
+        {"minutes": minutes([*GROWING[:8], None, 110])},
+        {"minutes": minutes([0, 100])},
+        {"minutes": minutes([200] * 10)},
+        {"minutes": minutes(GROWING), "is_paused": True},
+    ],
+)
+def test_what_is_no_problem_is_not_found(fields: dict[str, Any]) -> None:
+    assert find_problems(observation(queue(**fields)), defaults) == []
+
+
+def test_failures_before_the_window_do_not_count() -> None:
+    old = minutes(failed=100)[0]
+    since = [replace(point, backlog=None) for point in minutes([None] * 5, completed=10)]
+
+    assert find_problems(observation(queue(minutes=[old, *since])), defaults) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_found"),
+    [
+        (RuleSettings(threshold=5), True),
+        (RuleSettings(threshold=20), False),
+        (RuleSettings(threshold=5, is_enabled=False), False),
+    ],
+)
+def test_settings_of_a_queue_decide(settings: RuleSettings, is_found: bool) -> None:
+    observed = observation(queue(minutes=minutes(completed=90, failed=10)))
+
+    found = find_problems(observed, lambda kind, name: settings if name == "mail" else defaults(kind, name))
+
+    assert bool(found) is is_found
+
+
+def test_workers_that_are_missing_or_failed_are_found() -> None:
+    workers = [
+        WorkerObservation(worker_id="a", queue="mail", is_missing=True, start_failure=None, silent_s=75),
+        WorkerObservation(worker_id="b", queue="mail", is_missing=False, start_failure="ModuleNotFoundError: torch"),
+        WorkerObservation(worker_id="c", queue="mail", is_missing=False, start_failure=None),
+    ]
+
+    findings = find_problems(observation(workers=workers), defaults)
+
+    assert [(found.kind, found.subject, found.message) for found in findings] == [
+        (AlertKind.WORKER_MISSING, "a", "Worker a has sent no heartbeat for 1 min."),
+        (AlertKind.WORKER_START_FAILED, "b", "Worker b failed to start: ModuleNotFoundError: torch"),
+    ]
+
+
+@pytest.mark.parametrize(("minutes_ago", "is_found"), [(9, True), (11, False)])
+def test_dropped_history_is_found_while_it_is_recent(minutes_ago: int, is_found: bool) -> None:
+    observed = observation(history_dropped=1200, history_dropped_at=NOW - timedelta(minutes=minutes_ago))
+
+    messages = [found.message for found in find_problems(observed, defaults)]
+
+    assert messages == (["1,200 runs could not be recorded in the history so far."] if is_found else [])

@@ -1,0 +1,132 @@
+"""The page /metrics: built at most once a second, however many programs read it."""
+
+import os
+import threading
+from collections.abc import Iterator
+from importlib.metadata import version
+
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from queues.catalog import QueueCatalog
+from runqy import clock, metric_files
+from runqy.config_sync.head_check import HeadProblem
+from runqy.config_sync.snapshot import get_cache
+from runqy.http_metrics import flush_requests, with_histogram
+from runqy.metrics.families import (
+    asynq_families,
+    gauge,
+    label_queues,
+    labelled_gauge,
+    run_families,
+    worker_families,
+)
+from runqy.metrics.process import sample_snapshot
+from runqy.metrics.state import RedisState, find_catalog, find_redis_state
+
+MAX_AGE_S = 1.0
+_PUBLISHED = "published"
+
+
+class RedisCollector(Collector):
+    """What is read from Redis for one page."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all families; without Redis those of this server alone."""
+        catalog = find_catalog()
+        names = catalog.redis_queues() if catalog else ()
+        state = find_redis_state(names)
+        yield gauge("runqy_redis_up", "1 if Redis responds to this server.", float(state is not None))
+        yield labelled_gauge("runqy_build_info", "The version of the server.", "version", [(version("runqy"), 1.0)])
+        if state is None:
+            return
+        yield from _server_families(state)
+        if catalog is not None:
+            yield from _queue_families(state, catalog)
+
+
+def _server_families(state: RedisState) -> Iterator[Metric]:
+    """Yield what concerns the whole installation."""
+    yield gauge("runqy_redis_round_trip_seconds", "Duration of a PING to Redis.", state.round_trip_s)
+    yield gauge(
+        "runqy_maintenance_up",
+        "1 if a maintenance process has reported in the last minute.",
+        float(state.is_maintenance_running),
+    )
+    problem = get_cache().head_problem
+    has_documents = not get_cache().is_empty and bool(get_cache().current().documents)
+    is_published = problem is None or (problem is HeadProblem.MISSING and not has_documents)
+    current = _PUBLISHED if problem is None or is_published else _spelled(problem)
+    yield labelled_gauge(
+        "runqy_config_publication",
+        "1 for the state of the published configuration in Redis; all but `published` need maintenance.",
+        "state",
+        [(name, float(name == current)) for name in (_PUBLISHED, *map(_spelled, HeadProblem))],
+    )
+    yield labelled_gauge(
+        "runqy_stream_entries",
+        "Records in Redis that are not in the database yet.",
+        "stream",
+        [(backlog.stream, backlog.entries) for backlog in state.backlogs],
+    )
+    yield labelled_gauge(
+        "runqy_stream_lag_seconds",
+        "Age of the oldest of these records.",
+        "stream",
+        [(backlog.stream, backlog.age_s) for backlog in state.backlogs],
+    )
+
+
+def _queue_families(state: RedisState, catalog: QueueCatalog) -> Iterator[Metric]:
+    """Yield what concerns queues."""
+    labels = label_queues(catalog.redis_queues())
+    yield from asynq_families(state, labels)
+    yield from run_families(state, labels)
+    yield from worker_families(state, catalog, labels)
+
+
+def _spelled(problem: HeadProblem) -> str:
+    return problem.value.replace(" ", "_")
+
+
+class MetricsPage:
+    """The current page."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._built_s = float("-inf")
+        self._text = b""
+
+    def read(self) -> bytes:
+        """Return the page, at most MAX_AGE_S old. One thread builds it, the others wait for that."""
+        with self._lock:
+            if clock.monotonic_s() - self._built_s >= MAX_AGE_S:
+                self._text = _build()
+                self._built_s = clock.monotonic_s()
+            return self._text
+
+
+def _build() -> bytes:
+    find_catalog()  # an idle process compares its snapshot now, before the age is taken
+    sample_snapshot()
+    flush_requests()
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(ProcessCollector())
+    registry.register(RedisCollector())
+    return generate_latest(registry)
+
+
+class ProcessCollector(Collector):
+    """The numbers of the web processes: under gunicorn of all, else of this one."""
+
+    def collect(self) -> Iterator[Metric]:
+        registry = REGISTRY
+        if metric_files.VARIABLE in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        yield from with_histogram(registry.collect())
+
+
+page = MetricsPage()

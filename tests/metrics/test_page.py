@@ -1,0 +1,268 @@
+"""What /metrics shows: asynq's families, those of runqy, and what is left without Redis."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from runqy import clock
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.heartbeats import write_heartbeat
+from runqy.broker.keys import QueueKeys
+from runqy.broker.pausing import pause
+from runqy.broker.redis_client import RedisTarget
+from runqy.broker.run_counters import RunCounters, add_run_counters
+from runqy.broker.states import RunOutcome
+from runqy.broker.worker_records import WorkerState
+from runqy.config_sync.snapshot import get_cache
+from runqy.metrics import exposition, families
+from runqy.redis_connection import get_broker
+from tests.api.client import ApiClient
+from tests.metrics.pages import read_page, value
+from tests.support.environment import ADMIN_KEY, CLIENT_KEY
+from tests.support.servers import free_port
+from tests.support.tasks import put
+from tests.support.workers import RECORD, RUNNING
+
+pytestmark = pytest.mark.usefixtures("queues")
+
+
+def test_queues_are_shown_under_the_names_of_asynqs_exporter(redis: Any) -> None:
+    put(get_broker(), "t1", "t2", queue="mail")
+    get_broker().run(pause("mail", now_ns=10**18))
+    redis.set(QueueKeys("mail").processed, 7)
+    redis.set(QueueKeys("mail").failed, 2)
+
+    page = read_page()
+
+    assert value(page, "asynq_tasks_enqueued_total", queue="mail", state="pending") == 2
+    assert value(page, "asynq_tasks_enqueued_total", queue="inference_high", state="archived") == 0
+    assert value(page, "asynq_queue_size", queue="mail") == 2
+    assert 0 < value(page, "asynq_queue_latency_seconds", queue="mail") < 60
+    assert value(page, "asynq_queue_memory_usage_approx_bytes", queue="mail") > 100
+    assert value(page, "asynq_tasks_processed_total", queue="mail") == 7
+    assert value(page, "asynq_tasks_failed_total", queue="mail") == 2
+    assert value(page, "asynq_queue_paused_total", queue="mail") == 1
+    assert value(page, "asynq_queue_paused_total", queue="inference_low") == 0
+
+
+def test_queues_that_only_redis_knows_get_no_label(redis: Any) -> None:
+    redis.sadd(keys.QUEUES, "strange")
+    redis.lpush(QueueKeys("strange").pending, "t1")
+
+    assert not any(("queue", "strange") in labels for _, labels in read_page())
+
+
+def test_queues_beyond_the_bound_are_added_up_as_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families, "MAX_QUEUES", 1)
+    put(get_broker(), "t1", queue="inference_low")
+    put(get_broker(), "t2", "t3", queue="mail")
+
+    page = read_page()
+
+    assert value(page, "asynq_queue_size", queue="other") == 3
+    assert {dict(labels)["queue"] for name, labels in page if name == "asynq_queue_size"} == {"inference_high", "other"}
+
+
+def test_runs_are_shown_as_workers_counted_them() -> None:
+    counters = RunCounters()
+    counters.outcomes[RunOutcome.COMPLETED] = 3
+    counters.outcomes[RunOutcome.RETRIED] = 1
+    for seconds in (0.001, 0.3, 7200):
+        counters.runs.observe(seconds)
+    counters.waits.observe(2)
+    counters.child_restarts = 2
+    counters.failed_deployments = 1
+    get_broker().run(add_run_counters("inference_low", counters))
+    get_broker().run(add_run_counters("inference_low", counters))
+
+    page = read_page()
+
+    assert value(page, "runqy_task_runs_total", queue="inference_low", outcome="completed") == 6
+    assert value(page, "runqy_task_runs_total", queue="inference_low", outcome="retried") == 2
+    assert value(page, "runqy_task_runs_total", queue="inference_high", outcome="completed") == 0
+    assert value(page, "runqy_task_run_seconds_bucket", queue="inference_low", le="0.005") == 2
+    assert value(page, "runqy_task_run_seconds_bucket", queue="inference_low", le="0.5") == 4
+    assert value(page, "runqy_task_run_seconds_bucket", queue="inference_low", le="3600.0") == 4
+    assert value(page, "runqy_task_run_seconds_count", queue="inference_low") == 6
+    assert value(page, "runqy_task_run_seconds_sum", queue="inference_low") == pytest.approx(14400.602)
+    assert value(page, "runqy_task_wait_seconds_bucket", queue="inference_low", le="2.5") == 2
+    assert value(page, "runqy_worker_child_restarts_total", queue="inference") == 4
+    assert value(page, "runqy_worker_deployments_total", queue="inference", outcome="failed") == 2
+
+
+@pytest.mark.parametrize("forged", ["-5", "x", "9" * 30, "9" * 19])
+def test_counters_that_a_worker_forged_do_no_harm(redis: Any, forged: str) -> None:
+    redis.hset(QueueKeys("mail").run_counters, "completed", forged)
+    counters = RunCounters()
+    counters.outcomes[RunOutcome.COMPLETED] = 1
+
+    before = value(read_page(), "runqy_task_runs_total", queue="mail", outcome="completed")
+    get_broker().run(add_run_counters("mail", counters))
+
+    assert 0 <= before <= 2**53
+    assert value(read_page(), "runqy_task_runs_total", queue="mail", outcome="completed") >= 0
+
+
+def test_a_key_of_the_wrong_type_hides_no_other_queue(redis: Any) -> None:
+    redis.set(QueueKeys("mail").run_counters, "no hash")
+    redis.hset(QueueKeys("inference_low").run_counters, "completed", 4)
+
+    page = read_page()
+
+    assert value(page, "runqy_task_runs_total", queue="mail", outcome="completed") == 0
+    assert value(page, "runqy_task_runs_total", queue="inference_low", outcome="completed") == 4
+
+
+def test_workers_and_their_slots_are_shown() -> None:
+    broker = get_broker()
+    now_ns = broker.now_ns()
+    broker.run(write_heartbeat(RECORD, [RUNNING], now_ns=now_ns))
+    broker.run(write_heartbeat(replace(RECORD, worker_id="w2", state=WorkerState.DEPLOYING), now_ns=now_ns))
+    broker.run(write_heartbeat(replace(RECORD, worker_id="w3"), now_ns=now_ns - 20 * 10**9))
+    broker.run(write_heartbeat(replace(RECORD, worker_id="w4", queue="x", redis_queues={"x": 1}), now_ns=now_ns))
+    broker.run(write_heartbeat(replace(RECORD, worker_id="w5", concurrency=10**9), now_ns=now_ns))
+
+    page = read_page()
+
+    assert value(page, "runqy_workers", queue="inference_low", state="ready") == 2
+    assert value(page, "runqy_workers", queue="inference_high", state="deploying") == 1
+    assert value(page, "runqy_workers", queue="inference_low", state="disconnected") == 1
+    assert value(page, "runqy_workers", queue="mail", state="ready") == 0
+    assert value(page, "runqy_worker_slots", queue="inference") == 4 + 4 + 1000
+    assert value(page, "runqy_worker_slots_busy", queue="inference") == 1
+    assert not any(("queue", "x") in labels for _, labels in page)
+
+
+def test_the_state_of_the_installation_is_shown(redis: Any) -> None:
+    oldest = redis.xadd(keys.AUDIT_STREAM, {"content": b"x"}, id=f"{get_broker().now_ns() // 10**6 - 5000}-0")
+    assert oldest
+
+    page = read_page()
+
+    assert value(page, "runqy_redis_up") == 1
+    assert 0 < value(page, "runqy_redis_round_trip_seconds") < 5
+    assert value(page, "runqy_maintenance_up") == 0
+    assert value(page, "runqy_config_publication", state="published") == 1
+    assert value(page, "runqy_config_publication", state="refused") == 0
+    assert value(page, "runqy_stream_entries", stream="audit") >= 1
+    assert 5 <= value(page, "runqy_stream_lag_seconds", stream="audit") < 60
+    assert value(page, "runqy_stream_entries", stream="deliveries") == 0
+    assert 0 <= value(page, "runqy_config_snapshot_age_seconds") < 60
+    assert value(page, "runqy_stream_entries", stream="history") == 0
+    assert value(page, "runqy_stream_lag_seconds", stream="history") == 0
+
+
+def test_the_history_lags_by_the_oldest_run_of_any_queue(redis: Any) -> None:
+    now_ms = get_broker().now_ns() // 10**6
+    redis.xadd(QueueKeys("mail").runs, {"task": "t1"}, id=f"{now_ms - 5000}-0")
+    redis.xadd(QueueKeys("mail").runs, {"task": "t2"})
+    redis.xadd(QueueKeys("inference_low").runs, {"task": "t3"}, id=f"{now_ms - 90_000}-0")
+    redis.set(QueueKeys("inference_high").runs, "no stream")
+
+    page = read_page()
+
+    assert value(page, "runqy_stream_entries", stream="history") == 3
+    assert 90 <= value(page, "runqy_stream_lag_seconds", stream="history") < 150
+
+
+def test_an_entry_with_an_id_that_is_no_time_has_no_age(redis: Any) -> None:
+    redis.xadd(QueueKeys("mail").runs, {"task": "t1"}, id="7-0")
+
+    assert value(read_page(), "runqy_stream_lag_seconds", stream="history") == 0
+
+
+def test_a_stream_whose_entries_were_all_read_has_no_backlog(redis: Any) -> None:
+    stream = QueueKeys("mail").runs
+    redis.xdel(stream, redis.xadd(stream, {"id": b"t1"}))
+
+    page = read_page()
+
+    assert redis.exists(stream)
+    assert value(page, "runqy_stream_entries", stream="history") == 0
+    assert value(page, "runqy_stream_lag_seconds", stream="history") == 0
+
+
+def test_an_idle_server_confirms_its_configuration_before_its_age_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_page()
+    monkeypatch.setattr(get_cache(), "confirmed_at", clock.monotonic_s() - 3600)
+    monkeypatch.setattr(get_cache(), "compared_at", clock.monotonic_s() - 3600)
+
+    assert 0 <= value(read_page(), "runqy_config_snapshot_age_seconds") < 60
+
+
+def test_an_altered_publication_is_shown(redis: Any) -> None:
+    read_page()
+    redis.set(keys.CONFIG_HEAD, "forged")
+    redis.hset(keys.CONFIG_DOCUMENTS, "queue:mail", "forged")
+    exposition.get_cache().compared_at = float("-inf")
+
+    page = read_page()
+
+    assert value(page, "runqy_config_publication", state="published") == 0
+    assert sum(number for (name, _), number in page.items() if name == "runqy_config_publication") == 1
+
+
+def test_without_redis_the_servers_own_numbers_are_left(settings: Any) -> None:
+    read_page()
+    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),))
+
+    page = read_page()
+
+    assert value(page, "runqy_redis_up") == 0
+    assert value(page, "runqy_build_info", version="0.1.0") == 1
+    assert not any(name.startswith("asynq_") for name, _ in page)
+    assert value(page, "runqy_http_request_duration_seconds_count", route="/metrics", method="GET", status="200")
+
+
+@pytest.mark.cluster
+def test_queues_on_all_nodes_of_a_cluster_are_shown(
+    settings: Any, cluster_broker: Broker, cluster_target: RedisTarget
+) -> None:
+    settings.REDIS_TARGET = cluster_target
+    put(cluster_broker, "t1", queue="mail")
+    put(cluster_broker, "t2", "t3", queue="inference_low")
+    cluster_broker.run(write_heartbeat(RECORD, now_ns=cluster_broker.now_ns()))
+
+    page = read_page()
+
+    assert value(page, "asynq_queue_size", queue="mail") == 1
+    assert value(page, "asynq_queue_size", queue="inference_low") == 2
+    assert value(page, "asynq_queue_memory_usage_approx_bytes", queue="mail") > 100
+    assert value(page, "runqy_workers", queue="inference_low", state="ready") == 1
+
+
+def test_requests_are_counted_by_route_template_on_each_plane(each_plane: str) -> None:
+    def counted(route: str, method: str, status: int) -> float:
+        labels = {"route": route, "method": method, "status": str(status)}
+        return value(read_page(), "runqy_http_request_duration_seconds_count", **labels) or 0
+
+    wanted = [
+        ("/queue/add", "POST", 200),
+        ("/queue/{task_id}", "GET", 404),
+        ("/queue/{task_id}?wait", "GET", 404),
+        ("/api/cli/queues/{queue}", "GET", 404),
+        ("other", "GET", 404),
+    ]
+    before = [counted(*labels) for labels in wanted]
+    client = ApiClient(CLIENT_KEY)
+    client.post("/queue/add", {"queue": "mail", "data": {}})
+    client.get("/queue/secret-id")
+    client.get("/queue/secret-id?wait=1s")
+    ApiClient(ADMIN_KEY).get("/api/cli/queues/secret-name")
+    client.get("/nowhere/secret-path")
+
+    found = [counted(*labels) - count for labels, count in zip(wanted, before, strict=True)]
+    assert all(1 <= number <= 2 for number in found), found  # the client repeats safe requests on the other plane
+    assert "secret" not in str(read_page())
+
+
+def test_a_page_is_built_at_most_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exposition, "MAX_AGE_S", 60.0)
+    monkeypatch.setattr(exposition, "page", exposition.MetricsPage())
+    monkeypatch.setattr("runqy.metrics.viewsets.page", exposition.page)
+    read_page()
+    put(get_broker(), "t1", queue="mail")
+
+    assert value(read_page(), "asynq_queue_size", queue="mail") == 0

@@ -1,0 +1,224 @@
+"""A whole stack, scraped by a real Prometheus with the files of docs/monitoring, and traced to a collector."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+import pytest
+
+from tests.monitoring.collector import Collector, run_collector
+from tests.monitoring.prometheus import MONITORING, Prometheus
+from tests.supervisor.stack import Stack, make_queue
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(300)
+needs_prometheus = pytest.mark.skipif(
+    shutil.which("promtool") is None or shutil.which("prometheus") is None,
+    reason="Prometheus is not installed (Debian: apt-get install prometheus)",
+)
+
+CODE = """\
+import json, sys
+print(json.dumps({"status": "ready"}), flush=True)
+for line in sys.stdin:
+    task = json.loads(line)
+    error = "no" if task["payload"].get("fails") else None
+    response = {"task_id": task["task_id"], "result": task.get("traceparent"), "error": error, "retry": False}
+    print(json.dumps(response), flush=True)
+"""
+NAMED_BY_ASYNQ = {"asynq_tasks_enqueued_total", "asynq_queue_paused_total"}
+"""Gauges that asynq's exporter calls `_total`, which promtool criticises."""
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    """Run a collector of spans."""
+    with run_collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def stack(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Run a stack with one queue."""
+    folder = tmp_path_factory.mktemp("stack")
+    stack = Stack(
+        folder,
+        QUEUE_WORKERS_DIR=str(make_queue(folder, code=CODE)),
+        WEB_CONCURRENCY="2",
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_BSP_SCHEDULE_DELAY="200",
+    )
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.end()
+
+
+@pytest.fixture(scope="module")
+def prometheus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Scrape the stack while it runs tasks, until the worker's numbers have arrived."""
+    prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), target_port=stack.port)
+    try:
+        wait_until(lambda: prometheus.query("up == 1"), timeout_s=30)
+        with pytest.raises(HTTPError):
+            stack.ask("/queue/unknown")
+        for fails in (False, True, False):
+            stack.read(stack.enqueue({"fails": fails}))
+        wait_until(lambda: prometheus.query('runqy_task_runs_total{outcome="completed"} >= 2'), timeout_s=60)
+        wait_until(lambda: prometheus.query('runqy_task_runs_total{outcome="failed"} == 1'), timeout_s=60)
+        wait_until(lambda: prometheus.query("count_over_time(runqy_redis_up[1m]) >= 3"), timeout_s=30)
+        yield prometheus
+    finally:
+        prometheus.close()
+
+
+def read_page(stack: Stack) -> str:
+    """Return /metrics, without a key."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{stack.port}/metrics", timeout=20) as response:
+        return str(response.read().decode())
+
+
+def board_queries() -> list[str]:
+    """Return the queries of the dashboard's panels, as Grafana would fill them in."""
+    board = json.loads((MONITORING / "grafana-dashboard.json").read_text())
+    found = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
+    filled = {"$__rate_interval": "1m", "$job": "runqy", "$queue": ".*"}
+    return [re.sub(r"\$\w+", lambda match: filled[match[0]], expression) for expression in found]
+
+
+@needs_prometheus
+def test_promtool_accepts_the_alert_rules() -> None:
+    checked = subprocess.run(
+        ["promtool", "check", "rules", str(MONITORING / "alerts.yml")], capture_output=True, text=True
+    )
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@needs_prometheus
+def test_promtool_accepts_the_page(prometheus: Prometheus, stack: Stack) -> None:
+    checked = subprocess.run(["promtool", "check", "metrics"], input=read_page(stack), capture_output=True, text=True)
+
+    lines = (checked.stdout + checked.stderr).splitlines()
+    assert [line for line in lines if line.split(" ")[0] not in NAMED_BY_ASYNQ] == []
+
+
+@needs_prometheus
+def test_prometheus_runs_every_query_of_the_board(prometheus: Prometheus) -> None:
+    queries = board_queries()
+
+    results = {query: prometheus.query(query) for query in queries}
+
+    assert len(queries) > 25
+    assert [query for query in queries if not results[query]] == []
+
+
+@needs_prometheus
+def test_prometheus_evaluates_every_alert_rule(prometheus: Prometheus) -> None:
+    wait_until(lambda: all(rule["health"] != "unknown" for rule in prometheus.rules()), timeout_s=30)
+
+    found = {rule["name"]: (rule["health"], rule.get("lastError", "")) for rule in prometheus.rules()}
+    assert len(found) > 10
+    assert set(found.values()) == {("ok", "")}
+
+
+@needs_prometheus
+def test_outcomes_and_times_count_the_same_runs(prometheus: Prometheus) -> None:
+    outcomes = 'sum by (queue) (runqy_task_runs_total{queue="echo"}) >= 3'
+    runs, waits = "runqy_task_run_seconds_count", "runqy_task_wait_seconds_count"
+
+    wait_until(lambda: prometheus.query(f"({outcomes}) == on (queue) {runs} == on (queue) {waits}"), timeout_s=30)
+    assert prometheus.query('runqy_worker_deployments_total{queue="echo",outcome="succeeded"} == 1')
+
+
+@needs_prometheus
+def test_both_web_processes_count_into_one_page(prometheus: Prometheus, stack: Stack) -> None:
+    def served() -> list[Any]:
+        return prometheus.query('sum(runqy_http_request_duration_seconds_count{route="/queue/add"})')
+
+    assert float(served()[0]["value"][1]) >= 3
+    folders = list((Path(stack.home) / "metrics").iterdir())
+    assert len(folders) == 1
+    assert len(list(folders[0].glob("counter_*.db"))) == 2
+
+
+CLIENT_TRACE, CLIENT_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+def send_traced(stack: Stack, data: dict[str, Any]) -> dict[str, Any]:
+    """Enqueue a task as a client that is traced, and return it once it has ended."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{stack.port}/queue/add",
+        data=json.dumps({"queue": "echo", "data": data}).encode(),
+        headers={
+            "Authorization": f"Bearer {(stack.home / 'api_key').read_text().strip()}",
+            "traceparent": f"00-{CLIENT_TRACE}-{CLIENT_SPAN}-01",
+        },
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        task_id = str(json.load(response)["info"]["id"])
+    return stack.read(task_id)
+
+
+def test_the_spans_of_a_task_continue_the_clients_trace(stack: Stack, collector: Collector) -> None:
+    info = send_traced(stack, {})
+
+    names = {"POST /queue/add", "enqueue echo", "wait echo", "run echo"}
+    wait_until(lambda: names <= collector.spans_of(CLIENT_TRACE).keys(), timeout_s=30)
+    request, enqueue, run, wait = (collector.spans_of(CLIENT_TRACE)[name] for name in sorted(names))
+    assert [span.service for span in (request, enqueue, wait, run)] == ["runqy", "runqy", *["runqy-worker"] * 2]
+    assert [span.parent_id for span in (request, enqueue, wait, run)] == [
+        CLIENT_SPAN,
+        request.span_id,
+        enqueue.span_id,
+        enqueue.span_id,
+    ]
+    assert wait.end_ns == run.start_ns
+    assert request.attributes["http.response.status_code"] == "200"
+    assert run.attributes["runqy.outcome"] == "succeeded"
+    assert info["result"] == f"00-{CLIENT_TRACE}-{run.span_id}-01"
+    assert info["traceparent"] == f"00-{CLIENT_TRACE}-{enqueue.span_id}-01"
+
+
+def test_a_request_without_a_trace_begins_one(stack: Stack) -> None:
+    info = stack.read(stack.enqueue({}))
+
+    assert info["traceparent"].startswith("00-")
+    assert CLIENT_TRACE not in info["traceparent"]
+    assert info["result"][:35] == info["traceparent"][:35]
+
+
+def test_django_serves_inside_a_span(stack: Stack, collector: Collector) -> None:
+    trace_id = "1" * 32
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{stack.port}/api/cli/queues/echo",
+        headers={
+            "Authorization": f"Bearer {(stack.home / 'api_key').read_text().strip()}",
+            "traceparent": f"00-{trace_id}-{CLIENT_SPAN}-01",
+        },
+    )
+    urllib.request.urlopen(request, timeout=60).close()
+
+    wait_until(lambda: collector.spans_of(trace_id), timeout_s=30)
+    (span,) = collector.spans_of(trace_id).values()
+    assert (span.name, span.parent_id) == ("GET /api/cli/queues/{queue}", CLIENT_SPAN)
+
+
+@pytest.mark.parametrize("program", ["runqy.wsgi", "workers.runtime.main"])
+def test_without_an_endpoint_nothing_of_opentelemetry_is_imported(program: str) -> None:
+    """redis-py imports some of it wherever it is installed."""
+    code = f"import sys, {program}; print(sorted({{'runqy.otel', 'opentelemetry.sdk.trace'}} & sys.modules.keys()))"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,13 +1,14 @@
-"""What a queue is: its deployment, limits, sub-queues and payload schema, as values without a database."""
+"""The definition of a queue as immutable values: deployment, limits, sub-queues and payload schema. No Django."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
-from runqy.structs import read_json
-from vaults.names import parse_reference
+from runqy.json_decoding import read_json
+from vaults.validation import parse_reference
 
 DEFAULT_SUB_QUEUE = "default"
 """The sub-queue that a queue's own name means."""
@@ -28,7 +29,7 @@ class QueueOrder(StrEnum):
 
 
 class FieldType(StrEnum):
-    """What the value of a payload's field may be."""
+    """JSON types of a payload field."""
 
     STRING = "string"
     INT = "int"
@@ -46,13 +47,35 @@ class PayloadField:
     type: tuple[FieldType, ...]
     required: bool = False
     default_json: str | None = None
-    """JSON text that stands in for a missing field."""
+    """JSON text of the default of a missing field."""
     description: str = ""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "PayloadField":
+        """Return the field in the output of `to_json` or of a validated serializer."""
+        default = {"default_json": msgspec.json.encode(data["default"]).decode()} if "default" in data else {}
+        return cls(
+            name=data["name"],
+            type=tuple(FieldType(kind) for kind in data["type"]),
+            required=data.get("required", False),
+            description=data.get("description", ""),
+            **default,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the field as in queue files."""
+        data: dict[str, Any] = {"name": self.name, "type": [kind.value for kind in self.type]}
+        data["required"] = self.required
+        if self.default_json is not None:
+            data["default"] = msgspec.json.decode(self.default_json)
+        if self.description:
+            data["description"] = self.description
+        return data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SubQueue:
-    """A line of its own within a queue."""
+class SubQueueSpec:
+    """A part of a queue with a priority of its own."""
 
     name: str
     priority: int
@@ -60,7 +83,7 @@ class SubQueue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """What a worker deploys and starts."""
+    """The code that workers deploy and start."""
 
     git_url: str
     branch: str = "main"
@@ -70,37 +93,39 @@ class Deployment:
     requirements_file: str = "requirements.txt"
     env_vars: Mapping[str, str] = field(default_factory=dict)
     redis_storage: bool = True
+    hide_payloads: bool = False
+    """See `hides_payloads` of `queues/queries.py`."""
     vaults: tuple[str, ...] = ()
     """Names in order: a later one overrides an earlier one."""
     git_token: str = ""
     """`vault://<vault>/<key>`, never the token itself."""
 
     @property
-    def vaults_used(self) -> list[str]:
-        """Return the names of all vaults that a worker's answer draws on, the token's included."""
+    def referenced_vaults(self) -> list[str]:
+        """Return the names of all vaults that workers receive values from, including that of the git token."""
         reference = parse_reference(self.git_token)
         return sorted({*self.vaults, *([reference.vault] if reference else [])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What bounds a queue's tasks."""
+    """The limits of a queue's tasks."""
 
     max_retry: int = 3
     ttl_completed_s: int = 24 * 3600
     ttl_archived_s: int = 72 * 3600
     pending_timeout_s: int = 0
-    """0: a task may wait for ever."""
+    """0: no limit."""
     active_timeout_s: int = 1800
     retry_delay_s: int = 15
     retry_max_delay_s: int = 600
     max_waiting_tasks: int = 0
-    """How many tasks of each Redis queue may be pending, scheduled or to be retried; 0: any number."""
+    """Pending, scheduled and retry tasks of each Redis queue; 0: no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatedLimits:
-    """The limits that a queue sets itself; None leaves one to the server's default."""
+class LimitOverrides:
+    """The limits that a queue sets; None: the server's default."""
 
     max_retry: int | None = None
     ttl_completed_s: int | None = None
@@ -111,63 +136,60 @@ class StatedLimits:
     retry_max_delay_s: int | None = None
     max_waiting_tasks: int | None = None
 
-    def completed_by(self, defaults: Limits) -> Limits:
-        """Return limits without gaps."""
-        stated = {limit.name: getattr(self, limit.name) for limit in fields(self)}
-        gaps = {name: getattr(defaults, name) for name, value in stated.items() if value is None}
-        return Limits(**stated | gaps)
-
-
-COUNTED_LIMITS = ("max_retry", "max_waiting_tasks")
-"""The limits that are numbers; the others are durations."""
+    def with_defaults(self, defaults: Limits) -> Limits:
+        overrides = {limit.name: getattr(self, limit.name) for limit in fields(self)}
+        return replace(defaults, **{name: value for name, value in overrides.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueFacts:
-    """What a queue's specification and its definition share."""
+class QueueBase:
+    """The fields that a specification and a definition of a queue share."""
 
     name: str
     priority: int
-    """With sub-queues: the highest of theirs."""
+    """With sub-queues: the highest of their priorities."""
     mode: QueueMode = QueueMode.LONG_RUNNING
     order: QueueOrder = QueueOrder.WEIGHTED
-    sub_queues: tuple[SubQueue, ...] = ()
+    sub_queues: tuple[SubQueueSpec, ...] = ()
     deployment: Deployment
     input: tuple[PayloadField, ...] = ()
     output: tuple[PayloadField, ...] = ()
     is_enabled: bool = True
 
     def redis_queues(self, separator: str) -> list[tuple[str, int]]:
-        """Return the names that stand in Redis, with their priorities; never an empty list."""
+        """Return the names of the Redis queues with their priorities; never an empty list.
+
+        With "." a queue without sub-queues is named as the Go system names it.
+        """
         if not self.sub_queues:
-            return [(self.name, self.priority)]
+            return [(f"{self.name}.{DEFAULT_SUB_QUEUE}" if separator == "." else self.name, self.priority)]
         return [(f"{self.name}{separator}{sub.name}", sub.priority) for sub in self.sub_queues]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueSpec(QueueFacts):
-    """What people state about a queue, in a file, the admin or the API; stored and published as JSON."""
+class QueueSpec(QueueBase):
+    """A queue as a file, the admin or the API defines it; published as JSON."""
 
-    limits: StatedLimits = field(default_factory=StatedLimits)
+    limits: LimitOverrides = field(default_factory=LimitOverrides)
 
     def encode(self) -> bytes:
-        """Return the JSON of all that differs from nothing said; equal specifications give equal bytes."""
+        """Return the specification as JSON; equal specifications give equal bytes."""
         return msgspec.json.encode(self, order="deterministic")
 
     @classmethod
     def decode(cls, body: bytes) -> "QueueSpec":
-        """Return the specification in a JSON text made by `encode`."""
+        """Return the specification in the output of `encode`."""
         return read_json(body, cls)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueDefinition(QueueFacts):
-    """A queue as the server and workers use it: nothing is left open."""
+class QueueDefinition(QueueBase):
+    """A queue with all limits set, as the server and workers use it."""
 
     limits: Limits = field(default_factory=Limits)
 
     @classmethod
     def of(cls, spec: QueueSpec, defaults: Limits) -> "QueueDefinition":
-        """Return the definition that a specification makes where the server's defaults fill its gaps."""
-        shared = {fact.name: getattr(spec, fact.name) for fact in fields(QueueFacts)}
-        return cls(**shared, limits=spec.limits.completed_by(defaults))
+        """Return the definition of a specification, with the server's defaults for limits that it does not set."""
+        shared = {column.name: getattr(spec, column.name) for column in fields(QueueBase)}
+        return cls(**shared, limits=spec.limits.with_defaults(defaults))

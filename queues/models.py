@@ -1,22 +1,55 @@
-"""The rows of queues and their sub-queues."""
+"""The models of queues and sub-queues. Their fields define, validate and document a queue for files, API and admin."""
 
 from collections.abc import Iterable
+from dataclasses import MISSING, fields
+from typing import Any
 
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
 from queues.definitions import (
     Deployment,
+    LimitOverrides,
+    PayloadField,
     QueueMode,
     QueueOrder,
     QueueSpec,
-    StatedLimits,
+    SubQueueSpec,
 )
-from queues.definitions import SubQueue as SubQueueSpec
-from queues.written import parse_fields, write_fields
+from queues.validators import (
+    DURATION_MAX_S,
+    PRIORITY_MAX,
+    QUEUE_NAME_MAX_LENGTH,
+    sub_queue_name_error,
+    validate_branch,
+    validate_command,
+    validate_env_vars,
+    validate_git_token,
+    validate_git_url,
+    validate_payload_schema,
+    validate_queue_name,
+    validate_repository_path,
+    validate_vaults,
+)
+
+DEPLOYMENT_COLUMNS = tuple(column.name for column in fields(Deployment))
+LIMIT_COLUMNS = tuple(column.name for column in fields(LimitOverrides))
+DEFAULTS = {column.name: column.default for column in fields(Deployment) if column.default is not MISSING}
 
 
-class Source(models.TextChoices):
-    """Where a queue was defined first or last."""
+def duration_field(minimum_s: int, help_text: str) -> "models.PositiveBigIntegerField[Any, Any]":
+    """Return a limit in seconds; null: the server's default."""
+    return models.PositiveBigIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(minimum_s), MaxValueValidator(DURATION_MAX_S)],
+        help_text=help_text,
+    )
+
+
+class QueueSource(models.TextChoices):
+    """Where a queue was changed last."""
 
     FILE = "file", "queue file"
     ADMIN = "admin", "admin"
@@ -24,42 +57,116 @@ class Source(models.TextChoices):
 
 
 class Queue(models.Model):
-    """A queue: what its workers deploy and what bounds its tasks."""
+    """A queue: the code that its workers deploy, and the limits of its tasks."""
 
-    name = models.CharField(max_length=128, unique=True)
-    is_enabled = models.BooleanField(default=True, help_text="A disabled queue takes no tasks; its workers idle.")
-    priority = models.PositiveIntegerField(default=1, help_text="With sub-queues theirs count.")
+    name = models.CharField(
+        max_length=QUEUE_NAME_MAX_LENGTH,
+        unique=True,
+        validators=[validate_queue_name],
+        help_text="Letters, digits, dots, hyphens and underscores. Cannot be changed later.",
+    )
+    is_enabled = models.BooleanField(
+        default=True, help_text="A disabled queue rejects new tasks; its workers finish their tasks and then wait."
+    )
+    priority = models.PositiveIntegerField(
+        default=1,
+        validators=[MinValueValidator(1), MaxValueValidator(PRIORITY_MAX)],
+        help_text=f"1 to {PRIORITY_MAX}. Ignored when sub-queues are defined.",
+    )
     mode = models.CharField(
-        max_length=16, choices=[(mode.value, mode.value) for mode in QueueMode], default=QueueMode.LONG_RUNNING.value
+        max_length=16,
+        choices=[(mode.value, mode.value) for mode in QueueMode],
+        default=QueueMode.LONG_RUNNING.value,
+        help_text="long_running keeps one process warm for all tasks; one_shot starts a process for each task.",
     )
     order = models.CharField(
-        max_length=16, choices=[(order.value, order.value) for order in QueueOrder], default=QueueOrder.WEIGHTED.value
+        max_length=16,
+        choices=[(order.value, order.value) for order in QueueOrder],
+        default=QueueOrder.WEIGHTED.value,
+        help_text="weighted serves sub-queues in proportion to their priorities; strict serves a lower priority only "
+        "while the higher ones are empty.",
     )
-    git_url = models.CharField(max_length=2000)
-    branch = models.CharField(max_length=250, default="main")
-    code_path = models.CharField(max_length=1000, blank=True)
-    startup_cmd = models.CharField(max_length=4000)
-    startup_timeout_s = models.PositiveIntegerField(default=60)
-    requirements_file = models.CharField(max_length=1000, blank=True, default="requirements.txt")
-    env_vars = models.JSONField(default=dict, blank=True)
-    redis_storage = models.BooleanField(default=True, help_text="Keep results; off keeps only the end state.")
-    vaults = models.JSONField(default=list, blank=True, help_text="Names in order: a later one overrides.")
-    git_token = models.CharField(max_length=400, blank=True, help_text="vault://<vault>/<key>")
-    max_retry = models.PositiveIntegerField(null=True, blank=True)
-    ttl_completed_s = models.PositiveBigIntegerField(null=True, blank=True)
-    ttl_archived_s = models.PositiveBigIntegerField(null=True, blank=True)
-    pending_timeout_s = models.PositiveBigIntegerField(null=True, blank=True)
-    active_timeout_s = models.PositiveBigIntegerField(null=True, blank=True)
-    retry_delay_s = models.PositiveBigIntegerField(null=True, blank=True)
-    retry_max_delay_s = models.PositiveBigIntegerField(null=True, blank=True)
-    max_waiting_tasks = models.PositiveIntegerField(null=True, blank=True)
-    input = models.JSONField(default=list, blank=True)
-    output = models.JSONField(default=list, blank=True)
-    source = models.CharField(max_length=8, choices=Source.choices, default=Source.ADMIN, editable=False)
+    git_url = models.CharField(
+        max_length=2000, validators=[validate_git_url], help_text="An https, ssh or file URL, or user@host:path."
+    )
+    branch = models.CharField(
+        max_length=250, default=DEFAULTS["branch"], validators=[validate_branch], help_text="A branch or a tag."
+    )
+    code_path = models.CharField(
+        max_length=1000,
+        blank=True,
+        validators=[validate_repository_path],
+        help_text="Only this folder of the repository is fetched. Empty: all of it.",
+    )
+    startup_cmd = models.CharField(
+        max_length=4000,
+        validators=[validate_command],
+        help_text="Started without a shell; python is that of the virtual environment.",
+    )
+    startup_timeout_s = models.PositiveIntegerField(
+        default=DEFAULTS["startup_timeout_s"],
+        validators=[MinValueValidator(1), MaxValueValidator(24 * 3600)],
+        help_text="Seconds until the process must be ready.",
+    )
+    requirements_file = models.CharField(
+        max_length=1000,
+        blank=True,
+        default=DEFAULTS["requirements_file"],
+        validators=[validate_repository_path],
+        help_text="Ignored when the repository does not contain it.",
+    )
+    env_vars = models.JSONField(
+        default=dict,
+        blank=True,
+        validators=[validate_env_vars],
+        help_text="Environment variables of the process. Secrets belong in vaults.",
+    )
+    redis_storage = models.BooleanField(default=True, help_text="Keep results; otherwise only the end state is kept.")
+    hide_payloads = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Leave payloads, results and tracebacks out of the history of runs, and hide them from viewers.",
+    )
+    vaults = models.JSONField(
+        default=list,
+        blank=True,
+        validators=[validate_vaults],
+        help_text="Their entries become environment variables; a later vault overrides an earlier one.",
+    )
+    git_token = models.CharField(
+        max_length=400, blank=True, validators=[validate_git_token], help_text="`vault://<vault>/<key>`"
+    )
+    max_retry = models.PositiveIntegerField(
+        null=True, blank=True, validators=[MaxValueValidator(10_000)], help_text="How often a failed task is retried."
+    )
+    max_waiting_tasks = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(2**31 - 1)],
+        help_text="A sub-queue with as many pending, scheduled and retry tasks rejects new ones. 0: no limit.",
+    )
+    active_timeout_s = duration_field(1, "The time limit of one run; a run that exceeds it is stopped and retried.")
+    pending_timeout_s = duration_field(0, "A task that is pending for longer is archived. 0: no limit.")
+    ttl_completed_s = duration_field(0, "How long a completed task is kept, with its result.")
+    ttl_archived_s = duration_field(1, "How long an archived task is kept.")
+    retry_delay_s = duration_field(0, "The delay of the first retry; it doubles with each further one.")
+    retry_max_delay_s = duration_field(0, "The longest delay of a retry.")
+    input = models.JSONField(
+        default=list,
+        blank=True,
+        validators=[validate_payload_schema],
+        help_text="Validated for every task. Other members of a payload are passed on.",
+    )
+    output = models.JSONField(
+        default=list,
+        blank=True,
+        validators=[validate_payload_schema],
+        help_text="Documents the results; not validated.",
+    )
+    source = models.CharField(max_length=8, choices=QueueSource.choices, default=QueueSource.ADMIN, editable=False)
     file_digest = models.CharField(max_length=64, blank=True, editable=False)
-    """What the files said when they were loaded last; differs from `spec_digest` of the row if it was edited since."""
+    """`spec_digest` of the queue when a file was last loaded; differs from the row's if it was edited since."""
     file_path = models.CharField(max_length=4096, blank=True, editable=False)
-    """Where the queue stood when it was loaded last."""
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -68,11 +175,10 @@ class Queue(models.Model):
         permissions = [("pause_queue", "Can pause and resume queues")]
 
     def __str__(self) -> str:
-        """Name the queue."""
         return self.name
 
-    def as_spec(self, sub_queues: Iterable["SubQueue"] | None = None) -> QueueSpec:
-        """Return the row as a specification, with its own sub-queues or others."""
+    def as_spec(self, sub_queues: Iterable["SubQueue | SubQueueSpec"] | None = None) -> QueueSpec:
+        """Return the queue as a specification, with its stored sub-queues or with the given ones."""
         subs = tuple(
             SubQueueSpec(name=sub.name, priority=sub.priority)
             for sub in (self.sub_queues.all() if sub_queues is None else sub_queues)
@@ -85,75 +191,99 @@ class Queue(models.Model):
             order=QueueOrder(self.order),
             sub_queues=subs,
             deployment=self._deployment(),
-            limits=StatedLimits(**{name: getattr(self, name) for name in LIMITS}),
-            input=parse_fields(self.input),
-            output=parse_fields(self.output),
+            limits=LimitOverrides(**{name: getattr(self, name) for name in LIMIT_COLUMNS}),
+            input=tuple(map(PayloadField.from_json, self.input)),
+            output=tuple(map(PayloadField.from_json, self.output)),
         )
 
-    def take_from(self, spec: QueueSpec) -> None:
-        """Set the columns to what a specification says, except whether the queue is enabled."""
+    def apply_spec(self, spec: QueueSpec) -> None:
+        """Set all columns from a specification except `is_enabled`."""
         self.name, self.priority, self.mode, self.order = spec.name, spec.priority, spec.mode, spec.order
-        for name in DEPLOYMENT:
+        for name in DEPLOYMENT_COLUMNS:
             setattr(self, name, getattr(spec.deployment, name))
-        for name in LIMITS:
+        for name in LIMIT_COLUMNS:
             setattr(self, name, getattr(spec.limits, name))
         self.env_vars, self.vaults = dict(spec.deployment.env_vars), list(spec.deployment.vaults)
-        self.input = write_fields(spec.input)
-        self.output = write_fields(spec.output)
+        self.input = [field.to_json() for field in spec.input]
+        self.output = [field.to_json() for field in spec.output]
 
     def _deployment(self) -> Deployment:
-        """Return what workers deploy."""
-        columns = {name: getattr(self, name) for name in DEPLOYMENT}
+        columns = {name: getattr(self, name) for name in DEPLOYMENT_COLUMNS}
         return Deployment(**columns | {"vaults": tuple(self.vaults), "env_vars": dict(self.env_vars)})
 
 
 class SubQueue(models.Model):
-    """A line of its own within a queue."""
+    """A part of a queue with a priority of its own."""
 
     queue = models.ForeignKey(Queue, on_delete=models.CASCADE, related_name="sub_queues")
-    name = models.CharField(max_length=127)
-    priority = models.PositiveIntegerField(default=1)
-    position = models.PositiveIntegerField(default=0, editable=False)
+    name = models.CharField(max_length=127, validators=[validate_queue_name])
+    priority = models.PositiveIntegerField(
+        default=1, validators=[MinValueValidator(1), MaxValueValidator(PRIORITY_MAX)]
+    )
+    position = models.PositiveIntegerField(default=0)
 
     class Meta:
         ordering = ["position", "id"]
-        constraints = [models.UniqueConstraint(fields=["queue", "name"], name="one_sub_queue_for_each_name")]
+        verbose_name = "sub-queue"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["queue", "name"],
+                name="one_sub_queue_for_each_name",
+                violation_error_message="Another sub-queue has this name.",
+            )
+        ]
 
     def __str__(self) -> str:
-        """Name the sub-queue within its queue."""
         return self.name
 
+    def clean(self) -> None:
+        if message := sub_queue_name_error(self.queue.name, self.name):
+            raise ValidationError({"name": message})
 
-class QueueRemoval(models.Model):
-    """A removal under way, written before anything is gone: what a process leaves undone, maintenance finishes."""
+
+class QueueDeletion(models.Model):
+    """A deletion in progress, stored before anything is deleted: maintenance finishes what a process leaves undone."""
 
     queue = models.CharField(max_length=128)
     sub_queue = models.CharField(max_length=127, blank=True)
     redis_queues = models.JSONField()
     is_whole = models.BooleanField()
-    """The queue's definition goes too, not only some of its Redis queues."""
+    """The definition of the queue is deleted, not only some of its Redis queues."""
     is_forced = models.BooleanField(default=False)
-    """Tasks that wait or run go too."""
+    """Pending and active tasks are deleted too."""
     before = models.TextField(blank=True)
-    """The specification to return to if tasks came in last; empty: they keep the removal waiting."""
+    """The specification to restore if tasks arrived; empty: the deletion waits until they have ended."""
     is_decided = models.BooleanField(default=False)
-    """There is no way back: only Redis has to be emptied."""
+    """The deletion cannot be undone; only Redis remains to be emptied."""
     actor = models.JSONField()
-    """Whoever asked for it, for the record of what maintenance does in their name."""
-    claim = models.CharField(max_length=32, blank=True)
-    """Of the one process that is at it."""
-    claimed_until = models.DateTimeField()
+    """Who requested the deletion, for the audit records of maintenance."""
+    lease = models.CharField(max_length=32, blank=True, db_column="claim")
+    """The token of the process that works on it."""
+    leased_until = models.DateTimeField(db_column="claimed_until")
 
     class Meta:
         ordering = ["id"]
+        # Names of an earlier release, whose processes go on during an upgrade.
+        db_table = "queues_queueremoval"
         constraints = [
             models.UniqueConstraint(fields=["queue", "sub_queue", "is_whole"], name="one_removal_for_each_queue")
         ]
 
     def __str__(self) -> str:
-        """Name what is removed."""
         return f"{self.queue}.{self.sub_queue}" if self.sub_queue else self.queue
 
 
-LIMITS = tuple(StatedLimits.__dataclass_fields__)
-DEPLOYMENT = tuple(Deployment.__dataclass_fields__)
+class QueueMove(models.Model):
+    """A requested move of tasks to another Redis queue; maintenance carries it out, and deletes the row at its end."""
+
+    source = models.CharField(max_length=255, unique=True)
+    """A Redis queue, which no definition may name."""
+    destination = models.CharField(max_length=255)
+    """A Redis queue of a defined queue."""
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.source} to {self.destination}"

@@ -1,107 +1,233 @@
-"""Stores queues, checks that their names are their own, and publishes them."""
+"""Create, change, enable, disable, redeploy and publish queues."""
 
 import hashlib
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from queues.audited import record_queue
-from queues.definitions import QueueSpec
-from queues.models import Queue, Source, SubQueue
-from queues.names import AllowedQueues, claimed_names
-from queues.queries import documents_used, get_fresh_catalog
-from queues.removing import refuse_stranding, settle_removals
-from queues.validation import find_problems
-from runqy.accounts.key_uses import store_key_uses
-from runqy.audit.operations import record
-from runqy.errors import QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound
-from runqy.publication import republishing
-from runqy.publication.documents import Kind
-from runqy.publication.operations import Change, configuration_change
-from runqy.publication.republishing import Comparison
-from vaults.references import find_git_token_problem
+import msgspec
+import structlog
+from django.core.exceptions import ValidationError
+from django.db import InterfaceError, OperationalError, connection
+
+from queues.catalog import AllowedQueues, aliases_of
+from queues.definition_serializers import parse_queue, validate_name, with_kept_members
+from queues.definitions import QueueSpec, SubQueueSpec
+from queues.models import DEPLOYMENT_COLUMNS, LIMIT_COLUMNS, Queue, QueueSource, SubQueue
+from queues.pending_deletions import ensure_no_tasks_stranded, update_pending_deletions
+from queues.queries import QueueConfig, documents_used, get_fresh_catalog
+from queues.validators import repeated_indices
+from queues.vault_grants import refuse_added_grants
+from runqy.accounts.last_used import store_key_uses
+from runqy.audit.changes import diff
+from runqy.audit.operations import record, record_before
+from runqy.config_sync import reconcile
+from runqy.config_sync.documents import DocumentKind
+from runqy.config_sync.operations import Change, configuration_change
+from runqy.config_sync.reconcile import SyncStatus
+from runqy.config_sync.rollouts import is_database_responding, next_rollout, publish_rollout
+from runqy.errors import PreconditionFailed, QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound
+from vaults.references import find_git_token_error
+
+log = structlog.get_logger()
 
 __all__ = [
+    "QueueConfigInput",
+    "add_queue",
     "change_queue",
     "delete_definition",
     "disable_queue",
+    "edit_queue",
     "enable_queue",
     "publish_again",
+    "put_definition",
     "redeploy_queue",
     "republish_configuration",
     "save_queue",
     "spec_digest",
     "spec_version",
+    "upsert_queue",
 ]
+
+_LIMITED_KEY = "This key is limited to queues"
+_NO_VAULT_PERMISSION = "You may not change vaults (vaults.change_vault)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueConfigInput:
+    """A queue as a client of the API sends it."""
+
+    name: str
+    definition: Mapping[str, Any]
+    """Spelled as in queue files, not validated."""
+    is_enabled: bool | None = None
+    """None: unchanged; a new queue is enabled."""
+    is_whole: bool = False
+    """Members that it does not have get their defaults; otherwise those of an existing queue are kept."""
 
 
 def save_queue(
-    *, spec: QueueSpec, source: Source, is_new: bool = False, file_digest: str | None = None, file_path: str = ""
+    *, spec: QueueSpec, source: QueueSource, is_new: bool = False, file_digest: str | None = None, file_path: str = ""
 ) -> Queue:
-    """Create or change a queue. Files do not say whether it is enabled, so that they do not undo a person's decision.
+    """Create or change a queue; `is_new` requires that none of this name exists.
 
-    `is_new`: there must be none of this name. `file_path` counts with `file_digest`: where the queue was read.
-    Raises QueueInvalid, also for a git token that may not be sent to the repository's host, QueueNameTaken,
-    QueueAlreadyExists, QueueBeingRemoved; QueueNotEmpty where tasks wait in a sub-queue that is left out.
+    Files do not set `is_enabled`, so that loading them does not enable a queue that a user disabled.
+    Raise QueueInvalid, also for a git token that may not be sent to the repository's host, QueueNameTaken,
+    QueueAlreadyExists, QueueBeingDeleted; QueueNotEmpty for tasks in a sub-queue that the change removes.
     """
     deployment = spec.deployment
-    if problem := find_git_token_problem(git_token=deployment.git_token, git_url=deployment.git_url):
-        raise QueueInvalid(errors=[f"deployment.git_token: {problem}"])
+    if message := find_git_token_error(git_token=deployment.git_token, git_url=deployment.git_url):
+        raise QueueInvalid(errors=[f"deployment.git_token: {message}"])
+    _validate(spec)
     row = Queue.objects.filter(name=spec.name).first()
-    if row and not find_problems(spec):
-        refuse_stranding(row.as_spec(), spec)
+    if row:
+        ensure_no_tasks_stranded(row.as_spec(), spec)
     return _store(spec, source=source, is_new=is_new, file_digest=file_digest, file_path=file_path)
 
 
 def change_queue(*, spec: QueueSpec) -> Queue:
-    """Change a queue that stays whoever's it was, whatever waits in a sub-queue that is left out.
+    """Change a queue and keep its source, also while tasks are left in a sub-queue that the change removes.
 
-    Raises QueueInvalid, QueueNameTaken, QueueBeingRemoved.
+    Raise QueueInvalid, QueueNameTaken, QueueBeingDeleted.
     """
+    _validate(spec)
     return _store(spec, source=None)
 
 
+def upsert_queue(
+    *,
+    config: QueueConfigInput,
+    force: bool = False,
+    allowed_queues: AllowedQueues = None,
+    check: Callable[[str | None], None] = lambda _: None,
+) -> tuple[QueueConfig, bool]:
+    """Create a queue, or with `force` change one; return it, and whether it is new.
+
+    Members that are missing keep their values: released command lines know neither `limits` nor `input`. They send the
+    sub-queues of a queue file one by one, as `inference.high`: such a name, without the key `sub_queues`, adds or
+    changes that sub-queue. `check` is called with the version of the queue, or None.
+    Raise QueueInvalid, QueueAlreadyExists, QueueNameTaken; for a key that is limited to queues QueueNotFound for
+    other queues, and KeyInsufficient if the change would grant the queue more of vaults.
+    """
+    validate_name(config.name)
+    with configuration_change():
+        queue, sub_queue = _split_name(config)
+        if allowed_queues is not None and queue not in allowed_queues:
+            raise QueueNotFound(f"No queue {queue[:128]!r} that this key may change.")
+        row = Queue.objects.filter(name=queue).first()
+        before = row.as_spec() if row else None
+        check(spec_version(before) if before else None)
+        definition = dict(config.definition)
+        if before and not config.is_whole:
+            kept = replace(before, sub_queues=()) if sub_queue else before
+            definition = with_kept_members(definition, kept)
+        spec = parse_queue(queue, definition)
+        is_enabled = before.is_enabled if before else True
+        spec = replace(spec, is_enabled=is_enabled if config.is_enabled is None else config.is_enabled)
+        is_new = before is None
+        if sub_queue:
+            spec, is_new = _with_sub_queue(spec, sub_queue, before, force)
+        elif before and not force:
+            raise QueueAlreadyExists(f"A queue named {queue} already exists; use force=true to update it.")
+        if allowed_queues is not None:
+            refuse_added_grants(before.deployment if before else None, spec.deployment, reason=_LIMITED_KEY)
+        saved = save_queue(spec=spec, source=QueueSource.API)
+    return QueueConfig.of(saved, sub_queue), is_new
+
+
+def add_queue(*, spec: QueueSpec, may_grant_vaults: bool) -> Queue:
+    """Create a queue in the admin. Raise KeyInsufficient, and as `save_queue`."""
+    if not may_grant_vaults:
+        refuse_added_grants(None, spec.deployment, reason=_NO_VAULT_PERMISSION)
+    return save_queue(spec=spec, source=QueueSource.ADMIN, is_new=True)
+
+
+def edit_queue(*, spec: QueueSpec, version: str, may_grant_vaults: bool) -> Queue:
+    """Change a queue in the admin if it still has a version; a queue without changes keeps its source.
+
+    Raise QueueNotFound, PreconditionFailed, KeyInsufficient if the change would grant the queue more of vaults
+    without `may_grant_vaults`, and as `save_queue`.
+    """
+    with configuration_change():
+        row = _get_row(spec.name)
+        before = row.as_spec()
+        if spec_version(before) != version:
+            raise PreconditionFailed(
+                "This queue was changed by another user while you edited it. Reload the page and repeat your changes."
+            )
+        if not may_grant_vaults:
+            refuse_added_grants(before.deployment, spec.deployment, reason=_NO_VAULT_PERMISSION)
+        return row if before == spec else save_queue(spec=spec, source=QueueSource.ADMIN)
+
+
 def enable_queue(*, name: str) -> bool:
-    """Let a queue take tasks and workers. False: it did already. Raises QueueNotFound, QueueBeingRemoved."""
+    """Make a queue accept tasks and workers, and return whether this changed it.
+
+    Raise QueueNotFound, QueueBeingDeleted.
+    """
     return _set_enabled(name, is_enabled=True)
 
 
 def disable_queue(*, name: str) -> bool:
-    """Let a queue take neither tasks nor workers; what it holds stays. False: it was disabled. Raises QueueNotFound."""
+    """Make a queue reject new tasks and workers; return whether this changed it. Raise QueueNotFound."""
     return _set_enabled(name, is_enabled=False)
 
 
 def delete_definition(change: Change, name: str) -> None:
-    """Delete the definition of a queue in an open change; `queues.removal` sees to its tasks. Raises QueueNotFound."""
+    """Delete the definition of a queue in an open change, not its tasks. Raise QueueNotFound."""
     row = _get_row(name)
     before = row.as_spec()
     row.delete()
-    change.remove(Kind.QUEUE, name)
-    change.forget(Kind.ROLLOUT, name)
+    change.remove(DocumentKind.QUEUE, name)
+    change.forget(DocumentKind.ROLLOUT, name)
+    change.forget(DocumentKind.REDIS_QUEUES, name)
     record_queue("queue.deleted", name, old=before, new=None)
 
 
 def redeploy_queue(*, name: str, allowed_queues: AllowedQueues = None) -> str:
-    """Let the workers of a queue, by any of its names, take the newest commit, and return the queue's own name.
+    """Have the workers of a queue, by any of its names, deploy the newest commit; return the queue's own name.
 
-    They hear of it as of a changed definition: its token counts the rollout. Raises QueueNotFound.
+    Workers notice it like a changed definition: the token of a queue includes its rollout. While the database is
+    unavailable the rollout is published without it, and maintenance stores it later. Raise QueueNotFound; without the
+    database also BrokerUnavailable, AuditNotRecorded and ConfigurationUnconfirmed.
     """
     queue = get_fresh_catalog(max_age_s=0).get_queue(name, allowed_queues=allowed_queues).name
-    with configuration_change() as change:
-        _put(change, _get_row(queue).as_spec())  # one that was stored before there were rollouts names its own now
-        change.put(Kind.ROLLOUT, queue, b"%d" % change.revision)
-        asked = {"rollout": (None, change.revision)}
-        record(action="queue.redeployed", object_kind="queue", object_name=queue, changes=asked)
+    if not (is_database_responding() and _store_rollout(queue)):
+        rollout = next_rollout()
+        changes = {"rollout": (None, rollout)}
+        with record_before(action="queue.redeployed", object_kind="queue", object_name=queue, changes=changes):
+            publish_rollout(queue, rollout)
     return queue
 
 
-def republish_configuration() -> Comparison:
-    """Make Redis agree with the database, and store what Redis knows of the use of keys. Raises BrokerUnavailable."""
-    comparison = republishing.republish_configuration()
+def _store_rollout(queue: str) -> bool:
+    """Store and publish a new rollout of a queue; return False if the database is unavailable."""
+    try:
+        _change_rollout(queue)
+    except (OperationalError, InterfaceError) as error:
+        log.warning("rollout_not_stored", queue=queue, error=str(error))
+        connection.close()  # otherwise Django checks it at the end of the request
+        return False
+    return True
+
+
+def _change_rollout(queue: str) -> None:
+    with configuration_change() as change:
+        put_definition(change, _get_row(queue).as_spec())  # documents of earlier releases do not name their rollout
+        change.put(DocumentKind.ROLLOUT, queue, b"%d" % change.revision)
+        changes = {"rollout": (None, change.revision)}
+        record(action="queue.redeployed", object_kind="queue", object_name=queue, changes=changes)
+
+
+def republish_configuration() -> SyncStatus:
+    """Make Redis agree with the database, and store the last use of API keys. Raise BrokerUnavailable."""
+    comparison = reconcile.republish_configuration()
     store_key_uses()
     return comparison
 
 
-def publish_again(*, name: str) -> Comparison:
-    """Publish what Redis lacks, on request for a queue. Raises QueueNotFound, BrokerUnavailable."""
+def publish_again(*, name: str) -> SyncStatus:
+    """Publish what Redis lacks, as requested for a queue. Raise QueueNotFound, BrokerUnavailable."""
     _get_row(name)
     comparison = republish_configuration()
     if changed := sorted({*comparison.outdated, *(f"token:{token.queue}" for token in comparison.tokens)}):
@@ -111,50 +237,89 @@ def publish_again(*, name: str) -> Comparison:
     return comparison
 
 
+def record_queue(action: str, name: str, *, old: QueueSpec | None, new: QueueSpec | None) -> None:
+    """Record a change of a queue, if there is one; None: the queue does not exist.
+
+    Values of environment variables are redacted: they may be secrets.
+    """
+    before, after = _audited_fields(old), _audited_fields(new)
+    secrets = {field for field in {*before, *after} if field.startswith("deployment.env_vars.")}
+    if changes := diff(before, after, secrets=secrets):
+        record(action=action, object_kind="queue", object_name=name, changes=changes)
+
+
 def spec_version(spec: QueueSpec) -> str:
-    """Return what changes with anything that a specification says."""
+    """Return a token that changes with any field of a specification."""
     return hashlib.sha256(spec.encode()).hexdigest()[:32]
 
 
 def spec_digest(spec: QueueSpec) -> str:
-    """Return what two specifications share if they say the same, apart from being enabled."""
+    """Return a digest of a specification, without `is_enabled`."""
     return hashlib.sha256(replace(spec, is_enabled=True).encode()).hexdigest()
+
+
+def _validate(spec: QueueSpec) -> None:
+    """Raise QueueInvalid with all errors of a specification, by the rules of the models."""
+    row = Queue(name=spec.name)
+    row.apply_spec(spec)
+    errors = _model_errors(row, exclude=["priority"] if spec.sub_queues else [])
+    for index, sub in enumerate(spec.sub_queues):
+        found = _model_errors(SubQueue(queue=row, name=sub.name, priority=sub.priority), exclude=["queue"])
+        errors += [f"sub_queues[{index}].{error}" for error in found]
+    for index in repeated_indices([sub.name for sub in spec.sub_queues]):
+        errors.append(f"sub_queues[{index}].name: Another sub-queue has this name.")
+    if errors:
+        raise QueueInvalid(errors=errors)
+
+
+def _model_errors(row: Queue | SubQueue, *, exclude: Iterable[str]) -> list[str]:
+    try:
+        row.full_clean(exclude=exclude, validate_unique=False, validate_constraints=False)
+    except ValidationError as error:
+        return [f"{_definition_key(name)}: {text}" for name, texts in error.message_dict.items() for text in texts]
+    return []
+
+
+def _definition_key(column: str) -> str:
+    """Return how queue files spell a column: `deployment.limits.max_retry`."""
+    if column in LIMIT_COLUMNS:
+        return f"deployment.limits.{column.removesuffix('_s')}"
+    if column == "startup_timeout_s":
+        return "deployment.startup_timeout_secs"
+    return f"deployment.{column}" if column in DEPLOYMENT_COLUMNS else column
 
 
 def _store(
     spec: QueueSpec,
     *,
-    source: Source | None,
+    source: QueueSource | None,
     is_new: bool = False,
     file_digest: str | None = None,
     file_path: str = "",
 ) -> Queue:
-    """Check and store a queue, and see to what it leaves behind. Without a source it stays whoever's it was."""
-    if problems := find_problems(spec):
-        raise QueueInvalid(errors=[f"{'.'.join(map(str, p.path))}: {p.reason}" for p in problems])
+    """Store a validated queue, and what the change leaves to delete; without `source` the queue keeps its own."""
     with configuration_change() as change:
         row = Queue.objects.filter(name=spec.name).first() or Queue(name=spec.name)
         if is_new and row.pk:
-            raise QueueAlreadyExists(f"A queue {spec.name} exists already.")
+            raise QueueAlreadyExists(f"A queue named {spec.name} already exists.")
         _refuse_collision(spec)
         before = row.as_spec() if row.pk else None
-        settle_removals(before, spec)
-        row.take_from(spec)
+        update_pending_deletions(before, spec)
+        row.apply_spec(spec)
         row.source = source or row.source
-        if source != Source.FILE:
+        if source != QueueSource.FILE:
             row.is_enabled = spec.is_enabled
         if file_digest is not None:
             row.file_digest, row.file_path = file_digest, file_path
         row.save()
         _set_sub_queues(row, spec)
         saved = replace(spec, is_enabled=row.is_enabled)
-        _put(change, saved)
+        put_definition(change, saved)
         record_queue("queue.updated" if before else "queue.created", spec.name, old=before, new=saved)
     return row
 
 
 def _get_row(name: str) -> Queue:
-    """Return a queue's row. Raises QueueNotFound."""
     row = Queue.objects.filter(name=name).first()
     if row is None:
         raise QueueNotFound(f"No queue {name[:128]!r}.")
@@ -162,35 +327,34 @@ def _get_row(name: str) -> Queue:
 
 
 def _set_enabled(name: str, *, is_enabled: bool) -> bool:
-    """Enable or disable a queue; where it came from stays, since files do not say this."""
+    """Enable or disable a queue; its source stays, since files do not set this."""
     with configuration_change() as change:
         row = _get_row(name)
         if row.is_enabled == is_enabled:
             return False
         before = row.as_spec()
         after = replace(before, is_enabled=is_enabled)
-        settle_removals(before, after)
+        update_pending_deletions(before, after)
         row.is_enabled = is_enabled
         row.save(update_fields=["is_enabled", "updated_at"])
-        _put(change, after)
+        put_definition(change, after)
         record_queue("queue.updated", name, old=before, new=after)
     return True
 
 
 def _refuse_collision(spec: QueueSpec) -> None:
-    """Raise QueueNameTaken if another queue answers to one of the names."""
+    """Raise QueueNameTaken if one of the names also means another queue."""
     sub_queues: dict[str, list[str]] = {name: [] for name in Queue.objects.values_list("name", flat=True)}
     for queue, sub in SubQueue.objects.values_list("queue__name", "name"):
         sub_queues[queue].append(sub)
     sub_queues.pop(spec.name, None)
-    claimed = claimed_names(spec.name, [sub.name for sub in spec.sub_queues])
+    aliases = aliases_of(spec.name, [sub.name for sub in spec.sub_queues])
     for other, subs in sub_queues.items():
-        if shared := claimed & claimed_names(other, subs):
-            raise QueueNameTaken(f"The queue {other} answers to {min(shared)!r} too.")
+        if shared := aliases & aliases_of(other, subs):
+            raise QueueNameTaken(f"The name {min(shared)!r} is already used by the queue {other}.")
 
 
 def _set_sub_queues(row: Queue, spec: QueueSpec) -> None:
-    """Make a queue's sub-queues those of its specification."""
     row.sub_queues.exclude(name__in=[sub.name for sub in spec.sub_queues]).delete()
     for position, sub in enumerate(spec.sub_queues):
         SubQueue.objects.update_or_create(
@@ -198,6 +362,47 @@ def _set_sub_queues(row: Queue, spec: QueueSpec) -> None:
         )
 
 
-def _put(change: Change, spec: QueueSpec) -> None:
-    """Store what is to be published about a queue, and what belongs to it."""
-    change.put(Kind.QUEUE, spec.name, spec.encode(), uses=documents_used(spec))
+def put_definition(change: Change, spec: QueueSpec) -> None:
+    """Store the document to publish in an open change."""
+    change.put(DocumentKind.QUEUE, spec.name, spec.encode(), uses=documents_used(spec))
+
+
+def _split_name(config: QueueConfigInput) -> tuple[str, str]:
+    """Return the queue that a name means, and the sub-queue, if it means one."""
+    name = config.name
+    if "." not in name or "sub_queues" in config.definition or Queue.objects.filter(name=name).exists():
+        return name, ""
+    dots = [index for index, char in enumerate(name) if char == "." and 0 < index < len(name) - 1]
+    known = set(Queue.objects.filter(name__in=[name[:dot] for dot in dots]).values_list("name", flat=True))
+    dot = next((dot for dot in reversed(dots) if name[:dot] in known), dots[-1] if dots else 0)
+    return (name[:dot], name[dot + 1 :]) if dot else (name, "")
+
+
+def _with_sub_queue(given: QueueSpec, name: str, before: QueueSpec | None, force: bool) -> tuple[QueueSpec, bool]:
+    """Return a queue with one sub-queue added or changed, and whether that is new."""
+    sub = SubQueueSpec(name=name, priority=given.priority)
+    subs = before.sub_queues if before else ()
+    if before and not subs:
+        raise QueueAlreadyExists(
+            f"The queue {before.name} exists without sub-queues, and adding one would strand its tasks. "
+            f"Delete it, or send the whole queue with sub_queues and force=true."
+        )
+    is_new = name not in [other.name for other in subs]
+    if not is_new and not force:
+        raise QueueAlreadyExists(f"The queue {given.name} has a sub-queue {name} already; force=true updates it.")
+    changed = (*subs, sub) if is_new else tuple(sub if other.name == name else other for other in subs)
+    spec = replace(given, sub_queues=changed, priority=max(other.priority for other in changed))
+    if before and not force and replace(before, sub_queues=changed, priority=spec.priority) != spec:
+        raise QueueAlreadyExists(f"The queue {given.name} has another deployment; force=true changes all of it.")
+    return spec, is_new
+
+
+def _audited_fields(spec: QueueSpec | None) -> Mapping[str, object]:
+    """Return the fields of a queue by names such as `limits.max_retry`."""
+    if spec is None:
+        return {}
+    fields: dict[str, object] = msgspec.to_builtins(spec)
+    for group in ("deployment", "limits"):
+        fields |= {f"{group}.{name}": value for name, value in fields.pop(group).items()}  # type: ignore[attr-defined]
+    env_vars: Mapping[str, str] = fields.pop("deployment.env_vars")  # type: ignore[assignment]
+    return fields | {f"deployment.env_vars.{name}": value for name, value in env_vars.items()}

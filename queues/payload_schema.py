@@ -1,9 +1,13 @@
-"""Checks payloads against a queue's schema without touching a byte of what the client sent."""
+"""Payload schemas: validation of payloads, whose bytes are kept as the client sent them, and example payloads."""
 
+import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, DecimalException
 
-from queues.definitions import FieldType, PayloadField
+import msgspec
+
+from queues.definitions import DEFAULT_SUB_QUEUE, FieldType, PayloadField
 from runqy.errors import PayloadInvalid
 
 _TYPE_BY_FIRST_BYTE = {
@@ -13,12 +17,21 @@ _TYPE_BY_FIRST_BYTE = {
     ord("t"): FieldType.BOOL,
     ord("f"): FieldType.BOOL,
 }
+_EXAMPLES = {
+    FieldType.STRING: '"text"',
+    FieldType.INT: "1",
+    FieldType.FLOAT: "0.5",
+    FieldType.BOOL: "true",
+    FieldType.ARRAY: "[]",
+    FieldType.OBJECT: "{}",
+}
+_EXAMPLE_WITHOUT_SCHEMA = '{"message": "Hello world"}'
 
 
 def complete(schema: Sequence[PayloadField], members: Mapping[str, bytes]) -> tuple[tuple[str, bytes], ...]:
-    """Check the members of a payload, raw JSON by name, and return the defaults to append to it.
+    """Validate the members of a payload, raw JSON by name, and return the defaults to append to it.
 
-    Fields that the schema does not know pass. Raises PayloadInvalid, whose `errors` name each field that is wrong.
+    Unknown members are accepted. Raise PayloadInvalid, whose `errors` name each invalid field.
     """
     errors = tuple(_errors(schema, members))
     if errors:
@@ -31,7 +44,7 @@ def complete(schema: Sequence[PayloadField], members: Mapping[str, bytes]) -> tu
 
 
 def fits(raw: bytes, types: Sequence[FieldType]) -> bool:
-    """Tell whether a JSON value, without blanks before it, is of one of the types."""
+    """Return whether a JSON value, without leading whitespace, has one of the types."""
     kind = _TYPE_BY_FIRST_BYTE.get(raw[0])
     if kind is not None:
         return kind in types
@@ -40,19 +53,78 @@ def fits(raw: bytes, types: Sequence[FieldType]) -> bool:
     return FieldType.FLOAT in types or (FieldType.INT in types and _is_integral(raw))
 
 
+def payload_field_errors(field: PayloadField) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a field of a schema: the key of the member, and a message."""
+    texts = (field.name, field.description, *_texts(field.default_json))
+    if any("\0" in text for text in texts):
+        yield "default" if "\0" in "".join(texts[2:]) else "name", "Null characters are not allowed."
+    if not field.name:
+        yield "name", "This field may not be blank."
+    if not field.type:
+        yield "type", "Select at least one type."
+    elif field.default_json is not None and not fits(field.default_json.encode(), field.type):
+        yield "default", f"Must be of type {' or '.join(field.type)}."
+
+
+def example_payload(schema: Sequence[PayloadField]) -> str:
+    """Return a JSON object with every field of a schema: its default, or an example of its first type."""
+    if not schema:
+        return _EXAMPLE_WITHOUT_SCHEMA
+    members = (f"{json.dumps(field.name, ensure_ascii=False)}: {_example_value(field)}" for field in schema)
+    return "{" + ", ".join(members) + "}"
+
+
+def example_queue_name(queue: str, sub_queues: Sequence[str]) -> str:
+    """Return a name under which a queue with these sub-queues accepts tasks."""
+    has_own = not sub_queues or DEFAULT_SUB_QUEUE in sub_queues
+    return queue if has_own else f"{queue}.{sub_queues[0]}"
+
+
+def example_body(queue: str, payload: str) -> str:
+    """Return the body of `POST /queue/add` that enqueues a payload."""
+    return f'{{"queue": {json.dumps(queue, ensure_ascii=False)}, "data": {payload}}}'
+
+
+def example_curl(server_url: str, queue: str, payload: str) -> str:
+    """Return the curl command that enqueues a payload; the shell has the key in `RUNQY_API_KEY`."""
+    return (
+        f"curl -X POST {shlex.quote(f'{server_url}/queue/add')} \\\n"
+        '  -H "Authorization: Bearer $RUNQY_API_KEY" \\\n'
+        '  -H "Content-Type: application/json" \\\n'
+        f"  -d {shlex.quote(example_body(queue, payload))}"
+    )
+
+
+def _example_value(field: PayloadField) -> str:
+    return field.default_json if field.default_json is not None else _EXAMPLES[field.type[0]]
+
+
+def _texts(default_json: str | None) -> Iterator[str]:
+    """Yield all strings in a JSON value."""
+    values: list[object] = [] if default_json is None else [msgspec.json.decode(default_json)]
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            values += value
+        elif isinstance(value, dict):
+            values += [*value, *value.values()]
+
+
 def _errors(schema: Sequence[PayloadField], members: Mapping[str, bytes]) -> Iterator[str]:
-    """Give a sentence for each field that is missing or of another type."""
+    """Yield a message for each field that is missing or of another type."""
     for field in schema:
         raw = members.get(field.name)
         if raw is None:
             if field.required:
                 yield f"{field.name}: is required"
         elif not fits(raw, field.type):
-            yield f"{field.name}: must be {' or '.join(field.type)}, is {_describe(raw)}"
+            yield f"{field.name}: must be {' or '.join(field.type)}, is {_type_name(raw)}"
 
 
 def _is_integral(raw: bytes) -> bool:
-    """Tell whether a JSON number is whole, however it is spelled: 3, 3.0 and 3e2 are."""
+    """Return whether a JSON number is integral in any notation: 3, 3.0 and 3e2 are."""
     if raw.isdigit():
         return True
     try:
@@ -62,8 +134,8 @@ def _is_integral(raw: bytes) -> bool:
     return number == number.to_integral_value()
 
 
-def _describe(raw: bytes) -> str:
-    """Name the type of a JSON value."""
+def _type_name(raw: bytes) -> str:
+    """Return the type of a JSON value."""
     if raw[0] == ord("n"):
         return "null"
     kind = _TYPE_BY_FIRST_BYTE.get(raw[0])

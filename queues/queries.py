@@ -1,29 +1,47 @@
-"""Gives the queues as they are published, without asking the database."""
+"""Queries of queues: the published catalog without the database, Redis queues, and configurations from the database."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ParamSpec, TypeVar
 
 from django.conf import settings
 
+from queues.catalog import (
+    AllowedQueues,
+    QueueCatalog,
+    RedisQueue,
+    ResolvedQueue,
+    aliases_by_redis_queue,
+    name_redis_queues,
+)
 from queues.definitions import Limits, QueueDefinition, QueueSpec
-from queues.names import AllowedQueues, NamedQueue, QueueCatalog, ResolvedQueue, name_redis_queues
+from queues.models import Queue
+from runqy.broker.broker import Broker
 from runqy.broker.operation import Operation
-from runqy.connection import get_broker
+from runqy.broker.stats import read_queue_names
+from runqy.config_sync.derived import DerivedValue, Snapshot
+from runqy.config_sync.documents import Document, DocumentKind, field, token
+from runqy.config_sync.snapshot import MAX_AGE_S, current_snapshot, get_newest, get_snapshot
 from runqy.errors import QueueNotFound
-from runqy.publication.derived import DerivedValue, Snapshot
-from runqy.publication.documents import Document, Kind, field, token
-from runqy.publication.snapshot import MAX_AGE_S, current_snapshot, get_newest, get_snapshot
-from vaults.opening import find_vault_problems
+from runqy.json_decoding import read_json
+from runqy.redis_connection import get_broker
+from vaults.worker_secrets import list_secret_errors
 
 __all__ = [
+    "QueueConfig",
     "default_limits",
     "documents_used",
     "find_rollout",
     "get_catalog",
     "get_fresh_catalog",
-    "queue_vault_problems",
+    "get_queue_config",
+    "hides_payloads",
+    "list_queue_configs",
+    "list_redis_queues",
+    "list_vault_errors",
     "resolve_queue",
+    "resolve_redis_queue",
     "run_operation",
     "with_fresh_catalog",
 ]
@@ -33,24 +51,24 @@ T = TypeVar("T")
 
 
 def get_catalog() -> QueueCatalog:
-    """Return all queues as the process knows them, without I/O. Raises ConfigurationUnavailable."""
+    """Return all queues in the snapshot of the process, without I/O. Raise ConfigurationUnavailable."""
     return _CATALOG.of(current_snapshot())
 
 
 def get_fresh_catalog(max_age_s: float = MAX_AGE_S) -> QueueCatalog:
-    """Return all queues, compared with Redis no longer than this ago; 0 compares now.
+    """Return all queues, compared with Redis within the last `max_age_s`; 0 compares now.
 
-    Raises ConfigurationUnavailable.
+    Raise ConfigurationUnavailable.
     """
     return _CATALOG.of(get_snapshot(max_age_s))
 
 
 def with_fresh_catalog(call: Callable[[], T]) -> T:
-    """Return what `call` returns on a catalog that was compared with Redis no longer than a second ago.
+    """Return the result of `call` with a catalog that was compared with Redis within the last second.
 
-    When it finds no queue, and a comparison brings something new, it is called again: a queue that another process has
-    just saved is found at once. `call` may run operations that look for the queue before they write.
-    Raises ConfigurationUnavailable, and what `call` raises.
+    If it raises QueueNotFound and Redis has a newer configuration, it is called again, so that a queue that another
+    process has just saved is found at once. `call` must look up the queue before it writes anything.
+    Raise ConfigurationUnavailable, and whatever `call` raises.
     """
     before = get_snapshot()
     try:
@@ -67,20 +85,19 @@ def run_operation(operation: Callable[P, Operation[T]], *args: P.args, **kwargs:
 
 
 def resolve_queue(name: str, *, allowed_queues: AllowedQueues = None) -> ResolvedQueue:
-    """Return the Redis queue that a name means, also of a queue that another process has just saved. Blocks.
+    """Return the Redis queue that a name means, including queues that another process has just saved. Blocks.
 
-    Raises QueueNotFound, ConfigurationUnavailable.
+    Raise QueueNotFound, ConfigurationUnavailable.
     """
     return with_fresh_catalog(lambda: get_catalog().resolve(name, allowed_queues=allowed_queues))
 
 
-def queue_vault_problems(names: Iterable[str]) -> dict[str, list[str]]:
-    """Return for each queue, by its own name, why workers that register for it are refused, as far as vaults are why.
+def list_vault_errors(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return by queue the vault errors that keep workers from registering for it.
 
-    A sentence for each vault that is missing, entry that does not open (of many in a vault for the first) and git token
-    that may not be sent to the repository's host, or one where the server has no master key; none for a queue that
-    workers can serve, or that is not published. Asks no database, and opens a vault once however many queues use it.
-    Raises ConfigurationUnavailable.
+    There is an error for each missing vault, each entry that cannot be decrypted (the first of each vault) and a git
+    token that may not be sent to the repository's host, or a single one without a master key. Queues that are not
+    published have none. Does not query the database; decrypts each vault once. Raise ConfigurationUnavailable.
     """
     catalog = get_fresh_catalog()
     found: dict[str, list[str]] = {}
@@ -88,27 +105,46 @@ def queue_vault_problems(names: Iterable[str]) -> dict[str, list[str]]:
         queue = catalog.find_queue(name)
         deployment = queue.deployment if queue else None
         found[name] = (
-            find_vault_problems(deployment.vaults, git_token=deployment.git_token, git_url=deployment.git_url)
+            list_secret_errors(deployment.vaults, git_token=deployment.git_token, git_url=deployment.git_url)
             if deployment
             else []
         )
     return found
 
 
+def hides_payloads(name: str, catalog: QueueCatalog | None) -> bool:
+    """Return whether payloads, results and errors of a queue are hidden, and not stored in the history.
+
+    They are if the setting or the queue says so, and where that is unknown: without a catalog, and for a name that no
+    definition has, whose definition may have hidden them before it was deleted. `name` is that of a queue or of a Redis
+    queue; empty: all queues, of which one may hide them.
+    """
+    if settings.RUNQY_HIDE_PAYLOADS or catalog is None:
+        return True
+    if not name:
+        return any(queue.deployment.hide_payloads for queue in catalog.definitions)
+    resolved = catalog.find(name)
+    queue = catalog.find_queue(name) or (resolved.queue if resolved else None)
+    return queue is None or queue.deployment.hide_payloads
+
+
 def find_rollout(name: str) -> str | None:
-    """Return what changes whenever somebody wants a queue's newest commit to run; None: nobody has yet."""
-    document = get_snapshot().find(Kind.ROLLOUT, name)
-    return str(document.revision) if document else None
+    """Return the token that changes with each redeployment of a queue; None: it was never redeployed."""
+    document = get_snapshot().find(DocumentKind.ROLLOUT, name)
+    return (document.body or b"").decode() if document else None
 
 
 def documents_used(spec: QueueSpec) -> list[str]:
-    """Return the fields of the documents whose changes are changes of a queue to its workers: vaults, its rollout."""
-    vaults = [field(Kind.VAULT, vault) for vault in spec.deployment.vaults_used]
-    return [*vaults, field(Kind.ROLLOUT, spec.name)]
+    """Return the document fields, beside its own, that are part of a queue for its workers.
+
+    They are its vaults, its rollout and its existing Redis queues.
+    """
+    vaults = [field(DocumentKind.VAULT, vault) for vault in spec.deployment.referenced_vaults]
+    return [*vaults, field(DocumentKind.ROLLOUT, spec.name), field(DocumentKind.REDIS_QUEUES, spec.name)]
 
 
 def default_limits() -> Limits:
-    """Return the limits of queues that state none."""
+    """Return the limits of queues that do not set their own."""
     return Limits(
         max_retry=settings.RUNQY_DEFAULT_MAX_RETRY,
         ttl_completed_s=settings.RUNQY_DEFAULT_TTL_COMPLETED_S,
@@ -120,37 +156,128 @@ def default_limits() -> Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class _KnownQueue:
-    """What is made of a queue's document alone; it is kept as long as that does not change."""
+class _DecodedQueue:
+    """The result of decoding a queue's document, cached until the document changes."""
 
     definition: QueueDefinition
-    named: Sequence[NamedQueue]
     fields: Sequence[str]
-    """Of the documents whose changes are changes of the queue to its workers."""
+    """The fields of the documents that are part of the queue for its workers."""
 
 
 def _catalog(snapshot: Snapshot) -> QueueCatalog:
     """Build the catalog of a snapshot."""
-    queues = snapshot.decode(Kind.QUEUE, _decode)
+    queues = snapshot.decode(DocumentKind.QUEUE, _decode)
+    existing = snapshot.decode(DocumentKind.REDIS_QUEUES, _decode_names)
     return QueueCatalog(
         (queue.definition for queue in queues.values()),
         separator=settings.RUNQY_SUBQUEUE_SEPARATOR,
         revisions={name: _revision(snapshot, queue) for name, queue in queues.items()},
-        named={name: queue.named for name, queue in queues.items()},
+        named={
+            name: name_redis_queues(queue.definition, settings.RUNQY_SUBQUEUE_SEPARATOR, existing.get(name, ()))
+            for name, queue in queues.items()
+        },
     )
 
 
-def _decode(document: Document) -> _KnownQueue:
-    """Return what a queue's document says, completed by the server's defaults."""
-    spec = QueueSpec.decode(document.body or b"")
-    definition = QueueDefinition.of(spec, default_limits())
-    named = name_redis_queues(definition, settings.RUNQY_SUBQUEUE_SEPARATOR)
-    return _KnownQueue(definition, named, (document.field, *documents_used(spec)))
-
-
-def _revision(snapshot: Snapshot, queue: _KnownQueue) -> str:
-    """Return the token of a queue, spelled as Redis tells it to workers."""
-    return str(token([snapshot.effective_revision_of(place) for place in queue.fields]))
-
-
 _CATALOG = DerivedValue(_catalog)
+
+
+def _decode(document: Document) -> _DecodedQueue:
+    """Return the queue in a document, with the server's defaults."""
+    spec = QueueSpec.decode(document.body or b"")
+    return _DecodedQueue(QueueDefinition.of(spec, default_limits()), (document.field, *documents_used(spec)))
+
+
+def _decode_names(document: Document) -> frozenset[str]:
+    """Return the Redis queues in a document."""
+    return read_json(document.body or b"[]", frozenset[str])
+
+
+def _revision(snapshot: Snapshot, queue: _DecodedQueue) -> str:
+    """Return the token of a queue, as workers read it from Redis."""
+    return str(token([snapshot.effective_revision_of(name) for name in queue.fields]))
+
+
+def resolve_redis_queue(broker: Broker, name: str, *, allowed_queues: AllowedQueues = None) -> RedisQueue:
+    """Return the Redis queue that a name means; a round trip only if it is not defined.
+
+    Raise QueueNotFound.
+    """
+    try:
+        resolved = resolve_queue(name, allowed_queues=allowed_queues)
+    except QueueNotFound:
+        if allowed_queues is None and name in broker.run(read_queue_names()):
+            return RedisQueue(redis_queue=name)
+        raise
+    return RedisQueue(redis_queue=resolved.redis_queue, queue=resolved.queue, priority=resolved.priority)
+
+
+def list_redis_queues(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[RedisQueue]:
+    """Return all Redis queues by name: first those that are defined, then those that exist only in Redis."""
+    catalog = get_fresh_catalog(max_age_s=0)  # users expect queues that another process has just saved
+    defined = [
+        RedisQueue(redis_queue=redis_queue, queue=queue, priority=priority)
+        for queue in catalog.definitions
+        if allowed_queues is None or queue.name in allowed_queues
+        for redis_queue, priority in catalog.redis_queues_of(queue)
+    ]
+    if allowed_queues is not None:
+        return defined
+    names = {queue.redis_queue for queue in defined}
+    return defined + [RedisQueue(redis_queue=name) for name in broker.run(read_queue_names()) if name not in names]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueConfig:
+    """The configuration of a queue, or of one of its sub-queues."""
+
+    spec: QueueSpec
+    sub_queue: str
+    """Empty: the whole queue."""
+    is_listed: bool = False
+    """It is an item of a list, which has one for each Redis queue."""
+    source: str
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, row: Queue, sub_queue: str = "", *, is_listed: bool = False) -> "QueueConfig":
+        """Return the configuration of a row."""
+        times = {"created_at": row.created_at, "updated_at": row.updated_at}
+        return cls(spec=row.as_spec(), sub_queue=sub_queue, is_listed=is_listed, source=row.source, **times)
+
+    @property
+    def redis_queue(self) -> str:
+        """Return the name of the Redis queue; for a whole queue that is not an item of a list, its own name."""
+        separator = settings.RUNQY_SUBQUEUE_SEPARATOR
+        if self.sub_queue:
+            return f"{self.spec.name}{separator}{self.sub_queue}"
+        return self.spec.redis_queues(separator)[0][0] if self.is_listed else self.spec.name
+
+    @property
+    def priority(self) -> int:
+        """Return the priority of the sub-queue, or of the whole queue."""
+        return next((sub.priority for sub in self.spec.sub_queues if sub.name == self.sub_queue), self.spec.priority)
+
+
+def list_queue_configs(*, allowed_queues: AllowedQueues = None) -> list[QueueConfig]:
+    """Return the configuration of every Redis queue, in order of the queues' names, from the database."""
+    configs = []
+    for row in Queue.objects.prefetch_related("sub_queues"):
+        if allowed_queues is None or row.name in allowed_queues:
+            subs = [sub.name for sub in row.sub_queues.all()] or [""]
+            configs += [QueueConfig.of(row, sub, is_listed=True) for sub in subs]
+    return configs
+
+
+def get_queue_config(name: str, *, allowed_queues: AllowedQueues = None) -> QueueConfig:
+    """Return the configuration of a queue, or of the sub-queue that a name means. Raise QueueNotFound."""
+    for row in Queue.objects.prefetch_related("sub_queues"):
+        if allowed_queues is not None and row.name not in allowed_queues:
+            continue
+        if row.name == name:
+            return QueueConfig.of(row)
+        for sub, names in zip(row.sub_queues.all() or [None], aliases_by_redis_queue(row.as_spec()), strict=True):
+            if name in names:
+                return QueueConfig.of(row, sub.name if sub else "")
+    raise QueueNotFound(f"No queue {name[:128]!r}.")

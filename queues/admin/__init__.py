@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 
-from queues.admin.pages import QueueAdmin
+from queues.admin.queue_admin import QueueAdmin
 from queues.models import Queue
 
 admin.site.register(Queue, QueueAdmin)

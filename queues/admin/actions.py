@@ -1,4 +1,4 @@
-"""What can be done to the queues that are selected in the list."""
+"""Actions on the queues that are selected in the list."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -7,17 +7,17 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
-from queues.exporting import write_queue_file
 from queues.models import Queue
 from queues.operations import disable_queue, enable_queue, redeploy_queue
-from queues.switching import pause_whole_queue, unpause_whole_queue
-from runqy.connection import get_broker
+from queues.pausing import pause_whole_queue, unpause_whole_queue
+from queues.queue_files import write_queue_file
 from runqy.errors import RunqyError
+from runqy.redis_connection import get_broker
 
-__all__ = ["ACTIONS", "export", "exported", "switch"]
+__all__ = ["ACTIONS", "apply_to_queues", "export", "export_response"]
 
-Switch = Callable[[str], object]
-"""Takes the name of a queue; tells by its truth whether it changed anything."""
+Operation = Callable[[str], object]
+"""Takes the name of a queue; returns whether it changed the queue."""
 
 
 def _pause(name: str) -> object:
@@ -28,77 +28,71 @@ def _resume(name: str) -> object:
     return unpause_whole_queue(get_broker(), name=name)
 
 
-SWITCHES: dict[str, tuple[Switch, str]] = {
+OPERATIONS: dict[str, tuple[Operation, str]] = {
     "enable": (lambda name: enable_queue(name=name), "enabled"),
     "disable": (lambda name: disable_queue(name=name), "disabled"),
     "pause": (_pause, "paused"),
     "resume": (_resume, "resumed"),
-    "redeploy": (lambda name: redeploy_queue(name=name), "redeployed: its workers take the newest commit"),
+    "redeploy": (lambda name: redeploy_queue(name=name), "redeployed: workers deploy the newest commit"),
 }
-"""By verb: what is done, and what the queue is then."""
+"""By verb: the operation, and the participle for messages."""
 
 
-def switch(request: HttpRequest, verb: str, names: Iterable[str]) -> None:
-    """Do one thing to some queues, and tell what became of it."""
-    apply, done = SWITCHES[verb]
+def apply_to_queues(request: HttpRequest, verb: str, names: Iterable[str]) -> None:
+    """Apply one operation to queues, and report the result."""
+    operation, participle = OPERATIONS[verb]
     changed: list[str] = []
-    same: list[str] = []
+    unchanged: list[str] = []
     for name in names:
         try:
-            (changed if apply(name) else same).append(name)
+            (changed if operation(name) else unchanged).append(name)
         except RunqyError as error:
             messages.error(request, f"{name}: {error.detail}")
     if changed:
-        messages.success(request, f"{_listed(changed)} {done}.")
-    if same:
-        messages.info(request, f"Nothing to do: {_listed(same)} {'was' if len(same) == 1 else 'were'} {done} already.")
+        messages.success(request, f"{_join(changed)} {participle}.")
+    if unchanged:
+        was = "was" if len(unchanged) == 1 else "were"
+        messages.info(request, f"Unchanged: {_join(unchanged)} {was} already {participle}.")
 
 
-def exported(queues: Iterable[Queue], file: str) -> HttpResponse:
-    """Return some queues as a file to be kept."""
-    answer = HttpResponse(write_queue_file(queue.as_spec() for queue in queues), content_type="application/yaml")
-    answer["Content-Disposition"] = f'attachment; filename="{file}.yaml"'
-    answer["Cache-Control"] = "no-store"
-    return answer
+def export_response(queues: Iterable[Queue], file: str) -> HttpResponse:
+    """Return queues as a download."""
+    response = HttpResponse(write_queue_file(queue.as_spec() for queue in queues), content_type="application/yaml")
+    response["Content-Disposition"] = f'attachment; filename="{file}.yaml"'
+    response["Cache-Control"] = "no-store"
+    return response
 
 
 @admin.action(description="Enable", permissions=["change"])
 def enable(model_admin: Any, request: HttpRequest, queryset: QuerySet[Queue]) -> None:
-    """Enable queues."""
-    switch(request, "enable", _names(queryset))
+    apply_to_queues(request, "enable", _names(queryset))
 
 
 @admin.action(description="Disable", permissions=["change"])
 def disable(model_admin: Any, request: HttpRequest, queryset: QuerySet[Queue]) -> None:
-    """Disable queues."""
-    switch(request, "disable", _names(queryset))
+    apply_to_queues(request, "disable", _names(queryset))
 
 
 @admin.action(description="Pause", permissions=["pause"])
 def pause(model_admin: Any, request: HttpRequest, queryset: QuerySet[Queue]) -> None:
-    """Pause queues."""
-    switch(request, "pause", _names(queryset))
+    apply_to_queues(request, "pause", _names(queryset))
 
 
 @admin.action(description="Resume", permissions=["pause"])
 def resume(model_admin: Any, request: HttpRequest, queryset: QuerySet[Queue]) -> None:
-    """Let queues go on."""
-    switch(request, "resume", _names(queryset))
+    apply_to_queues(request, "resume", _names(queryset))
 
 
 @admin.action(description="Export as queue file", permissions=["change"])
 def export(model_admin: Any, request: HttpRequest, queryset: QuerySet[Queue]) -> HttpResponse:
-    """Export queues as one queue file."""
-    return exported(queryset, "queues")
+    return export_response(queryset, "queues")
 
 
 def _names(queryset: QuerySet[Queue]) -> list[str]:
-    """Return the names of queues, in order."""
     return list(queryset.order_by("name").values_list("name", flat=True))
 
 
-def _listed(names: list[str]) -> str:
-    """Return some names as people list them."""
+def _join(names: list[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 

@@ -1,170 +1,233 @@
-"""The fields of the form of a queue, named as in queue files."""
+"""Form fields of a queue: durations, rows of lists, and panels between fields."""
 
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
+import msgspec
 from django import forms
+from django.forms.formsets import DELETION_FIELD_NAME, ORDERING_FIELD_NAME
+from django.template.loader import render_to_string
+from django.utils.safestring import SafeString
 
-from queues.admin.panels import PanelField
-from queues.admin.rows import FieldRow, RowsField, SubQueueRow, VaultRow
-from queues.definitions import QueueMode, QueueOrder
+from queues.definition_serializers import PayloadFieldSerializer
+from queues.definitions import FieldType, PayloadField
+from runqy import durations
+from runqy.admin_site.base_admin import StyledForm
 
-SPANS = {
-    "active_timeout": "One run may take so long; then it is stopped and tried again.",
-    "pending_timeout": "A task that waits longer is archived. 0: it may wait for ever.",
-    "ttl_completed": "How long a completed task is kept, with its result.",
-    "ttl_archived": "How long an archived task is kept.",
-    "retry_delay": "The wait before the first retry; each further one is twice as long.",
-    "retry_max_delay": "The longest wait before a retry.",
-}
-"""The limits that are durations, with what they mean."""
+__all__ = ["DurationFormField", "FieldRow", "PanelField", "RowsField", "VaultRow"]
 
 
-def text(label: str, help_text: str = "", *, missing: str = "", **attrs: str) -> forms.CharField:
-    """Return a field for a line of text, which has to be filled if there is something to say when it is `missing`."""
-    widget = forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", **attrs})
-    options: dict[str, Any] = {"required": bool(missing), "error_messages": {"required": missing}}
-    return forms.CharField(label=label, help_text=help_text, widget=widget, **options)
+class DurationFormField(forms.CharField):
+    """A limit in seconds, entered as a duration such as 10m; empty: the server's default."""
+
+    def __init__(self, *, min_value: Any = None, max_value: Any = None, **options: Any) -> None:
+        super().__init__(**options | {"empty_value": None, "widget": forms.TextInput(attrs={"autocomplete": "off"})})
+
+    def prepare_value(self, value: Any) -> Any:
+        return durations.format_short(value) if isinstance(value, int) else value
+
+    def to_python(self, value: Any) -> int | None:  # type: ignore[override]
+        text = super().to_python(value)
+        try:
+            return None if text is None else durations.parse_s(text)
+        except ValueError as error:
+            raise forms.ValidationError(f"{error}.") from error
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        try:
+            return bool(self.to_python(data) != initial)
+        except forms.ValidationError:
+            return True
 
 
-class QueueFields(forms.Form):
-    """All that people state about a queue."""
+class PanelWidget(forms.Widget):
+    """Renders a template with the `context` that the form sets."""
 
-    version = forms.CharField(required=False, widget=forms.HiddenInput)
-    name = text(
-        "Name",
-        "Letters, digits, dots, hyphens and underscores. It cannot be changed later.",
-        missing="`name` is missing",
-    )
-    is_enabled = forms.BooleanField(
-        label="Enabled", required=False, initial=True, help_text="A disabled queue takes no tasks; its workers idle."
-    )
-    mode = forms.ChoiceField(
-        label="Mode",
-        choices=[(mode.value, mode.value) for mode in QueueMode],
-        help_text="long_running keeps one process warm for all tasks; one_shot starts one for each.",
-    )
-    priority = forms.IntegerField(
-        label="Priority", required=False, initial=1, help_text="From 1 to 1000. With sub-queues theirs count."
-    )
-    order = forms.ChoiceField(
-        label="Order",
-        choices=[(order.value, order.value) for order in QueueOrder],
-        initial=QueueOrder.WEIGHTED.value,
-        help_text="weighted serves higher priorities more often; strict serves lower ones only when those are empty.",
-    )
-    sub_queues = RowsField(
-        SubQueueRow,
-        label="Sub-queues",
-        noun="sub-queue",
-        template="queues/admin/plain_row.html",
-        help_text="Lines of their own, each with a priority. Without any, tasks are put on the queue itself.",
-    )
-    git_url = text(
-        "Repository",
-        "https://, ssh://, user@host:path, or file:/// on the disk of the workers.",
-        missing="`git_url` is missing",
-        placeholder="https://github.com/example/repo.git",
-    )
-    branch = text("Branch", "Or a tag. Empty: main.", placeholder="main")
-    git_token = forms.ChoiceField(
-        label="Git token",
-        required=False,
-        help_text="The vault entry with the token of a private https repository, among those that are declared as git "
-        "tokens for its host. The token itself is never shown.",
-        error_messages={
-            "invalid_choice": "it must be vault://<vault>/<key>, never a token itself; "
-            "the entry is declared as a git token"
-        },
-    )
-    check = PanelField("Check", "queues/admin/check.html")
-    code_path = text("Folder", "Only this folder of the repository is fetched. Empty: all of it.")
-    startup_cmd = text(
-        "Start command",
-        "Run without a shell; python is the virtual environment's.",
-        missing="`startup_cmd` is missing",
-        placeholder="python main.py",
-    )
-    startup_timeout_secs = forms.IntegerField(
-        label="Start timeout",
-        required=False,
-        help_text="Seconds until the process has to be ready.",
-        widget=forms.NumberInput(attrs={"placeholder": "60"}),
-    )
-    requirements_file = text(
-        "Requirements file",
-        "Ignored when the repository has none. Empty: requirements.txt.",
-        placeholder="requirements.txt",
-    )
-    redis_storage = forms.BooleanField(
-        label="Keep results", required=False, initial=True, help_text="Off keeps only how a task ended."
-    )
-    env_vars = forms.CharField(
-        label="Environment variables",
-        required=False,
-        strip=False,
-        widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false", "placeholder": "LOG_LEVEL=info"}),
-        help_text="A line each: KEY=value. Line breaks of a value are written as \\n, with quotes around the value. "
-        "Secrets belong in vaults.",
-    )
-    vaults = RowsField(
-        VaultRow,
-        label="Vaults",
-        noun="vault",
-        template="queues/admin/plain_row.html",
-        help_text="Their entries become environment variables. Order matters: a later vault overrides an earlier one.",
-    )
-    max_retry = forms.IntegerField(
-        label="Retries", required=False, help_text="How often a task that failed is tried again."
-    )
-    max_waiting_tasks = forms.IntegerField(
-        label="Waiting tasks",
-        required=False,
-        help_text="With as many pending, scheduled or to be retried, a sub-queue takes no more. 0: no limit.",
-    )
-    active_timeout = text("Active timeout", SPANS["active_timeout"])
-    pending_timeout = text("Pending timeout", SPANS["pending_timeout"])
-    ttl_completed = text("Keep completed", SPANS["ttl_completed"])
-    ttl_archived = text("Keep archived", SPANS["ttl_archived"])
-    retry_delay = text("Retry delay", SPANS["retry_delay"])
-    retry_max_delay = text("Longest retry delay", SPANS["retry_max_delay"])
-    input = RowsField(
-        FieldRow,
-        label="Input",
-        noun="field",
-        template="queues/admin/field_row.html",
-        help_text="Checked for every task. Fields that are not named here pass as they are.",
-    )
-    example = PanelField("Example", "queues/admin/example.html")
-    output = RowsField(
-        FieldRow,
-        label="Output",
-        noun="field",
-        template="queues/admin/field_row.html",
-        help_text="What results look like. Documentation only; nothing is checked.",
-    )
+    def __init__(self, template: str) -> None:
+        super().__init__()
+        self.template = template
+        self.context: dict[str, Any] = {}
+
+    def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
+        return render_to_string(self.template, self.context)
+
+    def id_for_label(self, id_: str) -> str:
+        return ""
 
 
-SECTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("Basics", {"fields": ("name", "is_enabled", "mode", "priority")}),
-    ("Sub-queues", {"fields": ("sub_queues", "order")}),
-    (
-        "Deployment",
-        {
-            "fields": (
-                *("git_url", "branch", "git_token", "check", "code_path", "startup_cmd", "startup_timeout_secs"),
-                *("requirements_file", "env_vars", "redis_storage"),
-            )
-        },
-    ),
-    ("Vaults", {"fields": ("vaults",)}),
-    (
-        "Limits",
-        {
-            "description": "Durations are written 30, 10m, 24h or 1h30m; a plain number counts seconds. "
-            "What is left empty follows the server's default, which is shown.",
-            "fields": ("max_retry", "max_waiting_tasks", *SPANS),
-        },
-    ),
-    ("Payload", {"fields": ("input", "example", "output")}),
-)
-"""The form in sections, in order."""
+class PanelField(forms.Field):
+    """Content between the fields of a form, which is not submitted."""
+
+    widget: PanelWidget
+
+    def __init__(self, label: str, template: str) -> None:
+        super().__init__(label=label, required=False, disabled=True, widget=PanelWidget(template))
+
+
+_MARKS = (ORDERING_FIELD_NAME, DELETION_FIELD_NAME)
+ROWS_MAX = 1000
+
+
+class Row(StyledForm):
+    """One row; an empty row is ignored."""
+
+    content: tuple[str, ...] = ()
+    """The cells that must be empty in an ignored row."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs | {"empty_permitted": True, "use_required_attribute": False})
+
+    def has_changed(self) -> bool:
+        return any(self[name].data not in (None, "", []) for name in self.content)
+
+    def cells(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.fields if name not in _MARKS]
+
+    def to_column(self) -> Any:
+        """Return the item of the column; the row is valid."""
+        raise NotImplementedError
+
+
+class VaultRow(Row):
+    """A vault of a queue."""
+
+    content = ("vault",)
+
+    vault = forms.ChoiceField(error_messages={"invalid_choice": "No vault of this name."})
+
+    def __init__(self, *args: Any, vaults: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["vault"].choices = [("", "Choose a vault"), *vaults]  # type: ignore[attr-defined]
+
+    def to_column(self) -> str:
+        return str(self.cleaned_data["vault"])
+
+
+class FieldRow(Row):
+    """A field of a payload schema."""
+
+    content = ("name", "type", "default", "description")
+
+    name = forms.CharField(strip=False)
+    type = forms.MultipleChoiceField(
+        choices=[(kind.value, kind.value) for kind in FieldType],
+        widget=forms.CheckboxSelectMultiple,
+        error_messages={"required": "Select at least one type."},
+    )
+    required = forms.BooleanField(required=False)
+    default = forms.CharField(required=False, help_text='JSON, for example 512, "text" or [1, 2]')
+    description = forms.CharField(required=False, strip=False)
+
+    def clean_default(self) -> Any:
+        text = self.cleaned_data["default"]
+        try:
+            return msgspec.json.decode(text) if text else msgspec.UNSET
+        except msgspec.DecodeError as error:
+            raise forms.ValidationError('Must be JSON; a text is quoted, "like this".') from error
+
+    def clean(self) -> dict[str, Any]:
+        """Validate the field by the serializer that reads queue files."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if not self.errors:
+            serializer = PayloadFieldSerializer(data=self._members())
+            for name, messages in (serializer.errors if not serializer.is_valid() else {}).items():
+                self.add_error(name if name in self.fields else None, list(messages))
+        return cleaned
+
+    def to_field(self) -> PayloadField:
+        return PayloadField.from_json(self._members())
+
+    def to_column(self) -> dict[str, Any]:
+        return self.to_field().to_json()
+
+    def _members(self) -> dict[str, Any]:
+        cells = ("name", "type", "required", "default", "description")
+        return {name: value for name in cells if (value := self.cleaned_data[name]) is not msgspec.UNSET}
+
+
+class RowSet(forms.BaseFormSet):  # type: ignore[type-arg]
+    """The rows of one field."""
+
+    def filled(self) -> list[Any]:
+        """Return the rows that are neither empty nor removed, in order."""
+        rows = [row for row in self.forms if row.has_changed() and not row[DELETION_FIELD_NAME].data]
+        return sorted(rows, key=_position)
+
+    def rendered(self) -> Iterator[Any]:
+        """Yield the rows to render."""
+        yield from self.filled() if self.is_bound else self.initial_forms
+
+    def blank(self) -> list[Any]:
+        """Return the empty rows, for browsers without JavaScript."""
+        return [] if self.is_bound else self.extra_forms
+
+
+class RowsWidget(forms.Widget):
+    """Renders the rows of a form; the form sets them."""
+
+    rows: RowSet
+
+    def __init__(self, template: str) -> None:
+        super().__init__()
+        self.template = template
+
+    def value_from_datadict(self, data: Mapping[str, Any], files: Any, name: str) -> RowSet:
+        return self.rows
+
+    def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
+        """Return the rows, and an empty one for JavaScript to copy."""
+        context = {"rows": self.rows, "row_template": self.template, "name": name, "noun": self.attrs["noun"]}
+        return render_to_string("queues/admin/rows.html", context)
+
+    def id_for_label(self, id_: str) -> str:
+        return ""
+
+
+class RowsField(forms.Field):
+    """A list of rows."""
+
+    widget: RowsWidget
+    rows: RowSet
+
+    def __init__(self, row: type[Row], *, noun: str, template: str, **options: Any) -> None:
+        super().__init__(required=False, widget=RowsWidget(template), **options)
+        self.widget.attrs["noun"] = noun
+        self._factory = forms.formset_factory(
+            row, formset=RowSet, can_order=True, can_delete=True, extra=1, absolute_max=ROWS_MAX, max_num=ROWS_MAX
+        )
+
+    def fill(self, name: str, data: Any, initial: Sequence[Mapping[str, Any]], **options: Any) -> None:
+        """Bind the rows to submitted data, or set their initial values; `options` are passed to each row."""
+        self._initial = list(initial)
+        rows = self._factory(data, prefix=name, initial=self._initial, form_kwargs=options)
+        self.rows = self.widget.rows = cast("RowSet", rows)
+
+    def clean(self, value: RowSet) -> list[Any]:
+        """Return the value of the column. Raise ValidationError if a row is invalid."""
+        if not value.is_valid():
+            raise forms.ValidationError([*value.non_form_errors(), "Correct the marked rows."])
+        return [row.to_column() for row in value.filled()]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Compare the rows with the initial ones, for the history."""
+        return [_entered(row) for row in data.filled()] != [_plain(row) for row in self._initial]
+
+
+def _position(row: Row) -> tuple[bool, int]:
+    """Return the sort key of a row; one without a number comes last."""
+    text = str(row[ORDERING_FIELD_NAME].data or "")
+    return (not text.isdigit(), int(text) if text.isdigit() else 0)
+
+
+def _entered(row: Row) -> dict[str, Any]:
+    """Return the cells of a row as they were submitted."""
+    return _plain({cell.name: cell.data for cell in row.cells()})
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cells of a row as strings, without empty ones."""
+    return {
+        name: [str(item) for item in value] if isinstance(value, list) else str(value)
+        for name, value in row.items()
+        if value not in (None, "", [], False)
+    }

@@ -1,174 +1,178 @@
-"""The form of a queue, checked by the rules of queue files and in their words."""
+"""The form of a queue; its fields and rules are those of the model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 from django import forms
+from django.db import models
 
-from queues.admin.fields import SPANS, QueueFields
-from queues.admin.panels import PanelField
-from queues.admin.problems import place_of
-from queues.admin.rows import Row, RowsField
-from queues.admin.variables import VariablesInvalid, parse_variables, write_variables
-from queues.config import read_spec
-from queues.definitions import COUNTED_LIMITS, Deployment, Limits, PayloadField, QueueSpec
-from queues.models import Queue
+from queues.admin.env_vars import EnvVarsField
+from queues.admin.fields import DurationFormField, FieldRow, PanelField, RowsField, VaultRow
+from queues.definition_serializers import DeploymentSerializer, column_field
+from queues.definitions import Limits, QueueSpec
+from queues.models import DEFAULTS, LIMIT_COLUMNS, Queue
 from queues.operations import spec_version
-from queues.payload_examples import curl_line, example_payload, example_queue, task_body
-from queues.payload_schema import fits
+from queues.payload_schema import example_body, example_curl, example_payload, example_queue_name
 from queues.queries import default_limits
-from queues.validation import Problem
-from queues.written import parse_fields, write_spec
 from runqy import durations
-from runqy.errors import QueueInvalid
-from runqy.staff.pages import StaffModelForm
-from vaults.references import ReferencedEntry, find_git_token_problem, list_references
+from runqy.admin_site.base_admin import StyledForm, StyledModelForm
+from vaults.references import ReferencedEntry, find_git_token_error, list_references
 
-__all__ = ["QueueForm", "shown_values"]
+__all__ = ["FIELDSETS", "FORM_FIELDS", "DeletionForm", "QueueForm"]
 
-ROWS = ("sub_queues", "vaults", "input", "output")
-_UNDER_DEPLOYMENT = ("git_url", "code_path", "startup_cmd", "env_vars", "redis_storage", "git_token")
-_DEFAULTS: Mapping[str, Any] = {
-    "branch": Deployment.__dataclass_fields__["branch"].default,
-    "startup_timeout_secs": Deployment.__dataclass_fields__["startup_timeout_s"].default,
-    "requirements_file": Deployment.__dataclass_fields__["requirements_file"].default,
-}
-"""What an empty field means."""
-
-_PLACEHOLDERS = {"git_url": "https://h/r", "startup_cmd": "x"}
-"""Stand in for fields that are wrong already, so that the rest is checked too."""
+ROWS = ("vaults", "input", "output")
 
 
-class QueueForm(QueueFields, StaffModelForm):
-    """A queue with its sub-queues."""
+def _help_text(column: str) -> str:
+    return str(column_field(column).help_text)
+
+
+class QueueForm(StyledModelForm):
+    """A queue without its sub-queues, which are an inline."""
 
     instance: Queue
-    spec: QueueSpec
-    origin = ""
-    """Of this server, for the example."""
+    server_url = ""
+    """The URL of this server, for the example."""
     may_check = False
-    """Whether whoever fills the form may let the server look at the repository."""
+    """Whether the user may let the server access the repository."""
+
+    version = forms.CharField(required=False, widget=forms.HiddenInput)
+    git_token = forms.ChoiceField(
+        required=False,
+        help_text="The vault entry with the token of a private https repository. Only entries declared as "
+        "git tokens for its host are listed.",
+        error_messages={"invalid_choice": "Must be vault://<vault>/<key> of an entry that is declared as a git token."},
+    )
+    check = PanelField("Check", "queues/admin/check.html")
+    env_vars = EnvVarsField(label="Environment variables", required=False)
+    vaults = RowsField(VaultRow, noun="vault", template="queues/admin/plain_row.html", help_text=_help_text("vaults"))
+    input = RowsField(FieldRow, noun="field", template="queues/admin/field_row.html", help_text=_help_text("input"))
+    example = PanelField("Example", "queues/admin/example.html")
+    output = RowsField(FieldRow, noun="field", template="queues/admin/field_row.html", help_text=_help_text("output"))
 
     class Meta:
         model = Queue
         fields = ()
+        labels = {
+            "is_enabled": "Enabled",
+            "git_url": "Repository",
+            "code_path": "Folder",
+            "startup_cmd": "Start command",
+            "startup_timeout_s": "Start timeout (s)",
+            "redis_storage": "Keep results",
+            "hide_payloads": "Hide payloads",
+            "max_retry": "Retries",
+            "max_waiting_tasks": "Maximum waiting tasks",
+            "active_timeout_s": "Active timeout",
+            "pending_timeout_s": "Pending timeout",
+            "ttl_completed_s": "Keep completed",
+            "ttl_archived_s": "Keep archived",
+            "retry_delay_s": "Retry delay",
+            "retry_max_delay_s": "Longest retry delay",
+        }
 
     def __init__(self, *args: Any, initial: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
-        """Show a queue as it is, the content of another one (`initial["clone"]`), or what is so without a word."""
         row: Queue | None = kwargs.get("instance")
         self._is_known = row is not None and row.pk is not None
         given = dict(initial or {})
-        shown: QueueSpec | None = given.pop("clone", None)
-        if row is not None and self._is_known:
-            shown = row.as_spec()
-        first = (shown_values(shown) if shown else {}) | given
-        if shown and self._is_known:
-            first["version"] = spec_version(shown)
-        super().__init__(*args, initial=first, **kwargs)
-        self._shown = shown
-        self.fields["name"].disabled = self._is_known
-        self._fill_rows(first)
-        self._show_defaults(default_limits())
+        original: Queue | None = given.pop("clone", None)
+        if original is not None:
+            given = forms.model_to_dict(original) | given
+        source = row if row is not None and self._is_known else original
+        self._rendered: QueueSpec | None = source.as_spec() if source else None
+        if self._is_known and self._rendered:
+            given["version"] = spec_version(self._rendered)
+        super().__init__(*args, initial=given, **kwargs)
+        if "name" in self.fields:
+            self.fields["name"].disabled = self._is_known
+        self._fill_rows()
+        self._set_placeholders(default_limits())
         cast("PanelField", self.fields["check"]).widget.context["may_check"] = self.may_check
         cast("PanelField", self.fields["example"]).widget.context["example"] = self.current_example()
 
     def rows(self, name: str) -> RowsField:
-        """Return a field of rows."""
         return cast("RowsField", self.fields[name])
 
     def current_example(self) -> dict[str, str]:
-        """Return a task that the queue would take as far as the form is right; rows with mistakes are left out."""
-        name = str(self["name"].value() or "") or "my-queue"
-        schema, subs = (self._shown.input, self._shown.sub_queues) if self._shown else ((), ())
+        """Return an example task for the current content of the form, empty without a name, without invalid rows."""
+        name = str((self["name"].value() if "name" in self.fields else self.data.get("name")) or "")
+        if not name:
+            return {"body": "", "curl": ""}
+        schema, subs = (self._rendered.input, self._rendered.sub_queues) if self._rendered else ((), ())
         names = [sub.name for sub in subs]
         if self.is_bound:
-            found = [_payload_field(row) for row in self.rows("input").rows.there()]
-            schema = tuple(field for field in found if field)
-            names = [row.cleaned_data["name"] for row in self.rows("sub_queues").rows.there() if row.is_valid()]
-        queue, payload = example_queue(name, names), example_payload(schema)
-        return {"body": task_body(queue, payload), "curl": curl_line(self.origin, queue, payload)}
+            schema = tuple(row.to_field() for row in self.rows("input").rows.filled() if row.is_valid())
+            names = _submitted_sub_queues(self.data)
+        queue, payload = example_queue_name(name, names), example_payload(schema)
+        return {"body": example_body(queue, payload), "curl": example_curl(self.server_url, queue, payload)}
 
-    def clean_env_vars(self) -> dict[str, str]:
-        """Return the variables that are written in lines."""
-        try:
-            return parse_variables(self.cleaned_data["env_vars"])
-        except VariablesInvalid as error:
-            raise forms.ValidationError(error.sentences) from error
+    def clean_requirements_file(self) -> str:
+        return self.cleaned_data["requirements_file"] or str(DEFAULTS["requirements_file"])
 
     def clean(self) -> dict[str, Any]:
-        """Turn the fields into a specification, or put each problem beside its field."""
         cleaned = super().clean() or self.cleaned_data
-        known = frozenset(self.errors)
-        self._right = {name: [row for row in self.rows(name).rows.there() if row.is_valid()] for name in ROWS}
-        spec, problems = read_spec(cleaned.get("name") or "unnamed", self._written(cleaned))
-        for problem in problems:
-            self._show(problem, known)
-        if spec is not None and not self.has_error("git_token") and not self.has_error("git_url"):
-            deployment = spec.deployment
-            refusal = find_git_token_problem(git_token=deployment.git_token, git_url=deployment.git_url)
-            if refusal:
-                self.add_error("git_token", refusal)
-        if spec is not None and not self.errors:
-            self.spec = replace(spec, is_enabled=cleaned["is_enabled"])
+        git_token, git_url = cleaned.get("git_token"), cleaned.get("git_url")
+        if git_token and git_url and (message := find_git_token_error(git_token=git_token, git_url=git_url)):
+            self.add_error("git_token", message)
         return cleaned
 
-    def _post_clean(self) -> None:
-        """Leave what is beyond a specification to the operation, whose words are those of API and files."""
-        if not self.errors:
-            self.instance.take_from(self.spec)
-
-    def _written(self, cleaned: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields as a queue file spells them, with something harmless for those that are wrong."""
-        values = _PLACEHOLDERS | {name: value for name, value in cleaned.items() if value not in ("", None)}
-        deployment = {name: values[name] for name in _UNDER_DEPLOYMENT if name in values}
-        deployment |= {name: values.get(name, default) for name, default in _DEFAULTS.items()}
-        deployment["limits"] = {name: values[name] for name in (*COUNTED_LIMITS, *SPANS) if name in values}
-        deployment["vaults"] = [row["vault"] for row in self._right_rows("vaults")]
-        written = {name: values[name] for name in ("priority", "mode", "order") if name in values}
-        written |= {name: self._right_rows(name) for name in ROWS if name != "vaults"}
-        return written | {"deployment": deployment}
-
-    def _right_rows(self, name: str) -> list[dict[str, Any]]:
-        """Return the rows in which no cell is wrong by itself."""
-        return [row.written() for row in self._right[name]]
-
-    def _show(self, problem: Problem, known: frozenset[str]) -> None:
-        """Put a problem beside its field, unless that was wrong before the rules were asked."""
-        place = place_of(problem)
-        if place.field is not None and place.row is not None:
-            row = self._right[place.field][place.row]
-            row.add_error(place.cell if place.cell in row.fields else None, problem.reason)
-            if not self.has_error(place.field):
-                self.add_error(place.field, "See the marked rows.")
-        elif place.field not in known:
-            self.add_error(place.field if place.field in self.fields else None, f"{place.prefix}{problem.reason}")
-
-    def _fill_rows(self, first: Mapping[str, Any]) -> None:
-        """Make the rows, and the choices that depend on what vaults there are."""
+    def _fill_rows(self) -> None:
+        """Set the rows, and the choices that depend on the vaults."""
         vaults = list_references()
+        columns = {name: self.initial.get(name) or [] for name in ROWS}
         names = {name: name for name in vaults}
-        names |= {
-            row["vault"]: f"{row['vault']} (missing)" for row in first.get("vaults", ()) if row["vault"] not in names
-        }
+        names |= {name: f"{name} (missing)" for name in columns["vaults"] if name not in names}
         data = self.data if self.is_bound else None
-        for name in ROWS:
-            options = {"vaults": tuple(names.items())} if name == "vaults" else {}
-            self.rows(name).fill(name, data, first.get(name, ()), **options)
-        self.fields["git_token"].choices = _token_choices(vaults, first.get("git_token", ""))  # type: ignore[attr-defined]
+        self.rows("vaults").fill(
+            "vaults", data, [{"vault": name} for name in columns["vaults"]], vaults=[*names.items()]
+        )
+        for name in ("input", "output"):
+            fields = getattr(self._rendered, name) if self._rendered else ()
+            self.rows(name).fill(name, data, [{**field.to_json(), "default": field.default_json} for field in fields])
+        choices = _token_choices(vaults, str(self.initial.get("git_token") or ""))
+        self.fields["git_token"].choices = choices  # type: ignore[attr-defined]
 
-    def _show_defaults(self, limits: Limits) -> None:
-        """Show in each limit what counts when it is left empty."""
-        for name in COUNTED_LIMITS:
-            self.fields[name].widget.attrs["placeholder"] = str(getattr(limits, name))
-        for name in SPANS:
-            self.fields[name].widget.attrs["placeholder"] = durations.write_s(getattr(limits, f"{name}_s"))
+    def _set_placeholders(self, defaults: Limits) -> None:
+        """Show in each limit the server's default."""
+        for name in LIMIT_COLUMNS:
+            if name in self.fields:
+                value = getattr(defaults, name)
+                text = durations.format_short(value) if name.endswith("_s") else str(value)
+                self.fields[name].widget.attrs["placeholder"] = text
+
+
+class DeletionForm(StyledForm):
+    """The name of the queue, as a confirmation."""
+
+    confirmation = forms.CharField(
+        label="Name of the queue",
+        strip=True,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+
+    def __init__(self, *args: Any, name: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._name = name
+
+    def clean_confirmation(self) -> str:
+        entered: str = self.cleaned_data["confirmation"]
+        if entered != self._name:
+            raise forms.ValidationError(f"The name does not match. Enter {self._name} to delete the queue.")
+        return entered
+
+
+def _submitted_sub_queues(data: Mapping[str, Any]) -> list[str]:
+    """Return the names in the inline of the sub-queues as submitted, valid or not."""
+    total = str(data.get("sub_queues-TOTAL_FORMS", ""))
+    prefixes = [f"sub_queues-{index}" for index in range(int(total) if total.isdigit() and len(total) < 5 else 0)]
+    kept = [prefix for prefix in prefixes if not data.get(f"{prefix}-DELETE")]
+    return [name for prefix in kept if (name := str(data.get(f"{prefix}-name", "")).strip())]
 
 
 def _token_choices(
     vaults: Mapping[str, Sequence[ReferencedEntry]], current: str
 ) -> list[tuple[str, str | list[tuple[str, str]]]]:
-    """Return the entries that are declared as git tokens, by vault, and what a queue has now, whatever that is."""
+    """Return the entries that are declared as git tokens, by vault, and the current one in any case."""
     choices: list[tuple[str, str | list[tuple[str, str]]]] = [("", "None")]
     for vault, entries in vaults.items():
         declared = [entry for entry in entries if entry.usage.is_git_token or str(entry.reference) == current]
@@ -180,39 +184,29 @@ def _token_choices(
 
 
 def _token_label(entry: ReferencedEntry) -> str:
-    """Return an entry's key, and where it may be sent."""
+    """Return the key of an entry and the hosts of its git token."""
     return f"{entry.reference.key} ({', '.join(entry.git_hosts) or 'not declared as a git token'})"
 
 
-def shown_values(spec: QueueSpec) -> dict[str, Any]:
-    """Return what the fields show of a specification."""
-    written = write_spec(spec)
-    deployment = written.pop("deployment")
-    limits = {
-        name: value if name in COUNTED_LIMITS else durations.write_s(value)
-        for name, value in deployment["limits"].items()
-    }
-    shown = {**deployment, **written, **limits, "name": spec.name, "is_enabled": spec.is_enabled}
-    shown["env_vars"] = write_variables(spec.deployment.env_vars)
-    shown["vaults"] = [{"vault": name} for name in spec.deployment.vaults]
-    for which in ("input", "output"):
-        shown[which] = [_shown_field(field) for field in getattr(spec, which)]
-    return shown
+_DEPLOYMENT = [
+    field.source
+    for name, field in DeploymentSerializer().fields.items()
+    if name not in ("mode", "vaults", "git_token", "limits")
+]
 
+FORM_FIELDS = {models.PositiveBigIntegerField: {"form_class": DurationFormField}}
 
-def _shown_field(field: PayloadField) -> dict[str, Any]:
-    """Return what a row shows of a payload field."""
-    types = [kind.value for kind in field.type]
-    shown = {"name": field.name, "type": types, "required": field.required, "description": field.description}
-    return shown | {"default": field.default_json or ""}
-
-
-def _payload_field(row: Row) -> PayloadField | None:
-    """Return the payload field in a row; None where it is wrong."""
-    if not row.is_valid():
-        return None
-    try:
-        field = parse_fields([row.written()])[0]
-    except QueueInvalid:
-        return None
-    return field if field.default_json is None or fits(field.default_json.encode(), field.type) else None
+FIELDSETS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("Basics", {"fields": ("name", "is_enabled", "mode", "priority", "order")}),
+    ("Deployment", {"fields": ("git_url", "branch", "git_token", "check", *_DEPLOYMENT[2:])}),
+    ("Vaults", {"fields": ("vaults",)}),
+    (
+        "Limits",
+        {
+            "description": "Durations are written as 30, 10m, 24h or 1h30m; a plain number counts seconds. "
+            "Empty: the server's default, which is shown in grey.",
+            "fields": ("max_retry", *(name for name in LIMIT_COLUMNS if name != "max_retry")),
+        },
+    ),
+    ("Payload", {"fields": ("input", "example", "output")}),
+)

@@ -1,17 +1,21 @@
-"""Bodies of the routes of queues and their configuration."""
+"""Serializers of queues and their configuration, with examples for the schema."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
+from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
-from queues.config import FileError
-from queues.configuring import QueueConfigInput
-from queues.definitions import PayloadField, QueueMode, QueueOrder, QueueSpec
-from queues.loading import LoadReport
-from queues.statistics import QueueStatus
-from queues.written import write_deployment, write_field
+from queues.definition_serializers import (
+    DeploymentSerializer,
+    PayloadFieldSerializer,
+    QueueDefinitionSerializer,
+    SubQueueSerializer,
+)
+from queues.definitions import QueueMode, QueueOrder
+from queues.operations import QueueConfigInput
+from queues.queue_files import FileError, LoadReport
+from queues.status import RedisQueueStatus
 from runqy.api.serializers import (
     BodySerializer,
     EmptyAsNullField,
@@ -19,6 +23,7 @@ from runqy.api.serializers import (
     StrictBooleanField,
     StringField,
     UnixSecondsField,
+    WorkerCountsSerializer,
 )
 from runqy.errors import QueueInvalid
 
@@ -27,72 +32,104 @@ _ORDERS = [order.value for order in QueueOrder]
 _READ_ONLY = frozenset({"queue", "sub_queue", "source", "created_at", "updated_at"})
 """Ignored in requests, so that a configuration can be read, changed and sent back."""
 
+_DEPLOYMENT_EXAMPLE = {
+    "git_url": "https://github.com/example/repo.git",
+    "branch": "main",
+    "startup_cmd": "python main.py",
+    "mode": "long_running",
+    "startup_timeout_secs": 300,
+    "requirements_file": "requirements.txt",
+    "vaults": ["api-keys"],
+}
+_QUEUE_EXAMPLE = {
+    "name": "inference",
+    "priority": 6,
+    "queue": "inference",
+    "sub_queue": None,
+    "is_enabled": True,
+    "mode": "long_running",
+    "order": "weighted",
+    "sub_queues": [],
+    "deployment": {
+        **_DEPLOYMENT_EXAMPLE,
+        "code_path": "",
+        "env_vars": {},
+        "redis_storage": True,
+        "hide_payloads": False,
+        "git_token": "",
+        "limits": {"max_retry": 3},
+    },
+    "input": [],
+    "output": [],
+    "source": "api",
+    "created_at": "2024-01-15T10:30:00Z",
+    "updated_at": "2024-01-15T10:30:00Z",
+}
+_RELOADED_EXAMPLE = {
+    "reloaded": ["inference"],
+    "errors": ["queue_workers/mail.yaml:4: queues.mail.deployment.branch: 'a..b' is not a valid branch name."],
+    "timestamp": 1705314600,
+    "added": ["inference"],
+    "updated": [],
+    "unchanged": ["simple"],
+    "missing": [],
+    "overwritten": [],
+    "removed": [],
+    "unserved": ["inference"],
+    "problems": [
+        {
+            "file": "queue_workers/mail.yaml",
+            "line": 4,
+            "key": "queues.mail.deployment.branch",
+            "reason": "'a..b' is not a valid branch name.",
+        }
+    ],
+    "published": True,
+}
+_DELETED_EXAMPLE = {
+    "message": "Queue 'inference' deleted successfully",
+    "queue": "inference",
+    "redis_queues": ["inference"],
+    "removed": {"tasks": {"completed": 12, "archived": 1}, "keys": 6},
+    "published": True,
+}
+_STATUS_EXAMPLE: dict[str, Any] = {
+    "queue": "inference_high",
+    "pending": 12,
+    "active": 2,
+    "scheduled": 1,
+    "retry": 0,
+    "archived": 3,
+    "completed": 240,
+    "paused": True,
+    "memory_usage": 204800,
+    "aggregating": 0,
+    "size": 258,
+    "oldest_pending_secs": 4.25,
+    "processed_today": 251,
+    "failed_today": 3,
+    "processed": 10251,
+    "failed": 41,
+    "priority": 10,
+    "parent": "inference",
+    "is_defined": True,
+    "is_enabled": True,
+    "worker_processes": {"ready": 1, "not_ready": 0, "disconnected": 0},
+}
+_DETAIL_EXAMPLE = _STATUS_EXAMPLE | {
+    "paused_by": "ops",
+    "paused_since": "2024-01-15T12:45:00Z",
+    "history": [{"date": "2024-01-15", "processed": 251, "failed": 3}],
+    "workers": ["worker-abc123"],
+}
 
-class SubQueueSerializer(serializers.Serializer[Any]):
-    """A sub-queue."""
 
-    name = serializers.CharField()
-    priority = serializers.IntegerField(min_value=1, max_value=1000)
-
-
-@extend_schema_field({"type": ["integer", "string", "null"], "examples": [300, "5m"]})
-class DurationField(serializers.Field[Any, Any, Any, Any]):
-    """Seconds, or in requests a duration such as `15m`; null: the server's default."""
-
-
-@extend_schema_field({"type": ["string", "array"], "items": {"type": "string"}, "examples": [["string", "int"]]})
-class PayloadTypesField(serializers.Field[Any, Any, Any, Any]):
-    """The types that a payload's field may have; in requests also a single one."""
-
-
-class QueueLimitsSerializer(serializers.Serializer[Any]):
-    """The limits of a queue's tasks, in seconds in responses."""
-
-    max_retry = serializers.IntegerField(required=False, allow_null=True)
-    ttl_completed = DurationField(required=False)
-    ttl_archived = DurationField(required=False)
-    pending_timeout = DurationField(required=False)
-    active_timeout = DurationField(required=False)
-    retry_delay = DurationField(required=False)
-    retry_max_delay = DurationField(required=False)
-    max_waiting_tasks = serializers.IntegerField(required=False, allow_null=True)
-
-
-class DeploymentSerializer(serializers.Serializer[Any]):
-    """The code that workers deploy and start."""
-
-    git_url = serializers.CharField()
-    branch = serializers.CharField(required=False, default="main")
-    code_path = serializers.CharField(required=False, allow_blank=True)
-    startup_cmd = serializers.CharField()
-    mode = serializers.ChoiceField(choices=_MODES, required=False, allow_null=True)
-    startup_timeout_secs = serializers.IntegerField(required=False, default=60)
-    requirements_file = serializers.CharField(required=False, allow_blank=True, default="requirements.txt")
-    env_vars = serializers.DictField(child=serializers.CharField(allow_blank=True), required=False)
-    redis_storage = serializers.BooleanField(required=False, default=True)
-    vaults = serializers.ListField(child=serializers.CharField(), required=False)
-    git_token = serializers.CharField(required=False, allow_blank=True, help_text="`vault://<vault>/<key>`")
-    limits = QueueLimitsSerializer(required=False)
-
-    def to_representation(self, instance: QueueSpec) -> dict[str, Any]:
-        return write_deployment(instance)
-
-
-class PayloadFieldSerializer(serializers.Serializer[Any]):
-    """A field of a payload schema."""
-
-    name = serializers.CharField()
-    type = PayloadTypesField()
-    required = serializers.BooleanField(required=False)  # type: ignore[assignment]
-    default = serializers.JSONField(required=False)
-    description = serializers.CharField(required=False, allow_blank=True)
-
-    def to_representation(self, instance: PayloadField) -> dict[str, Any]:
-        return write_field(instance)
+def _response_example(value: object, status: int = 200) -> OpenApiExample:
+    return OpenApiExample("Response", value, response_only=True, status_codes=[str(status)])
 
 
 class ValidatedMembersSerializer(BodySerializer):
-    """The members that queue files do not have, and so do not validate."""
+    """The members of a request that queue files do not have."""
 
     error_class = QueueInvalid
 
@@ -105,25 +142,28 @@ class ValidatedMembersSerializer(BodySerializer):
         return name
 
 
-class QueueConfigInputSerializer(ValidatedMembersSerializer):
-    """A queue, spelled as in queue files.
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample(
+            "Request", {"name": "inference", "priority": 6, "deployment": _DEPLOYMENT_EXAMPLE}, request_only=True
+        )
+    ]
+)
+class QueueConfigInputSerializer(QueueDefinitionSerializer):
+    """A queue as in queue files.
 
-    The fields added here describe the definition; `upsert_queue` validates it by the rules of queue files.
+    A name such as `inference.high`, without `sub_queues`, adds or changes a sub-queue.
     """
 
-    priority = serializers.IntegerField(
-        required=False, allow_null=True, help_text="Required unless `sub_queues` are given"
-    )
-    mode = serializers.ChoiceField(choices=_MODES, required=False, allow_null=True)
-    order = serializers.ChoiceField(choices=_ORDERS, required=False)
-    sub_queues = SubQueueSerializer(many=True, required=False)
-    deployment = DeploymentSerializer()
-    input = PayloadFieldSerializer(many=True, required=False)
-    output = PayloadFieldSerializer(many=True, required=False)
+    name = serializers.CharField(allow_blank=True, help_text="`inference.high` without `sub_queues` means a sub-queue")
+    is_enabled = serializers.BooleanField(required=False)
+
+    class Meta(QueueDefinitionSerializer.Meta):
+        fields: ClassVar = ["name", "is_enabled", *QueueDefinitionSerializer.Meta.fields]
 
     @classmethod
     def parse(cls, body: Any) -> QueueConfigInput:
-        """Return the queue in a body. Raises RequestInvalid, QueueInvalid."""
+        """Return the queue in a body. Raise RequestInvalid, QueueInvalid."""
         validated = ValidatedMembersSerializer.validated(body)
         return QueueConfigInput(
             name=validated["name"], definition=_definition(body), is_enabled=validated.get("is_enabled")
@@ -131,10 +171,10 @@ class QueueConfigInputSerializer(ValidatedMembersSerializer):
 
     @classmethod
     def parse_replacement(cls, body: Any, *, name: str) -> QueueConfigInput:
-        """Return what replaces a queue as a whole; the name in the body is ignored. Raises as `parse`."""
+        """Return the queue that replaces another; the name in the body is ignored. Raise as `parse`."""
         validated = ValidatedMembersSerializer.validated(body, partial=True)
         definition = {"sub_queues": [], **_definition(body)}
-        return QueueConfigInput(name=name, definition=definition, is_enabled=validated.get("is_enabled"))
+        return QueueConfigInput(name=name, definition=definition, is_enabled=validated.get("is_enabled"), is_whole=True)
 
 
 def _definition(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,6 +183,7 @@ def _definition(body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name not in others}
 
 
+@extend_schema_serializer(examples=[_response_example(_QUEUE_EXAMPLE)])
 class QueueConfigSerializer(serializers.Serializer[Any]):
     """The configuration of a queue, or of one sub-queue."""
 
@@ -164,7 +205,7 @@ class QueueConfigSerializer(serializers.Serializer[Any]):
     updated_at = serializers.DateTimeField()
 
 
-@extend_schema_serializer(many=False)
+@extend_schema_serializer(many=False, examples=[_response_example({"queues": [_QUEUE_EXAMPLE], "count": 1})])
 class QueueConfigListSerializer(serializers.Serializer[Any]):
     """All queues, each sub-queue as an item of its own."""
 
@@ -172,6 +213,17 @@ class QueueConfigListSerializer(serializers.Serializer[Any]):
     count = serializers.IntegerField()
 
 
+@extend_schema_serializer(
+    examples=[
+        _response_example({"queue": _QUEUE_EXAMPLE, "message": "Queue created successfully", "published": True}, 201),
+        OpenApiExample(
+            "Updated",
+            {"queue": _QUEUE_EXAMPLE, "message": "Queue updated successfully", "published": True},
+            response_only=True,
+            status_codes=["200"],
+        ),
+    ]
+)
 class QueueConfigSavedSerializer(serializers.Serializer[Any]):
     """A queue that was created or updated."""
 
@@ -181,7 +233,7 @@ class QueueConfigSavedSerializer(serializers.Serializer[Any]):
 
 
 class QueueFileErrorSerializer(serializers.Serializer[Any]):
-    """An error at one place of a queue file."""
+    """An error in a queue file."""
 
     file = serializers.CharField()
     line = serializers.SerializerMethodField(help_text="Null for an error of the whole file")
@@ -192,6 +244,7 @@ class QueueFileErrorSerializer(serializers.Serializer[Any]):
         return error.line or None
 
 
+@extend_schema_serializer(examples=[_response_example(_RELOADED_EXAMPLE)])
 class ReloadReportSerializer(serializers.Serializer[Any]):
     """What loading the queue files changed."""
 
@@ -202,16 +255,18 @@ class ReloadReportSerializer(serializers.Serializer[Any]):
     updated = serializers.ListField(child=serializers.CharField(), source="report.updated")
     unchanged = serializers.ListField(child=serializers.CharField(), source="report.unchanged")
     missing = serializers.ListField(
-        child=serializers.CharField(), source="report.missing", help_text="Loaded once, no longer in any file"
+        child=serializers.CharField(), source="report.missing", help_text="Loaded before, no longer in any file"
     )
     overwritten = serializers.ListField(
-        child=serializers.CharField(), source="report.overwritten", help_text="Had been edited elsewhere"
+        child=serializers.CharField(),
+        source="report.overwritten",
+        help_text="Updated, although they had been changed elsewhere",
     )
     removed = serializers.ListField(child=serializers.CharField(), source="report.removed", help_text="By `prune`")
     unserved = serializers.ListField(
         child=serializers.CharField(),
         allow_null=True,
-        help_text="The Redis queues of these files that no worker serves now; null: Redis is unavailable",
+        help_text="The Redis queues of these files that no worker serves; null: Redis is unavailable",
     )
     problems = QueueFileErrorSerializer(many=True, source="report.errors")
     published = PublishedField()
@@ -221,20 +276,21 @@ class ReloadReportSerializer(serializers.Serializer[Any]):
         return [*report.added, *report.updated]
 
 
-class RemovedFromRedisSerializer(serializers.Serializer[Any]):
+class DeletedDataSerializer(serializers.Serializer[Any]):
     """What was deleted from Redis."""
 
     tasks = serializers.DictField(child=serializers.IntegerField(), help_text="By state")
     keys = serializers.IntegerField(help_text="Counters, locks and other keys in Redis")
 
 
+@extend_schema_serializer(examples=[_response_example(_DELETED_EXAMPLE)])
 class QueueConfigDeletedSerializer(serializers.Serializer[Any]):
     """A queue that was deleted."""
 
     message = serializers.CharField()
     queue = serializers.CharField(source="removed.name")
     redis_queues = serializers.ListField(child=serializers.CharField(), source="removed.redis_queues")
-    removed = RemovedFromRedisSerializer()
+    removed = DeletedDataSerializer()
     published = PublishedField()
 
 
@@ -259,14 +315,15 @@ class QueueStatusSerializer(serializers.Serializer[Any]):
     failed_today = serializers.IntegerField(source="counts.failed_today")
     processed = serializers.IntegerField(source="counts.processed")
     failed = serializers.IntegerField(source="counts.failed")
-    priority = serializers.IntegerField(source="place.priority", allow_null=True)
+    priority = serializers.IntegerField(source="redis_queue.priority", allow_null=True)
     parent = serializers.CharField(  # type: ignore[assignment]
-        source="place.parent", allow_null=True, help_text="The queue that this is a sub-queue of"
+        source="redis_queue.parent", allow_null=True, help_text="The queue that this is a sub-queue of"
     )
-    is_defined = serializers.BooleanField(source="place.is_defined", help_text="False: only Redis knows it")
-    is_enabled = serializers.BooleanField(source="place.is_enabled", help_text="Takes tasks")
+    is_defined = serializers.BooleanField(source="redis_queue.is_defined", help_text="False: it exists only in Redis")
+    is_enabled = serializers.BooleanField(source="redis_queue.is_enabled", help_text="Accepts tasks")
+    worker_processes = WorkerCountsSerializer(source="worker_counts", help_text="The processes that serve it")
 
-    def get_oldest_pending_secs(self, status: QueueStatus) -> float:
+    def get_oldest_pending_secs(self, status: RedisQueueStatus) -> float:
         return round(status.counts.latency_s, 3)
 
 
@@ -278,16 +335,17 @@ class DailyAttemptsSerializer(serializers.Serializer[Any]):
     failed = serializers.IntegerField()
 
 
+@extend_schema_serializer(examples=[_response_example(_DETAIL_EXAMPLE)])
 class QueueDetailSerializer(QueueStatusSerializer):
     """A Redis queue with its pause, history and workers."""
 
     paused_by = EmptyAsNullField(source="pause.by", allow_null=True, help_text="Null when asynq's tools paused it")
     paused_since = UnixSecondsField(source="pause.since_s", allow_null=True)
     history = DailyAttemptsSerializer(many=True, help_text="Ten days, today first")
-    workers = serializers.ListField(child=serializers.CharField(), help_text="Ids of those that serve it")
+    workers = serializers.ListField(child=serializers.CharField(), help_text="Ids of the workers that serve it")
 
 
-@extend_schema_serializer(many=False)
+@extend_schema_serializer(many=False, examples=[_response_example({"queues": [_STATUS_EXAMPLE], "count": 1})])
 class QueueStatusListSerializer(serializers.Serializer[Any]):
     """All Redis queues."""
 
@@ -303,14 +361,43 @@ class QueuePausedSerializer(serializers.Serializer[Any]):
     paused = serializers.BooleanField()
 
 
+PAUSED_EXAMPLE = _response_example({"message": "queue paused", "queue": "inference_high", "paused": True})
+UNPAUSED_EXAMPLE = _response_example({"message": "queue unpaused", "queue": "inference_high", "paused": False})
+
+
+@extend_schema_serializer(examples=[OpenApiExample("Move", {"to": "inference_high"}, request_only=True)])
+class MoveQueueSerializer(BodySerializer):
+    """Where the tasks of a Redis queue go."""
+
+    to = StringField(help_text="A queue or sub-queue, by any of its names")
+
+
+@extend_schema_serializer(
+    examples=[_response_example({"message": "move requested", "queue": "lost.default", "to": "inference_high"})]
+)
+class QueueMoveSerializer(serializers.Serializer[Any]):
+    """A Redis queue whose tasks maintenance moves to another."""
+
+    message = serializers.CharField()
+    queue = serializers.CharField(help_text="The Redis queue")
+    to = serializers.CharField(help_text="The Redis queue that its tasks are moved to")
+
+
+@extend_schema_serializer(
+    examples=[
+        _response_example(
+            {"message": "redeployment requested", "queue": "inference", "workers": ["worker-abc123"], "published": True}
+        )
+    ]
+)
 class QueueRedeployedSerializer(serializers.Serializer[Any]):
     """A queue whose workers deploy the newest commit."""
 
     message = serializers.CharField()
-    queue = serializers.CharField(help_text="The queue as a whole, also when a sub-queue was named")
+    queue = serializers.CharField(help_text="The whole queue, even if a sub-queue was named")
     workers = serializers.ListField(
         child=serializers.CharField(),
         allow_null=True,
-        help_text="Ids of those that deploy it now; others do when they register; null: Redis is unavailable",
+        help_text="Ids of the workers that deploy it now; others do when they register; null: Redis is unavailable",
     )
     published = PublishedField()

@@ -9,25 +9,24 @@ from django.views.decorators.cache import cache_control
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework.response import Response
 
-from queues.api import examples
 from queues.api import serializers as s
-from queues.configurations import get_configuration, list_configurations
-from queues.configuring import upsert_queue
-from queues.loading import LoadReport, load_queue_files
-from queues.operations import redeploy_queue, spec_version
-from queues.removal import remove_queue
-from queues.statistics import find_deploying_workers, find_unserved, get_queue_detail, list_queues
-from queues.switching import pause_queue, unpause_queue
+from queues.deletion import delete_queue
+from queues.moves import request_move
+from queues.operations import redeploy_queue, spec_version, upsert_queue
+from queues.pausing import pause_queue, unpause_queue
+from queues.queries import get_queue_config, list_queue_configs
+from queues.queue_files import LoadReport, load_queue_files
+from queues.status import find_deploying_workers, find_unserved, get_redis_queue_detail, list_redis_queue_statuses
 from runqy import clock
+from runqy.api.parsers import read_flag
 from runqy.api.permissions import require_all_queues
 from runqy.api.preconditions import etag_response, if_match
-from runqy.api.query_params import read_flag
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
-from runqy.connection import get_broker
+from runqy.config_sync.operations import publication_result
 from runqy.errors import BrokerUnavailable
-from runqy.publication.operations import publication_result
+from runqy.redis_connection import get_broker
 
 
 class QueueViewSet(ApiViewSet):
@@ -39,22 +38,20 @@ class QueueViewSet(ApiViewSet):
         operation_id="list_queues",
         tags=["queues"],
         responses={200: s.QueueStatusListSerializer, **problem_responses(401, 403, 429, 503)},
-        examples=[examples.QUEUE_LIST],
     )
     def list(self, request: AuthenticatedRequest) -> Response:
         """List all queues with statistics, each sub-queue as an item of its own."""
-        queues = list_queues(get_broker(), allowed_queues=request.auth.queues)
+        queues = list_redis_queue_statuses(get_broker(), allowed_queues=request.auth.queues)
         return Response(s.QueueStatusListSerializer({"queues": queues, "count": len(queues)}).data)
 
     @extend_schema(
         operation_id="get_queue",
         tags=["queues"],
         responses={200: s.QueueDetailSerializer, **problem_responses(401, 403, 404, 429, 503)},
-        examples=[examples.QUEUE_DETAIL],
     )
     def retrieve(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Show a queue: counts, memory, history, who paused it, the workers that serve it."""
-        detail = get_queue_detail(get_broker(), queue, allowed_queues=request.auth.queues)
+        detail = get_redis_queue_detail(get_broker(), queue, allowed_queues=request.auth.queues)
         return Response(s.QueueDetailSerializer(detail).data)
 
     @extend_schema(
@@ -62,7 +59,7 @@ class QueueViewSet(ApiViewSet):
         tags=["queues"],
         request=None,
         responses={200: s.QueuePausedSerializer, **problem_responses(401, 403, 404, 429, 503)},
-        examples=[examples.PAUSED],
+        examples=[s.PAUSED_EXAMPLE],
     )
     def pause(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Pause a queue: it accepts tasks, and workers get none. No effect on a paused queue."""
@@ -74,7 +71,7 @@ class QueueViewSet(ApiViewSet):
         tags=["queues"],
         request=None,
         responses={200: s.QueuePausedSerializer, **problem_responses(401, 403, 404, 429, 503)},
-        examples=[examples.UNPAUSED],
+        examples=[s.UNPAUSED_EXAMPLE],
     )
     def unpause(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Unpause a queue. No effect on a queue that is not paused."""
@@ -86,7 +83,6 @@ class QueueViewSet(ApiViewSet):
         tags=["queues"],
         request=None,
         responses={200: s.QueueRedeployedSerializer, **problem_responses(401, 403, 404, 429, 503)},
-        examples=[examples.REDEPLOYED],
     )
     def redeploy(self, request: AuthenticatedRequest, queue: str) -> Response:
         """Have workers deploy the newest commit of a queue's branch, beside the code that runs.
@@ -106,6 +102,23 @@ class QueueViewSet(ApiViewSet):
         )
         return Response(response.data)
 
+    @extend_schema(
+        operation_id="move_queue",
+        tags=["queues"],
+        request=s.MoveQueueSerializer,
+        responses={200: s.QueueMoveSerializer, **problem_responses(400, 401, 403, 404, 413, 415, 429, 503)},
+    )
+    def move(self, request: AuthenticatedRequest, queue: str) -> Response:
+        """Have maintenance move all tasks of a Redis queue that no definition names to another queue.
+
+        Tasks that run are moved when they have ended.
+        """
+        require_all_queues(request.auth)
+        body = s.MoveQueueSerializer.validated(request.data)
+        move = request_move(get_broker(), source=queue, destination=body["to"])
+        response = s.QueueMoveSerializer({"message": "move requested", "queue": move.source, "to": move.destination})
+        return Response(response.data)
+
 
 @method_decorator(cache_control(no_store=True), name="dispatch")  # values of environment variables may be secrets
 class QueueConfigViewSet(ApiViewSet):
@@ -117,11 +130,10 @@ class QueueConfigViewSet(ApiViewSet):
         operation_id="list_configs",
         tags=["configs"],
         responses={200: s.QueueConfigListSerializer, **problem_responses(401, 403, 503)},
-        examples=[examples.CONFIG_LIST],
     )
     def list(self, request: AuthenticatedRequest) -> Response:
         """List all queue configurations."""
-        configs = list_configurations(allowed_queues=request.auth.queues)
+        configs = list_queue_configs(allowed_queues=request.auth.queues)
         return Response(s.QueueConfigListSerializer({"queues": configs, "count": len(configs)}).data)
 
     @extend_schema(
@@ -134,10 +146,9 @@ class QueueConfigViewSet(ApiViewSet):
             201: s.QueueConfigSavedSerializer,
             **problem_responses(400, 401, 403, 404, 409, 412, 413, 415, 503),
         },
-        examples=[examples.CONFIG_BODY, examples.CONFIG_CREATED, examples.CONFIG_UPDATED],
     )
     def create(self, request: AuthenticatedRequest) -> Response:
-        """Create a new queue configuration, or with force=true update one."""
+        """Create a new queue configuration, or with force=true update one, which keeps members that are not sent."""
         with publication_result() as publication:
             config, is_new = upsert_queue(
                 config=s.QueueConfigInputSerializer.parse(request.data),
@@ -157,11 +168,10 @@ class QueueConfigViewSet(ApiViewSet):
         tags=["configs"],
         parameters=[IF_NONE_MATCH],
         responses={200: s.QueueConfigSerializer, 304: None, **problem_responses(401, 403, 404, 503)},
-        examples=[examples.CONFIG],
     )
     def retrieve(self, request: AuthenticatedRequest, name: str) -> Response:
         """Show a queue configuration; its ETag is for If-Match."""
-        config = get_configuration(name, allowed_queues=request.auth.queues)
+        config = get_queue_config(name, allowed_queues=request.auth.queues)
         return etag_response(request, s.QueueConfigSerializer(config).data, spec_version(config.spec))
 
     @extend_schema(
@@ -181,12 +191,11 @@ class QueueConfigViewSet(ApiViewSet):
             200: s.QueueConfigSavedSerializer,
             **problem_responses(400, 401, 403, 404, 409, 412, 413, 415, 428, 503),
         },
-        examples=[examples.CONFIG_BODY, examples.CONFIG_UPDATED],
     )
     def update(self, request: AuthenticatedRequest, name: str) -> Response:
         """Replace a queue configuration as a whole; If-Match with its ETag is required."""
         check = if_match(request, is_required=True)
-        queue = get_configuration(name, allowed_queues=request.auth.queues).spec.name
+        queue = get_queue_config(name, allowed_queues=request.auth.queues).spec.name
         with publication_result() as publication:
             config, _ = upsert_queue(
                 config=s.QueueConfigInputSerializer.parse_replacement(request.data, name=queue),
@@ -207,21 +216,20 @@ class QueueConfigViewSet(ApiViewSet):
             IF_MATCH,
         ],
         responses={200: s.QueueConfigDeletedSerializer, **problem_responses(400, 401, 403, 404, 409, 412, 503)},
-        examples=[examples.CONFIG_DELETED],
     )
     def destroy(self, request: AuthenticatedRequest, name: str) -> Response:
         """Delete a queue configuration, and everything in Redis that belongs to the queue."""
         with publication_result() as publication:
-            removed = remove_queue(
+            deleted = delete_queue(
                 get_broker(),
                 name=name,
                 force=read_flag(request, "force"),
                 allowed_queues=request.auth.queues,
                 check=if_match(request),
             )
-        message = f"Queue '{removed.name}' deleted successfully"
+        message = f"Queue '{deleted.name}' deleted successfully"
         response = s.QueueConfigDeletedSerializer(
-            {"message": message, "removed": removed, "published": publication.is_published}
+            {"message": message, "removed": deleted, "published": publication.is_published}
         )
         return Response(response.data)
 
@@ -234,7 +242,6 @@ class QueueConfigViewSet(ApiViewSet):
         ],
         request=None,
         responses={200: s.ReloadReportSerializer, **problem_responses(400, 401, 403, 503)},
-        examples=[examples.CONFIG_RELOADED],
     )
     def reload(self, request: AuthenticatedRequest, **_: str) -> Response:
         """Reload configurations from YAML; a file with an error changes nothing, the others are loaded."""
@@ -258,9 +265,9 @@ _HIDDEN = extend_schema(exclude=True)
 
 @extend_schema_view(retrieve=_HIDDEN, update=_HIDDEN, destroy=_HIDDEN)
 class ReloadOrConfigViewSet(QueueConfigViewSet):
-    """The path that reloads the queue files, which is also that of a queue named `reload`.
+    """The path `reload`: POST reloads the queue files, other methods act on a queue of this name.
 
-    The schema has the actions of the latter under the path of every queue.
+    The schema shows the latter only under the path of all queues.
     """
 
 

@@ -1,4 +1,4 @@
-"""What the tests of queues in the admin send to its pages, and read from them."""
+"""Form data and errors of the admin pages of queues."""
 
 from typing import Any
 
@@ -6,10 +6,9 @@ from django.apps import apps
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
-from queues.admin.forms import shown_values
-from queues.models import Queue, Source
+from queues.models import Queue, QueueSource
 from queues.operations import save_queue
-from runqy.staff.roles import grant_roles
+from runqy.admin_site.roles import create_role_groups
 from tests.queues.samples import spec
 
 LIST = "/admin/queues/queue/"
@@ -17,11 +16,12 @@ ADD = f"{LIST}add/"
 
 
 def rows(name: str, *given: dict[str, Any]) -> dict[str, Any]:
-    """Return what a form sends for rows."""
+    """Return the form data of rows."""
     sent = {f"{name}-TOTAL_FORMS": len(given), f"{name}-INITIAL_FORMS": 0}
-    return sent | {f"{name}-{place}-{cell}": value for place, row in enumerate(given) for cell, value in row.items()}
+    return sent | {f"{name}-{index}-{cell}": value for index, row in enumerate(given) for cell, value in row.items()}
 
 
+ROWS = ("vaults", "input", "output")
 FORM = {
     "name": "mail",
     "is_enabled": "on",
@@ -32,7 +32,7 @@ FORM = {
     "branch": "main",
     "code_path": "",
     "startup_cmd": "python main.py",
-    "startup_timeout_secs": "60",
+    "startup_timeout_s": "60",
     "requirements_file": "requirements.txt",
     "env_vars": "A=1",
     "redis_storage": "on",
@@ -46,8 +46,8 @@ FORM = {
 
 
 def as_role(role: str) -> Client:
-    """Return the browser of somebody of a role."""
-    grant_roles(apps)  # emptying the database after a test takes what migrations have made
+    """Return the client of a user with a role."""
+    create_role_groups(apps)  # emptying the database after a test takes what migrations have made
     user = User.objects.create_user(f"the-{role}", is_staff=True)
     user.groups.add(Group.objects.get(name=role))
     client = Client()
@@ -57,7 +57,7 @@ def as_role(role: str) -> Client:
 
 def saved(one=None) -> Queue:
     """Save a queue."""
-    return save_queue(spec=one or spec("mail"), source=Source.ADMIN)
+    return save_queue(spec=one or spec("mail"), source=QueueSource.ADMIN)
 
 
 def page_of(queue: Queue, what: str = "change") -> str:
@@ -65,20 +65,31 @@ def page_of(queue: Queue, what: str = "change") -> str:
 
 
 def sent_by(client: Client, queue: Queue) -> dict[str, Any]:
-    """Return what the page of a queue sends when nothing is changed on it."""
-    form = client.get(page_of(queue)).context["adminform"].form
-    values = shown_values(queue.as_spec()) | {"version": form["version"].value()}
-    sent: dict[str, Any] = {}
-    for name, value in values.items():
-        sent |= rows(name, *value) if name in ("sub_queues", "vaults", "input", "output") else {name: value}
+    """Return the form data of the unchanged page of a queue."""
+    context = client.get(page_of(queue)).context
+    form = context["adminform"].form
+    sent: dict[str, Any] = {name: form[name].value() for name in form.fields if name not in ROWS}
+    for name in ROWS:
+        sent |= rows(name, *({cell.name: cell.value() for cell in row.cells()} for row in _rendered(form, name)))
+    subs = context["inline_admin_formsets"][0].formset
+    cells = ("id", "queue", "name", "priority", "position")
+    sent |= rows("sub_queues", *({cell: row[cell].value() for cell in cells} for row in subs.initial_forms))
+    sent["sub_queues-INITIAL_FORMS"] = len(subs.initial_forms)
     return {name: value for name, value in sent.items() if value is not None and value is not False}
 
 
-def errors_of(answer: Any) -> dict[str, list[str]]:
-    """Return the messages beside fields, those of rows by `name-place-cell`."""
-    form = answer.context["adminform"].form
+def _rendered(form: Any, name: str) -> Any:
+    return form.rows(name).rows.rendered()
+
+
+def errors_of(response: Any) -> dict[str, list[str]]:
+    """Return the errors by field, those of rows by `name-index-cell`."""
+    form = response.context["adminform"].form
     found = {name: list(messages) for name, messages in form.errors.items()}
-    for name in ("sub_queues", "vaults", "input", "output"):
-        for row in form.rows(name).rows.forms:
+    formset = response.context["inline_admin_formsets"][0].formset
+    if formset.non_form_errors():
+        found["sub_queues"] = list(formset.non_form_errors())
+    for rows_of in (formset, *(form.rows(name).rows for name in ROWS)):
+        for row in rows_of.forms:
             found |= {f"{row.prefix}-{cell}": list(messages) for cell, messages in row.errors.items()}
     return found

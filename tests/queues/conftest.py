@@ -6,5 +6,5 @@ from django.test import Client
 
 @pytest.fixture
 def staff(admin_client: Client) -> Client:
-    """Return the browser of somebody who may do everything."""
+    """Return the client of a superuser."""
     return admin_client

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from queues.definitions import Deployment, Limits, QueueDefinition, QueueSpec, SubQueue
+from queues.definitions import Deployment, Limits, QueueDefinition, QueueSpec, SubQueueSpec
 
 
 def spec(name: str = "inference", *sub_queues: str, **changes: Any) -> QueueSpec:
     """Return a valid specification; sub-queues are written `high:10`."""
-    subs = tuple(SubQueue(name=sub.split(":")[0], priority=int(sub.split(":")[1])) for sub in sub_queues)
+    subs = tuple(SubQueueSpec(name=sub.split(":")[0], priority=int(sub.split(":")[1])) for sub in sub_queues)
     facts: dict[str, Any] = {
         "name": name,
         "priority": max((sub.priority for sub in subs), default=5),

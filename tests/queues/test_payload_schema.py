@@ -1,13 +1,14 @@
-"""What a payload schema lets pass, refuses and appends."""
+"""Payload schemas: validation, defaults and examples."""
 
 import json
+import shlex
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from queues.definitions import FieldType, PayloadField
-from queues.payload_schema import complete
+from queues.payload_schema import complete, example_body, example_curl, example_payload, example_queue_name, fits
 from runqy.errors import PayloadInvalid
 
 
@@ -42,7 +43,7 @@ def test_a_field_may_be_of_several_types() -> None:
         complete(schema, {"x": b"1.5"})
 
 
-def test_all_errors_are_told_at_once_each_with_its_field() -> None:
+def test_all_errors_are_reported_with_their_fields() -> None:
     schema = [field("prompt", "string", required=True), field("width", "int"), field("steps", "int")]
 
     with pytest.raises(PayloadInvalid) as caught:
@@ -51,7 +52,7 @@ def test_all_errors_are_told_at_once_each_with_its_field() -> None:
     assert caught.value.errors == ("prompt: is required", "width: must be int, is string")
 
 
-def test_only_missing_defaults_are_appended_in_the_order_of_the_schema() -> None:
+def test_missing_defaults_are_appended_in_the_order_of_the_schema() -> None:
     schema = [field(name, "int", default_json=value) for name, value in (("c", "1"), ("b", "2e0"), ("a", "3"))]
 
     assert complete(schema, {"b": b"7", "unknown": b"null"}) == (("c", b"1"), ("a", b"3"))
@@ -67,3 +68,53 @@ def test_integral_numbers_are_ints_and_all_numbers_are_floats(number: float) -> 
     else:
         with pytest.raises(PayloadInvalid):
             complete([field("x", "int")], {"x": raw})
+
+
+@pytest.mark.parametrize("kind", list(FieldType))
+def test_a_field_without_default_gets_a_value_of_its_type(kind: FieldType) -> None:
+    payload = example_payload([PayloadField(name="x", type=(kind,))])
+
+    assert fits(json.dumps(json.loads(payload)["x"]).encode(), (kind,))
+
+
+def test_defaults_are_kept_verbatim_and_fields_in_order() -> None:
+    schema = [
+        PayloadField(name="z", type=(FieldType.FLOAT,), default_json="1.50"),
+        PayloadField(name="é", type=(FieldType.STRING,)),
+    ]
+
+    assert example_payload(schema) == '{"z": 1.50, "é": "text"}'
+
+
+def test_a_queue_without_schema_has_an_example_too() -> None:
+    assert json.loads(example_payload(()))
+
+
+def test_a_shell_reads_the_payload_unchanged() -> None:
+    payload = '{"it\'s": "$HOME `id` \\\\"}'
+
+    words = shlex.split(example_curl("https://runqy.example.com", "mail", payload))
+
+    assert words[-1] == f'{{"queue": "mail", "data": {payload}}}'
+    assert "https://runqy.example.com/queue/add" in words
+
+
+fields = st.builds(
+    PayloadField,
+    name=st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=8),
+    type=st.lists(st.sampled_from(FieldType), min_size=1, max_size=3, unique=True).map(tuple),
+    required=st.booleans(),
+)
+
+
+@given(st.lists(fields, max_size=4, unique_by=lambda field: field.name))
+def test_an_example_fits_its_schema(schema: list[PayloadField]) -> None:
+    data = json.loads(example_body("mail", example_payload(schema)))["data"]
+
+    complete(schema, {name: json.dumps(value).encode() for name, value in data.items()})
+
+
+def test_an_example_names_a_queue_that_accepts_tasks() -> None:
+    names = [example_queue_name("mail", subs) for subs in ((), ("high", "low"), ("high", "default"))]
+
+    assert names == ["mail", "mail.high", "mail"]

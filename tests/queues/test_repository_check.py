@@ -1,4 +1,4 @@
-"""What people are told about a repository before workers deploy it."""
+"""The check of a repository."""
 
 import threading
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 
 from queues import repository_check
-from queues.repository_check import MOST_AT_ONCE, RepositoryCheck, check_repository
+from queues.repository_check import CONCURRENT_CHECKS_MAX, RepositoryCheck, check_repository
 from runqy.audit.models import AuditRecord
 from tests.support.git_server import GitServer, git_server
 from tests.support.waiting import wait_until
@@ -55,18 +55,18 @@ def test_a_branch_or_tag_is_found(server: GitServer, repository: Repository, nam
     found = check(server.url("r.git"), name)
 
     commit = repository.git("rev-parse", "HEAD")[:12]
-    assert found == RepositoryCheck(is_ready=True, sentence=f"Reachable. The {kind} {name} is at {commit}.")
+    assert found == RepositoryCheck(is_ready=True, message=f"Reachable. The {kind} {name} is at {commit}.")
 
 
 @pytest.mark.usefixtures("may_look_anywhere")
-def test_a_repository_on_the_disk_is_found_where_that_is_allowed(repository: Repository) -> None:
+def test_a_local_repository_is_found_if_the_setting_allows_it(repository: Repository) -> None:
     assert check(repository.url).is_ready
 
 
 @pytest.mark.usefixtures("may_look_anywhere")
-def test_a_branch_that_is_missing_is_told_apart_from_a_repository_that_is(server: GitServer) -> None:
-    assert check(server.url("r.git"), "other").sentence == "Reachable, but there is no branch or tag other."
-    assert check(server.url("other.git")).sentence == "The server shows no repository."
+def test_a_missing_branch_is_distinguished_from_a_missing_repository(server: GitServer) -> None:
+    assert check(server.url("r.git"), "other").message == "The repository has no branch or tag other."
+    assert check(server.url("other.git")).message == "Repository not found."
 
 
 @pytest.mark.parametrize(
@@ -90,53 +90,55 @@ def test_a_branch_that_is_missing_is_told_apart_from_a_repository_that_is(server
         "git@127.0.0.1:r.git",
     ],
 )
-def test_private_addresses_are_refused(url: str) -> None:
+def test_private_addresses_are_rejected(url: str) -> None:
     found = check(url)
 
     assert not found.is_ready
-    assert "RUNQY_GIT_CHECK_PRIVATE" in found.sentence
+    assert "RUNQY_GIT_CHECK_PRIVATE" in found.message
 
 
-def test_nothing_is_asked_of_a_server_that_is_refused(server: GitServer) -> None:
+def test_a_rejected_server_receives_no_request(server: GitServer) -> None:
     check(server.url("r.git"))
 
     assert server.paths == []
 
 
-def test_the_disk_is_refused(repository: Repository) -> None:
-    assert "RUNQY_GIT_CHECK_PRIVATE" in check(repository.url).sentence
+def test_file_urls_are_rejected(repository: Repository) -> None:
+    assert "RUNQY_GIT_CHECK_PRIVATE" in check(repository.url).message
 
 
-def test_one_private_address_among_public_ones_is_enough_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
-    places = [(2, 1, 6, "", (address, 443)) for address in ("93.184.216.34", "10.0.0.1")]
-    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **options: places)
+def test_a_host_with_one_private_address_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = [(2, 1, 6, "", (address, 443)) for address in ("93.184.216.34", "10.0.0.1")]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **options: addresses)
 
-    assert "private network" in check("https://git.example.org/r.git").sentence
+    assert "private network" in check("https://git.example.org/r.git").message
 
 
 @pytest.mark.parametrize(
     "url", ["ext::sh -c id", "git://h/r.git", "http://h/r.git", "--upload-pack=id", "https://u:p@h/r"]
 )
-def test_what_is_no_allowed_url_is_not_handed_to_git(url: str) -> None:
+def test_an_invalid_url_is_not_passed_to_git(url: str) -> None:
     found = check(url)
 
-    assert found.sentence.startswith("Repository: ")
+    assert found.message.startswith("Repository: ")
     assert not AuditRecord.objects.exists()
 
 
-def test_what_is_no_branch_is_not_handed_to_git() -> None:
-    assert check("https://h/r.git", "--upload-pack=id").sentence == "Branch: it is not the name of a branch."
+def test_an_invalid_branch_is_not_passed_to_git() -> None:
+    assert (
+        check("https://h/r.git", "--upload-pack=id").message == "Branch: '--upload-pack=id' is not a valid branch name."
+    )
 
 
 @pytest.mark.usefixtures("may_look_anywhere")
-def test_a_token_reaches_the_server_and_shows_nowhere(server: GitServer) -> None:
+def test_a_token_reaches_only_the_server(server: GitServer) -> None:
     server.token = TOKEN
     create_vault(name="github")
     set_entry(vault="github", key="PAT", value=TOKEN, git_hosts=[f"127.0.0.1:{server.port}"])
 
     found = check(server.url("r.git"), git_token="vault://github/PAT", queue="mail")
 
-    assert found.is_ready, found.sentence
+    assert found.is_ready, found.message
     assert server.command_lines
     assert not any(TOKEN.encode() in line for line in server.command_lines)
     record = AuditRecord.objects.get(action="queue.repository_checked")
@@ -147,73 +149,71 @@ def test_a_token_reaches_the_server_and_shows_nowhere(server: GitServer) -> None
 
 @pytest.mark.usefixtures("may_look_anywhere")
 @pytest.mark.parametrize("git_hosts", [None, ["github.com"], ["127.0.0.1"]])
-def test_a_token_is_not_sent_to_a_host_it_is_not_declared_for(server: GitServer, git_hosts: list[str] | None) -> None:
+def test_a_token_is_not_sent_to_an_undeclared_host(server: GitServer, git_hosts: list[str] | None) -> None:
     server.token = TOKEN
     create_vault(name="github")
     set_entry(vault="github", key="PAT", value=TOKEN, git_hosts=git_hosts)
 
     found = check(server.url("r.git"), git_token="vault://github/PAT")
 
-    assert f"may not be sent to 127.0.0.1:{server.port}: add 127.0.0.1:{server.port}" in found.sentence
+    assert f"may not be sent to 127.0.0.1:{server.port}: add 127.0.0.1:{server.port}" in found.message
     assert server.paths == []
 
 
 @pytest.mark.usefixtures("may_look_anywhere")
-def test_a_token_that_is_refused_is_not_told(server: GitServer) -> None:
+def test_a_rejected_token_is_not_in_the_message(server: GitServer) -> None:
     server.token = "another"
     create_vault(name="github")
     set_entry(vault="github", key="PAT", value=TOKEN, git_hosts=[f"127.0.0.1:{server.port}"])
 
     found = check(server.url("r.git"), git_token="vault://github/PAT")
 
-    assert found.sentence == "The server refuses the git token, or the token may not read this."
+    assert found.message == "The server rejected the git token, or the token may not read this repository."
 
 
 @pytest.mark.usefixtures("may_look_anywhere")
-def test_a_server_that_wants_a_token_asks_for_one(server: GitServer) -> None:
+def test_a_private_repository_requires_a_git_token(server: GitServer) -> None:
     server.token = TOKEN
 
-    assert "choose a git token" in check(server.url("r.git")).sentence
+    assert "Select a git token" in check(server.url("r.git")).message
 
 
-def test_a_token_that_does_not_exist_is_named() -> None:
+def test_a_missing_token_is_named() -> None:
     found = check("https://127.0.0.1/r.git", git_token="vault://github/PAT")
 
-    assert found.sentence.startswith("The vault github with the git token does not exist")
+    assert found.message.startswith("The vault github with the git token does not exist")
 
 
 @pytest.mark.usefixtures("may_look_anywhere")
 def test_a_redirect_is_not_followed(server: GitServer) -> None:
     found = check(server.url("moved/r.git"))
 
-    assert found.sentence == "The server redirects elsewhere. Enter the address that it leads to."
+    assert found.message == "The server redirects to another URL. Enter that URL."
     assert all(path.startswith("/moved/") for path in server.paths)
 
 
 @pytest.mark.usefixtures("may_look_anywhere")
-def test_a_certificate_that_nobody_vouches_for_is_refused(server: GitServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_untrusted_certificate_is_rejected(server: GitServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GIT_SSL_CAINFO")
 
-    assert check(server.url("r.git")).sentence == "The server's certificate is not trusted here."
+    assert check(server.url("r.git")).message == "The certificate of the git server is not trusted."
 
 
 @pytest.mark.usefixtures("may_look_anywhere")
-def test_a_server_that_does_not_answer_is_left_after_a_while(
-    server: GitServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_does_not_respond_times_out(server: GitServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.is_silent.set()
     monkeypatch.setattr(repository_check, "CHECK_TIMEOUT_S", 1.0)
 
     found = check(server.url("r.git"))
 
-    assert found.sentence == "The server did not answer within 1 seconds."
+    assert found.message == "The server did not respond within 1 seconds."
     wait_until(
         lambda: not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _mentions(path, server.url("r.git"))]
     )
 
 
 @pytest.mark.usefixtures("may_look_anywhere")
-def test_only_a_few_checks_run_at_once(server: GitServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_checks_are_limited(server: GitServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.is_silent.set()
     found: list[RepositoryCheck] = []
 
@@ -221,22 +221,22 @@ def test_only_a_few_checks_run_at_once(server: GitServer, monkeypatch: pytest.Mo
         found.append(check(server.url("r.git")))
         connection.close()
 
-    threads = [threading.Thread(target=look) for _ in range(MOST_AT_ONCE)]
+    threads = [threading.Thread(target=look) for _ in range(CONCURRENT_CHECKS_MAX)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(server.paths) == MOST_AT_ONCE)
+    wait_until(lambda: len(server.paths) == CONCURRENT_CHECKS_MAX)
 
     refused = check(server.url("r.git"))
 
     server.released.set()
     for thread in threads:
         thread.join()
-    assert refused.sentence == "Other checks are running. Try again in a few seconds."
-    assert len(server.paths) == MOST_AT_ONCE
+    assert refused.message == "Other checks are running. Try again in a few seconds."
+    assert len(server.paths) == CONCURRENT_CHECKS_MAX
 
 
 def _mentions(path: Path, text: str) -> bool:
-    """Tell whether a process that still runs has a text in its command line."""
+    """Return whether a running process has a text in its command line."""
     try:
         return text.encode() in path.read_bytes()
     except OSError:

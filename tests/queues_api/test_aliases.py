@@ -1,4 +1,4 @@
-"""Paths that only released clients know."""
+"""Deprecated paths of released clients."""
 
 import pytest
 

@@ -1,5 +1,6 @@
-"""Loads queue files."""
+"""Load queue files."""
 
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -7,23 +8,26 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from queues.loading import load_queue_files
+from queues.queue_files import load_queue_files, read_queue_files
 from runqy.audit.actors import actor_context, command_actor
 
 
 class Command(BaseCommand):
-    """`manage.py load_queues [DIRECTORY] [--prune [--force]]`"""
+    """`manage.py load_queues [DIRECTORY] [--prune [--force]] [--check]`"""
 
-    help = "Add and change queues as the YAML files of a directory say."
+    help = "Add and update queues from the YAML files of a directory."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Name the directory, and what is to happen with queues that are in no file."""
         parser.add_argument("directory", nargs="?", type=Path, default=settings.QUEUE_WORKERS_DIR)
-        parser.add_argument("--prune", action="store_true", help="remove queues that vanished from the files")
-        parser.add_argument("--force", action="store_true", help="with --prune: also queues whose tasks wait or run")
+        parser.add_argument("--prune", action="store_true", help="delete queues that are no longer in the files")
+        parser.add_argument("--force", action="store_true", help="with --prune: also queues with unfinished tasks")
+        parser.add_argument("--check", action="store_true", help="only validate, and print the queues as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Load, and say what happened; errors end the command with 1 after the other files were loaded."""
+        """Load or check; files with errors end the command with status 1 after the others were loaded."""
+        if options["check"]:
+            self._check(options["directory"])
+            return
         with actor_context(command_actor("load_queues")):
             report = load_queue_files(**{name: options[name] for name in ("directory", "prune", "force")})
         for what in ("added", "updated", "unchanged", "overwritten", "missing", "removed"):
@@ -31,3 +35,12 @@ class Command(BaseCommand):
                 self.stdout.write(f"{what}: {', '.join(names)}")
         if report.errors:
             raise CommandError("\n".join(map(str, report.errors)))
+
+    def _check(self, directory: Path) -> None:
+        """Print each queue as it would be published, one a line; runs without a database."""
+        found, errors = read_queue_files(directory)
+        if errors:
+            sys.stderr.write("".join(f"{error}\n" for error in errors))
+            sys.exit(1)
+        for spec, _, _ in found.values():
+            self.stdout.write(spec.encode().decode())

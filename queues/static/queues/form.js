@@ -1,81 +1,63 @@
-// The form of a queue: asks the server for the example of a task and for a look at the repository.
+// The form of a queue: updates the example task, and checks the repository.
 "use strict";
 
 const form = document.getElementById("queue_form");
 
 const post = async (url, body) => {
   const token = form.querySelector("[name=csrfmiddlewaretoken]").value;
-  const answer = await fetch(url, { method: "POST", body, headers: { "X-CSRFToken": token } });
-  if (!answer.ok) throw new Error(`status ${answer.status}`);
-  return answer.json();
+  const response = await fetch(url, { method: "POST", body, headers: { "X-CSRFToken": token } });
+  if (!response.ok) throw new Error(`status ${response.status}`);
+  return response.json();
 };
 
-const entered = () => {
+const formData = () => {
   const body = new FormData(form);
-  body.set("name", form.querySelector("[name=name]").value); // a name that cannot be changed is not sent by itself
+  body.set("name", form.querySelector("[name=name]").value); // a disabled field is not part of the form data
   return body;
 };
 
-const followExample = (example) => {
+const updateExample = (example) => {
   const [body, curl] = [document.getElementById("example-body"), document.getElementById("example-curl")];
-  let due;
+  let timer;
   let latest = 0;
 
   const refresh = async () => {
-    const asked = ++latest;
-    const found = await post(example.dataset.example, entered()).catch(() => null);
-    if (!found || asked !== latest) return; // the last one stays until the server answers again
+    const requested = ++latest;
+    const found = await post(example.dataset.example, formData()).catch(() => null);
+    if (!found || requested !== latest) return; // keep the last example until the server responds again
     body.textContent = found.body;
     curl.textContent = found.curl;
+    for (const block of example.querySelectorAll(".rq-code")) block.hidden = !found.body;
+    example.querySelector("[data-example-empty]").hidden = Boolean(found.body);
   };
 
-  const later = () => {
-    clearTimeout(due);
-    due = setTimeout(refresh, 250);
+  const schedule = () => {
+    clearTimeout(timer);
+    timer = setTimeout(refresh, 250);
   };
-  form.addEventListener("input", later);
-  form.addEventListener("change", later);
+  form.addEventListener("input", schedule);
+  form.addEventListener("change", schedule);
 };
 
-const offerCopies = (example) => {
-  const status = example.querySelector("[data-copy-status]");
-  for (const button of example.querySelectorAll("[data-copy]")) {
-    const source = document.getElementById(button.dataset.copy);
-    button.hidden = false;
-    button.addEventListener("click", async () => {
-      const range = document.createRange();
-      range.selectNodeContents(source);
-      getSelection().removeAllRanges();
-      getSelection().addRange(range);
-      // without https there is no clipboard to write to, but the old way may do
-      const isCopied = await navigator.clipboard?.writeText(source.textContent).then(() => true, () => false);
-      const words = isCopied || document.execCommand("copy") ? "Copied" : "Selected: press Ctrl+C";
-      button.textContent = words;
-      status.textContent = words;
-      setTimeout(() => (button.textContent = "Copy"), 2000);
-    });
-  }
-};
-
-const offerCheck = (check) => {
+const enableCheckButton = (check) => {
   const button = check.querySelector("[data-check-run]");
-  const outcome = check.querySelector("[data-check-outcome]");
+  const result = check.querySelector("[data-check-result]");
   button.hidden = false;
   button.addEventListener("click", async () => {
-    const all = entered();
+    const fields = formData();
     const body = new FormData();
-    for (const name of ["git_url", "branch", "git_token"]) body.set(name, all.get(name) ?? "");
-    body.set("queue", all.get("name") ?? "");
+    for (const name of ["git_url", "branch", "git_token"]) body.set(name, fields.get(name) ?? "");
+    body.set("queue", fields.get("name") ?? "");
     button.disabled = true;
-    outcome.className = "rq-outcome";
-    outcome.textContent = "Looking…";
+    result.className = "rq-check-result";
+    result.textContent = "Checking…";
     try {
       const found = await post(check.dataset.check, body);
-      outcome.classList.add(found.is_ready ? "rq-good" : "rq-bad");
-      outcome.textContent = found.sentence;
+      result.classList.add(found.is_ready ? "rq-success-text" : "rq-error-text");
+      result.textContent = found.message;
     } catch {
-      outcome.classList.add("rq-bad");
-      outcome.textContent = "The server did not answer. Try again; if that does not help, log in again.";
+      result.classList.add("rq-error-text");
+      result.textContent = "The server did not respond. Try again, or log in again.";
     } finally {
       button.disabled = false;
     }
@@ -83,9 +65,6 @@ const offerCheck = (check) => {
 };
 
 if (form) {
-  document.querySelectorAll("[data-example]").forEach((example) => {
-    followExample(example);
-    offerCopies(example);
-  });
-  document.querySelectorAll("[data-check]").forEach(offerCheck);
+  document.querySelectorAll("[data-example]").forEach(updateExample);
+  document.querySelectorAll("[data-check]").forEach(enableCheckButton);
 }

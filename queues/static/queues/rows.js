@@ -1,4 +1,4 @@
-// Rows of a form: added, removed and put in order by buttons, with mouse or keyboard. The server reads their places.
+// Rows of a form: buttons add, remove and reorder them. The server reads their positions.
 "use strict";
 
 for (const rows of document.querySelectorAll("[data-rows]")) {
@@ -7,7 +7,7 @@ for (const rows of document.querySelectorAll("[data-rows]")) {
   const total = rows.querySelector("[name$='-TOTAL_FORMS']");
   const status = rows.querySelector("[data-rows-status]");
 
-  const number = () => {
+  const renumber = () => {
     const all = [...list.children];
     all.forEach((row, index) => {
       row.querySelector("[name$='-ORDER']").value = index + 1;
@@ -17,36 +17,36 @@ for (const rows of document.querySelectorAll("[data-rows]")) {
     rows.dispatchEvent(new Event("change", { bubbles: true }));
   };
 
-  const dress = (row) => {
+  const showButtons = (row) => {
     row.querySelector("[data-row-tools]").hidden = false;
-    row.querySelector("[data-row-marks]").hidden = true;
+    row.querySelector("[data-row-fallback]").hidden = true;
   };
 
   const move = (row, button, toward) => {
     if (toward < 0) row.previousElementSibling.before(row);
     else row.nextElementSibling.after(row);
-    number();
-    // at either end the button that was pressed goes out of use; the focus stays in the row
+    renumber();
+    // the pressed button is disabled at either end; keep the focus in the row
     (button.disabled ? row.querySelector("[data-row-tools] button:not(:disabled)") : button).focus();
-    const place = [...list.children].indexOf(row) + 1;
-    status.textContent = `Moved to place ${place} of ${list.children.length}.`;
+    const position = [...list.children].indexOf(row) + 1;
+    status.textContent = `Moved to position ${position} of ${list.children.length}.`;
   };
 
   const add = () => {
-    const holder = document.createElement("div");
-    holder.innerHTML = template.innerHTML.replaceAll("__prefix__", total.value);
+    const container = document.createElement("div");
+    container.innerHTML = template.innerHTML.replaceAll("__prefix__", total.value);
     total.value = Number(total.value) + 1;
-    const row = holder.firstElementChild;
+    const row = container.firstElementChild;
     list.append(row);
-    dress(row);
-    number();
+    showButtons(row);
+    renumber();
     row.querySelector("input:not([type=hidden]), select").focus();
   };
 
   const remove = (row) => {
     const next = row.nextElementSibling || row.previousElementSibling;
     row.remove();
-    number();
+    renumber();
     status.textContent = `Removed the ${rows.dataset.noun}.`;
     (next ? next.querySelector("[data-row-remove]") : rows.querySelector("[data-rows-add]")).focus();
   };
@@ -61,6 +61,6 @@ for (const rows of document.querySelectorAll("[data-rows]")) {
     else if (button.matches("[data-row-down]")) move(row, button, 1);
     else if (button.matches("[data-row-remove]")) remove(row);
   });
-  [...list.children].forEach(dress);
-  number();
+  [...list.children].forEach(showButtons);
+  renumber();
 }

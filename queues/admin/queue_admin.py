@@ -1,0 +1,176 @@
+"""The list of queues and the page of each."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from django.conf import settings
+from django.db.models import QuerySet
+from django.forms import Script
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
+from django.views.decorators.http import require_POST, require_safe
+
+from queues.admin import views
+from queues.admin.actions import ACTIONS
+from queues.admin.columns import COLUMNS, QueueWithStatus, badges
+from queues.admin.forms import FIELDSETS, FORM_FIELDS, QueueForm
+from queues.admin.inlines import SubQueueInline, read_sub_queues
+from queues.admin.read_only import READ_ONLY_FIELDS, READ_ONLY_FIELDSETS, ReadOnlyForm
+from queues.admin.undefined_queues import adopted_fields, undefined_view
+from queues.models import Queue, QueueDeletion
+from queues.operations import add_queue, edit_queue
+from queues.status import get_queue_statuses
+from runqy.config_sync.admin import PublishedModelAdmin, compared
+from runqy.errors import QueueAlreadyExists, QueueBeingDeleted, QueueNameTaken
+from runqy.redis_connection import get_broker
+
+
+class QueueAdmin(PublishedModelAdmin):
+    """Queues; all changes go through the operations."""
+
+    form = QueueForm
+    inlines = (SubQueueInline,)
+    formfield_overrides = FORM_FIELDS  # type: ignore[assignment]
+    audit_kind = "queue"
+    refused_fields = {QueueAlreadyExists: "name", QueueNameTaken: "name", QueueBeingDeleted: "name"}
+    list_display = COLUMNS  # type: ignore[assignment]
+    list_filter = ("is_enabled", "mode", "source")
+    search_fields = ("name", "git_url", "branch")
+    search_help_text = "Name, repository or branch"
+    empty_text = (
+        "A queue defines which code workers run and the limits of its tasks. Add one here, or put queue files into the "
+        "folder QUEUE_WORKERS_DIR and run manage.py load_queues."
+    )
+    actions = ACTIONS  # type: ignore[assignment]
+    warn_unsaved_form = True
+    change_form_before_template = "queues/admin/version.html"
+    change_form_outer_before_template = "queues/admin/status.html"
+
+    class Media:
+        css = {"all": ("queues/queues.css",)}
+        js = tuple(Script(path, defer=True) for path in ("queues/rows.js", "queues/form.js", "admin_site/copy.js"))
+
+    def has_pause_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return not settings.ASYNQ_READ_ONLY and request.user.has_perm("queues.pause_queue")
+
+    def audit_names(self, obj: Any) -> tuple[str, ...]:
+        """Return the names of a queue and of its Redis queues, which are paused one by one."""
+        redis_queues = [name for name, _ in obj.as_spec().redis_queues(settings.RUNQY_SUBQUEUE_SEPARATOR)]
+        return tuple(dict.fromkeys([obj.name, *redis_queues]))
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        """Return the actions without deletion, which confirms the name of each queue."""
+        found = super().get_actions(request)
+        found.pop("delete_selected", None)
+        return found
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).prefetch_related("sub_queues")
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        page = super().get_changelist_instance(request)
+        page.result_list = list(page.result_list)
+        _add_status(request, page.result_list)
+        return page
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        return FIELDSETS if self._may_edit(request, obj) else READ_ONLY_FIELDSETS
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return () if self._may_edit(request, obj) else READ_ONLY_FIELDS
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        if not self._may_edit(request, obj):
+            return super().get_form(request, obj, change, form=ReadOnlyForm, **kwargs)
+        form = super().get_form(request, obj, change, **kwargs)
+        form.server_url, form.may_check = views.server_url(request), self.has_change_permission(request)
+        return form
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """Return the fields of the queue to clone, or the name of the Redis queue to adopt, if there is one."""
+        initial: dict[str, Any] = super().get_changeform_initial_data(request)
+        if adopted := initial.pop("adopt", ""):
+            return adopted_fields(adopted)[0]
+        original = Queue.objects.filter(name=initial.pop("clone", "")).first()
+        return {"clone": original, "name": f"{original.name}-copy"} if original else initial
+
+    def get_formset_kwargs(self, request: HttpRequest, obj: Any, inline: Any, prefix: str) -> dict[str, Any]:
+        """Fill in the sub-queues of the queue to clone or adopt."""
+        options: dict[str, Any] = super().get_formset_kwargs(request, obj, inline, prefix)
+        if request.method == "GET" and obj.pk is None:
+            original = Queue.objects.filter(name=request.GET.get("clone", "")).first()
+            rows = list(original.sub_queues.values("name", "priority")) if original else []
+            options["initial"] = rows or adopted_fields(request.GET.get("adopt", ""))[1]
+        return options
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        queue = kwargs.get("obj")
+        if queue is not None:
+            _add_status(request, [queue])
+            context |= {"queue": queue, "badges": badges(queue), "can": self._permissions(request, queue)}
+            context["server_url"] = views.server_url(request)
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Leave saving to `save_related`: a queue and its sub-queues are one change."""
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Save the queue with its sub-queues by one operation."""
+        for formset in formsets:
+            formset.save(commit=False)  # notes what changed, for the history
+        spec = form.instance.as_spec(read_sub_queues(formsets))
+        may_grant_vaults = views.may_grant_vaults(request)
+        if change:
+            edit_queue(spec=spec, version=form.cleaned_data["version"], may_grant_vaults=may_grant_vaults)
+        else:
+            form.instance.pk = add_queue(spec=spec, may_grant_vaults=may_grant_vaults).pk
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        queue = views.get_permitted(self, request, object_id, "delete")
+        _add_status(request, [queue])
+        return views.deletion_view(self, request, queue)
+
+    def get_urls(self) -> list[URLPattern]:
+        endpoints: dict[str, Callable[..., HttpResponse]] = {
+            "check": require_POST(partial(views.check_view, self)),
+            "example": require_POST(partial(views.example_view, self)),
+            "undefined": partial(undefined_view, self),
+            "<path:object_id>/switch": require_POST(partial(views.operation_view, self)),
+            "<path:object_id>/publish": require_POST(partial(views.publish_view, self)),
+            "<path:object_id>/export": partial(views.export_view, self),
+            "by-name/<str:name>": require_safe(partial(views.redirect_to_named, self)),
+        }
+        own = [
+            path(f"{route}/", self.admin_site.admin_view(view), name=f"queues_queue_{_url_name(route)}")
+            for route, view in endpoints.items()
+        ]
+        return [*own, *super().get_urls()]
+
+    def _may_edit(self, request: HttpRequest, obj: Any) -> bool:
+        return self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
+
+    def _permissions(self, request: HttpRequest, queue: Any) -> dict[str, bool]:
+        return {
+            "change": self.has_change_permission(request, queue),
+            "pause": self.has_pause_permission(request),
+            "add": self.has_add_permission(request),
+            "delete": self.has_delete_permission(request, queue),
+        }
+
+
+def _add_status(request: HttpRequest, queues: Iterable[QueueWithStatus]) -> None:
+    """Set the status of queues; the number of queries does not depend on the number of queues."""
+    queues = list(queues)
+    statuses = get_queue_statuses(get_broker(), [queue.as_spec() for queue in queues], compared(request))
+    deletions = set(QueueDeletion.objects.filter(is_whole=True).values_list("queue", flat=True))
+    for queue in queues:
+        queue.status = statuses[queue.name]
+        queue.may_view_tasks = request.user.has_perm("tasks.view_task")
+        queue.is_being_deleted = queue.name in deletions
+
+
+def _url_name(route: str) -> str:
+    return "by_name" if route.startswith("by-name") else route.rpartition("/")[2]

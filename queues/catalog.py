@@ -1,0 +1,218 @@
+"""The names of queues: the Redis queue that each name and alias means."""
+
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from queues.definitions import DEFAULT_SUB_QUEUE, QueueBase, QueueDefinition
+from runqy.errors import QueueNotFound
+
+__all__ = [
+    "AllowedQueues",
+    "QueueCatalog",
+    "QueueDefinition",
+    "ResolvedQueue",
+    "aliases_by_redis_queue",
+    "aliases_of",
+    "find_name_collision",
+    "name_redis_queues",
+]
+
+AllowedQueues: TypeAlias = frozenset[str] | None
+"""The names of the queues that a caller may use; None: all."""
+
+SEPARATORS = ("_", ".")
+"""Both are accepted in requests; a setting selects the one used in Redis."""
+
+_NAMES_IN_ERROR_MAX = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedQueue:
+    """The Redis queue that a name in a request means."""
+
+    queue: QueueDefinition
+    redis_queue: str
+    priority: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisQueue:
+    """A Redis queue, and the definition that it belongs to."""
+
+    redis_queue: str
+    queue: QueueDefinition | None = None
+    """None: it exists only in Redis; another producer created it, or its definition was deleted."""
+    priority: int | None = None
+
+    @property
+    def parent(self) -> str | None:
+        """Return the name of the queue whose sub-queue this is, or None."""
+        return self.queue.name if self.queue and self.queue.sub_queues else None
+
+    @property
+    def is_defined(self) -> bool:
+        return self.queue is not None
+
+    @property
+    def is_enabled(self) -> bool:
+        """Return whether it accepts tasks."""
+        return self.queue is not None and self.queue.is_enabled
+
+
+NamedQueue: TypeAlias = tuple[ResolvedQueue, tuple[str, ...]]
+"""A Redis queue, and all names that mean it."""
+
+
+class QueueCatalog:
+    """All queues by their names and aliases. Immutable; names are looked up, never split."""
+
+    def __init__(
+        self,
+        definitions: Iterable[QueueDefinition],
+        *,
+        separator: str,
+        revisions: Mapping[str, str] | None = None,
+        named: Mapping[str, Sequence["NamedQueue"]] | None = None,
+    ) -> None:
+        """Index the definitions.
+
+        `revisions` has the token of each queue that changes with its configuration; `named` has results of
+        `name_redis_queues`, needed for queues that have more Redis queues than their definition names.
+        """
+        self.definitions = tuple(sorted(definitions, key=lambda queue: queue.name))
+        self.separator = separator
+        self._revisions = revisions or {}
+        self._queues = {queue.name: queue for queue in self.definitions}
+        self._resolved: dict[str, ResolvedQueue] = {}
+        self._redis_queues: list[str] = []
+        self._redis_queues_of: dict[str, list[tuple[str, int]]] = {}
+        named = named or {}
+        for queue in self.definitions:
+            named_queues = named.get(queue.name) or name_redis_queues(queue, separator)
+            self._redis_queues_of[queue.name] = [(each.redis_queue, each.priority) for each, _ in named_queues]
+            for resolved, names in named_queues:
+                self._redis_queues.append(resolved.redis_queue)
+                for name in names:
+                    self._resolved.setdefault(name, resolved)
+
+    def resolve(self, name: str, *, allowed_queues: AllowedQueues = None) -> ResolvedQueue:
+        """Return the Redis queue that a name means.
+
+        Raise QueueNotFound with the valid names.
+        """
+        resolved = self._resolved.get(name)
+        if resolved is None or not _is_allowed(resolved.queue, allowed_queues):
+            raise QueueNotFound(self._not_found_message(name, allowed_queues))
+        return resolved
+
+    def find(self, name: str) -> ResolvedQueue | None:
+        """Return the Redis queue that a name means, or None."""
+        return self._resolved.get(name)
+
+    def find_redis_queue(self, name: str) -> ResolvedQueue | None:
+        """Return the Redis queue with this name, or None; aliases are not found."""
+        resolved = self._resolved.get(name)
+        return resolved if resolved is not None and resolved.redis_queue == name else None
+
+    def find_queue(self, name: str) -> QueueDefinition | None:
+        """Return the queue with this own name, or None."""
+        return self._queues.get(name)
+
+    def get_queue(self, name: str, *, allowed_queues: AllowedQueues = None) -> QueueDefinition:
+        """Return the queue that a name or the name of a sub-queue means. Raise QueueNotFound."""
+        queue = self._queues.get(name)
+        if queue is not None and _is_allowed(queue, allowed_queues):
+            return queue
+        return self.resolve(name, allowed_queues=allowed_queues).queue
+
+    def for_worker(
+        self, name: str, *, allowed_queues: AllowedQueues = None
+    ) -> tuple[QueueDefinition, list[tuple[str, int]]]:
+        """Return a queue, and the Redis queues with priorities that a worker registered for this name serves.
+
+        A queue's own name means all its sub-queues, the name of a sub-queue only that one. Raise QueueNotFound.
+        """
+        queue = self._queues.get(name)
+        if queue is not None and _is_allowed(queue, allowed_queues):
+            return queue, self.redis_queues_of(queue)
+        resolved = self.resolve(name, allowed_queues=allowed_queues)
+        return resolved.queue, [(resolved.redis_queue, resolved.priority)]
+
+    def redis_queues(self) -> Sequence[str]:
+        """Return the names of all Redis queues, in order of the queues' names."""
+        return self._redis_queues
+
+    def redis_queues_of(self, queue: QueueBase) -> list[tuple[str, int]]:
+        """Return the Redis queues of a queue with their priorities, including those that exist under an alias."""
+        return list(self._redis_queues_of.get(queue.name) or queue.redis_queues(self.separator))
+
+    def queue_revision(self, name: str) -> str:
+        """Return the token that changes with the configuration of a queue and its vaults; empty: unknown."""
+        return self._revisions.get(name, "")
+
+    def _not_found_message(self, name: str, allowed_queues: AllowedQueues) -> str:
+        """Return the message of QueueNotFound, with the valid names."""
+        allowed = [queue for queue in self.definitions if _is_allowed(queue, allowed_queues)]
+        names = [redis_queue for queue in allowed for redis_queue, _ in queue.redis_queues(self.separator)]
+        if not names:
+            return f"No queue {name[:128]!r}: there are no queues yet."
+        listed = ", ".join(names[:_NAMES_IN_ERROR_MAX])
+        more = f" and {len(names) - _NAMES_IN_ERROR_MAX} more" if len(names) > _NAMES_IN_ERROR_MAX else ""
+        return f"No queue {name[:128]!r}. Valid names: {listed}{more}."
+
+
+def name_redis_queues(queue: QueueDefinition, separator: str, existing: Container[str] = ()) -> list[NamedQueue]:
+    """Return the Redis queues of a queue, each with all its names.
+
+    An alias under which a Redis queue exists means that one, which workers serve too. A queue's own name always means
+    the Redis queue that its definition names.
+    """
+    found: list[NamedQueue] = []
+    others: list[NamedQueue] = []
+    for (redis_queue, priority), names in zip(
+        queue.redis_queues(separator), aliases_by_redis_queue(queue), strict=True
+    ):
+        aliases = [name for name in names if name != redis_queue and name in existing]
+        meant = tuple(name for name in names if name not in aliases or name == queue.name)
+        found.append((ResolvedQueue(queue=queue, redis_queue=redis_queue, priority=priority), meant))
+        others += [
+            (
+                ResolvedQueue(queue=queue, redis_queue=alias, priority=priority),
+                () if alias == queue.name else (alias,),
+            )
+            for alias in aliases
+        ]
+    return found + others
+
+
+def aliases_by_redis_queue(queue: QueueBase) -> Iterator[tuple[str, ...]]:
+    """Yield the names of each Redis queue of a queue, in order."""
+    if not queue.sub_queues:
+        yield (queue.name, *(f"{queue.name}{mark}{DEFAULT_SUB_QUEUE}" for mark in SEPARATORS))
+    for sub in queue.sub_queues:
+        own = (queue.name,) if sub.name == DEFAULT_SUB_QUEUE else ()
+        yield (*own, *(f"{queue.name}{mark}{sub.name}" for mark in SEPARATORS))
+
+
+def aliases_of(queue: str, sub_queues: Iterable[str]) -> set[str]:
+    """Return all names of a queue with these sub-queues.
+
+    They include both separators, so that each name has one meaning and the setting can be changed.
+    """
+    subs = list(sub_queues) or [DEFAULT_SUB_QUEUE]
+    return {queue, *(f"{queue}{mark}{sub}" for mark in SEPARATORS for sub in subs)}
+
+
+def find_name_collision(queues: Iterable[QueueBase]) -> tuple[str, str, str] | None:
+    """Return two queues that share a name, and that name, or None."""
+    owners: dict[str, str] = {}
+    for queue in queues:
+        for name in sorted(aliases_of(queue.name, [sub.name for sub in queue.sub_queues])):
+            if owners.setdefault(name, queue.name) != queue.name:
+                return owners[name], queue.name, name
+    return None
+
+
+def _is_allowed(queue: QueueBase, allowed_queues: AllowedQueues) -> bool:
+    return allowed_queues is None or queue.name in allowed_queues

@@ -1,0 +1,421 @@
+"""The schema of a queue definition for queue files, the API and the admin form; its rules are those of the models."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
+from typing import Any, ClassVar, TypeAlias, cast
+
+from django.core.exceptions import ValidationError as ModelValidationError
+from django.db import models
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from queues.definitions import (
+    Deployment,
+    FieldType,
+    LimitOverrides,
+    PayloadField,
+    QueueMode,
+    QueueOrder,
+    QueueSpec,
+    SubQueueSpec,
+)
+from queues.models import DEFAULTS, Queue, SubQueue
+from queues.payload_schema import payload_field_errors
+from queues.validators import (
+    env_var_errors,
+    repeated_indices,
+    sub_queue_name_error,
+    validate_queue_name,
+    validate_vault_name,
+)
+from runqy import durations
+from runqy.api.serializers import ChoiceField, StrictBooleanField, StrictIntegerField, StringField
+from runqy.errors import QueueInvalid
+
+__all__ = [
+    "DeploymentSerializer",
+    "FieldError",
+    "PayloadFieldSerializer",
+    "QueueDefinitionInvalid",
+    "QueueDefinitionSerializer",
+    "SubQueueSerializer",
+    "column_field",
+    "format_path",
+    "parse_queue",
+    "validate_name",
+]
+
+Path: TypeAlias = tuple[str | int, ...]
+ERRORS_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """A message about the field at a path of a definition."""
+
+    path: Path
+    message: str
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (format_path(self.path), self.message)))
+
+
+class QueueDefinitionInvalid(QueueInvalid):
+    """The definition of a queue is invalid."""
+
+    def __init__(self, field_errors: Sequence[FieldError]) -> None:
+        super().__init__(errors=[str(error) for error in field_errors])
+        self.field_errors = tuple(field_errors)
+
+
+@extend_schema_field({"type": ["integer", "string"], "examples": [300, "5m"]})
+class DurationField(serializers.Field[Any, Any, Any, Any]):
+    """Seconds, or in requests a duration such as `15m`; null: the server's default."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, int | str):
+            raise serializers.ValidationError("Must be a number of seconds or a duration such as 15m.")
+        try:
+            return durations.parse_s(str(data))
+        except ValueError as error:
+            raise serializers.ValidationError(f"{error}.") from error
+
+    def to_representation(self, value: int) -> int:
+        return value
+
+
+@extend_schema_field({"type": ["integer", "string"], "examples": [300, "5m"]})
+class StartupTimeoutField(StrictIntegerField):
+    """Seconds, or in requests a duration such as `5m`; released clients send 0 for the default."""
+
+    def to_internal_value(self, data: Any) -> int:
+        seconds = DurationField().to_internal_value(data) if isinstance(data, str) else super().to_internal_value(data)
+        return seconds or int(DEFAULTS["startup_timeout_s"])
+
+
+@extend_schema_field({"type": ["string", "array"], "items": {"type": "string"}, "examples": [["string", "int"]]})
+class PayloadTypesField(serializers.ListField):
+    """The types that a payload's field may have; in requests also a single one."""
+
+    child = ChoiceField(choices=[kind.value for kind in FieldType])
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        if isinstance(data, str):
+            return [self.child.run_validation(data)]
+        return super().to_internal_value(data)
+
+
+class DefinitionSerializer(serializers.ModelSerializer[Any]):
+    """A part of a definition: strict about JSON types and unknown fields."""
+
+    serializer_field_mapping: ClassVar = {
+        **serializers.ModelSerializer.serializer_field_mapping,
+        models.CharField: StringField,
+        models.BooleanField: StrictBooleanField,
+        models.PositiveIntegerField: StrictIntegerField,
+    }
+    serializer_choice_field = ChoiceField
+
+    def to_internal_value(self, data: Any) -> Any:
+        errors: dict[str, Any] = {}
+        try:
+            validated = super().to_internal_value(data)
+        except serializers.ValidationError as error:
+            errors = dict(error.detail)  # type: ignore[arg-type]  # a serializer's errors are a dict
+        if isinstance(data, Mapping):
+            for name in map(str, data):
+                if name not in self.fields:
+                    errors |= self._unknown_field(name, errors)
+        if errors:
+            raise serializers.ValidationError(errors)
+        return validated
+
+    def _unknown_field(self, name: str, errors: dict[str, Any]) -> dict[str, list[str]]:
+        """Return the error of an unknown field; it replaces that of the required field which it misspells."""
+        close = difflib.get_close_matches(name, self.fields, n=1)
+        if close and _is_required_error(errors.get(close[0])):
+            errors.pop(close[0], None)
+        return {name: [f"Unknown field; did you mean `{close[0]}`?" if close else "Unknown field."]}
+
+
+class SubQueueSerializer(DefinitionSerializer):
+    """A sub-queue."""
+
+    class Meta:
+        model = SubQueue
+        fields: ClassVar = ["name", "priority"]
+        extra_kwargs: ClassVar = {"priority": {"required": True}}
+
+
+def column_field(column: str) -> "models.Field[Any, Any]":
+    """Return the model field of a column of queues."""
+    field = Queue._meta.get_field(column)
+    assert isinstance(field, models.Field)  # noqa: S101 (the others are relations)
+    return field
+
+
+def _validators(column: str) -> list[Any]:
+    return list(column_field(column).validators)
+
+
+def _duration(column: str) -> DurationField:
+    """Return the field of a limit, with the bounds of its column."""
+    return DurationField(
+        source=column,
+        required=False,
+        allow_null=True,
+        validators=_validators(column),
+        help_text=column_field(column).help_text,
+    )
+
+
+class QueueLimitsSerializer(DefinitionSerializer):
+    """The limits of a queue's tasks, in seconds in responses."""
+
+    ttl_completed = _duration("ttl_completed_s")
+    ttl_archived = _duration("ttl_archived_s")
+    pending_timeout = _duration("pending_timeout_s")
+    active_timeout = _duration("active_timeout_s")
+    retry_delay = _duration("retry_delay_s")
+    retry_max_delay = _duration("retry_max_delay_s")
+
+    class Meta:
+        model = Queue
+        fields: ClassVar = [
+            "max_retry",
+            "ttl_completed",
+            "ttl_archived",
+            "pending_timeout",
+            "active_timeout",
+            "retry_delay",
+            "retry_max_delay",
+            "max_waiting_tasks",
+        ]
+
+    def to_representation(self, instance: LimitOverrides) -> dict[str, Any]:
+        return {name: value for name, value in super().to_representation(instance).items() if value is not None}
+
+
+class DeploymentSerializer(DefinitionSerializer):
+    """The code that workers deploy and start."""
+
+    mode = ChoiceField(choices=[mode.value for mode in QueueMode], required=False, allow_null=True)
+    startup_timeout_secs = StartupTimeoutField(
+        source="startup_timeout_s",
+        required=False,
+        default=DEFAULTS["startup_timeout_s"],
+        validators=_validators("startup_timeout_s"),
+    )
+    env_vars = serializers.DictField(child=StringField(allow_blank=True), required=False)
+    vaults = serializers.ListField(child=StringField(validators=[validate_vault_name]), required=False)
+    limits = QueueLimitsSerializer(required=False)
+
+    class Meta:
+        model = Queue
+        fields: ClassVar = [
+            "git_url",
+            "branch",
+            "code_path",
+            "startup_cmd",
+            "mode",
+            "startup_timeout_secs",
+            "requirements_file",
+            "env_vars",
+            "redis_storage",
+            "hide_payloads",
+            "vaults",
+            "git_token",
+            "limits",
+        ]
+        extra_kwargs: ClassVar = {
+            "branch": {
+                "default": DEFAULTS["branch"],
+                "allow_blank": True,
+                "help_text": "A branch or a tag; empty: the default",
+            },
+            **{name: {"default": DEFAULTS[name]} for name in ("requirements_file", "redis_storage", "hide_payloads")},
+        }
+
+    def validate_branch(self, branch: str) -> str:
+        return branch or str(DEFAULTS["branch"])
+
+    def validate_code_path(self, path: str) -> str:
+        return path.rstrip("/")
+
+    def validate_env_vars(self, env_vars: dict[str, str]) -> dict[str, str]:
+        if errors := env_var_errors(env_vars):
+            raise serializers.ValidationError({name: [message] for name, message in errors.items()})
+        return env_vars
+
+    def validate_vaults(self, vaults: list[str]) -> list[str]:
+        if repeated := repeated_indices(vaults):
+            raise _nested_errors({index: ["Is listed more than once."] for index in repeated})
+        return vaults
+
+    def to_representation(self, instance: QueueSpec) -> dict[str, Any]:
+        columns = {column.name: getattr(instance.deployment, column.name) for column in fields_of(Deployment)}
+        return super().to_representation(columns | {"mode": instance.mode.value, "limits": instance.limits})
+
+
+class PayloadFieldSerializer(DefinitionSerializer):
+    """A field of a payload schema."""
+
+    name = StringField()
+    type = PayloadTypesField(allow_empty=False)
+    required = StrictBooleanField(required=False)  # type: ignore[assignment]
+    default = serializers.JSONField(required=False)
+    description = StringField(required=False, allow_blank=True)
+
+    class Meta:
+        model = Queue
+        fields: ClassVar = ["name", "type", "required", "default", "description"]
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if errors := dict(payload_field_errors(PayloadField.from_json(attrs))):
+            raise serializers.ValidationError({key: [message] for key, message in errors.items()})
+        return attrs
+
+    def to_representation(self, instance: PayloadField) -> dict[str, Any]:
+        return instance.to_json()
+
+
+class QueueDefinitionSerializer(DefinitionSerializer):
+    """A queue as in queue files. Its name is in the context."""
+
+    priority = StrictIntegerField(
+        required=False,
+        allow_null=True,
+        validators=_validators("priority"),
+        help_text="Required unless `sub_queues` are given",
+    )
+    mode = ChoiceField(choices=[mode.value for mode in QueueMode], required=False, allow_null=True)
+    sub_queues = SubQueueSerializer(many=True, required=False)
+    deployment = DeploymentSerializer()
+    input = PayloadFieldSerializer(many=True, required=False)
+    output = PayloadFieldSerializer(many=True, required=False)
+
+    class Meta:
+        model = Queue
+        fields: ClassVar = ["priority", "mode", "order", "sub_queues", "deployment", "input", "output"]
+
+    def validate_sub_queues(self, sub_queues: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        names = [sub["name"] for sub in sub_queues]
+        errors = {
+            index: {"name": [message]}
+            for index, name in enumerate(names)
+            if (message := sub_queue_name_error(self.context["name"], name))
+        }
+        errors |= {index: {"name": ["Another sub-queue has this name."]} for index in repeated_indices(names)}
+        if errors:
+            raise _nested_errors(errors)
+        return sub_queues
+
+    def validate_input(self, fields: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return _unique_names(fields)
+
+    def validate_output(self, fields: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return _unique_names(fields)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs.get("priority") is None and not attrs.get("sub_queues"):
+            raise serializers.ValidationError({"priority": ["This field is required unless sub_queues are given."]})
+        mode, deployed_mode = attrs.get("mode"), attrs["deployment"].get("mode")
+        if mode and deployed_mode and mode != deployed_mode:
+            raise serializers.ValidationError({"mode": [f"deployment.mode is {deployed_mode}."]})
+        return attrs
+
+    def to_spec(self) -> QueueSpec:
+        """Return the validated queue."""
+        attrs: dict[str, Any] = {**self.validated_data}
+        deployment: dict[str, Any] = {**attrs["deployment"]}
+        deployed_mode = deployment.pop("mode", None)
+        limits = LimitOverrides(**deployment.pop("limits", {}))
+        sub_queues = tuple(SubQueueSpec(**sub) for sub in attrs.get("sub_queues", ()))
+        return QueueSpec(
+            name=self.context["name"],
+            priority=max((sub.priority for sub in sub_queues), default=attrs.get("priority") or 0),
+            mode=QueueMode(attrs.get("mode") or deployed_mode or QueueMode.LONG_RUNNING),
+            order=QueueOrder(attrs.get("order", QueueOrder.WEIGHTED)),
+            sub_queues=sub_queues,
+            deployment=Deployment(**deployment | {"vaults": tuple(deployment.get("vaults", ()))}),
+            limits=limits,
+            input=tuple(map(PayloadField.from_json, attrs.get("input", ()))),
+            output=tuple(map(PayloadField.from_json, attrs.get("output", ()))),
+        )
+
+    def to_representation(self, instance: QueueSpec) -> dict[str, Any]:
+        members = {column.name: getattr(instance, column.name) for column in fields_of(instance)}
+        return super().to_representation(members | {"deployment": instance})
+
+
+def parse_queue(name: str, data: object) -> QueueSpec:
+    """Return the queue in a definition as in queue files. Raise QueueDefinitionInvalid."""
+    errors = _name_errors(name)
+    serializer = QueueDefinitionSerializer(data=data, context={"name": name})
+    if not serializer.is_valid():
+        errors += flatten_errors(serializer.errors)
+    if errors:
+        raise QueueDefinitionInvalid(errors[:ERRORS_MAX])
+    return serializer.to_spec()
+
+
+def with_kept_members(definition: Mapping[str, Any], before: QueueSpec) -> dict[str, Any]:
+    """Return a definition with the members of the existing queue that it does not have."""
+    deployment = definition.get("deployment")
+    if not isinstance(deployment, Mapping):
+        return dict(definition)  # not valid
+    kept: dict[str, Any] = dict(QueueDefinitionSerializer(before).data)
+    kept_deployment: dict[str, Any] = dict(kept["deployment"])
+    if "mode" in definition or "mode" in deployment:
+        del kept["mode"], kept_deployment["mode"]
+    return {**kept, **definition, "deployment": {**kept_deployment, **deployment}}
+
+
+def validate_name(name: str) -> None:
+    """Raise QueueDefinitionInvalid for an invalid name."""
+    if errors := _name_errors(name):
+        raise QueueDefinitionInvalid(errors)
+
+
+def _name_errors(name: str) -> list[FieldError]:
+    try:
+        validate_queue_name(name)
+    except ModelValidationError as error:
+        return [FieldError(("name",), message) for message in error.messages]
+    return []
+
+
+def flatten_errors(detail: Any, path: Path = ()) -> Iterator[FieldError]:
+    """Yield each message of a serializer's errors with the path of its field."""
+    if isinstance(detail, Mapping):
+        for name, nested in detail.items():
+            yield from flatten_errors(nested, path if name == "non_field_errors" else (*path, name))
+    elif isinstance(detail, list) and any(isinstance(item, Mapping) for item in detail):
+        for index, nested in enumerate(detail):
+            yield from flatten_errors(nested, (*path, index))
+    elif isinstance(detail, list):
+        yield from (FieldError(path, str(message)) for message in detail)
+    else:
+        yield FieldError(path, str(detail))
+
+
+def format_path(path: Path) -> str:
+    """Return a path as text: `deployment.vaults[0]`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part[:64]}" for part in path).lstrip(".")
+
+
+def _is_required_error(detail: Any) -> bool:
+    return isinstance(detail, list) and [getattr(error, "code", "") for error in detail] == ["required"]
+
+
+def _nested_errors(errors: dict[int, Any]) -> serializers.ValidationError:
+    """Return the error of a list, by the indices of its items, as DRF's lists raise it."""
+    return serializers.ValidationError(cast("dict[str, Any]", errors))
+
+
+def _unique_names(fields: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if repeated := repeated_indices([field["name"] for field in fields]):
+        raise _nested_errors({index: {"name": ["Another field has this name."]} for index in repeated})
+    return fields

@@ -1,0 +1,253 @@
+"""Deletion of queues and sub-queues with their tasks, once no process accepts tasks for them any more."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import structlog
+from django.db import transaction
+from django.utils import timezone
+
+from queues.catalog import AllowedQueues, aliases_by_redis_queue
+from queues.definitions import QueueSpec, SubQueueSpec
+from queues.models import Queue, QueueDeletion
+from queues.operations import change_queue, delete_definition, spec_version
+from queues.pending_deletions import DeletionLease, ensure_empty, find_deletion, record_deletion
+from queues.queries import get_fresh_catalog
+from runqy.audit.actors import Actor, actor_context
+from runqy.audit.operations import record
+from runqy.broker.broker import Broker
+from runqy.broker.queue_deletion import delete_redis_queue
+from runqy.broker.states import TaskState
+from runqy.broker.stats import QueueCounts, count_tasks
+from runqy.config_sync.documents import DocumentKind, field
+from runqy.config_sync.operations import configuration_change, publish
+from runqy.config_sync.snapshot import MAX_AGE_S
+from runqy.errors import QueueNotEmpty, QueueNotFound, RunqyError
+
+__all__ = ["DeletedQueue", "delete_queue", "delete_queues", "finish_deletions"]
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+PROPAGATION_S = MAX_AGE_S + 0.2
+"""How long after its publication no process accepts tasks for a closed queue any more."""
+
+Check = Callable[[str], None]
+"""Takes the version of the queue; raises if it does not match."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedQueue:
+    """A queue or sub-queue that was deleted."""
+
+    name: str
+    redis_queues: tuple[str, ...]
+    tasks: dict[str, int]
+    """The number of deleted tasks by state."""
+    keys: int
+    """The number of other keys deleted from Redis."""
+
+
+def delete_queue(
+    broker: Broker,
+    *,
+    name: str,
+    force: bool = False,
+    allowed_queues: AllowedQueues = None,
+    check: Check = lambda _: None,
+) -> DeletedQueue:
+    """Delete a queue, or the sub-queue that a name means, with its tasks and all its other keys in Redis.
+
+    The queue is closed first. Its tasks are counted again once every process knows that it is closed, so that no
+    accepted task is lost unless `force` is set. An interrupted deletion is continued by the next call or by
+    maintenance. Cannot run inside a transaction, because other processes must see each step.
+    Raise QueueNotFound, QueueNotEmpty, QueueBeingDeleted, BrokerUnavailable.
+    """
+    started = _start(broker, name, force=force, allowed_queues=allowed_queues, check=check)
+    _wait_until_closed([started])
+    return _finish(broker, started)
+
+
+def delete_queues(broker: Broker, *, names: Iterable[str], force: bool = False) -> dict[str, DeletedQueue | RunqyError]:
+    """Delete several queues as `delete_queue` does, with one wait for all; return the result or error of each."""
+    started = {name: _result_or_error(partial(_start, broker, name, force=force)) for name in names}
+    _wait_until_closed([each for each in started.values() if isinstance(each, _StartedDeletion)])
+    return {
+        name: _result_or_error(partial(_finish, broker, each)) if isinstance(each, _StartedDeletion) else each
+        for name, each in started.items()
+    }
+
+
+def finish_deletions(broker: Broker) -> None:
+    """Continue the deletions that no process works on, as the actors that requested them. Raise BrokerUnavailable."""
+    rows = QueueDeletion.objects.filter(leased_until__lte=timezone.now())
+    results = [_result_or_error(partial(_StartedDeletion.resume, row)) for row in rows]
+    started = [each for each in results if isinstance(each, _StartedDeletion)]
+    _wait_until_closed(started)
+    for each in started:
+        with actor_context(Actor.from_json(each.row.actor)):
+            result = _result_or_error(partial(_finish, broker, each))
+        if isinstance(result, DeletedQueue):
+            log.info("deletion_finished", queue=result.name, keys=result.keys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DeletionTarget:
+    """A whole queue, or one sub-queue of several."""
+
+    queue: str
+    redis_queues: tuple[str, ...]
+    sub_queue: str = ""
+
+    def close(self, spec: QueueSpec) -> QueueSpec:
+        """Return the queue changed so that it accepts no tasks for the target."""
+        if not self.sub_queue:
+            return replace(spec, is_enabled=False)
+        return _with_sub_queues(spec, [sub for sub in spec.sub_queues if sub.name != self.sub_queue])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StartedDeletion:
+    """A deletion that this process has leased."""
+
+    name: str
+    """As requested."""
+    row: QueueDeletion
+    lease: DeletionLease
+
+    @classmethod
+    def resume(cls, row: QueueDeletion, name: str = "") -> "_StartedDeletion":
+        """Lease a pending deletion. Raise QueueBeingDeleted."""
+        return cls(name=name or str(row), row=row, lease=DeletionLease(row))
+
+
+def _start(
+    broker: Broker, name: str, *, force: bool, allowed_queues: AllowedQueues = None, check: Check = lambda _: None
+) -> _StartedDeletion:
+    """Close a queue and record its deletion in one transaction, or resume a pending deletion."""
+    if row := find_deletion(name, allowed_queues=allowed_queues):
+        started = _StartedDeletion.resume(row, name)
+        row.is_forced = row.is_forced or force
+        row.save(update_fields=["is_forced"])
+        return started
+    target = _resolve(name, allowed_queues)
+    if not force:
+        ensure_empty(_count(broker, target.redis_queues))
+    with transaction.atomic(durable=True), configuration_change():
+        queue = Queue.objects.filter(name=target.queue).first()
+        if queue is None:
+            raise QueueNotFound(f"No queue {target.queue[:128]!r}.")
+        before = queue.as_spec()
+        check(spec_version(before))
+        change_queue(spec=target.close(before))
+        row = record_deletion(
+            target.queue, target.sub_queue, redis_queues=target.redis_queues, is_whole=not target.sub_queue
+        )
+        row.before, row.is_forced = before.encode().decode(), force
+        row.save(update_fields=["before", "is_forced"])
+        return _StartedDeletion.resume(row, name)
+
+
+def _wait_until_closed(deletions: Sequence[_StartedDeletion]) -> None:
+    """Publish the closed queues, and wait until no process accepts tasks for them. Raise BrokerUnavailable."""
+    closed = {each.row.queue for each in deletions if not each.row.is_decided}
+    if not closed:
+        return
+    with ExitStack() as leases:
+        for each in deletions:
+            leases.enter_context(each.lease)
+        publish(frozenset(field(DocumentKind.QUEUE, queue) for queue in closed))
+    time.sleep(PROPAGATION_S)
+
+
+def _finish(broker: Broker, started: _StartedDeletion) -> DeletedQueue:
+    """Delete a closed queue, or reopen it and raise QueueNotEmpty. Raise BrokerUnavailable, QueueBeingDeleted."""
+    row, lease = started.row, started.lease
+    with lease:
+        counts = _count(broker, row.redis_queues)
+        if not row.is_decided:
+            _decide(started, counts)
+        deleted = [delete_redis_queue(broker, queue, before_step=lease.extend) for queue in row.redis_queues]
+    row.delete()
+    return DeletedQueue(
+        name=started.name,
+        redis_queues=tuple(row.redis_queues),
+        tasks=_tasks_by_state(counts),
+        keys=sum(each.keys for each in deleted),
+    )
+
+
+def _decide(started: _StartedDeletion, counts: Sequence[QueueCounts]) -> None:
+    """Delete the definition and record the deletion, or reopen the queue and raise QueueNotEmpty."""
+    row = started.row
+    if not row.is_forced:
+        try:
+            ensure_empty(counts)
+        except QueueNotEmpty:
+            _reopen(row)
+            raise
+    with configuration_change() as change:
+        if not QueueDeletion.objects.filter(pk=row.pk).update(is_decided=True):
+            raise QueueNotEmpty(f"{row} was saved again during its deletion, and is kept.")
+        if row.is_whole:
+            delete_definition(change, row.queue)
+            QueueDeletion.objects.filter(queue=row.queue, is_whole=False).delete()  # this row includes theirs
+        tasks = {state: count for state, count in _tasks_by_state(counts).items() if count}
+        if tasks:
+            changes = {f"tasks.{state}": (count, 0) for state, count in tasks.items()}
+            record(action="queue.emptied", object_kind="queue", object_name=started.name, changes=changes)
+
+
+def _reopen(row: QueueDeletion) -> None:
+    """Let a closed queue accept tasks again, and keep other changes that were made to it in the meantime."""
+    if not row.before:
+        return
+    before = QueueSpec.decode(row.before.encode())
+    with configuration_change():
+        row.delete()
+        spec = Queue.objects.get(name=row.queue).as_spec()
+        names = {sub.name for sub in spec.sub_queues}
+        missing = [sub for sub in before.sub_queues if sub.name not in names]
+        reopened = _with_sub_queues(spec, [*spec.sub_queues, *missing])
+        change_queue(spec=replace(reopened, is_enabled=before.is_enabled))
+
+
+def _with_sub_queues(spec: QueueSpec, subs: Sequence[SubQueueSpec]) -> QueueSpec:
+    priority = max((sub.priority for sub in subs), default=spec.priority)
+    return replace(spec, sub_queues=tuple(subs), priority=priority)
+
+
+def _resolve(name: str, allowed_queues: AllowedQueues) -> _DeletionTarget:
+    """Return the target of a name: the queue of this name, or the sub-queue that it means. Raise QueueNotFound."""
+    catalog = get_fresh_catalog(max_age_s=0)
+    queue = catalog.get_queue(name, allowed_queues=allowed_queues)
+    redis_queues = tuple(redis_queue for redis_queue, _ in catalog.redis_queues_of(queue))
+    if name == queue.name or len(queue.sub_queues) < 2:
+        return _DeletionTarget(queue=queue.name, redis_queues=redis_queues)
+    sub, names = next(
+        (sub, names)
+        for sub, names in zip(queue.sub_queues, aliases_by_redis_queue(queue), strict=True)
+        if name in names
+    )
+    return _DeletionTarget(
+        queue=queue.name, redis_queues=tuple(each for each in redis_queues if each in names), sub_queue=sub.name
+    )
+
+
+def _count(broker: Broker, redis_queues: Sequence[str]) -> list[QueueCounts]:
+    return broker.run(count_tasks(redis_queues, now_ns=broker.now_ns()))
+
+
+def _tasks_by_state(counts: Sequence[QueueCounts]) -> dict[str, int]:
+    return {state.value: sum(getattr(queue, state.value) for queue in counts) for state in TaskState}
+
+
+def _result_or_error(call: Callable[[], T]) -> T | RunqyError:
+    try:
+        return call()
+    except RunqyError as error:
+        return error

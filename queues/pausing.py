@@ -1,0 +1,72 @@
+"""Pause and unpause Redis queues: a paused queue accepts tasks, and workers get none."""
+
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+
+from queues.catalog import AllowedQueues
+from queues.queries import get_catalog, resolve_redis_queue, with_fresh_catalog
+from runqy.audit.actors import current_actor
+from runqy.audit.operations import record_before
+from runqy.audit.pending import PendingRecord
+from runqy.broker.broker import Broker
+from runqy.broker.operation import Request, raise_error
+from runqy.broker.pausing import find_pause, pause, unpause
+from runqy.errors import RunqyError
+
+__all__ = ["pause_queue", "pause_whole_queue", "unpause_queue", "unpause_whole_queue"]
+
+
+def pause_queue(broker: Broker, *, name: str, allowed_queues: AllowedQueues = None) -> str:
+    """Pause a Redis queue, and return its name; pausing it again keeps the first actor and time.
+
+    Raise QueueNotFound, BrokerUnavailable.
+    """
+    queue = resolve_redis_queue(broker, name, allowed_queues=allowed_queues).redis_queue
+    _set_paused(broker, [queue], is_paused=True)
+    return queue
+
+
+def unpause_queue(broker: Broker, *, name: str, allowed_queues: AllowedQueues = None) -> str:
+    """Unpause a Redis queue, and return its name. Raise QueueNotFound, BrokerUnavailable."""
+    queue = resolve_redis_queue(broker, name, allowed_queues=allowed_queues).redis_queue
+    _set_paused(broker, [queue], is_paused=False)
+    return queue
+
+
+def pause_whole_queue(broker: Broker, *, name: str) -> list[str]:
+    """Pause all sub-queues of a queue, and return those that this changed. Raise as `pause_queue`."""
+    return _set_paused(broker, with_fresh_catalog(partial(_redis_queues_of, name)), is_paused=True)
+
+
+def unpause_whole_queue(broker: Broker, *, name: str) -> list[str]:
+    """Unpause all sub-queues of a queue, and return those that this changed. Raise as `pause_queue`."""
+    return _set_paused(broker, with_fresh_catalog(partial(_redis_queues_of, name)), is_paused=False)
+
+
+def _redis_queues_of(queue: str) -> list[str]:
+    catalog = get_catalog()
+    return [name for name, _ in catalog.redis_queues_of(catalog.get_queue(queue))]
+
+
+def _set_paused(broker: Broker, queues: list[str], *, is_paused: bool) -> list[str]:
+    """Pause or unpause Redis queues in one round trip, and return those that this changed."""
+    pauses = [raise_error(outcome) for outcome in broker.run_all([find_pause(queue) for queue in queues])]
+    changing = [queue for queue, found in zip(queues, pauses, strict=True) if (found is not None) != is_paused]
+    with ExitStack() as stack:
+        records = [stack.enter_context(_record_before(queue, is_paused=is_paused)) for queue in changing]
+        outcomes = broker.run_all([_request(broker, queue, is_paused=is_paused) for queue in changing])
+    for pending, outcome in zip(records, outcomes, strict=True):
+        if outcome is not True:
+            pending.amend(outcome.code if isinstance(outcome, RunqyError) else "unchanged")
+    return [queue for queue, outcome in zip(changing, outcomes, strict=True) if raise_error(outcome)]
+
+
+def _record_before(queue: str, *, is_paused: bool) -> AbstractContextManager[PendingRecord]:
+    action, changes = "queue.paused" if is_paused else "queue.unpaused", {"paused": (not is_paused, is_paused)}
+    return record_before(action=action, object_kind="queue", object_name=queue, changes=changes)
+
+
+def _request(broker: Broker, queue: str, *, is_paused: bool) -> Request[bool]:
+    if is_paused:
+        return pause(queue, now_ns=broker.now_ns(), by=current_actor().name)
+    return unpause(queue, now_ns=broker.now_ns())

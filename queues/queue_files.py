@@ -1,0 +1,283 @@
+"""Queue files: parse them, write them, and load a directory of them into the database."""
+
+import io
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import SafeRepresenter
+
+from queues.catalog import find_name_collision
+from queues.definition_serializers import (
+    FieldError,
+    QueueDefinitionInvalid,
+    QueueDefinitionSerializer,
+    format_path,
+    parse_queue,
+)
+from queues.definitions import QueueSpec
+from queues.deletion import delete_queues
+from queues.models import DEFAULTS, LIMIT_COLUMNS, Queue, QueueSource
+from queues.operations import save_queue, spec_digest
+from queues.yaml_loader import LocatedYaml, YamlInvalid, read_yaml
+from runqy import durations
+from runqy.config_sync.operations import configuration_change
+from runqy.errors import RunqyError
+from runqy.redis_connection import get_broker
+
+__all__ = [
+    "FileError",
+    "LoadReport",
+    "QueueFile",
+    "load_queue_files",
+    "parse_queue_file",
+    "read_queue_files",
+    "write_queue_file",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class FileError:
+    """An error in a queue file."""
+
+    file: str
+    line: int
+    """0: the error concerns the whole file."""
+    key: str
+    reason: str
+
+    def __str__(self) -> str:
+        location = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(filter(None, (location, self.key, self.reason)))
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFile:
+    """The queues of a file, or only its errors: a file with an error is not loaded in part."""
+
+    specs: tuple[QueueSpec, ...] = ()
+    errors: tuple[FileError, ...] = ()
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """The line where each queue begins."""
+
+
+@dataclass(slots=True, kw_only=True)
+class LoadReport:
+    """What loading changed; queues by name."""
+
+    added: list[str] = field(default_factory=list)
+    updated: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    overwritten: list[str] = field(default_factory=list)
+    """Updated, although they had been changed elsewhere since they were last loaded."""
+    missing: list[str] = field(default_factory=list)
+    """Loaded before, no longer in any file."""
+    removed: list[str] = field(default_factory=list)
+    """Missing and deleted."""
+    errors: list[FileError] = field(default_factory=list)
+
+
+def parse_queue_file(raw: bytes, *, file: str) -> QueueFile:
+    """Return the queues of a file."""
+    try:
+        located = read_yaml(raw)
+    except YamlInvalid as error:
+        return QueueFile(errors=(FileError(file, error.line, format_path(error.path), error.reason),))
+    specs: list[QueueSpec] = []
+    errors = list(_parse_queues(located, specs))
+    if not errors and (collision := find_name_collision(specs)):
+        first, second, shared = collision
+        errors = [FieldError(("queues", second), f"The name {shared!r} is already used by the queue {first}.")]
+    if errors:
+        return QueueFile(
+            errors=tuple(
+                FileError(file, located.line_of(error.path), format_path(error.path), error.message) for error in errors
+            )
+        )
+    return QueueFile(specs=tuple(specs), lines={spec.name: located.line_of(("queues", spec.name)) for spec in specs})
+
+
+def read_queue_files(directory: Path) -> tuple[dict[str, tuple[QueueSpec, str, int]], list[FileError]]:
+    """Return the queues of the `*.yaml` and `*.yml` of a directory, each with its file and line, and all errors."""
+    found: dict[str, tuple[QueueSpec, str, int]] = {}
+    errors: list[FileError] = []
+    if not directory.is_dir():
+        return found, [FileError(str(directory), 0, "", "No such directory.")]
+    for path in sorted(p for p in directory.iterdir() if p.suffix in (".yaml", ".yml")):
+        content = _read_file(path)
+        errors += content.errors
+        duplicates = [spec.name for spec in content.specs if spec.name in found]
+        for name in duplicates:
+            _, other, line = found[name]
+            errors.append(
+                FileError(str(path), content.lines[name], f"queues.{name}", f"Already defined in {other}:{line}.")
+            )
+        if not duplicates:
+            found |= {spec.name: (spec, str(path), content.lines[spec.name]) for spec in content.specs}
+    return found, errors
+
+
+def load_queue_files(*, directory: Path, prune: bool = False, force: bool = False) -> LoadReport:
+    """Add and change queues as the files of a directory define them.
+
+    A file with an error changes nothing; the others are loaded. Queues that are no longer in any file are deleted only
+    with `prune`, and not while a file has errors, since they may be in that file. Queues with pending or active tasks
+    are kept unless `force` is set.
+    """
+    found, errors = read_queue_files(directory)
+    report = LoadReport(missing=_missing(found), errors=errors)
+    if prune and not report.errors:
+        _delete_missing(report, directory, force=force)
+    for spec, path, line in found.values():
+        try:
+            _load(spec, path, report)
+        except RunqyError as error:
+            report.errors.append(FileError(path, line, f"queues.{spec.name}", error.detail))
+    return report
+
+
+def write_queue_file(specs: Iterable[QueueSpec]) -> bytes:
+    """Return a queue file that loads to the same queues; files do not contain whether a queue is enabled."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
+    yaml.default_flow_style, yaml.width = False, 1 << 20
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    text = io.BytesIO()
+    yaml.dump({"queues": {spec.name: _without_defaults(spec) for spec in specs}}, text)
+    return text.getvalue()
+
+
+def _parse_queues(located: LocatedYaml, specs: list[QueueSpec]) -> Iterator[FieldError]:
+    """Append the queues of a file, and yield its errors."""
+    top = located.value
+    if top is None:
+        return
+    if not isinstance(top, dict):
+        yield FieldError((), "A queue file is a mapping with the key `queues`.")
+        return
+    for key in top.keys() - {"queues"}:
+        yield FieldError((key,), "Unknown field; did you mean `queues`?")
+    queues = {} if top.get("queues") is None else top["queues"]
+    if not isinstance(queues, dict):
+        yield FieldError(("queues",), "Must be a mapping from names to queues.")
+        return
+    for name, data in queues.items():
+        _restore_env_vars(located, ("queues", name), data)
+        try:
+            specs.append(parse_queue(name, data))
+        except QueueDefinitionInvalid as invalid:
+            yield from (FieldError(("queues", name, *error.path), error.message) for error in invalid.field_errors)
+
+
+def _restore_env_vars(located: LocatedYaml, path: tuple[str, ...], data: object) -> None:
+    """Replace the values of environment variables by their source text: `on`, `8080` and `1.10` are strings there."""
+    deployment = data.get("deployment") if isinstance(data, dict) else None
+    env_vars = deployment.get("env_vars") if isinstance(deployment, dict) else None
+    if not isinstance(env_vars, dict):
+        return
+    for name in env_vars:
+        source = located.sources.get((*path, "deployment", "env_vars", name))
+        if source is not None:
+            env_vars[name] = "" if env_vars[name] is None else source
+
+
+def _read_file(path: Path) -> QueueFile:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        return QueueFile(errors=(FileError(str(path), 1, "", error.strerror or "Cannot be read."),))
+    return parse_queue_file(raw, file=str(path))
+
+
+def _missing(found: Container[str]) -> list[str]:
+    """Return the queues that were loaded from files and are in no file now."""
+    loaded = Queue.objects.exclude(file_digest="").order_by("name").values_list("name", flat=True)
+    return [name for name in loaded if name not in found]
+
+
+def _delete_missing(report: LoadReport, directory: Path, *, force: bool) -> None:
+    """Delete the missing queues with all their data in Redis; a refused deletion is an error."""
+    outcomes = delete_queues(get_broker(), names=report.missing, force=force) if report.missing else {}
+    for name, outcome in outcomes.items():
+        if isinstance(outcome, RunqyError):
+            report.errors.append(FileError(str(directory), 0, f"queues.{name}", f"Not deleted: {outcome.detail}"))
+        else:
+            report.removed.append(name)
+
+
+def _load(spec: QueueSpec, path: str, report: LoadReport) -> None:
+    """Add or change one queue, comparing and saving in one change."""
+    digest = spec_digest(spec)
+    with configuration_change():
+        row = Queue.objects.filter(name=spec.name).first()
+        before = spec_digest(row.as_spec()) if row else ""
+        save_queue(spec=spec, source=QueueSource.FILE, file_digest=digest, file_path=str(Path(path).absolute()))
+    for names in _lists_of(report, before=before, last_loaded=row.file_digest if row else "", now=digest):
+        names.append(spec.name)
+
+
+def _lists_of(report: LoadReport, *, before: str, last_loaded: str, now: str) -> Iterator[list[str]]:
+    """Yield the lists of the report that a queue belongs to."""
+    if before == now:
+        yield report.unchanged
+    elif not before:
+        yield report.added
+    else:
+        yield report.updated
+        if before != last_loaded:
+            yield report.overwritten
+
+
+_BOOLEANS_OF_YAML_1_1 = {"y", "n", "yes", "no", "on", "off"}
+
+
+class _Representer(SafeRepresenter):
+    """Writes no anchors, and quotes strings that YAML 1.1 reads as booleans."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_str(self, data: str) -> ScalarNode:
+        style = "'" if data.lower() in _BOOLEANS_OF_YAML_1_1 else ""
+        style = style if data.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Representer.add_representer(str, _Representer.represent_str)
+
+
+def _without_defaults(spec: QueueSpec) -> dict[str, Any]:
+    """Return a queue as in a file, without fields that have their default."""
+    data: dict[str, Any] = QueueDefinitionSerializer(spec).data
+    deployment = _plain(data.pop("deployment"))
+    deployment["limits"] = {
+        name: durations.format_short(value) if value and f"{name}_s" in LIMIT_COLUMNS else value
+        for name, value in deployment["limits"].items()
+    }
+    del deployment["mode"]  # it is also a field of the queue
+    defaults = {name: value for name, value in DEFAULTS.items() if name != "startup_timeout_s"}
+    defaults |= {"startup_timeout_secs": DEFAULTS["startup_timeout_s"], "env_vars": {}, "vaults": [], "limits": {}}
+    deployment = {name: value for name, value in deployment.items() if defaults.get(name, ...) != value}
+    for schema in (data["input"], data["output"]):
+        for payload_field in schema:
+            if not payload_field["required"]:
+                del payload_field["required"]
+            if len(payload_field["type"]) == 1:
+                payload_field["type"] = payload_field["type"][0]
+    if spec.sub_queues:
+        del data["priority"]
+    schemas = {name: data.pop(name) for name in ("input", "output")}
+    data = {name: value for name, value in data.items() if (name, value) != ("order", "weighted") and value != []}
+    schemas = {name: fields for name, fields in schemas.items() if fields}
+    plain: dict[str, Any] = _plain(data | {"deployment": deployment} | schemas)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """Convert subclasses of dict and list, which the YAML writer does not accept."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

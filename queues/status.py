@@ -1,0 +1,231 @@
+"""The status of queues and Redis queues: tasks, workers, publication and vault errors."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from queues.catalog import AllowedQueues, RedisQueue
+from queues.definitions import QueueSpec
+from queues.queries import get_fresh_catalog, list_redis_queues, list_vault_errors, resolve_redis_queue
+from runqy.broker.broker import Broker
+from runqy.broker.heartbeats import list_worker_records
+from runqy.broker.memory import estimate_memory
+from runqy.broker.pausing import Pause, find_pause
+from runqy.broker.stats import DayCounts, QueueCounts, count_tasks, read_history
+from runqy.broker.worker_records import NO_WORKERS, WorkerCounts, WorkerRecord, count_workers
+from runqy.config_sync.documents import DocumentKind, field
+from runqy.config_sync.reconcile import SyncStatus
+from runqy.errors import BrokerUnavailable
+
+__all__ = [
+    "HISTORY_DAYS",
+    "QueueStatus",
+    "RedisQueueDetail",
+    "RedisQueueStatus",
+    "find_deploying_workers",
+    "find_unserved",
+    "get_queue_statuses",
+    "get_redis_queue_detail",
+    "list_redis_queue_statuses",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStatus:
+    """The status of a queue."""
+
+    counts: tuple[QueueCounts, ...] | None
+    """One for each of its Redis queues; None while Redis is unavailable."""
+    workers: tuple[WorkerRecord, ...] = ()
+    """The live workers that serve it."""
+    worker_counts: WorkerCounts = NO_WORKERS
+    """The processes of these workers."""
+    is_published: bool | None
+    """Whether Redis and the database agree about it and its vaults; None while Redis is unavailable."""
+    vault_errors: tuple[str, ...] = ()
+    """Why workers cannot register for it."""
+
+    @property
+    def pending(self) -> int:
+        return sum(each.pending for each in self.counts or ())
+
+    @property
+    def scheduled(self) -> int:
+        return sum(each.scheduled for each in self.counts or ())
+
+    @property
+    def retry(self) -> int:
+        return sum(each.retry for each in self.counts or ())
+
+    @property
+    def active(self) -> int:
+        return sum(each.active for each in self.counts or ())
+
+    @property
+    def archived(self) -> int:
+        return sum(each.archived for each in self.counts or ())
+
+    @property
+    def completed(self) -> int:
+        return sum(each.completed for each in self.counts or ())
+
+    @property
+    def is_paused(self) -> bool:
+        return any(each.is_paused for each in self.counts or ())
+
+    @property
+    def is_wholly_paused(self) -> bool:
+        """Return whether all of its Redis queues are paused."""
+        return bool(self.counts) and all(each.is_paused for each in self.counts or ())
+
+
+def get_queue_statuses(
+    broker: Broker, specs: Sequence[QueueSpec], comparison: SyncStatus | None
+) -> dict[str, QueueStatus]:
+    """Return the status of queues by name; the number of round trips does not depend on the number of queues."""
+    catalog = get_fresh_catalog()
+    redis_queues = {spec.name: [name for name, _ in catalog.redis_queues_of(spec)] for spec in specs}
+    vault_errors = list_vault_errors(redis_queues)
+    counts, workers = _counts_and_workers(broker, [name for names in redis_queues.values() for name in names])
+    serving, now_s = {name: _serving(workers, names) for name, names in redis_queues.items()}, broker.now_s()
+    return {
+        spec.name: QueueStatus(
+            counts=tuple(counts[name] for name in redis_queues[spec.name]) if counts is not None else None,
+            workers=serving[spec.name],
+            worker_counts=count_workers(serving[spec.name], now_s=now_s),
+            is_published=_is_published(spec, comparison),
+            vault_errors=tuple(vault_errors[spec.name]),
+        )
+        for spec in specs
+    }
+
+
+def _counts_and_workers(
+    broker: Broker, names: Sequence[str]
+) -> tuple[dict[str, QueueCounts] | None, dict[str, list[WorkerRecord]]]:
+    """Return counts and live workers by Redis queue; no counts while Redis is unavailable."""
+    workers: dict[str, list[WorkerRecord]] = defaultdict(list)
+    try:
+        counts = broker.run(count_tasks(names, now_ns=broker.now_ns())) if names else []
+        found = list_worker_records(broker) if names else []
+    except BrokerUnavailable:
+        return None, workers
+    now_s = broker.now_s()
+    for record in found:
+        for name in record.redis_queues if not record.is_stale(now_s) else ():
+            workers[name].append(record)
+    return {count.queue: count for count in counts}, workers
+
+
+def _serving(workers: dict[str, list[WorkerRecord]], names: Sequence[str]) -> tuple[WorkerRecord, ...]:
+    """Return the workers that serve any of these Redis queues, each once, by id."""
+    found = {record.worker_id: record for name in names for record in workers.get(name, ())}
+    return tuple(found[worker_id] for worker_id in sorted(found))
+
+
+def _is_published(spec: QueueSpec, comparison: SyncStatus | None) -> bool | None:
+    """Return whether Redis and the database agree about a queue and its vaults."""
+    if comparison is None:
+        return None
+    vaults = [field(DocumentKind.VAULT, name) for name in spec.deployment.referenced_vaults]
+    fields = {field(DocumentKind.QUEUE, spec.name), field(DocumentKind.ROLLOUT, spec.name), *vaults}
+    differing = {*comparison.outdated, *comparison.refused, *comparison.ahead}
+    return fields.isdisjoint(differing) and spec.name not in {token.queue for token in comparison.tokens}
+
+
+HISTORY_DAYS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisQueueStatus:
+    """The status of a Redis queue."""
+
+    redis_queue: RedisQueue
+    counts: QueueCounts
+    memory_bytes: int
+    """Estimated from a sample."""
+    worker_counts: WorkerCounts
+    """The worker processes that serve it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisQueueDetail(RedisQueueStatus):
+    """A Redis queue with its pause, history and workers."""
+
+    pause: Pause | None
+    """None: not paused."""
+    history: list[DayCounts]
+    """Today first."""
+    workers: list[str]
+    """The ids of the workers that serve it."""
+
+
+def list_redis_queue_statuses(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[RedisQueueStatus]:
+    """Return the status of all Redis queues, in five round trips.
+
+    Raise BrokerUnavailable.
+    """
+    redis_queues = list_redis_queues(broker, allowed_queues=allowed_queues)
+    return _statuses(broker, redis_queues, list_worker_records(broker)) if redis_queues else []
+
+
+def get_redis_queue_detail(broker: Broker, name: str, *, allowed_queues: AllowedQueues = None) -> RedisQueueDetail:
+    """Return the status of the Redis queue that a name means. Raise QueueNotFound, BrokerUnavailable."""
+    redis_queue = resolve_redis_queue(broker, name, allowed_queues=allowed_queues)
+    queue = redis_queue.redis_queue
+    workers = list_worker_records(broker)
+    status = _statuses(broker, [redis_queue], workers)[0]
+    return RedisQueueDetail(
+        redis_queue=redis_queue,
+        counts=status.counts,
+        memory_bytes=status.memory_bytes,
+        worker_counts=status.worker_counts,
+        pause=broker.run(find_pause(queue)),
+        history=broker.run(read_history(queue, days=HISTORY_DAYS, now_ns=broker.now_ns())),
+        workers=sorted(record.worker_id for record in workers if queue in record.redis_queues),
+    )
+
+
+def find_unserved(broker: Broker, queues: Iterable[str]) -> list[str]:
+    """Return the Redis queues of the named queues that no live worker serves.
+
+    Raise BrokerUnavailable.
+    """
+    now_s = broker.now_s()
+    served = {
+        queue for record in list_worker_records(broker) if not record.is_stale(now_s) for queue in record.redis_queues
+    }
+    catalog = get_fresh_catalog(max_age_s=0)
+    found = [queue for queue in map(catalog.find_queue, queues) if queue is not None and queue.is_enabled]
+    names = [redis_queue for queue in found for redis_queue, _ in catalog.redis_queues_of(queue)]
+    return [name for name in names if name not in served]
+
+
+def find_deploying_workers(broker: Broker, queue: str) -> list[str]:
+    """Return the ids of the live workers of a queue that can be redeployed; those of the Go release cannot.
+
+    Raise BrokerUnavailable.
+    """
+    now_s = broker.now_s()
+    records = [record for record in list_worker_records(broker) if record.queue == queue and not record.is_foreign]
+    return sorted(record.worker_id for record in records if not record.is_stale(now_s))
+
+
+def _statuses(broker: Broker, redis_queues: list[RedisQueue], workers: list[WorkerRecord]) -> list[RedisQueueStatus]:
+    names = [redis_queue.redis_queue for redis_queue in redis_queues]
+    counts = broker.run(count_tasks(names, now_ns=broker.now_ns()))
+    sizes = broker.run(estimate_memory(names))
+    serving: dict[str, list[WorkerRecord]] = defaultdict(list)
+    for record in workers:
+        for name in record.redis_queues:
+            serving[name].append(record)
+    now_s = broker.now_s()
+    return [
+        RedisQueueStatus(
+            redis_queue=redis_queue,
+            counts=count,
+            memory_bytes=size,
+            worker_counts=count_workers(serving.get(redis_queue.redis_queue, ()), now_s=now_s),
+        )
+        for redis_queue, count, size in zip(redis_queues, counts, sizes, strict=True)
+    ]

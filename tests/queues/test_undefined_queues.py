@@ -1,0 +1,134 @@
+"""The admin's alert and page for Redis queues that no definition names."""
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from queues.models import Queue, QueueMove
+from queues.moves import run_moves
+from queues.queries import get_fresh_catalog
+from runqy.broker.broker import Broker
+from runqy.broker.redis_client import RedisTarget
+from runqy.redis_connection import get_broker
+from tests.queues.admin_pages import ADD, FORM, LIST, as_role, rows, saved
+from tests.queues.samples import spec
+from tests.support.audit import audit_records
+from tests.support.servers import free_port
+from tests.support.tasks import listed, put, take
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+PAGE = f"{LIST}undefined/"
+
+
+@pytest.fixture
+def broker(single_broker: Broker) -> Broker:
+    return single_broker
+
+
+def alerts(client: Client) -> list[str]:
+    return [alert.message for alert in client.get("/admin/").context["notices"]]
+
+
+def test_the_overview_warns_of_waiting_tasks_that_no_definition_names(staff: Client, broker: Broker) -> None:
+    saved()
+    put(broker, "a", "b", queue="lost")
+    put(broker, "c", queue="mail")
+
+    expected = "2 tasks cannot run: no definition names the Redis queue lost."
+    assert expected in alerts(staff)
+
+
+def test_running_tasks_of_an_undefined_queue_are_no_alert(staff: Client, broker: Broker) -> None:
+    put(broker, "a", queue="lost")
+    take(broker, 1, "lost")
+
+    assert not [message for message in alerts(staff) if "no definition names" in message]
+    assert "lost" in staff.get(PAGE).content.decode()
+
+
+def test_tasks_are_moved_to_the_selected_queue(staff: Client, broker: Broker) -> None:
+    saved()
+    put(broker, "a", queue="lost")
+
+    response = staff.post(PAGE, {"source": "lost", "destination": "mail"}, follow=True)
+
+    assert "Maintenance moves the tasks of lost to mail." in response.content.decode()
+    assert "Maintenance moves these tasks to <strong>mail</strong>" in response.content.decode()
+    run_moves(broker)
+    assert listed(broker, "mail") == {"pending": ["a"]}
+    assert audit_records().get(action="queue.move_requested").object_name == "lost"
+    assert "All Redis queues with tasks belong to a defined queue." in staff.get(PAGE).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ({"source": "lost", "destination": "nowhere"}, "Select the queue to which the tasks are moved."),
+        ({"source": "gone", "destination": "mail"}, "No queue &#x27;gone&#x27; exists in Redis."),
+    ],
+)
+def test_a_wrong_move_is_an_error(staff: Client, broker: Broker, sent: dict[str, str], expected: str) -> None:
+    saved()
+    put(broker, "a", queue="lost")
+
+    response = staff.post(PAGE, sent, follow=True)
+
+    assert expected in response.content.decode()
+    assert not QueueMove.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("separator", "redis_queue", "queue"),
+    [("_", "lost", ("lost", "")), (".", "lost.default", ("lost", "")), (".", "lost.high", ("lost", "high"))],
+)
+@pytest.mark.usefixtures("broker")
+def test_a_queue_is_defined_for_an_undefined_one(
+    staff: Client, settings: Any, separator: str, redis_queue: str, queue: tuple[str, str]
+) -> None:
+    settings.RUNQY_SUBQUEUE_SEPARATOR, (name, sub_queue), broker = separator, queue, get_broker()
+    put(broker, "a", queue=redis_queue)
+    url = f"{ADD}?adopt={redis_queue}"
+    assert url in staff.get(PAGE).content.decode()
+
+    form = staff.get(url)
+    content = form.content.decode()
+    subs = [{"name": sub_queue, "priority": 1}] if sub_queue else []
+    staff.post(ADD, FORM | {"name": name} | rows("sub_queues", *subs))
+
+    assert form.context["adminform"].form["name"].value() == name
+    assert (f'name="sub_queues-0-name" value="{sub_queue}"' in content) is bool(sub_queue)
+    assert Queue.objects.get().name == name
+    assert get_fresh_catalog().redis_queues() == [redis_queue]
+    assert staff.get(PAGE).context["rows"] == []
+
+
+def test_an_undefined_sub_queue_of_a_defined_queue_leads_to_its_page(
+    staff: Client, broker: Broker, settings: Any
+) -> None:
+    settings.RUNQY_SUBQUEUE_SEPARATOR = "."
+    saved(spec("mail", "low:1"))
+    put(broker, "a", queue="mail.high")
+
+    assert f"{LIST}by-name/mail/" in staff.get(PAGE).content.decode()
+
+
+def test_the_page_says_that_redis_is_unavailable(staff: Client, settings: Any) -> None:
+    saved()
+    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),))
+
+    assert "Redis is unavailable." in staff.get(PAGE).content.decode()
+
+
+def test_roles_see_what_they_may_do(broker: Broker, settings: Any) -> None:
+    saved()
+    put(broker, "a", queue="lost")
+    viewer, configurator = as_role("viewer"), as_role("configurator")
+
+    assert "Adopt" not in viewer.get(PAGE).content.decode()
+    assert viewer.post(PAGE, {"source": "lost", "destination": "mail"}).status_code == 403
+    assert "Move the tasks</button>" in configurator.get(PAGE).content.decode()
+    settings.ASYNQ_READ_ONLY = True
+    assert configurator.post(PAGE, {"source": "lost", "destination": "mail"}).status_code == 403
+    assert not QueueMove.objects.exists()

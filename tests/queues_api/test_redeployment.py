@@ -1,0 +1,163 @@
+"""Redeployment: permissions, audit and the notification of workers."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis as redis_py
+
+from queues.models import QueueSource
+from queues.operations import delete_definition, redeploy_queue, save_queue
+from queues.queries import find_rollout, get_fresh_catalog
+from runqy.accounts.operations import create_api_key
+from runqy.api_keys import Role
+from runqy.audit.models import AuditRecord
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.heartbeats import write_heartbeat
+from runqy.broker.redis_client import RedisTarget
+from runqy.broker.worker_records import WorkerRecord
+from runqy.config_sync.models import StoredDocument
+from runqy.config_sync.operations import configuration_change
+from runqy.config_sync.reconcile import compare_configuration
+from tests.api.client import ApiClient, problem
+from tests.queues.samples import spec
+from tests.support.environment import CLIENT_KEY, WORKER_KEY
+from tests.support.servers import free_port
+from workers.operations import register_worker
+
+RECORD = WorkerRecord(
+    worker_id="w-1",
+    host="h",
+    pid=1,
+    server_id="s1",
+    queue="inference",
+    redis_queues={"inference_high": 10, "inference_low": 3},
+    started_at_s=1,
+)
+
+
+@pytest.fixture
+def client(configuration: None, single_broker: Broker) -> ApiClient:
+    """Return an administrator's client, with one queue of two sub-queues and another one."""
+    save_queue(spec=spec("inference", "high:10", "low:3"), source=QueueSource.API)
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    return ApiClient()
+
+
+def token(redis: redis_py.Redis, queue: str) -> bytes | None:
+    """Return the token that workers of a queue compare."""
+    return redis.hget(keys.QUEUE_REVISIONS, queue)
+
+
+def test_a_request_without_redis_is_stored_and_not_published(client: ApiClient, settings: Any) -> None:
+    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),))
+
+    response = client.post("/api/cli/queues/inference/redeploy")
+
+    found = json.loads(response.content)
+    assert (response.status_code, found["workers"], found["published"]) == (200, None, False)
+    assert StoredDocument.objects.filter(kind="rollout", name="inference").exists()
+
+
+@pytest.mark.parametrize("name", ["inference", "inference_high", "inference.low"])
+def test_only_workers_of_the_whole_queue_are_notified(
+    client: ApiClient, single_broker: Broker, redis: redis_py.Redis, name: str
+) -> None:
+    others = [
+        replace(RECORD, worker_id="w-2", server_id="s2", queue="mail", redis_queues={"mail": 1}),
+        replace(RECORD, worker_id="go:1", server_id="s3", is_foreign=True),
+    ]
+    for record in (RECORD, *others):
+        single_broker.run(write_heartbeat(record, now_ns=single_broker.now_ns()))
+    before = {queue: token(redis, queue) for queue in ("inference", "mail")}
+
+    response = client.post(f"/api/cli/queues/{name}/redeploy")
+
+    assert response.status_code == 200
+    expected = {"message": "redeployment requested", "queue": "inference", "workers": ["w-1"], "published": True}
+    assert json.loads(response.content) == expected
+    assert int(token(redis, "inference") or 0) > int(before["inference"] or 0)
+    assert token(redis, "mail") == before["mail"]
+
+
+def test_a_registration_contains_the_latest_rollout(client: ApiClient, redis: redis_py.Redis) -> None:
+    first = register_worker(queue="inference")
+    client.post("/api/cli/queues/inference/redeploy")
+    second = register_worker(queue="inference_low")
+    client.post("/api/cli/queues/inference/redeploy")
+    third = register_worker(queue="inference")
+
+    assert first.rollout is None
+    assert second.rollout is not None
+    assert third.rollout not in (None, second.rollout)
+    assert third.revision == (token(redis, "inference") or b"").decode()
+    assert third.queue == first.queue
+
+
+def test_a_change_of_the_queue_requests_no_rollout(client: ApiClient) -> None:
+    redeploy_queue(name="inference")
+    before = register_worker(queue="inference")
+
+    save_queue(spec=spec("inference", "high:9", "low:3"), source=QueueSource.API)
+
+    after = register_worker(queue="inference")
+    assert (after.rollout, after.revision != before.revision) == (before.rollout, True)
+
+
+def test_redis_and_the_database_agree_on_rollouts(client: ApiClient, redis: redis_py.Redis) -> None:
+    redeploy_queue(name="inference")
+
+    assert compare_configuration().is_agreed
+    assert get_fresh_catalog(0).queue_revision("inference") == (token(redis, "inference") or b"").decode()
+
+
+def test_a_queue_stored_by_an_older_server_is_redeployed_too(client: ApiClient, redis: redis_py.Redis) -> None:
+    StoredDocument.objects.filter(kind="queue", name="mail").update(uses=[])
+    before = token(redis, "mail")
+
+    redeploy_queue(name="mail")
+
+    assert int(token(redis, "mail") or 0) > int(before or 0)
+    assert compare_configuration().is_agreed
+
+
+def test_a_recreated_queue_has_no_rollout_of_the_old_one(client: ApiClient) -> None:
+    redeploy_queue(name="mail")
+    with configuration_change() as change:
+        delete_definition(change, "mail")
+
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+
+    get_fresh_catalog(0)
+    assert find_rollout("mail") is None
+
+
+def test_the_actor_of_a_redeployment_is_recorded(client: ApiClient) -> None:
+    client.post("/api/cli/queues/inference.high/redeploy")
+
+    row = AuditRecord.objects.get(action="queue.redeployed")
+    assert (row.object_kind, row.object_name) == ("queue", "inference")
+    assert row.actor_name == "admin key of the environment"
+
+
+def test_an_unknown_queue_is_not_found(client: ApiClient) -> None:
+    response = client.post("/api/cli/queues/nowhere/redeploy")
+
+    assert (response.status_code, problem(response)["code"]) == (404, "queue_not_found")
+
+
+def test_a_key_for_other_queues_finds_nothing(client: ApiClient) -> None:
+    limited = ApiClient(create_api_key(name="k", role=Role.ADMIN, queues=["mail"]).plain)
+
+    assert limited.post("/api/cli/queues/inference/redeploy").status_code == 404
+    assert limited.post("/api/cli/queues/mail/redeploy").status_code == 200
+
+
+@pytest.mark.parametrize(("key", "status"), [("", 401), ("wrong", 401), (CLIENT_KEY, 403), (WORKER_KEY, 403)])
+def test_only_administrators_have_access(client: ApiClient, key: str, status: int) -> None:
+    response = ApiClient(key).post("/api/cli/queues/mail/redeploy")
+
+    assert (response.status_code, problem(response)["status"]) == (status, status)
+    assert not AuditRecord.objects.filter(action="queue.redeployed").exists()

@@ -1,20 +1,29 @@
-"""Encrypts the values of entries with AES-256-GCM, bound to the very place they stand in.
+"""AES-256-GCM encryption of entry values, the master keys of the settings, and fingerprints of values.
 
 Stored bytes: format version (1), key id (8), nonce (12), ciphertext with tag. Vault, entry key, revision and
-key id are associated data, so that a ciphertext moved to another place, or an older one put back, does not open.
+key id are associated data: a ciphertext that is moved to another entry, or replaced by an older one, fails to decrypt.
 """
 
 import base64
 import binascii
 import hashlib
+import hmac
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from django.conf import settings
 
-from runqy.errors import VaultUnavailable
+from runqy.errors import VaultLocked, VaultUnavailable
+
+__all__ = [
+    "get_keyring",
+]
 
 _FORMAT = 1
 KEY_ID_AT, KEY_ID_BYTES = 1, 8
@@ -27,16 +36,15 @@ class MasterKeyMalformed(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a ciphertext belongs."""
+class EntryAAD:
+    """The associated data of a ciphertext: the entry and revision that it belongs to."""
 
     vault: str
     key: str
     revision: int
-    """Of the configuration, when the ciphertext was made."""
+    """The revision of the configuration in which it was encrypted."""
 
     def __str__(self) -> str:
-        """Name the entry, without its revision."""
         return f"{self.vault}/{self.key}"
 
 
@@ -44,62 +52,61 @@ class Keyring:
     """The master keys: the first encrypts, all decrypt."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
-        """Take keys of 32 bytes each, at least one."""
+        """Take one or more keys of 32 bytes."""
         self._ciphers = {key_id(key): AESGCM(key) for key in keys}
         self.ids = tuple(self._ciphers)
         self.first_id = self.ids[0]
 
     @classmethod
     def parse(cls, text: str) -> "Keyring":
-        """Read the setting. Raises MasterKeyMalformed, without the text in its message."""
+        """Parse the setting. Raise MasterKeyMalformed, which does not contain the text."""
         return cls([_parse_key(part.strip()) for part in text.split(",")])
 
-    def seal(self, place: Place, value: str) -> bytes:
-        """Return the stored bytes of a value in a place."""
+    def encrypt(self, aad: EntryAAD, value: str) -> bytes:
+        """Return the stored bytes of a value."""
         nonce = os.urandom(_NONCE_BYTES)
-        sealed = self._ciphers[self.first_id].encrypt(nonce, value.encode(), _bound(place, self.first_id))
-        return bytes([_FORMAT]) + self.first_id + nonce + sealed
+        ciphertext = self._ciphers[self.first_id].encrypt(nonce, value.encode(), _associated_data(aad, self.first_id))
+        return bytes([_FORMAT]) + self.first_id + nonce + ciphertext
 
-    def open(self, place: Place, stored: bytes) -> str:
-        """Return the value in stored bytes. Raises VaultUnavailable, which names the entry and the key id."""
-        used_id, nonce = used_key_id(stored), stored[KEY_ID_AT + KEY_ID_BYTES : _HEAD_BYTES]
+    def decrypt(self, aad: EntryAAD, stored: bytes) -> str:
+        """Return the value in stored bytes. Raise VaultUnavailable, which names the entry and the key id."""
+        used_id, nonce = read_key_id(stored), stored[KEY_ID_AT + KEY_ID_BYTES : _HEAD_BYTES]
         if len(stored) < _HEAD_BYTES + _TAG_BYTES or stored[0] != _FORMAT:
-            raise VaultUnavailable(f"The entry {place} (key {used_id.hex()}) is damaged: no known format.")
+            raise VaultUnavailable(f"The entry {aad} (key {used_id.hex()}) is damaged: unknown format.")
         cipher = self._ciphers.get(used_id)
         if cipher is None:
             raise VaultUnavailable(
-                f"The entry {place} was encrypted with the key {used_id.hex()}, which is not in RUNQY_VAULT_MASTER_KEY."
+                f"The entry {aad} was encrypted with the key {used_id.hex()}, which is not in RUNQY_VAULT_MASTER_KEY."
             )
         try:
-            return cipher.decrypt(nonce, stored[_HEAD_BYTES:], _bound(place, used_id)).decode()
+            return cipher.decrypt(nonce, stored[_HEAD_BYTES:], _associated_data(aad, used_id)).decode()
         except InvalidTag as error:
             raise VaultUnavailable(
-                f"The entry {place} cannot be opened with the key {used_id.hex()}: "
-                "it was altered, or belongs to another place or an older version."
+                f"The entry {aad} cannot be decrypted with the key {used_id.hex()}: "
+                "it was altered, or belongs to another entry or an older version."
             ) from error
 
     def is_current(self, stored: bytes) -> bool:
-        """Tell whether stored bytes were encrypted with the first key."""
-        return used_key_id(stored) == self.first_id
+        """Return whether stored bytes were encrypted with the first key."""
+        return read_key_id(stored) == self.first_id
 
 
 def key_id(key: bytes) -> bytes:
-    """Return the public name of a key, which says nothing about it."""
+    """Return the public id of a key, a truncated hash."""
     return hashlib.sha256(b"runqy vault key id\0" + key).digest()[:KEY_ID_BYTES]
 
 
-def used_key_id(stored: bytes) -> bytes:
-    """Return the id of the key that stored bytes say they were encrypted with."""
+def read_key_id(stored: bytes) -> bytes:
+    """Return the id of the key that stored bytes name."""
     return stored[KEY_ID_AT : KEY_ID_AT + KEY_ID_BYTES]
 
 
-def new_master_key() -> str:
-    """Return a random key as the setting takes it."""
+def generate_master_key() -> str:
+    """Return a random key in the format of the setting."""
     return base64.b64encode(os.urandom(_KEY_BYTES)).decode()
 
 
 def _parse_key(text: str) -> bytes:
-    """Return the bytes of one key."""
     try:
         key = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -109,7 +116,36 @@ def _parse_key(text: str) -> bytes:
     return key
 
 
-def _bound(place: Place, used_id: bytes) -> bytes:
-    """Return the associated data; lengths keep the parts apart."""
-    parts = (b"runqy vault entry", place.vault.encode(), place.key.encode(), b"%d" % place.revision, used_id)
+def _associated_data(aad: EntryAAD, used_id: bytes) -> bytes:
+    """Return the associated data; each part is preceded by its length."""
+    parts = (b"runqy vault entry", aad.vault.encode(), aad.key.encode(), b"%d" % aad.revision, used_id)
     return bytes([_FORMAT]) + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+def get_keyring() -> Keyring:
+    """Return the master keys. Raise VaultLocked when there are none."""
+    if not settings.RUNQY_VAULT_MASTER_KEY:
+        raise VaultLocked
+    return _parsed(settings.RUNQY_VAULT_MASTER_KEY)
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str) -> Keyring:
+    return Keyring.parse(text)
+
+
+_BYTES = 5
+
+
+def fingerprint(value: str, secret: str) -> str:
+    """Return the fingerprint of a value: equal for equal values in all vaults.
+
+    It is keyed by the server's secret key, so that values cannot be guessed from fingerprints or from the database.
+    """
+    return hmac.new(_key(secret), value.encode(), hashlib.sha256).digest()[:_BYTES].hex()
+
+
+@lru_cache(maxsize=4)
+def _key(secret: str) -> bytes:
+    hkdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"runqy fingerprints of vault values")
+    return hkdf.derive(secret.encode())

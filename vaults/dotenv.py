@@ -1,20 +1,20 @@
-"""Reads `KEY=value` lines as people keep them in .env files; a problem names its line, never what stands there.
+"""Parser of `KEY=value` lines as in .env files; errors contain the line number, never the text.
 
-Comments, `export`, and values in quotes, which may go over several lines. In single quotes everything is literal, in
-double quotes a backslash escapes `n`, `r`, `t`, `"`, `$` and itself. Nothing is interpolated: a secret may hold a `$`.
+Comments, `export` and quoted values of several lines are supported. Single quotes are literal; in double quotes a
+backslash escapes `n`, `r`, `t`, `"`, `$` and itself. Nothing is interpolated: a secret may contain a `$`.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vaults.names import problem_of_value, problem_of_variable
+from vaults.validation import value_error, variable_name_error
 
-LONGEST_TEXT = 1 << 20
+TEXT_MAX_LENGTH = 1 << 20
 """Characters."""
-MOST_ENTRIES = 1000
+ENTRIES_MAX = 1000
 
-MOST_PROBLEMS = 50
+ERRORS_MAX = 50
 
 _START = re.compile(r"[ \t]*(?:export[ \t]+)?(?P<key>[^=\s#'\"]+)[ \t]*=[ \t]*")
 _BLANK = re.compile(r"[ \t]*(?:#[^\n]*)?(?=\n|\Z)")
@@ -29,71 +29,69 @@ _QUOTED = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """What is wrong with a line."""
+class LineError:
+    """An error in a line."""
 
     line: int
-    sentence: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pasted:
-    """What stands in a text."""
+class ParsedEnv:
+    """The values and errors of a text."""
 
     values: Mapping[str, str] = field(repr=False)
     lines: Mapping[str, int]
-    """Where each value begins."""
-    problems: tuple[Problem, ...]
+    """The line where each value begins."""
+    errors: tuple[LineError, ...]
 
 
-def parse(text: str) -> Pasted:
-    """Return the values in a text, in order, and what is wrong with it."""
-    if len(text) > LONGEST_TEXT:
-        return Pasted(values={}, lines={}, problems=(Problem(line=1, sentence="The text has more than 1 MiB."),))
-    reader = _Reader(text.replace("\r\n", "\n").replace("\r", "\n"))
+def parse_env(text: str) -> ParsedEnv:
+    """Return the values of a text, in order, and its errors."""
+    if len(text) > TEXT_MAX_LENGTH:
+        return ParsedEnv(values={}, lines={}, errors=(LineError(line=1, message="The text has more than 1 MiB."),))
+    reader = _DotenvReader(text.replace("\r\n", "\n").replace("\r", "\n"))
     reader.read()
-    return Pasted(values=reader.values, lines=reader.lines, problems=tuple(reader.problems))
+    return ParsedEnv(values=reader.values, lines=reader.lines, errors=tuple(reader.errors))
 
 
-class _Reader:
-    """Walks along a text, and looks at no character more than a few times, however it is made."""
+class _DotenvReader:
+    """Reads a text in linear time."""
 
     def __init__(self, text: str) -> None:
-        """Begin at the first line."""
         self._text, self._at, self._line = text, 0, 1
         self.values: dict[str, str] = {}
         self.lines: dict[str, int] = {}
-        self.problems: list[Problem] = []
+        self.errors: list[LineError] = []
 
     def read(self) -> None:
-        """Read all lines."""
-        while self._at < len(self._text) and len(self.problems) < MOST_PROBLEMS:
+        while self._at < len(self._text) and len(self.errors) < ERRORS_MAX:
             number = self._line
             if not _BLANK.match(self._text, self._at):
                 start = _START.match(self._text, self._at)
                 if start is None:
-                    self._note(number, "It is not KEY=value. Put a value of several lines in quotes.")
+                    self._add_error(number, "Must be KEY=value. Quote a value of several lines.")
                 else:
                     self._move_to(start.end())
                     self._take(number, start["key"], self._value(number))
             self._move_to(_REST.match(self._text, self._at).end() + 1)  # type: ignore[union-attr]
 
     def _take(self, number: int, key: str, value: str | None) -> None:
-        """Keep a value, unless something is wrong with it."""
+        """Add a value, or its error."""
         if value is None:
             return
-        if problem := problem_of_variable(key) or problem_of_value(value):
-            self._note(number, f"{problem[:1].upper()}{problem[1:]}.")
+        if message := variable_name_error(key) or value_error(value):
+            self._add_error(number, f"{message}.")
         elif key in self.values:
-            self._note(number, f"{key} stands in line {self.lines[key]} already.")
-        elif len(self.values) == MOST_ENTRIES:
-            self._note(number, f"These are more than {MOST_ENTRIES} entries.")
+            self._add_error(number, f"{key} is already set in line {self.lines[key]}.")
+        elif len(self.values) == ENTRIES_MAX:
+            self._add_error(number, f"There are more than {ENTRIES_MAX} entries.")
             self._move_to(len(self._text))
         else:
             self.values[key], self.lines[key] = value, number
 
     def _value(self, number: int) -> str | None:
-        """Return the value that begins here; None after noting what is wrong."""
+        """Return the value that begins here; None after adding an error."""
         quote = self._text[self._at : self._at + 1]
         if quote in _QUOTED:
             return self._quoted(number, quote)
@@ -101,29 +99,27 @@ class _Reader:
         value = _COMMENT.split(rest, maxsplit=1)[0].strip(" \t")
         if "-----BEGIN" not in value:
             return value
-        self._note(number, "Put a value of several lines in quotes.")
+        self._add_error(number, "Quote a value of several lines.")
         end = self._text.find("-----END", self._at)
         self._move_to(len(self._text) if end < 0 else end)
         return None
 
     def _quoted(self, number: int, quote: str) -> str | None:
-        """Return the value in quotes that begins here."""
         found = _QUOTED[quote].match(self._text, self._at)
         if found is None:
-            self._note(number, f"The {quote} that begins here is never closed.")
+            self._add_error(number, f"The {quote} is not closed.")
             self._move_to(len(self._text))  # what follows may be the value
             return None
         self._move_to(found.end())
         if not _BLANK.match(self._text, self._at):
-            self._note(number, f"Something stands behind the closing {quote}.")
+            self._add_error(number, f"Unexpected text after the closing {quote}.")
             return None
         return found[1] if quote == "'" else _ESCAPED.sub(lambda escaped: _ESCAPES[escaped[1]], found[1])
 
     def _move_to(self, position: int) -> None:
-        """Go on to a position, and count the lines up to there."""
+        """Advance to a position, and count the lines."""
         self._line += self._text.count("\n", self._at, position)
         self._at = position
 
-    def _note(self, number: int, sentence: str) -> None:
-        """Keep what is wrong with a line."""
-        self.problems.append(Problem(line=number, sentence=sentence))
+    def _add_error(self, number: int, message: str) -> None:
+        self.errors.append(LineError(line=number, message=message))

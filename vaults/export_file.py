@@ -1,4 +1,4 @@
-"""The file that a vault is exported to: JSON, sealed under a passphrase with scrypt and AES-256-GCM.
+"""The file format of exports: JSON, encrypted with a passphrase by scrypt and AES-256-GCM.
 
     {"format": "runqy-vault", "version": 1,
      "kdf": {"name": "scrypt", "n": 131072, "r": 8, "p": 1, "salt": "<base64 of 16 bytes>"},
@@ -7,8 +7,8 @@
 
 `data` is the JSON `{"name", "description", "exported_at", "entries": [{"key", "value", "is_secret"}]}`, encrypted; an
 entry that is a git token has "usage" and "git_hosts" too. The associated data is everything but `data`: its members as
-above, as JSON without spaces. The passphrase is normalized (NFKC) and read as UTF-8. What a file asks for in memory and
-time is bounded before anything is derived.
+above, as JSON without spaces. The passphrase is normalized (NFKC) and read as UTF-8. The memory and
+time that a file requires are bounded before the key is derived.
 """
 
 import os
@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from runqy.errors import ExportNotOpened, ExportUnreadable, PassphraseRefused
-from runqy.structs import read_json
-from vaults.names import EntryUsage
+from runqy.json_decoding import read_json
+from vaults.validation import EntryUsage
 
 PASSPHRASE_MIN, PASSPHRASE_MAX = 12, 1024
 FILE_MAX_BYTES = 64 << 20
@@ -34,27 +34,26 @@ N_MIN, N_MAX, P_MAX = 1 << 14, 1 << 18, 4
 _N, _R, _P = 1 << 17, 8, 1
 _KEY_BYTES, _SALT_BYTES, _NONCE_BYTES = 32, 16, 12
 
-_deriving = Lock()
+_derivation_lock = Lock()
 """One derivation at a time in a process, so that requests together need no more memory than one."""
 
 
 class ExportedEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """An entry, in clear."""
+    """A decrypted entry."""
 
     key: str
     value: str
     is_secret: bool
     usage: EntryUsage | None = None
-    """None: the file does not say, as those of entries that are variables alone."""
+    """None: not in the file; entries that are only variables."""
     git_hosts: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
-        """Name the entry, never its value."""
         return f"ExportedEntry(key={self.key!r})"
 
 
 class ExportedVault(msgspec.Struct, frozen=True, kw_only=True):
-    """A vault, in clear."""
+    """A decrypted vault."""
 
     name: str
     description: str
@@ -64,7 +63,7 @@ class ExportedVault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Derivation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the key comes from the passphrase."""
+    """How the key is derived from the passphrase."""
 
     name: Literal["scrypt"] = "scrypt"
     n: int
@@ -80,8 +79,8 @@ class Cipher(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     nonce: bytes
 
 
-class SealedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An export as it stands in a file or a request."""
+class EncryptedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An export in a file or a request."""
 
     format: Literal["runqy-vault"] = "runqy-vault"
     version: Literal[1] = 1
@@ -92,7 +91,7 @@ class SealedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """What the data is bound to."""
+    """The associated data of the ciphertext."""
 
     format: str
     version: int
@@ -100,70 +99,71 @@ class _Head:
     cipher: Cipher
 
 
-def seal_export(vault: ExportedVault, passphrase: str) -> bytes:
-    """Return a vault as a file. Raises PassphraseRefused."""
+def encrypt_export(vault: ExportedVault, passphrase: str) -> bytes:
+    """Return a vault as a file. Raise PassphraseRefused."""
     check_passphrase(passphrase)
     kdf = Derivation(n=_N, r=_R, p=_P, salt=os.urandom(_SALT_BYTES))
     cipher = Cipher(nonce=os.urandom(_NONCE_BYTES))
-    file = SealedFile(kdf=kdf, cipher=cipher, data=b"")
-    data = AESGCM(_derived(kdf, passphrase)).encrypt(cipher.nonce, msgspec.json.encode(vault), _bound(file))
+    file = EncryptedFile(kdf=kdf, cipher=cipher, data=b"")
+    data = AESGCM(_derive_key(kdf, passphrase)).encrypt(
+        cipher.nonce, msgspec.json.encode(vault), _associated_data(file)
+    )
     return msgspec.json.encode(msgspec.structs.replace(file, data=data)) + b"\n"
 
 
-def open_export(content: bytes, passphrase: str) -> ExportedVault:
-    """Return the vault in a file. Raises ExportUnreadable, ExportNotOpened; neither says anything of what is inside."""
+def decrypt_export(content: bytes, passphrase: str) -> ExportedVault:
+    """Return the vault in a file. Raise ExportUnreadable, ExportNotOpened; neither reveals the content."""
     if len(content) > FILE_MAX_BYTES:
         raise ExportUnreadable(f"An export has at most {FILE_MAX_BYTES >> 20} MiB.")
-    file = _parsed(content)
+    file = _parse(content)
     _check_bounds(file)
     try:
-        opened = AESGCM(_derived(file.kdf, passphrase)).decrypt(file.cipher.nonce, file.data, _bound(file))
+        decrypted = AESGCM(_derive_key(file.kdf, passphrase)).decrypt(
+            file.cipher.nonce, file.data, _associated_data(file)
+        )
     except InvalidTag as error:
         raise ExportNotOpened from error
     try:
-        return read_json(opened, ExportedVault)
+        return read_json(decrypted, ExportedVault)
     except (msgspec.DecodeError, UnicodeDecodeError):  # from None: the trace would show what was decrypted
-        raise ExportUnreadable("The export opens, but what is in it is no vault.") from None
+        raise ExportUnreadable("The export was decrypted, but contains no vault.") from None
 
 
 def check_passphrase(passphrase: str) -> None:
-    """Raise PassphraseRefused for one that is too short to protect anything."""
-    if not PASSPHRASE_MIN <= len(_normalized(passphrase)) <= PASSPHRASE_MAX:
+    """Raise PassphraseRefused for a passphrase that is too short or too long."""
+    if not PASSPHRASE_MIN <= len(_normalize(passphrase)) <= PASSPHRASE_MAX:
         raise PassphraseRefused
 
 
-def _parsed(content: bytes) -> SealedFile:
-    """Return what a file says. Raises ExportUnreadable."""
+def _parse(content: bytes) -> EncryptedFile:
     try:
-        return read_json(content, SealedFile)
+        return read_json(content, EncryptedFile)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ExportUnreadable(f"This is no export of a vault: {error}.") from error
+        raise ExportUnreadable(f"Not an export of a vault: {error}.") from error
 
 
-def _check_bounds(file: SealedFile) -> None:
-    """Raise ExportUnreadable for a file that no server wrote and that would cost too much to try."""
+def _check_bounds(file: EncryptedFile) -> None:
+    """Raise ExportUnreadable for parameters that no server writes and that would be expensive."""
     kdf = file.kdf
     if not (N_MIN <= kdf.n <= N_MAX and kdf.n & (kdf.n - 1) == 0 and kdf.r == _R and 1 <= kdf.p <= P_MAX):
         raise ExportUnreadable(
-            f"The export asks for scrypt with n={kdf.n}, r={kdf.r}, p={kdf.p}: n is a power of two from {N_MIN} to "
+            f"The export requires scrypt with n={kdf.n}, r={kdf.r}, p={kdf.p}: n is a power of two from {N_MIN} to "
             f"{N_MAX}, r is {_R}, p is 1 to {P_MAX}."
         )
     if len(kdf.salt) != _SALT_BYTES or len(file.cipher.nonce) != _NONCE_BYTES:
         raise ExportUnreadable(f"A salt has {_SALT_BYTES} bytes and a nonce {_NONCE_BYTES}.")
 
 
-def _derived(kdf: Derivation, passphrase: str) -> bytes:
-    """Return the key that a passphrase gives."""
-    with _deriving:
+def _derive_key(kdf: Derivation, passphrase: str) -> bytes:
+    with _derivation_lock:
         scrypt = Scrypt(salt=kdf.salt, length=_KEY_BYTES, n=kdf.n, r=kdf.r, p=kdf.p)
-        return scrypt.derive(_normalized(passphrase).encode("utf-8", "surrogatepass"))
+        return scrypt.derive(_normalize(passphrase).encode("utf-8", "surrogatepass"))
 
 
-def _normalized(passphrase: str) -> str:
-    """Return a passphrase spelled as every keyboard and system would."""
+def _normalize(passphrase: str) -> str:
+    """Return a passphrase independent of how keyboard and system compose characters."""
     return unicodedata.normalize("NFKC", passphrase)
 
 
-def _bound(file: SealedFile) -> bytes:
-    """Return the associated data."""
+def _associated_data(file: EncryptedFile) -> bytes:
     return msgspec.json.encode(_Head(file.format, file.version, file.kdf, file.cipher))

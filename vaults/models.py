@@ -1,4 +1,4 @@
-"""The rows of vaults and of their encrypted entries."""
+"""The models of vaults, their encrypted entries, versions and deliveries."""
 
 from typing import Any
 
@@ -6,12 +6,11 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Substr
 
-from vaults.crypto import KEY_ID_AT, KEY_ID_BYTES, Place
-from vaults.names import EntryUsage, normalize_git_hosts
+from vaults.crypto import KEY_ID_AT, KEY_ID_BYTES, EntryAAD
+from vaults.validation import EntryUsage, normalize_git_hosts
 
 
 def validate_git_hosts(hosts: Any) -> None:
-    """Raise ValidationError for what is no list of hosts in their one spelling."""
     try:
         is_valid = isinstance(hosts, list) and normalize_git_hosts(map(str, hosts)) == hosts
     except ValueError as error:
@@ -33,21 +32,20 @@ class Vault(models.Model):
         permissions = [("export_vault", "Can export vaults with all values")]
 
     def __str__(self) -> str:
-        """Name the vault."""
         return self.name
 
     @property
     def etag(self) -> str:
-        """Return what changes with everything about the vault, its entries too."""
+        """Return a token that changes with the vault and its entries."""
         return f"{self.pk}-{self.updated_at.timestamp():.6f}"
 
 
 KEY_ID = Substr("ciphertext", KEY_ID_AT + 1, KEY_ID_BYTES, output_field=models.BinaryField())
-"""For queries: the id of the master key that an entry's ciphertext says it was made with."""
+"""For queries: the id of the master key that a ciphertext names."""
 
 
 class VaultEntry(models.Model):
-    """One value, as ciphertext."""
+    """An encrypted value."""
 
     vault = models.ForeignKey(Vault, on_delete=models.CASCADE, related_name="entries")
     key = models.CharField(max_length=255)
@@ -57,22 +55,23 @@ class VaultEntry(models.Model):
         max_length=16,
         choices=[(usage.value, usage.value.replace("_", " ")) for usage in EntryUsage],
         default=EntryUsage.ENVIRONMENT.value,
+        db_default=EntryUsage.ENVIRONMENT.value,
         help_text="What it may be used for: a variable of tasks, a git token, or both.",
     )
     git_hosts = models.JSONField(
         default=list,
+        db_default=[],
         blank=True,
         validators=[validate_git_hosts],
         help_text="Hosts that a git token may be sent to, such as github.com.",
     )
     revision = models.BigIntegerField()
-    """Of the configuration, when the ciphertext was made; never used twice, so that no older ciphertext fits."""
+    """The revision of the configuration when it was encrypted; never reused, so that older ciphertexts are rejected."""
     version = models.PositiveIntegerField()
-    """The number of the value, for people; it goes on counting when the entry is deleted and made anew."""
+    """The number of the value; it continues when the entry is deleted and created again."""
     updated_by = models.CharField(max_length=300)
-    """Who changed it last."""
     sealed_at = models.DateTimeField()
-    """When the ciphertext was made: with the value, or by a rotation."""
+    """When the value was encrypted: set, or rotated."""
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -82,20 +81,18 @@ class VaultEntry(models.Model):
         constraints = [models.UniqueConstraint(fields=["vault", "key"], name="one_entry_for_each_key")]
 
     def __str__(self) -> str:
-        """Name the entry."""
         return self.key
 
     def get_usage(self) -> EntryUsage:
-        """Return what the entry may be used for."""
         return EntryUsage(self.usage)
 
-    def place(self, vault: str) -> Place:
-        """Return what the ciphertext is bound to, in a vault of this name."""
-        return Place(vault, self.key, self.revision)
+    def aad(self, vault: str) -> EntryAAD:
+        """Return the associated data of the ciphertext in a vault of this name."""
+        return EntryAAD(vault, self.key, self.revision)
 
 
 class Event(models.TextChoices):
-    """What can happen to an entry."""
+    """Changes of an entry."""
 
     SET = "set"
     ROTATED = "rotated"
@@ -104,7 +101,7 @@ class Event(models.TextChoices):
 
 
 class EntryVersion(models.Model):
-    """What happened to an entry, by whom and when; never the value. It outlives the entry and its vault."""
+    """A change of an entry, by whom and when, without the value. It outlives the entry and its vault."""
 
     vault = models.CharField(max_length=64)
     key = models.CharField(max_length=255)
@@ -128,14 +125,13 @@ class EntryVersion(models.Model):
         ]
 
     def __str__(self) -> str:
-        """Say it in a line."""
         return f"{self.vault}/{self.key} {self.version}: {self.event} by {self.actor_name}"
 
 
 class VaultDelivery(models.Model):
-    """What a worker was handed out of one vault when it registered. It outlives the vault, the queue and the key.
+    """The entries of a vault that a worker received when it registered. It outlives the vault, the queue and the key.
 
-    Ids are in the order in which it happened: notes are stored from the oldest on.
+    Ids are in chronological order.
     """
 
     delivery = models.CharField(max_length=32)
@@ -145,11 +141,11 @@ class VaultDelivery(models.Model):
     queue = models.CharField(max_length=128)
     vault = models.CharField(max_length=64)
     versions = models.JSONField()
-    """Of the entries whose values it got, by their keys."""
+    """Versions by entry key."""
     state = models.CharField(max_length=32)
-    """Of the whole vault: as long as it is the vault's, the worker has the current values."""
+    """`vault_state` of the whole vault: the worker has the current values while it is unchanged."""
     key_id = models.CharField(max_length=32, blank=True)
-    """The row of the API key; empty for keys of the environment."""
+    """The id of the API key; empty for keys of the environment."""
     key_name = models.CharField(max_length=100)
     address = models.CharField(max_length=100, blank=True)
 
@@ -163,5 +159,4 @@ class VaultDelivery(models.Model):
         ]
 
     def __str__(self) -> str:
-        """Say it in a line."""
         return f"{self.vault} to {self.worker_id}"

@@ -1,20 +1,24 @@
-"""Changes vaults and their entries, and publishes them. All of it needs the master key."""
+"""Create, change and delete vaults and their entries, and publish them. All operations need the master key."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from runqy.audit.changes import CHANGED, Changes, differences
+from django.db.models import Max
+from django.utils import timezone
+
+from runqy.audit.actors import current_actor
+from runqy.audit.changes import REDACTED, Change, Changes
 from runqy.audit.operations import record
-from runqy.errors import VaultAlreadyExists, VaultEntryChanged, VaultEntryNotFound
-from runqy.publication.documents import Kind
-from runqy.publication.operations import configuration_change
-from vaults.entries import EntryWriter, NewEntry, put_vault
-from vaults.keyring import get_keyring
-from vaults.models import Vault, VaultEntry
-from vaults.names import EntryUsage
-from vaults.queries import EntryPreview, Outcome, preview_entries
-from vaults.rows import check_entries, check_entry, check_vault, find_vault
+from runqy.config_sync.documents import DocumentKind
+from runqy.config_sync.operations import Change as ConfigurationChange
+from runqy.config_sync.operations import configuration_change
+from runqy.errors import VaultAlreadyExists, VaultEntryChanged, VaultEntryNotFound, VaultInvalid
+from vaults.crypto import get_keyring
+from vaults.models import EntryVersion, Event, Vault, VaultEntry
+from vaults.queries import EntryPreview, PreviewOutcome, get_vault_row, is_entry_value, preview_entries
+from vaults.validation import EntryUsage, check_entries, check_entry, check_vault, normalize_git_hosts, usage_error
+from vaults.vault_documents import encode_vault
 
 __all__ = [
     "ALWAYS",
@@ -22,71 +26,299 @@ __all__ = [
     "create_vault",
     "delete_entry",
     "delete_vault",
-    "describe_vault",
-    "narrow_entry",
+    "save_vault",
     "set_entries",
     "set_entry",
 ]
 
+NAME_MAX_LENGTH = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryInput:
+    """An entry to set."""
+
+    key: str
+    value: str = field(repr=False)
+    is_secret: bool | None = True
+    """None: unchanged; a new entry is secret."""
+    usage: EntryUsage | None = None
+    """None: unchanged; a new entry is a variable."""
+    git_hosts: Sequence[str] | None = None
+    """None: unchanged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryEdit:
+    """An edit of one entry in a form."""
+
+    key: str
+    expected_version: int | None = None
+    """The version that was rendered; 0: a new entry."""
+    value: str | None = field(default=None, repr=False)
+    """None: the value stays."""
+    is_secret: bool = True
+    usage: EntryUsage = EntryUsage.ENVIRONMENT
+    git_hosts: Sequence[str] = ()
+    is_deleted: bool = False
+
+
+class EntryWriter:
+    """Writes the entries of one vault in one open change."""
+
+    def __init__(self, change: ConfigurationChange, vault: Vault, *, is_new: bool = False) -> None:
+        """Take the change, which holds the lock of all changes, and the vault as read inside it."""
+        self._change, self._vault = change, vault
+        self._keyring = get_keyring()
+        self._entries = {entry.key: entry for entry in vault.entries.all()}
+        self._noted: list[EntryVersion] = []
+        self._at = timezone.now()
+        self._notifies_workers = is_new
+        self._is_changed = False
+
+    def set(self, new: EntryInput, *, event: Event = Event.SET) -> Changes:
+        """Set an entry and return what changed. Raise VaultInvalid."""
+        check_entry(new.key, new.value)
+        entry = self.find(new.key)
+        changes: dict[str, Change] = {}
+        is_secret = new.is_secret
+        if is_secret is None:
+            is_secret = True if entry is None else entry.is_secret
+        if entry is None or entry.is_secret != is_secret:
+            changes["is_secret"] = (None if entry is None else entry.is_secret, is_secret)
+        usage, git_hosts = resolve_declaration(new.key, entry, new.usage, new.git_hosts)
+        entry = entry or VaultEntry(vault=self._vault, key=new.key)
+        entry.is_secret = is_secret
+        changes |= self._declare(entry, usage, git_hosts)
+        if entry.pk is None or not is_entry_value(self._keyring, self._vault.name, entry, new.value):
+            self._encrypt(entry, new.value, event)
+            changes["value"] = REDACTED
+        elif not self._keyring.is_current(bytes(entry.ciphertext)):
+            self.reencrypt(entry, new.value)
+        if changes:
+            self._save(entry)
+        return changes
+
+    def restrict(self, entry: VaultEntry, usage: EntryUsage, git_hosts: Sequence[str]) -> Changes:
+        """Restrict the usage of an entry without its value, and return what changed. Raise VaultInvalid otherwise."""
+        wanted, hosts = resolve_declaration(entry.key, entry, usage, git_hosts)
+        if not is_restriction(entry, wanted, hosts):
+            raise VaultInvalid(f"{entry.key}: Enter the value again to extend its usage or its git hosts.")
+        changes = self._declare(entry, wanted, hosts)
+        if changes:
+            self._save(entry)
+        return changes
+
+    def reencrypt(self, entry: VaultEntry, value: str) -> None:
+        """Re-encrypt a value with the first key; workers have the value and are not notified."""
+        entry.revision = self._change.revision
+        entry.ciphertext = self._keyring.encrypt(entry.aad(self._vault.name), value)
+        entry.sealed_at = self._at
+        entry.save(update_fields=["revision", "ciphertext", "sealed_at"])
+        self._entries[entry.key] = entry
+        self._note(entry.key, entry.version, Event.ROTATED)
+
+    def delete(self, entry: VaultEntry) -> None:
+        """Delete an entry and keep its versions."""
+        self._note(entry.key, entry.version + 1, Event.DELETED)
+        del self._entries[entry.key]
+        entry.delete()
+        self._notifies_workers = self._is_changed = True
+
+    def find(self, key: str) -> VaultEntry | None:
+        return self._entries.get(key)
+
+    def clear(self) -> list[str]:
+        """Delete all entries before the vault is deleted; return their keys."""
+        keys = sorted(self._entries)
+        for key in keys:
+            self.delete(self._entries[key])
+        EntryVersion.objects.bulk_create(self._noted)
+        return keys
+
+    def publish(self) -> None:
+        """Store the versions and the document to publish, and update the time of the change."""
+        EntryVersion.objects.bulk_create(self._noted)
+        if self._is_changed:
+            self._vault.save()
+        put_vault(self._change, self._vault, self._entries.values(), notify_workers=self._notifies_workers)
+
+    def _declare(self, entry: VaultEntry, usage: EntryUsage, git_hosts: list[str]) -> dict[str, Change]:
+        """Set the usage of an entry, and return what changed."""
+        before = entry.pk is not None
+        changes: dict[str, Change] = {}
+        if entry.usage != usage:
+            changes["usage"] = (entry.usage if before else None, usage.value)
+        if entry.git_hosts != git_hosts:
+            changes["git_hosts"] = (entry.git_hosts if before else None, git_hosts)
+        entry.usage, entry.git_hosts = usage.value, git_hosts
+        self._notifies_workers |= bool(changes)
+        return changes
+
+    def _save(self, entry: VaultEntry) -> None:
+        entry.updated_by = current_actor().name[:NAME_MAX_LENGTH]
+        entry.save()
+        self._entries[entry.key] = entry
+        self._is_changed = True
+
+    def _encrypt(self, entry: VaultEntry, value: str, event: Event) -> None:
+        """Set a new value."""
+        entry.revision = self._change.revision
+        entry.ciphertext = self._keyring.encrypt(entry.aad(self._vault.name), value)
+        entry.sealed_at = self._at
+        entry.version = entry.version + 1 if entry.pk else self._first_version(entry.key)
+        self._notifies_workers = True
+        self._note(entry.key, entry.version, event)
+
+    def _first_version(self, key: str) -> int:
+        """Return the version of a new entry, which continues those of a deleted one with this key."""
+        past = EntryVersion.objects.filter(vault=self._vault.name, key=key).aggregate(last=Max("version"))
+        return (past["last"] or 0) + 1
+
+    def _note(self, key: str, version: int, event: Event) -> None:
+        actor = current_actor()
+        self._noted.append(
+            EntryVersion(
+                vault=self._vault.name,
+                key=key,
+                version=version,
+                event=event,
+                at=self._at,
+                actor_kind=actor.kind,
+                actor_id=actor.id[:NAME_MAX_LENGTH],
+                actor_name=actor.name[:NAME_MAX_LENGTH],
+            )
+        )
+
+
+def resolve_declaration(
+    key: str, entry: VaultEntry | None, usage: EntryUsage | None, git_hosts: Sequence[str] | None
+) -> tuple[EntryUsage, list[str]]:
+    """Return the usage of an entry and its hosts; None keeps them, hosts only while it is a git token.
+
+    Hosts without usage make a new entry a git token, and a variable also a git token. Raise VaultInvalid.
+    """
+    usage = usage or _usage_with_hosts(entry, has_hosts=bool(git_hosts))
+    if git_hosts is None:
+        git_hosts = entry.git_hosts if entry and usage.is_git_token else []
+    try:
+        hosts = normalize_git_hosts(git_hosts)
+    except ValueError as error:
+        raise VaultInvalid(f"{key}: git_hosts: {error}.") from error
+    if problem := usage_error(usage, hosts):
+        raise VaultInvalid(f"{key}: {problem}.")
+    return usage, hosts
+
+
+def _usage_with_hosts(entry: VaultEntry | None, *, has_hosts: bool) -> EntryUsage:
+    """Return the usage of an entry for which none is given."""
+    if entry is None:
+        return EntryUsage.GIT_TOKEN if has_hosts else EntryUsage.ENVIRONMENT
+    usage = entry.get_usage()
+    return EntryUsage.BOTH if has_hosts and not usage.is_git_token else usage
+
+
+def is_restriction(entry: VaultEntry, usage: EntryUsage, git_hosts: Iterable[str]) -> bool:
+    """Return whether a usage with hosts does not extend that of an entry."""
+    known = entry.get_usage()
+    is_wider = (usage.is_variable and not known.is_variable) or (usage.is_git_token and not known.is_git_token)
+    return not is_wider and set(git_hosts) <= set(entry.git_hosts)
+
+
+def put_vault(
+    change: ConfigurationChange, vault: Vault, entries: Iterable[VaultEntry] = (), *, notify_workers: bool = True
+) -> None:
+    """Store the document to publish of a vault with these entries."""
+    change.put(DocumentKind.VAULT, vault.name, encode_vault(entries), notify_workers=notify_workers)
+
+
 Check = Callable[[str], None]
-"""Takes the ETag of the vault that is to be changed; raises when another was meant."""
+"""Takes the ETag of the vault; raises if it does not match."""
 
 
 def _any(etag: str) -> None:
-    """Accept every vault."""
+    """Accept any ETag."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """What has to be so for an entry to be changed."""
+    """The precondition of a change of an entry."""
 
     check: Check = _any
     expected_version: int | None = None
-    """Of the entry; 0: it must not exist; None: whichever."""
+    """The version of the entry; 0: it must not exist; None: any."""
 
 
 ALWAYS: Final = Condition()
 
 
 def create_vault(*, name: str, description: str = "") -> Vault:
-    """Create an empty vault. Raises VaultInvalid, VaultAlreadyExists, VaultLocked."""
-    get_keyring()
-    check_vault(name, description)
-    with configuration_change() as change:
-        vault, is_new = Vault.objects.get_or_create(name=name, defaults={"description": description})
-        if not is_new:
-            raise VaultAlreadyExists(f"A vault {name} exists already.")
-        put_vault(change, vault)
-        record_change("vault.created", name, {"description": (None, description)})
-    return vault
+    """Create an empty vault. Raise VaultInvalid, VaultAlreadyExists, VaultLocked."""
+    return save_vault(name=name, description=description, is_new=True)
 
 
-def describe_vault(*, name: str, description: str) -> Vault:
-    """Change what people read about a vault; workers are not concerned.
+def save_vault(*, name: str, description: str, edits: Sequence[EntryEdit] = (), is_new: bool = False) -> Vault:
+    """Create a vault, or change one, with all edits of its entries: one change, one publication, one audit record.
 
-    Raises VaultInvalid, VaultNotFound, VaultLocked.
+    Raise VaultInvalid, VaultAlreadyExists, VaultNotFound, VaultEntryNotFound, VaultEntryChanged, VaultLocked.
     """
     get_keyring()
     check_vault(name, description)
-    with configuration_change():
-        vault = find_vault(name)
-        changes = differences({"description": vault.description}, {"description": description})
-        if changes:
+    with configuration_change() as change:
+        vault = _create_row(name, description) if is_new else get_vault_row(name)
+        before = None if is_new else vault.description
+        changes: dict[str, Change] = {"description": (before, description)} if before != description else {}
+        if vault.description != description:
             vault.description = description
             vault.save()
-            record_change("vault.updated", name, changes)
+        writer = EntryWriter(change, vault, is_new=is_new)
+        for edit in edits:
+            changes |= {f"{edit.key}.{name}": values for name, values in _apply_edit(writer, vault, edit).items()}
+        writer.publish()
+        if changes or is_new:
+            record_change("vault.created" if is_new else "vault.updated", name, changes)
     return vault
 
 
+def _create_row(name: str, description: str) -> Vault:
+    """Store an empty vault. Raise VaultAlreadyExists."""
+    vault, is_new = Vault.objects.get_or_create(name=name, defaults={"description": description})
+    if not is_new:
+        raise VaultAlreadyExists(f"A vault {name} already exists.")
+    return vault
+
+
+def _apply_edit(writer: EntryWriter, vault: Vault, edit: EntryEdit) -> Changes:
+    """Set, restrict or delete one entry, and return what changed."""
+    entry = writer.find(edit.key)
+    _require(Condition(expected_version=edit.expected_version), vault, entry, edit.key)
+    if edit.value is not None and not edit.is_deleted:
+        return writer.set(
+            EntryInput(
+                key=edit.key,
+                value=edit.value,
+                is_secret=edit.is_secret,
+                usage=edit.usage,
+                git_hosts=edit.git_hosts,
+            )
+        )
+    if entry is None:
+        raise VaultEntryNotFound(f"The vault {vault.name} has no entry {edit.key[:80]!r}.")
+    if edit.is_deleted:
+        writer.delete(entry)
+        return {"value": REDACTED}
+    return writer.restrict(entry, edit.usage, edit.git_hosts)
+
+
 def delete_vault(*, name: str, check: Check = _any) -> None:
-    """Delete a vault and all its entries. Raises VaultNotFound, VaultLocked."""
+    """Delete a vault and all its entries. Raise VaultNotFound, VaultLocked."""
     get_keyring()
     with configuration_change() as change:
-        vault = find_vault(name)
+        vault = get_vault_row(name)
         check(vault.etag)
         keys = EntryWriter(change, vault).clear()
         vault.delete()
-        change.remove(Kind.VAULT, name)
+        change.remove(DocumentKind.VAULT, name)
         record_change("vault.deleted", name, {"description": (vault.description, None), "entries": (keys, None)})
 
 
@@ -100,18 +332,18 @@ def set_entry(  # noqa: PLR0913 (each is a property of an entry)
     git_hosts: Sequence[str] | None = None,
     only_if: Condition = ALWAYS,
 ) -> VaultEntry:
-    """Set a value; setting the same value again changes nothing. `usage` and `git_hosts` None stay as they are.
+    """Set a value; setting the same value again changes nothing. `usage` and `git_hosts` None stay unchanged.
 
-    Raises VaultInvalid, VaultNotFound, VaultEntryChanged, VaultLocked.
+    Raise VaultInvalid, VaultNotFound, VaultEntryChanged, VaultLocked.
     """
     get_keyring()
     check_entry(key, value)
     with configuration_change() as change:
-        row = find_vault(vault)
+        row = get_vault_row(vault)
         writer = EntryWriter(change, row)
         _require(only_if, row, writer.find(key), key)
         changes = writer.set(
-            NewEntry(key=key, value=value, is_secret=is_secret, usage=usage, git_hosts=git_hosts),
+            EntryInput(key=key, value=value, is_secret=is_secret, usage=usage, git_hosts=git_hosts),
         )
         writer.publish()
         if changes:
@@ -119,45 +351,24 @@ def set_entry(  # noqa: PLR0913 (each is a property of an entry)
         return row.entries.get(key=key)
 
 
-def narrow_entry(
-    *, vault: str, key: str, usage: EntryUsage, git_hosts: Sequence[str], only_if: Condition = ALWAYS
-) -> None:
-    """Let an entry be used for less than before, without its value.
-
-    Raises VaultInvalid where that is more, VaultNotFound, VaultEntryNotFound, VaultEntryChanged, VaultLocked.
-    """
-    get_keyring()
-    with configuration_change() as change:
-        row = find_vault(vault)
-        writer = EntryWriter(change, row)
-        entry = writer.find(key)
-        _require(only_if, row, entry, key)
-        if entry is None:
-            raise VaultEntryNotFound(f"The vault {vault} has no entry {key[:80]!r}.")
-        changes = writer.narrow(entry, usage, git_hosts)
-        writer.publish()
-        if changes:
-            record_change("vault_entry.set", f"{vault}/{key}", changes)
-
-
 def set_entries(
     *, vault: str, values: Mapping[str, str], is_secret: bool | None = None, check: Check = _any
 ) -> list[str]:
     """Set many values at once, all or none, and return the keys of those that changed.
 
-    `is_secret` None keeps the mask of what there is; what is new is a secret. Other entries stay.
-    Raises VaultInvalid, which names everything that is wrong, VaultNotFound, VaultLocked.
+    `is_secret` None: unchanged; new entries are secret. Other entries stay.
+    Raise VaultInvalid with all errors, VaultNotFound, VaultLocked.
     """
     get_keyring()
     check_entries(values)
     with configuration_change() as change:
-        row = find_vault(vault)
+        row = get_vault_row(vault)
         check(row.etag)
         writer = EntryWriter(change, row)
         changed = {
             key: changes
             for key, value in values.items()
-            if (changes := writer.set(NewEntry(key=key, value=value, is_secret=is_secret)))
+            if (changes := writer.set(EntryInput(key=key, value=value, is_secret=is_secret)))
         }
         writer.publish()
         for key, changes in changed.items():
@@ -166,10 +377,10 @@ def set_entries(
 
 
 def delete_entry(*, vault: str, key: str, only_if: Condition = ALWAYS) -> None:
-    """Delete a value. Raises VaultNotFound, VaultEntryNotFound, VaultEntryChanged, VaultLocked."""
+    """Delete a value. Raise VaultNotFound, VaultEntryNotFound, VaultEntryChanged, VaultLocked."""
     get_keyring()
     with configuration_change() as change:
-        row = find_vault(vault)
+        row = get_vault_row(vault)
         writer = EntryWriter(change, row)
         entry = writer.find(key)
         _require(only_if, row, entry, key)
@@ -177,13 +388,13 @@ def delete_entry(*, vault: str, key: str, only_if: Condition = ALWAYS) -> None:
             raise VaultEntryNotFound(f"The vault {vault} has no entry {key[:80]!r}.")
         writer.delete(entry)
         writer.publish()
-        record_change("vault_entry.deleted", f"{vault}/{key}", {"value": CHANGED})
+        record_change("vault_entry.deleted", f"{vault}/{key}", {"value": REDACTED})
 
 
 def compare_entries(vault: str, values: Mapping[str, str]) -> list[EntryPreview]:
-    """Return what setting these values would do to each, in order, without a value. Raises VaultNotFound, VaultLocked.
+    """Return how setting these values would change each entry, without values. Raise VaultNotFound, VaultLocked.
 
-    It is recorded: the outcome reveals whether a guess at a secret is right.
+    The comparison is recorded: it reveals whether a guess at a secret is right.
     """
     found = preview_entries(vault, values)
     record_comparison(vault, found)
@@ -191,18 +402,20 @@ def compare_entries(vault: str, values: Mapping[str, str]) -> list[EntryPreview]
 
 
 def record_comparison(vault: str, found: Iterable[EntryPreview]) -> None:
-    """Record which values of a vault were compared with others."""
-    if compared := [entry.key for entry in found if entry.outcome in (Outcome.CHANGED, Outcome.UNCHANGED)]:
+    """Record which entries of a vault were compared."""
+    if compared := [
+        entry.key for entry in found if entry.outcome in (PreviewOutcome.CHANGED, PreviewOutcome.UNCHANGED)
+    ]:
         record_change("vault.compared", vault, {"entries": (None, compared)})
 
 
 def record_change(action: str, name: str, changes: Changes) -> None:
-    """Record a change of what the action begins with."""
+    """Record a change of a vault or an entry, which the action begins with."""
     record(action=action, object_kind=action.partition(".")[0], object_name=name, changes=changes)
 
 
 def _require(only_if: Condition, vault: Vault, entry: VaultEntry | None, key: str) -> None:
-    """Raise what a condition raises when it is not met."""
+    """Raise VaultEntryChanged, or the error of the check, if a precondition is not met."""
     only_if.check(vault.etag)
     present = entry.version if entry else 0
     if only_if.expected_version not in (None, present):

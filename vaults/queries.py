@@ -1,4 +1,4 @@
-"""Reads vaults for people, masked, from the database."""
+"""Queries of vaults and their entries from the database, with masked values."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -9,42 +9,41 @@ from enum import StrEnum
 from django.conf import settings
 from django.db.models import Count
 
-from runqy.errors import VaultEntryNotFound, VaultLocked, VaultUnavailable
-from runqy.publication.documents import Kind, field
-from runqy.publication.models import StoredDocument
-from vaults.fingerprints import fingerprint
-from vaults.keyring import get_keyring
+from runqy.config_sync.documents import DocumentKind, field
+from runqy.config_sync.models import StoredDocument
+from runqy.errors import VaultEntryNotFound, VaultLocked, VaultNotFound, VaultUnavailable
+from vaults.crypto import Keyring, fingerprint, get_keyring
+from vaults.masking import displayed_value
 from vaults.models import EntryVersion, Vault, VaultEntry
-from vaults.names import EntryUsage, masked, problem_of_variable
-from vaults.rows import find_vault, holds, problem_of_entry
+from vaults.validation import EntryUsage, entry_error, variable_name_error, vault_name_error
 
 __all__ = [
     "EntryDisplay",
     "EntryPreview",
-    "Outcome",
-    "ShownEntry",
+    "EntryValue",
+    "PreviewOutcome",
     "VaultSummary",
-    "get_vault",
+    "get_entry_value",
+    "get_vault_summary",
     "is_unlocked",
+    "list_queues_by_vault",
     "list_vaults",
     "list_versions",
     "preview_entries",
-    "queues_of_vaults",
     "require_key",
-    "show_entry",
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryDisplay:
-    """An entry as people may see it."""
+    """An entry with its masked value."""
 
     key: str
     value: str
-    """Masked where it is a secret."""
+    """Masked if it is a secret."""
     is_secret: bool
     version: int
-    """1, 2, 3 …: which value it is."""
+    """1, 2, 3 …: the number of the value."""
     updated_by: str
     fingerprint: str
     """Equal for equal values, in all vaults."""
@@ -55,19 +54,19 @@ class EntryDisplay:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShownEntry:
-    """What people may see of one entry, also of one that does not open."""
+class EntryValue:
+    """The masked value of an entry, or why it cannot be decrypted."""
 
     value: str = ""
-    """Masked where it is a secret."""
+    """Masked if it is a secret."""
     is_secret: bool = True
     fingerprint: str = ""
-    problem: str = ""
-    """Why it does not open."""
+    error: str = ""
+    """Why it cannot be decrypted."""
 
 
-class Outcome(StrEnum):
-    """What setting a value would do."""
+class PreviewOutcome(StrEnum):
+    """The effect of setting a value."""
 
     ADDED = "added"
     CHANGED = "changed"
@@ -78,17 +77,17 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryPreview:
-    """What would happen to an entry; never its value."""
+    """The effect on an entry, without its value."""
 
     key: str
-    outcome: Outcome
-    problem: str = ""
-    """Why it is refused."""
+    outcome: PreviewOutcome
+    error: str = ""
+    """Why the value is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VaultSummary:
-    """A vault with its entries as people may see them."""
+    """A vault with masked entries."""
 
     name: str
     description: str
@@ -96,11 +95,11 @@ class VaultSummary:
     created_at: datetime
     updated_at: datetime
     etag: str
-    """Changes with everything about the vault."""
+    """Changes with the vault and its entries."""
 
 
 def is_unlocked() -> bool:
-    """Tell whether there is a master key."""
+    """Return whether there is a master key."""
     try:
         get_keyring()
     except VaultLocked:
@@ -114,48 +113,48 @@ def require_key() -> None:
 
 
 def list_vaults() -> list[Vault]:
-    """Return all vaults in order of their names, each with its `entry_count`. Raises VaultLocked."""
+    """Return all vaults in order of their names, each with its `entry_count`. Raise VaultLocked."""
     get_keyring()
     return list(Vault.objects.annotate(entry_count=Count("entries")).order_by("name"))
 
 
-def get_vault(name: str) -> VaultSummary:
-    """Return a vault with its entries, secrets masked. Raises VaultNotFound, VaultUnavailable, VaultLocked."""
+def get_vault_summary(name: str) -> VaultSummary:
+    """Return a vault with its entries, secrets masked. Raise VaultNotFound, VaultUnavailable, VaultLocked."""
     get_keyring()
-    vault = find_vault(name)
+    vault = get_vault_row(name)
     return VaultSummary(
         name=vault.name,
         description=vault.description,
-        entries=tuple(_view(vault, entry) for entry in vault.entries.all()),
+        entries=tuple(_display(vault, entry) for entry in vault.entries.all()),
         created_at=vault.created_at,
         updated_at=vault.updated_at,
         etag=vault.etag,
     )
 
 
-def show_entry(entry: VaultEntry) -> ShownEntry:
-    """Return what people may see of an entry; asks the database for its vault unless that was fetched along."""
+def get_entry_value(entry: VaultEntry) -> EntryValue:
+    """Return the masked value of an entry; queries its vault unless it was selected with it."""
     try:
-        value = get_keyring().open(entry.place(entry.vault.name), bytes(entry.ciphertext))
+        value = get_keyring().decrypt(entry.aad(entry.vault.name), bytes(entry.ciphertext))
     except (VaultLocked, VaultUnavailable) as error:
-        return ShownEntry(is_secret=entry.is_secret, problem=error.detail)
-    return ShownEntry(
-        value=masked(value) if entry.is_secret else value,
+        return EntryValue(is_secret=entry.is_secret, error=error.detail)
+    return EntryValue(
+        value=displayed_value(value, is_secret=entry.is_secret),
         is_secret=entry.is_secret,
         fingerprint=fingerprint(value, settings.SECRET_KEY),
     )
 
 
-def problems_of_vault(vault: Vault) -> list[str]:
-    """Return why entries of a vault do not open, a sentence for each that does not. One query."""
-    return [problem for entry in vault.entries.all() if (problem := show_entry(entry).problem)]
+def list_decrypt_errors(vault: Vault) -> list[str]:
+    """Return the decrypt errors of the entries of a vault. One query."""
+    return [error for entry in vault.entries.all() if (error := get_entry_value(entry).error)]
 
 
-def queues_of_vaults() -> dict[str, list[str]]:
-    """Return for each vault the queues that use it, in order; also for one that is missing. One query."""
+def list_queues_by_vault() -> dict[str, list[str]]:
+    """Return the queues that use each vault, by name, also of a missing vault. One query."""
     found: defaultdict[str, list[str]] = defaultdict(list)
-    queues = StoredDocument.objects.filter(kind=Kind.QUEUE, body__isnull=False).order_by("name")
-    prefix = field(Kind.VAULT, "")
+    queues = StoredDocument.objects.filter(kind=DocumentKind.QUEUE, body__isnull=False).order_by("name")
+    prefix = field(DocumentKind.VAULT, "")
     for queue, uses in queues.values_list("name", "uses"):
         for use in dict.fromkeys(uses):
             if use.startswith(prefix):
@@ -164,44 +163,59 @@ def queues_of_vaults() -> dict[str, list[str]]:
 
 
 def list_versions(vault: str, key: str, *, before: int | None = None, limit: int = 30) -> list[EntryVersion]:
-    """Return what happened to an entry, the latest first, from before the row with this id; also of a deleted entry.
+    """Return the versions of an entry, newest first, before the row with this id, also of a deleted entry.
 
-    Raises VaultNotFound, VaultEntryNotFound, VaultLocked.
+    Raise VaultNotFound, VaultEntryNotFound, VaultLocked.
     """
     get_keyring()
-    find_vault(vault)
+    get_vault_row(vault)
     versions = EntryVersion.objects.filter(vault=vault, key=key)
-    if problem_of_variable(key) or not versions.exists():
-        raise VaultEntryNotFound(f"The vault {vault} has no entry {key[:80]!r} and never had.")
+    if variable_name_error(key) or not versions.exists():
+        raise VaultEntryNotFound(f"The vault {vault} never had an entry {key[:80]!r}.")
     if before is not None:
         versions = versions.filter(pk__lt=before)
     return list(versions.order_by("-pk")[:limit])
 
 
 def preview_entries(vault: str, values: Mapping[str, str]) -> list[EntryPreview]:
-    """Tell what setting these values would do to each, in order, without a value. Raises VaultNotFound, VaultLocked."""
+    """Return the effect of setting each value, in order. Raise VaultNotFound, VaultLocked."""
     keyring = get_keyring()
-    row = find_vault(vault)
+    row = get_vault_row(vault)
     entries = {entry.key: entry for entry in row.entries.all()}
 
     def preview(key: str, value: str) -> EntryPreview:
         entry = entries.get(key)
-        if problem := problem_of_entry(key, value):
-            return EntryPreview(key=key, outcome=Outcome.REFUSED, problem=problem)
+        if error := entry_error(key, value):
+            return EntryPreview(key=key, outcome=PreviewOutcome.REFUSED, error=error)
         if entry is None:
-            return EntryPreview(key=key, outcome=Outcome.ADDED)
-        is_same = holds(keyring, vault, entry, value)
-        return EntryPreview(key=key, outcome=Outcome.UNCHANGED if is_same else Outcome.CHANGED)
+            return EntryPreview(key=key, outcome=PreviewOutcome.ADDED)
+        is_same = is_entry_value(keyring, vault, entry, value)
+        return EntryPreview(key=key, outcome=PreviewOutcome.UNCHANGED if is_same else PreviewOutcome.CHANGED)
 
     return [preview(key, value) for key, value in values.items()]
 
 
-def _view(vault: Vault, entry: VaultEntry) -> EntryDisplay:
-    """Return an entry as people may see it."""
-    value = get_keyring().open(entry.place(vault.name), bytes(entry.ciphertext))
+def get_vault_row(name: str) -> Vault:
+    """Return a vault's row. Raise VaultNotFound."""
+    vault = None if vault_name_error(name) else Vault.objects.filter(name=name).first()
+    if vault is None:
+        raise VaultNotFound(f"No vault {name[:80]!r}.")
+    return vault
+
+
+def is_entry_value(keyring: Keyring, vault: str, entry: VaultEntry, value: str) -> bool:
+    """Return whether an entry has this value."""
+    try:
+        return keyring.decrypt(entry.aad(vault), bytes(entry.ciphertext)) == value
+    except VaultUnavailable:
+        return False
+
+
+def _display(vault: Vault, entry: VaultEntry) -> EntryDisplay:
+    value = get_keyring().decrypt(entry.aad(vault.name), bytes(entry.ciphertext))
     return EntryDisplay(
         key=entry.key,
-        value=masked(value) if entry.is_secret else value,
+        value=displayed_value(value, is_secret=entry.is_secret),
         is_secret=entry.is_secret,
         version=entry.version,
         updated_by=entry.updated_by,

@@ -1,16 +1,16 @@
-"""Lists and checks what queues may refer to: vaults by name, and their entries. Opens none, so needs no key."""
+"""The vaults and entries that queues may refer to; nothing is decrypted, so no master key is needed."""
 
 from dataclasses import dataclass
 
 from vaults.models import Vault, VaultEntry
-from vaults.names import EntryUsage, Reference, parse_reference, problem_of_git_token
+from vaults.validation import EntryUsage, Reference, git_token_error, parse_reference
 
-__all__ = ["ReferencedEntry", "find_git_token_problem", "list_references"]
+__all__ = ["ReferencedEntry", "find_git_token_error", "list_references"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferencedEntry:
-    """An entry by its reference, and what it may be used for."""
+    """An entry by its reference, with its usage."""
 
     reference: Reference
     usage: EntryUsage
@@ -30,10 +30,10 @@ def list_references() -> dict[str, list[ReferencedEntry]]:
     return found
 
 
-def find_git_token_problem(*, git_token: str, git_url: str) -> str | None:
-    """Return why the entry that a reference means may not be sent to the host of a repository, or None.
+def find_git_token_error(*, git_token: str, git_url: str) -> str | None:
+    """Return why the entry of a reference may not be sent to the host of a repository, or None.
 
-    A missing entry is no problem: workers are refused until it does, and is declared.
+    A missing entry is allowed: workers are refused until it exists and is declared.
     """
     reference = parse_reference(git_token)
     if reference is None:
@@ -41,4 +41,4 @@ def find_git_token_problem(*, git_token: str, git_url: str) -> str | None:
     entry = VaultEntry.objects.filter(vault__name=reference.vault, key=reference.key).first()
     if entry is None:
         return None
-    return problem_of_git_token(reference, usage=entry.get_usage(), git_hosts=entry.git_hosts, git_url=git_url)
+    return git_token_error(reference, usage=entry.get_usage(), git_hosts=entry.git_hosts, git_url=git_url)

@@ -1,7 +1,7 @@
-"""Encrypts all entries anew with the first master key, a few in each transaction.
+"""Re-encryption of all entries with the first master key, in batches of one transaction each.
 
-What is committed stays, so that it can be killed at any moment and goes on where it was when it is run again. Whoever
-reads meanwhile finds every entry under one of the keys, and opens it.
+A rotation that is interrupted continues when it is run again. Concurrent readers find each entry under one of the
+keys, and decrypt it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,50 +10,48 @@ from itertools import groupby
 
 from django.db.models import QuerySet
 
+from runqy.config_sync.operations import Change, configuration_change
 from runqy.errors import VaultUnavailable
-from runqy.publication.operations import Change, configuration_change
-from vaults.crypto import used_key_id
-from vaults.entries import EntryWriter
-from vaults.keyring import get_keyring
+from vaults.crypto import get_keyring, read_key_id
 from vaults.models import KEY_ID, Vault, VaultEntry
-from vaults.operations import record_change
+from vaults.operations import EntryWriter, record_change
 
-__all__ = ["Step", "count_outdated", "rehearse_rotation", "rotate_entries"]
+__all__ = ["RotationBatch", "count_outdated", "rotate_entries"]
 
 BATCH = 50
 
 
 @dataclass(slots=True, kw_only=True)
-class Step:
-    """What was done to a few entries."""
+class RotationBatch:
+    """The result for a batch of entries."""
 
     seen: int
     rotated: int = 0
-    problems: list[str] = field(default_factory=list)
-    """A sentence for each entry that does not open; it stays as it is."""
+    errors: list[str] = field(default_factory=list)
+    """Error messages of entries that cannot be decrypted; these are left unchanged."""
 
 
 def count_outdated() -> int:
-    """Return how many entries are not encrypted with the first key. Raises VaultLocked."""
+    """Return how many entries are not encrypted with the first key. Raise VaultLocked."""
     return _outdated().count()
 
 
-def rotate_entries(*, batch: int = BATCH) -> Iterator[Step]:
-    """Encrypt what is not under the first key anew, one transaction a step. Raises VaultLocked.
+def rotate_entries(*, batch: int = BATCH, dry_run: bool = False) -> Iterator[RotationBatch]:
+    """Re-encrypt the entries that are not under the first key, one transaction a batch. Raise VaultLocked.
 
-    Values and their versions stay, so that no worker is told. A step is committed and published when it is given.
+    Values and versions do not change, so workers are not notified. A batch is committed and published before it is
+    yielded. `dry_run` only decrypts.
     """
     for ids in _batches(batch):
-        yield _rotate(ids)
+        yield _check(ids) if dry_run else _rotate(ids)
 
 
-def rehearse_rotation(*, batch: int = BATCH) -> Iterator[Step]:
-    """Open what would be encrypted anew, and change nothing. Raises VaultLocked."""
-    for ids in _batches(batch):
-        step = Step(seen=len(ids))
-        for entry in VaultEntry.objects.filter(pk__in=ids).select_related("vault"):
-            step.rotated += _opened(entry, entry.vault, step) is not None
-        yield step
+def _check(ids: Sequence[int]) -> RotationBatch:
+    """Decrypt entries without changing them."""
+    result = RotationBatch(seen=len(ids))
+    for entry in VaultEntry.objects.filter(pk__in=ids).select_related("vault"):
+        result.rotated += _decrypt(entry, entry.vault, result) is not None
+    return result
 
 
 def _outdated() -> QuerySet[VaultEntry]:
@@ -62,45 +60,47 @@ def _outdated() -> QuerySet[VaultEntry]:
 
 
 def _batches(size: int) -> Iterator[list[int]]:
-    """Give the ids of outdated entries, each once, also of those that stay outdated."""
+    """Yield the ids of outdated entries, each once, including those that stay outdated."""
     after = 0
     while ids := list(_outdated().filter(pk__gt=after).values_list("pk", flat=True)[:size]):
         yield ids
         after = ids[-1]
 
 
-def _rotate(ids: Sequence[int]) -> Step:
-    """Encrypt some entries anew in one transaction, unless somebody did so since, or deleted them."""
-    step = Step(seen=len(ids))
+def _rotate(ids: Sequence[int]) -> RotationBatch:
+    """Re-encrypt entries in one transaction; skip those rotated or deleted concurrently."""
+    result = RotationBatch(seen=len(ids))
     with configuration_change() as change:
         rows = _outdated().filter(pk__in=ids).select_related("vault").order_by("vault__name", "key")
         by_vault = [(vault, list(entries)) for vault, entries in groupby(rows, lambda entry: entry.vault)]
-        done = [(vault, _rotate_in_vault(change, vault, entries, step)) for vault, entries in by_vault]
+        done = [(vault, _rotate_in_vault(change, vault, entries, result)) for vault, entries in by_vault]
         for vault, keys_by_id in done:
             for old_id, keys in keys_by_id.items():
                 new_id = get_keyring().first_id.hex()
                 record_change("vault.rotated", vault.name, {"key_id": (old_id, new_id), "entries": (None, keys)})
-    return step
+    return result
 
 
-def _rotate_in_vault(change: Change, vault: Vault, entries: Iterable[VaultEntry], step: Step) -> dict[str, list[str]]:
-    """Encrypt entries of a vault anew; return their keys by the id of the master key that they were under."""
+def _rotate_in_vault(
+    change: Change, vault: Vault, entries: Iterable[VaultEntry], result: RotationBatch
+) -> dict[str, list[str]]:
+    """Re-encrypt entries of a vault; return their keys by the id of the previous master key."""
     writer, done = EntryWriter(change, vault), dict[str, list[str]]()
     for entry in entries:
-        value = _opened(entry, vault, step)
+        value = _decrypt(entry, vault, result)
         if value is None:
             continue
-        done.setdefault(used_key_id(bytes(entry.ciphertext)).hex(), []).append(entry.key)
-        writer.reseal(entry, value)
-        step.rotated += 1
+        done.setdefault(read_key_id(bytes(entry.ciphertext)).hex(), []).append(entry.key)
+        writer.reencrypt(entry, value)
+        result.rotated += 1
     writer.publish()
     return done
 
 
-def _opened(entry: VaultEntry, vault: Vault, step: Step) -> str | None:
-    """Return the value of an entry, or None, having noted why it does not open."""
+def _decrypt(entry: VaultEntry, vault: Vault, result: RotationBatch) -> str | None:
+    """Return the value of an entry, or None after adding the error to the result."""
     try:
-        return get_keyring().open(entry.place(vault.name), bytes(entry.ciphertext))
+        return get_keyring().decrypt(entry.aad(vault.name), bytes(entry.ciphertext))
     except VaultUnavailable as error:
-        step.problems.append(error.detail)
+        result.errors.append(error.detail)
         return None

@@ -1,15 +1,15 @@
-"""What the tests of vaults in the admin share."""
+"""Helpers of the admin tests of vaults."""
 
 from django.apps import apps
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
 from queues.definitions import Deployment
-from queues.models import Source
+from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy.staff.roles import grant_roles
+from runqy.admin_site.roles import create_role_groups
 from tests.queues.samples import spec
-from vaults import opening
+from vaults import worker_secrets
 
 PAGES = "/admin/vaults/vault/"
 NO_ENTRIES = {"entries-TOTAL_FORMS": "0", "entries-INITIAL_FORMS": "0"}
@@ -19,13 +19,13 @@ PASSPHRASE = "correct horse battery staple"
 
 
 def values() -> dict[str, str]:
-    """Return what workers get."""
-    return dict(opening.open_vaults(["api-keys"]).values)
+    """Return the values that workers receive."""
+    return dict(worker_secrets.get_worker_secrets(["api-keys"]).values)
 
 
 def of_role(role: str) -> Client:
-    """Return a browser in which somebody of a role is logged in."""
-    grant_roles(apps)
+    """Return the client of a user with a role."""
+    create_role_groups(apps)
     user = User.objects.create_user(f"the-{role}", is_staff=True)
     user.groups.add(Group.objects.get(name=role))
     client = Client()
@@ -34,7 +34,7 @@ def of_role(role: str) -> Client:
 
 
 def use_vault(*queues: str) -> None:
-    """Let queues use the vault."""
+    """Save queues that use the vault."""
     for queue in queues:
         deployment = Deployment(git_url="https://h/r.git", startup_cmd="python main.py", vaults=("api-keys",))
-        save_queue(spec=spec(queue, deployment=deployment), source=Source.API)
+        save_queue(spec=spec(queue, deployment=deployment), source=QueueSource.API)

@@ -1,4 +1,4 @@
-"""A vault as staff make it."""
+"""A vault that is created in the admin."""
 
 import pytest
 from django.test import Client
@@ -10,9 +10,9 @@ from vaults.models import Vault
 
 @pytest.fixture
 def page(admin_client: Client) -> str:
-    """Add a vault with a secret, as staff do, and return the path of its page."""
+    """Create a vault with a secret in the admin, and return the path of its page."""
     form = {"name": "api-keys", "description": "d"} | ONE_ENTRY
     form |= {"entries-0-value": SECRET, "entries-0-is_secret": "on"}
-    answer = admin_client.post(f"{PAGES}add/", form)
-    assert answer.status_code == 302, answer.content
+    response = admin_client.post(f"{PAGES}add/", form)
+    assert response.status_code == 302, response.content
     return f"{PAGES}{Vault.objects.get().pk}/"

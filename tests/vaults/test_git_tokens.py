@@ -1,18 +1,18 @@
-"""Which entries are sent to which git servers, and which reach tasks."""
+"""The usage of entries as variables and git tokens, and their hosts."""
 
 from typing import Any
 
 import pytest
 
 from runqy.audit.models import AuditRecord
+from runqy.config_sync.documents import DocumentKind
+from runqy.config_sync.models import StoredDocument
+from runqy.config_sync.snapshot import get_snapshot
 from runqy.errors import VaultInvalid, VaultUnavailable
-from runqy.publication.documents import Kind
-from runqy.publication.models import StoredDocument
-from runqy.publication.snapshot import get_snapshot
 from vaults.models import EntryVersion, VaultEntry
-from vaults.names import EntryUsage
-from vaults.opening import find_vault_problems, open_vaults
-from vaults.operations import create_vault, narrow_entry, set_entry
+from vaults.operations import EntryEdit, create_vault, save_vault, set_entry
+from vaults.validation import EntryUsage
+from vaults.worker_secrets import get_worker_secrets, list_secret_errors
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -30,17 +30,17 @@ def put(value: str = "ghp_planted", key: str = "PAT", **declared: Any) -> VaultE
 
 
 def token_for(git_url: str) -> str:
-    return open_vaults([], git_token=TOKEN, git_url=git_url, max_age_s=0).git_token
+    return get_worker_secrets([], git_token=TOKEN, git_url=git_url, max_age_s=0).git_token
 
 
-def test_an_entry_that_is_declared_for_the_host_is_the_token() -> None:
+def test_an_entry_declared_for_the_host_is_the_token() -> None:
     put(git_hosts=["GitHub.com:443"])
 
     assert token_for(REPOSITORY) == "ghp_planted"
     assert token_for("https://GITHUB.com.:443/org/other.git") == "ghp_planted"
 
 
-def test_an_entry_that_is_not_declared_is_refused_with_its_name_the_host_and_what_to_do() -> None:
+def test_an_undeclared_entry_is_rejected_and_the_error_names_entry_and_host() -> None:
     put()
 
     with pytest.raises(VaultUnavailable) as caught:
@@ -63,30 +63,30 @@ def test_an_entry_that_is_not_declared_is_refused_with_its_name_the_host_and_wha
         "https://www.github.com/org/repo.git",
     ],
 )
-def test_another_host_gets_nothing(git_url: str) -> None:
+def test_another_host_does_not_receive_the_token(git_url: str) -> None:
     put(git_hosts=["github.com"])
 
     with pytest.raises(VaultUnavailable):
         token_for(git_url)
-    assert find_vault_problems([], git_token=TOKEN, git_url=git_url)
+    assert list_secret_errors([], git_token=TOKEN, git_url=git_url)
 
 
 @pytest.mark.parametrize("git_url", ["git@github.com:org/repo.git", "ssh://git@evil.com/r.git", "file:///srv/r.git"])
-def test_without_https_no_token_is_handed_out(git_url: str) -> None:
+def test_without_https_no_token_is_delivered(git_url: str) -> None:
     put(git_hosts=["github.com"])
 
     assert token_for(git_url) == ""
 
 
-def test_tasks_get_no_entry_that_is_a_token_alone() -> None:
+def test_tasks_do_not_receive_entries_that_are_only_git_tokens() -> None:
     put(git_hosts=["github.com"])
     put(key="BOTH", usage=EntryUsage.BOTH, git_hosts=["github.com"])
     put(key="MODEL", value="small")
 
-    assert open_vaults(["github"], max_age_s=0).values == {"BOTH": "ghp_planted", "MODEL": "small"}
+    assert get_worker_secrets(["github"], max_age_s=0).values == {"BOTH": "ghp_planted", "MODEL": "small"}
 
 
-def test_a_new_value_keeps_what_was_declared() -> None:
+def test_a_new_value_keeps_usage_and_hosts() -> None:
     put(git_hosts=["github.com"])
 
     entry = put("ghp_new")
@@ -95,7 +95,7 @@ def test_a_new_value_keeps_what_was_declared() -> None:
     assert token_for(REPOSITORY) == "ghp_new"
 
 
-def test_a_variable_with_hosts_stays_a_variable() -> None:
+def test_a_variable_with_hosts_is_still_a_variable() -> None:
     put()
 
     assert put(git_hosts=["github.com"]).usage == EntryUsage.BOTH
@@ -114,40 +114,44 @@ def test_a_variable_again_has_no_hosts() -> None:
 @pytest.mark.parametrize(
     ("declared", "reason"),
     [
-        ({"usage": EntryUsage.GIT_TOKEN}, "names the hosts"),
-        ({"usage": EntryUsage.GIT_TOKEN, "git_hosts": []}, "names the hosts"),
-        ({"usage": EntryUsage.ENVIRONMENT, "git_hosts": ["github.com"]}, "only a git token has hosts"),
+        ({"usage": EntryUsage.GIT_TOKEN}, "requires the hosts"),
+        ({"usage": EntryUsage.GIT_TOKEN, "git_hosts": []}, "requires the hosts"),
+        ({"usage": EntryUsage.ENVIRONMENT, "git_hosts": ["github.com"]}, "Hosts require the usage"),
         ({"git_hosts": ["https://github.com"]}, "'https://github.com': a host is written like"),
         ({"git_hosts": [f"h{number}" for number in range(21)]}, "at most 20 hosts"),
     ],
 )
-def test_what_cannot_be_declared_is_refused(declared: dict[str, Any], reason: str) -> None:
+def test_an_invalid_declaration_is_rejected(declared: dict[str, Any], reason: str) -> None:
     with pytest.raises(VaultInvalid, match=reason):
         put(**declared)
 
     assert not VaultEntry.objects.exists()
 
 
-def test_a_declaration_is_recorded_and_is_no_new_version() -> None:
+def test_a_declaration_is_recorded_without_a_new_version() -> None:
     put()
-    before = StoredDocument.objects.get(kind=Kind.VAULT).effective
+    before = StoredDocument.objects.get(kind=DocumentKind.VAULT).effective
 
     assert put(git_hosts=["github.com"]).version == 1
 
     changes = AuditRecord.objects.filter(action="vault_entry.set").latest("pk").changes
     assert '"github.com"' in changes
     assert EntryVersion.objects.count() == 1
-    assert StoredDocument.objects.get(kind=Kind.VAULT).effective > before
-    assert get_snapshot(0).find(Kind.VAULT, "github").revision > before
+    assert StoredDocument.objects.get(kind=DocumentKind.VAULT).effective > before
+    assert get_snapshot(0).find(DocumentKind.VAULT, "github").revision > before
 
 
-def test_without_its_value_an_entry_is_only_used_for_less() -> None:
+def restrict(usage: EntryUsage, git_hosts: list[str]) -> None:
+    save_vault(name="github", description="", edits=[EntryEdit(key="PAT", usage=usage, git_hosts=git_hosts)])
+
+
+def test_an_entry_can_be_restricted_without_its_value() -> None:
     put(usage=EntryUsage.BOTH, git_hosts=["github.com", "gitlab.com"])
 
-    narrow_entry(vault="github", key="PAT", usage=EntryUsage.GIT_TOKEN, git_hosts=["github.com"])
+    restrict(EntryUsage.GIT_TOKEN, ["github.com"])
 
     assert token_for(REPOSITORY) == "ghp_planted"
-    assert open_vaults(["github"], max_age_s=0).values == {}
+    assert get_worker_secrets(["github"], max_age_s=0).values == {}
 
 
 @pytest.mark.parametrize(
@@ -159,10 +163,10 @@ def test_without_its_value_an_entry_is_only_used_for_less() -> None:
         (EntryUsage.ENVIRONMENT, []),
     ],
 )
-def test_without_its_value_an_entry_is_used_for_nothing_more(usage: EntryUsage, git_hosts: list[str]) -> None:
+def test_an_entry_cannot_be_extended_without_its_value(usage: EntryUsage, git_hosts: list[str]) -> None:
     put(git_hosts=["github.com"])
 
-    with pytest.raises(VaultInvalid, match="enter the value again"):
-        narrow_entry(vault="github", key="PAT", usage=usage, git_hosts=git_hosts)
+    with pytest.raises(VaultInvalid, match="Enter the value again"):
+        restrict(usage, git_hosts)
 
     assert VaultEntry.objects.get().git_hosts == ["github.com"]

@@ -1,10 +1,11 @@
-"""What staff do with vaults, and what workers get of it."""
+"""Vaults and entries, and the secrets that workers receive."""
 
 import pytest
 import redis as redis_py
 from django.core.management import call_command
 
 from runqy.broker import keys
+from runqy.config_sync.models import StoredDocument
 from runqy.errors import (
     VaultAlreadyExists,
     VaultEntryNotFound,
@@ -13,13 +14,12 @@ from runqy.errors import (
     VaultNotFound,
     VaultUnavailable,
 )
-from runqy.publication.models import StoredDocument
-from tests.support.canary import SUITE
+from tests.support.secret_leaks import SUITE
 from vaults import operations, queries
-from vaults.crypto import Keyring, new_master_key
+from vaults.crypto import Keyring, generate_master_key
+from vaults.masking import mask
 from vaults.models import VaultEntry
-from vaults.names import masked
-from vaults.opening import open_vaults
+from vaults.worker_secrets import get_worker_secrets
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -34,24 +34,24 @@ def fill(vault: str = "api-keys", **values: str) -> None:
 
 
 def token_for(git_url: str, reference: str = "vault://api-keys/A") -> str:
-    """Return the git token that workers get for a repository."""
-    return open_vaults([], git_token=reference, git_url=git_url).git_token
+    """Return the git token that workers receive for a repository."""
+    return get_worker_secrets([], git_token=reference, git_url=git_url).git_token
 
 
 def test_workers_get_the_values_in_order_a_later_vault_overriding() -> None:
     fill("first", A="1", B="1")
     fill("second", B="2", C="2")
 
-    assert open_vaults(["first", "second"]).values == {"A": "1", "B": "2", "C": "2"}
-    assert open_vaults(["second", "first"]).values["B"] == "1"
-    assert open_vaults([]).values == {}
+    assert get_worker_secrets(["first", "second"]).values == {"A": "1", "B": "2", "C": "2"}
+    assert get_worker_secrets(["second", "first"]).values["B"] == "1"
+    assert get_worker_secrets([]).values == {}
 
 
-def test_opening_asks_no_database(django_assert_num_queries) -> None:
+def test_decrypting_does_not_query_the_database(django_assert_num_queries) -> None:
     operations.create_vault(name="api-keys")
     operations.set_entry(vault="api-keys", key="A", value="1", git_hosts=["github.com"])
-    open_vaults([])
-    open_vaults(["api-keys"])
+    get_worker_secrets([])
+    get_worker_secrets(["api-keys"])
 
     with django_assert_num_queries(0):
         assert token_for("https://github.com/a/b.git") == "1"
@@ -65,22 +65,22 @@ def test_neither_redis_nor_the_database_holds_the_value(redis: redis_py.Redis) -
     assert SECRET.encode() not in published + stored
 
 
-def test_people_see_secrets_masked_and_other_values_as_they_are() -> None:
+def test_secrets_are_masked_and_other_values_are_not() -> None:
     fill(A=SECRET, B="short")
     operations.set_entry(vault="api-keys", key="C", value="plain", is_secret=False)
 
-    seen = {entry.key: entry.value for entry in queries.get_vault("api-keys").entries}
+    seen = {entry.key: entry.value for entry in queries.get_vault_summary("api-keys").entries}
 
     assert seen == {"A": "sk****rs", "B": "****", "C": "plain"}
-    assert (masked("12345678901"), masked("123456789012")) == ("****", "12****12")
+    assert (mask("12345678901"), mask("123456789012")) == ("****", "12****12")
 
 
-def test_setting_the_same_value_again_leaves_workers_alone() -> None:
+def test_setting_the_same_value_again_does_not_notify_workers() -> None:
     fill(A="1")
     before = StoredDocument.objects.get().revision
 
     operations.set_entry(vault="api-keys", key="A", value="1")
-    operations.describe_vault(name="api-keys", description="for people")
+    operations.save_vault(name="api-keys", description="for people")
     assert StoredDocument.objects.get().revision == before
 
     operations.set_entry(vault="api-keys", key="A", value="2")
@@ -90,17 +90,17 @@ def test_setting_the_same_value_again_leaves_workers_alone() -> None:
 def test_setting_a_value_after_a_rotation_encrypts_with_the_new_key(settings) -> None:
     fill(A="1")
     old = settings.RUNQY_VAULT_MASTER_KEY
-    settings.RUNQY_VAULT_MASTER_KEY = f"{new_master_key()},{old}"
+    settings.RUNQY_VAULT_MASTER_KEY = f"{generate_master_key()},{old}"
 
-    assert open_vaults(["api-keys"]).values == {"A": "1"}
+    assert get_worker_secrets(["api-keys"]).values == {"A": "1"}
     operations.set_entry(vault="api-keys", key="A", value="1")
     settings.RUNQY_VAULT_MASTER_KEY = settings.RUNQY_VAULT_MASTER_KEY.split(",")[0]
 
-    assert open_vaults(["api-keys"]).values == {"A": "1"}
+    assert get_worker_secrets(["api-keys"]).values == {"A": "1"}
 
 
 @pytest.mark.parametrize("rolled_back", ["ciphertext", "entry of another life"])
-def test_an_older_ciphertext_put_back_into_the_row_does_not_open(rolled_back: str) -> None:
+def test_an_older_ciphertext_in_the_row_cannot_be_decrypted(rolled_back: str) -> None:
     fill(A="1")
     old = bytes(VaultEntry.objects.get().ciphertext)
     if rolled_back == "ciphertext":
@@ -111,10 +111,10 @@ def test_an_older_ciphertext_put_back_into_the_row_does_not_open(rolled_back: st
     VaultEntry.objects.update(ciphertext=old)
 
     with pytest.raises(VaultUnavailable, match="api-keys/A"):
-        queries.get_vault("api-keys")
+        queries.get_vault_summary("api-keys")
 
 
-def test_ciphertexts_swapped_between_rows_do_not_open_and_nothing_partial_is_given() -> None:
+def test_swapped_ciphertexts_cannot_be_decrypted_and_there_is_no_partial_result() -> None:
     fill(A="1", B="2", C="3")
     first, second = VaultEntry.objects.filter(key__in="AB")
     first.ciphertext, second.ciphertext = second.ciphertext, first.ciphertext
@@ -123,10 +123,10 @@ def test_ciphertexts_swapped_between_rows_do_not_open_and_nothing_partial_is_giv
     operations.set_entry(vault="api-keys", key="D", value="4")  # publishes the vault
 
     with pytest.raises(VaultUnavailable, match="api-keys/A"):
-        open_vaults(["api-keys"])
+        get_worker_secrets(["api-keys"])
 
 
-def test_without_a_master_key_everything_about_vaults_is_locked(settings) -> None:
+def test_without_a_master_key_vaults_are_locked(settings) -> None:
     fill(A="1")
     settings.RUNQY_VAULT_MASTER_KEY = ""
 
@@ -135,58 +135,58 @@ def test_without_a_master_key_everything_about_vaults_is_locked(settings) -> Non
         lambda: operations.delete_vault(name="api-keys"),
         lambda: operations.set_entry(vault="api-keys", key="A", value="2"),
         lambda: operations.delete_entry(vault="api-keys", key="A"),
-        lambda: open_vaults(["api-keys"]),
-        lambda: open_vaults([], git_token="vault://api-keys/A"),
-        lambda: queries.get_vault("api-keys"),
+        lambda: get_worker_secrets(["api-keys"]),
+        lambda: get_worker_secrets([], git_token="vault://api-keys/A"),
+        lambda: queries.get_vault_summary("api-keys"),
         queries.list_vaults,
     ]
     for attempt in attempts:
         with pytest.raises(VaultLocked):
             attempt()
     assert not queries.is_unlocked()
-    assert open_vaults([]).values == {}
+    assert get_worker_secrets([]).values == {}
 
 
-def test_the_wrong_master_key_names_the_entry_and_the_key_it_needs(settings) -> None:
+def test_with_the_wrong_master_key_the_error_names_entry_and_key(settings) -> None:
     fill(A="1")
     needed = Keyring.parse(settings.RUNQY_VAULT_MASTER_KEY).first_id.hex()
-    settings.RUNQY_VAULT_MASTER_KEY = new_master_key()
+    settings.RUNQY_VAULT_MASTER_KEY = generate_master_key()
 
     with pytest.raises(VaultUnavailable, match=f"api-keys/A .*{needed}"):
-        open_vaults(["api-keys"])
+        get_worker_secrets(["api-keys"])
 
 
-def test_of_many_entries_that_do_not_open_the_first_are_named(settings) -> None:
+def test_the_first_of_many_entries_that_cannot_be_decrypted_are_named(settings) -> None:
     fill(**{f"KEY_{number}": "1" for number in range(8)})
-    settings.RUNQY_VAULT_MASTER_KEY = new_master_key()
+    settings.RUNQY_VAULT_MASTER_KEY = generate_master_key()
 
     with pytest.raises(VaultUnavailable) as caught:
-        open_vaults(["api-keys"])
+        get_worker_secrets(["api-keys"])
     *named, rest = caught.value.errors
     assert [f"api-keys/KEY_{number} " in sentence for number, sentence in enumerate(named)] == [True] * 3
-    assert rest == "5 more entries of api-keys do not open."
+    assert rest == "5 more entries of api-keys cannot be decrypted."
 
 
-def test_what_a_worker_needs_and_is_missing_is_unavailable_by_name() -> None:
+def test_missing_vaults_and_entries_are_named() -> None:
     fill(A="1")
 
     with pytest.raises(VaultUnavailable, match="The vault other does not exist"):
-        open_vaults(["api-keys", "other"])
+        get_worker_secrets(["api-keys", "other"])
     with pytest.raises(VaultUnavailable, match="api-keys has no entry B"):
-        open_vaults([], git_token="vault://api-keys/B")
+        get_worker_secrets([], git_token="vault://api-keys/B")
     operations.delete_vault(name="api-keys")
     with pytest.raises(VaultUnavailable, match="api-keys"):
-        open_vaults(["api-keys"])
+        get_worker_secrets(["api-keys"])
 
 
 @pytest.mark.parametrize("name", ["", "import", "-a", "_a", "a.b", "a b", "a/b", "é", "a" * 65, "a\n"])
-def test_a_bad_name_for_a_vault_is_refused(name: str) -> None:
+def test_an_invalid_vault_name_is_rejected(name: str) -> None:
     with pytest.raises(VaultInvalid):
         operations.create_vault(name=name)
 
 
 @pytest.mark.parametrize("key", ["", "1A", "A-B", "A B", "PATH", "LD_PRELOAD", "RUNQY_API_KEY", "É", "A\n"])
-def test_a_bad_key_for_an_entry_is_refused(key: str) -> None:
+def test_an_invalid_entry_key_is_rejected(key: str) -> None:
     fill()
 
     with pytest.raises(VaultInvalid):
@@ -194,7 +194,7 @@ def test_a_bad_key_for_an_entry_is_refused(key: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "secret" + "x" * (64 << 10), "secret\0", "secret\ud800"])
-def test_a_bad_value_is_refused_without_being_shown(value: str) -> None:
+def test_an_invalid_value_is_rejected_and_not_in_the_error(value: str) -> None:
     fill()
 
     with pytest.raises(VaultInvalid) as caught:
@@ -203,7 +203,7 @@ def test_a_bad_value_is_refused_without_being_shown(value: str) -> None:
     assert "secret" not in caught.value.detail
 
 
-def test_what_does_not_exist_and_what_exists_already() -> None:
+def test_missing_and_existing_vaults_are_errors() -> None:
     fill(A="1")
 
     with pytest.raises(VaultAlreadyExists):
@@ -224,7 +224,7 @@ def test_vaults_are_listed_with_the_number_of_their_entries() -> None:
     assert [(vault.name, vault.entry_count) for vault in queries.list_vaults()] == [("a", 0), ("b", 1)]
 
 
-def test_the_command_prints_a_key_that_the_setting_takes(capsys) -> None:
+def test_the_command_prints_a_valid_master_key(capsys) -> None:
     call_command("generate_vault_key")
 
     Keyring.parse(capsys.readouterr().out.strip())

@@ -1,4 +1,4 @@
-"""Versions of entries: how they count, what they remember, and changes that are meant for one of them."""
+"""Versions of entries, and changes that expect a version."""
 
 import threading
 from collections.abc import Callable
@@ -8,17 +8,17 @@ from django.db import connection
 
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.models import AuditRecord
+from runqy.config_sync.documents import DocumentKind
+from runqy.config_sync.models import StoredDocument
 from runqy.errors import VaultEntryChanged, VaultEntryNotFound, VaultInvalid, VaultNotFound, VaultUnavailable
-from runqy.publication.documents import Kind
-from runqy.publication.models import StoredDocument
 from tests.vaults.test_vaults import SECRET, fill
 from vaults import operations, queries
-from vaults.crypto import new_master_key
+from vaults.crypto import generate_master_key
 from vaults.models import VaultEntry
-from vaults.opening import open_vaults
 from vaults.operations import Condition
-from vaults.published import decode_vault
-from vaults.queries import Outcome
+from vaults.queries import PreviewOutcome
+from vaults.vault_documents import decode_vault
+from vaults.worker_secrets import get_worker_secrets
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -27,7 +27,7 @@ ADA = Actor(kind=ActorKind.USER, name="ada", id="7")
 
 
 def put(value: str, version: int | None = None, *, is_secret: bool = True) -> VaultEntry:
-    """Set the entry that the tests are about."""
+    """Set the entry of these tests."""
     only_if = Condition(expected_version=version)
     return operations.set_entry(vault="api-keys", key="A", value=value, is_secret=is_secret, only_if=only_if)
 
@@ -38,17 +38,17 @@ def remove(version: int | None = None) -> None:
 
 
 def events() -> list[tuple[int, str]]:
-    """Return what happened to it, the earliest first."""
+    """Return the events of the entry, oldest first."""
     return [(row.version, row.event) for row in reversed(queries.list_versions("api-keys", "A"))]
 
 
 def published_version() -> int:
-    """Return the version that workers get."""
-    (entry,) = decode_vault(StoredDocument.objects.get(kind=Kind.VAULT).body).entries
+    """Return the version that workers receive."""
+    (entry,) = decode_vault(StoredDocument.objects.get(kind=DocumentKind.VAULT).body).entries
     return entry.version
 
 
-def test_versions_count_each_value_and_go_on_after_a_deletion() -> None:
+def test_versions_count_each_value_and_continue_after_a_deletion() -> None:
     fill(A="1")
     assert put("1").version == 1
     assert put("1", is_secret=False).version == 1, "it is the same value"
@@ -62,7 +62,7 @@ def test_versions_count_each_value_and_go_on_after_a_deletion() -> None:
     assert events() == [(1, "set"), (2, "set"), (3, "deleted"), (4, "set"), (5, "deleted"), (6, "set"), (7, "set")]
 
 
-def test_a_version_remembers_who_and_when_and_not_the_value() -> None:
+def test_a_version_stores_actor_and_time_but_no_value() -> None:
     fill()
     with actor_context(ADA):
         entry = put(SECRET)
@@ -71,7 +71,7 @@ def test_a_version_remembers_who_and_when_and_not_the_value() -> None:
 
     assert (version.actor_kind, version.actor_id, version.actor_name, entry.updated_by) == ("user", "7", "ada", "ada")
     assert version.at == entry.sealed_at
-    assert queries.get_vault("api-keys").entries[0].updated_by == "ada"
+    assert queries.get_vault_summary("api-keys").entries[0].updated_by == "ada"
     assert all(SECRET not in str(value) for value in vars(version).values())
 
 
@@ -86,42 +86,42 @@ def test_versions_are_listed_page_by_page() -> None:
     assert [row.version for row in first + second] == [4, 3, 2, 1]
 
 
-def test_what_never_was_has_no_versions() -> None:
+def test_an_unknown_entry_has_no_versions() -> None:
     fill(A="1")
 
     with pytest.raises(VaultNotFound):
         queries.list_versions("other", "A")
-    with pytest.raises(VaultEntryNotFound, match="'B' and never had"):
+    with pytest.raises(VaultEntryNotFound, match="never had an entry 'B'"):
         queries.list_versions("api-keys", "B")
 
 
-def test_the_same_value_under_a_new_master_key_is_a_rotation_that_leaves_workers_alone(settings) -> None:
+def test_the_same_value_under_a_new_master_key_is_a_rotation_without_a_notification(settings) -> None:
     fill(A="1")
     operations.set_entry(vault="api-keys", key="B", value="1")
     before = StoredDocument.objects.get()
-    settings.RUNQY_VAULT_MASTER_KEY = f"{new_master_key()},{settings.RUNQY_VAULT_MASTER_KEY}"
+    settings.RUNQY_VAULT_MASTER_KEY = f"{generate_master_key()},{settings.RUNQY_VAULT_MASTER_KEY}"
 
     put("1")
 
     after = StoredDocument.objects.get()
     assert events() == [(1, "set"), (1, "rotated")]
     assert (after.effective, after.revision > before.revision) == (before.effective, True)
-    assert open_vaults(["api-keys"]).values == {"A": "1", "B": "1"}
+    assert get_worker_secrets(["api-keys"]).values == {"A": "1", "B": "1"}
 
 
-def test_an_older_ciphertext_of_the_same_value_does_not_open_either(settings) -> None:
+def test_an_older_ciphertext_of_the_same_value_cannot_be_decrypted(settings) -> None:
     fill(A="1")
     older = bytes(VaultEntry.objects.get().ciphertext)
-    settings.RUNQY_VAULT_MASTER_KEY = f"{new_master_key()},{settings.RUNQY_VAULT_MASTER_KEY}"
+    settings.RUNQY_VAULT_MASTER_KEY = f"{generate_master_key()},{settings.RUNQY_VAULT_MASTER_KEY}"
     put("1")
     VaultEntry.objects.update(ciphertext=older)
 
     with pytest.raises(VaultUnavailable, match="api-keys/A"):
-        queries.get_vault("api-keys")
+        queries.get_vault_summary("api-keys")
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         pytest.param(lambda: put("9", 1), "is at version 2; version 1 was expected", id="set an older one"),
         pytest.param(lambda: put("9", 3), "is at version 2; version 3 was expected", id="set one to come"),
@@ -130,20 +130,20 @@ def test_an_older_ciphertext_of_the_same_value_does_not_open_either(settings) ->
         pytest.param(lambda: remove(1), "is at version 2; version 1 was expected", id="delete"),
     ],
 )
-def test_a_change_meant_for_another_version_changes_nothing(change: Callable[[], object], says: str) -> None:
+def test_a_change_that_expects_another_version_is_rejected(change: Callable[[], object], message: str) -> None:
     fill(A="1")
     put("2")
     before = (events(), AuditRecord.objects.count(), StoredDocument.objects.get().revision)
 
-    with pytest.raises(VaultEntryChanged, match=f"api-keys/A {says}") as caught:
+    with pytest.raises(VaultEntryChanged, match=f"api-keys/A {message}") as caught:
         change()
 
     assert caught.value.present == 2
-    assert open_vaults(["api-keys"]).values == {"A": "2"}
+    assert get_worker_secrets(["api-keys"]).values == {"A": "2"}
     assert (events(), AuditRecord.objects.count(), StoredDocument.objects.get().revision) == before
 
 
-def test_a_change_meant_for_the_present_version_is_made() -> None:
+def test_a_change_that_expects_the_present_version_is_made() -> None:
     fill()
 
     assert put("1", 0).version == 1
@@ -155,7 +155,7 @@ def test_a_change_meant_for_the_present_version_is_made() -> None:
 
 
 @pytest.mark.parametrize("start", [0, 1], ids=["create", "replace"])
-def test_of_many_setters_that_expect_the_same_version_one_wins(start: int) -> None:
+def test_one_of_many_concurrent_changes_of_a_version_succeeds(start: int) -> None:
     fill(**({"A": "before"} if start else {}))
     begin, outcomes = threading.Barrier(SETTERS), []
 
@@ -177,18 +177,18 @@ def test_of_many_setters_that_expect_the_same_version_one_wins(start: int) -> No
 
     (winner,) = [number for number in outcomes if number > 0]
     assert sorted(outcomes)[: SETTERS - 1] == [-(start + 1)] * (SETTERS - 1)
-    assert open_vaults(["api-keys"], max_age_s=0).values == {"A": f"value-{winner}"}
+    assert get_worker_secrets(["api-keys"], max_age_s=0).values == {"A": f"value-{winner}"}
     assert len(events()) == start + 1
 
 
-def test_many_entries_are_set_in_one_revision_or_none_of_them() -> None:
+def test_many_entries_are_set_in_one_revision_or_not_at_all() -> None:
     fill(A="1", B="1")
     operations.set_entry(vault="api-keys", key="C", value="plain", is_secret=False)
 
     changed = operations.set_entries(vault="api-keys", values={"A": "1", "B": "2", "C": "open", "D": "4"})
 
     assert changed == ["B", "C", "D"]
-    assert open_vaults(["api-keys"]).values == {"A": "1", "B": "2", "C": "open", "D": "4"}
+    assert get_worker_secrets(["api-keys"]).values == {"A": "1", "B": "2", "C": "open", "D": "4"}
     rows = {entry.key: entry for entry in VaultEntry.objects.all()}
     assert rows["B"].revision == rows["C"].revision == rows["D"].revision == StoredDocument.objects.get().revision
     assert [key for key in rows if not rows[key].is_secret] == ["C"]
@@ -196,30 +196,30 @@ def test_many_entries_are_set_in_one_revision_or_none_of_them() -> None:
         operations.set_entries(vault="api-keys", values={"A": "9", "1X": SECRET, "PATH": "x", "E": ""})
     assert len(caught.value.errors) == 3
     assert SECRET not in caught.value.detail
-    assert open_vaults(["api-keys"]).values["A"] == "1"
+    assert get_worker_secrets(["api-keys"]).values["A"] == "1"
 
 
-def test_a_preview_tells_what_would_happen_and_no_value() -> None:
+def test_a_preview_shows_changes_without_values() -> None:
     fill(A=SECRET, B="1")
 
     preview = queries.preview_entries("api-keys", {"A": SECRET, "B": "2", "C": "3", "PATH": SECRET})
 
     assert [(entry.key, entry.outcome) for entry in preview] == [
-        ("A", Outcome.UNCHANGED),
-        ("B", Outcome.CHANGED),
-        ("C", Outcome.ADDED),
-        ("PATH", Outcome.REFUSED),
+        ("A", PreviewOutcome.UNCHANGED),
+        ("B", PreviewOutcome.CHANGED),
+        ("C", PreviewOutcome.ADDED),
+        ("PATH", PreviewOutcome.REFUSED),
     ]
     assert SECRET not in repr(preview)
-    assert open_vaults(["api-keys"]).values == {"A": SECRET, "B": "1"}
+    assert get_worker_secrets(["api-keys"]).values == {"A": SECRET, "B": "1"}
 
 
-def test_a_fingerprint_is_the_same_for_equal_values_only_and_needs_the_servers_secret(settings) -> None:
+def test_fingerprints_are_equal_only_for_equal_values_and_depend_on_the_secret_key(settings) -> None:
     fill(A=SECRET, B=SECRET, C="another")
     fill("other", A=SECRET)
 
     def prints(vault: str) -> list[str]:
-        return [entry.fingerprint for entry in queries.get_vault(vault).entries]
+        return [entry.fingerprint for entry in queries.get_vault_summary(vault).entries]
 
     first, second, third = prints("api-keys")
     assert first == second == prints("other")[0]

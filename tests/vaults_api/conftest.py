@@ -8,7 +8,7 @@ from tests.vaults_api.routes import SECRET
 
 @pytest.fixture
 def client(configuration: None) -> ApiClient:
-    """Return an administrator's client; there is a vault with a secret and with another value."""
+    """Return an administrator's client; there is a vault with a secret and an unmasked value."""
     client = ApiClient()
     client.post("/api/vaults", {"name": "api-keys", "description": "API keys for external services"})
     client.post("/api/vaults/api-keys/entries", {"key": "OPENAI_API_KEY", "value": SECRET})

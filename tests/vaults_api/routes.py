@@ -1,17 +1,17 @@
-"""What the tests of the vault routes send, and read from answers."""
+"""Requests and responses of the vault routes."""
 
 import json
 from typing import Any
 
-from tests.api.client import Answer
-from tests.support.canary import SUITE
+from tests.api.client import Response
+from tests.support.secret_leaks import SUITE
 
 SECRET = SUITE.secret(tail="yz")
 PHRASE = "correct horse battery"
 
 
-def content(answer: Answer, status: int = 200) -> Any:
-    """Return what an answer says; none of them may be kept in a cache."""
-    assert answer.status_code == status, answer.content
-    assert answer["Cache-Control"] == "no-store"
-    return json.loads(answer.content)
+def content(response: Response, status: int = 200) -> Any:
+    """Return the content of a response, which may not be cached."""
+    assert response.status_code == status, response.content
+    assert response["Cache-Control"] == "no-store"
+    return json.loads(response.content)

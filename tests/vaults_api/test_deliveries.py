@@ -1,4 +1,4 @@
-"""GET /api/vaults/{name}/deliveries: who was handed out what."""
+"""GET /api/vaults/{name}/deliveries."""
 
 import json
 from typing import Any
@@ -7,12 +7,12 @@ import pytest
 
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from tests.api.client import ApiClient, problem
-from tests.support.canary import SUITE
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
-from vaults.deliveries import note_delivery, store_deliveries
+from tests.support.secret_leaks import SUITE
+from vaults.access_log import record_delivery, store_deliveries
 from vaults.models import VaultDelivery
-from vaults.opening import open_vaults
 from vaults.operations import create_vault, set_entry
+from vaults.worker_secrets import get_worker_secrets
 
 PATH = "/api/vaults/api-keys/deliveries"
 WORKERS = ("w1", "w2", "w1", "w3", "w1")
@@ -20,30 +20,30 @@ WORKERS = ("w1", "w2", "w1", "w3", "w1")
 
 @pytest.fixture
 def client(configuration: None) -> ApiClient:
-    """Return an administrator's client; a vault was handed out five times, to three workers."""
+    """Return an administrator's client; there are five deliveries of a vault, to three workers."""
     create_vault(name="api-keys")
     set_entry(vault="api-keys", key="TOKEN", value=SUITE.secret())
-    shares = open_vaults(["api-keys"]).shares
+    grants = get_worker_secrets(["api-keys"]).grants
     with actor_context(Actor(kind=ActorKind.KEY, name="gpu machines", id="7", address="10.0.0.7")):
         for worker_id in WORKERS:
-            note_delivery(worker_id=worker_id, queue="inference", shares=shares)
+            record_delivery(worker_id=worker_id, queue="inference", grants=grants)
     store_deliveries()
     return ApiClient()
 
 
 def content(client: ApiClient, path: str) -> Any:
-    """Return what is at a path; it may not be kept in a cache."""
-    answer = client.get(path)
-    assert answer.status_code == 200, answer.content
-    assert answer["Cache-Control"] == "no-store"
-    return json.loads(answer.content)
+    """Return the content of a path, which may not be cached."""
+    response = client.get(path)
+    assert response.status_code == 200, response.content
+    assert response["Cache-Control"] == "no-store"
+    return json.loads(response.content)
 
 
 def test_a_delivery_is_shown_with_versions_and_without_values(client: ApiClient) -> None:
-    shown = content(client, f"{PATH}?limit=1")["deliveries"][0]
+    delivery = content(client, f"{PATH}?limit=1")["deliveries"][0]
 
-    assert shown.pop("delivered_at").endswith("Z")
-    assert shown == {
+    assert delivery.pop("delivered_at").endswith("Z")
+    assert delivery == {
         "id": VaultDelivery.objects.order_by("-pk")[0].pk,
         "worker_id": "w1",
         "queue": "inference",
@@ -54,7 +54,7 @@ def test_a_delivery_is_shown_with_versions_and_without_values(client: ApiClient)
     }
 
 
-def test_following_the_pages_shows_each_delivery_once_the_newest_first(client: ApiClient) -> None:
+def test_pages_contain_each_delivery_once_newest_first(client: ApiClient) -> None:
     seen, path = [], f"{PATH}?limit=2"
     while path:
         page = content(client, path)
@@ -72,19 +72,19 @@ def test_the_deliveries_to_one_worker_can_be_listed(client: ApiClient) -> None:
     assert second["next"] is None
 
 
-def test_a_page_of_another_workers_list_is_refused(client: ApiClient) -> None:
+def test_a_cursor_of_another_workers_list_is_rejected(client: ApiClient) -> None:
     cursor = content(client, f"{PATH}?limit=1")["next"].partition("cursor=")[2]
 
-    answer = client.get(f"{PATH}?worker_id=w1&cursor={cursor}")
+    response = client.get(f"{PATH}?worker_id=w1&cursor={cursor}")
 
-    assert (answer.status_code, problem(answer)["code"]) == (400, "invalid_request")
+    assert (response.status_code, problem(response)["code"]) == (400, "invalid_request")
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=x", "cursor=x", "cursor=e30"])
-def test_a_wrong_query_is_refused(client: ApiClient, query: str) -> None:
-    answer = client.get(f"{PATH}?{query}")
+def test_an_invalid_query_is_rejected(client: ApiClient, query: str) -> None:
+    response = client.get(f"{PATH}?{query}")
 
-    assert (answer.status_code, problem(answer)["code"]) == (400, "invalid_request")
+    assert (response.status_code, problem(response)["code"]) == (400, "invalid_request")
 
 
 def test_a_vault_without_deliveries_has_an_empty_list_and_an_unknown_one_is_not_found(client: ApiClient) -> None:
@@ -95,14 +95,14 @@ def test_a_vault_without_deliveries_has_an_empty_list_and_an_unknown_one_is_not_
 
 
 @pytest.mark.parametrize(("key", "status"), [(None, 401), (WORKER_KEY, 403), (CLIENT_KEY, 403)])
-def test_only_administrators_see_deliveries(client: ApiClient, key: str | None, status: int) -> None:
-    answer = ApiClient(key).get(PATH)
+def test_only_administrators_list_deliveries(client: ApiClient, key: str | None, status: int) -> None:
+    response = ApiClient(key).get(PATH)
 
-    assert answer.status_code == status
-    problem(answer)
+    assert response.status_code == status
+    problem(response)
 
 
-def test_without_a_master_key_deliveries_are_locked_as_all_of_vaults(client: ApiClient, settings: Any) -> None:
+def test_without_a_master_key_deliveries_are_locked(client: ApiClient, settings: Any) -> None:
     settings.RUNQY_VAULT_MASTER_KEY = ""
 
     assert problem(client.get(PATH))["code"] == "vaults_locked"

@@ -1,5 +1,5 @@
-"""Vaults in the admin. Values go in; those of secrets never come out."""
+"""Vaults in the admin; values of secrets can be entered, never read."""
 
-from vaults.admin.vaults import VaultAdmin
+from vaults.admin.vault_admin import VaultAdmin
 
 __all__ = ["VaultAdmin"]

@@ -1,11 +1,12 @@
-"""Bodies of the vault routes. Values of secrets are masked before they reach a serializer of responses."""
+"""Serializers of vaults, with examples for the schema; queries mask secrets before they are serialized."""
 
 from typing import Any, ClassVar
 
-from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
+from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from runqy.api.serializers import (
+    ChoiceField,
     PatternField,
     PublishedField,
     StrictBooleanField,
@@ -17,24 +18,53 @@ from runqy.audit.actors import ActorKind
 from runqy.errors import PassphraseRefused, RunqyError, VaultInvalid
 from vaults.export_file import N_MAX, N_MIN, P_MAX, PASSPHRASE_MAX, PASSPHRASE_MIN
 from vaults.models import Event
-from vaults.names import GIT_HOSTS_MAX, VARIABLE_RULE, VAULT_RULE, EntryUsage
+from vaults.validation import GIT_HOSTS_MAX, VARIABLE_RULE, VAULT_RULE, EntryUsage
 
-HIGHEST_VERSION = 2**31 - 1
+VERSION_MAX = 2**31 - 1
 _USAGES = [usage.value for usage in EntryUsage]
 _VAULT_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+
+_VAULT_EXAMPLE = {"name": "api-keys", "description": "API keys for external services"}
+_TIMES_EXAMPLE = {"created_at": "2024-01-15T10:30:00Z", "updated_at": "2024-01-15T12:45:00Z"}
+_ENTRY_EXAMPLE = {
+    "key": "OPENAI_API_KEY",
+    "value": "sk****yz",
+    "is_secret": True,
+    "version": 2,
+    "updated_by": "admin key of the environment",
+    **_TIMES_EXAMPLE,
+    "usage": "environment",
+    "git_hosts": [],
+}
+_EXPORT_EXAMPLE = {
+    "format": "runqy-vault",
+    "version": 1,
+    "kdf": {"name": "scrypt", "n": 131072, "r": 8, "p": 1, "salt": "b1R3jV0Gq1u2yqkM7m9f0w=="},
+    "cipher": {"name": "aes-256-gcm", "nonce": "q83vEjRWeJASNFZ4"},
+    "data": "mH1bV3v7d1Jr3q0l4yqK0m4c5t8T9Q==",
+}
+_PHRASE_EXAMPLE = "correct horse battery staple"
+
+
+def _request_example(value: object, name: str = "Request") -> OpenApiExample:
+    return OpenApiExample(name, value, request_only=True)
+
+
+def _response_example(value: object, status: int = 200) -> OpenApiExample:
+    return OpenApiExample("Response", value, response_only=True, status_codes=[str(status)])
 
 
 class VersionField(StrictIntegerField):
     """The version of an entry; 0 is that of one that does not exist."""
 
-    default_error_messages: ClassVar = {"type": f"Must be an integer from 0 to {HIGHEST_VERSION}."}
+    default_error_messages: ClassVar = {"type": f"Must be an integer from 0 to {VERSION_MAX}."}
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(min_value=0, max_value=HIGHEST_VERSION, **options)
+        super().__init__(min_value=0, max_value=VERSION_MAX, **options)
 
     def to_internal_value(self, data: Any) -> int:
         version = super().to_internal_value(data)
-        if not 0 <= version <= HIGHEST_VERSION:
+        if not 0 <= version <= VERSION_MAX:
             self.fail("type")
         return version
 
@@ -58,6 +88,7 @@ class SecretSerializer(StrictSerializer):
         return f"{type(self).__name__}()"
 
 
+@extend_schema_serializer(examples=[_request_example(_VAULT_EXAMPLE)])
 class CreateVaultSerializer(StrictSerializer):
     """A new vault."""
 
@@ -67,12 +98,13 @@ class CreateVaultSerializer(StrictSerializer):
     description = DescriptionField(required=False, allow_blank=True)
 
 
+@extend_schema_serializer(examples=[_request_example({"value": "sk-your-key-here", "expected_version": 1})])
 class SetEntryValueSerializer(SecretSerializer):
     """The value of an entry to set."""
 
     value = StringField(help_text="At most 64 KiB")
     is_secret = StrictBooleanField(required=False, default=True, help_text="Mask the value in responses")
-    usage = serializers.ChoiceField(
+    usage = ChoiceField(
         choices=_USAGES,
         required=False,
         help_text="A variable of tasks, a git token that tasks do not get, or both. Unchanged when missing; "
@@ -92,6 +124,15 @@ class SetEntryValueSerializer(SecretSerializer):
     )
 
 
+@extend_schema_serializer(
+    examples=[
+        _request_example({"key": "OPENAI_API_KEY", "value": "sk-your-key-here", "is_secret": True}),
+        _request_example(
+            {"key": "GITHUB_TOKEN", "value": "ghp-your-token-here", "usage": "git_token", "git_hosts": ["github.com"]},
+            name="A git token",
+        ),
+    ]
+)
 class SetEntrySerializer(SetEntryValueSerializer):
     """An entry to set."""
 
@@ -110,7 +151,9 @@ class VaultListItemSerializer(serializers.Serializer[Any]):
     entry_count = serializers.IntegerField()
 
 
-@extend_schema_serializer(many=False)
+@extend_schema_serializer(
+    many=False, examples=[_response_example({"vaults": [{**_VAULT_EXAMPLE, "entry_count": 3}], "count": 1})]
+)
 class VaultListSerializer(serializers.Serializer[Any]):
     """All vaults, in order of their names."""
 
@@ -125,6 +168,11 @@ class VaultNameSerializer(serializers.Serializer[Any]):
     description = serializers.CharField(allow_blank=True)
 
 
+@extend_schema_serializer(
+    examples=[
+        _response_example({"message": "vault created successfully", "vault": _VAULT_EXAMPLE, "published": True}, 201)
+    ]
+)
 class VaultCreatedSerializer(serializers.Serializer[Any]):
     """A new vault."""
 
@@ -133,6 +181,7 @@ class VaultCreatedSerializer(serializers.Serializer[Any]):
     published = PublishedField()
 
 
+@extend_schema_serializer(examples=[_response_example(_ENTRY_EXAMPLE)])
 class VaultEntrySerializer(serializers.Serializer[Any]):
     """An entry."""
 
@@ -147,6 +196,9 @@ class VaultEntrySerializer(serializers.Serializer[Any]):
     git_hosts = serializers.ListField(child=serializers.CharField(), help_text="Hosts that a git token may be sent to")
 
 
+@extend_schema_serializer(
+    examples=[_response_example({**_VAULT_EXAMPLE, "entries": [_ENTRY_EXAMPLE], **_TIMES_EXAMPLE})]
+)
 class VaultSerializer(serializers.Serializer[Any]):
     """A vault with its entries."""
 
@@ -157,7 +209,7 @@ class VaultSerializer(serializers.Serializer[Any]):
     updated_at = serializers.DateTimeField()
 
 
-@extend_schema_serializer(many=False)
+@extend_schema_serializer(many=False, examples=[_response_example({"entries": [_ENTRY_EXAMPLE], "count": 1})])
 class VaultEntryListSerializer(serializers.Serializer[Any]):
     """The entries of a vault, in order of their keys."""
 
@@ -165,6 +217,9 @@ class VaultEntryListSerializer(serializers.Serializer[Any]):
     count = serializers.IntegerField()
 
 
+@extend_schema_serializer(
+    examples=[_response_example({"message": "entry set successfully", "version": 2, "published": True})]
+)
 class EntrySetSerializer(serializers.Serializer[Any]):
     """An entry that was set."""
 
@@ -183,7 +238,27 @@ class EntryVersionSerializer(serializers.Serializer[Any]):
     actor = serializers.CharField(source="actor_name", help_text="Who did it, as in the audit log")
 
 
-@extend_schema_serializer(many=False)
+@extend_schema_serializer(
+    many=False,
+    examples=[
+        _response_example(
+            {
+                "versions": [
+                    {
+                        "version": 2,
+                        "event": "set",
+                        "at": "2024-01-15T12:45:00Z",
+                        "actor_kind": "key",
+                        "actor": "admin key of the environment",
+                    },
+                    {"version": 1, "event": "set", "at": "2024-01-15T10:30:00Z", "actor_kind": "user", "actor": "ada"},
+                ],
+                "count": 2,
+                "next": None,
+            }
+        )
+    ],
+)
 class EntryVersionListSerializer(serializers.Serializer[Any]):
     """Changes of an entry, the latest first."""
 
@@ -213,7 +288,28 @@ class VaultDeliverySerializer(serializers.Serializer[Any]):
     )
 
 
-@extend_schema_serializer(many=False)
+@extend_schema_serializer(
+    many=False,
+    examples=[
+        _response_example(
+            {
+                "deliveries": [
+                    {
+                        "id": 7,
+                        "worker_id": "gpu-1:4711:3f1c09",
+                        "queue": "inference",
+                        "versions": {"OPENAI_API_KEY": 3},
+                        "is_current": True,
+                        "delivered_at": "2024-01-15T12:46:00Z",
+                        "api_key": "gpu machines",
+                        "address": "10.0.0.7",
+                    }
+                ],
+                "next": None,
+            }
+        )
+    ],
+)
 class VaultDeliveryListSerializer(serializers.Serializer[Any]):
     """Deliveries, the newest first."""
 
@@ -221,6 +317,7 @@ class VaultDeliveryListSerializer(serializers.Serializer[Any]):
     next = serializers.CharField(allow_null=True, help_text="The path of the next page; null on the last page")
 
 
+@extend_schema_serializer(examples=[_request_example({"passphrase": _PHRASE_EXAMPLE})])
 class ExportVaultSerializer(SecretSerializer):
     """The passphrase that an export is encrypted under."""
 
@@ -246,6 +343,7 @@ class ExportCipherSerializer(serializers.Serializer[Any]):
     nonce = serializers.CharField(help_text="12 bytes in base64")
 
 
+@extend_schema_serializer(examples=[_response_example(_EXPORT_EXAMPLE)])
 class VaultExportSerializer(serializers.Serializer[Any]):
     """An encrypted vault, as `vaults.export_file` writes and reads it."""
 
@@ -261,6 +359,9 @@ class VaultExportField(serializers.DictField):
     """An export as a JSON object; the operation reads it, as it reads files."""
 
 
+@extend_schema_serializer(
+    examples=[_request_example({"passphrase": _PHRASE_EXAMPLE, "export": _EXPORT_EXAMPLE, "dry_run": True})]
+)
 class ImportVaultSerializer(SecretSerializer):
     """A vault to import."""
 
@@ -284,6 +385,19 @@ class ImportedEntrySerializer(serializers.Serializer[Any]):
     outcome = serializers.ChoiceField(choices=["added", "changed", "unchanged", "removed"])
 
 
+@extend_schema_serializer(
+    examples=[
+        _response_example(
+            {
+                "message": "nothing was changed",
+                "vault": "api-keys",
+                "is_new": False,
+                "entries": [{"key": "OPENAI_API_KEY", "outcome": "changed"}, {"key": "REGION", "outcome": "unchanged"}],
+                "published": True,
+            }
+        )
+    ]
+)
 class VaultImportedSerializer(serializers.Serializer[Any]):
     """What an import did or would do."""
 
@@ -299,3 +413,7 @@ class DeletedSerializer(serializers.Serializer[Any]):
 
     message = serializers.CharField()
     published = PublishedField()
+
+
+VAULT_DELETED_EXAMPLE = _response_example({"message": "vault deleted successfully", "published": True})
+ENTRY_DELETED_EXAMPLE = _response_example({"message": "entry deleted successfully", "published": True})

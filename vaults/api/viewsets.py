@@ -12,22 +12,21 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from runqy.api.pagination import PAGE_PARAMETERS, CursorPagination
+from runqy.api.parsers import read_int
 from runqy.api.preconditions import etag_response, if_match
-from runqy.api.query_params import read_int
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
+from runqy.config_sync.operations import publication_result
 from runqy.errors import RequestInvalid, VaultEntryNotFound
-from runqy.publication.operations import publication_result
-from vaults import operations, queries, transfer
-from vaults.api import examples
+from vaults import export_import, operations, queries
+from vaults.access_log import list_deliveries
 from vaults.api import serializers as s
-from vaults.delivery_queries import list_deliveries
-from vaults.names import EntryUsage
+from vaults.validation import EntryUsage
 
 _ENTRY_CHANGE = (400, 401, 403, 404, 412, 413, 415, 503)
 _EXPECTED_VERSION = OpenApiParameter(
     "expected_version",
-    {"type": "integer", "minimum": 0, "maximum": s.HIGHEST_VERSION},
+    {"type": "integer", "minimum": 0, "maximum": s.VERSION_MAX},
     description="Only if the entry is at this version; 0: only if it does not exist",
 )
 
@@ -52,7 +51,7 @@ class UnlockedVaultViewSet(ApiViewSet):
     """A viewset that needs the master key."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Authenticate, authorise and throttle. Raises VaultLocked without a master key."""
+        """Authenticate, authorise and throttle. Raise VaultLocked without a master key."""
         super().initial(request, *args, **kwargs)
         queries.require_key()
 
@@ -64,7 +63,6 @@ class VaultViewSet(UnlockedVaultViewSet):
         operation_id="list_vaults",
         tags=["vaults"],
         responses={200: s.VaultListSerializer, **problem_responses(401, 403, 503)},
-        examples=[examples.VAULT_LIST],
     )
     def list(self, request: Request) -> Response:
         """List all vaults with entry counts."""
@@ -76,7 +74,6 @@ class VaultViewSet(UnlockedVaultViewSet):
         tags=["vaults"],
         request=s.CreateVaultSerializer,
         responses={201: s.VaultCreatedSerializer, **problem_responses(400, 401, 403, 409, 413, 415, 503)},
-        examples=[examples.VAULT_BODY, examples.VAULT_CREATED],
     )
     def create(self, request: Request) -> Response:
         """Create a vault."""
@@ -92,11 +89,10 @@ class VaultViewSet(UnlockedVaultViewSet):
         tags=["vaults"],
         parameters=[IF_NONE_MATCH],
         responses={200: s.VaultSerializer, 304: None, **problem_responses(401, 403, 404, 503)},
-        examples=[examples.VAULT],
     )
     def retrieve(self, request: Request, name: str) -> Response:
         """Show a vault and its entries, secrets masked."""
-        vault = queries.get_vault(name)
+        vault = queries.get_vault_summary(name)
         return etag_response(request, s.VaultSerializer(vault).data, vault.etag)
 
     @extend_schema(
@@ -104,7 +100,7 @@ class VaultViewSet(UnlockedVaultViewSet):
         tags=["vaults"],
         parameters=[IF_MATCH],
         responses={200: s.DeletedSerializer, **problem_responses(401, 403, 404, 412, 503)},
-        examples=[examples.VAULT_DELETED],
+        examples=[s.VAULT_DELETED_EXAMPLE],
     )
     def destroy(self, request: Request, name: str) -> Response:
         """Delete a vault and all its entries."""
@@ -118,14 +114,13 @@ class VaultViewSet(UnlockedVaultViewSet):
         tags=["vaults"],
         request=s.ExportVaultSerializer,
         responses={200: s.VaultExportSerializer, **problem_responses(400, 401, 403, 404, 413, 415, 503)},
-        examples=[examples.EXPORT_BODY, examples.EXPORT],
     )
     def export(self, request: Request, name: str) -> Response:
         """Export a vault with all its values, encrypted under a passphrase.
 
         The response is the file that `manage.py import_vault` and the import below take. The audit log records it.
         """
-        content = transfer.export_vault(name=name, **s.ExportVaultSerializer.validated(request.data))
+        content = export_import.export_vault(name=name, **s.ExportVaultSerializer.validated(request.data))
         disposition = f'attachment; filename="{name}.runqy-vault.json"'
         return Response(msgspec.Raw(content), headers={"Content-Disposition": disposition})
 
@@ -134,7 +129,6 @@ class VaultViewSet(UnlockedVaultViewSet):
         tags=["vaults"],
         request=s.ImportVaultSerializer,
         responses={200: s.VaultImportedSerializer, **problem_responses(400, 401, 403, 409, 413, 415, 503)},
-        examples=[examples.IMPORT_BODY, examples.IMPORTED],
     )
     def import_vault(self, request: Request) -> Response:
         """Import an exported vault, all of it or nothing.
@@ -147,10 +141,10 @@ class VaultViewSet(UnlockedVaultViewSet):
         with publication_result() as publication:
             if body["dry_run"]:
                 message = "nothing was changed"
-                imported = transfer.preview_import(content=content, passphrase=body["passphrase"], name=name)
+                imported = export_import.preview_import(content=content, passphrase=body["passphrase"], name=name)
             else:
                 message = "vault imported successfully"
-                imported = transfer.import_vault(
+                imported = export_import.import_vault(
                     content=content, passphrase=body["passphrase"], name=name, replace=body["replace"]
                 )
         response = s.VaultImportedSerializer(
@@ -173,11 +167,10 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
         tags=["vaults"],
         parameters=[IF_NONE_MATCH],
         responses={200: s.VaultEntryListSerializer, 304: None, **problem_responses(401, 403, 404, 503)},
-        examples=[examples.ENTRY_LIST],
     )
     def list(self, request: Request, name: str) -> Response:
         """List the entries of a vault, secrets masked."""
-        vault = queries.get_vault(name)
+        vault = queries.get_vault_summary(name)
         response = s.VaultEntryListSerializer({"entries": vault.entries, "count": len(vault.entries)})
         return etag_response(request, response.data, vault.etag)
 
@@ -187,7 +180,6 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
         parameters=[IF_MATCH],
         request=s.SetEntrySerializer,
         responses={200: s.EntrySetSerializer, **problem_responses(*_ENTRY_CHANGE)},
-        examples=[examples.ENTRY_BODY, examples.TOKEN_BODY, examples.ENTRY_SET],
     )
     def create(self, request: Request, name: str) -> Response:
         """Set or update an entry of a vault.
@@ -203,11 +195,10 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
         tags=["vaults"],
         parameters=[IF_NONE_MATCH],
         responses={200: s.VaultEntrySerializer, 304: None, **problem_responses(401, 403, 404, 503)},
-        examples=[examples.ENTRY],
     )
     def retrieve(self, request: Request, name: str, key: str) -> Response:
         """Show an entry of a vault, masked if it is a secret; the ETag is the vault's."""
-        vault = queries.get_vault(name)
+        vault = queries.get_vault_summary(name)
         entry = next((entry for entry in vault.entries if entry.key == key), None)
         if entry is None:
             raise VaultEntryNotFound(f"The vault {name} has no entry {key[:80]!r}.")
@@ -219,7 +210,6 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
         parameters=[IF_MATCH],
         request=s.SetEntryValueSerializer,
         responses={200: s.EntrySetSerializer, **problem_responses(*_ENTRY_CHANGE)},
-        examples=[examples.ENTRY_VALUE, examples.ENTRY_SET],
     )
     def update(self, request: Request, name: str, key: str) -> Response:
         """Set an entry of a vault, as POST on its entries does."""
@@ -230,11 +220,11 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
         tags=["vaults"],
         parameters=[IF_MATCH, _EXPECTED_VERSION],
         responses={200: s.DeletedSerializer, **problem_responses(400, 401, 403, 404, 412, 503)},
-        examples=[examples.ENTRY_DELETED],
+        examples=[s.ENTRY_DELETED_EXAMPLE],
     )
     def destroy(self, request: Request, name: str, key: str) -> Response:
         """Delete an entry of a vault."""
-        expected_version = read_int(request, "expected_version", lowest=0, highest=s.HIGHEST_VERSION)
+        expected_version = read_int(request, "expected_version", lowest=0, highest=s.VERSION_MAX)
         only_if = operations.Condition(check=if_match(request), expected_version=expected_version)
         with publication_result() as publication:
             operations.delete_entry(vault=name, key=key, only_if=only_if)
@@ -246,7 +236,6 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
         tags=["vaults"],
         parameters=PAGE_PARAMETERS,
         responses={200: s.EntryVersionListSerializer, **problem_responses(400, 401, 403, 404, 503)},
-        examples=[examples.VERSION_PAGE],
     )
     def versions(self, request: Request, name: str, key: str) -> Response:
         """List the changes of an entry, the latest first: by whom and when, never the value.
@@ -269,7 +258,6 @@ class VaultDeliveryViewSet(UnlockedVaultViewSet):
         tags=["vaults"],
         parameters=[OpenApiParameter("worker_id", str, description="Only to this worker"), *PAGE_PARAMETERS],
         responses={200: s.VaultDeliveryListSerializer, **problem_responses(400, 401, 403, 404, 503)},
-        examples=[examples.DELIVERY_LIST],
     )
     def list(self, request: Request, name: str) -> Response:
         """List which workers received which versions of a vault's entries, the newest first."""
@@ -277,7 +265,7 @@ class VaultDeliveryViewSet(UnlockedVaultViewSet):
         worker_id = request.query_params.get("worker_id", "")
         cursor = paginator.cursor(DeliveryCursor)
         if cursor is not None and cursor.worker_id != worker_id:
-            raise RequestInvalid(errors=["cursor: from the list of another worker."])
+            raise RequestInvalid(errors=["cursor: belongs to the list of another worker."])
         page = list_deliveries(name, limit=paginator.limit, worker_id=worker_id, after=cursor.after if cursor else None)
         deliveries = s.VaultDeliverySerializer(page.deliveries, many=True).data
         next_position = None if page.end is None else DeliveryCursor(after=page.end, worker_id=worker_id)

@@ -1,4 +1,4 @@
-"""Asks for the passphrase of an export: from a file or from the keyboard, never from the command line."""
+"""The passphrase of an export, from a file or prompted for, never from the command line."""
 
 import getpass
 import sys
@@ -12,18 +12,18 @@ from vaults.export_file import check_passphrase
 
 
 def add_passphrase_option(parser: ArgumentParser) -> None:
-    """Let the passphrase come from a file. `--passphrase=…` is not taken for the start of this option."""
+    """Add `--passphrase-file`. `--passphrase=…` is rejected, not read as an abbreviation of it."""
     parser.allow_abbrev = False
     parser.add_argument(
         "--passphrase-file",
         metavar="FILE",
-        help="the file whose first line is the passphrase, - for standard input; asked for without it",
+        help="the file whose first line is the passphrase, - for standard input; prompted for without it",
     )
 
 
 def read_passphrase(path: str | None, *, is_new: bool) -> str:
-    """Return the passphrase, a new one typed twice. Raises CommandError."""
-    passphrase = _typed(is_new) if path is None else _first_line(path)
+    """Return the passphrase; a new one is entered twice. Raise CommandError."""
+    passphrase = _prompt(is_new) if path is None else _first_line(path)
     try:
         check_passphrase(passphrase)
     except PassphraseRefused as error:
@@ -31,21 +31,21 @@ def read_passphrase(path: str | None, *, is_new: bool) -> str:
     return passphrase
 
 
-def _typed(is_new: bool) -> str:
-    """Return what is typed without an echo. Raises CommandError."""
+def _prompt(is_new: bool) -> str:
+    """Return the passphrase entered at the terminal. Raise CommandError."""
     if not sys.stdin.isatty():
-        raise CommandError("There is no terminal to type a passphrase at: use --passphrase-file.")
+        raise CommandError("No terminal to enter a passphrase: use --passphrase-file.")
     passphrase = getpass.getpass("Passphrase: ")
-    if is_new and getpass.getpass("The same again: ") != passphrase:
-        raise CommandError("The two are not the same.")
+    if is_new and getpass.getpass("Passphrase again: ") != passphrase:
+        raise CommandError("The passphrases do not match.")
     return passphrase
 
 
 def _first_line(path: str) -> str:
-    """Return the first line of a file. Raises CommandError."""
+    """Return the first line of a file, or of standard input. Raise CommandError."""
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise CommandError(f"The passphrase in {path} cannot be read: {reason}.") from error
     return text.split("\n", 1)[0].rstrip("\r")

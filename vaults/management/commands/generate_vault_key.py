@@ -1,18 +1,18 @@
-"""Prints a new master key."""
+"""Print a new master key."""
 
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from vaults.crypto import new_master_key
+from vaults.crypto import generate_master_key
 
 
 class Command(BaseCommand):
     """`manage.py generate_vault_key`"""
 
-    help = "Print a new master key for RUNQY_VAULT_MASTER_KEY. Keep a copy: without it no vault opens again."
+    help = "Print a new master key for RUNQY_VAULT_MASTER_KEY. Keep a copy: without it no entry can be decrypted."
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print one line, for `export RUNQY_VAULT_MASTER_KEY=$(manage.py generate_vault_key)`."""
-        self.stdout.write(new_master_key())
+        self.stdout.write(generate_master_key())

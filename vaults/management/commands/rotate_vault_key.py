@@ -1,16 +1,18 @@
-"""Encrypts all entries with the first master key."""
+"""Encrypt all entries with the first master key."""
 
 from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, OutputWrapper
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from runqy.audit.actors import actor_context, command_actor
+from runqy.config_sync.reconcile import republish_configuration
 from runqy.errors import BrokerUnavailable, RunqyError
-from runqy.publication.republishing import republish_configuration
-from vaults.inspection import find_vault_status
-from vaults.management.progress import shown
-from vaults.rotation import BATCH, Step, count_outdated, rehearse_rotation, rotate_entries
+from vaults.rotation import BATCH, RotationBatch, count_outdated, rotate_entries
+from vaults.status import get_vault_status
 
 
 class Command(BaseCommand):
@@ -18,64 +20,86 @@ class Command(BaseCommand):
 
     help = (
         "Encrypt all vault entries with the first key of RUNQY_VAULT_MASTER_KEY. First restart every server process "
-        "with the new key in front of the old one. It may be stopped and run again at any time."
+        "with the new key before the old one. It can be interrupted and run again at any time."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Take how to go about it."""
-        parser.add_argument("--dry-run", action="store_true", help="open everything that would be done, change nothing")
-        parser.add_argument("--batch", type=_size, default=BATCH, metavar="N", help="entries in a transaction (50)")
+        parser.add_argument("--dry-run", action="store_true", help="only decrypt the entries; change nothing")
+        parser.add_argument(
+            "--batch", type=_size, default=BATCH, metavar="N", help="entries per transaction (default: 50)"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Rotate, and say what was done and which keys nothing needs any more."""
+        """Rotate, and report which keys are no longer used."""
         try:
             with actor_context(command_actor("rotate_vault_key")):
-                self._rotate(is_rehearsal=options["dry_run"], batch=options["batch"])
+                self._rotate(is_dry_run=options["dry_run"], batch=options["batch"])
         except RunqyError as error:
             raise CommandError(error.detail) from error
         except KeyboardInterrupt as error:
-            raise CommandError("Stopped. What was done stays; run it again to go on.") from error
+            raise CommandError("Interrupted. Finished batches are kept; run the command again to continue.") from error
 
-    def _rotate(self, *, is_rehearsal: bool, batch: int) -> None:
-        """Go through the entries. Raises CommandError when something did not open."""
+    def _rotate(self, *, is_dry_run: bool, batch: int) -> None:
+        """Rotate all entries. Raise CommandError if an entry cannot be decrypted."""
         total = count_outdated()
-        steps = rehearse_rotation(batch=batch) if is_rehearsal else rotate_entries(batch=batch)
-        rotated, problems = 0, list[str]()
-        for step in shown(steps, total=total, out=self.stdout):
-            rotated += step.rotated
-            problems += step.problems
-            self._complain(step)
-        if is_rehearsal:
+        batches = rotate_entries(batch=batch, dry_run=is_dry_run)
+        rotated, errors = 0, list[str]()
+        for result in _with_progress(batches, total=total, out=self.stdout):
+            rotated += result.rotated
+            errors += result.errors
+            for error in result.errors:
+                self.stderr.write(error)
+        if is_dry_run:
             self.stdout.write(f"{rotated} entries would be encrypted with the first key; nothing was changed.")
         else:
             self.stdout.write(f"{rotated} entries were encrypted with the first key.")
-            self._tell_keys()
-        if problems:
-            raise CommandError(f"{len(problems)} entries do not open and stay as they are; see above.")
+            self._report_keys()
+        if errors:
+            raise CommandError(f"{len(errors)} entries cannot be decrypted and are unchanged; see above.")
 
-    def _complain(self, step: Step) -> None:
-        """Name what does not open."""
-        for problem in step.problems:
-            self.stderr.write(problem)
-
-    def _tell_keys(self) -> None:
-        """Make the published copies agree, and say which keys can be removed. Raises CommandError."""
+    def _report_keys(self) -> None:
+        """Update the published copies, and report which keys can be removed. Raise CommandError."""
         try:
             republish_configuration()
         except BrokerUnavailable as error:
             raise CommandError(
-                f"{error.detail} Its copies may still be under the old keys: keep those, and run this again."
+                f"{error.detail} Its copies may still need the old keys: keep them, and run the command again."
             ) from error
-        status = find_vault_status()
+        status = get_vault_status()
         for use in status.keys:
             if not use.is_first and (use.entries or use.published):
                 self.stdout.write(f"The key {use.key_id} is still needed by {max(use.entries, use.published)} entries.")
         for key_id in status.removable:
-            self.stdout.write(f"The key {key_id} is not used any more: take it out of RUNQY_VAULT_MASTER_KEY.")
+            self.stdout.write(f"The key {key_id} is no longer used: remove it from RUNQY_VAULT_MASTER_KEY.")
+
+
+def _with_progress(batches: Iterable[RotationBatch], *, total: int, out: OutputWrapper) -> Iterator[RotationBatch]:
+    """Yield the batches, with a progress bar on a terminal, or a line for each tenth of the entries."""
+    return _with_bar(batches, total) if out.isatty() else _with_lines(batches, total, out)
+
+
+def _with_bar(batches: Iterable[RotationBatch], total: int) -> Iterator[RotationBatch]:
+    columns = (TextColumn("Entries"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(), transient=True) as progress:
+        bar = progress.add_task("", total=total)
+        for batch in batches:
+            progress.advance(bar, batch.seen)
+            yield batch
+
+
+def _with_lines(batches: Iterable[RotationBatch], total: int, out: OutputWrapper) -> Iterator[RotationBatch]:
+    seen, reported = 0, 0
+    for batch in batches:
+        seen += batch.seen
+        tenth = seen * 10 // max(total, 1)
+        if tenth > reported:
+            reported = tenth
+            out.write(f"{seen} of {total} entries")
+            out.flush()
+        yield batch
 
 
 def _size(text: str) -> int:
-    """Read how many entries a transaction has."""
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:9]) <= 1000:
-        raise ArgumentTypeError("It is a number from 1 to 1000.")
+        raise ArgumentTypeError("Must be a number from 1 to 1000.")
     return int(text)

@@ -1,19 +1,19 @@
 "use strict";
-// Sends a form without leaving its page: what was entered stays where it is, and answers never have to carry it.
+// Submits a form without leaving its page, so that the inputs stay and no response contains them.
 {
   const form = document.querySelector("form[data-preview]");
   const preview = document.getElementById(form.dataset.preview);
   let latest = 0;
 
-  const say = (sentence) => {
+  const showError = (message) => {
     const line = document.createElement("p");
     line.setAttribute("role", "alert");
-    line.textContent = sentence;
+    line.textContent = message;
     preview.replaceChildren(line);
   };
 
   form.addEventListener("input", () => {
-    latest += 1; // what is shown, or on its way, is of other input
+    latest += 1; // the preview, or a pending one, belongs to earlier input
     preview.replaceChildren();
   });
 
@@ -21,20 +21,20 @@
     event.preventDefault();
     const body = new FormData(form, event.submitter);
     body.append("fragment", "1");
-    const mine = (latest += 1);
+    const submitted = (latest += 1);
     event.submitter.disabled = true;
     try {
-      const answer = await fetch(location.href, { method: "POST", body, redirect: "error" });
-      const next = answer.headers.get("X-Runqy-Location");
+      const response = await fetch(location.href, { method: "POST", body, redirect: "error" });
+      const next = response.headers.get("X-Runqy-Location");
       if (next) {
         location.assign(next);
-      } else if (!answer.ok) {
-        say(`The server answered ${answer.status}. Reload the page and try again.`);
-      } else if (mine === latest) {
-        preview.innerHTML = await answer.text();
+      } else if (!response.ok) {
+        showError(`The server responded with status ${response.status}. Reload the page and try again.`);
+      } else if (submitted === latest) {
+        preview.innerHTML = await response.text();
       }
     } catch {
-      say("The server did not answer, or you are no longer logged in. Reload the page and try again.");
+      showError("The server did not respond, or you are no longer logged in. Reload the page and try again.");
     }
     event.submitter.disabled = false;
   });

@@ -1,4 +1,4 @@
-"""The record of what secrets were handed out to whom."""
+"""Records of deliveries of secrets to workers."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,24 +11,29 @@ from django.db import connection
 from django.utils import timezone
 
 from queues.definitions import Deployment
-from queues.models import Source
+from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.audit.actors import Actor, ActorKind, actor_context
-from runqy.broker import deliveries as notes
-from runqy.broker import keys
-from runqy.broker.heartbeats import beat
+from runqy.broker import keys, write_behind
+from runqy.broker.heartbeats import write_heartbeat
 from runqy.broker.worker_records import WorkerRecord
-from runqy.connection import get_broker
 from runqy.errors import BrokerUnavailable, DeliveryNotRecorded, VaultNotFound
-from tests.publication.support import away
+from runqy.redis_connection import get_broker
+from tests.config_sync.support import away
 from tests.queues.samples import spec
-from tests.support.canary import SUITE
-from vaults.deliveries import note_delivery, prune_deliveries, store_deliveries
-from vaults.delivery_queries import list_deliveries, vault_holders, worker_holdings
+from tests.support.secret_leaks import SUITE
+from vaults.access_log import (
+    get_worker_vaults,
+    list_deliveries,
+    list_vault_workers,
+    prune_deliveries,
+    record_delivery,
+    store_deliveries,
+)
 from vaults.models import VaultDelivery
-from vaults.names import EntryUsage
-from vaults.opening import open_vaults
 from vaults.operations import create_vault, delete_entry, delete_vault, set_entry
+from vaults.validation import EntryUsage
+from vaults.worker_secrets import get_worker_secrets
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -43,19 +48,21 @@ def fill(vault: str = "api-keys", **values: str) -> None:
 
 
 def save(queue: str, *vaults: str, git_token: str = "") -> None:
-    """Save a queue that uses some vaults."""
+    """Save a queue that uses vaults."""
     deployment = Deployment(git_url="https://example.com/r.git", startup_cmd="python main.py")
-    save_queue(spec=spec(queue, deployment=replace(deployment, vaults=vaults, git_token=git_token)), source=Source.API)
+    save_queue(
+        spec=spec(queue, deployment=replace(deployment, vaults=vaults, git_token=git_token)), source=QueueSource.API
+    )
 
 
 def hand_out(worker_id: str, *vaults: str, queue: str = "mail", git_token: str = "") -> None:
-    """Hand out vaults to a worker, as its registration does."""
-    shares = open_vaults(vaults, git_token=git_token, git_url="https://example.com/r.git", max_age_s=0).shares
-    note_delivery(worker_id=worker_id, queue=queue, shares=shares)
+    """Deliver vaults to a worker, as its registration does."""
+    grants = get_worker_secrets(vaults, git_token=git_token, git_url="https://example.com/r.git", max_age_s=0).grants
+    record_delivery(worker_id=worker_id, queue=queue, grants=grants)
 
 
 def live(worker_id: str, queue: str = "mail") -> None:
-    """Let a worker send a heartbeat."""
+    """Store the heartbeat of a worker."""
     record = WorkerRecord(
         worker_id=worker_id,
         host="h",
@@ -66,17 +73,17 @@ def live(worker_id: str, queue: str = "mail") -> None:
         started_at_s=1_700_000_000,
     )
     broker = get_broker()
-    broker.run(beat(record, now_ns=broker.now_ns()))
+    broker.run(write_heartbeat(record, now_ns=broker.now_ns()))
 
 
-def test_a_delivery_is_recorded_with_versions_and_who_asked_but_no_value() -> None:
+def test_a_delivery_is_recorded_with_versions_and_actor_but_no_value() -> None:
     fill(A=SECRET)
     set_entry(vault="api-keys", key="A", value=SECRET + "2")
     actor = Actor(kind=ActorKind.KEY, name="gpu machines", id="7", address="10.0.0.7")
 
     with actor_context(actor):
         hand_out("w1", "api-keys")
-    waiting = b"".join(note.content for note in get_broker().run(notes.read_deliveries(9)))
+    waiting = b"".join(note.content for note in get_broker().run(write_behind.read_deliveries(9)))
     store_deliveries()
 
     record = VaultDelivery.objects.get()
@@ -87,7 +94,7 @@ def test_a_delivery_is_recorded_with_versions_and_who_asked_but_no_value() -> No
     assert SECRET.encode() not in waiting
 
 
-def test_only_entries_that_are_handed_out_are_recorded() -> None:
+def test_only_delivered_entries_are_recorded() -> None:
     fill("general", A="1", B="1")
     fill("special", B="2")
     fill("tokens", GIT="ghp", OTHER="x")
@@ -100,7 +107,7 @@ def test_only_entries_that_are_handed_out_are_recorded() -> None:
     assert len({record.delivery for record in VaultDelivery.objects.all()}) == 1
 
 
-def test_what_is_stored_waits_no_longer(redis: redis_py.Redis) -> None:
+def test_stored_deliveries_are_removed_from_redis(redis: redis_py.Redis) -> None:
     fill(A="1")
     for n in range(3):
         hand_out(f"w{n}", "api-keys")
@@ -111,11 +118,13 @@ def test_what_is_stored_waits_no_longer(redis: redis_py.Redis) -> None:
     assert [record.worker_id for record in VaultDelivery.objects.order_by("pk")] == ["w0", "w1", "w2"]
 
 
-def test_a_process_that_ended_between_the_stores_leaves_no_delivery_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_delivery_is_stored_once_if_a_process_ends_before_it_is_removed_from_redis(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     fill(A="1")
     hand_out("w1", "api-keys")
     with monkeypatch.context() as patch:
-        patch.setattr(notes, "forget_deliveries", _die)
+        patch.setattr(write_behind, "delete_deliveries", _die)
         with pytest.raises(KeyboardInterrupt):
             store_deliveries()
     hand_out("w1", "api-keys")
@@ -129,8 +138,8 @@ def _die(_ids: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_processes_that_store_at_once_store_each_delivery_once_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vaults.deliveries.NOTES_AT_A_TIME", 7)
+def test_concurrent_processes_store_each_delivery_once_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaults.access_log.STORE_BATCH", 7)
     fill(A="1")
     for n in range(60):
         hand_out(f"w{n:02}", "api-keys")
@@ -147,10 +156,10 @@ def test_processes_that_store_at_once_store_each_delivery_once_and_in_order(monk
     assert [r.worker_id for r in VaultDelivery.objects.order_by("pk")] == [f"w{n:02}" for n in range(60)]
 
 
-def test_a_note_that_the_server_did_not_write_is_dropped(redis: redis_py.Redis) -> None:
+def test_a_record_without_a_valid_signature_is_dropped(redis: redis_py.Redis) -> None:
     fill(A="1")
     hand_out("w1", "api-keys")
-    (genuine,) = get_broker().run(notes.read_deliveries(1))
+    (genuine,) = get_broker().run(write_behind.read_deliveries(1))
     for forged in (genuine.content.replace(b'"w1"', b'"w2"'), b"", b"x" * 100):
         redis.xadd(keys.DELIVERIES, {"content": forged})
     redis.xadd(keys.DELIVERIES, {"other": "field"})
@@ -161,8 +170,8 @@ def test_a_note_that_the_server_did_not_write_is_dropped(redis: redis_py.Redis) 
     assert redis.xlen(keys.DELIVERIES) == 0
 
 
-def test_without_room_for_a_note_nothing_is_handed_out(monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis) -> None:
-    monkeypatch.setattr(notes, "MOST_WAITING", 2)
+def test_without_room_for_a_record_nothing_is_delivered(monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis) -> None:
+    monkeypatch.setattr(write_behind, "MAX_DELIVERIES", 2)
     fill(A="1")
     hand_out("w1", "api-keys")
     hand_out("w2", "api-keys")
@@ -175,16 +184,16 @@ def test_without_room_for_a_note_nothing_is_handed_out(monkeypatch: pytest.Monke
     assert redis.xlen(keys.DELIVERIES) == 1
 
 
-def test_without_redis_nothing_is_handed_out(settings) -> None:
+def test_without_redis_nothing_is_delivered(settings) -> None:
     fill(A="1")
-    shares = open_vaults(["api-keys"]).shares
+    grants = get_worker_secrets(["api-keys"]).grants
     settings.REDIS_TARGET = away()
 
     with pytest.raises(BrokerUnavailable):
-        note_delivery(worker_id="w1", queue="mail", shares=shares)
+        record_delivery(worker_id="w1", queue="mail", grants=grants)
 
 
-def test_a_full_redis_takes_notes(redis: redis_py.Redis) -> None:
+def test_a_full_redis_accepts_records(redis: redis_py.Redis) -> None:
     fill(A="1")
     redis.config_set("maxmemory", 1)
 
@@ -196,10 +205,10 @@ def test_a_full_redis_takes_notes(redis: redis_py.Redis) -> None:
     assert redis.xlen(keys.DELIVERIES) == 1
 
 
-def test_old_records_are_pruned_in_slices_but_not_those_of_living_workers(
+def test_expired_records_are_pruned_in_batches_except_those_of_live_workers(
     monkeypatch: pytest.MonkeyPatch, settings
 ) -> None:
-    monkeypatch.setattr("vaults.deliveries.PRUNED_AT_A_TIME", 2)
+    monkeypatch.setattr("vaults.access_log.PRUNE_BATCH", 2)
     fill(A="1")
     for worker_id in ("gone1", "gone2", "gone3", "alive"):
         hand_out(worker_id, "api-keys")
@@ -218,7 +227,7 @@ def test_old_records_are_pruned_in_slices_but_not_those_of_living_workers(
     assert {record.worker_id for record in VaultDelivery.objects.all()} == {"alive", "new"}
 
 
-def test_deliveries_are_listed_the_newest_first_page_by_page() -> None:
+def test_deliveries_are_listed_newest_first_in_pages() -> None:
     fill(A="1")
     for worker_id in ("w1", "w2", "w1", "w3"):
         hand_out(worker_id, "api-keys")
@@ -250,7 +259,7 @@ def test_a_delivery_is_current_until_an_entry_is_set_or_deleted() -> None:
     assert (untouched, without_b, is_current()) == (True, False, False)
 
 
-def test_deliveries_outlive_their_vault_and_one_that_never_was_is_not_found() -> None:
+def test_deliveries_outlive_their_vault_and_an_unknown_vault_is_not_found() -> None:
     fill(A="1")
     hand_out("w1", "api-keys")
     store_deliveries()
@@ -263,7 +272,7 @@ def test_deliveries_outlive_their_vault_and_one_that_never_was_is_not_found() ->
         list_deliveries("other", limit=1)
 
 
-def test_staff_see_which_living_workers_have_the_current_values() -> None:
+def test_live_workers_with_the_current_values_are_listed() -> None:
     fill(A="1")
     fill("other", A="1")
     for queue, vaults in {"mail": ("api-keys",), "post": ("api-keys", "other"), "plain": ("other",)}.items():
@@ -277,7 +286,7 @@ def test_staff_see_which_living_workers_have_the_current_values() -> None:
     hand_out("w2", "api-keys", "other", queue="post")
     store_deliveries()
 
-    holders = vault_holders(get_broker(), "api-keys")
+    holders = list_vault_workers(get_broker(), "api-keys")
 
     assert [(h.worker_id, h.queue, h.is_current) for h in holders] == [
         ("w1", "mail", False),
@@ -287,7 +296,7 @@ def test_staff_see_which_living_workers_have_the_current_values() -> None:
     assert [h.delivered_at is None for h in holders] == [False, False, True]
 
 
-def test_staff_see_what_each_worker_has_of_the_vaults_that_its_queue_uses() -> None:
+def test_the_values_of_each_worker_are_listed_by_vault() -> None:
     fill(A="1")
     fill("other", B="1")
     save("mail", "api-keys", git_token="vault://other/B")
@@ -297,19 +306,21 @@ def test_staff_see_what_each_worker_has_of_the_vaults_that_its_queue_uses() -> N
     hand_out("w1", "api-keys", git_token="vault://other/B")
     store_deliveries()
 
-    found = worker_holdings(["w1", "w2", "w3"])
-    shown = {worker_id: [(h.vault, dict(h.versions), h.is_current) for h in held] for worker_id, held in found.items()}
+    found = get_worker_vaults(["w1", "w2", "w3"])
+    statuses = {
+        worker_id: [(h.vault, dict(h.versions), h.is_current) for h in held] for worker_id, held in found.items()
+    }
 
-    assert shown == {
+    assert statuses == {
         "w1": [("api-keys", {"A": 2}, True), ("other", {"B": 1}, True)],
         "w2": [("api-keys", {"A": 1}, False)],
         "w3": [],
     }
     save("mail")
-    assert worker_holdings(["w1"]) == {"w1": []}
+    assert get_worker_vaults(["w1"]) == {"w1": []}
 
 
-def test_looking_at_many_workers_costs_as_many_queries_as_at_one(django_assert_num_queries: Any) -> None:
+def test_the_number_of_queries_does_not_depend_on_the_number_of_workers(django_assert_num_queries: Any) -> None:
     fill(A="1")
     fill("other", B="1")
     save("mail", "api-keys", "other")
@@ -321,12 +332,12 @@ def test_looking_at_many_workers_costs_as_many_queries_as_at_one(django_assert_n
     broker = get_broker()
 
     with django_assert_num_queries(3):
-        assert all(len(held) == 2 for held in worker_holdings(ids).values())
+        assert all(len(held) == 2 for held in get_worker_vaults(ids).values())
     with django_assert_num_queries(3):
-        assert len(vault_holders(broker, "api-keys")) == 40
+        assert len(list_vault_workers(broker, "api-keys")) == 40
 
 
-def test_noting_asks_no_database(django_assert_num_queries: Any) -> None:
+def test_recording_a_delivery_does_not_query_the_database(django_assert_num_queries: Any) -> None:
     fill(A="1")
     hand_out("w1", "api-keys")
 

@@ -1,17 +1,17 @@
-"""What is published about a vault: its entries, as the same ciphertext that the database holds."""
+"""The published document of a vault: its entries with the ciphertexts of the database."""
 
 from collections.abc import Iterable
 
 import msgspec
 
-from runqy.structs import read_json
-from vaults.crypto import Place
+from runqy.json_decoding import read_json
+from vaults.crypto import EntryAAD
 from vaults.models import VaultEntry
-from vaults.names import EntryUsage
+from vaults.validation import EntryUsage
 
 
 class PublishedEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry; only the server can open it."""
+    """An entry; only the server can decrypt it."""
 
     key: str
     revision: int = msgspec.field(name="version")
@@ -20,9 +20,9 @@ class PublishedEntry(msgspec.Struct, frozen=True, kw_only=True):
     usage: EntryUsage = EntryUsage.ENVIRONMENT
     git_hosts: tuple[str, ...] = ()
 
-    def place(self, vault: str) -> Place:
-        """Return what the ciphertext is bound to, in a vault of this name."""
-        return Place(vault, self.key, self.revision)
+    def aad(self, vault: str) -> EntryAAD:
+        """Return the associated data of the ciphertext in a vault of this name."""
+        return EntryAAD(vault, self.key, self.revision)
 
 
 class PublishedVault(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,6 @@ class PublishedVault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_vault(entries: Iterable[VaultEntry]) -> bytes:
-    """Return the JSON of a vault."""
     published = sorted(
         (
             PublishedEntry(
@@ -51,5 +50,4 @@ def encode_vault(entries: Iterable[VaultEntry]) -> bytes:
 
 
 def decode_vault(body: bytes) -> PublishedVault:
-    """Return the vault in a JSON text made by `encode_vault`."""
     return read_json(body, PublishedVault)

@@ -1,4 +1,4 @@
-"""Vaults that leave an instance, and come into one."""
+"""Export and import of vaults."""
 
 import base64
 import json
@@ -9,31 +9,25 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from runqy.audit.models import AuditRecord
+from runqy.config_sync.models import StoredDocument
 from runqy.errors import ExportNotOpened, ExportUnreadable, PassphraseRefused, VaultAlreadyExists, VaultInvalid
-from runqy.publication.models import StoredDocument
 from tests.vaults.test_vaults import SECRET
 from vaults import export_file, operations, queries
-from vaults.crypto import new_master_key
-from vaults.export_file import ExportedEntry, ExportedVault, open_export, seal_export
+from vaults.crypto import generate_master_key
+from vaults.export_file import ExportedEntry, ExportedVault, decrypt_export, encrypt_export
+from vaults.export_import import export_vault, import_vault, preview_import
 from vaults.models import EntryVersion, Vault, VaultEntry
-from vaults.opening import open_vaults
-from vaults.queries import Outcome
-from vaults.transfer import export_vault, import_vault, preview_import
+from vaults.queries import PreviewOutcome
+from vaults.worker_secrets import get_worker_secrets
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
 PHRASE = "correct horse battery"
 
 
-@pytest.fixture(autouse=True)
-def _derives_cheaply(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let exports ask for as little as an import takes."""
-    monkeypatch.setattr(export_file, "_N", export_file.N_MIN)
-
-
 @pytest.fixture
 def exported() -> bytes:
-    """Return a vault with three entries as a file; the vault is there, too."""
+    """Return the export of a stored vault with three entries."""
     operations.create_vault(name="api-keys", description="for tests")
     operations.set_entries(vault="api-keys", values={"A": SECRET, "B": "2"})
     operations.set_entry(vault="api-keys", key="C", value="plain", is_secret=False)
@@ -41,7 +35,7 @@ def exported() -> bytes:
 
 
 def altered(content: bytes, **changes: Any) -> bytes:
-    """Return a file with other members, those of `kdf` and `cipher` by their names."""
+    """Return a file with changed members, those of `kdf` and `cipher` by name."""
     file = json.loads(content)
     for name, value in changes.items():
         owner = file["kdf"] if name in file["kdf"] else file["cipher"] if name == "nonce" else file
@@ -50,37 +44,37 @@ def altered(content: bytes, **changes: Any) -> bytes:
 
 
 def sealed(*entries: ExportedEntry, name: str = "v") -> bytes:
-    """Return entries as a file, whatever they are."""
-    return seal_export(ExportedVault(name=name, description="", exported_at="", entries=entries), PHRASE)
+    """Return an export with any entries."""
+    return encrypt_export(ExportedVault(name=name, description="", exported_at="", entries=entries), PHRASE)
 
 
 def outcomes(name: str = "") -> dict[str, str]:
-    """Return the rows of versions by their keys."""
+    """Return the versions by key."""
     return {row.key: row.event for row in EntryVersion.objects.filter(vault=name).order_by("pk")}
 
 
-def test_a_vault_comes_back_as_it_was_under_another_master_key(exported: bytes, settings) -> None:
+def test_a_vault_is_imported_unchanged_under_another_master_key(exported: bytes, settings) -> None:
     operations.delete_vault(name="api-keys")
-    settings.RUNQY_VAULT_MASTER_KEY = new_master_key()
+    settings.RUNQY_VAULT_MASTER_KEY = generate_master_key()
 
     done = import_vault(content=exported, passphrase=PHRASE)
 
-    assert (done.vault, done.is_new, done.keys(Outcome.ADDED)) == ("api-keys", True, ["A", "B", "C"])
-    assert open_vaults(["api-keys"]).values == {"A": SECRET, "B": "2", "C": "plain"}
-    view = queries.get_vault("api-keys")
+    assert (done.vault, done.is_new, done.keys(PreviewOutcome.ADDED)) == ("api-keys", True, ["A", "B", "C"])
+    assert get_worker_secrets(["api-keys"]).values == {"A": SECRET, "B": "2", "C": "plain"}
+    view = queries.get_vault_summary("api-keys")
     assert (view.description, [entry.is_secret for entry in view.entries]) == ("for tests", [True, True, False])
     assert outcomes("api-keys") == dict.fromkeys("ABC", "imported")
     assert len({entry.revision for entry in VaultEntry.objects.all()}) == 1
 
 
-def test_a_file_shows_neither_values_nor_names(exported: bytes) -> None:
+def test_a_file_contains_neither_values_nor_names(exported: bytes) -> None:
     assert SECRET.encode() not in exported
     assert b"api-keys" not in exported
     again = export_vault(name="api-keys", passphrase=PHRASE)
     assert json.loads(again)["data"] != json.loads(exported)["data"]
 
 
-def test_the_format_is_what_its_description_says(exported: bytes) -> None:
+def test_the_format_matches_its_documentation(exported: bytes) -> None:
     file = json.loads(exported)
     head = {name: file[name] for name in ("format", "version", "kdf", "cipher")}
     salt, nonce = base64.b64decode(file["kdf"]["salt"]), base64.b64decode(file["cipher"]["nonce"])
@@ -94,7 +88,7 @@ def test_the_format_is_what_its_description_says(exported: bytes) -> None:
     assert json.loads(opened)["entries"][0] == {"key": "A", "value": SECRET, "is_secret": True}
 
 
-def test_exports_and_imports_are_recorded_by_names(exported: bytes) -> None:
+def test_exports_and_imports_are_recorded_with_entry_keys(exported: bytes) -> None:
     operations.set_entry(vault="api-keys", key="D", value="4")
     operations.set_entry(vault="api-keys", key="B", value="3")
     operations.delete_entry(vault="api-keys", key="A")
@@ -115,26 +109,26 @@ def test_exports_and_imports_are_recorded_by_names(exported: bytes) -> None:
     ]
 
 
-def test_a_vault_that_is_there_is_replaced_only_when_told_so(exported: bytes) -> None:
+def test_an_existing_vault_is_replaced_only_with_replace(exported: bytes) -> None:
     operations.set_entry(vault="api-keys", key="D", value="4")
     before = StoredDocument.objects.get().revision
 
-    with pytest.raises(VaultAlreadyExists, match="replace it, or give another name"):
+    with pytest.raises(VaultAlreadyExists, match="replace it, or use another name"):
         import_vault(content=exported, passphrase=PHRASE)
     assert StoredDocument.objects.get().revision == before
 
     done = import_vault(content=exported, passphrase=PHRASE, replace=True)
-    assert (done.keys(Outcome.REMOVED), done.keys(Outcome.UNCHANGED)) == (["D"], ["A", "B", "C"])
-    assert open_vaults(["api-keys"]).values == {"A": SECRET, "B": "2", "C": "plain"}
+    assert (done.keys(PreviewOutcome.REMOVED), done.keys(PreviewOutcome.UNCHANGED)) == (["D"], ["A", "B", "C"])
+    assert get_worker_secrets(["api-keys"]).values == {"A": SECRET, "B": "2", "C": "plain"}
 
 
 def test_a_vault_is_imported_under_another_name(exported: bytes) -> None:
     import_vault(content=exported, passphrase=PHRASE, name="copy")
 
-    assert open_vaults(["copy"]).values == open_vaults(["api-keys"]).values
+    assert get_worker_secrets(["copy"]).values == get_worker_secrets(["api-keys"]).values
 
 
-def test_a_preview_tells_what_an_import_does_and_does_nothing(exported: bytes) -> None:
+def test_a_preview_shows_the_changes_of_an_import_and_makes_none(exported: bytes) -> None:
     operations.set_entry(vault="api-keys", key="B", value="3")
     operations.set_entry(vault="api-keys", key="C", value="plain", is_secret=True)
     operations.set_entry(vault="api-keys", key="D", value="4")
@@ -143,8 +137,8 @@ def test_a_preview_tells_what_an_import_does_and_does_nothing(exported: bytes) -
 
     preview = preview_import(content=exported, passphrase=PHRASE)
 
-    told = {entry.key: entry.outcome.value for entry in preview.entries}
-    assert told == {"A": "added", "B": "changed", "C": "changed", "D": "removed"}
+    outcomes = {entry.key: entry.outcome.value for entry in preview.entries}
+    assert outcomes == {"A": "added", "B": "changed", "C": "changed", "D": "removed"}
     assert (preview.is_new, SECRET in repr(preview)) == (False, False)
     assert StoredDocument.objects.get().revision == before
     compared = AuditRecord.objects.first()
@@ -158,20 +152,20 @@ def test_a_preview_tells_what_an_import_does_and_does_nothing(exported: bytes) -
 
 
 @pytest.mark.parametrize("phrase", ["", "eleven char", "x" * 1025])
-def test_a_passphrase_that_protects_nothing_is_refused(exported: bytes, phrase: str) -> None:
+def test_a_short_passphrase_is_rejected(exported: bytes, phrase: str) -> None:
     with pytest.raises(PassphraseRefused):
         export_vault(name="api-keys", passphrase=phrase)
 
 
-def test_a_passphrase_is_the_same_however_a_system_composes_its_letters() -> None:
-    content = seal_export(
+def test_a_passphrase_is_normalized() -> None:
+    content = encrypt_export(
         ExportedVault(name="v", description="", exported_at="", entries=()), "Gr\u00fc\u00dfe aus K\u00f6ln"
     )
 
-    assert open_export(content, "Gru\u0308\u00dfe aus Ko\u0308ln").name == "v"
+    assert decrypt_export(content, "Gru\u0308\u00dfe aus Ko\u0308ln").name == "v"
 
 
-def test_a_wrong_passphrase_and_an_altered_file_do_not_open(exported: bytes) -> None:
+def test_a_wrong_passphrase_and_an_altered_file_are_rejected(exported: bytes) -> None:
     data = bytearray(base64.b64decode(json.loads(exported)["data"]))
     data[0] ^= 1
     attempts = [
@@ -211,7 +205,7 @@ def test_a_wrong_passphrase_and_an_altered_file_do_not_open(exported: bytes) -> 
     ],
     ids=str,
 )
-def test_a_file_that_asks_for_too_much_or_is_none_costs_nothing(
+def test_an_expensive_or_invalid_file_is_rejected_before_the_key_is_derived(
     exported: bytes, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export_file, "Scrypt", None)
@@ -223,12 +217,12 @@ def test_a_file_that_asks_for_too_much_or_is_none_costs_nothing(
 @pytest.mark.parametrize(
     "content", [b"", b"{}", b"\xff", b"[" * 100_000, b"null", b'{"format":"\\ud800"}', b"x" * ((64 << 20) + 1)], ids=len
 )
-def test_what_is_no_file_is_refused(content: bytes) -> None:
+def test_an_invalid_file_is_rejected(content: bytes) -> None:
     with pytest.raises(ExportUnreadable):
         preview_import(content=content, passphrase=PHRASE)
 
 
-def test_what_a_vault_cannot_hold_is_not_imported() -> None:
+def test_invalid_entries_are_not_imported() -> None:
     twice = [ExportedEntry(key="A", value=value, is_secret=True) for value in "12"]
     with pytest.raises(ExportUnreadable, match="twice"):
         import_vault(content=sealed(*twice), passphrase=PHRASE)
@@ -241,17 +235,17 @@ def test_what_a_vault_cannot_hold_is_not_imported() -> None:
     assert not Vault.objects.exists()
 
 
-def test_what_opens_and_is_no_vault_is_refused_without_being_shown() -> None:
-    content = seal_export(SECRET, PHRASE)  # type: ignore[arg-type]
+def test_decrypted_content_that_is_no_vault_is_rejected_and_not_in_the_error() -> None:
+    content = encrypt_export(SECRET, PHRASE)  # type: ignore[arg-type]
 
     with pytest.raises(ExportUnreadable) as caught:
-        open_export(content, PHRASE)
+        decrypt_export(content, PHRASE)
 
     assert SECRET not in repr(caught.value)
     assert caught.value.__cause__ is None
 
 
-def test_an_export_keeps_what_git_tokens_are_for_and_where_they_go() -> None:
+def test_an_export_keeps_usage_and_hosts_of_git_tokens() -> None:
     operations.create_vault(name="tokens")
     operations.set_entry(vault="tokens", key="PAT", value=SECRET, git_hosts=["github.com"])
     operations.set_entry(vault="tokens", key="MODEL", value="small")
@@ -262,9 +256,9 @@ def test_an_export_keeps_what_git_tokens_are_for_and_where_they_go() -> None:
     preview = preview_import(content=content, passphrase=PHRASE)
     import_vault(content=content, passphrase=PHRASE, replace=True)
 
-    assert preview.keys(Outcome.CHANGED) == ["PAT"]
-    entries = queries.get_vault("tokens").entries
+    assert preview.keys(PreviewOutcome.CHANGED) == ["PAT"]
+    entries = queries.get_vault_summary("tokens").entries
     assert {e.key: (e.usage, list(e.git_hosts)) for e in entries} == {
         "PAT": ("git_token", ["github.com"]),
-        "MODEL": ("both", ["gitlab.com"]),  # the file does not say
+        "MODEL": ("both", ["gitlab.com"]),  # not in the file
     }

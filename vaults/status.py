@@ -1,27 +1,26 @@
-"""Looks at all vaults at once, in the database and as they are published: which keys they are under, and what opens."""
+"""The status of all vaults, in the database and as published: their master keys, and what can be decrypted."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from django.db.models import Count, Min
 
+from runqy.config_sync.documents import DocumentKind, field
+from runqy.config_sync.models import StoredDocument
+from runqy.config_sync.reconcile import compare_configuration, published_documents
 from runqy.errors import BrokerUnavailable, VaultUnavailable
-from runqy.publication.documents import Kind, field
-from runqy.publication.models import StoredDocument
-from runqy.publication.republishing import compare_configuration, published_documents
-from vaults.crypto import Place, used_key_id
-from vaults.keyring import get_keyring
+from vaults.crypto import EntryAAD, get_keyring, read_key_id
 from vaults.models import KEY_ID, Vault, VaultEntry
-from vaults.published import PublishedVault, decode_vault, encode_vault
+from vaults.vault_documents import PublishedVault, decode_vault, encode_vault
 
-__all__ = ["KeyUse", "VaultStatus", "find_unopened", "find_vault_status"]
+__all__ = ["KeyUse", "VaultStatus", "get_vault_status", "verify_entries"]
 
-_PREFIX = field(Kind.VAULT, "")
+_PREFIX = field(DocumentKind.VAULT, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyUse:
-    """What is encrypted with a master key."""
+    """The use of a master key."""
 
     key_id: str
     is_first: bool
@@ -29,40 +28,40 @@ class KeyUse:
     """Whether it is in RUNQY_VAULT_MASTER_KEY."""
     entries: int
     published: int
-    """Entries of the published copy, as far as it can be read."""
+    """Entries of the published copy."""
     oldest: datetime | None
-    """When the first of its ciphertexts was made."""
+    """The time of its oldest ciphertext."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VaultStatus:
-    """How all vaults are."""
+    """The status of all vaults."""
 
     vaults: int
     entries: int
     keys: tuple[KeyUse, ...]
-    """Those of the setting in order, then those that are missing in it."""
+    """Keys of the setting in order, then unknown ones."""
     published: str
     """`agrees`, `differs` or `unreachable`."""
     differing: tuple[str, ...]
-    """The vaults whose published copy is not as the database says."""
+    """Vaults whose published copy differs from the database."""
 
     @property
     def removable(self) -> tuple[str, ...]:
-        """Return the ids of old keys that nothing needs any more."""
+        """Return the ids of old keys that are not used any more."""
         if self.published == "unreachable":
             return ()
         return tuple(use.key_id for use in self.keys if not (use.is_first or use.entries or use.published))
 
 
-def find_vault_status() -> VaultStatus:
-    """Return how all vaults are. Raises VaultLocked."""
+def get_vault_status() -> VaultStatus:
+    """Return the status of all vaults. Raise VaultLocked."""
     keyring = get_keyring()
     rows = VaultEntry.objects.annotate(key_id=KEY_ID).order_by().values("key_id")
     uses = {bytes(row["key_id"]): row for row in rows.annotate(count=Count("pk"), oldest=Min("sealed_at"))}
     published, differing = _published_state()
     copies = _published_key_ids() if published != "unreachable" else {}
-    strangers = sorted({*uses, *copies}.difference(keyring.ids))
+    unknown_ids = sorted({*uses, *copies}.difference(keyring.ids))
     return VaultStatus(
         vaults=Vault.objects.count(),
         entries=sum(row["count"] for row in uses.values()),
@@ -75,43 +74,43 @@ def find_vault_status() -> VaultStatus:
                 published=copies.get(key_id, 0),
                 oldest=uses[key_id]["oldest"] if key_id in uses else None,
             )
-            for key_id in (*keyring.ids, *strangers)
+            for key_id in (*keyring.ids, *unknown_ids)
         ),
         published=published,
         differing=differing,
     )
 
 
-def find_unopened() -> list[str]:
-    """Open every entry, in the database and as Redis publishes it; return a sentence for each that does not open.
+def verify_entries() -> list[str]:
+    """Decrypt every entry, in the database and as published in Redis; return the errors.
 
-    Raises VaultLocked, BrokerUnavailable.
+    Raise VaultLocked, BrokerUnavailable.
     """
-    problems = []
+    errors = []
     for vault in Vault.objects.order_by("name"):
         for entry in vault.entries.iterator(chunk_size=100):
-            problems += _problem(entry.place(vault.name), bytes(entry.ciphertext))
+            errors += _errors(entry.aad(vault.name), bytes(entry.ciphertext))
     for name, published in _published_vaults().items():
         if published is None:
-            problems.append(f"The published copy of the vault {name} was not signed by this server.")
+            errors.append(f"The published copy of the vault {name} has an invalid signature.")
             continue
         for copy in published.entries:
-            problems += [f"As published: {told}" for told in _problem(copy.place(name), copy.ciphertext)]
-    problems += [f"The published copy of the vault {name} is not as the database says." for name in _differing()]
-    return problems
+            errors += [f"As published: {error}" for error in _errors(copy.aad(name), copy.ciphertext)]
+    errors += [f"The published copy of the vault {name} differs from the database." for name in _differing()]
+    return errors
 
 
-def _problem(place: Place, ciphertext: bytes) -> list[str]:
-    """Return why an entry does not open, nothing if it does."""
+def _errors(aad: EntryAAD, ciphertext: bytes) -> list[str]:
+    """Return the decrypt error of an entry, if there is one."""
     try:
-        get_keyring().open(place, ciphertext)
+        get_keyring().decrypt(aad, ciphertext)
     except VaultUnavailable as error:
         return [error.detail]
     return []
 
 
 def _published_state() -> tuple[str, tuple[str, ...]]:
-    """Return whether the published copy agrees with the database, and which vaults do not."""
+    """Return whether the published copy agrees with the database, and the vaults that differ."""
     try:
         differing = _differing()
     except BrokerUnavailable:
@@ -120,11 +119,11 @@ def _published_state() -> tuple[str, tuple[str, ...]]:
 
 
 def _differing() -> list[str]:
-    """Return the vaults whose rows, documents and published copies are not the same. Raises BrokerUnavailable."""
+    """Return the vaults whose rows, documents and published copies differ. Raise BrokerUnavailable."""
     comparison = compare_configuration()
-    places = {*comparison.outdated, *comparison.refused, *comparison.ahead, *comparison.unknown}
-    differing = {place.removeprefix(_PREFIX) for place in places if place.startswith(_PREFIX)}
-    stored = {row.name: row.body for row in StoredDocument.objects.filter(kind=Kind.VAULT)}
+    fields = {*comparison.outdated, *comparison.refused, *comparison.ahead, *comparison.unknown}
+    differing = {name.removeprefix(_PREFIX) for name in fields if name.startswith(_PREFIX)}
+    stored = {row.name: row.body for row in StoredDocument.objects.filter(kind=DocumentKind.VAULT)}
     for vault in Vault.objects.prefetch_related("entries"):
         body = stored.get(vault.name)
         if body is None or bytes(body) != encode_vault(vault.entries.all()):
@@ -133,9 +132,9 @@ def _differing() -> list[str]:
 
 
 def _published_vaults() -> dict[str, PublishedVault | None]:
-    """Return the vaults in Redis; None where the server did not sign it. Raises BrokerUnavailable."""
+    """Return the vaults in Redis; None for an invalid signature. Raise BrokerUnavailable."""
     vaults: dict[str, PublishedVault | None] = {}
-    for name, document in published_documents(Kind.VAULT).items():
+    for name, document in published_documents(DocumentKind.VAULT).items():
         if document is None:
             vaults[name] = None
         elif document.body is not None:
@@ -144,10 +143,10 @@ def _published_vaults() -> dict[str, PublishedVault | None]:
 
 
 def _published_key_ids() -> dict[bytes, int]:
-    """Return how many entries in Redis are under each key. Raises BrokerUnavailable."""
+    """Return the number of entries in Redis by key id. Raise BrokerUnavailable."""
     counts: dict[bytes, int] = {}
     for vault in _published_vaults().values():
         for entry in vault.entries if vault else ():
-            key_id = used_key_id(entry.ciphertext)
+            key_id = read_key_id(entry.ciphertext)
             counts[key_id] = counts.get(key_id, 0) + 1
     return counts

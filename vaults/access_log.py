@@ -1,0 +1,303 @@
+"""Records of which worker received which versions of which secrets.
+
+Registration uses no database, so a delivery is written to Redis first and maintenance moves it to the database.
+A delivery that cannot be recorded is refused.
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import structlog
+from django.conf import settings
+from django.db.models import Max, QuerySet
+from django.utils import timezone
+
+from runqy.audit.actors import ActorKind, current_actor
+from runqy.broker import write_behind
+from runqy.broker.broker import Broker
+from runqy.broker.heartbeats import list_worker_records
+from runqy.broker.write_behind import DeliveryRecord
+from runqy.config_sync.documents import DocumentKind, field, signing_key
+from runqy.config_sync.models import StoredDocument
+from runqy.errors import DeliveryNotRecorded, VaultNotFound
+from runqy.json_decoding import read_json
+from runqy.redis_connection import get_broker
+from vaults.models import Vault, VaultDelivery
+from vaults.validation import vault_name_error
+
+__all__ = [
+    "DeliveryPage",
+    "DeliveryStatus",
+    "VaultGrant",
+    "VaultWorkerStatus",
+    "WorkerVaultStatus",
+    "get_worker_vaults",
+    "list_deliveries",
+    "list_vault_workers",
+    "prune_deliveries",
+    "record_delivery",
+    "store_deliveries",
+    "vault_state",
+]
+
+log = structlog.get_logger()
+
+STORE_BATCH = 500
+PRUNE_BATCH = 1000
+
+
+class VaultGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """The entries of one vault that a worker receives."""
+
+    vault: str
+    versions: dict[str, int]
+    """By entry key, without entries that another vault of the queue overrides."""
+    state: str
+    """`vault_state` of the whole vault."""
+
+
+class _Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """A delivery as stored in Redis."""
+
+    id: str
+    at: datetime
+    worker_id: str
+    queue: str
+    key_id: str
+    key_name: str
+    address: str
+    grants: Sequence[VaultGrant] = msgspec.field(name="shares")
+
+
+def vault_state(versions: Mapping[str, int]) -> str:
+    """Return a token of the versions of all entries of a vault, which changes when one is set or deleted."""
+    return hashlib.sha256(msgspec.json.encode(dict(versions), order="sorted")).hexdigest()[:32]
+
+
+def record_delivery(*, worker_id: str, queue: str, grants: Sequence[VaultGrant]) -> None:
+    """Record what the current worker is about to receive.
+
+    Raise BrokerUnavailable, or DeliveryNotRecorded if too many records wait for the database.
+    """
+    actor = current_actor()
+    broker = get_broker()
+    delivery = _Delivery(
+        id=secrets.token_hex(16),
+        at=datetime.fromtimestamp(broker.now_ns() / 1e9, UTC),
+        worker_id=worker_id,
+        queue=queue,
+        key_id=actor.id if actor.kind == ActorKind.KEY else "",
+        key_name=actor.name,
+        address=actor.address,
+        grants=grants,
+    )
+    if not broker.run(write_behind.record_delivery(_signed(msgspec.json.encode(delivery)))):
+        raise DeliveryNotRecorded
+
+
+def store_deliveries() -> int:
+    """Move the records from Redis to the database, and return their number. Raise BrokerUnavailable.
+
+    A record is deleted once its rows are committed; rows of one that is read twice are ignored.
+    """
+    broker, stored = get_broker(), 0
+    while found := broker.run(write_behind.read_deliveries(STORE_BATCH)):
+        rows = [row for note in found for row in _rows(note)]
+        VaultDelivery.objects.bulk_create(rows, ignore_conflicts=True)
+        broker.run(write_behind.delete_deliveries([note.id for note in found]))
+        stored += len(found)
+    return stored
+
+
+def prune_deliveries() -> int:
+    """Delete expired records in batches, and return their number. Raise BrokerUnavailable.
+
+    Records of live workers are kept.
+    """
+    if not settings.RUNQY_DELIVERIES_KEPT_S:
+        return 0
+    until = timezone.now() - timedelta(seconds=settings.RUNQY_DELIVERIES_KEPT_S)
+    old = VaultDelivery.objects.filter(at__lt=until)
+    if not old.exists():
+        return 0
+    live = [record.worker_id for record in list_worker_records(get_broker())]
+    expired_ids = list(old.exclude(worker_id__in=live).values_list("pk", flat=True)[:PRUNE_BATCH])
+    return VaultDelivery.objects.filter(pk__in=expired_ids).delete()[0]
+
+
+def _rows(note: DeliveryRecord) -> Iterable[VaultDelivery]:
+    """Yield the rows of a record, one for each vault; none, and a log line, for an invalid signature."""
+    mac, _, body = note.content.partition(b" ")
+    if not hmac.compare_digest(mac, _mac(body)):
+        log.error("delivery_refused", note=note.id, reason="wrong signature")
+        return
+    delivery = read_json(body, _Delivery)
+    for grant in delivery.grants:
+        yield VaultDelivery(
+            delivery=delivery.id,
+            at=delivery.at,
+            worker_id=delivery.worker_id,
+            queue=delivery.queue,
+            vault=grant.vault,
+            versions=grant.versions,
+            state=grant.state,
+            key_id=delivery.key_id,
+            key_name=delivery.key_name,
+            address=delivery.address,
+        )
+
+
+def _signed(body: bytes) -> bytes:
+    """Return a signed record: workers may be able to write to Redis."""
+    return _mac(body) + b" " + body
+
+
+def _mac(body: bytes) -> bytes:
+    key = signing_key(settings.SECRET_KEY)
+    return hmac.new(key, b"runqy delivery\0" + body, hashlib.sha256).hexdigest().encode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryStatus:
+    """A delivery, and whether it is current."""
+
+    record: VaultDelivery
+    is_current: bool
+    """No entry of the vault was set or deleted since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryPage:
+    """A page of deliveries, newest first."""
+
+    deliveries: Sequence[DeliveryStatus]
+    end: int | None
+    """The id after which the next page begins; None: the last page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultWorkerStatus:
+    """A live worker of a queue that uses a vault."""
+
+    worker_id: str
+    queue: str
+    delivered_at: datetime | None
+    """The last delivery; None: no record."""
+    is_current: bool
+    """It received the current values; its child processes get them once their running task has ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerVaultStatus:
+    """The values of a vault that a worker has."""
+
+    vault: str
+    versions: Mapping[str, int]
+    """By entry key."""
+    delivered_at: datetime
+    is_current: bool
+    """These are the current values."""
+
+
+def list_deliveries(vault: str, *, limit: int, worker_id: str = "", after: int | None = None) -> DeliveryPage:
+    """Return deliveries of a vault, newest first, to all workers or to one, older than the id `after`.
+
+    They outlive the vault. Raise VaultNotFound if neither the vault nor a delivery of it exists.
+    """
+    if vault_name_error(vault):  # PostgreSQL rejects NUL
+        raise VaultNotFound(f"No vault {vault[:80]!r}.")
+    found = VaultDelivery.objects.filter(vault=vault)
+    if worker_id:
+        found = found.filter(worker_id=worker_id)
+    if after is not None:
+        found = found.filter(pk__lt=after)
+    records = list(found.order_by("-pk")[: limit + 1])
+    if not records and not _is_known(vault):
+        raise VaultNotFound(f"No vault {vault[:80]!r}.")
+    page, state = records[:limit], _states([vault]).get(vault)
+    return DeliveryPage(
+        deliveries=[DeliveryStatus(record=record, is_current=record.state == state) for record in page],
+        end=page[-1].pk if len(records) > limit else None,
+    )
+
+
+def list_vault_workers(broker: Broker, vault: str) -> list[VaultWorkerStatus]:
+    """Return the live workers of all queues that use a vault, with whether each has the current values.
+
+    Two round trips to Redis and three queries. Raise BrokerUnavailable.
+    """
+    users = {queue for queue, vaults in _vaults_of_queues().items() if vault in vaults}
+    live = [record for record in list_worker_records(broker) if record.queue in users]
+    latest = {r.worker_id: r for r in _latest(vault=vault, worker_id__in=[record.worker_id for record in live])}
+    state = _states([vault]).get(vault)
+    statuses = []
+    for record in live:
+        delivery = latest.get(record.worker_id)
+        statuses.append(
+            VaultWorkerStatus(
+                worker_id=record.worker_id,
+                queue=record.queue,
+                delivered_at=delivery.at if delivery else None,
+                is_current=delivery is not None and delivery.state == state,
+            )
+        )
+    return statuses
+
+
+def get_worker_vaults(worker_ids: Iterable[str]) -> dict[str, list[WorkerVaultStatus]]:
+    """Return for each worker the vaults of its queue that it has values of, by name.
+
+    A worker without a record has an empty list. Three queries in all.
+    """
+    found: dict[str, list[WorkerVaultStatus]] = {worker_id: [] for worker_id in worker_ids}
+    latest = list(_latest(worker_id__in=list(found)))
+    if not latest:
+        return found
+    uses = _vaults_of_queues()
+    states = _states({record.vault for record in latest})
+    for record in sorted(latest, key=lambda record: record.vault):
+        if record.vault in uses.get(record.queue, ()):
+            found[record.worker_id].append(
+                WorkerVaultStatus(
+                    vault=record.vault,
+                    versions=record.versions,
+                    delivered_at=record.at,
+                    is_current=record.state == states.get(record.vault),
+                )
+            )
+    return found
+
+
+def _latest(**which: object) -> QuerySet[VaultDelivery]:
+    """Return the latest delivery of each vault to each worker."""
+    newest = VaultDelivery.objects.filter(**which).values("worker_id", "vault").annotate(newest=Max("pk"))
+    return VaultDelivery.objects.filter(pk__in=newest.values("newest"))
+
+
+def _states(vaults: Iterable[str]) -> dict[str, str]:
+    """Return the states of vaults; unknown ones are left out."""
+    versions: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    names = Vault.objects.filter(name__in=list(vaults))
+    for name, key, version in names.values_list("name", "entries__key", "entries__version"):
+        versions[name] |= {key: version} if key is not None else {}
+    return {name: vault_state(entries) for name, entries in versions.items()}
+
+
+def _vaults_of_queues() -> dict[str, frozenset[str]]:
+    """Return the vaults of each queue, including that of its git token."""
+    queues = StoredDocument.objects.filter(kind=DocumentKind.QUEUE, body__isnull=False).values_list("name", "uses")
+    prefix = field(DocumentKind.VAULT, "")
+    return {
+        name: frozenset(use.removeprefix(prefix) for use in uses if use.startswith(prefix)) for name, uses in queues
+    }
+
+
+def _is_known(vault: str) -> bool:
+    """Return whether a vault or a delivery of it exists."""
+    return Vault.objects.filter(name=vault).exists() or VaultDelivery.objects.filter(vault=vault).exists()

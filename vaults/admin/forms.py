@@ -1,0 +1,252 @@
+"""The forms of vaults and entries; values of secrets are only entered, never rendered."""
+
+from typing import Any
+
+from django import forms
+from unfold.widgets import UnfoldAdminPasswordWidget
+
+from runqy.admin_site.base_admin import StyledForm, StyledModelForm
+from vaults.export_file import PASSPHRASE_MIN
+from vaults.models import Vault, VaultEntry
+from vaults.operations import EntryEdit, is_restriction
+from vaults.queries import EntryValue, get_entry_value
+from vaults.validation import (
+    EntryUsage,
+    normalize_git_hosts,
+    usage_error,
+    value_error,
+    variable_name_error,
+    vault_name_error,
+)
+
+_SECRET, _READABLE = "runqy-value runqy-secret", "runqy-value"
+
+
+class VaultForm(StyledModelForm):
+    """The name and description of a vault."""
+
+    class Meta:
+        model = Vault
+        fields = ("name", "description")
+        widgets = {"description": forms.Textarea(attrs={"rows": 2})}
+        help_texts = {
+            "name": "Queues list it among their vaults. Cannot be changed later.",
+            "description": "What the vault is for, and who maintains it.",
+        }
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        if message := vault_name_error(name):
+            raise forms.ValidationError(_sentence(message))
+        return name
+
+
+class ValueInput(forms.Textarea):
+    """An input for values of one or more lines; does not render what was submitted."""
+
+    rendered = ""
+    """The stored value of an entry that is not secret."""
+
+    def __init__(self) -> None:
+        super().__init__({"rows": 1, "autocomplete": "off", "autocapitalize": "off", "spellcheck": "false"})
+
+    def format_value(self, value: Any) -> str:
+        return self.rendered
+
+
+class GitHostsField(forms.CharField):
+    """The hosts of a git token, separated by spaces or commas."""
+
+    def __init__(self) -> None:
+        attrs = {"placeholder": "none", "autocomplete": "off", "spellcheck": "false", "aria-label": "Git hosts"}
+        help_text = "Hosts that a git token may be sent to, separated by commas, such as github.com."
+        super().__init__(required=False, widget=forms.TextInput(attrs), empty_value="", help_text=help_text)
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(value) if isinstance(value, list) else value
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        try:
+            return self.clean(data) != list(initial or [])
+        except forms.ValidationError:
+            return True
+
+    def clean(self, value: Any) -> list[str]:
+        """Return the normalized hosts."""
+        try:
+            return normalize_git_hosts(str(value or "").replace(",", " ").split())
+        except ValueError as error:
+            raise forms.ValidationError(_sentence(str(error))) from error
+
+
+class EntryForm(StyledModelForm):
+    """An entry; an empty value keeps the stored one, unless the entry shall no longer be secret."""
+
+    instance: VaultEntry
+    value = forms.CharField(required=False, strip=False, widget=ValueInput)
+    known_version = forms.IntegerField(required=False, widget=forms.HiddenInput)
+    """The version that was rendered: a change of another user is not overwritten."""
+
+    git_hosts = GitHostsField()
+
+    class Meta:
+        model = VaultEntry
+        fields = ("key", "is_secret", "usage", "git_hosts")
+        labels = {"is_secret": "Secret"}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stored: EntryValue | None = get_entry_value(self.instance) if self.instance.pk else None
+        self.instance.stored = self.stored  # type: ignore[attr-defined]  # an invalid form has changed the instance
+        self.fields["key"].widget.attrs["autocomplete"] = "off"
+        if "usage" in self.fields:
+            self.fields["usage"].required = False
+            _add_class(self.fields["usage"], "runqy-usage")
+            _add_class(self.fields["git_hosts"], "runqy-hosts")
+        if self.stored is None or "value" not in self.fields:
+            if "value" in self.fields:
+                _style_value(self.fields["value"], is_secret=True, placeholder="value")
+            return
+        self.fields["key"].disabled = True
+        is_secret = self.instance.is_secret or bool(self.stored.error)
+        _style_value(self.fields["value"], is_secret=is_secret, placeholder="unchanged")
+        if not is_secret:
+            self.initial["value"] = self.stored.value
+            self.fields["value"].widget.rendered = self.stored.value
+        self.initial["known_version"] = self.instance.version
+
+    def clean_usage(self) -> str:
+        """Keep the usage if none is submitted."""
+        return self.cleaned_data["usage"] or str(self.initial.get("usage") or EntryUsage.ENVIRONMENT)
+
+    def clean_git_hosts(self) -> list[str]:
+        """Keep the hosts if none are submitted."""
+        is_submitted = self.add_prefix("git_hosts") in self.data
+        hosts: list[str] = self.cleaned_data["git_hosts"] if is_submitted else self.initial.get("git_hosts") or []
+        return hosts
+
+    def clean_value(self) -> str:
+        """Restore the line ends, which browsers send as CRLF."""
+        value: str = self.cleaned_data["value"]
+        return value.replace("\r\n", "\n")
+
+    @property
+    def changed_data(self) -> list[str]:
+        """Return the changed fields, without the version and without changes of line ends."""
+        changed = [name for name in super().changed_data if name != "known_version"]
+        submitted = {name for name in ("usage", "git_hosts") if self.add_prefix(name) in self.data}
+        changed = [name for name in changed if name in submitted or name not in ("usage", "git_hosts")]
+        entered = str(self.data.get(self.add_prefix("value"), "")).replace("\r\n", "\n")
+        if self.stored and entered == self.initial.get("value", "") and "value" in changed:
+            changed.remove("value")
+        return changed
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        if cleaned.get("DELETE") or not self.has_changed():
+            return cleaned
+        self._clean_declaration(cleaned)
+        if message := variable_name_error(cleaned.get("key") or ""):
+            self.add_error("key", _sentence(message))
+        if self.keeps_value:
+            if not cleaned.get("is_secret") and self.instance.pk and self.initial.get("is_secret"):
+                self.add_error("value", "Enter the value again to show it.")
+        elif message := value_error(cleaned.get("value") or ""):
+            self.add_error("value", _sentence(message))
+        return cleaned
+
+    def _clean_declaration(self, cleaned: dict[str, Any]) -> None:
+        """Check usage and hosts; extending them requires the value, so that only a known value can be sent out."""
+        if "usage" not in cleaned or "git_hosts" not in cleaned:
+            return
+        usage, git_hosts = EntryUsage(cleaned["usage"]), cleaned["git_hosts"]
+        if message := usage_error(usage, git_hosts):
+            self.add_error("git_hosts", _sentence(message))
+        elif self.stored and self.keeps_value and not is_restriction(self._before(), usage, git_hosts):
+            self.add_error("value", "Enter the value again to extend its usage or its git hosts.")
+
+    def _before(self) -> VaultEntry:
+        """Return the entry before the form changes it."""
+        return VaultEntry(usage=self.initial["usage"], git_hosts=self.initial["git_hosts"])
+
+    @property
+    def keeps_value(self) -> bool:
+        """Return whether the value stays: none was entered for a stored secret."""
+        return bool(self.stored and self.initial.get("is_secret") and not self.cleaned_data.get("value"))
+
+    def to_edit(self) -> EntryEdit | None:
+        """Return the edit of the entry; None: unchanged."""
+        cleaned = self.cleaned_data
+        is_deleted = bool(cleaned.get("DELETE"))
+        if (is_deleted and not self.stored) or not (is_deleted or self.has_changed()):
+            return None
+        return EntryEdit(
+            key=self.instance.key if self.stored else cleaned["key"],
+            expected_version=cleaned.get("known_version") if self.stored else 0,
+            value=None if is_deleted or self.keeps_value else cleaned["value"],
+            is_secret=bool(cleaned.get("is_secret")),
+            usage=EntryUsage(cleaned.get("usage") or EntryUsage.ENVIRONMENT),
+            git_hosts=cleaned.get("git_hosts") or (),
+            is_deleted=is_deleted,
+        )
+
+
+class EnvForm(StyledForm):
+    """Lines of `KEY=value`; they are not rendered again."""
+
+    lines = forms.CharField(strip=False, required=False, label="Lines", widget=ValueInput)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["lines"].widget.attrs |= {
+            "rows": 12,
+            "placeholder": 'API_TOKEN=…\nexport PRIVATE_KEY="-----BEGIN …',
+        }
+
+
+def _passphrase(label: str, autocomplete: str, help_text: str = "") -> forms.CharField:
+    """Return the field of a passphrase, which is not rendered again."""
+    widget = UnfoldAdminPasswordWidget(attrs={"autocomplete": autocomplete})
+    return forms.CharField(label=label, strip=False, widget=widget, help_text=help_text)
+
+
+class ExportForm(StyledForm):
+    """A passphrase, entered twice."""
+
+    passphrase = _passphrase(
+        "Passphrase", "new-password", f"At least {PASSPHRASE_MIN} characters. The file cannot be decrypted without it."
+    )
+    again = _passphrase("Passphrase again", "new-password")
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        if not self.errors and cleaned["passphrase"] != cleaned["again"]:
+            self.add_error("again", "The passphrases do not match.")
+        return cleaned
+
+
+class ImportForm(StyledForm):
+    """An export, and how to import it."""
+
+    file = forms.FileField(label="File", help_text="An export of a vault, from any runqy server.")
+    passphrase = _passphrase("Passphrase", "off", "The passphrase of the export.")
+    name = forms.CharField(required=False, max_length=64, label="Name", help_text="Empty: the name in the file.")
+    replace = forms.BooleanField(
+        required=False,
+        label="Replace",
+        help_text="Replace an existing vault: entries that are not in the file are deleted.",
+    )
+
+
+def _style_value(field: Any, *, is_secret: bool, placeholder: str) -> None:
+    _add_class(field, _SECRET if is_secret else _READABLE)
+    field.widget.attrs["placeholder"] = placeholder
+    field.widget.attrs["aria-label"] = "Value"
+
+
+def _add_class(field: Any, names: str) -> None:
+    field.widget.attrs["class"] = f"{field.widget.attrs.get('class', '')} {names}".strip()
+
+
+def _sentence(message: str) -> str:
+    return f"{message[:1].upper()}{message[1:]}."

@@ -1,0 +1,59 @@
+"""The entries on the page of their vault."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.template.loader import render_to_string
+
+from runqy.admin_site.base_admin import RunqyTabularInline
+from vaults.admin.forms import EntryForm
+from vaults.models import VaultEntry
+
+__all__ = ["EntryInline"]
+
+
+class EntryInline(RunqyTabularInline):
+    """The entries of a vault; users who may change the vault may change them."""
+
+    model = VaultEntry
+    form = EntryForm
+    verbose_name, verbose_name_plural = "entry", "Entries"
+    hide_title = True
+    readonly_fields = ("hosts", "stored_value", "last_change")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).select_related("vault")
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """Leave out the inputs if the user may not change the vault."""
+        if not self.has_change_permission(request, obj):
+            return ("key", "is_secret", "usage", "hosts", "stored_value", "last_change")
+        return ("key", "value", "is_secret", "usage", "git_hosts", "stored_value", "last_change", "known_version")
+
+    @admin.display(description="git hosts")
+    def hosts(self, row: Any) -> str:
+        return ", ".join(row.git_hosts)
+
+    @admin.display(description="stored value")
+    def stored_value(self, row: Any) -> str:
+        """Return the masked value and its fingerprint."""
+        return render_to_string("vaults/stored_value.html", {"entry": row.stored})
+
+    @admin.display(description="last change")
+    def last_change(self, row: VaultEntry) -> str:
+        """Return version, time and user, with a link to all versions."""
+        return render_to_string("vaults/last_change.html", {"entry": row if row.pk else None})
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("vaults.view_vault") or request.user.has_perm("vaults.change_vault")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("vaults.change_vault" if obj else "vaults.add_vault")
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("vaults.change_vault" if obj else "vaults.add_vault")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("vaults.change_vault")

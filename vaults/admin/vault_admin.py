@@ -1,0 +1,175 @@
+"""The list of vaults, and the page of each with its entries, queues and workers."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.utils import unquote
+from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
+from unfold.decorators import action
+
+from runqy.config_sync.admin import PublishedModelAdmin
+from runqy.errors import BrokerUnavailable, VaultAlreadyExists
+from runqy.redis_connection import get_broker
+from vaults.access_log import list_vault_workers
+from vaults.admin.forms import VaultForm
+from vaults.admin.inlines import EntryInline
+from vaults.admin.views import (
+    bulk_edit_view,
+    deletion_view,
+    deliveries_view,
+    export_view,
+    import_view,
+    queue_links,
+    versions_view,
+)
+from vaults.models import Vault
+from vaults.operations import save_vault
+from vaults.queries import is_unlocked, list_decrypt_errors, list_queues_by_vault
+
+NAMED_QUEUES_MAX = 3
+
+
+class VaultList(ChangeList):
+    """Vaults with the queues that use them, in one query."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        used_by = list_queues_by_vault()
+        self.result_list = list(self.result_list)
+        for vault in self.result_list:
+            vault.used_by = used_by.get(vault.name, [])
+
+
+@admin.register(Vault)
+class VaultAdmin(PublishedModelAdmin):
+    """Vaults; all changes go through the operations."""
+
+    form = VaultForm
+    audit_kind = "vault"
+    refused_fields = {VaultAlreadyExists: "name"}
+    fields = ("name", "description")
+    inlines = (EntryInline,)
+    list_display = ("name", "description_start", "entry_count", "queues", "updated")
+    list_before_template = "vaults/list_before.html"
+    change_form_outer_before_template = "vaults/form_before.html"
+    change_form_outer_after_template = "vaults/form_after.html"
+    search_fields = ("name", "description")
+    search_help_text = "Name or description"
+    empty_text = "Add a vault, set its entries, and list it in the vaults of a queue: its workers receive them."
+    show_full_result_count = True
+    actions = None
+    actions_list = ("import_vault",)
+    actions_detail = ("bulk_edit", "deliveries", "export")
+
+    class Media:
+        css = {"all": ("vaults/vaults.css",)}
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        counted: QuerySet[Any] = super().get_queryset(request).annotate(counted=Count("entries"))
+        return counted
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return VaultList
+
+    def get_urls(self) -> list[URLPattern]:
+        versions = self.admin_site.admin_view(self.versions)
+        own = [path("<path:object_id>/entries/<str:key>/", versions, name="vaults_vault_versions")]
+        return [*own, *super().get_urls()]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """Make the name read-only: the ciphertexts are bound to it."""
+        return ("name",) if obj else ()
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return super().changelist_view(request, {"is_locked": not is_unlocked()} | (extra_context or {}))
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        context["is_locked"] = not is_unlocked()
+        if vault := context.get("original"):
+            context["decrypt_errors"] = [] if context["is_locked"] else list_decrypt_errors(vault)
+            context |= {"used_by": queue_links(request, list_queues_by_vault().get(vault.name, [])), **_workers(vault)}
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Leave saving to `save_related`: a vault and its entries are one change."""
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Save the vault with its entries by one operation."""
+        edits = []
+        for formset in formsets:
+            formset.save(commit=False)  # notes what changed, for the history
+            edits += [edit for entry_form in formset.forms if (edit := entry_form.to_edit())]
+        vault = form.instance
+        saved = save_vault(name=vault.name, description=vault.description, edits=edits, is_new=not change)
+        vault.pk = saved.pk
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        return deletion_view(self, request, self.get_permitted(request, object_id, "delete"))
+
+    @action(description="Bulk edit", icon="content_paste", permissions=["change"], url_path="bulk-edit")  # type: ignore[untyped-decorator]
+    def bulk_edit(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return bulk_edit_view(self, request, self.get_permitted(request, object_id, "change"))
+
+    @action(description="Deliveries", icon="local_shipping", permissions=["view"], url_path="deliveries")  # type: ignore[untyped-decorator]
+    def deliveries(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return deliveries_view(self, request, self.get_permitted(request, object_id, "view"))
+
+    @action(description="Export", icon="download", permissions=["export"], url_path="export")  # type: ignore[untyped-decorator]
+    def export(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return export_view(self, request, self.get_permitted(request, object_id, "export"))
+
+    @action(description="Import", icon="upload", permissions=["import"], url_path="import")  # type: ignore[untyped-decorator]
+    def import_vault(self, request: HttpRequest) -> HttpResponse:
+        return import_view(self, request)
+
+    def has_export_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        return request.user.has_perm("vaults.export_vault")
+
+    def has_import_permission(self, request: HttpRequest) -> bool:
+        """Require both permissions: an import may replace a vault."""
+        return request.user.has_perms(["vaults.add_vault", "vaults.change_vault"])
+
+    def versions(self, request: HttpRequest, object_id: str, key: str) -> HttpResponse:
+        return versions_view(self, request, self.get_permitted(request, object_id, "view"), key)
+
+    def get_permitted(self, request: HttpRequest, object_id: str, permission: str) -> Vault:
+        """Return a vault for which the user has a permission. Raise PermissionDenied, also for an unknown one."""
+        vault: Any = self.get_object(request, unquote(object_id))
+        if vault is None or not getattr(self, f"has_{permission}_permission")(request, vault):
+            raise PermissionDenied
+        return vault  # type: ignore[no-any-return]
+
+    @admin.display(description="description", ordering="description")
+    def description_start(self, row: Vault) -> str:
+        words = " ".join(row.description.split())
+        return words if len(words) <= 60 else f"{words[:60]}…"
+
+    @admin.display(description="entries", ordering="counted")
+    def entry_count(self, row: Any) -> int:
+        count: int = row.counted
+        return count
+
+    @admin.display(description="used by")
+    def queues(self, row: Any) -> str:
+        """Return the queues that use it, at most three by name."""
+        named, rest = row.used_by[:NAMED_QUEUES_MAX], len(row.used_by) - NAMED_QUEUES_MAX
+        return ", ".join(named) + (f" and {rest} more" if rest > 0 else "") or "no queue"
+
+    @admin.display(description="changed (UTC)", ordering="updated_at")
+    def updated(self, row: Vault) -> str:
+        return f"{row.updated_at:%Y-%m-%d %H:%M}"
+
+
+def _workers(vault: Vault) -> dict[str, Any]:
+    """Return the workers that use a vault, and how many have its current values; None while Redis is unavailable."""
+    try:
+        workers = list_vault_workers(get_broker(), vault.name)
+    except BrokerUnavailable:
+        return {"workers": None}
+    return {"workers": workers, "current_count": sum(worker.is_current for worker in workers)}

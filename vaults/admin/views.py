@@ -1,0 +1,241 @@
+"""Pages of a vault beside its form: deletion, bulk edit, versions, deliveries, export and import."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+
+from runqy.errors import PassphraseRefused, PreconditionFailed, RunqyError, VaultAlreadyExists, VaultInvalid
+from vaults import dotenv
+from vaults.access_log import list_deliveries
+from vaults.admin.forms import EnvForm, ExportForm, ImportForm
+from vaults.export_import import export_vault, import_vault, preview_import
+from vaults.models import Vault
+from vaults.operations import compare_entries, delete_vault, set_entries
+from vaults.queries import EntryPreview, PreviewOutcome, list_queues_by_vault, list_versions
+
+__all__ = [
+    "bulk_edit_view",
+    "deletion_view",
+    "deliveries_view",
+    "export_view",
+    "import_view",
+    "queue_links",
+    "versions_view",
+]
+
+PAGE_SIZE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLink:
+    """The name of a queue, and the URL of its page, empty if the user may not view it."""
+
+    name: str
+    url: str
+
+
+def queue_links(request: HttpRequest, names: list[str]) -> list[QueueLink]:
+    """Return links to queues; the app of queues is above this one, so only its URL is named."""
+    may_view = request.user.has_perm("queues.view_queue")
+    return [QueueLink(name, reverse("admin:queues_queue_by_name", args=[name]) if may_view else "") for name in names]
+
+
+def deletion_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, vault: Vault) -> HttpResponse:
+    """Show which queues use a vault, or delete it if its name is entered."""
+    error = ""
+    if request.method == "POST":
+        if request.POST.get("name", "").strip() == vault.name:
+            return _delete(model_admin, request, vault)
+        error = f"Enter {vault.name} to delete the vault."
+    context = {
+        **_context(model_admin, request, f"Delete the vault {vault.name}?", vault),
+        "queues": queue_links(request, list_queues_by_vault().get(vault.name, [])),
+        "error": error,
+    }
+    return TemplateResponse(request, "vaults/delete.html", context)
+
+
+def bulk_edit_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, vault: Vault) -> HttpResponse:
+    """Set many entries from pasted `KEY=value` lines, after a preview without values.
+
+    The lines are only in the submitted form: no response, session or URL contains them.
+    """
+    context: dict[str, Any] = {"vault": vault, "back_url": vault_url(vault)}
+    if request.method == "POST":
+        pasted = dotenv.parse_env(request.POST.get("lines", ""))
+        if "apply" in request.POST and not pasted.errors and pasted.values:
+            context["refusals"] = _apply(request, vault, pasted)
+            if not context["refusals"]:
+                return _redirect(request, vault_url(vault))
+            vault.refresh_from_db()
+        context |= _preview(vault, pasted)
+        if "fragment" in request.POST:
+            return _no_store(TemplateResponse(request, "vaults/bulk_edit_preview.html", context))
+    context |= {
+        **_context(model_admin, request, f"Bulk edit of {vault.name}", vault),
+        "form": EnvForm(),
+        "is_sent": request.method == "POST",
+    }
+    return _no_store(TemplateResponse(request, "vaults/bulk_edit.html", context))
+
+
+def _preview(vault: Vault, pasted: dotenv.ParsedEnv) -> dict[str, Any]:
+    """Return what the lines would change, or their errors."""
+    try:
+        found = compare_entries(vault.name, pasted.values)
+    except RunqyError as error:
+        return {"refusals": error.errors}
+    entries: list[tuple[int, EntryPreview]] = [(pasted.lines[entry.key], entry) for entry in found]
+    changing = sum(entry.outcome in (PreviewOutcome.ADDED, PreviewOutcome.CHANGED) for entry in found)
+    return {"entries": entries, "errors": pasted.errors, "changing": changing, "etag": vault.etag}
+
+
+def _apply(request: HttpRequest, vault: Vault, pasted: dotenv.ParsedEnv) -> tuple[str, ...]:
+    """Set the entries, and return the errors."""
+    seen = request.POST.get("etag", "")
+
+    def check(etag: str) -> None:
+        if seen and etag != seen:
+            raise PreconditionFailed("The vault has changed since the preview. Check the changes again.")
+
+    try:
+        changed = set_entries(vault=vault.name, values=pasted.values, check=check)
+    except RunqyError as error:
+        return error.errors
+    count = len(changed)
+    messages.success(request, f"{count} {'entry was' if count == 1 else 'entries were'} set in {vault.name}.")
+    return ()
+
+
+def versions_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, vault: Vault, key: str) -> HttpResponse:
+    """Show the versions of an entry, without values."""
+    try:
+        versions = list_versions(vault.name, key, before=_number(request, "before"), limit=PAGE_SIZE + 1)
+    except RunqyError as error:
+        messages.error(request, error.detail)
+        return HttpResponseRedirect(vault_url(vault))
+    context: dict[str, Any] = {
+        **_context(model_admin, request, f"{vault.name}/{key}", vault),
+        "versions": versions[:PAGE_SIZE],
+        "older": versions[PAGE_SIZE - 1].pk if len(versions) > PAGE_SIZE else None,
+    }
+    return TemplateResponse(request, "vaults/versions.html", context)
+
+
+def deliveries_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, vault: Vault) -> HttpResponse:
+    """Show which worker received which versions, newest first."""
+    worker = request.GET.get("worker", "").strip()
+    found = list_deliveries(vault.name, limit=PAGE_SIZE, worker_id=worker, after=_number(request, "before"))
+    context: dict[str, Any] = {
+        **_context(model_admin, request, f"Deliveries of {vault.name}", vault),
+        "worker": worker,
+        "deliveries": found.deliveries,
+        "older": found.end,
+    }
+    return TemplateResponse(request, "vaults/deliveries.html", context)
+
+
+def _number(request: HttpRequest, parameter: str) -> int | None:
+    text = request.GET.get(parameter, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+def export_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, vault: Vault) -> HttpResponse:
+    """Return a vault as a file that is encrypted with a passphrase."""
+    form = ExportForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            content = export_vault(name=vault.name, passphrase=form.cleaned_data["passphrase"])
+        except RunqyError as error:
+            form.add_error("passphrase" if isinstance(error, PassphraseRefused) else None, list(error.errors))
+        else:
+            response = HttpResponse(content, content_type="application/octet-stream")
+            response["Content-Disposition"] = f'attachment; filename="{vault.name}.runqy-vault"'
+            response["Cache-Control"] = "no-store"
+            return response
+    context = {
+        **_context(model_admin, request, f"Export {vault.name}", vault),
+        "form": form,
+    }
+    return TemplateResponse(request, "vaults/export.html", context)
+
+
+def import_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest) -> HttpResponse:
+    """Import a vault from a file, after a preview."""
+    form = ImportForm(request.POST or None, request.FILES or None)
+    context: dict[str, Any] = {}
+    if request.method == "POST" and form.is_valid():
+        cleaned = form.cleaned_data
+        known = {name: cleaned[name] for name in ("passphrase", "name")} | {"content": cleaned["file"].read()}
+        try:
+            if "apply" in request.POST:
+                done = import_vault(**known, replace=cleaned["replace"])
+                messages.success(request, f"The vault {done.vault} was imported.")
+                return _redirect(request, vault_url(Vault.objects.get(name=done.vault)))
+            found = preview_import(**known)
+            changing = [entry for entry in found.entries if entry.outcome != PreviewOutcome.UNCHANGED]
+            context = {"found": found, "changing": len(changing), "replace": cleaned["replace"]}
+        except RunqyError as error:
+            form.add_error(_field_of(error), list(error.errors))
+    context["form"] = form
+    if "fragment" in request.POST:
+        return TemplateResponse(request, "vaults/import_preview.html", context)
+    context |= {
+        **_context(model_admin, request, "Import a vault", None),
+    }
+    return TemplateResponse(request, "vaults/import.html", context)
+
+
+def _field_of(error: RunqyError) -> str | None:
+    if isinstance(error, VaultAlreadyExists):
+        return "replace"
+    if error.code == "export_not_opened":
+        return "passphrase"
+    if error.code == "export_unreadable":
+        return "file"
+    return "name" if isinstance(error, VaultInvalid) else None
+
+
+def _redirect(request: HttpRequest, url: str) -> HttpResponse:
+    """Redirect; a script follows the header, since it would fetch a redirect."""
+    if "fragment" in request.POST:
+        return HttpResponse(headers={"X-Runqy-Location": url})
+    return HttpResponseRedirect(url)
+
+
+def _no_store(response: HttpResponse) -> HttpResponse:
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _delete(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, vault: Vault) -> HttpResponse:
+    try:
+        delete_vault(name=vault.name)
+    except RunqyError as error:
+        messages.error(request, error.detail)
+        return HttpResponseRedirect(vault_url(vault))
+    model_admin.log_deletions(request, [vault])  # type: ignore[arg-type]  # Django only iterates over it
+    messages.success(request, f"The vault {vault.name} was deleted.")
+    return HttpResponseRedirect(reverse("admin:vaults_vault_changelist"))
+
+
+def vault_url(vault: Vault) -> str:
+    return reverse("admin:vaults_vault_change", args=[vault.pk])
+
+
+def _context(
+    model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, title: str, vault: Vault | None
+) -> dict[str, Any]:
+    """Return the context of a page of a vault."""
+    return {
+        **model_admin.admin_site.each_context(request),
+        "title": title,
+        "opts": model_admin.opts,
+        "original": vault,
+        "vault": vault,
+        "back_url": vault_url(vault) if vault else reverse("admin:vaults_vault_changelist"),
+    }

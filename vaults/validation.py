@@ -1,0 +1,162 @@
+"""Rules for names, values, usage and git hosts of vault entries; free of Django, for workers use them too."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from runqy.errors import VaultInvalid
+from runqy.git.hosts import HOST_RULE, find_https_host, is_https, normalize_host
+
+VALUE_MAX_BYTES = 64 << 10
+GIT_HOSTS_MAX = 20
+VAULT_RULE = "Use 1 to 64 letters, digits, `_` and `-`, beginning with a letter or a digit"
+VARIABLE_RULE = "Use letters, digits and `_`, not beginning with a digit"
+
+_VAULT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}", re.ASCII)
+_REFERENCE = re.compile(rf"vault://(?P<vault>{_VAULT.pattern})/(?P<key>{_VARIABLE.pattern})", re.ASCII)
+_RESERVED = frozenset(
+    {
+        *("PATH", "HOME", "VIRTUAL_ENV"),
+        *("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "BASH_ENV", "GCONV_PATH", "GLIBC_TUNABLES"),
+        *("LD_AUDIT", "LD_PRELOAD", "LD_LIBRARY_PATH", "DYLD_INSERT_LIBRARIES", "DYLD_LIBRARY_PATH"),
+    }
+)
+"""Variables of the worker, and variables that make a program run other code."""
+_RESERVED_PREFIX = "RUNQY_"
+_RESERVED_VAULTS = frozenset({"import"})
+
+
+class EntryUsage(StrEnum):
+    """The usage of an entry."""
+
+    ENVIRONMENT = "environment"  # a variable of the processes that run tasks
+    GIT_TOKEN = "git_token"  # noqa: S105 (sent to git servers, never to tasks)
+    BOTH = "both"
+
+    @property
+    def is_variable(self) -> bool:
+        return self is not EntryUsage.GIT_TOKEN
+
+    @property
+    def is_git_token(self) -> bool:
+        return self is not EntryUsage.ENVIRONMENT
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A reference to an entry of a vault."""
+
+    vault: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"vault://{self.vault}/{self.key}"
+
+
+def vault_name_error(name: str) -> str | None:
+    if name in _RESERVED_VAULTS:
+        return f"{name} is reserved: it is a path of the API"
+    if _VAULT.fullmatch(name):
+        return None
+    return VAULT_RULE
+
+
+def description_error(text: str) -> str | None:
+    return "Null characters are not allowed" if "\0" in text else None
+
+
+def variable_name_error(name: str) -> str | None:
+    """Return the error of the name of an entry or environment variable, or None."""
+    if not _VARIABLE.fullmatch(name):
+        return VARIABLE_RULE
+    if name in _RESERVED or name.startswith(_RESERVED_PREFIX):
+        return f"{name} is reserved for the worker"
+    return None
+
+
+def value_error(value: str) -> str | None:
+    """Return the error of the value of an entry or environment variable, or None; never contains it."""
+    if not value:
+        return "The value may not be empty"
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return "The value must be valid Unicode"
+    if size > VALUE_MAX_BYTES:
+        return "The value may have at most 64 KiB"
+    if "\0" in value:
+        return "Null characters are not allowed in the value"
+    return None
+
+
+def normalize_git_hosts(hosts: Iterable[str]) -> list[str]:
+    """Return hosts normalized and sorted. Raise ValueError."""
+    normalized = {host: normalize_host(host) for host in hosts}
+    if wrong := [host for host, spelled in normalized.items() if spelled is None]:
+        raise ValueError(f"{wrong[0][:80]!r}: {HOST_RULE}")
+    if len(normalized) > GIT_HOSTS_MAX:
+        raise ValueError(f"an entry has at most {GIT_HOSTS_MAX} hosts")
+    return sorted({spelled for spelled in normalized.values() if spelled})
+
+
+def usage_error(usage: EntryUsage, git_hosts: Iterable[str]) -> str | None:
+    """Return the error of a usage together with hosts, or None."""
+    has_hosts = bool(list(git_hosts))
+    if usage.is_git_token and not has_hosts:
+        return "A git token requires the hosts that it may be sent to"
+    if has_hosts and not usage.is_git_token:
+        return "Hosts require the usage git_token or both"
+    return None
+
+
+def git_token_error(reference: Reference, *, usage: EntryUsage, git_hosts: Iterable[str], git_url: str) -> str | None:
+    """Return why an entry may not be sent to the host of a repository, or None. Only https sends a token."""
+    if not is_https(git_url):
+        return None
+    host = find_https_host(git_url)
+    if host is None:
+        return f"The host in {git_url[:200]} is ambiguous, so no git token is sent to it: {HOST_RULE}."
+    if usage.is_git_token and host in git_hosts:
+        return None
+    hosts = f"only for {', '.join(git_hosts)}" if usage.is_git_token else "not declared as a git token"
+    return (
+        f"The entry {reference} is {hosts}, and may not be sent to {host}: add {host} to its git hosts, "
+        "with the permission to change the vault, or change git_token."
+    )
+
+
+def parse_reference(text: str) -> Reference | None:
+    """Return the entry that `vault://<vault>/<key>` means, or None for any other text."""
+    match = _REFERENCE.fullmatch(text)
+    return Reference(match["vault"], match["key"]) if match else None
+
+
+def check_vault(name: str, description: str) -> None:
+    """Raise VaultInvalid for an invalid name or description."""
+    if message := vault_name_error(name):
+        raise VaultInvalid(f"{name[:80]!r}: {message}.")
+    if message := description_error(description):
+        raise VaultInvalid(f"description: {message}.")
+
+
+def check_entry(key: str, value: str) -> None:
+    """Raise VaultInvalid for an invalid entry."""
+    if message := entry_error(key, value):
+        raise VaultInvalid(message)
+
+
+def check_entries(values: Mapping[str, str]) -> None:
+    """Raise VaultInvalid with all errors of entries."""
+    if messages := [message for key, value in values.items() if (message := entry_error(key, value))]:
+        raise VaultInvalid(errors=messages)
+
+
+def entry_error(key: str, value: str) -> str | None:
+    """Return the error of an entry as a sentence, or None; never contains the value."""
+    if message := variable_name_error(key):
+        return f"{key[:80]!r}: {message}."
+    if message := value_error(value):
+        return f"{key}: {message}."
+    return None

@@ -1,0 +1,181 @@
+"""Decrypts the published vaults of a queue for its workers, without the database."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from runqy.config_sync.derived import Snapshot
+from runqy.config_sync.documents import DocumentKind
+from runqy.config_sync.snapshot import MAX_AGE_S, get_snapshot
+from runqy.errors import VaultLocked, VaultUnavailable
+from runqy.git.hosts import is_https
+from vaults.access_log import VaultGrant, vault_state
+from vaults.crypto import Keyring, get_keyring
+from vaults.validation import git_token_error, parse_reference
+from vaults.vault_documents import PublishedEntry, PublishedVault, decode_vault
+
+__all__ = ["WorkerSecrets", "get_worker_secrets", "list_secret_errors"]
+
+_ERRORS_MAX = 3
+"""Errors listed of one vault: without its key, no entry of a large vault can be decrypted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSecrets:
+    """The values that a worker receives from vaults."""
+
+    values: dict[str, str] = field(default_factory=dict, repr=False)
+    git_token: str = field(default="", repr=False)
+    grants: tuple[VaultGrant, ...] = ()
+    """The versions of the entries, by vault."""
+
+
+def get_worker_secrets(
+    names: Sequence[str], *, git_token: str = "", git_url: str = "", max_age_s: float = MAX_AGE_S
+) -> WorkerSecrets:
+    """Return the variables in some vaults, a later one overriding an earlier one, and the token for a repository.
+
+    The token is the value of the entry that `git_token` refers to, if the entry is declared for the host of `git_url`;
+    without an https URL there is none, because git sends tokens only over https.
+    Raise VaultLocked, or VaultUnavailable with the errors of all missing vaults and entries, and of the first entries
+    of a vault that cannot be decrypted: there is no partial result.
+    """
+    if not names and not git_token:
+        return WorkerSecrets()
+    keyring, snapshot = get_keyring(), get_snapshot(max_age_s)
+    if errors := _errors(snapshot, keyring, names, git_token, git_url):
+        raise VaultUnavailable(" ".join(errors), errors=errors)
+    effective = _effective_entries(snapshot, names)
+    values = {entry.key: _decrypt(keyring, name, entry) for name, entry in effective}
+    token = _token_entry(snapshot, git_token) if is_https(git_url) else None
+    return WorkerSecrets(
+        values=values,
+        git_token=_decrypt(keyring, *token) if token else "",
+        grants=_grants(snapshot, names, [*effective, *([token] if token else [])]),
+    )
+
+
+def list_secret_errors(
+    names: Iterable[str], *, git_token: str = "", git_url: str = "", max_age_s: float = MAX_AGE_S
+) -> list[str]:
+    """Return the errors that keep workers from receiving these secrets.
+
+    Each vault is decrypted once for each state of the configuration, however many queues use it.
+    """
+    names = list(names)
+    if not names and not git_token:
+        return []
+    try:
+        keyring = get_keyring()
+    except VaultLocked as error:
+        return [error.detail]
+    return _errors(get_snapshot(max_age_s), keyring, names, git_token, git_url)
+
+
+def _errors(snapshot: Snapshot, keyring: Keyring, names: Iterable[str], git_token: str, git_url: str) -> list[str]:
+    """Return the errors of decrypting vaults, and of sending the git token to the repository's host."""
+    errors: list[str] = []
+    for name in dict.fromkeys(names):
+        entry_errors = _decrypt_errors(snapshot, keyring, name)
+        if entry_errors is None:
+            errors.append(f"The vault {name} does not exist: create it, or remove it from the queue.")
+        else:
+            errors += _abbreviate(name, [error for error in entry_errors.values() if error])
+    if git_token:
+        token_error = _token_error(snapshot, keyring, git_token) or _host_error(snapshot, git_token, git_url)
+        errors += [token_error] if token_error and token_error not in errors else []
+    return errors
+
+
+def _abbreviate(vault: str, errors: list[str]) -> list[str]:
+    """Return the first errors of a vault, and the number of others."""
+    more = len(errors) - _ERRORS_MAX
+    return errors if more <= 1 else [*errors[:_ERRORS_MAX], f"{more} more entries of {vault} cannot be decrypted."]
+
+
+def _token_error(snapshot: Snapshot, keyring: Keyring, git_token: str) -> str:
+    """Return the error of decrypting the git token, or an empty string."""
+    reference = parse_reference(git_token)
+    if reference is None:
+        return "git_token must be vault://<vault>/<key>."
+    errors = _decrypt_errors(snapshot, keyring, reference.vault)
+    if errors is None:
+        return f"The vault {reference.vault} with the git token does not exist: create it, or change git_token."
+    missing = f"The vault {reference.vault} has no entry {reference.key}, the git token: set it, or change git_token."
+    return errors.get(reference.key, missing)
+
+
+def _host_error(snapshot: Snapshot, git_token: str, git_url: str) -> str:
+    """Return why the git token may not be sent to the repository's host, or an empty string."""
+    reference, token = parse_reference(git_token), _token_entry(snapshot, git_token)
+    if reference is None or token is None:
+        return ""
+    _, entry = token
+    return git_token_error(reference, usage=entry.usage, git_hosts=entry.git_hosts, git_url=git_url) or ""
+
+
+def _decrypt_errors(snapshot: Snapshot, keyring: Keyring, name: str) -> Mapping[str, str] | None:
+    """Return the decrypt error of each entry of a vault, or an empty string; None: no such vault."""
+
+    def find(snapshot: Snapshot) -> Mapping[str, str] | None:
+        vault = _published(snapshot, name)
+        return {entry.key: _decrypt_error(keyring, name, entry) for entry in vault.entries} if vault else None
+
+    return snapshot.derive(("vault_decrypt_errors", keyring, name), find)
+
+
+def _decrypt_error(keyring: Keyring, vault: str, entry: PublishedEntry) -> str:
+    """Return the decrypt error of an entry, or an empty string."""
+    try:
+        _decrypt(keyring, vault, entry)
+    except VaultUnavailable as error:
+        return error.detail
+    return ""
+
+
+def _decrypt(keyring: Keyring, vault: str, entry: PublishedEntry) -> str:
+    return keyring.decrypt(entry.aad(vault), entry.ciphertext)
+
+
+def _effective_entries(snapshot: Snapshot, names: Iterable[str]) -> list[tuple[str, PublishedEntry]]:
+    """Return the entries of an environment, each with its vault; a later vault overrides an earlier one."""
+    by_key = {
+        entry.key: (name, entry) for name in names for entry in _entries(snapshot, name) if entry.usage.is_variable
+    }
+    return list(by_key.values())
+
+
+def _token_entry(snapshot: Snapshot, git_token: str) -> tuple[str, PublishedEntry] | None:
+    """Return the entry of a reference, with its vault, or None."""
+    reference = parse_reference(git_token)
+    if reference is None:
+        return None
+    return next(
+        ((reference.vault, entry) for entry in _entries(snapshot, reference.vault) if entry.key == reference.key), None
+    )
+
+
+def _grants(
+    snapshot: Snapshot, names: Iterable[str], entries: Iterable[tuple[str, PublishedEntry]]
+) -> tuple[VaultGrant, ...]:
+    """Return the grant of each vault; one that is empty or overridden has no versions."""
+    versions: dict[str, dict[str, int]] = {name: {} for name in names}
+    for vault, entry in entries:
+        versions.setdefault(vault, {})[entry.key] = entry.version
+    return tuple(
+        VaultGrant(
+            vault=vault, versions=granted, state=vault_state({e.key: e.version for e in _entries(snapshot, vault)})
+        )
+        for vault, granted in versions.items()
+    )
+
+
+def _entries(snapshot: Snapshot, name: str) -> tuple[PublishedEntry, ...]:
+    """Return the entries of a vault, none of an unknown one."""
+    vault = _published(snapshot, name)
+    return vault.entries if vault else ()
+
+
+def _published(snapshot: Snapshot, name: str) -> PublishedVault | None:
+    """Return the published vault, or None."""
+    document = snapshot.find(DocumentKind.VAULT, name)
+    return decode_vault(document.body) if document is not None and document.body is not None else None

@@ -1,13 +1,13 @@
-"""Makes Django know the workers."""
+"""The Django app of workers."""
 
 from django.apps import AppConfig
 
 
 class WorkersConfig(AppConfig):
-    """What the server knows about workers; what they do is in `runtime` and `deploy`, which know no Django."""
+    """The server's part of workers; `runtime` and `deploy` are the workers themselves and import no Django."""
 
     name = "workers"
 
     def ready(self) -> None:
-        """Register the system checks."""
-        from workers import checks  # noqa: F401, PLC0415 (checks register when imported, and need the settings)
+        """Register the system checks and the maintenance duties."""
+        from workers import checks, maintenance  # noqa: F401, PLC0415 (they register when imported, and need the settings)

@@ -1,27 +1,20 @@
-"""Gives workers a name in Django, for its permissions: what is known about them lives in Redis."""
+"""The model of workers for Django's permissions; their data is in Redis."""
 
 from django.db import models
 
-
-class NoRows(models.Manager["Worker"]):
-    """Finds nothing, without looking for a table: `manage.py dumpdata` asks for the rows of every model."""
-
-    def get_queryset(self) -> models.QuerySet["Worker"]:
-        """Return no rows."""
-        return super().get_queryset().none()
+from runqy.empty_manager import EmptyManager
 
 
 class Worker(models.Model):
-    """A worker, as far as permissions and the admin's addresses need one; there is no table."""
+    """A worker, for permissions and admin URLs; it has no table."""
 
     id = models.CharField(primary_key=True, max_length=255)
 
-    objects = NoRows()
+    objects = EmptyManager()
 
     class Meta:
         managed = False
         default_permissions = ("view",)
 
     def __str__(self) -> str:
-        """Return the id."""
         return self.id

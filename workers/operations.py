@@ -1,4 +1,4 @@
-"""What can be done for workers."""
+"""Registration of workers."""
 
 import secrets
 from dataclasses import dataclass, field, replace
@@ -7,22 +7,22 @@ import structlog
 from django.conf import settings
 
 from queues.definitions import QueueDefinition
-from queues.queries import find_rollout, get_fresh_catalog
-from runqy.accounts.identity import Identity
-from runqy.accounts.redis_users import Credentials, give_redis_user
-from runqy.broker.connection import RedisTarget
+from queues.queries import find_rollout, get_fresh_catalog, hides_payloads
+from runqy.accounts.worker_credentials import Credentials, grant_redis_user
+from runqy.api_keys import Identity
+from runqy.broker.redis_client import RedisTarget
 from runqy.broker.worker_claims import claim_worker_id
-from runqy.connection import get_broker
 from runqy.errors import BrokerUnavailable, KeyInsufficient, QueueDisabled, RedisUserRequired, RedisUsersRefused
-from vaults.deliveries import note_delivery
-from vaults.opening import open_vaults
+from runqy.redis_connection import get_broker
+from vaults.access_log import record_delivery
+from vaults.worker_secrets import get_worker_secrets
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """All that a worker needs to serve a queue."""
+    """Everything a worker needs to serve a queue."""
 
     worker_id: str
     queue: QueueDefinition
@@ -31,46 +31,50 @@ class Registration:
     revision: str
     """Changes with the configuration of the queue and its vaults; empty: unknown."""
     rollout: str | None
-    """Changes whenever somebody wants the newest commit to run."""
+    """Changes with each request to deploy the newest commit."""
     redis: RedisTarget
     lease_s: int
+    archive_max_tasks: int
+    """How many archived tasks each Redis queue keeps."""
+    keeps_output: bool
+    """Whether what tasks print is kept."""
     vaults: dict[str, str] = field(repr=False)
-    """The values of all its vaults, decrypted."""
+    """The decrypted values of all its vaults."""
     git_token: str = field(repr=False)
 
     @property
     def priority(self) -> int:
-        """Return the highest of the priorities."""
+        """Return the highest priority."""
         return max(priority for _, priority in self.redis_queues)
 
 
 def register_worker(
     *, queue: str, worker_id: str = "", identity: Identity | None = None, instance_id: str = ""
 ) -> Registration:
-    """Return what a worker needs to serve a queue, or one of its sub-queues, as of now.
+    """Return everything a worker needs to serve a queue or one of its sub-queues.
 
-    `identity` is that of its key: while the worker lives, no other key registers its id. `instance_id` asks for a Redis
-    user, which registrations of one key with the same instance share. What it is handed out of vaults is noted first.
-    Raises QueueNotFound, QueueDisabled, WorkerIdTaken, KeyInsufficient where the queue needs a vault that is not
-    allowed, VaultLocked, VaultUnavailable, which names all that cannot be opened, and where secrets cannot be noted
-    BrokerUnavailable and DeliveryNotRecorded; RedisUserRequired, RedisUsersRefused, or BrokerUnavailable where a Redis
-    user cannot be created.
+    `identity` is its API key's: while the worker lives, no other key can register its id. `instance_id` requests a
+    Redis user, which registrations of one key with the same instance share. Deliveries of secrets are recorded before
+    the response. Raise QueueNotFound, QueueDisabled, WorkerIdTaken; KeyInsufficient if the queue needs a vault that the
+    key may not use; VaultLocked, VaultUnavailable, which names all vaults that cannot be decrypted; BrokerUnavailable
+    and DeliveryNotRecorded if a delivery cannot be recorded; RedisUserRequired, RedisUsersRefused, or BrokerUnavailable
+    if a Redis user cannot be created.
     """
     if not instance_id and settings.RUNQY_WORKER_ACL == "required":
         raise RedisUserRequired
     catalog = get_fresh_catalog(max_age_s=0)  # a worker registers again because something has just changed
     definition, redis_queues = catalog.for_worker(queue, allowed_queues=identity.queues if identity else None)
     if not definition.is_enabled:
-        raise QueueDisabled(f"The queue {definition.name} is disabled: it takes no workers.")
-    _refuse_vaults(definition, identity.vaults if identity else None)
+        raise QueueDisabled(f"The queue {definition.name} is disabled and accepts no workers.")
+    _check_vaults(definition, identity.vaults if identity else None)
     worker_id = worker_id or f"worker-{secrets.token_hex(6)}"
     deployment = definition.deployment
     if identity:
         _claim_worker_id(worker_id, identity.owner)
-    handout = open_vaults(deployment.vaults, git_token=deployment.git_token, git_url=deployment.git_url)
+    worker_secrets = get_worker_secrets(deployment.vaults, git_token=deployment.git_token, git_url=deployment.git_url)
     redis = settings.RUNQY_WORKER_REDIS_TARGET
     if identity and instance_id and settings.RUNQY_WORKER_ACL != "off":
-        credentials = give_redis_user(
+        credentials = grant_redis_user(
             identity,
             instance_id=instance_id,
             worker_id=worker_id,
@@ -78,36 +82,40 @@ def register_worker(
             redis_queues=[name for name, _ in redis_queues],
         )
         redis = _with_credentials(redis, credentials)
-    if handout.shares:
-        note_delivery(worker_id=worker_id, queue=definition.name, shares=handout.shares)
+    if worker_secrets.grants:
+        record_delivery(worker_id=worker_id, queue=definition.name, grants=worker_secrets.grants)
+    hides = hides_payloads(definition.name, catalog)
+    queue_for_worker = replace(definition, deployment=replace(deployment, hide_payloads=hides))
     return Registration(
         worker_id=worker_id,
-        queue=definition,
+        queue=queue_for_worker,
         redis_queues=tuple(redis_queues),
         revision=catalog.queue_revision(definition.name),
         rollout=find_rollout(definition.name),
         redis=redis,
         lease_s=settings.RUNQY_LEASE_S,
-        vaults=handout.values,
-        git_token=handout.git_token,
+        archive_max_tasks=settings.RUNQY_ARCHIVE_MAX_TASKS,
+        keeps_output=settings.RUNQY_TASK_OUTPUT and not hides,
+        vaults=worker_secrets.values,
+        git_token=worker_secrets.git_token,
     )
 
 
-def _refuse_vaults(queue: QueueDefinition, allowed_vaults: frozenset[str] | None) -> None:
-    """Raise KeyInsufficient if a queue needs vaults beyond those that are allowed."""
+def _check_vaults(queue: QueueDefinition, allowed_vaults: frozenset[str] | None) -> None:
+    """Raise KeyInsufficient if a queue needs vaults that are not allowed."""
     if allowed_vaults is None:
         return
-    if refused := [vault for vault in queue.deployment.vaults_used if vault not in allowed_vaults]:
+    if refused := [vault for vault in queue.deployment.referenced_vaults if vault not in allowed_vaults]:
         raise KeyInsufficient(
-            f"This key is limited to vaults, and the queue {queue.name} needs {', '.join(refused)}: use a key that may "
-            "use them, or take them off the queue."
+            f"This key is limited to vaults, and the queue {queue.name} needs {', '.join(refused)}: use a key that can "
+            "use them, or remove them from the queue."
         )
 
 
 def _claim_worker_id(worker_id: str, owner: str) -> None:
-    """Note whose worker this is. Raises WorkerIdTaken.
+    """Record the owner of a worker. Raise WorkerIdTaken.
 
-    Without Redis nothing is noted: a worker that has lost Redis registers to hear where it is now.
+    Without Redis nothing is recorded: a worker that has lost Redis registers to learn its new address.
     """
     try:
         get_broker().run(claim_worker_id(worker_id, owner=owner))
@@ -116,9 +124,9 @@ def _claim_worker_id(worker_id: str, owner: str) -> None:
 
 
 def _with_credentials(shared: RedisTarget, credentials: Credentials | None) -> RedisTarget:
-    """Return how a worker enters Redis: as its own user, or as all others do where Redis lets us create none.
+    """Return the worker's own Redis credentials, or the shared ones where Redis does not let the server create users.
 
-    Raises RedisUsersRefused.
+    Raise RedisUsersRefused.
     """
     if credentials is not None:
         return replace(shared, username=credentials.username, password=credentials.password)

@@ -1,14 +1,17 @@
-"""What can be known about workers."""
+"""Read the workers and their state."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from django.conf import settings
 
-from queues.names import AllowedQueues
+from queues.catalog import AllowedQueues
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import find_worker, find_workers
-from runqy.broker.running import find_running
+from runqy.broker.constants import HEARTBEAT_TTL_S
+from runqy.broker.heartbeats import find_worker_record, list_running_tasks, list_worker_records
+from runqy.broker.worker_claims import read_registration_times
 from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState
 from runqy.errors import WorkerNotFound
 
@@ -16,63 +19,125 @@ __all__ = ["OWN_CREDENTIALS_SHARED", "WorkerStatus", "are_own_credentials_shared
 
 
 OWN_CREDENTIALS_SHARED = (
-    "Workers that take no Redis user of their own are given the server's own Redis credentials:"
-    " set RUNQY_WORKER_REDIS_URL to a user of theirs, or RUNQY_WORKER_ACL=required."
+    "Workers without their own Redis user receive the server's Redis credentials:"
+    " set RUNQY_WORKER_REDIS_URL to a separate user, or RUNQY_WORKER_ACL=required."
 )
+
+
+IsAllowed = Callable[[str], bool]
+"""Takes the name of a Redis queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatus:
-    """A worker, what it runs, and whether it still reports."""
+    """A worker, the tasks that it runs, and whether it still reports."""
 
     record: WorkerRecord
+    """As the worker reports it; `disconnected`, with the reason, when its heartbeats are overdue."""
     running: tuple[RunningTask, ...]
     is_stale: bool
     """Its heartbeats are overdue."""
 
     @property
-    def is_hindered(self) -> bool:
-        """Tell whether it serves although something could not be done, which its reason tells."""
+    def disconnected_since_s(self) -> int | None:
+        """Return when its last heartbeat reached Redis; None unless heartbeats are overdue."""
+        return self.record.last_beat_s if self.is_stale else None
+
+    @property
+    def has_problem(self) -> bool:
+        """Return whether it is ready but reports a problem as its reason."""
         return self.record.state is WorkerState.READY and bool(self.record.reason)
 
 
 def are_own_credentials_shared() -> bool:
-    """Return whether a worker can be given the credentials by which the server itself enters Redis."""
+    """Return whether workers can receive the server's own Redis credentials."""
     own, shared = settings.REDIS_TARGET, settings.RUNQY_WORKER_REDIS_TARGET
     is_same = (own.username or "default", own.password) == (shared.username or "default", shared.password)
     return is_same and settings.RUNQY_WORKER_ACL != "required"
 
 
 def list_workers(broker: Broker, *, allowed_queues: AllowedQueues = None) -> list[WorkerStatus]:
-    """Return the workers that were heard of in the last minute, Go's among them, by id.
+    """Return the workers that sent a heartbeat in the last minute, Go's included, sorted by id.
 
-    Raises BrokerUnavailable.
+    With `allowed_queues`, return only workers that serve one of them, limited to these queues. Raise BrokerUnavailable.
     """
-    return _statuses(broker, [record for record in find_workers(broker) if _is_allowed(record, allowed_queues)])
+    is_allowed = _get_queue_filter(allowed_queues)
+    return _statuses(
+        broker, [record for record in list_worker_records(broker) if _serves(record, is_allowed)], is_allowed
+    )
 
 
 def get_worker(broker: Broker, worker_id: str, *, allowed_queues: AllowedQueues = None) -> WorkerStatus:
-    """Return a worker. Raises WorkerNotFound, BrokerUnavailable."""
-    record = find_worker(broker, worker_id)
-    if record is None or not _is_allowed(record, allowed_queues):
-        raise WorkerNotFound(f"No worker {worker_id[:128]!r} was heard of in the last minute.")
-    return _statuses(broker, [record])[0]
+    """Return one worker, as in `list_workers`. Raise WorkerNotFound, BrokerUnavailable."""
+    record, is_allowed = find_worker_record(broker, worker_id), _get_queue_filter(allowed_queues)
+    if record is None or not _serves(record, is_allowed):
+        raise WorkerNotFound(f"No worker {worker_id[:128]!r} sent a heartbeat in the last minute.")
+    return _statuses(broker, [record], is_allowed)[0]
 
 
-def _statuses(broker: Broker, records: list[WorkerRecord]) -> list[WorkerStatus]:
-    """Return workers with what they run."""
+def _statuses(broker: Broker, records: list[WorkerRecord], is_allowed: IsAllowed | None) -> list[WorkerStatus]:
+    """Return workers with their running tasks."""
     now_s = broker.now_s()
-    running = broker.run(find_running(records)) if records else []
+    running = broker.run(list_running_tasks(records)) if records else []
+    disconnected = _mark_disconnected(broker, [record for record in records if record.is_stale(now_s)])
     return [
-        WorkerStatus(record=record, running=tuple(tasks), is_stale=record.is_stale(now_s))
+        WorkerStatus(
+            record=_limit_to_queues(disconnected.get(record.worker_id, record), is_allowed),
+            running=tuple(task for task in tasks if is_allowed is None or is_allowed(task.redis_queue)),
+            is_stale=record.worker_id in disconnected,
+        )
         for record, tasks in zip(records, running, strict=True)
     ]
 
 
-def _is_allowed(record: WorkerRecord, allowed_queues: AllowedQueues) -> bool:
-    """Tell whether a worker serves one of some queues."""
+def _mark_disconnected(broker: Broker, records: Sequence[WorkerRecord]) -> dict[str, WorkerRecord]:
+    """Return records of workers whose heartbeats are overdue as `disconnected`, with the reason, by worker id."""
+    if not records:
+        return {}
+    registered_s = broker.run(read_registration_times([record.worker_id for record in records]))
+    return {
+        record.worker_id: replace(
+            record, state=WorkerState.DISCONNECTED, reason=_disconnect_reason(record, registered_at_s)
+        )
+        for record, registered_at_s in zip(records, registered_s, strict=True)
+    }
+
+
+def _disconnect_reason(record: WorkerRecord, registered_at_s: int) -> str:
+    """Return why no heartbeat arrives, as far as known. A worker without Redis registers again over HTTP."""
+    silence = f"no heartbeat has reached Redis since {_format_time(record.last_beat_s)}"
+    if registered_at_s > record.last_beat_s + HEARTBEAT_TTL_S:
+        cause = f"It cannot reach Redis: {silence}, but it registered over HTTP at {_format_time(registered_at_s)}."
+    else:
+        cause = f"It ended without notice or cannot reach Redis: {silence}."
+    return f"{cause} Its last state was {record.state}."
+
+
+def _format_time(unix_s: int) -> str:
+    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _get_queue_filter(allowed_queues: AllowedQueues) -> IsAllowed | None:
+    """Return a predicate for the Redis queues of these queues; None if all are allowed."""
     if allowed_queues is None:
-        return True
+        return None
     catalog = get_fresh_catalog()
-    served = (catalog.find(name) for name in record.redis_queues)
-    return any(resolved is not None and resolved.queue.name in allowed_queues for resolved in served)
+
+    def is_allowed(redis_queue: str) -> bool:
+        resolved = catalog.find(redis_queue)
+        return resolved is not None and resolved.queue.name in allowed_queues
+
+    return is_allowed
+
+
+def _serves(record: WorkerRecord, is_allowed: IsAllowed | None) -> bool:
+    """Return whether a worker serves an allowed queue."""
+    return is_allowed is None or any(map(is_allowed, record.redis_queues))
+
+
+def _limit_to_queues(record: WorkerRecord, is_allowed: IsAllowed | None) -> WorkerRecord:
+    """Return a record without queues that are not allowed; a Go worker serves several."""
+    if is_allowed is None or all(map(is_allowed, record.redis_queues)):
+        return record
+    redis_queues = {name: priority for name, priority in record.redis_queues.items() if is_allowed(name)}
+    return replace(record, redis_queues=redis_queues, queue=",".join(redis_queues))

@@ -1,5 +1,6 @@
-"""The code of the tests' task repository: does what a payload tells it to."""
+"""The code of the tests' task repository, which follows the instructions in a payload."""
 
+import json
 import os
 import signal
 import subprocess
@@ -68,6 +69,27 @@ def overflow(payload):
     os.write(1, b"x" * payload["bytes"] + b"\n")
 
 
+def shout(payload):
+    """Print lines, report progress if told to, and wait before the end if told to."""
+    for line in payload["lines"]:
+        print(line)
+    for progress in payload.get("progress", ()):
+        os.write(1, json.dumps({"progress": progress}).encode() + b"\n")
+    if "until" in payload:
+        wait(payload)
+    if payload.get("dies"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if payload.get("retries"):
+        raise RetryableError("again")
+
+
+def flood(payload):
+    """Print a number of bytes in lines of 100."""
+    for start in range(0, payload["bytes"], 100_000):
+        os.write(2, b"".join(b"%099d\n" % (start + n * 100) for n in range(1000)))
+    print("the end")
+
+
 VERBS = {
     "env": lambda _: dict(os.environ),
     "pid": lambda _: os.getpid(),
@@ -86,6 +108,8 @@ VERBS = {
     "big": lambda payload: "x" * payload["bytes"],
     "nan": lambda _: float("nan"),
     "pause": lambda payload: time.sleep(payload["s"]),
+    "shout": shout,
+    "flood": flood,
     "log": lambda payload: print(payload["text"]),
 }
 

@@ -8,7 +8,7 @@ import pytest
 import redis as redis_py
 
 from tests.support import environment
-from tests.workers.fake_server import FakeServer, registration_answer
+from tests.workers.fake_server import FakeServer, registration_response
 from tests.workers.processes import SDK_FILES, WorkerProcess
 from tests.workers.repositories import Repository
 
@@ -23,7 +23,7 @@ def repository(tmp_path: Path) -> Repository:
 
 @pytest.fixture(scope="session")
 def task_repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """Return the repository with the tests' task code and the published SDK; nobody commits to it."""
+    """Return the repository with the tests' task code and the published SDK; it is never changed."""
     repository = Repository(tmp_path_factory.mktemp("tasks") / "repository")
     repository.commit({**SDK_FILES, "main.py": Path(__file__).with_name("behaviours.py").read_bytes()})
     return repository
@@ -37,8 +37,8 @@ def deployments(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(task_repository: Repository) -> Iterator[FakeServer]:
-    """Return a server that hands out the queue `mail` with the tests' task code."""
-    server = FakeServer(registration_answer(redis_port=environment.SERVER.port, git_url=task_repository.url))
+    """Return a server that offers the queue `mail` with the tests' task code."""
+    server = FakeServer(registration_response(redis_port=environment.SERVER.port, git_url=task_repository.url))
     yield server
     server.close()
 

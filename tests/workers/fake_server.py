@@ -1,4 +1,4 @@
-"""Stands in for the server's registration route, on loopback."""
+"""A fake of the server's registration route, on loopback."""
 
 import contextlib
 import copy
@@ -22,14 +22,14 @@ API_KEY = environment.WORKER_KEY
 
 
 class FakeServer:
-    """Answers registrations with what a test tells it to."""
+    """Responds to registrations as a test configures it."""
 
-    def __init__(self, answer: dict[str, Any]) -> None:
-        self.answer = answer
+    def __init__(self, response: dict[str, Any]) -> None:
+        self.response = response
         self.status = 200
         self.code = "test"
         self.refused: set[str] = set()
-        """Queues that there are none of."""
+        """Queues that do not exist."""
         self.gives_users = True
         """Whether workers enter its Redis as users of their own, as they do by default."""
         self.requests: list[dict[str, Any]] = []
@@ -41,8 +41,8 @@ class FakeServer:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 outer.requests.append(body)
                 is_known = self.headers["Authorization"] == f"Bearer {API_KEY}"
-                status, answer = outer.reply(body) if is_known else (401, {"detail": "unknown key", "code": "x"})
-                content = json.dumps(answer).encode()
+                status, response = outer.reply(body) if is_known else (401, {"detail": "unknown key", "code": "x"})
+                content = json.dumps(response).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
@@ -59,26 +59,26 @@ class FakeServer:
     def reply(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Return status and body for a registration."""
         if body["queue"] in self.refused:
-            return 404, {"detail": "No such queue.", "code": "queue_not_found"}
+            return 404, {"detail": "Queue not found.", "code": "queue_not_found"}
         if self.status != 200:
-            return self.status, {"detail": f"the server says {self.status}", "code": self.code}
-        answer = self.accepted(body)
+            return self.status, {"detail": f"the server responds {self.status}", "code": self.code}
+        response = self.accepted(body)
         if self.gives_users:
-            create_redis_user(answer, body)
-        return 200, answer
+            create_redis_user(response, body)
+        return 200, response
 
     def accepted(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Return the answer to a registration that is not refused, with the shared user of Redis."""
-        return copy.deepcopy(self.answer) | {"worker_id": body["worker_id"]}
+        """Return the response to an accepted registration, with the shared Redis user."""
+        return copy.deepcopy(self.response) | {"worker_id": body["worker_id"]}
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
 
 
-def registration_answer(*, redis_port: int, git_url: str, queue: str = "mail", **changes: Any) -> dict[str, Any]:
-    """Return a server's answer to a registration."""
+def registration_response(*, redis_port: int, git_url: str, queue: str = "mail", **changes: Any) -> dict[str, Any]:
+    """Return a server's response to a registration."""
     deployment = {
         "git_url": git_url,
         "branch": "main",
@@ -88,6 +88,8 @@ def registration_answer(*, redis_port: int, git_url: str, queue: str = "mail", *
     }
     return {
         "lease_secs": 30,
+        "archive_max_tasks": 10_000,
+        "task_output": True,
         "redis": {"addr": f"127.0.0.1:{redis_port}", "password": "", "db": 0, "use_tls": False},
         "queue": {"name": queue, "priority": 1, "mode": "long_running", **changes.pop("queue_changes", {})},
         "sub_queues": [{"name": queue, "priority": 1}],
@@ -98,14 +100,14 @@ def registration_answer(*, redis_port: int, git_url: str, queue: str = "mail", *
     }
 
 
-def create_redis_user(answer: dict[str, Any], body: dict[str, Any]) -> None:
-    """Create the user of a worker and put it into the answer, unless Redis is away or the test has a user for it."""
-    redis = answer["redis"]
+def create_redis_user(response: dict[str, Any], body: dict[str, Any]) -> None:
+    """Create the Redis user of a worker and add it to the response, unless Redis is away or the test has one."""
+    redis = response["redis"]
     if "redis_acl" not in body["accepts"] or redis.get("password"):
         return
     try:
         target = msgspec.convert(redis, RedisInfo).target
-    except ValueError:  # a test of answers that make no sense
+    except ValueError:  # a test of invalid responses
         return
     instance_id = body["instance_id"]
     password = hashlib.sha256(instance_id.encode()).hexdigest()
@@ -114,7 +116,7 @@ def create_redis_user(answer: dict[str, Any], body: dict[str, Any]) -> None:
         password_sha256=hashlib.sha256(password.encode()).hexdigest(),
         instance_id=instance_id,
         worker_ids=(body["worker_id"],),
-        redis_queues=tuple(queue["name"] for queue in answer["sub_queues"]),
+        redis_queues=tuple(queue["name"] for queue in response["sub_queues"]),
     )
     with contextlib.suppress(BrokerUnavailable):
         broker = Broker.connect(target)
@@ -124,7 +126,7 @@ def create_redis_user(answer: dict[str, Any], body: dict[str, Any]) -> None:
 
 
 def change_configuration(redis: redis_py.Redis, server: FakeServer, token: str) -> None:
-    """Tell the workers of `mail` that their queue changed."""
-    server.answer["queue"]["revision"] = token
+    """Notify the workers of `mail` that their queue changed."""
+    server.response["queue"]["revision"] = token
     redis.hset(keys.QUEUE_REVISIONS, "mail", token)
     redis.publish(keys.CHANGED_CHANNEL, "mail")

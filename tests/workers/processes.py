@@ -1,4 +1,4 @@
-"""Starts the real worker program for tests, and waits for what it does."""
+"""Start the real worker program for tests, and wait for its actions."""
 
 import json
 import os
@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 import runqy_python
 
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget
 from runqy.broker.enqueue import NewTask, enqueue, new_task_id
-from runqy.broker.heartbeats import find_workers
-from runqy.broker.reading import find_task
-from runqy.broker.records import TaskRecord
+from runqy.broker.heartbeats import list_worker_records
+from runqy.broker.redis_client import RedisTarget
+from runqy.broker.task_reader import find_task
+from runqy.broker.task_record import TaskRecord
 from runqy.broker.worker_records import WorkerRecord
 from tests.support.servers import ValkeyServer
 from tests.workers.fake_server import API_KEY, FakeServer
@@ -73,7 +73,7 @@ class WorkerProcess:
 def eventually(
     look: Callable[[], T | bool | None], *, within_s: float = 30, what: Callable[[], object] = lambda: ""
 ) -> T:
-    """Return what a look finds as soon as it finds something."""
+    """Return the first truthy value of a function."""
     deadline = time.monotonic() + within_s
     while True:
         if found := look():
@@ -83,7 +83,7 @@ def eventually(
 
 
 def add_task(broker: Broker, payload: object = None, *, queue: str = "mail", **options: Any) -> str:
-    """Queue a task and return its id."""
+    """Enqueue a task and return its id."""
     content = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     task = NewTask(id=new_task_id(), queue=queue, payload=content, **options)
     broker.run(enqueue(task, now_ns=broker.now_ns()))
@@ -104,13 +104,13 @@ def wait_for_record(broker: Broker, state: str) -> WorkerRecord:
     """Wait until a worker is in a state and return what it reports."""
 
     def look() -> WorkerRecord | None:
-        return next((record for record in find_workers(broker) if record.state == state), None)
+        return next((record for record in list_worker_records(broker) if record.state == state), None)
 
-    return eventually(look, what=lambda: find_workers(broker))
+    return eventually(look, what=lambda: list_worker_records(broker))
 
 
 def wait_task(folder: Path, name: str = "task") -> dict[str, str]:
-    """Return the payload of a task that says when it starts, and ends when it is told."""
+    """Return the payload of a task that reports when it starts, and ends on request."""
     return {"do": "wait", "started": str(folder / f"{name}.started"), "until": str(folder / f"{name}.until")}
 
 
@@ -120,7 +120,7 @@ def broker_on(server: ValkeyServer, password: str = "") -> Broker:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; a zombie does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

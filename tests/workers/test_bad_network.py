@@ -1,4 +1,4 @@
-"""A worker whose way to Redis is slow, cut or loses answers, or that was frozen itself."""
+"""A worker whose connection to Redis is slow, cut or loses replies, or that was suspended itself."""
 
 import os
 import random
@@ -11,12 +11,12 @@ import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
-from runqy.broker.counting import count_tasks
-from runqy.broker.forwarding import forward_due
+from runqy.broker.forwarder import forward_due
 from runqy.broker.keys import QueueKeys
-from runqy.broker.recovering import LeaselessWatch, recover_lost
+from runqy.broker.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.stats import count_tasks
 from tests.support import environment
-from tests.support.bad_network import BadNetwork, Weather
+from tests.support.bad_network import BadNetwork, FaultMode
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task, eventually, wait_for_state, wait_task
@@ -31,21 +31,21 @@ def network(server: FakeServer) -> Iterator[BadNetwork]:
     seed = random.randrange(2**32)
     print("seed", seed)
     network = BadNetwork(environment.SERVER.port, random.Random(seed))
-    server.answer["redis"]["addr"] = f"127.0.0.1:{network.port}"
-    server.answer["lease_secs"] = 10
+    server.response["redis"]["addr"] = f"127.0.0.1:{network.port}"
+    server.response["lease_secs"] = 10
     yield network
     network.close()
 
 
 @pytest.fixture
-def upkeep(single_broker: Broker) -> Iterator[None]:
-    """Recover what was lost, and move on what is due, all the while."""
+def maintenance(single_broker: Broker) -> Iterator[None]:
+    """Recover lost tasks and forward due ones continuously."""
     watch, has_ended = LeaselessWatch(), threading.Event()
 
     def keep_up() -> None:
         while not has_ended.wait(0.1):
-            recover_lost(single_broker, ["mail"], watch, grace_s=0)
-            forward_due(single_broker, ["mail"])
+            single_broker.run(recover_lost(["mail"], watch, grace_s=0))
+            single_broker.run(forward_due(["mail"]))
 
     keeper = threading.Thread(target=keep_up)
     keeper.start()
@@ -54,7 +54,7 @@ def upkeep(single_broker: Broker) -> Iterator[None]:
     keeper.join()
 
 
-@pytest.mark.usefixtures("upkeep")
+@pytest.mark.usefixtures("maintenance")
 def test_no_weather_loses_a_task_or_records_one_twice(
     single_broker: Broker, redis: redis_py.Redis, network: BadNetwork, start_worker: StartWorker
 ) -> None:
@@ -64,8 +64,8 @@ def test_no_weather_loses_a_task_or_records_one_twice(
     def completed() -> int:
         return single_broker.run(count_tasks(["mail"], now_ns=single_broker.now_ns()))[0].completed
 
-    for spell, weather in enumerate((Weather.SLOW, Weather.IN_PIECES, Weather.LOSES_ANSWERS)):
-        network.weather = weather
+    for spell, mode in enumerate((FaultMode.SLOW, FaultMode.IN_PIECES, FaultMode.LOSES_RESPONSES)):
+        network.mode = mode
         for number in range(TASKS_A_SPELL):
             add_task(single_broker, number, max_retry=100)
         goal = 1 + (spell + 1) * TASKS_A_SPELL
@@ -80,29 +80,29 @@ def test_no_weather_loses_a_task_or_records_one_twice(
     assert worker.stop() == 0
 
 
-@pytest.mark.usefixtures("upkeep")
+@pytest.mark.usefixtures("maintenance")
 def test_results_that_take_longer_than_a_lease_to_arrive_cost_no_lease(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, network: BadNetwork, start_worker: StartWorker
 ) -> None:
-    server.answer["lease_secs"] = 4
+    server.response["lease_secs"] = 4
     worker = start_worker(RUNQY_CONCURRENCY="3", RUNQY_PROCESSES="3")
     wait_for_state(single_broker, add_task(single_broker, 0), "completed")
 
-    network.weather = Weather.SLOW
+    network.mode = FaultMode.SLOW
     ids = [add_task(single_broker, {"do": "big", "bytes": 2 << 20}) for _ in range(3)]
 
     for task_id in ids:
         assert len(wait_for_state(single_broker, task_id, "completed", "archived", within_s=60).result or b"") > 2 << 20
     assert (redis.get(MAIL.processed), redis.get(MAIL.failed)) == (b"4", None)
-    network.weather = Weather.FINE
+    network.mode = FaultMode.FINE
     assert worker.stop() == 0
 
 
-@pytest.mark.usefixtures("upkeep")
+@pytest.mark.usefixtures("maintenance")
 def test_a_worker_that_was_frozen_past_its_lease_changes_nothing_about_the_others_result(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    server.answer["lease_secs"] = 2
+    server.response["lease_secs"] = 2
     frozen = start_worker()
     task = wait_task(tmp_path)
     started = Path(task["started"])

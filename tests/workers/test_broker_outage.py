@@ -1,4 +1,4 @@
-"""When a worker whose Redis is silent asks its server where Redis is."""
+"""When a worker registers again because Redis does not respond."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,14 +17,14 @@ class Hours:
         self.now_s = 100.0
         monkeypatch.setattr(clock, "monotonic_s", lambda: self.now_s)
 
-    def asks_in(self, is_due: Callable[[], bool], span_s: float, *, step_s: float = 5.0) -> list[float]:
-        """Return when the server was asked within a span of misses, from its beginning."""
-        began_s, asked = self.now_s, []
+    def requests_in(self, is_due: Callable[[], bool], span_s: float, *, step_s: float = 5.0) -> list[float]:
+        """Return when the worker registered during consecutive failures, counted from their start."""
+        began_s, requested_at = self.now_s, []
         while self.now_s - began_s < span_s:
             if is_due():
-                asked.append(self.now_s - began_s)
+                requested_at.append(self.now_s - began_s)
             self.now_s += step_s
-        return asked
+        return requested_at
 
 
 @pytest.fixture
@@ -33,36 +33,36 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
     return Hours(monkeypatch)
 
 
-def test_the_server_is_asked_after_a_lease_and_then_less_and_less(hours: Hours) -> None:
-    asked = hours.asks_in(partial(BrokerOutageTimer().should_reregister, 30), 3600)
+def test_the_worker_registers_after_a_lease_and_then_less_and_less_often(hours: Hours) -> None:
+    requested_at = hours.requests_in(partial(BrokerOutageTimer().should_reregister, 30), 3600)
 
-    gaps = [later - before for before, later in pairwise(asked)]
-    assert asked[0] == 30
+    gaps = [later - before for before, later in pairwise(requested_at)]
+    assert requested_at[0] == 30
     assert 45 <= gaps[0] <= 80
     assert all(220 <= gap <= 380 for gap in gaps[3:])
-    assert len(asked) > 8
+    assert len(requested_at) > 8
 
 
-def test_an_answer_ends_the_silence(hours: Hours) -> None:
+def test_a_response_resets_the_outage(hours: Hours) -> None:
     outage = BrokerOutageTimer()
     is_due = partial(outage.should_reregister, 30)
-    assert hours.asks_in(is_due, 29) == []
+    assert hours.requests_in(is_due, 29) == []
 
     outage.reset()
 
-    assert hours.asks_in(is_due, 29) == []
-    assert hours.asks_in(is_due, 10) == [0]
+    assert hours.requests_in(is_due, 29) == []
+    assert hours.requests_in(is_due, 10) == [0]
 
 
-def test_a_user_that_redis_refuses_is_asked_for_only_when_maintenance_has_had_time(hours: Hours) -> None:
+def test_a_refused_redis_user_is_requested_again_only_after_maintenance_had_time(hours: Hours) -> None:
     refusals = RefusalTimer()
 
-    asked = hours.asks_in(refusals.should_reregister, 12, step_s=1.0)
+    requested_at = hours.requests_in(refusals.should_reregister, 12, step_s=1.0)
 
-    assert 6 <= asked[0] <= 11
+    assert 6 <= requested_at[0] <= 11
 
 
 def test_refusals_that_are_far_apart_have_nothing_to_do_with_each_other(hours: Hours) -> None:
     refusals = RefusalTimer()
 
-    assert hours.asks_in(refusals.should_reregister, 300, step_s=30.0) == []
+    assert hours.requests_in(refusals.should_reregister, 300, step_s=30.0) == []

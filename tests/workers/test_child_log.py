@@ -3,8 +3,8 @@
 import pytest
 from structlog.testing import capture_logs
 
-from workers.runtime import child_log
-from workers.runtime.child_log import LINE_MAX_BYTES, LINES_AT_ONCE, ChildLog
+from workers.runtime import logs
+from workers.runtime.logs import BURST_LINES, LINE_MAX_BYTES, ChildLog
 
 
 def test_lines_are_logged_and_the_last_ones_kept() -> None:
@@ -17,23 +17,23 @@ def test_lines_are_logged_and_the_last_ones_kept() -> None:
     assert log.tail == "one\ntwo"
 
 
-def test_a_long_line_is_cut_and_says_so() -> None:
+def test_a_long_line_is_truncated_with_a_note() -> None:
     log = ChildLog(pid=7)
     with capture_logs() as entries:
         log.feed(b"x" * 20_000 + b"\n" + b"y" * (2 << 20) + b"\n")
 
-    assert entries[0]["line"] == "x" * LINE_MAX_BYTES + " [cut, 20000 bytes]"
-    assert entries[1]["line"] == "[a line too long to be logged]"
+    assert entries[0]["line"] == "x" * LINE_MAX_BYTES + " [truncated, 20000 bytes]"
+    assert entries[1]["line"] == "[line too long to log]"
 
 
-def test_a_flood_is_capped_and_what_is_missing_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_of_output_is_limited_and_missing_lines_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(child_log.TokenBucket.__init__, "__kwdefaults__", {"now_s": lambda: now[0]})
+    monkeypatch.setattr(logs.TokenBucket.__init__, "__kwdefaults__", {"now_s": lambda: now[0]})
     log = ChildLog(pid=7)
     with capture_logs() as entries:
-        log.feed(b"spam\n" * (LINES_AT_ONCE + 500))
+        log.feed(b"spam\n" * (BURST_LINES + 500))
         now[0] = 10.0
         log.feed(b"calm\n")
 
-    assert sum(entry["event"] == "child_output" for entry in entries) == LINES_AT_ONCE + 1
+    assert sum(entry["event"] == "child_output" for entry in entries) == BURST_LINES + 1
     assert [entry["lines"] for entry in entries if entry["event"] == "child_output_cut"] == [500]

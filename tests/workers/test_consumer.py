@@ -1,4 +1,4 @@
-"""Dequeuing and recording over a connection that loses replies, on a single server and a cluster."""
+"""Dequeuing and finishing over a connection that loses replies, on a single server and a cluster."""
 
 import asyncio
 import random
@@ -11,20 +11,20 @@ from structlog.testing import capture_logs
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget
-from runqy.broker.counting import count_tasks
 from runqy.broker.dequeue import QueueWeight
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import BrokerContext, Operation
+from runqy.broker.redis_client import RedisTarget
 from runqy.broker.scripts import Command
+from runqy.broker.stats import count_tasks
 from runqy.errors import BrokerUnavailable
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until
 from tests.workers.processes import add_task
 from workers.runtime.consumer import Consumer
+from workers.runtime.finish_and_dequeue import ConsumeConfig
 from workers.runtime.redis_connections import RedisConnections
-from workers.runtime.round_trip import ConsumeConfig
-from workers.runtime.runs import RetryPolicy, Run, RunResult, RunStatus
+from workers.runtime.task_runs import RetryPolicy, Run, RunResult, RunStatus
 
 QUEUES = ("mail_high", "mail_low")
 SINGLE = RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),))
@@ -65,7 +65,7 @@ def _size(command: Command) -> int:
 
 @dataclass
 class InstantPool:
-    """Ends each run at once."""
+    """Ends each run immediately."""
 
     consumer: Consumer
     result: RunResult
@@ -89,7 +89,7 @@ class InstantPool:
 
 @dataclass
 class LatePool:
-    """Ends each run a little later, and notes how many tasks are with it meanwhile."""
+    """Ends each run a little later, and records how many runs it has meanwhile."""
 
     consumer: Consumer
     held: list[int]
@@ -126,7 +126,7 @@ def config(*queues: str) -> ConsumeConfig:
 
 
 def drain(target: RedisTarget, count: int, is_lost: Callable[[int], bool]) -> tuple[list[str], int]:
-    """Let a consumer dequeue and finish tasks until it has seen so many; return their ids and its round trips."""
+    """Let a consumer dequeue and finish a number of tasks; return their ids and its round trips."""
 
     async def run() -> tuple[list[str], int]:
         connections = RedisConnections(target)
@@ -138,7 +138,7 @@ def drain(target: RedisTarget, count: int, is_lost: Callable[[int], bool]) -> tu
         async with asyncio.timeout(60):
             while len(pool.ids) < count:
                 await asyncio.sleep(0.01)
-            consumer.stop_taking()
+            consumer.stop_dequeuing()
             await consumer.emptied.wait()
         await consumer.close()
         connections.tasks = lossy.broker
@@ -175,7 +175,7 @@ def test_the_round_trip_that_records_also_dequeues(single_broker: Broker) -> Non
     assert round_trips <= 13
 
 
-def test_what_is_dequeued_after_the_stop_goes_back(single_broker: Broker) -> None:
+def test_tasks_dequeued_after_the_stop_are_requeued(single_broker: Broker) -> None:
     async def stop_during_a_dequeue() -> None:
         connections = RedisConnections(SINGLE)
         await connections.acquire()
@@ -183,7 +183,7 @@ def test_what_is_dequeued_after_the_stop_goes_back(single_broker: Broker) -> Non
         consumer.begin(InstantPool(consumer, RunResult(RunStatus.SUCCEEDED)))  # type: ignore[arg-type]
         while consumer.emptied.is_set():
             await asyncio.sleep(0)
-        consumer.stop_taking()
+        consumer.stop_dequeuing()
         async with asyncio.timeout(20):
             await consumer.emptied.wait()
         await consumer.close()
@@ -198,7 +198,7 @@ def test_what_is_dequeued_after_the_stop_goes_back(single_broker: Broker) -> Non
 
 
 def consume(act: Callable[[Consumer], Coroutine[Any, Any, None]]) -> None:
-    """Do something with a consumer of one queue, and wait until it holds nothing."""
+    """Use a consumer of one queue, and wait until it holds no task."""
 
     async def run() -> None:
         connections = RedisConnections(SINGLE)
@@ -206,7 +206,7 @@ def consume(act: Callable[[Consumer], Coroutine[Any, Any, None]]) -> None:
         consumer = Consumer(connections, config("mail_low"))
         async with asyncio.timeout(20):
             await act(consumer)
-            consumer.stop_taking()
+            consumer.stop_dequeuing()
             await consumer.emptied.wait()
         await consumer.close()
         await connections.release()
@@ -232,6 +232,26 @@ def test_a_task_whose_key_is_broken_keeps_no_other_from_being_recorded(single_br
     assert [entry["task_id"] for entry in entries if entry["event"] == "finish_failed"] == [ids[1]]
     (counts,) = single_broker.run(count_tasks(["mail_low"], now_ns=single_broker.now_ns()))
     assert counts.completed == 3
+
+
+def test_a_cancel_replaces_a_requeue_that_was_not_sent(single_broker: Broker) -> None:
+    ids = [add_task(single_broker, n, queue="mail_low") for n in range(4)]
+
+    async def act(consumer: Consumer) -> None:
+        def cancel_first(task_id: str) -> None:
+            if task_id == ids[3]:
+                consumer.stop_dequeuing()
+                consumer.cancel_task(ids[0])
+
+        pool = InstantPool(consumer, RunResult(RunStatus.REQUEUED), on_submit=cancel_first)
+        consumer.begin(pool)  # type: ignore[arg-type]
+        await wait_until(lambda: len(pool.ids) == 4)
+
+    consume(act)
+
+    keys = QueueKeys("mail_low")
+    assert single_broker.client.zrange(keys.archived, 0, -1) == [ids[0].encode()]
+    assert single_broker.client.llen(keys.pending) == 3
 
 
 def test_no_more_tasks_are_held_than_there_are_slots(single_broker: Broker) -> None:
@@ -262,7 +282,7 @@ def test_round_trips_carry_a_mebibyte_of_results_and_less_after_one_that_failed(
         async with asyncio.timeout(30):
             while len(pool.ids) < 12:
                 await asyncio.sleep(0.01)
-            consumer.stop_taking()
+            consumer.stop_dequeuing()
             await consumer.emptied.wait()
         await consumer.close()
         connections.tasks = lossy.broker

@@ -1,4 +1,4 @@
-"""Workers that are killed at random points lose no task and leave no task with two results."""
+"""Workers killed at random points lose no task and store no second result."""
 
 import os
 import random
@@ -8,12 +8,12 @@ from pathlib import Path
 import redis as redis_py
 
 from runqy.broker.broker import Broker
-from runqy.broker.counting import count_tasks
-from runqy.broker.forwarding import forward_due
+from runqy.broker.forwarder import forward_due
 from runqy.broker.keys import QueueKeys
-from runqy.broker.reading import find_task
-from runqy.broker.records import TaskRecord
-from runqy.broker.recovering import LeaselessWatch, recover_lost
+from runqy.broker.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.stats import count_tasks
+from runqy.broker.task_reader import find_task
+from runqy.broker.task_record import TaskRecord
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task, eventually, is_alive
@@ -27,13 +27,13 @@ def test_workers_that_are_killed_lose_nothing(
     seed = random.randrange(2**32)
     print("seed", seed)
     chance = random.Random(seed)
-    server.answer["lease_secs"] = 2
+    server.response["lease_secs"] = 2
     ids = [add_task(single_broker, {"do": "pause", "s": 0.05}, max_retry=1000) for _ in range(TASKS)]
     watch = LeaselessWatch()
 
     def completed() -> int:
-        recover_lost(single_broker, ["mail"], watch=watch, grace_s=0)
-        forward_due(single_broker, ["mail"])
+        single_broker.run(recover_lost(["mail"], watch=watch, grace_s=0))
+        single_broker.run(forward_due(["mail"]))
         return single_broker.run(count_tasks(["mail"], now_ns=single_broker.now_ns()))[0].completed
 
     for kill in range(KILLS):
@@ -68,12 +68,12 @@ def test_nothing_of_a_killed_worker_runs_on(single_broker: Broker, start_worker:
 def test_a_task_under_which_three_children_died_has_three_attempts(
     single_broker: Broker, server: FakeServer, start_worker: StartWorker
 ) -> None:
-    server.answer["limits"] = {"retry_delay_secs": 0, "retry_max_delay_secs": 1}
+    server.response["limits"] = {"retry_delay_secs": 0, "retry_max_delay_secs": 1}
     task_id = add_task(single_broker, {"do": "die"})
     start_worker()
 
     def archived() -> TaskRecord | None:
-        forward_due(single_broker, ["mail"])
+        single_broker.run(forward_due(["mail"]))
         record = single_broker.run(find_task(task_id))
         return record if record.state == "archived" else None
 

@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 
 from runqy.errors import DeploymentFailed
-from runqy.git.commands import Commands
+from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitCredentials
 from runqy.git.sources import parse_source
 from tests.support.git_server import GitServer, git_server
 from tests.workers.repositories import Repository
-from workers.deploy.deployment import Deployed, DeploymentOrder, deploy
+from workers.deploy.deployment import Deployed, DeploymentSpec, deploy
 
 TOKEN = "gl-pat-0123456789"
 
 
 @pytest.fixture
 def server(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitServer]:
-    """Serve a repository with two commits to those who have the token."""
+    """Serve a repository with two commits to clients with the token."""
     repository.commit({"worker/main.py": "old", "web/index.html": "x"})
     repository.commit({"worker/main.py": "new"})
     served = tmp_path / "served"
@@ -33,11 +33,11 @@ def server(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def deployed_from(
     server: GitServer, tmp_path: Path, *, token: str, path: str = "code.git", code_path: str = ""
 ) -> Deployed:
-    """Deploy what the server has."""
+    """Deploy from the server."""
     credentials = GitCredentials(token=token)
     source = parse_source(git_url=server.url(path), branch="main", code_path=code_path)
-    order = DeploymentOrder(queue="mail", source=source, folder=tmp_path / "deployments", credentials=credentials)
-    return deploy(order, Commands(secrets=credentials.secrets))
+    order = DeploymentSpec(queue="mail", source=source, folder=tmp_path / "deployments", credentials=credentials)
+    return deploy(order, CommandRunner(secrets=credentials.secrets))
 
 
 def test_the_tip_is_fetched_with_the_token_and_nothing_else(server: GitServer, tmp_path: Path) -> None:
@@ -66,14 +66,14 @@ def test_of_a_folder_only_its_files_are_fetched(server: GitServer, tmp_path: Pat
     assert not (deployed.code_dir.parent / "web").exists()
 
 
-def test_a_wrong_token_is_named_but_not_told(server: GitServer, tmp_path: Path) -> None:
+def test_a_wrong_token_is_reported_without_its_value(server: GitServer, tmp_path: Path) -> None:
     with pytest.raises(DeploymentFailed, match="Authentication failed") as caught:
         deployed_from(server, tmp_path, token="wrong-token")
 
     assert "wrong-token" not in str(caught.value)
 
 
-def test_without_a_token_nobody_is_asked_and_it_fails(server: GitServer, tmp_path: Path) -> None:
+def test_without_a_token_git_fails_without_a_prompt(server: GitServer, tmp_path: Path) -> None:
     with pytest.raises(DeploymentFailed, match="could not read Username"):
         deployed_from(server, tmp_path, token="")
 
@@ -90,7 +90,7 @@ def test_a_redirect_to_another_host_is_not_followed_with_a_token(server: GitServ
     with git_server(tmp_path / "served", token=TOKEN, is_smart=True) as another:
         server.moved_to = f"https://127.0.0.1:{another.port}"
 
-        with pytest.raises(DeploymentFailed, match="set git_url to the address that it leads to"):
+        with pytest.raises(DeploymentFailed, match="Set git_url to the address that it redirects to"):
             deployed_from(server, tmp_path, token=TOKEN, path="moved/code.git")
 
         assert another.paths == []
@@ -102,7 +102,7 @@ def test_a_name_without_its_ending_is_found_with_a_token(server: GitServer, tmp_
     assert (deployed.code_dir / "worker" / "main.py").read_text() == "new"
 
 
-def test_a_server_whose_certificate_nobody_knows_is_refused(
+def test_a_server_with_an_unknown_certificate_is_refused(
     server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GIT_SSL_CAINFO")

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from runqy.errors import DeploymentFailed, DeploymentRefused, DeploymentStopped
-from runqy.git.commands import Commands
+from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitCredentials
 from runqy.git.sources import parse_source
 from tests.workers.repositories import Repository, make_wheel
-from workers.deploy import environments
-from workers.deploy.deployment import Deployed, DeploymentOrder, deploy
+from workers.deploy import virtualenvs
+from workers.deploy.deployment import Deployed, DeploymentSpec, deploy
 
 
 @pytest.fixture
@@ -21,10 +21,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "deployments"
 
 
-def order_for(repository: Repository, folder: Path, **changes: object) -> DeploymentOrder:
+def deployment_spec(repository: Repository, folder: Path, **changes: object) -> DeploymentSpec:
     branch, code_path = str(changes.pop("branch", "main")), str(changes.pop("code_path", ""))
     source = parse_source(git_url=repository.url, branch=branch, code_path=code_path)
-    return DeploymentOrder(queue="mail", source=source, folder=folder, **changes)  # type: ignore[arg-type]
+    return DeploymentSpec(queue="mail", source=source, folder=folder, **changes)  # type: ignore[arg-type]
 
 
 def run_python(deployed: Deployed, code: str) -> str:
@@ -38,7 +38,7 @@ def test_the_tip_of_the_branch_is_checked_out(repository: Repository, folder: Pa
     repository.commit({"main.py": "old"})
     commit = repository.commit({"main.py": "new"})
 
-    deployed = deploy(order_for(repository, folder), Commands())
+    deployed = deploy(deployment_spec(repository, folder), CommandRunner())
 
     assert (deployed.commit, deployed.problem) == (commit, "")
     assert (deployed.code_dir / "main.py").read_text() == "new"
@@ -49,7 +49,7 @@ def test_the_checkout_is_shallow(repository: Repository, folder: Path) -> None:
     repository.commit({"main.py": "old"})
     repository.commit({"main.py": "new"})
 
-    deployed = deploy(order_for(repository, folder), Commands())
+    deployed = deploy(deployment_spec(repository, folder), CommandRunner())
 
     log = subprocess.run(["git", "rev-list", "--count", "HEAD"], cwd=deployed.code_dir, capture_output=True, text=True)
     assert log.stdout.strip() == "1"
@@ -60,16 +60,16 @@ def test_a_tag_can_stand_for_the_branch(repository: Repository, folder: Path) ->
     repository.git("tag", "-a", "v1", "-m", "v1")
     repository.commit({"main.py": "newer"})
 
-    deployed = deploy(order_for(repository, folder, branch="v1"), Commands())
+    deployed = deploy(deployment_spec(repository, folder, branch="v1"), CommandRunner())
 
     assert deployed.commit == commit
     assert (deployed.code_dir / "main.py").read_text() == "tagged"
 
 
-def test_only_the_folder_asked_for_is_written(repository: Repository, folder: Path) -> None:
+def test_only_the_requested_folder_is_written(repository: Repository, folder: Path) -> None:
     repository.commit({"worker/main.py": "w", "web/index.html": "x", "worker/requirements.txt": ""})
 
-    deployed = deploy(order_for(repository, folder, code_path="worker"), Commands())
+    deployed = deploy(deployment_spec(repository, folder, code_path="worker"), CommandRunner())
 
     assert deployed.code_dir.name == "worker"
     assert (deployed.code_dir / "main.py").read_text() == "w"
@@ -80,8 +80,8 @@ def test_a_link_out_of_the_checkout_is_refused(repository: Repository, folder: P
     (repository.folder / "worker").symlink_to("/etc")
     repository.commit({"main.py": ""})
 
-    with pytest.raises(DeploymentRefused, match="leads out"):
-        deploy(order_for(repository, folder, code_path="worker"), Commands())
+    with pytest.raises(DeploymentRefused, match="outside the repository"):
+        deploy(deployment_spec(repository, folder, code_path="worker"), CommandRunner())
 
 
 def test_hooks_that_the_user_has_set_up_for_all_repositories_do_not_run(
@@ -95,17 +95,17 @@ def test_hooks_that_the_user_has_set_up_for_all_repositories_do_not_run(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     repository.commit({"main.py": ""})
 
-    deploy(order_for(repository, folder), Commands())
+    deploy(deployment_spec(repository, folder), CommandRunner())
 
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_second_deployment_of_the_same_commit_changes_nothing(repository: Repository, folder: Path) -> None:
     repository.commit({"main.py": ""})
-    first = deploy(order_for(repository, folder), Commands())
+    first = deploy(deployment_spec(repository, folder), CommandRunner())
     before = os.stat(first.code_dir).st_ino, os.stat(first.environment).st_ino
 
-    second = deploy(order_for(repository, folder), Commands())
+    second = deploy(deployment_spec(repository, folder), CommandRunner())
 
     assert (os.stat(second.code_dir).st_ino, os.stat(second.environment).st_ino) == before
 
@@ -113,14 +113,14 @@ def test_a_second_deployment_of_the_same_commit_changes_nothing(repository: Repo
 def test_requirements_are_installed_and_only_again_when_they_changed(repository: Repository, folder: Path) -> None:
     make_wheel(repository.folder / "wheels" / "greet-1.0-py3-none-any.whl", "greet", "word = 'hello'")
     repository.commit({"requirements.txt": "./wheels/greet-1.0-py3-none-any.whl\n"})
-    first = deploy(order_for(repository, folder), Commands())
+    first = deploy(deployment_spec(repository, folder), CommandRunner())
 
     assert run_python(first, "import greet; print(greet.word)") == "hello"
 
     repository.commit({"requirements.txt": "# nothing\n", "main.py": "1"})
-    second = deploy(order_for(repository, folder), Commands())
+    second = deploy(deployment_spec(repository, folder), CommandRunner())
     repository.commit({"main.py": "2"})
-    third = deploy(order_for(repository, folder), Commands())
+    third = deploy(deployment_spec(repository, folder), CommandRunner())
 
     assert first.environment != second.environment
     assert second.environment == third.environment
@@ -130,21 +130,21 @@ def test_requirements_are_installed_and_only_again_when_they_changed(repository:
 def test_without_uv_venv_and_pip_do_the_same(
     repository: Repository, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environments, "_find_uv", lambda: None)
+    monkeypatch.setattr(virtualenvs, "_find_uv", lambda: None)
     make_wheel(repository.folder / "wheels" / "greet-1.0-py3-none-any.whl", "greet", "word = 'hello'")
     repository.commit({"requirements.txt": "./wheels/greet-1.0-py3-none-any.whl\n"})
 
-    deployed = deploy(order_for(repository, folder), Commands())
+    deployed = deploy(deployment_spec(repository, folder), CommandRunner())
 
     assert run_python(deployed, "import greet; print(greet.word)") == "hello"
 
 
 def test_an_unreachable_repository_leaves_the_last_good_checkout(repository: Repository, folder: Path) -> None:
     commit = repository.commit({"main.py": "good"})
-    deploy(order_for(repository, folder), Commands()).release()
+    deploy(deployment_spec(repository, folder), CommandRunner()).release()
     repository.folder.rename(repository.folder.with_name("gone"))
 
-    deployed = deploy(order_for(repository, folder), Commands())
+    deployed = deploy(deployment_spec(repository, folder), CommandRunner())
 
     assert deployed.commit == commit
     assert "git ls-remote failed" in deployed.problem
@@ -155,33 +155,33 @@ def test_an_unknown_branch_is_named(repository: Repository, folder: Path) -> Non
     repository.commit({"main.py": ""})
 
     with pytest.raises(DeploymentFailed, match="no branch or tag 'nope'"):
-        deploy(order_for(repository, folder, branch="nope"), Commands())
+        deploy(deployment_spec(repository, folder, branch="nope"), CommandRunner())
 
 
 def test_another_branch_never_falls_back_to_this_one(repository: Repository, folder: Path) -> None:
     repository.commit({"main.py": ""})
-    deploy(order_for(repository, folder), Commands())
+    deploy(deployment_spec(repository, folder), CommandRunner())
 
     with pytest.raises(DeploymentFailed):
-        deploy(order_for(repository, folder, branch="nope"), Commands())
+        deploy(deployment_spec(repository, folder, branch="nope"), CommandRunner())
 
 
 def test_a_rewritten_branch_is_followed(repository: Repository, folder: Path) -> None:
     repository.commit({"main.py": "one"})
-    deploy(order_for(repository, folder), Commands())
+    deploy(deployment_spec(repository, folder), CommandRunner())
     repository.git("commit", "--amend", "--quiet", "-m", "rewritten")
 
-    deployed = deploy(order_for(repository, folder), Commands())
+    deployed = deploy(deployment_spec(repository, folder), CommandRunner())
 
     assert deployed.commit == repository.git("rev-parse", "HEAD")
 
 
 def test_requirements_that_fail_leave_the_previous_pair(repository: Repository, folder: Path) -> None:
     good = repository.commit({"main.py": "good"})
-    deploy(order_for(repository, folder), Commands())
+    deploy(deployment_spec(repository, folder), CommandRunner())
     repository.commit({"requirements.txt": "./wheels/missing-1.0-py3-none-any.whl\n", "main.py": "bad"})
 
-    deployed = deploy(order_for(repository, folder), Commands())
+    deployed = deploy(deployment_spec(repository, folder), CommandRunner())
 
     assert deployed.commit == good
     assert "uv pip failed" in deployed.problem
@@ -191,7 +191,7 @@ def test_requirements_that_hang_are_given_up(repository: Repository, folder: Pat
     repository.commit({"requirements.txt": "./wheels/greet-1.0-py3-none-any.whl\n"})
 
     with pytest.raises(DeploymentFailed, match="uv pip did not finish"):
-        deploy(order_for(repository, folder, install_timeout_s=0.001), Commands())
+        deploy(deployment_spec(repository, folder, install_timeout_s=0.001), CommandRunner())
 
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(repository: Repository, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(repository: Repository
     (tmp_path / "file").touch()
 
     with pytest.raises(DeploymentFailed, match="Not a directory"):
-        deploy(order_for(repository, tmp_path / "file" / "below"), Commands())
+        deploy(deployment_spec(repository, tmp_path / "file" / "below"), CommandRunner())
 
 
 def test_a_full_disk_is_named_and_the_next_try_succeeds(repository: Repository, folder: Path) -> None:
@@ -209,28 +209,28 @@ def test_a_full_disk_is_named_and_the_next_try_succeeds(repository: Repository, 
     draft.symlink_to("/dev/full")
 
     with pytest.raises(DeploymentFailed, match="the disk is full"):
-        deploy(order_for(repository, folder), Commands())
+        deploy(deployment_spec(repository, folder), CommandRunner())
     draft.unlink()
 
-    assert deploy(order_for(repository, folder), Commands()).problem == ""
+    assert deploy(deployment_spec(repository, folder), CommandRunner()).problem == ""
 
 
 def test_a_disk_that_a_program_finds_full_is_named() -> None:
     with pytest.raises(DeploymentFailed, match=r"^cp failed: the disk is full: cp: .*/dev/full"):
-        Commands().run(["cp", "/proc/version", "/dev/full"], env={"LC_ALL": "C", "PATH": os.defpath}, timeout_s=30)
+        CommandRunner().run(["cp", "/proc/version", "/dev/full"], env={"LC_ALL": "C", "PATH": os.defpath}, timeout_s=30)
 
 
-def test_a_deployment_ends_when_told_to_stop(repository: Repository, folder: Path) -> None:
+def test_a_deployment_can_be_stopped(repository: Repository, folder: Path) -> None:
     repository.commit({"main.py": ""})
-    commands = Commands()
+    commands = CommandRunner()
     commands.stop()
 
     with pytest.raises(DeploymentStopped):
-        deploy(order_for(repository, folder), commands)
+        deploy(deployment_spec(repository, folder), commands)
 
 
 def test_stopping_ends_the_program_that_runs_now() -> None:
-    commands = Commands()
+    commands = CommandRunner()
     stopper = threading.Timer(0.1, commands.stop)
     stopper.start()
 
@@ -239,16 +239,16 @@ def test_stopping_ends_the_program_that_runs_now() -> None:
     stopper.join()
 
 
-def test_old_checkouts_are_removed_once_nobody_uses_them(repository: Repository, folder: Path) -> None:
+def test_unused_checkouts_are_removed(repository: Repository, folder: Path) -> None:
     repository.commit({"main.py": "one"})
-    first = deploy(order_for(repository, folder), Commands())
+    first = deploy(deployment_spec(repository, folder), CommandRunner())
     repository.commit({"main.py": "two"})
-    second = deploy(order_for(repository, folder), Commands())
+    second = deploy(deployment_spec(repository, folder), CommandRunner())
     assert first.code_dir.is_dir()
 
     first.release()
     repository.commit({"main.py": "three"})
-    third = deploy(order_for(repository, folder), Commands())
+    third = deploy(deployment_spec(repository, folder), CommandRunner())
 
     assert not first.code_dir.exists()
     assert second.code_dir.is_dir()
@@ -259,7 +259,7 @@ def test_two_workers_of_one_machine_deploy_the_same_thing_once(repository: Repos
     repository.commit({"main.py": ""})
     found: list[Deployed] = []
     threads = [
-        threading.Thread(target=lambda: found.append(deploy(order_for(repository, folder), Commands())))
+        threading.Thread(target=lambda: found.append(deploy(deployment_spec(repository, folder), CommandRunner())))
         for _ in range(3)
     ]
 
@@ -276,14 +276,14 @@ def test_the_token_is_in_no_file_and_no_error(repository: Repository, folder: Pa
     repository.commit({"main.py": ""})
     token = GitCredentials(token="planted-token")
 
-    deployed = deploy(order_for(repository, folder, credentials=token), Commands(secrets=token.secrets))
+    deployed = deploy(deployment_spec(repository, folder, credentials=token), CommandRunner(secrets=token.secrets))
     source = parse_source(git_url="https://127.0.0.1:1/repo.git", branch="main")
-    order = DeploymentOrder(queue="other", source=source, folder=folder, credentials=token)
+    spec = DeploymentSpec(queue="other", source=source, folder=folder, credentials=token)
     with pytest.raises(DeploymentFailed) as failed:
-        deploy(order, Commands(secrets=token.secrets))
+        deploy(spec, CommandRunner(secrets=token.secrets))
 
     assert deployed.commit
     assert "planted-token" not in failed.value.detail
-    assert "planted-token" not in repr(order)
+    assert "planted-token" not in repr(spec)
     for path in folder.rglob("*"):
         assert not (path.is_file() and b"planted-token" in path.read_bytes())

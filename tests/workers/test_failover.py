@@ -18,7 +18,12 @@ def test_a_worker_goes_on_after_the_master_was_killed(
     tmp_path: Path,
 ) -> None:
     address = f"127.0.0.1:{sentinel_set.sentinel.port}"
-    server.answer["redis"] |= {"addr": address, "mode": "sentinel", "addresses": [address], "master_name": MASTER_NAME}
+    server.response["redis"] |= {
+        "addr": address,
+        "mode": "sentinel",
+        "addresses": [address],
+        "master_name": MASTER_NAME,
+    }
     start_worker()
     before = wait_for_state(sentinel_broker, add_task(sentinel_broker, {"do": "pid"}), "completed")
     started, until = tmp_path / "started", tmp_path / "until"
@@ -37,7 +42,7 @@ def test_a_worker_goes_on_after_the_master_was_killed(
 
 
 def _added(broker: Broker, payload: object) -> str | None:
-    """Queue a task and return its id; None while Redis is away."""
+    """Enqueue a task and return its id; None while Redis is away."""
     try:
         return add_task(broker, payload)
     except BrokerUnavailable:

@@ -1,4 +1,4 @@
-"""How runs end that do not end by themselves: timeouts, cancels, dying children, lost leases."""
+"""Runs that are interrupted: timeouts, cancellations, dying children, lost leases."""
 
 import os
 import signal
@@ -8,9 +8,8 @@ import redis as redis_py
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.cancelling import cancel
+from runqy.broker.cancel import cancel
 from runqy.broker.keys import QueueKeys
-from runqy.broker.reading import find_task
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task, eventually, is_alive, wait_for_state, wait_task
@@ -22,19 +21,19 @@ COOPERATIVE = """
 import json, sys, os
 print(json.dumps({"status": "ready", "accepts": ["cancel"]}), flush=True)
 for line in sys.stdin:
-    asked = json.loads(line)
-    if asked.get("control") == "cancel":
-        answer = {"task_id": asked["task_id"], "result": None, "error": "gave up", "retry": True}
-    elif asked["payload"] == "wait":
+    request = json.loads(line)
+    if request.get("control") == "cancel":
+        response = {"task_id": request["task_id"], "result": None, "error": "gave up", "retry": True}
+    elif request["payload"] == "wait":
         open(os.environ["STARTED"], "w").close()
         continue
     else:
-        answer = {"task_id": asked["task_id"], "result": os.getpid(), "error": None, "retry": False}
-    print(json.dumps(answer), flush=True)
+        response = {"task_id": request["task_id"], "result": os.getpid(), "error": None, "retry": False}
+    print(json.dumps(response), flush=True)
 """
 
 
-def test_time_that_is_over_ends_the_child_and_all_that_it_started(
+def test_a_timeout_ends_the_child_and_all_its_processes(
     single_broker: Broker, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     start_worker()
@@ -92,28 +91,82 @@ def test_cancelling_a_running_task_archives_it(
     eventually(lambda: not is_alive(int(started.read_text().split()[0])))
 
 
-def test_a_forged_message_cancels_nothing(single_broker: Broker, start_worker: StartWorker, tmp_path: Path) -> None:
-    start_worker(RUNQY_CONCURRENCY="2")
+def test_a_child_that_does_not_accept_cancel_is_killed_after_the_termination_grace(
+    single_broker: Broker, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    worker = start_worker(RUNQY_TERMINATION_GRACE="50ms")
     task = wait_task(tmp_path)
-    running = add_task(single_broker, task)
+    task_id = add_task(single_broker, task)
+    pid = int(eventually(lambda: Path(task["started"]).exists() and Path(task["started"]).read_text()))
+
+    single_broker.run(cancel("mail", task_id, now_ns=single_broker.now_ns()))
+    record = wait_for_state(single_broker, task_id, "archived", within_s=4)
+
+    assert (record.error, record.retried) == ("canceled", 0)
+    assert not is_alive(pid)
+    (entry,) = worker.events("child_terminated")
+    assert (entry["task_id"], entry["accepts_cancel"], entry["kill_after_s"]) == (task_id, False, 0.05)
+
+
+def hold_three(broker: Broker, folder: Path) -> list[str]:
+    """Add tasks that a child holds at the same time, and return their ids once it works on the first."""
+    for _ in range(12):  # a child is sent tasks ahead while tasks are short
+        wait_for_state(broker, add_task(broker, 1), "completed")
+    task = wait_task(folder)
+    ids = [add_task(broker, task), add_task(broker, {"do": "pid"}), add_task(broker, {"do": "pid"})]
     eventually(Path(task["started"]).exists)
-    other = add_task(single_broker, wait_task(tmp_path, "other"))
-    eventually(lambda: single_broker.run(find_task(other)).state == "active")
-
-    single_broker.client.publish(keys.CANCEL_CHANNEL, running)
-    single_broker.run(cancel("mail", other, now_ns=single_broker.now_ns()))
-    wait_for_state(single_broker, other, "archived")  # so the message before that one was read, too
-    Path(task["until"]).touch()
-
-    assert wait_for_state(single_broker, running, "completed", "archived", "retry").state == "completed"
+    eventually(lambda: broker.client.llen(MAIL.active) == 3)
+    return ids
 
 
-def test_a_child_that_listens_to_cancel_goes_on_with_the_next_task(
+def test_the_other_tasks_of_a_child_whose_task_is_cancelled_run_unspent(
+    single_broker: Broker, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    start_worker(RUNQY_CONCURRENCY="3")
+    first, *others = hold_three(single_broker, tmp_path)
+
+    single_broker.run(cancel("mail", first, now_ns=single_broker.now_ns()))
+
+    assert wait_for_state(single_broker, first, "archived").error == "canceled"
+    for other in others:
+        record = wait_for_state(single_broker, other, "completed")
+        assert (record.retried, record.child_deaths, record.attempts) == (0, 0, 1)
+
+
+def test_asynqmons_cancel_all_ends_every_task_that_a_child_holds(
+    single_broker: Broker, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    start_worker(RUNQY_CONCURRENCY="3")
+    ids = hold_three(single_broker, tmp_path)
+
+    for task_id in ids:
+        single_broker.client.publish(keys.CANCEL_CHANNEL, task_id)
+
+    for task_id in ids:
+        record = wait_for_state(single_broker, task_id, "archived", "completed", "retry")
+        assert (record.state, record.error, record.is_canceled) == ("archived", "canceled", True)
+
+
+def test_a_cancelled_task_that_another_worker_put_back_is_archived_instead_of_run(
+    single_broker: Broker, redis: redis_py.Redis, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    task = wait_task(tmp_path)
+    task_id = add_task(single_broker, task)
+    redis.hset(MAIL.task(task_id), "cancel", single_broker.now_ns())  # while a worker of asynq's ran it
+
+    start_worker()
+    record = wait_for_state(single_broker, task_id, "archived", "completed")
+
+    assert (record.error, record.is_canceled) == ("canceled", True)
+    assert not Path(task["started"]).exists()
+
+
+def test_a_child_that_supports_cancel_continues_with_the_next_task(
     single_broker: Broker, server: FakeServer, start_worker: StartWorker, repository: Repository, tmp_path: Path
 ) -> None:
     repository.commit({"main.py": COOPERATIVE})
     started = tmp_path / "started"
-    server.answer["deployment"] |= {"git_url": repository.url, "env_vars": {"STARTED": str(started)}}
+    server.response["deployment"] |= {"git_url": repository.url, "env_vars": {"STARTED": str(started)}}
     start_worker(RUNQY_DEPLOYMENT_DIR=str(tmp_path / "own"))
     before = wait_for_state(single_broker, add_task(single_broker, 1), "completed")
     task_id = add_task(single_broker, "wait")
@@ -140,7 +193,7 @@ def test_a_task_that_kills_its_child_each_time_is_archived_with_the_cause(
     other = wait_for_state(single_broker, add_task(single_broker, "other"), "completed")
 
     assert record.error.startswith(
-        "3 child processes died under this task; of the last: the child process was killed by SIGKILL"
+        "3 child processes died while running this task; the last one: the child process was killed by SIGKILL"
     )
     assert (record.retried, record.child_deaths) == (0, 3)
     assert other.state == "completed"
@@ -160,16 +213,16 @@ def test_a_killed_child_is_noticed_and_its_task_tried_again_unspent(
     assert (record.retried, record.child_deaths) == (0, 1)
 
 
-def test_a_task_that_another_worker_took_over_is_given_up_without_a_trace(
+def test_a_task_that_another_worker_leases_is_dropped_without_a_write(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    server.answer["lease_secs"] = 3
+    server.response["lease_secs"] = 3
     worker = start_worker()
     started = tmp_path / "started"
     task_id = add_task(single_broker, {"do": "hang", "started": str(started)})
     pid = int(eventually(lambda: started.exists() and started.read_text()).split()[0])
 
-    redis.hset(MAIL.task(task_id), "owner", "somebody else")
+    redis.hset(MAIL.task(task_id), "owner", "another user")
     worker.wait_for("lease_lost")
     eventually(lambda: not is_alive(pid))
 
@@ -178,7 +231,7 @@ def test_a_task_that_another_worker_took_over_is_given_up_without_a_trace(
     assert after.state == "completed"
 
 
-def test_a_finish_for_a_task_that_is_lost_is_refused_and_logged(
+def test_finishing_a_task_with_a_lost_lease_is_refused_and_logged(
     single_broker: Broker, redis: redis_py.Redis, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     worker = start_worker()
@@ -186,7 +239,7 @@ def test_a_finish_for_a_task_that_is_lost_is_refused_and_logged(
     task_id = add_task(single_broker, {"do": "wait", "started": str(started), "until": str(until)})
     eventually(started.exists)
 
-    redis.hset(MAIL.task(task_id), "owner", "somebody else")
+    redis.hset(MAIL.task(task_id), "owner", "another user")
     until.touch()
     refusal = worker.wait_for("finish_refused")
 
@@ -199,7 +252,7 @@ def _deaths(redis: redis_py.Redis, task_id: str) -> int:
 
 
 def _make_due(redis: redis_py.Redis, task_id: str) -> None:
-    """Do what the forwarder does."""
+    """Forward due tasks."""
     redis.zrem(MAIL.retry, task_id)
     redis.hset(MAIL.task(task_id), "state", "pending")
     redis.lpush(MAIL.pending, task_id)

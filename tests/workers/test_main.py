@@ -31,7 +31,9 @@ def test_a_configuration_file_is_given_as_the_go_worker_takes_it(spelling: str, 
     done = run_worker(spelling, str(tmp_path / "config.yml"))
 
     assert done.returncode == 2
-    assert done.stderr == "RUNQY_CONCURRENCY (worker.concurrency): 'no' is not a whole number.\n"
+    assert done.stderr == (
+        "RUNQY_CONCURRENCY (worker.concurrency in the configuration file): 'no' is not a whole number from 1 to 1000.\n"
+    )
 
 
 def test_the_version_is_printed() -> None:

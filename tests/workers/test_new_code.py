@@ -1,4 +1,4 @@
-"""What brings out new code: somebody asks for it, or the code that runs fails."""
+"""Deploying new code: on request, or because the running code fails."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import redis as redis_py
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import find_workers
+from runqy.broker.heartbeats import list_worker_records
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, change_configuration
 from tests.workers.processes import (
@@ -31,38 +31,38 @@ ASK = {"do": "env"}
 def mail(server: FakeServer, redis: redis_py.Redis, repository: Repository) -> Repository:
     """Return the repository of the queue `mail`, whose code works."""
     repository.commit({**SDK_FILES, "main.py": WORKING})
-    server.answer["deployment"]["git_url"] = repository.url
-    server.answer["queue"] |= {"revision": "1", "rollout": None}
+    server.response["deployment"]["git_url"] = repository.url
+    server.response["queue"] |= {"revision": "1", "rollout": None}
     redis.hset(keys.QUEUE_REVISIONS, "mail", "1")
     return repository
 
 
 def commit_that_runs(broker: Broker, **options: Any) -> str:
-    """Return the commit that a task finds itself in."""
-    answer = wait_for_state(broker, add_task(broker, ASK, **options), "completed").result or b""
-    commit: str = json.loads(answer)["RUNQY_COMMIT"]
+    """Return the commit that a task runs with."""
+    response = wait_for_state(broker, add_task(broker, ASK, **options), "completed").result or b""
+    commit: str = json.loads(response)["RUNQY_COMMIT"]
     return commit
 
 
 def roll_out(redis: redis_py.Redis, server: FakeServer, token: str) -> None:
     """Ask the workers of `mail` for the newest commit."""
-    server.answer["queue"]["rollout"] = token
+    server.response["queue"]["rollout"] = token
     change_configuration(redis, server, token)
 
 
 def wait_for_a_look(deployments: Path) -> None:
-    """Wait until a worker has asked the branch for newer code once more."""
+    """Wait until a worker has checked the branch for newer code once more."""
     record = deployments / "mail" / "current.json"
     before = record.stat().st_mtime_ns
     eventually(lambda: record.stat().st_mtime_ns > before)
 
 
 @pytest.mark.parametrize("mode", ["long_running", "one_shot"])
-def test_a_correction_of_code_that_cannot_start_is_found_while_restarts_pause(
+def test_a_fix_for_code_that_cannot_start_is_deployed_during_the_restart_delay(
     single_broker: Broker, mail: Repository, server: FakeServer, start_worker: StartWorker, mode: str
 ) -> None:
-    server.answer["queue"]["mode"] = mode
-    server.answer["deployment"]["env_vars"] = {"MODE": mode}
+    server.response["queue"]["mode"] = mode
+    server.response["deployment"]["env_vars"] = {"MODE": mode}
     mail.commit({"main.py": CRASHING})
     start_worker(RUNQY_RECOVERY_MAX_RESTARTS="1", RUNQY_RECOVERY_COOLDOWN_PERIOD="1h")
     assert "no module of this name" in wait_for_record(single_broker, "start_failed").reason
@@ -73,7 +73,7 @@ def test_a_correction_of_code_that_cannot_start_is_found_while_restarts_pause(
     assert len(server.requests) == 1
 
 
-def test_code_that_was_not_corrected_is_not_started_before_its_pause_is_over(
+def test_unchanged_code_is_not_started_before_its_delay_is_over(
     single_broker: Broker, mail: Repository, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     mail.commit({"main.py": CRASHING})
@@ -91,8 +91,8 @@ def test_code_that_was_not_corrected_is_not_started_before_its_pause_is_over(
 def test_the_end_of_a_child_brings_newer_code(
     single_broker: Broker, mail: Repository, server: FakeServer, start_worker: StartWorker, mode: str
 ) -> None:
-    server.answer["queue"]["mode"] = mode
-    server.answer["deployment"]["env_vars"] = {"MODE": mode}
+    server.response["queue"]["mode"] = mode
+    server.response["deployment"]["env_vars"] = {"MODE": mode}
     worker = start_worker()
     before = commit_that_runs(single_broker)
     newer = mail.commit({"other.txt": "1"})
@@ -102,7 +102,7 @@ def test_the_end_of_a_child_brings_newer_code(
     worker.wait_for("deployed", 2)
 
     assert commit_that_runs(single_broker) == newer
-    assert eventually(lambda: [one.commit for one in find_workers(single_broker)] == [newer])
+    assert eventually(lambda: [one.commit for one in list_worker_records(single_broker)] == [newer])
 
 
 def test_a_rollout_replaces_children_between_tasks(  # noqa: PLR0917
@@ -149,7 +149,7 @@ def test_a_changed_definition_brings_no_newer_code(
     worker = start_worker()
     before = commit_that_runs(single_broker)
     mail.commit({"other.txt": "1"})
-    server.answer["limits"]["retry_delay_secs"] = 7
+    server.response["limits"]["retry_delay_secs"] = 7
 
     change_configuration(redis, server, "2")
     worker.wait_for("registered_again")
@@ -159,7 +159,7 @@ def test_a_changed_definition_brings_no_newer_code(
     assert commit_that_runs(single_broker) == before
 
 
-def test_a_rollout_that_fails_keeps_what_runs_and_says_why(
+def test_a_failed_rollout_keeps_the_running_commit_and_reports_why(
     single_broker: Broker, redis: redis_py.Redis, mail: Repository, server: FakeServer, start_worker: StartWorker
 ) -> None:
     start_worker()
@@ -167,12 +167,12 @@ def test_a_rollout_that_fails_keeps_what_runs_and_says_why(
     mail.commit({"requirements.txt": "./no-such-folder\n"})
 
     roll_out(redis, server, "2")
-    reason = eventually(lambda: next((one.reason for one in find_workers(single_broker) if one.reason), ""))
+    reason = eventually(lambda: next((one.reason for one in list_worker_records(single_broker) if one.reason), ""))
 
     assert "no-such-folder" in reason
     assert wait_for_record(single_broker, "ready").commit == before
     assert commit_that_runs(single_broker) == before
 
     corrected = mail.commit({"requirements.txt": ""})
-    eventually(lambda: [one.commit for one in find_workers(single_broker)] == [corrected])
+    eventually(lambda: [one.commit for one in list_worker_records(single_broker)] == [corrected])
     assert commit_that_runs(single_broker) == corrected

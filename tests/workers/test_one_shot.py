@@ -1,4 +1,4 @@
-"""A worker whose queue gives each task a child of its own."""
+"""A worker of a queue that starts a child per task."""
 
 import json
 from pathlib import Path
@@ -16,24 +16,26 @@ from tests.workers.processes import (
 def test_each_one_shot_task_has_a_child_of_its_own(
     single_broker: Broker, server: FakeServer, start_worker: StartWorker
 ) -> None:
-    server.answer["queue"]["mode"] = "one_shot"
-    server.answer["deployment"]["env_vars"] = {"MODE": "one_shot"}
+    server.response["queue"]["mode"] = "one_shot"
+    server.response["deployment"]["env_vars"] = {"MODE": "one_shot"}
     start_worker(RUNQY_CONCURRENCY="2")
-    ids = [add_task(single_broker, {"do": "env"}) for _ in range(3)]
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    ids = [add_task(single_broker, {"do": "env"}, headers={"traceparent": trace}) for _ in range(3)]
     pids = [add_task(single_broker, {"do": "pid"}) for _ in range(3)]
 
     environments = [json.loads(wait_for_state(single_broker, one, "completed").result or b"") for one in ids]
     results = {wait_for_state(single_broker, one, "completed").result for one in pids}
 
     assert [env["RUNQY_TASK_ID"] for env in environments] == ids
+    assert {env["TRACEPARENT"] for env in environments} == {trace}
     assert len(results) == 3
 
 
 def test_a_one_shot_child_that_dies_is_counted_and_others_go_on(
     single_broker: Broker, server: FakeServer, start_worker: StartWorker
 ) -> None:
-    server.answer["queue"]["mode"] = "one_shot"
-    server.answer["deployment"]["env_vars"] = {"MODE": "one_shot"}
+    server.response["queue"]["mode"] = "one_shot"
+    server.response["deployment"]["env_vars"] = {"MODE": "one_shot"}
     start_worker()
     task_id = add_task(single_broker, {"do": "exit"})
 
@@ -44,11 +46,11 @@ def test_a_one_shot_child_that_dies_is_counted_and_others_go_on(
     assert other.state == "completed"
 
 
-def test_a_one_shot_run_whose_time_is_over_is_ended(
+def test_a_one_shot_run_that_timed_out_is_ended(
     single_broker: Broker, server: FakeServer, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    server.answer["queue"]["mode"] = "one_shot"
-    server.answer["deployment"]["env_vars"] = {"MODE": "one_shot"}
+    server.response["queue"]["mode"] = "one_shot"
+    server.response["deployment"]["env_vars"] = {"MODE": "one_shot"}
     start_worker()
     started = tmp_path / "started"
     task_id = add_task(single_broker, {"do": "hang", "started": str(started)}, timeout_s=1)

@@ -8,16 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import event_loop
-from workers.runtime.child_log import TokenBucket
+from workers.runtime.logs import TokenBucket
 from workers.runtime.pipes import TOO_LONG, LineSplitter, PipeReader, PipeWriter
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=6))
 def test_lines_do_not_depend_on_how_the_stream_arrives(data: bytes, cuts: list[int]) -> None:
     splitter = LineSplitter(1000)
-    places = [0, *sorted(cuts), len(data)]
+    boundaries = [0, *sorted(cuts), len(data)]
 
-    lines = [line for start, end in itertools.pairwise(places) for line in splitter.feed(data[start : max(start, end)])]
+    lines = [
+        line for start, end in itertools.pairwise(boundaries) for line in splitter.feed(data[start : max(start, end)])
+    ]
 
     assert lines == data.split(b"\n")[:-1]
 
@@ -30,7 +32,7 @@ def test_a_line_that_is_too_long_is_marked_and_the_next_is_whole() -> None:
     assert lines == [TOO_LONG, b"ok", b"1234", TOO_LONG]
 
 
-def test_what_is_not_ended_is_the_rest_unless_it_is_too_long() -> None:
+def test_an_unterminated_line_is_the_rest_unless_it_is_too_long() -> None:
     splitter = LineSplitter(4)
 
     rests = []
@@ -41,7 +43,7 @@ def test_what_is_not_ended_is_the_rest_unless_it_is_too_long() -> None:
     assert rests == [b"", b"", b"t", b"wo", b"", b"12"]
 
 
-def test_what_a_full_pipe_does_not_take_is_sent_later() -> None:
+def test_data_that_a_full_pipe_does_not_accept_is_sent_later() -> None:
     data = os.urandom(3 << 20)
 
     async def transfer() -> bytes:
@@ -66,7 +68,7 @@ def test_what_a_full_pipe_does_not_take_is_sent_later() -> None:
     assert event_loop.run(transfer()) == data
 
 
-def test_writing_to_a_closed_pipe_does_no_harm() -> None:
+def test_writing_to_a_closed_pipe_is_ignored() -> None:
     async def write() -> None:
         source, target = os.pipe()
         os.close(source)
@@ -82,13 +84,13 @@ def test_writing_to_a_closed_pipe_does_no_harm() -> None:
 
 def test_an_allowance_grows_with_time_to_its_limit() -> None:
     now = [0.0]
-    allowance = TokenBucket(rate=10, limit=3, now_s=lambda: now[0])
+    bucket = TokenBucket(rate=10, limit=3, now_s=lambda: now[0])
 
-    at_once = [allowance.take() for _ in range(5)]
+    at_once = [bucket.acquire() for _ in range(5)]
     now[0] = 0.1
-    later = [allowance.take() for _ in range(2)]
+    later = [bucket.acquire() for _ in range(2)]
     now[0] = 100
-    much_later = [allowance.take() for _ in range(5)]
+    much_later = [bucket.acquire() for _ in range(5)]
 
     assert at_once == [True, True, True, False, False]
     assert later == [True, False]

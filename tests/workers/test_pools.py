@@ -1,9 +1,9 @@
-"""Pools with real children, without Redis: what becomes of runs when children end, change or linger."""
+"""Pools with real children, without Redis: runs when children end, change or hang."""
 
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from runqy import clock
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.lease import Lease, LeasedTask
+from runqy.broker.task_record import TaskProgress
 from tests.support import event_loop
 from tests.workers.processes import eventually, is_alive
 from workers.runtime.child import ChildSpec
@@ -20,26 +21,26 @@ from workers.runtime.long_running import LongRunningPool
 from workers.runtime.one_shot import OneShotPool
 from workers.runtime.pool import Pool, PoolSettings
 from workers.runtime.protocol import encode_task
-from workers.runtime.runs import Run, RunResult, RunStatus
 from workers.runtime.settings import RecoverySettings
+from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 PLAIN = """
 import json, os, subprocess, sys, time
 print(json.dumps({"status": "ready"}), flush=True)
 for line in sys.stdin:
-    asked = json.loads(line)
-    do = asked["payload"]
-    answer = json.dumps({"task_id": asked["task_id"], "result": os.environ.get("RELEASE")})
+    request = json.loads(line)
+    do = request["payload"]
+    response = json.dumps({"task_id": request["task_id"], "result": os.environ.get("RELEASE")})
     if do == "wait":
-        with open(f"{asked['task_id']}.started", "w") as started:
+        with open(f"{request['task_id']}.started", "w") as started:
             started.write(str(os.getpid()))
-        while not os.path.exists(f"{asked['task_id']}.until"):
+        while not os.path.exists(f"{request['task_id']}.until"):
             time.sleep(0.01)
     if do == "cannot read":
-        asked["task_id"] = "unknown"
-        answer = json.dumps({"task_id": "unknown", "error": "Exceeds the limit for integers"})
+        request["task_id"] = "unknown"
+        response = json.dumps({"task_id": "unknown", "error": "Exceeds the limit for integers"})
     if do == "twice":
-        print(answer, flush=True)
+        print(response, flush=True)
     if do == "die":
         os._exit(4)
     if do == "leave":
@@ -49,28 +50,38 @@ for line in sys.stdin:
         open("left", "w").write(f"{left.pid} {apart.pid}")
         os._exit(4)
     if do == "last words":
-        os.write(1, b"noise " * 5000 + b"\\n" + answer.encode() + b"\\n")
+        os.write(1, b"noise " * 5000 + b"\\n" + response.encode() + b"\\n")
         os._exit(0)
     if do == "unended line":
-        os.write(1, answer.encode())
+        os.write(1, response.encode())
         os._exit(0)
     if do == "half a line":
-        os.write(1, answer[:-1].encode())
+        os.write(1, response[:-1].encode())
         os.write(2, b"out of memory")
         os._exit(4)
+    if do == "print":
+        os.write(1, b"[1] is no response\\n")
+        os.write(2, request["task_id"].encode())
+    if do == "progress":
+        report = {"progress": {"current": 1, "total": 2}}
+        os.write(1, json.dumps(report).encode() + b"\\n")
+        os.write(1, json.dumps({**report, "task_id": request["task_id"]}).encode() + b"\\n")
+        os.write(1, json.dumps({**report, "task_id": "other"}).encode() + b"\\n")
     if do == "close stdout":
         os.close(1)
         time.sleep(600)
-    print(answer, flush=True)
+    print(response, flush=True)
 """
 RECOVERY = RecoverySettings(initial_delay_s=0.01, max_delay_s=0.05)
 
 
 class Recorder:
-    """Notes what a pool tells its owner."""
+    """Records the callbacks of a pool."""
 
     def __init__(self) -> None:
         self.results: dict[str, RunResult] = {}
+        self.printed: dict[str, bytes] = {}
+        self.progress: list[tuple[str, TaskProgress]] = []
         self.changed = asyncio.Condition()
 
     def run_started(self, run: Run) -> None:
@@ -79,6 +90,13 @@ class Recorder:
     def run_ended(self, run: Run, result: RunResult) -> None:
         assert run.task_id not in self.results
         self.results[run.task_id] = result
+
+    def run_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
+        for run in runs:
+            self.printed[run.task_id] = self.printed.get(run.task_id, b"") + data
+
+    def run_progressed(self, run: Run, progress: TaskProgress) -> None:
+        self.progress.append((run.task_id, progress))
 
     def pool_changed(self) -> None:
         pass
@@ -97,7 +115,7 @@ def a_run(task_id: str, do: str | None) -> Run:
     payload = b"null" if do is None else f'"{do}"'.encode()
     message = TaskMessage(id=task_id, type="mail", queue="mail", payload=payload, timeout=600)
     return Run(
-        taken=LeasedTask(lease=Lease("mail", task_id, "o"), message=message, lease_end_s=0), line=encode_task(message)
+        task=LeasedTask(lease=Lease("mail", task_id, "o"), message=message, lease_end_s=0), line=encode_task(message)
     )
 
 
@@ -114,7 +132,7 @@ def use(
     act: Callable[[Any, Recorder], Coroutine[Any, Any, None]],
     **settings: Any,
 ) -> Recorder:
-    """Do something with a pool whose children are ready, then stop it; returns what it told its owner."""
+    """Use a pool whose children are ready, then stop it; return its callbacks."""
 
     async def run() -> Recorder:
         recorder = Recorder()
@@ -129,7 +147,7 @@ def use(
     return event_loop.run(run())
 
 
-def test_what_waits_for_a_child_goes_back_when_the_child_dies(spec: ChildSpec) -> None:
+def test_tasks_waiting_for_a_child_are_requeued_when_it_dies(spec: ChildSpec) -> None:
     async def act(pool: Pool, recorder: Recorder) -> None:
         for task_id, do in (("first", "die"), ("second", None), ("third", None)):
             pool.submit(a_run(task_id, do))
@@ -145,7 +163,7 @@ def test_what_waits_for_a_child_goes_back_when_the_child_dies(spec: ChildSpec) -
     assert recorder.results["first"].error == "the child process exited with status 4"
 
 
-def test_of_tasks_told_ahead_only_the_first_counts_as_started(spec: ChildSpec) -> None:
+def test_only_the_first_of_tasks_sent_ahead_counts_as_started(spec: ChildSpec) -> None:
     async def act(pool: LongRunningPool, recorder: Recorder) -> None:
         for n in range(20):
             pool.submit(a_run(f"quick{n}", None))
@@ -165,7 +183,7 @@ def test_of_tasks_told_ahead_only_the_first_counts_as_started(spec: ChildSpec) -
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
-def test_an_answer_that_a_child_gave_just_before_its_end_counts(spec: ChildSpec, kind: Any) -> None:
+def test_a_response_just_before_a_childs_end_counts(spec: ChildSpec, kind: Any) -> None:
     async def act(pool: Pool, recorder: Recorder) -> None:
         pool.submit(a_run("t1", "last words"))
         await until(lambda: recorder.results)
@@ -174,7 +192,7 @@ def test_an_answer_that_a_child_gave_just_before_its_end_counts(spec: ChildSpec,
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
-def test_an_answer_counts_although_its_line_was_not_ended(spec: ChildSpec, kind: Any) -> None:
+def test_a_response_counts_although_its_line_is_unterminated(spec: ChildSpec, kind: Any) -> None:
     async def act(pool: Pool, recorder: Recorder) -> None:
         pool.submit(a_run("t1", "unended line"))
         await until(lambda: recorder.results)
@@ -183,7 +201,7 @@ def test_an_answer_counts_although_its_line_was_not_ended(spec: ChildSpec, kind:
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
-def test_a_child_that_dies_while_it_answers_has_died_and_its_last_words_are_kept(spec: ChildSpec, kind: Any) -> None:
+def test_a_child_that_dies_while_it_responds_has_died_and_its_last_output_is_kept(spec: ChildSpec, kind: Any) -> None:
     async def act(pool: Pool, recorder: Recorder) -> None:
         pool.submit(a_run("t1", "half a line"))
         await until(lambda: recorder.results)
@@ -196,9 +214,7 @@ def test_a_child_that_dies_while_it_answers_has_died_and_its_last_words_are_kept
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
-def test_a_child_that_cannot_answer_any_more_is_ended(
-    spec: ChildSpec, kind: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_child_that_cannot_respond_is_ended(spec: ChildSpec, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.runtime.child.CLOSED_STDOUT_GRACE_S", 0.05)
 
     async def act(pool: Pool, recorder: Recorder) -> None:
@@ -212,7 +228,7 @@ def test_a_child_that_cannot_answer_any_more_is_ended(
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
-def test_what_a_child_leaves_behind_is_ended(spec: ChildSpec, kind: Any) -> None:
+def test_processes_left_by_a_child_are_ended(spec: ChildSpec, kind: Any) -> None:
     async def act(pool: Pool, recorder: Recorder) -> None:
         pool.submit(a_run("t1", "leave"))
         await until(lambda: recorder.results)
@@ -220,11 +236,11 @@ def test_what_a_child_leaves_behind_is_ended(spec: ChildSpec, kind: Any) -> None
     use(kind, spec, act)
 
     left = [int(word) for word in (spec.code_dir / "left").read_text().split()]
-    eventually(lambda: not any(map(is_alive, left)))  # a killed process takes a moment
+    eventually(lambda: not any(map(is_alive, left)))  # a killed process takes some time to end
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
-def test_a_child_that_died_under_a_task_is_replaced_at_once(spec: ChildSpec, kind: Any) -> None:
+def test_a_child_that_died_while_running_a_task_is_replaced_immediately(spec: ChildSpec, kind: Any) -> None:
     async def act(pool: Pool, recorder: Recorder) -> None:
         for n in range(8):
             await until(lambda: pool.is_ready)
@@ -290,7 +306,7 @@ def test_a_new_deployment_waits_for_the_task_that_runs(spec: ChildSpec) -> None:
     assert [recorder.results[one].output for one in ("t1", "t2")] == [b"null", b'"2"']
 
 
-def test_each_slow_task_has_a_child_for_itself_while_one_is_free(spec: ChildSpec) -> None:
+def test_slow_tasks_are_spread_over_free_children(spec: ChildSpec) -> None:
     async def act(pool: Pool, recorder: Recorder) -> None:
         await until(lambda: pool.capacity == 4)
         pool.submit(a_run("slow", "wait"))
@@ -306,7 +322,7 @@ def test_each_slow_task_has_a_child_for_itself_while_one_is_free(spec: ChildSpec
     assert set(recorder.statuses().values()) == {RunStatus.SUCCEEDED}
 
 
-def test_a_task_that_no_child_was_told_of_is_cancelled_at_once(spec: ChildSpec) -> None:
+def test_a_task_sent_to_no_child_is_cancelled_immediately(spec: ChildSpec) -> None:
     async def act(pool: Pool, recorder: Recorder) -> None:
         pool.submit(a_run("running", "wait"))
         pool.submit(waiting := a_run("waiting", None))
@@ -348,3 +364,30 @@ def test_a_command_that_does_not_exist_is_a_reason_too(spec: ChildSpec, kind: An
         return problem
 
     assert "no-such-program: No such file or directory" in event_loop.run(run())
+
+
+@pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
+def test_what_a_child_prints_before_its_response_belongs_to_the_task(spec: ChildSpec, kind: Any) -> None:
+    ids = [f"t{n}" for n in range(10)]
+
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        for task_id in ids:
+            pool.submit(a_run(task_id, "print"))
+            await until(lambda task_id=task_id: task_id in recorder.results)
+
+    printed = use(kind, spec, act).printed
+
+    assert list(printed) == ids
+    assert all(sorted(text) == sorted(b"[1] is no response" + task_id.encode()) for task_id, text in printed.items())
+
+
+@pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
+def test_progress_is_reported_for_the_task_that_the_child_has(spec: ChildSpec, kind: Any) -> None:
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        pool.submit(a_run("t1", "progress"))
+        await until(lambda: recorder.results)
+
+    recorder = use(kind, spec, act)
+
+    assert recorder.progress == [("t1", TaskProgress(1, 2))] * 2
+    assert recorder.statuses() == {"t1": RunStatus.SUCCEEDED}

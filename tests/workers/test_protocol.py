@@ -7,8 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.task_record import TaskProgress
 from runqy.errors import PayloadUnusable
-from workers.runtime.protocol import ChildResponse, InvalidResponse, decode_response, encode_task
+from workers.runtime.protocol import (
+    ChildResponse,
+    InvalidResponse,
+    ProgressReport,
+    decode_response,
+    encode_task,
+)
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -36,7 +43,7 @@ def test_any_json_payload_arrives_on_one_line(value: object, indent: int | None,
     assert json.loads(line)["payload"] == value
 
 
-def test_a_line_says_all_that_a_child_may_want_to_know() -> None:
+def test_a_line_has_all_fields_of_the_task() -> None:
     assert json.loads(encode_task(message(b"1"))) == {
         "task_id": "t1",
         "type": "mail",
@@ -76,22 +83,22 @@ def test_any_result_is_kept_as_the_child_spelled_it(value: object) -> None:
     except UnicodeEncodeError:
         return
 
-    answer = decode_response(b'{"task_id": "t1", "result": %b, "error": null, "retry": false}' % result.encode())
+    response = decode_response(b'{"task_id": "t1", "result": %b, "error": null, "retry": false}' % result.encode())
 
-    assert isinstance(answer, ChildResponse)
-    assert bytes(answer.result) == result.encode()
+    assert isinstance(response, ChildResponse)
+    assert bytes(response.result) == result.encode()
 
 
 @pytest.mark.parametrize(("error", "text"), [("null", ""), ('""', ""), ('"bad"', "bad"), ('{"a":1}', '{"a":1}')])
 def test_an_error_is_text(error: str, text: str) -> None:
-    answer = decode_response(b'{"task_id":"t1","error":%b}' % error.encode())
+    response = decode_response(b'{"task_id":"t1","error":%b}' % error.encode())
 
-    assert isinstance(answer, ChildResponse)
-    assert answer.error_text == text
+    assert isinstance(response, ChildResponse)
+    assert response.error_text == text
 
 
 @pytest.mark.parametrize("line", [b'{"task_id":"t1","result":NaN}', b'{"task_id":"t1","result":"\\ud800"}'])
-def test_an_answer_that_is_nearly_json_is_known_by_its_task(line: bytes) -> None:
+def test_an_invalid_json_response_is_identified_by_its_task(line: bytes) -> None:
     assert decode_response(line) == InvalidResponse("t1", "the result is not valid JSON")
 
 
@@ -106,12 +113,12 @@ def test_an_answer_that_is_nearly_json_is_known_by_its_task(line: bytes) -> None
         b'{"task_id":"t1","other":' + b"[" * 100_000,
     ],
 )
-def test_an_answer_that_breaks_off_is_known_by_its_task(line: bytes) -> None:
-    answer = decode_response(line)
+def test_a_truncated_response_is_identified_by_its_task(line: bytes) -> None:
+    response = decode_response(line)
 
-    assert isinstance(answer, InvalidResponse)
-    assert answer.task_id == "t1"
-    assert answer.reason.startswith("the response is not valid JSON: ")
+    assert isinstance(response, InvalidResponse)
+    assert response.task_id == "t1"
+    assert response.reason.startswith("the response is not valid JSON: ")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +131,7 @@ def test_an_answer_that_breaks_off_is_known_by_its_task(line: bytes) -> None:
         b'started {"task_id":"t1","result":}',
     ],
 )
-def test_a_broken_line_that_begins_otherwise_is_no_answer(line: bytes) -> None:
+def test_an_invalid_line_that_does_not_start_with_a_task_id_is_not_a_response(line: bytes) -> None:
     assert decode_response(line) is None
 
 
@@ -133,10 +140,54 @@ def test_a_result_that_is_not_utf8_cannot_be_used() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_noise_is_no_answer(noise: bytes) -> None:
+def test_noise_is_not_a_response(noise: bytes) -> None:
     assert decode_response(noise) is None
 
 
 @pytest.mark.parametrize("line", [b"{}", b'{"level":"info"}', b'{"task_id":1}', b'{"status":1}', b"[1]", b"1", b""])
-def test_other_json_is_no_answer(line: bytes) -> None:
+def test_other_json_is_not_a_response(line: bytes) -> None:
     assert decode_response(line) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "task_id", "progress"),
+    [
+        (b'{"task_id":"t1","progress":{"current":3,"total":10,"message":"m"}}', "t1", TaskProgress(3, 10, "m")),
+        (b'{"task_id":"t1","progress":{"current":0.5}}', "t1", TaskProgress(0.5)),
+        (b'{"progress":{"current":3,"total":null,"unknown":1}}', None, TaskProgress(3)),
+    ],
+)
+def test_a_line_with_progress_alone_is_a_report(line: bytes, task_id: str | None, progress: TaskProgress) -> None:
+    assert decode_response(line) == ProgressReport(task_id, progress)
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [
+        b"3",
+        b"null",
+        b"{}",
+        b'{"current":-1}',
+        b'{"current":true}',
+        b'{"current":"3"}',
+        b'{"current":NaN}',
+        b'{"current":1e400}',
+        b'{"current":1,"message":7}',
+    ],
+)
+def test_invalid_progress_does_not_end_the_task(progress: bytes) -> None:
+    assert decode_response(b'{"task_id":"t1","progress":%b}' % progress) is None
+
+
+@pytest.mark.parametrize("member", [b'"result":null', b'"error":null', b'"retry":false'])
+def test_a_response_may_have_a_member_called_progress(member: bytes) -> None:
+    response = decode_response(b'{"task_id":"t1","progress":{"current":3},%b}' % member)
+
+    assert isinstance(response, ChildResponse)
+
+
+def test_a_long_message_of_a_report_is_cut() -> None:
+    report = decode_response(b'{"progress":{"current":1,"message":"%b"}}' % (b"x" * 10_000))
+
+    assert isinstance(report, ProgressReport)
+    assert report.progress.message == "x" * 500 + "…"

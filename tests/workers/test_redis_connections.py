@@ -6,25 +6,27 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget
-from runqy.broker.notices import Notice
+from runqy.broker.pubsub import WorkerEvent
+from runqy.broker.redis_client import RedisTarget
 from runqy.errors import BrokerUnavailable
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until
 from tests.support.servers import free_port
-from workers.runtime.redis_connections import ConnectionRegistry, Listener
+from workers.runtime.redis_connections import ConnectionRegistry, WorkerSubscription
 
 TARGET = RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),))
 
 
-def notices_after(act: Callable[[], object], count: int = 1) -> list[list[tuple[Notice, str]]]:
-    """Return what each of some listeners was notified of after something was done, at least one notice each."""
+def notices_after(act: Callable[[], object], count: int = 1) -> list[list[tuple[WorkerEvent, str]]]:
+    """Return the events that each of some subscriptions received after an action, at least one each."""
 
-    async def listen() -> list[list[tuple[Notice, str]]]:
+    async def listen() -> list[list[tuple[WorkerEvent, str]]]:
         connections = await ConnectionRegistry().acquire(TARGET)
-        received: list[list[tuple[Notice, str]]] = [[] for _ in range(count)]
+        received: list[list[tuple[WorkerEvent, str]]] = [[] for _ in range(count)]
         for position, notices in enumerate(received):
-            await connections.listen(Listener(f"token{position}", lambda *said, notices=notices: notices.append(said)))
+            await connections.listen(
+                WorkerSubscription(f"token{position}", lambda *event, notices=notices: notices.append(event))
+            )
         act()
         await wait_until(lambda: all(received))
         await connections.release()
@@ -37,7 +39,7 @@ def test_a_change_of_a_queue_is_notified_with_its_name(single_broker: Broker) ->
     def change() -> None:
         single_broker.client.publish(keys.CHANGED_CHANNEL, "mail")
 
-    assert notices_after(change, count=2) == [[(Notice.CONFIGURATION, "mail")]] * 2
+    assert notices_after(change, count=2) == [[(WorkerEvent.CONFIGURATION, "mail")]] * 2
 
 
 def test_a_wake_up_reaches_only_the_queue_it_is_for(single_broker: Broker) -> None:
@@ -47,15 +49,15 @@ def test_a_wake_up_reaches_only_the_queue_it_is_for(single_broker: Broker) -> No
 
     first, second = notices_after(wake, count=2)
 
-    assert first == [(Notice.CANCELED, "t1")]
-    assert second[0] == (Notice.WORK, "b")
+    assert first == [(WorkerEvent.CANCELED, "t1")]
+    assert second[0] == (WorkerEvent.WORK, "b")
 
 
 def test_after_a_disconnection_anything_may_have_been_missed(single_broker: Broker) -> None:
     def disconnect() -> None:
         single_broker.client.client_kill_filter(_type="pubsub")
 
-    assert notices_after(disconnect, count=2) == [[(Notice.GAP, "")]] * 2
+    assert notices_after(disconnect, count=2) == [[(WorkerEvent.GAP, "")]] * 2
 
 
 def run_with_registry(act: Callable[[ConnectionRegistry], Awaitable[None]]) -> None:
@@ -69,7 +71,7 @@ def test_many_queues_share_the_connections_to_one_redis(single_broker: Broker) -
     async def act(registry: ConnectionRegistry) -> None:
         users = [await registry.acquire(TARGET) for _ in range(50)]
         for position, connections in enumerate(users):
-            await connections.listen(Listener(f"token{position}", lambda *_: None))
+            await connections.listen(WorkerSubscription(f"token{position}", lambda *_: None))
             await connections.tasks.measure_clock()
 
         assert connected() - before <= 4
@@ -86,7 +88,7 @@ def test_many_queues_share_the_connections_to_one_redis(single_broker: Broker) -
     run_with_registry(act)
 
 
-def test_a_redis_that_could_not_be_reached_is_tried_anew(single_broker: Broker) -> None:
+def test_an_unreachable_redis_is_tried_again(single_broker: Broker) -> None:
     async def act(registry: ConnectionRegistry) -> None:
         away = RedisTarget(addresses=(("127.0.0.1", free_port()),))
         for _ in range(2):

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from queues.definitions import Deployment
-from queues.models import Source
+from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import CreatedKey, create_api_key, revoke_api_key
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget
-from runqy.connection import get_broker
+from runqy.broker.redis_client import RedisTarget
+from runqy.redis_connection import get_broker
 from tests.queues.samples import spec
 from tests.support.maintenance import start_maintenance
 from tests.support.servers import ValkeyServer
@@ -49,7 +49,7 @@ def broker(valkey: ValkeyServer) -> Broker:
 def key(broker: Broker, task_repository: Repository) -> CreatedKey:
     """Return the key of a worker; there is a queue."""
     deployment = Deployment(git_url=task_repository.url, startup_cmd="python main.py")
-    save_queue(spec=spec("mail", deployment=deployment), source=Source.API)
+    save_queue(spec=spec("mail", deployment=deployment), source=QueueSource.API)
     return create_api_key(name="gpu", role="worker")
 
 
@@ -73,7 +73,7 @@ def worker(
 
 
 def user_of(valkey: ValkeyServer) -> set[str]:
-    """Return the users by whom workers are connected."""
+    """Return the Redis users of connected workers."""
     with valkey.client() as client:
         return {entry["user"] for entry in client.client_list()} - {"default"}
 
@@ -107,7 +107,7 @@ def test_it_ends_with_its_key(
 
     eventually(lambda: not user_of(valkey))
     assert worker.process.wait(60) == 1
-    assert "does not know this API key" in worker.events("worker_ends")[-1]["reason"]
+    assert "rejected this API key" in worker.events("worker_ends")[-1]["reason"]
     assert not is_alive(worker.process.pid)
 
 

@@ -1,4 +1,4 @@
-"""What a worker makes of the server's answer."""
+"""Decoding the server's response to a registration."""
 
 import uuid
 from typing import Any
@@ -8,26 +8,26 @@ import pytest
 
 from runqy.errors import QueueDisabled, RegistrationRefused, ServerUnavailable
 from tests.support.servers import free_port
-from tests.workers.fake_server import API_KEY, FakeServer, registration_answer
-from workers.runtime.registration import Registration
+from tests.workers.fake_server import API_KEY, FakeServer, registration_response
+from workers.runtime.registration import RegisteredWorker
 from workers.runtime.registration_client import RegistrationClient
 
 
-def registration(**changes: Any) -> Registration:
-    answer = registration_answer(redis_port=6379, git_url="file:///r") | changes
-    return msgspec.json.decode(msgspec.json.encode(answer), type=Registration)
+def registration(**changes: Any) -> RegisteredWorker:
+    response = registration_response(redis_port=6379, git_url="file:///r") | changes
+    return msgspec.json.decode(msgspec.json.encode(response), type=RegisteredWorker)
 
 
 def client_of(server_url: str) -> RegistrationClient:
     return RegistrationClient(server_url=server_url, api_key=API_KEY, worker_id="w1", instance_id=str(uuid.uuid4()))
 
 
-def register(server: FakeServer) -> Registration:
+def register(server: FakeServer) -> RegisteredWorker:
     return client_of(server.url).register("mail")
 
 
-def test_an_answer_with_the_reference_s_fields_only_is_enough() -> None:
-    answer = registration(
+def test_a_response_with_only_the_documented_fields_is_enough() -> None:
+    response = registration(
         redis={"addr": "localhost:6379", "password": "", "db": 0},
         queue={"name": "inference", "priority": 6, "mode": "one_shot"},
         deployment={"git_url": "https://h/r.git", "branch": "main", "startup_cmd": "python main.py"},
@@ -35,16 +35,16 @@ def test_an_answer_with_the_reference_s_fields_only_is_enough() -> None:
         vaults=None,
     )
 
-    assert answer.priorities == {"inference": 6}
-    assert answer.is_one_shot
-    assert answer.redis.target.addresses == (("localhost", 6379),)
-    assert answer.token == ""
+    assert response.priorities == {"inference": 6}
+    assert response.is_one_shot
+    assert response.redis.target.addresses == (("localhost", 6379),)
+    assert response.token == ""
 
 
 def test_a_sub_queue_without_priority_is_not_served() -> None:
-    answer = registration(sub_queues=[{"name": "mail_high", "priority": 3}, {"name": "mail_off", "priority": 0}])
+    response = registration(sub_queues=[{"name": "mail_high", "priority": 3}, {"name": "mail_off", "priority": 0}])
 
-    assert answer.priorities == {"mail_high": 3}
+    assert response.priorities == {"mail_high": 3}
 
 
 def test_a_cluster_is_described_by_its_nodes() -> None:
@@ -59,13 +59,13 @@ def test_a_cluster_is_described_by_its_nodes() -> None:
 @pytest.mark.parametrize(
     "change", [{"git_url": "file:///s"}, {"branch": "next"}, {"code_path": "a"}, {"requirements_file": "r.txt"}]
 )
-def test_a_change_of_where_the_code_is_deploys_anew(change: dict[str, Any]) -> None:
-    answer = registration_answer(redis_port=6379, git_url="file:///r")
+def test_a_change_of_the_codes_source_deploys_again(change: dict[str, Any]) -> None:
+    response = registration_response(redis_port=6379, git_url="file:///r")
 
-    assert not registration().deploys_like(registration(deployment=answer["deployment"] | change))
+    assert not registration().deploys_like(registration(deployment=response["deployment"] | change))
 
 
-def test_another_git_token_deploys_anew() -> None:
+def test_another_git_token_deploys_again() -> None:
     assert not registration(git_token="one").deploys_like(registration(git_token="two"))
 
 
@@ -77,25 +77,27 @@ def test_another_git_token_deploys_anew() -> None:
         {"sub_queues": [{"name": "mail", "priority": 9}]},
     ],
 )
-def test_a_change_of_vaults_limits_or_priorities_goes_on_with_the_code_there_is(changes: dict[str, Any]) -> None:
+def test_a_change_of_vaults_limits_or_priorities_keeps_the_deployed_code(changes: dict[str, Any]) -> None:
     assert registration().deploys_like(registration(**changes))
 
 
 @pytest.mark.parametrize(
     "change", [{"env_vars": {"A": "1"}}, {"startup_cmd": "python main.py -v"}, {"startup_timeout_secs": 99}]
 )
-def test_a_change_of_how_children_are_started_goes_on_with_the_code_there_is(change: dict[str, Any]) -> None:
-    answer = registration_answer(redis_port=6379, git_url="file:///r")
+def test_a_change_of_how_children_are_started_keeps_the_deployed_code(change: dict[str, Any]) -> None:
+    response = registration_response(redis_port=6379, git_url="file:///r")
 
-    assert registration().deploys_like(registration(deployment=answer["deployment"] | change))
+    assert registration().deploys_like(registration(deployment=response["deployment"] | change))
 
 
 def test_secrets_do_not_show_in_a_representation() -> None:
-    answer = registration(redis={"addr": "h:1", "password": "planted1"}, vaults={"A": "planted2"}, git_token="planted3")
+    response = registration(
+        redis={"addr": "h:1", "password": "planted1"}, vaults={"A": "planted2"}, git_token="planted3"
+    )
 
-    assert "planted" not in repr(answer)
-    assert "planted" not in repr(answer.redis)
-    assert sorted(answer.secrets) == ["planted1", "planted2", "planted3"]
+    assert "planted" not in repr(response)
+    assert "planted" not in repr(response.redis)
+    assert sorted(response.secrets) == ["planted1", "planted2", "planted3"]
 
 
 @pytest.mark.parametrize(
@@ -111,15 +113,15 @@ def test_secrets_do_not_show_in_a_representation() -> None:
         (503, ServerUnavailable),
     ],
 )
-def test_a_status_says_whether_asking_again_is_of_use(server: FakeServer, status: int, error: type[Exception]) -> None:
+def test_a_status_determines_whether_to_retry(server: FakeServer, status: int, error: type[Exception]) -> None:
     server.status = status
 
-    with pytest.raises(error, match=f"the server says {status}"):
+    with pytest.raises(error, match=f"the server responds {status}"):
         register(server)
 
 
 @pytest.mark.parametrize(("code", "variable"), [("queue_not_found", "RUNQY_QUEUES"), ("not_found", "RUNQY_SERVER_URL")])
-def test_what_is_not_there_is_told_from_where_nothing_is(server: FakeServer, code: str, variable: str) -> None:
+def test_a_missing_queue_differs_from_a_wrong_url(server: FakeServer, code: str, variable: str) -> None:
     server.status, server.code = 404, code
 
     with pytest.raises(RegistrationRefused, match=rf"Check {variable}\.$"):
@@ -127,14 +129,14 @@ def test_what_is_not_there_is_told_from_where_nothing_is(server: FakeServer, cod
 
 
 @pytest.mark.parametrize("broken", [{"redis": {"addr": "no port"}}, {"deployment": {}}, {"queue": None}])
-def test_an_answer_that_makes_no_sense_is_refused(server: FakeServer, broken: dict[str, Any]) -> None:
-    server.answer |= broken
+def test_an_invalid_response_is_refused(server: FakeServer, broken: dict[str, Any]) -> None:
+    server.response |= broken
 
-    with pytest.raises(RegistrationRefused, match="not one to a registration"):
+    with pytest.raises(RegistrationRefused, match="response to the registration is invalid"):
         register(server)
 
 
-def test_a_server_that_is_away_is_asked_again() -> None:
+def test_an_unreachable_server_is_tried_again() -> None:
     registrar = client_of(f"http://127.0.0.1:{free_port()}")
 
     with pytest.raises(ServerUnavailable, match="cannot be reached"):

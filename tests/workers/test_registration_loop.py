@@ -1,12 +1,14 @@
-"""How long a worker waits before it asks a server again that did not register it."""
+"""The delays of a worker between attempts to register."""
 
 import asyncio
+import itertools
 import uuid
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from runqy import clock
 from tests.support import event_loop
 from tests.support.servers import free_port
 from tests.workers.fake_server import API_KEY, FakeServer
@@ -14,8 +16,15 @@ from workers.runtime.registration_client import RegistrationClient, Registration
 from workers.runtime.settings import WorkerSettings
 
 
+@pytest.fixture(autouse=True)
+def _each_attempt_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an hour pass between any two failures, so that none counts as a repetition."""
+    hours_s = itertools.count(step=4000.0)
+    monkeypatch.setattr(clock, "monotonic_s", lambda: next(hours_s))
+
+
 def waits_s(server_url: str, count: int = 7) -> list[float]:
-    """Return the first waits of a worker that is not registered; none of them is waited for."""
+    """Return the first delays of a worker that is not registered, without waiting for them."""
     settings = WorkerSettings(
         server_url=server_url,
         api_key=API_KEY,
@@ -35,7 +44,7 @@ def waits_s(server_url: str, count: int = 7) -> list[float]:
             asking = asyncio.ensure_future(registration_loop.register())
             async with asyncio.timeout(30):
                 while len(entries) < count:
-                    registration_loop.hurry.set()
+                    registration_loop.retry_now.set()
                     await asyncio.sleep(0.005)
             asking.cancel()
             await asyncio.wait([asking])
@@ -47,7 +56,7 @@ def waits_s(server_url: str, count: int = 7) -> list[float]:
 @pytest.mark.parametrize(
     "code", ["vault_unavailable", "vaults_locked", "configuration_unavailable", "configuration_unconfirmed"]
 )
-def test_a_server_that_lacks_configuration_is_asked_every_few_seconds(server: FakeServer, code: str) -> None:
+def test_a_server_without_configuration_is_tried_every_few_seconds(server: FakeServer, code: str) -> None:
     server.status, server.code = 503, code
 
     waits = waits_s(server.url)
@@ -57,13 +66,13 @@ def test_a_server_that_lacks_configuration_is_asked_every_few_seconds(server: Fa
 
 
 @pytest.mark.parametrize(("status", "code"), [(503, "broker_unavailable"), (500, "vault_unavailable"), (409, "x")])
-def test_a_server_that_is_in_trouble_is_asked_less_and_less(server: FakeServer, status: int, code: str) -> None:
+def test_attempts_at_a_failing_server_become_less_frequent(server: FakeServer, status: int, code: str) -> None:
     server.status, server.code = status, code
 
     assert waits_s(server.url)[-1] >= 22
 
 
-def test_a_server_that_is_away_is_asked_less_and_less() -> None:
+def test_attempts_to_reach_a_server_become_less_frequent() -> None:
     assert waits_s(f"http://127.0.0.1:{free_port()}")[-1] >= 22
 
 

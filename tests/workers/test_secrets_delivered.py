@@ -1,4 +1,4 @@
-"""A real server and real workers: what becomes of vaults that are missing, and of entries that change."""
+"""A real server and real workers: missing vaults, and entries that change."""
 
 import json
 import os
@@ -10,24 +10,23 @@ from typing import Any
 import pytest
 
 from queues.definitions import Deployment, QueueMode
-from queues.models import Source
+from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from tests.queues.samples import spec
 from tests.support.web import WebProcess
 from tests.workers.processes import WorkerProcess, add_task, eventually, wait_for_record, wait_for_state, wait_task
 from tests.workers.repositories import Repository
-from vaults.crypto import new_master_key
-from vaults.deliveries import store_deliveries
-from vaults.delivery_queries import vault_holders
+from vaults.access_log import list_vault_workers, store_deliveries
+from vaults.crypto import generate_master_key
 from vaults.models import VaultDelivery
-from vaults.operations import create_vault, delete_vault, describe_vault, set_entry
+from vaults.operations import create_vault, delete_vault, save_vault, set_entry
 from vaults.rotation import rotate_entries
 
 SOON_S = 5
-"""How soon an idle worker has to have what changed."""
+"""How soon an idle worker must have changed values."""
 
-NEXT_KEY = new_master_key()
+NEXT_KEY = generate_master_key()
 
 Serve = Callable[[str], WorkerProcess]
 
@@ -37,9 +36,9 @@ pytestmark = pytest.mark.usefixtures("configuration")
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebProcess]:
-    """Return a running server, which has no database and knows what the tests save only from Redis.
+    """Return a running server, which has no database and reads the tests' changes only from Redis.
 
-    It has a master key that is not used yet beside the tests' own.
+    It has a master key that is not used yet in addition to the tests' own.
     """
     keys = f"{NEXT_KEY},{os.environ['RUNQY_VAULT_MASTER_KEY']}"
     started = WebProcess(tmp_path_factory.mktemp("web"), RUNQY_VAULT_MASTER_KEY=keys)
@@ -53,7 +52,7 @@ def save(task_repository: Repository) -> Callable[..., None]:
 
     def save_one(name: str, *vaults: str, mode: QueueMode = QueueMode.LONG_RUNNING, **changes: Any) -> None:
         deployment = Deployment(git_url=task_repository.url, startup_cmd="python main.py", vaults=vaults)
-        save_queue(spec=spec(name, mode=mode, deployment=replace(deployment, **changes)), source=Source.API)
+        save_queue(spec=spec(name, mode=mode, deployment=replace(deployment, **changes)), source=QueueSource.API)
 
     return save_one
 
@@ -81,14 +80,14 @@ def fill(vault: str, **values: str) -> None:
 
 
 def env_of(broker: Broker, queue: str) -> dict[str, str]:
-    """Return the environment in which a task of a queue runs."""
+    """Return the environment of a queue's task."""
     record = wait_for_state(broker, add_task(broker, {"do": "env"}, queue=queue), "completed", "archived")
     env: dict[str, str] = json.loads(record.result or b"")
     return env
 
 
 def wait_for_env(broker: Broker, queue: str, key: str, value: str, *, within_s: float = SOON_S) -> None:
-    """Wait until tasks of a queue run with a value."""
+    """Wait until a queue's tasks have a value in their environment."""
     eventually(lambda: env_of(broker, queue).get(key) == value, within_s=within_s)
 
 
@@ -98,17 +97,17 @@ def test_a_worker_waits_for_a_vault_that_is_missing_and_starts_once_it_is_there(
     save("mail", "gone")
     worker = serve("mail")
 
-    said = worker.wait_for("not_registered", 3)
+    event = worker.wait_for("not_registered")
     create_vault(name="gone")
     set_entry(vault="gone", key="TOKEN", value="now-it-is-there")
 
-    assert "The vault gone does not exist: create it, or take it off the queue." in said["reason"]
+    assert "The vault gone does not exist: create it, or remove it from the queue." in event["reason"]
     assert worker.process.poll() is None
     wait_for_record(single_broker, "ready")
     wait_for_env(single_broker, "mail", "TOKEN", "now-it-is-there")
 
 
-def test_a_worker_that_runs_goes_on_when_its_vault_is_deleted_and_says_why(
+def test_a_running_worker_continues_when_its_vault_is_deleted_and_reports_why(
     single_broker: Broker, save: Callable[..., None], serve: Serve
 ) -> None:
     fill("secrets", TOKEN="first-value")
@@ -187,7 +186,7 @@ def test_a_one_shot_task_has_the_new_value_and_one_that_runs_keeps_the_old_one(
     assert kept["TOKEN"] == "first-value"
 
 
-def test_what_does_not_change_a_value_stirs_nobody(
+def test_a_change_that_keeps_all_values_restarts_no_child(
     single_broker: Broker, save: Callable[..., None], serve: Serve
 ) -> None:
     fill("secrets", TOKEN="first-value")
@@ -195,7 +194,7 @@ def test_what_does_not_change_a_value_stirs_nobody(
     worker = serve("mail")
     wait_for_env(single_broker, "mail", "TOKEN", "first-value", within_s=30)
 
-    describe_vault(name="secrets", description="another")
+    save_vault(name="secrets", description="another")
     set_entry(vault="secrets", key="TOKEN", value="first-value", is_secret=False)
     set_entry(vault="secrets", key="TOKEN", value="first-value", is_secret=False)
     set_entry(vault="secrets", key="TOKEN", value="second-value")
@@ -204,7 +203,7 @@ def test_what_does_not_change_a_value_stirs_nobody(
     assert len(worker.events("registered_again")) == 1
 
 
-def test_a_rotation_of_the_master_key_stirs_nobody(
+def test_a_rotation_of_the_master_key_restarts_no_child(
     single_broker: Broker, save: Callable[..., None], serve: Serve, settings: Any
 ) -> None:
     fill("secrets", TOKEN="first-value", OTHER="other-value")
@@ -224,21 +223,21 @@ def test_a_rotation_of_the_master_key_stirs_nobody(
         {"OTHER": 1, "TOKEN": 1},
         {"OTHER": 1, "TOKEN": 2},
     ]
-    assert [holder.is_current for holder in vault_holders(single_broker, "secrets")] == [True]
+    assert [holder.is_current for holder in list_vault_workers(single_broker, "secrets")] == [True]
 
 
-def test_what_workers_were_given_is_recorded_and_shown_as_current(
+def test_deliveries_are_recorded_and_shown_as_current(
     single_broker: Broker, save: Callable[..., None], serve: Serve
 ) -> None:
     fill("secrets", TOKEN="first-value")
     save("mail", "secrets")
     serve("mail"), serve("mail")
     eventually(lambda: store_deliveries() and VaultDelivery.objects.count() == 2)
-    eventually(lambda: len(vault_holders(single_broker, "secrets")) == 2)
+    eventually(lambda: len(list_vault_workers(single_broker, "secrets")) == 2)
 
     set_entry(vault="secrets", key="TOKEN", value="second-value")
-    stale = [holder.is_current for holder in vault_holders(single_broker, "secrets")]
+    stale = [holder.is_current for holder in list_vault_workers(single_broker, "secrets")]
     eventually(lambda: store_deliveries() and VaultDelivery.objects.count() == 4)
 
     assert stale == [False, False]
-    assert [holder.is_current for holder in vault_holders(single_broker, "secrets")] == [True, True]
+    assert [holder.is_current for holder in list_vault_workers(single_broker, "secrets")] == [True, True]

@@ -1,4 +1,4 @@
-"""A worker that serves: how it is listed, and what it spreads its tasks over."""
+"""A serving worker: its record, and how it spreads tasks."""
 
 import json
 from collections import Counter
@@ -10,10 +10,12 @@ import redis as redis_py
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import find_workers
+from runqy.broker.heartbeats import list_worker_records
+from runqy.broker.keys import QueueKeys
 from tests.workers.conftest import StartWorker
-from tests.workers.fake_server import FakeServer
+from tests.workers.fake_server import FakeServer, registration_response
 from tests.workers.processes import add_task, eventually, wait_for_record, wait_for_state, wait_task
+from workers.runtime.registration import decode_registration
 
 
 def test_a_ready_worker_is_listed_and_gone_after_its_end(
@@ -27,7 +29,7 @@ def test_a_ready_worker_is_listed_and_gone_after_its_end(
     assert (record.queue, record.redis_queues, record.concurrency, record.processes) == ("mail", {"mail": 1}, 3, 2)
     assert len(record.commit) == 40
     assert status == 0
-    assert find_workers(single_broker) == []
+    assert list_worker_records(single_broker) == []
     assert not redis.exists(keys.SERVERS, keys.WORKERS)
 
 
@@ -44,17 +46,23 @@ def test_tasks_are_spread_over_processes(single_broker: Broker, start_worker: St
     assert {wait_for_state(single_broker, one, "completed").state for one in ids} == {"completed"}
 
 
-def test_one_process_serves_several_queues_over_the_same_connections(
-    single_broker: Broker, server: FakeServer, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def any_queue(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the server accept every queue."""
     plain = server.accepted
 
     def accepted(body: dict[str, Any]) -> dict[str, Any]:
-        answer = plain(body)
-        answer["queue"]["name"] = body["queue"]
-        return answer | {"sub_queues": [{"name": body["queue"], "priority": 1}]}
+        response = plain(body)
+        response["queue"]["name"] = body["queue"]
+        return response | {"sub_queues": [{"name": body["queue"], "priority": 1}]}
 
     monkeypatch.setattr(server, "accepted", accepted)
+
+
+@pytest.mark.usefixtures("any_queue")
+def test_one_process_serves_several_queues_over_the_same_connections(
+    single_broker: Broker, start_worker: StartWorker
+) -> None:
     queues = ["mail", "post", "news", "bills"]
     ids = [add_task(single_broker, queue, queue=queue) for queue in queues]
     clients_before = len(single_broker.client.client_list())
@@ -65,6 +73,32 @@ def test_one_process_serves_several_queues_over_the_same_connections(
     assert [record.result for record in records] == [json.dumps(queue).encode() for queue in queues]
     assert len({record.worker_id for record in records}) == 4
     assert len(single_broker.client.client_list()) - clients_before <= 5
+
+
+def count_threads(pid: int) -> int:
+    """Return how many threads a process has."""
+    return int(Path(f"/proc/{pid}/status").read_text().partition("Threads:")[2].split()[0])
+
+
+def count_descriptors(pid: int) -> int:
+    """Return how many descriptors a process has open; only root may list those of a worker, but see their number."""
+    folder = Path(f"/proc/{pid}/fd")
+    return folder.stat().st_size or len(list(folder.iterdir()))
+
+
+@pytest.mark.usefixtures("any_queue")
+def test_a_queue_costs_no_thread_and_six_descriptors(single_broker: Broker, start_worker: StartWorker) -> None:
+    queues = [f"queue{number}" for number in range(12)]
+    worker = start_worker(RUNQY_QUEUES=",".join(queues))
+    states = lambda: [record.state for record in list_worker_records(single_broker)]
+
+    eventually(lambda: states() == ["ready"] * len(queues), within_s=60, what=states)
+
+    pid = worker.process.pid
+    eventually(lambda: count_threads(pid) <= 3, within_s=10, what=lambda: count_threads(pid))
+    most = 24 + 6 * len(queues)
+    eventually(lambda: count_descriptors(pid) <= most, within_s=10, what=lambda: count_descriptors(pid))
+    print("threads", count_threads(pid), "descriptors", count_descriptors(pid))
 
 
 def test_sixteen_queues_share_a_redis_user_and_more_have_another(
@@ -83,8 +117,8 @@ def test_a_worker_serves_the_sub_queues_of_a_cluster(
     cluster_broker: Broker, server: FakeServer, start_worker: StartWorker
 ) -> None:
     nodes = [f"{node.host}:{node.port}" for node in cluster_broker.client.get_primaries()]
-    server.answer["redis"] |= {"addr": nodes[0], "mode": "cluster", "addresses": nodes}
-    server.answer["sub_queues"] = [{"name": "mail_high", "priority": 5}, {"name": "mail_low", "priority": 1}]
+    server.response["redis"] |= {"addr": nodes[0], "mode": "cluster", "addresses": nodes}
+    server.response["sub_queues"] = [{"name": "mail_high", "priority": 5}, {"name": "mail_low", "priority": 1}]
     start_worker(RUNQY_CONCURRENCY="4")
 
     ids = [add_task(cluster_broker, n, queue=f"mail_{('high', 'low')[n % 2]}") for n in range(20)]
@@ -97,12 +131,12 @@ def test_a_worker_serves_the_sub_queues_of_a_cluster(
 def test_secrets_are_in_no_log_and_no_record(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
 ) -> None:
-    server.answer["vaults"] = {"TOKEN": "planted-in-vault"}
-    server.answer["git_token"] = "planted-in-token"
+    server.response["vaults"] = {"TOKEN": "planted-in-vault"}
+    server.response["git_token"] = "planted-in-token"
     worker = start_worker()
-    shown = add_task(single_broker, {"do": "log", "text": "my token is planted-in-vault"})
+    task_id = add_task(single_broker, {"do": "log", "text": "my token is planted-in-vault"})
     failed = add_task(single_broker, {"do": "fail", "text": "refused planted-in-vault"})
-    wait_for_state(single_broker, shown, "completed")
+    wait_for_state(single_broker, task_id, "completed")
     record = wait_for_state(single_broker, failed, "archived")
     worker.wait_for("child_output")
     worker.stop()
@@ -110,3 +144,25 @@ def test_secrets_are_in_no_log_and_no_record(
     assert "my token is ****" in worker.log.read_text()
     assert "planted" not in worker.log.read_text()
     assert record.error.rstrip().endswith("refused ****")
+
+
+def test_a_worker_keeps_the_number_of_archived_tasks_that_the_server_sets(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.response["archive_max_tasks"] = 1
+    of = QueueKeys("mail")
+    single_broker.client.hset(of.task("old"), mapping={"msg": b"", "state": "archived"})
+    single_broker.client.zadd(of.archived, {"old": single_broker.now_s() - 60})
+    start_worker()
+
+    task_id = add_task(single_broker, {"do": "fail", "text": "no"}, max_retry=0)
+
+    wait_for_state(single_broker, task_id, "archived")
+    assert single_broker.client.zrange(of.archived, 0, -1) == [task_id.encode()]
+
+
+def test_a_worker_of_an_older_server_keeps_as_many_archived_tasks_as_asynq() -> None:
+    response = registration_response(redis_port=1, git_url="file:///nowhere")
+    del response["archive_max_tasks"]
+
+    assert decode_registration(json.dumps(response).encode()).archive_max_tasks == 10_000

@@ -1,12 +1,13 @@
-"""Where the worker's settings come from, and what is refused."""
+"""Reading the worker's settings, and rejecting invalid ones."""
 
+import os
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from runqy.errors import WorkerSettingsInvalid
-from workers.runtime.settings import load_settings
+from workers.runtime.settings import WorkerSettings, load_settings
 
 NEEDED = {"RUNQY_SERVER_URL": "http://127.0.0.1:3000", "RUNQY_API_KEY": "planted", "RUNQY_QUEUES": "mail"}
 
@@ -30,6 +31,16 @@ something: else
 """
 
 
+def load(file: Path | None, variables: dict[str, str], **options: bool) -> WorkerSettings:
+    """Read settings with only these variables."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("RUNQY_")]:
+            patch.delenv(name)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        return load_settings(file, **options)
+
+
 def written(folder: Path, text: str) -> Path:
     file = folder / "config.yml"
     file.write_text(text)
@@ -37,7 +48,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_the_environment_alone_is_enough() -> None:
-    settings = load_settings(None, NEEDED)
+    settings = load(None, NEEDED)
 
     assert (settings.server_url, settings.api_key, settings.queues) == ("http://127.0.0.1:3000", "planted", ("mail",))
     assert (settings.concurrency, settings.processes, settings.shutdown_timeout_s) == (1, 1, 30.0)
@@ -45,7 +56,7 @@ def test_the_environment_alone_is_enough() -> None:
 
 
 def test_a_file_is_read_with_its_variables_filled_in(tmp_path: Path) -> None:
-    settings = load_settings(written(tmp_path, FILE), {"WORKER_KEY": "from-env"})
+    settings = load(written(tmp_path, FILE), {"WORKER_KEY": "from-env"})
 
     assert (settings.server_url, settings.api_key) == ("https://runqy.example.org", "from-env")
     assert (settings.queues, settings.concurrency) == (("inference", "post"), 4)
@@ -55,7 +66,7 @@ def test_a_file_is_read_with_its_variables_filled_in(tmp_path: Path) -> None:
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
-    settings = load_settings(written(tmp_path, FILE), NEEDED | {"RUNQY_CONCURRENCY": "9"})
+    settings = load(written(tmp_path, FILE), NEEDED | {"RUNQY_CONCURRENCY": "9"})
 
     assert (settings.queues, settings.concurrency) == (("mail",), 9)
 
@@ -63,16 +74,16 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
 def test_a_single_queue_may_be_spelled_in_the_singular(tmp_path: Path) -> None:
     text = "server: {url: 'https://h', api_key: k}\nworker: {queue: mail_high}"
 
-    settings = load_settings(written(tmp_path, text), {})
+    settings = load(written(tmp_path, text), {})
 
     assert settings.queues == ("mail_high",)
 
 
-def test_what_is_no_setting_is_told_and_does_no_harm(tmp_path: Path) -> None:
+def test_unknown_settings_are_logged_and_ignored(tmp_path: Path) -> None:
     text = "server: {url: 'https://h', api_key: k}\nworker: {queue: mail, procesess: 2}\nextra: {some: thing}"
 
     with capture_logs() as logs:
-        settings = load_settings(written(tmp_path, text), {})
+        settings = load(written(tmp_path, text), {})
 
     assert [entry["setting"] for entry in logs] == ["extra.some", "worker.procesess"]
     assert settings.processes == 1
@@ -81,20 +92,21 @@ def test_what_is_no_setting_is_told_and_does_no_harm(tmp_path: Path) -> None:
 def test_a_secret_may_be_in_a_file_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("from-file\n")
     environ = {**NEEDED, "RUNQY_API_KEY_FILE": str(tmp_path / "key")}
+    del environ["RUNQY_API_KEY"]
 
-    assert load_settings(None, environ).api_key == "from-file"
+    assert load(None, environ).api_key == "from-file"
 
 
 def test_deployments_are_kept_in_the_instance_folder(tmp_path: Path) -> None:
-    settings = load_settings(None, NEEDED | {"RUNQY_HOME": str(tmp_path)})
+    settings = load(None, NEEDED | {"RUNQY_HOME": str(tmp_path)})
 
     assert settings.deployment_dir == tmp_path / "deployments"
 
 
 @pytest.mark.parametrize("name", NEEDED)
-def test_what_is_missing_is_named(name: str) -> None:
+def test_a_missing_setting_is_named(name: str) -> None:
     with pytest.raises(WorkerSettingsInvalid, match=name):
-        load_settings(None, {key: value for key, value in NEEDED.items() if key != name})
+        load(None, {key: value for key, value in NEEDED.items() if key != name})
 
 
 @pytest.mark.parametrize(
@@ -109,43 +121,44 @@ def test_what_is_missing_is_named(name: str) -> None:
         ("RUNQY_RECOVERY_ENABLED", "flase"),
         ("RUNQY_RECOVERY_BACKOFF_FACTOR", "0.5"),
         ("RUNQY_API_KEY_FILE", "/nowhere/at/all"),
+        ("RUNQY_API_KEY_FILE", "/dev/null"),  # and RUNQY_API_KEY
     ],
 )
 def test_nonsense_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(WorkerSettingsInvalid, match=name):
-        load_settings(None, NEEDED | {name: value})
+        load(None, NEEDED | {name: value})
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "worker: {queues: [a]}\nworker: {}"])
 def test_a_broken_file_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(WorkerSettingsInvalid, match=r"config\.yml"):
-        load_settings(written(tmp_path, text), NEEDED)
+        load(written(tmp_path, text), NEEDED)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WorkerSettingsInvalid, match="cannot be read"):
-        load_settings(tmp_path / "none.yml", NEEDED)
+        load(tmp_path / "none.yml", NEEDED)
 
 
 def test_secrets_do_not_show_in_a_representation() -> None:
-    assert "planted" not in repr(load_settings(None, NEEDED))
+    assert "planted" not in repr(load(None, NEEDED))
 
 
 @pytest.mark.parametrize("url", ["http://runqy.example.org", "http://192.168.1.5:3000", "http://127.0.0.1.example.org"])
 def test_an_unencrypted_server_on_another_machine_is_refused(url: str) -> None:
     with pytest.raises(WorkerSettingsInvalid, match=r"sent unencrypted\. Use https, or .* --allow-http"):
-        load_settings(None, NEEDED | {"RUNQY_SERVER_URL": url})
+        load(None, NEEDED | {"RUNQY_SERVER_URL": url})
 
 
 @pytest.mark.parametrize("url", ["http://localhost:3000", "http://127.8.8.8", "http://[::1]:3000", "https://h"])
 def test_an_unencrypted_server_on_this_machine_is_fine(url: str) -> None:
-    assert load_settings(None, NEEDED | {"RUNQY_SERVER_URL": url}).server_url == url
+    assert load(None, NEEDED | {"RUNQY_SERVER_URL": url}).server_url == url
 
 
 def test_an_unencrypted_server_can_be_allowed(tmp_path: Path) -> None:
     environ = NEEDED | {"RUNQY_SERVER_URL": "http://server:3000"}
     file = written(tmp_path, "server: {allow_http: true}")
 
-    assert load_settings(None, environ, allow_http=True).server_url == "http://server:3000"
-    assert load_settings(None, environ | {"RUNQY_ALLOW_HTTP": "true"}).server_url == "http://server:3000"
-    assert load_settings(file, environ).server_url == "http://server:3000"
+    assert load(None, environ, allow_http=True).server_url == "http://server:3000"
+    assert load(None, environ | {"RUNQY_ALLOW_HTTP": "true"}).server_url == "http://server:3000"
+    assert load(file, environ).server_url == "http://server:3000"

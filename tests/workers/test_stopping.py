@@ -1,4 +1,4 @@
-"""How a worker ends, and what becomes of its tasks and children."""
+"""Stopping a worker with its tasks and children."""
 
 import os
 import signal
@@ -16,9 +16,7 @@ from tests.workers.processes import add_task, broker_on, eventually, is_alive, w
 MAIL = QueueKeys("mail")
 
 
-def test_a_stop_lets_a_task_end_that_is_short_enough(
-    single_broker: Broker, start_worker: StartWorker, tmp_path: Path
-) -> None:
+def test_a_stop_lets_a_short_task_end(single_broker: Broker, start_worker: StartWorker, tmp_path: Path) -> None:
     worker = start_worker()
     task = wait_task(tmp_path)
     running = add_task(single_broker, task)
@@ -58,7 +56,7 @@ def test_a_stop_gives_a_longer_task_back_unspent_to_the_front(
 
 def test_an_idle_worker_does_not_wait_for_a_redis_that_is_away(server: FakeServer, start_worker: StartWorker) -> None:
     own = ValkeyServer().start()
-    server.answer["redis"]["addr"] = f"127.0.0.1:{own.port}"
+    server.response["redis"]["addr"] = f"127.0.0.1:{own.port}"
     worker = start_worker(RUNQY_SHUTDOWN_TIMEOUT="1h")
     with broker_on(own).client as client:
         eventually(lambda: client.exists(MAIL.idle))

@@ -1,4 +1,4 @@
-"""What becomes of tasks that a worker runs: results, failures, retries."""
+"""Tasks of a worker: results, failures, retries."""
 
 import json
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget
 from runqy.broker.enqueue import enqueue
+from runqy.broker.redis_client import RedisTarget
 from tests.support import environment
 from tests.support.tasks import new_task
-from tests.workers.fake_server import FakeServer, registration_answer
+from tests.workers.fake_server import FakeServer, registration_response
 from tests.workers.processes import WorkerProcess, add_task, eventually, wait_for_state
 from tests.workers.repositories import Repository
 
@@ -24,7 +24,7 @@ def shared_worker(
 ) -> Iterator[WorkerProcess]:
     """Return a long_running worker, on a Redis that is empty at its start."""
     environment.SERVER.client().flushall()
-    server = FakeServer(registration_answer(redis_port=environment.SERVER.port, git_url=task_repository.url))
+    server = FakeServer(registration_response(redis_port=environment.SERVER.port, git_url=task_repository.url))
     folder = tmp_path_factory.mktemp("worker")
     worker = WorkerProcess(server, folder, RUNQY_DEPLOYMENT_DIR=str(deployments))
     yield worker
@@ -34,7 +34,7 @@ def shared_worker(
 
 @pytest.fixture
 def live_broker(shared_worker: WorkerProcess) -> Iterator[Broker]:
-    """Return a broker on the worker's Redis, left as it is: a flush would take the worker's wake-ups away."""
+    """Return a broker on the worker's Redis without flushing it, which would remove the worker's wake-ups."""
     broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),)))
     yield broker
     broker.close()
@@ -67,7 +67,21 @@ def test_a_task_that_was_not_done_is_logged_with_the_request_that_made_it(
 
     assert states == ["completed", "archived"]
     logged = eventually(lambda: [e for e in shared_worker.events("task_not_done") if e["task_id"] == failed])
-    assert [entry["request_id"] for entry in logged] == ["r-17"]
+    (entry,) = logged
+    assert (entry["request_id"], entry["level"], entry["outcome"]) == ("r-17", "warning", "archived")
+    assert entry["error"] == "ValueError: no such customer"
+    assert entry["exception"].startswith("Traceback (most recent call last):")
+    assert entry["exception"].endswith("\nValueError: no such customer")
+
+
+def test_the_end_of_a_long_error_is_logged(live_broker: Broker, shared_worker: WorkerProcess) -> None:
+    failed = add_task(live_broker, {"do": "fail", "text": f"{'x' * 5000} the end"})
+    wait_for_state(live_broker, failed, *FINAL)
+
+    (entry,) = eventually(lambda: [e for e in shared_worker.events("task_not_done") if e["task_id"] == failed])
+
+    assert entry["error"].startswith("ValueError: xxx")
+    assert entry["exception"].endswith("x the end")
 
 
 def test_an_error_archives_the_task_with_its_text(live_broker: Broker) -> None:
@@ -79,7 +93,7 @@ def test_an_error_archives_the_task_with_its_text(live_broker: Broker) -> None:
     assert record.error.rstrip().endswith("ValueError: no such customer")
 
 
-def test_an_error_that_asks_for_it_is_tried_again(live_broker: Broker) -> None:
+def test_an_error_that_requests_a_retry_is_retried(live_broker: Broker) -> None:
     task_id = add_task(live_broker, {"do": "retry", "text": "busy"})
 
     record = wait_for_state(live_broker, task_id, "retry")
@@ -106,7 +120,7 @@ def test_a_child_that_dies_costs_no_retry_and_is_replaced(live_broker: Broker) -
     assert after.state == "completed"
 
 
-def test_garbage_on_stdout_does_no_harm(live_broker: Broker, shared_worker: WorkerProcess) -> None:
+def test_garbage_on_stdout_is_only_logged(live_broker: Broker, shared_worker: WorkerProcess) -> None:
     task_id = add_task(live_broker, {"do": "garbage"})
 
     record = wait_for_state(live_broker, task_id, *FINAL)
@@ -124,7 +138,7 @@ def test_a_result_of_ten_megabytes_arrives(live_broker: Broker) -> None:
     assert record.result == b'"' + b"x" * (10 << 20) + b'"'
 
 
-def test_a_longer_line_than_allowed_fails_its_task_only(live_broker: Broker) -> None:
+def test_a_line_above_the_limit_fails_only_its_task(live_broker: Broker) -> None:
     task_id = add_task(live_broker, {"do": "big", "bytes": 33 << 20})
     record = wait_for_state(live_broker, task_id, *FINAL)
     after = wait_for_state(live_broker, add_task(live_broker, "next"), *FINAL)
@@ -141,8 +155,8 @@ def test_a_result_that_is_not_json_is_archived(live_broker: Broker) -> None:
     assert (record.state, record.error) == ("archived", "result_invalid: the result is not valid JSON")
 
 
-def test_an_answer_that_breaks_off_is_archived(live_broker: Broker) -> None:
-    task_id = "broken-answer"
+def test_a_task_with_a_truncated_response_is_archived(live_broker: Broker) -> None:
+    task_id = "broken-response"
     payload = {"do": "broken", "line": f'{{"task_id": "{task_id}", "result": <Model>}}'}
     live_broker.run(enqueue(new_task(task_id, payload=json.dumps(payload).encode()), now_ns=live_broker.now_ns()))
 
@@ -154,7 +168,7 @@ def test_an_answer_that_breaks_off_is_archived(live_broker: Broker) -> None:
     assert after.result == b'"next"'
 
 
-def test_a_broken_line_about_another_task_is_log(live_broker: Broker, shared_worker: WorkerProcess) -> None:
+def test_an_invalid_line_about_another_task_is_logged(live_broker: Broker, shared_worker: WorkerProcess) -> None:
     line = '{"task_id":"another", "step": <1>}'
     task_id = add_task(live_broker, {"do": "broken", "line": line})
 
@@ -174,7 +188,7 @@ def test_a_payload_that_is_not_json_is_archived(live_broker: Broker) -> None:
     assert record.error.startswith("payload_unusable: the payload is not JSON")
 
 
-def test_the_record_says_who_ran_a_task_and_when(live_broker: Broker) -> None:
+def test_the_record_has_the_worker_and_the_times_of_a_task(live_broker: Broker) -> None:
     before_ns = live_broker.now_ns()
     record = wait_for_state(live_broker, add_task(live_broker, 1), "completed")
 

@@ -1,4 +1,4 @@
-"""POST /worker/register: what a worker gets, and who gets nothing."""
+"""POST /worker/register: the response, and refusals."""
 
 import json
 import re
@@ -7,22 +7,26 @@ from typing import Any
 
 import pytest
 
-from queues.definitions import Deployment, QueueMode, StatedLimits
-from queues.models import Source
+from queues.definitions import Deployment, LimitOverrides, QueueMode
+from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
-from runqy.addresses import parse_redis_url
-from runqy.broker import deliveries
+from runqy.api.throttling import registration_limit
+from runqy.api_keys import Identity, Role
+from runqy.broker import write_behind
+from runqy.broker.rate_limit import Rate
+from runqy.connection_urls import parse_redis_url
 from tests.api.client import ApiClient, problem
-from tests.publication.support import away
+from tests.config_sync.support import away
 from tests.queues.samples import spec
-from tests.support.canary import SUITE
+from tests.queues.stored import store_queues
 from tests.support.environment import CLIENT_KEY, SERVER, WORKER_KEY
-from vaults.crypto import Keyring, new_master_key
-from vaults.deliveries import store_deliveries
+from tests.support.secret_leaks import SUITE
+from vaults.access_log import store_deliveries
+from vaults.crypto import Keyring, generate_master_key
 from vaults.models import VaultDelivery
-from vaults.names import EntryUsage
 from vaults.operations import create_vault, set_entry
+from vaults.validation import EntryUsage
 
 GIT_TOKEN = SUITE.secret("ghp_")
 DEPLOYMENT = Deployment(
@@ -42,30 +46,30 @@ def client(configuration: None) -> ApiClient:
     set_entry(vault="general", key="TOKEN", value=GIT_TOKEN, usage=EntryUsage.BOTH, git_hosts=["github.com"])
     set_entry(vault="general", key="MODEL", value="small")
     set_entry(vault="special", key="MODEL", value="large")
-    for made in (
+    store_queues(
         spec("simple", deployment=replace(DEPLOYMENT, vaults=(), git_token="")),
-        spec("inference", "high:10", "low:3", deployment=DEPLOYMENT, limits=StatedLimits(retry_delay_s=3)),
+        spec("inference", "high:10", "low:3", deployment=DEPLOYMENT, limits=LimitOverrides(retry_delay_s=3)),
         spec("oneshot", mode=QueueMode.ONE_SHOT),
         spec("orphan", deployment=replace(DEPLOYMENT, vaults=("gone",), git_token="")),
         spec("tokenless", deployment=replace(DEPLOYMENT, vaults=(), git_token="vault://general/GONE")),
         spec("off", is_enabled=False),
-    ):
-        save_queue(spec=made, source=Source.API)
+    )
     return ApiClient(WORKER_KEY)
 
 
 def registered(client: ApiClient, **body: Any) -> dict[str, Any]:
-    """Register a worker and return the answer."""
-    answer = client.post("/worker/register", body)
-    assert answer.status_code == 200, answer.content
-    found: dict[str, Any] = json.loads(answer.content)
+    """Register a worker and return the response."""
+    response = client.post("/worker/register", body)
+    assert response.status_code == 200, response.content
+    found: dict[str, Any] = json.loads(response.content)
     return found
 
 
 def test_a_worker_gets_redis_deployment_and_decrypted_vaults(client: ApiClient) -> None:
     found = registered(client, worker_id="w-1", queue="inference")
 
-    assert (found["worker_id"], found["lease_secs"]) == ("w-1", 30)
+    assert (found["worker_id"], found["lease_secs"], found["archive_max_tasks"]) == ("w-1", 30, 10_000)
+    assert found["task_output"] is True
     assert found["redis"]["addr"] == f"127.0.0.1:{SERVER.port}"
     assert (found["redis"]["password"], found["redis"]["db"], found["redis"]["use_tls"]) == ("", 0, False)
     assert found["queue"] == {
@@ -86,6 +90,7 @@ def test_a_worker_gets_redis_deployment_and_decrypted_vaults(client: ApiClient) 
         "requirements_file": "requirements.txt",
         "env_vars": {"LOG_LEVEL": "info"},
         "redis_storage": True,
+        "hide_payloads": False,
         "vaults": ["general", "special"],
     }
     assert found["limits"]["retry_delay_secs"] == 3
@@ -138,7 +143,7 @@ def test_optional_members_may_be_null_or_empty_and_unknown_ones_are_ignored(clie
     assert found["worker_id"].startswith("worker-")
 
 
-def test_the_revision_is_what_redis_tells_workers(client: ApiClient) -> None:
+def test_the_revision_equals_the_token_in_redis(client: ApiClient) -> None:
     found = registered(client, queue="inference")
 
     with SERVER.client() as redis:
@@ -149,7 +154,7 @@ def test_a_change_made_in_another_process_is_in_the_very_next_registration(
     client: ApiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = registered(client, queue="inference")
-    monkeypatch.setattr("runqy.publication.snapshot.refresh", lambda: None)
+    monkeypatch.setattr("runqy.config_sync.snapshot.refresh", lambda: None)
 
     set_entry(vault="special", key="MODEL", value="huge")
     after = registered(client, queue="inference")
@@ -158,13 +163,13 @@ def test_a_change_made_in_another_process_is_in_the_very_next_registration(
     assert after["queue"]["revision"] != before["queue"]["revision"]
 
 
-def test_one_shot_is_told_in_both_places(client: ApiClient) -> None:
+def test_one_shot_is_in_both_members_of_the_response(client: ApiClient) -> None:
     found = registered(client, queue="oneshot")
 
     assert (found["queue"]["mode"], found["deployment"]["mode"]) == ("one_shot", "one_shot")
 
 
-def test_workers_are_told_the_redis_that_they_reach(client: ApiClient, settings: Any) -> None:
+def test_workers_get_the_address_of_redis_that_they_can_reach(client: ApiClient, settings: Any) -> None:
     url = "rediss+sentinel://w:secret@[::1]:1,b:2/3?master=m&sentinel_password=s"
     settings.RUNQY_WORKER_REDIS_TARGET = parse_redis_url(url)
 
@@ -185,39 +190,39 @@ def test_workers_are_told_the_redis_that_they_reach(client: ApiClient, settings:
     }
 
 
-def test_an_answer_with_secrets_is_kept_out_of_caches(client: ApiClient) -> None:
-    answer = client.post("/worker/register", {"queue": "inference"})
+def test_a_response_with_secrets_is_not_cached(client: ApiClient) -> None:
+    response = client.post("/worker/register", {"queue": "inference"})
 
-    assert answer["Cache-Control"] == "no-store"
+    assert response["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize(("queue", "missing"), [("orphan", "gone"), ("tokenless", "GONE")])
 def test_a_vault_or_entry_that_is_missing_is_named(client: ApiClient, queue: str, missing: str) -> None:
-    answer = client.post("/worker/register", {"queue": queue})
+    response = client.post("/worker/register", {"queue": queue})
 
-    found = problem(answer)
-    assert (answer.status_code, found["code"]) == (503, "vault_unavailable")
+    found = problem(response)
+    assert (response.status_code, found["code"]) == (503, "vault_unavailable")
     assert missing in found["detail"]
-    assert answer["Retry-After"]
+    assert response["Retry-After"]
 
 
-def test_all_that_is_missing_or_does_not_open_is_named_at_once_and_no_value(client: ApiClient, settings: Any) -> None:
+def test_all_missing_and_undecryptable_vaults_are_named_without_values(client: ApiClient, settings: Any) -> None:
     deployment = replace(DEPLOYMENT, vaults=("gone", "general"), git_token="vault://lost/TOKEN")
-    save_queue(spec=spec("troubled", deployment=deployment), source=Source.API)
+    save_queue(spec=spec("troubled", deployment=deployment), source=QueueSource.API)
     needed = Keyring.parse(settings.RUNQY_VAULT_MASTER_KEY).first_id.hex()
-    settings.RUNQY_VAULT_MASTER_KEY = new_master_key()
+    settings.RUNQY_VAULT_MASTER_KEY = generate_master_key()
 
-    answer = client.post("/worker/register", {"queue": "troubled"})
+    response = client.post("/worker/register", {"queue": "troubled"})
 
-    errors = problem(answer)["errors"]
-    assert (answer.status_code, len(errors)) == (503, 4)
+    errors = problem(response)["errors"]
+    assert (response.status_code, len(errors)) == (503, 4)
     for named, error in zip(["vault gone", "general/MODEL", "general/TOKEN", "vault lost"], errors, strict=True):
         assert named in error
     assert needed in errors[1]
-    assert not re.search(f"small|{GIT_TOKEN}", answer.content.decode())
+    assert not re.search(f"small|{GIT_TOKEN}", response.content.decode())
 
 
-def test_a_queue_is_served_as_soon_as_its_vault_is_mended(client: ApiClient) -> None:
+def test_a_queue_is_served_as_soon_as_its_vault_is_fixed(client: ApiClient) -> None:
     refused = client.post("/worker/register", {"queue": "orphan"})
 
     create_vault(name="gone")
@@ -227,7 +232,7 @@ def test_a_queue_is_served_as_soon_as_its_vault_is_mended(client: ApiClient) -> 
     assert registered(client, queue="orphan")["vaults"] == {"A": "1"}
 
 
-def test_what_is_handed_out_is_recorded_with_the_key_and_the_address(client: ApiClient) -> None:
+def test_a_delivery_is_recorded_with_the_key_and_the_address(client: ApiClient) -> None:
     registered(client, worker_id="w-1", queue="inference.low")
     registered(client, worker_id="w-2", queue="simple")
     store_deliveries()
@@ -250,7 +255,7 @@ def test_a_worker_without_an_id_is_recorded_under_the_one_it_is_given(client: Ap
 
 
 @pytest.mark.usefixtures("client")
-def test_registering_asks_no_database(django_assert_num_queries: Any) -> None:
+def test_registering_uses_no_database(django_assert_num_queries: Any) -> None:
     client = ApiClient(WORKER_KEY)
     registered(client, queue="inference")
 
@@ -261,7 +266,7 @@ def test_registering_asks_no_database(django_assert_num_queries: Any) -> None:
 def test_secrets_whose_delivery_cannot_be_recorded_are_not_handed_out(
     client: ApiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deliveries, "MOST_WAITING", 1)
+    monkeypatch.setattr(write_behind, "MAX_DELIVERIES", 1)
     registered(client, queue="inference")
 
     refused = client.post("/worker/register", {"queue": "inference"})
@@ -292,16 +297,16 @@ def test_without_a_master_key_only_queues_with_vaults_are_refused(client: ApiCli
 
 
 def test_a_disabled_queue_is_a_conflict(client: ApiClient) -> None:
-    answer = client.post("/worker/register", {"queue": "off"})
+    response = client.post("/worker/register", {"queue": "off"})
 
-    assert (answer.status_code, problem(answer)["code"]) == (409, "queue_disabled")
+    assert (response.status_code, problem(response)["code"]) == (409, "queue_disabled")
 
 
 @pytest.mark.parametrize("name", ["nope", " simple ", "a\0b", "x" * 256])
 def test_an_unknown_queue_is_not_found(client: ApiClient, name: str) -> None:
-    answer = client.post("/worker/register", {"queue": name})
+    response = client.post("/worker/register", {"queue": name})
 
-    assert (answer.status_code, problem(answer)["code"]) == (404, "queue_not_found")
+    assert (response.status_code, problem(response)["code"]) == (404, "queue_not_found")
 
 
 @pytest.mark.parametrize(
@@ -320,22 +325,22 @@ def test_an_unknown_queue_is_not_found(client: ApiClient, name: str) -> None:
     ],
 )
 def test_a_wrong_body_is_refused_by_name(client: ApiClient, body: dict[str, Any], names: list[str]) -> None:
-    answer = client.post("/worker/register", body)
+    response = client.post("/worker/register", body)
 
-    assert answer.status_code == 400
-    assert [error.split(":")[0] for error in problem(answer)["errors"]] == names
+    assert response.status_code == 400
+    assert [error.split(":")[0] for error in problem(response)["errors"]] == names
 
 
 def test_a_clients_key_may_not_register(client: ApiClient) -> None:
-    answer = ApiClient(CLIENT_KEY).post("/worker/register", {"queue": "simple"})
+    response = ApiClient(CLIENT_KEY).post("/worker/register", {"queue": "simple"})
 
-    assert (answer.status_code, problem(answer)["code"]) == (403, "forbidden")
+    assert (response.status_code, problem(response)["code"]) == (403, "forbidden")
 
 
-def test_no_key_is_asked_for_one(client: ApiClient) -> None:
-    answer = ApiClient(None).post("/worker/register", {"queue": "simple"})
+def test_a_key_is_not_required_to_be_unique(client: ApiClient) -> None:
+    response = ApiClient(None).post("/worker/register", {"queue": "simple"})
 
-    assert answer.status_code == 401
+    assert response.status_code == 401
 
 
 def limited_to(*vaults: str) -> ApiClient:
@@ -362,7 +367,7 @@ def test_a_queue_that_needs_another_vault_is_refused_by_name(client: ApiClient, 
 
 def test_the_vault_of_the_git_token_counts_too(client: ApiClient) -> None:
     deployment = replace(DEPLOYMENT, vaults=("special",))
-    save_queue(spec=spec("tokened", deployment=deployment), source=Source.API)
+    save_queue(spec=spec("tokened", deployment=deployment), source=QueueSource.API)
 
     refused = limited_to("special").post("/worker/register", {"queue": "tokened"})
 
@@ -375,7 +380,7 @@ def test_a_live_worker_id_is_registered_again_by_its_own_key_alone(client: ApiCl
 
     refused = [other.post("/worker/register", {"worker_id": "w-1", "queue": "inference"}) for other in (second, client)]
 
-    assert [(answer.status_code, problem(answer)["code"]) for answer in refused] == [(409, "worker_id_taken")] * 2
+    assert [(response.status_code, problem(response)["code"]) for response in refused] == [(409, "worker_id_taken")] * 2
     assert registered(first, worker_id="w-1", queue="inference")
     assert registered(second, worker_id="w-2", queue="inference")
     store_deliveries()
@@ -392,3 +397,33 @@ def test_a_token_that_may_not_be_sent_to_the_repository_is_named(client: ApiClie
         "vault://general/TOKEN is only for gitlab.com, and may not be sent to github.com" in problem(refused)["detail"]
     )
     assert GIT_TOKEN not in refused.content.decode()
+
+
+def test_a_key_that_registers_too_often_gets_a_retry_after(client: ApiClient, settings: Any) -> None:
+    settings.RUNQY_REGISTRATION_LIMIT = Rate(2, 60)
+    other = ApiClient(create_api_key(name="gpu", role="worker").plain)
+
+    responses = [client.post("/worker/register", {"queue": "simple"}) for _ in range(3)]
+
+    assert [response.status_code for response in responses] == [200, 200, 429]
+    assert problem(responses[2])["code"] == "rate_limited"
+    assert 25 <= int(responses[2]["Retry-After"]) <= 30
+    assert other.post("/worker/register", {"queue": "simple"}).status_code == 200
+
+
+@pytest.mark.usefixtures("client")
+def test_two_hundred_workers_of_five_queues_may_register_at_once() -> None:
+    limit = registration_limit(Identity(role=Role.WORKER, name="gpu"))
+
+    assert limit is not None
+    assert all(allowance and allowance.is_allowed for allowance in (limit.acquire_blocking() for _ in range(1000)))
+
+
+@pytest.mark.parametrize("setting", [{"RUNQY_TASK_OUTPUT": False}, {"RUNQY_HIDE_PAYLOADS": True}])
+def test_workers_keep_no_output_when_it_is_off_or_payloads_are_hidden(
+    client: ApiClient, settings: Any, setting: dict[str, bool]
+) -> None:
+    for name, value in setting.items():
+        setattr(settings, name, value)
+
+    assert registered(client, worker_id="w-1", queue="inference")["task_output"] is False

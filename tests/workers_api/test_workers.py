@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
-from queues.models import Source
+from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key
+from runqy.api.renderers import format_s
+from runqy.api_keys import Role
 from runqy.broker import keys
-from runqy.broker.heartbeats import beat
-from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState
-from runqy.connection import get_broker
+from runqy.broker.heartbeats import write_heartbeat
+from runqy.broker.worker_records import RECORD_TTL_S, RunningTask, WorkerRecord, WorkerState
+from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, problem
-from tests.publication.support import away
+from tests.config_sync.support import away
 from tests.queues.samples import spec
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 
@@ -38,7 +39,7 @@ PATHS = ("/api/cli/workers", "/workers")
 
 
 def running(task_id: str, started_ns: int) -> RunningTask:
-    """Return a task that a worker runs."""
+    """Return a running task of a worker."""
     return RunningTask(
         task_id=task_id,
         redis_queue="inference_high",
@@ -52,11 +53,11 @@ def running(task_id: str, started_ns: int) -> RunningTask:
 @pytest.fixture
 def client(configuration: None) -> ApiClient:
     """Return an administrator's client; one worker runs two tasks, another is Go's."""
-    save_queue(spec=spec("inference", "high:10", "low:3"), source=Source.API)
-    save_queue(spec=spec("mail"), source=Source.API)
+    save_queue(spec=spec("inference", "high:10", "low:3"), source=QueueSource.API)
+    save_queue(spec=spec("mail"), source=QueueSource.API)
     broker = get_broker()
     tasks = [running("t2", 1_700_000_002_500_000_000), running("t1", 1_700_000_001_000_000_000)]
-    broker.run(beat(RECORD, tasks, now_ns=broker.now_ns()))
+    broker.run(write_heartbeat(RECORD, tasks, now_ns=broker.now_ns()))
     broker.client.zadd(keys.WORKERS, {"vm:17767": broker.now_s()})
     broker.client.hset(
         keys.go_worker("vm:17767"),
@@ -67,17 +68,17 @@ def client(configuration: None) -> ApiClient:
             "concurrency": 2,
             "queues": "map[mail:5]",
             "status": "running",
-            "healthy": "true",
+            "healthy": 1,
         },
     )
     return ApiClient()
 
 
 def content(client: ApiClient, path: str) -> Any:
-    """Return what is at a path."""
-    answer = client.get(path)
-    assert answer.status_code == 200, answer.content
-    return json.loads(answer.content)
+    """Return the content at a path."""
+    response = client.get(path)
+    assert response.status_code == 200, response.content
+    return json.loads(response.content)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -85,15 +86,16 @@ def test_workers_are_listed_by_id(client: ApiClient, path: str) -> None:
     found = content(client, path)
 
     assert found["count"] == 2
+    assert found["processes"] == {"ready": 2, "not_ready": 0, "disconnected": 0}
     assert [worker["worker_id"] for worker in found["workers"]] == ["vm:17767", "worker:1"]
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_worker_is_shown_with_all_that_it_reports(client: ApiClient, path: str) -> None:
-    shown = content(client, f"{path}/worker:1")
+    body = content(client, f"{path}/worker:1")
 
-    assert abs(shown.pop("last_beat") - get_broker().now_s()) <= 5
-    assert shown == {
+    assert abs(body.pop("last_beat") - get_broker().now_s()) <= 5
+    assert body == {
         "worker_id": "worker:1",
         "started_at": 1_700_000_000,
         "concurrency": 2,
@@ -102,6 +104,7 @@ def test_a_worker_is_shown_with_all_that_it_reports(client: ApiClient, path: str
         "is_stale": False,
         "state": "ready",
         "reason": "",
+        "disconnected_since": None,
         "queue": "inference",
         "redis_queues": {"inference_high": 10, "inference_low": 3},
         "processes": 2,
@@ -130,11 +133,11 @@ def test_a_worker_is_shown_with_all_that_it_reports(client: ApiClient, path: str
 
 def test_a_running_task_without_a_deadline_has_none(client: ApiClient) -> None:
     broker = get_broker()
-    broker.run(beat(RECORD, [replace(running("t3", 1), deadline_s=0)], now_ns=broker.now_ns()))
+    broker.run(write_heartbeat(RECORD, [replace(running("t3", 1), deadline_s=0)], now_ns=broker.now_ns()))
 
-    shown = content(client, "/api/cli/workers/worker:1")["running"]
+    body = content(client, "/api/cli/workers/worker:1")["running"]
 
-    assert [(task["task_id"], task["deadline"]) for task in shown] == [("t3", None)]
+    assert [(task["task_id"], task["deadline"]) for task in body] == [("t3", None)]
 
 
 @pytest.mark.parametrize("rest", ["", "/worker:1"])
@@ -148,21 +151,55 @@ def test_an_alias_is_deprecated_and_links_to_the_path_that_replaces_it(client: A
 
 
 def test_a_go_worker_is_shown_with_what_it_reports(client: ApiClient) -> None:
-    shown = content(client, "/api/cli/workers/vm:17767")
+    body = content(client, "/api/cli/workers/vm:17767")
 
-    assert (shown["queues"], shown["status"], shown["is_foreign"]) == ("map[mail:5]", "running", True)
-    assert (shown["started_at"], shown["concurrency"], shown["running"]) == (1795564380, 2, [])
-    assert (shown["commit"], shown["last_take_at"]) == (None, None)
+    assert (body["queues"], body["status"], body["is_foreign"]) == ("map[mail:5]", "running", True)
+    assert (body["started_at"], body["concurrency"], body["running"]) == (1795564380, 2, [])
+    assert (body["commit"], body["last_take_at"]) == (None, None)
 
 
-def test_a_worker_that_is_silent_is_stale(client: ApiClient) -> None:
+def test_a_worker_that_is_silent_is_disconnected_since_its_last_heartbeat(client: ApiClient) -> None:
     broker = get_broker()
-    broker.run(beat(RECORD, now_ns=broker.now_ns() - 20 * 10**9))
+    last_beat_s = broker.now_s() - 20
+    broker.run(write_heartbeat(RECORD, now_ns=last_beat_s * 10**9))
 
-    assert content(client, "/api/cli/workers/worker:1")["is_stale"] is True
+    body = content(client, "/api/cli/workers/worker:1")
+
+    assert (body["is_stale"], body["state"], body["status"]) == (True, "disconnected", "disconnected")
+    assert body["disconnected_since"] == format_s(last_beat_s)
+    assert body["reason"] == (
+        "It ended without notice or cannot reach Redis: no heartbeat has reached Redis since "
+        f"{format_s(last_beat_s)}. Its last state was ready."
+    )
 
 
-def test_what_runs_and_makes_no_sense_is_left_out(client: ApiClient) -> None:
+def test_a_worker_that_registers_without_heartbeats_is_listed_as_cut_off_from_redis(client: ApiClient) -> None:
+    broker = get_broker()
+    broker.run(write_heartbeat(RECORD, now_ns=(broker.now_s() - 20) * 10**9))
+
+    body = {"worker_id": "worker:1", "queue": "inference"}
+    assert client.post("/worker/register", body, key=WORKER_KEY).status_code == 200
+
+    body = content(client, "/api/cli/workers/worker:1")
+    assert body["reason"].startswith("It cannot reach Redis: ")
+    assert "but it registered over HTTP at " in body["reason"]
+    assert broker.client.ttl(keys.worker_record("worker:1")) > RECORD_TTL_S
+    assert broker.client.zscore(keys.WORKER_RECORDS, "worker:1") > broker.now_s() + RECORD_TTL_S
+
+
+def test_a_heartbeat_ends_the_longer_life_of_a_disconnected_workers_record(client: ApiClient) -> None:
+    broker = get_broker()
+    broker.run(write_heartbeat(RECORD, now_ns=(broker.now_s() - 20) * 10**9))
+    client.post("/worker/register", {"worker_id": "worker:1", "queue": "inference"}, key=WORKER_KEY)
+
+    broker.run(write_heartbeat(RECORD, now_ns=broker.now_ns()))
+
+    assert content(client, "/api/cli/workers/worker:1")["state"] == "ready"
+    assert broker.client.ttl(keys.worker_record("worker:1")) <= RECORD_TTL_S
+    assert broker.client.zscore(keys.WORKER_RECORDS, "worker:1") <= broker.now_s() + RECORD_TTL_S
+
+
+def test_invalid_running_tasks_are_left_out(client: ApiClient) -> None:
     get_broker().client.hset(keys.workers("gpu-1", 7, "s"), "t3", b"\xff")
 
     assert [task["task_id"] for task in content(client, "/workers/worker:1")["running"]] == ["t1", "t2"]
@@ -170,9 +207,9 @@ def test_what_runs_and_makes_no_sense_is_left_out(client: ApiClient) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_an_unknown_worker_is_not_found(client: ApiClient, path: str) -> None:
-    answer = client.get(f"{path}/nope")
+    response = client.get(f"{path}/nope")
 
-    assert (answer.status_code, problem(answer)["code"]) == (404, "worker_not_found")
+    assert (response.status_code, problem(response)["code"]) == (404, "worker_not_found")
 
 
 def test_a_key_of_one_queue_sees_its_workers_only(client: ApiClient) -> None:
@@ -184,26 +221,43 @@ def test_a_key_of_one_queue_sees_its_workers_only(client: ApiClient) -> None:
     assert limited.get("/workers/vm:17767").status_code == 200
 
 
+def test_a_key_of_one_queue_sees_nothing_of_other_queues_of_its_workers(client: ApiClient) -> None:
+    broker = get_broker()
+    broker.client.hset(keys.go_worker("vm:17767"), "queues", "map[inference_high:9 mail:5]")
+    both = replace(RECORD, worker_id="worker:2", redis_queues={"mail": 1, "inference_high": 2})
+    broker.run(write_heartbeat(both, [running("t1", 1_700_000_001_000_000_000)], now_ns=broker.now_ns()))
+    limited = ApiClient(create_api_key(name="mail", role=Role.ADMIN, queues=["mail"]).plain)
+
+    listed = content(limited, "/workers")["workers"]
+
+    assert [worker["worker_id"] for worker in listed] == ["vm:17767", "worker:2"]
+    assert {(worker["queue"], worker["queues"], *worker["redis_queues"]) for worker in listed} == {
+        ("mail", "map[mail:5]", "mail"),
+        ("mail", "map[mail:1]", "mail"),
+    }
+    assert [worker["running"] for worker in listed] == [[], []]
+
+
 @pytest.mark.parametrize("path", [*PATHS, "/api/cli/workers/worker:1", "/workers/worker:1"])
 @pytest.mark.parametrize(("key", "status"), [(None, 401), ("wrong", 401), (WORKER_KEY, 403), (CLIENT_KEY, 403)])
 def test_only_administrators_see_workers(client: ApiClient, path: str, key: str | None, status: int) -> None:
-    answer = ApiClient(key).get(path)
+    response = ApiClient(key).get(path)
 
-    assert answer.status_code == status
-    problem(answer)
+    assert response.status_code == status
+    problem(response)
 
 
-def test_without_redis_nobody_knows(client: ApiClient, settings: Any) -> None:
+def test_without_redis_workers_are_unavailable(client: ApiClient, settings: Any) -> None:
     settings.REDIS_TARGET = away()
 
-    answer = client.get("/api/cli/workers")
+    response = client.get("/api/cli/workers")
 
-    assert (answer.status_code, problem(answer)["code"]) == (503, "broker_unavailable")
+    assert (response.status_code, problem(response)["code"]) == (503, "broker_unavailable")
 
 
 def test_a_worker_of_an_older_registration_is_listed_once(client: ApiClient) -> None:
     broker = get_broker()
-    broker.run(beat(replace(RECORD, server_id="s2", state=WorkerState.DRAINING), now_ns=broker.now_ns()))
+    broker.run(write_heartbeat(replace(RECORD, server_id="s2", state=WorkerState.DRAINING), now_ns=broker.now_ns()))
 
     found = [worker for worker in content(client, "/workers")["workers"] if worker["worker_id"] == "worker:1"]
 

@@ -1,15 +1,14 @@
-"""Workers in the admin: who is there, what each of them runs."""
+"""The admin pages of workers."""
 
 from collections.abc import Callable
-from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 
-from runqy.staff.pages import StaffModelAdmin
-from runqy.staff.problems import shows_problems
+from runqy.admin_site.base_admin import ReadOnlyModelAdmin
+from runqy.admin_site.error_pages import render_errors
 from workers.admin.pages import show_worker, show_workers
 from workers.models import Worker
 
@@ -19,30 +18,18 @@ View = Callable[..., HttpResponse]
 
 
 @admin.register(Worker)
-class WorkerAdmin(StaffModelAdmin):
-    """The pages of workers: none of Django's own, which look for a table."""
+class WorkerAdmin(ReadOnlyModelAdmin):
+    """Pages of workers, which register themselves; without those of Django that need a table."""
 
     def get_urls(self) -> list[URLPattern]:
-        """Return where the pages are, under the names that Django gives a model's."""
+        """Return the pages' URLs, under the names that Django uses for a model's."""
         return [
             path("", self._page(show_workers), name="workers_worker_changelist"),
             path("<str:object_id>/change/", self._page(show_worker), name="workers_worker_change"),
         ]
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Leave it to workers to register."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Leave workers as they are."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Leave it to workers to end."""
-        return False
-
     def _page(self, show: View) -> View:
-        """Return a view that those may see who may see workers."""
+        """Return a view that requires permission to view workers."""
 
         def view(request: HttpRequest, **named: str) -> HttpResponse:
             if not self.has_view_permission(request):
@@ -50,4 +37,4 @@ class WorkerAdmin(StaffModelAdmin):
             request.current_app = self.admin_site.name
             return show(self.admin_site.each_context(request), request, **named)
 
-        return self.admin_site.admin_view(shows_problems(view, self.admin_site))
+        return self.admin_site.admin_view(render_errors(view, self.admin_site))

@@ -10,10 +10,12 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from runqy.broker.worker_records import RunningTask, WorkerState
-from runqy.connection import get_broker
-from runqy.staff.moments import Moment
-from vaults.delivery_queries import Holding, worker_holdings
+from runqy.admin_site.relative_time import RelativeTime
+from runqy.broker.worker_records import RunningTask, WorkerState, count_workers
+from runqy.errors import WorkerNotFound
+from runqy.redis_connection import get_broker
+from tasks.run_queries import RunFilter, list_runs
+from vaults.access_log import WorkerVaultStatus, get_worker_vaults
 from workers.queries import WorkerStatus, get_worker, list_workers
 
 WORKERS_PER_PAGE = 100
@@ -26,9 +28,9 @@ _VARIANTS = {
     WorkerState.DRAINING: "warning",
     WorkerState.DISCONNECTED: "danger",
 }
-"""The colours of the states' labels, by unfold's names."""
+"""The colors of the states' labels, by unfold's names."""
 
-_SHOWN_COMMIT = 10
+_COMMIT_LENGTH = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,18 +41,18 @@ class RunningRow:
     url: str
     queue: str
     queue_url: str
-    started: Moment | None
-    deadline: Moment | None
+    started: RelativeTime | None
+    deadline: RelativeTime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HoldingRow:
-    """What a worker was handed out of a vault."""
+class SecretRow:
+    """The values of a vault that a worker received."""
 
-    holding: Holding
+    vault_status: WorkerVaultStatus
     url: str
     versions: list[tuple[str, int]]
-    delivered: Moment | None
+    delivered: RelativeTime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,32 +65,33 @@ class WorkerRow:
     state: str
     commit: str
     queues: list[tuple[str, str, int]]
-    """Redis queue, where its tasks are, and its priority."""
-    used: int
-    has_old_secrets: bool
-    """A vault of its queue has changed since it was given its values."""
-    last_beat: Moment | None
-    started: Moment | None
-    last_take: Moment | None
+    """Redis queue, URL of its tasks, and its priority."""
+    busy: int
+    has_outdated_secrets: bool
+    """A vault of its queue has changed since it received the values."""
+    last_beat: RelativeTime | None
+    started: RelativeTime | None
+    last_take: RelativeTime | None
 
 
 def show_workers(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
-    """List the workers that were heard of in the last minute, in three round trips however many there are."""
-    broker, search = get_broker(), request.GET.get("q", "").strip()
-    workers = list_workers(broker)
+    """List the workers that sent a heartbeat in the last minute; three round trips for any number of workers."""
+    broker, search, queue = get_broker(), request.GET.get("q", "").strip(), request.GET.get("queue", "")
+    workers = list_workers(broker, allowed_queues=frozenset({queue}) if queue else None)
     found = [worker for worker in workers if not search or _matches(worker, search.lower())]
-    page = Paginator(sorted(found, key=_is_well), WORKERS_PER_PAGE).get_page(request.GET.get("page"))
-    held = _held(request, [worker.record.worker_id for worker in page])
+    page = Paginator(sorted(found, key=_is_healthy), WORKERS_PER_PAGE).get_page(request.GET.get("page"))
+    secrets = _get_secrets(request, [worker.record.worker_id for worker in page])
     now_ns = broker.now_ns()
     context |= {
         "title": "Workers",
-        "rows": [_row(worker, held, now_ns) for worker in page],
+        "rows": [_row(worker, secrets, now_ns) for worker in page],
         "page": page,
         "search": search,
-        "total": len(workers),
-        "stale": sum(worker.is_stale for worker in workers),
-        "failed": sum(worker.record.state is WorkerState.START_FAILED for worker in workers),
-        "used": sum(_used(worker) for worker in workers),
+        "queue": queue,
+        "query": urlencode({name: value for name, value in request.GET.items() if name != "page"}),
+        "counts": count_workers([worker.record for worker in workers], now_s=broker.now_s()),
+        "failed": len({worker.record.process for worker in workers if _has_failed(worker)}),
+        "busy": sum(_busy_slots(worker) for worker in workers),
         "slots": sum(worker.record.concurrency for worker in workers),
         "origin": request.build_absolute_uri("/").rstrip("/"),
     }
@@ -96,85 +99,107 @@ def show_workers(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
 
 
 def show_worker(context: dict[str, Any], request: HttpRequest, object_id: str) -> HttpResponse:
-    """Show one worker, the tasks that it runs, and which secrets it has."""
-    broker = get_broker()
-    worker = get_worker(broker, unquote(object_id))
+    """Show one worker, the tasks that it runs and has run, and the secrets that it received."""
+    broker, worker_id = get_broker(), unquote(object_id)
+    try:
+        worker = get_worker(broker, worker_id)
+    except WorkerNotFound as error:
+        if not (request.user.has_perm("tasks.view_task") and _has_runs(worker_id)):
+            raise
+        return _show_former_worker(context, request, worker_id, error)
     now_ns = broker.now_ns()
-    held = _held(request, [worker.record.worker_id])
+    secrets = _get_secrets(request, [worker.record.worker_id])
     context |= {
         "title": f"Worker {worker.record.worker_id}",
-        "row": _row(worker, held, now_ns),
+        "row": _row(worker, secrets, now_ns),
         "worker": worker.record,
         "running": [_running(task, now_ns) for task in worker.running],
-        "holdings": [_holding(holding, now_ns) for holding in held.get(worker.record.worker_id, [])],
+        "vault_statuses": [_secret_row(each, now_ns) for each in secrets.get(worker.record.worker_id, [])],
         "extra": sorted(worker.record.extra.items()),
     }
     return TemplateResponse(request, "admin/workers/worker/detail.html", context)
 
 
+def _show_former_worker(
+    context: dict[str, Any], request: HttpRequest, worker_id: str, error: WorkerNotFound
+) -> HttpResponse:
+    """Show the runs of a worker that only the history knows: lists of runs link to it."""
+    context |= {
+        "title": f"Worker {worker_id}",
+        "worker_id": worker_id,
+        "message": error.detail,
+    }
+    return TemplateResponse(request, "admin/workers/worker/former.html", context)
+
+
+def _has_runs(worker_id: str) -> bool:
+    """Return whether the history knows a worker."""
+    return "\0" not in worker_id and bool(list_runs(RunFilter(worker_id=worker_id), limit=1).runs)
+
+
 def _matches(worker: WorkerStatus, search: str) -> bool:
-    """Tell whether a text occurs in what a worker is known by."""
+    """Return whether a text occurs in a worker's searchable fields."""
     record = worker.record
-    known_by = (record.worker_id, record.host, record.queue, record.state, record.commit, *record.redis_queues)
-    return any(search in text.lower() for text in known_by)
+    fields = (record.worker_id, record.host, record.queue, record.state, record.commit, *record.redis_queues)
+    return any(search in text.lower() for text in fields)
 
 
-def _is_well(worker: WorkerStatus) -> bool:
-    """Tell whether a worker needs no look; those that do are listed first."""
-    return not worker.is_stale and not worker.is_hindered and worker.record.state is not WorkerState.START_FAILED
+def _has_failed(worker: WorkerStatus) -> bool:
+    return worker.record.state is WorkerState.START_FAILED
 
 
-def _held(request: HttpRequest, worker_ids: list[str]) -> dict[str, list[Holding]]:
-    """Return what workers were given of vaults, for those who may see vaults."""
-    return worker_holdings(worker_ids) if request.user.has_perm("vaults.view_vault") else {}
+def _is_healthy(worker: WorkerStatus) -> bool:
+    """Return whether a worker needs no attention; those that do are listed first."""
+    return not worker.is_stale and not worker.has_problem and not _has_failed(worker)
 
 
-def _used(worker: WorkerStatus) -> int:
-    """Return how many tasks a worker holds; what it says itself and what it leaves for asynq's tools may differ."""
+def _get_secrets(request: HttpRequest, worker_ids: list[str]) -> dict[str, list[WorkerVaultStatus]]:
+    """Return what workers received from vaults, for users who can view vaults."""
+    return get_worker_vaults(worker_ids) if request.user.has_perm("vaults.view_vault") else {}
+
+
+def _busy_slots(worker: WorkerStatus) -> int:
+    """Return the number of busy slots; the worker's own count and what it writes for asynq's tools may differ."""
     return max(len(worker.running), len(worker.record.running))
 
 
-def _row(worker: WorkerStatus, held: dict[str, list[Holding]], now_ns: int) -> WorkerRow:
-    """Return a worker as its pages show it."""
+def _row(worker: WorkerStatus, secrets: dict[str, list[WorkerVaultStatus]], now_ns: int) -> WorkerRow:
     record = worker.record
     return WorkerRow(
         status=worker,
         url=reverse("admin:workers_worker_change", args=[quote(record.worker_id)]),
         label=_VARIANTS[record.state],
-        state=(record.foreign_status or record.state).replace("_", " "),
-        commit=record.commit[:_SHOWN_COMMIT],
+        state=((not worker.is_stale and record.foreign_status) or record.state).replace("_", " "),
+        commit=record.commit[:_COMMIT_LENGTH],
         queues=[(name, _tasks_url(name, "active"), priority) for name, priority in sorted(record.redis_queues.items())],
-        used=_used(worker),
-        has_old_secrets=not all(holding.is_current for holding in held.get(record.worker_id, [])),
-        last_beat=Moment.of_s(record.last_beat_s, now_ns),
-        started=Moment.of_s(record.started_at_s, now_ns),
-        last_take=Moment.of_s(record.last_take_s, now_ns),
+        busy=_busy_slots(worker),
+        has_outdated_secrets=not all(vault_status.is_current for vault_status in secrets.get(record.worker_id, [])),
+        last_beat=RelativeTime.of_s(record.last_beat_s, now_ns),
+        started=RelativeTime.of_s(record.started_at_s, now_ns),
+        last_take=RelativeTime.of_s(record.last_take_s, now_ns),
     )
 
 
 def _running(task: RunningTask, now_ns: int) -> RunningRow:
-    """Return a running task as the page shows it."""
     path = reverse("admin:tasks_task_change", args=[quote(task.task_id)])
     return RunningRow(
         id=task.task_id,
         url=f"{path}?{urlencode({'queue': task.redis_queue})}",
         queue=task.redis_queue,
         queue_url=_tasks_url(task.redis_queue, "active"),
-        started=Moment.of_ns(task.started_ns, now_ns),
-        deadline=Moment.of_s(task.deadline_s, now_ns),
+        started=RelativeTime.of_ns(task.started_ns, now_ns),
+        deadline=RelativeTime.of_s(task.deadline_s, now_ns),
     )
 
 
-def _holding(holding: Holding, now_ns: int) -> HoldingRow:
-    """Return what a worker was given of a vault as the page shows it."""
-    return HoldingRow(
-        holding=holding,
-        url=f"{reverse('admin:vaults_vault_changelist')}?{urlencode({'q': holding.vault})}",
-        versions=sorted(holding.versions.items()),
-        delivered=Moment.of_s(int(holding.delivered_at.timestamp()), now_ns),
+def _secret_row(vault_status: WorkerVaultStatus, now_ns: int) -> SecretRow:
+    return SecretRow(
+        vault_status=vault_status,
+        url=f"{reverse('admin:vaults_vault_changelist')}?{urlencode({'q': vault_status.vault})}",
+        versions=sorted(vault_status.versions.items()),
+        delivered=RelativeTime.of_s(int(vault_status.delivered_at.timestamp()), now_ns),
     )
 
 
 def _tasks_url(redis_queue: str, state: str) -> str:
-    """Return where the tasks of a Redis queue in a state are."""
     return f"{reverse('admin:tasks_task_changelist')}?{urlencode({'queue': redis_queue, 'state': state})}"

@@ -1,1 +1,1 @@
-"""Workers over HTTP."""
+"""The HTTP API of workers."""

@@ -1,4 +1,4 @@
-"""Examples of the routes of workers, for the schema."""
+"""Examples for the schema."""
 
 from drf_spectacular.utils import OpenApiExample
 
@@ -17,6 +17,8 @@ REGISTRATION = OpenApiExample(
     {
         "worker_id": "worker-abc123",
         "lease_secs": 30,
+        "archive_max_tasks": 10000,
+        "task_output": True,
         "redis": {
             "addr": "localhost:6379",
             "password": "0d9c…",
@@ -49,6 +51,7 @@ REGISTRATION = OpenApiExample(
             "requirements_file": "requirements.txt",
             "env_vars": {},
             "redis_storage": True,
+            "hide_payloads": False,
             "vaults": ["api-keys"],
         },
         "limits": {
@@ -76,6 +79,7 @@ _WORKER = {
     "is_stale": False,
     "state": "ready",
     "reason": "",
+    "disconnected_since": None,
     "queue": "inference",
     "redis_queues": {"inference_high": 10},
     "processes": 1,
@@ -95,4 +99,8 @@ _WORKER = {
     "is_foreign": False,
 }
 WORKER = OpenApiExample("Response", _WORKER, response_only=True)
-WORKER_LIST = OpenApiExample("Response", {"workers": [_WORKER], "count": 1}, response_only=True)
+WORKER_LIST = OpenApiExample(
+    "Response",
+    {"workers": [_WORKER], "count": 1, "processes": {"ready": 1, "not_ready": 0, "disconnected": 0}},
+    response_only=True,
+)

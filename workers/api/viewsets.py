@@ -1,4 +1,4 @@
-"""Workers over HTTP: their registration, and for administrators their state."""
+"""Registration of workers, and their state for administrators."""
 
 from typing import ClassVar
 
@@ -8,11 +8,13 @@ from django.views.decorators.cache import cache_control
 from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
-from runqy.accounts.identity import Role
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import problem_responses
+from runqy.api.throttling import RegistrationThrottle
 from runqy.api.viewsets import ApiViewSet
-from runqy.connection import get_broker
+from runqy.api_keys import Role
+from runqy.broker.worker_records import count_workers
+from runqy.redis_connection import get_broker
 from workers.api import examples
 from workers.api import serializers as s
 from workers.operations import register_worker
@@ -26,16 +28,17 @@ class RegistrationViewSet(ApiViewSet):
     """Registration of workers."""
 
     roles: ClassVar = frozenset({Role.WORKER})
+    throttle_classes = (*ApiViewSet.throttle_classes, RegistrationThrottle)
 
     @extend_schema(
         operation_id="register_worker",
         tags=["workers"],
         request=s.RegisterWorkerSerializer,
-        responses={200: s.RegistrationSerializer, **problem_responses(400, 401, 403, 404, 409, 413, 415, 503)},
+        responses={200: s.RegistrationSerializer, **problem_responses(400, 401, 403, 404, 409, 413, 415, 429, 503)},
         examples=[examples.REGISTRATION_BODY, examples.REGISTRATION],
     )
     def register(self, request: AuthenticatedRequest) -> Response:
-        """Register a worker: it gets Redis credentials, what to deploy, and decrypted secrets."""
+        """Register a worker and return its Redis credentials, deployment and decrypted secrets."""
         body = s.RegisterWorkerSerializer.validated(request.data)
         accepts_user = s.REDIS_ACL in (body.get("accepts") or ())
         registration = register_worker(
@@ -68,8 +71,11 @@ class WorkerViewSet(ApiViewSet):
     )
     def list(self, request: AuthenticatedRequest) -> Response:
         """List all workers that reported in the last minute."""
-        workers = list_workers(get_broker(), allowed_queues=request.auth.queues)
-        return Response(s.WorkerListSerializer({"workers": workers, "count": len(workers)}).data)
+        broker = get_broker()
+        workers = list_workers(broker, allowed_queues=request.auth.queues)
+        processes = count_workers([worker.record for worker in workers], now_s=broker.now_s())
+        content = {"workers": workers, "count": len(workers), "processes": processes}
+        return Response(s.WorkerListSerializer(content).data)
 
     @extend_schema(
         operation_id="get_worker",

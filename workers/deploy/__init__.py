@@ -1,1 +1,1 @@
-"""Brings a queue's code onto this machine: git checkout, virtual environment, bookkeeping. Knows no Django."""
+"""Deploy a queue's code: git checkout, virtual environment, records. Does not import Django."""

@@ -1,4 +1,4 @@
-"""Locks between the workers of one machine that share a folder of deployments."""
+"""Locks between the workers on one machine that share a deployment folder."""
 
 import fcntl
 import os
@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runqy.git.commands import Commands
+from runqy.git.commands import CommandRunner
 
 RETRY_S = 0.2
 
 
 @contextmanager
-def exclusive(path: Path, commands: Commands) -> Iterator[None]:
-    """Hold an exclusive lock; wait for it unless the deployment is stopped."""
+def exclusive(path: Path, commands: CommandRunner) -> Iterator[None]:
+    """Hold an exclusive lock; wait for it until the deployment is stopped."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         while not _try_lock(descriptor, fcntl.LOCK_EX):
@@ -24,14 +24,14 @@ def exclusive(path: Path, commands: Commands) -> Iterator[None]:
 
 
 class FolderLease:
-    """Keeps other workers from deleting a folder until it is released or this process ends."""
+    """Prevents other workers from deleting a folder until it is released or this process ends."""
 
     def __init__(self, folder: Path) -> None:
         self._descriptor = os.open(_lock_file(folder), os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_SH)
 
     def release(self) -> None:
-        """Allow the folder to be deleted. May be called again."""
+        """Allow the folder to be deleted. Idempotent."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -47,7 +47,7 @@ def is_leased(folder: Path) -> bool:
 
 
 def remove_lock_file(folder: Path) -> None:
-    """Remove the lock file of a folder that was deleted."""
+    """Remove the lock file of a deleted folder."""
     _lock_file(folder).unlink(missing_ok=True)
 
 
@@ -56,7 +56,7 @@ def _lock_file(folder: Path) -> Path:
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:
-    """Take a lock without waiting; return whether that was possible."""
+    """Take a lock without waiting; return whether it was free."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,1 +1,1 @@
-"""The worker: registers, takes tasks and runs them in warm child processes. Knows no Django."""
+"""The worker: registers, dequeues tasks and runs them in warm child processes. Does not import Django."""

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt, and before a child that ended is restarted."""
+"""Delays before retries, and before a child that ended is restarted."""
 
 import random
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from workers.runtime.settings import RecoverySettings
 
 
-def delay_s(attempt: int, *, first_s: float, most_s: float, factor: float = 2.0) -> float:
-    """Return the wait after attempt number `attempt` (from 0): exponential up to a limit, with a quarter of jitter."""
+def delay_s(attempt: int, *, first_s: float, max_s: float, factor: float = 2.0) -> float:
+    """Return the delay after attempt number `attempt` (from 0): exponential up to a limit, with a quarter of jitter."""
     grown = first_s * factor ** min(attempt, 60)
-    return min(grown, most_s) * random.uniform(0.75, 1.25)  # noqa: S311 (spreads load, hides nothing)
+    return min(grown, max_s) * random.uniform(0.75, 1.25)  # noqa: S311 (spreads load, hides nothing)
 
 
 class RestartPolicy:
-    """Counts how often a child failed and returns the delay before its restart."""
+    """Counts the failures of a child and returns the delay before its restart."""
 
     def __init__(self, settings: RecoverySettings, on_failure: Callable[[], None] = lambda: None) -> None:
         self._settings = settings
@@ -25,16 +25,16 @@ class RestartPolicy:
         """Return whether children that ended are restarted."""
         return self._settings.is_enabled
 
-    def note_success(self) -> None:
-        """Reset the count: the child did its work, or will run other code."""
+    def record_success(self) -> None:
+        """Reset the count: the child completed a task, or will run other code."""
         self._failures = 0
 
-    def note_death_under_task(self) -> None:
-        """Report a child that died while it ran a task, which may be why: its replacement starts at once."""
+    def record_child_death(self) -> None:
+        """Record that a child died while running a task, which may be the cause: its replacement starts immediately."""
         self._on_failure()
 
     def next_delay_s(self) -> float | None:
-        """Count a failure and return the delay before the restart; None: there is no restart."""
+        """Count a failure and return the delay before the restart; None: it is not restarted."""
         self._on_failure()
         settings = self._settings
         if not settings.is_enabled:
@@ -46,6 +46,6 @@ class RestartPolicy:
         return delay_s(
             self._failures - 1,
             first_s=settings.initial_delay_s,
-            most_s=settings.max_delay_s,
+            max_s=settings.max_delay_s,
             factor=settings.backoff_factor,
         )

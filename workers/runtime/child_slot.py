@@ -2,57 +2,70 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
 
 from runqy import clock
+from runqy.broker.task_record import TaskProgress
 from runqy.errors import DeploymentFailed
+from runqy.failure_log import FailureLog
 from workers.runtime.backoff import RestartPolicy
 from workers.runtime.child import Child, ChildSpec
-from workers.runtime.pool import OVERFLOW, stray_result, timeout_result, to_run_result
-from workers.runtime.protocol import ChildResponse, InvalidResponse
-from workers.runtime.runs import Run, RunResult, RunStatus
+from workers.runtime.error_texts import child_error_members
+from workers.runtime.pool import OVERFLOW, invalid_response_result, timeout_result, to_run_result
+from workers.runtime.protocol import ChildResponse, InvalidResponse, ProgressReport
+from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 IDLE_GRACE_S = 3.0
-"""How long an idle child has to end by itself: the next one has to have the new environment within five seconds."""
-REMEMBERED_IDS = 64
+"""How long an idle child has to exit by itself, because the next one must have the new environment within five
+seconds."""
+MAX_ENDED_IDS = 64
 
 log = structlog.get_logger()
 
 
 class SlotOwner(Protocol):
-    """Is called back by a slot."""
+    """The callbacks of a slot."""
 
     def slot_finished_run(self, run: Run, result: RunResult, spent_s: float) -> None:
-        """A run is over."""
+        """A run has ended."""
 
     def slot_started_run(self, run: Run) -> None:
-        """The child is free to start a run."""
+        """The child can start a run."""
+
+    def slot_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
+        """The child printed something while it had these runs."""
+
+    def slot_progressed(self, run: Run, progress: TaskProgress) -> None:
+        """The child reports the progress of a run."""
 
     def slot_changed(self) -> None:
         """The slot opened or closed."""
 
 
 class ChildSlot:
-    """A child, and the tasks sent to it, in order; it works on the first."""
+    """A child and the tasks sent to it, in order; it works on the first."""
 
-    def __init__(self, owner: SlotOwner, restart_policy: RestartPolicy) -> None:
+    def __init__(self, owner: SlotOwner, restart_policy: RestartPolicy, failures: FailureLog) -> None:
+        """`failures` are those of all children that run the same code."""
         self.runs: deque[Run] = deque()
         self.problem = ""
         self._owner = owner
         self._restart_policy = restart_policy
+        self._failures = failures
         self._spec: ChildSpec | None = None
         self._started_with: ChildSpec | None = None
         self._child: Child | None = None
         self._restart: asyncio.TimerHandle | None = None
         self._is_stopping = False
-        self._began_s = 0.0
-        self._ended_ids: deque[str] = deque(maxlen=REMEMBERED_IDS)
+        self._started_s = 0.0
+        self._ended_ids: deque[str] = deque(maxlen=MAX_ENDED_IDS)
 
     @property
     def is_open(self) -> bool:
-        """Return whether the child takes tasks."""
+        """Return whether the child accepts tasks."""
         return self._child is not None and self._child.is_ready and not self._child.is_ending and self.is_up_to_date
 
     @property
@@ -66,9 +79,9 @@ class ChildSlot:
         return self._child is None
 
     def start(self, spec: ChildSpec) -> None:
-        """Start a child, or replace the one that is there once its tasks are done."""
+        """Start a child, or replace the existing one once its tasks are done."""
         self._spec = spec
-        self._restart_policy.note_success()
+        self._restart_policy.record_success()
         if self._child is None:
             self._start()
         elif not self.runs:
@@ -77,24 +90,26 @@ class ChildSlot:
     def add(self, run: Run) -> None:
         """Send the child a task."""
         assert self._child is not None  # noqa: S101 (only open slots are given tasks)
+        assert self._started_with is not None  # noqa: S101 (as it has a child)
+        run.commit = self._started_with.commit
         self.runs.append(run)
         self._child.send(run.line)
         if len(self.runs) == 1:
             self._begin(run)
 
     def end_run(self, run: Run, forced_result: RunResult) -> None:
-        """End a run early: at once if the child works on it, else when its turn comes."""
+        """End a run early: immediately if the child works on it, else when its turn comes."""
         run.forced_result = run.forced_result or forced_result
         if run is self.runs[0] and run.forced_result is forced_result:
             self._interrupt(run)
 
     def enforce_timeouts(self, now_s: float) -> None:
-        """End the run that the child works on if it timed out."""
+        """End the current run if it timed out."""
         if self.runs and now_s >= self.runs[0].ends_at_s and self.runs[0].forced_result is None:
             self.end_run(self.runs[0], timeout_result(self.runs[0]))
 
     def stop(self) -> None:
-        """End the child for good."""
+        """End the child permanently."""
         self._is_stopping = True
         if self._restart:
             self._restart.cancel()
@@ -106,68 +121,79 @@ class ChildSlot:
     def child_ready(self, child: Child) -> None:
         """Open the slot."""
         self.problem = ""
+        self._failures.record_success()
         self._owner.slot_changed()
 
     def child_responded(self, child: Child, response: ChildResponse | InvalidResponse) -> bool:
-        """End the run that the child responds for, and start the next."""
+        """End the run of this response, and start the next."""
         run = next((run for run in self.runs if run.task_id == response.task_id), None)
         if run is None:
-            self._note_stray_response(response)
+            self._log_unexpected_response(response)
             return False
-        self._restart_policy.note_success()
+        self._restart_policy.record_success()
         self._finish(run, run.forced_result or to_run_result(response))
         return True
 
-    def _note_stray_response(self, response: ChildResponse | InvalidResponse) -> None:
-        """Log a response for a task that the child does not have; if it has one, that must be the one it means.
+    def _log_unexpected_response(self, response: ChildResponse | InvalidResponse) -> None:
+        """Log a response for a task that the child does not have, and end the current run with it.
 
-        Children respond in this way to a task that they cannot read. A second response for a task that has ended says
-        nothing about the present one.
+        Children respond in this way to a task that they cannot parse. A second response for a task that has ended does
+        not concern the current one.
         """
         is_late = response.task_id in self._ended_ids
         log.warning("response_for_unknown_task", task_id=response.task_id, is_late=is_late)
         if len(self.runs) == 1 and not is_late and isinstance(response, ChildResponse):
-            self._finish(self.runs[0], self.runs[0].forced_result or stray_result(response))
+            self._finish(self.runs[0], self.runs[0].forced_result or invalid_response_result(response))
+
+    def child_progressed(self, child: Child, report: ProgressReport) -> None:
+        """Report the progress of a run that the child has."""
+        run = next((run for run in self.runs if report.task_id in (None, run.task_id)), None)
+        if run is not None:
+            self._owner.slot_progressed(run, report.progress)
+
+    def child_printed(self, child: Child, data: bytes, *, is_line: bool) -> None:
+        """Report what the child printed while it has runs: which of several printed it is not known."""
+        if self.runs:
+            self._owner.slot_printed(self.runs, data, is_line=is_line)
 
     def child_overflowed(self, child: Child) -> None:
-        """End the run that must have made the line that was too long."""
+        """End the run whose response must have exceeded the limit."""
         if self.runs:
             self._finish(self.runs[0], self.runs[0].forced_result or OVERFLOW)
 
     def child_ended(self, child: Child) -> None:
-        """End what the child left, and start another child."""
+        """End the child's remaining runs, and start another child."""
         runs, self.runs, self._child = list(self.runs), deque(), None
         first = runs[0] if runs else None
-        was_wanted = self.is_up_to_date and not self._is_stopping and not (first and first.forced_result)
+        ended_unexpectedly = self.is_up_to_date and not self._is_stopping and not (first and first.forced_result)
         for run in runs:
             self._owner.slot_finished_run(
                 run, run.forced_result or self._result_after_child_end(child, run), self._spent_s()
             )
-        if was_wanted and first is not None and self._restart_policy.is_enabled:
-            self._restart_policy.note_death_under_task()
+        if ended_unexpectedly and first is not None and self._restart_policy.is_enabled:
+            self._restart_policy.record_child_death()
             self._start()
-        elif was_wanted:
-            self.problem = child.cause
-            self._start_later()
+        elif ended_unexpectedly:
+            self._record_failure("child_ended" if child.is_ready else "child_not_started", child.cause)
         elif not self._is_stopping:
             self._start()
         self._owner.slot_changed()
 
     def _end_idle_child(self, child: Child) -> None:
-        """End a child without tasks; one that still loads would not notice that its input ended."""
+        """End a child without tasks; one that is still loading would not notice that its input ended."""
         if child.is_ready:
             child.retire(IDLE_GRACE_S)
         else:
             child.terminate()
 
     def _result_after_child_end(self, child: Child, run: Run) -> RunResult:
-        """Return the result of a run whose child is gone."""
+        """Return the result of a run whose child has ended."""
         if run.started_ns and not self._is_stopping:
             return RunResult(RunStatus.CHILD_DIED, child.cause)
         return RunResult(RunStatus.REQUEUED)
 
     def _finish(self, run: Run, result: RunResult) -> None:
-        """End a run whose child goes on."""
+        """End a run whose child continues."""
         child = self._child
         assert child is not None  # noqa: S101 (responses come from a child)
         was_first = run is self.runs[0]
@@ -175,30 +201,29 @@ class ChildSlot:
         self._ended_ids.append(run.task_id)
         self._owner.slot_finished_run(run, result, self._spent_s())
         if was_first:
-            child.keep_running()
+            child.mark_ready()
         if self.runs and was_first and not child.is_ending:
             self._begin(self.runs[0])
         if not self.runs and not self.is_up_to_date:
             child.retire(IDLE_GRACE_S)
 
     def _begin(self, run: Run) -> None:
-        """Start the timeout of the run that the child is free to start now."""
-        self._began_s = clock.monotonic_s()
+        """Start the timeout of the run that the child can start now."""
+        self._started_s = clock.monotonic_s()
         self._owner.slot_started_run(run)
         if run.forced_result:
             self._interrupt(run)
 
     def _interrupt(self, run: Run) -> None:
-        """Make the child give up what it works on."""
+        """Interrupt the child's current run."""
         assert self._child is not None  # noqa: S101 (a run is with a child)
         self._child.cancel_task(run.task_id)
         self._owner.slot_changed()
 
     def _spent_s(self) -> float:
-        return clock.monotonic_s() - self._began_s
+        return clock.monotonic_s() - self._started_s
 
     def _start(self) -> None:
-        """Start a child now."""
         assert self._spec is not None  # noqa: S101 (set by the first start)
         if self._restart:
             self._restart.cancel()
@@ -206,9 +231,15 @@ class ChildSlot:
         try:
             self._child = Child(self._spec, self)
         except DeploymentFailed as error:
-            self.problem = error.detail
-            self._start_later()
+            self._record_failure("child_not_started", error.detail)
             self._owner.slot_changed()
+
+    def _record_failure(self, event: str, cause: str) -> None:
+        """Log why there is no child, and start another one later."""
+        self.problem = cause
+        members = child_error_members(cause)
+        self._failures.record(event, key=members["error"], **members)
+        self._start_later()
 
     def _start_later(self) -> None:
         """Start a child after a delay that grows with the number of failures."""

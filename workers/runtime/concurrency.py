@@ -1,4 +1,4 @@
-"""Runs blocking calls on threads that do not delay the end of the process, and waits for events."""
+"""Run blocking calls on threads that do not delay the end of the process, and wait for events."""
 
 import asyncio
 import contextlib
@@ -10,14 +10,14 @@ T = TypeVar("T")
 
 
 async def run_in_thread(job: Callable[[], T]) -> T:
-    """Run a job on a thread of its own and return its value or raise its error.
+    """Run a job on its own thread and return its value or raise its error.
 
-    Unlike asyncio's executor, a thread that hangs is left behind when the worker ends.
+    Unlike with asyncio's executor, a thread that hangs does not block the worker's exit.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
-    def settle(value: T | None, error: Exception | None) -> None:
+    def set_outcome(value: T | None, error: Exception | None) -> None:
         if future.done():
             return
         if error is None:
@@ -32,14 +32,14 @@ async def run_in_thread(job: Callable[[], T]) -> T:
         except Exception as raised:  # noqa: BLE001 (raised again where it is awaited)
             error = raised
         with contextlib.suppress(RuntimeError):  # the loop is closed when the worker itself ends
-            loop.call_soon_threadsafe(settle, value, error)
+            loop.call_soon_threadsafe(set_outcome, value, error)
 
     threading.Thread(target=work, daemon=True).start()
     return await future
 
 
 async def wait_any(*events: asyncio.Event, timeout_s: float | None = None) -> bool:
-    """Wait until one of some events is set; return False on timeout."""
+    """Wait until one of several events is set; return False on timeout."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
     try:
         done, _ = await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)

@@ -1,7 +1,7 @@
-"""Dequeues tasks while slots are free, hands them to the pool and records how they ended, in as few round trips as
-possible."""
+"""Dequeue tasks while slots are free, submit them to the pool and record their results, in few round trips."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -9,26 +9,33 @@ import msgspec
 import structlog
 
 from runqy import clock
+from runqy.broker.constants import POLL_S
 from runqy.broker.dequeue import DequeueRequest
-from runqy.broker.finishing import Outcome
+from runqy.broker.finish import FinishOutcome
 from runqy.broker.lease import Extension, LeasedTask
-from runqy.broker.message import REQUEST_ID
-from runqy.broker.timing import POLL_S
+from runqy.broker.message import REQUEST_ID, TRACEPARENT
+from runqy.broker.task_record import TaskProgress
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable, LeaseLost, RunqyError
+from runqy.failure_log import FailureLog
 from workers.runtime.backoff import delay_s
+from workers.runtime.error_texts import child_error_members, error_members
+from workers.runtime.finish_and_dequeue import ConsumeConfig, encode_leased_task, finish_and_dequeue, start_run_span
 from workers.runtime.logs import secrets
+from workers.runtime.output_writer import OutputWriter
 from workers.runtime.pool import Pool
 from workers.runtime.redis_connections import RedisConnections
-from workers.runtime.round_trip import ConsumeConfig, encode_or_reject, finish_and_dequeue
-from workers.runtime.runs import Run, RunResult, RunStatus, plan_finishes
+from workers.runtime.run_counts import RunCounts
+from workers.runtime.task_runs import Run, RunResult, RunStatus, plan_finishes
 
 TICK_S = 0.2
-"""How exactly timeouts are kept."""
+"""The precision of timeouts."""
 FINISHES_PER_ROUND_TRIP = 200
 MAX_BYTES_PER_ROUND_TRIP, MIN_BYTES_PER_ROUND_TRIP = 1 << 20, 64 << 10
-"""What a round trip carries beyond its first run; less after each that failed, more again after each that did not."""
-ROUND_TRIPS_AT_ONCE = 2
-"""While Redis works on one batch of tasks, this process and its children work on the other."""
+"""The size of a round trip beyond its first run; reduced after each failure, increased again after each success."""
+MIN_POLL_INTERVAL_S = 0.125
+"""The queues of a process poll at multiples of this, so that many share one write to Redis."""
+MAX_ROUND_TRIPS = 2
+"""While Redis handles one batch of tasks, this process and its children handle the other."""
 
 log = structlog.get_logger()
 
@@ -44,106 +51,133 @@ class Consumer:
         on_pool_change: Callable[[], None] = lambda: None,
         on_refused: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take what to call when the pool changed, and when Redis refuses our credentials."""
+        """`on_pool_change` is called when the pool changed, `on_refused` when Redis refuses the credentials."""
         self.config = config
+        self.counts = RunCounts()
         self.last_take_s: int | None = None
-        self.held: dict[str, Run] = {}
-        """By their owner tokens."""
+        self.runs: dict[str, Run] = {}
+        """By their lease tokens."""
         self.emptied = asyncio.Event()
-        """Set while no task is held and no round trip under way."""
+        """Set while there are no runs and no round trip is under way."""
         self.emptied.set()
         self._connections = connections
         self._on_pool_change = on_pool_change
         self._on_refused = on_refused
+        self._output = OutputWriter(lambda: self._connections.tasks)
         self._pool: Pool | None = None
         self._loop = asyncio.get_running_loop()
         self._ended = 0
-        """How many of the tasks that are held have ended."""
+        """The number of runs that have ended."""
         self._unrecorded: deque[Run] = deque()
-        """Those of them that no round trip under way records."""
+        """Ended tasks that no round trip under way records."""
         self._bytes_per_round_trip = MAX_BYTES_PER_ROUND_TRIP
         self._requested = 0
-        """How many tasks the dequeues under way ask for."""
+        """The number of tasks requested by dequeues under way."""
         self._unconfirmed: deque[DequeueRequest] = deque()
         """Dequeues whose replies were lost; they are repeated until their outcomes are known."""
-        self._is_taking = False
+        self._is_dequeuing = False
         self._may_have_tasks = True
-        """Redis announced a task, or the last dequeue got all it asked for."""
-        self._announcements = 0
+        """Redis announced a task, or the last dequeue got all it requested."""
+        self._wake_ups = 0
         self._idle: list[asyncio.Future[None]] = []
-        """One for each loop that waits to be asked for a round trip."""
+        """One for each loop that waits for its next round trip."""
         self._is_scheduled = False
         self._backoff: asyncio.TimerHandle | None = None
         self._failures = 0
+        self._failure_log = FailureLog("broker_available")
         self._ticks: asyncio.Handle | None = None
         self._polls: asyncio.Handle = self._loop.call_soon(self._poll)
-        self._loops = [self._loop.create_task(self._make_round_trips()) for _ in range(ROUND_TRIPS_AT_ONCE)]
+        self._loops = [self._loop.create_task(self._make_round_trips()) for _ in range(MAX_ROUND_TRIPS)]
 
     def begin(self, pool: Pool) -> None:
-        """Take tasks from now on, whenever the pool is ready."""
+        """Dequeue tasks whenever this pool is ready."""
         self._pool = pool
-        self._is_taking = True
+        self._is_dequeuing = True
         self.wake()
 
     def resume(self) -> None:
-        """Take tasks again, if there is a pool to run them."""
+        """Dequeue tasks again, if there is a pool to run them."""
         if self._pool:
             self.begin(self._pool)
 
-    def use(self, connections: RedisConnections) -> None:
-        """Go on with another Redis."""
+    def set_connections(self, connections: RedisConnections) -> None:
+        """Continue with another Redis."""
         self._connections = connections
         if self._backoff:
             self._end_backoff()
 
-    def stop_taking(self) -> None:
-        """Take no more tasks; those not started go back."""
-        self._is_taking = False
+    def stop_dequeuing(self) -> None:
+        """Stop dequeuing and requeue the tasks that have not started."""
+        self._is_dequeuing = False
         if self._pool:
             self._pool.requeue_unstarted()
 
     async def close(self) -> None:
-        """Abandon what is under way and end the timers."""
+        """Abandon what is under way and stop the timers."""
         for handle in (self._polls, self._ticks, self._backoff, *self._loops):
             if handle:
                 handle.cancel()
         await asyncio.wait(self._loops)
+        await self._output.close()
 
     def wake(self) -> None:
-        """Look for tasks now."""
+        """Poll now."""
         self._may_have_tasks = True
-        self._announcements += 1
+        self._wake_ups += 1
         self._schedule()
 
-    def runs_task(self, task_id: str) -> bool:
-        """Return whether a task of this id is held and has not ended."""
-        return any(run.task_id == task_id and run.result is None for run in self.held.values())
+    def cancel_task(self, task_id: str) -> None:
+        """End the run of a task, or archive the task instead of requeuing it if that was not sent yet."""
+        for run in [run for run in self.runs.values() if run.task_id == task_id]:
+            if run.result is None:
+                self._end_early(run, RunResult(RunStatus.CANCELED))
+            elif run.result.status is RunStatus.REQUEUED and run in self._unrecorded:
+                run.result = RunResult(RunStatus.CANCELED)
 
-    def note_extension(self, extension: Extension) -> None:
-        """End the runs whose leases were lost or whose tasks were canceled."""
+    def apply_extension(self, extension: Extension) -> None:
+        """End the runs whose leases were lost or whose cancellation was requested."""
         for lease in extension.lost:
-            run = self.held.get(lease.token)
+            run = self.runs.get(lease.token)
             if run and run.result is None:
                 log.warning("lease_lost", task_id=lease.task_id, queue=lease.queue)
                 self._end_early(run, RunResult(RunStatus.LOST))
         for lease in extension.canceled:
-            if run := self.held.get(lease.token):
+            if run := self.runs.get(lease.token):
                 self._end_early(run, RunResult(RunStatus.CANCELED))
 
     def run_started(self, run: Run) -> None:
         """Start the run's timeout. See PoolOwner."""
         run.start(now_ns=self._connections.now_ns())
+        self.counts.record_start(run)
 
     def run_ended(self, run: Run, result: RunResult) -> None:
-        """Record how a run ended with the next round trip. See PoolOwner."""
+        """Record the run's result with the next round trip. See PoolOwner."""
         if run.result is None:
             run.result = msgspec.structs.replace(result, error=secrets.redact(result.error)) if result.error else result
             self._ended += 1
+            self._record_end(run, result)
             if result.status is RunStatus.LOST:
+                self.counts.record_outcome(run, None)
                 self._forget(run)
             else:
                 self._unrecorded.append(run)
         self._schedule()
+
+    def run_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
+        """Keep what a child printed. See PoolOwner."""
+        if self.config.keeps_output:
+            self._output.add(runs, data, is_line=is_line)
+
+    def run_progressed(self, run: Run, progress: TaskProgress) -> None:
+        """Store the progress of a run. See PoolOwner."""
+        self._output.set_progress(run, progress)
+
+    def _record_end(self, run: Run, result: RunResult) -> None:
+        """Record how long a run took."""
+        now_ns = self._connections.now_ns()
+        self.counts.record_end(run, now_ns=now_ns)
+        if run.span:
+            run.span.end(result.status.value, is_error=bool(result.error), now_ns=now_ns)
 
     def pool_changed(self) -> None:
         """Use a pool that became ready. See PoolOwner."""
@@ -155,56 +189,57 @@ class Consumer:
             self._pool.end_run(run, forced_result)
 
     def _poll(self) -> None:
-        """Look for tasks of producers that publish no wake-up."""
-        self._polls = self._loop.call_later(delay_s(0, first_s=POLL_S, most_s=POLL_S), self._poll)
+        """Poll for tasks of producers that publish no wake-up."""
+        due_s = self._loop.time() + delay_s(0, first_s=POLL_S, max_s=POLL_S)
+        self._polls = self._loop.call_at(math.ceil(due_s / MIN_POLL_INTERVAL_S) * MIN_POLL_INTERVAL_S, self._poll)
         self.wake()
 
     def _tick(self) -> None:
-        """End the runs that timed out; called as long as tasks are held."""
-        self._ticks = self._loop.call_later(TICK_S, self._tick) if self.held else None
+        """End the runs that timed out; called while there are runs."""
+        self._ticks = self._loop.call_later(TICK_S, self._tick) if self.runs else None
         if self._pool:
             self._pool.enforce_timeouts(clock.monotonic_s())
 
     def _schedule(self) -> None:
-        """Begin a round trip at the end of this turn of the loop, if there is a reason for one."""
-        if self._is_scheduled or self._backoff or not self._may_begin():
+        """Schedule a round trip for the end of this loop iteration, if there is a reason for one."""
+        if self._is_scheduled or self._backoff or not self._may_start_round_trip():
             return
-        if self._unrecorded or self._unconfirmed or self._count_wanted():
+        if self._unrecorded or self._unconfirmed or self._count_requested():
             self._is_scheduled = True
             self.emptied.clear()
             self._idle.pop().set_result(None)
-        elif not self.held and len(self._idle) == ROUND_TRIPS_AT_ONCE:
+        elif not self.runs and len(self._idle) == MAX_ROUND_TRIPS:
             self.emptied.set()
 
-    def _may_begin(self) -> bool:
-        """Return whether another round trip makes sense beside those under way: not for a few tasks of many."""
-        if len(self._idle) == ROUND_TRIPS_AT_ONCE:
+    def _may_start_round_trip(self) -> bool:
+        """Return whether another concurrent round trip is worthwhile: not for a few tasks of many."""
+        if len(self._idle) == MAX_ROUND_TRIPS:
             return True
-        is_worthwhile = len(self._unrecorded) >= max(2, self.config.concurrency // ROUND_TRIPS_AT_ONCE)
+        is_worthwhile = len(self._unrecorded) >= max(2, self.config.concurrency // MAX_ROUND_TRIPS)
         return is_worthwhile and bool(self._idle)
 
     async def _make_round_trips(self) -> None:
-        """Make one round trip whenever `_schedule` asks for it."""
+        """Make one round trip whenever `_schedule` requests it."""
         while True:
-            asked = self._loop.create_future()
-            self._idle.append(asked)
+            requested = self._loop.create_future()
+            self._idle.append(requested)
             self._schedule()
-            await asked
+            await requested
             self._is_scheduled = False
             try:
                 await self._fill_slots()
-            except Exception:  # the supervisor of a loop: no bug may end it while tasks are held
-                log.exception("round_trip_failed")
+            except Exception as error:  # noqa: BLE001 (the supervisor of a loop: no bug may end it while there are runs)
+                self._failure_log.record("round_trip_failed", key=repr(error), exc_info=error)
 
-    def _count_wanted(self) -> int:
-        """Return how many tasks to ask for: one for each free slot, if there may be any."""
-        if not (self._may_have_tasks and self._is_taking and self._pool and self._pool.is_ready):
+    def _count_requested(self) -> int:
+        """Return how many tasks to request: one per free slot, if there may be any."""
+        if not (self._may_have_tasks and self._is_dequeuing and self._pool and self._pool.is_ready):
             return 0
-        in_use = len(self.held) - self._ended + self._requested
+        in_use = len(self.runs) - self._ended + self._requested
         return max(min(self.config.concurrency, self._pool.capacity) - in_use, 0)
 
     def _pop_unrecorded(self) -> list[Run]:
-        """Return runs for the next round trip: one at least, and no more than a slow connection carries in time."""
+        """Return runs for the next round trip: at least one, and no more than a slow connection carries in time."""
         runs: list[Run] = []
         size = 0
         while self._unrecorded and len(runs) < FINISHES_PER_ROUND_TRIP:
@@ -215,21 +250,22 @@ class Consumer:
         return runs
 
     async def _fill_slots(self) -> None:
-        """Record what has ended and dequeue for the free slots; what has no known outcome is repeated later."""
+        """Record ended runs and dequeue for the free slots; requests without a known outcome are repeated later."""
         runs = self._pop_unrecorded()
         dequeue = None
         if self._unconfirmed:
             dequeue = self._unconfirmed.popleft()
-        elif wanted := self._count_wanted():
+        elif wanted := self._count_requested():
             dequeue = self.config.dequeue_request(wanted)
-        announcements = self._announcements
+        wake_ups = self._wake_ups
         requested = len(dequeue.lease_tokens) if dequeue else 0
         self._requested += requested
         try:
             connections = self._connections
             now_ns = connections.now_ns()
             finishes = plan_finishes(runs, self.config.policy, now_ns=now_ns)
-            requests = [finish.request for finish in finishes]
+            outputs = self._output.plan_final(runs)
+            requests = [*(part.request for part in outputs), *(finish.request for finish in finishes)]
             replies = await connections.tasks.run(finish_and_dequeue(requests, dequeue, now_ns=now_ns))
         except Exception as error:  # noqa: BLE001 (what failed is logged and repeated)
             self._unrecorded.extendleft(reversed(runs))
@@ -240,50 +276,49 @@ class Consumer:
             return
         finally:
             self._requested -= requested
-        if self._failures:
-            log.info("broker_available")
+        self._failure_log.record_success()
         self._failures = 0
         self._bytes_per_round_trip = min(self._bytes_per_round_trip * 2, MAX_BYTES_PER_ROUND_TRIP)
-        for finish, outcome in zip(finishes, replies.outcomes, strict=True):
+        outcomes = self._output.record_all(outputs, replies.outcomes)
+        for finish, outcome in zip(finishes, outcomes, strict=True):
             for run, part in finish.match(outcome):
-                self._note_outcome(run, part)
+                self._record_outcome(run, part)
         if dequeue is not None:
-            if len(replies.taken) == requested:
+            if len(replies.tasks) == requested:
                 self._may_have_tasks = True
-            elif announcements == self._announcements:
+            elif wake_ups == self._wake_ups:
                 self._may_have_tasks = False
-            self._accept(replies.taken, now_s=connections.now_ns() // 1_000_000_000)
-        refusals = [outcome for outcome in replies.outcomes if isinstance(outcome, BrokerUnavailable)]
+            self._accept(replies.tasks, now_ns=connections.now_ns())
+        refusals = [outcome for outcome in outcomes if isinstance(outcome, BrokerUnavailable)]
         if refusals:
             self._back_off(refusals[0])
 
     def _back_off(self, error: Exception) -> None:
         """Wait before the next round trip, longer after each failure."""
-        if not isinstance(error, BrokerUnavailable):
-            log.error("round_trip_failed", exc_info=error)
-        elif not self._failures:
-            log.warning("broker_unavailable", error=error.detail)
+        if isinstance(error, BrokerUnavailable):
+            self._failure_log.record("broker_unavailable", key=error.detail, error=error.detail)
+        else:
+            self._failure_log.record("round_trip_failed", key=repr(error), exc_info=error)
         if isinstance(error, BrokerRefused):
             self._on_refused()
         if self._backoff is None:
-            delay = delay_s(self._failures, first_s=0.1, most_s=5.0)
+            delay = delay_s(self._failures, first_s=0.1, max_s=5.0)
             self._backoff = self._loop.call_later(delay, self._end_backoff)
             self._failures += 1
 
     def _end_backoff(self) -> None:
-        """Go on with the next round trip."""
+        """Allow the next round trip."""
         if self._backoff:
             self._backoff.cancel()
         self._backoff = None
         self._schedule()
 
-    def _note_outcome(self, run: Run, outcome: Outcome | RunqyError) -> None:
-        """Forget a task whose end is recorded, or whose lease is lost."""
-        if isinstance(outcome, Outcome):
+    def _record_outcome(self, run: Run, outcome: FinishOutcome | RunqyError) -> None:
+        """Forget a task whose result is recorded, or whose lease is lost."""
+        if isinstance(outcome, FinishOutcome):
+            self.counts.record_outcome(run, outcome)
             if run.result and run.result.status not in (RunStatus.SUCCEEDED, RunStatus.REQUEUED):
-                request_id = run.taken.message.headers.get(REQUEST_ID, "")
-                report = {"task_id": run.task_id, "request_id": request_id, "error": run.result.error[:500]}
-                log.info("task_not_done", outcome=outcome.value, **report)
+                _log_failure(run, run.result, outcome)
         elif isinstance(outcome, BrokerUnavailable):
             self._unrecorded.append(run)  # Redis did not run it
             return
@@ -293,28 +328,47 @@ class Consumer:
             return
         elif isinstance(outcome, LeaseLost):
             status = run.result.status.value if run.result else ""
-            log.warning("finish_refused", task_id=run.task_id, queue=run.taken.lease.queue, status=status)
+            self.counts.record_outcome(run, None)
+            log.warning("finish_refused", task_id=run.task_id, queue=run.task.lease.queue, status=status)
         else:
-            log.error("finish_failed", task_id=run.task_id, queue=run.taken.lease.queue, error=outcome.detail)
+            log.error("finish_failed", task_id=run.task_id, queue=run.task.lease.queue, error=outcome.detail)
         self._forget(run)
 
     def _forget(self, run: Run) -> None:
-        del self.held[run.taken.lease.token]
+        del self.runs[run.task.lease.token]
+        self._output.forget(run)
         self._ended -= 1
 
-    def _accept(self, tasks: Sequence[LeasedTask], *, now_s: int) -> None:
-        """Hand tasks to the pool, except those that cannot run."""
+    def _accept(self, tasks: Sequence[LeasedTask], *, now_ns: int) -> None:
+        """Submit tasks to the pool, except those that cannot run."""
         if not tasks:
             return
-        self.last_take_s = now_s
-        for taken in tasks:
-            line, problem = encode_or_reject(taken, now_s=now_s)
-            run = self.held[taken.lease.token] = Run(taken=taken, line=line)
+        self.last_take_s = now_ns // 1_000_000_000
+        for task in tasks:
+            span = start_run_span(task, now_ns=now_ns)
+            traceparent = span.traceparent if span else task.message.headers.get(TRACEPARENT, "")
+            line, problem = encode_leased_task(task, traceparent=traceparent, now_s=now_ns // 1_000_000_000)
+            run = self.runs[task.lease.token] = Run(task=task, line=line, traceparent=traceparent, span=span)
             if problem:
                 self.run_ended(run, RunResult(RunStatus.FAILED, problem))
-            elif self._pool is None or not self._is_taking:
+            elif self._pool is None or not self._is_dequeuing:
                 self.run_ended(run, RunResult(RunStatus.REQUEUED))
             else:
                 self._pool.submit(run)
         if self._ticks is None:
             self._ticks = self._loop.call_later(TICK_S, self._tick)
+
+
+def _log_failure(run: Run, result: RunResult, outcome: FinishOutcome) -> None:
+    """Log why a task is not completed; a cancellation is no failure."""
+    has_child_died = result.status is RunStatus.CHILD_DIED
+    error = child_error_members(result.error) if has_child_died else error_members(result.error)
+    request_id = run.task.message.headers.get(REQUEST_ID, "")
+    write = log.info if result.status is RunStatus.CANCELED else log.warning
+    write(
+        "task_not_done",
+        **error,
+        task_id=run.task_id,
+        outcome=outcome.value,
+        request_id=request_id,
+    )

@@ -1,4 +1,4 @@
-"""A queue's deployment on this machine: its code, its virtual environment, and the pool of children that runs it."""
+"""A queue's deployment on this machine: its code, its virtual environment, and its pool of children."""
 
 import asyncio
 import contextlib
@@ -11,18 +11,19 @@ import structlog
 
 from runqy.broker.worker_records import WorkerState
 from runqy.errors import DeploymentFailed, DeploymentRefused
-from runqy.git.commands import Commands
+from runqy.failure_log import FailureLog
+from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitCredentials
 from runqy.git.sources import parse_source
-from vaults.names import problem_of_variable
-from workers.deploy.deployment import Deployed, DeploymentOrder, deploy
+from vaults.validation import variable_name_error
+from workers.deploy.deployment import Deployed, DeploymentSpec, deploy
 from workers.runtime.child import ChildSpec
 from workers.runtime.concurrency import run_in_thread
 from workers.runtime.consumer import Consumer
 from workers.runtime.long_running import LongRunningPool
 from workers.runtime.one_shot import OneShotPool
 from workers.runtime.pool import Pool, PoolSettings
-from workers.runtime.registration import Registration
+from workers.runtime.registration import RegisteredWorker
 from workers.runtime.settings import WorkerSettings
 
 _INHERITED = re.compile(r"HOME|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR")
@@ -32,23 +33,24 @@ log = structlog.get_logger()
 
 
 class DeploymentManager:
-    """Deploys what registrations ask for, and starts and replaces the children."""
+    """Deploys what registrations request, and starts and replaces the children."""
 
     def __init__(self, settings: WorkerSettings, consumer: Consumer, *, worker_id: str) -> None:
         self.pool: Pool | None = None
         self.child_failed = asyncio.Event()
-        """Set when a child failed: newer code may do better."""
+        """Set when a child failed: newer code may fix it."""
         self._problem = ""
-        """Why the newest code is not the one that runs."""
+        """Why the running code is not the newest."""
+        self._failures = FailureLog("deployment_succeeded")
         self._is_deploying = False
         self._settings = settings
         self._consumer = consumer
         self._worker_id = worker_id
-        self._commands: Commands | None = None
-        """Those of the deployment that is under way, or of the last."""
+        self._commands: CommandRunner | None = None
+        """The commands of the current or last deployment."""
         self._current: Deployed | None = None
-        self._running: Registration | None = None
-        """What the children were started for."""
+        self._running: RegisteredWorker | None = None
+        """The deployment that the children were started for."""
         self._spec: ChildSpec | None = None
         """How they were started."""
         self._replaced: list[Deployed] = []
@@ -72,11 +74,11 @@ class DeploymentManager:
         """Return the commit that runs."""
         return self._current.commit if self._current else ""
 
-    async def deploy(self, registration: Registration) -> bool:
-        """Deploy what a registration asks for and run it; return whether the newest code runs now.
+    async def deploy(self, registration: RegisteredWorker) -> bool:
+        """Deploy what a registration requests and run it; return whether the newest code runs now.
 
-        The branch is checked for newer code where a rollout asks for it, or where the code that is deployed fails.
-        Raises DeploymentStopped.
+        The branch is checked for newer code if a rollout requests it or the deployed code fails. Raise
+        DeploymentStopped.
         """
         is_failing = self.is_failing
         self.child_failed.clear()
@@ -89,14 +91,20 @@ class DeploymentManager:
             deployed = await self._fetch(registration)
         except (DeploymentFailed, DeploymentRefused) as error:
             self._problem = error.detail
-            log.warning("deployment_failed", reason=error.detail)
+            self._consumer.counts.record_deployment(is_successful=False)
+            self._failures.record("deployment_failed", key=error.detail, reason=error.detail)
             return False
         finally:
             self._is_deploying = False
             self._consumer.pool_changed()
         self._problem = deployed.problem
         if deployed.problem:
-            log.warning("older_deployment_goes_on", reason=deployed.problem, commit=deployed.commit)
+            self._consumer.counts.record_deployment(is_successful=False)
+            self._failures.record(
+                "older_deployment_goes_on", key=deployed.problem, reason=deployed.problem, commit=deployed.commit
+            )
+        else:
+            self._failures.record_success()
         await self._use(registration, deployed)
         return not deployed.problem
 
@@ -107,7 +115,7 @@ class DeploymentManager:
                 self._replaced.pop().release()
 
     def interrupt(self) -> None:
-        """Stop a deployment that is under way."""
+        """Stop the current deployment."""
         if self._commands:
             self._commands.stop()
 
@@ -120,13 +128,17 @@ class DeploymentManager:
             if deployed:
                 deployed.release()
 
-    async def _fetch(self, registration: Registration) -> Deployed:
-        """Deploy on a thread. Raises DeploymentRefused, DeploymentFailed, DeploymentStopped."""
-        order = _deployment_order(registration, self._settings)
-        self._commands = commands = Commands(secrets=[*order.credentials.secrets, *registration.secrets])
-        return await run_in_thread(lambda: deploy(order, commands))
+    def _record_child_failure(self) -> None:
+        self.child_failed.set()
+        self._consumer.counts.record_child_restart()
 
-    async def _use(self, registration: Registration, deployed: Deployed) -> None:
+    async def _fetch(self, registration: RegisteredWorker) -> Deployed:
+        """Deploy on a thread. Raise DeploymentRefused, DeploymentFailed, DeploymentStopped."""
+        spec = _deployment_spec(registration, self._settings)
+        self._commands = commands = CommandRunner(secrets=[*spec.credentials.secrets, *registration.secrets])
+        return await run_in_thread(lambda: deploy(spec, commands))
+
+    async def _use(self, registration: RegisteredWorker, deployed: Deployed) -> None:
         """Start children of a deployment, or keep those that were started in the same way."""
         before, self._current = self._current, deployed
         if before is not None and before is not deployed:
@@ -141,20 +153,22 @@ class DeploymentManager:
         self._spec = spec
         assert self.pool is not None  # noqa: S101 (made above)
         self.pool.start(spec)
+        if before is not deployed and not deployed.problem:
+            self._consumer.counts.record_deployment(is_successful=True)
         event = "environment_changed" if before is deployed else "deployed"
         log.info(event, commit=deployed.commit, folder=str(deployed.code_dir))
 
-    async def _replace_pool(self, registration: Registration) -> None:
-        """Make the pool for the queue's mode, after the tasks in another one have ended."""
+    async def _replace_pool(self, registration: RegisteredWorker) -> None:
+        """Create the pool for the queue's mode, after the tasks in another one have ended."""
         if self.pool is not None:
-            self._consumer.stop_taking()
+            self._consumer.stop_dequeuing()
             await self._consumer.emptied.wait()
             await self.pool.stop()
         settings = PoolSettings(
             concurrency=self._settings.concurrency,
             processes=self._settings.processes,
             recovery=self._settings.recovery,
-            on_failure=self.child_failed.set,
+            on_failure=self._record_child_failure,
         )
         pool: Pool = (OneShotPool if registration.is_one_shot else LongRunningPool)(self._consumer, settings)
         self.pool = pool
@@ -164,21 +178,21 @@ class DeploymentManager:
 def child_environment(
     *, virtual_environment: Path, own: Mapping[str, str], configured: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return a child's environment: of the worker's own only PATH, HOME and locale.
+    """Return a child's environment; of the worker's own it contains only PATH, HOME and locale.
 
     `own` are the RUNQY_ variables, `configured` those of the queue and its vaults.
     """
     env = {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
-    env |= {name: value for name, value in configured.items() if not problem_of_variable(name) and "\0" not in value}
+    env |= {name: value for name, value in configured.items() if not variable_name_error(name) and "\0" not in value}
     env["PATH"] = f"{virtual_environment / 'bin'}{os.pathsep}{os.environ.get('PATH') or _PATH}"
     env["VIRTUAL_ENV"] = str(virtual_environment)
     return {**env, **own}
 
 
-def _deployment_order(registration: Registration, settings: WorkerSettings) -> DeploymentOrder:
-    """Return what to deploy and where. Raises DeploymentRefused."""
+def _deployment_spec(registration: RegisteredWorker, settings: WorkerSettings) -> DeploymentSpec:
+    """Return what to deploy and where. Raise DeploymentRefused."""
     info = registration.deployment
-    return DeploymentOrder(
+    return DeploymentSpec(
         queue=registration.queue.name,
         source=parse_source(git_url=info.git_url, branch=info.branch, code_path=info.code_path or ""),
         requirements_file=info.requirements_file or "requirements.txt",
@@ -190,9 +204,8 @@ def _deployment_order(registration: Registration, settings: WorkerSettings) -> D
 
 
 def _child_spec(
-    registration: Registration, deployed: Deployed, *, worker_id: str, settings: WorkerSettings
+    registration: RegisteredWorker, deployed: Deployed, *, worker_id: str, settings: WorkerSettings
 ) -> ChildSpec:
-    """Return how children of a deployment are started."""
     return ChildSpec(
         startup_cmd=registration.deployment.startup_cmd,
         code_dir=Path(deployed.code_dir),
@@ -205,6 +218,8 @@ def _child_spec(
             },
             configured={**(registration.deployment.env_vars or {}), **(registration.vaults or {})},
         ),
+        commit=deployed.commit,
         is_isolated=settings.isolates_children,
+        termination_grace_s=settings.termination_grace_s,
         startup_timeout_s=registration.deployment.startup_timeout_secs,
     )

@@ -1,90 +1,94 @@
-"""Reports every few seconds that the worker is alive, extends its leases, and reads what changed."""
+"""Report every few seconds that the worker is alive, extend its leases, and read changes."""
 
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 from runqy import clock
-from runqy.broker.heartbeats import beat
+from runqy.broker.heartbeats import write_heartbeat
 from runqy.broker.lease import Extension, extend
 from runqy.broker.message import run_deadline_s
-from runqy.broker.notices import read_queue_token
 from runqy.broker.operation import Operation, Request, ask_all, get_context
+from runqy.broker.pubsub import read_queue_token
+from runqy.broker.run_counters import RunCounters, add_run_counters
 from runqy.broker.worker_records import RunningTask, WorkerRecord
 from runqy.errors import RunqyError
 from workers.runtime.backoff import delay_s
-from workers.runtime.registration import Registration, own_version
-from workers.runtime.runs import Run
+from workers.runtime.registration import RegisteredWorker, own_version
 from workers.runtime.settings import WorkerSettings
+from workers.runtime.task_runs import Run
 
 REREGISTER_MAX_DELAY_S = 300.0
-REFUSED_PATIENCE_S = 8.0
-REFUSALS_APART_S = 15.0
-"""Refusals with more than this between them have nothing to do with each other; a worker tries more often than that."""
+REFUSAL_TOLERANCE_S = 8.0
+REFUSAL_RETRY_S = 15.0
+"""Refusals further apart than this are unrelated; a worker retries more often."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatResult:
-    """What a heartbeat returned; None where Redis refused that part."""
+    """The outcome of a heartbeat; None for each part that Redis refused."""
 
     extension: Extension | None
     token: str | None
+    undelivered: Mapping[str, RunCounters]
+    """What was counted and Redis did not add."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerIdentity:
-    """Who this worker is, for one queue."""
+    """The identity of this worker, for one queue."""
 
     worker_id: str
     instance_id: str
     """A UUID that up to `main.QUEUES_PER_USER` queues of a process share; the server gives them one Redis user."""
     server_id: str
-    """Names it to asynq's tools. Its Redis user may write heartbeats under ids that begin with its instance's."""
+    """Identifies it to asynq's tools. Its Redis user may write heartbeats under ids that begin with its instance's."""
     host: str = field(default_factory=lambda: socket.gethostname() or "unknown-host")
     pid: int = field(default_factory=os.getpid)
     started_at_s: int = field(default_factory=lambda: int(time.time()))
 
 
 class BrokerOutageTimer:
-    """How long Redis has not responded, and when the server should be asked where Redis is."""
+    """How long Redis has not responded, and when to register again to learn its address."""
 
     def __init__(self) -> None:
         self._due_s: float | None = None
         self._attempts = 0
 
     def reset(self) -> None:
-        """Note a response, whatever it is."""
+        """Record a response."""
         self._due_s, self._attempts = None, 0
 
     def should_reregister(self, patience_s: float) -> bool:
-        """Note that no response came; return whether to register again, which is due less and less often."""
+        """Record a missing response; return whether to register again, which is due less and less often."""
         now_s = clock.monotonic_s()
         if self._due_s is None:
             self._due_s = now_s + patience_s
         if now_s < self._due_s:
             return False
         self._attempts += 1
-        most_s = max(patience_s, REREGISTER_MAX_DELAY_S)
-        self._due_s = now_s + delay_s(self._attempts, first_s=patience_s, most_s=most_s)
+        max_s = max(patience_s, REREGISTER_MAX_DELAY_S)
+        self._due_s = now_s + delay_s(self._attempts, first_s=patience_s, max_s=max_s)
         return True
 
 
 class RefusalTimer:
-    """How long Redis has refused a user of our own, which maintenance creates again where a restart lost it."""
+    """How long Redis has refused the worker's own user, which maintenance recreates after a restart of Redis."""
 
     def __init__(self) -> None:
         self._since_s = self._last_s = float("-inf")
         self._patience_s = 0.0
 
     def should_reregister(self) -> bool:
-        """Note a refusal; return whether there have been some for so long that the server has to be asked."""
+        """Record a refusal; return whether refusals have lasted so long that the worker should register again."""
         now_s = clock.monotonic_s()
-        if now_s - self._last_s > REFUSALS_APART_S:
+        if now_s - self._last_s > REFUSAL_RETRY_S:
             self._since_s = now_s
-            self._patience_s = delay_s(0, first_s=REFUSED_PATIENCE_S, most_s=REFUSED_PATIENCE_S)
+            self._patience_s = delay_s(0, first_s=REFUSAL_TOLERANCE_S, max_s=REFUSAL_TOLERANCE_S)
         self._last_s = now_s
         if now_s - self._since_s < self._patience_s:
             return False
@@ -92,8 +96,8 @@ class RefusalTimer:
         return True
 
 
-def new_record(identity: WorkerIdentity, registration: Registration, settings: WorkerSettings) -> WorkerRecord:
-    """Return what stays the same about a worker as long as its registration does."""
+def new_record(identity: WorkerIdentity, registration: RegisteredWorker, settings: WorkerSettings) -> WorkerRecord:
+    """Return the part of a worker's record that does not change during a registration."""
     return WorkerRecord(
         worker_id=identity.worker_id,
         host=identity.host,
@@ -109,27 +113,33 @@ def new_record(identity: WorkerIdentity, registration: Registration, settings: W
     )
 
 
-def send_heartbeat(record: WorkerRecord, runs: Iterable[Run], *, lease_s: int) -> Operation[HeartbeatResult]:
-    """Send one heartbeat and extend the leases of all runs. Raises BrokerUnavailable."""
+def send_heartbeat(
+    record: WorkerRecord, runs: Iterable[Run], *, lease_s: int, counted: Mapping[str, RunCounters]
+) -> Operation[HeartbeatResult]:
+    """Send one heartbeat, with what was counted since the last, and extend the leases of all runs.
+
+    Raise BrokerUnavailable.
+    """
     runs = list(runs)
     context = yield from get_context()
     requests: list[Request[Any]] = [
-        extend([run.taken.lease for run in runs], now_ns=context.now_ns, lease_s=lease_s),
+        extend([run.task.lease for run in runs], now_ns=context.now_ns, lease_s=lease_s),
         read_queue_token(record.queue),
-        beat(record, [_running_task(run) for run in runs if run.started_ns], now_ns=context.now_ns),
+        write_heartbeat(record, [_running_task(run) for run in runs if run.started_ns], now_ns=context.now_ns),
+        *(add_run_counters(queue, counters) for queue, counters in counted.items()),
     ]
     outcomes = yield from ask_all(requests)
-    # what Redis refuses now it may accept with the next heartbeat
-    extension, token, _ = (None if isinstance(outcome, RunqyError) else outcome for outcome in outcomes)
-    return HeartbeatResult(extension, token)
+    # Redis may accept with the next heartbeat what it refuses now
+    extension, token, *_ = (None if isinstance(outcome, RunqyError) else outcome for outcome in outcomes)
+    refused = [isinstance(outcome, RunqyError) for outcome in outcomes[len(requests) - len(counted) :]]
+    return HeartbeatResult(extension, token, undelivered=dict(compress(counted.items(), refused)))
 
 
 def _running_task(run: Run) -> RunningTask:
-    """Return a run as asynq's tools list it."""
-    message = run.taken.message
+    message = run.task.message
     return RunningTask(
         task_id=run.task_id,
-        redis_queue=run.taken.lease.queue,
+        redis_queue=run.task.lease.queue,
         task_type=message.type,
         payload=message.payload,
         started_ns=run.started_ns,

@@ -1,15 +1,21 @@
-"""The worker's log on stderr: readable on a terminal, JSON elsewhere, secrets redacted."""
+"""The worker's log on stderr, readable on a terminal and JSON elsewhere, with secrets redacted; and the children's
+output.
+"""
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import TextIO
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-SHORTEST_SECRET = 6
-"""A shorter text is too common to be redacted wherever it occurs."""
+from runqy import clock
+from workers.runtime.pipes import TOO_LONG, LineSplitter
+
+MIN_SECRET_LENGTH = 6
+"""Shorter texts are too common to be redacted everywhere."""
 
 
 class Secrets:
@@ -19,8 +25,8 @@ class Secrets:
         self._texts: tuple[str, ...] = ()
 
     def add(self, texts: Iterable[str]) -> None:
-        """Redact these from now on; of a text with several lines also each line."""
-        lines = {line for text in texts for line in (text, *text.splitlines()) if len(line) >= SHORTEST_SECRET}
+        """Redact these texts from now on; of a text with several lines also each line."""
+        lines = {line for text in texts for line in (text, *text.splitlines()) if len(line) >= MIN_SECRET_LENGTH}
         self._texts = tuple(sorted({*self._texts, *lines}, key=len, reverse=True))
 
     def redact(self, text: str) -> str:
@@ -31,12 +37,12 @@ class Secrets:
         return text
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        """Redact a log entry, as a processor of structlog."""
+        """Redact a log entry, as a structlog processor."""
         return {name: self.redact(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 secrets = Secrets()
-"""Those of this process; each registration adds its own."""
+"""The secrets of this process; each registration adds its own."""
 
 
 def configure_logging(stream: TextIO | None = None) -> None:
@@ -57,3 +63,78 @@ def configure_logging(stream: TextIO | None = None) -> None:
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
+
+
+LINE_MAX_BYTES = 8 << 10
+"""How many bytes of a line are logged."""
+LINE_READ_BYTES = 1 << 20
+"""Longer lines are not logged at all."""
+LINES_PER_SECOND = 200
+BURST_LINES = 1_000
+TAIL_LINES = 20
+
+log = structlog.get_logger()
+
+
+class TokenBucket:
+    """A number of lines that is restored with time up to a limit."""
+
+    def __init__(self, *, rate: float, limit: float, now_s: Callable[[], float] = clock.monotonic_s) -> None:
+        self._rate, self._limit, self._now_s = rate, limit, now_s
+        self._tokens, self._checked_s = limit, now_s()
+
+    def acquire(self) -> bool:
+        """Take a line from the bucket; return whether there was one."""
+        now_s = self._now_s()
+        self._tokens = min(self._limit, self._tokens + (now_s - self._checked_s) * self._rate)
+        self._checked_s = now_s
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class ChildLog:
+    """The output of one child."""
+
+    def __init__(self, *, pid: int) -> None:
+        self._log = log.bind(child=pid)
+        self._splitter = LineSplitter(LINE_READ_BYTES)
+        self._bucket = TokenBucket(rate=LINES_PER_SECOND, limit=BURST_LINES)
+        self._suppressed = 0
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+
+    def feed(self, data: bytes) -> None:
+        """Log the lines that the child wrote to stderr."""
+        for line in self._splitter.feed(data):
+            self.add("[line too long to log]" if line is TOO_LONG else line)
+
+    def end(self) -> None:
+        """Log the last, unterminated line of stderr."""
+        if line := self._splitter.rest():
+            self.add(line)
+
+    def add(self, line: object) -> None:
+        """Log one line, unless the rate limit is exceeded."""
+        if not self._bucket.acquire():
+            self._suppressed += 1
+            return
+        text = secrets.redact(_escape(line).rstrip() if isinstance(line, bytes) else str(line))
+        if text:
+            self._tail.append(text)
+            self._log.info("child_output", line=text)
+        if self._suppressed:
+            self._log.warning("child_output_cut", lines=self._suppressed)
+            self._suppressed = 0
+
+    @property
+    def tail(self) -> str:
+        """Return the last lines."""
+        return "\n".join(self._tail)
+
+
+def _escape(line: bytes) -> str:
+    """Return a line as text, truncated with a note if it is long."""
+    if len(line) <= LINE_MAX_BYTES:
+        return line.decode(errors="replace")
+    return f"{line[:LINE_MAX_BYTES].decode(errors='replace')} [truncated, {len(line)} bytes]"

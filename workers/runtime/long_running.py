@@ -2,19 +2,20 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 
+from runqy.broker.task_record import TaskProgress
+from runqy.failure_log import FailureLog
 from workers.runtime.backoff import RestartPolicy
 from workers.runtime.child import ChildSpec
 from workers.runtime.child_slot import ChildSlot
 from workers.runtime.pool import STOP_TIMEOUT_S, PoolOwner, PoolSettings
-from workers.runtime.runs import Run, RunResult, RunStatus
+from workers.runtime.task_runs import Run, RunResult, RunStatus
 
-QUICK_S = 0.02
-"""Below this mean time of a task a child is sent several ahead: then the pipe's own round trip would count.
-
-Slower tasks are sent one at a time, so that none is stuck behind another while a second child is free, and so that
-those not started can be canceled or requeued.
-"""
+SHORT_TASK_S = 0.02
+"""Below this mean duration of a task, a child is sent several tasks ahead, because the pipe's round trip would
+dominate. Longer tasks are sent one at a time, so that none waits behind another while a second child is free, and so
+that tasks that have not started can be canceled or requeued."""
 
 
 class LongRunningPool:
@@ -23,12 +24,13 @@ class LongRunningPool:
     def __init__(self, owner: PoolOwner, settings: PoolSettings) -> None:
         self._owner = owner
         self._settings = settings
+        failures = FailureLog("child_started")
         self._slots = [
-            ChildSlot(self, RestartPolicy(settings.recovery, settings.on_failure))
+            ChildSlot(self, RestartPolicy(settings.recovery, settings.on_failure), failures)
             for _ in range(min(settings.processes, settings.concurrency))
         ]
         self._waiting: deque[Run] = deque()
-        self._share = -(-settings.concurrency // len(self._slots))
+        self._slot_capacity = -(-settings.concurrency // len(self._slots))
         self._mean_s = 1.0
         self._emptied = asyncio.Event()
 
@@ -42,7 +44,7 @@ class LongRunningPool:
 
     @property
     def capacity(self) -> int:
-        return min(self._settings.concurrency, self._share * sum(slot.is_open for slot in self._slots))
+        return min(self._settings.concurrency, self._slot_capacity * sum(slot.is_open for slot in self._slots))
 
     @property
     def is_up_to_date(self) -> bool:
@@ -54,7 +56,7 @@ class LongRunningPool:
 
     def submit(self, run: Run) -> None:
         self._waiting.append(run)
-        self._dispatch()
+        self._assign_runs()
         self._requeue_if_closed()
 
     def end_run(self, run: Run, forced_result: RunResult) -> None:
@@ -85,14 +87,22 @@ class LongRunningPool:
             await self._emptied.wait()
 
     def slot_finished_run(self, run: Run, result: RunResult, spent_s: float) -> None:
-        """Report that a run is over, and remember how long runs take. See SlotOwner."""
+        """Report that a run has ended, and update the mean duration. See SlotOwner."""
         self._mean_s = (self._mean_s + spent_s) / 2
         self._owner.run_ended(run, result)
-        self._dispatch()
+        self._assign_runs()
 
     def slot_started_run(self, run: Run) -> None:
         """Report that a run's timeout begins. See SlotOwner."""
         self._owner.run_started(run)
+
+    def slot_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
+        """Report what a child printed. See SlotOwner."""
+        self._owner.run_printed(runs, data, is_line=is_line)
+
+    def slot_progressed(self, run: Run, progress: TaskProgress) -> None:
+        """Report the progress of a run. See SlotOwner."""
+        self._owner.run_progressed(run, progress)
 
     def slot_changed(self) -> None:
         """Use a slot that opened, and report the change. See SlotOwner."""
@@ -100,18 +110,18 @@ class LongRunningPool:
             self._emptied.set()
         else:
             self._emptied.clear()
-        self._dispatch()
+        self._assign_runs()
         self._requeue_if_closed()
         self._owner.pool_changed()
 
     def _requeue_if_closed(self) -> None:
-        """Requeue tasks rather than hold them until a child is ready again, which may take minutes."""
+        """Requeue tasks instead of holding them until a child is ready again, which may take minutes."""
         if not self.is_ready:
             self.requeue_unstarted()
 
-    def _dispatch(self) -> None:
-        """Send waiting tasks to the slots that have the fewest."""
-        depth = self._share if self._mean_s < QUICK_S else 1
+    def _assign_runs(self) -> None:
+        """Send waiting tasks to the slots with the fewest tasks."""
+        depth = self._slot_capacity if self._mean_s < SHORT_TASK_S else 1
         while self._waiting:
             slot = min((s for s in self._slots if s.is_open), key=lambda s: len(s.runs), default=None)
             if slot is None or len(slot.runs) >= depth:

@@ -16,30 +16,31 @@ import uvloop
 from runqy.errors import RegistrationRefused, RunqyError
 from runqy.home import make_home, restrict_new_files
 from runqy.open_files import raise_open_files_limit
-from workers.deploy.isolation import is_isolation_supported
+from runqy.tracing import start_tracing
+from workers.deploy.exec_child import is_isolation_supported
 from workers.runtime.logs import configure_logging, secrets
+from workers.runtime.queue_worker import QueueWorker
 from workers.runtime.redis_connections import ConnectionRegistry
 from workers.runtime.registration import own_version
-from workers.runtime.runner import Runner
 from workers.runtime.settings import WorkerSettings, load_settings
 
 _PR_SET_DUMPABLE = 4
 QUEUES_PER_USER = 16
-"""How many queues share a Redis user, and so its connections.
-
-Redis compares each key with the patterns of all of them: with 16 queues a script takes as long as with one, with 150
-two to three times as long.
-"""
+"""How many queues share a Redis user and its connections. Redis compares each key with the patterns of all of them:
+with 16 queues a script takes as long as with one, with 150 two to three times as long."""
 
 log = structlog.get_logger()
 app = typer.Typer(add_completion=False)
 
 
-@app.command(help="Take tasks of some queues and run them. Every setting can come from the environment.")
+@app.command(help="Run tasks from one or more queues. All settings can be given as environment variables.")
 def run(
-    config: Annotated[Path | None, typer.Option("--config", "-config", help="YAML file with settings.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-config", help="Path of a YAML file with settings.")
+    ] = None,
     allow_http: Annotated[
-        bool, typer.Option("--allow-http", help="Send the API key and receive secrets by http, from any machine.")
+        bool,
+        typer.Option("--allow-http", help="Allow an http server URL: the API key and secrets are sent unencrypted."),
     ] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
@@ -62,6 +63,7 @@ def run(
         log.warning("children_not_isolated", reason="This system has no Landlock (Linux 5.19 or newer).")
     secrets.add([settings.api_key, settings.git_token, settings.git_ssh_key])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        start_tracing("runqy-worker")
         status = runner.run(serve(settings))
     raise typer.Exit(status)
 
@@ -72,8 +74,8 @@ async def serve(settings: WorkerSettings) -> int:
     runners = []
     for start in range(0, len(settings.queues), QUEUES_PER_USER):
         instance_id = str(uuid.uuid4())
-        some = settings.queues[start : start + QUEUES_PER_USER]
-        runners += [Runner(settings, queue, registry, instance_id=instance_id) for queue in some]
+        queues = settings.queues[start : start + QUEUES_PER_USER]
+        runners += [QueueWorker(settings, queue, registry, instance_id=instance_id) for queue in queues]
 
     def stop() -> None:
         for runner in runners:
@@ -86,8 +88,10 @@ async def serve(settings: WorkerSettings) -> int:
     return max(outcomes)
 
 
-async def _serve_queue(runner: Runner, stop: Callable[[], None]) -> int:
-    """Serve a queue. One that the server refuses (it may be deleted) ends alone; other failures end the worker."""
+async def _serve_queue(runner: QueueWorker, stop: Callable[[], None]) -> int:
+    """Serve a queue. If the server refuses a queue (it may be deleted), only this queue ends; other failures end the
+    worker.
+    """
     try:
         await runner.run()
     except RegistrationRefused as error:
@@ -97,7 +101,7 @@ async def _serve_queue(runner: Runner, stop: Callable[[], None]) -> int:
         log.critical("worker_ends", reason=error.detail)
         stop()
         return 1
-    except Exception:  # the supervisor: a bug in serving one queue must let the others end in order
+    except Exception:  # the supervisor: a bug in one queue must let the others stop regularly
         log.exception("worker_failed")
         stop()
         return 1
@@ -105,9 +109,9 @@ async def _serve_queue(runner: Runner, stop: Callable[[], None]) -> int:
 
 
 def make_undumpable() -> bool:
-    """Keep memory and environment of this process from debuggers and /proc, on Linux; return whether that worked.
+    """Hide memory and environment of this process from debuggers and /proc, on Linux; return whether it succeeded.
 
-    The API key and the password of Redis are in it, and children run as the same user.
+    They contain the API key and the Redis password, and children run as the same user.
     """
     if sys.platform != "linux":
         return False
@@ -115,7 +119,6 @@ def make_undumpable() -> bool:
 
 
 def main() -> None:
-    """Run the program."""
     app(prog_name=Path(sys.argv[0]).name)
 
 

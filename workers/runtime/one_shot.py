@@ -1,4 +1,4 @@
-"""The pool of a one_shot queue: a child for each task, once a probe without a task has shown that children start."""
+"""The pool of a one_shot queue: a child per task, after a probe without a task has shown that children start."""
 
 import asyncio
 from dataclasses import replace
@@ -6,19 +6,21 @@ from dataclasses import replace
 import structlog
 
 from runqy.errors import DeploymentFailed
+from runqy.failure_log import FailureLog
 from workers.runtime.backoff import RestartPolicy
 from workers.runtime.child import Child, ChildSpec
+from workers.runtime.error_texts import child_error_members
 from workers.runtime.pool import (
     OVERFLOW,
     STOP_TIMEOUT_S,
     PoolOwner,
     PoolSettings,
-    stray_result,
+    invalid_response_result,
     timeout_result,
     to_run_result,
 )
-from workers.runtime.protocol import ChildResponse, InvalidResponse
-from workers.runtime.runs import Run, RunResult, RunStatus
+from workers.runtime.protocol import ChildResponse, InvalidResponse, ProgressReport
+from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 log = structlog.get_logger()
 
@@ -31,6 +33,7 @@ class OneShotPool:
         self._owner = owner
         self._settings = settings
         self._restart_policy = RestartPolicy(settings.recovery, settings.on_failure)
+        self._failures = FailureLog("child_started")
         self._spec: ChildSpec | None = None
         self._started_with: dict[Child, ChildSpec] = {}
         self._runs: dict[Child, Run | None] = {}
@@ -57,7 +60,7 @@ class OneShotPool:
 
     def start(self, spec: ChildSpec) -> None:
         self._spec = spec
-        self._restart_policy.note_success()
+        self._restart_policy.record_success()
         self._is_probed = False
         if self._probe is not None:
             self._probe.kill()
@@ -67,7 +70,8 @@ class OneShotPool:
     def submit(self, run: Run) -> None:
         assert self._spec is not None  # noqa: S101 (a pool is ready after its start)
         try:
-            self._start_child(replace(self._spec, env={**self._spec.env, "RUNQY_TASK_ID": run.task_id}), run)
+            own = {"RUNQY_TASK_ID": run.task_id} | ({"TRACEPARENT": run.traceparent} if run.traceparent else {})
+            self._start_child(replace(self._spec, env={**self._spec.env, **own}), run)
         except DeploymentFailed as error:
             self._require_probe(error.detail)
             self._owner.run_ended(run, RunResult(RunStatus.REQUEUED))
@@ -102,46 +106,58 @@ class OneShotPool:
             self._restart.cancel()
         for child in list(self._runs):
             child.terminate()
-        self._note_change()
+        self._notify_owner()
         async with asyncio.timeout(STOP_TIMEOUT_S + 10):
             await self._emptied.wait()
 
     def child_ready(self, child: Child) -> None:
-        """Send the child its task, or note that children start."""
+        """Send the child its task, or record that children start."""
         run = self._runs[child]
         if run is not None:
+            run.commit = self._started_with[child].commit
             self._owner.run_started(run)
             child.send(run.line)
         elif self._started_with[child] is self._spec:
             self._is_probed = True
             self.problem = ""
+            self._failures.record_success()
         child.close_input() if run else child.retire()
-        self._note_change()
+        self._notify_owner()
 
     def child_responded(self, child: Child, response: ChildResponse | InvalidResponse) -> bool:
         """End the child's run."""
         run = self._runs[child]
         if run is None:
             return False
-        is_stray = run.task_id != response.task_id
-        if is_stray:
+        is_mismatch = run.task_id != response.task_id
+        if is_mismatch:
             log.warning("response_for_unknown_task", task_id=response.task_id, expected=run.task_id)
             if isinstance(response, InvalidResponse):
                 return False
-        self._restart_policy.note_success()
+        self._restart_policy.record_success()
         result = to_run_result(response)
-        if is_stray and isinstance(response, ChildResponse):
-            result = stray_result(response)
+        if is_mismatch and isinstance(response, ChildResponse):
+            result = invalid_response_result(response)
         self._finish(child, run, run.forced_result or result)
-        return not is_stray
+        return not is_mismatch
+
+    def child_progressed(self, child: Child, report: ProgressReport) -> None:
+        """Report the progress of the child's run."""
+        if (run := self._runs[child]) and report.task_id in (None, run.task_id):
+            self._owner.run_progressed(run, report.progress)
+
+    def child_printed(self, child: Child, data: bytes, *, is_line: bool) -> None:
+        """Report what the child printed until its response, while it starts too."""
+        if run := self._runs[child]:
+            self._owner.run_printed((run,), data, is_line=is_line)
 
     def child_overflowed(self, child: Child) -> None:
-        """End the child's run, whose response was too long."""
+        """End the child's run, whose response exceeded the limit."""
         if run := self._runs[child]:
             self._finish(child, run, run.forced_result or OVERFLOW)
 
     def child_ended(self, child: Child) -> None:
-        """End the run that the child left, and start a probe if this child did not start."""
+        """End the child's run, and start a probe if the child did not start."""
         run = self._runs.pop(child)
         del self._started_with[child]
         if child is self._probe:
@@ -154,7 +170,7 @@ class OneShotPool:
         if run is not None:
             status = RunStatus.REQUEUED if self._is_stopping else RunStatus.CHILD_DIED
             self._owner.run_ended(run, run.forced_result or RunResult(status, child.cause))
-        self._note_change()
+        self._notify_owner()
 
     def _check_probe(self, child: Child) -> None:
         """Start another probe if this one was not for the newest code or has failed."""
@@ -168,20 +184,22 @@ class OneShotPool:
     def _finish(self, child: Child, run: Run, result: RunResult) -> None:
         """End a run whose child only has to exit."""
         self._runs[child] = None
-        child.keep_running()
+        child.mark_ready()
         child.retire()
         self._owner.run_ended(run, result)
 
     def _require_probe(self, problem: str) -> None:
-        """Take no tasks before another probe has started."""
+        """Accept no tasks until another probe has started."""
         self.problem = problem
+        members = child_error_members(problem)
+        self._failures.record("child_not_started", key=members["error"], **members)
         self._is_probed = False
         delay = self._restart_policy.next_delay_s()
         if delay is not None and not self._is_stopping:
             if self._restart:
                 self._restart.cancel()
             self._restart = asyncio.get_running_loop().call_later(delay, self._start_probe)
-        self._note_change()
+        self._notify_owner()
 
     def _start_probe(self) -> None:
         """Start a child without a task."""
@@ -193,14 +211,14 @@ class OneShotPool:
             self._require_probe(error.detail)
 
     def _start_child(self, spec: ChildSpec, run: Run | None) -> Child:
-        """Start a child for a run, or for none. Raises DeploymentFailed."""
+        """Start a child for a run, or for none. Raise DeploymentFailed."""
         assert self._spec is not None  # noqa: S101 (callers have looked)
         child = Child(spec, self)
         self._runs[child] = run
         self._started_with[child] = self._spec
         return child
 
-    def _note_change(self) -> None:
+    def _notify_owner(self) -> None:
         if not self._runs:
             self._emptied.set()
         else:

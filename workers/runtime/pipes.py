@@ -1,4 +1,4 @@
-"""Reads lines from a child's pipes and writes to them, without blocking."""
+"""Read lines from a child's pipes and write to them, without blocking."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from itertools import islice
 READ_BYTES = 256 << 10
 PIECES_PER_WRITE = 64
 TOO_LONG = object()
-"""Takes the place of a line that was longer than allowed."""
+"""Replaces a line above the limit."""
 
 
 class LineSplitter:
@@ -23,7 +23,7 @@ class LineSplitter:
         self._is_too_long = False
 
     def feed(self, data: bytes) -> Iterator[bytes | object]:
-        """Yield the lines that are complete now; TOO_LONG for one that was dropped."""
+        """Yield the complete lines; TOO_LONG for one that was dropped."""
         *complete, rest = data.split(b"\n")
         for part in complete:
             self._add(part)
@@ -31,7 +31,7 @@ class LineSplitter:
         self._add(rest)
 
     def rest(self) -> bytes:
-        """Return the last line, which was not ended; empty if there is none, or it was too long."""
+        """Return the last, unterminated line; empty if there is none or it exceeded the limit."""
         line = self._finish()
         return line if isinstance(line, bytes) else b""
 
@@ -51,12 +51,12 @@ class LineSplitter:
 
 
 class PipeReader:
-    """Calls back with what arrives in a pipe."""
+    """Calls back with data that arrives in a pipe."""
 
     def __init__(
         self, descriptor: int, on_data: Callable[[bytes], None], on_end: Callable[[], None] = lambda: None
     ) -> None:
-        """Take what to call with data, and what to call once the other side closed the pipe."""
+        """`on_data` is called with data, `on_end` when the other side has closed the pipe."""
         self._descriptor = descriptor
         self._on_data = on_data
         self._on_end = on_end
@@ -64,14 +64,19 @@ class PipeReader:
         os.set_blocking(descriptor, False)
         self._loop.add_reader(descriptor, self._read)
 
+    def read_available(self) -> None:
+        """Read what has arrived and was not announced yet."""
+        if self._descriptor >= 0:
+            self._read()
+
     def drain(self) -> None:
-        """Read what is left in the pipe of a process that has ended."""
+        """Read the remaining data of a process that has ended."""
         while self._descriptor >= 0 and self._read():
             pass
         self.close()
 
     def close(self) -> None:
-        """Close the pipe. May be called again."""
+        """Close the pipe. Idempotent."""
         if self._descriptor >= 0:
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
@@ -94,20 +99,20 @@ class PipeReader:
 
 
 class PipeWriter:
-    """Writes to a pipe without blocking: all lines of one turn of the loop at once, and the rest when there is room."""
+    """Writes to a pipe without blocking: all lines of one loop iteration together, and the rest when there is room."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._unsent: deque[bytes | memoryview] = deque()
         self._is_scheduled = False
-        """`_flush` will be called, at the end of this turn of the loop or when the pipe has room."""
+        """`_flush` will be called, at the end of this loop iteration or when the pipe has room."""
         self._is_full = False
         self._closes_when_empty = False
         self._loop = asyncio.get_running_loop()
         os.set_blocking(descriptor, False)
 
     def write(self, data: bytes) -> None:
-        """Send data; none of it is lost unless the other side closes the pipe."""
+        """Send data; none is lost unless the other side closes the pipe."""
         if self._descriptor < 0 or self._closes_when_empty:
             return
         self._unsent.append(data)
@@ -122,7 +127,7 @@ class PipeWriter:
             self.close()
 
     def close(self) -> None:
-        """Close the pipe. May be called again."""
+        """Close the pipe. Idempotent."""
         if self._descriptor >= 0:
             self._loop.remove_writer(self._descriptor)
             with contextlib.suppress(OSError):
@@ -153,7 +158,7 @@ class PipeWriter:
             self.close()
 
     def _drop(self, written: int) -> None:
-        """Remove what was written."""
+        """Remove data that was written."""
         while self._unsent and written >= len(self._unsent[0]):
             written -= len(self._unsent.popleft())
         if written:

@@ -1,28 +1,35 @@
-"""The interface between the consumer and the pools of children, and what both kinds of pools share."""
+"""The interface between the consumer and the pools of children, and code shared by both pools."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from runqy.broker.constants import DEADLINE_EXCEEDED
+from runqy.broker.task_record import TaskProgress
 from workers.runtime.child import ChildSpec
 from workers.runtime.protocol import MAX_LINE_BYTES, ChildResponse, InvalidResponse
-from workers.runtime.runs import Run, RunResult, RunStatus
 from workers.runtime.settings import RecoverySettings
+from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 OVERFLOW = RunResult(RunStatus.FAILED, f"result_too_large: the response was longer than {MAX_LINE_BYTES >> 20} MiB")
-DEADLINE_EXCEEDED = "deadline exceeded"
 STOP_TIMEOUT_S = 10.0
-"""How long ending all children may take, beyond their own grace, before a stop goes on without them."""
+"""How long stopping all children may take, beyond their own grace period, before a stop continues without them."""
 
 
 class PoolOwner(Protocol):
-    """Is called back by a pool."""
+    """The callbacks of a pool."""
 
     def run_ended(self, run: Run, result: RunResult) -> None:
-        """A run is over and its slot free."""
+        """A run has ended and its slot is free."""
 
     def run_started(self, run: Run) -> None:
-        """A child is free to start a run: its timeout begins."""
+        """A child can start a run: its timeout begins."""
+
+    def run_printed(self, runs: Sequence[Run], data: bytes, *, is_line: bool) -> None:
+        """A child that has these runs printed something."""
+
+    def run_progressed(self, run: Run, progress: TaskProgress) -> None:
+        """A child reports the progress of a run."""
 
     def pool_changed(self) -> None:
         """Readiness, capacity or problem may have changed."""
@@ -30,7 +37,7 @@ class PoolOwner(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSettings:
-    """How many children there are, and how they are restarted."""
+    """The number of children, and how they are restarted."""
 
     concurrency: int
     processes: int
@@ -44,7 +51,7 @@ class Pool(Protocol):
 
     @property
     def problem(self) -> str:
-        """Return why no child is ready; empty: one is, or none has failed."""
+        """Return why no child is ready; empty if one is ready or none has failed."""
 
     @property
     def is_ready(self) -> bool:
@@ -52,7 +59,7 @@ class Pool(Protocol):
 
     @property
     def capacity(self) -> int:
-        """Return how many tasks the children that are ready can hold."""
+        """Return how many tasks the ready children can hold."""
 
     @property
     def is_up_to_date(self) -> bool:
@@ -65,7 +72,7 @@ class Pool(Protocol):
         """Run a task as soon as a child is free."""
 
     def end_run(self, run: Run, forced_result: RunResult) -> None:
-        """End a run early; `run_ended` is called once the child has given it up."""
+        """End a run early; `run_ended` is called once the child has stopped it."""
 
     def enforce_timeouts(self, now_s: float) -> None:
         """End the runs that timed out."""
@@ -77,29 +84,29 @@ class Pool(Protocol):
         """Return whether a run was sent to a child."""
 
     async def stop(self) -> None:
-        """End all children for good."""
+        """End all children permanently."""
 
 
 def timeout_result(run: Run) -> RunResult:
     """Return the result of a run that timed out."""
-    message = run.taken.message
+    message = run.task.message
     is_deadline = message.deadline and (not message.timeout or message.deadline * 10**9 < _timeout_end_ns(run))
     text = DEADLINE_EXCEEDED if is_deadline else f"timed out after {message.timeout or 1800} s"
-    return RunResult(RunStatus.RETRYABLE, text)
+    return RunResult(RunStatus.TIMED_OUT, text)
 
 
 def _timeout_end_ns(run: Run) -> int:
-    return run.started_ns + run.taken.message.timeout * 10**9
+    return run.started_ns + run.task.message.timeout * 10**9
 
 
-def stray_result(response: ChildResponse) -> RunResult:
+def invalid_response_result(response: ChildResponse) -> RunResult:
     """Return the result of a run whose child responded for a task that it does not have."""
     text = f"response_invalid: the child responded for the task {response.task_id!r:.100}, which it does not have"
     return RunResult(RunStatus.FAILED, f"{text}: {response.error_text}" if response.error else text)
 
 
 def to_run_result(response: ChildResponse | InvalidResponse) -> RunResult:
-    """Return the result that a child's response stands for."""
+    """Return the result for a child's response."""
     if isinstance(response, InvalidResponse):
         return RunResult(RunStatus.FAILED, f"result_invalid: {response.reason}")
     if error := response.error_text:

@@ -1,4 +1,4 @@
-"""The lines that worker and child exchange: one JSON object each (docs/worker.md)."""
+"""The lines exchanged with a child: one JSON object each (docs/worker.md)."""
 
 import json
 import re
@@ -8,10 +8,11 @@ import msgspec
 
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
+from runqy.broker.task_record import TaskProgress
 from runqy.errors import PayloadUnusable
 
 MAX_LINE_BYTES = 32 << 20
-"""The longest response a child may give; a longer one fails its task."""
+"""The maximum length of a response; a longer one fails its task."""
 
 
 class _TaskLine(msgspec.Struct, omit_defaults=True):
@@ -34,6 +35,7 @@ class ChildResponse(msgspec.Struct):
     result: msgspec.Raw = msgspec.Raw(b"null")
     error: object = None
     retry: object = None
+    progress: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def error_text(self) -> str:
@@ -51,15 +53,29 @@ class InvalidResponse:
     reason: str
 
 
-_ANSWER_START = re.compile(rb'\s*\{\s*"task_id"\s*:\s*("(?:[^"\\]|\\.)*")')
+@dataclass(frozen=True, slots=True)
+class ProgressReport:
+    """The progress of a task that continues."""
+
+    task_id: str | None
+    """None: the task that the child works on."""
+    progress: TaskProgress
+
+
+MAX_MESSAGE_CHARS = 500
+"""Longer messages of progress reports are cut."""
+_RESPONSE_MEMBERS = {"status", "result", "error", "retry"}
+_RESPONSE_START = re.compile(rb'\s*\{\s*"task_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _decoder = msgspec.json.Decoder(ChildResponse)
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_progress = msgspec.json.Decoder(TaskProgress).decode
 _encoder = msgspec.json.Encoder()
 
 
-def encode_task(message: TaskMessage) -> bytes:
-    """Return the line that sends a task to a child, the payload's bytes as the client sent them.
+def encode_task(message: TaskMessage, *, traceparent: str = "") -> bytes:
+    """Return the line that sends a task to a child; the payload's bytes are kept. `traceparent` replaces the task's.
 
-    Raises PayloadUnusable if the payload is not JSON.
+    Raise PayloadUnusable if the payload is not JSON.
     """
     line = _TaskLine(
         task_id=message.id,
@@ -69,31 +85,43 @@ def encode_task(message: TaskMessage) -> bytes:
         max_retry=message.retry,
         queue=message.queue,
         request_id=message.headers.get(REQUEST_ID, ""),
-        traceparent=message.headers.get(TRACEPARENT, ""),
+        traceparent=traceparent or message.headers.get(TRACEPARENT, ""),
     )
     return _encoder.encode(line) + b"\n"
 
 
 def encode_cancel(task_id: str) -> bytes:
-    """Return the line that asks a child to cancel a task."""
     return _encoder.encode({"control": "cancel", "task_id": task_id}) + b"\n"
 
 
-def decode_response(line: bytes) -> ChildResponse | InvalidResponse | None:
-    """Read a child's line; None if it is not of the protocol."""
+def decode_response(line: bytes) -> ChildResponse | InvalidResponse | ProgressReport | None:
+    """Parse a child's line; None if it is not of the protocol."""
     try:
         response = _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _read_invalid(line, error)
+    if response.progress is not msgspec.UNSET and not _decode_members(line).keys() & _RESPONSE_MEMBERS:
+        return _read_progress(response.task_id, response.progress)
     if response.task_id is not None and not _is_text(bytes(response.result)):
         return InvalidResponse(response.task_id, "the result is not UTF-8")
     return response if response.task_id is not None or response.status is not None else None
 
 
-def _read_invalid(line: bytes, error: Exception) -> InvalidResponse | None:
-    """Return a response that is not valid JSON, for NaN or half a character; None if the line is no response.
+def _read_progress(task_id: str | None, content: msgspec.Raw) -> ProgressReport | None:
+    """Return a progress report; None if it is invalid, so that it is logged and the task continues."""
+    try:
+        progress = _decode_progress(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if len(progress.message) > MAX_MESSAGE_CHARS:
+        progress = msgspec.structs.replace(progress, message=f"{progress.message[:MAX_MESSAGE_CHARS]}…")
+    return ProgressReport(task_id, progress)
 
-    What begins like a response counts as one: if it were logged only, its task would hang until it times out.
+
+def _read_invalid(line: bytes, error: Exception) -> InvalidResponse | None:
+    """Return a response that is not valid JSON because of NaN or half a character; None if the line is not a response.
+
+    A line that begins like a response counts as one: if it were only logged, its task would hang until it times out.
     """
     if b'"task_id"' not in line:
         return None
@@ -104,12 +132,14 @@ def _read_invalid(line: bytes, error: Exception) -> InvalidResponse | None:
         return None if task_id is None else InvalidResponse(task_id, f"the response is not valid JSON: {error}")
     if not isinstance(content, dict) or not isinstance(content.get("task_id"), str):
         return None
+    if "progress" in content and not content.keys() & _RESPONSE_MEMBERS:
+        return None
     return InvalidResponse(content["task_id"], "the result is not valid JSON")
 
 
 def _task_id_at_start(line: bytes) -> str | None:
-    """Return the task id at the beginning of a line; None if there is none."""
-    start = _ANSWER_START.match(line)
+    """Return the task id at the beginning of a line; None if it has none."""
+    start = _RESPONSE_START.match(line)
     try:
         return str(json.loads(start[1])) if start else None
     except ValueError:
@@ -117,7 +147,7 @@ def _task_id_at_start(line: bytes) -> str | None:
 
 
 def _one_line(payload: bytes) -> bytes:
-    """Return a JSON payload without line breaks, which in JSON stand between tokens only."""
+    """Return a JSON payload without line breaks, which JSON allows only between tokens."""
     if not payload:
         return b"null"
     try:
@@ -132,7 +162,6 @@ def _one_line(payload: bytes) -> bytes:
 
 
 def _is_text(data: bytes) -> bool:
-    """Return whether bytes are UTF-8."""
     if data.isascii():
         return True
     try:

@@ -1,17 +1,17 @@
-"""What the server returns to a worker that registers: where Redis is, what to deploy, which queues to serve."""
+"""The server's response to a registration: where Redis is, what to deploy, which queues to serve."""
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
 
-from runqy.broker.connection import RedisTarget
+from runqy.broker.constants import ARCHIVE_MAX_TASKS, LEASE_S
+from runqy.broker.redis_client import RedisTarget
 from runqy.errors import RegistrationRefused
-from runqy.structs import read_json
+from runqy.json_decoding import read_json
 
 
 class RedisInfo(msgspec.Struct, frozen=True):
-    """Where Redis is."""
-
     addr: str
     password: str = ""
     db: int = 0
@@ -30,7 +30,7 @@ class RedisInfo(msgspec.Struct, frozen=True):
 
     @property
     def target(self) -> RedisTarget:
-        """Return it as the broker's type. Raises ValueError for an address without a port."""
+        """Return the broker's type. Raise ValueError for an address without a port."""
         return RedisTarget(
             addresses=tuple(_address(text) for text in self.addresses or [self.addr]),
             mode=self.mode,
@@ -46,7 +46,7 @@ class RedisInfo(msgspec.Struct, frozen=True):
 
 
 class QueueInfo(msgspec.Struct, frozen=True):
-    """The queue registered for."""
+    """The queue that the worker registered for."""
 
     name: str
     priority: int = 1
@@ -64,7 +64,7 @@ class SubQueueInfo(msgspec.Struct, frozen=True):
 
 
 class DeploymentInfo(msgspec.Struct, frozen=True):
-    """What to deploy and to start."""
+    """What to deploy and start."""
 
     git_url: str
     startup_cmd: str
@@ -75,23 +75,27 @@ class DeploymentInfo(msgspec.Struct, frozen=True):
     requirements_file: str | None = None
     env_vars: dict[str, str] | None = None
     redis_storage: bool = True
+    hide_payloads: bool = False
 
 
 class LimitsInfo(msgspec.Struct, frozen=True):
-    """The queue's limits that a worker has to know."""
+    """The queue's limits that a worker needs."""
 
     retry_delay_secs: float = 15
     retry_max_delay_secs: float = 600
 
 
-class Registration(msgspec.Struct, frozen=True):
-    """What the server returns to a worker."""
+class RegisteredWorker(msgspec.Struct, frozen=True):
+    """The server's response to a registration."""
 
     redis: RedisInfo
     queue: QueueInfo
     deployment: DeploymentInfo
     worker_id: str = ""
-    lease_secs: int = 30
+    lease_secs: int | None = None
+    archive_max_tasks: int = ARCHIVE_MAX_TASKS
+    task_output: bool = False
+    """Whether what tasks print is kept; earlier servers would not delete it with the tasks."""
     sub_queues: list[SubQueueInfo] | None = None
     limits: LimitsInfo = LimitsInfo()
     vaults: dict[str, str] | None = None
@@ -99,64 +103,77 @@ class Registration(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         """Leave out the secrets."""
-        return f"<Registration {self.worker_id} for {self.queue.name}>"
+        return f"<RegisteredWorker {self.worker_id} for {self.queue.name}>"
+
+    @property
+    def lease_s(self) -> int:
+        """Return the duration of a lease."""
+        return LEASE_S if self.lease_secs is None else self.lease_secs
+
+    @property
+    def has_maintenance(self) -> bool:
+        """Return whether the server forwards, recovers and deletes tasks. Go's server does not, and sends no lease."""
+        return self.lease_secs is not None
 
     @property
     def secrets(self) -> list[str]:
-        """Return what must not be printed."""
+        """Return the values that must not be printed."""
         texts = [self.redis.password, self.redis.sentinel_password, self.git_token, *(self.vaults or {}).values()]
         return [text for text in texts if text]
 
     @property
     def priorities(self) -> dict[str, int]:
-        """Return the Redis queues to serve, with their priorities; what has none above 0 is not served."""
+        """Return the Redis queues to serve, with their priorities; those without a positive priority are not served."""
         queues = self.sub_queues or [SubQueueInfo(self.queue.name, max(self.queue.priority, 1))]
         return {queue.name: queue.priority for queue in queues if queue.priority > 0}
 
     @property
     def is_one_shot(self) -> bool:
-        """Return whether each task gets a child of its own."""
+        """Return whether each task gets its own child."""
         return (self.queue.mode or self.deployment.mode) == "one_shot"
 
     @property
     def token(self) -> str:
-        """Return what changes with the queue's configuration; empty: the server does not say."""
+        """Return the token that changes with the queue's configuration; empty if the server sends none."""
         return "" if self.queue.revision is None else str(self.queue.revision)
 
-    def deploys_like(self, other: "Registration") -> bool:
+    def deploys_like(self, other: "RegisteredWorker") -> bool:
         """Return whether both run the same deployed code."""
         return self._code == other._code  # noqa: SLF001 (of the same class)
 
     @property
     def _code(self) -> tuple[object, ...]:
-        """Return what decides which code is deployed, as opposed to how it is started."""
+        """Return the fields that determine which code is deployed, as opposed to how it is started."""
         info = self.deployment
         source = (info.git_url, info.branch, info.code_path or "", info.requirements_file or "")
         return (self.queue.name, self.queue.rollout, *source, self.git_token or "")
 
 
+@cache
 def own_version() -> str:
-    """Return the version of this package."""
+    """Return the version of this package. Cached, because reading its metadata takes 2 ms and each heartbeat contains
+    it.
+    """
     try:
         return version("runqy")
     except PackageNotFoundError:
         return "unknown"
 
 
-def decode_registration(content: bytes) -> Registration:
-    """Read the response to a registration. Raises RegistrationRefused."""
+def decode_registration(content: bytes) -> RegisteredWorker:
+    """Decode the response to a registration. Raise RegistrationRefused."""
     try:
-        registration = read_json(content, Registration)
+        registration = read_json(content, RegisteredWorker)
         registration.redis.target  # noqa: B018 (an address that cannot be parsed fails here)
     except (msgspec.DecodeError, ValueError) as error:
-        raise RegistrationRefused(f"The response is not one to a registration: {error}") from error
+        raise RegistrationRefused(f"The response to the registration is invalid: {error}") from error
     if not registration.priorities:
         raise RegistrationRefused(f"The queue {registration.queue.name!r} has no Redis queue to serve.")
     return registration
 
 
 def _address(text: str) -> tuple[str, int]:
-    """Split host and port."""
+    """Split an address into host and port."""
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit():
         raise ValueError(f"{text!r} is not host:port")

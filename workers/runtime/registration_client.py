@@ -1,4 +1,4 @@
-"""Registers with the server, again and again until it accepts."""
+"""Register with the server, with retries until it accepts."""
 
 import asyncio
 import platform
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import httpx2
-import structlog
 
 from runqy.errors import (
     ConfigurationUnavailable,
@@ -22,18 +21,19 @@ from runqy.errors import (
     VaultUnavailable,
     WorkerIdTaken,
 )
+from runqy.failure_log import FailureLog
 from workers.runtime.backoff import delay_s
 from workers.runtime.concurrency import run_in_thread, wait_any
 from workers.runtime.logs import secrets
-from workers.runtime.registration import Registration, decode_registration, own_version
+from workers.runtime.registration import RegisteredWorker, decode_registration, own_version
 from workers.runtime.settings import WorkerSettings
 
 TIMEOUT_S = 30.0
 MAX_DELAY_S = 30.0
-UNPREPARED_MAX_DELAY_S = 5.0
-"""An administrator who has just created the missing vault waits for the worker."""
+NOT_READY_MAX_DELAY_S = 5.0
+"""An administrator who has just created a missing vault is waiting for the worker."""
 REASON_MAX_CHARS = 500
-_UNPREPARED = {
+_NOT_READY_CODES = {
     ConfigurationUnavailable.code,
     ConfigurationUnconfirmed.code,
     RedisUsersRefused.code,
@@ -41,8 +41,6 @@ _UNPREPARED = {
     VaultUnavailable.code,
 }
 """The codes of problems that last until an administrator configures the server."""
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +51,12 @@ class RegistrationClient:
     api_key: str = field(repr=False)
     worker_id: str
     instance_id: str
-    """A UUID that workers of one process share, which so share a Redis user."""
+    """A UUID shared by workers of one process, which share a Redis user."""
 
-    def register(self, queue: str) -> Registration:
+    def register(self, queue: str) -> RegisteredWorker:
         """Register for a queue.
 
-        Raises RegistrationRefused when retrying is of no use, QueueDisabled, ServerUnavailable, ServerUnprepared.
+        Raise RegistrationRefused when retrying is useless, QueueDisabled, ServerUnavailable, ServerUnprepared.
         """
         body = {
             "worker_id": self.worker_id,
@@ -79,7 +77,7 @@ class RegistrationClient:
 
 
 class RegistrationLoop:
-    """Registers one worker for one queue, however long that takes."""
+    """Registers one worker for one queue, with retries."""
 
     def __init__(
         self,
@@ -90,23 +88,24 @@ class RegistrationLoop:
         on_disabled: Callable[[], None],
         on_wait: Callable[[str], None],
     ) -> None:
-        """Take what to call when the queue is disabled, and before each wait, with the reason."""
-        self.hurry = asyncio.Event()
-        """Set when something changed, so that the next attempt is due at once."""
+        """`on_disabled` is called when the queue is disabled, `on_wait` before each wait, with the reason."""
+        self.retry_now = asyncio.Event()
+        """Set when something changed, so that the next attempt is due immediately."""
         self._settings = settings
         self._client = client
         self._queue = queue
         self._on_disabled = on_disabled
         self._on_wait = on_wait
+        self._failures = FailureLog("registration_succeeded")
 
-    async def register(self, *, tries: int = 0) -> Registration:
-        """Register, retrying while the server is unavailable or the queue disabled; 0 tries: without end.
+    async def register(self, *, tries: int = 0) -> RegisteredWorker:
+        """Register, retrying while the server is unavailable or the queue is disabled; 0 tries: without limit.
 
-        Raises RegistrationRefused, or ServerUnavailable after the last try.
+        Raise RegistrationRefused, or ServerUnavailable after the last try.
         """
         attempt = 0
         while True:
-            self.hurry.clear()
+            self.retry_now.clear()
             try:
                 registration = await run_in_thread(self._register)
             except ServerUnavailable as error:
@@ -114,29 +113,30 @@ class RegistrationLoop:
                 if attempt == tries:
                     raise
                 is_unprepared = isinstance(error, ServerUnprepared)
-                await self._wait(attempt, error.detail, UNPREPARED_MAX_DELAY_S if is_unprepared else MAX_DELAY_S)
+                await self._wait(attempt, error.detail, NOT_READY_MAX_DELAY_S if is_unprepared else MAX_DELAY_S)
             except QueueDisabled as error:
                 self._on_disabled()
                 attempt += 1
                 await self._wait(attempt, error.detail, MAX_DELAY_S)
             else:
+                self._failures.record_success()
                 secrets.add(registration.secrets)
                 return registration
 
-    def _register(self) -> Registration:
+    def _register(self) -> RegisteredWorker:
         return self._client.register(self._queue)
 
-    async def _wait(self, attempt: int, reason: str, most_s: float) -> None:
+    async def _wait(self, attempt: int, reason: str, max_s: float) -> None:
         """Wait before the next try."""
         first_s = self._settings.bootstrap_retry_delay_s
-        delay = delay_s(attempt - 1, first_s=first_s, most_s=max(first_s, most_s))
+        delay = delay_s(attempt - 1, first_s=first_s, max_s=max(first_s, max_s))
         self._on_wait(reason)
-        log.warning("not_registered", reason=reason, next_try_s=round(delay, 1))
-        await wait_any(self.hurry, timeout_s=delay)
+        self._failures.record("not_registered", key=reason, reason=reason, next_try_s=round(delay, 1))
+        await wait_any(self.retry_now, timeout_s=delay)
 
 
 def _raise_for_status(response: httpx2.Response, queue: str) -> None:
-    """Raise what a status other than 200 means."""
+    """Raise the error for a status other than 200."""
     status = response.status_code
     if status == httpx2.codes.OK:
         return
@@ -147,12 +147,12 @@ def _raise_for_status(response: httpx2.Response, queue: str) -> None:
     if status == httpx2.codes.CONFLICT:
         raise QueueDisabled(reason)
     if status == httpx2.codes.UNAUTHORIZED:
-        raise RegistrationRefused(f"The server does not know this API key ({reason}). Check RUNQY_API_KEY.")
+        raise RegistrationRefused(f"The server rejected this API key ({reason}). Check RUNQY_API_KEY.")
     if status == httpx2.codes.FORBIDDEN:
-        raise RegistrationRefused(f"This API key may not register a worker for {queue!r} ({reason}).")
+        raise RegistrationRefused(f"This API key cannot register a worker for {queue!r} ({reason}).")
     if status == httpx2.codes.NOT_FOUND and problem.get("code") == QueueNotFound.code:
         raise RegistrationRefused(f"The server has no queue {queue!r} ({reason}). Check RUNQY_QUEUES.")
-    if status == httpx2.codes.SERVICE_UNAVAILABLE and problem.get("code") in _UNPREPARED:
+    if status == httpx2.codes.SERVICE_UNAVAILABLE and problem.get("code") in _NOT_READY_CODES:
         raise ServerUnprepared(f"The server responded {status}: {reason}")
     if status >= 500 or status in {httpx2.codes.TOO_MANY_REQUESTS, httpx2.codes.REQUEST_TIMEOUT}:
         raise ServerUnavailable(f"The server responded {status}: {reason}")
@@ -160,7 +160,7 @@ def _raise_for_status(response: httpx2.Response, queue: str) -> None:
 
 
 def _read_problem(response: httpx2.Response) -> dict[str, object]:
-    """Return the members of the problem in the body; none if it is not problem+json."""
+    """Return the members of the problem in the body; empty if it is not problem+json."""
     try:
         problem = response.json()
     except ValueError:
@@ -169,6 +169,5 @@ def _read_problem(response: httpx2.Response) -> dict[str, object]:
 
 
 def _reason(response: httpx2.Response, problem: dict[str, object]) -> str:
-    """Return the reason that the response gives."""
     reason = problem.get("detail") or problem.get("errors") or problem.get("title")
     return str(reason or response.text or response.reason_phrase)[:REASON_MAX_CHARS]

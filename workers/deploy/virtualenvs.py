@@ -1,4 +1,4 @@
-"""Builds virtual environments, one for each set of requirements, with uv where it is installed."""
+"""Build virtual environments, one per set of requirements, with uv where it is installed."""
 
 import hashlib
 import os
@@ -8,24 +8,24 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from runqy.git.commands import Commands
-from workers.deploy.isolation import launcher
+from runqy.git.commands import CommandRunner
+from workers.deploy.exec_child import launcher_command, launcher_environment
 
 CREATE_TIMEOUT_S = 300.0
 _COMPLETE = ".runqy-complete"
 _NESTED = re.compile(r"^(?:-r|-c|--requirement|--constraint)[ =]*(?P<file>\S+)")
 _LOCAL = re.compile(r"^(?:-e|--editable|\.|/|file:)|@ *file:|^[^#]*\.(?:whl|tar\.gz|zip)\b")
-_PASSED = re.compile(
+_INHERITED = re.compile(
     r"PATH|HOME|USER|TMPDIR|LANG|LC_.*|(?:PIP|UV|SSL|CURL|REQUESTS)_.*|(?:http|https|no|all)_proxy", re.IGNORECASE
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
-    """What a virtual environment has to hold."""
+    """The requirements of a virtual environment."""
 
     file: Path | None
-    """The requirements file; None: nothing."""
+    """The requirements file; None: no requirements."""
     commit: str
     has_system_packages: bool = False
 
@@ -46,13 +46,13 @@ def is_complete(folder: Path) -> bool:
 
 
 def build_environment(
-    folder: Path, requirements: Requirements, commands: Commands, *, timeout_s: float, is_isolated: bool = True
+    folder: Path, requirements: Requirements, commands: CommandRunner, *, timeout_s: float, is_isolated: bool = True
 ) -> None:
-    """Make the virtual environment in a folder, which becomes complete last. Raises DeploymentFailed."""
+    """Build a virtual environment in a folder and mark it as complete. Raise DeploymentFailed."""
     shutil.rmtree(folder, ignore_errors=True)
-    env = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)}
+    env = {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name)}
     env |= {"UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", "PIP_NO_INPUT": "1"}
-    _follow_pip(env)
+    _pip_options(env)
     uv = _find_uv()
     create = [uv, "venv", "--quiet", "--python", sys.executable] if uv else [sys.executable, "-I", "-m", "venv"]
     if requirements.has_system_packages:
@@ -66,21 +66,25 @@ def build_environment(
             [uv, "pip", "install", "--quiet", "--python", python] if uv else [python, "-m", "pip", "install", "-q"]
         )
         args = [*install, "-r", str(requirements.file)]
-        # what is installed may run code of its own
+        # installed packages may run code of their own
         commands.run(
-            args, launcher=launcher(is_isolated=is_isolated), env=env, timeout_s=timeout_s, cwd=requirements.file.parent
+            args,
+            launcher=launcher_command(is_isolated=is_isolated),
+            env=launcher_environment(env),
+            timeout_s=timeout_s,
+            cwd=requirements.file.parent,
         )
     (folder / _COMPLETE).touch()
 
 
 def _find_uv() -> str | None:
-    """Return uv's path: beside this Python, or on PATH."""
+    """Return the path of uv: beside this Python, or on PATH."""
     beside = Path(sys.executable).with_name("uv")
     return str(beside) if os.access(beside, os.X_OK) else shutil.which("uv")
 
 
-def _follow_pip(env: dict[str, str]) -> None:
-    """Pass pip's index settings on to uv."""
+def _pip_options(env: dict[str, str]) -> None:
+    """Return pip's index settings as uv's."""
     for ours, pips in (("UV_DEFAULT_INDEX", "PIP_INDEX_URL"), ("UV_INDEX", "PIP_EXTRA_INDEX_URL")):
         if pips in env and not {ours, "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"} & env.keys():
             env[ours] = env[pips]
@@ -89,7 +93,7 @@ def _follow_pip(env: dict[str, str]) -> None:
 
 
 def _requirement_texts(file: Path | None) -> list[tuple[Path, str]]:
-    """Return a requirements file and those it names, each once."""
+    """Return a requirements file and the files it includes, each once."""
     found: dict[Path, str] = {}
     waiting = [file] if file else []
     while waiting:

@@ -1,4 +1,4 @@
-"""How a worker registers: what it asks, what it waits for, and what ends it."""
+"""Registering a worker: the request, the retries, and permanent refusals."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task, eventually, wait_for_state
 
 
-def test_the_request_to_register_says_who_asks(server: FakeServer, start_worker: StartWorker) -> None:
+def test_the_registration_request_identifies_the_worker(server: FakeServer, start_worker: StartWorker) -> None:
     start_worker()
     eventually(lambda: server.requests)
 
@@ -21,12 +21,27 @@ def test_a_worker_waits_for_a_server_that_is_away(
     single_broker: Broker, server: FakeServer, start_worker: StartWorker
 ) -> None:
     server.status = 503
-    worker = start_worker()
-    worker.wait_for("not_registered", 2)
+    start_worker()
+    eventually(lambda: len(server.requests) >= 2)
 
     server.status = 200
 
     assert wait_for_state(single_broker, add_task(single_broker, 1), "completed")
+
+
+def test_a_reason_that_lasts_is_logged_once_and_its_end_with_the_number_of_attempts(
+    server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.status, server.code = 503, "vault_unavailable"
+    worker = start_worker()
+    eventually(lambda: len(server.requests) >= 4)
+
+    server.status = 200
+    end = worker.wait_for("registration_succeeded")
+
+    assert end["failures"] == len(server.requests) - 1 >= 4
+    (entry,) = worker.events("not_registered")
+    assert entry["reason"] == "The server responded 503: the server responds 503"
 
 
 def test_a_worker_gives_up_after_the_tries_it_was_allowed(server: FakeServer, start_worker: StartWorker) -> None:
@@ -39,7 +54,7 @@ def test_a_worker_gives_up_after_the_tries_it_was_allowed(server: FakeServer, st
 
 
 @pytest.mark.parametrize(
-    ("status", "hint"), [(401, "Check RUNQY_API_KEY"), (403, "may not register"), (404, "Check RUNQY_QUEUES")]
+    ("status", "hint"), [(401, "Check RUNQY_API_KEY"), (403, "cannot register"), (404, "Check RUNQY_QUEUES")]
 )
 def test_a_refusal_ends_the_worker_with_a_clear_message(
     server: FakeServer, start_worker: StartWorker, status: int, hint: str

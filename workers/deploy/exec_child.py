@@ -1,15 +1,21 @@
-"""Starts a program that the worker did not write, keeps it apart from other processes, and ends it with the worker.
+"""Start a program that the worker did not write, isolate it from other processes, and end it with the worker.
 
-Run by path, in a Python process of its own: `launch.py <pid of the worker> <lifeline> isolated|shared <program>...`
+Run by path, in a Python process of its own:
 
-With a lifeline, the descriptor of a pipe whose other end the worker has, this process stays as the leader of the
-program's process group, and exits as the program did. When the program has ended, or the pipe closes because the worker
-has, it kills what the program left behind: its children, grandchildren, and, on Linux, those in sessions of their own.
-Without one (`-`) this process becomes the program, and the kernel ends it together with the worker (PR_SET_PDEATHSIG).
+    exec_child.py <pid of the worker> <control_fd> isolated|shared <program>...
 
-Where the kernel has Landlock, an isolated program enters a domain of its own: it can neither read environment, memory
-and descriptors of processes outside of it, even of the same user, nor, from Linux 6.12 on, signal them. Files and
-network are as before. Root is not kept out by it.
+With a control_fd, the descriptor of a socket whose other end the worker has, this process leads the program's process
+group and exits with the program's status. When the program ends, or the socket closes because the worker ended, it
+kills the program's remaining children, grandchildren, and, on Linux, those in sessions of their own. Without one (`-`)
+this process is replaced by the program, and the kernel ends it together with the worker (PR_SET_PDEATHSIG).
+
+The program's environment consists of this process's variables with the prefix PROGRAM_VARIABLE, without the prefix.
+Variables that a queue configures (LD_AUDIT, GLIBC_TUNABLES) therefore do not affect this process, which is not
+isolated.
+
+With Landlock, an isolated program runs in a domain of its own: it cannot read environment, memory and descriptors of
+processes outside the domain, even of the same user, nor, since Linux 6.12, signal them. Files and network are not
+restricted. The isolation does not apply to root.
 """
 
 import contextlib
@@ -20,15 +26,17 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from typing import NoReturn
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
 SYS_CREATE_RULESET, SYS_ADD_RULE, SYS_RESTRICT_SELF = 444, 445, 446  # the same on all architectures
 CREATE_RULESET_VERSION, RULE_PATH_BENEATH = 1, 1
-ACCESS_FS_REFER = 1 << 13  # moving files between folders, which a domain that handles files has to allow expressly
+ACCESS_FS_REFER = 1 << 13  # moving files between folders, which a domain that handles files must allow explicitly
 SCOPE_SIGNAL = 1 << 1
 ABI_OF_REFER, ABI_OF_SCOPES = 2, 6
 ISOLATED, SHARED = "isolated", "shared"
+PROGRAM_VARIABLE = "RUNQY_PROGRAM_"
 KILL_TIMEOUT_S = 2.0
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -47,13 +55,41 @@ class PathBeneathAttributes(ctypes.Structure):
     _fields_ = [("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32)]
 
 
+def launcher_command(*, is_isolated: bool, control_fd: int | None = None) -> list[str]:
+    """Return the command that starts a program through this file, without the program.
+
+    The launcher is started with `launcher_environment` and exits with the program's status. `control_fd` is the
+    descriptor of an inherited socket; the program is killed when the other end of the socket pair is closed.
+    """
+    own_pid, mode = str(os.getpid()), ISOLATED if is_isolated else SHARED
+    return [
+        sys.executable,
+        "-I",
+        "-S",
+        os.path.abspath(__file__),
+        own_pid,
+        "-" if control_fd is None else str(control_fd),
+        mode,
+    ]
+
+
+def launcher_environment(program: Mapping[str, str]) -> dict[str, str]:
+    """Return the launcher's environment for a program with this environment."""
+    return {PROGRAM_VARIABLE + name: value for name, value in program.items()}
+
+
+def is_isolation_supported() -> bool:
+    """Return whether the kernel can stop programs from reading each other's environment."""
+    return sys.platform == "linux" and landlock_abi() >= ABI_OF_REFER
+
+
 def landlock_abi() -> int:
-    """Return the version of the kernel's Landlock; 0 or less: it has none, or it is switched off."""
+    """Return the version of the kernel's Landlock; 0 or less if it is missing or disabled."""
     return int(libc.syscall(SYS_CREATE_RULESET, None, 0, CREATE_RULESET_VERSION))
 
 
 def enter_domain() -> bool:
-    """Enter a Landlock domain that forbids nothing but what crosses its border; return whether that worked."""
+    """Enter a Landlock domain that forbids only access across its boundary; return whether it succeeded."""
     abi = landlock_abi()
     if abi < ABI_OF_REFER:
         return False
@@ -72,31 +108,36 @@ def enter_domain() -> bool:
 
 
 def main() -> None:
-    """Run the program, or become it."""
-    parent, lifeline, mode, program = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]
-    if lifeline == "-":
+    parent, control_fd, mode, program = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]
+    if control_fd == "-":
         execute(program, mode, parent)
-    supervise(program, mode, int(lifeline))
+    supervise(program, mode, int(control_fd))
 
 
 def execute(program: list[str], mode: str, parent: int) -> NoReturn:
-    """Replace this process by the program, unless its parent has ended."""
+    """Replace this process by the program, unless the parent has ended."""
     if sys.platform == "linux":
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
-            os._exit(1)  # the parent ended before the kernel knew
+            os._exit(1)  # the parent ended before prctl took effect
         if mode == ISOLATED:
             enter_domain()
     try:
-        os.execvp(program[0], program)  # noqa: S606 (no shell is the point)
+        os.execvpe(program[0], program, _program_environment())  # noqa: S606 (no shell is the point)
     except OSError as error:
         os.write(2, f"{program[0]}: {error.strerror}\n".encode())
         os._exit(127)
 
 
-def supervise(program: list[str], mode: str, lifeline: int) -> NoReturn:
-    """Run the program until it or the worker ends, kill what it leaves behind, and exit as it did."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to the whole group: the program has to act on it
+def _program_environment() -> dict[bytes, bytes]:
+    """Return the program's environment."""
+    prefix = PROGRAM_VARIABLE.encode()
+    return {name[len(prefix) :]: value for name, value in os.environb.items() if name.startswith(prefix)}
+
+
+def supervise(program: list[str], mode: str, control_fd: int) -> NoReturn:
+    """Run the program until it or the worker ends, kill its remaining processes, and exit with its status."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to the whole group; the program handles it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     has_ended, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
@@ -109,21 +150,21 @@ def supervise(program: list[str], mode: str, lifeline: int) -> NoReturn:
     if pid == 0:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        for descriptor in (lifeline, has_ended, wakeup):
+        for descriptor in (control_fd, has_ended, wakeup):
             os.close(descriptor)
         execute(program, mode, own)
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)  # the worker has to see when the program closes its own
-    status = _wait_for_end(pid, lifeline, has_ended)
+        os.dup2(null, descriptor)  # the worker must notice when the program closes its own
+    status = _wait_for_end(pid, control_fd, has_ended)
     _kill_remains(pid)
     _exit_as(status)
 
 
-def _wait_for_end(pid: int, lifeline: int, has_ended: int) -> int | None:
-    """Return the program's wait status once it has ended; None when the lifeline closed first."""
+def _wait_for_end(pid: int, control_fd: int, has_ended: int) -> int | None:
+    """Return the program's wait status when it ends; None if the control socket closes first."""
     poll = select.poll()
-    poll.register(lifeline, select.POLLIN)
+    poll.register(control_fd, select.POLLIN)
     poll.register(has_ended, select.POLLIN)
     while True:
         ready = [descriptor for descriptor, _ in poll.poll()]
@@ -132,7 +173,7 @@ def _wait_for_end(pid: int, lifeline: int, has_ended: int) -> int | None:
             status = _reap(pid)
             if status is not None:
                 return status
-        if lifeline in ready:
+        if control_fd in ready:
             return None
 
 
@@ -151,7 +192,7 @@ def _reap(pid: int) -> int | None:
 
 
 def _kill_remains(pid: int) -> None:
-    """Kill the program and all that descends from it: what loses its parent becomes a child of this process."""
+    """Kill the program and its descendants; orphaned ones become children of this process."""
     end_s = time.monotonic() + KILL_TIMEOUT_S
     children = _children() or [pid]
     while children and time.monotonic() < end_s:
@@ -173,7 +214,7 @@ def _children() -> list[int]:
 
 
 def _exit_as(status: int | None) -> NoReturn:
-    """End as the program did, together with what is left of the process group where children cannot be listed."""
+    """Exit with the program's status; kill the rest of the process group where children cannot be listed."""
     if status is not None and os.WIFEXITED(status):
         os._exit(os.WEXITSTATUS(status))
     number = signal.SIGKILL if status is None else os.WTERMSIG(status)

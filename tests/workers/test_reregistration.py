@@ -9,7 +9,7 @@ import redis as redis_py
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import find_workers
+from runqy.broker.heartbeats import list_worker_records
 from runqy.broker.keys import QueueKeys
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, change_configuration
@@ -29,14 +29,14 @@ MAIL = QueueKeys("mail")
 def test_a_change_of_the_queue_restarts_children_between_tasks(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    server.answer["queue"]["revision"] = "1"
+    server.response["queue"]["revision"] = "1"
     redis.hset(keys.QUEUE_REVISIONS, "mail", "1")
     worker = start_worker()
     task = wait_task(tmp_path)
     running = add_task(single_broker, task)
     eventually(Path(task["started"]).exists)
 
-    server.answer["deployment"]["env_vars"] = {"GREETING": "hello"}
+    server.response["deployment"]["env_vars"] = {"GREETING": "hello"}
     change_configuration(redis, server, "2")
     worker.wait_for("environment_changed")
     Path(task["until"]).touch()
@@ -49,11 +49,11 @@ def test_a_change_of_the_queue_restarts_children_between_tasks(
 def test_a_change_that_children_do_not_feel_leaves_them_alone(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
 ) -> None:
-    server.answer["queue"]["revision"] = "1"
+    server.response["queue"]["revision"] = "1"
     worker = start_worker()
     before = wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}), "completed")
-    server.answer["limits"]["retry_delay_secs"] = 500
-    server.answer["limits"]["retry_max_delay_secs"] = 500
+    server.response["limits"]["retry_delay_secs"] = 500
+    server.response["limits"]["retry_max_delay_secs"] = 500
 
     change_configuration(redis, server, "2")
     worker.wait_for("registered_again")
@@ -67,12 +67,12 @@ def test_a_change_that_children_do_not_feel_leaves_them_alone(
 def test_a_change_of_the_mode_changes_how_tasks_run(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
 ) -> None:
-    server.answer["queue"]["revision"] = "1"
+    server.response["queue"]["revision"] = "1"
     worker = start_worker()
     wait_for_state(single_broker, add_task(single_broker, 1), "completed")
 
-    server.answer["queue"]["mode"] = "one_shot"
-    server.answer["deployment"]["env_vars"] = {"MODE": "one_shot"}
+    server.response["queue"]["mode"] = "one_shot"
+    server.response["deployment"]["env_vars"] = {"MODE": "one_shot"}
     change_configuration(redis, server, "2")
     worker.wait_for("environment_changed")
     env = json.loads(wait_for_state(single_broker, add_task(single_broker, {"do": "env"}), "completed").result or b"")
@@ -83,7 +83,7 @@ def test_a_change_of_the_mode_changes_how_tasks_run(
 def test_a_disabled_queue_is_idle_until_it_is_enabled(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
 ) -> None:
-    server.answer["queue"]["revision"] = "1"
+    server.response["queue"]["revision"] = "1"
     worker = start_worker()
     wait_for_state(single_broker, add_task(single_broker, 1), "completed")
 
@@ -101,7 +101,7 @@ def test_a_disabled_queue_is_idle_until_it_is_enabled(
 def test_a_key_that_is_revoked_while_the_worker_runs_ends_it(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
 ) -> None:
-    server.answer["queue"]["revision"] = "1"
+    server.response["queue"]["revision"] = "1"
     worker = start_worker()
     wait_for_record(single_broker, "ready")
     redis.hset(keys.QUEUE_REVISIONS, "mail", "1")
@@ -110,19 +110,19 @@ def test_a_key_that_is_revoked_while_the_worker_runs_ends_it(
     change_configuration(redis, server, "2")
 
     assert worker.process.wait(30) == 1
-    assert find_workers(single_broker) == []
+    assert list_worker_records(single_broker) == []
 
 
 def test_a_deployment_that_fails_is_shown_and_tried_again_when_the_queue_changes(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
 ) -> None:
-    server.answer["queue"]["revision"] = "1"
-    url = server.answer["deployment"]["git_url"]
-    server.answer["deployment"]["git_url"] = "file:///nowhere/at/all"
+    server.response["queue"]["revision"] = "1"
+    url = server.response["deployment"]["git_url"]
+    server.response["deployment"]["git_url"] = "file:///nowhere/at/all"
     start_worker()
 
     record = wait_for_record(single_broker, "start_failed")
-    server.answer["deployment"]["git_url"] = url
+    server.response["deployment"]["git_url"] = url
     change_configuration(redis, server, "2")
 
     assert "git ls-remote failed" in record.reason
@@ -131,7 +131,7 @@ def test_a_deployment_that_fails_is_shown_and_tried_again_when_the_queue_changes
 
 @pytest.mark.parametrize("mode", ["long_running", "one_shot"])
 @pytest.mark.parametrize(("start", "reason"), [("crash", "cannot import what is needed"), ("fail", "no model here")])
-def test_code_that_cannot_start_takes_no_task_and_says_why(  # noqa: PLR0917
+def test_code_that_cannot_start_gets_no_task_and_reports_why(  # noqa: PLR0917
     single_broker: Broker,
     redis: redis_py.Redis,
     server: FakeServer,
@@ -140,8 +140,8 @@ def test_code_that_cannot_start_takes_no_task_and_says_why(  # noqa: PLR0917
     start: str,
     reason: str,
 ) -> None:
-    server.answer["queue"] |= {"mode": mode, "revision": "1"}
-    server.answer["deployment"]["env_vars"] = {"START": start, "MODE": mode}
+    server.response["queue"] |= {"mode": mode, "revision": "1"}
+    server.response["deployment"]["env_vars"] = {"START": start, "MODE": mode}
     redis.hset(keys.QUEUE_REVISIONS, "mail", "1")
     task_id = add_task(single_broker, 1)
     start_worker(RUNQY_RECOVERY_MAX_RESTARTS="0")
@@ -150,7 +150,7 @@ def test_code_that_cannot_start_takes_no_task_and_says_why(  # noqa: PLR0917
     assert reason in record.reason
     assert redis.hget(MAIL.task(task_id), "state") == b"pending"
 
-    server.answer["deployment"]["env_vars"] = {"MODE": mode}
+    server.response["deployment"]["env_vars"] = {"MODE": mode}
     change_configuration(redis, server, "2")
     assert wait_for_state(single_broker, task_id, "completed").result == b"1"
 
@@ -160,13 +160,13 @@ def test_a_change_of_a_vault_needs_no_git(
 ) -> None:
     moving = Repository(tmp_path / "moving")
     moving.commit({**SDK_FILES, "main.py": Path(__file__).with_name("behaviours.py").read_bytes()})
-    server.answer["deployment"]["git_url"] = moving.url
-    server.answer["queue"]["revision"] = "1"
+    server.response["deployment"]["git_url"] = moving.url
+    server.response["queue"]["revision"] = "1"
     worker = start_worker()
     before = wait_for_state(single_broker, add_task(single_broker, {"do": "env"}), "completed")
     shutil.rmtree(moving.folder)
 
-    server.answer["vaults"] = {"GREETING": "hello"}
+    server.response["vaults"] = {"GREETING": "hello"}
     change_configuration(redis, server, "2")
     worker.wait_for("environment_changed")
     after = wait_for_state(single_broker, add_task(single_broker, {"do": "env"}), "completed")
@@ -180,14 +180,14 @@ def test_a_change_of_a_vault_needs_no_git(
 def test_another_git_token_does_not_restart_children(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
 ) -> None:
-    server.answer["queue"]["revision"] = "1"
+    server.response["queue"]["revision"] = "1"
     worker = start_worker()
     before = wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}), "completed")
 
-    server.answer["git_token"] = "another-token"
+    server.response["git_token"] = "another-token"
     change_configuration(redis, server, "2")
     worker.wait_for("registered_again")
-    server.answer["limits"]["retry_delay_secs"] = 2
+    server.response["limits"]["retry_delay_secs"] = 2
     change_configuration(redis, server, "3")
     worker.wait_for("registered_again", 2)  # and so the deployment for the second registration is over
     after = wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}), "completed")
@@ -195,10 +195,10 @@ def test_another_git_token_does_not_restart_children(
     assert before.result == after.result
 
 
-def test_a_worker_that_cannot_register_again_goes_on_and_says_why(
+def test_a_worker_that_cannot_register_again_continues_and_reports_why(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
 ) -> None:
-    server.answer["queue"]["revision"] = "1"
+    server.response["queue"]["revision"] = "1"
     worker = start_worker()
     wait_for_record(single_broker, "ready")
 
@@ -206,9 +206,9 @@ def test_a_worker_that_cannot_register_again_goes_on_and_says_why(
     change_configuration(redis, server, "2")
     worker.wait_for("not_registered")
     task = wait_for_state(single_broker, add_task(single_broker, 1), "completed")
-    shown = eventually(lambda: wait_for_record(single_broker, "ready").reason)
+    reason = eventually(lambda: wait_for_record(single_broker, "ready").reason)
     server.status = 200
 
     assert task.result == b"1"
-    assert shown == "could not register again: The server responded 503: the server says 503"
+    assert reason == "could not register again: The server responded 503: the server responds 503"
     eventually(lambda: not wait_for_record(single_broker, "ready").reason)

@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from workers.deploy.isolation import is_isolation_supported, launcher
-from workers.deploy.launch import ABI_OF_SCOPES, ISOLATED, SHARED, landlock_abi
+from workers.deploy.exec_child import (
+    ABI_OF_SCOPES,
+    ISOLATED,
+    SHARED,
+    is_isolation_supported,
+    landlock_abi,
+    launcher_command,
+    launcher_environment,
+)
 from workers.runtime.deployments import child_environment
 from workers.runtime.logs import Secrets
 
@@ -31,7 +38,10 @@ def test_a_child_gets_nothing_of_the_worker_but_path_home_and_locale(monkeypatch
 
 @pytest.mark.parametrize(
     "name",
-    ["PATH", "HOME", "VIRTUAL_ENV", "PYTHONPATH", "LD_PRELOAD", "LD_LIBRARY_PATH", "RUNQY_QUEUE", "1A", "A-B", ""],
+    [
+        *("PATH", "HOME", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "LD_AUDIT", "LD_PRELOAD", "LD_LIBRARY_PATH"),
+        *("GLIBC_TUNABLES", "BASH_ENV", "DYLD_INSERT_LIBRARIES", "RUNQY_QUEUE", "1A", "A-B", ""),
+    ],
 )
 def test_configured_variables_cannot_replace_what_a_child_relies_on(name: str) -> None:
     env = child_environment(virtual_environment=VENV, own={"RUNQY_QUEUE": "mail"}, configured={name: "planted"})
@@ -39,7 +49,7 @@ def test_configured_variables_cannot_replace_what_a_child_relies_on(name: str) -
     assert "planted" not in env.values()
 
 
-def test_the_worker_lets_no_debugger_in() -> None:
+def test_the_worker_cannot_be_debugged() -> None:
     ask = "print(ctypes.CDLL(None).prctl(3))"
     code = f"import ctypes; from workers.runtime.main import make_undumpable; {ask}; make_undumpable(); {ask}"
 
@@ -60,15 +70,16 @@ UNPRIVILEGED = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteu
 
 
 def start_isolated(mode: str, code: str) -> "subprocess.Popen[str]":
-    words = [*UNPRIVILEGED, *launcher(is_isolated=mode == ISOLATED), sys.executable, "-c", code]
-    return subprocess.Popen(words, env={"PLANTED": "planted"}, stdout=subprocess.PIPE, text=True)
+    words = [*UNPRIVILEGED, *launcher_command(is_isolated=mode == ISOLATED), sys.executable, "-c", code]
+    env = launcher_environment({"PLANTED": "planted"})
+    return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True)
 
 
 def environment_seen(mode: str, pid: int) -> str:
-    """Return what a program reads of another one's environment."""
+    """Return what a program can read of another one's environment."""
     code = f"print(open('/proc/{pid}/environ').read())"
     done = subprocess.run(
-        [*UNPRIVILEGED, *launcher(is_isolated=mode == ISOLATED), sys.executable, "-c", code],
+        [*UNPRIVILEGED, *launcher_command(is_isolated=mode == ISOLATED), sys.executable, "-c", code],
         capture_output=True,
         text=True,
     )
@@ -97,14 +108,27 @@ def test_a_child_cannot_read_the_environment_of_another_one_and_of_git(other_chi
         git.wait()
 
 
+def test_the_launcher_ignores_a_queues_variables(tmp_path: Path) -> None:
+    configured = {"LD_DEBUG": "files", "LD_DEBUG_OUTPUT": str(tmp_path / "linker"), "A": "1"}
+    env = launcher_environment(configured)
+
+    done = subprocess.run(
+        [*launcher_command(is_isolated=True), "env"], env=env, capture_output=True, text=True, check=True
+    )
+
+    assert sorted(done.stdout.split()) == sorted(f"{name}={value}" for name, value in configured.items())
+    reports = [report.read_text() for report in tmp_path.iterdir()]
+    assert [line for report in reports for line in report.splitlines() if "program:" in line and "python" in line] == []
+
+
 def test_a_child_cannot_signal_another_one(other_child: int) -> None:
     attack = start_isolated(
         ISOLATED, f"import os\ntry: os.kill({other_child}, 9)\nexcept PermissionError: print('refused')"
     )
 
-    said = attack.communicate()[0]
+    output = attack.communicate()[0]
     if landlock_abi() >= ABI_OF_SCOPES:
-        assert said == "refused\n"
+        assert output == "refused\n"
         os.kill(other_child, 0)
 
 
@@ -122,7 +146,7 @@ def test_a_child_can_do_what_it_could_do_before() -> None:
 
 def test_isolation_of_kernels_before_6_12_forbids_no_moves(tmp_path: Path) -> None:
     code = (
-        "import os; from workers.deploy import launch as e; e.ABI_OF_SCOPES = 99; print(e.enter_domain())\n"
+        "import os; from workers.deploy import exec_child as e; e.ABI_OF_SCOPES = 99; print(e.enter_domain())\n"
         f"os.chdir({str(tmp_path)!r}); os.mkdir('a'); os.mkdir('b'); open('a/f', 'w').close(); os.rename('a/f', 'b/g')"
     )
 

@@ -1,11 +1,11 @@
-"""Makes checkouts with the git command: shallow, one branch, only the folder asked for, no hooks."""
+"""Create checkouts with the git command: shallow, one branch, only the requested folder, no hooks."""
 
 from dataclasses import replace
 from pathlib import Path
 
-from runqy.git.commands import Commands
+from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitEnvironment
-from runqy.git.remotes import SAFE, RedirectRefused, Tip, find_tip
+from runqy.git.remotes import HARDENED_OPTIONS, RedirectRefused, RemoteRef, resolve_ref
 from runqy.git.sources import Source
 
 FETCH_TIMEOUT_S = 600.0
@@ -15,38 +15,38 @@ LOCAL_TIMEOUT_S = 120.0
 class Git:
     """The git command for one source."""
 
-    def __init__(self, source: Source, commands: Commands, env: GitEnvironment) -> None:
+    def __init__(self, source: Source, commands: CommandRunner, env: GitEnvironment) -> None:
         self._source = source
         self._commands = commands
         self._env = env
 
-    def find_tip(self) -> Tip:
-        """Ask the server where the branch, or else the tag, stands. Raises DeploymentFailed."""
+    def find_tip(self) -> RemoteRef:
+        """Return the commit of the branch or else the tag at the server. Raise DeploymentFailed."""
         try:
             return self._find_tip()
         except RedirectRefused:
             if self._source.url.endswith(".git"):
                 raise
-            # hosting services redirect to the name with this ending, which is on the same host
+            # hosting services redirect to the name with this ending, on the same host
             self._source = replace(self._source, url=f"{self._source.url.rstrip('/')}.git")
             return self._find_tip()
 
-    def _find_tip(self) -> Tip:
-        return find_tip(self._source, self._commands, env=self._env, timeout_s=FETCH_TIMEOUT_S)
+    def _find_tip(self) -> RemoteRef:
+        return resolve_ref(self._source, self._commands, env=self._env, timeout_s=FETCH_TIMEOUT_S)
 
-    def check_out(self, tip: Tip, folder: Path) -> str:
-        """Fill an empty folder with the source and return the commit it is at. Raises DeploymentFailed."""
+    def check_out(self, tip: RemoteRef, folder: Path) -> str:
+        """Check out the source into an empty folder and return its commit. Raise DeploymentFailed."""
         self._git("init", "--quiet", "--template=", str(folder))
         self._in(folder, "remote", "add", "origin", self._source.url)
         if self._source.code_path:
             self._in(folder, "sparse-checkout", "set", "--cone", self._source.code_path)
         self._fetch(tip, folder)
-        # a partial clone gets the files it still lacks here
+        # a partial clone fetches missing files here
         self._in(folder, "checkout", "--quiet", "--detach", "FETCH_HEAD", timeout_s=FETCH_TIMEOUT_S)
         return self._in(folder, "rev-parse", "HEAD").strip()
 
-    def _fetch(self, tip: Tip, folder: Path) -> None:
-        """Get one commit; of a folder only, without the contents of the other files."""
+    def _fetch(self, tip: RemoteRef, folder: Path) -> None:
+        """Fetch one commit; for a single folder without the contents of other files."""
         options = ["--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules"]
         if self._source.code_path:
             options.append("--filter=blob:none")
@@ -56,5 +56,5 @@ class Git:
         return self._git("-C", str(folder), *args, timeout_s=timeout_s)
 
     def _git(self, *args: str, timeout_s: float = LOCAL_TIMEOUT_S) -> str:
-        words, env = ["git", *SAFE, *self._env.options, *args], self._env
+        words, env = ["git", *HARDENED_OPTIONS, *self._env.options, *args], self._env
         return self._commands.run(words, env=env.variables, secret=env.secret, timeout_s=timeout_s)

@@ -1,32 +1,34 @@
-"""How the end of a run is recorded, and how long to wait before another."""
+"""Recording the end of a run, and delays before restarts."""
 
 import pytest
 
 from runqy.broker.broker import Broker
 from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
-from runqy.broker.finishing import Outcome
-from runqy.broker.reading import find_task
-from runqy.broker.records import TaskRecord
+from runqy.broker.finish import FinishOutcome
+from runqy.broker.task_reader import find_task
+from runqy.broker.task_record import TaskRecord
 from tests.workers.processes import add_task
 from workers.runtime.backoff import RestartPolicy, delay_s
-from workers.runtime.runs import RetryPolicy, Run, RunResult, RunStatus, finish_request
 from workers.runtime.settings import RecoverySettings
+from workers.runtime.task_runs import RetryPolicy, Run, RunResult, RunStatus, finish_request
 
 POLICY = RetryPolicy(delay_s=100, max_delay_s=300)
 
 
-def settled(broker: Broker, result: RunResult, policy: RetryPolicy = POLICY, **task: int) -> tuple[Outcome, TaskRecord]:
+def settled(
+    broker: Broker, result: RunResult, policy: RetryPolicy = POLICY, **task: int
+) -> tuple[FinishOutcome, TaskRecord]:
     task_id = add_task(broker, 1, **task)
     order = plan_dequeue([QueueWeight(queue="mail")], 1, worker_id="w1")
-    (taken,), _ = broker.run(dequeue_tasks(order, now_ns=broker.now_ns()))
-    outcome = broker.run(finish_request(Run(taken=taken, line=b""), result, policy, now_ns=broker.now_ns()))
+    (task,), _ = broker.run(dequeue_tasks(order, now_ns=broker.now_ns()))
+    outcome = broker.run(finish_request(Run(task=task, line=b""), result, policy, now_ns=broker.now_ns()))
     return outcome, broker.run(find_task(task_id))
 
 
 def test_success_keeps_the_result(broker: Broker) -> None:
     outcome, record = settled(broker, RunResult(RunStatus.SUCCEEDED, output=b'{"a":1}'))
 
-    assert (outcome, record.result) == (Outcome.COMPLETED, b'{"a":1}')
+    assert (outcome, record.result) == (FinishOutcome.COMPLETED, b'{"a":1}')
 
 
 def test_a_queue_without_storage_keeps_the_state_only(single_broker: Broker) -> None:
@@ -34,21 +36,21 @@ def test_a_queue_without_storage_keeps_the_state_only(single_broker: Broker) -> 
 
     outcome, record = settled(single_broker, RunResult(RunStatus.SUCCEEDED, output=b"1"), policy)
 
-    assert (outcome, record.state, record.result) == (Outcome.COMPLETED, "completed", None)
+    assert (outcome, record.state, record.result) == (FinishOutcome.COMPLETED, "completed", None)
 
 
 def test_a_retry_waits_for_the_delay(single_broker: Broker) -> None:
     outcome, record = settled(single_broker, RunResult(RunStatus.RETRYABLE, "busy"))
 
-    assert outcome is Outcome.RETRIED
+    assert outcome is FinishOutcome.RETRIED
     assert 74 <= (record.score_s or 0) - single_broker.now_s() <= 126
 
 
 @pytest.mark.parametrize("status", [RunStatus.FAILED, RunStatus.CANCELED])
-def test_what_failed_for_good_is_archived(single_broker: Broker, status: RunStatus) -> None:
+def test_a_permanent_failure_is_archived(single_broker: Broker, status: RunStatus) -> None:
     outcome, record = settled(single_broker, RunResult(status, "bad"))
 
-    assert (outcome, record.state) == (Outcome.ARCHIVED, "archived")
+    assert (outcome, record.state) == (FinishOutcome.ARCHIVED, "archived")
     assert record.error == ("canceled" if status is RunStatus.CANCELED else "bad")
 
 
@@ -56,20 +58,20 @@ def test_a_retry_without_retries_left_is_archived(single_broker: Broker) -> None
     assert settled(single_broker, RunResult(RunStatus.RETRYABLE, "busy"), max_retry=0)[1].state == "archived"
 
 
-def test_what_was_not_started_goes_back(single_broker: Broker) -> None:
+def test_runs_that_were_not_started_are_requeued(single_broker: Broker) -> None:
     outcome, record = settled(single_broker, RunResult(RunStatus.REQUEUED))
 
-    assert (outcome, record.state, record.retried) == (Outcome.REQUEUED, "pending", 0)
+    assert (outcome, record.state, record.retried) == (FinishOutcome.REQUEUED, "pending", 0)
 
 
 def test_a_delay_doubles_up_to_its_limit() -> None:
-    delays = [delay_s(attempt, first_s=10, most_s=60) for attempt in (0, 1, 2, 3, 1000)]
+    delays = [delay_s(attempt, first_s=10, max_s=60) for attempt in (0, 1, 2, 3, 1000)]
 
     for delay, expected in zip(delays, (10, 20, 40, 60, 60), strict=True):
         assert expected * 0.75 <= delay <= expected * 1.25
 
 
-def test_after_too_many_restarts_comes_the_cooldown_and_then_it_begins_anew() -> None:
+def test_the_cooldown_follows_too_many_restarts_and_resets_the_count() -> None:
     restart_policy = RestartPolicy(RecoverySettings(max_restarts=2, initial_delay_s=1, cooldown_s=300))
 
     delays = [restart_policy.next_delay_s() or 0 for _ in range(4)]
@@ -82,7 +84,7 @@ def test_success_forgets_the_restarts_before() -> None:
     restart_policy = RestartPolicy(RecoverySettings(max_restarts=1, initial_delay_s=1, cooldown_s=300))
     restart_policy.next_delay_s()
 
-    restart_policy.note_success()
+    restart_policy.record_success()
 
     assert (restart_policy.next_delay_s() or 0) < 2
 

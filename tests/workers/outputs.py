@@ -1,0 +1,20 @@
+"""Tasks that print, and what is kept of it."""
+
+from typing import Any
+
+from runqy.broker.broker import Broker
+from runqy.broker.task_output import TaskOutput, read_output
+from tests.workers.processes import add_task, eventually
+
+
+def shout(broker: Broker, *lines: str, max_retry: int = 3, **payload: Any) -> str:
+    """Enqueue a task that prints lines."""
+    return add_task(broker, {**payload, "do": "shout", "lines": lines}, retention_s=3600, max_retry=max_retry)
+
+
+def output_of(broker: Broker, task_id: str, attempt: int | None = None) -> TaskOutput:
+    return broker.run(read_output("mail", task_id, attempt=attempt))
+
+
+def wait_for_text(broker: Broker, task_id: str, text: bytes) -> None:
+    eventually(lambda: output_of(broker, task_id).text == text, what=lambda: output_of(broker, task_id))

@@ -1,0 +1,45 @@
+"""Children that cannot start."""
+
+import pytest
+import redis as redis_py
+
+from tests.workers.conftest import StartWorker
+from tests.workers.fake_server import FakeServer, change_configuration
+from tests.workers.processes import eventually
+
+
+@pytest.mark.parametrize("mode", ["long_running", "one_shot"])
+def test_a_child_that_cannot_start_is_logged_once_with_its_reason(
+    redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker, mode: str
+) -> None:
+    server.response["queue"] |= {"mode": mode, "revision": "1"}
+    server.response["deployment"]["env_vars"] = {"START": "crash", "MODE": mode}
+    worker = start_worker(RUNQY_RECOVERY_MAX_RESTARTS="0", RUNQY_CONCURRENCY="2", RUNQY_PROCESSES="2")
+    eventually(lambda: len(worker.events("child_output")) >= 6)
+
+    (failure,) = worker.events("child_not_started")
+    server.response["deployment"]["env_vars"] = {"MODE": mode}
+    change_configuration(redis, server, "2")
+    end = worker.wait_for("child_started")
+
+    assert failure["level"] == "warning"
+    assert failure["error"] == "the child process exited with status 1"
+    assert failure["exception"].endswith("cannot import what is needed")
+    assert end["failures"] >= 5
+
+
+def test_the_reason_that_a_child_reports_is_logged(server: FakeServer, start_worker: StartWorker) -> None:
+    server.response["deployment"]["env_vars"] = {"START": "fail"}
+
+    failure = start_worker().wait_for("child_not_started")
+
+    assert failure["error"] == "the child process could not start: @load failed: no model here"
+
+
+def test_a_startup_command_that_does_not_exist_is_logged(server: FakeServer, start_worker: StartWorker) -> None:
+    server.response["deployment"]["startup_cmd"] = "no-such-program main.py"
+
+    failure = start_worker().wait_for("child_not_started")
+
+    assert failure["error"] == "the child process exited with status 127"
+    assert failure["exception"].endswith("no-such-program: No such file or directory")

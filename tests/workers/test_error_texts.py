@@ -1,0 +1,108 @@
+"""What the log shows of the text with which a task failed."""
+
+import asyncio
+import traceback
+from collections.abc import Callable
+
+import pytest
+
+from runqy.broker.message import ERROR_MAX_BYTES
+from workers.runtime.error_texts import SUMMARY_MAX_CHARS, child_error_members, error_members
+
+
+def raise_plainly() -> None:
+    raise ValueError("no such customer")
+
+
+def raise_while_handling() -> None:
+    try:
+        raise_plainly()
+    except ValueError as error:
+        raise RuntimeError("cannot send\n  the mail") from error
+
+
+def raise_with_indented_source() -> None:
+    compile("if True:\npass", "main.py", "exec")
+
+
+async def raise_in_a_group() -> None:
+    async def fail() -> None:
+        raise_plainly()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fail())
+
+
+@pytest.mark.parametrize(
+    ("act", "error"),
+    [
+        (raise_plainly, "ValueError: no such customer"),
+        (raise_while_handling, "RuntimeError: cannot send"),
+        (raise_with_indented_source, "IndentationError: expected an indented block after 'if' statement on line 1"),
+        (lambda: asyncio.run(raise_in_a_group()), "ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)"),
+    ],
+)
+def test_class_and_message_come_first_and_the_traceback_after(act: Callable[[], None], error: str) -> None:
+    try:
+        act()
+    except Exception:  # noqa: BLE001 (as the SDK does)
+        text = traceback.format_exc()
+
+    assert error_members(text) == {"error": error, "exception": text.strip()}
+
+
+def test_a_text_of_one_line_is_not_repeated() -> None:
+    assert error_members("timed out after 1 s\n") == {"error": "timed out after 1 s"}
+
+
+TRACEBACK = (
+    "Traceback (most recent call last):\n  File \"main.py\", line 1\nModuleNotFoundError: No module named 'torch'"
+)
+
+
+@pytest.mark.parametrize(
+    ("output", "error"),
+    [
+        ("", "the child process exited with status 1"),
+        (
+            f"loading\n{TRACEBACK}",
+            "the child process exited with status 1: ModuleNotFoundError: No module named 'torch'",
+        ),
+        (f"{TRACEBACK}\ncontinuing without it", "the child process exited with status 1"),
+    ],
+)
+def test_a_child_that_ended_shows_its_status_and_the_exception_that_ended_it(output: str, error: str) -> None:
+    cause = f"the child process exited with status 1\n{output}".strip()
+
+    members = child_error_members(cause)
+
+    assert members == {"error": error} | ({"exception": cause} if output else {})
+
+
+def test_of_a_text_of_several_lines_the_first_says_what_happened() -> None:
+    text = "the child process was killed by SIGKILL\nloading\nout of memory"
+
+    assert error_members(text) == {"error": "the child process was killed by SIGKILL", "exception": text}
+
+
+def test_nothing_is_missing_from_the_end_of_a_long_text() -> None:
+    text = f"ValueError: {'x' * 3 * ERROR_MAX_BYTES} the end"
+
+    members = error_members(text)
+
+    assert members["error"] == f"{text[:SUMMARY_MAX_CHARS]} ..."
+    assert members["exception"].endswith("x the end")
+    assert len(members["exception"]) <= ERROR_MAX_BYTES + 4
+
+
+def test_of_a_long_traceback_the_exception_is_found() -> None:
+    frames = '  File "main.py", line 1, in deep\n    deep()\n' * 1000
+
+    members = error_members(f"Traceback (most recent call last):\n{frames}RecursionError: too deep\n")
+
+    assert members["error"] == "RecursionError: too deep"
+    assert members["exception"].endswith("RecursionError: too deep")
+
+
+def test_a_task_without_an_error_text_has_an_empty_one() -> None:
+    assert error_members("") == {"error": ""}

@@ -1,0 +1,89 @@
+"""How much output a worker keeps and sends, for all tasks of a queue together."""
+
+import asyncio
+
+from runqy.broker.async_broker import AsyncBroker
+from runqy.broker.broker import Broker
+from runqy.broker.operation import ask_all
+from runqy.broker.redis_client import RedisTarget
+from runqy.broker.task_output import MAX_BYTES, read_output
+from runqy.broker.task_record import TaskProgress
+from tests.support import environment, event_loop
+from tests.support.tasks import put, take
+from workers.runtime.output_writer import BUFFER_BYTES, BURST_BYTES, TAIL_BYTES, OutputWriter
+from workers.runtime.task_runs import Run
+
+TARGET = RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),))
+CLOSED = RedisTarget(addresses=(("127.0.0.1", 1),))
+LINE = b"x" * 999 + b"\n"
+
+
+def runs(broker: Broker, count: int) -> list[Run]:
+    """Return runs of so many tasks."""
+    put(broker, *(f"t{n}" for n in range(count)))
+    return [Run(task=task, line=b"") for task in take(broker, count)]
+
+
+def test_tasks_that_end_together_send_no_more_than_the_rate_allows_and_always_their_ends(single_broker: Broker) -> None:
+    all_runs = runs(single_broker, 100)
+
+    async def finish_all() -> list[int]:
+        broker = AsyncBroker.connect(TARGET)
+        writer = OutputWriter(lambda: broker)
+        for run in all_runs:
+            writer.add([run], LINE * 100, is_line=False)
+            writer.add([run], b"the end", is_line=True)
+        planned = writer.plan_final(all_runs)
+        writer.record_all(planned, await broker.run(ask_all([part.request for part in planned])))
+        await writer.close()
+        await broker.close()
+        return [len(chunk.text) for part in planned for chunk in part.chunks]
+
+    sizes = event_loop.run(finish_all())
+
+    assert sizes[0] > MAX_BYTES - 1000
+    assert sum(sizes) <= BURST_BYTES + 100 * TAIL_BYTES
+    assert min(sizes) > TAIL_BYTES - 1000
+    outputs = [single_broker.run(read_output("mail", f"t{n}")).text for n in range(100)]
+    assert all(text.endswith(b"\nthe end\n") for text in outputs)
+    assert outputs[-1].startswith(b"[")
+
+
+def test_memory_is_limited_while_redis_is_unavailable(single_broker: Broker) -> None:
+    all_runs = runs(single_broker, 100)
+
+    async def flood() -> int:
+        broker = AsyncBroker.connect(CLOSED, connect_timeout_s=0.1)
+        writer = OutputWriter(lambda: broker)
+        for _ in range(10):
+            for run in all_runs:
+                writer.add([run], LINE * 100, is_line=False)
+            await asyncio.sleep(0.1)
+        size = sum(len(run.output or b"") for run in all_runs)
+        await writer.close()
+        await broker.close()
+        return size
+
+    assert event_loop.run(flood()) <= 3 * BUFFER_BYTES
+
+
+def test_output_and_progress_are_sent_together_for_all_tasks(single_broker: Broker) -> None:
+    all_runs = runs(single_broker, 3)
+
+    async def print_and_wait() -> None:
+        broker = AsyncBroker.connect(TARGET)
+        writer = OutputWriter(lambda: broker)
+        for run in all_runs:
+            writer.add([run], run.task_id.encode(), is_line=True)
+        writer.set_progress(all_runs[0], TaskProgress(1, 2))
+        await event_loop.wait_until(lambda: all(run.output is not None and not len(run.output) for run in all_runs))
+        await writer.close()
+        await broker.close()
+
+    calls_before = single_broker.client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
+    event_loop.run(print_and_wait())
+
+    calls = single_broker.client.info("commandstats")["cmdstat_evalsha"]["calls"] - calls_before
+    assert calls <= 2  # the first of them loads the script
+    assert [single_broker.run(read_output("mail", f"t{n}")).text for n in range(3)] == [b"t0\n", b"t1\n", b"t2\n"]
+    assert single_broker.client.hget("asynq:{mail}:t:t0", "progress") == b'{"current":1,"total":2,"message":""}'

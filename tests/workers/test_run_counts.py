@@ -1,0 +1,114 @@
+"""What a worker counts between two heartbeats."""
+
+import pytest
+
+from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.finish import FinishOutcome
+from runqy.broker.lease import Lease, LeasedTask
+from runqy.broker.run_counters import RunCounters
+from runqy.broker.states import RunOutcome
+from workers.runtime.run_counts import RunCounts
+from workers.runtime.task_runs import Run, RunResult, RunStatus
+
+S = 10**9
+
+
+def make_run(queue: str = "mail", *, pending_since_ns: int = 100 * S, started_ns: int = 103 * S) -> Run:
+    """Return a run that waited for three seconds."""
+    task = LeasedTask(
+        lease=Lease(queue, "t1", "token"), message=TaskMessage(), lease_end_s=0, pending_since_ns=pending_since_ns
+    )
+    return Run(task=task, line=b"", started_ns=started_ns)
+
+
+def test_a_run_is_counted_with_its_wait_time_and_outcome() -> None:
+    counts, run = RunCounts(), make_run()
+
+    counts.record_start(run)
+    counts.record_end(run, now_ns=105 * S)
+    counts.record_outcome(run, FinishOutcome.RETRIED)
+
+    counters = counts.take(["mail"])["mail"]
+    assert (counters.waits.sum_ms, counters.runs.sum_ms) == (3000, 2000)
+    assert counters.outcomes == {RunOutcome.RETRIED: 1}
+    assert counts.take(["mail"]) == {}
+
+
+@pytest.mark.parametrize("end", [FinishOutcome.RETRIED, FinishOutcome.ARCHIVED])
+def test_a_run_that_timed_out_is_counted_as_in_the_history(end: FinishOutcome) -> None:
+    counts, run = RunCounts(), make_run()
+    run.result = RunResult(RunStatus.TIMED_OUT, "timeout")
+
+    counts.record_outcome(run, end)
+
+    assert counts.take(["mail"])["mail"].to_fields() == {"timed_out": 1}
+
+
+def test_a_task_that_was_given_back_ends_no_run() -> None:
+    counts = RunCounts()
+
+    counts.record_outcome(make_run(), FinishOutcome.REQUEUED)
+
+    counters = counts.take(["mail"])["mail"]
+    assert (counters.requeued, counters.outcomes) == (1, {})
+
+
+def test_a_run_that_never_started_has_no_duration() -> None:
+    counts, run = RunCounts(), make_run(started_ns=0)
+
+    counts.record_end(run, now_ns=105 * S)
+    counts.record_outcome(run, None)
+
+    assert counts.take(["mail"])["mail"].to_fields() == {"lost": 1}
+
+
+def test_a_wait_is_not_counted_where_nothing_knows_its_begin() -> None:
+    counts, run = RunCounts(), make_run(pending_since_ns=0)
+
+    counts.record_start(run)
+
+    assert counts.take(["mail"]) == {}
+
+
+def test_clocks_that_disagree_count_no_negative_times() -> None:
+    counts, run = RunCounts(), make_run(pending_since_ns=200 * S)
+
+    counts.record_start(run)
+    counts.record_end(run, now_ns=50 * S)
+
+    counters = counts.take(["mail"])["mail"]
+    assert (counters.waits.sum_ms, counters.runs.sum_ms) == (0, 0)
+
+
+def test_the_workers_own_numbers_go_to_its_first_queue() -> None:
+    counts = RunCounts()
+
+    counts.record_child_restart()
+    counts.record_deployment(is_successful=True)
+    counts.record_deployment(is_successful=False)
+
+    taken = counts.take(["high", "low"])
+    assert taken["high"].to_fields() == {"child_restarts": 1, "deployments": 1, "failed_deployments": 1}
+    assert "low" not in taken
+
+
+def test_queues_that_the_worker_no_longer_serves_are_dropped() -> None:
+    counts = RunCounts()
+    counts.record_outcome(make_run("before"), FinishOutcome.COMPLETED)
+    counts.record_outcome(make_run("mail"), FinishOutcome.COMPLETED)
+
+    assert counts.take(["mail"]).keys() == {"mail"}
+    assert counts.take(["before", "mail"]) == {}
+
+
+def test_what_was_not_delivered_is_sent_with_the_next_heartbeat() -> None:
+    counts, run = RunCounts(), make_run()
+    counts.record_outcome(run, FinishOutcome.COMPLETED)
+    undelivered = counts.take(["mail"])
+    counts.record_outcome(run, FinishOutcome.COMPLETED)
+
+    counts.restore(undelivered)
+
+    expected = RunCounters()
+    expected.outcomes[RunOutcome.COMPLETED] = 2
+    assert counts.take(["mail"])["mail"].to_fields() == expected.to_fields()

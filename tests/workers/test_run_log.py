@@ -1,0 +1,62 @@
+"""What a real worker logs about its runs."""
+
+import pytest
+
+from runqy.broker.broker import Broker
+from runqy.broker.run_log import EndedRun, read_runs
+from runqy.broker.states import RunOutcome
+from tests.support.tasks import QUEUE
+from tests.support.waiting import wait_until
+from tests.workers.conftest import StartWorker
+from tests.workers.fake_server import FakeServer
+from tests.workers.processes import add_task
+from tests.workers.repositories import Repository
+
+
+def read_log(broker: Broker) -> dict[str, EndedRun]:
+    """Return the runs of the log by their tasks; each has one."""
+    entries = broker.run(read_runs(QUEUE, limit=100, now_ns=broker.now_ns())).entries
+    runs = {entry.run.task_id: entry.run for entry in entries if entry.run is not None}
+    assert len(runs) == len(entries)
+    return runs
+
+
+@pytest.mark.parametrize("mode", ["long_running", "one_shot"])
+def test_runs_are_logged_with_commit_outcome_and_excerpts(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker, task_repository: Repository, mode: str
+) -> None:
+    server.response["queue"]["mode"] = mode
+    server.response["deployment"]["env_vars"] = {"MODE": mode}
+    start_worker()
+    done = add_task(single_broker, {"a": 1}, headers={"x-request-id": "r-17"})
+    failed = add_task(single_broker, {"do": "fail", "text": "no such customer"})
+    hung = add_task(single_broker, {"do": "hang", "started": "/dev/null"}, timeout_s=1)
+    died = add_task(single_broker, {"do": "exit"})
+
+    wait_until(lambda: len(read_log(single_broker)) == 4, 60)
+
+    runs = read_log(single_broker)
+    assert {task_id: run.outcome for task_id, run in runs.items()} == {
+        done: RunOutcome.COMPLETED,
+        failed: RunOutcome.FAILED,
+        hung: RunOutcome.TIMED_OUT,
+        died: RunOutcome.RETRIED,
+    }
+    assert {run.commit for run in runs.values()} == {task_repository.git("rev-parse", "HEAD")}
+    assert {run.attempt for run in runs.values()} == {1}
+    assert (runs[done].payload, runs[done].result, runs[done].request_id) == (b'{"a": 1}', b'{"a": 1}', "r-17")
+    assert runs[failed].error.rstrip().endswith("ValueError: no such customer")
+    assert runs[hung].ended_ns - runs[hung].started_ns >= 10**9
+
+
+def test_a_queue_that_hides_payloads_has_none_in_the_log(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.response["deployment"]["hide_payloads"] = True
+    start_worker()
+    done = add_task(single_broker, {"a": 1})
+
+    wait_until(lambda: read_log(single_broker), 60)
+
+    run = read_log(single_broker)[done]
+    assert (run.outcome, run.payload, run.result) == (RunOutcome.COMPLETED, None, None)

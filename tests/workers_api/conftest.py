@@ -1,0 +1,29 @@
+"""Queues, and a worker's client."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from queues.models import QueueSource
+from queues.operations import save_queue
+from tests.api.client import ApiClient
+from tests.queues.samples import spec
+from tests.support.environment import SERVER, WORKER_KEY
+
+
+@pytest.fixture
+def redis_user_queues(configuration: None) -> Iterator[None]:
+    """Define queues; delete all users at the end."""
+    save_queue(spec=spec("mail", "high:10", "low:3"), source=QueueSource.API)
+    save_queue(spec=spec("post"), source=QueueSource.API)
+    yield
+    with SERVER.client() as redis:
+        for name in redis.acl_users():
+            if name != "default":
+                redis.acl_deluser(name)
+
+
+@pytest.fixture
+def client() -> ApiClient:
+    """Return a client with the worker's key."""
+    return ApiClient(WORKER_KEY)

@@ -1,0 +1,102 @@
+"""The round trip to Redis that records results of runs and dequeues new tasks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import structlog
+
+from runqy.broker.constants import DEADLINE_EXCEEDED, LEASE_S
+from runqy.broker.dequeue import DequeueRequest, QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.lease import LeasedTask
+from runqy.broker.message import TRACEPARENT
+from runqy.broker.operation import Operation, Request, ask_all
+from runqy.errors import BrokerCommandRefused, PayloadUnusable
+from runqy.tracing import RunSpan, get_tracer
+from workers.runtime.protocol import encode_task
+from workers.runtime.task_runs import RetryPolicy
+
+TASKS_PER_DEQUEUE = 100
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumeConfig:
+    """How tasks are dequeued and finished, according to settings and registration."""
+
+    worker_id: str
+    wake_token: str
+    concurrency: int
+    """The maximum number of tasks at a time."""
+    weights: tuple[QueueWeight, ...]
+    is_strict: bool
+    policy: RetryPolicy
+    lease_s: int = LEASE_S
+    keeps_output: bool = False
+    """Whether the server wants what tasks print, and deletes it with them."""
+
+    def dequeue_request(self, free: int) -> DequeueRequest:
+        """Request as many tasks as there are free slots, up to the limit of one request."""
+        request = plan_dequeue(
+            self.weights,
+            min(free, TASKS_PER_DEQUEUE),
+            worker_id=self.worker_id,
+            is_strict=self.is_strict,
+            wake_token=self.wake_token,
+        )
+        return msgspec.structs.replace(request, lease_s=self.lease_s, has_more_slots=free > TASKS_PER_DEQUEUE)
+
+
+class RoundTripResult(msgspec.Struct, frozen=True):
+    """The outcomes of the finishes in order, RunqyErrors included, and the dequeued tasks."""
+
+    outcomes: Sequence[Any]
+    tasks: Sequence[LeasedTask]
+
+
+def finish_and_dequeue(
+    finishes: Sequence[Request[Any]], dequeue: DequeueRequest | None, *, now_ns: int
+) -> Operation[RoundTripResult]:
+    """Run finishes, and dequeue if requested, in one round trip.
+
+    Raise BrokerUnavailable: any of it may have run.
+    """
+    if dequeue is None:
+        return RoundTripResult((yield from ask_all(finishes)), ())
+    try:
+        tasks, outcomes = yield from dequeue_tasks(dequeue, now_ns=now_ns, extra_requests=finishes)
+    except BrokerCommandRefused:
+        if not finishes:
+            raise
+        log.exception("dequeue_refused")  # the finishes ran, but their outcomes were lost with the error
+        outcomes = yield from ask_all(finishes)
+        tasks, _ = yield from dequeue_tasks(dequeue.repeated(), now_ns=now_ns)
+    return RoundTripResult(outcomes, tasks)
+
+
+def encode_leased_task(task: LeasedTask, *, traceparent: str, now_s: int) -> tuple[bytes, str]:
+    """Return the line that sends a task to a child, or the reason why it cannot run."""
+    if not task.is_readable:
+        return b"", "message_unreadable: the stored message is damaged"
+    if 0 < task.message.deadline <= now_s:
+        return b"", DEADLINE_EXCEEDED
+    try:
+        return encode_task(task.message, traceparent=traceparent), ""
+    except PayloadUnusable as error:
+        return b"", f"payload_unusable: {error.detail}"
+
+
+def start_run_span(task: LeasedTask, *, now_ns: int) -> RunSpan | None:
+    """Record how long a task waited, and start the span of its run; None if nothing is traced."""
+    tracer = get_tracer()
+    if tracer is None:
+        return None
+    return tracer.start_run(
+        task.lease.task_id,
+        task.lease.queue,
+        task.message.headers.get(TRACEPARENT, ""),
+        pending_since_ns=task.pending_since_ns,
+        now_ns=now_ns,
+    )

@@ -1,0 +1,77 @@
+"""What this worker counts for /metrics, until a heartbeat adds it to the counters of its queues."""
+
+from collections.abc import Mapping, Sequence
+
+from runqy.broker.finish import FinishOutcome
+from runqy.broker.run_counters import RunCounters
+from runqy.broker.states import RunOutcome
+from workers.runtime.task_runs import OUTCOMES_OF_STATUS, Run
+
+_OUTCOMES = {
+    FinishOutcome.COMPLETED: RunOutcome.COMPLETED,
+    FinishOutcome.RETRIED: RunOutcome.RETRIED,
+    FinishOutcome.ARCHIVED: RunOutcome.FAILED,
+    FinishOutcome.CANCELED: RunOutcome.CANCELED,
+}
+
+
+class RunCounts:
+    """The numbers of one worker, by Redis queue."""
+
+    def __init__(self) -> None:
+        self._counters: dict[str, RunCounters] = {}
+        self._worker = RunCounters()
+        """The numbers of the worker as a whole."""
+
+    def record_start(self, run: Run) -> None:
+        """Record how long a task waited."""
+        if run.task.pending_since_ns:
+            waited_ns = max(run.started_ns - run.task.pending_since_ns, 0)
+            self._of(run.task.lease.queue).waits.observe(waited_ns / 1e9)
+
+    def record_end(self, run: Run, *, now_ns: int) -> None:
+        """Record how long a task ran, if it started."""
+        if run.started_ns:
+            self._of(run.task.lease.queue).runs.observe(max(now_ns - run.started_ns, 0) / 1e9)
+
+    def record_outcome(self, run: Run, outcome: FinishOutcome | None) -> None:
+        """Count the outcome of a run, as the history has it; None: its lease was lost."""
+        counters = self._of(run.task.lease.queue)
+        if outcome is FinishOutcome.REQUEUED:
+            counters.requeued += 1
+            return
+        counted = RunOutcome.LOST if outcome is None else _OUTCOMES[outcome]
+        if outcome in (FinishOutcome.ARCHIVED, FinishOutcome.RETRIED) and run.result:
+            counted = OUTCOMES_OF_STATUS.get(run.result.status, counted)
+        counters.outcomes[counted] += 1
+
+    def record_child_restart(self) -> None:
+        self._worker.child_restarts += 1
+
+    def record_deployment(self, *, is_successful: bool) -> None:
+        if is_successful:
+            self._worker.deployments += 1
+        else:
+            self._worker.failed_deployments += 1
+
+    def take(self, queues: Sequence[str]) -> Mapping[str, RunCounters]:
+        """Return what was counted since the last call for these Redis queues; the first gets the worker's own numbers.
+
+        Others are dropped: the worker's Redis user may no longer write to them.
+        """
+        counters, self._counters = self._counters, {}
+        if self._worker.to_fields():
+            counters.setdefault(queues[0], RunCounters()).add(self._worker)
+            self._worker = RunCounters()
+        return {queue: counters[queue] for queue in queues if queue in counters}
+
+    def restore(self, counters: Mapping[str, RunCounters]) -> None:
+        """Add counters that were not delivered; after a lost reply they may be counted twice."""
+        for queue, counted in counters.items():
+            self._of(queue).add(counted)
+
+    def _of(self, queue: str) -> RunCounters:
+        counters = self._counters.get(queue)
+        if counters is None:
+            counters = self._counters[queue] = RunCounters()
+        return counters

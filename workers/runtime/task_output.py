@@ -1,0 +1,106 @@
+"""What a run has printed and reported as progress, until Redis has stored it."""
+
+from runqy.broker.lease import LeasedTask
+from runqy.broker.task_output import MAX_BYTES, OutputChunk
+from workers.runtime.logs import secrets
+
+_LINE_ENDS = (b"\n", b"\r")
+
+
+class RunOutput:
+    """The output of a run that is not stored yet: its last bytes, from the beginning of a line."""
+
+    __slots__ = ("_dropped", "_offset", "_partial", "_printed", "_progress", "_unconfirmed", "is_shared")
+
+    def __init__(self) -> None:
+        self.is_shared = False
+        """Another task ran in the child when something was printed."""
+        self._printed = bytearray()
+        """Complete lines, with secrets."""
+        self._partial = b""
+        """The beginning of a line on stderr. It is not sent before its end, because it may end within a secret."""
+        self._dropped = 0
+        """The number of bytes dropped before the printed ones."""
+        self._unconfirmed = b""
+        """Text, without secrets, that was sent or is sent next."""
+        self._offset = 0
+        """The number of bytes that the run printed before that text."""
+        self._progress = b""
+
+    def __len__(self) -> int:
+        return len(self._printed) + len(self._partial) + len(self._unconfirmed)
+
+    @property
+    def is_stored(self) -> bool:
+        """Return whether there is nothing to send except an unfinished line."""
+        return not (self._printed or self._unconfirmed or self._dropped or self._progress)
+
+    def add_line(self, line: bytes, limit: int = MAX_BYTES) -> None:
+        """Add a line of stdout, without its end. At least the last `limit` bytes are kept."""
+        self._add(line + b"\n", limit)
+
+    def add_stderr(self, data: bytes, limit: int = MAX_BYTES) -> None:
+        """Add data from stderr. At least the last `limit` bytes are kept."""
+        end = max(map(data.rfind, _LINE_ENDS)) + 1
+        if end:
+            self._add(self._partial + data[:end], limit)
+            self._partial = data[end:]
+        else:
+            self._partial += data
+        if len(self._partial) > MAX_BYTES:
+            self._dropped += len(self._printed) + len(self._partial)
+            self._printed.clear()
+            self._partial = b""
+
+    def set_progress(self, progress: bytes) -> None:
+        self._progress = progress
+
+    def next_chunk(self, task: LeasedTask, limit: int = MAX_BYTES, *, is_final: bool = False) -> OutputChunk:
+        """Return what is not stored yet, at most the last `limit` bytes.
+
+        With `is_final` including an unfinished line.
+        """
+        if is_final and self._partial:
+            self._add(self._partial, limit)
+            self._partial = b""
+        if self._dropped:
+            self._offset += len(self._unconfirmed) + self._dropped
+            self._unconfirmed, self._dropped = b"", 0
+        if self._printed:
+            self._unconfirmed += secrets.redact(self._printed.decode(errors="replace")).encode()
+            self._printed.clear()
+        if excess := max(len(self._unconfirmed) - limit, 0):
+            start = _line_start(self._unconfirmed, excess)
+            self._offset += start
+            self._unconfirmed = self._unconfirmed[start:]
+        return OutputChunk(
+            lease=task.lease,
+            offset=self._offset,
+            text=self._unconfirmed,
+            is_shared=self.is_shared,
+            progress=self._progress,
+            retention_s=task.message.retention,
+        )
+
+    def confirm(self, chunk: OutputChunk) -> None:
+        """Forget what Redis has stored."""
+        stored = chunk.offset + len(chunk.text) - self._offset
+        if stored > 0:
+            self._unconfirmed = self._unconfirmed[stored:]
+            self._offset += stored
+        if self._progress == chunk.progress:
+            self._progress = b""
+
+    def _add(self, data: bytes, limit: int) -> None:
+        """Add complete lines, and drop the oldest ones beyond twice the limit, so that a flood costs little."""
+        self._printed += data
+        if len(self._printed) > 2 * limit:
+            start = _line_start(self._printed, len(self._printed) - limit)
+            self._dropped += start
+            del self._printed[:start]
+
+
+def _line_start(text: bytes | bytearray, index: int) -> int:
+    """Return where the first line at or after an index begins; the end of the text if there is none."""
+    end = text.find(b"\n", max(index - 1, 0)) + 1
+    return end or len(text)

@@ -1,0 +1,206 @@
+"""A leased task: its run, how the run ended, and how that is recorded."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from runqy import clock
+from runqy.broker.constants import ARCHIVE_MAX_TASKS, BATCH_MAX_BYTES
+from runqy.broker.finish import Completion, Failure, FinishOutcome, archive, complete, complete_all, requeue, retry
+from runqy.broker.lease import LeasedTask
+from runqy.broker.message import CANCELED, run_time_s
+from runqy.broker.operation import Request
+from runqy.broker.run_log import RunInfo
+from runqy.broker.states import RunOutcome
+from runqy.errors import RunqyError
+from runqy.tracing import RunSpan
+from workers.runtime.backoff import delay_s
+from workers.runtime.task_output import RunOutput
+
+MAX_CHILD_DEATHS = 3
+"""A task during whose runs this many children died is archived."""
+
+
+class RunStatus(StrEnum):
+    """How a run ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """Permanently: the task requested no retry, or a retry would end the same way."""
+    RETRYABLE = "retryable"
+    """The task requested a retry."""
+    TIMED_OUT = "timed_out"
+    """It is retried too."""
+    CANCELED = "canceled"
+    CHILD_DIED = "child_died"
+    REQUEUED = "requeued"
+    """It was not started, or was interrupted because the worker stops."""
+    LOST = "lost"
+    """Another worker leases the task: nothing is written."""
+
+
+class RunResult(msgspec.Struct, frozen=True):
+    """How a run ended, with the error's text or the JSON that the task returned."""
+
+    status: RunStatus
+    error: str = ""
+    output: bytes | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A task from its dequeue to its end."""
+
+    task: LeasedTask
+    line: bytes
+    """The line for the child."""
+    traceparent: str = ""
+    """The trace context that its child gets."""
+    span: RunSpan | None = None
+    """None: it is not traced."""
+    started_ns: int = 0
+    """Redis's Unix time at which its child could start it; 0: not yet."""
+    ends_at_s: float = 0.0
+    """When it times out, on the monotonic clock."""
+    commit: str = ""
+    """The commit that its child runs."""
+    forced_result: RunResult | None = None
+    """The result that applies as soon as its child stops it, whatever the child responds."""
+    result: RunResult | None = None
+    """How it ended; None: it runs or waits for a child."""
+    output: RunOutput | None = None
+    """What it printed and is not stored; None: nothing."""
+    finishes_alone: bool = False
+    """Redis refused the script call that recorded it together with others."""
+
+    @property
+    def task_id(self) -> str:
+        return self.task.lease.task_id
+
+    @property
+    def finish_bytes(self) -> int:
+        """Return the approximate size of the request that records its result."""
+        result = self.result.output if self.result else None
+        return len(result or b"") + len(self.task.message.payload) + len(self.output or b"")
+
+    def start(self, *, now_ns: int) -> None:
+        """Start its timeout or deadline, whichever is earlier."""
+        self.started_ns = now_ns
+        self.ends_at_s = clock.monotonic_s() + run_time_s(self.task.message, now_ns=now_ns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How a queue handles failures and results."""
+
+    delay_s: float = 15.0
+    max_delay_s: float = 600.0
+    keeps_results: bool = True
+    max_archived: int = ARCHIVE_MAX_TASKS
+    """How many archived tasks a Redis queue keeps."""
+    hides_payloads: bool = False
+    """The history of runs records no payloads and results."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """A request that records how some runs ended."""
+
+    runs: Sequence[Run]
+    request: Request[Any]
+
+    def match(self, outcome: Any) -> Iterator[tuple[Run, FinishOutcome | RunqyError]]:
+        """Return each run with its part of the request's outcome."""
+        return zip(self.runs, outcome if isinstance(outcome, list) else [outcome] * len(self.runs), strict=True)
+
+
+def plan_finishes(runs: Sequence[Run], policy: RetryPolicy, *, now_ns: int) -> list[Finish]:
+    """Return the requests that record how runs ended; successful runs share script calls."""
+    finishes: list[Finish] = []
+    batches: dict[str, tuple[list[Run], int]] = {}
+    for run in runs:
+        result, message = run.result, run.task.message
+        assert result is not None  # noqa: S101 (the runs have ended)
+        if result.status is not RunStatus.SUCCEEDED or message.retention <= 0 or run.finishes_alone:
+            finishes.append(Finish((run,), finish_request(run, result, policy, now_ns=now_ns)))
+            continue
+        size = run.finish_bytes
+        batch, batch_size = batches.get(run.task.lease.queue, ([], 0))
+        if batch and batch_size + size > BATCH_MAX_BYTES:
+            finishes.append(_completions(batch, policy, now_ns))
+            batch, batch_size = [], 0
+        batch.append(run)
+        batches[run.task.lease.queue] = batch, batch_size + size
+    return finishes + [_completions(batch, policy, now_ns) for batch, _ in batches.values()]
+
+
+def _completions(runs: Sequence[Run], policy: RetryPolicy, now_ns: int) -> Finish:
+    """Return the request that records the success of runs of one Redis queue."""
+    completions = [
+        Completion(
+            run.task.lease,
+            run.task.message,
+            run.result.output if run.result and policy.keeps_results else None,
+            _info(run, policy),
+        )
+        for run in runs
+    ]
+    return Finish(runs, complete_all(completions, now_ns=now_ns))
+
+
+def finish_request(run: Run, result: RunResult, policy: RetryPolicy, *, now_ns: int) -> Request[FinishOutcome]:
+    """Return the request that records how a run ended."""
+    lease, message, info = run.task.lease, run.task.message, _info(run, policy, result.status)
+    if result.status is RunStatus.SUCCEEDED:
+        return complete(lease, message, result.output if policy.keeps_results else None, now_ns=now_ns, info=info)
+    if result.status is RunStatus.REQUEUED:
+        return requeue(lease, message, now_ns=now_ns, max_archived=policy.max_archived, info=info)
+    if result.status is RunStatus.CANCELED:
+        return archive(lease, message, error=CANCELED, now_ns=now_ns, max_archived=policy.max_archived, info=info)
+    if result.status is RunStatus.CHILD_DIED:
+        return _child_died_request(run, result, policy, now_ns, info)
+    if result.status in (RunStatus.RETRYABLE, RunStatus.TIMED_OUT) and message.retried < message.retry:
+        failure = Failure(error=result.error, retry_at_s=_retry_at_s(policy, message.retried, now_ns))
+        return retry(lease, message, failure, now_ns=now_ns, max_archived=policy.max_archived, info=info)
+    return archive(lease, message, error=result.error, now_ns=now_ns, max_archived=policy.max_archived, info=info)
+
+
+OUTCOMES_OF_STATUS = {RunStatus.CANCELED: RunOutcome.CANCELED, RunStatus.TIMED_OUT: RunOutcome.TIMED_OUT}
+
+
+def _info(run: Run, policy: RetryPolicy, status: RunStatus = RunStatus.SUCCEEDED) -> RunInfo:
+    """Return what the history records about a run."""
+    return RunInfo(
+        commit=run.commit,
+        hides_payload=policy.hides_payloads,
+        started_ns=run.started_ns,
+        outcome=OUTCOMES_OF_STATUS.get(status),
+    )
+
+
+def _child_died_request(
+    run: Run, result: RunResult, policy: RetryPolicy, now_ns: int, info: RunInfo
+) -> Request[FinishOutcome]:
+    """Retry a task whose child died, without spending a retry, unless that happened too often."""
+    lease, message, deaths, max_archived = (
+        run.task.lease,
+        run.task.message,
+        run.task.child_deaths,
+        policy.max_archived,
+    )
+    if deaths + 1 >= MAX_CHILD_DEATHS:
+        error = f"{deaths + 1} child processes died while running this task; the last one: {result.error}"
+        return archive(
+            lease, message, error=error, now_ns=now_ns, child_died=True, max_archived=max_archived, info=info
+        )
+    failure = Failure(error=result.error, retry_at_s=_retry_at_s(policy, deaths, now_ns), child_died=True)
+    return retry(lease, message, failure, now_ns=now_ns, max_archived=max_archived, info=info)
+
+
+def _retry_at_s(policy: RetryPolicy, attempt: int, now_ns: int) -> int:
+    """Return the Unix s of the next attempt: the delay doubles with each, with jitter, up to the limit."""
+    delay = min(delay_s(attempt, first_s=policy.delay_s, max_s=policy.max_delay_s), policy.max_delay_s)
+    return now_ns // 1_000_000_000 + round(delay)

@@ -1,0 +1,250 @@
+"""The state of a worker registered for a queue: its tasks, its children, and the heartbeat."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import structlog
+
+from runqy.broker.constants import HEARTBEAT_S
+from runqy.broker.dequeue import QueueWeight
+from runqy.broker.heartbeats import deregister
+from runqy.broker.operation import ask_all
+from runqy.broker.pubsub import WorkerEvent
+from runqy.broker.redis_users import is_worker_user, new_wake_token
+from runqy.broker.run_counters import RunCounters, add_run_counters
+from runqy.broker.worker_records import WorkerRecord, WorkerState
+from runqy.errors import BrokerRefused, BrokerUnavailable
+from runqy.failure_log import FailureLog
+from workers.runtime.concurrency import wait_any
+from workers.runtime.consumer import Consumer
+from workers.runtime.deployments import DeploymentManager
+from workers.runtime.finish_and_dequeue import ConsumeConfig
+from workers.runtime.heartbeat import (
+    BrokerOutageTimer,
+    HeartbeatResult,
+    RefusalTimer,
+    WorkerIdentity,
+    new_record,
+    send_heartbeat,
+)
+from workers.runtime.queue_maintenance import QueueMaintenance
+from workers.runtime.redis_connections import RedisConnections, WorkerSubscription
+from workers.runtime.registration import RegisteredWorker
+from workers.runtime.settings import WorkerSettings
+from workers.runtime.task_runs import RetryPolicy
+
+FINAL_REQUESTS_S = 5.0
+"""How long recording the results of the last tasks may take."""
+
+log = structlog.get_logger()
+
+
+class WorkerSession:
+    """One worker for one queue, while it serves."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        identity: WorkerIdentity,
+        registration: RegisteredWorker,
+        connections: RedisConnections,
+        on_change: Callable[[], None],
+    ) -> None:
+        """Take over acquired connections. `on_change` is called when registering again is due."""
+        self.is_disabled = False
+        """The queue is disabled at the server."""
+        self.is_refused = False
+        """Redis no longer accepts the credentials."""
+        self._settings = settings
+        self._identity = identity
+        self._registration = registration
+        self._connections = connections
+        self._on_change = on_change
+        self._token = registration.token
+        self._stale_reason = ""
+        """Why the newest registration is missing; empty: it is current."""
+        self._outage = BrokerOutageTimer()
+        self._heartbeat_failures = FailureLog("heartbeat_resumed")
+        self._beat_requested = asyncio.Event()
+        self._reported: tuple[WorkerState, str] | None = None
+        self._is_draining = False
+        self._refusals = RefusalTimer()
+        self._listener = WorkerSubscription(new_wake_token(identity.instance_id), self._receive)
+        self.consumer = Consumer(
+            connections,
+            self._consume_config(registration),
+            on_pool_change=self._pool_changed,
+            on_refused=self._heartbeat_refused,
+        )
+        self.deployments = DeploymentManager(settings, self.consumer, worker_id=identity.worker_id)
+        self._maintenance = QueueMaintenance(registration, connections)
+        self._heartbeat_task = asyncio.ensure_future(self._run_heartbeats())
+
+    async def open(self) -> None:
+        """Subscribe to events."""
+        await self._connections.listen(self._listener)
+
+    async def adopt(self, registration: RegisteredWorker, connections: RedisConnections | None) -> None:
+        """Apply a new registration, and another Redis if one is given."""
+        self._registration, self._token = registration, registration.token
+        self._stale_reason = ""
+        self.consumer.config = self._consume_config(registration)
+        if connections is not None:
+            before, self._connections = self._connections, connections
+            self.is_refused = False
+            self.consumer.set_connections(connections)
+            before.unsubscribe(self._listener)
+            await before.release()
+            await connections.listen(self._listener)
+            self._beat_requested.set()
+        self._maintenance.apply(registration, self._connections)
+        if self.is_disabled:
+            self.is_disabled = False
+            self.consumer.resume()
+
+    def mark_stale(self, reason: str) -> None:
+        """Report why the registration may not be current."""
+        self._stale_reason = f"could not register again: {reason}"
+        self._beat_requested.set()
+
+    def disable(self) -> None:
+        """Finish the leased tasks and dequeue no more until the queue is enabled."""
+        if not self.is_disabled:
+            log.warning("queue_disabled")
+        self.is_disabled = True
+        self.consumer.stop_dequeuing()
+
+    async def close(self, stop_now: asyncio.Event) -> None:
+        """Let running tasks end within the grace period, requeue the rest, and deregister."""
+        self._is_draining = True
+        self._beat_requested.set()
+        self.consumer.stop_dequeuing()
+        log.info("draining", tasks=len(self.consumer.runs))
+        # without tasks a dequeue may still be under way, to which an unreachable Redis does not reply
+        grace_s = self._settings.shutdown_timeout_s if self.consumer.runs else FINAL_REQUESTS_S
+        await wait_any(self.consumer.emptied, stop_now, timeout_s=grace_s)
+        await self.deployments.close()
+        await wait_any(self.consumer.emptied, timeout_s=FINAL_REQUESTS_S)
+        self._maintenance.stop()
+        self._heartbeat_task.cancel()
+        with contextlib.suppress(BrokerUnavailable, TimeoutError):
+            async with asyncio.timeout(FINAL_REQUESTS_S):
+                now_ns = self._connections.now_ns()
+                counted = [add_run_counters(queue, counters) for queue, counters in self._take_counts().items()]
+                await self._connections.leases.run(ask_all([deregister(self._record(), now_ns=now_ns), *counted]))
+        await self.consumer.close()
+        self._connections.unsubscribe(self._listener)
+        await self._connections.release()
+
+    def _consume_config(self, registration: RegisteredWorker) -> ConsumeConfig:
+        return ConsumeConfig(
+            worker_id=self._identity.worker_id,
+            wake_token=self._listener.wake_token,
+            concurrency=self._settings.concurrency,
+            weights=tuple(QueueWeight(queue=name, priority=n) for name, n in registration.priorities.items()),
+            is_strict=registration.queue.order == "strict",
+            policy=RetryPolicy(
+                delay_s=registration.limits.retry_delay_secs,
+                max_delay_s=registration.limits.retry_max_delay_secs,
+                keeps_results=registration.deployment.redis_storage,
+                max_archived=registration.archive_max_tasks,
+                hides_payloads=registration.deployment.hide_payloads,
+            ),
+            lease_s=registration.lease_s,
+            keeps_output=registration.task_output,
+        )
+
+    def _receive(self, event: WorkerEvent, subject: str) -> None:
+        """Handle an event."""
+        if event is WorkerEvent.WORK:
+            self.consumer.wake()
+        elif event is WorkerEvent.GAP:
+            self.consumer.wake()
+            self._beat_requested.set()
+        elif event is WorkerEvent.CANCELED:
+            self.consumer.cancel_task(subject)
+        elif subject == self._registration.queue.name:
+            self._beat_requested.set()
+
+    async def _run_heartbeats(self) -> None:
+        """Send a heartbeat every few seconds, and immediately when the state changes."""
+        while True:
+            self._beat_requested.clear()
+            self.deployments.release_replaced()
+            try:
+                await self._send_heartbeat()
+            except BrokerUnavailable as error:  # the consumer logs it
+                self._heartbeat_failed(error)
+            except Exception as error:  # noqa: BLE001 (leases must be extended whatever goes wrong)
+                self._heartbeat_failures.record("heartbeat_failed", key=repr(error), exc_info=error)
+            else:
+                self._heartbeat_failures.record_success()
+            await wait_any(self._beat_requested, timeout_s=min(HEARTBEAT_S, self._registration.lease_s / 3))
+
+    async def _send_heartbeat(self) -> None:
+        """Send one heartbeat and handle its result."""
+        connections = self._connections
+        await connections.measure_clock()
+        record = self._record()
+        self._reported = record.state, record.reason
+        undelivered = counted = self._take_counts()
+        try:
+            lease_s = self._registration.lease_s
+            heartbeat = send_heartbeat(record, self.consumer.runs.values(), lease_s=lease_s, counted=counted)
+            result = await connections.leases.run(heartbeat)
+            undelivered = result.undelivered
+        finally:
+            self.consumer.counts.restore(undelivered)
+        self._outage.reset()
+        self._apply(result)
+
+    def _take_counts(self) -> Mapping[str, RunCounters]:
+        return self.consumer.counts.take([weight.queue for weight in self.consumer.config.weights])
+
+    def _heartbeat_failed(self, error: BrokerUnavailable) -> None:
+        """Register again after an outage as long as a lease: other workers may have the tasks by then."""
+        if isinstance(error, BrokerRefused):
+            self._heartbeat_refused()
+        if self._outage.should_reregister(self._registration.lease_s):
+            log.warning("broker_silent")
+            self._on_change()
+
+    def _heartbeat_refused(self) -> None:
+        """Register again: the password may have changed. The worker's own user may only be missing after a restart."""
+        is_own_user = is_worker_user(self._registration.redis.username)
+        if not self.is_refused and (not is_own_user or self._refusals.should_reregister()):
+            self.is_refused = True
+            self._on_change()
+
+    def _apply(self, result: HeartbeatResult) -> None:
+        """Handle the result of a heartbeat."""
+        if result.extension is not None:
+            self.consumer.apply_extension(result.extension)
+        if result.token is not None and result.token != self._token:
+            if self._token:
+                self._on_change()
+            self._token = result.token
+
+    def _pool_changed(self) -> None:
+        if self._reported != self._state():
+            self._beat_requested.set()
+
+    def _state(self) -> tuple[WorkerState, str]:
+        if self._is_draining:
+            return WorkerState.DRAINING, "the worker is stopping"
+        if self.is_disabled:
+            return WorkerState.DRAINING, "the queue is disabled"
+        state, reason = self.deployments.state
+        return state, reason or self._stale_reason
+
+    def _record(self) -> WorkerRecord:
+        state, reason = self._state()
+        return replace(
+            new_record(self._identity, self._registration, self._settings),
+            state=state,
+            reason=reason,
+            commit=self.deployments.commit,
+            last_take_s=self.consumer.last_take_s,
+        )

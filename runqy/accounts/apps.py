@@ -1,17 +1,17 @@
-"""Registers the accounts with Django."""
-
 from django.apps import AppConfig
 
 
 class AccountsConfig(AppConfig):
-    """The keys that programs enter with."""
+    """API keys, users and groups."""
 
     name = "runqy.accounts"
     label = "accounts"
     verbose_name = "API keys"
 
     def ready(self) -> None:
-        """Begin to record who logs in; what does so needs models, which there are only now."""
+        """Connect the receivers that record logins and users; they import models, which are loaded now."""
         from runqy.accounts.logins import record_logins  # noqa: PLC0415
+        from runqy.accounts.user_audit import record_changes_by_commands  # noqa: PLC0415
 
         record_logins()
+        record_changes_by_commands()

@@ -1,4 +1,4 @@
-"""Lets staff in: bounds how many passwords an address may try, and records logins, failures and logouts."""
+"""Logins of staff: rate limit per address, lockout, and audit records of logins, failures and logouts."""
 
 import re
 from datetime import timedelta
@@ -14,12 +14,12 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.db import DatabaseError, close_old_connections
 from django.http import HttpRequest, HttpResponse
 
+from runqy.admin_site.error_pages import too_many_logins
 from runqy.api.throttling import ip_prefix, record_login_attempt
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.operations import record
 from runqy.errors import TooManyFailures
 from runqy.request_ids import current_request_id
-from runqy.staff.plain_pages import too_many_logins
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +27,7 @@ _SESSION_KEY = re.compile(r"[0-9a-z]{8,40}")
 
 
 def log_in(request: HttpRequest) -> HttpResponse:
-    """Show the login, or try a password unless too many came from this address."""
+    """Show the login page, or log in unless the address has made too many attempts."""
     if request.method == "POST":
         try:
             record_login_attempt(request.META.get("REMOTE_ADDR", ""))
@@ -36,21 +36,21 @@ def log_in(request: HttpRequest) -> HttpResponse:
     return admin.site.login(request)
 
 
-def locked_out(
+def lockout_response(
     request: HttpRequest, response: HttpResponse | None = None, credentials: dict[str, Any] | None = None
 ) -> HttpResponse:
-    """Answer whoever has failed too often under one name; django-axes calls this."""
+    """Return the response to a locked user name; called by django-axes."""
     return too_many_logins(request, int(timedelta(hours=settings.AXES_COOLOFF_TIME).total_seconds()))
 
 
-def address_of_client(request: HttpRequest) -> str | None:
-    """Return what django-axes counts failures by: the address that trusted proxies tell, of IPv6 its network."""
+def get_client_address(request: HttpRequest) -> str | None:
+    """Return the address that django-axes counts failures by; for IPv6 its network."""
     address = ip_prefix(request.META.get("REMOTE_ADDR", ""))
     return None if address == "none" else address
 
 
 def is_logged_in(session_key: str) -> bool:
-    """Return whether a session is one of a user; False while the database cannot be asked. For threads of their own."""
+    """Return whether a session belongs to a user; False while the database is unavailable. Opens its own connection."""
     close_old_connections()
     try:
         return SESSION_KEY in SessionStore(session_key).load() if _SESSION_KEY.fullmatch(session_key) else False
@@ -61,23 +61,20 @@ def is_logged_in(session_key: str) -> bool:
 
 
 def record_logins() -> None:
-    """Have Django tell of logins."""
+    """Connect the receivers of Django's login signals."""
     user_logged_in.connect(_record_login, dispatch_uid="runqy.login")
     user_login_failed.connect(_record_failure, dispatch_uid="runqy.login_failed")
     user_logged_out.connect(_record_logout, dispatch_uid="runqy.logout")
 
 
 def _record_login(sender: object, request: HttpRequest, user: User, **_: Any) -> None:
-    """Record that somebody is in, and use the moment to forget sessions that have expired."""
+    """Record a login, and delete expired sessions."""
     _record(request, "user.logged_in", user)
     SessionStore.clear_expired()
 
 
 def _record_failure(sender: object, credentials: dict[str, Any], request: HttpRequest | None = None, **_: Any) -> None:
-    """Record that a password of somebody was wrong.
-
-    Only of those who exist: in the place of a name people type passwords, and the audit is for ever.
-    """
+    """Record a failed login of an existing user. Unknown names may be passwords, so they are not recorded."""
     user = User.objects.filter(username=credentials.get("username") or "").first()
     log.warning("login_failed", is_known=user is not None, address=_address(request))
     if user is not None and not getattr(request, "axes_locked_out", False):
@@ -87,13 +84,12 @@ def _record_failure(sender: object, credentials: dict[str, Any], request: HttpRe
 def _record_logout(
     sender: object, request: HttpRequest | None = None, user: AbstractBaseUser | None = None, **_: Any
 ) -> None:
-    """Record that somebody left."""
     if isinstance(user, User):
         _record(request, "user.logged_out", user)
 
 
 def _record(request: HttpRequest | None, action: str, user: User) -> None:
-    """Record what became of a user's session, under the user's own name."""
+    """Record an action of the user, with the user as the actor."""
     actor = Actor(
         kind=ActorKind.USER,
         name=user.get_username(),
@@ -106,5 +102,5 @@ def _record(request: HttpRequest | None, action: str, user: User) -> None:
 
 
 def _address(request: HttpRequest | None) -> str:
-    """Return where a request came from; a command has none."""
+    """Return the address of the client; empty without a request."""
     return str(request.META.get("REMOTE_ADDR", "")) if request is not None else ""

@@ -1,69 +1,85 @@
-"""Recognises keys: those of the environment, and those of the published configuration. Lists those of the database."""
+"""Authenticate API keys of the environment and of the published configuration, and list those of the database."""
 
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import cache
 
+import structlog
 from django.conf import settings
+from django.core.signals import setting_changed
 from django.db.models import Q
+from django.dispatch import receiver
 from django.utils import timezone
 
 from runqy import clock
-from runqy.accounts import key_uses
-from runqy.accounts.identity import SHORTEST_KEY, Identity, Role, is_key, key_digest
+from runqy.accounts import last_used
+from runqy.accounts.key_documents import PublishedKey
 from runqy.accounts.models import ApiKey
-from runqy.accounts.published import PublishedKey
-from runqy.broker.rates import parse_rate
+from runqy.api_keys import ENVIRONMENT_KEYS, MIN_KEY_LENGTH, Identity, Role, is_key, key_digest
+from runqy.broker.rate_limit import parse_rate
+from runqy.config_sync.derived import DerivedValue, Snapshot
+from runqy.config_sync.documents import Document, DocumentKind
+from runqy.config_sync.models import StoredDocument
+from runqy.config_sync.snapshot import current_snapshot, get_newest, get_snapshot
 from runqy.errors import ApiKeyNotFound
-from runqy.publication.derived import DerivedValue, Snapshot
-from runqy.publication.documents import Document, Kind
-from runqy.publication.models import StoredDocument
-from runqy.publication.snapshot import current_snapshot, get_newest, get_snapshot
-from runqy.structs import read_json
+from runqy.json_decoding import read_json
 
 __all__ = [
+    "LIMITS_NOT_IN_REDIS",
     "Identity",
     "KeyPage",
     "KeyStatus",
     "Role",
     "authenticate",
-    "environment_variables",
     "find_identity",
     "get_api_key",
-    "in_status",
+    "get_key_status",
+    "has_accepted_key",
+    "has_limits_not_in_redis",
     "is_guessable",
-    "key_status",
+    "is_limited_in_redis",
     "list_accepted_descendants",
     "list_api_keys",
     "list_api_keys_page",
-    "queue_names",
-    "vault_names",
+    "list_environment_variables",
+    "list_keys_not_limited_in_redis",
+    "list_queue_names",
+    "list_vault_names",
+    "status_filter",
 ]
 
 
+log = structlog.get_logger()
+
+LIMITS_NOT_IN_REDIS = (
+    "Keys that are limited to queues may register workers, and workers without a Redis user of their own get shared "
+    "credentials, which reach the tasks of all queues. RUNQY_WORKER_ACL=required refuses such workers."
+)
+
+
 class KeyStatus(StrEnum):
-    """Whether a key is accepted, and why not."""
+    """Whether a key is accepted, and if not, why."""
 
     ACTIVE = "active"
-    UNUSED = "never used"  # accepted, as an active one
+    UNUSED = "never used"  # accepted
     EXPIRED = "expired"
     REVOKED = "revoked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyPage:
-    """Some keys, the newest first."""
+    """A page of keys, newest first."""
 
     keys: Sequence[ApiKey]
     end: int | None
-    """The id of the last one, if there are more."""
+    """The id of the last key of this page, if there are more."""
 
 
 @dataclass(frozen=True, slots=True)
 class _KnownKey:
-    """A published key and whose it is."""
+    """A published key and its identity."""
 
     published: PublishedKey
     identity: Identity
@@ -72,19 +88,21 @@ class _KnownKey:
 
 
 def find_identity(key: str) -> Identity | None:
-    """Return whose key this is in the process's snapshot, without I/O; None if it is unknown, expired or revoked.
+    """Return the identity of a key in the process's snapshot, without I/O; None if unknown, expired or revoked.
 
-    A caller that accepts a key calls `key_uses.record_use`. What is unknown but `is_key` may have just been created by
-    another process. Raises ConfigurationUnavailable for what is no key of the environment while there is no snapshot.
+    A caller that accepts a key calls `last_used.record_use`. An unknown key in the format of `is_key` may have just
+    been created by another process. Raise ConfigurationUnavailable if the key is not from the environment and there
+    is no snapshot.
     """
     digest = key_digest(key)
     return _find_in_environment(digest) or _find_published(current_snapshot(), digest)
 
 
 def authenticate(key: str) -> Identity | None:
-    """Return whose key this is as `find_identity` does, on a snapshot that is compared with Redis, and record its use.
+    """Return the identity of a key, on a snapshot compared with Redis, and record its use; None if not accepted.
 
-    A key that another process has just created is known at once. Asks no database. Raises ConfigurationUnavailable.
+    A key that another process has just created is known at once. Does not query the database. Raise
+    ConfigurationUnavailable.
     """
     digest = key_digest(key)
     identity = _find_in_environment(digest)
@@ -94,33 +112,51 @@ def authenticate(key: str) -> Identity | None:
     if identity is None and is_key(key):
         identity = _find_published(get_newest(), digest)
     if identity is not None:
-        key_uses.note_use(identity.key_id)
+        last_used.record_and_flush(identity.key_id)
     return identity
 
 
 def is_guessable(key: str) -> bool:
-    """Return whether a key may be a short one of the environment.
+    """Return whether a key may be a short one from the environment, which can be guessed.
 
-    It is not compared for an address beyond its limit of wrong keys. Others have too many forms to be guessed.
+    Such keys are not compared for an address that has sent too many wrong keys.
     """
-    keys = (settings.RUNQY_CLIENT_API_KEY, settings.RUNQY_WORKER_API_KEY, settings.RUNQY_API_KEY)
-    return len(key) < SHORTEST_KEY and any(0 < len(known) < SHORTEST_KEY for known in keys)
+    return len(key) < MIN_KEY_LENGTH and _environment_keys().has_short
+
+
+def is_limited_in_redis(role: str, queues: Iterable[str]) -> bool:
+    """Return whether the workers of a key reach no more queues in Redis than the key does."""
+    may_register = role in (Role.WORKER, Role.ADMIN)
+    return not may_register or not [*queues] or settings.RUNQY_WORKER_ACL == "required"
+
+
+def has_limits_not_in_redis(snapshot: Snapshot) -> bool:
+    """Return whether an accepted key is limited to queues while its workers may not be limited in Redis."""
+    now_ns = clock.now_ns()
+    known = [key for key in _KNOWN_KEYS.of(snapshot).values() if key.expires_ns > now_ns]
+    return not all(is_limited_in_redis(key.identity.role, key.identity.queues or ()) for key in known)
+
+
+def list_keys_not_limited_in_redis() -> list[ApiKey]:
+    """Return accepted keys that are limited to queues while their workers may not be limited in Redis."""
+    found = ApiKey.objects.filter(status_filter(KeyStatus.ACTIVE)).order_by("pk")
+    return [key for key in found if not is_limited_in_redis(key.role, key.queues)]
 
 
 def list_api_keys() -> list[ApiKey]:
-    """Return the rows of all keys, the newest first."""
+    """Return all keys, newest first."""
     return list(ApiKey.objects.order_by("-pk"))
 
 
 def list_api_keys_page(*, limit: int, below: int | None = None) -> KeyPage:
-    """Return some keys, the newest first; `below` is the end of the page before."""
+    """Return a page of keys, newest first; `below` is the `end` of the previous page."""
     found = ApiKey.objects.all() if below is None else ApiKey.objects.filter(pk__lt=below)
     keys = list(found.order_by("-pk")[: limit + 1])
     return KeyPage(keys=keys[:limit], end=keys[limit - 1].pk if len(keys) > limit else None)
 
 
 def get_api_key(key_id: int) -> ApiKey:
-    """Return the row of a key. Raises ApiKeyNotFound."""
+    """Return a key. Raise ApiKeyNotFound."""
     key = ApiKey.objects.filter(pk=key_id).first()
     if key is None:
         raise ApiKeyNotFound
@@ -128,10 +164,7 @@ def get_api_key(key_id: int) -> ApiKey:
 
 
 def list_accepted_descendants(key_ids: Iterable[int]) -> list[ApiKey]:
-    """Return the accepted keys that some keys created, and those that these created, down to the last.
-
-    Keys between that are revoked or expired count too: what they created may still be accepted.
-    """
+    """Return the accepted keys that some keys created, directly or indirectly, also through revoked keys."""
     seen = set(key_ids)
     found: list[ApiKey] = []
     level = list(seen)
@@ -140,11 +173,10 @@ def list_accepted_descendants(key_ids: Iterable[int]) -> list[ApiKey]:
         found += created
         level = [key.pk for key in created]
         seen.update(level)
-    return [key for key in found if key_status(key) in (KeyStatus.ACTIVE, KeyStatus.UNUSED)]
+    return [key for key in found if get_key_status(key) in (KeyStatus.ACTIVE, KeyStatus.UNUSED)]
 
 
-def key_status(key: ApiKey) -> KeyStatus:
-    """Return the status of a key."""
+def get_key_status(key: ApiKey) -> KeyStatus:
     if key.revoked_at is not None:
         return KeyStatus.REVOKED
     if key.expires_at is not None and key.expires_at <= timezone.now():
@@ -152,8 +184,8 @@ def key_status(key: ApiKey) -> KeyStatus:
     return KeyStatus.UNUSED if key.last_used_at is None else KeyStatus.ACTIVE
 
 
-def in_status(status: KeyStatus) -> Q:
-    """Return the condition that a key has a status; those that were never used are active too."""
+def status_filter(status: KeyStatus) -> Q:
+    """Return the query condition of a status; keys that were never used are active too."""
     now = timezone.now()
     if status == KeyStatus.REVOKED:
         return Q(revoked_at__isnull=False)
@@ -163,45 +195,66 @@ def in_status(status: KeyStatus) -> Q:
     return accepted if status == KeyStatus.ACTIVE else accepted & Q(last_used_at=None)
 
 
-def environment_variables() -> list[str]:
-    """Return the variables that hold keys of this server's environment."""
-    names = ("RUNQY_API_KEY", "RUNQY_WORKER_API_KEY", "RUNQY_CLIENT_API_KEY")
-    return [name for name in names if getattr(settings, name)]
+def list_environment_variables() -> list[str]:
+    """Return the environment variables that contain keys of this server."""
+    return [name for name in ENVIRONMENT_KEYS if getattr(settings, name)]
 
 
-def queue_names() -> list[str]:
-    """Return the names of all queues, in order."""
-    stored = StoredDocument.objects.filter(kind=Kind.QUEUE, body__isnull=False)
+def has_accepted_key() -> bool:
+    """Return whether any API key is accepted, of the environment or of the database."""
+    accepted = ApiKey.objects.filter(status_filter(KeyStatus.ACTIVE))
+    return bool(list_environment_variables()) or accepted.exists()
+
+
+def list_queue_names() -> list[str]:
+    """Return the names of all queues, sorted."""
+    stored = StoredDocument.objects.filter(kind=DocumentKind.QUEUE, body__isnull=False)
     return list(stored.order_by("name").values_list("name", flat=True))
 
 
-def vault_names() -> list[str]:
-    """Return the names of all vaults, in order."""
-    stored = StoredDocument.objects.filter(kind=Kind.VAULT, body__isnull=False)
+def list_vault_names() -> list[str]:
+    """Return the names of all vaults, sorted."""
+    stored = StoredDocument.objects.filter(kind=DocumentKind.VAULT, body__isnull=False)
     return list(stored.order_by("name").values_list("name", flat=True))
 
 
 def _find_in_environment(digest: str) -> Identity | None:
-    """Return the identity of a key from the environment; takes the same time whichever it is."""
+    """Return the identity of a key from the environment, in constant time."""
     found = None
-    keys = (settings.RUNQY_CLIENT_API_KEY, settings.RUNQY_WORKER_API_KEY, settings.RUNQY_API_KEY)
-    for known, identity in _environment_keys(*keys):
+    for known, identity in _environment_keys().identities:
         if hmac.compare_digest(known, digest):
             found = identity
     return found
 
 
-@lru_cache(maxsize=8)
-def _environment_keys(client: str, worker: str, admin: str) -> tuple[tuple[str, Identity], ...]:
-    """Return the digests of the environment's keys, those with more rights last, so that they win."""
-    keys = ((client, Role.CLIENT), (worker, Role.WORKER), (admin, Role.ADMIN))
-    return tuple(
-        (key_digest(key), Identity(role=role, name=f"{role} key of the environment")) for key, role in keys if key
+@dataclass(frozen=True, slots=True)
+class _EnvironmentKeys:
+    identities: tuple[tuple[str, Identity], ...]
+    """By digest, the most privileged last, so that it wins."""
+    has_short: bool
+    """Whether one of them is short enough to be guessed."""
+
+
+@cache
+def _environment_keys() -> _EnvironmentKeys:
+    """Return the keys of the environment. Cached: settings change only in tests."""
+    keys = [(getattr(settings, name), role) for name, role in ENVIRONMENT_KEYS.items()]
+    return _EnvironmentKeys(
+        tuple(
+            (key_digest(key), Identity(role=role, name=f"{role} key of the environment")) for key, role in keys if key
+        ),
+        has_short=any(0 < len(key) < MIN_KEY_LENGTH for key, _ in keys),
     )
 
 
+@receiver(setting_changed)
+def _forget_environment_keys(*, setting: str, **_: object) -> None:
+    if setting in ENVIRONMENT_KEYS:
+        _environment_keys.cache_clear()
+
+
 def _find_published(snapshot: Snapshot, digest: str) -> Identity | None:
-    """Return the identity of a published key, found by a hash that nobody can steer towards another's."""
+    """Return the identity of a published key, found by its hash."""
     known = _KNOWN_KEYS.of(snapshot).get(digest)
     if known is None or not hmac.compare_digest(known.published.digest, digest):
         return None
@@ -209,13 +262,21 @@ def _find_published(snapshot: Snapshot, digest: str) -> Identity | None:
 
 
 def _known_keys(snapshot: Snapshot) -> Mapping[str, _KnownKey]:
-    """Return the keys of a snapshot by their digests."""
-    return {known.published.digest: known for known in snapshot.decode(Kind.API_KEY, _decode).values()}
+    """Return the keys of a snapshot by digest."""
+    decoded = snapshot.decode(DocumentKind.API_KEY, _decode)
+    return {known.published.digest: known for known in decoded.values() if known}
 
 
-def _decode(document: Document) -> _KnownKey:
-    """Return a published key."""
-    published = read_json(document.body or b"", PublishedKey)
+def _decode(document: Document) -> _KnownKey | None:
+    """Return the key in a document; None if it is unreadable, which must not affect other keys."""
+    try:
+        return _known_key(document, read_json(document.body or b"", PublishedKey))
+    except (ValueError, RecursionError) as error:
+        log.warning("api_key_unreadable", key_id=document.name, error=str(error))
+        return None
+
+
+def _known_key(document: Document, published: PublishedKey) -> _KnownKey:
     queues = frozenset(published.queues) or None
     vaults = frozenset(published.vaults) or None
     identity = Identity(

@@ -1,16 +1,17 @@
 """The actor of the current request or command, for the audit records of what it changes."""
 
 import getpass
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import StrEnum
+from typing import Any, Self
 
 import msgspec
 
 
 class ActorKind(StrEnum):
-    """What an actor's name is the name of."""
+    """The kind of an actor."""
 
     KEY = "key"
     USER = "user"
@@ -19,14 +20,19 @@ class ActorKind(StrEnum):
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is responsible for a change."""
+    """The user, key, command or server that made a change."""
 
     kind: ActorKind
     name: str
     id: str = ""
-    """Of the key's or user's row; of a command, the account of the machine that it runs under."""
+    """Id of the key or user; for a command the account that runs it."""
     address: str = ""
     request_id: str = ""
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """Return an actor that was stored as a JSON object."""
+        return cls(**{**stored, "kind": ActorKind(stored["kind"])})
 
 
 SERVER = Actor(kind=ActorKind.SERVER, name="server")
@@ -34,7 +40,7 @@ _actor: ContextVar[Actor] = ContextVar("actor", default=SERVER)
 
 
 def current_actor() -> Actor:
-    """Return the actor; the server itself where none was set."""
+    """Return the actor; SERVER if none was set."""
     return _actor.get()
 
 
@@ -45,7 +51,7 @@ def set_actor(actor: Actor) -> None:
 
 @contextmanager
 def actor_context(actor: Actor) -> Iterator[None]:
-    """Set the actor of a block."""
+    """Set the actor inside a `with` block."""
     token = _actor.set(actor)
     try:
         yield

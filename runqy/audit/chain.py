@@ -1,4 +1,4 @@
-"""The hashes that chain the records of the audit, keyed by RUNQY_SECRET_KEY."""
+"""The hash chain of audit records, keyed by RUNQY_SECRET_KEY."""
 
 import hashlib
 import hmac
@@ -14,12 +14,12 @@ from django.conf import settings
 
 CHAIN_BEGIN = "0" * 64
 PLAIN = ""
-"""The key id of records from before the chain was keyed: their digests are plain hashes."""
+"""The key id of records of releases without keys, whose digests are plain hashes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChainKey:
-    """A key of the chain, and the id by which records name it."""
+    """A key of the chain, and its id in records."""
 
     id: str
     secret: bytes
@@ -27,7 +27,7 @@ class ChainKey:
 
 @lru_cache(maxsize=8)
 def derive_key(secret_key: str) -> ChainKey:
-    """Return the key of the chain that belongs to a secret key of the server."""
+    """Derive the key of the chain from a secret key of the server."""
     secret = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"runqy audit chain").derive(secret_key.encode())
     return ChainKey(hmac.digest(secret, b"runqy audit chain key id", "sha256").hex()[:16], secret)
 
@@ -38,7 +38,7 @@ def current_key() -> ChainKey:
 
 
 def chain_digest(record: "Chained", key: ChainKey | None) -> str:
-    """Return the digest of all that a record says, the digest of the one before it included; plain without a key."""
+    """Return the digest of a record, which includes its predecessor's digest; a plain hash without a key."""
     content = [
         record.previous,
         record.number,
@@ -46,6 +46,8 @@ def chain_digest(record: "Chained", key: ChainKey | None) -> str:
         *(record.actor_kind, record.actor_id, record.actor_name, record.address, record.request_id),
         *(record.action, record.object_kind, record.object_name, record.changes),
     ]
+    if event_id := getattr(record, "event_id", None):  # rows in earlier migrations lack it
+        content += [event_id, record.recorded_at and record.recorded_at.astimezone(UTC).isoformat()]
     if key is None:
         return hashlib.sha256(_encode(content)).hexdigest()
     return hmac.digest(key.secret, _encode([record.key_id, *content]), "sha256").hex()
@@ -56,7 +58,7 @@ def _encode(content: list[object]) -> bytes:
 
 
 class Chained(Protocol):
-    """A record, of this version or of one that a migration looks at."""
+    """A record of this version or of a migration's."""
 
     number: int
     at: datetime
@@ -71,3 +73,5 @@ class Chained(Protocol):
     changes: str
     previous: str
     key_id: str
+    event_id: str | None
+    recorded_at: datetime | None

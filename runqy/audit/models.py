@@ -1,4 +1,4 @@
-"""The rows of the audit: records that are only ever appended, and the head of their chain."""
+"""Audit records, which are append-only, and the head of their chain."""
 
 from typing import Any, Never
 
@@ -7,39 +7,41 @@ from django.db import models
 from runqy.audit.actors import ActorKind
 from runqy.audit.chain import CHAIN_BEGIN, PLAIN, ChainKey, chain_digest
 
-LONGEST_TEXT = 300
+MAX_TEXT_LENGTH = 300
 
 
-class AppendedOnly(models.QuerySet["AuditRecord"]):
-    """Records, to read and to append to; triggers in the database refuse the rest too."""
+class AppendOnlyQuerySet(models.QuerySet["AuditRecord"]):
+    """Records that cannot be changed or deleted; triggers in the database enforce it too."""
 
     def update(self, **_: Any) -> Never:
-        """Refuse."""
-        raise TypeError("Audit records are never changed.")
+        raise TypeError("Audit records cannot be changed.")
 
     def delete(self) -> Never:
-        """Refuse."""
-        raise TypeError("Audit records are never deleted.")
+        raise TypeError("Audit records cannot be deleted.")
 
     def bulk_update(self, *_: Any, **__: Any) -> Never:
-        """Refuse."""
-        raise TypeError("Audit records are never changed.")
+        raise TypeError("Audit records cannot be changed.")
 
 
 class AuditRecord(models.Model):
-    """Who changed what, and when."""
+    """A record of who changed what, and when."""
 
     number = models.BigIntegerField(unique=True)
     """1, 2, 3 … without a gap."""
     at = models.DateTimeField(db_index=True)
+    """Time of the change."""
+    recorded_at = models.DateTimeField(null=True)
+    """When a record that waited in Redis was stored; None: with the change."""
+    event_id = models.CharField(max_length=32, null=True, unique=True)
+    """Id of a record that waited in Redis, so that it is stored once."""
     actor_kind = models.CharField(max_length=16, choices=[(kind.value, kind.value) for kind in ActorKind])
-    actor_id = models.CharField(max_length=LONGEST_TEXT, blank=True)
-    actor_name = models.CharField(max_length=LONGEST_TEXT)
-    address = models.CharField(max_length=LONGEST_TEXT, blank=True)
-    request_id = models.CharField(max_length=LONGEST_TEXT, blank=True)
+    actor_id = models.CharField(max_length=MAX_TEXT_LENGTH, blank=True)
+    actor_name = models.CharField(max_length=MAX_TEXT_LENGTH)
+    address = models.CharField(max_length=MAX_TEXT_LENGTH, blank=True)
+    request_id = models.CharField(max_length=MAX_TEXT_LENGTH, blank=True)
     action = models.CharField(max_length=64)
     object_kind = models.CharField(max_length=32)
-    object_name = models.CharField(max_length=LONGEST_TEXT)
+    object_name = models.CharField(max_length=MAX_TEXT_LENGTH)
     changes = models.TextField()
     """JSON, as text: a database that parsed it would not return the same bytes."""
     previous = models.CharField(max_length=64)
@@ -47,7 +49,7 @@ class AuditRecord(models.Model):
     key_id = models.CharField(max_length=16, default=PLAIN, db_default=PLAIN)
     """The key of the digest (`runqy/audit/chain.py`)."""
 
-    objects = AppendedOnly.as_manager()
+    objects = AppendOnlyQuerySet.as_manager()
 
     class Meta:
         ordering = ["-number"]
@@ -59,26 +61,24 @@ class AuditRecord(models.Model):
         ]
 
     def __str__(self) -> str:
-        """Say it in a line."""
         return f"{self.number}: {self.actor_name} {self.action} {self.object_name}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Append the record; one that was appended stays as it is."""
+        """Append a new record. Raise TypeError for an existing one."""
         if not self._state.adding:
-            raise TypeError("Audit records are never changed.")
+            raise TypeError("Audit records cannot be changed.")
         super().save(*args, **kwargs)
 
     def delete(self, *_: Any, **__: Any) -> Never:
-        """Refuse."""
-        raise TypeError("Audit records are never deleted.")
+        raise TypeError("Audit records cannot be deleted.")
 
     def chained_digest(self, key: ChainKey | None) -> str:
-        """Return the digest over all that the record says and the digest of the one before it."""
+        """Return the digest of the record, which includes its predecessor's."""
         return chain_digest(self, key)
 
 
 class AuditHead(models.Model):
-    """The one row that every record locks while it is appended."""
+    """The single row that is locked while a record is appended."""
 
     number = models.BigIntegerField(default=0)
     digest = models.CharField(max_length=64, default=CHAIN_BEGIN)
@@ -87,5 +87,5 @@ class AuditHead(models.Model):
         default_permissions = ()
 
     def __str__(self) -> str:
-        """Say where the chain ends."""
+        """Return number and digest of the last record."""
         return f"{self.number}:{self.digest}"

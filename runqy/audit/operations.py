@@ -1,86 +1,206 @@
-"""Appends to the audit."""
+"""Append audit records: of database changes in their transaction, of Redis changes before they are made."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
 
+import structlog
 from django.db import transaction
 from django.utils import timezone
 
-from runqy.audit.actors import current_actor
+from runqy.audit.actors import SERVER, Actor, current_actor
 from runqy.audit.chain import current_key
 from runqy.audit.changes import Changes, encode_changes
-from runqy.audit.models import LONGEST_TEXT, AuditHead, AuditRecord
-from runqy.errors import RunqyError
+from runqy.audit.models import MAX_TEXT_LENGTH, AuditHead, AuditRecord
+from runqy.audit.pending import PendingRecord, append_pending, verify
+from runqy.broker.audit_stream import StreamEntry, delete_entries, read_entries
+from runqy.errors import BrokerUnavailable, RunqyError
+from runqy.redis_connection import get_broker
 
-__all__ = ["Announcement", "announced", "record"]
+__all__ = ["move_pending", "record", "record_before"]
+
+MOVE_BATCH_SIZE = 500
+
+log = structlog.get_logger()
 
 
 def record(*, action: str, object_kind: str, object_name: str, changes: Changes | None = None) -> AuditRecord:
-    """Append who acts here and what they changed, in the transaction of the change.
+    """Append a record of a change by the current actor, in the transaction of the change.
 
-    `action` reads like `queue.paused`. `changes` has the old and the new value of each field, CHANGED where they are
-    secret. The chain stays locked until the transaction ends, so call this last, after all other locks were taken. For
-    a change of Redis, which no transaction reaches, see `announced`.
+    `action` is like `queue.paused`. `changes` has the old and the new value of each field, or REDACTED if they are
+    secret. The chain stays locked until the transaction ends, so call this last, after taking all other locks. Records
+    that wait in Redis are older and are appended first. For changes of Redis see `record_before`.
     """
-    actor, key = current_actor(), current_key()
+    entries = _read_waiting()
     with transaction.atomic(savepoint=False):
-        head, _ = AuditHead.objects.select_for_update().get_or_create(pk=1)
+        head = _lock_head()
+        if entries:
+            _append_entries(head, entries)
+            transaction.on_commit(partial(_delete_moved, entries))
         row = AuditRecord(
-            number=head.number + 1,
             at=timezone.now(),
-            actor_kind=actor.kind,
-            actor_id=_fitting(actor.id),
-            actor_name=_fitting(actor.name),
-            address=_fitting(actor.address),
-            request_id=_fitting(actor.request_id),
             action=action,
             object_kind=object_kind,
-            object_name=_fitting(object_name),
+            object_name=object_name,
             changes=encode_changes(changes or {}),
-            previous=head.digest,
-            key_id=key.id,
         )
-        row.digest = row.chained_digest(key)
-        row.save()
-        head.number, head.digest = row.number, row.digest
+        _link(head, row, current_actor()).save()
         head.save()
     return row
 
 
-class Announcement:
-    """A record of what is about to happen outside of the database."""
-
-    def __init__(self, row: AuditRecord) -> None:
-        self._row = row
-
-    def amend(self, outcome: str) -> None:
-        """Append what came of it, where that is something else than was announced."""
-        row = self._row
-        told: Changes = {"amends": (None, row.number), "outcome": (None, outcome)}
-        record(
-            action=f"{row.object_kind}.amended", object_kind=row.object_kind, object_name=row.object_name, changes=told
-        )
-
-
 @contextmanager
-def announced(
+def record_before(
     *, action: str, object_kind: str, object_name: str, changes: Changes | None = None
-) -> Iterator[Announcement]:
-    """Record a change of Redis, committed before the block makes it; an error in the block is recorded behind it.
+) -> Iterator[PendingRecord]:
+    """Record a change of Redis before the `with` block makes it; an error in the block is recorded afterwards.
 
-    So nothing happens unrecorded, whenever the process or the database goes: what is not known to have happened is
-    recorded too. Check first whether there is anything to change. Not to be used inside of a transaction.
+    The record waits in Redis for `move_pending`, so no database is needed. No change is unrecorded, even if the process
+    is killed; a recorded change may not have happened. Check first whether there is anything to change. Raise
+    BrokerUnavailable, or AuditNotRecorded if too many records wait; then the block does not run.
     """
-    with transaction.atomic(durable=True):
-        row = record(action=action, object_kind=object_kind, object_name=object_name, changes=changes)
-    announcement = Announcement(row)
+    pending = append_pending(action=action, object_kind=object_kind, object_name=object_name, changes=changes)
     try:
-        yield announcement
+        yield pending
     except RunqyError as error:
-        announcement.amend(error.code)
+        _amend_failed(pending, error)
         raise
 
 
-def _fitting(text: str) -> str:
-    """Return a text as its column takes it: what cannot be printed escaped, and cut."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)[:LONGEST_TEXT]
+def move_pending() -> int:
+    """Move the records that wait in Redis into the chain, oldest first, and return how many there were.
+
+    An entry is deleted after its record is committed; its event id prevents duplicates. Raise BrokerUnavailable.
+    """
+    broker, moved = get_broker(), 0
+    while entries := broker.run(read_entries(MOVE_BATCH_SIZE)):
+        with transaction.atomic():
+            head = _lock_head()
+            _append_entries(head, entries)
+            head.save()
+        _delete(entries)
+        moved += len(entries)
+    return moved
+
+
+def _read_waiting() -> list[StreamEntry]:
+    """Return the waiting entries, or those read before Redis became unavailable; the rest is moved later."""
+    waiting: list[StreamEntry] = []
+    try:
+        broker = get_broker()
+        while found := broker.run(read_entries(MOVE_BATCH_SIZE, after=waiting[-1].id if waiting else "")):
+            waiting += found
+            if len(found) < MOVE_BATCH_SIZE:
+                break
+    except BrokerUnavailable as error:
+        log.warning("pending_audit_not_read", error=error.detail)
+    return waiting
+
+
+def _delete_moved(entries: Sequence[StreamEntry]) -> None:
+    """Delete entries whose records are committed; `move_pending` deletes them if Redis is unavailable."""
+    try:
+        for start in range(0, len(entries), MOVE_BATCH_SIZE):
+            _delete(entries[start : start + MOVE_BATCH_SIZE])
+    except BrokerUnavailable as error:
+        log.warning("pending_audit_not_deleted", error=error.detail)
+
+
+def _delete(entries: Sequence[StreamEntry]) -> None:
+    get_broker().run(delete_entries([entry.id for entry in entries]))
+
+
+def _amend_failed(pending: PendingRecord, error: RunqyError) -> None:
+    """Record that a change failed; if that fails too, log it, as the caller needs the first error."""
+    try:
+        pending.amend(error.code)
+    except RunqyError as failure:
+        log.warning("audit_not_amended", event=pending.event_id, outcome=error.code, error=failure.detail)
+
+
+def _lock_head() -> AuditHead:
+    """Lock the head of the chain until the transaction ends, and return it."""
+    head, _ = AuditHead.objects.select_for_update().get_or_create(pk=1)
+    return head
+
+
+def _append_entries(head: AuditHead, entries: Sequence[StreamEntry]) -> None:
+    """Append the records of new entries. The caller has locked the head and saves it."""
+    for start in range(0, len(entries), MOVE_BATCH_SIZE):
+        _append_some(head, entries[start : start + MOVE_BATCH_SIZE])
+
+
+def _append_some(head: AuditHead, entries: Sequence[StreamEntry]) -> None:
+    verified = [(entry, verify(entry.content)) for entry in entries]
+    refused = [entry for entry, pending in verified if pending is None]
+    found = [pending for _, pending in verified if pending is not None]
+    refusal_id = hashlib.sha256(f"{refused[0].id} ".encode() + refused[0].content).hexdigest()[:32] if refused else ""
+    event_ids = [*(event_id for pending in found for event_id in (pending.event_id, pending.amends)), refusal_id]
+    numbers: dict[str | None, int] = dict(
+        AuditRecord.objects.filter(event_id__in=event_ids).values_list("event_id", "number")
+    )
+    now, rows = timezone.now(), []
+    for pending in found:
+        if pending.event_id not in numbers:
+            rows.append(_build_pending(head, pending, numbers, now))
+            numbers[pending.event_id] = head.number
+    if refused and refusal_id not in numbers:
+        rows.append(_build_refusal(head, refused, refusal_id, now))
+    AuditRecord.objects.bulk_create(rows)
+
+
+def _build_pending(
+    head: AuditHead, pending: PendingRecord, numbers: Mapping[str | None, int], now: datetime
+) -> AuditRecord:
+    """Return the row of a pending record; an amendment refers to its record by number."""
+    changes = pending.changes
+    if pending.amends:
+        number = numbers.get(pending.amends, pending.amends)
+        changes = encode_changes({"amends": (None, number), "outcome": (None, pending.outcome)})
+    row = AuditRecord(
+        at=pending.at,
+        action=pending.action,
+        object_kind=pending.object_kind,
+        object_name=pending.object_name,
+        changes=changes,
+        event_id=pending.event_id,
+        recorded_at=now,
+    )
+    return _link(head, row, pending.actor)
+
+
+def _build_refusal(head: AuditHead, refused: Sequence[StreamEntry], event_id: str, now: datetime) -> AuditRecord:
+    """Return a record of the number of entries that this server did not sign."""
+    log.error("pending_audit_refused", entries=[entry.id for entry in refused], reason="wrong signature")
+    row = AuditRecord(
+        at=now,
+        action="audit.entries_refused",
+        object_kind="audit",
+        object_name="redis",
+        changes=encode_changes({"entries": (None, len(refused))}),
+        event_id=event_id,
+        recorded_at=now,
+    )
+    return _link(head, row, SERVER)
+
+
+def _link(head: AuditHead, row: AuditRecord, actor: Actor) -> AuditRecord:
+    """Make a row the next of the chain and update the head; neither is saved."""
+    key = current_key()
+    row.actor_kind = actor.kind
+    row.actor_id = _fit(actor.id)
+    row.actor_name = _fit(actor.name)
+    row.address = _fit(actor.address)
+    row.request_id = _fit(actor.request_id)
+    row.object_name = _fit(row.object_name)
+    row.number, row.previous, row.key_id = head.number + 1, head.digest, key.id
+    row.digest = row.chained_digest(key)
+    head.number, head.digest = row.number, row.digest
+    return row
+
+
+def _fit(text: str) -> str:
+    """Return a string for its column: unprintable characters escaped, and truncated."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)[:MAX_TEXT_LENGTH]

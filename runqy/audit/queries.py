@@ -1,5 +1,6 @@
-"""Finds records, and walks their chain."""
+"""Search audit records, and verify their chain."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -8,31 +9,34 @@ from django.db.models import Max, Q, QuerySet
 
 from runqy.audit.chain import CHAIN_BEGIN, PLAIN, ChainKey, current_key, derive_key
 from runqy.audit.models import AuditHead, AuditRecord
+from runqy.broker.audit_stream import count_entries
+from runqy.errors import BrokerUnavailable
+from runqy.redis_connection import get_broker
 
 __all__ = [
     "ChainReport",
-    "RecordPage",
-    "actions",
-    "get_page",
-    "is_in_its_place",
+    "count_waiting",
     "is_key_known",
-    "matching",
-    "object_kinds",
-    "of_kind",
-    "of_object",
+    "iterate_records",
+    "kind_condition",
+    "list_actions",
+    "list_object_kinds",
+    "list_records_about",
+    "object_condition",
+    "period_condition",
+    "search_condition",
     "verify_chain",
-    "walk",
-    "within",
+    "verify_record",
 ]
 
-MOST_BREAKS = 20
+MAX_BREAKS = 20
 _CHUNK = 1000
 _SEARCHED = ("object_name", "actor_name", "action", "address", "request_id")
 
 
 @dataclass(slots=True, kw_only=True)
 class ChainReport:
-    """What a walk along the chain found."""
+    """The result of verifying the chain."""
 
     number: int = 0
     """Of the last record."""
@@ -40,29 +44,18 @@ class ChainReport:
     key_id: str = PLAIN
     """Of the last record."""
     breaks: list[str] = field(default_factory=list)
-    """What does not fit, the first few."""
+    """The first errors."""
 
     @property
     def is_whole(self) -> bool:
-        """Tell whether nothing was changed, removed or put in between."""
+        """Return whether no record was changed, removed or inserted."""
         return not self.breaks
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordPage:
-    """Some records that follow one another among those asked for, the newest first."""
+def search_condition(text: str) -> Q:
+    """Return the condition that each word is in a name, the action, the address or the request id.
 
-    rows: tuple[AuditRecord, ...]
-    newer_than: int | None
-    """The number that the next newer page comes after; None on the first page."""
-    older_than: int | None
-    """The number that the next older page comes before; None on the last page."""
-
-
-def matching(text: str) -> Q:
-    """Return the condition that each word stands in a name, the action, the address or the request id.
-
-    A number also finds the record of that number.
+    A number also matches the record with this number.
     """
     found = Q()
     for word in text.split():
@@ -74,18 +67,18 @@ def matching(text: str) -> Q:
     return found
 
 
-def of_kind(kind: str) -> Q:
-    """Return the condition that a record is about a kind of object or its parts, as `vault_entry` is of `vault`."""
+def kind_condition(kind: str) -> Q:
+    """Return the condition for a kind of object and its parts: `vault` includes `vault_entry`."""
     return Q(object_kind=kind) | Q(object_kind__startswith=f"{kind}_")
 
 
-def of_object(name: str) -> Q:
-    """Return the condition that a record is about the object of a name or its parts, as `api-keys/TOKEN` is."""
+def object_condition(name: str) -> Q:
+    """Return the condition for the object of a name and its parts: `api-keys` includes `api-keys/TOKEN`."""
     return Q(object_name=name) | Q(object_name__startswith=f"{name}/")
 
 
-def within(first: date | None, last: date | None) -> Q:
-    """Return the condition that a record was made on one of the days, in UTC, both included; None: without end."""
+def period_condition(first: date | None, last: date | None) -> Q:
+    """Return the condition for a period of days in UTC, both inclusive; None: unbounded."""
     found = Q()
     if first is not None:
         found &= Q(at__gte=datetime(first.year, first.month, first.day, tzinfo=UTC))
@@ -95,50 +88,34 @@ def within(first: date | None, last: date | None) -> Q:
     return found
 
 
-def object_kinds() -> list[str]:
-    """Return the kinds of objects that there are records of."""
+def list_object_kinds() -> list[str]:
+    """Return the kinds of objects that have records."""
     return list(AuditRecord.objects.order_by("object_kind").values_list("object_kind", flat=True).distinct())
 
 
-def actions() -> list[str]:
-    """Return the actions that there are records of."""
+def list_actions() -> list[str]:
+    """Return the actions that have records."""
     return list(AuditRecord.objects.order_by("action").values_list("action", flat=True).distinct())
 
 
-def get_page(
-    records: QuerySet[AuditRecord], *, size: int, older_than: int | None = None, newer_than: int | None = None
-) -> RecordPage:
-    """Return a page of records: the newest ones, or those on one side of a number.
-
-    Nothing is counted or skipped, so that the last page takes no longer than the first.
-    """
-    if newer_than is not None:
-        found = list(records.filter(number__gt=newer_than).order_by("number")[: size + 1])
-        rows, has_newer, has_older = found[:size][::-1], len(found) > size, True
-    else:
-        bounded = records if older_than is None else records.filter(number__lt=older_than)
-        found = list(bounded.order_by("-number")[: size + 1])
-        rows, has_newer, has_older = found[:size], older_than is not None, len(found) > size
-    return RecordPage(
-        rows=tuple(rows),
-        newer_than=rows[0].number if rows and has_newer else None,
-        older_than=rows[-1].number if rows and has_older else None,
-    )
+def count_waiting() -> int | None:
+    """Return how many records wait in Redis; None if Redis is unavailable."""
+    try:
+        return get_broker().run(count_entries())
+    except BrokerUnavailable:
+        return None
 
 
-def walk(records: QuerySet[AuditRecord]) -> Iterator[AuditRecord]:
-    """Give records, the newest first, a few at a time: neither memory nor a cursor of the database is held."""
-    before: int | None = None
-    while True:
-        chunk = get_page(records, size=_CHUNK, older_than=before)
-        yield from chunk.rows
-        if chunk.older_than is None:
-            return
-        before = chunk.older_than
+def iterate_records(records: QuerySet[AuditRecord]) -> Iterator[AuditRecord]:
+    """Yield records, newest first, read in chunks without a database cursor."""
+    chunk = list(records.order_by("-number")[:_CHUNK])
+    while chunk:
+        yield from chunk
+        chunk = list(records.filter(number__lt=chunk[-1].number).order_by("-number")[:_CHUNK])
 
 
-def is_in_its_place(record: AuditRecord) -> bool:
-    """Return whether a record is as it was written and follows the one before it; the rest is `verify_chain`'s."""
+def verify_record(record: AuditRecord) -> bool:
+    """Return whether a record is unchanged and follows its predecessor; `verify_chain` verifies all."""
     before = AuditRecord.objects.filter(number=record.number - 1).values_list("digest", "key_id").first()
     digest, key_id = before or (CHAIN_BEGIN if record.number == 1 else None, PLAIN)
     if record.previous != digest or (record.key_id == PLAIN and key_id != PLAIN):
@@ -152,49 +129,63 @@ def is_key_known(record: AuditRecord) -> bool:
 
 
 def verify_chain(*, expected: tuple[int, str] | None = None, old_secret_keys: Sequence[str] = ()) -> ChainReport:
-    """Compute every digest anew and compare it, each record's predecessor, and the head.
+    """Verify every digest, each record's predecessor, and the head.
 
-    `expected` is the number and digest of a record that was noted outside of this database. `old_secret_keys` verify
-    what was recorded before the secret key was changed.
+    `expected` is the number and digest of a record, stored outside this database. `old_secret_keys` verify records
+    from before a change of the secret key.
     """
     keys = {key.id: key for key in (current_key(), *map(derive_key, old_secret_keys))}
     report = ChainReport()
     newest: int = AuditRecord.objects.aggregate(number=Max("number"))["number"] or 0
-    head = AuditHead.objects.filter(pk=1).first() or AuditHead()  # read second, so that it knows of the newest
+    head = AuditHead.objects.filter(pk=1).first() or AuditHead()  # read second, so that it is not older
     seen = expected is None or expected == (0, CHAIN_BEGIN)
     for row in AuditRecord.objects.filter(number__lte=max(newest, head.number)).order_by("number").iterator(1000):
         _check(row, report, keys)
         seen = seen or expected == (row.number, row.digest)
         report.number, report.digest, report.key_id = row.number, row.digest, row.key_id
     if (head.number, head.digest) != (report.number, report.digest):
-        _note(report, f"The head says that record {head.number} is the last, but it is {report.number}.")
+        _add_break(report, f"The last record is {report.number}, but the head names {head.number}.")
     if report.number and report.key_id == PLAIN:
-        _note(report, f"Record {report.number} is the last and has no key, which every new record has.")
+        _add_break(report, f"The last record, {report.number}, has no key, which every new record has.")
     if not seen and expected is not None:
-        _note(report, f"No record {expected[0]} with the digest {expected[1]}.")
+        _add_break(report, f"There is no record {expected[0]} with digest {expected[1]}.")
     return report
 
 
 def _check(row: AuditRecord, report: ChainReport, keys: Mapping[str, ChainKey]) -> None:
-    """Note what does not fit about a record that follows those seen."""
+    """Add the errors of the next record."""
     if row.number != report.number + 1:
-        _note(report, f"Records {report.number + 1} to {row.number - 1} are missing.")
+        _add_break(report, f"Records {report.number + 1} to {row.number - 1} are missing.")
     elif row.previous != report.digest:
-        _note(report, f"Record {row.number} does not follow the one before it.")
+        _add_break(report, f"Record {row.number} does not follow its predecessor.")
     if row.key_id == PLAIN and report.key_id != PLAIN:
-        _note(report, f"Record {row.number} has no key, which the one before it has.")
+        _add_break(report, f"Record {row.number} has no key, but its predecessor has.")
     elif row.key_id != PLAIN and row.key_id not in keys:
         if row.key_id != report.key_id:
-            _note(
+            _add_break(
                 report,
                 f"From record {row.number} on, digests were made with another RUNQY_SECRET_KEY (key id {row.key_id}); "
-                "give that with --old-secret-key-file to verify them.",
+                "use --old-secret-key-file to verify them.",
             )
     elif row.digest != row.chained_digest(keys.get(row.key_id)):
-        _note(report, f"Record {row.number} is not as it was written.")
+        _add_break(report, f"Record {row.number} was changed.")
 
 
-def _note(report: ChainReport, sentence: str) -> None:
-    """Add what does not fit, unless there is more than enough already."""
-    if len(report.breaks) < MOST_BREAKS:
-        report.breaks.append(sentence)
+def _add_break(report: ChainReport, message: str) -> None:
+    """Add an error, up to MAX_BREAKS."""
+    if len(report.breaks) < MAX_BREAKS:
+        report.breaks.append(message)
+
+
+def list_records_about(
+    task_id: str, redis_queue: str, *, bulk_actions: Sequence[str], several: Sequence[str], limit: int = 20
+) -> list[AuditRecord]:
+    """Return the newest records about a task: its own, those of bulk actions on it, and those of actions on several
+    tasks of its queue that name it."""
+    conditions = [
+        Q(object_kind="task", object_name=task_id),
+        Q(object_kind="bulk_action", object_name__in=bulk_actions),
+        Q(object_kind="queue", object_name=redis_queue, action__in=several, changes__contains=json.dumps(task_id)),
+    ]
+    found = [row for each in conditions for row in AuditRecord.objects.filter(each).order_by("-number")[:limit]]
+    return sorted(found, key=lambda row: row.number, reverse=True)[:limit]

@@ -1,4 +1,4 @@
-"""Triggers by which the database itself refuses to change or delete a record."""
+"""Database triggers that refuse to change or delete records."""
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -27,17 +27,16 @@ _REMOVE = {
 
 
 def install(connection: BaseDatabaseWrapper) -> None:
-    """Let the database refuse; one that is neither SQLite nor PostgreSQL relies on the models."""
+    """Create the triggers, in SQLite and PostgreSQL."""
     _execute(connection, _INSTALL)
 
 
 def remove(connection: BaseDatabaseWrapper) -> None:
-    """Undo `install`."""
+    """Drop the triggers."""
     _execute(connection, _REMOVE)
 
 
 def _execute(connection: BaseDatabaseWrapper, statements: dict[str, list[str]]) -> None:
-    """Execute the statements for this kind of database."""
     with connection.cursor() as cursor:
         for statement in statements.get(connection.vendor, []):
             cursor.execute(statement)

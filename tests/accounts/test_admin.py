@@ -1,5 +1,6 @@
 """API keys in the admin."""
 
+import html
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,7 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
-from queues.models import Source
+from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
@@ -26,16 +27,16 @@ FORM = {"name": "shop", "role": "client", "queues": ["mail"], "lifetime": "90", 
 
 @pytest.fixture(autouse=True)
 def _queue(configuration: None) -> None:
-    save_queue(spec=spec("mail"), source=Source.API)
+    save_queue(spec=spec("mail"), source=QueueSource.API)
 
 
 def create(staff: Client, **changes: Any) -> str:
     """Create a key and return it as the page shows it."""
-    answer = staff.post(f"{PAGE}add/", FORM | changes)
-    match = re.search(r'id="api-key"[^>]*>(rq_\w+)<', answer.content.decode())
-    assert match, answer.content
-    assert "no-store" in answer["Cache-Control"]
-    assert answer["Referrer-Policy"] == "no-referrer"
+    response = staff.post(f"{PAGE}add/", FORM | changes)
+    match = re.search(r'id="api-key"[^>]*>(rq_\w+)<', response.content.decode())
+    assert match, response.content
+    assert "no-store" in response["Cache-Control"]
+    assert response["Referrer-Policy"] == "no-referrer"
     return match[1]
 
 
@@ -52,10 +53,27 @@ def test_a_key_is_shown_once_and_works(admin_client: Client) -> None:
     assert plain not in str(kept) + str([session.get_decoded() for session in Session.objects.all()])
 
 
+def test_the_example_of_a_new_key_names_a_queue_that_the_key_may_use(admin_client: Client) -> None:
+    save_queue(spec=spec("audio", is_enabled=False), source=QueueSource.API)
+    save_queue(spec=spec("inference", "high:10", "low:3"), source=QueueSource.API)
+
+    def example(**changes: Any) -> str:
+        page = admin_client.post(f"{PAGE}add/", FORM | changes).content.decode()
+        found = re.search(r'<pre id="example"[^>]*><code>(.*?)</code>', page, re.DOTALL)
+        return html.unescape(found[1]) if found else page
+
+    assert '-d \'{"queue": "mail", "data": {"' in example(queues=["mail"])
+    assert '"queue": "inference.high"' in example(queues=[])
+    assert "curl -X POST http://testserver/queue/add" in example()
+    assert '"Authorization: Bearer $RUNQY_API_KEY"' in example()
+    assert "RUNQY_QUEUES=mail " in example(role="worker")
+    assert "There is no enabled queue yet that this key may use." in example(queues=["audio"])
+
+
 @pytest.mark.parametrize(
     ("chosen", "days"), [({"lifetime": "30"}, 30), ({"lifetime": "365"}, 365), ({"lifetime": "never"}, None)]
 )
-def test_a_key_lives_as_long_as_was_chosen(admin_client: Client, chosen: dict[str, str], days: int | None) -> None:
+def test_a_key_expires_as_chosen(admin_client: Client, chosen: dict[str, str], days: int | None) -> None:
     create(admin_client, **chosen)
 
     expires_at = ApiKey.objects.get().expires_at
@@ -76,26 +94,34 @@ def test_a_last_day_is_included_and_no_queue_means_all(admin_client: Client) -> 
     ("wrong", "field", "sentence"),
     [
         ({"name": " "}, "name", "This field is required."),
-        ({"name": "a\nb"}, "name", "It says who uses the key, in a line of at most 100 characters."),
+        ({"name": "a\nb"}, "name", "Must be one line of at most 100 characters."),
         ({"role": "root"}, "role", "root is not one of the available choices"),
         ({"queues": ["other"]}, "queues", "other is not one of the available choices"),
-        ({"lifetime": "day"}, "last_day", "Say on which day it is used last."),
-        ({"lifetime": "day", "last_day": "2020-01-01"}, "last_day", "It is in the past, or after the year 9998."),
-        ({"lifetime": "day", "last_day": "9999-12-31"}, "last_day", "It is in the past, or after the year 9998."),
+        ({"lifetime": "day"}, "last_day", "Choose the last day."),
+        (
+            {"lifetime": "day", "last_day": "2020-01-01"},
+            "last_day",
+            "Must be in the future",
+        ),
+        (
+            {"lifetime": "day", "last_day": "9999-12-31"},
+            "last_day",
+            "Must be in the future",
+        ),
     ],
 )
-def test_what_makes_no_sense_is_said_at_its_field(
+def test_errors_are_shown_at_their_fields(
     admin_client: Client, wrong: dict[str, Any], field: str, sentence: str
 ) -> None:
-    answer = admin_client.post(f"{PAGE}add/", FORM | wrong)
+    response = admin_client.post(f"{PAGE}add/", FORM | wrong)
 
-    errors = answer.context["adminform"].form.errors
+    errors = response.context["adminform"].form.errors
     assert list(errors) == [field]
     assert sentence in errors[field][0]
     assert not ApiKey.objects.exists()
 
 
-def test_the_list_says_what_has_become_of_keys(admin_client: Client) -> None:
+def test_the_list_shows_the_status_of_keys(admin_client: Client) -> None:
     soon = timezone.now() + timedelta(hours=1)
     rows = {
         name: create_api_key(name=name, role="client", expires_at=soon).row for name in ("new", "busy", "over", "ended")
@@ -111,9 +137,31 @@ def test_the_list_says_what_has_become_of_keys(admin_client: Client) -> None:
     assert listed("?status=never used") == {"new"}
     assert listed("?status=expired") == {"over"}
     assert listed("?status=revoked") == {"ended"}
-    shown = admin_client.get(PAGE).content.decode()
-    assert all(word in shown for word in ("never used", "active", "expired", "revoked", "5\xa0minutes ago"))
-    assert "RUNQY_API_KEY" in shown
+    content = admin_client.get(PAGE).content.decode()
+    assert all(word in content for word in ("never used", "active", "expired", "revoked", "5\xa0minutes ago"))
+    assert "RUNQY_API_KEY" in content
+
+
+@pytest.mark.parametrize(
+    ("role", "queues", "acl", "expected"),
+    [
+        ("worker", ["inference"], "auto", "all, for some workers"),
+        ("admin", ["inference"], "off", "all, for some workers"),
+        ("worker", ["inference"], "required", "the same"),
+        ("worker", [], "auto", "the same"),
+        ("client", ["inference"], "auto", "none"),
+    ],
+)
+def test_a_keys_page_shows_limits_that_do_not_hold_in_redis(
+    *, admin_client: Client, settings: Any, role: str, queues: list[str], acl: str, expected: str
+) -> None:
+    settings.RUNQY_WORKER_ACL = acl
+    key = create_api_key(name="shop", role=role, queues=queues).row
+
+    page = admin_client.get(f"{PAGE}{key.pk}/change/").content.decode()
+
+    assert expected in page
+    assert ("RUNQY_WORKER_ACL=required" in page) == (expected not in ("the same", "none"))
 
 
 def test_keys_are_neither_changed_nor_deleted(admin_client: Client) -> None:
@@ -124,23 +172,23 @@ def test_keys_are_neither_changed_nor_deleted(admin_client: Client) -> None:
     assert admin_client.post(page + "delete/", {"post": "yes"}).status_code == 403
 
 
-def test_a_key_is_revoked_on_its_page_after_a_question(admin_client: Client) -> None:
+def test_a_key_is_revoked_on_its_page_after_confirmation(admin_client: Client) -> None:
     plain = create(admin_client)
     page = f"{PAGE}{ApiKey.objects.get().pk}/"
     assert f'href="{page}revoke/"' in admin_client.get(page + "change/").content.decode()
 
     assert "Revoke this key?" in admin_client.get(page + "revoke/").content.decode()
     assert authenticate(plain) is not None
-    answer = admin_client.post(page + "revoke/", {"confirmed": "yes"}, follow=True).content.decode()
+    response = admin_client.post(page + "revoke/", {"confirmed": "yes"}, follow=True).content.decode()
 
     assert authenticate(plain) is None
-    assert "is revoked" in answer
-    assert f'href="{page}revoke/"' not in answer
+    assert "revoked." in response
+    assert f'href="{page}revoke/"' not in response
     again = admin_client.post(page + "revoke/", {"confirmed": "yes"}, follow=True)
-    assert "was revoked before" in again.content.decode()
+    assert "was already revoked" in again.content.decode()
 
 
-def test_selected_keys_are_revoked_after_a_question(admin_client: Client) -> None:
+def test_selected_keys_are_revoked_after_confirmation(admin_client: Client) -> None:
     plain = [create(admin_client), create(admin_client)]
     action = {"action": "revoke", "_selected_action": list(ApiKey.objects.values_list("pk", flat=True))}
 
@@ -151,17 +199,17 @@ def test_selected_keys_are_revoked_after_a_question(admin_client: Client) -> Non
     assert not any(authenticate(key) for key in plain)
 
 
-def test_who_may_only_look_neither_creates_nor_revokes(client: Client) -> None:
+def test_viewers_neither_create_nor_revoke_keys(client: Client) -> None:
     key = create_api_key(name="shop", role="client")
     carol = User.objects.create_user("carol", is_staff=True)
     carol.user_permissions.add(Permission.objects.get(codename="view_apikey"))
     client.force_login(carol)
     page = f"{PAGE}{key.row.pk}/"
 
-    shown = client.get(page + "change/")
+    content = client.get(page + "change/")
 
-    assert shown.status_code == 200
-    assert "revoke/" not in shown.content.decode()
+    assert content.status_code == 200
+    assert "revoke/" not in content.content.decode()
     assert client.get(f"{PAGE}add/").status_code == 403
     assert client.post(f"{PAGE}add/", FORM).status_code == 403
     assert client.post(page + "revoke/", {"confirmed": "yes"}).status_code == 403

@@ -10,7 +10,7 @@ from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key
 from runqy.accounts.queries import authenticate
 from runqy.audit.models import AuditRecord
-from tests.api.client import Answer, ApiClient, problem
+from tests.api.client import ApiClient, Response, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -18,24 +18,24 @@ pytestmark = pytest.mark.usefixtures("configuration")
 BODY = {"name": "shop", "role": "client", "queues": ["mail", "image"], "expires_at": "2090-01-01T02:00:00+02:00"}
 
 
-def create(body: dict[str, Any] = BODY) -> Answer:
+def create(body: dict[str, Any] = BODY) -> Response:
     """Create a key as an administrator."""
     return ApiClient().post("/api/keys", body)
 
 
 def read(path: str) -> Any:
     """Return what an administrator reads."""
-    answer = ApiClient().get(path)
-    assert answer.status_code == 200, answer.content
-    assert answer["Cache-Control"] == "no-store"
-    return json.loads(answer.content)
+    response = ApiClient().get(path)
+    assert response.status_code == 200, response.content
+    assert response["Cache-Control"] == "no-store"
+    return json.loads(response.content)
 
 
 def test_a_key_is_created_shown_once_and_works() -> None:
-    answer = create()
+    response = create()
 
-    assert (answer.status_code, answer["Cache-Control"]) == (201, "no-store")
-    created = json.loads(answer.content)
+    assert (response.status_code, response["Cache-Control"]) == (201, "no-store")
+    created = json.loads(response.content)
     row = ApiKey.objects.get()
     assert created == {
         "message": "API key created successfully",
@@ -61,8 +61,8 @@ def test_a_key_is_created_shown_once_and_works() -> None:
     identity = authenticate(created["key"])
     assert identity is not None
     assert identity.queues == frozenset({"mail", "image"})
-    assert answer["Location"] == f"/api/keys/{row.pk}"
-    assert read(answer["Location"]) == created["api_key"]
+    assert response["Location"] == f"/api/keys/{row.pk}"
+    assert read(response["Location"]) == created["api_key"]
     assert read("/api/keys") == {"keys": [created["api_key"]], "count": 1, "next": None}
 
 
@@ -97,20 +97,20 @@ def test_many_keys_are_listed_page_by_page() -> None:
 
 
 @pytest.mark.parametrize("query", ["limit=0", "cursor=nonsense", "cursor=InRleHQi", "cursor=LTE", "cursor=MWUzMA"])
-def test_a_page_that_is_none_is_refused(query: str) -> None:
-    answer = ApiClient().get(f"/api/keys?{query}")
+def test_an_invalid_cursor_is_refused(query: str) -> None:
+    response = ApiClient().get(f"/api/keys?{query}")
 
-    assert (answer.status_code, problem(answer)["code"]) == (400, "invalid_request")
+    assert (response.status_code, problem(response)["code"]) == (400, "invalid_request")
 
 
-def test_a_revoked_key_ends_and_stays_on_record() -> None:
+def test_a_revoked_key_is_refused_and_stays_listed() -> None:
     created = json.loads(create().content)
     path = f"/api/keys/{created['api_key']['id']}"
 
-    answer = ApiClient().delete(path)
+    response = ApiClient().delete(path)
 
-    revoked = json.loads(answer.content)
-    assert (answer.status_code, revoked["message"]) == (200, "API key revoked successfully")
+    revoked = json.loads(response.content)
+    assert (response.status_code, revoked["message"]) == (200, "API key revoked successfully")
     assert revoked["api_key"]["revoked_at"].startswith(f"{timezone.now():%Y}")
     assert read(path) == revoked["api_key"]
     assert problem(ApiClient(created["key"]).get("/queue/x"))["status"] == 401
@@ -138,35 +138,41 @@ def test_a_revoked_key_ends_and_stays_on_record() -> None:
         ({"expires": "2090-01-01T00:00:00Z"}, "expires"),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(wrong: dict[str, Any], named: str) -> None:
-    answer = create(BODY | wrong)
+def test_invalid_fields_are_refused_by_name(wrong: dict[str, Any], named: str) -> None:
+    response = create(BODY | wrong)
 
-    assert answer.status_code == 400
-    assert any(named in error for error in problem(answer)["errors"])
+    assert response.status_code == 400
+    assert any(named in error for error in problem(response)["errors"])
     assert not ApiKey.objects.exists()
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
-    answer = create({"name": "", "queues": ["a b"], "expires_at": "2020-01-01T00:00:00Z"})
+def test_the_error_of_a_role_lists_the_roles() -> None:
+    (error,) = problem(create(BODY | {"role": "root"}))["errors"]
 
-    found = problem(answer)
+    assert error == "role: 'root' is not a valid choice; use one of admin, worker, client, metrics."
+
+
+def test_all_errors_are_returned_at_once() -> None:
+    response = create({"name": "", "queues": ["a b"], "expires_at": "2020-01-01T00:00:00Z"})
+
+    found = problem(response)
     assert found["code"] == "api_key_invalid"
     assert [error.partition(":")[0] for error in found["errors"]] == ["name", "queues[0]"]
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"role": "client"}', b"\xff"])
-def test_a_body_that_is_no_description_is_refused(body: bytes) -> None:
+def test_an_invalid_body_is_refused(body: bytes) -> None:
     assert problem(ApiClient().post("/api/keys", body))["code"] == "invalid_request"
 
 
 @pytest.mark.parametrize("key_id", ["0", "99", "x", "-1", "1.0", "9" * 18, "9" * 30, "٣"])
-def test_a_key_that_is_not_there_is_not_found(key_id: str) -> None:
-    for answer in (ApiClient().get(f"/api/keys/{key_id}"), ApiClient().delete(f"/api/keys/{key_id}")):
-        assert (answer.status_code, problem(answer)["code"]) == (404, "api_key_not_found")
+def test_an_unknown_key_is_not_found(key_id: str) -> None:
+    for response in (ApiClient().get(f"/api/keys/{key_id}"), ApiClient().delete(f"/api/keys/{key_id}")):
+        assert (response.status_code, problem(response)["code"]) == (404, "api_key_not_found")
 
 
-def answers_of(client: ApiClient) -> list[Answer]:
-    """Return what each route answers."""
+def responses_of(client: ApiClient) -> list[Response]:
+    """Return each route's response."""
     one = create_api_key(name="other", role="client").row.pk
     return [
         client.get("/api/keys"),
@@ -176,28 +182,28 @@ def answers_of(client: ApiClient) -> list[Answer]:
     ]
 
 
-def test_without_a_key_nothing_is_told() -> None:
-    assert [answer.status_code for answer in answers_of(ApiClient(None))] == [401] * 4
+def test_requests_without_a_key_are_refused() -> None:
+    assert [response.status_code for response in responses_of(ApiClient(None))] == [401] * 4
 
 
 @pytest.mark.parametrize("key", [CLIENT_KEY, WORKER_KEY])
 def test_only_administrators_manage_keys(key: str) -> None:
-    assert [problem(answer)["code"] for answer in answers_of(ApiClient(key))] == ["forbidden"] * 4
+    assert [problem(response)["code"] for response in responses_of(ApiClient(key))] == ["forbidden"] * 4
 
 
 def test_an_administrator_of_some_queues_cannot_make_a_key_for_all() -> None:
     limited = create_api_key(name="half", role="admin", queues=["mail"])
 
-    assert [problem(answer)["code"] for answer in answers_of(ApiClient(limited.plain))] == ["forbidden"] * 4
+    assert [problem(response)["code"] for response in responses_of(ApiClient(limited.plain))] == ["forbidden"] * 4
     assert ApiKey.objects.filter(revoked_at=None).count() == 2
 
 
-def test_the_record_names_the_key_that_did_it_and_not_the_one_that_was_made() -> None:
+def test_the_record_names_the_creating_key_and_not_the_created_one() -> None:
     admin = create_api_key(name="boss", role="admin")
 
-    answer = ApiClient(admin.plain).post("/api/keys", BODY, **{"X-Request-ID": "abc-123"})
+    response = ApiClient(admin.plain).post("/api/keys", BODY, **{"X-Request-ID": "abc-123"})
 
     row = AuditRecord.objects.get(action="api_key.created", object_name__endswith="shop")
     assert (row.actor_kind, row.actor_name, row.actor_id) == ("key", "boss", str(admin.row.pk))
     assert (row.address, row.request_id) == ("127.0.0.1", "abc-123")
-    assert json.loads(answer.content)["key"] not in row.changes
+    assert json.loads(response.content)["key"] not in row.changes

@@ -1,7 +1,9 @@
 """Keys from the shell."""
 
+import json
 from datetime import timedelta
 from io import StringIO
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -9,8 +11,9 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from runqy.accounts.models import ApiKey
-from runqy.accounts.operations import create_api_key
+from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.accounts.queries import authenticate
+from runqy.audit.actors import actor_context, command_actor
 from runqy.audit.models import AuditRecord
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -23,7 +26,22 @@ def run(*words: str) -> str:
     return out.getvalue()
 
 
-def test_keys_are_listed_with_what_they_may_do_and_whether_they_still_may() -> None:
+def test_a_missing_key_is_reported_until_one_is_accepted(settings: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    settings.RUNQY_API_KEY = settings.RUNQY_WORKER_API_KEY = settings.RUNQY_CLIENT_API_KEY = ""
+
+    def is_reported() -> bool:
+        call_command("check_api_keys")
+        return "There is no API key" in capsys.readouterr().err
+
+    created = create_api_key(name="shop", role="client")
+    assert not is_reported()
+    revoke_api_key(key_id=created.row.pk)
+    assert is_reported()
+    settings.RUNQY_CLIENT_API_KEY = "a-key-of-the-environment-0123456789"
+    assert not is_reported()
+
+
+def test_keys_are_listed_with_their_rights_and_states() -> None:
     now = timezone.now()
     shop = create_api_key(name="shop", role="client", queues=["mail"])
     create_api_key(name="old", role="admin", expires_at=now + timedelta(days=1))
@@ -41,39 +59,42 @@ def test_keys_are_listed_with_what_they_may_do_and_whether_they_still_may() -> N
     assert lines[2][:2] == [str(shop.row.pk), f"{shop.row.prefix}…"]
 
 
-def test_a_key_is_revoked_once_by_whoever_runs_the_command() -> None:
+def test_a_key_is_revoked_once_with_the_command_as_actor() -> None:
     shop = create_api_key(name="shop", role="client")
 
     assert run("revoke_api_key", str(shop.row.pk)) == f"revoked shop ({shop.row.prefix}…)\n"
 
     assert authenticate(shop.plain) is None
     assert AuditRecord.objects.get(action="api_key.revoked").actor_name == "revoke_api_key"
-    with pytest.raises(CommandError, match="was revoked before"):
+    with pytest.raises(CommandError, match="is already revoked"):
         run("revoke_api_key", str(shop.row.pk))
-    with pytest.raises(CommandError, match="No such key"):
+    with pytest.raises(CommandError, match="API key not found"):
         run("revoke_api_key", "99")
 
 
-def test_the_commands_of_django_that_make_users_are_recorded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_djangos_commands_for_users_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", "a-Password-1")
-    run("createsuperuser", "--no-input", "--username", "carol", "--email", "c@example.com")
+    with actor_context(command_actor("createsuperuser")):  # as manage.py does
+        run("createsuperuser", "--no-input", "--username", "carol", "--email", "c@example.com")
     monkeypatch.setattr("getpass.getpass", lambda *_, **__: "a-Password-2")
-    run("changepassword", "carol")
+    with actor_context(command_actor("changepassword")):
+        run("changepassword", "carol")
 
-    rows = AuditRecord.objects.order_by("number")
-    assert [(row.actor_name, row.action, row.object_name) for row in rows] == [
-        ("createsuperuser", "user.created", "carol"),
-        ("changepassword", "user.updated", "carol"),
-    ]
+    created, changed = AuditRecord.objects.order_by("number")
+    assert (created.actor_name, created.action, created.object_name) == ("createsuperuser", "user.created", "carol")
+    assert json.loads(created.changes)["is_superuser"] == {"old": None, "new": True}
+    assert (changed.actor_name, changed.action, changed.object_name) == ("changepassword", "user.updated", "carol")
+    assert json.loads(changed.changes) == {"password": "changed"}
     assert User.objects.get().check_password("a-Password-2")
-    assert "a-Password" not in "".join(row.changes for row in rows)
+    assert "a-Password" not in created.changes
+    assert "pbkdf2" not in created.changes
 
 
-def test_a_user_that_was_not_made_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_that_was_not_created_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     User.objects.create_user("carol")
     monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", "a-Password-1")
 
-    with pytest.raises(CommandError):
+    with pytest.raises(CommandError), actor_context(command_actor("createsuperuser")):
         run("createsuperuser", "--no-input", "--username", "carol", "--email", "c@example.com")
 
     assert not AuditRecord.objects.exists()

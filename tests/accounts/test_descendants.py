@@ -1,4 +1,4 @@
-"""Keys that a key created: shown, and revoked with it when that is asked for."""
+"""Keys that a key created: listed, and revoked with it on request."""
 
 import json
 from typing import Any
@@ -12,8 +12,8 @@ from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.accounts.queries import authenticate, list_accepted_descendants
 from runqy.audit.models import AuditRecord
-from runqy.publication import snapshot
-from runqy.publication.snapshot import get_snapshot
+from runqy.config_sync import snapshot
+from runqy.config_sync.snapshot import get_snapshot
 from tests.api.client import ApiClient, problem
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -45,28 +45,28 @@ def accepted() -> list[str]:
 
 
 def test_a_key_shows_what_created_it(family: dict[str, Any]) -> None:
-    shown = json.loads(ApiClient().get(f"/api/keys/{family['ids']['child']}").content)
+    content = json.loads(ApiClient().get(f"/api/keys/{family['ids']['child']}").content)
     by_command = create_api_key(name="by a command", role="client").row
 
     created_by = ("created_by_kind", "created_by", "created_by_key")
-    assert [shown[name] for name in created_by] == ["key", "root", family["ids"]["root"]]
+    assert [content[name] for name in created_by] == ["key", "root", family["ids"]["root"]]
     assert (by_command.created_by_kind, by_command.created_by_key) == ("server", None)
 
 
 def test_revoking_a_key_counts_the_keys_that_it_created(family: dict[str, Any]) -> None:
-    answer = json.loads(ApiClient().delete(f"/api/keys/{family['ids']['root']}").content)
+    response = json.loads(ApiClient().delete(f"/api/keys/{family['ids']['root']}").content)
 
-    assert (answer["accepted_descendants"], answer["revoked_descendants"]) == (3, [])
+    assert (response["accepted_descendants"], response["revoked_descendants"]) == (3, [])
     assert accepted() == ["child", "other", "grandchild", "stranger"]
 
 
-def test_descendants_are_revoked_with_it_when_asked_each_on_record(family: dict[str, Any]) -> None:
+def test_descendants_are_revoked_on_request_each_with_a_record(family: dict[str, Any]) -> None:
     ids = family["ids"]
 
-    answer = json.loads(ApiClient().delete(f"/api/keys/{ids['root']}?descendants=true").content)
+    response = json.loads(ApiClient().delete(f"/api/keys/{ids['root']}?descendants=true").content)
 
-    assert answer["accepted_descendants"] == 0
-    assert answer["revoked_descendants"] == [ids["child"], ids["other"], ids["grandchild"]]
+    assert response["accepted_descendants"] == 0
+    assert response["revoked_descendants"] == [ids["child"], ids["other"], ids["grandchild"]]
     assert accepted() == ["stranger"]
     assert [client.get("/api/keys").status_code for client in family["clients"].values()] == [401] * 4
     recorded = AuditRecord.objects.filter(action="api_key.revoked").order_by("number")
@@ -85,7 +85,7 @@ def test_descendants_of_a_revoked_key_are_revoked_later(family: dict[str, Any]) 
     assert len(json.loads(later.content)["revoked_descendants"]) == 3
 
 
-def test_keys_that_are_over_are_no_descendants_and_hide_none(family: dict[str, Any]) -> None:
+def test_revoked_and_expired_keys_are_not_listed_but_their_descendants_are(family: dict[str, Any]) -> None:
     ids = family["ids"]
     ApiKey.objects.filter(pk=ids["other"]).update(expires_at=timezone.now())
     revoke_api_key(key_id=ids["child"])
@@ -93,60 +93,60 @@ def test_keys_that_are_over_are_no_descendants_and_hide_none(family: dict[str, A
     assert [key.pk for key in list_accepted_descendants([ids["root"]])] == [ids["grandchild"]]
 
 
-def test_a_flag_that_is_none_is_refused(family: dict[str, Any]) -> None:
-    answer = ApiClient().delete(f"/api/keys/{family['ids']['root']}?descendants=perhaps")
+def test_an_invalid_flag_is_refused(family: dict[str, Any]) -> None:
+    response = ApiClient().delete(f"/api/keys/{family['ids']['root']}?descendants=perhaps")
 
-    assert (answer.status_code, problem(answer)["code"]) == (400, "invalid_request")
+    assert (response.status_code, problem(response)["code"]) == (400, "invalid_request")
     assert "root" in accepted()
 
 
-def test_a_revoked_key_changes_nothing_even_where_a_process_does_not_know_yet(
+def test_a_revoked_key_changes_nothing_in_a_process_with_an_old_snapshot(
     family: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     get_snapshot()
     monkeypatch.setattr(snapshot, "apply", lambda documents: None)
-    monkeypatch.setattr("runqy.publication.operations.publish", lambda fields: None)
+    monkeypatch.setattr("runqy.config_sync.operations.publish", lambda fields: None)
     revoke_api_key(key_id=family["ids"]["root"])
     root: ApiClient = family["clients"]["root"]
 
-    answers = [root.post("/api/keys", {"name": "late"}), root.post("/api/vaults", {"name": "v"})]
+    responses = [root.post("/api/keys", {"name": "late"}), root.post("/api/vaults", {"name": "v"})]
 
     assert root.get("/api/keys").status_code == 200  # it is still accepted here
-    assert [answer.status_code for answer in answers] == [401, 401]
+    assert [response.status_code for response in responses] == [401, 401]
     assert "late" not in accepted()
 
 
-def test_the_command_names_descendants_and_revokes_them_when_told(family: dict[str, Any], capsys: Any) -> None:
+def test_the_command_lists_descendants_and_revokes_them_on_request(family: dict[str, Any], capsys: Any) -> None:
     ids = family["ids"]
 
     call_command("revoke_api_key", str(ids["child"]))
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     call_command("revoke_api_key", str(ids["root"]), "--descendants")
 
-    assert f"{ids['grandchild']} grandchild" in told.err
+    assert f"{ids['grandchild']} grandchild" in output.err
     assert len(capsys.readouterr().out.splitlines()) == 3
     assert accepted() == ["stranger"]
 
 
-def test_the_admin_shows_descendants_and_asks(family: dict[str, Any], admin_client: Client) -> None:
+def test_the_admin_lists_descendants_before_revoking(family: dict[str, Any], admin_client: Client) -> None:
     ids = family["ids"]
     page = REVOKE.format(ids["root"])
 
-    asked = admin_client.get(page).content.decode()
+    confirmation = admin_client.get(page).content.decode()
     admin_client.post(page, {"confirmed": "yes", "descendants": "yes"})
 
-    assert "Also revoke the 3 keys created with it" in asked
-    assert "grandchild" in asked
+    assert "Also revoke the 3 keys created with it" in confirmation
+    assert "grandchild" in confirmation
     assert accepted() == ["stranger"]
 
 
-def test_the_admin_leaves_descendants_unless_told(family: dict[str, Any], admin_client: Client) -> None:
+def test_the_admin_keeps_descendants_by_default(family: dict[str, Any], admin_client: Client) -> None:
     admin_client.post(REVOKE.format(family["ids"]["root"]), {"confirmed": "yes"})
-    shown = admin_client.get(f"/admin/accounts/apikey/{family['ids']['child']}/change/").content.decode()
+    content = admin_client.get(f"/admin/accounts/apikey/{family['ids']['child']}/change/").content.decode()
 
     assert accepted() == ["child", "other", "grandchild", "stranger"]
-    assert f"/admin/accounts/apikey/{family['ids']['root']}/change/" in shown
-    assert f"/admin/accounts/apikey/{family['ids']['grandchild']}/change/" in shown
+    assert f"/admin/accounts/apikey/{family['ids']['root']}/change/" in content
+    assert f"/admin/accounts/apikey/{family['ids']['grandchild']}/change/" in content
 
 
 def test_staff_are_warned_of_a_change_that_is_not_published(admin_client: Client, settings: Any) -> None:
@@ -155,7 +155,7 @@ def test_staff_are_warned_of_a_change_that_is_not_published(admin_client: Client
     page = REVOKE.format(key.row.pk)
     settings.REDIS_TARGET = settings.REDIS_TARGET.__class__(addresses=(("127.0.0.1", 1),))
 
-    shown = admin_client.post(page, {"confirmed": "yes"}, follow=True).content.decode()
+    content = admin_client.post(page, {"confirmed": "yes"}, follow=True).content.decode()
 
-    assert "Saved, but not published" in shown
+    assert "Saved, but not published" in content
     assert authenticate(key.plain) is None

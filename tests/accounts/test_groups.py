@@ -5,7 +5,7 @@ from django.apps import apps
 from django.contrib.auth.models import Group, Permission
 from django.test import Client
 
-from runqy.staff.roles import ROLES, grant_roles
+from runqy.admin_site.roles import ROLES, create_role_groups
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -13,13 +13,13 @@ pytestmark = pytest.mark.usefixtures("configuration")
 @pytest.fixture
 def group(configuration: None) -> Group:
     """Return a group with a permission that no page of ours looks for."""
-    grant_roles(apps)
+    create_role_groups(apps)
     group = Group.objects.create(name="night shift")
     group.permissions.add(Permission.objects.get(codename="view_session"))
     return group
 
 
-def test_it_offers_what_an_administrator_has_and_what_the_group_has(admin_client: Client, group: Group) -> None:
+def test_a_group_offers_the_permissions_of_an_admin_and_its_own(admin_client: Client, group: Group) -> None:
     page = admin_client.get(f"/admin/auth/group/{group.pk}/change/")
 
     offered = page.context["adminform"].form.fields["permissions"].queryset
@@ -28,12 +28,12 @@ def test_it_offers_what_an_administrator_has_and_what_the_group_has(admin_client
     assert "Can view API key" in page.content.decode()
 
 
-def test_saving_keeps_what_is_ticked(admin_client: Client, group: Group) -> None:
+def test_saving_keeps_selected_permissions(admin_client: Client, group: Group) -> None:
     ticked = list(group.permissions.values_list("pk", flat=True))
     added = Permission.objects.get(codename="pause_queue")
 
     form = {"name": "night shift", "permissions": [*ticked, added.pk]}
-    answer = admin_client.post(f"/admin/auth/group/{group.pk}/change/", form)
+    response = admin_client.post(f"/admin/auth/group/{group.pk}/change/", form)
 
-    assert answer.status_code == 302, answer.content
+    assert response.status_code == 302, response.content
     assert {row.codename for row in group.permissions.all()} == {"view_session", "pause_queue"}

@@ -6,6 +6,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from axes.models import AccessAttempt
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.test import Client
@@ -13,8 +14,8 @@ from django.utils import timezone
 
 from runqy import clock
 from runqy.audit.models import AuditRecord
-from runqy.broker.rates import Rate
-from tests.publication.support import away
+from runqy.broker.rate_limit import Rate
+from tests.config_sync.support import away
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -24,7 +25,7 @@ LOGIN = "/admin/login/"
 
 @pytest.fixture
 def ada() -> User:
-    """Return somebody who may log in."""
+    """Return a user who may log in."""
     return User.objects.create_superuser("ada", password=PASSWORD)
 
 
@@ -33,8 +34,8 @@ def attempt(password: str, username: str = "ada", **environ: str) -> Any:
     return Client().post(LOGIN, {"username": username, "password": password, "next": "/admin/"}, **environ)
 
 
-def told() -> list[tuple[str, str, str, str]]:
-    """Return what was recorded of users: what, of whom, by whom, from where."""
+def audited() -> list[tuple[str, str, str, str]]:
+    """Return the audit records about users: action, user, actor and address."""
     rows = AuditRecord.objects.filter(object_kind="user").order_by("number")
     return [(row.action, row.object_name, row.actor_name, row.address) for row in rows]
 
@@ -42,23 +43,31 @@ def told() -> list[tuple[str, str, str, str]]:
 def test_logins_failures_and_logouts_are_recorded(ada: User) -> None:
     browser = Client()
     attempt("wrong", REMOTE_ADDR="192.0.2.7")
-    answer = browser.post(LOGIN, {"username": "ada", "password": PASSWORD, "next": "/admin/"})
-    assert answer.status_code == 302, answer.content
+    response = browser.post(LOGIN, {"username": "ada", "password": PASSWORD, "next": "/admin/"})
+    assert response.status_code == 302, response.content
 
     browser.post("/admin/logout/")
 
-    assert told() == [
+    assert audited() == [
         ("user.login_failed", "ada", "ada", "192.0.2.7"),
         ("user.logged_in", "ada", "ada", "127.0.0.1"),
         ("user.logged_out", "ada", "ada", "127.0.0.1"),
     ]
 
 
-def test_what_is_typed_in_the_place_of_a_name_is_not_recorded(ada: User, caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_user_names_are_not_recorded(ada: User, caplog: pytest.LogCaptureFixture) -> None:
     attempt("x", username=PASSWORD)
 
-    assert told() == []
+    assert audited() == []
     assert PASSWORD not in json.dumps(list(AuditRecord.objects.values_list("changes", "object_name")))
+
+
+def test_too_long_user_names_are_refused(ada: User) -> None:
+    response = attempt("wrong", username="a" * 100_000)
+
+    assert response.status_code == 200
+    assert "Please enter the correct username" in response.content.decode()
+    assert not AccessAttempt.objects.exists()
 
 
 def test_too_many_failures_lock_the_name_at_that_address_and_nowhere_else(ada: User, settings: Any) -> None:
@@ -76,10 +85,10 @@ def test_attempts_while_locked_leave_no_records(ada: User, settings: Any) -> Non
     for _ in range(settings.AXES_FAILURE_LIMIT + 5):
         attempt("wrong")
 
-    assert [action for action, *_ in told()] == ["user.login_failed"] * settings.AXES_FAILURE_LIMIT
+    assert [action for action, *_ in audited()] == ["user.login_failed"] * settings.AXES_FAILURE_LIMIT
 
 
-def test_a_login_that_works_forgets_the_failures_before_it(ada: User, settings: Any) -> None:
+def test_a_successful_login_resets_the_failures(ada: User, settings: Any) -> None:
     for _ in range(settings.AXES_FAILURE_LIMIT - 1):
         attempt("wrong")
     assert attempt(PASSWORD).status_code == 302
@@ -95,10 +104,10 @@ def test_behind_a_trusted_proxy_the_clients_address_is_what_is_locked(ada: User,
 
     assert attempt(PASSWORD, **attacker).status_code == 429
     assert attempt(PASSWORD, **attacker | {"HTTP_X_FORWARDED_FOR": "192.0.2.66"}).status_code == 302
-    assert told()[0][3] == "192.0.2.7"
+    assert audited()[0][3] == "192.0.2.7"
 
 
-def test_an_ipv6_host_does_not_get_on_by_another_address_of_its_network(ada: User, settings: Any) -> None:
+def test_an_ipv6_network_counts_as_one_address(ada: User, settings: Any) -> None:
     for number in range(settings.AXES_FAILURE_LIMIT):
         attempt("wrong", REMOTE_ADDR=f"2001:db8::{number + 1:x}")
 
@@ -117,7 +126,14 @@ def test_passwords_tried_under_many_names_are_bounded_by_address(ada: User, sett
     assert attempt(PASSWORD, REMOTE_ADDR="192.0.2.8").status_code == 302
 
 
-def test_without_redis_staff_get_in(ada: User, settings: Any) -> None:
+@pytest.mark.parametrize("target", [{}, {"next": ""}, {"next": "https://elsewhere.example/"}])
+def test_a_login_without_a_usable_next_leads_to_the_overview(ada: User, target: dict[str, str]) -> None:
+    response = Client().post(LOGIN, {"username": "ada", "password": PASSWORD, **target})
+
+    assert (response.status_code, response["Location"]) == (302, "/admin/")
+
+
+def test_staff_can_log_in_without_redis(ada: User, settings: Any) -> None:
     settings.REDIS_TARGET = away()
 
     assert attempt(PASSWORD).status_code == 302
@@ -138,7 +154,7 @@ def test_a_session_ends_half_a_day_after_the_last_visit(admin_client: Client, mo
     assert Session.objects.get().expire_date >= first
 
 
-def test_a_login_forgets_sessions_that_have_expired(ada: User) -> None:
+def test_a_login_deletes_expired_sessions(ada: User) -> None:
     Session.objects.create(session_key="old", session_data="", expire_date=timezone.now() - timedelta(days=1))
 
     attempt(PASSWORD)
@@ -146,7 +162,7 @@ def test_a_login_forgets_sessions_that_have_expired(ada: User) -> None:
     assert not Session.objects.filter(session_key="old").exists()
 
 
-def test_cookies_are_out_of_reach_of_scripts_and_other_sites(ada: User, settings: Any) -> None:
+def test_cookies_are_httponly_and_samesite(ada: User, settings: Any) -> None:
     settings.SESSION_COOKIE_SECURE = True
 
     cookie = attempt(PASSWORD).cookies["runqy_session"]

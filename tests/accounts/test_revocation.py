@@ -37,7 +37,7 @@ print(time.time(), max(longest, time.time() - last), len(queries), flush=True)
 
 @pytest.fixture
 def other() -> Iterator[subprocess.Popen[str]]:
-    """Start another server process, which asks again and again whose key it is that it is told."""
+    """Start another server process, which authenticates a given key again and again."""
     process = subprocess.Popen(
         [sys.executable, "-c", OTHER, str(connection.settings_dict["NAME"])],
         cwd=ROOT,
@@ -51,7 +51,7 @@ def other() -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def test_a_revoked_key_ends_in_another_process_within_a_second_and_asks_no_database(
+def test_a_revocation_reaches_another_process_within_a_second_without_the_database(
     other: subprocess.Popen[str],
 ) -> None:
     assert other.stdin

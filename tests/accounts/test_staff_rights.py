@@ -1,4 +1,4 @@
-"""Nobody among staff gives more than they have, and nobody locks everybody out."""
+"""Staff cannot grant more than they have, and the last administrator cannot be removed."""
 
 import json
 from typing import Any
@@ -8,8 +8,8 @@ from django.apps import apps
 from django.contrib.auth.models import Group, Permission, User
 from django.test import Client
 
+from runqy.admin_site.roles import ROLES, create_role_groups
 from runqy.audit.models import AuditRecord
-from runqy.staff.roles import ROLES, grant_roles
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -19,19 +19,19 @@ PASSWORD = "a-Password-1-for-carol"
 
 @pytest.fixture(autouse=True)
 def _roles(configuration: None) -> None:
-    grant_roles(apps)
+    create_role_groups(apps)
 
 
 def user(name: str, role: str = "", **columns: Any) -> User:
-    """Make somebody of a role."""
+    """Create a user with a role."""
     row = User.objects.create_user(name, is_staff=True, **columns)
     if role:
         row.groups.add(Group.objects.get(name=role))
     return row
 
 
-def entered(row: User) -> Client:
-    """Return a browser in which somebody is logged in."""
+def logged_in(row: User) -> Client:
+    """Return a client with a logged-in user."""
     client = Client()
     client.force_login(row)
     return client
@@ -48,24 +48,24 @@ def change(client: Client, row: User, **fields: str) -> Any:
     return client.post(f"{USERS}{row.pk}/change/", {name: value for name, value in form.items() if value})
 
 
-def errors(answer: Any) -> dict[str, list[str]]:
+def errors(response: Any) -> dict[str, list[str]]:
     """Return what a form refused."""
-    return dict(answer.context["adminform"].form.errors) if answer.context else {}
+    return dict(response.context["adminform"].form.errors) if response.context else {}
 
 
 @pytest.mark.parametrize("role", [role.name for role in ROLES])
-def test_an_admin_makes_users_of_every_role(role: str) -> None:
-    answer = entered(user("ann", "admin")).post(f"{USERS}add/", new("carol", role))
+def test_an_admin_creates_users_of_every_role(role: str) -> None:
+    response = logged_in(user("ann", "admin")).post(f"{USERS}add/", new("carol", role))
 
-    assert answer.status_code == 302, errors(answer)
+    assert response.status_code == 302, errors(response)
     carol = User.objects.get(username="carol")
     assert [group.name for group in carol.groups.all()] == [role]
     assert (carol.is_staff, carol.is_superuser) == (True, False)
     assert carol.check_password(PASSWORD)
 
 
-def test_only_superusers_make_superusers(admin_client: Client) -> None:
-    refused = entered(user("ann", "admin")).post(f"{USERS}add/", new("carol", "superuser"))
+def test_only_superusers_create_superusers(admin_client: Client) -> None:
+    refused = logged_in(user("ann", "admin")).post(f"{USERS}add/", new("carol", "superuser"))
     assert "superuser is not one of the available choices" in errors(refused)["role"][0]
 
     admin_client.post(f"{USERS}add/", new("carol", "superuser"))
@@ -74,7 +74,7 @@ def test_only_superusers_make_superusers(admin_client: Client) -> None:
 
 
 def test_an_admin_neither_changes_a_superuser_nor_their_password_nor_deletes_them(admin_user: User) -> None:
-    client = entered(user("ann", "admin"))
+    client = logged_in(user("ann", "admin"))
     secret = {"password1": PASSWORD, "password2": PASSWORD}
 
     assert client.get(f"{USERS}{admin_user.pk}/change/").status_code == 200
@@ -88,8 +88,8 @@ def test_an_admin_neither_changes_a_superuser_nor_their_password_nor_deletes_the
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator", "configurator"])
-def test_other_roles_look_at_users_and_change_none(role: str) -> None:
-    client, carol = entered(user("ann", role)), user("carol", "viewer")
+def test_other_roles_view_users_and_change_none(role: str) -> None:
+    client, carol = logged_in(user("ann", role)), user("carol", "viewer")
 
     assert client.get(USERS).status_code == client.get(f"{USERS}{carol.pk}/change/").status_code == 200
     assert change(client, carol, role="operator").status_code == 403
@@ -99,19 +99,19 @@ def test_other_roles_look_at_users_and_change_none(role: str) -> None:
     assert User.objects.count() == 2
 
 
-def test_who_may_only_keep_users_gives_no_role_that_may_more_and_changes_nobody_who_may() -> None:
+def test_users_cannot_assign_or_change_more_permissions_than_their_own() -> None:
     clerk = user("clerk")
     clerk.user_permissions.set(Permission.objects.filter(content_type__app_label="auth", content_type__model="user"))
-    client, carol, resting = entered(clerk), user("carol"), user("dave", "admin", is_active=False)
+    client, carol, resting = logged_in(clerk), user("carol"), user("dave", "admin", is_active=False)
 
     assert "not one of the available choices" in errors(change(client, carol, role="admin"))["role"][0]
     assert change(client, resting, role="admin").status_code == 403
 
 
-def test_nobody_deactivates_demotes_or_deletes_themselves() -> None:
+def test_users_cannot_deactivate_demote_or_delete_themselves() -> None:
     ann = user("ann", "admin")
     user("bob", "admin")
-    client = entered(ann)
+    client = logged_in(ann)
 
     inactive = errors(change(client, ann, role="admin", is_active=""))
     lower = errors(change(client, ann, role="viewer"))
@@ -125,11 +125,11 @@ def test_nobody_deactivates_demotes_or_deletes_themselves() -> None:
     assert (ann.is_active, ann.groups.get().name) == (True, "admin")
 
 
-def test_the_last_active_admin_stays() -> None:
+def test_the_last_active_admin_cannot_be_removed() -> None:
     clerk, ann = user("clerk"), user("ann", "admin")
     clerk.user_permissions.set(Permission.objects.all())
     user("resting", "admin", is_active=False)
-    client = entered(clerk)
+    client = logged_in(clerk)
 
     for fields in ({"role": "viewer"}, {"role": "admin", "is_active": ""}):
         (sentence,) = errors(change(client, ann, **fields)).values()
@@ -142,8 +142,8 @@ def test_the_last_active_admin_stays() -> None:
     assert change(client, ann, role="viewer").status_code == 302
 
 
-def test_a_role_takes_the_place_of_another_and_leaves_other_groups() -> None:
-    client, carol = entered(user("ann", "admin")), user("carol", "viewer")
+def test_a_role_replaces_another_and_keeps_other_groups() -> None:
+    client, carol = logged_in(user("ann", "admin")), user("carol", "viewer")
     carol.groups.add(Group.objects.create(name="night shift"))
 
     change(client, carol, role="operator")
@@ -154,7 +154,7 @@ def test_a_role_takes_the_place_of_another_and_leaves_other_groups() -> None:
 
 
 def test_permissions_of_their_own_are_kept_until_a_role_is_chosen() -> None:
-    client, carol = entered(user("ann", "admin")), user("carol")
+    client, carol = logged_in(user("ann", "admin")), user("carol")
     carol.groups.add(Group.objects.create(name="night shift"))
 
     assert change(client, carol, role="as-it-is", is_active="").status_code == 302
@@ -163,14 +163,14 @@ def test_permissions_of_their_own_are_kept_until_a_role_is_chosen() -> None:
     assert (carol.is_active, [group.name for group in carol.groups.all()]) == (False, ["night shift"])
 
 
-def test_nobody_puts_permissions_into_a_group_that_they_lack() -> None:
+def test_users_cannot_add_permissions_that_they_lack_to_a_group() -> None:
     clerk = user("clerk")
     clerk.user_permissions.set(Permission.objects.filter(content_type__app_label="auth"))
-    client, mine = entered(clerk), Group.objects.create(name="night shift")
+    client, mine = logged_in(clerk), Group.objects.create(name="night shift")
     add_key, add_user = (Permission.objects.get(codename=name) for name in ("add_apikey", "add_user"))
 
     refused = client.post(f"{GROUPS}{mine.pk}/change/", {"name": "night shift", "permissions": [add_key.pk]})
-    assert "You can give and take only permissions that you have" in errors(refused)["permissions"][0]
+    assert "You can add and remove only permissions that you have" in errors(refused)["permissions"][0]
     client.post(f"{GROUPS}{mine.pk}/change/", {"name": "night shift", "permissions": [add_user.pk]})
 
     assert [permission.codename for permission in mine.permissions.all()] == ["add_user"]
@@ -190,18 +190,18 @@ def test_the_groups_of_roles_keep_their_names_and_stay(admin_client: Client) -> 
 def test_a_users_page_leads_to_the_records_of_the_user(admin_client: Client) -> None:
     carol = user("carol", "viewer")
 
-    answer = admin_client.get(f"{USERS}{carol.pk}/history/")
+    response = admin_client.get(f"{USERS}{carol.pk}/history/")
 
-    assert answer.headers["Location"] == "/admin/audit/auditrecord/?kind=user&object=carol"
+    assert response.headers["Location"] == "/admin/audit/auditrecord/?kind=user&object=carol"
 
 
-def test_the_last_two_admins_do_not_go_together() -> None:
+def test_the_last_two_admins_cannot_be_deleted_together() -> None:
     clerk = user("clerk")
     clerk.user_permissions.set(Permission.objects.all())
     admins = [user("ann", "admin"), user("bob", "admin")]
 
     action = {"action": "delete_selected", "_selected_action": [row.pk for row in admins], "post": "yes"}
-    answer = entered(clerk).post(USERS, action)
+    response = logged_in(clerk).post(USERS, action)
 
-    assert answer.status_code == 403
+    assert response.status_code == 403
     assert User.objects.filter(groups__name="admin").count() == 2

@@ -8,10 +8,10 @@ import pytest
 from runqy.audit.actors import current_actor
 from runqy.audit.models import AuditRecord
 from runqy.audit.operations import record
-from runqy.publication.models import StoredDocument
-from runqy.publication.republishing import replace_configuration
+from runqy.config_sync.models import StoredDocument
+from runqy.config_sync.reconcile import replace_configuration
 from tests.api.client import ApiClient
-from tests.publication.support import put
+from tests.config_sync.support import put
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -26,13 +26,13 @@ def test_the_address_is_the_clients_own_behind_a_trusted_proxy(settings: Any) ->
     assert row.address == "203.0.113.9"
 
 
-def test_an_address_that_anybody_can_write_is_not_believed() -> None:
+def test_a_forged_client_address_is_ignored() -> None:
     ApiClient().post("/api/keys", {"name": "shop"}, **{"X-Forwarded-For": "203.0.113.9"})
 
     assert AuditRecord.objects.get().address == "127.0.0.1"
 
 
-def test_a_thread_acts_for_nobody_once_it_has_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_has_no_actor_after_its_response(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     def fail(*_: Any, **__: Any) -> None:
@@ -41,9 +41,9 @@ def test_a_thread_acts_for_nobody_once_it_has_answered(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("runqy.accounts.api.viewsets.list_api_keys_page", fail)
 
-    answers = [ApiClient().get("/api/keys"), ApiClient().get("/api/keys/7"), ApiClient("wrong").get("/api/keys")]
+    responses = [ApiClient().get("/api/keys"), ApiClient().get("/api/keys/7"), ApiClient("wrong").get("/api/keys")]
 
-    assert [answer.status_code for answer in answers] == [500, 404, 401]
+    assert [response.status_code for response in responses] == [500, 404, 401]
     assert seen == ["admin key of the environment"]
     assert current_actor().kind == "server"
 

@@ -1,4 +1,4 @@
-"""Whoever tampers with records is refused, or found out."""
+"""Tampering with records is refused or detected."""
 
 from collections.abc import Callable, Iterator
 from io import StringIO
@@ -51,7 +51,7 @@ def rewrite_all(key: ChainKey | None) -> None:
     """Write the whole chain anew with another actor, head included, with a key or as plain hashes."""
     previous = "0" * 64
     for row in AuditRecord.objects.order_by("number"):
-        row.previous, row.actor_name = previous, "somebody else"
+        row.previous, row.actor_name = previous, "another user"
         row.key_id, row.digest = key.id if key else PLAIN, ""
         row.digest = previous = row.chained_digest(key)
         execute(
@@ -74,16 +74,16 @@ def test_a_whole_chain_ends_at_what_the_command_prints(records: list[AuditRecord
 @pytest.mark.parametrize(
     ("statement", "sentence"),
     [
-        ("UPDATE audit_auditrecord SET actor_name = 'x' WHERE number = 2", "Record 2 is not as it was written"),
-        ("UPDATE audit_auditrecord SET changes = '{\"a\":1}' WHERE number = 3", "Record 3 is not as it was written"),
-        ("UPDATE audit_auditrecord SET at = '2020-01-01 00:00:00+00:00' WHERE number = 1", "Record 1 is not as it was"),
-        ("UPDATE audit_auditrecord SET request_id = 'x' WHERE number = 1", "Record 1 is not as it was written"),
+        ("UPDATE audit_auditrecord SET actor_name = 'x' WHERE number = 2", "Record 2 was changed"),
+        ("UPDATE audit_auditrecord SET changes = '{\"a\":1}' WHERE number = 3", "Record 3 was changed"),
+        ("UPDATE audit_auditrecord SET at = '2020-01-01 00:00:00+00:00' WHERE number = 1", "Record 1 was changed"),
+        ("UPDATE audit_auditrecord SET request_id = 'x' WHERE number = 1", "Record 1 was changed"),
         ("DELETE FROM audit_auditrecord WHERE number = 2", "Records 2 to 2 are missing"),
         ("DELETE FROM audit_auditrecord WHERE number = 1", "Records 1 to 1 are missing"),
-        ("DELETE FROM audit_auditrecord WHERE number = 3", "The head says that record 3 is the last, but it is 2"),
-        ("DELETE FROM audit_auditrecord", "The head says that record 3 is the last, but it is 0"),
-        ("DELETE FROM audit_audithead", "The head says that record 0 is the last, but it is 3"),
-        ("UPDATE audit_audithead SET digest = 'x'", "The head says"),
+        ("DELETE FROM audit_auditrecord WHERE number = 3", "The last record is 2, but the head names 3"),
+        ("DELETE FROM audit_auditrecord", "The last record is 0, but the head names 3"),
+        ("DELETE FROM audit_audithead", "The last record is 3, but the head names 0"),
+        ("UPDATE audit_audithead SET digest = 'x'", "The last record"),
     ],
 )
 def test_what_was_done_past_the_server_is_found(records: list[AuditRecord], statement: str, sentence: str) -> None:
@@ -93,7 +93,7 @@ def test_what_was_done_past_the_server_is_found(records: list[AuditRecord], stat
         verify()
 
 
-def test_a_record_put_in_place_of_another_is_found(records: list[AuditRecord]) -> None:
+def test_a_record_that_replaces_another_is_found(records: list[AuditRecord]) -> None:
     second = AuditRecord.objects.get(number=2)
     second.object_name = "other"
     execute(
@@ -101,7 +101,7 @@ def test_a_record_put_in_place_of_another_is_found(records: list[AuditRecord]) -
         second.chained_digest(current_key()),
     )
 
-    assert verify_chain().breaks == ["Record 3 does not follow the one before it."]
+    assert verify_chain().breaks == ["Record 3 does not follow its predecessor."]
 
 
 @pytest.mark.parametrize(
@@ -119,18 +119,18 @@ def test_a_chain_written_anew_is_whole_and_not_what_was_noted(
     tamper()
 
     assert verify() != noted
-    with pytest.raises(CommandError, match="No record 3 with the digest"):
+    with pytest.raises(CommandError, match="There is no record 3 with digest"):
         verify("--expect", noted)
 
 
 def test_a_chain_written_anew_without_the_secret_key_is_found(records: list[AuditRecord]) -> None:
     rewrite_all(None)
 
-    assert verify_chain().breaks == ["Record 3 is the last and has no key, which every new record has."]
+    assert verify_chain().breaks == ["The last record, 3, has no key, which every new record has."]
 
 
 def test_a_chain_written_anew_under_another_key_is_found(records: list[AuditRecord]) -> None:
-    rewrite_all(derive_key("of somebody else"))
+    rewrite_all(derive_key("of another server"))
 
     (found,) = verify_chain().breaks
 
@@ -144,7 +144,7 @@ def test_plain_records_behind_keyed_ones_are_found(records: list[AuditRecord]) -
     execute("UPDATE audit_auditrecord SET key_id = '', digest = %s WHERE number = 3", digest)
     AuditHead.objects.update(digest=digest)
 
-    assert "Record 3 has no key, which the one before it has." in verify_chain().breaks
+    assert "Record 3 has no key, but its predecessor has." in verify_chain().breaks
 
 
 def test_what_was_recorded_before_the_secret_key_changed_is_verified_with_the_old_one(
@@ -159,7 +159,7 @@ def test_what_was_recorded_before_the_secret_key_changed_is_verified_with_the_ol
         verify()
     assert verify("--old-secret-key-file", str(old)) == f"4:{fourth.digest}"
     execute("UPDATE audit_auditrecord SET actor_name = 'x' WHERE number = 2")
-    with pytest.raises(CommandError, match="Record 2 is not as it was written"):
+    with pytest.raises(CommandError, match="Record 2 was changed"):
         verify("--old-secret-key-file", str(old))
 
 
@@ -194,7 +194,7 @@ def test_a_chain_of_plain_hashes_goes_on_with_keys_and_cannot_be_written_anew() 
     execute("DELETE FROM audit_auditrecord WHERE number = 3")
     rewrite_all(None)
     AuditHead.objects.update(number=2)
-    with pytest.raises(CommandError, match="Record 2 is the last and has no key"):
+    with pytest.raises(CommandError, match="The last record, 2, has no key"):
         verify()
 
 
@@ -206,7 +206,7 @@ def test_what_the_command_did_not_print_is_not_expected(text: str) -> None:
 
 def test_the_models_refuse_to_change_or_delete_a_record(records: list[AuditRecord]) -> None:
     first = AuditRecord.objects.get(number=1)
-    first.actor_name = "somebody else"
+    first.actor_name = "another user"
     attempts = [
         first.save,
         first.delete,
@@ -216,7 +216,7 @@ def test_the_models_refuse_to_change_or_delete_a_record(records: list[AuditRecor
     ]
 
     for attempt in attempts:
-        with pytest.raises(TypeError, match="Audit records are never"):
+        with pytest.raises(TypeError, match="Audit records cannot be"):
             attempt()
     assert verify_chain().is_whole
 

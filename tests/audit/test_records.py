@@ -8,26 +8,26 @@ import pytest
 from django.core.management import call_command
 from django.db import connection, transaction
 
-from queues.definitions import Deployment, StatedLimits
-from queues.models import Source
+from queues.definitions import Deployment, LimitOverrides
+from queues.models import QueueSource
 from queues.operations import delete_definition, save_queue
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.models import AuditRecord
 from runqy.audit.operations import record
 from runqy.audit.queries import verify_chain
+from runqy.config_sync.operations import configuration_change
 from runqy.errors import QueueNameTaken
-from runqy.publication.operations import configuration_change
 from tests.queues.samples import spec
 from tests.vaults.test_vaults import SECRET
-from vaults.operations import create_vault, delete_entry, delete_vault, describe_vault, set_entry
+from vaults.operations import create_vault, delete_entry, delete_vault, save_vault, set_entry
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
-SOMEBODY = Actor(kind=ActorKind.KEY, name="shop", id="7", address="203.0.113.9", request_id="r-1")
+USER = Actor(kind=ActorKind.KEY, name="shop", id="7", address="203.0.113.9", request_id="r-1")
 
 
-def told() -> list[tuple[str, str, dict[str, Any]]]:
+def audited() -> list[tuple[str, str, dict[str, Any]]]:
     """Return what was recorded, in order."""
     rows = AuditRecord.objects.order_by("number")
     return [(row.action, row.object_name, json.loads(row.changes)) for row in rows]
@@ -35,21 +35,21 @@ def told() -> list[tuple[str, str, dict[str, Any]]]:
 
 def last() -> tuple[str, str, dict[str, Any]]:
     """Return what was recorded last."""
-    return told()[-1]
+    return audited()[-1]
 
 
-def test_a_record_says_who_did_what_from_where() -> None:
-    with actor_context(SOMEBODY):
+def test_a_record_has_actor_action_and_address() -> None:
+    with actor_context(USER):
         record(action="queue.paused", object_kind="queue", object_name="mail", changes={"paused": (False, True)})
 
     row = AuditRecord.objects.get()
     assert (row.actor_kind, row.actor_name, row.actor_id) == ("key", "shop", "7")
     assert (row.address, row.request_id) == ("203.0.113.9", "r-1")
-    assert told() == [("queue.paused", "mail", {"paused": {"old": False, "new": True}})]
+    assert audited() == [("queue.paused", "mail", {"paused": {"old": False, "new": True}})]
 
 
-def test_what_nobody_was_named_for_the_server_did() -> None:
-    with actor_context(SOMEBODY):
+def test_without_an_actor_the_server_is_recorded() -> None:
+    with actor_context(USER):
         pass
     record(action="queue.paused", object_kind="queue", object_name="mail")
 
@@ -57,12 +57,14 @@ def test_what_nobody_was_named_for_the_server_did() -> None:
 
 
 def test_a_queue_is_recorded_field_by_field() -> None:
-    save_queue(spec=spec("mail"), source=Source.API)
+    save_queue(spec=spec("mail"), source=QueueSource.API)
     action, name, changes = last()
     assert (action, name) == ("queue.created", "mail")
     assert changes["deployment.branch"] == {"old": None, "new": "main"}
 
-    save_queue(spec=spec("mail", "high:9", limits=StatedLimits(max_retry=7)), source=Source.FILE, file_digest="x")
+    save_queue(
+        spec=spec("mail", "high:9", limits=LimitOverrides(max_retry=7)), source=QueueSource.FILE, file_digest="x"
+    )
     assert last() == (
         "queue.updated",
         "mail",
@@ -80,29 +82,29 @@ def test_a_queue_is_recorded_field_by_field() -> None:
 
 
 def test_a_queue_saved_as_it_was_is_not_recorded() -> None:
-    save_queue(spec=spec("mail"), source=Source.API)
+    save_queue(spec=spec("mail"), source=QueueSource.API)
 
-    save_queue(spec=spec("mail"), source=Source.FILE, file_digest="x")
+    save_queue(spec=spec("mail"), source=QueueSource.FILE, file_digest="x")
 
-    assert len(told()) == 1
+    assert len(audited()) == 1
 
 
 def test_values_of_environment_variables_are_not_kept() -> None:
     def save(**env_vars: str) -> None:
         deployment = Deployment(git_url="https://h/r.git", startup_cmd="python main.py", env_vars=env_vars)
-        save_queue(spec=spec("mail", deployment=deployment), source=Source.API)
+        save_queue(spec=spec("mail", deployment=deployment), source=QueueSource.API)
 
     save(TOKEN="sk-of-no-vault-1", LEVEL="info")
     save(TOKEN="sk-of-no-vault-2", LEVEL="info")
 
     assert last()[2] == {"deployment.env_vars.TOKEN": "changed"}
-    assert "sk-of-no-vault" not in str(told())
+    assert "sk-of-no-vault" not in str(audited())
 
 
 def test_vaults_are_recorded_without_their_values() -> None:
     create_vault(name="api-keys", description="d")
-    describe_vault(name="api-keys", description="d")
-    describe_vault(name="api-keys", description="e")
+    save_vault(name="api-keys", description="d")
+    save_vault(name="api-keys", description="e")
     set_entry(vault="api-keys", key="TOKEN", value=SECRET)
     set_entry(vault="api-keys", key="TOKEN", value=SECRET)
     set_entry(vault="api-keys", key="TOKEN", value="plain", is_secret=False)
@@ -110,7 +112,7 @@ def test_vaults_are_recorded_without_their_values() -> None:
     set_entry(vault="api-keys", key="A", value="1")
     delete_vault(name="api-keys")
 
-    assert told() == [
+    assert audited() == [
         ("vault.created", "api-keys", {"description": {"old": None, "new": "d"}}),
         ("vault.updated", "api-keys", {"description": {"old": "d", "new": "e"}}),
         ("vault_entry.set", "api-keys/TOKEN", {"is_secret": {"old": None, "new": True}, "value": "changed"}),
@@ -125,28 +127,28 @@ def test_vaults_are_recorded_without_their_values() -> None:
     ]
 
 
-def test_keys_are_recorded_and_never_said() -> None:
+def test_keys_are_recorded_without_their_secrets() -> None:
     created = create_api_key(name="shop", role="client", queues=["mail"])
     revoke_api_key(key_id=created.row.pk)
 
-    (first, name, stated), (second, same_name, ended) = told()
+    (first, name, stated), (second, same_name, ended) = audited()
     assert (first, second, name, same_name) == ("api_key.created", "api_key.revoked", *[f"{created.row.pk} shop"] * 2)
     assert (stated["role"]["new"], stated["queues"]["new"]) == ("client", ["mail"])
     assert ended["revoked_at"]["old"] is None
-    assert created.plain not in str(told())
-    assert created.row.digest not in str(told())
+    assert created.plain not in str(audited())
+    assert created.row.digest not in str(audited())
 
 
 def test_a_change_that_is_undone_leaves_no_record() -> None:
-    save_queue(spec=spec("mail"), source=Source.API)
+    save_queue(spec=spec("mail"), source=QueueSource.API)
 
     with pytest.raises(QueueNameTaken):
-        save_queue(spec=spec("mail_default"), source=Source.API)
+        save_queue(spec=spec("mail_default"), source=QueueSource.API)
     with transaction.atomic():
         record(action="queue.paused", object_kind="queue", object_name="mail")
         transaction.set_rollback(True)
 
-    assert len(told()) == 1
+    assert len(audited()) == 1
     assert verify_chain().number == 1
 
 
@@ -154,12 +156,12 @@ def test_a_change_that_cannot_be_recorded_is_not_made(monkeypatch: pytest.Monkey
     def fail(**_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("queues.audited.record", fail)
+    monkeypatch.setattr("queues.operations.record", fail)
 
     with pytest.raises(ZeroDivisionError):
-        save_queue(spec=spec("mail"), source=Source.API)
+        save_queue(spec=spec("mail"), source=QueueSource.API)
     monkeypatch.undo()
-    save_queue(spec=spec("mail"), source=Source.API, is_new=True)
+    save_queue(spec=spec("mail"), source=QueueSource.API, is_new=True)
 
 
 def test_texts_that_no_column_takes_are_cut_and_escaped() -> None:
@@ -206,4 +208,4 @@ def test_records_written_at_once_make_one_chain() -> None:
 
     report = verify_chain()
     assert (report.number, report.breaks) == (40, [])
-    assert len({name for _, name, _ in told()}) == 40
+    assert len({name for _, name, _ in audited()}) == 40

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from drf_spectacular.generators import SchemaGenerator
 
-from runqy.audit.models import AuditRecord
 from runqy.audit.queries import verify_chain
-from tests.api.client import Answer, ApiClient
+from runqy.redis_connection import get_broker
+from tests.api.client import ApiClient, Response
+from tests.support.audit import audit_records
+from tests.support.maintenance_duties import put
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -33,8 +35,8 @@ def add_task(client: ApiClient) -> str:
     return task_id
 
 
-def steps(client: ApiClient) -> Iterator[tuple[str, Answer, list[str]]]:
-    """Use each route that changes something: its operation, its answer, and what is to be recorded."""
+def steps(client: ApiClient) -> Iterator[tuple[str, Response, list[str]]]:
+    """Use each route that changes something; yield its operation, response and expected actions."""
     queue = "/api/cli/queues/mail"
     yield "create_config", client.post("/api/cli/configs", CONFIG), ["queue.created"]
     etag = client.get("/api/cli/configs/mail")["ETag"]
@@ -53,8 +55,10 @@ def steps(client: ApiClient) -> Iterator[tuple[str, Answer, list[str]]]:
     yield "archive_tasks", client.post(f"{queue}/tasks/archive?state=scheduled"), ["tasks.archived"]
     yield "run_tasks", client.post(f"{queue}/tasks/run?state=archived"), ["tasks.run"]
     yield "delete_tasks", client.post(f"{queue}/tasks/delete?state=pending"), ["tasks.deleted"]
-    removal = ["queue.updated", "queue.deleted"]  # it takes no tasks any more before it goes
-    yield "delete_config", client.delete("/api/cli/configs/mail?force=true"), removal
+    put(get_broker(), "t1", "stray")
+    yield "move_queue", client.post("/api/cli/queues/stray/move", {"to": "mail"}), ["queue.move_requested"]
+    deletion = ["queue.updated", "queue.deleted"]  # it takes no tasks any more before it goes
+    yield "delete_config", client.delete("/api/cli/configs/mail?force=true"), deletion
     yield "create_vault", client.post("/api/vaults", {"name": "v"}), ["vault.created"]
     entry = client.post("/api/vaults/v/entries", {"key": "A", "value": "1"})
     yield "set_vault_entry", entry, ["vault_entry.set"]
@@ -74,8 +78,12 @@ def steps(client: ApiClient) -> Iterator[tuple[str, Answer, list[str]]]:
 def writing_operations() -> set[str]:
     """Return the operations of the schema that may change something, without the aliases."""
     paths: dict[str, dict[str, Any]] = SchemaGenerator().get_schema(public=True)["paths"]  # type: ignore[no-untyped-call]
-    operations = [(method, told) for methods in paths.values() for method, told in methods.items()]
-    return {told["operationId"] for method, told in operations if method != "get" and not told.get("deprecated")}
+    operations = [(method, operation) for methods in paths.values() for method, operation in methods.items()]
+    return {
+        operation["operationId"]
+        for method, operation in operations
+        if method != "get" and not operation.get("deprecated")
+    }
 
 
 def test_every_route_that_changes_something_is_recorded_with_its_key(settings: Any, tmp_path: Path) -> None:
@@ -84,9 +92,9 @@ def test_every_route_that_changes_something_is_recorded_with_its_key(settings: A
     used = set()
     seen = 0
 
-    for operation, answer, actions in steps(ApiClient()):
-        assert answer.status_code < 300, (operation, answer.content)
-        rows = AuditRecord.objects.filter(number__gt=seen).order_by("number")
+    for operation, response, actions in steps(ApiClient()):
+        assert response.status_code < 300, (operation, response.content)
+        rows = audit_records().filter(number__gt=seen).order_by("number")
         assert [row.action for row in rows] == actions, operation
         assert {(row.actor_kind, row.actor_name) for row in rows} == {("key", "admin key of the environment")}
         seen += len(rows)

@@ -6,7 +6,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
@@ -15,18 +15,19 @@ from django.utils.timesince import timesince
 from unfold.decorators import action
 
 from runqy.accounts.admin.key_forms import ROLES, ApiKeyForm
-from runqy.accounts.identity import Role
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import audited_name, create_api_key, revoke_api_key
 from runqy.accounts.queries import (
     KeyStatus,
-    environment_variables,
-    in_status,
-    key_status,
+    get_key_status,
+    is_limited_in_redis,
     list_accepted_descendants,
+    list_environment_variables,
+    status_filter,
 )
+from runqy.api_keys import Role
+from runqy.config_sync.admin import PublishedModelAdmin
 from runqy.errors import ApiKeyAlreadyRevoked
-from runqy.publication.saving import PublishedModelAdmin
 
 _BADGES = {
     KeyStatus.ACTIVE: "success",
@@ -34,36 +35,34 @@ _BADGES = {
     KeyStatus.EXPIRED: "warning",
     KeyStatus.REVOKED: "danger",
 }
-_MOST_NAMED = 3
+_MAX_LISTED = 3
 
 
 class StatusFilter(admin.SimpleListFilter):
-    """Whether keys are accepted, and why not."""
+    """Filter keys by status."""
 
     title, parameter_name = "status", "status"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Offer all."""
         return [(status.value, status.value) for status in KeyStatus]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Narrow down."""
         wanted = self.value()
-        return queryset.filter(in_status(KeyStatus(wanted))) if wanted in list(KeyStatus) else queryset
+        return queryset.filter(status_filter(KeyStatus(wanted))) if wanted in list(KeyStatus) else queryset
 
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(PublishedModelAdmin):
-    """Keys: what one may do is never changed, so that nobody wonders what it could do last week."""
+    """API keys. The rights of a key never change, so that its past rights are known."""
 
     form = ApiKeyForm
     audit_kind = "api_key"
-    list_display = ("name", "status", "role", "limited_to", "expires", "last_used", "begins")
+    list_display = ("name", "status", "role", "limited_to", "expires", "last_used", "prefix_start")
     list_filter = (StatusFilter, "role")
     list_before_template = "accounts/above_keys.html"
     search_fields = ("name", "prefix")
-    search_help_text = "Name, or how the key begins"
-    empty_says = "Make one with the role client for a program that creates tasks, or with the role worker for workers."
+    search_help_text = "Name or prefix"
+    empty_text = "Create one with role client for a program that enqueues tasks, or with role worker for workers."
     ordering = ("-pk",)
     show_full_result_count = True
     actions = ("revoke",)
@@ -71,80 +70,92 @@ class ApiKeyAdmin(PublishedModelAdmin):
     conditional_fields = {"last_day": "lifetime == 'day'"}
     add_fieldsets = ((None, {"fields": ("name", "role", "queues", "vaults", "rate_limit", "lifetime", "last_day")}),)
     fieldsets = (
-        (None, {"fields": ("called", "status", "begins", "may", "limited_to", "limited_to_vaults", "rate")}),
+        (
+            None,
+            {
+                "fields": (
+                    *("name_text", "status", "prefix_start", "role_text"),
+                    *("limited_to", "in_redis", "limited_to_vaults", "rate"),
+                )
+            },
+        ),
         ("Times (UTC)", {"fields": ("created", "expires", "last_used", "revoked")}),
         ("Origin", {"fields": ("creator", "descendants")}),
     )
     readonly_fields = (
         "status",
-        "begins",
-        "may",
+        "prefix_start",
+        "role_text",
         "limited_to",
+        "in_redis",
         "limited_to_vaults",
         "rate",
         "expires",
         "last_used",
         "revoked",
         "created",
-        "called",
+        "name_text",
         "creator",
         "descendants",
     )
 
     def audit_names(self, obj: Any) -> tuple[str, ...]:
-        """Return the name in records."""
         return (audited_name(obj),)
 
+    def find_audited_object(self, name: str) -> Model | None:
+        """Return the key whose id the name begins with."""
+        key_id = name.partition(" ")[0]
+        return ApiKey.objects.filter(pk=key_id).first() if key_id.isascii() and key_id.isdigit() else None
+
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Add the keys that are not in the list."""
-        extra = {"title": "API keys", "environment_variables": environment_variables()}
+        """Add the keys of the environment."""
+        extra = {"title": "API keys", "environment_variables": list_environment_variables()}
         return super().changelist_view(request, extra | (extra_context or {}))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        """Let a new key be described."""
+        """Make only a new key editable."""
         return self.readonly_fields if obj else ()
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Leave one button: after creating a key, it is to be copied."""
+        """Leave one save button, which leads to the new key."""
         context |= {"show_save_and_add_another": False, "show_save_and_continue": False}
         return super().render_change_form(request, context, *args, **kwargs)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Leave keys as they were created."""
+        """Forbid changes."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Keep revoked keys on record."""
+        """Forbid deletion; revoked keys are kept."""
         return False
 
     def has_revoke_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
-        """Let those revoke who could change keys."""
+        """Require the permission to change keys."""
         return request.user.has_perm("accounts.change_apikey")
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
-        """Offer to revoke what is not revoked."""
-        offered: list[Any] = super().get_actions_detail(request, object_id)  # type: ignore[misc]
+        """Return no actions for revoked keys."""
+        actions: list[Any] = super().get_actions_detail(request, object_id)  # type: ignore[misc]
         key: Any = self.get_object(request, unquote(str(object_id))) if object_id else None
-        return offered if key is not None and key.revoked_at is None else []
+        return actions if key is not None and key.revoked_at is None else []
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Create the key."""
         names = ("name", "role", "queues", "vaults", "expires_at", "rate_limit")
-        described = {name: form.cleaned_data[name] for name in names}
-        created = create_api_key(**described)
+        values = {name: form.cleaned_data[name] for name in names}
+        created = create_api_key(**values)
         obj.pk, obj.plain, obj.expires_at = created.row.pk, created.plain, created.row.expires_at
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        """Show the key in the answer itself: a message or session would keep it, an address would tell it."""
+        """Show the key in this response: a message would store it in the session, a URL would leak it."""
         context = {
             **self.admin_site.each_context(request),
             "title": "API key created",
             "opts": self.opts,
             "key": obj,
             "plain": obj.plain,
-            "may": ROLES[Role(obj.role)],
+            "role_description": ROLES[Role(obj.role)],
             "server": request.build_absolute_uri("/").rstrip("/"),
-            "queue": next(iter(obj.queues), "inference"),
             "page_url": reverse("admin:accounts_apikey_change", args=[obj.pk]),
             "list_url": reverse("admin:accounts_apikey_changelist"),
         }
@@ -153,27 +164,27 @@ class ApiKeyAdmin(PublishedModelAdmin):
 
     @admin.action(description="Revoke the selected keys", permissions=["revoke"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> HttpResponse | None:
-        """Ask, then revoke keys; those that were revoked before stay as they are."""
+        """Revoke keys after confirmation; ignore keys that are already revoked."""
         keys = list(queryset)
         if "confirmed" not in request.POST:
-            return self._ask(request, keys, reverse("admin:accounts_apikey_changelist"))
+            return self._confirm(request, keys, reverse("admin:accounts_apikey_changelist"))
         self._revoke(request, keys)
         return None
 
     @action(description="Revoke", icon="block", permissions=["revoke"], url_path="revoke")  # type: ignore[untyped-decorator]
     def revoke_one(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask, then revoke the key of the page."""
+        """Revoke the key of the page after confirmation."""
         key = self.get_object(request, unquote(object_id))
         if key is None:
             raise PermissionDenied
         page = reverse("admin:accounts_apikey_change", args=[key.pk])
         if request.method != "POST":
-            return self._ask(request, [key], page)
+            return self._confirm(request, [key], page)
         self._revoke(request, [key])
         return HttpResponseRedirect(page)
 
-    def _ask(self, request: HttpRequest, keys: list[Any], back_url: str) -> HttpResponse:
-        """Show what would be revoked, and the keys that those created."""
+    def _confirm(self, request: HttpRequest, keys: list[Any], back_url: str) -> HttpResponse:
+        """Return the confirmation page, with the keys that these created."""
         chosen = {key.pk for key in keys}
         descendants = [key for key in list_accepted_descendants(chosen) if key.pk not in chosen]
         context = {
@@ -199,65 +210,67 @@ class ApiKeyAdmin(PublishedModelAdmin):
             try:
                 revoked = revoke_api_key(key_id=key.pk, with_descendants=with_descendants)
             except ApiKeyAlreadyRevoked:
-                messages.info(request, f"{key} was revoked before.")
+                messages.info(request, f"{key} was already revoked.")
                 continue
             for row in (key, *revoked.revoked_descendants):
-                messages.success(request, f"{row} is revoked: servers refuse it within two seconds.")
+                messages.success(request, f"{row} revoked. All servers refuse it within two seconds.")
 
     @admin.display(description="status")
     def status(self, row: ApiKey) -> str:
-        """Return a badge."""
-        status = key_status(row)
+        status = get_key_status(row)
         return render_to_string("unfold/helpers/label.html", {"text": status.value, "variant": _BADGES[status]})
 
-    @admin.display(description="begins with")
-    def begins(self, row: ApiKey) -> str:
-        """Return what is kept of the key, to tell it from others."""
+    @admin.display(description="prefix")
+    def prefix_start(self, row: ApiKey) -> str:
         return f"{row.prefix}…"
 
-    @admin.display(description="may")
-    def may(self, row: ApiKey) -> str:
-        """Return the role in words."""
+    @admin.display(description="role")
+    def role_text(self, row: ApiKey) -> str:
+        """Return the role with its description."""
         return f"{row.role}: {ROLES[Role(row.role)]}"
 
     @admin.display(description="queues")
     def limited_to(self, row: ApiKey) -> str:
-        """Return the queues, the first few by name."""
-        return _listed(row.queues)
+        """Return the queues, at most _MAX_LISTED by name."""
+        return _join_names(row.queues)
+
+    @admin.display(description="queues in Redis")
+    def in_redis(self, row: ApiKey) -> str:
+        """Return which queues its workers reach in Redis, which may be more than its own."""
+        if row.role in (Role.CLIENT, Role.METRICS):
+            return "none"
+        if is_limited_in_redis(row.role, row.queues):
+            return "the same"
+        return render_to_string("accounts/not_limited_in_redis.html")
 
     @admin.display(description="vaults")
     def limited_to_vaults(self, row: ApiKey) -> str:
-        """Return the vaults that its workers may use, the first few by name."""
-        return _listed(row.vaults)
+        return _join_names(row.vaults)
 
     @admin.display(description="rate limit")
     def rate(self, row: ApiKey) -> str:
-        """Return how many requests it may send."""
-        return row.rate_limit or "as the server's setting says"
+        return row.rate_limit or "RUNQY_RATE_LIMIT"
 
     @admin.display(description="expires", ordering="expires_at")
     def expires(self, row: ApiKey) -> str:
-        """Return the moment."""
         return f"{row.expires_at:%Y-%m-%d %H:%M}" if row.expires_at else "never"
 
     @admin.display(description="last used", ordering="last_used_at")
     def last_used(self, row: ApiKey) -> str:
-        """Return how long ago."""
         return f"{timesince(row.last_used_at, depth=1)} ago" if row.last_used_at else "never"
 
     @admin.display(description="name")
-    def called(self, row: ApiKey) -> str:
-        """Return the name, without what helps to find one."""
+    def name_text(self, row: ApiKey) -> str:
+        """Return the name, without the help text of the form."""
         return row.name
 
     @admin.display(description="created")
     def created(self, row: ApiKey) -> str:
-        """Return the moment."""
         return f"{row.created_at:%Y-%m-%d %H:%M}"
 
     @admin.display(description="created by")
     def creator(self, row: ApiKey) -> str:
-        """Return the key, with a link, or the user or command that created it."""
+        """Return a link to the key that created it, or the user or command."""
         if row.created_by_key:
             context = {"keys": [row.created_by_key]}
             return render_to_string("accounts/key_links.html", context)
@@ -265,19 +278,18 @@ class ApiKeyAdmin(PublishedModelAdmin):
 
     @admin.display(description="created keys")
     def descendants(self, row: ApiKey) -> str:
-        """Return links to the accepted keys that it created, or that those created."""
+        """Return links to the accepted keys that it created, directly or indirectly."""
         found = list_accepted_descendants([row.pk])
-        return render_to_string("accounts/key_links.html", {"keys": found}) if found else "none that is accepted"
+        return render_to_string("accounts/key_links.html", {"keys": found}) if found else "none accepted"
 
     @admin.display(description="revoked")
     def revoked(self, row: ApiKey) -> str:
-        """Return the moment."""
         return f"{row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else "no"
 
 
-def _listed(names: list[str]) -> str:
-    """Return what a key is limited to, the first few by name."""
+def _join_names(names: list[str]) -> str:
+    """Return names as text, at most _MAX_LISTED of them."""
     if not names:
         return "all"
-    named, rest = names[:_MOST_NAMED], len(names) - _MOST_NAMED
+    named, rest = names[:_MAX_LISTED], len(names) - _MAX_LISTED
     return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")

@@ -1,4 +1,4 @@
-"""What staff say about users and groups."""
+"""Forms of users and groups."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,8 +7,14 @@ from django.contrib.auth.models import Group, Permission, User
 from django.http import HttpRequest
 from unfold.forms import UserCreationForm
 
-from runqy.accounts.staff import grantable_roles, may_grant, permissions_to_offer, problem_of_change, role_of
-from runqy.staff.pages import StaffModelForm, dress
+from runqy.accounts.staff_rules import (
+    get_role,
+    grantable_roles,
+    list_assignable_permissions,
+    may_grant,
+    validate_role_change,
+)
+from runqy.admin_site.base_admin import StyledModelForm, style_form
 
 if TYPE_CHECKING:
     from django.contrib.auth import forms as auth_forms
@@ -19,15 +25,15 @@ else:
     _UserCreationForm = UserCreationForm
     _ModelMultipleChoiceField = forms.ModelMultipleChoiceField
 
-_AS_IT_IS = "as-it-is"
-"""The role of a user whose groups are none of ours."""
+_UNCHANGED = "as-it-is"
+"""The choice that keeps a user without a role as they are."""
 
 
 class UserAddForm(_UserCreationForm):
     """A new user."""
 
     request: HttpRequest
-    """Set by the admin: who may give which role."""
+    """Set by the admin; its user determines the choices of roles."""
     usable_password = None
     role = forms.ChoiceField(widget=forms.RadioSelect)
 
@@ -36,14 +42,14 @@ class UserAddForm(_UserCreationForm):
         fields = ("username",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Offer the roles that may be given."""
+        """Set the choices of roles."""
         super().__init__(*args, **kwargs)
         self.fields["role"].choices = _choices(self.request)  # type: ignore[attr-defined]
-        dress(self)
+        style_form(self)
 
 
-class UserForm(StaffModelForm):
-    """A user who exists."""
+class UserForm(StyledModelForm):
+    """An existing user."""
 
     request: HttpRequest
     instance: User
@@ -53,27 +59,27 @@ class UserForm(StaffModelForm):
         model = User
         fields = ("username", "is_active")
         labels = {"is_active": "Active"}
-        help_texts = {"is_active": "Whether they may enter. Deactivate people instead of deleting them."}
+        help_texts = {"is_active": "Whether the user may log in. Deactivate users instead of deleting them."}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Offer the roles that may be given, beside the one that the user has."""
+        """Set the choices of roles, including the user's own."""
         super().__init__(*args, **kwargs)
-        role = role_of(self.instance)
-        self.initial["role"] = role or _AS_IT_IS
-        if "role" not in self.fields:  # a page that only shows a user
+        role = get_role(self.instance)
+        self.initial["role"] = role or _UNCHANGED
+        if "role" not in self.fields:  # a read-only page
             return
-        kept = [] if role else [(_AS_IT_IS, "as it is: permissions and groups of their own")]
+        kept = [] if role else [(_UNCHANGED, "unchanged: own permissions and groups")]
         self.fields["role"].choices = [*_choices(self.request), *kept]  # type: ignore[attr-defined]
-        dress(self)
+        style_form(self)
 
     def clean(self) -> dict[str, Any]:
-        """Refuse what would lock people out."""
+        """Raise an error if the change would lock users out."""
         cleaned = super().clean() or self.cleaned_data
         if not self.errors:
-            problem = problem_of_change(
+            problem = validate_role_change(
                 self.request.user,  # type: ignore[arg-type]
-                User.objects.get(pk=self.instance.pk),  # as it is stored, the form's own instance has the new values
-                role="" if cleaned["role"] == _AS_IT_IS else cleaned["role"],
+                User.objects.get(pk=self.instance.pk),  # the stored user: the form's instance has the new values
+                role="" if cleaned["role"] == _UNCHANGED else cleaned["role"],
                 is_active=cleaned["is_active"],
             )
             if problem:
@@ -82,20 +88,19 @@ class UserForm(StaffModelForm):
 
     @property
     def gives_role(self) -> bool:
-        """Tell whether one of our roles was chosen."""
-        return bool(self.cleaned_data["role"] != _AS_IT_IS)
+        """Return whether a role was chosen."""
+        return bool(self.cleaned_data["role"] != _UNCHANGED)
 
 
 class _PermissionsField(_ModelMultipleChoiceField):
-    """Permissions, told as what they allow."""
+    """Permissions, labelled by their names alone."""
 
     def label_from_instance(self, obj: Any) -> str:
-        """Leave out the app and the model, which the name has."""
         return str(obj.name)
 
 
-class GroupForm(StaffModelForm):
-    """A group: nobody gives or takes permissions that they lack."""
+class GroupForm(StyledModelForm):
+    """A group. Users can add and remove only permissions that they have."""
 
     request: HttpRequest
     instance: Group
@@ -105,26 +110,26 @@ class GroupForm(StaffModelForm):
         fields = ("name", "permissions")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Offer the permissions that pages look for, and what the group has beside them."""
+        """Set the choices of permissions."""
         super().__init__(*args, **kwargs)
         if "permissions" in self.fields:
             self.fields["permissions"] = _PermissionsField(
-                queryset=permissions_to_offer(self.instance), required=False, widget=forms.CheckboxSelectMultiple
+                queryset=list_assignable_permissions(self.instance), required=False, widget=forms.CheckboxSelectMultiple
             )
-            dress(self)
+            style_form(self)
 
     def clean_permissions(self) -> Any:
-        """Refuse a change of permissions that the user lacks."""
+        """Raise ValidationError for a change of permissions that the user lacks."""
         chosen = self.cleaned_data["permissions"]
         before = set(self.instance.permissions.all()) if self.instance.pk else set()
         changed = before.symmetric_difference(chosen)
         spelled = [f"{permission.content_type.app_label}.{permission.codename}" for permission in changed]
         if not may_grant(self.request.user, spelled):  # type: ignore[arg-type]
-            raise forms.ValidationError("You can give and take only permissions that you have yourself.")
+            raise forms.ValidationError("You can add and remove only permissions that you have yourself.")
         return chosen
 
 
 def _choices(request: HttpRequest) -> list[tuple[str, str]]:
-    """Return the roles that may be given, in words."""
+    """Return the assignable roles as choices."""
     roles = grantable_roles(request.user)  # type: ignore[arg-type]
-    return [(name, f"{name}: {sentence}") for name, sentence in roles.items()]
+    return [(name, f"{name}: {text}") for name, text in roles.items()]

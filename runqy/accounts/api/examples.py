@@ -4,7 +4,7 @@ from typing import Any
 
 from drf_spectacular.utils import OpenApiExample
 
-_STATED = {
+_FIELDS = {
     "name": "shop",
     "role": "client",
     "queues": ["inference"],
@@ -14,7 +14,7 @@ _STATED = {
 _KEY: dict[str, Any] = {
     "id": 7,
     "prefix": "rq_4fT0aZk",
-    **_STATED,
+    **_FIELDS,
     "created_at": "2026-01-15T10:30:00Z",
     "revoked_at": None,
     "last_used_at": None,
@@ -27,11 +27,10 @@ _REVOKED = _KEY | {"revoked_at": "2026-02-01T08:00:00Z", "last_used_at": "2026-0
 
 
 def _response(value: object, status: int = 200) -> OpenApiExample:
-    """Return an example of a response."""
     return OpenApiExample("Response", value, response_only=True, status_codes=[str(status)])
 
 
-KEY_BODY = OpenApiExample("Request", _STATED, request_only=True)
+KEY_BODY = OpenApiExample("Request", _FIELDS, request_only=True)
 KEY_CREATED = _response(
     {
         "message": "API key created successfully",

@@ -6,14 +6,24 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from runqy.accounts.identity import LONGEST_NAME, MOST_QUEUES, MOST_VAULTS, NAME, QUEUE_NAME, RATE, VAULT_NAME, Role
 from runqy.accounts.operations import RevokedKey
 from runqy.api.serializers import (
     AwareDateTimeField,
+    ChoiceField,
     EmptyAsNullField,
     PatternField,
     PublishedField,
     StrictSerializer,
+)
+from runqy.api_keys import (
+    MAX_NAME_LENGTH,
+    MAX_QUEUES,
+    MAX_VAULTS,
+    NAME_PATTERN,
+    QUEUE_NAME_PATTERN,
+    RATE_PATTERN,
+    VAULT_NAME_PATTERN,
+    Role,
 )
 from runqy.audit.actors import ActorKind
 from runqy.errors import ApiKeyInvalid
@@ -26,41 +36,44 @@ class CreateApiKeySerializer(StrictSerializer):
 
     error_class = ApiKeyInvalid
 
-    name = PatternField(NAME, max_length=LONGEST_NAME, help_text="Who or what uses the key")
-    role = serializers.ChoiceField(choices=_ROLES, required=False, default=Role.CLIENT.value)
+    name = PatternField(NAME_PATTERN, max_length=MAX_NAME_LENGTH, help_text="Who or what uses the key")
+    role = ChoiceField(choices=_ROLES, required=False, default=Role.CLIENT.value)
     queues = serializers.ListField(
-        child=PatternField(QUEUE_NAME),
-        max_length=MOST_QUEUES,
+        child=PatternField(QUEUE_NAME_PATTERN),
+        max_length=MAX_QUEUES,
         required=False,
         default=list,
-        help_text="Names of the queues it is limited to; empty: all",
+        help_text="Names of the queues that the key is limited to; empty: all",
     )
     expires_at = AwareDateTimeField(
-        required=False, allow_null=True, default=None, help_text="With an offset; null: never"
+        required=False, allow_null=True, default=None, help_text="With a UTC offset; null: never"
     )
     vaults = serializers.ListField(
-        child=PatternField(VAULT_NAME),
-        max_length=MOST_VAULTS,
+        child=PatternField(VAULT_NAME_PATTERN),
+        max_length=MAX_VAULTS,
         required=False,
         default=list,
-        help_text="Names of the vaults that workers with this key may use; empty: all. Only with the role `worker`",
+        help_text="Names of the vaults that workers with this key may use; empty: all. Only for role `worker`",
     )
     rate_limit = PatternField(
-        RATE, required=False, default="", help_text="As `50/s`, `600/m` or `10000/h`; empty: as RUNQY_RATE_LIMIT says"
+        RATE_PATTERN,
+        required=False,
+        default="",
+        help_text="`50/s`, `600/m` or `10000/h`; empty: RUNQY_RATE_LIMIT",
     )
 
 
 class ApiKeySerializer(serializers.Serializer[Any]):
-    """A key, of which only the beginning is known."""
+    """A key, of which only the prefix is stored in plain text."""
 
     id = serializers.IntegerField()
     name = serializers.CharField()
-    prefix = serializers.CharField(help_text="The beginning of the key")
+    prefix = serializers.CharField(help_text="The first characters of the key")
     role = serializers.ChoiceField(choices=_ROLES)
     queues = serializers.ListField(child=serializers.CharField(), help_text="Empty: all")
     created_at = serializers.DateTimeField()
     expires_at = serializers.DateTimeField(allow_null=True)
-    rate_limit = serializers.CharField(help_text="Empty: as RUNQY_RATE_LIMIT says")
+    rate_limit = serializers.CharField(help_text="Empty: RUNQY_RATE_LIMIT")
     revoked_at = serializers.DateTimeField(allow_null=True)
     last_used_at = serializers.DateTimeField(allow_null=True, help_text="To the minute")
     created_by_kind = EmptyAsNullField(allow_null=True, help_text=f"`{'`, `'.join(ActorKind)}`; null: not recorded")
@@ -77,14 +90,14 @@ class ApiKeyCreatedSerializer(serializers.Serializer[Any]):
     """A new key; the only response that contains the key itself."""
 
     message = serializers.CharField()
-    key = serializers.CharField(help_text="Keep it: it is not shown again")
+    key = serializers.CharField(help_text="Store it: it is not shown again")
     api_key = ApiKeySerializer()
     published = PublishedField()
 
 
 @extend_schema_serializer(many=False)
 class ApiKeyListSerializer(serializers.Serializer[Any]):
-    """Keys, the newest first, revoked and expired ones included."""
+    """Keys, newest first, including revoked and expired ones."""
 
     keys = ApiKeySerializer(many=True)
     count = serializers.IntegerField(help_text="On this page")
@@ -97,9 +110,9 @@ class ApiKeyRevokedSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
     api_key = ApiKeySerializer(source="revoked.row")
     accepted_descendants = serializers.SerializerMethodField(
-        help_text="How many keys are still accepted that this key created, or that those created"
+        help_text="Number of keys still accepted that this key created, directly or indirectly"
     )
-    revoked_descendants = serializers.SerializerMethodField(help_text="The ids of those that were revoked with it")
+    revoked_descendants = serializers.SerializerMethodField(help_text="Ids of the keys that were revoked with it")
     published = PublishedField()
 
     def get_accepted_descendants(self, response: Mapping[str, Any]) -> int:

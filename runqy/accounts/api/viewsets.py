@@ -12,15 +12,15 @@ from rest_framework.response import Response
 
 from runqy.accounts.api import examples
 from runqy.accounts.api import serializers as s
-from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.accounts.queries import get_api_key, list_api_keys_page
 from runqy.api.pagination import PAGE_PARAMETERS, CursorPagination
-from runqy.api.query_params import read_flag
+from runqy.api.parsers import read_flag
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
+from runqy.api_keys import Role
+from runqy.config_sync.operations import publication_result
 from runqy.errors import ApiKeyNotFound
-from runqy.publication.operations import publication_result
 
 _MAX_ID_DIGITS = 18
 _KEY_ID = OpenApiParameter("key_id", OpenApiTypes.INT64, OpenApiParameter.PATH)
@@ -39,7 +39,7 @@ class ApiKeyViewSet(ApiViewSet):
         examples=[examples.KEY_LIST],
     )
     def list(self, request: Request) -> Response:
-        """List API keys, the newest first, without the keys themselves."""
+        """List API keys, newest first, without the keys themselves."""
         paginator = CursorPagination(request)
         page = list_api_keys_page(limit=paginator.limit, below=paginator.cursor(_LastId))
         keys = s.ApiKeySerializer(page.keys, many=True).data
@@ -82,21 +82,21 @@ class ApiKeyViewSet(ApiViewSet):
         examples=[examples.KEY],
     )
     def retrieve(self, request: Request, key_id: str) -> Response:
-        """Show what an API key allows, and when it was last used."""
+        """Return an API key, without the key itself."""
         return Response(s.ApiKeySerializer(get_api_key(_parse_id(key_id))).data)
 
     @extend_schema(
         operation_id="revoke_api_key",
         tags=["keys"],
-        parameters=[_KEY_ID, OpenApiParameter("descendants", bool, description="Also the keys that it created")],
+        parameters=[_KEY_ID, OpenApiParameter("descendants", bool, description="Also revoke the keys that it created")],
         responses={200: s.ApiKeyRevokedSerializer, **problem_responses(400, 401, 403, 404, 409, 503)},
         examples=[examples.KEY_REVOKED],
     )
     def destroy(self, request: Request, key_id: str) -> Response:
         """Revoke an API key for good; every server refuses it within two seconds, also while Redis is unavailable.
 
-        With `descendants` the keys that it created are revoked with it, and those that they created, all or none.
-        Then a key that was revoked before is no error as long as one of them is still accepted.
+        With `descendants` the keys that it created, directly or indirectly, are revoked with it, all or none.
+        An already revoked key is then not an error as long as one of them is still accepted.
         """
         with publication_result() as publication:
             revoked = revoke_api_key(key_id=_parse_id(key_id), with_descendants=read_flag(request, "descendants"))
@@ -111,7 +111,7 @@ class ApiKeyViewSet(ApiViewSet):
 
 
 def _parse_id(text: str) -> int:
-    """Return the number of a row. Raises ApiKeyNotFound for what cannot be one."""
+    """Return the id of a key. Raise ApiKeyNotFound if it is not a number."""
     if not (text.isascii() and text.isdigit()) or len(text) > _MAX_ID_DIGITS:
         raise ApiKeyNotFound
     return int(text)

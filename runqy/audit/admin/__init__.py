@@ -1,4 +1,4 @@
-"""The audit in the admin: to be searched, read and taken along as CSV."""
+"""The audit in the admin: search, pages, CSV export."""
 
 from runqy.audit.admin.records import AuditRecordAdmin
 

@@ -1,6 +1,6 @@
-"""The pages of records: a list to search, and one page for each."""
+"""The admin pages of audit records: a list with search, and a page for each."""
 
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import admin
@@ -10,133 +10,129 @@ from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.template.loader import render_to_string
 from django.urls import URLPattern, path
 from django.utils import timezone
+from unfold.paginator import InfinitePaginator
 
+from runqy.admin_site.base_admin import ReadOnlyModelAdmin
 from runqy.audit import queries
 from runqy.audit.admin.export import csv_lines
 from runqy.audit.admin.filters import ActionFilter, ActorKindFilter, KindFilter, ObjectFilter, PeriodFilter
-from runqy.audit.admin.objects import find_object_url
-from runqy.audit.admin.paging import RecordList
 from runqy.audit.changes import read_changes
+from runqy.audit.history import find_object_url
 from runqy.audit.models import AuditRecord
-from runqy.staff.pages import StaffModelAdmin
 
-_SHOWN_CHARACTERS = 90
+_MAX_LINE = 90
+_LATE_S = 60
 
 
 @admin.register(AuditRecord)
-class AuditRecordAdmin(StaffModelAdmin):
-    """Records: nobody adds, changes or deletes one."""
+class AuditRecordAdmin(ReadOnlyModelAdmin):
+    """Audit records."""
 
-    list_display = ("time", "actor", "action", "what", "said")
+    list_display = ("time", "actor", "action", "object_label", "changes_line")
     list_display_links = ("time",)
-    list_filter = (PeriodFilter, KindFilter, ObjectFilter, ActionFilter, ActorKindFilter)
+    list_filter = (("at", PeriodFilter), KindFilter, ObjectFilter, ActionFilter, ActorKindFilter)
     list_filter_submit = True
-    show_facets = admin.ShowFacets.NEVER  # counting is what pages by number avoid
+    paginator = InfinitePaginator  # counts nothing
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
     list_before_template = "audit/above_list.html"
     search_fields = ("object_name",)
     search_help_text = "Object, actor, action or address"
-    empty_says = "Whatever people change from now on stands here."
+    empty_text = "Changes made from now on are listed here."
     sortable_by = ()
     actions = None
     fieldsets = (
-        (None, {"fields": ("time", "actor", "action", "what", "page")}),
-        ("What changed", {"fields": ("changes_table",)}),
-        ("Where it came from", {"fields": ("address", "request_id", "actor_id")}),
-        ("Its place in the chain", {"fields": ("number", "place", "digest", "previous")}),
+        (None, {"fields": ("time", "actor", "action", "object_label", "object_page")}),
+        ("Changes", {"fields": ("changes_table",)}),
+        ("Origin", {"fields": ("address", "request_id", "actor_id")}),
+        ("Chain", {"fields": ("number", "recorded_time", "verification", "digest", "previous")}),
     )
-    readonly_fields = ("time", "actor", "what", "page", "changes_table", "place")
+    readonly_fields = ("time", "actor", "object_label", "object_page", "changes_table", "recorded_time", "verification")
 
     class Media:
         css = {"all": ("audit/audit.css",)}
-
-    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Leave out the button to the history, which a record is itself."""
-        return super().render_change_form(request, context | {"show_history": False}, *args, **kwargs)
 
     def get_urls(self) -> list[URLPattern]:
         """Add the export."""
         export = self.admin_site.admin_view(self.export_view)
         return [path("export/", export, name="audit_auditrecord_export"), *super().get_urls()]
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RecordList]:
-        """Page by numbers."""
-        return RecordList
-
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Search as the audit's queries do."""
-        return queryset.filter(queries.matching(search_term)), False
+        """Search all names, actions, addresses and request ids."""
+        return queryset.filter(queries.search_condition(search_term)), False
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        """Title the page with its subject."""
-        return super().changelist_view(request, {"title": "Audit", **(extra_context or {})})
+        """Add the title, and the number of records that wait in Redis."""
+        context = {"title": "Audit", "waiting": queries.count_waiting(), **(extra_context or {})}
+        return super().changelist_view(request, context)
 
     def export_view(self, request: HttpRequest) -> HttpResponseBase:
-        """Send the records that the list's search and filters find."""
+        """Stream the records that search and filters find."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         found = self.get_changelist_instance(request).queryset
         name = f"audit-{timezone.now().astimezone(UTC):%Y%m%dT%H%M%SZ}.csv"
-        answer = StreamingHttpResponse(csv_lines(queries.walk(found)), content_type="text/csv; charset=utf-8")
-        answer["Content-Disposition"] = f'attachment; filename="{name}"'
-        answer["Cache-Control"] = "no-store"
-        return answer
+        response = StreamingHttpResponse(
+            csv_lines(queries.iterate_records(found)), content_type="text/csv; charset=utf-8"
+        )
+        response["Content-Disposition"] = f'attachment; filename="{name}"'
+        response["Cache-Control"] = "no-store"
+        return response
 
     @admin.display(description="time (UTC)")
     def time(self, row: AuditRecord) -> str:
-        """Return the second."""
-        return f"{row.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+        """Return the time, and if the record was late also when it was recorded."""
+        time = _format_time(row.at)
+        if row.recorded_at is None or (row.recorded_at - row.at).total_seconds() < _LATE_S:
+            return time
+        return f"{time} (recorded {_format_time(row.recorded_at)})"
+
+    @admin.display(description="recorded (UTC)")
+    def recorded_time(self, row: AuditRecord) -> str:
+        """Return when the record was stored."""
+        if row.recorded_at is None:
+            return "with the change"
+        return f"{_format_time(row.recorded_at)}, after waiting in Redis"
 
     @admin.display(description="actor")
     def actor(self, row: AuditRecord) -> str:
-        """Return who did it."""
         if row.actor_kind == row.actor_name:
             return row.actor_name
         return f"{row.actor_name} ({row.actor_kind})"
 
     @admin.display(description="object")
-    def what(self, row: AuditRecord) -> str:
-        """Return what it was done to."""
+    def object_label(self, row: AuditRecord) -> str:
         return f"{row.object_kind.replace('_', ' ')} {row.object_name}"
 
     @admin.display(description="changes")
-    def said(self, row: AuditRecord) -> str:
-        """Return the changes in a line, cut."""
+    def changes_line(self, row: AuditRecord) -> str:
+        """Return the changes on one line, truncated."""
         line = "; ".join(str(change) for change in read_changes(row.changes))
-        return line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]}…"
+        return line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}…"
 
-    @admin.display(description="its page")
-    def page(self, row: AuditRecord) -> str:
-        """Link to the object."""
+    @admin.display(description="page")
+    def object_page(self, row: AuditRecord) -> str:
+        """Return a link to the object."""
         return render_to_string("audit/object_link.html", {"url": find_object_url(row)})
 
     @admin.display(description="fields")
     def changes_table(self, row: AuditRecord) -> str:
-        """Return a table with a line for each field."""
+        """Return a table of the changed fields."""
         return render_to_string("audit/changes.html", {"changes": read_changes(row.changes)})
 
-    @admin.display(description="checked just now")
-    def place(self, row: AuditRecord) -> str:
-        """Check this record and its link to the one before it."""
+    @admin.display(description="verification")
+    def verification(self, row: AuditRecord) -> str:
+        """Verify the record and its link to its predecessor."""
         if not queries.is_key_known(row):
-            return "It was made with another RUNQY_SECRET_KEY: manage.py verify_audit verifies it with that one."
-        if queries.is_in_its_place(row):
             return (
-                f"It is as it was written, and follows record {row.number - 1}."
-                if row.number > 1
-                else ("It is as it was written, and is the first.")
+                "Recorded with another RUNQY_SECRET_KEY. Verify it with manage.py verify_audit --old-secret-key-file."
             )
-        return "It is not as it was written, or the record before it is gone: run manage.py verify_audit."
+        if queries.verify_record(row):
+            return f"Unchanged; follows record {row.number - 1}." if row.number > 1 else "Unchanged; the first record."
+        return "Changed, or its predecessor is missing. Run manage.py verify_audit."
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse."""
-        return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse."""
-        return False
+def _format_time(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"

@@ -8,35 +8,34 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from runqy import durations
-from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key
+from runqy.api_keys import Role
 from runqy.audit.actors import actor_context, command_actor
+from runqy.config_sync.operations import NOT_PUBLISHED, publication_result
 from runqy.errors import ApiKeyInvalid
-from runqy.publication.operations import NOT_PUBLISHED, publication_result
 
 
 class Command(BaseCommand):
-    """Create a key.
+    """Create an API key.
 
     `manage.py create_api_key NAME [--role ROLE] [--queue QUEUE ...] [--vault VAULT ...] [--expires-in 720h]
     [--rate-limit 600/m]`
     """
 
-    help = "Create an API key and print it; it cannot be shown again."
+    help = "Create an API key and print it. It cannot be shown again."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Describe the key."""
-        parser.add_argument("name", help="who or what uses the key")
+        parser.add_argument("name", help="name of the key, such as its user or program")
         parser.add_argument("--role", choices=[role.value for role in Role], default=Role.CLIENT.value)
-        parser.add_argument("--queue", action="append", default=[], help="limit the key to this queue; may be repeated")
+        parser.add_argument("--queue", action="append", default=[], help="limit the key to this queue; repeatable")
+        parser.add_argument("--vault", action="append", default=[], help="limit a worker key to this vault; repeatable")
         parser.add_argument(
-            "--vault", action="append", default=[], help="limit a worker key to this vault; may be repeated"
+            "--expires-in", type=durations.parse_s, help="duration until the key expires, such as 720h; default: never"
         )
-        parser.add_argument("--expires-in", type=durations.parse_s, help="for example 720h; default: never")
-        parser.add_argument("--rate-limit", default="", help="for example 600/m; default: as RUNQY_RATE_LIMIT says")
+        parser.add_argument("--rate-limit", default="", help="such as 600/m; default: RUNQY_RATE_LIMIT")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Print the key alone on standard output."""
+        """Print only the key on standard output."""
         expires_in = options["expires_in"]
         expires_at = timezone.now() + timedelta(seconds=expires_in) if expires_in is not None else None
         try:

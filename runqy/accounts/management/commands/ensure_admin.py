@@ -1,4 +1,4 @@
-"""Makes the first administrator of an instance."""
+"""Create the user `admin` if it does not exist."""
 
 from pathlib import Path
 from typing import Any
@@ -8,29 +8,24 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import transaction
 
 from runqy.audit.actors import actor_context, command_actor
-from runqy.audit.operations import record
 
 USERNAME = "admin"
 
 
 class Command(BaseCommand):
-    """Create the administrator `admin`, unless there is one already: then its password stays what it is."""
+    """`manage.py ensure_admin PASSWORD_FILE`"""
 
-    help = __doc__
+    help = "Create the user admin if it does not exist. The password of an existing user is not changed."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Take the file with the password."""
         parser.add_argument("password_file", type=Path)
 
     def handle(self, *, password_file: Path, **options: Any) -> None:
-        """Create the user."""
         try:
             password = password_file.read_text("utf-8").strip()
         except OSError as error:
-            raise CommandError(f"The password cannot be read: {error}") from error
+            raise CommandError(f"The password file cannot be read: {error}") from error
         users = get_user_model().objects
         if not users.filter(username=USERNAME).exists():
             with actor_context(command_actor("ensure_admin")), transaction.atomic():
                 users.create_superuser(USERNAME, password=password)
-                changes = {"is_superuser": (None, True)}
-                record(action="user.created", object_kind="user", object_name=USERNAME, changes=changes)

@@ -1,4 +1,4 @@
-"""Lists API keys."""
+"""List API keys."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from runqy.accounts.queries import list_api_keys
 class Command(BaseCommand):
     """`manage.py list_api_keys`"""
 
-    help = "List the API keys that were created, the newest first; those of the environment are not among them."
+    help = "List the API keys of the database, newest first. Keys from the environment are not listed."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Print a line for each key: id, beginning, role, queues, state, name, vaults."""
+        """Print a line for each key: id, prefix, role, queues, state, name, vaults."""
         for key in list_api_keys():
             queues, vaults = ",".join(key.queues) or "all", ",".join(key.vaults) or "all"
             row = (str(key.pk), f"{key.prefix}…", key.role, queues, _state(key), key.name, vaults)
@@ -23,7 +23,6 @@ class Command(BaseCommand):
 
 
 def _state(key: ApiKey) -> str:
-    """Say whether a key may be used."""
     if key.revoked_at is not None:
         return f"revoked {key.revoked_at:%Y-%m-%d}"
     if key.expires_at is None:

@@ -1,4 +1,4 @@
-"""Verifies the audit."""
+"""Verify the audit records."""
 
 from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
@@ -6,28 +6,31 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from runqy.audit.queries import verify_chain
+from runqy.audit.queries import count_waiting, verify_chain
 
 
 class Command(BaseCommand):
     """`manage.py verify_audit [--expect NUMBER:DIGEST] [--old-secret-key-file FILE]`"""
 
-    help = "Tell whether an audit record was changed or removed; prints NUMBER:DIGEST of the last one, to be noted."
+    help = "Verify that no audit record was changed or removed. Prints NUMBER:DIGEST of the last one, for --expect."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Take what was noted earlier."""
-        parser.add_argument("--expect", type=_parse, help="what this command printed earlier", metavar="NUMBER:DIGEST")
+        parser.add_argument(
+            "--expect",
+            type=_parse,
+            help="output of an earlier run, which must be part of the chain",
+            metavar="NUMBER:DIGEST",
+        )
         parser.add_argument(
             "--old-secret-key-file",
             type=Path,
             action="append",
             default=[],
-            help="a file with a RUNQY_SECRET_KEY of before; may be given several times",
+            help="file with an earlier RUNQY_SECRET_KEY; repeatable",
             metavar="FILE",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Walk along the chain."""
         try:
             old = [file.read_text("utf-8").strip() for file in options["old_secret_key_file"]]
         except (OSError, UnicodeDecodeError) as error:
@@ -35,12 +38,16 @@ class Command(BaseCommand):
         report = verify_chain(expected=options["expect"], old_secret_keys=old)
         if not report.is_whole:
             raise CommandError("\n".join(report.breaks))
+        if (waiting := count_waiting()) is None:
+            self.stderr.write("Redis cannot be reached. Records that wait there are not in the chain yet.")
+        elif waiting:
+            self.stderr.write(f"{waiting} records wait in Redis and are not in the chain yet.")
         self.stdout.write(f"{report.number}:{report.digest}")
 
 
 def _parse(text: str) -> tuple[int, str]:
-    """Read what the command printed."""
+    """Parse the output of the command."""
     number, _, digest = text.strip().partition(":")
     if not (number.isascii() and number.isdigit() and len(digest) == 64):
-        raise ArgumentTypeError("It is spelled NUMBER:DIGEST, as verify_audit prints it.")
+        raise ArgumentTypeError("must be NUMBER:DIGEST, as printed by verify_audit")
     return int(number), digest

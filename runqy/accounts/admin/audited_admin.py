@@ -1,4 +1,4 @@
-"""Records what staff do to Django's own rows."""
+"""Audit records of changes to Django's users and groups."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,52 +7,52 @@ from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
-from runqy.audit.changes import CHANGED, Changes, differences
+from runqy.audit.changes import REDACTED, Changes, diff
+from runqy.audit.history import AuditedModelAdmin
 from runqy.audit.operations import record
-from runqy.audit.pages import AuditedModelAdmin
 
 
-class RecordedAdmin(AuditedModelAdmin):
-    """An admin of Django's own rows that records what staff do to them; each request is one transaction."""
+class AuditedAdmin(AuditedModelAdmin):
+    """An admin of Django's own models that records changes; each request is one transaction."""
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        """Save the last part, and record all."""
+        """Save related rows, and record the change."""
         super().save_related(request, form, formsets, change)
         old = {name: _plain(form.initial.get(name)) for name in form.changed_data}
         new = {name: _plain(form.cleaned_data.get(name)) for name in form.changed_data}
         secrets = [name for name in form.changed_data if "password" in name]
-        if changes := differences(old, new, secrets=secrets):
+        if changes := diff(old, new, secrets=secrets):
             _record(form.instance, "updated" if change else "created", changes)
 
     def delete_model(self, request: HttpRequest, obj: Model) -> None:
-        """Record that a row goes, and delete it."""
+        """Record and delete a row."""
         _record(obj, "deleted", {})
         super().delete_model(request, obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
-        """Delete rows one by one."""
+        """Delete and record rows one by one."""
         with transaction.atomic():
             for row in queryset:
                 self.delete_model(request, row)
 
 
-def recorded_password(find_user: Callable[[], Any], show: Callable[[], HttpResponse]) -> HttpResponse:
-    """Show or save a form for a password, whose success leads elsewhere, and record that it was changed."""
+def audited_password_change(get_user: Callable[[], Any], view: Callable[[], HttpResponse]) -> HttpResponse:
+    """Call the view of a password form, and record the change if it redirects."""
     with transaction.atomic():
-        answer = show()
-        if isinstance(answer, HttpResponseRedirect):
-            _record(find_user(), "updated", {"password": CHANGED})
-    return answer
+        response = view()
+        if isinstance(response, HttpResponseRedirect):
+            _record(get_user(), "updated", {"password": REDACTED})
+    return response
 
 
 def _record(row: Model, verb: str, changes: Changes) -> None:
-    """Record what became of one of Django's rows."""
+    """Record a change of one of Django's rows."""
     kind = str(row._meta.model_name)
     record(action=f"{kind}.{verb}", object_kind=kind, object_name=str(row), changes=changes)
 
 
 def _plain(value: object) -> object:
-    """Return a form's value as JSON can tell it: of rows their names."""
+    """Return a form's value for JSON: rows as their names."""
     if isinstance(value, (list, tuple, set, QuerySet)):
         return sorted(str(item) for item in value)
     return value

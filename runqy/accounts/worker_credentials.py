@@ -1,8 +1,8 @@
-"""Gives each worker process a Redis user of its own, and takes it away with the API key that it registered with.
+"""A Redis user for each worker process, deleted with the API key that the worker registered with.
 
-What was given stands in Redis, signed, so that registering touches no database, and so that maintenance can create
-users again where Redis lost them. Names and passwords are derived from the secret key: registering again, on any web
-process, gives the same ones, and no password is stored.
+Grants are stored in Redis, signed, so that registering does not touch the database, and so that maintenance can create
+users again that Redis lost. Names and passwords are derived from the secret key: registering again, on any web process,
+gives the same ones, and no password is stored.
 """
 
 import hashlib
@@ -18,67 +18,72 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 
 from runqy import clock
-from runqy.accounts.identity import Identity, Role
-from runqy.accounts.published import PublishedKey
+from runqy.accounts.key_documents import PublishedKey
+from runqy.api_keys import Identity, Role
 from runqy.broker import redis_users as acl
 from runqy.broker.broker import Broker
 from runqy.broker.redis_users import RedisUser, StoredUser
-from runqy.connection import get_broker
+from runqy.config_sync.derived import Snapshot
+from runqy.config_sync.documents import DocumentKind
+from runqy.config_sync.snapshot import get_newest, get_snapshot
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable
-from runqy.publication.derived import Snapshot
-from runqy.publication.documents import Kind
-from runqy.publication.snapshot import get_newest, get_snapshot
-from runqy.structs import read_json
+from runqy.failure_log import FailureLog
+from runqy.json_decoding import read_json
+from runqy.redis_connection import get_broker
 
-__all__ = ["Credentials", "RedisUserReconciler", "give_redis_user", "may_create_users", "remove_users_of_keys"]
+__all__ = ["Credentials", "RedisUserReconciler", "grant_redis_user", "may_create_users", "remove_users_of_keys"]
 
 log = structlog.get_logger(__name__)
 
 READ_EVERY_S = 10.0
-"""How often what is stored is read again, and whether workers still report, while no user is missing."""
+"""How often grants and heartbeats are read again while no user is missing."""
 SILENT_S = 120.0
-"""How long a worker may report nothing before its user is deleted. It counts only while Redis can be asked."""
+"""How long a worker may send no heartbeat before its user is deleted. Counts only while Redis is available."""
 REFUSED_RETRY_S = 10.0
-"""How long maintenance waits where Redis does not let it see users."""
+"""How long maintenance waits when Redis does not let it list users."""
 
 _ENVIRONMENT = "environment:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """How a worker enters Redis."""
+    """Redis credentials of a worker."""
 
     username: str
     password: str = field(repr=False)
 
 
 class _Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """A registration's part in a Redis user."""
+    """A registration's part of a Redis user."""
 
     user: str
     password_sha256: str
     instance_id: str
     worker_id: str
     queue: str
-    """By its own name."""
+    """The queue's own name."""
     redis_queues: tuple[str, ...]
     key: str
     """See `_key_reference`."""
     registered_at_s: int
+    registered_at_us: int = 0
+    """The same in µs; 0 in grants of earlier releases."""
     expires_at_s: float | None
-    """When the API key does."""
+    """When the API key expires."""
 
 
-def give_redis_user(
+def grant_redis_user(
     identity: Identity, *, instance_id: str, worker_id: str, queue: str, redis_queues: Sequence[str]
 ) -> Credentials | None:
-    """Let the Redis user of a worker process serve some Redis queues; create it if there is none.
+    """Grant the Redis user of a worker process access to Redis queues; create it if it does not exist.
 
-    None: Redis does not let this server create users. Raises BrokerUnavailable, ConfigurationUnavailable.
+    Return None if Redis does not let this server create users. Raise WorkerIdTaken if the process registered with
+    another key, BrokerUnavailable, ConfigurationUnavailable.
     """
     broker = get_broker()
     key = _key_reference(identity)
-    name = acl.PREFIX + _mac("name", key, instance_id)[:24]
+    name = _name_prefix(key) + _mac("name", key, instance_id)[:16]
+    now_us = broker.now_ns() // 1000
     password = _mac("password", name)
     grant = _Grant(
         user=name,
@@ -88,38 +93,41 @@ def give_redis_user(
         queue=queue,
         redis_queues=tuple(redis_queues),
         key=key,
-        registered_at_s=broker.now_s(),
+        registered_at_s=now_us // 1_000_000,
+        registered_at_us=now_us,
         expires_at_s=_expires_at_s(key, get_snapshot()),
     )
     stored = _sign(grant)
-    broker.run(acl.store_user(stored))  # first: maintenance deletes users of which nothing is stored
+    # first: maintenance deletes users without a stored grant
+    broker.run(acl.store_user(stored, instance_id=instance_id, owner=key))
     try:
         acl.create_users(broker, _users([grant]), target=settings.RUNQY_WORKER_REDIS_TARGET)
     except (BrokerRefused, BrokerCommandRefused) as error:
         log.warning("redis_users_refused", error=error.detail)
-        broker.run(acl.drop_users([stored]))
+        broker.run(acl.remove_stored_users([stored]))
+        broker.run(acl.remove_instance(instance_id))
         return None
     return Credentials(username=name, password=password)
 
 
 def remove_users_of_keys(key_ids: Collection[str]) -> None:
-    """Delete the Redis users that workers got with some API keys, and end their connections.
+    """Delete the Redis users that workers got with some API keys, and close their connections.
 
-    Where Redis is away maintenance does it later.
+    While Redis is unavailable maintenance does it later. Users of other keys are not read: there may be many.
     """
     try:
         broker = get_broker()
-        stored = broker.run(acl.read_users())
-        theirs = [part for part in stored if (grant := _verify(part)) is not None and grant.key in key_ids]
-        if theirs:
-            broker.run(acl.drop_users(theirs))
-            acl.delete_users(broker, {part.field.partition("/")[0] for part in theirs})
+        stored = [part for key in key_ids for part in broker.run(acl.find_users(_name_prefix(key)))]
+        of_keys = [part for part in stored if (grant := _verify(part)) is not None and grant.key in key_ids]
+        if of_keys:
+            broker.run(acl.remove_stored_users(of_keys))
+            acl.delete_users(broker, {part.field.partition("/")[0] for part in of_keys})
     except (BrokerUnavailable, BrokerCommandRefused) as error:
         log.warning("redis_users_not_removed", key_ids=[*key_ids], error=error.detail)
 
 
 def may_create_users(broker: Broker) -> bool:
-    """Return whether Redis lets this server administer users. Raises BrokerUnavailable."""
+    """Return whether Redis lets this server manage users. Raise BrokerUnavailable."""
     try:
         acl.list_users(broker)
     except (BrokerRefused, BrokerCommandRefused):
@@ -128,47 +136,52 @@ def may_create_users(broker: Broker) -> bool:
 
 
 class RedisUserReconciler:
-    """Makes the Redis users of all servers what the registrations of valid keys and living workers say.
+    """Reconciles the users of all Redis servers with the grants of valid keys and live workers.
 
-    Any number of processes may do so side by side.
+    Any number of processes may do so at the same time.
     """
 
     def __init__(self, *, has_redis_queue: Callable[[str, str], bool] = lambda _queue, _redis_queue: True) -> None:
-        """Take what returns whether a queue has a Redis queue now.
+        """`has_redis_queue(queue, redis_queue)` returns whether a queue has a Redis queue now.
 
-        What a registration got of a sub-queue that is gone is taken away: another queue may have the name by now.
+        Access to a deleted sub-queue is withdrawn: another queue may have its name by now.
         """
         self._has_redis_queue = has_redis_queue
         self._parts: dict[str, tuple[StoredUser, _Grant]] = {}
-        """What was stored when it was last read, by field, without what is over."""
+        """Grants when they were last read, by field, without those that have ended."""
         self._read_at_s = float("-inf")
         self._refused_until_s = float("-inf")
+        self._failures = FailureLog("redis_users_accepted")
         self._silent_since_s: dict[str, float] = {}
         self._done: dict[str, dict[str, RedisUser]] = {}
-        """By server and name: the users that this process set there."""
+        """Users that this process has set, by server and name."""
 
     def run(self, broker: Broker) -> None:
-        """Create what is missing and delete what is over. Raises BrokerUnavailable, ConfigurationUnavailable."""
+        """Create missing users and delete obsolete ones. Raise BrokerUnavailable, ConfigurationUnavailable."""
         if clock.monotonic_s() < self._refused_until_s:
             return
         try:
             present = acl.list_users(broker)
-            if self._is_read_due(present):
+            if self._is_read_due(present, broker.run(acl.count_stored_users())):
                 self._read(broker)
             self._drop_invalid(broker)
             self._reconcile(broker, present)
         except (BrokerRefused, BrokerCommandRefused) as error:
             self._refused_until_s = clock.monotonic_s() + REFUSED_RETRY_S
             if self._parts or settings.RUNQY_WORKER_ACL == "required":
-                log.warning("redis_users_refused", error=error.detail)
+                self._failures.record("redis_users_refused", key=error.detail, error=error.detail)
+        else:
+            self._failures.record_success()
 
-    def _is_read_due(self, present: dict[str, frozenset[str]]) -> bool:
+    def _is_read_due(self, present: dict[str, frozenset[str]], stored: int) -> bool:
+        """Compare the number of grants too: Redis may restart right after a user was created, and lose it."""
         known = frozenset(grant.user for _, grant in self._parts.values())
         is_old = clock.monotonic_s() - self._read_at_s >= READ_EVERY_S
-        return is_old or any(names != known for names in present.values())
+        return is_old or stored != len(self._parts) or any(names != known for names in present.values())
 
     def _read(self, broker: Broker) -> None:
-        """Read what is stored, and which workers still report."""
+        """Read the grants, and which workers send heartbeats."""
+        instances = broker.run(acl.read_instances())  # first: excludes workers that register meanwhile
         parts, refused = {}, []
         for part in broker.run(acl.read_users()):
             grant = _verify(part)
@@ -178,43 +191,47 @@ class RedisUserReconciler:
                 parts[part.field] = (part, grant)
         if refused:
             log.error("redis_user_records_refused", fields=[part.field for part in refused], reason="wrong signature")
-            broker.run(acl.drop_users(refused))
-        if over := self._find_over(broker, [grant for _, grant in parts.values()]):
-            log.info("redis_users_over", workers=sorted(parts[place][1].worker_id for place in over))
-            broker.run(acl.drop_users([parts.pop(place)[0] for place in over]))
+            broker.run(acl.remove_stored_users(refused))
+        if over := self._find_ended(broker, [grant for _, grant in parts.values()]):
+            log.info("redis_users_over", workers=sorted(parts[field_name][1].worker_id for field_name in over))
+            broker.run(acl.remove_stored_users([parts.pop(field_name)[0] for field_name in over]))
+        known = {grant.instance_id for _, grant in parts.values()}
+        if ended := [instance for instance in instances if instance.field not in known]:
+            broker.run(acl.remove_instances(ended))
         self._parts = parts
         self._read_at_s = clock.monotonic_s()
 
-    def _find_over(self, broker: Broker, grants: Sequence[_Grant]) -> list[str]:
-        """Return the fields of those whose workers deregistered, or have been silent for long."""
+    def _find_ended(self, broker: Broker, grants: Sequence[_Grant]) -> list[str]:
+        """Return the fields of grants whose workers deregistered or have sent no heartbeat for SILENT_S."""
         if not grants:
             return []
         now_s, silent_since_s, over = clock.monotonic_s(), {}, []
-        ended = broker.run(acl.read_lives([grant.worker_id for grant in grants]))
-        for grant, ended_s in zip(grants, ended, strict=True):
-            if ended_s is None:
+        ended = broker.run(acl.read_heartbeat_times([grant.worker_id for grant in grants]))
+        for grant, ended_us in zip(grants, ended, strict=True):
+            if ended_us is None:
                 continue
-            place = _field(grant)
-            silent_since_s[place] = self._silent_since_s.get(place, now_s)
-            if ended_s >= grant.registered_at_s or now_s - silent_since_s[place] >= SILENT_S:
-                over.append(place)
+            name = _field(grant)
+            silent_since_s[name] = self._silent_since_s.get(name, now_s)
+            registered_at_us = grant.registered_at_us or grant.registered_at_s * 1_000_000
+            if ended_us >= registered_at_us or now_s - silent_since_s[name] >= SILENT_S:
+                over.append(name)
         self._silent_since_s = silent_since_s
         return over
 
     def _drop_invalid(self, broker: Broker) -> None:
-        """Drop the parts of keys that are revoked or expired, or all where users are turned off."""
+        """Drop the grants of revoked and expired keys, or all if RUNQY_WORKER_ACL is off."""
         invalid = self._find_invalid(get_snapshot(), broker.now_s()) if self._parts else []
         if invalid:  # a key may be newer than the snapshot
             invalid = self._find_invalid(get_newest(), broker.now_s())
         if invalid:
-            log.info("redis_users_revoked", workers=sorted(self._parts[place][1].worker_id for place in invalid))
-            broker.run(acl.drop_users([self._parts.pop(place)[0] for place in invalid]))
+            log.info("redis_users_revoked", workers=sorted(self._parts[name][1].worker_id for name in invalid))
+            broker.run(acl.remove_stored_users([self._parts.pop(name)[0] for name in invalid]))
 
     def _find_invalid(self, snapshot: Snapshot, now_s: int) -> list[str]:
-        return [place for place, (_, grant) in self._parts.items() if not _is_valid(grant, snapshot, now_s)]
+        return [name for name, (_, grant) in self._parts.items() if not _is_valid(grant, snapshot, now_s)]
 
     def _reconcile(self, broker: Broker, present: dict[str, frozenset[str]]) -> None:
-        """Delete users of which nothing is stored; set those that a server has not, or not as they are to be."""
+        """Delete users without a grant; set those that a server lacks or has with other rights."""
         wanted = {user.name: user for user in _users(self._narrowed([grant for _, grant in self._parts.values()]))}
         surplus = frozenset[str]().union(*present.values()) - wanted.keys()
         if surplus:
@@ -224,7 +241,7 @@ class RedisUserReconciler:
         self._done = dict.fromkeys(present, wanted)
 
     def _narrowed(self, grants: Sequence[_Grant]) -> list[_Grant]:
-        """Return registrations with the Redis queues that their queues still have."""
+        """Return grants without the Redis queues that their queues no longer have."""
         given = {(grant.queue, name) for grant in grants for name in grant.redis_queues}
         kept = {pair for pair in given if self._has_redis_queue(*pair)}
         return [
@@ -235,10 +252,10 @@ class RedisUserReconciler:
         ]
 
     def _reconcile_node(self, broker: Broker, node: str, names: frozenset[str], wanted: dict[str, RedisUser]) -> None:
-        """Set the users of one server that differ. What only grows is added, not to take what was given meanwhile."""
+        """Set the users of one server that differ. Added rights are only added, to keep what was granted meanwhile."""
         target, done = settings.RUNQY_WORKER_REDIS_TARGET, self._done.get(node)
         if done is not None and not done.keys() & wanted.keys() <= names:
-            done = {}  # it restarted, and others may have created a part of what was there
+            done = {}  # it restarted, and other processes may have created some of its users
         narrowing, growing = [], []
         for name, user in wanted.items():
             before = done.get(name) if done is not None else None
@@ -251,11 +268,11 @@ class RedisUserReconciler:
         acl.set_users(broker, node, growing, target=target)
         acl.set_users(broker, node, narrowing, target=target, is_narrowing=True)
         if narrowing:
-            self._read_at_s = float("-inf")  # a registration under way may have lost what it had just been given
+            self._read_at_s = float("-inf")  # a concurrent registration may have lost its new rights
 
 
 def _users(grants: Iterable[_Grant]) -> list[RedisUser]:
-    """Return the users that registrations make up together."""
+    """Return the users that grants add up to."""
     by_user: dict[str, list[_Grant]] = {}
     for grant in grants:
         by_user.setdefault(grant.user, []).append(grant)
@@ -272,7 +289,7 @@ def _users(grants: Iterable[_Grant]) -> list[RedisUser]:
 
 
 def _is_valid(grant: _Grant, snapshot: Snapshot, now_s: int) -> bool:
-    """Return whether the key of a registration still allows it."""
+    """Return whether the key of a grant still allows it."""
     if settings.RUNQY_WORKER_ACL == "off" or (grant.expires_at_s is not None and grant.expires_at_s <= now_s):
         return False
     if grant.key.startswith(_ENVIRONMENT):
@@ -283,8 +300,13 @@ def _is_valid(grant: _Grant, snapshot: Snapshot, now_s: int) -> bool:
 
 
 def _find_key(key_id: str, snapshot: Snapshot) -> PublishedKey | None:
-    document = snapshot.find(Kind.API_KEY, key_id)
+    document = snapshot.find(DocumentKind.API_KEY, key_id)
     return None if document is None or document.body is None else read_json(document.body, PublishedKey)
+
+
+def _name_prefix(key: str) -> str:
+    """Return the prefix of the names of a key's Redis users; other keys rarely share it."""
+    return acl.PREFIX + _mac("key", key)[:8]
 
 
 def _expires_at_s(key: str, snapshot: Snapshot) -> float | None:
@@ -293,7 +315,7 @@ def _expires_at_s(key: str, snapshot: Snapshot) -> float | None:
 
 
 def _key_reference(identity: Identity) -> str:
-    """Return the id of a key's row, or what changes with the key of that role in the environment."""
+    """Return the id of a key's row, or a value derived from the environment's key of that role."""
     if identity.key_id:
         return identity.key_id
     key = settings.RUNQY_API_KEY if identity.role is Role.ADMIN else settings.RUNQY_WORKER_API_KEY
@@ -305,13 +327,13 @@ def _field(grant: _Grant) -> str:
 
 
 def _sign(grant: _Grant) -> StoredUser:
-    """Return a registration's part as it stands in Redis."""
-    body, place = msgspec.json.encode(grant), _field(grant)
-    return StoredUser(field=place, content=_mac("grant", place, body).encode() + b" " + body)
+    """Return the signed form of a grant in Redis."""
+    body, name = msgspec.json.encode(grant), _field(grant)
+    return StoredUser(field=name, content=_mac("grant", name, body).encode() + b" " + body)
 
 
 def _verify(stored: StoredUser) -> _Grant | None:
-    """Return what is stored; None unless this server signed it for this very field, in a form of this version."""
+    """Return a grant; None unless this server signed it for this field, in this version's format."""
     mac, _, body = stored.content.partition(b" ")
     if not hmac.compare_digest(mac, _mac("grant", stored.field, body).encode()):
         return None
@@ -322,14 +344,14 @@ def _verify(stored: StoredUser) -> _Grant | None:
 
 
 def _mac(*parts: str | bytes) -> str:
-    """Return what only this server can derive from some texts, 32 bytes in hex."""
+    """Return an HMAC of some strings with the server's key, 32 bytes in hex."""
     message = b"\0".join(part.encode() if isinstance(part, str) else part for part in parts)
     return hmac.new(_secret(settings.SECRET_KEY), message, hashlib.sha256).hexdigest()
 
 
 @lru_cache(maxsize=8)
 def _secret(secret_key: str) -> bytes:
-    """Derive the key of this module from the server's secret key."""
+    """Derive the HMAC key of this module from the server's secret key."""
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"runqy Redis users of workers").derive(
         secret_key.encode()
     )

@@ -7,12 +7,12 @@ import redis as redis_py
 from structlog.testing import capture_logs
 
 from runqy import clock
-from runqy.accounts import key_uses
-from runqy.accounts.key_uses import INTERVAL_S, flush_uses, note_use, record_use, take_due_uses
+from runqy.accounts import last_used
+from runqy.accounts.last_used import INTERVAL_S, flush_uses, pop_due_uses, record_and_flush, record_use
 from runqy.broker import keys
 from runqy.broker.operation import RequestBatch
-from runqy.connection import get_broker
-from tests.publication.support import away
+from runqy.redis_connection import get_broker
+from tests.config_sync.support import away
 
 
 @pytest.fixture(autouse=True)
@@ -21,9 +21,9 @@ def now_s(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     now = [1_800_000_000]
     monkeypatch.setattr(clock, "now_ns", lambda: now[0] * 10**9)
     monkeypatch.setattr(clock, "monotonic_s", lambda: float(now[0]))
-    key_uses.forget()
+    last_used.reset()
     yield now
-    key_uses.forget()
+    last_used.reset()
 
 
 def test_uses_of_many_keys_are_written_in_one_round_trip(redis: redis_py.Redis) -> None:
@@ -46,23 +46,23 @@ def _whole(batch: object):  # type: ignore[no-untyped-def]
 
 def test_a_key_is_written_again_only_after_a_minute_with_its_last_use(now_s: list[int]) -> None:
     record_use("1")
-    assert take_due_uses() == {"1": now_s[0]}
+    assert pop_due_uses() == {"1": now_s[0]}
 
     now_s[0] += 10
     record_use("1")
     now_s[0] += 10
     record_use("1")
-    assert take_due_uses() == {}
+    assert pop_due_uses() == {}
 
     now_s[0] += int(INTERVAL_S) - 20
-    assert take_due_uses() == {"1": now_s[0] - int(INTERVAL_S) + 20}
-    assert take_due_uses() == {}
+    assert pop_due_uses() == {"1": now_s[0] - int(INTERVAL_S) + 20}
+    assert pop_due_uses() == {}
 
 
 def test_keys_of_the_environment_leave_nothing_to_write() -> None:
     record_use("")
 
-    assert take_due_uses() == {}
+    assert pop_due_uses() == {}
 
 
 def test_a_use_that_cannot_be_written_is_logged_and_tried_again_after_a_minute(
@@ -70,10 +70,10 @@ def test_a_use_that_cannot_be_written_is_logged_and_tried_again_after_a_minute(
 ) -> None:
     settings.REDIS_TARGET = away()  # type: ignore[attr-defined]
     with capture_logs() as logs:
-        note_use("1")
-        note_use("1")
+        record_and_flush("1")
+        record_and_flush("1")
     assert [log["event"] for log in logs].count("key_use_not_noted") == 1
 
     now_s[0] += int(INTERVAL_S)
 
-    assert take_due_uses() == {"1": now_s[0] - int(INTERVAL_S)}
+    assert pop_due_uses() == {"1": now_s[0] - int(INTERVAL_S)}

@@ -1,15 +1,15 @@
-"""What is published about a key: what it takes to recognise it, never the key."""
+"""The published form of an API key: its hash and limits, never the key."""
 
 from datetime import datetime
 
 import msgspec
 
-from runqy.accounts.identity import Role
 from runqy.accounts.models import ApiKey
+from runqy.api_keys import Role
 
 
 class PublishedKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key that may be used until it expires; a revoked one is not published."""
+    """A published key. Revoked keys are not published."""
 
     digest: str
     role: Role
@@ -21,7 +21,7 @@ class PublishedKey(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, key: ApiKey) -> "PublishedKey":
-        """Return what is published about a row."""
+        """Return the published form of a row."""
         return cls(
             digest=key.digest,
             role=Role(key.role),

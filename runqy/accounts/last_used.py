@@ -1,6 +1,6 @@
-"""Remembers when keys were last used, in memory and then in Redis, so that no request waits for the database.
+"""When keys were last used: kept in memory, then in Redis, so that no request waits for the database.
 
-Each process writes to Redis at most once a minute about a key; maintenance moves what it finds there into the rows.
+Each process writes to Redis at most once a minute for a key; maintenance moves the values into the rows.
 """
 
 from datetime import UTC, datetime
@@ -9,10 +9,10 @@ import structlog
 
 from runqy import clock
 from runqy.accounts.models import ApiKey
-from runqy.broker import key_uses
+from runqy.broker import write_behind
 from runqy.broker.operation import Operation, ask_all
-from runqy.connection import get_broker
 from runqy.errors import BrokerUnavailable, RunqyError
+from runqy.redis_connection import get_broker
 
 log = structlog.get_logger()
 
@@ -23,32 +23,32 @@ _flushed_at: dict[str, float] = {}  # id of a key -> monotonic s at which its us
 
 
 def record_use(key_id: str) -> None:
-    """Remember that a key is used now; of a key of the environment (without id) nothing is remembered."""
+    """Record in memory that a key is used now. Ignored for keys from the environment, which have no id."""
     if key_id:
         _used_at_s[key_id] = clock.now_ns() // 1_000_000_000
 
 
-def note_use(key_id: str) -> None:
-    """Remember that a key is used now, and write that to Redis when it is due. Blocks."""
+def record_and_flush(key_id: str) -> None:
+    """Record that a key is used now, and write that to Redis when due. Blocks."""
     record_use(key_id)
     if not is_due(key_id):
         return
     try:
         broker = get_broker()
     except BrokerUnavailable as error:
-        take_due_uses()
+        pop_due_uses()
         log.warning("key_use_not_noted", error=error.detail)
     else:
         broker.run(flush_uses())
 
 
 def is_due(key_id: str) -> bool:
-    """Return whether the use of a key is to be written to Redis."""
+    """Return whether the use of a key should be written to Redis now."""
     return key_id in _used_at_s and clock.monotonic_s() - _flushed_at.get(key_id, float("-inf")) >= INTERVAL_S
 
 
-def take_due_uses() -> dict[str, int]:
-    """Return the uses (Unix s by id) that are to be written to Redis now, each key at most once a minute."""
+def pop_due_uses() -> dict[str, int]:
+    """Return the uses (Unix s by id) to write to Redis now, each key at most once a minute."""
     due = {key_id: used_at_s for key_id, used_at_s in list(_used_at_s.items()) if is_due(key_id)}
     for key_id in due:
         _flushed_at[key_id] = clock.monotonic_s()
@@ -58,7 +58,7 @@ def take_due_uses() -> dict[str, int]:
 
 def flush_uses() -> Operation[None]:
     """Write the uses that are due to Redis, in one round trip. What fails is logged and dropped."""
-    requests = [key_uses.note_use(key_id, now_s=used_at_s) for key_id, used_at_s in take_due_uses().items()]
+    requests = [write_behind.record_key_use(key_id, now_s=used_at_s) for key_id, used_at_s in pop_due_uses().items()]
     try:
         outcomes = yield from ask_all(requests)
     except BrokerUnavailable as error:
@@ -69,16 +69,16 @@ def flush_uses() -> Operation[None]:
 
 
 def store_key_uses() -> int:
-    """Move the noted uses into the rows; returns how many rows changed. Raises BrokerUnavailable."""
+    """Move the uses from Redis into the rows. Return how many rows changed. Raise BrokerUnavailable."""
     changed = 0
-    for key_id, used_s in get_broker().run(key_uses.read_uses()).items():
+    for key_id, used_s in get_broker().run(write_behind.read_key_uses()).items():
         used_at = datetime.fromtimestamp(used_s, UTC)
         later = ApiKey.objects.filter(pk=key_id).exclude(last_used_at__gte=used_at)
         changed += later.update(last_used_at=used_at)
     return changed
 
 
-def forget() -> None:
-    """Start over as a new process does. For tests, whose keys have the same ids."""
+def reset() -> None:
+    """Forget all uses. For tests, whose keys have the same ids."""
     _used_at_s.clear()
     _flushed_at.clear()

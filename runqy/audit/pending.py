@@ -1,0 +1,103 @@
+"""Audit records that wait in Redis, signed, as workers may be able to write there."""
+
+import hashlib
+import hmac
+import secrets
+from datetime import UTC, datetime
+from functools import lru_cache
+
+import msgspec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from django.conf import settings
+
+from runqy.audit.actors import Actor, current_actor
+from runqy.audit.changes import Changes, encode_changes
+from runqy.broker.audit_stream import append_record
+from runqy.errors import AuditNotRecorded
+from runqy.json_decoding import read_json
+from runqy.redis_connection import get_broker
+
+
+class PendingRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A record of a change of Redis that waits there."""
+
+    event_id: str
+    """Random and unique, so that a record that is moved twice is stored once."""
+    at: datetime
+    actor: Actor
+    action: str
+    object_kind: str
+    object_name: str
+    changes: str = "{}"
+    """The result of `encode_changes`."""
+    amends: str = ""
+    """The event id of the record of the planned change; `outcome` is what happened instead."""
+    outcome: str = ""
+
+    def amend(self, outcome: str) -> None:
+        """Append the actual outcome of a change. Raise BrokerUnavailable."""
+        _append(
+            PendingRecord(
+                event_id=_new_event_id(),
+                at=_now(),
+                actor=current_actor(),
+                action=f"{self.object_kind}.amended",
+                object_kind=self.object_kind,
+                object_name=self.object_name,
+                amends=self.event_id,
+                outcome=outcome,
+            )
+        )
+
+
+def append_pending(*, action: str, object_kind: str, object_name: str, changes: Changes | None = None) -> PendingRecord:
+    """Append a record to the stream in Redis. Raise BrokerUnavailable, or AuditNotRecorded if it is full."""
+    pending = PendingRecord(
+        event_id=_new_event_id(),
+        at=_now(),
+        actor=current_actor(),
+        action=action,
+        object_kind=object_kind,
+        object_name=object_name,
+        changes=encode_changes(changes or {}),
+    )
+    _append(pending)
+    return pending
+
+
+def sign(pending: PendingRecord) -> bytes:
+    """Return the signed form of a record."""
+    body = msgspec.json.encode(pending)
+    return _mac(body) + b" " + body
+
+
+def verify(content: bytes) -> PendingRecord | None:
+    """Return the record of a stream entry; None if this server did not sign it."""
+    mac, _, body = content.partition(b" ")
+    if not hmac.compare_digest(mac, _mac(body)):
+        return None
+    return read_json(body, PendingRecord)
+
+
+def _append(pending: PendingRecord) -> None:
+    if not get_broker().run(append_record(sign(pending), is_amendment=bool(pending.amends))):
+        raise AuditNotRecorded
+
+
+def _new_event_id() -> str:
+    return secrets.token_hex(16)
+
+
+def _now() -> datetime:
+    """Return the time of Redis's clock, which all processes share."""
+    return datetime.fromtimestamp(get_broker().now_ns() / 1e9, UTC)
+
+
+@lru_cache(maxsize=8)
+def _derive_key(secret_key: str) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"runqy pending audit").derive(secret_key.encode())
+
+
+def _mac(body: bytes) -> bytes:
+    return hmac.new(_derive_key(settings.SECRET_KEY), body, hashlib.sha256).hexdigest().encode()

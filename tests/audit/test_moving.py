@@ -1,0 +1,276 @@
+"""Records that wait in Redis come into the chain once, in order, with the time at which they happened."""
+
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from io import StringIO
+
+import pytest
+import redis as redis_py
+from django.core.management import call_command
+from django.db import DatabaseError, connection
+
+from runqy.audit import operations
+from runqy.audit.actors import Actor, ActorKind, actor_context
+from runqy.audit.models import AuditHead, AuditRecord
+from runqy.audit.operations import move_pending, record
+from runqy.audit.pending import PendingRecord, append_pending, sign
+from runqy.audit.queries import verify_chain
+from runqy.broker import audit_stream, keys
+from runqy.broker.audit_stream import append_record, count_entries
+from runqy.broker.redis_client import RedisTarget
+from runqy.errors import AuditNotRecorded
+from runqy.redis_connection import get_broker
+from tests.support.servers import free_port
+
+pytestmark = pytest.mark.usefixtures("configuration")
+
+SHOP = Actor(kind=ActorKind.KEY, name="shop", id="7", address="203.0.113.9", request_id="r-1")
+
+
+def wait(*names: str) -> list[PendingRecord]:
+    """Let a record about each queue wait in Redis."""
+    return [append_pending(action="queue.paused", object_kind="queue", object_name=name) for name in names]
+
+
+def direct(name: str) -> AuditRecord:
+    """Record a change of the database."""
+    return record(action="queue.updated", object_kind="queue", object_name=name)
+
+
+def names() -> list[str]:
+    """Return what the records are about, in the order of the chain, which is whole."""
+    assert verify_chain().breaks == []
+    return list(AuditRecord.objects.order_by("number").values_list("object_name", flat=True))
+
+
+def test_a_record_keeps_its_actor_and_the_time_at_which_it_happened() -> None:
+    with actor_context(SHOP):
+        (pending,) = wait("mail")
+    before = datetime.now(UTC)
+
+    move_pending()
+
+    row = AuditRecord.objects.get()
+    assert (row.actor_kind, row.actor_name, row.actor_id) == ("key", "shop", "7")
+    assert (row.address, row.request_id) == ("203.0.113.9", "r-1")
+    assert row.at == pending.at
+    assert row.recorded_at is not None
+    assert pending.at < before < row.recorded_at
+
+
+def test_records_are_moved_in_their_order_however_many(monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis) -> None:
+    monkeypatch.setattr(operations, "MOVE_BATCH_SIZE", 3)
+    expected = [f"q{i}" for i in range(8)]
+    wait(*expected)
+
+    assert move_pending() == 8
+    assert names() == expected
+    assert redis.xlen(keys.AUDIT_STREAM) == 0
+
+
+def test_a_change_of_the_database_comes_behind_what_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "MOVE_BATCH_SIZE", 1)
+    wait("first", "second")
+    direct("third")
+    wait("fourth")
+    direct("fifth")
+
+    assert get_broker().run(count_entries()) == 0
+    assert names() == ["first", "second", "third", "fourth", "fifth"]
+
+
+def test_a_change_of_the_database_needs_no_redis(settings) -> None:
+    wait("waits")
+    target = settings.REDIS_TARGET
+    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),))
+    direct("changed")
+    settings.REDIS_TARGET = target
+
+    move_pending()
+
+    assert names() == ["changed", "waits"]
+
+
+class Killed(BaseException):
+    """An exception that ends a process like a kill: no handler catches it."""
+
+
+def die(_: Sequence[str]) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("moves", [move_pending, lambda: direct("changed")])
+def test_a_process_that_dies_after_the_commit_moves_nothing_twice(monkeypatch: pytest.MonkeyPatch, moves) -> None:
+    wait("a", "b")
+    with monkeypatch.context() as patched:
+        patched.setattr(operations, "delete_entries", die)
+        with pytest.raises(Killed):
+            moves()
+    moved = names()
+
+    wait("c")
+    move_pending()
+
+    assert names() == [*moved, "c"]
+    assert moved[:2] == ["a", "b"]
+
+
+def test_a_process_that_dies_before_the_commit_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    direct("first")
+    wait("a", "b")
+    with monkeypatch.context() as patched:
+        patched.setattr(AuditHead, "save", lambda _: die([]))
+        with pytest.raises(Killed):
+            move_pending()
+    assert names() == ["first"]
+
+    move_pending()
+
+    assert names() == ["first", "a", "b"]
+
+
+def refuse(_: AuditRecord) -> None:
+    raise DatabaseError
+
+
+def test_a_change_that_is_rolled_back_leaves_what_waited_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait("a")
+    with monkeypatch.context() as patched:
+        patched.setattr(AuditRecord, "save", refuse)
+        with pytest.raises(DatabaseError):
+            direct("never")
+
+    direct("b")
+
+    assert names() == ["a", "b"]
+
+
+def test_many_that_move_and_change_at_once_keep_each_once_and_in_order() -> None:
+    def work(name: str) -> None:
+        try:
+            for i in range(5):
+                wait(f"{name} {i}")
+                move_pending() if i % 2 else direct(f"{name} direct {i}")
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    move_pending()
+
+    found = names()
+    assert len(found) == len(set(found)) == 4 * (5 + 3)
+    for name in "abcd":
+        own = [one for one in found if one.startswith(name)]
+        assert own == [f"{name} {prefix}{i}" for i in range(5) for prefix in (("",) if i % 2 else ("", "direct "))]
+
+
+def test_an_amendment_names_the_record_that_it_amends(monkeypatch: pytest.MonkeyPatch) -> None:
+    direct("before")
+    (pending,) = wait("mail")
+    move_pending()
+    pending.amend("broker_unavailable")
+    move_pending()
+
+    first, amended = AuditRecord.objects.order_by("number")[1:]
+    assert (amended.action, amended.object_name) == ("queue.amended", "mail")
+    assert amended.changes == encode(first.number)
+
+
+def encode(number: int) -> str:
+    """Return the changes of an amendment."""
+    amends = f'{{"new":{number},"old":null}}'
+    return f'{{"amends":{amends},"outcome":{{"new":"broker_unavailable","old":null}}}}'
+
+
+def test_what_this_server_did_not_sign_is_refused_and_counted(redis: redis_py.Redis, settings) -> None:
+    (genuine,) = wait("genuine")
+    signed = sign(genuine)
+    for forged in (b"", b"x", signed.replace(b"genuine", b"forged"), b"0" * 64 + signed[64:]):
+        redis.xadd(keys.AUDIT_STREAM, {"content": forged})
+    redis.xadd(keys.AUDIT_STREAM, {"other": "field"})
+
+    move_pending()
+
+    refusal = AuditRecord.objects.get(action="audit.entries_refused")
+    assert refusal.changes == '{"entries":{"new":5,"old":null}}'
+    assert names() == ["genuine", "redis"]
+
+
+def test_a_genuine_entry_that_is_put_back_is_not_recorded_again(redis: redis_py.Redis) -> None:
+    (pending,) = wait("mail")
+    move_pending()
+
+    redis.xadd(keys.AUDIT_STREAM, {"content": sign(pending)})
+    move_pending()
+
+    assert names() == ["mail"]
+
+
+def test_a_stream_with_too_many_bytes_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_stream, "MAX_BYTES", 200_000)
+
+    with pytest.raises(AuditNotRecorded):
+        wait(*("x" * 1000 for _ in range(1000)))
+
+    assert 100 < move_pending() < 250
+    assert wait("room again")
+
+
+def test_a_full_stream_takes_the_amendment_of_what_was_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_stream, "MAX_ENTRIES", 1)
+    (pending,) = wait("mail")
+
+    pending.amend("task_not_found")
+
+    with pytest.raises(AuditNotRecorded):
+        wait("other")
+    assert get_broker().run(count_entries()) == 2
+
+
+def test_a_full_redis_takes_records(redis: redis_py.Redis) -> None:
+    redis.config_set("maxmemory", 1)
+    try:
+        wait("mail")
+    finally:
+        redis.config_set("maxmemory", 0)
+
+    assert get_broker().run(count_entries()) == 1
+
+
+def test_a_record_whose_times_are_changed_is_found_out() -> None:
+    wait("mail", "other")
+    move_pending()
+
+    for column, value in (("recorded_at", "2001-01-01 00:00:00"), ("event_id", None)):
+        row = AuditRecord.objects.get(object_name="mail")
+        with connection.cursor() as cursor:
+            cursor.execute(f"UPDATE audit_auditrecord SET {column} = %s WHERE number = 1", [value])  # noqa: S608
+            assert verify_chain().breaks == ["Record 1 was changed."]
+            cursor.execute(f"UPDATE audit_auditrecord SET {column} = %s WHERE number = 1", [getattr(row, column)])  # noqa: S608
+
+
+def test_the_stream_is_a_key_that_only_the_server_may_write(broker) -> None:
+    assert broker.run(append_record(b"content"))
+    assert broker.run(count_entries()) == 1
+    (entry,) = broker.run(audit_stream.read_entries(5))
+    broker.run(audit_stream.delete_entries([entry.id]))
+
+    assert entry.content == b"content"
+    assert broker.run(count_entries()) == 0
+    assert keys.AUDIT_STREAM.startswith("runqy:config:")
+
+
+def test_verifying_reports_records_not_yet_in_the_chain() -> None:
+    direct("mail")
+    wait("a", "b")
+    out, err = StringIO(), StringIO()
+
+    call_command("verify_audit", stdout=out, stderr=err)
+
+    assert out.getvalue().startswith("1:")
+    assert err.getvalue() == "2 records wait in Redis and are not in the chain yet.\n"

@@ -1,0 +1,169 @@
+"""Changes of Redis are recorded in Redis before they are made: none without its record, whatever goes when."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import redis as redis_py
+
+from queues.models import QueueSource
+from queues.operations import save_queue
+from queues.pausing import pause_queue
+from runqy.audit.models import AuditRecord
+from runqy.audit.operations import move_pending
+from runqy.audit.queries import verify_chain
+from runqy.broker import audit_stream, keys
+from runqy.broker.connections import StandaloneConnection
+from runqy.broker.scripts import Command
+from runqy.broker.states import TaskState
+from runqy.config_sync.snapshot import get_snapshot
+from runqy.errors import AuditNotRecorded, BrokerUnavailable, TaskNotFound
+from runqy.redis_connection import get_broker
+from tasks.actions import StateChange, TaskFilter, apply_action, apply_to_matching, cancel_task
+from tests.queues.samples import spec
+from tests.support.tasks import put, take_one
+
+pytestmark = pytest.mark.usefixtures("mail")
+
+CHANGES: dict[str, Callable[[], object]] = {
+    "queue.paused": lambda: pause_queue(get_broker(), name="mail"),
+    "task.canceled": lambda: cancel_task(get_broker(), task_id="t1"),
+    "task.deleted": lambda: apply_action(get_broker(), action=StateChange.DELETE, queue="mail", task_id="t1"),
+    "tasks.archived": lambda: apply_to_matching(
+        get_broker(), action=StateChange.ARCHIVE, task_filter=TaskFilter(queue="mail", state=TaskState.PENDING)
+    ),
+}
+SCRIPTS = {
+    "queue.paused": "pause",
+    "task.canceled": "cancel",
+    "task.deleted": "delete_tasks",
+    "tasks.archived": "archive_tasks",
+}
+
+
+class Killed(BaseException):
+    """An exception that ends a process like a kill: no handler catches it."""
+
+
+@pytest.fixture
+def mail(configuration: None) -> None:
+    """Make a queue with a task."""
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    put(get_broker(), "t1")
+
+
+def audited() -> list[tuple[str, Any]]:
+    """Return what was recorded since: actions, and what came of them."""
+    move_pending()
+    rows = AuditRecord.objects.exclude(action="queue.created").order_by("number")
+    return [(row.action, json.loads(row.changes).get("outcome", {}).get("new")) for row in rows]
+
+
+def at_the_change(monkeypatch: pytest.MonkeyPatch, action: str, do: Callable[[], object]) -> None:
+    """Do something when the change is about to be made in Redis."""
+    execute = StandaloneConnection.execute
+
+    def executing(self: StandaloneConnection, commands: Sequence[Command]) -> Any:
+        if any(call.script and call.script.name == SCRIPTS[action] for call in commands):
+            do()
+        return execute(self, commands)
+
+    monkeypatch.setattr(StandaloneConnection, "execute", executing)
+
+
+def fail(error: BaseException) -> Callable[[], object]:
+    """Return what raises."""
+
+    def raising() -> None:
+        raise error
+
+    return raising
+
+
+def keys_of(redis: redis_py.Redis) -> dict[bytes, bytes]:
+    """Return the queue's data in Redis."""
+    return {key: redis.dump(key) for key in redis.scan_iter("asynq:{mail}:*")}
+
+
+@pytest.mark.parametrize("action", CHANGES)
+def test_the_record_is_in_redis_before_the_change_and_uses_no_database(
+    monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis, action: str, django_assert_num_queries: Any
+) -> None:
+    get_snapshot()
+    seen: list[int] = []
+    at_the_change(monkeypatch, action, lambda: seen.append(redis.xlen(keys.AUDIT_STREAM)))
+
+    with django_assert_num_queries(0):
+        CHANGES[action]()
+
+    assert seen == [1]
+    assert audited() == [(action, None)]
+
+
+@pytest.mark.parametrize("action", CHANGES)
+def test_a_full_stream_stops_the_change(monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis, action: str) -> None:
+    before = keys_of(redis)
+    monkeypatch.setattr(audit_stream, "MAX_ENTRIES", 0)
+
+    with pytest.raises(AuditNotRecorded):
+        CHANGES[action]()
+    assert keys_of(redis) == before
+    assert audited() == []
+
+
+@pytest.mark.parametrize("action", CHANGES)
+def test_a_change_with_an_unknown_outcome_is_marked(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
+    at_the_change(monkeypatch, action, fail(BrokerUnavailable()))
+
+    with pytest.raises(BrokerUnavailable):
+        CHANGES[action]()
+    move_pending()
+    (first, amended) = AuditRecord.objects.exclude(action="queue.created").order_by("number")
+    assert (amended.action, amended.object_name) == (f"{first.object_kind}.amended", first.object_name)
+    assert json.loads(amended.changes) == {
+        "amends": {"old": None, "new": first.number},
+        "outcome": {"old": None, "new": "broker_unavailable"},
+    }
+    assert verify_chain().is_whole
+
+
+@pytest.mark.parametrize("action", CHANGES)
+def test_a_process_that_is_killed_leaves_the_record(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
+    at_the_change(monkeypatch, action, fail(Killed()))
+
+    with pytest.raises(Killed):
+        CHANGES[action]()
+    assert audited() == [(action, None)]
+
+
+def test_a_task_dequeued_meanwhile_is_only_requested_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_the_change(monkeypatch, "task.canceled", lambda: take_one(get_broker()))
+
+    assert not cancel_task(get_broker(), task_id="t1")
+    assert audited() == [("task.canceled", None), ("task.amended", "asked")]
+
+
+def test_a_change_refused_later_is_marked(monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis) -> None:
+    at_the_change(monkeypatch, "task.deleted", lambda: redis.delete("asynq:{mail}:t:t1"))
+
+    with pytest.raises(TaskNotFound):
+        apply_action(get_broker(), action=StateChange.DELETE, queue="mail", task_id="t1")
+    assert audited() == [("task.deleted", None), ("task.amended", "task_not_found")]
+
+
+def test_fewer_tasks_than_were_recorded_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    put(get_broker(), "t2")
+    at_the_change(monkeypatch, "tasks.archived", lambda: take_one(get_broker()))
+
+    CHANGES["tasks.archived"]()
+
+    assert audited() == [("tasks.archived", None), ("queue.amended", "1 tasks")]
+
+
+def test_what_is_so_already_is_not_recorded(redis: redis_py.Redis) -> None:
+    for _ in range(2):
+        pause_queue(get_broker(), name="mail")
+        apply_action(get_broker(), action=StateChange.ARCHIVE, queue="mail", task_id="t1")
+
+    assert audited() == [("queue.paused", None), ("task.archived", None)]

@@ -1,1 +1,1 @@
-"""The composition root of runqy, and what every app stands on: errors, clock, broker, API plumbing."""
+"""The composition root of runqy, and what all apps use: errors, clock, broker, API base classes."""

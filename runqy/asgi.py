@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runqy.settings")
 
@@ -15,26 +15,27 @@ from django.conf import settings
 import runqy.urls  # noqa: F401 (now; else the first request would wait until all views are imported)
 from runqy.accounts.logins import is_logged_in
 from runqy.accounts.queries import find_identity, is_guessable
-from runqy.api.authentication import presented_key
+from runqy.accounts.authentication import presented_key
 from runqy.broker.async_broker import AsyncBroker
 from runqy.dataplane.application import Application, find_no_handler
 from runqy.dataplane.bodies import BodyReader
 from runqy.dataplane.drain import Drain
 from runqy.dataplane.endpoints import TaskEndpoints
 from runqy.dataplane.executors import BoundedExecutor
-from runqy.dataplane.request import Request
-from runqy.dataplane.snapshots import SnapshotRefresher
+from runqy.dataplane.request import ParsedRequest
+from runqy.dataplane.background_tasks import SnapshotRefresher
 from runqy.errors import ConfigurationUnavailable
-from runqy.readiness import begin_draining
+from runqy.health import start_draining
+from runqy.metrics.process import ProcessSampler
 from tasks.waiting import ResultWaiters, WaiterLimits
 from tasks.waiting_loop import WaitingLoop, set_waiting_loop
 
 
-def is_authenticated(request: Request) -> bool:
-    """Return whether a request carries a valid key.
+def is_authenticated(request: ParsedRequest) -> bool:
+    """Return whether a request has a valid key.
 
-    A short key of the environment counts for none: its address may be beyond the limit of wrong ones, and the size of
-    the body that is read must not show whether a guess was right.
+    Short keys of the environment do not count: the size of the body that is read must not reveal whether a guess
+    was right.
     """
     key = presented_key(request.headers)
     if not key or is_guessable(key):
@@ -45,14 +46,14 @@ def is_authenticated(request: Request) -> bool:
         return False
 
 
-def has_session(request: Request) -> bool:
-    """Return whether a request carries the session of a user who is logged in."""
+def has_session(request: ParsedRequest) -> bool:
+    """Return whether a request has the session of a logged-in user."""
     return is_logged_in(request.cookie(settings.SESSION_COOKIE_NAME))
 
 
 @asynccontextmanager
 async def frozen_heap() -> AsyncIterator[None]:
-    """Exempt what exists from garbage collection: looking through Django's objects stops the loop for 80 ms."""
+    """Exempt existing objects from garbage collection: traversing Django's would block the loop for 80 ms."""
     gc.collect()
     gc.freeze()
     yield
@@ -61,9 +62,9 @@ async def frozen_heap() -> AsyncIterator[None]:
 def build_application() -> Application:
     """Return the application of this process."""
     drain = Drain(settings.RUNQY_DRAIN_S)
-    drain.on_drain(begin_draining)
+    drain.on_drain(start_draining)
     broker = AsyncBroker.connect(settings.REDIS_TARGET)
-    # Clients that wait on Django's threads leave some for others.
+    # Clients that wait must not use all of Django's threads.
     threads = min(settings.RUNQY_WSGI_WAITERS, max(1, settings.RUNQY_DJANGO_THREADS // 2))
     waiters = ResultWaiters(broker, WaiterLimits(total=settings.RUNQY_MAX_WAITERS, threads=threads))
     drain.on_drain(waiters.drain)
@@ -79,6 +80,14 @@ def build_application() -> Application:
             await waiters.close()
             await broker.close()
 
+    endpoints = TaskEndpoints(broker, snapshots, waiters)
+
+    @asynccontextmanager
+    async def sampling() -> AsyncIterator[None]:
+        sampler = ProcessSampler(count_requests=lambda: endpoints.in_flight, count_waiters=lambda: len(waiters.active))
+        with closing(sampler):
+            yield
+
     return Application(
         wsgi=wsgi_application,
         bodies=BodyReader(max_bytes=settings.RUNQY_MAX_BODY_SIZE, memory_bytes=settings.RUNQY_BODY_MEMORY),
@@ -86,10 +95,8 @@ def build_application() -> Application:
         django=BoundedExecutor("django", threads=settings.RUNQY_DJANGO_THREADS),
         is_authenticated=is_authenticated,
         has_session=has_session,
-        find_handler=(
-            TaskEndpoints(broker, snapshots, waiters).find_handler if settings.RUNQY_DATA_PLANE else find_no_handler
-        ),
-        lifespans=[waiting, *([snapshots.running] if settings.RUNQY_DATA_PLANE else []), frozen_heap],
+        find_handler=(endpoints.find_handler if settings.RUNQY_DATA_PLANE else find_no_handler),
+        lifespans=[waiting, sampling, *([snapshots.running] if settings.RUNQY_DATA_PLANE else []), frozen_heap],
     )
 
 

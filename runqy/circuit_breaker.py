@@ -1,4 +1,4 @@
-"""Keeps threads from waiting, one after another, for a server that does not respond."""
+"""A circuit breaker: threads do not wait one after another for a server that does not respond."""
 
 import threading
 from collections.abc import Callable
@@ -9,26 +9,26 @@ from runqy import clock
 T = TypeVar("T")
 
 SLOW_S = 0.5
-"""A failure that took less costs little, and needs no protection from the next."""
+"""Faster failures do not open the circuit."""
 OPEN_S = 1.0
-LONGEST_WAIT_S = 1.0
+MAX_WAIT_S = 1.0
 
 
 class CircuitOpen(Exception):
-    """Another call failed a moment ago, after a long wait, or waits now."""
+    """Another call has just failed slowly, or is being tried."""
 
 
 class CircuitBreaker:
-    """After a call that failed slowly, calls fail at once for a second; then one at a time is tried."""
+    """After a slow failure, calls fail at once for a second; then one call at a time is tried."""
 
     def __init__(self, failures: tuple[type[Exception], ...]) -> None:
-        """Take the errors that mean that the server did not respond."""
+        """`failures` are the errors that mean that the server did not respond."""
         self._failures = failures
         self._open_until_s: float | None = None
         self._trying = threading.Lock()
 
     def call(self, function: Callable[[], T]) -> T:
-        """Return what a function returns. Raises CircuitOpen, or what the function raises."""
+        """Call a function and return its result. Raise CircuitOpen."""
         attempt = self.begin()
         try:
             value = function()
@@ -39,7 +39,7 @@ class CircuitBreaker:
         return value
 
     def begin(self) -> "Attempt":
-        """Begin a call, which the caller has to end. Raises CircuitOpen."""
+        """Begin a call; the caller must end it. Raise CircuitOpen."""
         open_until_s = self._open_until_s  # read once: another thread may close the circuit meanwhile
         if open_until_s is None:
             return Attempt(self, is_trial=False)
@@ -48,14 +48,14 @@ class CircuitBreaker:
         return Attempt(self, is_trial=True)
 
     def record(self, error: BaseException | None, took_s: float) -> None:
-        """Open or close the circuit by how a call ended; not by an error that is a response."""
+        """Open or close the circuit after a call. Errors other than `failures` are ignored."""
         if error is None:
             self._open_until_s = None
         elif isinstance(error, self._failures):
             self._open_until_s = clock.monotonic_s() + OPEN_S if took_s >= SLOW_S else None
 
     def release_trial(self) -> None:
-        """Let another caller try."""
+        """Allow another trial."""
         self._trying.release()
 
 
@@ -69,13 +69,13 @@ class Attempt:
         self._has_ended = False
 
     def end(self, error: BaseException | None = None) -> None:
-        """Record how the call ended."""
+        """Record the result of the call."""
         if not self._has_ended:
             self._breaker.record(error, clock.monotonic_s() - self._began_s)
             self.abandon()
 
     def abandon(self) -> None:
-        """End the call without knowing whether the server responds. Ignored when it has ended."""
+        """End the call without a result. Ignored after `end`."""
         if not self._has_ended:
             self._has_ended = True
             if self._is_trial:
@@ -83,27 +83,27 @@ class Attempt:
 
 
 class BackgroundCall:
-    """Runs a function on a thread, one call at a time; callers wait until LONGEST_WAIT_S after its beginning."""
+    """Runs a function on a thread, one call at a time; callers wait until MAX_WAIT_S after its start."""
 
     def __init__(self, function: Callable[[], object], failures: tuple[type[Exception], ...]) -> None:
-        """Take what may fail, and the errors that are kept for the callers."""
+        """`failures` are the errors that are kept for the callers."""
         self._function = function
         self._failures = failures
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._began_s = 0.0
         self.error: Exception | None = None
-        """What the last call that has ended raised."""
+        """The error of the last finished call."""
 
-    def run(self, *, wait_s: float = LONGEST_WAIT_S) -> bool:
-        """Call the function, or wait for the call that runs; return whether it ended in time."""
+    def run(self, *, wait_s: float = MAX_WAIT_S) -> bool:
+        """Call the function, or join the running call. Return whether it finished in time."""
         with self._lock:
             thread = self._thread
             if thread is None or not thread.is_alive():
                 self._began_s = clock.monotonic_s()
                 thread = self._thread = threading.Thread(target=self._call, name="runqy-background", daemon=True)
                 thread.start()
-        thread.join(max(min(wait_s, self._began_s + LONGEST_WAIT_S - clock.monotonic_s()), 0))
+        thread.join(max(min(wait_s, self._began_s + MAX_WAIT_S - clock.monotonic_s()), 0))
         return not thread.is_alive()
 
     def _call(self) -> None:

@@ -1,13 +1,13 @@
-"""Owns the reading of time, so that tests can move it."""
+"""The current time. Tests replace these functions."""
 
 import time
 
 
 def now_ns() -> int:
-    """Return Unix time in nanoseconds by this machine's clock."""
+    """Return Unix time in nanoseconds."""
     return time.time_ns()
 
 
 def monotonic_s() -> float:
-    """Return seconds of a clock that never goes back, for measuring spans."""
+    """Return seconds of a clock that never goes back."""
     return time.monotonic()

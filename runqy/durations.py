@@ -1,4 +1,4 @@
-"""Reads and writes spans of time as Go spells them: `300ms`, `30s`, `1h30m`."""
+"""Parse and format durations in Go's format: `300ms`, `30s`, `1h30m`."""
 
 import re
 from decimal import Decimal
@@ -9,9 +9,9 @@ _WHOLE = re.compile(rf"(?:{_PART.pattern})+")
 
 
 def parse_ns(text: str) -> int:
-    """Return the nanoseconds of a span; a plain number counts seconds.
+    """Return a duration in nanoseconds; a plain number is seconds.
 
-    Raises ValueError for anything else, and for a negative span.
+    Raise ValueError for anything else, also for a negative duration.
     """
     text = text.strip()
     if re.fullmatch(r"\d+", text, re.ASCII):
@@ -22,18 +22,18 @@ def parse_ns(text: str) -> int:
 
 
 def parse_s(text: str) -> int:
-    """Return the whole seconds of a span, rounded up, so that a short one does not become none."""
+    """Return a duration in seconds, rounded up, so that a short one does not become 0."""
     return -(-parse_ns(text) // 10**9)
 
 
-def write_s(seconds: int) -> str:
-    """Return a span as people write it: `0`, `45s`, `10m`, `1h30m`; `parse_s` reads it back."""
+def format_short(seconds: int) -> str:
+    """Return a duration without zero units: `0`, `45s`, `10m`, `1h30m`."""
     parts = re.findall(r"[1-9]\d*[hms]", format_s(seconds))
     return "".join(parts) or "0"
 
 
 def format_s(seconds: int) -> str:
-    """Return a span as Go prints it: `0s`, `45s`, `10m0s`, `1h0m0s`."""
+    """Return a duration in Go's format: `0s`, `45s`, `10m0s`, `1h0m0s`."""
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -41,12 +41,12 @@ def format_s(seconds: int) -> str:
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
-def in_words(seconds: float) -> str:
-    """Return a span as people say it, in its largest units: `12 s`, `3 min`, `2 h 5 min`, `4 d`."""
+def humanize(seconds: float) -> str:
+    """Return a duration in its largest units: `12 s`, `3 min`, `2 h 5 min`, `4 d`."""
     minutes, whole_s = divmod(int(abs(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (whole_s, "s")]
     first = next((i for i, (number, _) in enumerate(parts) if number), 3)
-    shown = parts[first : first + 2] if first < 2 else parts[first : first + 1]
-    return " ".join(f"{number} {unit}" for number, unit in shown if number) or "0 s"
+    largest = parts[first : first + 2] if first < 2 else parts[first : first + 1]
+    return " ".join(f"{number} {unit}" for number, unit in largest if number) or "0 s"

@@ -1,504 +1,356 @@
-"""Owns what can go wrong: every error a user may see, with its stable code and HTTP status."""
+"""The errors that users see: stable code, HTTP status, and the default message as docstring."""
 
 from collections.abc import Mapping, Sequence
 
 
 class RunqyError(Exception):
-    """Something went wrong."""
+    """An error occurred."""
 
-    code = "error"
-    status = 500
+    code, status = "error", 500
+
+    def __init_subclass__(cls, *, code: str = "", status: int = 0, **kwargs: object) -> None:
+        """Set the code and the HTTP status; without them the class has those of its base."""
+        super().__init_subclass__(**kwargs)
+        cls.code, cls.status = code or cls.code, status or cls.status
 
     def __init__(self, detail: str | None = None, errors: Sequence[str] = ()) -> None:
-        """Take a message for this occurrence, and what is wrong one by one where that is more than one thing.
-
-        Without a message the class's docstring is the message; `errors` is never empty.
-        """
-        super().__init__(detail or "; ".join(errors) or (type(self).__doc__ or "").strip())
+        """`errors` lists single messages where there are several; it is never empty."""
+        joined = "; ".join([*(error.removesuffix(".") for error in errors[:-1]), *errors[-1:]])
+        super().__init__(detail or joined or (type(self).__doc__ or "").strip())
         self.errors = tuple(errors) or (self.detail,)
+        self.extension: dict[str, object] = {}
+        """Further members of the response (RFC 9457, 3.2)."""
 
     @property
     def detail(self) -> str:
-        """Return the message of this occurrence."""
         return str(self.args[0])
 
-    @property
-    def extension(self) -> dict[str, object]:
-        """Return what programs are told besides (RFC 9457, 3.2)."""
-        return {}
 
-
-class BrokerUnavailable(RunqyError):
+class BrokerUnavailable(RunqyError, code="broker_unavailable", status=503):
     """Redis cannot be reached."""
 
-    code, status = "broker_unavailable", 503
+
+class BrokerFull(BrokerUnavailable, code="broker_full"):
+    """Redis has reached its memory limit and accepts no new tasks."""
 
 
-class BrokerFull(BrokerUnavailable):
-    """Redis has reached its memory limit and takes no new tasks."""
-
-    code = "broker_full"
+class BrokerRefused(BrokerUnavailable, code="broker_refused"):
+    """Redis rejected the credentials."""
 
 
-class BrokerRefused(BrokerUnavailable):
-    """Redis refuses these credentials."""
-
-    code = "broker_refused"
+class BrokerBusy(BrokerUnavailable, code="broker_busy"):
+    """The process has reached its limit of pending requests to Redis."""
 
 
-class BrokerBusy(BrokerUnavailable):
-    """This process has as many requests to Redis in flight as it allows."""
-
-    code = "broker_busy"
+class BrokerCommandRefused(RunqyError, code="broker_command_refused"):
+    """Redis rejected a command: a key has the wrong type."""
 
 
-class BrokerCommandRefused(RunqyError):
-    """Redis refuses a command: a key holds something else than it should."""
-
-    code = "broker_command_refused"
+class TaskAlreadyExists(RunqyError, code="task_exists", status=409):
+    """A task with this id already exists."""
 
 
-class TaskAlreadyExists(RunqyError):
-    """A task with this id exists already."""
-
-    code, status = "task_exists", 409
+class TaskNotFound(RunqyError, code="task_not_found", status=404):
+    """Task not found."""
 
 
-class TaskNotFound(RunqyError):
-    """No such task."""
-
-    code, status = "task_not_found", 404
+class TaskNotUnique(RunqyError, code="task_not_unique", status=409):
+    """A task with this unique_key is already waiting or running."""
 
 
-class TaskNotUnique(RunqyError):
-    """A task with this unique_key waits or runs already."""
-
-    code, status = "task_not_unique", 409
+class IdempotencyKeyReused(RunqyError, code="idempotency_key_reused", status=422):
+    """This Idempotency-Key was already used with a different request."""
 
 
-class IdempotencyKeyReused(RunqyError):
-    """This Idempotency-Key came with another request before."""
-
-    code, status = "idempotency_key_reused", 422
+class BatchTooLarge(RunqyError, code="batch_too_large", status=413):
+    """The batch exceeds the maximum number of tasks per request."""
 
 
-class BatchTooLarge(RunqyError):
-    """The batch has more tasks than one request may create."""
-
-    code, status = "batch_too_large", 413
-
-
-class BatchRefused(RunqyError):
+class BatchRefused(RunqyError, code="batch_refused", status=400):
     """No task of the batch was queued."""
 
-    code, status = "batch_refused", 400
 
-
-class BatchConflict(RunqyError):
+class BatchConflict(RunqyError, code="batch_conflict", status=409):
     """Each task of the batch has a unique_key that another task holds."""
 
-    code, status = "batch_conflict", 409
+
+class TaskRunning(RunqyError, code="task_running", status=409):
+    """The task is running; cancel it first."""
 
 
-class TaskRunning(RunqyError):
-    """The task runs; cancel it first."""
-
-    code, status = "task_running", 409
+class TaskEnded(RunqyError, code="task_ended", status=409):
+    """The task has already finished."""
 
 
-class TaskEnded(RunqyError):
-    """The task is over."""
-
-    code, status = "task_ended", 409
+class TaskStateUnsuited(RunqyError, code="task_state_unsuited", status=409):
+    """The action is not allowed in the task's current state."""
 
 
-class TaskStateUnsuited(RunqyError):
-    """This cannot be done to a task in its state."""
-
-    code, status = "task_state_unsuited", 409
-
-
-class TaskNotCancelable(RunqyError):
+class TaskNotCancelable(RunqyError, code="task_not_cancelable", status=409):
     """The task is being aggregated and cannot be cancelled now."""
 
-    code, status = "task_not_cancelable", 409
+
+class LeaseLost(RunqyError, code="lease_lost", status=409):
+    """The worker no longer holds the task's lease."""
 
 
-class LeaseLost(RunqyError):
-    """The task is no longer held by this worker."""
-
-    code, status = "lease_lost", 409
+class QueueNotFound(RunqyError, code="queue_not_found", status=404):
+    """Queue not found."""
 
 
-class QueueNotFound(RunqyError):
-    """No such queue."""
-
-    code, status = "queue_not_found", 404
+class QueueInvalid(RunqyError, code="queue_invalid", status=400):
+    """The queue definition is invalid."""
 
 
-class QueueInvalid(RunqyError):
-    """The definition of the queue is not valid."""
-
-    code, status = "queue_invalid", 400
+class QueueAlreadyExists(RunqyError, code="queue_exists", status=409):
+    """A queue with this name already exists."""
 
 
-class QueueAlreadyExists(RunqyError):
-    """A queue with this name exists already."""
-
-    code, status = "queue_exists", 409
+class QueueNameTaken(RunqyError, code="queue_name_taken", status=409):
+    """The name is already used by another queue or one of its sub-queues."""
 
 
-class QueueNameTaken(RunqyError):
-    """Another queue answers to this name."""
-
-    code, status = "queue_name_taken", 409
+class QueueBeingDeleted(RunqyError, code="queue_being_removed", status=409):
+    """A queue with this name is still being deleted; try again in a few seconds."""
 
 
-class QueueBeingRemoved(RunqyError):
-    """What was removed under this name is not all gone yet; try again in a few seconds."""
-
-    code, status = "queue_being_removed", 409
+class QueueNotEmpty(RunqyError, code="queue_not_empty", status=409):
+    """The queue has unfinished tasks; use force=true to delete it with them."""
 
 
-class QueueNotEmpty(RunqyError):
-    """The queue still holds tasks that are not over; force=true removes it with them."""
-
-    code, status = "queue_not_empty", 409
+class PayloadInvalid(RunqyError, code="payload_invalid", status=400):
+    """The payload does not match the queue's schema."""
 
 
-class PayloadInvalid(RunqyError):
-    """The payload does not fit the queue's schema."""
-
-    code, status = "payload_invalid", 400
-
-
-class ConfigurationUnavailable(RunqyError):
+class ConfigurationUnavailable(RunqyError, code="configuration_unavailable", status=503):
     """The configuration can be read neither from Redis nor from the database."""
 
-    code, status = "configuration_unavailable", 503
+
+class ConfigurationUnconfirmed(RunqyError, code="configuration_unconfirmed", status=503):
+    """The configuration has not been confirmed by Redis or the database within RUNQY_CONFIG_MAX_AGE."""
 
 
-class ConfigurationUnconfirmed(RunqyError):
-    """Neither Redis nor the database has confirmed the configuration for too long (RUNQY_CONFIG_MAX_AGE)."""
-
-    code, status = "configuration_unconfirmed", 503
-
-
-class VaultLocked(RunqyError):
+class VaultLocked(RunqyError, code="vaults_locked", status=503):
     """Vaults are locked: the server has no master key (RUNQY_VAULT_MASTER_KEY)."""
 
-    code, status = "vaults_locked", 503
+
+class VaultUnavailable(RunqyError, code="vault_unavailable", status=503):
+    """A vault cannot be decrypted."""
 
 
-class VaultUnavailable(RunqyError):
-    """A vault cannot be opened."""
-
-    code, status = "vault_unavailable", 503
+class DeliveryNotRecorded(RunqyError, code="delivery_not_recorded", status=503):
+    """Secrets cannot be delivered: too many deliveries are not yet recorded; check maintenance and the database."""
 
 
-class DeliveryNotRecorded(RunqyError):
-    """Secrets are not handed out: too many deliveries wait to be recorded, so maintenance or the database is away."""
-
-    code, status = "delivery_not_recorded", 503
+class AuditNotRecorded(RunqyError, code="audit_not_recorded", status=503):
+    """Nothing was changed: too many audit records are not yet in the database; check maintenance and the database."""
 
 
-class VaultNotFound(RunqyError):
-    """No such vault."""
-
-    code, status = "vault_not_found", 404
+class VaultNotFound(RunqyError, code="vault_not_found", status=404):
+    """Vault not found."""
 
 
-class VaultEntryNotFound(RunqyError):
-    """No such entry in the vault."""
-
-    code, status = "vault_entry_not_found", 404
+class VaultEntryNotFound(RunqyError, code="vault_entry_not_found", status=404):
+    """Vault entry not found."""
 
 
-class VaultEntryChanged(RunqyError):
-    """The entry is at another version than the change was meant for (expected_version)."""
-
-    code, status = "vault_entry_changed", 412
+class VaultEntryChanged(RunqyError, code="vault_entry_changed", status=412):
+    """The entry's version does not match expected_version."""
 
     def __init__(self, name: str, *, expected: int, present: int) -> None:
-        """Take the entry's name and both versions; 0: it does not exist."""
-        meant = f"version {expected} was expected" if expected else "it was expected not to exist"
-        super().__init__(f"The entry {name} {f'is at version {present}' if present else 'does not exist'}; {meant}.")
+        """Versions are 0 where the entry does not exist."""
+        expectation = f"version {expected} was expected" if expected else "it was expected not to exist"
+        found = f"is at version {present}" if present else "does not exist"
+        super().__init__(f"The entry {name} {found}; {expectation}.")
         self.present = present
-
-    @property
-    def extension(self) -> dict[str, object]:
-        """Return the version that there is."""
-        return {"present_version": self.present}
+        self.extension = {"present_version": present}
 
 
-class VaultAlreadyExists(RunqyError):
-    """A vault with this name exists already."""
-
-    code, status = "vault_exists", 409
+class VaultAlreadyExists(RunqyError, code="vault_exists", status=409):
+    """A vault with this name already exists."""
 
 
-class VaultInvalid(RunqyError):
-    """The name or value is not allowed in a vault."""
-
-    code, status = "vault_invalid", 400
+class VaultInvalid(RunqyError, code="vault_invalid", status=400):
+    """The name of the vault, or the key or value of an entry, is invalid."""
 
 
-class PassphraseRefused(RunqyError):
-    """A passphrase has 12 to 1024 characters."""
-
-    code, status = "passphrase_refused", 400
+class PassphraseRefused(RunqyError, code="passphrase_refused", status=400):
+    """The passphrase must have 12 to 1024 characters."""
 
 
-class ExportUnreadable(RunqyError):
-    """This is no export of a vault."""
-
-    code, status = "export_unreadable", 400
+class ExportUnreadable(RunqyError, code="export_unreadable", status=400):
+    """The file is not a vault export."""
 
 
-class ExportNotOpened(RunqyError):
-    """The export does not open: the passphrase is wrong, or the export was altered."""
-
-    code, status = "export_not_opened", 400
+class ExportNotOpened(RunqyError, code="export_not_opened", status=400):
+    """The export cannot be decrypted: wrong passphrase, or the file was altered."""
 
 
-class ApiKeyInvalid(RunqyError):
-    """The description of the key is not valid."""
-
-    code, status = "api_key_invalid", 400
+class ApiKeyInvalid(RunqyError, code="api_key_invalid", status=400):
+    """The attributes of the API key are invalid."""
 
 
-class ApiKeyNotFound(RunqyError):
-    """No such key."""
-
-    code, status = "api_key_not_found", 404
+class ApiKeyNotFound(RunqyError, code="api_key_not_found", status=404):
+    """API key not found."""
 
 
-class ApiKeyAlreadyRevoked(RunqyError):
-    """The key was revoked before."""
-
-    code, status = "api_key_revoked", 409
+class ApiKeyAlreadyRevoked(RunqyError, code="api_key_revoked", status=409):
+    """The API key is already revoked."""
 
 
-class RequestInvalid(RunqyError):
-    """The request cannot be understood."""
-
-    code, status = "invalid_request", 400
+class RequestInvalid(RunqyError, code="invalid_request", status=400):
+    """The request is invalid."""
 
 
-class RequestTooLarge(RunqyError):
-    """The body is larger than this server takes (RUNQY_MAX_BODY_SIZE)."""
-
-    code, status = "too_large", 413
+class RequestTooLarge(RunqyError, code="too_large", status=413):
+    """The request body exceeds the server's limit (RUNQY_MAX_BODY_SIZE)."""
 
 
-class RequestTimeout(RunqyError):
+class RequestTimeout(RunqyError, code="request_timeout", status=408):
     """The request did not arrive in time."""
 
-    code, status = "request_timeout", 408
+
+class LengthRequired(RunqyError, code="length_required", status=411):
+    """Content-Length is required; chunked request bodies are not supported."""
 
 
-class LengthRequired(RunqyError):
-    """The body has no Content-Length; this server does not read chunked bodies."""
-
-    code, status = "length_required", 411
+class EncodingUnsupported(RunqyError, code="unsupported_encoding", status=415):
+    """Compressed request bodies are not supported."""
 
 
-class EncodingUnsupported(RunqyError):
-    """The body is compressed; send it as it is."""
-
-    code, status = "unsupported_encoding", 415
+class KeyRequired(RunqyError, code="unauthorized", status=401):
+    """A valid API key is required: Authorization: Bearer <key>."""
 
 
-class KeyRequired(RunqyError):
-    """A valid API key is needed: Authorization: Bearer <key>."""
-
-    code, status = "unauthorized", 401
+class KeyInsufficient(RunqyError, code="forbidden", status=403):
+    """The API key does not have permission to perform this action."""
 
 
-class KeyInsufficient(RunqyError):
-    """This API key may not do that."""
-
-    code, status = "forbidden", 403
+class WorkerIdTaken(RunqyError, code="worker_id_taken", status=409):
+    """A running worker with this id is registered with another API key."""
 
 
-class WorkerIdTaken(RunqyError):
-    """A worker with this id is alive, and registered with another API key."""
-
-    code, status = "worker_id_taken", 409
+class PathNotFound(RunqyError, code="not_found", status=404):
+    """Not found."""
 
 
-class PathNotFound(RunqyError):
-    """Nothing is here."""
-
-    code, status = "not_found", 404
+class MethodRefused(RunqyError, code="method_not_allowed", status=405):
+    """Method not allowed."""
 
 
-class MethodRefused(RunqyError):
-    """This path does not take the method."""
-
-    code, status = "method_not_allowed", 405
+class MediaTypeUnsupported(RunqyError, code="unsupported_media_type", status=415):
+    """The request body must be JSON (Content-Type: application/json)."""
 
 
-class MediaTypeUnsupported(RunqyError):
-    """The body has to be JSON: Content-Type: application/json."""
-
-    code, status = "unsupported_media_type", 415
+class HeadersTooLarge(RunqyError, code="headers_too_large", status=431):
+    """The request headers exceed the server's limit."""
 
 
-class HeadersTooLarge(RunqyError):
-    """The headers of the request are larger than this server takes."""
-
-    code, status = "headers_too_large", 431
+class InternalError(RunqyError, code="internal", status=500):
+    """Internal server error; the server's log has details under this request id."""
 
 
-class InternalError(RunqyError):
-    """Something went wrong in the server; its log says what, under this request's id."""
-
-    code, status = "internal", 500
+class PreconditionFailed(RunqyError, code="precondition_failed", status=412):
+    """The resource has changed since it was read (If-Match)."""
 
 
-class PreconditionFailed(RunqyError):
-    """It has changed since it was read (If-Match)."""
-
-    code, status = "precondition_failed", 412
+class PreconditionRequired(RunqyError, code="precondition_required", status=428):
+    """If-Match with the current ETag is required for this change."""
 
 
-class PreconditionRequired(RunqyError):
-    """This change needs If-Match with the ETag of what is to be changed."""
-
-    code, status = "precondition_required", 428
-
-
-class TooManyRequests(RunqyError):
-    """This key has sent as many requests as it may (RUNQY_RATE_LIMIT)."""
-
-    code, status = "rate_limited", 429
+class TooManyRequests(RunqyError, code="rate_limited", status=429):
+    """The API key has reached its rate limit (RUNQY_RATE_LIMIT)."""
 
     def __init__(self, detail: str | None = None, errors: Sequence[str] = (), *, retry_after_s: int = 1) -> None:
-        """Take also when to try again."""
         super().__init__(detail, errors)
         self.retry_after_s = retry_after_s
 
 
-class TooManyFailures(TooManyRequests):
-    """Too many requests with a wrong key came from this address (RUNQY_AUTH_FAILURE_LIMIT)."""
-
-    code = "too_many_failures"
+class TooManyFailures(TooManyRequests, code="too_many_failures"):
+    """Too many failed authentications from this address (RUNQY_AUTH_FAILURE_LIMIT)."""
 
 
-class QueueFull(TooManyRequests):
-    """The queue has as many waiting tasks as it may (max_waiting_tasks); try again later."""
-
-    code = "queue_full"
+class QueueFull(TooManyRequests, code="queue_full"):
+    """The queue has reached max_waiting_tasks; try again later."""
 
 
-class DatabaseUnavailable(RunqyError):
+class DatabaseUnavailable(RunqyError, code="database_unavailable", status=503):
     """The database cannot be reached."""
 
-    code, status = "database_unavailable", 503
 
-
-class NotReady(RunqyError):
-    """This process cannot take requests now; /readyz?verbose says why."""
-
-    code, status = "not_ready", 503
+class NotReady(RunqyError, code="not_ready", status=503):
+    """The process is not ready to serve requests; see /readyz?verbose."""
 
     def __init__(self, checks: Sequence[Mapping[str, str]] = ()) -> None:
-        """Take what the checks found, as it is to be told; none: only that it is so."""
+        """`checks` are shown in the response."""
         super().__init__(errors=[check["detail"] for check in checks if check["status"] == "failed"])
-        self.checks = list(checks)
-
-    @property
-    def extension(self) -> dict[str, object]:
-        """Return what the checks found."""
-        return {"checks": self.checks} if self.checks else {}
+        if checks:
+            self.extension = {"checks": list(checks)}
 
 
-class ServerBusy(RunqyError):
-    """The server has more requests than it can take now; try again."""
-
-    code, status = "server_busy", 503
+class ServerBusy(RunqyError, code="server_busy", status=503):
+    """The server is overloaded; try again."""
 
 
-class TooManyWaiters(RunqyError):
-    """As many requests wait for results as this server allows (RUNQY_MAX_WAITERS); ask again without waiting."""
-
-    code, status = "too_many_waiters", 503
+class TooManyWaiters(RunqyError, code="too_many_waiters", status=503):
+    """The server has reached its limit of requests that wait for results (RUNQY_MAX_WAITERS); retry without waiting."""
 
 
-class QueueDisabled(RunqyError):
-    """The queue is disabled: it takes no tasks and no workers."""
-
-    code, status = "queue_disabled", 409
+class QueueDisabled(RunqyError, code="queue_disabled", status=409):
+    """The queue is disabled and accepts no tasks or workers."""
 
 
-class RedisUserRequired(RunqyError):
-    """This server registers only workers that take a Redis user of their own: send "accepts": ["redis_acl"]."""
-
-    code, status = "redis_acl_required", 403
+class RedisUserRequired(RunqyError, code="redis_acl_required", status=403):
+    """This server registers only workers that accept a Redis user: send "accepts": ["redis_acl"]."""
 
 
-class RedisUsersRefused(RunqyError):
-    """Redis does not let this server create Redis users, and RUNQY_WORKER_ACL=required lets it give no other."""
-
-    code, status = "redis_acl_unavailable", 503
+class RedisUsersRefused(RunqyError, code="redis_acl_unavailable", status=503):
+    """The server may not create Redis users, and RUNQY_WORKER_ACL=required allows no other credentials."""
 
 
-class DeploymentRefused(RunqyError):
-    """This deployment is not allowed."""
-
-    code, status = "deployment_refused", 400
+class DeploymentRefused(RunqyError, code="deployment_refused", status=400):
+    """The deployment is not allowed."""
 
 
-class DeploymentFailed(RunqyError):
-    """The queue's code could not be brought onto this machine."""
-
-    code, status = "deployment_failed", 502
+class DeploymentFailed(RunqyError, code="deployment_failed", status=502):
+    """The queue's code could not be deployed."""
 
 
-class DeploymentStopped(RunqyError):
-    """The deployment was told to stop."""
-
-    code, status = "deployment_stopped", 503
+class DeploymentStopped(RunqyError, code="deployment_stopped", status=503):
+    """The deployment was stopped."""
 
 
-class WorkerSettingsInvalid(RunqyError):
-    """A setting of the worker is missing or makes no sense."""
-
-    code, status = "worker_settings_invalid", 400
+class WorkerSettingsInvalid(RunqyError, code="worker_settings_invalid", status=400):
+    """A worker setting is missing or invalid."""
 
 
-class WorkerNotFound(RunqyError):
-    """No such worker."""
-
-    code, status = "worker_not_found", 404
+class WorkerNotFound(RunqyError, code="worker_not_found", status=404):
+    """Worker not found."""
 
 
-class RegistrationRefused(RunqyError):
-    """The server does not let this worker register."""
-
-    code, status = "registration_refused", 403
+class RegistrationRefused(RunqyError, code="registration_refused", status=403):
+    """The server refused the worker's registration."""
 
 
-class ServerUnavailable(RunqyError):
+class ServerUnavailable(RunqyError, code="server_unavailable", status=503):
     """The server cannot be reached."""
 
-    code, status = "server_unavailable", 503
+
+class ServerUnprepared(ServerUnavailable, code="server_unprepared"):
+    """The server is missing configuration that the worker needs."""
 
 
-class ServerUnprepared(ServerUnavailable):
-    """The server lacks configuration that the worker needs."""
-
-    code = "server_unprepared"
+class PayloadUnusable(RunqyError, code="payload_unusable", status=400):
+    """The payload cannot be passed to a child process."""
 
 
-class PayloadUnusable(RunqyError):
-    """The payload cannot be handed to a child process."""
-
-    code, status = "payload_unusable", 400
+class PayloadNotKept(RunqyError, code="payload_not_kept", status=409):
+    """The payload was not kept in full, so the task cannot run again."""
 
 
-class StackFailed(RunqyError):
+class BulkActionNotFound(RunqyError, code="bulk_action_not_found", status=404):
+    """Bulk action not found."""
+
+
+class StackFailed(RunqyError, code="stack_failed"):
     """The processes of a stack cannot be started or kept running."""
-
-    code = "stack_failed"

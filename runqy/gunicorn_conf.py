@@ -1,15 +1,16 @@
-"""How gunicorn runs the web processes; `runqy serve` and `runqy up` start it with this."""
+"""The configuration of gunicorn, used by `runqy serve` and `runqy up`."""
 
 import os
 from typing import TYPE_CHECKING
 
-from runqy import settings
+from runqy import metric_files, settings
 from runqy.open_files import raise_open_files_limit
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
+    from gunicorn.workers.base import Worker
 
-worker_class = "runqy.dataplane.worker.WebWorker"
+worker_class = "runqy.dataplane.gunicorn_worker.WebWorker"
 workers = settings.env.count("WEB_CONCURRENCY", 2, lowest=1, highest=256)
 keepalive = 75
 timeout = 60
@@ -17,8 +18,17 @@ graceful_timeout = settings.RUNQY_DRAIN_S + 10
 """Longer than draining and uvicorn's own graceful shutdown together (`GRACEFUL_SHUTDOWN_S`)."""
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 (a heartbeat, unlinked at once)
 control_socket_disable = True
+_metrics = metric_files.set_folder(settings.RUNQY_HOME)  # before a web process imports prometheus_client
 
 
 def on_starting(_server: "Arbiter") -> None:
-    """Allow as many connections as the system does."""
+    """Allow as many connections as the system permits, and start the metrics from 0."""
     raise_open_files_limit()
+    metric_files.prepare_folder(_metrics, settings.RUNQY_HOME)
+
+
+def child_exit(_server: "Arbiter", worker: "Worker") -> None:
+    """Remove the gauges of a web process that has ended; its counters remain part of the sums."""
+    from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415 (after the variable was set, and in no master that forks)
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

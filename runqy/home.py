@@ -1,4 +1,4 @@
-"""Owns RUNQY_HOME, the folder with everything that an instance keeps, and the secrets generated in it."""
+"""RUNQY_HOME, the folder with the data of an instance, and the secrets generated in it."""
 
 import contextlib
 import os
@@ -9,55 +9,55 @@ from pathlib import Path
 
 
 class HomeUnusable(SystemExit):
-    """The folder cannot be made, read or written; leaving with one sentence is what a start does about it."""
+    """The folder cannot be created, read or written. Exits with the message."""
 
 
 def restrict_new_files() -> None:
-    """Give what this process creates from now on to its user alone, whatever the umask was."""
+    """Make files that this process creates accessible to its user only, whatever the umask was."""
     os.umask(0o077)
 
 
 def make_home(home: Path) -> Path:
-    """Create the folder, or take it from other users if it exists. Returns it. Raises HomeUnusable."""
-    with _explained(home):
+    """Create the folder, or restrict its mode if it exists. Return it. Raise HomeUnusable."""
+    with _home_errors(home):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         _restrict(home)
     return home
 
 
 def restrict_sqlite(database: Path) -> None:
-    """Take a SQLite file and its journals from other users, as far as they exist: SQLite copies the file's mode."""
-    with _explained(database):
+    """Restrict the mode of an existing SQLite file and its journals; SQLite copies the mode to new journals."""
+    with _home_errors(database):
         for name in (database.name, *(f"{database.name}-{journal}" for journal in ("wal", "shm", "journal"))):
             with contextlib.suppress(FileNotFoundError):
                 _restrict(database.with_name(name))
 
 
 def _restrict(path: Path) -> None:
-    """Remove the rights of group and others. Ignored for what belongs to another user, who has decided otherwise."""
+    """Remove the rights of group and others. Ignored for files of another user."""
     status = path.stat()
     if status.st_mode & 0o077 and status.st_uid == os.geteuid():
         path.chmod(stat.S_IMODE(status.st_mode) & 0o700)
 
 
-def _random_text() -> str:
+def _generate_secret() -> str:
     return secrets.token_urlsafe(48)
 
 
-def kept_secret(home: Path, name: str, generate: Callable[[], str] = _random_text) -> str:
-    """Return the secret in a file of the folder, generated on first use (mode 0600). Raises HomeUnusable.
+def get_or_create_secret(home: Path, name: str, generate: Callable[[], str] = _generate_secret) -> str:
+    """Return the secret in a file of the folder, generated on first use with mode 0600. Raise HomeUnusable.
 
-    Of several processes that start at once all get the same: the file appears whole or not at all.
+    Processes that start at the same time get the same secret: the file is created atomically.
     """
     path = make_home(home) / name
-    with _explained(home):
+    with _home_errors(home):
         if not path.exists():
-            _keep(path, generate())
+            _create_file(path, generate())
         return path.read_text("ascii").strip()
 
 
-def _keep(path: Path, secret: str) -> None:
-    """Write a secret to a file that is not there yet; a process that was quicker has its way."""
+def _create_file(path: Path, secret: str) -> None:
+    """Create a file with a secret atomically, unless another process has created it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secret + "\n")
@@ -72,8 +72,8 @@ def _keep(path: Path, secret: str) -> None:
 
 
 @contextlib.contextmanager
-def _explained(home: Path) -> Iterator[None]:
-    """Say in a sentence what the disk refuses."""
+def _home_errors(home: Path) -> Iterator[None]:
+    """Raise HomeUnusable on OSError."""
     try:
         yield
     except OSError as error:

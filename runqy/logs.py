@@ -1,7 +1,6 @@
-"""Sends logs to stderr: readable on a terminal, one JSON object a line elsewhere."""
+"""Logging to stderr: formatted on a terminal, else one JSON object a line."""
 
 import logging
-import logging.config
 import sys
 from typing import Any
 
@@ -19,48 +18,50 @@ _SHARED: list[Any] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 _OURS: list[Any] = [*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
-"""The same list however often logging is set up, as Django does anew for WSGI: loggers keep the one they began with."""
+"""The same list for the life of the process: cached loggers keep a reference to it."""
 
 
-def configure(options: dict[str, Any]) -> None:
-    """Set up logging for this process; `options` is `settings.LOGGING`, of which `level` is read."""
-    level = str(options.get("level", "info")).upper()
+def configure_structlog() -> None:
+    """Route structlog through the standard library's logging."""
     structlog.configure(
         processors=_OURS,
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    logging.config.dictConfig(
-        {
-            "version": 1,
-            "disable_existing_loggers": False,
-            "formatters": {"runqy": {"()": _formatter, "is_terminal": sys.stderr.isatty()}},
-            "filters": {"unavailable": {"()": "runqy.logs.UnavailableFilter"}},
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "runqy"}},
-            "root": {"handlers": ["stderr"], "level": level},
-            "loggers": {
-                "django.request": {"level": "ERROR", "filters": ["unavailable"]},
-                "django.security.DisallowedHost": {"level": "CRITICAL"},  # likewise
-                "django.server": {"level": "WARNING"},
-                "axes": {"level": "WARNING"},
-            },
-        }
-    )
+
+
+def dict_config(level: str) -> dict[str, Any]:
+    """Return the setting LOGGING."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"runqy": {"()": "runqy.logs.make_formatter"}},
+        "filters": {"unavailable": {"()": "runqy.logs.UnavailableFilter"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "runqy"}},
+        "root": {"handlers": ["stderr"], "level": level.upper()},
+        "loggers": {
+            "django.request": {"level": "ERROR", "filters": ["unavailable"]},
+            "django.security.DisallowedHost": {"level": "CRITICAL"},  # a client's error
+            "django.server": {"level": "WARNING"},
+            "axes": {"level": "WARNING"},
+            "httpx2": {"level": "WARNING"},  # at info it logs URLs, and a webhook's may be a secret
+        },
+    }
 
 
 class UnavailableFilter(logging.Filter):
-    """Drop Django's line for a 503: the exception handler has logged the reason."""
+    """Drop Django's log line for a 503: the exception handler has logged the reason."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return getattr(record, "status_code", 0) != 503
 
 
-def _formatter(*, is_terminal: bool) -> logging.Formatter:
-    """Return the formatter for our own lines and for those of libraries."""
+def make_formatter() -> logging.Formatter:
+    """Return the formatter of our log lines and those of libraries."""
     last: list[Any] = (
         [structlog.dev.ConsoleRenderer()]
-        if is_terminal
+        if sys.stderr.isatty()
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     return structlog.stdlib.ProcessorFormatter(

@@ -1,10 +1,11 @@
-"""Middleware: request ids, body size, trusted proxies, content security policy, current configuration.
+"""Middleware: request durations and ids, body size, trusted proxies, content security policy, current configuration.
 
-For the admin also: host check, audit actor, warning of what is not published.
+For the admin also: host check, audit actor, warning about unpublished changes.
 """
 
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network
+from time import perf_counter
 
 from django.conf import settings
 from django.contrib import messages
@@ -14,15 +15,17 @@ from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 
 from runqy import clock
-from runqy.addresses import parse_address
 from runqy.audit.actors import SERVER, Actor, ActorKind, actor_context
-from runqy.publication import polling
-from runqy.publication.operations import NOT_PUBLISHED, publication_result
+from runqy.config_sync import polling
+from runqy.config_sync.operations import NOT_PUBLISHED, publication_result
+from runqy.connection_urls import parse_address
+from runqy.http_metrics import OTHER, observe_request, requests_in_flight, route_label, route_template
 from runqy.request_ids import current_request_id, new_request_id, request_id_context
+from runqy.tracing import get_tracer
 
 _SHARED_POLICY = "base-uri 'self'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 ADMIN_POLICY = f"default-src 'self'; script-src 'self' 'unsafe-eval'; img-src 'self' data:; {_SHARED_POLICY}"
-"""For the admin, whose theme evaluates attributes."""
+"""For the admin, whose theme evaluates expressions in attributes."""
 PAGE_POLICY = f"default-src 'self'; img-src 'self' data:; {_SHARED_POLICY}"
 """For the other pages: Swagger."""
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
@@ -30,9 +33,12 @@ DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 _SESSION_SEEN = "seen_at"
 _SESSION_RENEWAL_S = 300
-"""A session expires SESSION_COOKIE_AGE after its last write; a write with each page would be too many."""
+"""A session expires SESSION_COOKIE_AGE after its last write; it is written at most this often."""
 
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+
+QUEUED_AT = "runqy.queued_at"
+"""Member of the WSGI environment: `perf_counter()` when the data plane queued a request for a thread."""
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -49,6 +55,47 @@ class RequestIdMiddleware:
             response = self.get_response(request)
         response["X-Request-ID"] = request_id
         return response
+
+
+class RequestDurationMiddleware:
+    """Measure requests for /metrics: from when they wait for a thread, where the data plane says since when."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self._in_flight = requests_in_flight.labels("control")
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        began_s = request.META.get(QUEUED_AT, perf_counter())
+        with self._in_flight.track_inprogress():
+            response = self.get_response(request)
+        label = route_label(
+            _route(request), query=request.META.get("QUERY_STRING", ""), prefer=request.META.get("HTTP_PREFER", "")
+        )
+        observe_request(label, request.method or "", response.status_code, began_s=began_s)
+        return response
+
+
+class TracingMiddleware:
+    """Record a span of each request, if OTEL_EXPORTER_OTLP_ENDPOINT is set."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        tracer = get_tracer()
+        if tracer is None:
+            raise MiddlewareNotUsed
+        self.get_response = get_response
+        self._tracer = tracer
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        with self._tracer.request(request.method or "", request.META.get("HTTP_TRACEPARENT", "")) as span:
+            response = self.get_response(request)
+            span.set_response(_route(request), response.status_code)
+        return response
+
+
+def _route(request: HttpRequest) -> str:
+    """Return the template of the route that served a request."""
+    match = request.resolver_match
+    return OTHER if match is None else route_template(match.route)
 
 
 class BodySizeMiddleware:
@@ -70,7 +117,7 @@ class BodySizeMiddleware:
 
 
 class NulMiddleware:
-    """Refuse NUL in queries and cookies: nothing that is looked up has it, and PostgreSQL fails at a text that does."""
+    """Refuse NUL in queries and cookies: no stored value contains it, and PostgreSQL raises an error."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -85,7 +132,7 @@ class NulMiddleware:
 
 
 class ProxyHeadersMiddleware:
-    """Take the client's address and scheme from X-Forwarded-For and -Proto of a trusted proxy."""
+    """Set the client's address and scheme from X-Forwarded-For and X-Forwarded-Proto of a trusted proxy."""
 
     def __init__(self, get_response: GetResponse) -> None:
         if not settings.RUNQY_TRUSTED_PROXIES:
@@ -105,14 +152,14 @@ class ProxyHeadersMiddleware:
 
 
 def forwarded_client(address: str, scheme: str, *, forwarded_for: str, forwarded_proto: str) -> tuple[str, str]:
-    """Return the client's address and scheme: those of the connection, or what a trusted proxy says about it."""
+    """Return the client's address and scheme: those of the connection, or those that a trusted proxy forwards."""
     if not settings.RUNQY_TRUSTED_PROXIES or not _is_trusted(address):
         return address, scheme
     return _client_ip(forwarded_for, address), forwarded_proto if forwarded_proto in ("http", "https") else scheme
 
 
 def _client_ip(forwarded_for: str, nearest: str) -> str:
-    """Return the nearest address that is not a trusted proxy's; clients can forge what is left of it."""
+    """Return the rightmost address that is not a trusted proxy; clients can forge addresses left of it."""
     for text in reversed(forwarded_for.split(",")):
         try:
             nearest = str(parse_address(text.strip()))
@@ -134,7 +181,7 @@ def _is_trusted(text: str) -> bool:
 
 
 class ContentSecurityPolicyMiddleware:
-    """Allow browsers to load and run files of this server only."""
+    """Add a policy that allows browsers to load and run files of this server only."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -158,7 +205,7 @@ def content_security_policy(path: str, content_type: str) -> str:
 class AdminHostMiddleware(CommonMiddleware):
     """Check the Host header and append slashes in the admin only.
 
-    API clients authenticate by key, and reach the server by any name; a path that is not theirs is 404.
+    API clients authenticate by key and may use any host name; paths without a route are 404.
     """
 
     def process_request(self, request: HttpRequest) -> HttpResponsePermanentRedirect | None:
@@ -169,7 +216,7 @@ class AdminHostMiddleware(CommonMiddleware):
 
 
 class AuditActorMiddleware:
-    """Name the user to the audit, and renew the user's session. Requests of the API start as the server's own."""
+    """Set the user as the audit's actor, and renew the session. Elsewhere the actor is the server at first."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -180,11 +227,13 @@ class AuditActorMiddleware:
 
 
 def _staff_actor(request: HttpRequest) -> Actor:
-    """Return the user of the admin as an actor; without a login, the server."""
+    """Return the admin's user as an actor; the server without a login."""
     user = request.user
     if not user.is_authenticated:
         return SERVER
-    if (now_s := clock.now_ns() // 1_000_000_000) - request.session.get(_SESSION_SEEN, 0) > _SESSION_RENEWAL_S:
+    now_s = clock.now_ns() // 1_000_000_000
+    is_poll = request.headers.get("HX-Request") == "true" and request.method == "GET"  # an open page is no visit
+    if not is_poll and now_s - request.session.get(_SESSION_SEEN, 0) > _SESSION_RENEWAL_S:
         request.session[_SESSION_SEEN] = now_s
     return Actor(
         kind=ActorKind.USER,
@@ -196,7 +245,7 @@ def _staff_actor(request: HttpRequest) -> Actor:
 
 
 class ConfigurationPollingMiddleware:
-    """Have a process that serves requests take what is newer from the database."""
+    """Start polling the database for newer configuration in processes that serve requests."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -207,7 +256,7 @@ class ConfigurationPollingMiddleware:
 
 
 class PublicationWarningMiddleware:
-    """Warn users of the admin of a change that is saved but not published. The API has `published` in its responses."""
+    """Warn admin users about a change that is saved but not published; the API returns `published` instead."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response

@@ -1,4 +1,4 @@
-"""Says in the OpenAPI schema how operations lead to each other, and which headers answers have."""
+"""Postprocessing hooks of the OpenAPI schema: links between operations, and response headers."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,38 +25,38 @@ LINKS: Mapping[str, Mapping[str, Mapping[str, Mapping[str, str]]]] = {
     "create_vault": {"201": _CREATED_VAULT},
     "create_api_key": {"201": _CREATED_KEY},
 }
-"""From an operation's answer with a status to other operations: where their parameters stand in its body."""
+"""By operation, status and target operation: where the target's parameters are in the response body."""
 
 _HEADERS = {
-    "X-Request-ID": ("The request's own, or one that was made for it", {"type": "string"}),
-    "Retry-After": ("Seconds after which to try again", {"type": "integer", "minimum": 0}),
-    "RateLimit": ("What the key may still send, where there is a limit", {"type": "string"}),
-    "RateLimit-Policy": ("What a key may send, where there is a limit", {"type": "string"}),
+    "X-Request-ID": ("The id of the request: the client's, or a generated one", {"type": "string"}),
+    "Retry-After": ("Seconds until the request may be repeated", {"type": "integer", "minimum": 0}),
+    "RateLimit": ("Requests that the key has left, if it is limited", {"type": "string"}),
+    "RateLimit-Policy": ("Rate limit of the key, if it is limited", {"type": "string"}),
 }
 _BUSY = ("429", "503")
 
 
 def describe_headers(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
-    """Add the headers that every answer has, or may have, where there are limits."""
-    told = {name: {"description": words, "schema": schema} for name, (words, schema) in _HEADERS.items()}
-    told["X-Request-ID"]["required"] = told["Retry-After"]["required"] = True
-    result.setdefault("components", {})["headers"] = told
+    """Add the headers that responses have or may have."""
+    headers = {name: {"description": text, "schema": schema} for name, (text, schema) in _HEADERS.items()}
+    headers["X-Request-ID"]["required"] = headers["Retry-After"]["required"] = True
+    result.setdefault("components", {})["headers"] = headers
     for operation in _operations(result):
         limited = ("RateLimit", "RateLimit-Policy") if operation.get("security") else ()
-        for status, answer in operation["responses"].items():
+        for status, response in operation["responses"].items():
             names = ("X-Request-ID", *(("Retry-After",) if status in _BUSY else ()), *limited)
-            answer.setdefault("headers", {}).update({n: {"$ref": f"#/components/headers/{n}"} for n in names})
+            response.setdefault("headers", {}).update({n: {"$ref": f"#/components/headers/{n}"} for n in names})
     return result
 
 
 def add_links(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
-    """Add what an answer leads to."""
+    """Add links from responses to other operations."""
     for operation in _operations(result):
         for status, targets in LINKS.get(operation["operationId"].removesuffix("_alias"), {}).items():
             operation["responses"][status]["links"] = {
                 target: {
                     "operationId": target,
-                    "parameters": {name: f"$response.body#{place}" for name, place in parameters.items()},
+                    "parameters": {name: f"$response.body#{pointer}" for name, pointer in parameters.items()},
                 }
                 for target, parameters in targets.items()
             }
@@ -64,6 +64,6 @@ def add_links(result: dict[str, Any], generator: Any, request: Any, public: bool
 
 
 def _operations(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give all operations of a schema."""
+    """Yield all operations of a schema."""
     for methods in result["paths"].values():
         yield from methods.values()

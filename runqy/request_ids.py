@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
+from runqy.tracing import current_traceparent
 
 _GIVEN = re.compile(r"[!-~]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -23,7 +24,7 @@ def new_request_id(given: str = "") -> str:
 
 @contextmanager
 def request_id_context(request_id: str) -> Iterator[None]:
-    """Make an id the current request's."""
+    """Set the id of the current request inside a `with` block."""
     token = _current.set(request_id)
     try:
         yield
@@ -37,7 +38,7 @@ def current_request_id() -> str:
 
 
 def set_request_id(request_id: str) -> None:
-    """Make an id the current request's for the rest of this asyncio task."""
+    """Set the id of the current request for the rest of this asyncio task."""
     _current.set(request_id)
 
 
@@ -49,8 +50,12 @@ def add_request_id(_logger: Any, _method: str, event: MutableMapping[str, Any]) 
 
 
 def trace_headers(traceparent: str = "") -> dict[str, str]:
-    """Return the headers that tasks of the current request carry: its id, and its trace context if valid."""
+    """Return the headers that tasks of the current request carry: its id, and a trace context.
+
+    That is the one of the current span; where nothing is traced the client's, if it is valid.
+    """
     headers = {REQUEST_ID: current_request_id()}
+    traceparent = current_traceparent() or traceparent
     if _TRACEPARENT.fullmatch(traceparent):
         headers[TRACEPARENT] = traceparent
     return headers

@@ -1,4 +1,4 @@
-"""GET /api/limits: the limits that errors name, collected from where each is applied."""
+"""GET /api/limits: the limits of this server."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -8,24 +8,24 @@ from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from runqy.accounts.identity import Identity, Role
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
-from runqy.broker.enqueue import RECORD_KEPT_S
-from runqy.broker.rates import Rate
+from runqy.api_keys import Identity, Role
+from runqy.broker.enqueue import IDEMPOTENCY_TTL_S
+from runqy.broker.rate_limit import Rate
 from tasks.api.options import MAX_RETRY, MAX_SECONDS, MAX_UNIQUE_KEY_LENGTH
 from tasks.api.waits import MAX_WAIT_S
-from tasks.batches import MOST_TASKS
+from tasks.batches import MAX_BATCH_TASKS
 from tasks.waiting import WaiterLimits
-from vaults.names import VALUE_MAX_BYTES
+from vaults.validation import VALUE_MAX_BYTES
 from workers.runtime.protocol import MAX_LINE_BYTES
-from workers.runtime.runs import MAX_CHILD_DEATHS
+from workers.runtime.task_runs import MAX_CHILD_DEATHS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLimits:
-    """The limits that errors name."""
+    """The limits of this server."""
 
     body_bytes: int
     batch_tasks: int
@@ -55,23 +55,25 @@ class RateSerializer(serializers.Serializer[Any]):
 class LimitsSerializer(serializers.Serializer[Any]):
     """The limits of this server."""
 
-    body_bytes = serializers.IntegerField(help_text="Of a request's body (RUNQY_MAX_BODY_SIZE)")
-    batch_tasks = serializers.IntegerField(help_text="Of a batch")
-    wait_s = serializers.IntegerField(help_text="The longest `wait`")
-    waiters = serializers.IntegerField(help_text="Requests and streams that wait in one process (RUNQY_MAX_WAITERS)")
-    waiters_per_key = serializers.IntegerField(help_text="Of those, the requests with one key")
-    timeout_s = serializers.IntegerField(help_text="The longest of a run")
-    delay_s = serializers.IntegerField(help_text="The longest delay before a task may start")
-    retention_s = serializers.IntegerField(help_text="The longest time that a result is kept")
+    body_bytes = serializers.IntegerField(help_text="Size of a request body (RUNQY_MAX_BODY_SIZE)")
+    batch_tasks = serializers.IntegerField(help_text="Tasks in a batch")
+    wait_s = serializers.IntegerField(help_text="Maximum `wait`")
+    waiters = serializers.IntegerField(help_text="Waiting requests and streams of one process (RUNQY_MAX_WAITERS)")
+    waiters_per_key = serializers.IntegerField(help_text="Waiting requests and streams of one key in one process")
+    timeout_s = serializers.IntegerField(help_text="Maximum `timeout` of a run")
+    delay_s = serializers.IntegerField(help_text="Maximum delay of a task")
+    retention_s = serializers.IntegerField(help_text="Maximum retention of a result")
     max_retry = serializers.IntegerField()
-    unique_key_length = serializers.IntegerField(help_text="Characters of a `unique_key`")
-    idempotency_s = serializers.IntegerField(help_text="How long an `Idempotency-Key` is remembered")
-    result_bytes = serializers.IntegerField(help_text="Of a task's result")
-    child_deaths = serializers.IntegerField(help_text="Child processes a task may kill before it is archived")
-    vault_value_bytes = serializers.IntegerField(help_text="Of a vault entry's value")
-    rate_limit = RateSerializer(allow_null=True, help_text="Of this key: its own, or RUNQY_RATE_LIMIT; null: none")
+    unique_key_length = serializers.IntegerField(help_text="Maximum length of a `unique_key`")
+    idempotency_s = serializers.IntegerField(help_text="Time for which an `Idempotency-Key` is stored")
+    result_bytes = serializers.IntegerField(help_text="Size of a task's result")
+    child_deaths = serializers.IntegerField(help_text="Child processes that may die with a task before it is archived")
+    vault_value_bytes = serializers.IntegerField(help_text="Size of a vault entry's value")
+    rate_limit = RateSerializer(
+        allow_null=True, help_text="Rate limit of this key: its own or RUNQY_RATE_LIMIT; null: none"
+    )
     auth_failure_limit = RateSerializer(
-        allow_null=True, help_text="Of wrong keys from an address (RUNQY_AUTH_FAILURE_LIMIT); null: none"
+        allow_null=True, help_text="Wrong keys from one address (RUNQY_AUTH_FAILURE_LIMIT); null: no limit"
     )
 
 
@@ -80,7 +82,7 @@ def current_limits(identity: Identity) -> ServerLimits:
     waiters = WaiterLimits(total=settings.RUNQY_MAX_WAITERS, threads=settings.RUNQY_WSGI_WAITERS)
     return ServerLimits(
         body_bytes=settings.RUNQY_MAX_BODY_SIZE,
-        batch_tasks=MOST_TASKS,
+        batch_tasks=MAX_BATCH_TASKS,
         wait_s=MAX_WAIT_S,
         waiters=waiters.total,
         waiters_per_key=waiters.per_client,
@@ -89,7 +91,7 @@ def current_limits(identity: Identity) -> ServerLimits:
         retention_s=MAX_SECONDS,
         max_retry=MAX_RETRY,
         unique_key_length=MAX_UNIQUE_KEY_LENGTH,
-        idempotency_s=RECORD_KEPT_S,
+        idempotency_s=IDEMPOTENCY_TTL_S,
         result_bytes=MAX_LINE_BYTES,
         child_deaths=MAX_CHILD_DEATHS,
         vault_value_bytes=VALUE_MAX_BYTES,
@@ -101,7 +103,7 @@ def current_limits(identity: Identity) -> ServerLimits:
 class LimitsViewSet(ApiViewSet):
     """The limits of this server."""
 
-    roles: ClassVar = frozenset(Role)
+    roles: ClassVar = frozenset({Role.CLIENT, Role.WORKER})
     needs_confirmed_configuration = False
 
     @extend_schema(

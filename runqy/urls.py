@@ -1,4 +1,4 @@
-"""Routes: those of the apps, the server's own, and the admin."""
+"""Routes of the apps, the server and the admin."""
 
 from django.contrib import admin
 from django.urls import include, path
@@ -6,9 +6,10 @@ from django.views.decorators.cache import never_cache
 
 from runqy.accounts.admin import change_own_password
 from runqy.accounts.logins import log_in
-from runqy.api.health import HealthViewSet
 from runqy.api.views import IndexRedirectView, SchemaView, SwaggerView
-from runqy.readiness import run_readiness_checks
+from runqy.health import HealthViewSet
+from runqy.metrics.viewsets import MetricsViewSet
+from runqy.overview.views import show_charts, show_live
 from runqy.server_limits import LimitsViewSet
 
 urlpatterns = [
@@ -17,17 +18,21 @@ urlpatterns = [
     path("", include("tasks.api.urls")),
     path("", include("queues.api.urls")),
     path("", include("workers.api.urls")),
+    path("", include("alerts.api.urls")),
     path("", include("vaults.api.urls")),
     path("", include("runqy.accounts.api.urls")),
     path("api/limits", LimitsViewSet.as_view({"get": "retrieve"}), name="limits"),
     path("health", HealthViewSet.as_view({"get": "health"}), name="health"),
+    path("metrics", MetricsViewSet.as_view({"get": "metrics"}), name="metrics"),
     path("livez", HealthViewSet.as_view({"get": "livez"}), name="livez"),
-    path("readyz", HealthViewSet.as_view({"get": "readyz"}, run_checks=run_readiness_checks), name="readyz"),
+    path("readyz", HealthViewSet.as_view({"get": "readyz"}), name="readyz"),
     path("api/schema/", SchemaView.as_view(), name="schema"),
     path("swagger/doc.json", SchemaView.as_view(), name="swagger-doc"),
     path("swagger/index.html", SwaggerView.as_view(), name="swagger"),
     path("admin/login/", never_cache(log_in)),
     path("admin/password_change/", admin.site.admin_view(change_own_password, cacheable=True)),
+    path("admin/overview/live/", admin.site.admin_view(show_live), name="admin_overview_live"),
+    path("admin/overview/charts/", admin.site.admin_view(show_charts), name="admin_overview_charts"),
     path("admin/", admin.site.urls),
 ]
 

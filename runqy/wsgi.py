@@ -1,10 +1,13 @@
-"""The WSGI application: the whole product, behind any WSGI server."""
+"""The WSGI application, for any WSGI server."""
 
 import os
 
 from django.core.wsgi import get_wsgi_application
 
+from runqy.tracing import start_tracing
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runqy.settings")
+start_tracing("runqy")  # before the middleware is made
 application = get_wsgi_application()
 
 from runqy.api.checks import warn_of_short_keys  # noqa: E402 (Django is set up now)

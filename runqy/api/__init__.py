@@ -1,1 +1,1 @@
-"""What the views of every app stand on: keys and roles, bodies, errors, answers, the schema. Knows no domain."""
+"""What all API views share: authentication, permissions, throttling, parsers, renderers, pagination, schema."""

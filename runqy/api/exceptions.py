@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import structlog
+from django.contrib.sessions.exceptions import SessionInterrupted
 from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
@@ -13,6 +14,8 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
+from runqy.admin_site import error_pages
+from runqy.admin_site.error_pages import render_error_page
 from runqy.api.renderers import PROBLEM_TYPE, encode_json, problem, problem_headers, problem_response
 from runqy.api.serializers import error_messages
 from runqy.errors import (
@@ -28,8 +31,6 @@ from runqy.errors import (
     RunqyError,
     TooManyRequests,
 )
-from runqy.staff import plain_pages
-from runqy.staff.plain_pages import plain_page
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +46,7 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
 
 
 def log_unavailable(error: RunqyError) -> None:
-    """Log an error that is the server's, not the client's."""
+    """Log an error of the server; the client's are not logged."""
     if error.status >= 500:
         log.warning("request_failed", code=error.code, detail=error.detail)
 
@@ -59,7 +60,7 @@ _EQUIVALENTS: tuple[tuple[tuple[type[Exception], ...], type[RunqyError]], ...] =
 
 
 def as_runqy_error(error: BaseException | None) -> RunqyError | None:
-    """Return an error of ours, Django's or DRF's as one of ours; None for a bug."""
+    """Return the equivalent of an error of Django or DRF, and our own unchanged; None for a bug."""
     if isinstance(error, RunqyError):
         return error
     for types, equivalent in _EQUIVALENTS:
@@ -69,7 +70,7 @@ def as_runqy_error(error: BaseException | None) -> RunqyError | None:
 
 
 def _from_drf(error: exceptions.APIException) -> RunqyError:
-    """Return what an error of DRF's that has a message of its own is here."""
+    """Return the equivalent of a DRF error that has a message of its own."""
     match error:
         case exceptions.MethodNotAllowed():
             return MethodRefused(str(error.detail).replace('"', ""))
@@ -86,44 +87,54 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Return the response for a request that Django itself refuses."""
     is_host_unknown = isinstance(exception, DisallowedHost)
     if _is_admin(request) and isinstance(exception, RequestDataTooBig):
-        return plain_page(request, plain_pages.TOO_LARGE)
+        return render_error_page(request, error_pages.TOO_LARGE)
+    if isinstance(exception, SessionInterrupted) and _is_database_unavailable(exception):
+        return render_error_page(request, error_pages.DATABASE_UNAVAILABLE)
     if _is_admin(request):
-        return plain_page(request, plain_pages.WRONG_HOST if is_host_unknown else plain_pages.BAD_REQUEST)
+        return render_error_page(request, error_pages.WRONG_HOST if is_host_unknown else error_pages.BAD_REQUEST)
     if is_host_unknown:
-        return problem_http_response(RequestInvalid("The request's Host is not in RUNQY_ALLOWED_HOSTS."))
+        return problem_http_response(RequestInvalid("The Host header is not in RUNQY_ALLOWED_HOSTS."))
     if isinstance(exception, RequestDataTooBig):
         return problem_http_response(RequestTooLarge(str(exception)))
     return problem_http_response(RequestInvalid(str(exception)))
 
 
+def _is_database_unavailable(exception: SessionInterrupted) -> bool:
+    """Return whether a session was not saved for that reason; Django takes any error for a session that is gone."""
+    causes: list[BaseException] = [exception]
+    while cause := causes[-1].__context__:
+        causes.append(cause)
+    return any(isinstance(as_runqy_error(cause), DatabaseUnavailable) for cause in causes)
+
+
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Return the response for a request that Django itself forbids."""
     if _is_admin(request):
-        return plain_page(request, plain_pages.FORBIDDEN)
+        return render_error_page(request, error_pages.FORBIDDEN)
     return problem_http_response(KeyInsufficient())
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Return the response for a path without a route."""
     if _is_admin(request):
-        return plain_page(request, plain_pages.NOT_FOUND)
+        return render_error_page(request, error_pages.NOT_FOUND)
     return problem_http_response(PathNotFound(f"No route for {request.path[:200]}."))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Return the response for a bug, or in the admin for a store that is away."""
+    """Return the response for a bug, or in the admin for an unavailable store."""
     if not _is_admin(request):
         return problem_http_response(InternalError())
     known = as_runqy_error(sys.exc_info()[1])
     if isinstance(known, DatabaseUnavailable):
-        return plain_page(request, plain_pages.DATABASE_AWAY)
+        return render_error_page(request, error_pages.DATABASE_UNAVAILABLE)
     if known is not None and known.status == 503:
-        return plain_page(request, plain_pages.away(known))
-    return plain_page(request, plain_pages.BROKEN)
+        return render_error_page(request, error_pages.store_unavailable(known))
+    return render_error_page(request, error_pages.SERVER_ERROR)
 
 
 def problem_http_response(error: RunqyError) -> HttpResponse:
-    """Return the response for an error outside of DRF's views."""
+    """Return the response for an error outside DRF's views."""
     body = encode_json(problem(error))
     return HttpResponse(body, PROBLEM_TYPE, error.status, headers=problem_headers(error))
 

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from runqy.errors import RequestInvalid
-from runqy.structs import read_json
+from runqy.json_decoding import read_json
 
 T = TypeVar("T")
 
@@ -27,12 +27,12 @@ PAGE_PARAMETERS = [
         {"type": "integer", "minimum": 1},
         description=f"Items per page: {DEFAULT_LIMIT} by default, at most {MAX_LIMIT}.",
     ),
-    OpenApiParameter("cursor", str, description="Where the page begins: see `next` of the page before."),
+    OpenApiParameter("cursor", str, description="The start of the page, from `next` of the previous page."),
 ]
 
 
 class CursorPagination(BasePagination):
-    """The page that a request asks for, and the response that links to the next one."""
+    """The requested page, and the response with a link to the next one."""
 
     def __init__(self, request: Request, *, default_limit: int = DEFAULT_LIMIT, max_limit: int = MAX_LIMIT) -> None:
         self._request = request
@@ -40,14 +40,14 @@ class CursorPagination(BasePagination):
 
     @property
     def limit(self) -> int:
-        """Return the page size; one beyond the maximum is the maximum. Raises RequestInvalid."""
+        """Return the page size; one beyond the maximum is the maximum. Raise RequestInvalid."""
         text = self._request.query_params.get("limit", "") or str(self._default_limit)
         if not (text.isascii() and text.isdigit()) or int(text[:20]) < 1:
-            raise RequestInvalid(errors=["limit: must be an integer from 1"])
+            raise RequestInvalid(errors=["limit: must be a positive integer."])
         return min(int(text[:20]), self._max_limit)
 
     def cursor(self, kind: type[T]) -> T | None:
-        """Return the position that the request's cursor holds; None for the first page. Raises RequestInvalid."""
+        """Return the position that the request's cursor holds; None for the first page. Raise RequestInvalid."""
         return decode_cursor(self._request.query_params.get("cursor", ""), kind)
 
     def get_paginated_response(self, data: Mapping[str, Any], next_position: object | None = None) -> Response:
@@ -60,12 +60,12 @@ class CursorPagination(BasePagination):
 
 
 def encode_cursor(position: object) -> str:
-    """Return a position as it stands in a query, signed: it decides how much work the next page is."""
+    """Return a position for a query, signed: a forged one could make the next page expensive."""
     return _signer().sign(base64.urlsafe_b64encode(msgspec.json.encode(position)).rstrip(b"=").decode())
 
 
 def decode_cursor(text: str, kind: type[T]) -> T | None:
-    """Return the position in a cursor; None for an empty one. Raises RequestInvalid."""
+    """Return the position in a cursor; None for an empty one. Raise RequestInvalid."""
     if not text:
         return None
     try:
@@ -74,7 +74,7 @@ def decode_cursor(text: str, kind: type[T]) -> T | None:
         position = _signer().unsign(text)
         return read_json(base64.b64decode(position + "=" * (-len(position) % 4), b"-_", validate=True), kind)
     except (BadSignature, ValueError, msgspec.DecodeError, binascii.Error, RecursionError) as error:
-        raise RequestInvalid(errors=["cursor: invalid or from another list."]) from error
+        raise RequestInvalid(errors=["cursor: is invalid, or belongs to another list."]) from error
 
 
 def _signer() -> Signer:

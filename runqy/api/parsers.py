@@ -1,5 +1,7 @@
-"""Parsers of request bodies: a JSON object in UTF-8, read whole and within the size limit."""
+"""Parsers of requests: JSON bodies, which are read whole within the size limit, query parameters, Idempotency-Key."""
 
+import hashlib
+import re
 from collections.abc import Mapping
 from typing import IO, Any, TypeAlias
 
@@ -8,13 +10,15 @@ from django.conf import settings
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 
+from runqy.api_keys import Identity
+from runqy.broker.enqueue import IdempotencyKey
 from runqy.errors import EncodingUnsupported, LengthRequired, RequestInvalid, RequestTooLarge
 
 Members: TypeAlias = dict[str, msgspec.Raw]
 """The members of a JSON object, each value with the bytes that the client sent."""
 
-MOST_MEMBERS = 10_000
-"""In a body itself, not in the values of its members: each takes an object, and the event loop's time."""
+MAX_MEMBERS = 10_000
+"""At the top level of a body: each costs memory, and time on the event loop."""
 
 _decode_members = msgspec.json.Decoder(Members).decode
 
@@ -33,7 +37,7 @@ class JSONParser(BaseParser):
     def parse(
         self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Return the members. Raises RequestInvalid, RequestTooLarge, EncodingUnsupported."""
+        """Return the members. Raise RequestInvalid, RequestTooLarge, EncodingUnsupported."""
         return decode_values(decode_members(read_body(stream, (parser_context or {})["request"].META)))
 
 
@@ -45,7 +49,7 @@ class RawJSONParser(BaseParser):
     def parse(  # type: ignore[override]  # DRF documents that a parser may return any value
         self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> bytes:
-        """Return the body. Raises RequestInvalid, RequestTooLarge, EncodingUnsupported."""
+        """Return the body. Raise RequestInvalid, RequestTooLarge, EncodingUnsupported."""
         return read_body(stream, (parser_context or {})["request"].META)
 
 
@@ -56,7 +60,7 @@ def raw_body(request: Request) -> bytes:
 
 
 def read_body(stream: IO[bytes], meta: Mapping[str, Any]) -> bytes:
-    """Return a whole body. Raises RequestInvalid when it is cut short, RequestTooLarge, EncodingUnsupported."""
+    """Return a whole body. Raise RequestInvalid when it is cut short, RequestTooLarge, EncodingUnsupported."""
     check_encoding(meta.get("HTTP_CONTENT_ENCODING", ""))
     length = int(meta.get("CONTENT_LENGTH") or 0)
     check_size(length)
@@ -70,7 +74,7 @@ def read_body(stream: IO[bytes], meta: Mapping[str, Any]) -> bytes:
 
 
 def check_length(meta: Mapping[str, Any]) -> None:
-    """Raise LengthRequired for a body of unknown length, which WSGI does not let the parsers read."""
+    """Raise LengthRequired for a body of unknown length, which cannot be read under WSGI."""
     if meta.get("HTTP_TRANSFER_ENCODING") and not meta.get("CONTENT_LENGTH"):
         raise LengthRequired
 
@@ -85,19 +89,19 @@ def check_size(length: int) -> None:
     """Raise RequestTooLarge for a body beyond RUNQY_MAX_BODY_SIZE."""
     limit: int = settings.RUNQY_MAX_BODY_SIZE
     if length > limit:
-        raise RequestTooLarge(f"The body has {length} bytes, the limit is {limit} (RUNQY_MAX_BODY_SIZE).")
+        raise RequestTooLarge(f"The body has {length} bytes; the limit is {limit} (RUNQY_MAX_BODY_SIZE).")
 
 
 def decode_members(body: bytes) -> Members:
     """Return the members of a JSON object; of a name that appears twice the last one counts.
 
-    Raises RequestInvalid for anything but a JSON object in UTF-8.
+    Raise RequestInvalid for anything but a JSON object in UTF-8.
     """
     if not body.strip():
         raise RequestInvalid("The body is empty; it must be a JSON object.")
     try:
         body.decode()  # msgspec does not validate the UTF-8 of values it skips
-        if body.count(b":") > MOST_MEMBERS:
+        if body.count(b":") > MAX_MEMBERS:
             _check_member_count(body)
         return _decode_members(body)
     except UnicodeDecodeError as error:
@@ -117,22 +121,67 @@ def _check_member_count(body: bytes) -> None:
     def count_name(_: type, name: str) -> _CountedName:
         nonlocal count
         count += 1
-        if count > MOST_MEMBERS:
-            raise RequestInvalid(f"The body has more than {MOST_MEMBERS:,} members; the payload belongs into data.")
+        if count > MAX_MEMBERS:
+            raise RequestInvalid(f"The body has more than {MAX_MEMBERS:,} members; put the payload into data.")
         return _CountedName(name)
 
     msgspec.json.decode(body, type=dict[_CountedName, msgspec.Raw], dec_hook=count_name)
 
 
 def decode_values(members: Members) -> dict[str, Any]:
-    """Return members as Python values. Raises RequestInvalid, naming those with a number out of range."""
+    """Return members as Python values. Raise RequestInvalid, naming those with a number out of range."""
     values: dict[str, Any] = {}
     errors: list[str] = []
     for name, raw in members.items():
         try:
             values[name] = msgspec.json.decode(raw)
         except msgspec.ValidationError:
-            errors.append(f"{name[:64]}: a number is out of range")
+            errors.append(f"{name[:64]}: a number is out of range.")
     if errors:
         raise RequestInvalid(errors=errors)
     return values
+
+
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def read_flag(request: Request, name: str) -> bool:
+    """Return a boolean parameter, false when missing. Raise RequestInvalid.
+
+    An empty value is refused: `?dry_run` is not meant as false.
+    """
+    text = request.query_params.get(name, "false")
+    if text.lower() not in _FLAGS:
+        raise RequestInvalid(errors=[f"{name}: must be true or false."])
+    return _FLAGS[text.lower()]
+
+
+def read_int(request: Request, name: str, *, lowest: int, highest: int) -> int | None:
+    """Return an integer parameter, None when missing. Raise RequestInvalid."""
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > 18 or not lowest <= int(text) <= highest:
+        raise RequestInvalid(errors=[f"{name}: must be an integer from {lowest} to {highest}."])
+    return int(text)
+
+
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+
+
+def parse_idempotency_key(key: str | None, *, identity: Identity, kind: str, body: bytes) -> IdempotencyKey | None:
+    """Return a request's idempotency key, scoped to its sender; None without one.
+
+    `kind` names the operation, so that a path and its alias are the same request. Raise RequestInvalid.
+    """
+    if key is None:
+        return None
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise RequestInvalid(errors=["Idempotency-Key: must be 1 to 255 visible ASCII characters."])
+    scope = _digest(identity.key_id or identity.name, key.encode())
+    return IdempotencyKey(scope=scope, fingerprint=_digest(kind, body))
+
+
+def _digest(name: str, content: bytes) -> str:
+    """Return the digest that is stored in Redis instead of a long or private value."""
+    return hashlib.sha256(name.encode() + b"\0" + content).hexdigest()[:32]

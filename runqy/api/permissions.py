@@ -5,8 +5,8 @@ from typing import Any, cast
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
-from runqy.accounts.identity import Identity, Role
 from runqy.api.requests import AuthenticatedRequest
+from runqy.api_keys import Identity, Role
 from runqy.errors import KeyInsufficient
 
 
@@ -43,4 +43,4 @@ def check_role(identity: Identity, *, roles: frozenset[Role], allows_queue_scope
 def require_all_queues(identity: Identity) -> None:
     """Raise KeyInsufficient for a key that is limited to queues."""
     if identity.queues is not None:
-        raise KeyInsufficient("This key is limited to queues, and the request concerns more than those.")
+        raise KeyInsufficient("This key is limited to certain queues, and the request is not.")

@@ -1,7 +1,7 @@
 """ETags and conditional requests: If-None-Match and If-Match (RFC 9110, 13.1).
 
-Reading: `return etag_response(request, serializer.data, etag)`. Writing: the operation takes `precondition`, and calls
-it with the version it finds inside of its transaction:
+To read: `return etag_response(request, serializer.data, version)`. To write, pass a precondition to the operation,
+which calls it with the current version inside its transaction:
 
     operations.delete_vault(name=name, precondition=if_match(request))
 """
@@ -20,34 +20,28 @@ Precondition = Callable[[str | None], None]
 """Takes the current version, None where the object does not exist. Raises PreconditionFailed for an unexpected one."""
 
 
-def version_of(*parts: object) -> str:
-    """Return a version that differs when any of the parts does."""
-    return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
 def content_version(body: bytes) -> str:
-    """Return the version of a representation whose object has none: a digest of its bytes."""
+    """Return a version of a representation whose object has none: a digest of its bytes."""
     return hashlib.blake2b(body, digest_size=16).hexdigest()
 
 
 def etag_response(request: Request, data: Any, version: str, **response: Any) -> Response:
-    """Return the response for a representation of this version: 304 if the client has it already."""
+    """Return the response for a representation: 304 if the client has this version already."""
     if matches_if_none_match(request.headers, version):
         return Response(status=304, headers={"ETag": quote_etag(version)})
     return Response(data, headers={"ETag": quote_etag(version)}, **response)
 
 
 def matches_if_none_match(headers: Mapping[str, str], version: str) -> bool:
-    """Return whether If-None-Match names this version; ETags are compared weakly, as RFC 9110 has it for GET."""
+    """Return whether If-None-Match names this version; compared weakly, as RFC 9110 defines for GET."""
     etags = parse_etags(headers.get("If-None-Match", ""))
     return etags == ["*"] or quote_etag(version) in {etag.removeprefix("W/") for etag in etags}
 
 
 def if_match(request: Request, *, is_required: bool = False) -> Precondition:
-    """Return the precondition in a request's If-Match header; without the header every version is accepted.
+    """Return the precondition of a request's If-Match header; without the header every version is accepted.
 
-    Raises PreconditionRequired when a required header is missing. A malformed or empty one matches nothing, and a weak
-    ETag promises too little to overwrite on.
+    Raise PreconditionRequired when a required header is missing. Malformed headers and weak ETags match nothing.
     """
     header = request.headers.get("If-Match")
     if header is None and is_required:

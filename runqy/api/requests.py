@@ -2,7 +2,7 @@
 
 from rest_framework.request import Request
 
-from runqy.accounts.identity import Identity
+from runqy.api_keys import Identity
 
 
 class AuthenticatedRequest(Request):

@@ -1,4 +1,4 @@
-"""OpenAPI schema of what all viewsets share: problem responses, strict bodies, deprecated aliases."""
+"""OpenAPI schema of what all viewsets share: problem responses, parameters, deprecated aliases."""
 
 from http import HTTPStatus
 from typing import Any
@@ -7,7 +7,7 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 
-IF_MATCH = OpenApiParameter("If-Match", str, OpenApiParameter.HEADER, description="The ETag to change")
+IF_MATCH = OpenApiParameter("If-Match", str, OpenApiParameter.HEADER, description="The ETag of the version to change")
 IF_NONE_MATCH = OpenApiParameter(
     "If-None-Match", str, OpenApiParameter.HEADER, description="The ETag of a known version"
 )
@@ -34,7 +34,7 @@ class ProblemSerializer(serializers.Serializer[object]):
 
 
 def problem_responses(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:
-    """Return the error responses of an action; one that needs a key may be throttled, too."""
+    """Return the error responses of an action, with 429 where it needs a key."""
     statuses = (*statuses, 429) if 401 in statuses else statuses
     return {
         (status, "application/problem+json"): OpenApiResponse(ProblemSerializer, HTTPStatus(status).phrase)
@@ -43,7 +43,7 @@ def problem_responses(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:
 
 
 class Schema(AutoSchema):
-    """Take the summary from the docstring's first line, and mark aliases as deprecated."""
+    """Use the docstring's first line as summary, and mark aliases as deprecated."""
 
     def get_operation(self, *args: Any, **kwargs: Any) -> Any:
         operation = super().get_operation(*args, **kwargs)

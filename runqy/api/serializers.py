@@ -1,24 +1,36 @@
-"""Serializers and fields that the API's bodies share: strict about members and JSON types."""
+"""Serializers and fields that the API's bodies share: strict about members and JSON types, or defined by a struct."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
+import msgspec
 from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import Direction, extend_schema_field
 from rest_framework import serializers
 
-from runqy.api.timestamps import format_ns, format_s
+from runqy.api.renderers import format_ns, format_s
 from runqy.errors import RequestInvalid, RunqyError
 
 
 class PublishedField(serializers.BooleanField):
-    """Whether a change of the configuration is published."""
+    """Whether a change of the configuration was published to Redis."""
 
     def __init__(self, **options: Any) -> None:
-        options.setdefault("help_text", "False: saved, and published once Redis is back; servers ask the database")
+        options.setdefault(
+            "help_text",
+            "False: saved, but not yet published, since Redis is unavailable; servers read it from the database",
+        )
         super().__init__(**options)
+
+
+class WorkerCountsSerializer(serializers.Serializer[Any]):
+    """The number of worker processes; a process that serves several queues counts once."""
+
+    ready = serializers.IntegerField(help_text="They dequeue tasks")
+    not_ready = serializers.IntegerField(help_text="Starting, deploying, failed to start or draining")
+    disconnected = serializers.IntegerField(help_text="Without a recent heartbeat")
 
 
 class BodySerializer(serializers.Serializer[Any]):
@@ -31,7 +43,7 @@ class BodySerializer(serializers.Serializer[Any]):
     def validated(cls, data: Any, *, partial: bool = False) -> dict[str, Any]:
         """Return the validated members of a body, with `partial` only those that it has.
 
-        Raises RequestInvalid for members that are missing, unknown or of a wrong type, else `error_class`; with a
+        Raise RequestInvalid for members that are missing, unknown or of a wrong type, else `error_class`; with a
         message for each wrong member.
         """
         body = cls(data=data, partial=partial)
@@ -46,7 +58,7 @@ class BodySerializer(serializers.Serializer[Any]):
 
 
 class StrictSerializer(BodySerializer):
-    """A request body that refuses members it does not describe: a misspelled limit must not become none."""
+    """A request body that refuses unknown members: a misspelled limit must not be ignored."""
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, Mapping) and (unknown := [name for name in data if name not in self.fields]):
@@ -59,7 +71,7 @@ _SHAPE_CODES = {"required", "null", "type", "unknown", "not_a_list", "not_a_dict
 
 
 def _codes(nested: Any) -> Iterator[str]:
-    """Give all codes of a ValidationError."""
+    """Yield all codes of a ValidationError."""
     if isinstance(nested, str):
         yield nested
     else:
@@ -68,12 +80,12 @@ def _codes(nested: Any) -> Iterator[str]:
 
 
 def error_messages(detail: Any, path: str = "") -> Iterator[str]:
-    """Give each message of a ValidationError's detail as `field.nested[0]: message`."""
+    """Yield each message of a ValidationError's detail as `field.nested[0]: message`."""
     if isinstance(detail, Mapping):
         for name, nested in detail.items():
             is_general = name == "non_field_errors"
-            shown = name if isinstance(name, int) else str(name)[:64]
-            nested_path = f"{path}[{name}]" if isinstance(name, int) else f"{path}.{shown}" if path else str(shown)
+            label = name if isinstance(name, int) else str(name)[:64]
+            nested_path = f"{path}[{name}]" if isinstance(name, int) else f"{path}.{label}" if path else str(label)
             yield from error_messages(nested, path if is_general else nested_path)
     elif isinstance(detail, Sequence) and not isinstance(detail, str):
         for index, nested in enumerate(detail):
@@ -97,7 +109,7 @@ class StrictSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-
 
 
 class StringField(serializers.CharField):
-    """A JSON string; DRF's CharField also takes numbers, and trims."""
+    """A JSON string; DRF's CharField also accepts numbers, and trims."""
 
     default_error_messages: ClassVar = {"type": "Must be a string."}
 
@@ -125,7 +137,7 @@ class PatternField(serializers.RegexField):
 
 
 class StrictBooleanField(serializers.BooleanField):
-    """A JSON boolean; DRF's BooleanField also takes strings and numbers."""
+    """A JSON boolean; DRF's BooleanField also accepts strings and numbers."""
 
     default_error_messages: ClassVar = {"type": "Must be true or false."}
 
@@ -136,7 +148,7 @@ class StrictBooleanField(serializers.BooleanField):
 
 
 class StrictIntegerField(serializers.IntegerField):
-    """A JSON number without fraction; DRF's IntegerField also takes strings and booleans."""
+    """A JSON integer; DRF's IntegerField also accepts strings and booleans."""
 
     default_error_messages: ClassVar = {"type": "Must be an integer."}
 
@@ -144,6 +156,17 @@ class StrictIntegerField(serializers.IntegerField):
         if isinstance(data, bool) or not isinstance(data, int):
             self.fail("type")
         return super().to_internal_value(data)
+
+
+class ChoiceField(serializers.ChoiceField):
+    """A choice; the error message lists the valid ones."""
+
+    default_error_messages: ClassVar = {"invalid_choice": "{input!r} is not a valid choice; use one of {choices}."}
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, str) and data in self.choices:
+            return data
+        return self.fail("invalid_choice", input=data, choices=", ".join(map(str, self.choices)))
 
 
 class AwareDateTimeField(serializers.DateTimeField):
@@ -167,7 +190,7 @@ class EmptyAsNullField(serializers.Field[Any, Any, Any, Any]):
 
 @extend_schema_field({"type": "string", "format": "date-time"})
 class UnixSecondsField(serializers.Field[Any, Any, Any, Any]):
-    """Unix seconds, rendered as RFC 3339 in UTC; 0, which is none in asynq's messages, as null."""
+    """Unix seconds, rendered as RFC 3339 in UTC; 0, asynq's missing value, as null."""
 
     def to_representation(self, value: int) -> str | None:
         return format_s(value or None)
@@ -179,3 +202,46 @@ class UnixNanosecondsField(serializers.Field[Any, Any, Any, Any]):
 
     def to_representation(self, value: int) -> str | None:
         return format_ns(value)
+
+
+_REF = "#/$defs/"
+
+
+class StructSerializer(serializers.BaseSerializer[Any]):
+    """Render a struct; the renderer encodes it, so that payloads and results keep their bytes.
+
+    Subclasses set `struct`, and return one from `to_representation`.
+    """
+
+    struct: ClassVar[type[msgspec.Struct]]
+
+
+class StructSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+    """Derive the OpenAPI schema from the struct's fields."""
+
+    target_class = StructSerializer
+    match_subclasses = True
+
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+        return struct_schema(self.target.struct)
+
+
+def struct_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """Return the JSON schema of a struct, nested structs inline."""
+    (reference,), definitions = msgspec.json.schema_components([struct], ref_template=f"{_REF}{{name}}")
+    schema: dict[str, Any] = _inline(reference, definitions)
+    return schema
+
+
+def _inline(node: Any, definitions: dict[str, Any]) -> Any:
+    """Replace references by their definitions, and drop titles, which repeat the class names."""
+    if isinstance(node, list):
+        return [_inline(part, definitions) for part in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        target = definitions[node["$ref"].removeprefix(_REF)]
+        return _inline({**target, **{key: value for key, value in node.items() if key != "$ref"}}, definitions)
+    if "enum" in node and "type" not in node:
+        node = {"type": "string", **node}  # msgspec leaves it out; our enumerations are of strings
+    return {key: _inline(value, definitions) for key, value in node.items() if key != "title"}

@@ -12,7 +12,7 @@ from runqy.errors import MethodRefused
 
 @method_decorator(csrf_exempt, name="dispatch")
 class IndexRedirectView(RedirectView):
-    """Redirect browsers from an address that people type; it changes nothing, so it needs no CSRF token."""
+    """Redirect browsers from a short path. Exempt from CSRF checks, since it changes nothing."""
 
     http_method_names = ("get", "head")
 
@@ -31,9 +31,9 @@ class SchemaView(SpectacularJSONAPIView):
 
 
 class SwaggerView(SpectacularSwaggerSplitView):
-    """The schema as a page to read and try; its scripts and styles are files, since the policy forbids inline ones.
+    """The schema as an interactive page; its scripts and styles are files, since the policy forbids inline ones.
 
-    The package's own script would send a CSRF token and show it in each curl line; API keys need none.
+    The package's own script would send a CSRF token and show it in each curl command; API keys need none.
     """
 
     template_name = "api/swagger.html"

@@ -9,12 +9,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from runqy.accounts.identity import Role
-from runqy.api.authentication import key_actor
 from runqy.api.parsers import check_length
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.throttling import key_limit_exceeded
-from runqy.audit.actors import set_actor
+from runqy.api_keys import Role
+from runqy.audit.actors import Actor, ActorKind, set_actor
 from runqy.request_ids import current_request_id
 
 DEPRECATED_SINCE_S = 1795564800
@@ -26,32 +25,35 @@ class ApiViewSet(ViewSet):
 
     http_method_names = ["get", "post", "put", "delete", "head"]
     roles: ClassVar[frozenset[Role]] = frozenset()
-    """Roles allowed besides administrators."""
+    """Roles allowed in addition to administrators."""
     read_roles: ClassVar[frozenset[Role]] = frozenset()
-    """Roles allowed to use safe methods, besides those."""
+    """Roles additionally allowed to use safe methods."""
     action_roles: ClassVar[Mapping[str, frozenset[Role]]] = {}
-    """Roles allowed to use single actions, besides those."""
+    """Roles additionally allowed to use single actions."""
     allows_queue_scoped_keys: ClassVar[bool] = False
-    """Actions apply `request.auth.queues`, so administrators limited to queues are allowed."""
+    """Set where actions apply `request.auth.queues`: administrators limited to queues are allowed."""
     deprecated_for: str = ""
     """The template of the path that replaces this route; set by `as_view` on aliases."""
     rate_limit_headers: Mapping[str, str] = {}
-    """What is left of the rate that the request was counted against; set by the throttle."""
+    """The headers about the rate limit of the request; set by the throttle."""
 
     @property
     def needs_confirmed_configuration(self) -> bool:
-        """Return whether `HasConfirmedConfiguration` refuses the request while nothing confirms the configuration.
+        """Return whether `HasConfirmedConfiguration` refuses the request while the configuration is unconfirmed.
 
-        False for what hands out no secrets and administers nothing.
+        False for actions that return no secrets and administer nothing.
         """
         return True
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Authenticate, authorise and throttle; then name the key to the audit. Raises LengthRequired."""
+        """Authenticate, authorise and throttle; then set the key as the audit's actor. Raise LengthRequired."""
         super().initial(request, *args, **kwargs)
         check_length(request.META)
         identity = cast(AuthenticatedRequest, request).auth
-        set_actor(key_actor(identity, address=request.META.get("REMOTE_ADDR", ""), request_id=current_request_id()))
+        address, request_id = request.META.get("REMOTE_ADDR", ""), current_request_id()
+        set_actor(
+            Actor(kind=ActorKind.KEY, name=identity.name, id=identity.key_id, address=address, request_id=request_id)
+        )
 
     def throttled(self, request: HttpRequest, wait: float | None) -> NoReturn:
         raise key_limit_exceeded(cast(AuthenticatedRequest, request).auth, wait)

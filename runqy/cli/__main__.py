@@ -1,4 +1,4 @@
-"""Lets `python -m runqy.cli` do what `runqy` does."""
+"""`python -m runqy.cli` is the command `runqy`."""
 
 from runqy.cli.main import main
 

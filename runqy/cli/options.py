@@ -1,4 +1,4 @@
-"""The options that all commands about a server share, and how they open it."""
+"""The options that all commands of a server share, and its client."""
 
 import os
 from collections.abc import Iterator
@@ -9,48 +9,54 @@ from typing import Annotated
 
 import typer
 
-from runqy.cli.connection import Server, ServerRefused, find_key
-from runqy.cli.exits import exit_status
+from runqy.cli.client import Client, ServerError, find_api_key
+from runqy.cli.exit_codes import get_exit_code
 
 ServerUrl = Annotated[
-    str, typer.Option("--server", "-s", envvar="RUNQY_SERVER_URL", help="URL of the server; http://localhost:$PORT.")
+    str,
+    typer.Option(
+        "--server", "-s", envvar="RUNQY_SERVER_URL", help="URL of the server. Default: http://localhost:$PORT."
+    ),
 ]
 ApiKey = Annotated[
     str,
     typer.Option(
-        "--api-key", "-k", envvar="RUNQY_API_KEY", help="Better in the environment: others see command lines."
+        "--api-key",
+        "-k",
+        envvar="RUNQY_API_KEY",
+        help="API key. Prefer the environment: other users can see command lines.",
     ),
 ]
-JsonOutput = Annotated[bool, typer.Option("--json", help="Print the task as the server sent it.")]
-ListJson = Annotated[bool, typer.Option("--json", help="Print the list as the server sent it.")]
-Wait = Annotated[float, typer.Option("--wait", "-w", min=0, help="Seconds to wait for the end of the task.")]
+JsonOutput = Annotated[bool, typer.Option("--json", help="Print the task as JSON.")]
+ListJson = Annotated[bool, typer.Option("--json", help="Print the list as JSON.")]
+Wait = Annotated[float, typer.Option("--wait", "-w", min=0, help="Seconds to wait for the result.")]
 
 _NOT_PUBLISHED = (
     "runqy: saved, but not published: Redis is unavailable. Servers that reach the database apply the change within "
-    "seconds; it is published once Redis is back."
+    "seconds. It is published when Redis is available again."
 )
-_NO_KEY = "no API key: set RUNQY_API_KEY, or run this in the folder where .runqy is."
+_NO_KEY = "no API key: set RUNQY_API_KEY, or run the command in the folder that contains .runqy."
 
 
 @contextmanager
-def open_server(url: str, key: str) -> Iterator[Server]:
-    """Open a server; what it refuses ends the command with a message and a status."""
+def open_client(url: str, key: str) -> Iterator[Client]:
+    """Give a client; an error of the server ends the command with a message and an exit code."""
     url = (url or f"http://localhost:{os.environ.get('PORT') or 3000}").rstrip("/")
     home = Path(os.environ.get("RUNQY_HOME") or ".runqy")
-    found = find_key(url, key, home)
-    server = make_server(url, found)
+    found = find_api_key(url, key, home)
+    client = make_client(url, found)
     try:
-        yield server
-        if server.has_unpublished:
+        yield client
+        if client.has_unpublished:
             typer.echo(_NOT_PUBLISHED, err=True)
-    except ServerRefused as error:
-        is_keyless = error.status == HTTPStatus.UNAUTHORIZED and not found
-        typer.echo(f"runqy: {_NO_KEY if is_keyless else error}", err=True)
-        raise typer.Exit(exit_status(error)) from error
+    except ServerError as error:
+        lacks_key = error.status == HTTPStatus.UNAUTHORIZED and not found
+        typer.echo(f"runqy: {_NO_KEY if lacks_key else error}", err=True)
+        raise typer.Exit(get_exit_code(error)) from error
     finally:
-        server.close()
+        client.close()
 
 
-def make_server(url: str, key: str) -> Server:
-    """Return a server; tests put one in its place that leads to the application itself."""
-    return Server(url, key)
+def make_client(url: str, key: str) -> Client:
+    """Return a client. Replaced in tests."""
+    return Client(url, key)

@@ -1,46 +1,75 @@
-"""The commands about queues: see how they are, let their workers take the newest commit."""
+"""The commands `runqy queue`: list queues, redeploy their workers, move tasks."""
 
 from typing import Annotated
 from urllib.parse import quote
 
+import msgspec
 import typer
 
-from runqy.cli.options import ApiKey, ListJson, ServerUrl, open_server
-from runqy.cli.tables import show_json, show_rows
+from runqy.cli.options import ApiKey, ListJson, ServerUrl, open_client
+from runqy.cli.output import print_json, print_rows
 
-app = typer.Typer(no_args_is_help=True, help="See how queues are; let their workers take new code.")
+app = typer.Typer(no_args_is_help=True, help="List queues, redeploy workers, move tasks.")
 
 _COLUMNS = ("queue", "pending", "active", "scheduled", "retry", "archived", "completed", "paused")
+_WORKER_COLUMNS = ("workers_ready", "workers_not_ready")
 
 
 @app.command("list")
 def list_queues(*, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJson = False) -> None:
-    """List all queues with their tasks by state. Sub-queues stand each for itself."""
-    with open_server(server, api_key) as api:
+    """List all queues with their tasks and workers.
+
+    Each sub-queue has a line of its own.
+    """
+    with open_client(server, api_key) as api:
         queues = api.get("/api/cli/queues")["queues"]
-    show_json(queues) if as_json else show_rows(queues, _COLUMNS, nothing="There are no queues yet.")
+    if as_json:
+        print_json(queues)
+        return
+    rows = [queue | _count_workers(queue.get("worker_processes") or {}) for queue in queues]
+    print_rows(rows, (*_COLUMNS, *_WORKER_COLUMNS), empty_message="There are no queues yet.")
 
 
 @app.command()
 def redeploy(
-    queue: Annotated[str, typer.Argument(help="The queue.", metavar="QUEUE")],
+    queue: Annotated[str, typer.Argument(help="Name of the queue.", metavar="QUEUE")],
     *,
     server: ServerUrl = "",
     api_key: ApiKey = "",
 ) -> None:
-    """Let the workers of a queue take the newest commit. Each does so between two tasks."""
-    with open_server(server, api_key) as api:
-        answer = api.post(f"/api/cli/queues/{quote(queue, safe='')}/redeploy", b"")
-    typer.echo(f"{answer['queue']}: {_takers(answer['workers'])} the newest commit")
+    """Redeploy the workers of a queue with the newest commit. Each does so between two tasks."""
+    with open_client(server, api_key) as api:
+        response = api.post(f"/api/cli/queues/{quote(queue, safe='')}/redeploy", b"")
+    typer.echo(f"{response['queue']}: {_describe_rollout(response['workers'])}")
 
 
-def _takers(workers: list[str] | None) -> str:
-    """Return who deploys a queue anew; None: the server could not ask Redis."""
+@app.command()
+def move(
+    queue: Annotated[str, typer.Argument(help="The Redis queue, which no definition names.", metavar="QUEUE")],
+    to: Annotated[str, typer.Argument(help="The queue that its tasks are moved to.", metavar="TO")],
+    *,
+    server: ServerUrl = "",
+    api_key: ApiKey = "",
+) -> None:
+    """Move the tasks of an undefined Redis queue to another queue."""
+    with open_client(server, api_key) as api:
+        path = f"/api/cli/queues/{quote(queue, safe='')}/move"
+        response = api.post(path, msgspec.json.encode({"to": to}))
+    typer.echo(f"{response['queue']}: its tasks are moved to {response['to']}")
+
+
+def _count_workers(processes: dict[str, int]) -> dict[str, int | None]:
+    """Return the values of the columns of workers; None from an earlier server."""
+    return {column: processes.get(column.removeprefix("workers_")) for column in _WORKER_COLUMNS}
+
+
+def _describe_rollout(workers: list[str] | None) -> str:
+    """Return which workers redeploy a queue; None: the server could not ask Redis."""
     match workers:
         case None:
-            return "its workers take"
+            return "its workers deploy the newest commit"
         case []:
-            return "no worker serves it now; the next one to start takes"
+            return "no worker serves it; the next worker that starts deploys the newest commit"
         case [_]:
-            return "1 worker takes"
-    return f"{len(workers)} workers take"
+            return "1 worker deploys the newest commit"
+    return f"{len(workers)} workers deploy the newest commit"

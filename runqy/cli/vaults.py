@@ -1,6 +1,6 @@
-"""The commands about vaults: see what is in them, set a secret, take a whole vault out and in.
+"""The commands `runqy vault`: list entries, set one, export and import a vault.
 
-Secrets and passphrases are typed or come from files, never from the command line, which others can see.
+Secrets and passphrases come from a prompt or a file, never from the command line, which other users can see.
 """
 
 import os
@@ -13,17 +13,17 @@ from urllib.parse import quote
 import msgspec
 import typer
 
-from runqy.cli.exits import Exit
-from runqy.cli.options import ApiKey, ListJson, ServerUrl, open_server
-from runqy.cli.tables import show_json, show_rows
+from runqy.cli.exit_codes import ExitCode
+from runqy.cli.options import ApiKey, ListJson, ServerUrl, open_client
+from runqy.cli.output import print_json, print_rows
 
-app = typer.Typer(no_args_is_help=True, help="See what vaults hold, set secrets, take a vault out and in.")
+app = typer.Typer(no_args_is_help=True, help="List vaults and entries, set secrets, export and import vaults.")
 
-Vault = Annotated[str, typer.Argument(help="The vault.", metavar="VAULT")]
-Key = Annotated[str, typer.Argument(help="The entry, which is the name of a variable.", metavar="KEY")]
+Vault = Annotated[str, typer.Argument(help="Name of the vault.", metavar="VAULT")]
+Key = Annotated[str, typer.Argument(help="Key of the entry, the name of a variable.", metavar="KEY")]
 PassphraseFile = Annotated[
     Path | None,
-    typer.Option("--passphrase-file", help="File whose first line is the passphrase; asked for without it."),
+    typer.Option("--passphrase-file", help="File whose first line is the passphrase. Default: prompt for it."),
 ]
 
 
@@ -43,42 +43,42 @@ class Usage(StrEnum):
 
 @app.command("list")
 def list_vaults(*, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJson = False) -> None:
-    """List all vaults with how many entries they have."""
-    with open_server(server, api_key) as api:
+    """List all vaults with their number of entries."""
+    with open_client(server, api_key) as api:
         vaults = api.get("/api/vaults")["vaults"]
-    show_json(vaults) if as_json else show_rows(vaults, _VAULTS, nothing="There are no vaults yet.")
+    print_json(vaults) if as_json else print_rows(vaults, _VAULTS, empty_message="There are no vaults yet.")
 
 
 @app.command("create")
 def create_vault(
     vault: Vault,
     *,
-    description: Annotated[str, typer.Option("--description", "-d", help="What it is for.")] = "",
+    description: Annotated[str, typer.Option("--description", "-d", help="Description of the vault.")] = "",
     server: ServerUrl = "",
     api_key: ApiKey = "",
 ) -> None:
-    """Make an empty vault."""
-    with open_server(server, api_key) as api:
+    """Create an empty vault."""
+    with open_client(server, api_key) as api:
         api.post("/api/vaults", msgspec.json.encode({"name": vault, "description": description}))
-    typer.echo(f"{vault} is made; `runqy vault set {vault} KEY` puts something into it")
+    typer.echo(f"{vault} created; add entries with `runqy vault set {vault} KEY`")
 
 
 @app.command()
 def show(vault: Vault, *, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJson = False) -> None:
-    """Show the entries of a vault, secrets masked."""
-    with open_server(server, api_key) as api:
+    """List the entries of a vault. Secrets are masked."""
+    with open_client(server, api_key) as api:
         entries = api.get(f"{_path(vault)}/entries")["entries"]
-    show_json(entries) if as_json else show_rows(entries, _ENTRIES, nothing="The vault is empty.")
+    print_json(entries) if as_json else print_rows(entries, _ENTRIES, empty_message="The vault is empty.")
 
 
 @app.command()
 def versions(
     vault: Vault, key: Key, *, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJson = False
 ) -> None:
-    """List who changed an entry and when, the latest first."""
-    with open_server(server, api_key) as api:
+    """List the changes of an entry, newest first."""
+    with open_client(server, api_key) as api:
         found = api.get(f"{_path(vault)}/entries/{quote(key, safe='')}/versions", limit=1000)["versions"]
-    show_json(found) if as_json else show_rows(found, _VERSIONS, nothing="Nothing happened to it yet.")
+    print_json(found) if as_json else print_rows(found, _VERSIONS, empty_message="The entry has no versions.")
 
 
 @app.command("set")
@@ -86,104 +86,104 @@ def set_entry(  # noqa: PLR0913 (each is an option of the command)
     vault: Vault,
     key: Key,
     *,
-    plain: Annotated[bool, typer.Option("--plain", help="It is no secret: show it as it is.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="The value is not secret and is shown unmasked.")] = False,
     expect: Annotated[
-        int | None, typer.Option("--expect", min=0, help="Only if it is at this version; 0: only if there is none.")
+        int | None,
+        typer.Option("--expect", min=0, help="Set only if the entry is at this version; 0: only if it does not exist."),
     ] = None,
     usage: Annotated[
-        Usage | None, typer.Option("--usage", help="A variable of tasks, a git token, or both; else as it is.")
+        Usage | None, typer.Option("--usage", help="Environment variable, git token, or both. Default: unchanged.")
     ] = None,
     git_host: Annotated[
         list[str] | None,
-        typer.Option("--git-host", help="Host that the git token may be sent to; may be repeated; else as they are."),
+        typer.Option("--git-host", help="Host that may receive the git token; repeatable. Default: unchanged."),
     ] = None,
     server: ServerUrl = "",
     api_key: ApiKey = "",
 ) -> None:
-    """Set an entry. The value is typed, or is the standard input without its last line break.
+    """Set an entry. The value comes from a prompt, or from standard input without its last line break.
 
-    With --git-host alone a new entry is a git token, which tasks do not get; one that exists stays what it is besides.
+    With --git-host and no --usage, a new entry is a git token, which tasks do not get; an existing one keeps its usage.
     """
     body: dict[str, Any] = {"key": key, "value": _value(key), "is_secret": not plain, "expected_version": expect}
     body |= {"usage": usage} if usage else {}
     body |= {"git_hosts": git_host} if git_host else {}
-    with open_server(server, api_key) as api:
-        answer = api.post(f"{_path(vault)}/entries", msgspec.json.encode(body))
-    typer.echo(f"{vault}/{key} is at version {answer['version']}")
+    with open_client(server, api_key) as api:
+        response = api.post(f"{_path(vault)}/entries", msgspec.json.encode(body))
+    typer.echo(f"{vault}/{key} is at version {response['version']}")
 
 
 @app.command("export")
 def export_vault(
     vault: Vault,
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A new file, for its owner only.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New file, readable by its owner only.")],
     passphrase_file: PassphraseFile = None,
     server: ServerUrl = "",
     api_key: ApiKey = "",
 ) -> None:
-    """Write a vault to a file that only a passphrase opens."""
+    """Export a vault to a file encrypted with a passphrase."""
     body = {"passphrase": _passphrase(passphrase_file, is_new=True)}
-    with open_server(server, api_key) as api:
+    with open_client(server, api_key) as api:
         export = api.post(f"{_path(vault)}/export", msgspec.json.encode(body))
     try:
         with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(msgspec.json.encode(export) + b"\n")
     except OSError as error:
         _fail(f"{output} cannot be written: {error.strerror}.", error)
-    typer.echo(f"the vault {vault} is in {output}")
+    typer.echo(f"{vault} exported to {output}")
 
 
 @app.command("import")
 def import_vault(  # noqa: PLR0913 (each is an option of the command)
-    file: Annotated[Path, typer.Argument(help="What export wrote.", metavar="FILE")],
+    file: Annotated[Path, typer.Argument(help="File written by export.", metavar="FILE")],
     *,
-    name: Annotated[str, typer.Option(help="Of the vault, if not as in the file.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the vault. Default: the name in the file.")] = "",
     replace: Annotated[
-        bool, typer.Option("--replace", help="A vault that is there; what the file lacks goes.")
+        bool, typer.Option("--replace", help="Replace an existing vault; entries that are not in the file are deleted.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes without making them.")] = False,
     passphrase_file: PassphraseFile = None,
     server: ServerUrl = "",
     api_key: ApiKey = "",
 ) -> None:
-    """Make a vault of such a file. All of it or nothing; shows what is done to each entry."""
+    """Import a vault from a file in one transaction. Print the outcome of each entry."""
     try:
         export = msgspec.json.decode(file.read_bytes())
     except OSError as error:
         _fail(f"{file} cannot be read: {error.strerror}.", error)
     except msgspec.DecodeError as error:
-        _fail(f"{file} is no export of a vault.", error)
+        _fail(f"{file} is not an export of a vault.", error)
     passphrase = _passphrase(passphrase_file, is_new=False)
-    asked = {"passphrase": passphrase, "export": export, "replace": replace, "dry_run": dry_run}
-    with open_server(server, api_key) as api:
-        answer = api.post("/api/vaults/import", msgspec.json.encode(asked | ({"name": name} if name else {})))
-    show_rows(answer["entries"], _OUTCOMES, nothing="The vault is empty.")
-    typer.echo(f"{answer['vault']}: {answer['message']}", err=True)
+    body = {"passphrase": passphrase, "export": export, "replace": replace, "dry_run": dry_run}
+    with open_client(server, api_key) as api:
+        response = api.post("/api/vaults/import", msgspec.json.encode(body | ({"name": name} if name else {})))
+    print_rows(response["entries"], _OUTCOMES, empty_message="The vault is empty.")
+    typer.echo(f"{response['vault']}: {response['message']}", err=True)
 
 
-def has_keyboard() -> bool:
-    """Tell whether somebody can type."""
+def is_interactive() -> bool:
+    """Return whether standard input is a terminal."""
     return sys.stdin.isatty()
 
 
 def _path(vault: str) -> str:
-    """Return where a vault is."""
     return f"/api/vaults/{quote(vault, safe='')}"
 
 
 def _value(key: str) -> str:
-    """Return the value that is typed or comes in."""
-    if has_keyboard():
+    """Return the value from a prompt or standard input."""
+    if is_interactive():
         typed: str = typer.prompt(f"Value of {key}", hide_input=True)
         return typed
     return sys.stdin.read().removesuffix("\n").removesuffix("\r")
 
 
 def _passphrase(file: Path | None, *, is_new: bool) -> str:
-    """Return the passphrase that is typed, a new one twice, or stands in a file."""
+    """Return the passphrase from a prompt (a new one is entered twice) or a file."""
     if file is None:
-        if not has_keyboard():
-            _fail("there is no terminal to type a passphrase at: use --passphrase-file.")
+        if not is_interactive():
+            _fail("standard input is not a terminal; use --passphrase-file.")
         typed: str = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=is_new)
         return typed
     try:
@@ -193,6 +193,6 @@ def _passphrase(file: Path | None, *, is_new: bool) -> str:
 
 
 def _fail(message: str, error: Exception | None = None) -> NoReturn:
-    """End the command."""
+    """Print a message and exit with FAILED."""
     typer.echo(f"runqy: {message}", err=True)
-    raise typer.Exit(Exit.FAILED) from error
+    raise typer.Exit(ExitCode.FAILED) from error

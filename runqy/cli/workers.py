@@ -1,22 +1,22 @@
-"""The command about workers."""
+"""The command `runqy worker`."""
 
 import typer
 
-from runqy.cli.options import ApiKey, ListJson, ServerUrl, open_server
-from runqy.cli.tables import show_json, show_rows
+from runqy.cli.options import ApiKey, ListJson, ServerUrl, open_client
+from runqy.cli.output import print_json, print_rows
 
-app = typer.Typer(no_args_is_help=True, help="See what workers do.")
+app = typer.Typer(no_args_is_help=True, help="List workers.")
 
-_COLUMNS = ("worker_id", "queue", "state", "commit", "is_stale", "reason")
+_COLUMNS = ("worker_id", "queue", "state", "commit", "disconnected_since", "reason")
 
 
 @app.command("list")
 def list_workers(*, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJson = False) -> None:
-    """List the workers heard of in the last minute. With the commit that each runs."""
-    with open_server(server, api_key) as api:
+    """List the workers that sent a heartbeat in the last minute."""
+    with open_client(server, api_key) as api:
         workers = api.get("/api/cli/workers")["workers"]
     if as_json:
-        show_json(workers)
+        print_json(workers)
         return
-    shown = [worker | {"commit": (worker["commit"] or "")[:12]} for worker in workers]
-    show_rows(shown, _COLUMNS, nothing="No worker was heard of in the last minute.")
+    rows = [worker | {"commit": (worker["commit"] or "")[:12]} for worker in workers]
+    print_rows(rows, _COLUMNS, empty_message="No worker sent a heartbeat in the last minute.")

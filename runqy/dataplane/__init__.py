@@ -1,1 +1,1 @@
-"""The ASGI application of the web processes: protects the server, serves the hot routes, passes the rest to Django."""
+"""The ASGI application of web processes: limits requests, serves the hot routes, passes the rest to Django."""

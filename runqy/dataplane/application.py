@@ -1,4 +1,4 @@
-"""The ASGI application in front of Django: serves the routes it has handlers for, and passes on the rest."""
+"""The ASGI application in front of Django: serves routes that have a handler, and passes on the rest."""
 
 import asyncio
 import contextlib
@@ -22,59 +22,63 @@ from asgiref.typing import (
 from runqy.dataplane.bodies import BodyReader, ClientDisconnected, find_length
 from runqy.dataplane.drain import Drain
 from runqy.dataplane.executors import BoundedExecutor
-from runqy.dataplane.request import Request
+from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.responses import Response, StreamingResponse, problem_response, shared_headers
 from runqy.dataplane.wsgi import call_wsgi
 from runqy.errors import InternalError, RunqyError
+from runqy.http_metrics import OTHER, observe_request
 from runqy.request_ids import new_request_id, set_request_id
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-Handler: TypeAlias = Callable[[Request], Awaitable[Response | StreamingResponse]]
+Handler: TypeAlias = Callable[[ParsedRequest], Awaitable[Response | StreamingResponse]]
 FindHandler: TypeAlias = Callable[[str, str], Handler | None]
-"""Takes the method and the path as sent, with its escapes."""
+"""Takes the method and the path as sent, percent-encoded."""
 
 
 class PassToDjango(Exception):
-    """Raised by a handler for a request that Django serves after all, before the body is read."""
+    """Raised by a handler, before it reads the body, for a request that Django has to serve."""
 
 
 LINGER_S = 2.0
-"""How long a client whose body is refused may go on sending: it reads the response before the connection ends."""
+"""How long a client whose body is refused may continue sending, so that it reads the response."""
 STOP_READING_S = 4.0
-"""How long a body may still take once the process stops."""
+"""How long a body may take once the process stops."""
 
-RESERVED_THREADS = {"/livez": 1, "/readyz": 2, "/health": 2, "/worker/register": 4}
-"""Threads for paths that must be served while requests to others hang because a store is away."""
+ACTIONS = "actions"
+ACTION_PREFIXES = ("/api/cli/queues/", "/api/queues/", "/api/cli/tasks/", "/api/tasks/")
+"""Paths whose POST and DELETE are actions on queues and tasks, which need no database."""
+RESERVED_THREADS = {"/livez": 1, "/readyz": 2, "/health": 2, "/metrics": 1, "/worker/register": 4, ACTIONS: 4}
+"""Threads for requests that must be served while others block because a store is unavailable."""
 
 log = structlog.get_logger(__name__)
 
 
 def make_reserved_executors() -> dict[str, BoundedExecutor]:
-    """Return an executor for each path that has threads of its own."""
+    """Return the executors of the reserved threads."""
     return {path: BoundedExecutor(path.strip("/"), threads=threads) for path, threads in RESERVED_THREADS.items()}
 
 
 def find_no_handler(_method: str, _path: str) -> Handler | None:
-    """Return None: everything is Django's."""
+    """Return None: Django serves everything."""
     return None
 
 
 @dataclass(kw_only=True)
 class Application:
-    """Protects Django's WSGI application and runs it on threads; routes with a handler stay on the event loop."""
+    """Runs Django's WSGI application on threads, within limits; routes with a handler stay on the event loop."""
 
     wsgi: "WSGIApplication"
     bodies: BodyReader
     drain: Drain
-    is_authenticated: Callable[[Request], bool]
-    """Whether a request that is for Django may send a large body; decided from its head."""
-    has_session: Callable[[Request], bool] = lambda _: False
-    """The same by its session, which blocks: called on a thread, and only if the body is large."""
+    is_authenticated: Callable[[ParsedRequest], bool]
+    """Whether a request for Django may send a large body; decided from its head."""
+    has_session: Callable[[ParsedRequest], bool] = lambda _: False
+    """The same by its session. It blocks: called on a thread, and only for a large body."""
     django: BoundedExecutor
     reserved: Mapping[str, BoundedExecutor] = field(default_factory=make_reserved_executors)
-    """Where Django runs for some paths; `django` serves the others."""
+    """The executors of some paths; `django` serves the others."""
     find_handler: FindHandler = find_no_handler
     lifespans: list[Callable[[], AbstractAsyncContextManager[object]]] = field(default_factory=list)
     """Entered at startup on the loop, left at shutdown: connections, background tasks."""
@@ -84,12 +88,12 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] == "http":
-            await self._respond(Request(scope, receive, self.bodies), send)
+            await self._respond(ParsedRequest(scope, receive, self.bodies), send)
         elif scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._run_lifespan(receive, send)
 
-    async def _respond(self, request: Request, send: ASGISendCallable) -> None:
-        """Send the response to a request, if its client is still there."""
+    async def _respond(self, request: ParsedRequest, send: ASGISendCallable) -> None:
+        """Send the response to a request, unless its client has disconnected."""
         set_request_id(new_request_id(request.headers.get("X-Request-ID", "")))
         try:
             response = await self._find_response(request)
@@ -102,14 +106,14 @@ class Application:
         finally:
             request.body.release()
 
-    async def _find_response(self, request: Request) -> Response | StreamingResponse:
-        """Return a handler's or Django's response, or the problem that a request ends in before."""
+    async def _find_response(self, request: ParsedRequest) -> Response | StreamingResponse:
+        """Return the response of a handler or of Django, or a problem."""
         try:
             if handler := self.find_handler(request.method, request.path):
                 with contextlib.suppress(PassToDjango):
                     return await handler(request)
             body = await request.read_body(is_authenticated=await self._may_send_large(request))
-            return await call_wsgi(self.wsgi, request.scope, body, self.reserved.get(request.path, self.django))
+            return await call_wsgi(self.wsgi, request.scope, body, self._find_executor(request))
         except RunqyError as error:
             return self._problem(request, error)
         except ClientDisconnected:
@@ -118,8 +122,13 @@ class Application:
             log.exception("request_failed", method=request.method, path=request.path)
             return self._problem(request, InternalError())
 
-    async def _may_send_large(self, request: Request) -> bool:
-        """Return whether a request has credentials. Raises ServerBusy."""
+    def _find_executor(self, request: ParsedRequest) -> BoundedExecutor:
+        """Return the executor for a request to Django."""
+        is_action = request.method in ("POST", "DELETE") and request.path.startswith(ACTION_PREFIXES)
+        return self.reserved.get(ACTIONS if is_action else request.path, self.django)
+
+    async def _may_send_large(self, request: ParsedRequest) -> bool:
+        """Return whether a request has credentials. Raise ServerBusy."""
         if self.is_authenticated(request):
             return True
         length = find_length(request.scope)
@@ -129,14 +138,15 @@ class Application:
         )
 
     @staticmethod
-    def _problem(request: Request, error: RunqyError) -> Response:
-        """Return the response to a request that reaches neither a view nor a handler."""
+    def _problem(request: ParsedRequest, error: RunqyError) -> Response:
+        """Return the problem for a request that reaches neither a view nor a handler."""
+        observe_request(OTHER, request.method, error.status, began_s=request.began_s)
         response = problem_response(error)
         response.headers += shared_headers(request.scope["scheme"])
         return response
 
-    async def _live(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Start and stop with the server."""
+    async def _run_lifespan(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Run the lifespan protocol."""
         await receive()
         async with AsyncExitStack() as stack:
             for lifespan in self.lifespans:
@@ -149,8 +159,8 @@ class Application:
         await send(LifespanShutdownCompleteEvent(type="lifespan.shutdown.complete"))
 
 
-async def _send(request: Request, response: Response, send: ASGISendCallable) -> None:
-    """Send a response whole. One to a request whose body was not read closes the connection, but not at once."""
+async def _send(request: ParsedRequest, response: Response, send: ASGISendCallable) -> None:
+    """Send a response. If the request's body was not read, linger, then close the connection."""
     if request.body.is_received:
         await send(_start(response))
         await send(_chunk(response.body, more=False))
@@ -161,8 +171,8 @@ async def _send(request: Request, response: Response, send: ASGISendCallable) ->
     await send(_chunk(b"", more=False))
 
 
-async def _send_stream(request: Request, response: StreamingResponse, send: ASGISendCallable) -> None:
-    """Send a response as it comes, until the client disconnects; to HEAD without its body."""
+async def _send_stream(request: ParsedRequest, response: StreamingResponse, send: ASGISendCallable) -> None:
+    """Send the chunks of a response until the client disconnects; no body for HEAD."""
     if request.method == "HEAD":
         await response.chunks.aclose()
         await _send(request, Response(response.status, response.headers), send)
@@ -180,7 +190,7 @@ async def _send_stream(request: Request, response: StreamingResponse, send: ASGI
         await response.chunks.aclose()
 
 
-async def _send_chunks(request: Request, response: StreamingResponse, send: ASGISendCallable) -> None:
+async def _send_chunks(request: ParsedRequest, response: StreamingResponse, send: ASGISendCallable) -> None:
     await send(_start(response, closes=not request.body.is_received))
     async for chunk in response.chunks:
         await send(_chunk(chunk, more=True))

@@ -1,4 +1,4 @@
-"""Reads request bodies on the event loop: whole, within a size, a time and the memory of the process."""
+"""Reads whole request bodies on the event loop, within limits of size, time and memory."""
 
 import asyncio
 from io import BytesIO
@@ -8,15 +8,15 @@ from asgiref.typing import ASGIReceiveCallable, HTTPScope
 from runqy.errors import RequestTimeout, RequestTooLarge, ServerBusy
 
 RECEIVED = "runqy.received"
-"""The extension in a scope that says that the whole body has arrived. `HttpProtocol` sets it."""
+"""The scope extension that marks a completely received body. Set by `HttpProtocol`."""
 
 ANONYMOUS_MAX_BYTES = 1 << 20
 ANONYMOUS_SHARE = 0.25
-"""The part of the memory that bodies without credentials may fill."""
+"""The share of the memory for bodies of requests without credentials."""
 
 IDLE_TIMEOUT_S = 20.0
 TIMEOUT_S = 30.0
-"""How long a small body may take; a larger one gets a second more for each MIN_BYTES_PER_S."""
+"""The time for a small body; larger ones get another second for each MIN_BYTES_PER_S."""
 MIN_BYTES_PER_S = 16 << 10
 LONGEST_TIMEOUT_S = 600.0
 
@@ -26,7 +26,7 @@ class ClientDisconnected(Exception):
 
 
 class BodyMemory:
-    """Counts the bytes of all bodies that the process holds."""
+    """Limits the bytes of all bodies that the process holds."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -38,7 +38,7 @@ class BodyMemory:
         """Raise ServerBusy when the memory is used up."""
         is_full = self.used + size > self.limit
         if is_full or (not is_authenticated and self.anonymous_used + size > self.anonymous_limit):
-            raise ServerBusy("The server has no memory left for request bodies (RUNQY_BODY_MEMORY).")
+            raise ServerBusy("The server has reached its memory limit for request bodies (RUNQY_BODY_MEMORY).")
         self.used += size
         if not is_authenticated:
             self.anonymous_used += size
@@ -50,7 +50,7 @@ class BodyMemory:
 
 
 class BodyReader:
-    """The rules for bodies of a process."""
+    """Reads the bodies of a process, within its limits."""
 
     def __init__(
         self,
@@ -70,13 +70,13 @@ class BodyReader:
         self._read_until = float("inf")
 
     def stop_within(self, seconds: float) -> None:
-        """Give bodies that are not complete at most so long, because the process stops."""
+        """Limit the time for incomplete bodies, because the process stops."""
         self._read_until = asyncio.get_running_loop().time() + seconds
         for timeout in self._timeouts:
             self._reschedule(timeout, self._read_until)
 
     async def read_chunks(self, body: "Body", limit: int, *, is_authenticated: bool) -> bytes:
-        """Receive a body to its end. Raises RequestTooLarge, ServerBusy, RequestTimeout, ClientDisconnected."""
+        """Receive a body to its end. Raise RequestTooLarge, ServerBusy, RequestTimeout, ClientDisconnected."""
         loop = asyncio.get_running_loop()
         start, buffer = loop.time(), BytesIO()
         timeout = asyncio.timeout_at(self._deadline(start, start, 0))
@@ -116,11 +116,11 @@ class Body:
 
     @property
     def is_received(self) -> bool:
-        """Whether all of it has arrived, read or not; so has one that is empty."""
+        """Whether the body was received completely, even if it was not read yet."""
         return self.has_ended or (self._scope.get("extensions") or {}).get(RECEIVED) is not None
 
     async def read(self, *, is_authenticated: bool) -> bytes:
-        """Return the whole body. Raises RequestTooLarge, ServerBusy, RequestTimeout, ClientDisconnected."""
+        """Return the whole body. Raise RequestTooLarge, ServerBusy, RequestTimeout, ClientDisconnected."""
         reader = self._reader
         limit = reader.max_bytes if is_authenticated else reader.anonymous_max_bytes
         if self.is_received:
@@ -135,7 +135,7 @@ class Body:
         return await reader.read_chunks(self, limit, is_authenticated=is_authenticated)
 
     async def receive_chunk(self) -> bytes:
-        """Return what has come. Raises ClientDisconnected."""
+        """Return the next chunk. Raise ClientDisconnected."""
         message = await self._receive()
         if message["type"] != "http.request":
             raise ClientDisconnected
@@ -143,7 +143,7 @@ class Body:
         return message.get("body", b"")
 
     async def discard(self, seconds: float) -> None:
-        """Receive what a refused client still sends, so that it gets to read the response."""
+        """Receive the rest of a refused body, so that the client reads the response."""
         try:
             async with asyncio.timeout(seconds):
                 while not self.is_received:
@@ -157,14 +157,14 @@ class Body:
         self._is_authenticated = is_authenticated
 
     def release(self) -> None:
-        """Give its memory back to the process."""
+        """Release the memory of the body."""
         if self._reserved:
             self._reader.memory.release(self._reserved, is_authenticated=self._is_authenticated)
             self._reserved = 0
 
 
 def find_length(scope: HTTPScope) -> int | None:
-    """Return the announced length of a body; None when it comes in chunks."""
+    """Return the Content-Length; None for a chunked body."""
     for name, value in scope["headers"]:
         if name == b"content-length":
             return int(value)
@@ -172,7 +172,7 @@ def find_length(scope: HTTPScope) -> int | None:
 
 
 def too_large(limit: int, *, is_authenticated: bool, size: int | None = None) -> RequestTooLarge:
-    """Return the error for a body of a size, or of an unknown one."""
+    """Return the error for a body that exceeds a limit."""
     subject = "The body is larger than" if size is None else f"The body has {size} bytes, more than"
-    rule = "(RUNQY_MAX_BODY_SIZE)" if is_authenticated else "that requests without credentials may send"
+    rule = "(RUNQY_MAX_BODY_SIZE)" if is_authenticated else "for requests without credentials"
     return RequestTooLarge(f"{subject} the {limit} bytes {rule}.")

@@ -1,6 +1,6 @@
-"""The hot routes on the event loop: the operations and bodies of tasks.api, as TaskViewSet serves them.
+"""The hot routes on the event loop, with the same operations and bodies as TaskViewSet.
 
-Roles and throttles are the viewset's; authentication, parsing and rendering are the functions that it calls.
+Roles and throttles are the viewset's; authentication, parsing and rendering use the functions that it calls.
 """
 
 import re
@@ -11,13 +11,12 @@ from typing import TypeAlias, TypeVar
 
 from django.conf import settings
 
-from runqy.accounts import key_uses
-from runqy.accounts.identity import Identity, is_key
+from queues.queries import get_catalog
+from runqy.accounts import last_used
+from runqy.accounts.authentication import presented_key
 from runqy.accounts.queries import find_identity, is_guessable
-from runqy.api.authentication import presented_key
 from runqy.api.exceptions import log_unavailable
-from runqy.api.idempotency import parse_idempotency_key
-from runqy.api.parsers import check_encoding, check_size
+from runqy.api.parsers import check_encoding, check_size, parse_idempotency_key
 from runqy.api.permissions import check_role
 from runqy.api.renderers import encode_json
 from runqy.api.throttling import (
@@ -29,12 +28,14 @@ from runqy.api.throttling import (
     key_limit_exceeded,
     refused_allowance,
 )
+from runqy.api_keys import Identity, is_key
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.operation import Operation
-from runqy.broker.rates import Allowance
+from runqy.broker.rate_limit import RateLimitStatus
 from runqy.dataplane.application import Handler, PassToDjango
-from runqy.dataplane.bodies import find_length
-from runqy.dataplane.request import Request
+from runqy.dataplane.background_tasks import SnapshotRefresher
+from runqy.dataplane.bodies import ClientDisconnected, find_length
+from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.responses import (
     Headers,
     Response,
@@ -45,30 +46,43 @@ from runqy.dataplane.responses import (
     problem_response,
     shared_headers,
 )
-from runqy.dataplane.snapshots import SnapshotRefresher
-from runqy.errors import KeyRequired, QueueNotFound, RunqyError
+from runqy.errors import ConfigurationUnavailable, KeyRequired, QueueNotFound, RunqyError
+from runqy.http_metrics import CLIENT_CLOSED_REQUEST, observe_request, route_label
 from runqy.middleware import forwarded_client
 from runqy.request_ids import trace_headers
-from tasks.api.bodies import TaskResponse, batch_response, enqueue_response, parse_batch, parse_enqueue, task_info
+from runqy.tracing import Tracer, enqueue_span, get_tracer
+from tasks.api.bodies import batch_response, enqueue_response, parse_batch, parse_enqueue, task_response
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
+from tasks.api.logs import END_ID, open_output_stream, parse_position
 from tasks.api.viewsets import TaskViewSet
-from tasks.api.waits import enqueue_head, parse_wait, task_head, waiting_client
+from tasks.api.waits import (
+    check_still_accepted,
+    enqueue_head,
+    is_still_accepted,
+    parse_wait,
+    task_head,
+    waiting_client,
+)
 from tasks.batches import enqueue_batch
 from tasks.operations import enqueue_task
-from tasks.queries import get_task
+from tasks.queries import get_task, read_task_output
 from tasks.waiting import ResultWaiters
 
 T = TypeVar("T")
 
 _TASK_PATH = re.compile(r"/queue/(?P<task_id>[A-Za-z0-9._~!$&'()*+,;=:@-]+)(?P<events>/events)?")
+_LOGS_PATH = re.compile(
+    r"/api/cli/queues/(?P<queue>[A-Za-z0-9._-]+)/tasks/(?P<task_id>[A-Za-z0-9._~!$&'()*+,;=:@-]+)/logs"
+)
+_LOGS_ROUTE = "/api/cli/queues/{queue}/tasks/{task_id}/logs"
 _POST_ONLY = ("/queue/add", "/queue/add-batch")
 
 
 @dataclass(slots=True)
 class Call:
-    """A request that is being served, and what its response says about rate limits."""
+    """A request in progress, and the headers about its rate limit."""
 
-    request: Request
+    request: ParsedRequest
     address: str
     rate_limit_headers: dict[str, str]
 
@@ -84,18 +98,66 @@ class TaskEndpoints:
         self._snapshots = snapshots
         self._waiters = waiters
         self._posts: dict[str, Respond] = {"/queue/add": self._enqueue, "/queue/add-batch": self._enqueue_batch}
+        self.in_flight = 0
+        """The number of requests in progress."""
 
     def find_handler(self, method: str, path: str) -> Handler | None:
-        """Return what serves a method of a path; None for what Django serves, paths with escapes included."""
+        """Return the handler of a method and path; None if Django serves it, as it does percent-encoded paths."""
         if method == "POST" and (respond := self._posts.get(path)):
-            return lambda request: self._serve(request, respond, is_safe=False)
+            return lambda request: self._observe(request, respond, path, is_safe=False)
         if method == "GET" and path not in _POST_ONLY and (found := _TASK_PATH.fullmatch(path)):
-            respond_task = self._stream_events if found["events"] else self._get_task
-            return lambda request: self._serve(request, partial(respond_task, task_id=found["task_id"]), is_safe=True)
+            respond_task, route = (
+                (self._stream_events, "/queue/{task_id}/events")
+                if found["events"]
+                else (self._get_task, "/queue/{task_id}")
+            )
+            respond_one = partial(respond_task, task_id=found["task_id"])
+            return lambda request: self._observe(request, respond_one, route, is_safe=True)
+        if method == "GET" and (logs := _LOGS_PATH.fullmatch(path)):
+            return lambda request: self._follow(request, **logs.groupdict())
         return None
 
-    async def _serve(self, request: Request, respond: Respond, *, is_safe: bool) -> Response | StreamingResponse:
-        """Authenticate, authorise and throttle a request, as DRF does, then respond."""
+    async def _follow(self, request: ParsedRequest, *, queue: str, task_id: str) -> Response | StreamingResponse:
+        """Stream the output of a task; Django serves requests that do not follow, and finds queues that are new."""
+        try:
+            resolved = get_catalog().find(queue)
+        except ConfigurationUnavailable:
+            raise PassToDjango from None
+        if resolved is None or (request.query_param("follow") or "").lower() != "true":
+            raise PassToDjango
+        respond = partial(self._stream_output, queue=queue, task_id=task_id)
+        return await self._observe(request, respond, _LOGS_ROUTE, is_safe=True)
+
+    async def _observe(
+        self, request: ParsedRequest, respond: Respond, route: str, *, is_safe: bool
+    ) -> Response | StreamingResponse:
+        """Serve a request and count it under its route."""
+        self.in_flight += 1
+        tracer = get_tracer()
+        try:
+            if tracer is None:
+                response = await self._serve(request, respond, is_safe=is_safe)
+            else:
+                response = await self._trace(tracer, request, respond, route, is_safe=is_safe)
+        except ClientDisconnected:
+            _record(request, route, CLIENT_CLOSED_REQUEST)
+            raise
+        finally:
+            self.in_flight -= 1
+        _record(request, route, response.status)
+        return response
+
+    async def _trace(
+        self, tracer: Tracer, request: ParsedRequest, respond: Respond, route: str, *, is_safe: bool
+    ) -> Response | StreamingResponse:
+        """Serve a request inside a span."""
+        with tracer.request(request.method, request.headers.get("traceparent", "")) as span:
+            response = await self._serve(request, respond, is_safe=is_safe)
+            span.set_response(route, response.status)
+        return response
+
+    async def _serve(self, request: ParsedRequest, respond: Respond, *, is_safe: bool) -> Response | StreamingResponse:
+        """Authenticate, authorise and throttle a request as DRF does, then respond."""
         address, scheme = forwarded_client(
             request.peer_address,
             request.scope["scheme"],
@@ -119,7 +181,7 @@ class TaskEndpoints:
         return response
 
     async def _authenticate(self, call: Call) -> Identity:
-        """Return whose key a request has. Raises KeyRequired, TooManyFailures."""
+        """Return the identity of a request's key. Raise KeyRequired, TooManyFailures."""
         key = presented_key(call.request.headers)
         if not key:
             raise KeyRequired
@@ -131,10 +193,10 @@ class TaskEndpoints:
         if identity is not None:
             if is_guess:
                 await self._refuse_guess(call)  # guesses beside it have been counted since
-            key_uses.record_use(identity.key_id)
+            last_used.record_use(identity.key_id)
             return identity
         allowance = await self._acquire(call, auth_failure_limit(call.address))
-        if allowance is not None and not allowance.passes:
+        if allowance is not None and not allowance.is_allowed:
             raise auth_failure_limit_exceeded(allowance.wait_s)
         raise KeyRequired
 
@@ -146,14 +208,14 @@ class TaskEndpoints:
             raise auth_failure_limit_exceeded(wait_s)
 
     async def _throttle(self, call: Call, identity: Identity) -> None:
-        """Count a request against its key's rate. Raises TooManyRequests."""
+        """Count a request against its key's rate. Raise TooManyRequests."""
         if ApiKeyThrottle not in TaskViewSet.throttle_classes:
             return
         allowance = await self._acquire(call, key_limit(identity))
-        if allowance is not None and not allowance.passes:
+        if allowance is not None and not allowance.is_allowed:
             raise key_limit_exceeded(identity, allowance.wait_s)
 
-    async def _acquire(self, call: Call, limit: RateLimit | None) -> Allowance | None:
+    async def _acquire(self, call: Call, limit: RateLimit | None) -> RateLimitStatus | None:
         if limit is None:
             return None
         allowance = await self._broker.run(limit.acquire())
@@ -167,15 +229,17 @@ class TaskEndpoints:
         spec = parse_enqueue(body)
         wait = parse_wait(request.query_param("wait"), request.headers)
         key = parse_idempotency_key(request.headers.get("Idempotency-Key"), identity=identity, kind="task", body=body)
-        headers = trace_headers(request.headers.get("traceparent", ""))
-        enqueued = await self._run(
-            lambda: enqueue_task(
-                spec=spec.awaited() if wait.seconds else spec,
-                allowed_queues=identity.queues,
-                headers=headers,
-                idempotency_key=key,
+        traceparent = request.headers.get("traceparent", "")
+        with enqueue_span(spec.queue, traceparent):
+            headers = trace_headers(traceparent)
+            enqueued = await self._run(
+                lambda: enqueue_task(
+                    spec=spec.awaited() if wait.seconds else spec,
+                    allowed_queues=identity.queues,
+                    headers=headers,
+                    idempotency_key=key,
+                )
             )
-        )
         awaited = None
         if wait.seconds:
             waiting = self._waiters.wait_for_queued(
@@ -185,6 +249,8 @@ class TaskEndpoints:
                 timeout_s=wait.seconds,
             )
             awaited = await request.until_disconnect(waiting)
+            if not is_still_accepted(presented_key(request.headers), identity):
+                awaited = None
         status, head = enqueue_head(enqueued, awaited, wait)
         return json_response(encode_json(enqueue_response(enqueued, spec, awaited)), status, headers=head)
 
@@ -193,10 +259,12 @@ class TaskEndpoints:
         body = await self._read_body(request)
         spec = parse_batch(body)
         key = parse_idempotency_key(request.headers.get("Idempotency-Key"), identity=identity, kind="batch", body=body)
-        headers = trace_headers(request.headers.get("traceparent", ""))
-        batch = await self._run(
-            lambda: enqueue_batch(spec=spec, allowed_queues=identity.queues, headers=headers, idempotency_key=key)
-        )
+        traceparent = request.headers.get("traceparent", "")
+        with enqueue_span(spec.queue, traceparent):
+            headers = trace_headers(traceparent)
+            batch = await self._run(
+                lambda: enqueue_batch(spec=spec, allowed_queues=identity.queues, headers=headers, idempotency_key=key)
+            )
         replayed = {"Idempotent-Replayed": "true"} if batch.is_replayed else None
         return json_response(encode_json(batch_response(batch)), headers=replayed)
 
@@ -210,7 +278,8 @@ class TaskEndpoints:
             )
             del record  # thousands may wait, and its payload may be large
             record = await request.until_disconnect(waiting)
-        body = encode_json(TaskResponse(task_info(record)))
+            check_still_accepted(presented_key(request.headers), identity)
+        body = encode_json(task_response(record))
         status, head = task_head(record, body, wait, request.headers)
         return empty_response(status, head) if status == 304 else json_response(body, status, headers=head)
 
@@ -225,13 +294,34 @@ class TaskEndpoints:
             record,
             client=waiting_client(identity),
             last_event_id=last_event_id,
-            is_authorized=lambda: find_identity(key) == identity,
+            is_authorized=lambda: is_still_accepted(key, identity),
+        )
+        head = {"Content-Type": EVENT_TYPE} | EVENT_HEADERS
+        return StreamingResponse(200, [*encode_headers(head)], stream)
+
+    async def _stream_output(
+        self, call: Call, identity: Identity, *, queue: str, task_id: str
+    ) -> Response | StreamingResponse:
+        request = call.request
+        key, last_event_id = presented_key(request.headers), request.headers.get("Last-Event-ID", "")
+        position = parse_position(request.query_param("attempt"), last_event_id)
+        resolved = get_catalog().resolve(queue, allowed_queues=identity.queues)
+        location = resolved.redis_queue, task_id
+        if last_event_id == END_ID:
+            await self._broker.run(read_task_output(location))
+            return empty_response(204, EVENT_HEADERS)
+        stream = await open_output_stream(
+            self._waiters,
+            location,
+            position,
+            client=waiting_client(identity),
+            is_authorized=lambda: is_still_accepted(key, identity),
         )
         head = {"Content-Type": EVENT_TYPE} | EVENT_HEADERS
         return StreamingResponse(200, [*encode_headers(head)], stream)
 
     async def _run(self, operation: Callable[[], Operation[T]]) -> T:
-        """Run an operation; once more if it found no queue and the snapshot was behind."""
+        """Run an operation; repeat it if it found no queue and the snapshot was outdated."""
         try:
             return await self._broker.run(operation())
         except QueueNotFound:
@@ -240,7 +330,12 @@ class TaskEndpoints:
         return await self._broker.run(operation())
 
     @staticmethod
-    async def _read_body(request: Request) -> bytes:
+    async def _read_body(request: ParsedRequest) -> bytes:
         check_encoding(request.headers.get("Content-Encoding", ""))
         check_size(find_length(request.scope) or 0)
         return await request.read_body(is_authenticated=True)
+
+
+def _record(request: ParsedRequest, route: str, status: int) -> None:
+    label = route_label(route, query=request.scope["query_string"], prefer=request.headers.get("Prefer", ""))
+    observe_request(label, request.method, status, began_s=request.began_s)

@@ -1,4 +1,4 @@
-"""Runs blocking code on a bounded number of threads, with a bounded queue in front of them."""
+"""Runs blocking code on a bounded number of threads with a bounded queue."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 class BoundedExecutor:
-    """A thread pool whose queue is on the event loop: short, and left after a few seconds."""
+    """A thread pool whose queue is on the event loop, with a limit of length and time."""
 
     def __init__(
         self, name: str, *, threads: int, queue_size: int = QUEUE_SIZE, queue_timeout_s: float = QUEUE_TIMEOUT_S
@@ -32,9 +32,9 @@ class BoundedExecutor:
         self._refused, self._log_at_s = 0, 0.0
 
     async def start(self, function: Callable[[], T]) -> Future[T]:
-        """Start a function on a thread as soon as one is free. Raises ServerBusy when that takes too long.
+        """Start a function on a thread as soon as one is free. Raise ServerBusy if none is in time.
 
-        The thread counts as taken until the function returns, whatever becomes of the caller.
+        The thread counts as busy until the function returns, even if the caller is cancelled.
         """
         if self._free.locked():
             await self._queue()
@@ -50,15 +50,15 @@ class BoundedExecutor:
         return started
 
     async def run(self, function: Callable[[], T]) -> T:
-        """Return what a function returns on a thread. Raises what it raises, and ServerBusy."""
+        """Run a function on a thread and return its result. Raise its errors, and ServerBusy."""
         return await asyncio.wrap_future(await self.start(function))
 
     def shutdown(self) -> None:
-        """Start nothing more, without waiting for what runs."""
+        """Cancel queued functions; do not wait for running ones."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _queue(self) -> None:
-        """Wait for a free thread. Raises ServerBusy."""
+        """Wait for a free thread. Raise ServerBusy."""
         if self._queued >= self._queue_size:
             raise self._refuse()
         self._queued += 1

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with limits for request heads, and problems as responses to what cannot be parsed."""
+"""uvicorn's HTTP protocol with limits for request heads, and problem responses to invalid requests."""
 
 import asyncio
 from asyncio.events import TimerHandle
@@ -20,7 +20,7 @@ _RECEIVED: dict[str, dict[object, object]] = {RECEIVED: {}}
 
 
 class Expected(Enum):
-    """What a connection is to receive next."""
+    """What a connection expects next."""
 
     REQUEST = auto()
     HEAD = auto()
@@ -32,7 +32,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     head_timeout_s = 10.0
     linger_s = 2.0
-    """How long a refused client may go on sending: closing at once would reset the connection under the response."""
+    """How long a refused client may continue sending: closing at once would lose the response by a reset."""
     unused_timeout_s = 0.5
     """How long a connection without a request is kept when the server stops."""
     stalled_timeout_s = 60.0
@@ -48,7 +48,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.has_progressed = False
         self.segment_bytes = 0
         self.overhead_bytes = 0
-        """Received since the last progress: heads, chunk extensions and trailers, which the parser buffers."""
+        """Bytes since the last progress: heads, chunk extensions and trailers, which the parser buffers."""
         self.head_timer: TimerHandle | None = None
         self.stall_timer: TimerHandle | None = None
 
@@ -117,7 +117,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self.refuse_head(RequestInvalid("The only transfer encoding supported is chunked, in HTTP/1.1."))
 
     def refuse_head(self, error: RunqyError) -> None:
-        """Stop the parser, which then asks for a 400 response: it gets this one."""
+        """Stop the parser, which then calls `send_400_response`."""
         self.refusal = error
         raise error
 
@@ -125,12 +125,12 @@ class HttpProtocol(HttpToolsProtocol):
         self.refuse(self.refusal or RequestInvalid("The request is not valid HTTP."))
 
     def refuse(self, error: RunqyError) -> None:
-        """Send a problem and close the connection, without touching a response that is under way."""
+        """Send a problem and close the connection, without breaking into a response in progress."""
         self.is_refused = True
         self.stop_head_timer()
         if self.cycle is not None and not self.cycle.response_complete:
             if self.expected is not Expected.BODY:
-                super().shutdown()  # the connection closes after the response to the request before
+                super().shutdown()  # the connection closes after the response to the previous request
                 return
             if self.cycle.response_started or self.pipeline:
                 self.transport.close()
@@ -148,9 +148,9 @@ class HttpProtocol(HttpToolsProtocol):
         self.loop.call_later(self.linger_s, self.transport.close)
 
     def end_slow_head(self) -> None:
-        """Refuse a head that is not complete in time; close a connection on which none has begun."""
+        """Refuse an incomplete head; close a connection on which none has begun."""
         self.head_timer = None
-        if self.flow.read_paused:  # a pipelined request waits for us, not for the client
+        if self.flow.read_paused:  # a pipelined request waits for the server, not for the client
             self.head_timer = self.loop.call_later(self.head_timeout_s, self.end_slow_head)
         elif self.expected is Expected.HEAD:
             self.refuse(RequestTimeout())
@@ -158,7 +158,7 @@ class HttpProtocol(HttpToolsProtocol):
             super().shutdown()
 
     def shutdown(self) -> None:
-        """Close the connection when it is idle; a new one may be about to receive its request."""
+        """Close the connection when it is idle; give a new one time to receive its request."""
         if self.cycle is None and not self.is_shutting_down:
             self.is_shutting_down = True
             self.loop.call_later(self.unused_timeout_s, self.shutdown)
@@ -183,7 +183,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.stall_timer = self.loop.call_later(self.stalled_timeout_s, self.end_stalled_response, unsent_bytes)
 
     def end_stalled_response(self, unsent_before: int) -> None:
-        """Drop a client that read next to nothing since the last look."""
+        """Drop a client that read almost nothing since the last check."""
         unsent = self.transport.get_write_buffer_size()
         if unsent > unsent_before - self.stalled_bytes:
             self.transport.abort()

@@ -1,7 +1,8 @@
-"""The request that a handler of the data plane gets: its head, and its body to be read."""
+"""The request that a handler of the data plane receives: its head, and its body to be read."""
 
 import asyncio
 from collections.abc import Coroutine, Iterator, Mapping
+from time import perf_counter
 from typing import Any, TypeVar
 
 from asgiref.typing import ASGIReceiveCallable, HTTPScope
@@ -14,7 +15,7 @@ T = TypeVar("T")
 
 
 class RequestHeaders(Mapping[str, str]):
-    """Headers by their names in any case, as WSGI has them: repeated ones joined, those with underscores dropped."""
+    """Case-insensitive headers, as in WSGI: repeated ones are joined, names with underscores are dropped."""
 
     def __init__(self, headers: Headers) -> None:
         self._values: dict[str, str] = {}
@@ -38,20 +39,21 @@ class RequestHeaders(Mapping[str, str]):
         return len(self._values)
 
 
-class Request:
+class ParsedRequest:
     """A request whose head has been parsed."""
 
     def __init__(self, scope: HTTPScope, receive: ASGIReceiveCallable, bodies: BodyReader) -> None:
         self.scope = scope
+        self.began_s = perf_counter()
         self.method: str = scope["method"]
         self.path = scope["raw_path"].decode("latin-1")
-        """As sent, with its escapes."""
+        """As sent, percent-encoded."""
         raw_headers: Headers = scope["headers"]  # type: ignore[assignment] # uvicorn's list of pairs
         self.headers = RequestHeaders(raw_headers)
         self.body = Body(scope, receive, bodies)
 
     def query_param(self, name: str) -> str | None:
-        """Return a parameter of the query, the last one of that name; None without one."""
+        """Return a query parameter, the last one of that name; None without one."""
         query_string = self.scope["query_string"]
         return QueryDict(query_string).get(name) if query_string else None
 
@@ -61,16 +63,16 @@ class Request:
 
     @property
     def peer_address(self) -> str:
-        """The address at the other end of the connection, a proxy's too; empty for a Unix socket."""
+        """The address of the peer, which may be a proxy; empty for a Unix socket."""
         client = self.scope["client"]
         return client[0] if client else ""
 
     async def read_body(self, *, is_authenticated: bool) -> bytes:
-        """Return the whole body. Raises RequestTooLarge, ServerBusy, RequestTimeout, ClientDisconnected."""
+        """Return the whole body. Raise RequestTooLarge, ServerBusy, RequestTimeout, ClientDisconnected."""
         return await self.body.read(is_authenticated=is_authenticated)
 
     async def wait_for_disconnect(self) -> None:
-        """Return when the client closes the connection. Only once the body is read."""
+        """Return when the client closes the connection. Requires that the body was read."""
         try:
             while True:
                 await self.body.receive_chunk()
@@ -78,9 +80,9 @@ class Request:
             return
 
     async def until_disconnect(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what a coroutine returns; cancel it when the client closes the connection. Only once the body is read.
+        """Run a coroutine; cancel it when the client closes the connection. Requires that the body was read.
 
-        Raises ClientDisconnected, and what the coroutine raises.
+        Raise ClientDisconnected, and the coroutine's errors.
         """
         working, watching = asyncio.create_task(work), asyncio.create_task(self.wait_for_disconnect())
         try:

@@ -1,10 +1,9 @@
-"""Responses of the data plane: the status, headers and bytes that DRF and Django's middleware would send."""
+"""Responses of the data plane, with the headers that DRF and Django's middleware would send."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from http import HTTPStatus
-from typing import Protocol
 
 from django.http import HttpRequest, HttpResponse
 from django.middleware.clickjacking import XFrameOptionsMiddleware
@@ -14,16 +13,9 @@ from runqy.api.renderers import JSON_TYPE, PROBLEM_TYPE, encode_json, problem, p
 from runqy.errors import RunqyError
 from runqy.middleware import content_security_policy
 from runqy.request_ids import current_request_id
+from tasks.waiting_loop import ClosableIterator
 
 Headers = list[tuple[bytes, bytes]]
-
-
-class ClosableIterator(Protocol):
-    """An asynchronous generator, or what looks like one."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
-
-    async def aclose(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -37,7 +29,7 @@ class Response:
 
 @dataclass(slots=True)
 class StreamingResponse:
-    """A response whose body is sent as it comes; `chunks` is closed when it ends or the client disconnects."""
+    """A response whose body is sent in chunks; `chunks` is closed when it ends or the client disconnects."""
 
     status: int
     headers: Headers
@@ -45,7 +37,6 @@ class StreamingResponse:
 
 
 def json_response(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return a response with a JSON body."""
     return Response(status, [*_content_headers(JSON_TYPE, body), *encode_headers(headers or {})], body)
 
 
@@ -62,18 +53,18 @@ def problem_response(error: RunqyError) -> Response:
 
 
 def encode_headers(headers: Mapping[str, str]) -> Iterable[tuple[bytes, bytes]]:
-    """Give headers as ASGI has them."""
+    """Return headers as ASGI encodes them."""
     return ((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())
 
 
 def shared_headers(scheme: str) -> Headers:
-    """Return what the middleware adds to every response: the request's id, and what it tells browsers."""
+    """Return the headers that the middleware adds to every response: the request id and security headers."""
     return [(b"x-request-id", current_request_id().encode("latin-1")), *_security_headers(scheme)]
 
 
 @cache
 def _security_headers(scheme: str) -> tuple[tuple[bytes, bytes], ...]:
-    """Return the headers that Django's and our middleware adds to a response that is not a page."""
+    """Return the security headers that the middleware adds to a response that is not a page."""
     request = _SchemeRequest(scheme)
     response = HttpResponse(content_type=JSON_TYPE)
     for middleware in (SecurityMiddleware, XFrameOptionsMiddleware):
@@ -83,7 +74,7 @@ def _security_headers(scheme: str) -> tuple[tuple[bytes, bytes], ...]:
 
 
 class _SchemeRequest(HttpRequest):
-    """A request that came by a scheme."""
+    """A request with a scheme, for middleware that checks `is_secure`."""
 
     def __init__(self, scheme: str) -> None:
         super().__init__()
@@ -98,7 +89,7 @@ def _content_headers(content_type: str, body: bytes) -> Headers:
 
 
 def render_head(status: int, headers: Headers) -> bytes:
-    """Return the head of a response as HTTP/1.1 spells it."""
+    """Return the head of an HTTP/1.1 response."""
     lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode("ascii"))]
     lines += [b"%s: %s" % header for header in headers]
     return b"\r\n".join(lines) + b"\r\n\r\n"

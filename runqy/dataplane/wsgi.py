@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from io import BytesIO
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -14,20 +15,22 @@ from asgiref.typing import HTTPScope
 from runqy.dataplane.bodies import ClientDisconnected
 from runqy.dataplane.executors import BoundedExecutor
 from runqy.dataplane.responses import Headers, Response, StreamingResponse
+from runqy.middleware import QUEUED_AT
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 COLLECT_MAX_BYTES = 4 << 20
-"""Up to this Content-Length a response is collected before it is sent, so that a slow client holds no thread."""
+"""Responses up to this Content-Length are buffered, so that a slow client holds no thread."""
 PIPE_BYTES = 1 << 20
 
 
 async def call_wsgi(
     application: "WSGIApplication", scope: HTTPScope, body: bytes, executor: BoundedExecutor
 ) -> Response | StreamingResponse:
-    """Return an application's response. Raises ServerBusy, and what the application raises before it."""
-    call = WsgiCall(application, build_environ(scope, body), asyncio.get_running_loop())
+    """Return an application's response. Raise ServerBusy, and the application's errors."""
+    environ = build_environ(scope, body) | {QUEUED_AT: perf_counter()}
+    call = WsgiCall(application, environ, asyncio.get_running_loop())
     await executor.start(call.run)
     return await call.response
 
@@ -35,7 +38,7 @@ async def call_wsgi(
 def build_environ(scope: HTTPScope, body: bytes) -> "WSGIEnvironment":
     """Return the environ of a request whose body has been read.
 
-    Header names with an underscore are dropped: in the environ they would look like those with a hyphen.
+    Header names with an underscore are dropped: in the environ they would equal those with a hyphen.
     """
     server = scope.get("server") or ("localhost", 80)
     client = scope.get("client") or ("", 0)
@@ -93,7 +96,7 @@ class WsgiCall:
         self._pipe: ChunkPipe | None = None
 
     def run(self) -> None:
-        """Call the application and hand over its response; errors too, as nobody waits for this thread."""
+        """Call the application and pass its response, or its error, to the event loop."""
         try:
             chunks = self._application(self._environ, self._start_response)
             try:
@@ -118,21 +121,21 @@ class WsgiCall:
         return self._write
 
     def _write(self, chunk: bytes) -> None:
-        """Take a part of the body: keep it if the length is known and small, else send it at once."""
+        """Buffer a part of the body if the length is known and small, else send it at once."""
         if self._pipe is not None:
             self._pipe.write(chunk)
         elif self._length is not None and self._length <= COLLECT_MAX_BYTES:
             self._collected.append(chunk)
         elif chunk:
             self._pipe = ChunkPipe(self._loop)
-            self._hand_over(StreamingResponse(self._status, self._headers, self._pipe))
+            self._pass_on(StreamingResponse(self._status, self._headers, self._pipe))
             self._pipe.write(chunk)
 
     def _finish(self) -> None:
         if self._pipe is not None:
             self._pipe.finish()
             return
-        self._hand_over(Response(self._status, self._headers, b"".join(self._collected)))
+        self._pass_on(Response(self._status, self._headers, b"".join(self._collected)))
 
     def _fail(self, error: BaseException) -> None:
         if self._pipe is not None:
@@ -140,7 +143,7 @@ class WsgiCall:
             return
         self._loop.call_soon_threadsafe(self._set, None, error)
 
-    def _hand_over(self, response: Response | StreamingResponse) -> None:
+    def _pass_on(self, response: Response | StreamingResponse) -> None:
         self._loop.call_soon_threadsafe(self._set, response, None)
 
     def _set(self, response: Response | StreamingResponse | None, error: BaseException | None) -> None:
@@ -153,7 +156,7 @@ class WsgiCall:
 
 
 class ChunkPipe:
-    """Carries a response from a thread to the event loop; the thread blocks while the client is behind."""
+    """Passes a response from a thread to the event loop; the thread blocks while the client is slow."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -165,7 +168,7 @@ class ChunkPipe:
         self._has_news = asyncio.Event()
 
     def write(self, chunk: bytes) -> None:
-        """Hand over a chunk, when there is room. Raises ClientDisconnected."""
+        """Pass on a chunk once there is room. Raise ClientDisconnected."""
         with self._changed:
             self._changed.wait_for(lambda: self._size < PIPE_BYTES or self._is_closed)
             if self._is_closed:
@@ -175,7 +178,7 @@ class ChunkPipe:
         self._loop.call_soon_threadsafe(self._has_news.set)
 
     def finish(self, error: BaseException | None = None) -> None:
-        """End the response, with an error if it is not complete."""
+        """End the response, with an error if it is incomplete."""
         with self._changed:
             self._is_finished, self._error = True, error
         self._loop.call_soon_threadsafe(self._has_news.set)
@@ -184,7 +187,7 @@ class ChunkPipe:
         return self
 
     async def __anext__(self) -> bytes:
-        """Return all that has come; raise the error that ended it."""
+        """Return all chunks so far joined. Raise the error that ended the response."""
         while True:
             with self._changed:
                 chunks, is_finished = self._chunks, self._is_finished
@@ -201,7 +204,7 @@ class ChunkPipe:
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Let the thread end, because the client is gone or has everything."""
+        """Stop the thread: the client has disconnected or received everything."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()

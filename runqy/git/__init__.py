@@ -1,1 +1,1 @@
-"""Calls the git command safely: which sources it may see, how it authenticates, how it is ended. Knows no Django."""
+"""Calls the git command safely: allowed sources, credentials, time limits. Imports no Django."""

@@ -1,4 +1,4 @@
-"""Runs git and what else a deployment needs, with a time limit, and can be told to stop."""
+"""Run git and the other programs of a deployment, with a time limit, until stopped."""
 
 import contextlib
 import errno
@@ -16,11 +16,11 @@ from runqy.errors import DeploymentFailed, DeploymentStopped
 
 REPORTED_CHARS = 2_000
 MAX_PROMPTS = 16
-"""How often a program can read its secret: git asks once a process, and a partial clone fetches in several."""
+"""How often a program can read its secret: git prompts once a process, and a partial clone fetches in several."""
 PIPE_BYTES = 16_384
-"""What a pipe takes without a reader, at the least."""
+"""The least that a pipe buffers without a reader."""
 LAST_OUTPUT_S = 1.0
-"""How long a program's output may still come once it has ended."""
+"""How long output is read after a program has ended."""
 
 
 class CommandTimedOut(DeploymentFailed):
@@ -31,8 +31,8 @@ class CommandMissing(DeploymentFailed):
     """The program is not installed."""
 
 
-class Commands:
-    """Programs of one deployment, run one after another; `stop` ends the current one from another thread."""
+class CommandRunner:
+    """Runs the programs of one deployment one after another; `stop` ends the current one from another thread."""
 
     def __init__(self, *, secrets: Sequence[str] = ()) -> None:
         self._secrets = [secret for secret in secrets if secret]
@@ -50,10 +50,10 @@ class Commands:
         secret: str = "",
         launcher: Sequence[str] = (),
     ) -> str:
-        """Run a program, by way of a launcher if there is one, and return what it printed.
+        """Run a program, through a launcher if there is one, and return its output.
 
-        It can read the secret, a line, a number of times from the pipe whose descriptor is in RUNQY_SECRET_FD.
-        Raises DeploymentFailed with the end of its error output, DeploymentStopped when told to stop.
+        The program can read the secret, a line, up to MAX_PROMPTS times from the pipe in RUNQY_SECRET_FD.
+        Raise DeploymentFailed with the end of its error output, DeploymentStopped after `stop`.
         """
         with self._lock, _secret_pipe(secret) as pipe:
             self.check()
@@ -74,24 +74,24 @@ class Commands:
         return output.decode(errors="replace")
 
     def check(self) -> None:
-        """Raise DeploymentStopped once told to stop."""
+        """Raise DeploymentStopped after `stop`."""
         if self._stopped.is_set():
             raise DeploymentStopped
 
     def wait(self, seconds: float) -> None:
-        """Wait, unless told to stop."""
+        """Sleep. Raise DeploymentStopped on `stop`."""
         self._stopped.wait(seconds)
         self.check()
 
     def stop(self) -> None:
-        """End the current program and refuse further ones."""
+        """Kill the current program and refuse further ones."""
         with self._lock:
             self._stopped.set()
             if self._current is not None:
                 _kill_group(self._current)
 
     def _readable(self, output: bytes, code: int) -> str:
-        """Return the end of a program's output without secrets."""
+        """Return the end of a program's output, secrets removed."""
         text = output.decode(errors="replace").strip()
         for secret in self._secrets:
             text = text.replace(secret, "****")
@@ -101,7 +101,7 @@ class Commands:
 
 @contextmanager
 def _secret_pipe(secret: str) -> Iterator[int | None]:
-    """Give the end of a pipe that holds a secret; None without one."""
+    """Give the read end of a pipe that contains a secret; None without one."""
     if not secret:
         yield None
         return
@@ -114,7 +114,7 @@ def _secret_pipe(secret: str) -> Iterator[int | None]:
 
 
 def _start(args: Sequence[str], env: Mapping[str, str], cwd: Path | None, pipe: int | None) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own, so that its whole group can be ended."""
+    """Start a program in a session of its own, so that its process group can be killed."""
     try:
         return subprocess.Popen(
             args,
@@ -133,9 +133,9 @@ def _start(args: Sequence[str], env: Mapping[str, str], cwd: Path | None, pipe: 
 
 
 def _await(process: "subprocess.Popen[bytes]", timeout_s: float) -> tuple[bytes, bytes]:
-    """Return what a program prints until it ends. Raises subprocess.TimeoutExpired.
+    """Return the output of a program. Raise subprocess.TimeoutExpired.
 
-    What it leaves behind in a session of its own, as ssh does, may hold the pipes open for ever, and is not waited for.
+    A process that it leaves behind, as ssh does, may keep the pipes open forever, and is not waited for.
     """
     end_s = clock.monotonic_s() + timeout_s
     while True:
@@ -151,19 +151,19 @@ def _await(process: "subprocess.Popen[bytes]", timeout_s: float) -> tuple[bytes,
 
 
 def _close_pipes(process: "subprocess.Popen[bytes]") -> None:
-    """Let go of a program's output, which somebody else may still write to."""
+    """Close a program's output, which another process may still write to."""
     for pipe in (process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a program and what it started."""
+    """Kill a program and its children."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def _name(args: Sequence[str]) -> str:
-    """Return what to call a command in an error: the program and its verb."""
+    """Return a command's name for errors: the program and its verb."""
     verb = next((arg for arg in args[1:] if re.fullmatch("[a-z][a-z-]*", arg)), "")
     return f"{Path(args[0]).name} {verb}".rstrip()

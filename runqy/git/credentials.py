@@ -1,4 +1,4 @@
-"""Lets git authenticate without a secret in a command line, a log or the repository's configuration."""
+"""Authenticate git without a secret in a command line, a log or the repository's configuration."""
 
 import os
 import re
@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 
 from runqy.git.sources import Source
 
-# git asks "Username for 'https://host': " and "Password for 'https://user@host': ". After a redirect it asks for the
-# other host, which gets nothing. The environment of git can be read by other processes of the same user, so the secret
-# is not in it.
+# git prompts "Username for 'https://host': " and "Password for 'https://user@host': ". After a redirect it prompts for
+# the other host, which gets nothing. Other processes of the same user can read git's environment, so the secret is not
+# in it.
 _ASKPASS = """#!/bin/sh
 case "$1" in
   "Username for 'https://$RUNQY_GIT_HOST'"*) printf '%s\\n' "$RUNQY_GIT_USER" ;;
@@ -23,7 +23,7 @@ case "$1" in
 esac
 """
 _NO_REDIRECTS = ("-c", "http.followRedirects=false")
-"""A token is meant for one host, and goes nowhere that this host leads to."""
+"""A token is for one host, and must not follow its redirects."""
 _PASSED = re.compile(
     r"PATH|HOME|USER|LOGNAME|TMPDIR|SSH_AUTH_SOCK|(?:GIT_)?SSL_C.*|(?:http|https|no|all)_proxy", re.IGNORECASE
 )
@@ -31,34 +31,33 @@ _PASSED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class GitCredentials:
-    """What this worker may show to git servers."""
+    """The worker's credentials for git servers."""
 
     token: str = field(default="", repr=False)
     """An access token, or `user:token`."""
     ssh_key: str = field(default="", repr=False)
-    """A private key: its path or its text."""
+    """A private key: its path or its content."""
 
     @property
     def secrets(self) -> list[str]:
-        """Return what must not be printed."""
+        """Return the strings that must not be printed."""
         key = self.ssh_key if _is_key_text(self.ssh_key) else ""
         return [secret for secret in (self.token, self.token.partition(":")[2], key) if secret]
 
 
 @dataclass(frozen=True, slots=True)
 class GitEnvironment:
-    """How git is run."""
+    """Environment and options of git."""
 
     variables: dict[str, str]
     secret: str = field(default="", repr=False)
-    """What the script that git calls for a password reads from a pipe; see `Commands.run`."""
+    """Read from a pipe by the askpass script; see `CommandRunner.run`."""
     options: tuple[str, ...] = ()
-    """Options of git for every call."""
 
 
 @contextmanager
 def git_environment(source: Source, credentials: GitCredentials) -> Iterator[GitEnvironment]:
-    """Give the environment in which git reaches a source and nothing else: no prompts, no configuration of the user."""
+    """Give an environment in which git reaches one source: no prompts, no configuration of the user."""
     secret = ""
     options: tuple[str, ...] = ()
     env = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)}
@@ -81,7 +80,7 @@ def git_environment(source: Source, credentials: GitCredentials) -> Iterator[Git
 
 
 def _askpass(source: Source, user: str, folder: Path) -> dict[str, str]:
-    """Return what makes git ask our script, which answers for this source's host only."""
+    """Return the variables that make git call our script, which responds for this source's host only."""
     script = folder / "askpass"
     script.write_text(_ASKPASS)
     script.chmod(0o700)
@@ -93,7 +92,7 @@ def _askpass(source: Source, user: str, folder: Path) -> dict[str, str]:
 
 
 def _ssh_command(key: str, folder: Path) -> str:
-    """Return the ssh that git calls: never asks, uses our key if there is one."""
+    """Return the ssh command for git: no prompts, and our key if there is one."""
     words = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new"]
     if _is_key_text(key):
         file = folder / "key"
@@ -106,5 +105,5 @@ def _ssh_command(key: str, folder: Path) -> str:
 
 
 def _is_key_text(key: str) -> bool:
-    """Tell a key's text from the path of its file."""
+    """Return whether this is a key's content, not its path."""
     return key.lstrip().startswith("-----BEGIN")

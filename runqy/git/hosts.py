@@ -1,4 +1,4 @@
-"""Compares hosts of git servers: each has one spelling, so that a token is sent only where it is meant to go."""
+"""Normalize hosts of git servers, so that a token is sent only to the host it is for."""
 
 import re
 from ipaddress import AddressValueError, IPv6Address
@@ -16,7 +16,7 @@ _HTTPS_PORT = 443
 
 
 def normalize_host(text: str) -> str | None:
-    """Return a host, with its port unless that is https's own, in its one spelling; None for anything else."""
+    """Return the normal form of a host, with its port unless it is 443; None if it is invalid."""
     match = _HOST.fullmatch(text.lower()) if text.isascii() else None
     if match is None:
         return None
@@ -28,14 +28,14 @@ def normalize_host(text: str) -> str | None:
 
 
 def is_https(url: str) -> bool:
-    """Return whether git reaches a URL by https, the only way on which it sends a token."""
+    """Return whether a URL is https, the only scheme with which git sends a token."""
     return url.strip()[:6].lower() == "https:"
 
 
 def find_https_host(url: str) -> str | None:
-    """Return the host that git asks for an https URL, in its one spelling.
+    """Return the normal form of the host that git contacts for an https URL.
 
-    None where a URL names none in plain ASCII, or names a user, whom programs do not all read alike.
+    None if the URL has no ASCII host, or has a user, which programs parse differently.
     """
     if _UNPRINTABLE.search(url) or not is_https(url):
         return None
@@ -47,7 +47,7 @@ def find_https_host(url: str) -> str | None:
 
 
 def _normalize_ipv6(text: str) -> str:
-    """Return an IPv6 address in brackets in its one spelling, or an empty string."""
+    """Return the normal form of an IPv6 address in brackets, or an empty string."""
     try:
         return f"[{IPv6Address(text).compressed}]"
     except AddressValueError:

@@ -1,20 +1,20 @@
-"""Asks git servers where a branch or tag stands."""
+"""Resolve branches and tags at git servers."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runqy.errors import DeploymentFailed
-from runqy.git.commands import Commands
+from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitEnvironment
 from runqy.git.sources import Source
 
-SAFE = (
+HARDENED_OPTIONS = (
     *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "credential.helper="),
     *("-c", "submodule.recurse=false", "-c", "fetch.recurseSubmodules=false", "-c", "gc.auto=0"),
     *("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60", "-c", "advice.detachedHead=false"),
 )
-"""Options for every call: no hooks, no helpers, no stalled transfers."""
+"""Options of every call: no hooks, no helpers, no stalled transfers."""
 
 
 _REDIRECT = re.compile(r"error: 30[12378]\b|redirect")
@@ -25,39 +25,50 @@ class BranchMissing(DeploymentFailed):
 
 
 class RedirectRefused(DeploymentFailed):
-    """The server redirects elsewhere, where a token does not go."""
+    """The server redirects to another host, which must not get the token."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tip:
-    """Where a branch or tag stands now."""
+class RemoteRef:
+    """A branch or tag and its commit."""
 
     ref: str
     commit: str
 
 
-def find_tip(
-    source: Source, commands: Commands, *, env: GitEnvironment, timeout_s: float, config: Sequence[str] = ()
-) -> Tip:
-    """Ask the server where the branch, or else the tag, stands.
+def resolve_ref(
+    source: Source, commands: CommandRunner, *, env: GitEnvironment, timeout_s: float, config: Sequence[str] = ()
+) -> RemoteRef:
+    """Return the commit of the branch, or else of the tag.
 
-    `config` are settings of git for this call, `name=value`. Raises DeploymentFailed, of which BranchMissing is one.
+    `config` are settings of git for this call, `name=value`. Raise DeploymentFailed, BranchMissing among them.
     """
     branch, tag = f"refs/heads/{source.branch}", f"refs/tags/{source.branch}"
     options = [word for setting in config for word in ("-c", setting)]
-    asked = ["git", *SAFE, *env.options, *options, "ls-remote", "--", source.url, branch, tag, f"{tag}^{{}}"]
+    args = [
+        "git",
+        *HARDENED_OPTIONS,
+        *env.options,
+        *options,
+        "ls-remote",
+        "--",
+        source.url,
+        branch,
+        tag,
+        f"{tag}^{{}}",
+    ]
     try:
-        answer = commands.run(asked, env=env.variables, secret=env.secret, timeout_s=timeout_s)
+        output = commands.run(args, env=env.variables, secret=env.secret, timeout_s=timeout_s)
     except DeploymentFailed as error:
         if env.secret and _REDIRECT.search(error.detail):
             raise RedirectRefused(
-                f"{error.detail}. The server redirects, and git follows nowhere with a token: "
-                "set git_url to the address that it leads to."
+                f"{error.detail}. The server redirects, and git does not follow redirects with a token. "
+                "Set git_url to the address that it redirects to."
             ) from error
         raise
-    refs = {ref: commit for commit, _, ref in (line.partition("\t") for line in answer.splitlines())}
+    refs = {ref: commit for commit, _, ref in (line.partition("\t") for line in output.splitlines())}
     if branch in refs:
-        return Tip(branch, refs[branch])
+        return RemoteRef(branch, refs[branch])
     if tag in refs:
-        return Tip(tag, refs.get(f"{tag}^{{}}", refs[tag]))
+        return RemoteRef(tag, refs.get(f"{tag}^{{}}", refs[tag]))
     raise BranchMissing(f"{source.url} has no branch or tag {source.branch!r}")

@@ -1,4 +1,7 @@
-"""Owns the rules for what may be deployed: URLs, branches and paths that git is allowed to see."""
+"""Rules for what may be deployed: URLs, branches and paths that are safe to pass to git.
+
+A queue is validated by the same functions when it is saved, so that what is saved can be deployed.
+"""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ _BAD_IN_PATH = re.compile(r"[*?\[\]\\!#]")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Code in git: where, which branch or tag, and which folder of it."""
+    """Code in git: URL, branch or tag, and folder."""
 
     url: str
     branch: str
@@ -27,42 +30,47 @@ class Source:
 
     @property
     def host(self) -> str:
-        """Return host and port as they stand in the URL, without a user."""
+        """Return host and port of the URL, without the user."""
         return urlsplit(self.url).netloc.rpartition("@")[2]
 
 
 def parse_source(*, git_url: str, branch: str, code_path: str = "") -> Source:
-    """Return a source that is safe to hand to git. Raises DeploymentRefused."""
-    return Source(_checked_url(git_url), _checked_branch(branch or "main"), checked_path(code_path, "code_path"))
+    """Return a source that is safe to pass to git. Raise DeploymentRefused."""
+    return Source(checked_url(git_url), checked_branch(branch or "main"), checked_path(code_path, "code_path"))
 
 
-def _checked_url(url: str) -> str:
-    """Allow https, ssh (also as user@host:path) and file URLs, without a password inside."""
+def checked_url(url: str) -> str:
+    """Return an https, ssh or file URL; `user@host:path` becomes an ssh URL. Raise DeploymentRefused."""
     if form := _SCP_FORM.fullmatch(url):
         url = f"ssh://{form['user']}@{form['host']}/{form['path']}"
     if url.startswith("-") or _UNPRINTABLE.search(url):
-        raise DeploymentRefused("git_url must not start with '-' nor contain blanks or control characters")
-    parts = urlsplit(url)
+        raise DeploymentRefused("git_url must not start with '-' or contain spaces or control characters")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise DeploymentRefused("git_url is not a valid URL") from error
     if parts.scheme not in {"https", "ssh", "file"}:
-        raise DeploymentRefused("git_url must be an https, ssh or file URL")
+        raise DeploymentRefused("git_url must be an https, ssh or file URL, or user@host:path with a relative path")
     if parts.password or (parts.scheme == "https" and parts.username):
-        raise DeploymentRefused("git_url must not contain credentials; give them as git_token")
+        raise DeploymentRefused("git_url must not contain credentials; use git_token")
     if parts.scheme == "file" and (parts.netloc not in {"", "localhost"} or not parts.path.startswith("/")):
-        raise DeploymentRefused("a file git_url must be file:/// and an absolute path of this machine")
+        raise DeploymentRefused("a file git_url must be file:/// with an absolute path")
     if parts.scheme != "file" and (not parts.hostname or parts.hostname.startswith("-")):
-        raise DeploymentRefused("git_url names no host")
+        raise DeploymentRefused("git_url has no host")
+    if not parts.path.strip("/"):
+        raise DeploymentRefused("git_url has no path of a repository")
     return url
 
 
-def _checked_branch(branch: str) -> str:
-    """Allow what git allows as the name of a branch or tag."""
+def checked_branch(branch: str) -> str:
+    """Return a valid name of a branch or tag, by the rules of git-check-ref-format. Raise DeploymentRefused."""
     if _UNPRINTABLE.search(branch) or _BAD_IN_BRANCH.search(branch):
-        raise DeploymentRefused(f"{branch!r} cannot be the name of a branch")
+        raise DeploymentRefused(f"{branch[:250]!r} is not a valid branch name")
     return branch
 
 
 def checked_path(path: str, name: str) -> str:
-    """Return a path inside a checkout, without a leading './' or trailing '/'. Raises DeploymentRefused."""
+    """Return a relative path inside a checkout, without a leading './' or trailing '/'. Raise DeploymentRefused."""
     parts = [part for part in path.split("/") if part not in {"", "."}]
     is_outside = path.startswith("/") or ".." in parts or ".git" in parts
     if is_outside or path.startswith("-") or any(ord(c) < 32 for c in path) or _BAD_IN_PATH.search(path):

@@ -1,7 +1,7 @@
 """The backend: no thread waits without end for a server that does not respond.
 
 libpq bounds connecting (connect_timeout) and noticing a lost peer (tcp_user_timeout, keepalives), the server bounds
-statements (statement_timeout). That leaves a server, or a proxy before it, that accepts everything and says nothing: a
+statements (statement_timeout). That leaves a server, or a proxy before it, that accepts everything and sends nothing: a
 `ReplyWatchdog` ends the connection then.
 """
 
@@ -16,7 +16,7 @@ from runqy.circuit_breaker import CircuitBreaker, CircuitOpen
 from runqy.postgresql.watchdog import ReplyWatchdog
 
 STATEMENT_TIMEOUT_OPTION = "statement_timeout_s"
-"""Of the OPTIONS in Django's settings: how long a statement may take; 0: for ever."""
+"""Of the OPTIONS in Django's settings: how long a statement may take; 0: unlimited."""
 GRACE_S = 2.0
 """How much longer the server may take to report that a statement took too long."""
 
@@ -42,7 +42,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return params
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """Connect, unless another thread just found that it takes too long. Raises OperationalError."""
+        """Connect, unless another thread just found that it takes too long. Raise OperationalError."""
         try:
             return self._breaker.call(lambda: super(DatabaseWrapper, self).get_new_connection(conn_params))
         except CircuitOpen as error:

@@ -1,4 +1,4 @@
-"""The worker class that gunicorn runs web processes with."""
+"""gunicorn's worker class for web processes."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from typing import Any
 from uvicorn_worker import UvicornWorker
 
 GRACEFUL_SHUTDOWN_S = 8
-"""How long requests under way may take once the process stops accepting connections."""
+"""How long requests in progress may take once the process stops accepting connections."""
 NOTIFY_EVERY_S = 2
 
 
@@ -26,13 +26,13 @@ class WebWorker(UvicornWorker):  # type: ignore[misc] # it has no types
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,  # RUNQY_TRUSTED_PROXIES decides, in both planes
-        "reset_contextvars": True,  # a pipelined request would inherit the request id of the one before
+        "reset_contextvars": True,  # a pipelined request would inherit the previous request id
         "timeout_graceful_shutdown": GRACEFUL_SHUTDOWN_S,
         "timeout_notify": NOTIFY_EVERY_S,
     }
 
     async def callback_notify(self) -> None:
-        """Report to gunicorn's master that this process lives; stop when the master died, as gunicorn's workers do."""
+        """Report to gunicorn's master that this process is alive; stop if the master died."""
         if os.getppid() == self.ppid:
             self.notify()
         else:

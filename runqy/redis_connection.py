@@ -1,4 +1,4 @@
-"""Gives the apps their broker, on the connections that Django's cache uses too."""
+"""The process's broker, whose connections Django's cache shares."""
 
 from dataclasses import dataclass
 from threading import Lock
@@ -10,19 +10,19 @@ from redis import Redis, RedisCluster
 
 from runqy import clock
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget, connect_client
+from runqy.broker.redis_client import RedisTarget, connect_client
 from runqy.circuit_breaker import BackgroundCall
 from runqy.errors import BrokerUnavailable, RunqyError
 
 CLOCK_VALID_S = 60.0
-"""How long the difference between our clock and Redis's is believed."""
+"""How long a measured difference between our clock and Redis's is used."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class _Current:
-    """The broker in use, and when its clock is to be compared again."""
+    """The broker in use, and when to compare clocks again."""
 
     target: RedisTarget
     broker: Broker
@@ -32,14 +32,14 @@ class _Current:
 _lock = Lock()
 _brokers: dict[RedisTarget, Broker] = {}
 _attempts: dict[RedisTarget, BackgroundCall] = {}
-"""Of clusters, which are contacted when they are connected."""
+"""Connection attempts of clusters, which are contacted when they are connected."""
 _current: _Current | None = None
 
 
 def get_broker() -> Broker:
-    """Return the process's broker, which all threads share.
+    """Return the broker that all threads of the process share.
 
-    Raises BrokerUnavailable when a cluster does not answer.
+    Raise BrokerUnavailable if a cluster does not respond.
     """
     current = _current
     if current is None or current.target is not settings.REDIS_TARGET:
@@ -50,12 +50,12 @@ def get_broker() -> Broker:
 
 
 def _connect(target: RedisTarget) -> _Current:
-    """Return the broker of a target, connecting it the first time. Raises BrokerUnavailable."""
+    """Return the broker of a target, connecting it first if necessary. Raise BrokerUnavailable."""
     global _current  # noqa: PLW0603 (spares the hot path a lock and the hash of a dataclass)
     if target.mode == "cluster" and target not in _brokers:
         with _lock:
             attempt = _attempts.setdefault(target, BackgroundCall(lambda: _make_broker(target), (RunqyError,)))
-        has_ended = attempt.run()  # a cluster is asked for its nodes, which takes as long as each of them is silent
+        has_ended = attempt.run()  # reads the cluster's nodes, and waits for each one that does not respond
         if target not in _brokers:
             raise (attempt.error if has_ended else None) or BrokerUnavailable()
     with _lock:
@@ -70,7 +70,7 @@ def _make_broker(target: RedisTarget) -> None:
 
 
 def _compare_clocks(current: _Current) -> None:
-    """Measure how far our clock is from Redis's; without Redis, at the next occasion but not at each."""
+    """Measure how far our clock is from Redis's; if Redis is unavailable, again after a second."""
     current.compare_at = clock.monotonic_s() + CLOCK_VALID_S
     try:
         current.broker.measure_clock()
@@ -80,17 +80,17 @@ def _compare_clocks(current: _Current) -> None:
 
 
 class ConnectionFactory:
-    """What django-redis asks for clients: it gets the broker's.
+    """The connection factory of django-redis: returns the broker's client.
 
-    Its own factories know no cluster, and the retries of their clients would run a script twice.
+    Its own factories do not support clusters, and the retries of their clients would run a script twice.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
 
     def connect(self, url: str) -> Redis | RedisCluster:
-        """Return the client for the target in the settings; the URL only stands in for it."""
+        """Return the client for REDIS_TARGET. The URL is ignored."""
         return get_broker().client
 
     def disconnect(self, connection: Redis | RedisCluster) -> None:
-        """Leave the connections to the broker, which outlives every cache object."""
+        """Do nothing: the connections belong to the broker."""

@@ -1,4 +1,4 @@
-"""Keeps the process's snapshot of the configuration, clock and key uses current, so that requests only read memory."""
+"""Background tasks of a web process: refresh the snapshot, measure the clock, flush key uses."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,25 +9,25 @@ import structlog
 from django.db import connections
 
 from runqy import clock
-from runqy.accounts import key_uses
+from runqy.accounts import last_used
 from runqy.broker.async_broker import AsyncBroker
+from runqy.config_sync import polling, snapshot
+from runqy.config_sync.snapshot import MAX_WAIT_S, get_cache
 from runqy.errors import BrokerUnavailable
-from runqy.publication import polling, snapshot
-from runqy.publication.snapshot import MAX_WAIT_S, get_cache
 
 REFRESH_EVERY_S = 1.0
 FLUSH_EVERY_S = 5.0
 MEASURE_CLOCK_EVERY_S = 60.0
 EXTRA_REFRESH_EVERY_S = 1.0
-"""How often at most a comparison is made because a request names what the snapshot does not have."""
+"""The minimum interval of extra refreshes for names that are not in the snapshot."""
 
 log = structlog.get_logger(__name__)
 
 
 class SnapshotRefresher:
-    """Compares the snapshot with Redis once a second, and at once for an unknown key or queue.
+    """Refreshes the snapshot from Redis once a second, and at once for an unknown key or queue.
 
-    A thread does it: verifying thousands of documents and building what is derived from them would stop the loop.
+    It runs on a thread: verifying and decoding thousands of documents would block the event loop.
     """
 
     def __init__(self, broker: AsyncBroker) -> None:
@@ -38,7 +38,7 @@ class SnapshotRefresher:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Load the snapshot, and keep it current until the block ends."""
+        """Load the snapshot, and refresh it until the block ends."""
         if get_cache().is_empty:
             await asyncio.to_thread(_load_stored)
         polling.ensure_started()
@@ -60,9 +60,9 @@ class SnapshotRefresher:
             self._thread.shutdown(wait=False)
 
     async def refresh_for_unknown(self) -> bool:
-        """Compare now for a name that the snapshot does not have, and return whether the snapshot changed.
+        """Refresh for a name that is not in the snapshot, and return whether the snapshot changed.
 
-        Requests share a comparison and wait at most MAX_WAIT_S for it: anybody may ask for what does not exist.
+        Requests share a refresh and wait at most MAX_WAIT_S for it: any client can send unknown names.
         """
         before = None if get_cache().is_empty else get_cache().current()
         refreshing = self._refreshing
@@ -86,7 +86,7 @@ class SnapshotRefresher:
         self._refreshing = None
 
     async def _flush_key_uses(self) -> None:
-        await self._broker.run(key_uses.flush_uses())
+        await self._broker.run(last_used.flush_uses())
 
     async def _measure_clock(self) -> None:
         try:
@@ -96,7 +96,7 @@ class SnapshotRefresher:
 
 
 def _load_stored() -> None:
-    """Read the database, on a thread that does not keep its connection: nothing else runs there."""
+    """Load the snapshot from the database, and close the thread's connection."""
     try:
         get_cache().load_stored()
     finally:
@@ -104,7 +104,7 @@ def _load_stored() -> None:
 
 
 async def _repeat(function: Callable[[], Awaitable[None]], seconds: float) -> None:
-    """Call a function again and again; a bug is logged, and does not end the loop."""
+    """Call a function periodically; a bug is logged and does not stop the loop."""
     while True:
         await asyncio.sleep(seconds)
         try:

@@ -1,7 +1,7 @@
-"""Runs management commands one after another in one process: Django takes longer to start than they to run.
+"""Run management commands one after another in one process, as starting Django takes longer than they do.
 
-`python -m runqy.commands migrate --no-input -- load_queues DIRECTORY`; the first that fails ends it, with the status
-EX_UNAVAILABLE when it was the database that could not be reached.
+`python -m runqy.management_commands migrate --no-input -- load_queues DIRECTORY`. The first failure ends it, with exit
+code EX_UNAVAILABLE if the database is unavailable.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from django.db import OperationalError
 
 
 def main(words: Iterable[str]) -> None:
-    """Run the commands that these words spell, separated by `--`."""
+    """Run commands separated by `--`."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runqy.settings")
     for is_separator, command in itertools.groupby(words, lambda word: word == "--"):
         if not is_separator:

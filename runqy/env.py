@@ -1,9 +1,9 @@
-"""Turns the text of environment variables into typed values, and refuses nonsense with a sentence."""
+"""Typed environment variables of the server and the worker. Invalid values end the start with a message."""
 
 import base64
 import binascii
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TypeVar
@@ -11,8 +11,8 @@ from typing import TypeVar
 from environs import EnvError, FileAwareEnv
 
 from runqy import durations
-from runqy.broker import rates
-from runqy.broker.rates import Rate
+from runqy.broker import rate_limit
+from runqy.broker.rate_limit import Rate
 
 T = TypeVar("T")
 Network = IPv4Network | IPv6Network
@@ -22,48 +22,56 @@ _SIZES = {"": 1, "b": 1} | {
     prefix + rest: 1 << bits for prefix, bits in (("k", 10), ("m", 20), ("g", 30)) for rest in ("", "b", "ib")
 }
 
-_MOST_S = 10 * 365 * 24 * 3600
+_MAX_S = 10 * 365 * 24 * 3600
 
 
-class SettingInvalid(SystemExit):
-    """A variable cannot be understood; leaving with one sentence is what the start of a server does about it."""
+class InvalidSetting(SystemExit):
+    """A variable is invalid. Exits with the message."""
 
 
 class Environment:
-    """Reads variables, each also from the file that NAME_FILE names; an empty one counts as unset."""
+    """Reads variables, also from the file named by NAME_FILE. An empty variable counts as unset."""
 
-    def __init__(self) -> None:
+    def __init__(self, fallbacks: Mapping[str, str] | None = None, labels: Mapping[str, str] | None = None) -> None:
+        """Use `fallbacks` for variables that are not set; errors mention the `labels` of variables."""
         self._env = FileAwareEnv(strip_whitespace=True)
+        self._fallbacks, self._labels = fallbacks or {}, labels or {}
 
     def text(self, name: str, default: str = "") -> str:
-        """Return a variable as it stands, without blanks around it."""
+        """Return a string, stripped."""
         if os.environ.get(name) and os.environ.get(f"{name}_FILE"):
-            raise SettingInvalid(f"{name} and {name}_FILE are both set: keep one of them.")
+            raise InvalidSetting(f"{name} and {name}_FILE are both set; set only one of them.")
         try:
-            return str(self._env.str(name, "")).strip() or default
+            text = str(self._env.str(name, "")).strip()
         except (EnvError, ValueError, OSError) as error:
-            raise SettingInvalid(f"{name}: {error}") from error
+            raise InvalidSetting(f"{name}: {error}") from error
+        return text or self._fallbacks.get(name, "").strip() or default
+
+    def required(self, name: str, parse: Callable[[str], T]) -> T:
+        """Return the parsed variable. Raise InvalidSetting if it is not set."""
+        value = self.parsed(name, parse, None)
+        if not value:
+            raise InvalidSetting(f"{self._label(name)} is not set.")
+        return value
 
     def parsed(self, name: str, parse: Callable[[str], T], default: T) -> T:
-        """Return what a parser makes of a variable; its ValueError ends the start with the name and reason."""
+        """Return the parsed variable. A ValueError of the parser raises InvalidSetting with its message."""
         text = self.text(name)
         if not text:
             return default
         try:
             return parse(text)
         except ValueError as error:
-            raise SettingInvalid(f"{name}: {error}.") from error
+            raise InvalidSetting(f"{self._label(name)}: {error}.") from error
 
     def flag(self, name: str, *, default: bool = False) -> bool:
-        """Return a yes or no."""
         return self.parsed(name, parse_flag, default)
 
     def count(self, name: str, default: int, *, lowest: int = 0, highest: int = 2**31 - 1) -> int:
-        """Return a whole number within bounds."""
         return self.parsed(name, lambda text: parse_count(text, lowest, highest), default)
 
     def seconds(self, name: str, default: int, *, lowest: int = 0) -> int:
-        """Return the seconds of a Go duration or a plain number of seconds."""
+        """Return seconds: a plain number, or a Go duration."""
         return self.parsed(name, lambda text: parse_seconds(text, lowest), default)
 
     def size(self, name: str, default: int) -> int:
@@ -71,15 +79,15 @@ class Environment:
         return self.parsed(name, parse_size, default)
 
     def rate(self, name: str, default: Rate | None) -> Rate | None:
-        """Return a number of requests in a span of time; None: no limit."""
+        """Return a rate such as `600/m`; None for `off`."""
         return self.parsed(name, parse_rate, default)
 
     def choice(self, name: str, options: tuple[str, ...], default: str) -> str:
-        """Return one of a few words."""
+        """Return one of some options."""
         return self.parsed(name, lambda text: _one_of(text, options), default)
 
     def words(self, name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """Return the parts of a list separated by commas."""
+        """Return a comma-separated list."""
         return self.parsed(name, parse_words, default)
 
     def path(self, name: str, default: Path) -> Path:
@@ -90,9 +98,12 @@ class Environment:
         """Return IP networks: `10.0.0.0/8,::1`."""
         return self.parsed(name, lambda text: tuple(ip_network(word) for word in parse_words(text)), ())
 
+    def _label(self, name: str) -> str:
+        return f"{name} ({self._labels[name]})" if name in self._labels else name
+
 
 def parse_flag(text: str) -> bool:
-    """Return a yes or no. Raises ValueError for anything that is neither."""
+    """Return a boolean. Raise ValueError."""
     if text.lower() in _TRUE:
         return True
     if text.lower() in _FALSE:
@@ -101,22 +112,22 @@ def parse_flag(text: str) -> bool:
 
 
 def parse_count(text: str, lowest: int, highest: int) -> int:
-    """Return a whole number. Raises ValueError outside the bounds."""
+    """Return an integer. Raise ValueError if it is out of bounds."""
     if not (text.isascii() and text.isdigit()) or not lowest <= int(text) <= highest:
         raise ValueError(f"{text!r} is not a whole number from {lowest} to {highest}")
     return int(text)
 
 
 def parse_seconds(text: str, lowest: int) -> int:
-    """Return the seconds of a span. Raises ValueError for what is none, and for one that is too short or endless."""
+    """Return the seconds of a duration. Raise ValueError if it is invalid or out of bounds."""
     seconds = durations.parse_s(text)
-    if not lowest <= seconds <= _MOST_S:
+    if not lowest <= seconds <= _MAX_S:
         raise ValueError(f"{text!r} is not from {lowest} s to ten years")
     return seconds
 
 
 def parse_size(text: str) -> int:
-    """Return a number of bytes. Raises ValueError for an unknown unit, and for nothing at all."""
+    """Return a number of bytes. Raise ValueError."""
     digits = text.rstrip("BKMGIbkmgi ").strip()
     unit = text[len(digits) :].strip().lower()
     if not digits.isdigit() or unit not in _SIZES or int(digits) == 0:
@@ -125,22 +136,22 @@ def parse_size(text: str) -> int:
 
 
 def parse_rate(text: str) -> Rate | None:
-    """Return a number of requests in a second, minute or hour: `600/m`; None for `off`. Raises ValueError."""
+    """Return a rate such as `600/m`; None for `off`. Raise ValueError."""
     if text.lower() == "off":
         return None
     try:
-        return rates.parse_rate(text)
+        return rate_limit.parse_rate(text)
     except ValueError as error:
         raise ValueError(f"{error}, nor off") from None
 
 
 def parse_words(text: str) -> tuple[str, ...]:
-    """Return the parts of a list separated by commas, without empty ones."""
+    """Return the non-empty parts of a comma-separated list."""
     return tuple(word for part in text.split(",") if (word := part.strip()))
 
 
 def parse_master_keys(text: str) -> str:
-    """Return the text, once each of its keys is seen to be 32 bytes in base64. The error does not show a key."""
+    """Return the text unchanged. Raise ValueError, without the key, if a key is not 32 bytes in base64."""
     for number, key in enumerate(text.split(","), start=1):
         try:
             length = len(base64.b64decode(key.strip(), validate=True))
@@ -153,5 +164,5 @@ def parse_master_keys(text: str) -> str:
 
 def _one_of(text: str, options: tuple[str, ...]) -> str:
     if text not in options:
-        raise ValueError(f"{text!r} is none of {', '.join(options)}")
+        raise ValueError(f"{text!r} is not one of {', '.join(options)}")
     return text

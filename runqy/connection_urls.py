@@ -1,4 +1,4 @@
-"""Reads the URLs that say where Redis and the database are, and the IP addresses of clients."""
+"""Parse the URLs of Redis and the database, and IP addresses of clients."""
 
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -7,50 +7,50 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from runqy import durations
-from runqy.broker.connection import RedisTarget
+from runqy.broker.redis_client import RedisTarget
 
 _MODES = {"": "single", "+sentinel": "sentinel", "+cluster": "cluster"}
 _PORTS = {"single": 6379, "sentinel": 26379, "cluster": 6379}
 _REDIS_OPTIONS = {"master", "ca", "sentinel_username", "sentinel_password"}
-_HINT = "; a password's own /, @, : and ? have to be percent-encoded"
+_HINT = "; /, @, : and ? in a password must be percent-encoded"
 POSTGRESQL_LIMITS = {
     "connect_timeout": 3,  # s
-    "tcp_user_timeout": 5000,  # ms, for what is sent to be acknowledged
-    "keepalives_idle": 5,  # s without a word before the peer is probed
+    "tcp_user_timeout": 5000,  # ms until sent data must be acknowledged
+    "keepalives_idle": 5,  # s without traffic before the peer is probed
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "statement_timeout_s": 10,
 }
-"""How long PostgreSQL and the network may take; the options of a URL are stronger."""
+"""Time-outs of PostgreSQL and the network; options of the URL override them."""
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address:
-    """Return an IP address; an IPv4 address as IPv4, also from a socket or proxy of both (`::ffff:192.0.2.1`).
+    """Return an IP address; an IPv4-mapped one (`::ffff:192.0.2.1`) as IPv4.
 
-    Raises ValueError.
+    Raise ValueError.
     """
     address = ip_address(text)
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def parse_redis_url(url: str) -> RedisTarget:
-    """Return the target that a URL names.
+    """Return the target of a URL.
 
     `redis://[user:password@]host:port/db`, `redis+sentinel://h1:p1,h2:p2/db?master=name`, `redis+cluster://h1:p1,h2:p2`;
-    `rediss…` for TLS, with `?ca=/path/to/authority.pem` where the system's authorities do not know it.
-    Raises ValueError with the reason; the reason never holds the password.
+    `rediss…` for TLS, with `?ca=/path/to/authority.pem` for a private certificate authority.
+    Raise ValueError with the reason, which never contains the password.
     """
     parts = urlsplit(url)
     base, plus, kind = parts.scheme.partition("+")
     if base not in ("redis", "rediss") or plus + kind not in _MODES:
-        raise ValueError("the URL has to begin with redis://, rediss://, redis+sentinel:// or redis+cluster://")
+        raise ValueError("the URL must begin with redis://, rediss://, redis+sentinel:// or redis+cluster://")
     mode = _MODES[plus + kind]
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     if unknown := sorted(options.keys() - _REDIS_OPTIONS):
-        raise ValueError(f"the URL has an unknown option {unknown[0]}; known are {', '.join(sorted(_REDIS_OPTIONS))}")
+        raise ValueError(f"the URL has an unknown option {unknown[0]}; valid are {', '.join(sorted(_REDIS_OPTIONS))}")
     if mode == "sentinel" and not options.get("master"):
-        raise ValueError("a redis+sentinel:// URL names its master: ?master=mymaster")
+        raise ValueError("a redis+sentinel:// URL must name its master: ?master=mymaster")
     credentials, _, hosts = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
     return RedisTarget(
@@ -68,29 +68,29 @@ def parse_redis_url(url: str) -> RedisTarget:
 
 
 def _address(text: str, default_port: int) -> tuple[str, int]:
-    """Split host and port, with IPv6 addresses in brackets."""
+    """Split host and port; IPv6 addresses are in brackets."""
     parts = urlsplit(f"//{text}")
     try:
         port = parts.port or default_port
     except ValueError:
         raise ValueError(f"a port in the URL is not a number{_HINT}") from None
     if not parts.hostname:
-        raise ValueError(f"the URL names no host{_HINT}")
+        raise ValueError(f"the URL has no host{_HINT}")
     return parts.hostname, port
 
 
 def _database_number(path: str, mode: str) -> int:
-    """Read the number behind the host; a cluster has only 0."""
+    """Return the database number; a cluster has only 0."""
     text = path.strip("/") or "0"
     if not text.isdigit():
-        raise ValueError(f"what follows the host is not the number of a Redis database{_HINT}")
+        raise ValueError(f"the path of the URL is not a database number{_HINT}")
     if mode == "cluster" and int(text):
-        raise ValueError("a cluster has no database but 0")
+        raise ValueError("a cluster has only database 0")
     return int(text)
 
 
 def _authority(path: str) -> str:
-    """Read a certificate authority, whose text also goes to workers."""
+    """Return the text of a certificate authority, which workers get too."""
     if not path:
         return ""
     try:
@@ -100,21 +100,21 @@ def _authority(path: str) -> str:
 
 
 def parse_database_url(url: str) -> dict[str, Any]:
-    """Return Django's words for a `postgresql://` or `sqlite:///` URL. Raises ValueError with the reason."""
+    """Return Django's settings for a `postgresql://` or `sqlite:///` URL. Raise ValueError with the reason."""
     parts = urlsplit(url)
     if parts.scheme in ("postgres", "postgresql"):
         return _postgresql(parts)
     if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
         return {"NAME": unquote(parts.path[1:])}
-    raise ValueError("the URL has to begin with postgresql:// or sqlite:///")
+    raise ValueError("the URL must begin with postgresql:// or sqlite:///")
 
 
 def _postgresql(parts: SplitResult) -> dict[str, Any]:
-    """Return Django's words for a PostgreSQL URL; its query goes to libpq, but for `statement_timeout`."""
+    """Return Django's settings for a PostgreSQL URL. Its query goes to libpq, except `statement_timeout`."""
     options: dict[str, Any] = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     if "statement_timeout" in options:
         options["statement_timeout_s"] = durations.parse_s(options.pop("statement_timeout"))
-    return postgresql(
+    return postgresql_settings(
         host=unquote(parts.hostname or ""),
         port=parts.port or 5432,
         user=unquote(parts.username or ""),
@@ -124,19 +124,19 @@ def _postgresql(parts: SplitResult) -> dict[str, Any]:
     )
 
 
-def postgresql(*, options: Mapping[str, Any], **words: Any) -> dict[str, Any]:
-    """Return Django's words for PostgreSQL."""
+def postgresql_settings(*, options: Mapping[str, Any], **connection: Any) -> dict[str, Any]:
+    """Return Django's settings for PostgreSQL."""
     return {
         "ENGINE": "runqy.postgresql",
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {**POSTGRESQL_LIMITS, **options},
-        **{name.upper(): value for name, value in words.items()},
+        **{name.upper(): value for name, value in connection.items()},
     }
 
 
 def parse_ssl_mode(text: str) -> str:
-    """Return libpq's word for a yes, a no, or one of its own words."""
+    """Return a libpq `sslmode`; true means require, false disable. Raise ValueError."""
     word = {"true": "require", "1": "require", "false": "disable", "0": "disable"}.get(text.lower(), text.lower())
     if word not in _SSL_MODES:
         raise ValueError(f"{text!r} is neither true, false nor one of {', '.join(_SSL_MODES)}")

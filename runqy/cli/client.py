@@ -1,0 +1,125 @@
+"""The HTTP client of the command line."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import msgspec
+
+_TIMEOUT_S = 30.0
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+
+class ServerError(Exception):
+    """The server responded with an error, or cannot be reached."""
+
+    def __init__(self, detail: str, *, code: str = "", status: int = 0) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSentEvent:
+    """An event of a stream whose data is one line of JSON."""
+
+    name: str
+    data: dict[str, Any]
+    id: str = ""
+
+
+class Client:
+    """A client of one server, with an API key."""
+
+    def __init__(self, url: str, key: str, transport: httpx2.BaseTransport | None = None) -> None:
+        self.has_unpublished = False
+        """Whether the server saved a change that is not published yet."""
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self._client = httpx2.Client(
+            base_url=url, headers=headers if key else {}, timeout=_TIMEOUT_S, transport=transport
+        )
+
+    def post(self, path: str, body: bytes) -> dict[str, Any]:
+        """Send JSON and return the response. Raise ServerError."""
+        return self._request("POST", path, content=body)
+
+    def get(self, path: str, *, timeout_s: float = _TIMEOUT_S, **query: str | int) -> dict[str, Any]:
+        """Send a GET and return the response. Raise ServerError."""
+        return self._request("GET", path, params=query or None, timeout=timeout_s)
+
+    def delete(self, path: str) -> dict[str, Any]:
+        """Send a DELETE and return the response. Raise ServerError."""
+        return self._request("DELETE", path)
+
+    def stream(self, path: str, *, last_id: str = "", **query: str | int) -> Iterator[ServerSentEvent]:
+        """Send a GET and yield the server-sent events of the response. Raise ServerError."""
+        headers = {"Last-Event-ID": last_id} if last_id else {}
+        try:
+            with self._client.stream("GET", path, params=query, headers=headers) as response:
+                if response.is_error:
+                    response.read()
+                    raise _parse_error(response)
+                yield from _parse_events(response.iter_lines())
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from error
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _request(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        try:
+            response = self._client.request(method, path, **options)
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from error
+        if response.is_error:
+            raise _parse_error(response)
+        try:
+            body: dict[str, Any] = msgspec.json.decode(response.content, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise ServerError(f"{self._client.base_url} is not a runqy server: {error}", code="no_server") from error
+        self.has_unpublished = self.has_unpublished or body.get("published") is False
+        return body
+
+    def _unreachable(self, error: Exception) -> ServerError:
+        return ServerError(f"{self._client.base_url} cannot be reached: {error}", code="unreachable")
+
+
+def find_api_key(url: str, given: str, home: Path) -> str:
+    """Return the given key, or for a server on this machine the one in the home folder."""
+    file = home / "api_key"
+    if given or urlsplit(url).hostname not in _LOCAL_HOSTS or not os.access(file, os.R_OK):
+        return given
+    return file.read_text("ascii").strip()
+
+
+def _parse_events(lines: Iterable[str]) -> Iterator[ServerSentEvent]:
+    """Yield the events in the lines of a stream; comments are skipped."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if name in ("id", "event", "data"):
+            fields[name] = value
+        elif not line and "data" in fields:
+            data = msgspec.json.decode(fields["data"], type=dict[str, Any])
+            yield ServerSentEvent(fields.get("event", ""), data, fields.get("id", ""))
+            fields = {}
+
+
+def _parse_error(response: httpx2.Response) -> ServerError:
+    """Return the error of a response: its problem document (RFC 9457), else its text."""
+    try:
+        problem = msgspec.json.decode(response.content, type=dict[str, Any])
+    except msgspec.DecodeError:
+        text = response.text.strip() or response.reason_phrase
+        return ServerError(f"HTTP {response.status_code}: {text}", status=response.status_code)
+    errors = [str(error) for error in problem.get("errors") or []]
+    detail = str(problem.get("detail") or "; ".join(errors) or f"HTTP {response.status_code}")
+    return ServerError(
+        "\n  ".join([detail, *(error for error in errors if error != detail)]),
+        code=str(problem.get("code", "")),
+        status=response.status_code,
+    )

@@ -1,0 +1,391 @@
+"""Health of the process: /livez, /readyz and /health, which are public, and the checks behind them.
+
+The readiness checks run at most once a second, and not for long, however often they are requested.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection, connections
+from django.db.migrations.executor import MigrationExecutor
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import cache_control
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from queues.existing_queues import find_undefined_queues
+from runqy import clock
+from runqy.accounts.queries import LIMITS_NOT_IN_REDIS, has_limits_not_in_redis
+from runqy.accounts.worker_credentials import may_create_users
+from runqy.api.schema import problem_responses
+from runqy.broker.broker import Broker
+from runqy.broker.health import check_health, check_nodes, is_maintenance_running, probe_writes
+from runqy.config_sync.derived import Snapshot
+from runqy.config_sync.documents import DocumentKind
+from runqy.config_sync.head_check import HeadProblem
+from runqy.config_sync.snapshot import get_cache, get_snapshot
+from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable, NotReady, RunqyError
+from runqy.redis_connection import get_broker
+from vaults.queries import is_unlocked
+from workers.queries import OWN_CREDENTIALS_SHARED, are_own_credentials_shared
+
+log = structlog.get_logger(__name__)
+
+MAX_AGE_S = 1.0
+TIMEOUT_S = 1.2
+"""Time limit of a check; a store that does not respond by then counts as unavailable."""
+
+
+class CheckStatus(StrEnum):
+    """The outcome of a check."""
+
+    OK = "ok"
+    WARNING = "warning"  # something works less well than it should
+    FAILED = "failed"  # this process cannot take requests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """The outcome of a check, in words that are fit for the public."""
+
+    check: str
+    status: CheckStatus = CheckStatus.OK
+    detail: str = ""
+
+
+_REDIS_UNAVAILABLE = CheckResult(
+    check="redis", status=CheckStatus.FAILED, detail="Redis cannot be reached or refuses the credentials."
+)
+_DATABASE_UNAVAILABLE = CheckResult(
+    check="database",
+    status=CheckStatus.WARNING,
+    detail="The database is unavailable. Configuration cannot be changed; tasks and registrations are not affected.",
+)
+_CONFIGURATION_UNAVAILABLE = CheckResult(
+    check="configuration",
+    status=CheckStatus.FAILED,
+    detail="The configuration can be read from neither Redis nor the database.",
+)
+
+_NOT_PUBLISHED = (
+    "The configuration is not published in Redis yet. Workers do not see changes until maintenance publishes it."
+)
+_ALTERED = "The published configuration was altered in Redis. It is not used, and maintenance repairs it."
+_HEAD_PROBLEMS = {
+    HeadProblem.MISSING: _NOT_PUBLISHED,
+    HeadProblem.UNSIGNED: "An earlier release published the configuration last. Maintenance publishes it again.",
+    HeadProblem.REFUSED: _ALTERED,
+    HeadProblem.PUT_BACK: "The published configuration in Redis was replaced by an older one. It is not used, and "
+    "maintenance repairs it.",
+    HeadProblem.BEHIND: "The published configuration in Redis is older than the one of this process: a change is not "
+    "published yet, or an older state was restored. Maintenance repairs it.",
+    HeadProblem.INCOMPLETE: "The documents in Redis do not match the published configuration. Maintenance repairs it, "
+    "or reports what only Redis has.",
+}
+
+_latest: tuple[float, list[CheckResult]] = (float("-inf"), [])
+_is_migrated = False
+_is_draining = False
+
+
+def start_draining() -> None:
+    """Report from now on that this process is shutting down and should get no more requests."""
+    global _is_draining  # noqa: PLW0603 (a process ends once)
+    _is_draining = True
+
+
+def run_readiness_checks() -> list[CheckResult]:
+    """Return results that are at most a second old: the routes need no key and may be called at any rate."""
+    global _latest  # noqa: PLW0603 (a process has one)
+    if _is_draining:
+        return [CheckResult(check="process", status=CheckStatus.FAILED, detail="The process is shutting down.")]
+    if clock.monotonic_s() - _latest[0] >= MAX_AGE_S:
+        _redis.start(_check_redis)
+        _database.start(_check_database)
+        of_redis, of_database = _redis.results(), _database.results()
+        # A Redis that does not respond would use up the time limit again.
+        is_available = of_redis[0].status is CheckStatus.OK
+        _configuration.start(lambda: _check_configuration(is_redis_available=is_available))
+        _latest = clock.monotonic_s(), [*of_redis, *of_database, *_configuration.results()]
+    return _latest[1]
+
+
+class BoundedCheck:
+    """Runs a check on a thread, one at a time, and waits for it until TIMEOUT_S after its start."""
+
+    def __init__(self, late: CheckResult) -> None:
+        """`late` is the result of a check that times out."""
+        self._late = late
+        self._lock = threading.Lock()
+        self._running: Future[list[CheckResult]] = Future()
+        self._running.set_result([])
+        self._began_s = 0.0
+
+    def start(self, check: Callable[[], Iterable[CheckResult]]) -> None:
+        """Start a check, unless the previous one is still running."""
+        with self._lock:
+            if self._running.done():
+                self._running, self._began_s = Future(), clock.monotonic_s()
+                threading.Thread(target=self._run, args=(check, self._running), daemon=True).start()
+
+    def results(self) -> list[CheckResult]:
+        """Return the results of the check, or the late result."""
+        running, began_s = self._running, self._began_s
+        try:
+            return running.result(max(0.0, began_s + TIMEOUT_S - clock.monotonic_s()))
+        except TimeoutError:
+            return [self._late]
+
+    @staticmethod
+    def _run(check: Callable[[], Iterable[CheckResult]], running: "Future[list[CheckResult]]") -> None:
+        found: list[CheckResult] | None = None
+        try:
+            found = list(check())
+        except Exception as error:  # noqa: BLE001 (raised by `results`)
+            running.set_exception(error)
+        finally:
+            connections.close_all()  # the thread has connections of its own
+        if found is not None:
+            running.set_result(found)
+
+
+def _check_redis() -> Iterator[CheckResult]:
+    """Check Redis, every master of a cluster: it responds, evicts no keys, accepts writes."""
+    try:
+        broker = get_broker()
+        nodes = check_nodes(broker)
+        if any(node.is_in_cluster for node in nodes) and not broker.is_cluster:
+            detail = "Redis is a cluster: REDIS_URL must begin with redis+cluster://."
+            yield CheckResult(check="redis", status=CheckStatus.FAILED, detail=detail)
+            return
+        written = probe_writes(broker)
+        has_maintenance = broker.run(is_maintenance_running())
+    except BrokerUnavailable:
+        yield _REDIS_UNAVAILABLE
+        return
+    yield CheckResult(check="redis")
+    if policy := next((node.eviction_policy for node in nodes if node.may_lose_tasks), ""):
+        detail = f"Redis evicts keys ({policy}) and may lose tasks: set maxmemory-policy noeviction."
+        yield CheckResult(check="redis_eviction", status=CheckStatus.WARNING, detail=detail)
+    else:
+        yield CheckResult(check="redis_eviction")
+    yield _check_writes([error for error in written if error])
+    yield _check_worker_credentials(broker)
+    if has_maintenance:
+        yield CheckResult(check="maintenance")
+    else:
+        detail = (
+            "No maintenance process has reported in the last minute. Scheduled and retry tasks do not become pending, "
+            "and tasks of lost workers are not recovered. Start `runqy serve` or `manage.py run_maintenance`."
+        )
+        yield CheckResult(check="maintenance", status=CheckStatus.WARNING, detail=detail)
+
+
+def _check_writes(errors: Sequence[RunqyError]) -> CheckResult:
+    """Check that every server accepts writes. When one is full, reading, registering and finishing still work."""
+    if not errors:
+        return CheckResult(check="redis_writes")
+    if all(isinstance(error, BrokerFull) for error in errors):
+        detail = "Redis is out of memory. No task can be enqueued until tasks are deleted or memory is added."
+        return CheckResult(check="redis_writes", status=CheckStatus.WARNING, detail=detail)
+    return CheckResult(check="redis_writes", status=CheckStatus.FAILED, detail="Redis refuses writes.")
+
+
+def _check_worker_credentials(broker: Broker) -> CheckResult:
+    """Check that workers get Redis credentials, and not the server's own."""
+    check = "worker_credentials"
+    if are_own_credentials_shared():
+        return CheckResult(check=check, status=CheckStatus.WARNING, detail=OWN_CREDENTIALS_SHARED)
+    if settings.RUNQY_WORKER_ACL == "required" and not may_create_users(broker):
+        detail = "The server may not create users in Redis: no worker can register (RUNQY_WORKER_ACL=required)."
+        return CheckResult(check=check, status=CheckStatus.WARNING, detail=detail)
+    return CheckResult(check=check)
+
+
+def _check_database() -> Iterator[CheckResult]:
+    """Check that the database responds and that all migrations are applied."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        is_migrated = _is_database_migrated()
+    except (DatabaseError, InterfaceError):
+        yield _DATABASE_UNAVAILABLE
+        return
+    yield CheckResult(check="database")
+    if is_migrated:
+        yield CheckResult(check="migrations")
+    else:
+        detail = "There are unapplied migrations: run manage.py migrate."
+        yield CheckResult(check="migrations", status=CheckStatus.FAILED, detail=detail)
+
+
+def _is_database_migrated() -> bool:
+    """Return whether all migrations are applied. A positive result is cached."""
+    global _is_migrated  # noqa: PLW0603 (a process has one)
+    if not _is_migrated:
+        executor = MigrationExecutor(connection)
+        _is_migrated = not executor.migration_plan(executor.loader.graph.leaf_nodes())
+    return _is_migrated
+
+
+def _check_configuration(*, is_redis_available: bool) -> Iterator[CheckResult]:
+    """Check that the process has a configuration, that it is published, and that vaults can be decrypted."""
+    try:
+        snapshot = get_snapshot(0 if is_redis_available else float("inf"))
+    except ConfigurationUnavailable:
+        yield _CONFIGURATION_UNAVAILABLE
+        return
+    if detail := _find_configuration_problem(snapshot, is_redis_available=is_redis_available):
+        yield CheckResult(check="configuration", status=CheckStatus.WARNING, detail=detail)
+    else:
+        yield CheckResult(check="configuration")
+    yield _check_vaults(snapshot)
+    if is_redis_available:
+        yield _check_queues()
+    if has_limits_not_in_redis(snapshot):
+        yield CheckResult(check="key_limits", status=CheckStatus.WARNING, detail=LIMITS_NOT_IN_REDIS)
+
+
+def _find_configuration_problem(snapshot: Snapshot, *, is_redis_available: bool) -> str:
+    """Return the problem of the configuration; empty if there is none."""
+    cache = get_cache()
+    if not cache.is_confirmed():
+        return (
+            "Neither Redis nor the database has confirmed the configuration for RUNQY_CONFIG_MAX_AGE. Workers get no "
+            "secrets and administration is disabled; tasks are not affected."
+        )
+    if not is_redis_available or cache.head_problem is None:
+        return ""
+    if cache.head_problem is HeadProblem.MISSING and not snapshot.documents:
+        return ""
+    return _HEAD_PROBLEMS[cache.head_problem]
+
+
+def _check_queues() -> CheckResult:
+    """Check that all waiting tasks belong to defined queues."""
+    try:
+        waiting = sum(queue.counts.waiting for queue in find_undefined_queues(get_broker()))
+    except BrokerUnavailable:
+        return CheckResult(check="queues")
+    if not waiting:
+        return CheckResult(check="queues")
+    tasks = "1 task" if waiting == 1 else f"{waiting:,} tasks"
+    detail = f"{tasks} cannot run: no definition names their Redis queues. The admin's overview links to them."
+    return CheckResult(check="queues", status=CheckStatus.WARNING, detail=detail)
+
+
+def _check_vaults(snapshot: Snapshot) -> CheckResult:
+    """Check that there is a master key if there are vaults."""
+    if is_unlocked():
+        return CheckResult(check="vaults")
+    if snapshot.of_kind(DocumentKind.VAULT):
+        detail = "There are vaults, but RUNQY_VAULT_MASTER_KEY is not set."
+        return CheckResult(check="vaults", status=CheckStatus.WARNING, detail=detail)
+    return CheckResult(check="vaults", detail="Vaults are disabled: RUNQY_VAULT_MASTER_KEY is not set.")
+
+
+_redis, _database, _configuration = (
+    BoundedCheck(_REDIS_UNAVAILABLE),
+    BoundedCheck(_DATABASE_UNAVAILABLE),
+    BoundedCheck(_CONFIGURATION_UNAVAILABLE),
+)
+
+
+class HealthSerializer(serializers.Serializer[Any]):
+    """The state of the server."""
+
+    status = serializers.CharField(help_text="`ok`")
+    redis = serializers.CharField(help_text="`ok`")
+    warnings = serializers.ListField(child=serializers.CharField())
+
+
+class LivenessSerializer(serializers.Serializer[Any]):
+    """The process is alive."""
+
+    status = serializers.CharField(help_text="`ok`")
+
+
+class CheckResultSerializer(serializers.Serializer[Any]):
+    """The outcome of a check."""
+
+    check = serializers.CharField()
+    status = serializers.ChoiceField(choices=[status.value for status in CheckStatus])
+    detail = serializers.CharField(allow_blank=True)
+
+
+class ReadinessSerializer(serializers.Serializer[Any]):
+    """Whether the process can take requests."""
+
+    status = serializers.ChoiceField(choices=["ok", "degraded"])
+    checks = CheckResultSerializer(many=True, required=False, help_text="With `?verbose`")
+
+
+@method_decorator(cache_control(no_store=True), name="dispatch")
+class HealthViewSet(ViewSet):
+    """The state of this process and of what it depends on."""
+
+    http_method_names = ("get", "head")
+    authentication_classes = ()
+    permission_classes = ()
+    throttle_classes = ()
+
+    @extend_schema(
+        operation_id="health",
+        tags=["server"],
+        auth=[],
+        responses={200: HealthSerializer, **problem_responses(400, 503)},
+        examples=[OpenApiExample("Healthy", {"status": "ok", "redis": "ok", "warnings": []}, status_codes=["200"])],
+    )
+    def health(self, request: Request) -> Response:
+        """Show whether the server can take tasks."""
+        try:
+            health = get_broker().run(check_health())
+        except BrokerUnavailable as error:
+            log.warning("broker_unavailable", error=error.detail)
+            raise BrokerUnavailable from error  # without the detail: the page is public
+        warnings = []
+        if health.may_lose_tasks:
+            warnings.append(f"Redis evicts keys ({health.eviction_policy}) and may lose tasks: set noeviction.")
+        return Response(HealthSerializer({"status": "ok", "redis": "ok", "warnings": warnings}).data)
+
+    @extend_schema(
+        operation_id="livez",
+        tags=["server"],
+        auth=[],
+        responses={200: LivenessSerializer, **problem_responses(400)},
+        examples=[OpenApiExample("Alive", {"status": "ok"}, status_codes=["200"])],
+    )
+    def livez(self, request: Request) -> Response:
+        """Show that the process is alive. Restart it when this fails."""
+        return Response(LivenessSerializer({"status": "ok"}).data)
+
+    @extend_schema(
+        operation_id="readyz",
+        tags=["server"],
+        auth=[],
+        parameters=[OpenApiParameter("verbose", str, description="List each check, whatever the value")],
+        responses={200: ReadinessSerializer, **problem_responses(400, 503)},
+        examples=[OpenApiExample("Ready", {"status": "ok"}, status_codes=["200"])],
+    )
+    def readyz(self, request: Request) -> Response:
+        """Show whether the process can take requests: Redis, database, migrations, configuration, vault key.
+
+        `degraded` is ready, with warnings. Otherwise the response is 503 `not_ready`; `?verbose` adds the `checks`.
+        """
+        results = run_readiness_checks()
+        is_verbose = "verbose" in request.query_params
+        checks = list(CheckResultSerializer(results, many=True).data) if is_verbose else []
+        if any(result.status is CheckStatus.FAILED for result in results):
+            raise NotReady(checks)
+        is_degraded = any(result.status is CheckStatus.WARNING for result in results)
+        readiness = {"status": "degraded" if is_degraded else "ok"} | ({"checks": checks} if checks else {})
+        return Response(ReadinessSerializer(readiness).data)

@@ -1,0 +1,80 @@
+"""Runs each duty periodically on a thread of its own, until the process stops."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from runqy import clock
+from runqy.broker.broker import Broker
+from runqy.errors import RunqyError
+from runqy.failure_log import FailureLog
+from runqy.maintenance.registry import Duty
+
+CLOCK_CHECK_S = 10.0
+"""How old the measured offset to Redis's clock may be; with a wrong one, leases would seem to have expired."""
+
+
+class ClockCheck:
+    """Measures Redis's clock before a broker is used."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._measured_at = float("-inf")
+
+    def ensure(self, broker: Broker) -> None:
+        """Measure, unless that was done within CLOCK_CHECK_S. Raise BrokerUnavailable."""
+        with self._lock:
+            if clock.monotonic_s() - self._measured_at >= CLOCK_CHECK_S:
+                broker.measure_clock()
+                self._measured_at = clock.monotonic_s()
+
+
+class DutyThread(threading.Thread):
+    """Runs one duty. A failed tick is logged and repeated; a bug in one duty does not stop the others."""
+
+    def __init__(
+        self, duty: Duty, get_broker: Callable[[], Broker], clock_check: ClockCheck, stop: threading.Event
+    ) -> None:
+        super().__init__(name=duty.name, daemon=True)
+        self._duty = duty
+        self._get_broker = get_broker
+        self._clock_check = clock_check
+        self._stopping = stop
+        self._failures = FailureLog("duty_resumed", duty=duty.name)
+
+    def run(self) -> None:
+        """Run ticks until `stop` is set."""
+        self._run_tick()
+        while not self._stopping.wait(self._duty.interval_s):
+            self._run_tick()
+
+    def _run_tick(self) -> None:
+        """Run one tick and log its error."""
+        try:
+            broker = self._get_broker()
+            self._clock_check.ensure(broker)
+            self._duty.run_tick(broker)
+        except RunqyError as error:
+            self._failures.record("duty_hindered", key=error.detail, code=error.code, error=error.detail)
+        except Exception as error:  # noqa: BLE001 (a bug in one duty must not end its thread)
+            self._failures.record("duty_failed", key=repr(error), exc_info=error)
+        else:
+            self._failures.record_success()
+
+
+def run_duties(
+    duties: Sequence[Duty], get_broker: Callable[[], Broker], stop: threading.Event, *, grace_s: float = 5.0
+) -> None:
+    """Run duties until `stop` is set; then wait at most `grace_s` for their ticks.
+
+    The next process continues what a tick leaves unfinished: every step is a script of its own.
+    """
+    clock_check = ClockCheck()
+    threads = [DutyThread(duty, get_broker, clock_check, stop) for duty in duties]
+    for thread in threads:
+        thread.start()
+    stop.wait()
+    deadline = clock.monotonic_s() + grace_s
+    for thread in threads:
+        thread.join(max(deadline - clock.monotonic_s(), 0))

@@ -1,0 +1,29 @@
+"""`manage.py run_maintenance`"""
+
+import gc
+import signal
+import threading
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from runqy.maintenance.loops import run_duties
+from runqy.maintenance.registry import make_duties
+from runqy.redis_connection import get_broker
+
+
+class Command(BaseCommand):
+    """Run maintenance until SIGTERM or SIGINT."""
+
+    help = "Run the maintenance duties until SIGTERM or SIGINT. Several processes may run at once."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        duties = make_duties()
+        self.stdout.write(f"Running duties: {', '.join(duty.name for duty in duties)}.")
+        self.stdout.flush()
+        gc.collect()
+        gc.freeze()  # a full collection that traverses Django's objects takes 100 ms, in which no duty runs
+        run_duties(duties, get_broker, stop)

@@ -5,6 +5,8 @@ import signal
 import sys
 
 from benchmarks.admin import measure_admin
+from benchmarks.dashboards import measure_dashboards
+from benchmarks.history import measure_history
 from benchmarks.http import measure_http
 from benchmarks.memory import measure_memory
 from benchmarks.redis_paths import measure_redis
@@ -24,6 +26,8 @@ PARTS = {
     "memory": measure_memory,
     "workers": measure_workers,
     "admin": measure_admin,
+    "dashboards": measure_dashboards,
+    "history": measure_history,
 }
 
 

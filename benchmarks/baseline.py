@@ -13,7 +13,7 @@ _FOLDER = ROOT / ".bench" / NAME
 
 
 def get_baseline() -> SourceTree:
-    """Return the baseline, which is made on the first call: a minute and a few downloads."""
+    """Return the baseline, created on the first call: a minute and a few downloads."""
     baseline = SourceTree(
         root=_FOLDER / "source", python=_FOLDER / "venv" / "bin" / "python", application="runqy.wsgi:application"
     )
@@ -49,4 +49,4 @@ def _install(baseline: SourceTree) -> None:
     subprocess.run([*install, "-r", "requirements.txt"], cwd=baseline.root, check=True)
     subprocess.run([*install, "--no-deps", "-e", "."], cwd=baseline.root, check=True)
     if subprocess.run([*install, "-r", "requirements-fast.txt"], cwd=baseline.root, check=False).returncode:
-        print("Without a C compiler the baseline parses requests in Python: it is slower than it was.", file=sys.stderr)
+        print("Without a C compiler the baseline parses requests in Python and is slower than it was.", file=sys.stderr)

@@ -52,7 +52,7 @@ class Load:
 
 
 def request_bytes(method: str, path: str, key: str, body: bytes = b"", **headers: str) -> bytes:
-    """Return a complete HTTP/1.1 request; underscores in header names stand for hyphens."""
+    """Return a complete HTTP/1.1 request; underscores in header names become hyphens."""
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
     head += "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
     if body:

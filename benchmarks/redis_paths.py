@@ -3,7 +3,7 @@
 import statistics
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from benchmarks.apps.store import STORE
@@ -11,6 +11,7 @@ from benchmarks.report import Report
 from benchmarks.scenarios import Sampling
 from benchmarks.stack import Stack
 from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.cancel import cancel
 from runqy.broker.enqueue import NewTask, new_task_id
 from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.keys import QueueKeys
@@ -21,12 +22,13 @@ BATCH = 100
 BATCHES = 100
 LONG_LIST = 1_000_000
 PAGES = 25
+CANCELS = 200
 _SINCE_NS = 10**18
 PAYLOAD = b'{"prompt":"Hello world","width":1024}'
 
 
 def measure_redis(stack: Stack, report: Report, sampling: Sampling) -> None:
-    """Print both rates, then how long pages of a long list take."""
+    """Print both rates, then how long pages of a long list, and cancels in it, take."""
     raw, batches = [], []
     for _ in range(sampling.rounds):
         raw.append(_rate(stack, _raw_batch))
@@ -56,7 +58,24 @@ def _measure_pages(stack: Stack, report: Report) -> None:
         report.ratio(
             f"a page {name}, 1,000 tasks taken since", _page_ms(stack, gone), first, "ms", is_lower_better=True
         )
+    _measure_cancels(stack, report, ids)
     stack.empty()
+
+
+def _measure_cancels(stack: Stack, report: Report, ids: Sequence[str]) -> None:
+    """Print for how long Redis is held by a cancel, next to the front of a long list and anywhere in it."""
+    report.section(f"Redis's time for a cancel, {len(ids):,} pending")
+    front = _cancel_ms(stack, ids[:CANCELS])
+    report.baseline("of the tasks that run next", front, "ms")
+    report.ratio("anywhere", _cancel_ms(stack, ids[CANCELS :: len(ids) // CANCELS]), front, "ms", is_lower_better=True)
+
+
+def _cancel_ms(stack: Stack, ids: Sequence[str]) -> float:
+    """Return the mean time that Redis spends on cancelling a task."""
+    stack.broker.client.config_resetstat()
+    for task_id in ids:
+        stack.broker.run(cancel("pages", task_id, now_ns=_SINCE_NS))
+    return float(stack.broker.client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]) / 1000
 
 
 def _page_ms(stack: Stack, after: Anchor | None) -> float:
@@ -91,7 +110,7 @@ def _raw_batch(stack: Stack) -> float:
             )
         )
     start = time.perf_counter()
-    stack.broker.link.execute(calls)
+    stack.broker.connection.execute(calls)
     return time.perf_counter() - start
 
 

@@ -9,12 +9,12 @@ django.setup()
 from django.contrib.auth.models import User  # noqa: E402
 from django.test import Client  # noqa: E402
 
-from demo.crowd import crowd  # noqa: E402
-from runqy.connection import get_broker  # noqa: E402
-from tests.staff.crowd_pages import pages_in_crowd  # noqa: E402
+from demo.load_fixture import load_fixture  # noqa: E402
+from runqy.redis_connection import get_broker  # noqa: E402
+from tests.admin_site.populated_pages import populated_pages  # noqa: E402
 
 if __name__ == "__main__":
-    crowd(get_broker())
+    load_fixture(get_broker())
     client = Client()
     client.force_login(User.objects.create_superuser("bench"))
-    print(json.dumps({"session": client.cookies["runqy_session"].value, "pages": pages_in_crowd()}))
+    print(json.dumps({"session": client.cookies["runqy_session"].value, "pages": populated_pages()}))

@@ -1,4 +1,4 @@
-"""A web server that a benchmark has started, and what is asked of it outside of the measured requests."""
+"""A web server started by a benchmark, and the requests to it that are not measured."""
 
 import json
 from dataclasses import dataclass
@@ -6,10 +6,12 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from soak.processes import resident_mb
+
 if TYPE_CHECKING:
     from benchmarks.stack import Stack
 
-KEY = "key-of-the-benchmark-that-nobody-can-guess"
+KEY = "key-of-the-benchmark-that-cannot-be-guessed"
 _BATCH = 100
 
 
@@ -49,11 +51,8 @@ class Server:
 
     def memory_mb(self) -> float:
         """Return the resident memory of the largest web process. Linux only."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return max(_resident_mb(pid) for pid in children)
+        return max(resident_mb(pid) for pid in self.web_pids())
 
-
-def _resident_mb(pid: str) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
-    return int(line.split()[1]) / 1024
+    def web_pids(self) -> list[int]:
+        """Return the ids of the web processes. Linux only."""
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]

@@ -55,7 +55,7 @@ def _count_served(server: Server) -> int:
 
 @contextmanager
 def _waiters(server: Server, task_id: str, count: int) -> Iterator[list[socket.socket]]:
-    """Open connections that wait for a task; half of them with each key, since a key has a share of the places."""
+    """Open connections that wait for a task; half of them with each key, since a key may use a share of the waiters."""
     requests = [request_bytes("GET", f"/queue/{task_id}?wait={WAIT_S}", key) for key in (KEY, server.stack.row_key)]
     waiters: list[socket.socket] = []
     try:

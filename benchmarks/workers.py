@@ -14,11 +14,11 @@ from benchmarks.server import Server
 from benchmarks.stack import Stack, running_stack
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget
+from runqy.broker.constants import POLL_S
 from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import NewTask, enqueue, new_task_id
-from runqy.broker.finishing import complete
-from runqy.broker.timing import POLL_S
+from runqy.broker.finish import complete
+from runqy.broker.redis_client import RedisTarget
 
 PICKUPS = 300
 _TIMEOUT_S = 120

@@ -1,1 +1,1 @@
-"""A believable instance: its data, and pictures of its pages."""
+"""A demo instance with realistic data, and screenshots of its pages."""

@@ -1,27 +1,35 @@
-"""Fills an instance with what a small company might have on it, by the operations that people use."""
+"""Fill an instance with realistic data of a small company, through the ordinary operations."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
+from random import Random
 from typing import Any
 
 from django.contrib.auth.models import Group, User
 from django.utils import timezone
 
-from queues.config import parse_spec
-from queues.models import Source
+from alerts.models import AlertRule
+from alerts.operations import save_alert_rule, store_findings
+from alerts.rules import AlertKind, Finding
+from demo.runs import delete_canceled_runs, make_runs
+from queues.definition_serializers import parse_queue
+from queues.models import Queue, QueueSource
 from queues.operations import disable_queue, save_queue
-from queues.switching import pause_whole_queue
+from queues.pausing import pause_whole_queue
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.broker.broker import Broker
 from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.enqueue import NewTask, enqueue
-from runqy.broker.finishing import Failure, archive, complete, retry
+from runqy.broker.finish import Failure, archive, complete, retry
 from runqy.broker.health import report_maintenance
-from runqy.broker.heartbeats import beat
+from runqy.broker.heartbeats import write_heartbeat
 from runqy.broker.lease import LeasedTask
 from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState
+from tasks.histograms import bucket_of
+from tasks.models import QueueMinute
+from tasks.rollups import MINUTE_S, RollupDelta, add_to_rollups, floor_time
 from vaults.operations import create_vault, set_entry
 
 QUEUES: dict[str, dict[str, Any]] = {
@@ -102,45 +110,50 @@ _TASKS = {
     "invoices": (9, b'{"order_id":%d}'),
     "embeddings": (35, b'{"document":%d}'),
 }
-"""How many tasks of each Redis queue are made, and their payload."""
+"""Number of tasks and payload by Redis queue."""
 
 
 def fill(broker: Broker) -> Callable[[], None]:
-    """Make users, vaults, queues, keys, workers and tasks; return what keeps the workers alive."""
+    """Create users, vaults, queues, keys, workers and tasks; return a function that sends the workers' heartbeats."""
     make_users()
     with actor_context(_user("grace")):
         make_configuration()
     with actor_context(_user("ada")):
         make_keys()
+        make_alert_rules()
     beating = make_tasks(broker)
+    make_history()
+    make_alerts()
+    make_runs(broker)
     with actor_context(_user("linus")):
         pause_whole_queue(broker, name="embeddings")
+        delete_canceled_runs(broker)
     return beating
 
 
 def make_users() -> None:
-    """Make one user of each role; none can log in with a password."""
+    """Create one user of each role, without passwords."""
     for name, role in USERS.items():
         user = User.objects.create_user(name, email=f"{name}@example.com", is_staff=True)
         user.groups.add(Group.objects.get(name=role))
 
 
 def make_configuration() -> None:
-    """Make vaults and queues, and change some of them."""
+    """Create vaults and queues, and change some of them."""
     for name, (description, entries) in VAULTS.items():
         create_vault(name=name, description=description)
         for key, (value, is_secret) in entries.items():
             set_entry(vault=name, key=key, value=value, is_secret=is_secret)
     for name, written in QUEUES.items():
-        save_queue(spec=parse_spec(name, written), source=Source.ADMIN)
+        save_queue(spec=parse_queue(name, written), source=QueueSource.ADMIN)
     set_entry(vault="model-hub", key="HUB_TOKEN", value="hub_exampleB8eR1nAqW4uO", is_secret=True)
     changed = QUEUES["image-tagging"] | {"priority": 6}
-    save_queue(spec=parse_spec("image-tagging", changed), source=Source.ADMIN)
+    save_queue(spec=parse_queue("image-tagging", changed), source=QueueSource.ADMIN)
     disable_queue(name="video-preview")
 
 
 def make_keys() -> None:
-    """Make API keys, one of them revoked."""
+    """Create API keys, one of them revoked."""
     create_api_key(name="web shop", role="client", queues=["invoices", "image-tagging"])
     create_api_key(name="gpu-rig-1", role="worker", expires_at=timezone.now() + timedelta(days=180))
     create_api_key(name="gpu-rig-2", role="worker", expires_at=timezone.now() + timedelta(days=180))
@@ -149,8 +162,68 @@ def make_keys() -> None:
     revoke_api_key(key_id=old.row.pk)
 
 
+def make_alert_rules() -> None:
+    """Set a threshold for one queue: pages are allowed to fail more often than others."""
+    save_alert_rule(AlertRule(kind=AlertKind.FAILURE_RATE, queue=Queue.objects.get(name="image-tagging"), threshold=40))
+
+
+def make_alerts() -> None:
+    """Open two alerts, and resolve another one."""
+    now = timezone.now()
+    failing = Finding(
+        kind=AlertKind.FAILURE_RATE,
+        subject="invoices",
+        queue="invoices",
+        message="38 % of the runs of queue invoices failed in 5 minutes (46 of 121).",
+    )
+    old = Finding(
+        kind=AlertKind.OLDEST_PENDING,
+        subject="transcription",
+        queue="transcription",
+        message="The oldest pending task of queue transcription has been waiting for 14 min.",
+    )
+    failed = Finding(
+        kind=AlertKind.WORKER_START_FAILED,
+        subject="gpu-rig-2:1002",
+        queue="image-tagging",
+        message="Worker gpu-rig-2:1002 failed to start: requirements.txt: no such file",
+    )
+    store_findings([old], now=now - timedelta(hours=5))
+    store_findings([failed, failing], now=now - timedelta(minutes=12))
+
+
+def make_history() -> None:
+    """Add a week of statistics: more by day than by night, with failures that began half an hour ago."""
+    now = floor_time(timezone.now(), MINUTE_S)
+    for number, name in enumerate(("transcription", "image-tagging", "invoices", "embeddings")):
+        minutes = [now - timedelta(minutes=minute) for minute in range(1, 61)]
+        hours = [now - timedelta(hours=hour) for hour in range(2, 24 * 7)]
+        random = Random(number)  # noqa: S311 (the same instance each time)
+        deltas = {at: _statistics(random, at, now, 60 if at in hours else 1, name) for at in (*minutes, *hours)}
+        add_to_rollups(deltas, queue=name, redis_queue=name)
+        samples = {at: random.randint(0, 30) + (at > now - timedelta(minutes=25)) * 40 for at in minutes}
+        for at, backlog in samples.items():
+            QueueMinute.objects.filter(redis_queue=name, start=at).update(
+                backlog=backlog, backlog_max=backlog, oldest_ms=backlog * 900
+            )
+
+
+def _statistics(random: Random, at: datetime, now: datetime, minutes: int, queue: str) -> RollupDelta:
+    """Return what a queue did in some minutes."""
+    delta = RollupDelta()
+    runs = minutes * random.randint(8, 14) * (2 if 7 <= at.hour < 19 else 1)
+    is_failing = queue == "invoices" and at > now - timedelta(minutes=30)
+    failed = runs * 2 // 5 if is_failing else random.randint(0, max(runs // 40, 1))
+    delta.counts.update({"completed": runs - failed, "failed": failed, "canceled": random.randint(0, 1)})
+    for histogram, typical_ms in ((delta.wait_histogram, 400), (delta.run_histogram, 2500)):
+        for factor, share in ((0.5, 4), (1, 10), (2, 4), (6, 1)):
+            bucket = bucket_of(typical_ms * factor * random.uniform(0.8, 1.25))
+            histogram[bucket] = histogram.get(bucket, 0) + max(runs * share // 19, 1)
+    return delta
+
+
 def make_tasks(broker: Broker) -> Callable[[], None]:
-    """Make tasks in every state, and the workers that run some of them; return what lets these beat."""
+    """Create tasks in every state, and workers that run some of them; return their heartbeat function."""
     for queue, (count, payload) in _TASKS.items():
         for number in range(count):
             payload_of_one = payload % (1000 + number)
@@ -160,23 +233,23 @@ def make_tasks(broker: Broker) -> Callable[[], None]:
         id="invoices-later", queue="invoices", payload=b'{"order_id":77}', process_at_s=broker.now_s() + 3600
     )
     broker.run(enqueue(later, now_ns=broker.now_ns()))
-    for taken in _take(broker, "transcription_overnight", 120):
-        _end(broker, complete(taken.lease, taken.message, b'{"text":"Good morning."}', now_ns=broker.now_ns()))
-    for taken in _take(broker, "image-tagging", 30):
-        _end(broker, complete(taken.lease, taken.message, b'{"tags":["cat","sofa"]}', now_ns=broker.now_ns()))
-    for taken in _take(broker, "image-tagging", 4):
-        failure = Failure(error="TimeoutError: storage.example.com did not answer", retry_at_s=broker.now_s() + 300)
-        _end(broker, retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
-    for taken in _take(broker, "invoices", 3):
-        _end(broker, archive(taken.lease, taken.message, error="KeyError: 'vat_id'", now_ns=broker.now_ns()))
-    running = _take(broker, "transcription_interactive", 4), _take(broker, "image-tagging", 2)
+    for taken in take_tasks(broker, "transcription_overnight", 120):
+        broker.run(complete(taken.lease, taken.message, b'{"text":"Good morning."}', now_ns=broker.now_ns()))
+    for taken in take_tasks(broker, "image-tagging", 30):
+        broker.run(complete(taken.lease, taken.message, b'{"tags":["cat","sofa"]}', now_ns=broker.now_ns()))
+    for taken in take_tasks(broker, "image-tagging", 4):
+        failure = Failure(error="TimeoutError: storage.example.com did not respond", retry_at_s=broker.now_s() + 300)
+        broker.run(retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
+    for taken in take_tasks(broker, "invoices", 3):
+        broker.run(archive(taken.lease, taken.message, error="KeyError: 'vat_id'", now_ns=broker.now_ns()))
+    running = take_tasks(broker, "transcription_interactive", 4), take_tasks(broker, "image-tagging", 2)
     beating = partial(beat_workers, broker, *running)
     beating()
     return beating
 
 
 def beat_workers(broker: Broker, transcribing: list[LeasedTask], tagging: list[LeasedTask]) -> None:
-    """Let maintenance and workers report that they run, and what."""
+    """Send heartbeats of maintenance and the workers."""
     broker.run(report_maintenance(now_s=broker.now_s()))
     overnight = {"transcription_interactive": 9, "transcription_overnight": 2}
     records = [
@@ -193,11 +266,11 @@ def beat_workers(broker: Broker, transcribing: list[LeasedTask], tagging: list[L
         ),
     ]
     for record, taken in records:
-        broker.run(beat(record, [_running(broker, one) for one in taken], now_ns=broker.now_ns()))
+        broker.run(write_heartbeat(record, [_running(broker, one) for one in taken], now_ns=broker.now_ns()))
 
 
 def _worker(host: str, pid: int, queue: str, redis_queues: dict[str, int], **facts: Any) -> WorkerRecord:
-    """Return what a worker says about itself."""
+    """Return the heartbeat of a worker."""
     now = int(timezone.now().timestamp())
     state = facts.pop("state", WorkerState.READY)
     return WorkerRecord(
@@ -217,7 +290,7 @@ def _worker(host: str, pid: int, queue: str, redis_queues: dict[str, int], **fac
 
 
 def _running(broker: Broker, taken: LeasedTask) -> RunningTask:
-    """Return a task as its worker reports it."""
+    """Return an active task of a heartbeat."""
     return RunningTask(
         task_id=taken.lease.task_id,
         redis_queue=taken.lease.queue,
@@ -228,17 +301,12 @@ def _running(broker: Broker, taken: LeasedTask) -> RunningTask:
     )
 
 
-def _take(broker: Broker, queue: str, count: int) -> list[LeasedTask]:
-    """Take tasks as a worker does."""
-    order = plan_dequeue([QueueWeight(queue=queue)], count, worker_id="gpu-rig-1:4121")
+def take_tasks(broker: Broker, queue: str, count: int, *, worker_id: str = "gpu-rig-1:4121") -> list[LeasedTask]:
+    """Dequeue tasks as a worker does."""
+    order = plan_dequeue([QueueWeight(queue=queue)], count, worker_id=worker_id)
     return broker.run(dequeue_tasks(order, now_ns=broker.now_ns()))[0]
 
 
-def _end(broker: Broker, request: Any) -> None:
-    """End a run."""
-    broker.run(request)
-
-
 def _user(name: str) -> Actor:
-    """Return one of the users as the audit names them."""
+    """Return a user as the audit's actor."""
     return Actor(kind=ActorKind.USER, name=name, id="1", address="10.1.4.20")

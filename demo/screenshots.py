@@ -1,137 +1,123 @@
-"""`make screenshots`: the README's pictures, or for a review every page of the admin in every state."""
+"""`make screenshots`: the README's pictures, or for a review the pages of the admin in every state."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from demo.stack import ROOT, running_server
+from demo.stack import ROOT, DemoServer, running_server
+
+if TYPE_CHECKING:
+    from demo.page_states import PageState, Stage
 
 CHROMIUM = "/usr/bin/chromium"
 WIDTHS = {1440: 900, 390: 844}
 THEMES = ("light", "dark")
+HEIGHTS = {"overview": 1260}
+"""Of pictures that show more than the others."""
 PICTURES = ROOT / "docs" / "images"
 
 
 def main() -> int:
-    """Write the README's pictures, or with a folder named all pages."""
-    with running_server() as url, sync_playwright() as playwright:
+    """Write the README's screenshots, or the pages of all stages, or of those named, into a folder."""
+    with running_server() as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         if len(sys.argv) > 1:
-            _show_everything(browser, url, Path(sys.argv[1]))
+            _write_stages(browser, server, Path(sys.argv[1]), {*sys.argv[2:]})
         else:
-            _fill()
-            _show_readme(browser, url)
+            _write_readme(browser, server.url)
         browser.close()
     return 0
 
 
-def _fill() -> Callable[[], None]:
-    """Fill the instance, and return what keeps its workers alive; it can be imported only when Django is set up."""
+def _write_readme(browser: Browser, url: str) -> None:
+    """Write the four screenshots of the README. Imports here are of models, after Django is set up."""
     from demo.data import fill  # noqa: PLC0415
-    from runqy.connection import get_broker  # noqa: PLC0415
-
-    return fill(get_broker())
-
-
-def _show_readme(browser: Browser, url: str) -> None:
-    """Write the four pictures of the README."""
     from queues.models import Queue  # noqa: PLC0415
+    from runqy.redis_connection import get_broker  # noqa: PLC0415
     from vaults.models import Vault  # noqa: PLC0415
 
+    keep_alive = fill(get_broker())
     queue, vault = Queue.objects.get(name="transcription").pk, Vault.objects.get(name="object-storage").pk
     PICTURES.mkdir(exist_ok=True)
-    page = _enter(browser, url, 1280, 800, "light")
+    page = _log_in(browser, url, "admin", viewport={"width": 1280, "height": 800}, color_scheme="light")
     for name, path in {
         "overview": "/admin/",
         "queue": f"/admin/queues/queue/{queue}/change/",
         "vault": f"/admin/vaults/vault/{vault}/change/",
         "tasks": "/admin/tasks/task/?queue=invoices&state=archived",
     }.items():
+        keep_alive()
+        page.set_viewport_size({"width": 1280, "height": HEIGHTS.get(name, 800)})
         page.goto(path, wait_until="networkidle")
         page.screenshot(path=PICTURES / f"{name}.png")
 
 
-def _show_everything(browser: Browser, url: str, folder: Path) -> None:
-    """Write all pages of an empty and of a full instance, and forms with errors."""
+def _write_stages(browser: Browser, server: DemoServer, folder: Path, wanted: set[str]) -> None:
+    """Write every page of each stage, at both widths and in both themes."""
+    from demo.page_states import stages  # noqa: PLC0415
+    from runqy.redis_connection import get_broker  # noqa: PLC0415
+
     folder.mkdir(parents=True, exist_ok=True)
-    for state in sys.argv[2:] or ("empty", "full"):
-        beating = _fill() if state == "full" else None
-        paths = list(_crawled(_enter(browser, url, 1440, 900, "light")))
-        for width, height in WIDTHS.items():
-            for theme in THEMES:
-                page = _enter(browser, url, width, height, theme)
-                for path in ["/admin/", *paths]:
-                    if beating:
-                        beating()
-                    _shoot(page, path, folder / f"{_spelled(path)}.{state}.{width}.{theme}.png")
-                page.context.close()
-                if state == "full":
-                    page = _enter(browser, url, width, height, theme)  # the page of the login has logged out
-                    _show_errors(page, paths, folder, f"{width}.{theme}")
-                    page.context.close()
+    pages = _Pages(browser, server)
+    for stage in stages(server, get_broker(), wanted):
+        for state in stage.pages:
+            _write_state(stage, state, folder, pages.get)
 
 
-def _show_errors(page: Page, paths: list[str], folder: Path, variant: str) -> None:
-    """Write the forms as they look when they are sent empty, and the pages of errors."""
-    for path in (path for path in paths if path.endswith("/add/")):
-        page.goto(path)
-        if (save := page.locator("[name=_save]")).count():
-            page.evaluate("() => document.querySelectorAll('form').forEach(form => { form.noValidate = true })")
-            save.first.click()
-            _write(page, folder / f"{_spelled(path)}.error.{variant}.png")
-    _shoot(page, "/admin/nothing/", folder / f"nothing.error.{variant}.png")
+def _write_state(stage: "Stage", state: "PageState", folder: Path, get_page: Callable[..., Page]) -> None:
+    for width in WIDTHS:
+        for theme in THEMES:
+            stage.keep_alive()
+            page = get_page(width, theme, state)
+            page.goto(state.path, wait_until="load")
+            state.prepare(page)
+            _write(page, folder / f"{stage.name}.{state.name}.{width}.{theme}.png")
 
 
-def _crawled(page: Page) -> Iterator[str]:
-    """Give the pages, one of each kind."""
-    from tests.browser.pages import crawl  # noqa: PLC0415
+class _Pages:
+    """Browser pages by size, theme and user, opened when first needed."""
 
-    for path in crawl(page, most_of_a_kind=1):
-        if path != "/admin/" and ("?" not in path or path.startswith("/admin/tasks/")):
-            yield path
-    page.context.clear_cookies()
-    yield "/admin/login/"
+    def __init__(self, browser: Browser, server: DemoServer) -> None:
+        self._browser, self._server = browser, server
+        self._opened: dict[tuple[object, ...], Page] = {}
 
-
-def _shoot(page: Page, path: str, target: Path) -> None:
-    """Write what a page looks like, and tell when it is wider than its window."""
-    if path == "/admin/login/":
-        page.context.clear_cookies()
-    page.goto(path, wait_until="load")
-    _write(page, target)
+    def get(self, width: int, theme: str, state: "PageState") -> Page:
+        key = (width, theme, state.role, state.is_hiding)
+        if key not in self._opened:
+            url = self._server.hiding_url if state.is_hiding else self._server.url
+            viewport = {"width": width, "height": WIDTHS[width]}
+            self._opened[key] = _log_in(self._browser, url, state.role, viewport=viewport, color_scheme=theme)
+        return self._opened[key]
 
 
 def _write(page: Page, target: Path) -> None:
-    """Write the whole page."""
+    """Write the whole page, and report if it is wider than its window or has no title."""
     page.wait_for_load_state("networkidle")
     wide = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
     if wide > 0:
         sys.stderr.write(f"{target.name} is {wide} pixels too wide\n")
+    if not page.title():
+        sys.stderr.write(f"{target.name} has no title\n")
     page.screenshot(path=target, full_page=True)
 
 
-def _enter(browser: Browser, url: str, width: int, height: int, theme: str) -> Page:
-    """Return a page of an administrator."""
-    from django.contrib.auth.models import User  # noqa: PLC0415
+def _log_in(browser: Browser, url: str, role: str, **options: Any) -> Page:
+    """Return a page of a user with a role, or without one."""
+    from django.contrib.auth.models import Group, User  # noqa: PLC0415
     from django.test import Client  # noqa: PLC0415
 
-    user, _ = User.objects.get_or_create(username="mary", is_staff=True, is_superuser=True)
+    user, is_new = User.objects.get_or_create(username=f"mary-{role or 'nobody'}", is_staff=True)
+    if is_new and role:
+        user.groups.add(Group.objects.get(name=role))
     client = Client()
     client.force_login(user)
-    scheme = "dark" if theme == "dark" else "light"
-    context = browser.new_context(
-        base_url=url, viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
-    )
+    context = browser.new_context(base_url=url, reduced_motion="reduce", **options)
     cookies = [{"name": name, "value": morsel.value, "url": url} for name, morsel in client.cookies.items()]
     context.add_cookies(cookies)
     return context.new_page()
-
-
-def _spelled(path: str) -> str:
-    """Return a path as the name of a file."""
-    return path.strip("/").removeprefix("admin").strip("/").replace("/", "_").replace("?", "+")[:90] or "index"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Starts a server with its own Valkey and database in a temporary folder, on loopback."""
+"""Start a server with its own Valkey and database in a temporary folder, on loopback."""
 
 import base64
 import os
@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import django
@@ -18,21 +19,33 @@ from tests.support.waiting import wait_until
 ROOT = Path(__file__).parents[1]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoServer:
+    """A server, and its stores."""
+
+    url: str
+    hiding_url: str
+    """The same instance with RUNQY_HIDE_PAYLOADS."""
+    redis: ValkeyServer
+    folder: Path
+    """Holds the database."""
+
+
 @contextmanager
-def running_server() -> Iterator[str]:
-    """Make this process one of an instance that is empty, serve the instance, and give its address; once a process."""
-    with tempfile.TemporaryDirectory(prefix="runqy-demo-") as folder:
-        redis = ValkeyServer().start()
+def running_server() -> Iterator[DemoServer]:
+    """Configure this process for an empty instance, and serve it; once a process."""
+    with tempfile.TemporaryDirectory(prefix="runqy-demo-") as name:
+        folder, redis = Path(name), ValkeyServer().start()
         try:
-            _enter(Path(folder), redis)
-            with _served(Path(folder)) as url:
-                yield url
+            _set_up_django(folder, redis)
+            with _served(folder) as url, _served(folder, RUNQY_HIDE_PAYLOADS="true") as hiding_url:
+                yield DemoServer(url=url, hiding_url=hiding_url, redis=redis, folder=folder)
         finally:
             redis.stop()
 
 
-def _enter(folder: Path, redis: ValkeyServer) -> None:
-    """Set up Django on the instance, and make its tables."""
+def _set_up_django(folder: Path, redis: ValkeyServer) -> None:
+    """Set up Django for the instance, and migrate its database."""
     for name in [name for name in os.environ if name.startswith(("RUNQY_", "REDIS_", "DATABASE_"))]:
         del os.environ[name]
     os.environ |= {
@@ -50,14 +63,18 @@ def _enter(folder: Path, redis: ValkeyServer) -> None:
 
 
 @contextmanager
-def _served(folder: Path) -> Iterator[str]:
-    """Serve the instance."""
+def _served(folder: Path, **settings: str) -> Iterator[str]:
+    """Serve the instance, with more settings."""
     port = free_port()
     words = ("-m", "gunicorn", "runqy.asgi:application", "-c", "python:runqy.gunicorn_conf", "-w", "1")
-    log = folder / "log"
+    log = folder / f"log-{port}"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, *words, "-b", f"127.0.0.1:{port}"], cwd=ROOT, stdout=out, stderr=out
+            [sys.executable, *words, "-b", f"127.0.0.1:{port}"],
+            cwd=ROOT,
+            env=os.environ | settings,
+            stdout=out,
+            stderr=out,
         )
     try:
         wait_until(lambda: "Listening at" in log.read_text(), timeout_s=30)

@@ -1,24 +1,30 @@
-"""Fills an instance far beyond what one looks like in life, to see that its pages bear it."""
+"""Fill an instance with far more objects than usual, to test that its pages stay fast."""
 
 from datetime import timedelta
 
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from queues.definitions import Deployment, QueueSpec, SubQueue
-from queues.models import Queue, Source
-from queues.models import SubQueue as SubQueueRow
+from alerts.models import AlertRule
+from alerts.operations import store_findings
+from alerts.rules import AlertKind, Finding
+from demo.runs import make_runs
+from queues.definitions import Deployment, QueueSpec, SubQueueSpec
+from queues.models import Queue, QueueSource, SubQueue
 from queues.queries import documents_used
-from runqy.accounts.identity import Role
 from runqy.accounts.models import ApiKey
+from runqy.api_keys import Role
 from runqy.audit.chain import CHAIN_BEGIN
 from runqy.audit.models import AuditHead, AuditRecord
 from runqy.broker.broker import Broker
 from runqy.broker.enqueue import NewTask, enqueue
-from runqy.broker.heartbeats import beat
+from runqy.broker.heartbeats import write_heartbeat
 from runqy.broker.worker_records import WorkerRecord, WorkerState
-from runqy.publication.documents import Kind
-from runqy.publication.operations import configuration_change
+from runqy.config_sync.documents import DocumentKind
+from runqy.config_sync.operations import configuration_change
+from tasks.actions import TaskAction
+from tasks.bulk_actions import create_bulk_action
+from tasks.task_browser import TaskQuery
 from vaults.operations import create_vault, set_entry
 
 QUEUES, WORKERS, RECORDS = 2_000, 200, 100_000
@@ -26,14 +32,17 @@ _VAULTS, _KEYS, _USERS, _TASKS = 50, 500, 100, 2_000
 _BATCH = 2_000
 
 
-def crowd(broker: Broker, queues: int = QUEUES, workers: int = WORKERS, records: int = RECORDS) -> None:
-    """Make queues with two sub-queues each, vaults, keys, users, tasks, workers and records of the audit."""
+def load_fixture(broker: Broker, queues: int = QUEUES, workers: int = WORKERS, records: int = RECORDS) -> None:
+    """Create queues with two sub-queues each, vaults, keys, users, tasks, workers and audit records."""
     for number in range(_VAULTS):
         create_vault(name=f"vault-{number:03}")
         set_entry(vault=f"vault-{number:03}", key="TOKEN", value=f"secret-of-vault-{number:03}")
     _make_queues(queues)
-    _make_people()
+    _make_users_and_keys()
     _make_records(records)
+    _make_alerts()
+    make_runs(broker)
+    create_bulk_action(action=TaskAction.RUN, query=TaskQuery(queue="embeddings"), expected=1)
     broker.run_all(
         [_beat(broker, number) for number in range(workers)]
         + [_enqueued(broker, number, queues) for number in range(_TASKS)]
@@ -47,32 +56,31 @@ def _make_queues(count: int) -> None:
         rows = []
         for spec in specs:
             row = Queue(name=spec.name)
-            row.take_from(spec)
-            row.source = Source.FILE
+            row.apply_spec(spec)
+            row.source = QueueSource.FILE
             rows.append(row)
-            change.put(Kind.QUEUE, spec.name, spec.encode(), uses=documents_used(spec))
+            change.put(DocumentKind.QUEUE, spec.name, spec.encode(), uses=documents_used(spec))
         Queue.objects.bulk_create(rows, batch_size=_BATCH)
         subs = [
-            SubQueueRow(queue=row, name=sub.name, priority=sub.priority, position=position)
+            SubQueue(queue=row, name=sub.name, priority=sub.priority, position=position)
             for row, spec in zip(rows, specs, strict=True)
             for position, sub in enumerate(spec.sub_queues)
         ]
-        SubQueueRow.objects.bulk_create(subs, batch_size=_BATCH)
+        SubQueue.objects.bulk_create(subs, batch_size=_BATCH)
 
 
 def _spec(number: int) -> QueueSpec:
-    """Return one of the queues."""
     deployment = Deployment(
         git_url=f"https://git.example.com/team-{number % 40}/queue-{number}.git",
         startup_cmd="python main.py",
         vaults=(f"vault-{number % _VAULTS:03}",),
     )
-    subs = (SubQueue(name="high", priority=9), SubQueue(name="low", priority=1))
+    subs = (SubQueueSpec(name="high", priority=9), SubQueueSpec(name="low", priority=1))
     return QueueSpec(name=f"queue-{number:04}", deployment=deployment, sub_queues=subs, priority=9)
 
 
-def _make_people() -> None:
-    """Make users and API keys."""
+def _make_users_and_keys() -> None:
+    """Create users and API keys."""
     User.objects.bulk_create([User(username=f"user-{number:03}", is_staff=True) for number in range(_USERS)])
     ApiKey.objects.bulk_create(
         ApiKey(
@@ -87,8 +95,19 @@ def _make_people() -> None:
     )
 
 
+def _make_alerts() -> None:
+    """Open an alert for each of many queues, with a rule for some."""
+    now, kind = timezone.now(), AlertKind.FAILURE_RATE
+    names = [f"queue-{number:04}" for number in range(_KEYS)]
+    store_findings(
+        [Finding(kind=kind, subject=name, queue=name, message=f"50 % of {name}.") for name in names], now=now
+    )
+    rules = [AlertRule(kind=kind, queue=queue, threshold=5) for queue in Queue.objects.all()[:_KEYS]]
+    AlertRule.objects.bulk_create(rules)
+
+
 def _make_records(count: int) -> None:
-    """Append records whose chain is not that of the audit: they are looked at here, not verified."""
+    """Append records with an invalid chain, which is not verified here."""
     first = AuditRecord.objects.count() + 1
     now = timezone.now()
     for start in range(first, first + count, _BATCH):
@@ -113,23 +132,23 @@ def _make_records(count: int) -> None:
 
 
 def _beat(broker: Broker, number: int) -> object:
-    """Return what lets a worker say that it is alive."""
+    """Return the request of a worker's heartbeat."""
     queue = f"queue-{number:04}"
     record = WorkerRecord(
         worker_id=f"worker-{number:03}:1",
         host=f"worker-{number:03}",
         pid=1,
-        server_id=f"crowd-{number}",
+        server_id=f"fixture-{number}",
         queue=queue,
         redis_queues={f"{queue}_high": 9, f"{queue}_low": 1},
         state=WorkerState.READY,
         started_at_s=broker.now_s() - 3600,
     )
-    return beat(record, now_ns=broker.now_ns())
+    return write_heartbeat(record, now_ns=broker.now_ns())
 
 
 def _enqueued(broker: Broker, number: int, queues: int) -> object:
-    """Return what puts a task on a queue; the first queue has half of all."""
+    """Return the request that enqueues a task; the first queue gets half of all."""
     queue = 0 if number % 2 else number % queues
     task = NewTask(id=f"task-{number:05}", queue=f"queue-{queue:04}_high", payload=b'{"n":1}')
     return enqueue(task, now_ns=broker.now_ns())

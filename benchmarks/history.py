@@ -1,0 +1,113 @@
+"""Measures what the history of runs costs: a finish in Redis, and how fast runs are stored in the database."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from benchmarks.report import Report
+from benchmarks.scenarios import Sampling
+from benchmarks.stack import Stack
+from benchmarks.unlogged import start_logging, stop_logging
+from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.enqueue import NewTask, new_task_id
+from runqy.broker.enqueue_batch import enqueue_many
+from runqy.broker.finish import Completion, Failure, complete_all, retry
+from runqy.broker.keys import QueueKeys
+from tests.support.postgresql import PostgresqlServer, find_programs
+
+QUEUE = "bench"
+TASKS = 4000
+BATCH = 100
+RUNS = 20_000
+PAYLOAD = b'{"order":17,"prompt":"Hello world","width":1024,"height":768}'
+
+
+def measure_history(stack: Stack, report: Report, sampling: Sampling) -> None:
+    """Print the rates of both."""
+    report.section("Enqueue, take and finish in batches of 100, with the log of runs and without")
+    for name, end in (("successes", _succeed), ("failures, one script call each", _fail)):
+        logged, unlogged = [], []
+        for _ in range(sampling.rounds):
+            logged.append(_rate(stack, end))
+            with _without_log():
+                unlogged.append(_rate(stack, end))
+        report.paired(name, logged, unlogged, "tasks/s", goal=0.95)
+    report.section(f"Runs stored in the database, one process, {RUNS:,} runs, of which 2 % failed")
+    _report_storing(stack, report, "SQLite", {}, goal=1000)
+    if (programs := find_programs()) is not None:
+        server = PostgresqlServer(programs).start()
+        env = {"DATABASE_URL": server.url}
+        subprocess.run(
+            [str(stack.source.python), "manage.py", "migrate", "-v0"],
+            cwd=stack.source.root,
+            env=stack.env | env,
+            check=True,
+        )
+        _report_storing(stack, report, "PostgreSQL", env, goal=5000)
+        server.stop()
+
+
+def _rate(stack: Stack, end: Callable[[Stack, list], None]) -> float:
+    """Return how many tasks a second are put through an attempt."""
+    stack.empty()
+    broker, started = stack.broker, time.perf_counter()
+    for _ in range(0, TASKS, BATCH):
+        tasks = [NewTask(id=new_task_id(), queue=QUEUE, payload=PAYLOAD) for _ in range(BATCH)]
+        broker.run(enqueue_many(tasks))
+        request = plan_dequeue([QueueWeight(queue=QUEUE)], BATCH, worker_id="w")
+        end(stack, broker.run(dequeue_tasks(request, now_ns=broker.now_ns()))[0])
+    return TASKS / (time.perf_counter() - started)
+
+
+def _succeed(stack: Stack, taken: list) -> None:
+    completions = [Completion(task.lease, task.message, b'{"ok":true}') for task in taken]
+    stack.broker.run(complete_all(completions, now_ns=stack.broker.now_ns()))
+
+
+def _fail(stack: Stack, taken: list) -> None:
+    now_ns = stack.broker.now_ns()
+    failure = Failure(error="ValueError: no user 17", retry_at_s=now_ns // 10**9 + 3600)
+    stack.broker.run_all([retry(task.lease, task.message, failure, now_ns=now_ns) for task in taken])
+
+
+def _end_most(stack: Stack, taken: list) -> None:
+    _succeed(stack, taken[2:])
+    _fail(stack, taken[:2])
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """End attempts by scripts that log nothing."""
+    stop_logging()
+    try:
+        yield
+    finally:
+        start_logging()
+
+
+def _report_storing(stack: Stack, report: Report, name: str, env: dict[str, str], *, goal: float) -> None:
+    """Fill a stream, and print how fast another process stores it."""
+    _fill_stream(stack)
+    words = [str(stack.source.python), "-m", "benchmarks.record_history", QUEUE]
+    done = subprocess.run(words, cwd=stack.source.root, env=stack.env | env, check=True, stdout=subprocess.PIPE)
+    found = json.loads(done.stdout)
+    report.baseline(f"{name}: runs a second", found["rate"], "")
+    report.at_least(f"{name}: runs a second of the process's CPU time", found["cpu_rate"], goal=goal)
+    report.figure(f"{name}: transactions, p95", found["p95_ms"], "ms", goal=50 if not env else 0)
+    report.figure(f"{name}: longest transaction", found["longest_ms"], "ms")
+
+
+def _fill_stream(stack: Stack) -> None:
+    """Append runs as the scripts do."""
+    stack.empty()
+    key = QueueKeys(QUEUE).runs
+    _rate(stack, _end_most)
+    entries = stack.broker.client.xrange(key)
+    stack.broker.client.delete(key)
+    pipe = stack.broker.client.pipeline(transaction=False)
+    for number in range(RUNS):
+        fields = entries[number % len(entries)][1]
+        pipe.xadd(key, fields | {b"task": f"{number:032x}", b"run": f"{number:024x}"})
+    pipe.execute()

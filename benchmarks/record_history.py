@@ -1,0 +1,49 @@
+"""Stores runs of the environment's Redis in its database for `benchmarks.history`, and prints how fast that was."""
+
+import json
+import sys
+import time
+
+import django
+
+django.setup()
+
+from django.conf import settings  # noqa: E402
+from django.db import connection  # noqa: E402
+
+from runqy.redis_connection import get_broker  # noqa: E402
+from tasks import run_recorder  # noqa: E402
+from tasks.models import TaskRun  # noqa: E402
+from tasks.run_history import QueueIdentity, StreamBatch, store_batch  # noqa: E402
+from tasks.write_transactions import WriteTransaction  # noqa: E402
+
+if __name__ == "__main__":
+    queue = sys.argv[1]
+    settings.RUNQY_HISTORY_MAX_RATE = 0
+    spans: list[float] = []
+
+    def timed(identity: QueueIdentity, batch: StreamBatch, *, max_rate: int) -> WriteTransaction:
+        """Store a batch, and note for how long its transaction held the lock."""
+        written = store_batch(identity, batch, max_rate=max_rate)
+        spans.append(written.held_s * 1000)
+        return written
+
+    run_recorder.store_batch = timed
+    broker, recorder, count = get_broker(), run_recorder.RunRecorder(), 0
+    connection.ensure_connection()
+    started_s, used_s = time.perf_counter(), time.process_time()
+    while read := recorder.record_all(broker, [queue], None):
+        count += read
+    took_s = time.perf_counter() - started_s
+    spans.sort()
+    print(
+        json.dumps(
+            {
+                "rate": count / took_s,
+                "cpu_rate": count / (time.process_time() - used_s),
+                "p95_ms": spans[int(len(spans) * 0.95)],
+                "longest_ms": spans[-1],
+                "rows": TaskRun.objects.count(),
+            }
+        )
+    )

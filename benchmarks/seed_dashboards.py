@@ -1,0 +1,50 @@
+"""Fills the instance of its environment for `benchmarks.dashboards`, and prints a session for each dashboard."""
+
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+
+import django
+
+django.setup()
+
+from django.contrib.auth.models import Group, User  # noqa: E402
+from django.test import Client  # noqa: E402
+
+from demo.load_fixture import load_fixture  # noqa: E402
+from runqy.redis_connection import get_broker  # noqa: E402
+from tasks.histograms import bucket_of  # noqa: E402
+from tasks.run_history import MINUTE_NS, QueueIdentity, RollupDelta, add_to_rollups, floor_time  # noqa: E402
+
+MINUTES = 90
+
+
+def fill_history(queues: int) -> None:
+    """Store the minutes that the charts show, each with some runs and samples."""
+    delta = RollupDelta()
+    delta.counts.update({"completed": 55, "failed": 1, "retried": 3})
+    for histogram, typical_ms in ((delta.wait_histogram, 400), (delta.run_histogram, 2500)):
+        for factor in (0.5, 0.7, 1, 1.5, 2, 6):
+            histogram[bucket_of(typical_ms * factor)] = 10
+    now = datetime.now(UTC)
+    starts = [floor_time(now - timedelta(minutes=back), MINUTE_NS) for back in range(MINUTES)]
+    for number in range(queues):
+        name = f"queue-{number:04}"
+        identity = QueueIdentity(redis_queue=f"{name}_high", queue=name, sub_queue="high")
+        add_to_rollups(identity, dict.fromkeys(starts, delta))
+
+
+def log_in(name: str) -> str:
+    """Return the session of a user with the role operator."""
+    user = User.objects.create_user(name, is_staff=True)
+    user.groups.add(Group.objects.get(name="operator"))
+    client = Client()
+    client.force_login(user)
+    return client.cookies["runqy_session"].value
+
+
+if __name__ == "__main__":
+    queues, workers, dashboards = (int(word) for word in sys.argv[1:])
+    load_fixture(get_broker(), queues=queues, workers=workers, records=0)
+    fill_history(queues)
+    print(json.dumps([log_in(f"operator-{number}") for number in range(dashboards)]))

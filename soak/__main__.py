@@ -1,0 +1,83 @@
+"""`make soak`: faults under load, all parts or those named. Exits with 1 when a promise was broken."""
+
+import argparse
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+
+from runqy.open_files import raise_open_files_limit
+from soak.options import Options
+from soak.parts import blocking, clocks, disk, failing, failovers, history, logs, nemesis, outages, waiting
+from soak.report import Report
+
+PARTS: dict[str, Callable[[Options, Report], None]] = {
+    "nemesis": nemesis.run,
+    "history": history.run,
+    "outages": outages.run,
+    "waiting": waiting.run,
+    "failing": failing.run,
+    "blocking": blocking.run,
+    "logs": logs.run,
+    "disk": disk.run,
+    "clocks": clocks.run,
+    "cluster": failovers.run_cluster,
+    "sentinel": failovers.run_sentinel,
+}
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+def main() -> int:
+    """Run the parts."""
+    parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("SEED") or random.randrange(2**32)))
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=float(os.environ["MINUTES"]) if os.environ.get("MINUTES") else None,
+        help=f"of nemesis ({nemesis.MINUTES:g}), of the load of history ({history.MINUTES:g}), "
+        f"without a database in outages ({outages.MINUTES:g})",
+    )
+    parser.add_argument(
+        "--rate", type=float, help=f"tasks a second, of history ({history.RATE:g}) and outages ({outages.RATE:g})"
+    )
+    parser.add_argument(
+        "--database", choices=("sqlite", "postgresql"), default="sqlite", help="of the parts history and outages"
+    )
+    parser.add_argument("--waiting-tasks", type=int, default=1_000_000, help="of the part waiting")
+    parser.add_argument("--failing-tasks", type=int, default=20_000, help="of the part failing")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - PARTS.keys():
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    raise_open_files_limit()
+    for number in SIGNALS:
+        signal.signal(number, _stop)
+    options = Options(
+        seed=arguments.seed,
+        minutes=arguments.minutes,
+        rate=arguments.rate,
+        has_postgresql=arguments.database == "postgresql",
+        waiting_tasks=arguments.waiting_tasks,
+        failing_tasks=arguments.failing_tasks,
+    )
+    report = Report()
+    print(f"SEED={options.seed}", flush=True)
+    for name in arguments.parts or PARTS:
+        try:
+            PARTS[name](options, report)
+        except Exception as error:  # noqa: BLE001 (the other parts still run, and the table is printed)
+            report.fail(name, f"{type(error).__name__}: {error}")
+    return report.finish()
+
+
+def _stop(*_: object) -> None:
+    """End everything that was started, and let no second signal cut that short."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The code of the soak's task repository: follows the payload's instructions, and records each run in a file.
+
+It speaks the worker's protocol itself, which gives it the task's id. It is copied into a repository, so it imports
+nothing of this project.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+import uuid
+from typing import Any
+
+JOURNAL = os.open(os.environ["SOAK_JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+FOLDERS = os.getcwd().split(os.sep)
+WORKER = FOLDERS[FOLDERS.index("workers") + 1]
+
+
+def note(event: str, task: dict[str, Any], run: str, **values: object) -> None:
+    line = {"event": event, "id": task["task_id"], "run": run, "worker": WORKER, "pid": os.getpid(), "at": time.time()}
+    os.write(JOURNAL, json.dumps(line | values).encode() + b"\n")
+
+
+def handle(task: dict[str, Any]) -> tuple[str | None, str | None, bool]:
+    """Return result, error and whether to try again."""
+    payload = task["payload"]
+    do, seconds = payload["do"], payload.get("s", 0)
+    if do == "fail":
+        return None, "this task fails", False
+    if do == "retry" or (do == "flaky" and task["retry_count"] < payload["failures"]):
+        return None, "this task fails for now", True
+    if do == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if do == "block":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            sum(range(1_000_000))  # one call of C after the other: no signal is handled, nothing is read
+    elif do == "log":
+        print_lines(payload["lines_a_second"], seconds)
+    elif seconds:
+        time.sleep(seconds)
+    return "done", None, False
+
+
+def print_lines(rate: int, seconds: float) -> None:
+    began = time.monotonic()
+    line = b"a line of a task with much output, with the number %d\n"
+    for tenth in range(int(seconds * 10)):
+        os.write(2, b"".join(line % number for number in range(rate // 10)))
+        time.sleep(max(began + (tenth + 1) / 10 - time.monotonic(), 0))
+
+
+def main() -> None:
+    print('{"status":"ready"}', flush=True)
+    for line in sys.stdin:
+        task, run = json.loads(line), uuid.uuid4().hex
+        note("start", task, run, retries=task["retry_count"])
+        result, error, is_retried = handle(task)
+        outcome = "ok" if error is None else "retry" if is_retried else "fail"
+        note("end", task, run, outcome=outcome)
+        response = {
+            "task_id": task["task_id"],
+            "result": result and {"run": run, "worker": WORKER},
+            "error": error,
+            "retry": is_retried,
+        }
+        print(json.dumps(response, separators=(",", ":")), flush=True)
+
+
+main()

@@ -1,0 +1,42 @@
+"""The stack of the parts about the history: tasks that do nothing, and no network between the processes to spoil."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from soak.options import Options
+from soak.processes import ROOT
+from soak.report import Report
+from soak.stack import DURABLE, Stack, running_stack
+
+EVERY_SECOND = ("--appendonly", "yes", "--appendfsync", "everysec")
+"""As Redis is usually run."""
+QUEUE_FILE = """queues:
+  orders: {{sub_queues: [{{name: high, priority: 6}}, {{name: low, priority: 2}}], deployment: {deployment}}}
+  mail: {{priority: 4, deployment: {deployment}}}
+  reports: {{priority: 4, deployment: {deployment}}}
+  logged: {{priority: 4, deployment: {deployment}}}
+  unlogged: {{priority: 4, deployment: {deployment}}}
+"""
+ENV = {"RUNQY_ARCHIVE_MAX_TASKS": "1000000"}
+"""Failed tasks are kept, so that they can be counted."""
+
+
+@contextmanager
+def history_stack(report: Report, options: Options, part: str, *, is_durable: bool = False) -> Iterator[Stack]:
+    """Run a stack without workers."""
+    with running_stack(
+        report,
+        options.rng(part),
+        has_postgresql=options.has_postgresql,
+        has_networks=False,
+        redis_options=DURABLE if is_durable else EVERY_SECOND,
+        env=ENV,
+    ) as stack:
+        if options.has_postgresql and stack.database is None:
+            report.skip(part, "PostgreSQL's programs are not installed: the database is SQLite")
+        stack.commit({"main.py": (ROOT / "soak" / "attempt_handler.py").read_text()})
+        stack.write_queue_file(QUEUE_FILE)
+        client = stack.client(timeout_s=30)
+        client.post("/api/cli/configs/reload?prune=true")
+        client.close()
+        yield stack

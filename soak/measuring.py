@@ -1,0 +1,67 @@
+"""What the parts that measure have in common: a queue of tasks that do nothing, and times."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import redis as redis_py
+
+from runqy.broker.keys import QueueKeys
+from soak.api import Client
+from soak.processes import wait_for
+from soak.report import Report
+from soak.stack import Stack, running_stack
+
+NOOP_QUEUES = """queues:
+  noop: {{priority: 1, mode: long_running, deployment: {deployment}}}
+"""
+NOOP_CHILD = """import json, sys
+print('{"status":"ready"}', flush=True)
+for line in sys.stdin:
+    print('{"task_id":"%s","result":null,"error":null,"retry":false}' % json.loads(line)["task_id"], flush=True)
+"""
+BATCH = 1_000
+DRAIN_S = 120.0
+
+
+@contextmanager
+def noop_stack(report: Report, rng: random.Random) -> Iterator[Stack]:
+    """Run a stack whose only queue has tasks that do nothing."""
+    with running_stack(report, rng) as stack:
+        stack.commit({"main.py": NOOP_CHILD})
+        stack.write_queue_file(NOOP_QUEUES)
+        client = stack.client()
+        client.post("/api/cli/configs/reload")
+        client.close()
+        yield stack
+
+
+def fill(client: Client, queue: str, count: int) -> None:
+    """Enqueue so many tasks."""
+    for start in range(0, count, BATCH):
+        jobs: list[dict[str, object]] = [{}] * min(BATCH, count - start)
+        client.post("/queue/add-batch", {"queue": queue, "jobs": jobs})
+
+
+def time_requests(send: Callable[[], object], count: int) -> list[float]:
+    """Return how many seconds each of some calls took, one after the other."""
+    times = []
+    for _ in range(count):
+        began_s = time.perf_counter()
+        send()
+        times.append(time.perf_counter() - began_s)
+    return times
+
+
+def rate_of_worker(stack: Stack, redis: redis_py.Redis, name: str, count: int) -> float:
+    """Start a worker, and return how many tasks a second it completes once it is warm; then end it."""
+    completed = QueueKeys("noop").completed
+    start = int(redis.zcard(completed))
+    worker = stack.add_worker(name, queues="noop", RUNQY_CONCURRENCY="8", RUNQY_PROCESSES="1")
+    wait_for(lambda: redis.zcard(completed) > start + count // 10, DRAIN_S, f"{name} begins")
+    begun, began_s = int(redis.zcard(completed)), time.monotonic()
+    wait_for(lambda: redis.zcard(completed) >= start + count, DRAIN_S, f"{name} goes on")
+    rate = (int(redis.zcard(completed)) - begun) / (time.monotonic() - began_s)
+    worker.end()
+    return rate

@@ -1,0 +1,45 @@
+"""Reads what the tasks noted about their runs."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of a task by a child process."""
+
+    task_id: str
+    run_id: str
+    worker: str
+    """The name of the soak's worker, which is the same after a restart."""
+    started_at: float
+    """Unix s."""
+    ended_at: float | None = None
+    """None where the child was ended under the task."""
+    outcome: str = ""
+    """`ok`, `fail`, or `retry`."""
+
+
+def read_runs(journal: Path) -> dict[str, list[Run]]:
+    """Return all runs by task, those of a task in the order in which they began."""
+    lines = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+    ends = {line["run"]: line for line in lines if line["event"] == "end"}
+    runs: dict[str, list[Run]] = defaultdict(list)
+    for line in lines:
+        if line["event"] == "start":
+            end = ends.get(line["run"], {})
+            runs[line["id"]].append(
+                Run(
+                    task_id=line["id"],
+                    run_id=line["run"],
+                    worker=line["worker"],
+                    started_at=line["at"],
+                    ended_at=end.get("at"),
+                    outcome=end.get("outcome", ""),
+                )
+            )
+    for of_task in runs.values():
+        of_task.sort(key=lambda run: run.started_at)
+    return dict(runs)

@@ -15,23 +15,27 @@ from django.db import connection
 from django.test import Client
 from pytest_django.plugin import DjangoDbBlocker
 
-from runqy import readiness
+from runqy import health
 from runqy.asgi import build_application
 from runqy.audit import triggers
+from runqy.audit.actors import SERVER, actor_context
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget
-from runqy.publication import polling, snapshot
+from runqy.broker.redis_client import RedisTarget, connect_client
+from runqy.config_sync import polling, snapshot
+from runqy.overview import queue_counts, trends, views
+from tasks import failing_queues
 from tasks.waiting_loop import WaitingThread, set_waiting_loop
 from tests.api.client import ApiClient
-from tests.dataplane.serving import serve
+from tests.dataplane.servers import serve
 from tests.support import environment
-from tests.support.canary import SUITE
 from tests.support.data_plane import DataPlane
 from tests.support.event_loop import WatchedLoop, watch_callbacks
-from tests.support.repetitions import empty_tables, spare_repetitions
+from tests.support.secret_leaks import SUITE
 from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start_sentinel
+from tests.support.speedups import empty_tables, spare_repetitions
+from vaults import export_file
 
-# How long an example takes says how busy the machine is, and nothing else.
+# The duration of an example depends on how busy the machine is.
 hypothesis.settings.register_profile("runqy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("runqy")
 
@@ -65,16 +69,20 @@ _END_OTHERS = """
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
-    """Keep SQLite's test database in a file: in memory, threads that write at once fail instead of waiting."""
+    """Keep SQLite's test database in a file: in memory, threads that write at once fail instead of waiting.
+
+    A small log of writes, as it is looked through after each test.
+    """
     if connection.vendor == "sqlite":
         connection.settings_dict["TEST"]["NAME"] = f"{environment.HOME}/test.sqlite3"
+        connection.settings_dict["OPTIONS"]["init_command"] += "; PRAGMA wal_autocheckpoint=100"
 
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """Let the tests empty the table of audit records; those of the triggers install them again.
 
-    The first test finds the tables as empty as all others do. In the end PostgreSQL drops no database that somebody is
+    The first test finds the tables as empty as all others do. In the end PostgreSQL drops no database that a client is
     connected to, be it a thread that waits for another request.
     """
     with django_db_blocker.unblock():
@@ -90,7 +98,18 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 def _knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each test begin as a process that has read no configuration yet, and not looked whether it is ready."""
     snapshot.forget()
-    monkeypatch.setattr(readiness, "_latest", (float("-inf"), []))
+    queue_counts.reader.clear()
+    views.clear()
+    trends.clear()
+    failing_queues.clear()
+    monkeypatch.setattr(health, "_latest", (float("-inf"), []))
+
+
+@pytest.fixture(autouse=True)
+def _acts_as_the_server() -> Iterator[None]:
+    """Undo at the end of a test what it set as the actor: views that are called without middleware set it for good."""
+    with actor_context(SERVER):
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -109,8 +128,15 @@ def _polls_no_database() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _hashes_passwords_fast() -> None:
-    """Spare each test that somebody logs in for the quarter of a second that a good hash takes."""
+    """Use a fast password hash: a good one takes a quarter of a second per login."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _derives_keys_fast() -> Iterator[None]:
+    """Encrypt exports with the cheapest parameters that imports accept; the server's own take a third of a second."""
+    with patch.object(export_file, "_N", export_file.N_MIN):
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -161,7 +187,7 @@ def data_plane() -> Iterator[DataPlane]:
 @pytest.fixture
 def served_data_plane(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Return the URL of the server's own application, which uvicorn serves on a thread of this process."""
-    monkeypatch.setattr("runqy.dataplane.snapshots.EXTRA_REFRESH_EVERY_S", 0)  # tests come faster than that
+    monkeypatch.setattr("runqy.dataplane.background_tasks.EXTRA_REFRESH_EVERY_S", 0)  # tests come faster than that
     with serve(build_application(), loop_factory=WatchedLoop) as client:
         yield f"http://127.0.0.1:{client.port}"
 
@@ -171,7 +197,7 @@ def each_plane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     """Run a test against DRF's viewsets, and again with the data plane in front of them."""
     if request.param == "data_plane":
         monkeypatch.setattr(ApiClient, "plane", request.getfixturevalue("data_plane"))
-        monkeypatch.setattr("runqy.dataplane.snapshots.EXTRA_REFRESH_EVERY_S", 0)  # tests come faster than that
+        monkeypatch.setattr("runqy.dataplane.background_tasks.EXTRA_REFRESH_EVERY_S", 0)  # tests come faster than that
     plane: str = request.param
     return plane
 
@@ -212,13 +238,20 @@ def cluster_target() -> Iterator[RedisTarget]:
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def _cluster_client(cluster_target: RedisTarget) -> Iterator[redis_py.RedisCluster]:
+    """Return a client of the cluster for all tests; to connect takes as long as most of them."""
+    client = connect_client(cluster_target)
+    assert isinstance(client, redis_py.RedisCluster)
+    yield client
+    client.close()
+
+
 @pytest.fixture
-def cluster_broker(cluster_target: RedisTarget) -> Iterator[Broker]:
+def cluster_broker(_cluster_client: redis_py.RedisCluster) -> Broker:
     """Return a broker on the cluster, which starts empty."""
-    broker = Broker.connect(cluster_target)
-    broker.client.flushall(target_nodes="primaries")
-    yield broker
-    broker.close()
+    _cluster_client.flushall(target_nodes="primaries")
+    return Broker(_cluster_client)
 
 
 @pytest.fixture

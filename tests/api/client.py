@@ -9,8 +9,8 @@ from django.test import Client
 from tests.support.data_plane import DataPlane, comparable
 from tests.support.environment import ADMIN_KEY
 
-Answer = Any
-"""What Django's test client returns: an HttpResponse with the request that it answers."""
+Response = Any
+"""What Django's test client returns: an HttpResponse with its request."""
 
 
 class ApiClient:
@@ -23,26 +23,26 @@ class ApiClient:
         self._client = Client(raise_request_exception=False)
         self._headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
 
-    def get(self, path: str, **headers: str) -> Answer:
+    def get(self, path: str, **headers: str) -> Response:
         """Send a GET."""
         return self._send("GET", path, b"", headers)
 
-    def post(self, path: str, body: Any = b"", content_type: str = "application/json", **headers: str) -> Answer:
-        """Send a POST; a body that is not bytes goes as JSON."""
+    def post(self, path: str, body: Any = b"", content_type: str = "application/json", **headers: str) -> Response:
+        """Send a POST; a body that is not bytes is encoded as JSON."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self._send("POST", path, data, headers, content_type)
 
-    def put(self, path: str, body: Any = None, **headers: str) -> Answer:
+    def put(self, path: str, body: Any = None, **headers: str) -> Response:
         """Send a PUT with a body of JSON."""
         return self._send("PUT", path, json.dumps(body).encode(), headers)
 
-    def delete(self, path: str, **headers: str) -> Answer:
+    def delete(self, path: str, **headers: str) -> Response:
         """Send a DELETE."""
         return self._send("DELETE", path, b"", headers)
 
     def _send(
         self, method: str, path: str, body: bytes, headers: dict[str, str], content_type: str = "application/json"
-    ) -> Answer:
+    ) -> Response:
         headers = self._headers | headers
         if self.plane is None or not self.plane.serves(method, path):
             return self._send_to_django(method, path, body, headers, content_type)
@@ -55,22 +55,23 @@ class ApiClient:
 
     def _send_to_django(
         self, method: str, path: str, body: bytes, headers: dict[str, str], content_type: str
-    ) -> Answer:
+    ) -> Response:
         return self._client.generic(method, path, body, content_type=content_type, headers=headers)
 
 
-def _is_repeatable(method: str, path: str, response: Answer) -> bool:
+def _is_repeatable(method: str, path: str, response: Response) -> bool:
     """Return whether the same request has the same response again: nothing is changed or counted by it."""
     is_counted = settings.RUNQY_RATE_LIMIT is not None or response.has_header("RateLimit")
-    is_kept = method == "GET" and response.status_code != 202 and not path.endswith("/events")
+    is_stream = response.headers.get("Content-Type") == "text/event-stream"
+    is_kept = method == "GET" and response.status_code != 202 and not is_stream
     return not is_counted and (is_kept or 400 <= response.status_code < 500)
 
 
-def problem(answer: Answer) -> dict[str, Any]:
-    """Return the problem that an answer is, having looked at its form."""
-    assert answer["Content-Type"] == "application/problem+json", answer.content
-    found: dict[str, Any] = json.loads(answer.content)
-    assert found["status"] == answer.status_code
+def problem(response: Response) -> dict[str, Any]:
+    """Check that a response is a problem, and return its body."""
+    assert response["Content-Type"] == "application/problem+json", response.content
+    found: dict[str, Any] = json.loads(response.content)
+    assert found["status"] == response.status_code
     members = {"type", "title", "status", "detail", "code", "errors", "request_id"}
     assert found.keys() - {"present_version", "checks"} == members
     assert found["errors"]

@@ -28,7 +28,7 @@ def get(view: Any, queue: str, key: str = ADMIN_KEY) -> Any:
     return view(RequestFactory().get("/x", headers={"Authorization": f"Bearer {key}"}), queue=queue)
 
 
-def test_an_alias_names_its_replacement_beside_other_links() -> None:
+def test_an_alias_links_to_its_replacement_and_keeps_other_links() -> None:
     response = get(alias, "a b")
 
     assert response.data == "a b"
@@ -36,7 +36,7 @@ def test_an_alias_names_its_replacement_beside_other_links() -> None:
     assert response["Link"] == '</next>; rel="next", </new/a%20b/tasks>; rel="successor-version"'
 
 
-def test_an_alias_is_deprecated_for_clients_that_it_refuses_too() -> None:
+def test_an_alias_is_deprecated_in_error_responses() -> None:
     response = get(alias, "mail", key="wrong")
 
     assert response.status_code == 401

@@ -7,15 +7,15 @@ import pytest
 from django.core.cache import cache
 
 from runqy import clock
-from runqy.addresses import parse_redis_url
-from runqy.broker.connection import RedisTarget
-from runqy.connection import get_broker
+from runqy.broker.redis_client import RedisTarget
+from runqy.connection_urls import parse_redis_url
 from runqy.errors import BrokerUnavailable
+from runqy.redis_connection import get_broker
 from tests.support.environment import SERVER
 from tests.support.servers import free_port
 
 
-def test_the_cache_speaks_on_the_brokers_connections(redis: Any) -> None:
+def test_the_cache_uses_the_brokers_connections(redis: Any) -> None:
     cache.set("greeting", "hello", timeout=10)
 
     assert cache.get("greeting") == "hello"
@@ -24,7 +24,7 @@ def test_the_cache_speaks_on_the_brokers_connections(redis: Any) -> None:
 
 
 @pytest.mark.cluster
-def test_a_cluster_is_reached_by_its_url(cluster_target: RedisTarget, settings: Any) -> None:
+def test_a_cluster_is_connected_by_its_url(cluster_target: RedisTarget, settings: Any) -> None:
     hosts = ",".join(f"{host}:{port}" for host, port in cluster_target.addresses)
     settings.REDIS_TARGET = parse_redis_url(f"redis+cluster://{hosts}")
     settings.CACHES = dict(settings.CACHES)  # lets Django forget the clients it has
@@ -34,16 +34,14 @@ def test_a_cluster_is_reached_by_its_url(cluster_target: RedisTarget, settings: 
     assert cache.get("greeting") == "hello"
 
 
-def test_time_is_that_of_redis_even_when_this_machines_clock_is_wrong(
-    redis: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_brokers_time_is_that_of_redis(redis: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "now_ns", lambda: time.time_ns() + 300 * 10**9)
     settings.REDIS_TARGET = parse_redis_url(f"redis://127.0.0.1:{SERVER.port}")
 
     assert abs(get_broker().now_s() - redis.time()[0]) <= 1
 
 
-def test_a_redis_that_is_away_still_has_a_broker(settings: Any) -> None:
+def test_an_unavailable_redis_still_has_a_broker(settings: Any) -> None:
     settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),))
 
     with pytest.raises(BrokerUnavailable):

@@ -1,4 +1,4 @@
-"""The promise to users, row by row: each request as it is documented gives the documented status and fields."""
+"""The documented API: each request returns the documented status and fields."""
 
 import json
 from collections.abc import Iterator
@@ -6,15 +6,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from queues import removal
+from queues import deletion
 from queues.definitions import Deployment
-from queues.models import Source
+from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from tests.api.client import Answer, ApiClient, problem
+from tests.api.client import ApiClient, Response, problem
 from tests.queues.samples import spec
 from tests.support.tasks import take_one
-from tests.tasks.life import succeed
+from tests.tasks.task_helpers import succeed
 from vaults.operations import create_vault, set_entry
 
 CONFIG = {
@@ -37,25 +37,25 @@ WORKER_FIELDS = {"worker_id", "started_at", "last_beat", "concurrency", "queues"
 
 @pytest.fixture
 def client(configuration: None, monkeypatch: pytest.MonkeyPatch) -> ApiClient:
-    """Return an administrator's client; there are the queue, the vault and the task of the documentation."""
-    monkeypatch.setattr(removal, "SETTLE_S", 0)
+    """Return an administrator's client, and create the queue, the vault and the task of the documentation."""
+    monkeypatch.setattr(deletion, "PROPAGATION_S", 0)
     deployment = Deployment(
         git_url="https://github.com/example/repo.git", startup_cmd="python main.py", vaults=("api-keys",)
     )
     create_vault(name="api-keys", description="API keys for external services")
     set_entry(vault="api-keys", key="OPENAI_API_KEY", value="sk-actual-decrypted-keyz")
-    save_queue(spec=spec("inference", "high:6", "low:3", deployment=deployment), source=Source.API)
+    save_queue(spec=spec("inference", "high:6", "low:3", deployment=deployment), source=QueueSource.API)
     return ApiClient()
 
 
-def shown(answer: Answer, status: int = 200) -> Any:
-    """Return the body of an answer that has a status."""
-    assert answer.status_code == status, answer.content
-    return json.loads(answer.content)
+def decode(response: Response, status: int = 200) -> Any:
+    """Check the status of a response and return its body."""
+    assert response.status_code == status, response.content
+    return json.loads(response.content)
 
 
 def test_a_worker_is_registered_with_what_it_needs(client: ApiClient) -> None:
-    found = shown(client.post("/worker/register", {"worker_id": "worker-abc123", "queue": "inference"}))
+    found = decode(client.post("/worker/register", {"worker_id": "worker-abc123", "queue": "inference"}))
 
     assert found.keys() >= {"redis", "queue", "deployment", "vaults"}
     assert found["redis"].keys() >= {"addr", "password", "db"}
@@ -81,18 +81,18 @@ def test_a_worker_is_registered_with_what_it_needs(client: ApiClient) -> None:
 
 @pytest.mark.parametrize("path", ["/queue/add", "/api/cli/tasks"])
 def test_a_task_is_added(client: ApiClient, path: str) -> None:
-    info = shown(client.post(path, TASK))["info"]
+    info = decode(client.post(path, TASK))["info"]
 
     assert (info["queue"], info["state"]) == ("inference_high", "pending")
     assert info.keys() >= TASK_FIELDS
     assert isinstance(info["timeout"], str)
 
 
-def test_a_tasks_state_and_result_are_told(client: ApiClient, single_broker: Broker) -> None:
-    task_id = shown(client.post("/queue/add", TASK))["info"]["id"]
+def test_a_tasks_state_and_result_are_returned(client: ApiClient, single_broker: Broker) -> None:
+    task_id = decode(client.post("/queue/add", TASK))["info"]["id"]
     succeed(single_broker, take_one(single_broker, "inference_high"), b'{"ok":true}')
 
-    info = shown(client.get(f"/queue/{task_id}"))["info"]
+    info = decode(client.get(f"/queue/{task_id}"))["info"]
 
     assert (info["id"], info["queue"], info["state"], info["result"]) == (
         *(task_id, "inference_high", "completed"),
@@ -101,75 +101,79 @@ def test_a_tasks_state_and_result_are_told(client: ApiClient, single_broker: Bro
 
 
 def test_queues_are_listed_shown_and_paused(client: ApiClient) -> None:
-    listed = shown(client.get("/api/cli/queues"))
-    detail = shown(client.get("/api/cli/queues/inference_high"))
+    listed = decode(client.get("/api/cli/queues"))
+    detail = decode(client.get("/api/cli/queues/inference_high"))
 
     assert [queue["queue"] for queue in listed["queues"]] == ["inference_high", "inference_low"]
     assert all(queue.keys() >= QUEUE_FIELDS for queue in [*listed["queues"], detail])
     for verb, is_paused in (("pause", True), ("pause", True), ("unpause", False), ("unpause", False)):
-        shown(client.post(f"/api/cli/queues/inference_high/{verb}"))
-        assert shown(client.get("/api/cli/queues/inference_high"))["paused"] is is_paused
+        decode(client.post(f"/api/cli/queues/inference_high/{verb}"))
+        assert decode(client.get("/api/cli/queues/inference_high"))["paused"] is is_paused
 
 
 def test_the_tasks_of_a_queue_are_listed_shown_cancelled_and_deleted(client: ApiClient) -> None:
-    first, second = (shown(client.post("/api/cli/tasks", TASK))["info"]["id"] for _ in range(2))
+    first, second = (decode(client.post("/api/cli/tasks", TASK))["info"]["id"] for _ in range(2))
     tasks = "/api/cli/queues/inference_high/tasks"
 
-    listed = shown(client.get(f"{tasks}?state=pending&limit=10"))
+    listed = decode(client.get(f"{tasks}?state=pending&limit=10"))
 
     assert [task["id"] for task in listed["tasks"]] == [first, second]
-    assert all(task.keys() >= TASK_FIELDS for task in [*listed["tasks"], shown(client.get(f"{tasks}/{first}"))])
-    shown(client.delete(f"/api/cli/tasks/{first}"))
-    assert shown(client.get(f"{tasks}/{first}"))["state"] == "archived"
-    shown(client.delete(f"{tasks}/{second}"))
+    assert all(task.keys() >= TASK_FIELDS for task in [*listed["tasks"], decode(client.get(f"{tasks}/{first}"))])
+    decode(client.delete(f"/api/cli/tasks/{first}"))
+    assert decode(client.get(f"{tasks}/{first}"))["state"] == "archived"
+    decode(client.delete(f"{tasks}/{second}"))
     assert problem(client.get(f"{tasks}/{second}"))["status"] == 404
 
 
 def test_workers_are_listed(client: ApiClient) -> None:
-    assert shown(client.get("/api/cli/workers")) == {"workers": [], "count": 0}
+    assert decode(client.get("/api/cli/workers")) == {
+        "workers": [],
+        "count": 0,
+        "processes": {"ready": 0, "not_ready": 0, "disconnected": 0},
+    }
     assert problem(client.get("/api/cli/workers/nobody"))["code"] == "worker_not_found"
 
 
-def test_configurations_are_listed_made_reloaded_and_deleted(client: ApiClient) -> None:
-    made = shown(client.post("/api/cli/configs", CONFIG), 201)
+def test_configurations_are_listed_created_reloaded_and_deleted(client: ApiClient) -> None:
+    made = decode(client.post("/api/cli/configs", CONFIG), 201)
 
     assert made.keys() >= {"queue", "message"}
     assert made["queue"].keys() >= {"name", "priority", "deployment"}
-    listed = shown(client.get("/api/cli/configs"))
+    listed = decode(client.get("/api/cli/configs"))
     assert listed["count"] == len(listed["queues"]) == 3
     assert client.post("/api/cli/configs", CONFIG).status_code == 409
-    assert shown(client.post("/api/cli/configs?force=true", CONFIG))["message"] == "Queue updated successfully"
-    assert shown(client.post("/api/cli/configs/reload")).keys() >= {"reloaded", "errors", "timestamp"}
-    shown(client.delete("/api/cli/configs/images"))
+    assert decode(client.post("/api/cli/configs?force=true", CONFIG))["message"] == "Queue updated successfully"
+    assert decode(client.post("/api/cli/configs/reload")).keys() >= {"reloaded", "errors", "timestamp"}
+    decode(client.delete("/api/cli/configs/images"))
     assert problem(client.delete("/api/cli/configs/images"))["status"] == 404
 
 
-def test_vaults_are_listed_made_shown_and_deleted(client: ApiClient) -> None:
+def test_vaults_are_listed_created_shown_and_deleted(client: ApiClient) -> None:
     about = {"name": "github", "description": "Tokens"}
 
-    made = shown(client.post("/api/vaults", about), 201)
+    made = decode(client.post("/api/vaults", about), 201)
     assert made.items() >= {"message": "vault created successfully", "vault": about}.items()
     summary = {"name": "api-keys", "description": "API keys for external services", "entry_count": 1}
-    listed = shown(client.get("/api/vaults"))
+    listed = decode(client.get("/api/vaults"))
     assert listed["count"] == 2
     assert any(vault | summary == vault for vault in listed["vaults"])
-    found = shown(client.get("/api/vaults/api-keys"))
+    found = decode(client.get("/api/vaults/api-keys"))
     assert found.keys() >= {"name", "description", "entries", "created_at", "updated_at"}
     (entry,) = found["entries"]
     assert entry.keys() >= ENTRY_FIELDS
     assert (entry["key"], entry["value"], entry["is_secret"]) == ("OPENAI_API_KEY", "sk****yz", True)
-    assert shown(client.delete("/api/vaults/github"))["message"] == "vault deleted successfully"
+    assert decode(client.delete("/api/vaults/github"))["message"] == "vault deleted successfully"
 
 
 def test_entries_are_set_listed_and_deleted(client: ApiClient) -> None:
     entries = "/api/vaults/api-keys/entries"
     body = {"key": "HF_TOKEN", "value": "hf-your-key-here", "is_secret": False}
 
-    assert shown(client.post(entries, body)).items() >= {"message": "entry set successfully"}.items()
-    listed = shown(client.get(entries))
+    assert decode(client.post(entries, body)).items() >= {"message": "entry set successfully"}.items()
+    listed = decode(client.get(entries))
     assert listed["count"] == len(listed["entries"]) == 2
     assert {entry["key"]: entry["value"] for entry in listed["entries"]}["HF_TOKEN"] == "hf-your-key-here"
-    assert shown(client.delete(f"{entries}/HF_TOKEN"))["message"] == "entry deleted successfully"
+    assert decode(client.delete(f"{entries}/HF_TOKEN"))["message"] == "entry deleted successfully"
 
 
 class Refusal(NamedTuple):
@@ -210,13 +214,13 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda one: f"{one.status} {one.method} {one.path}")
-def test_what_is_wrong_is_refused_as_documented(client: ApiClient, refusal: Refusal) -> None:
+def test_errors_are_as_documented(client: ApiClient, refusal: Refusal) -> None:
     asking = client if refusal.key == "admin" else ApiClient(refusal.key)
     ask = getattr(asking, refusal.method)
 
-    answer = ask(refusal.path, refusal.body) if refusal.method == "post" else ask(refusal.path)
+    response = ask(refusal.path, refusal.body) if refusal.method == "post" else ask(refusal.path)
 
-    assert problem(answer)["status"] == refusal.status
+    assert problem(response)["status"] == refusal.status
 
 
 def vault_requests() -> Iterator[tuple[str, str, Any]]:
@@ -237,6 +241,6 @@ def test_without_a_master_key_vaults_are_unavailable(
     settings.RUNQY_VAULT_MASTER_KEY = ""
 
     ask = getattr(client, method)
-    answer = ask(path, body) if body is not None else ask(path)
+    response = ask(path, body) if body is not None else ask(path)
 
-    assert problem(answer)["status"] == 503
+    assert problem(response)["status"] == 503

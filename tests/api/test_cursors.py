@@ -1,4 +1,4 @@
-"""A cursor is only what the server has made: one that was changed does no work."""
+"""Cursors are signed: a changed one is refused."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ from runqy.api.pagination import decode_cursor, encode_cursor
 from runqy.broker.listing import Anchor
 from runqy.broker.states import TaskState
 from runqy.errors import RequestInvalid
-from tasks.api.queue_tasks import TaskListCursor
+from tasks.api.queue_viewsets import TaskListCursor
 from tests.api.client import ApiClient, problem
 
 CURSOR = TaskListCursor(
@@ -32,7 +32,7 @@ def test_a_cursor_that_was_changed_is_refused() -> None:
     other = forged(json.loads(base64.urlsafe_b64decode(position + "===")) | {"queue": "other"})
 
     for text in (position, other, f"{other}.{signature}", f"{position}.{signature[:-1]}"):
-        with pytest.raises(RequestInvalid, match="cursor: invalid or from another list"):
+        with pytest.raises(RequestInvalid, match="cursor: is invalid, or belongs to another list"):
             decode_cursor(text, TaskListCursor)
 
 
@@ -47,8 +47,8 @@ def test_a_cursor_that_was_changed_is_refused() -> None:
         ("/api/vaults/v/deliveries", {"after": 10**30, "worker_id": ""}),
     ],
 )
-def test_a_forged_cursor_is_invalid_wherever_it_is_sent(path: str, position: object) -> None:
-    answer = ApiClient().get(f"{path}?cursor={forged(position)}")
+def test_a_forged_cursor_is_refused_by_every_list(path: str, position: object) -> None:
+    response = ApiClient().get(f"{path}?cursor={forged(position)}")
 
-    assert answer.status_code == 400, answer.content
-    assert problem(answer)["code"] == "invalid_request"
+    assert response.status_code == 400, response.content
+    assert problem(response)["code"] == "invalid_request"

@@ -1,4 +1,4 @@
-"""docs/errors.md is the promise about codes: it names each, once, with its status."""
+"""docs/errors.md lists each code once, with its status."""
 
 import re
 from collections.abc import Iterator
@@ -10,20 +10,20 @@ PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 
 
 def kinds(kind: type[RunqyError] = RunqyError) -> Iterator[type[RunqyError]]:
-    """Give the project's errors; those that tests define are none of them."""
+    """Yield the project's errors, without those that tests define."""
     for sub in kind.__subclasses__():
         if sub.__module__ == RunqyError.__module__:
             yield sub
         yield from kinds(sub)
 
 
-def told() -> list[tuple[str, str]]:
+def listed() -> list[tuple[str, str]]:
     """Return the codes of the page with their statuses."""
     return re.findall(r"^\| `(\w+)` \| (\d{3}) \| \S", PAGE.read_text("utf-8"), re.MULTILINE)
 
 
-def test_the_page_tells_every_code_with_its_status() -> None:
-    assert sorted(told()) == sorted((kind.code, str(kind.status)) for kind in kinds())
+def test_the_page_lists_every_code_with_its_status() -> None:
+    assert sorted(listed()) == sorted((kind.code, str(kind.status)) for kind in kinds())
 
 
 def test_a_code_means_one_thing() -> None:
@@ -32,7 +32,7 @@ def test_a_code_means_one_thing() -> None:
     assert len(codes) == len(set(codes))
 
 
-def test_errors_have_a_status_of_errors_and_a_sentence() -> None:
+def test_errors_have_an_error_status_and_a_message() -> None:
     for kind in kinds():
         assert 400 <= kind.status < 600, kind
         assert (kind.__doc__ or "").rstrip().endswith((".", ">")), kind

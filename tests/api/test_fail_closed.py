@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from queues.models import Source
+from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy import clock
 from runqy.accounts.operations import create_api_key
 from runqy.broker import keys
-from runqy.publication import snapshot
-from runqy.publication.models import StoredDocument
-from runqy.publication.snapshot import get_snapshot
+from runqy.config_sync import snapshot
+from runqy.config_sync.models import StoredDocument
+from runqy.config_sync.snapshot import get_snapshot
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from vaults.operations import create_vault
@@ -28,6 +28,7 @@ CLOSED = [
     ("GET", "/api/cli/configs"),
     ("POST", "/api/cli/configs/reload"),
     ("POST", "/api/cli/queues/simple/pause"),
+    ("POST", "/api/cli/queues/simple/redeploy"),
     ("GET", "/api/cli/workers"),
     ("POST", "/worker/register"),
     ("DELETE", "/api/cli/queues/simple/tasks/t1"),
@@ -36,8 +37,8 @@ CLOSED = [
 
 @pytest.fixture
 def unconfirmed(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return an administrator's key; then Redis publishes what no server signed, and the database is away."""
-    save_queue(spec=spec("simple"), source=Source.API)
+    """Return an administrator's key; Redis has an unsigned configuration, and the database is unavailable."""
+    save_queue(spec=spec("simple"), source=QueueSource.API)
     create_vault(name="v")
     key = create_api_key(name="admin", role="admin").plain
     get_snapshot()
@@ -53,17 +54,17 @@ def unconfirmed(redis: redis_py.Redis, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize(("method", "path"), CLOSED)
-def test_what_hands_out_secrets_or_administers_is_refused(unconfirmed: str, method: str, path: str) -> None:
+def test_routes_with_secrets_or_administration_are_refused(unconfirmed: str, method: str, path: str) -> None:
     client = ApiClient(unconfirmed)
     sends: dict[str, Any] = {"GET": client.get, "POST": client.post, "DELETE": client.delete}
 
-    answer = sends[method](path)
+    response = sends[method](path)
 
-    assert (answer.status_code, problem(answer)["code"]) == (503, "configuration_unconfirmed")
-    assert answer["Retry-After"]
+    assert (response.status_code, problem(response)["code"]) == (503, "configuration_unconfirmed")
+    assert response["Retry-After"]
 
 
-def test_tasks_go_on(unconfirmed: str, each_plane: str) -> None:
+def test_task_routes_keep_working(unconfirmed: str, each_plane: str) -> None:
     client = ApiClient(unconfirmed)
 
     enqueued = client.post("/queue/add", {"queue": "simple", "data": {}})
@@ -75,7 +76,7 @@ def test_tasks_go_on(unconfirmed: str, each_plane: str) -> None:
         client.get("/api/limits"),
     ]
 
-    assert [answer.status_code for answer in (enqueued, *read)] == [200] * 5
+    assert [response.status_code for response in (enqueued, *read)] == [200] * 5
 
 
 def test_readiness_warns(unconfirmed: str) -> None:
@@ -85,7 +86,7 @@ def test_readiness_warns(unconfirmed: str) -> None:
     assert "RUNQY_CONFIG_MAX_AGE" in details["configuration"]
 
 
-def test_all_is_open_again_as_soon_as_the_database_confirms(unconfirmed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_routes_work_again_once_the_database_confirms(unconfirmed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     client = ApiClient(unconfirmed)
 

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import json
 import re
+import tracemalloc
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 from drf_spectacular.generators import SchemaGenerator
 
-from queues.models import Source
+from queues.models import QueueSource
 from queues.operations import save_queue
+from runqy.errors import BatchTooLarge, RequestInvalid, RunqyError
+from tasks.api.bodies import parse_batch
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
@@ -42,15 +45,15 @@ def operations() -> Iterator[tuple[str, str]]:
     """Give each operation that reads a body."""
     schema: dict[str, Any] = SchemaGenerator().get_schema(public=True)  # type: ignore[no-untyped-call]
     for path, methods in schema["paths"].items():
-        for method, told in methods.items():
-            if "requestBody" in told:
+        for method, operation in methods.items():
+            if "requestBody" in operation:
                 yield method.upper(), re.sub(r"\{\w+\}", "simple", path)
 
 
 @pytest.fixture
 def web(configuration: None, tmp_path: Path) -> Iterator[WebProcess]:
-    """Return a running server that knows a queue."""
-    save_queue(spec=spec("simple"), source=Source.API)
+    """Return a running server with a queue."""
+    save_queue(spec=spec("simple"), source=QueueSource.API)
     started = WebProcess(tmp_path, RUNQY_MAX_BODY_SIZE=str(LIMIT), **database_variables())
     yield started
     started.kill()
@@ -59,12 +62,12 @@ def web(configuration: None, tmp_path: Path) -> Iterator[WebProcess]:
 def send(web: WebProcess, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, str]:
     """Send a body, as far as the server takes it, and return the status and the code of the problem."""
     connection = HTTPConnection("127.0.0.1", web.port, timeout=60)
-    told = {"Authorization": f"Bearer {ADMIN_KEY}", "Content-Type": "application/json", "If-Match": "*", **headers}
+    sent = {"Authorization": f"Bearer {ADMIN_KEY}", "Content-Type": "application/json", "If-Match": "*", **headers}
     try:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has answered, and reads no more
-            connection.request(method, path, body, told)
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())["code"]
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has responded, and reads no more
+            connection.request(method, path, body, sent)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())["code"]
     finally:
         connection.close()
 
@@ -77,7 +80,7 @@ def resident(web: WebProcess) -> int:
 
 
 @pytest.mark.timeout(400)
-def test_no_body_breaks_a_route_or_fills_the_memory(web: WebProcess) -> None:
+def test_hostile_bodies_cause_no_500_and_use_little_memory(web: WebProcess) -> None:
     routes = list(operations())
     for method, path in routes:
         send(web, method, path, b"{", {})
@@ -90,7 +93,9 @@ def test_no_body_breaks_a_route_or_fills_the_memory(web: WebProcess) -> None:
     }
 
     expected = {"huge": 413, "announced gzip bomb": 415}
-    assert {asked: answer for asked, answer in found.items() if answer[0] != expected.get(asked[2], 400)} == {}
+    assert {
+        request: response for request, response in found.items() if response[0] != expected.get(request[2], 400)
+    } == {}
     assert resident(web) - before < MOST_GROWTH
     assert web.send("/queue/add", b'{"queue":"simple","data":{}}')[0] == 200
 
@@ -103,16 +108,38 @@ MANY = b",".join(b'"k%d":1' % number for number in range(20_000))
     "path", ["/queue/add", "/queue/add-batch", "/api/vaults", "/api/cli/configs", "/worker/register"]
 )
 @pytest.mark.parametrize("beside", [b"", b'"data":{},', b'"jobs":[{}],'])
-def test_a_body_of_very_many_members_is_refused_in_a_sentence(each_plane: str, path: str, beside: bytes) -> None:
-    answer = ApiClient().post(path, b'{"queue":"q",' + beside + MANY + b"}")
+def test_a_body_with_too_many_members_is_refused(each_plane: str, path: str, beside: bytes) -> None:
+    response = ApiClient().post(path, b'{"queue":"q",' + beside + MANY + b"}")
 
-    assert (answer.status_code, problem(answer)["code"]) == (400, "invalid_request")
-    assert "more than 10,000 members" in problem(answer)["detail"]
-    assert len(answer.content) < 1000
+    assert (response.status_code, problem(response)["code"]) == (400, "invalid_request")
+    assert "more than 10,000 members" in problem(response)["detail"]
+    assert len(response.content) < 1000
+
+
+@pytest.mark.parametrize(("job", "error"), [(b"{}", BatchTooLarge), (b"[]", BatchTooLarge), (b"1", RequestInvalid)])
+def test_a_batch_of_very_many_jobs_is_refused_before_they_are_in_memory(job: bytes, error: type[RunqyError]) -> None:
+    body = b'{"queue":"simple","jobs":[' + b",".join([job] * 500_000) + b"]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(error):
+            parse_batch(body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 4 * len(body)
+
+
+def test_a_long_batch_of_few_jobs_is_read(configuration: None) -> None:
+    wide = b"[" + b",".join([b"1"] * 300_000) + b"]"
+
+    spec = parse_batch(b'{"queue":"simple","jobs":[{"data":{"list":' + wide + b"}}," + wide + b",{}]}")
+
+    assert len(spec.items) == 3
 
 
 @pytest.mark.usefixtures("configuration")
 def test_a_payload_may_have_very_many_members(each_plane: str) -> None:
-    answer = ApiClient().post("/queue/add", b'{"queue":"q","data":{' + MANY + b"}}")
+    response = ApiClient().post("/queue/add", b'{"queue":"q","data":{' + MANY + b"}}")
 
-    assert problem(answer)["code"] == "queue_not_found"
+    assert problem(response)["code"] == "queue_not_found"

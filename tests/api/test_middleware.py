@@ -29,7 +29,7 @@ def test_the_admin_has_a_login_with_protection_against_forgery() -> None:
 
 
 @pytest.mark.usefixtures("configuration")
-def test_the_admin_answers_only_to_hosts_that_are_allowed_and_the_api_to_any() -> None:
+def test_the_admin_serves_allowed_hosts_only_and_the_api_any() -> None:
     client = Client(raise_request_exception=False)
 
     assert client.get("/admin/login/", headers={"Host": "evil.example"}).status_code == 400
@@ -47,7 +47,7 @@ def test_head_has_the_status_and_length_of_get(path: str) -> None:
 
 @pytest.mark.usefixtures("configuration")
 @pytest.mark.parametrize("first", ["/swagger/index.html", "/admin/login/"])
-def test_the_page_of_the_schema_finds_it_wherever_a_proxy_puts_the_server(first: str) -> None:
+def test_swagger_finds_the_schema_behind_a_path_prefix(first: str) -> None:
     page = {"path": "/swagger/index.html", "QUERY_STRING": "script="}
 
     before = call("GET", **page)
@@ -55,10 +55,10 @@ def test_the_page_of_the_schema_finds_it_wherever_a_proxy_puts_the_server(first:
     plain, prefixed, after = (call("GET", **page, SCRIPT_NAME=name) for name in ("", "/runqy", ""))
 
     assert b'"/runqy/api/schema/"' in prefixed.body
-    assert all(b'"/api/schema/"' in answer.body for answer in (before, plain, after))
+    assert all(b'"/api/schema/"' in response.body for response in (before, plain, after))
 
 
-def test_a_server_may_leave_the_path_out_where_it_is_empty() -> None:
+def test_an_empty_path_info_may_be_missing() -> None:
     environ: dict[str, Any] = {}
     setup_testing_defaults(environ)
     del environ["PATH_INFO"]
@@ -69,7 +69,7 @@ def test_a_server_may_leave_the_path_out_where_it_is_empty() -> None:
     assert started == ["302 Found", "/swagger/index.html"]
 
 
-def test_with_https_the_api_too_moves_there_and_browsers_are_told_to_stay(settings: Any) -> None:
+def test_https_redirects_the_api_and_sets_hsts(settings: Any) -> None:
     settings.SECURE_SSL_REDIRECT, settings.SECURE_HSTS_SECONDS = True, 3600
     client = Client()
 
@@ -79,11 +79,11 @@ def test_with_https_the_api_too_moves_there_and_browsers_are_told_to_stay(settin
     assert (plain.status_code, secure.status_code) == (200, 200)
     assert secure["Strict-Transport-Security"].startswith("max-age=3600")
     assert not plain.has_header("Strict-Transport-Security")
-    assert {answer["X-Content-Type-Options"] for answer in (moved, plain, secure)} == {"nosniff"}
+    assert {response["X-Content-Type-Options"] for response in (moved, plain, secure)} == {"nosniff"}
 
 
 def passed_on(settings: Any, **headers: str) -> HttpRequest:
-    """Return a request as it is behind the middleware."""
+    """Return a request after the middleware."""
     settings.RUNQY_TRUSTED_PROXIES = PROXIES
     seen: list[HttpRequest] = []
 
@@ -107,20 +107,20 @@ def passed_on(settings: Any, **headers: str) -> HttpRequest:
         ("198.51.100.1", "203.0.113.9", "198.51.100.1"),
     ],
 )
-def test_the_client_is_the_nearest_stranger(settings: Any, nearest: str, forwarded: str, client: str) -> None:
+def test_the_client_is_the_nearest_untrusted_address(settings: Any, nearest: str, forwarded: str, client: str) -> None:
     request = passed_on(settings, REMOTE_ADDR=nearest, HTTP_X_FORWARDED_FOR=forwarded)
 
     assert request.META["REMOTE_ADDR"] == client
 
 
-def test_https_is_believed_from_a_trusted_proxy_only(settings: Any) -> None:
-    told = {"HTTP_X_FORWARDED_PROTO": "https"}
+def test_https_is_accepted_from_a_trusted_proxy_only(settings: Any) -> None:
+    forwarded = {"HTTP_X_FORWARDED_PROTO": "https"}
 
-    assert passed_on(settings, REMOTE_ADDR="10.0.0.1", **told).is_secure()
-    assert not passed_on(settings, REMOTE_ADDR="198.51.100.1", **told).is_secure()
+    assert passed_on(settings, REMOTE_ADDR="10.0.0.1", **forwarded).is_secure()
+    assert not passed_on(settings, REMOTE_ADDR="198.51.100.1", **forwarded).is_secure()
 
 
-def test_without_proxies_to_trust_nothing_is_done(settings: Any) -> None:
+def test_without_trusted_proxies_headers_are_ignored(settings: Any) -> None:
     settings.RUNQY_TRUSTED_PROXIES = ()
 
     with pytest.raises(MiddlewareNotUsed):

@@ -1,4 +1,4 @@
-"""Keys that send too much and addresses that guess are told to wait, and nobody else."""
+"""Rate limits of keys and of failed authentications."""
 
 from ipaddress import ip_network
 from typing import Any
@@ -7,11 +7,11 @@ import pytest
 from django.test import Client
 
 from runqy.accounts.operations import create_api_key
-from runqy.broker.connection import RedisTarget
-from runqy.broker.rates import Rate
-from runqy.publication.snapshot import get_snapshot
+from runqy.broker.rate_limit import Rate
+from runqy.broker.redis_client import RedisTarget
+from runqy.config_sync.snapshot import get_snapshot
 from tests.api.client import ApiClient, problem
-from tests.api.wsgi import Answer, call
+from tests.api.wsgi import Response, call
 from tests.support.data_plane import DataPlane
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
 from tests.support.servers import free_port
@@ -19,7 +19,7 @@ from tests.support.servers import free_port
 pytestmark = pytest.mark.usefixtures("configuration")
 
 
-def guess(address: str = "203.0.113.9", key: str = "wrong", **environ: str) -> Answer:
+def guess(address: str = "203.0.113.9", key: str = "wrong", **environ: str) -> Response:
     """Send a request with a key from an address."""
     return call("GET", "/queue/x", HTTP_AUTHORIZATION=f"Bearer {key}", REMOTE_ADDR=address, **environ)
 
@@ -30,13 +30,13 @@ def statuses(count: int, *args: str, **environ: str) -> list[int]:
 
 
 def test_a_key_without_a_limit_is_not_counted(redis: Any) -> None:
-    answer = ApiClient(CLIENT_KEY).get("/queue/x")
+    response = ApiClient(CLIENT_KEY).get("/queue/x")
 
-    assert not answer.has_header("RateLimit")
+    assert not response.has_header("RateLimit")
     assert redis.keys("runqy:rate:*") == []
 
 
-def test_a_key_that_sends_too_much_is_told_when_to_go_on(settings: Any) -> None:
+def test_a_key_beyond_its_limit_gets_retry_after(settings: Any) -> None:
     settings.RUNQY_RATE_LIMIT = Rate(2, 60)
 
     first, second, third = (ApiClient(CLIENT_KEY).get("/queue/x") for _ in range(3))
@@ -58,28 +58,28 @@ def test_each_key_has_a_limit_of_its_own(settings: Any) -> None:
     assert codes == [[404, 429]] * 4
 
 
-def test_a_key_may_have_a_limit_of_its_own_that_counts_instead_of_the_servers(settings: Any, each_plane: str) -> None:
+def test_a_keys_own_limit_replaces_the_servers(settings: Any, each_plane: str) -> None:
     settings.RUNQY_RATE_LIMIT = Rate(1, 60)
     slow, fast = (create_api_key(name="x", role="client", rate_limit=rate).plain for rate in ("2/h", "100/s"))
 
-    answers = [ApiClient(slow).get("/queue/x") for _ in range(3)]
+    responses = [ApiClient(slow).get("/queue/x") for _ in range(3)]
 
-    assert [answer.status_code for answer in answers] == [404, 404, 429]
-    assert problem(answers[2])["detail"] == "This key is limited to 2 in 3600 s (its rate_limit)."
+    assert [response.status_code for response in responses] == [404, 404, 429]
+    assert problem(responses[2])["detail"] == "This key is limited to 2 in 3600 s (its rate_limit)."
     assert [ApiClient(fast).get("/queue/x").status_code for _ in range(3)] == [404] * 3
 
 
-def test_a_key_is_limited_though_the_server_limits_none(each_plane: str) -> None:
+def test_a_keys_own_limit_applies_without_one_of_the_server(each_plane: str) -> None:
     key = create_api_key(name="x", role="client", rate_limit="1/m").plain
 
     assert [ApiClient(key).get("/queue/x").status_code for _ in range(2)] == [404, 429]
 
 
 @pytest.mark.parametrize("rate", ["1", "0/s", "1/d", "-1/s", "1/s/s", "9999999/s", "100001/s"])
-def test_a_rate_that_makes_no_sense_is_refused(rate: str) -> None:
-    answer = ApiClient().post("/api/keys", {"name": "x", "rate_limit": rate})
+def test_an_invalid_rate_is_refused(rate: str) -> None:
+    response = ApiClient().post("/api/keys", {"name": "x", "rate_limit": rate})
 
-    assert any(error.startswith("rate_limit: ") for error in problem(answer)["errors"])
+    assert any(error.startswith("rate_limit: ") for error in problem(response)["errors"])
 
 
 def test_a_request_that_the_role_forbids_is_not_counted(settings: Any) -> None:
@@ -91,13 +91,13 @@ def test_a_request_that_the_role_forbids_is_not_counted(settings: Any) -> None:
     assert codes == [403, 403, 200, 429]
 
 
-def test_what_is_public_is_not_counted(settings: Any) -> None:
+def test_public_routes_are_not_counted(settings: Any) -> None:
     settings.RUNQY_RATE_LIMIT = Rate(1, 60)
 
     assert [ApiClient(CLIENT_KEY).get("/health").status_code for _ in range(3)] == [200] * 3
 
 
-def test_while_redis_is_away_nobody_is_refused_for_what_cannot_be_counted(settings: Any) -> None:
+def test_while_redis_is_unavailable_no_request_is_throttled(settings: Any) -> None:
     settings.RUNQY_RATE_LIMIT = Rate(1, 60)
     get_snapshot()
     settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),))
@@ -105,7 +105,7 @@ def test_while_redis_is_away_nobody_is_refused_for_what_cannot_be_counted(settin
     assert [guess(key=CLIENT_KEY).status, guess().status] == [503, 401]
 
 
-def test_a_short_key_is_compared_while_a_cluster_is_away(settings: Any) -> None:
+def test_a_short_key_is_compared_while_a_cluster_is_unavailable(settings: Any) -> None:
     settings.RUNQY_CLIENT_API_KEY = "short"
     get_snapshot()
     settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),), mode="cluster")
@@ -113,7 +113,7 @@ def test_a_short_key_is_compared_while_a_cluster_is_away(settings: Any) -> None:
     assert guess().status == 401
 
 
-def test_an_address_that_guesses_is_told_to_wait(settings: Any) -> None:
+def test_an_address_beyond_the_limit_gets_retry_after(settings: Any) -> None:
     settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(3, 60)
 
     assert statuses(5) == [401] * 3 + [429] * 2
@@ -124,11 +124,11 @@ def test_an_address_that_guesses_is_told_to_wait(settings: Any) -> None:
     assert b"too_many_failures" in last.body
 
 
-def test_guessing_is_bounded_without_any_setting() -> None:
+def test_failures_are_limited_by_default() -> None:
     assert 429 in statuses(31)
 
 
-def test_a_valid_key_is_never_locked_out_by_guesses_from_its_address(settings: Any) -> None:
+def test_a_valid_key_works_despite_failures_from_its_address(settings: Any) -> None:
     settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(1, 60)
     made = create_api_key(name="x", role="client").plain
 
@@ -147,7 +147,7 @@ def test_guesses_are_counted_by_their_address(settings: Any) -> None:
     assert statuses(2, "") == [401, 429]
 
 
-def test_guesses_behind_a_trusted_proxy_are_counted_by_the_address_that_it_tells(settings: Any) -> None:
+def test_failures_behind_a_trusted_proxy_are_counted_by_the_forwarded_address(settings: Any) -> None:
     settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(1, 60)
     settings.RUNQY_TRUSTED_PROXIES = (ip_network("10.0.0.0/8"),)
     client = Client()  # knows the proxies, as a process that starts with this setting
@@ -161,7 +161,7 @@ def test_guesses_behind_a_trusted_proxy_are_counted_by_the_address_that_it_tells
     assert [status("198.51.100.1", f"192.0.2.{i}") for i in (3, 4)] == [401, 429]
 
 
-def test_no_key_at_all_is_no_guess(settings: Any) -> None:
+def test_a_missing_key_is_not_counted(settings: Any) -> None:
     settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(1, 60)
 
     assert [ApiClient(None).get("/queue/x").status_code for _ in range(3)] == [401] * 3
@@ -195,7 +195,7 @@ def test_a_trusted_proxy_may_come_by_an_ipv4_address_in_ipv6(settings: Any) -> N
 
 
 @pytest.mark.usefixtures("configuration", "each_plane")
-def test_beyond_the_limit_short_keys_are_not_compared(settings: Any) -> None:
+def test_short_keys_are_not_compared_beyond_the_limit(settings: Any) -> None:
     settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(2, 60)
     settings.RUNQY_CLIENT_API_KEY = "short"
     settings.RUNQY_WORKER_API_KEY = "32-characters-are-long-enough-ab"
@@ -211,9 +211,7 @@ def test_beyond_the_limit_short_keys_are_not_compared(settings: Any) -> None:
 
 
 @pytest.mark.usefixtures("configuration")
-def test_of_guesses_that_are_sent_at_once_none_beyond_the_limit_finds_a_short_key(
-    settings: Any, data_plane: DataPlane
-) -> None:
+def test_concurrent_guesses_beyond_the_limit_never_match_a_short_key(settings: Any, data_plane: DataPlane) -> None:
     settings.RUNQY_AUTH_FAILURE_LIMIT = Rate(2, 60)
     settings.RUNQY_CLIENT_API_KEY = "short"
     guesses = [*(f"guess{number}" for number in range(20)), "short"]
@@ -226,7 +224,7 @@ def test_of_guesses_that_are_sent_at_once_none_beyond_the_limit_finds_a_short_ke
     assert right == wrong
 
 
-def test_a_short_key_that_is_right_is_not_counted(settings: Any, redis: Any) -> None:
+def test_a_valid_short_key_is_not_counted(settings: Any, redis: Any) -> None:
     settings.RUNQY_CLIENT_API_KEY = "short"
 
     assert {guess(key="short").status for _ in range(40)} == {404}

@@ -1,4 +1,4 @@
-"""A request has one name: in its answer, its problem and the log."""
+"""A request has one id: in its response, its problem and the log."""
 
 import json
 import logging
@@ -30,34 +30,34 @@ def logged() -> Iterator[list[dict[str, Any]]]:
 
 @pytest.mark.usefixtures("configuration")
 @pytest.mark.parametrize("path", ["/queue/x", "/nowhere", "/admin/nowhere", "/swagger/index.html"])
-def test_every_answer_has_the_clients_own_id(path: str) -> None:
-    answer = ApiClient().get(path, **{"X-Request-ID": "abc:1/2+3="})
+def test_every_response_has_the_clients_request_id(path: str) -> None:
+    response = ApiClient().get(path, **{"X-Request-ID": "abc:1/2+3="})
 
-    assert answer["X-Request-ID"] == "abc:1/2+3="
+    assert response["X-Request-ID"] == "abc:1/2+3="
 
 
 @pytest.mark.usefixtures("configuration")
 @pytest.mark.parametrize("given", ["", "a b", "a\x7f", "é", "x" * 129, "a\tb"])
-def test_an_id_that_is_not_a_plain_one_is_replaced(given: str) -> None:
-    answers = [ApiClient().get("/queue/x", **{"X-Request-ID": given}) for _ in range(2)]
+def test_an_invalid_request_id_is_replaced(given: str) -> None:
+    responses = [ApiClient().get("/queue/x", **{"X-Request-ID": given}) for _ in range(2)]
 
-    names = {answer["X-Request-ID"] for answer in answers}
+    names = {response["X-Request-ID"] for response in responses}
     assert len(names) == 2
     assert all(len(name) == 16 for name in names)
-    assert problem(answers[0])["request_id"] == answers[0]["X-Request-ID"]
+    assert problem(responses[0])["request_id"] == responses[0]["X-Request-ID"]
 
 
 @pytest.mark.usefixtures("configuration")
-def test_what_is_logged_in_a_request_names_it_and_nothing_later_does(
+def test_log_records_of_a_request_have_its_id_and_later_ones_do_not(
     logged: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("runqy.accounts.api.viewsets.get_api_key", fail)
-    answer = ApiClient().get("/api/keys/1", **{"X-Request-ID": "r1"})
+    response = ApiClient().get("/api/keys/1", **{"X-Request-ID": "r1"})
     logging.getLogger("later").error("later")
 
-    assert answer.status_code == 500
+    assert response.status_code == 500
     assert [line.get("request_id") for line in logged] == [*["r1"] * (len(logged) - 1), None]
     assert len(logged) > 1

@@ -1,4 +1,4 @@
-"""The schema says what the API does: nothing missing, nothing unclear, the reference's routes among it."""
+"""The OpenAPI schema is complete, valid, and has the routes of the reference."""
 
 import json
 import re
@@ -48,7 +48,7 @@ PUBLIC = {"/health", "/livez", "/readyz"}
 
 @pytest.fixture(scope="module")
 def schema() -> dict[str, Any]:
-    """Return the schema, made without a word of warning."""
+    """Return the schema, generated without warnings."""
     GENERATOR_STATS.reset()
     with GENERATOR_STATS.silence():
         made = SchemaGenerator().get_schema(request=None, public=True)
@@ -60,7 +60,7 @@ def schema() -> dict[str, Any]:
 
 def operations(schema: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     """Return path, method and description of every operation."""
-    return [(path, method, told) for path, item in schema["paths"].items() for method, told in item.items()]
+    return [(path, method, operation) for path, item in schema["paths"].items() for method, operation in item.items()]
 
 
 def test_it_is_openapi_3_1_and_valid(schema: dict[str, Any]) -> None:
@@ -72,9 +72,9 @@ def test_it_is_openapi_3_1_and_valid(schema: dict[str, Any]) -> None:
 def test_a_route_of_the_reference_is_in_it(schema: dict[str, Any], route: str) -> None:
     method, path = route.split()
 
-    told = schema["paths"][path][method.lower()]
+    operation = schema["paths"][path][method.lower()]
 
-    assert "deprecated" not in told
+    assert "deprecated" not in operation
 
 
 def test_every_view_is_in_it(schema: dict[str, Any]) -> None:
@@ -92,21 +92,29 @@ def test_every_view_is_in_it(schema: dict[str, Any]) -> None:
 
 
 def test_every_operation_is_described(schema: dict[str, Any]) -> None:
-    ids = [told["operationId"] for _, _, told in operations(schema)]
+    ids = [operation["operationId"] for _, _, operation in operations(schema)]
 
     assert len(ids) == len(set(ids))
-    for path, method, told in operations(schema):
-        assert told["summary"], (path, method)
-        assert told["tags"], (path, method)
-        assert ("429" in told["responses"]) == ("401" in told["responses"]) == (path not in PUBLIC), (path, method)
+    for path, method, operation in operations(schema):
+        assert operation["summary"], (path, method)
+        assert operation["tags"], (path, method)
+        assert ("429" in operation["responses"]) == ("401" in operation["responses"]) == (path not in PUBLIC), (
+            path,
+            method,
+        )
 
 
-def test_every_operation_shows_an_example_of_what_goes_in_and_out(schema: dict[str, Any]) -> None:
+def test_every_operation_has_examples_of_request_and_response(schema: dict[str, Any]) -> None:
     lacking = []
-    for path, method, told in operations(schema):
-        answers = [told["responses"][status].get("content", {}) for status in told["responses"] if status < "300"]
-        bodies = [told["requestBody"]["content"]] if "requestBody" in told else []
-        for contents in ([content for answer in answers for content in answer.values()], *map(dict.values, bodies)):
+    for path, method, operation in operations(schema):
+        responses = [
+            operation["responses"][status].get("content", {}) for status in operation["responses"] if status < "300"
+        ]
+        bodies = [operation["requestBody"]["content"]] if "requestBody" in operation else []
+        for contents in (
+            [content for response in responses for content in response.values()],
+            *map(dict.values, bodies),
+        ):
             if contents and not any("examples" in content for content in contents):
                 lacking.append(f"{method} {path}")
 
@@ -114,61 +122,61 @@ def test_every_operation_shows_an_example_of_what_goes_in_and_out(schema: dict[s
 
 
 def test_every_refusal_is_a_problem(schema: dict[str, Any]) -> None:
-    for path, method, told in operations(schema):
-        for status, answer in told["responses"].items():
+    for path, method, operation in operations(schema):
+        for status, response in operation["responses"].items():
             if status >= "400" and path not in PUBLIC:
-                assert answer["content"].keys() == {"application/problem+json"}, (path, method, status)
+                assert response["content"].keys() == {"application/problem+json"}, (path, method, status)
 
 
-def test_every_answer_tells_its_headers(schema: dict[str, Any]) -> None:
-    for path, method, told in operations(schema):
-        for status, answer in told["responses"].items():
+def test_every_response_documents_its_headers(schema: dict[str, Any]) -> None:
+    for path, method, operation in operations(schema):
+        for status, response in operation["responses"].items():
             expected = {"X-Request-ID"} | ({"Retry-After"} if status in ("429", "503") else set())
             expected |= set() if path in PUBLIC else {"RateLimit", "RateLimit-Policy"}
-            assert answer["headers"].keys() == expected, (path, method, status)
+            assert response["headers"].keys() == expected, (path, method, status)
 
 
-def test_links_lead_to_operations_from_what_answers_have(schema: dict[str, Any]) -> None:
-    by_id = {told["operationId"]: (path, told) for path, _, told in operations(schema)}
+def test_links_name_operations_and_members_of_responses(schema: dict[str, Any]) -> None:
+    by_id = {operation["operationId"]: (path, operation) for path, _, operation in operations(schema)}
 
     seen = set()
-    for source, (_, told) in by_id.items():
-        for status, answer in told["responses"].items():
-            for link in answer.get("links", {}).values():
+    for source, (_, operation) in by_id.items():
+        for status, response in operation["responses"].items():
+            for link in response.get("links", {}).values():
                 path, target = by_id[link["operationId"]]
                 needed = {p["name"] for p in target["parameters"] if p["in"] == "path"}
                 assert link["parameters"].keys() == needed, (source, path)
-                examples = answer["content"]["application/json"]["examples"].values()
-                for place in link["parameters"].values():
-                    assert any(_at(example["value"], place) is not None for example in examples), (source, place)
+                examples = response["content"]["application/json"]["examples"].values()
+                for pointer in link["parameters"].values():
+                    assert any(_at(example["value"], pointer) is not None for example in examples), (source, pointer)
                 seen.add((source, status))
 
     assert {source.removesuffix("_alias") for source, _ in seen} == LINKS.keys()
 
 
-def _at(content: Any, place: str) -> Any:
-    """Return what stands at a JSON pointer of a body."""
-    for name in place.removeprefix("$response.body#/").split("/"):
+def _at(content: Any, pointer: str) -> Any:
+    """Return the value at a JSON pointer of a body."""
+    for name in pointer.removeprefix("$response.body#/").split("/"):
         content = content[name]
     return content
 
 
 @pytest.mark.parametrize("path", ["/api/schema/", "/swagger/doc.json"])
-def test_it_is_served_to_everybody(schema: dict[str, Any], path: str) -> None:
-    answer = Client().get(path)
+def test_it_is_public(schema: dict[str, Any], path: str) -> None:
+    response = Client().get(path)
 
-    assert answer.status_code == 200
-    assert json.loads(answer.content)["paths"] == schema["paths"]
+    assert response.status_code == 200
+    assert json.loads(response.content)["paths"] == schema["paths"]
 
 
 @pytest.mark.parametrize("body", ["Enqueue", "Batch", "RegisterWorker"])
-def test_the_name_of_a_queue_is_bounded_as_it_is_when_read(schema: dict[str, Any], body: str) -> None:
+def test_the_schema_bounds_queue_names_like_the_parser(schema: dict[str, Any], body: str) -> None:
     queue = schema["components"]["schemas"][body]["properties"]["queue"]
 
     assert (queue["minLength"], queue["maxLength"]) == (1, MAX_NAME_LENGTH)
 
 
-def test_what_a_new_vault_is_refused_for_is_in_its_schema(schema: dict[str, Any]) -> None:
+def test_the_schema_has_the_rules_of_vault_names(schema: dict[str, Any]) -> None:
     vault = schema["components"]["schemas"]["CreateVault"]["properties"]
     description, blank = vault["description"]["oneOf"]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runqy.api.timestamps import format_ns, format_s
+from runqy.api.renderers import format_ns, format_s
 
 BEFORE, EPOCH, END = (datetime(year, 1, 1, tzinfo=UTC) for year in (1900, 1970, 9999))
 
@@ -38,5 +38,5 @@ def test_a_timestamp_has_no_fraction_of_zero_and_ends_with_the_year_9999(
     assert format_ns(nanoseconds) == formatted
 
 
-def test_seconds_are_formatted_alike() -> None:
+def test_seconds_are_formatted_like_nanoseconds() -> None:
     assert (format_s(None), format_s(1_700_000_000)) == (None, "2023-11-14T22:13:20Z")

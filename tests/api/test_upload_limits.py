@@ -1,4 +1,4 @@
-"""Forms with files that nobody asked for are bounded before they are read, and never written to a folder."""
+"""Unexpected uploads are limited before they are read, and never written to a folder."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -42,7 +42,7 @@ def deleted_and_open(web: WebProcess) -> int:
 
 
 def send(web: WebProcess, head: str, *chunks: bytes) -> tuple[int, int]:
-    """Send a request slowly enough to look at what the server keeps; return the status and the most bytes seen."""
+    """Send a request slowly while measuring what the server stores; return the status and the maximum of bytes."""
     most = 0
     with web.connect(head) as connection:
         for chunk in chunks:
@@ -61,7 +61,7 @@ def test_a_form_beyond_the_limit_is_refused_and_nothing_is_written(web: WebProce
     assert (status, most) == (413, 0)
 
 
-def test_a_form_in_chunks_without_end_is_not_written(web: WebProcess) -> None:
+def test_an_endless_chunked_form_is_not_written(web: WebProcess) -> None:
     chunks = [PART, *[b"x" * (LIMIT // 4)] * 8]
 
     status, most = send(

@@ -2,6 +2,8 @@
 
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,16 +14,18 @@ from typing import Any
 import pytest
 from runqy_python import AuthenticationError, RunqyClient, TaskNotFoundError
 
-from queues.models import Source
+from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.keys import ended_channel
+from runqy.broker.task_output import OutputChunk, write_output
+from runqy.cli.exit_codes import ExitCode
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
 from tests.support.tasks import take_one
 from tests.support.waiting import wait_until
 from tests.support.web import WAITERS, WebProcess, database_variables
-from tests.tasks.life import fail_for_good, succeed
+from tests.tasks.task_helpers import fail_for_good, succeed
 
 
 @pytest.fixture(scope="module")
@@ -34,70 +38,70 @@ def shared_web(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def web(configuration: None, shared_web: WebProcess) -> WebProcess:
-    """Return the server, which knows a queue."""
-    save_queue(spec=spec("simple"), source=Source.API)
+    """Return the server, which has a queue."""
+    save_queue(spec=spec("simple"), source=QueueSource.API)
     return shared_web
 
 
-def test_no_proxy_is_believed_that_was_not_named(configuration: None, tmp_path: Path) -> None:
+def test_only_configured_proxies_are_trusted(configuration: None, tmp_path: Path) -> None:
     web = WebProcess(tmp_path, RUNQY_HTTPS="true")
     try:
-        with web.connect("GET /admin/login/ HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: https\r\n\r\n") as asked:
-            status = asked.recv(12)
+        with web.connect(
+            "GET /admin/login/ HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: https\r\n\r\n"
+        ) as connection:
+            status = connection.recv(12)
     finally:
         web.kill()
 
     assert status == b"HTTP/1.1 301"
 
 
-def test_answers_carry_the_time(web: WebProcess) -> None:
+def test_responses_have_a_date(web: WebProcess) -> None:
     earliest = int(time.time()) - 2  # uvicorn renews the header once a second
 
-    with web.connect("GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") as asked:
-        answer = b"".join(iter(lambda: asked.recv(4096), b"")).decode()
+    with web.connect("GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") as connection:
+        response = b"".join(iter(lambda: connection.recv(4096), b"")).decode()
 
-    spelled = re.search(r"^date: (.*)\r$", answer, re.MULTILINE)
+    spelled = re.search(r"^date: (.*)\r$", response, re.MULTILINE)
     assert spelled is not None
     assert earliest <= parsedate_to_datetime(spelled[1]).timestamp() <= time.time()
 
 
-def wait_for_a_place(web: WebProcess, path: str) -> tuple[int, dict[str, Any]]:
-    """Send a request that waits, again as long as others have all the places."""
+def wait_for_a_thread(web: WebProcess, path: str) -> tuple[int, dict[str, Any]]:
+    """Send a request that waits; repeat it while all waiters are in use."""
     while True:
-        status, answer = web.send(path)
+        status, response = web.send(path)
         if status != 503:
-            return status, answer
+            return status, response
 
 
 @pytest.fixture
 def own_web(configuration: None, tmp_path: Path) -> Iterator[WebProcess]:
-    """Return a server that the test may end, and which knows a queue."""
-    save_queue(spec=spec("simple"), source=Source.API)
+    """Return a server with a queue that the test may stop."""
+    save_queue(spec=spec("simple"), source=QueueSource.API)
     started = WebProcess(tmp_path)
     yield started
     started.kill()
 
 
-def test_readers_may_wait_up_to_the_limit_and_the_end_of_the_process_sends_them_away(
-    own_web: WebProcess, redis: Any
-) -> None:
+def test_clients_wait_up_to_the_limit_and_a_stopping_process_ends_their_waits(own_web: WebProcess, redis: Any) -> None:
     web = own_web
     task_id = web.send("/queue/add", b'{"queue":"simple","data":{}}')[1]["info"]["id"]
     path, channel = f"/queue/{task_id}?wait=60", ended_channel(task_id)
 
     with ThreadPoolExecutor(WAITERS) as pool:
-        waiters = [pool.submit(wait_for_a_place, web, path) for _ in range(WAITERS)]
+        waiters = [pool.submit(wait_for_a_thread, web, path) for _ in range(WAITERS)]
         wait_until(lambda: redis.pubsub_numsub(channel)[0][1] == 1)
         wait_until(lambda: web.send(f"/queue/{task_id}?wait=0.01")[0] == 503)
         assert web.send(f"/queue/{task_id}")[0] == 200
         web.process.send_signal(signal.SIGTERM)
-        answers = [waiter.result(20) for waiter in waiters]
+        responses = [waiter.result(20) for waiter in waiters]
 
-    assert [status for status, _ in answers] == [202] * WAITERS
+    assert [status for status, _ in responses] == [202] * WAITERS
     assert web.process.wait(10) == 0
 
 
-def test_clients_that_send_slowly_do_not_keep_others_waiting(web: WebProcess) -> None:
+def test_slow_clients_do_not_delay_others(web: WebProcess) -> None:
     head = f"POST /queue/add HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_KEY}\r\n"
     slow = [web.connect(f"{head}Content-Length: {size}\r\n\r\n{{") for size in (10, 10, 10, 100_000, 100_000)]
     slow.append(web.connect("POST /que"))
@@ -109,18 +113,18 @@ def test_clients_that_send_slowly_do_not_keep_others_waiting(web: WebProcess) ->
         connection.close()
 
 
-def test_a_body_may_come_in_chunks(web: WebProcess) -> None:
+def test_a_chunked_body_is_accepted(web: WebProcess) -> None:
     head = f"POST /queue/add HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_KEY}\r\nConnection: close\r\n"
     chunks = "".join(f"{len(part):x}\r\n{part}\r\n" for part in ('{"queue":"simple"', ',"data":{"n":1}}', ""))
     connection = web.connect(f"{head}Transfer-Encoding: chunked\r\n\r\n{chunks}")
 
-    answer = b""
+    response = b""
     while part := connection.recv(65536):
-        answer += part
+        response += part
     connection.close()
 
-    assert answer.startswith(b"HTTP/1.1 200")
-    assert b'"payload":{"n":1}' in answer
+    assert response.startswith(b"HTTP/1.1 200")
+    assert b'"payload":{"n":1}' in response
 
 
 def test_the_published_sdk_enqueues_and_reads_results(web: WebProcess, single_broker: Broker) -> None:
@@ -134,7 +138,7 @@ def test_the_published_sdk_enqueues_and_reads_results(web: WebProcess, single_br
     assert (done.state, done.result, done.payload) == ("completed", {"ok": True}, {"n": 1})
 
 
-def test_the_published_sdk_tells_errors_apart(web: WebProcess, single_broker: Broker) -> None:
+def test_the_published_sdk_distinguishes_errors(web: WebProcess, single_broker: Broker) -> None:
     sdk = RunqyClient(f"http://127.0.0.1:{web.port}", api_key=ADMIN_KEY)
     failed = sdk.enqueue("simple", {})
     fail_for_good(single_broker, take_one(single_broker, "simple"), "it broke")
@@ -148,14 +152,14 @@ def test_the_published_sdk_tells_errors_apart(web: WebProcess, single_broker: Br
 
 @pytest.mark.parametrize("path", ["/livez", "/nowhere", "/queue/add"])
 def test_a_response_to_head_has_a_length_and_no_body(web: WebProcess, path: str) -> None:
-    with web.connect(f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") as asked:
-        head, _, body = b"".join(iter(lambda: asked.recv(4096), b"")).partition(b"\r\n\r\n")
+    with web.connect(f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n") as connection:
+        head, _, body = b"".join(iter(lambda: connection.recv(4096), b"")).partition(b"\r\n\r\n")
 
     assert re.search(rb"(?i)content-length: [1-9]", head)
     assert body == b""
 
 
-def test_a_process_that_is_to_end_goes_on_until_load_balancers_know(configuration: None, tmp_path: Path) -> None:
+def test_a_stopping_process_serves_until_load_balancers_have_noticed(configuration: None, tmp_path: Path) -> None:
     web = WebProcess(tmp_path, RUNQY_DRAIN_S="3")
 
     def is_draining() -> bool:
@@ -169,3 +173,25 @@ def test_a_process_that_is_to_end_goes_on_until_load_balancers_know(configuratio
     assert web.send("/readyz")[0] == 503
     assert web.send("/livez")[0] == 200
     assert web.process.wait(15) == 0
+
+
+def test_the_command_line_follows_the_output_of_a_task_to_its_end(
+    web: WebProcess, single_broker: Broker, tmp_path: Path
+) -> None:
+    task_id = web.send("/queue/add", b'{"queue":"simple","data":{}}')[1]["info"]["id"]
+    taken = take_one(single_broker, "simple")
+    printed = tmp_path / "printed"
+    command = ["-m", "runqy.cli", "task", "logs", "simple", task_id, "--follow", "-s", web.url, "-k", ADMIN_KEY]
+    with printed.open("wb") as out:
+        following = subprocess.Popen([sys.executable, *command], stdout=out)
+    try:
+        single_broker.run(write_output([OutputChunk(lease=taken.lease, text=b"one\n")]))
+        wait_until(lambda: printed.read_bytes() == b"one\n", timeout_s=60)
+        single_broker.run(write_output([OutputChunk(lease=taken.lease, offset=4, text=b"two\n")]))
+        fail_for_good(single_broker, taken, "boom")
+
+        status = following.wait(60)
+    finally:
+        following.kill()
+
+    assert (status, printed.read_bytes()) == (ExitCode.TASK_FAILED, b"one\ntwo\n")

@@ -10,15 +10,15 @@ from tests.support.environment import ADMIN_KEY
 
 
 @dataclass
-class Answer:
-    """What the application answered."""
+class Response:
+    """The application's response."""
 
     status: int
     headers: dict[str, str]
     body: bytes
 
 
-def call(method: str, path: str, body: bytes = b"", **environ: Any) -> Answer:
+def call(method: str, path: str, body: bytes = b"", **environ: Any) -> Response:
     """Send a request with the admin's key; `environ` adds to it or changes it."""
     request: dict[str, Any] = {
         "REQUEST_METHOD": method,
@@ -33,4 +33,4 @@ def call(method: str, path: str, body: bytes = b"", **environ: Any) -> Answer:
     chunks = application(request, lambda status, headers, *_: started.extend((status, headers)))
     content = b"" if method == "HEAD" else b"".join(chunks)  # servers send no body then
     getattr(chunks, "close", lambda: None)()
-    return Answer(int(started[0].split()[0]), dict(started[1]), content)
+    return Response(int(started[0].split()[0]), dict(started[1]), content)

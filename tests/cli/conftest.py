@@ -9,31 +9,31 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from runqy.cli import options
-from runqy.cli.connection import Server
+from runqy.cli.client import Client
 from runqy.cli.main import app
 
-Answer = tuple[int, object]
+Reply = tuple[int, object]
 
 
 class FakeServer:
-    """Answers in turn, and keeps what it was asked."""
+    """Sends the given responses in turn, and keeps the requests."""
 
     def __init__(self) -> None:
-        self.answers: list[Answer] = []
+        self.responses: list[Reply] = []
         self.requests: list[httpx2.Request] = []
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
         self.requests.append(request)
-        status, body = self.answers.pop(0)
+        status, body = self.responses.pop(0)
         content = body if isinstance(body, bytes) else msgspec.json.encode(body)
         return httpx2.Response(status, content=content)
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
-    """Return a server that answers what the test tells it to."""
+    """Return a server with responses that the test sets."""
     fake = FakeServer()
-    monkeypatch.setattr(options, "make_server", lambda url, key: Server(url, key, httpx2.MockTransport(fake)))
+    monkeypatch.setattr(options, "make_client", lambda url, key: Client(url, key, httpx2.MockTransport(fake)))
     return fake
 
 

@@ -8,27 +8,30 @@ import redis as redis_py
 from django.core.handlers.wsgi import WSGIHandler
 from typer.testing import Result
 
-from queues.models import Source
+from queues.definitions import FieldType, PayloadField
+from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.task_output import OutputChunk, write_output
 from runqy.cli import options
-from runqy.cli.connection import Server
-from runqy.cli.exits import Exit
+from runqy.cli.client import Client
+from runqy.cli.exit_codes import ExitCode
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
-from tests.support.tasks import take_one
-from tests.tasks.life import fail_for_good
+from tests.support.tasks import put, take_one
+from tests.tasks.task_helpers import fail_for_good
 
 Run = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
 def _leads_to_the_server(configuration: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the application in the place of the network; there is one queue."""
-    save_queue(spec=spec("mail"), source=Source.API)
+    """Replace the network by the application; there is one queue."""
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    save_queue(spec=spec("image", input=(PayloadField(name="n", type=(FieldType.INT,)),)), source=QueueSource.API)
     transport = httpx2.WSGITransport(app=WSGIHandler())
-    monkeypatch.setattr(options, "make_server", lambda url, key: Server(url, key, transport))
+    monkeypatch.setattr(options, "make_client", lambda url, key: Client(url, key, transport))
 
 
 def test_task_is_enqueued_and_read_again(run: Run, redis: redis_py.Redis) -> None:
@@ -46,21 +49,29 @@ def test_task_is_enqueued_and_read_again(run: Run, redis: redis_py.Redis) -> Non
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (("enqueue", "-q", "nope", "-k", CLIENT_KEY), Exit.NOT_FOUND, "runqy: No queue 'nope'. Valid names: mail."),
-        (("enqueue", "-q", "mail", "-p", "[1]", "-k", CLIENT_KEY), Exit.FAILED, "runqy: data:"),
-        (("get", "no-such-task", "-k", CLIENT_KEY), Exit.NOT_FOUND, "runqy: No such task."),
-        (("get", "no-such-task", "-k", WORKER_KEY), Exit.DENIED, "runqy: A key with the role worker is not"),
-        (("get", "no-such-task", "-k", "wrong"), Exit.DENIED, "runqy: A valid API key is needed"),
-        (("get", "no-such-task"), Exit.DENIED, "runqy: no API key: set RUNQY_API_KEY, or run this in the folder"),
+        (
+            ("enqueue", "-q", "nope", "-k", CLIENT_KEY),
+            ExitCode.NOT_FOUND,
+            "runqy: No queue 'nope'. Valid names: image, mail.",
+        ),
+        (("enqueue", "-q", "image", "-p", "[1]", "-k", CLIENT_KEY), ExitCode.FAILED, "runqy: data: must be an object"),
+        (("get", "no-such-task", "-k", CLIENT_KEY), ExitCode.NOT_FOUND, "runqy: Task not found."),
+        (("get", "no-such-task", "-k", WORKER_KEY), ExitCode.DENIED, "runqy: A key with the role worker is not"),
+        (("get", "no-such-task", "-k", "wrong"), ExitCode.DENIED, "runqy: A valid API key is required"),
+        (
+            ("get", "no-such-task"),
+            ExitCode.DENIED,
+            "runqy: no API key: set RUNQY_API_KEY, or run the command in the folder",
+        ),
     ],
 )
-def test_refusals_are_sentences(run: Run, arguments: tuple[str, ...], status: Exit, message: str) -> None:
+def test_errors_are_one_line_messages(run: Run, arguments: tuple[str, ...], status: ExitCode, message: str) -> None:
     result = run("task", *arguments)
 
     assert (result.exit_code, result.stderr[: len(message)]) == (status, message)
 
 
-def test_failed_task_is_found_and_run_again(run: Run, redis: redis_py.Redis, single_broker: Broker) -> None:
+def test_failed_task_is_listed_and_run_again(run: Run, redis: redis_py.Redis, single_broker: Broker) -> None:
     task_id = run("task", "enqueue", "-q", "mail", "-k", ADMIN_KEY).stdout.split()[1]
     fail_for_good(single_broker, take_one(single_broker, "mail"), "boom")
 
@@ -84,26 +95,50 @@ def test_waiting_task_is_cancelled_and_deleted(run: Run, redis: redis_py.Redis) 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
-        (("queue", "list"), "mail\t0\t0\t0\t0\t0\t0\tfalse\n"),
+        (("queue", "list"), "image\t0\t0\t0\t0\t0\t0\tfalse\t0\t0\nmail\t0\t0\t0\t0\t0\t0\tfalse\t0\t0\n"),
         (
             ("queue", "redeploy", "mail"),
-            "mail: no worker serves it now; the next one to start takes the newest commit\n",
+            "mail: no worker serves it; the next worker that starts deploys the newest commit\n",
         ),
         (("worker", "list"), ""),
     ],
 )
-def test_queues_and_workers_are_asked_about(
-    run: Run, redis: redis_py.Redis, arguments: tuple[str, ...], said: str
+def test_queues_and_workers_are_listed(
+    run: Run, redis: redis_py.Redis, arguments: tuple[str, ...], expected: str
 ) -> None:
     result = run(*arguments, "-k", ADMIN_KEY)
 
-    assert (result.exit_code, result.stdout) == (0, said), result.output
+    assert (result.exit_code, result.stdout) == (0, expected), result.output
 
 
-def test_state_that_is_none_is_refused_with_the_valid_ones(run: Run, redis: redis_py.Redis) -> None:
+def test_the_tasks_of_an_undefined_queue_are_moved(run: Run, single_broker: Broker) -> None:
+    put(single_broker, "a", queue="foreign")
+
+    result = run("queue", "move", "foreign", "mail.default", "-k", ADMIN_KEY)
+    refused = run("queue", "move", "mail", "mail", "-k", ADMIN_KEY)
+
+    assert (result.exit_code, result.stdout) == (0, "foreign: its tasks are moved to mail\n"), result.output
+    assert refused.exit_code == ExitCode.FAILED
+    assert "mail belongs to a defined queue" in refused.stderr
+
+
+def test_unknown_state_is_an_error_that_lists_the_valid_ones(run: Run, redis: redis_py.Redis) -> None:
     result = run("task", "list", "mail", "--state", "failed", "-k", ADMIN_KEY)
 
-    assert result.exit_code == Exit.FAILED
+    assert result.exit_code == ExitCode.FAILED
     assert "archived" in result.stderr
+
+
+def test_output_of_a_task_is_shown_and_followed(run: Run, redis: redis_py.Redis, single_broker: Broker) -> None:
+    task_id = run("task", "enqueue", "-q", "mail", "-k", CLIENT_KEY).stdout.split()[1]
+    taken = take_one(single_broker, "mail")
+    single_broker.run(write_output([OutputChunk(lease=taken.lease, text=b"one\ntwo\n")]))
+    fail_for_good(single_broker, taken, "boom")
+
+    shown = run("task", "logs", "mail", task_id, "-k", CLIENT_KEY)
+    followed = run("task", "logs", "mail", task_id, "--follow", "-k", CLIENT_KEY)
+
+    assert (shown.exit_code, shown.stdout) == (0, "one\ntwo\n")
+    assert (followed.exit_code, followed.stdout) == (ExitCode.TASK_FAILED, "one\ntwo\n")

@@ -16,7 +16,7 @@ def sent_key(server):
 
 
 def test_key_of_the_environment_is_sent(run, server):
-    server.answers = [(200, PENDING)]
+    server.responses = [(200, PENDING)]
 
     run("task", "get", "t1", env={"RUNQY_API_KEY": "mine"})
 
@@ -25,7 +25,7 @@ def test_key_of_the_environment_is_sent(run, server):
 
 @pytest.mark.usefixtures("kept_key")
 def test_kept_key_is_used_on_this_machine(run, server):
-    server.answers = [(200, PENDING)]
+    server.responses = [(200, PENDING)]
 
     run("task", "get", "t1", env={"PORT": "3100"})
 
@@ -35,7 +35,7 @@ def test_kept_key_is_used_on_this_machine(run, server):
 
 @pytest.mark.usefixtures("kept_key")
 def test_kept_key_goes_to_no_other_machine(run, server):
-    server.answers = [(200, PENDING)]
+    server.responses = [(200, PENDING)]
 
     run("task", "get", "t1", env={"RUNQY_SERVER_URL": "https://runqy.example.com"})
 

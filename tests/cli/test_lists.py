@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from runqy.cli import tables
-from runqy.cli.exits import Exit
+from runqy.cli import output
+from runqy.cli.exit_codes import ExitCode
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "main.py", line 1\nTypeError: not a number\n'
 
@@ -23,28 +23,28 @@ def task(number, **more):
 
 
 class Terminal(io.StringIO):
-    """Something to print to that says it is a terminal."""
+    """An output stream that claims to be a terminal."""
 
     def isatty(self):
         return True
 
 
 @pytest.fixture
-def shown_on_terminal(monkeypatch):
-    """Return a function that shows rows on a terminal of 100 columns and returns what stands there."""
+def run_in_terminal(monkeypatch):
+    """Return a function that shows rows on a terminal of 100 columns and returns the output."""
     monkeypatch.setenv("COLUMNS", "100")
 
     def show(rows, columns):
         terminal = Terminal()
-        monkeypatch.setattr(tables.sys, "stdout", terminal)
-        tables.show_rows(rows, columns, nothing="nothing")
+        monkeypatch.setattr(output.sys, "stdout", terminal)
+        output.print_rows(rows, columns, empty_message="nothing")
         return re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
 
     return show
 
 
 def test_tasks_are_listed_with_the_last_line_of_their_errors(run, server):
-    server.answers = [(200, {"tasks": [task(1), task(2, retried=3, last_err="canceled")], "next": None})]
+    server.responses = [(200, {"tasks": [task(1), task(2, retried=3, last_err="canceled")], "next": None})]
 
     result = run("task", "list", "mail.high", "--state", "archived")
 
@@ -55,7 +55,7 @@ def test_tasks_are_listed_with_the_last_line_of_their_errors(run, server):
 
 def test_pages_are_read_until_there_are_enough(run, server):
     following = "/api/cli/queues/mail/tasks?state=retry&limit=3&cursor=abc"
-    server.answers = [
+    server.responses = [
         (200, {"tasks": [task(1), task(2)], "next": following}),
         (200, {"tasks": [task(3), task(4)], "next": following}),
     ]
@@ -64,19 +64,19 @@ def test_pages_are_read_until_there_are_enough(run, server):
 
     assert [line.split("\t")[0] for line in result.stdout.splitlines()] == ["t1", "t2", "t3"]
     assert server.requests[1].url.raw_path.decode() == following
-    assert "there are more" in result.stderr
+    assert "Use --limit" in result.stderr
 
 
 def test_list_is_json_on_demand(run, server):
-    server.answers = [(200, {"tasks": [task(1)], "next": None})]
+    server.responses = [(200, {"tasks": [task(1)], "next": None})]
 
     assert json.loads(run("task", "list", "mail", "--json").stdout) == [task(1)]
 
 
-def test_table_keeps_ids_whole_and_cuts_long_errors(shown_on_terminal):
+def test_table_keeps_ids_whole_and_cuts_long_errors(run_in_terminal):
     rows = [task(1, id="x" * 36, last_err="e" * 300), task(2, id="y" * 36, last_err=TRACEBACK)]
 
-    lines = shown_on_terminal(rows, ("id", "state", "retried", "last_err")).splitlines()
+    lines = run_in_terminal(rows, ("id", "state", "retried", "last_err")).splitlines()
 
     assert lines[0].split() == ["id", "state", "retried", "last", "err"]
     assert [line.split()[0] for line in lines[1:]] == ["x" * 36, "y" * 36]
@@ -85,8 +85,8 @@ def test_table_keeps_ids_whole_and_cuts_long_errors(shown_on_terminal):
     assert max(map(len, lines)) <= 100
 
 
-def test_table_without_rows_is_a_sentence(shown_on_terminal):
-    assert shown_on_terminal([], ("id",)) == "nothing\n"
+def test_table_without_rows_prints_the_empty_message(run_in_terminal):
+    assert run_in_terminal([], ("id",)) == "nothing\n"
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_table_without_rows_is_a_sentence(shown_on_terminal):
         ("delete", "DELETE", "/api/cli/queues/mail_high/tasks/t1"),
     ],
 )
-def test_task_is_handled_in_the_queue_that_it_is_in(run, server, command, method, path):
-    server.answers = [(200, {"info": {"queue": "mail_high"}}), (200, {"message": "task done", "task_id": "t1"})]
+def test_actions_use_the_queue_of_the_task(run, server, command, method, path):
+    server.responses = [(200, {"info": {"queue": "mail_high"}}), (200, {"message": "task done", "task_id": "t1"})]
 
     result = run("task", command, "t1")
 
@@ -107,47 +107,54 @@ def test_task_is_handled_in_the_queue_that_it_is_in(run, server, command, method
 
 
 def test_several_tasks_are_cancelled_up_to_the_first_refusal(run, server):
-    server.answers = [
+    server.responses = [
         (200, {"message": "task cancelled", "task_id": "t1"}),
-        (404, {"code": "task_not_found", "detail": "No such task."}),
+        (404, {"code": "task_not_found", "detail": "Task not found."}),
     ]
 
     result = run("task", "cancel", "t1", "t/2", "t3")
 
     assert [request.url.raw_path for request in server.requests] == [b"/api/cli/tasks/t1", b"/api/cli/tasks/t%2F2"]
-    assert (result.exit_code, result.stdout) == (Exit.NOT_FOUND, "t1: task cancelled\n")
+    assert (result.exit_code, result.stdout) == (ExitCode.NOT_FOUND, "t1: task cancelled\n")
 
 
 def test_queues_are_listed_with_their_counts(run, server):
     queue = {"queue": "mail", "pending": 1, "active": 0, "scheduled": 0, "retry": 0, "archived": 2, "completed": 9}
-    server.answers = [(200, {"queues": [queue | {"paused": True}]})]
+    processes = {"ready": 3, "not_ready": 1, "disconnected": 0}
+    server.responses = [(200, {"queues": [queue | {"paused": True, "worker_processes": processes}]})]
 
-    assert run("queue", "list").stdout == "mail\t1\t0\t0\t0\t2\t9\ttrue\n"
+    assert run("queue", "list").stdout == "mail\t1\t0\t0\t0\t2\t9\ttrue\t3\t1\n"
 
 
 @pytest.mark.parametrize(
-    ("workers", "said"),
+    ("workers", "expected"),
     [
-        (["a"], "1 worker takes the newest commit"),
-        (["a", "b"], "2 workers take the newest commit"),
-        (None, "its workers take the newest commit"),
-        ([], "no worker serves it now; the next one to start takes the newest commit"),
+        (["a"], "1 worker deploys the newest commit"),
+        (["a", "b"], "2 workers deploy the newest commit"),
+        (None, "its workers deploy the newest commit"),
+        ([], "no worker serves it; the next worker that starts deploys the newest commit"),
     ],
 )
-def test_redeploying_says_how_many_workers_were_told(run, server, workers, said):
-    server.answers = [(200, {"message": "redeployment requested", "queue": "mail", "workers": workers})]
+def test_redeploy_prints_how_many_workers_deploy_the_newest_commit(run, server, workers, expected):
+    server.responses = [(200, {"message": "redeployment requested", "queue": "mail", "workers": workers})]
 
     result = run("queue", "redeploy", "mail")
 
     assert (server.requests[0].method, server.requests[0].url.path) == ("POST", "/api/cli/queues/mail/redeploy")
-    assert result.stdout == f"mail: {said}\n"
+    assert result.stdout == f"mail: {expected}\n"
 
 
 def test_workers_are_listed_with_their_commits(run, server):
     worker = {"worker_id": "h:1:a", "queue": "mail", "state": "ready", "commit": "0123456789abcdef", "reason": ""}
     starting = worker | {"worker_id": "h:2:b", "state": "starting", "commit": None}
-    server.answers = [(200, {"workers": [one | {"is_stale": False} for one in (worker, starting)]})]
+    gone = worker | {"worker_id": "h:3:c", "state": "disconnected", "reason": "It cannot reach Redis."}
+    listed = [one | {"disconnected_since": None} for one in (worker, starting)]
+    server.responses = [(200, {"workers": [*listed, gone | {"disconnected_since": "2026-01-02T03:04:05Z"}]})]
 
     lines = run("worker", "list").stdout.splitlines()
 
-    assert lines == ["h:1:a\tmail\tready\t0123456789ab\tfalse\t", "h:2:b\tmail\tstarting\t\tfalse\t"]
+    assert lines == [
+        "h:1:a\tmail\tready\t0123456789ab\t\t",
+        "h:2:b\tmail\tstarting\t\t\t",
+        "h:3:c\tmail\tdisconnected\t0123456789ab\t2026-01-02T03:04:05Z\tIt cannot reach Redis.",
+    ]

@@ -16,7 +16,7 @@ def test_version_is_the_installed_one(run, word):
 
 
 @pytest.mark.parametrize("words", [(), ("task",), ("queue",), ("worker",), ("vault",)])
-def test_help_cuts_no_sentence_short(run, words):
+def test_help_shows_whole_sentences(run, words):
     listed = run(*words, "--help").stdout.partition("Commands:")[2]
 
     assert listed
@@ -31,10 +31,10 @@ def test_command_line_imports_no_django():
     assert done.stdout == "[]\n"
 
 
-def test_server_that_is_not_installed_is_a_sentence(run, monkeypatch):
+def test_missing_server_dependencies_are_a_one_line_error(run, monkeypatch):
     monkeypatch.setattr("runqy.cli.main.find_spec", lambda name: None)
 
     result = run("up")
 
     assert result.exit_code == 1
-    assert result.stderr == "runqy: the server is not installed here: pip install '.[server]' in a clone\n"
+    assert result.stderr == "runqy: the server is not installed; run pip install '.[server]' in a clone\n"

@@ -1,8 +1,8 @@
-"""`runqy task` sends what it was given, shows what came back, and ends with a status that says how it went."""
+"""`runqy task` sends its input, shows the response, and exits with a status for the outcome."""
 
 import pytest
 
-from runqy.cli.exits import Exit
+from runqy.cli.exit_codes import ExitCode
 
 PENDING = {"info": {"id": "t1", "queue": "sentiment", "state": "pending"}}
 DONE = {
@@ -12,7 +12,7 @@ FAILED = {"info": {"id": "t1", "queue": "sentiment", "state": "archived", "last_
 
 
 def test_enqueue_keeps_the_bytes_of_the_payload(run, server):
-    server.answers = [(200, PENDING)]
+    server.responses = [(200, PENDING)]
 
     result = run("task", "enqueue", "-q", "sentiment", "-p", '{"n": 9007199254740993, "x":1.10}', "-t", "60")
 
@@ -22,8 +22,16 @@ def test_enqueue_keeps_the_bytes_of_the_payload(run, server):
     assert result.stdout == "id:              t1\nqueue:           sentiment\nstate:           pending\n"
 
 
+def test_enqueue_takes_a_timeout_as_a_duration(run, server):
+    server.responses = [(200, PENDING)]
+
+    run("task", "enqueue", "-q", "sentiment", "-t", "5m")
+
+    assert server.requests[0].content == b'{"queue":"sentiment","data":{},"timeout":"5m"}'
+
+
 def test_enqueue_reads_the_payload_from_standard_input(run, server):
-    server.answers = [(200, PENDING)]
+    server.responses = [(200, PENDING)]
 
     run("task", "enqueue", "-q", "sentiment", "-p", "-", input='{"text": "hi"}\n')
 
@@ -31,15 +39,15 @@ def test_enqueue_reads_the_payload_from_standard_input(run, server):
 
 
 @pytest.mark.parametrize(("spelled", "sent"), [("90", b'"delay":90'), ("1h30m", b'"delay":"1h30m"')])
-def test_enqueue_sends_a_delay_as_a_number_or_a_span(run, server, spelled, sent):
-    server.answers = [(200, PENDING)]
+def test_enqueue_sends_a_delay_as_a_number_or_a_duration(run, server, spelled, sent):
+    server.responses = [(200, PENDING)]
 
     run("task", "enqueue", "-q", "sentiment", "--delay", spelled)
 
     assert sent in server.requests[0].content
 
 
-def test_payload_that_is_no_json_never_leaves(run, server):
+def test_invalid_json_is_not_sent(run, server):
     result = run("task", "enqueue", "-q", "sentiment", "-p", "{text: hi}")
 
     assert result.exit_code == 2
@@ -48,7 +56,7 @@ def test_payload_that_is_no_json_never_leaves(run, server):
 
 
 def test_enqueue_can_wait_for_the_result(run, server):
-    server.answers = [(200, PENDING), (202, PENDING), (200, DONE)]
+    server.responses = [(200, PENDING), (202, PENDING), (200, DONE)]
 
     result = run("task", "enqueue", "-q", "sentiment", "--wait", "45")
 
@@ -59,8 +67,8 @@ def test_enqueue_can_wait_for_the_result(run, server):
     assert 'result:          {"label":"positive"}' in result.stdout
 
 
-def test_get_asks_once_when_it_does_not_wait(run, server):
-    server.answers = [(200, PENDING)]
+def test_get_sends_one_request_when_it_does_not_wait(run, server):
+    server.responses = [(200, PENDING)]
 
     result = run("task", "get", "t1")
 
@@ -69,24 +77,24 @@ def test_get_asks_once_when_it_does_not_wait(run, server):
 
 
 def test_get_prints_json_on_demand(run, server):
-    server.answers = [(200, DONE)]
+    server.responses = [(200, DONE)]
 
     result = run("task", "get", "t1", "--json")
 
     assert '"label": "positive"' in result.stdout
 
 
-def test_archived_task_ends_with_a_status_of_its_own(run, server):
-    server.answers = [(200, FAILED)]
+def test_archived_task_has_its_own_exit_code(run, server):
+    server.responses = [(200, FAILED)]
 
     result = run("task", "get", "t1")
 
-    assert result.exit_code == Exit.TASK_FAILED
+    assert result.exit_code == ExitCode.TASK_FAILED
     assert "last_err:        boom" in result.stdout
 
 
-def test_id_cannot_change_the_path(run, server):
-    server.answers = [(200, PENDING)]
+def test_id_is_quoted_in_the_path(run, server):
+    server.responses = [(200, PENDING)]
 
     run("task", "get", "../admin?x")
 
@@ -96,15 +104,15 @@ def test_id_cannot_change_the_path(run, server):
 @pytest.mark.parametrize(
     ("status", "code", "exit_code"),
     [
-        (401, "unauthorized", Exit.DENIED),
-        (404, "task_not_found", Exit.NOT_FOUND),
-        (409, "queue_disabled", Exit.CONFLICT),
-        (503, "broker_unavailable", Exit.UNAVAILABLE),
-        (400, "payload_invalid", Exit.FAILED),
+        (401, "unauthorized", ExitCode.DENIED),
+        (404, "task_not_found", ExitCode.NOT_FOUND),
+        (409, "queue_disabled", ExitCode.CONFLICT),
+        (503, "broker_unavailable", ExitCode.UNAVAILABLE),
+        (400, "payload_invalid", ExitCode.FAILED),
     ],
 )
-def test_refusal_is_shown_and_decides_the_status(run, server, status, code, exit_code):
-    server.answers = [(status, {"code": code, "detail": "no way", "errors": ["no way", "text: missing"]})]
+def test_error_is_printed_and_sets_the_exit_code(run, server, status, code, exit_code):
+    server.responses = [(status, {"code": code, "detail": "no way", "errors": ["no way", "text: missing"]})]
 
     result = run("task", "get", "t1", "-k", "mine")
 
@@ -112,25 +120,106 @@ def test_refusal_is_shown_and_decides_the_status(run, server, status, code, exit
     assert result.stderr == "runqy: no way\n  text: missing\n"
 
 
-def test_answer_that_is_no_problem_document_is_shown_as_it_is(run, server):
-    server.answers = [(502, b"<h1>Bad Gateway</h1>")]
+def test_error_without_problem_document_is_printed_as_text(run, server):
+    server.responses = [(502, b"<h1>Bad Gateway</h1>")]
 
     result = run("task", "get", "t1")
 
     assert result.stderr == "runqy: HTTP 502: <h1>Bad Gateway</h1>\n"
 
 
-def test_server_that_is_none_is_named(run, server):
-    server.answers = [(200, b"hello")]
+def test_url_of_another_server_is_an_error(run, server):
+    server.responses = [(200, b"hello")]
 
     result = run("task", "get", "t1")
 
-    assert result.exit_code == Exit.UNAVAILABLE
-    assert "http://localhost:3000 is no runqy server" in result.stderr
+    assert result.exit_code == ExitCode.UNAVAILABLE
+    assert "http://localhost:3000 is not a runqy server" in result.stderr
 
 
-def test_server_that_is_away_is_named(run):
+def test_unreachable_server_is_an_error(run):
     result = run("task", "get", "t1", "-s", "http://127.0.0.1:1")
 
-    assert result.exit_code == Exit.UNAVAILABLE
+    assert result.exit_code == ExitCode.UNAVAILABLE
     assert "http://127.0.0.1:1 cannot be reached" in result.stderr
+
+
+LOGS = {"id": "t1", "queue": "q", "attempt": 2, "attempts": [1, 2], "text": "a\nb\n", "truncated": True, "shared": True}
+
+
+def test_logs_prints_the_text_and_notes_beside_it(run, server):
+    server.responses = [(200, LOGS)]
+
+    result = run("task", "logs", "q_high", "t/1", "--attempt", "2")
+
+    assert str(server.requests[0].url) == "http://localhost:3000/api/cli/queues/q_high/tasks/t%2F1/logs?attempt=2"
+    assert (result.exit_code, result.stdout) == (0, "a\nb\n")
+    assert "attempt 2" in result.stderr
+    assert "the beginning is missing" in result.stderr
+    assert "other tasks ran in the same process" in result.stderr
+
+
+def test_logs_as_json_are_what_the_server_sent(run, server):
+    server.responses = [(200, LOGS)]
+
+    result = run("task", "logs", "q", "t1", "--json")
+
+    assert '"attempts": [' in result.stdout
+    assert result.stderr == ""
+
+
+def event(name, data, id_=""):
+    return f"{f'id: {id_}' if id_ else ''}\nevent: {name}\ndata: {data}\n\n".lstrip("\n")
+
+
+def output(text, id_):
+    return event("output", f'{{"attempt":1,"text":"{text}","truncated":false,"shared":false}}', id_)
+
+
+@pytest.mark.parametrize(("state", "code"), [("completed", 0), ("archived", ExitCode.TASK_FAILED)])
+def test_following_prints_until_the_task_has_ended_and_goes_on_after_a_disconnection(
+    run, server, monkeypatch, state, code
+):
+    monkeypatch.setattr("runqy.cli.tasks._RECONNECT_S", 0)
+    first = output("one\\n", "1-4") + ": heartbeat\n\n"
+    second = output("two\\n", "1-8") + event("end", f'{{"id":"t1","queue":"q","state":"{state}"}}', "end")
+    server.responses = [(200, first.encode()), (200, second.encode())]
+
+    result = run("task", "logs", "q", "t1", "--follow")
+
+    assert (result.exit_code, result.stdout) == (code, "one\ntwo\n")
+    assert [request.headers.get("Last-Event-ID") for request in server.requests] == [None, "1-4"]
+    assert server.requests[0].url.query == b"follow=true"
+
+
+def test_following_a_task_that_is_deleted_ends(run, server):
+    server.responses = [(200, event("gone", '{"id":"t1"}').encode())]
+
+    result = run("task", "logs", "q", "t1", "-f")
+
+    assert result.exit_code == 0
+    assert "the task was deleted" in result.stderr
+
+
+def test_an_error_of_a_stream_is_printed(run, server):
+    server.responses = [(404, {"detail": "Task not found.", "code": "task_not_found"})]
+
+    result = run("task", "logs", "q", "t1", "-f")
+
+    assert (result.exit_code, result.stderr) == (ExitCode.NOT_FOUND, "runqy: Task not found.\n")
+
+
+@pytest.mark.parametrize(
+    ("progress", "text"),
+    [
+        ({"current": 3, "total": 10, "message": "resizing"}, "3 of 10, 30%: resizing"),
+        ({"current": 12, "total": 10, "message": ""}, "12 of 10, 100%"),
+        ({"current": 3, "total": None, "message": ""}, "3"),
+    ],
+)
+def test_get_shows_progress(run, server, progress, text):
+    server.responses = [(200, {"info": {"id": "t1", "queue": "q", "state": "active", "progress": progress}})]
+
+    result = run("task", "get", "t1")
+
+    assert f"progress:        {text}\n" in result.stdout

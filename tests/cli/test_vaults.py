@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from runqy.cli.exits import Exit
+from runqy.cli.exit_codes import ExitCode
 
 PHRASE = "correct horse battery"
 EXPORT = {"format": "runqy-vault", "version": 1}
@@ -24,22 +24,22 @@ def phrase(tmp_path):
 
 
 def test_vaults_are_listed(run, server):
-    server.answers = [(200, {"vaults": [{"name": "api-keys", "description": "keys", "entry_count": 2}], "count": 1})]
+    server.responses = [(200, {"vaults": [{"name": "api-keys", "description": "keys", "entry_count": 2}], "count": 1})]
 
     assert run("vault", "list").stdout == "api-keys\t2\tkeys\n"
 
 
-def test_a_vault_is_made(run, server):
-    server.answers = [(201, {"message": "vault created successfully", "vault": {"name": "api-keys"}})]
+def test_vault_is_created(run, server):
+    server.responses = [(201, {"message": "vault created successfully", "vault": {"name": "api-keys"}})]
 
     result = run("vault", "create", "api-keys", "-d", "keys")
 
     assert sent(server) == ("POST", "/api/vaults", {"name": "api-keys", "description": "keys"})
-    assert result.stdout.startswith("api-keys is made")
+    assert result.stdout.startswith("api-keys created")
 
 
 def test_a_change_that_is_not_published_is_a_warning(run, server):
-    server.answers = [(201, {"message": "vault created successfully", "published": False})]
+    server.responses = [(201, {"message": "vault created successfully", "published": False})]
 
     result = run("vault", "create", "v")
 
@@ -50,7 +50,7 @@ def test_a_change_that_is_not_published_is_a_warning(run, server):
 def test_entries_are_shown_masked_as_the_server_sends_them(run, server):
     entry = {"key": "A", "value": "sk****yz", "is_secret": True, "version": 3, "updated_by": "ada", "updated_at": "now"}
     entry |= {"usage": "git_token", "git_hosts": ["github.com"]}
-    server.answers = [(200, {"entries": [entry], "count": 1})] * 2
+    server.responses = [(200, {"entries": [entry], "count": 1})] * 2
 
     assert run("vault", "show", "api/keys").stdout == 'A\tsk****yz\t3\tnow\tada\tgit_token\t["github.com"]\n'
     assert str(server.requests[0].url).endswith("/api/vaults/api%2Fkeys/entries")
@@ -59,7 +59,7 @@ def test_entries_are_shown_masked_as_the_server_sends_them(run, server):
 
 def test_versions_are_listed(run, server):
     version = {"version": 2, "event": "set", "at": "now", "actor_kind": "user", "actor": "ada"}
-    server.answers = [(200, {"versions": [version], "count": 1, "next": None})]
+    server.responses = [(200, {"versions": [version], "count": 1, "next": None})]
 
     assert run("vault", "versions", "api-keys", "A").stdout == "2\tset\tnow\tuser\tada\n"
     assert sent(server)[1] == "/api/vaults/api-keys/entries/A/versions"
@@ -67,7 +67,7 @@ def test_versions_are_listed(run, server):
 
 @pytest.mark.parametrize("given", ["a value\n", "a value", "a value\r\n"])
 def test_a_value_comes_from_standard_input(run, server, given):
-    server.answers = [(200, {"message": "entry set successfully", "version": 4})]
+    server.responses = [(200, {"message": "entry set successfully", "version": 4})]
 
     result = run("vault", "set", "api-keys", "A", "--expect", "3", input=given)
 
@@ -77,36 +77,36 @@ def test_a_value_comes_from_standard_input(run, server, given):
 
 
 def test_a_change_for_another_version_is_a_conflict(run, server):
-    server.answers = [(412, {"code": "vault_entry_changed", "detail": "it is at version 4", "errors": []})]
+    server.responses = [(412, {"code": "vault_entry_changed", "detail": "it is at version 4", "errors": []})]
 
     result = run("vault", "set", "api-keys", "A", "--expect", "3", "--plain", input="x")
 
-    assert (result.exit_code, result.stderr) == (Exit.CONFLICT, "runqy: it is at version 4\n")
+    assert (result.exit_code, result.stderr) == (ExitCode.CONFLICT, "runqy: it is at version 4\n")
     assert sent(server)[2]["is_secret"] is False
 
 
-def test_a_vault_goes_into_a_file_of_its_owner_and_back(run, server, phrase, tmp_path):
+def test_vault_is_exported_to_a_private_file_and_imported(run, server, phrase, tmp_path):
     entries = [{"key": "A", "outcome": "added"}, {"key": "B", "outcome": "unchanged"}]
     done = {"message": "vault imported successfully", "vault": "copy", "is_new": True, "entries": entries}
-    server.answers = [(200, EXPORT), (200, done), (200, EXPORT)]
+    server.responses = [(200, EXPORT), (200, done), (200, EXPORT)]
 
     exported = run("vault", "export", "api-keys", "-o", "file", *phrase)
     imported = run("vault", "import", "file", "--name", "copy", "--dry-run", *phrase)
     again = run("vault", "export", "api-keys", "-o", "file", *phrase)
 
-    assert exported.stdout == "the vault api-keys is in file\n"
+    assert exported.stdout == "api-keys exported to file\n"
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
     assert sent(server) == ("POST", "/api/vaults/api-keys/export", {"passphrase": PHRASE})
     body = {"passphrase": PHRASE, "export": EXPORT, "name": "copy", "replace": False, "dry_run": True}
     assert sent(server, 1) == ("POST", "/api/vaults/import", body)
     assert imported.stdout == "A\tadded\nB\tunchanged\n"
     assert imported.stderr == "copy: vault imported successfully\n"
-    assert (again.exit_code, "File exists" in again.stderr) == (Exit.FAILED, True)
+    assert (again.exit_code, "File exists" in again.stderr) == (ExitCode.FAILED, True)
 
 
-def test_a_new_passphrase_is_typed_twice(run, server, tmp_path, monkeypatch):
-    monkeypatch.setattr("runqy.cli.vaults.has_keyboard", lambda: True)
-    server.answers = [(200, EXPORT)]
+def test_new_passphrase_is_entered_twice(run, server, tmp_path, monkeypatch):
+    monkeypatch.setattr("runqy.cli.vaults.is_interactive", lambda: True)
+    server.responses = [(200, EXPORT)]
 
     result = run("vault", "export", "api-keys", "-o", "file", input=f"{PHRASE}\n{PHRASE}\n")
 
@@ -114,30 +114,30 @@ def test_a_new_passphrase_is_typed_twice(run, server, tmp_path, monkeypatch):
     assert sent(server)[2] == {"passphrase": PHRASE}
 
 
-def test_without_a_keyboard_a_passphrase_has_to_come_from_a_file(run, server):
+def test_passphrase_comes_from_a_file_when_input_is_not_a_terminal(run, server):
     result = run("vault", "export", "api-keys", "-o", "file", input=f"{PHRASE}\n")
 
-    assert (result.exit_code, server.requests) == (Exit.FAILED, [])
-    assert result.stderr == "runqy: there is no terminal to type a passphrase at: use --passphrase-file.\n"
+    assert (result.exit_code, server.requests) == (ExitCode.FAILED, [])
+    assert result.stderr == "runqy: standard input is not a terminal; use --passphrase-file.\n"
 
 
-def test_what_is_no_file_is_not_sent(run, server, phrase, tmp_path):
+def test_invalid_export_is_not_sent(run, server, phrase, tmp_path):
     (tmp_path / "junk").write_bytes(b"junk")
 
-    for file, says in (("gone", "No such file"), ("junk", "no export of a vault")):
+    for file, message in (("gone", "No such file"), ("junk", "not an export of a vault")):
         result = run("vault", "import", file, *phrase)
-        assert (result.exit_code, says in result.stderr) == (Exit.FAILED, True)
+        assert (result.exit_code, message in result.stderr) == (ExitCode.FAILED, True)
     assert server.requests == []
 
 
-def test_a_passphrase_file_that_cannot_be_read_is_named(run, server):
+def test_unreadable_passphrase_file_is_an_error(run, server):
     result = run("vault", "export", "api-keys", "-o", "file", "--passphrase-file", "gone")
 
-    assert (result.exit_code, result.stderr) == (Exit.FAILED, "runqy: gone cannot be read.\n")
+    assert (result.exit_code, result.stderr) == (ExitCode.FAILED, "runqy: gone cannot be read.\n")
 
 
 def test_a_git_token_is_set_with_its_hosts(run, server):
-    server.answers = [(200, {"message": "entry set successfully", "version": 1})] * 2
+    server.responses = [(200, {"message": "entry set successfully", "version": 1})] * 2
 
     run("vault", "set", "github", "PAT", "--git-host", "github.com", "--git-host", "git.example.com:8443", input="x")
     run("vault", "set", "github", "PAT", "--usage", "both", input="x")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from runqy.dataplane.bodies import BodyReader
-from tests.dataplane.serving import Client, QuickProtocol, build, echo, serve
+from tests.dataplane.servers import Client, QuickProtocol, build, echo, serve
 
 
 @pytest.fixture(scope="package")

@@ -1,4 +1,4 @@
-"""Starts the ASGI application's lifespan and prints what the process then looks like. Run as a program."""
+"""A program that starts the ASGI application's lifespan and prints the state of the process."""
 
 import asyncio
 import gc
@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings
 
 from runqy.asgi import application
-from runqy.publication.snapshot import get_cache
+from runqy.config_sync.snapshot import get_cache
 
 
 def open_database_files() -> list[str]:
@@ -20,7 +20,7 @@ def open_database_files() -> list[str]:
 
 
 async def start() -> None:
-    """Send the lifespan's events, and look in between."""
+    """Send the lifespan's events, and print the state in between."""
     incoming: asyncio.Queue[Any] = asyncio.Queue()
     outgoing: asyncio.Queue[Any] = asyncio.Queue()
     lifespan = asyncio.create_task(application({"type": "lifespan"}, incoming.get, outgoing.put))  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dataplane.serving import parse, receive_all
+from tests.dataplane.servers import parse, receive_all
 from tests.support.environment import ADMIN_KEY
 from tests.support.web import WebProcess
 
@@ -43,7 +43,7 @@ def p99_s(web: WebProcess) -> float:
     return statistics.quantiles(durations, n=100)[98]
 
 
-def test_half_heads_and_slow_bodies_do_not_delay_others_and_are_ended(web: WebProcess) -> None:
+def test_slow_heads_and_bodies_do_not_delay_others_and_time_out(web: WebProcess) -> None:
     alone_s = p99_s(web)
     may_end = threading.Event()
     with ExitStack() as stack:
@@ -76,7 +76,7 @@ LOGIN = "POST /admin/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipa
 
 
 @pytest.mark.parametrize("is_chunked", [True, False])
-def test_an_upload_without_a_login_is_refused_before_anything_is_written(
+def test_an_anonymous_upload_is_refused_before_it_is_written(
     web: WebProcess, upload_folder: Path, is_chunked: bool
 ) -> None:
     body = PART + b"x" * (5 << 20) + b"\r\n--b--\r\n"

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from runqy.dataplane.executors import BoundedExecutor
-from tests.dataplane.serving import build, parse, receive_all, serve
+from tests.dataplane.servers import build, parse, receive_all, serve
 from tests.support.waiting import wait_until
 
 GET = "GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 class Blocking:
-    """An application that holds the threads of /slow until it is let go on."""
+    """An application that blocks the threads of /slow until it is released."""
 
     def __init__(self) -> None:
         self.may_go_on = threading.Event()
@@ -68,7 +68,7 @@ def test_a_request_that_queues_for_too_long_is_refused() -> None:
 
 
 @pytest.mark.parametrize("request_line", ["GET /livez", "GET /readyz", "GET /health", "POST /worker/register"])
-def test_what_must_go_on_does_so_while_all_threads_are_taken(request_line: str) -> None:
+def test_reserved_paths_are_served_while_all_threads_are_busy(request_line: str) -> None:
     blocking = Blocking()
 
     with serve(build(blocking, django=executor(queue_size=1))) as client:
@@ -81,7 +81,7 @@ def test_what_must_go_on_does_so_while_all_threads_are_taken(request_line: str) 
     assert reply.status == 200
 
 
-def test_a_thread_counts_as_taken_until_its_function_returns_although_the_client_is_gone() -> None:
+def test_a_thread_is_busy_until_its_function_returns_even_if_the_client_disconnected() -> None:
     blocking = Blocking()
 
     with serve(build(blocking, django=executor(queue_timeout_s=0.2))) as client:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from runqy.dataplane.application import Application, Handler
-from runqy.dataplane.request import Request
+from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.responses import Response, StreamingResponse
 from runqy.errors import QueueNotFound
 from runqy.request_ids import current_request_id
-from tests.dataplane.serving import build, echo, parse, receive_all, receive_until, serve
+from tests.dataplane.servers import build, echo, parse, receive_all, receive_until, serve
 
 POST = "POST /hot HTTP/1.1\r\nHost: x\r\n"
 
@@ -25,7 +25,7 @@ def with_handler(handler: Handler, wsgi: Callable[..., Any] = echo, **changes: A
     return build(wsgi, find_handler=lambda method, path: routes.get((method, path)), **changes)
 
 
-async def describe(request: Request) -> Response:
+async def describe(request: ParsedRequest) -> Response:
     """Return what a handler sees of a request."""
     body = await request.read_body(is_authenticated=True)
     seen = {
@@ -59,15 +59,15 @@ def test_a_request_without_a_plain_id_gets_one(given: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["PUT /hot", "POST /hot/", "POST /h%6ft", "POST //hot", "POST /x/../hot"])
-def test_what_is_not_exactly_a_route_is_for_django(target: str) -> None:
+def test_paths_that_match_no_route_exactly_are_passed_to_django(target: str) -> None:
     with serve(with_handler(describe)) as client:
         seen = json.loads(client.ask(f"{target} HTTP/1.1\r\nHost: x\r\n\r\n").body)
 
     assert seen["REQUEST_METHOD"] == target.split(" ", maxsplit=1)[0]
 
 
-def test_an_error_of_a_handler_is_a_problem_under_the_id_of_its_request() -> None:
-    async def refuse(_request: Request) -> Response:
+def test_an_error_of_a_handler_is_a_problem_with_the_request_id() -> None:
+    async def refuse(_request: ParsedRequest) -> Response:
         raise QueueNotFound
 
     with serve(with_handler(refuse)) as client:
@@ -77,7 +77,7 @@ def test_an_error_of_a_handler_is_a_problem_under_the_id_of_its_request() -> Non
 
 
 def test_a_bug_in_a_handler_is_a_problem() -> None:
-    async def fail(_request: Request) -> Response:
+    async def fail(_request: ParsedRequest) -> Response:
         raise ZeroDivisionError
 
     with serve(with_handler(fail)) as client:
@@ -86,8 +86,8 @@ def test_a_bug_in_a_handler_is_a_problem() -> None:
     assert (reply.status, reply.code) == (500, "internal")
 
 
-def test_a_response_without_having_read_the_body_ends_the_connection() -> None:
-    async def refuse(_request: Request) -> Response:
+def test_a_response_before_the_body_was_read_closes_the_connection() -> None:
+    async def refuse(_request: ParsedRequest) -> Response:
         return Response(401, [(b"content-length", b"2")], b"no")
 
     with serve(with_handler(refuse)) as client:
@@ -106,7 +106,7 @@ class Stream:
     def __init__(self) -> None:
         self.is_closed = threading.Event()
 
-    async def __call__(self, _request: Request) -> StreamingResponse:
+    async def __call__(self, _request: ParsedRequest) -> StreamingResponse:
         return StreamingResponse(200, [(b"content-type", b"text/event-stream")], self.make())
 
     async def make(self) -> AsyncIterator[bytes]:  # type: ignore[override]
@@ -133,7 +133,7 @@ def test_head_gets_no_stream() -> None:
     assert (reply.status, reply.body) == (200, b"")
 
 
-def test_what_the_server_needs_is_opened_before_and_closed_after_it_serves() -> None:
+def test_lifespans_are_entered_at_startup_and_left_at_shutdown() -> None:
     events: list[str] = []
 
     @asynccontextmanager

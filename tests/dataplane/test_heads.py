@@ -5,17 +5,7 @@ import json
 import pytest
 
 from runqy.dataplane.protocol import MAX_FIELDS, MAX_HEAD_BYTES, HttpProtocol
-from tests.dataplane.serving import (
-    Client,
-    build,
-    echo,
-    parse,
-    receive_all,
-    receive_reply,
-    receive_until,
-    serve,
-    split,
-)
+from tests.dataplane.servers import Client, build, echo, parse, receive_all, receive_reply, receive_until, serve, split
 from tests.support.waiting import wait_until
 
 HEAD = "GET /seen HTTP/1.1\r\nHost: x\r\n"
@@ -23,7 +13,7 @@ POST = "POST /seen HTTP/1.1\r\nHost: x\r\n"
 
 
 @pytest.mark.parametrize("sent", ["G", "GET /seen HTTP/1.1\r\nHo", HEAD])
-def test_a_head_that_does_not_end_is_refused_in_time(impatient_client: Client, sent: str) -> None:
+def test_an_incomplete_head_is_refused_in_time(impatient_client: Client, sent: str) -> None:
     reply = impatient_client.ask(sent)
 
     assert (reply.status, reply.code) == (408, "request_timeout")
@@ -59,7 +49,7 @@ def fields(count: int) -> str:
     return "".join(f"X-{number}: 1\r\n" for number in range(count))
 
 
-def test_a_head_may_be_as_large_as_the_limits(client: Client) -> None:
+def test_a_head_at_the_limits_is_accepted(client: Client) -> None:
     filler = "x" * (MAX_HEAD_BYTES - 2000)
     many = f"{HEAD}{fields(MAX_FIELDS - 2)}Connection: close\r\n\r\n"
     large = f"{HEAD}X-Long: {filler}\r\nConnection: close\r\n\r\n"
@@ -94,7 +84,7 @@ def test_a_head_beyond_the_limits_is_refused(client: Client, sent: str) -> None:
     ],
     ids=["header", "chunk extension", "trailer", "trailers"],
 )
-def test_what_the_parser_would_buffer_without_end_is_refused(client: Client, begin: str, part: bytes) -> None:
+def test_endless_chunk_extensions_and_trailers_are_refused(client: Client, begin: str, part: bytes) -> None:
     with client.connect(begin) as connection:
         connection.sendall(part * ((1 << 20) // len(part)))
         reply = parse(receive_all(connection))
@@ -142,14 +132,14 @@ def test_trailers_do_not_join_the_headers(client: Client) -> None:
         f"{POST}Transfer-Encoding: chunked\r\n\r\n1\r\nxx\r\n0\r\n\r\n",
     ],
 )
-def test_what_is_malformed_or_ambiguous_is_a_problem(client: Client, sent: str) -> None:
+def test_malformed_and_ambiguous_requests_are_problems(client: Client, sent: str) -> None:
     reply = client.ask(sent)
 
     assert (reply.status, reply.code) == (400, "invalid_request")
     assert reply.headers["connection"] == "close"
 
 
-def test_a_refused_client_reads_the_response_although_it_goes_on_sending(client: Client) -> None:
+def test_a_refused_client_reads_the_response_while_it_still_sends(client: Client) -> None:
     with client.connect(f"{HEAD}bad header: 1\r\n") as connection:
         receive_until(connection, b"\r\n\r\n")
         for _ in range(10):
@@ -157,14 +147,14 @@ def test_a_refused_client_reads_the_response_although_it_goes_on_sending(client:
 
 
 @pytest.mark.parametrize("stray", ["}\r\n", "G", "GET /seen HTTP/1.1\r\nbad header: 1\r\n\r\n"])
-def test_what_follows_a_request_does_not_cost_its_response(client: Client, stray: str) -> None:
+def test_an_invalid_pipelined_request_does_not_lose_the_previous_response(client: Client, stray: str) -> None:
     reply = client.ask(f"{POST}Content-Length: 1\r\n\r\n1{stray}")
 
     assert reply.status == 200
     assert json.loads(reply.body)["body"] == "1"
 
 
-def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
+def test_responses_to_pipelined_requests_are_in_order(client: Client) -> None:
     requests = "".join(f"GET /{n} HTTP/1.1\r\nHost: x\r\n\r\n" for n in range(5))
 
     with client.connect(f"{requests}GET /5 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as connection:
@@ -173,7 +163,7 @@ def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
     assert [json.loads(reply.body)["PATH_INFO"] for reply in replies] == [f"/{n}" for n in range(6)]
 
 
-def test_a_connection_that_was_just_opened_is_served_although_the_server_stops() -> None:
+def test_a_new_connection_is_served_while_the_server_stops() -> None:
     class Patient(HttpProtocol):
         unused_timeout_s = 20.0
 
@@ -206,7 +196,7 @@ def test_a_header_with_an_underscore_is_dropped(client: Client) -> None:
     assert "CONTENT_LENGTH" not in seen
 
 
-def test_an_upgrade_that_is_offered_is_ignored(client: Client) -> None:
+def test_an_upgrade_request_is_ignored(client: Client) -> None:
     reply = client.ask(f"{HEAD}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n\r\n")
 
     assert reply.status == 200

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from runqy.dataplane.bodies import ANONYMOUS_MAX_BYTES, BodyReader
-from runqy.dataplane.request import Request
-from tests.dataplane.serving import KEY, Client, build, echo, parse, receive_all, receive_until, serve
+from runqy.dataplane.request import ParsedRequest
+from tests.dataplane.servers import KEY, Client, build, echo, parse, receive_all, receive_until, serve
 from tests.support.data_plane import DataPlane
 from tests.support.staff import staff_client
 from tests.support.waiting import wait_until
@@ -29,14 +29,14 @@ def chunked(*chunks: bytes, key: str = KEY) -> bytes:
     )
 
 
-def test_a_body_in_chunks_gets_a_length(client: Client) -> None:
+def test_a_chunked_body_gets_a_content_length(client: Client) -> None:
     seen = json.loads(client.ask(chunked(b"ab", b"cde", b"")).body)
 
     assert (seen["body"], seen["CONTENT_LENGTH"]) == ("abcde", "5")
     assert "HTTP_TRANSFER_ENCODING" not in seen
 
 
-def test_a_request_without_a_body_has_no_length(client: Client) -> None:
+def test_a_request_without_a_body_has_no_content_length(client: Client) -> None:
     assert "CONTENT_LENGTH" not in json.loads(client.get("/seen").body)
 
 
@@ -54,14 +54,14 @@ def test_an_announced_body_beyond_the_limit_is_refused_unread(client: Client) ->
     assert (reply.status, reply.code) == (413, "too_large")
 
 
-def test_a_client_that_waits_to_be_asked_is_asked_for_its_body(client: Client) -> None:
+def test_expect_100_continue_gets_a_response(client: Client) -> None:
     with client.connect(f"{POST}Content-Length: 1\r\nExpect: 100-continue\r\n\r\n") as connection:
         assert receive_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 100")
         connection.sendall(b"x")
         assert json.loads(parse(receive_all(connection)).body)["body"] == "x"
 
 
-def test_a_client_reads_that_its_body_is_too_large_while_it_still_sends(client: Client) -> None:
+def test_a_client_reads_the_413_while_it_still_sends(client: Client) -> None:
     with client.connect(f"{POST}{KEY}Content-Length: 5000000\r\n\r\n") as connection:
         connection.sendall(b"x" * 4_000_000)
         reply = parse(receive_all(connection))
@@ -70,7 +70,7 @@ def test_a_client_reads_that_its_body_is_too_large_while_it_still_sends(client: 
     assert reply.headers["connection"] == "close"
 
 
-def test_chunks_without_end_are_refused_at_the_limit(client: Client) -> None:
+def test_an_endless_chunked_body_is_refused_at_the_limit(client: Client) -> None:
     with client.connect(chunked(b"x" * 1000)) as connection:
         for _ in range(110):
             connection.sendall(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
@@ -79,13 +79,13 @@ def test_chunks_without_end_are_refused_at_the_limit(client: Client) -> None:
     assert (reply.status, reply.code) == (413, "too_large")
 
 
-def test_a_body_that_stops_is_refused_in_time(impatient_client: Client) -> None:
+def test_a_stalled_body_is_refused_in_time(impatient_client: Client) -> None:
     reply = impatient_client.ask(f"{POST}Content-Length: 10\r\n\r\nx")
 
     assert (reply.status, reply.code) == (408, "request_timeout")
 
 
-def test_a_body_that_trickles_is_refused_in_time(impatient_client: Client) -> None:
+def test_a_slow_body_is_refused_in_time(impatient_client: Client) -> None:
     ended = threading.Event()
 
     with impatient_client.connect(f"{POST}{KEY}Content-Length: 100000\r\n\r\n") as connection:
@@ -106,7 +106,7 @@ def test_a_body_that_trickles_is_refused_in_time(impatient_client: Client) -> No
 
 
 def recorder(seen: list[str]) -> Callable[..., Any]:
-    """Return an application that notes which paths it was asked for."""
+    """Return an application that records the requested paths."""
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         seen.append(environ["PATH_INFO"])
@@ -150,7 +150,7 @@ def test_bodies_beyond_the_memory_of_the_process_are_refused_until_some_is_free(
     assert taken.status == 200
 
 
-def test_bodies_without_credentials_leave_most_of_the_memory_to_others() -> None:
+def test_bodies_without_credentials_use_a_share_of_the_memory_only() -> None:
     bodies = BodyReader(max_bytes=100_000, memory_bytes=200_000, anonymous_max_bytes=50_000)
 
     with serve(build(echo, bodies=bodies)) as client:
@@ -160,7 +160,7 @@ def test_bodies_without_credentials_leave_most_of_the_memory_to_others() -> None
         assert client.ask(post(100_000)).status == 200
 
 
-def test_memory_is_given_back_whatever_becomes_of_a_request() -> None:
+def test_memory_is_released_however_a_request_ends() -> None:
     def fail(_environ: object, _start_response: object) -> list[bytes]:
         raise ValueError
 
@@ -173,11 +173,11 @@ def test_memory_is_given_back_whatever_becomes_of_a_request() -> None:
         wait_until(lambda: application.bodies.memory.used == 0)
 
 
-def test_only_a_large_body_is_a_reason_to_look_for_its_session() -> None:
-    asked: list[str] = []
+def test_the_session_is_read_for_large_bodies_only() -> None:
+    reads: list[str] = []
 
-    def has_session(request: Request) -> bool:
-        asked.append(request.cookie("session"))
+    def has_session(request: ParsedRequest) -> bool:
+        reads.append(request.cookie("session"))
         return request.cookie("session") == "right"
 
     with serve(build(echo, has_session=has_session)) as client:
@@ -187,11 +187,11 @@ def test_only_a_large_body_is_a_reason_to_look_for_its_session() -> None:
         ]
 
     assert statuses == [200, 200, 413]
-    assert asked == ["right", "wrong"]
+    assert reads == ["right", "wrong"]
 
 
 @pytest.mark.usefixtures("configuration")
-def test_a_session_lets_a_large_body_in_only_if_it_is_a_users(data_plane: DataPlane) -> None:
+def test_a_session_without_a_user_allows_no_large_body(data_plane: DataPlane) -> None:
     session = staff_client("viewer").cookies["runqy_session"].value
     body = b"x" * (ANONYMOUS_MAX_BYTES + 1)
 

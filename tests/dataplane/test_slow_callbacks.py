@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from runqy.dataplane.request import Request
+from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.responses import Response
-from tests.dataplane.serving import build, echo, serve
+from tests.dataplane.servers import build, echo, serve
 from tests.support import event_loop
 from tests.support.event_loop import WatchedLoop, watch_callbacks
 
@@ -38,7 +38,7 @@ def call_back(function: Callable[[], object]) -> None:
 
 
 def logged_callbacks(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what asyncio says about callbacks that took long by the clock on the wall."""
+    """Return asyncio's log messages about callbacks that took long by wall-clock time."""
     return [record.getMessage() for record in caplog.records if record.name == "asyncio"]
 
 
@@ -90,7 +90,7 @@ def test_a_callback_that_computes_or_blocks_is_found(
 
 
 def test_a_handler_of_the_data_plane_that_blocks_is_found(slow_callbacks: list[str]) -> None:
-    async def handle(_: Request) -> Response:
+    async def handle(_: ParsedRequest) -> Response:
         time.sleep(0.7)
         return Response(204, [])
 

@@ -12,7 +12,7 @@ from tests.support.web import database_variables
 SCRIPT = Path(__file__).with_name("starting_process.py")
 
 
-def test_a_web_process_has_imported_loaded_and_frozen_everything_before_it_takes_requests(configuration: None) -> None:
+def test_a_web_process_imports_loads_and_freezes_everything_before_it_serves(configuration: None) -> None:
     done = subprocess.run(
         [sys.executable, SCRIPT], env=os.environ | database_variables(), capture_output=True, text=True, timeout=60
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from queues.models import Source
+from queues.models import QueueSource
 from queues.operations import save_queue
-from tests.dataplane.serving import parse, receive_all, receive_until
+from tests.dataplane.servers import parse, receive_all, receive_until
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
 from tests.support.waiting import wait_until
@@ -22,8 +22,8 @@ StartWeb = Callable[..., WebProcess]
 
 @pytest.fixture
 def start(configuration: None, tmp_path: Path) -> Iterator[StartWeb]:
-    """Return what starts a server that knows a queue."""
-    save_queue(spec=spec("simple"), source=Source.API)
+    """Return a function that starts a server with a queue."""
+    save_queue(spec=spec("simple"), source=QueueSource.API)
     started: list[WebProcess] = []
 
     def start(**variables: str) -> WebProcess:
@@ -40,7 +40,7 @@ def is_draining(web: WebProcess) -> bool:
     return [check["check"] for check in web.send("/readyz?verbose")[1].get("checks", ())] == ["process"]
 
 
-def test_a_process_ends_although_connections_are_open_and_a_body_is_half_sent(start: StartWeb) -> None:
+def test_a_process_stops_despite_open_connections_and_incomplete_bodies(start: StartWeb) -> None:
     web = start()
     idle = web.connect("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
     receive_until(idle, b'{"status":"ok"}')
@@ -59,7 +59,7 @@ def test_a_process_ends_although_connections_are_open_and_a_body_is_half_sent(st
     assert web.process.wait(15) == 0
 
 
-def test_a_body_that_is_complete_in_time_is_taken_while_the_process_ends(start: StartWeb) -> None:
+def test_a_body_that_completes_in_time_is_accepted_while_the_process_stops(start: StartWeb) -> None:
     web = start()
     body = '{"queue":"simple","data":{}}'
     head = f"POST /queue/add HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_KEY}\r\n"
@@ -91,7 +91,7 @@ def wait_for_task(web: WebProcess, statuses: list[int]) -> threading.Thread:
     return thread
 
 
-def test_waiting_clients_are_answered_when_draining_begins(start: StartWeb, redis: object) -> None:
+def test_draining_responds_to_waiting_clients(start: StartWeb, redis: object) -> None:
     web, statuses = start(RUNQY_DRAIN_S="60"), list[int]()
     waiter = wait_for_task(web, statuses)
     wait_until(lambda: redis.pubsub_channels("runqy:ended:*"))  # type: ignore[attr-defined]
@@ -105,7 +105,7 @@ def test_waiting_clients_are_answered_when_draining_begins(start: StartWeb, redi
     assert is_draining(web)
 
 
-def test_a_second_signal_ends_a_draining_process_at_once(start: StartWeb) -> None:
+def test_a_second_signal_stops_a_draining_process_at_once(start: StartWeb) -> None:
     web = start(RUNQY_DRAIN_S="60")
     worker = web.workers()[0]
     worker.send_signal(signal.SIGTERM)
@@ -116,7 +116,7 @@ def test_a_second_signal_ends_a_draining_process_at_once(start: StartWeb) -> Non
     wait_until(lambda: not worker.is_alive(), timeout_s=10)
 
 
-def test_the_signal_of_a_stack_that_begins_to_stop_sends_waiting_clients_away(start: StartWeb, redis: object) -> None:
+def test_sigusr1_ends_waits(start: StartWeb, redis: object) -> None:
     web, statuses = start(), list[int]()
     waiter = wait_for_task(web, statuses)
     wait_until(lambda: redis.pubsub_channels("runqy:ended:*"))  # type: ignore[attr-defined]
@@ -130,7 +130,7 @@ def test_the_signal_of_a_stack_that_begins_to_stop_sends_waiting_clients_away(st
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
-def test_a_quick_end_leaves_nothing_running(start: StartWeb, number: signal.Signals) -> None:
+def test_a_quick_stop_leaves_nothing_running(start: StartWeb, number: signal.Signals) -> None:
     web = start(RUNQY_DRAIN_S="60")
     workers = web.workers()
 

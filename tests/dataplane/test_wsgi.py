@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from runqy.dataplane.wsgi import COLLECT_MAX_BYTES, PIPE_BYTES
-from tests.dataplane.serving import Client, QuickProtocol, build, parse, receive_all, receive_until, serve
+from tests.dataplane.servers import Client, QuickProtocol, build, parse, receive_all, receive_until, serve
 from tests.support.waiting import wait_until
 
 StartResponse = Callable[..., Any]
 
 
-def test_the_environ_is_as_pep_3333_wants_it(client: Client) -> None:
+def test_the_environ_conforms_to_pep_3333(client: Client) -> None:
     head = "GET /caf%C3%A9/%FF%2F?q=%20&r HTTP/1.1\r\nHost: x:1\r\nContent-Type: text/x\r\nConnection: close\r\n"
 
     seen = json.loads(client.ask(f"{head}Cookie: a=1\r\nCookie: b=2\r\nX-Twice: 1\r\nX-Twice: 2\r\n\r\n").body)
@@ -42,7 +42,7 @@ def test_a_response_to_head_has_the_length_and_no_body(client: Client) -> None:
 
 
 class Chunks:
-    """A response whose chunks are made one by one, and which notices its end."""
+    """A response that produces chunks one by one, and records that it was closed."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self.chunks = chunks
@@ -62,7 +62,7 @@ class Chunks:
         return self
 
 
-def test_a_chunk_is_sent_before_the_next_is_made() -> None:
+def test_a_chunk_is_sent_before_the_next_is_produced() -> None:
     may_go_on = threading.Event()
 
     def make() -> Iterator[bytes]:
@@ -79,7 +79,7 @@ def test_a_chunk_is_sent_before_the_next_is_made() -> None:
     assert chunks.is_closed.is_set()
 
 
-def test_a_stream_whose_client_is_gone_is_closed() -> None:
+def test_a_stream_is_closed_when_its_client_disconnects() -> None:
     ticks = threading.Event()
 
     def make() -> Iterator[bytes]:
@@ -93,7 +93,7 @@ def test_a_stream_whose_client_is_gone_is_closed() -> None:
         assert chunks.is_closed.wait(10)
 
 
-def test_a_stream_stops_while_its_client_does_not_read_and_ends_when_that_lasts() -> None:
+def test_a_stream_pauses_while_its_client_does_not_read_and_ends_after_a_timeout() -> None:
     def make() -> Iterator[bytes]:
         while True:
             yield b"x" * 65536
@@ -126,7 +126,7 @@ def test_a_slow_client_holds_no_thread_for_a_response_of_known_size() -> None:
 
 @pytest.mark.parametrize("length", [PIPE_BYTES * 3, COLLECT_MAX_BYTES + 1])
 @pytest.mark.parametrize("is_known", [True, False])
-def test_a_large_response_comes_whole(length: int, is_known: bool) -> None:
+def test_a_large_response_is_complete(length: int, is_known: bool) -> None:
     def application(_environ: object, start_response: StartResponse) -> list[bytes]:
         start_response("200 OK", [("Content-Length", str(length))] if is_known else [])
         return [b"x" * length]
@@ -171,7 +171,7 @@ def test_an_error_within_the_response_ends_the_connection_before_its_end() -> No
     assert chunks.is_closed.is_set()
 
 
-def test_a_request_whose_client_is_gone_is_still_carried_out() -> None:
+def test_a_request_whose_client_disconnected_is_still_processed() -> None:
     began, may_end, ended = threading.Event(), threading.Event(), threading.Event()
 
     def application(_environ: object, start_response: StartResponse) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""The README's pictures are there, say what they show, and are small."""
+"""The README's pictures exist, have alternative texts, and are small."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ PICTURE = re.compile(r"!\[([^\]]*)\]\((docs/images/[^)]+)\)")
 MOST_BYTES = 200_000
 
 
-def test_pictures_are_there_and_small_and_told_in_words() -> None:
+def test_pictures_exist_are_small_and_have_alternative_texts() -> None:
     pictures = PICTURE.findall((ROOT / "README.md").read_text())
 
     assert len(pictures) == 4

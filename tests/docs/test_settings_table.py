@@ -13,11 +13,15 @@ def read_by(*modules: str) -> set[str]:
     return {name for module in modules for name in READ.findall((ROOT / module).read_text())}
 
 
-def listed_in(document: str) -> set[str]:
-    """Return the variables in the first columns of a document's tables."""
+def listed_in(document: str, column: int = 1) -> set[str]:
+    """Return the variables in a column of a document's tables."""
     rows = [line for line in (ROOT / document).read_text().splitlines() if line.startswith("| `")]
-    return {name for row in rows for name in LISTED.findall(row.split("|")[1])}
+    return {name for row in rows for name in LISTED.findall(row.split("|")[column])}
 
 
 def test_every_setting_of_the_server_is_listed_and_every_listed_one_is_read() -> None:
     assert read_by("runqy/settings.py", "runqy/gunicorn_conf.py") | {"WEB_CONCURRENCY"} == listed_in("docs/settings.md")
+
+
+def test_every_setting_of_the_worker_is_listed_and_every_listed_one_is_read() -> None:
+    assert read_by("workers/runtime/settings.py") == listed_in("docs/worker.md", column=2) | {"RUNQY_HOME"}

@@ -20,17 +20,22 @@ class Child:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.progress: list[dict[str, Any]] = []
+        """What its tasks have reported."""
         assert self._read() == {"status": "ready"}
 
     def run(self, payload: dict[str, Any]) -> dict[str, Any]:
-        """Send one task and return the answer."""
+        """Send one task and return the response."""
         assert self._process.stdin is not None
         task = {"task_id": "t1", "type": "q", "payload": payload, "retry_count": 0, "max_retry": 3, "queue": "q"}
         self._process.stdin.write(json.dumps(task) + "\n")
         self._process.stdin.flush()
-        answer = self._read()
-        assert answer["task_id"] == "t1"
-        return answer
+        response = self._read()
+        while response.keys() == {"progress"}:
+            self.progress.append(response["progress"])
+            response = self._read()
+        assert response["task_id"] == "t1"
+        return response
 
     def close(self) -> int:
         """Close its input and return its exit code."""
@@ -39,5 +44,5 @@ class Child:
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
+        response: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return response

@@ -24,13 +24,13 @@ def start() -> Iterator[Callable[[str], Child]]:
         assert child.close() == 0
 
 
-def test_sentiment_tells_praise_from_complaint(start):
+def test_sentiment_distinguishes_praise_from_complaint(start):
     child = start("sentiment")
 
-    answers = [child.run({"text": text})["result"] for text in ("I love it, it is great!", "An awful, broken thing.")]
+    responses = [child.run({"text": text})["result"] for text in ("I love it, it is great!", "An awful, broken thing.")]
 
-    assert [answer["label"] for answer in answers] == ["positive", "negative"]
-    assert answers[0]["compound"] > 0.5 > -0.5 > answers[1]["compound"]
+    assert [response["label"] for response in responses] == ["positive", "negative"]
+    assert responses[0]["compound"] > 0.5 > -0.5 > responses[1]["compound"]
 
 
 def test_sentiment_agrees_with_most_people_about_the_reviews(start):
@@ -39,6 +39,14 @@ def test_sentiment_agrees_with_most_people_about_the_reviews(start):
     assert result["reviews"] == len((EXAMPLES / "sentiment/reviews.tsv").read_text().splitlines()) - 1
     assert 0.6 < result["agreement"] < 1
     assert {"review", "rating", "label", "compound"} <= result["scores"][0].keys()
+
+
+def test_sentiment_reports_its_progress_through_the_reviews(start):
+    child = start("sentiment")
+    count = child.run({})["result"]["reviews"]
+
+    assert [report["current"] for report in child.progress] == [10, 20, 30, 40, count]
+    assert {report["total"] for report in child.progress} == {count}
 
 
 def test_thumbnail_keeps_the_shape_of_the_photograph(start):
@@ -62,10 +70,10 @@ def test_thumbnail_takes_an_image_as_base64(start):
 
 
 def test_thumbnail_fails_for_good_on_what_is_no_image(start):
-    answer = start("thumbnail").run({"image": base64.b64encode(b"no image").decode()})
+    response = start("thumbnail").run({"image": base64.b64encode(b"no image").decode()})
 
-    assert answer["retry"] is False
-    assert "cannot identify image" in answer["error"]
+    assert response["retry"] is False
+    assert "cannot identify image" in response["error"]
 
 
 def test_pipeline_summarises_a_document(start):
@@ -77,18 +85,18 @@ def test_pipeline_summarises_a_document(start):
     assert result["summary"][0].startswith("Now we are engaged in a great civil war")
 
 
-def test_pipeline_asks_for_a_retry_as_often_as_it_was_told(start):
+def test_pipeline_requests_the_given_number_of_retries(start):
     child = start("pipeline")
 
-    answers = [child.run({"document": "alice", "refusals": 2}) for _ in range(3)]
+    responses = [child.run({"document": "alice", "refusals": 2}) for _ in range(3)]
 
-    assert [answer["retry"] for answer in answers] == [True, True, False]
-    assert "refused alice (2 of 2 times)" in answers[1]["error"]
-    assert answers[2]["error"] is None
+    assert [response["retry"] for response in responses] == [True, True, False]
+    assert "refused alice (2 of 2 times)" in responses[1]["error"]
+    assert responses[2]["error"] is None
 
 
 def test_pipeline_reads_no_file_but_its_documents(start):
-    answer = start("pipeline").run({"document": "../main"})
+    response = start("pipeline").run({"document": "../main"})
 
-    assert "no document is called" in answer["error"]
-    assert answer["retry"] is False
+    assert "no document is called" in response["error"]
+    assert response["retry"] is False

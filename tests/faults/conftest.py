@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from queues.models import Source
+from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker import keys
 from tests.faults.producers import ENQUEUE, QUEUE, KeptConnection
 from tests.queues.samples import spec
-from tests.support.bad_network import LATENCY_S, LOSS, BadNetwork, Weather
+from tests.support.bad_network import LATENCY_S, LOSS, BadNetwork, FaultMode
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
 from tests.support.web import WebProcess, database_variables
@@ -28,12 +28,12 @@ RECOVERED_S = 30.0
 @pytest.fixture
 def saved_queue(configuration: None) -> None:
     """Save a queue; a web process that starts reads and publishes it."""
-    save_queue(spec=spec(QUEUE), source=Source.API)
+    save_queue(spec=spec(QUEUE), source=QueueSource.API)
 
 
 @pytest.fixture
 def start_web(saved_queue: None, tmp_path: Path) -> Iterator[StartWeb]:
-    """Return what starts a server of the test's own, which knows the queue."""
+    """Return a function that starts a server for the test alone, with the queue."""
     started: list[WebProcess] = []
 
     def start(redis_url: str, **variables: Any) -> WebProcess:
@@ -61,7 +61,7 @@ def share_web(
     _shared_webs: dict[str, WebProcess],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> StartWeb:
-    """Return what gives a server that tests of the module share, recovered from what earlier ones did to it."""
+    """Return a function that returns the module's server, recovered from earlier tests."""
 
     def share(redis_url: str, **variables: Any) -> WebProcess:
         name = f"{redis_url} {variables}"
@@ -114,7 +114,7 @@ def network(_shared_network: tuple[BadNetwork, random.Random]) -> Iterator[BadNe
     print("seed", seed)
     chance.seed(seed)
     yield network
-    network.weather = Weather.FINE
+    network.mode = FaultMode.FINE
     network.latency_s, network.loss = LATENCY_S, LOSS
 
 

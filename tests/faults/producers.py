@@ -40,7 +40,7 @@ class Reply:
 
     @property
     def ids(self) -> list[str]:
-        """Return the ids of the tasks that the server says it queued."""
+        """Return the ids of the tasks that the server reported as enqueued."""
         if self.status != 200:
             return []
         if "task_ids" in self.content:
@@ -136,5 +136,5 @@ def is_accepted(reply: Reply) -> bool:
 
 
 def is_refused(reply: Reply) -> bool:
-    """Return whether the server said that it cannot now."""
+    """Return whether the server responded that it is temporarily unavailable."""
     return reply.status == 503

@@ -13,7 +13,7 @@ KEYS = QueueKeys(QUEUE)
 
 
 def check_tasks(accepted: Iterable[str], *nodes: redis_py.Redis, allows_lookups: bool = False) -> None:
-    """Check that every accepted task waits exactly once, and that of no task there is only a part.
+    """Check that every accepted task is pending exactly once, and that no task is incomplete.
 
     `allows_lookups`: those of tasks that were never created may be left, for the sweep to find.
     """

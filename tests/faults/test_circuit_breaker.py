@@ -12,7 +12,7 @@ NOW = "runqy.clock.monotonic_s"
 
 
 class Clock:
-    """The time, which passes when a test says so."""
+    """A clock that a test advances."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -44,7 +44,7 @@ def failing(clock: Clock, took_s: float) -> Callable[[], None]:
     return fail
 
 
-def test_after_a_failure_that_took_long_calls_fail_at_once_for_a_while(breaker: CircuitBreaker, clock: Clock) -> None:
+def test_after_a_slow_failure_calls_fail_at_once_for_a_while(breaker: CircuitBreaker, clock: Clock) -> None:
     with pytest.raises(ConnectionError):
         breaker.call(failing(clock, SLOW_S))
 
@@ -55,7 +55,7 @@ def test_after_a_failure_that_took_long_calls_fail_at_once_for_a_while(breaker: 
     assert breaker.call(lambda: 2) == 2
 
 
-def test_a_quick_failure_spares_nobody_anything(breaker: CircuitBreaker, clock: Clock) -> None:
+def test_a_quick_failure_does_not_open_the_circuit(breaker: CircuitBreaker, clock: Clock) -> None:
     for _ in range(2):
         with pytest.raises(ConnectionError):
             breaker.call(failing(clock, SLOW_S / 2))
@@ -63,7 +63,7 @@ def test_a_quick_failure_spares_nobody_anything(breaker: CircuitBreaker, clock: 
     assert breaker.call(lambda: 1) == 1
 
 
-def test_an_error_that_is_a_response_is_no_failure(breaker: CircuitBreaker, clock: Clock) -> None:
+def test_an_error_reply_does_not_open_the_circuit(breaker: CircuitBreaker, clock: Clock) -> None:
     def refuse() -> None:
         clock.now_s += SLOW_S
         raise LookupError
@@ -74,7 +74,7 @@ def test_an_error_that_is_a_response_is_no_failure(breaker: CircuitBreaker, cloc
     assert breaker.call(lambda: 1) == 1
 
 
-def test_one_call_at_a_time_tries_whether_the_server_responds_again(breaker: CircuitBreaker, clock: Clock) -> None:
+def test_one_call_at_a_time_probes_an_open_circuit(breaker: CircuitBreaker, clock: Clock) -> None:
     with pytest.raises(ConnectionError):
         breaker.call(failing(clock, SLOW_S))
     clock.now_s += OPEN_S
@@ -96,7 +96,7 @@ def test_one_call_at_a_time_tries_whether_the_server_responds_again(breaker: Cir
     assert breaker.call(lambda: 2) == 2
 
 
-def test_a_call_that_begins_while_another_closes_the_circuit_is_tried(
+def test_a_call_that_begins_while_another_closes_the_circuit_is_sent(
     breaker: CircuitBreaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     breaker.record(ConnectionError(), SLOW_S)

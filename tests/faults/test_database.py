@@ -16,7 +16,7 @@ from django.db import connection
 from tests.faults.conftest import StartWeb
 from tests.faults.producers import ENQUEUE, ENQUEUE_BATCH, KeptConnection, Reply, Send
 from tests.support import environment
-from tests.support.bad_network import BadNetwork, Weather
+from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.postgresql import PostgresqlServer, find_programs
 from tests.support.waiting import wait_until
 from tests.support.web import WebProcess
@@ -32,14 +32,14 @@ HANGING = 180
 THREADS = {"RUNQY_DJANGO_THREADS": "4"}
 
 SOON_S = 2.5
-"""For what goes on."""
+"""For requests that must succeed."""
 REFUSED_S = 15.0
 """For what needs the database: the limit of a statement, and what libpq and the server add to it."""
 
 
 @contextmanager
 def hanging(web: WebProcess, *sends: Send) -> Iterator[list[Reply]]:
-    """Have requests under way that hang, each kind as often; give the responses, which are there in the end."""
+    """Keep requests in progress that hang, the same number of each kind; yield their responses, complete at the end."""
     replies: list[Reply] = []
 
     def send(request: Send) -> None:
@@ -84,7 +84,7 @@ def read_status_of_database(client: KeptConnection) -> str:
     return next(str(check["status"]) for check in checks if check["check"] == "database")
 
 
-def test_a_database_that_accepts_and_says_nothing_stops_no_task(start_web: StartWeb, connect: Connect) -> None:
+def test_a_database_that_accepts_connections_and_hangs_stops_no_task(start_web: StartWeb, connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=512) as silent:
         url = f"postgresql://runqy:secret@127.0.0.1:{silent.getsockname()[1]}/runqy"
         web = start_web(environment.SERVER.url, started="/livez", DATABASE_URL=url, **THREADS)
@@ -98,7 +98,7 @@ def test_a_database_that_accepts_and_says_nothing_stops_no_task(start_web: Start
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="another database is tested")
-def test_an_sqlite_file_that_another_writer_holds_stops_no_task(start_web: StartWeb, connect: Connect) -> None:
+def test_a_locked_sqlite_file_stops_no_task(start_web: StartWeb, connect: Connect) -> None:
     web = start_web(environment.SERVER.url, **THREADS)
     client = connect(web)
 
@@ -122,7 +122,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresqlS
     server = PostgresqlServer(programs).start()
     folder = tmp_path_factory.mktemp("home")
     env = os.environ | {"RUNQY_HOME": str(folder), "DATABASE_URL": server.url}
-    command = [sys.executable, "-m", "runqy.commands", "migrate", "--no-input"]
+    command = [sys.executable, "-m", "runqy.management_commands", "migrate", "--no-input"]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     yield server
@@ -131,7 +131,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresqlS
 
 @pytest.mark.postgresql
 @pytest.mark.skipif(find_programs() is None, reason="PostgreSQL's programs are not installed")
-def test_a_database_that_goes_silent_stops_no_task_and_is_used_again(
+def test_a_database_that_hangs_stops_no_task_and_is_used_again(
     start_web: StartWeb, connect: Connect, postgresql: PostgresqlServer
 ) -> None:
     network = BadNetwork(postgresql.port, random.Random(0))
@@ -140,12 +140,12 @@ def test_a_database_that_goes_silent_stops_no_task_and_is_used_again(
     client = connect(web)
     assert client.send(*VAULTS).status == 200
 
-    network.weather = Weather.SILENT
+    network.mode = FaultMode.SILENT
     with hanging(web, VAULTS, CREATE_VAULT, ADMIN) as replies:
         wait_until(lambda: replies)
         for _ in range(5):
             check_going_on(client)
-    network.weather = Weather.FINE
+    network.mode = FaultMode.FINE
 
     check_refused(replies, {"", "database_unavailable", "server_busy"})
     wait_until(lambda: client.send(*VAULTS).status == 200)

@@ -14,7 +14,7 @@ KILLS = 3
 PATIENCE_S = 60.0
 
 
-def test_no_task_is_half_when_web_processes_are_killed(
+def test_no_task_is_incomplete_after_web_processes_are_killed(
     start_web: StartWeb, valkey: ValkeyServer, stored: redis_py.Redis
 ) -> None:
     web = start_web(valkey.url, processes=2)

@@ -11,8 +11,8 @@ import redis as redis_py
 from structlog.testing import capture_logs
 
 from runqy.broker import keys
-from runqy.broker.connection import RedisTarget
-from runqy.publication.republishing import compare_configuration, republish_configuration
+from runqy.broker.redis_client import RedisTarget
+from runqy.config_sync.reconcile import compare_configuration, republish_configuration
 from tests.faults.conftest import StartWeb
 from tests.faults.producers import ENQUEUE, KeptConnection, Reply, Send
 from tests.faults.test_parity import full
@@ -53,7 +53,7 @@ class Laptop:
         return reply if reply.status else client.send(*request, **self._headers)
 
     def find_last_accepted_s(self, client: KeptConnection, since_s: float) -> float:
-        """Return how long after a time the last request was sent that was accepted; give up after ten seconds."""
+        """Return how long after a time the last accepted request was sent; stop after ten seconds."""
         accepted_s = since_s
         while (sent_s := time.monotonic()) < since_s + 10:
             if self.send(client, READ_VAULT).status == 401:
@@ -81,7 +81,7 @@ def webs(start_web: StartWeb, valkey: ValkeyServer, settings: Any) -> list[WebPr
 
 @pytest.fixture
 def clients(webs: list[WebProcess], connect: Connect) -> list[KeptConnection]:
-    """Return a connection to each server; there is a vault."""
+    """Return a connection to each server, and create a vault."""
     opened = [connect(web) for web in webs]
     assert opened[0].send("POST", "/api/vaults", b'{"name":"v"}').status == 201
     return opened

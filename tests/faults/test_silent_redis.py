@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from runqy.accounts.identity import Role
 from runqy.accounts.operations import create_api_key
+from runqy.api_keys import Role
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget
-from runqy.broker.links import Link
+from runqy.broker.connections import RedisConnection
 from runqy.broker.operation import Request
-from runqy.broker.rates import Rate
+from runqy.broker.rate_limit import Rate
+from runqy.broker.redis_client import RedisTarget
 from runqy.broker.scripts import command
+from runqy.config_sync import snapshot
 from runqy.errors import BrokerUnavailable
-from runqy.publication import snapshot
 from tests.api.client import ApiClient
 from tests.support.event_loop import run_with_broker
 from tests.support.servers import MASTER_NAME, ValkeyServer, start_cluster, start_sentinel
@@ -50,7 +50,7 @@ def cluster() -> Servers:
 
 @contextmanager
 def silenced(servers: Sequence[ValkeyServer]) -> Iterator[None]:
-    """Let servers accept connections and say nothing."""
+    """Have servers accept connections without responding."""
     processes = [server.process for server in servers if server.process is not None]
     for process in processes:
         process.send_signal(signal.SIGSTOP)
@@ -113,23 +113,23 @@ def test_a_process_that_was_never_connected_takes_about_a_second(
     assert max(took_s) < soon_s(running[0]), took_s
 
 
-def fail(link: Link, key: str = "k") -> None:
+def fail(link: RedisConnection, key: str = "k") -> None:
     with pytest.raises(BrokerUnavailable):
         link.execute([command("GET", key, key=key)])
 
 
-def test_after_a_silence_requests_fail_at_once_for_a_moment(running: Servers) -> None:
+def test_after_a_timeout_requests_fail_at_once_for_a_second(running: Servers) -> None:
     target, servers = running
     broker = Broker.connect(target)
     broker.measure_clock()
 
     with silenced(servers):
-        first_s, second_s = seconds(lambda: fail(broker.link)), seconds(lambda: fail(broker.link))
+        first_s, second_s = seconds(lambda: fail(broker.connection)), seconds(lambda: fail(broker.connection))
 
     assert (first_s < SOON_S, second_s < AT_ONCE_S) == (True, True), (first_s, second_s)
 
 
-def test_on_an_event_loop_a_request_does_not_wait_for_the_next_silence(running: Servers) -> None:
+def test_on_an_event_loop_requests_fail_at_once_while_redis_is_silent(running: Servers) -> None:
     target, servers = running
 
     async def fail_on_loop(broker: AsyncBroker) -> float:
@@ -149,16 +149,16 @@ def test_on_an_event_loop_a_request_does_not_wait_for_the_next_silence(running: 
 
 
 @pytest.mark.cluster
-def test_a_node_that_hangs_delays_nothing_on_the_others() -> None:
+def test_a_hanging_node_delays_no_request_to_others() -> None:
     target, nodes = cluster()
     broker = Broker.connect(target)
     by_port = {broker.client.get_node_from_key(f"k{n}").port: f"k{n}" for n in range(50)}  # type: ignore[union-attr]
     hung, *others = nodes
     try:
         with silenced([hung]):
-            fail(broker.link, by_port[hung.port])
+            fail(broker.connection, by_port[hung.port])
             took_s = [
-                seconds(lambda k=key: broker.link.execute([command("GET", k, key=k)]))
+                seconds(lambda k=key: broker.connection.execute([command("GET", k, key=k)]))
                 for key in (by_port[node.port] for node in others)  # type: ignore[misc]
             ]
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runqy.errors import DeploymentFailed, DeploymentStopped
-from runqy.git.commands import Commands, CommandTimedOut
+from runqy.git.commands import CommandRunner, CommandTimedOut
 
 ENV = {"PATH": os.environ["PATH"]}
 LEAVES_SLEEPER = "setsid sh -c 'echo $$ > sleeper; exec sleep 600' & while ! [ -s sleeper ]; do :; done; "
@@ -22,28 +22,28 @@ def folder(tmp_path: Path):
         os.kill(int((tmp_path / "sleeper").read_text()), 9)
 
 
-def test_what_a_program_leaves_behind_is_not_waited_for(folder: Path) -> None:
+def test_processes_left_behind_are_not_waited_for(folder: Path) -> None:
     command = LEAVES_SLEEPER + "echo done"
 
-    assert Commands().run(["sh", "-c", command], env=ENV, timeout_s=60, cwd=folder) == "done\n"
+    assert CommandRunner().run(["sh", "-c", command], env=ENV, timeout_s=60, cwd=folder) == "done\n"
 
 
-def test_a_program_that_fails_says_why_whatever_it_leaves_behind(folder: Path) -> None:
+def test_error_of_a_program_is_reported_although_it_leaves_processes_behind(folder: Path) -> None:
     command = LEAVES_SLEEPER + "echo no such branch >&2; exit 3"
 
     with pytest.raises(DeploymentFailed, match="no such branch"):
-        Commands().run(["sh", "-c", command], env=ENV, timeout_s=60, cwd=folder)
+        CommandRunner().run(["sh", "-c", command], env=ENV, timeout_s=60, cwd=folder)
 
 
-def test_a_time_limit_holds_whatever_was_left_behind(folder: Path) -> None:
+def test_time_limit_holds_although_a_process_is_left_behind(folder: Path) -> None:
     command = LEAVES_SLEEPER + "exec sleep 600"
 
     with pytest.raises(CommandTimedOut):
-        Commands().run(["sh", "-c", command], env=ENV, timeout_s=0.5, cwd=folder)
+        CommandRunner().run(["sh", "-c", command], env=ENV, timeout_s=0.5, cwd=folder)
 
 
-def test_a_stop_ends_a_program_whatever_it_left_behind(folder: Path) -> None:
-    commands = Commands()
+def test_stop_ends_a_program_that_left_a_process_behind(folder: Path) -> None:
+    commands = CommandRunner()
     stopper = threading.Thread(target=_stop_once, args=(commands, folder / "ready"))
     stopper.start()
 
@@ -53,12 +53,12 @@ def test_a_stop_ends_a_program_whatever_it_left_behind(folder: Path) -> None:
 
 
 def test_a_long_output_arrives_whole() -> None:
-    printed = Commands().run(["sh", "-c", "head -c 1000000 /dev/zero; sleep 1.2; echo end"], env=ENV, timeout_s=60)
+    printed = CommandRunner().run(["sh", "-c", "head -c 1000000 /dev/zero; sleep 1.2; echo end"], env=ENV, timeout_s=60)
 
     assert (len(printed), printed[-4:]) == (1_000_004, "end\n")
 
 
-def _stop_once(commands: Commands, file: Path) -> None:
+def _stop_once(commands: CommandRunner, file: Path) -> None:
     """Stop commands once a file is there."""
     while not file.exists():
         threading.Event().wait(0.01)

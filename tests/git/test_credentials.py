@@ -1,10 +1,10 @@
-"""What git is told when it asks who we are."""
+"""The credentials that git receives."""
 
 import os
 from pathlib import Path
 
 from runqy.errors import DeploymentFailed
-from runqy.git.commands import Commands
+from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitCredentials, GitEnvironment, git_environment
 from runqy.git.sources import parse_source
 
@@ -16,7 +16,7 @@ def ask(env: GitEnvironment, question: str) -> str:
     ask_twice = 'f=$(mktemp); "$GIT_ASKPASS" "$1" >$f; "$GIT_ASKPASS" "$1" | cmp - $f && cat $f'
     try:
         return (
-            Commands()
+            CommandRunner()
             .run(["sh", "-c", ask_twice, "sh", question], env=env.variables, secret=env.secret, timeout_s=10)
             .strip()
         )
@@ -30,7 +30,7 @@ def test_a_token_is_given_to_its_own_host() -> None:
         assert ask(env, "Password for 'https://x-access-token@git.example.org': ") == "planted"
 
 
-def test_a_user_may_stand_before_the_token() -> None:
+def test_token_may_contain_a_user() -> None:
     with git_environment(HTTPS, GitCredentials(token="me:planted")) as env:
         assert ask(env, "Username for 'https://git.example.org': ") == "me"
         assert ask(env, "Password for 'https://me@git.example.org': ") == "planted"
@@ -43,7 +43,7 @@ def test_another_host_gets_nothing() -> None:
         assert ask(env, "Password for 'https://x@git.example.org.evil.org': ") == ""
 
 
-def test_the_script_is_gone_afterwards() -> None:
+def test_askpass_script_is_removed_afterwards() -> None:
     with git_environment(HTTPS, GitCredentials(token="planted")) as env:
         script = Path(env.variables["GIT_ASKPASS"])
 
@@ -58,16 +58,16 @@ def test_a_token_is_not_shown_to_ssh() -> None:
 
 def test_a_token_is_not_in_the_environment_of_git() -> None:
     with git_environment(HTTPS, GitCredentials(token="planted")) as env:
-        shown = Commands().run(["env"], env=env.variables, secret=env.secret, timeout_s=10)
+        output = CommandRunner().run(["env"], env=env.variables, secret=env.secret, timeout_s=10)
 
-    assert "RUNQY_SECRET_FD" in shown
-    assert "planted" not in shown
+    assert "RUNQY_SECRET_FD" in output
+    assert "planted" not in output
 
 
-def test_a_secret_longer_than_a_pipe_usually_carries_is_read_whole() -> None:
+def test_secret_longer_than_a_pipe_buffer_is_read_whole() -> None:
     secret = "x" * 10_000
 
-    read = Commands().run(
+    read = CommandRunner().run(
         ["sh", "-c", 'IFS= read -r secret <"/dev/fd/$RUNQY_SECRET_FD"; printf %s "$secret"'],
         env={"PATH": os.defpath},
         secret=secret,

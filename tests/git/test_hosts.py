@@ -20,7 +20,7 @@ from runqy.git.hosts import find_https_host, normalize_host
         ("[0:0:0:0:0:0:0:1]", "[::1]"),
     ],
 )
-def test_a_host_has_one_spelling(text: str, host: str) -> None:
+def test_hosts_are_normalized(text: str, host: str) -> None:
     assert normalize_host(text) == host
 
 
@@ -32,7 +32,7 @@ def test_a_host_has_one_spelling(text: str, host: str) -> None:
         *("github\u3002com", "github%2ecom", "[::1", "[127.0.0.1]", "github.com\n", "-github.com", "github.com#"),
     ],
 )
-def test_what_is_no_plain_host_has_none(text: str) -> None:
+def test_invalid_hosts_are_none(text: str) -> None:
     assert normalize_host(text) is None
 
 
@@ -48,7 +48,7 @@ def test_what_is_no_plain_host_has_none(text: str) -> None:
         ("https://github.com.evil.com/", "github.com.evil.com"),
     ],
 )
-def test_the_host_of_a_url_is_what_git_asks(url: str, host: str) -> None:
+def test_host_of_a_url_is_the_one_git_contacts(url: str, host: str) -> None:
     assert find_https_host(url) == host
 
 
@@ -71,5 +71,5 @@ def test_the_host_of_a_url_is_what_git_asks(url: str, host: str) -> None:
         "git@github.com:r.git",
     ],
 )
-def test_a_url_that_programs_read_differently_has_none(url: str) -> None:
+def test_ambiguous_urls_have_no_host(url: str) -> None:
     assert find_https_host(url) is None

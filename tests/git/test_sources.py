@@ -55,14 +55,14 @@ def test_a_refused_url_with_credentials_is_not_repeated() -> None:
 
 
 @pytest.mark.parametrize("branch", ["main", "release/1.2", "feature/a_b-c", "v1.0.0", "@"])
-def test_names_of_branches_are_accepted(branch: str) -> None:
+def test_valid_branches_are_accepted(branch: str) -> None:
     assert parse_source(git_url="file:///r", branch=branch).branch == branch
 
 
 @pytest.mark.parametrize(
     "branch", ["-x", "--all", "a..b", "a b", "a~1", "a^", "a:b", "a*", "a@{1}", "/a", "a/", "a.lock"]
 )
-def test_what_is_no_name_of_a_branch_is_refused(branch: str) -> None:
+def test_invalid_branches_are_refused(branch: str) -> None:
     with pytest.raises(DeploymentRefused):
         parse_source(git_url="file:///r", branch=branch)
 
@@ -75,6 +75,6 @@ def test_plain_paths_are_accepted(path: str, plain: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["..", "a/../..", "/etc", "-x", "a/.git/hooks", "a*", "!a", "a\nb", "a\\b"])
-def test_paths_that_lead_elsewhere_are_refused(path: str) -> None:
+def test_paths_outside_the_repository_are_refused(path: str) -> None:
     with pytest.raises(DeploymentRefused):
         checked_path(path, "code_path")

@@ -1,4 +1,4 @@
-"""What one tick of each duty does to the queues it looks after."""
+"""What one tick of each maintenance duty does."""
 
 from datetime import timedelta
 
@@ -6,28 +6,24 @@ import pytest
 from django.db import DatabaseError
 from django.utils import timezone
 
-from queues.definitions import StatedLimits
-from queues.models import Source
+from queues.definitions import LimitOverrides
+from queues.maintenance import Republisher
+from queues.models import QueueSource
 from queues.operations import save_queue
+from runqy.audit.maintenance import AuditRecorder
+from runqy.audit.models import AuditRecord
+from runqy.audit.pending import append_pending
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.timing import ARCHIVE_MAX_AGE_S
+from runqy.broker.constants import ARCHIVE_MAX_AGE_S
 from runqy.errors import ConfigurationUnavailable
-from tasks.maintenance import served_queues
-from tasks.maintenance.delivery_pruner import DeliveryPruner
-from tasks.maintenance.delivery_recorder import DeliveryRecorder
-from tasks.maintenance.duties import all_duties
-from tasks.maintenance.forwarder import Forwarder
-from tasks.maintenance.janitor import Janitor
-from tasks.maintenance.lookup_sweeper import LookupSweeper
-from tasks.maintenance.loops import Duty
-from tasks.maintenance.orphan_finder import OrphanFinder
-from tasks.maintenance.pending_timeout import PendingTimeout
-from tasks.maintenance.recoverer import Recoverer
-from tasks.maintenance.republisher import Republisher
+from runqy.maintenance.registry import Duty, make_duties
+from tasks import maintenance
+from tasks.maintenance import Forwarder, Janitor, LookupSweeper, OrphanFinder, PendingTimeout, Recoverer
 from tests.queues.samples import spec
-from tests.support.upkeep import MovingClock, message_of, places_of, put, state_of, take
-from vaults.deliveries import Share, note_delivery
+from tests.support.maintenance_duties import MovingClock, indexes_of, message_of, put, state_of, take
+from vaults.access_log import VaultGrant, record_delivery
+from vaults.maintenance import DeliveryPruner, DeliveryRecorder
 from vaults.models import VaultDelivery
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -44,11 +40,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> MovingClock:
 
 
 def save(name: str, *sub_queues: str, **limits: int) -> None:
-    save_queue(spec=spec(name, *sub_queues, limits=StatedLimits(**limits)), source=Source.API)
+    save_queue(spec=spec(name, *sub_queues, limits=LimitOverrides(**limits)), source=QueueSource.API)
 
 
 @pytest.mark.parametrize("queue", ["mail_high", "unheard_of"])
-def test_the_forwarder_serves_configured_queues_and_those_that_only_redis_knows(broker: Broker, queue: str) -> None:
+def test_the_forwarder_serves_configured_queues_and_those_found_in_redis(broker: Broker, queue: str) -> None:
     save("mail", "high:10")
     put(broker, "t", queue=queue, process_at_s=broker.now_s() + 1)
     if queue == "mail_high":
@@ -57,22 +53,22 @@ def test_the_forwarder_serves_configured_queues_and_those_that_only_redis_knows(
 
     Forwarder().run_tick(broker)
 
-    assert places_of(broker, "t", queue) == ["pending"]
+    assert indexes_of(broker, "t", queue) == ["pending"]
 
 
-def test_the_recoverer_takes_back_what_a_lost_worker_held(broker: Broker, clock: MovingClock) -> None:
+def test_the_recoverer_recovers_tasks_of_a_lost_worker(broker: Broker, clock: MovingClock) -> None:
     put(broker, "t", queue="mail")
     take(broker, queue="mail")
     clock.advance(36)
 
     Recoverer(grace_s=30).run_tick(broker)
-    early = places_of(broker, "t", "mail")
+    early = indexes_of(broker, "t", "mail")
     Recoverer(grace_s=5).run_tick(broker)
 
-    assert (early, places_of(broker, "t", "mail")) == (["active", "lease"], ["retry"])
+    assert (early, indexes_of(broker, "t", "mail")) == (["active", "lease"], ["retry"])
 
 
-def test_the_janitor_keeps_archived_tasks_as_long_as_their_queue_says(broker: Broker) -> None:
+def test_the_janitor_applies_ttl_archived(broker: Broker) -> None:
     save("mail", ttl_archived_s=100)
     for queue in ("mail", "unheard_of"):
         broker.client.sadd(keys.QUEUES, queue)
@@ -85,7 +81,7 @@ def test_the_janitor_keeps_archived_tasks_as_long_as_their_queue_says(broker: Br
     assert state_of(broker, "t", "unheard_of") == "archived"
 
 
-def test_the_janitor_forgets_workers_that_vanished(broker: Broker) -> None:
+def test_the_janitor_removes_workers_without_a_heartbeat(broker: Broker) -> None:
     broker.client.zadd(keys.WORKER_RECORDS, {"w": broker.now_s() - 5})
     broker.client.hset(keys.WORKER_CLAIMS, "w", f"{broker.now_s() - 61} key:1")
 
@@ -94,7 +90,7 @@ def test_the_janitor_forgets_workers_that_vanished(broker: Broker) -> None:
     assert not broker.client.exists(keys.WORKER_RECORDS, keys.WORKER_CLAIMS)
 
 
-def test_tasks_wait_as_long_as_their_queue_says(broker: Broker, clock: MovingClock) -> None:
+def test_the_pending_timeout_of_a_queue_is_applied(broker: Broker, clock: MovingClock) -> None:
     save("impatient", "high:5", pending_timeout_s=60)
     save("patient")
     put(broker, "a", queue="impatient_high")
@@ -103,12 +99,12 @@ def test_tasks_wait_as_long_as_their_queue_says(broker: Broker, clock: MovingClo
 
     PendingTimeout().run_tick(broker)
 
-    assert places_of(broker, "a", "impatient_high") == ["archived"]
+    assert indexes_of(broker, "a", "impatient_high") == ["archived"]
     assert "pending_timeout of 60 s" in message_of(broker, "a", "impatient_high").error_msg
-    assert places_of(broker, "b", "patient") == ["pending"]
+    assert indexes_of(broker, "b", "patient") == ["pending"]
 
 
-def test_the_sweeper_and_the_finder_need_two_looks(broker: Broker, clock: MovingClock) -> None:
+def test_the_sweeper_and_the_finder_act_on_the_second_round(broker: Broker, clock: MovingClock) -> None:
     broker.client.zadd(keys.WORKERS, {"vm:1": 1})
     broker.client.hset(keys.lookup("gone"), "queue", "mail")
     put(broker, "lost", queue="mail")
@@ -122,7 +118,7 @@ def test_the_sweeper_and_the_finder_need_two_looks(broker: Broker, clock: Moving
     finder.run_tick(broker)
 
     assert not broker.client.exists(keys.lookup("gone"))
-    assert places_of(broker, "lost", "mail") == ["pending"]
+    assert indexes_of(broker, "lost", "mail") == ["pending"]
 
 
 def test_the_republisher_restores_the_configuration_after_a_flush(broker: Broker) -> None:
@@ -135,25 +131,33 @@ def test_the_republisher_restores_the_configuration_after_a_flush(broker: Broker
     assert broker.client.hexists(keys.QUEUE_REVISIONS, "mail")
 
 
-def test_a_database_that_is_away_does_not_end_the_republisher(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_database_does_not_stop_the_republisher(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     def away() -> None:
         raise DatabaseError("no such host")
 
-    monkeypatch.setattr("tasks.maintenance.republisher.republish_configuration", away)
+    monkeypatch.setattr("queues.maintenance.republish_configuration", away)
 
     Republisher().run_tick(broker)
 
 
-def test_the_delivery_recorder_brings_notes_into_the_database(broker: Broker) -> None:
-    note_delivery(worker_id="w1", queue="mail", shares=[Share(vault="v", versions={"A": 1}, state="s")])
+def test_the_audit_recorder_moves_records_to_the_database(broker: Broker) -> None:
+    append_pending(action="queue.paused", object_kind="queue", object_name="mail")
+
+    AuditRecorder().run_tick(broker)
+
+    assert AuditRecord.objects.get().object_name == "mail"
+
+
+def test_the_delivery_recorder_moves_records_to_the_database(broker: Broker) -> None:
+    record_delivery(worker_id="w1", queue="mail", grants=[VaultGrant(vault="v", versions={"A": 1}, state="s")])
 
     DeliveryRecorder().run_tick(broker)
 
     assert VaultDelivery.objects.get().worker_id == "w1"
 
 
-def test_the_delivery_pruner_deletes_what_is_old(broker: Broker, settings) -> None:
-    note_delivery(worker_id="w1", queue="mail", shares=[Share(vault="v", versions={"A": 1}, state="s")])
+def test_the_delivery_pruner_deletes_old_records(broker: Broker, settings) -> None:
+    record_delivery(worker_id="w1", queue="mail", grants=[VaultGrant(vault="v", versions={"A": 1}, state="s")])
     DeliveryRecorder().run_tick(broker)
     VaultDelivery.objects.update(at=timezone.now() - timedelta(seconds=2 * settings.RUNQY_DELIVERIES_KEPT_S))
 
@@ -163,9 +167,14 @@ def test_the_delivery_pruner_deletes_what_is_old(broker: Broker, settings) -> No
 
 
 @pytest.mark.parametrize(
-    ("duty", "operation"), [(DeliveryRecorder(), "store_deliveries"), (DeliveryPruner(), "prune_deliveries")]
+    ("duty", "operation"),
+    [
+        (AuditRecorder(), "move_pending"),
+        (DeliveryRecorder(), "store_deliveries"),
+        (DeliveryPruner(), "prune_deliveries"),
+    ],
 )
-def test_a_database_that_is_away_does_not_end_the_duties_of_deliveries(
+def test_an_unavailable_database_does_not_stop_the_duties_that_use_it(
     broker: Broker, monkeypatch: pytest.MonkeyPatch, duty: Duty, operation: str
 ) -> None:
     def away() -> None:
@@ -176,7 +185,7 @@ def test_a_database_that_is_away_does_not_end_the_duties_of_deliveries(
     duty.run_tick(broker)
 
 
-@pytest.mark.parametrize("duty", all_duties(), ids=lambda duty: duty.name)
+@pytest.mark.parametrize("duty", make_duties(), ids=lambda duty: duty.name)
 def test_a_tick_on_an_empty_redis_adds_no_task(broker: Broker, duty: Duty) -> None:
     duty.run_tick(broker)
 
@@ -184,10 +193,8 @@ def test_a_tick_on_an_empty_redis_adds_no_task(broker: Broker, duty: Duty) -> No
     assert {key.decode() for key in broker.client.scan_iter("*")} == written
 
 
-@pytest.mark.parametrize("duty", all_duties(), ids=lambda duty: duty.name)
-def test_a_second_process_changes_nothing_where_the_first_has_been(
-    broker: Broker, clock: MovingClock, duty: Duty
-) -> None:
+@pytest.mark.parametrize("duty", make_duties(), ids=lambda duty: duty.name)
+def test_a_second_process_changes_nothing_after_the_first(broker: Broker, clock: MovingClock, duty: Duty) -> None:
     save("mail", pending_timeout_s=60)
     for i in range(3):
         put(broker, f"run{i}", queue="mail")
@@ -203,10 +210,10 @@ def test_a_second_process_changes_nothing_where_the_first_has_been(
     assert {key: broker.client.dump(key) for key in broker.client.scan_iter("*")} == before
 
 
-def test_names_that_no_key_can_hold_are_passed_over(broker: Broker) -> None:
+def test_invalid_queue_names_are_skipped(broker: Broker) -> None:
     broker.client.sadd(keys.QUEUES, "good", "", "}bad", "b{ad", b"\xff")
 
-    assert served_queues.served_queues(broker) == ["good"]
+    assert maintenance.list_served_queues(broker) == ["good"]
 
 
 def test_queues_are_served_while_the_configuration_cannot_be_read(
@@ -217,9 +224,9 @@ def test_queues_are_served_while_the_configuration_cannot_be_read(
 
     save("mail", ttl_archived_s=100, pending_timeout_s=60)
     put(broker, "t", queue="mail")
-    readable = served_queues.archived_ttls_s(broker), served_queues.pending_timeouts_s()
-    monkeypatch.setattr(served_queues, "get_fresh_catalog", unreadable)
+    readable = maintenance.get_archived_ttls_s(broker), maintenance.get_pending_timeouts_s()
+    monkeypatch.setattr(maintenance, "get_fresh_catalog", unreadable)
 
     assert readable == ({"mail": 100}, {"mail": 60})
-    assert served_queues.archived_ttls_s(broker) == {"mail": ARCHIVE_MAX_AGE_S}
-    assert served_queues.pending_timeouts_s() == {}
+    assert maintenance.get_archived_ttls_s(broker) == {"mail": ARCHIVE_MAX_AGE_S}
+    assert maintenance.get_pending_timeouts_s() == {}

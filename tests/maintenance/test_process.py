@@ -1,4 +1,4 @@
-"""Maintenance as the process that people start."""
+"""The maintenance process."""
 
 import signal
 import subprocess
@@ -9,11 +9,11 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.connection import RedisTarget
+from runqy.broker.redis_client import RedisTarget
 from tests.support.maintenance import start_maintenance
+from tests.support.maintenance_duties import KEYS, put
 from tests.support.servers import ValkeyServer
-from tests.support.upkeep import KEYS, put
-from vaults.deliveries import Share, note_delivery
+from vaults.access_log import VaultGrant, record_delivery
 from vaults.models import VaultDelivery
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -36,7 +36,7 @@ def start(configuration: None) -> Iterator[Start]:
 
 
 def wait_until(is_so: Callable[[], bool], within_s: float = 15) -> float:
-    """Look until something is so; return how long it took."""
+    """Wait for a condition; return how long it took."""
     started = time.monotonic()
     while not is_so():
         assert time.monotonic() - started < within_s, "it did not happen in time"
@@ -52,11 +52,11 @@ def make_due(broker: Broker, count: int, name: str) -> None:
 
 def hand_out(count: int, name: str) -> None:
     for i in range(count):
-        share = Share(vault="secrets", versions={"TOKEN": 1}, state="s")
-        note_delivery(worker_id=f"{name}{i}", queue="mail", shares=[share])
+        grant = VaultGrant(vault="secrets", versions={"TOKEN": 1}, state="s")
+        record_delivery(worker_id=f"{name}{i}", queue="mail", grants=[grant])
 
 
-def test_it_says_what_it_does_and_ends_at_once_when_told(single_broker: Broker, start: Start) -> None:
+def test_it_lists_its_duties_and_stops_at_sigterm(single_broker: Broker, start: Start) -> None:
     process = start()
     first_line = process.stdout.readline()
     make_due(single_broker, 1, "t")
@@ -65,11 +65,12 @@ def test_it_says_what_it_does_and_ends_at_once_when_told(single_broker: Broker, 
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)  # some duties come round once a minute
 
-    assert first_line.startswith("Maintenance runs: forwarder, recoverer, janitor")
+    assert first_line.startswith("Running duties: ")
+    assert {"forwarder", "audit_recorder", "run_history"} <= {*first_line.removeprefix("Running duties: ").split(", ")}
     assert (process.returncode, errors) == (0, "")
 
 
-def test_two_side_by_side_one_killed_forget_nothing_and_do_nothing_twice(single_broker: Broker, start: Start) -> None:
+def test_two_processes_forward_each_task_once_although_one_is_killed(single_broker: Broker, start: Start) -> None:
     first, second = start(), start()
     for process in (first, second):
         process.stdout.readline()
@@ -84,7 +85,7 @@ def test_two_side_by_side_one_killed_forget_nothing_and_do_nothing_twice(single_
     assert sorted(pending) == sorted([f"a{i}" for i in range(300)] + [f"b{i}" for i in range(300)])
 
 
-def test_two_side_by_side_one_killed_record_each_delivery_once(single_broker: Broker, start: Start) -> None:
+def test_two_processes_record_each_delivery_once_although_one_is_killed(single_broker: Broker, start: Start) -> None:
     first, second = start(), start()
     for process in (first, second):
         process.stdout.readline()
@@ -99,7 +100,7 @@ def test_two_side_by_side_one_killed_record_each_delivery_once(single_broker: Br
     assert recorded == [f"{name}{i}" for name in "ab" for i in range(600)]
 
 
-def test_it_goes_on_after_redis_was_away_and_ends_at_once_while_it_is(start: Start) -> None:
+def test_it_resumes_after_a_redis_outage_and_stops_during_one(start: Start) -> None:
     server = ValkeyServer().start()
     broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", server.port),)))
     process = start(REDIS_URL=server.url)

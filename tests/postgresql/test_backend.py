@@ -13,10 +13,10 @@ from django.db import OperationalError
 from django.db.utils import ConnectionHandler
 from pytest_django.plugin import DjangoDbBlocker
 
-from runqy.addresses import parse_database_url
 from runqy.circuit_breaker import CircuitBreaker
+from runqy.connection_urls import parse_database_url
 from runqy.postgresql.base import GRACE_S, DatabaseWrapper
-from tests.support.bad_network import BadNetwork, Weather
+from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.postgresql import PostgresqlServer, find_programs
 
 pytestmark = [
@@ -80,7 +80,7 @@ def failing_s(act: Callable[[], Any]) -> float:
     return time.monotonic() - began_s
 
 
-def test_the_server_is_told_how_long_a_statement_may_take(server: PostgresqlServer, connect: Connect) -> None:
+def test_the_statement_timeout_is_passed_to_the_server(server: PostgresqlServer, connect: Connect) -> None:
     default, changed = connect(server.port), connect(server.port, "?statement_timeout=1m&options=-c%20jit%3Doff")
 
     assert ask(default, "SHOW statement_timeout") == "10s"
@@ -120,9 +120,9 @@ def test_a_wait_for_a_silent_server_ends(network: BadNetwork, connect: Connect, 
     connection.set_autocommit(False)
     select(connection)
 
-    network.weather = Weather.SILENT
+    network.mode = FaultMode.SILENT
     took_s = failing_s(lambda: act(connection))
-    network.weather = Weather.FINE
+    network.mode = FaultMode.FINE
     connection.close()
 
     assert took_s < 1 + GRACE_S + 1.5, f"it took {took_s:.1f} s"
@@ -133,7 +133,7 @@ def test_a_connection_whose_server_went_silent_is_not_usable(network: BadNetwork
     connection = connect(network.port, "?statement_timeout=1")
     select(connection)
 
-    network.weather = Weather.SILENT
+    network.mode = FaultMode.SILENT
     began_s = time.monotonic()
 
     assert not connection.is_usable()
@@ -155,10 +155,10 @@ def test_only_the_first_threads_wait_for_a_server_that_does_not_speak(connect: C
 
 def test_a_server_that_speaks_again_is_used_again(network: BadNetwork, connect: Connect) -> None:
     connection = connect(network.port, "?connect_timeout=2")
-    network.weather = Weather.SILENT
+    network.mode = FaultMode.SILENT
     failing_s(connection.ensure_connection)
 
-    network.weather = Weather.FINE
+    network.mode = FaultMode.FINE
     deadline_s = time.monotonic() + 10
     while connection.connection is None:
         assert time.monotonic() < deadline_s

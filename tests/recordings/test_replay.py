@@ -1,7 +1,7 @@
-"""Replays what released clients said to the original server: what succeeded there succeeds here, and they can read it.
+"""Replays requests of released clients to the original server: those that succeeded there succeed here.
 
 The exchanges build on each other, so they are one test. Tasks that a worker ran between two of them are run here too.
-They are sent to Django's WSGI application, and again to the server as it is run, the data plane in front of Django.
+They are sent to Django's WSGI application, and again to the running server, with the data plane in front of Django.
 """
 
 import json
@@ -15,10 +15,10 @@ from urllib.request import Request, urlopen
 import pytest
 from django.test import Client
 
-from queues import removal
+from queues import deletion
 from runqy.broker import keys
-from runqy.broker.finishing import complete
-from runqy.connection import get_broker
+from runqy.broker.finish import complete
+from runqy.redis_connection import get_broker
 from tests.support.environment import ADMIN_KEY
 from tests.support.tasks import take
 
@@ -26,7 +26,7 @@ EXCHANGES = [json.loads(line) for line in (Path(__file__).parent / "go-cli.jsonl
 _COUNTS = ("pending", "active", "scheduled", "retry", "archived", "completed", "memory_usage")
 
 Check = Callable[[Any, Any], None]
-"""Takes what was recorded and what is answered now."""
+"""Takes the recorded and the current response."""
 
 
 def same(*names: str) -> Check:
@@ -47,18 +47,17 @@ def check_queue(was: Any, now: Any) -> None:
 
 
 def check_queues(was: Any, now: Any) -> None:
-    """Check a list of queues; the original listed a queue without sub-queues a second time."""
+    """Check a list of queues; the original listed a queue without sub-queues a second time, by its own name."""
     listed = {queue["queue"]: queue for queue in now["queues"]}
     for queue in was["queues"]:
-        if queue["queue"] != "simple.default":
+        if queue["queue"] != "simple":
             check_queue(queue, listed[queue["queue"]])
 
 
 def check_task(was: Any, now: Any) -> None:
     """Check what the command line prints of a task; names of members are read without regard to case."""
     now = {name.lower(): value for name, value in now.items()}
-    canonical = was["queue"].replace("simple.default", "simple")
-    assert (now["id"], now["type"], now["queue"]) == (translated(was["id"]), canonical, canonical)
+    assert (now["id"], now["type"], now["queue"]) == (translated(was["id"]), was["queue"], was["queue"])
     assert (now["state"], now["max_retry"], now["retried"]) == (was["state"], was["max_retry"], was["retried"])
     assert isinstance(now["timeout"], str)
     assert isinstance(now["payload"], dict)
@@ -101,7 +100,7 @@ def check_workers(was: Any, now: Any) -> None:
 def check_configs(was: Any, now: Any) -> None:
     """Check `config list`."""
     lines = [(queue["name"], queue["priority"]) for queue in now["queues"]]
-    assert lines == [(queue["name"].replace("simple.default", "simple"), queue["priority"]) for queue in was["queues"]]
+    assert lines == [(queue["name"], queue["priority"]) for queue in was["queues"]]
     assert now["count"] == was["count"]
 
 
@@ -178,7 +177,7 @@ def translated(text: str) -> str:
 
 
 def learn_ids(was: Any, now: Any) -> None:
-    """Note which of our tasks stands for which of the recording's."""
+    """Map the ids of the recording's tasks to ours."""
     if "info" in was:
         _ids[was["info"]["id"]] = now["info"]["id"]
     _ids.update(zip(was.get("task_ids", []), now.get("task_ids", []), strict=True))
@@ -241,7 +240,7 @@ def replay(exchange: dict[str, Any], send: Send) -> tuple[int, Any]:
 
 
 def check(exchange: dict[str, Any], status: int, content: Any) -> None:
-    """Compare an answer with the recorded one."""
+    """Compare a response with the recorded one."""
     if exchange["status"] in (404, 409):
         assert (status, bool(content["errors"])) == (exchange["status"], True)
     elif exchange["status"] < 400:
@@ -253,11 +252,11 @@ def check(exchange: dict[str, Any], status: int, content: Any) -> None:
 
 
 @pytest.mark.usefixtures("configuration")
-def test_what_succeeded_there_succeeds_here(
+def test_requests_that_succeeded_in_the_recording_succeed(
     settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, send: Send
 ) -> None:
     settings.RUNQY_SUBQUEUE_SEPARATOR, settings.QUEUE_WORKERS_DIR = ".", tmp_path
-    monkeypatch.setattr(removal, "SETTLE_S", 0)
+    monkeypatch.setattr(deletion, "PROPAGATION_S", 0)
     failures = []
     _ids.clear()
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runqy import durations
-from runqy.addresses import POSTGRESQL_LIMITS, parse_database_url, parse_redis_url
-from runqy.broker.connection import RedisTarget
+from runqy.broker.redis_client import RedisTarget
+from runqy.connection_urls import POSTGRESQL_LIMITS, parse_database_url, parse_redis_url
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_redis_url_names_a_target(url: str, target: RedisTarget) -> None:
     assert parse_redis_url(url) == target
 
 
-def test_an_authority_goes_into_the_target_as_text(tmp_path: Path) -> None:
+def test_a_certificate_authority_is_read_into_the_target(tmp_path: Path) -> None:
     authority = tmp_path / "ca.pem"
     authority.write_text("-----BEGIN CERTIFICATE-----\n")
 
@@ -54,12 +54,12 @@ def test_an_authority_goes_into_the_target_as_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("localhost:6379", "has to begin with"),
-        ("redis://", "names no host"),
+        ("localhost:6379", "must begin with"),
+        ("redis://", "has no host"),
         ("redis://:hunter/2@h", "percent-encoded"),
-        ("redis://h/x", "not the number of a Redis database"),
-        ("redis+cluster://h/1", "no database but 0"),
-        ("redis+sentinel://h", "names its master"),
+        ("redis://h/x", "not a database number"),
+        ("redis+cluster://h/1", "only database 0"),
+        ("redis+sentinel://h", "must name its master"),
         ("redis://h?tiemout=3", "unknown option tiemout"),
         ("rediss://h?ca=/nowhere", "cannot be read"),
     ],
@@ -71,7 +71,7 @@ def test_a_wrong_redis_url_is_refused_without_showing_its_password(url: str, rea
     assert "hunter" not in str(refusal.value)
 
 
-def test_a_database_url_names_postgresql_with_what_libpq_is_told() -> None:
+def test_a_database_url_becomes_settings_for_postgresql() -> None:
     words = parse_database_url("postgresql://u:p%2F@h:1/tasks?sslmode=require")
 
     assert words["ENGINE"].endswith("postgresql")
@@ -110,7 +110,7 @@ def test_a_duration_is_read_in_seconds_rounded_up(text: str, seconds: int) -> No
 
 
 @pytest.mark.parametrize("text", ["", "-1s", "1 h", "5x", "1h-3m", "s", "1d", "٣s"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_invalid_durations_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         durations.parse_s(text)
 
@@ -129,15 +129,15 @@ def test_a_duration_is_written_as_go_does(seconds: int, text: str) -> None:
         *[(3600, "1 h"), (7500, "2 h 5 min"), (86_400, "1 d"), (90_000, "1 d 1 h"), (86_460, "1 d")],
     ],
 )
-def test_people_say_a_span_in_its_largest_units(seconds: float, text: str) -> None:
-    assert durations.in_words(seconds) == text
+def test_a_duration_is_humanized_in_its_largest_units(seconds: float, text: str) -> None:
+    assert durations.humanize(seconds) == text
 
 
 @given(st.integers(0, 10**8))
-def test_a_span_as_people_write_it_is_read_back(seconds: int) -> None:
-    assert durations.parse_s(durations.write_s(seconds)) == seconds
+def test_a_short_duration_is_parsed_back(seconds: int) -> None:
+    assert durations.parse_s(durations.format_short(seconds)) == seconds
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0"), (45, "45s"), (600, "10m"), (5400, "1h30m"), (86400, "24h")])
-def test_people_leave_out_what_is_zero(seconds: int, text: str) -> None:
-    assert durations.write_s(seconds) == text
+def test_a_short_duration_omits_zero_units(seconds: int, text: str) -> None:
+    assert durations.format_short(seconds) == text

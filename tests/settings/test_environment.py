@@ -112,16 +112,18 @@ def test_a_variable_is_also_read_from_the_file_that_its_sibling_names(tmp_path: 
         ({"RUNQY_DEFAULT_MAX_RETRY": "10001"}, "RUNQY_DEFAULT_MAX_RETRY: '10001' is not a whole number"),
         ({"RUNQY_RATE_LIMIT": "10"}, "RUNQY_RATE_LIMIT: '10' is not a rate such as 50/s, 600/m or 10000/h, nor off."),
         ({"RUNQY_RATE_LIMIT": "0/s"}, "RUNQY_RATE_LIMIT: '0/s' is not a rate"),
-        ({"RUNQY_SUBQUEUE_SEPARATOR": "-"}, "RUNQY_SUBQUEUE_SEPARATOR: '-' is none of _, ."),
-        ({"REDIS_URL": "http://x"}, "REDIS_URL: the URL has to begin with redis://"),
-        ({"DATABASE_URL": "mysql://x"}, "DATABASE_URL: the URL has to begin with postgresql:// or sqlite:///."),
+        ({"RUNQY_SUBQUEUE_SEPARATOR": "-"}, "RUNQY_SUBQUEUE_SEPARATOR: '-' is not one of _, ."),
+        ({"REDIS_URL": "http://x"}, "REDIS_URL: the URL must begin with redis://"),
+        ({"DATABASE_URL": "mysql://x"}, "DATABASE_URL: the URL must begin with postgresql:// or sqlite:///."),
         ({"RUNQY_TRUSTED_PROXIES": "proxy"}, "RUNQY_TRUSTED_PROXIES: 'proxy' does not appear to be"),
         ({"RUNQY_API_KEY_FILE": "/nowhere"}, "RUNQY_API_KEY"),
         ({"RUNQY_API_KEY_FILE": "/dev/null", "RUNQY_API_KEY": "x"}, "RUNQY_API_KEY and RUNQY_API_KEY_FILE are both"),
         ({"RUNQY_VAULT_MASTER_KEY": "c2hvcnQ="}, "RUNQY_VAULT_MASTER_KEY: key 1 is not 32 bytes in base64."),
     ],
 )
-def test_nonsense_ends_the_start_with_one_sentence(tmp_path: Path, variables: dict[str, str], sentence: str) -> None:
+def test_an_invalid_value_ends_the_start_with_an_error(
+    tmp_path: Path, variables: dict[str, str], sentence: str
+) -> None:
     finished = read_settings(tmp_path, **variables)
 
     assert finished.returncode != 0

@@ -12,15 +12,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SERVER = {
     "manage.py": [str(ROOT / "manage.py"), "migrate", "--no-input"],
-    "commands": ["-m", "runqy.commands", "migrate", "--no-input"],
+    "commands": ["-m", "runqy.management_commands", "migrate", "--no-input"],
     "django": ["-m", "django", "migrate", "--no-input"],
 }
 WRITE = "import os, pathlib; pathlib.Path(os.environ['NEW_FILE']).write_text('')"
 IMPORTS = {
     "wsgi": "import runqy.wsgi",
     "asgi": "import runqy.asgi",
-    "serve": "import runqy.local.serve",
-    "up": "import runqy.local.up",
+    "serve": "import runqy.supervisor.serve",
+    "up": "import runqy.supervisor.up",
 }
 
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from runqy.errors import StackFailed
-from runqy.home import HomeUnusable, kept_secret, make_home
-from runqy.local.locks import FileLock
+from runqy.home import HomeUnusable, get_or_create_secret, make_home
+from runqy.supervisor.locks import FileLock
 
 OTHER_USER = 65534
 
 
 @pytest.fixture
 def locked(tmp_path):
-    """Return a folder with a secret, neither of which this process may open: root becomes somebody else for it."""
+    """Return a folder with a secret, neither of which this process may open: root becomes another user for it."""
     secret = tmp_path / "secret_key"
     secret.write_text("hush\n")
     secret.chmod(0)
@@ -29,17 +29,17 @@ def locked(tmp_path):
     secret.chmod(0o600)  # all that tests leave is looked through in the end
 
 
-def test_folder_that_cannot_be_made():
+def test_folder_that_cannot_be_created_is_an_error():
     with pytest.raises(HomeUnusable, match=r"^RUNQY_HOME: /dev/null/home cannot be used: Not a directory\.$"):
         make_home(Path("/dev/null/home"))
 
 
 @pytest.mark.parametrize("name", ["secret_key", "another"])
-def test_folder_that_is_somebody_elses(locked, name):
+def test_folder_of_another_user_is_an_error(locked, name):
     with pytest.raises(HomeUnusable, match=r"^RUNQY_HOME: .* cannot be used: Permission denied\.$"):
-        kept_secret(locked, name)
+        get_or_create_secret(locked, name)
 
 
-def test_lock_that_is_somebody_elses(locked):
+def test_lock_of_another_user_is_an_error(locked):
     with pytest.raises(StackFailed, match=r"/run cannot be used: Permission denied\.$"):
         FileLock(locked / "run" / "stack.lock")

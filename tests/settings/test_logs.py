@@ -1,5 +1,7 @@
 """Logging may be set up more than once in a process."""
 
+from logging.config import dictConfig
+
 import structlog
 from django.conf import settings
 from structlog.testing import capture_logs
@@ -11,7 +13,8 @@ def test_loggers_in_use_follow_when_logging_is_set_up_again() -> None:
     log = structlog.get_logger("test")
     log.info("in_use")
 
-    logs.configure(settings.LOGGING)
+    dictConfig(settings.LOGGING)
+    logs.configure_structlog()
     with capture_logs() as lines:
         log.info("seen")
 

@@ -11,8 +11,8 @@ import pytest
 from tests.support.postgresql import PostgresqlServer, find_programs
 
 ROOT = Path(__file__).parents[2]
-SUITES = ("accounts audit publication", "queues queues_api", "vaults vaults_api workers_api")
-"""The suites whose code reads and writes rows, in parts that can go on side by side. Tasks have none."""
+SUITES = ("accounts audit config_sync queues queues_api", "vaults vaults_api workers_api history")
+"""The suites whose code reads and writes rows, in parts that can go on side by side."""
 
 KEPT_OPEN = "error\nignore:.*was deleted while still open:ResourceWarning"
 
@@ -58,7 +58,11 @@ def test_the_whole_database_is_built_by_the_migrations(server: PostgresqlServer,
     commands = ("migrate", "--no-input", "--", "ensure_admin", str(tmp_path / "password"), "--", "migrate", "--check")
 
     done = subprocess.run(
-        [sys.executable, "-m", "runqy.commands", *commands], cwd=tmp_path, env=env, capture_output=True, text=True
+        [sys.executable, "-m", "runqy.management_commands", *commands],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
     )
 
     assert done.returncode == 0, done.stderr

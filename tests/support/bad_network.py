@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that does what networks do: delay, cut into pieces, lose answers, reset."""
+"""A TCP proxy on loopback that injects network faults: delays, fragments, lost responses, resets."""
 
 import contextlib
 import random
@@ -15,7 +15,7 @@ RESET = struct.pack("ii", 1, 0)
 """The value of SO_LINGER with which closing sends a reset."""
 
 
-class Weather(Enum):
+class FaultMode(Enum):
     """What happens to what is sent."""
 
     FINE = auto()
@@ -23,17 +23,19 @@ class Weather(Enum):
     SILENT = auto()
     """Everything is accepted, and carried when that is over."""
     IN_PIECES = auto()
-    LOSES_ANSWERS = auto()
-    """Some requests arrive, and the connection ends in the place of their answer."""
+    LOSES_RESPONSES = auto()
+    """Some requests arrive, and the connection ends instead of a response."""
+    CUT = auto()
+    """New connections end at once; those that exist stay as they are until `reset`."""
 
 
 class BadNetwork:
-    """Connections to a port on this machine, in a weather that a test sets."""
+    """Connections to a port on this machine, with the faults that a test sets."""
 
     def __init__(self, port: int, chance: random.Random) -> None:
-        self.weather = Weather.FINE
+        self.mode = FaultMode.FINE
         self.latency_s, self.loss = LATENCY_S, LOSS
-        """In slow weather, of each direction; how many of the answers get lost."""
+        """The latency of each direction while slow; the share of lost responses."""
         self._target = port
         self._chance = chance
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -62,13 +64,16 @@ class BadNetwork:
                 client = self._listener.accept()[0]
             except OSError:
                 return
+            if self.mode is FaultMode.CUT:
+                client.close()
+                continue
             try:
                 server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 client.close()
                 continue
             self._open |= {client, server}
-            for source, sink, carry in ((client, server, self._carry), (server, client, self._answer)):
+            for source, sink, carry in ((client, server, self._carry), (server, client, self._respond)):
                 threading.Thread(target=self._pump, args=(source, sink, carry), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, carry: Callable[[socket.socket, bytes], None]) -> None:
@@ -79,19 +84,19 @@ class BadNetwork:
         self._end(source)
         self._end(sink)
 
-    def _answer(self, sink: socket.socket, data: bytes) -> None:
-        """Carry an answer, unless it is lost."""
-        if self.weather is Weather.LOSES_ANSWERS and self._chance.random() < self.loss:
+    def _respond(self, sink: socket.socket, data: bytes) -> None:
+        """Carry an response, unless it is lost."""
+        if self.mode is FaultMode.LOSES_RESPONSES and self._chance.random() < self.loss:
             raise ConnectionAbortedError
         self._carry(sink, data)
 
     def _carry(self, sink: socket.socket, data: bytes) -> None:
-        """Send data on as the weather lets it pass."""
-        while self.weather is Weather.SILENT and not self._is_closed:
+        """Forward data according to the mode."""
+        while self.mode is FaultMode.SILENT and not self._is_closed:
             time.sleep(0.01)
-        if self.weather is Weather.SLOW:
+        if self.mode is FaultMode.SLOW:
             time.sleep(self.latency_s)
-        size = 7 if self.weather is Weather.IN_PIECES else len(data)
+        size = 7 if self.mode is FaultMode.IN_PIECES else len(data)
         for start in range(0, len(data), size):
             sink.sendall(data[start : start + size])
 

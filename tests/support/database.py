@@ -1,4 +1,4 @@
-"""Tells processes that tests start where the tests' own database is."""
+"""Environment variables that give processes of tests the tests' own database."""
 
 import os
 from urllib.parse import urlsplit, urlunsplit

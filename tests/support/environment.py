@@ -18,10 +18,10 @@ for name in [name for name in os.environ if name.startswith(("RUNQY_", "REDIS_",
 HOME = tempfile.mkdtemp(prefix="runqy-test-home-")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 SERVER = ValkeyServer("--appendonly", "yes", "--appendfsync", "no", "--auto-aof-rewrite-percentage", "0").start()
-"""The tests' own server; its file keeps all that was ever written to it, for the search of tests/support/canary.py."""
+"""The tests' own server; tests/support/secret_leaks.py searches its file, which keeps all that was written."""
 
 ADMIN_KEY, WORKER_KEY, CLIENT_KEY = (
-    f"{role}-key-of-tests-that-nobody-can-guess" for role in ("admin", "worker", "client")
+    f"{role}-key-of-tests-that-cannot-be-guessed" for role in ("admin", "worker", "client")
 )
 
 os.environ.update(

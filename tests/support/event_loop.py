@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from runqy.broker.async_broker import AsyncBroker
-from runqy.broker.connection import RedisTarget
+from runqy.broker.redis_client import RedisTarget
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ BLOCKED_S = 0.5
 
 
 class WatchedLoop(asyncio.SelectorEventLoop):
-    """An event loop in debug mode that tells slow callbacks from a slow machine.
+    """An event loop in debug mode that distinguishes slow callbacks from a slow machine.
 
     In debug mode asyncio reads `loop.time()` before and after each callback and logs one that took long. That time
     includes what other processes and threads did meanwhile. The loop notes other clocks whenever its own is read.
@@ -116,7 +116,7 @@ class WatchedLoop(asyncio.SelectorEventLoop):
         spent = Reading(*(end - begin for begin, end in zip(before, after, strict=True)))
         has_rivals = spent.process - spent.thread > RIVALS_SHARE * spent.wall
         blocked_s = spent.wall - spent.runnable
-        # Starting a process blocks for a moment too, a longer one on a busy machine.
+        # Starting a process blocks too, longer on a busy machine.
         is_blocked = blocked_s >= BLOCKED_S and not has_rivals
         return (max(spent.thread, blocked_s) if is_blocked else spent.thread) - spent.collections
 
@@ -172,7 +172,7 @@ def run_with_broker(target: RedisTarget, act: Callable[[AsyncBroker], Awaitable[
 
 
 async def wait_until(is_so: Callable[[], object], timeout_s: float = 10.0) -> None:
-    """Return as soon as a condition holds, letting the loop work meanwhile. Raises AssertionError."""
+    """Return as soon as a condition holds, letting the loop work meanwhile. Raise AssertionError."""
     deadline = time.monotonic() + timeout_s
     while not is_so():
         assert time.monotonic() < deadline, "the condition did not hold in time"

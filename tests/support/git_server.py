@@ -46,7 +46,7 @@ class GitServer(ThreadingHTTPServer):
         return f"https://127.0.0.1:{self.port}/{name}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing when a client goes away."""
+        """Ignore disconnects."""
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -60,29 +60,29 @@ class _Handler(SimpleHTTPRequestHandler):
             return
         name, _, rest = self.path.removeprefix("/").partition("/info/")
         if self.path.startswith("/moved/"):
-            self._answer(301, "Location", self.server.moved_to + self.path.removeprefix("/moved"))
+            self._respond(301, "Location", self.server.moved_to + self.path.removeprefix("/moved"))
         elif rest and not name.endswith(".git"):
-            self._answer(301, "Location", f"/{name}.git/info/{rest}")
+            self._respond(301, "Location", f"/{name}.git/info/{rest}")
         elif self.server.token and not self._has_token():
-            self._answer(401, "WWW-Authenticate", 'Basic realm="git"')
+            self._respond(401, "WWW-Authenticate", 'Basic realm="git"')
         else:
             self.serve()
 
     def serve(self) -> None:
-        """Answer a client that may read."""
+        """Serve a client that may read."""
         super().do_GET()
 
     def _has_token(self) -> bool:
-        """Tell whether the token was shown, and note who shows it how."""
-        shown = self.headers.get("Authorization", "")
-        if shown:
-            self.server.authorizations.append(shown)
+        """Return whether the token was shown, and note who shows it how."""
+        authorization = self.headers.get("Authorization", "")
+        if authorization:
+            self.server.authorizations.append(authorization)
             self.server.command_lines += [path.read_bytes() for path in _command_lines()]
         expected = base64.b64encode(f"x-access-token:{self.server.token}".encode()).decode()
-        return shown == f"Basic {expected}"
+        return authorization == f"Basic {expected}"
 
-    def _answer(self, status: int, name: str, value: str) -> None:
-        """Answer with a header and nothing else."""
+    def _respond(self, status: int, name: str, value: str) -> None:
+        """Send a response without a body."""
         self.send_response(status)
         self.send_header(name, value)
         self.send_header("Content-Length", "0")

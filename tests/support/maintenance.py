@@ -9,7 +9,7 @@ from tests.support.database import settings_of_database
 
 
 def start_maintenance(output: IO[bytes] | int = subprocess.PIPE, **changes: str) -> "subprocess.Popen[str]":
-    """Start a process; without a file for what it says, both its streams can be read."""
+    """Start a process; without a file for its output, both its streams can be read."""
     env = os.environ | {"DJANGO_SETTINGS_MODULE": "runqy.settings"} | settings_of_database() | changes
     command = [sys.executable, "-m", "django", "run_maintenance"]
     return subprocess.Popen(command, env=env, stdout=output, stderr=output, text=True)

@@ -36,14 +36,26 @@ class PostgresqlServer:
     def start(self) -> "PostgresqlServer":
         """Make the cluster and start it; durability is not what is tested."""
         self._run("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync", str(self._data))
+        self.resume()
+        return self
+
+    def resume(self) -> None:
+        """Start it with the data that it has."""
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self._folder} -c fsync=off"
         log = str(self._folder / "log")
         self._run("pg_ctl", "--pgdata", str(self._data), "--log", log, "--options", options, "--wait", "start")
-        return self
+
+    def interrupt(self) -> None:
+        """End it at once, keeping its data."""
+        self._run("pg_ctl", "--pgdata", str(self._data), "--mode=immediate", "stop")
+
+    def halt(self) -> None:
+        """End it, and keep what is committed."""
+        self._run("pg_ctl", "--pgdata", str(self._data), "--mode=fast", "stop")
 
     def stop(self) -> None:
         """End it and remove its folder."""
-        self._run("pg_ctl", "--pgdata", str(self._data), "--mode=immediate", "stop")
+        self.interrupt()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property

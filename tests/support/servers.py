@@ -6,7 +6,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,14 +35,23 @@ class ValkeyServer:
         return redis.Redis(port=self.port)
 
     def start(self) -> "ValkeyServer":
-        """Start the server and wait until it answers."""
-        place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        """Start the server and wait until it responds."""
+        address = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         config_file = self.folder / "server.conf"
         if not config_file.exists():
             config_file.write_text(self.config)
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [str(get_binary_path()), str(config_file), *place, "--save", "", "--daemonize", "no", *self.options],
+                [
+                    str(get_binary_path()),
+                    str(config_file),
+                    *address,
+                    "--save",
+                    "",
+                    "--daemonize",
+                    "no",
+                    *self.options,
+                ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -87,9 +96,9 @@ def free_port() -> int:
                 return port
 
 
-def start_cluster(masters: int = 3) -> list[ValkeyServer]:
+def start_cluster(masters: int = 3, options: Sequence[str] = ()) -> list[ValkeyServer]:
     """Start masters that share all slots and know one another."""
-    servers = [ValkeyServer("--cluster-enabled", "yes").start() for _ in range(masters)]
+    servers = [ValkeyServer("--cluster-enabled", "yes", *options).start() for _ in range(masters)]
     clients = [server.client() for server in servers]
     for index, client in enumerate(clients):
         first, last = 16384 * index // masters, 16384 * (index + 1) // masters - 1
@@ -109,7 +118,7 @@ MASTER_NAME = "runqy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentinelSet:
-    """A master, its replica, and the Sentinel that puts the one in the other's place."""
+    """A master, its replica, and the Sentinel that promotes the replica."""
 
     master: ValkeyServer
     replica: ValkeyServer
@@ -139,13 +148,13 @@ def start_sentinel() -> SentinelSet:
 
 
 def _knows_replica(sentinel: redis.Redis) -> bool:
-    """Tell whether a Sentinel would promote a replica."""
+    """Return whether a Sentinel would promote a replica."""
     (replica,) = sentinel.sentinel_slaves(MASTER_NAME) or [{}]
     return replica.get("flags") == "slave" and replica.get("master-link-status") == "ok"
 
 
 def _wait_for(look: Callable[[], bool], problem: str) -> None:
-    """Wait until something is so. Raises TimeoutError."""
+    """Wait until something is so. Raise TimeoutError."""
     deadline = time.monotonic() + 30
     while not look():
         if time.monotonic() > deadline:
@@ -154,7 +163,7 @@ def _wait_for(look: Callable[[], bool], problem: str) -> None:
 
 
 def _is_complete(client: redis.Redis, masters: int) -> bool:
-    """Tell whether a node sees every slot served and every master."""
+    """Return whether a node sees every slot served and every master."""
     info = client.execute_command("CLUSTER", "INFO")
     if isinstance(info, bytes):
         info = dict(line.split(":", 1) for line in info.decode().split("\r\n") if ":" in line)

@@ -1,4 +1,4 @@
-"""A Redis that takes connections and never answers, as one does that hangs."""
+"""A Redis that accepts connections and never responds, like a hanging one."""
 
 import socket
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from runqy.broker.connection import RedisTarget
+from runqy.broker.redis_client import RedisTarget
 
 
 class SilentRedis:
@@ -30,7 +30,7 @@ class SilentRedis:
 
 @contextmanager
 def silent_redis(monkeypatch: pytest.MonkeyPatch, *, patience_s: float) -> Iterator[SilentRedis]:
-    """Give a Redis that is silent; whoever asks it waits this long."""
-    monkeypatch.setattr("runqy.broker.connection.REPLY_TIMEOUT_S", patience_s)
+    """Yield a silent Redis; clients wait this long."""
+    monkeypatch.setattr("runqy.broker.redis_client.REPLY_TIMEOUT_S", patience_s)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield SilentRedis(listener)

@@ -4,12 +4,12 @@ from django.apps import apps
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
-from runqy.staff.roles import grant_roles
+from runqy.admin_site.roles import create_role_groups
 
 
 def staff_client(role: str) -> Client:
-    """Return the browser of somebody with a role."""
-    grant_roles(apps)  # emptying the database after a test takes what migrations have made
+    """Return a client logged in as a user with a role."""
+    create_role_groups(apps)  # emptying the database after a test takes what migrations have made
     user, is_new = User.objects.get_or_create(username=f"the-{role}", defaults={"is_staff": True})
     if is_new:
         user.groups.add(Group.objects.get(name=role))

@@ -1,4 +1,4 @@
-"""Starts the server's web process as it is run, with few threads and few waiters."""
+"""Starts the server's web process as in production, with few threads and few waiters."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 
 ASGI = ("runqy.asgi:application", "-c", "python:runqy.gunicorn_conf")
 WSGI = ("runqy.wsgi:application", "-k", "gthread", "--threads", "16")
-"""Gunicorn's arguments for the server as it is run, and for Django alone on threads."""
+"""Gunicorn's arguments for the server as in production, and for Django alone on threads."""
 WAITERS = 6
 """How many requests with one key may wait."""
 
@@ -77,9 +77,9 @@ class WebProcess:
                 stderr=log,
             )
         try:
-            wait_until(self.answers, timeout_s=60)
+            wait_until(self.responds, timeout_s=60)
         except AssertionError:
-            self.kill()  # nobody else would: there is no object to call it on
+            self.kill()  # the caller has no object to call it on
             raise
 
     @property
@@ -87,20 +87,20 @@ class WebProcess:
         """Return where the server is."""
         return f"http://127.0.0.1:{self.port}"
 
-    def answers(self) -> bool:
-        """Tell whether the server answers."""
+    def responds(self) -> bool:
+        """Return whether the server responds."""
         try:
             return self.send(self._started)[0] == 200
         except OSError:
             return False
 
     def send(self, path: str, body: bytes | None = None, *, key: str = ADMIN_KEY) -> tuple[int, dict[str, Any]]:
-        """Send a request and return the status and the JSON of the answer."""
+        """Send a request and return the status and the JSON of the response."""
         headers = {"Authorization": f"Bearer {key}"}
         request = Request(f"{self.url}{path}", data=body, headers=headers)
         try:
-            with urlopen(request, timeout=20) as answer:
-                return answer.status, json.load(answer)
+            with urlopen(request, timeout=20) as response:
+                return response.status, json.load(response)
         except HTTPError as error:
             with error:
                 return error.code, json.load(error)

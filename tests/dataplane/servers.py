@@ -18,7 +18,7 @@ from runqy.dataplane.bodies import BodyReader
 from runqy.dataplane.drain import Drain
 from runqy.dataplane.executors import BoundedExecutor
 from runqy.dataplane.protocol import HttpProtocol
-from runqy.dataplane.request import Request
+from runqy.dataplane.request import ParsedRequest
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class QuickProtocol(HttpProtocol):
     stalled_timeout_s = 0.5
 
 
-def has_key(request: Request) -> bool:
+def has_key(request: ParsedRequest) -> bool:
     """Return whether a request carries a key."""
     return "Authorization" in request.headers
 
@@ -57,7 +57,7 @@ def serve(
     protocol: type[HttpProtocol] = HttpProtocol,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
 ) -> Iterator["Client"]:
-    """Serve an application and give a client for it."""
+    """Serve an application and yield a client for it."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         config = uvicorn.Config(
             application,
@@ -134,7 +134,7 @@ class Client:
 
 
 def receive_reply(connection: socket.socket) -> Reply:
-    """Return a response, as long as it says it is."""
+    """Read a response up to its Content-Length."""
     received = receive_until(connection, b"\r\n\r\n")
     if length := re.search(rb"content-length: (\d+)\r\n", received):
         end = received.index(b"\r\n\r\n") + 4 + int(length[1])

@@ -1,4 +1,4 @@
-"""What tests of upkeep start from: tasks in any state, a time that moves, and a look at where an id stands."""
+"""What tests of maintenance share: tasks in any state, a moving clock, and the indexes that list an id."""
 
 import pytest
 
@@ -33,20 +33,20 @@ def message_of(broker: Broker, task_id: str, queue: str = QUEUE) -> TaskMessage:
 
 
 def state_of(broker: Broker, task_id: str, queue: str = QUEUE) -> str | None:
-    """Return the state that a task's hash tells, None if there is no such task."""
+    """Return the state in a task's hash, or None if there is no such task."""
     state = broker.client.hget(QueueKeys(queue).task(task_id), "state")
     return state and state.decode()
 
 
-def places_of(broker: Broker, task_id: str, queue: str = QUEUE) -> list[str]:
+def indexes_of(broker: Broker, task_id: str, queue: str = QUEUE) -> list[str]:
     """Return every index that leases an id, once for each time it does."""
     keys, id_bytes = QueueKeys(queue), task_id.encode()
-    places = []
+    indexes = []
     for name in ("pending", "active"):
-        places += [name] * broker.client.lrange(keys.prefix + name, 0, -1).count(id_bytes)
+        indexes += [name] * broker.client.lrange(keys.prefix + name, 0, -1).count(id_bytes)
     for name in ("lease", "scheduled", "retry", "archived", "completed"):
-        places += [name] * (broker.client.zscore(keys.prefix + name, task_id) is not None)
-    return places
+        indexes += [name] * (broker.client.zscore(keys.prefix + name, task_id) is not None)
+    return indexes
 
 
 class MovingClock:

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from runqy.errors import DeploymentFailed, DeploymentRefused
-from runqy.git.addresses import find_public_addresses, pinned_http, pinned_ssh
-from runqy.git.commands import Commands
+from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitCredentials, git_environment
-from runqy.git.remotes import find_tip
+from runqy.git.remotes import resolve_ref
 from runqy.git.sources import Source, parse_source
+from runqy.git.ssrf import find_public_addresses, pinned_http, pinned_ssh
 from tests.support.git_server import HOST, git_server
 from tests.workers.repositories import Repository
 
@@ -18,7 +18,7 @@ def source(url: str) -> Source:
     return parse_source(git_url=url, branch="main")
 
 
-def test_git_reaches_a_host_at_the_pinned_address_whatever_the_name_service_says(tmp_path: Path, monkeypatch) -> None:
+def test_git_connects_to_the_pinned_address_whatever_dns_returns(tmp_path: Path, monkeypatch) -> None:
     made = Repository(tmp_path / "r")
     commit = made.commit({"a": "b"})
     made.git("clone", "--quiet", "--bare", ".", str(tmp_path / "served" / "r.git"))
@@ -29,7 +29,7 @@ def test_git_reaches_a_host_at_the_pinned_address_whatever_the_name_service_says
         one = source(f"https://{HOST}:{server.port}/r.git")
 
         with git_environment(one, GitCredentials()) as env:
-            tip = find_tip(one, Commands(), env=env, timeout_s=10, config=pinned_http(one, ["127.0.0.1"]))
+            tip = resolve_ref(one, CommandRunner(), env=env, timeout_s=10, config=pinned_http(one, ["127.0.0.1"]))
 
     assert tip.commit == commit
 
@@ -47,7 +47,7 @@ def test_https_is_pinned_to_all_addresses_and_goes_through_no_proxy(url: str, pi
     assert pinned_http(source(url), ["8.8.8.8", "2606:4700::1111"]) == ["http.proxy=", *pinned]
 
 
-def test_ssh_is_pinned_past_its_own_files() -> None:
+def test_ssh_ignores_its_configuration_files() -> None:
     options = pinned_ssh(source("git@h:r.git"), ["8.8.8.8"])
 
     assert options == "-F none -o ProxyCommand=none -o HostName=8.8.8.8 -o HostKeyAlias=h"
@@ -59,7 +59,7 @@ def test_public_addresses_pass(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["münchen.example", "a_b.example", "h:99999999", "h%2e", "example.org."])
-def test_a_host_that_git_may_read_differently_is_refused(host: str) -> None:
+def test_ambiguous_hosts_are_refused(host: str) -> None:
     with pytest.raises(DeploymentRefused):
         find_public_addresses(source(f"https://{host}/r"))
 
@@ -70,5 +70,5 @@ def test_an_unknown_host_is_named(monkeypatch) -> None:
 
     monkeypatch.setattr("socket.getaddrinfo", fail)
 
-    with pytest.raises(DeploymentFailed, match=r"git\.example\.org is not known"):
+    with pytest.raises(DeploymentFailed, match=r"git\.example\.org cannot be resolved"):
         find_public_addresses(source("https://git.example.org/r"))

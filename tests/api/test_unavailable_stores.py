@@ -1,4 +1,4 @@
-"""With Redis or the database away, every route answers what it can, or 503 with when to try again; never 500."""
+"""Without Redis or the database, every route works or returns 503 with Retry-After, never 500."""
 
 import json
 import re
@@ -9,12 +9,12 @@ import pytest
 from django.db import InterfaceError, OperationalError, connection
 from drf_spectacular.generators import SchemaGenerator
 
-from queues.models import Source
+from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy import readiness
-from runqy.broker.connection import RedisTarget
-from runqy.publication.snapshot import get_snapshot
-from tests.api.wsgi import Answer, call
+from runqy import health
+from runqy.broker.redis_client import RedisTarget
+from runqy.config_sync.snapshot import get_snapshot
+from tests.api.wsgi import Response, call
 from tests.queues.samples import spec
 from tests.support.servers import free_port
 from vaults.operations import create_vault, set_entry
@@ -24,8 +24,8 @@ NAMES = {"queue": "simple", "name": "v", "key": "KEY", "task_id": "t", "worker_i
 
 @pytest.fixture(autouse=True)
 def _something_to_ask_about(configuration: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "MAX_AGE_S", 0.0)
-    save_queue(spec=spec("simple"), source=Source.API)
+    monkeypatch.setattr(health, "MAX_AGE_S", 0.0)
+    save_queue(spec=spec("simple"), source=QueueSource.API)
     create_vault(name="v")
     set_entry(vault="v", key="KEY", value="value")
     get_snapshot(max_age_s=0)
@@ -43,14 +43,14 @@ def operations() -> Iterator[tuple[str, str, bytes]]:
             yield method.upper(), filled, b"" if example is None else json.dumps(example).encode()
 
 
-def outcome(answer: Answer) -> tuple[int, str]:
-    """Return the status of an answer and, of one that failed, the code; having looked at its form."""
-    if answer.status < 500:
-        return answer.status, ""
-    assert answer.headers["Content-Type"] == "application/problem+json", answer
-    assert answer.status == 503, answer
-    assert int(answer.headers["Retry-After"]) > 0
-    return answer.status, json.loads(answer.body)["code"]
+def outcome(response: Response) -> tuple[int, str]:
+    """Return the status of a response, and the code if it is a problem."""
+    if response.status < 500:
+        return response.status, ""
+    assert response.headers["Content-Type"] == "application/problem+json", response
+    assert response.status == 503, response
+    assert int(response.headers["Retry-After"]) > 0
+    return response.status, json.loads(response.body)["code"]
 
 
 def test_without_redis_no_route_fails_with_a_bug(settings: Any) -> None:

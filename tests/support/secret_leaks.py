@@ -1,22 +1,23 @@
 """A secret that is nowhere else in the world, and the search for it in everything that a run of tests left behind.
 
-Tests that keep a secret in a vault make it with `SUITE.secret()`. What they log and answer is watched while they run;
+Tests that keep a secret in a vault make it with `SUITE.secret()`. What they log and response is watched while they run;
 what they leave in Redis, in the database and in files is looked through afterwards, in plain and in every encoding that
-a value may be in by accident. Only the answer to `POST /worker/register` may have it.
+a value may be in by accident. Only the response to `POST /worker/register` may have it.
 """
 
 import base64
 import logging
 import os
 import secrets
-import subprocess
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 from django.test import Client
 
 REGISTER = "/worker/register"
@@ -38,7 +39,8 @@ class Canary:
         return f"{head}{self.core}{tail}"
 
     def look(self, content: bytes, where: str) -> None:
-        """Note in which encodings the canary is in some bytes."""
+        """Note in which encodings the canary is in some bytes, in UTF-16 too."""
+        content = content.translate(None, b"\0")
         self.leaks += [f"{where}: {encoding}" for encoding, needle in self.needles.items() if needle in content]
 
     def look_into(self, paths: Iterable[Path]) -> None:
@@ -51,31 +53,29 @@ class Canary:
         """Look through every table after a test; of SQLite through its very bytes, where deleted rows linger."""
         if connection.vendor == "sqlite":
             name = str(connection.settings_dict["NAME"])
-            files = [file for ending in ("", "-wal", "-journal") if (file := Path(name + ending)).exists()]
-            # Another process reads: closing a file here would end the locks that SQLite has on it in this process.
-            read = subprocess.run(["cat", "--", *files], stdout=subprocess.PIPE, check=True)
-            self.look(read.stdout, f"{name} after {after}")
+            logs = [log for ending in ("-wal", "-journal") if (log := Path(name + ending)).exists()]
+            self.look(b"".join([_read_locked(name), *(log.read_bytes() for log in logs)]), f"{name} after {after}")
             return
         with connection.cursor() as cursor:
-            for table in connection.introspection.table_names(cursor):
+            for table in _tables_with_rows(cursor):
                 cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)}")  # noqa: S608
                 for row in cursor.fetchall():
                     self.look(b" ".join(_raw(value) for value in row), f"table {table} after {after}")
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Look at every log record, and at every answer of Django's test client."""
+        """Look at every log record, and at every response of Django's test client."""
         handle, send = logging.Logger.handle, Client.request
 
         def handled(logger: logging.Logger, record: logging.LogRecord) -> None:
-            self.look(_told(record), f"log of {record.name}")
+            self.look(_record_text(record), f"log of {record.name}")
             handle(logger, record)
 
         def sent(client: Client, **request: Any) -> Any:
-            answer = send(client, **request)
-            if not answer.streaming and request.get("PATH_INFO") != REGISTER:
-                self.look(answer.content + repr(answer.headers).encode(), f"answer of {request.get('PATH_INFO')}")
-            return answer
+            response = send(client, **request)
+            if not response.streaming and request.get("PATH_INFO") != REGISTER:
+                self.look(response.content + repr(response.headers).encode(), f"response of {request.get('PATH_INFO')}")
+            return response
 
         logging.Logger.handle = handled  # type: ignore[method-assign]
         Client.request = sent  # type: ignore[method-assign]
@@ -102,15 +102,14 @@ def _needles(core: str) -> dict[str, bytes]:
     """Return what the canary looks like in each encoding."""
     raw = core.encode()
     needles = {
-        "as it is": raw,
+        "plain": raw,
         "in upper case": raw.upper(),
         "in hex": raw.hex().encode(),
         "in upper hex": raw.hex().upper().encode(),
-        "in UTF-16": core.encode("utf-16-le")[:-1],
         "percent-encoded": "".join(f"%{byte:02X}" for byte in raw).encode(),
         "as JSON escapes": "".join(f"\\u{byte:04x}" for byte in raw).encode(),
     }
-    for before in range(3):  # as many bytes stand before it, modulo the three that base64 takes at once
+    for before in range(3):  # as many bytes precede it, modulo the three that base64 takes at once
         first, end = -(-8 * before // 6), 8 * (before + len(raw)) // 6  # the characters that have nothing but its bits
         inner = base64.b64encode(bytes(before) + raw)[first:end]
         needles[f"in base64 behind {before} bytes"] = inner
@@ -127,12 +126,32 @@ def _files(path: Path) -> Iterator[Path]:
         yield from (Path(folder, file) for file in files if Path(folder, file).is_file())
 
 
-def _told(record: logging.LogRecord) -> bytes:
-    """Return all that a record may say, whatever formats it."""
-    told = f"{record.msg!r} {record.args!r} {vars(record)!r}"
+def _read_locked(database: str) -> bytes:
+    """Return the content of SQLite's file."""
+    descriptor = _descriptor(database)
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+@cache
+def _descriptor(database: str) -> int:
+    """Open SQLite's file for good: to close it ends the locks that SQLite has on it in this process."""
+    return os.open(database, os.O_RDONLY)
+
+
+def _tables_with_rows(cursor: CursorWrapper) -> list[str]:
+    """Return the names of the tables that are not empty, in one query."""
+    names = connection.introspection.table_names(cursor)
+    parts = (f"SELECT %s WHERE EXISTS (SELECT 1 FROM {connection.ops.quote_name(name)})" for name in names)  # noqa: S608
+    cursor.execute(" UNION ALL ".join(parts), names)
+    return [name for (name,) in cursor.fetchall()]
+
+
+def _record_text(record: logging.LogRecord) -> bytes:
+    """Return all text that a log record may render to."""
+    text = f"{record.msg!r} {record.args!r} {vars(record)!r}"
     if record.exc_info:
-        told += "".join(traceback.format_exception(*record.exc_info))
-    return told.encode("utf-8", "backslashreplace")
+        text += "".join(traceback.format_exception(*record.exc_info))
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _raw(value: object) -> bytes:

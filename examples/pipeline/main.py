@@ -1,4 +1,4 @@
-"""Summarises a document in four steps: fetch, split, rank, pick. A fetch that fails asks for a retry."""
+"""Summarises a document in four steps: fetch, split, weigh, select. A failed fetch requests a retry."""
 
 import re
 from collections import Counter
@@ -13,14 +13,14 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"'])\s+")
 
 
 class Archive:
-    """The shop of documents this example reads from; `refusals` makes it behave like one far away on a bad day."""
+    """The store of documents that this example reads; `refusals` makes it fail like an unreliable remote one."""
 
     def __init__(self) -> None:
         self.stop_words = frozenset((DOCUMENTS / "stop-words").read_text(encoding="utf-8").split())
         self._refused: Counter[str] = Counter()
 
     def fetch(self, name: str, refusals: int) -> str:
-        """Return a document's text. Raises RetryableError the first `refusals` times."""
+        """Return a document's text. Raise RetryableError the first `refusals` times."""
         if self._refused[name] < refusals:
             self._refused[name] += 1
             raise RetryableError(f"the archive refused {name} ({self._refused[name]} of {refusals} times)")
@@ -33,13 +33,13 @@ class Archive:
 
 @load
 def open_archive() -> Archive:
-    """Open the archive once; it remembers between tasks whom it has refused."""
+    """Open the archive once; it counts refusals across tasks."""
     return Archive()
 
 
 @task
 def summarise(payload: dict[str, Any], archive: Archive) -> dict[str, Any]:
-    """Return the sentences that say most about `text` or about the shipped `document`, and its keywords."""
+    """Return the most important sentences of `text` or of the shipped `document`, and its keywords."""
     name = str(payload.get("document", "gettysburg"))
     text = payload.get("text") or archive.fetch(name, int(payload.get("refusals", 0)))
     sentences = split(text)
@@ -47,7 +47,7 @@ def summarise(payload: dict[str, Any], archive: Archive) -> dict[str, Any]:
     return {
         "sentences": len(sentences),
         "keywords": [word for word, _ in weights.most_common(5)],
-        "summary": pick(sentences, weights, count=int(payload.get("length", 2))),
+        "summary": select(sentences, weights, count=int(payload.get("length", 2))),
     }
 
 
@@ -61,7 +61,7 @@ def weigh(text: str, stop_words: frozenset[str]) -> Counter[str]:
     return Counter(word for word in WORD.findall(text.lower()) if len(word) > 2 and word not in stop_words)
 
 
-def pick(sentences: list[str], weights: Counter[str], count: int) -> list[str]:
+def select(sentences: list[str], weights: Counter[str], count: int) -> list[str]:
     """Return the sentences with the heaviest words on average, in the order of the text."""
 
     def weight(index: int) -> float:

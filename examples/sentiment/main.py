@@ -1,6 +1,8 @@
 """Scores how positive or negative English text is, with VADER's lexicon loaded once for the life of the process."""
 
 import csv
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ from runqy_python import load, run, task
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 REVIEWS = Path(__file__).with_name("reviews.tsv")
+REPORT_EVERY = 10
 
 
 @load
@@ -42,16 +45,27 @@ def score_text(text: str, analyzer: SentimentIntensityAnalyzer) -> dict[str, Any
 
 
 def score_reviews(analyzer: SentimentIntensityAnalyzer) -> dict[str, Any]:
-    """Score every shipped review and tell how often the sign agrees with the people who rated it."""
+    """Score every shipped review and return how often the sign agrees with the people who rated it."""
     with REVIEWS.open(encoding="utf-8", newline="") as file:
         reviews = [(float(row["rating"]), row["review"]) for row in csv.DictReader(file, delimiter="\t")]
-    scored = [(rating, score_text(review, analyzer), review) for rating, review in reviews]
+    scored = []
+    for rating, review in reviews:
+        scored.append((rating, score_text(review, analyzer), review))
+        if len(scored) % REPORT_EVERY == 0 or len(scored) == len(reviews):
+            print(f"{len(scored)} of {len(reviews)} reviews")  # noqa: T201 (the task's output)
+            report_progress(len(scored), len(reviews), "scoring reviews")
     agreeing = sum(1 for rating, result, _ in scored if rating * result["compound"] > 0)
     return {
         "reviews": len(scored),
         "agreement": round(agreeing / len(scored), 3),
         "scores": [{"review": review, "rating": rating, **result} for rating, result, review in scored],
     }
+
+
+def report_progress(current: int, total: int, message: str) -> None:
+    """Report the progress of the task to the worker, which reads stdout; `print` writes the output to stderr."""
+    line = json.dumps({"progress": {"current": current, "total": total, "message": message}})
+    os.write(1, f"{line}\n".encode())
 
 
 if __name__ == "__main__":

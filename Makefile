@@ -14,7 +14,7 @@ $(VENV)/.runtime: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "runqy needs Python 3.11 or newer; set PYTHON=/path/to/python3"; exit 1; }
 	@echo "Making the environment in $(VENV), which may take a minute ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) -r requirements.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 	@$(PIP) --no-deps -e .
 	@touch $@
 
@@ -29,7 +29,7 @@ run: $(VENV)/.runtime  ## run the product: server on :3000, maintenance, one wor
 	@exec $(BIN)/runqy up
 
 test: install  ## run the whole suite; starts the servers it needs
-	@$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist worksteal -rs $(ARGS)  # one waits for a process or a page
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist worksteal -rs $(ARGS)  # one waits for a process or a page
 
 fuzz: install  ## try every operation of the API for ten minutes; RUNQY_TEST_FUZZ_SECONDS=60 for one
 	@RUNQY_TEST_FUZZ_SECONDS=$${RUNQY_TEST_FUZZ_SECONDS:-600} $(BIN)/python -m pytest -n auto tests/api/test_fuzzing.py $(ARGS)
@@ -43,7 +43,7 @@ lint: install  ## ruff, import layers, types
 VULNERABILITIES := https://pypi.org/pypi/django/5.2/json
 
 audit: install  ## insecure code (bandit), and vulnerabilities of what is installed (pip-audit) where PyPI can be reached
-	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive manage.py runqy queues tasks vaults workers
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive manage.py runqy queues tasks vaults workers alerts
 	@if curl --silent --fail --max-time 20 --output /dev/null $(VULNERABILITIES); \
 		then $(BIN)/pip-audit --strict --disable-pip --no-deps --requirement requirements.txt; \
 		else echo "$(VULNERABILITIES) cannot be reached: known vulnerabilities were not looked up."; fi
@@ -52,11 +52,17 @@ format: install  ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-docs: install  ## write docs/api.md from the schema
-	$(BIN)/python manage.py write_api_docs
+docs: install  ## write the OpenAPI schema of the HTTP API to openapi.yaml
+	$(BIN)/python manage.py spectacular --file openapi.yaml
 
 bench: install  ## figures, as ratios within one run; ARGS="http --rounds 7" for a part
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+soak: install  ## faults and load, checked; MINUTES=, SEED= to repeat a run, ARGS="nemesis" or "history --rate 500" for a part
+	@MINUTES=$(MINUTES) SEED=$(SEED) $(BIN)/python -m soak $(ARGS)
+
+release-check: install  ## build the packages, install them afresh, run the suite on every Python, fuzz for long
+	@.ci/release-check
 
 screenshots: install  ## the README's pictures of the admin; ARGS=folder for every page in every state
 	@$(BIN)/python -m demo.screenshots $(ARGS)
@@ -64,10 +70,10 @@ screenshots: install  ## the README's pictures of the admin; ARGS=folder for eve
 requirements:  ## resolve the pinned requirements for Python 3.11 to 3.13
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra server pyproject.toml \
 		-o requirements.txt --custom-compile-command "make requirements"
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra server --group dev pyproject.toml \
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra server --extra otel --group dev pyproject.toml \
 		-o requirements-dev.txt --custom-compile-command "make requirements"
 
 proto: install  ## generate the message classes from runqy/broker/asynq.proto
 	cd runqy/broker && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. asynq.proto
 
-.PHONY: help install run test fuzz lint audit format docs bench screenshots requirements proto
+.PHONY: help install run test fuzz lint audit format docs bench soak release-check screenshots requirements proto

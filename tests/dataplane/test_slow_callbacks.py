@@ -114,10 +114,15 @@ def test_a_callback_that_waits_for_other_programs_and_threads_is_not(
 
 
 def test_a_callback_that_the_garbage_collector_interrupts_is_not(caplog: pytest.LogCaptureFixture) -> None:
-    garbage = [[i] for i in range(1_500_000)]
+    garbage = [[number] for number in range(300_000)]
+
+    def collect() -> None:
+        ends_at_s = time.thread_time() + 0.15
+        while time.thread_time() < ends_at_s:
+            gc.collect()
 
     with watch_callbacks() as found:
-        call_back(gc.collect)
+        call_back(collect)
 
     assert logged_callbacks(caplog)
     assert found == []

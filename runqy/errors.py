@@ -13,13 +13,20 @@ class RunqyError(Exception):
         super().__init_subclass__(**kwargs)
         cls.code, cls.status = code or cls.code, status or cls.status
 
-    def __init__(self, detail: str | None = None, errors: Sequence[str] = ()) -> None:
-        """`errors` lists single messages where there are several; it is never empty."""
+    def __init__(self, detail: str | None = None, errors: Sequence[str] = (), *, reason: str = "") -> None:
+        """Users see the detail; logs have the reason too, which may name addresses.
+
+        `errors` lists single messages where there are several; it is never empty.
+        """
         joined = "; ".join([*(error.removesuffix(".") for error in errors[:-1]), *errors[-1:]])
         super().__init__(detail or joined or (type(self).__doc__ or "").strip())
         self.errors = tuple(errors) or (self.detail,)
+        self.reason = reason
         self.extension: dict[str, object] = {}
         """Further members of the response (RFC 9457, 3.2)."""
+
+    def __str__(self) -> str:
+        return f"{self.detail.removesuffix('.')}: {self.reason}" if self.reason else self.detail
 
     @property
     def detail(self) -> str:
@@ -32,6 +39,10 @@ class BrokerUnavailable(RunqyError, code="broker_unavailable", status=503):
 
 class BrokerFull(BrokerUnavailable, code="broker_full"):
     """Redis has reached its memory limit and accepts no new tasks."""
+
+
+class BrokerNotReady(BrokerUnavailable):
+    """Redis cannot execute commands now."""
 
 
 class BrokerRefused(BrokerUnavailable, code="broker_refused"):

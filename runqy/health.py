@@ -350,7 +350,7 @@ class HealthViewSet(ViewSet):
         try:
             health = get_broker().run(check_health())
         except BrokerUnavailable as error:
-            log.warning("broker_unavailable", error=error.detail)
+            log.warning("broker_unavailable", error=str(error))
             raise BrokerUnavailable from error  # without the detail: the page is public
         warnings = []
         if health.may_lose_tasks:

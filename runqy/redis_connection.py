@@ -76,7 +76,7 @@ def _compare_clocks(current: _Current) -> None:
         current.broker.measure_clock()
     except BrokerUnavailable as error:
         current.compare_at = clock.monotonic_s() + 1
-        log.warning("broker_unavailable", error=error.detail)
+        log.warning("broker_unavailable", error=str(error))
 
 
 class ConnectionFactory:

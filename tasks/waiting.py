@@ -280,7 +280,7 @@ class ResultWaiters:
                 try:
                     await self._read_statuses(tasks)
                 except RunqyError as error:
-                    log.warning(error.code, loop="result_waiters", error=error.detail)
+                    log.warning(error.code, loop="result_waiters", error=str(error))
                     await asyncio.sleep(POLL_S)
 
     async def _read_statuses(self, tasks: dict[str, set[Waiter]]) -> None:

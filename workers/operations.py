@@ -120,7 +120,7 @@ def _claim_worker_id(worker_id: str, owner: str) -> None:
     try:
         get_broker().run(claim_worker_id(worker_id, owner=owner))
     except BrokerUnavailable as error:
-        log.warning("worker_id_not_claimed", worker_id=worker_id, error=error.detail)
+        log.warning("worker_id_not_claimed", worker_id=worker_id, error=str(error))
 
 
 def _with_credentials(shared: RedisTarget, credentials: Credentials | None) -> RedisTarget:

@@ -37,7 +37,7 @@ def record_and_flush(key_id: str) -> None:
         broker = get_broker()
     except BrokerUnavailable as error:
         pop_due_uses()
-        log.warning("key_use_not_noted", error=error.detail)
+        log.warning("key_use_not_noted", error=str(error))
     else:
         broker.run(flush_uses())
 

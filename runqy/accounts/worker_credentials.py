@@ -103,7 +103,7 @@ def grant_redis_user(
     try:
         acl.create_users(broker, _users([grant]), target=settings.RUNQY_WORKER_REDIS_TARGET)
     except (BrokerRefused, BrokerCommandRefused) as error:
-        log.warning("redis_users_refused", error=error.detail)
+        log.warning("redis_users_refused", error=str(error))
         broker.run(acl.remove_stored_users([stored]))
         broker.run(acl.remove_instance(instance_id))
         return None
@@ -123,7 +123,7 @@ def remove_users_of_keys(key_ids: Collection[str]) -> None:
             broker.run(acl.remove_stored_users(of_keys))
             acl.delete_users(broker, {part.field.partition("/")[0] for part in of_keys})
     except (BrokerUnavailable, BrokerCommandRefused) as error:
-        log.warning("redis_users_not_removed", key_ids=[*key_ids], error=error.detail)
+        log.warning("redis_users_not_removed", key_ids=[*key_ids], error=str(error))
 
 
 def may_create_users(broker: Broker) -> bool:
@@ -169,7 +169,7 @@ class RedisUserReconciler:
         except (BrokerRefused, BrokerCommandRefused) as error:
             self._refused_until_s = clock.monotonic_s() + REFUSED_RETRY_S
             if self._parts or settings.RUNQY_WORKER_ACL == "required":
-                self._failures.record("redis_users_refused", key=error.detail, error=error.detail)
+                self._failures.record("redis_users_refused", key=str(error), error=str(error))
         else:
             self._failures.record_success()
 

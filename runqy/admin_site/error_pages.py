@@ -120,7 +120,7 @@ def _page(request: HttpRequest, error: RunqyError, context: dict[str, Any]) -> H
     if error.status != 503:
         context |= {"title": _HEADINGS.get(error.status, "Bad request"), "problems": error.errors}
         return TemplateResponse(request, "admin_site/request_error.html", context, status=error.status)
-    log.warning("request_failed", code=error.code, detail=error.detail)
+    log.warning("request_failed", code=error.code, detail=str(error))
     return render_error_page(
         request, replace(store_unavailable(error), link=request.get_full_path(), link_text="Try again")
     )

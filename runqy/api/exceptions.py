@@ -48,7 +48,7 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
 def log_unavailable(error: RunqyError) -> None:
     """Log an error of the server; the client's are not logged."""
     if error.status >= 500:
-        log.warning("request_failed", code=error.code, detail=error.detail)
+        log.warning("request_failed", code=error.code, detail=str(error))
 
 
 _EQUIVALENTS: tuple[tuple[tuple[type[Exception], ...], type[RunqyError]], ...] = (

@@ -39,7 +39,7 @@ class RateLimit:
         try:
             return (yield from ask(acquire(f"{self.scope}:{self.subject}", self.rate, now_ns=context.now_ns)))
         except BrokerUnavailable as error:
-            log.warning("request_not_counted", error=error.detail)
+            log.warning("request_not_counted", error=str(error))
             return None
 
     def wait_s(self) -> Operation[int]:
@@ -48,7 +48,7 @@ class RateLimit:
         try:
             return (yield from ask(read_wait(f"{self.scope}:{self.subject}", self.rate, now_ns=context.now_ns)))
         except BrokerUnavailable as error:
-            log.warning("rate_not_read", error=error.detail)
+            log.warning("rate_not_read", error=str(error))
             return 0
 
     def acquire_blocking(self) -> RateLimitStatus | None:
@@ -56,7 +56,7 @@ class RateLimit:
         try:
             return get_broker().run(self.acquire())
         except BrokerUnavailable as error:
-            log.warning("request_not_counted", error=error.detail)
+            log.warning("request_not_counted", error=str(error))
             return None
 
     def wait_blocking_s(self) -> int:
@@ -64,7 +64,7 @@ class RateLimit:
         try:
             return get_broker().run(self.wait_s())
         except BrokerUnavailable as error:
-            log.warning("rate_not_read", error=error.detail)
+            log.warning("rate_not_read", error=str(error))
             return 0
 
     def headers(self, allowance: RateLimitStatus) -> dict[str, str]:

@@ -95,7 +95,7 @@ def _read_waiting() -> list[StreamEntry]:
             if len(found) < MOVE_BATCH_SIZE:
                 break
     except BrokerUnavailable as error:
-        log.warning("pending_audit_not_read", error=error.detail)
+        log.warning("pending_audit_not_read", error=str(error))
     return waiting
 
 
@@ -105,7 +105,7 @@ def _delete_moved(entries: Sequence[StreamEntry]) -> None:
         for start in range(0, len(entries), MOVE_BATCH_SIZE):
             _delete(entries[start : start + MOVE_BATCH_SIZE])
     except BrokerUnavailable as error:
-        log.warning("pending_audit_not_deleted", error=error.detail)
+        log.warning("pending_audit_not_deleted", error=str(error))
 
 
 def _delete(entries: Sequence[StreamEntry]) -> None:

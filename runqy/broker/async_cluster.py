@@ -113,7 +113,7 @@ class AsyncCluster:
         await self._wait_for_refresh()
         node = self._find_node(command)
         if node is None:
-            raise BrokerUnavailable("Redis cannot be reached: no node of the cluster serves this slot.")
+            raise BrokerUnavailable(reason="no node of the cluster serves this slot")
         return node
 
     async def _follow(self, commands: Sequence[Command], replies: list[Reply], is_bulky: bool) -> None:
@@ -134,12 +134,12 @@ class AsyncCluster:
                 again = await self._send([commands[i] for i in moved], is_bulky)
                 for index, reply in zip(moved, again, strict=True):
                     replies[index] = reply
-        raise BrokerUnavailable("Redis cannot be reached: its cluster redirects too often.")
+        raise BrokerUnavailable(reason="its cluster redirects too often")
 
     def _node_at(self, redirection: redis_errors.AskError) -> AsyncNode:
         """Return the node that a redirection names; it may be new to the topology. Raise BrokerUnavailable."""
         if not redirection.host:
-            raise BrokerUnavailable("Redis cannot be reached: its cluster redirects to an unknown node.")
+            raise BrokerUnavailable(reason="its cluster redirects to an unknown node")
         return self._node(redirection.node_addr)
 
     def _node(self, address: Address) -> AsyncNode:
@@ -161,8 +161,8 @@ class AsyncCluster:
             finally:
                 self._waiting -= 1
         if not self._slots:
-            error = self._error or BrokerUnavailable("Redis cannot be reached: connecting takes too long.")
-            raise type(error)(error.detail)
+            error = self._error or BrokerUnavailable(reason="connecting takes too long")
+            raise type(error)(error.detail, reason=error.reason)
 
     def _start_refresh(self) -> None:
         """Start a topology refresh unless one is running or has just ended."""
@@ -180,7 +180,7 @@ class AsyncCluster:
                     async with asyncio.timeout(CONNECT_WAIT_S):
                         self._apply_slots(await self._fetch_slots(address), address)
                 except TimeoutError:
-                    error = BrokerUnavailable("Redis cannot be reached: a node of the cluster does not reply.")
+                    error = BrokerUnavailable(reason="a node of the cluster does not reply")
                 except RunqyError as failure:
                     error = failure
                 else:
@@ -188,7 +188,7 @@ class AsyncCluster:
                     return
         finally:
             if error is not None and self._error is None:
-                _log.warning("broker_disconnected", error=error.detail)
+                _log.warning("broker_disconnected", error=str(error))
             self._error = error
             self._refreshed_s = asyncio.get_running_loop().time()
             self._refresh = None
@@ -200,9 +200,9 @@ class AsyncCluster:
             (reply,) = await connection.send([pack(("CLUSTER", "SLOTS"))], 1)
             slots: list[Reply] = check_reply(reply)
         finally:
-            connection.close("Its reply was received.")
+            connection.close("its reply was received")
         if not slots:
-            raise BrokerUnavailable("Redis cannot be reached: a node reports no slots.")
+            raise BrokerUnavailable(reason="a node reports no slots")
         return slots
 
     def _apply_slots(self, entries: list[Reply], address: Address) -> None:

@@ -30,7 +30,7 @@ _INCOMPLETE = object()
 
 
 class ConnectionLost(BrokerUnavailable):
-    """Redis cannot be reached: the connection was lost."""
+    """Redis cannot be reached."""
 
 
 class AsyncConnection(asyncio.Protocol):
@@ -95,7 +95,7 @@ class AsyncConnection(asyncio.Protocol):
         """Close the connection once all outstanding replies have arrived."""
         self._is_retired = True
         if not self._pending:
-            self.close("The connection was retired.")
+            self.close("the connection was retired")
 
     def close(self, reason: str) -> None:
         """Close the connection now; pending requests fail with ConnectionLost."""
@@ -112,7 +112,7 @@ class AsyncConnection(asyncio.Protocol):
             self.on_lost(self, reason)
         for future, _ in pending:
             if not future.done():
-                future.set_exception(ConnectionLost(reason))
+                future.set_exception(ConnectionLost(reason=reason))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -121,7 +121,7 @@ class AsyncConnection(asyncio.Protocol):
         self.is_open = True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.close(f"Redis cannot be reached: {exc or 'it closed the connection'}.")
+        self.close(str(exc or "it closed the connection"))
 
     def data_received(self, data: bytes) -> None:
         """Resolve pending requests with the received replies, in order."""
@@ -145,7 +145,7 @@ class AsyncConnection(asyncio.Protocol):
             return
         self._replies = replies
         if self._is_retired and not pending:
-            self.close("The connection was retired.")
+            self.close("the connection was retired")
 
     def pause_writing(self) -> None:
         self._is_paused = True
@@ -215,7 +215,7 @@ class AsyncConnection(asyncio.Protocol):
         self._has_received, self._unsent_bytes = False, unsent_bytes
         if self._silent_checks > _CHECKS:
             self.was_silent = True
-            self.close("Redis cannot be reached: it does not reply.")
+            self.close("it does not reply")
             return
         self._check = self._loop.call_later(self._check_s, self._check_silence)
 

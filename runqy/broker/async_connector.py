@@ -74,9 +74,9 @@ class Connector:
         try:
             (role,) = await connection.send([pack(("ROLE",))], 1)
             if not isinstance(role, redis_errors.NoPermissionError) and check_reply(role)[0] != b"master":
-                raise BrokerUnavailable("Redis cannot be reached: the server that Sentinel reports is not a master.")
+                raise BrokerUnavailable(reason="the server that Sentinel reports is not a master")
         except RunqyError:
-            connection.close("It is not a master.")
+            connection.close("it is not a master")
             raise
         return connection
 
@@ -89,15 +89,15 @@ class Connector:
         for address in self.addresses:
             try:
                 connection, replies = await self._open(address, [*commands, query], None)
-                connection.close("Its reply was received.")
+                connection.close("its reply was received")
                 found = check_reply(replies[-1])
             except RunqyError as error:
-                problems.append(error.detail)
+                problems.append(error.reason or error.detail)
                 continue
             if found is not None:
                 return found[0].decode(), int(found[1])
-            problems.append(f"Sentinel does not know the master {target.master_name}.")
-        raise BrokerUnavailable(" ".join(problems) or None)
+            problems.append(f"Sentinel does not know the master {target.master_name}")
+        raise BrokerUnavailable(reason="; ".join(problems))
 
     async def _open(
         self, address: Address, commands: Sequence[bytes], on_push: Callable[[Reply], None] | None
@@ -116,9 +116,9 @@ class Connector:
                 check_reply(reply)
         except TimeoutError:
             _close(connection)
-            raise BrokerUnavailable("Redis cannot be reached: it did not accept the connection in time.") from None
+            raise BrokerUnavailable(reason="it did not accept the connection in time") from None
         except (OSError, UnicodeError) as error:  # UnicodeError: the host is not a valid name
-            raise BrokerUnavailable(f"Redis cannot be reached: {error}") from error
+            raise BrokerUnavailable(reason=str(error)) from error
         except BaseException:
             _close(connection)
             raise
@@ -147,4 +147,4 @@ def _authentication(username: str, password: str) -> list[bytes]:
 
 def _close(connection: AsyncConnection | None) -> None:
     if connection is not None:
-        connection.close("It was not used.")
+        connection.close("it was not used")

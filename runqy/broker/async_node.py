@@ -61,8 +61,8 @@ class PersistentConnection:
         if self.connection is not None:
             return self.connection
         if self._error is not None:
-            raise type(self._error)(self._error.detail)
-        raise ConnectionLost("Redis cannot be reached: the connection was lost immediately.")
+            raise type(self._error)(self._error.detail, reason=self._error.reason)
+        raise ConnectionLost(reason="the connection was lost immediately")
 
     def retire(self) -> None:
         """Open another connection for new requests, and close this one when all its replies have arrived.
@@ -91,11 +91,11 @@ class PersistentConnection:
             task.cancel()
             await asyncio.wait([task])
         if self.connection is not None:
-            self.connection.close("The broker was closed.")
+            self.connection.close("the broker was closed")
 
     def _start(self) -> None:
         if self._is_closed:
-            raise ConnectionLost("Redis cannot be reached: the connection was retired.")
+            raise ConnectionLost(reason="the connection was retired")
         if self._task is None:
             loop = asyncio.get_running_loop()
             self._attempt = loop.create_future()
@@ -112,7 +112,7 @@ class PersistentConnection:
         if steps:
             asyncio.get_running_loop().call_later(CONNECT_WAIT_S / _WAIT_STEPS, self._limit, attempt, steps - 1)
         else:
-            self._error = BrokerUnavailable("Redis cannot be reached: connecting takes too long.")
+            self._error = BrokerUnavailable(reason="connecting takes too long")
             attempt.set_result(None)
 
     async def _connect(self, attempt: asyncio.Future[None]) -> None:
@@ -128,7 +128,7 @@ class PersistentConnection:
                     if not attempt.done():
                         attempt.set_result(None)
                     if failures == 1 and self._opened_s:  # else it was never open, and the caller logs its error
-                        _log.warning("broker_disconnected", error=error.detail)
+                        _log.warning("broker_disconnected", error=str(error))
                     await asyncio.sleep(reconnect_delay_s(failures))
                 else:
                     self._set_connection(connection)
@@ -148,7 +148,7 @@ class PersistentConnection:
         if self.connection is connection:
             self.connection = None
             if connection.was_silent:  # the next server may be silent too; requests do not wait for it
-                self._error = BrokerUnavailable(reason)
+                self._error = BrokerUnavailable(reason=reason)
             if not self._is_closed:
                 self._start()
 

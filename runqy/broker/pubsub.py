@@ -107,7 +107,7 @@ class Subscriber:
             try:
                 connection = await self._connector.open(on_push=self._receive)
             except RunqyError as error:
-                self._record_failure(error.detail)
+                self._record_failure(str(error))
             else:
                 self._record_failure(await self._listen(connection))
             await asyncio.sleep(reconnect_delay_s(self._failures))
@@ -134,13 +134,13 @@ class Subscriber:
                 await asyncio.wait([lost], timeout=PING_AFTER_S / 3)
                 silent_s = loop.time() - self._received_s
                 if silent_s > SILENCE_TIMEOUT_S:
-                    connection.close("Redis cannot be reached: the connection went silent.")
+                    connection.close("the connection went silent")
                 elif silent_s > PING_AFTER_S:
                     connection.push([pack(("PING",))])
         finally:
             self._connection = None
             connection.on_lost = None
-            connection.close("The subscriber was closed.")
+            connection.close("the subscriber was closed")
             self._request(list(self._wanted))
         return lost.result() if lost.done() else "The connection was lost."
 

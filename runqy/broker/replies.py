@@ -7,7 +7,7 @@ from typing import Any
 from redis import exceptions as redis_errors
 
 from runqy.circuit_breaker import CircuitOpen
-from runqy.errors import BrokerCommandRefused, BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
+from runqy.errors import BrokerCommandRefused, BrokerFull, BrokerNotReady, BrokerRefused, BrokerUnavailable, RunqyError
 
 MAX_DIGITS = 20
 """64 bits have at most 20 digits; Python refuses to parse thousands."""
@@ -61,7 +61,7 @@ def translate_errors() -> Iterator[None]:
     try:
         yield
     except CircuitOpen as error:
-        raise BrokerUnavailable("Redis cannot be reached: it did not respond a moment ago.") from error
+        raise BrokerUnavailable(reason="it did not respond a moment ago") from error
     except REDIS_ERRORS as error:
         raise translate_error(error) from error
 
@@ -69,14 +69,14 @@ def translate_errors() -> Iterator[None]:
 def translate_error(error: Exception) -> RunqyError:
     """Return runqy's error for an error of redis-py."""
     if isinstance(error, REFUSED_ERRORS):
-        return BrokerRefused(f"Redis rejected these credentials: {error}")
+        return BrokerRefused(reason=str(error))
     if isinstance(error, redis_errors.OutOfMemoryError):
         return BrokerFull()
     if isinstance(error, _UNAVAILABLE):
-        return BrokerUnavailable(f"Redis cannot be reached: {error}")
+        return BrokerUnavailable(reason=str(error))
     if str(error).startswith(_TEMPORARY):
-        return BrokerUnavailable(f"Redis cannot run the command now: {error}")
-    return BrokerCommandRefused(f"Redis rejected a command: {error}")
+        return BrokerNotReady(reason=str(error))
+    return BrokerCommandRefused(reason=str(error))
 
 
 def check_reply(reply: Reply) -> Reply:

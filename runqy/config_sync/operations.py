@@ -208,7 +208,7 @@ def _apply_and_publish(touched: Mapping[str, Document]) -> None:
     try:
         publish(frozenset(touched))
     except BrokerUnavailable as error:
-        log.warning("saved_but_not_published", documents=sorted(touched), error=error.detail)
+        log.warning("saved_but_not_published", documents=sorted(touched), error=str(error))
         if result := _result.get():
             result.is_published = False
 

@@ -89,7 +89,7 @@ class SnapshotCache:
 
     def record_failure(self, error: BrokerUnavailable) -> None:
         """Keep the snapshot for MAX_AGE_S: another comparison would probably fail slowly too."""
-        log.warning("configuration_not_compared", error=error.detail)
+        log.warning("configuration_not_compared", error=str(error))
         self.compared_at = self._failed_at = clock.monotonic_s()
 
     def read_database(self) -> None:

@@ -92,7 +92,7 @@ class SnapshotRefresher:
         try:
             await self._broker.measure_clock()
         except BrokerUnavailable as error:
-            log.warning("broker_unavailable", error=error.detail)
+            log.warning("broker_unavailable", error=str(error))
 
 
 def _load_stored() -> None:

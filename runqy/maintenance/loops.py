@@ -56,7 +56,7 @@ class DutyThread(threading.Thread):
             self._clock_check.ensure(broker)
             self._duty.run_tick(broker)
         except RunqyError as error:
-            self._failures.record("duty_hindered", key=error.detail, code=error.code, error=error.detail)
+            self._failures.record("duty_hindered", key=str(error), code=error.code, error=str(error))
         except Exception as error:  # noqa: BLE001 (a bug in one duty must not end its thread)
             self._failures.record("duty_failed", key=repr(error), exc_info=error)
         else:

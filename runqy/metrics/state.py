@@ -68,7 +68,7 @@ def find_catalog() -> QueueCatalog | None:
     try:
         return get_fresh_catalog()
     except ConfigurationUnavailable as error:
-        _failures.record("metrics_incomplete", key=error.code, error=error.detail)
+        _failures.record("metrics_incomplete", key=error.code, error=str(error))
         return None
 
 
@@ -77,7 +77,7 @@ def find_redis_state(queues: Sequence[str]) -> RedisState | None:
     try:
         state = _read(get_broker(), queues)
     except BrokerUnavailable as error:
-        _failures.record("metrics_incomplete", key=error.code, error=error.detail)
+        _failures.record("metrics_incomplete", key=error.code, error=str(error))
         return None
     _failures.record_success()
     return state

@@ -1,5 +1,6 @@
-"""Both planes refuse the same requests in the same way while Redis is unavailable, full or silent."""
+"""Both planes refuse the same requests in the same words while Redis is unavailable, full or silent."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -7,7 +8,7 @@ import pytest
 import redis as redis_py
 
 from tests.faults.conftest import StartWeb
-from tests.faults.producers import ENQUEUE, ENQUEUE_BATCH, KeptConnection, Send
+from tests.faults.producers import ENQUEUE, ENQUEUE_BATCH, KeptConnection, Reply, Send
 from tests.faults.test_redis import stopped
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
@@ -47,10 +48,16 @@ def full(server: ValkeyServer) -> Iterator[None]:
 
 
 def outcomes(client: KeptConnection) -> list[tuple[int, str, str]]:
-    """Return the status, code and Retry-After of the response to each request, with and without idempotency key."""
+    """Return the status, Retry-After and problem of the response to each request, with and without idempotency key."""
     replies = [client.send(*send) for send in SENDS]
     replies += [client.send(*send, **KEYED) for send in (ENQUEUE, ENQUEUE_BATCH)]
-    return [(reply.status, reply.code, reply.headers.get("retry-after", "")) for reply in replies]
+    return [(reply.status, reply.headers.get("retry-after", ""), problem(reply)) for reply in replies]
+
+
+def problem(reply: Reply) -> str:
+    """Return the problem that a response is, without what differs between requests; empty: none."""
+    members = {name: value for name, value in reply.content.items() if name != "request_id"}
+    return json.dumps(members, sort_keys=True) if reply.code else ""
 
 
 @pytest.fixture
@@ -75,4 +82,5 @@ def test_both_planes_refuse_the_same_requests(
         client.close()
 
     assert seen == expected
-    assert (503, "", "2") not in seen
+    assert (503, "2", "") not in seen
+    assert not any(str(valkey.port) in text or "Errno" in text for _, _, text in seen)

@@ -296,7 +296,7 @@ class Consumer:
     def _back_off(self, error: Exception) -> None:
         """Wait before the next round trip, longer after each failure."""
         if isinstance(error, BrokerUnavailable):
-            self._failure_log.record("broker_unavailable", key=error.detail, error=error.detail)
+            self._failure_log.record("broker_unavailable", key=str(error), error=str(error))
         else:
             self._failure_log.record("round_trip_failed", key=repr(error), exc_info=error)
         if isinstance(error, BrokerRefused):

@@ -92,7 +92,7 @@ class DeploymentManager:
         except (DeploymentFailed, DeploymentRefused) as error:
             self._problem = error.detail
             self._consumer.counts.record_deployment(is_successful=False)
-            self._failures.record("deployment_failed", key=error.detail, reason=error.detail)
+            self._failures.record("deployment_failed", key=str(error), reason=str(error))
             return False
         finally:
             self._is_deploying = False

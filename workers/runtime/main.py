@@ -95,10 +95,10 @@ async def _serve_queue(runner: QueueWorker, stop: Callable[[], None]) -> int:
     try:
         await runner.run()
     except RegistrationRefused as error:
-        log.critical("worker_ends", reason=error.detail)
+        log.critical("worker_ends", reason=str(error))
         return 1
     except RunqyError as error:
-        log.critical("worker_ends", reason=error.detail)
+        log.critical("worker_ends", reason=str(error))
         stop()
         return 1
     except Exception:  # the supervisor: a bug in one queue must let the others stop regularly

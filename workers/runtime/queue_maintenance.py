@@ -58,7 +58,7 @@ class QueueMaintenance:
                 try:
                     await self._connections.tasks.run(operation)
                 except RunqyError as error:
-                    self._failures.record("queue_maintenance_failed", key=error.detail, error=error.detail)
+                    self._failures.record("queue_maintenance_failed", key=str(error), error=str(error))
                 except Exception as error:  # noqa: BLE001 (the supervisor of a loop: a bug must not end it)
                     self._failures.record("queue_maintenance_failed", key=repr(error), exc_info=error)
                 else:

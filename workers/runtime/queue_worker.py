@@ -156,7 +156,7 @@ class QueueWorker:
         try:
             connections = await self._registry.acquire(registration.redis.target)
         except BrokerUnavailable as error:
-            self._broker_failures.record("broker_unavailable", key=error.detail, error=error.detail)
+            self._broker_failures.record("broker_unavailable", key=str(error), error=str(error))
             raise
         self._broker_failures.record_success()
         return connections

@@ -118,9 +118,9 @@ def _errors(schema: Sequence[PayloadField], members: Mapping[str, bytes]) -> Ite
         raw = members.get(field.name)
         if raw is None:
             if field.required:
-                yield f"{field.name}: is required"
+                yield f"{field.name}: This field is required."
         elif not fits(raw, field.type):
-            yield f"{field.name}: must be {' or '.join(field.type)}, is {_type_name(raw)}"
+            yield f"{field.name}: must be {' or '.join(field.type)}, is {_type_name(raw)}."
 
 
 def _is_integral(raw: bytes) -> bool:

@@ -164,7 +164,7 @@ def _choice(kind: type[StrEnum]) -> Callable[[object], StrEnum]:
 
     def parse(value: object) -> StrEnum:
         if value not in choices:
-            raise ValueError(f"must be {' or '.join(choices)}.")
+            raise ValueError(f"must be one of {', '.join(choices)}.")
         return kind(value)
 
     return parse

@@ -51,7 +51,9 @@ class OutcomesParameter(serializers.Field[Any, Any, Any, Any]):
     def to_internal_value(self, data: str) -> frozenset[RunOutcome]:
         names = [name for name in data.split(",") if name]
         if wrong := [name for name in names if name not in _OUTCOMES]:
-            raise serializers.ValidationError(f"{wrong[0][:64]!r} is not one of {', '.join(_OUTCOMES)}.")
+            raise serializers.ValidationError(
+                f"{wrong[0][:64]!r} is not a valid choice; use one of {', '.join(_OUTCOMES)}."
+            )
         return frozenset(map(RunOutcome, names))
 
 

@@ -29,9 +29,9 @@ def test_git_connects_to_the_pinned_address_whatever_dns_returns(tmp_path: Path,
         one = source(f"https://{HOST}:{server.port}/r.git")
 
         with git_environment(one, GitCredentials()) as env:
-            tip = resolve_ref(one, CommandRunner(), env=env, timeout_s=10, config=pinned_http(one, ["127.0.0.1"]))
+            ref = resolve_ref(one, CommandRunner(), env=env, timeout_s=10, config=pinned_http(one, ["127.0.0.1"]))
 
-    assert tip.commit == commit
+    assert ref.commit == commit
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def test_the_history_of_a_deleted_queue_is_found_by_its_name(client: ApiClient):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_clients_may_read_and_workers_and_strangers_may_not(path: str):
+def test_clients_may_read_and_workers_and_unknown_keys_may_not(path: str):
     assert ApiClient(CLIENT_KEY).get(path).status_code == 200
     assert ApiClient(WORKER_KEY).get(path).status_code == 403
     assert ApiClient(None).get(path).status_code == 401

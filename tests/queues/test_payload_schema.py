@@ -49,7 +49,7 @@ def test_all_errors_are_reported_with_their_fields() -> None:
     with pytest.raises(PayloadInvalid) as caught:
         complete(schema, {"width": b'"wide"', "steps": b"3"})
 
-    assert caught.value.errors == ("prompt: is required", "width: must be int, is string")
+    assert caught.value.errors == ("prompt: This field is required.", "width: must be int, is string.")
 
 
 def test_missing_defaults_are_appended_in_the_order_of_the_schema() -> None:

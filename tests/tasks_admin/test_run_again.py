@@ -140,7 +140,7 @@ def test_a_task_runs_again_unchanged_at_one_click(operator: Client, single_broke
     ("queue", "payload", "error"),
     [
         ("simple", '{"n": ', "Must be JSON"),
-        ("image", '{"width": 3}', "prompt: is required"),
+        ("image", '{"width": 3}', "prompt: This field is required."),
         ("off", "{}", "is disabled"),
         ("gone", "{}", "No queue"),
     ],

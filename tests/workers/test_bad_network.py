@@ -22,7 +22,7 @@ from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task, eventually, wait_for_state, wait_task
 
 MAIL = QueueKeys("mail")
-TASKS_A_SPELL = 40
+TASKS_A_FAULT = 40
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def maintenance(single_broker: Broker) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("maintenance")
-def test_no_weather_loses_a_task_or_records_one_twice(
+def test_no_bad_network_loses_a_task_or_records_one_twice(
     single_broker: Broker, redis: redis_py.Redis, network: BadNetwork, start_worker: StartWorker
 ) -> None:
     worker = start_worker(RUNQY_CONCURRENCY="4")
@@ -64,17 +64,17 @@ def test_no_weather_loses_a_task_or_records_one_twice(
     def completed() -> int:
         return single_broker.run(count_tasks(["mail"], now_ns=single_broker.now_ns()))[0].completed
 
-    for spell, mode in enumerate((FaultMode.SLOW, FaultMode.IN_PIECES, FaultMode.LOSES_RESPONSES)):
+    for round_number, mode in enumerate((FaultMode.SLOW, FaultMode.IN_PIECES, FaultMode.LOSES_RESPONSES)):
         network.mode = mode
-        for number in range(TASKS_A_SPELL):
+        for number in range(TASKS_A_FAULT):
             add_task(single_broker, number, max_retry=100)
-        goal = 1 + (spell + 1) * TASKS_A_SPELL
-        eventually(lambda goal=goal: completed() > goal - TASKS_A_SPELL)
+        goal = 1 + (round_number + 1) * TASKS_A_FAULT
+        eventually(lambda goal=goal: completed() > goal - TASKS_A_FAULT)
         network.reset()
         eventually(lambda goal=goal: completed() == goal, what=worker.log.read_text, within_s=60)
 
     succeeded = int(redis.get(MAIL.processed) or 0) - int(redis.get(MAIL.failed) or 0)
-    assert succeeded == 1 + 3 * TASKS_A_SPELL
+    assert succeeded == 1 + 3 * TASKS_A_FAULT
     assert not redis.exists(MAIL.active, MAIL.lease, MAIL.pending, MAIL.retry, MAIL.archived)
     assert not worker.events("round_trip_failed")
     assert worker.stop() == 0

@@ -20,37 +20,37 @@ class Git:
         self._commands = commands
         self._env = env
 
-    def find_tip(self) -> RemoteRef:
+    def resolve_ref(self) -> RemoteRef:
         """Return the commit of the branch or else the tag at the server. Raise DeploymentFailed."""
         try:
-            return self._find_tip()
+            return self._resolve()
         except RedirectRefused:
             if self._source.url.endswith(".git"):
                 raise
             # hosting services redirect to the name with this ending, on the same host
             self._source = replace(self._source, url=f"{self._source.url.rstrip('/')}.git")
-            return self._find_tip()
+            return self._resolve()
 
-    def _find_tip(self) -> RemoteRef:
+    def _resolve(self) -> RemoteRef:
         return resolve_ref(self._source, self._commands, env=self._env, timeout_s=FETCH_TIMEOUT_S)
 
-    def check_out(self, tip: RemoteRef, folder: Path) -> str:
+    def check_out(self, ref: RemoteRef, folder: Path) -> str:
         """Check out the source into an empty folder and return its commit. Raise DeploymentFailed."""
         self._git("init", "--quiet", "--template=", str(folder))
         self._in(folder, "remote", "add", "origin", self._source.url)
         if self._source.code_path:
             self._in(folder, "sparse-checkout", "set", "--cone", self._source.code_path)
-        self._fetch(tip, folder)
+        self._fetch(ref, folder)
         # a partial clone fetches missing files here
         self._in(folder, "checkout", "--quiet", "--detach", "FETCH_HEAD", timeout_s=FETCH_TIMEOUT_S)
         return self._in(folder, "rev-parse", "HEAD").strip()
 
-    def _fetch(self, tip: RemoteRef, folder: Path) -> None:
+    def _fetch(self, ref: RemoteRef, folder: Path) -> None:
         """Fetch one commit; for a single folder without the contents of other files."""
         options = ["--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules"]
         if self._source.code_path:
             options.append("--filter=blob:none")
-        self._in(folder, "fetch", *options, "origin", tip.ref, timeout_s=FETCH_TIMEOUT_S)
+        self._in(folder, "fetch", *options, "origin", ref.ref, timeout_s=FETCH_TIMEOUT_S)
 
     def _in(self, folder: Path, *args: str, timeout_s: float = LOCAL_TIMEOUT_S) -> str:
         return self._git("-C", str(folder), *args, timeout_s=timeout_s)

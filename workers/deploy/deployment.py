@@ -127,12 +127,12 @@ def _deploy_newest(home: Path, spec: DeploymentSpec, commands: CommandRunner) ->
 
 def _check_out(checkouts: Path, source: Source, git: Git) -> tuple[Path, str]:
     """Return the checkout of the newest commit, created if it is missing, and the commit."""
-    tip = git.find_tip()
-    if (existing := checkouts / _checkout_name(tip.commit, source)).is_dir():
-        return existing, tip.commit
+    ref = git.resolve_ref()
+    if (existing := checkouts / _checkout_name(ref.commit, source)).is_dir():
+        return existing, ref.commit
     unfinished = Path(tempfile.mkdtemp(prefix=".new-", dir=checkouts))
     try:
-        commit = git.check_out(tip, unfinished)
+        commit = git.check_out(ref, unfinished)
         checkout = checkouts / _checkout_name(commit, source)
         if not checkout.is_dir():
             unfinished.rename(checkout)

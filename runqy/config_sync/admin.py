@@ -1,7 +1,7 @@
 """Admin classes that save through operations, and show whether the configuration is published."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from django import forms
 from django.contrib import messages
@@ -12,10 +12,14 @@ from runqy.audit.history import AuditedModelAdmin
 from runqy.config_sync.reconcile import SyncStatus, compare_configuration
 from runqy.errors import BrokerUnavailable, RunqyError
 
-_REFUSAL = "runqy.error"
-"""Request attribute with the error of an operation, for the form that shows it."""
-_COMPARISON = "runqy.comparison"
-"""Request attribute with the SyncStatus."""
+
+class PublishedRequest(HttpRequest):
+    """A request to these admin pages, with what they keep on it."""
+
+    operation_error: RunqyError
+    """Set after an operation failed, for the form that shows it."""
+    sync_status: SyncStatus | None
+    """Set once Redis and the database were compared; None: Redis is unavailable."""
 
 
 class PublishedModelAdmin(AuditedModelAdmin):
@@ -38,13 +42,13 @@ class PublishedModelAdmin(AuditedModelAdmin):
         except RunqyError as error:
             if request.method != "POST":
                 raise
-            request.META[_REFUSAL] = error
+            cast(PublishedRequest, request).operation_error = error
         return show(request, object_id, form_url, extra_context)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         """Return the form; after an operation's error, one that is invalid with this error."""
         form: Any = super().get_form(request, obj, change, **kwargs)
-        error: RunqyError | None = request.META.get(_REFUSAL)
+        error: RunqyError | None = getattr(request, "operation_error", None)
         if error is None:
             return form
         field_name = next((field for kind, field in self.refused_fields.items() if isinstance(error, kind)), None)
@@ -94,13 +98,13 @@ def _show_error(request: HttpRequest, view: Callable[[], HttpResponse]) -> HttpR
 
 def compared(request: HttpRequest) -> SyncStatus | None:
     """Return how Redis and the database differ, cached on the request; None if Redis is unavailable."""
-    if _COMPARISON not in request.META:
+    page_request = cast(PublishedRequest, request)
+    if not hasattr(page_request, "sync_status"):
         try:
-            request.META[_COMPARISON] = compare_configuration()
+            page_request.sync_status = compare_configuration()
         except BrokerUnavailable:
-            request.META[_COMPARISON] = None
-    comparison: SyncStatus | None = request.META[_COMPARISON]
-    return comparison
+            page_request.sync_status = None
+    return page_request.sync_status
 
 
 def _warning(comparison: SyncStatus | None) -> str:

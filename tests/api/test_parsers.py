@@ -8,7 +8,7 @@ import pytest
 
 from tests.api.wsgi import Response, call
 
-pytestmark = pytest.mark.usefixtures("configuration")
+pytestmark = pytest.mark.usefixtures("configuration", "each_plane")
 
 
 def code(response: Response) -> str:

@@ -28,7 +28,7 @@ def logged() -> Iterator[list[dict[str, Any]]]:
     logging.getLogger().removeHandler(handler)
 
 
-@pytest.mark.usefixtures("configuration")
+@pytest.mark.usefixtures("configuration", "each_plane")
 @pytest.mark.parametrize("path", ["/queue/x", "/nowhere", "/admin/nowhere", "/swagger/index.html"])
 def test_every_response_has_the_clients_request_id(path: str) -> None:
     response = ApiClient().get(path, **{"X-Request-ID": "abc:1/2+3="})
@@ -36,7 +36,7 @@ def test_every_response_has_the_clients_request_id(path: str) -> None:
     assert response["X-Request-ID"] == "abc:1/2+3="
 
 
-@pytest.mark.usefixtures("configuration")
+@pytest.mark.usefixtures("configuration", "each_plane")
 @pytest.mark.parametrize("given", ["", "a b", "a\x7f", "é", "x" * 129, "a\tb"])
 def test_an_invalid_request_id_is_replaced(given: str) -> None:
     responses = [ApiClient().get("/queue/x", **{"X-Request-ID": given}) for _ in range(2)]
@@ -47,7 +47,7 @@ def test_an_invalid_request_id_is_replaced(given: str) -> None:
     assert problem(responses[0])["request_id"] == responses[0]["X-Request-ID"]
 
 
-@pytest.mark.usefixtures("configuration")
+@pytest.mark.usefixtures("configuration", "each_plane")
 def test_log_records_of_a_request_have_its_id_and_later_ones_do_not(
     logged: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-import structlog
 from django.conf import settings
 from redis import Redis, RedisCluster
 
@@ -13,11 +12,12 @@ from runqy.broker.broker import Broker
 from runqy.broker.redis_client import RedisTarget, connect_client
 from runqy.circuit_breaker import BackgroundCall
 from runqy.errors import BrokerUnavailable, RunqyError
+from runqy.failure_log import FailureLog
 
 CLOCK_VALID_S = 60.0
 """How long a measured difference between our clock and Redis's is used."""
 
-log = structlog.get_logger(__name__)
+_failures = FailureLog("broker_available")
 
 
 @dataclass(slots=True)
@@ -76,7 +76,9 @@ def _compare_clocks(current: _Current) -> None:
         current.broker.measure_clock()
     except BrokerUnavailable as error:
         current.compare_at = clock.monotonic_s() + 1
-        log.warning("broker_unavailable", error=str(error))
+        _failures.record("broker_unavailable", key=error.code, error=str(error))
+    else:
+        _failures.record_success()
 
 
 class ConnectionFactory:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any, cast
 
-import structlog
 from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
@@ -19,9 +18,10 @@ from runqy.broker.operation import Operation, ask, get_context
 from runqy.broker.rate_limit import Rate, RateLimitStatus, acquire, read_wait
 from runqy.connection_urls import parse_address
 from runqy.errors import BrokerUnavailable, TooManyFailures, TooManyRequests
+from runqy.failure_log import FailureLog
 from runqy.redis_connection import get_broker
 
-log = structlog.get_logger(__name__)
+_failures = FailureLog("requests_counted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,12 @@ class RateLimit:
         """Count a request and return what is left; None while Redis is unavailable."""
         context = yield from get_context()
         try:
-            return (yield from ask(acquire(f"{self.scope}:{self.subject}", self.rate, now_ns=context.now_ns)))
+            status = yield from ask(acquire(f"{self.scope}:{self.subject}", self.rate, now_ns=context.now_ns))
         except BrokerUnavailable as error:
-            log.warning("request_not_counted", error=str(error))
+            _record_failure(error)
             return None
+        _failures.record_success()
+        return status
 
     def wait_s(self) -> Operation[int]:
         """Return after how many seconds a request may pass, without counting it; 0 while Redis is unavailable."""
@@ -48,7 +50,7 @@ class RateLimit:
         try:
             return (yield from ask(read_wait(f"{self.scope}:{self.subject}", self.rate, now_ns=context.now_ns)))
         except BrokerUnavailable as error:
-            log.warning("rate_not_read", error=str(error))
+            _record_failure(error)
             return 0
 
     def acquire_blocking(self) -> RateLimitStatus | None:
@@ -56,7 +58,7 @@ class RateLimit:
         try:
             return get_broker().run(self.acquire())
         except BrokerUnavailable as error:
-            log.warning("request_not_counted", error=str(error))
+            _record_failure(error)
             return None
 
     def wait_blocking_s(self) -> int:
@@ -64,7 +66,7 @@ class RateLimit:
         try:
             return get_broker().run(self.wait_s())
         except BrokerUnavailable as error:
-            log.warning("rate_not_read", error=str(error))
+            _record_failure(error)
             return 0
 
     def headers(self, allowance: RateLimitStatus) -> dict[str, str]:
@@ -203,3 +205,8 @@ def ip_prefix(address: str) -> str:
     if parsed.version == 4:
         return str(parsed)
     return str(ip_network((int(parsed), 64), strict=False).network_address)
+
+
+def _record_failure(error: BrokerUnavailable) -> None:
+    """Log that requests are not counted."""
+    _failures.record("requests_not_counted", key=error.code, error=str(error))

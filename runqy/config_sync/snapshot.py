@@ -22,6 +22,7 @@ from runqy.config_sync.documents import Document, InvalidSignature, signing_key,
 from runqy.config_sync.head_check import HeadCheck, HeadProblem
 from runqy.config_sync.models import StoredDocument
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
+from runqy.failure_log import FailureLog
 from runqy.redis_connection import get_broker
 
 log = structlog.get_logger()
@@ -45,6 +46,7 @@ class SnapshotCache:
         self._stored_revision = -1
         """The database was read up to this revision."""
         self._redis = HeadCheck()
+        self._failures = FailureLog("configuration_compared")
         self._failed_at = float("-inf")
         self.compared_at = float("-inf")
         """The monotonic time at which the last comparison began, or ended if it failed."""
@@ -86,10 +88,11 @@ class SnapshotCache:
             self.record_failure(error)
         else:
             self.compared_at = max(self.compared_at, began_at)
+            self._failures.record_success()
 
     def record_failure(self, error: BrokerUnavailable) -> None:
         """Keep the snapshot for MAX_AGE_S: another comparison would probably fail slowly too."""
-        log.warning("configuration_not_compared", error=str(error))
+        self._failures.record("configuration_not_compared", key=error.code, error=str(error))
         self.compared_at = self._failed_at = clock.monotonic_s()
 
     def read_database(self) -> None:

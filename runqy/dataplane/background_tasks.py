@@ -14,6 +14,7 @@ from runqy.broker.async_broker import AsyncBroker
 from runqy.config_sync import polling, snapshot
 from runqy.config_sync.snapshot import MAX_WAIT_S, get_cache
 from runqy.errors import BrokerUnavailable
+from runqy.failure_log import FailureLog
 
 REFRESH_EVERY_S = 1.0
 FLUSH_EVERY_S = 5.0
@@ -35,6 +36,7 @@ class SnapshotRefresher:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runqy-snapshot")
         self._refreshing: asyncio.Future[None] | None = None
         self._last_extra_s = float("-inf")
+        self._clock_failures = FailureLog("clock_measured")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -92,7 +94,9 @@ class SnapshotRefresher:
         try:
             await self._broker.measure_clock()
         except BrokerUnavailable as error:
-            log.warning("broker_unavailable", error=str(error))
+            self._clock_failures.record("clock_not_measured", key=error.code, error=str(error))
+        else:
+            self._clock_failures.record_success()
 
 
 def _load_stored() -> None:

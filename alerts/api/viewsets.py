@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from alerts.api import serializers as s
 from alerts.queries import AlertState, list_alerts
 from alerts.serializers import AlertSerializer
-from runqy.api.pagination import PAGE_PARAMETERS, CursorPagination
+from runqy.api.pagination import PAGE_PARAMETERS, CursorPaginator
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
@@ -61,7 +61,7 @@ class AlertViewSet(ApiViewSet):
     )
     def list(self, request: AuthenticatedRequest) -> Response:
         """List alerts, the newest first. A key limited to queues sees only alerts about these."""
-        paginator = CursorPagination(request)
+        paginator = CursorPaginator(request)
         cursor = paginator.cursor(AlertCursor)
         page = list_alerts(
             _parse_state(request.query_params.get("state", "")),

@@ -10,7 +10,7 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
 from runqy.accounts.queries import authenticate, is_guessable
-from runqy.api.throttling import AuthFailureThrottle
+from runqy.api.throttling import AuthFailureLimiter
 from runqy.api_keys import Identity
 
 REALM = 'Bearer realm="runqy"'
@@ -35,15 +35,15 @@ class BearerTokenAuthentication(BaseAuthentication):
         key = presented_key(request.headers)
         if not key:
             return None
-        throttle, is_guess = AuthFailureThrottle(), is_guessable(key)
+        limiter, is_guess = AuthFailureLimiter(), is_guessable(key)
         if is_guess:
-            throttle.refuse_guess(request)
+            limiter.refuse_guess(request)
         identity = authenticate(key)
         if identity is None:
-            throttle.record_failure(request)
+            limiter.record_failure(request)
             raise AuthenticationFailed
         if is_guess:
-            throttle.refuse_guess(request)  # concurrent guesses may have reached the limit
+            limiter.refuse_guess(request)  # concurrent guesses may have reached the limit
         return ApiClient(identity.name), identity
 
     def authenticate_header(self, request: Request) -> str:

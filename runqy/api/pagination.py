@@ -9,7 +9,6 @@ import msgspec
 from django.core.signing import BadSignature, Signer
 from django.utils.http import urlencode
 from drf_spectacular.utils import OpenApiParameter
-from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -31,7 +30,7 @@ PAGE_PARAMETERS = [
 ]
 
 
-class CursorPagination(BasePagination):
+class CursorPaginator:
     """The requested page, and the response with a link to the next one."""
 
     def __init__(self, request: Request, *, default_limit: int = DEFAULT_LIMIT, max_limit: int = MAX_LIMIT) -> None:

@@ -154,7 +154,7 @@ class RegistrationThrottle(BaseThrottle):
         )
 
 
-class AuthFailureThrottle(BaseThrottle):
+class AuthFailureLimiter:
     """Limit the wrong keys from one client address to RUNQY_AUTH_FAILURE_LIMIT.
 
     Only failures are counted: a valid key works even if others behind the same address guess keys. Short keys of the

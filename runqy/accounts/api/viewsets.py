@@ -14,7 +14,7 @@ from runqy.accounts.api import examples
 from runqy.accounts.api import serializers as s
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.accounts.queries import get_api_key, list_api_keys_page
-from runqy.api.pagination import PAGE_PARAMETERS, CursorPagination
+from runqy.api.pagination import PAGE_PARAMETERS, CursorPaginator
 from runqy.api.parsers import read_flag
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
@@ -40,7 +40,7 @@ class ApiKeyViewSet(ApiViewSet):
     )
     def list(self, request: Request) -> Response:
         """List API keys, newest first, without the keys themselves."""
-        paginator = CursorPagination(request)
+        paginator = CursorPaginator(request)
         page = list_api_keys_page(limit=paginator.limit, below=paginator.cursor(_LastId))
         keys = s.ApiKeySerializer(page.keys, many=True).data
         return paginator.get_paginated_response({"keys": keys, "count": len(keys)}, page.end)

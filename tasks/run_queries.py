@@ -1,7 +1,7 @@
 """Reads the history of runs: runs by filter, and groups of errors."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from heapq import merge
@@ -81,6 +81,15 @@ class RunPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCount:
+    """How many tasks match."""
+
+    count: int
+    is_exact: bool
+    """False: there are more, or more may match."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorGroup:
     """Failed runs of a queue whose errors have one fingerprint."""
 
@@ -137,6 +146,15 @@ def resolve_history_queue(name: str, *, allowed_queues: AllowedQueues = None) ->
 
 def filter_runs(run_filter: RunFilter) -> QuerySet[TaskRun]:
     """Return the runs that match, in no order. Raise RequestInvalid."""
+    runs = TaskRun.objects.filter(_conditions_of(run_filter))
+    if run_filter.text:
+        matches = newest_matches(run_filter.text, limit=MAX_CANDIDATES)
+        runs = runs.filter(pk__in=RawSQL(*matches))  # noqa: S611 (parameters)
+    return runs
+
+
+def _conditions_of(run_filter: RunFilter) -> Q:
+    """Return the conditions of a filter, without its text."""
     f = run_filter
     conditions: dict[str, object] = {
         "queue": f.queue,
@@ -150,14 +168,11 @@ def filter_runs(run_filter: RunFilter) -> QuerySet[TaskRun]:
         "is_final": f.is_final,
         "run_ms__gte": f.min_run_ms,
     }
-    runs = TaskRun.objects.filter(**{name: value for name, value in conditions.items() if value not in ("", None)})
     if f.allowed_queues is not None:
-        runs = runs.filter(queue__in=f.allowed_queues)
+        conditions["queue__in"] = f.allowed_queues
     if f.outcomes:
-        runs = runs.filter(outcome__in=[outcome.value for outcome in f.outcomes])
-    if f.text:
-        runs = runs.filter(pk__in=RawSQL(*newest_matches(f.text, limit=MAX_CANDIDATES)))  # noqa: S611 (parameters)
-    return runs
+        conditions["outcome__in"] = [outcome.value for outcome in f.outcomes]
+    return Q(**{name: value for name, value in conditions.items() if value not in ("", None)})
 
 
 def list_newest_runs(run_filter: RunFilter, *, limit: int) -> list[TaskRun]:
@@ -295,6 +310,29 @@ def _is_text_common(text: str) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT count(*) FROM ({sql}) AS matches", parameters)  # noqa: S608 (constants)
         return bool(cursor.fetchone()[0] > MAX_CANDIDATES)
+
+
+def count_ended_tasks(run_filter: RunFilter, *, limit: int, max_read: int | None = None) -> TaskCount:
+    """Count the tasks that ended with a run that matches, up to `limit`. Raise RequestInvalid.
+
+    Of a text, the MAX_CANDIDATES newest matches are counted. With `max_read` the newest runs of the indexes that the
+    list reads are counted, at most so many, which takes bounded time.
+    """
+    outcomes, final = run_filter.outcomes - {RunOutcome.RETRIED}, replace(run_filter, is_final=True)
+    if run_filter.outcomes and not outcomes:
+        return TaskCount(count=0, is_exact=True)
+    if run_filter.text or max_read is None:
+        count = filter_runs(final)[: limit + 1].count()
+        is_exact = count <= limit and not (run_filter.text and _is_text_common(run_filter.text))
+        return TaskCount(count=min(count, limit), is_exact=is_exact)
+    count, left, wanted = 0, max_read, Count("pk", filter=_conditions_of(final))
+    for driver in _plan_drivers(replace(run_filter, outcomes=outcomes)):
+        newest = TaskRun.objects.filter(**driver).order_by("-ended_at", "-id")[:left]
+        found = newest.aggregate(read=Count("pk"), matching=wanted)
+        count, left = count + found["matching"], left - found["read"]
+        if left <= 0:
+            return TaskCount(count=min(count, limit), is_exact=False)
+    return TaskCount(count=min(count, limit), is_exact=count <= limit)
 
 
 def list_task_runs(redis_queue: str, task_id: str) -> list[TaskRun]:

@@ -21,14 +21,16 @@ from tasks.admin.filters import (
     page_url,
     with_absolute_times,
 )
-from tasks.admin.permissions import HIDDEN, LABELS, can_apply, can_view_payloads
+from tasks.admin.permissions import HIDDEN, can_apply, can_view_payloads, labels_for
 from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, format_ms, task_row, task_url, worker_url
 from tasks.bulk_actions import list_valid_actions
 from tasks.models import TaskRun
-from tasks.run_queries import RunCursor, RunOrder, list_runs
+from tasks.run_queries import RunCursor, RunOrder, TaskCount, count_ended_tasks, list_runs
 from tasks.task_browser import SearchCursor, SearchRequest, TaskQuery, count_by_queue, find_redis_queues, search_tasks
 
 TASKS_PER_PAGE = 50
+_MAX_COUNTED, _MAX_READ = 10_000, 12_000
+"""How far the tasks that a filter of the history finds are counted, and how many runs are read for it."""
 _EXCERPT = 160
 
 
@@ -42,6 +44,8 @@ class RunRow:
     outcome: str
     outcome_variant: str
     attempt: int
+    is_final: bool
+    """The task ended with this attempt."""
     ended: RelativeTime | None
     run_time: str
     wait_time: str
@@ -50,6 +54,8 @@ class RunRow:
     commit: str
     payload: str
     error: str
+    earlier: int = 0
+    """How many earlier attempts of the task match, in a list with one row a task."""
 
 
 def show_tasks_of(context: dict[str, Any], request: HttpRequest, form: TaskFilterForm) -> HttpResponse:
@@ -70,15 +76,10 @@ def bulk_links(request: HttpRequest, query: TaskQuery) -> list[tuple[TaskAction,
     """Return the actions on all tasks that a filter finds: action, label, and the fields of its form."""
     fields = as_fields(with_absolute_times(query))
     return [
-        (action, bulk_label(action, query.state), {**fields, "action": action.value})
+        (action, labels_for(action, query.state).label, {**fields, "action": action.value})
         for action in list_valid_actions(query.state)
         if can_apply(request.user, action)
     ]
-
-
-def bulk_label(action: TaskAction, state: TaskState | None) -> str:
-    ended = (None, TaskState.ARCHIVED, TaskState.COMPLETED)
-    return "Run again" if action is TaskAction.RUN and state in ended else LABELS[action].label
 
 
 def run_row(run: TaskRun, *, now_ns: int, is_visible: bool) -> RunRow:
@@ -92,6 +93,7 @@ def run_row(run: TaskRun, *, now_ns: int, is_visible: bool) -> RunRow:
         outcome=OUTCOME_NAMES[outcome],
         outcome_variant=OUTCOME_VARIANTS.get(outcome, ""),
         attempt=run.attempt,
+        is_final=run.is_final,
         ended=RelativeTime.of_ns(int(run.ended_at.timestamp() * 1e9), now_ns),
         run_time=format_ms(run.run_ms),
         wait_time=format_ms(run.wait_ms),
@@ -108,10 +110,12 @@ def _find_runs(request: HttpRequest, query: TaskQuery, order: RunOrder) -> dict[
     cursor = decode_cursor(request.GET.get("cursor", ""), RunCursor)
     if cursor is not None and cursor.order is not order:
         raise RequestInvalid("cursor: belongs to a list in another order.")
-    page = list_runs(query.run_filter(), limit=TASKS_PER_PAGE, order=order, after=cursor)
+    run_filter, is_poll = query.run_filter(), request.headers.get("HX-Request") == "true"
+    page = list_runs(run_filter, limit=TASKS_PER_PAGE, order=order, after=cursor)
     now_ns, user, end = get_broker().now_ns(), request.user, page.end
     return {
         "runs": [run_row(run, now_ns=now_ns, is_visible=can_view_payloads(user, run.redis_queue)) for run in page.runs],
+        "matches": None if is_poll else count_ended_tasks(run_filter, limit=_MAX_COUNTED, max_read=_MAX_READ),
         "next_url": page_url(request, cursor=encode_cursor(end)) if end else "",
         "is_partial": page.is_partial,
         "searched_to": end.ended_at if end and page.is_partial and order is not RunOrder.SLOWEST else None,
@@ -128,8 +132,12 @@ def _find_tasks(request: HttpRequest, query: TaskQuery, state: TaskState) -> dic
         raise RequestInvalid("cursor: belongs to a list of another state.")
     counts = count_by_queue(broker, find_redis_queues(broker, query.queue), state)
     page = search_tasks(broker, list(counts), query, SearchRequest(limit=TASKS_PER_PAGE, after=cursor))
-    now_ns, user = broker.now_ns(), request.user
+    now_ns, user, total = broker.now_ns(), request.user, sum(counts.values())
+    matches = TaskCount(count=total, is_exact=True)
+    if query.text:
+        matches = TaskCount(count=len(page.tasks), is_exact=page.end is None and cursor is None)
     return {
+        "matches": matches,
         "tasks": [
             (task.queue, task_row(task, now_ns=now_ns, is_visible=can_view_payloads(user, task.queue)))
             for task in page.tasks
@@ -137,7 +145,7 @@ def _find_tasks(request: HttpRequest, query: TaskQuery, state: TaskState) -> dic
         "state": state,
         "state_name": STATE_NAMES[state],
         "time_column": TIME_COLUMNS[state],
-        "total": sum(counts.values()),
+        "total": total,
         "queue_count": len(counts),
         "searched": page.searched if query.text else 0,
         "next_url": page_url(request, cursor=encode_cursor(page.end)) if page.end else "",

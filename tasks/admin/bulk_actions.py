@@ -18,9 +18,8 @@ from runqy.broker.states import TaskState
 from runqy.errors import BulkActionNotFound, RequestInvalid
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction
-from tasks.admin.browser import bulk_label
 from tasks.admin.filters import as_fields, describe, make_form, tasks_url, with_absolute_times
-from tasks.admin.permissions import LABELS, can_apply, can_view_payloads
+from tasks.admin.permissions import can_apply, can_view_payloads, labels_for
 from tasks.admin.presenters import task_url
 from tasks.bulk_actions import (
     AUDIT_KIND,
@@ -138,12 +137,12 @@ class BulkActionAdmin(AuditedModelAdmin):
             expected = fields.get("expected", "")
             bulk = create_bulk_action(action=action, query=query, expected=_parse_count(expected))
             return HttpResponseRedirect(bulk_url(bulk.pk))
-        preview = preview_bulk_action(get_broker(), query)
+        preview, labels = preview_bulk_action(get_broker(), query), labels_for(action, query.state)
         context |= {
-            "title": f"{bulk_label(action, query.state)} all",
+            "title": f"{labels.label} all",
             "section": "bulk",
-            "label": bulk_label(action, query.state),
-            "is_dangerous": LABELS[action].needs_confirmation,
+            "label": labels.label,
+            "is_dangerous": labels.needs_confirmation,
             "consequence": _consequence(action, query.state),
             "preview": preview,
             "conditions": describe(query, request.user),
@@ -195,7 +194,7 @@ def title_of(bulk: BulkAction) -> str:
     query = get_query(bulk)
     subject = f"tasks of {query.queue}" if query.queue else "tasks"
     kind = f"{query.state} " if query.state else "ended "
-    return f"{bulk_label(TaskAction(bulk.action), query.state)}: {kind}{subject}"
+    return f"{labels_for(TaskAction(bulk.action), query.state).label}: {kind}{subject}"
 
 
 def bulk_url(number: int) -> str:
@@ -261,7 +260,7 @@ def _parse_query(request: HttpRequest, fields: Any) -> TaskQuery:
 
 def _consequence(action: TaskAction, state: TaskState | None) -> str:
     if state is not None:
-        return LABELS[action].consequence
+        return labels_for(action, state).consequence
     return _RUN_AGAIN if action is TaskAction.RUN else _DELETE_ENDED
 
 

@@ -14,7 +14,7 @@ from tasks.models import TaskRun
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.tasks import put
 from tests.tasks.task_helpers import put_in
-from tests.tasks_admin.pages import LIST, change, text
+from tests.tasks_admin.pages import LIST, change, read, text
 
 HOUR_NS = 3600 * 10**9
 
@@ -90,6 +90,31 @@ def test_ended_tasks_are_found_by_what_the_url_says(viewer: Client, query: str, 
 
     assert response.status_code == 200
     assert ids(response) == found or (sorted(ids(response)) == sorted(found) and "slowest" in query)
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("state=ended", "5"),
+        ("outcome=failure", "2"),
+        ("text=ord-17", "1"),
+        ("outcome=retried", "0"),
+        ("state=pending", "60"),
+        ("state=pending&text=n", "50+"),
+        ("state=pending&queue=simple", "60"),
+    ],
+)
+def test_the_number_of_tasks_that_match_is_beside_the_actions_on_them(
+    operator: Client, single_broker: Broker, query: str, expected: str
+) -> None:
+    put(single_broker, *(f"t{number}" for number in range(60)), queue="simple", payload=b'{"n":1}')
+    insert_runs(make_run(task_id="again", outcome=RunOutcome.RETRIED, is_final=False), queue="simple")
+
+    response = operator.get(f"{LIST}?{query}")
+
+    assert f'<b id="matches">{expected}</b>' in text(response)
+    assert bool(read(response).bulk_actions) == (expected != "0")
 
 
 @pytest.mark.usefixtures("runs")

@@ -164,12 +164,15 @@ def timeline(record: TaskRecord, now_ns: int) -> list[tuple[str, RelativeTime]]:
         ("Last run started", RelativeTime.of_ns(record.started_at_ns, now_ns)),
         ("Last run failed", RelativeTime.of_s(message.last_failed_at, now_ns)),
         ("Cancellation requested", RelativeTime.of_ns(record.cancel_requested_at_ns, now_ns)),
-        ("Next run", RelativeTime.of_s(record.next_process_at_s, now_ns)),
-        ("Lease expires, unless extended", RelativeTime.of_s(record.score_s if is_active else None, now_ns)),
+        ("Next run", RelativeTime.of_s(record.next_process_at_s, now_ns, is_due=True)),
+        (
+            "Lease expires, unless extended",
+            RelativeTime.of_s(record.score_s if is_active else None, now_ns, is_due=True),
+        ),
         ("Completed", RelativeTime.of_s(record.completed_at_s, now_ns)),
         ("Archived", RelativeTime.of_s(record.archived_at_s, now_ns)),
-        ("Deadline", RelativeTime.of_s(message.deadline, now_ns)),
-        ("Expires", RelativeTime.of_s(record.expires_at_s, now_ns)),
+        ("Deadline", RelativeTime.of_s(message.deadline, now_ns, is_due=not record.state.is_final)),
+        ("Expires", RelativeTime.of_s(record.expires_at_s, now_ns, is_due=True)),
     ]
     return sorted(((label, at) for label, at in times if at), key=lambda time: time[1].at_ns // 10**9)
 
@@ -184,7 +187,7 @@ def _time(record: TaskRecord, now_ns: int) -> RelativeTime | None:
         return RelativeTime.of_s(record.completed_at_s, now_ns)
     if record.state is TaskState.ARCHIVED:
         return RelativeTime.of_s(record.archived_at_s, now_ns)
-    return RelativeTime.of_s(record.score_s, now_ns)
+    return RelativeTime.of_s(record.score_s, now_ns, is_due=True)
 
 
 def _excerpt(data: bytes) -> str:

@@ -60,7 +60,7 @@ def show_list(context: dict[str, Any], request: HttpRequest, queue: str) -> Http
     is_visible = can_view_payloads(user, resolved.redis_queue)
     context |= {
         "title": f"Tasks of {resolved.redis_queue}",
-        "section": "tasks",
+        "section": "queues",
         "redis_queue": resolved.redis_queue,
         "queue": resolved.queue,
         "counts": counts,

@@ -9,7 +9,7 @@ from django.template.response import TemplateResponse
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.api.pagination import decode_cursor, encode_cursor
 from runqy.broker.states import RunOutcome, TaskState
-from runqy.errors import RequestInvalid
+from runqy.errors import BrokerUnavailable, QueueNotFound, RequestInvalid
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction
 from tasks.admin.filters import (
@@ -19,6 +19,7 @@ from tasks.admin.filters import (
     as_fields,
     filter_context,
     page_url,
+    tasks_url,
     with_absolute_times,
 )
 from tasks.admin.permissions import HIDDEN, can_apply, can_view_payloads, labels_for
@@ -26,11 +27,20 @@ from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, format_ms, task_ro
 from tasks.bulk_actions import list_valid_actions
 from tasks.models import TaskRun
 from tasks.run_queries import RunCursor, RunOrder, TaskCount, count_ended_tasks, list_runs
-from tasks.task_browser import SearchCursor, SearchRequest, TaskQuery, count_by_queue, find_redis_queues, search_tasks
+from tasks.task_browser import (
+    SearchCursor,
+    SearchRequest,
+    TaskQuery,
+    count_by_queue,
+    find_redis_queues,
+    list_longest_running,
+    search_tasks,
+)
 
 TASKS_PER_PAGE = 50
 _MAX_COUNTED, _MAX_READ = 10_000, 12_000
 """How far the tasks that a filter of the history finds are counted, and how many runs are read for it."""
+_MAX_RUNNING = 10
 _EXCERPT = 160
 
 
@@ -66,6 +76,8 @@ def show_tasks_of(context: dict[str, Any], request: HttpRequest, form: TaskFilte
     query = form.query()
     if query.state is None:
         context |= _find_runs(request, query, form.order)
+        if form.order is RunOrder.SLOWEST and context["is_first"] and _is_of_any_run(query):
+            context |= _find_running(request, query)
     else:
         context |= _find_tasks(request, query, query.state)
     context["bulk_actions"] = bulk_links(request, query)
@@ -121,6 +133,30 @@ def _find_runs(request: HttpRequest, query: TaskQuery, order: RunOrder) -> dict[
         "searched_to": end.ended_at if end and page.is_partial and order is not RunOrder.SLOWEST else None,
         "is_first": cursor is None,
         "order": order,
+    }
+
+
+def _is_of_any_run(query: TaskQuery) -> bool:
+    """Return whether a filter has only conditions that a run may meet before it has ended: its queue, and since when."""
+    return query == TaskQuery(queue=query.queue, since=query.since)
+
+
+def _find_running(request: HttpRequest, query: TaskQuery) -> dict[str, Any]:
+    """Return the tasks that have run for longest, for the template: they may be slower than all that have ended."""
+    broker = get_broker()
+    try:
+        tasks = list_longest_running(broker, find_redis_queues(broker, query.queue), limit=_MAX_RUNNING)
+    except QueueNotFound:  # only the history has it
+        tasks = []
+    except BrokerUnavailable as error:
+        return {"running_error": error.detail}
+    now_ns, user = broker.now_ns(), request.user
+    return {
+        "running": [
+            (task.queue, task_row(task, now_ns=now_ns, is_visible=can_view_payloads(user, task.queue)))
+            for task in tasks
+        ],
+        "running_url": tasks_url(state=TaskState.ACTIVE.value, **({"queue": query.queue} if query.queue else {})),
     }
 
 

@@ -353,6 +353,15 @@ def cursor_of(run: TaskRun, order: RunOrder) -> RunCursor:
     return RunCursor(order=order, id=run.pk, ended_at=run.ended_at, run_ms=run.run_ms)
 
 
+def count_failures_by_queue(run_filter: RunFilter, *, counted_after: datetime | None) -> list[tuple[str, int]]:
+    """Return the failures in each queue, most first, of those that `list_error_groups` has counted."""
+    failures = filter_runs(run_filter).filter(fingerprint__isnull=False)
+    if counted_after is not None:
+        failures = failures.filter(ended_at__gt=counted_after)
+    counts = failures.values("queue").annotate(count=Count("id")).order_by("-count", "queue")
+    return [(row["queue"], row["count"]) for row in counts]
+
+
 def list_error_groups(run_filter: RunFilter, *, limit: int) -> ErrorGroupList:
     """Return the groups of errors among the newest runs that match, the largest first."""
     failures = filter_runs(run_filter).filter(fingerprint__isnull=False)

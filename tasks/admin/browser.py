@@ -103,7 +103,7 @@ def run_row(run: TaskRun, *, now_ns: int, is_visible: bool) -> RunRow:
         url=task_url(run.task_id, run.redis_queue),
         queue=run.redis_queue,
         outcome=OUTCOME_NAMES[outcome],
-        outcome_variant=OUTCOME_VARIANTS.get(outcome, ""),
+        outcome_variant=OUTCOME_VARIANTS[outcome],
         attempt=run.attempt,
         is_final=run.is_final,
         ended=RelativeTime.of_ns(int(run.ended_at.timestamp() * 1e9), now_ns),
@@ -137,7 +137,7 @@ def _find_runs(request: HttpRequest, query: TaskQuery, order: RunOrder) -> dict[
 
 
 def _is_of_any_run(query: TaskQuery) -> bool:
-    """Return whether a filter has only conditions that a run may meet before it has ended: its queue, and since when."""
+    """Return whether a filter has only conditions that a run meets before it has ended: its queue, and since when."""
     return query == TaskQuery(queue=query.queue, since=query.since)
 
 
@@ -156,7 +156,7 @@ def _find_running(request: HttpRequest, query: TaskQuery) -> dict[str, Any]:
             (task.queue, task_row(task, now_ns=now_ns, is_visible=can_view_payloads(user, task.queue)))
             for task in tasks
         ],
-        "running_url": tasks_url(state=TaskState.ACTIVE.value, **({"queue": query.queue} if query.queue else {})),
+        "running_url": tasks_url(TaskQuery(state=TaskState.ACTIVE, queue=query.queue)),
     }
 
 

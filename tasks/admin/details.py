@@ -31,12 +31,12 @@ from tasks.admin.permissions import (
     labels_for,
 )
 from tasks.admin.presenters import (
-    STATE_VARIANTS,
     format_ms,
     not_found_message,
     queue_tasks_url,
     render_content,
     state_label,
+    state_variant,
     timeline,
     worker_url,
 )
@@ -64,7 +64,7 @@ def show_task(context: dict[str, Any], request: HttpRequest, object_id: str) -> 
         "task": record,
         "message": message,
         "state": state_label(record),
-        "state_variant": STATE_VARIANTS.get(record.state, ""),
+        "state_variant": state_variant(record),
         "list_url": queue_tasks_url(record.queue, record.state),
         "actions": [
             (action, labels_for(action, record.state)) for action in actions_for_one(request.user, record.state)
@@ -105,7 +105,7 @@ def show_ended_task(context: dict[str, Any], request: HttpRequest, run: TaskRun)
         "keeps_no_payloads": hides_payloads(run.redis_queue, get_fresh_catalog()),
         "is_excerpt": bool(payload) and not _is_whole(payload),
         "state": OUTCOME_NAMES[outcome],
-        "state_variant": OUTCOME_VARIANTS.get(outcome, ""),
+        "state_variant": OUTCOME_VARIANTS[outcome],
         "list_url": tasks_url(queue=run.redis_queue, state=ENDED),
         "can_copy": can_copy(request.user, run.redis_queue),
         "is_hidden": not is_visible,

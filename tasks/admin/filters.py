@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from queues.queries import get_fresh_catalog
+from runqy.admin_site import labels
 from runqy.broker.listing import LISTED_STATES
 from runqy.broker.states import FAILURES, RunOutcome, TaskState
 from tasks.admin.permissions import HIDDEN, can_view_payloads
@@ -33,14 +34,14 @@ OUTCOME_NAMES = {
     RunOutcome.LOST: "Worker lost",
 }
 OUTCOME_VARIANTS = {
-    RunOutcome.COMPLETED: "success",
-    RunOutcome.RETRIED: "warning",
-    RunOutcome.FAILED: "danger",
-    RunOutcome.TIMED_OUT: "danger",
-    RunOutcome.EXPIRED: "danger",
-    RunOutcome.LOST: "danger",
+    RunOutcome.COMPLETED: labels.SUCCESS,
+    RunOutcome.RETRIED: labels.WARNING,
+    RunOutcome.FAILED: labels.DANGER,
+    RunOutcome.TIMED_OUT: labels.DANGER,
+    RunOutcome.CANCELED: labels.NEUTRAL,
+    RunOutcome.EXPIRED: labels.DANGER,
+    RunOutcome.LOST: labels.DANGER,
 }
-"""Colours of labels, by unfold's names; others are grey."""
 
 PERIODS = {
     "hour": ("Last hour", timedelta(hours=1)),

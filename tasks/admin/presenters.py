@@ -1,5 +1,6 @@
 """Renders tasks for the admin: state labels, rows of lists, times, payloads and results."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -7,14 +8,18 @@ from django.contrib.admin.utils import quote
 from django.urls import reverse
 
 from runqy import durations
+from runqy.admin_site import labels
 from runqy.admin_site.relative_time import RelativeTime
+from runqy.broker.broker import Broker
 from runqy.broker.constants import DEADLINE_EXCEEDED
 from runqy.broker.pending_timeouts import EXPIRED_PREFIX
 from runqy.broker.states import TaskState
+from runqy.broker.task_reader import TaskLocation
 from runqy.broker.task_record import TaskRecord
 from tasks import payloads
 from tasks.admin.json_tree import Node, parse_tree
 from tasks.admin.permissions import HIDDEN
+from tasks.queries import find_gone
 
 MAX_RENDERED_BYTES = 64 << 10
 """The page shows no more of a payload or result; all of it can be downloaded."""
@@ -23,14 +28,13 @@ _EXCERPT = 160
 
 STATE_NAMES = {state: state.value.capitalize() for state in TaskState}
 
-STATE_VARIANTS = {
-    TaskState.ACTIVE: "info",
-    TaskState.SCHEDULED: "primary",
-    TaskState.RETRY: "warning",
-    TaskState.ARCHIVED: "danger",
-    TaskState.COMPLETED: "success",
+_STATE_VARIANTS = {
+    TaskState.ACTIVE: labels.INFO,
+    TaskState.RETRY: labels.WARNING,
+    TaskState.COMPLETED: labels.SUCCESS,
 }
-"""Colours of state labels, by unfold's names; other states are grey."""
+_REASON_VARIANTS = {"Failed": labels.DANGER, "Expired": labels.DANGER}
+"""Of archived tasks, see `archive_reason`."""
 
 TIME_COLUMNS = {
     TaskState.PENDING: "Pending since",
@@ -50,6 +54,8 @@ class TaskRow:
     url: str
     reason: str
     """Why it was archived, see `archive_reason`."""
+    variant: str
+    """The colour of its state."""
     time: RelativeTime | None
     attempts: str
     payload: str
@@ -80,6 +86,13 @@ def task_url(task_id: str, redis_queue: str = "") -> str:
         return queue_tasks_url(redis_queue)
     path = reverse("admin:tasks_task_change", args=[quote(task_id)])
     return f"{path}?{urlencode({'queue': redis_queue})}" if redis_queue else path
+
+
+def task_urls(broker: Broker, tasks: Iterable[TaskLocation]) -> dict[TaskLocation, str]:
+    """Return the URL of each task; empty for one that neither Redis nor the history has. Raise BrokerUnavailable."""
+    tasks = [*tasks]
+    gone = find_gone(broker, tasks)
+    return {(queue, task_id): "" if (queue, task_id) in gone else task_url(task_id, queue) for queue, task_id in tasks}
 
 
 def queue_tasks_url(redis_queue: str, state: TaskState = TaskState.PENDING) -> str:
@@ -116,6 +129,7 @@ def task_row(record: TaskRecord, *, now_ns: int, is_visible: bool) -> TaskRow:
         id=record.id,
         url=task_url(record.id, record.queue),
         reason=archive_reason(record),
+        variant=state_variant(record),
         time=_time(record, now_ns),
         attempts=f"{record.attempts} of {record.message.retry + 1}",
         payload=_excerpt(record.payload) if is_visible else "",
@@ -153,6 +167,12 @@ def state_label(record: TaskRecord) -> str:
     """Return the name of a task's state, with the reason for an archived task."""
     reason = archive_reason(record)
     return f"{STATE_NAMES[record.state]}: {reason}" if reason else STATE_NAMES[record.state]
+
+
+def state_variant(record: TaskRecord) -> str:
+    """Return the colour of a task's state; of an archived task that of its reason."""
+    reason = archive_reason(record)
+    return _REASON_VARIANTS.get(reason) or _STATE_VARIANTS.get(record.state, labels.NEUTRAL)
 
 
 def timeline(record: TaskRecord, now_ns: int) -> list[tuple[str, RelativeTime]]:

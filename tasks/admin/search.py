@@ -17,7 +17,7 @@ from runqy.redis_connection import get_broker
 from tasks.admin.browser import run_row
 from tasks.admin.filters import ENDED, tasks_url
 from tasks.admin.permissions import can_view_payloads
-from tasks.admin.presenters import STATE_NAMES, STATE_VARIANTS, TIME_COLUMNS, TaskRow, state_label, task_row
+from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, TaskRow, state_label, task_row
 from tasks.fulltext_index import parse_terms
 from tasks.models import TaskRun
 from tasks.queries import get_task
@@ -37,7 +37,6 @@ class FoundTask:
 
     queue: str
     state: str
-    variant: str
     time_column: str
     row: TaskRow
 
@@ -116,7 +115,6 @@ def _found(task: TaskRecord, now_ns: int, *, is_visible: bool) -> FoundTask:
     return FoundTask(
         queue=task.queue,
         state=state_label(task),
-        variant=STATE_VARIANTS.get(task.state, ""),
         time_column=TIME_COLUMNS.get(task.state, "Since"),
         row=task_row(task, now_ns=now_ns, is_visible=is_visible),
     )

@@ -52,6 +52,11 @@ PERIODS = {
 _MAX_SUGGESTIONS = 200
 _CONDITIONS = ("parent", "queue", "text", "outcome", "period", "worker", "commit", "since", "until", "error")
 _FORMAT = "%Y-%m-%dT%H:%M"
+_TIME: dict[str, Any] = {
+    "required": False,
+    "input_formats": [_FORMAT, f"{_FORMAT}:%S"],
+    "error_messages": {"invalid": "Enter a time in UTC, such as 2026-03-01T12:00."},
+}
 
 
 class Chip(NamedTuple):
@@ -77,7 +82,11 @@ class TaskFilterForm(forms.Form):
         label="Text in payload or error",
         widget=forms.TextInput(attrs={"type": "search", "placeholder": "Order id, name, part of an error …"}),
     )
-    queue = forms.CharField(required=False, max_length=255, widget=forms.TextInput(attrs={"list": "queue-names"}))
+    queue = forms.CharField(
+        required=False,
+        max_length=255,
+        widget=forms.TextInput(attrs={"list": "queue-names", "placeholder": "All queues"}),
+    )
     outcome = forms.ChoiceField(
         required=False,
         choices=[
@@ -99,8 +108,8 @@ class TaskFilterForm(forms.Form):
     )
     worker = forms.CharField(required=False, max_length=255)
     commit = forms.CharField(required=False, max_length=64)
-    since = forms.DateTimeField(required=False, label="Ended from (UTC)", input_formats=[_FORMAT, f"{_FORMAT}:%S"])
-    until = forms.DateTimeField(required=False, label="Ended before (UTC)", input_formats=[_FORMAT, f"{_FORMAT}:%S"])
+    since = forms.DateTimeField(label="Ended from (UTC)", **_TIME)
+    until = forms.DateTimeField(label="Ended before (UTC)", **_TIME)
     error = forms.CharField(required=False, max_length=32, widget=forms.HiddenInput)
 
     def __init__(self, data: Mapping[str, Any], *, may_search: bool) -> None:

@@ -41,7 +41,7 @@ def test_an_operator_finds_a_task_by_an_order_id_in_its_payload(anonymous: Page,
     assert "text=ORD-2026-0017" in anonymous.url
 
 
-def test_an_operator_finds_the_slowest_task_of_today(anonymous: Page, login: Login) -> None:
+def test_an_operator_finds_the_slowest_task_of_today(anonymous: Page, login: Login, single_broker: Broker) -> None:
     save_queue(spec=spec("simple"), source=QueueSource.API)
     slow = make_run(task_id="slow")
     insert_runs(*(make_run() for _ in range(60)), queue="simple")
@@ -57,7 +57,9 @@ def test_an_operator_finds_the_slowest_task_of_today(anonymous: Page, login: Log
     anonymous.get_by_label("Order").select_option("Slowest first")
     anonymous.get_by_role("button", name="Search").click()
 
-    expect(anonymous.locator("tbody tr").first.get_by_role("link").first).to_have_text("slow")
+    expect(anonymous.locator("#rows tr").first.get_by_role("link").first).to_have_text("slow")
+    put_in(single_broker, "active", "runs")
+    expect(anonymous.locator("#running").get_by_role("link", name="runs")).to_be_visible()
 
 
 def test_the_page_of_a_bulk_action_follows_it_to_its_end(anonymous: Page, login: Login, single_broker: Broker) -> None:

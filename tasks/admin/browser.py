@@ -64,6 +64,8 @@ class RunRow:
     commit: str
     payload: str
     error: str
+    is_hidden: bool
+    """Payload and error are hidden from the user."""
     earlier: int = 0
     """How many earlier attempts of the task match, in a list with one row a task."""
 
@@ -114,6 +116,7 @@ def run_row(run: TaskRun, *, now_ns: int, is_visible: bool) -> RunRow:
         commit=run.commit,
         payload=run.payload[:_EXCERPT] if is_visible else "",
         error=(error[:_EXCERPT] if is_visible else HIDDEN) if error else "",
+        is_hidden=not is_visible,
     )
 
 

@@ -60,6 +60,8 @@ class TaskRow:
     attempts: str
     payload: str
     error: str
+    is_hidden: bool
+    """Payload and error are hidden from the user."""
     worker_id: str
     worker_url: str
 
@@ -134,6 +136,7 @@ def task_row(record: TaskRecord, *, now_ns: int, is_visible: bool) -> TaskRow:
         attempts=f"{record.attempts} of {record.message.retry + 1}",
         payload=_excerpt(record.payload) if is_visible else "",
         error=_last_line(record.error if is_visible else HIDDEN) if record.error else "",
+        is_hidden=not is_visible,
         worker_id=record.worker_id,
         worker_url=worker_url(record.worker_id),
     )

@@ -40,6 +40,8 @@ class AttemptRow:
     commit: str
     commit_url: str
     error: str
+    is_hidden: bool
+    """Error and traceback are hidden from the user."""
     traceback: str
     error_url: str
     """The list of tasks with the same error."""
@@ -104,6 +106,7 @@ def _attempt_row(run: TaskRun, *, is_visible: bool) -> AttemptRow:
         commit=run.commit,
         commit_url=tasks_url(queue=run.queue, commit=run.commit, state="ended") if run.commit else "",
         error=(error if is_visible else HIDDEN) if error else "",
+        is_hidden=not is_visible,
         traceback=run.traceback if is_visible else "",
         error_url=tasks_url(queue=run.queue, error=run.fingerprint, state="ended") if run.fingerprint else "",
         is_foreign=run.is_foreign,

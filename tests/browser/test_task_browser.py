@@ -115,7 +115,7 @@ def test_a_task_is_edited_and_run_again(anonymous: Page, login: Login, single_br
     assert len(listed(single_broker, "simple")["pending"]) == 1
 
 
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("width", [390, 1024, 1280])
 def test_no_page_of_tasks_is_wider_than_the_screen(page: Page, single_broker: Broker, width: int) -> None:
     fill(single_broker)
     long = "x" * 200
@@ -130,6 +130,7 @@ def test_no_page_of_tasks_is_wider_than_the_screen(page: Page, single_broker: Br
 
     for path in (
         *(LIST, f"{LIST}?state=ended", f"{LIST}?state=pending", f"{LIST}?error={fingerprint}&worker={long}"),
+        *(f"{LIST}?outcome=retried", f"{LIST}?state=ended&sort=slowest", f"{LIST}search/?q=vat_id"),
         *(f"{LIST}errors/?period=week", f"{LIST}{long}/change/", f"{LIST}t1/change/", f"{LIST}t1/run-again/"),
         *("/admin/tasks/bulkaction/", f"/admin/tasks/bulkaction/{BulkAction.objects.latest('pk').pk}/change/"),
         f"/admin/tasks/bulkaction/add/?action=delete&error={fingerprint}&worker={long}&queue=simple",

@@ -91,7 +91,7 @@ def test_a_task_is_found_once_whatever_its_attempts(viewer: Client, single_broke
 
     assert ids(response) == ["t2", "t1"]
     assert "attempt 3</span>" in text(response)
-    assert "2 earlier match</span>" in text(response)
+    assert "and 2 earlier attempts</span>" in text(response)
 
 
 def test_a_deep_queue_does_not_hide_the_tasks_of_others(viewer: Client, single_broker: Broker) -> None:

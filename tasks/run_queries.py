@@ -187,7 +187,7 @@ def list_newest_outcomes(run_filter: RunFilter, *, limit: int) -> list[tuple[Run
 
 
 def _order_by_end(run_filter: RunFilter) -> QuerySet[TaskRun]:
-    return filter_runs(run_filter).order_by("-ended_at", "-id")
+    return filter_runs(run_filter).order_by(*_ORDER_BY[RunOrder.NEWEST])
 
 
 def list_runs(
@@ -315,8 +315,8 @@ def _is_text_common(text: str) -> bool:
 def count_ended_tasks(run_filter: RunFilter, *, limit: int, max_read: int | None = None) -> TaskCount:
     """Count the tasks that ended with a run that matches, up to `limit`. Raise RequestInvalid.
 
-    Of a text, the MAX_CANDIDATES newest matches are counted. With `max_read` the newest runs of the indexes that the
-    list reads are counted, at most so many, which takes bounded time.
+    Of a text, the MAX_CANDIDATES newest matches are counted. With `max_read` at most so many runs are read, in bounded
+    time: those that the indexes of the list find.
     """
     outcomes, final = run_filter.outcomes - {RunOutcome.RETRIED}, replace(run_filter, is_final=True)
     if run_filter.outcomes and not outcomes:
@@ -325,14 +325,21 @@ def count_ended_tasks(run_filter: RunFilter, *, limit: int, max_read: int | None
         count = filter_runs(final)[: limit + 1].count()
         is_exact = count <= limit and not (run_filter.text and _is_text_common(run_filter.text))
         return TaskCount(count=min(count, limit), is_exact=is_exact)
-    count, left, wanted = 0, max_read, Count("pk", filter=_conditions_of(final))
-    for driver in _plan_drivers(replace(run_filter, outcomes=outcomes)):
-        newest = TaskRun.objects.filter(**driver).order_by("-ended_at", "-id")[:left]
-        found = newest.aggregate(read=Count("pk"), matching=wanted)
-        count, left = count + found["matching"], left - found["read"]
-        if left <= 0:
-            return TaskCount(count=min(count, limit), is_exact=False)
-    return TaskCount(count=min(count, limit), is_exact=count <= limit)
+    runs = _read_at_most(_plan_drivers(replace(run_filter, outcomes=outcomes)), max_read)
+    found = runs.aggregate(read=Count("pk"), matching=Count("pk", filter=_conditions_of(final)))
+    is_exact = found["read"] < max_read and found["matching"] <= limit
+    return TaskCount(count=min(found["matching"], limit), is_exact=is_exact)
+
+
+def _read_at_most(drivers: Sequence[Mapping[str, object]], limit: int) -> QuerySet[TaskRun]:
+    """Return up to `limit` runs that indexes find: the newest of one, any of several, which differ in a few values."""
+    if len(drivers) == 1:
+        return TaskRun.objects.filter(**drivers[0]).order_by(*_ORDER_BY[RunOrder.NEWEST])[:limit]
+    conditions: dict[str, object] = {}
+    for name, first in drivers[0].items():
+        values = {driver[name] for driver in drivers}
+        conditions |= {name: first} if len(values) == 1 else {f"{name}__in": sorted(map(str, values))}
+    return TaskRun.objects.filter(**conditions)[:limit]
 
 
 def list_task_runs(redis_queue: str, task_id: str) -> list[TaskRun]:

@@ -170,6 +170,7 @@ def full_pages(broker: Broker) -> list[PageState]:
         PageState(name="errors-unknown-commit", path=f"{ERRORS}?since_commit=abc"),
         PageState(name="errors-none", path=f"{ERRORS}?queue=video-preview"),
         *(PageState(name=f"bulk-{name}", path=f"{BULK}{bulk.pk}/change/") for name, bulk in bulks.items()),
+        PageState(name="bulk-actions-filtered", path=f"{BULK}?queue=invoices&state=failed&by=linus"),
         PageState(name="bulk-request", path=f"{BULK}add/?action=delete&state=ended&queue=invoices&outcome=failure"),
         PageState(name="bulk-request-none", path=f"{BULK}add/?action=run&state=archived&queue=embeddings"),
         PageState(name="task-active", path=_task_path(running)),

@@ -1,5 +1,6 @@
 """Reads tasks."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from runqy.broker.task_output import TaskOutput, read_output
 from runqy.broker.task_reader import TaskLocation, TaskStatus, find_task, read_statuses, read_tasks
 from runqy.broker.task_record import TaskRecord
 from runqy.errors import TaskNotFound
+from tasks.models import TaskRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,17 @@ def list_queue_tasks(broker: Broker, queue: str, page: PageRequest, *, allowed_q
             after=page.after,
         )
     )
+
+
+def find_gone(broker: Broker, tasks: Iterable[TaskLocation]) -> set[TaskLocation]:
+    """Return those of some tasks that neither Redis nor the history has. Raise BrokerUnavailable."""
+    wanted = [*dict.fromkeys(tasks)]
+    if not wanted:
+        return set()
+    statuses = broker.run(read_statuses(wanted))
+    missing = {task for task, status in zip(wanted, statuses, strict=True) if status is None}
+    runs = TaskRun.objects.filter(task_id__in={task_id for _, task_id in missing})
+    return missing - set(runs.values_list("redis_queue", "task_id").distinct())
 
 
 def get_task_window(broker: Broker, queue: str, page: PageRequest, *, is_backward: bool = False) -> TaskWindow:

@@ -1,7 +1,7 @@
 """Reads the history of runs: runs by filter, and groups of errors."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from heapq import merge
@@ -81,6 +81,15 @@ class RunPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCount:
+    """How many tasks match."""
+
+    count: int
+    is_exact: bool
+    """False: there are more, or more may match."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorGroup:
     """Failed runs of a queue whose errors have one fingerprint."""
 
@@ -137,6 +146,15 @@ def resolve_history_queue(name: str, *, allowed_queues: AllowedQueues = None) ->
 
 def filter_runs(run_filter: RunFilter) -> QuerySet[TaskRun]:
     """Return the runs that match, in no order. Raise RequestInvalid."""
+    runs = TaskRun.objects.filter(_conditions_of(run_filter))
+    if run_filter.text:
+        matches = newest_matches(run_filter.text, limit=MAX_CANDIDATES)
+        runs = runs.filter(pk__in=RawSQL(*matches))  # noqa: S611 (parameters)
+    return runs
+
+
+def _conditions_of(run_filter: RunFilter) -> Q:
+    """Return the conditions of a filter, without its text."""
     f = run_filter
     conditions: dict[str, object] = {
         "queue": f.queue,
@@ -150,14 +168,11 @@ def filter_runs(run_filter: RunFilter) -> QuerySet[TaskRun]:
         "is_final": f.is_final,
         "run_ms__gte": f.min_run_ms,
     }
-    runs = TaskRun.objects.filter(**{name: value for name, value in conditions.items() if value not in ("", None)})
     if f.allowed_queues is not None:
-        runs = runs.filter(queue__in=f.allowed_queues)
+        conditions["queue__in"] = f.allowed_queues
     if f.outcomes:
-        runs = runs.filter(outcome__in=[outcome.value for outcome in f.outcomes])
-    if f.text:
-        runs = runs.filter(pk__in=RawSQL(*newest_matches(f.text, limit=MAX_CANDIDATES)))  # noqa: S611 (parameters)
-    return runs
+        conditions["outcome__in"] = [outcome.value for outcome in f.outcomes]
+    return Q(**{name: value for name, value in conditions.items() if value not in ("", None)})
 
 
 def list_newest_runs(run_filter: RunFilter, *, limit: int) -> list[TaskRun]:
@@ -172,7 +187,7 @@ def list_newest_outcomes(run_filter: RunFilter, *, limit: int) -> list[tuple[Run
 
 
 def _order_by_end(run_filter: RunFilter) -> QuerySet[TaskRun]:
-    return filter_runs(run_filter).order_by("-ended_at", "-id")
+    return filter_runs(run_filter).order_by(*_ORDER_BY[RunOrder.NEWEST])
 
 
 def list_runs(
@@ -297,6 +312,36 @@ def _is_text_common(text: str) -> bool:
         return bool(cursor.fetchone()[0] > MAX_CANDIDATES)
 
 
+def count_ended_tasks(run_filter: RunFilter, *, limit: int, max_read: int | None = None) -> TaskCount:
+    """Count the tasks that ended with a run that matches, up to `limit`. Raise RequestInvalid.
+
+    Of a text, the MAX_CANDIDATES newest matches are counted. With `max_read` at most so many runs are read, in bounded
+    time: those that the indexes of the list find.
+    """
+    outcomes, final = run_filter.outcomes - {RunOutcome.RETRIED}, replace(run_filter, is_final=True)
+    if run_filter.outcomes and not outcomes:
+        return TaskCount(count=0, is_exact=True)
+    if run_filter.text or max_read is None:
+        count = filter_runs(final)[: limit + 1].count()
+        is_exact = count <= limit and not (run_filter.text and _is_text_common(run_filter.text))
+        return TaskCount(count=min(count, limit), is_exact=is_exact)
+    runs = _read_at_most(_plan_drivers(replace(run_filter, outcomes=outcomes)), max_read)
+    found = runs.aggregate(read=Count("pk"), matching=Count("pk", filter=_conditions_of(final)))
+    is_exact = found["read"] < max_read and found["matching"] <= limit
+    return TaskCount(count=min(found["matching"], limit), is_exact=is_exact)
+
+
+def _read_at_most(drivers: Sequence[Mapping[str, object]], limit: int) -> QuerySet[TaskRun]:
+    """Return up to `limit` runs that indexes find: the newest of one, any of several, which differ in a few values."""
+    if len(drivers) == 1:
+        return TaskRun.objects.filter(**drivers[0]).order_by(*_ORDER_BY[RunOrder.NEWEST])[:limit]
+    conditions: dict[str, object] = {}
+    for name, first in drivers[0].items():
+        values = {driver[name] for driver in drivers}
+        conditions |= {name: first} if len(values) == 1 else {f"{name}__in": sorted(map(str, values))}
+    return TaskRun.objects.filter(**conditions)[:limit]
+
+
 def list_task_runs(redis_queue: str, task_id: str) -> list[TaskRun]:
     """Return the stored runs of a task, oldest first."""
     return list(TaskRun.objects.filter(task_id=task_id, redis_queue=redis_queue).order_by("ended_at", "id"))
@@ -313,6 +358,15 @@ def find_newest_run(task_id: str, redis_queue: str = "") -> TaskRun | None:
 def cursor_of(run: TaskRun, order: RunOrder) -> RunCursor:
     """Return the position of a run in a list."""
     return RunCursor(order=order, id=run.pk, ended_at=run.ended_at, run_ms=run.run_ms)
+
+
+def count_failures_by_queue(run_filter: RunFilter, *, counted_after: datetime | None) -> list[tuple[str, int]]:
+    """Return the failures in each queue, most first, of those that `list_error_groups` has counted."""
+    failures = filter_runs(run_filter).filter(fingerprint__isnull=False)
+    if counted_after is not None:
+        failures = failures.filter(ended_at__gt=counted_after)
+    counts = failures.values("queue").annotate(count=Count("id")).order_by("-count", "queue")
+    return [(row["queue"], row["count"]) for row in counts]
 
 
 def list_error_groups(run_filter: RunFilter, *, limit: int) -> ErrorGroupList:

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 
 import msgspec
 
 from queues.queries import get_fresh_catalog, list_redis_queues
 from runqy.broker.broker import Broker
-from runqy.broker.listing import Anchor, list_tasks
+from runqy.broker.listing import MAX_PAGE_BYTES, Anchor, list_tasks
+from runqy.broker.operation import raise_error
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.stats import count_tasks
 from runqy.broker.task_record import TaskRecord
@@ -111,6 +113,20 @@ def count_by_queue(broker: Broker, redis_queues: Sequence[str], state: TaskState
     """Return the number of tasks in a state of each Redis queue that has any, in one round trip."""
     counted = broker.run(count_tasks(redis_queues, now_ns=broker.now_ns())) if redis_queues else []
     return {counts.queue: found for counts in counted if (found := getattr(counts, state))}
+
+
+def list_longest_running(broker: Broker, redis_queues: Sequence[str], *, limit: int) -> list[TaskRecord]:
+    """Return the active tasks that have run for longest, in two round trips; last those of unknown age.
+
+    Raise BrokerUnavailable.
+    """
+    queues = count_by_queue(broker, redis_queues, TaskState.ACTIVE)
+    requests = [
+        list_tasks(name, TaskState.ACTIVE, limit=limit, max_bytes=MAX_PAGE_BYTES // len(queues)) for name in queues
+    ]
+    pages = [raise_error(outcome) for outcome in broker.run_all(requests)] if requests else []
+    tasks = [task for page in pages for task in page.tasks]
+    return sorted(tasks, key=lambda task: task.started_at_ns or inf)[:limit]
 
 
 def search_tasks(broker: Broker, redis_queues: Sequence[str], query: TaskQuery, request: SearchRequest) -> SearchPage:

@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 from runqy import durations
 
+_GRACE_NS = 10 * 10**9
+"""Maintenance does what is due within seconds."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -14,11 +16,13 @@ class RelativeTime:
 
     at_ns: int
     now_ns: int
+    is_due: bool = False
+    """Something is to happen then, and has not happened yet: once the time has passed it is overdue."""
 
     @classmethod
-    def of_s(cls, at_s: int | None, now_ns: int) -> "RelativeTime | None":
+    def of_s(cls, at_s: int | None, now_ns: int, *, is_due: bool = False) -> "RelativeTime | None":
         """Return the time of Unix seconds; None for None or 0."""
-        return cls(at_s * 10**9, now_ns) if at_s else None
+        return cls(at_s * 10**9, now_ns, is_due) if at_s else None
 
     @classmethod
     def of_ns(cls, at_ns: int | None, now_ns: int) -> "RelativeTime | None":
@@ -31,8 +35,14 @@ class RelativeTime:
         return durations.humanize((self.at_ns - self.now_ns) / 1e9)
 
     @property
+    def is_overdue(self) -> bool:
+        return self.is_due and self.now_ns - self.at_ns >= _GRACE_NS
+
+    @property
     def relative(self) -> str:
-        """Return the difference with its direction: `in 5 min`, `5 min ago`."""
+        """Return the difference with its direction: `in 5 min`, `5 min ago`, `5 min overdue`."""
+        if self.is_due and self.at_ns <= self.now_ns:
+            return f"{self.distance} overdue" if self.is_overdue else "due now"
         return f"in {self.distance}" if self.at_ns > self.now_ns else f"{self.distance} ago"
 
     @property

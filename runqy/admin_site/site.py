@@ -43,6 +43,9 @@ _SECTIONS = (
 _BELOW = {"tasks.task": ("tasks.bulkaction",)}
 """Models without an item of their own, by the model whose pages lead to theirs."""
 
+_QUERIES = {"tasks.task": "?state=ended"}
+"""The query of an item's link, where the list without one shows something else: counts of tasks by queue."""
+
 
 class RunqyAdminSite(_Site):
     """Unfold's site with our sidebar, colours and environment badge."""
@@ -74,7 +77,7 @@ def get_navigation(request: HttpRequest) -> list[dict[str, Any]]:
             {
                 "title": name,
                 "icon": icon,
-                "link": reverse(f"admin:{label.replace('.', '_')}_changelist"),
+                "link": reverse(f"admin:{label.replace('.', '_')}_changelist") + _QUERIES.get(label, ""),
                 "active": _is_active(request, label),
             }
             for label, name, icon in models

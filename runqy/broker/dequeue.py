@@ -16,7 +16,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.lease import Lease, LeasedTask
 from runqy.broker.message import MessageUnreadable, cancellation, decode, restore_limits
 from runqy.broker.operation import Operation, Request, ask_all, get_context, raise_error
-from runqy.broker.replies import Reply, read_number
+from runqy.broker.replies import Reply, read_number, read_time_ns
 from runqy.broker.scripts import Value, command, script
 from runqy.errors import RunqyError
 
@@ -212,11 +212,7 @@ def _leased_tasks(queues: tuple[str, ...], lease_end_s: int, replies: Sequence[R
 
 def _read_leased_task(queues: tuple[str, ...], lease_end_s: int, entry: Sequence[Any]) -> LeasedTask:
     position, task_id, token, data, *fields = entry
-    child_deaths, ttl_completed_s, active_timeout_s, retried, pending_since_ns = (
-        read_number(text) or 0 for text in fields
-    )
-    if 0 < pending_since_ns < 10**12:  # Go's runqy-worker writes seconds
-        pending_since_ns *= 10**9
+    child_deaths, ttl_completed_s, active_timeout_s, retried = (read_number(text) or 0 for text in fields[:4])
     lease = Lease(queue=queues[position - 1], task_id=task_id.decode(errors="replace"), token=token.decode())
     try:
         message, is_readable = decode(data), lease.task_id.encode() == task_id
@@ -228,6 +224,6 @@ def _read_leased_task(queues: tuple[str, ...], lease_end_s: int, entry: Sequence
         message=message,
         lease_end_s=lease_end_s,
         child_deaths=child_deaths,
-        pending_since_ns=pending_since_ns,
+        pending_since_ns=read_time_ns(fields[4]) or 0,
         is_readable=is_readable,
     )

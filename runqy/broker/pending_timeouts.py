@@ -13,15 +13,13 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.constants import BATCH_MAX_TASKS
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import Operation, Request, get_context
-from runqy.broker.replies import Reply, read_number
+from runqy.broker.replies import Reply, read_time_ns
 from runqy.broker.run_log import make_details
 from runqy.broker.scanning import MAX_ROUNDS, run_requests
 from runqy.broker.scripts import script
 
 EXPIRED_PREFIX = "waited in the queue for longer"
 """The beginning of the error of a task that was archived here."""
-_SECONDS_BELOW = 10**12
-"""Times below this are in seconds: Go's runqy-worker writes seconds where asynq writes nanoseconds."""
 
 _log = structlog.get_logger(__name__)
 
@@ -36,10 +34,7 @@ class PendingTask:
     @property
     def since_ns(self) -> int | None:
         """Return since when it has been pending; None if unknown."""
-        since = read_number(self.since)
-        if since is None:
-            return None
-        return since * 1_000_000_000 if since < _SECONDS_BELOW else since
+        return read_time_ns(self.since)
 
     def has_waited_s(self, now_ns: int) -> float:
         """Return how long it has been pending; 0 if unknown."""

@@ -20,6 +20,18 @@ def read_number(text: bytes | str | None) -> int | None:
     return int(text)
 
 
+_SECONDS_BELOW = 10**12
+
+
+def read_time_ns(text: bytes | str | None) -> int | None:
+    """Return a time in Unix ns; None if it is missing, 0 or invalid.
+
+    Go's runqy-worker writes seconds where asynq writes nanoseconds; `in_ns.lua` has the same rule.
+    """
+    time = read_number(text)
+    return time * 10**9 if time and time < _SECONDS_BELOW else time or None
+
+
 def read_score(score: bytes | str | None) -> int | None:
     """Return the score of a sorted set in whole units; None if it is missing or infinite."""
     number = float(score) if score else float("inf")

@@ -13,7 +13,7 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import REQUEST_ID
 from runqy.broker.operation import Request
-from runqy.broker.replies import Reply, read_number
+from runqy.broker.replies import Reply, read_number, read_time_ns
 from runqy.broker.scripts import command, script
 from runqy.broker.states import RunOutcome
 
@@ -26,8 +26,6 @@ PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, ERROR_MAX_BYTES = 400, 400, 700
 _ID_MAX_BYTES, _RUN_ID_MAX_BYTES, _COMMIT_MAX_BYTES, _REQUEST_ID_MAX_BYTES = 255, 64, 64, 128
 _OLDEST_NS, _NEWEST_NS = 30 * 86_400 * 10**9, 3600 * 10**9
 """How far from now an attempt may have ended; other times are forged or nonsense."""
-_SECONDS_BELOW = 10**12
-"""Times below this are in seconds: Go's runqy-worker writes seconds where asynq writes nanoseconds."""
 _TRACEBACK = "Traceback (most recent call last):"
 
 EntryId = tuple[int, int]
@@ -220,10 +218,9 @@ def _text(data: bytes, max_bytes: int, *, is_required: bool = False) -> str:
 
 def _time_ns(fields: Mapping[bytes, bytes], name: bytes, ended_ns: int) -> int | None:
     """Return a time up to the end of the attempt; None if it is missing or later, or from before 2001."""
-    time = read_number(fields.get(name))
+    time = read_time_ns(fields.get(name))
     if time is None:
         return None
-    time = time * 10**9 if time < _SECONDS_BELOW else time
     return min(time, ended_ns) if 10**18 <= time <= ended_ns + _NEWEST_NS else None
 
 

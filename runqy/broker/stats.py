@@ -9,7 +9,7 @@ from runqy.broker import keys
 from runqy.broker import keys as redis_keys
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import Request
-from runqy.broker.replies import Reply, read_number
+from runqy.broker.replies import Reply, read_number, read_time_ns
 from runqy.broker.scripts import Command, command, script
 
 
@@ -106,7 +106,7 @@ _EMPTY_REPLY: Reply = (*[0] * 8, *[b""] * 5)
 def _parse_counts(queue: str, reply: Reply, now_ns: int) -> QueueCounts:
     pending, active, scheduled, retry, archived, completed, aggregating, is_paused, *counters, since = reply
     processed_today, failed_today, processed, failed = (read_number(counter) or 0 for counter in counters)
-    since_ns = read_number(since)
+    since_ns = read_time_ns(since)
     return QueueCounts(
         queue=queue,
         pending=pending,

@@ -8,7 +8,7 @@ import msgspec
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
 from runqy.broker.message import CANCELED, MessageUnreadable, decode, restore_limits
-from runqy.broker.replies import read_number, read_score
+from runqy.broker.replies import read_number, read_score, read_time_ns
 from runqy.broker.states import TaskState
 
 _Amount = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)] | Annotated[float, msgspec.Meta(ge=0, le=1e15)]
@@ -143,7 +143,7 @@ def read_record(queue: str, task_id: str, score: bytes, pairs: Sequence[bytes]) 
         message=message,
         result=fields.get(b"result"),
         score_s=read_score(score),
-        pending_since_ns=_number(fields, b"pending_since"),
+        pending_since_ns=read_time_ns(fields.get(b"pending_since")),
         enqueued_at_ns=_number(fields, b"enqueued"),
         started_at_ns=_number(fields, b"started"),
         completed_ns=_number(fields, b"completed"),

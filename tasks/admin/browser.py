@@ -9,7 +9,7 @@ from django.template.response import TemplateResponse
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.api.pagination import decode_cursor, encode_cursor
 from runqy.broker.states import RunOutcome, TaskState
-from runqy.errors import RequestInvalid
+from runqy.errors import BrokerUnavailable, QueueNotFound, RequestInvalid
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction
 from tasks.admin.filters import (
@@ -19,16 +19,28 @@ from tasks.admin.filters import (
     as_fields,
     filter_context,
     page_url,
+    tasks_url,
     with_absolute_times,
 )
-from tasks.admin.permissions import HIDDEN, LABELS, can_apply, can_view_payloads
+from tasks.admin.permissions import HIDDEN, can_apply, can_view_payloads, labels_for
 from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, format_ms, task_row, task_url, worker_url
 from tasks.bulk_actions import list_valid_actions
 from tasks.models import TaskRun
-from tasks.run_queries import RunCursor, RunOrder, list_runs
-from tasks.task_browser import SearchCursor, SearchRequest, TaskQuery, count_by_queue, find_redis_queues, search_tasks
+from tasks.run_queries import RunCursor, RunOrder, TaskCount, count_ended_tasks, list_runs
+from tasks.task_browser import (
+    SearchCursor,
+    SearchRequest,
+    TaskQuery,
+    count_by_queue,
+    find_redis_queues,
+    list_longest_running,
+    search_tasks,
+)
 
 TASKS_PER_PAGE = 50
+_MAX_COUNTED, _MAX_READ = 10_000, 12_000
+"""How far the tasks that a filter of the history finds are counted, and how many runs are read for it."""
+_MAX_RUNNING = 10
 _EXCERPT = 160
 
 
@@ -42,6 +54,8 @@ class RunRow:
     outcome: str
     outcome_variant: str
     attempt: int
+    is_final: bool
+    """The task ended with this attempt."""
     ended: RelativeTime | None
     run_time: str
     wait_time: str
@@ -50,6 +64,10 @@ class RunRow:
     commit: str
     payload: str
     error: str
+    is_hidden: bool
+    """Payload and error are hidden from the user."""
+    earlier: int = 0
+    """How many earlier attempts of the task match, in a list with one row a task."""
 
 
 def show_tasks_of(context: dict[str, Any], request: HttpRequest, form: TaskFilterForm) -> HttpResponse:
@@ -60,6 +78,8 @@ def show_tasks_of(context: dict[str, Any], request: HttpRequest, form: TaskFilte
     query = form.query()
     if query.state is None:
         context |= _find_runs(request, query, form.order)
+        if form.order is RunOrder.SLOWEST and context["is_first"] and _is_of_any_run(query):
+            context |= _find_running(request, query)
     else:
         context |= _find_tasks(request, query, query.state)
     context["bulk_actions"] = bulk_links(request, query)
@@ -70,15 +90,10 @@ def bulk_links(request: HttpRequest, query: TaskQuery) -> list[tuple[TaskAction,
     """Return the actions on all tasks that a filter finds: action, label, and the fields of its form."""
     fields = as_fields(with_absolute_times(query))
     return [
-        (action, bulk_label(action, query.state), {**fields, "action": action.value})
+        (action, labels_for(action, query.state).label, {**fields, "action": action.value})
         for action in list_valid_actions(query.state)
         if can_apply(request.user, action)
     ]
-
-
-def bulk_label(action: TaskAction, state: TaskState | None) -> str:
-    ended = (None, TaskState.ARCHIVED, TaskState.COMPLETED)
-    return "Run again" if action is TaskAction.RUN and state in ended else LABELS[action].label
 
 
 def run_row(run: TaskRun, *, now_ns: int, is_visible: bool) -> RunRow:
@@ -90,8 +105,9 @@ def run_row(run: TaskRun, *, now_ns: int, is_visible: bool) -> RunRow:
         url=task_url(run.task_id, run.redis_queue),
         queue=run.redis_queue,
         outcome=OUTCOME_NAMES[outcome],
-        outcome_variant=OUTCOME_VARIANTS.get(outcome, ""),
+        outcome_variant=OUTCOME_VARIANTS[outcome],
         attempt=run.attempt,
+        is_final=run.is_final,
         ended=RelativeTime.of_ns(int(run.ended_at.timestamp() * 1e9), now_ns),
         run_time=format_ms(run.run_ms),
         wait_time=format_ms(run.wait_ms),
@@ -100,6 +116,7 @@ def run_row(run: TaskRun, *, now_ns: int, is_visible: bool) -> RunRow:
         commit=run.commit,
         payload=run.payload[:_EXCERPT] if is_visible else "",
         error=(error[:_EXCERPT] if is_visible else HIDDEN) if error else "",
+        is_hidden=not is_visible,
     )
 
 
@@ -108,15 +125,41 @@ def _find_runs(request: HttpRequest, query: TaskQuery, order: RunOrder) -> dict[
     cursor = decode_cursor(request.GET.get("cursor", ""), RunCursor)
     if cursor is not None and cursor.order is not order:
         raise RequestInvalid("cursor: belongs to a list in another order.")
-    page = list_runs(query.run_filter(), limit=TASKS_PER_PAGE, order=order, after=cursor)
+    run_filter, is_poll = query.run_filter(), request.headers.get("HX-Request") == "true"
+    page = list_runs(run_filter, limit=TASKS_PER_PAGE, order=order, after=cursor)
     now_ns, user, end = get_broker().now_ns(), request.user, page.end
     return {
         "runs": [run_row(run, now_ns=now_ns, is_visible=can_view_payloads(user, run.redis_queue)) for run in page.runs],
+        "matches": None if is_poll else count_ended_tasks(run_filter, limit=_MAX_COUNTED, max_read=_MAX_READ),
         "next_url": page_url(request, cursor=encode_cursor(end)) if end else "",
         "is_partial": page.is_partial,
         "searched_to": end.ended_at if end and page.is_partial and order is not RunOrder.SLOWEST else None,
         "is_first": cursor is None,
         "order": order,
+    }
+
+
+def _is_of_any_run(query: TaskQuery) -> bool:
+    """Return whether a filter has only conditions that a run meets before it has ended: its queue, and since when."""
+    return query == TaskQuery(queue=query.queue, since=query.since)
+
+
+def _find_running(request: HttpRequest, query: TaskQuery) -> dict[str, Any]:
+    """Return the tasks that have run for longest, for the template: they may be slower than all that have ended."""
+    broker = get_broker()
+    try:
+        tasks = list_longest_running(broker, find_redis_queues(broker, query.queue), limit=_MAX_RUNNING)
+    except QueueNotFound:  # only the history has it
+        tasks = []
+    except BrokerUnavailable as error:
+        return {"running_error": error.detail}
+    now_ns, user = broker.now_ns(), request.user
+    return {
+        "running": [
+            (task.queue, task_row(task, now_ns=now_ns, is_visible=can_view_payloads(user, task.queue)))
+            for task in tasks
+        ],
+        "running_url": tasks_url(TaskQuery(state=TaskState.ACTIVE, queue=query.queue)),
     }
 
 
@@ -128,8 +171,12 @@ def _find_tasks(request: HttpRequest, query: TaskQuery, state: TaskState) -> dic
         raise RequestInvalid("cursor: belongs to a list of another state.")
     counts = count_by_queue(broker, find_redis_queues(broker, query.queue), state)
     page = search_tasks(broker, list(counts), query, SearchRequest(limit=TASKS_PER_PAGE, after=cursor))
-    now_ns, user = broker.now_ns(), request.user
+    now_ns, user, total = broker.now_ns(), request.user, sum(counts.values())
+    matches = TaskCount(count=total, is_exact=True)
+    if query.text:
+        matches = TaskCount(count=len(page.tasks), is_exact=page.end is None and cursor is None)
     return {
+        "matches": matches,
         "tasks": [
             (task.queue, task_row(task, now_ns=now_ns, is_visible=can_view_payloads(user, task.queue)))
             for task in page.tasks
@@ -137,7 +184,7 @@ def _find_tasks(request: HttpRequest, query: TaskQuery, state: TaskState) -> dic
         "state": state,
         "state_name": STATE_NAMES[state],
         "time_column": TIME_COLUMNS[state],
-        "total": sum(counts.values()),
+        "total": total,
         "queue_count": len(counts),
         "searched": page.searched if query.text else 0,
         "next_url": page_url(request, cursor=encode_cursor(page.end)) if page.end else "",

@@ -6,22 +6,24 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, QuerySet
+from django.db.models import Count, JSONField, QuerySet
+from django.db.models.fields.json import KT
+from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
+from runqy.admin_site import labels
 from runqy.admin_site.error_pages import render_errors
 from runqy.audit.history import AuditedModelAdmin, records_url
 from runqy.broker.states import TaskState
 from runqy.errors import BulkActionNotFound, RequestInvalid
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction
-from tasks.admin.browser import bulk_label
 from tasks.admin.filters import as_fields, describe, make_form, tasks_url, with_absolute_times
-from tasks.admin.permissions import LABELS, can_apply, can_view_payloads
-from tasks.admin.presenters import task_url
+from tasks.admin.permissions import can_apply, can_view_payloads, labels_for
+from tasks.admin.presenters import task_urls
 from tasks.bulk_actions import (
     AUDIT_KIND,
     cancel_bulk_action,
@@ -35,14 +37,14 @@ from tasks.models import BulkAction, BulkActionItem
 from tasks.task_browser import TaskQuery
 
 BULK_STATE_VARIANTS = {
-    BulkAction.State.RUNNING: "info",
-    BulkAction.State.FINISHED: "success",
-    BulkAction.State.CANCELED: "warning",
-    BulkAction.State.FAILED: "danger",
+    BulkAction.State.RUNNING: labels.INFO,
+    BulkAction.State.FINISHED: labels.SUCCESS,
+    BulkAction.State.FAILED: labels.DANGER,
 }
 BULK_STATE_NAMES = {state: state.label for state in BulkAction.State} | {BulkAction.State.CANCELED: "Cancelled"}
 """Spelled as on all pages."""
 _ITEMS = 20
+_MAX_CHOICES = 100
 _WAITING = BulkActionItem.Outcome.WAITING
 _RUN_AGAIN = "Tasks that Redis still has run again under their ids, the others as new tasks with the same payload."
 _DELETE_ENDED = (
@@ -62,6 +64,38 @@ class BulkStateFilter(admin.SimpleListFilter):
         return queryset.filter(state=self.value()) if self.value() else queryset
 
 
+class RequestedByFilter(admin.SimpleListFilter):
+    """Bulk actions that a user requested."""
+
+    title, parameter_name = "user", "by"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        names = BulkAction.objects.order_by("actor__name").values_list("actor__name", flat=True).distinct()
+        return [(name, name) for name in names[:_MAX_CHOICES] if name]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(actor__name=self.value()) if self.value() else queryset
+
+
+class BulkQueueFilter(admin.SimpleListFilter):
+    """Bulk actions on the tasks of a queue, as their filter spells it."""
+
+    title, parameter_name = "queue", "queue"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        names = _with_conditions(BulkAction.objects.all()).values_list(KT("conditions__queue"), flat=True).distinct()
+        return [(name, name) for name in sorted(filter(None, names[:_MAX_CHOICES]))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return _with_conditions(queryset).filter(conditions__queue=self.value()) if self.value() else queryset
+
+
+def _with_conditions(bulk_actions: QuerySet[Any]) -> QuerySet[Any]:
+    """Annotate bulk actions with their filter as JSON, which has a queue unless it is of all queues."""
+    annotated: QuerySet[Any] = bulk_actions.annotate(conditions=Cast("query", JSONField()))
+    return annotated
+
+
 @admin.register(BulkAction)
 class BulkActionAdmin(AuditedModelAdmin):
     """Bulk actions: requested from a filter, applied by maintenance."""
@@ -70,7 +104,7 @@ class BulkActionAdmin(AuditedModelAdmin):
     audit_field = "pk"
     list_display = ("title", "requested_by", "requested_at", "progress", "state_badge")
     list_display_links = ("title",)
-    list_filter = (BulkStateFilter,)
+    list_filter = (BulkStateFilter, RequestedByFilter, BulkQueueFilter)
     ordering = ("-id",)
     actions = None
     list_before_template = "admin/tasks/task/tabs.html"
@@ -138,12 +172,12 @@ class BulkActionAdmin(AuditedModelAdmin):
             expected = fields.get("expected", "")
             bulk = create_bulk_action(action=action, query=query, expected=_parse_count(expected))
             return HttpResponseRedirect(bulk_url(bulk.pk))
-        preview = preview_bulk_action(get_broker(), query)
+        preview, texts = preview_bulk_action(get_broker(), query), labels_for(action, query.state)
         context |= {
-            "title": f"{bulk_label(action, query.state)} all",
+            "title": f"{texts.label} all",
             "section": "bulk",
-            "label": bulk_label(action, query.state),
-            "is_dangerous": LABELS[action].needs_confirmation,
+            "label": texts.label,
+            "is_dangerous": texts.needs_confirmation,
             "consequence": _consequence(action, query.state),
             "preview": preview,
             "conditions": describe(query, request.user),
@@ -195,7 +229,7 @@ def title_of(bulk: BulkAction) -> str:
     query = get_query(bulk)
     subject = f"tasks of {query.queue}" if query.queue else "tasks"
     kind = f"{query.state} " if query.state else "ended "
-    return f"{bulk_label(TaskAction(bulk.action), query.state)}: {kind}{subject}"
+    return f"{labels_for(TaskAction(bulk.action), query.state).label}: {kind}{subject}"
 
 
 def bulk_url(number: int) -> str:
@@ -214,6 +248,10 @@ def _find(object_id: str) -> BulkAction:
 def _progress(request: HttpRequest, bulk: BulkAction) -> dict[str, Any]:
     query = get_query(bulk)
     problems = bulk.items.exclude(note="").order_by("-id")[:_ITEMS]
+    copied = bulk.items.exclude(copy_id="").filter(outcome=BulkActionItem.Outcome.DONE).order_by("-id")[:_ITEMS]
+    tasks = [(item.redis_queue, item.task_id) for item in problems]
+    copies = [(item.redis_queue, item.copy_id) for item in copied]
+    urls = task_urls(get_broker(), (*tasks, *copies))
     handled = bulk.done + bulk.skipped + bulk.failed
     return {
         "bulk": bulk,
@@ -225,13 +263,8 @@ def _progress(request: HttpRequest, bulk: BulkAction) -> dict[str, Any]:
         "conditions": describe(query, request.user),
         "tasks_url": tasks_url(query) if not query.text or can_view_payloads(request.user, query.queue) else "",
         "waiting": dict(bulk.items.filter(outcome=_WAITING).values_list("redis_queue").annotate(Count("pk"))),
-        "problems": [(item.task_id, task_url(item.task_id, item.redis_queue), item) for item in problems],
-        "copies": [
-            (item.copy_id, task_url(item.copy_id, item.redis_queue))
-            for item in bulk.items.exclude(copy_id="")
-            .filter(outcome=BulkActionItem.Outcome.DONE)
-            .order_by("-id")[:_ITEMS]
-        ],
+        "problems": [(item.task_id, urls[item.redis_queue, item.task_id], item) for item in problems],
+        "copies": [(copy_id, urls[queue, copy_id]) for queue, copy_id in copies],
         "can_cancel": can_apply(request.user, TaskAction(bulk.action)),
         "records_url": records_url(AUDIT_KIND, str(bulk.pk)),
         "by": bulk.actor.get("name", ""),
@@ -239,7 +272,7 @@ def _progress(request: HttpRequest, bulk: BulkAction) -> dict[str, Any]:
 
 
 def _state_variant(bulk: BulkAction) -> str:
-    return BULK_STATE_VARIANTS.get(BulkAction.State(bulk.state), "")
+    return BULK_STATE_VARIANTS.get(BulkAction.State(bulk.state), labels.NEUTRAL)
 
 
 def _parse_action(request: HttpRequest, text: str) -> TaskAction:
@@ -261,7 +294,7 @@ def _parse_query(request: HttpRequest, fields: Any) -> TaskQuery:
 
 def _consequence(action: TaskAction, state: TaskState | None) -> str:
     if state is not None:
-        return LABELS[action].consequence
+        return labels_for(action, state).consequence
     return _RUN_AGAIN if action is TaskAction.RUN else _DELETE_ENDED
 
 

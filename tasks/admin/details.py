@@ -1,7 +1,6 @@
 """The page of one task, and the downloads of its payload and result."""
 
 import re
-from dataclasses import replace
 from typing import Any
 
 from django.contrib.admin.utils import unquote
@@ -25,20 +24,19 @@ from tasks.admin.filters import ENDED, OUTCOME_NAMES, OUTCOME_VARIANTS, tasks_ur
 from tasks.admin.output import read_output_section
 from tasks.admin.permissions import (
     HIDDEN,
-    LABELS,
-    ActionLabels,
     actions_for_one,
     can_apply,
     can_test,
     can_view_payloads,
+    labels_for,
 )
 from tasks.admin.presenters import (
-    STATE_VARIANTS,
     format_ms,
     not_found_message,
     queue_tasks_url,
     render_content,
     state_label,
+    state_variant,
     timeline,
     worker_url,
 )
@@ -66,10 +64,10 @@ def show_task(context: dict[str, Any], request: HttpRequest, object_id: str) -> 
         "task": record,
         "message": message,
         "state": state_label(record),
-        "state_variant": STATE_VARIANTS.get(record.state, ""),
+        "state_variant": state_variant(record),
         "list_url": queue_tasks_url(record.queue, record.state),
         "actions": [
-            (action, action_labels(action, record.state)) for action in actions_for_one(request.user, record.state)
+            (action, labels_for(action, record.state)) for action in actions_for_one(request.user, record.state)
         ],
         "can_copy": can_copy(request.user, record.queue),
         "is_hidden": not is_visible,
@@ -107,7 +105,7 @@ def show_ended_task(context: dict[str, Any], request: HttpRequest, run: TaskRun)
         "keeps_no_payloads": hides_payloads(run.redis_queue, get_fresh_catalog()),
         "is_excerpt": bool(payload) and not _is_whole(payload),
         "state": OUTCOME_NAMES[outcome],
-        "state_variant": OUTCOME_VARIANTS.get(outcome, ""),
+        "state_variant": OUTCOME_VARIANTS[outcome],
         "list_url": tasks_url(queue=run.redis_queue, state=ENDED),
         "can_copy": can_copy(request.user, run.redis_queue),
         "is_hidden": not is_visible,
@@ -169,12 +167,6 @@ def find_requested_task(request: HttpRequest, object_id: str) -> TaskRecord:
 def can_copy(user: Any, redis_queue: str) -> bool:
     """Return whether a user may run a task again as a new one, which shows its payload."""
     return can_test(user) and can_apply(user, TaskAction.RUN) and can_view_payloads(user, redis_queue)
-
-
-def action_labels(action: TaskAction, state: TaskState) -> ActionLabels:
-    """Return the texts of an action on a task; one that ended is not run "now" but again."""
-    is_again = action is TaskAction.RUN and state.is_final
-    return replace(LABELS[action], label="Run again") if is_again else LABELS[action]
 
 
 def _curl(request: HttpRequest, redis_queue: str, payload: bytes) -> str:

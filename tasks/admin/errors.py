@@ -22,10 +22,12 @@ from tasks.admin.presenters import task_url
 from tasks.error_trends import count_over_time, find_known_groups, find_start_of_commit
 from tasks.failing_queues import list_failing_queues
 from tasks.models import TaskRun
-from tasks.run_queries import MAX_FAILURES, ErrorGroup, list_error_groups
+from tasks.run_queries import MAX_FAILURES, ErrorGroup, count_failures_by_queue, list_error_groups
 from tasks.task_browser import TaskQuery
 
 MAX_GROUPS = 50
+MAX_QUEUES = 12
+"""How many queues the summary names, those with the most failures."""
 _HEIGHT, _STEP = 24, 5
 _LONGEST = timedelta(days=7)
 
@@ -76,6 +78,8 @@ def show_errors(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
     known = find_known_groups(shown, start) if started else set()
     counted = replace(run_filter, since=max(start, found.counted_after or start))
     trends = count_over_time(shown, counted, start=start, end=timezone.now())
+    by_queue = count_failures_by_queue(run_filter, counted_after=found.counted_after)
+    limits = {"since_commit": commit} if started else {"period": period}
     context |= filter_context(request, read_filter(request)) | {
         "title": "Errors",
         "section": "errors",
@@ -91,7 +95,10 @@ def show_errors(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
         "has_more": len(found.groups) > MAX_GROUPS,
         "is_partial": found.is_partial,
         "max_failures": MAX_FAILURES,
-        "total": sum(group.count for group in shown),
+        "total": sum(count for _, count in by_queue),
+        "by_queue": [(name, count, _errors_url(queue=name, **limits)) for name, count in by_queue[:MAX_QUEUES]],
+        "queue_count": len(by_queue),
+        "more_queues": max(len(by_queue) - MAX_QUEUES, 0),
         "width": _STEP * 24,
         "height": _HEIGHT,
     }
@@ -117,7 +124,6 @@ def _row(
     now_ns = get_broker().now_ns()
     query = TaskQuery(queue=group.queue, fingerprint=group.fingerprint, since=start)
     counts = trends[_key(group)]
-    commit_query = urlencode({"queue": group.queue, "since_commit": group.sample.commit})
     return GroupRow(
         group=group,
         is_new=is_new,
@@ -127,10 +133,14 @@ def _row(
         trend=f"{group.count} in {len(counts)} intervals: {', '.join(map(str, counts))}",
         sample_url=task_url(group.sample.task_id, group.sample.redis_queue),
         tasks_url=tasks_url(query),
-        since_commit_url=f"{reverse('admin:tasks_task_errors')}?{commit_query}" if group.sample.commit else "",
+        since_commit_url=_errors_url(queue=group.queue, since_commit=commit) if (commit := group.sample.commit) else "",
         bulk_actions=bulk_links(request, query),
         is_visible=can_view_payloads(request.user, group.queue),
     )
+
+
+def _errors_url(**fields: str) -> str:
+    return f"{reverse('admin:tasks_task_errors')}?{urlencode(fields)}"
 
 
 def _bars(counts: Sequence[int]) -> list[Bar]:

@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from queues.queries import get_fresh_catalog
+from runqy.admin_site import labels
 from runqy.broker.listing import LISTED_STATES
 from runqy.broker.states import FAILURES, RunOutcome, TaskState
 from tasks.admin.permissions import HIDDEN, can_view_payloads
@@ -33,14 +34,14 @@ OUTCOME_NAMES = {
     RunOutcome.LOST: "Worker lost",
 }
 OUTCOME_VARIANTS = {
-    RunOutcome.COMPLETED: "success",
-    RunOutcome.RETRIED: "warning",
-    RunOutcome.FAILED: "danger",
-    RunOutcome.TIMED_OUT: "danger",
-    RunOutcome.EXPIRED: "danger",
-    RunOutcome.LOST: "danger",
+    RunOutcome.COMPLETED: labels.SUCCESS,
+    RunOutcome.RETRIED: labels.WARNING,
+    RunOutcome.FAILED: labels.DANGER,
+    RunOutcome.TIMED_OUT: labels.DANGER,
+    RunOutcome.CANCELED: labels.NEUTRAL,
+    RunOutcome.EXPIRED: labels.DANGER,
+    RunOutcome.LOST: labels.DANGER,
 }
-"""Colours of labels, by unfold's names; others are grey."""
 
 PERIODS = {
     "hour": ("Last hour", timedelta(hours=1)),
@@ -51,6 +52,11 @@ PERIODS = {
 _MAX_SUGGESTIONS = 200
 _CONDITIONS = ("parent", "queue", "text", "outcome", "period", "worker", "commit", "since", "until", "error")
 _FORMAT = "%Y-%m-%dT%H:%M"
+_TIME: dict[str, Any] = {
+    "required": False,
+    "input_formats": [_FORMAT, f"{_FORMAT}:%S"],
+    "error_messages": {"invalid": "Enter a time in UTC, such as 2026-03-01T12:00."},
+}
 
 
 class Chip(NamedTuple):
@@ -76,7 +82,11 @@ class TaskFilterForm(forms.Form):
         label="Text in payload or error",
         widget=forms.TextInput(attrs={"type": "search", "placeholder": "Order id, name, part of an error …"}),
     )
-    queue = forms.CharField(required=False, max_length=255, widget=forms.TextInput(attrs={"list": "queue-names"}))
+    queue = forms.CharField(
+        required=False,
+        max_length=255,
+        widget=forms.TextInput(attrs={"list": "queue-names", "placeholder": "All queues"}),
+    )
     outcome = forms.ChoiceField(
         required=False,
         choices=[
@@ -98,8 +108,8 @@ class TaskFilterForm(forms.Form):
     )
     worker = forms.CharField(required=False, max_length=255)
     commit = forms.CharField(required=False, max_length=64)
-    since = forms.DateTimeField(required=False, label="Ended from (UTC)", input_formats=[_FORMAT, f"{_FORMAT}:%S"])
-    until = forms.DateTimeField(required=False, label="Ended before (UTC)", input_formats=[_FORMAT, f"{_FORMAT}:%S"])
+    since = forms.DateTimeField(label="Ended from (UTC)", **_TIME)
+    until = forms.DateTimeField(label="Ended before (UTC)", **_TIME)
     error = forms.CharField(required=False, max_length=32, widget=forms.HiddenInput)
 
     def __init__(self, data: Mapping[str, Any], *, may_search: bool) -> None:

@@ -18,9 +18,10 @@ from runqy.errors import RequestInvalid
 from runqy.redis_connection import get_broker
 from tasks.admin.browser import bulk_links
 from tasks.admin.filters import ENDED, tasks_url
-from tasks.admin.permissions import LABELS, actions_for_selected, can_view_payloads
+from tasks.admin.permissions import actions_for_selected, can_view_payloads, labels_for
 from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, queue_tasks_url, task_row
 from tasks.queries import PageRequest, TaskWindow, get_task_window
+from tasks.run_queries import TaskCount
 from tasks.task_browser import TaskQuery
 
 TASKS_PER_PAGE = 50
@@ -59,7 +60,7 @@ def show_list(context: dict[str, Any], request: HttpRequest, queue: str) -> Http
     is_visible = can_view_payloads(user, resolved.redis_queue)
     context |= {
         "title": f"Tasks of {resolved.redis_queue}",
-        "section": "tasks",
+        "section": "queues",
         "redis_queue": resolved.redis_queue,
         "queue": resolved.queue,
         "counts": counts,
@@ -74,7 +75,8 @@ def show_list(context: dict[str, Any], request: HttpRequest, queue: str) -> Http
         "time_column": TIME_COLUMNS[state],
         "is_newest_first": page.is_newest_first,
         "rows": [task_row(record, now_ns=now_ns, is_visible=is_visible) for record in window.tasks],
-        "actions_for_selected": [(action, LABELS[action]) for action in actions_for_selected(user, state)],
+        "actions_for_selected": [(action, labels_for(action, state)) for action in actions_for_selected(user, state)],
+        "matches": TaskCount(count=getattr(counts, state), is_exact=True),
         "bulk_actions": bulk_links(request, TaskQuery(queue=resolved.redis_queue, state=state)),
         "curl": example_curl(
             request.build_absolute_uri("/").rstrip("/"),

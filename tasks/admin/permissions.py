@@ -1,6 +1,6 @@
 """Permissions on tasks in the admin, and the actions that a task's state allows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
@@ -54,6 +54,12 @@ LABELS = {
         needs_confirmation=True,
     ),
 }
+
+
+def labels_for(action: TaskAction, state: TaskState | None) -> ActionLabels:
+    """Return the texts of an action on tasks in a state, or on ended ones of the history: these run again, not now."""
+    is_again = action is TaskAction.RUN and (state is None or state.is_final)
+    return replace(LABELS[action], label="Run again") if is_again else LABELS[action]
 
 
 def can_apply(user: Any, action: TaskAction) -> bool:

@@ -1,5 +1,6 @@
 """Renders tasks for the admin: state labels, rows of lists, times, payloads and results."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -7,14 +8,18 @@ from django.contrib.admin.utils import quote
 from django.urls import reverse
 
 from runqy import durations
+from runqy.admin_site import labels
 from runqy.admin_site.relative_time import RelativeTime
+from runqy.broker.broker import Broker
 from runqy.broker.constants import DEADLINE_EXCEEDED
 from runqy.broker.pending_timeouts import EXPIRED_PREFIX
 from runqy.broker.states import TaskState
+from runqy.broker.task_reader import TaskLocation
 from runqy.broker.task_record import TaskRecord
 from tasks import payloads
 from tasks.admin.json_tree import Node, parse_tree
 from tasks.admin.permissions import HIDDEN
+from tasks.queries import find_gone
 
 MAX_RENDERED_BYTES = 64 << 10
 """The page shows no more of a payload or result; all of it can be downloaded."""
@@ -23,14 +28,13 @@ _EXCERPT = 160
 
 STATE_NAMES = {state: state.value.capitalize() for state in TaskState}
 
-STATE_VARIANTS = {
-    TaskState.ACTIVE: "info",
-    TaskState.SCHEDULED: "primary",
-    TaskState.RETRY: "warning",
-    TaskState.ARCHIVED: "danger",
-    TaskState.COMPLETED: "success",
+_STATE_VARIANTS = {
+    TaskState.ACTIVE: labels.INFO,
+    TaskState.RETRY: labels.WARNING,
+    TaskState.COMPLETED: labels.SUCCESS,
 }
-"""Colours of state labels, by unfold's names; other states are grey."""
+_REASON_VARIANTS = {"Failed": labels.DANGER, "Expired": labels.DANGER}
+"""Of archived tasks, see `archive_reason`."""
 
 TIME_COLUMNS = {
     TaskState.PENDING: "Pending since",
@@ -50,10 +54,14 @@ class TaskRow:
     url: str
     reason: str
     """Why it was archived, see `archive_reason`."""
+    variant: str
+    """The colour of its state."""
     time: RelativeTime | None
     attempts: str
     payload: str
     error: str
+    is_hidden: bool
+    """Payload and error are hidden from the user."""
     worker_id: str
     worker_url: str
 
@@ -80,6 +88,13 @@ def task_url(task_id: str, redis_queue: str = "") -> str:
         return queue_tasks_url(redis_queue)
     path = reverse("admin:tasks_task_change", args=[quote(task_id)])
     return f"{path}?{urlencode({'queue': redis_queue})}" if redis_queue else path
+
+
+def task_urls(broker: Broker, tasks: Iterable[TaskLocation]) -> dict[TaskLocation, str]:
+    """Return the URL of each task; empty for one that neither Redis nor the history has. Raise BrokerUnavailable."""
+    tasks = [*tasks]
+    gone = find_gone(broker, tasks)
+    return {(queue, task_id): "" if (queue, task_id) in gone else task_url(task_id, queue) for queue, task_id in tasks}
 
 
 def queue_tasks_url(redis_queue: str, state: TaskState = TaskState.PENDING) -> str:
@@ -116,10 +131,12 @@ def task_row(record: TaskRecord, *, now_ns: int, is_visible: bool) -> TaskRow:
         id=record.id,
         url=task_url(record.id, record.queue),
         reason=archive_reason(record),
+        variant=state_variant(record),
         time=_time(record, now_ns),
         attempts=f"{record.attempts} of {record.message.retry + 1}",
         payload=_excerpt(record.payload) if is_visible else "",
         error=_last_line(record.error if is_visible else HIDDEN) if record.error else "",
+        is_hidden=not is_visible,
         worker_id=record.worker_id,
         worker_url=worker_url(record.worker_id),
     )
@@ -155,6 +172,12 @@ def state_label(record: TaskRecord) -> str:
     return f"{STATE_NAMES[record.state]}: {reason}" if reason else STATE_NAMES[record.state]
 
 
+def state_variant(record: TaskRecord) -> str:
+    """Return the colour of a task's state; of an archived task that of its reason."""
+    reason = archive_reason(record)
+    return _REASON_VARIANTS.get(reason) or _STATE_VARIANTS.get(record.state, labels.NEUTRAL)
+
+
 def timeline(record: TaskRecord, now_ns: int) -> list[tuple[str, RelativeTime]]:
     """Return the times of a task in order; some are known to the second only."""
     message, is_active = record.message, record.state is TaskState.ACTIVE
@@ -164,12 +187,15 @@ def timeline(record: TaskRecord, now_ns: int) -> list[tuple[str, RelativeTime]]:
         ("Last run started", RelativeTime.of_ns(record.started_at_ns, now_ns)),
         ("Last run failed", RelativeTime.of_s(message.last_failed_at, now_ns)),
         ("Cancellation requested", RelativeTime.of_ns(record.cancel_requested_at_ns, now_ns)),
-        ("Next run", RelativeTime.of_s(record.next_process_at_s, now_ns)),
-        ("Lease expires, unless extended", RelativeTime.of_s(record.score_s if is_active else None, now_ns)),
+        ("Next run", RelativeTime.of_s(record.next_process_at_s, now_ns, is_due=True)),
+        (
+            "Lease expires, unless extended",
+            RelativeTime.of_s(record.score_s if is_active else None, now_ns, is_due=True),
+        ),
         ("Completed", RelativeTime.of_s(record.completed_at_s, now_ns)),
         ("Archived", RelativeTime.of_s(record.archived_at_s, now_ns)),
-        ("Deadline", RelativeTime.of_s(message.deadline, now_ns)),
-        ("Expires", RelativeTime.of_s(record.expires_at_s, now_ns)),
+        ("Deadline", RelativeTime.of_s(message.deadline, now_ns, is_due=not record.state.is_final)),
+        ("Expires", RelativeTime.of_s(record.expires_at_s, now_ns, is_due=True)),
     ]
     return sorted(((label, at) for label, at in times if at), key=lambda time: time[1].at_ns // 10**9)
 
@@ -184,7 +210,7 @@ def _time(record: TaskRecord, now_ns: int) -> RelativeTime | None:
         return RelativeTime.of_s(record.completed_at_s, now_ns)
     if record.state is TaskState.ARCHIVED:
         return RelativeTime.of_s(record.archived_at_s, now_ns)
-    return RelativeTime.of_s(record.score_s, now_ns)
+    return RelativeTime.of_s(record.score_s, now_ns, is_due=True)
 
 
 def _excerpt(data: bytes) -> str:

@@ -93,7 +93,7 @@ def _show_queues(
     page = Paginator(found, QUEUES_PER_PAGE).get_page(request.GET.get("page"))
     counts = _count([each for _, group in page for each in group])
     context |= {
-        "title": "Tasks",
+        "title": "Tasks by queue",
         "section": "queues",
         "groups": [_queue_group(name, group, counts) for name, group in page],
         "states": [STATE_NAMES[state] for state in LISTED_STATES],

@@ -1,6 +1,7 @@
 """The search of the page header: tasks by their id or by text, whatever their state."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -9,14 +10,16 @@ from django.template.response import TemplateResponse
 from queues.queries import run_operation
 from runqy.broker.broker import Broker
 from runqy.broker.stats import count_tasks
+from runqy.broker.task_reader import TaskLocation
 from runqy.broker.task_record import TaskRecord
 from runqy.errors import RequestInvalid, TaskNotFound
 from runqy.redis_connection import get_broker
-from tasks.admin.browser import RunRow, run_row
+from tasks.admin.browser import run_row
 from tasks.admin.filters import ENDED, tasks_url
 from tasks.admin.permissions import can_view_payloads
-from tasks.admin.presenters import STATE_NAMES, STATE_VARIANTS, TIME_COLUMNS, TaskRow, state_label, task_row
+from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, TaskRow, state_label, task_row
 from tasks.fulltext_index import parse_terms
+from tasks.models import TaskRun
 from tasks.queries import get_task
 from tasks.run_queries import RunFilter, find_newest_run, list_runs
 from tasks.task_browser import find_redis_queues
@@ -24,6 +27,8 @@ from tasks.text_search import search_not_ended
 
 MAX_LENGTH = 300
 _LISTED = 20
+_RUNS_READ = 100
+"""The runs from which the tasks that ended are taken: one that was retried has several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +37,6 @@ class FoundTask:
 
     queue: str
     state: str
-    variant: str
     time_column: str
     row: TaskRow
 
@@ -46,7 +50,9 @@ def show_search(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
     if text:
         context |= _find_by_id(broker, text, request.user)
     if is_searchable:
-        context |= _find_in_redis(broker, text) | _find_ended(broker, text)
+        context |= _find_in_redis(broker, text)
+        listed = [(each.queue, each.row.id) for each in (*context.get("exact", ()), *context["tasks"])]
+        context |= _find_ended(broker, text, listed)
     context["is_searchable"] = is_searchable
     context["is_empty"] = not any(context.get(name) for name in ("exact", "exact_run", "tasks", "runs", "more"))
     return TemplateResponse(request, "admin/tasks/task/search.html", context)
@@ -90,13 +96,17 @@ def _find_in_redis(broker: Broker, text: str) -> dict[str, Any]:
     }
 
 
-def _find_ended(broker: Broker, text: str) -> dict[str, Any]:
-    """Return the newest runs that match, for the template."""
-    page, now_ns = list_runs(RunFilter(text=text), limit=_LISTED), broker.now_ns()
-    runs: list[RunRow] = [run_row(run, now_ns=now_ns, is_visible=True) for run in page.runs]
+def _find_ended(broker: Broker, text: str, listed: Iterable[TaskLocation]) -> dict[str, Any]:
+    """Return the tasks of the newest runs that match, each at the newest, for the template, without those listed."""
+    page, now_ns, left_out = list_runs(RunFilter(text=text), limit=_RUNS_READ), broker.now_ns(), set(listed)
+    by_task: dict[TaskLocation, list[TaskRun]] = {}
+    for run in page.runs:
+        by_task.setdefault((run.redis_queue, run.task_id), []).append(run)
+    found = [runs for location, runs in by_task.items() if location not in left_out]
+    rows = [run_row(runs[0], now_ns=now_ns, is_visible=True) for runs in found[:_LISTED]]
     return {
-        "runs": runs,
-        "has_more_runs": page.end is not None or page.is_partial,
+        "runs": [replace(row, earlier=len(runs) - 1) for row, runs in zip(rows, found, strict=False)],
+        "has_more_runs": page.end is not None or page.is_partial or len(found) > _LISTED,
         "ended_url": tasks_url(state=ENDED, text=text),
     }
 
@@ -105,7 +115,6 @@ def _found(task: TaskRecord, now_ns: int, *, is_visible: bool) -> FoundTask:
     return FoundTask(
         queue=task.queue,
         state=state_label(task),
-        variant=STATE_VARIANTS.get(task.state, ""),
         time_column=TIME_COLUMNS.get(task.state, "Since"),
         row=task_row(task, now_ns=now_ns, is_visible=is_visible),
     )

@@ -14,7 +14,7 @@ from runqy.redis_connection import get_broker
 from tasks.admin.bulk_actions import bulk_url, title_of
 from tasks.admin.filters import OUTCOME_NAMES, OUTCOME_VARIANTS, tasks_url
 from tasks.admin.permissions import HIDDEN, can_view_payloads
-from tasks.admin.presenters import format_ms, task_url, worker_url
+from tasks.admin.presenters import format_ms, task_urls, worker_url
 from tasks.bulk_actions import list_bulk_actions_on
 from tasks.copies import list_copies, list_originals
 from tasks.models import TaskRun
@@ -40,6 +40,8 @@ class AttemptRow:
     commit: str
     commit_url: str
     error: str
+    is_hidden: bool
+    """Error and traceback are hidden from the user."""
     traceback: str
     error_url: str
     """The list of tasks with the same error."""
@@ -57,15 +59,17 @@ def history_context(request: HttpRequest, redis_queue: str, task_id: str) -> dic
         else []
     )
     is_visible = can_view_payloads(request.user, redis_queue)
+    copies, originals = list_copies(redis_queue, task_id), list_originals(redis_queue, task_id)
+    locations = {each: (each.copy_queue, each.copy_id) for each in copies}
+    locations |= {each: (each.original_queue, each.original_id) for each in originals}
+    urls = task_urls(get_broker(), locations.values())
     return {
         "runs": runs,
         "enqueued": _relative(runs[0].enqueued_at) if runs and runs[0].enqueued_at else None,
         "attempts": [_attempt_row(run, is_visible=is_visible) for run in runs[-_MAX_ATTEMPTS:]],
         "earlier_attempts": max(len(runs) - _MAX_ATTEMPTS, 0),
-        "copies": [(each, task_url(each.copy_id, each.copy_queue)) for each in list_copies(redis_queue, task_id)],
-        "originals": [
-            (each, task_url(each.original_id, each.original_queue)) for each in list_originals(redis_queue, task_id)
-        ],
+        "copies": [(each, urls[locations[each]]) for each in copies],
+        "originals": [(each, urls[locations[each]]) for each in originals],
         "bulk_actions": [(each, title_of(each), bulk_url(each.pk)) for each in bulk_actions],
         "records": records,
     }
@@ -93,7 +97,7 @@ def _attempt_row(run: TaskRun, *, is_visible: bool) -> AttemptRow:
     return AttemptRow(
         title=f"Attempt {run.attempt}" if run.attempt else "Ended without running",
         outcome=OUTCOME_NAMES[outcome],
-        variant=OUTCOME_VARIANTS.get(outcome, ""),
+        variant=OUTCOME_VARIANTS[outcome],
         ended=_relative(run.ended_at),
         wait_time=format_ms(run.wait_ms),
         run_time=format_ms(run.run_ms),
@@ -102,6 +106,7 @@ def _attempt_row(run: TaskRun, *, is_visible: bool) -> AttemptRow:
         commit=run.commit,
         commit_url=tasks_url(queue=run.queue, commit=run.commit, state="ended") if run.commit else "",
         error=(error if is_visible else HIDDEN) if error else "",
+        is_hidden=not is_visible,
         traceback=run.traceback if is_visible else "",
         error_url=tasks_url(queue=run.queue, error=run.fingerprint, state="ended") if run.fingerprint else "",
         is_foreign=run.is_foreign,

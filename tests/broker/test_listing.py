@@ -142,8 +142,13 @@ def test_a_long_list_continues_after_the_anchors_current_position(
     assert found.end.id == order[2002]
 
 
-def test_a_task_that_follows_the_anchor_may_go_too(broker: Broker) -> None:
+@pytest.mark.parametrize("in_seconds", [(), IDS[::2], IDS[1::2]])
+def test_a_task_that_follows_the_anchor_may_go_too(broker: Broker, in_seconds: tuple[str, ...]) -> None:
     fill(broker, PENDING, *IDS)
+    for number, task_id in enumerate(IDS):  # Go's worker writes seconds
+        since_s = 1_800_000_000 + number
+        since = since_s if task_id in in_seconds else since_s * 10**9
+        broker.client.hset(KEYS.task(task_id), "pending_since", since)
     first = page(broker, PENDING)
     broker.run(delete_tasks(QUEUE, ["t2", "t3"]))
 

@@ -42,7 +42,16 @@ def test_latency_is_the_age_of_the_oldest_pending_task(broker: Broker) -> None:
     assert counts.latency_s == pytest.approx(2.5)
 
 
-@pytest.mark.parametrize("since", ["", "soon", "9" * 5000])
+def test_a_time_that_gos_worker_wrote_is_in_seconds(broker: Broker) -> None:
+    put(broker, "t1")
+    broker.client.hset(KEYS.task("t1"), "pending_since", 1_800_000_000)
+
+    (counts,) = broker.run(count_tasks([QUEUE], now_ns=1_800_000_090 * 10**9))
+
+    assert counts.latency_s == pytest.approx(90)
+
+
+@pytest.mark.parametrize("since", ["", "soon", "0", "9" * 5000])
 def test_unknown_latency_is_zero(broker: Broker, since: str) -> None:
     put(broker, "t1")
     broker.client.hset(KEYS.task("t1"), "pending_since", since)

@@ -191,6 +191,8 @@ def test_fields_of_gos_worker_outside_the_message_are_read(broker: Broker) -> No
     record = broker.run(find_task("t1"))
 
     assert (record.retried, record.error, record.pending_since_ns) == (2, "boom", None)
+    broker.client.hset(KEYS.task("t1"), "pending_since", 1_800_000_000)
+    assert broker.run(find_task("t1")).pending_since_ns == 1_800_000_000 * 10**9
 
 
 def test_a_score_with_a_fraction_is_cut_off(broker: Broker) -> None:

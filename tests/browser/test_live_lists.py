@@ -31,6 +31,7 @@ def test_new_tasks_appear_and_the_selection_stays(anonymous: Page, login: Login,
     expect(anonymous.get_by_label("Select task t1")).to_be_checked()
     expect(anonymous.get_by_text("1 selected")).to_be_visible()
     expect(anonymous.get_by_role("link", name="Archived 3")).to_be_visible()
+    expect(anonymous.locator("#matches")).to_have_text("3")
     anonymous.get_by_label("Select all tasks on this page").check()
     expect(anonymous.get_by_text("3 selected")).to_be_visible()
 

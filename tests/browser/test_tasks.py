@@ -28,11 +28,11 @@ def test_an_operator_selects_tasks_and_puts_them_back(anonymous: Page, login: Lo
 
     anonymous.get_by_role("row", name="inference_high").get_by_role("link", name="3").click()
     expect(anonymous.get_by_text("Select tasks")).to_be_visible()
-    expect(anonymous.get_by_role("button", name="Run now", exact=True)).to_be_disabled()
+    expect(anonymous.get_by_role("button", name="Run again", exact=True)).to_be_disabled()
     anonymous.get_by_label("Select task t1").check()
     anonymous.get_by_label("Select task t3").check()
     expect(anonymous.get_by_text("2 selected")).to_be_visible()
-    anonymous.get_by_role("button", name="Run now", exact=True).click()
+    anonymous.get_by_role("button", name="Run again", exact=True).click()
 
     expect(anonymous.get_by_text("2 tasks put back on the queue.")).to_be_visible()
     assert listed(single_broker, "inference_high") == {"pending": ["t3", "t1"], "archived": ["t2"]}
@@ -116,7 +116,7 @@ def test_a_viewer_has_no_actions(anonymous: Page, login: Login, single_broker: B
     anonymous.get_by_role("link", name="t1").click()
 
     expect(anonymous.locator("#payload").get_by_text("9007199254740993").first).to_be_visible()
-    for name in ("Run now", "Delete", "Archive", "Cancel"):
+    for name in ("Run now", "Run again", "Delete", "Archive", "Cancel"):
         expect(anonymous.get_by_role("button", name=name)).to_have_count(0)
 
 

@@ -9,7 +9,7 @@ from runqy.broker.states import RunOutcome
 from runqy.errors import RequestInvalid
 from tasks import run_queries
 from tasks.models import TaskRun
-from tasks.run_queries import RunFilter, RunOrder, list_runs, plan_search
+from tasks.run_queries import RunFilter, RunOrder, TaskCount, count_ended_tasks, list_runs, plan_search
 from tests.support.runs import insert_runs, make_failure, make_run
 
 pytestmark = pytest.mark.django_db
@@ -170,6 +170,42 @@ def test_a_text_that_too_many_runs_hold_is_reported(monkeypatch: pytest.MonkeyPa
     page = list_runs(RunFilter(text="word"), limit=10)
 
     assert (len(page.runs), page.end, page.is_partial) == (4, None, True)
+
+
+@pytest.mark.parametrize(
+    ("run_filter", "expected"),
+    [
+        (RunFilter(), (7, True)),
+        (RunFilter(outcomes=FAILURES), (3, True)),
+        (RunFilter(outcomes=frozenset({RunOutcome.RETRIED})), (0, True)),
+        (RunFilter(worker_id="w1", outcomes=frozenset({RunOutcome.FAILED})), (2, True)),
+        (RunFilter(text="word"), (4, True)),
+        (RunFilter(text="word", outcomes=FAILURES), (0, True)),
+    ],
+)
+@pytest.mark.parametrize("max_read", [None, 20])
+def test_tasks_are_counted_not_attempts(
+    run_filter: RunFilter, expected: tuple[int, bool], max_read: int | None
+) -> None:
+    retried = make_run(task_id="t1", outcome=RunOutcome.RETRIED, is_final=False, error="ValueError: 1")
+    insert_runs(retried, make_failure(task_id="t1", attempt=2), make_failure(), make_failure(worker_id="w2"))
+    insert_runs(*(make_run(payload=b'{"word":1}') for _ in range(4)))
+
+    found = count_ended_tasks(run_filter, limit=10, max_read=max_read)
+
+    assert (found.count, found.is_exact) == expected
+
+
+def test_a_count_ends_at_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    insert_runs(*(make_run(payload=b'{"word":1}') for _ in range(9)), *(make_failure(worker_id="w1") for _ in range(3)))
+    some, failed = RunFilter(), RunFilter(worker_id="w1", outcomes=frozenset({RunOutcome.COMPLETED}))
+
+    assert count_ended_tasks(some, limit=5) == TaskCount(count=5, is_exact=False)
+    assert count_ended_tasks(some, limit=5, max_read=20) == TaskCount(count=5, is_exact=False)
+    assert count_ended_tasks(some, limit=50, max_read=6) == TaskCount(count=6, is_exact=False)
+    assert count_ended_tasks(failed, limit=50, max_read=5) == TaskCount(count=2, is_exact=False)
+    monkeypatch.setattr(run_queries, "MAX_CANDIDATES", 4)
+    assert count_ended_tasks(RunFilter(text="word"), limit=50) == TaskCount(count=4, is_exact=False)
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="reads plans of SQLite")

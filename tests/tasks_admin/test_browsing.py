@@ -9,12 +9,14 @@ from django.utils import timezone
 
 from runqy import clock
 from runqy.broker.broker import Broker
+from runqy.broker.keys import QueueKeys
 from runqy.broker.states import RunOutcome
 from tasks.models import TaskRun
+from tests.config_sync.support import away
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.tasks import put
 from tests.tasks.task_helpers import put_in
-from tests.tasks_admin.pages import LIST, change, text
+from tests.tasks_admin.pages import LIST, change, read, text
 
 HOUR_NS = 3600 * 10**9
 
@@ -90,6 +92,59 @@ def test_ended_tasks_are_found_by_what_the_url_says(viewer: Client, query: str, 
 
     assert response.status_code == 200
     assert ids(response) == found or (sorted(ids(response)) == sorted(found) and "slowest" in query)
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("state=ended", "5"),
+        ("outcome=failure", "2"),
+        ("text=ord-17", "1"),
+        ("outcome=retried", "0"),
+        ("state=pending", "60"),
+        ("state=pending&text=n", "50+"),
+        ("state=pending&queue=simple", "60"),
+    ],
+)
+def test_the_number_of_tasks_that_match_is_beside_the_actions_on_them(
+    operator: Client, single_broker: Broker, query: str, expected: str
+) -> None:
+    put(single_broker, *(f"t{number}" for number in range(60)), queue="simple", payload=b'{"n":1}')
+    insert_runs(make_run(task_id="again", outcome=RunOutcome.RETRIED, is_final=False), queue="simple")
+
+    response = operator.get(f"{LIST}?{query}")
+
+    assert f'<b id="matches">{expected}</b>' in text(response)
+    assert bool(read(response).bulk_actions) == (expected != "0")
+
+
+def test_the_slowest_tasks_include_those_that_run(viewer: Client, single_broker: Broker) -> None:
+    put_in(single_broker, "active", "new", "long", queue="simple")
+    put_in(single_broker, "active", "longest", queue="inference_high")
+    for queue, task_id, hours in (("simple", "long", 1), ("inference_high", "longest", 2)):
+        started_ns = single_broker.now_ns() - hours * HOUR_NS
+        single_broker.client.hset(QueueKeys(queue).task(task_id), "started", started_ns)
+    insert_runs(make_run(task_id="ended"), queue="simple")
+
+    everything = viewer.get(f"{LIST}?state=ended&sort=slowest&period=today")
+
+    assert ids(everything) == ["longest", "long", "new", "ended"]
+    assert ">2 h</time>" in text(everything)
+    assert ids(viewer.get(f"{LIST}?sort=slowest&queue=simple")) == ["long", "new", "ended"]
+    assert ids(viewer.get(f"{LIST}?sort=slowest&outcome=completed")) == ["ended"]
+    assert ids(viewer.get(f"{LIST}?sort=oldest")) == ["ended"]
+
+
+@pytest.mark.usefixtures("runs")
+def test_the_slowest_tasks_of_the_history_are_listed_without_redis(viewer: Client, settings) -> None:
+    viewer.get(LIST)
+    settings.REDIS_TARGET = away()
+
+    response = viewer.get(f"{LIST}?sort=slowest&queue=simple")
+
+    assert sorted(ids(response)) == ["bad", "ok", "old"]
+    assert "Tasks that are running now are not shown" in text(response)
 
 
 @pytest.mark.usefixtures("runs")

@@ -171,6 +171,38 @@ def test_errors_are_grouped_with_their_newest_sample(viewer: Client, operator: C
     assert read(operator.get(ERRORS)).bulk_actions == ["run", "delete", "run", "delete"]
 
 
+def test_errors_are_counted_by_queue(viewer: Client) -> None:
+    insert_runs(*(make_failure(f"ValueError: {word}") for word in ("one", "two", "three")), queue="simple")
+    insert_runs(make_failure(), queue="image")
+
+    page = text(viewer.get(f"{ERRORS}?period=hour"))
+
+    assert "<b>4</b> failed attempts in 2 queues:" in page
+    assert [*re.findall(r'class="page-chip" href="([^"]*)">(\w+) <b>(\d+)</b>', page)] == [
+        (f"{ERRORS}?queue=simple&amp;period=hour", "simple", "3"),
+        (f"{ERRORS}?queue=image&amp;period=hour", "image", "1"),
+    ]
+    assert "<b>1</b> failed attempt in 1 queue<" in text(viewer.get(f"{ERRORS}?queue=image"))
+
+
+def test_bulk_actions_are_filtered_by_user_and_queue(operator: Client, viewer: Client) -> None:
+    for queue in ("simple", "image", ""):
+        fields = {"action": "delete", "state": "pending", "queue": queue, "expected": "1"}
+        assert operator.post(REQUEST, fields).status_code == 302
+    first, second, third = BulkAction.objects.order_by("pk")
+
+    def found(query: str) -> list[int]:
+        page = text(viewer.get(f"{BULK_ACTIONS}?{query}"))
+        return [bulk.pk for bulk in (first, second, third) if f"{BULK_ACTIONS}{bulk.pk}/change/" in page]
+
+    assert found("queue=image") == [second.pk]
+    assert found("by=the-operator&queue=simple") == [first.pk]
+    assert found("by=the-operator") == [first.pk, second.pk, third.pk]
+    assert found("by=nobody") == []
+    offered = re.findall(r"[?&;](queue|by)=([\w-]+)", text(viewer.get(BULK_ACTIONS)))
+    assert set(offered) >= {("queue", "image"), ("queue", "simple"), ("by", "the-operator")}
+
+
 def test_errors_of_a_queue_and_a_period_are_shown(viewer: Client) -> None:
     now_ns = time.time_ns()
     insert_runs(make_failure("ValueError: old", ended_ns=now_ns - 30 * 3600 * 10**9), queue="simple")

@@ -1,6 +1,7 @@
 """The page of one task: payload, result, error, times and details."""
 
 import json
+import re
 
 import pytest
 from django.test import Client
@@ -8,6 +9,7 @@ from django.test import Client
 from runqy.broker.broker import Broker
 from runqy.broker.cancel import cancel
 from runqy.broker.finish import archive
+from runqy.broker.keys import QueueKeys
 from runqy.broker.pending_timeouts import archive_timed_out, list_pending
 from tasks.actions import StateChange, apply_action
 from tests.support.tasks import new_task, put, take_one
@@ -68,6 +70,30 @@ def test_a_large_payload_is_truncated(viewer: Client, single_broker: Broker) -> 
 
     assert "Truncated. Download it to see all of it." in content
     assert 30_000 < content.count("é") < 33_000
+
+
+@pytest.mark.parametrize(("state", "label"), [("retry", "Next run"), ("active", "Lease expires, unless extended")])
+def test_a_time_that_has_passed_is_overdue(viewer: Client, single_broker: Broker, state: str, label: str) -> None:
+    put_in(single_broker, state, "t1")
+    keys = QueueKeys("simple")
+    index = keys.lease if state == "active" else keys.retry
+
+    def shown(seconds: int) -> str:
+        single_broker.client.zadd(index, {"t1": single_broker.now_s() + seconds})
+        found = re.search(rf"{label}</dt><dd><time[^>]*>([^<]*)", text(viewer.get(change("t1"))))
+        return found[1] if found else ""
+
+    assert shown(3600) in ("in 1 h", "in 59 min")
+    assert shown(-1) == "due now"
+    assert shown(-125) == "2 min overdue"
+
+
+def test_a_run_that_is_overdue_is_listed_so(viewer: Client, single_broker: Broker) -> None:
+    put_in(single_broker, "retry", "t1")
+    single_broker.client.zadd(QueueKeys("simple").retry, {"t1": single_broker.now_s() - 3600})
+
+    for query in ("queue=simple&state=retry", "state=retry"):
+        assert re.search(r'class="page-overdue">1 h overdue<', text(viewer.get(f"{LIST}?{query}")))
 
 
 def test_an_error_is_shown_with_its_traceback(viewer: Client, single_broker: Broker) -> None:

@@ -44,13 +44,14 @@ def test_a_queue_that_hides_payloads_hides_them_in_lists_of_all_queues(
     viewer: Client, single_broker: Broker, hidden_by: str
 ) -> None:
     put(single_broker, "t3", queue="image", payload=b'{"x":"of-another-queue"}')
-    put(single_broker, "t5", queue="simple", payload=b'{"x":"in-the-payload"}')
+    put(single_broker, "t5", "t6", queue="simple", payload=b'{"x":"in-the-payload"}')
+    take_one(single_broker, "simple")
     insert_runs(make_failure("ValueError: in-the-error", task_id="t2"), queue="simple")
     insert_runs(make_failure("ValueError: of-another-queue", task_id="t4"), queue="image")
 
     paths = (
         *(f"{LIST}?state=ended", f"{LIST}?state=pending&sort=oldest", ERRORS),
-        *(f"{LIST}failing/", f"{LIST}worker-runs/?worker=w1"),
+        *(f"{LIST}?state=ended&sort=slowest", f"{LIST}failing/", f"{LIST}worker-runs/?worker=w1"),
     )
     pages = [text(viewer.get(path)) for path in paths]
 

@@ -10,6 +10,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.states import RunOutcome
+from tasks.actions import StateChange, apply_action
 from tasks.maintenance import Forwarder
 from tasks.models import TaskCopy
 from tests.queues.samples import spec
@@ -124,6 +125,22 @@ def test_a_task_runs_again_with_an_edited_payload(operator: Client, single_broke
     record = audit_records().get(action="task.copied")
     assert (record.object_name, copy.copy_id in record.changes) == ("t1", True)
     assert '"n"' not in record.changes
+
+
+def test_a_copy_that_is_gone_has_no_link(operator: Client, single_broker: Broker) -> None:
+    insert_runs(make_failure(task_id="t1", payload=b'{"n":1}'), queue="simple")
+    operator.post(again("t1"))
+    copy_id = TaskCopy.objects.get().copy_id
+    link = f'href="{change(copy_id)}"'
+    assert link in text(operator.get(change("t1")))
+
+    apply_action(single_broker, action=StateChange.DELETE, queue="simple", task_id=copy_id)
+
+    page = text(operator.get(change("t1")))
+    assert (copy_id in page, link in page) == (True, False)
+    assert "neither Redis nor the history has it" in page
+    insert_runs(make_run(task_id=copy_id), queue="simple")
+    assert link in text(operator.get(change("t1")))
 
 
 def test_a_task_runs_again_unchanged_at_one_click(operator: Client, single_broker: Broker) -> None:

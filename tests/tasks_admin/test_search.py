@@ -10,6 +10,7 @@ from runqy.broker.enqueue_batch import enqueue_many
 from tasks import text_search
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.tasks import new_task, put, take_one
+from tests.tasks.task_helpers import put_in
 from tests.tasks_admin.pages import LIST, text
 
 SEARCH = f"{LIST}search/"
@@ -75,6 +76,22 @@ def test_more_matches_than_are_shown_lead_to_the_list(viewer: Client, single_bro
     assert f'href="{LIST}?state=pending&amp;text=ORD-2026-0017">All pending tasks that match' in page
     assert f'href="{LIST}?state=ended&amp;text=ORD-2026-0017">Show all' in page
     assert len(ids(viewer.get(SEARCH, {"q": "ORD-2026-0017"}))) == 40
+
+
+def test_a_task_is_found_once_whatever_its_attempts(viewer: Client, single_broker: Broker) -> None:
+    attempts = [
+        make_failure("ValueError: ORD-2026-0017", task_id="t1", attempt=number, is_final=number == 3)
+        for number in (1, 2, 3)
+    ]
+    insert_runs(*attempts, queue="simple")
+    put_in(single_broker, "retry", "t2", payload=ORDER)
+    insert_runs(make_failure(task_id="t2", is_final=False, payload=ORDER), queue="simple")
+
+    response = viewer.get(SEARCH, {"q": "ORD-2026-0017"})
+
+    assert ids(response) == ["t2", "t1"]
+    assert "attempt 3</span>" in text(response)
+    assert "and 2 earlier attempts</span>" in text(response)
 
 
 def test_a_deep_queue_does_not_hide_the_tasks_of_others(viewer: Client, single_broker: Broker) -> None:

@@ -4,7 +4,7 @@
 -- KEYS pending scheduled retry archived task*
 -- ARGV wanted task_prefix now_s oldest_s max_archived ended_prefix ids*
 -- RETURNS for each 1 archived, 0 no such task, 2 active, 3 in another state or held by an aggregator, 4 already archived
--- USES remove_from_pending release_lock delete_task add_to_archive archive remove_from_index
+-- USES in_ns remove_from_pending release_lock delete_task add_to_archive archive remove_from_index
 local indexes = {pending = KEYS[1], scheduled = KEYS[2], retry = KEYS[3]}
 local wanted, outcomes = ARGV[1], {}
 for i = 1, #KEYS - 4 do

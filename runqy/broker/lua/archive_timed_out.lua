@@ -4,7 +4,7 @@
 -- KEYS pending archived runs tasks*
 -- ARGV now_s message_end ended_prefix lock_prefix now_ns details ids_and_since*
 -- RETURNS how many were archived
--- USES release_lock remove_from_pending add_to_archive log_run
+-- USES release_lock in_ns remove_from_pending add_to_archive log_run
 local archived = 0
 for i = 4, #KEYS do
   local task, id, since = KEYS[i], ARGV[i * 2 - 1], ARGV[i * 2]

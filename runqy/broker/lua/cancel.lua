@@ -4,7 +4,7 @@
 -- ARGV id now_ns now_s cancellation task_prefix oldest_s max_archived ended_channel cancel_channel details
 -- RETURNS 1 archived, 2 worker notified, 3 already finished, 4 cannot be cancelled in its state, 0 no such task,
 --   5 it is being moved
--- USES release_lock delete_task add_to_archive archive log_run archive_canceled remove_from_pending
+-- USES release_lock delete_task add_to_archive archive log_run archive_canceled in_ns remove_from_pending
 local task, id = KEYS[1], ARGV[1]
 local seen = redis.call('HMGET', task, 'msg', 'state', 'cancel', 'group', 'pending_since', 'moving')
 local message, state = seen[1], seen[2]

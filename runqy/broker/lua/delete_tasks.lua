@@ -4,7 +4,7 @@
 -- KEYS pending scheduled retry archived completed task*
 -- ARGV wanted task_prefix lock_prefix ended_prefix ids*
 -- RETURNS for each 1 deleted, 0 no such task, 2 active, 3 in another state or held by an aggregator
--- USES remove_from_pending release_lock delete_task remove_from_index
+-- USES in_ns remove_from_pending release_lock delete_task remove_from_index
 local indexes = {pending = KEYS[1], scheduled = KEYS[2], retry = KEYS[3], archived = KEYS[4], completed = KEYS[5]}
 local wanted, outcomes = ARGV[1], {}
 for i = 1, #KEYS - 5 do

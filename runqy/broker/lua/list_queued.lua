@@ -6,9 +6,9 @@
 -- ARGV task_prefix state limit max_bytes is_newest_first since_field anchor_since anchor_id next_id depth
 --   without an anchor its id is ''; depth: its distance from the start of the pages
 -- RETURNS id and since of the last one scanned, the next id or '', its depth, and for each task id, since, fields and values
--- USES read_page
+-- USES in_ns read_page
 local index, limit, is_newest_first = KEYS[1], tonumber(ARGV[3]), ARGV[5] == '1'
-local since, anchor, following, depth = tonumber(ARGV[7]), ARGV[8], ARGV[9], tonumber(ARGV[10])
+local since, anchor, following, depth = in_ns(ARGV[7]), ARGV[8], ARGV[9], tonumber(ARGV[10])
 local length = redis.call('LLEN', index)
 
 -- Depths count from the start of the pages: the right end if oldest first, the left end if newest first.
@@ -17,7 +17,7 @@ local function at(d)
 end
 
 local function waits_since(id)
-  return tonumber(redis.call('HGET', ARGV[1] .. id, ARGV[6]) or '') or 0
+  return in_ns(redis.call('HGET', ARGV[1] .. id, ARGV[6])) or 0
 end
 
 local function depth_by_age()

@@ -5,7 +5,7 @@
 -- KEYS task active lease target processed failed processed_day failed_day runs
 -- ARGV id task_prefix state score message seen_lease seen_token seen_cancel counters_expire_at ended_channel run_id outcome now_ns details
 -- RETURNS 1 recovered, 2 removed, 0 it changed since it was read
--- USES counters release_lock delete_task add_to_archive log_run remove_from_pending is_pending has_index
+-- USES counters release_lock delete_task add_to_archive log_run in_ns remove_from_pending is_pending has_index
 local task, active, lease, target = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, prefix, state = ARGV[1], string.sub(ARGV[2], 1, -3), ARGV[3]
 

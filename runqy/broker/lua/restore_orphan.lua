@@ -4,7 +4,7 @@
 -- KEYS task pending active lease idle
 -- ARGV id queue seen_since now_ms is_searched
 -- RETURNS 1 restored, 0 it is listed, being moved or has changed, 2 the list is too long to search
--- USES wake remove_from_pending is_pending
+-- USES wake in_ns remove_from_pending is_pending
 local id = ARGV[1]
 local seen = redis.call('HMGET', KEYS[1], 'state', 'pending_since', 'msg', 'moving')
 if seen[1] ~= 'pending' or (seen[2] or '') ~= ARGV[3] or not seen[3] or seen[4] then

@@ -7,7 +7,7 @@
 -- ARGV wanted task_prefix lock_prefix queue now_ns now_ms fresh ids*
 -- RETURNS for each 1 now pending, 0 no such task, 2 active, 3 in another state, being moved or held by an aggregator, 4 already pending,
 --   5 another task has its lock
--- USES remove_from_pending remove_from_index delete_task wake
+-- USES in_ns remove_from_pending remove_from_index delete_task wake
 local indexes = {scheduled = KEYS[2], retry = KEYS[3], archived = KEYS[4], completed = KEYS[5]}
 local wanted, lock_prefix, outcomes, woken = ARGV[1], ARGV[3], {}, 0
 

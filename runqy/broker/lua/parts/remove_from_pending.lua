@@ -13,8 +13,7 @@ local function time_at(task)
   if since and place and string.sub(place, 1, #since + 1) == since .. ' ' then
     since = string.sub(place, #since + 2)
   end
-  local time = tonumber(since or '')
-  return time and time < 1e12 and time * 1e9 or time -- Go's runqy-worker writes seconds
+  return in_ns(since)
 end
 
 -- Return the median time of the ids around an index, so that one of them may be out of order.

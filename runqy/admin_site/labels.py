@@ -1,0 +1,12 @@
+"""The colours of labels, by unfold's names: a colour has one meaning on all pages."""
+
+SUCCESS = "success"
+"""It ended well, or works as it should."""
+INFO = "info"
+"""It is being worked on."""
+WARNING = "warning"
+"""It works, but not for long or not fully: paused, retried."""
+DANGER = "danger"
+"""It failed, or cannot work."""
+NEUTRAL = ""
+"""It waits, or a person has decided so: pending, scheduled, cancelled, disabled."""

@@ -1,7 +1,7 @@
 """Enqueues single tasks."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from runqy.broker.enqueue import (
     TaskCreated,
     enqueue,
     enqueue_unique,
+    expire_records,
     find_replayed,
     new_task_id,
 )
@@ -33,6 +34,10 @@ from tasks.waiting import WaitingClient
 from tasks.waiting_loop import get_waiting_loop
 
 __all__ = ["EnqueuedTask", "enqueue_and_wait", "enqueue_task"]
+
+
+_FORGOTTEN_TTL_S = 60
+"""How far the clocks of two processes, by which one takes over from another, may differ."""
 
 
 class EnqueuedTask(msgspec.Struct, frozen=True):
@@ -110,15 +115,28 @@ def enqueue_built_task(task: NewTask, context: BrokerContext) -> Operation[None]
     yield from _store_task(request, task, context)
 
 
-def enqueue_built_task_once(task: NewTask, context: BrokerContext) -> Operation[None]:
+def enqueue_built_task_once(task: NewTask, context: BrokerContext, *, until_s: int | None = None) -> Operation[None]:
     """Enqueue a new task, unless its id was enqueued by this operation within IDEMPOTENCY_TTL_S.
 
-    The task itself may have ended and been deleted. Raise QueueFull, TaskAlreadyExists, BrokerUnavailable.
+    The task itself may have ended and been deleted. Redis refuses it after `until_s` by its own clock. Raise QueueFull,
+    TaskAlreadyExists, BrokerUnavailable, EnqueuedTooLate.
     """
-    scope = hashlib.sha256(b"task id\0" + task.id.encode()).hexdigest()[:32]
+    scope = _id_scope(task.id)
     record = IdempotencyRecord(IdempotencyKey(scope=scope, fingerprint=scope), note=task.id.encode())
-    request = enqueue_unique(task, now_ns=context.now_ns, record=record, is_cluster=context.is_cluster)
+    request = enqueue_unique(task, now_ns=context.now_ns, record=record, until_s=until_s, is_cluster=context.is_cluster)
     yield from _store_task(request, task, context)
+
+
+def forget_enqueued_ids(redis_queue: str, task_ids: Sequence[str]) -> Request[None]:
+    """Let `enqueue_built_task_once` forget ids in a minute: the caller has stored that they were enqueued.
+
+    Whoever may still enqueue one of them must have a deadline.
+    """
+    return expire_records(redis_queue, [_id_scope(task_id) for task_id in task_ids], ttl_s=_FORGOTTEN_TTL_S)
+
+
+def _id_scope(task_id: str) -> str:
+    return hashlib.sha256(b"task id\0" + task_id.encode()).hexdigest()[:32]
 
 
 def _store_task(request: Request[Any], task: NewTask, context: BrokerContext) -> Operation[None]:

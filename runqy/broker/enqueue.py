@@ -133,6 +133,10 @@ class Replayed:
 UniqueOutcome = TaskCreated | LockConflict | Replayed
 
 
+class EnqueuedTooLate(Exception):
+    """Redis received a task after `until_s`, and did not store it."""
+
+
 class IdempotencyRecord(msgspec.Struct, frozen=True):
     """An idempotency key and what is stored with it."""
 
@@ -175,14 +179,19 @@ def enqueue(task: NewTask, *, now_ns: int, is_cluster: bool = True) -> Request[T
 
 
 def enqueue_unique(
-    task: NewTask, *, now_ns: int, record: IdempotencyRecord | None = None, is_cluster: bool = True
+    task: NewTask,
+    *,
+    now_ns: int,
+    record: IdempotencyRecord | None = None,
+    until_s: int | None = None,
+    is_cluster: bool = True,
 ) -> Request[UniqueOutcome]:
     """Enqueue a task under its lock and idempotency key, index entry first.
 
-    Raise TaskAlreadyExists, IdempotencyKeyReused, QueueFull. Repeatable. A single command suffices if Redis is not a
-    cluster.
+    Raise TaskAlreadyExists, IdempotencyKeyReused, QueueFull, EnqueuedTooLate. Repeatable. A single command suffices if
+    Redis is not a cluster.
     """
-    call = script("enqueue_unique")(**_arguments(task, now_ns, record, is_cluster))
+    call = script("enqueue_unique")(**_arguments(task, now_ns, record, until_s, is_cluster))
     return Request(
         (*index_task(task), call) if is_cluster else (call,), partial(_parse_unique_outcome, task), is_repeatable=True
     )
@@ -201,6 +210,12 @@ def find_replayed(queue: str, idempotency_key: IdempotencyKey) -> Request[Replay
         return Replayed(note, (holder or b"").decode())
 
     return Request((command("HMGET", record, "fingerprint", "note", "holder", key=record),), parse)
+
+
+def expire_records(queue: str, scopes: Sequence[str], *, ttl_s: int) -> Request[None]:
+    """Let the records of idempotency keys expire, after which a repetition creates a task again."""
+    records = [QueueKeys(queue).created(scope) for scope in scopes]
+    return Request(tuple(command("EXPIRE", record, ttl_s, key=record) for record in records), lambda _: None)
 
 
 def index_task(task: NewTask) -> tuple[Command, Command]:
@@ -306,7 +321,7 @@ def _enqueue_one(task: NewTask, now_ns: int) -> Command:
 
 
 def _arguments(
-    task: NewTask, now_ns: int, record: IdempotencyRecord | None, is_cluster: bool
+    task: NewTask, now_ns: int, record: IdempotencyRecord | None, until_s: int | None, is_cluster: bool
 ) -> dict[str, Value | Sequence[Value]]:
     """Return the script's keys and arguments."""
     queue = QueueKeys(task.queue)
@@ -335,6 +350,7 @@ def _arguments(
         "keeps_conflict": int(record.keeps_conflict) if record else 0,
         "keep_s": IDEMPOTENCY_TTL_S,
         "max_waiting": task.max_waiting,
+        "until_s": "" if until_s is None else until_s,
     }
 
 
@@ -348,5 +364,7 @@ def _parse_unique_outcome(task: NewTask, replies: Sequence[Reply]) -> UniqueOutc
         raise IdempotencyKeyReused
     if reply == -2:
         raise queue_full(task)
+    if reply == -3:
+        raise EnqueuedTooLate
     holder, note = reply
     return Replayed(note, holder.decode()) if note else LockConflict(holder.decode(errors="replace"))

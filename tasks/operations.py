@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -24,11 +24,12 @@ from runqy.broker.enqueue import (
     new_task_id,
 )
 from runqy.broker.memory import ask_with_memory_check
+from runqy.broker.message import MAX_INT32
 from runqy.broker.operation import BrokerContext, Operation, Request, ask, get_context
 from runqy.broker.task_index import remove_lookups
 from runqy.broker.task_reader import read_tasks
 from runqy.broker.task_record import TaskRecord
-from runqy.errors import BrokerFull, QueueFull, RunqyError, TaskNotFound, TaskNotUnique
+from runqy.errors import BrokerFull, IdempotencyRecordUnreadable, QueueFull, RunqyError, TaskNotFound, TaskNotUnique
 from tasks.task_specs import OnConflict, TaskSpec, build_record, build_task, ensure_enabled
 from tasks.waiting import WaitingClient
 from tasks.waiting_loop import get_waiting_loop
@@ -50,19 +51,23 @@ class EnqueuedTask(msgspec.Struct, frozen=True):
     """The request is a repetition; this is the result of the first one."""
 
 
+_Seconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
+"""At most the end of the year 9999."""
+
+
 class StoredResponse(msgspec.Struct, frozen=True, array_like=True):
     """What a response contains beyond its request; stored with the idempotency key."""
 
     id: str
-    now_ns: int
+    now_ns: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
     payload_end: bytes
     """Appended to the request's payload: the defaults of the queue's schema at that time."""
-    timeout_s: int
-    deadline_s: int
-    max_retry: int
-    retention_s: int
-    ttl_archived_s: int
-    process_at_s: int | None
+    timeout_s: _Seconds
+    deadline_s: _Seconds
+    max_retry: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT32)]
+    retention_s: _Seconds
+    ttl_archived_s: _Seconds
+    process_at_s: _Seconds | None
     headers: dict[str, str]
 
 
@@ -76,7 +81,7 @@ def enqueue_task(
     """Enqueue a task in one round trip. With an idempotency key, a repeated request creates no second task.
 
     `headers` are stored in the task. Raise QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid, RequestInvalid,
-    TaskNotUnique, IdempotencyKeyReused, BrokerUnavailable.
+    TaskNotUnique, IdempotencyKeyReused, IdempotencyRecordUnreadable, BrokerUnavailable.
     """
     resolved = get_catalog().resolve(spec.queue, allowed_queues=allowed_queues)
     if idempotency_key is not None or spec.unique is not None:
@@ -206,10 +211,13 @@ def _get_existing(spec: TaskSpec, queue: str, task_id: str, *, is_replayed: bool
 
 
 def _replay(spec: TaskSpec, queue: str, replayed: Replayed) -> Operation[EnqueuedTask]:
-    """Return the task of the first request with this idempotency key."""
+    """Return the task of the first request with this idempotency key. Raise IdempotencyRecordUnreadable."""
     if replayed.holder:
         return (yield from _get_existing(spec, queue, replayed.holder, is_replayed=True))
-    first = _decode(replayed.note)
+    try:
+        first = _decode(replayed.note)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise IdempotencyRecordUnreadable from None
     task = NewTask(
         id=first.id,
         queue=queue,

@@ -13,7 +13,8 @@ from queues.queries import get_fresh_catalog
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
 from runqy.broker.idempotency_moves import move_idempotency_records
-from runqy.broker.moving import count_claims, finish_claims, move_tasks
+from runqy.broker.move_claims import count_claims
+from runqy.broker.moving import finish_claims, move_tasks
 from runqy.broker.queue_renaming import close_moved_queue, move_pause
 from runqy.broker.stats import count_tasks
 from runqy.errors import QueueInvalid, QueueNotFound

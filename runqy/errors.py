@@ -73,6 +73,10 @@ class IdempotencyKeyReused(RunqyError, code="idempotency_key_reused", status=422
     """This Idempotency-Key was already used with a different request."""
 
 
+class IdempotencyRecordUnreadable(RunqyError, code="idempotency_record_unreadable", status=409):
+    """What this Idempotency-Key created cannot be read. Look for its tasks; if there are none, use another key."""
+
+
 class BatchTooLarge(RunqyError, code="batch_too_large", status=413):
     """The batch exceeds the maximum number of tasks per request."""
 

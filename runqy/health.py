@@ -1,18 +1,14 @@
 """Health of the process: /livez, /readyz and /health, which are public, and the checks behind them.
 
-The readiness checks run at most once a second, and not for long, however often they are requested.
+The readiness checks run at most once a second, however often they are requested. One that is late is named.
 """
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection, connections
+from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import cache_control
@@ -27,8 +23,9 @@ from runqy import clock
 from runqy.accounts.queries import LIMITS_NOT_IN_REDIS, has_limits_not_in_redis
 from runqy.accounts.worker_credentials import may_create_users
 from runqy.api.schema import problem_responses
+from runqy.bounded_checks import TIMEOUT_S, CheckGroup, CheckResult, CheckStatus
 from runqy.broker.broker import Broker
-from runqy.broker.health import check_health, check_nodes, is_maintenance_running, probe_writes
+from runqy.broker.health import RedisHealth, check_health, check_nodes, is_maintenance_running, probe_writes
 from runqy.config_sync.derived import Snapshot
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.head_check import HeadProblem
@@ -41,34 +38,12 @@ from workers.queries import OWN_CREDENTIALS_SHARED, are_own_credentials_shared
 log = structlog.get_logger(__name__)
 
 MAX_AGE_S = 1.0
-TIMEOUT_S = 1.2
-"""Time limit of a check; a store that does not respond by then counts as unavailable."""
+_CONFIGURATION_S = 0.3
+"""How long the configuration is waited for at least, where Redis has used up the time."""
 
-
-class CheckStatus(StrEnum):
-    """The outcome of a check."""
-
-    OK = "ok"
-    WARNING = "warning"  # something works less well than it should
-    FAILED = "failed"  # this process cannot take requests
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckResult:
-    """The outcome of a check, in words that are fit for the public."""
-
-    check: str
-    status: CheckStatus = CheckStatus.OK
-    detail: str = ""
-
-
-_REDIS_UNAVAILABLE = CheckResult(
-    check="redis", status=CheckStatus.FAILED, detail="Redis cannot be reached or refuses the credentials."
-)
-_DATABASE_UNAVAILABLE = CheckResult(
-    check="database",
-    status=CheckStatus.WARNING,
-    detail="The database is unavailable. Configuration cannot be changed; tasks and registrations are not affected.",
+_REDIS_UNAVAILABLE = "Redis cannot be reached or refuses the credentials."
+_DATABASE_UNAVAILABLE = (
+    "The database is unavailable. Configuration cannot be changed; tasks and registrations are not affected."
 )
 _CONFIGURATION_UNAVAILABLE = CheckResult(
     check="configuration",
@@ -109,85 +84,55 @@ def run_readiness_checks() -> list[CheckResult]:
     if _is_draining:
         return [CheckResult(check="process", status=CheckStatus.FAILED, detail="The process is shutting down.")]
     if clock.monotonic_s() - _latest[0] >= MAX_AGE_S:
+        until_s = clock.monotonic_s() + TIMEOUT_S
         _redis.start(_check_redis)
         _database.start(_check_database)
-        of_redis, of_database = _redis.results(), _database.results()
+        of_redis = _redis.results(until_s=until_s)
         # A Redis that does not respond would use up the time limit again.
         is_available = of_redis[0].status is CheckStatus.OK
         _configuration.start(lambda: _check_configuration(is_redis_available=is_available))
-        _latest = clock.monotonic_s(), [*of_redis, *of_database, *_configuration.results()]
+        extended_s = max(until_s, clock.monotonic_s() + _CONFIGURATION_S)
+        of_configuration = _configuration.results(until_s=extended_s)
+        _latest = clock.monotonic_s(), [*of_redis, *_database.results(until_s=until_s), *of_configuration]
     return _latest[1]
-
-
-class BoundedCheck:
-    """Runs a check on a thread, one at a time, and waits for it until TIMEOUT_S after its start."""
-
-    def __init__(self, late: CheckResult) -> None:
-        """`late` is the result of a check that times out."""
-        self._late = late
-        self._lock = threading.Lock()
-        self._running: Future[list[CheckResult]] = Future()
-        self._running.set_result([])
-        self._began_s = 0.0
-
-    def start(self, check: Callable[[], Iterable[CheckResult]]) -> None:
-        """Start a check, unless the previous one is still running."""
-        with self._lock:
-            if self._running.done():
-                self._running, self._began_s = Future(), clock.monotonic_s()
-                threading.Thread(target=self._run, args=(check, self._running), daemon=True).start()
-
-    def results(self) -> list[CheckResult]:
-        """Return the results of the check, or the late result."""
-        running, began_s = self._running, self._began_s
-        try:
-            return running.result(max(0.0, began_s + TIMEOUT_S - clock.monotonic_s()))
-        except TimeoutError:
-            return [self._late]
-
-    @staticmethod
-    def _run(check: Callable[[], Iterable[CheckResult]], running: "Future[list[CheckResult]]") -> None:
-        found: list[CheckResult] | None = None
-        try:
-            found = list(check())
-        except Exception as error:  # noqa: BLE001 (raised by `results`)
-            running.set_exception(error)
-        finally:
-            connections.close_all()  # the thread has connections of its own
-        if found is not None:
-            running.set_result(found)
 
 
 def _check_redis() -> Iterator[CheckResult]:
     """Check Redis, every master of a cluster: it responds, evicts no keys, accepts writes."""
+    name = "redis"
     try:
         broker = get_broker()
         nodes = check_nodes(broker)
         if any(node.is_in_cluster for node in nodes) and not broker.is_cluster:
             detail = "Redis is a cluster: REDIS_URL must begin with redis+cluster://."
-            yield CheckResult(check="redis", status=CheckStatus.FAILED, detail=detail)
+            yield CheckResult(check=name, status=CheckStatus.FAILED, detail=detail)
             return
-        written = probe_writes(broker)
-        has_maintenance = broker.run(is_maintenance_running())
+        yield CheckResult(check=name)
+        yield _check_eviction(nodes)
+        name = "redis_writes"
+        yield _check_writes([error for error in probe_writes(broker) if error])
+        yield _check_worker_credentials(broker)
+        name = "maintenance"
+        yield _check_maintenance(broker)
     except BrokerUnavailable:
-        yield _REDIS_UNAVAILABLE
-        return
-    yield CheckResult(check="redis")
+        yield CheckResult(check=name, status=CheckStatus.FAILED, detail=_REDIS_UNAVAILABLE)
+
+
+def _check_eviction(nodes: Sequence[RedisHealth]) -> CheckResult:
     if policy := next((node.eviction_policy for node in nodes if node.may_lose_tasks), ""):
         detail = f"Redis evicts keys ({policy}) and may lose tasks: set maxmemory-policy noeviction."
-        yield CheckResult(check="redis_eviction", status=CheckStatus.WARNING, detail=detail)
-    else:
-        yield CheckResult(check="redis_eviction")
-    yield _check_writes([error for error in written if error])
-    yield _check_worker_credentials(broker)
-    if has_maintenance:
-        yield CheckResult(check="maintenance")
-    else:
-        detail = (
-            "No maintenance process has reported in the last minute. Scheduled and retry tasks do not become pending, "
-            "and tasks of lost workers are not recovered. Start `runqy serve` or `manage.py run_maintenance`."
-        )
-        yield CheckResult(check="maintenance", status=CheckStatus.WARNING, detail=detail)
+        return CheckResult(check="redis_eviction", status=CheckStatus.WARNING, detail=detail)
+    return CheckResult(check="redis_eviction")
+
+
+def _check_maintenance(broker: Broker) -> CheckResult:
+    if broker.run(is_maintenance_running()):
+        return CheckResult(check="maintenance")
+    detail = (
+        "No maintenance process has reported in the last minute. Scheduled and retry tasks do not become pending, "
+        "and tasks of lost workers are not recovered. Start `runqy serve` or `manage.py run_maintenance`."
+    )
+    return CheckResult(check="maintenance", status=CheckStatus.WARNING, detail=detail)
 
 
 def _check_writes(errors: Sequence[RunqyError]) -> CheckResult:
@@ -213,19 +158,21 @@ def _check_worker_credentials(broker: Broker) -> CheckResult:
 
 def _check_database() -> Iterator[CheckResult]:
     """Check that the database responds and that all migrations are applied."""
+    name = "database"
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
+        yield CheckResult(check=name)
+        name = "migrations"
         is_migrated = _is_database_migrated()
     except (DatabaseError, InterfaceError):
-        yield _DATABASE_UNAVAILABLE
+        yield CheckResult(check=name, status=CheckStatus.WARNING, detail=_DATABASE_UNAVAILABLE)
         return
-    yield CheckResult(check="database")
     if is_migrated:
-        yield CheckResult(check="migrations")
+        yield CheckResult(check=name)
     else:
         detail = "There are unapplied migrations: run manage.py migrate."
-        yield CheckResult(check="migrations", status=CheckStatus.FAILED, detail=detail)
+        yield CheckResult(check=name, status=CheckStatus.FAILED, detail=detail)
 
 
 def _is_database_migrated() -> bool:
@@ -293,11 +240,12 @@ def _check_vaults(snapshot: Snapshot) -> CheckResult:
     return CheckResult(check="vaults", detail="Vaults are disabled: RUNQY_VAULT_MASTER_KEY is not set.")
 
 
-_redis, _database, _configuration = (
-    BoundedCheck(_REDIS_UNAVAILABLE),
-    BoundedCheck(_DATABASE_UNAVAILABLE),
-    BoundedCheck(_CONFIGURATION_UNAVAILABLE),
+_redis = CheckGroup(
+    ("redis", "redis_eviction", "redis_writes", "worker_credentials", "maintenance"),
+    critical=("redis", "redis_writes"),
 )
+_database = CheckGroup(("database", "migrations"), critical=())
+_configuration = CheckGroup(("configuration", "vaults", "queues", "key_limits"), critical=("configuration",))
 
 
 class HealthSerializer(serializers.Serializer[Any]):

@@ -11,7 +11,7 @@ import redis as redis_py
 from runqy.broker.keys import QueueKeys
 from soak.api import Client
 from soak.evidence import count_unended
-from soak.history_load import SteadyLoad, running_load
+from soak.history_load import SteadyLoad
 from soak.processes import wait_for
 from soak.report import Report
 from soak.sampling import CpuMeter
@@ -95,7 +95,7 @@ def _measure(stack: Stack, redis: redis_py.Redis, queue: str, *, rate: float, se
     """Enqueue single tasks for some seconds beside the load; then wait until all is done and stored."""
     load = SteadyLoad(stack, {queue: 1.0}, rate=rate)
     meter, began_s = CpuMeter(stack), time.monotonic()
-    with running_load(load), _client(stack) as client:
+    with load, _client(stack) as client:
         paced_s = _enqueue(client, queue, load, seconds / 2, pause_s=PAUSE_S)
         fast_s = _enqueue(client, queue, load, seconds / 2)
         took_s = time.monotonic() - began_s

@@ -2,11 +2,9 @@
 
 import itertools
 import json
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import redis as redis_py
@@ -14,6 +12,7 @@ import redis as redis_py
 from runqy.broker.keys import QueueKeys
 from soak.api import Client, idempotency_key
 from soak.stack import Stack
+from soak.threads import BackgroundThreads
 
 BATCH = 50
 PATIENCE_S = 120.0
@@ -25,12 +24,13 @@ MAX_BACKLOG_S = 10.0
 LOOK_S = 0.5
 
 
-class SteadyLoad:
+class SteadyLoad(BackgroundThreads):
     """Threads that enqueue `rate` tasks a second, spread over queues by their shares."""
 
     def __init__(
         self, stack: Stack, shares: Mapping[str, float], *, rate: float, failing: float = 0.02, clients: int = 2
     ) -> None:
+        super().__init__(patience_s=PATIENCE_S + 30)
         self.accepted: dict[str, set[str]] = {queue: set() for queue in shares}
         self.failing: list[tuple[str, str]] = []
         """Queue and id of tasks that fail."""
@@ -43,28 +43,13 @@ class SteadyLoad:
         self._failing = failing
         self._order_ids = itertools.count()
         self._backlog = 0
-        self._stop = threading.Event()
-
-        self._threads = [
-            threading.Thread(target=self._send_batches, args=(clients, number), daemon=True)
-            for number in range(clients)
-        ]
-        self._threads.append(threading.Thread(target=self._watch_backlog, daemon=True))
+        for number in range(clients):
+            self.add_thread(self._send_batches, clients, number)
+        self.add_thread(self._watch_backlog)
 
     @property
     def accepted_count(self) -> int:
         return sum(map(len, self.accepted.values()))
-
-    def start(self) -> None:
-        """Begin."""
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        """Send nothing new, and wait for the last responses."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(PATIENCE_S + 30)
 
     def make_job(self) -> dict[str, Any]:
         """Return the payload of the next task. Half of those that fail succeed when they run again."""
@@ -87,9 +72,9 @@ class SteadyLoad:
         interval_s = BATCH * clients / self._rate
         due_s = time.monotonic() + interval_s * number / clients
         credits = dict.fromkeys(self._shares, 0.0)
-        while not self._stop.wait(max(due_s - time.monotonic(), 0)):
+        while self.waits(due_s - time.monotonic()):
             due_s = max(due_s + interval_s, time.monotonic() - MAX_DEBT_S)
-            while self._backlog > MAX_BACKLOG_S * self._rate and not self._stop.wait(LOOK_S):
+            while self._backlog > MAX_BACKLOG_S * self._rate and self.waits(LOOK_S):
                 self.paused_s += LOOK_S / clients
                 due_s = time.monotonic()
             for queue, share in self._shares.items():
@@ -111,18 +96,8 @@ class SteadyLoad:
 
     def _watch_backlog(self) -> None:
         with self._stack.redis_client() as redis:
-            while not self._stop.wait(LOOK_S):
+            while self.waits(LOOK_S):
                 try:
                     self._backlog = sum(redis.llen(QueueKeys(queue).pending) for queue in self._shares)
                 except redis_py.RedisError:
                     continue
-
-
-@contextmanager
-def running_load(load: SteadyLoad) -> Iterator[None]:
-    """Run clients until the end of the block."""
-    load.start()
-    try:
-        yield
-    finally:
-        load.stop()

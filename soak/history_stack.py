@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from soak.options import Options
 from soak.processes import ROOT
 from soak.report import Report
-from soak.stack import DURABLE, Stack, running_stack
+from soak.stack import DURABLE, Stack, StackParts, running_stack
 
 EVERY_SECOND = ("--appendonly", "yes", "--appendfsync", "everysec")
 """As Redis is usually run."""
@@ -24,14 +24,13 @@ ENV = {"RUNQY_ARCHIVE_MAX_TASKS": "1000000"}
 @contextmanager
 def history_stack(report: Report, options: Options, part: str, *, is_durable: bool = False) -> Iterator[Stack]:
     """Run a stack without workers."""
-    with running_stack(
-        report,
-        options.rng(part),
+    parts = StackParts(
         has_postgresql=options.has_postgresql,
         has_networks=False,
         redis_options=DURABLE if is_durable else EVERY_SECOND,
         env=ENV,
-    ) as stack:
+    )
+    with running_stack(report, options.rng(part), parts) as stack:
         if options.has_postgresql and stack.database is None:
             report.skip(part, "PostgreSQL's programs are not installed: the database is SQLite")
         stack.commit({"main.py": (ROOT / "soak" / "attempt_handler.py").read_text()})

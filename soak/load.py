@@ -1,16 +1,14 @@
 """Clients that create, read and cancel tasks all the while, and keep what the server promised them."""
 
 import random
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from soak.api import Client, idempotency_key
 from soak.checker import ENDED, Accepted
 from soak.stack import Stack
+from soak.threads import BackgroundThreads
 
 KINDS = {
     "ok": 24, "slow": 20, "flaky": 8, "retry": 2, "fail": 5, "timeout": 2, "crash": 1, "delayed": 6, "unique": 12,
@@ -31,10 +29,11 @@ PATIENCE_S = 60.0
 """How long a client repeats a request whose outcome it does not know; then it does not know for good."""
 
 
-class Load:
+class Load(BackgroundThreads):
     """Threads with clients, and what they saw."""
 
     def __init__(self, stack: Stack, rng: random.Random, *, producers: int = 4, pause_s: float = 0.3) -> None:
+        super().__init__(patience_s=PATIENCE_S + 30)
         self.accepted: dict[str, Accepted] = {}
         self.canceled: set[str] = set()
         self.first_ends: dict[str, tuple[str, str]] = {}
@@ -47,24 +46,8 @@ class Load:
         self._stack = stack
         self._pause_s = pause_s
         self._recent: deque[str] = deque(maxlen=400)
-        self._stop = threading.Event()
-        seeds = [rng.random() for _ in range(producers + 2)]
-        self._threads = [
-            threading.Thread(target=self._produce, args=(random.Random(seed),), daemon=True) for seed in seeds[2:]
-        ]
-        for act, seed in ((self._read, seeds[0]), (self._cancel, seeds[1])):
-            self._threads.append(threading.Thread(target=act, args=(random.Random(seed),), daemon=True))
-
-    def start(self) -> None:
-        """Begin."""
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        """Send nothing new, and wait for the last responses."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(PATIENCE_S + 30)
+        for act in (self._read, self._cancel, *[self._produce] * producers):
+            self.add_thread(act, random.Random(rng.random()))
 
     def create(
         self, client: Client, kind: str, *, queue: str = "", jobs: int = 0, patience_s: float = PATIENCE_S
@@ -99,7 +82,7 @@ class Load:
 
     def _produce(self, rng: random.Random) -> None:
         client = self._stack.client()
-        while not self._stop.wait(rng.random() * 2 * self._pause_s):
+        while self.waits(rng.random() * 2 * self._pause_s):
             (kind,) = rng.choices(list(KINDS), list(KINDS.values()))
             queue = "once" if kind == "once" else rng.choice(("steady.high", "steady_low"))
             self.create(client, kind, queue=queue, jobs=rng.randrange(2, 20) if kind == "batch" else 0)
@@ -108,7 +91,7 @@ class Load:
     def _read(self, rng: random.Random) -> None:
         """Keep the first final state that a client sees of a task: it must not change."""
         client = self._stack.client()
-        while not self._stop.wait(0.1):
+        while self.waits(0.1):
             if not self._recent:
                 continue
             task_id = rng.choice(tuple(self._recent))
@@ -121,21 +104,10 @@ class Load:
 
     def _cancel(self, rng: random.Random) -> None:
         client = self._stack.client()
-        while not self._stop.wait(1 + rng.random() * 2):
+        while self.waits(1 + rng.random() * 2):
             if self._recent:
                 task_id = rng.choice(tuple(self._recent)[-20:])
                 reply = client.send("DELETE", f"/api/cli/tasks/{task_id}")
                 if reply.status in (200, 202) or reply.is_unclear:
                     self.canceled.add(task_id)
         client.close()
-
-
-@contextmanager
-def running_load(stack: Stack, rng: random.Random, *, producers: int = 4, pause_s: float = 0.3) -> Iterator[Load]:
-    """Run clients until the end of the block."""
-    load = Load(stack, rng, producers=producers, pause_s=pause_s)
-    load.start()
-    try:
-        yield load
-    finally:
-        load.stop()

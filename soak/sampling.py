@@ -3,17 +3,16 @@
 import contextlib
 import os
 import sqlite3
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import redis as redis_py
 
 from runqy.broker.keys import QueueKeys
 from soak import processes
 from soak.stack import Stack
+from soak.threads import BackgroundThreads
 
 SAMPLE_S = 0.5
 LOCK_SAMPLE_S = 0.25
@@ -21,10 +20,11 @@ LOCK_POLL_S = 0.001
 LOCK_GIVEN_UP_S = 5.0
 
 
-class Sampler:
+class Sampler(BackgroundThreads):
     """Threads that look at a stack at intervals."""
 
     def __init__(self, stack: Stack, queues: Sequence[str]) -> None:
+        super().__init__(patience_s=30)
         self.lags_s: list[float] = []
         """The age of the oldest attempt that is not in the database yet."""
         self.lock_waits_s: list[float] = []
@@ -37,25 +37,13 @@ class Sampler:
         self.archived = 0
         self._stack = stack
         self._queues = list(queues)
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._repeat, args=(SAMPLE_S, self._sample), daemon=True)]
+        self.add_thread(self._repeat, SAMPLE_S, self._sample)
         if stack.database is None:
-            self._threads.append(threading.Thread(target=self._probe_lock, daemon=True))
-
-    def start(self) -> None:
-        """Begin."""
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        """End."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
+            self.add_thread(self._probe_lock)
 
     def _repeat(self, interval_s: float, look: Callable[[redis_py.Redis], None]) -> None:
         with self._stack.redis_client() as redis:
-            while not self._stop.wait(interval_s):
+            while self.waits(interval_s):
                 with contextlib.suppress(redis_py.RedisError):
                     look(redis)
 
@@ -84,7 +72,7 @@ class Sampler:
         """Take SQLite's write lock and give it back, and note how long that took."""
         path = self._stack.folder / "home" / "db.sqlite3"
         with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as database:
-            while not self._stop.wait(LOCK_SAMPLE_S):
+            while self.waits(LOCK_SAMPLE_S):
                 began_s = time.monotonic()
                 while time.monotonic() - began_s < LOCK_GIVEN_UP_S:
                     try:
@@ -135,13 +123,3 @@ def pids_by_kind(stack: Stack) -> dict[str, list[int]]:
     if stack.redis is not None and stack.redis.process is not None:
         found["Redis"] = [stack.redis.process.pid]
     return found
-
-
-@contextmanager
-def sampling(sampler: Sampler) -> Iterator[None]:
-    """Sample until the end of the block."""
-    sampler.start()
-    try:
-        yield
-    finally:
-        sampler.stop()

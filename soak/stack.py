@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis as redis_py
@@ -42,20 +43,27 @@ REDIS_QUEUES = ("steady_high", "steady_low", "canary", "once")
 LIMITS = "{max_retry: 4, retry_delay: 1s, retry_max_delay: 4s, active_timeout: 20s}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackParts:
+    """What a stack consists of."""
+
+    redis_url: str = ""
+    """Empty: a Redis of its own."""
+    has_postgresql: bool = False
+    """If its programs are installed; else SQLite."""
+    has_networks: bool = True
+    """Server, workers and database are connected by networks that can be disturbed."""
+    redis_options: Sequence[str] = DURABLE
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+DEFAULT_PARTS = StackParts()
+
+
 class Stack:
     """The product on this machine, everything in one temporary folder."""
 
-    def __init__(
-        self,
-        folder: Path,
-        rng: random.Random,
-        *,
-        redis_url: str = "",
-        has_postgresql: bool = False,
-        has_networks: bool = True,
-        redis_options: Sequence[str] = DURABLE,
-        env: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, rng: random.Random, parts: StackParts) -> None:
         self.folder = folder
         self.key, self.worker_key = secrets.token_hex(24), secrets.token_hex(24)
         self.statuses: Counter[str] = Counter()
@@ -74,20 +82,20 @@ class Stack:
         self.worker_network: BadNetwork | None = None
         self.database: PostgresqlServer | None = None
         self.database_network: BadNetwork | None = None
-        if not redis_url:
-            self.redis = ValkeyServer(*redis_options).start()
+        if not parts.redis_url:
+            self.redis = ValkeyServer(*parts.redis_options).start()
             self._cleanup.callback(self.redis.stop)
-            if has_networks:
+            if parts.has_networks:
                 self.server_network, self.worker_network = (
                     self._network(self.redis.port, rng),
                     self._network(self.redis.port, rng),
                 )
-        if has_postgresql and (programs := find_programs()):
+        if parts.has_postgresql and (programs := find_programs()):
             self.database = PostgresqlServer(programs).start()
             self._cleanup.callback(self.database.stop)
-            if has_networks:
+            if parts.has_networks:
                 self.database_network = self._network(self.database.port, rng)
-        self.env = self._environment(redis_url) | dict(env or {})
+        self.env = self._environment(parts.redis_url) | dict(parts.env)
         self.server = ManagedProcess(
             "server",
             [str(Path(sys.executable).with_name("runqy")), "serve", "--migrate", "--host", "127.0.0.1"],
@@ -279,28 +287,11 @@ class Stack:
 
 
 @contextmanager
-def running_stack(
-    report: Report,
-    rng: random.Random,
-    *,
-    redis_url: str = "",
-    has_postgresql: bool = False,
-    has_networks: bool = True,
-    redis_options: Sequence[str] = DURABLE,
-    env: Mapping[str, str] | None = None,
-) -> Iterator[Stack]:
+def running_stack(report: Report, rng: random.Random, parts: StackParts = DEFAULT_PARTS) -> Iterator[Stack]:
     """Start a stack without workers, and end all of it afterwards; what it wrote is kept if something broke."""
     broken_before = len(report.broken)
     with tempfile.TemporaryDirectory(prefix="runqy-soak-", ignore_cleanup_errors=True) as folder:
-        stack = Stack(
-            Path(folder),
-            rng,
-            redis_url=redis_url,
-            has_postgresql=has_postgresql,
-            has_networks=has_networks,
-            redis_options=redis_options,
-            env=env,
-        )
+        stack = Stack(Path(folder), rng, parts)
         is_whole = False
         try:
             stack.prepare()

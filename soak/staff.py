@@ -3,16 +3,15 @@
 import itertools
 import re
 import secrets
-import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 import httpx2
 
 from soak import processes
 from soak.stack import Stack
+from soak.threads import BackgroundThreads
 
 LIVE = "/admin/overview/live/"
 LIVE_S = 2.0
@@ -43,12 +42,13 @@ def make_session(stack: Stack) -> httpx2.Client:
     return client
 
 
-class PageReader:
+class PageReader(BackgroundThreads):
     """A thread that fetches the overview's numbers as a browser does, and other pages in turn."""
 
     def __init__(
         self, session: httpx2.Client, pages: Mapping[str, Callable[[], str]], count_archived: Callable[[], int]
     ) -> None:
+        super().__init__(patience_s=60)
         self.times_s: dict[str, list[float]] = defaultdict(list)
         """How long each page took."""
         self.problems: Counter[str] = Counter()
@@ -61,13 +61,12 @@ class PageReader:
         self._pages = dict(pages)
         self._count_archived = count_archived
         self._known: deque[tuple[float, int]] = deque(maxlen=60)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._read, daemon=True)
+        self.add_thread(self._read)
 
     def _read(self) -> None:
         others = itertools.cycle(self._pages)
         fresh_s = due_s = time.monotonic()
-        while not self._stop.wait(max(due_s - time.monotonic(), 0)):
+        while self.waits(due_s - time.monotonic()):
             due_s = max(due_s + LIVE_S, time.monotonic())
             self._known.append((time.monotonic(), self._count_archived()))
             if self._is_fresh(self.fetch("overview, live part", LIVE)):
@@ -109,22 +108,3 @@ class PageReader:
                 self._session.get(path())
             found[name] = (sum(map(processes.cpu_s, stack.web_processes())) - before_s) / times
         return found
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End."""
-        self._stop.set()
-        self._thread.join(60)
-
-
-@contextmanager
-def reading(reader: PageReader) -> Iterator[None]:
-    """Fetch pages until the end of the block."""
-    reader.start()
-    try:
-        yield
-    finally:
-        reader.stop()

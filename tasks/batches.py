@@ -29,11 +29,13 @@ from runqy.errors import (
     BatchTooLarge,
     BrokerUnavailable,
     IdempotencyKeyReused,
+    IdempotencyRecordUnreadable,
     QueueFull,
     RequestInvalid,
     RunqyError,
     TaskNotUnique,
 )
+from runqy.json_decoding import read_json
 from tasks.task_specs import OnConflict, TaskSpec, build_task, ensure_enabled
 
 MAX_BATCH_TASKS = 10_000
@@ -137,7 +139,7 @@ def _check_any_queued(results: Sequence[BatchItemResult]) -> None:
     if len(errors) < len(results):
         return
     for error in errors:
-        if isinstance(error, BrokerUnavailable | IdempotencyKeyReused | QueueFull):
+        if isinstance(error, BrokerUnavailable | IdempotencyKeyReused | IdempotencyRecordUnreadable | QueueFull):
             raise error
     details = [f"jobs[{i}]: {error.detail}" for i, error in enumerate(errors[:_MAX_ERRORS])]
     refused = BatchConflict if all(isinstance(error, TaskNotUnique) for error in errors) else BatchRefused
@@ -238,8 +240,13 @@ def _parts(items: Sequence[BatchItem]) -> Iterator[range]:
 
 
 def _results(items: Sequence[BatchItem], indexes: range, enqueued: EnqueuedPart) -> Iterator[BatchItemResult]:
-    """Yield the results of the items of a part."""
-    errors: list[str | None] = msgspec.json.decode(enqueued.note)
+    """Yield the results of the items of a part. Raise IdempotencyRecordUnreadable."""
+    try:
+        errors = read_json(enqueued.note, list[str | None])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise IdempotencyRecordUnreadable from None
+    if len(errors) != len(indexes) or errors.count(None) != len(enqueued.outcomes):
+        raise IdempotencyRecordUnreadable
     outcomes = iter(enqueued.outcomes)
     for index, error in zip(indexes, errors, strict=True):
         if error is not None:
@@ -263,5 +270,9 @@ def _result(item: BatchItem, task_id: str, outcome: ItemOutcome) -> BatchItemRes
 
 
 def _task_id(request_token: RequestToken, index: int) -> str:
-    """Return the id of an item's task, the same in every repetition of the request."""
-    return str(uuid.uuid5(uuid.UUID(request_token.token), str(index)))
+    """Return the id of an item's task, the same in every repetition. Raise IdempotencyRecordUnreadable."""
+    try:
+        namespace = uuid.UUID(request_token.token)
+    except ValueError:
+        raise IdempotencyRecordUnreadable from None
+    return str(uuid.uuid5(namespace, str(index)))

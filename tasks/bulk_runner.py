@@ -20,7 +20,7 @@ from runqy.audit.actors import Actor, actor_context
 from runqy.audit.changes import Changes
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import IDEMPOTENCY_TTL_S, new_task_id
+from runqy.broker.enqueue import IDEMPOTENCY_TTL_S, EnqueuedTooLate, new_task_id
 from runqy.broker.states import TaskState
 from runqy.broker.task_reader import TaskLocation, read_states, read_tasks
 from runqy.broker.task_record import TaskRecord
@@ -28,8 +28,9 @@ from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueFull,
 from tasks.actions import TaskAction, apply_in_state
 from tasks.bulk_actions import AUDIT_KIND, get_query
 from tasks.bulk_slices import Slice, find_next_slice, state_since_ns
-from tasks.copies import Original, add_copy, find_stored_payloads
+from tasks.copies import NewCopy, Original, add_copy, find_stored_payloads
 from tasks.models import BulkAction, BulkActionItem, TaskCopy, TaskRun
+from tasks.operations import forget_enqueued_ids
 from tasks.task_browser import TaskQuery
 
 LEASE_S = 30
@@ -256,27 +257,33 @@ class BulkRunner:
         copies = dict(earlier.values_list("original_id", "copy_id"))
         rest = iter(items)
         while step := list(islice(rest, _COPIES_PER_STEP)):
+            until_s = broker.now_s() + LEASE_S - 1  # before the lease that is extended now ends
             self._extend_lease()
             try:
                 for item in step:
                     if copies.get(item.task_id, item.copy_id) != item.copy_id:
                         _skip(item, "it has run again already, as a new task")
                     else:
-                        self._add_copy(broker, item, payloads.get(item.task_id))
+                        self._add_copy(broker, item, payloads.get(item.task_id), until_s=until_s)
+            except EnqueuedTooLate:
+                raise BulkLeaseLost from None
             except QueueFull:
                 for item in (*step, *rest):
                     if item.outcome == _Outcome.CLAIMED:
                         item.outcome = _Outcome.WAITING
             finally:
                 self._store_outcomes(step)
+            done = [item.copy_id for item in step if item.outcome == _Outcome.DONE]
+            broker.run(forget_enqueued_ids(queue, done))
 
-    def _add_copy(self, broker: Broker, item: BulkActionItem, payload: bytes | None) -> None:
-        """Enqueue a copy of a task. Raise QueueFull, BrokerUnavailable, ConfigurationUnavailable."""
+    def _add_copy(self, broker: Broker, item: BulkActionItem, payload: bytes | None, *, until_s: int) -> None:
+        """Enqueue a copy of a task. Raise QueueFull, BrokerUnavailable, ConfigurationUnavailable, EnqueuedTooLate."""
         if payload is None:
             item.outcome, item.note = _Outcome.FAILED, "its payload was not kept in full"
             return
         try:
-            add_copy(broker, Original(redis_queue=item.redis_queue, id=item.task_id), item.copy_id, payload, {})
+            original = Original(redis_queue=item.redis_queue, id=item.task_id)
+            add_copy(broker, NewCopy(original=original, id=item.copy_id, payload=payload), until_s=until_s)
         except (QueueFull, BrokerUnavailable, ConfigurationUnavailable):
             raise
         except RunqyError as error:

@@ -1,7 +1,7 @@
 """Runs a task again as a copy: a new task with its payload, or an edited one. The original stays, linked."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from queues.queries import resolve_queue
 from runqy.audit.changes import REDACTED, Changes
@@ -16,6 +16,7 @@ from tasks.operations import enqueue_built_task_once
 from tasks.task_specs import TaskSpec, build_task, ensure_enabled
 
 __all__ = [
+    "NewCopy",
     "Original",
     "add_copy",
     "enqueue_copy",
@@ -50,6 +51,16 @@ class Original:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewCopy:
+    """A copy to enqueue."""
+
+    original: Original
+    id: str
+    payload: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, headers: Mapping[str, str]) -> str:
     """Enqueue a copy of a task with this payload and return its id. Recorded in the audit.
 
@@ -61,7 +72,7 @@ def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, headers:
     if is_edited:
         changes = {**changes, "payload": REDACTED}
     with record_before(action="task.copied", object_kind="task", object_name=original.id, changes=changes):
-        add_copy(broker, original, copy_id, payload, headers)
+        add_copy(broker, NewCopy(original=original, id=copy_id, payload=payload, headers=headers))
     TaskCopy.objects.create(
         original_queue=original.redis_queue,
         original_id=original.id,
@@ -72,17 +83,17 @@ def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, headers:
     return copy_id
 
 
-def add_copy(broker: Broker, original: Original, copy_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
-    """Enqueue a copy of a task under an id. Repetitions change nothing, even when the copy has ended and was deleted.
+def add_copy(broker: Broker, copy: NewCopy, *, until_s: int | None = None) -> None:
+    """Enqueue a copy of a task. Repetitions change nothing, even when the copy has ended and was deleted.
 
-    Raise as `enqueue_copy`.
+    Raise as `enqueue_copy`, and EnqueuedTooLate after `until_s`.
     """
-    resolved, context = resolve_queue(original.redis_queue), broker.context()
+    resolved, context = resolve_queue(copy.original.redis_queue), broker.context()
     ensure_enabled(resolved)
-    spec = original.spec(payload)
-    task = build_task(spec, resolved, task_id=copy_id, now_ns=context.now_ns, headers=headers)
+    spec = copy.original.spec(copy.payload)
+    task = build_task(spec, resolved, task_id=copy.id, now_ns=context.now_ns, headers=copy.headers)
     try:
-        broker.run(enqueue_built_task_once(task, context))
+        broker.run(enqueue_built_task_once(task, context, until_s=until_s))
     except TaskAlreadyExists:
         return
 

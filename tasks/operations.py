@@ -1,8 +1,8 @@
 """Enqueues single tasks."""
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import msgspec
 
@@ -19,20 +19,26 @@ from runqy.broker.enqueue import (
     TaskCreated,
     enqueue,
     enqueue_unique,
+    expire_records,
     find_replayed,
     new_task_id,
 )
 from runqy.broker.memory import ask_with_memory_check
+from runqy.broker.message import MAX_INT32
 from runqy.broker.operation import BrokerContext, Operation, Request, ask, get_context
 from runqy.broker.task_index import remove_lookups
 from runqy.broker.task_reader import read_tasks
 from runqy.broker.task_record import TaskRecord
-from runqy.errors import BrokerFull, QueueFull, RunqyError, TaskNotFound, TaskNotUnique
+from runqy.errors import BrokerFull, IdempotencyRecordUnreadable, QueueFull, RunqyError, TaskNotFound, TaskNotUnique
 from tasks.task_specs import OnConflict, TaskSpec, build_record, build_task, ensure_enabled
 from tasks.waiting import WaitingClient
 from tasks.waiting_loop import get_waiting_loop
 
 __all__ = ["EnqueuedTask", "enqueue_and_wait", "enqueue_task"]
+
+
+_FORGOTTEN_TTL_S = 60
+"""How far the clocks of two processes, by which one takes over from another, may differ."""
 
 
 class EnqueuedTask(msgspec.Struct, frozen=True):
@@ -45,19 +51,23 @@ class EnqueuedTask(msgspec.Struct, frozen=True):
     """The request is a repetition; this is the result of the first one."""
 
 
+_Seconds = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
+"""At most the end of the year 9999."""
+
+
 class StoredResponse(msgspec.Struct, frozen=True, array_like=True):
     """What a response contains beyond its request; stored with the idempotency key."""
 
     id: str
-    now_ns: int
+    now_ns: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
     payload_end: bytes
     """Appended to the request's payload: the defaults of the queue's schema at that time."""
-    timeout_s: int
-    deadline_s: int
-    max_retry: int
-    retention_s: int
-    ttl_archived_s: int
-    process_at_s: int | None
+    timeout_s: _Seconds
+    deadline_s: _Seconds
+    max_retry: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT32)]
+    retention_s: _Seconds
+    ttl_archived_s: _Seconds
+    process_at_s: _Seconds | None
     headers: dict[str, str]
 
 
@@ -71,7 +81,7 @@ def enqueue_task(
     """Enqueue a task in one round trip. With an idempotency key, a repeated request creates no second task.
 
     `headers` are stored in the task. Raise QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid, RequestInvalid,
-    TaskNotUnique, IdempotencyKeyReused, BrokerUnavailable.
+    TaskNotUnique, IdempotencyKeyReused, IdempotencyRecordUnreadable, BrokerUnavailable.
     """
     resolved = get_catalog().resolve(spec.queue, allowed_queues=allowed_queues)
     if idempotency_key is not None or spec.unique is not None:
@@ -110,15 +120,28 @@ def enqueue_built_task(task: NewTask, context: BrokerContext) -> Operation[None]
     yield from _store_task(request, task, context)
 
 
-def enqueue_built_task_once(task: NewTask, context: BrokerContext) -> Operation[None]:
+def enqueue_built_task_once(task: NewTask, context: BrokerContext, *, until_s: int | None = None) -> Operation[None]:
     """Enqueue a new task, unless its id was enqueued by this operation within IDEMPOTENCY_TTL_S.
 
-    The task itself may have ended and been deleted. Raise QueueFull, TaskAlreadyExists, BrokerUnavailable.
+    The task itself may have ended and been deleted. Redis refuses it after `until_s` by its own clock. Raise QueueFull,
+    TaskAlreadyExists, BrokerUnavailable, EnqueuedTooLate.
     """
-    scope = hashlib.sha256(b"task id\0" + task.id.encode()).hexdigest()[:32]
+    scope = _id_scope(task.id)
     record = IdempotencyRecord(IdempotencyKey(scope=scope, fingerprint=scope), note=task.id.encode())
-    request = enqueue_unique(task, now_ns=context.now_ns, record=record, is_cluster=context.is_cluster)
+    request = enqueue_unique(task, now_ns=context.now_ns, record=record, until_s=until_s, is_cluster=context.is_cluster)
     yield from _store_task(request, task, context)
+
+
+def forget_enqueued_ids(redis_queue: str, task_ids: Sequence[str]) -> Request[None]:
+    """Let `enqueue_built_task_once` forget ids in a minute: the caller has stored that they were enqueued.
+
+    Whoever may still enqueue one of them must have a deadline.
+    """
+    return expire_records(redis_queue, [_id_scope(task_id) for task_id in task_ids], ttl_s=_FORGOTTEN_TTL_S)
+
+
+def _id_scope(task_id: str) -> str:
+    return hashlib.sha256(b"task id\0" + task_id.encode()).hexdigest()[:32]
 
 
 def _store_task(request: Request[Any], task: NewTask, context: BrokerContext) -> Operation[None]:
@@ -188,10 +211,13 @@ def _get_existing(spec: TaskSpec, queue: str, task_id: str, *, is_replayed: bool
 
 
 def _replay(spec: TaskSpec, queue: str, replayed: Replayed) -> Operation[EnqueuedTask]:
-    """Return the task of the first request with this idempotency key."""
+    """Return the task of the first request with this idempotency key. Raise IdempotencyRecordUnreadable."""
     if replayed.holder:
         return (yield from _get_existing(spec, queue, replayed.holder, is_replayed=True))
-    first = _decode(replayed.note)
+    try:
+        first = _decode(replayed.note)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise IdempotencyRecordUnreadable from None
     task = NewTask(
         id=first.id,
         queue=queue,

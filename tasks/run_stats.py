@@ -5,11 +5,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from django.db.models import QuerySet
+
 from queues.catalog import AllowedQueues
 from runqy.broker.states import FAILURES, RunOutcome
 from tasks.histograms import SparseHistogram, add, percentile_ms
 from tasks.models import QueueHour, QueueMinute, QueueRollup, RunStream
 from tasks.rollups import HOUR_S, floor_time
+
+_CHUNK = 2000
+"""How many rows are read at once."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,8 +77,12 @@ def get_stats(  # noqa: PLR0913 (an interval, and which queues)
     Intervals without any have zeros. The first interval holds `start`, the last one ends at `end` or later. Steps of
     whole hours read the hours.
     """
-    rows = _find_rollups(start, end, step_s, queue=queue, redis_queue=redis_queue, allowed_queues=allowed_queues)
-    return _sum_by_step(rows, start=start, end=end, step_s=step_s)
+    rows = _find_rollups(start, end, step_s, allowed_queues)
+    if queue:
+        rows = rows.filter(queue=queue)
+    if redis_queue:
+        rows = rows.filter(redis_queue=redis_queue)
+    return _sum_by_step(rows.iterator(chunk_size=_CHUNK), start=start, end=end, step_s=step_s)
 
 
 def get_stats_by_queue(
@@ -81,7 +90,7 @@ def get_stats_by_queue(
 ) -> dict[str, list[StatsPoint]]:
     """Return the statistics of each queue that has any, in one query."""
     by_queue: defaultdict[str, list[QueueRollup]] = defaultdict(list)
-    for row in _find_rollups(start, end, step_s, allowed_queues=allowed_queues):
+    for row in _find_rollups(start, end, step_s, allowed_queues).iterator(chunk_size=_CHUNK):
         by_queue[row.queue].append(row)
     return {name: _sum_by_step(rows, start=start, end=end, step_s=step_s) for name, rows in by_queue.items()}
 
@@ -98,25 +107,13 @@ def get_history_status(redis_queue: str = "") -> HistoryStatus:
     )
 
 
-def _find_rollups(  # noqa: PLR0913 (an interval, and which queues)
-    start: datetime,
-    end: datetime,
-    step_s: int,
-    *,
-    queue: str = "",
-    redis_queue: str = "",
-    allowed_queues: AllowedQueues = None,
-) -> Iterable[QueueRollup]:
+def _find_rollups(start: datetime, end: datetime, step_s: int, allowed_queues: AllowedQueues) -> QuerySet[QueueRollup]:
     model: type[QueueRollup] = QueueMinute if step_s % HOUR_S else QueueHour
     first = floor_time(start, step_s)
     rows = model._default_manager.filter(start__gte=first, start__lt=end)
-    if queue:
-        rows = rows.filter(queue=queue)
-    if redis_queue:
-        rows = rows.filter(redis_queue=redis_queue)
     if allowed_queues is not None:
         rows = rows.filter(queue__in=allowed_queues)
-    return rows.order_by("start").iterator(chunk_size=2000)
+    return rows.order_by("start")
 
 
 def _sum_by_step(rows: Iterable[QueueRollup], *, start: datetime, end: datetime, step_s: int) -> list[StatsPoint]:

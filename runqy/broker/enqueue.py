@@ -16,7 +16,7 @@ from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
-from runqy.errors import IdempotencyKeyReused, QueueFull, TaskAlreadyExists
+from runqy.errors import IdempotencyKeyReused, IdempotencyRecordUnreadable, QueueFull, TaskAlreadyExists
 
 IDEMPOTENCY_TTL_S = 24 * 3600
 QUEUE_FULL_RETRY_S = 5
@@ -133,6 +133,10 @@ class Replayed:
 UniqueOutcome = TaskCreated | LockConflict | Replayed
 
 
+class EnqueuedTooLate(Exception):
+    """Redis received a task after `until_s`, and did not store it."""
+
+
 class IdempotencyRecord(msgspec.Struct, frozen=True):
     """An idempotency key and what is stored with it."""
 
@@ -175,32 +179,66 @@ def enqueue(task: NewTask, *, now_ns: int, is_cluster: bool = True) -> Request[T
 
 
 def enqueue_unique(
-    task: NewTask, *, now_ns: int, record: IdempotencyRecord | None = None, is_cluster: bool = True
+    task: NewTask,
+    *,
+    now_ns: int,
+    record: IdempotencyRecord | None = None,
+    until_s: int | None = None,
+    is_cluster: bool = True,
 ) -> Request[UniqueOutcome]:
     """Enqueue a task under its lock and idempotency key, index entry first.
 
-    Raise TaskAlreadyExists, IdempotencyKeyReused, QueueFull. Repeatable. A single command suffices if Redis is not a
-    cluster.
+    Raise TaskAlreadyExists, IdempotencyKeyReused, IdempotencyRecordUnreadable, QueueFull, EnqueuedTooLate. Repeatable.
+    A single command suffices if Redis is not a cluster.
     """
-    call = script("enqueue_unique")(**_arguments(task, now_ns, record, is_cluster))
+    call = script("enqueue_unique")(**_arguments(task, now_ns, record, until_s, is_cluster))
     return Request(
         (*index_task(task), call) if is_cluster else (call,), partial(_parse_unique_outcome, task), is_repeatable=True
     )
 
 
 def find_replayed(queue: str, idempotency_key: IdempotencyKey) -> Request[Replayed | None]:
-    """Return the outcome of an earlier request with the same idempotency key. Raise IdempotencyKeyReused."""
+    """Return the outcome of an earlier request with the same idempotency key.
+
+    Raise IdempotencyKeyReused, IdempotencyRecordUnreadable.
+    """
     record = QueueKeys(queue).created(idempotency_key.scope)
 
     def parse(replies: Sequence[Reply]) -> Replayed | None:
-        fingerprint, note, holder = replies[0]
-        if fingerprint is None:
+        if not is_recorded(replies[0], idempotency_key):
             return None
-        if fingerprint.decode() != idempotency_key.fingerprint:
-            raise IdempotencyKeyReused
-        return Replayed(note, (holder or b"").decode())
+        _, note, holder = replies[0]
+        return _replayed(note, holder or b"")
 
-    return Request((command("HMGET", record, "fingerprint", "note", "holder", key=record),), parse)
+    read = command("HMGET", record, "fingerprint", "note", "holder", key=record)
+    return Request((read,), parse, tolerates_wrong_types=True)
+
+
+def is_recorded(fields: Sequence[bytes | None] | None, idempotency_key: IdempotencyKey) -> bool:
+    """Return whether a record exists for this request, of which fingerprint, note or token, and others were read.
+
+    Raise IdempotencyKeyReused, IdempotencyRecordUnreadable.
+    """
+    if fields is None:
+        raise IdempotencyRecordUnreadable
+    if fields[0] is not None and fields[0] != idempotency_key.fingerprint.encode():
+        raise IdempotencyKeyReused
+    if (fields[0] is None) != (fields[1] is None):
+        raise IdempotencyRecordUnreadable
+    return fields[0] is not None
+
+
+def _replayed(note: bytes, holder: bytes) -> Replayed:
+    try:
+        return Replayed(note, holder.decode())
+    except UnicodeDecodeError:
+        raise IdempotencyRecordUnreadable from None
+
+
+def expire_records(queue: str, scopes: Sequence[str], *, ttl_s: int) -> Request[None]:
+    """Let the records of idempotency keys expire, after which a repetition creates a task again."""
+    records = [QueueKeys(queue).created(scope) for scope in scopes]
+    return Request(tuple(command("EXPIRE", record, ttl_s, key=record) for record in records), lambda _: None)
 
 
 def index_task(task: NewTask) -> tuple[Command, Command]:
@@ -306,7 +344,7 @@ def _enqueue_one(task: NewTask, now_ns: int) -> Command:
 
 
 def _arguments(
-    task: NewTask, now_ns: int, record: IdempotencyRecord | None, is_cluster: bool
+    task: NewTask, now_ns: int, record: IdempotencyRecord | None, until_s: int | None, is_cluster: bool
 ) -> dict[str, Value | Sequence[Value]]:
     """Return the script's keys and arguments."""
     queue = QueueKeys(task.queue)
@@ -335,6 +373,7 @@ def _arguments(
         "keeps_conflict": int(record.keeps_conflict) if record else 0,
         "keep_s": IDEMPOTENCY_TTL_S,
         "max_waiting": task.max_waiting,
+        "until_s": "" if until_s is None else until_s,
     }
 
 
@@ -348,5 +387,9 @@ def _parse_unique_outcome(task: NewTask, replies: Sequence[Reply]) -> UniqueOutc
         raise IdempotencyKeyReused
     if reply == -2:
         raise queue_full(task)
+    if reply == -3:
+        raise EnqueuedTooLate
+    if reply == -4:
+        raise IdempotencyRecordUnreadable
     holder, note = reply
-    return Replayed(note, holder.decode()) if note else LockConflict(holder.decode(errors="replace"))
+    return _replayed(note, holder) if note else LockConflict(holder.decode(errors="replace"))

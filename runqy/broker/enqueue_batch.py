@@ -1,9 +1,10 @@
 """Enqueue batches, up to 500 tasks in one script call, also with unique keys and an idempotency key."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+
+from msgspec import DecodeError
 
 from runqy.broker import constants, keys
 from runqy.broker.enqueue import (
@@ -14,6 +15,7 @@ from runqy.broker.enqueue import (
     NewTask,
     TaskCreated,
     encode_messages,
+    is_recorded,
     limits,
     lock_s,
     queue_full,
@@ -25,7 +27,14 @@ from runqy.broker.operation import Operation, Request, get_context
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.broker.states import TaskState
-from runqy.errors import IdempotencyKeyReused, QueueFull, RunqyError, TaskAlreadyExists
+from runqy.errors import (
+    IdempotencyKeyReused,
+    IdempotencyRecordUnreadable,
+    QueueFull,
+    RunqyError,
+    TaskAlreadyExists,
+)
+from runqy.json_decoding import read_json
 
 Enqueued = TaskState | RunqyError
 ItemOutcome = TaskCreated | LockConflict | TaskAlreadyExists | QueueFull
@@ -89,36 +98,59 @@ def enqueue_unique_batch(
     *,
     is_cluster: bool = False,
 ) -> Request[EnqueuedPart]:
-    """Enqueue the tasks of a part under their locks, index entries first. Repeatable. Raise IdempotencyKeyReused."""
+    """Enqueue the tasks of a part under their locks, index entries first. Repeatable.
+
+    Raise IdempotencyKeyReused, IdempotencyRecordUnreadable.
+    """
     known = command("SADD", keys.QUEUES, part.queue, key=keys.QUEUES)
     commands = (*index_tasks(part.tasks, is_cluster), known) if part.tasks else ()
 
     def parse(replies: Sequence[Reply]) -> EnqueuedPart:
-        if not replies[-1]:
+        if replies[-1] == 0:
             raise IdempotencyKeyReused
+        if replies[-1] == -4:
+            raise IdempotencyRecordUnreadable
         token, now_ns, note, outcomes = replies[-1]
-        read = [_parse_item(outcome) for outcome in outcomes]
-        return EnqueuedPart(request_token=RequestToken(token.decode(), int(now_ns)), note=note, outcomes=read)
+        return _read_part(token, now_ns, note, outcomes)
 
     call = script("enqueue_unique_batch")(**_arguments(part, request_token, idempotency_key))
     return Request((*commands, call), parse, is_repeatable=True, is_bulky=True)
 
 
 def find_enqueued_part(queue: str, idempotency_key: IdempotencyKey, number: int = 0) -> Request[EnqueuedPart | None]:
-    """Return the outcome of a part enqueued under an idempotency key. Raise IdempotencyKeyReused."""
+    """Return the outcome of a part enqueued under an idempotency key.
+
+    Raise IdempotencyKeyReused, IdempotencyRecordUnreadable.
+    """
     record = QueueKeys(queue).created(idempotency_key.scope)
 
     def parse(replies: Sequence[Reply]) -> EnqueuedPart | None:
-        fingerprint, token, now_ns, note, outcomes = replies[0]
-        if fingerprint is None:
+        if not is_recorded(replies[0], idempotency_key):
             return None
-        if fingerprint.decode() != idempotency_key.fingerprint:
-            raise IdempotencyKeyReused
-        read = [_parse_item(o.encode() if isinstance(o, str) else o) for o in json.loads(outcomes or b"{}")]
-        return EnqueuedPart(request_token=RequestToken(token.decode(), int(now_ns)), note=note or b"", outcomes=read)
+        _, token, now_ns, note, outcomes = replies[0]
+        try:
+            stored = read_json(
+                b"[]" if outcomes in (None, b"{}") else outcomes, list[int | str]
+            )  # so Lua writes no items
+        except (DecodeError, ValueError):
+            raise IdempotencyRecordUnreadable from None
+        encoded = [outcome.encode() if isinstance(outcome, str) else outcome for outcome in stored]
+        return _read_part(token, now_ns, note or b"", encoded)
 
     fields = ("fingerprint", "maker", "now_ns", f"note:{number}", f"outcomes:{number}")
-    return Request((command("HMGET", record, *fields, key=record),), parse, is_bulky=True)
+    read = command("HMGET", record, *fields, key=record)
+    return Request((read,), parse, is_bulky=True, tolerates_wrong_types=True)
+
+
+def _read_part(token: bytes, now_ns: bytes | None, note: bytes, outcomes: Sequence[int | bytes]) -> EnqueuedPart:
+    """Raise IdempotencyRecordUnreadable."""
+    try:
+        request_token = RequestToken(token.decode(), int(now_ns or b""))
+    except ValueError:
+        raise IdempotencyRecordUnreadable from None
+    if not 0 <= request_token.now_ns < 1 << 63 or not all(isinstance(outcome, int | bytes) for outcome in outcomes):
+        raise IdempotencyRecordUnreadable
+    return EnqueuedPart(request_token=request_token, note=note, outcomes=[_parse_item(o) for o in outcomes])
 
 
 def index_tasks(tasks: Sequence[NewTask], is_cluster: bool) -> list[Command]:

@@ -259,6 +259,11 @@ class QueueKeys:
         return f"{self._move_prefix}refused:{token}"
 
     @property
+    def move_offsets(self) -> str:
+        """Hash: sorted set of this queue -> how many tasks at its start a move passes over, because it tried them."""
+        return f"{self._move_prefix}offsets"
+
+    @property
     def closing(self) -> str:
         """Hash: token and counters of a queue whose tasks were all moved, until they are added elsewhere."""
         return f"{self._move_prefix}closing"

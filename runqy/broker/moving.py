@@ -19,49 +19,35 @@ from runqy.broker.constants import BATCH_MAX_BYTES, BATCH_MAX_TASKS
 from runqy.broker.keys import QueueKeys
 from runqy.broker.memory import ensure_memory
 from runqy.broker.message import MessageUnreadable, decode, encode
+from runqy.broker.move_claims import (
+    LISTED_STATES,
+    MoveClaim,
+    read_claims,
+    record_failure,
+    record_refused,
+    release_invalid,
+)
 from runqy.broker.operation import Operation, Request, ask, ask_all, get_context, raise_error
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import command, script
 from runqy.broker.states import TaskState
 from runqy.errors import BrokerCommandRefused, RunqyError
-from runqy.failure_log import FailureLog
 
 STEP_TIMEOUT_S = 600
 """How long after reading a task it may be stored; a process may be stopped in between."""
 CLAIM_TTL_S = 30 * 24 * 3600
 """How long a claim that a crash interrupted is certain not to be stored twice."""
 _FINISHED_TTL_S = 6 * STEP_TIMEOUT_S
-_STATES = (
-    *(TaskState.SCHEDULED, TaskState.RETRY, TaskState.PENDING),
-    *(TaskState.COMPLETED, TaskState.ARCHIVED),
-)
 _DROPPED_FIELDS = (b"moving", b"place")
 
 T = TypeVar("T")
-
-_failures = FailureLog("claims_finished")
-"""Of all claims. Its end is not recorded: one claim may be finished while another fails, each time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _MoveClaim:
-    """A task that was taken out of its index to be moved."""
-
-    task_id: bytes
-    """As it is in Redis: asynq's clients may create ids that are not UTF-8."""
-    token: str
-    state: TaskState
-    score: str
-    """Empty for a pending task."""
-    position: int
-    destination: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ClaimedTask:
     """A claimed task as it was read."""
 
-    claim: _MoveClaim
+    claim: MoveClaim
     ttl_ms: int
     lock_ttl_ms: str
     fields: dict[bytes, bytes]
@@ -102,20 +88,10 @@ def move_tasks(broker: Broker, source: str, destination: str, *, limit: int) -> 
 
 def finish_claims(broker: Broker, source: str) -> int:
     """Store the claimed tasks of a Redis queue in their destinations; return how many. Raise BrokerUnavailable."""
-    claims = sorted(broker.run(_read_claims(source)), key=lambda claim: (claim.token, claim.position))
-    if not claims:
-        return 0
-    return sum(broker.run(_finish(source, chunk)) for chunk in _chunks(claims))
-
-
-def count_claims(sources: Sequence[str]) -> Request[dict[str, int]]:
-    """Return how many tasks of each Redis queue are claimed; queues without are left out."""
-    claims = [QueueKeys(source).claims for source in sources]
-    return Request(
-        tuple(command("HLEN", key, key=key) for key in claims),
-        lambda replies: {source: int(count) for source, count in zip(sources, replies, strict=True) if count},
-        tolerates_wrong_types=True,
-    )
+    claims = broker.run(read_claims(source))
+    if claims.invalid:
+        broker.run(release_invalid(source, claims.invalid))
+    return sum(broker.run(_finish(source, chunk)) for chunk in claims.chunks())
 
 
 def _indexes(broker: Broker, source: str) -> Iterator[tuple[TaskState, bytes]]:
@@ -125,7 +101,7 @@ def _indexes(broker: Broker, source: str) -> Iterator[tuple[TaskState, bytes]]:
     groups = broker.run(Request((members,), lambda replies: sorted(replies[0] or ()), tolerates_wrong_types=True))
     for group in groups:
         yield TaskState.AGGREGATING, keys.group("").encode() + group
-    for state in _STATES:
+    for state in LISTED_STATES:
         yield state, keys.index(state).encode()
 
 
@@ -135,11 +111,15 @@ def _ensure_memory(destination: str) -> Operation[None]:
 
 
 def _claim(source: str, state: TaskState, index: bytes, *, token: str, destination: str) -> Request[int]:
-    """Claim tasks of an index; return how many ids left it. An index of the wrong type has none."""
+    """Claim tasks of an index, last those that were refused before; return how many ids left it.
+
+    An index of the wrong type has none.
+    """
     keys = QueueKeys(source)
     call = script("claim_for_move")(
         claims=keys.claims,
         index=index,
+        offsets=keys.move_offsets,
         state=state,
         task_prefix=keys.task_prefix,
         token=token,
@@ -150,49 +130,7 @@ def _claim(source: str, state: TaskState, index: bytes, *, token: str, destinati
     return Request((call,), lambda replies: int(replies[0] or 0), tolerates_wrong_types=True)
 
 
-def _read_claims(source: str) -> Request[list[_MoveClaim]]:
-    """Return the claims of a Redis queue without unreadable ones, which are logged."""
-    key = QueueKeys(source).claims
-
-    def parse(replies: Sequence[Reply]) -> list[_MoveClaim]:
-        flat = replies[0] or ()
-        pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-        return [claim for task_id, content in pairs if (claim := _parse_claim(source, task_id, content))]
-
-    return Request((command("HGETALL", key, key=key),), parse, tolerates_wrong_types=True)
-
-
-def _parse_claim(source: str, task_id: bytes, content: bytes) -> _MoveClaim | None:
-    try:
-        token, state, score, position, destination = content.decode().split(" ", 4)
-        return _MoveClaim(
-            task_id=task_id,
-            token=token,
-            state=TaskState(state),
-            score="" if score == "-" else score,
-            position=int(position),
-            destination=destination,
-        )
-    except ValueError:
-        _record_failure(source, task_id, "the claim is invalid")
-        return None
-
-
-def _record_failure(source: str, task_id: bytes, error: str) -> None:
-    text = _as_text(task_id)
-    _failures.record("task_not_moved", key=f"{source}:{text}", queue=source, task_id=text, error=error)
-
-
-def _as_text(task_id: bytes) -> str:
-    return task_id.decode("utf-8", "backslashreplace")
-
-
-def _chunks(claims: Sequence[_MoveClaim]) -> Iterator[Sequence[_MoveClaim]]:
-    for start in range(0, len(claims), BATCH_MAX_TASKS):
-        yield claims[start : start + BATCH_MAX_TASKS]
-
-
-def _finish(source: str, claims: Sequence[_MoveClaim]) -> Operation[int]:
+def _finish(source: str, claims: Sequence[MoveClaim]) -> Operation[int]:
     """Store claimed tasks, change their index entries, delete the originals; return how many were stored.
 
     A task that Redis refuses to read or to store stays claimed, and is logged; the others are moved.
@@ -219,11 +157,11 @@ def _finish(source: str, claims: Sequence[_MoveClaim]) -> Operation[int]:
 
 
 def _end(
-    source: str, claims: Sequence[_MoveClaim], moved: Sequence[_MoveClaim], refused: Sequence[_ClaimedTask]
+    source: str, claims: Sequence[MoveClaim], moved: Sequence[MoveClaim], refused: Sequence[_ClaimedTask]
 ) -> Operation[list[int | RunqyError]]:
     """Delete the originals of moved tasks, put the refused ones back, and return the outcomes.
 
-    What is stored under a token expires once none of its claims is left.
+    What is stored under a token expires once none of its claims is left: `claims` are all of its tokens.
     """
     requests = [*(_delete(source, claim) for claim in moved), *(_return(source, task) for task in refused)]
     outcomes = yield from ask_all(requests)
@@ -233,20 +171,17 @@ def _end(
     expiring = {(claim.destination, claim.token) for claim in ended if claim.token not in unfinished}
     yield from ask_all([_expire_moved(*key) for key in sorted(expiring)])
     if refused:
-        text = _as_text(refused[0].claim.task_id)
-        _failures.record(
-            "task_not_moved", key=source, queue=source, count=len(refused), task_id=text, reason="id_exists"
-        )
+        record_refused(source, [task.claim.task_id for task in refused])
     return outcomes
 
 
 def _without_refused(
-    source: str, claims: Sequence[_MoveClaim], outcomes: Iterable[T | RunqyError]
+    source: str, claims: Sequence[MoveClaim], outcomes: Iterable[T | RunqyError]
 ) -> Iterator[T | RunqyError]:
     """Log the commands that Redis refused, because another program wrote a key of another type."""
     for claim, outcome in zip(claims, outcomes, strict=True):
         if isinstance(outcome, BrokerCommandRefused):
-            _record_failure(source, claim.task_id, outcome.detail)
+            record_failure(source, claim.task_id, outcome.detail)
         yield outcome
 
 
@@ -263,7 +198,7 @@ def _output_key(queue: str, task_id: bytes) -> bytes:
     return QueueKeys(queue).output("").encode() + task_id
 
 
-def _read(source: str, claim: _MoveClaim) -> Request[_ClaimedTask]:
+def _read(source: str, claim: MoveClaim) -> Request[_ClaimedTask]:
     keys = QueueKeys(source)
     call = script("read_claimed")(
         claims=keys.claims,
@@ -345,7 +280,7 @@ def _rename_lock(lock: bytes, source: str, destination: str) -> bytes:
     return after + (f"{destination}:".encode() + rest.removeprefix(task_type) if rest.startswith(task_type) else rest)
 
 
-def _move_lookup(source: str, claim: _MoveClaim) -> Request[int]:
+def _move_lookup(source: str, claim: MoveClaim) -> Request[int]:
     try:
         lookup = redis_keys.lookup(claim.task_id.decode())
     except UnicodeDecodeError:  # runqy indexes no such id
@@ -354,7 +289,7 @@ def _move_lookup(source: str, claim: _MoveClaim) -> Request[int]:
     return Request((call,), lambda replies: int(replies[0]), is_repeatable=True)
 
 
-def _delete(source: str, claim: _MoveClaim) -> Request[int]:
+def _delete(source: str, claim: MoveClaim) -> Request[int]:
     keys = QueueKeys(source)
     call = script("delete_moved")(
         claims=keys.claims,
@@ -372,6 +307,7 @@ def _return(source: str, task: _ClaimedTask) -> Request[int]:
         claims=keys.claims,
         task=_task_key(source, claim.task_id),
         index=task.index(keys),
+        offsets=keys.move_offsets,
         id=claim.task_id,
         token=claim.token,
         state=claim.state,

@@ -88,14 +88,19 @@ def delete_indexed_tasks(keys: QueueKeys, index: str, limit: int = BATCH_MAX_TAS
 
 
 def _delete_other_keys(broker: Broker, keys: QueueKeys, before_step: Callable[[], None]) -> int:
-    """Delete all remaining keys of a queue, including tasks that are in no index; return how many."""
+    """Delete all remaining keys of a queue, including tasks that are in no index; return how many.
+
+    Other programs may have written keys that are not UTF-8.
+    """
     scanner, total = KeyScanner(f"*:{{{keys.queue}}}:*", step=1000, kind=""), 0
+    prefixes, task_prefix = tuple(prefix.encode() for prefix in keys.prefixes), keys.task_prefix.encode()
     while True:
         before_step()
-        found = [key for key in scanner.next_keys(broker) if key.startswith(keys.prefixes)]
-        total += broker.run(Request(tuple(command("UNLINK", key, key=key) for key in found), sum)) if found else 0
-        tasks = [key.removeprefix(keys.task_prefix) for key in found if key.startswith(keys.task_prefix)]
-        broker.run(remove_lookups(keys.queue, tasks))
+        found = [name for name in scanner.next_names(broker) if name.startswith(prefixes)]
+        unlink = tuple(command("UNLINK", name, key=keys.prefix) for name in found)  # all are in the slot of the queue
+        total += broker.run(Request(unlink, sum)) if found else 0
+        tasks = [name.removeprefix(task_prefix) for name in found if name.startswith(task_prefix)]
+        broker.run(remove_lookups(keys.queue, [task_id.decode(errors="replace") for task_id in tasks]))
         if scanner.is_at_start:
             return total
 

@@ -28,23 +28,27 @@ class KeyScanner:
         self._cursors: dict[str, int] = {}  # node -> cursor; nodes that were scanned to their end are missing
 
     def next_keys(self, broker: Broker) -> list[str]:
+        """Return the matching keys of the next step, as text: one that is not UTF-8 is none that runqy wrote."""
+        return [name.decode(errors="replace") for name in self.next_names(broker)]
+
+    def next_names(self, broker: Broker) -> list[bytes]:
         """Return the matching keys of the next step on all nodes that are not finished."""
         connections = broker.connection.nodes()
         if self.is_at_start:
             self._cursors = dict.fromkeys(connections, 0)
-        found: list[str] = []
+        found: list[bytes] = []
         for name in self._cursors.keys() & connections.keys():
             found += self._step_on(name, connections[name])
         self._cursors = {name: cursor for name, cursor in self._cursors.items() if cursor and name in connections}
         return found
 
-    def _step_on(self, name: str, connection: RedisConnection) -> list[str]:
+    def _step_on(self, name: str, connection: RedisConnection) -> list[bytes]:
         """Advance the scan on one node; a cursor of 0 is its end."""
         options = ("MATCH", self._pattern, "COUNT", self._step, *self._kind)
         scan = command("SCAN", self._cursors[name], *options, key=None)
         cursor, names = check_reply(connection.execute([scan])[0])
         self._cursors[name] = int(cursor)
-        return [name.decode(errors="replace") for name in names]
+        return list(names)
 
     @property
     def is_at_start(self) -> bool:

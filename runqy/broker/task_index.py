@@ -1,4 +1,4 @@
-"""Remove index entries (`asynq:t:<id>`) of tasks that no longer exist, and their output.
+"""Remove index entries (`asynq:t:<id>`) of tasks that no longer exist, and their output; keep that of the others.
 
 An index entry is in another slot than its task, so one script cannot delete both. Code that deletes a task calls
 `remove_lookups` next; the sweep finds what a crash or asynq's own tools left. These delete a task without its output.
@@ -16,7 +16,7 @@ from runqy.broker.operation import Operation, Request, ask_all
 from runqy.broker.replies import Reply
 from runqy.broker.scanning import KeyScanner
 from runqy.broker.scripts import command, script
-from runqy.broker.task_output import delete_stray_output
+from runqy.broker.task_output import delete_stray_output, keep_outputs
 
 CONFIRM_AFTER_S = 60
 """An index entry is written before its task, so it is removed only if the task is still missing after this long."""
@@ -37,7 +37,7 @@ def remove_lookups(queue: str, task_ids: Sequence[str]) -> Operation[None]:
 
 
 class LookupSweep:
-    """Scans all index entries in bounded steps and removes those without a task."""
+    """Scans all index entries in bounded steps, removes those without a task, and keeps the output of other tasks."""
 
     def __init__(self, step: int = 1000) -> None:
         self._scanner = KeyScanner(keys.lookup("*"), step)
@@ -52,8 +52,10 @@ class LookupSweep:
         """Check the next entries, and remove those that have been without a task for a minute; return how many."""
         now_s = broker.now_s()
         ids = [key.removeprefix(keys.lookup("")) for key in self._scanner.next_keys(broker)]
-        seen = zip(ids, broker.run(_read_queues(ids)), strict=True)
-        for suspect in _without_task(broker, seen):
+        seen = list(zip(ids, broker.run(_read_queues(ids)), strict=True))
+        missing = _without_task(broker, seen)
+        broker.run(keep_outputs([(queue, task_id) for task_id, queue in {*seen}.difference(missing)]))
+        for suspect in missing:
             if len(self._suspects) < MAX_SUSPECTS:
                 self._suspects.setdefault(suspect, now_s)
         due = [suspect for suspect, since_s in self._suspects.items() if now_s - since_s >= CONFIRM_AFTER_S]

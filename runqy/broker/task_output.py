@@ -5,18 +5,20 @@ from dataclasses import dataclass
 
 import msgspec
 
+from runqy.broker.constants import ARCHIVE_MAX_AGE_S
 from runqy.broker.keys import QueueKeys
 from runqy.broker.lease import Lease
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply, read_number
-from runqy.broker.scripts import Command, Value, script
+from runqy.broker.scripts import Command, Value, command, script
 
 MAX_BYTES = 64 << 10
 """The number of bytes kept of each attempt, the last ones."""
 MAX_ATTEMPTS = 5
 """The number of attempts of a task whose output is kept, the last ones."""
 KEPT_S = 7 * 24 * 3600
-"""How long output is kept beyond the time to live of its task, should another program delete the task."""
+"""How long output is kept beyond the time to live of its task, should another program delete the task; and how long
+since maintenance saw the task last."""
 
 
 class OutputChunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +76,12 @@ def read_output(queue: str, task_id: str, *, attempt: int | None = None, offset:
     return Request((call,), _parse, is_repeatable=True, is_bulky=True, tolerates_wrong_types=True)
 
 
+def keep_outputs(tasks: Sequence[tuple[str, str]]) -> Request[None]:
+    """Have the output of existing tasks (queue, id) live for KEPT_S at least."""
+    outputs = [QueueKeys(queue).output(task_id) for queue, task_id in tasks]
+    return Request(tuple(command("EXPIRE", key, KEPT_S, "GT", key=key) for key in outputs), lambda _: None)
+
+
 def delete_stray_output(queue: str, task_id: str) -> Request[bool]:
     """Delete the output of a task that another program has deleted."""
     keys = QueueKeys(queue)
@@ -91,7 +99,12 @@ def _write(chunks: Sequence[OutputChunk]) -> Command:
         runs += (lease.token, chunk.offset, chunk.text)
         runs += (int(chunk.is_shared), chunk.progress, chunk.retention_s)
     return script("write_output")(
-        task_and_output=keys, max_bytes=MAX_BYTES, max_attempts=MAX_ATTEMPTS, kept_s=KEPT_S, runs=runs
+        task_and_output=keys,
+        max_bytes=MAX_BYTES,
+        max_attempts=MAX_ATTEMPTS,
+        kept_s=KEPT_S,
+        ttl_archived=ARCHIVE_MAX_AGE_S,
+        runs=runs,
     )
 
 

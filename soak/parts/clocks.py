@@ -6,7 +6,7 @@ import time
 from soak import processes
 from soak.checker import check
 from soak.draining import collect, drain
-from soak.load import running_load
+from soak.load import Load
 from soak.options import Options
 from soak.processes import ManagedProcess, wait_for
 from soak.report import Report
@@ -31,7 +31,7 @@ def run(options: Options, report: Report) -> None:
             program = ("-m", "soak.skewed", str(offset_s), "workers.runtime.main")
             stack.add_worker(name, program=program, PYTHONPATH=str(processes.ROOT))
         stack.wait_until_ready(6)
-        with running_load(stack, rng, pause_s=0.6) as load:
+        with Load(stack, rng, pause_s=0.6) as load:
             client = stack.client()
             long_ids = [_add(stack, {"do": "ok", "s": LONG_S, "number": f"long-{n}"}) for n in range(2)]
             for task_id in long_ids:

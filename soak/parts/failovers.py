@@ -10,12 +10,12 @@ from redis.crc import key_slot
 from runqy.broker.keys import QueueKeys
 from soak.checker import Evidence, Fault, Incident, check
 from soak.draining import RECOVERY_S, collect, drain
-from soak.load import Load, running_load
+from soak.load import Load
 from soak.options import Options
 from soak.processes import wait_for
 from soak.recovery import measure_recovery
 from soak.report import Report
-from soak.stack import DURABLE, LEASE_S, Stack, running_stack
+from soak.stack import DURABLE, LEASE_S, Stack, StackParts, running_stack
 from tests.support.servers import start_cluster, start_sentinel
 
 CLUSTER, SENTINEL = "cluster", "sentinel"
@@ -38,12 +38,12 @@ def run_cluster(options: Options, report: Report) -> None:
     nodes = [server.client() for server in servers]
     try:
         url = "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
-        with running_stack(report, rng, redis_url=url) as stack:
+        with running_stack(report, rng, StackParts(redis_url=url)) as stack:
             for name in ("worker-a", "worker-b"):
                 stack.add_worker(name)
             stack.wait_until_ready(6)
             incidents: list[Incident] = []
-            with running_load(stack, rng, pause_s=PAUSE_S) as load:
+            with Load(stack, rng, pause_s=PAUSE_S) as load:
                 home = next(node for node in nodes if _owns_slot(node))
                 other = next(node for node in nodes if node is not home)
                 for source, target in ((home, other), (other, home)):
@@ -74,11 +74,11 @@ def run_sentinel(options: Options, report: Report) -> None:
     servers = start_sentinel()
     try:
         url = f"redis+sentinel://127.0.0.1:{servers.sentinel.port}/0?master=runqy"
-        with running_stack(report, rng, redis_url=url) as stack:
+        with running_stack(report, rng, StackParts(redis_url=url)) as stack:
             for number in range(HERD):
                 stack.add_worker(f"worker-{number}", RUNQY_PROCESSES="1")
             stack.wait_until_ready(3 * HERD, timeout_s=180)
-            with running_load(stack, rng, pause_s=PAUSE_S) as load:
+            with Load(stack, rng, pause_s=PAUSE_S) as load:
                 time.sleep(LOADED_S)
                 began_at = time.time()
                 servers.master.kill()

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from soak.api import Client
 from soak.enqueueing import compare_enqueueing
 from soak.history_evidence import collect_histories, report_histories, wait_for_history
-from soak.history_load import SteadyLoad, running_load
+from soak.history_load import SteadyLoad
 from soak.history_stack import history_stack
 from soak.options import Options
 from soak.report import Report, quantile
-from soak.sampling import CpuMeter, Sampler, sampling
+from soak.sampling import CpuMeter, Sampler
 from soak.stack import Stack
-from soak.staff import PageReader, make_session, reading
+from soak.staff import PageReader, make_session
 
 PART = "history"
 MINUTES, RATE = 10.0, 1000.0
@@ -41,7 +41,7 @@ def run(options: Options, report: Report) -> None:
         load, sampler = SteadyLoad(stack, QUEUES, rate=rate), Sampler(stack, list(QUEUES))
         reader = PageReader(make_session(stack), _pages(load), lambda: sampler.archived)
         meter, began_s = CpuMeter(stack), time.monotonic()
-        with running_load(load), sampling(sampler), reading(reader):
+        with load, sampler, reader:
             enqueued_s = _enqueue_singles(stack, load, minutes * 60)
             took_s = time.monotonic() - began_s
             _report_load(load, sampler, rate, took_s, report)

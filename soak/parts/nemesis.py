@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from soak.checker import check
 from soak.draining import RECOVERY_S, collect, descriptors, drain
 from soak.faults import Nemesis
-from soak.load import Load, running_load
+from soak.load import Load
 from soak.options import Options
 from soak.recovery import measure_recovery
 from soak.report import Report, counted, spread
-from soak.stack import Stack, running_stack
+from soak.stack import Stack, StackParts, running_stack
 
 PART = "nemesis"
 MINUTES = 15.0
@@ -31,7 +31,7 @@ BOTH = 0.35
 def run(options: Options, report: Report) -> None:
     """Inject faults for some minutes, let the queues drain, and check."""
     rng, minutes = options.rng(PART), options.minutes or MINUTES
-    with running_stack(report, rng, has_postgresql=True) as stack:
+    with running_stack(report, rng, StackParts(has_postgresql=True)) as stack:
         report.section(f"Random faults for {minutes:g} minutes, seed {options.seed}")
         database = (
             "PostgreSQL" if stack.database else "SQLite (PostgreSQL's programs are not installed: no faults of it)"
@@ -41,7 +41,7 @@ def run(options: Options, report: Report) -> None:
             stack.add_worker(name)
         stack.wait_until_ready(QUEUES_OF_A_WORKER * len(WORKERS))
         nemesis = Nemesis(stack, rng)
-        with running_load(stack, rng) as load:
+        with Load(stack, rng) as load:
             time.sleep(3)
             before = descriptors(stack)
             _inject_faults(stack, nemesis, load, minutes * 60, report)

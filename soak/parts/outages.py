@@ -4,7 +4,6 @@ import contextlib
 import random
 import signal
 import sqlite3
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,14 +16,15 @@ import redis as redis_py
 from runqy.broker.keys import QueueKeys
 from soak import processes
 from soak.history_evidence import collect_histories, report_histories, wait_for_history
-from soak.history_load import SteadyLoad, running_load
+from soak.history_load import SteadyLoad
 from soak.history_stack import history_stack
 from soak.options import Options
 from soak.processes import wait_for
 from soak.report import Report
-from soak.sampling import CpuMeter, Sampler, sampling
+from soak.sampling import CpuMeter, Sampler
 from soak.stack import Stack
 from soak.staff import LIVE, make_session
+from soak.threads import BackgroundThreads
 
 PART = "outages"
 MINUTES, RATE = 5.0, 300.0
@@ -47,21 +47,21 @@ REDIS_MB = 300.0
 """For the streams and for what the tasks themselves take."""
 
 
-class Killer:
+class Killer(BackgroundThreads):
     """A thread that kills maintenance processes again and again, soon after they have stored something."""
 
     def __init__(self, stack: Stack, rng: random.Random) -> None:
+        super().__init__(patience_s=30)
         self.kills = 0
         self._stack = stack
         self._rng = rng
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._kill, daemon=True)
+        self.add_thread(self._kill)
 
     def _kill(self) -> None:
         with self._stack.redis_client() as redis:
-            while not self._stop.is_set():
+            while self.waits(0):
                 self._wait_for_progress(redis)
-                if self._stop.wait(self._rng.uniform(0, 1.5)):
+                if not self.waits(self._rng.uniform(0, 1.5)):
                     return
                 own = [process.pid for process in self._stack.others if process.is_alive()]
                 pids = [*self._stack.maintenance_processes(), *own]
@@ -73,21 +73,11 @@ class Killer:
     def _wait_for_progress(self, redis: redis_py.Redis) -> None:
         """Wait until an entry was removed from a stream, at most some seconds: there may be no database."""
         most, deadline = _lengths(redis), time.monotonic() + self._rng.uniform(8, 20)
-        while time.monotonic() < deadline and not self._stop.wait(0.05):
+        while time.monotonic() < deadline and self.waits(0.05):
             for queue, length in _lengths(redis).items():
                 if length < most.get(queue, 0) and most[queue] < STREAM:
                     return
                 most[queue] = max(length, most.get(queue, 0))
-
-    @contextmanager
-    def killing(self) -> Iterator[None]:
-        """Kill until the end of the block."""
-        self._thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            self._thread.join(30)
 
 
 def run(options: Options, report: Report) -> None:
@@ -102,8 +92,8 @@ def run(options: Options, report: Report) -> None:
         since, session = datetime.now(UTC), make_session(stack)
         load, sampler = SteadyLoad(stack, QUEUES, rate=rate), Sampler(stack, list(QUEUES))
         killer = Killer(stack, options.rng(f"{PART} kills"))
-        with running_load(load), sampling(sampler), stack.redis_client() as redis:
-            with killer.killing():
+        with load, sampler, stack.redis_client() as redis:
+            with killer:
                 time.sleep(min(KILLS_S, minutes * 60))
                 report.figure(PART, "maintenance killed under load", f"{killer.kills} times in two processes")
                 _take_database_away(stack, load, redis, session, report, minutes=minutes, rate=rate, database=database)
@@ -189,7 +179,7 @@ def _restart_redis(stack: Stack, rng: random.Random, report: Report) -> None:
     if stack.redis is None:
         raise RuntimeError("the stack has no Redis of its own")
     killer = Killer(stack, rng)
-    with killer.killing():
+    with killer:
         for number in range(RESTARTS):
             time.sleep(rng.uniform(0.5, 1.5) * BETWEEN_S)
             process = stack.redis.process

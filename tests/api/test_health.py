@@ -125,6 +125,24 @@ def test_a_silent_redis_is_checked_once(settings: Any, monkeypatch: pytest.Monke
     assert found == (503, "not_ready", {"redis": "failed"})
 
 
+def test_a_check_that_is_not_done_in_time_is_named(redis: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runqy.broker.redis_client.REPLY_TIMEOUT_S", 60.0)
+    ((_, port),) = settings.REDIS_TARGET.addresses
+    settings.REDIS_TARGET = replace(settings.REDIS_TARGET, addresses=(("localhost", port),))  # with new connections
+    redis.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
+    try:
+        response = ApiClient(None).get("/readyz?verbose")
+    finally:
+        redis.execute_command("CLIENT", "UNPAUSE")
+
+    checks = {check["check"]: check for check in json.loads(response.content)["checks"]}
+    assert response.status_code == 503
+    assert [name for name in checks if name in ALL[:5]] == ["redis", "redis_eviction", "redis_writes"]
+    assert (checks["redis"]["status"], checks["redis_writes"]["status"]) == ("ok", "failed")
+    assert checks["redis_writes"]["detail"].startswith("Not done in time")
+    assert checks["database"]["status"] == "ok"
+
+
 def test_a_process_warns_while_no_maintenance_runs(redis: Any) -> None:
     assert 0 < redis.ttl(keys.MAINTENANCE) <= 60
 

@@ -17,7 +17,8 @@ from runqy.broker.enqueue import enqueue_unique
 from runqy.broker.finish import Failure, archive, complete, retry
 from runqy.broker.inspector import ActionOutcome, delete_tasks
 from runqy.broker.keys import QueueKeys
-from runqy.broker.moving import count_claims, finish_claims, move_tasks
+from runqy.broker.move_claims import count_claims
+from runqy.broker.moving import finish_claims, move_tasks
 from runqy.broker.orphans import Suspect, restore_orphan
 from runqy.broker.pausing import find_pause, pause
 from runqy.broker.pending_timeouts import PendingTask
@@ -201,6 +202,25 @@ def test_a_task_whose_id_exists_in_the_destination_stays_and_does_not_hold_up_ot
     assert listed(broker, S) == {"pending": ["same"]}
     assert "moving" not in fields(broker, "same", S)
     assert listed(broker, D) == {"pending": ["a", "b", "same"]}
+
+
+def test_tasks_whose_ids_exist_in_the_destination_do_not_hold_up_later_ones_of_a_sorted_set(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "BATCH_MAX_TASKS", 2)
+    same, free = ["s1", "s2", "s3"], ["a", "b", "c"]
+    put(broker, *same, queue=D)
+    for number, task_id in enumerate([*same, *free]):
+        put(broker, task_id, queue=S, process_at_s=broker.now_s() + 1000 + number)
+
+    moved = [move(broker) for _ in range(4)]
+
+    assert sum(moved) == len(free)
+    assert listed(broker, D)["scheduled"] == free
+    assert listed(broker, S) == {"scheduled": same}
+    broker.client.delete(NEW.pending, *map(NEW.task, same))
+    assert sum(move(broker) for _ in range(3)) == len(same)
+    assert leftovers(broker) == []
 
 
 def test_an_id_without_a_task_vanishes_from_its_index(broker: Broker) -> None:

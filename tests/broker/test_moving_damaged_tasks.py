@@ -7,15 +7,18 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
-from runqy.broker import keys
+from runqy.broker import keys, move_claims, moving
 from runqy.broker.broker import Broker
 from runqy.broker.enqueue import enqueue_unique
 from runqy.broker.finish import complete
 from runqy.broker.inspector import ActionOutcome, run_tasks
 from runqy.broker.keys import QueueKeys
-from runqy.broker.moving import count_claims, finish_claims, move_tasks
+from runqy.broker.move_claims import count_claims
+from runqy.broker.moving import finish_claims, move_tasks
 from runqy.broker.scripts import Command
+from runqy.broker.states import TaskState
 from runqy.broker.task_output import OutputChunk, write_output
+from runqy.broker.task_reader import find_task
 from runqy.errors import BrokerUnavailable
 from tests.support.tasks import fields, listed, message, new_task, put, take
 
@@ -60,15 +63,27 @@ def move(broker: Broker) -> int:
 
 def claim(broker: Broker) -> None:
     """Begin a move whose process is killed once it has claimed tasks."""
-    whole = broker.connection
+    crash_before(broker, "read_claimed", run=move)
+
+
+def crash_before(broker: Broker, script: str, *, call: int = 1, run: Callable[[Broker], int] | None = None) -> None:
+    """Finish claims, or run something else, in a process that is killed before a script runs for the n-th time."""
+    whole, calls = broker.connection, iter(range(1, call + 1))
 
     def crash() -> None:
-        raise Crash
+        if next(calls) == call:
+            raise Crash
 
-    broker.connection = ObservedConnection(whole, "read_claimed", before=crash)
+    broker.connection = ObservedConnection(whole, script, before=crash)
     with pytest.raises(Crash):
-        move(broker)
+        run(broker) if run else finish_claims(broker, S)
     broker.connection = whole
+
+
+def claim_all(broker: Broker, *, token: str) -> None:
+    """Claim the tasks of every index, as a process that is killed after it."""
+    for state, index in moving._indexes(broker, S):  # noqa: SLF001 (no other way to stop a process there)
+        broker.run(moving._claim(S, state, index, token=token, destination=D))  # noqa: SLF001
 
 
 def print_and_complete(broker: Broker, task_id: str, queue: str = S) -> None:
@@ -89,8 +104,14 @@ def test_an_output_of_the_wrong_type_does_not_hold_up_a_move(broker: Broker) -> 
     assert not broker.client.exists(NEW.output("b"))
 
 
-@pytest.mark.parametrize("content", [b"junk", b"\xff", b"t x - 1 mail.default", b"t pending - one mail.default", b""])
-def test_an_invalid_claim_is_logged_once_and_skipped(broker: Broker, content: bytes) -> None:
+INVALID = [
+    *(b"junk", b"\xff", b"t x - 1 mail.default", b"t active - 1 mail.default", b"t pending - one mail.default", b""),
+    *(b"t pending 5 1 mail.default", b"t scheduled - 1 mail.default", b"t pending - 1 ", b" pending - 1 mail.default"),
+]
+
+
+@pytest.mark.parametrize("content", INVALID)
+def test_an_invalid_claim_without_a_task_is_logged_and_deleted(broker: Broker, content: bytes) -> None:
     put(broker, "a", "b", queue=S)
     claim(broker)
     broker.client.hset(OLD.claims, f"{content!r}{broker.is_cluster}", content)  # failures are remembered by id
@@ -98,10 +119,53 @@ def test_an_invalid_claim_is_logged_once_and_skipped(broker: Broker, content: by
 
     with capture_logs() as logs:
         assert move(broker) == 3
-        finish_claims(broker, S)
 
     assert sorted(listed(broker, D)["pending"]) == ["a", "b", "c"]
+    assert broker.run(count_claims([S])) == {}
     assert [entry["error"] for entry in logs if entry["event"] == "task_not_moved"] == ["the claim is invalid"]
+
+
+def test_an_invalid_claim_does_not_take_a_task_from_its_index(broker: Broker) -> None:
+    put(broker, "a", queue=S)
+    broker.client.hset(OLD.claims, "a", "junk")
+
+    finish_claims(broker, S)
+
+    assert (listed(broker, S), broker.run(count_claims([S]))) == ({"pending": ["a"]}, {})
+
+
+def test_tasks_of_invalid_claims_are_archived_and_moved(broker: Broker) -> None:
+    put(broker, "later", queue=S, process_at_s=broker.now_s() + 60)
+    print_and_complete(broker, "done")
+    broker.run(enqueue_unique(new_task("a", S, unique_key="k"), now_ns=broker.now_ns(), is_cluster=broker.is_cluster))
+    claim_all(broker, token="t1")
+    for task_id in ("a", "later", "done"):
+        broker.client.hset(OLD.claims, task_id, "junk")
+
+    finish_claims(broker, S)
+
+    assert sorted(listed(broker, S)["archived"]) == ["a", "later"]
+    assert listed(broker, S)["completed"] == ["done"]
+    assert broker.run(count_claims([S])) == {}
+    assert not broker.client.exists(OLD.lock("k"))
+    assert move(broker) == 3
+    found = broker.run(find_task("later"))
+    assert (found.state, found.queue) == (TaskState.ARCHIVED, D)
+    assert "run it again" in found.error
+    assert broker.run(run_tasks(D, ["later"], now_ns=broker.now_ns())) == [ActionOutcome.DONE]
+    assert broker.run(find_task("done")).result == b"1"
+
+
+def test_a_stored_task_whose_claim_became_invalid_does_not_run_twice(broker: Broker) -> None:
+    put(broker, "a", queue=S)
+    claim(broker)
+    crash_before(broker, "move_lookup")
+    broker.client.hset(OLD.claims, "a", "junk")
+
+    move(broker)
+
+    assert listed(broker, D) == {"pending": ["a"]}
+    assert listed(broker, S) == {"archived": ["a"]}
 
 
 def test_claims_of_the_wrong_type_leave_all_tasks_in_place(broker: Broker) -> None:
@@ -234,6 +298,25 @@ def test_a_task_stays_claimed_until_its_index_entry_names_the_destination(broker
     broker.client.hset(keys.lookup("a"), "queue", S)  # as if the command had not run
     assert finish_claims(broker, S) == 1
     assert broker.client.hget(keys.lookup("a"), "queue") == D.encode()
+
+
+def test_what_a_move_stored_is_remembered_while_one_of_its_claims_is_left(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for token, task_ids in (("t1", "a"), ("t2", "bcd")):
+        put(broker, *task_ids, queue=S)
+        claim_all(broker, token=token)
+    crash_before(broker, "move_lookup", call=1)
+    assert {len(broker.client.smembers(NEW.moved(token))) for token in ("t1", "t2")} == {1, 3}
+
+    monkeypatch.setattr(move_claims, "BATCH_MAX_TASKS", 3)
+    crash_before(broker, "read_claimed", call=2)
+
+    assert broker.client.hkeys(OLD.claims)
+    assert broker.client.ttl(NEW.moved("t2")) > 24 * 3600
+    finish_claims(broker, S)
+    assert broker.client.ttl(NEW.moved("t2")) <= 3600
+    assert sorted(listed(broker, D)["pending"]) == ["a", "b", "c", "d"]
 
 
 def test_running_a_task_that_is_being_moved_leaves_no_lock(broker: Broker) -> None:

@@ -64,6 +64,18 @@ def test_nothing_is_left_and_neighbours_stay(broker: Broker, neighbours: list[st
     assert deleted.tasks == dict.fromkeys(TaskState, 1)
 
 
+def test_keys_that_are_not_text_are_deleted(broker: Broker) -> None:
+    put(broker, "t1")
+    broker.client.hset(KEYS.task("").encode() + b"\xff", mapping={"msg": b"", "state": "aggregating", "group": b"\xfe"})
+    broker.client.zadd(KEYS.group("").encode() + b"\xfe", {b"\xff": 1})
+    broker.client.sadd(KEYS.groups, b"\xfe")
+    broker.client.set(KEYS.output("").encode() + b"\xff", "text")
+
+    delete_redis_queue(broker, "mail")
+
+    assert names(broker) == []
+
+
 def test_many_tasks_go_in_steps(broker: Broker) -> None:
     put(broker, *[f"t{number}" for number in range(7)])
 

@@ -4,6 +4,7 @@ import pytest
 
 from runqy.broker import keys, task_index
 from runqy.broker.broker import Broker
+from runqy.broker.task_output import KEPT_S
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, put
 
 
@@ -107,3 +108,14 @@ def test_output_of_a_task_that_another_program_deleted_is_removed_with_its_looku
 
     assert not broker.client.exists(KEYS.output("deleted"))
     assert broker.client.exists(KEYS.output("kept"))
+
+
+def test_output_lives_as_long_as_its_task(broker: Broker) -> None:
+    for task_id, left_s in (("old", 60), ("new", 2 * KEPT_S)):
+        put(broker, task_id)
+        broker.client.hset(KEYS.output(task_id), "1", "text")
+        broker.client.expire(KEYS.output(task_id), left_s)
+
+    walk(broker, task_index.LookupSweep())
+
+    assert [round(broker.client.ttl(KEYS.output(task_id)) / KEPT_S) for task_id in ("old", "new")] == [1, 2]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from runqy.broker.broker import Broker
+from runqy.broker.constants import ARCHIVE_MAX_AGE_S
 from runqy.broker.finish import Failure, archive, complete, requeue, retry
 from runqy.broker.forwarder import forward
 from runqy.broker.inspector import delete_tasks, run_tasks
@@ -144,6 +145,15 @@ def test_output_expires_after_its_task(broker: Broker, taken: LeasedTask) -> Non
     print_text(broker, taken.lease, b"text\n", retention_s=kept_s)
 
     assert KEPT_S + kept_s - 60 < broker.client.ttl(KEYS.output("t1")) <= KEPT_S + kept_s
+
+
+def test_output_of_another_producers_task_lives_as_long_as_it_may_be_archived(
+    broker: Broker, taken: LeasedTask
+) -> None:
+    broker.client.hdel(KEYS.task("t1"), "ttl_archived")
+    print_text(broker, taken.lease, b"text\n")
+
+    assert broker.client.ttl(KEYS.output("t1")) > ARCHIVE_MAX_AGE_S
 
 
 def test_written_output_changes_the_status(broker: Broker, taken: LeasedTask) -> None:

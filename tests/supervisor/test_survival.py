@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis as redis_py
@@ -165,6 +166,35 @@ def test_accepted_tasks_survive_the_killing_of_the_web_server(server, start_work
     wait_until(lambda: states(redis)["pending"] + states(redis)["active"] == 0, timeout_s=60)
     for task_id in ids:
         assert server.request("GET", f"/queue/{task_id}")[1]["info"]["state"] == "completed"
+
+
+def test_a_queue_that_is_paused_under_load_hands_out_nothing_also_after_its_worker_was_killed(
+    server, start_worker, redis
+):
+    worker = start_worker()
+    ids = [enqueue(server) for _ in range(TASKS)]
+    wait_until(lambda: states(redis)["completed"] > TASKS // 8)
+
+    status, _ = server.request("POST", "/api/cli/queues/echo/pause")
+    seconds, microseconds = redis.time()
+    killed = {seen["worker_id"] for seen in workers(server)}
+    worker.restart()
+    wait_until(lambda: any(seen["state"] == "ready" for seen in workers(server) if seen["worker_id"] not in killed))
+    wait_until(lambda: states(redis)["active"] == 0)  # those of the killed worker were recovered
+    paused = states(redis)
+    started_ns = [int(redis.hget(QueueKeys("echo").task(task_id), "started") or 0) for task_id in ids]
+    server.request("POST", "/api/cli/queues/echo/unpause")
+
+    assert status == 200
+    assert 0 < paused["completed"] < TASKS
+    assert paused["pending"] + paused["retry"] == TASKS - paused["completed"]
+    assert max(started_ns) <= seconds * 10**9 + microseconds * 1000
+    assert_each_completed_once(redis, server, ids)
+
+
+def workers(server: Serve) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = server.request("GET", "/api/cli/workers")[1]["workers"]
+    return found
 
 
 def test_configuration_and_workers_come_back_after_flushall(server, start_worker, redis):

@@ -1,7 +1,7 @@
 """Applies bulk actions in processes that are killed (SIGKILL) at a chosen step.
 
-`python -m tests.support.killed_bulk_runner before|after NUMBER...` forks a process for each bulk action, which is
-killed before or after its first call that changes Redis.
+`python -m tests.support.killed_bulk_runner before|after|stored NUMBER...` forks a process for each bulk action that is
+killed before or after its first call that changes Redis, or once it has stored which copies it has added.
 """
 
 import os
@@ -40,8 +40,8 @@ def _run(step: str, number: int) -> None:
 
         return wrapper
 
-    bulk_runner.apply_in_state = killed(bulk_runner.apply_in_state)
-    bulk_runner.add_copy = killed(bulk_runner.add_copy)
+    for name in ("forget_enqueued_ids",) if step == "stored" else ("apply_in_state", "add_copy"):
+        setattr(bulk_runner, name, killed(getattr(bulk_runner, name)))
     runner = bulk_runner.BulkRunner.lease(number)
     assert runner is not None
     runner.run(get_broker(), until=time.monotonic() + 30)

@@ -256,6 +256,44 @@ def test_batches_with_keys_work_on_a_cluster(client: ApiClient, broker: Broker) 
     assert broker.client.llen(QueueKeys("simple").pending) == 600
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"maker": b"\xff"},
+        {"maker": b"junk"},
+        {"maker": None},
+        {"now_ns": None},
+        {"now_ns": b"1e5"},
+        {"now_ns": b"9" * 30},
+        {"fingerprint": None},
+        {"note:0": b"\xff"},
+        {"note:0": b"[null]"},
+        {"note:0": b"{}"},
+        {"outcomes:0": b"\xff"},
+        {"outcomes:0": b"5"},
+        {"outcomes:0": b"[1]"},
+        {"outcomes:0": b"[[1],1]"},
+        {},
+    ],
+    ids=str,
+)
+def test_a_damaged_record_of_a_batch_enqueues_nothing_and_says_so(
+    client: ApiClient, redis: redis_py.Redis, damage: dict[str, bytes | None]
+) -> None:
+    body, headers = {"queue": "simple", "jobs": [{}, {"n": 1}]}, {"Idempotency-Key": "k1"}
+    client.post("/queue/add-batch", body, **headers)
+    (record,) = redis.keys(QueueKeys("simple").created("*"))
+    for name, value in damage.items():
+        redis.hdel(record, name) if value is None else redis.hset(record, name, value)
+    if not damage:
+        redis.set(record, "a key of another type")
+
+    response = client.post("/queue/add-batch", body, **headers)
+
+    assert (response.status_code, problem(response)["code"]) == (409, "idempotency_record_unreadable")
+    assert redis.llen(QueueKeys("simple").pending) == 2
+
+
 def test_another_batch_under_the_same_key_is_refused(client: ApiClient) -> None:
     headers = {"Idempotency-Key": "k1"}
     client.post("/queue/add-batch", {"queue": "simple", "jobs": [{}]}, **headers)

@@ -14,6 +14,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.inspector import delete_tasks
+from runqy.broker.keys import QueueKeys
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.errors import RequestInvalid
 from tasks import bulk_runner
@@ -24,6 +25,7 @@ from tasks.models import BulkAction, BulkActionItem, TaskCopy, TaskRun
 from tasks.task_browser import TaskQuery
 from tests.queues.samples import spec
 from tests.support.killed_bulk_runner import kill_runners
+from tests.support.maintenance_duties import MovingClock
 from tests.support.runs import insert_runs, make_failure
 from tests.support.tasks import listed, put, take_one
 from tests.tasks.task_helpers import fail_for_good, put_in, succeed
@@ -112,19 +114,52 @@ def test_a_task_that_ran_again_before_the_process_was_killed_runs_no_third_time(
 
 
 @on_sqlite
-def test_a_copy_that_ran_and_was_deleted_before_the_next_process_is_not_enqueued_again(single_broker: Broker) -> None:
+@pytest.mark.parametrize(("step", "copies"), [("after", 1), ("stored", 2)])
+def test_copies_that_ran_and_were_deleted_before_the_next_process_are_not_enqueued_again(
+    single_broker: Broker, step: str, copies: int
+) -> None:
     insert_runs(make_failure(task_id="t1", payload=b"{}"), make_failure(task_id="t2", payload=b"{}"), queue="simple")
     bulk = request(TaskAction.RUN, TaskQuery(outcomes=FAILED))
-    kill_runners("after", bulk.pk)
-    first = take_one(single_broker, "simple")
-    succeed(single_broker, first, b"1")
-    single_broker.run(delete_tasks("simple", [first.message.id]))
+    kill_runners(step, bulk.pk)
+    for _ in range(copies):
+        added = take_one(single_broker, "simple")
+        succeed(single_broker, added, b"1")
+        single_broker.run(delete_tasks("simple", [added.message.id]))
 
     run_bulk_actions(single_broker)
 
     assert counts(bulk) == ("finished", 2, 0, 0)
-    assert len(listed(single_broker, "simple")["pending"]) == 1
+    assert len(listed(single_broker, "simple").get("pending", [])) == 2 - copies
     assert {copy.original_id for copy in TaskCopy.objects.all()} == {"t1", "t2"}
+
+
+def test_records_of_copies_live_a_minute_beyond_their_slice(single_broker: Broker) -> None:
+    insert_runs(*(make_failure(task_id=f"t{n}", payload=b"{}") for n in range(25)), queue="simple")
+    request(TaskAction.RUN, TaskQuery(outcomes=FAILED))
+
+    run_bulk_actions(single_broker)
+
+    records = list(single_broker.client.scan_iter(QueueKeys("simple").created("*")))
+    assert len(records) == 25
+    assert all(0 < single_broker.client.ttl(record) <= 60 for record in records)
+
+
+def test_a_process_that_was_stopped_for_longer_than_its_lease_adds_no_copy(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert_runs(make_failure(task_id="t1", payload=b"{}"), make_failure(task_id="t2", payload=b"{}"), queue="simple")
+    bulk = request(TaskAction.RUN, TaskQuery(outcomes=FAILED))
+    clock = MovingClock(monkeypatch)
+    clock.advance(-bulk_runner.LEASE_S - 1)  # between its last look at the clock and Redis's
+
+    run_bulk_actions(single_broker)
+    first = counts(bulk), listed(single_broker, "simple")
+    clock.advance(bulk_runner.LEASE_S + 1)
+    resume(single_broker, bulk)
+
+    assert first == (("running", 0, 0, 0), {})
+    assert counts(bulk) == ("finished", 2, 0, 0)
+    assert len(listed(single_broker, "simple")["pending"]) == 2
 
 
 @on_sqlite

@@ -4,6 +4,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 import redis as redis_py
 
@@ -190,6 +191,42 @@ def test_another_request_under_the_same_key_is_refused(client: ApiClient, redis:
     response = add(client, {"queue": "simple", "data": {"n": 2}}, **{"Idempotency-Key": "k1"})
 
     assert (response.status_code, problem(response)["code"]) == (422, "idempotency_key_reused")
+    assert redis.llen(SIMPLE.pending) == 1
+
+
+TOO_LATE = msgspec.msgpack.encode(["id", (1 << 64) - 1, b"", *[0] * 5, None, {}])
+
+
+@pytest.mark.parametrize("is_disabled", [False, True], ids=["enabled", "disabled"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"note": b"\xc1"},
+        {"note": msgspec.msgpack.encode(["id", 1])},
+        {"note": msgspec.msgpack.encode({"id": "id"})},
+        {"note": TOO_LATE},
+        {"note": None},
+        {"fingerprint": None},
+        {"holder": b"\xff"},
+        {},
+    ],
+    ids=str,
+)
+def test_a_damaged_record_of_a_key_creates_nothing_and_says_so(
+    client: ApiClient, redis: redis_py.Redis, damage: dict[str, bytes | None], is_disabled: bool
+) -> None:
+    add(client, {"queue": "simple", "data": {}}, **{"Idempotency-Key": "k1"})
+    (record,) = redis.keys(SIMPLE.created("*"))
+    for name, value in damage.items():
+        redis.hdel(record, name) if value is None else redis.hset(record, name, value)
+    if not damage:
+        redis.set(record, "a key of another type")
+    if is_disabled:  # the record is read by another request
+        save_queue(spec=spec("simple", is_enabled=False), source=QueueSource.API)
+
+    response = add(client, {"queue": "simple", "data": {}}, **{"Idempotency-Key": "k1"})
+
+    assert (response.status_code, problem(response)["code"]) == (409, "idempotency_record_unreadable")
     assert redis.llen(SIMPLE.pending) == 1
 
 

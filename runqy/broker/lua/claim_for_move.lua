@@ -3,12 +3,13 @@
 -- Of the pending list the newest are taken, so that workers go on with the oldest meanwhile.
 -- Ids without a task, and ids whose state names another index that lists them, are only removed from the index. So are
 -- ids whose key is not a hash, which is deleted.
+-- In a sorted set, those that were refused before come last: `offsets` has how many are at its start.
 -- A claim is `<token> <state> <score> <position> <destination>`; the task's field `moving` has the token.
--- KEYS claims index
+-- KEYS claims index offsets
 -- ARGV state task_prefix token destination limit max_bytes
 -- RETURNS how many ids left the index
 -- USES release_lock delete_task has_index
-local claims, index = KEYS[1], KEYS[2]
+local claims, index, offsets = KEYS[1], KEYS[2], KEYS[3]
 local state, prefix, token, destination = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local is_list = state == 'pending'
 local queue_prefix = string.sub(prefix, 1, -3)
@@ -27,13 +28,18 @@ local function is_listed_elsewhere(id, seen)
   return false
 end
 
-redis.call('HLEN', claims) -- fails before anything is written if the claims are not a hash
-local found
-if is_list then
-  found = redis.call('LRANGE', index, 0, ARGV[5] - 1)
-else
-  found = redis.call('ZRANGE', index, 0, ARGV[5] - 1, 'WITHSCORES')
+local function next_in_sorted_set()
+  local offset, last = tonumber(redis.call('HGET', offsets, index) or '') or 0, ARGV[5] - 1
+  local found = redis.call('ZRANGE', index, offset, offset + last, 'WITHSCORES')
+  if #found == 0 and offset > 0 then
+    redis.call('HDEL', offsets, index)
+    return redis.call('ZRANGE', index, 0, last, 'WITHSCORES')
+  end
+  return found
 end
+
+redis.call('HLEN', claims) -- fails before anything is written if the claims are not a hash
+local found = is_list and redis.call('LRANGE', index, 0, ARGV[5] - 1) or next_in_sorted_set()
 local step, bytes, left = is_list and 1 or 2, 0, 0
 for i = 1, #found, step do
   local id, score = found[i], is_list and '' or found[i + 1]

@@ -4,20 +4,28 @@
 -- KEYS pending idle scheduled retry task lock record lookup queues
 --   the task's key replaces a missing lock or record, and in clusters the lookup and the queues, which are in other
 --   slots
--- ARGV queue now_ns id message ttl_archived run_at lock_s fingerprint note keeps_conflict keep_s max_waiting ttl_completed active_timeout
+-- ARGV queue now_ns id message ttl_archived run_at lock_s fingerprint note keeps_conflict keep_s max_waiting ttl_completed active_timeout until_s
 --   run_at: '' for immediately; lock_s: 0 until the task's end; note: not empty, unique to the request;
---   max_waiting: limit of pending, scheduled and retry tasks of the queue; 0: unlimited
--- RETURNS 1 stored, 0 the id exists, -1 the record is for another body, -2 the queue is full; else the id of the task that
+--   max_waiting: limit of pending, scheduled and retry tasks of the queue; 0: unlimited;
+--   until_s: Redis's own clock refuses a process that was stopped for longer; '' for no limit
+-- RETURNS 1 stored, 0 the id exists, -1 the record is for another body, -2 the queue is full, -3 too late, -4 the record is damaged; else the id of the task that
 --   has the lock ('' for none) and the note of the call that created the record ('' for none or this one)
 -- USES wake take_lock waiting_capacity
 local now_ns, id, run_at, fingerprint, note = ARGV[2], ARGV[3], ARGV[6], ARGV[8], ARGV[9]
 local task, lock, record = KEYS[5], KEYS[6], KEYS[7]
 
+if ARGV[15] ~= '' and tonumber(redis.call('TIME')[1]) > tonumber(ARGV[15]) then
+  return -3
+end
 if record ~= task then
-  local seen = redis.call('HMGET', record, 'fingerprint', 'note', 'holder')
-  if seen[1] then
-    if seen[1] ~= fingerprint then
+  local seen = redis.pcall('HMGET', record, 'fingerprint', 'note', 'holder')
+  if seen.err then
+    return -4
+  elseif seen[1] or seen[2] then
+    if seen[1] and seen[1] ~= fingerprint then
       return -1
+    elseif not seen[1] or not seen[2] then
+      return -4
     elseif seen[2] ~= note then
       return {seen[3] or '', seen[2]}
     end

@@ -11,18 +11,23 @@
 --     the task's end)
 -- RETURNS request_token, its now_ns, its note, and for each task 1 stored, 0 the id exists, -1 the queue is full, or the id
 --   of the task that has the lock;
---   only 0 if the record is for another body
+--   only 0 if the record is for another body, -4 if it is damaged
 -- USES wake take_lock waiting_capacity
 local queue, now_ns, now_ms, fingerprint, request_token, part = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
 local note, keep_s, task_prefix = ARGV[7], ARGV[8], ARGV[9]
 local record = KEYS[5]
 
 if fingerprint ~= '' then
-  local seen = redis.call('HMGET', record, 'fingerprint', 'maker', 'now_ns', 'note:' .. part, 'outcomes:' .. part)
-  if seen[1] and seen[1] ~= fingerprint then
+  local seen = redis.pcall('HMGET', record, 'fingerprint', 'maker', 'now_ns', 'note:' .. part, 'outcomes:' .. part)
+  if seen.err then
+    return -4
+  elseif seen[1] and seen[1] ~= fingerprint then
     return 0
+  elseif (seen[1] or seen[2]) and not (seen[1] and seen[2] and seen[3]) then
+    return -4
   elseif seen[1] and (seen[2] ~= request_token or seen[5]) then
-    return {seen[2], seen[3], seen[4] or '', seen[5] and cjson.decode(seen[5]) or {}}
+    local is_json, outcomes = pcall(cjson.decode, seen[5] or '[]')
+    return is_json and type(outcomes) == 'table' and {seen[2], seen[3], seen[4] or '', outcomes} or -4
   end
 end
 

@@ -20,6 +20,7 @@ local function set_fields(key, first, last)
 end
 
 if redis.call('SISMEMBER', moved, id) == 1 then
+  redis.call('EXPIRE', moved, ARGV[8])
   return 2
 end
 if redis.call('SISMEMBER', refused, id) == 1 then

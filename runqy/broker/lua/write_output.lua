@@ -5,7 +5,8 @@
 -- that is missing before it is marked. It may also be written after the end of the attempt, until the task is pending again.
 -- A task without the field `output` has none yet: what is there is of an earlier task with its id.
 -- KEYS task_and_output*
--- ARGV max_bytes max_attempts kept_s runs*
+-- ARGV max_bytes max_attempts kept_s ttl_archived runs*
+--   ttl_archived: of tasks of other producers, which have none
 -- RETURNS for each 1 written, 0 lease lost
 local max_bytes, max_attempts, kept_s = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 
@@ -72,7 +73,7 @@ end
 
 local outcomes = {}
 for i = 1, #KEYS / 2 do
-  local task, output, at = KEYS[2 * i - 1], KEYS[2 * i], 6 * i - 2
+  local task, output, at = KEYS[2 * i - 1], KEYS[2 * i], 6 * i - 1
   local token, offset, text, is_shared, progress, retention_s = unpack(ARGV, at, at + 5)
   local seen = redis.call('HMGET', task, 'owner', 'finished_by', 'attempts', 'ttl_archived', 'state', 'output')
   local is_held = seen[1] == token or (not seen[1] and seen[2] == token and seen[5] ~= 'pending')
@@ -81,7 +82,7 @@ for i = 1, #KEYS / 2 do
     redis.call('HSET', task, 'progress', progress)
   end
   if is_held and text ~= '' then
-    local ttl_s = kept_s + math.max(tonumber(retention_s), tonumber(seen[4] or '0') or 0)
+    local ttl_s = kept_s + math.max(tonumber(retention_s), tonumber(seen[4] or '') or tonumber(ARGV[4]))
     if not seen[6] then
       redis.call('UNLINK', output)
     end

@@ -104,3 +104,19 @@ def test_light_and_dark_charts_have_text_that_can_be_read(anonymous: Page, login
     anonymous.evaluate("() => document.documentElement.classList.toggle('dark')")
 
     anonymous.wait_for_function(f"({read})() !== {light!r}")
+
+
+def test_a_legend_has_the_dashes_of_its_lines_and_the_axis_round_times(anonymous: Page, login: Login) -> None:
+    open_overview(anonymous, login)
+    read = """() => {
+      const chart = Chart.getChart(document.querySelector("#chart-throughput canvas"));
+      return chart?.options.scales.x.afterBuildTicks && chart.scales.x.ticks.length && {
+        legend: chart.legend.legendItems.map((item) => [item.pointStyle, item.lineDash]),
+        times: chart.scales.x.ticks.map((tick) => tick.label),
+      };
+    }"""
+
+    drawn = anonymous.wait_for_function(read).json_value()
+
+    assert drawn["legend"] == [["line", []], ["line", [6, 3]], ["line", [2, 3]]]
+    assert all(re.fullmatch(r"\d\d:\d0", time) for time in drawn["times"])

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from django.db.models import Min, Sum
+from django.db.models import Subquery, Sum
 
 from runqy import clock
 from runqy.shared_values import SharedValues
@@ -71,12 +71,13 @@ def _describe(before: int, pending: int, minutes: float) -> str:
 def _read() -> BacklogSamples | None:
     """Return the samples of the first minute that has any: one pass of the sampler records all queues."""
     minute = _now().replace(second=0, microsecond=0)
-    sampled = QueueMinute.objects.filter(backlog__isnull=False)
-    start = sampled.filter(start__gte=minute - SPAN, start__lt=minute).aggregate(first=Min("start"))["first"]
-    if start is None:
+    sampled = QueueMinute.objects.filter(backlog__isnull=False, start__gte=minute - SPAN, start__lt=minute)
+    first = Subquery(sampled.order_by("start").values("start")[:1])
+    rows = list(sampled.filter(start=first).values_list("start", "queue").annotate(Sum("backlog")))
+    if not rows:
         return None
-    by_queue = sampled.filter(start=start).values_list("queue").annotate(Sum("backlog"))
-    return BacklogSamples(at=start + timedelta(minutes=1), by_queue=dict(by_queue))
+    by_queue = {queue: backlog for _, queue, backlog in rows}
+    return BacklogSamples(at=rows[0][0] + timedelta(minutes=1), by_queue=by_queue)
 
 
 def _now() -> datetime:

@@ -153,7 +153,7 @@ class Chart:
                     }
                 },
                 "scales": {
-                    "x": {**axis, "ticks": {"maxRotation": 0, "autoSkipPadding": 16}},
+                    "x": {**axis, "ticks": {"maxRotation": 0, "autoSkipPadding": 16, "padding": 6}},
                     "y": {
                         **axis,
                         "beginAtZero": True,

@@ -26,10 +26,10 @@ from runqy.broker.finish import Failure, archive, complete, retry
 from runqy.broker.health import report_maintenance
 from runqy.broker.heartbeats import write_heartbeat
 from runqy.broker.lease import LeasedTask
+from runqy.broker.stats import QueueCounts, count_tasks
 from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState
 from tasks.histograms import bucket_of
-from tasks.models import QueueMinute
-from tasks.rollups import MINUTE_S, RollupDelta, add_to_rollups, floor_time
+from tasks.rollups import MINUTE_S, ROLLUPS, RollupDelta, add_to_rollups, floor_time
 from vaults.operations import create_vault, set_entry
 
 QUEUES: dict[str, dict[str, Any]] = {
@@ -122,11 +122,12 @@ def fill(broker: Broker) -> Callable[[], None]:
         make_keys()
         make_alert_rules()
     beating = make_tasks(broker)
-    make_history()
+    with actor_context(_user("linus")):
+        pause_whole_queue(broker, name="embeddings")
+    make_history(broker)
     make_alerts()
     make_runs(broker)
     with actor_context(_user("linus")):
-        pause_whole_queue(broker, name="embeddings")
         delete_canceled_runs(broker)
     return beating
 
@@ -192,20 +193,41 @@ def make_alerts() -> None:
     store_findings([failed, failing], now=now - timedelta(minutes=12))
 
 
-def make_history() -> None:
+def make_history(broker: Broker) -> None:
     """Add a week of statistics: more by day than by night, with failures that began half an hour ago."""
     now = floor_time(timezone.now(), MINUTE_S)
+    minutes = [now - timedelta(minutes=minute) for minute in range(1, 61)]
+    hours = [now - timedelta(hours=hour) for hour in range(2, 24 * 7)]
     for number, name in enumerate(("transcription", "image-tagging", "invoices", "embeddings")):
-        minutes = [now - timedelta(minutes=minute) for minute in range(1, 61)]
-        hours = [now - timedelta(hours=hour) for hour in range(2, 24 * 7)]
         random = Random(number)  # noqa: S311 (the same instance each time)
         deltas = {at: _statistics(random, at, now, 60 if at in hours else 1, name) for at in (*minutes, *hours)}
         add_to_rollups(deltas, queue=name, redis_queue=name)
-        samples = {at: random.randint(0, 30) + (at > now - timedelta(minutes=25)) * 40 for at in minutes}
-        for at, backlog in samples.items():
-            QueueMinute.objects.filter(redis_queue=name, start=at).update(
-                backlog=backlog, backlog_max=backlog, oldest_ms=backlog * 900
-            )
+    for count in broker.run(count_tasks(list(_TASKS), now_ns=broker.now_ns())):
+        _add_samples(count, [*reversed(hours), *reversed(minutes)], now)
+
+
+def _add_samples(count: QueueCounts, times: list[datetime], now: datetime) -> None:
+    """Add samples of the backlog, oldest first; a queue that was paused half an hour ago has kept its backlog."""
+    random = Random(count.queue)  # noqa: S311 (the same instance each time)
+    samples: dict[datetime, int] = {}
+    for at in times:
+        usual = count.pending if 7 <= at.hour < 19 else count.pending // 4
+        is_paused = count.is_paused and at >= now - timedelta(minutes=30)
+        samples[at] = count.pending if is_paused else usual + random.randint(0, 2 + usual // 4)
+    for model, interval_s in ROLLUPS:
+        rows = {
+            floor_time(at, interval_s): {"backlog": pending, "backlog_max": pending, "oldest_ms": pending * 400}
+            for at, pending in samples.items()
+        }
+        model._default_manager.bulk_create(
+            [
+                model(redis_queue=count.queue, queue=count.queue.partition("_")[0], start=start, **row)
+                for start, row in rows.items()
+            ],
+            update_conflicts=True,
+            unique_fields=["redis_queue", "start"],
+            update_fields=["backlog", "backlog_max", "oldest_ms"],
+        )
 
 
 def _statistics(random: Random, at: datetime, now: datetime, minutes: int, queue: str) -> RollupDelta:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -13,6 +13,31 @@ from tasks.run_stats import StatsPoint, get_stats
 
 MIN_ELAPSED_S = 45
 """The rate of an interval that has just begun is not meaningful: its runs are not yet in the history."""
+_POINT_RADIUS = 2.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """The unit of a chart's values."""
+
+    suffix: str
+    """What follows a number, with its space."""
+    name: str
+    """The title of the axis."""
+
+
+RUNS_PER_MINUTE = Unit(suffix="/min", name="runs per minute")
+PERCENT_OF_RUNS = Unit(suffix=" %", name="% of runs")
+TASKS = Unit(suffix="", name="tasks")
+DURATIONS = {
+    1_000: Unit(suffix=" s", name="seconds"),
+    60_000: Unit(suffix=" min", name="minutes"),
+    3_600_000: Unit(suffix=" h", name="hours"),
+    86_400_000: Unit(suffix=" d", name="days"),
+}
+"""By their length in milliseconds."""
+_MIN_UNITS = 3
+"""Of a larger unit, the longest duration of a chart has at least so many."""
 
 
 class ChartRange(StrEnum):
@@ -30,6 +55,11 @@ class ChartRange(StrEnum):
     def span(self) -> timedelta:
         return {"1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7)}[self.value]
 
+    @property
+    def ticks(self) -> str:
+        """Return a regular expression of the times that the axis names: round ones."""
+        return {"1h": "0$", "24h": "(00|04|08|12|16|20):00$", "7d": " 00:00$"}[self.value]
+
     def step_s(self, queue: str) -> int:
         """Return the length of an interval: longer for all queues together, as each queue has rows of its own."""
         if self is ChartRange.HOUR:
@@ -46,6 +76,15 @@ class Series:
     color: str
     dash: tuple[int, ...] = ()
 
+    @property
+    def point_radii(self) -> list[float]:
+        """Return the size of each value's point: lines need two values, so those without neighbours are points."""
+        around = [None, *self.values, None]
+        return [
+            _POINT_RADIUS if before is None and after is None else 0
+            for before, after in zip(around, around[2:], strict=False)
+        ]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
@@ -53,19 +92,18 @@ class Chart:
 
     id: str
     title: str
-    unit: str
-    times: Sequence[datetime]
+    unit: Unit
     series: Sequence[Series]
     note: str = ""
-    labels: Sequence[str] = field(default_factory=tuple)
+    labels: Sequence[str] = ()
 
     @property
     def latest(self) -> str:
         """Return the last known value of each line: the chart's text."""
         if all(value is None for line in self.series for value in line.values):
             return "Nothing recorded in this period"
-        parts = [f"{line.name} {_format(_last(line.values))}" for line in self.series]
-        return f"{', '.join(parts)} {self.unit}".strip()
+        last = [(line.name, _last(line.values)) for line in self.series]
+        return ", ".join(f"{name} {_format(value)}{'' if value is None else self.unit.suffix}" for name, value in last)
 
     @property
     def rows(self) -> list[tuple[str, list[str]]]:
@@ -88,9 +126,8 @@ class Chart:
                         "backgroundColor": f"var(--chart-{line.color})",
                         "borderDash": list(line.dash),
                         "borderWidth": 2,
-                        "pointRadius": 0,
+                        "pointRadius": line.point_radii,
                         "pointHitRadius": 8,
-                        "pointStyle": "line",
                         "tension": 0,
                     }
                     for line in self.series
@@ -100,7 +137,7 @@ class Chart:
 
     @property
     def options(self) -> str:
-        """Return Chart.js's options; `live.js` sets the colours of the page's theme."""
+        """Return Chart.js's options; `live.js` adds the colours of the page's theme, and what only functions can."""
         axis = {"border": {"display": False}, "grid": {"drawTicks": False}}
         return json.dumps(
             {
@@ -112,12 +149,17 @@ class Chart:
                     "legend": {
                         "display": len(self.series) > 1,
                         "align": "start",
-                        "labels": {"usePointStyle": True, "boxWidth": 28, "padding": 8},
+                        "labels": {"usePointStyle": True, "pointStyleWidth": 30, "padding": 8},
                     }
                 },
                 "scales": {
-                    "x": {**axis, "ticks": {"maxTicksLimit": 6, "maxRotation": 0, "autoSkipPadding": 16}},
-                    "y": {**axis, "beginAtZero": True, "ticks": {"maxTicksLimit": 4, "padding": 6}},
+                    "x": {**axis, "ticks": {"maxRotation": 0, "autoSkipPadding": 16, "padding": 6}},
+                    "y": {
+                        **axis,
+                        "beginAtZero": True,
+                        "ticks": {"maxTicksLimit": 4, "padding": 6},
+                        "title": {"display": True, "text": self.unit.name},
+                    },
                 },
             }
         )
@@ -133,11 +175,19 @@ def read_charts(chart_range: ChartRange, queue: str = "") -> list[Chart]:
 
 def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: int, now: datetime) -> list[Chart]:
     """Return the charts of statistics, the last of which may not be over."""
-    times = [point.start for point in points]
-    labels = [_label(time, chart_range) for time in times]
+    labels = [_label(point.start, chart_range) for point in points]
 
-    def chart(id_: str, title: str, unit: str, *series: Series, note: str = "") -> Chart:
-        return Chart(id=id_, title=title, unit=unit, times=times, labels=labels, series=series, note=note)
+    def chart(id_: str, title: str, unit: Unit, *series: Series, note: str = "") -> Chart:
+        return Chart(id=id_, title=title, unit=unit, labels=labels, series=series, note=note)
+
+    def durations(id_: str, title: str, *lines: Series) -> Chart:
+        """Return a chart of milliseconds in the unit that suits the longest."""
+        length_ms, unit = _find_duration_unit(max((value or 0 for line in lines for value in line.values), default=0))
+        series = [
+            replace(line, values=[None if value is None else _rounded(value / length_ms) for value in line.values])
+            for line in lines
+        ]
+        return chart(id_, title, unit, *series)
 
     def line(name: str, color: str, value: Callable[[StatsPoint], Any], *dash: int) -> Series:
         return Series(name=name, color=color, dash=dash, values=[_rounded(value(point)) for point in points])
@@ -155,7 +205,7 @@ def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: 
         chart(
             "throughput",
             "Throughput",
-            "runs per minute",
+            RUNS_PER_MINUTE,
             line("Completed", "good", per_minute(lambda point: point.outcomes[RunOutcome.COMPLETED])),
             line("Failed", "bad", per_minute(lambda point: point.failed), 6, 3),
             line("Cancelled", "other", per_minute(lambda point: point.outcomes[RunOutcome.CANCELED]), 2, 3),
@@ -164,35 +214,45 @@ def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: 
         chart(
             "failure-rate",
             "Failure rate",
-            "%",
+            PERCENT_OF_RUNS,
             line("Failed", "bad", lambda point: 100 * point.failed / point.ended if point.ended else None),
         ),
-        chart(
+        durations(
             "wait",
             "Wait time",
-            "s",
-            line("Median", "main", lambda point: _seconds(point.wait_percentile_ms(0.5))),
-            line("95th percentile", "other", lambda point: _seconds(point.wait_percentile_ms(0.95)), 6, 3),
+            line("Median", "main", lambda point: point.wait_percentile_ms(0.5)),
+            line("95th percentile", "other", lambda point: point.wait_percentile_ms(0.95), 6, 3),
         ),
-        chart(
+        durations(
             "run",
             "Run time",
-            "s",
-            line("Median", "main", lambda point: _seconds(point.run_percentile_ms(0.5))),
-            line("95th percentile", "other", lambda point: _seconds(point.run_percentile_ms(0.95)), 6, 3),
+            line("Median", "main", lambda point: point.run_percentile_ms(0.5)),
+            line("95th percentile", "other", lambda point: point.run_percentile_ms(0.95), 6, 3),
         ),
-        chart("backlog", "Backlog", "pending tasks", line("Pending", "main", lambda point: point.backlog)),
         chart(
-            "oldest",
-            "Oldest pending task",
-            "s",
-            line("Age", "main", lambda point: _seconds(point.oldest_ms)),
+            "backlog",
+            "Backlog",
+            TASKS,
+            line("Pending", "main", lambda point: point.backlog),
+            note=(
+                f"At the end of each {_name_step(step_s)}. Without a line nothing was pending, or no maintenance "
+                "process took samples."
+            ),
         ),
+        durations("oldest", "Oldest pending task", line("Age", "main", lambda point: point.oldest_ms)),
     ]
 
 
-def _seconds(duration_ms: float | None) -> float | None:
-    return None if duration_ms is None else duration_ms / 1000
+def _find_duration_unit(longest_ms: float) -> tuple[int, Unit]:
+    """Return the length in milliseconds and the unit in which durations of a chart are written."""
+    return next(
+        ((length_ms, unit) for length_ms, unit in reversed(DURATIONS.items()) if longest_ms >= _MIN_UNITS * length_ms),
+        (1_000, DURATIONS[1_000]),
+    )
+
+
+def _name_step(step_s: int) -> str:
+    return {60: "minute", 900: "quarter of an hour", 3600: "hour"}[step_s]
 
 
 def _rounded(value: float | None) -> float | None:

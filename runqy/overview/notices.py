@@ -16,7 +16,8 @@ from vaults.queries import is_unlocked
 from workers.queries import OWN_CREDENTIALS_SHARED, are_own_credentials_shared
 
 MAX_ALERTS = 10
-_LEVELS = ("danger", "warning", "info")
+_ICONS = {"danger": "error", "warning": "warning", "info": "info"}
+"""The levels, the most severe first, and their icons: they can be distinguished without colours."""
 _MAX_NAMES = 3
 """How many names a notice lists before "and … more"."""
 
@@ -31,6 +32,10 @@ class Notice:
     level: str = "warning"
     lasted: str = ""
     """How long the condition has lasted, if that is known."""
+
+    @property
+    def icon(self) -> str:
+        return _ICONS[self.level]
 
 
 def list_notices(counts: OverviewCounts | None, permissions: frozenset[str]) -> list[Notice]:
@@ -49,7 +54,7 @@ def list_notices(counts: OverviewCounts | None, permissions: frozenset[str]) -> 
     if "vaults.view_vault" in permissions and not is_unlocked():
         message = "Vaults are disabled: RUNQY_VAULT_MASTER_KEY is not set."
         notices.append(Notice(message=message, level="info"))
-    return sorted(notices, key=lambda notice: _LEVELS.index(notice.level))
+    return sorted(notices, key=lambda notice: list(_ICONS).index(notice.level))
 
 
 def _check_maintenance(counts: OverviewCounts) -> Iterator[Notice]:

@@ -13,7 +13,7 @@ from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
 from runqy.overview.live_numbers import MAX_AGE_S
 from runqy.overview.notices import list_notices
 from runqy.overview.queue_counts import STATES, OverviewCounts, read_counts
-from runqy.overview.trends import describe_trend, read_samples
+from runqy.overview.trends import BacklogSamples, read_samples
 from runqy.redis_connection import get_broker
 from vaults.models import Vault
 
@@ -23,6 +23,8 @@ PERMISSIONS = (
 )
 """What the page depends on: users who have the same of these see the same."""
 UNKNOWN = "unknown"
+NO_SAMPLES = "no recent samples"
+"""In place of a trend: no maintenance process samples the backlog, or nothing was pending until now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,22 +51,27 @@ def read_numbers(permissions: frozenset[str], *, max_age_s: float = MAX_AGE_S) -
         counts = read_counts(get_broker(), catalog, max_age_s=max_age_s)
     except (BrokerUnavailable, ConfigurationUnavailable):
         pass  # without counts, `list_notices` says so
+    samples = read_samples() if counts and "queues.view_queue" in permissions else None
     return {
         "notices": list_notices(counts, permissions),
-        "stats": list(_list_stats(queues, counts, permissions)),
-        "rows": counts.list_busiest() if counts and "queues.view_queue" in permissions else [],
+        "stats": list(_list_stats(queues, counts, permissions, samples)),
+        "rows": counts.list_busiest(samples) if counts and "queues.view_queue" in permissions else [],
+        "trend_note": f"trends over {samples.age_min:.0f} min" if samples else f"{NO_SAMPLES} for trends",
         "has_queues": bool(queues),
         "has_counts": counts is not None,
     }
 
 
 def _list_stats(
-    queues: Sequence[QueueDefinition], counts: OverviewCounts | None, permissions: frozenset[str]
+    queues: Sequence[QueueDefinition],
+    counts: OverviewCounts | None,
+    permissions: frozenset[str],
+    samples: BacklogSamples | None,
 ) -> Iterator[Stat]:
     """Yield the numbers; without counts those of tasks and workers are unknown."""
     if "queues.view_queue" in permissions:
         yield _queue_stat(queues)
-        yield from _task_stats(counts)
+        yield from _task_stats(counts, samples)
     if "workers.view_worker" in permissions:
         yield _worker_stat(counts)
     if "vaults.view_vault" in permissions:
@@ -80,15 +87,21 @@ def _queue_stat(queues: Sequence[QueueDefinition]) -> Stat:
     return Stat(title="Queues", value=len(queues), url=changelist_url("queues_queue"), remark=remark)
 
 
-def _task_stats(counts: OverviewCounts | None) -> Iterator[Stat]:
+def _task_stats(counts: OverviewCounts | None, samples: BacklogSamples | None) -> Iterator[Stat]:
     """Yield the number of tasks of each state, of those that are rare only if there are any."""
     for state in STATES:
         title, url = state.capitalize(), changelist_url("tasks_task", state=state)
         if counts is None:
             yield Stat(title=title, value=None, url=url, remark=UNKNOWN)
         elif (number := counts.totals[state]) or state not in (TaskState.SCHEDULED, TaskState.RETRY):
-            remark = describe_trend(number, read_samples().total) if state is TaskState.PENDING else ""
+            remark = _describe_backlog(number, samples) if state is TaskState.PENDING else ""
             yield Stat(title=title, value=number, url=url, remark=remark)
+
+
+def _describe_backlog(pending: int, samples: BacklogSamples | None) -> str:
+    if samples is None:
+        return NO_SAMPLES if pending else ""
+    return samples.describe_total_trend(pending)
 
 
 def _worker_stat(counts: OverviewCounts | None) -> Stat:

@@ -11,7 +11,7 @@ from runqy.broker.states import TaskState
 from runqy.broker.stats import QueueCounts
 from runqy.broker.worker_records import NO_WORKERS, WorkerCounts, WorkerRecord, count_workers
 from runqy.overview.live_numbers import LiveReader
-from runqy.overview.trends import describe_trend, read_samples
+from runqy.overview.trends import BacklogSamples
 
 MAX_BUSIEST = 8
 
@@ -82,12 +82,11 @@ class OverviewCounts:
     workers: WorkerCounts = NO_WORKERS
     is_maintenance_running: bool = True
 
-    def list_busiest(self) -> list[QueueSummary]:
-        """Return the queues with the most pending, active and retry tasks, with their trends."""
+    def list_busiest(self, samples: BacklogSamples | None) -> list[QueueSummary]:
+        """Return the queues with the most pending, active and retry tasks, with their trends since the samples."""
         by_tasks = sorted(self.queues, key=lambda queue: (-queue.pending - queue.active - queue.retry, queue.name))
-        samples = read_samples().by_queue
         return [
-            replace(queue, trend=describe_trend(queue.pending, samples.get(queue.name)))
+            replace(queue, trend=samples.describe_trend(queue.name, queue.pending) if samples else "")
             for queue in by_tasks[:MAX_BUSIEST]
         ]
 

@@ -78,7 +78,12 @@ def _render_charts(request: HttpRequest, chart_range: ChartRange, queue: str) ->
         (chart_range, queue, has_links),
         lambda: render_to_string(
             "admin_site/charts.html",
-            {"charts": read_charts(chart_range, queue), "chart_queue": queue, "has_links": has_links},
+            {
+                "charts": read_charts(chart_range, queue),
+                "chart_range": chart_range,
+                "chart_queue": queue,
+                "has_links": has_links,
+            },
         ),
     )
 

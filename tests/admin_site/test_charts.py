@@ -8,9 +8,11 @@ import pytest
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy import clock
+from runqy.broker.keys import QueueKeys
 from runqy.broker.states import RunOutcome
 from runqy.overview import charts
 from runqy.overview.charts import Chart, ChartRange, read_charts
+from tasks.run_sampling import RunSampler
 from tests.queues.samples import spec
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.staff import staff_client
@@ -85,6 +87,41 @@ def test_the_minute_that_has_just_begun_has_no_rate() -> None:
     found = charts.build_charts([over, begun], ChartRange.HOUR, 60, now)
 
     assert values(find("throughput", found), "Completed") == [30, None]
+
+
+def test_a_value_without_neighbours_is_drawn_as_a_point() -> None:
+    insert_runs(*[make_run(ended_ns=ended_before(minutes)) for minutes in (30, 20, 19)])
+
+    (drawn, _) = json.loads(find("run", read_charts(ChartRange.HOUR)).data)["datasets"]
+
+    values_and_points = [pair for pair in zip(drawn["data"], drawn["pointRadius"], strict=True) if pair[0] is not None]
+    assert [bool(radius) for _, radius in values_and_points] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("longest_s", "unit", "value"),
+    [(90, "seconds", 90), (600, "minutes", 10), (18_000, "hours", 5), (5e5, "days", 5.79)],
+)
+def test_long_durations_have_a_unit_that_can_be_read(longest_s: float, unit: str, value: float) -> None:
+    now = datetime(2026, 11, 26, 12, 1, tzinfo=UTC)
+    point = charts.StatsPoint(start=now - timedelta(minutes=1), oldest_ms=int(longest_s * 1000))
+
+    found = find("oldest", charts.build_charts([point], ChartRange.HOUR, 60, now))
+
+    assert (found.unit.name, values(found, "Age")) == (unit, [value])
+    assert json.loads(found.options)["scales"]["y"]["title"]["text"] == unit
+    assert found.latest == f"Age {value:g}{found.unit.suffix}"
+
+
+@pytest.mark.parametrize("chart_range", list(ChartRange))
+def test_every_range_has_the_backlog(chart_range: ChartRange, single_broker) -> None:
+    single_broker.client.lpush(QueueKeys("mail").pending, "t1", "t2")
+    RunSampler().sample_all(single_broker, ["mail"], None)
+
+    found = find("backlog", read_charts(chart_range))
+
+    assert found.latest == "Pending 2"
+    assert json.loads(found.data)["datasets"][0]["pointRadius"][-1] > 0
 
 
 def test_lines_differ_without_colours() -> None:

@@ -6,6 +6,14 @@ from urllib.parse import urljoin, urlsplit
 
 from playwright.sync_api import Error, Page
 
+_WIDE = """() => {
+  const { scrollWidth, clientWidth } = document.documentElement;
+  if (scrollWidth <= clientWidth) return [];
+  const wide = [...document.querySelectorAll("body *")].filter(
+    (element) => element.getBoundingClientRect().right > clientWidth + 0.5);
+  return [`${scrollWidth} px`, ...wide.map((element) => element.outerHTML.slice(0, 120))];
+}"""
+
 _LEAVES = ("/admin/logout/", "/admin/jsi18n/")
 _ID = re.compile(r"[0-9A-Z]")
 """What ids of rows, tasks, workers and entries have, and no other part of a path."""
@@ -33,6 +41,12 @@ def crawl(page: Page) -> Iterator[str]:
             if kind not in kinds and found.path.startswith("/admin/") and found.path not in _LEAVES:
                 kinds.add(kind)
                 waiting.append(target)
+
+
+def find_wide_elements(page: Page) -> list[str]:
+    """Return the width of a page and the elements that make it wider than its window; empty if it fits."""
+    found: list[str] = page.evaluate(_WIDE)
+    return found
 
 
 def open_from_list(page: Page, address: str, name: str) -> None:

@@ -2,13 +2,18 @@
 
 import re
 
+import pytest
+from django.utils import timezone
 from playwright.sync_api import Page, expect
 
+from alerts.operations import store_findings
+from alerts.rules import AlertKind, Finding
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy import clock
 from runqy.broker.broker import Broker
 from tests.browser.conftest import Login
+from tests.browser.pages import find_wide_elements
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import put
 from tests.support.runs import insert_runs, make_run
@@ -104,3 +109,56 @@ def test_light_and_dark_charts_have_text_that_can_be_read(anonymous: Page, login
     anonymous.evaluate("() => document.documentElement.classList.toggle('dark')")
 
     anonymous.wait_for_function(f"({read})() !== {light!r}")
+
+
+def test_a_legend_has_the_dashes_of_its_lines_and_the_axis_round_times(anonymous: Page, login: Login) -> None:
+    open_overview(anonymous, login)
+    read = """() => {
+      const chart = Chart.getChart(document.querySelector("#chart-throughput canvas"));
+      return chart?.options.scales.x.afterBuildTicks && chart.scales.x.ticks.length && {
+        legend: chart.legend.legendItems.map((item) => [item.pointStyle, item.lineDash]),
+        times: chart.scales.x.ticks.map((tick) => tick.label),
+      };
+    }"""
+
+    drawn = anonymous.wait_for_function(read).json_value()
+
+    assert drawn["legend"] == [["line", []], ["line", [6, 3]], ["line", [2, 3]]]
+    assert all(re.fullmatch(r"\d\d:\d0", time) for time in drawn["times"])
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_large_numbers_and_charts_that_are_still_wide_do_not_widen_the_page(
+    anonymous: Page, login: Login, width: int
+) -> None:
+    anonymous.set_viewport_size({"width": width, "height": 844})
+    open_overview(anonymous, login)
+    anonymous.locator("#overview-failing .page-frame").wait_for()
+    anonymous.wait_for_function("() => Chart.getChart(document.querySelector('canvas.chart'))")
+    make_wide = """() => {
+      for (const one of document.querySelectorAll(".overview-stats a, .page-count")) one.textContent = "9,876,543,210";
+      for (const canvas of document.querySelectorAll("canvas.chart")) canvas.style.width = "2000px";
+    }"""
+
+    anonymous.evaluate("() => document.querySelector('[data-live-toggle]').click()")
+    anonymous.evaluate(make_wide)
+
+    assert find_wide_elements(anonymous) == []
+
+
+def test_a_notice_is_followed_by_its_link(anonymous: Page, login: Login) -> None:
+    message = "Worker w1 is missing."
+    store_findings(
+        [Finding(kind=AlertKind.WORKER_MISSING, subject="w1", queue="mail", message=message)], now=timezone.now()
+    )
+    open_overview(anonymous, login)
+
+    notice = anonymous.locator(".overview-alert p", has_text=message)
+
+    (text,) = notice.evaluate_all(
+        "found => found.map((one) => { const range = document.createRange(); "
+        "range.selectNodeContents(one.firstChild); return range.getBoundingClientRect().right })"
+    )
+    link = notice.get_by_role("link", name="Runs of the worker").bounding_box()
+    assert link is not None
+    assert 0 <= link["x"] - text < 30

@@ -88,14 +88,21 @@
       const other = fresh.getElementById(figure.id);
       if (!other) continue;
       const chart = Chart.getChart(figure.querySelector("canvas.chart"));
-      const data = JSON.parse(other.querySelector("canvas.chart").dataset.value);
+      const { value, options } = other.querySelector("canvas.chart").dataset;
+      const data = JSON.parse(value);
       chart.data.labels = data.labels;
-      data.datasets.forEach((dataset, index) => { chart.data.datasets[index].data = dataset.data; });
+      data.datasets.forEach((dataset, index) => {
+        chart.data.datasets[index].data = dataset.data;
+        chart.data.datasets[index].pointRadius = dataset.pointRadius;
+      });
+      chart.options.scales.y.title.text = JSON.parse(options).scales.y.title.text;
       chart.update("none");
-      for (const name of ["[data-chart-latest]", "tbody"]) {
+      for (const name of ["[data-chart-latest]", "caption", "tbody"]) {
         const [old, replacement] = [figure.querySelector(name), other.querySelector(name)];
         if (old && replacement) old.replaceChildren(...replacement.childNodes);
       }
+      const drawing = figure.querySelector("[role=img]");
+      drawing.setAttribute("aria-label", other.querySelector("[role=img]").getAttribute("aria-label"));
     }
   };
 
@@ -103,10 +110,20 @@
   if (!paused) show("Live");
 })();
 
-// The theme draws charts when the page has loaded; the colours of text, grid and lines follow light and dark.
+// The theme draws charts when the page has loaded; the colours of text, grid and lines follow light and dark. The axis
+// of time names round times, and the legend has lines with the dashes of the chart's.
 window.addEventListener("load", () => {
   const canvases = [...document.querySelectorAll("canvas.chart")];
   if (!canvases.length) return;
+  const setUp = (chart, ticks) => {
+    chart.options.scales.x.afterBuildTicks = (axis) => {
+      axis.ticks = axis.ticks.filter(({ value }) => ticks.test(axis.getLabelForValue(value)));
+    };
+    const { labels } = chart.options.plugins.legend;
+    labels.generateLabels = () => Chart.defaults.plugins.legend.labels.generateLabels(chart).map((label) => (
+      { ...label, pointStyle: "line", lineWidth: 2, lineDash: chart.data.datasets[label.datasetIndex].borderDash }
+    ));
+  };
   const paint = () => {
     const style = getComputedStyle(document.documentElement);
     const read = (name) => style.getPropertyValue(name).trim();
@@ -121,14 +138,19 @@ window.addEventListener("load", () => {
       for (const scale of Object.values(chart.options.scales)) {
         scale.ticks.color = read("--chart-text");
         scale.grid.color = read("--chart-grid");
+        if (scale.title) scale.title.color = read("--chart-text");
       }
       chart.options.plugins.legend.labels.color = read("--chart-text");
       chart.update("none");
     }
   };
   const paintWhenDrawn = () => {
-    if (canvases.every((canvas) => Chart.getChart(canvas))) paint();
-    else requestAnimationFrame(paintWhenDrawn);
+    if (canvases.every((canvas) => Chart.getChart(canvas))) {
+      for (const canvas of canvases) {
+        setUp(Chart.getChart(canvas), new RegExp(canvas.closest("[data-ticks]").dataset.ticks));
+      }
+      paint();
+    } else requestAnimationFrame(paintWhenDrawn);
   };
   paintWhenDrawn();
   new MutationObserver(paint).observe(document.documentElement, { attributes: true, attributeFilter: ["class"] });

@@ -16,6 +16,7 @@ from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.finish import Completion, Failure, complete_all, retry
 from runqy.broker.keys import QueueKeys
 from tests.support.postgresql import PostgresqlServer, find_programs
+from tests.support.run_entries import make_entry, split_entry
 
 QUEUE = "bench"
 TASKS = 4000
@@ -108,6 +109,6 @@ def _fill_stream(stack: Stack) -> None:
     stack.broker.client.delete(key)
     pipe = stack.broker.client.pipeline(transaction=False)
     for number in range(RUNS):
-        fields = entries[number % len(entries)][1]
-        pipe.xadd(key, fields | {b"task": f"{number:032x}", b"run": f"{number:024x}"})
+        values = split_entry(entries[number % len(entries)][1])
+        pipe.xadd(key, make_entry(values | {"task": f"{number:032x}", "run": f"{number:024x}"}))
     pipe.execute()

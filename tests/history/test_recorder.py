@@ -20,6 +20,7 @@ from tasks.run_recorder import RunRecorder
 from tasks.run_stats import get_history_status
 from tasks.write_transactions import BatchSize
 from tests.history.stream_status import read_stream_status
+from tests.support.run_entries import make_entry, split_entry
 from tests.support.runs import make_run
 from tests.support.tasks import QUEUE, put, take
 
@@ -160,7 +161,7 @@ def test_runs_of_a_redis_whose_clock_went_back_are_stored(broker: Broker):
     ((_, fields),) = broker.client.xrange(QueueKeys(QUEUE).runs)
     record(broker)
     broker.client.delete(QueueKeys(QUEUE).runs)
-    broker.client.xadd(QueueKeys(QUEUE).runs, fields | {b"run": b"other"}, id="1-1")
+    broker.client.xadd(QueueKeys(QUEUE).runs, make_entry(split_entry(fields) | {"run": "other"}), id="1-1")
 
     record(broker)
 
@@ -171,7 +172,7 @@ def test_runs_of_a_redis_whose_clock_went_back_are_stored(broker: Broker):
 def test_an_invalid_entry_is_counted_and_does_not_block(broker: Broker):
     broker.client.xadd(QueueKeys(QUEUE).runs, {"junk": "x"})
     finish(broker, 2)
-    broker.client.xadd(QueueKeys(QUEUE).runs, {"task": "t", "outcome": "?"})
+    broker.client.xadd(QueueKeys(QUEUE).runs, make_entry({"task": "t", "outcome": "?"}))
 
     record(broker)
 
@@ -184,7 +185,7 @@ def test_an_entry_that_the_database_refuses_is_counted_and_does_not_block(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ):
     finish(broker, 3)
-    poison = broker.client.xrange(QueueKeys(QUEUE).runs)[1][1][b"task"].decode()
+    poison = split_entry(broker.client.xrange(QueueKeys(QUEUE).runs)[1][1])["task"].decode()
 
     def refuse(identity: QueueIdentity, run: EndedRun) -> TaskRun:
         row = build_row(identity, run)

@@ -199,8 +199,8 @@ def make_history() -> None:
         minutes = [now - timedelta(minutes=minute) for minute in range(1, 61)]
         hours = [now - timedelta(hours=hour) for hour in range(2, 24 * 7)]
         random = Random(number)  # noqa: S311 (the same instance each time)
-        deltas = {at: _statistics(random, at, now, 60 if at in hours else 1, name) for at in (*minutes, *hours)}
-        add_to_rollups(deltas, queue=name, redis_queue=name)
+        starts = (*minutes, *hours)
+        add_to_rollups({(name, at): _statistics(random, at, now, 60 if at in hours else 1, name) for at in starts})
         samples = {at: random.randint(0, 30) + (at > now - timedelta(minutes=25)) * 40 for at in minutes}
         for at, backlog in samples.items():
             QueueMinute.objects.filter(redis_queue=name, start=at).update(
@@ -210,7 +210,7 @@ def make_history() -> None:
 
 def _statistics(random: Random, at: datetime, now: datetime, minutes: int, queue: str) -> RollupDelta:
     """Return what a queue did in some minutes."""
-    delta = RollupDelta()
+    delta = RollupDelta(queue)
     runs = minutes * random.randint(8, 14) * (2 if 7 <= at.hour < 19 else 1)
     is_failing = queue == "invoices" and at > now - timedelta(minutes=30)
     failed = runs * 2 // 5 if is_failing else random.randint(0, max(runs // 40, 1))

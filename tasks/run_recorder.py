@@ -31,7 +31,7 @@ from tasks.run_history import (
     store_batches,
     store_or_drop,
 )
-from tasks.write_transactions import BatchSize
+from tasks.write_transactions import BatchSize, checkpoint
 
 READ_MAX, READ_MIN = 1000, 50
 """How many entries are read at once, of all queues and of each; few would make transactions not worth their cost."""
@@ -80,6 +80,8 @@ class RunRecorder:
         before = get_streams(found)
         identities = {queue: QueueIdentity.find(queue, catalog) for queue in sorted(found)}
         self._store([(identity, entry) for queue, identity in identities.items() for entry in found[queue]])
+        if found:
+            checkpoint()
         removals = {queue: remove_runs(queue, entries[-1].id) for queue, entries in found.items()}
         _record_drops(broker.run(run_requests(removals)), before, catalog)
         return sum(map(len, found.values())), [queue for queue, entries in found.items() if len(entries) >= limit]

@@ -36,6 +36,17 @@ def write_transaction() -> Iterator[WriteTransaction]:
         written.held_s = clock.monotonic_s() - began_s
 
 
+def checkpoint() -> None:
+    """Copy SQLite's write-ahead log to the database file, while others may write; PostgreSQL does so by itself.
+
+    A commit that finds a long log does it too, which takes longer than the transaction. So whoever writes much calls
+    this between transactions, and `wal_autocheckpoint` in the settings is for the others.
+    """
+    if connection.vendor == "sqlite" and not connection.in_atomic_block:
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
 @contextmanager
 def _paused_garbage_collection() -> Iterator[None]:
     """Pause it in all threads; where several do so, until the first one ends."""

@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from django.db import OperationalError, connection
@@ -88,6 +89,18 @@ def test_runs_of_many_queues_share_a_transaction_and_are_counted_by_queue(broker
         assert get_history_status(f"q{number}").recorded == number
         for model in (QueueMinute, QueueHour):
             assert sum(model.objects.filter(redis_queue=f"q{number}").values_list("completed", flat=True)) == number
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL has checkpoints of its own")
+def test_the_log_of_writes_is_copied_to_the_database_file_between_transactions(broker: Broker):
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA wal_autocheckpoint=0")
+    finish(broker, 1, "copied-by-a-checkpoint")
+
+    record(broker, "copied-by-a-checkpoint")
+
+    assert b"copied-by-a-checkpoint" in Path(connection.settings_dict["NAME"]).read_bytes()
+    connection.close()
 
 
 def test_many_batches_are_moved_in_one_tick(broker: Broker):

@@ -3,8 +3,9 @@
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from secrets import token_hex
 
 from benchmarks.report import Report
 from benchmarks.scenarios import Sampling
@@ -16,11 +17,13 @@ from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.finish import Completion, Failure, complete_all, retry
 from runqy.broker.keys import QueueKeys
 from tests.support.postgresql import PostgresqlServer, find_programs
+from tests.support.run_entries import make_entry, split_entry
 
 QUEUE = "bench"
 TASKS = 4000
 BATCH = 100
 RUNS = 20_000
+QUEUE_COUNTS = (1, 100)
 PAYLOAD = b'{"order":17,"prompt":"Hello world","width":1024,"height":768}'
 
 
@@ -88,26 +91,29 @@ def _without_log() -> Iterator[None]:
 
 
 def _report_storing(stack: Stack, report: Report, name: str, env: dict[str, str], *, goal: float) -> None:
-    """Fill a stream, and print how fast another process stores it."""
-    _fill_stream(stack)
-    words = [str(stack.source.python), "-m", "benchmarks.record_history", QUEUE]
-    done = subprocess.run(words, cwd=stack.source.root, env=stack.env | env, check=True, stdout=subprocess.PIPE)
-    found = json.loads(done.stdout)
-    report.baseline(f"{name}: runs a second", found["rate"], "")
-    report.at_least(f"{name}: runs a second of the process's CPU time", found["cpu_rate"], goal=goal)
-    report.figure(f"{name}: transactions, p95", found["p95_ms"], "ms", goal=50 if not env else 0)
-    report.figure(f"{name}: longest transaction", found["longest_ms"], "ms")
+    """Fill streams, and print how fast another process stores them."""
+    for count in QUEUE_COUNTS:
+        queues = [f"{QUEUE}-{number}" for number in range(count)]
+        _fill_streams(stack, queues)
+        words = [str(stack.source.python), "-m", "benchmarks.record_history", *queues]
+        done = subprocess.run(words, cwd=stack.source.root, env=stack.env | env, check=True, stdout=subprocess.PIPE)
+        found = json.loads(done.stdout)
+        of = f"{name}, {count} queue{'s' if count > 1 else ''}"
+        report.baseline(f"{of}: runs a second", found["rate"], "")
+        report.at_least(f"{of}: runs a second of CPU time", found["cpu_rate"], goal=goal)
+        report.figure(f"{of}: locks held, p95", found["p95_ms"], "ms", goal=50 if not env else 0)
+        report.figure(f"{of}: locks held, longest", found["longest_ms"], "ms")
 
 
-def _fill_stream(stack: Stack) -> None:
-    """Append runs as the scripts do."""
+def _fill_streams(stack: Stack, queues: Sequence[str]) -> None:
+    """Append runs as the scripts do, as many to each queue."""
     stack.empty()
     key = QueueKeys(QUEUE).runs
     _rate(stack, _end_most)
-    entries = stack.broker.client.xrange(key)
+    entries = [split_entry(fields) for _, fields in stack.broker.client.xrange(key)]
     stack.broker.client.delete(key)
     pipe = stack.broker.client.pipeline(transaction=False)
     for number in range(RUNS):
-        fields = entries[number % len(entries)][1]
-        pipe.xadd(key, fields | {b"task": f"{number:032x}", b"run": f"{number:024x}"})
+        entry = entries[number % len(entries)] | {"task": token_hex(16), "run": token_hex(12)}
+        pipe.xadd(QueueKeys(queues[number % len(queues)]).runs, make_entry(entry))
     pipe.execute()

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Sequence
 
 import django
 
@@ -14,25 +15,25 @@ from django.db import connection  # noqa: E402
 from runqy.redis_connection import get_broker  # noqa: E402
 from tasks import run_recorder  # noqa: E402
 from tasks.models import TaskRun  # noqa: E402
-from tasks.run_history import QueueIdentity, StreamBatch, store_batch  # noqa: E402
+from tasks.run_history import StreamBatch, store_batches  # noqa: E402
 from tasks.write_transactions import WriteTransaction  # noqa: E402
 
 if __name__ == "__main__":
-    queue = sys.argv[1]
+    queues = sys.argv[1:]
     settings.RUNQY_HISTORY_MAX_RATE = 0
     spans: list[float] = []
 
-    def timed(identity: QueueIdentity, batch: StreamBatch, *, max_rate: int) -> WriteTransaction:
-        """Store a batch, and note for how long its transaction held the lock."""
-        written = store_batch(identity, batch, max_rate=max_rate)
+    def timed(batches: Sequence[StreamBatch], *, max_rate: int) -> WriteTransaction:
+        """Store batches, and note for how long their transaction held the lock."""
+        written = store_batches(batches, max_rate=max_rate)
         spans.append(written.held_s * 1000)
         return written
 
-    run_recorder.store_batch = timed
+    run_recorder.store_batches = timed
     broker, recorder, count = get_broker(), run_recorder.RunRecorder(), 0
     connection.ensure_connection()
     started_s, used_s = time.perf_counter(), time.process_time()
-    while read := recorder.record_all(broker, [queue], None):
+    while read := recorder.record_all(broker, queues, None):
         count += read
     took_s = time.perf_counter() - started_s
     spans.sort()

@@ -200,8 +200,8 @@ def make_history(broker: Broker) -> None:
     hours = [now - timedelta(hours=hour) for hour in range(2, 24 * 7)]
     for number, name in enumerate(("transcription", "image-tagging", "invoices", "embeddings")):
         random = Random(number)  # noqa: S311 (the same instance each time)
-        deltas = {at: _statistics(random, at, now, 60 if at in hours else 1, name) for at in (*minutes, *hours)}
-        add_to_rollups(deltas, queue=name, redis_queue=name)
+        starts = (*minutes, *hours)
+        add_to_rollups({(name, at): _statistics(random, at, now, 60 if at in hours else 1, name) for at in starts})
     for count in broker.run(count_tasks(list(_TASKS), now_ns=broker.now_ns())):
         _add_samples(count, [*reversed(hours), *reversed(minutes)], now)
 
@@ -232,7 +232,7 @@ def _add_samples(count: QueueCounts, times: list[datetime], now: datetime) -> No
 
 def _statistics(random: Random, at: datetime, now: datetime, minutes: int, queue: str) -> RollupDelta:
     """Return what a queue did in some minutes."""
-    delta = RollupDelta()
+    delta = RollupDelta(queue)
     runs = minutes * random.randint(8, 14) * (2 if 7 <= at.hour < 19 else 1)
     is_failing = queue == "invoices" and at > now - timedelta(minutes=30)
     failed = runs * 2 // 5 if is_failing else random.randint(0, max(runs // 40, 1))

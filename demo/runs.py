@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from random import Random
 
+from msgspec.structs import asdict
+
 from runqy.broker.broker import Broker
 from runqy.broker.run_log import EndedRun
 from runqy.broker.states import RunOutcome
@@ -82,7 +84,7 @@ def make_runs(broker: Broker) -> None:
         runs = [run for number in range(160) for run in _runs_of_task(kind, number, randomness, now_ns)]
         identity = QueueIdentity(redis_queue=kind.redis_queue, queue=kind.queue, sub_queue=kind.sub_queue)
         runs.sort(key=lambda run: run.ended_ns)
-        TaskRun.objects.bulk_create(build_row(identity, run) for run in runs)
+        TaskRun.objects.bulk_create(TaskRun(**asdict(build_row(identity, run))) for run in runs)
 
 
 def _runs_of_task(kind: RunKind, number: int, randomness: Random, now_ns: int) -> list[EndedRun]:

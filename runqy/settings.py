@@ -69,7 +69,8 @@ _sqlite = {
     "OPTIONS": {
         "transaction_mode": "IMMEDIATE",  # otherwise two transactions that read before they write fail at once
         "timeout": 5,  # s that a writer waits for the lock
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; "
+        "PRAGMA wal_autocheckpoint=4000",  # pages of 4 KiB; the history's own checkpoints come earlier
     },
 }
 _postgresql = connection_urls.postgresql_settings(

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 CLASS_MAX_LENGTH = 200
 MESSAGE_MAX_LENGTH = 1000
@@ -33,6 +34,7 @@ class ParsedError:
     fingerprint: str
 
 
+@lru_cache(maxsize=256)
 def parse_error(text: str) -> ParsedError | None:
     """Return the parts of an error's text; None for an empty one."""
     text = text.strip()

@@ -87,10 +87,11 @@ def merge_segments() -> None:
     if connection.vendor != "sqlite":
         return
     with connection.cursor() as cursor:
+        changes = _count_changes(cursor)
         for _ in range(_MAX_MERGES):
-            before = _count_changes(cursor)
             cursor.execute(_MERGE, [MERGE_PAGES])
-            if _count_changes(cursor) - before < 2:  # as FTS5 reports that nothing was left to merge
+            before, changes = changes, _count_changes(cursor)
+            if changes - before < 2:  # as FTS5 reports that nothing was left to merge
                 break
 
 

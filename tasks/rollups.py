@@ -1,30 +1,51 @@
 """Counts of runs by minute and by hour, so that charts need no runs."""
 
+from __future__ import annotations
+
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.db import connection
+from django.db.models import DateTimeField, JSONField
 
 from runqy.broker.states import RunOutcome
 from tasks.histograms import SparseHistogram, add, bucket_of, merge
-from tasks.models import QueueHour, QueueMinute, QueueRollup, TaskRun
+from tasks.models import QueueHour, QueueMinute, QueueRollup
+
+if TYPE_CHECKING:
+    from tasks.run_rows import RunRow
 
 MINUTE_S, HOUR_S = 60, 3600
 ROLLUPS: tuple[tuple[type[QueueRollup], int], ...] = ((QueueMinute, MINUTE_S), (QueueHour, HOUR_S))
 _COUNTS = ("enqueued", "started", *(outcome.value for outcome in RunOutcome), "dropped", "wait_sum_ms", "run_sum_ms")
 _HISTOGRAMS = ("wait_histogram", "run_histogram")
+_SUMMED = (*_COUNTS, *_HISTOGRAMS)
+_NOTHING: Sequence[Any] = (*([0] * len(_COUNTS)), *({} for _ in _HISTOGRAMS))
+_OLDEST_ENQUEUED = timedelta(days=90)
+
+# SQL that Django would build in each transaction, with an instance of the model for each row, while others wait.
+_WRITTEN = ("redis_queue", "start", "queue", *_SUMMED)
+_MARKS = f"({', '.join(['%s'] * len(_WRITTEN))})"
+_INSERT = {model: f'INSERT INTO "{model._meta.db_table}" ({", ".join(_WRITTEN)}) VALUES ' for model, _ in ROLLUPS}  # noqa: S608
+_UPDATE = f" ON CONFLICT (redis_queue, start) DO UPDATE SET {', '.join(f'{n} = excluded.{n}' for n in _WRITTEN[2:])}"
+_ROWS_PER_STATEMENT = 500
+_START, _HISTOGRAM = DateTimeField(), JSONField()
 
 
 @dataclass(slots=True)
 class RollupDelta:
-    """What is added to one interval of a rollup."""
+    """What is added to one interval of a Redis queue's rollup."""
 
+    queue: str
     counts: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     wait_histogram: SparseHistogram = field(default_factory=dict)
     run_histogram: SparseHistogram = field(default_factory=dict)
 
-    def add_end(self, run: TaskRun) -> None:
+    def add_end(self, run: RunRow) -> None:
         self.counts[run.outcome] += 1
         if run.wait_ms is not None:
             self.counts["wait_sum_ms"] += run.wait_ms
@@ -33,54 +54,60 @@ class RollupDelta:
             self.counts["run_sum_ms"] += run.run_ms
             add(self.run_histogram, bucket_of(run.run_ms))
 
+    def add(self, other: RollupDelta) -> None:
+        """Add what is added to another interval."""
+        for name, count in other.counts.items():
+            self.counts[name] += count
+        self.wait_histogram = merge((self.wait_histogram, other.wait_histogram))
+        self.run_histogram = merge((self.run_histogram, other.run_histogram))
 
-RollupDeltas = dict[datetime, RollupDelta]
-"""By the start of the minute."""
+
+RollupDeltas = dict[tuple[str, datetime], RollupDelta]
+"""By Redis queue and the start of the minute."""
 
 
-def add_to_rollups(minutes: RollupDeltas, *, queue: str, redis_queue: str) -> None:
-    """Add to the minutes and hours of a Redis queue, whose stream's row the caller has locked."""
+def add_to_rollups(minutes: RollupDeltas) -> None:
+    """Add to the minutes and hours of Redis queues, whose streams' rows the caller has locked."""
     for model, interval_s in ROLLUPS:
-        _add_to_table(model, _regroup(minutes, interval_s), queue=queue, redis_queue=redis_queue)
+        _add_to_table(model, _regroup(minutes, interval_s))
 
 
-def _add_to_table(model: type[QueueRollup], deltas: RollupDeltas, *, queue: str, redis_queue: str) -> None:
+def _add_to_table(model: type[QueueRollup], deltas: RollupDeltas) -> None:
     """Insert the rows of intervals, or add to those that exist."""
-    table = model._default_manager
-    found = {row.start: row for row in table.filter(redis_queue=redis_queue, start__in=list(deltas))}
-    table.bulk_create(
-        [
-            _add(model(redis_queue=redis_queue, queue=queue, start=start), found.get(start), delta)
-            for start, delta in deltas.items()
-        ],
-        update_conflicts=True,
-        unique_fields=["redis_queue", "start"],
-        update_fields=["queue", *_COUNTS, *_HISTOGRAMS],
+    rows = model._default_manager.filter(
+        redis_queue__in={queue for queue, _ in deltas}, start__in={start for _, start in deltas}
     )
+    found = {(queue, start): values for queue, start, *values in rows.values_list("redis_queue", "start", *_SUMMED)}
+    keys = sorted(deltas)  # one order, so that processes never wait in a circle
+    with connection.cursor() as cursor:
+        for at in range(0, len(keys), _ROWS_PER_STATEMENT):
+            part = keys[at : at + _ROWS_PER_STATEMENT]
+            values = [value for key in part for value in _values(key, deltas[key], found.get(key, _NOTHING))]
+            cursor.execute(f"{_INSERT[model]}{', '.join([_MARKS] * len(part))}{_UPDATE}", values)
 
 
-def _add(total: QueueRollup, row: QueueRollup | None, delta: RollupDelta) -> QueueRollup:
-    """Return `total`, an empty row, with the counts of the existing row and what is added."""
-    row = row or total
-    for name in _COUNTS:
-        setattr(total, name, getattr(row, name) + delta.counts.get(name, 0))
-    total.wait_histogram = merge((row.wait_histogram, delta.wait_histogram))
-    total.run_histogram = merge((row.run_histogram, delta.run_histogram))
-    return total
+def _values(key: tuple[str, datetime], delta: RollupDelta, found: Sequence[Any]) -> Sequence[Any]:
+    """Return the values of a row as the database takes them: those of the existing row, and what is added."""
+    *counts, wait_histogram, run_histogram = found
+    histograms = merge((wait_histogram, delta.wait_histogram)), merge((run_histogram, delta.run_histogram))
+    return (
+        key[0],
+        _START.get_db_prep_save(key[1], connection),
+        delta.queue,
+        *(count + delta.counts.get(name, 0) for name, count in zip(_COUNTS, counts, strict=True)),
+        *(_HISTOGRAM.get_db_prep_save(histogram, connection) for histogram in histograms),
+    )
 
 
 def _regroup(minutes: RollupDeltas, interval_s: int) -> RollupDeltas:
     """Return the sums of minutes by longer intervals."""
     if interval_s == MINUTE_S:
         return minutes
-    grouped: defaultdict[datetime, RollupDelta] = defaultdict(RollupDelta)
-    for minute, delta in minutes.items():
-        total = grouped[floor_time(minute, interval_s)]
-        for name, count in delta.counts.items():
-            total.counts[name] += count
-        total.wait_histogram = merge((total.wait_histogram, delta.wait_histogram))
-        total.run_histogram = merge((total.run_histogram, delta.run_histogram))
-    return dict(grouped)
+    grouped: RollupDeltas = {}
+    for (redis_queue, minute), delta in minutes.items():
+        key = redis_queue, floor_time(minute, interval_s)
+        grouped.setdefault(key, RollupDelta(delta.queue)).add(delta)
+    return grouped
 
 
 def floor_time(time: datetime, interval_s: int) -> datetime:
@@ -88,14 +115,22 @@ def floor_time(time: datetime, interval_s: int) -> datetime:
     return datetime.fromtimestamp(math.floor(time.timestamp()) // interval_s * interval_s, UTC)
 
 
-def sum_up(rows: Iterable[TaskRun]) -> RollupDeltas:
+def sum_up(runs: Iterable[RunRow]) -> RollupDeltas:
     """Return what runs add to the minutes in which they were enqueued, started and ended."""
-    minutes: defaultdict[datetime, RollupDelta] = defaultdict(RollupDelta)
-    for row in rows:
-        minutes[floor_time(row.ended_at, MINUTE_S)].add_end(row)
-        if row.started_at is not None:
-            minutes[floor_time(row.started_at, MINUTE_S)].counts["started"] += 1
-        is_first = row.attempt == 1 or (row.attempt == 0 and row.is_final)
-        if is_first and row.enqueued_at is not None and row.ended_at - row.enqueued_at < timedelta(days=90):
-            minutes[floor_time(row.enqueued_at, MINUTE_S)].counts["enqueued"] += 1
-    return dict(minutes)
+    deltas: dict[tuple[str, int], RollupDelta] = {}
+
+    def of_minute(run: RunRow, time: datetime) -> RollupDelta:
+        key = run.redis_queue, int(time.timestamp()) // MINUTE_S
+        return deltas.get(key) or deltas.setdefault(key, RollupDelta(run.queue))
+
+    for run in runs:
+        of_minute(run, run.ended_at).add_end(run)
+        if run.started_at is not None:
+            of_minute(run, run.started_at).counts["started"] += 1
+        is_first = run.attempt == 1 or (run.attempt == 0 and run.is_final)
+        if is_first and run.enqueued_at is not None and run.ended_at - run.enqueued_at < _OLDEST_ENQUEUED:
+            of_minute(run, run.enqueued_at).counts["enqueued"] += 1
+    return {
+        (redis_queue, datetime.fromtimestamp(minute * MINUTE_S, UTC)): delta
+        for (redis_queue, minute), delta in deltas.items()
+    }

@@ -16,10 +16,14 @@ from runqy.broker.states import FAILURES, RunOutcome
 from tasks.error_groups import parse_error
 from tasks.models import PrunedRuns, RunStream, TaskRun
 from tasks.rollups import MINUTE_S, RollupDelta, add_to_rollups, floor_time
-from tasks.run_rows import RunKey, prepare_rows
+from tasks.run_rows import RunKey, RunRow, prepare_rows
 from tasks.write_transactions import WriteTransaction, write_transaction
 
 T = TypeVar("T")
+
+_STREAM_FIELDS = [
+    field.name for field in RunStream._meta.concrete_fields if not field.primary_key and field.name != "redis_queue"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,7 @@ class QueueIdentity:
 class StreamBatch:
     """Entries of a Redis queue's stream, read in order."""
 
+    identity: QueueIdentity
     runs: Sequence[tuple[EntryId, EndedRun]]
     last_id: EntryId
     """Of the last entry, which may be one that could not be read."""
@@ -58,44 +63,58 @@ class StreamBatch:
     """Entries that could not be read."""
 
 
-def store_batch(identity: QueueIdentity, batch: StreamBatch, *, max_rate: int) -> WriteTransaction:
-    """Store entries of a stream and move its cursor past them, in one transaction.
+def store_batches(batches: Sequence[StreamBatch], *, max_rate: int) -> WriteTransaction:
+    """Store entries of streams, a batch of each, and move their cursors past them, in one transaction.
 
     Entries up to the cursor were stored before, or were appended by a Redis whose clock went back: of these, only runs
     that have no row are stored. Successes beyond `max_rate` a second are added to the rollups only.
     """
-    entry_ids = {(run.task_id, run.run_id): entry_id for entry_id, run in batch.runs}
-    prepared = prepare_rows([build_row(identity, run) for _, run in batch.runs])
+    prepared = prepare_rows(build_row(batch.identity, run) for batch in batches for _, run in batch.runs)
     with write_transaction() as written:
-        stream = lock_stream(identity.redis_queue)
-        cursor = parse_entry_id(stream.cursor)
-        known = _find_stored(entry_ids)
+        streams = lock_streams([batch.identity.redis_queue for batch in batches])
+        known = _find_stored(prepared.rows)
         new: list[RunKey] = []
         counted: list[RunKey] = []
-        for key, row in prepared.rows.items():
-            if key in known:
-                continue
-            entry_id = entry_ids[key]
-            if row.outcome == RunOutcome.COMPLETED:
-                if entry_id <= min(cursor, parse_entry_id(stream.counted_only_cursor)):
-                    continue  # it may have been counted without a row
-                if not _is_within_rate(stream, entry_id, max_rate):
-                    stream.counted_only += 1
-                    stream.counted_only_cursor = format_entry_id(entry_id)
-                    counted.append(key)
-                    continue
-            new.append(key)
-            counted.append(key)
+        for batch in batches:
+            _pass_entries(streams[batch.identity.redis_queue], batch, known, new, counted, max_rate=max_rate)
         prepared.insert(new)
-        add_to_rollups(prepared.sum_up(counted), queue=identity.queue, redis_queue=identity.redis_queue)
-        stream.recorded += len(counted)
-        stream.invalid += sum(entry_id > cursor for entry_id in batch.invalid)
-        stream.passed += sum(
-            entry_id > cursor for entry_id in (*batch.invalid, *(entry_id for entry_id, _ in batch.runs))
-        )
-        stream.cursor = format_entry_id(max(batch.last_id, cursor))
-        stream.save()
+        add_to_rollups(prepared.sum_up(counted))
+        _save_streams(streams.values())
     return written
+
+
+def _pass_entries(  # noqa: PLR0913 (what is known, and what to do)
+    stream: RunStream,
+    batch: StreamBatch,
+    known: set[RunKey],
+    new: list[RunKey],
+    counted: list[RunKey],
+    *,
+    max_rate: int,
+) -> None:
+    """Move a cursor past entries; add the runs to insert to `new`, those to count to `counted`, and both to `known`."""
+    cursor, counted_before = parse_entry_id(stream.cursor), len(counted)
+    may_be_counted = min(cursor, parse_entry_id(stream.counted_only_cursor))
+    for entry_id, run in batch.runs:
+        key = run.task_id, run.run_id
+        if key in known:
+            continue
+        if run.outcome is RunOutcome.COMPLETED:
+            if entry_id <= may_be_counted:
+                continue  # it may have been counted without a row
+            if not _is_within_rate(stream, entry_id, max_rate):
+                stream.counted_only += 1
+                stream.counted_only_cursor = format_entry_id(entry_id)
+                known.add(key)
+                counted.append(key)
+                continue
+        known.add(key)
+        new.append(key)
+        counted.append(key)
+    stream.recorded += len(counted) - counted_before
+    stream.invalid += sum(entry_id > cursor for entry_id in batch.invalid)
+    stream.passed += sum(entry_id > cursor for entry_id in (*batch.invalid, *(entry_id for entry_id, _ in batch.runs)))
+    stream.cursor = format_entry_id(max(batch.last_id, cursor))
 
 
 def store_runs(identity: QueueIdentity, runs: Iterable[EndedRun]) -> int:
@@ -103,7 +122,7 @@ def store_runs(identity: QueueIdentity, runs: Iterable[EndedRun]) -> int:
 
     What ended before the runs that were deleted may have been one of them.
     """
-    prepared = prepare_rows([build_row(identity, run) for run in runs])
+    prepared = prepare_rows(build_row(identity, run) for run in runs)
     with write_transaction():
         lock_stream(identity.redis_queue)
         known = _find_stored(prepared.rows)
@@ -112,7 +131,7 @@ def store_runs(identity: QueueIdentity, runs: Iterable[EndedRun]) -> int:
             key for key, row in prepared.rows.items() if key not in known and (pruned is None or row.ended_at > pruned)
         ]
         prepared.insert(new)
-        add_to_rollups(prepared.sum_up(new), queue=identity.queue, redis_queue=identity.redis_queue)
+        add_to_rollups(prepared.sum_up(new))
     return len(new)
 
 
@@ -131,14 +150,15 @@ REFUSALS = (DataError, IntegrityError, ValueError, OverflowError)
 def store_or_drop(
     records: Sequence[T], store: Callable[[Sequence[T]], int], drop: Callable[[T, Exception], None]
 ) -> int:
-    """Store records together; if the database refuses that, store each alone, and drop those that it refuses."""
+    """Store records together; if the database refuses that, store each half, and drop the records that it refuses."""
     try:
         return store(records)
     except REFUSALS as error:
         if len(records) == 1:
             drop(records[0], error)
             return 0
-    return sum(store_or_drop([record], store, drop) for record in records)
+    middle = len(records) // 2
+    return store_or_drop(records[:middle], store, drop) + store_or_drop(records[middle:], store, drop)
 
 
 def get_streams(redis_queues: Iterable[str]) -> dict[str, RunStream]:
@@ -159,9 +179,9 @@ def record_drops(identity: QueueIdentity, before: RunStream | None, *, appended:
             stream.passed_before, stream.dropped_seen = before.passed, 0
         dropped = appended - left - (stream.passed - stream.passed_before)
         if (added := dropped - stream.dropped_seen) > 0:
-            now, delta = timezone.now(), RollupDelta()
+            now, delta = timezone.now(), RollupDelta(identity.queue)
             delta.counts["dropped"] = added
-            add_to_rollups({floor_time(now, MINUTE_S): delta}, queue=identity.queue, redis_queue=identity.redis_queue)
+            add_to_rollups({(identity.redis_queue, floor_time(now, MINUTE_S)): delta})
             stream.dropped, stream.dropped_seen, stream.dropped_at = stream.dropped + added, dropped, now
         stream.save()
 
@@ -171,11 +191,11 @@ def has_drops(stream: RunStream, *, appended: int, left: int) -> bool:
     return appended - left - (stream.passed - stream.passed_before) != stream.dropped_seen
 
 
-def build_row(identity: QueueIdentity, run: EndedRun) -> TaskRun:
-    """Return the row of a run, not yet saved."""
+def build_row(identity: QueueIdentity, run: EndedRun) -> RunRow:
+    """Return the row of a run, not yet stored."""
     error = parse_error(run.error) if run.outcome in FAILURES else None
     waited_until_ns = run.started_ns if run.started_ns is not None or run.attempt else run.ended_ns
-    return TaskRun(
+    return RunRow(
         task_id=run.task_id,
         run_id=run.run_id,
         queue=identity.queue,
@@ -202,10 +222,32 @@ def build_row(identity: QueueIdentity, run: EndedRun) -> TaskRun:
     )
 
 
+def lock_streams(redis_queues: Sequence[str]) -> dict[str, RunStream]:
+    """Return the rows of Redis queues' streams, locked until the transaction ends. SQLite locks all rows.
+
+    Rows are locked, and created, in one order, so that processes never wait in a circle.
+    """
+    rows = RunStream.objects.select_for_update().filter(redis_queue__in=redis_queues).order_by("redis_queue")
+    streams = {row.redis_queue: row for row in rows}
+    if missing := sorted(set(redis_queues) - streams.keys()):
+        RunStream.objects.bulk_create([RunStream(redis_queue=name) for name in missing], ignore_conflicts=True)
+        streams = {row.redis_queue: row for row in rows.all()}
+    return streams
+
+
 def lock_stream(redis_queue: str) -> RunStream:
-    """Return the row of a Redis queue's stream, locked until the transaction ends. SQLite locks all rows."""
-    stream, _ = RunStream.objects.select_for_update().get_or_create(redis_queue=redis_queue)
-    return stream
+    """Return the row of one stream, locked likewise."""
+    return lock_streams([redis_queue])[redis_queue]
+
+
+def _save_streams(streams: Iterable[RunStream]) -> None:
+    """Save locked rows in one statement."""
+    rows = list(streams)
+    for row in rows:
+        row.pk = None  # found by its name
+    RunStream.objects.bulk_create(
+        rows, update_conflicts=True, unique_fields=["redis_queue"], update_fields=_STREAM_FIELDS
+    )
 
 
 def parse_entry_id(text: str) -> EntryId:

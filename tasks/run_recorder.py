@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import groupby
+from operator import itemgetter
 
 import structlog
 from django.conf import settings
@@ -27,10 +28,10 @@ from tasks.run_history import (
     get_streams,
     has_drops,
     record_drops,
-    store_batch,
+    store_batches,
     store_or_drop,
 )
-from tasks.write_transactions import BatchSize
+from tasks.write_transactions import BatchSize, checkpoint
 
 READ_MAX, READ_MIN = 1000, 50
 """How many entries are read at once, of all queues and of each; few would make transactions not worth their cost."""
@@ -38,6 +39,10 @@ QUEUES_MAX = 100
 """How many queues are read at once."""
 TICK_MAX_S = 10.0
 """How long a tick goes on while there is more; then other queues of a new configuration are included."""
+MERGE_EVERY = 4
+"""How many transactions add to SQLite's full-text index before it is merged: FTS5 merges four segments, or more."""
+
+QueueEntry = tuple[QueueIdentity, RunEntry]
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +52,8 @@ class RunRecorder:
     """Moves the runs of all queues."""
 
     batch_size: BatchSize = field(default_factory=BatchSize)
+    _unmerged: int = 0
+    """Transactions since the full-text index was merged, each of which added a segment."""
 
     def record_all(self, broker: Broker, queues: Sequence[str], catalog: QueueCatalog | None) -> int:
         """Store what the streams hold, and return how many entries were read.
@@ -71,43 +78,51 @@ class RunRecorder:
         _delete_others(broker, pages)
         found = {queue: page.entries for queue, page in pages.items() if page.entries}
         before = get_streams(found)
-        for queue, entries in found.items():
-            self._store(_identity(queue, catalog), entries)
+        identities = {queue: QueueIdentity.find(queue, catalog) for queue in sorted(found)}
+        self._store([(identity, entry) for queue, identity in identities.items() for entry in found[queue]])
+        if found:
+            checkpoint()
         removals = {queue: remove_runs(queue, entries[-1].id) for queue, entries in found.items()}
         _record_drops(broker.run(run_requests(removals)), before, catalog)
         return sum(map(len, found.values())), [queue for queue, entries in found.items() if len(entries) >= limit]
 
-    def _store(self, identity: QueueIdentity, entries: Sequence[RunEntry]) -> None:
-        """Store entries, at most a batch in a transaction; what the database refuses is counted as invalid."""
+    def _store(self, entries: Sequence[QueueEntry]) -> None:
+        """Store entries, some in each transaction; what the database refuses is counted as invalid."""
         start = 0
         while start < len(entries):
             part = entries[start : start + self.batch_size.value]
             try:
-                store_or_drop(part, partial(self._store_batch, identity), partial(self._drop, identity))
+                store_or_drop(part, self._store_part, self._drop)
             except REFUSALS:  # not because of an entry
-                log.exception("runs_dropped", queue=identity.redis_queue, count=len(part))
+                log.exception("runs_dropped", queues=sorted({q.redis_queue for q, _ in part}), count=len(part))
             start += len(part)
 
-    def _store_batch(self, identity: QueueIdentity, entries: Sequence[RunEntry]) -> int:
-        batch = StreamBatch(
-            runs=[(entry.id, entry.run) for entry in entries if entry.run is not None],
-            invalid=[entry.id for entry in entries if entry.run is None],
-            last_id=entries[-1].id,
-        )
-        written = store_batch(identity, batch, max_rate=settings.RUNQY_HISTORY_MAX_RATE)
+    def _store_part(self, entries: Sequence[QueueEntry]) -> int:
+        batches = [_make_batch(identity, [e for _, e in group]) for identity, group in groupby(entries, itemgetter(0))]
+        written = store_batches(batches, max_rate=settings.RUNQY_HISTORY_MAX_RATE)
         self.batch_size.adapt(len(entries), written.held_s)
-        merge_segments()
-        if batch.invalid:
-            log.warning("runs_invalid", queue=identity.redis_queue, count=len(batch.invalid))
+        self._unmerged += 1
+        if self._unmerged >= MERGE_EVERY:
+            merge_segments()
+            self._unmerged = 0
+        for batch in batches:
+            if batch.invalid:
+                log.warning("runs_invalid", queue=batch.identity.redis_queue, count=len(batch.invalid))
         return len(entries)
 
-    def _drop(self, identity: QueueIdentity, entry: RunEntry, error: Exception) -> None:
+    def _drop(self, refused: QueueEntry, error: Exception) -> None:
+        identity, entry = refused
         log.warning("run_not_stored", queue=identity.redis_queue, error=str(error))
-        self._store_batch(identity, [RunEntry(entry.id, None)])
+        self._store_part([(identity, RunEntry(entry.id, None))])
 
 
-def _identity(queue: str, catalog: QueueCatalog | None) -> QueueIdentity:
-    return QueueIdentity.find(queue, catalog)
+def _make_batch(identity: QueueIdentity, entries: Sequence[RunEntry]) -> StreamBatch:
+    return StreamBatch(
+        identity=identity,
+        runs=[(entry.id, entry.run) for entry in entries if entry.run is not None],
+        invalid=[entry.id for entry in entries if entry.run is None],
+        last_id=entries[-1].id,
+    )
 
 
 def _delete_others(broker: Broker, pages: dict[str, StreamPage]) -> None:
@@ -127,5 +142,8 @@ def _record_drops(
         stream = streams.get(queue)
         if stream and has_drops(stream, appended=status.appended, left=status.length):
             record_drops(
-                _identity(queue, catalog), before.get(stream.redis_queue), appended=status.appended, left=status.length
+                QueueIdentity.find(queue, catalog),
+                before.get(stream.redis_queue),
+                appended=status.appended,
+                left=status.length,
             )

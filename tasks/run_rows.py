@@ -1,10 +1,13 @@
-"""Insert rows of runs with values that are computed before the transaction begins."""
+"""Insert rows of runs, all of which is computed and encoded before the transaction begins."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+import msgspec
 from django.db import connection
+from django.db.models import DateTimeField
 
 from tasks.models import TaskRun
 from tasks.rollups import RollupDeltas, sum_up
@@ -15,44 +18,92 @@ RunKey = tuple[str, str]
 MAX_ROWS_PER_STATEMENT = 200
 """One statement for each row would write each to SQLite's full-text index by itself; 32,766 values is its limit."""
 
-_FIELDS = [field for field in TaskRun._meta.concrete_fields if not field.primary_key]
-_COLUMNS = ", ".join(f'"{field.column}"' for field in _FIELDS)
-_INSERT = f'INSERT INTO "{TaskRun._meta.db_table}" ({_COLUMNS}) VALUES '  # noqa: S608 (constants)
-_MARKS = f"({', '.join(['%s'] * len(_FIELDS))})"
+
+class RunRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The columns of a `TaskRun`: an instance of a model takes ten times as long to make, and to insert."""
+
+    task_id: str
+    run_id: str
+    queue: str
+    sub_queue: str
+    redis_queue: str
+    attempt: int
+    outcome: str
+    is_final: bool
+    is_foreign: bool
+    worker_id: str
+    commit: str
+    request_id: str
+    enqueued_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime
+    wait_ms: int | None
+    run_ms: int | None
+    error_class: str
+    error_message: str
+    fingerprint: str | None
+    payload: str
+    result: str
+    traceback: str
+
+
+_TIMES = [RunRow.__struct_fields__.index(name) for name in ("enqueued_at", "started_at", "ended_at")]
+_TIME = DateTimeField()
+_TABLE = TaskRun._meta.db_table
+_COLUMNS = ", ".join(f'"{name}"' for name in RunRow.__struct_fields__)
+_INSERT = f'INSERT INTO "{_TABLE}" ({_COLUMNS}) '
+_MARKS = f"({', '.join(['%s'] * len(RunRow.__struct_fields__))})"
+_FROM_JSON = f'SELECT {_COLUMNS} FROM json_populate_recordset(NULL::"{_TABLE}", %s::json)'  # noqa: S608 (constants)
+"""One parameter, since psycopg takes longer to render 23 for each row than everything else."""
+
+_encode_json = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedRows:
     """Rows that are not stored, and all that can be computed without the database."""
 
-    rows: Mapping[RunKey, TaskRun]
-    values: Mapping[RunKey, Sequence[Any]]
+    rows: Mapping[RunKey, RunRow]
+    values: Mapping[RunKey, Any]
+    """Each row as the database takes it."""
     rollups: RollupDeltas
     """What all of them add to the rollups."""
 
     def insert(self, keys: Sequence[RunKey]) -> None:
         """Insert the rows with these keys."""
-        if not keys:
-            return
         with connection.cursor() as cursor:
             for start in range(0, len(keys), MAX_ROWS_PER_STATEMENT):
-                part = keys[start : start + MAX_ROWS_PER_STATEMENT]
-                values = [value for key in part for value in self.values[key]]
-                cursor.execute(_INSERT + ", ".join([_MARKS] * len(part)), values)
+                part = [self.values[key] for key in keys[start : start + MAX_ROWS_PER_STATEMENT]]
+                if connection.vendor == "postgresql":
+                    cursor.execute(_INSERT + _FROM_JSON, [f"[{','.join(part)}]"])
+                else:
+                    marks = ", ".join([_MARKS] * len(part))
+                    cursor.execute(f"{_INSERT}VALUES {marks}", [value for values in part for value in values])
 
     def sum_up(self, keys: Sequence[RunKey]) -> RollupDeltas:
         """Return what some of them add to the rollups."""
         return self.rollups if len(keys) == len(self.rows) else sum_up(self.rows[key] for key in keys)
 
 
-def prepare_rows(rows: Sequence[TaskRun]) -> PreparedRows:
-    """Return rows in a form that is quickly inserted; the last of those with one key. Raise ValueError."""
-    by_key = {(row.task_id, row.run_id): row for row in rows}
+def prepare_rows(rows: Iterable[RunRow]) -> PreparedRows:
+    """Return rows in a form that is quickly inserted; the first of those with one key."""
+    by_key: dict[RunKey, RunRow] = {}
+    for row in rows:
+        by_key.setdefault((row.task_id, row.run_id), row)
+    encode = _to_json if connection.vendor == "postgresql" else _to_values
     return PreparedRows(
         rows=by_key,
-        values={
-            key: [field.get_db_prep_save(getattr(row, field.attname), connection) for field in _FIELDS]
-            for key, row in by_key.items()
-        },
+        values={key: encode(row) for key, row in by_key.items()},
         rollups=sum_up(by_key.values()),
     )
+
+
+def _to_json(row: RunRow) -> str:
+    return _encode_json(row).decode()
+
+
+def _to_values(row: RunRow) -> Sequence[Any]:
+    values = list(msgspec.structs.astuple(row))
+    for index in _TIMES:
+        values[index] = _TIME.get_db_prep_save(values[index], connection)
+    return values

@@ -4,7 +4,7 @@ The scripts that end an attempt append to it (`lua/parts/log_run.lua`). Any work
 validated when they are read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import msgspec
@@ -113,6 +113,7 @@ class _Details(msgspec.Struct, array_like=True, gc=False):
 _encode_details = msgspec.msgpack.Encoder().encode
 _decode_details = msgspec.msgpack.Decoder(_Details).decode
 _NO_DETAILS = _encode_details(())
+_OUTCOMES = {outcome.value.encode(): outcome for outcome in RunOutcome}
 
 
 def make_details(
@@ -169,38 +170,37 @@ def _parse_status(replies: Sequence[Reply]) -> StreamStatus:
 
 def _read_run(values: Sequence[bytes], now_ns: int) -> EndedRun | None:
     """Return the run of an entry; None if it is not one that our scripts append."""
-    if len(values) % 2:
+    if len(values) != 2 or values[0] != b"run":
         return None
-    fields = dict(zip(values[::2], values[1::2], strict=True))
     try:
-        details = _decode_details(fields.get(b"details") or _NO_DETAILS)
-        return _build_run(fields, details, now_ns)
-    except (ValueError, RecursionError):  # msgspec.DecodeError and UnicodeDecodeError are ValueErrors
+        return _build_run(values[1].split(b"\0", 10), now_ns)
+    except (ValueError, KeyError, RecursionError):  # msgspec.DecodeError and UnicodeDecodeError are ValueErrors
         return None
 
 
-def _build_run(fields: Mapping[bytes, bytes], details: _Details, now_ns: int) -> EndedRun:
-    """Return the run of an entry. Raise ValueError for one that is not valid."""
-    ended_ns = read_number(fields.get(b"ended"))
-    attempt = read_number(fields.get(b"attempt") or b"0")
+def _build_run(values: Sequence[bytes], now_ns: int) -> EndedRun:
+    """Return the run whose values `log_run.lua` appended. Raise ValueError or KeyError for one that is not valid."""
+    outcome, is_final, ended, attempts, enqueued, due, started, worker, task_id, run_id, encoded_details = values
+    details = _decode_details(encoded_details or _NO_DETAILS)
+    ended_ns, attempt = read_number(ended), read_number(attempts or b"0")
     if ended_ns is None or not now_ns - _OLDEST_NS <= ended_ns <= now_ns + _NEWEST_NS:
         raise ValueError("ended")
     if attempt is None or attempt > 2**31 - 1:
         raise ValueError("attempt")
-    started_ns = _time_ns(fields, b"started", ended_ns) if attempt or fields.get(b"started") else None
+    started_ns = _time_ns(started, ended_ns)
     if started_ns is not None and started_ns < details.started_ns <= ended_ns:
         started_ns = details.started_ns
     return EndedRun(
-        task_id=_text(fields.get(b"task", b""), _ID_MAX_BYTES, is_required=True),
-        run_id=_text(fields.get(b"run", b""), _RUN_ID_MAX_BYTES, is_required=True),
-        outcome=RunOutcome(fields.get(b"outcome", b"").decode()),
-        is_final=fields.get(b"final") == b"1",
+        task_id=_text(task_id, _ID_MAX_BYTES, is_required=True),
+        run_id=_text(run_id, _RUN_ID_MAX_BYTES, is_required=True),
+        outcome=_OUTCOMES[outcome],
+        is_final=is_final == b"1",
         ended_ns=ended_ns,
         attempt=attempt,
-        enqueued_ns=_time_ns(fields, b"enqueued", ended_ns),
-        due_ns=_time_ns(fields, b"due", ended_ns),
+        enqueued_ns=_time_ns(enqueued, ended_ns),
+        due_ns=_time_ns(due, ended_ns),
         started_ns=started_ns,
-        worker_id=_text(fields.get(b"worker", b""), _ID_MAX_BYTES),
+        worker_id=_text(worker, _ID_MAX_BYTES),
         commit=_text(details.commit.encode(), _COMMIT_MAX_BYTES),
         request_id=_text(details.request_id.encode(), _REQUEST_ID_MAX_BYTES),
         error=details.error.replace("\0", "\ufffd"),
@@ -216,9 +216,9 @@ def _text(data: bytes, max_bytes: int, *, is_required: bool = False) -> str:
     return data.decode()
 
 
-def _time_ns(fields: Mapping[bytes, bytes], name: bytes, ended_ns: int) -> int | None:
+def _time_ns(value: bytes, ended_ns: int) -> int | None:
     """Return a time up to the end of the attempt; None if it is missing or later, or from before 2001."""
-    time = read_time_ns(fields.get(name))
+    time = read_time_ns(value)
     if time is None:
         return None
     return min(time, ended_ns) if 10**18 <= time <= ended_ns + _NEWEST_NS else None

@@ -2,6 +2,7 @@
 
 import pytest
 from django.test import override_settings
+from msgspec.structs import replace
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
@@ -16,6 +17,7 @@ from tasks.maintenance import ForeignRuns
 from tasks.models import QueueMinute, TaskRun
 from tasks.run_history import QueueIdentity, build_row
 from tasks.run_retention import prune_history
+from tasks.run_rows import RunRow
 from tasks.run_stats import get_history_status
 from tests.support.tasks import QUEUE, put, take_one
 
@@ -194,10 +196,9 @@ def test_a_task_with_values_that_cannot_be_stored_hinders_no_other(broker: Broke
     for task_id in ("odd", "t1", "t2"):
         end_as_asynq(broker, task_id, "archived", error="e\0", worker="w\0" * 300)
 
-    def refuse(identity: QueueIdentity, run: EndedRun) -> TaskRun:
+    def refuse(identity: QueueIdentity, run: EndedRun) -> RunRow:
         row = build_row(identity, run)
-        row.outcome = None if run.task_id == "odd" else row.outcome  # NOT NULL in every database
-        return row
+        return replace(row, outcome=None) if run.task_id == "odd" else row  # NOT NULL in every database
 
     monkeypatch.setattr("tasks.run_history.build_row", refuse)
 

@@ -20,6 +20,7 @@ from tasks.run_stats import get_history_status
 from tests.history.stream_status import read_stream_status
 from tests.support.database import settings_of_database
 from tests.support.maintenance import start_maintenance
+from tests.support.run_entries import make_entry, split_entry
 from tests.support.servers import ValkeyServer
 from tests.support.tasks import QUEUE, put, take
 from tests.support.waiting import wait_until
@@ -136,6 +137,7 @@ def test_runs_survive_a_restart_of_redis(broker: Broker, start: Start):
 def test_while_the_database_is_away_redis_stays_bounded_and_drops_are_counted(broker: Broker, start: Start):
     run_tasks(broker, "t", 100)
     ((_, fields),) = broker.client.xrange(KEY, count=1)
+    values = split_entry(fields)
     appended = 100
     with transaction.atomic():
         lock_history()
@@ -143,7 +145,7 @@ def test_while_the_database_is_away_redis_stays_bounded_and_drops_are_counted(br
         while appended < MAX_ENTRIES + 5000:
             pipe = broker.client.pipeline(transaction=False)
             for number in range(appended, appended + 1000):
-                pipe.xadd(KEY, fields | {b"run": f"r{number}"}, maxlen=MAX_ENTRIES, approximate=True)
+                pipe.xadd(KEY, make_entry(values | {"run": f"r{number}"}), maxlen=MAX_ENTRIES, approximate=True)
             pipe.execute()
             appended += 1000
         status = broker.run(read_stream_status(QUEUE))

@@ -3,9 +3,12 @@
 import itertools
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
+from msgspec.structs import replace
 
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
@@ -14,12 +17,14 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.run_log import EndedRun, RunInfo, remove_runs
 from tasks import run_recorder
 from tasks.maintenance import RunHistory
-from tasks.models import QueueMinute, RunStream, TaskRun
-from tasks.run_history import QueueIdentity, StreamBatch, build_row, store_batch
+from tasks.models import QueueHour, QueueMinute, RunStream, TaskRun
+from tasks.run_history import QueueIdentity, StreamBatch, build_row, store_batches
 from tasks.run_recorder import RunRecorder
+from tasks.run_rows import RunRow
 from tasks.run_stats import get_history_status
 from tasks.write_transactions import BatchSize
 from tests.history.stream_status import read_stream_status
+from tests.support.run_entries import make_entry, split_entry
 from tests.support.runs import make_run
 from tests.support.tasks import QUEUE, put, take
 
@@ -69,6 +74,33 @@ def test_streams_of_more_queues_than_are_read_at_once_are_emptied(broker: Broker
     assert record(broker, *queues) == 10
 
     assert [TaskRun.objects.filter(redis_queue=queue).count() for queue in queues] == [0, 1, 2, 3, 4]
+
+
+def test_runs_of_many_queues_share_a_transaction_and_are_counted_by_queue(broker: Broker):
+    for number in range(1, 5):
+        finish(broker, number, f"q{number}")
+    recorder = RunRecorder(BatchSize(8))
+    with CaptureQueriesContext(connection) as queries:
+        record(broker, *(f"q{number}" for number in range(1, 5)), recorder=recorder)
+
+    assert sum(query["sql"].startswith('INSERT INTO "tasks_taskrun" ') for query in queries) == 2
+    for number in range(1, 5):
+        assert TaskRun.objects.filter(redis_queue=f"q{number}", queue=f"q{number}").count() == number
+        assert get_history_status(f"q{number}").recorded == number
+        for model in (QueueMinute, QueueHour):
+            assert sum(model.objects.filter(redis_queue=f"q{number}").values_list("completed", flat=True)) == number
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL has checkpoints of its own")
+def test_the_log_of_writes_is_copied_to_the_database_file_between_transactions(broker: Broker):
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA wal_autocheckpoint=0")
+    finish(broker, 1, "copied-by-a-checkpoint")
+
+    record(broker, "copied-by-a-checkpoint")
+
+    assert b"copied-by-a-checkpoint" in Path(connection.settings_dict["NAME"]).read_bytes()
+    connection.close()
 
 
 def test_many_batches_are_moved_in_one_tick(broker: Broker):
@@ -160,7 +192,7 @@ def test_runs_of_a_redis_whose_clock_went_back_are_stored(broker: Broker):
     ((_, fields),) = broker.client.xrange(QueueKeys(QUEUE).runs)
     record(broker)
     broker.client.delete(QueueKeys(QUEUE).runs)
-    broker.client.xadd(QueueKeys(QUEUE).runs, fields | {b"run": b"other"}, id="1-1")
+    broker.client.xadd(QueueKeys(QUEUE).runs, make_entry(split_entry(fields) | {"run": "other"}), id="1-1")
 
     record(broker)
 
@@ -171,7 +203,7 @@ def test_runs_of_a_redis_whose_clock_went_back_are_stored(broker: Broker):
 def test_an_invalid_entry_is_counted_and_does_not_block(broker: Broker):
     broker.client.xadd(QueueKeys(QUEUE).runs, {"junk": "x"})
     finish(broker, 2)
-    broker.client.xadd(QueueKeys(QUEUE).runs, {"task": "t", "outcome": "?"})
+    broker.client.xadd(QueueKeys(QUEUE).runs, make_entry({"task": "t", "outcome": "?"}))
 
     record(broker)
 
@@ -184,12 +216,11 @@ def test_an_entry_that_the_database_refuses_is_counted_and_does_not_block(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ):
     finish(broker, 3)
-    poison = broker.client.xrange(QueueKeys(QUEUE).runs)[1][1][b"task"].decode()
+    poison = split_entry(broker.client.xrange(QueueKeys(QUEUE).runs)[1][1])["task"].decode()
 
-    def refuse(identity: QueueIdentity, run: EndedRun) -> TaskRun:
+    def refuse(identity: QueueIdentity, run: EndedRun) -> RunRow:
         row = build_row(identity, run)
-        row.outcome = None if run.task_id == poison else row.outcome  # NOT NULL in every database
-        return row
+        return replace(row, outcome=None) if run.task_id == poison else row  # NOT NULL in every database
 
     monkeypatch.setattr("tasks.run_history.build_row", refuse)
 
@@ -239,7 +270,7 @@ def test_while_the_database_is_away_runs_stay_in_redis(broker: Broker, monkeypat
     def away(*_: object, **__: object) -> None:
         raise OperationalError("away")
 
-    monkeypatch.setattr("tasks.run_recorder.store_batch", away)
+    monkeypatch.setattr("tasks.run_recorder.store_batches", away)
     RunHistory().run_tick(broker)
     assert broker.run(read_stream_status(QUEUE)).length == 2
     monkeypatch.undo()
@@ -295,6 +326,7 @@ def test_the_rate_limit_holds_for_workers_whose_clocks_differ():
     second_ns = 1_790_000_000 * 10**9
     runs = [((1_790_000_000_000, n), make_run(ended_ns=second_ns + n % 2 * 10**9)) for n in range(20)]
 
-    store_batch(QueueIdentity(redis_queue=QUEUE, queue=QUEUE), StreamBatch(runs=runs, last_id=runs[-1][0]), max_rate=4)
+    identity = QueueIdentity(redis_queue=QUEUE, queue=QUEUE)
+    store_batches([StreamBatch(identity=identity, runs=runs, last_id=runs[-1][0])], max_rate=4)
 
     assert (TaskRun.objects.count(), counted(), get_history_status(QUEUE).counted_only) == (4, 20, 16)

@@ -29,6 +29,7 @@ from runqy.broker.states import RunOutcome
 from runqy.errors import BrokerCommandRefused
 from tests.history.stream_status import read_stream_status
 from tests.support import environment
+from tests.support.run_entries import make_entry
 from tests.support.tasks import QUEUE, new_task, put, take, take_one
 
 
@@ -281,7 +282,7 @@ VALID = {
 )
 def test_entries_that_no_script_of_ours_appends_are_invalid(single_broker: Broker, changes: dict):
     fields = {k: str(single_broker.now_ns()) if v == "NOW" else v for k, v in (VALID | changes).items()}
-    single_broker.client.xadd(QueueKeys(QUEUE).runs, fields)
+    single_broker.client.xadd(QueueKeys(QUEUE).runs, make_entry(fields))
 
     ((invalid,)) = entries(single_broker)
 
@@ -289,7 +290,7 @@ def test_entries_that_no_script_of_ours_appends_are_invalid(single_broker: Broke
 
 
 def test_an_entry_needs_no_more_than_its_required_fields(single_broker: Broker):
-    single_broker.client.xadd(QueueKeys(QUEUE).runs, VALID | {"ended": str(single_broker.now_ns())})
+    single_broker.client.xadd(QueueKeys(QUEUE).runs, make_entry(VALID | {"ended": str(single_broker.now_ns())}))
 
     assert only_run(single_broker).task_id == "t1"
 

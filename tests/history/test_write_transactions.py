@@ -10,8 +10,9 @@ from django.test.utils import CaptureQueriesContext
 from runqy.broker.broker import Broker
 from tasks.fulltext_index import merge_segments
 from tasks.models import TaskRun
-from tasks.run_history import QueueIdentity, StreamBatch, store_batch
+from tasks.run_history import QueueIdentity, StreamBatch, store_batches
 from tasks.run_queries import RunFilter, list_runs
+from tasks.run_rows import RunRow
 from tasks.write_transactions import MAX_ROWS, MIN_ROWS, BatchSize, write_transaction
 from tests.support.runs import make_run
 
@@ -70,12 +71,16 @@ def test_the_number_of_statements_does_not_grow_with_the_runs():
     def count(number: int) -> int:
         runs = [((number, n), make_run()) for n in range(number)]
         with CaptureQueriesContext(connection) as queries:
-            store_batch(IDENTITY, StreamBatch(runs=runs, last_id=runs[-1][0]), max_rate=0)
+            store_batches([StreamBatch(identity=IDENTITY, runs=runs, last_id=runs[-1][0])], max_rate=0)
         return len(queries)
 
     count(1)
     assert count(150) == count(2)
     assert TaskRun.objects.count() == 153
+
+
+def test_a_row_has_all_columns_of_its_model():
+    assert {*RunRow.__struct_fields__, "id"} == {field.name for field in TaskRun._meta.concrete_fields}
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL has one index")
@@ -84,7 +89,7 @@ def test_segments_of_the_text_index_are_merged_by_transactions_of_their_own(brok
     at_first = count_segments()
     for number in range(1, 13):  # FTS5 merges 16 at once if none has
         runs = [((number, 1), make_run(payload=b'{"order":"A-%d"}' % number))]
-        store_batch(IDENTITY, StreamBatch(runs=runs, last_id=(number, 1)), max_rate=0)
+        store_batches([StreamBatch(identity=IDENTITY, runs=runs, last_id=(number, 1))], max_rate=0)
     before = count_segments()
 
     merge_segments()

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from alerts.operations import store_findings
 from alerts.rules import AlertKind, Finding
-from queues.models import QueueSource
+from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.heartbeats import write_heartbeat
@@ -74,3 +74,14 @@ def test_the_first_cell_of_an_alert_names_its_column(phone: Page) -> None:
     expect(first).to_contain_text("Half of mail failed.")
     assert first.get_attribute("data-label") == "message"
     assert overflow(phone) == 0
+
+
+def test_a_long_heading_has_two_lines_without_the_list_it_is_from(phone: Page) -> None:
+    name = "customer-invoices-overnight-europe"
+    save_queue(spec=spec(name), source=QueueSource.API)
+
+    phone.goto(f"/admin/queues/queue/{Queue.objects.get(name=name).pk}/change/")
+
+    heading = phone.locator("#header-inner h1")
+    assert heading.inner_text().split() == [name]
+    assert heading.locator(".truncate").last.evaluate("part => part.scrollHeight - part.clientHeight") <= 1

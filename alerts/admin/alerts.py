@@ -82,10 +82,10 @@ class AlertAdmin(ReadOnlyModelAdmin):
         return row.queue or None
 
     @admin.display(description="see")
-    def cause_page(self, row: Alert) -> str | None:
+    def cause_page(self, row: Alert) -> str:
         """Return a link to the page of the cause."""
-        link = get_alert_link(row)
-        return render_to_string("alerts/link.html", {"url": link[0], "title": link[1]}) if link else None
+        url, title = get_alert_link(row)
+        return render_to_string("alerts/link.html", {"url": url, "title": title})
 
     @admin.display(description="first observed")
     def first_seen(self, row: Alert) -> str:
@@ -115,8 +115,8 @@ def _state(delivery: AlertDelivery) -> str:
         return "delivered"
     attempts = f"{delivery.attempts} attempt{'' if delivery.attempts == 1 else 's'}"
     if delivery.abandoned_at:
-        return f"given up after {attempts}: {delivery.error}"
-    return f"{attempts}, next one scheduled: {delivery.error}" if delivery.error else "scheduled"
+        return f"given up after {attempts} ({delivery.error})"
+    return f"{attempts}, to be repeated ({delivery.error})" if delivery.error else "to be sent"
 
 
 def _format(time: datetime) -> str:

@@ -7,6 +7,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.loader import render_to_string
+from django.urls import reverse
 
 from alerts.links import get_alert_link
 from alerts.models import Alert, AlertDelivery
@@ -52,12 +53,12 @@ class AlertAdmin(ReadOnlyModelAdmin):
     actions = None
     sortable_by = ()
     fieldsets = (
-        (None, {"fields": ("badge", "message", "about", "queue_name", "cause_page")}),
+        (None, {"fields": ("badge", "message", "about", "queue_page", "cause_page")}),
         ("Times (UTC)", {"fields": ("first_seen", "opened", "resolved", "lasted")}),
         ("Webhook", {"fields": ("notified",)}),
     )
     readonly_fields = (
-        *("badge", "message", "about", "queue_name", "cause_page"),
+        *("badge", "message", "about", "queue_page", "cause_page"),
         *("first_seen", "opened", "resolved", "lasted", "notified"),
     )
 
@@ -80,6 +81,14 @@ class AlertAdmin(ReadOnlyModelAdmin):
     @admin.display(description="queue", empty_value="-")
     def queue_name(self, row: Alert) -> str | None:
         return row.queue or None
+
+    @admin.display(description="queue", empty_value="-")
+    def queue_page(self, row: Alert) -> str | None:
+        """Return a link to the queue."""
+        if not row.queue:
+            return None
+        url = reverse("admin:queues_queue_by_name", args=[row.queue])
+        return render_to_string("alerts/link.html", {"url": url, "title": row.queue})
 
     @admin.display(description="see")
     def cause_page(self, row: Alert) -> str:

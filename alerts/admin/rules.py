@@ -26,8 +26,11 @@ class AlertRuleForm(StyledModelForm):
         info = RULES[AlertKind(self.instance.kind)] if self.instance.pk else None
         if "threshold" in self.fields:
             self.fields["threshold"].help_text = _threshold_help(info)
+        if (threshold := self.initial.get("threshold")) is not None:
+            self.initial["threshold"] = f"{threshold:.12g}"
         if "for_s" in self.fields and info:
-            self.fields["for_s"].help_text += f" That is {format_delay(info.defaults)}."
+            help_text = f"How long the condition must last. Empty: the default, {format_delay(info.defaults)}."
+            self.fields["for_s"].help_text = help_text
 
 
 @admin.register(AlertRule)
@@ -63,12 +66,13 @@ class AlertRuleAdmin(AuditedModelAdmin):
         return form
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("kind", "queue") if obj else ()
+        return ("kind", "applies_to") if obj else ()
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Leave out a threshold that the rule does not have."""
         has_threshold = obj is None or bool(RULES[AlertKind(obj.kind)].threshold_unit)
-        return ("kind", "queue", "is_enabled", *(("threshold",) if has_threshold else ()), "for_s")
+        subject = "applies_to" if obj else "queue"
+        return ("kind", subject, "is_enabled", *(("threshold",) if has_threshold else ()), "for_s")
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Add the defaults of all rules."""

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from django.conf import settings
+from django.contrib import admin
 from django.db.models import QuerySet
 from django.forms import Script
 from django.http import HttpRequest, HttpResponse
@@ -26,6 +27,18 @@ from runqy.errors import QueueAlreadyExists, QueueBeingDeleted, QueueNameTaken
 from runqy.redis_connection import get_broker
 
 
+class EnabledFilter(admin.SimpleListFilter):
+    """Enabled or disabled queues."""
+
+    title, parameter_name = "state", "is_enabled__exact"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("1", "enabled"), ("0", "disabled")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(is_enabled=self.value() == "1") if self.value() in ("0", "1") else queryset
+
+
 class QueueAdmin(PublishedModelAdmin):
     """Queues; all changes go through the operations."""
 
@@ -35,7 +48,7 @@ class QueueAdmin(PublishedModelAdmin):
     audit_kind = "queue"
     refused_fields = {QueueAlreadyExists: "name", QueueNameTaken: "name", QueueBeingDeleted: "name"}
     list_display = COLUMNS  # type: ignore[assignment]
-    list_filter = ("is_enabled", "mode", "source")
+    list_filter = (EnabledFilter, "mode", "source")
     search_fields = ("name", "git_url", "branch")
     search_help_text = "Name, repository or branch"
     empty_text = (

@@ -29,11 +29,6 @@ class FieldChange:
     added: tuple[str, ...] = ()
     """Items of a list or members of an object; then `old` and `new` are empty."""
 
-    @property
-    def has_values(self) -> bool:
-        """Return whether it has a value before or after."""
-        return bool(self.old or self.new or self.removed or self.added)
-
     def __str__(self) -> str:
         if self.is_secret:
             return f"{self.field}: changed"

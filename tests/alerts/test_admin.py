@@ -76,7 +76,11 @@ def test_the_form_of_a_rule_says_its_unit_and_defaults() -> None:
 
     assert "No ready worker: pending tasks; Oldest pending task: seconds; Failure rate: percent" in new
     assert "In seconds. Empty: the default, 10 min." in one
-    assert ("id_threshold" in one, "id_threshold" in other, "That is at once." in other) == (True, False, True)
+    assert ("id_threshold" in one, "id_threshold" in other, "Empty: the default, at once." in other) == (
+        True,
+        False,
+        True,
+    )
 
 
 def test_the_rule_and_the_queue_of_stored_settings_do_not_change() -> None:
@@ -88,6 +92,8 @@ def test_the_rule_and_the_queue_of_stored_settings_do_not_change() -> None:
 
     rule.refresh_from_db()
     assert (rule.kind, rule.queue, rule.threshold) == ("oldest_pending", None, 30)
+    page = staff_client("configurator").get(f"{RULES}{rule.pk}/change/").content.decode()
+    assert ("all queues" in page, 'value="30"' in page) == (True, True)
 
 
 @pytest.mark.parametrize(

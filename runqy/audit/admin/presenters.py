@@ -13,6 +13,7 @@ _KINDS = {"api_key": "API key"}
 """Kinds of objects whose words differ from their names."""
 _LOWER_CASE = re.compile(r"[a-z][a-z0-9_]*")
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(\+\d\d:\d\d|Z)")
+_EMPTY = "empty"
 _KEY_NAME = re.compile(r"(\d+) (.+)", re.DOTALL)
 
 
@@ -40,15 +41,20 @@ def describe_field(field: str) -> str:
     )
 
 
-def describe_changes(encoded: str) -> tuple[FieldChange, ...]:
-    """Decode changes with values in words, without fields that have no value before and after."""
-    changes = read_changes(encoded, format_value=_format_value)
-    return tuple(change for change in changes if change.is_secret or change.has_values)
+def describe_changes(record: AuditRecord) -> tuple[FieldChange, ...]:
+    """Return changes with values in words, without those of a new object that are empty."""
+    changes = read_changes(record.changes, format_value=_format_value)
+    empty = ("", _EMPTY) if is_new(record) else ("",)
+    return tuple(
+        change
+        for change in changes
+        if change.is_secret or change.removed or change.added or change.old or change.new not in empty
+    )
 
 
 def summarize(record: AuditRecord) -> str:
     """Return the changes of a record on one line: of a new object its values, else before and after."""
-    changes, mark = describe_changes(record.changes), "" if is_new(record) else "+ "
+    changes, mark = describe_changes(record), "" if is_new(record) else "+ "
     return "; ".join(f"{describe_field(change.field)} {_summarize_field(change, mark)}" for change in changes)
 
 
@@ -72,4 +78,4 @@ def _format_value(field: str, value: object) -> str:
         return f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     if field.endswith("_s") and isinstance(value, int) and not isinstance(value, bool):
         return durations.humanize_exactly(value)
-    return format_value(field, value) if value not in ("", [], {}) else "empty"
+    return format_value(field, value) if value not in ("", [], {}) else _EMPTY

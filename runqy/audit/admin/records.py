@@ -133,7 +133,7 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
     @admin.display(description="fields")
     def changes_table(self, row: AuditRecord) -> str:
         """Return a table of the changed fields, and the exact values as stored."""
-        changes = [(change, describe_field(change.field)) for change in describe_changes(row.changes)]
+        changes = [(change, describe_field(change.field)) for change in describe_changes(row)]
         exact = json.dumps(json.loads(row.changes), indent=2, ensure_ascii=False)
         context = {"changes": changes, "exact": exact, "is_new": is_new(row)}
         return render_to_string("audit/changes.html", context)

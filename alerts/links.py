@@ -10,8 +10,8 @@ from alerts.rules import FAILURE_WINDOW_MIN, AlertKind
 from runqy.admin_site.links import changelist_url
 
 
-def get_alert_link(alert: Alert) -> tuple[str, str] | None:
-    """Return URL and title of the page where the cause of an alert is seen; None if there is none."""
+def get_alert_link(alert: Alert) -> tuple[str, str]:
+    """Return URL and title of the page where the cause of an alert is seen."""
     match AlertKind(alert.kind):
         case AlertKind.WORKER_MISSING:  # it has a page only for a minute
             url, title = changelist_url("tasks_task", worker=alert.subject), "Runs of the worker"
@@ -19,15 +19,17 @@ def get_alert_link(alert: Alert) -> tuple[str, str] | None:
             url, title = reverse("admin:workers_worker_change", args=[quote(alert.subject)]), "Worker"
         case AlertKind.NO_READY_WORKER:
             url, title = changelist_url("workers_worker", queue=alert.queue), "Workers"
-        case AlertKind.VAULT_UNREADABLE:
-            url, title = changelist_url("vaults_vault"), "Vaults"
+        case AlertKind.VAULT_UNREADABLE:  # the page names the vaults and entries
+            url, title = reverse("admin:queues_queue_by_name", args=[alert.queue]), "Queue"
         case AlertKind.OLDEST_PENDING | AlertKind.BACKLOG_GROWING:
             url, title = changelist_url("tasks_task", parent=alert.queue, state="pending"), "Pending tasks"
         case AlertKind.FAILURE_RATE:
             query = {"queue": alert.queue, "outcome": "failure", **_failure_times(alert)}
             url, title = changelist_url("tasks_task", **query), "Failures"
-        case _:
-            return None
+        case AlertKind.CONFIGURATION_NOT_PUBLISHED:  # the list says what differs, and the page of a queue publishes it
+            url, title = changelist_url("queues_queue"), "Publication of queues"
+        case AlertKind.HISTORY_DROPPED:
+            url, title = changelist_url("tasks_task", state="ended", period="hour"), "History of the last hour"
     return url, title
 
 

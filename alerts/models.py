@@ -60,7 +60,7 @@ class Alert(models.Model):
 class AlertRule(models.Model):
     """Settings of a rule that differ from its defaults: for one queue, or for all that have none of their own."""
 
-    kind = models.CharField(max_length=32, choices=_KINDS)
+    kind = models.CharField(max_length=32, choices=_KINDS, verbose_name="rule")
     queue = models.ForeignKey(
         "queues.Queue",
         null=True,
@@ -69,7 +69,7 @@ class AlertRule(models.Model):
         related_name="+",
         help_text="Empty: for all queues without settings of their own.",
     )
-    is_enabled = models.BooleanField(default=True, help_text="A disabled rule opens no alerts.")
+    is_enabled = models.BooleanField(default=True, verbose_name="enabled", help_text="A disabled rule opens no alerts.")
     threshold = models.FloatField(
         null=True,
         blank=True,
@@ -80,8 +80,8 @@ class AlertRule(models.Model):
         null=True,
         blank=True,
         validators=[MaxValueValidator(86_400)],
-        verbose_name="for (s)",
-        help_text="How long the condition must last before the alert opens. Empty: the default of the rule.",
+        verbose_name="opens after (seconds)",
+        help_text="How long the condition must last; 0 opens the alert at once. Empty: the default of the rule.",
     )
 
     class Meta:

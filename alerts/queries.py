@@ -26,7 +26,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.heartbeats import list_worker_records
 from runqy.broker.stats import QueueCounts, count_tasks
 from runqy.broker.worker_records import WorkerRecord, WorkerState
-from runqy.config_sync.reconcile import SyncStatus, compare_configuration
+from runqy.config_sync.reconcile import compare_configuration
 from tasks.run_stats import StatsPoint, get_history_status, get_stats_by_queue
 
 
@@ -116,7 +116,7 @@ def observe(broker: Broker) -> Observation:
     return Observation(
         queues=_observe_queues(broker, workers, now),
         workers=[_observe_worker(worker, now_s) for worker in workers],
-        publication_problem=_publication_problem(compare_configuration()),
+        publication_problem=compare_configuration().problem,
         history_dropped=history.dropped,
         history_dropped_at=history.dropped_at,
         now=now,
@@ -174,17 +174,3 @@ def _observe_worker(worker: WorkerRecord, now_s: int) -> WorkerObservation:
         silent_s=max(now_s - worker.last_beat_s, 0),
         start_failure=worker.reason if worker.state is WorkerState.START_FAILED and not is_missing else None,
     )
-
-
-def _publication_problem(status: SyncStatus) -> str | None:
-    """Return how Redis and the database differ; None: not at all."""
-    if status.is_agreed:
-        return None
-    if status.is_ahead:
-        return "Redis has a newer configuration than the database. Run manage.py publish_configuration --replace."
-    if status.is_tampered:
-        return (
-            "The published configuration in Redis was altered or replaced by an older one. Servers do not use it, "
-            "and maintenance repairs it within seconds."
-        )
-    return "Some changes are not published yet. Maintenance publishes them within seconds."

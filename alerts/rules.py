@@ -55,19 +55,27 @@ class RuleInfo:
     description: str
     level: AlertLevel
     threshold_unit: str = ""
-    """Empty: the kind has no threshold."""
+    """`%`, `s` or a countable noun; empty: the kind has no threshold."""
     is_per_queue: bool = True
     defaults: RuleSettings = field(default_factory=RuleSettings)
     keep_s: int = 60
     """How long an alert stays open after the condition was last observed, so that a brief pause does not resolve it."""
 
+    def format_threshold(self, threshold: float) -> str:
+        """Return a threshold with its unit: `20 %`, `10 min`, `1 pending task`."""
+        if self.threshold_unit == "s" and threshold == int(threshold):
+            return durations.humanize_exactly(int(threshold))
+        if self.threshold_unit in ("%", "s"):
+            return f"{threshold:,.12g} {self.threshold_unit}"
+        return _count(threshold, self.threshold_unit)
+
 
 RULES: Mapping[AlertKind, RuleInfo] = {
     AlertKind.NO_READY_WORKER: RuleInfo(
         label="No ready worker",
-        description="Tasks are pending and no worker of the queue is ready.",
+        description="As many tasks as the threshold, or more, are pending, and no worker of the queue is ready.",
         level=AlertLevel.CRITICAL,
-        threshold_unit="pending tasks",
+        threshold_unit="pending task",
         defaults=RuleSettings(threshold=1, for_s=60),
         keep_s=0,
     ),
@@ -75,7 +83,7 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         label="Oldest pending task",
         description="The oldest pending task has been waiting for longer than the threshold.",
         level=AlertLevel.WARNING,
-        threshold_unit="seconds",
+        threshold_unit="s",
         defaults=RuleSettings(threshold=600),
     ),
     AlertKind.FAILURE_RATE: RuleInfo(
@@ -83,15 +91,15 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         description=f"Of the runs that ended in the last {FAILURE_WINDOW_MIN} minutes, at least {MIN_RUNS}, "
         "more than the threshold failed.",
         level=AlertLevel.CRITICAL,
-        threshold_unit="percent",
+        threshold_unit="%",
         defaults=RuleSettings(threshold=20),
     ),
     AlertKind.BACKLOG_GROWING: RuleInfo(
         label="Backlog growing",
-        description=f"The number of pending tasks never fell in {GROWTH_WINDOW_MIN} minutes, and grew by the "
-        "threshold or more.",
+        description=f"The number of pending tasks never fell in the last {GROWTH_WINDOW_MIN} minutes, and grew "
+        "by the threshold or more.",
         level=AlertLevel.WARNING,
-        threshold_unit="tasks",
+        threshold_unit="task",
         defaults=RuleSettings(threshold=100),
     ),
     AlertKind.WORKER_MISSING: RuleInfo(
@@ -118,7 +126,8 @@ RULES: Mapping[AlertKind, RuleInfo] = {
     ),
     AlertKind.HISTORY_DROPPED: RuleInfo(
         label="History incomplete",
-        description=f"Runs were dropped before they reached the database, in the last {DROP_WINDOW_MIN} minutes.",
+        description=f"Runs were dropped before they reached the history, in the last {DROP_WINDOW_MIN} minutes: the "
+        "database, or maintenance that writes to it, is unavailable or too slow. Tasks are not affected.",
         level=AlertLevel.WARNING,
         is_per_queue=False,
     ),
@@ -166,7 +175,8 @@ class Observation:
 
     queues: Sequence[QueueObservation]
     workers: Sequence[WorkerObservation] = ()
-    publication_problem: str | None = None
+    publication_problem: str = ""
+    """How Redis and the database differ; empty: not at all."""
     history_dropped: int = 0
     """Runs dropped so far."""
     history_dropped_at: datetime | None = None
@@ -226,9 +236,10 @@ def _check_failures(queue: QueueObservation, threshold: float) -> str | None:
     ended, failed = sum(point.ended for point in recent), sum(point.failed for point in recent)
     if ended < MIN_RUNS or 100 * failed <= threshold * ended:
         return None
-    share = f"{100 * failed / ended:.0f} %"
+    share = _format_share(failed, ended)
     return (
-        f"{share} of the runs of queue {queue.name} failed in {FAILURE_WINDOW_MIN} minutes ({failed:,} of {ended:,})."
+        f"{share} of the runs of queue {queue.name} failed in the last {FAILURE_WINDOW_MIN} minutes "
+        f"({failed:,} of {ended:,})."
     )
 
 
@@ -242,14 +253,14 @@ def _check_growth(queue: QueueObservation, threshold: float) -> str | None:
         return None
     return (
         f"The backlog of queue {queue.name} grew from {backlogs[0]:,} to {_count(backlogs[-1], 'pending task')} "
-        f"in {GROWTH_WINDOW_MIN} minutes."
+        f"in the last {GROWTH_WINDOW_MIN} minutes."
     )
 
 
 def _check_vaults(queue: QueueObservation, _: float) -> str | None:
     if not queue.vault_errors or not queue.is_enabled:
         return None
-    return f"Workers cannot register for queue {queue.name}: {'; '.join(queue.vault_errors)}"
+    return f"Workers cannot register for queue {queue.name}. {' '.join(queue.vault_errors)}"
 
 
 _QUEUE_RULES: Mapping[AlertKind, Callable[[QueueObservation, float], str | None]] = {
@@ -284,9 +295,18 @@ def _installation_problems(observed: Observation) -> Iterator[tuple[AlertKind, s
         yield AlertKind.CONFIGURATION_NOT_PUBLISHED, "", "", observed.publication_problem
     dropped_at = observed.history_dropped_at
     if dropped_at is not None and (observed.now - dropped_at).total_seconds() < DROP_WINDOW_MIN * 60:
-        message = f"{_count(observed.history_dropped, 'run')} could not be recorded in the history so far."
+        lacks = "is" if observed.history_dropped == 1 else "are"
+        message = f"{_count(observed.history_dropped, 'run')} {lacks} missing from the history."
         yield AlertKind.HISTORY_DROPPED, "", "", message
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _format_share(part: int, whole: int) -> str:
+    """Return a share in percent, which is 0 or 100 only if none or all are meant. It begins a sentence."""
+    rounded = round(100 * part / whole)
+    if rounded == 0 and part:
+        return "Less than 1 %"
+    return "More than 99 %" if rounded == 100 and part < whole else f"{rounded} %"
+
+
+def _count(number: float, noun: str) -> str:
+    return f"{number:,.12g} {noun}{'' if number == 1 else 's'}"

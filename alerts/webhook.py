@@ -4,6 +4,9 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import socket
+from functools import partial
+from typing import Any
 
 import httpx2
 from django.conf import settings
@@ -14,6 +17,7 @@ from alerts.operations import claim_delivery, record_delivered, record_failed_at
 from alerts.queries import list_due_deliveries
 from alerts.serializers import AlertMessageSerializer
 from runqy.api.renderers import encode_json
+from runqy.concurrency import run_in_thread
 
 BATCH_SIZE = 20
 TIMEOUT_S = 10.0
@@ -49,12 +53,24 @@ def _deliver(delivery: AlertDelivery) -> bool:
         return False
     message_id = f"alert_{delivery.alert_id}_{delivery.event}"
     body = encode_json(AlertMessageSerializer(delivery).data)
-    error = asyncio.run(_post(body, message_id, int(now.timestamp())))
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        error = runner.run(_post(body, message_id, int(now.timestamp())))
     if error is not None:
         record_failed_attempt(delivery, error, now)
         return False
     record_delivered(delivery)
     return True
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop that looks up hosts on threads which are not joined.
+
+    asyncio's own look-up runs in the loop's executor. Closing the loop joins that, and a resolver that does not respond
+    keeps it for a minute.
+    """
+
+    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
+        return await run_in_thread(partial(socket.getaddrinfo, host, port, **options))
 
 
 async def _post(body: bytes, message_id: str, timestamp_s: int) -> str | None:

@@ -175,7 +175,7 @@ def make_alerts() -> None:
         kind=AlertKind.FAILURE_RATE,
         subject="invoices",
         queue="invoices",
-        message="38 % of the runs of queue invoices failed in 5 minutes (46 of 121).",
+        message="38 % of the runs of queue invoices failed in the last 5 minutes (46 of 121).",
     )
     old = Finding(
         kind=AlertKind.OLDEST_PENDING,

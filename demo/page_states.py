@@ -6,15 +6,18 @@ from datetime import timedelta
 from urllib.parse import urlencode
 
 import msgspec
+from django.contrib.auth.models import User
 from django.utils import timezone
 from playwright.sync_api import Page
 
-from alerts.models import Alert, AlertDelivery, DeliveryEvent
+from alerts.models import Alert, AlertDelivery, AlertRule, DeliveryEvent
 from demo.data import fill, take_tasks
 from demo.stack import DemoServer
 from queues.definition_serializers import parse_queue
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
+from runqy.accounts.models import ApiKey
+from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
 from runqy.broker.enqueue import NewTask, enqueue
 from runqy.broker.finish import Failure, archive, complete, retry
@@ -25,11 +28,14 @@ from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.task_output import OutputChunk, write_output
 from tasks.models import BulkAction, BulkActionItem, TaskRun
 from tasks.run_history import QueueIdentity, store_runs
+from vaults.models import Vault
+from vaults.operations import create_vault, set_entry
 
 TASKS = "/admin/tasks/task/"
 ERRORS = f"{TASKS}errors/"
 BULK = "/admin/tasks/bulkaction/"
 _GROUPS = 300
+_LONG_NAME = "a-rather-long-name-that-was-chosen-without-thinking-of-phones-in-a-hurry"
 _WORKER_ID = "office-mini:35"
 
 
@@ -191,10 +197,58 @@ def full_pages(broker: Broker) -> list[PageState]:
         PageState(name="alerts-all", path="/admin/alerts/alert/?state=all"),
         PageState(name="rule-add", path="/admin/alerts/alertrule/add/"),
         PageState(name="rule-add-error", path="/admin/alerts/alertrule/add/", prepare=_save),
+        *_configuration_pages(),
         PageState(name="overview-viewer", path="/admin/", role="viewer"),
         PageState(name="overview-no-role", path="/admin/", role=""),
         PageState(name="task-viewer", path=_task_path(failing), role="viewer"),
     ]
+
+
+def _configuration_pages() -> list[PageState]:
+    """Return the pages of queues, vaults, keys, users and the audit: forms, empty, filled in and with errors."""
+    queues, vaults, keys = "/admin/queues/queue/", "/admin/vaults/vault/", "/admin/accounts/apikey/"
+    users, audit = "/admin/auth/user/", "/admin/audit/auditrecord/"
+    failing, long = (Queue.objects.get(name=name).pk for name in ("invoices", _add_long_names()))
+    vault, long_vault = (Vault.objects.get(name=name).pk for name in ("object-storage", _LONG_NAME[:64]))
+    key, user = ApiKey.objects.get(name="web shop").pk, User.objects.get(username="linus").pk
+    rule = AlertRule.objects.get(kind="failure_rate").pk
+    records = {record.action: record.pk for record in AuditRecord.objects.order_by("-number")}
+    return [
+        PageState(name="queue-failing", path=f"{queues}{failing}/change/"),
+        PageState(name="queue-unfolded", path=f"{queues}{failing}/change/", prepare=_unfold_all),
+        PageState(name="queue-viewer", path=f"{queues}{failing}/change/", role="viewer"),
+        PageState(name="queue-long-name", path=f"{queues}{long}/change/"),
+        PageState(name="queue-delete", path=f"{queues}{failing}/delete/"),
+        PageState(name="queue-add", path=f"{queues}add/"),
+        PageState(name="queue-add-error", path=f"{queues}add/", prepare=_save),
+        PageState(name="queues-undefined", path=f"{queues}undefined/"),
+        PageState(name="rule", path=f"/admin/alerts/alertrule/{rule}/change/"),
+        PageState(name="vault", path=f"{vaults}{vault}/change/"),
+        PageState(name="vault-long-names", path=f"{vaults}{long_vault}/change/"),
+        PageState(name="vault-viewer", path=f"{vaults}{long_vault}/change/", role="viewer"),
+        *(
+            PageState(name=f"vault-{name}", path=f"{vaults}{vault}/{name}/")
+            for name in ("bulk-edit", "deliveries", "export", "delete")
+        ),
+        PageState(name="key", path=f"{keys}{key}/change/"),
+        PageState(name="key-add", path=f"{keys}add/"),
+        PageState(name="key-add-error", path=f"{keys}add/", prepare=_save),
+        PageState(name="key-revoke", path=f"{keys}{key}/revoke/"),
+        PageState(name="users", path=users),
+        PageState(name="user", path=f"{users}{user}/change/"),
+        PageState(name="user-add-error", path=f"{users}add/", prepare=_save),
+        PageState(name="groups", path="/admin/auth/group/"),
+        *(PageState(name=f"audit-{action}", path=f"{audit}{number}/change/") for action, number in records.items()),
+    ]
+
+
+def _add_long_names() -> str:
+    """Add a queue and a vault with long names, and return that of the queue."""
+    _define(_LONG_NAME)
+    create_vault(name=_LONG_NAME[:64], description="Its entries are as long as those of some libraries.")
+    set_entry(vault=_LONG_NAME[:64], key="B", value="https://storage.example.com/" + "x" * 90, is_secret=False)
+    set_entry(vault=_LONG_NAME[:64], key="A_LONG_NAME_OF_A_VARIABLE_THAT_A_LIBRARY_PRESCRIBES_TO_ITS_USERS", value="1")
+    return _LONG_NAME
 
 
 def _hidden() -> list[PageState]:
@@ -378,6 +432,10 @@ def _task_path(leased: LeasedTask) -> str:
 
 def _unfold(selector: str) -> Callable[[Page], None]:
     return lambda page: page.locator(selector).first.click()
+
+
+def _unfold_all(page: Page) -> None:
+    page.evaluate("() => document.querySelectorAll('details').forEach(details => { details.open = true })")
 
 
 def _press(name: str) -> Callable[[Page], None]:

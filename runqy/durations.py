@@ -43,10 +43,22 @@ def format_s(seconds: int) -> str:
 
 def humanize(seconds: float) -> str:
     """Return a duration in its largest units: `12 s`, `3 min`, `2 h 5 min`, `4 d`."""
-    minutes, whole_s = divmod(int(abs(seconds)), 60)
+    parts = _split(int(abs(seconds)))
+    first = next((i for i, (number, _) in enumerate(parts) if number), 3)
+    return _join(parts[first : first + 2] if first < 2 else parts[first : first + 1])
+
+
+def humanize_exactly(seconds: int) -> str:
+    """Return a duration in all its units: `10 min`, `1 min 30 s`."""
+    return _join(_split(seconds))
+
+
+def _split(seconds: int) -> list[tuple[int, str]]:
+    minutes, whole_s = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (whole_s, "s")]
-    first = next((i for i, (number, _) in enumerate(parts) if number), 3)
-    largest = parts[first : first + 2] if first < 2 else parts[first : first + 1]
-    return " ".join(f"{number} {unit}" for number, unit in largest if number) or "0 s"
+    return [(days, "d"), (hours, "h"), (minutes, "min"), (whole_s, "s")]
+
+
+def _join(parts: list[tuple[int, str]]) -> str:
+    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"

@@ -7,6 +7,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.loader import render_to_string
+from django.urls import reverse
 
 from alerts.links import get_alert_link
 from alerts.models import Alert, AlertDelivery
@@ -52,12 +53,12 @@ class AlertAdmin(ReadOnlyModelAdmin):
     actions = None
     sortable_by = ()
     fieldsets = (
-        (None, {"fields": ("badge", "message", "about", "queue_name", "cause_page")}),
+        (None, {"fields": ("badge", "message", "about", "queue_page", "cause_page")}),
         ("Times (UTC)", {"fields": ("first_seen", "opened", "resolved", "lasted")}),
         ("Webhook", {"fields": ("notified",)}),
     )
     readonly_fields = (
-        *("badge", "message", "about", "queue_name", "cause_page"),
+        *("badge", "message", "about", "queue_page", "cause_page"),
         *("first_seen", "opened", "resolved", "lasted", "notified"),
     )
 
@@ -81,11 +82,19 @@ class AlertAdmin(ReadOnlyModelAdmin):
     def queue_name(self, row: Alert) -> str | None:
         return row.queue or None
 
+    @admin.display(description="queue", empty_value="-")
+    def queue_page(self, row: Alert) -> str | None:
+        """Return a link to the queue."""
+        if not row.queue:
+            return None
+        url = reverse("admin:queues_queue_by_name", args=[row.queue])
+        return render_to_string("alerts/link.html", {"url": url, "title": row.queue})
+
     @admin.display(description="see")
-    def cause_page(self, row: Alert) -> str | None:
+    def cause_page(self, row: Alert) -> str:
         """Return a link to the page of the cause."""
-        link = get_alert_link(row)
-        return render_to_string("alerts/link.html", {"url": link[0], "title": link[1]}) if link else None
+        url, title = get_alert_link(row)
+        return render_to_string("alerts/link.html", {"url": url, "title": title})
 
     @admin.display(description="first observed")
     def first_seen(self, row: Alert) -> str:
@@ -115,8 +124,8 @@ def _state(delivery: AlertDelivery) -> str:
         return "delivered"
     attempts = f"{delivery.attempts} attempt{'' if delivery.attempts == 1 else 's'}"
     if delivery.abandoned_at:
-        return f"given up after {attempts}: {delivery.error}"
-    return f"{attempts}, next one scheduled: {delivery.error}" if delivery.error else "scheduled"
+        return f"given up after {attempts} ({delivery.error})"
+    return f"{attempts}, to be repeated ({delivery.error})" if delivery.error else "to be sent"
 
 
 def _format(time: datetime) -> str:

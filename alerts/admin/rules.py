@@ -1,5 +1,6 @@
 """Settings of alert rules that differ from their defaults."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import admin
@@ -8,22 +9,42 @@ from django.http import HttpRequest, HttpResponse
 
 from alerts.models import AlertRule
 from alerts.operations import delete_alert_rule, save_alert_rule
-from alerts.rules import RULES, AlertKind
+from alerts.rules import RULES, AlertKind, RuleInfo, RuleSettings
+from runqy import durations
+from runqy.admin_site.base_admin import StyledModelForm
+from runqy.admin_site.labels import render_state
 from runqy.audit.history import AuditedModelAdmin
+
+
+class AlertRuleForm(StyledModelForm):
+    """The settings of a rule, with its unit and defaults; the rule and the queue of stored ones do not change."""
+
+    instance: AlertRule
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        info = RULES[AlertKind(self.instance.kind)] if self.instance.pk else None
+        if "threshold" in self.fields:
+            self.fields["threshold"].help_text = _threshold_help(info)
+        if (threshold := self.initial.get("threshold")) is not None:
+            self.initial["threshold"] = f"{threshold:.12g}"
+        if "for_s" in self.fields and info:
+            help_text = f"How long the condition must last. Empty: the default, {format_delay(info.defaults)}."
+            self.fields["for_s"].help_text = help_text
 
 
 @admin.register(AlertRule)
 class AlertRuleAdmin(AuditedModelAdmin):
     """Thresholds and switches of rules, for one queue or for all."""
 
+    form = AlertRuleForm
     audit_kind = "alert_rule"
-    list_display = ("rule", "applies_to", "is_enabled", "threshold_text", "lasting")
+    list_display = ("rule", "applies_to", "state", "threshold_text", "delay")
     list_filter = ("kind", "is_enabled")
     list_select_related = ("queue",)
     list_before_template = "alerts/rules.html"
     empty_text = "All rules use their defaults, listed above."
     autocomplete_fields = ("queue",)
-    fields = ("kind", "queue", "is_enabled", "threshold", "for_s")
 
     class Media:
         css = {"all": ("admin_site/pages.css",)}
@@ -44,14 +65,27 @@ class AlertRuleAdmin(AuditedModelAdmin):
             widget.can_delete_related = widget.can_view_related = False
         return form
 
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("kind", "applies_to") if obj else ()
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """Leave out a threshold that the rule does not have."""
+        has_threshold = obj is None or bool(RULES[AlertKind(obj.kind)].threshold_unit)
+        subject = "applies_to" if obj else "queue"
+        return ("kind", subject, "is_enabled", *(("threshold",) if has_threshold else ()), "for_s")
+
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Add the defaults of all rules."""
-        context = {"rules": list(RULES.values()), **(extra_context or {})}
+        context = {"rules": [_row(info) for info in RULES.values()], **(extra_context or {})}
         return super().changelist_view(request, context)
 
     @admin.display(description="rule", ordering="kind")
     def rule(self, row: AlertRule) -> str:
         return row.get_kind_display()
+
+    @admin.display(description="state", ordering="is_enabled")
+    def state(self, row: AlertRule) -> str:
+        return render_state("enabled" if row.is_enabled else "disabled")
 
     @admin.display(description="applies to")
     def applies_to(self, row: AlertRule) -> str:
@@ -59,14 +93,11 @@ class AlertRuleAdmin(AuditedModelAdmin):
 
     @admin.display(description="threshold")
     def threshold_text(self, row: AlertRule) -> str:
-        info = RULES[AlertKind(row.kind)]
-        if not info.threshold_unit:
-            return "-"
-        return f"{row.settings.threshold:g} {info.threshold_unit}"
+        return _format_threshold(RULES[AlertKind(row.kind)], row.settings) or "-"
 
-    @admin.display(description="for")
-    def lasting(self, row: AlertRule) -> str:
-        return f"{row.settings.for_s} s"
+    @admin.display(description="opens")
+    def delay(self, row: AlertRule) -> str:
+        return format_delay(row.settings)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         save_alert_rule(obj)
@@ -77,3 +108,41 @@ class AlertRuleAdmin(AuditedModelAdmin):
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         for row in queryset:
             delete_alert_rule(row)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DefaultsRow:
+    """A rule with its defaults as the list shows them."""
+
+    info: RuleInfo
+    threshold: str
+    """Empty: the rule has none."""
+    delay: str
+
+
+def format_delay(settings: RuleSettings) -> str:
+    """Return how long a condition lasts before an alert opens."""
+    return f"after {durations.humanize_exactly(settings.for_s)}" if settings.for_s else "at once"
+
+
+def _row(info: RuleInfo) -> _DefaultsRow:
+    threshold = _format_threshold(info, info.defaults)
+    return _DefaultsRow(info=info, threshold=threshold, delay=format_delay(info.defaults))
+
+
+def _format_threshold(info: RuleInfo, settings: RuleSettings) -> str:
+    if not info.threshold_unit or settings.threshold is None:
+        return ""
+    return info.format_threshold(settings.threshold)
+
+
+def _threshold_help(info: RuleInfo | None) -> str:
+    """Return the unit and the default of a rule; None: of each rule with a threshold."""
+    if info is not None:
+        return f"In {_unit(info)}. Empty: the default, {_format_threshold(info, info.defaults)}."
+    units = [f"{rule.label}: {_unit(rule)}" for rule in RULES.values() if rule.threshold_unit]
+    return f"{'; '.join(units)}. Other rules have none. Empty: the default of the rule."
+
+
+def _unit(info: RuleInfo) -> str:
+    return {"%": "percent", "s": "seconds"}.get(info.threshold_unit, f"{info.threshold_unit}s")

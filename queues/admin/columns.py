@@ -1,15 +1,16 @@
 """The columns of the list of queues; `status` is read once for the whole page."""
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
 
 from django.contrib import admin
-from django.urls import reverse
-from django.utils.html import format_html, format_html_join
+from django.template.loader import render_to_string
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from queues.models import Queue
 from queues.status import QueueStatus
+from runqy.admin_site.labels import render_state
+from runqy.admin_site.links import changelist_url
 
 if TYPE_CHECKING:
 
@@ -19,39 +20,35 @@ if TYPE_CHECKING:
         status: QueueStatus
         is_being_deleted: bool
         may_view_tasks: bool
+        may_view_workers: bool
 
 else:
     QueueWithStatus = Queue
 
-__all__ = ["COLUMNS", "QueueWithStatus", "badges"]
+__all__ = ["COLUMNS", "QueueWithStatus", "list_states"]
 
 
-def badges(queue: QueueWithStatus) -> list[tuple[str, str, str]]:
-    """Return the badges of a queue: kind, label and explanation of each."""
+def list_states(queue: QueueWithStatus) -> list[tuple[str, str]]:
+    """Return the states of a queue that labels show, each with an explanation."""
     status = queue.status
     found = []
     if queue.is_being_deleted:
-        found.append(("danger", "being deleted", "Its tasks are being deleted."))
+        found.append(("being deleted", "Its tasks are being deleted."))
     elif queue.is_enabled:
-        found.append(("success", "enabled", "Accepts tasks."))
+        found.append(("enabled", "Accepts tasks."))
     else:
-        found.append(("muted", "disabled", "Rejects tasks and workers."))
+        found.append(("disabled", "Rejects tasks and workers."))
     if status.is_paused:
         label = "paused" if status.is_wholly_paused else "partly paused"
-        found.append(("warning", label, "Workers get no tasks."))
+        found.append((label, "Workers get no tasks."))
     if status.vault_errors:
-        found.append(("danger", "vault problem", " ".join(status.vault_errors)))
+        found.append(("vault problem", " ".join(status.vault_errors)))
     return found
 
 
 @admin.display(description="State", ordering="is_enabled")
-def state(queue: QueueWithStatus) -> SafeString:
-    return format_html_join(" ", '<span class="rq-badge rq-{}" title="{}">{}</span>', _reordered(badges(queue)))
-
-
-def _reordered(found: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """Return badges in the order of the format: kind, explanation, label."""
-    return [(kind, explanation, label) for kind, label, explanation in found]
+def state(queue: QueueWithStatus) -> str:
+    return render_to_string("queues/admin/labels.html", {"labels": list_states(queue)})
 
 
 def _count(queue: QueueWithStatus, name: str) -> SafeString | str:
@@ -62,7 +59,7 @@ def _count(queue: QueueWithStatus, name: str) -> SafeString | str:
     if not value or not queue.may_view_tasks:
         kind = "rq-number rq-nonzero" if value else "rq-number"
         return format_html('<span class="{}">{}</span>', kind, f"{value:,}")
-    url = f"{reverse('admin:tasks_task_changelist')}?{urlencode({'parent': queue.name, 'state': name})}"
+    url = changelist_url("tasks_task", parent=queue.name, state=name)
     return format_html('<a class="rq-number rq-nonzero" href="{}">{}</a>', url, f"{value:,}")
 
 
@@ -87,20 +84,24 @@ def archived(queue: QueueWithStatus) -> SafeString | str:
 
 
 @admin.display(description="Workers")
-def workers(queue: QueueWithStatus) -> str:
-    """Return the number of worker processes, those that are ready and the others."""
+def workers(queue: QueueWithStatus) -> SafeString | str:
+    """Return the number of worker processes, those that are ready and the others, with a link to them."""
     if queue.status.counts is None:
         return "-"
     counts = queue.status.worker_counts
-    return f"{counts.ready:,} ready, {counts.not_ready:,} not ready" if counts.not_ready else f"{counts.ready:,} ready"
+    text = f"{counts.ready:,} ready, {counts.not_ready:,} not ready" if counts.not_ready else f"{counts.ready:,} ready"
+    if not counts.total or not queue.may_view_workers:
+        return text
+    url = changelist_url("workers_worker", queue=queue.name)
+    return format_html('<a class="rq-number rq-nonzero" href="{}">{}</a>', url, text)
 
 
 @admin.display(description="Published")
-def published(queue: QueueWithStatus) -> SafeString:
-    kind, label = {True: ("success", "yes"), False: ("warning", "not yet"), None: ("muted", "unknown")}[
-        queue.status.is_published
-    ]
-    return format_html('<span class="rq-badge rq-{}">{}</span>', kind, label)
+def published(queue: QueueWithStatus) -> str:
+    """Return whether workers use the latest definition; only what needs attention is coloured."""
+    if queue.status.is_published is False:
+        return render_state("not published", "Maintenance publishes the latest changes within seconds.")
+    return "yes" if queue.status.is_published else "unknown"
 
 
 @admin.display(description="Source", ordering="source")
@@ -108,4 +109,4 @@ def source(queue: QueueWithStatus) -> SafeString:
     return format_html('<span class="rq-nowrap">{}</span>', queue.get_source_display())
 
 
-COLUMNS = ("name", state, "mode", "priority", pending, active, retry, archived, workers, source, published)
+COLUMNS = ("name", state, pending, active, retry, archived, workers, "priority", "mode", source, published)

@@ -18,7 +18,7 @@ from runqy import durations
 from runqy.admin_site.base_admin import StyledForm, StyledModelForm
 from vaults.references import ReferencedEntry, find_git_token_error, list_references
 
-__all__ = ["FIELDSETS", "FORM_FIELDS", "DeletionForm", "QueueForm"]
+__all__ = ["FIELDSETS", "FOLDED_WHEN_ADDED", "FORM_FIELDS", "DeletionForm", "QueueForm"]
 
 ROWS = ("vaults", "input", "output")
 
@@ -210,3 +210,6 @@ FIELDSETS: tuple[tuple[str, dict[str, Any]], ...] = (
     ),
     ("Payload", {"fields": ("input", "example", "output")}),
 )
+
+FOLDED_WHEN_ADDED = frozenset({"Limits"})
+"""The section of a new queue that rarely differs from the server's defaults."""

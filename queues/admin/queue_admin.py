@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from django.conf import settings
+from django.contrib import admin
 from django.db.models import QuerySet
 from django.forms import Script
 from django.http import HttpRequest, HttpResponse
@@ -13,8 +14,8 @@ from django.views.decorators.http import require_POST, require_safe
 
 from queues.admin import views
 from queues.admin.actions import ACTIONS
-from queues.admin.columns import COLUMNS, QueueWithStatus, badges
-from queues.admin.forms import FIELDSETS, FORM_FIELDS, QueueForm
+from queues.admin.columns import COLUMNS, QueueWithStatus, list_states
+from queues.admin.forms import FIELDSETS, FOLDED_WHEN_ADDED, FORM_FIELDS, QueueForm
 from queues.admin.inlines import SubQueueInline, read_sub_queues
 from queues.admin.read_only import READ_ONLY_FIELDS, READ_ONLY_FIELDSETS, ReadOnlyForm
 from queues.admin.undefined_queues import adopted_fields, undefined_view
@@ -26,6 +27,18 @@ from runqy.errors import QueueAlreadyExists, QueueBeingDeleted, QueueNameTaken
 from runqy.redis_connection import get_broker
 
 
+class EnabledFilter(admin.SimpleListFilter):
+    """Enabled or disabled queues."""
+
+    title, parameter_name = "state", "is_enabled__exact"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("1", "enabled"), ("0", "disabled")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(is_enabled=self.value() == "1") if self.value() in ("0", "1") else queryset
+
+
 class QueueAdmin(PublishedModelAdmin):
     """Queues; all changes go through the operations."""
 
@@ -35,7 +48,7 @@ class QueueAdmin(PublishedModelAdmin):
     audit_kind = "queue"
     refused_fields = {QueueAlreadyExists: "name", QueueNameTaken: "name", QueueBeingDeleted: "name"}
     list_display = COLUMNS  # type: ignore[assignment]
-    list_filter = ("is_enabled", "mode", "source")
+    list_filter = (EnabledFilter, "mode", "source")
     search_fields = ("name", "git_url", "branch")
     search_help_text = "Name, repository or branch"
     empty_text = (
@@ -75,7 +88,20 @@ class QueueAdmin(PublishedModelAdmin):
         return page
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        return FIELDSETS if self._may_edit(request, obj) else READ_ONLY_FIELDSETS
+        """Return the sections of the form; those of a queue that exists are folded below its status."""
+        fieldsets = FIELDSETS if self._may_edit(request, obj) else READ_ONLY_FIELDSETS
+        folded = {title for title, _ in fieldsets} if obj else FOLDED_WHEN_ADDED
+        return [
+            (title, {**options, "classes": ("collapse",)} if title in folded else options)
+            for title, options in fieldsets
+        ]
+
+    def get_inline_instances(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the inline of the sub-queues, folded as the other sections are."""
+        inlines = super().get_inline_instances(request, obj)
+        for inline in inlines:
+            inline.classes = ("collapse",) if obj else ()
+        return inlines
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return () if self._may_edit(request, obj) else READ_ONLY_FIELDS
@@ -108,7 +134,7 @@ class QueueAdmin(PublishedModelAdmin):
         queue = kwargs.get("obj")
         if queue is not None:
             _add_status(request, [queue])
-            context |= {"queue": queue, "badges": badges(queue), "can": self._permissions(request, queue)}
+            context |= {"queue": queue, "labels": list_states(queue), "can": self._permissions(request, queue)}
             context["server_url"] = views.server_url(request)
         return super().render_change_form(request, context, *args, **kwargs)
 
@@ -169,6 +195,7 @@ def _add_status(request: HttpRequest, queues: Iterable[QueueWithStatus]) -> None
     for queue in queues:
         queue.status = statuses[queue.name]
         queue.may_view_tasks = request.user.has_perm("tasks.view_task")
+        queue.may_view_workers = request.user.has_perm("workers.view_worker")
         queue.is_being_deleted = queue.name in deletions
 
 

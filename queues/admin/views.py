@@ -92,8 +92,8 @@ def publish_view(model_admin: "admin.ModelAdmin[Any]", request: HttpRequest, obj
     except RunqyError as error:
         messages.error(request, error.detail)
         return _redirect_to(queue)
-    if comparison.ahead or comparison.unknown:
-        messages.warning(request, "Redis holds newer configuration. See manage.py publish_configuration --replace.")
+    if comparison.is_ahead:
+        messages.warning(request, comparison.problem)
     else:
         messages.success(request, f"{queue.name} is published.")
     return _redirect_to(queue)

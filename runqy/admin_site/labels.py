@@ -1,7 +1,12 @@
-"""The colours of labels, by unfold's names: a colour has one meaning on all pages."""
+"""Labels of states: a colour has one meaning on all pages of the admin."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.template.loader import render_to_string
 
 SUCCESS = "success"
-"""It ended well, or works as it should."""
+"""It ended well, or works as it should. This and the following are names of unfold's variants."""
 INFO = "info"
 """It is being worked on."""
 WARNING = "warning"
@@ -10,3 +15,25 @@ DANGER = "danger"
 """It failed, or cannot work."""
 NEUTRAL = ""
 """It waits, or a person has decided so: pending, scheduled, cancelled, disabled."""
+
+LABEL_TEMPLATE = "unfold/helpers/label.html"
+STATES: Mapping[str, str] = {
+    "enabled": SUCCESS,
+    "disabled": NEUTRAL,
+    "paused": WARNING,
+    "partly paused": WARNING,
+    "being deleted": DANGER,
+    "vault problem": DANGER,
+    "not published": WARNING,
+    "current": SUCCESS,
+    "outdated": WARNING,
+}
+
+
+def state_context(state: str, title: str = "", size: str = "") -> dict[str, Any]:
+    """Return the context of unfold's label; `title` explains the state."""
+    return {"text": state, "variant": STATES[state], "label_title": title, "size": size}
+
+
+def render_state(state: str, title: str = "") -> str:
+    return render_to_string(LABEL_TEMPLATE, state_context(state, title))

@@ -1,7 +1,7 @@
 """The changes of an object, field by field: compared, encoded, and decoded for people."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -12,6 +12,8 @@ Change = tuple[object, object] | Literal["changed"]
 """The old and the new value, both JSON or a date; None if there is none."""
 
 Changes = Mapping[str, Change]
+FormatValue = Callable[[str, object], str]
+"""Takes a field and its value; returns the value on one line, empty for None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,34 +57,7 @@ def encode_changes(changes: Changes) -> str:
     return json.dumps(encoded, sort_keys=True, separators=(",", ":"), default=str)
 
 
-def read_changes(encoded: str) -> tuple[FieldChange, ...]:
-    """Decode the result of `encode_changes` for people."""
-    return tuple(_field_change(name, change) for name, change in json.loads(encoded).items())
-
-
-def _field_change(name: str, change: Mapping[str, object] | str) -> FieldChange:
-    if isinstance(change, str):
-        return FieldChange(field=name, is_secret=True)
-    old, new = change["old"], change["new"]
-    if any(isinstance(value, (list, dict)) and value for value in (old, new)):
-        before, after = _items(old), _items(new)
-        removed = tuple(item for item in before if item not in after)
-        added = tuple(item for item in after if item not in before)
-        if removed or added:
-            return FieldChange(field=name, removed=removed, added=added)
-    return FieldChange(field=name, old=_format(old), new=_format(new))
-
-
-def _items(value: object) -> list[str]:
-    """Return the items of a list, or the members of an object."""
-    if isinstance(value, dict):
-        return [f"{name}: {_format(item)}" for name, item in value.items()]
-    if isinstance(value, list):
-        return [_format(item) for item in value]
-    return [] if value is None else [_format(value)]
-
-
-def _format(value: object) -> str:
+def format_value(field: str, value: object) -> str:
     """Return a value on one line; empty for None."""
     if value is None:
         return ""
@@ -91,7 +66,34 @@ def _format(value: object) -> str:
     if isinstance(value, str):
         return value if value else '""'
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_format(item)}" for name, item in value.items()) or "{}"
+        return ", ".join(f"{name} {format_value(name, item)}" for name, item in value.items()) or "{}"
     if isinstance(value, list):
-        return ", ".join(_format(item) for item in value) or "[]"
+        return ", ".join(format_value(field, item) for item in value) or "[]"
     return json.dumps(value)
+
+
+def read_changes(encoded: str, *, format_value: FormatValue = format_value) -> tuple[FieldChange, ...]:
+    """Decode the result of `encode_changes` for people."""
+    return tuple(_field_change(name, change, format_value) for name, change in json.loads(encoded).items())
+
+
+def _field_change(name: str, change: Mapping[str, object] | str, format_value: FormatValue) -> FieldChange:
+    if isinstance(change, str):
+        return FieldChange(field=name, is_secret=True)
+    old, new = change["old"], change["new"]
+    if any(isinstance(value, (list, dict)) and value for value in (old, new)):
+        before, after = _items(name, old, format_value), _items(name, new, format_value)
+        removed = tuple(item for item in before if item not in after)
+        added = tuple(item for item in after if item not in before)
+        if removed or added:
+            return FieldChange(field=name, removed=removed, added=added)
+    return FieldChange(field=name, old=format_value(name, old), new=format_value(name, new))
+
+
+def _items(field: str, value: object, format_value: FormatValue) -> list[str]:
+    """Return the items of a list, or the members of an object."""
+    if isinstance(value, dict):
+        return [f"{name}: {format_value(name, item)}" for name, item in value.items()]
+    if isinstance(value, list):
+        return [format_value(field, item) for item in value]
+    return [] if value is None else [format_value(field, value)]

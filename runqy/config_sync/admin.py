@@ -111,13 +111,4 @@ def _warning(comparison: SyncStatus | None) -> str:
     """Return a warning about the published configuration; empty if there is none."""
     if comparison is None:
         return "Redis cannot be reached. Changes are saved, and published when it is back."
-    if comparison.is_ahead:
-        return "Redis has a newer configuration than the database. See `manage.py publish_configuration --replace`."
-    if comparison.is_tampered:
-        return (
-            "The published configuration in Redis was altered or replaced by an older one. Servers do not use it, and "
-            "maintenance repairs it within seconds. See the log for details."
-        )
-    if not comparison.is_agreed:
-        return "Some changes are not published yet. Maintenance publishes them within seconds."
-    return ""
+    return comparison.problem

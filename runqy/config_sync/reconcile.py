@@ -70,6 +70,23 @@ class SyncStatus:
         """Return whether Redis has configuration that the database lacks."""
         return bool(self.ahead or self.unknown) or self.head_problem is HeadProblem.AHEAD
 
+    @property
+    def problem(self) -> str:
+        """Return how Redis and the database differ, and what to do; empty if they agree."""
+        if self.is_agreed:
+            return ""
+        if self.is_ahead:
+            return (
+                "Redis has a newer configuration than the database, which was restored from a backup or belongs to "
+                "another instance. Run manage.py publish_configuration --replace to publish that of the database."
+            )
+        if self.is_tampered:
+            return (
+                "The published configuration in Redis was altered or replaced by an older one. Servers do not use it, "
+                "and maintenance repairs it within seconds. The log has details."
+            )
+        return "Some changes are not published yet. Maintenance publishes them within seconds."
+
 
 def compare_configuration() -> SyncStatus:
     """Compare Redis with the database. Raise BrokerUnavailable.

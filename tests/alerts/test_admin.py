@@ -45,7 +45,7 @@ def test_an_alert_has_a_page_with_its_meaning_and_a_link_to_its_cause() -> None:
 
     page = staff_client("viewer").get(f"{LIST}{alert.pk}/change/").content.decode()
 
-    assert "Tasks are pending and no worker of the queue is ready." in page
+    assert "and no worker of the queue is ready." in page
     assert 'href="/admin/workers/worker/"' in page
 
 
@@ -60,7 +60,40 @@ def test_a_configurator_changes_the_threshold_of_a_queue() -> None:
     rule = AlertRule.objects.get()
     assert (rule.queue, rule.threshold, rule.for_s) == (queue, 35, None)
     assert AuditRecord.objects.filter(action="alert_rule.created", object_name="failure_rate/mail").exists()
-    assert "35 percent" in staff_client("viewer").get(RULES).content.decode()
+    page = staff_client("viewer").get(RULES).content.decode()
+    assert ("35 %" in page, "1 pending task<" in page, "after 1 min" in page) == (True, True, True)
+
+
+def test_the_form_of_a_rule_says_its_unit_and_defaults() -> None:
+    oldest = AlertRule.objects.create(kind="oldest_pending")
+    failed = AlertRule.objects.create(kind="worker_start_failed")
+    configurator = staff_client("configurator")
+
+    new, one, other = (
+        configurator.get(f"{RULES}{path}").content.decode()
+        for path in ("add/", f"{oldest.pk}/change/", f"{failed.pk}/change/")
+    )
+
+    assert "No ready worker: pending tasks; Oldest pending task: seconds; Failure rate: percent" in new
+    assert "In seconds. Empty: the default, 10 min." in one
+    assert ("id_threshold" in one, "id_threshold" in other, "Empty: the default, at once." in other) == (
+        True,
+        False,
+        True,
+    )
+
+
+def test_the_rule_and_the_queue_of_stored_settings_do_not_change() -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    rule = AlertRule.objects.create(kind="oldest_pending", threshold=5)
+    form = {"kind": "failure_rate", "queue": Queue.objects.get().pk, "is_enabled": "on", "threshold": "30"}
+
+    assert staff_client("configurator").post(f"{RULES}{rule.pk}/change/", form).status_code == 302
+
+    rule.refresh_from_db()
+    assert (rule.kind, rule.queue, rule.threshold) == ("oldest_pending", None, 30)
+    page = staff_client("configurator").get(f"{RULES}{rule.pk}/change/").content.decode()
+    assert ("all queues" in page, 'value="30"' in page) == (True, True)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db.models import F
+from django.test import override_settings
 from django.utils import timezone
 
 from alerts.links import get_alert_link
@@ -26,8 +27,11 @@ from tasks.models import QueueMinute, RunStream
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import put
 from tests.support.runs import insert_runs, make_failure, make_run
+from tests.support.secret_leaks import SUITE
 from tests.support.staff import staff_client
 from tests.support.workers import RECORD
+from vaults.crypto import generate_master_key
+from vaults.operations import create_vault, set_entry
 
 pytestmark = pytest.mark.usefixtures("configuration")
 WORKER = replace(RECORD, worker_id="mail/1", queue="mail", redis_queues={"mail": 1})
@@ -40,7 +44,7 @@ class Cause:
     arrange: Callable[[Broker], object]
     remove: Callable[[Broker], object]
     message: str
-    shown: str = ""
+    shown: str
 
 
 def beat(broker: Broker, *, seconds_ago: int = 0, **fields: Any) -> None:
@@ -75,6 +79,15 @@ def lose_worker(broker: Broker) -> None:
     insert_runs(make_run(task_id="last-task", worker_id=WORKER.worker_id), queue="mail")
 
 
+def lock_out(broker: Broker) -> None:
+    """Let the queue use a vault whose entry was encrypted with a master key that the server does not have."""
+    create_vault(name="keys")
+    with override_settings(RUNQY_VAULT_MASTER_KEY=generate_master_key()):
+        set_entry(vault="keys", key="TOKEN", value=SUITE.secret())
+    deployment = replace(spec("mail").deployment, vaults=("keys",))
+    save_queue(spec=spec("mail", deployment=deployment), source=QueueSource.API)
+
+
 def drop(broker: Broker) -> None:
     RunStream.objects.create(redis_queue="mail", dropped=5, dropped_at=timezone.now())
 
@@ -95,7 +108,7 @@ CAUSES = {
     AlertKind.FAILURE_RATE: Cause(
         arrange=fail,
         remove=lambda broker: QueueMinute.objects.all().delete(),
-        message="100 % of the runs of queue mail failed in 5 minutes (12 of 12).",
+        message="100 % of the runs of queue mail failed in the last 5 minutes (12 of 12).",
         shown="KeyError",
     ),
     AlertKind.BACKLOG_GROWING: Cause(
@@ -119,12 +132,20 @@ CAUSES = {
     AlertKind.HISTORY_DROPPED: Cause(
         arrange=drop,
         remove=lambda broker: RunStream.objects.all().delete(),
-        message="5 runs could not be recorded in the history so far.",
+        message="5 runs are missing from the history.",
+        shown="Ended",
+    ),
+    AlertKind.VAULT_UNREADABLE: Cause(
+        arrange=lock_out,
+        remove=lambda broker: set_entry(vault="keys", key="TOKEN", value=SUITE.secret()),
+        message="Workers cannot register for queue mail. The entry keys/TOKEN was encrypted with the key",
+        shown="Workers cannot register: The entry keys/TOKEN",
     ),
     AlertKind.CONFIGURATION_NOT_PUBLISHED: Cause(
         arrange=lambda broker: broker.client.delete(keys.CONFIG_HEAD),
         remove=lambda broker: republish_configuration(),
         message="Some changes are not published yet.",
+        shown="not published",
     ),
 }
 
@@ -133,6 +154,10 @@ def advance(**span: int) -> None:
     """Let the stored alerts be as old as if time had passed."""
     past = timedelta(**span)
     Alert.objects.update(since=F("since") - past, seen_at=F("seen_at") - past)
+
+
+def test_every_kind_has_a_cause() -> None:
+    assert set(CAUSES) == set(AlertKind)
 
 
 @pytest.mark.parametrize("kind", CAUSES)
@@ -147,10 +172,8 @@ def test_an_alert_is_opened_linked_and_resolved(kind: AlertKind, single_broker: 
 
     alert = Alert.objects.get(kind=kind, opened_at__isnull=False)
     assert alert.message.startswith(cause.message)
-    if cause.shown:
-        link = get_alert_link(alert)
-        assert link is not None
-        assert cause.shown in staff_client("operator").get(link[0], follow=True).content.decode()
+    url, _ = get_alert_link(alert)
+    assert cause.shown in staff_client("operator").get(url, follow=True).content.decode()
 
     cause.remove(single_broker)
     snapshot.forget()
@@ -168,8 +191,7 @@ def test_the_failures_of_an_alert_are_found_when_it_was_resolved_long_ago(single
     insert_runs(make_failure("LaterError: no", ended_ns=single_broker.now_ns() + 3600 * 10**9), queue="mail")
     Alert.objects.update(resolved_at=at + timedelta(minutes=6))
 
-    link = get_alert_link(Alert.objects.get(kind=AlertKind.FAILURE_RATE))
+    url, _ = get_alert_link(Alert.objects.get(kind=AlertKind.FAILURE_RATE))
 
-    assert link is not None
-    page = staff_client("viewer").get(link[0]).content.decode()
+    page = staff_client("viewer").get(url).content.decode()
     assert ("KeyError" in page, "LaterError" in page) == (True, False)

@@ -126,7 +126,7 @@ def test_what_runs_and_waits_is_observed(single_broker: Broker) -> None:
     found = {(alert.kind, alert.message, alert.opened_at is not None) for alert in Alert.objects.all()}
     assert found == {
         ("no_ready_worker", "Queue mail has 3 pending tasks and no ready worker.", False),
-        ("failure_rate", "100 % of the runs of queue mail failed in 5 minutes (12 of 12).", True),
+        ("failure_rate", "100 % of the runs of queue mail failed in the last 5 minutes (12 of 12).", True),
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alerts.rules import AlertKind, RuleSettings, WorkerObservation, find_problems
+from alerts.rules import RULES, AlertKind, RuleSettings, WorkerObservation, find_problems
 from tests.alerts.observations import NOW, defaults, minutes, observation, queue
 
 GROWING = [0, 0, 10, 10, 40, 60, 60, 80, 90, 100]
@@ -28,17 +28,17 @@ GROWING = [0, 0, 10, 10, 40, 60, 60, 80, 90, 100]
         (
             {"minutes": minutes(completed=70, failed=10, retried=20)},
             AlertKind.FAILURE_RATE,
-            "30 % of the runs of queue mail failed in 5 minutes (30 of 100).",
+            "30 % of the runs of queue mail failed in the last 5 minutes (30 of 100).",
         ),
         (
             {"minutes": minutes(GROWING)},
             AlertKind.BACKLOG_GROWING,
-            "The backlog of queue mail grew from 0 to 100 pending tasks in 10 minutes.",
+            "The backlog of queue mail grew from 0 to 100 pending tasks in the last 10 minutes.",
         ),
         (
-            {"vault_errors": ("Vault keys does not exist.",)},
+            {"vault_errors": ("The vault keys does not exist.",)},
             AlertKind.VAULT_UNREADABLE,
-            "Workers cannot register for queue mail: Vault keys does not exist.",
+            "Workers cannot register for queue mail. The vault keys does not exist.",
         ),
     ],
 )
@@ -114,4 +114,38 @@ def test_dropped_history_is_found_while_it_is_recent(minutes_ago: int, is_found:
 
     messages = [found.message for found in find_problems(observed, defaults)]
 
-    assert messages == (["1,200 runs could not be recorded in the history so far."] if is_found else [])
+    assert messages == (["1,200 runs are missing from the history."] if is_found else [])
+
+
+@pytest.mark.parametrize(
+    ("completed", "failed", "share"),
+    [(0, 10, "100 %"), (1, 999, "More than 99 %"), (999, 1, "Less than 1 %"), (49, 51, "51 %")],
+)
+def test_a_share_is_0_or_100_percent_only_if_none_or_all_failed(completed: int, failed: int, share: str) -> None:
+    observed = observation(queue(minutes=minutes(completed=completed, failed=failed)))
+
+    (found,) = find_problems(observed, lambda kind, name: RuleSettings(threshold=0))
+
+    assert found.message.startswith(f"{share} of the runs of queue mail failed")
+
+
+def test_one_dropped_run_is_singular() -> None:
+    (found,) = find_problems(observation(history_dropped=1, history_dropped_at=NOW), defaults)
+
+    assert found.message == "1 run is missing from the history."
+
+
+@pytest.mark.parametrize(
+    ("kind", "threshold", "text"),
+    [
+        (AlertKind.NO_READY_WORKER, 1, "1 pending task"),
+        (AlertKind.NO_READY_WORKER, 1500, "1,500 pending tasks"),
+        (AlertKind.BACKLOG_GROWING, 2_000_000, "2,000,000 tasks"),
+        (AlertKind.OLDEST_PENDING, 600, "10 min"),
+        (AlertKind.OLDEST_PENDING, 90, "1 min 30 s"),
+        (AlertKind.OLDEST_PENDING, 0.5, "0.5 s"),
+        (AlertKind.FAILURE_RATE, 12.5, "12.5 %"),
+    ],
+)
+def test_a_threshold_has_its_unit(kind: AlertKind, threshold: float, text: str) -> None:
+    assert RULES[kind].format_threshold(threshold) == text

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -135,6 +136,29 @@ def test_a_webhook_that_does_not_respond_in_time_is_retried(receiver: Receiver, 
 
     delivery = AlertDelivery.objects.get()
     assert (delivery.delivered_at, delivery.error) == (None, "The webhook did not respond within 0.5 s.")
+
+
+def test_a_resolver_that_hangs_delays_neither_an_attempt_nor_the_end_of_the_process(settings, monkeypatch) -> None:
+    """The attempt fails while the look-up, on a daemon thread, still waits for the resolver."""
+    monkeypatch.setattr(webhook, "TIMEOUT_S", 0.5)
+    settings.RUNQY_ALERT_WEBHOOK_URL = "https://hooks.example.com/runqy"
+    test_is_over, threads, finished = threading.Event(), [], []
+
+    def look_up(*_: object, **__: object) -> list[object]:
+        threads.append(threading.current_thread())
+        finished.append(test_is_over.wait(30))
+        return []
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    store_findings([FINDING], now=timezone.now())
+
+    assert deliver_due() == 0
+
+    assert finished == []
+    assert [thread.daemon for thread in threads] == [True]
+    assert AlertDelivery.objects.get().error == "The webhook did not respond within 0.5 s."
+    test_is_over.set()
+    threads[0].join()
 
 
 def test_the_body_of_a_response_is_not_read(receiver: Receiver) -> None:

@@ -1,6 +1,7 @@
 """The audit in the admin is searched, read and taken along, and nothing else."""
 
 import csv
+import html
 import io
 import re
 from collections.abc import Callable
@@ -119,6 +120,9 @@ def test_a_page_lists_changes_by_field(admin_client: Client) -> None:
         vaults=(["a", "b"], ["b", "<c>"]),
         is_enabled=(True, None),
         sub_queues=([], [{"name": "high", "priority": 9}]),
+        active_timeout_s=(None, 5400),
+        expires_at=(None, "2026-11-26 13:48:31.321660+00:00"),
+        branch=(None, None),
     )
 
     content = admin_client.get(f"{PAGE}{row.pk}/change/").content.decode()
@@ -126,14 +130,32 @@ def test_a_page_lists_changes_by_field(admin_client: Client) -> None:
     table = content[content.index('id="changes"') : content.index("</table>", content.index('id="changes"'))]
     lines = [" ".join(re.sub(r"<[^>]+>", " ", line).split()) for line in table.split("<tr")[2:]]
     assert [line.partition("> ")[2] or line for line in lines] == [
-        "is_enabled yes none",
-        "max_retry 3 7",
-        "sub_queues none + name high, priority 9",
+        "active timeout none 1 h 30 min",
+        "expires none 2026-11-26 13:48:31 UTC",
+        "enabled yes none",
+        "max retry 3 7",
+        "sub queues none + name high, priority 9",
         "value changed; secret values are not recorded",
         "vaults - a + &lt;c&gt;",
     ]
     assert "<mail>" not in content
     assert "Unchanged; the first record." in content
+    exact = html.unescape(content[content.index("runqy-json") :])
+    assert '"new": "2026-11-26 13:48:31.321660+00:00"' in exact
+    assert '"new": 5400' in exact
+
+
+def test_the_list_is_in_words(admin_client: Client) -> None:
+    create_api_key(name="laptop", role="client", queues=["mail"])
+    add("alert_rule.updated", "failure_rate/mail", threshold=(20.0, 40.0), vaults=(["a"], ["a", "b"]))
+    add("task.cancellation_requested", "t1")
+
+    content = re.sub(r"<[^>]+>", " ", admin_client.get(PAGE).content.decode())
+
+    rows = " ".join(content.split())
+    assert "cancellation requested task t1" in rows
+    assert "updated alert rule failure rate of mail threshold 20.0 → 40.0; vaults + b" in rows
+    assert re.search(r"created API key laptop \(id \d+\) name laptop; queues mail; role client", rows)
 
 
 def test_a_page_notices_that_its_record_was_altered(admin_client: Client) -> None:

@@ -41,3 +41,8 @@ def fill_basics(page: Page, name: str = "inference", repository: str = "https://
 def save(page: Page) -> None:
     """Click Save."""
     page.get_by_role("button", name="Save", exact=True).click()
+
+
+def open_section(page: Page, title: str) -> None:
+    """Unfold a section of the form."""
+    page.locator("summary").filter(has_text=title).click()

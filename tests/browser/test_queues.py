@@ -12,7 +12,7 @@ from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from queues.queue_files import parse_queue_file
 from tests.browser.conftest import Login
-from tests.browser.queue_form import ADD, LIST, add_row, add_sub_queue, fill_basics, save
+from tests.browser.queue_form import ADD, LIST, add_row, add_sub_queue, fill_basics, open_section, save
 from tests.queues.samples import spec
 from tests.queues.test_operations import RICH
 from tests.support.web import WebProcess
@@ -38,6 +38,7 @@ def test_a_queue_is_created_with_sub_queues_and_with_vaults_reordered_by_keyboar
     add_row(page, "vaults", vault="own")
     add_row(page, "vaults", vault="shared")
     add_row(page, "input", name="prompt", type="string", description="what to draw")
+    open_section(page, "Limits")
     page.get_by_label("Keep completed").fill("1h30m")
 
     add_row(page, "vaults", vault="gone")
@@ -60,6 +61,7 @@ def test_a_queue_is_created_with_sub_queues_and_with_vaults_reordered_by_keyboar
 def test_sub_queues_are_reordered_by_dragging(page: Page) -> None:
     queue = saved(spec("inference", "high:10", "low:3"))
     page.goto(page_of(queue))
+    open_section(page, "Sub-queues")
     rows = page.locator("#sub_queues-data tbody.original")
     expect(page.get_by_text("Position", exact=True)).to_be_hidden()
 
@@ -74,6 +76,7 @@ def test_sub_queues_are_reordered_by_dragging(page: Page) -> None:
 def test_errors_are_shown_beside_their_fields_and_all_input_is_kept(page: Page) -> None:
     page.goto(ADD)
     fill_basics(page, "a b")
+    open_section(page, "Limits")
     page.get_by_label("Keep completed").fill("soon")
     page.get_by_label("Environment variables").fill("LOG_LEVEL=info\nnonsense")
     add_sub_queue(page, "high", "0")
@@ -131,6 +134,7 @@ def test_an_edited_queue_keeps_its_other_fields(page: Page) -> None:
         create_vault(name=name)
     queue = saved(spec("inference", "high:10", "low:3", deployment=replace(RICH.deployment, git_token="")))
     page.goto(page_of(queue))
+    open_section(page, "Limits")
     page.get_by_label("Retries").fill("7")
 
     save(page)
@@ -147,10 +151,42 @@ def test_a_queue_is_paused_and_resumed_by_its_buttons(page: Page) -> None:
     page.goto(page_of(queue))
 
     page.get_by_role("button", name="Pause").click()
-    expect(page.locator(".rq-badges")).to_contain_text("paused")
+    expect(page.locator(".rq-labels")).to_contain_text("paused")
     page.get_by_role("button", name="Resume").click()
 
-    expect(page.locator(".rq-badges")).not_to_contain_text("paused")
+    expect(page.locator(".rq-labels")).not_to_contain_text("paused")
+
+
+def test_the_page_of_a_queue_shows_its_state_first_and_folds_its_definition(page: Page) -> None:
+    queue = saved()
+    page.goto(page_of(queue))
+
+    expect(page.get_by_role("region", name="Status of the queue")).to_be_visible()
+    expect(page.get_by_label("Repository")).to_be_hidden()
+    open_section(page, "Deployment")
+    expect(page.get_by_label("Repository")).to_be_visible()
+    page.get_by_label("Repository").fill("ext::sh")
+    save(page)
+
+    expect(page.get_by_text("must be an https")).to_be_visible()  # a section with an error is not folded
+    expect(page.get_by_label("Retries")).to_be_hidden()
+
+
+def test_numbers_of_the_list_end_where_their_headings_end(page: Page) -> None:
+    saved()
+    page.goto(LIST)
+
+    for name in ("pending", "archived", "workers", "priority"):
+        cell, heading = page.locator(f"td.field-{name}"), page.locator(f"th.column-{name} .text")
+        ends = [
+            part.evaluate(
+                "part => { const range = document.createRange(); range.selectNodeContents(part);"
+                " return Math.round(range.getBoundingClientRect().right) }"
+            )
+            for part in (cell, heading)
+        ]
+        assert abs(ends[0] - ends[1]) <= 1, (name, ends)
+        assert cell.evaluate("cell => getComputedStyle(cell).fontVariantNumeric") == "tabular-nums"
 
 
 def test_a_queue_is_cloned(page: Page) -> None:

@@ -1,24 +1,35 @@
 """The form of a queue in the admin, and the list of them."""
 
 import json
+import re
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import redis as redis_py
 from django.contrib.admin.models import LogEntry
 from django.test import Client
+from django.utils import timezone
 
+from alerts.operations import store_findings
+from alerts.rules import AlertKind, Finding
 from queues.definitions import FieldType, LimitOverrides, PayloadField
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from queues.queries import get_fresh_catalog
 from runqy.audit.models import AuditRecord
+from runqy.broker.broker import Broker
+from runqy.broker.heartbeats import write_heartbeat
 from runqy.broker.keys import QueueKeys
+from runqy.broker.worker_records import WorkerState
+from tasks.models import QueueMinute
 from tests.config_sync.support import away
 from tests.queues.admin_pages import ADD, FORM, LIST, errors_of, page_of, rows, saved, sent_by
 from tests.queues.samples import spec
 from tests.queues.test_operations import RICH
+from tests.support.runs import insert_runs, make_failure, make_run
+from tests.support.workers import RECORD
 from vaults.operations import create_vault, set_entry
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -259,6 +270,51 @@ def test_the_list_shows_pending_tasks_with_a_link_to_them(staff: Client, redis: 
 
     assert '<a class="rq-number rq-nonzero" href="/admin/tasks/task/?parent=mail&amp;state=pending">2</a>' in page
     assert "0 ready" in page
+
+
+def test_the_number_of_workers_links_to_them(staff: Client, single_broker: Broker) -> None:
+    saved()
+    saved(spec("post"))
+    for record in (
+        RECORD,
+        replace(RECORD, worker_id="worker/2", pid=8, server_id="s2", state=WorkerState.START_FAILED),
+    ):
+        serving = replace(record, queue="mail", redis_queues={"mail": 1})
+        single_broker.run(write_heartbeat(serving, now_ns=single_broker.now_ns()))
+
+    page = staff.get(LIST).content.decode()
+
+    (url,) = re.findall(r'<a class="[^"]*" href="([^"]*)">1 ready, 1 not ready</a>', page)
+    workers = staff.get(url).content.decode()
+    assert ("worker/1" in workers, "worker/2" in workers) == (True, True)
+    assert "worker/1" not in staff.get(url.replace("mail", "post")).content.decode()
+    assert page.count("0 ready") == 1
+
+
+def test_the_page_shows_open_alerts_and_the_last_hour(staff: Client, single_broker: Broker) -> None:
+    queue = saved()
+    saved(spec("post"))
+    insert_runs(*[make_failure("KeyError: 'customer'") for _ in range(11)], make_run(), queue="mail")
+    insert_runs(make_run(), queue="post")
+    now = timezone.now()
+    QueueMinute.objects.filter(queue="mail").update(backlog=3, backlog_max=3)
+    single_broker.client.lpush(QueueKeys("mail").pending, *[f"t{number}" for number in range(5)])
+    message = "92 % of the runs of queue mail failed."
+    store_findings(
+        [Finding(kind=AlertKind.FAILURE_RATE, subject="mail", queue="mail", message=message)],
+        now=now - timedelta(minutes=12),
+    )
+
+    page, other = (
+        " ".join(re.sub(r"<[^>]+>", "", staff.get(page_of(one)).content.decode()).split())
+        for one in (queue, Queue.objects.get(name="post"))
+    )
+
+    assert f"{message} For 12 min." in page
+    assert "12 runs ended, 11 failed (91.7 %)" in page
+    assert re.search("5 pending, up from 3 [0-9]+ (s|min) ago", page)
+    assert message not in other
+    assert "1 run ended, none failed" in other
 
 
 def test_payload_fields_from_files_are_kept(staff: Client) -> None:

@@ -99,7 +99,7 @@ def test_a_workers_page_shows_which_secrets_it_has_and_whether_they_are_current(
     content = text(viewer.get(f"{LIST}worker_2F1/change/"))
 
     rows = re.findall(r"<td><a[^>]*>(general|special)</a></td>(.*?)</tr>", content, re.DOTALL)
-    assert [(vault, "version 1" in row, "changed since" in row) for vault, row in rows] == [
+    assert [(vault, "version 1" in row, "outdated" in row) for vault, row in rows] == [
         ("general", True, False),
         ("special", True, True),
     ]

@@ -3,6 +3,8 @@
 from typing import Any
 
 from django import forms
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from unfold.widgets import UnfoldAdminPasswordWidget
 
 from runqy.admin_site.base_admin import StyledForm, StyledModelForm
@@ -52,6 +54,16 @@ class ValueInput(forms.Textarea):
 
     def format_value(self, value: Any) -> str:
         return self.rendered
+
+
+class StoredKey(forms.TextInput):
+    """The key of a stored entry as text, which wraps; it is not submitted."""
+
+    def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
+        return format_html('<code class="runqy-key" id="{}">{}</code>', (attrs or {}).get("id", ""), value)
+
+    def id_for_label(self, id_: str) -> str:
+        return ""
 
 
 class GitHostsField(forms.CharField):
@@ -108,6 +120,7 @@ class EntryForm(StyledModelForm):
                 _style_value(self.fields["value"], is_secret=True, placeholder="value")
             return
         self.fields["key"].disabled = True
+        self.fields["key"].widget = StoredKey()
         is_secret = self.instance.is_secret or bool(self.stored.error)
         _style_value(self.fields["value"], is_secret=is_secret, placeholder="unchanged")
         if not is_secret:

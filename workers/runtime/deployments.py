@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from runqy.broker.worker_records import WorkerState
+from runqy.concurrency import run_in_thread
 from runqy.errors import DeploymentFailed, DeploymentRefused
 from runqy.failure_log import FailureLog
 from runqy.git.commands import CommandRunner
@@ -18,7 +19,6 @@ from runqy.git.sources import parse_source
 from vaults.validation import variable_name_error
 from workers.deploy.deployment import Deployed, DeploymentSpec, deploy
 from workers.runtime.child import ChildSpec
-from workers.runtime.concurrency import run_in_thread
 from workers.runtime.consumer import Consumer
 from workers.runtime.long_running import LongRunningPool
 from workers.runtime.one_shot import OneShotPool

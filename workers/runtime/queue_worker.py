@@ -10,10 +10,10 @@ import socket
 import structlog
 
 from runqy.broker.redis_users import new_server_id
+from runqy.concurrency import wait_any
 from runqy.errors import BrokerUnavailable
 from runqy.failure_log import FailureLog
 from workers.runtime.backoff import delay_s
-from workers.runtime.concurrency import wait_any
 from workers.runtime.deployments import DeploymentManager
 from workers.runtime.heartbeat import WorkerIdentity
 from workers.runtime.redis_connections import ConnectionRegistry, RedisConnections

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import httpx2
 
+from runqy.concurrency import run_in_thread, wait_any
 from runqy.errors import (
     ConfigurationUnavailable,
     ConfigurationUnconfirmed,
@@ -23,7 +24,6 @@ from runqy.errors import (
 )
 from runqy.failure_log import FailureLog
 from workers.runtime.backoff import delay_s
-from workers.runtime.concurrency import run_in_thread, wait_any
 from workers.runtime.logs import secrets
 from workers.runtime.registration import RegisteredWorker, decode_registration, own_version
 from workers.runtime.settings import WorkerSettings

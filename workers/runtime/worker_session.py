@@ -15,9 +15,9 @@ from runqy.broker.pubsub import WorkerEvent
 from runqy.broker.redis_users import is_worker_user, new_wake_token
 from runqy.broker.run_counters import RunCounters, add_run_counters
 from runqy.broker.worker_records import WorkerRecord, WorkerState
+from runqy.concurrency import wait_any
 from runqy.errors import BrokerRefused, BrokerUnavailable
 from runqy.failure_log import FailureLog
-from workers.runtime.concurrency import wait_any
 from workers.runtime.consumer import Consumer
 from workers.runtime.deployments import DeploymentManager
 from workers.runtime.finish_and_dequeue import ConsumeConfig

@@ -14,10 +14,13 @@ from runqy.admin_site.base_admin import StyledModelForm
 from runqy.api_keys import Role
 
 ROLES = {
-    Role.CLIENT: "enqueues tasks, reads their results, cancels and deletes them",
-    Role.WORKER: "only registers workers, which get code, secrets and access to Redis",
-    Role.METRICS: "only reads /metrics, which shows numbers of all queues",
-    Role.ADMIN: "full access, including API keys",
+    Role.CLIENT: "for programs that use queues. Enqueues tasks, reads their state and results, cancels and deletes "
+    "them, and reads queues. Changes no configuration.",
+    Role.WORKER: "for runqy-worker. Only registers workers, which receive the code, the vaults and the tasks of their "
+    "queues.",
+    Role.METRICS: "for Prometheus. Only reads /metrics, the numbers of all queues.",
+    Role.ADMIN: "for the command line and automation. May do everything, also change queues and vaults and create API "
+    "keys; if it is limited to queues, only with these queues.",
 }
 """Descriptions of the roles."""
 
@@ -36,15 +39,21 @@ class ApiKeyForm(StyledModelForm):
     queues = forms.MultipleChoiceField(
         required=False,
         widget=UnfoldAdminSelect2MultipleWidget,
-        help_text="Limit the key to these queues. Leave empty for all queues, including future ones.",
+        help_text="A limited key sees and uses only these queues; others do not exist for it. Empty: all queues, also "
+        "those that are added later. Not for role metrics.",
     )
     vaults = forms.MultipleChoiceField(
         required=False,
         widget=UnfoldAdminSelect2MultipleWidget,
-        help_text="Only for role worker: its workers cannot serve queues that use other vaults. Leave empty for all.",
+        help_text="Only for role worker: workers with a limited key receive values of these vaults only, and cannot "
+        "register for a queue that uses another one. Empty: all vaults.",
     )
     lifetime = forms.ChoiceField(
-        label="Expires", choices=list(LIFETIMES.items()), initial="90", help_text="Expiry cannot be changed later."
+        label="Expires",
+        choices=list(LIFETIMES.items()),
+        initial="90",
+        help_text="From then on the key is refused, like a revoked one. Neither this nor the rights of a key can be "
+        "changed later: create another key, and revoke the old one.",
     )
     last_day = forms.DateField(
         required=False,
@@ -56,8 +65,9 @@ class ApiKeyForm(StyledModelForm):
         model = ApiKey
         fields = ("name", "role", "queues", "vaults", "rate_limit")
         help_texts = {
-            "name": "Who or what uses the key, such as “shop backend”.",
-            "rate_limit": "Requests a second, minute or hour: 50/s, 600/m, 10000/h. Empty: RUNQY_RATE_LIMIT.",
+            "name": "Who or what uses the key, such as “shop backend”. The audit shows it with what the key did.",
+            "rate_limit": "Most requests a second, minute or hour: 50/s, 600/m, 10000/h. More are refused with status "
+            "429. Empty: the limit of the server, RUNQY_RATE_LIMIT, if it has one.",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -33,7 +33,7 @@ _BADGES = {
     KeyStatus.ACTIVE: "success",
     KeyStatus.UNUSED: "info",
     KeyStatus.EXPIRED: "warning",
-    KeyStatus.REVOKED: "danger",
+    KeyStatus.REVOKED: "",
 }
 _MAX_LISTED = 3
 
@@ -234,7 +234,7 @@ class ApiKeyAdmin(PublishedModelAdmin):
         """Return the queues, at most _MAX_LISTED by name."""
         return _join_names(row.queues)
 
-    @admin.display(description="queues in Redis")
+    @admin.display(description="queues that its workers reach in Redis")
     def in_redis(self, row: ApiKey) -> str:
         """Return which queues its workers reach in Redis, which may be more than its own."""
         if row.role in (Role.CLIENT, Role.METRICS):
@@ -245,11 +245,14 @@ class ApiKeyAdmin(PublishedModelAdmin):
 
     @admin.display(description="vaults")
     def limited_to_vaults(self, row: ApiKey) -> str:
-        return _join_names(row.vaults)
+        """Return the vaults that the key limits; those of queues limit it further."""
+        if row.role == Role.ADMIN:
+            return "all"
+        return f"{_join_names(row.vaults)}, of the queues that its workers serve" if row.role == Role.WORKER else "none"
 
     @admin.display(description="rate limit")
     def rate(self, row: ApiKey) -> str:
-        return row.rate_limit or "RUNQY_RATE_LIMIT"
+        return row.rate_limit or "that of the server (RUNQY_RATE_LIMIT), if it has one"
 
     @admin.display(description="expires", ordering="expires_at")
     def expires(self, row: ApiKey) -> str:
@@ -276,11 +279,11 @@ class ApiKeyAdmin(PublishedModelAdmin):
             return render_to_string("accounts/key_links.html", context)
         return f"{row.created_by_kind} {row.created_by}" if row.created_by_kind else "not recorded"
 
-    @admin.display(description="created keys")
+    @admin.display(description="keys created with it")
     def descendants(self, row: ApiKey) -> str:
         """Return links to the accepted keys that it created, directly or indirectly."""
         found = list_accepted_descendants([row.pk])
-        return render_to_string("accounts/key_links.html", {"keys": found}) if found else "none accepted"
+        return render_to_string("accounts/key_links.html", {"keys": found}) if found else "none that is still accepted"
 
     @admin.display(description="revoked")
     def revoked(self, row: ApiKey) -> str:

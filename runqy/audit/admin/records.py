@@ -1,5 +1,6 @@
 """The admin pages of audit records: a list with search, and a page for each."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +17,14 @@ from runqy.admin_site.base_admin import ReadOnlyModelAdmin
 from runqy.audit import queries
 from runqy.audit.admin.export import csv_lines
 from runqy.audit.admin.filters import ActionFilter, ActorKindFilter, KindFilter, ObjectFilter, PeriodFilter
-from runqy.audit.changes import read_changes
+from runqy.audit.admin.presenters import (
+    describe_action,
+    describe_changes,
+    describe_field,
+    describe_object,
+    is_new,
+    summarize,
+)
 from runqy.audit.history import find_object_url
 from runqy.audit.models import AuditRecord
 
@@ -28,7 +36,7 @@ _LATE_S = 60
 class AuditRecordAdmin(ReadOnlyModelAdmin):
     """Audit records."""
 
-    list_display = ("time", "actor", "action", "object_label", "changes_line")
+    list_display = ("time", "actor", "done", "object_label", "changes_line")
     list_display_links = ("time",)
     list_filter = (("at", PeriodFilter), KindFilter, ObjectFilter, ActionFilter, ActorKindFilter)
     list_filter_submit = True
@@ -104,12 +112,17 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description="object")
     def object_label(self, row: AuditRecord) -> str:
-        return f"{row.object_kind.replace('_', ' ')} {row.object_name}"
+        return describe_object(row)
+
+    @admin.display(description="action")
+    def done(self, row: AuditRecord) -> str:
+        """Return the action without the kind of object, which the next column has."""
+        return describe_action(row)
 
     @admin.display(description="changes")
     def changes_line(self, row: AuditRecord) -> str:
         """Return the changes on one line, truncated."""
-        line = "; ".join(str(change) for change in read_changes(row.changes))
+        line = summarize(row)
         return line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}…"
 
     @admin.display(description="page")
@@ -119,8 +132,11 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description="fields")
     def changes_table(self, row: AuditRecord) -> str:
-        """Return a table of the changed fields."""
-        return render_to_string("audit/changes.html", {"changes": read_changes(row.changes)})
+        """Return a table of the changed fields, and the exact values as stored."""
+        changes = [(change, describe_field(change.field)) for change in describe_changes(row)]
+        exact = json.dumps(json.loads(row.changes), indent=2, ensure_ascii=False)
+        context = {"changes": changes, "exact": exact, "is_new": is_new(row)}
+        return render_to_string("audit/changes.html", context)
 
     @admin.display(description="verification")
     def verification(self, row: AuditRecord) -> str:

@@ -12,7 +12,7 @@ T = TypeVar("T")
 async def run_in_thread(job: Callable[[], T]) -> T:
     """Run a job on its own thread and return its value or raise its error.
 
-    Unlike with asyncio's executor, a thread that hangs does not block the worker's exit.
+    Unlike with asyncio's executor, a thread that hangs blocks neither the end of the loop nor that of the process.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -31,7 +31,7 @@ async def run_in_thread(job: Callable[[], T]) -> T:
             value = job()
         except Exception as raised:  # noqa: BLE001 (raised again where it is awaited)
             error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed when the worker itself ends
+        with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
             loop.call_soon_threadsafe(set_outcome, value, error)
 
     threading.Thread(target=work, daemon=True).start()

@@ -1,0 +1,81 @@
+"""Audit records in words; the record's page and the export also have the exact values."""
+
+import re
+from datetime import UTC, datetime
+
+from runqy import durations
+from runqy.audit.changes import FieldChange, format_value, read_changes
+from runqy.audit.models import AuditRecord
+
+__all__ = ["describe_action", "describe_changes", "describe_field", "describe_object", "is_new", "summarize"]
+
+_KINDS = {"api_key": "API key"}
+"""Kinds of objects whose words differ from their names."""
+_LOWER_CASE = re.compile(r"[a-z][a-z0-9_]*")
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(\+\d\d:\d\d|Z)")
+_EMPTY = "empty"
+_KEY_NAME = re.compile(r"(\d+) (.+)", re.DOTALL)
+
+
+def describe_action(record: AuditRecord) -> str:
+    """Return what was done to the object: `created`, `cancellation requested`."""
+    return record.action.rpartition(".")[2].replace("_", " ")
+
+
+def describe_object(record: AuditRecord) -> str:
+    """Return the kind and the name of the object, and an id that is part of the name after it."""
+    kind, name = _KINDS.get(record.object_kind, record.object_kind.replace("_", " ")), record.object_name
+    if record.object_kind == "api_key" and (match := _KEY_NAME.fullmatch(name)):
+        name = f"{match[2]} (id {match[1]})"
+    elif record.object_kind == "alert_rule":
+        rule, _, queue = name.partition("/")
+        name = f"{rule.replace('_', ' ')} of {queue or 'all queues'}"
+    return f"{kind} {name}"
+
+
+def describe_field(field: str) -> str:
+    """Return the words of a field: `deployment branch` for `deployment.branch`, `expires` for `expires_at`."""
+    return " ".join(
+        re.sub(r"^is_|_(at|s)$", "", part).replace("_", " ") if _LOWER_CASE.fullmatch(part) else part
+        for part in field.split(".")
+    )
+
+
+def describe_changes(record: AuditRecord) -> tuple[FieldChange, ...]:
+    """Return changes with values in words, without those of a new object that are empty."""
+    changes = read_changes(record.changes, format_value=_format_value)
+    empty = ("", _EMPTY) if is_new(record) else ("",)
+    return tuple(
+        change
+        for change in changes
+        if change.is_secret or change.removed or change.added or change.old or change.new not in empty
+    )
+
+
+def summarize(record: AuditRecord) -> str:
+    """Return the changes of a record on one line: of a new object its values, else before and after."""
+    changes, mark = describe_changes(record), "" if is_new(record) else "+ "
+    return "; ".join(f"{describe_field(change.field)} {_summarize_field(change, mark)}" for change in changes)
+
+
+def is_new(record: AuditRecord) -> bool:
+    """Return whether the record is about a new object, whose fields had no values before."""
+    return record.action.endswith(".created")
+
+
+def _summarize_field(change: FieldChange, mark: str) -> str:
+    """Return the change of a field; `mark` is put before added items."""
+    if change.is_secret:
+        return "changed"
+    if change.removed or change.added:
+        return ", ".join((*(f"- {item}" for item in change.removed), *(f"{mark}{item}" for item in change.added)))
+    return f"{change.old} → {change.new or 'none'}" if change.old else change.new
+
+
+def _format_value(field: str, value: object) -> str:
+    """Return a value in words: a timestamp in UTC, a duration in its units."""
+    if isinstance(value, str) and _TIMESTAMP.fullmatch(value):
+        return f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if field.endswith("_s") and isinstance(value, int) and not isinstance(value, bool):
+        return durations.humanize_exactly(value)
+    return format_value(field, value) if value not in ("", [], {}) else _EMPTY

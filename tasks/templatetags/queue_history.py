@@ -1,0 +1,45 @@
+"""A template tag for the recent history of a queue; templates of apps below load it, which may not import tasks."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django import template
+from django.utils import timezone
+
+from runqy import durations
+from tasks.run_stats import get_stats
+
+register = template.Library()
+
+SPAN = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecentHistory:
+    """What a queue did in the last hour, by the numbers of the charts."""
+
+    ended: int
+    failed: int
+    backlog: int | None
+    """The pending tasks when the hour began; None: not sampled."""
+    backlog_age: str
+    """How long ago that was."""
+
+    @property
+    def failure_rate(self) -> float:
+        """Return the share of the runs that failed, in percent."""
+        return 100 * self.failed / self.ended if self.ended else 0
+
+
+@register.simple_tag
+def recent_history(queue: str) -> RecentHistory:
+    """Return the history of a queue in the last hour."""
+    now = timezone.now()
+    minutes = get_stats(start=now - SPAN, end=now, step_s=60, queue=queue)
+    first = next((point for point in minutes if point.backlog is not None), None)
+    return RecentHistory(
+        ended=sum(point.ended for point in minutes),
+        failed=sum(point.failed for point in minutes),
+        backlog=first.backlog if first else None,
+        backlog_age=durations.humanize((now - first.start).total_seconds()) if first else "",
+    )

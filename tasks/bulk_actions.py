@@ -1,7 +1,5 @@
 """Requests bulk actions, and reads them: an action on all tasks that match a filter. Maintenance applies them."""
 
-from dataclasses import dataclass, replace
-
 import msgspec
 from django.db import transaction
 from django.db.models import Max, Min
@@ -17,7 +15,7 @@ from runqy.errors import BulkActionNotFound, RequestInvalid
 from runqy.json_decoding import read_json
 from tasks.actions import TaskAction, valid_states
 from tasks.models import BulkAction, TaskRun
-from tasks.run_queries import filter_runs
+from tasks.run_queries import TaskCount, count_ended_tasks
 from tasks.task_browser import SearchRequest, TaskQuery, count_by_queue, find_redis_queues, search_tasks
 
 MAX_COUNTED = 100_000
@@ -28,15 +26,6 @@ HIDDEN_TEXT = "hidden"
 """Replaces the text of a search in audit records where payloads are hidden."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preview:
-    """How many tasks a bulk action would be applied to."""
-
-    count: int
-    is_exact: bool
-    """False: there are more; for a search by text in Redis, more may match."""
-
-
 def list_valid_actions(state: TaskState | None) -> list[TaskAction]:
     """Return the actions that can be applied to all tasks in a state; None: to ended tasks of the history."""
     if state is None:
@@ -44,18 +33,17 @@ def list_valid_actions(state: TaskState | None) -> list[TaskAction]:
     return [action for action in TaskAction if state in valid_states(action)]
 
 
-def preview_bulk_action(broker: Broker, query: TaskQuery) -> Preview:
-    """Count the tasks that a filter finds. Raise RequestInvalid, QueueNotFound, BrokerUnavailable."""
+def preview_bulk_action(broker: Broker, query: TaskQuery) -> TaskCount:
+    """Count the tasks to which an action is applied. Raise RequestInvalid, QueueNotFound, BrokerUnavailable."""
     if query.state is None:
-        count = filter_runs(replace(query.run_filter(), is_final=True))[: MAX_COUNTED + 1].count()
-        return Preview(count=min(count, MAX_COUNTED), is_exact=count <= MAX_COUNTED)
+        return count_ended_tasks(query.run_filter(), limit=MAX_COUNTED)
     redis_queues = find_redis_queues(broker, query.queue)
     counts = count_by_queue(broker, redis_queues, query.state)
     if not query.text:
-        return Preview(count=sum(counts.values()), is_exact=True)
+        return TaskCount(count=sum(counts.values()), is_exact=True)
     request = SearchRequest(limit=_MAX_SEARCHED_FOR_PREVIEW, max_searched=_MAX_SEARCHED_FOR_PREVIEW)
     page = search_tasks(broker, list(counts), query, request)
-    return Preview(count=len(page.tasks), is_exact=page.end is None)
+    return TaskCount(count=len(page.tasks), is_exact=page.end is None)
 
 
 def create_bulk_action(*, action: TaskAction, query: TaskQuery, expected: int) -> BulkAction:

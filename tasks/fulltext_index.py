@@ -17,6 +17,7 @@ TABLE = "tasks_taskrun"
 INDEX = "tasks_taskrun_text"
 COLUMNS = ("payload", "error_class", "error_message", "traceback")
 
+_MAX_ID = 2**63 - 1
 _MAX_TERMS = 20
 _MAX_MERGES = 8
 _WORD = re.compile(r"[^\W_]+")
@@ -122,10 +123,14 @@ def newest_matches(text: str, *, limit: int) -> tuple[str, list[str | int]]:
     return f"{select} ORDER BY {column} DESC LIMIT %s", [_render(text), limit]
 
 
-def matches_between(text: str, *, after: int, through: int) -> tuple[str, list[str | int]]:
-    """Return the same for the rows with ids greater than `after`, up to and including `through`."""
+def matches_between(text: str, *, after: int = 0, through: int | None = None) -> tuple[str, list[str | int]]:
+    """Return the same for all such rows with ids greater than `after`, up to and including `through`."""
     column, select = _MATCHES[connection.vendor]
-    return f"{select} AND {column} > %s AND {column} <= %s", [_render(text), after, through]
+    return f"{select} AND {column} > %s AND {column} <= %s", [
+        _render(text),
+        after,
+        _MAX_ID if through is None else through,
+    ]
 
 
 def holds_terms(terms: Terms, *texts: str) -> bool:

@@ -1,20 +1,20 @@
 """Reads the history of runs: runs by filter, and groups of errors."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from heapq import merge
 
 from django.db import connection
-from django.db.models import Count, Max, Min, Q, QuerySet
+from django.db.models import Count, Exists, Max, Min, OuterRef, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
 from queues.catalog import AllowedQueues
 from queues.queries import get_fresh_catalog
 from runqy.broker.states import RunOutcome
 from runqy.errors import QueueNotFound
-from tasks.fulltext_index import newest_matches
+from tasks.fulltext_index import matches_between, newest_matches
 from tasks.models import QueueHour, RunStream, TaskRun
 
 MAX_CANDIDATES = 5_000
@@ -81,6 +81,15 @@ class RunPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCount:
+    """How many tasks match."""
+
+    count: int
+    is_exact: bool
+    """False: there are more, or more may match."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorGroup:
     """Failed runs of a queue whose errors have one fingerprint."""
 
@@ -135,8 +144,11 @@ def resolve_history_queue(name: str, *, allowed_queues: AllowedQueues = None) ->
     raise QueueNotFound(f"No queue {name[:128]!r}, and no history of it.")
 
 
-def filter_runs(run_filter: RunFilter) -> QuerySet[TaskRun]:
-    """Return the runs that match, in no order. Raise RequestInvalid."""
+def filter_runs(run_filter: RunFilter, *, after: int = 0, through: int | None = None) -> QuerySet[TaskRun]:
+    """Return the runs that match, in no order: those with ids greater than `after`, up to and including `through`.
+
+    Raise RequestInvalid.
+    """
     f = run_filter
     conditions: dict[str, object] = {
         "queue": f.queue,
@@ -149,6 +161,8 @@ def filter_runs(run_filter: RunFilter) -> QuerySet[TaskRun]:
         "ended_at__lt": f.until,
         "is_final": f.is_final,
         "run_ms__gte": f.min_run_ms,
+        "pk__gt": after or None,
+        "pk__lte": through,
     }
     runs = TaskRun.objects.filter(**{name: value for name, value in conditions.items() if value not in ("", None)})
     if f.allowed_queues is not None:
@@ -156,8 +170,25 @@ def filter_runs(run_filter: RunFilter) -> QuerySet[TaskRun]:
     if f.outcomes:
         runs = runs.filter(outcome__in=[outcome.value for outcome in f.outcomes])
     if f.text:
-        runs = runs.filter(pk__in=RawSQL(*newest_matches(f.text, limit=MAX_CANDIDATES)))  # noqa: S611 (parameters)
+        runs = runs.filter(pk__in=RawSQL(*matches_between(f.text, after=after, through=through)))  # noqa: S611 (parameters)
     return runs
+
+
+def filter_ended_tasks(run_filter: RunFilter, *, after: int = 0, through: int | None = None) -> QuerySet[TaskRun]:
+    """Return of `filter_runs` those that are the newest of their tasks, and ended them: one for each task.
+
+    A task that ran again since does not match.
+    """
+    newer = TaskRun.objects.filter(
+        task_id=OuterRef("task_id"), redis_queue=OuterRef("redis_queue"), pk__gt=OuterRef("pk")
+    )
+    return filter_runs(replace(run_filter, is_final=True), after=after, through=through).filter(~Exists(newer))
+
+
+def count_ended_tasks(run_filter: RunFilter, *, limit: int) -> TaskCount:
+    """Count the tasks that ended with a run that matches, up to `limit`. Raise RequestInvalid."""
+    count = filter_ended_tasks(run_filter)[: limit + 1].count()
+    return TaskCount(count=min(count, limit), is_exact=count <= limit)
 
 
 def list_newest_runs(run_filter: RunFilter, *, limit: int) -> list[TaskRun]:
@@ -206,7 +237,9 @@ def plan_search(run_filter: RunFilter, order: RunOrder, after: RunCursor | None 
 
     Conditions that no index has beside that order are checked on MAX_CANDIDATES runs at a time.
     """
-    f, wanted = run_filter, filter_runs(run_filter)
+    f, wanted = run_filter, filter_runs(replace(run_filter, text=""))
+    if f.text:
+        wanted = wanted.filter(pk__in=RawSQL(*newest_matches(f.text, limit=MAX_CANDIDATES)))  # noqa: S611 (parameters)
     if f.queue and f.allowed_queues is not None and f.queue not in f.allowed_queues:
         return SearchPlan(branches=[])
     if order is RunOrder.SLOWEST:

@@ -146,6 +146,7 @@ class BulkActionAdmin(AuditedModelAdmin):
             "is_dangerous": LABELS[action].needs_confirmation,
             "consequence": _consequence(action, query.state),
             "preview": preview,
+            "is_ended": query.state is None,
             "conditions": describe(query, request.user),
             "fields": {**as_fields(query), "action": action.value, "expected": str(preview.count)},
             "back_url": tasks_url(query),

@@ -1,12 +1,12 @@
 """Reads the history of runs: runs by filter, and groups of errors."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from heapq import merge
+from typing import Any, TypeVar
 
-from django.db import connection
 from django.db.models import Count, Exists, Max, Min, OuterRef, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
@@ -14,7 +14,7 @@ from queues.catalog import AllowedQueues
 from queues.queries import get_fresh_catalog
 from runqy.broker.states import RunOutcome
 from runqy.errors import QueueNotFound
-from tasks.fulltext_index import matches_between, newest_matches
+from tasks.fulltext_index import find_matches, matches_between, select_matching
 from tasks.models import QueueHour, RunStream, TaskRun
 
 MAX_CANDIDATES = 5_000
@@ -22,7 +22,9 @@ MAX_CANDIDATES = 5_000
 MAX_FAILURES = 100_000
 """How many failures are counted in groups."""
 MAX_SORTED = 10_000
-"""How many runs are sorted by duration, where no index has them in this order."""
+"""How many runs are sorted, where no index has them in the order of a list."""
+TEXT_CHUNKS = (1_000, 4_000, 15_000)
+"""How many runs are searched at a time, and for one page, for a text that more than MAX_SORTED runs hold."""
 _MAX_BRANCHES = 32
 
 
@@ -68,6 +70,9 @@ class RunCursor:
     run_ms: int | None
 
 
+_Ordered = TypeVar("_Ordered", TaskRun, RunCursor)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPage:
     """A page of runs."""
@@ -76,8 +81,7 @@ class RunPage:
     end: RunCursor | None
     """None: the last page."""
     is_partial: bool = False
-    """The page is not full although more runs may match: those after `end`; without `end`, older ones that hold the
-    text, which too many runs do."""
+    """The page is not full although runs after `end` may match, which have yet to be searched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,13 +215,14 @@ def list_runs(
 ) -> RunPage:
     """Return a page of the runs that match, in bounded time. Raise RequestInvalid."""
     plan = plan_search(run_filter, order, after)
-    key, is_descending = _sort_key(order), order is not RunOrder.OLDEST
-    found = list(merge(*(branch[: limit + 1] for branch in plan.branches), key=key, reverse=is_descending))
+    if plan.text:
+        return _search_text(plan, run_filter, order, limit=limit)
+    found = list(_merge((branch[: limit + 1] for branch in plan.branches), order))
     page = found[:limit]
     if len(found) > limit:
         return RunPage(runs=page, end=cursor_of(page[-1], order))
     if plan.candidates is None:
-        return RunPage(runs=page, end=None, is_partial=bool(run_filter.text) and _is_text_common(run_filter.text))
+        return RunPage(runs=page, end=None)
     last = plan.candidates[MAX_CANDIDATES - 1 : MAX_CANDIDATES].first()
     return RunPage(runs=page, end=cursor_of(last, order) if last else None, is_partial=last is not None)
 
@@ -230,35 +235,86 @@ class SearchPlan:
     """In order; merged, they are the list."""
     candidates: QuerySet[TaskRun] | None = None
     """The runs of which the first MAX_CANDIDATES are searched; None: all are."""
+    text: str = ""
+    """A text that so many runs hold that it is checked on those of the candidates, or else of the branches."""
 
 
 def plan_search(run_filter: RunFilter, order: RunOrder, after: RunCursor | None = None) -> SearchPlan:
     """Return queries that read one index in the order of the list, so that none sorts or reads a whole table.
 
-    Conditions that no index has beside that order are checked on MAX_CANDIDATES runs at a time.
+    Conditions that no index has beside that order are checked on MAX_CANDIDATES runs at a time; a text finds its runs
+    in the full-text index, unless they are more than MAX_SORTED.
     """
     f, wanted = run_filter, filter_runs(replace(run_filter, text=""))
-    if f.text:
-        wanted = wanted.filter(pk__in=RawSQL(*newest_matches(f.text, limit=MAX_CANDIDATES)))  # noqa: S611 (parameters)
     if f.queue and f.allowed_queues is not None and f.queue not in f.allowed_queues:
         return SearchPlan(branches=[])
     if order is RunOrder.SLOWEST:
         wanted = wanted.filter(run_ms__isnull=False)
-    if f.text or f.task_id:
-        return SearchPlan(branches=[_in_order(wanted, order, after)])
+    if f.text and (matches := find_matches(f.text, limit=MAX_SORTED)) is not None:
+        return SearchPlan(branches=[_in_order(wanted.filter(pk__in=matches), order, after)])
+    if f.task_id:
+        return SearchPlan(branches=[_in_order(wanted, order, after)], text=f.text)
     drivers = _plan_drivers(f)
     if order is RunOrder.SLOWEST:
         if drivers != [{}] and (few := _find_few(drivers)) is not None:
-            return SearchPlan(branches=[_in_order(wanted.filter(pk__in=few), order, after)])
+            return SearchPlan(branches=[_in_order(wanted.filter(pk__in=few), order, after)], text=f.text)
         drivers = [{"queue": f.queue}] if f.queue else [{}]
     driven = [TaskRun.objects.filter(**driver) for driver in drivers]
     if order is RunOrder.SLOWEST:
         driven = [runs.filter(run_ms__isnull=False) for runs in driven]
     if len(driven) > 1 or _is_covered(f, drivers[0]):
-        return SearchPlan(branches=[_in_order(runs, order, after) for runs in driven])
+        return SearchPlan(branches=[_in_order(runs, order, after) for runs in driven], text=f.text)
     candidates = _in_order(driven[0], order, after)
     branch = _in_order(wanted.filter(pk__in=candidates.values("pk")[:MAX_CANDIDATES]), order, after)
-    return SearchPlan(branches=[branch], candidates=candidates)
+    return SearchPlan(branches=[branch], candidates=candidates, text=f.text)
+
+
+def _search_text(plan: SearchPlan, run_filter: RunFilter, order: RunOrder, *, limit: int) -> RunPage:
+    """Return the page of a plan with a text, chunk by chunk until it is full."""
+    found: list[TaskRun] = []
+    after: RunCursor | None = None
+    for size in TEXT_CHUNKS:
+        ids, after = _read_chunk(plan, run_filter, order, after, size)
+        matching = select_matching(plan.text, ids)[: limit + 1 - len(found)]
+        found += _in_order(TaskRun.objects.filter(pk__in=matching), order, None)
+        if len(found) > limit:
+            return RunPage(runs=found[:limit], end=cursor_of(found[limit - 1], order))
+        if after is None:
+            return RunPage(runs=found, end=None)
+    return RunPage(runs=found, end=after, is_partial=True)
+
+
+def _read_chunk(
+    plan: SearchPlan, run_filter: RunFilter, order: RunOrder, after: RunCursor | None, size: int
+) -> tuple[list[int], RunCursor | None]:
+    """Return the ids of those of the next `size` runs of a plan that meet all conditions but the text, and where they
+    end; None: there are no more."""
+    if plan.candidates is None and len(plan.branches) != 1:
+        return _read_merged(plan.branches, order, after, size)
+    runs = _in_order(plan.branches[0] if plan.candidates is None else plan.candidates, order, after)
+    chunk = runs.values_list("pk", flat=True)[:size]
+    if plan.candidates is not None:
+        others = filter_runs(replace(run_filter, text="")).filter(pk__in=chunk)
+        chunk = _in_order(others, order, None).values_list("pk", flat=True)
+    last = runs[size - 1 : size].first()
+    return list(chunk), cursor_of(last, order) if last else None
+
+
+def _read_merged(
+    branches: Sequence[QuerySet[TaskRun]], order: RunOrder, after: RunCursor | None, size: int
+) -> tuple[list[int], RunCursor | None]:
+    """Return the same of branches, which together are the list: up to the first that has more than its share."""
+    share = max(size // max(len(branches), 1), 1)
+    parts = [
+        [
+            RunCursor(order=order, id=pk, ended_at=ended_at, run_ms=run_ms)
+            for pk, ended_at, run_ms in _in_order(runs, order, after).values_list("pk", "ended_at", "run_ms")[:share]
+        ]
+        for runs in branches
+    ]
+    chunk = list(_merge(parts, order))
+    end = next(_merge([part[-1:] for part in parts if len(part) == share], order), None)
+    return [each.id for each in (chunk[: chunk.index(end) + 1] if end else chunk)], end
 
 
 def _plan_drivers(f: RunFilter) -> list[dict[str, object]]:
@@ -316,18 +372,13 @@ def _in_order(runs: QuerySet[TaskRun], order: RunOrder, after: RunCursor | None)
     return runs.order_by(*_ORDER_BY[order])
 
 
-def _sort_key(order: RunOrder) -> Callable[[TaskRun], tuple[object, int]]:
-    if order is RunOrder.SLOWEST:
-        return lambda run: (run.run_ms, run.pk)
-    return lambda run: (run.ended_at, run.pk)
+def _merge(parts: Iterable[Iterable[_Ordered]], order: RunOrder) -> Iterator[_Ordered]:
+    """Return what parts hold, each in order, together in this order."""
 
+    def key(each: _Ordered) -> tuple[Any, int]:
+        return each.run_ms if order is RunOrder.SLOWEST else each.ended_at, each.id
 
-def _is_text_common(text: str) -> bool:
-    """Return whether more runs hold a text than are searched."""
-    sql, parameters = newest_matches(text, limit=MAX_CANDIDATES + 1)
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT count(*) FROM ({sql}) AS matches", parameters)  # noqa: S608 (constants)
-        return bool(cursor.fetchone()[0] > MAX_CANDIDATES)
+    return merge(*parts, key=key, reverse=order is not RunOrder.OLDEST)
 
 
 def list_task_runs(redis_queue: str, task_id: str) -> list[TaskRun]:

@@ -10,6 +10,7 @@ from django.utils import timezone
 from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.states import RunOutcome
+from tasks import run_queries
 from tasks.models import TaskRun
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.tasks import put
@@ -123,6 +124,22 @@ def test_pages_hold_each_run_once_with_their_filter(viewer: Client) -> None:
         path = link[1].replace("&amp;", "&") if link else ""
 
     assert sorted(found) == sorted(f"t{number}" for number in range(120))
+
+
+def test_a_search_that_is_not_at_its_end_continues(viewer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_queries, "MAX_SORTED", 4)
+    monkeypatch.setattr(run_queries, "TEXT_CHUNKS", (2, 3))
+    insert_runs(make_run(task_id="it", payload=b'{"word":1}'), queue="inference", redis_queue="inference_low")
+    insert_runs(*(make_run(payload=b'{"word":1}') for _ in range(7)), queue="inference", redis_queue="inference_high")
+
+    first = text(viewer.get(f"{LIST}?text=word&queue=inference_low"))
+    (link,) = re.findall(r'href="([^"]*)">Continue searching</a>', first)
+    second = viewer.get(link.replace("&amp;", "&"))
+
+    assert "Searched back to" in first
+    assert "No tasks match" not in first
+    assert ids(second) == ["it"]
+    assert "Continue searching" not in text(second)
 
 
 @pytest.mark.parametrize(

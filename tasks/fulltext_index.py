@@ -23,6 +23,11 @@ _MAX_ID = 2**63 - 1
 _MAX_TERMS = 20
 _MAX_MERGES = 8
 _WORD = re.compile(r"[^\W_]+")
+_ESCAPE = re.compile(
+    r"\\u(?P<high>[dD][89abAB][\da-fA-F]{2})\\u(?P<low>[dD][c-fC-F][\da-fA-F]{2})|\\u(?P<code>[\da-fA-F]{4})|\\.",
+    re.ASCII | re.DOTALL,
+)
+""" "\\\\u00fc" in JSON is a backslash, and no escape after it."""
 
 
 def _values(row: str) -> str:
@@ -117,9 +122,29 @@ def remove(database: BaseDatabaseWrapper) -> None:
     _execute(database, _REMOVE)
 
 
+def payload_text(payload: bytes) -> str:
+    """Return a payload, or its beginning, as the text that is stored and searched: without the escapes that JSON does
+    not need, such as `\\u00fc`. What was JSON still is, with the same value."""
+    return decode_escapes(payload.decode("utf-8", "replace"))
+
+
+def decode_escapes(text: str) -> str:
+    """Return a text of JSON with the characters instead of their escapes `\\uXXXX`, except where JSON needs these."""
+    return _ESCAPE.sub(_decode_escape, text) if "\\u" in text else text
+
+
+def _decode_escape(match: re.Match[str]) -> str:
+    """Return an escaped character; the escape itself of a control character, quote, backslash or half a pair."""
+    if match["high"]:
+        return chr(0x10000 + ((int(match["high"], 16) - 0xD800) << 10) + int(match["low"], 16) - 0xDC00)
+    character = chr(int(match["code"] or "0", 16))
+    is_needed = character < " " or character in '"\\' or "\ud800" <= character <= "\udfff"
+    return match[0] if is_needed else character
+
+
 def parse_terms(text: str) -> Terms:
     """Return the terms of a text, which stand between spaces. Raise RequestInvalid if it has no letter or digit."""
-    terms = [words for term in text.split()[:_MAX_TERMS] if (words := _WORD.findall(term))]
+    terms = [words for term in decode_escapes(text).split()[:_MAX_TERMS] if (words := _WORD.findall(term))]
     if not terms:
         raise RequestInvalid("text: must contain a letter or a digit.")
     return terms

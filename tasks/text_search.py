@@ -10,7 +10,7 @@ from runqy.broker.operation import Request, raise_error
 from runqy.broker.states import TaskState
 from runqy.broker.stats import QueueCounts
 from runqy.broker.task_record import TaskRecord
-from tasks.fulltext_index import Terms, holds_terms, parse_terms
+from tasks.fulltext_index import Terms, holds_terms, parse_terms, payload_text
 from tasks.task_browser import MAX_SEARCHED
 
 _ROUND = 1_000
@@ -105,7 +105,7 @@ def _take(part: _Part, page: Page, terms: Terms, limit: int) -> _Part | None:
     search = part.search
     search.left += part.size - len(page.tasks)
     for task in page.tasks:
-        if holds_terms(terms, task.payload.decode("utf-8", "replace"), task.error):
+        if holds_terms(terms, payload_text(task.payload), task.error):
             if len(search.tasks) == limit:
                 search.is_complete = False
                 return None

@@ -1,5 +1,6 @@
 """Searching the history of runs: by text, by several conditions, in bounded time."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +10,8 @@ from django.db import connection
 from runqy.broker.states import RunOutcome
 from runqy.errors import RequestInvalid
 from tasks import run_queries
+from tasks.copies import find_stored_payloads
+from tasks.fulltext_index import holds_terms, parse_terms, payload_text
 from tasks.models import TaskRun
 from tasks.run_queries import RunFilter, RunOrder, list_runs, plan_search
 from tests.support.runs import insert_runs, make_failure, make_run
@@ -47,6 +50,34 @@ def test_a_task_is_found_by_what_its_payload_holds(text: str) -> None:
     )
 
     assert ids(RunFilter(text=text)) == (["it"] if text != "wher" else [])
+
+
+ESCAPED = json.dumps({"text": "Müller Ärger", "face": "😀ab", "sign": "\x00x\n", "path": "C:\\u00e4x"})
+
+
+@pytest.mark.parametrize(
+    ("text", "is_found"), [("Müller", True), ("müll", True), ("Ärger", True), (r"M\u00fcller", True), ("äx", False)]
+)
+def test_a_payload_with_escapes_is_found_by_its_characters(text: str, is_found: bool) -> None:
+    insert_runs(make_run(task_id="it", payload=ESCAPED.encode()), queue="mail")
+
+    assert ids(RunFilter(text=text)) == (["it"] if is_found else [])
+    assert holds_terms(parse_terms(text), payload_text(ESCAPED.encode())) == is_found
+    assert json.loads(find_stored_payloads("mail", ["it"])["it"]) == json.loads(ESCAPED)
+
+
+@pytest.mark.parametrize(
+    ("stored", "decoded"),
+    [
+        (r"\u00fc\u4E2D\uD83D\uDE00\u003cb\u003e", "ü中😀<b>"),
+        (r"\u0000\u001f\u0022\u005c", r"\u0000\u001f\u0022\u005c"),
+        (r"\ud83d \ude00 \ud83dx\ud83d\u00fc", r"\ud83d \ude00 \ud83dx\ud83dü"),
+        (r"\\u00fc \\\u00fc", r"\\u00fc \\ü"),
+        (r"\u00f \u00zz \u", r"\u00f \u00zz \u"),
+    ],
+)
+def test_only_escapes_that_json_does_not_need_are_decoded(stored: str, decoded: str) -> None:
+    assert payload_text(stored.encode()) == decoded
 
 
 def test_terms_have_to_be_there_all_and_words_in_a_row() -> None:

@@ -1,5 +1,6 @@
 """The search of the page header: tasks of all states by id or text."""
 
+import json
 import re
 
 import pytest
@@ -32,6 +33,15 @@ def test_tasks_of_every_state_are_found_by_a_text_in_their_payload(viewer: Clien
     found = ids(viewer.get(SEARCH, {"q": "ord-2026-0017"}))
 
     assert sorted(found) == ["active", "completed", "failed", "later", "pending"]
+
+
+def test_a_payload_with_escapes_is_found_by_its_characters(viewer: Client, single_broker: Broker) -> None:
+    payload = json.dumps({"text": "Müller"}).encode()
+    put(single_broker, "pending", queue="simple", payload=payload)
+    insert_runs(make_run(task_id="ended", payload=payload))
+
+    assert ids(viewer.get(SEARCH, {"q": "Müller"})) == ["pending", "ended"]
+    assert "/pending/change/" in text(viewer.get(LIST, {"state": "pending", "text": "Müller"}))
 
 
 def test_a_task_is_found_by_its_id_in_redis_and_in_the_history(viewer: Client, single_broker: Broker) -> None:

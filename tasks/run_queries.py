@@ -13,6 +13,7 @@ from django.db.models.expressions import RawSQL
 from queues.catalog import AllowedQueues
 from queues.queries import get_fresh_catalog
 from runqy.broker.states import RunOutcome
+from runqy.broker.task_reader import TaskLocation
 from runqy.errors import QueueNotFound
 from tasks.fulltext_index import find_matches, matches_between, select_matching
 from tasks.models import QueueHour, RunStream, TaskRun
@@ -392,6 +393,14 @@ def find_newest_run(task_id: str, redis_queue: str = "") -> TaskRun | None:
         return None  # PostgreSQL raises an error
     runs = TaskRun.objects.filter(task_id=task_id, **({"redis_queue": redis_queue} if redis_queue else {}))
     return runs.order_by("-ended_at", "-id").first()
+
+
+def find_tasks_with_text(tasks: Iterable[TaskLocation], text: str) -> set[TaskLocation]:
+    """Return those of some tasks that have a stored run which holds a text. Raise RequestInvalid."""
+    wanted = set(tasks)
+    rows = TaskRun.objects.filter(task_id__in={task_id for _, task_id in wanted})
+    runs = {pk: (queue, task_id) for pk, queue, task_id in rows.values_list("pk", "redis_queue", "task_id")}
+    return {runs[pk] for pk in select_matching(text, list(runs))} & wanted
 
 
 def cursor_of(run: TaskRun, order: RunOrder) -> RunCursor:

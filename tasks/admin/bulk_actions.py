@@ -257,6 +257,8 @@ def _parse_query(request: HttpRequest, fields: Any) -> TaskQuery:
     form = make_form(request, fields)
     if not form.is_valid():
         raise RequestInvalid(errors=[f"{name}: {error}" for name, found in form.errors.items() for error in found])
+    if form.ignored:
+        raise RequestInvalid(errors=[f"{name}: applies to ended tasks only; remove it." for name in form.ignored])
     return with_absolute_times(form.query())
 
 

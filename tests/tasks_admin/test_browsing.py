@@ -11,11 +11,11 @@ from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.states import RunOutcome
 from tasks import run_queries
-from tasks.models import TaskRun
+from tasks.models import BulkAction, TaskRun
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.tasks import put
 from tests.tasks.task_helpers import put_in
-from tests.tasks_admin.pages import LIST, change, text
+from tests.tasks_admin.pages import LIST, REQUEST, change, read, text
 
 HOUR_NS = 3600 * 10**9
 
@@ -162,6 +162,24 @@ def test_tasks_in_redis_are_listed_over_all_queues(viewer: Client, single_broker
     assert ids(viewer.get(f"{LIST}?state=pending")) == ["e1", "h1", "s1", "s2"]
     assert ids(viewer.get(f"{LIST}?state=pending&queue=inference")) == ["h1"]
     assert ids(viewer.get(f"{LIST}?state=archived")) == ["gone"]
+
+
+def test_conditions_of_ended_tasks_are_not_applied_to_others_unseen(operator: Client, single_broker: Broker) -> None:
+    put(single_broker, "t1", queue="simple")
+    fields = {"state": "pending", "worker": "nobody", "since": "2030-01-01T00:00"}
+
+    response = operator.get(LIST, fields)
+
+    assert ids(response) == ["t1"]
+    assert "Not applied, as only ended tasks have it: Worker, Ended from (UTC)." in text(response)
+    assert "Remove: " not in text(response)
+    assert read(response).bulk_actions == []
+    assert f'href="{LIST}?state=pending">Remove</a>' in text(response)
+    assert read(operator.get(LIST, {"state": "pending"})).bulk_actions
+    refused = operator.get(REQUEST, fields | {"action": "delete"})
+    assert (refused.status_code, "worker: applies to ended tasks only" in text(refused)) == (400, True)
+    assert operator.post(REQUEST, fields | {"action": "delete"}).status_code == 400
+    assert not BulkAction.objects.exists()
 
 
 def test_tasks_in_redis_are_listed_page_by_page(viewer: Client, single_broker: Broker) -> None:

@@ -103,6 +103,7 @@ def _find_ended(broker: Broker, text: str) -> dict[str, Any]:
     return {
         "runs": runs,
         "has_more_runs": page.end is not None or page.is_partial,
+        "are_runs_left": page.is_partial,
         "ended_url": tasks_url(state=ENDED, text=text),
     }
 

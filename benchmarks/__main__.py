@@ -11,6 +11,7 @@ from benchmarks.http import measure_http
 from benchmarks.memory import measure_memory
 from benchmarks.redis_paths import measure_redis
 from benchmarks.report import Report
+from benchmarks.run_search import measure_search
 from benchmarks.scenarios import Sampling
 from benchmarks.slow_clients import measure_slow_clients
 from benchmarks.stack import running_stack
@@ -28,6 +29,7 @@ PARTS = {
     "admin": measure_admin,
     "dashboards": measure_dashboards,
     "history": measure_history,
+    "search": measure_search,
 }
 
 

@@ -34,7 +34,7 @@ def list_valid_actions(state: TaskState | None) -> list[TaskAction]:
 
 
 def preview_bulk_action(broker: Broker, query: TaskQuery) -> TaskCount:
-    """Count the tasks that a filter finds. Raise RequestInvalid, QueueNotFound, BrokerUnavailable."""
+    """Count the tasks to which an action is applied. Raise RequestInvalid, QueueNotFound, BrokerUnavailable."""
     if query.state is None:
         return count_ended_tasks(query.run_filter(), limit=MAX_COUNTED)
     redis_queues = find_redis_queues(broker, query.queue)

@@ -1,19 +1,16 @@
 """Finds the tasks of a bulk action, slice by slice: in Redis in a state, or ended ones in the history."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
-from django.db.models import Max
-from django.db.models.expressions import RawSQL
 
 from runqy.broker.broker import Broker
 from runqy.broker.states import TaskState
 from runqy.broker.task_reader import TaskLocation
 from runqy.broker.task_record import TaskRecord
 from runqy.json_decoding import read_json
-from tasks.fulltext_index import matches_between
-from tasks.models import BulkAction, TaskRun
-from tasks.run_queries import filter_runs
+from tasks.models import BulkAction
+from tasks.run_queries import filter_ended_tasks
 from tasks.task_browser import SearchCursor, SearchRequest, TaskQuery, count_by_queue, find_redis_queues, search_tasks
 
 SLICE_SIZE = 200
@@ -67,18 +64,11 @@ def _find_in_redis(broker: Broker, bulk: BulkAction, query: TaskQuery, state: Ta
 
 
 def _find_ended(bulk: BulkAction, query: TaskQuery) -> Slice:
-    """Return the next tasks that ended, each at its newest run: one that ran again since does not match."""
+    """Return the next tasks that ended, each at its newest run."""
     after = int(bulk.cursor or "0")
     through = min(after + RUNS_PER_SLICE, bulk.newest_run)
-    runs = filter_runs(replace(query.run_filter(), text="", is_final=True)).filter(pk__gt=after, pk__lte=through)
-    if query.text:
-        matches = RawSQL(*matches_between(query.text, after=after, through=through))  # noqa: S611 (parameters)
-        runs = runs.filter(pk__in=matches)
+    runs = filter_ended_tasks(query.run_filter(), after=after, through=through)
     found = list(runs.order_by("id").values_list("pk", "redis_queue", "task_id")[:SLICE_SIZE])
     end = found[-1][0] if len(found) == SLICE_SIZE else through
-    newest = TaskRun.objects.filter(task_id__in={task_id for _, _, task_id in found})
-    newest_ids = set(
-        newest.values("redis_queue", "task_id").annotate(newest=Max("id")).values_list("newest", flat=True)
-    )
-    tasks = [(queue, task_id) for pk, queue, task_id in found if pk in newest_ids]
+    tasks = [(redis_queue, task_id) for _, redis_queue, task_id in found]
     return Slice(tasks=tasks, cursor=str(end), is_last=end >= bulk.newest_run)

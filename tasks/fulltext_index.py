@@ -3,9 +3,11 @@
 Both split texts at everything but letters and digits, so `ORD-2024_17` is three words in a row.
 """
 
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -17,9 +19,15 @@ TABLE = "tasks_taskrun"
 INDEX = "tasks_taskrun_text"
 COLUMNS = ("payload", "error_class", "error_message", "traceback")
 
+_MAX_ID = 2**63 - 1
 _MAX_TERMS = 20
 _MAX_MERGES = 8
 _WORD = re.compile(r"[^\W_]+")
+_ESCAPE = re.compile(
+    r"\\u(?P<high>[dD][89abAB][\da-fA-F]{2})\\u(?P<low>[dD][c-fC-F][\da-fA-F]{2})|\\u(?P<code>[\da-fA-F]{4})|\\.",
+    re.ASCII | re.DOTALL,
+)
+""" "\\\\u00fc" in JSON is a backslash, and no escape after it."""
 
 
 def _values(row: str) -> str:
@@ -67,6 +75,16 @@ _MATCHES = {
     "postgresql": ("id", f"SELECT id FROM {TABLE} WHERE {_VECTOR} @@ to_tsquery('simple', %s)"),  # noqa: S608
 }
 
+_FIND_MATCHES = {
+    "sqlite": f"{_MATCHES['sqlite'][1]} LIMIT %s",
+    # materialized, as the planner would else scan the table for the first rows
+    "postgresql": f"WITH matches AS MATERIALIZED ({_MATCHES['postgresql'][1]}) SELECT id FROM matches LIMIT %s",  # noqa: S608
+}
+_SELECT_MATCHING = {
+    "sqlite": f"{_MATCHES['sqlite'][1]} AND rowid BETWEEN %s AND %s AND +rowid IN (SELECT value FROM json_each(%s))",  # noqa: S608
+    "postgresql": f"{_MATCHES['postgresql'][1]} AND id = ANY(%s)",
+}
+
 Terms = Sequence[Sequence[str]]
 """The words of each term of a text."""
 
@@ -105,28 +123,66 @@ def remove(database: BaseDatabaseWrapper) -> None:
     _execute(database, _REMOVE)
 
 
+def payload_text(payload: bytes) -> str:
+    """Return a payload, or its beginning, as the text that is stored and searched: without the escapes that JSON does
+    not need, such as `\\u00fc`. What was JSON still is, with the same value."""
+    return decode_escapes(payload.decode("utf-8", "replace"))
+
+
+def decode_escapes(text: str) -> str:
+    """Return a text of JSON with the characters instead of their escapes `\\uXXXX`, except where JSON needs these."""
+    return _ESCAPE.sub(_decode_escape, text) if "\\u" in text else text
+
+
+def _decode_escape(match: re.Match[str]) -> str:
+    """Return an escaped character; the escape itself of a control character, quote, backslash or half a pair."""
+    if match["high"]:
+        return chr(0x10000 + ((int(match["high"], 16) - 0xD800) << 10) + int(match["low"], 16) - 0xDC00)
+    character = chr(int(match["code"] or "0", 16))
+    is_needed = character < " " or character in '"\\' or "\ud800" <= character <= "\udfff"
+    return match[0] if is_needed else character
+
+
 def parse_terms(text: str) -> Terms:
     """Return the terms of a text, which stand between spaces. Raise RequestInvalid if it has no letter or digit."""
-    terms = [words for term in text.split()[:_MAX_TERMS] if (words := _WORD.findall(term))]
+    terms = [words for term in decode_escapes(text).split()[:_MAX_TERMS] if (words := _WORD.findall(term))]
     if not terms:
         raise RequestInvalid("text: must contain a letter or a digit.")
     return terms
 
 
-def newest_matches(text: str, *, limit: int) -> tuple[str, list[str | int]]:
-    """Return SQL and its parameters for the ids of the newest rows that hold each term of a text.
+def find_matches(text: str, *, limit: int) -> list[int] | None:
+    """Return the ids of all rows that hold each term of a text, in no order; None if they are more than `limit`.
 
     A row holds a term if it has its words in a row, of which the last may be the beginning of a longer one, except a
     single letter or digit, which begins too many. Raise RequestInvalid.
     """
-    column, select = _MATCHES[connection.vendor]
-    return f"{select} ORDER BY {column} DESC LIMIT %s", [_render(text), limit]
+    found = _read_ids(_FIND_MATCHES[connection.vendor], [_render(text), limit + 1])
+    return found if len(found) <= limit else None
 
 
-def matches_between(text: str, *, after: int, through: int) -> tuple[str, list[str | int]]:
-    """Return the same for the rows with ids greater than `after`, up to and including `through`."""
+def select_matching(text: str, ids: Sequence[int]) -> list[int]:
+    """Return the ids of those rows that hold a text, in the order in which they are given. Raise RequestInvalid."""
+    if not ids:
+        return []
+    parameters: list[Any] = [_render(text)]
+    if connection.vendor == "sqlite":  # one pass over the index: a lookup for each row would begin a search for each
+        parameters += [min(ids), max(ids), json.dumps(list(ids))]
+    else:
+        parameters.append(list(ids))
+    matching = set(_read_ids(_SELECT_MATCHING[connection.vendor], parameters))
+    return [each for each in ids if each in matching]
+
+
+def matches_between(text: str, *, after: int = 0, through: int | None = None) -> tuple[str, list[str | int]]:
+    """Return SQL and its parameters for the ids of the rows that hold a text, greater than `after`, up to and including
+    `through`. Raise RequestInvalid."""
     column, select = _MATCHES[connection.vendor]
-    return f"{select} AND {column} > %s AND {column} <= %s", [_render(text), after, through]
+    return f"{select} AND {column} > %s AND {column} <= %s", [
+        _render(text),
+        after,
+        _MAX_ID if through is None else through,
+    ]
 
 
 def holds_terms(terms: Terms, *texts: str) -> bool:
@@ -151,6 +207,12 @@ def _is_prefix(words: Sequence[str]) -> bool:
 def _fold(text: str) -> str:
     """Return a text without case and accents."""
     return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+
+
+def _read_ids(statement: str, parameters: Sequence[Any]) -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return [row[0] for row in cursor.fetchall()]
 
 
 def _execute(database: BaseDatabaseWrapper, statements: dict[str, list[str]]) -> None:

@@ -14,6 +14,7 @@ from queues.queries import hides_payloads
 from runqy.broker.run_log import EndedRun, EntryId
 from runqy.broker.states import FAILURES, RunOutcome
 from tasks.error_groups import parse_error
+from tasks.fulltext_index import payload_text
 from tasks.models import PrunedRuns, RunStream, TaskRun
 from tasks.rollups import MINUTE_S, RollupDelta, add_to_rollups, floor_time
 from tasks.run_rows import RunKey, RunRow, prepare_rows
@@ -302,5 +303,5 @@ def _span_ms(start_ns: int | None, end_ns: int | None) -> int | None:
 
 
 def _text(data: bytes | None) -> str:
-    """Return an excerpt as text that PostgreSQL stores: no NUL, no half characters."""
-    return (data or b"").decode("utf-8", "replace").replace("\0", "\ufffd")
+    """Return an excerpt as text that is searched, and that PostgreSQL stores: no NUL, no half characters."""
+    return payload_text(data or b"").replace("\0", "\ufffd")

@@ -1,20 +1,21 @@
 """Reads the history of runs: runs by filter, and groups of errors."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from heapq import merge
+from typing import Any, TypeVar
 
-from django.db import connection
-from django.db.models import Count, Max, Min, Q, QuerySet
+from django.db.models import Count, Exists, Max, Min, OuterRef, Q, QuerySet
 from django.db.models.expressions import RawSQL
 
 from queues.catalog import AllowedQueues
 from queues.queries import get_fresh_catalog
 from runqy.broker.states import RunOutcome
+from runqy.broker.task_reader import TaskLocation
 from runqy.errors import QueueNotFound
-from tasks.fulltext_index import newest_matches
+from tasks.fulltext_index import find_matches, matches_between, select_matching
 from tasks.models import QueueHour, RunStream, TaskRun
 
 MAX_CANDIDATES = 5_000
@@ -22,7 +23,9 @@ MAX_CANDIDATES = 5_000
 MAX_FAILURES = 100_000
 """How many failures are counted in groups."""
 MAX_SORTED = 10_000
-"""How many runs are sorted by duration, where no index has them in this order."""
+"""How many runs are sorted, where no index has them in the order of a list."""
+TEXT_CHUNKS = (1_000, 4_000, 15_000)
+"""How many runs are searched at a time, and for one page, for a text that more than MAX_SORTED runs hold."""
 _MAX_BRANCHES = 32
 
 
@@ -68,6 +71,9 @@ class RunCursor:
     run_ms: int | None
 
 
+_Ordered = TypeVar("_Ordered", TaskRun, RunCursor)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPage:
     """A page of runs."""
@@ -76,8 +82,7 @@ class RunPage:
     end: RunCursor | None
     """None: the last page."""
     is_partial: bool = False
-    """The page is not full although more runs may match: those after `end`; without `end`, older ones that hold the
-    text, which too many runs do."""
+    """The page is not full although runs after `end` may match, which have yet to be searched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,17 +149,11 @@ def resolve_history_queue(name: str, *, allowed_queues: AllowedQueues = None) ->
     raise QueueNotFound(f"No queue {name[:128]!r}, and no history of it.")
 
 
-def filter_runs(run_filter: RunFilter) -> QuerySet[TaskRun]:
-    """Return the runs that match, in no order. Raise RequestInvalid."""
-    runs = TaskRun.objects.filter(_conditions_of(run_filter))
-    if run_filter.text:
-        matches = newest_matches(run_filter.text, limit=MAX_CANDIDATES)
-        runs = runs.filter(pk__in=RawSQL(*matches))  # noqa: S611 (parameters)
-    return runs
+def filter_runs(run_filter: RunFilter, *, after: int = 0, through: int | None = None) -> QuerySet[TaskRun]:
+    """Return the runs that match, in no order: those with ids greater than `after`, up to and including `through`.
 
-
-def _conditions_of(run_filter: RunFilter) -> Q:
-    """Return the conditions of a filter, without its text."""
+    Raise RequestInvalid.
+    """
     f = run_filter
     conditions: dict[str, object] = {
         "queue": f.queue,
@@ -167,12 +166,68 @@ def _conditions_of(run_filter: RunFilter) -> Q:
         "ended_at__lt": f.until,
         "is_final": f.is_final,
         "run_ms__gte": f.min_run_ms,
+        "pk__gt": after or None,
+        "pk__lte": through,
     }
+    runs = TaskRun.objects.filter(**{name: value for name, value in conditions.items() if value not in ("", None)})
     if f.allowed_queues is not None:
-        conditions["queue__in"] = f.allowed_queues
+        runs = runs.filter(queue__in=f.allowed_queues)
     if f.outcomes:
-        conditions["outcome__in"] = [outcome.value for outcome in f.outcomes]
-    return Q(**{name: value for name, value in conditions.items() if value not in ("", None)})
+        runs = runs.filter(outcome__in=[outcome.value for outcome in f.outcomes])
+    if f.text:
+        runs = runs.filter(pk__in=RawSQL(*matches_between(f.text, after=after, through=through)))  # noqa: S611 (parameters)
+    return runs
+
+
+def filter_ended_tasks(run_filter: RunFilter, *, after: int = 0, through: int | None = None) -> QuerySet[TaskRun]:
+    """Return of `filter_runs` those that are the newest of their tasks, and ended them: one for each task.
+
+    A task that ran again since does not match.
+    """
+    newer = TaskRun.objects.filter(
+        task_id=OuterRef("task_id"), redis_queue=OuterRef("redis_queue"), pk__gt=OuterRef("pk")
+    )
+    return filter_runs(replace(run_filter, is_final=True), after=after, through=through).filter(~Exists(newer))
+
+
+def count_ended_tasks(run_filter: RunFilter, *, limit: int, max_read: int | None = None) -> TaskCount:
+    """Count the tasks that ended with a run that matches, up to `limit`. Raise RequestInvalid.
+
+    With `max_read` at most so many runs are read, in bounded time: those that an index of the list or the text finds.
+    """
+    if max_read is None:
+        count = filter_ended_tasks(run_filter)[: limit + 1].count()
+        return TaskCount(count=min(count, limit), is_exact=count <= limit)
+    outcomes = run_filter.outcomes - {RunOutcome.RETRIED}
+    if run_filter.outcomes and not outcomes:
+        return TaskCount(count=0, is_exact=True)
+    runs, is_all = _read_at_most(replace(run_filter, outcomes=outcomes), max_read)
+    count = filter_ended_tasks(replace(run_filter, text="")).filter(pk__in=runs)[: limit + 1].count()
+    return TaskCount(count=min(count, limit), is_exact=is_all and count <= limit)
+
+
+def _read_at_most(f: RunFilter, limit: int) -> tuple[list[int] | QuerySet[TaskRun, int], bool]:
+    """Return the ids of up to `limit` runs that an index finds, and whether they are all that it finds."""
+    if f.text and (matches := find_matches(f.text, limit=MAX_SORTED)) is not None:
+        return matches, True
+    runs = _find_by_drivers(_plan_drivers(f))
+    if f.text:
+        ids = list(runs[: min(limit, MAX_CANDIDATES)])
+        return select_matching(f.text, ids), len(ids) < min(limit, MAX_CANDIDATES)
+    return runs[:limit], not runs[limit - 1 : limit].exists()
+
+
+def _find_by_drivers(drivers: Sequence[Mapping[str, object]]) -> QuerySet[TaskRun, int]:
+    """Return the ids of the runs that indexes find: the newest first of one, in no order of several, which differ in a
+    few values."""
+    ids = TaskRun.objects.values_list("pk", flat=True)
+    if len(drivers) == 1:
+        return ids.filter(**drivers[0]).order_by(*_ORDER_BY[RunOrder.NEWEST])
+    conditions: dict[str, object] = {}
+    for name, first in drivers[0].items():
+        values = {driver[name] for driver in drivers}
+        conditions |= {name: first} if len(values) == 1 else {f"{name}__in": sorted(map(str, values))}
+    return ids.filter(**conditions)
 
 
 def list_newest_runs(run_filter: RunFilter, *, limit: int) -> list[TaskRun]:
@@ -187,7 +242,7 @@ def list_newest_outcomes(run_filter: RunFilter, *, limit: int) -> list[tuple[Run
 
 
 def _order_by_end(run_filter: RunFilter) -> QuerySet[TaskRun]:
-    return filter_runs(run_filter).order_by(*_ORDER_BY[RunOrder.NEWEST])
+    return filter_runs(run_filter).order_by("-ended_at", "-id")
 
 
 def list_runs(
@@ -195,13 +250,14 @@ def list_runs(
 ) -> RunPage:
     """Return a page of the runs that match, in bounded time. Raise RequestInvalid."""
     plan = plan_search(run_filter, order, after)
-    key, is_descending = _sort_key(order), order is not RunOrder.OLDEST
-    found = list(merge(*(branch[: limit + 1] for branch in plan.branches), key=key, reverse=is_descending))
+    if plan.text:
+        return _search_text(plan, run_filter, order, limit=limit)
+    found = list(_merge((branch[: limit + 1] for branch in plan.branches), order))
     page = found[:limit]
     if len(found) > limit:
         return RunPage(runs=page, end=cursor_of(page[-1], order))
     if plan.candidates is None:
-        return RunPage(runs=page, end=None, is_partial=bool(run_filter.text) and _is_text_common(run_filter.text))
+        return RunPage(runs=page, end=None)
     last = plan.candidates[MAX_CANDIDATES - 1 : MAX_CANDIDATES].first()
     return RunPage(runs=page, end=cursor_of(last, order) if last else None, is_partial=last is not None)
 
@@ -214,33 +270,86 @@ class SearchPlan:
     """In order; merged, they are the list."""
     candidates: QuerySet[TaskRun] | None = None
     """The runs of which the first MAX_CANDIDATES are searched; None: all are."""
+    text: str = ""
+    """A text that so many runs hold that it is checked on those of the candidates, or else of the branches."""
 
 
 def plan_search(run_filter: RunFilter, order: RunOrder, after: RunCursor | None = None) -> SearchPlan:
     """Return queries that read one index in the order of the list, so that none sorts or reads a whole table.
 
-    Conditions that no index has beside that order are checked on MAX_CANDIDATES runs at a time.
+    Conditions that no index has beside that order are checked on MAX_CANDIDATES runs at a time; a text finds its runs
+    in the full-text index, unless they are more than MAX_SORTED.
     """
-    f, wanted = run_filter, filter_runs(run_filter)
+    f, wanted = run_filter, filter_runs(replace(run_filter, text=""))
     if f.queue and f.allowed_queues is not None and f.queue not in f.allowed_queues:
         return SearchPlan(branches=[])
     if order is RunOrder.SLOWEST:
         wanted = wanted.filter(run_ms__isnull=False)
-    if f.text or f.task_id:
-        return SearchPlan(branches=[_in_order(wanted, order, after)])
+    if f.text and (matches := find_matches(f.text, limit=MAX_SORTED)) is not None:
+        return SearchPlan(branches=[_in_order(wanted.filter(pk__in=matches), order, after)])
+    if f.task_id:
+        return SearchPlan(branches=[_in_order(wanted, order, after)], text=f.text)
     drivers = _plan_drivers(f)
     if order is RunOrder.SLOWEST:
         if drivers != [{}] and (few := _find_few(drivers)) is not None:
-            return SearchPlan(branches=[_in_order(wanted.filter(pk__in=few), order, after)])
+            return SearchPlan(branches=[_in_order(wanted.filter(pk__in=few), order, after)], text=f.text)
         drivers = [{"queue": f.queue}] if f.queue else [{}]
     driven = [TaskRun.objects.filter(**driver) for driver in drivers]
     if order is RunOrder.SLOWEST:
         driven = [runs.filter(run_ms__isnull=False) for runs in driven]
     if len(driven) > 1 or _is_covered(f, drivers[0]):
-        return SearchPlan(branches=[_in_order(runs, order, after) for runs in driven])
+        return SearchPlan(branches=[_in_order(runs, order, after) for runs in driven], text=f.text)
     candidates = _in_order(driven[0], order, after)
     branch = _in_order(wanted.filter(pk__in=candidates.values("pk")[:MAX_CANDIDATES]), order, after)
-    return SearchPlan(branches=[branch], candidates=candidates)
+    return SearchPlan(branches=[branch], candidates=candidates, text=f.text)
+
+
+def _search_text(plan: SearchPlan, run_filter: RunFilter, order: RunOrder, *, limit: int) -> RunPage:
+    """Return the page of a plan with a text, chunk by chunk until it is full."""
+    found: list[TaskRun] = []
+    after: RunCursor | None = None
+    for size in TEXT_CHUNKS:
+        ids, after = _read_chunk(plan, run_filter, order, after, size)
+        matching = select_matching(plan.text, ids)[: limit + 1 - len(found)]
+        found += _in_order(TaskRun.objects.filter(pk__in=matching), order, None)
+        if len(found) > limit:
+            return RunPage(runs=found[:limit], end=cursor_of(found[limit - 1], order))
+        if after is None:
+            return RunPage(runs=found, end=None)
+    return RunPage(runs=found, end=after, is_partial=True)
+
+
+def _read_chunk(
+    plan: SearchPlan, run_filter: RunFilter, order: RunOrder, after: RunCursor | None, size: int
+) -> tuple[list[int], RunCursor | None]:
+    """Return the ids of those of the next `size` runs of a plan that meet all conditions but the text, and where they
+    end; None: there are no more."""
+    if plan.candidates is None and len(plan.branches) != 1:
+        return _read_merged(plan.branches, order, after, size)
+    runs = _in_order(plan.branches[0] if plan.candidates is None else plan.candidates, order, after)
+    chunk = runs.values_list("pk", flat=True)[:size]
+    if plan.candidates is not None:
+        others = filter_runs(replace(run_filter, text="")).filter(pk__in=chunk)
+        chunk = _in_order(others, order, None).values_list("pk", flat=True)
+    last = runs[size - 1 : size].first()
+    return list(chunk), cursor_of(last, order) if last else None
+
+
+def _read_merged(
+    branches: Sequence[QuerySet[TaskRun]], order: RunOrder, after: RunCursor | None, size: int
+) -> tuple[list[int], RunCursor | None]:
+    """Return the same of branches, which together are the list: up to the first that has more than its share."""
+    share = max(size // max(len(branches), 1), 1)
+    parts = [
+        [
+            RunCursor(order=order, id=pk, ended_at=ended_at, run_ms=run_ms)
+            for pk, ended_at, run_ms in _in_order(runs, order, after).values_list("pk", "ended_at", "run_ms")[:share]
+        ]
+        for runs in branches
+    ]
+    chunk = list(_merge(parts, order))
+    end = next(_merge([part[-1:] for part in parts if len(part) == share], order), None)
+    return [each.id for each in (chunk[: chunk.index(end) + 1] if end else chunk)], end
 
 
 def _plan_drivers(f: RunFilter) -> list[dict[str, object]]:
@@ -298,48 +407,13 @@ def _in_order(runs: QuerySet[TaskRun], order: RunOrder, after: RunCursor | None)
     return runs.order_by(*_ORDER_BY[order])
 
 
-def _sort_key(order: RunOrder) -> Callable[[TaskRun], tuple[object, int]]:
-    if order is RunOrder.SLOWEST:
-        return lambda run: (run.run_ms, run.pk)
-    return lambda run: (run.ended_at, run.pk)
+def _merge(parts: Iterable[Iterable[_Ordered]], order: RunOrder) -> Iterator[_Ordered]:
+    """Return what parts hold, each in order, together in this order."""
 
+    def key(each: _Ordered) -> tuple[Any, int]:
+        return each.run_ms if order is RunOrder.SLOWEST else each.ended_at, each.id
 
-def _is_text_common(text: str) -> bool:
-    """Return whether more runs hold a text than are searched."""
-    sql, parameters = newest_matches(text, limit=MAX_CANDIDATES + 1)
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT count(*) FROM ({sql}) AS matches", parameters)  # noqa: S608 (constants)
-        return bool(cursor.fetchone()[0] > MAX_CANDIDATES)
-
-
-def count_ended_tasks(run_filter: RunFilter, *, limit: int, max_read: int | None = None) -> TaskCount:
-    """Count the tasks that ended with a run that matches, up to `limit`. Raise RequestInvalid.
-
-    Of a text, the MAX_CANDIDATES newest matches are counted. With `max_read` at most so many runs are read, in bounded
-    time: those that the indexes of the list find.
-    """
-    outcomes, final = run_filter.outcomes - {RunOutcome.RETRIED}, replace(run_filter, is_final=True)
-    if run_filter.outcomes and not outcomes:
-        return TaskCount(count=0, is_exact=True)
-    if run_filter.text or max_read is None:
-        count = filter_runs(final)[: limit + 1].count()
-        is_exact = count <= limit and not (run_filter.text and _is_text_common(run_filter.text))
-        return TaskCount(count=min(count, limit), is_exact=is_exact)
-    runs = _read_at_most(_plan_drivers(replace(run_filter, outcomes=outcomes)), max_read)
-    found = runs.aggregate(read=Count("pk"), matching=Count("pk", filter=_conditions_of(final)))
-    is_exact = found["read"] < max_read and found["matching"] <= limit
-    return TaskCount(count=min(found["matching"], limit), is_exact=is_exact)
-
-
-def _read_at_most(drivers: Sequence[Mapping[str, object]], limit: int) -> QuerySet[TaskRun]:
-    """Return up to `limit` runs that indexes find: the newest of one, any of several, which differ in a few values."""
-    if len(drivers) == 1:
-        return TaskRun.objects.filter(**drivers[0]).order_by(*_ORDER_BY[RunOrder.NEWEST])[:limit]
-    conditions: dict[str, object] = {}
-    for name, first in drivers[0].items():
-        values = {driver[name] for driver in drivers}
-        conditions |= {name: first} if len(values) == 1 else {f"{name}__in": sorted(map(str, values))}
-    return TaskRun.objects.filter(**conditions)[:limit]
+    return merge(*parts, key=key, reverse=order is not RunOrder.OLDEST)
 
 
 def list_task_runs(redis_queue: str, task_id: str) -> list[TaskRun]:
@@ -353,6 +427,14 @@ def find_newest_run(task_id: str, redis_queue: str = "") -> TaskRun | None:
         return None  # PostgreSQL raises an error
     runs = TaskRun.objects.filter(task_id=task_id, **({"redis_queue": redis_queue} if redis_queue else {}))
     return runs.order_by("-ended_at", "-id").first()
+
+
+def find_tasks_with_text(tasks: Iterable[TaskLocation], text: str) -> set[TaskLocation]:
+    """Return those of some tasks that have a stored run which holds a text. Raise RequestInvalid."""
+    wanted = set(tasks)
+    rows = TaskRun.objects.filter(task_id__in={task_id for _, task_id in wanted})
+    runs = {pk: (queue, task_id) for pk, queue, task_id in rows.values_list("pk", "redis_queue", "task_id")}
+    return {runs[pk] for pk in select_matching(text, list(runs))} & wanted
 
 
 def cursor_of(run: TaskRun, order: RunOrder) -> RunCursor:

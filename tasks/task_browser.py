@@ -15,7 +15,7 @@ from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.stats import count_tasks
 from runqy.broker.task_record import TaskRecord
 from runqy.errors import QueueNotFound
-from tasks.fulltext_index import Terms, holds_terms, parse_terms
+from tasks.fulltext_index import Terms, holds_terms, parse_terms, payload_text
 from tasks.queries import anchor_of
 from tasks.run_queries import RunFilter
 
@@ -165,7 +165,7 @@ def _take_matching(tasks: Sequence[TaskRecord], terms: Terms, wanted: int) -> tu
     """Return up to `wanted` tasks that hold the terms, and how many had to be read for them."""
     found: list[TaskRecord] = []
     for position, task in enumerate(tasks):
-        if not terms or holds_terms(terms, task.payload.decode("utf-8", "replace"), task.error):
+        if not terms or holds_terms(terms, payload_text(task.payload), task.error):
             found.append(task)
         if len(found) == wanted:
             return found, position + 1

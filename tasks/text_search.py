@@ -1,4 +1,4 @@
-"""Searches the tasks that have not ended for a text, all queues and states together in few round trips."""
+"""Searches the tasks in Redis for a text, all queues and states together in few round trips."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ from runqy.broker.operation import Request, raise_error
 from runqy.broker.states import TaskState
 from runqy.broker.stats import QueueCounts
 from runqy.broker.task_record import TaskRecord
-from tasks.fulltext_index import Terms, holds_terms, parse_terms
-from tasks.task_browser import MAX_SEARCHED
+from tasks.fulltext_index import Terms, holds_terms, parse_terms, payload_text
+from tasks.task_browser import MAX_SEARCHED, NEWEST_FIRST
 
 _ROUND = 1_000
 """How many tasks a round trip reads."""
 _MAX_BYTES = 32 << 20
 """How much a search reads, apart from the last round trip."""
-NOT_ENDED = (TaskState.ACTIVE, TaskState.PENDING, TaskState.RETRY, TaskState.SCHEDULED)
+_STATES = (TaskState.ACTIVE, TaskState.PENDING, TaskState.RETRY, TaskState.SCHEDULED, *NEWEST_FIRST)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,16 +49,24 @@ class _Part:
         return True
 
     def request(self, max_bytes: int) -> Request[Page]:
-        return list_tasks(self.queue, self.search.state, limit=self.size, after=self.after, max_bytes=max_bytes)
+        state = self.search.state
+        return list_tasks(
+            self.queue,
+            state,
+            limit=self.size,
+            is_newest_first=state in NEWEST_FIRST,
+            after=self.after,
+            max_bytes=max_bytes,
+        )
 
 
-def search_not_ended(broker: Broker, counted: Sequence[QueueCounts], text: str, *, limit: int) -> list[StateSearch]:
+def search_redis(broker: Broker, counted: Sequence[QueueCounts], text: str, *, limit: int) -> list[StateSearch]:
     """Return up to `limit` tasks of each state whose payload or error holds a text, of the queues that were counted.
 
     At most MAX_SEARCHED tasks of a state are read, and about _MAX_BYTES. Raise RequestInvalid, BrokerUnavailable.
     """
     terms = parse_terms(text)
-    searches = [StateSearch(state=state) for state in NOT_ENDED]
+    searches = [StateSearch(state=state) for state in _STATES]
     parts = [
         part
         for search in searches
@@ -105,7 +113,7 @@ def _take(part: _Part, page: Page, terms: Terms, limit: int) -> _Part | None:
     search = part.search
     search.left += part.size - len(page.tasks)
     for task in page.tasks:
-        if holds_terms(terms, task.payload.decode("utf-8", "replace"), task.error):
+        if holds_terms(terms, payload_text(task.payload), task.error):
             if len(search.tasks) == limit:
                 search.is_complete = False
                 return None

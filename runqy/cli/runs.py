@@ -27,6 +27,7 @@ def list_runs(  # noqa: PLR0913 (each is an option of the command)
     commit: Annotated[str, typer.Option(help="Only of this commit.")] = "",
     fingerprint: Annotated[str, typer.Option(help="Only with this error, from `runqy errors`.")] = "",
     task: Annotated[str, typer.Option(help="Only of this task.")] = "",
+    text: Annotated[str, typer.Option(help="Only those whose payload or error contains these words.")] = "",
     since: Since = "",
     until: Until = "",
     order: Annotated[str, typer.Option(help="newest, oldest or slowest.")] = "newest",
@@ -37,7 +38,7 @@ def list_runs(  # noqa: PLR0913 (each is an option of the command)
 ) -> None:
     """List runs: the attempts of tasks that ended, and how."""
     parameters = {"queue": queue, "outcome": outcome, "worker": worker, "commit": commit, "order": order}
-    parameters |= {"fingerprint": fingerprint, "task_id": task, "from": since, "to": until}
+    parameters |= {"fingerprint": fingerprint, "task_id": task, "text": text, "from": since, "to": until}
     with open_client(server, api_key) as api:
         runs, has_more = _read_pages(api, {name: value for name, value in parameters.items() if value}, limit)
     if as_json:

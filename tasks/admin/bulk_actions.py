@@ -180,6 +180,7 @@ class BulkActionAdmin(AuditedModelAdmin):
             "is_dangerous": texts.needs_confirmation,
             "consequence": _consequence(action, query.state),
             "preview": preview,
+            "is_ended": query.state is None,
             "conditions": describe(query, request.user),
             "fields": {**as_fields(query), "action": action.value, "expected": str(preview.count)},
             "back_url": tasks_url(query),
@@ -289,6 +290,8 @@ def _parse_query(request: HttpRequest, fields: Any) -> TaskQuery:
     form = make_form(request, fields)
     if not form.is_valid():
         raise RequestInvalid(errors=[f"{name}: {error}" for name, found in form.errors.items() for error in found])
+    if form.ignored:
+        raise RequestInvalid(errors=[f"{name}: applies to ended tasks only; remove it." for name in form.ignored])
     return with_absolute_times(form.query())
 
 

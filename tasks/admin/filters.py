@@ -50,7 +50,9 @@ PERIODS = {
     "week": ("Last 7 days", timedelta(days=7)),
 }
 _MAX_SUGGESTIONS = 200
-_CONDITIONS = ("parent", "queue", "text", "outcome", "period", "worker", "commit", "since", "until", "error")
+_ENDED_ONLY = ("outcome", "period", "worker", "commit", "since", "until", "error")
+"""The conditions that apply to the history only."""
+_CONDITIONS = ("parent", "queue", "text", *_ENDED_ONLY)
 _FORMAT = "%Y-%m-%dT%H:%M"
 _TIME: dict[str, Any] = {
     "required": False,
@@ -67,7 +69,7 @@ class Chip(NamedTuple):
 
 
 class TaskFilterForm(forms.Form):
-    """The filter of tasks; the fields after `queue` apply to ended ones only."""
+    """The filter of tasks; the fields after `queue` apply to ended ones only, and are ignored for others."""
 
     state = forms.ChoiceField(
         required=False,
@@ -96,7 +98,9 @@ class TaskFilterForm(forms.Form):
         ],
     )
     period = forms.ChoiceField(
-        required=False, choices=[("", "Any time"), *((value, name) for value, (name, _) in PERIODS.items())]
+        required=False,
+        choices=[("", "Any time"), *((value, name) for value, (name, _) in PERIODS.items())],
+        label="Ended",
     )
     sort = forms.ChoiceField(
         required=False,
@@ -110,7 +114,7 @@ class TaskFilterForm(forms.Form):
     commit = forms.CharField(required=False, max_length=64)
     since = forms.DateTimeField(label="Ended from (UTC)", **_TIME)
     until = forms.DateTimeField(label="Ended before (UTC)", **_TIME)
-    error = forms.CharField(required=False, max_length=32, widget=forms.HiddenInput)
+    error = forms.CharField(required=False, max_length=32, label="Error group", widget=forms.HiddenInput)
 
     def __init__(self, data: Mapping[str, Any], *, may_search: bool) -> None:
         super().__init__(data)
@@ -140,6 +144,13 @@ class TaskFilterForm(forms.Form):
             commit=cleaned["commit"],
             fingerprint=cleaned["error"],
         )
+
+    @property
+    def ignored(self) -> list[str]:
+        """Return the conditions of a valid form that are set but do not apply to tasks in its state."""
+        if (self.cleaned_data["state"] or ENDED) == ENDED:
+            return []
+        return [name for name in _ENDED_ONLY if self.cleaned_data[name]]
 
     @property
     def order(self) -> RunOrder:
@@ -176,11 +187,14 @@ def filter_context(request: HttpRequest, form: TaskFilterForm) -> dict[str, Any]
     catalog = get_fresh_catalog()
     names = [name for queue in catalog.definitions[:_MAX_SUGGESTIONS] for name in _names_of(queue, catalog.separator)]
     more, state = ("worker", "commit", "since", "until"), request.GET.get("state") or ENDED
+    ignored = form.ignored if form.is_valid() else []
     return {
         "form": form,
         "queue_names": names,
         "has_more": any(request.GET.get(name) for name in more),
-        "chips": list(_chips(request.GET)),
+        "chips": list(_chips(request.GET)) if state == ENDED else [],
+        "ignored": [form.fields[name].label or name.title() for name in ignored],
+        "without_ignored_url": page_url(request, **dict.fromkeys(ignored, ""), cursor=""),
         "is_ended": state == ENDED,
         "is_unfiltered": not any(request.GET.get(name) for name in _CONDITIONS),
         "clear_url": tasks_url(state=state),

@@ -9,6 +9,7 @@ from django.template.response import TemplateResponse
 
 from queues.queries import run_operation
 from runqy.broker.broker import Broker
+from runqy.broker.run_log import PAYLOAD_MAX_BYTES
 from runqy.broker.stats import count_tasks
 from runqy.broker.task_reader import TaskLocation
 from runqy.broker.task_record import TaskRecord
@@ -21,9 +22,9 @@ from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, TaskRow, state_lab
 from tasks.fulltext_index import parse_terms
 from tasks.models import TaskRun
 from tasks.queries import get_task
-from tasks.run_queries import RunFilter, find_newest_run, list_runs
+from tasks.run_queries import RunFilter, find_newest_run, find_tasks_with_text, list_runs
 from tasks.task_browser import find_redis_queues
-from tasks.text_search import search_not_ended
+from tasks.text_search import search_redis
 
 MAX_LENGTH = 300
 _LISTED = 20
@@ -53,8 +54,8 @@ def show_search(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
         context |= _find_in_redis(broker, text)
         listed = [(each.queue, each.row.id) for each in (*context.get("exact", ()), *context["tasks"])]
         context |= _find_ended(broker, text, listed)
-    context["is_searchable"] = is_searchable
-    context["is_empty"] = not any(context.get(name) for name in ("exact", "exact_run", "tasks", "runs", "more"))
+    context |= {"is_searchable": is_searchable, "excerpt_bytes": PAYLOAD_MAX_BYTES}
+    context["is_empty"] = not any(context.get(name) for name in ("exact", "exact_run", "tasks", "kept", "runs"))
     return TemplateResponse(request, "admin/tasks/task/search.html", context)
 
 
@@ -82,12 +83,17 @@ def _find_by_id(broker: Broker, task_id: str, user: Any) -> dict[str, Any]:
 
 
 def _find_in_redis(broker: Broker, text: str) -> dict[str, Any]:
-    """Return the tasks that have not ended, and in which states more may match."""
+    """Return the tasks in Redis: those that have not ended, those that have and are not found in the history, as it has
+    only the beginning of their payloads; and in which states more may match."""
     redis_queues, now_ns = find_redis_queues(broker, ""), broker.now_ns()
     counted = broker.run(count_tasks(redis_queues, now_ns=now_ns)) if redis_queues else []
-    searches = search_not_ended(broker, counted, text, limit=_LISTED)
+    searches = search_redis(broker, counted, text, limit=_LISTED)
+    tasks = [task for search in searches for task in search.tasks]
+    ended = [task for task in tasks if task.state.is_final]
+    known = find_tasks_with_text([(task.queue, task.id) for task in ended], text)
     return {
-        "tasks": [_found(task, now_ns, is_visible=True) for search in searches for task in search.tasks],
+        "tasks": [_found(task, now_ns, is_visible=True) for task in tasks if not task.state.is_final],
+        "kept": [_found(task, now_ns, is_visible=True) for task in ended if (task.queue, task.id) not in known],
         "more": [
             (STATE_NAMES[search.state], tasks_url(state=search.state.value, text=text))
             for search in searches
@@ -107,6 +113,7 @@ def _find_ended(broker: Broker, text: str, listed: Iterable[TaskLocation]) -> di
     return {
         "runs": [replace(row, earlier=len(runs) - 1) for row, runs in zip(rows, found, strict=False)],
         "has_more_runs": page.end is not None or page.is_partial or len(found) > _LISTED,
+        "are_runs_left": page.is_partial,
         "ended_url": tasks_url(state=ENDED, text=text),
     }
 

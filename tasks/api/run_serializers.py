@@ -80,6 +80,10 @@ class RunQuerySerializer(BodySerializer):
     commit = TextParameter("A deployed commit")
     fingerprint = TextParameter("A group of errors, from `/api/errors`")
     task_id = TextParameter("Id of a task")
+    text = TextParameter(
+        "Words that the excerpt of the payload or the error contains, all of them; the last may be the beginning of a "
+        "word. A page may then have fewer runs than `limit`, or none, although more follow: `next` continues the search"
+    )
     final = serializers.BooleanField(
         required=False, allow_null=True, default=None, help_text="Only runs that ended their task, or only others"
     )

@@ -117,6 +117,7 @@ def _run_filter(query: dict[str, Any], allowed_queues: AllowedQueues) -> RunFilt
         commit=query["commit"],
         fingerprint=query.get("fingerprint", ""),
         task_id=query.get("task_id", ""),
+        text=query.get("text", ""),
         is_final=query.get("final"),
         min_run_ms=query.get("min_run_ms"),
         **names,

@@ -18,7 +18,17 @@ def test_runs_are_listed_with_their_errors(run, server):
     server.responses = [(200, {"runs": [RUN, RUN | {"error_class": None, "error_message": None}], "next": None})]
 
     result = run(
-        "runs", "-q", "mail", "--outcome", "failed,lost", "--from", "2026-03-01T00:00:00Z", "--order", "slowest"
+        "runs",
+        "-q",
+        "mail",
+        "--outcome",
+        "failed,lost",
+        "--from",
+        "2026-03-01T00:00:00Z",
+        "--order",
+        "slowest",
+        "--text",
+        "order 17",
     )
 
     assert (result.exit_code, result.stderr) == (0, "")
@@ -29,6 +39,7 @@ def test_runs_are_listed_with_their_errors(run, server):
         "queue": "mail",
         "outcome": "failed,lost",
         "order": "slowest",
+        "text": "order 17",
         "from": "2026-03-01T00:00:00Z",
         "limit": "50",
     }

@@ -53,6 +53,18 @@ def insert_some() -> None:
     insert_runs(make_run(task_id="clip", ended_ns=NOON_NS + 2 * SECOND, worker_id="w2"), queue="video")
 
 
+def test_runs_are_found_by_text_in_the_queues_of_the_key(client: ApiClient):
+    limited = ApiClient(create_api_key(name="limited", role=Role.CLIENT, queues=["video"]).plain)
+    insert_some()
+    insert_runs(make_run(task_id="other", payload=b'{"order":17}'), queue="video")
+
+    assert task_ids(client, "/api/runs?text=order+17") == ["other", "ok"]
+    assert task_ids(client, "/api/runs?text=order&queue=mail") == ["ok"]
+    assert task_ids(client, "/api/runs?text=no+such+user") == ["bad"]
+    assert task_ids(limited, "/api/runs?text=order") == ["other"]
+    assert problem(client.get("/api/runs?text=---"))["errors"] == ["text: must contain a letter or a digit."]
+
+
 def test_a_run_is_shown_with_all_that_is_known(client: ApiClient):
     insert_some()
 

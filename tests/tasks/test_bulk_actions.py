@@ -16,11 +16,12 @@ from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.errors import RequestInvalid
-from tasks import bulk_runner, bulk_slices
+from tasks import bulk_actions, bulk_runner, bulk_slices, run_queries
 from tasks.actions import TaskAction
 from tasks.bulk_actions import cancel_bulk_action, create_bulk_action, list_bulk_actions_on, preview_bulk_action
 from tasks.bulk_runner import BulkRunner, run_bulk_actions
 from tasks.models import BulkAction, BulkActionItem, TaskCopy, TaskRun
+from tasks.run_queries import TaskCount
 from tasks.task_browser import TaskQuery
 from tests.queues.samples import spec
 from tests.support.maintenance import start_maintenance
@@ -126,6 +127,29 @@ def test_a_task_whose_payload_was_not_kept_in_full_cannot_run_again(single_broke
     assert counts(bulk) == ("finished", 1, 0, 0, 1)
     assert bulk.items.get().note == "its payload was not kept in full"
     assert listed(single_broker, "simple") == {}
+
+
+def test_the_preview_counts_what_happens(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_queries, "MAX_CANDIDATES", 4)
+    payload = b'{"order":"A-1"}'
+    insert_runs(*(make_failure(task_id=f"t{n}", payload=payload) for n in range(6)), queue="simple")
+    insert_runs(make_failure(task_id="t0", payload=payload), make_run(task_id="t1", payload=payload), queue="simple")
+    query = TaskQuery(outcomes=FAILED, text="A-1")
+
+    bulk = request_and_run(single_broker, TaskAction.DELETE, query)
+
+    assert counts(bulk) == ("finished", 5, 5, 0, 0)
+    assert {run.task_id for run in TaskRun.objects.all()} == {"t1"}
+
+
+def test_a_preview_counts_up_to_its_bound(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    insert_runs(*(make_failure(payload=b'{"order":"A-1"}') for _ in range(5)), queue="simple")
+    query = TaskQuery(text="A-1")
+
+    monkeypatch.setattr(bulk_actions, "MAX_COUNTED", 5)
+    assert preview_bulk_action(single_broker, query) == TaskCount(count=5, is_exact=True)
+    monkeypatch.setattr(bulk_actions, "MAX_COUNTED", 4)
+    assert preview_bulk_action(single_broker, query) == TaskCount(count=4, is_exact=False)
 
 
 def test_a_task_that_ran_again_since_is_left_alone(single_broker: Broker) -> None:

@@ -1,5 +1,7 @@
 """Searching the history of runs: by text, by several conditions, in bounded time."""
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +10,8 @@ from django.db import connection
 from runqy.broker.states import RunOutcome
 from runqy.errors import RequestInvalid
 from tasks import run_queries
+from tasks.copies import find_stored_payloads
+from tasks.fulltext_index import holds_terms, parse_terms, payload_text
 from tasks.models import TaskRun
 from tasks.run_queries import RunFilter, RunOrder, TaskCount, count_ended_tasks, list_runs, plan_search
 from tests.support.runs import insert_runs, make_failure, make_run
@@ -46,6 +50,34 @@ def test_a_task_is_found_by_what_its_payload_holds(text: str) -> None:
     )
 
     assert ids(RunFilter(text=text)) == (["it"] if text != "wher" else [])
+
+
+ESCAPED = json.dumps({"text": "Müller Ärger", "face": "😀ab", "sign": "\x00x\n", "path": "C:\\u00e4x"})
+
+
+@pytest.mark.parametrize(
+    ("text", "is_found"), [("Müller", True), ("müll", True), ("Ärger", True), (r"M\u00fcller", True), ("äx", False)]
+)
+def test_a_payload_with_escapes_is_found_by_its_characters(text: str, is_found: bool) -> None:
+    insert_runs(make_run(task_id="it", payload=ESCAPED.encode()), queue="mail")
+
+    assert ids(RunFilter(text=text)) == (["it"] if is_found else [])
+    assert holds_terms(parse_terms(text), payload_text(ESCAPED.encode())) == is_found
+    assert json.loads(find_stored_payloads("mail", ["it"])["it"]) == json.loads(ESCAPED)
+
+
+@pytest.mark.parametrize(
+    ("stored", "decoded"),
+    [
+        (r"\u00fc\u4E2D\uD83D\uDE00\u003cb\u003e", "ü中😀<b>"),
+        (r"\u0000\u001f\u0022\u005c", r"\u0000\u001f\u0022\u005c"),
+        (r"\ud83d \ude00 \ud83dx\ud83d\u00fc", r"\ud83d \ude00 \ud83dx\ud83dü"),
+        (r"\\u00fc \\\u00fc", r"\\u00fc \\ü"),
+        (r"\u00f \u00zz \u", r"\u00f \u00zz \u"),
+    ],
+)
+def test_only_escapes_that_json_does_not_need_are_decoded(stored: str, decoded: str) -> None:
+    assert payload_text(stored.encode()) == decoded
 
 
 def test_terms_have_to_be_there_all_and_words_in_a_row() -> None:
@@ -163,13 +195,78 @@ def test_a_bounded_search_says_where_it_ended(monkeypatch: pytest.MonkeyPatch) -
     assert ([run.task_id for run in second.runs], second.end, second.is_partial) == (["it"], None, False)
 
 
-def test_a_text_that_too_many_runs_hold_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    insert_runs(*(make_run(payload=b'{"word":1}') for _ in range(5)))
-    monkeypatch.setattr(run_queries, "MAX_CANDIDATES", 4)
+@pytest.fixture
+def common_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Store runs of which too many hold the word to be found by it: the oldest of another queue, the others newer."""
+    monkeypatch.setattr(run_queries, "MAX_SORTED", 4)
+    monkeypatch.setattr(run_queries, "TEXT_CHUNKS", (2, 4))
+    insert_runs(*(make_failure(payload=b'{"word":1}', ended_ns=NOON_NS - n * SECOND) for n in range(3)), queue="image")
+    for queue in ("mail", "video"):
+        insert_runs(
+            *(
+                make_run(
+                    payload=b'{"word":1}' if number % 4 else b'{"other":1}',
+                    ended_ns=NOON_NS + number * SECOND,
+                    started_ns=NOON_NS - number % 3 * SECOND,
+                    outcome=list(RunOutcome)[number % 7],
+                    worker_id=f"w{number % 2}",
+                    is_final=bool(number % 5),
+                )
+                for number in range(1, 20)
+            ),
+            queue=queue,
+        )
 
-    page = list_runs(RunFilter(text="word"), limit=10)
 
-    assert (len(page.runs), page.end, page.is_partial) == (4, None, True)
+@pytest.mark.usefixtures("common_text")
+@pytest.mark.parametrize(
+    "run_filter",
+    [
+        RunFilter(),
+        RunFilter(queue="mail"),
+        RunFilter(outcomes=FAILURES),
+        RunFilter(queue="mail", outcomes=FAILURES, since=NOON + timedelta(seconds=4)),
+        RunFilter(allowed_queues=frozenset({"mail", "image"})),
+        RunFilter(worker_id="w1", queue="mail", is_final=True),
+        RunFilter(min_run_ms=1500),
+        RunFilter(queue="nope"),
+    ],
+)
+@pytest.mark.parametrize("order", RunOrder)
+def test_pages_of_a_text_that_many_runs_hold_have_each_once(run_filter: RunFilter, order: RunOrder) -> None:
+    run_filter = replace(run_filter, text="word")
+    runs = list(run_queries.filter_runs(run_filter))
+
+    found, after, is_first = [], None, True
+    while is_first or after:
+        page = list_runs(run_filter, limit=3, order=order, after=after)
+        assert len(page.runs) == 3 or page.is_partial == bool(page.end)
+        found, after, is_first = found + page.runs, page.end, False
+
+    assert bool(runs) == (run_filter.queue != "nope")
+    key = (lambda run: (run.run_ms, run.pk)) if order is RunOrder.SLOWEST else (lambda run: (run.ended_at, run.pk))
+    assert found == sorted(runs, key=key, reverse=order is not RunOrder.OLDEST)
+
+
+@pytest.mark.usefixtures("common_text")
+def test_few_runs_of_a_queue_are_found_among_many_newer_ones_that_hold_the_text() -> None:
+    page = list_runs(RunFilter(text="word", queue="image"), limit=5)
+
+    assert (len(page.runs), page.end, page.is_partial) == (3, None, False)
+
+
+@pytest.mark.usefixtures("common_text")
+def test_a_bounded_search_for_a_text_says_where_it_ended() -> None:
+    wanted = RunFilter(text="word", redis_queue="image")
+
+    pages, after = [], None
+    while not pages or after:
+        pages.append(list_runs(wanted, limit=5, after=after))
+        after = pages[-1].end
+
+    assert [page.is_partial for page in pages] == [True] * (len(pages) - 1) + [False]
+    assert pages[0].runs == []
+    assert sum(len(page.runs) for page in pages) == 3
 
 
 @pytest.mark.parametrize(
@@ -204,8 +301,11 @@ def test_a_count_ends_at_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert count_ended_tasks(some, limit=5, max_read=20) == TaskCount(count=5, is_exact=False)
     assert count_ended_tasks(some, limit=50, max_read=6) == TaskCount(count=6, is_exact=False)
     assert count_ended_tasks(failed, limit=50, max_read=5) == TaskCount(count=2, is_exact=False)
-    monkeypatch.setattr(run_queries, "MAX_CANDIDATES", 4)
-    assert count_ended_tasks(RunFilter(text="word"), limit=50) == TaskCount(count=4, is_exact=False)
+    word = RunFilter(text="word")
+    assert count_ended_tasks(word, limit=50, max_read=4) == TaskCount(count=9, is_exact=True)
+    monkeypatch.setattr(run_queries, "MAX_SORTED", 8)
+    assert count_ended_tasks(word, limit=50, max_read=4) == TaskCount(count=1, is_exact=False)
+    assert count_ended_tasks(word, limit=50) == TaskCount(count=9, is_exact=True)
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="reads plans of SQLite")

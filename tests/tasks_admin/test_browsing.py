@@ -11,12 +11,13 @@ from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.states import RunOutcome
-from tasks.models import TaskRun
+from tasks import run_queries
+from tasks.models import BulkAction, TaskRun
 from tests.config_sync.support import away
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.tasks import put
 from tests.tasks.task_helpers import put_in
-from tests.tasks_admin.pages import LIST, change, read, text
+from tests.tasks_admin.pages import LIST, REQUEST, change, read, text
 
 HOUR_NS = 3600 * 10**9
 
@@ -180,6 +181,22 @@ def test_pages_hold_each_run_once_with_their_filter(viewer: Client) -> None:
     assert sorted(found) == sorted(f"t{number}" for number in range(120))
 
 
+def test_a_search_that_is_not_at_its_end_continues(viewer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_queries, "MAX_SORTED", 4)
+    monkeypatch.setattr(run_queries, "TEXT_CHUNKS", (2, 3))
+    insert_runs(make_run(task_id="it", payload=b'{"word":1}'), queue="inference", redis_queue="inference_low")
+    insert_runs(*(make_run(payload=b'{"word":1}') for _ in range(7)), queue="inference", redis_queue="inference_high")
+
+    first = text(viewer.get(f"{LIST}?text=word&queue=inference_low"))
+    (link,) = re.findall(r'href="([^"]*)">Continue searching</a>', first)
+    second = viewer.get(link.replace("&amp;", "&"))
+
+    assert "Searched back to" in first
+    assert "No tasks match" not in first
+    assert ids(second) == ["it"]
+    assert "Continue searching" not in text(second)
+
+
 @pytest.mark.parametrize(
     "query",
     ["outcome=nope", "state=nope&text=x", "sort=nope", "since=nope", "period=nope", "text=---", "cursor=x&state=ended"],
@@ -200,6 +217,24 @@ def test_tasks_in_redis_are_listed_over_all_queues(viewer: Client, single_broker
     assert ids(viewer.get(f"{LIST}?state=pending")) == ["e1", "h1", "s1", "s2"]
     assert ids(viewer.get(f"{LIST}?state=pending&queue=inference")) == ["h1"]
     assert ids(viewer.get(f"{LIST}?state=archived")) == ["gone"]
+
+
+def test_conditions_of_ended_tasks_are_not_applied_to_others_unseen(operator: Client, single_broker: Broker) -> None:
+    put(single_broker, "t1", queue="simple")
+    fields = {"state": "pending", "worker": "nobody", "since": "2030-01-01T00:00"}
+
+    response = operator.get(LIST, fields)
+
+    assert ids(response) == ["t1"]
+    assert "Not applied, as only ended tasks have it: Worker, Ended from (UTC)." in text(response)
+    assert "Remove: " not in text(response)
+    assert read(response).bulk_actions == []
+    assert f'href="{LIST}?state=pending">Remove</a>' in text(response)
+    assert read(operator.get(LIST, {"state": "pending"})).bulk_actions
+    refused = operator.get(REQUEST, fields | {"action": "delete"})
+    assert (refused.status_code, "worker: applies to ended tasks only" in text(refused)) == (400, True)
+    assert operator.post(REQUEST, fields | {"action": "delete"}).status_code == 400
+    assert not BulkAction.objects.exists()
 
 
 def test_tasks_in_redis_are_listed_page_by_page(viewer: Client, single_broker: Broker) -> None:

@@ -1,5 +1,6 @@
 """The search of the page header: tasks of all states by id or text."""
 
+import json
 import re
 
 import pytest
@@ -7,7 +8,7 @@ from django.test import Client
 
 from runqy.broker.broker import Broker
 from runqy.broker.enqueue_batch import enqueue_many
-from tasks import text_search
+from tasks import run_queries, text_search
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.tasks import new_task, put, take_one
 from tests.tasks.task_helpers import put_in
@@ -33,6 +34,50 @@ def test_tasks_of_every_state_are_found_by_a_text_in_their_payload(viewer: Clien
     found = ids(viewer.get(SEARCH, {"q": "ord-2026-0017"}))
 
     assert sorted(found) == ["active", "completed", "failed", "later", "pending"]
+
+
+def test_a_payload_with_escapes_is_found_by_its_characters(viewer: Client, single_broker: Broker) -> None:
+    payload = json.dumps({"text": "Müller"}).encode()
+    put(single_broker, "pending", queue="simple", payload=payload)
+    insert_runs(make_run(task_id="ended", payload=payload))
+
+    assert ids(viewer.get(SEARCH, {"q": "Müller"})) == ["pending", "ended"]
+    assert "/pending/change/" in text(viewer.get(LIST, {"state": "pending", "text": "Müller"}))
+
+
+def test_an_ended_task_is_found_by_what_only_redis_has(viewer: Client, single_broker: Broker) -> None:
+    long = b'{"note":"' + b"x" * 500 + b'","order":"ORD-2026-0017"}'
+    for state, task_id in (("archived", "failed"), ("completed", "fine")):
+        put_in(single_broker, state, task_id, payload=long, retention_s=60)
+        put_in(single_broker, state, f"short-{task_id}", payload=ORDER, retention_s=60)
+        insert_runs(
+            make_run(task_id=task_id, payload=long[:400]),
+            make_run(task_id=f"short-{task_id}", payload=ORDER),
+            queue="simple",
+        )
+
+    page = viewer.get(SEARCH, {"q": "ORD-2026-0017"})
+
+    assert sorted(ids(page)) == ["failed", "fine", "short-failed", "short-fine"]
+    assert [found.row.id for found in page.context["kept"]] == ["failed", "fine"]
+
+
+def test_a_search_shows_what_was_searched(
+    viewer: Client, single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_search, "_MAX_BYTES", 1)
+    monkeypatch.setattr(text_search, "MAX_PAGE_BYTES", 1)
+    put_in(single_broker, "archived", "t1", "t2", payload=ORDER)
+    monkeypatch.setattr(run_queries, "MAX_SORTED", 1)
+    monkeypatch.setattr(run_queries, "TEXT_CHUNKS", (1,))
+    insert_runs(make_run(payload=b'"nothing"'), make_run(payload=b'"nothing"'), make_run())
+
+    page = text(viewer.get(SEARCH, {"q": "nothing"}))
+
+    assert "Not all ended tasks were searched." in page
+    assert "Not all archived tasks were searched" in page
+    assert "No task has the ID “nothing”, and no payload or error that was searched has this text" in page
+    assert "the first 400 bytes of their payloads" in page
 
 
 def test_a_task_is_found_by_its_id_in_redis_and_in_the_history(viewer: Client, single_broker: Broker) -> None:

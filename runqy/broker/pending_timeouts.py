@@ -9,6 +9,7 @@ import structlog
 
 from runqy.broker import keys as redis_keys
 from runqy.broker import message as messages
+from runqy.broker.archive_reasons import pending_timeout_error
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.constants import BATCH_MAX_TASKS
 from runqy.broker.keys import QueueKeys
@@ -18,8 +19,6 @@ from runqy.broker.run_log import make_details
 from runqy.broker.scanning import MAX_ROUNDS, run_requests
 from runqy.broker.scripts import script
 
-EXPIRED_PREFIX = "waited in the queue for longer"
-"""The beginning of the error of a task that was archived here."""
 _SECONDS_BELOW = 10**12
 """Times below this are in seconds: Go's runqy-worker writes seconds where asynq writes nanoseconds."""
 
@@ -61,7 +60,7 @@ def archive_timed_out(queue: str, tasks: Sequence[PendingTask], *, timeout_s: in
     """Archive the tasks that are unchanged and still pending; return how many. No attempt is counted."""
     keys = QueueKeys(queue)
     now_s = now_ns // 1_000_000_000
-    error = f"{EXPIRED_PREFIX} than its pending_timeout of {timeout_s} s"
+    error = pending_timeout_error(timeout_s)
     archive = script("archive_timed_out")(
         pending=keys.pending,
         archived=keys.archived,

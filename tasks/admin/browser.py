@@ -22,7 +22,8 @@ from tasks.admin.filters import (
     with_absolute_times,
 )
 from tasks.admin.permissions import HIDDEN, LABELS, can_apply, can_view_payloads
-from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, format_ms, task_row, task_url, worker_url
+from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, format_ms, task_url, worker_url
+from tasks.admin.task_rows import task_rows
 from tasks.bulk_actions import list_valid_actions
 from tasks.models import TaskRun
 from tasks.run_queries import RunCursor, RunOrder, list_runs
@@ -130,10 +131,7 @@ def _find_tasks(request: HttpRequest, query: TaskQuery, state: TaskState) -> dic
     page = search_tasks(broker, list(counts), query, SearchRequest(limit=TASKS_PER_PAGE, after=cursor))
     now_ns, user = broker.now_ns(), request.user
     return {
-        "tasks": [
-            (task.queue, task_row(task, now_ns=now_ns, is_visible=can_view_payloads(user, task.queue)))
-            for task in page.tasks
-        ],
+        "tasks": task_rows(page.tasks, user, now_ns=now_ns),
         "state": state,
         "state_name": STATE_NAMES[state],
         "time_column": TIME_COLUMNS[state],

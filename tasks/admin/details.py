@@ -38,11 +38,11 @@ from tasks.admin.presenters import (
     not_found_message,
     queue_tasks_url,
     render_content,
-    state_label,
     timeline,
     worker_url,
 )
-from tasks.admin.task_history import duration_of, history_context
+from tasks.admin.task_history import history_context
+from tasks.admin.task_rows import duration_of, state_label
 from tasks.models import TaskRun
 from tasks.queries import get_queue_task, get_task
 from tasks.run_queries import find_newest_run
@@ -61,11 +61,12 @@ def show_task(context: dict[str, Any], request: HttpRequest, object_id: str) -> 
     is_visible, now_ns = can_view_payloads(request.user, record.queue), get_broker().now_ns()
     message, past = record.message, history_context(request, record.queue, record.id)
     payload = render_content(record.payload) if is_visible else None
+    last_end = next((each for each in reversed(past["runs"]) if each.is_final), None)
     context |= past | {
         "title": f"Task {record.id}",
         "task": record,
         "message": message,
-        "state": state_label(record),
+        "state": state_label(record, last_end, now_ns=now_ns),
         "state_variant": STATE_VARIANTS.get(record.state, ""),
         "list_url": queue_tasks_url(record.queue, record.state),
         "actions": [
@@ -79,7 +80,7 @@ def show_task(context: dict[str, Any], request: HttpRequest, object_id: str) -> 
         "output": read_output_section(request, (record.queue, record.id)),
         "last_error": record.error if is_visible else "",
         "has_error": bool(record.error) and record.state is not TaskState.COMPLETED,
-        "duration": duration_of(record, past["runs"]),
+        "duration": duration_of(record, last_end),
         "unique_key": message.unique_key if is_visible else "",
         "has_unique_key": bool(message.unique_key),
         "max_attempts": message.retry + 1,

@@ -1,5 +1,6 @@
 """The search of the page header: tasks by their id or by text, whatever their state."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ from runqy.redis_connection import get_broker
 from tasks.admin.browser import RunRow, run_row
 from tasks.admin.filters import ENDED, tasks_url
 from tasks.admin.permissions import can_view_payloads
-from tasks.admin.presenters import STATE_NAMES, STATE_VARIANTS, TIME_COLUMNS, TaskRow, state_label, task_row
+from tasks.admin.presenters import STATE_NAMES, STATE_VARIANTS, TIME_COLUMNS
+from tasks.admin.task_rows import TaskRow, task_rows
 from tasks.fulltext_index import parse_terms
 from tasks.queries import get_task
 from tasks.run_queries import RunFilter, find_newest_run, list_runs
@@ -30,8 +32,6 @@ _LISTED = 20
 class FoundTask:
     """A task in Redis."""
 
-    queue: str
-    state: str
     variant: str
     time_column: str
     row: TaskRow
@@ -46,7 +46,7 @@ def show_search(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
     if text:
         context |= _find_by_id(broker, text, request.user)
     if is_searchable:
-        context |= _find_in_redis(broker, text) | _find_ended(broker, text)
+        context |= _find_in_redis(broker, text, request.user) | _find_ended(broker, text)
     context["is_searchable"] = is_searchable
     context["is_empty"] = not any(context.get(name) for name in ("exact", "exact_run", "tasks", "runs", "more"))
     return TemplateResponse(request, "admin/tasks/task/search.html", context)
@@ -72,16 +72,16 @@ def _find_by_id(broker: Broker, task_id: str, user: Any) -> dict[str, Any]:
             if run
             else None
         }
-    return {"exact": [_found(task, now_ns, is_visible=can_view_payloads(user, task.queue))]}
+    return {"exact": _found_tasks([task], user, now_ns)}
 
 
-def _find_in_redis(broker: Broker, text: str) -> dict[str, Any]:
+def _find_in_redis(broker: Broker, text: str, user: Any) -> dict[str, Any]:
     """Return the tasks that have not ended, and in which states more may match."""
     redis_queues, now_ns = find_redis_queues(broker, ""), broker.now_ns()
     counted = broker.run(count_tasks(redis_queues, now_ns=now_ns)) if redis_queues else []
     searches = search_not_ended(broker, counted, text, limit=_LISTED)
     return {
-        "tasks": [_found(task, now_ns, is_visible=True) for search in searches for task in search.tasks],
+        "tasks": _found_tasks([task for search in searches for task in search.tasks], user, now_ns),
         "more": [
             (STATE_NAMES[search.state], tasks_url(state=search.state.value, text=text))
             for search in searches
@@ -101,11 +101,10 @@ def _find_ended(broker: Broker, text: str) -> dict[str, Any]:
     }
 
 
-def _found(task: TaskRecord, now_ns: int, *, is_visible: bool) -> FoundTask:
-    return FoundTask(
-        queue=task.queue,
-        state=state_label(task),
-        variant=STATE_VARIANTS.get(task.state, ""),
-        time_column=TIME_COLUMNS.get(task.state, "Since"),
-        row=task_row(task, now_ns=now_ns, is_visible=is_visible),
-    )
+def _found_tasks(tasks: Sequence[TaskRecord], user: Any, now_ns: int) -> list[FoundTask]:
+    return [
+        FoundTask(
+            variant=STATE_VARIANTS.get(task.state, ""), time_column=TIME_COLUMNS.get(task.state, "Since"), row=row
+        )
+        for task, row in zip(tasks, task_rows(tasks, user, now_ns=now_ns), strict=True)
+    ]

@@ -8,8 +8,7 @@ from django.http import HttpRequest
 
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.audit.queries import list_records_about
-from runqy.broker.states import RunOutcome, TaskState
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.states import RunOutcome
 from runqy.redis_connection import get_broker
 from tasks.admin.bulk_actions import bulk_url, title_of
 from tasks.admin.filters import OUTCOME_NAMES, OUTCOME_VARIANTS, tasks_url
@@ -69,22 +68,6 @@ def history_context(request: HttpRequest, redis_queue: str, task_id: str) -> dic
         "bulk_actions": [(each, title_of(each), bulk_url(each.pk)) for each in bulk_actions],
         "records": records,
     }
-
-
-def completed_run(runs: list[TaskRun], record: TaskRecord) -> TaskRun | None:
-    """Return the run that completed a task, if it is the newest."""
-    if record.state is TaskState.COMPLETED and runs and runs[-1].outcome == RunOutcome.COMPLETED:
-        return runs[-1]
-    return None
-
-
-def duration_of(record: TaskRecord, runs: list[TaskRun]) -> str:
-    """Return how long a completed task ran; empty if it is unknown."""
-    if run := completed_run(runs, record):
-        return format_ms(run.run_ms)
-    if record.state is TaskState.COMPLETED and record.started_at_ns and record.completed_ns:
-        return format_ms(max(record.completed_ns - record.started_at_ns, 0) // 1_000_000)
-    return ""
 
 
 def _attempt_row(run: TaskRun, *, is_visible: bool) -> AttemptRow:

@@ -29,7 +29,7 @@ from runqy.broker.states import RunOutcome
 from runqy.errors import BrokerCommandRefused
 from tests.history.stream_status import read_stream_status
 from tests.support import environment
-from tests.support.tasks import QUEUE, new_task, put, take, take_one
+from tests.support.tasks import QUEUE, counters, fields, new_task, put, take, take_one
 
 
 @pytest.fixture(params=["single", pytest.param("cluster", marks=pytest.mark.cluster)])
@@ -191,6 +191,27 @@ def test_a_task_that_waited_too_long_is_logged_as_expired(broker: Broker):
     assert (run.outcome, run.attempt, run.is_final) == (RunOutcome.EXPIRED, 0, True)
     assert "pending_timeout of 5 s" in run.error
     assert run.ended_ns - run.due_ns >= 60 * 10**9
+
+
+def test_a_task_that_is_dequeued_after_its_deadline_expires_without_an_attempt(broker: Broker):
+    put(broker, "t1")
+    taken, failure = take_one(broker), Failure(error="e", retry_at_s=0)
+    broker.run(retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
+    broker.run(forward_due([QUEUE]))
+    taken = take_one(broker)
+
+    info = RunInfo(outcome=RunOutcome.EXPIRED)
+    request = archive(taken.lease, taken.message, error="deadline exceeded", now_ns=broker.now_ns(), info=info)
+    broker.run(request)
+    broker.run(request)
+
+    run = entries(broker)[1].run
+    assert (run.outcome, run.attempt, run.is_final) == (RunOutcome.EXPIRED, 0, True)
+    assert (run.started_ns, run.worker_id, run.payload) == (None, "", b'{"n":1}')
+    assert len(entries(broker)) == 2
+    assert counters(broker) == (1, 1)
+    left = fields(broker, "t1")
+    assert (left["state"], left["attempts"], left.keys() & {"started", "worker"}) == (b"archived", b"1", set())
 
 
 def test_the_attempt_of_a_lost_worker_is_logged_with_its_token(broker: Broker):

@@ -42,7 +42,7 @@ from tasks.admin.presenters import (
     worker_url,
 )
 from tasks.admin.task_history import history_context
-from tasks.admin.task_rows import duration_of, state_label
+from tasks.admin.task_rows import duration_of, has_error, state_label
 from tasks.models import TaskRun
 from tasks.queries import get_queue_task, get_task
 from tasks.run_queries import find_newest_run
@@ -79,7 +79,7 @@ def show_task(context: dict[str, Any], request: HttpRequest, object_id: str) -> 
         "result": render_content(record.result) if is_visible and record.result is not None else None,
         "output": read_output_section(request, (record.queue, record.id)),
         "last_error": record.error if is_visible else "",
-        "has_error": bool(record.error) and record.state is not TaskState.COMPLETED,
+        "has_error": has_error(record),
         "duration": duration_of(record, last_end),
         "unique_key": message.unique_key if is_visible else "",
         "has_unique_key": bool(message.unique_key),

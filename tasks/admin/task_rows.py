@@ -33,6 +33,9 @@ class TaskRow:
     attempts: str
     payload: str
     error: str
+    """Of the last attempt that failed; empty for a completed task."""
+    run_time: str
+    """Of a completed task, see `duration_of`."""
     worker_id: str
     worker_url: str
 
@@ -65,10 +68,16 @@ def _task_row(record: TaskRecord, last_end: TaskRun | None, *, now_ns: int, is_v
         time=_time(record, now_ns),
         attempts=f"{record.attempts} of {record.message.retry + 1}",
         payload=_excerpt(record.payload) if is_visible else "",
-        error=_last_line(record.error if is_visible else HIDDEN) if record.error else "",
+        error=_last_line(record.error if is_visible else HIDDEN) if has_error(record) else "",
+        run_time=duration_of(record, last_end),
         worker_id=record.worker_id,
         worker_url=worker_url(record.worker_id),
     )
+
+
+def has_error(record: TaskRecord) -> bool:
+    """Return whether a task has an error to show: that of an earlier attempt does not concern one that completed."""
+    return bool(record.error) and record.state is not TaskState.COMPLETED
 
 
 def archive_reason(record: TaskRecord, last_end: TaskRun | None, *, now_ns: int) -> str:

@@ -65,6 +65,7 @@ def archive_timed_out(queue: str, tasks: Sequence[PendingTask], *, timeout_s: in
         pending=keys.pending,
         archived=keys.archived,
         runs=keys.runs,
+        counters=keys.run_counters,
         tasks=[keys.task(task.task_id) for task in tasks],
         now_s=now_s,
         message_end=messages.encode(TaskMessage(error_msg=error, last_failed_at=now_s)),

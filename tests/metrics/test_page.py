@@ -74,6 +74,7 @@ def test_runs_are_shown_as_workers_counted_them() -> None:
     counters.waits.observe(2)
     counters.child_restarts = 2
     counters.failed_deployments = 1
+    counters.dropped = 5
     get_broker().run(add_run_counters("inference_low", counters))
     get_broker().run(add_run_counters("inference_low", counters))
 
@@ -88,6 +89,8 @@ def test_runs_are_shown_as_workers_counted_them() -> None:
     assert value(page, "runqy_task_run_seconds_count", queue="inference_low") == 6
     assert value(page, "runqy_task_run_seconds_sum", queue="inference_low") == pytest.approx(14400.602)
     assert value(page, "runqy_task_wait_seconds_bucket", queue="inference_low", le="2.5") == 2
+    assert value(page, "runqy_history_runs_dropped_total", queue="inference_low") == 10
+    assert value(page, "runqy_task_runs_total", queue="inference_low", outcome="expired") == 0
     assert value(page, "runqy_worker_child_restarts_total", queue="inference") == 4
     assert value(page, "runqy_worker_deployments_total", queue="inference", outcome="failed") == 2
 

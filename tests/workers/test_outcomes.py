@@ -10,6 +10,7 @@ from runqy.broker.pending_timeouts import archive_all_timed_out
 from runqy.broker.states import RunOutcome
 from tasks.models import TaskRun
 from tasks.run_recorder import RunRecorder
+from tests.metrics.pages import read_page, value
 from tests.queues.samples import spec
 from tests.queues.stored import store_queues
 from tests.support.staff import staff_client
@@ -21,14 +22,14 @@ QUEUE = "mail"
 
 
 @pytest.mark.usefixtures("configuration")
-def test_pages_filters_and_history_agree_on_how_tasks_ended(
+def test_pages_filters_history_and_metrics_agree_on_how_tasks_ended(
     single_broker: Broker, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     store_queues(spec(QUEUE))
     waited = add_task(single_broker, 1)
     single_broker.client.hset(QueueKeys(QUEUE).task(waited), "pending_since", 10**18)
     single_broker.run(archive_all_timed_out({QUEUE: 5}))
-    start_worker()
+    worker = start_worker()
     wait_for_state(single_broker, add_task(single_broker, 1), "completed")
     hang = {"do": "hang", "started": str(tmp_path / "started")}
     late = add_task(single_broker, 1, deadline_s=single_broker.now_s() - 1)
@@ -50,6 +51,7 @@ def test_pages_filters_and_history_agree_on_how_tasks_ended(
         ]
 
     before = read_pages()
+    assert worker.stop() == 0
     RunRecorder().record_all(single_broker, (QUEUE,), None)
     found = {
         outcome: {row.task_id for row in viewer.get(f"{LIST}?state=ended&outcome={outcome}").context["runs"]}
@@ -58,6 +60,12 @@ def test_pages_filters_and_history_agree_on_how_tasks_ended(
 
     assert before == read_pages() == [expected] * 3
     assert found == {"expired": {waited, late}, "timed_out": {cut_off, slow}, "failed": {failed}}
+    page = read_page()
+    counted = {
+        outcome: value(page, "runqy_task_runs_total", queue=QUEUE, outcome=outcome)
+        for outcome in ("completed", *found, "retried")
+    }
+    assert counted == {"completed": 1, "expired": 2, "timed_out": 2, "failed": 1, "retried": 0}
     runs = {run.task_id: run for run in TaskRun.objects.exclude(outcome=RunOutcome.COMPLETED)}
     assert {task_id: run.attempt for task_id, run in runs.items()} == {
         task_id: 0 if name == "Expired" else 1 for task_id, name in expected.items()

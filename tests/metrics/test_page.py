@@ -138,6 +138,26 @@ def test_workers_and_their_slots_are_shown() -> None:
     assert not any(("queue", "x") in labels for _, labels in page)
 
 
+def test_a_worker_process_that_serves_several_queues_counts_once() -> None:
+    broker = get_broker()
+    now_ns = broker.now_ns()
+    for worker_id, queues, state in (
+        ("w1", {"mail": 1}, WorkerState.READY),
+        ("w2", {"inference_low": 1, "inference_high": 1}, WorkerState.DEPLOYING),
+    ):
+        record = replace(RECORD, worker_id=worker_id, redis_queues=queues, state=state)
+        broker.run(write_heartbeat(record, now_ns=now_ns))
+    broker.run(write_heartbeat(replace(RECORD, worker_id="w3", pid=8, state=WorkerState.DEPLOYING), now_ns=now_ns))
+    broker.run(write_heartbeat(replace(RECORD, worker_id="w4", pid=9), now_ns=now_ns - 20 * 10**9))
+
+    page = read_page()
+
+    processes = {
+        state: value(page, "runqy_worker_processes", state=state) for state in ("ready", "not_ready", "disconnected")
+    }
+    assert processes == {"ready": 1, "not_ready": 1, "disconnected": 1}
+
+
 def test_the_state_of_the_installation_is_shown(redis: Any) -> None:
     oldest = redis.xadd(keys.AUDIT_STREAM, {"content": b"x"}, id=f"{get_broker().now_ns() // 10**6 - 5000}-0")
     assert oldest

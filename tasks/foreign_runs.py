@@ -21,7 +21,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.listing import Page, list_tasks
 from runqy.broker.message import REQUEST_ID
 from runqy.broker.orphans import has_go_workers
-from runqy.broker.run_log import PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, EndedRun
+from runqy.broker.run_log import PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, EndedRun, cut_error
 from runqy.broker.scanning import run_requests
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.task_record import TaskRecord
@@ -153,7 +153,7 @@ def _foreign_run(record: TaskRecord, end: _RunEnd) -> EndedRun:
         started_ns=record.started_at_ns,
         worker_id=_clean(record.worker_id)[:ID_MAX_LENGTH],
         request_id=_clean(record.message.headers.get(REQUEST_ID, ""))[:128],
-        error="" if end.outcome is RunOutcome.COMPLETED else _clean(record.error),
+        error="" if end.outcome is RunOutcome.COMPLETED else cut_error(_clean(record.error)),
         payload=record.payload[:PAYLOAD_MAX_BYTES],
         result=None if record.result is None else record.result[:RESULT_MAX_BYTES],
         is_foreign=True,

@@ -15,6 +15,7 @@ from runqy import durations
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.audit.history import records_url
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
+from runqy.broker.run_log import PAYLOAD_MAX_BYTES
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.task_record import TaskRecord
 from runqy.errors import PathNotFound, PayloadInvalid, QueueNotFound, TaskNotFound
@@ -41,7 +42,7 @@ from tasks.admin.presenters import (
     timeline,
     worker_url,
 )
-from tasks.admin.task_history import history_context
+from tasks.admin.task_history import describe_excerpt, history_context
 from tasks.admin.task_rows import duration_of, has_error, state_label
 from tasks.models import TaskRun
 from tasks.queries import get_queue_task, get_task
@@ -106,6 +107,7 @@ def show_ended_task(context: dict[str, Any], request: HttpRequest, run: TaskRun)
         "title": f"Task {run.task_id}",
         "run": run,
         "keeps_no_payloads": hides_payloads(run.redis_queue, get_fresh_catalog()),
+        "payload_max_bytes": PAYLOAD_MAX_BYTES,
         "is_excerpt": bool(payload) and not _is_whole(payload),
         "state": OUTCOME_NAMES[outcome],
         "state_variant": OUTCOME_VARIANTS.get(outcome, ""),
@@ -115,6 +117,7 @@ def show_ended_task(context: dict[str, Any], request: HttpRequest, run: TaskRun)
         "hidden": HIDDEN,
         "payload": render_content(payload) if is_visible and payload else None,
         "result": render_content(result) if is_visible and result else None,
+        "error_excerpt": describe_excerpt(run) if is_visible else "",
         "error": (run.traceback or run.exception_line) if is_visible else "",
         "has_error": bool(run.error_message or run.error_class),
         "duration": format_ms(run.run_ms) if outcome is RunOutcome.COMPLETED else "",

@@ -8,6 +8,7 @@ from django.http import HttpRequest
 
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.audit.queries import list_records_about
+from runqy.broker.run_log import ERROR_MAX_BYTES, TRACEBACK_MAX_BYTES, is_cut
 from runqy.broker.states import RunOutcome
 from runqy.redis_connection import get_broker
 from tasks.admin.bulk_actions import bulk_url, title_of
@@ -40,6 +41,8 @@ class AttemptRow:
     commit_url: str
     error: str
     traceback: str
+    excerpt: str
+    """What the history has kept of a long error; empty: all of it."""
     error_url: str
     """The list of tasks with the same error."""
     is_foreign: bool
@@ -70,6 +73,18 @@ def history_context(request: HttpRequest, redis_queue: str, task_id: str) -> dic
     }
 
 
+def describe_excerpt(run: TaskRun) -> str:
+    """Return what the history has kept of a long error; empty if it has the whole error."""
+    if is_cut(run.traceback):
+        return (
+            "An excerpt: of a long traceback the history keeps the end, between "
+            f"{ERROR_MAX_BYTES} and {TRACEBACK_MAX_BYTES:,} bytes, the more the shorter the payload is."
+        )
+    if is_cut(run.exception_line):
+        return f"An excerpt: of a long message the history keeps the first {ERROR_MAX_BYTES} bytes."
+    return ""
+
+
 def _attempt_row(run: TaskRun, *, is_visible: bool) -> AttemptRow:
     outcome = RunOutcome(run.outcome)
     error = run.exception_line
@@ -86,6 +101,7 @@ def _attempt_row(run: TaskRun, *, is_visible: bool) -> AttemptRow:
         commit_url=tasks_url(queue=run.queue, commit=run.commit, state="ended") if run.commit else "",
         error=(error if is_visible else HIDDEN) if error else "",
         traceback=run.traceback if is_visible else "",
+        excerpt=describe_excerpt(run) if is_visible else "",
         error_url=tasks_url(queue=run.queue, error=run.fingerprint, state="ended") if run.fingerprint else "",
         is_foreign=run.is_foreign,
     )

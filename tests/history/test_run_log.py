@@ -18,9 +18,12 @@ from runqy.broker.run_log import (
     ERROR_MAX_BYTES,
     MAX_ENTRIES,
     MAX_ENTRY_BYTES,
+    TRACEBACK_MAX_BYTES,
     EndedRun,
     RunInfo,
+    cut_error,
     delete_stream,
+    is_cut,
     make_details,
     read_runs,
     remove_runs,
@@ -246,8 +249,36 @@ def test_entries_are_bounded_whatever_the_sizes(broker: Broker):
 
     ((_, fields),) = broker.client.xrange(QueueKeys(QUEUE).runs)
     assert sum(map(len, [*fields, *fields.values()])) <= MAX_ENTRY_BYTES
-    assert len(only_run(broker).error.encode()) <= ERROR_MAX_BYTES
+    assert ERROR_MAX_BYTES - 100 <= len(only_run(broker).error.encode()) <= MAX_ENTRY_BYTES
     assert only_run(broker).error.endswith("\nValueError: no")
+
+
+@pytest.mark.parametrize("length", [10, 1300, 5000])
+def test_a_traceback_is_whole_where_an_entry_has_room(single_broker: Broker, length: int):
+    put(single_broker, "t1")
+    taken = take_one(single_broker)
+    error = f"Traceback (most recent call last):\n{'  x' * (length // 3)}\nValueError: no"
+
+    single_broker.run(archive(taken.lease, taken.message, error=error, now_ns=single_broker.now_ns()))
+
+    kept = only_run(single_broker).error
+    assert (kept == error, is_cut(kept)) == (length < 1400, length > 1400)
+    assert len(kept.encode()) <= TRACEBACK_MAX_BYTES
+    assert kept.endswith("\nValueError: no")
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "€", "🙂"])
+def test_a_cut_message_is_marked(letter: str):
+    text = f"ValueError: {letter * 1000}"
+
+    kept = cut_error(text)
+
+    assert len(kept.encode()) <= ERROR_MAX_BYTES
+    assert text.startswith(kept.removesuffix("…"))
+    assert is_cut(kept)
+    assert not is_cut(text)
+    assert not is_cut("short …")
+    assert cut_error(kept) == kept
 
 
 @pytest.mark.parametrize("key", ["wrong type", "missing permission"])

@@ -1,6 +1,7 @@
 """Runs a task again as a copy: a new task with its payload, or an edited one. The original stays, linked."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from queues.queries import resolve_queue
@@ -10,6 +11,8 @@ from runqy.broker.broker import Broker
 from runqy.broker.enqueue import new_task_id
 from runqy.broker.task_record import TaskRecord
 from runqy.errors import PayloadInvalid, PayloadNotKept, TaskAlreadyExists
+from runqy.request_ids import trace_headers
+from runqy.tracing import enqueue_span
 from tasks import payloads
 from tasks.models import TaskCopy, TaskRun
 from tasks.operations import enqueue_built_task_once
@@ -50,8 +53,10 @@ class Original:
         )
 
 
-def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, headers: Mapping[str, str]) -> str:
+def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, traceparent: str = "") -> str:
     """Enqueue a copy of a task with this payload and return its id. Recorded in the audit.
+
+    `traceparent` is the client's.
 
     Raise QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid, BrokerUnavailable.
     """
@@ -61,7 +66,7 @@ def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, headers:
     if is_edited:
         changes = {**changes, "payload": REDACTED}
     with record_before(action="task.copied", object_kind="task", object_name=original.id, changes=changes):
-        add_copy(broker, original, copy_id, payload, headers)
+        add_copy(broker, original, copy_id, payload, traceparent)
     TaskCopy.objects.create(
         original_queue=original.redis_queue,
         original_id=original.id,
@@ -72,19 +77,18 @@ def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, headers:
     return copy_id
 
 
-def add_copy(broker: Broker, original: Original, copy_id: str, payload: bytes, headers: Mapping[str, str]) -> None:
+def add_copy(broker: Broker, original: Original, copy_id: str, payload: bytes, traceparent: str = "") -> None:
     """Enqueue a copy of a task under an id. Repetitions change nothing, even when the copy has ended and was deleted.
 
     Raise as `enqueue_copy`.
     """
     resolved, context = resolve_queue(original.redis_queue), broker.context()
     ensure_enabled(resolved)
-    spec = original.spec(payload)
-    task = build_task(spec, resolved, task_id=copy_id, now_ns=context.now_ns, headers=headers)
-    try:
-        broker.run(enqueue_built_task_once(task, context))
-    except TaskAlreadyExists:
-        return
+    with enqueue_span(original.redis_queue, traceparent):
+        headers, spec = trace_headers(traceparent), original.spec(payload)
+        task = build_task(spec, resolved, task_id=copy_id, now_ns=context.now_ns, headers=headers)
+        with suppress(TaskAlreadyExists):
+            broker.run(enqueue_built_task_once(task, context))
 
 
 def find_payload(original: Original) -> bytes | None:

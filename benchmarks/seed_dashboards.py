@@ -14,7 +14,7 @@ from django.test import Client  # noqa: E402
 from demo.load_fixture import load_fixture  # noqa: E402
 from runqy.redis_connection import get_broker  # noqa: E402
 from tasks.histograms import bucket_of  # noqa: E402
-from tasks.run_history import MINUTE_NS, QueueIdentity, RollupDelta, add_to_rollups, floor_time  # noqa: E402
+from tasks.rollups import MINUTE_S, RollupDelta, add_to_rollups, floor_time  # noqa: E402
 
 MINUTES = 90
 
@@ -27,11 +27,10 @@ def fill_history(queues: int) -> None:
         for factor in (0.5, 0.7, 1, 1.5, 2, 6):
             histogram[bucket_of(typical_ms * factor)] = 10
     now = datetime.now(UTC)
-    starts = [floor_time(now - timedelta(minutes=back), MINUTE_NS) for back in range(MINUTES)]
+    starts = [floor_time(now - timedelta(minutes=back), MINUTE_S) for back in range(MINUTES)]
     for number in range(queues):
         name = f"queue-{number:04}"
-        identity = QueueIdentity(redis_queue=f"{name}_high", queue=name, sub_queue="high")
-        add_to_rollups(identity, dict.fromkeys(starts, delta))
+        add_to_rollups(dict.fromkeys(starts, delta), queue=name, redis_queue=f"{name}_high")
 
 
 def log_in(name: str) -> str:

@@ -1,6 +1,7 @@
 """Measures what open overviews cost: sessions that fetch the live parts of the page as often as a browser does."""
 
 import json
+import os
 import subprocess
 import threading
 import time
@@ -16,8 +17,12 @@ from benchmarks.stack import Stack
 from soak.processes import cpu_s
 
 DASHBOARDS, QUEUES, WORKERS = 10, 50, 20
-PARTS = {"/admin/overview/live/": 2.0, "/admin/overview/charts/?range=1h&queue=": 10.0}
-"""The parts of the page, and their intervals in seconds: `data-live` in `admin/index.html`."""
+PARTS = {
+    "/admin/overview/live/": 2.0,
+    "/admin/overview/charts/?range=1h&queue=": 10.0,
+    "/admin/tasks/task/failing/": 10.0,
+}
+"""The live parts of the page, and their intervals in seconds: `data-live` in `admin/index.html`."""
 WARM_UP_S, MEASURED_S = 12.0, 20.0
 GOAL_PERCENT = 10.0
 
@@ -69,7 +74,9 @@ def measure_dashboards(stack: Stack, report: Report, sampling: Sampling) -> None
         for dashboard in dashboards:
             dashboard.start()
         time.sleep(WARM_UP_S)
+        before = _count_refreshes(dashboards)
         web, redis = _shares(server, stack)
+        refreshes = _count_refreshes(dashboards) - before
         stop.set()
         for dashboard in dashboards:
             dashboard.join()
@@ -79,9 +86,15 @@ def measure_dashboards(stack: Stack, report: Report, sampling: Sampling) -> None
     report.figure("web processes and Redis", 100 * (web + redis), "% core", goal=GOAL_PERCENT)
     report.figure("web processes", 100 * web, "% core")
     report.figure("Redis", 100 * redis, "% core")
+    report.figure("processor time of a refresh", 1000 * MEASURED_S * (web + redis) / refreshes, "ms")
     report.figure("response times, median", 1000 * spans_s[len(spans_s) // 2], "ms")
     report.figure("response times, p95", 1000 * spans_s[int(len(spans_s) * 0.95)], "ms")
+    report.note(f"load average of the machine, which other work may share: {os.getloadavg()[0]:.1f}")
     report.note(", ".join(f"{text}: {count:,}" for text, count in sorted(statuses.items())))
+
+
+def _count_refreshes(dashboards: Sequence[Dashboard]) -> int:
+    return sum(dashboard.statuses.total() for dashboard in dashboards)
 
 
 def _shares(server: Server, stack: Stack) -> tuple[float, float]:

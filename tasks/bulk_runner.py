@@ -25,6 +25,7 @@ from runqy.broker.states import TaskState
 from runqy.broker.task_reader import TaskLocation, read_states, read_tasks
 from runqy.broker.task_record import TaskRecord
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueFull, RunqyError
+from runqy.request_ids import request_id_context
 from tasks.actions import TaskAction, apply_in_state
 from tasks.bulk_actions import AUDIT_KIND, get_query
 from tasks.bulk_slices import Slice, find_next_slice, state_since_ns
@@ -283,7 +284,8 @@ class BulkRunner:
             return
         try:
             original = Original(redis_queue=item.redis_queue, id=item.task_id)
-            add_copy(broker, NewCopy(original=original, id=item.copy_id, payload=payload), until_s=until_s)
+            with request_id_context(f"bulk-action-{item.bulk_action_id}"):
+                add_copy(broker, NewCopy(original=original, id=item.copy_id, payload=payload), until_s=until_s)
         except (QueueFull, BrokerUnavailable, ConfigurationUnavailable):
             raise
         except RunqyError as error:

@@ -1,7 +1,8 @@
 """Runs a task again as a copy: a new task with its payload, or an edited one. The original stays, linked."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 from queues.queries import resolve_queue
 from runqy.audit.changes import REDACTED, Changes
@@ -10,6 +11,8 @@ from runqy.broker.broker import Broker
 from runqy.broker.enqueue import new_task_id
 from runqy.broker.task_record import TaskRecord
 from runqy.errors import PayloadInvalid, PayloadNotKept, TaskAlreadyExists
+from runqy.request_ids import trace_headers
+from runqy.tracing import enqueue_span
 from tasks import payloads
 from tasks.models import TaskCopy, TaskRun
 from tasks.operations import enqueue_built_task_once
@@ -58,11 +61,14 @@ class NewCopy:
     original: Original
     id: str
     payload: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    traceparent: str = ""
+    """The client's."""
 
 
-def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, headers: Mapping[str, str]) -> str:
+def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, traceparent: str = "") -> str:
     """Enqueue a copy of a task with this payload and return its id. Recorded in the audit.
+
+    `traceparent` is the client's.
 
     Raise QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid, BrokerUnavailable.
     """
@@ -72,7 +78,7 @@ def enqueue_copy(broker: Broker, *, original: Original, payload: bytes, headers:
     if is_edited:
         changes = {**changes, "payload": REDACTED}
     with record_before(action="task.copied", object_kind="task", object_name=original.id, changes=changes):
-        add_copy(broker, NewCopy(original=original, id=copy_id, payload=payload, headers=headers))
+        add_copy(broker, NewCopy(original=original, id=copy_id, payload=payload, traceparent=traceparent))
     TaskCopy.objects.create(
         original_queue=original.redis_queue,
         original_id=original.id,
@@ -90,12 +96,11 @@ def add_copy(broker: Broker, copy: NewCopy, *, until_s: int | None = None) -> No
     """
     resolved, context = resolve_queue(copy.original.redis_queue), broker.context()
     ensure_enabled(resolved)
-    spec = copy.original.spec(copy.payload)
-    task = build_task(spec, resolved, task_id=copy.id, now_ns=context.now_ns, headers=copy.headers)
-    try:
-        broker.run(enqueue_built_task_once(task, context, until_s=until_s))
-    except TaskAlreadyExists:
-        return
+    with enqueue_span(copy.original.redis_queue, copy.traceparent):
+        headers, spec = trace_headers(copy.traceparent), copy.original.spec(copy.payload)
+        task = build_task(spec, resolved, task_id=copy.id, now_ns=context.now_ns, headers=headers)
+        with suppress(TaskAlreadyExists):
+            broker.run(enqueue_built_task_once(task, context, until_s=until_s))
 
 
 def find_payload(original: Original) -> bytes | None:

@@ -16,12 +16,12 @@ from django.conf import settings
 
 from queues.catalog import QueueCatalog
 from queues.definitions import Limits
+from runqy.broker.archive_reasons import find_archive_outcome, is_archived_by_user
 from runqy.broker.broker import Broker
 from runqy.broker.listing import Page, list_tasks
 from runqy.broker.message import REQUEST_ID
 from runqy.broker.orphans import has_go_workers
-from runqy.broker.pending_timeouts import EXPIRED_PREFIX
-from runqy.broker.run_log import PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, EndedRun
+from runqy.broker.run_log import PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, EndedRun, cut_error
 from runqy.broker.scanning import run_requests
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.task_record import TaskRecord
@@ -33,6 +33,8 @@ MAX_PAGES = 10
 """How many pages of each state and queue one call reads."""
 MAX_REMEMBERED = 100_000
 
+_ENDED_BY_RUNQY = (RunOutcome.CANCELED, RunOutcome.EXPIRED)
+"""Outcomes of tasks that no foreign worker ended."""
 _STATES = (TaskState.COMPLETED, TaskState.ARCHIVED, TaskState.RETRY)
 
 log = structlog.get_logger(__name__)
@@ -91,7 +93,7 @@ class ForeignRunSearch:
 def find_foreign_runs(records: Sequence[TaskRecord], *, now_ns: int, archived_ttl_s: int) -> Iterator[EndedRun]:
     """Yield the last runs of those tasks that no runqy worker has run and the server did not end."""
     for record in records:
-        is_ended_here = record.is_canceled or record.error.startswith(EXPIRED_PREFIX)
+        is_ended_here = find_archive_outcome(record, now_s=now_ns // 10**9) in _ENDED_BY_RUNQY
         is_archived_unrun = record.state is TaskState.ARCHIVED and not record.error
         is_storable = len(record.id) <= ID_MAX_LENGTH and "\0" not in record.id
         if is_storable and not (record.counted_attempts or is_ended_here or is_archived_unrun):
@@ -122,11 +124,11 @@ def _find_end(record: TaskRecord, now_s: int, archived_ttl_s: int) -> _RunEnd | 
         return _end(RunOutcome.COMPLETED, record.completed_at_ns or at_s * 10**9)
     if record.state is TaskState.RETRY:
         return _end(RunOutcome.RETRIED, failed_at_s * 10**9) if failed_at_s else _end_before(score_s, now_s, now_s)
-    archived_at_s = record.archived_at_s or 0
-    is_by_hand = archived_at_s != failed_at_s and archived_at_s <= now_s
+    is_by_hand = is_archived_by_user(record, now_s=now_s)
+    outcome = find_archive_outcome(record, now_s=now_s) or RunOutcome.FAILED
     if failed_at_s:
-        return _end(RunOutcome.RETRIED if is_by_hand else RunOutcome.FAILED, failed_at_s * 10**9)
-    return None if is_by_hand else _end_before(score_s, now_s, score_s - archived_ttl_s, RunOutcome.FAILED)
+        return _end(RunOutcome.RETRIED if is_by_hand else outcome, failed_at_s * 10**9)
+    return None if is_by_hand else _end_before(score_s, now_s, score_s - archived_ttl_s, outcome)
 
 
 def _end(outcome: RunOutcome, ended_ns: int) -> _RunEnd:
@@ -151,7 +153,7 @@ def _foreign_run(record: TaskRecord, end: _RunEnd) -> EndedRun:
         started_ns=record.started_at_ns,
         worker_id=_clean(record.worker_id)[:ID_MAX_LENGTH],
         request_id=_clean(record.message.headers.get(REQUEST_ID, ""))[:128],
-        error="" if end.outcome is RunOutcome.COMPLETED else _clean(record.error),
+        error="" if end.outcome is RunOutcome.COMPLETED else cut_error(_clean(record.error)),
         payload=record.payload[:PAYLOAD_MAX_BYTES],
         result=None if record.result is None else record.result[:RESULT_MAX_BYTES],
         is_foreign=True,

@@ -30,6 +30,8 @@ from runqy.broker.task_index import remove_lookups
 from runqy.broker.task_reader import read_tasks
 from runqy.broker.task_record import TaskRecord
 from runqy.errors import BrokerFull, IdempotencyRecordUnreadable, QueueFull, RunqyError, TaskNotFound, TaskNotUnique
+from runqy.request_ids import trace_headers
+from runqy.tracing import enqueue_span
 from tasks.task_specs import OnConflict, TaskSpec, build_record, build_task, ensure_enabled
 from tasks.waiting import WaitingClient
 from tasks.waiting_loop import get_waiting_loop
@@ -94,19 +96,22 @@ def enqueue_task(
 
 
 def enqueue_and_wait(
-    broker: Broker, *, spec: TaskSpec, headers: Mapping[str, str], client_id: str, timeout_s: float
+    broker: Broker, *, spec: TaskSpec, client_id: str, timeout_s: float, traceparent: str = ""
 ) -> TaskRecord:
     """Enqueue a task and return it once it has ended, or in its state after `timeout_s`. Recorded in the audit.
 
-    Blocks. Raise QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid, RequestInvalid, BrokerUnavailable.
+    `traceparent` is the client's. Blocks. Raise QueueNotFound, QueueDisabled, QueueFull, PayloadInvalid,
+    RequestInvalid, BrokerUnavailable.
     """
     resolved = resolve_queue(spec.queue)
     ensure_enabled(resolved)
     context = broker.context()
-    task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers)
-    changes = {"queue": (None, task.queue)}
-    with record_before(action="task.created", object_kind="task", object_name=task.id, changes=changes):
-        broker.run(enqueue_built_task(task, context))
+    with enqueue_span(spec.queue, traceparent):
+        headers = trace_headers(traceparent)
+        task = build_task(spec, resolved, task_id=new_task_id(), now_ns=context.now_ns, headers=headers)
+        changes = {"queue": (None, task.queue)}
+        with record_before(action="task.created", object_kind="task", object_name=task.id, changes=changes):
+            broker.run(enqueue_built_task(task, context))
     waiting, client = get_waiting_loop(), WaitingClient(id=client_id, holds_thread=True)
     awaited = waiting.run(
         waiting.waiters.wait_for_queued(task.id, queue=task.queue, client=client, timeout_s=timeout_s)

@@ -167,8 +167,10 @@ def get_streams(redis_queues: Iterable[str]) -> dict[str, RunStream]:
     return {row.redis_queue: row for row in RunStream.objects.filter(redis_queue__in=list(redis_queues))}
 
 
-def record_drops(identity: QueueIdentity, before: RunStream | None, *, appended: int, left: int) -> None:
+def record_drops(identity: QueueIdentity, before: RunStream | None, *, appended: int, left: int) -> int:
     """Count the entries that a full stream dropped: appended, no longer in the stream, and not passed by the cursor.
+
+    Return how many were not counted before.
 
     `before` is the stream's row as read before its entries. Entries that another process has stored but not yet
     removed count as left and as passed, so the next call finds the drops that they conceal.
@@ -179,12 +181,14 @@ def record_drops(identity: QueueIdentity, before: RunStream | None, *, appended:
         if has_restarted and before is not None and stream.passed_before == before.passed_before:
             stream.passed_before, stream.dropped_seen = before.passed, 0
         dropped = appended - left - (stream.passed - stream.passed_before)
-        if (added := dropped - stream.dropped_seen) > 0:
+        added = max(dropped - stream.dropped_seen, 0)
+        if added:
             now, delta = timezone.now(), RollupDelta(identity.queue)
             delta.counts["dropped"] = added
             add_to_rollups({(identity.redis_queue, floor_time(now, MINUTE_S)): delta})
             stream.dropped, stream.dropped_seen, stream.dropped_at = stream.dropped + added, dropped, now
         stream.save()
+    return added
 
 
 def has_drops(stream: RunStream, *, appended: int, left: int) -> bool:

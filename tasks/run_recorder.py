@@ -17,6 +17,7 @@ from django.conf import settings
 from queues.catalog import QueueCatalog
 from runqy import clock
 from runqy.broker.broker import Broker
+from runqy.broker.run_counters import RunCounters, add_run_counters
 from runqy.broker.run_log import RunEntry, StreamPage, StreamStatus, delete_stream, read_runs, remove_runs
 from runqy.broker.scanning import run_requests
 from tasks.fulltext_index import merge_segments
@@ -83,7 +84,8 @@ class RunRecorder:
         if found:
             checkpoint()
         removals = {queue: remove_runs(queue, entries[-1].id) for queue, entries in found.items()}
-        _record_drops(broker.run(run_requests(removals)), before, catalog)
+        drops = _record_drops(broker.run(run_requests(removals)), before, catalog)
+        broker.run(run_requests({queue: add_run_counters(queue, counters) for queue, counters in drops.items()}))
         return sum(map(len, found.values())), [queue for queue, entries in found.items() if len(entries) >= limit]
 
     def _store(self, entries: Sequence[QueueEntry]) -> None:
@@ -135,15 +137,18 @@ def _delete_others(broker: Broker, pages: dict[str, StreamPage]) -> None:
 
 def _record_drops(
     statuses: dict[str, StreamStatus], before: dict[str, RunStream], catalog: QueueCatalog | None
-) -> None:
-    """Record what full streams dropped."""
-    streams = get_streams(statuses)
+) -> dict[str, RunCounters]:
+    """Record what full streams dropped; return the counts for /metrics."""
+    streams, drops = get_streams(statuses), {}
     for queue, status in statuses.items():
         stream = streams.get(queue)
         if stream and has_drops(stream, appended=status.appended, left=status.length):
-            record_drops(
+            added = record_drops(
                 QueueIdentity.find(queue, catalog),
                 before.get(stream.redis_queue),
                 appended=status.appended,
                 left=status.length,
             )
+            if added:
+                drops[queue] = RunCounters(dropped=added)
+    return drops

@@ -18,6 +18,3 @@ ARCHIVE_MAX_TASKS = 10_000
 BATCH_MAX_TASKS = 500
 BATCH_MAX_BYTES = 1 << 20
 """The limits of one script call, so that it does not block Redis for long."""
-
-DEADLINE_EXCEEDED = "deadline exceeded"
-"""asynq's error of a task whose deadline has passed."""

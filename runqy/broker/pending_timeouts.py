@@ -9,6 +9,7 @@ import structlog
 
 from runqy.broker import keys as redis_keys
 from runqy.broker import message as messages
+from runqy.broker.archive_reasons import pending_timeout_error
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.constants import BATCH_MAX_TASKS
 from runqy.broker.keys import QueueKeys
@@ -17,9 +18,6 @@ from runqy.broker.replies import Reply, read_time_ns
 from runqy.broker.run_log import make_details
 from runqy.broker.scanning import MAX_ROUNDS, run_requests
 from runqy.broker.scripts import script
-
-EXPIRED_PREFIX = "waited in the queue for longer"
-"""The beginning of the error of a task that was archived here."""
 
 _log = structlog.get_logger(__name__)
 
@@ -56,11 +54,12 @@ def archive_timed_out(queue: str, tasks: Sequence[PendingTask], *, timeout_s: in
     """Archive the tasks that are unchanged and still pending; return how many. No attempt is counted."""
     keys = QueueKeys(queue)
     now_s = now_ns // 1_000_000_000
-    error = f"{EXPIRED_PREFIX} than its pending_timeout of {timeout_s} s"
+    error = pending_timeout_error(timeout_s)
     archive = script("archive_timed_out")(
         pending=keys.pending,
         archived=keys.archived,
         runs=keys.runs,
+        counters=keys.run_counters,
         tasks=[keys.task(task.task_id) for task in tasks],
         now_s=now_s,
         message_end=messages.encode(TaskMessage(error_msg=error, last_failed_at=now_s)),

@@ -16,6 +16,7 @@ import structlog
 
 from runqy.broker import keys as redis_keys
 from runqy.broker import message as messages
+from runqy.broker.archive_reasons import LEASE_EXPIRED
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.constants import COUNTER_TTL_S, RECOVERY_GRACE_S
 from runqy.broker.keys import QueueKeys, counter_day
@@ -26,7 +27,6 @@ from runqy.broker.scanning import for_each_queue, run_requests
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.states import RunOutcome, TaskState
 
-LEASE_EXPIRED = "task lease expired"
 SLICE_SIZE = 500
 GROUP_SETS_PER_CALL = 10
 MESSAGES_PER_CALL = 50

@@ -1,6 +1,7 @@
-"""Counters of a Redis queue's runs, which workers add to with their heartbeats: outcomes, times, child restarts.
+"""Counters of a Redis queue's runs: outcomes, times, child restarts, runs that the history dropped.
 
-They only grow, so that Prometheus computes rates of them whichever workers come and go (docs/adr/0034).
+Workers add to them with their heartbeats, maintenance when tasks expire and when the history drops runs. They only
+grow, so that Prometheus computes rates of them whichever workers come and go (docs/adr/0034).
 """
 
 from __future__ import annotations
@@ -20,10 +21,7 @@ BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 """Upper bounds of the histograms' buckets."""
 MAX_COUNT = 1 << 53
 """Larger numbers than any worker counts, and the largest that Prometheus stores exactly."""
-
-
-COUNTED_OUTCOMES = tuple(outcome for outcome in RunOutcome if outcome is not RunOutcome.EXPIRED)
-"""Of runs that a worker began; LOST: its lease ended first."""
+_OUTCOMES = tuple(RunOutcome)
 
 
 @dataclass(slots=True)
@@ -49,6 +47,7 @@ class RunCounters:
     """The numbers of one Redis queue."""
 
     outcomes: Counter[RunOutcome] = field(default_factory=Counter)
+    """LOST: the lease ended first; EXPIRED: of tasks that were not started."""
     requeued: int = 0
     """Tasks given back, not run or interrupted because the worker stopped: no attempt ended."""
     waits: Histogram = field(default_factory=Histogram)
@@ -57,6 +56,8 @@ class RunCounters:
     child_restarts: int = 0
     deployments: int = 0
     failed_deployments: int = 0
+    dropped: int = 0
+    """Runs that the history lost, because the stream of the queue was full."""
 
     def add(self, other: RunCounters) -> None:
         """Add the numbers of another one."""
@@ -67,14 +68,15 @@ class RunCounters:
         self.child_restarts += other.child_restarts
         self.deployments += other.deployments
         self.failed_deployments += other.failed_deployments
+        self.dropped += other.dropped
 
     def to_fields(self) -> dict[str, int]:
         """Return the numbers that are not 0, by field of the hash in Redis."""
         values = [
-            *(self.outcomes[outcome] for outcome in COUNTED_OUTCOMES),
+            *(self.outcomes[outcome] for outcome in _OUTCOMES),
             *(*self.waits.counts, self.waits.sum_ms),
             *(*self.runs.counts, self.runs.sum_ms),
-            *(self.requeued, self.child_restarts, self.deployments, self.failed_deployments),
+            *(self.requeued, self.child_restarts, self.deployments, self.failed_deployments, self.dropped),
         ]
         return {name: value for name, value in zip(_FIELDS, values, strict=True) if value}
 
@@ -82,37 +84,38 @@ class RunCounters:
     def from_values(cls, values: Sequence[int]) -> RunCounters:
         """Return the numbers, given those of `_FIELDS` in order."""
         outcomes, waits, runs, rest = (
-            values[: len(COUNTED_OUTCOMES)],
-            values[len(COUNTED_OUTCOMES) : _RUNS_START],
+            values[: len(_OUTCOMES)],
+            values[len(_OUTCOMES) : _RUNS_START],
             values[_RUNS_START:_REST_START],
             values[_REST_START:],
         )
         return cls(
-            outcomes=Counter(dict(zip(COUNTED_OUTCOMES, outcomes, strict=True))),
+            outcomes=Counter(dict(zip(_OUTCOMES, outcomes, strict=True))),
             waits=Histogram([*waits[:-1]], waits[-1]),
             runs=Histogram([*runs[:-1]], runs[-1]),
             requeued=rest[0],
             child_restarts=rest[1],
             deployments=rest[2],
             failed_deployments=rest[3],
+            dropped=rest[4],
         )
 
 
 _BUCKETS = range(len(BUCKETS_S) + 1)
-_RUNS_START = len(COUNTED_OUTCOMES) + len(_BUCKETS) + 1
+_RUNS_START = len(_OUTCOMES) + len(_BUCKETS) + 1
 _REST_START = _RUNS_START + len(_BUCKETS) + 1
 _FIELDS = (
-    *map(str, COUNTED_OUTCOMES),
+    *map(str, _OUTCOMES),
     *(f"wait_{bucket}" for bucket in _BUCKETS),
     "wait_ms",
     *(f"run_{bucket}" for bucket in _BUCKETS),
     "run_ms",
-    *("requeued", "child_restarts", "deployments", "failed_deployments"),
+    *("requeued", "child_restarts", "deployments", "failed_deployments", "dropped"),
 )
 
 
 def add_run_counters(queue: str, counters: RunCounters) -> Request[None]:
-    """Add what a worker counted since its last heartbeat."""
+    """Add what was counted since the last call."""
     parts: list[Value] = [part for item in counters.to_fields().items() for part in item]
     call = script("add_run_counters")(counters=QueueKeys(queue).run_counters, fields_and_amounts=parts)
     return Request((call,), lambda _: None)

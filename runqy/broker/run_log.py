@@ -22,11 +22,15 @@ MAX_ENTRIES = 20_000
 MAX_ENTRY_BYTES = 2048
 PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, ERROR_MAX_BYTES = 400, 400, 700
 """The sizes of excerpts, which together with everything else stay below MAX_ENTRY_BYTES."""
+TRACEBACK_MAX_BYTES = 1500
+"""That of a traceback, where payload and ids are short."""
 
 _ID_MAX_BYTES, _RUN_ID_MAX_BYTES, _COMMIT_MAX_BYTES, _REQUEST_ID_MAX_BYTES = 255, 64, 64, 128
 _OLDEST_NS, _NEWEST_NS = 30 * 86_400 * 10**9, 3600 * 10**9
 """How far from now an attempt may have ended; other times are forged or nonsense."""
 _TRACEBACK = "Traceback (most recent call last):"
+_ELLIPSIS = "…"
+_CUT_TRACEBACK = f"{_TRACEBACK}\n{_ELLIPSIS}\n"
 
 EntryId = tuple[int, int]
 """The id of an entry, which orders the entries of a stream."""
@@ -128,10 +132,17 @@ def make_details(
         if not info.hides_payload:
             payload = message.payload[:PAYLOAD_MAX_BYTES]
     shown_result = None if result is None or payload is None else result[:RESULT_MAX_BYTES]
-    shown_error = _cut_error(error) if error else ""
-    return _encode_details(
-        (info.commit[:_COMMIT_MAX_BYTES], request_id, shown_error, payload, shown_result, info.started_ns)
-    )
+    commit = info.commit[:_COMMIT_MAX_BYTES]
+    room = _room_for_traceback(message, payload, commit, request_id) if error and message is not None else 0
+    shown_error = cut_error(error, traceback_max_bytes=max(room, ERROR_MAX_BYTES)) if error else ""
+    return _encode_details((commit, request_id, shown_error, payload, shown_result, info.started_ns))
+
+
+def _room_for_traceback(message: TaskMessage, payload: bytes | None, commit: str, request_id: str) -> int:
+    """Return how much of a traceback fits into an entry, beside what is shorter than it may be."""
+    spare = PAYLOAD_MAX_BYTES + _ID_MAX_BYTES + _COMMIT_MAX_BYTES + _REQUEST_ID_MAX_BYTES
+    used = len(payload or b"") + len(message.id.encode()) + len(commit) + len(request_id.encode())
+    return min(ERROR_MAX_BYTES + spare - used, TRACEBACK_MAX_BYTES)
 
 
 def read_runs(queue: str, *, limit: int, now_ns: int) -> Request[StreamPage]:
@@ -231,14 +242,24 @@ def _cut_text(text: str, max_bytes: int) -> str:
     return text[:max_bytes].encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
 
 
-def _cut_error(text: str) -> str:
-    """Return an excerpt of an error: the start of a message, the end of a traceback."""
+def cut_error(text: str, *, traceback_max_bytes: int = TRACEBACK_MAX_BYTES) -> str:
+    """Return an excerpt of an error, in which `…` stands for what is missing: the end of a message, or of a traceback
+    what follows its first line.
+
+    The size of a message depends on nothing else, so that its group of errors does not.
+    """
     if len(text) * 4 <= ERROR_MAX_BYTES and text.isascii():
         return text
-    if _TRACEBACK not in text:
-        return _cut_text(text, ERROR_MAX_BYTES)
-    room = ERROR_MAX_BYTES - len(_TRACEBACK) - len("\n…\n".encode())
+    max_bytes = traceback_max_bytes if _TRACEBACK in text else ERROR_MAX_BYTES
     data = text.encode("utf-8", "replace")
-    if len(data) <= ERROR_MAX_BYTES:
+    if len(data) <= max_bytes:
         return data.decode()
-    return f"{_TRACEBACK}\n…\n{data[-room:].decode('utf-8', 'ignore')}"
+    if _TRACEBACK not in text:
+        return data[: max_bytes - len(_ELLIPSIS.encode())].decode("utf-8", "ignore") + _ELLIPSIS
+    return _CUT_TRACEBACK + data[len(_CUT_TRACEBACK.encode()) - max_bytes :].decode("utf-8", "ignore")
+
+
+def is_cut(error: str) -> bool:
+    """Return whether the text of an error is an excerpt by `cut_error`."""
+    is_long = len(error.encode("utf-8", "replace")) > ERROR_MAX_BYTES - 2 * len(_ELLIPSIS.encode())
+    return error.startswith(_CUT_TRACEBACK) or (is_long and error.endswith(_ELLIPSIS))

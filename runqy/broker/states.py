@@ -26,7 +26,10 @@ class TaskState(StrEnum):
 
 
 class RunOutcome(StrEnum):
-    """How an attempt ended; also of tasks that ended without one: canceled or expired while they waited."""
+    """How an attempt ended; also of tasks that ended without one: canceled or expired while they waited.
+
+    docs/states.md defines them for users.
+    """
 
     COMPLETED = "completed"
     RETRIED = "retried"
@@ -35,9 +38,9 @@ class RunOutcome(StrEnum):
     """It failed, and the task was archived."""
     CANCELED = "canceled"
     TIMED_OUT = "timed_out"
-    """Its timeout or deadline passed, whether or not the task runs again."""
+    """Its timeout or deadline ended it, whether or not the task runs again."""
     EXPIRED = "expired"
-    """The task waited for longer than its queue allows."""
+    """The task was not started: it waited for longer than its queue allows, or its deadline had passed."""
     LOST = "lost"
     """Its worker fell silent, whether or not the task runs again."""
 

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from queues.catalog import QueueCatalog
 from runqy import clock, metric_files
+from runqy.broker.worker_records import count_workers
 from runqy.config_sync.head_check import HeadProblem
 from runqy.config_sync.snapshot import get_cache
 from runqy.http_metrics import flush_requests, with_histogram
@@ -54,6 +55,13 @@ def _server_families(state: RedisState) -> Iterator[Metric]:
         "runqy_maintenance_up",
         "1 if a maintenance process has reported in the last minute.",
         float(state.is_maintenance_running),
+    )
+    processes = count_workers(state.workers, now_s=state.now_s)
+    yield labelled_gauge(
+        "runqy_worker_processes",
+        "Worker processes of all queues; each counts once, `ready` if it is ready for at least one queue.",
+        "state",
+        [("ready", processes.ready), ("not_ready", processes.not_ready), ("disconnected", processes.disconnected)],
     )
     problem = get_cache().head_problem
     has_documents = not get_cache().is_empty and bool(get_cache().current().documents)

@@ -11,8 +11,8 @@ from prometheus_client.metrics_core import (
 )
 
 from queues.catalog import QueueCatalog
-from runqy.broker.run_counters import BUCKETS_S, COUNTED_OUTCOMES, Histogram, RunCounters
-from runqy.broker.states import TaskState
+from runqy.broker.run_counters import BUCKETS_S, Histogram, RunCounters
+from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.stats import QueueCounts
 from runqy.broker.worker_records import WorkerState
 from runqy.http_metrics import OTHER
@@ -66,24 +66,32 @@ def asynq_families(state: RedisState, labels: Mapping[str, str]) -> Iterator[Met
 
 
 def run_families(state: RedisState, labels: Mapping[str, str]) -> Iterator[Metric]:
-    """Yield the outcomes and times of runs, which workers report with their heartbeats."""
+    """Yield the outcomes and times of runs, and what the history lost of them."""
     grouped: dict[str, RunCounters] = defaultdict(RunCounters)
     for queue, counters in state.runs.items():
         grouped[labels[queue]].add(counters)
     outcomes = CounterMetricFamily(
-        "runqy_task_runs", "Attempts of workers by how they ended.", labels=("queue", "outcome")
+        "runqy_task_runs",
+        "Attempts of workers by how they ended; `expired`: tasks that ended without one.",
+        labels=("queue", "outcome"),
     )
     waits = HistogramMetricFamily(
         "runqy_task_wait_seconds", "Time that tasks were pending until a run began.", labels=("queue",)
     )
     runs = HistogramMetricFamily("runqy_task_run_seconds", "Time that runs took.", labels=("queue",))
+    dropped = CounterMetricFamily(
+        "runqy_history_runs_dropped",
+        "Ended attempts that the history lost, because a queue's stream in Redis was full.",
+        labels=("queue",),
+    )
     for label, counters in grouped.items():
-        for outcome in COUNTED_OUTCOMES:
+        for outcome in RunOutcome:
             outcomes.add_metric((label, outcome.value), counters.outcomes[outcome])
         outcomes.add_metric((label, "requeued"), counters.requeued)
         waits.add_metric((label,), _cumulated(counters.waits), counters.waits.sum_ms / 1000)
         runs.add_metric((label,), _cumulated(counters.runs), counters.runs.sum_ms / 1000)
-    yield from (outcomes, waits, runs)
+        dropped.add_metric((label,), counters.dropped)
+    yield from (outcomes, waits, runs, dropped)
 
 
 def _cumulated(histogram: Histogram) -> list[tuple[str, float]]:

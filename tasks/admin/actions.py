@@ -27,7 +27,8 @@ from tasks.actions import (
 )
 from tasks.admin.details import find_requested_task
 from tasks.admin.permissions import LABELS, actions_for_selected, can_apply
-from tasks.admin.presenters import STATE_NAMES, queue_tasks_url, state_label, task_url
+from tasks.admin.presenters import STATE_NAMES, queue_tasks_url, task_url
+from tasks.admin.task_rows import task_rows
 
 _DONE = {
     TaskAction.RUN: "The task was put back on the queue.",
@@ -139,11 +140,12 @@ def _describe_outcome(selected: SelectionAction, result: ActionResult) -> tuple[
 
 def _confirm_one(context: dict[str, Any], request: HttpRequest, action: TaskAction, record: TaskRecord) -> HttpResponse:
     labels = LABELS[action]
+    (row,) = task_rows([record], request.user, now_ns=get_broker().now_ns())
     context |= {
         "title": f"{labels.label} a task",
         "question": f"{labels.label} task {record.id}?",
         "labels": labels,
-        "facts": [("Queue", record.queue), ("State", state_label(record))],
+        "facts": [("Queue", record.queue), ("State", row.state)],
         "fields": [("action", action.value), ("confirmed", "yes")],
         "form_url": request.get_full_path(),
         "back_url": task_url(record.id, record.queue),

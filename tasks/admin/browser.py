@@ -23,7 +23,8 @@ from tasks.admin.filters import (
     with_absolute_times,
 )
 from tasks.admin.permissions import HIDDEN, can_apply, can_view_payloads, labels_for
-from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, format_ms, task_row, task_url, worker_url
+from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, format_ms, task_url, worker_url
+from tasks.admin.task_rows import task_rows
 from tasks.bulk_actions import list_valid_actions
 from tasks.models import TaskRun
 from tasks.run_queries import RunCursor, RunOrder, TaskCount, count_ended_tasks, list_runs
@@ -153,12 +154,8 @@ def _find_running(request: HttpRequest, query: TaskQuery) -> dict[str, Any]:
         tasks = []
     except BrokerUnavailable as error:
         return {"running_error": error.detail}
-    now_ns, user = broker.now_ns(), request.user
     return {
-        "running": [
-            (task.queue, task_row(task, now_ns=now_ns, is_visible=can_view_payloads(user, task.queue)))
-            for task in tasks
-        ],
+        "running": task_rows(tasks, request.user, now_ns=broker.now_ns()),
         "running_url": tasks_url(TaskQuery(state=TaskState.ACTIVE, queue=query.queue)),
     }
 
@@ -177,10 +174,7 @@ def _find_tasks(request: HttpRequest, query: TaskQuery, state: TaskState) -> dic
         matches = TaskCount(count=len(page.tasks), is_exact=page.end is None and cursor is None)
     return {
         "matches": matches,
-        "tasks": [
-            (task.queue, task_row(task, now_ns=now_ns, is_visible=can_view_payloads(user, task.queue)))
-            for task in page.tasks
-        ],
+        "tasks": task_rows(page.tasks, user, now_ns=now_ns),
         "state": state,
         "state_name": STATE_NAMES[state],
         "time_column": TIME_COLUMNS[state],

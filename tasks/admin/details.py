@@ -14,7 +14,8 @@ from runqy import durations
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.audit.history import records_url
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
-from runqy.broker.states import RunOutcome, TaskState
+from runqy.broker.run_log import PAYLOAD_MAX_BYTES
+from runqy.broker.states import RunOutcome
 from runqy.broker.task_record import TaskRecord
 from runqy.errors import PathNotFound, PayloadInvalid, QueueNotFound, TaskNotFound
 from runqy.redis_connection import get_broker
@@ -35,12 +36,11 @@ from tasks.admin.presenters import (
     not_found_message,
     queue_tasks_url,
     render_content,
-    state_label,
-    state_variant,
     timeline,
     worker_url,
 )
-from tasks.admin.task_history import duration_of, history_context
+from tasks.admin.task_history import describe_excerpt, history_context
+from tasks.admin.task_rows import duration_of, has_error, state_label, state_variant
 from tasks.models import TaskRun
 from tasks.queries import get_queue_task, get_task
 from tasks.run_queries import find_newest_run
@@ -59,12 +59,13 @@ def show_task(context: dict[str, Any], request: HttpRequest, object_id: str) -> 
     is_visible, now_ns = can_view_payloads(request.user, record.queue), get_broker().now_ns()
     message, past = record.message, history_context(request, record.queue, record.id)
     payload = render_content(record.payload) if is_visible else None
+    last_end = next((each for each in reversed(past["runs"]) if each.is_final), None)
     context |= past | {
         "title": f"Task {record.id}",
         "task": record,
         "message": message,
-        "state": state_label(record),
-        "state_variant": state_variant(record),
+        "state": state_label(record, last_end, now_ns=now_ns),
+        "state_variant": state_variant(record, last_end, now_ns=now_ns),
         "list_url": queue_tasks_url(record.queue, record.state),
         "actions": [
             (action, labels_for(action, record.state)) for action in actions_for_one(request.user, record.state)
@@ -76,8 +77,8 @@ def show_task(context: dict[str, Any], request: HttpRequest, object_id: str) -> 
         "result": render_content(record.result) if is_visible and record.result is not None else None,
         "output": read_output_section(request, (record.queue, record.id)),
         "last_error": record.error if is_visible else "",
-        "has_error": bool(record.error) and record.state is not TaskState.COMPLETED,
-        "duration": duration_of(record, past["runs"]),
+        "has_error": has_error(record),
+        "duration": duration_of(record, last_end),
         "unique_key": message.unique_key if is_visible else "",
         "has_unique_key": bool(message.unique_key),
         "max_attempts": message.retry + 1,
@@ -103,6 +104,7 @@ def show_ended_task(context: dict[str, Any], request: HttpRequest, run: TaskRun)
         "title": f"Task {run.task_id}",
         "run": run,
         "keeps_no_payloads": hides_payloads(run.redis_queue, get_fresh_catalog()),
+        "payload_max_bytes": PAYLOAD_MAX_BYTES,
         "is_excerpt": bool(payload) and not _is_whole(payload),
         "state": OUTCOME_NAMES[outcome],
         "state_variant": OUTCOME_VARIANTS[outcome],
@@ -112,6 +114,7 @@ def show_ended_task(context: dict[str, Any], request: HttpRequest, run: TaskRun)
         "hidden": HIDDEN,
         "payload": render_content(payload) if is_visible and payload else None,
         "result": render_content(result) if is_visible and result else None,
+        "error_excerpt": describe_excerpt(run) if is_visible else "",
         "error": (run.traceback or run.exception_line) if is_visible else "",
         "has_error": bool(run.error_message or run.error_class),
         "duration": format_ms(run.run_ms) if outcome is RunOutcome.COMPLETED else "",

@@ -15,7 +15,6 @@ from runqy.broker.states import TaskState
 from runqy.broker.task_record import TaskRecord
 from runqy.errors import PayloadInvalid, RunqyError
 from runqy.redis_connection import get_broker
-from runqy.request_ids import trace_headers
 from tasks import payloads
 from tasks.admin.permissions import can_test
 from tasks.admin.presenters import task_url
@@ -77,9 +76,12 @@ def _enqueue(request: HttpRequest, form: TestTaskForm) -> TaskRecord | None:
     """Enqueue the task of a form; None if it was refused, with the errors added to the form."""
     spec = TaskSpec(queue=form.cleaned_data["queue"], payload=form.cleaned_data["payload"])
     try:
-        headers = trace_headers(request.headers.get("traceparent", ""))
         return enqueue_and_wait(
-            get_broker(), spec=spec, headers=headers, client_id=f"user {request.user.pk}", timeout_s=WAIT_S
+            get_broker(),
+            spec=spec,
+            client_id=f"user {request.user.pk}",
+            timeout_s=WAIT_S,
+            traceparent=request.headers.get("traceparent", ""),
         )
     except RunqyError as error:
         if error.status >= 500:

@@ -18,8 +18,9 @@ from runqy.errors import RequestInvalid
 from runqy.redis_connection import get_broker
 from tasks.admin.browser import bulk_links
 from tasks.admin.filters import ENDED, tasks_url
-from tasks.admin.permissions import actions_for_selected, can_view_payloads, labels_for
-from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, queue_tasks_url, task_row
+from tasks.admin.permissions import actions_for_selected, labels_for
+from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, queue_tasks_url
+from tasks.admin.task_rows import task_rows
 from tasks.queries import PageRequest, TaskWindow, get_task_window
 from tasks.run_queries import TaskCount
 from tasks.task_browser import TaskQuery
@@ -57,7 +58,6 @@ def show_list(context: dict[str, Any], request: HttpRequest, queue: str) -> Http
     )
     window = get_task_window(broker, resolved.redis_queue, page, is_backward=cursor is not None and cursor.is_backward)
     user, now_ns = request.user, broker.now_ns()
-    is_visible = can_view_payloads(user, resolved.redis_queue)
     context |= {
         "title": f"Tasks of {resolved.redis_queue}",
         "section": "queues",
@@ -74,7 +74,7 @@ def show_list(context: dict[str, Any], request: HttpRequest, queue: str) -> Http
         "history_url": tasks_url(state=ENDED, queue=resolved.redis_queue),
         "time_column": TIME_COLUMNS[state],
         "is_newest_first": page.is_newest_first,
-        "rows": [task_row(record, now_ns=now_ns, is_visible=is_visible) for record in window.tasks],
+        "rows": task_rows(window.tasks, user, now_ns=now_ns),
         "actions_for_selected": [(action, labels_for(action, state)) for action in actions_for_selected(user, state)],
         "matches": TaskCount(count=getattr(counts, state), is_exact=True),
         "bulk_actions": bulk_links(request, TaskQuery(queue=resolved.redis_queue, state=state)),

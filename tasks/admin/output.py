@@ -12,7 +12,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from queues.queries import get_fresh_catalog, hides_payloads, resolve_redis_queue
-from runqy.broker.task_output import TaskOutput
+from runqy.broker.task_output import MAX_ATTEMPTS, TaskOutput
 from runqy.broker.task_reader import TaskLocation, TaskStatus
 from runqy.broker.task_record import TaskProgress, decode_progress
 from runqy.errors import TaskNotFound
@@ -43,6 +43,10 @@ class OutputSection:
     """Those with output, and the URLs that show it."""
     text: str
     is_truncated: bool
+    has_dropped_attempts: bool
+    """Only the last MAX_ATTEMPTS attempts with output are kept, and the first one of these is not the task's first."""
+    is_dropped: bool
+    """The requested attempt is older than these."""
     is_shared: bool
     progress: ProgressBar | None
     is_hidden: bool
@@ -93,12 +97,15 @@ def _section(request: HttpRequest, location: TaskLocation, status: TaskStatus, o
     if attempt is not None:
         query["attempt"] = attempt
     path = reverse("admin:tasks_task_output", args=[quote(task_id)])
+    has_dropped = len(output.attempts) >= MAX_ATTEMPTS and output.attempts[0] > 1
     current = query | {"version": _version_of(status, output)}
     return OutputSection(
         attempt=attempt or output.attempt,
         attempts=[(other, f"{task_url(task_id, queue)}&attempt={other}") for other in output.attempts],
         text=output.text.decode("utf-8", "replace") if is_visible else "",
         is_truncated=output.offset > 0,
+        has_dropped_attempts=has_dropped,
+        is_dropped=has_dropped and attempt is not None and attempt < output.attempts[0],
         is_shared=output.is_shared,
         progress=_progress_bar(decode_progress(status.progress), is_visible=is_visible),
         is_hidden=not is_visible,

@@ -1,4 +1,4 @@
-"""Renders tasks for the admin: state labels, rows of lists, times, payloads and results."""
+"""Renders tasks for the admin: names and colours of states, URLs, times, payloads and results."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,30 +11,25 @@ from runqy import durations
 from runqy.admin_site import labels
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.broker.broker import Broker
-from runqy.broker.constants import DEADLINE_EXCEEDED
-from runqy.broker.pending_timeouts import EXPIRED_PREFIX
 from runqy.broker.states import TaskState
 from runqy.broker.task_reader import TaskLocation
 from runqy.broker.task_record import TaskRecord
 from tasks import payloads
 from tasks.admin.json_tree import Node, parse_tree
-from tasks.admin.permissions import HIDDEN
 from tasks.queries import find_gone
 
 MAX_RENDERED_BYTES = 64 << 10
 """The page shows no more of a payload or result; all of it can be downloaded."""
 _LONGEST_PRETTY = 1 << 20
-_EXCERPT = 160
 
 STATE_NAMES = {state: state.value.capitalize() for state in TaskState}
 
-_STATE_VARIANTS = {
+STATE_VARIANTS = {
     TaskState.ACTIVE: labels.INFO,
     TaskState.RETRY: labels.WARNING,
     TaskState.COMPLETED: labels.SUCCESS,
 }
-_REASON_VARIANTS = {"Failed": labels.DANGER, "Expired": labels.DANGER}
-"""Of archived tasks, see `archive_reason`."""
+"""Colours of states; other states are neutral, and an archived task has that of its outcome."""
 
 TIME_COLUMNS = {
     TaskState.PENDING: "Pending since",
@@ -44,26 +39,6 @@ TIME_COLUMNS = {
     TaskState.ARCHIVED: "Archived",
     TaskState.COMPLETED: "Completed",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskRow:
-    """A task in a list."""
-
-    id: str
-    url: str
-    reason: str
-    """Why it was archived, see `archive_reason`."""
-    variant: str
-    """The colour of its state."""
-    time: RelativeTime | None
-    attempts: str
-    payload: str
-    error: str
-    is_hidden: bool
-    """Payload and error are hidden from the user."""
-    worker_id: str
-    worker_url: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,23 +100,6 @@ def format_ms(milliseconds: int | None) -> str:
     return durations.humanize(milliseconds / 1000)
 
 
-def task_row(record: TaskRecord, *, now_ns: int, is_visible: bool) -> TaskRow:
-    """Return a row of a list; without `is_visible` payload and error are hidden."""
-    return TaskRow(
-        id=record.id,
-        url=task_url(record.id, record.queue),
-        reason=archive_reason(record),
-        variant=state_variant(record),
-        time=_time(record, now_ns),
-        attempts=f"{record.attempts} of {record.message.retry + 1}",
-        payload=_excerpt(record.payload) if is_visible else "",
-        error=_last_line(record.error if is_visible else HIDDEN) if record.error else "",
-        is_hidden=not is_visible,
-        worker_id=record.worker_id,
-        worker_url=worker_url(record.worker_id),
-    )
-
-
 def render_content(data: bytes) -> Content:
     """Return bytes as text: JSON indented, with unchanged values."""
     if len(data) > MAX_RENDERED_BYTES:
@@ -153,29 +111,6 @@ def render_content(data: bytes) -> Content:
         return Content(text=data.decode(), size=len(data))
     except UnicodeDecodeError:
         return Content(text=data.decode("utf-8", "replace"), size=len(data), is_text=False)
-
-
-def archive_reason(record: TaskRecord) -> str:
-    """Return why a task is archived: Cancelled, Expired or Failed; empty if it was archived by an action."""
-    if record.state is not TaskState.ARCHIVED:
-        return ""
-    if record.is_canceled:
-        return "Cancelled"
-    if record.error == DEADLINE_EXCEEDED or record.error.startswith(EXPIRED_PREFIX):
-        return "Expired"
-    return "Failed" if record.error else ""
-
-
-def state_label(record: TaskRecord) -> str:
-    """Return the name of a task's state, with the reason for an archived task."""
-    reason = archive_reason(record)
-    return f"{STATE_NAMES[record.state]}: {reason}" if reason else STATE_NAMES[record.state]
-
-
-def state_variant(record: TaskRecord) -> str:
-    """Return the colour of a task's state; of an archived task that of its reason."""
-    reason = archive_reason(record)
-    return _REASON_VARIANTS.get(reason) or _STATE_VARIANTS.get(record.state, labels.NEUTRAL)
 
 
 def timeline(record: TaskRecord, now_ns: int) -> list[tuple[str, RelativeTime]]:
@@ -198,26 +133,3 @@ def timeline(record: TaskRecord, now_ns: int) -> list[tuple[str, RelativeTime]]:
         ("Expires", RelativeTime.of_s(record.expires_at_s, now_ns, is_due=True)),
     ]
     return sorted(((label, at) for label, at in times if at), key=lambda time: time[1].at_ns // 10**9)
-
-
-def _time(record: TaskRecord, now_ns: int) -> RelativeTime | None:
-    """Return the time for the column in TIME_COLUMNS."""
-    if record.state is TaskState.PENDING:
-        return RelativeTime.of_ns(record.pending_since_ns, now_ns)
-    if record.state is TaskState.ACTIVE:
-        return RelativeTime.of_ns(record.started_at_ns, now_ns)
-    if record.state is TaskState.COMPLETED:
-        return RelativeTime.of_s(record.completed_at_s, now_ns)
-    if record.state is TaskState.ARCHIVED:
-        return RelativeTime.of_s(record.archived_at_s, now_ns)
-    return RelativeTime.of_s(record.score_s, now_ns, is_due=True)
-
-
-def _excerpt(data: bytes) -> str:
-    return data[:_EXCERPT].decode("utf-8", "ignore") + (" …" if len(data) > _EXCERPT else "")
-
-
-def _last_line(text: str) -> str:
-    """Return the last line that is not blank: a traceback ends with its message."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:_EXCERPT] if lines else ""

@@ -14,7 +14,6 @@ from queues.queries import get_fresh_catalog
 from runqy.admin_site.base_admin import StyledForm
 from runqy.errors import PayloadInvalid, RunqyError
 from runqy.redis_connection import get_broker
-from runqy.request_ids import trace_headers
 from tasks import payloads
 from tasks.admin.details import can_copy, find_task_or_run
 from tasks.admin.presenters import task_url
@@ -69,8 +68,8 @@ def show_run_again(context: dict[str, Any], request: HttpRequest, object_id: str
 
 def _enqueue(request: HttpRequest, original: Original, payload: bytes) -> HttpResponse:
     """Enqueue the new task, and redirect to its page. Raise as `enqueue_copy`."""
-    headers = trace_headers(request.headers.get("traceparent", ""))
-    copy_id = enqueue_copy(get_broker(), original=original, payload=payload, headers=headers)
+    traceparent = request.headers.get("traceparent", "")
+    copy_id = enqueue_copy(get_broker(), original=original, payload=payload, traceparent=traceparent)
     messages.success(request, "The new task was enqueued. The original stays as it is.")
     return HttpResponseRedirect(task_url(copy_id, original.redis_queue))
 

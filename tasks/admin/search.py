@@ -1,6 +1,6 @@
 """The search of the page header: tasks by their id or by text, whatever their state."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,8 @@ from runqy.redis_connection import get_broker
 from tasks.admin.browser import run_row
 from tasks.admin.filters import ENDED, tasks_url
 from tasks.admin.permissions import can_view_payloads
-from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, TaskRow, state_label, task_row
+from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS
+from tasks.admin.task_rows import TaskRow, task_rows
 from tasks.fulltext_index import parse_terms
 from tasks.models import TaskRun
 from tasks.queries import get_task
@@ -36,8 +37,6 @@ _RUNS_READ = 100
 class FoundTask:
     """A task in Redis."""
 
-    queue: str
-    state: str
     time_column: str
     row: TaskRow
 
@@ -51,8 +50,8 @@ def show_search(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
     if text:
         context |= _find_by_id(broker, text, request.user)
     if is_searchable:
-        context |= _find_in_redis(broker, text)
-        listed = [(each.queue, each.row.id) for each in (*context.get("exact", ()), *context["tasks"])]
+        context |= _find_in_redis(broker, text, request.user)
+        listed = [(each.row.queue, each.row.id) for each in (*context.get("exact", ()), *context["tasks"])]
         context |= _find_ended(broker, text, listed)
     context |= {"is_searchable": is_searchable, "excerpt_bytes": PAYLOAD_MAX_BYTES}
     context["is_empty"] = not any(context.get(name) for name in ("exact", "exact_run", "tasks", "kept", "runs"))
@@ -79,10 +78,10 @@ def _find_by_id(broker: Broker, task_id: str, user: Any) -> dict[str, Any]:
             if run
             else None
         }
-    return {"exact": [_found(task, now_ns, is_visible=can_view_payloads(user, task.queue))]}
+    return {"exact": _found_tasks([task], user, now_ns)}
 
 
-def _find_in_redis(broker: Broker, text: str) -> dict[str, Any]:
+def _find_in_redis(broker: Broker, text: str, user: Any) -> dict[str, Any]:
     """Return the tasks in Redis: those that have not ended, those that have and are not found in the history, as it has
     only the beginning of their payloads; and in which states more may match."""
     redis_queues, now_ns = find_redis_queues(broker, ""), broker.now_ns()
@@ -92,8 +91,8 @@ def _find_in_redis(broker: Broker, text: str) -> dict[str, Any]:
     ended = [task for task in tasks if task.state.is_final]
     known = find_tasks_with_text([(task.queue, task.id) for task in ended], text)
     return {
-        "tasks": [_found(task, now_ns, is_visible=True) for task in tasks if not task.state.is_final],
-        "kept": [_found(task, now_ns, is_visible=True) for task in ended if (task.queue, task.id) not in known],
+        "tasks": _found_tasks([task for task in tasks if not task.state.is_final], user, now_ns),
+        "kept": _found_tasks([task for task in ended if (task.queue, task.id) not in known], user, now_ns),
         "more": [
             (STATE_NAMES[search.state], tasks_url(state=search.state.value, text=text))
             for search in searches
@@ -118,10 +117,9 @@ def _find_ended(broker: Broker, text: str, listed: Iterable[TaskLocation]) -> di
     }
 
 
-def _found(task: TaskRecord, now_ns: int, *, is_visible: bool) -> FoundTask:
-    return FoundTask(
-        queue=task.queue,
-        state=state_label(task),
-        time_column=TIME_COLUMNS.get(task.state, "Since"),
-        row=task_row(task, now_ns=now_ns, is_visible=is_visible),
-    )
+def _found_tasks(tasks: Sequence[TaskRecord], user: Any, now_ns: int) -> list[FoundTask]:
+    rows = task_rows(tasks, user, now_ns=now_ns)
+    return [
+        FoundTask(time_column=TIME_COLUMNS.get(task.state, "Since"), row=row)
+        for task, row in zip(tasks, rows, strict=True)
+    ]

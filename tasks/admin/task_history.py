@@ -8,8 +8,8 @@ from django.http import HttpRequest
 
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.audit.queries import list_records_about
-from runqy.broker.states import RunOutcome, TaskState
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.run_log import ERROR_MAX_BYTES, TRACEBACK_MAX_BYTES, is_cut
+from runqy.broker.states import RunOutcome
 from runqy.redis_connection import get_broker
 from tasks.admin.bulk_actions import bulk_url, title_of
 from tasks.admin.filters import OUTCOME_NAMES, OUTCOME_VARIANTS, tasks_url
@@ -43,6 +43,8 @@ class AttemptRow:
     is_hidden: bool
     """Error and traceback are hidden from the user."""
     traceback: str
+    excerpt: str
+    """What the history has kept of a long error; empty: all of it."""
     error_url: str
     """The list of tasks with the same error."""
     is_foreign: bool
@@ -75,19 +77,15 @@ def history_context(request: HttpRequest, redis_queue: str, task_id: str) -> dic
     }
 
 
-def completed_run(runs: list[TaskRun], record: TaskRecord) -> TaskRun | None:
-    """Return the run that completed a task, if it is the newest."""
-    if record.state is TaskState.COMPLETED and runs and runs[-1].outcome == RunOutcome.COMPLETED:
-        return runs[-1]
-    return None
-
-
-def duration_of(record: TaskRecord, runs: list[TaskRun]) -> str:
-    """Return how long a completed task ran; empty if it is unknown."""
-    if run := completed_run(runs, record):
-        return format_ms(run.run_ms)
-    if record.state is TaskState.COMPLETED and record.started_at_ns and record.completed_ns:
-        return format_ms(max(record.completed_ns - record.started_at_ns, 0) // 1_000_000)
+def describe_excerpt(run: TaskRun) -> str:
+    """Return what the history has kept of a long error; empty if it has the whole error."""
+    if is_cut(run.traceback):
+        return (
+            "An excerpt: of a long traceback the history keeps the end, between "
+            f"{ERROR_MAX_BYTES} and {TRACEBACK_MAX_BYTES:,} bytes, the more the shorter the payload is."
+        )
+    if is_cut(run.exception_line):
+        return f"An excerpt: of a long message the history keeps the first {ERROR_MAX_BYTES} bytes."
     return ""
 
 
@@ -108,6 +106,7 @@ def _attempt_row(run: TaskRun, *, is_visible: bool) -> AttemptRow:
         error=(error if is_visible else HIDDEN) if error else "",
         is_hidden=not is_visible,
         traceback=run.traceback if is_visible else "",
+        excerpt=describe_excerpt(run) if is_visible else "",
         error_url=tasks_url(queue=run.queue, error=run.fingerprint, state="ended") if run.fingerprint else "",
         is_foreign=run.is_foreign,
     )

@@ -7,6 +7,8 @@ import pytest
 from runqy.broker import pending_timeouts
 from runqy.broker.broker import Broker
 from runqy.broker.pending_timeouts import PendingTask
+from runqy.broker.run_counters import read_run_counters
+from runqy.broker.states import RunOutcome
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, indexes_of, message_of, put, state_of, take
 
 
@@ -87,6 +89,17 @@ def test_more_than_a_slice_is_archived_in_one_sweep(broker: Broker, clock: Movin
     assert archive_overdue(broker) == 520
     assert broker.client.lrange(KEYS.pending, 0, -1) == [b"fresh"]
     assert broker.client.zcard(KEYS.archived) == 520
+    (counters,) = broker.run(read_run_counters([QUEUE]))
+    assert +counters.outcomes == {RunOutcome.EXPIRED: 520}
+
+
+def test_tasks_are_archived_although_a_worker_replaced_the_counters(broker: Broker, clock: MovingClock) -> None:
+    put(broker, "t")
+    broker.client.set(KEYS.run_counters, "no hash")
+    clock.advance(61)
+
+    assert archive_overdue(broker) == 1
+    assert state_of(broker, "t") == "archived"
 
 
 def test_a_slice_without_times_is_skipped(broker: Broker, clock: MovingClock, monkeypatch: pytest.MonkeyPatch) -> None:

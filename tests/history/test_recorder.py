@@ -14,6 +14,7 @@ from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.finish import archive, complete
 from runqy.broker.keys import QueueKeys
+from runqy.broker.run_counters import read_run_counters
 from runqy.broker.run_log import EndedRun, RunInfo, remove_runs
 from tasks import run_recorder
 from tasks.maintenance import RunHistory
@@ -251,6 +252,8 @@ def test_drops_of_a_full_stream_are_counted_once_and_shown(broker: Broker):
 
     assert get_history_status(QUEUE).dropped == 6
     assert counted("dropped") == 6
+    (counters,) = broker.run(read_run_counters([QUEUE]))
+    assert counters.dropped == 6
     assert RunStream.objects.get().dropped_at is not None
 
 

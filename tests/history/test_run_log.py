@@ -18,9 +18,12 @@ from runqy.broker.run_log import (
     ERROR_MAX_BYTES,
     MAX_ENTRIES,
     MAX_ENTRY_BYTES,
+    TRACEBACK_MAX_BYTES,
     EndedRun,
     RunInfo,
+    cut_error,
     delete_stream,
+    is_cut,
     make_details,
     read_runs,
     remove_runs,
@@ -30,7 +33,7 @@ from runqy.errors import BrokerCommandRefused
 from tests.history.stream_status import read_stream_status
 from tests.support import environment
 from tests.support.run_entries import make_entry
-from tests.support.tasks import QUEUE, new_task, put, take, take_one
+from tests.support.tasks import QUEUE, counters, fields, new_task, put, take, take_one
 
 
 @pytest.fixture(params=["single", pytest.param("cluster", marks=pytest.mark.cluster)])
@@ -194,6 +197,27 @@ def test_a_task_that_waited_too_long_is_logged_as_expired(broker: Broker):
     assert run.ended_ns - run.due_ns >= 60 * 10**9
 
 
+def test_a_task_that_is_dequeued_after_its_deadline_expires_without_an_attempt(broker: Broker):
+    put(broker, "t1")
+    taken, failure = take_one(broker), Failure(error="e", retry_at_s=0)
+    broker.run(retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
+    broker.run(forward_due([QUEUE]))
+    taken = take_one(broker)
+
+    info = RunInfo(outcome=RunOutcome.EXPIRED)
+    request = archive(taken.lease, taken.message, error="deadline exceeded", now_ns=broker.now_ns(), info=info)
+    broker.run(request)
+    broker.run(request)
+
+    run = entries(broker)[1].run
+    assert (run.outcome, run.attempt, run.is_final) == (RunOutcome.EXPIRED, 0, True)
+    assert (run.started_ns, run.worker_id, run.payload) == (None, "", b'{"n":1}')
+    assert len(entries(broker)) == 2
+    assert counters(broker) == (1, 1)
+    left = fields(broker, "t1")
+    assert (left["state"], left["attempts"], left.keys() & {"started", "worker"}) == (b"archived", b"1", set())
+
+
 def test_the_attempt_of_a_lost_worker_is_logged_with_its_token(broker: Broker):
     put(broker, "t1")
     taken = take_one(broker)
@@ -226,8 +250,36 @@ def test_entries_are_bounded_whatever_the_sizes(broker: Broker):
 
     ((_, fields),) = broker.client.xrange(QueueKeys(QUEUE).runs)
     assert sum(map(len, [*fields, *fields.values()])) <= MAX_ENTRY_BYTES
-    assert len(only_run(broker).error.encode()) <= ERROR_MAX_BYTES
+    assert ERROR_MAX_BYTES - 100 <= len(only_run(broker).error.encode()) <= MAX_ENTRY_BYTES
     assert only_run(broker).error.endswith("\nValueError: no")
+
+
+@pytest.mark.parametrize("length", [10, 1300, 5000])
+def test_a_traceback_is_whole_where_an_entry_has_room(single_broker: Broker, length: int):
+    put(single_broker, "t1")
+    taken = take_one(single_broker)
+    error = f"Traceback (most recent call last):\n{'  x' * (length // 3)}\nValueError: no"
+
+    single_broker.run(archive(taken.lease, taken.message, error=error, now_ns=single_broker.now_ns()))
+
+    kept = only_run(single_broker).error
+    assert (kept == error, is_cut(kept)) == (length < 1400, length > 1400)
+    assert len(kept.encode()) <= TRACEBACK_MAX_BYTES
+    assert kept.endswith("\nValueError: no")
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "€", "🙂"])
+def test_a_cut_message_is_marked(letter: str):
+    text = f"ValueError: {letter * 1000}"
+
+    kept = cut_error(text)
+
+    assert len(kept.encode()) <= ERROR_MAX_BYTES
+    assert text.startswith(kept.removesuffix("…"))
+    assert is_cut(kept)
+    assert not is_cut(text)
+    assert not is_cut("short …")
+    assert cut_error(kept) == kept
 
 
 @pytest.mark.parametrize("key", ["wrong type", "missing permission"])

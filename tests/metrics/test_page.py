@@ -74,6 +74,7 @@ def test_runs_are_shown_as_workers_counted_them() -> None:
     counters.waits.observe(2)
     counters.child_restarts = 2
     counters.failed_deployments = 1
+    counters.dropped = 5
     get_broker().run(add_run_counters("inference_low", counters))
     get_broker().run(add_run_counters("inference_low", counters))
 
@@ -88,6 +89,8 @@ def test_runs_are_shown_as_workers_counted_them() -> None:
     assert value(page, "runqy_task_run_seconds_count", queue="inference_low") == 6
     assert value(page, "runqy_task_run_seconds_sum", queue="inference_low") == pytest.approx(14400.602)
     assert value(page, "runqy_task_wait_seconds_bucket", queue="inference_low", le="2.5") == 2
+    assert value(page, "runqy_history_runs_dropped_total", queue="inference_low") == 10
+    assert value(page, "runqy_task_runs_total", queue="inference_low", outcome="expired") == 0
     assert value(page, "runqy_worker_child_restarts_total", queue="inference") == 4
     assert value(page, "runqy_worker_deployments_total", queue="inference", outcome="failed") == 2
 
@@ -133,6 +136,26 @@ def test_workers_and_their_slots_are_shown() -> None:
     assert value(page, "runqy_worker_slots", queue="inference") == 4 + 4 + 1000
     assert value(page, "runqy_worker_slots_busy", queue="inference") == 1
     assert not any(("queue", "x") in labels for _, labels in page)
+
+
+def test_a_worker_process_that_serves_several_queues_counts_once() -> None:
+    broker = get_broker()
+    now_ns = broker.now_ns()
+    for worker_id, queues, state in (
+        ("w1", {"mail": 1}, WorkerState.READY),
+        ("w2", {"inference_low": 1, "inference_high": 1}, WorkerState.DEPLOYING),
+    ):
+        record = replace(RECORD, worker_id=worker_id, redis_queues=queues, state=state)
+        broker.run(write_heartbeat(record, now_ns=now_ns))
+    broker.run(write_heartbeat(replace(RECORD, worker_id="w3", pid=8, state=WorkerState.DEPLOYING), now_ns=now_ns))
+    broker.run(write_heartbeat(replace(RECORD, worker_id="w4", pid=9), now_ns=now_ns - 20 * 10**9))
+
+    page = read_page()
+
+    processes = {
+        state: value(page, "runqy_worker_processes", state=state) for state in ("ready", "not_ready", "disconnected")
+    }
+    assert processes == {"ready": 1, "not_ready": 1, "disconnected": 1}
 
 
 def test_the_state_of_the_installation_is_shown(redis: Any) -> None:

@@ -53,6 +53,10 @@ class Collector:
                     for span in scope.spans
                 ]
 
+    def spans_named(self, name: str) -> list[ReceivedSpan]:
+        """Return the spans with this name, of all traces."""
+        return [span for span in list(self._spans) if span.name == name]
+
     def spans_of(self, trace_id: str) -> dict[str, ReceivedSpan]:
         """Return the spans of a trace by name."""
         return {span.name: span for span in list(self._spans) if span.trace_id == trace_id}

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+import httpx2
 import pytest
 
-from tests.monitoring.collector import Collector, run_collector
+from tests.monitoring.collector import Collector, ReceivedSpan, run_collector
 from tests.monitoring.prometheus import MONITORING, Prometheus
 from tests.supervisor.stack import Stack, make_queue
 from tests.support.waiting import wait_until
@@ -211,6 +213,61 @@ def test_django_serves_inside_a_span(stack: Stack, collector: Collector) -> None
     wait_until(lambda: collector.spans_of(trace_id), timeout_s=30)
     (span,) = collector.spans_of(trace_id).values()
     assert (span.name, span.parent_id) == ("GET /api/cli/queues/{queue}", CLIENT_SPAN)
+
+
+@contextmanager
+def log_in(stack: Stack) -> Iterator[httpx2.Client]:
+    """Log in as the stack's administrator."""
+    with httpx2.Client(base_url=f"http://127.0.0.1:{stack.port}", timeout=60) as client:
+        password = (stack.home / "admin_password").read_text().strip()
+        login = post(client, "/admin/login/", username="admin", password=password, next="/admin/")
+        assert login.headers["Location"] == "/admin/"
+        yield client
+
+
+def post(client: httpx2.Client, path: str, **fields: str) -> httpx2.Response:
+    """Send a form, and return the redirection."""
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', client.get("/admin/login/").text)
+    token = token or re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', client.get("/admin/tasks/task/add/").text)
+    assert token is not None
+    response = client.post(path, data=fields | {"csrfmiddlewaretoken": token[1]})
+    assert response.status_code == 302, response.text
+    return response
+
+
+def id_of(response: httpx2.Response) -> str:
+    """Return the id of the object to whose page a response redirects."""
+    found = re.search(r"/([^/]+)/change/", response.headers["Location"])
+    assert found is not None
+    return found[1]
+
+
+def test_tasks_that_the_admin_and_maintenance_enqueue_have_spans_too(stack: Stack, collector: Collector) -> None:
+    with log_in(stack) as admin:
+        tested = id_of(post(admin, "/admin/tasks/task/add/", queue="echo", payload='{"word":"unmistakable"}'))
+        stack.read(tested)
+        copied = id_of(post(admin, f"/admin/tasks/task/{tested}/run-again/?queue=echo", payload='{"edited":1}'))
+        wait_until(lambda: stack.ask(f"/api/runs?task_id={tested}")["runs"], timeout_s=30)
+        stack.ask(f"/api/cli/queues/echo/tasks/{tested}", method="DELETE")
+        fields = {"action": "run", "state": "ended", "queue": "echo", "text": "unmistakable", "expected": "1"}
+        action = id_of(post(admin, "/admin/tasks/bulkaction/add/", **fields))
+
+    def spans_of_runs() -> dict[str, ReceivedSpan]:
+        return {span.attributes["messaging.message.id"]: span for span in collector.spans_named("run echo")}
+
+    def find_enqueues() -> dict[str, ReceivedSpan]:
+        by_id = {span.span_id: span for span in collector.spans_named("enqueue echo")}
+        return {task: by_id[run.parent_id] for task, run in spans_of_runs().items() if run.parent_id in by_id}
+
+    def of_maintenance() -> list[str]:
+        return [task for task, span in find_enqueues().items() if span.service == "runqy-maintenance"]
+
+    wait_until(lambda: of_maintenance() and {tested, copied} <= find_enqueues().keys(), timeout_s=60)
+    (repeated,) = of_maintenance()
+    enqueues = find_enqueues()
+    assert [enqueues[task].service for task in (tested, copied)] == ["runqy", "runqy"]
+    assert [bool(enqueues[task].parent_id) for task in (tested, copied, repeated)] == [True, True, False]
+    assert stack.read(repeated)["request_id"] == f"bulk-action-{action}"
 
 
 @pytest.mark.parametrize("program", ["runqy.wsgi", "workers.runtime.main"])

@@ -11,7 +11,9 @@ from runqy.broker.cancel import cancel
 from runqy.broker.finish import archive
 from runqy.broker.keys import QueueKeys
 from runqy.broker.pending_timeouts import archive_timed_out, list_pending
+from runqy.broker.states import RunOutcome
 from tasks.actions import StateChange, apply_action
+from tests.support.runs import insert_runs, make_failure
 from tests.support.tasks import new_task, put, take_one
 from tests.tasks.task_helpers import fail_for_good, put_in, succeed
 from tests.tasks_admin.pages import LIST, change, text
@@ -133,34 +135,34 @@ def test_the_times_of_a_task_are_in_order(viewer: Client, single_broker: Broker)
 
 
 def test_archived_tasks_are_labelled_with_the_reason(viewer: Client, single_broker: Broker) -> None:
-    put(single_broker, "failed", "cancelled", "late", "expired", "archived", queue="simple")
-    for _ in range(3):
-        taken = take_one(single_broker, "simple")
-        error = {"failed": "ValueError: x", "late": "deadline exceeded"}.get(taken.message.id, "")
-        if error:
-            single_broker.run(archive(taken.lease, taken.message, error=error, now_ns=single_broker.now_ns()))
-        else:
-            single_broker.run(cancel(taken.message.queue, taken.message.id, now_ns=single_broker.now_ns()))
-            fail_for_good(single_broker, taken, "cancelled")
+    put(single_broker, "failed", "cancelled", "expired", "archived", queue="simple")
+    fail_for_good(single_broker, take_one(single_broker, "simple"), "ValueError: x")
+    taken = take_one(single_broker, "simple")
+    single_broker.run(cancel("simple", "cancelled", now_ns=single_broker.now_ns()))
+    fail_for_good(single_broker, taken, "cancelled")
     apply_action(single_broker, action=StateChange.ARCHIVE, queue="simple", task_id="archived")
     (expired,) = single_broker.run(list_pending("simple"))
     single_broker.run(archive_timed_out("simple", [expired], timeout_s=1, now_ns=single_broker.now_ns()))
+    expected = {"failed": "Failed", "cancelled": "Cancelled", "expired": "Expired", "archived": ""}
 
-    labels = {
-        id: viewer.get(change(id)).context["state"] for id in ("failed", "cancelled", "late", "expired", "archived")
-    }
+    states = {id: viewer.get(change(id)).context["state"] for id in expected}
     rows = viewer.get(f"{LIST}?queue=simple&state=archived").context["rows"]
 
-    assert labels == {
-        "failed": "Archived: Failed",
-        "cancelled": "Archived: Cancelled",
-        "late": "Archived: Expired",
-        "expired": "Archived: Expired",
-        "archived": "Archived",
-    }
-    assert {row.id: row.reason for row in rows} == {
-        id: label.removeprefix("Archived").removeprefix(": ") for id, label in labels.items()
-    }
+    assert states == {id: f"Archived: {reason}" if reason else "Archived" for id, reason in expected.items()}
+    assert {row.id: row.reason for row in rows} == expected
+
+
+def test_the_reason_is_that_of_the_history_once_it_has_the_end(viewer: Client, single_broker: Broker) -> None:
+    put_in(single_broker, "archived", "t1")
+    now_ns, attempt = single_broker.now_ns(), {"task_id": "t1", "run_id": "first"}
+    insert_runs(make_failure(**attempt, outcome=RunOutcome.EXPIRED, ended_ns=now_ns - 60 * 10**9), queue="simple")
+    before = viewer.get(change("t1")).context["state"]
+
+    insert_runs(make_failure(task_id="t1", outcome=RunOutcome.LOST, ended_ns=now_ns), queue="simple")
+
+    (row,) = viewer.get(f"{LIST}?queue=simple&state=archived").context["rows"]
+    assert (before, row.state) == ("Archived: Failed", "Archived: Worker lost")
+    assert viewer.get(change("t1")).context["state"] == row.state
 
 
 @pytest.mark.parametrize("path", [change("nope"), f"{LIST}nope/change/", f"{LIST}nope/payload/", change("t1", "nope")])

@@ -8,9 +8,14 @@ from django.test import Client
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
+from runqy.broker.finish import Failure, complete, retry
+from runqy.broker.forwarder import forward_due
+from runqy.broker.keys import QueueKeys
 from runqy.broker.pausing import pause
+from runqy.broker.states import RunOutcome
 from tests.queues.samples import spec
-from tests.support.tasks import put
+from tests.support.runs import insert_runs, make_run
+from tests.support.tasks import put, take_one
 from tests.tasks.task_helpers import put_in
 from tests.tasks_admin.pages import LIST, change, read, text
 
@@ -198,3 +203,31 @@ def test_archived_tasks_are_listed_with_the_time_of_archiving(viewer: Client, si
     content = text(viewer.get(f"{LIST}?queue=simple&state=archived"))
 
     assert re.search(r"<time[^>]*>\s*\d+ s ago", content), content
+
+
+@pytest.mark.parametrize(("query", "name"), [("queue=simple&state=completed", "rows"), ("state=completed", "tasks")])
+def test_a_completed_task_is_listed_with_its_duration_and_without_the_error_of_an_earlier_attempt(
+    viewer: Client, single_broker: Broker, query: str, name: str
+) -> None:
+    put(single_broker, "t1", queue="simple")
+    taken, failure = take_one(single_broker, "simple"), Failure(error="ValueError: no luck", retry_at_s=0)
+    single_broker.run(retry(taken.lease, taken.message, failure, now_ns=single_broker.now_ns()))
+    single_broker.run(forward_due(["simple"]))
+    taken, end_ns = take_one(single_broker, "simple"), single_broker.now_ns()
+    single_broker.client.hset(QueueKeys("simple").task("t1"), "started", end_ns - 1250 * 10**6)
+    single_broker.run(complete(taken.lease, taken.message, b"1", now_ns=end_ns))
+    path = f"{LIST}?{query}"
+
+    (of_redis,) = viewer.get(path).context[name]
+    insert_runs(
+        make_run(task_id="t1", outcome=RunOutcome.RETRIED, is_final=False, started_ns=end_ns - 60 * 10**9),
+        make_run(task_id="t1", started_ns=end_ns - 500 * 10**6, ended_ns=end_ns),
+        queue="simple",
+    )
+    response = viewer.get(path)
+
+    assert (of_redis.error, of_redis.run_time) == ("", "1.25 s")
+    assert [row.run_time for row in response.context[name]] == ["500 ms"]
+    assert '<th scope="col" class="page-number">Ran for</th>' in text(response)
+    assert "no luck" not in text(response)
+    assert "Last error" not in text(response)

@@ -8,10 +8,10 @@ from django.test import Client
 
 from runqy.broker.broker import Broker
 from runqy.broker.finish import Failure, retry
-from runqy.broker.forwarder import forward
+from runqy.broker.forwarder import forward, forward_due
 from runqy.broker.lease import LeasedTask
 from runqy.broker.states import TaskState
-from runqy.broker.task_output import MAX_BYTES, OutputChunk, write_output
+from runqy.broker.task_output import MAX_ATTEMPTS, MAX_BYTES, OutputChunk, write_output
 from tests.support.tasks import put, take_one
 from tests.tasks.task_helpers import succeed
 from tests.tasks_admin.pages import LIST, change, text
@@ -153,3 +153,23 @@ def test_polling_does_not_renew_the_session(viewer: Client, taken: LeasedTask) -
     viewer.get(url, headers={"HX-Request": "true"})
 
     assert dict(viewer.session.items()) == before
+
+
+@pytest.mark.parametrize("attempts", [MAX_ATTEMPTS, MAX_ATTEMPTS + 1])
+def test_a_page_says_that_only_the_last_attempts_keep_their_output(
+    viewer: Client, taken: LeasedTask, single_broker: Broker, attempts: int
+) -> None:
+    for number in range(1, attempts + 1):
+        say(single_broker, taken, f"attempt {number}\n".encode())
+        if number < attempts:
+            failure = Failure(error="e", retry_at_s=0)
+            single_broker.run(retry(taken.lease, taken.message, failure, now_ns=single_broker.now_ns()))
+            single_broker.run(forward_due(["simple"]))
+            taken = take_one(single_broker, "simple")
+
+    pages = [text(viewer.get(f"{change('t1')}&attempt={number}")) for number in (1, attempts)]
+
+    is_cut = attempts > MAX_ATTEMPTS
+    note = f"Output is kept of the last {MAX_ATTEMPTS} attempts that printed anything."
+    assert [note in page for page in pages] == [is_cut, is_cut]
+    assert ["What this attempt printed is no longer kept." in page for page in pages] == [is_cut, False]

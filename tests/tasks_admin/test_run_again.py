@@ -5,14 +5,18 @@ from dataclasses import replace
 
 import pytest
 from django.test import Client
+from django.utils.html import escape
 
 from queues.models import QueueSource
 from queues.operations import save_queue
+from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
+from runqy.broker.finish import archive
 from runqy.broker.states import RunOutcome
 from tasks.actions import StateChange, apply_action
 from tasks.maintenance import Forwarder
 from tasks.models import TaskCopy
+from tasks.run_recorder import RunRecorder
 from tests.queues.samples import spec
 from tests.support.audit import audit_records
 from tests.support.runs import insert_runs, make_failure, make_run
@@ -67,6 +71,31 @@ def test_a_task_that_redis_has_no_more_keeps_its_page(viewer: Client, operator: 
     assert "Run again" in text(operator.get(change("t1")))
     assert viewer.get(f"{LIST}t1/change/").status_code == 200
     assert viewer.get(change("t1", "image")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("error", "note"),
+    [
+        (f"Traceback (most recent call last):\n{'  x' * 900}\nValueError: no", "An excerpt: of a long traceback"),
+        (f"ValueError: {'x' * 900}", "An excerpt: of a long message the history keeps the first 700 bytes."),
+        ("Traceback (most recent call last):\n  x\nValueError: no", ""),
+    ],
+)
+def test_an_error_of_which_the_history_has_a_part_is_marked(
+    viewer: Client, single_broker: Broker, error: str, note: str
+) -> None:
+    for task_id in ("gone", "kept"):
+        put(single_broker, task_id, queue="simple")
+        taken = take_one(single_broker, "simple")
+        single_broker.run(archive(taken.lease, taken.message, error=error, now_ns=single_broker.now_ns()))
+    RunRecorder().record_all(single_broker, ("simple",), get_fresh_catalog())
+    apply_action(single_broker, action=StateChange.DELETE, queue="simple", task_id="gone")
+
+    pages = [text(viewer.get(change(task_id))) for task_id in ("gone", "kept")]
+
+    assert [page.count("An excerpt") for page in pages] == ([2, 1] if note else [0, 0])
+    assert all(note in page for page in pages)
+    assert escape(error) in pages[1]
 
 
 def test_a_payload_that_the_history_does_not_have_is_explained(operator: Client) -> None:

@@ -44,6 +44,16 @@ def test_a_run_that_timed_out_is_counted_as_in_the_history(end: FinishOutcome) -
     assert counts.take(["mail"])["mail"].to_fields() == {"timed_out": 1}
 
 
+def test_a_task_that_was_not_started_because_its_deadline_had_passed_is_counted_as_expired() -> None:
+    counts, run = RunCounts(), make_run(started_ns=0)
+    run.result = RunResult(RunStatus.EXPIRED, "deadline exceeded")
+
+    counts.record_end(run, now_ns=105 * S)
+    counts.record_outcome(run, FinishOutcome.ARCHIVED)
+
+    assert counts.take(["mail"])["mail"].to_fields() == {"expired": 1}
+
+
 def test_a_task_that_was_given_back_ends_no_run() -> None:
     counts = RunCounts()
 

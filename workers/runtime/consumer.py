@@ -347,10 +347,10 @@ class Consumer:
         for task in tasks:
             span = start_run_span(task, now_ns=now_ns)
             traceparent = span.traceparent if span else task.message.headers.get(TRACEPARENT, "")
-            line, problem = encode_leased_task(task, traceparent=traceparent, now_s=now_ns // 1_000_000_000)
+            line, refusal = encode_leased_task(task, traceparent=traceparent, now_s=now_ns // 1_000_000_000)
             run = self.runs[task.lease.token] = Run(task=task, line=line, traceparent=traceparent, span=span)
-            if problem:
-                self.run_ended(run, RunResult(RunStatus.FAILED, problem))
+            if refusal:
+                self.run_ended(run, refusal)
             elif self._pool is None or not self._is_dequeuing:
                 self.run_ended(run, RunResult(RunStatus.REQUEUED))
             else:

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import structlog
 
-from runqy.broker.constants import DEADLINE_EXCEEDED, LEASE_S
+from runqy.broker.archive_reasons import DEADLINE_EXCEEDED
+from runqy.broker.constants import LEASE_S
 from runqy.broker.dequeue import DequeueRequest, QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.lease import LeasedTask
 from runqy.broker.message import TRACEPARENT
@@ -15,7 +16,7 @@ from runqy.broker.operation import Operation, Request, ask_all
 from runqy.errors import BrokerCommandRefused, PayloadUnusable
 from runqy.tracing import RunSpan, get_tracer
 from workers.runtime.protocol import encode_task
-from workers.runtime.task_runs import RetryPolicy
+from workers.runtime.task_runs import RetryPolicy, RunResult, RunStatus
 
 TASKS_PER_DEQUEUE = 100
 
@@ -76,16 +77,16 @@ def finish_and_dequeue(
     return RoundTripResult(outcomes, tasks)
 
 
-def encode_leased_task(task: LeasedTask, *, traceparent: str, now_s: int) -> tuple[bytes, str]:
-    """Return the line that sends a task to a child, or the reason why it cannot run."""
+def encode_leased_task(task: LeasedTask, *, traceparent: str, now_s: int) -> tuple[bytes, RunResult | None]:
+    """Return the line that sends a task to a child, or the result of a task that cannot run."""
     if not task.is_readable:
-        return b"", "message_unreadable: the stored message is damaged"
+        return b"", RunResult(RunStatus.FAILED, "message_unreadable: the stored message is damaged")
     if 0 < task.message.deadline <= now_s:
-        return b"", DEADLINE_EXCEEDED
+        return b"", RunResult(RunStatus.EXPIRED, DEADLINE_EXCEEDED)
     try:
-        return encode_task(task.message, traceparent=traceparent), ""
+        return encode_task(task.message, traceparent=traceparent), None
     except PayloadUnusable as error:
-        return b"", f"payload_unusable: {error.detail}"
+        return b"", RunResult(RunStatus.FAILED, f"payload_unusable: {error.detail}")
 
 
 def start_run_span(task: LeasedTask, *, now_ns: int) -> RunSpan | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from runqy.broker.constants import DEADLINE_EXCEEDED
+from runqy.broker.archive_reasons import DEADLINE_EXCEEDED, timeout_error
 from runqy.broker.task_record import TaskProgress
 from workers.runtime.child import ChildSpec
 from workers.runtime.protocol import MAX_LINE_BYTES, ChildResponse, InvalidResponse
@@ -91,8 +91,7 @@ def timeout_result(run: Run) -> RunResult:
     """Return the result of a run that timed out."""
     message = run.task.message
     is_deadline = message.deadline and (not message.timeout or message.deadline * 10**9 < _timeout_end_ns(run))
-    text = DEADLINE_EXCEEDED if is_deadline else f"timed out after {message.timeout or 1800} s"
-    return RunResult(RunStatus.TIMED_OUT, text)
+    return RunResult(RunStatus.TIMED_OUT, DEADLINE_EXCEEDED if is_deadline else timeout_error(message))
 
 
 def _timeout_end_ns(run: Run) -> int:

@@ -33,7 +33,9 @@ class RunStatus(StrEnum):
     RETRYABLE = "retryable"
     """The task requested a retry."""
     TIMED_OUT = "timed_out"
-    """It is retried too."""
+    """Its timeout or deadline ended it; it is retried too."""
+    EXPIRED = "expired"
+    """It was not started, because its deadline had passed."""
     CANCELED = "canceled"
     CHILD_DIED = "child_died"
     REQUEUED = "requeued"
@@ -168,7 +170,11 @@ def finish_request(run: Run, result: RunResult, policy: RetryPolicy, *, now_ns: 
     return archive(lease, message, error=result.error, now_ns=now_ns, max_archived=policy.max_archived, info=info)
 
 
-OUTCOMES_OF_STATUS = {RunStatus.CANCELED: RunOutcome.CANCELED, RunStatus.TIMED_OUT: RunOutcome.TIMED_OUT}
+OUTCOMES_OF_STATUS = {
+    RunStatus.CANCELED: RunOutcome.CANCELED,
+    RunStatus.TIMED_OUT: RunOutcome.TIMED_OUT,
+    RunStatus.EXPIRED: RunOutcome.EXPIRED,
+}
 
 
 def _info(run: Run, policy: RetryPolicy, status: RunStatus = RunStatus.SUCCEEDED) -> RunInfo:

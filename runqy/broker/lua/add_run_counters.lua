@@ -1,12 +1,10 @@
 #!lua flags=allow-oom
--- Add to counters. One that is no number, or would overflow, begins again.
+-- Add to counters of a queue's runs.
 -- KEYS counters
 -- ARGV fields_and_amounts*
 -- RETURNS nothing
+-- USES add_to_counter
 for i = 1, #ARGV, 2 do
-  local added = redis.pcall('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])
-  if type(added) == 'table' and added.err then
-    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
-  end
+  add_to_counter(KEYS[1], ARGV[i], ARGV[i + 1])
 end
 return false

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Archive a task whose last run failed, and notify waiting clients.
+-- Archive a task whose last run failed, or that expired before it was started, and notify waiting clients.
 -- KEYS task active lease archived processed failed processed_day failed_day runs
 -- ARGV id lease_token message now_s counter_expires_s child_deaths task_prefix oldest_s max_archived ended_channel outcome now_ns details
 -- RETURNS 1 archived, 2 already archived with this token, 0 lease lost
@@ -14,7 +14,13 @@ if ARGV[6] ~= '0' then
 end
 archive(KEYS[4], id, ARGV[4], ARGV[7], ARGV[8], tonumber(ARGV[9]))
 redis.call('HSET', task, 'msg', ARGV[3], 'state', 'archived')
-count_failure(KEYS[5], KEYS[6], KEYS[7], KEYS[8], ARGV[5])
+if ARGV[11] == 'expired' then -- its dequeue was no attempt
+  redis.call('HSET', task, 'attempts', math.max((tonumber(seen[3]) or 1) - 1, 0))
+  redis.call('HDEL', task, 'started', 'worker')
+  seen = {'', '', '0', seen[4], seen[5]}
+else
+  count_failure(KEYS[5], KEYS[6], KEYS[7], KEYS[8], ARGV[5])
+end
 append_run(KEYS[9], id, ARGV[2], ARGV[11], '1', ARGV[12], ARGV[13], seen)
 redis.call('PUBLISH', ARGV[10], 'archived')
 return 1

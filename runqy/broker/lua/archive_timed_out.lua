@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
--- Archive tasks that were pending for too long, if they are unchanged.
+-- Archive tasks that were pending for too long, if they are unchanged, and count them.
 -- `message_end` is appended to each message: in protobuf a later field overrides an earlier one.
--- KEYS pending archived runs tasks*
+-- KEYS pending archived runs counters tasks*
 -- ARGV now_s message_end ended_prefix lock_prefix now_ns details ids_and_since*
 -- RETURNS how many were archived
--- USES release_lock in_ns remove_from_pending add_to_archive log_run
+-- USES release_lock in_ns remove_from_pending add_to_archive log_run add_to_counter
 local archived = 0
-for i = 4, #KEYS do
-  local task, id, since = KEYS[i], ARGV[i * 2 - 1], ARGV[i * 2]
+for i = 5, #KEYS do
+  local task, id, since = KEYS[i], ARGV[i * 2 - 3], ARGV[i * 2 - 2]
   local seen = redis.call('HMGET', task, 'state', 'pending_since', 'msg')
   if seen[1] == 'pending' and seen[2] == since and seen[3] and remove_from_pending(KEYS[1], id, string.sub(task, 1, -#id - 1)) == 1 then
     add_to_archive(KEYS[2], task, id, ARGV[1])
@@ -18,5 +18,8 @@ for i = 4, #KEYS do
     redis.call('PUBLISH', ARGV[3] .. id, 'archived')
     archived = archived + 1
   end
+end
+if archived > 0 then
+  add_to_counter(KEYS[4], 'expired', archived)
 end
 return archived

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand
 from runqy.maintenance.loops import run_duties
 from runqy.maintenance.registry import make_duties
 from runqy.redis_connection import get_broker
+from runqy.tracing import start_tracing
 
 
 class Command(BaseCommand):
@@ -21,6 +22,7 @@ class Command(BaseCommand):
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
+        start_tracing("runqy-maintenance")
         duties = make_duties()
         self.stdout.write(f"Running duties: {', '.join(duty.name for duty in duties)}.")
         self.stdout.flush()

@@ -133,7 +133,7 @@ def create_key(page: Page) -> str:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto("/admin/accounts/apikey/add/")
     page.get_by_label("Name").fill(KEY_NAME)
-    page.get_by_role("radio", name="worker: only registers workers").check()
+    page.get_by_role("radio", name="worker: for runqy-worker").check()
     page.locator(".select2-selection").first.click()
     page.get_by_role("option", name=QUEUE).click()
     page.get_by_role("button", name="Save").click()

@@ -73,7 +73,7 @@ class RuleInfo:
 RULES: Mapping[AlertKind, RuleInfo] = {
     AlertKind.NO_READY_WORKER: RuleInfo(
         label="No ready worker",
-        description="As many tasks as the threshold, or more, are pending, and no worker of the queue is ready.",
+        description="As many tasks as the threshold, or more, are pending in sub-queues that no ready worker serves.",
         level=AlertLevel.CRITICAL,
         threshold_unit="pending task",
         defaults=RuleSettings(threshold=1, for_s=60),
@@ -141,20 +141,32 @@ RULES: Mapping[AlertKind, RuleInfo] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RedisQueueObservation:
+    """A sub-queue, or the Redis queue of a queue without sub-queues."""
+
+    name: str
+    pending: int = 0
+    oldest_s: float = 0
+    """How long its oldest pending task has been waiting."""
+    is_paused: bool = False
+    has_ready_worker: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueObservation:
     """A queue with its sub-queues."""
 
     name: str
     is_enabled: bool
-    is_paused: bool
-    """All of its Redis queues are paused."""
-    pending: int
-    oldest_s: float
-    """The longest time that a pending task has waited."""
-    ready_workers: int
+    redis_queues: Sequence[RedisQueueObservation]
     vault_errors: tuple[str, ...] = ()
     minutes: Sequence[StatsPoint] = ()
-    """The last minutes of its history, oldest first; the last one is not over yet."""
+    """The last minutes of its history, oldest first; the last one is not over yet. Their backlogs leave out
+    paused Redis queues."""
+
+    @property
+    def not_paused(self) -> list[RedisQueueObservation]:
+        return [each for each in self.redis_queues if not each.is_paused]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,15 +232,24 @@ def list_recovered_workers(observed: Observation) -> set[str]:
 
 
 def _check_workers(queue: QueueObservation, threshold: float) -> str | None:
-    if queue.ready_workers or not queue.is_enabled or queue.is_paused or queue.pending < max(threshold, 1):
+    unserved = [each for each in queue.not_paused if not each.has_ready_worker]
+    pending = sum(each.pending for each in unserved)
+    if not queue.is_enabled or pending < max(threshold, 1):
         return None
-    return f"Queue {queue.name} has {_count(queue.pending, 'pending task')} and no ready worker."
+    if len(unserved) == len(queue.redis_queues):
+        return f"Queue {queue.name} has {_count(pending, 'pending task')} and no ready worker."
+    names = [each.name for each in unserved if each.pending]
+    subject = f"Sub-queue {names[0]} has" if len(names) == 1 else f"Sub-queues {', '.join(names)} have"
+    return f"{subject} {_count(pending, 'pending task')} and no ready worker."
 
 
 def _check_oldest(queue: QueueObservation, threshold: float) -> str | None:
-    if queue.is_paused or not queue.pending or queue.oldest_s <= threshold:
+    waiting = [each for each in queue.not_paused if each.pending and each.oldest_s > threshold]
+    if not waiting:
         return None
-    return f"The oldest pending task of queue {queue.name} has been waiting for {durations.humanize(queue.oldest_s)}."
+    oldest = max(waiting, key=lambda each: each.oldest_s)
+    where = f"sub-queue {oldest.name}" if len(queue.redis_queues) > 1 else f"queue {queue.name}"
+    return f"The oldest pending task of {where} has been waiting for {durations.humanize(oldest.oldest_s)}."
 
 
 def _check_failures(queue: QueueObservation, threshold: float) -> str | None:
@@ -246,7 +267,7 @@ def _check_failures(queue: QueueObservation, threshold: float) -> str | None:
 def _check_growth(queue: QueueObservation, threshold: float) -> str | None:
     samples = [point.backlog for point in queue.minutes[:-1][-GROWTH_WINDOW_MIN:]]
     backlogs = [sample for sample in samples if sample is not None]
-    if queue.is_paused or len(samples) < GROWTH_WINDOW_MIN or len(backlogs) < GROWTH_WINDOW_MIN:
+    if len(samples) < GROWTH_WINDOW_MIN or len(backlogs) < GROWTH_WINDOW_MIN:
         return None
     never_fell = all(later >= earlier for earlier, later in pairwise(backlogs))
     if not never_fell or backlogs[-1] - backlogs[0] < max(threshold, 1):

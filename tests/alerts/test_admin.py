@@ -45,7 +45,7 @@ def test_an_alert_has_a_page_with_its_meaning_and_a_link_to_its_cause() -> None:
 
     page = staff_client("viewer").get(f"{LIST}{alert.pk}/change/").content.decode()
 
-    assert "and no worker of the queue is ready." in page
+    assert "are pending in sub-queues that no ready worker serves." in page
     assert 'href="/admin/workers/worker/"' in page
 
 

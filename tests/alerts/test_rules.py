@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from alerts.rules import RULES, AlertKind, RuleSettings, WorkerObservation, find_problems
-from tests.alerts.observations import NOW, defaults, minutes, observation, queue
+from alerts.rules import RULES, AlertKind, RedisQueueObservation, RuleSettings, WorkerObservation, find_problems
+from tests.alerts.observations import NOW, defaults, minutes, observation, queue, redis_queue
 
 GROWING = [0, 0, 10, 10, 40, 60, 60, 80, 90, 100]
 
@@ -16,12 +16,12 @@ GROWING = [0, 0, 10, 10, 40, 60, 60, 80, 90, 100]
     ("fields", "kind", "message"),
     [
         (
-            {"pending": 50, "ready_workers": 0},
+            {"redis_queues": [redis_queue(pending=50, has_ready_worker=False)]},
             AlertKind.NO_READY_WORKER,
             "Queue mail has 50 pending tasks and no ready worker.",
         ),
         (
-            {"pending": 1, "oldest_s": 700},
+            {"redis_queues": [redis_queue(pending=1, oldest_s=700)]},
             AlertKind.OLDEST_PENDING,
             "The oldest pending task of queue mail has been waiting for 11 min.",
         ),
@@ -51,11 +51,11 @@ def test_a_problem_of_a_queue_is_found_with_its_cause(fields: dict[str, Any], ki
 @pytest.mark.parametrize(
     "fields",
     [
-        {"pending": 50},
-        {"pending": 50, "ready_workers": 0, "is_paused": True, "oldest_s": 9000},
-        {"pending": 50, "ready_workers": 0, "is_enabled": False},
-        {"pending": 1, "oldest_s": 600},
-        {"oldest_s": 9000},
+        {"redis_queues": [redis_queue(pending=50)]},
+        {"redis_queues": [redis_queue(pending=50, has_ready_worker=False, is_paused=True, oldest_s=9000)]},
+        {"redis_queues": [redis_queue(pending=50, has_ready_worker=False)], "is_enabled": False},
+        {"redis_queues": [redis_queue(pending=1, oldest_s=600)]},
+        {"redis_queues": [redis_queue(oldest_s=9000)]},
         {"minutes": minutes(completed=80, failed=20)},
         {"minutes": minutes(failed=9)},
         {"minutes": minutes(canceled=95, expired=5)},
@@ -63,11 +63,40 @@ def test_a_problem_of_a_queue_is_found_with_its_cause(fields: dict[str, Any], ki
         {"minutes": minutes([*GROWING[:8], None, 110])},
         {"minutes": minutes([0, 100])},
         {"minutes": minutes([200] * 10)},
-        {"minutes": minutes(GROWING), "is_paused": True},
+        {"minutes": minutes([None] * 10)},
     ],
 )
 def test_what_is_no_problem_is_not_found(fields: dict[str, Any]) -> None:
     assert find_problems(observation(queue(**fields)), defaults) == []
+
+
+HIGH = redis_queue("mail_high")
+LOW = redis_queue("mail_low", pending=500, has_ready_worker=False)
+PAUSED = redis_queue("mail_off", pending=70, has_ready_worker=False, is_paused=True, oldest_s=9000)
+
+
+@pytest.mark.parametrize(
+    ("redis_queues", "messages"),
+    [
+        ([HIGH, LOW], ["Sub-queue mail_low has 500 pending tasks and no ready worker."]),
+        ([HIGH, replace(LOW, is_paused=True)], []),
+        ([HIGH, PAUSED], []),
+        ([LOW, PAUSED], ["Sub-queue mail_low has 500 pending tasks and no ready worker."]),
+        ([replace(HIGH, has_ready_worker=False), LOW], ["Queue mail has 500 pending tasks and no ready worker."]),
+        (
+            [HIGH, LOW, redis_queue("mail_mid", pending=1, has_ready_worker=False)],
+            ["Sub-queues mail_low, mail_mid have 501 pending tasks and no ready worker."],
+        ),
+        (
+            [replace(HIGH, pending=2, oldest_s=700), replace(PAUSED, oldest_s=9000)],
+            ["The oldest pending task of sub-queue mail_high has been waiting for 11 min."],
+        ),
+    ],
+)
+def test_sub_queues_are_judged_one_by_one(redis_queues: list[RedisQueueObservation], messages: list[str]) -> None:
+    findings = find_problems(observation(queue(*redis_queues)), defaults)
+
+    assert [(found.queue, found.message) for found in findings] == [("mail", message) for message in messages]
 
 
 def test_failures_before_the_window_do_not_count() -> None:

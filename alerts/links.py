@@ -6,7 +6,7 @@ from django.contrib.admin.utils import quote
 from django.urls import reverse
 
 from alerts.models import Alert
-from alerts.rules import FAILURE_WINDOW_MIN, AlertKind
+from alerts.rules import DROP_WINDOW_MIN, FAILURE_WINDOW_MIN, AlertKind
 from runqy.admin_site.links import changelist_url
 
 
@@ -24,17 +24,18 @@ def get_alert_link(alert: Alert) -> tuple[str, str]:
         case AlertKind.OLDEST_PENDING | AlertKind.BACKLOG_GROWING:
             url, title = changelist_url("tasks_task", parent=alert.queue, state="pending"), "Pending tasks"
         case AlertKind.FAILURE_RATE:
-            query = {"queue": alert.queue, "outcome": "failure", **_failure_times(alert)}
-            url, title = changelist_url("tasks_task", **query), "Failures"
+            times = _find_times(alert, FAILURE_WINDOW_MIN)
+            url, title = changelist_url("tasks_task", queue=alert.queue, outcome="failure", **times), "Failures"
         case AlertKind.CONFIGURATION_NOT_PUBLISHED:  # the list says what differs, and the page of a queue publishes it
             url, title = changelist_url("queues_queue"), "Publication of queues"
         case AlertKind.HISTORY_DROPPED:
-            url, title = changelist_url("tasks_task", state="ended", period="hour"), "History of the last hour"
+            times = _find_times(alert, DROP_WINDOW_MIN)
+            url, title = changelist_url("tasks_task", queue=alert.queue, state="ended", **times), "History at that time"
     return url, title
 
 
-def _failure_times(alert: Alert) -> dict[str, str]:
+def _find_times(alert: Alert, window_min: int) -> dict[str, str]:
     """Return the filter of the runs that opened an alert, and of those that followed until it was resolved."""
-    first = alert.since.replace(second=0) - timedelta(minutes=FAILURE_WINDOW_MIN - 1)  # the rule sums whole minutes
+    first = alert.since.replace(second=0) - timedelta(minutes=window_min - 1)  # the rules sum whole minutes
     times = {"since": first, "until": alert.resolved_at}
     return {name: f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S}" for name, time in times.items() if time}

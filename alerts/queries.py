@@ -1,6 +1,6 @@
 """Observe the installation for the rules, and read alerts."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -20,14 +20,14 @@ from alerts.rules import (
     RuleSettings,
     WorkerObservation,
 )
-from queues.catalog import AllowedQueues
+from queues.catalog import AllowedQueues, QueueCatalog
 from queues.queries import get_fresh_catalog, list_vault_errors
 from runqy.broker.broker import Broker
 from runqy.broker.heartbeats import list_worker_records
 from runqy.broker.stats import QueueCounts, count_tasks
 from runqy.broker.worker_records import WorkerRecord, WorkerState
 from runqy.config_sync.reconcile import compare_configuration
-from tasks.run_stats import StatsPoint, get_history_status, get_stats_by_queue
+from tasks.run_stats import StatsPoint, get_stats_by_queue
 
 
 class AlertState(StrEnum):
@@ -110,26 +110,35 @@ def observe(broker: Broker) -> Observation:
 
     The number of round trips and queries does not depend on the number of queues.
     """
-    now = timezone.now()
-    workers, now_s = list_worker_records(broker), broker.now_s()
-    history = get_history_status()
+    now, now_s = timezone.now(), broker.now_s()
+    workers, catalog = list_worker_records(broker), get_fresh_catalog()
+    counts = _count_tasks(broker, catalog)
+    minutes = _read_minutes(now, paused=[name for name, count in counts.items() if count.is_paused])
+    served = {name for worker in workers if worker.is_ready(now_s) for name in worker.redis_queues}
     return Observation(
-        queues=_observe_queues(broker, workers, now),
+        queues=_observe_queues(catalog, counts, served, minutes),
         workers=[_observe_worker(worker, now_s) for worker in workers],
         publication_problem=compare_configuration().problem,
-        history_dropped=history.dropped,
-        history_dropped_at=history.dropped_at,
+        history_dropped={
+            queue: dropped for queue, points in minutes.items() if (dropped := sum(point.dropped for point in points))
+        },
         now=now,
     )
 
 
-def _observe_queues(broker: Broker, workers: Sequence[WorkerRecord], now: datetime) -> list[QueueObservation]:
-    catalog, now_s = get_fresh_catalog(), broker.now_s()
+def _count_tasks(broker: Broker, catalog: QueueCatalog) -> dict[str, QueueCounts]:
     names = catalog.redis_queues()
-    counts = {each.queue: each for each in broker.run(count_tasks(names, now_ns=broker.now_ns()))} if names else {}
-    served = {name for worker in workers if worker.is_ready(now_s) for name in worker.redis_queues}
+    return {each.queue: each for each in broker.run(count_tasks(names, now_ns=broker.now_ns()))} if names else {}
+
+
+def _observe_queues(
+    catalog: QueueCatalog,
+    counts: Mapping[str, QueueCounts],
+    served: Collection[str],
+    minutes: Mapping[str, Sequence[StatsPoint]],
+) -> list[QueueObservation]:
+    """Join the parts by queue. `counts` and `served`, which has those of ready workers, are by Redis queue."""
     vault_errors = list_vault_errors([queue.name for queue in catalog.definitions])
-    minutes = _read_minutes(now, paused=[name for name, count in counts.items() if count.is_paused])
     return [
         QueueObservation(
             name=queue.name,

@@ -11,7 +11,7 @@ from tasks.run_stats import StatsPoint
 
 FAILURE_WINDOW_MIN = 5
 GROWTH_WINDOW_MIN = 10
-DROP_WINDOW_MIN = 10
+DROP_WINDOW_MIN = GROWTH_WINDOW_MIN
 MIN_RUNS = 10
 """A failure rate over fewer runs is not meaningful."""
 
@@ -189,9 +189,8 @@ class Observation:
     workers: Sequence[WorkerObservation] = ()
     publication_problem: str = ""
     """How Redis and the database differ; empty: not at all."""
-    history_dropped: int = 0
-    """Runs dropped so far."""
-    history_dropped_at: datetime | None = None
+    history_dropped: Mapping[str, int] = field(default_factory=dict)
+    """Queue -> runs that were dropped, as counted in the last minutes."""
     now: datetime
 
 
@@ -203,7 +202,7 @@ class Finding:
     subject: str
     """The name of the queue or worker; empty for the whole installation."""
     queue: str = ""
-    """The queue concerned; empty if there is none or several."""
+    """The queue concerned; empty if there is none."""
     message: str
     for_s: int = 0
 
@@ -314,11 +313,13 @@ def _worker_problems(workers: Iterable[WorkerObservation]) -> Iterator[tuple[Ale
 def _installation_problems(observed: Observation) -> Iterator[tuple[AlertKind, str, str, str]]:
     if observed.publication_problem:
         yield AlertKind.CONFIGURATION_NOT_PUBLISHED, "", "", observed.publication_problem
-    dropped_at = observed.history_dropped_at
-    if dropped_at is not None and (observed.now - dropped_at).total_seconds() < DROP_WINDOW_MIN * 60:
-        lacks = "is" if observed.history_dropped == 1 else "are"
-        message = f"{_count(observed.history_dropped, 'run')} {lacks} missing from the history."
-        yield AlertKind.HISTORY_DROPPED, "", "", message
+    for queue, dropped in observed.history_dropped.items():
+        was = "was" if dropped == 1 else "were"
+        message = (
+            f"{_count(dropped, 'run')} of queue {queue} {was} found to be missing from the history in the last "
+            f"{DROP_WINDOW_MIN} minutes."
+        )
+        yield AlertKind.HISTORY_DROPPED, queue, queue, message
 
 
 def _format_share(part: int, whole: int) -> str:

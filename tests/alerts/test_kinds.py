@@ -23,7 +23,8 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.worker_records import WorkerState
 from runqy.config_sync import snapshot
 from runqy.config_sync.reconcile import republish_configuration
-from tasks.models import QueueMinute, RunStream
+from tasks.models import QueueMinute
+from tasks.run_history import QueueIdentity, record_drops
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import put
 from tests.support.runs import insert_runs, make_failure, make_run
@@ -89,7 +90,8 @@ def lock_out(broker: Broker) -> None:
 
 
 def drop(broker: Broker) -> None:
-    RunStream.objects.create(redis_queue="mail", dropped=5, dropped_at=timezone.now())
+    insert_runs(make_run(task_id="kept-task"), queue="mail")
+    record_drops(QueueIdentity(redis_queue="mail", queue="mail"), None, appended=6, left=0)
 
 
 CAUSES = {
@@ -131,9 +133,9 @@ CAUSES = {
     ),
     AlertKind.HISTORY_DROPPED: Cause(
         arrange=drop,
-        remove=lambda broker: RunStream.objects.all().delete(),
-        message="5 runs are missing from the history.",
-        shown="Ended",
+        remove=lambda broker: QueueMinute.objects.all().delete(),
+        message="6 runs of queue mail were found to be missing from the history in the last 10 minutes.",
+        shown="kept-task",
     ),
     AlertKind.VAULT_UNREADABLE: Cause(
         arrange=lock_out,

@@ -1,13 +1,12 @@
 """What each rule finds, and what it leaves alone."""
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from alerts.rules import RULES, AlertKind, RedisQueueObservation, RuleSettings, WorkerObservation, find_problems
-from tests.alerts.observations import NOW, defaults, minutes, observation, queue, redis_queue
+from tests.alerts.observations import defaults, minutes, observation, queue, redis_queue
 
 GROWING = [0, 0, 10, 10, 40, 60, 60, 80, 90, 100]
 
@@ -137,13 +136,13 @@ def test_workers_that_are_missing_or_failed_are_found() -> None:
     ]
 
 
-@pytest.mark.parametrize(("minutes_ago", "is_found"), [(9, True), (11, False)])
-def test_dropped_history_is_found_while_it_is_recent(minutes_ago: int, is_found: bool) -> None:
-    observed = observation(history_dropped=1200, history_dropped_at=NOW - timedelta(minutes=minutes_ago))
+def test_dropped_history_is_found_by_queue() -> None:
+    findings = find_problems(observation(history_dropped={"mail": 1200, "post": 1}), defaults)
 
-    messages = [found.message for found in find_problems(observed, defaults)]
-
-    assert messages == (["1,200 runs are missing from the history."] if is_found else [])
+    assert [(found.queue, found.subject, found.message) for found in findings] == [
+        ("mail", "mail", "1,200 runs of queue mail were found to be missing from the history in the last 10 minutes."),
+        ("post", "post", "1 run of queue post was found to be missing from the history in the last 10 minutes."),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -156,12 +155,6 @@ def test_a_share_is_0_or_100_percent_only_if_none_or_all_failed(completed: int, 
     (found,) = find_problems(observed, lambda kind, name: RuleSettings(threshold=0))
 
     assert found.message.startswith(f"{share} of the runs of queue mail failed")
-
-
-def test_one_dropped_run_is_singular() -> None:
-    (found,) = find_problems(observation(history_dropped=1, history_dropped_at=NOW), defaults)
-
-    assert found.message == "1 run is missing from the history."
 
 
 @pytest.mark.parametrize(

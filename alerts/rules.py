@@ -57,6 +57,7 @@ class RuleInfo:
     threshold_unit: str = ""
     """`%`, `s` or a countable noun; empty: the kind has no threshold."""
     is_per_queue: bool = True
+    """It can have settings for one queue."""
     defaults: RuleSettings = field(default_factory=RuleSettings)
     keep_s: int = 60
     """How long an alert stays open after the condition was last observed, so that a brief pause does not resolve it."""
@@ -107,14 +108,12 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         description="A worker stopped sending heartbeats without deregistering. Resolved when it reports again, or "
         "after 15 minutes.",
         level=AlertLevel.WARNING,
-        is_per_queue=False,
         keep_s=900,
     ),
     AlertKind.WORKER_START_FAILED: RuleInfo(
         label="Worker failed to start",
         description="A worker cannot run tasks: its deployment or its process fails.",
         level=AlertLevel.CRITICAL,
-        is_per_queue=False,
     ),
     AlertKind.CONFIGURATION_NOT_PUBLISHED: RuleInfo(
         label="Configuration not published",
@@ -129,7 +128,6 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         description=f"Runs were dropped before they reached the history, in the last {DROP_WINDOW_MIN} minutes: the "
         "database, or maintenance that writes to it, is unavailable or too slow. Tasks are not affected.",
         level=AlertLevel.WARNING,
-        is_per_queue=False,
     ),
     AlertKind.VAULT_UNREADABLE: RuleInfo(
         label="Vault missing or unreadable",
@@ -295,7 +293,7 @@ _QUEUE_RULES: Mapping[AlertKind, Callable[[QueueObservation, float], str | None]
 def _find_general(observed: Observation, get_settings: GetSettings) -> Iterator[Finding]:
     """Yield findings about workers and the installation."""
     for kind, subject, queue, message in (*_worker_problems(observed.workers), *_installation_problems(observed)):
-        settings = get_settings(kind, "")
+        settings = get_settings(kind, queue)
         if settings.is_enabled:
             yield Finding(kind=kind, subject=subject, queue=queue, message=message, for_s=settings.for_s)
 

@@ -121,18 +121,34 @@ def test_settings_of_a_queue_decide(settings: RuleSettings, is_found: bool) -> N
     assert bool(found) is is_found
 
 
-def test_workers_that_are_missing_or_failed_are_found() -> None:
-    workers = [
-        WorkerObservation(worker_id="a", queue="mail", is_missing=True, start_failure=None, silent_s=75),
-        WorkerObservation(worker_id="b", queue="mail", is_missing=False, start_failure="ModuleNotFoundError: torch"),
-        WorkerObservation(worker_id="c", queue="mail", is_missing=False, start_failure=None),
-    ]
+WORKERS = [
+    WorkerObservation(worker_id="a", queue="mail", is_missing=True, start_failure=None, silent_s=75),
+    WorkerObservation(worker_id="b", queue="mail", is_missing=False, start_failure="ModuleNotFoundError: torch"),
+    WorkerObservation(worker_id="c", queue="mail", is_missing=False, start_failure=None),
+]
 
-    findings = find_problems(observation(workers=workers), defaults)
+
+def test_workers_that_are_missing_or_failed_are_found() -> None:
+    findings = find_problems(observation(workers=WORKERS), defaults)
 
     assert [(found.kind, found.subject, found.message) for found in findings] == [
         (AlertKind.WORKER_MISSING, "a", "Worker a has sent no heartbeat for 1 min."),
         (AlertKind.WORKER_START_FAILED, "b", "Worker b failed to start: ModuleNotFoundError: torch"),
+    ]
+
+
+def test_settings_of_a_queue_hold_for_its_workers_and_history() -> None:
+    observed = observation(
+        workers=[*WORKERS, replace(WORKERS[0], worker_id="d", queue="post")], history_dropped={"mail": 1, "post": 1}
+    )
+
+    findings = find_problems(
+        observed, lambda kind, name: RuleSettings(is_enabled=False) if name == "mail" else RuleSettings(for_s=90)
+    )
+
+    assert [(found.kind, found.queue, found.for_s) for found in findings] == [
+        (AlertKind.WORKER_MISSING, "post", 90),
+        (AlertKind.HISTORY_DROPPED, "post", 90),
     ]
 
 

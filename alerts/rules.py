@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from itertools import pairwise
+from itertools import combinations
+from statistics import median
 
 from runqy import durations
 from tasks.run_stats import StatsPoint
@@ -12,6 +13,8 @@ from tasks.run_stats import StatsPoint
 FAILURE_WINDOW_MIN = 5
 GROWTH_WINDOW_MIN = 10
 DROP_WINDOW_MIN = GROWTH_WINDOW_MIN
+MIN_SAMPLES = 8
+"""A trend of fewer minutes of the window is not meaningful."""
 MIN_RUNS = 10
 """A failure rate over fewer runs is not meaningful."""
 
@@ -97,8 +100,8 @@ RULES: Mapping[AlertKind, RuleInfo] = {
     ),
     AlertKind.BACKLOG_GROWING: RuleInfo(
         label="Backlog growing",
-        description=f"The number of pending tasks never fell in the last {GROWTH_WINDOW_MIN} minutes, and grew "
-        "by the threshold or more.",
+        description=f"The trend of the number of pending tasks in the last {GROWTH_WINDOW_MIN} minutes is to grow by "
+        "the threshold or more, and in the second half of these not to fall.",
         level=AlertLevel.WARNING,
         threshold_unit="task",
         defaults=RuleSettings(threshold=100),
@@ -262,17 +265,23 @@ def _check_failures(queue: QueueObservation, threshold: float) -> str | None:
 
 
 def _check_growth(queue: QueueObservation, threshold: float) -> str | None:
-    samples = [point.backlog for point in queue.minutes[:-1][-GROWTH_WINDOW_MIN:]]
-    backlogs = [sample for sample in samples if sample is not None]
-    if len(samples) < GROWTH_WINDOW_MIN or len(backlogs) < GROWTH_WINDOW_MIN:
+    minutes = enumerate(queue.minutes[:-1][-GROWTH_WINDOW_MIN:])
+    samples = [(minute, point.backlog) for minute, point in minutes if point.backlog is not None]
+    if len(samples) < MIN_SAMPLES:
         return None
-    never_fell = all(later >= earlier for earlier, later in pairwise(backlogs))
-    if not never_fell or backlogs[-1] - backlogs[0] < max(threshold, 1):
+    slope, recent_slope = _median_slope(samples), _median_slope(samples[len(samples) // 2 :])
+    if slope * GROWTH_WINDOW_MIN < max(threshold, 1) or recent_slope < 0:
         return None
+    rate = _count(round(slope, 1 if slope < 10 else None), "task")
     return (
-        f"The backlog of queue {queue.name} grew from {backlogs[0]:,} to {_count(backlogs[-1], 'pending task')} "
-        f"in the last {GROWTH_WINDOW_MIN} minutes."
+        f"The backlog of queue {queue.name} grew by about {rate} a minute in the last {GROWTH_WINDOW_MIN} minutes, "
+        f"to {_count(samples[-1][1], 'pending task')}."
     )
+
+
+def _median_slope(samples: Sequence[tuple[int, int]]) -> float:
+    """Return the median slope of all pairs of samples (Theil-Sen estimator), which single outliers do not change."""
+    return median((later - earlier) / (to - since) for (since, earlier), (to, later) in combinations(samples, 2))
 
 
 def _check_vaults(queue: QueueObservation, _: float) -> str | None:

@@ -116,7 +116,7 @@ CAUSES = {
     AlertKind.BACKLOG_GROWING: Cause(
         arrange=grow,
         remove=lambda broker: QueueMinute.objects.all().delete(),
-        message="The backlog of queue mail grew from",
+        message="The backlog of queue mail grew by about 20 tasks a minute in the last 10 minutes, to 2",
         shown="waiting-task",
     ),
     AlertKind.WORKER_MISSING: Cause(

@@ -32,7 +32,7 @@ GROWING = [0, 0, 10, 10, 40, 60, 60, 80, 90, 100]
         (
             {"minutes": minutes(GROWING)},
             AlertKind.BACKLOG_GROWING,
-            "The backlog of queue mail grew from 0 to 100 pending tasks in the last 10 minutes.",
+            "The backlog of queue mail grew by about 12 tasks a minute in the last 10 minutes, to 100 pending tasks.",
         ),
         (
             {"vault_errors": ("The vault keys does not exist.",)},
@@ -58,15 +58,37 @@ def test_a_problem_of_a_queue_is_found_with_its_cause(fields: dict[str, Any], ki
         {"minutes": minutes(completed=80, failed=20)},
         {"minutes": minutes(failed=9)},
         {"minutes": minutes(canceled=95, expired=5)},
-        {"minutes": minutes([*GROWING[:8], 70, 110])},
-        {"minutes": minutes([*GROWING[:8], None, 110])},
-        {"minutes": minutes([0, 100])},
-        {"minutes": minutes([200] * 10)},
-        {"minutes": minutes([None] * 10)},
     ],
 )
 def test_what_is_no_problem_is_not_found(fields: dict[str, Any]) -> None:
     assert find_problems(observation(queue(**fields)), defaults) == []
+
+
+@pytest.mark.parametrize(
+    ("backlogs", "is_found"),
+    [
+        (GROWING, True),
+        ([*GROWING[:8], 79, 100], True),  # one task less
+        ([0, 30, 20, 60, 50, 40, 90, 80, 120, 110], True),
+        ([*GROWING[:8], None, 110], True),
+        ([5000, *GROWING[1:]], True),  # an outlier
+        ([*[0] * 5, *[500] * 5], True),
+        ([*[0] * 8, 500, 500], False),  # not a trend yet
+        ([*[0] * 7, 500, 400, 300], False),
+        ([*[0] * 5, 1000, 900, 800, 700, 600], False),  # workers catch up
+        ([200, 0, 200, 0, 200, 0, 200, 0, 200, 0], False),
+        ([number // 10 for number in GROWING], False),
+        ([*GROWING[:7], None, None, None], False),
+        ([0, 100], False),
+        ([200] * 10, False),
+        ([900 - 100 * number for number in range(10)], False),
+        ([None] * 10, False),
+    ],
+)
+def test_a_backlog_grows_if_its_trend_does(backlogs: list[int | None], is_found: bool) -> None:
+    findings = find_problems(observation(queue(minutes=minutes(backlogs))), defaults)
+
+    assert bool(findings) is is_found
 
 
 HIGH = redis_queue("mail_high")

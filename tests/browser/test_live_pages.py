@@ -1,4 +1,4 @@
-"""Pages that count or summarize follow what happens, and lists that were empty fill."""
+"""Pages that count or summarize follow what happens; lists that were empty fill; a hidden tab asks for nothing."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -110,3 +110,39 @@ def test_counts_change_and_what_the_user_did_stays(
     expect(alerts.get_by_role("link", name="Half of post failed.")).to_be_visible()
     expect(alerts.get_by_text("2 alerts")).to_be_visible()
     expect(bulk_actions.get_by_text("3 of 7")).to_be_visible()
+
+
+def test_a_hidden_tab_asks_for_nothing_and_an_update_keeps_scroll_selection_and_focus(
+    anonymous: Page, login: Login, single_broker: Broker
+) -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    put_in(single_broker, "archived", *(f"t{number:02}" for number in range(40)), queue="mail")
+    login(anonymous, "operator")
+    anonymous.clock.install()
+    anonymous.goto(f"{TASKS}?queue=mail&state=archived")
+    box = anonymous.get_by_label("Select task t20")
+    box.check()
+    anonymous.evaluate("scrollTo(0, 200)")
+    anonymous.evaluate("asked = 0; document.body.addEventListener('htmx:beforeRequest', () => { asked += 1; })")
+
+    def set_hidden(is_hidden: bool) -> None:
+        value = "true" if is_hidden else "false"
+        anonymous.evaluate(f"Object.defineProperty(document, 'hidden', {{ value: {value}, configurable: true }})")
+        anonymous.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+    set_hidden(True)
+    anonymous.clock.run_for(60_000)
+    assert anonymous.evaluate("asked") == 0
+
+    put_in(single_broker, "archived", "t99", queue="mail")
+    set_hidden(False)
+    expect(anonymous.get_by_label("Select task t99")).to_be_attached()
+    expect(box).to_be_checked()
+    expect(box).to_be_focused()
+    assert anonymous.evaluate("scrollY") == 200
+
+    put_in(single_broker, "archived", "t98", queue="mail")
+    anonymous.clock.run_for(3_000)
+    assert anonymous.evaluate("asked") >= 2
+    expect(anonymous.get_by_label("Select task t98")).to_be_attached()
+    assert anonymous.evaluate("scrollY") == 200

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from runqy import clock
@@ -13,6 +14,15 @@ from tasks.run_stats import StatsPoint, get_stats
 
 MIN_ELAPSED_S = 45
 """The rate of an interval that has just begun is not meaningful: its runs are not yet in the history."""
+
+FAILURE_COLUMNS = {
+    RunOutcome.FAILED: "Failed for good",
+    RunOutcome.RETRIED: "Retried",
+    RunOutcome.TIMED_OUT: "Timed out",
+    RunOutcome.EXPIRED: "Expired",
+    RunOutcome.LOST: "Worker lost",
+}
+"""What counts as failed, in the table of the throughput."""
 
 
 class ChartRange(StrEnum):
@@ -56,6 +66,8 @@ class Chart:
     unit: str
     times: Sequence[datetime]
     series: Sequence[Series]
+    details: Sequence[Series] = ()
+    """Columns of the table that are no lines of the chart."""
     note: str = ""
     labels: Sequence[str] = field(default_factory=tuple)
 
@@ -68,9 +80,14 @@ class Chart:
         return f"{', '.join(parts)} {self.unit}".strip()
 
     @property
+    def columns(self) -> Sequence[Series]:
+        """Return the columns of the table: the lines of the chart, then the details."""
+        return (*self.series, *self.details)
+
+    @property
     def rows(self) -> list[tuple[str, list[str]]]:
         """Return the values as rows of a table, the latest first."""
-        columns = [[_format(value) for value in line.values] for line in self.series]
+        columns = [[_format(value) for value in line.values] for line in self.columns]
         rows = [(label, [column[index] for column in columns]) for index, label in enumerate(self.labels)]
         return rows[::-1]
 
@@ -136,8 +153,12 @@ def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: 
     times = [point.start for point in points]
     labels = [_label(time, chart_range) for time in times]
 
-    def chart(id_: str, title: str, unit: str, *series: Series, note: str = "") -> Chart:
-        return Chart(id=id_, title=title, unit=unit, times=times, labels=labels, series=series, note=note)
+    def chart(
+        id_: str, title: str, unit: str, *series: Series, details: Sequence[Series] = (), note: str = ""
+    ) -> Chart:
+        return Chart(
+            id=id_, title=title, unit=unit, times=times, labels=labels, series=series, details=details, note=note
+        )
 
     def line(name: str, color: str, value: Callable[[StatsPoint], Any], *dash: int) -> Series:
         return Series(name=name, color=color, dash=dash, values=[_rounded(value(point)) for point in points])
@@ -159,7 +180,11 @@ def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: 
             line("Completed", "good", per_minute(lambda point: point.outcomes[RunOutcome.COMPLETED])),
             line("Failed", "bad", per_minute(lambda point: point.failed), 6, 3),
             line("Cancelled", "other", per_minute(lambda point: point.outcomes[RunOutcome.CANCELED]), 2, 3),
-            note="Attempts that are retried, and tasks that expire, count as failed.",
+            details=[
+                line(name, "bad", per_minute(partial(_count_outcome, outcome)))
+                for outcome, name in FAILURE_COLUMNS.items()
+            ],
+            note="Failed attempts are the sum of the last columns.",
         ),
         chart(
             "failure-rate",
@@ -189,6 +214,10 @@ def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: 
             line("Age", "main", lambda point: _seconds(point.oldest_ms)),
         ),
     ]
+
+
+def _count_outcome(outcome: RunOutcome, point: StatsPoint) -> int:
+    return point.outcomes[outcome]
 
 
 def _seconds(duration_ms: float | None) -> float | None:

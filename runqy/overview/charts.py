@@ -10,6 +10,8 @@ from typing import Any
 
 from runqy import clock
 from runqy.broker.states import RunOutcome
+from runqy.errors import ConfigurationUnavailable
+from tasks.run_queries import HistoryQueue, resolve_history_queue
 from tasks.run_stats import StatsPoint, get_stats
 
 MIN_ELAPSED_S = 45
@@ -141,11 +143,26 @@ class Chart:
 
 
 def read_charts(chart_range: ChartRange, queue: str = "") -> list[Chart]:
-    """Return the charts of all queues or of one."""
+    """Return the charts of all queues, or of one that has a definition or a history, or of a sub-queue.
+
+    Raise QueueNotFound.
+    """
+    named = _resolve(queue)
     end = datetime.fromtimestamp(clock.now_ns() / 1e9, UTC)
     step_s = chart_range.step_s(queue)
-    points = get_stats(start=end - chart_range.span, end=end, step_s=step_s, queue=queue)
+    points = get_stats(
+        start=end - chart_range.span, end=end, step_s=step_s, queue=named.queue, redis_queue=named.redis_queue
+    )
     return build_charts(points, chart_range, step_s, end)
+
+
+def _resolve(queue: str) -> HistoryQueue:
+    if not queue:
+        return HistoryQueue()
+    try:
+        return resolve_history_queue(queue)
+    except ConfigurationUnavailable:
+        return HistoryQueue(queue=queue)
 
 
 def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: int, now: datetime) -> list[Chart]:

@@ -128,3 +128,20 @@ def test_the_overview_names_the_chosen_queue_and_range(single_broker) -> None:
     assert "History of mail" in page
     assert "<option selected>mail</option>" in page
     assert 'value="7d" checked' in page
+
+
+def test_a_sub_queue_has_charts_of_its_own_and_an_unknown_name_is_reported(single_broker) -> None:
+    save_queue(spec=spec("mail", "high:10", "low:3"), source=QueueSource.API)
+    at = ended_before(10)
+    insert_runs(make_run(ended_ns=at), make_run(ended_ns=at), queue="mail", sub_queue="low", redis_queue="mail_low")
+    insert_runs(make_run(ended_ns=at), queue="mail", sub_queue="high", redis_queue="mail_high")
+    viewer = staff_client("viewer")
+
+    low = values(find("throughput", read_charts(ChartRange.HOUR, "mail_low")), "Completed")
+    known, unknown = (viewer.get(f"/admin/?queue={name}").content.decode() for name in ("mail_low", "maill"))
+
+    assert sum(value or 0 for value in low) == 2
+    assert ("<option selected>mail_low</option>" in known, known.count("<canvas")) == (True, 6)
+    assert "No queue &#x27;maill&#x27;, and no history of it." in unknown
+    assert "<canvas" not in unknown
+    assert viewer.get("/admin/overview/charts/?queue=maill").status_code == 404

@@ -32,7 +32,7 @@ from tests.support.secret_leaks import SUITE
 from tests.support.staff import staff_client
 from tests.support.workers import RECORD
 from vaults.crypto import generate_master_key
-from vaults.operations import create_vault, set_entry
+from vaults.operations import create_vault, delete_vault, set_entry
 
 pytestmark = pytest.mark.usefixtures("configuration")
 WORKER = replace(RECORD, worker_id="mail/1", queue="mail", redis_queues={"mail": 1})
@@ -141,7 +141,7 @@ CAUSES = {
         arrange=lock_out,
         remove=lambda broker: set_entry(vault="keys", key="TOKEN", value=SUITE.secret()),
         message="Workers cannot register for queue mail. The entry keys/TOKEN was encrypted with the key",
-        shown="Workers cannot register: The entry keys/TOKEN",
+        shown="1 entry cannot be decrypted.",
     ),
     AlertKind.CONFIGURATION_NOT_PUBLISHED: Cause(
         arrange=lambda broker: broker.client.delete(keys.CONFIG_HEAD),
@@ -183,6 +183,17 @@ def test_an_alert_is_opened_linked_and_resolved(kind: AlertKind, single_broker: 
     update_alerts(single_broker)
 
     assert Alert.objects.get(pk=alert.pk).resolved_at is not None
+
+
+def test_an_alert_about_a_missing_vault_links_to_the_queue(single_broker: Broker) -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    lock_out(single_broker)
+    delete_vault(name="keys")
+    update_alerts(single_broker)
+
+    url, _ = get_alert_link(Alert.objects.get(kind=AlertKind.VAULT_UNREADABLE))
+
+    assert "The vault keys does not exist" in staff_client("operator").get(url, follow=True).content.decode()
 
 
 def test_the_failures_of_an_alert_are_found_when_it_was_resolved_long_ago(single_broker: Broker) -> None:

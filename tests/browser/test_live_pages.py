@@ -50,7 +50,7 @@ def test_lists_that_were_empty_fill(
 ) -> None:
     save_queue(spec=spec("mail"), source=QueueSource.API)
     login(anonymous, "operator")
-    urls = [f"{TASKS}?queue=mail&state=pending", f"{TASKS}?state=active", f"{TASKS}?state=ended"]
+    urls = [f"{TASKS}?queue=mail&state=pending", f"{TASKS}?state=active", f"{TASKS}?state=ended&sort=slowest"]
     tabs = Tabs(context, watch).open(*urls, ERRORS, WORKERS, ALERTS, BULK_ACTIONS)
     pending, active, ended, errors, workers, alerts, bulk_actions = tabs
 
@@ -69,6 +69,9 @@ def test_lists_that_were_empty_fill(
     expect(pending.get_by_label("Select task t1")).to_be_checked()
     expect(active.get_by_role("link", name="t2")).to_be_visible()
     expect(ended.get_by_role("link", name="t3")).to_be_visible()
+    expect(ended.locator("#matches")).to_have_text("2")
+    expect(ended.locator("#running").get_by_role("link", name="t2")).to_be_visible()
+    expect(ended.get_by_role("button", name="Pause live updates")).to_have_count(1)
     expect(errors.get_by_role("heading", name="KeyError")).to_be_visible()
     expect(workers.get_by_role("link", name=RECORD.worker_id)).to_be_visible()
     expect(alerts.get_by_role("link", name="Half of mail failed.")).to_be_visible()

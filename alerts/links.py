@@ -1,13 +1,17 @@
 """The page that shows what an alert is about."""
 
+from contextlib import suppress
 from datetime import UTC, timedelta
 
 from django.contrib.admin.utils import quote
 from django.urls import reverse
 
 from alerts.models import Alert
-from alerts.rules import FAILURE_WINDOW_MIN, AlertKind
+from alerts.rules import DROP_WINDOW_MIN, FAILURE_WINDOW_MIN, AlertKind
+from queues.queries import list_unreadable_vaults_of
 from runqy.admin_site.links import changelist_url
+from runqy.errors import ConfigurationUnavailable, VaultLocked, VaultNotFound
+from vaults.queries import get_vault_row
 
 
 def get_alert_link(alert: Alert) -> tuple[str, str]:
@@ -19,22 +23,32 @@ def get_alert_link(alert: Alert) -> tuple[str, str]:
             url, title = reverse("admin:workers_worker_change", args=[quote(alert.subject)]), "Worker"
         case AlertKind.NO_READY_WORKER:
             url, title = changelist_url("workers_worker", queue=alert.queue), "Workers"
-        case AlertKind.VAULT_UNREADABLE:  # the page names the vaults and entries
-            url, title = reverse("admin:queues_queue_by_name", args=[alert.queue]), "Queue"
+        case AlertKind.VAULT_UNREADABLE:
+            url, title = _find_vault(alert.queue)
         case AlertKind.OLDEST_PENDING | AlertKind.BACKLOG_GROWING:
             url, title = changelist_url("tasks_task", parent=alert.queue, state="pending"), "Pending tasks"
         case AlertKind.FAILURE_RATE:
-            query = {"queue": alert.queue, "outcome": "failure", **_failure_times(alert)}
-            url, title = changelist_url("tasks_task", **query), "Failures"
+            times = _find_times(alert, FAILURE_WINDOW_MIN)
+            url, title = changelist_url("tasks_task", queue=alert.queue, outcome="failure", **times), "Failures"
         case AlertKind.CONFIGURATION_NOT_PUBLISHED:  # the list says what differs, and the page of a queue publishes it
             url, title = changelist_url("queues_queue"), "Publication of queues"
         case AlertKind.HISTORY_DROPPED:
-            url, title = changelist_url("tasks_task", state="ended", period="hour"), "History of the last hour"
+            times = _find_times(alert, DROP_WINDOW_MIN)
+            url, title = changelist_url("tasks_task", queue=alert.queue, state="ended", **times), "History at that time"
     return url, title
 
 
-def _failure_times(alert: Alert) -> dict[str, str]:
+def _find_vault(queue: str) -> tuple[str, str]:
+    """Return the page of the vault that cannot be decrypted now; that of the queue if several, or another error."""
+    with suppress(VaultLocked, VaultNotFound, ConfigurationUnavailable):
+        unreadable = list_unreadable_vaults_of(queue)
+        if len(unreadable) == 1:
+            return reverse("admin:vaults_vault_change", args=[get_vault_row(unreadable[0]).pk]), "Vault"
+    return reverse("admin:queues_queue_by_name", args=[queue]), "Queue"
+
+
+def _find_times(alert: Alert, window_min: int) -> dict[str, str]:
     """Return the filter of the runs that opened an alert, and of those that followed until it was resolved."""
-    first = alert.since.replace(second=0) - timedelta(minutes=FAILURE_WINDOW_MIN - 1)  # the rule sums whole minutes
+    first = alert.since.replace(second=0) - timedelta(minutes=window_min - 1)  # the rules sum whole minutes
     times = {"since": first, "until": alert.resolved_at}
     return {name: f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S}" for name, time in times.items() if time}

@@ -1,7 +1,6 @@
 """Observe the installation for the rules, and read alerts."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,17 +16,18 @@ from alerts.rules import (
     GetSettings,
     Observation,
     QueueObservation,
+    RedisQueueObservation,
     RuleSettings,
     WorkerObservation,
 )
-from queues.catalog import AllowedQueues
+from queues.catalog import AllowedQueues, QueueCatalog
 from queues.queries import get_fresh_catalog, list_vault_errors
 from runqy.broker.broker import Broker
 from runqy.broker.heartbeats import list_worker_records
 from runqy.broker.stats import QueueCounts, count_tasks
 from runqy.broker.worker_records import WorkerRecord, WorkerState
 from runqy.config_sync.reconcile import compare_configuration
-from tasks.run_stats import StatsPoint, get_history_status, get_stats_by_queue
+from tasks.run_stats import StatsPoint, get_stats_by_queue
 
 
 class AlertState(StrEnum):
@@ -110,38 +110,42 @@ def observe(broker: Broker) -> Observation:
 
     The number of round trips and queries does not depend on the number of queues.
     """
-    now = timezone.now()
-    workers, now_s = list_worker_records(broker), broker.now_s()
-    history = get_history_status()
+    now, now_s = timezone.now(), broker.now_s()
+    workers, catalog = list_worker_records(broker), get_fresh_catalog()
+    counts = _count_tasks(broker, catalog)
+    minutes = _read_minutes(now, paused=[name for name, count in counts.items() if count.is_paused])
+    served = {name for worker in workers if worker.is_ready(now_s) for name in worker.redis_queues}
     return Observation(
-        queues=_observe_queues(broker, workers, now),
+        queues=_observe_queues(catalog, counts, served, minutes),
         workers=[_observe_worker(worker, now_s) for worker in workers],
         publication_problem=compare_configuration().problem,
-        history_dropped=history.dropped,
-        history_dropped_at=history.dropped_at,
+        history_dropped={
+            queue: dropped for queue, points in minutes.items() if (dropped := sum(point.dropped for point in points))
+        },
         now=now,
     )
 
 
-def _observe_queues(broker: Broker, workers: Sequence[WorkerRecord], now: datetime) -> list[QueueObservation]:
-    catalog = get_fresh_catalog()
-    queue_of = {
-        redis_queue: queue.name for queue in catalog.definitions for redis_queue, _ in catalog.redis_queues_of(queue)
-    }
-    counts: defaultdict[str, list[QueueCounts]] = defaultdict(list)
-    for count in broker.run(count_tasks(list(queue_of), now_ns=broker.now_ns())) if queue_of else []:
-        counts[queue_of[count.queue]].append(count)
-    ready = _count_ready(workers, queue_of, broker.now_s())
+def _count_tasks(broker: Broker, catalog: QueueCatalog) -> dict[str, QueueCounts]:
+    names = catalog.redis_queues()
+    return {each.queue: each for each in broker.run(count_tasks(names, now_ns=broker.now_ns()))} if names else {}
+
+
+def _observe_queues(
+    catalog: QueueCatalog,
+    counts: Mapping[str, QueueCounts],
+    served: Collection[str],
+    minutes: Mapping[str, Sequence[StatsPoint]],
+) -> list[QueueObservation]:
+    """Join the parts by queue. `counts` and `served`, which has those of ready workers, are by Redis queue."""
     vault_errors = list_vault_errors([queue.name for queue in catalog.definitions])
-    minutes = _read_minutes(now)
     return [
         QueueObservation(
             name=queue.name,
             is_enabled=queue.is_enabled,
-            is_paused=all(count.is_paused for count in counts[queue.name]),
-            pending=sum(count.pending for count in counts[queue.name]),
-            oldest_s=max((count.latency_s for count in counts[queue.name]), default=0),
-            ready_workers=ready.get(queue.name, 0),
+            redis_queues=[
+                _observe_redis_queue(counts[name], name in served) for name, _ in catalog.redis_queues_of(queue)
+            ],
             vault_errors=tuple(vault_errors[queue.name]),
             minutes=minutes.get(queue.name, ()),
         )
@@ -149,20 +153,20 @@ def _observe_queues(broker: Broker, workers: Sequence[WorkerRecord], now: dateti
     ]
 
 
-def _count_ready(workers: Sequence[WorkerRecord], queue_of: dict[str, str], now_s: int) -> dict[str, int]:
-    """Return the number of ready workers by queue."""
-    ready: defaultdict[str, int] = defaultdict(int)
-    for worker in workers:
-        if worker.is_ready(now_s):
-            for queue in {queue_of[name] for name in worker.redis_queues if name in queue_of}:
-                ready[queue] += 1
-    return ready
+def _observe_redis_queue(counts: QueueCounts, has_ready_worker: bool) -> RedisQueueObservation:
+    return RedisQueueObservation(
+        name=counts.queue,
+        pending=counts.pending,
+        oldest_s=counts.latency_s,
+        is_paused=counts.is_paused,
+        has_ready_worker=has_ready_worker,
+    )
 
 
-def _read_minutes(now: datetime) -> dict[str, list[StatsPoint]]:
+def _read_minutes(now: datetime, *, paused: Collection[str]) -> dict[str, list[StatsPoint]]:
     """Return the minutes of the longest window by queue, and the one that is not over."""
     start = now - timedelta(minutes=GROWTH_WINDOW_MIN)
-    return get_stats_by_queue(start=start, end=now + timedelta(seconds=1), step_s=60)
+    return get_stats_by_queue(start=start, end=now + timedelta(seconds=1), step_s=60, without_backlog=paused)
 
 
 def _observe_worker(worker: WorkerRecord, now_s: int) -> WorkerObservation:

@@ -4,14 +4,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from itertools import pairwise
+from itertools import combinations
+from statistics import median
 
 from runqy import durations
 from tasks.run_stats import StatsPoint
 
 FAILURE_WINDOW_MIN = 5
 GROWTH_WINDOW_MIN = 10
-DROP_WINDOW_MIN = 10
+DROP_WINDOW_MIN = GROWTH_WINDOW_MIN
+MIN_SAMPLES = 8
+"""A trend of fewer minutes of the window is not meaningful."""
 MIN_RUNS = 10
 """A failure rate over fewer runs is not meaningful."""
 
@@ -57,6 +60,7 @@ class RuleInfo:
     threshold_unit: str = ""
     """`%`, `s` or a countable noun; empty: the kind has no threshold."""
     is_per_queue: bool = True
+    """It can have settings for one queue."""
     defaults: RuleSettings = field(default_factory=RuleSettings)
     keep_s: int = 60
     """How long an alert stays open after the condition was last observed, so that a brief pause does not resolve it."""
@@ -73,7 +77,7 @@ class RuleInfo:
 RULES: Mapping[AlertKind, RuleInfo] = {
     AlertKind.NO_READY_WORKER: RuleInfo(
         label="No ready worker",
-        description="As many tasks as the threshold, or more, are pending, and no worker of the queue is ready.",
+        description="As many tasks as the threshold, or more, are pending in sub-queues that no ready worker serves.",
         level=AlertLevel.CRITICAL,
         threshold_unit="pending task",
         defaults=RuleSettings(threshold=1, for_s=60),
@@ -96,8 +100,8 @@ RULES: Mapping[AlertKind, RuleInfo] = {
     ),
     AlertKind.BACKLOG_GROWING: RuleInfo(
         label="Backlog growing",
-        description=f"The number of pending tasks never fell in the last {GROWTH_WINDOW_MIN} minutes, and grew "
-        "by the threshold or more.",
+        description=f"The trend of the number of pending tasks in the last {GROWTH_WINDOW_MIN} minutes is to grow by "
+        "the threshold or more, and in the second half of these not to fall.",
         level=AlertLevel.WARNING,
         threshold_unit="task",
         defaults=RuleSettings(threshold=100),
@@ -107,14 +111,12 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         description="A worker stopped sending heartbeats without deregistering. Resolved when it reports again, or "
         "after 15 minutes.",
         level=AlertLevel.WARNING,
-        is_per_queue=False,
         keep_s=900,
     ),
     AlertKind.WORKER_START_FAILED: RuleInfo(
         label="Worker failed to start",
         description="A worker cannot run tasks: its deployment or its process fails.",
         level=AlertLevel.CRITICAL,
-        is_per_queue=False,
     ),
     AlertKind.CONFIGURATION_NOT_PUBLISHED: RuleInfo(
         label="Configuration not published",
@@ -129,7 +131,6 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         description=f"Runs were dropped before they reached the history, in the last {DROP_WINDOW_MIN} minutes: the "
         "database, or maintenance that writes to it, is unavailable or too slow. Tasks are not affected.",
         level=AlertLevel.WARNING,
-        is_per_queue=False,
     ),
     AlertKind.VAULT_UNREADABLE: RuleInfo(
         label="Vault missing or unreadable",
@@ -141,20 +142,32 @@ RULES: Mapping[AlertKind, RuleInfo] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RedisQueueObservation:
+    """A sub-queue, or the Redis queue of a queue without sub-queues."""
+
+    name: str
+    pending: int = 0
+    oldest_s: float = 0
+    """How long its oldest pending task has been waiting."""
+    is_paused: bool = False
+    has_ready_worker: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueObservation:
     """A queue with its sub-queues."""
 
     name: str
     is_enabled: bool
-    is_paused: bool
-    """All of its Redis queues are paused."""
-    pending: int
-    oldest_s: float
-    """The longest time that a pending task has waited."""
-    ready_workers: int
+    redis_queues: Sequence[RedisQueueObservation]
     vault_errors: tuple[str, ...] = ()
     minutes: Sequence[StatsPoint] = ()
-    """The last minutes of its history, oldest first; the last one is not over yet."""
+    """The last minutes of its history, oldest first; the last one is not over yet. Their backlogs leave out
+    paused Redis queues."""
+
+    @property
+    def not_paused(self) -> list[RedisQueueObservation]:
+        return [each for each in self.redis_queues if not each.is_paused]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,9 +190,8 @@ class Observation:
     workers: Sequence[WorkerObservation] = ()
     publication_problem: str = ""
     """How Redis and the database differ; empty: not at all."""
-    history_dropped: int = 0
-    """Runs dropped so far."""
-    history_dropped_at: datetime | None = None
+    history_dropped: Mapping[str, int] = field(default_factory=dict)
+    """Queue -> runs that were dropped, as counted in the last minutes."""
     now: datetime
 
 
@@ -191,7 +203,7 @@ class Finding:
     subject: str
     """The name of the queue or worker; empty for the whole installation."""
     queue: str = ""
-    """The queue concerned; empty if there is none or several."""
+    """The queue concerned; empty if there is none."""
     message: str
     for_s: int = 0
 
@@ -220,15 +232,24 @@ def list_recovered_workers(observed: Observation) -> set[str]:
 
 
 def _check_workers(queue: QueueObservation, threshold: float) -> str | None:
-    if queue.ready_workers or not queue.is_enabled or queue.is_paused or queue.pending < max(threshold, 1):
+    unserved = [each for each in queue.not_paused if not each.has_ready_worker]
+    pending = sum(each.pending for each in unserved)
+    if not queue.is_enabled or pending < max(threshold, 1):
         return None
-    return f"Queue {queue.name} has {_count(queue.pending, 'pending task')} and no ready worker."
+    if len(unserved) == len(queue.redis_queues):
+        return f"Queue {queue.name} has {_count(pending, 'pending task')} and no ready worker."
+    names = [each.name for each in unserved if each.pending]
+    subject = f"Sub-queue {names[0]} has" if len(names) == 1 else f"Sub-queues {', '.join(names)} have"
+    return f"{subject} {_count(pending, 'pending task')} and no ready worker."
 
 
 def _check_oldest(queue: QueueObservation, threshold: float) -> str | None:
-    if queue.is_paused or not queue.pending or queue.oldest_s <= threshold:
+    waiting = [each for each in queue.not_paused if each.pending and each.oldest_s > threshold]
+    if not waiting:
         return None
-    return f"The oldest pending task of queue {queue.name} has been waiting for {durations.humanize(queue.oldest_s)}."
+    oldest = max(waiting, key=lambda each: each.oldest_s)
+    where = f"sub-queue {oldest.name}" if len(queue.redis_queues) > 1 else f"queue {queue.name}"
+    return f"The oldest pending task of {where} has been waiting for {durations.humanize(oldest.oldest_s)}."
 
 
 def _check_failures(queue: QueueObservation, threshold: float) -> str | None:
@@ -244,17 +265,23 @@ def _check_failures(queue: QueueObservation, threshold: float) -> str | None:
 
 
 def _check_growth(queue: QueueObservation, threshold: float) -> str | None:
-    samples = [point.backlog for point in queue.minutes[:-1][-GROWTH_WINDOW_MIN:]]
-    backlogs = [sample for sample in samples if sample is not None]
-    if queue.is_paused or len(samples) < GROWTH_WINDOW_MIN or len(backlogs) < GROWTH_WINDOW_MIN:
+    minutes = enumerate(queue.minutes[:-1][-GROWTH_WINDOW_MIN:])
+    samples = [(minute, point.backlog) for minute, point in minutes if point.backlog is not None]
+    if len(samples) < MIN_SAMPLES:
         return None
-    never_fell = all(later >= earlier for earlier, later in pairwise(backlogs))
-    if not never_fell or backlogs[-1] - backlogs[0] < max(threshold, 1):
+    slope, recent_slope = _median_slope(samples), _median_slope(samples[len(samples) // 2 :])
+    if slope * GROWTH_WINDOW_MIN < max(threshold, 1) or recent_slope < 0:
         return None
+    rate = _count(round(slope, 1 if slope < 10 else None), "task")
     return (
-        f"The backlog of queue {queue.name} grew from {backlogs[0]:,} to {_count(backlogs[-1], 'pending task')} "
-        f"in the last {GROWTH_WINDOW_MIN} minutes."
+        f"The backlog of queue {queue.name} grew by about {rate} a minute in the last {GROWTH_WINDOW_MIN} minutes, "
+        f"to {_count(samples[-1][1], 'pending task')}."
     )
+
+
+def _median_slope(samples: Sequence[tuple[int, int]]) -> float:
+    """Return the median slope of all pairs of samples (Theil-Sen estimator), which single outliers do not change."""
+    return median((later - earlier) / (to - since) for (since, earlier), (to, later) in combinations(samples, 2))
 
 
 def _check_vaults(queue: QueueObservation, _: float) -> str | None:
@@ -275,7 +302,7 @@ _QUEUE_RULES: Mapping[AlertKind, Callable[[QueueObservation, float], str | None]
 def _find_general(observed: Observation, get_settings: GetSettings) -> Iterator[Finding]:
     """Yield findings about workers and the installation."""
     for kind, subject, queue, message in (*_worker_problems(observed.workers), *_installation_problems(observed)):
-        settings = get_settings(kind, "")
+        settings = get_settings(kind, queue)
         if settings.is_enabled:
             yield Finding(kind=kind, subject=subject, queue=queue, message=message, for_s=settings.for_s)
 
@@ -293,11 +320,13 @@ def _worker_problems(workers: Iterable[WorkerObservation]) -> Iterator[tuple[Ale
 def _installation_problems(observed: Observation) -> Iterator[tuple[AlertKind, str, str, str]]:
     if observed.publication_problem:
         yield AlertKind.CONFIGURATION_NOT_PUBLISHED, "", "", observed.publication_problem
-    dropped_at = observed.history_dropped_at
-    if dropped_at is not None and (observed.now - dropped_at).total_seconds() < DROP_WINDOW_MIN * 60:
-        lacks = "is" if observed.history_dropped == 1 else "are"
-        message = f"{_count(observed.history_dropped, 'run')} {lacks} missing from the history."
-        yield AlertKind.HISTORY_DROPPED, "", "", message
+    for queue, dropped in observed.history_dropped.items():
+        was = "was" if dropped == 1 else "were"
+        message = (
+            f"{_count(dropped, 'run')} of queue {queue} {was} found to be missing from the history in the last "
+            f"{DROP_WINDOW_MIN} minutes."
+        )
+        yield AlertKind.HISTORY_DROPPED, queue, queue, message
 
 
 def _format_share(part: int, whole: int) -> str:

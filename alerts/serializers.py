@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from django.conf import settings
 from rest_framework import serializers
 
-from alerts.models import AlertDelivery, DeliveryEvent
+from alerts.links import get_alert_link
+from alerts.models import Alert, AlertDelivery, DeliveryEvent
 from alerts.rules import AlertKind, AlertLevel
 from runqy.api.serializers import EmptyAsNullField
 
@@ -21,6 +23,13 @@ class AlertSerializer(serializers.Serializer[Any]):
     since = serializers.DateTimeField(help_text="When the condition was first observed.")
     opened_at = serializers.DateTimeField(help_text="When it had lasted long enough.")
     resolved_at = serializers.DateTimeField(allow_null=True, help_text="Null: open.")
+    url = serializers.SerializerMethodField(
+        help_text="The page of the admin that shows the cause: a path, or a URL if RUNQY_PUBLIC_URL is set."
+    )
+
+    def get_url(self, alert: Alert) -> str:
+        path, _ = get_alert_link(alert)
+        return f"{settings.RUNQY_PUBLIC_URL}{path}"
 
 
 class AlertMessageSerializer(serializers.Serializer[AlertDelivery]):

@@ -26,7 +26,7 @@ from runqy.config_sync.snapshot import MAX_AGE_S, current_snapshot, get_newest, 
 from runqy.errors import QueueNotFound
 from runqy.json_decoding import read_json
 from runqy.redis_connection import get_broker
-from vaults.worker_secrets import list_secret_errors
+from vaults.worker_secrets import list_secret_errors, list_unreadable_vaults
 
 __all__ = [
     "QueueConfig",
@@ -39,6 +39,7 @@ __all__ = [
     "hides_payloads",
     "list_queue_configs",
     "list_redis_queues",
+    "list_unreadable_vaults_of",
     "list_vault_errors",
     "resolve_queue",
     "resolve_redis_queue",
@@ -110,6 +111,15 @@ def list_vault_errors(names: Iterable[str]) -> dict[str, list[str]]:
             else []
         )
     return found
+
+
+def list_unreadable_vaults_of(name: str) -> list[str]:
+    """Return the vaults of a queue that have entries which cannot be decrypted.
+
+    Raise VaultLocked, ConfigurationUnavailable.
+    """
+    queue = get_fresh_catalog().find_queue(name)
+    return list_unreadable_vaults(queue.deployment.vaults, git_token=queue.deployment.git_token) if queue else []
 
 
 def hides_payloads(name: str, catalog: QueueCatalog | None) -> bool:

@@ -1,4 +1,4 @@
-"""Parse the URLs of Redis and the database, and IP addresses of clients."""
+"""Parse the URLs of this server, of Redis and the database, and IP addresses of clients."""
 
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -32,6 +32,20 @@ def parse_address(text: str) -> IPv4Address | IPv6Address:
     """
     address = ip_address(text)
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def parse_public_url(url: str) -> str:
+    """Return the scheme and the host at which browsers reach this server, without a slash at the end.
+
+    Raise ValueError.
+    """
+    parts = urlsplit(url)
+    origin = f"{parts.scheme}://{parts.netloc}"
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or parts.username is not None:
+        raise ValueError("expected http://host or https://host")
+    if url.rstrip("/") != origin:
+        raise ValueError(f"expected {parts.scheme}://host without a path")
+    return origin
 
 
 def parse_redis_url(url: str) -> RedisTarget:

@@ -19,6 +19,7 @@ RUNQY_HOME = env.path("RUNQY_HOME", Path(".runqy").absolute())
 PORT = env.count("PORT", 3000, lowest=1, highest=65535)
 DEBUG = env.flag("DEBUG")
 RUNQY_ENVIRONMENT = env.text("RUNQY_ENVIRONMENT")
+RUNQY_PUBLIC_URL = env.parsed("RUNQY_PUBLIC_URL", connection_urls.parse_public_url, "")
 TIME_ZONE = "UTC"
 USE_TZ = True
 LANGUAGE_CODE = "en"

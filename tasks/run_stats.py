@@ -1,7 +1,7 @@
 """Reads the statistics of queues over time, and what the history has stored and lost."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -86,11 +86,21 @@ def get_stats(  # noqa: PLR0913 (an interval, and which queues)
 
 
 def get_stats_by_queue(
-    *, start: datetime, end: datetime, step_s: int, allowed_queues: AllowedQueues = None
+    *,
+    start: datetime,
+    end: datetime,
+    step_s: int,
+    allowed_queues: AllowedQueues = None,
+    without_backlog: Collection[str] = (),
 ) -> dict[str, list[StatsPoint]]:
-    """Return the statistics of each queue that has any, in one query."""
+    """Return the statistics of each queue that has any, in one query.
+
+    The backlogs of the Redis queues `without_backlog` are left out.
+    """
     by_queue: defaultdict[str, list[QueueRollup]] = defaultdict(list)
     for row in _find_rollups(start, end, step_s, allowed_queues).iterator(chunk_size=_CHUNK):
+        if row.redis_queue in without_backlog:
+            row.backlog = row.backlog_max = None
         by_queue[row.queue].append(row)
     return {name: _sum_by_step(rows, start=start, end=end, step_s=step_s) for name, rows in by_queue.items()}
 

@@ -13,7 +13,7 @@ from vaults.crypto import Keyring, get_keyring
 from vaults.validation import git_token_error, parse_reference
 from vaults.vault_documents import PublishedEntry, PublishedVault, decode_vault
 
-__all__ = ["WorkerSecrets", "get_worker_secrets", "list_secret_errors"]
+__all__ = ["WorkerSecrets", "get_worker_secrets", "list_secret_errors", "list_unreadable_vaults"]
 
 _ERRORS_MAX = 3
 """Errors listed of one vault: without its key, no entry of a large vault can be decrypted."""
@@ -69,6 +69,16 @@ def list_secret_errors(
     except VaultLocked as error:
         return [error.detail]
     return _errors(get_snapshot(max_age_s), keyring, names, git_token, git_url)
+
+
+def list_unreadable_vaults(names: Iterable[str], *, git_token: str = "") -> list[str]:
+    """Return which of these vaults, and that of a git token, have entries that cannot be decrypted.
+
+    Raise VaultLocked, ConfigurationUnavailable.
+    """
+    keyring, snapshot, reference = get_keyring(), get_snapshot(MAX_AGE_S), parse_reference(git_token)
+    used = dict.fromkeys([*names, *([reference.vault] if reference else [])])
+    return [name for name in used if any((_decrypt_errors(snapshot, keyring, name) or {}).values())]
 
 
 def _errors(snapshot: Snapshot, keyring: Keyring, names: Iterable[str], git_token: str, git_url: str) -> list[str]:

@@ -13,7 +13,7 @@ from alerts.links import get_alert_link
 from alerts.models import Alert, AlertDelivery
 from alerts.queries import AlertState, filter_alerts
 from alerts.rules import RULES, AlertKind, AlertLevel
-from runqy.admin_site.base_admin import ReadOnlyModelAdmin
+from runqy.admin_site.base_admin import LIVE, ReadOnlyModelAdmin
 
 
 class AlertStateFilter(admin.SimpleListFilter):
@@ -64,6 +64,7 @@ class AlertAdmin(ReadOnlyModelAdmin):
 
     class Media:
         css = {"all": ("admin_site/pages.css",)}
+        js = (LIVE,)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).filter(opened_at__isnull=False).prefetch_related("deliveries")

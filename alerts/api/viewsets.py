@@ -29,6 +29,7 @@ _EXAMPLE = OpenApiExample(
                 "since": "2026-11-26T08:00:00Z",
                 "opened_at": "2026-11-26T08:01:00Z",
                 "resolved_at": None,
+                "url": "https://runqy.example.com/admin/workers/worker/?queue=inference",
             }
         ],
         "next": None,

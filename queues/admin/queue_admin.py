@@ -22,6 +22,7 @@ from queues.admin.undefined_queues import adopted_fields, undefined_view
 from queues.models import Queue, QueueDeletion
 from queues.operations import add_queue, edit_queue
 from queues.status import get_queue_statuses
+from runqy.admin_site.base_admin import LIVE
 from runqy.config_sync.admin import PublishedModelAdmin, compared
 from runqy.errors import QueueAlreadyExists, QueueBeingDeleted, QueueNameTaken
 from runqy.redis_connection import get_broker
@@ -30,7 +31,7 @@ from runqy.redis_connection import get_broker
 class EnabledFilter(admin.SimpleListFilter):
     """Enabled or disabled queues."""
 
-    title, parameter_name = "state", "is_enabled__exact"
+    title, parameter_name = "state", "is_enabled"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [("1", "enabled"), ("0", "disabled")]
@@ -55,14 +56,15 @@ class QueueAdmin(PublishedModelAdmin):
         "A queue defines which code workers run and the limits of its tasks. Add one here, or put queue files into the "
         "folder QUEUE_WORKERS_DIR and run manage.py load_queues."
     )
+    list_before_template = "admin_site/live_changelist.html"
     actions = ACTIONS  # type: ignore[assignment]
     warn_unsaved_form = True
     change_form_before_template = "queues/admin/version.html"
     change_form_outer_before_template = "queues/admin/status.html"
 
     class Media:
-        css = {"all": ("queues/queues.css",)}
-        js = tuple(Script(path, defer=True) for path in ("queues/rows.js", "queues/form.js", "admin_site/copy.js"))
+        css = {"all": ("queues/queues.css", "admin_site/pages.css")}
+        js = (*(Script(path, defer=True) for path in ("queues/rows.js", "queues/form.js", "admin_site/copy.js")), LIVE)
 
     def has_pause_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return not settings.ASYNQ_READ_ONLY and request.user.has_perm("queues.pause_queue")

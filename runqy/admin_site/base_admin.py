@@ -6,6 +6,7 @@ from django import forms
 from django.contrib import admin
 from django.db.models import Model
 from django.db.models.constants import LOOKUP_SEP
+from django.forms import Script
 from django.forms.widgets import Input
 from django.http import HttpRequest, HttpResponse
 from django.utils.text import capfirst
@@ -27,6 +28,8 @@ _CLASSES: dict[type[forms.Widget], list[str]] = {
 }
 """CSS classes by widget class; the first that matches applies."""
 
+LIVE = Script("admin_site/live.js", defer=True)
+"""The script of lists whose `list_before_template` includes `admin_site/live_changelist.html`."""
 _UNSTYLED = (forms.HiddenInput, forms.MultipleHiddenInput)
 
 
@@ -56,9 +59,12 @@ class RunqyModelAdmin(_ModelAdmin):
     """What to do next, shown on an empty list."""
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Use the plural name as the title, instead of "Select … to change"."""
-        title = {"title": capfirst(self.opts.verbose_name_plural)}
-        return super().changelist_view(request, title | (extra_context or {}))
+        """Use the plural name as the title, instead of "Select … to change", and name what `live.js` updates."""
+        context: dict[str, Any] = {
+            "title": capfirst(self.opts.verbose_name_plural),
+            "element_classes": {"pagination": "list-pagination"},
+        }
+        return super().changelist_view(request, context | (extra_context or {}))
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Allow lookups only in fields of `list_filter`.

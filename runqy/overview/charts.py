@@ -5,10 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from runqy import clock
 from runqy.broker.states import RunOutcome
+from runqy.errors import ConfigurationUnavailable
+from tasks.run_queries import HistoryQueue, resolve_history_queue
 from tasks.run_stats import StatsPoint, get_stats
 
 MIN_ELAPSED_S = 45
@@ -38,6 +41,15 @@ DURATIONS = {
 """By their length in milliseconds."""
 _MIN_UNITS = 3
 """Of a larger unit, the longest duration of a chart has at least so many."""
+
+FAILURE_COLUMNS = {
+    RunOutcome.FAILED: "Failed for good",
+    RunOutcome.RETRIED: "Retried",
+    RunOutcome.TIMED_OUT: "Timed out",
+    RunOutcome.EXPIRED: "Expired",
+    RunOutcome.LOST: "Worker lost",
+}
+"""What counts as failed, in the table of the throughput."""
 
 
 class ChartRange(StrEnum):
@@ -94,6 +106,8 @@ class Chart:
     title: str
     unit: Unit
     series: Sequence[Series]
+    details: Sequence[Series] = ()
+    """Columns of the table that are no lines of the chart."""
     note: str = ""
     labels: Sequence[str] = ()
 
@@ -106,9 +120,14 @@ class Chart:
         return ", ".join(f"{name} {_format(value)}{'' if value is None else self.unit.suffix}" for name, value in last)
 
     @property
+    def columns(self) -> Sequence[Series]:
+        """Return the columns of the table: the lines of the chart, then the details."""
+        return (*self.series, *self.details)
+
+    @property
     def rows(self) -> list[tuple[str, list[str]]]:
         """Return the values as rows of a table, the latest first."""
-        columns = [[_format(value) for value in line.values] for line in self.series]
+        columns = [[_format(value) for value in line.values] for line in self.columns]
         rows = [(label, [column[index] for column in columns]) for index, label in enumerate(self.labels)]
         return rows[::-1]
 
@@ -166,19 +185,36 @@ class Chart:
 
 
 def read_charts(chart_range: ChartRange, queue: str = "") -> list[Chart]:
-    """Return the charts of all queues or of one."""
+    """Return the charts of all queues, or of one that has a definition or a history, or of a sub-queue.
+
+    Raise QueueNotFound.
+    """
+    named = _resolve(queue)
     end = datetime.fromtimestamp(clock.now_ns() / 1e9, UTC)
     step_s = chart_range.step_s(queue)
-    points = get_stats(start=end - chart_range.span, end=end, step_s=step_s, queue=queue)
+    points = get_stats(
+        start=end - chart_range.span, end=end, step_s=step_s, queue=named.queue, redis_queue=named.redis_queue
+    )
     return build_charts(points, chart_range, step_s, end)
+
+
+def _resolve(queue: str) -> HistoryQueue:
+    if not queue:
+        return HistoryQueue()
+    try:
+        return resolve_history_queue(queue)
+    except ConfigurationUnavailable:
+        return HistoryQueue(queue=queue)
 
 
 def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: int, now: datetime) -> list[Chart]:
     """Return the charts of statistics, the last of which may not be over."""
     labels = [_label(point.start, chart_range) for point in points]
 
-    def chart(id_: str, title: str, unit: Unit, *series: Series, note: str = "") -> Chart:
-        return Chart(id=id_, title=title, unit=unit, labels=labels, series=series, note=note)
+    def chart(
+        id_: str, title: str, unit: Unit, *series: Series, details: Sequence[Series] = (), note: str = ""
+    ) -> Chart:
+        return Chart(id=id_, title=title, unit=unit, labels=labels, series=series, details=details, note=note)
 
     def durations(id_: str, title: str, *lines: Series) -> Chart:
         """Return a chart of milliseconds in the unit that suits the longest."""
@@ -209,7 +245,11 @@ def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: 
             line("Completed", "good", per_minute(lambda point: point.outcomes[RunOutcome.COMPLETED])),
             line("Failed", "bad", per_minute(lambda point: point.failed), 6, 3),
             line("Cancelled", "other", per_minute(lambda point: point.outcomes[RunOutcome.CANCELED]), 2, 3),
-            note="Attempts that are retried, and tasks that expire, count as failed.",
+            details=[
+                line(name, "bad", per_minute(partial(_count_outcome, outcome)))
+                for outcome, name in FAILURE_COLUMNS.items()
+            ],
+            note="Failed attempts are the sum of the last columns.",
         ),
         chart(
             "failure-rate",
@@ -241,6 +281,10 @@ def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: 
         ),
         durations("oldest", "Oldest pending task", line("Age", "main", lambda point: point.oldest_ms)),
     ]
+
+
+def _count_outcome(outcome: RunOutcome, point: StatsPoint) -> int:
+    return point.outcomes[outcome]
 
 
 def _find_duration_unit(longest_ms: float) -> tuple[int, Unit]:

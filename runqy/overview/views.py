@@ -3,12 +3,12 @@
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 
 from queues.queries import get_fresh_catalog
-from runqy.errors import ConfigurationUnavailable
+from runqy.errors import ConfigurationUnavailable, QueueNotFound
 from runqy.overview.charts import ChartRange, read_charts
 from runqy.overview.live_numbers import MAX_AGE_S
 from runqy.overview.numbers import PERMISSIONS, read_numbers
@@ -40,7 +40,10 @@ def show_charts(request: HttpRequest) -> HttpResponse:
     """Render the charts of `queue`, or of all queues, over `range`."""
     if not request.user.has_perm("queues.view_queue"):
         raise PermissionDenied
-    return HttpResponse(_render_charts(request, *_parse_chart_query(request)))
+    try:
+        return HttpResponse(_render_charts(request, *_parse_chart_query(request)))
+    except QueueNotFound as error:
+        raise Http404(error.detail) from error
 
 
 def clear() -> None:
@@ -62,8 +65,16 @@ def _chart_context(request: HttpRequest) -> dict[str, Any]:
         names = [queue.name for queue in get_fresh_catalog().definitions]
     except ConfigurationUnavailable:
         names = [queue] if queue else []
+    charts, error = SafeString(""), ""
+    try:
+        charts = _render_charts(request, chart_range, queue)
+    except QueueNotFound as not_found:
+        error = not_found.detail
+    else:
+        names += [queue] if queue and queue not in names else []
     return {
-        "charts": _render_charts(request, chart_range, queue),
+        "charts": charts,
+        "chart_error": error,
         "chart_range": chart_range,
         "chart_ranges": list(ChartRange),
         "chart_queue": queue,

@@ -126,12 +126,13 @@ def _find_runs(request: HttpRequest, query: TaskQuery, order: RunOrder) -> dict[
     cursor = decode_cursor(request.GET.get("cursor", ""), RunCursor)
     if cursor is not None and cursor.order is not order:
         raise RequestInvalid("cursor: belongs to a list in another order.")
-    run_filter, is_poll = query.run_filter(), request.headers.get("HX-Request") == "true"
+    run_filter = query.run_filter()
     page = list_runs(run_filter, limit=TASKS_PER_PAGE, order=order, after=cursor)
+    is_counted = bool(page.runs) and request.headers.get("HX-Target") != "rows"  # an update of rows keeps the count
     now_ns, user, end = get_broker().now_ns(), request.user, page.end
     return {
         "runs": [run_row(run, now_ns=now_ns, is_visible=can_view_payloads(user, run.redis_queue)) for run in page.runs],
-        "matches": None if is_poll else count_ended_tasks(run_filter, limit=_MAX_COUNTED, max_read=_MAX_READ),
+        "matches": count_ended_tasks(run_filter, limit=_MAX_COUNTED, max_read=_MAX_READ) if is_counted else None,
         "next_url": page_url(request, cursor=encode_cursor(end)) if end else "",
         "is_partial": page.is_partial,
         "searched_to": end.ended_at if end and page.is_partial and order is not RunOrder.SLOWEST else None,

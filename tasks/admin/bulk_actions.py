@@ -15,6 +15,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from runqy.admin_site import labels
+from runqy.admin_site.base_admin import LIVE
 from runqy.admin_site.error_pages import render_errors
 from runqy.audit.history import AuditedModelAdmin, records_url
 from runqy.broker.states import TaskState
@@ -107,13 +108,14 @@ class BulkActionAdmin(AuditedModelAdmin):
     list_filter = (BulkStateFilter, RequestedByFilter, BulkQueueFilter)
     ordering = ("-id",)
     actions = None
-    list_before_template = "admin/tasks/task/tabs.html"
+    list_before_template = "admin/tasks/bulkaction/above_list.html"
     empty_text = "An action on all tasks that match a filter is requested from the list of tasks or of errors."
 
     class Media:
-        """The tabs above the list."""
+        """The tabs above the list, which is live."""
 
         css = {"all": ["admin_site/pages.css"]}
+        js = (LIVE,)
 
     def get_urls(self) -> list[URLPattern]:
         own = [

@@ -9,7 +9,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy import clock
 from runqy.broker.keys import QueueKeys
-from runqy.broker.states import RunOutcome
+from runqy.broker.states import FAILURES, RunOutcome
 from runqy.overview import charts
 from runqy.overview.charts import Chart, ChartRange, read_charts
 from tasks.run_sampling import RunSampler
@@ -78,6 +78,23 @@ def test_a_range_holds_what_ended_in_it(chart_range: str, hours_ago: int, count:
     assert sum(bool(value) for value in completed) == count
 
 
+def test_the_table_of_the_throughput_has_each_way_to_fail() -> None:
+    point = charts.StatsPoint(start=datetime(2026, 11, 26, 12, tzinfo=UTC))
+    point.outcomes |= {outcome: number for number, outcome in enumerate(sorted(RunOutcome), start=1)}
+
+    throughput = find(
+        "throughput", charts.build_charts([point], ChartRange.HOUR, 60, point.start + timedelta(minutes=1))
+    )
+
+    ((_, cells),) = throughput.rows
+    row = dict(zip([column.name for column in throughput.columns], cells, strict=True))
+    parts = [row[name] for name in charts.FAILURE_COLUMNS.values()]
+    assert set(charts.FAILURE_COLUMNS) == FAILURES
+    assert len(set(parts)) == len(FAILURES)
+    assert int(row["Failed"]) == sum(map(int, parts))
+    assert [line.name for line in throughput.series] == ["Completed", "Failed", "Cancelled"]
+
+
 def test_the_minute_that_has_just_begun_has_no_rate() -> None:
     now = datetime(2026, 11, 26, 12, 0, 20, tzinfo=UTC)
     begun = charts.StatsPoint(start=now.replace(second=0))
@@ -131,7 +148,8 @@ def test_lines_differ_without_colours() -> None:
 
 
 def test_each_chart_has_a_table_for_screen_readers() -> None:
-    insert_runs(*[make_run(ended_ns=ended_before(3)) for _ in range(1234)])
+    at = ended_before(3)
+    insert_runs(*[make_run(ended_ns=at) for _ in range(1234)])
 
     page = staff_client("viewer").get("/admin/overview/charts/").content.decode()
 
@@ -147,3 +165,20 @@ def test_the_overview_names_the_chosen_queue_and_range(single_broker) -> None:
     assert "History of mail" in page
     assert "<option selected>mail</option>" in page
     assert 'value="7d" checked' in page
+
+
+def test_a_sub_queue_has_charts_of_its_own_and_an_unknown_name_is_reported(single_broker) -> None:
+    save_queue(spec=spec("mail", "high:10", "low:3"), source=QueueSource.API)
+    at = ended_before(10)
+    insert_runs(make_run(ended_ns=at), make_run(ended_ns=at), queue="mail", sub_queue="low", redis_queue="mail_low")
+    insert_runs(make_run(ended_ns=at), queue="mail", sub_queue="high", redis_queue="mail_high")
+    viewer = staff_client("viewer")
+
+    low = values(find("throughput", read_charts(ChartRange.HOUR, "mail_low")), "Completed")
+    known, unknown = (viewer.get(f"/admin/?queue={name}").content.decode() for name in ("mail_low", "maill"))
+
+    assert sum(value or 0 for value in low) == 2
+    assert ("<option selected>mail_low</option>" in known, known.count("<canvas")) == (True, 6)
+    assert "No queue &#x27;maill&#x27;, and no history of it." in unknown
+    assert "<canvas" not in unknown
+    assert viewer.get("/admin/overview/charts/?queue=maill").status_code == 404

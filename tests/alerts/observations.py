@@ -3,24 +3,26 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from alerts.rules import RULES, AlertKind, Observation, QueueObservation, RuleSettings
+from alerts.rules import RULES, AlertKind, Observation, QueueObservation, RedisQueueObservation, RuleSettings
 from runqy.broker.states import RunOutcome
 from tasks.run_stats import StatsPoint
 
 NOW = datetime(2026, 11, 26, 12, 0, 30, tzinfo=UTC)
 
 
-def queue(**fields: Any) -> QueueObservation:
-    """Return a queue without problems."""
+def queue(*redis_queues: RedisQueueObservation, **fields: Any) -> QueueObservation:
+    """Return a queue without problems, or with these Redis queues."""
     defaults: dict[str, Any] = {
         "name": "mail",
         "is_enabled": True,
-        "is_paused": False,
-        "pending": 0,
-        "oldest_s": 0,
-        "ready_workers": 1,
+        "redis_queues": redis_queues or [redis_queue()],
     }
     return QueueObservation(**defaults | fields)
+
+
+def redis_queue(name: str = "mail", **fields: Any) -> RedisQueueObservation:
+    """Return an empty Redis queue that a ready worker serves."""
+    return RedisQueueObservation(**{"name": name, "has_ready_worker": True} | fields)
 
 
 def observation(*queues: QueueObservation, **fields: Any) -> Observation:

@@ -45,7 +45,7 @@ def test_an_alert_has_a_page_with_its_meaning_and_a_link_to_its_cause() -> None:
 
     page = staff_client("viewer").get(f"{LIST}{alert.pk}/change/").content.decode()
 
-    assert "and no worker of the queue is ready." in page
+    assert "are pending in sub-queues that no ready worker serves." in page
     assert 'href="/admin/workers/worker/"' in page
 
 
@@ -101,7 +101,7 @@ def test_the_rule_and_the_queue_of_stored_settings_do_not_change() -> None:
     [
         ({"kind": "worker_missing", "threshold": "3"}, "has no threshold. Leave this empty."),
         ({"kind": "failure_rate", "threshold": "-1"}, "Ensure this value is greater than or equal to 0."),
-        ({"kind": "history_dropped", "with_queue": True}, "has one setting for all queues."),
+        ({"kind": "configuration_not_published", "with_queue": True}, "has one setting for all queues."),
         ({"kind": "oldest_pending"}, "This rule already has settings for all queues."),
     ],
 )

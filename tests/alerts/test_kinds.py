@@ -23,7 +23,8 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.worker_records import WorkerState
 from runqy.config_sync import snapshot
 from runqy.config_sync.reconcile import republish_configuration
-from tasks.models import QueueMinute, RunStream
+from tasks.models import QueueMinute
+from tasks.run_history import QueueIdentity, record_drops
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import put
 from tests.support.runs import insert_runs, make_failure, make_run
@@ -31,7 +32,7 @@ from tests.support.secret_leaks import SUITE
 from tests.support.staff import staff_client
 from tests.support.workers import RECORD
 from vaults.crypto import generate_master_key
-from vaults.operations import create_vault, set_entry
+from vaults.operations import create_vault, delete_vault, set_entry
 
 pytestmark = pytest.mark.usefixtures("configuration")
 WORKER = replace(RECORD, worker_id="mail/1", queue="mail", redis_queues={"mail": 1})
@@ -89,7 +90,8 @@ def lock_out(broker: Broker) -> None:
 
 
 def drop(broker: Broker) -> None:
-    RunStream.objects.create(redis_queue="mail", dropped=5, dropped_at=timezone.now())
+    insert_runs(make_run(task_id="kept-task"), queue="mail")
+    record_drops(QueueIdentity(redis_queue="mail", queue="mail"), None, appended=6, left=0)
 
 
 CAUSES = {
@@ -114,7 +116,7 @@ CAUSES = {
     AlertKind.BACKLOG_GROWING: Cause(
         arrange=grow,
         remove=lambda broker: QueueMinute.objects.all().delete(),
-        message="The backlog of queue mail grew from",
+        message="The backlog of queue mail grew by about 20 tasks a minute in the last 10 minutes, to 2",
         shown="waiting-task",
     ),
     AlertKind.WORKER_MISSING: Cause(
@@ -131,15 +133,15 @@ CAUSES = {
     ),
     AlertKind.HISTORY_DROPPED: Cause(
         arrange=drop,
-        remove=lambda broker: RunStream.objects.all().delete(),
-        message="5 runs are missing from the history.",
-        shown="Ended",
+        remove=lambda broker: QueueMinute.objects.all().delete(),
+        message="6 runs of queue mail were found to be missing from the history in the last 10 minutes.",
+        shown="kept-task",
     ),
     AlertKind.VAULT_UNREADABLE: Cause(
         arrange=lock_out,
         remove=lambda broker: set_entry(vault="keys", key="TOKEN", value=SUITE.secret()),
         message="Workers cannot register for queue mail. The entry keys/TOKEN was encrypted with the key",
-        shown="Workers cannot register: The entry keys/TOKEN",
+        shown="1 entry cannot be decrypted.",
     ),
     AlertKind.CONFIGURATION_NOT_PUBLISHED: Cause(
         arrange=lambda broker: broker.client.delete(keys.CONFIG_HEAD),
@@ -181,6 +183,17 @@ def test_an_alert_is_opened_linked_and_resolved(kind: AlertKind, single_broker: 
     update_alerts(single_broker)
 
     assert Alert.objects.get(pk=alert.pk).resolved_at is not None
+
+
+def test_an_alert_about_a_missing_vault_links_to_the_queue(single_broker: Broker) -> None:
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    lock_out(single_broker)
+    delete_vault(name="keys")
+    update_alerts(single_broker)
+
+    url, _ = get_alert_link(Alert.objects.get(kind=AlertKind.VAULT_UNREADABLE))
+
+    assert "The vault keys does not exist" in staff_client("operator").get(url, follow=True).content.decode()
 
 
 def test_the_failures_of_an_alert_are_found_when_it_was_resolved_long_ago(single_broker: Broker) -> None:

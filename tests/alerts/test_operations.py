@@ -1,23 +1,29 @@
 """Alerts open once, stay open through pauses, and are resolved once."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from alerts.models import Alert, AlertDelivery, AlertRule
 from alerts.operations import delete_alert_rule, delete_old_alerts, save_alert_rule, store_findings, update_alerts
-from alerts.queries import load_rule_settings
+from alerts.queries import load_rule_settings, observe
 from alerts.rules import AlertKind, Finding
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
+from runqy.broker.heartbeats import write_heartbeat
+from runqy.broker.pausing import pause
+from tasks.models import QueueMinute
 from tests.alerts.observations import NOW
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import put
 from tests.support.runs import insert_runs, make_failure
+from tests.support.workers import RECORD
 
 pytestmark = pytest.mark.usefixtures("configuration")
 URL = "http://127.0.0.1:1/hook"
@@ -128,6 +134,26 @@ def test_what_runs_and_waits_is_observed(single_broker: Broker) -> None:
         ("no_ready_worker", "Queue mail has 3 pending tasks and no ready worker.", False),
         ("failure_rate", "100 % of the runs of queue mail failed in the last 5 minutes (12 of 12).", True),
     }
+
+
+def test_a_sub_queue_without_workers_is_observed_and_a_paused_one_is_not(single_broker: Broker) -> None:
+    save_queue(spec=spec("mail", "high:10", "low:3", "off:1"), source=QueueSource.API)
+    record = replace(RECORD, worker_id="mail/1", queue="mail", redis_queues={"mail_high": 10})
+    single_broker.run(write_heartbeat(record, now_ns=single_broker.now_ns()))
+    for name in ("mail_high", "mail_low", "mail_off"):
+        put(single_broker, f"t-{name}", name)
+    single_broker.run(pause("mail_off", now_ns=single_broker.now_ns()))
+    minute = timezone.now().replace(second=0, microsecond=0)
+    for name, backlog in (("mail_low", 5), ("mail_off", 300)):
+        QueueMinute.objects.create(redis_queue=name, queue="mail", start=minute, backlog=backlog, backlog_max=backlog)
+
+    update_alerts(single_broker)
+    (observed,) = observe(single_broker).queues
+
+    assert [alert.message for alert in Alert.objects.all()] == [
+        "Sub-queue mail_low has 1 pending task and no ready worker."
+    ]
+    assert [point.backlog for point in observed.minutes if point.backlog is not None] == [5]
 
 
 def test_settings_of_a_queue_go_before_those_of_all_and_those_before_the_defaults() -> None:

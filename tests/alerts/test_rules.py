@@ -1,13 +1,12 @@
 """What each rule finds, and what it leaves alone."""
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from alerts.rules import RULES, AlertKind, RuleSettings, WorkerObservation, find_problems
-from tests.alerts.observations import NOW, defaults, minutes, observation, queue
+from alerts.rules import RULES, AlertKind, RedisQueueObservation, RuleSettings, WorkerObservation, find_problems
+from tests.alerts.observations import defaults, minutes, observation, queue, redis_queue
 
 GROWING = [0, 0, 10, 10, 40, 60, 60, 80, 90, 100]
 
@@ -16,12 +15,12 @@ GROWING = [0, 0, 10, 10, 40, 60, 60, 80, 90, 100]
     ("fields", "kind", "message"),
     [
         (
-            {"pending": 50, "ready_workers": 0},
+            {"redis_queues": [redis_queue(pending=50, has_ready_worker=False)]},
             AlertKind.NO_READY_WORKER,
             "Queue mail has 50 pending tasks and no ready worker.",
         ),
         (
-            {"pending": 1, "oldest_s": 700},
+            {"redis_queues": [redis_queue(pending=1, oldest_s=700)]},
             AlertKind.OLDEST_PENDING,
             "The oldest pending task of queue mail has been waiting for 11 min.",
         ),
@@ -33,7 +32,7 @@ GROWING = [0, 0, 10, 10, 40, 60, 60, 80, 90, 100]
         (
             {"minutes": minutes(GROWING)},
             AlertKind.BACKLOG_GROWING,
-            "The backlog of queue mail grew from 0 to 100 pending tasks in the last 10 minutes.",
+            "The backlog of queue mail grew by about 12 tasks a minute in the last 10 minutes, to 100 pending tasks.",
         ),
         (
             {"vault_errors": ("The vault keys does not exist.",)},
@@ -51,23 +50,74 @@ def test_a_problem_of_a_queue_is_found_with_its_cause(fields: dict[str, Any], ki
 @pytest.mark.parametrize(
     "fields",
     [
-        {"pending": 50},
-        {"pending": 50, "ready_workers": 0, "is_paused": True, "oldest_s": 9000},
-        {"pending": 50, "ready_workers": 0, "is_enabled": False},
-        {"pending": 1, "oldest_s": 600},
-        {"oldest_s": 9000},
+        {"redis_queues": [redis_queue(pending=50)]},
+        {"redis_queues": [redis_queue(pending=50, has_ready_worker=False, is_paused=True, oldest_s=9000)]},
+        {"redis_queues": [redis_queue(pending=50, has_ready_worker=False)], "is_enabled": False},
+        {"redis_queues": [redis_queue(pending=1, oldest_s=600)]},
+        {"redis_queues": [redis_queue(oldest_s=9000)]},
         {"minutes": minutes(completed=80, failed=20)},
         {"minutes": minutes(failed=9)},
         {"minutes": minutes(canceled=95, expired=5)},
-        {"minutes": minutes([*GROWING[:8], 70, 110])},
-        {"minutes": minutes([*GROWING[:8], None, 110])},
-        {"minutes": minutes([0, 100])},
-        {"minutes": minutes([200] * 10)},
-        {"minutes": minutes(GROWING), "is_paused": True},
     ],
 )
 def test_what_is_no_problem_is_not_found(fields: dict[str, Any]) -> None:
     assert find_problems(observation(queue(**fields)), defaults) == []
+
+
+@pytest.mark.parametrize(
+    ("backlogs", "is_found"),
+    [
+        (GROWING, True),
+        ([*GROWING[:8], 79, 100], True),  # one task less
+        ([0, 30, 20, 60, 50, 40, 90, 80, 120, 110], True),
+        ([*GROWING[:8], None, 110], True),
+        ([5000, *GROWING[1:]], True),  # an outlier
+        ([*[0] * 5, *[500] * 5], True),
+        ([*[0] * 8, 500, 500], False),  # not a trend yet
+        ([*[0] * 7, 500, 400, 300], False),
+        ([*[0] * 5, 1000, 900, 800, 700, 600], False),  # workers catch up
+        ([200, 0, 200, 0, 200, 0, 200, 0, 200, 0], False),
+        ([number // 10 for number in GROWING], False),
+        ([*GROWING[:7], None, None, None], False),
+        ([0, 100], False),
+        ([200] * 10, False),
+        ([900 - 100 * number for number in range(10)], False),
+        ([None] * 10, False),
+    ],
+)
+def test_a_backlog_grows_if_its_trend_does(backlogs: list[int | None], is_found: bool) -> None:
+    findings = find_problems(observation(queue(minutes=minutes(backlogs))), defaults)
+
+    assert bool(findings) is is_found
+
+
+HIGH = redis_queue("mail_high")
+LOW = redis_queue("mail_low", pending=500, has_ready_worker=False)
+PAUSED = redis_queue("mail_off", pending=70, has_ready_worker=False, is_paused=True, oldest_s=9000)
+
+
+@pytest.mark.parametrize(
+    ("redis_queues", "messages"),
+    [
+        ([HIGH, LOW], ["Sub-queue mail_low has 500 pending tasks and no ready worker."]),
+        ([HIGH, replace(LOW, is_paused=True)], []),
+        ([HIGH, PAUSED], []),
+        ([LOW, PAUSED], ["Sub-queue mail_low has 500 pending tasks and no ready worker."]),
+        ([replace(HIGH, has_ready_worker=False), LOW], ["Queue mail has 500 pending tasks and no ready worker."]),
+        (
+            [HIGH, LOW, redis_queue("mail_mid", pending=1, has_ready_worker=False)],
+            ["Sub-queues mail_low, mail_mid have 501 pending tasks and no ready worker."],
+        ),
+        (
+            [replace(HIGH, pending=2, oldest_s=700), replace(PAUSED, oldest_s=9000)],
+            ["The oldest pending task of sub-queue mail_high has been waiting for 11 min."],
+        ),
+    ],
+)
+def test_sub_queues_are_judged_one_by_one(redis_queues: list[RedisQueueObservation], messages: list[str]) -> None:
+    findings = find_problems(observation(queue(*redis_queues)), defaults)
+
+    assert [(found.queue, found.message) for found in findings] == [("mail", message) for message in messages]
 
 
 def test_failures_before_the_window_do_not_count() -> None:
@@ -93,14 +143,15 @@ def test_settings_of_a_queue_decide(settings: RuleSettings, is_found: bool) -> N
     assert bool(found) is is_found
 
 
-def test_workers_that_are_missing_or_failed_are_found() -> None:
-    workers = [
-        WorkerObservation(worker_id="a", queue="mail", is_missing=True, start_failure=None, silent_s=75),
-        WorkerObservation(worker_id="b", queue="mail", is_missing=False, start_failure="ModuleNotFoundError: torch"),
-        WorkerObservation(worker_id="c", queue="mail", is_missing=False, start_failure=None),
-    ]
+WORKERS = [
+    WorkerObservation(worker_id="a", queue="mail", is_missing=True, start_failure=None, silent_s=75),
+    WorkerObservation(worker_id="b", queue="mail", is_missing=False, start_failure="ModuleNotFoundError: torch"),
+    WorkerObservation(worker_id="c", queue="mail", is_missing=False, start_failure=None),
+]
 
-    findings = find_problems(observation(workers=workers), defaults)
+
+def test_workers_that_are_missing_or_failed_are_found() -> None:
+    findings = find_problems(observation(workers=WORKERS), defaults)
 
     assert [(found.kind, found.subject, found.message) for found in findings] == [
         (AlertKind.WORKER_MISSING, "a", "Worker a has sent no heartbeat for 1 min."),
@@ -108,13 +159,28 @@ def test_workers_that_are_missing_or_failed_are_found() -> None:
     ]
 
 
-@pytest.mark.parametrize(("minutes_ago", "is_found"), [(9, True), (11, False)])
-def test_dropped_history_is_found_while_it_is_recent(minutes_ago: int, is_found: bool) -> None:
-    observed = observation(history_dropped=1200, history_dropped_at=NOW - timedelta(minutes=minutes_ago))
+def test_settings_of_a_queue_hold_for_its_workers_and_history() -> None:
+    observed = observation(
+        workers=[*WORKERS, replace(WORKERS[0], worker_id="d", queue="post")], history_dropped={"mail": 1, "post": 1}
+    )
 
-    messages = [found.message for found in find_problems(observed, defaults)]
+    findings = find_problems(
+        observed, lambda kind, name: RuleSettings(is_enabled=False) if name == "mail" else RuleSettings(for_s=90)
+    )
 
-    assert messages == (["1,200 runs are missing from the history."] if is_found else [])
+    assert [(found.kind, found.queue, found.for_s) for found in findings] == [
+        (AlertKind.WORKER_MISSING, "post", 90),
+        (AlertKind.HISTORY_DROPPED, "post", 90),
+    ]
+
+
+def test_dropped_history_is_found_by_queue() -> None:
+    findings = find_problems(observation(history_dropped={"mail": 1200, "post": 1}), defaults)
+
+    assert [(found.queue, found.subject, found.message) for found in findings] == [
+        ("mail", "mail", "1,200 runs of queue mail were found to be missing from the history in the last 10 minutes."),
+        ("post", "post", "1 run of queue post was found to be missing from the history in the last 10 minutes."),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -127,12 +193,6 @@ def test_a_share_is_0_or_100_percent_only_if_none_or_all_failed(completed: int, 
     (found,) = find_problems(observed, lambda kind, name: RuleSettings(threshold=0))
 
     assert found.message.startswith(f"{share} of the runs of queue mail failed")
-
-
-def test_one_dropped_run_is_singular() -> None:
-    (found,) = find_problems(observation(history_dropped=1, history_dropped_at=NOW), defaults)
-
-    assert found.message == "1 run is missing from the history."
 
 
 @pytest.mark.parametrize(

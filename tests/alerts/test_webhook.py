@@ -211,13 +211,18 @@ def test_an_opening_that_arrives_after_the_resolution_is_not_resolved(receiver: 
     assert json.loads(receiver.requests[0][1])["data"]["resolved_at"] is None
 
 
-def test_a_message_has_the_alert_as_the_api_returns_it(receiver: Receiver) -> None:
+@pytest.mark.parametrize("public_url", ["", "https://runqy.example.com"])
+def test_a_message_has_the_alert_and_its_link_as_the_api_returns_it(
+    receiver: Receiver, settings, public_url: str
+) -> None:
+    settings.RUNQY_PUBLIC_URL = public_url
     store_findings([FINDING], now=timezone.now())
 
     deliver_due()
 
     (listed,) = ApiClient(ADMIN_KEY).get("/api/alerts").json()["alerts"]
     assert json.loads(receiver.requests[0][1])["data"] == listed
+    assert listed["url"].startswith(f"{public_url}/admin/tasks/task/?queue=mail&outcome=failure&since=")
 
 
 def test_a_resolution_waits_for_its_opening(receiver: Receiver) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from runqy import durations
 from runqy.broker.redis_client import RedisTarget
-from runqy.connection_urls import POSTGRESQL_LIMITS, parse_database_url, parse_redis_url
+from runqy.connection_urls import POSTGRESQL_LIMITS, parse_database_url, parse_public_url, parse_redis_url
 
 
 @pytest.mark.parametrize(
@@ -141,3 +141,29 @@ def test_a_short_duration_is_parsed_back(seconds: int) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0"), (45, "45s"), (600, "10m"), (5400, "1h30m"), (86400, "24h")])
 def test_a_short_duration_omits_zero_units(seconds: int, text: str) -> None:
     assert durations.format_short(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [("https://runqy.example.com/", "https://runqy.example.com"), ("http://[::1]:3000", "http://[::1]:3000")],
+)
+def test_the_public_url_is_scheme_and_host(url: str, origin: str) -> None:
+    assert parse_public_url(url) == origin
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "runqy.example.com",
+        "ftp://h",
+        "https://",
+        "https://u:p@h",
+        "https://h/x",
+        "https://h?x=1",
+        "https://h:0",
+        "https://h:x",
+    ],
+)
+def test_a_public_url_that_cannot_be_used_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"expected|[Pp]ort"):
+        parse_public_url(url)

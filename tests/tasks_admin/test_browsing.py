@@ -120,6 +120,16 @@ def test_the_number_of_tasks_that_match_is_beside_the_actions_on_them(
     assert bool(read(response).bulk_actions) == (expected != "0")
 
 
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize(("target", "is_counted"), [("rows", False), ("list", True)])
+def test_an_update_counts_ended_tasks_only_for_a_list_that_was_empty(
+    viewer: Client, target: str, is_counted: bool
+) -> None:
+    response = viewer.get(f"{LIST}?state=ended", headers={"HX-Request": "true", "HX-Target": target})
+
+    assert ('id="matches"' in text(response)) == is_counted
+
+
 def test_the_slowest_tasks_include_those_that_run(viewer: Client, single_broker: Broker) -> None:
     put_in(single_broker, "active", "new", "long", queue="simple")
     put_in(single_broker, "active", "longest", queue="inference_high")

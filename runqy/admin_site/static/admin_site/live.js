@@ -1,41 +1,70 @@
-// Keeps parts of a page up to date: elements with data-live (an interval in ms) and hx-get. Stops in a hidden tab and
-// when paused. Keeps the selection, the focus and what is unfolded; charts are drawn again with new values.
+// Keeps parts of a page up to date: elements with data-live (an interval in ms) and hx-get. Stops in a hidden tab, when
+// paused, and while text of the part is selected. Keeps the selection of rows, the focus and what is unfolded; charts
+// are drawn again with new values, and in Django's lists only cells change.
 (() => {
-  const parts = [...document.querySelectorAll("[data-live]")];
-  if (!parts.length) return;
-  const toggle = document.querySelector("[data-live-toggle]");
-  const status = document.querySelector("[data-live-status]");
+  const parts = new Set();
   const storageKey = "runqy.live";
   let paused = localStorage.getItem(storageKey) === "paused";
 
   const now = () => `${new Date().toISOString().slice(11, 19)} UTC`;
-  const show = (text) => { if (status && status.textContent !== text) status.textContent = text; };
+  const show = (text) => {
+    for (const status of document.querySelectorAll("[data-live-status]")) {
+      if (status.textContent !== text) status.textContent = text;
+    }
+  };
+
+  const hasSelectedText = (part) => {
+    const selection = getSelection();
+    return !selection.isCollapsed && part.contains(selection.anchorNode);
+  };
 
   const refresh = (part) => {
-    if (paused || document.hidden || part.dataset.liveBusy) return;
+    if (paused || document.hidden || part.dataset.liveBusy || hasSelectedText(part)) return;
     part.dataset.liveBusy = "1";
     htmx.trigger(part, "refresh");
   };
 
-  const update = () => {
-    if (toggle) {
+  const showState = () => {
+    for (const toggle of document.querySelectorAll("[data-live-toggle]")) {
       toggle.setAttribute("aria-pressed", String(!paused));
       toggle.textContent = paused ? "Resume live updates" : "Pause live updates";
     }
     if (paused) show("Paused");
   };
 
-  toggle?.addEventListener("click", () => {
+  // Starts with the parts that a page has, or that an update has added, and ends with those that it has replaced.
+  const findParts = () => {
+    for (const part of document.querySelectorAll("[data-live]")) {
+      if (parts.has(part)) continue;
+      parts.add(part);
+      const timer = setInterval(() => {
+        if (part.isConnected && part.matches("[data-live]")) return refresh(part);
+        clearInterval(timer);
+        parts.delete(part);
+      }, Number(part.dataset.live));
+    }
+  };
+
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest("[data-live-toggle]")) return;
     paused = !paused;
     localStorage.setItem(storageKey, paused ? "paused" : "live");
-    update();
+    showState();
     if (!paused) parts.forEach(refresh);
   });
   document.addEventListener("visibilitychange", () => parts.forEach(refresh));
-  for (const part of parts) setInterval(() => refresh(part), Number(part.dataset.live));
 
-  const partOf = (event) => parts.find((part) => part === event.detail.elt);
+  const partOf = (event) => (parts.has(event.detail.elt) ? event.detail.elt : null);
   let kept = null;
+
+  const selectorOf = (element) => {
+    if (element.id) return `#${CSS.escape(element.id)}`;
+    const names = ["href", "name", "value"].filter((name) => element.hasAttribute(name));
+    return names.map((name) => `[${name}="${CSS.escape(element.getAttribute(name))}"]`).join("");
+  };
+  const scrollsIn = (element) => (
+    [...element.querySelectorAll("[tabindex]")].map((box) => [box, box.scrollTop, box.scrollLeft])
+  );
 
   document.body.addEventListener("htmx:beforeSwap", (event) => {
     const part = partOf(event);
@@ -50,11 +79,17 @@
       redraw(part, xhr.responseText);
       return;
     }
+    if (part.matches("[data-live-changelist]")) {
+      event.detail.shouldSwap = false;
+      updateChangelist(xhr.responseText);
+      return;
+    }
     const focused = part.contains(document.activeElement) ? document.activeElement : null;
     kept = {
       checked: [...part.querySelectorAll("input[type=checkbox]:checked")].map((box) => `${box.name}=${box.value}`),
-      focus: focused && (focused.id ? `#${CSS.escape(focused.id)}` : focused.getAttribute("href") &&
-        `a[href="${CSS.escape(focused.getAttribute("href"))}"]`),
+      focused,
+      focus: focused && selectorOf(focused),
+      unfolded: [...part.querySelectorAll("details[id][open]")].map((details) => [details, scrollsIn(details)]),
     };
   });
 
@@ -64,9 +99,17 @@
     for (const box of part.querySelectorAll("input[type=checkbox]")) {
       if (kept.checked.includes(`${box.name}=${box.value}`)) box.checked = true;
     }
-    if (kept.focus) part.querySelector(kept.focus)?.focus({ preventScroll: true });
-    part.dispatchEvent(new CustomEvent("live:updated", { bubbles: true }));
+    for (const [details, scrolls] of kept.unfolded) {
+      document.getElementById(details.id)?.replaceWith(details);
+      for (const [box, top, left] of scrolls) box.scrollTo(left, top);
+    }
+    const focused = part.contains(kept.focused) ? kept.focused : kept.focus && part.querySelector(kept.focus);
+    focused?.focus({ preventScroll: true });
+    if (part.matches("[data-live-until]") && part.querySelector(part.dataset.liveUntil)) delete part.dataset.live;
     kept = null;
+    findParts();
+    showState();
+    part.dispatchEvent(new CustomEvent("live:updated", { bubbles: true }));
   });
 
   document.body.addEventListener("htmx:afterRequest", (event) => {
@@ -81,6 +124,39 @@
       show(`Not updated since ${part.dataset.liveAt ?? "the page was loaded"}. Trying again …`);
     }
   });
+
+  // Of rows that are still there, cells without fields change. Where rows can be selected none come or go, because
+  // Django's script knows only those that the page was loaded with.
+  const updateChangelist = (html) => {
+    const page = new DOMParser().parseFromString(html, "text/html");
+    const [list, fresh] = [document, page].map((each) => each.getElementById("result_list"));
+    const [pages, freshPages] = [document, page].map((each) => each.querySelector(".list-pagination"));
+    if (pages && freshPages?.innerHTML !== pages.innerHTML) pages.replaceChildren(...freshPages?.childNodes ?? []);
+    if (!fresh || !list) {
+      const [old, other] = [list, fresh].map((each) => each?.closest("[data-simplebar]"));
+      if (other) document.getElementById("empty-results")?.replaceWith(other);
+      else old?.replaceWith(page.getElementById("empty-results"));
+      return;
+    }
+    const keyOf = (row) => row.querySelector("input.action-select")?.value
+      ?? row.querySelector("a[href]")?.getAttribute("href");
+    const rowsOf = (table) => new Map([...table.tBodies].map((row) => [keyOf(row), row]));
+    const [rows, others] = [rowsOf(list), rowsOf(fresh)];
+    const isSame = [...rows.keys()].join("\n") === [...others.keys()].join("\n");
+    if (!isSame && !list.querySelector("input.action-select")) {
+      for (const row of rows.values()) row.remove();
+      list.append(...others.values());
+      return;
+    }
+    for (const [key, row] of rows) {
+      const cells = others.get(key)?.querySelectorAll("td, th") ?? [];
+      row.querySelectorAll("td, th").forEach((cell, index) => {
+        const other = cells[index];
+        if (!other || other.innerHTML === cell.innerHTML || cell.querySelector("input, form")) return;
+        if (!cell.contains(document.activeElement)) cell.replaceChildren(...other.childNodes);
+      });
+    }
+  };
 
   const redraw = (part, html) => {
     const fresh = new DOMParser().parseFromString(html, "text/html");
@@ -106,7 +182,8 @@
     }
   };
 
-  update();
+  findParts();
+  showState();
   if (!paused) show("Live");
 })();
 

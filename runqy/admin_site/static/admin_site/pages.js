@@ -1,6 +1,7 @@
 // Select all rows of a list at once, show the number of selected rows, and enable the actions on them. Rows may be
-// replaced while the page is open.
-for (const form of document.querySelectorAll("[data-selection]")) {
+// replaced while the page is open, and lists may be added.
+const watchSelection = (form) => {
+  form.dataset.selection = "watched";
   const all = form.querySelector("[data-select-all]");
   const findBoxes = () => [...form.querySelectorAll("input[name=id]")];
   const label = form.querySelector("[data-selection-label]");
@@ -23,7 +24,10 @@ for (const form of document.querySelectorAll("[data-selection]")) {
   window.addEventListener("pageshow", update);
   all.hidden = false;
   update();
-}
+};
+const watchSelections = () => document.querySelectorAll("[data-selection='']").forEach(watchSelection);
+document.addEventListener("live:updated", watchSelections);
+watchSelections();
 
 for (const form of document.querySelectorAll("[data-submit-on-change]")) {
   form.addEventListener("change", () => form.requestSubmit());

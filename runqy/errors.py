@@ -41,10 +41,6 @@ class BrokerFull(BrokerUnavailable, code="broker_full"):
     """Redis has reached its memory limit and accepts no new tasks."""
 
 
-class BrokerNotReady(BrokerUnavailable):
-    """Redis cannot execute commands now."""
-
-
 class BrokerRefused(BrokerUnavailable, code="broker_refused"):
     """Redis rejected the credentials."""
 

@@ -7,7 +7,7 @@ from typing import Any
 from redis import exceptions as redis_errors
 
 from runqy.circuit_breaker import CircuitOpen
-from runqy.errors import BrokerCommandRefused, BrokerFull, BrokerNotReady, BrokerRefused, BrokerUnavailable, RunqyError
+from runqy.errors import BrokerCommandRefused, BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
 
 MAX_DIGITS = 20
 """64 bits have at most 20 digits; Python refuses to parse thousands."""
@@ -87,7 +87,7 @@ def translate_error(error: Exception) -> RunqyError:
     if isinstance(error, _UNAVAILABLE):
         return BrokerUnavailable(reason=str(error))
     if str(error).startswith(_TEMPORARY):
-        return BrokerNotReady(reason=str(error))
+        return BrokerUnavailable("Redis cannot execute commands now.", reason=str(error))
     return BrokerCommandRefused(reason=str(error))
 
 

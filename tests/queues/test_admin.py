@@ -312,7 +312,7 @@ def test_the_page_shows_open_alerts_and_the_last_hour(staff: Client, single_brok
 
     assert f"{message} For 12 min." in page
     assert "12 runs ended, 11 failed (91.7 %)" in page
-    assert re.search("5 pending, up from 3 [0-9]+ (s|min) ago", page)
+    assert re.search(r"5 pending, up from 3 \([0-9]+ (s|min) ago\)", page)
     assert message not in other
     assert "1 run ended, none failed" in other
 

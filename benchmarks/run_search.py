@@ -128,8 +128,9 @@ def make_values(number: int, count: int, now: datetime) -> dict[str, object]:
 def measure(count: int) -> dict[str, float]:
     """Return the figures in milliseconds, by name."""
     from runqy.broker.states import RunOutcome
+    from tasks.error_queries import list_error_groups
     from tasks.models import TaskRun
-    from tasks.run_queries import RunFilter, RunOrder, count_ended_tasks, list_error_groups, list_runs
+    from tasks.run_queries import RunFilter, RunOrder, count_ended_tasks, list_runs
 
     now = datetime.now(UTC)
     day, hour, minutes = now - timedelta(days=1), now - timedelta(hours=1), now - timedelta(minutes=5)

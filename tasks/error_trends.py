@@ -7,8 +7,9 @@ from typing import Any
 from django.db.models import Count, Exists, FloatField, Func, OuterRef, Q
 from django.db.models.functions import Floor
 
+from tasks.error_queries import ErrorGroup
 from tasks.models import TaskRun
-from tasks.run_queries import ErrorGroup, RunFilter, filter_runs
+from tasks.run_queries import RunFilter, filter_runs
 
 POINTS = 24
 

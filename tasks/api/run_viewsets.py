@@ -13,11 +13,11 @@ from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
 from runqy.errors import RequestInvalid
 from tasks.api import run_serializers as s
+from tasks.error_queries import list_error_groups
 from tasks.run_queries import (
     RunCursor,
     RunFilter,
     RunOrder,
-    list_error_groups,
     list_runs,
     resolve_history_queue,
 )

@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from queues.catalog import AllowedQueues
 from runqy.broker.states import FAILURES, RunOutcome
 from tasks.histograms import SparseHistogram, add, percentile_ms
-from tasks.models import QueueHour, QueueMinute, QueueRollup, RunStream
+from tasks.models import QueueHour, QueueMinute, QueueRollup
 from tasks.rollups import HOUR_S, floor_time
 
 _CHUNK = 2000
@@ -50,17 +50,6 @@ class StatsPoint:
 
     def run_percentile_ms(self, fraction: float) -> float | None:
         return percentile_ms(self.run_histogram, fraction)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryStatus:
-    """What the history has stored and lost, over all queues or of one."""
-
-    recorded: int
-    counted_only: int
-    invalid: int
-    dropped: int
-    dropped_at: datetime | None
 
 
 def get_stats(  # noqa: PLR0913 (an interval, and which queues)
@@ -103,18 +92,6 @@ def get_stats_by_queue(
             row.backlog = row.backlog_max = None
         by_queue[row.queue].append(row)
     return {name: _sum_by_step(rows, start=start, end=end, step_s=step_s) for name, rows in by_queue.items()}
-
-
-def get_history_status(redis_queue: str = "") -> HistoryStatus:
-    """Return what was stored and lost, of all Redis queues or of one."""
-    streams = list(RunStream.objects.filter(**({"redis_queue": redis_queue} if redis_queue else {})))
-    return HistoryStatus(
-        recorded=sum(stream.recorded for stream in streams),
-        counted_only=sum(stream.counted_only for stream in streams),
-        invalid=sum(stream.invalid for stream in streams),
-        dropped=sum(stream.dropped for stream in streams),
-        dropped_at=max((stream.dropped_at for stream in streams if stream.dropped_at), default=None),
-    )
 
 
 def _find_rollups(start: datetime, end: datetime, step_s: int, allowed_queues: AllowedQueues) -> QuerySet[QueueRollup]:

@@ -18,7 +18,7 @@ from tasks.models import QueueMinute, TaskRun
 from tasks.run_history import QueueIdentity, build_row
 from tasks.run_retention import prune_history
 from tasks.run_rows import RunRow
-from tasks.run_stats import get_history_status
+from tests.history.history_status import get_history_status
 from tests.support.tasks import QUEUE, put, take_one
 
 DAY_S = 86_400

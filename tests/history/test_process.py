@@ -16,7 +16,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.redis_client import RedisTarget
 from runqy.broker.run_log import MAX_ENTRIES
 from tasks.models import QueueHour, TaskRun
-from tasks.run_stats import get_history_status
+from tests.history.history_status import get_history_status
 from tests.history.stream_status import read_stream_status
 from tests.support.database import settings_of_database
 from tests.support.maintenance import start_maintenance

@@ -22,8 +22,8 @@ from tasks.models import QueueHour, QueueMinute, RunStream, TaskRun
 from tasks.run_history import QueueIdentity, StreamBatch, build_row, store_batches
 from tasks.run_recorder import RunRecorder
 from tasks.run_rows import RunRow
-from tasks.run_stats import get_history_status
 from tasks.write_transactions import BatchSize
+from tests.history.history_status import get_history_status
 from tests.history.stream_status import read_stream_status
 from tests.support.run_entries import make_entry, split_entry
 from tests.support.runs import make_run

@@ -43,7 +43,7 @@ def test_numbers_follow_without_a_reload(anonymous: Page, login: Login, single_b
 
 def test_the_focus_stays_while_numbers_change(anonymous: Page, login: Login, single_broker: Broker) -> None:
     open_overview(anonymous, login)
-    link = anonymous.get_by_role("link", name="mail", exact=True)
+    link = anonymous.locator("#overview-live").get_by_role("link", name="mail", exact=True)
     link.focus()
 
     put(single_broker, "t1", "mail")

@@ -28,11 +28,11 @@ from queues.validators import (
     repeated_indices,
     sub_queue_name_error,
     validate_queue_name,
-    validate_vault_name,
 )
 from runqy import durations
 from runqy.api.serializers import ChoiceField, StrictBooleanField, StrictIntegerField, StringField
 from runqy.errors import QueueInvalid
+from vaults.validators import validate_vault_name
 
 __all__ = [
     "DeploymentSerializer",

@@ -12,7 +12,9 @@ from queues.definitions import PayloadField
 from queues.payload_schema import payload_field_errors
 from runqy.errors import DeploymentRefused
 from runqy.git.sources import checked_branch, checked_path, checked_url
-from vaults.validation import parse_reference, value_error, variable_name_error, vault_name_error
+from runqy.names import QUEUE_NAME
+from vaults.validation import parse_reference, value_error, variable_name_error
+from vaults.validators import validate_vault_name
 
 PRIORITY_MAX = 1000
 DURATION_MAX_S = 10 * 365 * 24 * 3600
@@ -23,7 +25,7 @@ QUEUE_NAME_RULE = (
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
-validate_queue_name = RegexValidator(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z", QUEUE_NAME_RULE, flags=re.ASCII)
+validate_queue_name = RegexValidator(rf"\A{QUEUE_NAME}\Z", QUEUE_NAME_RULE, flags=re.ASCII)
 
 
 def validate_git_url(value: str) -> None:
@@ -49,10 +51,6 @@ def validate_command(value: str) -> None:
         raise ValidationError(f"Invalid shell quoting: {error}.") from error
     if not words or not words[0]:
         raise ValidationError("Must start with a program.")
-
-
-def validate_vault_name(value: str) -> None:
-    _raise_if(vault_name_error(value))
 
 
 def validate_git_token(value: str) -> None:
@@ -104,8 +102,3 @@ def _validate_source(check: Callable[[str], str], value: str) -> None:
         check(value)
     except DeploymentRefused as error:
         raise ValidationError(f"{error.detail}.") from error
-
-
-def _raise_if(message: str | None) -> None:
-    if message:
-        raise ValidationError(message)

@@ -17,12 +17,10 @@ PREFIX_LENGTH = 10
 """How many characters of a key are stored and shown, to identify it."""
 
 
-NAME_PATTERN = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"
-"""What a key may be called: a line that is not blank, of at most `LONGEST_NAME` characters."""
+KEY_NAME = r"[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*"
+"""What a key may be called, without anchors: a line that is not blank, of at most `MAX_NAME_LENGTH` characters."""
 MAX_NAME_LENGTH = 100
-QUEUE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 MAX_QUEUES = 1000
-VAULT_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 MAX_VAULTS = 1000
 MIN_KEY_LENGTH = 32
 """A key from the environment that is shorter than this can be guessed."""

@@ -81,7 +81,7 @@ class _DotenvReader:
         if value is None:
             return
         if message := variable_name_error(key) or value_error(value):
-            self._add_error(number, f"{message}.")
+            self._add_error(number, message)
         elif key in self.values:
             self._add_error(number, f"{key} is already set in line {self.lines[key]}.")
         elif len(self.values) == ENTRIES_MAX:

@@ -1,5 +1,6 @@
 """Export and import of whole vaults, encrypted with a passphrase."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -8,15 +9,18 @@ from django.utils import timezone
 from runqy.audit.changes import Change, Changes
 from runqy.config_sync.operations import Change as ConfigurationChange
 from runqy.config_sync.operations import configuration_change
-from runqy.errors import ExportUnreadable, VaultAlreadyExists
+from runqy.errors import ExportUnreadable, VaultAlreadyExists, VaultInvalid
+from runqy.model_errors import model_errors
 from vaults.crypto import Keyring, get_keyring
 from vaults.export_file import ExportedEntry, ExportedVault, check_passphrase, decrypt_export, encrypt_export
 from vaults.models import Event, Vault, VaultEntry
 from vaults.operations import EntryInput, EntryWriter, record_change, record_comparison, resolve_declaration
-from vaults.queries import EntryPreview, PreviewOutcome, get_vault_row, is_entry_value
-from vaults.validation import check_entries, check_vault
+from vaults.queries import EntryPreview, PreviewOutcome, find_vault_row, get_vault_row, is_entry_value
+from vaults.validation import check_entries
 
 __all__ = ["VaultImport", "export_vault", "import_vault", "preview_import"]
+
+_SET_WHEN_SAVED = ("vault", "ciphertext", "revision", "version", "updated_by", "sealed_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +61,7 @@ def preview_import(*, content: bytes, passphrase: str, name: str = "") -> VaultI
     Raise ExportUnreadable, ExportNotOpened, VaultInvalid, VaultLocked.
     """
     exported = _read(content, passphrase, name)
-    found = _compare(exported, Vault.objects.filter(name=exported.name).first())
+    found = _compare(exported, find_vault_row(exported.name))
     record_comparison(found.vault, found.entries)
     return found
 
@@ -69,7 +73,7 @@ def import_vault(*, content: bytes, passphrase: str, name: str = "", replace: bo
     """
     exported = _read(content, passphrase, name)
     with configuration_change() as change:
-        vault = Vault.objects.filter(name=exported.name).first()
+        vault = find_vault_row(exported.name)
         if vault is not None and not replace:
             raise VaultAlreadyExists(f"A vault {exported.name} already exists: replace it, or use another name.")
         done = _compare(exported, vault)
@@ -98,14 +102,24 @@ def _read(content: bytes, passphrase: str, name: str) -> ExportedVault:
     exported = ExportedVault(
         name=name or read.name, description=read.description, exported_at=read.exported_at, entries=read.entries
     )
-    check_vault(exported.name, exported.description)
     values = {entry.key: entry.value for entry in exported.entries}
     if len(values) != len(exported.entries):
         raise ExportUnreadable("The export contains an entry twice.")
     check_entries(values)
-    for entry in exported.entries:
-        resolve_declaration(entry.key, None, entry.usage, entry.git_hosts)
+    if errors := list(_model_errors(exported)):
+        raise VaultInvalid(errors=errors)
     return exported
+
+
+def _model_errors(exported: ExportedVault) -> Iterator[str]:
+    """Yield the errors of a vault and of the usage of its entries, as saving them would."""
+    vault = find_vault_row(exported.name) or Vault(name=exported.name)
+    vault.description = exported.description
+    yield from model_errors(vault)
+    for entry in exported.entries:
+        usage, git_hosts = resolve_declaration(entry.key, None, entry.usage, entry.git_hosts)
+        row = VaultEntry(key=entry.key, usage=usage.value, git_hosts=git_hosts)
+        yield from (f"{entry.key}: {message}" for message in model_errors(row, exclude=_SET_WHEN_SAVED))
 
 
 def _compare(exported: ExportedVault, vault: Vault | None) -> VaultImport:

@@ -1,29 +1,18 @@
 """The models of vaults, their encrypted entries, versions and deliveries."""
 
-from typing import Any
-
-from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Substr
 
 from vaults.crypto import KEY_ID_AT, KEY_ID_BYTES, EntryAAD
-from vaults.validation import EntryUsage, normalize_git_hosts
-
-
-def validate_git_hosts(hosts: Any) -> None:
-    try:
-        is_valid = isinstance(hosts, list) and normalize_git_hosts(map(str, hosts)) == hosts
-    except ValueError as error:
-        raise ValidationError(str(error)) from error
-    if not is_valid:
-        raise ValidationError("Must be a sorted list of hosts.")
+from vaults.validation import EntryUsage
+from vaults.validators import validate_description, validate_entry_key, validate_git_hosts, validate_vault_name
 
 
 class Vault(models.Model):
     """A named set of secrets."""
 
-    name = models.CharField(max_length=64, unique=True)
-    description = models.TextField(blank=True)
+    name = models.CharField(max_length=64, unique=True, validators=[validate_vault_name])
+    description = models.TextField(blank=True, validators=[validate_description])
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -48,7 +37,7 @@ class VaultEntry(models.Model):
     """An encrypted value."""
 
     vault = models.ForeignKey(Vault, on_delete=models.CASCADE, related_name="entries")
-    key = models.CharField(max_length=255)
+    key = models.CharField(max_length=255, validators=[validate_entry_key])
     ciphertext = models.BinaryField()
     is_secret = models.BooleanField(default=True, help_text="Mask the value wherever it is shown.")
     usage = models.CharField(
@@ -78,7 +67,19 @@ class VaultEntry(models.Model):
     class Meta:
         ordering = ["key"]
         verbose_name_plural = "vault entries"
-        constraints = [models.UniqueConstraint(fields=["vault", "key"], name="one_entry_for_each_key")]
+        constraints = [
+            models.UniqueConstraint(fields=["vault", "key"], name="one_entry_for_each_key"),
+            models.CheckConstraint(
+                condition=models.Q(usage=EntryUsage.ENVIRONMENT.value) | ~models.Q(git_hosts=[]),
+                name="git_token_has_hosts",
+                violation_error_message="A git token requires the hosts that it may be sent to.",
+            ),
+            models.CheckConstraint(
+                condition=~models.Q(usage=EntryUsage.ENVIRONMENT.value) | models.Q(git_hosts=[]),
+                name="only_git_token_has_hosts",
+                violation_error_message="Hosts require the usage git_token or both.",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.key

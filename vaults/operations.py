@@ -14,10 +14,11 @@ from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import Change as ConfigurationChange
 from runqy.config_sync.operations import configuration_change
 from runqy.errors import VaultAlreadyExists, VaultEntryChanged, VaultEntryNotFound, VaultInvalid
+from runqy.model_errors import model_errors
 from vaults.crypto import get_keyring
 from vaults.models import EntryVersion, Event, Vault, VaultEntry
-from vaults.queries import EntryPreview, PreviewOutcome, get_vault_row, is_entry_value, preview_entries
-from vaults.validation import EntryUsage, check_entries, check_entry, check_vault, normalize_git_hosts, usage_error
+from vaults.queries import EntryPreview, PreviewOutcome, find_vault_row, get_vault_row, is_entry_value, preview_entries
+from vaults.validation import EntryUsage, check_entries, entry_error, normalize_git_hosts
 from vaults.vault_documents import encode_vault
 
 __all__ = [
@@ -78,7 +79,8 @@ class EntryWriter:
 
     def set(self, new: EntryInput, *, event: Event = Event.SET) -> Changes:
         """Set an entry and return what changed. Raise VaultInvalid."""
-        check_entry(new.key, new.value)
+        if message := entry_error(new.key, new.value):
+            raise VaultInvalid(message)
         entry = self.find(new.key)
         changes: dict[str, Change] = {}
         is_secret = new.is_secret
@@ -157,6 +159,9 @@ class EntryWriter:
 
     def _save(self, entry: VaultEntry) -> None:
         entry.updated_by = current_actor().name[:NAME_MAX_LENGTH]
+        # the vault is locked; checking it would be two more queries for each entry
+        if errors := model_errors(entry, exclude=["vault"]):
+            raise VaultInvalid(errors=[f"{entry.key[:80]}: {message}" for message in errors])
         entry.save()
         self._entries[entry.key] = entry
         self._is_changed = True
@@ -204,9 +209,7 @@ def resolve_declaration(
     try:
         hosts = normalize_git_hosts(git_hosts)
     except ValueError as error:
-        raise VaultInvalid(f"{key}: git_hosts: {error}.") from error
-    if problem := usage_error(usage, hosts):
-        raise VaultInvalid(f"{key}: {problem}.")
+        raise VaultInvalid(f"{key[:80]}: git_hosts: {error}") from error
     return usage, hosts
 
 
@@ -263,13 +266,16 @@ def save_vault(*, name: str, description: str, edits: Sequence[EntryEdit] = (), 
     Raise VaultInvalid, VaultAlreadyExists, VaultNotFound, VaultEntryNotFound, VaultEntryChanged, VaultLocked.
     """
     get_keyring()
-    check_vault(name, description)
     with configuration_change() as change:
-        vault = _create_row(name, description) if is_new else get_vault_row(name)
+        if is_new and find_vault_row(name):
+            raise VaultAlreadyExists(f"A vault {name} already exists.")
+        vault = Vault(name=name) if is_new else get_vault_row(name)
         before = None if is_new else vault.description
         changes: dict[str, Change] = {"description": (before, description)} if before != description else {}
-        if vault.description != description:
+        if is_new or changes:
             vault.description = description
+            if errors := model_errors(vault):
+                raise VaultInvalid(errors=errors)
             vault.save()
         writer = EntryWriter(change, vault, is_new=is_new)
         for edit in edits:
@@ -277,14 +283,6 @@ def save_vault(*, name: str, description: str, edits: Sequence[EntryEdit] = (), 
         writer.publish()
         if changes or is_new:
             record_change("vault.created" if is_new else "vault.updated", name, changes)
-    return vault
-
-
-def _create_row(name: str, description: str) -> Vault:
-    """Store an empty vault. Raise VaultAlreadyExists."""
-    vault, is_new = Vault.objects.get_or_create(name=name, defaults={"description": description})
-    if not is_new:
-        raise VaultAlreadyExists(f"A vault {name} already exists.")
     return vault
 
 
@@ -337,7 +335,6 @@ def set_entry(  # noqa: PLR0913 (each is a property of an entry)
     Raise VaultInvalid, VaultNotFound, VaultEntryChanged, VaultLocked.
     """
     get_keyring()
-    check_entry(key, value)
     with configuration_change() as change:
         row = get_vault_row(vault)
         writer = EntryWriter(change, row)

@@ -197,10 +197,15 @@ def preview_entries(vault: str, values: Mapping[str, str]) -> list[EntryPreview]
 
 def get_vault_row(name: str) -> Vault:
     """Return a vault's row. Raise VaultNotFound."""
-    vault = None if vault_name_error(name) else Vault.objects.filter(name=name).first()
+    vault = find_vault_row(name)
     if vault is None:
         raise VaultNotFound(f"No vault {name[:80]!r}.")
     return vault
+
+
+def find_vault_row(name: str) -> Vault | None:
+    """Return a vault's row, or None, also for a name that a database rejects."""
+    return None if vault_name_error(name) else Vault.objects.filter(name=name).first()
 
 
 def is_entry_value(keyring: Keyring, vault: str, entry: VaultEntry, value: str) -> bool:

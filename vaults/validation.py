@@ -7,15 +7,16 @@ from enum import StrEnum
 
 from runqy.errors import VaultInvalid
 from runqy.git.hosts import HOST_RULE, find_https_host, is_https, normalize_host
+from runqy.names import VARIABLE_NAME, VAULT_NAME
 
 VALUE_MAX_BYTES = 64 << 10
 GIT_HOSTS_MAX = 20
-VAULT_RULE = "Use 1 to 64 letters, digits, `_` and `-`, beginning with a letter or a digit"
-VARIABLE_RULE = "Use letters, digits and `_`, not beginning with a digit"
+VAULT_RULE = "Use 1 to 64 letters, digits, `_` and `-`, beginning with a letter or a digit."
+VARIABLE_RULE = "Use letters, digits and `_`, not beginning with a digit."
 
-_VAULT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}", re.ASCII)
-_REFERENCE = re.compile(rf"vault://(?P<vault>{_VAULT.pattern})/(?P<key>{_VARIABLE.pattern})", re.ASCII)
+_VAULT = re.compile(VAULT_NAME)
+_VARIABLE = re.compile(VARIABLE_NAME)
+_REFERENCE = re.compile(f"vault://(?P<vault>{VAULT_NAME})/(?P<key>{VARIABLE_NAME})")
 _RESERVED = frozenset(
     {
         *("PATH", "HOME", "VIRTUAL_ENV"),
@@ -57,14 +58,14 @@ class Reference:
 
 def vault_name_error(name: str) -> str | None:
     if name in _RESERVED_VAULTS:
-        return f"{name} is reserved: it is a path of the API"
+        return f"{name} is reserved: it is a path of the API."
     if _VAULT.fullmatch(name):
         return None
     return VAULT_RULE
 
 
 def description_error(text: str) -> str | None:
-    return "Null characters are not allowed" if "\0" in text else None
+    return "Null characters are not allowed." if "\0" in text else None
 
 
 def variable_name_error(name: str) -> str | None:
@@ -72,22 +73,22 @@ def variable_name_error(name: str) -> str | None:
     if not _VARIABLE.fullmatch(name):
         return VARIABLE_RULE
     if name in _RESERVED or name.startswith(_RESERVED_PREFIX):
-        return f"{name} is reserved for the worker"
+        return f"{name} is reserved for the worker."
     return None
 
 
 def value_error(value: str) -> str | None:
     """Return the error of the value of an entry or environment variable, or None; never contains it."""
     if not value:
-        return "The value may not be empty"
+        return "The value may not be empty."
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
-        return "The value must be valid Unicode"
+        return "The value must be valid Unicode."
     if size > VALUE_MAX_BYTES:
-        return "The value may have at most 64 KiB"
+        return "The value may have at most 64 KiB."
     if "\0" in value:
-        return "Null characters are not allowed in the value"
+        return "Null characters are not allowed in the value."
     return None
 
 
@@ -95,20 +96,10 @@ def normalize_git_hosts(hosts: Iterable[str]) -> list[str]:
     """Return hosts normalized and sorted. Raise ValueError."""
     normalized = {host: normalize_host(host) for host in hosts}
     if wrong := [host for host, spelled in normalized.items() if spelled is None]:
-        raise ValueError(f"{wrong[0][:80]!r}: {HOST_RULE}")
+        raise ValueError(f"{wrong[0][:80]!r}: {HOST_RULE}.")
     if len(normalized) > GIT_HOSTS_MAX:
-        raise ValueError(f"an entry has at most {GIT_HOSTS_MAX} hosts")
+        raise ValueError(f"An entry has at most {GIT_HOSTS_MAX} hosts.")
     return sorted({spelled for spelled in normalized.values() if spelled})
-
-
-def usage_error(usage: EntryUsage, git_hosts: Iterable[str]) -> str | None:
-    """Return the error of a usage together with hosts, or None."""
-    has_hosts = bool(list(git_hosts))
-    if usage.is_git_token and not has_hosts:
-        return "A git token requires the hosts that it may be sent to"
-    if has_hosts and not usage.is_git_token:
-        return "Hosts require the usage git_token or both"
-    return None
 
 
 def git_token_error(reference: Reference, *, usage: EntryUsage, git_hosts: Iterable[str], git_url: str) -> str | None:
@@ -117,7 +108,7 @@ def git_token_error(reference: Reference, *, usage: EntryUsage, git_hosts: Itera
         return None
     host = find_https_host(git_url)
     if host is None:
-        return f"The host in {git_url[:200]} is ambiguous, so no git token is sent to it: {HOST_RULE}."
+        return f"The host in {git_url[:200]} is ambiguous, so no git token is sent to it. {HOST_RULE}."
     if usage.is_git_token and host in git_hosts:
         return None
     hosts = f"only for {', '.join(git_hosts)}" if usage.is_git_token else "not declared as a git token"
@@ -133,30 +124,16 @@ def parse_reference(text: str) -> Reference | None:
     return Reference(match["vault"], match["key"]) if match else None
 
 
-def check_vault(name: str, description: str) -> None:
-    """Raise VaultInvalid for an invalid name or description."""
-    if message := vault_name_error(name):
-        raise VaultInvalid(f"{name[:80]!r}: {message}.")
-    if message := description_error(description):
-        raise VaultInvalid(f"description: {message}.")
-
-
-def check_entry(key: str, value: str) -> None:
-    """Raise VaultInvalid for an invalid entry."""
-    if message := entry_error(key, value):
-        raise VaultInvalid(message)
-
-
 def check_entries(values: Mapping[str, str]) -> None:
-    """Raise VaultInvalid with all errors of entries."""
+    """Raise VaultInvalid with the errors of all entries."""
     if messages := [message for key, value in values.items() if (message := entry_error(key, value))]:
         raise VaultInvalid(errors=messages)
 
 
 def entry_error(key: str, value: str) -> str | None:
-    """Return the error of an entry as a sentence, or None; never contains the value."""
+    """Return the error of a key and its value, or None; never contains the value."""
     if message := variable_name_error(key):
-        return f"{key[:80]!r}: {message}."
+        return f"{key[:80]!r}: {message}"
     if message := value_error(value):
-        return f"{key}: {message}."
+        return f"{key}: {message}"
     return None

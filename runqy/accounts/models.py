@@ -2,28 +2,47 @@
 
 from django.db import models
 
-from runqy.api_keys import Role
+from runqy.accounts.validators import (
+    validate_expiry,
+    validate_key_name,
+    validate_queue_names,
+    validate_rate_limit,
+    validate_vault_names,
+)
+from runqy.api_keys import MAX_NAME_LENGTH, Role
 
 
 class ApiKey(models.Model):
     """An API key, of which only a hash is stored."""
 
-    name = models.CharField(max_length=100, help_text="Who or what uses this key.")
+    name = models.CharField(
+        max_length=MAX_NAME_LENGTH, validators=[validate_key_name], help_text="Who or what uses this key."
+    )
     role = models.CharField(max_length=16, choices=[(role.value, role.value) for role in Role])
-    queues = models.JSONField(default=list, blank=True, help_text="Names of the queues it is limited to; empty: all.")
+    queues = models.JSONField(
+        default=list,
+        blank=True,
+        validators=[validate_queue_names],
+        help_text="Names of the queues it is limited to; empty: all.",
+    )
     vaults = models.JSONField(
         default=list,
         db_default=[],
         blank=True,
+        validators=[validate_vault_names],
         help_text="Names of the vaults that a worker key is limited to; empty: all.",
     )
     rate_limit = models.CharField(
-        max_length=16, blank=True, db_default="", help_text="As 600/m; empty: as RUNQY_RATE_LIMIT says."
+        max_length=16,
+        blank=True,
+        db_default="",
+        validators=[validate_rate_limit],
+        help_text="As 600/m; empty: as RUNQY_RATE_LIMIT says.",
     )
     digest = models.CharField(max_length=64, unique=True, editable=False)
     prefix = models.CharField(max_length=16, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
-    expires_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True, validators=[validate_expiry])
     revoked_at = models.DateTimeField(null=True, editable=False)
     last_used_at = models.DateTimeField(null=True, editable=False)
     created_by_kind = models.CharField(max_length=16, default="", db_default="", editable=False)
@@ -37,6 +56,18 @@ class ApiKey(models.Model):
 
     class Meta:
         verbose_name = "API key"
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(vaults=[]) | models.Q(role=Role.WORKER.value),
+                name="only_worker_keys_are_limited_to_vaults",
+                violation_error_message="Only keys with the role worker can be limited to vaults.",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(queues=[]) | ~models.Q(role=Role.METRICS.value),
+                name="no_metrics_keys_are_limited_to_queues",
+                violation_error_message="Keys with the role metrics cannot be limited to queues.",
+            ),
+        ]
 
     def __str__(self) -> str:
         """Return the name and the prefix of the key."""

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 __all__ = ["HOST_RULE", "find_https_host", "is_https", "normalize_host"]
 
-HOST_RULE = "a host is written like github.com or git.example.com:8443, in ASCII and without a scheme, user or path"
+HOST_RULE = "A host is written like github.com or git.example.com:8443, in ASCII and without a scheme, user or path"
 
 _HOST = re.compile(
     r"(?:(?P<name>[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?)\.?|\[(?P<ipv6>[0-9a-f:.]{2,45})\])(?::(?P<port>[0-9]{1,5}))?"

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import redis as redis_py
 from django.core.management import call_command
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from runqy import clock
@@ -140,11 +141,19 @@ def test_a_revoked_key_ends_and_stays_revoked() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"name": " "}, {"role": "root"}, {"queues": "mail"}, {"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}]
+    "wrong", [{"name": " "}, {"role": "root"}, {"queues": ["a b"]}, {"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}]
 )
 def test_an_invalid_key_is_refused(wrong: dict) -> None:
     with pytest.raises(ApiKeyInvalid):
         create_api_key(**{"name": "shop", "role": "client"} | wrong)
+
+
+@pytest.mark.parametrize("columns", [{"role": "client", "vaults": ["models"]}, {"role": "metrics", "queues": ["mail"]}])
+def test_the_database_refuses_a_key_whose_limit_its_role_does_not_have(columns: dict) -> None:
+    row = create_api_key(name="shop", role="worker").row
+
+    with pytest.raises(IntegrityError), transaction.atomic():
+        ApiKey.objects.filter(pk=row.pk).update(**columns)
 
 
 def test_uses_are_written_at_most_once_a_minute_and_reach_the_row(redis: redis_py.Redis, monkeypatch) -> None:
@@ -203,7 +212,7 @@ def test_workers_with_a_key_of_some_vaults_are_limited_to_them(configuration: No
 
 @pytest.mark.parametrize("role", ["client", "admin"])
 def test_only_worker_keys_are_limited_to_vaults(configuration: None, role: str) -> None:
-    with pytest.raises(ApiKeyInvalid, match="vaults: only keys with the role worker"):
+    with pytest.raises(ApiKeyInvalid, match="Only keys with the role worker"):
         create_api_key(name="x", role=role, vaults=["models"])
 
 

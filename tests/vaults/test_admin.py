@@ -319,7 +319,7 @@ def test_restricting_an_entry_requires_no_value(admin_client: Client, page: str)
     [
         ({"usage": "git_token", "git_hosts": ""}, "A git token requires the hosts that it may be sent to."),
         ({"usage": "environment", "git_hosts": "github.com"}, "Hosts require the usage"),
-        ({"usage": "git_token", "git_hosts": "https://github.com"}, "a host is written like"),
+        ({"usage": "git_token", "git_hosts": "https://github.com"}, "A host is written like"),
     ],
 )
 def test_an_invalid_declaration_has_an_error_at_its_field(

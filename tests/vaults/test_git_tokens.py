@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from django.db import IntegrityError, transaction
 
 from runqy.audit.models import AuditRecord
 from runqy.config_sync.documents import DocumentKind
@@ -117,7 +118,7 @@ def test_a_variable_again_has_no_hosts() -> None:
         ({"usage": EntryUsage.GIT_TOKEN}, "requires the hosts"),
         ({"usage": EntryUsage.GIT_TOKEN, "git_hosts": []}, "requires the hosts"),
         ({"usage": EntryUsage.ENVIRONMENT, "git_hosts": ["github.com"]}, "Hosts require the usage"),
-        ({"git_hosts": ["https://github.com"]}, "'https://github.com': a host is written like"),
+        ({"git_hosts": ["https://github.com"]}, "'https://github.com': A host is written like"),
         ({"git_hosts": [f"h{number}" for number in range(21)]}, "at most 20 hosts"),
     ],
 )
@@ -126,6 +127,14 @@ def test_an_invalid_declaration_is_rejected(declared: dict[str, Any], reason: st
         put(**declared)
 
     assert not VaultEntry.objects.exists()
+
+
+@pytest.mark.parametrize("columns", [{"usage": "git_token"}, {"git_hosts": ["github.com"]}])
+def test_the_database_refuses_an_entry_whose_hosts_disagree_with_its_usage(columns: dict[str, Any]) -> None:
+    entry = put()
+
+    with pytest.raises(IntegrityError), transaction.atomic():
+        VaultEntry.objects.filter(pk=entry.pk).update(**columns)
 
 
 def test_a_declaration_is_recorded_without_a_new_version() -> None:

@@ -15,10 +15,7 @@ from vaults.queries import EntryValue, get_entry_value
 from vaults.validation import (
     EntryUsage,
     normalize_git_hosts,
-    usage_error,
     value_error,
-    variable_name_error,
-    vault_name_error,
 )
 
 _SECRET, _READABLE = "runqy-value runqy-secret", "runqy-value"
@@ -35,12 +32,6 @@ class VaultForm(StyledModelForm):
             "name": "Queues list it among their vaults. Cannot be changed later.",
             "description": "What the vault is for, and who maintains it.",
         }
-
-    def clean_name(self) -> str:
-        name: str = self.cleaned_data["name"]
-        if message := vault_name_error(name):
-            raise forms.ValidationError(_sentence(message))
-        return name
 
 
 class ValueInput(forms.Textarea):
@@ -88,7 +79,7 @@ class GitHostsField(forms.CharField):
         try:
             return normalize_git_hosts(str(value or "").replace(",", " ").split())
         except ValueError as error:
-            raise forms.ValidationError(_sentence(str(error))) from error
+            raise forms.ValidationError(str(error)) from error
 
 
 class EntryForm(StyledModelForm):
@@ -158,24 +149,19 @@ class EntryForm(StyledModelForm):
         cleaned = super().clean() or self.cleaned_data
         if cleaned.get("DELETE") or not self.has_changed():
             return cleaned
-        self._clean_declaration(cleaned)
-        if message := variable_name_error(cleaned.get("key") or ""):
-            self.add_error("key", _sentence(message))
+        self._refuse_extension(cleaned)
         if self.keeps_value:
             if not cleaned.get("is_secret") and self.instance.pk and self.initial.get("is_secret"):
                 self.add_error("value", "Enter the value again to show it.")
         elif message := value_error(cleaned.get("value") or ""):
-            self.add_error("value", _sentence(message))
+            self.add_error("value", message)
         return cleaned
 
-    def _clean_declaration(self, cleaned: dict[str, Any]) -> None:
-        """Check usage and hosts; extending them requires the value, so that only a known value can be sent out."""
-        if "usage" not in cleaned or "git_hosts" not in cleaned:
+    def _refuse_extension(self, cleaned: dict[str, Any]) -> None:
+        """Require the value to extend usage or hosts, so that only a known value can be sent out."""
+        if "usage" not in cleaned or "git_hosts" not in cleaned or not self.stored or not self.keeps_value:
             return
-        usage, git_hosts = EntryUsage(cleaned["usage"]), cleaned["git_hosts"]
-        if message := usage_error(usage, git_hosts):
-            self.add_error("git_hosts", _sentence(message))
-        elif self.stored and self.keeps_value and not is_restriction(self._before(), usage, git_hosts):
+        if not is_restriction(self._before(), EntryUsage(cleaned["usage"]), cleaned["git_hosts"]):
             self.add_error("value", "Enter the value again to extend its usage or its git hosts.")
 
     def _before(self) -> VaultEntry:
@@ -259,7 +245,3 @@ def _style_value(field: Any, *, is_secret: bool, placeholder: str) -> None:
 
 def _add_class(field: Any, names: str) -> None:
     field.widget.attrs["class"] = f"{field.widget.attrs.get('class', '')} {names}".strip()
-
-
-def _sentence(message: str) -> str:
-    return f"{message[:1].upper()}{message[1:]}."

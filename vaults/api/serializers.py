@@ -16,13 +16,13 @@ from runqy.api.serializers import (
 )
 from runqy.audit.actors import ActorKind
 from runqy.errors import PassphraseRefused, RunqyError, VaultInvalid
+from runqy.names import VARIABLE_NAME, VAULT_NAME
 from vaults.export_file import N_MAX, N_MIN, P_MAX, PASSPHRASE_MAX, PASSPHRASE_MIN
 from vaults.models import Event
 from vaults.validation import GIT_HOSTS_MAX, VARIABLE_RULE, VAULT_RULE, EntryUsage
 
 VERSION_MAX = 2**31 - 1
 _USAGES = [usage.value for usage in EntryUsage]
-_VAULT_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 
 _VAULT_EXAMPLE = {"name": "api-keys", "description": "API keys for external services"}
 _TIMES_EXAMPLE = {"created_at": "2024-01-15T10:30:00Z", "updated_at": "2024-01-15T12:45:00Z"}
@@ -94,7 +94,7 @@ class CreateVaultSerializer(StrictSerializer):
 
     error_class = VaultInvalid
 
-    name = PatternField(rf"^(?!import$){_VAULT_NAME}$", error_messages={"invalid": VAULT_RULE})
+    name = PatternField(rf"^(?!import$){VAULT_NAME}$", error_messages={"invalid": VAULT_RULE})
     description = DescriptionField(required=False, allow_blank=True)
 
 
@@ -137,7 +137,7 @@ class SetEntrySerializer(SetEntryValueSerializer):
     """An entry to set."""
 
     key = PatternField(
-        r"^[A-Za-z_][A-Za-z0-9_]{0,254}$",
+        rf"^{VARIABLE_NAME}$",
         error_messages={"invalid": VARIABLE_RULE},
         help_text="Name of an environment variable",
     )
@@ -368,7 +368,7 @@ class ImportVaultSerializer(SecretSerializer):
     passphrase = PassphraseField()
     export = VaultExportField(help_text="The response of the export")
     name = PatternField(
-        rf"^{_VAULT_NAME}$",
+        rf"^{VAULT_NAME}$",
         required=False,
         allow_blank=True,
         error_messages={"invalid": VAULT_RULE},

@@ -1,6 +1,6 @@
 from django.db import migrations, models
 
-import vaults.models
+import vaults.validators
 
 
 class Migration(migrations.Migration):
@@ -26,7 +26,7 @@ class Migration(migrations.Migration):
                 blank=True,
                 default=list,
                 help_text="Hosts that a git token may be sent to, such as github.com.",
-                validators=[vaults.models.validate_git_hosts],
+                validators=[vaults.validators.validate_git_hosts],
             ),
         ),
     ]

@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-import vaults.models
+import vaults.validators
 
 
 class Migration(migrations.Migration):
@@ -19,7 +19,7 @@ class Migration(migrations.Migration):
                 db_default=[],
                 default=list,
                 help_text="Hosts that a git token may be sent to, such as github.com.",
-                validators=[vaults.models.validate_git_hosts],
+                validators=[vaults.validators.validate_git_hosts],
             ),
         ),
         migrations.AlterField(

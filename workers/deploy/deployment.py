@@ -23,11 +23,12 @@ from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitCredentials, git_environment
 from runqy.git.sources import Source, checked_path
 from runqy.json_decoding import read_json
+from runqy.names import QUEUE_NAME
 from workers.deploy.checkouts import Git
 from workers.deploy.locks import FolderLease, exclusive, is_leased, remove_lock_file
 from workers.deploy.virtualenvs import Requirements, build_environment, is_complete
 
-_QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_QUEUE_NAME = re.compile(QUEUE_NAME)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,8 @@ from django.utils import timezone
 from unfold.widgets import UnfoldAdminSelect2MultipleWidget
 
 from runqy.accounts.models import ApiKey
-from runqy.accounts.operations import find_key_errors
 from runqy.accounts.queries import list_queue_names, list_vault_names
+from runqy.accounts.validators import validate_expiry
 from runqy.admin_site.base_admin import StyledModelForm
 from runqy.api_keys import Role
 
@@ -78,7 +78,7 @@ class ApiKeyForm(StyledModelForm):
             self.fields["vaults"].choices = [(name, name) for name in list_vault_names()]  # type: ignore[attr-defined]
 
     def clean(self) -> dict[str, Any]:
-        """Add each error to its field."""
+        """Add when the key expires."""
         cleaned = super().clean() or self.cleaned_data
         if self.errors:
             return cleaned
@@ -86,9 +86,11 @@ class ApiKeyForm(StyledModelForm):
             self.add_error("last_day", "Choose the last day.")
             return cleaned
         cleaned["expires_at"] = _expiry(cleaned)
-        names = ("name", "role", "queues", "vaults", "expires_at", "rate_limit")
-        for field, message in find_key_errors(**{name: cleaned[name] for name in names}):
-            self.add_error("last_day" if field == "expires_at" else field, f"{message[:1].upper()}{message[1:]}")
+        if cleaned["expires_at"]:
+            try:
+                validate_expiry(cleaned["expires_at"])
+            except forms.ValidationError as error:
+                self.add_error("last_day", error)
         return cleaned
 
 

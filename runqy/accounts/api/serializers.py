@@ -16,17 +16,16 @@ from runqy.api.serializers import (
     StrictSerializer,
 )
 from runqy.api_keys import (
+    KEY_NAME,
     MAX_NAME_LENGTH,
     MAX_QUEUES,
     MAX_VAULTS,
-    NAME_PATTERN,
-    QUEUE_NAME_PATTERN,
     RATE_PATTERN,
-    VAULT_NAME_PATTERN,
     Role,
 )
 from runqy.audit.actors import ActorKind
 from runqy.errors import ApiKeyInvalid
+from runqy.names import QUEUE_NAME, VAULT_NAME
 
 _ROLES = [role.value for role in Role]
 
@@ -36,10 +35,10 @@ class CreateApiKeySerializer(StrictSerializer):
 
     error_class = ApiKeyInvalid
 
-    name = PatternField(NAME_PATTERN, max_length=MAX_NAME_LENGTH, help_text="Who or what uses the key")
+    name = PatternField(f"^{KEY_NAME}$", max_length=MAX_NAME_LENGTH, help_text="Who or what uses the key")
     role = ChoiceField(choices=_ROLES, required=False, default=Role.CLIENT.value)
     queues = serializers.ListField(
-        child=PatternField(QUEUE_NAME_PATTERN),
+        child=PatternField(f"^{QUEUE_NAME}$"),
         max_length=MAX_QUEUES,
         required=False,
         default=list,
@@ -49,7 +48,7 @@ class CreateApiKeySerializer(StrictSerializer):
         required=False, allow_null=True, default=None, help_text="With a UTC offset; null: never"
     )
     vaults = serializers.ListField(
-        child=PatternField(VAULT_NAME_PATTERN),
+        child=PatternField(f"^{VAULT_NAME}$"),
         max_length=MAX_VAULTS,
         required=False,
         default=list,

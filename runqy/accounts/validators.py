@@ -1,0 +1,56 @@
+"""Validators of the columns of API keys."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from django.core.exceptions import ValidationError
+from django.core.validators import RegexValidator
+from django.utils import timezone
+
+from runqy.api_keys import KEY_NAME, MAX_NAME_LENGTH, MAX_QUEUES, MAX_VAULTS
+from runqy.broker.rate_limit import parse_rate
+from runqy.names import QUEUE_NAME, VAULT_NAME
+
+__all__ = [
+    "validate_expiry",
+    "validate_key_name",
+    "validate_queue_names",
+    "validate_rate_limit",
+    "validate_vault_names",
+]
+
+_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+
+validate_key_name = RegexValidator(rf"\A{KEY_NAME}\Z", f"Must be one line of at most {MAX_NAME_LENGTH} characters.")
+
+
+def validate_queue_names(names: Sequence[str]) -> None:
+    if not _are_names(names, QUEUE_NAME, MAX_QUEUES):
+        raise ValidationError(f"Must be a list of at most {MAX_QUEUES} queue names.")
+
+
+def validate_vault_names(names: Sequence[str]) -> None:
+    if not _are_names(names, VAULT_NAME, MAX_VAULTS):
+        raise ValidationError(f"Must be a list of at most {MAX_VAULTS} vault names.")
+
+
+def validate_rate_limit(text: str) -> None:
+    try:
+        parse_rate(text)
+    except ValueError as error:
+        raise ValidationError(f"{error}.") from error
+
+
+def validate_expiry(expires_at: datetime) -> None:
+    """Refuse a time that has passed; a key is validated only when it is created."""
+    if not timezone.now() < expires_at < _LATEST:
+        raise ValidationError("Must be in the future, and before the year 9999.")
+
+
+def _are_names(names: object, pattern: str, most: int) -> bool:
+    return (
+        isinstance(names, list)
+        and len(names) <= most
+        and all(isinstance(name, str) and re.fullmatch(pattern, name) for name in names)
+    )

@@ -1,0 +1,26 @@
+"""The errors of a row by the rules of its model, as operations report them."""
+
+from collections.abc import Callable, Iterable
+
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.db.models import Model
+
+__all__ = ["model_errors"]
+
+
+def model_errors(
+    row: Model, *, exclude: Iterable[str] = (), label: Callable[[str], str] = lambda name: name
+) -> list[str]:
+    """Call `full_clean` and return its messages, each with the label of its field.
+
+    Errors of constraints that concern several fields have no label.
+    """
+    try:
+        row.full_clean(exclude=exclude)
+    except ValidationError as error:
+        return [
+            message if name == NON_FIELD_ERRORS else f"{label(name)}: {message}"
+            for name, messages in error.message_dict.items()
+            for message in messages
+        ]
+    return []

@@ -16,12 +16,13 @@ from queues.definitions import (
     FieldType,
     LimitOverrides,
     PayloadField,
+    QueueBase,
     QueueMode,
     QueueOrder,
     QueueSpec,
     SubQueueSpec,
 )
-from queues.models import DEFAULTS, Queue, SubQueue
+from queues.models import DEFAULTS, DEPLOYMENT_COLUMNS, LIMIT_COLUMNS, Queue, SubQueue, definition_key
 from queues.payload_schema import payload_field_errors
 from queues.validators import (
     env_var_errors,
@@ -43,8 +44,8 @@ __all__ = [
     "SubQueueSerializer",
     "column_field",
     "format_path",
+    "parse_change",
     "parse_queue",
-    "validate_name",
 ]
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -71,28 +72,26 @@ class QueueDefinitionInvalid(QueueInvalid):
 
 
 @extend_schema_field({"type": ["integer", "string"], "examples": [300, "5m"]})
-class DurationField(serializers.Field[Any, Any, Any, Any]):
+class DurationField(StrictIntegerField):
     """Seconds, or in requests a duration such as `15m`; null: the server's default."""
 
+    default_error_messages: ClassVar = {"type": "Must be a number of seconds or a duration such as 15m."}
+
     def to_internal_value(self, data: Any) -> int:
-        if isinstance(data, bool) or not isinstance(data, int | str):
-            raise serializers.ValidationError("Must be a number of seconds or a duration such as 15m.")
+        if not isinstance(data, str):
+            return super().to_internal_value(data)
         try:
-            return durations.parse_s(str(data))
+            return durations.parse_s(data)
         except ValueError as error:
             raise serializers.ValidationError(f"{error}.") from error
 
-    def to_representation(self, value: int) -> int:
-        return value
-
 
 @extend_schema_field({"type": ["integer", "string"], "examples": [300, "5m"]})
-class StartupTimeoutField(StrictIntegerField):
+class StartupTimeoutField(DurationField):
     """Seconds, or in requests a duration such as `5m`; released clients send 0 for the default."""
 
     def to_internal_value(self, data: Any) -> int:
-        seconds = DurationField().to_internal_value(data) if isinstance(data, str) else super().to_internal_value(data)
-        return seconds or int(DEFAULTS["startup_timeout_s"])
+        return super().to_internal_value(data) or int(DEFAULTS["startup_timeout_s"])
 
 
 @extend_schema_field({"type": ["string", "array"], "items": {"type": "string"}, "examples": [["string", "int"]]})
@@ -115,6 +114,7 @@ class DefinitionSerializer(serializers.ModelSerializer[Any]):
         models.CharField: StringField,
         models.BooleanField: StrictBooleanField,
         models.PositiveIntegerField: StrictIntegerField,
+        models.PositiveBigIntegerField: DurationField,
     }
     serializer_choice_field = ChoiceField
 
@@ -160,39 +160,15 @@ def _validators(column: str) -> list[Any]:
     return list(column_field(column).validators)
 
 
-def _duration(column: str) -> DurationField:
-    """Return the field of a limit, with the bounds of its column."""
-    return DurationField(
-        source=column,
-        required=False,
-        allow_null=True,
-        validators=_validators(column),
-        help_text=column_field(column).help_text,
-    )
-
-
 class QueueLimitsSerializer(DefinitionSerializer):
     """The limits of a queue's tasks, in seconds in responses."""
 
-    ttl_completed = _duration("ttl_completed_s")
-    ttl_archived = _duration("ttl_archived_s")
-    pending_timeout = _duration("pending_timeout_s")
-    active_timeout = _duration("active_timeout_s")
-    retry_delay = _duration("retry_delay_s")
-    retry_max_delay = _duration("retry_max_delay_s")
-
     class Meta:
         model = Queue
-        fields: ClassVar = [
-            "max_retry",
-            "ttl_completed",
-            "ttl_archived",
-            "pending_timeout",
-            "active_timeout",
-            "retry_delay",
-            "retry_max_delay",
-            "max_waiting_tasks",
-        ]
+        fields: ClassVar = [definition_key(column) for column in LIMIT_COLUMNS]
+        extra_kwargs: ClassVar = {
+            definition_key(column): {"source": column} for column in LIMIT_COLUMNS if definition_key(column) != column
+        }
 
     def to_representation(self, instance: LimitOverrides) -> dict[str, Any]:
         return {name: value for name, value in super().to_representation(instance).items() if value is not None}
@@ -214,28 +190,14 @@ class DeploymentSerializer(DefinitionSerializer):
 
     class Meta:
         model = Queue
-        fields: ClassVar = [
-            "git_url",
-            "branch",
-            "code_path",
-            "startup_cmd",
-            "mode",
-            "startup_timeout_secs",
-            "requirements_file",
-            "env_vars",
-            "redis_storage",
-            "hide_payloads",
-            "vaults",
-            "git_token",
-            "limits",
-        ]
+        fields: ClassVar = [*map(definition_key, DEPLOYMENT_COLUMNS), "mode", "limits"]
         extra_kwargs: ClassVar = {
+            **{definition_key(column): {"default": default} for column, default in DEFAULTS.items()},
             "branch": {
                 "default": DEFAULTS["branch"],
                 "allow_blank": True,
                 "help_text": "A branch or a tag; empty: the default",
             },
-            **{name: {"default": DEFAULTS[name]} for name in ("requirements_file", "redis_storage", "hide_payloads")},
         }
 
     def validate_branch(self, branch: str) -> str:
@@ -255,7 +217,7 @@ class DeploymentSerializer(DefinitionSerializer):
         return vaults
 
     def to_representation(self, instance: QueueSpec) -> dict[str, Any]:
-        columns = {column.name: getattr(instance.deployment, column.name) for column in fields_of(Deployment)}
+        columns = {column: getattr(instance.deployment, column) for column in DEPLOYMENT_COLUMNS}
         return super().to_representation(columns | {"mode": instance.mode.value, "limits": instance.limits})
 
 
@@ -298,7 +260,9 @@ class QueueDefinitionSerializer(DefinitionSerializer):
 
     class Meta:
         model = Queue
-        fields: ClassVar = ["priority", "mode", "order", "sub_queues", "deployment", "input", "output"]
+        fields: ClassVar = [
+            *(column.name for column in fields_of(QueueBase) if column.name not in ("name", "is_enabled"))
+        ]
 
     def validate_sub_queues(self, sub_queues: list[dict[str, Any]]) -> list[dict[str, Any]]:
         names = [sub["name"] for sub in sub_queues]
@@ -334,15 +298,18 @@ class QueueDefinitionSerializer(DefinitionSerializer):
         limits = LimitOverrides(**deployment.pop("limits", {}))
         sub_queues = tuple(SubQueueSpec(**sub) for sub in attrs.get("sub_queues", ()))
         return QueueSpec(
-            name=self.context["name"],
-            priority=max((sub.priority for sub in sub_queues), default=attrs.get("priority") or 0),
-            mode=QueueMode(attrs.get("mode") or deployed_mode or QueueMode.LONG_RUNNING),
-            order=QueueOrder(attrs.get("order", QueueOrder.WEIGHTED)),
-            sub_queues=sub_queues,
-            deployment=Deployment(**deployment | {"vaults": tuple(deployment.get("vaults", ()))}),
-            limits=limits,
-            input=tuple(map(PayloadField.from_json, attrs.get("input", ()))),
-            output=tuple(map(PayloadField.from_json, attrs.get("output", ()))),
+            **attrs
+            | {
+                "name": self.context["name"],
+                "priority": max((sub.priority for sub in sub_queues), default=attrs.get("priority") or 0),
+                "mode": QueueMode(attrs.get("mode") or deployed_mode or QueueMode.LONG_RUNNING),
+                "order": QueueOrder(attrs.get("order", QueueOrder.WEIGHTED)),
+                "sub_queues": sub_queues,
+                "deployment": Deployment(**deployment | {"vaults": tuple(deployment.get("vaults", ()))}),
+                "limits": limits,
+                "input": tuple(map(PayloadField.from_json, attrs.get("input", ()))),
+                "output": tuple(map(PayloadField.from_json, attrs.get("output", ()))),
+            }
         )
 
     def to_representation(self, instance: QueueSpec) -> dict[str, Any]:
@@ -361,8 +328,15 @@ def parse_queue(name: str, data: object) -> QueueSpec:
     return serializer.to_spec()
 
 
-def with_kept_members(definition: Mapping[str, Any], before: QueueSpec) -> dict[str, Any]:
-    """Return a definition with the members of the existing queue that it does not have."""
+def parse_change(name: str, before: QueueSpec | None, *, definition: Mapping[str, Any]) -> QueueSpec:
+    """Return the queue in a definition; members that it lacks keep their values. Raise QueueDefinitionInvalid.
+
+    Released command lines know neither `limits` nor `input`.
+    """
+    return parse_queue(name, _with_kept_members(definition, before) if before else definition)
+
+
+def _with_kept_members(definition: Mapping[str, Any], before: QueueSpec) -> dict[str, Any]:
     deployment = definition.get("deployment")
     if not isinstance(deployment, Mapping):
         return dict(definition)  # not valid
@@ -371,12 +345,6 @@ def with_kept_members(definition: Mapping[str, Any], before: QueueSpec) -> dict[
     if "mode" in definition or "mode" in deployment:
         del kept["mode"], kept_deployment["mode"]
     return {**kept, **definition, "deployment": {**kept_deployment, **deployment}}
-
-
-def validate_name(name: str) -> None:
-    """Raise QueueDefinitionInvalid for an invalid name."""
-    if errors := _name_errors(name):
-        raise QueueDefinitionInvalid(errors)
 
 
 def _name_errors(name: str) -> list[FieldError]:

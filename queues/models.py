@@ -12,6 +12,7 @@ from queues.definitions import (
     Deployment,
     LimitOverrides,
     PayloadField,
+    QueueBase,
     QueueMode,
     QueueOrder,
     QueueSpec,
@@ -33,9 +34,23 @@ from queues.validators import (
     validate_vaults,
 )
 
+QUEUE_COLUMNS = tuple(column.name for column in fields(QueueBase) if column.name not in ("deployment", "sub_queues"))
 DEPLOYMENT_COLUMNS = tuple(column.name for column in fields(Deployment))
 LIMIT_COLUMNS = tuple(column.name for column in fields(LimitOverrides))
 DEFAULTS = {column.name: column.default for column in fields(Deployment) if column.default is not MISSING}
+
+
+def definition_key(column: str) -> str:
+    """Return how queue files and the API spell a column."""
+    if column in LIMIT_COLUMNS:
+        return column.removesuffix("_s")
+    return "startup_timeout_secs" if column == "startup_timeout_s" else column
+
+
+def definition_path(column: str) -> str:
+    """Return where queue files and the API have a column: `deployment.limits.max_retry`."""
+    groups = (("deployment.limits.", LIMIT_COLUMNS), ("deployment.", DEPLOYMENT_COLUMNS))
+    return next((prefix for prefix, columns in groups if column in columns), "") + definition_key(column)
 
 
 def duration_field(minimum_s: int, help_text: str) -> "models.PositiveBigIntegerField[Any, Any]":
@@ -183,26 +198,28 @@ class Queue(models.Model):
             SubQueueSpec(name=sub.name, priority=sub.priority)
             for sub in (self.sub_queues.all() if sub_queues is None else sub_queues)
         )
+        columns: dict[str, Any] = {name: getattr(self, name) for name in QUEUE_COLUMNS}
         return QueueSpec(
-            name=self.name,
-            is_enabled=self.is_enabled,
-            priority=max((sub.priority for sub in subs), default=self.priority),
-            mode=QueueMode(self.mode),
-            order=QueueOrder(self.order),
-            sub_queues=subs,
-            deployment=self._deployment(),
-            limits=LimitOverrides(**{name: getattr(self, name) for name in LIMIT_COLUMNS}),
-            input=tuple(map(PayloadField.from_json, self.input)),
-            output=tuple(map(PayloadField.from_json, self.output)),
+            **columns
+            | {
+                "priority": max((sub.priority for sub in subs), default=self.priority),
+                "mode": QueueMode(self.mode),
+                "order": QueueOrder(self.order),
+                "sub_queues": subs,
+                "deployment": self._deployment(),
+                "limits": LimitOverrides(**{name: getattr(self, name) for name in LIMIT_COLUMNS}),
+                "input": tuple(map(PayloadField.from_json, self.input)),
+                "output": tuple(map(PayloadField.from_json, self.output)),
+            }
         )
 
     def apply_spec(self, spec: QueueSpec) -> None:
         """Set all columns from a specification except `is_enabled`."""
-        self.name, self.priority, self.mode, self.order = spec.name, spec.priority, spec.mode, spec.order
-        for name in DEPLOYMENT_COLUMNS:
-            setattr(self, name, getattr(spec.deployment, name))
-        for name in LIMIT_COLUMNS:
-            setattr(self, name, getattr(spec.limits, name))
+        groups = ((spec, QUEUE_COLUMNS), (spec.deployment, DEPLOYMENT_COLUMNS), (spec.limits, LIMIT_COLUMNS))
+        for values, columns in groups:
+            for name in columns:
+                if name != "is_enabled":
+                    setattr(self, name, getattr(values, name))
         self.env_vars, self.vaults = dict(spec.deployment.env_vars), list(spec.deployment.vaults)
         self.input = [field.to_json() for field in spec.input]
         self.output = [field.to_json() for field in spec.output]

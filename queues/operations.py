@@ -1,22 +1,18 @@
 """Create, change, enable, disable, redeploy and publish queues."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import msgspec
 import structlog
-from django.core.exceptions import ValidationError
 from django.db import InterfaceError, OperationalError, connection
 
 from queues.catalog import AllowedQueues, aliases_of
-from queues.definition_serializers import parse_queue, validate_name, with_kept_members
 from queues.definitions import QueueSpec, SubQueueSpec
-from queues.models import DEPLOYMENT_COLUMNS, LIMIT_COLUMNS, Queue, QueueSource, SubQueue
+from queues.models import Queue, QueueSource, SubQueue, definition_path
 from queues.pending_deletions import ensure_no_tasks_stranded, update_pending_deletions
 from queues.queries import QueueConfig, documents_used, get_fresh_catalog
-from queues.validators import repeated_indices
 from queues.vault_grants import refuse_added_grants
 from runqy.accounts.last_used import store_key_uses
 from runqy.audit.changes import diff
@@ -27,6 +23,7 @@ from runqy.config_sync.operations import Change, configuration_change
 from runqy.config_sync.reconcile import SyncStatus
 from runqy.config_sync.rollouts import is_database_responding, next_rollout, publish_rollout
 from runqy.errors import PreconditionFailed, QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound
+from runqy.model_errors import model_errors
 from vaults.references import find_git_token_error
 
 log = structlog.get_logger()
@@ -58,12 +55,12 @@ class QueueConfigInput:
     """A queue as a client of the API sends it."""
 
     name: str
-    definition: Mapping[str, Any]
-    """Spelled as in queue files, not validated."""
+    build: Callable[[str, QueueSpec | None], QueueSpec]
+    """Return the specification of a queue with this name, or of a change of the existing one. Raise QueueInvalid."""
+    has_sub_queues: bool = False
+    """It has the key `sub_queues`: its name means no sub-queue."""
     is_enabled: bool | None = None
     """None: unchanged; a new queue is enabled."""
-    is_whole: bool = False
-    """Members that it does not have get their defaults; otherwise those of an existing queue are kept."""
 
 
 def save_queue(
@@ -78,10 +75,6 @@ def save_queue(
     deployment = spec.deployment
     if message := find_git_token_error(git_token=deployment.git_token, git_url=deployment.git_url):
         raise QueueInvalid(errors=[f"deployment.git_token: {message}"])
-    _validate(spec)
-    row = Queue.objects.filter(name=spec.name).first()
-    if row:
-        ensure_no_tasks_stranded(row.as_spec(), spec)
     return _store(spec, source=source, is_new=is_new, file_digest=file_digest, file_path=file_path)
 
 
@@ -90,7 +83,6 @@ def change_queue(*, spec: QueueSpec) -> Queue:
 
     Raise QueueInvalid, QueueNameTaken, QueueBeingDeleted.
     """
-    _validate(spec)
     return _store(spec, source=None)
 
 
@@ -103,13 +95,11 @@ def upsert_queue(
 ) -> tuple[QueueConfig, bool]:
     """Create a queue, or with `force` change one; return it, and whether it is new.
 
-    Members that are missing keep their values: released command lines know neither `limits` nor `input`. They send the
-    sub-queues of a queue file one by one, as `inference.high`: such a name, without the key `sub_queues`, adds or
-    changes that sub-queue. `check` is called with the version of the queue, or None.
+    Released command lines send the sub-queues of a queue file one by one, as `inference.high`: such a name, without
+    the key `sub_queues`, adds or changes that sub-queue. `check` is called with the version of the queue, or None.
     Raise QueueInvalid, QueueAlreadyExists, QueueNameTaken; for a key that is limited to queues QueueNotFound for
     other queues, and KeyInsufficient if the change would grant the queue more of vaults.
     """
-    validate_name(config.name)
     with configuration_change():
         queue, sub_queue = _split_name(config)
         if allowed_queues is not None and queue not in allowed_queues:
@@ -117,11 +107,7 @@ def upsert_queue(
         row = Queue.objects.filter(name=queue).first()
         before = row.as_spec() if row else None
         check(spec_version(before) if before else None)
-        definition = dict(config.definition)
-        if before and not config.is_whole:
-            kept = replace(before, sub_queues=()) if sub_queue else before
-            definition = with_kept_members(definition, kept)
-        spec = parse_queue(queue, definition)
+        spec = config.build(queue, replace(before, sub_queues=()) if before and sub_queue else before)
         is_enabled = before.is_enabled if before else True
         spec = replace(spec, is_enabled=is_enabled if config.is_enabled is None else config.is_enabled)
         is_new = before is None
@@ -258,37 +244,6 @@ def spec_digest(spec: QueueSpec) -> str:
     return hashlib.sha256(replace(spec, is_enabled=True).encode()).hexdigest()
 
 
-def _validate(spec: QueueSpec) -> None:
-    """Raise QueueInvalid with all errors of a specification, by the rules of the models."""
-    row = Queue(name=spec.name)
-    row.apply_spec(spec)
-    errors = _model_errors(row, exclude=["priority"] if spec.sub_queues else [])
-    for index, sub in enumerate(spec.sub_queues):
-        found = _model_errors(SubQueue(queue=row, name=sub.name, priority=sub.priority), exclude=["queue"])
-        errors += [f"sub_queues[{index}].{error}" for error in found]
-    for index in repeated_indices([sub.name for sub in spec.sub_queues]):
-        errors.append(f"sub_queues[{index}].name: Another sub-queue has this name.")
-    if errors:
-        raise QueueInvalid(errors=errors)
-
-
-def _model_errors(row: Queue | SubQueue, *, exclude: Iterable[str]) -> list[str]:
-    try:
-        row.full_clean(exclude=exclude, validate_unique=False, validate_constraints=False)
-    except ValidationError as error:
-        return [f"{_definition_key(name)}: {text}" for name, texts in error.message_dict.items() for text in texts]
-    return []
-
-
-def _definition_key(column: str) -> str:
-    """Return how queue files spell a column: `deployment.limits.max_retry`."""
-    if column in LIMIT_COLUMNS:
-        return f"deployment.limits.{column.removesuffix('_s')}"
-    if column == "startup_timeout_s":
-        return "deployment.startup_timeout_secs"
-    return f"deployment.{column}" if column in DEPLOYMENT_COLUMNS else column
-
-
 def _store(
     spec: QueueSpec,
     *,
@@ -297,20 +252,28 @@ def _store(
     file_digest: str | None = None,
     file_path: str = "",
 ) -> Queue:
-    """Store a validated queue, and what the change leaves to delete; without `source` the queue keeps its own."""
+    """Validate and store a queue, and what the change leaves to delete.
+
+    Without `source` the queue keeps its own, and a dropped sub-queue may have tasks: a deletion is in progress.
+    """
     with configuration_change() as change:
         row = Queue.objects.filter(name=spec.name).first() or Queue(name=spec.name)
         if is_new and row.pk:
             raise QueueAlreadyExists(f"A queue named {spec.name} already exists.")
         _refuse_collision(spec)
         before = row.as_spec() if row.pk else None
-        update_pending_deletions(before, spec)
         row.apply_spec(spec)
         row.source = source or row.source
         if source != QueueSource.FILE:
             row.is_enabled = spec.is_enabled
         if file_digest is not None:
             row.file_digest, row.file_path = file_digest, file_path
+        # with sub-queues the priority is the highest of theirs, which are validated
+        if errors := model_errors(row, exclude=["priority"] if spec.sub_queues else [], label=definition_path):
+            raise QueueInvalid(errors=errors)
+        if before and source:
+            ensure_no_tasks_stranded(before, spec)
+        update_pending_deletions(before, spec)
         row.save()
         _set_sub_queues(row, spec)
         saved = replace(spec, is_enabled=row.is_enabled)
@@ -355,11 +318,21 @@ def _refuse_collision(spec: QueueSpec) -> None:
 
 
 def _set_sub_queues(row: Queue, spec: QueueSpec) -> None:
+    """Validate and store the sub-queues of a stored queue, and delete its others. Raise QueueInvalid."""
     row.sub_queues.exclude(name__in=[sub.name for sub in spec.sub_queues]).delete()
+    stored = {sub.name: sub for sub in row.sub_queues.all()}
+    errors: list[str] = []
     for position, sub in enumerate(spec.sub_queues):
-        SubQueue.objects.update_or_create(
-            queue=row, name=sub.name, defaults={"priority": sub.priority, "position": position}
-        )
+        sub_row = stored.pop(sub.name, None) or SubQueue(queue=row, name=sub.name)
+        if sub_row.pk and (sub_row.priority, sub_row.position) == (sub.priority, position):
+            continue
+        sub_row.priority, sub_row.position = sub.priority, position
+        found = model_errors(sub_row, prefix=f"sub_queues[{position}]")
+        errors += found
+        if not found:
+            sub_row.save()
+    if errors:
+        raise QueueInvalid(errors=errors)
 
 
 def put_definition(change: Change, spec: QueueSpec) -> None:
@@ -370,7 +343,7 @@ def put_definition(change: Change, spec: QueueSpec) -> None:
 def _split_name(config: QueueConfigInput) -> tuple[str, str]:
     """Return the queue that a name means, and the sub-queue, if it means one."""
     name = config.name
-    if "." not in name or "sub_queues" in config.definition or Queue.objects.filter(name=name).exists():
+    if "." not in name or config.has_sub_queues or Queue.objects.filter(name=name).exists():
         return name, ""
     dots = [index for index, char in enumerate(name) if char == "." and 0 < index < len(name) - 1]
     known = set(Queue.objects.filter(name__in=[name[:dot] for dot in dots]).values_list("name", flat=True))

@@ -9,18 +9,22 @@ __all__ = ["model_errors"]
 
 
 def model_errors(
-    row: Model, *, exclude: Iterable[str] = (), label: Callable[[str], str] = lambda name: name
+    row: Model, *, exclude: Iterable[str] = (), prefix: str = "", label: Callable[[str], str] = lambda name: name
 ) -> list[str]:
-    """Call `full_clean` and return its messages, each with the label of its field.
+    """Call `full_clean` and return its messages as `prefix.label: message`.
 
-    Errors of constraints that concern several fields have no label.
+    The messages of constraints that join several fields have no label.
     """
     try:
         row.full_clean(exclude=exclude)
     except ValidationError as error:
         return [
-            message if name == NON_FIELD_ERRORS else f"{label(name)}: {message}"
+            _format([prefix, "" if name == NON_FIELD_ERRORS else label(name)], message)
             for name, messages in error.message_dict.items()
             for message in messages
         ]
     return []
+
+
+def _format(path: Iterable[str], message: str) -> str:
+    return ": ".join(filter(None, (".".join(filter(None, path)), message)))

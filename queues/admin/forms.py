@@ -8,9 +8,9 @@ from django.db import models
 
 from queues.admin.env_vars import EnvVarsField
 from queues.admin.fields import DurationFormField, FieldRow, PanelField, RowsField, VaultRow
-from queues.definition_serializers import DeploymentSerializer, column_field
+from queues.definition_serializers import column_field
 from queues.definitions import Limits, QueueSpec
-from queues.models import DEFAULTS, LIMIT_COLUMNS, Queue
+from queues.models import DEFAULTS, DEPLOYMENT_COLUMNS, LIMIT_COLUMNS, QUEUE_COLUMNS, Queue
 from queues.operations import spec_version
 from queues.payload_schema import example_body, example_curl, example_payload, example_queue_name
 from queues.queries import default_limits
@@ -188,27 +188,32 @@ def _token_label(entry: ReferencedEntry) -> str:
     return f"{entry.reference.key} ({', '.join(entry.git_hosts) or 'not declared as a git token'})"
 
 
-_DEPLOYMENT = [
-    field.source
-    for name, field in DeploymentSerializer().fields.items()
-    if name not in ("mode", "vaults", "git_token", "limits")
-]
-
 FORM_FIELDS = {models.PositiveBigIntegerField: {"form_class": DurationFormField}}
 
+_BASICS = ("name", "is_enabled", "mode", "priority", "order")
+_REPOSITORY = ("git_url", "branch", "git_token", "check")
+_VAULTS = ("vaults",)
+_PAYLOAD = ("input", "example", "output")
+
+
+def _others(columns: Sequence[str], *placed: str) -> tuple[str, ...]:
+    """Return the columns that have no place of their own, so that a new column appears in the form."""
+    return tuple(column for column in columns if column not in placed)
+
+
 FIELDSETS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("Basics", {"fields": ("name", "is_enabled", "mode", "priority", "order")}),
-    ("Deployment", {"fields": ("git_url", "branch", "git_token", "check", *_DEPLOYMENT[2:])}),
-    ("Vaults", {"fields": ("vaults",)}),
+    ("Basics", {"fields": (*_BASICS, *_others(QUEUE_COLUMNS, *_BASICS, *_PAYLOAD))}),
+    ("Deployment", {"fields": (*_REPOSITORY, *_others(DEPLOYMENT_COLUMNS, *_REPOSITORY, *_VAULTS))}),
+    ("Vaults", {"fields": _VAULTS}),
     (
         "Limits",
         {
             "description": "Durations are written as 30, 10m, 24h or 1h30m; a plain number counts seconds. "
             "Empty: the server's default, which is shown in grey.",
-            "fields": ("max_retry", *(name for name in LIMIT_COLUMNS if name != "max_retry")),
+            "fields": LIMIT_COLUMNS,
         },
     ),
-    ("Payload", {"fields": ("input", "example", "output")}),
+    ("Payload", {"fields": _PAYLOAD}),
 )
 
 FOLDED_WHEN_ADDED = frozenset({"Limits"})

@@ -1,6 +1,7 @@
 """Serializers of queues and their configuration, with examples for the schema."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
@@ -11,11 +12,14 @@ from queues.definition_serializers import (
     PayloadFieldSerializer,
     QueueDefinitionSerializer,
     SubQueueSerializer,
+    parse_change,
+    parse_queue,
 )
 from queues.definitions import QueueMode, QueueOrder
 from queues.operations import QueueConfigInput
 from queues.queue_files import FileError, LoadReport
 from queues.status import RedisQueueStatus
+from queues.validators import validate_queue_name
 from runqy.api.serializers import (
     BodySerializer,
     EmptyAsNullField,
@@ -133,7 +137,11 @@ class ValidatedMembersSerializer(BodySerializer):
 
     error_class = QueueInvalid
 
-    name = StringField(allow_blank=True, help_text="`inference.high` without `sub_queues` means a sub-queue")
+    name = StringField(
+        allow_blank=True,
+        validators=[validate_queue_name],
+        help_text="`inference.high` without `sub_queues` means a sub-queue",
+    )
     is_enabled = StrictBooleanField(required=False)
 
     def validate_name(self, name: str) -> str:
@@ -165,16 +173,25 @@ class QueueConfigInputSerializer(QueueDefinitionSerializer):
     def parse(cls, body: Any) -> QueueConfigInput:
         """Return the queue in a body. Raise RequestInvalid, QueueInvalid."""
         validated = ValidatedMembersSerializer.validated(body)
+        definition = _definition(body)
         return QueueConfigInput(
-            name=validated["name"], definition=_definition(body), is_enabled=validated.get("is_enabled")
+            name=validated["name"],
+            build=partial(parse_change, definition=definition),
+            has_sub_queues="sub_queues" in definition,
+            is_enabled=validated.get("is_enabled"),
         )
 
     @classmethod
     def parse_replacement(cls, body: Any, *, name: str) -> QueueConfigInput:
         """Return the queue that replaces another; the name in the body is ignored. Raise as `parse`."""
         validated = ValidatedMembersSerializer.validated(body, partial=True)
-        definition = {"sub_queues": [], **_definition(body)}
-        return QueueConfigInput(name=name, definition=definition, is_enabled=validated.get("is_enabled"), is_whole=True)
+        definition = _definition(body)
+        return QueueConfigInput(
+            name=name,
+            build=lambda queue, _: parse_queue(queue, definition),
+            has_sub_queues=True,
+            is_enabled=validated.get("is_enabled"),
+        )
 
 
 def _definition(body: Mapping[str, Any]) -> dict[str, Any]:

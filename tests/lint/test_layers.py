@@ -21,6 +21,16 @@ VIOLATIONS = [
     pytest.param("workers/operations.py", "import queues.admin", "another app's views", id="admin-of-another-app"),
     pytest.param("vaults/operations.py", "import runqy.api.views", "import no HTTP", id="views-in-operations"),
     pytest.param("tasks/queries.py", "import rest_framework.response", "import no HTTP", id="drf-in-queries"),
+    pytest.param("vaults/models.py", "import vaults.operations", "these the models", id="operations-in-models"),
+    pytest.param(
+        "queues/operations.py",
+        "import queues.definition_serializers",
+        "above the operations",
+        id="serializers-in-operations",
+    ),
+    pytest.param(
+        "queues/pending_deletions.py", "import runqy.api.serializers", "import no HTTP", id="http-behind-operations"
+    ),
     pytest.param("workers/runtime/main.py", "import django.conf", "without Django", id="django-in-worker"),
     pytest.param("queues/definitions.py", "import queues.models", "without Django", id="django-behind-queue-files"),
     pytest.param(

@@ -120,7 +120,7 @@ def _errors(schema: Sequence[PayloadField], members: Mapping[str, bytes]) -> Ite
             if field.required:
                 yield f"{field.name}: This field is required."
         elif not fits(raw, field.type):
-            yield f"{field.name}: must be {' or '.join(field.type)}, is {_type_name(raw)}."
+            yield f"{field.name}: Must be {' or '.join(field.type)}, is {_type_name(raw)}."
 
 
 def _is_integral(raw: bytes) -> bool:

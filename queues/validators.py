@@ -10,8 +10,7 @@ from django.core.validators import RegexValidator
 
 from queues.definitions import PayloadField
 from queues.payload_schema import payload_field_errors
-from runqy.errors import DeploymentRefused
-from runqy.git.sources import checked_branch, checked_path, checked_url
+from runqy.git.sources import normalize_branch, normalize_path, normalize_url
 from runqy.names import QUEUE_NAME
 from vaults.validation import parse_reference, value_error, variable_name_error
 from vaults.validators import validate_vault_name
@@ -29,16 +28,16 @@ validate_queue_name = RegexValidator(rf"\A{QUEUE_NAME}\Z", QUEUE_NAME_RULE, flag
 
 
 def validate_git_url(value: str) -> None:
-    _validate_source(checked_url, value)
+    _validate_source(normalize_url, value)
 
 
 def validate_branch(value: str) -> None:
-    _validate_source(checked_branch, value)
+    _validate_source(normalize_branch, value)
 
 
 def validate_repository_path(value: str) -> None:
     """Require a relative path that stays inside the repository."""
-    _validate_source(lambda path: checked_path(path, "The path"), value)
+    _validate_source(normalize_path, value)
 
 
 def validate_command(value: str) -> None:
@@ -97,8 +96,8 @@ def repeated_indices(names: Sequence[str]) -> list[int]:
     return [index for index, name in enumerate(names) if name in names[:index]]
 
 
-def _validate_source(check: Callable[[str], str], value: str) -> None:
+def _validate_source(normalize: Callable[[str], str], value: str) -> None:
     try:
-        check(value)
-    except DeploymentRefused as error:
-        raise ValidationError(f"{error.detail}.") from error
+        normalize(value)
+    except ValueError as error:
+        raise ValidationError(str(error)) from error

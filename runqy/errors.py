@@ -1,6 +1,11 @@
 """The errors that users see: stable code, HTTP status, and the default message as docstring."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+
+def choices_error(choices: Iterable[str]) -> str:
+    """Return the message about a value that is none of these."""
+    return f"Must be one of {', '.join(choices)}."
 
 
 class RunqyError(Exception):

@@ -125,9 +125,9 @@ class NulMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if "%00" in request.META.get("QUERY_STRING", ""):
             names = [name for name, values in request.GET.lists() if "\0" in "".join([name, *values])]
-            raise BadRequest(f"{names[0][:64] if names else 'query'}: must not contain NUL (%00).")
+            raise BadRequest(f"{names[0][:64] if names else 'query'}: Must not contain NUL (%00).")
         if "\\000" in request.META.get("HTTP_COOKIE", "") and "\0" in "".join(request.COOKIES.values()):
-            raise BadRequest("Cookie: must not contain NUL.")
+            raise BadRequest("Cookie: Must not contain NUL.")
         return self.get_response(request)
 
 

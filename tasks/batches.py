@@ -128,7 +128,7 @@ def enqueue_batch(
 def check_size(count: int) -> None:
     """Raise RequestInvalid for no tasks, BatchTooLarge for too many."""
     if not count:
-        raise RequestInvalid(errors=["jobs: must not be empty."])
+        raise RequestInvalid(errors=["jobs: Must not be empty."])
     if count > MAX_BATCH_TASKS:
         raise BatchTooLarge(f"jobs: {count} tasks exceed the limit of {MAX_BATCH_TASKS}.")
 

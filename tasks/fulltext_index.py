@@ -147,7 +147,7 @@ def parse_terms(text: str) -> Terms:
     """Return the terms of a text, which stand between spaces. Raise RequestInvalid if it has no letter or digit."""
     terms = [words for term in decode_escapes(text).split()[:_MAX_TERMS] if (words := _WORD.findall(term))]
     if not terms:
-        raise RequestInvalid("text: must contain a letter or a digit.")
+        raise RequestInvalid("text: Must contain a letter or a digit.")
     return terms
 
 

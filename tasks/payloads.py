@@ -69,7 +69,7 @@ def add_defaults(payload: bytes, schema: Sequence[PayloadField]) -> bytes:
     if not schema:
         return payload
     if not payload.startswith(b"{"):
-        raise PayloadInvalid(errors=["data: must be an object, because the queue has a payload schema."])
+        raise PayloadInvalid(errors=["data: Must be an object, because the queue has a payload schema."])
     members = {name: bytes(raw) for name, raw in _decode_members(payload).items()}
     missing = payload_schema.complete(schema, members)
     if not missing:

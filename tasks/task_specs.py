@@ -74,7 +74,7 @@ def build_task(
     process_at_s = spec.starts_at_s(now_ns)
     retention_s = limits.ttl_completed_s if spec.retention_s is None else spec.retention_s
     if spec.deadline_s and spec.deadline_s * NS <= max(now_ns, (process_at_s or 0) * NS):
-        raise RequestInvalid(errors=["deadline: must be in the future, and after delay or process_at."])
+        raise RequestInvalid(errors=["deadline: Must be in the future, and after delay or process_at."])
     return NewTask(
         id=task_id,
         queue=resolved.redis_queue,

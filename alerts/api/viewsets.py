@@ -13,7 +13,7 @@ from runqy.api.pagination import PAGE_PARAMETERS, CursorPaginator
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import problem_responses
 from runqy.api.viewsets import ApiViewSet
-from runqy.errors import RequestInvalid
+from runqy.errors import RequestInvalid, choices_error
 
 _EXAMPLE = OpenApiExample(
     "alerts",
@@ -80,5 +80,4 @@ def _parse_state(text: str) -> AlertState:
     try:
         return AlertState(text or AlertState.OPEN)
     except ValueError:
-        choices = ", ".join(AlertState)
-        raise RequestInvalid(errors=[f"state: must be one of {choices}."]) from None
+        raise RequestInvalid(errors=[f"state: {choices_error(AlertState)}"]) from None

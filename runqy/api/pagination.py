@@ -42,7 +42,7 @@ class CursorPaginator:
         """Return the page size; one beyond the maximum is the maximum. Raise RequestInvalid."""
         text = self._request.query_params.get("limit", "") or str(self._default_limit)
         if not (text.isascii() and text.isdigit()) or int(text[:20]) < 1:
-            raise RequestInvalid(errors=["limit: must be a positive integer."])
+            raise RequestInvalid(errors=["limit: Must be a positive integer."])
         return min(int(text[:20]), self._max_limit)
 
     def cursor(self, kind: type[T]) -> T | None:

@@ -152,7 +152,7 @@ def read_flag(request: Request, name: str) -> bool:
     """
     text = request.query_params.get(name, "false")
     if text.lower() not in _FLAGS:
-        raise RequestInvalid(errors=[f"{name}: must be true or false."])
+        raise RequestInvalid(errors=[f"{name}: Must be true or false."])
     return _FLAGS[text.lower()]
 
 
@@ -162,7 +162,7 @@ def read_int(request: Request, name: str, *, lowest: int, highest: int) -> int |
     if text is None:
         return None
     if not (text.isascii() and text.isdigit()) or len(text) > 18 or not lowest <= int(text) <= highest:
-        raise RequestInvalid(errors=[f"{name}: must be an integer from {lowest} to {highest}."])
+        raise RequestInvalid(errors=[f"{name}: Must be an integer from {lowest} to {highest}."])
     return int(text)
 
 
@@ -177,7 +177,7 @@ def parse_idempotency_key(key: str | None, *, identity: Identity, kind: str, bod
     if key is None:
         return None
     if not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise RequestInvalid(errors=["Idempotency-Key: must be 1 to 255 visible ASCII characters."])
+        raise RequestInvalid(errors=["Idempotency-Key: Must be 1 to 255 visible ASCII characters."])
     scope = _digest(identity.key_id or identity.name, key.encode())
     return IdempotencyKey(scope=scope, fingerprint=_digest(kind, body))
 

@@ -11,7 +11,7 @@ from drf_spectacular.utils import Direction, extend_schema_field
 from rest_framework import serializers
 
 from runqy.api.renderers import format_ns, format_s
-from runqy.errors import RequestInvalid, RunqyError
+from runqy.errors import RequestInvalid, RunqyError, choices_error
 
 
 class PublishedField(serializers.BooleanField):
@@ -161,12 +161,10 @@ class StrictIntegerField(serializers.IntegerField):
 class ChoiceField(serializers.ChoiceField):
     """A choice; the error message lists the valid ones."""
 
-    default_error_messages: ClassVar = {"invalid_choice": "{input!r} is not a valid choice; use one of {choices}."}
-
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, str) and data in self.choices:
             return data
-        return self.fail("invalid_choice", input=data, choices=", ".join(map(str, self.choices)))
+        raise serializers.ValidationError(choices_error(self.choices), "invalid_choice")
 
 
 class AwareDateTimeField(serializers.DateTimeField):

@@ -4,6 +4,7 @@ A queue is validated by the same functions when it is saved, so that what is sav
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -36,43 +37,59 @@ class Source:
 
 def parse_source(*, git_url: str, branch: str, code_path: str = "") -> Source:
     """Return a source that is safe to pass to git. Raise DeploymentRefused."""
-    return Source(checked_url(git_url), checked_branch(branch or "main"), checked_path(code_path, "code_path"))
+    return Source(
+        _parse("git_url", normalize_url, git_url),
+        _parse("branch", normalize_branch, branch or "main"),
+        parse_path(code_path, "code_path"),
+    )
 
 
-def checked_url(url: str) -> str:
-    """Return an https, ssh or file URL; `user@host:path` becomes an ssh URL. Raise DeploymentRefused."""
+def parse_path(path: str, field: str) -> str:
+    """Return a relative path inside a checkout. Raise DeploymentRefused, which names the field."""
+    return _parse(field, normalize_path, path)
+
+
+def _parse(field: str, normalize: Callable[[str], str], text: str) -> str:
+    try:
+        return normalize(text)
+    except ValueError as error:
+        raise DeploymentRefused(f"{field}: {error}") from error
+
+
+def normalize_url(url: str) -> str:
+    """Return an https, ssh or file URL; `user@host:path` becomes an ssh URL. Raise ValueError."""
     if form := _SCP_FORM.fullmatch(url):
         url = f"ssh://{form['user']}@{form['host']}/{form['path']}"
     if url.startswith("-") or _UNPRINTABLE.search(url):
-        raise DeploymentRefused("git_url must not start with '-' or contain spaces or control characters")
+        raise ValueError("Must not start with '-' or contain spaces or control characters.")
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise DeploymentRefused("git_url is not a valid URL") from error
+        raise ValueError("Must be a valid URL.") from error
     if parts.scheme not in {"https", "ssh", "file"}:
-        raise DeploymentRefused("git_url must be an https, ssh or file URL, or user@host:path with a relative path")
+        raise ValueError("Must be an https, ssh or file URL, or user@host:path with a relative path.")
     if parts.password or (parts.scheme == "https" and parts.username):
-        raise DeploymentRefused("git_url must not contain credentials; use git_token")
+        raise ValueError("Must not contain credentials; use git_token.")
     if parts.scheme == "file" and (parts.netloc not in {"", "localhost"} or not parts.path.startswith("/")):
-        raise DeploymentRefused("a file git_url must be file:/// with an absolute path")
+        raise ValueError("A file URL must be file:/// with an absolute path.")
     if parts.scheme != "file" and (not parts.hostname or parts.hostname.startswith("-")):
-        raise DeploymentRefused("git_url has no host")
+        raise ValueError("Must have a host.")
     if not parts.path.strip("/"):
-        raise DeploymentRefused("git_url has no path of a repository")
+        raise ValueError("Must have the path of a repository.")
     return url
 
 
-def checked_branch(branch: str) -> str:
-    """Return a valid name of a branch or tag, by the rules of git-check-ref-format. Raise DeploymentRefused."""
+def normalize_branch(branch: str) -> str:
+    """Return a valid name of a branch or tag, by the rules of git-check-ref-format. Raise ValueError."""
     if _UNPRINTABLE.search(branch) or _BAD_IN_BRANCH.search(branch):
-        raise DeploymentRefused(f"{branch[:250]!r} is not a valid branch name")
+        raise ValueError(f"{branch[:250]!r} is not a valid branch name.")
     return branch
 
 
-def checked_path(path: str, name: str) -> str:
-    """Return a relative path inside a checkout, without a leading './' or trailing '/'. Raise DeploymentRefused."""
+def normalize_path(path: str) -> str:
+    """Return a relative path inside a checkout, without a leading './' or trailing '/'. Raise ValueError."""
     parts = [part for part in path.split("/") if part not in {"", "."}]
     is_outside = path.startswith("/") or ".." in parts or ".git" in parts
     if is_outside or path.startswith("-") or any(ord(c) < 32 for c in path) or _BAD_IN_PATH.search(path):
-        raise DeploymentRefused(f"{name} {path!r} must be a plain path inside the repository")
+        raise ValueError(f"{path!r} must be a plain path inside the repository.")
     return "/".join(parts)

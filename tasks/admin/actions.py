@@ -13,7 +13,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.listing import LISTED_STATES
 from runqy.broker.states import TaskState
 from runqy.broker.task_record import TaskRecord
-from runqy.errors import RequestInvalid, RunqyError
+from runqy.errors import RequestInvalid, RunqyError, choices_error
 from runqy.redis_connection import get_broker
 from tasks.actions import (
     ActionResult,
@@ -74,7 +74,7 @@ def apply_to_many(context: dict[str, Any], request: HttpRequest) -> HttpResponse
     action = _parse_action(request)
     state = request.POST.get("state", "")
     if state not in LISTED_STATES:
-        raise RequestInvalid(f"state: must be one of {', '.join(LISTED_STATES)}.")
+        raise RequestInvalid(f"state: {choices_error(LISTED_STATES)}")
     selected = SelectionAction(
         action=action,
         queue=resolve_redis_queue(get_broker(), request.POST.get("queue", "")).redis_queue,
@@ -102,7 +102,7 @@ def _parse_action(request: HttpRequest) -> TaskAction:
     """Return the requested action. Raise RequestInvalid, PermissionDenied."""
     text = request.POST.get("action", "")
     if text not in tuple(TaskAction):
-        raise RequestInvalid(f"action: must be one of {', '.join(TaskAction)}.")
+        raise RequestInvalid(f"action: {choices_error(TaskAction)}")
     if not can_apply(request.user, TaskAction(text)):
         raise PermissionDenied
     return TaskAction(text)

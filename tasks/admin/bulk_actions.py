@@ -19,7 +19,7 @@ from runqy.admin_site.base_admin import LIVE
 from runqy.admin_site.error_pages import render_errors
 from runqy.audit.history import AuditedModelAdmin, records_url
 from runqy.broker.states import TaskState
-from runqy.errors import BulkActionNotFound, RequestInvalid
+from runqy.errors import BulkActionNotFound, RequestInvalid, choices_error
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction
 from tasks.admin.filters import as_fields, describe, make_form, tasks_url, with_absolute_times
@@ -281,7 +281,7 @@ def _state_variant(bulk: BulkAction) -> str:
 def _parse_action(request: HttpRequest, text: str) -> TaskAction:
     """Raise RequestInvalid, PermissionDenied."""
     if text not in tuple(TaskAction):
-        raise RequestInvalid(f"action: must be one of {', '.join(TaskAction)}.")
+        raise RequestInvalid(f"action: {choices_error(TaskAction)}")
     if not can_apply(request.user, TaskAction(text)):
         raise PermissionDenied
     return TaskAction(text)

@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from runqy.admin_site.relative_time import RelativeTime
-from runqy.errors import RequestInvalid
+from runqy.errors import RequestInvalid, choices_error
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction
 from tasks.admin.browser import bulk_links
@@ -69,7 +69,7 @@ def show_errors(context: dict[str, Any], request: HttpRequest) -> HttpResponse:
     queue, commit = request.GET.get("queue", "").strip(), request.GET.get("since_commit", "").strip()
     period = request.GET.get("period", "") or "day"
     if period not in PERIODS:
-        raise RequestInvalid(f"period: must be one of {', '.join(PERIODS)}.")
+        raise RequestInvalid(f"period: {choices_error(PERIODS)}")
     started = find_start_of_commit(commit, queue=queue) if commit else None
     start = started or start_of_period(period) or timezone.now() - _LONGEST
     run_filter = TaskQuery(queue=queue, since=start).run_filter()

@@ -14,7 +14,7 @@ from runqy.api.pagination import decode_cursor, encode_cursor
 from runqy.broker.listing import LISTED_STATES, Anchor
 from runqy.broker.states import TaskState
 from runqy.broker.stats import QueueCounts, count_tasks
-from runqy.errors import RequestInvalid
+from runqy.errors import RequestInvalid, choices_error
 from runqy.redis_connection import get_broker
 from tasks.admin.browser import bulk_links
 from tasks.admin.filters import ENDED, tasks_url
@@ -98,7 +98,7 @@ def parse_state(text: str) -> TaskState | None:
     if not text:
         return None
     if text not in LISTED_STATES:
-        raise RequestInvalid(f"state: must be one of {', '.join(LISTED_STATES)}.")
+        raise RequestInvalid(f"state: {choices_error(LISTED_STATES)}")
     return TaskState(text)
 
 

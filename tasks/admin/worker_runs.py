@@ -47,7 +47,7 @@ def show_worker_runs(context: dict[str, Any], request: HttpRequest) -> HttpRespo
     """Render what `worker` did in the last hour, a part of its page."""
     worker_id = request.GET.get("worker", "")
     if not worker_id or "\0" in worker_id:
-        raise RequestInvalid("worker: must be the id of a worker.")
+        raise RequestInvalid("worker: Must be the id of a worker.")
     context["summary"] = _read_worker_runs(request, worker_id, now_ns=get_broker().now_ns())
     return TemplateResponse(request, "admin/tasks/task/worker_runs.html", context)
 

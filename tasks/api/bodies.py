@@ -301,7 +301,7 @@ def _parse_jobs(raw: msgspec.Raw | None, errors: list[str]) -> list[msgspec.Raw]
     if raw is None:
         errors.append("jobs: This field is required.")
     elif not bytes(raw).startswith(b"["):
-        errors.append("jobs: must be a list.")
+        errors.append("jobs: Must be a list.")
     else:
         _check_job_count(raw)
         return _decode_jobs(raw)

@@ -96,7 +96,7 @@ def parse_position(attempt: str | None, last_event_id: str) -> OutputPosition:
     if attempt is None:
         return OutputPosition()
     if not (attempt.isascii() and attempt.isdigit()) or len(attempt) > 9 or not 1 <= int(attempt) <= MAX_ATTEMPT:
-        raise RequestInvalid(errors=[f"attempt: must be an integer from 1 to {MAX_ATTEMPT}."])
+        raise RequestInvalid(errors=[f"attempt: Must be an integer from 1 to {MAX_ATTEMPT}."])
     return OutputPosition(int(attempt))
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 import msgspec
 
 from runqy import durations
+from runqy.errors import choices_error
 from tasks.task_specs import NS, OnConflict, Uniqueness
 
 MAX_SECONDS = 10 * 365 * 24 * 3600
@@ -31,7 +32,7 @@ class Option:
     """A member of a request body."""
 
     parse: Callable[[Any], Any]
-    """Takes the JSON value. Raises ValueError with a message such as "must be an integer."."""
+    """Takes the JSON value. Raises ValueError with a message such as "Must be an integer."."""
     schema: Mapping[str, Any]
     field: str = ""
     """The TaskSpec field that it sets; empty for those that are combined."""
@@ -100,7 +101,7 @@ def _integer(lowest: int, highest: int, unit: str = "") -> Callable[[object], in
 
     def parse(value: object) -> int:
         if not is_integer(value) or not lowest <= value <= highest:
-            raise ValueError(f"must be an integer{unit} from {lowest} to {highest}.")
+            raise ValueError(f"Must be an integer{unit} from {lowest} to {highest}.")
         return value
 
     return parse
@@ -137,7 +138,7 @@ def _timestamp_ns(value: object) -> int:
     except (ValueError, OverflowError):
         raise ValueError('must be a timestamp with its time zone, such as "2026-01-31T12:00:00Z".') from None
     if since.days <= 0:
-        raise ValueError("must be a timestamp after 1970.")
+        raise ValueError("Must be a timestamp after 1970.")
     return (since.days * 86_400 + since.seconds) * NS + since.microseconds * 1000
 
 
@@ -148,13 +149,13 @@ def _timestamp_s(value: object) -> int:
 
 def _queue_name(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME_LENGTH:
-        raise ValueError("must be the name of a queue.")
+        raise ValueError("Must be the name of a queue.")
     return value
 
 
 def _unique_key(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_UNIQUE_KEY_LENGTH:
-        raise ValueError(f"must be a string of 1 to {MAX_UNIQUE_KEY_LENGTH} characters.")
+        raise ValueError(f"Must be a string of 1 to {MAX_UNIQUE_KEY_LENGTH} characters.")
     return value
 
 
@@ -164,7 +165,7 @@ def _choice(kind: type[StrEnum]) -> Callable[[object], StrEnum]:
 
     def parse(value: object) -> StrEnum:
         if value not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}.")
+            raise ValueError(choices_error(choices))
         return kind(value)
 
     return parse

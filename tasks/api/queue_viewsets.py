@@ -25,7 +25,7 @@ from runqy.api_keys import Role
 from runqy.broker.listing import LISTED_STATES, Anchor
 from runqy.broker.states import TaskState
 from runqy.broker.task_reader import TaskLocation
-from runqy.errors import RequestInvalid
+from runqy.errors import RequestInvalid, choices_error
 from runqy.redis_connection import get_broker
 from tasks.actions import (
     MAX_TASKS_PER_REQUEST,
@@ -304,7 +304,7 @@ def _parse_page_request(request: Request, queue: str, paginator: CursorPaginator
     state = _parse_state(request, LISTED_STATES, default=TaskState.PENDING)
     order = request.query_params.get("order", "") or "oldest"
     if order not in ORDERS:
-        raise RequestInvalid(errors=[f"order: must be one of {', '.join(ORDERS)}."])
+        raise RequestInvalid(errors=[f"order: {choices_error(ORDERS)}"])
     cursor = paginator.cursor(TaskListCursor)
     if cursor is not None and (cursor.queue, cursor.state, cursor.is_newest_first) != (queue, state, ORDERS[order]):
         raise RequestInvalid(errors=["cursor: belongs to a list of another queue, state or order."])
@@ -327,5 +327,5 @@ def _parse_state(request: Request, valid: tuple[TaskState, ...], *, default: Tas
     """Return the requested state, which must be a valid one. Raise RequestInvalid."""
     text = request.query_params.get("state", "") or default
     if text not in valid:
-        raise RequestInvalid(errors=[f"state: must be one of {', '.join(valid)}."])
+        raise RequestInvalid(errors=[f"state: {choices_error(valid)}"])
     return TaskState(text)

@@ -9,8 +9,9 @@ from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_sc
 from rest_framework import serializers
 
 from runqy import durations
-from runqy.api.serializers import AwareDateTimeField, BodySerializer, EmptyAsNullField
+from runqy.api.serializers import AwareDateTimeField, BodySerializer, ChoiceField, EmptyAsNullField
 from runqy.broker.states import RunOutcome
+from runqy.errors import choices_error
 from tasks.histograms import SparseHistogram, percentile_ms
 from tasks.run_queries import RunOrder
 
@@ -50,10 +51,8 @@ class OutcomesParameter(serializers.Field[Any, Any, Any, Any]):
 
     def to_internal_value(self, data: str) -> frozenset[RunOutcome]:
         names = [name for name in data.split(",") if name]
-        if wrong := [name for name in names if name not in _OUTCOMES]:
-            raise serializers.ValidationError(
-                f"{wrong[0][:64]!r} is not a valid choice; use one of {', '.join(_OUTCOMES)}."
-            )
+        if any(name not in _OUTCOMES for name in names):
+            raise serializers.ValidationError(choices_error(_OUTCOMES))
         return frozenset(map(RunOutcome, names))
 
 
@@ -90,7 +89,7 @@ class RunQuerySerializer(BodySerializer):
     min_run_ms = serializers.IntegerField(
         required=False, min_value=0, max_value=2**63 - 1, help_text="Only runs that took this long or longer"
     )
-    order = serializers.ChoiceField(
+    order = ChoiceField(
         required=False,
         choices=[order.value for order in RunOrder],
         default=RunOrder.NEWEST.value,

@@ -69,7 +69,7 @@ def test_an_unknown_state_is_an_error_that_lists_the_choices() -> None:
     response = ApiClient(ADMIN_KEY).get("/api/alerts?state=closed")
 
     assert response.status_code == 400
-    assert response.json()["errors"] == ["state: must be one of open, resolved, all."]
+    assert response.json()["errors"] == ["state: Must be one of open, resolved, all."]
 
 
 @pytest.mark.parametrize(("key", "status"), [("", 401), (CLIENT_KEY, 403)])

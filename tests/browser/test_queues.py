@@ -168,7 +168,7 @@ def test_the_page_of_a_queue_shows_its_state_first_and_folds_its_definition(page
     page.get_by_label("Repository").fill("ext::sh")
     save(page)
 
-    expect(page.get_by_text("must be an https")).to_be_visible()  # a section with an error is not folded
+    expect(page.get_by_text("Must be an https")).to_be_visible()  # a section with an error is not folded
     expect(page.get_by_label("Retries")).to_be_hidden()
 
 

@@ -54,7 +54,7 @@ def test_task_is_enqueued_and_read_again(run: Run, redis: redis_py.Redis) -> Non
             ExitCode.NOT_FOUND,
             "runqy: No queue 'nope'. Valid names: image, mail.",
         ),
-        (("enqueue", "-q", "image", "-p", "[1]", "-k", CLIENT_KEY), ExitCode.FAILED, "runqy: data: must be an object"),
+        (("enqueue", "-q", "image", "-p", "[1]", "-k", CLIENT_KEY), ExitCode.FAILED, "runqy: data: Must be an object"),
         (("get", "no-such-task", "-k", CLIENT_KEY), ExitCode.NOT_FOUND, "runqy: Task not found."),
         (("get", "no-such-task", "-k", WORKER_KEY), ExitCode.DENIED, "runqy: A key with the role worker is not"),
         (("get", "no-such-task", "-k", "wrong"), ExitCode.DENIED, "runqy: A valid API key is required"),

@@ -62,7 +62,7 @@ def test_runs_are_found_by_text_in_the_queues_of_the_key(client: ApiClient):
     assert task_ids(client, "/api/runs?text=order&queue=mail") == ["ok"]
     assert task_ids(client, "/api/runs?text=no+such+user") == ["bad"]
     assert task_ids(limited, "/api/runs?text=order") == ["other"]
-    assert problem(client.get("/api/runs?text=---"))["errors"] == ["text: must contain a letter or a digit."]
+    assert problem(client.get("/api/runs?text=---"))["errors"] == ["text: Must contain a letter or a digit."]
 
 
 def test_a_run_is_shown_with_all_that_is_known(client: ApiClient):

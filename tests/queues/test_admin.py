@@ -95,7 +95,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"name": ""}, "name", "This field is required."),
     ({"priority": "0"}, "priority", "Ensure this value is greater than or equal to 1."),
     ({"priority": ""}, "priority", "This field is required."),
-    ({"git_url": "ext::sh"}, "git_url", "must be an https"),
+    ({"git_url": "ext::sh"}, "git_url", "Must be an https"),
     ({"git_url": ""}, "git_url", "This field is required."),
     ({"git_url": "git@host:/srv/repo"}, "git_url", "user@host:path with a relative path"),
     ({"branch": "a..b"}, "branch", "is not a valid branch name"),

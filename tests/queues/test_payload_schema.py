@@ -31,7 +31,7 @@ def test_a_value_must_be_of_its_fields_type(kind: str, good: list[bytes], bad: l
     for raw in good:
         assert complete([field("x", kind)], {"x": raw}) == ()
     for raw in bad:
-        with pytest.raises(PayloadInvalid, match=f"x: must be {kind}, is "):
+        with pytest.raises(PayloadInvalid, match=f"x: Must be {kind}, is "):
             complete([field("x", kind)], {"x": raw})
 
 
@@ -39,7 +39,7 @@ def test_a_field_may_be_of_several_types() -> None:
     schema = [field("x", "string", "int")]
 
     assert complete(schema, {"x": b'"a"'}) == complete(schema, {"x": b"1"}) == ()
-    with pytest.raises(PayloadInvalid, match=r"x: must be string or int, is float"):
+    with pytest.raises(PayloadInvalid, match=r"x: Must be string or int, is float"):
         complete(schema, {"x": b"1.5"})
 
 
@@ -49,7 +49,7 @@ def test_all_errors_are_reported_with_their_fields() -> None:
     with pytest.raises(PayloadInvalid) as caught:
         complete(schema, {"width": b'"wide"', "steps": b"3"})
 
-    assert caught.value.errors == ("prompt: This field is required.", "width: must be int, is string.")
+    assert caught.value.errors == ("prompt: This field is required.", "width: Must be int, is string.")
 
 
 def test_missing_defaults_are_appended_in_the_order_of_the_schema() -> None:

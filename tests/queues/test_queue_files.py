@@ -237,7 +237,7 @@ def test_valid_git_urls_are_accepted(url: str) -> None:
     [
         (
             "{name: x, type: [integer]}",
-            "input[0].type[0]: 'integer' is not a valid choice; use one of string, int, float, bool, array, object.",
+            "input[0].type[0]: Must be one of string, int, float, bool, array, object.",
         ),
         ("{name: x, type: []}", "input[0].type: This list may not be empty."),
         ("{name: x, type: int, default: wide}", "input[0].default: Must be of type int."),
@@ -334,14 +334,13 @@ def test_all_errors_are_reported_with_the_valid_choices():
 
     assert errors == {
         "3: queues.mail.priority: Must be an integer.",
-        "4: queues.mail.mode: 'longrunning' is not a valid choice; use one of long_running, one_shot.",
+        "4: queues.mail.mode: Must be one of long_running, one_shot.",
         "5: queues.mail.name: Unknown field.",
         "6: queues.mail.sub_queues[0]: Invalid data. Expected a dictionary, but got str.",
         "7: queues.mail.deployment.startup_cmd: This field is required.",
         "8: queues.mail.deployment.git_url: Must be a string.",
         "9: queues.mail.deployment.vaults[1]: Must be a string.",
-        "11: queues.mail.input[0].type: 'integer' is not a valid choice; "
-        "use one of string, int, float, bool, array, object.",
+        "11: queues.mail.input[0].type: Must be one of string, int, float, bool, array, object.",
     }
 
 

@@ -61,7 +61,7 @@ def test_a_payload_of_a_queue_with_a_schema_must_be_an_object(client: ApiClient,
     response = client.post("/queue/add", {"queue": "optional", "data": data})
 
     assert (response.status_code, problem(response)["code"]) == (400, "payload_invalid")
-    assert problem(response)["errors"] == ["data: must be an object, because the queue has a payload schema."]
+    assert problem(response)["errors"] == ["data: Must be an object, because the queue has a payload schema."]
 
 
 @pytest.mark.parametrize("name", ["inference.high", "inference_high"])

@@ -73,10 +73,10 @@ def test_the_result_is_waited_for(
     ("queue", "payload", "expected"),
     [
         ("simple", '{"a": 1', "Must be JSON"),
-        ("image", "[1]", "data: must be an object, because the queue has a payload schema"),
+        ("image", "[1]", "data: Must be an object, because the queue has a payload schema"),
         ("simple", "", "This field is required"),
         ("image", '{"width": "wide"}', "prompt: This field is required."),
-        ("image", '{"width": "wide"}', "width: must be int, is string"),
+        ("image", '{"width": "wide"}', "width: Must be int, is string"),
         ("off", "{}", "is not one of the available choices"),
         ("nope", "{}", "is not one of the available choices"),
     ],

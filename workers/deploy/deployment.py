@@ -21,7 +21,7 @@ import msgspec
 from runqy.errors import DeploymentFailed, DeploymentRefused
 from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitCredentials, git_environment
-from runqy.git.sources import Source, checked_path
+from runqy.git.sources import Source, parse_path
 from runqy.json_decoding import read_json
 from runqy.names import QUEUE_NAME
 from workers.deploy.checkouts import Git
@@ -109,7 +109,7 @@ def _deploy_newest(home: Path, spec: DeploymentSpec, commands: CommandRunner) ->
     with git_environment(source, spec.credentials) as env:
         checkout, commit = _check_out(home / "checkouts", source, Git(source, commands, env))
     code_dir = _code_dir(checkout, source.code_path)
-    file = _code_dir(checkout, source.code_path, checked_path(spec.requirements_file, "requirements_file"))
+    file = _code_dir(checkout, source.code_path, parse_path(spec.requirements_file, "requirements_file"))
     requirements = Requirements(
         file=file if file.is_file() and file.read_text(errors="replace").strip() else None,
         commit=commit,

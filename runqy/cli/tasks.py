@@ -12,6 +12,7 @@ from runqy.cli.client import Client
 from runqy.cli.exit_codes import ExitCode
 from runqy.cli.options import ApiKey, JsonOutput, ListJson, ServerUrl, Wait, open_client
 from runqy.cli.output import print_json, print_rows
+from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 
 app = typer.Typer(no_args_is_help=True, help="Enqueue and manage tasks, and read their results.")
 
@@ -89,20 +90,21 @@ def list_tasks(  # noqa: PLR0913 (each is an option of the command)
     state: Annotated[
         str, typer.Option("--state", help="pending, scheduled, active, retry, archived or completed.")
     ] = "pending",
-    limit: Annotated[int, typer.Option("--limit", "-l", min=1, help="Maximum number of tasks.")] = 50,
+    limit: Limit = 50,
+    cursor: Cursor = "",
     server: ServerUrl = "",
     api_key: ApiKey = "",
     as_json: ListJson = False,
 ) -> None:
     """List the tasks of a queue in one state."""
+    path = f"/api/cli/queues/{quote(queue, safe='')}"
     with open_client(server, api_key) as api:
-        tasks, has_more = _read_pages(api, f"/api/cli/queues/{quote(queue, safe='')}/tasks", state, limit)
-    if as_json:
-        print_json(tasks)
-        return
-    print_rows(tasks, _COLUMNS.get(state, ("id",)), empty_message=f"{queue} has no {state} tasks.")
-    if has_more:
-        typer.echo(f"runqy: Showing the first {len(tasks)} tasks. Use --limit to show more.", err=True)
+        tasks = read_pages(api, f"{path}/tasks", "tasks", limit=limit, cursor=cursor, state=state)
+        if as_json:
+            print_json(tasks.items)
+        else:
+            print_rows(tasks.items, _COLUMNS.get(state, ("id",)), empty_message=f"{queue} has no {state} tasks.")
+            print_rest(tasks, lambda: api.get(path)[state])
 
 
 @app.command("logs")
@@ -231,17 +233,6 @@ def _read_json(payload: str) -> msgspec.Raw:
         return msgspec.json.decode(raw, type=msgspec.Raw)
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise typer.BadParameter(f"the payload is not JSON: {error}", param_hint="--payload") from error
-
-
-def _read_pages(api: Client, path: str, state: str, limit: int) -> tuple[list[dict[str, Any]], bool]:
-    """Read pages until there are `limit` tasks; return them, and whether there are more."""
-    tasks: list[dict[str, Any]] = []
-    page = api.get(path, state=state, limit=limit)
-    while True:
-        tasks += page["tasks"]
-        if len(tasks) >= limit or not page["next"]:
-            return tasks[:limit], bool(page["next"]) or len(tasks) > limit
-        page = api.get(page["next"])
 
 
 def _path(api: Client, task_id: str) -> str:

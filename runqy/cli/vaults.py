@@ -16,6 +16,7 @@ import typer
 from runqy.cli.exit_codes import ExitCode
 from runqy.cli.options import ApiKey, ListJson, ServerUrl, open_client
 from runqy.cli.output import print_json, print_rows
+from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 
 app = typer.Typer(no_args_is_help=True, help="List vaults and entries, set secrets, export and import vaults.")
 
@@ -72,13 +73,25 @@ def show(vault: Vault, *, server: ServerUrl = "", api_key: ApiKey = "", as_json:
 
 
 @app.command()
-def versions(
-    vault: Vault, key: Key, *, server: ServerUrl = "", api_key: ApiKey = "", as_json: ListJson = False
+def versions(  # noqa: PLR0913 (each is an option of the command)
+    vault: Vault,
+    key: Key,
+    *,
+    limit: Limit = 1000,
+    cursor: Cursor = "",
+    server: ServerUrl = "",
+    api_key: ApiKey = "",
+    as_json: ListJson = False,
 ) -> None:
     """List the changes of an entry, newest first."""
+    path = f"{_path(vault)}/entries/{quote(key, safe='')}/versions"
     with open_client(server, api_key) as api:
-        found = api.get(f"{_path(vault)}/entries/{quote(key, safe='')}/versions", limit=1000)["versions"]
-    print_json(found) if as_json else print_rows(found, _VERSIONS, empty_message="The entry has no versions.")
+        found = read_pages(api, path, "versions", limit=limit, cursor=cursor)
+    if as_json:
+        print_json(found.items)
+        return
+    print_rows(found.items, _VERSIONS, empty_message="The entry has no versions.")
+    print_rest(found)
 
 
 @app.command("set")

@@ -47,13 +47,13 @@ def test_runs_are_listed_with_their_errors(run, server):
 
 def test_pages_of_runs_are_read_until_there_are_enough(run, server):
     following = "/api/runs?limit=2&cursor=abc"
-    server.responses = [(200, {"runs": [RUN, RUN], "next": following}), (200, {"runs": [RUN, RUN], "next": following})]
+    server.responses = [(200, {"runs": [RUN, RUN], "next": following}), (200, {"runs": [RUN], "next": following})]
 
     result = run("runs", "-l", "3")
 
     assert len(result.stdout.splitlines()) == 3
-    assert server.requests[1].url.raw_path.decode() == following
-    assert "Use --limit to show more" in result.stderr
+    assert dict(server.requests[1].url.params) == {"order": "newest", "limit": "1", "cursor": "abc"}
+    assert result.stderr == "runqy: Showing 3. Use --limit, or --cursor abc for the next ones.\n"
 
 
 def test_runs_are_json_on_demand(run, server):
@@ -76,4 +76,4 @@ def test_errors_are_listed_in_groups(run, server):
     result = run("errors", "--queue", "mail")
 
     assert result.stdout == "f1\tmail\t759\t2026-03-01T12:00:00.000000Z\tValueError: no user 17\n"
-    assert dict(server.requests[0].url.params) == {"queue": "mail", "limit": "30"}
+    assert dict(server.requests[0].url.params) == {"queue": "mail", "limit": "31"}

@@ -54,17 +54,27 @@ def test_tasks_are_listed_with_the_last_line_of_their_errors(run, server):
 
 
 def test_pages_are_read_until_there_are_enough(run, server):
-    following = "/api/cli/queues/mail/tasks?state=retry&limit=3&cursor=abc"
+    path = "/api/cli/queues/mail/tasks?state=retry"
     server.responses = [
-        (200, {"tasks": [task(1), task(2)], "next": following}),
-        (200, {"tasks": [task(3), task(4)], "next": following}),
+        (200, {"tasks": [task(1), task(2)], "next": f"{path}&limit=3&cursor=abc"}),
+        (200, {"tasks": [task(3)], "next": f"{path}&limit=1&cursor=d%2Fe"}),
+        (200, {"queue": "mail", "retry": 437}),
     ]
 
     result = run("task", "list", "mail", "--state", "retry", "-l", "3")
 
     assert [line.split("\t")[0] for line in result.stdout.splitlines()] == ["t1", "t2", "t3"]
-    assert server.requests[1].url.raw_path.decode() == following
-    assert "Use --limit" in result.stderr
+    assert server.requests[1].url.raw_path.decode() == f"{path}&limit=1&cursor=abc"
+    assert result.stderr == "runqy: Showing 3 of 437. Use --limit, or --cursor d/e for the next ones.\n"
+
+
+def test_a_list_goes_on_after_a_cursor(run, server):
+    server.responses = [(200, {"tasks": [task(4)], "next": None})]
+
+    result = run("task", "list", "mail", "--cursor", "d/e")
+
+    assert dict(server.requests[0].url.params) == {"state": "pending", "limit": "50", "cursor": "d/e"}
+    assert (result.stdout.split("\t")[0], result.stderr) == ("t4", "")
 
 
 def test_list_is_json_on_demand(run, server):

@@ -27,6 +27,7 @@ from runqy.config_sync.documents import DocumentKind, field
 from runqy.config_sync.operations import configuration_change, publish
 from runqy.config_sync.snapshot import MAX_AGE_S
 from runqy.errors import QueueNotEmpty, QueueNotFound, RunqyError
+from runqy.preconditions import Precondition, accept_any
 
 __all__ = ["DeletedQueue", "delete_queue", "delete_queues", "finish_deletions"]
 
@@ -35,9 +36,6 @@ T = TypeVar("T")
 
 PROPAGATION_S = MAX_AGE_S + 0.2
 """How long after its publication no process accepts tasks for a closed queue any more."""
-
-Check = Callable[[str], None]
-"""Takes the version of the queue; raises if it does not match."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +56,7 @@ def delete_queue(
     name: str,
     force: bool = False,
     allowed_queues: AllowedQueues = None,
-    check: Check = lambda _: None,
+    precondition: Precondition = accept_any,
 ) -> DeletedQueue:
     """Delete a queue, or the sub-queue that a name means, with its tasks and all its other keys in Redis.
 
@@ -67,7 +65,7 @@ def delete_queue(
     maintenance. Cannot run inside a transaction, because other processes must see each step.
     Raise QueueNotFound, QueueNotEmpty, QueueBeingDeleted, BrokerUnavailable.
     """
-    started = _start(broker, name, force=force, allowed_queues=allowed_queues, check=check)
+    started = _start(broker, name, force=force, allowed_queues=allowed_queues, precondition=precondition)
     _wait_until_closed([started])
     return _finish(broker, started)
 
@@ -126,7 +124,12 @@ class _StartedDeletion:
 
 
 def _start(
-    broker: Broker, name: str, *, force: bool, allowed_queues: AllowedQueues = None, check: Check = lambda _: None
+    broker: Broker,
+    name: str,
+    *,
+    force: bool,
+    allowed_queues: AllowedQueues = None,
+    precondition: Precondition = accept_any,
 ) -> _StartedDeletion:
     """Close a queue and record its deletion in one transaction, or resume a pending deletion."""
     if row := find_deletion(name, allowed_queues=allowed_queues):
@@ -142,7 +145,7 @@ def _start(
         if queue is None:
             raise QueueNotFound(f"No queue {target.queue[:128]!r}.")
         before = queue.as_spec()
-        check(spec_version(before))
+        precondition(spec_version(before))
         change_queue(spec=target.close(before))
         row = record_deletion(
             target.queue, target.sub_queue, redis_queues=target.redis_queues, is_whole=not target.sub_queue

@@ -24,6 +24,7 @@ from runqy.config_sync.reconcile import SyncStatus
 from runqy.config_sync.rollouts import is_database_responding, next_rollout, publish_rollout
 from runqy.errors import PreconditionFailed, QueueAlreadyExists, QueueInvalid, QueueNameTaken, QueueNotFound
 from runqy.model_errors import model_errors
+from runqy.preconditions import Precondition, accept_any
 from vaults.references import find_git_token_error
 
 log = structlog.get_logger()
@@ -91,12 +92,12 @@ def upsert_queue(
     config: QueueConfigInput,
     force: bool = False,
     allowed_queues: AllowedQueues = None,
-    check: Callable[[str | None], None] = lambda _: None,
+    precondition: Precondition = accept_any,
 ) -> tuple[QueueConfig, bool]:
     """Create a queue, or with `force` change one; return it, and whether it is new.
 
     Released command lines send the sub-queues of a queue file one by one, as `inference.high`: such a name, without
-    the key `sub_queues`, adds or changes that sub-queue. `check` is called with the version of the queue, or None.
+    the key `sub_queues`, adds or changes that sub-queue. `precondition` is called with the version of the queue.
     Raise QueueInvalid, QueueAlreadyExists, QueueNameTaken; for a key that is limited to queues QueueNotFound for
     other queues, and KeyInsufficient if the change would grant the queue more of vaults.
     """
@@ -106,7 +107,7 @@ def upsert_queue(
             raise QueueNotFound(f"No queue {queue[:128]!r} that this key may change.")
         row = Queue.objects.filter(name=queue).first()
         before = row.as_spec() if row else None
-        check(spec_version(before) if before else None)
+        precondition(spec_version(before) if before else None)
         spec = config.build(queue, replace(before, sub_queues=()) if before and sub_queue else before)
         is_enabled = before.is_enabled if before else True
         spec = replace(spec, is_enabled=is_enabled if config.is_enabled is None else config.is_enabled)

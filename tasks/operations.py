@@ -140,7 +140,7 @@ def enqueue_built_task_once(task: NewTask, context: BrokerContext, *, until_s: i
 def forget_enqueued_ids(redis_queue: str, task_ids: Sequence[str]) -> Request[None]:
     """Let `enqueue_built_task_once` forget ids in a minute: the caller has stored that they were enqueued.
 
-    Whoever may still enqueue one of them must have a deadline.
+    A caller that may still enqueue one of them must have a deadline.
     """
     return expire_records(redis_queue, [_id_scope(task_id) for task_id in task_ids], ttl_s=_FORGOTTEN_TTL_S)
 

@@ -39,7 +39,7 @@ def write_transaction() -> Iterator[WriteTransaction]:
 def checkpoint() -> None:
     """Copy SQLite's write-ahead log to the database file, while others may write; PostgreSQL does so by itself.
 
-    A commit that finds a long log does it too, which takes longer than the transaction. So whoever writes much calls
+    A commit that finds a long log does it too, which takes longer than the transaction. So code that writes much calls
     this between transactions, and `wal_autocheckpoint` in the settings is for the others.
     """
     if connection.vendor == "sqlite" and not connection.in_atomic_block:

@@ -1,6 +1,6 @@
 """Create, change and delete vaults and their entries, and publish them. All operations need the master key."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,6 +15,7 @@ from runqy.config_sync.operations import Change as ConfigurationChange
 from runqy.config_sync.operations import configuration_change
 from runqy.errors import VaultAlreadyExists, VaultEntryChanged, VaultEntryNotFound, VaultInvalid
 from runqy.model_errors import model_errors
+from runqy.preconditions import Precondition, accept_any
 from vaults.crypto import get_keyring
 from vaults.models import EntryVersion, Event, Vault, VaultEntry
 from vaults.queries import EntryPreview, PreviewOutcome, find_vault_row, get_vault_row, is_entry_value, preview_entries
@@ -235,19 +236,12 @@ def put_vault(
     change.put(DocumentKind.VAULT, vault.name, encode_vault(entries), notify_workers=notify_workers)
 
 
-Check = Callable[[str], None]
-"""Takes the ETag of the vault; raises if it does not match."""
-
-
-def _any(etag: str) -> None:
-    """Accept any ETag."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """The precondition of a change of an entry."""
+    """The preconditions of a change of an entry."""
 
-    check: Check = _any
+    precondition: Precondition = accept_any
+    """Of the vault, by its ETag."""
     expected_version: int | None = None
     """The version of the entry; 0: it must not exist; None: any."""
 
@@ -308,12 +302,12 @@ def _apply_edit(writer: EntryWriter, vault: Vault, edit: EntryEdit) -> Changes:
     return writer.restrict(entry, edit.usage, edit.git_hosts)
 
 
-def delete_vault(*, name: str, check: Check = _any) -> None:
+def delete_vault(*, name: str, precondition: Precondition = accept_any) -> None:
     """Delete a vault and all its entries. Raise VaultNotFound, VaultLocked."""
     get_keyring()
     with configuration_change() as change:
         vault = get_vault_row(name)
-        check(vault.etag)
+        precondition(vault.etag)
         keys = EntryWriter(change, vault).clear()
         vault.delete()
         change.remove(DocumentKind.VAULT, name)
@@ -349,7 +343,11 @@ def set_entry(  # noqa: PLR0913 (each is a property of an entry)
 
 
 def set_entries(
-    *, vault: str, values: Mapping[str, str], is_secret: bool | None = None, check: Check = _any
+    *,
+    vault: str,
+    values: Mapping[str, str],
+    is_secret: bool | None = None,
+    precondition: Precondition = accept_any,
 ) -> list[str]:
     """Set many values at once, all or none, and return the keys of those that changed.
 
@@ -360,7 +358,7 @@ def set_entries(
     check_entries(values)
     with configuration_change() as change:
         row = get_vault_row(vault)
-        check(row.etag)
+        precondition(row.etag)
         writer = EntryWriter(change, row)
         changed = {
             key: changes
@@ -412,8 +410,8 @@ def record_change(action: str, name: str, changes: Changes) -> None:
 
 
 def _require(only_if: Condition, vault: Vault, entry: VaultEntry | None, key: str) -> None:
-    """Raise VaultEntryChanged, or the error of the check, if a precondition is not met."""
-    only_if.check(vault.etag)
+    """Raise VaultEntryChanged, or PreconditionFailed, if a precondition is not met."""
+    only_if.precondition(vault.etag)
     present = entry.version if entry else 0
     if only_if.expected_version not in (None, present):
         raise VaultEntryChanged(f"{vault.name}/{key[:80]}", expected=only_if.expected_version or 0, present=present)

@@ -154,7 +154,7 @@ class QueueConfigViewSet(ApiViewSet):
                 config=s.QueueConfigInputSerializer.parse(request.data),
                 force=read_flag(request, "force"),
                 allowed_queues=request.auth.queues,
-                check=if_match(request),
+                precondition=if_match(request),
             )
         message = f"Queue {'created' if is_new else 'updated'} successfully"
         response = s.QueueConfigSavedSerializer(
@@ -194,14 +194,14 @@ class QueueConfigViewSet(ApiViewSet):
     )
     def update(self, request: AuthenticatedRequest, name: str) -> Response:
         """Replace a queue configuration as a whole; If-Match with its ETag is required."""
-        check = if_match(request, is_required=True)
+        precondition = if_match(request, is_required=True)
         queue = get_queue_config(name, allowed_queues=request.auth.queues).spec.name
         with publication_result() as publication:
             config, _ = upsert_queue(
                 config=s.QueueConfigInputSerializer.parse_replacement(request.data, name=queue),
                 force=True,
                 allowed_queues=request.auth.queues,
-                check=check,
+                precondition=precondition,
             )
         response = s.QueueConfigSavedSerializer(
             {"queue": config, "message": "Queue updated successfully", "published": publication.is_published}
@@ -225,7 +225,7 @@ class QueueConfigViewSet(ApiViewSet):
                 name=name,
                 force=read_flag(request, "force"),
                 allowed_queues=request.auth.queues,
-                check=if_match(request),
+                precondition=if_match(request),
             )
         message = f"Queue '{deleted.name}' deleted successfully"
         response = s.QueueConfigDeletedSerializer(

@@ -7,7 +7,7 @@ which calls it with the current version inside its transaction:
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from django.utils.http import parse_etags, quote_etag
@@ -15,9 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from runqy.errors import PreconditionFailed, PreconditionRequired
-
-Precondition = Callable[[str | None], None]
-"""Takes the current version, None where the object does not exist. Raises PreconditionFailed for an unexpected one."""
+from runqy.preconditions import Precondition, accept_any
 
 
 def content_version(body: bytes) -> str:
@@ -47,7 +45,7 @@ def if_match(request: Request, *, is_required: bool = False) -> Precondition:
     if header is None and is_required:
         raise PreconditionRequired
     if header is None:
-        return lambda _: None
+        return accept_any
     etags = parse_etags(header.strip())
 
     def check(version: str | None) -> None:

@@ -34,7 +34,7 @@ def family() -> dict[str, Any]:
     child_id, child = create(root, "child")
     other_id, other = create(root, "other", role="client")
     grandchild_id, grandchild = create(child, "grandchild")
-    create(ApiClient(), "stranger")
+    create(ApiClient(), "unrelated")
     ids = {"root": root_id, "child": child_id, "other": other_id, "grandchild": grandchild_id}
     return {"ids": ids, "clients": {"root": root, "child": child, "other": other, "grandchild": grandchild}}
 
@@ -57,7 +57,7 @@ def test_revoking_a_key_counts_the_keys_that_it_created(family: dict[str, Any]) 
     response = json.loads(ApiClient().delete(f"/api/keys/{family['ids']['root']}").content)
 
     assert (response["accepted_descendants"], response["revoked_descendants"]) == (3, [])
-    assert accepted() == ["child", "other", "grandchild", "stranger"]
+    assert accepted() == ["child", "other", "grandchild", "unrelated"]
 
 
 def test_descendants_are_revoked_on_request_each_with_a_record(family: dict[str, Any]) -> None:
@@ -67,7 +67,7 @@ def test_descendants_are_revoked_on_request_each_with_a_record(family: dict[str,
 
     assert response["accepted_descendants"] == 0
     assert response["revoked_descendants"] == [ids["child"], ids["other"], ids["grandchild"]]
-    assert accepted() == ["stranger"]
+    assert accepted() == ["unrelated"]
     assert [client.get("/api/keys").status_code for client in family["clients"].values()] == [401] * 4
     recorded = AuditRecord.objects.filter(action="api_key.revoked").order_by("number")
     assert [row.object_name.split()[1] for row in recorded] == ["root", "child", "other", "grandchild"]
@@ -125,7 +125,7 @@ def test_the_command_lists_descendants_and_revokes_them_on_request(family: dict[
 
     assert f"{ids['grandchild']} grandchild" in output.err
     assert len(capsys.readouterr().out.splitlines()) == 3
-    assert accepted() == ["stranger"]
+    assert accepted() == ["unrelated"]
 
 
 def test_the_admin_lists_descendants_before_revoking(family: dict[str, Any], admin_client: Client) -> None:
@@ -137,14 +137,14 @@ def test_the_admin_lists_descendants_before_revoking(family: dict[str, Any], adm
 
     assert "Also revoke the 3 keys created with it" in confirmation
     assert "grandchild" in confirmation
-    assert accepted() == ["stranger"]
+    assert accepted() == ["unrelated"]
 
 
 def test_the_admin_keeps_descendants_by_default(family: dict[str, Any], admin_client: Client) -> None:
     admin_client.post(REVOKE.format(family["ids"]["root"]), {"confirmed": "yes"})
     content = admin_client.get(f"/admin/accounts/apikey/{family['ids']['child']}/change/").content.decode()
 
-    assert accepted() == ["child", "other", "grandchild", "stranger"]
+    assert accepted() == ["child", "other", "grandchild", "unrelated"]
     assert f"/admin/accounts/apikey/{family['ids']['root']}/change/" in content
     assert f"/admin/accounts/apikey/{family['ids']['grandchild']}/change/" in content
 

@@ -1,4 +1,4 @@
-"""Who is let in."""
+"""Authentication by API keys: which are accepted, as whom, and until when."""
 
 from datetime import UTC, datetime, timedelta
 

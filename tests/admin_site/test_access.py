@@ -104,11 +104,11 @@ def test_a_role_can_do_its_actions_and_no_others(paths: dict[str, str], role: An
 @pytest.mark.parametrize("method", ["get", "post"])
 def test_users_who_are_not_staff_see_no_page(paths: dict[str, str], method: str) -> None:
     User.objects.create_user("customer", password="x")
-    stranger, customer = Client(), Client()
+    anonymous, customer = Client(), Client()
     customer.force_login(User.objects.get(username="customer"))
     anybodys = {"jsi18n"} if method == "get" else set()
 
-    for client in (stranger, customer):
+    for client in (anonymous, customer):
         for name, rule in RULES.items():
             response = getattr(client, method)(rule.path.format(**paths), rule.form)
             leads_to_login = response.status_code == 302 and response["Location"].startswith("/admin/login/")

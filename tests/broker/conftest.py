@@ -9,7 +9,7 @@ from tests.support.servers import ValkeyServer
 
 @pytest.fixture
 def own_server() -> Iterator[ValkeyServer]:
-    """Return a server that a test may spoil."""
+    """Return a server that a test may break."""
     server = ValkeyServer().start()
     yield server
     server.stop()

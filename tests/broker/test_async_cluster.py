@@ -33,7 +33,7 @@ def add(key: str = KEY) -> Request[int]:
 
 @pytest.fixture
 def servers() -> Iterator[list[ValkeyServer]]:
-    """Return a cluster that a test may spoil."""
+    """Return a cluster that a test may break."""
     servers = start_cluster()
     yield servers
     for server in servers:

@@ -218,11 +218,11 @@ def test_a_cancelled_task_is_archived_instead(broker: Broker, taken: LeasedTask,
 
 @pytest.mark.parametrize("verb", FINISHES)
 def test_a_run_cannot_be_finished_without_its_lease(broker: Broker, taken: LeasedTask, verb: str) -> None:
-    stranger = Lease(QUEUE, "t1", "stranger")
+    foreign = Lease(QUEUE, "t1", "foreign")
     before = fields(broker, "t1"), listed(broker), message(broker, "t1")
 
     with pytest.raises(LeaseLost):
-        broker.run(FINISHES[verb](stranger, taken))
+        broker.run(FINISHES[verb](foreign, taken))
     assert (fields(broker, "t1"), listed(broker), message(broker, "t1")) == before
     assert counters(broker) == (0, 0)
 
@@ -282,9 +282,9 @@ def test_results_are_written_by_the_owner_only(broker: Broker, taken: LeasedTask
     broker.run(write_result(taken.lease, b"1"))
 
     with pytest.raises(LeaseLost):
-        broker.run(write_result(Lease(QUEUE, "t1", "stranger"), b"2"))
+        broker.run(write_result(Lease(QUEUE, "t1", "foreign"), b"2"))
     with pytest.raises(LeaseLost):
-        broker.run(write_result(Lease(QUEUE, "gone", "stranger"), b"2"))
+        broker.run(write_result(Lease(QUEUE, "gone", "foreign"), b"2"))
     assert fields(broker, "t1")["result"] == b"1"
     assert not broker.client.exists(KEYS.task("gone"))
 

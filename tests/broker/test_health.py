@@ -22,14 +22,14 @@ def test_a_redis_that_keeps_tasks_and_accepts_writes_is_healthy(broker):
 @pytest.mark.cluster
 def test_every_master_of_a_cluster_is_looked_at(cluster_broker):
     masters = list(cluster_broker.client.get_primaries())
-    spoiled = [cluster_broker.client.get_redis_connection(node) for node in masters[1:]]
-    spoiled[0].config_set("maxmemory-policy", "allkeys-lru")
-    spoiled[1].config_set("maxmemory", "1mb")
+    misconfigured = [cluster_broker.client.get_redis_connection(node) for node in masters[1:]]
+    misconfigured[0].config_set("maxmemory-policy", "allkeys-lru")
+    misconfigured[1].config_set("maxmemory", "1mb")
 
     nodes, written = check_nodes(cluster_broker), probe_writes(cluster_broker)
 
-    spoiled[0].config_set("maxmemory-policy", "noeviction")
-    spoiled[1].config_set("maxmemory", "0")
+    misconfigured[0].config_set("maxmemory-policy", "noeviction")
+    misconfigured[1].config_set("maxmemory", "0")
     assert sorted(node.eviction_policy for node in nodes) == ["allkeys-lru", "noeviction", "noeviction"]
     assert [type(error) for error in written if error] == [BrokerFull]
 

@@ -24,11 +24,11 @@ def test_leases_of_all_queues_are_prolonged_in_one_request(broker: Broker) -> No
 def test_a_task_leased_by_another_worker_is_lost(broker: Broker) -> None:
     put(broker, "t1", "t2")
     first, second = (taken.lease for taken in take(broker, 2))
-    stranger = Lease(QUEUE, first.task_id, "stranger")
+    foreign = Lease(QUEUE, first.task_id, "foreign")
 
-    extension = broker.run(extend([stranger, second], now_ns=NOW_NS))
+    extension = broker.run(extend([foreign, second], now_ns=NOW_NS))
 
-    assert extension.lost == (stranger,)
+    assert extension.lost == (foreign,)
     assert broker.client.zscore(QueueKeys(QUEUE).lease, first.task_id) != 1_700_000_030
     assert broker.client.zscore(QueueKeys(QUEUE).lease, second.task_id) == 1_700_000_030
 

@@ -91,10 +91,10 @@ def test_history_lists_the_latest_day_first(broker: Broker) -> None:
 
 
 def test_a_queue_with_a_key_of_another_type_hides_no_other_queue(broker: Broker) -> None:
-    broker.client.set(QueueKeys("spoilt").pending, "x")
+    broker.client.set(QueueKeys("damaged").pending, "x")
     put(broker, "t1")
 
-    spoilt, other = broker.run(estimate_memory(["spoilt", QUEUE]))
+    damaged, other = broker.run(estimate_memory(["damaged", QUEUE]))
 
-    assert spoilt == 0
+    assert damaged == 0
     assert other > 0

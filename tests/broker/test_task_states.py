@@ -176,7 +176,7 @@ class TaskLife(ModelledLife):
 
     @rule()
     def extend(self) -> None:
-        """Prolong every lease that anybody believes to have."""
+        """Extend every lease that a worker holds, or believes it holds."""
         leases = [lease for lease, _ in self.leases]
 
         extension = self.broker.run(extend(leases, now_ns=self.now_ns))

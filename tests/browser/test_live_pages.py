@@ -1,4 +1,4 @@
-"""Pages that count or summarize follow what happens; lists that were empty fill; a hidden tab asks for nothing."""
+"""Pages that count or summarize follow what happens; lists that were empty fill; a hidden tab sends no requests."""
 
 from dataclasses import dataclass
 from datetime import datetime

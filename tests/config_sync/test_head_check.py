@@ -29,7 +29,7 @@ def key() -> bytes:
 
 
 def pass_time(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Let the process believe that it is later."""
+    """Advance the clock of the process."""
     later_s = clock.monotonic_s() + seconds
     monkeypatch.setattr(clock, "monotonic_s", lambda: later_s)
 

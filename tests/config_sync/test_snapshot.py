@@ -1,4 +1,4 @@
-"""What a process knows of the configuration, and what it refuses to believe."""
+"""The configuration as a process reads it, and the documents that it rejects."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Servers that a test may spoil: a Redis of its own, the network to it, and web processes."""
+"""Servers that a test may break: a Redis of its own, the network to it, and web processes."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -80,7 +80,7 @@ def _start_web(folder: Path, redis_url: str, **variables: Any) -> WebProcess:
 
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[ValkeyServer]:
-    """Return a Redis that loses nothing that it acknowledged; a test that spoils it mends it."""
+    """Return a Redis that loses nothing that it acknowledged; a test that breaks it repairs it."""
     server = ValkeyServer("--appendonly", "yes", "--appendfsync", "always").start()
     yield server
     server.stop()

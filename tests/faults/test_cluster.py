@@ -19,7 +19,7 @@ LOAD = (ENQUEUE, ENQUEUE, ENQUEUE, ENQUEUE_BATCH)
 
 @pytest.fixture
 def nodes() -> Iterator[list[ValkeyServer]]:
-    """Return a cluster that the test may spoil."""
+    """Return a cluster that the test may break."""
     servers = start_cluster()
     yield servers
     for server in servers:

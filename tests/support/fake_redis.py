@@ -1,4 +1,4 @@
-"""A server on loopback that speaks just enough of Redis's protocol, and misbehaves as a test wishes."""
+"""A server on loopback that speaks just enough of Redis's protocol, and fails as a test configures it."""
 
 import contextlib
 import socket

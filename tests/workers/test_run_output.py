@@ -96,7 +96,7 @@ def test_a_line_without_an_end_takes_limited_memory(output: RunOutput) -> None:
     assert take(output).text.endswith(b"\nend\n")
 
 
-def test_a_confirmation_that_arrives_late_spoils_nothing(output: RunOutput) -> None:
+def test_a_confirmation_that_arrives_late_changes_nothing(output: RunOutput) -> None:
     chance = random.Random(7)
     stored, sent = b"", []
     for number in range(300):

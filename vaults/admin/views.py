@@ -98,12 +98,12 @@ def _apply(request: HttpRequest, vault: Vault, pasted: dotenv.ParsedEnv) -> tupl
     """Set the entries, and return the errors."""
     seen = request.POST.get("etag", "")
 
-    def check(etag: str) -> None:
+    def refuse_change(etag: str | None) -> None:
         if seen and etag != seen:
             raise PreconditionFailed("The vault has changed since the preview. Check the changes again.")
 
     try:
-        changed = set_entries(vault=vault.name, values=pasted.values, check=check)
+        changed = set_entries(vault=vault.name, values=pasted.values, precondition=refuse_change)
     except RunqyError as error:
         return error.errors
     count = len(changed)

@@ -105,7 +105,7 @@ class VaultViewSet(UnlockedVaultViewSet):
     def destroy(self, request: Request, name: str) -> Response:
         """Delete a vault and all its entries."""
         with publication_result() as publication:
-            operations.delete_vault(name=name, check=if_match(request))
+            operations.delete_vault(name=name, precondition=if_match(request))
         response = s.DeletedSerializer({"message": "vault deleted successfully", "published": publication.is_published})
         return Response(response.data)
 
@@ -225,7 +225,7 @@ class VaultEntryViewSet(UnlockedVaultViewSet):
     def destroy(self, request: Request, name: str, key: str) -> Response:
         """Delete an entry of a vault."""
         expected_version = read_int(request, "expected_version", lowest=0, highest=s.VERSION_MAX)
-        only_if = operations.Condition(check=if_match(request), expected_version=expected_version)
+        only_if = operations.Condition(precondition=if_match(request), expected_version=expected_version)
         with publication_result() as publication:
             operations.delete_entry(vault=name, key=key, only_if=only_if)
         response = s.DeletedSerializer({"message": "entry deleted successfully", "published": publication.is_published})
@@ -274,7 +274,7 @@ class VaultDeliveryViewSet(UnlockedVaultViewSet):
 
 def _set_entry(request: Request, vault: str, key: str, body: Mapping[str, Any]) -> Response:
     """Set an entry, and return its version."""
-    only_if = operations.Condition(check=if_match(request), expected_version=body.get("expected_version"))
+    only_if = operations.Condition(precondition=if_match(request), expected_version=body.get("expected_version"))
     usage = EntryUsage(body["usage"]) if "usage" in body else None
     with publication_result() as publication:
         entry = operations.set_entry(

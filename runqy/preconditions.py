@@ -1,0 +1,12 @@
+"""Preconditions of changes, which operations check under their lock."""
+
+from collections.abc import Callable
+
+__all__ = ["Precondition", "accept_any"]
+
+Precondition = Callable[[str | None], None]
+"""Takes the current version, None where the object does not exist. Raises PreconditionFailed for an unexpected one."""
+
+
+def accept_any(version: str | None) -> None:
+    """Accept every version."""

@@ -18,7 +18,7 @@ from workers.deploy.exec_child import (
     launcher_environment,
 )
 from workers.runtime.deployments import child_environment
-from workers.runtime.logs import Secrets
+from workers.runtime.redaction import Secrets
 
 VENV = Path("/srv/venv")
 

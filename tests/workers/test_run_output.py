@@ -8,7 +8,7 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.lease import Lease, LeasedTask
 from runqy.broker.task_output import MAX_BYTES, OutputChunk
 from workers.runtime import task_output
-from workers.runtime.logs import Secrets
+from workers.runtime.redaction import Secrets
 from workers.runtime.task_output import RunOutput
 
 TAKEN = LeasedTask(lease=Lease("mail", "t1", "o"), message=TaskMessage(id="t1"), lease_end_s=0)

@@ -20,9 +20,9 @@ from runqy.failure_log import FailureLog
 from workers.runtime.backoff import delay_s
 from workers.runtime.error_texts import child_error_members, error_members
 from workers.runtime.finish_and_dequeue import ConsumeConfig, encode_leased_task, finish_and_dequeue, start_run_span
-from workers.runtime.logs import secrets
 from workers.runtime.output_writer import OutputWriter
 from workers.runtime.pool import Pool
+from workers.runtime.redaction import secrets
 from workers.runtime.redis_connections import RedisConnections
 from workers.runtime.run_counts import RunCounts
 from workers.runtime.task_runs import Run, RunResult, RunStatus, plan_finishes

@@ -5,44 +5,14 @@ output.
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TextIO
 
 import structlog
-from structlog.typing import EventDict, WrappedLogger
 
 from runqy import clock
 from workers.runtime.pipes import TOO_LONG, LineSplitter
-
-MIN_SECRET_LENGTH = 6
-"""Shorter texts are too common to be redacted everywhere."""
-
-
-class Secrets:
-    """Texts that must not be logged."""
-
-    def __init__(self) -> None:
-        self._texts: tuple[str, ...] = ()
-
-    def add(self, texts: Iterable[str]) -> None:
-        """Redact these texts from now on; of a text with several lines also each line."""
-        lines = {line for text in texts for line in (text, *text.splitlines()) if len(line) >= MIN_SECRET_LENGTH}
-        self._texts = tuple(sorted({*self._texts, *lines}, key=len, reverse=True))
-
-    def redact(self, text: str) -> str:
-        """Return a text with every secret replaced."""
-        for secret in self._texts:
-            if secret in text:
-                text = text.replace(secret, "****")
-        return text
-
-    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        """Redact a log entry, as a structlog processor."""
-        return {name: self.redact(value) if isinstance(value, str) else value for name, value in event.items()}
-
-
-secrets = Secrets()
-"""The secrets of this process; each registration adds its own."""
+from workers.runtime.redaction import secrets
 
 
 def configure_logging(stream: TextIO | None = None) -> None:

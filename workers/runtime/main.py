@@ -18,8 +18,9 @@ from runqy.home import make_home, restrict_new_files
 from runqy.open_files import raise_open_files_limit
 from runqy.tracing import start_tracing
 from workers.deploy.exec_child import is_isolation_supported
-from workers.runtime.logs import configure_logging, secrets
+from workers.runtime.logs import configure_logging
 from workers.runtime.queue_worker import QueueWorker
+from workers.runtime.redaction import secrets
 from workers.runtime.redis_connections import ConnectionRegistry
 from workers.runtime.registration import own_version
 from workers.runtime.settings import WorkerSettings, load_settings

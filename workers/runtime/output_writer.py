@@ -13,7 +13,7 @@ from runqy.broker.operation import Request, ask_all
 from runqy.broker.task_output import MAX_BYTES, OutputChunk, write_output
 from runqy.broker.task_record import TaskProgress
 from runqy.errors import BrokerUnavailable, RunqyError
-from workers.runtime.logs import secrets
+from workers.runtime.redaction import secrets
 from workers.runtime.task_output import RunOutput
 from workers.runtime.task_runs import Run
 

@@ -24,7 +24,7 @@ from runqy.errors import (
 )
 from runqy.failure_log import FailureLog
 from workers.runtime.backoff import delay_s
-from workers.runtime.logs import secrets
+from workers.runtime.redaction import secrets
 from workers.runtime.registration import RegisteredWorker, decode_registration, own_version
 from workers.runtime.settings import WorkerSettings
 

@@ -2,7 +2,7 @@
 
 from runqy.broker.lease import LeasedTask
 from runqy.broker.task_output import MAX_BYTES, OutputChunk
-from workers.runtime.logs import secrets
+from workers.runtime.redaction import secrets
 
 _LINE_ENDS = (b"\n", b"\r")
 

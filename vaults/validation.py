@@ -7,12 +7,10 @@ from enum import StrEnum
 
 from runqy.errors import VaultInvalid
 from runqy.git.hosts import HOST_RULE, find_https_host, is_https, normalize_host
-from runqy.names import VARIABLE_NAME, VAULT_NAME
+from runqy.names import VARIABLE_NAME, VARIABLE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
 
 VALUE_MAX_BYTES = 64 << 10
 GIT_HOSTS_MAX = 20
-VAULT_RULE = "Use 1 to 64 letters, digits, `_` and `-`, beginning with a letter or a digit."
-VARIABLE_RULE = "Use letters, digits and `_`, not beginning with a digit."
 
 _VAULT = re.compile(VAULT_NAME)
 _VARIABLE = re.compile(VARIABLE_NAME)
@@ -61,7 +59,7 @@ def vault_name_error(name: str) -> str | None:
         return f"{name} is reserved: it is a path of the API."
     if _VAULT.fullmatch(name):
         return None
-    return VAULT_RULE
+    return VAULT_NAME_RULE
 
 
 def description_error(text: str) -> str | None:
@@ -71,7 +69,7 @@ def description_error(text: str) -> str | None:
 def variable_name_error(name: str) -> str | None:
     """Return the error of the name of an entry or environment variable, or None."""
     if not _VARIABLE.fullmatch(name):
-        return VARIABLE_RULE
+        return VARIABLE_NAME_RULE
     if name in _RESERVED or name.startswith(_RESERVED_PREFIX):
         return f"{name} is reserved for the worker."
     return None

@@ -8,7 +8,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.utils import timezone
 
-from runqy.api_keys import KEY_NAME, MAX_NAME_LENGTH, MAX_QUEUES, MAX_VAULTS
+from runqy.api_keys import KEY_NAME, KEY_NAME_RULE, MAX_QUEUES, MAX_VAULTS
 from runqy.broker.rate_limit import parse_rate
 from runqy.names import QUEUE_NAME, VAULT_NAME
 
@@ -22,7 +22,7 @@ __all__ = [
 
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
-validate_key_name = RegexValidator(rf"\A{KEY_NAME}\Z", f"Must be one line of at most {MAX_NAME_LENGTH} characters.")
+validate_key_name = RegexValidator(rf"\A{KEY_NAME}\Z", KEY_NAME_RULE)
 
 
 def validate_queue_names(names: Sequence[str]) -> None:

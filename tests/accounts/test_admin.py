@@ -94,7 +94,7 @@ def test_a_last_day_is_included_and_no_queue_means_all(admin_client: Client) -> 
     ("wrong", "field", "sentence"),
     [
         ({"name": " "}, "name", "This field is required."),
-        ({"name": "a\nb"}, "name", "Must be one line of at most 100 characters."),
+        ({"name": "a\nb"}, "name", "Must be one line of at most 100 characters, and not blank."),
         ({"role": "root"}, "role", "root is not one of the available choices"),
         ({"queues": ["other"]}, "queues", "other is not one of the available choices"),
         ({"lifetime": "day"}, "last_day", "Choose the last day."),

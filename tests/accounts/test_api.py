@@ -146,10 +146,23 @@ def test_invalid_fields_are_refused_by_name(wrong: dict[str, Any], named: str) -
     assert not ApiKey.objects.exists()
 
 
-def test_the_error_of_a_role_lists_the_roles() -> None:
-    (error,) = problem(create(BODY | {"role": "root"}))["errors"]
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"role": "root"}, "role: Must be one of admin, worker, client, metrics."),
+        ({"name": "a\nb"}, "name: Must be one line of at most 100 characters, and not blank."),
+        (
+            {"queues": ["a b"]},
+            "queues[0]: Use 1 to 128 letters, digits, `.`, `_` and `-`, beginning with a letter or a digit.",
+        ),
+        ({"rate_limit": "10"}, "rate_limit: Must be a rate such as 50/s, 600/m or 10000/h."),
+        ({"role": "metrics"}, "Keys with the role metrics cannot be limited to queues."),
+    ],
+)
+def test_an_error_says_what_is_valid(wrong: dict[str, Any], expected: str) -> None:
+    (error,) = problem(create(BODY | wrong))["errors"]
 
-    assert error == "role: Must be one of admin, worker, client, metrics."
+    assert error == expected
 
 
 def test_all_errors_are_returned_at_once() -> None:

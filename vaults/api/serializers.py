@@ -16,10 +16,10 @@ from runqy.api.serializers import (
 )
 from runqy.audit.actors import ActorKind
 from runqy.errors import PassphraseRefused, RunqyError, VaultInvalid
-from runqy.names import VARIABLE_NAME, VAULT_NAME
+from runqy.names import VARIABLE_NAME, VARIABLE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
 from vaults.export_file import N_MAX, N_MIN, P_MAX, PASSPHRASE_MAX, PASSPHRASE_MIN
 from vaults.models import Event
-from vaults.validation import GIT_HOSTS_MAX, VARIABLE_RULE, VAULT_RULE, EntryUsage
+from vaults.validation import GIT_HOSTS_MAX, EntryUsage
 
 VERSION_MAX = 2**31 - 1
 _USAGES = [usage.value for usage in EntryUsage]
@@ -94,7 +94,7 @@ class CreateVaultSerializer(StrictSerializer):
 
     error_class = VaultInvalid
 
-    name = PatternField(rf"^(?!import$){VAULT_NAME}$", error_messages={"invalid": VAULT_RULE})
+    name = PatternField(rf"^(?!import$){VAULT_NAME}$", error_messages={"invalid": VAULT_NAME_RULE})
     description = DescriptionField(required=False, allow_blank=True)
 
 
@@ -138,7 +138,7 @@ class SetEntrySerializer(SetEntryValueSerializer):
 
     key = PatternField(
         rf"^{VARIABLE_NAME}$",
-        error_messages={"invalid": VARIABLE_RULE},
+        error_messages={"invalid": VARIABLE_NAME_RULE},
         help_text="Name of an environment variable",
     )
 
@@ -371,7 +371,7 @@ class ImportVaultSerializer(SecretSerializer):
         rf"^{VAULT_NAME}$",
         required=False,
         allow_blank=True,
-        error_messages={"invalid": VAULT_RULE},
+        error_messages={"invalid": VAULT_NAME_RULE},
         help_text="The vault's name, if not the one in the export",
     )
     replace = StrictBooleanField(required=False, default=False, help_text="Replace a vault that exists")

@@ -17,6 +17,7 @@ from runqy.api.serializers import (
 )
 from runqy.api_keys import (
     KEY_NAME,
+    KEY_NAME_RULE,
     MAX_NAME_LENGTH,
     MAX_QUEUES,
     MAX_VAULTS,
@@ -25,7 +26,7 @@ from runqy.api_keys import (
 )
 from runqy.audit.actors import ActorKind
 from runqy.errors import ApiKeyInvalid
-from runqy.names import QUEUE_NAME, VAULT_NAME
+from runqy.names import QUEUE_NAME, QUEUE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
 
 _ROLES = [role.value for role in Role]
 
@@ -35,10 +36,15 @@ class CreateApiKeySerializer(StrictSerializer):
 
     error_class = ApiKeyInvalid
 
-    name = PatternField(f"^{KEY_NAME}$", max_length=MAX_NAME_LENGTH, help_text="Who or what uses the key")
+    name = PatternField(
+        f"^{KEY_NAME}$",
+        max_length=MAX_NAME_LENGTH,
+        error_messages={"invalid": KEY_NAME_RULE},
+        help_text="Who or what uses the key",
+    )
     role = ChoiceField(choices=_ROLES, required=False, default=Role.CLIENT.value)
     queues = serializers.ListField(
-        child=PatternField(f"^{QUEUE_NAME}$"),
+        child=PatternField(f"^{QUEUE_NAME}$", error_messages={"invalid": QUEUE_NAME_RULE}),
         max_length=MAX_QUEUES,
         required=False,
         default=list,
@@ -48,7 +54,7 @@ class CreateApiKeySerializer(StrictSerializer):
         required=False, allow_null=True, default=None, help_text="With a UTC offset; null: never"
     )
     vaults = serializers.ListField(
-        child=PatternField(f"^{VAULT_NAME}$"),
+        child=PatternField(f"^{VAULT_NAME}$", error_messages={"invalid": VAULT_NAME_RULE}),
         max_length=MAX_VAULTS,
         required=False,
         default=list,
@@ -56,6 +62,7 @@ class CreateApiKeySerializer(StrictSerializer):
     )
     rate_limit = PatternField(
         RATE_PATTERN,
+        error_messages={"invalid": "Must be a rate such as 50/s, 600/m or 10000/h."},
         required=False,
         default="",
         help_text="`50/s`, `600/m` or `10000/h`; empty: RUNQY_RATE_LIMIT",

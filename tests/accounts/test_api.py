@@ -8,8 +8,8 @@ from django.utils import timezone
 
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key
-from runqy.accounts.queries import authenticate
 from runqy.audit.models import AuditRecord
+from tests.accounts.authenticating import authenticate
 from tests.api.client import ApiClient, Response, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 

@@ -40,10 +40,18 @@ class DataPlane:
         """Return whether the data plane has a handler of its own for a request."""
         return self._application.find_handler(method, path.partition("?")[0]) is not None
 
-    def send(self, method: str, path: str, headers: dict[str, str], body: bytes) -> HttpResponse:
+    def send(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: bytes,
+        *,
+        address: str = "127.0.0.1",
+        scheme: str = "http",
+    ) -> HttpResponse:
         """Return the response to a request, in the type of Django's test client."""
-        (response,) = self.send_together([(method, path, headers, body)])
-        return response
+        return self._response(*self._call(self._send(method, path, headers, body, address=address, scheme=scheme)))
 
     def send_together(self, requests: list[tuple[str, str, dict[str, str], bytes]]) -> list[HttpResponse]:
         """Return the responses to requests that arrive in one turn of the loop."""
@@ -77,22 +85,28 @@ class DataPlane:
             await self._stack.enter_async_context(lifespan())
 
     async def _send(
-        self, method: str, path: str, headers: dict[str, str], body: bytes
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: bytes,
+        *,
+        address: str = "127.0.0.1",
+        scheme: str = "http",
     ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         raw_path, _, query = path.partition("?")
-        all_headers = {"host": "testserver", "content-length": str(len(body)), **headers}
+        all_headers = {"host": "testserver", "content-length": str(len(body))}
+        all_headers |= {name.lower(): value for name, value in headers.items()}
         scope: Any = {
             "type": "http",
             "http_version": "1.1",
             "method": method,
-            "scheme": "http",
+            "scheme": scheme,
             "path": raw_path,
             "raw_path": raw_path.encode(),
             "query_string": query.encode(),
-            "headers": [
-                (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in all_headers.items()
-            ],
-            "client": ("127.0.0.1", 50000),
+            "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in all_headers.items()],
+            "client": (address, 50000),
             "server": ("testserver", 80),
         }
         incoming: asyncio.Queue[Any] = asyncio.Queue()

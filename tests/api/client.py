@@ -60,7 +60,7 @@ class ApiClient:
             path,
             body,
             content_type=content_type,
-            headers=headers,
+            headers={"Host": "testserver"} | headers,
             secure=self._scheme == "https",
             REMOTE_ADDR=self._address,
         )

@@ -100,9 +100,9 @@ def find_identity(key: str) -> Identity | None:
 def may_be_new(key: str) -> bool:
     """Return whether another process may have just created a key: it is one of ours, and not in the snapshot.
 
-    Raise ConfigurationUnavailable.
+    A key that can be guessed is not compared. Raise ConfigurationUnavailable.
     """
-    return find_identity(key) is None and is_key(key)
+    return has_key_format(key) and find_identity(key) is None and is_key(key)
 
 
 def refresh_for_key(key: str) -> None:

@@ -103,7 +103,7 @@ def test_an_invalid_cursor_is_refused(query: str) -> None:
     assert (response.status_code, problem(response)["code"]) == (400, "invalid_request")
 
 
-def test_a_revoked_key_is_refused_and_stays_listed() -> None:
+def test_a_revoked_key_is_refused_and_stays_listed(each_plane: str) -> None:
     created = json.loads(create().content)
     path = f"/api/keys/{created['api_key']['id']}"
 

@@ -74,9 +74,14 @@ def generate_key() -> str:
     return f"{_PREFIX}{random}{_checksum(random)}"
 
 
+def has_key_format(text: str) -> bool:
+    """Return whether a string has the prefix, the length and the characters of our keys."""
+    return _KEY.fullmatch(text) is not None
+
+
 def is_key(text: str) -> bool:
     """Return whether a string has the format of our keys, with a valid checksum."""
-    return _KEY.fullmatch(text) is not None and _checksum(text[len(_PREFIX) : -_CHECKED]) == text[-_CHECKED:]
+    return has_key_format(text) and _checksum(text[len(_PREFIX) : -_CHECKED]) == text[-_CHECKED:]
 
 
 def key_digest(key: str) -> str:

@@ -38,7 +38,10 @@ _SESSION_RENEWAL_S = 300
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 QUEUED_AT = "runqy.queued_at"
-"""Member of the WSGI environment: `perf_counter()` when the data plane queued a request for a thread."""
+"""A server-defined variable of the WSGI environment (PEP 3333): `perf_counter()` when a request queued for a thread.
+
+The data plane sets it, which is the server then; other servers do not. No header of a client can: those are `HTTP_...`.
+"""
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -58,7 +61,7 @@ class RequestIdMiddleware:
 
 
 class RequestDurationMiddleware:
-    """Measure requests for /metrics: from when they wait for a thread, where the data plane says since when."""
+    """Measure requests for /metrics, with their wait for a thread where the environment has `QUEUED_AT`."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response

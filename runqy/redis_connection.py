@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 from redis import Redis, RedisCluster
 
 from runqy import clock
 from runqy.broker.broker import Broker
+from runqy.broker.operation import Operation, drive
 from runqy.broker.redis_client import RedisTarget, connect_client
 from runqy.circuit_breaker import BackgroundCall
 from runqy.errors import BrokerUnavailable, RunqyError
@@ -16,6 +17,8 @@ from runqy.failure_log import FailureLog
 
 CLOCK_VALID_S = 60.0
 """How long a measured difference between our clock and Redis's is used."""
+
+T = TypeVar("T")
 
 _failures = FailureLog("broker_available")
 
@@ -47,6 +50,14 @@ def get_broker() -> Broker:
     if clock.monotonic_s() >= current.compare_at:
         _compare_clocks(current)
     return current.broker
+
+
+def run_blocking(operation: Operation[T]) -> T:
+    """Run an operation on the process's broker, which is connected only if the operation needs it.
+
+    An operation that handles BrokerUnavailable also does where a cluster has never responded.
+    """
+    return drive(operation, lambda effect: get_broker().perform(effect))
 
 
 def _connect(target: RedisTarget) -> _Current:

@@ -25,7 +25,7 @@ from runqy.config_sync import polling, snapshot
 from runqy.overview import queue_counts, trends, views
 from tasks import failing_queues
 from tasks.waiting_loop import WaitingThread, set_waiting_loop
-from tests.api.client import ApiClient
+from tests.api import planes
 from tests.dataplane.servers import serve
 from tests.support import environment
 from tests.support.data_plane import DataPlane
@@ -196,7 +196,7 @@ def served_data_plane(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def each_plane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test against DRF's viewsets, and again with the data plane in front of them."""
     if request.param == "data_plane":
-        monkeypatch.setattr(ApiClient, "plane", request.getfixturevalue("data_plane"))
+        monkeypatch.setattr(planes, "data_plane", request.getfixturevalue("data_plane"))
         monkeypatch.setattr("runqy.dataplane.background_tasks.EXTRA_REFRESH_EVERY_S", 0)  # tests come faster than that
     plane: str = request.param
     return plane

@@ -9,9 +9,12 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
-from runqy.accounts.queries import authenticate, is_guessable
+from runqy.accounts import last_used
+from runqy.accounts.queries import find_identity, is_guessable, refresh_for_key
 from runqy.api.throttling import AuthFailureLimiter
 from runqy.api_keys import Identity
+from runqy.broker.operation import Operation
+from runqy.redis_connection import run_blocking
 
 REALM = 'Bearer realm="runqy"'
 
@@ -35,20 +38,47 @@ class BearerTokenAuthentication(BaseAuthentication):
         key = presented_key(request.headers)
         if not key:
             return None
-        limiter, is_guess = AuthFailureLimiter(), is_guessable(key)
-        if is_guess:
-            limiter.refuse_guess(request)
-        identity = authenticate(key)
+        limiter = AuthFailureLimiter(request.META.get("REMOTE_ADDR", ""))
+        try:
+            identity = authenticate_blocking(key, limiter)
+        finally:
+            if limiter.headers and (view := (request.parser_context or {}).get("view")):
+                view.rate_limit_headers = limiter.headers
         if identity is None:
-            limiter.record_failure(request)
             raise AuthenticationFailed
-        if is_guess:
-            limiter.refuse_guess(request)  # concurrent guesses may have reached the limit
         return ApiClient(identity.name), identity
 
     def authenticate_header(self, request: Request) -> str:
         """Return the challenge of a 401 response."""
         return REALM
+
+
+def authenticate_key(key: str, limiter: AuthFailureLimiter) -> Operation[Identity | None]:
+    """Return the identity of a key in the process's snapshot and record its use; None if the key is not accepted.
+
+    Before, the caller refreshes the snapshot for a key that `may_be_new`. Raise TooManyFailures,
+    ConfigurationUnavailable.
+    """
+    is_guess = is_guessable(key)
+    if is_guess:
+        yield from limiter.refuse_guess()
+    identity = find_identity(key)
+    if identity is None:
+        yield from limiter.record_failure()
+        return None
+    if is_guess:
+        yield from limiter.refuse_guess()  # concurrent guesses may have reached the limit
+    last_used.record_use(identity.key_id)
+    return identity
+
+
+def authenticate_blocking(key: str, limiter: AuthFailureLimiter) -> Identity | None:
+    """Run `authenticate_key` on a snapshot compared with Redis, and write the key's use to Redis when that is due."""
+    refresh_for_key(key)
+    identity = run_blocking(authenticate_key(key, limiter))
+    if identity is not None:
+        last_used.flush_when_due(identity.key_id)
+    return identity
 
 
 def presented_key(headers: Mapping[str, str]) -> str:

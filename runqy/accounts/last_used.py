@@ -12,7 +12,7 @@ from runqy.accounts.models import ApiKey
 from runqy.broker import write_behind
 from runqy.broker.operation import Operation, ask_all
 from runqy.errors import BrokerUnavailable, RunqyError
-from runqy.redis_connection import get_broker
+from runqy.redis_connection import get_broker, run_blocking
 
 log = structlog.get_logger()
 
@@ -28,18 +28,10 @@ def record_use(key_id: str) -> None:
         _used_at_s[key_id] = clock.now_ns() // 1_000_000_000
 
 
-def record_and_flush(key_id: str) -> None:
-    """Record that a key is used now, and write that to Redis when due. Blocks."""
-    record_use(key_id)
-    if not is_due(key_id):
-        return
-    try:
-        broker = get_broker()
-    except BrokerUnavailable as error:
-        pop_due_uses()
-        log.warning("key_use_not_noted", error=str(error))
-    else:
-        broker.run(flush_uses())
+def flush_when_due(key_id: str) -> None:
+    """Write what was recorded to Redis if the use of this key is due. Blocks."""
+    if is_due(key_id):
+        run_blocking(flush_uses())
 
 
 def is_due(key_id: str) -> bool:

@@ -14,10 +14,9 @@ from django.dispatch import receiver
 from django.utils import timezone
 
 from runqy import clock
-from runqy.accounts import last_used
 from runqy.accounts.key_documents import PublishedKey
 from runqy.accounts.models import ApiKey
-from runqy.api_keys import ENVIRONMENT_KEYS, MIN_KEY_LENGTH, Identity, Role, is_key, key_digest
+from runqy.api_keys import ENVIRONMENT_KEYS, MIN_KEY_LENGTH, Identity, Role, has_key_format, is_key, key_digest
 from runqy.broker.rate_limit import parse_rate
 from runqy.config_sync.derived import DerivedValue, Snapshot
 from runqy.config_sync.documents import Document, DocumentKind
@@ -32,7 +31,6 @@ __all__ = [
     "KeyPage",
     "KeyStatus",
     "Role",
-    "authenticate",
     "find_identity",
     "get_api_key",
     "get_key_status",
@@ -47,6 +45,8 @@ __all__ = [
     "list_keys_not_limited_in_redis",
     "list_queue_names",
     "list_vault_names",
+    "may_be_new",
+    "refresh_for_key",
     "status_filter",
 ]
 
@@ -90,30 +90,31 @@ class _KnownKey:
 def find_identity(key: str) -> Identity | None:
     """Return the identity of a key in the process's snapshot, without I/O; None if unknown, expired or revoked.
 
-    A caller that accepts a key calls `last_used.record_use`. An unknown key in the format of `is_key` may have just
-    been created by another process. Raise ConfigurationUnavailable if the key is not from the environment and there
-    is no snapshot.
-    """
-    digest = key_digest(key)
-    return _find_in_environment(digest) or _find_published(current_snapshot(), digest)
-
-
-def authenticate(key: str) -> Identity | None:
-    """Return the identity of a key, on a snapshot compared with Redis, and record its use; None if not accepted.
-
-    A key that another process has just created is known at once. Does not query the database. Raise
-    ConfigurationUnavailable.
+    Raise ConfigurationUnavailable for a key of the database if there is no snapshot.
     """
     digest = key_digest(key)
     identity = _find_in_environment(digest)
-    if identity is not None:
-        return identity
-    identity = _find_published(get_snapshot(), digest)
-    if identity is None and is_key(key):
-        identity = _find_published(get_newest(), digest)
-    if identity is not None:
-        last_used.record_and_flush(identity.key_id)
-    return identity
+    return identity or (_find_published(current_snapshot(), digest) if has_key_format(key) else None)
+
+
+def may_be_new(key: str) -> bool:
+    """Return whether another process may have just created a key: it is one of ours, and not in the snapshot.
+
+    A key that can be guessed is not compared. Raise ConfigurationUnavailable.
+    """
+    return has_key_format(key) and find_identity(key) is None and is_key(key)
+
+
+def refresh_for_key(key: str) -> None:
+    """Compare the snapshot with Redis before a key is looked up: when that is due, and at once for one that may be new.
+
+    Does not query the database; nothing is compared for a key of the environment. Blocks. Raise
+    ConfigurationUnavailable.
+    """
+    if has_key_format(key) and _find_in_environment(key_digest(key)) is None:
+        get_snapshot()
+        if may_be_new(key):
+            get_newest()
 
 
 def is_guessable(key: str) -> bool:

@@ -19,7 +19,7 @@ from runqy.broker.rate_limit import Rate, RateLimitStatus, acquire, read_wait
 from runqy.connection_urls import parse_address
 from runqy.errors import BrokerUnavailable, TooManyFailures, TooManyRequests
 from runqy.failure_log import FailureLog
-from runqy.redis_connection import get_broker
+from runqy.redis_connection import run_blocking
 
 _failures = FailureLog("requests_counted")
 
@@ -35,8 +35,8 @@ class RateLimit:
 
     def acquire(self) -> Operation[RateLimitStatus | None]:
         """Count a request and return what is left; None while Redis is unavailable."""
-        context = yield from get_context()
         try:
+            context = yield from get_context()
             status = yield from ask(acquire(f"{self.scope}:{self.subject}", self.rate, now_ns=context.now_ns))
         except BrokerUnavailable as error:
             _record_failure(error)
@@ -46,25 +46,9 @@ class RateLimit:
 
     def wait_s(self) -> Operation[int]:
         """Return after how many seconds a request may pass, without counting it; 0 while Redis is unavailable."""
-        context = yield from get_context()
         try:
+            context = yield from get_context()
             return (yield from ask(read_wait(f"{self.scope}:{self.subject}", self.rate, now_ns=context.now_ns)))
-        except BrokerUnavailable as error:
-            _record_failure(error)
-            return 0
-
-    def acquire_blocking(self) -> RateLimitStatus | None:
-        """Count a request and return what is left; None while Redis is unavailable, also where it was never reached."""
-        try:
-            return get_broker().run(self.acquire())
-        except BrokerUnavailable as error:
-            _record_failure(error)
-            return None
-
-    def wait_blocking_s(self) -> int:
-        """Return as `wait_s`; 0 also where Redis was never reached."""
-        try:
-            return get_broker().run(self.wait_s())
         except BrokerUnavailable as error:
             _record_failure(error)
             return 0
@@ -90,29 +74,11 @@ def registration_limit(identity: Identity) -> RateLimit | None:
     return None if rate is None else RateLimit("registrations", identity.key_id or identity.role, rate)
 
 
-def auth_failure_limit(address: str) -> RateLimit | None:
-    """Return the limit of wrong keys from this client address, if there is one."""
-    rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
-    return None if rate is None else RateLimit("address", ip_prefix(address), rate)
-
-
 def key_limit_exceeded(identity: Identity, wait_s: float | None) -> TooManyRequests:
     """Return the error for a key that exceeds its limit."""
     source = "its rate_limit" if identity.rate else "RUNQY_RATE_LIMIT"
     detail = f"This key is limited to {identity.rate or settings.RUNQY_RATE_LIMIT} ({source})."
     return TooManyRequests(detail, retry_after_s=math.ceil(wait_s or 1))
-
-
-def auth_failure_limit_exceeded(wait_s: float) -> TooManyFailures:
-    """Return the error for an address that has tried too many wrong keys."""
-    rate = settings.RUNQY_AUTH_FAILURE_LIMIT
-    detail = f"An address is limited to {rate} wrong keys (RUNQY_AUTH_FAILURE_LIMIT)."
-    return TooManyFailures(detail, retry_after_s=math.ceil(wait_s))
-
-
-def refused_allowance(wait_s: int) -> RateLimitStatus:
-    """Return the status of an uncounted address as if it had been counted: it must not reveal whether a key matched."""
-    return RateLimitStatus(is_allowed=False, remaining=0, wait_s=wait_s, reset_s=wait_s)
 
 
 class ApiKeyThrottle(BaseThrottle):
@@ -124,7 +90,7 @@ class ApiKeyThrottle(BaseThrottle):
     def allow_request(self, request: Request, view: Any) -> bool:
         """Count the request, and set the response's headers about the rate limit."""
         limit = key_limit(cast(AuthenticatedRequest, request).auth)
-        allowance = limit.acquire_blocking() if limit else None
+        allowance = run_blocking(limit.acquire()) if limit else None
         if limit is None or allowance is None:
             return True
         view.rate_limit_headers = limit.headers(allowance)
@@ -144,7 +110,7 @@ class RegistrationThrottle(BaseThrottle):
     def allow_request(self, request: Request, view: Any) -> bool:
         """Count the registration. Raise TooManyRequests."""
         limit = registration_limit(cast(AuthenticatedRequest, request).auth)
-        allowance = limit.acquire_blocking() if limit else None
+        allowance = run_blocking(limit.acquire()) if limit else None
         if limit is None or allowance is None or allowance.is_allowed:
             return True
         view.rate_limit_headers = limit.headers(allowance)
@@ -155,35 +121,41 @@ class RegistrationThrottle(BaseThrottle):
 
 
 class AuthFailureLimiter:
-    """Limit the wrong keys from one client address to RUNQY_AUTH_FAILURE_LIMIT.
+    """Limits the wrong keys from one client address to RUNQY_AUTH_FAILURE_LIMIT.
 
     Only failures are counted: a valid key works even if others behind the same address guess keys. Short keys of the
     environment are the exception. Beyond the limit they are not compared at all, else they could be guessed; and one
     that matches is refused if the limit was reached meanwhile, since concurrent guesses all start within the limit.
     """
 
-    def refuse_guess(self, request: Request) -> None:
-        """Raise TooManyFailures for an address beyond its limit. Called before and after a short key is compared."""
-        limit = auth_failure_limit(request.META.get("REMOTE_ADDR", ""))
-        if limit and (wait_s := limit.wait_blocking_s()):
-            _set_headers(request, limit.headers(refused_allowance(wait_s)))
-            raise auth_failure_limit_exceeded(wait_s)
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self.headers: dict[str, str] = {}
+        """The headers of the response about the limit; empty as long as it does not concern the request."""
 
-    def record_failure(self, request: Request) -> None:
+    def refuse_guess(self) -> Operation[None]:
+        """Raise TooManyFailures beyond the limit. Called before and after a short key is compared."""
+        limit = self._limit()
+        if limit and (wait_s := (yield from limit.wait_s())):
+            # as if it had been counted: the headers must not reveal whether the key matched
+            self._report(limit, RateLimitStatus(is_allowed=False, remaining=0, wait_s=wait_s, reset_s=wait_s))
+
+    def record_failure(self) -> Operation[None]:
         """Count a wrong key. Raise TooManyFailures."""
-        limit = auth_failure_limit(request.META.get("REMOTE_ADDR", ""))
-        allowance = limit.acquire_blocking() if limit else None
-        if limit is None or allowance is None:
-            return
-        _set_headers(request, limit.headers(allowance))
+        limit = self._limit()
+        if limit and (allowance := (yield from limit.acquire())):
+            self._report(limit, allowance)
+
+    def _limit(self) -> RateLimit | None:
+        rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
+        return None if rate is None else RateLimit("address", ip_prefix(self._address), rate)
+
+    def _report(self, limit: RateLimit, allowance: RateLimitStatus) -> None:
+        """Set the headers. Raise TooManyFailures for an address beyond the limit."""
+        self.headers = limit.headers(allowance)
         if not allowance.is_allowed:
-            raise auth_failure_limit_exceeded(allowance.wait_s)
-
-
-def _set_headers(request: Request, headers: dict[str, str]) -> None:
-    """Set the response's headers about rate limits."""
-    if view := (request.parser_context or {}).get("view"):
-        view.rate_limit_headers = headers
+            detail = f"An address is limited to {limit.rate} wrong keys (RUNQY_AUTH_FAILURE_LIMIT)."
+            raise TooManyFailures(detail, retry_after_s=allowance.wait_s)
 
 
 def record_login_attempt(address: str) -> None:
@@ -191,7 +163,7 @@ def record_login_attempt(address: str) -> None:
     rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
     if rate is None:
         return
-    allowance = RateLimit("login", ip_prefix(address), rate).acquire_blocking()
+    allowance = run_blocking(RateLimit("login", ip_prefix(address), rate).acquire())
     if allowance is not None and not allowance.is_allowed:
         raise TooManyFailures(retry_after_s=allowance.wait_s)
 

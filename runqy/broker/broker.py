@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis import RedisCluster
 
-from runqy.broker.operation import BrokerContext, MemoryUse, Operation, Request, RequestBatch, ask_all
+from runqy.broker.operation import (
+    BrokerContext,
+    Effect,
+    MemoryUse,
+    Operation,
+    Request,
+    RequestBatch,
+    ask_all,
+    drive,
+)
 from runqy.broker.redis_client import RedisTarget, connect_client, make_connection
 from runqy.broker.redis_clock import RedisClock
 from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
@@ -43,19 +52,11 @@ class Broker:
         if isinstance(work, Request):
             requested: T = self._run(work)
             return requested
-        outcome: Any = None
-        error: RunqyError | None = None
-        while True:
-            try:
-                effect = work.send(outcome) if error is None else work.throw(error)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            outcome, error = None, None
-            try:
-                outcome = self.context() if isinstance(effect, type) else self._run(effect)
-            except RunqyError as raised:
-                error = raised
+        return drive(work, self.perform)
+
+    def perform(self, effect: Effect) -> Any:
+        """Return the outcome of what an operation yields. Raise BrokerUnavailable, or the errors it documents."""
+        return self.context() if isinstance(effect, type) else self._run(effect)
 
     def run_all(self, requests: Sequence[Request[T]]) -> list[T | RunqyError]:
         """Run requests in one round trip; the result of a failed request is its error.

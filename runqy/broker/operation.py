@@ -158,3 +158,20 @@ def raise_error(outcome: T | RunqyError) -> T:
     if isinstance(outcome, RunqyError):
         raise outcome
     return outcome
+
+
+def drive(operation: Operation[T], perform: Callable[[Effect], Any]) -> T:
+    """Run an operation with blocking I/O: `perform` returns the outcome of an effect, or raises its RunqyError."""
+    outcome: Any = None
+    error: RunqyError | None = None
+    while True:
+        try:
+            effect = operation.send(outcome) if error is None else operation.throw(error)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        outcome, error = None, None
+        try:
+            outcome = perform(effect)
+        except RunqyError as raised:
+            error = raised

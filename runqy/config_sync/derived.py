@@ -21,7 +21,8 @@ class Snapshot:
         """`documents` are by field; decoded documents of the snapshot `before` are reused."""
         self.documents = documents
         self.head = Head.of((field, document.revision) for field, document in documents.items())
-        self._decoded: dict[object, dict[str, tuple[Document, Any]]] = dict(before._decoded) if before else {}  # noqa: SLF001 (the same class)
+        decoded = before._decoded if before else {}  # noqa: SLF001 (of the same class)
+        self._decoded: dict[object, dict[str, tuple[Document, Any]]] = dict(decoded)
         self._built: dict[object, Any] = {}
 
     def of_kind(self, kind: DocumentKind) -> dict[str, Document]:

@@ -12,26 +12,16 @@ from typing import TypeAlias, TypeVar
 from django.conf import settings
 
 from queues.queries import get_catalog
-from runqy.accounts import last_used
-from runqy.accounts.authentication import presented_key
-from runqy.accounts.queries import find_identity, is_guessable
+from runqy.accounts.authentication import authenticate_key, presented_key
+from runqy.accounts.queries import may_be_new
 from runqy.api.exceptions import log_unavailable
 from runqy.api.parsers import check_encoding, check_size, parse_idempotency_key
 from runqy.api.permissions import check_role
 from runqy.api.renderers import encode_json
-from runqy.api.throttling import (
-    ApiKeyThrottle,
-    RateLimit,
-    auth_failure_limit,
-    auth_failure_limit_exceeded,
-    key_limit,
-    key_limit_exceeded,
-    refused_allowance,
-)
-from runqy.api_keys import Identity, is_key
+from runqy.api.throttling import ApiKeyThrottle, AuthFailureLimiter, key_limit, key_limit_exceeded
+from runqy.api_keys import Identity
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.operation import Operation
-from runqy.broker.rate_limit import RateLimitStatus
 from runqy.dataplane.application import Handler, PassToDjango
 from runqy.dataplane.background_tasks import SnapshotRefresher
 from runqy.dataplane.bodies import ClientDisconnected, find_length
@@ -181,47 +171,30 @@ class TaskEndpoints:
         return response
 
     async def _authenticate(self, call: Call) -> Identity:
-        """Return the identity of a request's key. Raise KeyRequired, TooManyFailures."""
+        """Return the identity of a request's key. Raise KeyRequired, TooManyFailures, ConfigurationUnavailable."""
         key = presented_key(call.request.headers)
         if not key:
             raise KeyRequired
-        if is_guess := is_guessable(key):
-            await self._refuse_guess(call)
-        identity = find_identity(key)
-        if identity is None and is_key(key) and await self._snapshots.refresh_for_unknown():
-            identity = find_identity(key)
-        if identity is not None:
-            if is_guess:
-                await self._refuse_guess(call)  # guesses beside it have been counted since
-            last_used.record_use(identity.key_id)
-            return identity
-        allowance = await self._acquire(call, auth_failure_limit(call.address))
-        if allowance is not None and not allowance.is_allowed:
-            raise auth_failure_limit_exceeded(allowance.wait_s)
-        raise KeyRequired
-
-    async def _refuse_guess(self, call: Call) -> None:
-        """Raise TooManyFailures for an address beyond its limit, before and after a short key is compared."""
-        limit = auth_failure_limit(call.address)
-        if limit and (wait_s := await self._broker.run(limit.wait_s())):
-            call.rate_limit_headers = limit.headers(refused_allowance(wait_s))
-            raise auth_failure_limit_exceeded(wait_s)
+        if may_be_new(key):
+            await self._snapshots.refresh_for_unknown()
+        limiter = AuthFailureLimiter(call.address)
+        try:
+            identity = await self._broker.run(authenticate_key(key, limiter))
+        finally:
+            call.rate_limit_headers = limiter.headers
+        if identity is None:
+            raise KeyRequired
+        return identity
 
     async def _throttle(self, call: Call, identity: Identity) -> None:
         """Count a request against its key's rate. Raise TooManyRequests."""
-        if ApiKeyThrottle not in TaskViewSet.throttle_classes:
+        limit = key_limit(identity) if ApiKeyThrottle in TaskViewSet.throttle_classes else None
+        allowance = await self._broker.run(limit.acquire()) if limit else None
+        if limit is None or allowance is None:
             return
-        allowance = await self._acquire(call, key_limit(identity))
-        if allowance is not None and not allowance.is_allowed:
+        call.rate_limit_headers = limit.headers(allowance)
+        if not allowance.is_allowed:
             raise key_limit_exceeded(identity, allowance.wait_s)
-
-    async def _acquire(self, call: Call, limit: RateLimit | None) -> RateLimitStatus | None:
-        if limit is None:
-            return None
-        allowance = await self._broker.run(limit.acquire())
-        if allowance is not None:
-            call.rate_limit_headers = limit.headers(allowance)
-        return allowance
 
     async def _enqueue(self, call: Call, identity: Identity) -> Response:
         request = call.request

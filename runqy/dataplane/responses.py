@@ -59,12 +59,15 @@ def encode_headers(headers: Mapping[str, str]) -> Iterable[tuple[bytes, bytes]]:
 
 def shared_headers(scheme: str) -> Headers:
     """Return the headers that the middleware adds to every response: the request id and security headers."""
-    return [(b"x-request-id", current_request_id().encode("latin-1")), *_security_headers(scheme)]
+    return [(b"x-request-id", current_request_id().encode("latin-1")), *security_headers(scheme)]
 
 
 @cache
-def _security_headers(scheme: str) -> tuple[tuple[bytes, bytes], ...]:
-    """Return the security headers that the middleware adds to a response that is not a page."""
+def security_headers(scheme: str) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the security headers that the middleware adds to a response that is not a page.
+
+    Cached: settings change only in tests.
+    """
     request = _SchemeRequest(scheme)
     response = HttpResponse(content_type=JSON_TYPE)
     for middleware in (SecurityMiddleware, XFrameOptionsMiddleware):

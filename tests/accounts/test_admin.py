@@ -16,7 +16,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.accounts.queries import authenticate
+from tests.accounts.authenticating import authenticate
 from tests.queues.samples import spec
 
 pytestmark = pytest.mark.usefixtures("configuration")

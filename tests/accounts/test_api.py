@@ -8,8 +8,8 @@ from django.utils import timezone
 
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key
-from runqy.accounts.queries import authenticate
 from runqy.audit.models import AuditRecord
+from tests.accounts.authenticating import authenticate
 from tests.api.client import ApiClient, Response, problem
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 
@@ -103,7 +103,7 @@ def test_an_invalid_cursor_is_refused(query: str) -> None:
     assert (response.status_code, problem(response)["code"]) == (400, "invalid_request")
 
 
-def test_a_revoked_key_is_refused_and_stays_listed() -> None:
+def test_a_revoked_key_is_refused_and_stays_listed(each_plane: str) -> None:
     created = json.loads(create().content)
     path = f"/api/keys/{created['api_key']['id']}"
 

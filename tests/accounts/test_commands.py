@@ -12,9 +12,9 @@ from django.utils import timezone
 
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.accounts.queries import authenticate
 from runqy.audit.actors import actor_context, command_actor
 from runqy.audit.models import AuditRecord
+from tests.accounts.authenticating import authenticate
 
 pytestmark = pytest.mark.usefixtures("configuration")
 

@@ -10,10 +10,11 @@ from django.utils import timezone
 
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.accounts.queries import authenticate, list_accepted_descendants
+from runqy.accounts.queries import list_accepted_descendants
 from runqy.audit.models import AuditRecord
 from runqy.config_sync import snapshot
 from runqy.config_sync.snapshot import get_snapshot
+from tests.accounts.authenticating import authenticate
 from tests.api.client import ApiClient, problem
 
 pytestmark = pytest.mark.usefixtures("configuration")

@@ -12,7 +12,7 @@ from runqy import clock
 from runqy.accounts import last_used
 from runqy.accounts.models import ApiKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
-from runqy.accounts.queries import authenticate, find_identity, is_guessable
+from runqy.accounts.queries import find_identity, is_guessable
 from runqy.api_keys import Identity, Role, generate_key
 from runqy.broker import keys
 from runqy.config_sync import snapshot
@@ -20,6 +20,7 @@ from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import configuration_change
 from runqy.errors import ApiKeyAlreadyRevoked, ApiKeyInvalid, ApiKeyNotFound, ConfigurationUnavailable
 from runqy.redis_connection import get_broker
+from tests.accounts.authenticating import authenticate
 from tests.config_sync.support import away, elsewhere
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
 
@@ -44,7 +45,7 @@ def test_the_keys_of_the_environment_need_neither_redis_nor_database(settings, d
 
 def test_a_key_that_staff_created_is_recognised_without_the_database(django_assert_num_queries) -> None:
     created = create_api_key(name="shop", role="client", queues=["mail"])
-    authenticate("something else")
+    snapshot.get_snapshot()
 
     with django_assert_num_queries(0):
         identity = authenticate(created.plain)
@@ -71,8 +72,7 @@ def test_the_owner_of_a_key_is_found_in_memory_without_io(monkeypatch) -> None:
     with elsewhere():
         created = create_api_key(name="new", role="client")
     last_used.reset()
-    for module in (snapshot, last_used):
-        monkeypatch.setattr(module, "get_broker", pytest.fail)
+    monkeypatch.setattr(snapshot, "get_broker", pytest.fail)
 
     assert find_identity(CLIENT_KEY) is not None
     assert find_identity(known.plain) is not None
@@ -85,8 +85,20 @@ def test_the_owner_of_a_key_is_found_in_memory_without_io(monkeypatch) -> None:
 
 def test_a_process_that_knows_no_configuration_knows_the_keys_of_the_environment() -> None:
     assert find_identity(CLIENT_KEY) is not None
+    assert find_identity("guess") is None
     with pytest.raises(ConfigurationUnavailable):
         find_identity(generate_key())
+
+
+def test_a_wrong_key_that_none_of_the_database_can_be_is_counted_without_a_configuration(
+    settings, redis: redis_py.Redis, monkeypatch
+) -> None:
+    settings.RUNQY_CLIENT_API_KEY = "short"
+    monkeypatch.setattr(snapshot, "get_broker", pytest.fail)
+
+    assert authenticate("guess") is None
+    assert authenticate("short") is not None
+    assert len(redis.keys("runqy:rate:*")) == 1
 
 
 def test_what_cannot_be_a_key_is_not_looked_for_in_redis(monkeypatch) -> None:

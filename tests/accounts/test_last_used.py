@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from runqy import clock
 from runqy.accounts import last_used
-from runqy.accounts.last_used import INTERVAL_S, flush_uses, pop_due_uses, record_and_flush, record_use
+from runqy.accounts.last_used import INTERVAL_S, flush_uses, flush_when_due, pop_due_uses, record_use
 from runqy.broker import keys
 from runqy.broker.operation import RequestBatch
 from runqy.redis_connection import get_broker
@@ -70,8 +70,9 @@ def test_a_use_that_cannot_be_written_is_logged_and_tried_again_after_a_minute(
 ) -> None:
     settings.REDIS_TARGET = away()  # type: ignore[attr-defined]
     with capture_logs() as logs:
-        record_and_flush("1")
-        record_and_flush("1")
+        for _ in range(2):
+            record_use("1")
+            flush_when_due("1")
     assert [log["event"] for log in logs].count("key_use_not_noted") == 1
 
     now_s[0] += int(INTERVAL_S)

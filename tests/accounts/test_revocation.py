@@ -21,7 +21,7 @@ import django
 django.setup()
 from django.db import connection
 connection.settings_dict["NAME"] = sys.argv[1]
-from runqy.accounts.queries import authenticate
+from tests.accounts.authenticating import authenticate
 key = sys.stdin.readline().strip()
 assert authenticate(key)
 queries = []

@@ -1,12 +1,12 @@
 """A client of the API, on either plane."""
 
 import json
-from typing import Any, ClassVar
+from typing import Any
 
-from django.conf import settings
 from django.test import Client
 
-from tests.support.data_plane import DataPlane, comparable
+from tests.api import planes
+from tests.api.planes import SentRequest
 from tests.support.environment import ADMIN_KEY
 
 Response = Any
@@ -16,11 +16,9 @@ Response = Any
 class ApiClient:
     """Sends requests with one key and reads JSON."""
 
-    plane: ClassVar[DataPlane | None] = None
-    """Serves its own routes for all clients of a test, if set; the fixture `each_plane` does."""
-
-    def __init__(self, key: str | None = ADMIN_KEY) -> None:
+    def __init__(self, key: str | None = ADMIN_KEY, *, address: str = "127.0.0.1", scheme: str = "http") -> None:
         self._client = Client(raise_request_exception=False)
+        self._address, self._scheme = address, scheme
         self._headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
 
     def get(self, path: str, **headers: str) -> Response:
@@ -44,27 +42,28 @@ class ApiClient:
         self, method: str, path: str, body: bytes, headers: dict[str, str], content_type: str = "application/json"
     ) -> Response:
         headers = self._headers | headers
-        if self.plane is None or not self.plane.serves(method, path):
-            return self._send_to_django(method, path, body, headers, content_type)
-        response = self.plane.send(method, path, {"Content-Type": content_type} | headers, body)
-        if _is_repeatable(method, path, response):
-            repeated = self._send_to_django(method, path, body, headers, content_type)
-            seen, expected = comparable(response), comparable(repeated)
-            assert seen == expected, f"the data plane: {seen}\nDjango: {expected}"
-        return response
+        request = SentRequest(
+            method=method,
+            path=path,
+            headers={"Content-Type": content_type} | headers,
+            body=body,
+            address=self._address,
+            scheme=self._scheme,
+        )
+        return planes.send(request, lambda: self._send_to_django(method, path, body, headers, content_type))
 
     def _send_to_django(
         self, method: str, path: str, body: bytes, headers: dict[str, str], content_type: str
     ) -> Response:
-        return self._client.generic(method, path, body, content_type=content_type, headers=headers)
-
-
-def _is_repeatable(method: str, path: str, response: Response) -> bool:
-    """Return whether the same request has the same response again: nothing is changed or counted by it."""
-    is_counted = settings.RUNQY_RATE_LIMIT is not None or response.has_header("RateLimit")
-    is_stream = response.headers.get("Content-Type") == "text/event-stream"
-    is_kept = method == "GET" and response.status_code != 202 and not is_stream
-    return not is_counted and (is_kept or 400 <= response.status_code < 500)
+        return self._client.generic(
+            method,
+            path,
+            body,
+            content_type=content_type,
+            headers={"Host": "testserver"} | headers,
+            secure=self._scheme == "https",
+            REMOTE_ADDR=self._address,
+        )
 
 
 def problem(response: Response) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def test_a_worker_is_registered_with_what_it_needs(client: ApiClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/queue/add", "/api/cli/tasks"])
-def test_a_task_is_added(client: ApiClient, path: str) -> None:
+def test_a_task_is_added(client: ApiClient, each_plane: str, path: str) -> None:
     info = decode(client.post(path, TASK))["info"]
 
     assert (info["queue"], info["state"]) == ("inference_high", "pending")
@@ -88,7 +88,7 @@ def test_a_task_is_added(client: ApiClient, path: str) -> None:
     assert isinstance(info["timeout"], str)
 
 
-def test_a_tasks_state_and_result_are_returned(client: ApiClient, single_broker: Broker) -> None:
+def test_a_tasks_state_and_result_are_returned(client: ApiClient, each_plane: str, single_broker: Broker) -> None:
     task_id = decode(client.post("/queue/add", TASK))["info"]["id"]
     succeed(single_broker, take_one(single_broker, "inference_high"), b'{"ok":true}')
 
@@ -186,15 +186,22 @@ class Refusal(NamedTuple):
     key: str | None = "admin"
 
 
+TASK_REFUSALS = [
+    Refusal(401, "get", "/queue/nothing", key=None),
+    Refusal(404, "get", "/queue/nothing"),
+    Refusal(400, "get", "/queue/nothing?wait=soon"),
+    Refusal(404, "get", "/queue/nothing/events"),
+    Refusal(401, "post", "/queue/add", {"queue": "inference", "data": {}}, "wrong"),
+    Refusal(400, "post", "/queue/add", b"{"),
+    Refusal(404, "post", "/queue/add", {"queue": "nothing", "data": {}}),
+    Refusal(400, "post", "/queue/add-batch", {"queue": "inference_high"}),
+    Refusal(404, "post", "/queue/add-batch", {"queue": "nothing", "jobs": [{}]}),
+]
 REFUSALS = [
     Refusal(401, "post", "/worker/register", {"queue": "inference"}, None),
     Refusal(401, "post", "/worker/register", {"queue": "inference"}, "wrong"),
     Refusal(400, "post", "/worker/register", {"queue": 1}),
     Refusal(404, "post", "/worker/register", {"queue": "nothing"}),
-    Refusal(404, "get", "/queue/nothing"),
-    Refusal(400, "get", "/queue/nothing?wait=soon"),
-    Refusal(400, "post", "/queue/add", b"{"),
-    Refusal(404, "post", "/queue/add", {"queue": "nothing", "data": {}}),
     Refusal(409, "post", "/api/vaults", {"name": "api-keys"}),
     Refusal(400, "post", "/api/vaults", {"name": "not a name"}),
     Refusal(404, "get", "/api/vaults/nothing"),
@@ -213,8 +220,23 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda one: f"{one.status} {one.method} {one.path}")
+def name_of(refusal: Refusal) -> str:
+    """Return the name of a test's parameter."""
+    return f"{refusal.status} {refusal.method} {refusal.path}"
+
+
+@pytest.mark.parametrize("refusal", TASK_REFUSALS, ids=name_of)
+def test_errors_about_tasks_are_as_documented(client: ApiClient, each_plane: str, refusal: Refusal) -> None:
+    assert_refused(client, refusal)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=name_of)
 def test_errors_are_as_documented(client: ApiClient, refusal: Refusal) -> None:
+    assert_refused(client, refusal)
+
+
+def assert_refused(client: ApiClient, refusal: Refusal) -> None:
+    """Check that a request gets the documented error."""
     asking = client if refusal.key == "admin" else ApiClient(refusal.key)
     ask = getattr(asking, refusal.method)
 

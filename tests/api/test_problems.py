@@ -151,7 +151,7 @@ def test_an_error_before_any_view_is_a_problem(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(type(get_resolver()), "resolve", fail)
 
-    response = call("GET", "/queue/t1")
+    response = call("GET", "/health")
 
     assert (response.status, problem(response)["code"]) == (500, "internal")
     assert b"secret detail" not in response.body

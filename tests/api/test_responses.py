@@ -10,7 +10,6 @@ from django.db import OperationalError
 
 from runqy.api.renderers import JSONRenderer
 from runqy.broker.redis_client import RedisTarget
-from runqy.config_sync.snapshot import get_snapshot
 from tests.api.client import ApiClient, problem
 from tests.api.wsgi import call
 from tests.support.environment import ADMIN_KEY
@@ -58,22 +57,20 @@ def test_an_unavailable_database_is_a_503(monkeypatch: pytest.MonkeyPatch, caplo
     assert [record for record in caplog.records if record.name == "django.request"] == []
 
 
-def test_an_unavailable_redis_is_a_503(settings: Any) -> None:
-    get_snapshot()
-    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),))
-
+def test_an_unavailable_redis_is_a_503(redis_away: None, each_plane: str) -> None:
     responses = [
         ApiClient().post("/queue/add", {"queue": "q", "data": {}}),
         ApiClient().get("/queue/x"),
         ApiClient().get("/queue/x?wait=1"),
+        ApiClient().get("/queue/x/events"),
     ]
 
     # An unknown queue is still known to be unknown.
-    assert [problem(response)["code"] for response in responses] == ["queue_not_found", *["broker_unavailable"] * 2]
+    assert [problem(response)["code"] for response in responses] == ["queue_not_found", *["broker_unavailable"] * 3]
     assert all(response["Retry-After"] for response in responses[1:])
 
 
-def test_responses_have_a_content_length() -> None:
+def test_responses_have_a_content_length(each_plane: str) -> None:
     response = ApiClient().get("/queue/x")
 
     assert int(response["Content-Length"]) == len(response.content)
@@ -88,14 +85,14 @@ def test_responses_have_a_content_length() -> None:
         {"HTTP_AUTHORIZATION": "Basic eDp5", "HTTP_X_API_KEY": ADMIN_KEY},
     ],
 )
-def test_a_key_is_read_from_either_header(headers: dict[str, str]) -> None:
+def test_a_key_is_read_from_either_header(each_plane: str, headers: dict[str, str]) -> None:
     assert call("GET", "/queue/x", **headers).status == 404
 
 
 @pytest.mark.parametrize(
     "header", ["", "Bearer", "Bearer ", "Bearer wrong", f"Basic {ADMIN_KEY}", ADMIN_KEY, "Bearer \xe9"]
 )
-def test_a_request_without_a_valid_key_is_challenged(header: str) -> None:
+def test_a_request_without_a_valid_key_is_challenged(each_plane: str, header: str) -> None:
     response = call("GET", "/queue/x", HTTP_AUTHORIZATION=header)
 
     assert response.status == 401

@@ -100,7 +100,7 @@ def keys(configuration: None) -> dict[str, str]:
     }
 
 
-def test_each_operation_allows_its_roles_and_queue_scoped_keys(keys: dict[str, str]) -> None:
+def test_each_operation_allows_its_roles_and_queue_scoped_keys(keys: dict[str, str], each_plane: str) -> None:
     responses = {
         (operation, name): call(
             operation.method, operation.path, operation.body, HTTP_AUTHORIZATION=f"Bearer {key}", HTTP_VIA="proxy"

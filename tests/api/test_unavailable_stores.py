@@ -12,11 +12,9 @@ from drf_spectacular.generators import SchemaGenerator
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy import health
-from runqy.broker.redis_client import RedisTarget
 from runqy.config_sync.snapshot import get_snapshot
 from tests.api.wsgi import Response, call
 from tests.queues.samples import spec
-from tests.support.servers import free_port
 from vaults.operations import create_vault, set_entry
 
 NAMES = {"queue": "simple", "name": "v", "key": "KEY", "task_id": "t", "worker_id": "w:1", "key_id": "1"}
@@ -53,9 +51,7 @@ def outcome(response: Response) -> tuple[int, str]:
     return response.status, json.loads(response.body)["code"]
 
 
-def test_without_redis_no_route_fails_with_a_bug(settings: Any) -> None:
-    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),))
-
+def test_without_redis_no_route_fails_with_a_bug(redis_away: None, each_plane: str) -> None:
     found = {(method, path): outcome(call(method, path, body)) for method, path, body in operations()}
 
     assert found["POST", "/queue/add"] == (503, "broker_unavailable")
@@ -66,7 +62,9 @@ def test_without_redis_no_route_fails_with_a_bug(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
-def test_without_a_database_no_route_fails_with_a_bug(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+def test_without_a_database_no_route_fails_with_a_bug(
+    each_plane: str, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 

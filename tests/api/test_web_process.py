@@ -45,15 +45,18 @@ def web(configuration: None, shared_web: WebProcess) -> WebProcess:
 
 def test_only_configured_proxies_are_trusted(configuration: None, tmp_path: Path) -> None:
     web = WebProcess(tmp_path, RUNQY_HTTPS="true")
+
+    def status(path: str) -> bytes:
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: https\r\n\r\n"
+        with web.connect(head) as connection:
+            return connection.recv(12)
+
     try:
-        with web.connect(
-            "GET /admin/login/ HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: https\r\n\r\n"
-        ) as connection:
-            status = connection.recv(12)
+        found = {status(path) for path in ("/admin/login/", "/queue/t1", "/queue/t1/events")}
     finally:
         web.kill()
 
-    assert status == b"HTTP/1.1 301"
+    assert found == {b"HTTP/1.1 301"}
 
 
 def test_responses_have_a_date(web: WebProcess) -> None:

@@ -83,7 +83,7 @@ def crash_before(broker: Broker, script: str, *, call: int = 1, run: Callable[[B
 def claim_all(broker: Broker, *, token: str) -> None:
     """Claim the tasks of every index, as a process that is killed after it."""
     for state, index in moving._indexes(broker, S):  # noqa: SLF001 (no other way to stop a process there)
-        broker.run(moving._claim(S, state, index, token=token, destination=D))  # noqa: SLF001
+        broker.run(moving._claim(S, state, index, token=token, destination=D))  # noqa: SLF001 (as above)
 
 
 def print_and_complete(broker: Broker, task_id: str, queue: str = S) -> None:

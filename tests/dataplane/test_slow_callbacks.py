@@ -4,6 +4,8 @@ import asyncio
 import gc
 import multiprocessing
 import os
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -79,19 +81,47 @@ def busy_threads() -> Iterator[None]:
             thread.join()
 
 
-@pytest.mark.parametrize(("hold_up", "seconds"), [(compute, 0.15), (time.sleep, 0.7)])
+def receive_nothing(seconds: float) -> None:
+    """Wait for a byte that does not come."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(seconds)
+        with pytest.raises(TimeoutError):
+            ours.recv(1)
+
+
+def block_and_compute(seconds: float) -> None:
+    """Do either for half of the time."""
+    time.sleep(seconds / 2)
+    compute(seconds / 2)
+
+
+def block_often(seconds: float) -> None:
+    """Block many times, each for a moment."""
+    for _ in range(30):
+        time.sleep(seconds / 30)
+
+
+@pytest.mark.parametrize("hold_up", [compute, time.sleep, receive_nothing, block_and_compute, block_often])
 def test_a_callback_that_computes_or_blocks_is_found(
-    hold_up: Callable[[float], None], seconds: float, slow_callbacks: list[str]
+    hold_up: Callable[[float], None], slow_callbacks: list[str]
 ) -> None:
     with pytest.raises(AssertionError, match="test_slow_callbacks"), watch_callbacks():
-        call_back(lambda: hold_up(seconds))
+        call_back(lambda: hold_up(0.15))
+
+    slow_callbacks.clear()
+
+
+def test_a_callback_that_blocks_is_found_on_a_busy_machine(slow_callbacks: list[str]) -> None:
+    with busy_cpu(), pytest.raises(AssertionError, match="test_slow_callbacks"), watch_callbacks():
+        call_back(lambda: time.sleep(0.15))
 
     slow_callbacks.clear()
 
 
 def test_a_handler_of_the_data_plane_that_blocks_is_found(slow_callbacks: list[str]) -> None:
     async def handle(_: ParsedRequest) -> Response:
-        time.sleep(0.7)
+        time.sleep(0.15)
         return Response(204, [])
 
     application = build(echo, find_handler=lambda *_: handle)
@@ -103,13 +133,24 @@ def test_a_handler_of_the_data_plane_that_blocks_is_found(slow_callbacks: list[s
 
 
 @pytest.mark.parametrize("is_busy", [busy_cpu, busy_threads])
+@pytest.mark.parametrize("hold_up", [compute, block_and_compute, block_often])
 def test_a_callback_that_waits_for_other_programs_and_threads_is_not(
-    is_busy: Callable[[], "contextmanager[None]"], caplog: pytest.LogCaptureFixture
+    hold_up: Callable[[float], None], is_busy: Callable[[], "contextmanager[None]"], caplog: pytest.LogCaptureFixture
 ) -> None:
     with is_busy(), watch_callbacks() as found:
-        call_back(lambda: compute(0.07))
+        while not logged_callbacks(caplog):  # until it had to wait
+            call_back(lambda: hold_up(0.07))
 
-    assert logged_callbacks(caplog)
+    assert found == []
+
+
+def test_a_callback_that_starts_a_process_on_a_busy_machine_is_not() -> None:
+    started = []
+
+    with busy_cpu(), watch_callbacks() as found:
+        call_back(lambda: started.append(subprocess.Popen(["true"])))
+
+    started[0].wait()
     assert found == []
 
 

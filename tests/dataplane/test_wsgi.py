@@ -3,11 +3,13 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from time import perf_counter
 from typing import Any
 
 import pytest
 
 from runqy.dataplane.wsgi import COLLECT_MAX_BYTES, PIPE_BYTES
+from runqy.middleware import QUEUED_AT
 from tests.dataplane.servers import Client, QuickProtocol, build, parse, receive_all, receive_until, serve
 from tests.support.waiting import wait_until
 
@@ -31,6 +33,18 @@ def test_the_environ_conforms_to_pep_3333(client: Client) -> None:
     assert seen["HTTP_HOST"] == "x:1"
     assert seen["HTTP_COOKIE"] == "a=1; b=2"
     assert seen["HTTP_X_TWICE"] == "1,2"
+
+
+def test_the_application_sees_when_its_request_was_queued_and_no_client_can_say_so() -> None:
+    def application(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", "1")])
+        return [b"1" if began_s <= environ[QUEUED_AT] <= perf_counter() else b"0"]
+
+    began_s = perf_counter()
+    with serve(build(application)) as client:
+        reply = client.ask(f"GET / HTTP/1.1\r\nHost: x\r\n{QUEUED_AT}: 1\r\nConnection: close\r\n\r\n")
+
+    assert reply.body == b"1"
 
 
 def test_a_response_to_head_has_the_length_and_no_body(client: Client) -> None:

@@ -59,7 +59,7 @@ def test_a_host_that_is_not_allowed_opens_nothing() -> None:
     assert status("127.0.0.1", host="rebound.example.com") == 401
 
 
-def test_the_token_of_the_environment_opens_only_the_metrics(settings: Any) -> None:
+def test_the_token_of_the_environment_opens_only_the_metrics(settings: Any, each_plane: str) -> None:
     settings.RUNQY_METRICS_TOKEN = TOKEN
 
     assert status(key=TOKEN) == 200

@@ -1,6 +1,7 @@
 """What /metrics shows: asynq's families, those of runqy, and what is left without Redis."""
 
 from dataclasses import replace
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from runqy.broker.states import RunOutcome
 from runqy.broker.worker_records import WorkerState
 from runqy.config_sync.snapshot import get_cache
 from runqy.metrics import exposition, families
+from runqy.middleware import QUEUED_AT
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
+from tests.api.wsgi import call
 from tests.metrics.pages import read_page, value
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY
 from tests.support.servers import free_port
@@ -279,6 +282,17 @@ def test_requests_are_counted_by_route_template_on_each_plane(each_plane: str) -
     found = [counted(*labels) - count for labels, count in zip(wanted, before, strict=True)]
     assert all(1 <= number <= 2 for number in found), found  # the client repeats safe requests on the other plane
     assert "secret" not in str(read_page())
+
+
+def test_the_duration_of_a_request_includes_its_wait_for_a_thread() -> None:
+    def total() -> float:
+        labels = {"route": "/livez", "method": "GET", "status": "200"}
+        return value(read_page(), "runqy_http_request_duration_seconds_sum", **labels) or 0
+
+    before = total()
+    call("GET", "/livez", **{QUEUED_AT: perf_counter() - 100})
+
+    assert 100 <= total() - before < 200
 
 
 def test_a_page_is_built_at_most_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import re
 import threading
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, TypeAlias
 
 from django.http import HttpResponse
 
@@ -14,6 +15,9 @@ from tests.support.event_loop import WatchedLoop
 NOT_COMPARED = {"x-request-id", "connection"}
 """Headers that differ from one request to the next, or are about the connection."""
 
+
+Comparable: TypeAlias = tuple[int, dict[str, str], bytes]
+"""The status, headers and body of a response."""
 
 START_S = 10.0
 """How long a callback may take while the application starts, when no request waits."""
@@ -36,10 +40,18 @@ class DataPlane:
         """Return whether the data plane has a handler of its own for a request."""
         return self._application.find_handler(method, path.partition("?")[0]) is not None
 
-    def send(self, method: str, path: str, headers: dict[str, str], body: bytes) -> HttpResponse:
+    def send(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: bytes,
+        *,
+        address: str = "127.0.0.1",
+        scheme: str = "http",
+    ) -> HttpResponse:
         """Return the response to a request, in the type of Django's test client."""
-        (response,) = self.send_together([(method, path, headers, body)])
-        return response
+        return self._response(*self._call(self._send(method, path, headers, body, address=address, scheme=scheme)))
 
     def send_together(self, requests: list[tuple[str, str, dict[str, str], bytes]]) -> list[HttpResponse]:
         """Return the responses to requests that arrive in one turn of the loop."""
@@ -73,22 +85,28 @@ class DataPlane:
             await self._stack.enter_async_context(lifespan())
 
     async def _send(
-        self, method: str, path: str, headers: dict[str, str], body: bytes
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: bytes,
+        *,
+        address: str = "127.0.0.1",
+        scheme: str = "http",
     ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         raw_path, _, query = path.partition("?")
-        all_headers = {"host": "testserver", "content-length": str(len(body)), **headers}
+        all_headers = {"host": "testserver", "content-length": str(len(body))}
+        all_headers |= {name.lower(): value for name, value in headers.items()}
         scope: Any = {
             "type": "http",
             "http_version": "1.1",
             "method": method,
-            "scheme": "http",
+            "scheme": scheme,
             "path": raw_path,
             "raw_path": raw_path.encode(),
             "query_string": query.encode(),
-            "headers": [
-                (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in all_headers.items()
-            ],
-            "client": ("127.0.0.1", 50000),
+            "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in all_headers.items()],
+            "client": (address, 50000),
             "server": ("testserver", 80),
         }
         incoming: asyncio.Queue[Any] = asyncio.Queue()
@@ -103,10 +121,29 @@ class DataPlane:
         return start["status"], list(start["headers"]), b"".join(chunk["body"] for chunk in chunks)
 
 
-def comparable(response: HttpResponse) -> tuple[int, dict[str, str], Any]:
-    """Return a response without what differs from one request to the next."""
+def comparable(response: HttpResponse, *, is_later: bool = False) -> Comparable:
+    """Return a response without what differs from one request to the next.
+
+    `is_later`: it is about a task of its own, and another time.
+    """
     headers = {name.lower(): value for name, value in response.items() if name.lower() not in NOT_COMPARED}
-    content: Any = b"".join(response) if response.streaming else response.content
-    if headers.get("content-type") == "application/problem+json":
-        content = json.loads(content) | {"request_id": "…"}
+    content: bytes = b"".join(response) if response.streaming else response.content
+    content = content.replace(response["X-Request-ID"].encode(), b"request-id")
+    if is_later:
+        if "content-length" in headers:
+            assert int(headers["content-length"]) == len(response.content)
+            headers["content-length"] = "…"
+        headers = {name: _without_ids_and_times(value) for name, value in headers.items()}
+        headers |= {"retry-after": "…"} if "ratelimit" in headers and "retry-after" in headers else {}
+        content = _without_ids_and_times(content.decode()).encode()
     return response.status_code, headers, content
+
+
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(\.[0-9]+)?Z|(?<=;t=)[0-9]+")
+
+
+def _without_ids_and_times(text: str) -> str:
+    """Return a text with numbers instead of the ids of tasks, the same for the same id, and without times."""
+    numbers: dict[str, int] = {}
+    return _TIME.sub("…", _ID.sub(lambda found: f"id-{numbers.setdefault(found[0], len(numbers))}", text))

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 from runqy.broker.async_broker import AsyncBroker
@@ -17,9 +17,21 @@ from runqy.broker.redis_client import RedisTarget
 T = TypeVar("T")
 
 READ_EVERY_S = 0.002
+READ_SURROUNDINGS_EVERY_S = 0.05
 READINGS = 20_000
-RIVALS_SHARE = 0.05
-"""Of the time of a callback: from then on other threads may have had the interpreter's lock when it wanted it."""
+START_OF_PROCESS_S = 0.5
+"""How long a callback may sleep that starts a process: until the new one runs, which a busy machine delays."""
+
+
+class Surroundings(NamedTuple):
+    """What else than the callback may make the loop's thread wait."""
+
+    runnable: dict[str, int]
+    """For how many ns each thread has waited for a CPU that others used."""
+    children: frozenset[str]
+    """The processes that the loop's thread has started."""
+    stolen: float
+    """How long the machine's CPUs have waited for those of its host, in seconds."""
 
 
 class Reading(NamedTuple):
@@ -34,6 +46,7 @@ class Reading(NamedTuple):
     """How long the thread has waited for a CPU that others used."""
     collections: float
     """CPU time of garbage collections on the thread: they look through all that a test process has."""
+    surroundings: Surroundings
 
 
 class Clocks:
@@ -41,19 +54,45 @@ class Clocks:
 
     def __init__(self) -> None:
         self.thread_id = threading.get_ident()
+        self._own = str(threading.get_native_id())
         self._schedstat = os.open("/proc/thread-self/schedstat", os.O_RDONLY)  # proc_pid_schedstat(5)
+        self._children = os.open("/proc/thread-self/children", os.O_RDONLY)
+        self._stat = os.open("/proc/stat", os.O_RDONLY)
         self._collections_s = self._collection_began_s = 0.0
+        self._surroundings = self.look_around()
+        self._looked_at_s = time.monotonic()
         gc.callbacks.append(self._note_collection)
 
     def read(self, wall_s: float) -> Reading:
-        """Return what the clocks show."""
-        runnable_ns = int(os.pread(self._schedstat, 100, 0).split()[1])
-        return Reading(wall_s, time.thread_time(), time.process_time(), runnable_ns / 1e9, self._collections_s)
+        """Return what the clocks show. The surroundings may be older: to read them takes longer."""
+        if wall_s - self._looked_at_s >= READ_SURROUNDINGS_EVERY_S:
+            self._surroundings, self._looked_at_s = self.look_around(), wall_s
+        runnable_ns = _waited_ns(self._schedstat)
+        return Reading(
+            *(wall_s, time.thread_time(), time.process_time(), runnable_ns / 1e9, self._collections_s),
+            surroundings=self._surroundings,
+        )
+
+    def look_around(self) -> Surroundings:
+        """Return the surroundings now."""
+        runnable = {}
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                descriptor = os.open(f"/proc/self/task/{thread}/schedstat", os.O_RDONLY)
+                try:
+                    runnable[thread] = _waited_ns(descriptor)
+                finally:
+                    os.close(descriptor)
+        del runnable[self._own]
+        children = os.pread(self._children, 1 << 16, 0).decode().split()
+        stolen_ticks = int(os.pread(self._stat, 200, 0).split()[8])
+        return Surroundings(runnable, frozenset(children), stolen_ticks / os.sysconf("SC_CLK_TCK"))
 
     def close(self) -> None:
         """Stop counting garbage collections."""
         gc.callbacks.remove(self._note_collection)
-        os.close(self._schedstat)
+        for descriptor in (self._schedstat, self._children, self._stat):
+            os.close(descriptor)
 
     def _note_collection(self, phase: str, _info: dict[str, int]) -> None:
         if threading.get_ident() != self.thread_id:
@@ -64,8 +103,32 @@ class Clocks:
             self._collections_s += time.thread_time() - self._collection_began_s
 
 
-BLOCKED_S = 0.5
-"""From when on a callback that waits for anything but a CPU counts as slow."""
+def _waited_ns(schedstat: int) -> int:
+    """Return how long a thread has waited for a CPU that others used."""
+    return int(os.pread(schedstat, 100, 0).split()[1])
+
+
+def held_up_s(before: Reading, after: Reading) -> float:
+    """Return for how long a callback kept its loop from all else: it computed, or slept until something happened.
+
+    What a busy machine adds is left out: waits for a CPU, and for threads of this process that computed or waited for
+    a CPU meanwhile, perhaps with the interpreter's lock.
+    """
+    then, now = before.surroundings, after.surroundings
+    computed_s = after.thread - before.thread
+    slept_s = after.wall - before.wall - computed_s - (after.runnable - before.runnable)
+    others_computed_s = after.process - before.process - computed_s
+    others_waited_ns = sum(ns - then.runnable.get(thread, 0) for thread, ns in now.runnable.items())
+    has_lost_track = not then.runnable.keys() <= now.runnable.keys()  # of a thread that ended meanwhile
+    is_start_of_process = not now.children <= then.children
+    excused_s = (
+        others_computed_s
+        + others_waited_ns / 1e9
+        + (now.stolen - then.stolen)
+        + (START_OF_PROCESS_S if is_start_of_process else 0)
+    )
+    blocked_s = 0.0 if has_lost_track else max(slept_s - excused_s, 0)
+    return computed_s + blocked_s - (after.collections - before.collections)
 
 
 class WatchedLoop(asyncio.SelectorEventLoop):
@@ -104,21 +167,12 @@ class WatchedLoop(asyncio.SelectorEventLoop):
         return now_s
 
     def held_up_s(self, took_s: float) -> float:
-        """Return how long the callback that ended just now, after `took_s`, kept the loop from all else.
-
-        That is the CPU time that it used, and the time in which it waited for anything but a CPU. Where other threads
-        computed meanwhile it waited for the interpreter's lock, perhaps: then only the CPU time counts.
-        """
+        """Return for how long the callback that ended just now, after `took_s`, kept the loop from all else."""
         assert self._clocks is not None
         began_s = self._time_s - took_s
         before = next(reading for reading in reversed(self._readings) if reading.wall <= began_s + 1e-6)
         after = self._clocks.read(super().time())
-        spent = Reading(*(end - begin for begin, end in zip(before, after, strict=True)))
-        has_rivals = spent.process - spent.thread > RIVALS_SHARE * spent.wall
-        blocked_s = spent.wall - spent.runnable
-        # Starting a process blocks too, longer on a busy machine.
-        is_blocked = blocked_s >= BLOCKED_S and not has_rivals
-        return (max(spent.thread, blocked_s) if is_blocked else spent.thread) - spent.collections
+        return held_up_s(before, after._replace(surroundings=self._clocks.look_around()))
 
 
 class SlowCallbackHandler(logging.Handler):

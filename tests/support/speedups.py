@@ -13,8 +13,8 @@ KEPT_TABLES = {"auth_permission", "django_content_type"}
 
 def spare_repetitions() -> None:
     """Let tests empty tables without filling those anew that migrating has filled, and look for static files once."""
-    # Django has no public hook between tests; its own flush fills these tables anew each time.
-    TransactionTestCase._fixture_teardown = lambda _: empty_tables()  # type: ignore[method-assign]  # noqa: SLF001
+    # Django's own flush fills these tables anew each time.
+    TransactionTestCase._fixture_teardown = lambda _: empty_tables()  # noqa: SLF001 (there is no public hook)
     find, found = WhiteNoiseMiddleware.add_files_from_finders, dict[str, Any]()
 
     def find_once(middleware: WhiteNoiseMiddleware) -> None:

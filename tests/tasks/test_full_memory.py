@@ -39,6 +39,7 @@ def nearly_full(client: ApiClient, redis: redis_py.Redis, always_looks: None) ->
 
     wait_until(fill)
     yield
+    redis.delete("filler")
     redis.config_set("maxmemory", 0)
     client.post("/queue/add", {"queue": "simple", "data": {}})  # looks again, so that the next test may add tasks
 

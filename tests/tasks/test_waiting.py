@@ -22,6 +22,7 @@ from runqy.errors import TaskNotFound
 from tasks import waiting
 from tasks.waiting import ResultWaiters, WaiterLimits, WaitingClient
 from tasks.waiting_loop import get_waiting_loop
+from tests.api import planes
 from tests.api.client import ApiClient, Response, problem
 from tests.support.environment import ADMIN_KEY
 from tests.support.event_loop import run_with_broker
@@ -297,7 +298,7 @@ def test_one_key_may_not_use_all_waiters(
 def test_waits_that_hold_threads_have_a_limit_of_their_own(
     client: ApiClient, task_id: str, waiters: ResultWaiters, threads: ThreadPoolExecutor, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(ApiClient, "plane", None)
+    monkeypatch.setattr(planes, "data_plane", None)
     waiters.limits = WaiterLimits(total=6, threads=1)
     start_wait(threads, client, f"/queue/{task_id}?wait=30", waiters)
 

@@ -1,0 +1,42 @@
+"""A copy of the tests' Redis, on which a request finds what another one found before it changed anything."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from django.conf import settings
+
+from runqy.broker.redis_client import RedisTarget
+from tests.support import environment
+
+COPY_DB = 15
+COPY_ALL = "for _, key in ipairs(redis.call('KEYS', '*')) do redis.call('COPY', key, key, 'DB', ARGV[1]) end"
+
+_targets: dict[RedisTarget, RedisTarget] = {}
+
+
+def copy_redis() -> bool:
+    """Copy all keys of the tests' own server into another database of it, instead of what is there.
+
+    Return whether there is a copy: not where a test limits the server's memory, which it would use up.
+    """
+    with environment.SERVER.client() as client, client.pipeline(transaction=False) as pipeline:
+        if int(client.config_get("maxmemory")["maxmemory"]):
+            return False
+        pipeline.execute_command("SELECT", COPY_DB).flushdb().execute_command("SELECT", 0)
+        pipeline.eval(COPY_ALL, 0, COPY_DB).execute()
+    return True
+
+
+@contextmanager
+def use_copy() -> Iterator[None]:
+    """Let the server use the copy; ignored while a test has it use some other Redis."""
+    target: RedisTarget = settings.REDIS_TARGET
+    if target.addresses[0][1] != environment.SERVER.port:
+        yield
+        return
+    settings.REDIS_TARGET = _targets.setdefault(target, replace(target, db=COPY_DB))
+    try:
+        yield
+    finally:
+        settings.REDIS_TARGET = target

@@ -18,7 +18,6 @@ from runqy.broker.audit_stream import append_record
 from runqy.broker.broker import Broker
 from runqy.broker.cancel import cancel
 from runqy.broker.config_documents import PublishedDocument, PublishedHead, QueueToken
-from runqy.broker.dequeue import QueueWeight, dequeue, plan_dequeue
 from runqy.broker.enqueue import IdempotencyKey, IdempotencyRecord, enqueue_unique
 from runqy.broker.enqueue_batch import BatchPart, RequestToken, enqueue_many, enqueue_unique_batch
 from runqy.broker.finish import Completion, Failure
@@ -45,14 +44,14 @@ from runqy.broker.worker_claims import claim_worker_id, delete_stale_claims
 from runqy.broker.write_behind import record_delivery
 from tests.broker.test_heartbeats import RECORD, running_task
 from tests.support import environment
-from tests.support.tasks import QUEUE, listed, new_task, put, take, take_one
+from tests.support.tasks import QUEUE, new_task, put, take, take_one
 
 OTHER = "mail.default"
 KEYS = QueueKeys(QUEUE)
 DAY_S = 86_400
 
 SENT_ONCE = {
-    "dequeue": "asks for the tasks of the same tokens, which is another request: see the test below",
+    "dequeue": "asks for the tasks of the same tokens, which is another request (test_dequeue.py)",
     "add_run_counters": "numbers of metrics, of which a lost reply may count some twice",
     "append_audit": "a record has an id, and becomes one row however often it is in the stream",
     "record_delivery": "a registration that is repeated is another delivery of secrets",
@@ -250,14 +249,3 @@ def losing() -> Iterator[LosingBroker]:
 def test_a_lost_reply_changes_nothing(losing: LosingBroker, name: str) -> None:
     assert name in losing.effective, f"in no scenario {name}.lua changes anything: add a request with which it does"
     assert losing.changed[name] == []
-
-
-def test_a_dequeue_whose_reply_was_lost_gets_the_same_tasks(single_broker: Broker) -> None:
-    put(single_broker, "t1", "t2", "t3")
-    request = plan_dequeue([QueueWeight(queue=QUEUE)], 2, worker_id="w1")
-
-    lost = single_broker.run(dequeue(request, now_ns=single_broker.now_ns()))
-    taken = single_broker.run(dequeue(request.repeated(), now_ns=single_broker.now_ns()))
-
-    assert [task.lease for task in taken] == [task.lease for task in lost]
-    assert listed(single_broker) == {"pending": ["t3"], "active": ["t1", "t2"], "lease": ["t1", "t2"]}

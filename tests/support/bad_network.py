@@ -1,4 +1,5 @@
-"""A TCP proxy on loopback that injects network faults: delays, low bandwidth, fragments, lost responses, resets."""
+"""A TCP proxy on loopback that injects network faults: delays, low bandwidth, fragments, lost
+responses, half-open connections, resets."""
 
 import contextlib
 import random
@@ -45,11 +46,17 @@ class BadNetwork:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._open: set[socket.socket] = set()
+        self._deaf: set[socket.socket] = set()
+        """Clients that receive nothing any more."""
         self._is_closed = False
         self._lock = threading.Lock()
         self._free_at_s = {self._carry: 0.0, self._respond: 0.0}
         """When each direction has carried what it was given while narrow."""
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def half_open(self) -> None:
+        """Let the clients of all connections receive nothing more; what they send still arrives."""
+        self._deaf |= self._open
 
     def reset(self) -> None:
         """End all connections without a goodbye."""
@@ -101,7 +108,9 @@ class BadNetwork:
             return self._free_at_s[direction] - now_s
 
     def _respond(self, sink: socket.socket, data: bytes) -> None:
-        """Carry an response, unless it is lost."""
+        """Carry a response, unless it is lost."""
+        if sink in self._deaf:
+            return
         if self.mode is FaultMode.LOSES_RESPONSES and self._chance.random() < self.loss:
             raise ConnectionAbortedError
         self._carry(sink, data)
@@ -119,6 +128,7 @@ class BadNetwork:
     def _end(self, end: socket.socket) -> None:
         """Close one side; both threads of a connection come here."""
         self._open.discard(end)
+        self._deaf.discard(end)
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
         end.close()

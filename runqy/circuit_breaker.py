@@ -1,7 +1,8 @@
 """A circuit breaker: threads do not wait one after another for a server that does not respond."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from runqy import clock
@@ -27,16 +28,30 @@ class CircuitBreaker:
         self._open_until_s: float | None = None
         self._trying = threading.Lock()
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether the last call failed slowly."""
+        return self._open_until_s is not None
+
+    def open(self) -> None:
+        """Let calls fail for a while."""
+        self._open_until_s = clock.monotonic_s() + OPEN_S
+
     def call(self, function: Callable[[], T]) -> T:
         """Call a function and return its result. Raise CircuitOpen."""
+        with self.calling():
+            return function()
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Take the block for a call. Raise CircuitOpen."""
         attempt = self.begin()
         try:
-            value = function()
+            yield
         except BaseException as error:
             attempt.end(error)
             raise
         attempt.end()
-        return value
 
     def begin(self) -> "Attempt":
         """Begin a call; the caller must end it. Raise CircuitOpen."""
@@ -52,7 +67,10 @@ class CircuitBreaker:
         if error is None:
             self._open_until_s = None
         elif isinstance(error, self._failures):
-            self._open_until_s = clock.monotonic_s() + OPEN_S if took_s >= SLOW_S else None
+            if took_s >= SLOW_S:
+                self.open()
+            else:
+                self._open_until_s = None
 
     def release_trial(self) -> None:
         """Allow another trial."""

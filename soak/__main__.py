@@ -9,7 +9,20 @@ from collections.abc import Callable
 
 from runqy.open_files import raise_open_files_limit
 from soak.options import Options
-from soak.parts import blocking, clocks, disk, failing, failovers, history, logs, nemesis, outages, waiting
+from soak.parts import (
+    blocking,
+    clocks,
+    disk,
+    failing,
+    failovers,
+    history,
+    logs,
+    nemesis,
+    outages,
+    queues,
+    results,
+    waiting,
+)
 from soak.report import Report
 
 PARTS: dict[str, Callable[[Options, Report], None]] = {
@@ -20,6 +33,8 @@ PARTS: dict[str, Callable[[Options, Report], None]] = {
     "failing": failing.run,
     "blocking": blocking.run,
     "logs": logs.run,
+    "results": results.run,
+    "queues": queues.run,
     "disk": disk.run,
     "clocks": clocks.run,
     "cluster": failovers.run_cluster,

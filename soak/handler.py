@@ -22,8 +22,8 @@ def note(event: str, task: dict[str, Any], run: str, **values: object) -> None:
     os.write(JOURNAL, json.dumps(line | values).encode() + b"\n")
 
 
-def handle(task: dict[str, Any]) -> tuple[str | None, str | None, bool]:
-    """Return result, error and whether to try again."""
+def handle(task: dict[str, Any]) -> tuple[dict[str, str] | None, str | None, bool]:
+    """Return what the result has besides the run, or None, the error, and whether to try again."""
     payload = task["payload"]
     do, seconds = payload["do"], payload.get("s", 0)
     if do == "fail":
@@ -39,9 +39,11 @@ def handle(task: dict[str, Any]) -> tuple[str | None, str | None, bool]:
             sum(range(1_000_000))  # one call of C after the other: no signal is handled, nothing is read
     elif do == "log":
         print_lines(payload["lines_a_second"], seconds)
+    elif do == "result":
+        return {"text": "x" * payload["bytes"]}, None, False
     elif seconds:
         time.sleep(seconds)
-    return "done", None, False
+    return {}, None, False
 
 
 def print_lines(rate: int, seconds: float) -> None:
@@ -62,7 +64,7 @@ def main() -> None:
         note("end", task, run, outcome=outcome)
         response = {
             "task_id": task["task_id"],
-            "result": result and {"run": run, "worker": WORKER},
+            "result": None if result is None else {"run": run, "worker": WORKER, **result},
             "error": error,
             "retry": is_retried,
         }

@@ -1,30 +1,37 @@
-"""The backend: no thread waits without end for a server that does not respond.
+"""The backend: no thread waits without end for a server that does not respond, and only a few wait at all.
 
 libpq bounds connecting (connect_timeout) and noticing a lost peer (tcp_user_timeout, keepalives), the server bounds
 statements (statement_timeout). That leaves a server, or a proxy before it, that accepts everything and sends nothing: a
-`ReplyWatchdog` ends the connection then.
+`ReplyWatchdog` ends the connection then. Whatever found the server silent, a circuit breaker refuses all use of the
+database in this process at once, until it responds again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import psycopg
-from django.db import OperationalError
 from django.db.backends.postgresql import base
+from django.db.backends.utils import CursorWrapper
 
-from runqy.circuit_breaker import CircuitBreaker, CircuitOpen
+from runqy import clock
+from runqy.bulkhead import Bulkhead, BulkheadFull
+from runqy.circuit_breaker import SLOW_S, CircuitBreaker, CircuitOpen
 from runqy.postgresql.watchdog import ReplyWatchdog
 
 STATEMENT_TIMEOUT_OPTION = "statement_timeout_s"
 """Of the OPTIONS in Django's settings: how long a statement may take; 0: unlimited."""
 GRACE_S = 2.0
 """How much longer the server may take to report that a statement took too long."""
+MAX_PROBING = 2
+"""How many threads may connect or check a connection at the same time."""
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
     """A connection on which no wait is endless."""
 
     _breaker: ClassVar = CircuitBreaker((psycopg.OperationalError,))
+    _bulkhead: ClassVar = Bulkhead(MAX_PROBING)
     _watchdog: ClassVar = ReplyWatchdog()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -42,26 +49,35 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return params
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """Connect, unless another thread just found that it takes too long. Raise OperationalError."""
-        try:
-            return self._breaker.call(lambda: super(DatabaseWrapper, self).get_new_connection(conn_params))
-        except CircuitOpen as error:
-            raise OperationalError("PostgreSQL cannot be reached: it did not respond a moment ago.") from error
+        with self._probing():
+            return super().get_new_connection(conn_params)
 
     def init_connection_state(self) -> None:
-        with self._limited():
+        with self.limited():
             super().init_connection_state()
 
+    def make_cursor(self, cursor: Any) -> CursorWrapper:
+        """Limit the fetches of a server-side cursor too: each is a request to the server."""
+        return _LimitedCursor(cursor, self) if isinstance(cursor, psycopg.ServerCursor) else super().make_cursor(cursor)
+
     def is_usable(self) -> bool:
-        with self._limited():
-            return super().is_usable()
+        """Return whether the server responds on this connection within the time in which it must accept one."""
+        connection = self.connection
+        try:
+            with self._probing(), self._watchdog.limit(connection, self._response_timeout_s()):
+                is_usable = super().is_usable()
+                if connection is not None and connection.broken:
+                    raise psycopg.OperationalError("PostgreSQL did not respond.")
+                return is_usable
+        except psycopg.OperationalError:
+            return False
 
     def commit(self) -> None:
-        with self._limited():
+        with self.limited():
             super().commit()
 
     def rollback(self) -> None:
-        with self._limited():
+        with self.limited():
             super().rollback()
 
     def prepare_database(self) -> None:
@@ -71,10 +87,57 @@ class DatabaseWrapper(base.DatabaseWrapper):
         with self.cursor() as cursor:
             cursor.execute("SET statement_timeout = 0")
 
+    @contextmanager
+    def limited(self) -> Iterator[None]:
+        """Limit how long the block waits for replies. Raise OperationalError if the server was found silent."""
+        if self._breaker.is_open and not self.is_usable():
+            with self.wrap_database_errors:
+                raise _found_silent()
+        connection, began_s = self.connection, clock.monotonic_s()
+        try:
+            with self._watchdog.limit(connection, self._statement_limit_s()):
+                yield
+        finally:
+            is_lost = connection is not None and connection.broken
+            if is_lost and clock.monotonic_s() - began_s >= SLOW_S:
+                self._breaker.open()
+
+    @contextmanager
+    def _probing(self) -> Iterator[None]:
+        """Let the block find out whether the server responds: few at a time, and one if it was found silent.
+
+        Raise psycopg.OperationalError.
+        """
+        try:
+            with self._breaker.calling(), self._bulkhead.enter():
+                yield
+        except (CircuitOpen, BulkheadFull) as error:
+            raise _found_silent() from error
+
     def _execute_limited(self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
-        with self._limited():
+        with self.limited():
             return execute(sql, params, many, context)
 
-    def _limited(self) -> Any:
-        timeout_s = self.statement_timeout_s
-        return self._watchdog.limit(self.connection, timeout_s + GRACE_S if timeout_s else 0)
+    def _statement_limit_s(self) -> float:
+        """Return how long a reply to a statement may take; 0: unlimited."""
+        return self.statement_timeout_s + GRACE_S if self.statement_timeout_s else 0
+
+    def _response_timeout_s(self) -> float:
+        """Return how long the reply to the check of a connection may take, which needs no table and no lock."""
+        return int(self.settings_dict["OPTIONS"].get("connect_timeout", 0)) or self._statement_limit_s()
+
+
+class _LimitedCursor(CursorWrapper):
+    db: DatabaseWrapper
+
+    def fetchmany(self, *args: Any) -> Any:
+        with self.db.limited(), self.db.wrap_database_errors:
+            return self.cursor.fetchmany(*args)
+
+    def close(self) -> None:
+        with nullcontext() if self.cursor.connection.closed else self.db.limited():
+            self.cursor.close()
+
+
+def _found_silent() -> psycopg.OperationalError:
+    return psycopg.OperationalError("PostgreSQL cannot be reached: it did not respond a moment ago.")

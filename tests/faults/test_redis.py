@@ -1,5 +1,6 @@
 """A web process whose Redis fails under load keeps accepted tasks, refuses others quickly, and recovers."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -82,6 +83,29 @@ def test_no_accepted_task_is_lost_when_redis_restarts(
     check_recovery(recovery_s)
     check_refusals(producers)
     check_tasks(producers.ids, stored, allows_lookups=True)
+
+
+def test_a_power_cut_loses_only_what_redis_had_not_synced(
+    web: WebProcess, valkey: ValkeyServer, stored: redis_py.Redis, connect: Connect
+) -> None:
+    stored.config_set("appendfsync", "everysec")  # until it starts again
+    (log,) = valkey.folder.glob("appendonlydir/*.incr.aof")
+
+    with producing(web.port, *LOAD) as producers:
+        producers.wait_for(is_accepted, 50)
+        synced, size = producers.ids, log.stat().st_size
+        producers.wait_for(is_accepted, 20)
+        valkey.kill()
+        os.truncate(log, size)  # the rest was in the memory of the machine
+        accepted = producers.ids
+        valkey.start()
+        producers.wait_for(is_accepted, 50)
+
+    check_tasks(synced, stored, allows_lookups=True)
+    lost = set(accepted) - {task_id.decode() for task_id in stored.lrange(KEYS.pending, 0, -1)}
+    assert lost
+    assert lost <= set(accepted) - set(synced)
+    assert connect(web).send("GET", f"/queue/{min(lost)}").status == 404
 
 
 def test_requests_succeed_after_all_connections_were_cut(

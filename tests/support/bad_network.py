@@ -1,4 +1,5 @@
-"""A TCP proxy on loopback that injects network faults: delays, fragments, lost responses, resets."""
+"""A TCP proxy on loopback that injects network faults: delays, low bandwidth, fragments, lost
+responses, half-open connections, resets."""
 
 import contextlib
 import random
@@ -11,6 +12,7 @@ from enum import Enum, auto
 
 LATENCY_S = 0.1
 LOSS = 0.1
+BYTES_PER_S = 8_000_000
 RESET = struct.pack("ii", 1, 0)
 """The value of SO_LINGER with which closing sends a reset."""
 
@@ -20,6 +22,8 @@ class FaultMode(Enum):
 
     FINE = auto()
     SLOW = auto()
+    NARROW = auto()
+    """All connections share `bytes_per_s` in each direction."""
     SILENT = auto()
     """Everything is accepted, and carried when that is over."""
     IN_PIECES = auto()
@@ -36,13 +40,23 @@ class BadNetwork:
         self.mode = FaultMode.FINE
         self.latency_s, self.loss = LATENCY_S, LOSS
         """The latency of each direction while slow; the share of lost responses."""
+        self.bytes_per_s = BYTES_PER_S
         self._target = port
         self._chance = chance
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._open: set[socket.socket] = set()
+        self._deaf: set[socket.socket] = set()
+        """Clients that receive nothing any more."""
         self._is_closed = False
+        self._lock = threading.Lock()
+        self._free_at_s = {self._carry: 0.0, self._respond: 0.0}
+        """When each direction has carried what it was given while narrow."""
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def half_open(self) -> None:
+        """Let the clients of all connections receive nothing more; what they send still arrives."""
+        self._deaf |= self._open
 
     def reset(self) -> None:
         """End all connections without a goodbye."""
@@ -80,12 +94,23 @@ class BadNetwork:
         """Carry what comes from one side to the other until either ends."""
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
+                if self.mode is FaultMode.NARROW:
+                    time.sleep(self._occupy(carry, len(data)))
                 carry(sink, data)
         self._end(source)
         self._end(sink)
 
+    def _occupy(self, direction: Callable[[socket.socket, bytes], None], size: int) -> float:
+        """Use a direction for some bytes, after those of other connections; return how long that takes in all."""
+        with self._lock:
+            now_s = time.monotonic()
+            self._free_at_s[direction] = max(self._free_at_s[direction], now_s) + size / self.bytes_per_s
+            return self._free_at_s[direction] - now_s
+
     def _respond(self, sink: socket.socket, data: bytes) -> None:
-        """Carry an response, unless it is lost."""
+        """Carry a response, unless it is lost."""
+        if sink in self._deaf:
+            return
         if self.mode is FaultMode.LOSES_RESPONSES and self._chance.random() < self.loss:
             raise ConnectionAbortedError
         self._carry(sink, data)
@@ -103,6 +128,7 @@ class BadNetwork:
     def _end(self, end: socket.socket) -> None:
         """Close one side; both threads of a connection come here."""
         self._open.discard(end)
+        self._deaf.discard(end)
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
         end.close()

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from runqy.broker.forwarder import forward_due
 from runqy.broker.keys import QueueKeys
 from runqy.broker.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.stats import count_tasks
+from soak.processes import cpu_s
 from tests.support import environment
 from tests.support.bad_network import BadNetwork, FaultMode
 from tests.workers.conftest import StartWorker
@@ -77,6 +79,26 @@ def test_no_bad_network_loses_a_task_or_records_one_twice(
     assert succeeded == 1 + 3 * TASKS_A_FAULT
     assert not redis.exists(MAIL.active, MAIL.lease, MAIL.pending, MAIL.retry, MAIL.archived)
     assert not worker.events("round_trip_failed")
+    assert worker.stop() == 0
+
+
+@pytest.mark.usefixtures("maintenance")
+def test_half_open_connections_are_replaced_without_a_busy_loop(
+    single_broker: Broker, redis: redis_py.Redis, network: BadNetwork, start_worker: StartWorker
+) -> None:
+    worker = start_worker(RUNQY_CONCURRENCY="4")
+    wait_for_state(single_broker, add_task(single_broker, 0), "completed")
+
+    began_s, before_s = time.monotonic(), cpu_s(worker.process.pid)
+    network.half_open()
+    ids = [add_task(single_broker, number, max_retry=100) for number in range(TASKS_A_FAULT)]
+    for task_id in ids:
+        wait_for_state(single_broker, task_id, "completed", within_s=90)
+    share = (cpu_s(worker.process.pid) - before_s) / (time.monotonic() - began_s)
+
+    assert share < 0.5, f"the worker used {share:.0%} of a core"
+    assert int(redis.get(MAIL.processed) or 0) - int(redis.get(MAIL.failed) or 0) == 1 + TASKS_A_FAULT
+    assert not redis.exists(MAIL.active, MAIL.lease, MAIL.pending, MAIL.retry, MAIL.archived)
     assert worker.stop() == 0
 
 

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=no-writes
 -- Read a task if it is claimed for a move with this token. A key of another type reads as empty.
 -- KEYS claims task output
 -- ARGV id token lock_prefix

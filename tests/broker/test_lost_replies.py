@@ -1,0 +1,251 @@
+"""A lost reply to each script that writes: it has run, its caller does not know, and sends the request again.
+
+Each request of the scenarios below runs twice; the second time must change nothing. What is in Redis then is what one
+run left: no task is taken, finished or stored twice, and none is lost.
+"""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runqy.broker import config_documents, finish, heartbeats, inspector, keys, pausing, queue_deletion
+from runqy.broker.audit_stream import append_record
+from runqy.broker.broker import Broker
+from runqy.broker.cancel import cancel
+from runqy.broker.config_documents import PublishedDocument, PublishedHead, QueueToken
+from runqy.broker.enqueue import IdempotencyKey, IdempotencyRecord, enqueue_unique
+from runqy.broker.enqueue_batch import BatchPart, RequestToken, enqueue_many, enqueue_unique_batch
+from runqy.broker.finish import Completion, Failure
+from runqy.broker.forwarder import forward_due
+from runqy.broker.idempotency_moves import move_idempotency_records
+from runqy.broker.janitor import expire_archived, expire_completed
+from runqy.broker.keys import QueueKeys
+from runqy.broker.lease import extend
+from runqy.broker.moving import move_tasks
+from runqy.broker.operation import Request, RequestBatch
+from runqy.broker.orphans import Suspect, restore_orphan
+from runqy.broker.pending_timeouts import PendingTask, archive_all_timed_out
+from runqy.broker.queue_renaming import close_moved_queue
+from runqy.broker.rate_limit import Rate, acquire
+from runqy.broker.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.redis_client import RedisTarget
+from runqy.broker.redis_users import StoredUser, remove_stored_users, store_user
+from runqy.broker.run_counters import RunCounters, add_run_counters
+from runqy.broker.run_log import remove_runs
+from runqy.broker.scripts import script
+from runqy.broker.task_index import remove_lookup
+from runqy.broker.task_output import OutputChunk, delete_stray_output, write_output
+from runqy.broker.worker_claims import claim_worker_id, delete_stale_claims
+from runqy.broker.write_behind import record_delivery
+from tests.broker.test_heartbeats import RECORD, running_task
+from tests.support import environment
+from tests.support.tasks import QUEUE, new_task, put, take, take_one
+
+OTHER = "mail.default"
+KEYS = QueueKeys(QUEUE)
+DAY_S = 86_400
+
+SENT_ONCE = {
+    "dequeue": "asks for the tasks of the same tokens, which is another request (test_dequeue.py)",
+    "add_run_counters": "numbers of metrics, of which a lost reply may count some twice",
+    "append_audit": "a record has an id, and becomes one row however often it is in the stream",
+    "record_delivery": "a registration that is repeated is another delivery of secrets",
+    "rate_limit": "a repeated request is another one, and counts",
+}
+"""Scripts that are never sent again by themselves, and why."""
+
+
+def find_writing_scripts() -> list[str]:
+    """Return the names of the Lua files that Redis does not keep from writing."""
+    names = [
+        Path(file.name).stem for file in files("runqy.broker").joinpath("lua").iterdir() if file.name.endswith(".lua")
+    ]
+    return sorted(name for name in names if "no-writes" not in script(name).source.partition("\n")[0])
+
+
+class LosingBroker(Broker):
+    """Loses the first reply to each request, and sends the request again."""
+
+    def __init__(self, client: Any) -> None:
+        super().__init__(client)
+        self.effective: set[str] = set()
+        """Scripts that changed something, the first time."""
+        self.changed: dict[str, list[str]] = defaultdict(list)
+        """By script, the keys that a repetition changed."""
+        self.later_s = 0
+
+    def now_ns(self) -> int:
+        return super().now_ns() + self.later_s * 10**9
+
+    def _run(self, request: Request[Any] | RequestBatch) -> Any:
+        names = {command.script.name for command in request.commands if command.script is not None}
+        before = self.read_all()
+        replies = again = self.connection.execute(request.commands)
+        once = self.read_all()
+        if before != once:
+            self.effective |= names
+        if names & SENT_ONCE.keys():
+            assert not request.is_repeatable
+        else:
+            again = self.connection.execute(request.commands)
+        twice = self.read_all()
+        for name in names if once != twice else ():
+            self.changed[name] += [key for key in once.keys() | twice.keys() if once.get(key) != twice.get(key)]
+        return request.read(again if request.is_repeatable else replies)
+
+    def read_all(self) -> dict[str, Any]:
+        """Return what is in Redis, but for the ids of entries and times to live."""
+        found = {}
+        for key in self.client.scan_iter(count=1000):
+            kind = self.client.type(key).decode()
+            readers: dict[str, Callable[[bytes], Any]] = {
+                "string": self.client.get,
+                "hash": self.client.hgetall,
+                "list": lambda key: self.client.lrange(key, 0, -1),
+                "set": self.client.smembers,
+                "zset": lambda key: self.client.zrange(key, 0, -1, withscores=True),
+                "stream": lambda key: [entry for _, entry in self.client.xrange(key)],
+            }
+            found[key.decode()] = readers[kind](key)
+        return found
+
+
+def enqueue_tasks(broker: Broker) -> None:
+    put(broker, "t1")
+    put(broker, "later", process_at_s=broker.now_s() + 60)
+    broker.run(enqueue_many([new_task("b1"), new_task("b2")]))
+    broker.run(enqueue_many([new_task("s1", process_at_s=broker.now_s() + 60), new_task("b3")]))
+    unique = new_task("u1", unique_key="k", unique_for_s=500)
+    record = IdempotencyRecord(IdempotencyKey(scope="one", fingerprint="f"), b"note")
+    broker.run(enqueue_unique(unique, now_ns=broker.now_ns(), record=record, is_cluster=False))
+    part = BatchPart(queue=QUEUE, tasks=[new_task("u2", unique_key="l"), new_task("u3")])
+    token, key = RequestToken("request", broker.now_ns()), IdempotencyKey(scope="many", fingerprint="f")
+    broker.run(enqueue_unique_batch(part, token, key))
+
+
+def run_tasks(broker: Broker) -> None:
+    put(broker, "done", "again", "failed", "back", "both", retention_s=3600)
+    put(broker, "gone", retention_s=0)
+    done, again, failed, back, both, gone = take(broker, 6)
+    now_ns = broker.now_ns()
+    broker.run(extend([done.lease, again.lease], now_ns=now_ns + 10**9))
+    broker.run(finish.write_result(done.lease, b"1"))
+    broker.run(write_output([OutputChunk(lease=done.lease, text=b"hello", progress=b"{}")]))
+    broker.run(cancel(QUEUE, "both", now_ns=now_ns))
+    broker.run(finish.complete_all([Completion(done.lease, done.message, b"2")], now_ns=now_ns))
+    broker.run(finish.complete(gone.lease, gone.message, b"3", now_ns=now_ns))
+    broker.run(finish.retry(again.lease, again.message, Failure(error="e", retry_at_s=broker.now_s()), now_ns=now_ns))
+    broker.run(finish.archive(failed.lease, failed.message, error="e", now_ns=now_ns))
+    broker.run(finish.requeue(back.lease, back.message, now_ns=now_ns))
+    broker.run(finish.requeue(both.lease, both.message, now_ns=now_ns))
+    (last,) = broker.client.xrevrange(KEYS.runs, count=1)
+    milliseconds, number = map(int, last[0].split(b"-"))
+    broker.run(remove_runs(QUEUE, (milliseconds, number)))
+
+
+def maintain(broker: "LosingBroker") -> None:
+    put(broker, "lost", "unlisted", "overdue", "again", retention_s=10)
+    put(broker, "due", process_at_s=broker.now_s() + 60)
+    take_one(broker)
+    broker.client.lrem(KEYS.pending, 1, "unlisted")
+    since = broker.client.hget(KEYS.task("unlisted"), "pending_since").decode()
+    broker.run(restore_orphan(Suspect(QUEUE, PendingTask("unlisted", since)), now_ns=broker.now_ns()))
+    completed = take_one(broker)
+    broker.run(finish.complete(completed.lease, completed.message, b"1", now_ns=broker.now_ns()))
+    stale = f"{KEYS.group('g')}:{'0' * 8}-0000-0000-0000-{'0' * 12}"
+    broker.client.zadd(stale, {"grouped": 1})
+    broker.client.zadd(KEYS.aggregation_sets, {stale: 1})
+    broker.client.hset(KEYS.output("stray"), "text", "x")
+    broker.client.hset(keys.lookup("stray"), "queue", QUEUE)
+
+    broker.later_s = 300
+    broker.run(forward_due([QUEUE]))
+    broker.run(recover_lost([QUEUE], LeaselessWatch()))
+    broker.run(archive_all_timed_out({QUEUE: 100}))
+    broker.run(delete_stray_output(QUEUE, "stray"))
+    broker.run(remove_lookup(QUEUE, "stray"))
+    broker.later_s = 4 * DAY_S
+    broker.run(expire_completed(QUEUE, now_ns=broker.now_ns()))
+    broker.run(expire_archived(QUEUE, now_ns=broker.now_ns(), default_ttl_s=DAY_S))
+
+
+def administer(broker: Broker) -> None:
+    put(broker, "t1", "t2", "t3", "t4")
+    broker.run(pausing.pause(QUEUE, now_ns=broker.now_ns(), by="ann"))
+    broker.run(pausing.unpause(QUEUE, now_ns=broker.now_ns()))
+    broker.run(cancel(QUEUE, "t4", now_ns=broker.now_ns()))
+    broker.run(inspector.archive_tasks(QUEUE, ["t1", "t2"], now_ns=broker.now_ns()))
+    broker.run(inspector.run_tasks(QUEUE, ["t1"], now_ns=broker.now_ns()))
+    broker.run(inspector.delete_tasks(QUEUE, ["t2"]))
+    queue_deletion.delete_redis_queue(broker, QUEUE)
+
+
+def rename_queue(broker: Broker) -> None:
+    run_tasks(broker)
+    enqueue_tasks(broker)
+    broker.client.hset(KEYS.claims, "t1", "nonsense")
+    put(broker, "t1", queue=OTHER)
+    move_tasks(broker, QUEUE, OTHER, limit=1000)
+    broker.client.delete(KEYS.task("t1"), KEYS.archived, KEYS.pending, KEYS.runs)
+    move_idempotency_records(broker, {QUEUE: OTHER})
+    assert broker.run(close_moved_queue(QUEUE, OTHER))
+
+
+def serve_workers(broker: "LosingBroker") -> None:
+    broker.run(claim_worker_id("w-1", owner="key"))
+    broker.run(store_user(StoredUser(field="u", content=b"c"), instance_id="i", owner="key"))
+    broker.run(remove_stored_users([StoredUser(field="u", content=b"c")]))
+    broker.run(heartbeats.write_heartbeat(RECORD, [running_task("t1")], now_ns=broker.now_ns()))
+    broker.run(heartbeats.deregister(dataclasses.replace(RECORD, worker_id="w-2"), now_ns=broker.now_ns()))
+    broker.run(add_run_counters(QUEUE, RunCounters(requeued=1)))
+    broker.run(record_delivery(b"delivery"))
+    broker.run(append_record(b"record"))
+    broker.run(acquire("client", Rate(5, 60), now_ns=broker.now_ns()))
+    broker.client.delete(keys.worker_record("w-1"))
+    broker.later_s = DAY_S
+    broker.run(delete_stale_claims())
+    broker.run(heartbeats.remove_expired_workers())
+
+
+def publish(broker: Broker) -> None:
+    document = PublishedDocument(field="queue:a", revision=5, content=b"a")
+    broker.run(config_documents.publish([document], head=PublishedHead(revision=1, content=b"1 head")))
+    newer = dataclasses.replace(document, revision=6, content=b"b")
+    broker.run(config_documents.publish_over_head(newer, seen_head=b"1 head", head=b"2 head"))
+    broker.run(config_documents.publish_queue_tokens([QueueToken(queue="a", token=7)]))
+    broker.run(config_documents.remove_documents(["queue:a"]))
+
+
+SCENARIOS: tuple[Callable[[Any], None], ...] = (
+    enqueue_tasks,
+    run_tasks,
+    maintain,
+    administer,
+    rename_queue,
+    serve_workers,
+    publish,
+)
+
+
+@pytest.fixture(scope="module")
+def losing() -> Iterator[LosingBroker]:
+    """Return a broker that has run the scenarios."""
+    target = RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),))
+    broker = LosingBroker(Broker.connect(target).client)
+    for scenario in SCENARIOS:
+        broker.client.flushall()
+        broker.later_s = 0
+        scenario(broker)
+    yield broker
+    broker.close()
+
+
+@pytest.mark.parametrize("name", find_writing_scripts())
+def test_a_lost_reply_changes_nothing(losing: LosingBroker, name: str) -> None:
+    assert name in losing.effective, f"in no scenario {name}.lua changes anything: add a request with which it does"
+    assert losing.changed[name] == []

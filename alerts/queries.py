@@ -117,7 +117,7 @@ def observe(broker: Broker) -> Observation:
     served = {name for worker in workers if worker.is_ready(now_s) for name in worker.redis_queues}
     return Observation(
         queues=_observe_queues(catalog, counts, served, minutes),
-        workers=[_observe_worker(worker, now_s) for worker in workers],
+        workers=[_observe_worker(worker, catalog, now_s) for worker in workers],
         publication_problem=compare_configuration().problem,
         history_dropped={
             queue: dropped for queue, points in minutes.items() if (dropped := sum(point.dropped for point in points))
@@ -169,12 +169,18 @@ def _read_minutes(now: datetime, *, paused: Collection[str]) -> dict[str, list[S
     return get_stats_by_queue(start=start, end=now + timedelta(seconds=1), step_s=60, without_backlog=paused)
 
 
-def _observe_worker(worker: WorkerRecord, now_s: int) -> WorkerObservation:
+def _observe_worker(worker: WorkerRecord, catalog: QueueCatalog, now_s: int) -> WorkerObservation:
     is_missing = worker.is_stale(now_s)
     return WorkerObservation(
         worker_id=worker.worker_id,
-        queue=worker.queue,
+        queue=_find_queue_of_go_worker(worker, catalog) if worker.is_foreign else worker.queue,
         is_missing=is_missing,
         silent_s=max(now_s - worker.last_beat_s, 0),
         start_failure=worker.reason if worker.state is WorkerState.START_FAILED and not is_missing else None,
     )
+
+
+def _find_queue_of_go_worker(worker: WorkerRecord, catalog: QueueCatalog) -> str:
+    """Return the queue that a Go worker, which reports Redis queues, serves; empty if it serves several or none."""
+    names = {resolved.queue.name for name in worker.redis_queues if (resolved := catalog.find(name))}
+    return names.pop() if len(names) == 1 else ""

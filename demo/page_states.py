@@ -50,7 +50,8 @@ class PageState:
     name: str
     path: str
     prepare: Callable[[Page], None] = _do_nothing
-    role: str = "admin"
+    role: str | None = "admin"
+    """Empty: of a user without one; None: nobody is logged in."""
     is_hiding: bool = False
     """Payloads are hidden."""
 
@@ -116,6 +117,7 @@ def _lists() -> list[PageState]:
         PageState(name="keys", path="/admin/accounts/apikey/"),
         PageState(name="audit", path="/admin/audit/auditrecord/"),
         PageState(name="unknown", path="/admin/nothing/"),
+        PageState(name="login", path="/admin/login/", role=None),
     ]
 
 
@@ -147,6 +149,10 @@ def full_pages(broker: Broker) -> list[PageState]:
         PageState(name="overview-24h-queue", path="/admin/?range=24h&queue=invoices"),
         PageState(name="overview-7d", path="/admin/?range=7d"),
         PageState(name="overview-table", path="/admin/", prepare=_unfold("#chart-throughput summary")),
+        PageState(name="overview-unknown-queue", path="/admin/?queue=nothing"),
+        PageState(name="login-error", path="/admin/login/", role=None, prepare=_fail_to_log_in),
+        PageState(name="list-selected", path=f"{TASKS}?queue=invoices&state=archived", prepare=_select_two),
+        PageState(name="queues-selected", path="/admin/queues/queue/", prepare=_select_two),
         PageState(name="queue", path=f"/admin/queues/queue/{queue}/change/"),
         PageState(name="tasks-of-queue", path=f"{TASKS}?parent=transcription"),
         *(
@@ -195,8 +201,9 @@ def full_pages(broker: Broker) -> list[PageState]:
         PageState(name="workers-no-match", path="/admin/workers/worker/?q=nothing"),
         PageState(name="alert", path=f"/admin/alerts/alert/{alert.pk}/change/"),
         PageState(name="alerts-all", path="/admin/alerts/alert/?state=all"),
+        PageState(name="alerts-no-match", path="/admin/alerts/alert/?q=nothing"),
         PageState(name="rule-add", path="/admin/alerts/alertrule/add/"),
-        PageState(name="rule-add-error", path="/admin/alerts/alertrule/add/", prepare=_save),
+        PageState(name="rule-add-error", path="/admin/alerts/alertrule/add/", prepare=_save_threshold("-1")),
         *_configuration_pages(),
         PageState(name="overview-viewer", path="/admin/", role="viewer"),
         PageState(name="overview-no-role", path="/admin/", role=""),
@@ -226,6 +233,10 @@ def _configuration_pages() -> list[PageState]:
         PageState(name="vault", path=f"{vaults}{vault}/change/"),
         PageState(name="vault-long-names", path=f"{vaults}{long_vault}/change/"),
         PageState(name="vault-viewer", path=f"{vaults}{long_vault}/change/", role="viewer"),
+        PageState(name="vault-preview", path=f"{vaults}{vault}/bulk-edit/", prepare=_enter_lines),
+        PageState(name="vault-versions", path=f"{vaults}{vault}/entries/S3_BUCKET/"),
+        PageState(name="vaults-import", path=f"{vaults}import/"),
+        PageState(name="vaults-import-error", path=f"{vaults}import/", prepare=_press("Show what changes")),
         *(
             PageState(name=f"vault-{name}", path=f"{vaults}{vault}/{name}/")
             for name in ("bulk-edit", "deliveries", "export", "delete")
@@ -237,7 +248,9 @@ def _configuration_pages() -> list[PageState]:
         PageState(name="users", path=users),
         PageState(name="user", path=f"{users}{user}/change/"),
         PageState(name="user-add-error", path=f"{users}add/", prepare=_save),
+        PageState(name="user-password", path=f"{users}{user}/password/"),
         PageState(name="groups", path="/admin/auth/group/"),
+        PageState(name="audit-no-match", path=f"{audit}?q=nothing"),
         *(PageState(name=f"audit-{action}", path=f"{audit}{number}/change/") for action, number in records.items()),
     ]
 
@@ -261,7 +274,9 @@ def _hidden() -> list[PageState]:
         PageState(name="errors", path=f"{ERRORS}?period=week", **hidden),
         PageState(name="task-attempts", path=f"{TASKS}invoices-0000/change/?queue=invoices", **hidden),
         PageState(name="task-ended", path=f"{TASKS}{run.task_id}/change/?queue={run.redis_queue}", **hidden),
-        PageState(name="search", path=f"{TASKS}?text=ORD", **hidden),
+        PageState(name="text-not-applied", path=f"{TASKS}?state=ended&text=ORD", **hidden),
+        PageState(name="search", path=f"{TASKS}search/?q=ORD", **hidden),
+        PageState(name="overview", path="/admin/", **hidden),
     ]
 
 
@@ -273,6 +288,7 @@ def _many() -> list[PageState]:
         PageState(name="tasks-page-2", path=f"{TASKS}?page=2"),
         PageState(name="queues", path="/admin/queues/queue/"),
         PageState(name="errors", path=f"{ERRORS}?period=day"),
+        PageState(name="queues-undefined", path="/admin/queues/queue/undefined/"),
     ]
 
 
@@ -393,7 +409,8 @@ def _add_alert_deliveries() -> None:
 
 
 def _add_many(broker: Broker) -> None:
-    """Add 60 queues, and errors of many kinds."""
+    """Add 60 queues, one without a definition, and errors of many kinds."""
+    broker.run(enqueue(NewTask(id="n1", queue="newsletter", payload=b"{}"), now_ns=broker.now_ns()))
     for number in range(60):
         _define(f"customer-{number:02}")
         for task in range(number % 5):
@@ -448,6 +465,31 @@ def _enqueue(payload: str) -> Callable[[Page], None]:
         page.get_by_role("button", name="Enqueue").click()
 
     return fill_in
+
+
+def _fail_to_log_in(page: Page) -> None:
+    page.locator("#id_username").fill("mary")
+    page.locator("#id_password").fill("not her password")
+    page.get_by_role("button", name="Log in").click()
+
+
+def _select_two(page: Page) -> None:
+    boxes = page.locator("tbody input[type=checkbox]")
+    for number in range(2):
+        boxes.nth(number).check()
+
+
+def _enter_lines(page: Page) -> None:
+    page.locator("textarea").fill("S3_BUCKET=other-bucket\nS3_REGION=eu-central-1\nnot a line")
+    page.get_by_role("button", name="Show what changes").click()
+
+
+def _save_threshold(value: str) -> Callable[[Page], None]:
+    def save(page: Page) -> None:
+        page.locator("[name=threshold]").fill(value)
+        _save(page)
+
+    return save
 
 
 def _save(page: Page) -> None:

@@ -104,17 +104,19 @@ def _write(page: Page, target: Path) -> None:
     page.screenshot(path=target, full_page=True)
 
 
-def _log_in(browser: Browser, url: str, role: str, **options: Any) -> Page:
-    """Return a page of a user with a role, or without one."""
+def _log_in(browser: Browser, url: str, role: str | None, **options: Any) -> Page:
+    """Return a page of a user with a role, or without one; for None nobody is logged in."""
     from django.contrib.auth.models import Group, User  # noqa: PLC0415
     from django.test import Client  # noqa: PLC0415
 
+    context = browser.new_context(base_url=url, reduced_motion="reduce", **options)
+    if role is None:
+        return context.new_page()
     user, is_new = User.objects.get_or_create(username=f"mary-{role or 'nobody'}", is_staff=True)
     if is_new and role:
         user.groups.add(Group.objects.get(name=role))
     client = Client()
     client.force_login(user)
-    context = browser.new_context(base_url=url, reduced_motion="reduce", **options)
     cookies = [{"name": name, "value": morsel.value, "url": url} for name, morsel in client.cookies.items()]
     context.add_cookies(cookies)
     return context.new_page()

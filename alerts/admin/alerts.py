@@ -54,7 +54,7 @@ class AlertAdmin(ReadOnlyModelAdmin):
     sortable_by = ()
     fieldsets = (
         (None, {"fields": ("badge", "message", "about", "queue_page", "cause_page")}),
-        ("Times (UTC)", {"fields": ("first_seen", "opened", "resolved", "lasted")}),
+        ("Times", {"fields": ("first_seen", "opened", "resolved", "lasted")}),
         ("Webhook", {"fields": ("notified",)}),
     )
     readonly_fields = (
@@ -97,7 +97,7 @@ class AlertAdmin(ReadOnlyModelAdmin):
         url, title = get_alert_link(row)
         return render_to_string("alerts/link.html", {"url": url, "title": title})
 
-    @admin.display(description="first observed")
+    @admin.display(description="first observed (UTC)")
     def first_seen(self, row: Alert) -> str:
         return _format(row.since)
 
@@ -105,7 +105,7 @@ class AlertAdmin(ReadOnlyModelAdmin):
     def opened(self, row: Alert) -> str:
         return _format(row.opened_at) if row.opened_at else ""
 
-    @admin.display(description="resolved")
+    @admin.display(description="resolved (UTC)")
     def resolved(self, row: Alert) -> str:
         return _format(row.resolved_at) if row.resolved_at else "Still open."
 

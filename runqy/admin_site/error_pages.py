@@ -75,6 +75,9 @@ def store_unavailable(error: RunqyError) -> ErrorPage:
 
 
 def render_error_page(request: HttpRequest, page: ErrorPage) -> HttpResponse:
+    """Return a page; what is unavailable now may be reached again by the same request."""
+    if page.status == 503 and request.method == "GET":
+        page = replace(page, link=request.get_full_path(), link_text="Try again")
     context = {name: getattr(page, name) for name in ("status", "title", "message", "link", "link_text")}
     context["request_id"] = current_request_id()
     response = render(request, "admin_site/error_page.html", context, status=page.status)
@@ -121,6 +124,4 @@ def _page(request: HttpRequest, error: RunqyError, context: dict[str, Any]) -> H
         context |= {"title": _HEADINGS.get(error.status, "Bad request"), "problems": error.errors}
         return TemplateResponse(request, "admin_site/request_error.html", context, status=error.status)
     log.warning("request_failed", code=error.code, detail=str(error))
-    return render_error_page(
-        request, replace(store_unavailable(error), link=request.get_full_path(), link_text="Try again")
-    )
+    return render_error_page(request, store_unavailable(error))

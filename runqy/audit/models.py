@@ -6,6 +6,7 @@ from django.db import models
 
 from runqy.audit.actors import ActorKind
 from runqy.audit.chain import CHAIN_BEGIN, PLAIN, ChainKey, chain_digest
+from runqy.audit.descriptions import describe_action, describe_object
 
 MAX_TEXT_LENGTH = 300
 
@@ -61,7 +62,8 @@ class AuditRecord(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.number}: {self.actor_name} {self.action} {self.object_name}"
+        subject = describe_object(self.object_kind, self.object_name)
+        return f"{self.number}: {subject}, {describe_action(self.action)} by {self.actor_name}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Append a new record. Raise TypeError for an existing one."""

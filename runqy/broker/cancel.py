@@ -37,6 +37,7 @@ def cancel(
         retry=queue_keys.retry,
         archived=queue_keys.archived,
         runs=queue_keys.runs,
+        counters=queue_keys.run_counters,
         id=task_id,
         now_ns=now_ns,
         now_s=now_s,

@@ -207,6 +207,7 @@ def _recover_call(task: LostTask, state: TaskState, message: bytes, details: byt
         counters_expire_at=now_s + COUNTER_TTL_S,
         ended_channel=redis_keys.ended_channel(task.task_id),
         runs=keys.runs,
+        counters=keys.run_counters,
         run_id=task.lease_token or f"lost-{now_ns}",
         outcome=(RunOutcome.CANCELED if task.cancel else RunOutcome.LOST).value,
         now_ns=now_ns,

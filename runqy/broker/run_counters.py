@@ -1,7 +1,8 @@
 """Counters of a Redis queue's runs: outcomes, times, child restarts, runs that the history dropped.
 
-Workers add to them with their heartbeats, maintenance when tasks expire and when the history drops runs. They only
-grow, so that Prometheus computes rates of them whichever workers come and go (docs/adr/0034).
+Workers add to them with their heartbeats. Scripts count what no worker notices, where they add it to the history: tasks
+that expire or are cancelled while they wait, and lost runs. Maintenance counts the runs that the history drops. They
+only grow, so that Prometheus computes rates of them whichever workers come and go (docs/adr/0034).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class RunCounters:
     """The numbers of one Redis queue."""
 
     outcomes: Counter[RunOutcome] = field(default_factory=Counter)
-    """LOST: the lease ended first; EXPIRED: of tasks that were not started."""
+    """EXPIRED: of tasks that were not started."""
     requeued: int = 0
     """Tasks given back, not run or interrupted because the worker stopped: no attempt ended."""
     waits: Histogram = field(default_factory=Histogram)

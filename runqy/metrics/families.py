@@ -72,7 +72,7 @@ def run_families(state: RedisState, labels: Mapping[str, str]) -> Iterator[Metri
         grouped[labels[queue]].add(counters)
     outcomes = CounterMetricFamily(
         "runqy_task_runs",
-        "Attempts of workers by how they ended; `expired`: tasks that ended without one.",
+        "Attempts by how they ended; `expired`, and `canceled` ones that waited: tasks that ended without one.",
         labels=("queue", "outcome"),
     )
     waits = HistogramMetricFamily(

@@ -125,10 +125,12 @@ class Chart:
         return (*self.series, *self.details)
 
     @property
-    def rows(self) -> list[tuple[str, list[str]]]:
-        """Return the values as rows of a table, the latest first."""
-        columns = [[_format(value) for value in line.values] for line in self.columns]
-        rows = [(label, [column[index] for column in columns]) for index, label in enumerate(self.labels)]
+    def rows(self) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Return the values as rows of a table, each with the name of its column, the latest first."""
+        rows = [
+            (label, [(line.name, _format(line.values[index])) for line in self.columns])
+            for index, label in enumerate(self.labels)
+        ]
         return rows[::-1]
 
     @property

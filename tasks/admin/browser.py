@@ -83,7 +83,7 @@ def show_tasks_of(context: dict[str, Any], request: HttpRequest, form: TaskFilte
             context |= _find_running(request, query)
     else:
         context |= _find_tasks(request, query, query.state)
-    context["bulk_actions"] = [] if form.ignored else bulk_links(request, query)
+    context["bulk_actions"] = [] if form.ignored or form.ignores_text else bulk_links(request, query)
     return TemplateResponse(request, "admin/tasks/task/browse.html", context)
 
 

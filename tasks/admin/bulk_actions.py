@@ -290,6 +290,8 @@ def _parse_action(request: HttpRequest, text: str) -> TaskAction:
 def _parse_query(request: HttpRequest, fields: Any) -> TaskQuery:
     """Return the filter of a form. Raise RequestInvalid, PermissionDenied."""
     form = make_form(request, fields)
+    if form.ignores_text:
+        raise PermissionDenied
     if not form.is_valid():
         raise RequestInvalid(errors=[f"{name}: {error}" for name, found in form.errors.items() for error in found])
     if form.ignored:

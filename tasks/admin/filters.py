@@ -7,7 +7,6 @@ from urllib.parse import urlencode
 
 import msgspec
 from django import forms
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, QueryDict
 from django.urls import reverse
 from django.utils import timezone
@@ -117,7 +116,9 @@ class TaskFilterForm(forms.Form):
     error = forms.CharField(required=False, max_length=32, label="Error group", widget=forms.HiddenInput)
 
     def __init__(self, data: Mapping[str, Any], *, may_search: bool) -> None:
+        """Without `may_search` the form has no text, and ignores one in the data."""
         super().__init__(data)
+        self.ignores_text = not may_search and bool(data.get("text"))
         for field in self.fields.values():
             field.widget.attrs["class"] = "page-input"
         for name in ("since", "until"):
@@ -160,7 +161,7 @@ class TaskFilterForm(forms.Form):
 def read_filter(request: HttpRequest) -> TaskFilterForm:
     """Return the form of a request; `parent`, as links on numbers have it, is a queue.
 
-    Raise PermissionDenied for a text, if the user may not view payloads of each queue that is searched.
+    It ignores a text, unless the user may view payloads of each queue that is searched: others share their URLs.
     """
     fields = request.GET.copy()
     if parent := fields.get("parent"):
@@ -169,10 +170,8 @@ def read_filter(request: HttpRequest) -> TaskFilterForm:
 
 
 def make_form(request: HttpRequest, fields: QueryDict) -> TaskFilterForm:
-    """Return the form with these fields. Raise as `read_filter`."""
+    """Return the form with these fields; it ignores a text as that of `read_filter`."""
     may_search = can_view_payloads(request.user, fields.get("queue", "").strip())
-    if fields.get("text") and not may_search:
-        raise PermissionDenied
     return TaskFilterForm(fields, may_search=may_search)
 
 
@@ -195,6 +194,7 @@ def filter_context(request: HttpRequest, form: TaskFilterForm) -> dict[str, Any]
         "chips": list(_chips(request.GET)) if state == ENDED else [],
         "ignored": [form.fields[name].label or name.title() for name in ignored],
         "without_ignored_url": page_url(request, **dict.fromkeys(ignored, ""), cursor=""),
+        "without_text_url": page_url(request, text="", cursor=""),
         "is_ended": state == ENDED,
         "is_unfiltered": not any(request.GET.get(name) for name in _CONDITIONS),
         "clear_url": tasks_url(state=state),

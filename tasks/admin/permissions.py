@@ -9,8 +9,8 @@ from queues.queries import get_fresh_catalog, hides_payloads
 from runqy.broker.states import TaskState
 from tasks.actions import TaskAction, valid_states
 
-HIDDEN = "hidden (hide_payloads)"
-"""Shown in place of content that the user may not view."""
+HIDDEN = "hidden from your role"
+"""Shown in place of content that the user may not view, because of `hide_payloads` or `RUNQY_HIDE_PAYLOADS`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

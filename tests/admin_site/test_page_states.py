@@ -11,7 +11,7 @@ from runqy.broker.broker import Broker
 
 pytestmark = pytest.mark.usefixtures("configuration")
 STATUSES = {"unknown": 404, "task-unknown": 404, "worker-unknown": 404, "browser-unknown-queue": 404}
-STATUSES |= {"browser-invalid": 400, "browser-invalid-cursor": 400}
+STATUSES |= {"browser-invalid": 400, "browser-invalid-cursor": 400, "login": 302, "login-error": 302}
 
 
 def test_every_page_of_a_busy_instance_can_be_shown(single_broker: Broker, admin_client: Client) -> None:

@@ -14,7 +14,7 @@ from alerts.links import get_alert_link
 from alerts.models import Alert, AlertRule
 from alerts.operations import save_alert_rule, update_alerts
 from alerts.rules import AlertKind
-from queues.models import QueueSource
+from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from runqy.broker import keys
 from runqy.broker.broker import Broker
@@ -208,3 +208,23 @@ def test_the_failures_of_an_alert_are_found_when_it_was_resolved_long_ago(single
 
     page = staff_client("viewer").get(url).content.decode()
     assert ("KeyError" in page, "LaterError" in page) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("reported", "expected"), [("map[mail_high:5 mail_low:1]", []), ("map[mail_high:5 other:2]", [""]), ("map[]", [""])]
+)
+def test_a_rule_of_a_queue_applies_to_its_go_workers(
+    single_broker: Broker, redis: Any, reported: str, expected: list[str]
+) -> None:
+    save_queue(spec=spec("mail", "high:5", "low:1"), source=QueueSource.API)
+    save_queue(spec=spec("other"), source=QueueSource.API)
+    save_alert_rule(
+        AlertRule(kind=AlertKind.WORKER_START_FAILED.value, queue=Queue.objects.get(name="mail"), is_enabled=False)
+    )
+    fields = {"worker_id": "vm:17", "queues": reported, "healthy": "false", "last_beat": single_broker.now_s()}
+    redis.zadd(keys.WORKERS, {"vm:17": single_broker.now_s() + 60})
+    redis.hset(keys.go_worker("vm:17"), mapping=fields)
+
+    update_alerts(single_broker)
+
+    assert [alert.queue for alert in Alert.objects.filter(subject="vm:17", resolved_at=None)] == expected

@@ -153,9 +153,19 @@ def test_the_list_is_in_words(admin_client: Client) -> None:
     content = re.sub(r"<[^>]+>", " ", admin_client.get(PAGE).content.decode())
 
     rows = " ".join(content.split())
-    assert "cancellation requested task t1" in rows
-    assert "updated alert rule failure rate of mail threshold 20.0 → 40.0; vaults + b" in rows
-    assert re.search(r"created API key laptop \(id \d+\) name laptop; queues mail; role client", rows)
+    assert "cancellation requested task t1 - " in rows
+    assert "updated alert rule failure rate of mail threshold: 20.0 → 40.0; vaults: + b" in rows
+    assert re.search(r"created API key laptop \(id \d+\) name: laptop; queues: mail; role: client", rows)
+
+
+def test_the_page_of_a_record_is_in_words(admin_client: Client) -> None:
+    row = add("alert_rule.updated", "failure_rate/mail", threshold=(20.0, 40.0))
+
+    content = admin_client.get(f"{PAGE}{row.pk}/change/").content.decode()
+
+    assert f"{row.number}: alert rule failure rate of mail, updated by {row.actor_name}" in content
+    assert "alert_rule.updated" not in content
+    assert "failure_rate" not in re.sub(r'href="[^"]+"', "", content)
 
 
 def test_a_page_notices_that_its_record_was_altered(admin_client: Client) -> None:

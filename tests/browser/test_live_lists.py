@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from playwright.sync_api import Page, expect
 
-from queues.models import QueueSource
+from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.heartbeats import write_heartbeat
@@ -74,3 +74,47 @@ def test_a_page_that_is_not_the_first_stays_as_it_is(anonymous: Page, login: Log
 
     expect(anonymous.locator("#rows")).to_have_count(1)
     expect(anonymous.locator("#rows[data-live]")).to_have_count(0)
+
+
+def update_now(page: Page) -> None:
+    page.get_by_role("button", name="Pause live updates").click()
+    page.get_by_role("button", name="Resume live updates").click()
+
+
+def test_queues_appear_and_vanish_in_their_list_and_the_selection_stays(anonymous: Page, login: Login) -> None:
+    for name in ("first", "mail"):
+        save_queue(spec=spec(name), source=QueueSource.API)
+    login(anonymous, "operator")
+    anonymous.goto("/admin/queues/queue/")
+    rows, selected = anonymous.locator("#result_list tbody"), anonymous.locator("input.action-select:checked")
+    mail = str(Queue.objects.get(name="mail").pk)
+    anonymous.get_by_role("row", name="mail").get_by_role("checkbox").check()
+
+    save_queue(spec=spec("later"), source=QueueSource.API)
+    Queue.objects.filter(name="first").delete()
+    update_now(anonymous)
+
+    expect(rows).to_have_count(2)
+    expect(rows.first).to_contain_text("later")
+    expect(selected).to_have_count(1)
+    expect(selected).to_have_value(mail)
+    expect(anonymous.get_by_text("1 of 2 selected")).to_be_visible()
+    anonymous.get_by_label("Select all").check()
+    expect(anonymous.get_by_text("2 of 2 selected")).to_be_visible()
+    anonymous.get_by_role("row", name="mail").get_by_role("checkbox").uncheck()
+    expect(anonymous.get_by_text("1 of 2 selected")).to_be_visible()
+
+
+def test_the_first_queue_appears_in_an_empty_list_and_can_be_selected(anonymous: Page, login: Login) -> None:
+    login(anonymous, "operator")
+    anonymous.goto("/admin/queues/queue/")
+    expect(anonymous.get_by_text("No queues yet")).to_be_visible()
+
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    update_now(anonymous)
+    anonymous.get_by_role("row", name="mail").get_by_role("checkbox").check()
+    expect(anonymous.get_by_text("1 of 1 selected")).to_be_visible()
+
+    Queue.objects.all().delete()
+    update_now(anonymous)
+    expect(anonymous.get_by_text("No queues yet")).to_be_visible()

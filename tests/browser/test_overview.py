@@ -146,6 +146,26 @@ def test_large_numbers_and_charts_that_are_still_wide_do_not_widen_the_page(
     assert find_wide_elements(anonymous) == []
 
 
+@pytest.mark.parametrize("width", [390, 1440])
+def test_all_columns_of_the_table_behind_a_chart_are_on_the_screen(anonymous: Page, login: Login, width: int) -> None:
+    anonymous.set_viewport_size({"width": width, "height": 844})
+    open_overview(anonymous, login)
+    chart = anonymous.locator("#chart-throughput")
+
+    chart.get_by_text("Table").click()
+
+    box = chart.get_by_role("region", name="Values of Throughput")
+    assert box.evaluate("box => box.scrollWidth - box.clientWidth") <= 0
+    expect(box.get_by_text("Runs per minute")).to_be_visible()
+    row = box.locator("tbody tr").first
+    last = row.locator("td").last
+    expect(last).to_have_attribute("data-label", "Worker lost")
+    assert last.evaluate("cell => cell.getBoundingClientRect().right") <= width
+    caption = box.locator("caption").bounding_box()
+    assert caption is not None
+    assert caption["height"] < 40
+
+
 def test_a_notice_is_followed_by_its_link(anonymous: Page, login: Login) -> None:
     message = "Worker w1 is missing."
     store_findings(

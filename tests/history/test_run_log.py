@@ -14,6 +14,7 @@ from runqy.broker.pending_timeouts import archive_all_timed_out
 from runqy.broker.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.redis_client import RedisTarget
 from runqy.broker.redis_users import RedisUser, create_users, delete_users
+from runqy.broker.run_counters import read_run_counters
 from runqy.broker.run_log import (
     ERROR_MAX_BYTES,
     MAX_ENTRIES,
@@ -50,6 +51,12 @@ def only_run(broker: Broker) -> EndedRun:
     (entry,) = entries(broker)
     assert entry.run is not None
     return entry.run
+
+
+def counted(broker: Broker) -> dict[RunOutcome, int]:
+    """Return what scripts counted for `/metrics`."""
+    (run_counters,) = broker.run(read_run_counters([QUEUE]))
+    return +run_counters.outcomes
 
 
 def test_a_success_is_logged_with_its_times_worker_and_excerpts(broker: Broker):
@@ -150,11 +157,13 @@ def test_requeuing_ends_no_attempt(broker: Broker):
 def test_canceling_a_waiting_task_is_logged_without_an_attempt(broker: Broker):
     put(broker, "t1")
 
-    broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns()))
+    for _ in range(2):
+        broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns()))
 
     run = only_run(broker)
     assert (run.outcome, run.attempt, run.started_ns, run.is_final) == (RunOutcome.CANCELED, 0, None, True)
     assert run.due_ns == run.enqueued_ns
+    assert counted(broker) == {RunOutcome.CANCELED: 1}
 
 
 @pytest.mark.parametrize("found_by", ["dequeue", "forwarder"])
@@ -171,6 +180,7 @@ def test_a_task_that_a_worker_put_back_after_its_cancellation_is_logged_when_it_
     run = only_run(broker)
     assert (run.task_id, run.outcome, run.attempt, run.is_final) == ("t1", RunOutcome.CANCELED, 0, True)
     assert (run.due_ns is not None) == (found_by == "dequeue")
+    assert counted(broker) == {RunOutcome.CANCELED: 1}
 
 
 def test_the_attempt_knows_since_when_its_task_had_been_due(broker: Broker):
@@ -195,6 +205,7 @@ def test_a_task_that_waited_too_long_is_logged_as_expired(broker: Broker):
     assert (run.outcome, run.attempt, run.is_final) == (RunOutcome.EXPIRED, 0, True)
     assert "pending_timeout of 5 s" in run.error
     assert run.ended_ns - run.due_ns >= 60 * 10**9
+    assert counted(broker) == {RunOutcome.EXPIRED: 1}
 
 
 def test_a_task_that_is_dequeued_after_its_deadline_expires_without_an_attempt(broker: Broker):
@@ -228,6 +239,19 @@ def test_the_attempt_of_a_lost_worker_is_logged_with_its_token(broker: Broker):
     run = only_run(broker)
     assert (run.outcome, run.is_final, run.run_id) == (RunOutcome.LOST, False, taken.lease.token)
     assert (run.error, run.payload, run.worker_id) == ("task lease expired", b'{"n":1}', "w1")
+    assert counted(broker) == {RunOutcome.LOST: 1}
+
+
+def test_a_canceled_run_of_a_lost_worker_is_logged_and_counted_as_canceled(broker: Broker):
+    put(broker, "t1")
+    take_one(broker)
+    broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns()))
+    broker.client.zadd(QueueKeys(QUEUE).lease, {"t1": 1})
+
+    broker.run(recover_lost([QUEUE], LeaselessWatch(), grace_s=0))
+
+    assert (only_run(broker).outcome, only_run(broker).is_final) == (RunOutcome.CANCELED, True)
+    assert counted(broker) == {RunOutcome.CANCELED: 1}
 
 
 def test_hidden_payloads_and_results_are_not_logged(broker: Broker):

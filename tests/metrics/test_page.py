@@ -9,9 +9,11 @@ import pytest
 from runqy import clock
 from runqy.broker import keys
 from runqy.broker.broker import Broker
+from runqy.broker.cancel import cancel
 from runqy.broker.heartbeats import write_heartbeat
 from runqy.broker.keys import QueueKeys
 from runqy.broker.pausing import pause
+from runqy.broker.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.redis_client import RedisTarget
 from runqy.broker.run_counters import RunCounters, add_run_counters
 from runqy.broker.states import RunOutcome
@@ -25,7 +27,7 @@ from tests.api.wsgi import call
 from tests.metrics.pages import read_page, value
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY
 from tests.support.servers import free_port
-from tests.support.tasks import put
+from tests.support.tasks import put, take_one
 from tests.support.workers import RECORD, RUNNING
 
 pytestmark = pytest.mark.usefixtures("queues")
@@ -96,6 +98,21 @@ def test_runs_are_shown_as_workers_counted_them() -> None:
     assert value(page, "runqy_task_runs_total", queue="inference_low", outcome="expired") == 0
     assert value(page, "runqy_worker_child_restarts_total", queue="inference") == 4
     assert value(page, "runqy_worker_deployments_total", queue="inference", outcome="failed") == 2
+
+
+def test_what_ends_without_a_worker_is_counted_at_once(redis: Any) -> None:
+    broker = get_broker()
+    put(broker, "lost", queue="mail")
+    take_one(broker, queue="mail")
+    redis.zadd(QueueKeys("mail").lease, {"lost": 1})
+    put(broker, "waiting", queue="mail")
+
+    broker.run(cancel("mail", "waiting", now_ns=broker.now_ns()))
+    broker.run(recover_lost(["mail"], LeaselessWatch(), grace_s=0))
+
+    page = read_page()
+    assert value(page, "runqy_task_runs_total", queue="mail", outcome="canceled") == 1
+    assert value(page, "runqy_task_runs_total", queue="mail", outcome="lost") == 1
 
 
 @pytest.mark.parametrize("forged", ["-5", "x", "9" * 30, "9" * 19])

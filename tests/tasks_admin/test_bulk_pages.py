@@ -122,7 +122,7 @@ def test_the_text_of_a_search_is_hidden_where_payloads_are(
     pages = [text(viewer.get(path)) for path in (f"{url}change/", f"{url}progress/", BULK_ACTIONS)]
     audit = "".join(record.changes for record in audit_records())
     assert ["ord-1742" in page for page in (*pages[:2], audit)] == [not hidden_by] * 3
-    assert ("hidden (hide_payloads)" in pages[0], '"text":"hidden"' in audit) == (bool(hidden_by), bool(hidden_by))
+    assert ("hidden from your role" in pages[0], '"text":"hidden"' in audit) == (bool(hidden_by), bool(hidden_by))
     assert "ord-1742" not in pages[2]
     assert "ord-1742" in text(operator.get(f"{url}change/"))
     assert listed(single_broker, "simple") == {}

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from queues.models import QueueSource
@@ -16,7 +17,7 @@ from tests.support.tasks import new_task, put, take_one
 from tests.tasks.task_helpers import fail_for_good, succeed
 from tests.tasks_admin.pages import ERRORS, LIST, change, text
 
-HIDDEN = "hidden (hide_payloads)"
+HIDDEN = "hidden from your role"
 SECRETS = ("in-the-payload", "in-the-result", "in-the-error", new_task("t1", "simple", unique_key="k").lock)
 
 
@@ -69,9 +70,31 @@ def test_the_search_of_all_queues_shows_hidden_tasks_by_their_ids_only(viewer: C
 
 
 def test_viewers_search_by_text_only_where_nothing_is_hidden(viewer: Client, hidden_by: str) -> None:
-    assert viewer.get(f"{LIST}?state=ended&text=x").status_code == 403
-    assert viewer.get(f"{LIST}?state=ended&text=x&queue=simple").status_code == 403
-    assert viewer.get(f"{LIST}?state=ended&text=x&queue=image").status_code == (200 if hidden_by == "queue" else 403)
+    for queue in ("simple", "image"):
+        insert_runs(make_failure("ValueError: in-the-error", task_id=f"ended-{queue}"), queue=queue)
+    paths = [f"{LIST}?state=ended&text=nowhere{queue}" for queue in ("", "&queue=simple", "&queue=image")]
+
+    pages = [text(viewer.get(path)) for path in (*paths, f"{LIST}?state=archived&text=nowhere")]
+
+    is_applied = [False, False, hidden_by == "queue", False]
+    assert ["is not applied, because payloads" in page for page in pages] == [not applied for applied in is_applied]
+    assert ["/change/" in page for page in pages] == [not applied for applied in is_applied]
+    assert not any("Delete all" in page for page in pages)
+
+
+def test_a_text_that_is_not_applied_offers_no_action_on_what_is_listed(hidden_by: str) -> None:
+    insert_runs(make_failure("ValueError: in-the-error", task_id="ended"), queue="simple")
+    staff = Client()
+    user = User.objects.create(username="may-delete", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=("view_task", "delete_task")))
+    staff.force_login(user)
+
+    listed = text(staff.get(f"{LIST}?state=ended&queue=simple&text=nowhere"))
+    request = staff.get("/admin/tasks/bulkaction/add/?action=delete&state=ended&queue=simple&text=nowhere")
+
+    assert "Delete all" in text(staff.get(f"{LIST}?state=ended&queue=simple"))
+    assert ("/ended/change/" in listed, "Delete all" in listed) == (True, False)
+    assert request.status_code == 403
 
 
 def test_a_definition_that_is_deleted_shows_nothing_that_it_hid(viewer: Client, hidden_by: str) -> None:

@@ -133,7 +133,7 @@ def test_viewers_do_not_see_output_when_payloads_are_hidden(
     page, by_operator = text(viewer.get(change("t1"))), text(operator.get(change("t1")))
 
     assert "in-the-" not in page + text(viewer.get(f"{LIST}t1/output/?queue=simple&state=x"))
-    assert "Output hidden (hide_payloads)" in page
+    assert "Output hidden from your role" in page
     assert "in-the-output" in by_operator
 
 

@@ -10,6 +10,9 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.cancel import cancel
 from runqy.broker.keys import QueueKeys
+from runqy.broker.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.run_counters import read_run_counters
+from runqy.broker.states import RunOutcome
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task, eventually, is_alive, wait_for_state, wait_task
@@ -245,6 +248,27 @@ def test_finishing_a_task_with_a_lost_lease_is_refused_and_logged(
 
     assert refusal["task_id"] == task_id
     assert b"result" not in redis.hgetall(MAIL.task(task_id))
+
+
+def test_a_run_that_was_recovered_before_it_finished_is_counted_once(
+    single_broker: Broker, redis: redis_py.Redis, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    worker = start_worker()
+    started, until = tmp_path / "started", tmp_path / "until"
+    task_id = add_task(single_broker, {"do": "wait", "started": str(started), "until": str(until)}, max_retry=0)
+    eventually(started.exists)
+
+    def recover() -> list:
+        redis.zadd(MAIL.lease, {task_id: 1})
+        return single_broker.run(recover_lost(["mail"], LeaselessWatch(), grace_s=0))
+
+    eventually(recover)
+    until.touch()
+    worker.wait_for("finish_refused")
+    worker.stop()
+
+    (counters,) = single_broker.run(read_run_counters(["mail"]))
+    assert +counters.outcomes == {RunOutcome.LOST: 1}
 
 
 def _deaths(redis: redis_py.Redis, task_id: str) -> int:

@@ -53,6 +53,17 @@ def test_workers_are_listed_with_their_busy_slots(viewer: Client, single_broker:
     assert "disconnected" not in content
 
 
+def test_a_run_beyond_its_deadline_is_marked_as_overdue(viewer: Client, single_broker: Broker) -> None:
+    in_time = replace(RUNNING, task_id="t/2", deadline_s=single_broker.now_s() + 90)
+    appear(single_broker, RECORD, RUNNING, in_time)
+
+    content = text(viewer.get(f"{LIST}worker_2F1/change/"))
+
+    assert re.search(r'class="page-overdue">\d+ d( \d+ h)? overdue</time>', content)
+    assert re.search(r'UTC">in 1 min( \d+ s)?</time>', content)
+    assert content.count("page-overdue") == 1
+
+
 def test_a_worker_whose_beats_are_overdue_is_marked(viewer: Client, single_broker: Broker) -> None:
     appear(single_broker, RECORD, ago_s=30)
 

@@ -188,7 +188,7 @@ def _running(task: RunningTask, now_ns: int) -> RunningRow:
         queue=task.redis_queue,
         queue_url=_tasks_url(task.redis_queue, "active"),
         started=RelativeTime.of_ns(task.started_ns, now_ns),
-        deadline=RelativeTime.of_s(task.deadline_s, now_ns),
+        deadline=RelativeTime.of_s(task.deadline_s, now_ns, is_due=True),
     )
 
 

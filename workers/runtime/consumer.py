@@ -157,7 +157,6 @@ class Consumer:
             self._ended += 1
             self._record_end(run, result)
             if result.status is RunStatus.LOST:
-                self.counts.record_outcome(run, None)
                 self._forget(run)
             else:
                 self._unrecorded.append(run)
@@ -328,7 +327,6 @@ class Consumer:
             return
         elif isinstance(outcome, LeaseLost):
             status = run.result.status.value if run.result else ""
-            self.counts.record_outcome(run, None)
             log.warning("finish_refused", task_id=run.task_id, queue=run.task.lease.queue, status=status)
         else:
             log.error("finish_failed", task_id=run.task_id, queue=run.task.lease.queue, error=outcome.detail)

@@ -34,13 +34,13 @@ class RunCounts:
         if run.started_ns:
             self._of(run.task.lease.queue).runs.observe(max(now_ns - run.started_ns, 0) / 1e9)
 
-    def record_outcome(self, run: Run, outcome: FinishOutcome | None) -> None:
-        """Count the outcome of a run, as the history has it; None: its lease was lost."""
+    def record_outcome(self, run: Run, outcome: FinishOutcome) -> None:
+        """Count the outcome of a run, as the history has it. A run whose lease ended is counted by its recovery."""
         counters = self._of(run.task.lease.queue)
         if outcome is FinishOutcome.REQUEUED:
             counters.requeued += 1
             return
-        counted = RunOutcome.LOST if outcome is None else _OUTCOMES[outcome]
+        counted = _OUTCOMES[outcome]
         if outcome in (FinishOutcome.ARCHIVED, FinishOutcome.RETRIED) and run.result:
             counted = OUTCOMES_OF_STATUS.get(run.result.status, counted)
         counters.outcomes[counted] += 1

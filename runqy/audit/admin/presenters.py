@@ -7,30 +7,11 @@ from runqy import durations
 from runqy.audit.changes import FieldChange, format_value, read_changes
 from runqy.audit.models import AuditRecord
 
-__all__ = ["describe_action", "describe_changes", "describe_field", "describe_object", "is_new", "summarize"]
+__all__ = ["describe_changes", "describe_field", "is_new", "summarize"]
 
-_KINDS = {"api_key": "API key"}
-"""Kinds of objects whose words differ from their names."""
 _LOWER_CASE = re.compile(r"[a-z][a-z0-9_]*")
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(\+\d\d:\d\d|Z)")
 _EMPTY = "empty"
-_KEY_NAME = re.compile(r"(\d+) (.+)", re.DOTALL)
-
-
-def describe_action(record: AuditRecord) -> str:
-    """Return what was done to the object: `created`, `cancellation requested`."""
-    return record.action.rpartition(".")[2].replace("_", " ")
-
-
-def describe_object(record: AuditRecord) -> str:
-    """Return the kind and the name of the object, and an id that is part of the name after it."""
-    kind, name = _KINDS.get(record.object_kind, record.object_kind.replace("_", " ")), record.object_name
-    if record.object_kind == "api_key" and (match := _KEY_NAME.fullmatch(name)):
-        name = f"{match[2]} (id {match[1]})"
-    elif record.object_kind == "alert_rule":
-        rule, _, queue = name.partition("/")
-        name = f"{rule.replace('_', ' ')} of {queue or 'all queues'}"
-    return f"{kind} {name}"
 
 
 def describe_field(field: str) -> str:
@@ -55,7 +36,7 @@ def describe_changes(record: AuditRecord) -> tuple[FieldChange, ...]:
 def summarize(record: AuditRecord) -> str:
     """Return the changes of a record on one line: of a new object its values, else before and after."""
     changes, mark = describe_changes(record), "" if is_new(record) else "+ "
-    return "; ".join(f"{describe_field(change.field)} {_summarize_field(change, mark)}" for change in changes)
+    return "; ".join(f"{describe_field(change.field)}{_summarize_field(change, mark)}" for change in changes)
 
 
 def is_new(record: AuditRecord) -> bool:
@@ -64,12 +45,13 @@ def is_new(record: AuditRecord) -> bool:
 
 
 def _summarize_field(change: FieldChange, mark: str) -> str:
-    """Return the change of a field; `mark` is put before added items."""
+    """Return what follows the name of a field; `mark` is put before added items."""
     if change.is_secret:
-        return "changed"
+        return " changed"
     if change.removed or change.added:
-        return ", ".join((*(f"- {item}" for item in change.removed), *(f"{mark}{item}" for item in change.added)))
-    return f"{change.old} → {change.new or 'none'}" if change.old else change.new
+        items = (*(f"- {item}" for item in change.removed), *(f"{mark}{item}" for item in change.added))
+        return f": {', '.join(items)}"
+    return f": {change.old} → {change.new or 'none'}" if change.old else f": {change.new}"
 
 
 def _format_value(field: str, value: object) -> str:

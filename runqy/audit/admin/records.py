@@ -17,14 +17,8 @@ from runqy.admin_site.base_admin import ReadOnlyModelAdmin
 from runqy.audit import queries
 from runqy.audit.admin.export import csv_lines
 from runqy.audit.admin.filters import ActionFilter, ActorKindFilter, KindFilter, ObjectFilter, PeriodFilter
-from runqy.audit.admin.presenters import (
-    describe_action,
-    describe_changes,
-    describe_field,
-    describe_object,
-    is_new,
-    summarize,
-)
+from runqy.audit.admin.presenters import describe_changes, describe_field, is_new, summarize
+from runqy.audit.descriptions import describe_action, describe_object
 from runqy.audit.history import find_object_url
 from runqy.audit.models import AuditRecord
 
@@ -50,12 +44,14 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
     sortable_by = ()
     actions = None
     fieldsets = (
-        (None, {"fields": ("time", "actor", "action", "object_label", "object_page")}),
+        (None, {"fields": ("time", "actor", "done", "object_label", "object_page")}),
         ("Changes", {"fields": ("changes_table",)}),
         ("Origin", {"fields": ("address", "request_id", "actor_id")}),
         ("Chain", {"fields": ("number", "recorded_time", "verification", "digest", "previous")}),
     )
-    readonly_fields = ("time", "actor", "object_label", "object_page", "changes_table", "recorded_time", "verification")
+    readonly_fields = (
+        *("time", "actor", "done", "object_label", "object_page", "changes_table", "recorded_time", "verification"),
+    )
 
     class Media:
         css = {"all": ("audit/audit.css",)}
@@ -112,17 +108,17 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description="object")
     def object_label(self, row: AuditRecord) -> str:
-        return describe_object(row)
+        return describe_object(row.object_kind, row.object_name)
 
     @admin.display(description="action")
     def done(self, row: AuditRecord) -> str:
         """Return the action without the kind of object, which the next column has."""
-        return describe_action(row)
+        return describe_action(row.action)
 
     @admin.display(description="changes")
     def changes_line(self, row: AuditRecord) -> str:
         """Return the changes on one line, truncated."""
-        line = summarize(row)
+        line = summarize(row) or "-"
         return line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]}…"
 
     @admin.display(description="page")

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- Cancel a task: archive a waiting one, mark an active one and notify its worker.
--- KEYS task pending scheduled retry archived runs
+-- KEYS task pending scheduled retry archived runs counters
 -- ARGV id now_ns now_s cancellation task_prefix oldest_s max_archived ended_channel cancel_channel details
 -- RETURNS 1 archived, 2 worker notified, 3 already finished, 4 cannot be cancelled in its state, 0 no such task,
 --   5 it is being moved
--- USES release_lock delete_task add_to_archive archive log_run archive_canceled in_ns remove_from_pending
+-- USES release_lock delete_task add_to_archive archive log_run add_to_counter log_waiting_task archive_canceled in_ns remove_from_pending
 local task, id = KEYS[1], ARGV[1]
 local seen = redis.call('HMGET', task, 'msg', 'state', 'cancel', 'group', 'pending_since', 'moving')
 local message, state = seen[1], seen[2]
@@ -45,6 +45,6 @@ end
 archive(KEYS[5], id, ARGV[3], ARGV[5], ARGV[6], tonumber(ARGV[7]))
 redis.call('HSET', task, 'msg', message .. ARGV[4], 'state', 'archived', 'cancel', ARGV[2])
 redis.call('HDEL', task, 'pending_since')
-log_waiting_task(KEYS[6], task, id, 'cancel-' .. ARGV[2], 'canceled', ARGV[2], seen[5], ARGV[10])
+log_waiting_task(KEYS[6], KEYS[7], task, id, 'cancel-' .. ARGV[2], 'canceled', ARGV[2], seen[5], ARGV[10])
 redis.call('PUBLISH', ARGV[8], 'archived')
 return 1

@@ -9,7 +9,7 @@
 -- ARGV worker now_ns now_ms lease_end_s wake_channel idle_until_ms has_more_slots is_repeat cancellation ended_prefix queue_count rest*
 -- RETURNS for each task: position of its queue, id, lease_token, message, and its fields child_deaths, ttl_completed,
 --   active_timeout, retried and pending_since, or due if it was leased before ('' where one is missing)
--- USES wake release_lock delete_task add_to_archive log_run archive_canceled has_index
+-- USES wake release_lock delete_task add_to_archive log_run add_to_counter log_waiting_task archive_canceled has_index
 local worker, now_ns, now_ms, lease_end_s = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local channel, idle_until_ms, has_more_slots, is_repeat = ARGV[5], ARGV[6], ARGV[7] == '1', ARGV[8] == '1'
 local queue_count = tonumber(ARGV[11])

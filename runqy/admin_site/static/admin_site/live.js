@@ -1,6 +1,6 @@
 // Keeps parts of a page up to date: elements with data-live (an interval in ms) and hx-get. Stops in a hidden tab, when
 // paused, and while text of the part is selected. Keeps the selection of rows, the focus and what is unfolded; charts
-// are drawn again with new values, and in Django's lists only cells change.
+// are drawn again with new values.
 (() => {
   const parts = new Set();
   const storageKey = "runqy.live";
@@ -125,17 +125,18 @@
     }
   });
 
-  // Of rows that are still there, cells without fields change. Where rows can be selected none come or go, because
-  // Django's script knows only those that the page was loaded with.
+  // Of a list with the same rows, cells without fields change. Else the rows are replaced, and the script of actions,
+  // which knows only the checkboxes that it was started with, is started again. While all rows of all pages are selected none
+  // come or go.
   const updateChangelist = (html) => {
     const page = new DOMParser().parseFromString(html, "text/html");
     const [list, fresh] = [document, page].map((each) => each.getElementById("result_list"));
     const [pages, freshPages] = [document, page].map((each) => each.querySelector(".list-pagination"));
     if (pages && freshPages?.innerHTML !== pages.innerHTML) pages.replaceChildren(...freshPages?.childNodes ?? []);
+    const [form, freshForm] = [document, page].map((each) => each.getElementById("changelist-form"));
     if (!fresh || !list) {
-      const [old, other] = [list, fresh].map((each) => each?.closest("[data-simplebar]"));
-      if (other) document.getElementById("empty-results")?.replaceWith(other);
-      else old?.replaceWith(page.getElementById("empty-results"));
+      if (list !== fresh) form.replaceChildren(...freshForm.childNodes);
+      if (fresh) startActions([]);
       return;
     }
     const keyOf = (row) => row.querySelector("input.action-select")?.value
@@ -143,9 +144,8 @@
     const rowsOf = (table) => new Map([...table.tBodies].map((row) => [keyOf(row), row]));
     const [rows, others] = [rowsOf(list), rowsOf(fresh)];
     const isSame = [...rows.keys()].join("\n") === [...others.keys()].join("\n");
-    if (!isSame && !list.querySelector("input.action-select")) {
-      for (const row of rows.values()) row.remove();
-      list.append(...others.values());
+    if (!isSame && !form.querySelector("input.select-across[value='1']")) {
+      replaceRows(list, fresh);
       return;
     }
     for (const [key, row] of rows) {
@@ -156,6 +156,30 @@
         if (!cell.contains(document.activeElement)) cell.replaceChildren(...other.childNodes);
       });
     }
+  };
+
+  const replaceRows = (list, fresh) => {
+    const selected = [...list.querySelectorAll("input.action-select:checked")].map((box) => box.value);
+    const focus = list.contains(document.activeElement) && selectorOf(document.activeElement);
+    const toggle = document.querySelector(".action-toggle"); // without the listener of the earlier start
+    toggle?.replaceWith(toggle.cloneNode());
+    for (const row of [...list.tBodies]) row.remove();
+    list.append(...fresh.tBodies);
+    startActions(selected);
+    if (focus) list.querySelector(focus)?.focus({ preventScroll: true });
+  };
+
+  // Starts the theme's version of Django's script on the checkboxes that a list has now, those of `selected` checked.
+  const startActions = (selected) => {
+    const parent = document.querySelector(".result-list-wrapper");
+    const boxes = parent.querySelectorAll("tr input.action-select");
+    const counter = parent.querySelector(".action-counter");
+    if (!boxes.length || !counter) return;
+    counter.dataset.actionsIcnt = boxes.length;
+    Actions(boxes, { parent });
+    const checked = [...boxes].filter((box) => selected.includes(box.value));
+    for (const box of checked) box.checked = true;
+    for (const box of checked.length ? checked : [boxes[0]]) box.dispatchEvent(new Event("change", { bubbles: true }));
   };
 
   const redraw = (part, html) => {

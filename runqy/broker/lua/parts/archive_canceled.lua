@@ -12,7 +12,8 @@ local function archive_canceled(task, id, prefix, now_s, cancellation, ended_pre
   release_task_lock(task, id, prefix .. 'unique:')
   redis.call('HSET', task, 'msg', (redis.call('HGET', task, 'msg') or '') .. cancellation, 'state', 'archived')
   local seen = redis.call('HMGET', task, 'cancel', 'pending_since')
-  log_waiting_task('runqy:q:' .. string.sub(prefix, 7) .. 'runs', task, id, 'cancel-' .. seen[1], 'canceled',
+  local own_prefix = 'runqy:q:' .. string.sub(prefix, 7)
+  log_waiting_task(own_prefix .. 'runs', own_prefix .. 'run_counters', task, id, 'cancel-' .. seen[1], 'canceled',
     string.format('%.0f000000000', now_s), seen[2], '')
   redis.call('HDEL', task, 'pending_since')
   redis.call('PUBLISH', ended_prefix .. id, 'archived')

@@ -13,8 +13,3 @@ local function log_run(runs, task, id, run_id, outcome, is_final, ended_ns, deta
   local seen = redis.call('HMGET', task, 'owner', 'finished_by', 'attempts', 'enqueued', 'due', 'started', 'worker')
   append_run(runs, id, run_id, outcome, is_final, ended_ns, details, seen)
 end
-
--- Append a task that ended without an attempt after it had been pending since `due` ('': unknown).
-local function log_waiting_task(runs, task, id, run_id, outcome, ended_ns, due, details)
-  append_run(runs, id, run_id, outcome, '1', ended_ns, details, {'', '', '0', redis.call('HGET', task, 'enqueued'), due})
-end

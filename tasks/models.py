@@ -7,6 +7,7 @@ from django.db.models import Q
 
 from runqy.broker.states import RunOutcome
 from runqy.empty_manager import EmptyManager
+from tasks.fields import RedisTextField
 
 ID_MAX_LENGTH = 255
 QUEUE_MAX_LENGTH = 255
@@ -42,7 +43,7 @@ class TaskRun(models.Model):
     Rows are only inserted, and deleted when they are old. Texts are excerpts.
     """
 
-    task_id = models.CharField(max_length=ID_MAX_LENGTH)
+    task_id = RedisTextField(max_length=ID_MAX_LENGTH)
     run_id = models.CharField(max_length=64)
     """Unique with the task: an attempt that is reported twice is stored once."""
     queue = models.CharField(max_length=QUEUE_MAX_LENGTH)
@@ -302,7 +303,7 @@ class BulkActionItem(models.Model):
 
     bulk_action = models.ForeignKey(BulkAction, on_delete=models.CASCADE, related_name="items")
     redis_queue = models.CharField(max_length=QUEUE_MAX_LENGTH)
-    task_id = models.CharField(max_length=ID_MAX_LENGTH)
+    task_id = RedisTextField(max_length=ID_MAX_LENGTH)
     outcome = models.CharField(max_length=16, choices=Outcome.choices, default=Outcome.CLAIMED)
     copy_id = models.CharField(max_length=ID_MAX_LENGTH, blank=True)
     """The id of the task that runs again in its place; empty: it was in Redis when it was claimed."""

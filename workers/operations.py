@@ -1,6 +1,7 @@
 """Registration of workers."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -70,7 +71,7 @@ def register_worker(
     worker_id = worker_id or f"worker-{secrets.token_hex(6)}"
     deployment = definition.deployment
     if identity:
-        _claim_worker_id(worker_id, identity.owner)
+        _claim_worker_id(worker_id, identity.owner, definition.name, [name for name, _ in redis_queues])
     worker_secrets = get_worker_secrets(deployment.vaults, git_token=deployment.git_token, git_url=deployment.git_url)
     redis = settings.RUNQY_WORKER_REDIS_TARGET
     if identity and instance_id and settings.RUNQY_WORKER_ACL != "off":
@@ -112,13 +113,13 @@ def _check_vaults(queue: QueueDefinition, allowed_vaults: frozenset[str] | None)
         )
 
 
-def _claim_worker_id(worker_id: str, owner: str) -> None:
-    """Record the owner of a worker. Raise WorkerIdTaken.
+def _claim_worker_id(worker_id: str, owner: str, queue: str, redis_queues: Sequence[str]) -> None:
+    """Record the owner of a worker, and what it registered for. Raise WorkerIdTaken.
 
     Without Redis nothing is recorded: a worker that has lost Redis registers to learn its new address.
     """
     try:
-        get_broker().run(claim_worker_id(worker_id, owner=owner))
+        get_broker().run(claim_worker_id(worker_id, owner=owner, queue=queue, redis_queues=redis_queues))
     except BrokerUnavailable as error:
         log.warning("worker_id_not_claimed", worker_id=worker_id, error=str(error))
 

@@ -20,6 +20,7 @@ from runqy.broker.worker_records import (
     RECORD_MAX_BYTES,
     RECORD_TTL_S,
     RunningTask,
+    WorkerClaim,
     WorkerRecord,
     WorkerState,
     decode_go_worker,
@@ -165,16 +166,24 @@ def is_go_worker(member: str) -> bool:
 
 
 def read_records(ids: Sequence[str], go_ids: Sequence[str]) -> Request[list[WorkerRecord | None]]:
-    """Read the records of runqy's and of Go's workers, in order; None for one that has expired."""
+    """Read the records of runqy's and of Go's workers, in order; None for one that has expired.
+
+    A worker of ours counts for the queues that it registered for, whatever its record says.
+    """
+    claims = [command("HMGET", keys.WORKER_CLAIMS, *ids, key=keys.WORKER_CLAIMS)] if ids else []
     own = [command("GETRANGE", key, 0, RECORD_MAX_BYTES, key=key) for key in map(keys.worker_record, ids)]
     foreign = [command("HGETALL", key, key=key) for key in map(keys.go_worker, go_ids)]
 
     def parse(replies: Sequence[Reply]) -> list[WorkerRecord | None]:
-        records = [decode_record(reply, name) for name, reply in zip(ids, replies[: len(own)], strict=True)]
-        go_replies = zip(go_ids, replies[len(own) :], strict=True)
+        stored = (replies[-1] if ids else None) or [None] * len(ids)
+        records = [
+            (record := decode_record(reply, name)) and WorkerClaim.decode(claim or b"").limit(record)
+            for name, reply, claim in zip(ids, replies[: len(own)], stored, strict=True)
+        ]
+        go_replies = zip(go_ids, replies[len(own) : len(own) + len(foreign)], strict=True)
         return records + [decode_go_worker(_pairs(reply or ()), name) for name, reply in go_replies]
 
-    return Request((*own, *foreign), parse, tolerates_wrong_types=True)
+    return Request((*own, *foreign, *claims), parse, tolerates_wrong_types=True)
 
 
 def _asynq_keys(record: WorkerRecord) -> tuple[str, str]:

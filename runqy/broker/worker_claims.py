@@ -1,14 +1,13 @@
-"""Store which API key registered each worker id, where workers cannot write, for as long as the worker lives."""
+"""Store which API key registered each worker id, and for which queues, where workers cannot write, while it lives."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from runqy.broker import keys
 from runqy.broker.heartbeats import extend_record, read_records
 from runqy.broker.operation import Operation, Request, ask, ask_all, get_context
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import command, script
-from runqy.broker.worker_records import RECORD_TTL_S, WorkerRecord
+from runqy.broker.worker_records import WorkerClaim, WorkerRecord
 from runqy.errors import WorkerIdTaken
 
 __all__ = ["claim_worker_id", "delete_stale_claims", "read_registration_times"]
@@ -17,29 +16,10 @@ _ATTEMPTS = 5
 _SCAN_COUNT = 500
 
 
-@dataclass(frozen=True, slots=True)
-class _WorkerClaim:
-    """The owner of the key that last registered a worker id, and when."""
-
-    owner: str
-    at_s: int
-
-    def encode(self) -> bytes:
-        return f"{self.at_s} {self.owner}".encode()
-
-    @classmethod
-    def decode(cls, content: bytes) -> "_WorkerClaim":
-        """Return the claim in a hash's field; one without an owner for invalid content."""
-        at_s, _, owner = content.decode(errors="replace").partition(" ")
-        return cls(owner, int(at_s)) if at_s.isdigit() and len(at_s) <= 11 else cls("", 0)
-
-    def is_fresh(self, now_s: int) -> bool:
-        """Return whether the worker may not have sent its first heartbeat yet."""
-        return abs(now_s - self.at_s) < RECORD_TTL_S
-
-
-def claim_worker_id(worker_id: str, *, owner: str) -> Operation[None]:
-    """Record that a worker registers with this owner's key.
+def claim_worker_id(
+    worker_id: str, *, owner: str, queue: str = "", redis_queues: Sequence[str] = ()
+) -> Operation[None]:
+    """Record that a worker registers with this owner's key, for a queue: its record counts for no other.
 
     Raise WorkerIdTaken while a live worker with this id is registered with another owner's key: until a minute after
     its last heartbeat or its registration. A worker whose heartbeats are overdue stays listed: it is alive but cannot
@@ -48,13 +28,17 @@ def claim_worker_id(worker_id: str, *, owner: str) -> Operation[None]:
     for _ in range(_ATTEMPTS):
         now_s = (yield from get_context()).now_ns // 10**9
         stored, record = yield from ask(_read(worker_id))
-        claim = _WorkerClaim.decode(stored)
+        claim = WorkerClaim.decode(stored)
         if claim.owner not in ("", owner) and (record or claim.is_fresh(now_s)):
             raise WorkerIdTaken(
                 f"The worker id {worker_id} is used by a live worker that registered with another API key. "
                 "Choose another id, or wait until a minute after its last heartbeat."
             )
-        if (yield from ask(_claim(worker_id, known=stored, content=_WorkerClaim(owner, now_s).encode()))):
+        if (
+            yield from ask(
+                _claim(worker_id, known=stored, content=WorkerClaim(owner, now_s, queue, tuple(redis_queues)).encode())
+            )
+        ):
             if record and record.is_stale(now_s):
                 yield from ask(extend_record(worker_id, now_s=now_s))
             return
@@ -64,7 +48,7 @@ def claim_worker_id(worker_id: str, *, owner: str) -> Operation[None]:
 def read_registration_times(worker_ids: Sequence[str]) -> Request[list[int]]:
     """Return when each worker registered last, in Unix s; 0: unknown."""
     call = command("HMGET", keys.WORKER_CLAIMS, *worker_ids, key=keys.WORKER_CLAIMS)
-    return Request((call,), lambda replies: [_WorkerClaim.decode(stored or b"").at_s for stored in replies[0]])
+    return Request((call,), lambda replies: [WorkerClaim.decode(stored or b"").at_s for stored in replies[0]])
 
 
 def delete_stale_claims() -> Operation[None]:
@@ -74,7 +58,7 @@ def delete_stale_claims() -> Operation[None]:
         now_s = (yield from get_context()).now_ns // 10**9
         cursor, claims = yield from ask(_scan(cursor))
         old = {
-            worker_id: stored for worker_id, stored in claims.items() if not _WorkerClaim.decode(stored).is_fresh(now_s)
+            worker_id: stored for worker_id, stored in claims.items() if not WorkerClaim.decode(stored).is_fresh(now_s)
         }
         records = (yield from ask(read_records(list(old), list(old)))) if old else []
         alive = {record.worker_id for record in records if record}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -20,6 +21,10 @@ RECORD_TTL_S = 60
 DISCONNECTED_TTL_S = 900
 """How long the record of a worker without Redis outlives each registration, which it repeats every 5 to 10 minutes at
 most."""
+
+LATEST_S = 253_402_300_799
+"""The end of the year 9999. Workers write their records, so that any number may stand in one; dates end there."""
+UnixSeconds = Annotated[int, msgspec.Meta(ge=0, le=LATEST_S)]
 
 _GO_TRUE = {"1", "true"}
 """Booleans as go-redis writes them, and as fmt prints them."""
@@ -68,10 +73,10 @@ class WorkerRecord:
     reason: str = ""
     """The reason for the state, or a problem of a `ready` worker."""
     commit: str = ""
-    started_at_s: int
-    last_beat_s: int = 0
+    started_at_s: UnixSeconds
+    last_beat_s: UnixSeconds = 0
     """Set by the heartbeat."""
-    last_take_s: int | None = None
+    last_take_s: UnixSeconds | None = None
     running: tuple[str, ...] = ()
     """Ids of running tasks; set by the heartbeat."""
     version: str = ""
@@ -82,8 +87,8 @@ class WorkerRecord:
     """Other values that a foreign worker reports, as it spells them."""
 
     def is_stale(self, now_s: int) -> bool:
-        """Return whether heartbeats are overdue."""
-        return self.last_beat_s < now_s - HEARTBEAT_TTL_S
+        """Return whether heartbeats are overdue. One from the future is none: it would never be."""
+        return not now_s - HEARTBEAT_TTL_S <= self.last_beat_s <= now_s + HEARTBEAT_TTL_S
 
     def is_ready(self, now_s: int) -> bool:
         """Return whether it dequeues tasks: it is in the state `ready`, and its heartbeats arrive."""
@@ -97,6 +102,41 @@ class WorkerRecord:
     def encode(self) -> bytes:
         """Return the JSON stored in Redis."""
         return msgspec.json.encode(self)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerClaim:
+    """The owner of the key that last registered a worker id, when, and for what."""
+
+    owner: str
+    at_s: int
+    queue: str = ""
+    """Empty in claims of earlier releases."""
+    redis_queues: tuple[str, ...] = ()
+
+    def encode(self) -> bytes:
+        return " ".join(
+            (str(self.at_s), self.owner, *((self.queue, *self.redis_queues) if self.queue else ()))
+        ).encode()
+
+    @classmethod
+    def decode(cls, content: bytes) -> WorkerClaim:
+        """Return the claim in a hash's field; one without an owner for invalid content."""
+        at_s, owner, queue, *redis_queues = [*content.decode(errors="replace").split(" "), "", ""]
+        if not at_s.isdigit() or len(at_s) > 11:
+            return cls("", 0)
+        return cls(owner, int(at_s), queue, tuple(filter(None, redis_queues)))
+
+    def is_fresh(self, now_s: int) -> bool:
+        """Return whether the worker may not have sent its first heartbeat yet."""
+        return abs(now_s - self.at_s) < RECORD_TTL_S
+
+    def limit(self, record: WorkerRecord) -> WorkerRecord:
+        """Return a record with the queues that the worker registered for: it can write any others into it."""
+        if not self.queue:
+            return record
+        allowed = {name: priority for name, priority in record.redis_queues.items() if name in self.redis_queues}
+        return replace(record, queue=self.queue, redis_queues=allowed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,8 +199,8 @@ def decode_go_worker(fields: Mapping[bytes, bytes], worker_id: str) -> WorkerRec
         redis_queues=queues,
         concurrency=_whole(texts.pop("concurrency", "")),
         state=WorkerState.READY if texts.get("healthy", "1") in _GO_TRUE else WorkerState.START_FAILED,
-        started_at_s=_whole(texts.pop("started_at", "")),
-        last_beat_s=_whole(texts.pop("last_beat", "")),
+        started_at_s=min(max(_whole(texts.pop("started_at", "")), 0), LATEST_S),
+        last_beat_s=min(max(_whole(texts.pop("last_beat", "")), 0), LATEST_S),
         is_foreign=True,
         foreign_status=texts.pop("status", ""),
         extra=texts,

@@ -122,6 +122,15 @@ def test_a_worker_that_ended_in_order_leaves_for_a_minute_when_it_did(broker: Br
     assert heartbeats.find_worker_record(broker, "w-1") is None
 
 
+@pytest.mark.parametrize("last_beat_s", [-62_135_596_801, -1, 253_402_300_800, 10**18])
+def test_a_record_with_an_impossible_time_is_ignored(last_beat_s: int) -> None:
+    assert decode_record(dataclasses.replace(RECORD, last_beat_s=last_beat_s).encode(), "w-1") is None
+
+
+def test_a_beat_from_the_future_is_none() -> None:
+    assert dataclasses.replace(RECORD, last_beat_s=2000).is_stale(1000)
+
+
 def test_a_worker_without_beats_is_stale() -> None:
     record = dataclasses.replace(RECORD, last_beat_s=1000)
 

@@ -234,6 +234,19 @@ def test_idle_workers_are_woken_for_a_task_that_is_run(single_broker: Broker) ->
         assert listener.get_message(timeout=5)["data"] == QUEUE.encode()
 
 
+@pytest.mark.parametrize("channel", [keys.CANCEL_CHANNEL, keys.CHANGED_CHANNEL, "mail"])
+def test_nothing_is_published_to_other_channels_than_those_of_idle_workers(single_broker: Broker, channel: str) -> None:
+    put_in(single_broker, "archived")
+    single_broker.client.zadd(KEYS.idle, {channel: single_broker.now_ns() // 10**6 + 60_000})
+    with single_broker.pubsub() as listener:
+        listener.subscribe(channel)
+        listener.get_message(timeout=5)
+
+        run_one(single_broker)
+
+        assert listener.get_message(timeout=0.2) is None
+
+
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let three tasks need two script calls."""

@@ -107,3 +107,22 @@ def test_many_claims_are_forgotten_in_pieces(broker: Broker) -> None:
     broker.run(delete_stale_claims())
 
     assert broker.client.hlen(keys.WORKER_CLAIMS) == 0
+
+
+def test_a_worker_counts_only_for_queues_that_it_registered_for(broker: Broker) -> None:
+    broker.run(claim_worker_id("w-1", owner="key:1", queue="inbox", redis_queues=["mail_low", "other"]))
+    beat(broker)
+
+    (record,) = heartbeats.list_worker_records(broker)
+
+    assert (record.queue, record.redis_queues) == ("inbox", {"mail_low": 3})
+    assert heartbeats.find_worker_record(broker, "w-1") == record
+
+
+def test_a_claim_of_an_earlier_release_limits_no_record(broker: Broker) -> None:
+    claim(broker, "key:1")
+    beat(broker)
+
+    (record,) = heartbeats.list_worker_records(broker)
+
+    assert record.redis_queues == RECORD.redis_queues

@@ -1,13 +1,14 @@
-"""Samples that the database refuses."""
+"""Names and samples that the database refuses."""
 
 from dataclasses import replace
 
 import pytest
 
 from runqy.broker.broker import Broker
-from tasks.models import QueueMinute
+from tasks.models import QueueMinute, TaskRun
 from tasks.run_history import QueueIdentity
 from tasks.run_sampling import RunSampler
+from tests.support.runs import insert_runs, make_run
 from tests.support.tasks import QUEUE, put
 
 
@@ -24,3 +25,11 @@ def test_a_sample_that_the_database_refuses_hinders_no_other(broker: Broker, mon
     RunSampler().sample_all(broker, ["video", QUEUE], None)
 
     assert [row.redis_queue for row in QueueMinute.objects.all()] == [QUEUE]
+
+
+def test_an_id_with_nul_is_looked_up_as_it_is_stored(broker: Broker):
+    row, _ = insert_runs(make_run(task_id="a"), make_run(task_id="b"))
+    TaskRun.objects.filter(pk=row.pk).update(task_id="a\0")
+
+    assert list(TaskRun.objects.filter(task_id__in=["a\0", "x\0"])) == [row]
+    assert TaskRun.objects.get(task_id="a\0").task_id == "a\ufffd"

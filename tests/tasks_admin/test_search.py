@@ -8,7 +8,9 @@ from django.test import Client
 
 from runqy.broker.broker import Broker
 from runqy.broker.enqueue_batch import enqueue_many
-from tasks import run_queries, text_search
+from runqy.broker.states import TaskState
+from tasks import run_queries, task_browser, text_search
+from tasks.task_browser import SearchRequest, TaskQuery, search_tasks
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.tasks import new_task, put, take_one
 from tests.tasks.task_helpers import put_in
@@ -167,3 +169,25 @@ def test_a_search_reads_no_more_than_its_bytes(
 def test_every_page_has_the_search(viewer: Client) -> None:
     for path in ("/admin/", "/admin/queues/queue/", LIST):
         assert f'action="{SEARCH}"' in text(viewer.get(path))
+
+
+def test_an_id_with_nul_is_listed_and_has_a_page(viewer: Client, single_broker: Broker) -> None:
+    put_in(single_broker, "completed", "\0", payload=ORDER, retention_s=60)
+
+    assert viewer.get(SEARCH, {"q": "ORD-2026-0017"}).status_code == 200
+    assert viewer.get(f"{LIST}%00/change/").status_code == 200
+
+
+def test_a_page_of_a_search_reads_a_bounded_number_of_bytes(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_browser, "MAX_SEARCHED_BYTES", 1)
+    put(single_broker, "other", queue="image", payload=b'{"order":"ORD-2026-0018"}')
+    put(single_broker, "found", queue="simple", payload=ORDER)
+    query = TaskQuery(state=TaskState.PENDING, text="ORD-2026-0017")
+
+    first = search_tasks(single_broker, ["image", "simple"], query, SearchRequest(limit=50))
+    second = search_tasks(single_broker, ["image", "simple"], query, SearchRequest(limit=50, after=first.end))
+
+    assert (first.tasks, first.searched) == ([], 1)
+    assert ([task.id for task in second.tasks], second.end) == (["found"], None)

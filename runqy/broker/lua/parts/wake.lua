@@ -1,4 +1,5 @@
--- Notify up to `count` idle workers, the last one registered first, that a queue has tasks.
+-- Notify up to `count` idle workers, the last one registered first, that a queue has tasks. They write the names of
+-- their channels, so that others may stand there, which the caller may publish to and the worker may not.
 local function wake(idle, count, queue, now_ms)
   local popped = redis.call('ZPOPMAX', idle, count)
   for i = 1, #popped, 2 do
@@ -6,6 +7,8 @@ local function wake(idle, count, queue, now_ms)
       redis.call('DEL', idle) -- the remaining workers expired even earlier
       return
     end
-    redis.call('PUBLISH', popped[i], queue)
+    if string.sub(popped[i], 1, 11) == 'runqy:wake:' then
+      redis.call('PUBLISH', popped[i], queue)
+    end
   end
 end

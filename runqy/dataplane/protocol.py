@@ -9,6 +9,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from runqy.dataplane.bodies import RECEIVED
 from runqy.dataplane.responses import problem_response, render_head, shared_headers
+from runqy.dataplane.transports import JoiningTransport
 from runqy.errors import HeadersTooLarge, RequestInvalid, RequestTimeout, RunqyError
 from runqy.request_ids import new_request_id, request_id_context
 
@@ -53,7 +54,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.stall_timer: TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
-        super().connection_made(transport)
+        super().connection_made(JoiningTransport(transport, self.loop))
         self.head_timer = self.loop.call_later(self.head_timeout_s, self.end_slow_head)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -99,3 +99,12 @@ def test_a_malformed_request_is_a_problem_of_the_real_server(web: WebProcess) ->
         reply = parse(receive_all(connection))
 
     assert (reply.status, reply.code) == (400, "invalid_request")
+
+
+def test_the_head_and_the_body_of_a_response_arrive_together(web: WebProcess) -> None:
+    with web.connect("") as connection:
+        for _ in range(50):  # one written after the other would arrive apart now and then
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+            assert f"content-length: {len(body)}" in head.decode().lower()
+            assert body

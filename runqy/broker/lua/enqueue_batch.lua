@@ -9,10 +9,11 @@
 local now_ns = ARGV[2]
 local outcomes, ids, seen = {}, {}, {}
 local capacity = waiting_capacity(tonumber(ARGV[4]), KEYS[1], KEYS[3], KEYS[4])
+local may_exist = redis.call('EXISTS', unpack(KEYS, 5)) > 0 -- one call for all: almost always none does
 for i = 1, #KEYS - 4 do
   local task, first = KEYS[i + 4], i * 5
   local id = ARGV[first]
-  local is_new = redis.call('EXISTS', task) == 0
+  local is_new = not seen[id] and not (may_exist and redis.call('EXISTS', task) == 1)
   if is_new and #ids >= capacity then
     outcomes[i] = -1
   elseif is_new then
@@ -20,13 +21,12 @@ for i = 1, #KEYS - 4 do
       'enqueued', now_ns, 'ttl_archived', ARGV[first + 2], 'ttl_completed', ARGV[first + 3],
       'active_timeout', ARGV[first + 4])
     ids[#ids + 1] = id
-    outcomes[i] = 1
+    outcomes[i], seen[id] = 1, true
   elseif not seen[id] and redis.call('HGET', task, 'enqueued') == now_ns then
-    outcomes[i] = 1
+    outcomes[i], seen[id] = 1, true
   else
-    outcomes[i] = 0
+    outcomes[i], seen[id] = 0, true
   end
-  seen[id] = true
 end
 if #ids > 0 then
   redis.call('LPUSH', KEYS[1], unpack(ids))

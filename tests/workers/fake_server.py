@@ -125,8 +125,11 @@ def create_redis_user(response: dict[str, Any], body: dict[str, Any]) -> None:
         broker.close()
 
 
-def change_configuration(redis: redis_py.Redis, server: FakeServer, token: str) -> None:
+def change_configuration(
+    redis: redis_py.Redis, server: FakeServer, token: str, *, is_notification_lost: bool = False
+) -> None:
     """Notify the workers of `mail` that their queue changed."""
     server.response["queue"]["revision"] = token
     redis.hset(keys.QUEUE_REVISIONS, "mail", token)
-    redis.publish(keys.CHANGED_CHANNEL, "mail")
+    if not is_notification_lost:
+        redis.publish(keys.CHANGED_CHANNEL, "mail")

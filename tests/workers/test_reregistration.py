@@ -46,8 +46,13 @@ def test_a_change_of_the_queue_restarts_children_between_tasks(
     assert env["GREETING"] == "hello"
 
 
+@pytest.mark.parametrize("is_notification_lost", [False, True])
 def test_a_change_that_children_do_not_feel_leaves_them_alone(
-    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker
+    single_broker: Broker,
+    redis: redis_py.Redis,
+    server: FakeServer,
+    start_worker: StartWorker,
+    is_notification_lost: bool,
 ) -> None:
     server.response["queue"]["revision"] = "1"
     worker = start_worker()
@@ -55,7 +60,7 @@ def test_a_change_that_children_do_not_feel_leaves_them_alone(
     server.response["limits"]["retry_delay_secs"] = 500
     server.response["limits"]["retry_max_delay_secs"] = 500
 
-    change_configuration(redis, server, "2")
+    change_configuration(redis, server, "2", is_notification_lost=is_notification_lost)
     worker.wait_for("registered_again")
     after = wait_for_state(single_broker, add_task(single_broker, {"do": "pid"}), "completed")
     failed = wait_for_state(single_broker, add_task(single_broker, {"do": "retry", "text": "x"}), "retry")

@@ -48,7 +48,7 @@ class ServerLimits:
 class RateSerializer(serializers.Serializer[Any]):
     """A rate."""
 
-    most = serializers.IntegerField(help_text="Requests")
+    most = serializers.IntegerField(source="limit", help_text="Requests")
     window_s = serializers.IntegerField(help_text="Seconds")
 
 

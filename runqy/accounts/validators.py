@@ -48,9 +48,9 @@ def validate_expiry(expires_at: datetime) -> None:
         raise ValidationError("Must be in the future, and before the year 9999.")
 
 
-def _are_names(names: object, pattern: str, most: int) -> bool:
+def _are_names(names: object, pattern: str, max_length: int) -> bool:
     return (
         isinstance(names, list)
-        and len(names) <= most
+        and len(names) <= max_length
         and all(isinstance(name, str) and re.fullmatch(pattern, name) for name in names)
     )

@@ -115,7 +115,7 @@ def decode_members(body: bytes) -> Members:
 
 
 def _check_member_count(body: bytes) -> None:
-    """Raise RequestInvalid for an object with more than MOST_MEMBERS members, without decoding the others."""
+    """Raise RequestInvalid for an object with more than MAX_MEMBERS members, without decoding the others."""
     count = 0
 
     def count_name(_: type, name: str) -> _CountedName:

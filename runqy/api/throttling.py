@@ -57,7 +57,7 @@ class RateLimit:
         """Return the headers of draft-ietf-httpapi-ratelimit-headers-10."""
         reset_s = allowance.wait_s or allowance.reset_s
         return {
-            "RateLimit-Policy": f'"{self.scope}";q={self.rate.most};w={self.rate.window_s}',
+            "RateLimit-Policy": f'"{self.scope}";q={self.rate.limit};w={self.rate.window_s}',
             "RateLimit": f'"{self.scope}";r={allowance.remaining};t={reset_s}',
         }
 

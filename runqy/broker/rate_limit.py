@@ -15,11 +15,11 @@ _US = 1_000_000
 class Rate:
     """A number of requests in a time window."""
 
-    most: int
+    limit: int
     window_s: int
 
     def __str__(self) -> str:
-        return f"{self.most} in {self.window_s} s"
+        return f"{self.limit} in {self.window_s} s"
 
 
 WINDOWS_S = {"s": 1, "m": 60, "h": 3600}
@@ -48,15 +48,15 @@ class RateLimitStatus:
 def acquire(subject: str, rate: Rate, *, now_ns: int) -> Request[RateLimitStatus]:
     """Count a request of a subject if it is allowed."""
     call = script("rate_limit")(
-        rate=keys.rate(subject), now_us=now_ns // 1000, window_us=rate.window_s * _US, limit=rate.most
+        rate=keys.rate(subject), now_us=now_ns // 1000, window_us=rate.window_s * _US, limit=rate.limit
     )
     return Request((call,), _parse)
 
 
 def read_wait(subject: str, rate: Rate, *, now_ns: int) -> Request[int]:
     """Return the seconds until a subject's next request is allowed, rounded up, without counting one; 0: now."""
-    each_us = rate.window_s * _US // rate.most
-    window_us = each_us * rate.most
+    each_us = rate.window_s * _US // rate.limit
+    window_us = each_us * rate.limit
 
     def parse(replies: Sequence[Reply]) -> int:
         spent_us = min(max(int(replies[0] or 0) - now_ns // 1000, 0), window_us)

@@ -20,7 +20,7 @@ from tasks.queries import find_gone
 
 MAX_RENDERED_BYTES = 64 << 10
 """The page shows no more of a payload or result; all of it can be downloaded."""
-_LONGEST_PRETTY = 1 << 20
+_PRETTY_MAX_LENGTH = 1 << 20
 
 STATE_NAMES = {state: state.value.capitalize() for state in TaskState}
 
@@ -105,7 +105,7 @@ def render_content(data: bytes) -> Content:
     if len(data) > MAX_RENDERED_BYTES:
         return Content(text=data[:MAX_RENDERED_BYTES].decode("utf-8", "ignore"), size=len(data), is_truncated=True)
     pretty = payloads.format_pretty(data)
-    if pretty is not None and len(pretty) <= _LONGEST_PRETTY:
+    if pretty is not None and len(pretty) <= _PRETTY_MAX_LENGTH:
         return Content(text=pretty, size=len(data), tree=parse_tree(pretty))
     try:
         return Content(text=data.decode(), size=len(data))

@@ -319,7 +319,7 @@ def _check_job_count(raw: msgspec.Raw) -> None:
     try:
         _count_jobs(raw)
     except msgspec.ValidationError as error:
-        raise RequestInvalid(errors=["jobs: a list of this length must contain only objects and lists."]) from error
+        raise RequestInvalid(errors=["jobs: A list of this length must contain only objects and lists."]) from error
 
 
 def _parse_job(queue: str, job: msgspec.Raw, shared: dict[str, Any]) -> BatchItem:

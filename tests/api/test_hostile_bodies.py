@@ -24,7 +24,7 @@ from tests.support.web import WebProcess, database_variables
 
 MIB = 1 << 20
 LIMIT = 8 * MIB
-MOST_GROWTH = 64 * MIB
+MAX_GROWTH = 64 * MIB
 """What a process may have more after all of it than before: a body, twice, for each of its threads and some."""
 
 _BOMB = gzip.compress(b"[" + b"0," * (64 * MIB) + b"0]")
@@ -96,7 +96,7 @@ def test_hostile_bodies_cause_no_500_and_use_little_memory(web: WebProcess) -> N
     assert {
         request: response for request, response in found.items() if response[0] != expected.get(request[2], 400)
     } == {}
-    assert resident(web) - before < MOST_GROWTH
+    assert resident(web) - before < MAX_GROWTH
     assert web.send("/queue/add", b'{"queue":"simple","data":{}}')[0] == 200
 
 

@@ -21,7 +21,7 @@ from tests.workers.repositories import Repository
 
 QUEUE, VAULT, KEY_NAME = "parcels", "courier", "gpu machines"
 FIRST, SECOND = SUITE.secret("fi-", "-st"), SUITE.secret("se-", "-nd")
-SOON_S = 90
+TIMEOUT_S = 90
 """How long a busy machine may take to deploy, to register and to start processes."""
 
 StartWorker = Callable[[str], WorkerProcess]
@@ -74,7 +74,7 @@ def test_a_secret_reaches_a_worker_is_changed_and_is_revoked(
     assert before.has(FIRST)
 
     change_secret(page)
-    eventually(lambda: not is_alive(before.pid), within_s=SOON_S, what=worker.log.read_text)
+    eventually(lambda: not is_alive(before.pid), within_s=TIMEOUT_S, what=worker.log.read_text)
     after = try_a_task(page)
     assert after.has(SECOND)
     assert after.pid != before.pid
@@ -85,8 +85,8 @@ def test_a_secret_reaches_a_worker_is_changed_and_is_revoked(
     revoke_key(page)
     eventually(lambda: register(site, key) == 401)
     delete_queue(page)
-    assert worker.process.wait(SOON_S) == 1, "its key was accepted after the revocation"
-    eventually(lambda: not left(redis), within_s=SOON_S, what=lambda: left(redis))
+    assert worker.process.wait(TIMEOUT_S) == 1, "its key was accepted after the revocation"
+    eventually(lambda: not left(redis), within_s=TIMEOUT_S, what=lambda: left(redis))
     assert repository.url.encode() not in redis.hget(keys.CONFIG_DOCUMENTS, f"queue:{QUEUE}"), "its definition is there"
 
 
@@ -198,7 +198,7 @@ def reload_until(page: Page, sign: Locator, what: Callable[[], object] | None = 
     def look() -> bool:
         return sign.is_visible() or (page.reload() is not None and sign.is_visible())
 
-    eventually(look, within_s=SOON_S, what=what or page.content)
+    eventually(look, within_s=TIMEOUT_S, what=what or page.content)
 
 
 def register(site: WebProcess, key: str) -> int:

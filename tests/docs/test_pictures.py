@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PICTURE = re.compile(r"!\[([^\]]*)\]\((docs/images/[^)]+)\)")
-MOST_BYTES = 200_000
+MAX_BYTES = 200_000
 
 
 def test_pictures_exist_are_small_and_have_alternative_texts() -> None:
@@ -15,4 +15,4 @@ def test_pictures_exist_are_small_and_have_alternative_texts() -> None:
     assert {path for _, path in pictures} == {f"docs/images/{path.name}" for path in (ROOT / "docs/images").iterdir()}
     for words, path in pictures:
         assert len(words) > 20, path
-        assert 10_000 < (ROOT / path).stat().st_size < MOST_BYTES, path
+        assert 10_000 < (ROOT / path).stat().st_size < MAX_BYTES, path

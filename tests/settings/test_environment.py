@@ -69,7 +69,10 @@ def test_variables_change_what_they_name(tmp_path: Path) -> None:
     assert settings["RUNQY_DEFAULT_ACTIVE_TIMEOUT_S"] == 5400
     assert settings["RUNQY_DEFAULT_TTL_COMPLETED_S"] == 60
     assert settings["RUNQY_MAX_BODY_SIZE"] == 2 << 30
-    assert (settings["RUNQY_RATE_LIMIT"], settings["RUNQY_AUTH_FAILURE_LIMIT"]) == ("Rate(most=600, window_s=60)", None)
+    assert (settings["RUNQY_RATE_LIMIT"], settings["RUNQY_AUTH_FAILURE_LIMIT"]) == (
+        "Rate(limit=600, window_s=60)",
+        None,
+    )
     assert settings["ALLOWED_HOSTS"] == ["runqy.example.com", "10.0.0.1"]
     assert settings["DATABASES"]["default"]["NAME"] == str(tmp_path / "elsewhere.db")
 

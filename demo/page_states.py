@@ -2,41 +2,34 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from urllib.parse import urlencode
 
-import msgspec
 from django.contrib.auth.models import User
-from django.utils import timezone
 from playwright.sync_api import Page
 
-from alerts.models import Alert, AlertDelivery, AlertRule, DeliveryEvent
-from demo.data import fill, take_tasks
+from alerts.models import Alert, AlertRule
+from demo.data import fill
+from demo.edge_cases import (
+    LONG_NAME,
+    add_alert_deliveries,
+    add_bulk_actions,
+    add_long_names,
+    add_many,
+    add_tasks_in_trouble,
+    define_queue,
+)
 from demo.stack import DemoServer
-from queues.definition_serializers import parse_queue
-from queues.models import Queue, QueueSource
-from queues.operations import save_queue
+from queues.models import Queue
 from runqy.accounts.models import ApiKey
 from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import NewTask, enqueue
-from runqy.broker.finish import Failure, archive, complete, retry
-from runqy.broker.forwarder import forward
 from runqy.broker.lease import LeasedTask
-from runqy.broker.run_log import EndedRun
-from runqy.broker.states import RunOutcome, TaskState
-from runqy.broker.task_output import OutputChunk, write_output
-from tasks.models import BulkAction, BulkActionItem, TaskRun
-from tasks.run_history import QueueIdentity, store_runs
+from tasks.models import TaskRun
 from vaults.models import Vault
-from vaults.operations import create_vault, set_entry
 
 TASKS = "/admin/tasks/task/"
 ERRORS = f"{TASKS}errors/"
 BULK = "/admin/tasks/bulkaction/"
-_GROUPS = 300
-_LONG_NAME = "a-rather-long-name-that-was-chosen-without-thinking-of-phones-in-a-hurry"
-_WORKER_ID = "office-mini:35"
 
 
 def _do_nothing(page: Page) -> None:
@@ -77,7 +70,7 @@ def stages(server: DemoServer, broker: Broker, wanted: set[str]) -> Iterator[Sta
 
     if is_wanted("empty"):
         yield Stage(name="empty", pages=_lists())
-    _define("mail")
+    define_queue("mail")
     if is_wanted("one"):
         yield Stage(name="one", pages=_one_queue())
     keep_alive = fill(broker)
@@ -86,7 +79,7 @@ def stages(server: DemoServer, broker: Broker, wanted: set[str]) -> Iterator[Sta
     if is_wanted("hidden"):
         yield Stage(name="hidden", pages=_hidden(), keep_alive=keep_alive)
     if is_wanted("many"):
-        _add_many(broker)
+        add_many(broker)
         yield Stage(name="many", pages=_many(), keep_alive=keep_alive)
     server.redis.kill()
     if is_wanted("no-redis"):
@@ -137,9 +130,9 @@ def _one_queue() -> list[PageState]:
 
 def full_pages(broker: Broker) -> list[PageState]:
     """Add what `fill` has not, and return the pages of a busy instance."""
-    running, failing = _add_tasks_in_trouble(broker)
-    bulks = _add_bulk_actions()
-    _add_alert_deliveries()
+    running, failing = add_tasks_in_trouble(broker)
+    bulks = add_bulk_actions()
+    add_alert_deliveries()
     run = TaskRun.objects.filter(queue="image-tagging", outcome="failed").latest("id")
     queue = Queue.objects.get(name="transcription").pk
     alert = Alert.objects.filter(resolved_at=None).latest("pk")
@@ -215,8 +208,8 @@ def _configuration_pages() -> list[PageState]:
     """Return the pages of queues, vaults, keys, users and the audit: forms, empty, filled in and with errors."""
     queues, vaults, keys = "/admin/queues/queue/", "/admin/vaults/vault/", "/admin/accounts/apikey/"
     users, audit = "/admin/auth/user/", "/admin/audit/auditrecord/"
-    failing, long = (Queue.objects.get(name=name).pk for name in ("invoices", _add_long_names()))
-    vault, long_vault = (Vault.objects.get(name=name).pk for name in ("object-storage", _LONG_NAME[:64]))
+    failing, long = (Queue.objects.get(name=name).pk for name in ("invoices", add_long_names()))
+    vault, long_vault = (Vault.objects.get(name=name).pk for name in ("object-storage", LONG_NAME[:64]))
     key, user = ApiKey.objects.get(name="web shop").pk, User.objects.get(username="linus").pk
     rule = AlertRule.objects.get(kind="failure_rate").pk
     records = {record.action: record.pk for record in AuditRecord.objects.order_by("-number")}
@@ -255,15 +248,6 @@ def _configuration_pages() -> list[PageState]:
     ]
 
 
-def _add_long_names() -> str:
-    """Add a queue and a vault with long names, and return that of the queue."""
-    _define(_LONG_NAME)
-    create_vault(name=_LONG_NAME[:64], description="Its entries are as long as those of some libraries.")
-    set_entry(vault=_LONG_NAME[:64], key="B", value="https://storage.example.com/" + "x" * 90, is_secret=False)
-    set_entry(vault=_LONG_NAME[:64], key="A_LONG_NAME_OF_A_VARIABLE_THAT_A_LIBRARY_PRESCRIBES_TO_ITS_USERS", value="1")
-    return _LONG_NAME
-
-
 def _hidden() -> list[PageState]:
     """Return pages as users see them who may not view payloads."""
     run = TaskRun.objects.filter(queue="image-tagging", outcome="failed").latest("id")
@@ -290,155 +274,6 @@ def _many() -> list[PageState]:
         PageState(name="errors", path=f"{ERRORS}?period=day"),
         PageState(name="queues-undefined", path="/admin/queues/queue/undefined/"),
     ]
-
-
-def _add_tasks_in_trouble(broker: Broker) -> tuple[LeasedTask, LeasedTask]:
-    """Return a task that runs and prints, and one that failed several times."""
-    (running,) = take_tasks(broker, "transcription_interactive", 1, worker_id=_WORKER_ID)
-    lines = "".join(f"{second // 60:02}:{second % 60:02} segment {second}: [speaker 1] …\n" for second in range(900))
-    progress = b'{"current":900,"total":2400,"message":"Transcribing calls/1004.ogg"}'
-    broker.run(write_output([OutputChunk(lease=running.lease, text=lines.encode(), progress=progress)]))
-    error = (
-        "Traceback (most recent call last):\n"
-        '  File "/srv/invoices/render.py", line 112, in render\n    vat_id = customer["vat_id"]\n'
-        "KeyError: 'vat_id'"
-    )
-    task = NewTask(
-        id="invoices-ORD-2026-9001",
-        queue="invoices",
-        payload=b'{"order_id":"ORD-2026-9001","lines":[1,2]}',
-        max_retry=4,
-    )
-    broker.run(enqueue(task, now_ns=broker.now_ns()))
-    identity, runs = QueueIdentity(redis_queue="invoices", queue="invoices"), []
-    leased = None
-    while leased is None:
-        (one,) = take_tasks(broker, "invoices", 1, worker_id=_WORKER_ID)
-        if one.lease.task_id == task.id:
-            leased = one
-        else:
-            broker.run(complete(one.lease, one.message, b'{"pages":2}', now_ns=broker.now_ns()))
-    for attempt in range(1, 6):
-        now_ns = broker.now_ns()
-        text = f"attempt {attempt}\nrendering order ORD-2026-9001\nno vat_id\n"
-        broker.run(write_output([OutputChunk(lease=leased.lease, text=text.encode())]))
-        is_last = attempt == 5
-        runs.append(
-            EndedRun(
-                task_id=task.id,
-                run_id=f"demo-{attempt}",
-                outcome=RunOutcome.FAILED if is_last else RunOutcome.RETRIED,
-                is_final=is_last,
-                attempt=attempt,
-                enqueued_ns=now_ns - 3600 * 10**9 if attempt == 1 else None,
-                started_ns=now_ns - (6 - attempt) * 600 * 10**9 - 1_250_000_000,
-                ended_ns=now_ns - (6 - attempt) * 600 * 10**9,
-                worker_id="office-mini:35",
-                commit="8b1c0de4f2a97c35d6e1b0a4958372615f4e3d2c",
-                payload=task.payload,
-                error=error,
-            )
-        )
-        if is_last:
-            broker.run(archive(leased.lease, leased.message, error=error, now_ns=now_ns))
-        else:
-            failure = Failure(error=error, retry_at_s=broker.now_s() - 1)
-            broker.run(retry(leased.lease, leased.message, failure, now_ns=now_ns))
-            broker.run(forward("invoices", TaskState.RETRY, now_ns=broker.now_ns()))
-            (leased,) = take_tasks(broker, "invoices", 1, worker_id=_WORKER_ID)
-    gone = msgspec.structs.replace(runs[0], task_id="invoices-of-a-former-worker", worker_id="gpu-rig-0:77")
-    store_runs(identity, [*runs, gone])
-    return running, leased
-
-
-def _add_bulk_actions() -> dict[str, BulkAction]:
-    """Create a bulk action of each state."""
-    now = timezone.now()
-    states = {
-        "waiting": {},
-        "running": {"started_at": now - timedelta(seconds=40), "done": 700, "skipped": 3},
-        "finished": {"started_at": now - timedelta(hours=1), "ended_at": now, "done": 1200, "skipped": 38},
-        "canceled": {"started_at": now - timedelta(hours=2), "ended_at": now, "done": 400},
-        "failed": {
-            "started_at": now - timedelta(hours=3),
-            "ended_at": now,
-            "done": 17,
-            "failed": 2,
-            "error": "The queue invoices no longer exists.",
-        },
-    }
-    made = {}
-    for state, fields in states.items():
-        made[state] = bulk = BulkAction.objects.create(
-            action="run",
-            query='{"queue":"invoices","outcomes":["failed"],"text":"vat_id"}',
-            state=state,
-            expected=1238,
-            actor={"kind": "user", "name": "linus", "id": "1", "address": "10.1.4.20"},
-            **fields,
-        )
-        if state in ("finished", "failed"):
-            outcomes = BulkActionItem.Outcome
-            BulkActionItem.objects.create(
-                bulk_action=bulk,
-                redis_queue="invoices",
-                task_id="invoices-0002",
-                outcome=outcomes.SKIPPED,
-                note="It is active again.",
-            )
-            BulkActionItem.objects.create(
-                bulk_action=bulk,
-                redis_queue="invoices",
-                task_id="invoices-run-0004",
-                outcome=outcomes.DONE,
-                copy_id="0198f3a2-copy",
-            )
-    return made
-
-
-def _add_alert_deliveries() -> None:
-    """Add a delivery that succeeded, one that is tried again, and one that was given up."""
-    now = timezone.now()
-    states = ({"delivered_at": now}, {"error": "HTTP 503"}, {"error": "connection refused", "abandoned_at": now})
-    for number, alert in enumerate(Alert.objects.filter(opened_at__isnull=False).order_by("pk")):
-        AlertDelivery.objects.update_or_create(
-            alert=alert,
-            event=DeliveryEvent.OPENED,
-            defaults={"created_at": now, "due_at": now, "attempts": 3, **states[number % 3]},
-        )
-
-
-def _add_many(broker: Broker) -> None:
-    """Add 60 queues, one without a definition, and errors of many kinds."""
-    broker.run(enqueue(NewTask(id="n1", queue="newsletter", payload=b"{}"), now_ns=broker.now_ns()))
-    for number in range(60):
-        _define(f"customer-{number:02}")
-        for task in range(number % 5):
-            new = NewTask(id=f"c{number}-{task}", queue=f"customer-{number:02}", payload=b'{"n":1}')
-            broker.run(enqueue(new, now_ns=broker.now_ns()))
-    for number in range(_GROUPS):
-        word = "".join(chr(97 + (number // 26**place) % 26) for place in range(3))
-        runs = [
-            EndedRun(
-                task_id=f"many-{number}-{each}",
-                run_id="1",
-                outcome=RunOutcome.FAILED,
-                is_final=True,
-                attempt=1,
-                started_ns=broker.now_ns() - 3600 * 10**9 * (each + 1),
-                ended_ns=broker.now_ns() - 3590 * 10**9 * (each + 1),
-                worker_id="office-mini:35",
-                payload=b'{"n":1}',
-                error=f"ImportError: cannot import name {word} from the module of a customer",
-            )
-            for each in range(number % 4 + 1)
-        ]
-        store_runs(QueueIdentity(redis_queue=f"customer-{number % 60:02}", queue=f"customer-{number % 60:02}"), runs)
-
-
-def _define(name: str) -> None:
-    deployment = {"git_url": f"https://git.example.com/{name}.git", "startup_cmd": "python main.py"}
-    save_queue(spec=parse_queue(name, {"priority": 5, "deployment": deployment}), source=QueueSource.ADMIN)
 
 
 def _task_path(leased: LeasedTask) -> str:

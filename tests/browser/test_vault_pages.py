@@ -124,3 +124,18 @@ def test_a_vault_is_deleted_by_entering_its_name(page: Page, vault: Vault) -> No
 
     expect(page.get_by_text("The vault api-keys was deleted.")).to_be_visible()
     assert not Vault.objects.exists()
+
+
+@pytest.mark.parametrize("width", [1100, 1280, 1440])
+def test_the_heading_of_a_vault_is_not_cut_by_the_buttons_beside_it(page: Page, width: int) -> None:
+    vault = create_vault(name="object-storage")
+    page.set_viewport_size({"width": width, "height": 800})
+
+    page.goto(f"/admin/vaults/vault/{vault.pk}/change/")
+
+    heading = page.locator("#header-inner h1 .truncate").last
+    expect(heading).to_have_text("object-storage")
+    assert heading.evaluate("heading => heading.scrollWidth - heading.clientWidth") <= 0
+    expect(
+        page.get_by_role("searchbox", name="Find a task").or_(page.get_by_role("link", name="Find a task"))
+    ).to_have_count(1)

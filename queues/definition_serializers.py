@@ -23,7 +23,7 @@ from queues.definitions import (
     SubQueueSpec,
 )
 from queues.models import DEFAULTS, DEPLOYMENT_COLUMNS, LIMIT_COLUMNS, Queue, SubQueue, definition_key
-from queues.payload_schema import payload_field_errors
+from queues.payload_schema import TOO_DEEP, is_nested_too_deep, payload_field_errors
 from queues.validators import (
     env_var_errors,
     repeated_indices,
@@ -221,13 +221,22 @@ class DeploymentSerializer(DefinitionSerializer):
         return super().to_representation(columns | {"mode": instance.mode.value, "limits": instance.limits})
 
 
+class PayloadDefaultField(serializers.JSONField):
+    """A default of any JSON type, nested no deeper than its readers can follow."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if is_nested_too_deep(data):
+            raise serializers.ValidationError(TOO_DEEP)
+        return super().to_internal_value(data)
+
+
 class PayloadFieldSerializer(DefinitionSerializer):
     """A field of a payload schema."""
 
     name = StringField()
     type = PayloadTypesField(allow_empty=False)
     required = StrictBooleanField(required=False)  # type: ignore[assignment]
-    default = serializers.JSONField(required=False)
+    default = PayloadDefaultField(required=False)
     description = StringField(required=False, allow_blank=True)
 
     class Meta:

@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, DecimalException
+from typing import Any
 
 import msgspec
 
@@ -25,6 +26,9 @@ _EXAMPLES = {
     FieldType.ARRAY: "[]",
     FieldType.OBJECT: "{}",
 }
+MAX_DEFAULT_DEPTH = 32
+"""Levels of lists and objects in a default: readers of JSON and YAML fail at some hundreds."""
+TOO_DEEP = f"Must not be nested deeper than {MAX_DEFAULT_DEPTH} levels."
 _EXAMPLE_WITHOUT_SCHEMA = '{"message": "Hello world"}'
 
 
@@ -51,6 +55,21 @@ def fits(raw: bytes, types: Sequence[FieldType]) -> bool:
     if raw[0] == ord("n"):
         return False
     return FieldType.FLOAT in types or (FieldType.INT in types and _is_integral(raw))
+
+
+def is_nested_too_deep(value: Any) -> bool:
+    """Return whether a default has more than MAX_DEFAULT_DEPTH levels of lists and objects."""
+    level = [value]
+    for _ in range(MAX_DEFAULT_DEPTH):
+        level = [child for item in level for child in _children(item)]
+    return any(isinstance(item, Mapping | list) for item in level)
+
+
+def _children(value: Any) -> Sequence[Any]:
+    """Return the members of an object or the items of a list."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return value if isinstance(value, list) else ()
 
 
 def payload_field_errors(field: PayloadField) -> Iterator[tuple[str, str]]:

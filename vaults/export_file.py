@@ -29,7 +29,7 @@ from vaults.validation import EntryUsage
 PASSPHRASE_MIN, PASSPHRASE_MAX = 12, 1024
 FILE_MAX_BYTES = 64 << 20
 N_MIN, N_MAX, P_MAX = 1 << 14, 1 << 18, 4
-"""At most 256 MiB and about three seconds; scrypt's memory is 128 * n * r."""
+"""At most 256 MiB, scrypt's memory being 128 * n * r, and with n * p up to N_MAX about a second."""
 
 _N, _R, _P = 1 << 17, 8, 1
 _KEY_BYTES, _SALT_BYTES, _NONCE_BYTES = 32, 16, 12
@@ -145,10 +145,11 @@ def _parse(content: bytes) -> EncryptedFile:
 def _check_bounds(file: EncryptedFile) -> None:
     """Raise ExportUnreadable for parameters that no server writes and that would be expensive."""
     kdf = file.kdf
-    if not (N_MIN <= kdf.n <= N_MAX and kdf.n & (kdf.n - 1) == 0 and kdf.r == _R and 1 <= kdf.p <= P_MAX):
+    is_power = N_MIN <= kdf.n <= N_MAX and kdf.n & (kdf.n - 1) == 0
+    if not (is_power and kdf.r == _R and 1 <= kdf.p <= P_MAX and kdf.n * kdf.p <= N_MAX):
         raise ExportUnreadable(
             f"The export requires scrypt with n={kdf.n}, r={kdf.r}, p={kdf.p}: n is a power of two from {N_MIN} to "
-            f"{N_MAX}, r is {_R}, p is 1 to {P_MAX}."
+            f"{N_MAX}, r is {_R}, p is 1 to {P_MAX}, and n times p at most {N_MAX}."
         )
     if len(kdf.salt) != _SALT_BYTES or len(file.cipher.nonce) != _NONCE_BYTES:
         raise ExportUnreadable(f"A salt has {_SALT_BYTES} bytes and a nonce {_NONCE_BYTES}.")

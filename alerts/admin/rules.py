@@ -44,7 +44,6 @@ class AlertRuleAdmin(AuditedModelAdmin):
     list_select_related = ("queue",)
     list_before_template = "alerts/rules.html"
     empty_text = "All rules use their defaults, listed above."
-    autocomplete_fields = ("queue",)
 
     class Media:
         css = {"all": ("admin_site/pages.css",)}

@@ -11,8 +11,9 @@ from django.utils.safestring import SafeString
 
 from queues.definition_serializers import PayloadFieldSerializer
 from queues.definitions import FieldType, PayloadField
+from queues.payload_schema import TOO_DEEP
 from runqy import durations
-from runqy.admin_site.base_admin import StyledForm
+from runqy.admin_site.base_admin import NEW_ROWS_MAX, StyledForm
 
 __all__ = ["DurationFormField", "FieldRow", "PanelField", "RowsField", "VaultRow"]
 
@@ -65,7 +66,6 @@ class PanelField(forms.Field):
 
 
 _MARKS = (ORDERING_FIELD_NAME, DELETION_FIELD_NAME)
-ROWS_MAX = 1000
 
 
 class Row(StyledForm):
@@ -124,6 +124,8 @@ class FieldRow(Row):
             return msgspec.json.decode(text) if text else msgspec.UNSET
         except msgspec.DecodeError as error:
             raise forms.ValidationError('Must be JSON; a text is quoted, "like this".') from error
+        except RecursionError as error:
+            raise forms.ValidationError(TOO_DEEP) from error
 
     def clean(self) -> dict[str, Any]:
         """Validate the field by the serializer that reads queue files."""
@@ -192,14 +194,16 @@ class RowsField(forms.Field):
     def __init__(self, row: type[Row], *, noun: str, template: str, **options: Any) -> None:
         super().__init__(required=False, widget=RowsWidget(template), **options)
         self.widget.attrs["noun"] = noun
-        self._factory = forms.formset_factory(
-            row, formset=RowSet, can_order=True, can_delete=True, extra=1, absolute_max=ROWS_MAX, max_num=ROWS_MAX
-        )
+        self._row = row
 
     def fill(self, name: str, data: Any, initial: Sequence[Mapping[str, Any]], **options: Any) -> None:
         """Bind the rows to submitted data, or set their initial values; `options` are passed to each row."""
         self._initial = list(initial)
-        rows = self._factory(data, prefix=name, initial=self._initial, form_kwargs=options)
+        most = len(self._initial) + NEW_ROWS_MAX
+        factory = forms.formset_factory(
+            self._row, formset=RowSet, can_order=True, can_delete=True, extra=1, absolute_max=most, max_num=most
+        )
+        rows = factory(data, prefix=name, initial=self._initial, form_kwargs=options)
         self.rows = self.widget.rows = cast("RowSet", rows)
 
     def clean(self, value: RowSet) -> list[Any]:

@@ -59,6 +59,7 @@ class SubQueueInline(RunqyTabularInline):
     fields = ("name", "priority", "position")
     verbose_name, verbose_name_plural = "sub-queue", "Sub-queues"
     extra = 1
+    rows_name = "sub_queues"
     ordering_field = "position"
     hide_ordering_field = True
     hide_title = True

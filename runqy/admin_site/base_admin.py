@@ -28,6 +28,9 @@ _CLASSES: dict[type[forms.Widget], list[str]] = {
 }
 """CSS classes by widget class; the first that matches applies."""
 
+NEW_ROWS_MAX = 200
+"""How many rows of a table a form may add: each costs the server milliseconds, and the client a few bytes."""
+
 LIVE = Script("admin_site/live.js", defer=True)
 """The script of lists whose `list_before_template` includes `admin_site/live_changelist.html`."""
 _UNSTYLED = (forms.HiddenInput, forms.MultipleHiddenInput)
@@ -100,6 +103,15 @@ class RunqyTabularInline(_TabularInline):
 
     form = StyledModelForm
     extra = 0
+    rows_name = ""
+    """The attribute of the object on the page that has its rows."""
+
+    def get_max_num(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> int:
+        """Return how many rows the page may have: NEW_ROWS_MAX more than there are."""
+        return (getattr(obj, self.rows_name).count() if obj else 0) + NEW_ROWS_MAX
+
+    def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        return super().get_formset(request, obj, absolute_max=self.get_max_num(request, obj), **kwargs)
 
 
 def _filter_name(list_filter: Any) -> str:

@@ -102,6 +102,7 @@ def test_the_rule_and_the_queue_of_stored_settings_do_not_change() -> None:
         ({"kind": "worker_missing", "threshold": "3"}, "has no threshold. Leave this empty."),
         ({"kind": "failure_rate", "threshold": "-1"}, "Ensure this value is greater than or equal to 0."),
         ({"kind": "configuration_not_published", "with_queue": True}, "has one setting for all queues."),
+        ({"kind": "failure_rate", "queue": "mail"}, "Select a valid choice."),
         ({"kind": "oldest_pending"}, "This rule already has settings for all queues."),
     ],
 )

@@ -332,3 +332,22 @@ def test_a_queue_is_found_by_its_name(staff: Client) -> None:
 
     assert staff.get(f"{LIST}by-name/mail/")["Location"] == page_of(queue)
     assert staff.get(f"{LIST}by-name/nope/").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["sub_queues", "input", "vaults"])
+def test_a_form_with_too_many_rows_is_refused(staff: Client, name: str) -> None:
+    queue = saved()
+
+    page = staff.post(f"{LIST}{queue.pk}/change/", FORM | {f"{name}-TOTAL_FORMS": "2000"}).content
+
+    assert b"Please submit at most 20" in page
+    assert len(page) < 3_000_000
+
+
+@pytest.mark.parametrize("depth", [33, 3000])
+def test_a_deeply_nested_default_is_refused(staff: Client, depth: int) -> None:
+    nested = "[" * depth + "]" * depth
+
+    page = staff.post(ADD, FORM | rows("input", {"name": "x", "type": ["array"], "default": nested})).content
+
+    assert b"Must not be nested deeper than 32 levels." in page

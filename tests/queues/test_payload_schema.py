@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from queues.definition_serializers import PayloadFieldSerializer
 from queues.definitions import FieldType, PayloadField
 from queues.payload_schema import complete, example_body, example_curl, example_payload, example_queue_name, fits
 from runqy.errors import PayloadInvalid
@@ -118,3 +119,15 @@ def test_an_example_names_a_queue_that_accepts_tasks() -> None:
     names = [example_queue_name("mail", subs) for subs in ((), ("high", "low"), ("high", "default"))]
 
     assert names == ["mail", "mail.high", "mail"]
+
+
+@pytest.mark.parametrize(("depth", "is_refused"), [(32, False), (33, True), (5000, True)])
+def test_a_default_is_nested_to_a_limit(depth: int, is_refused: bool) -> None:
+    default: object = []
+    for _ in range(depth - 1):
+        default = {"a": default} if depth % 2 else [default]
+    serializer = PayloadFieldSerializer(data={"name": "x", "type": ["array", "object"], "default": default})
+
+    assert serializer.is_valid() != is_refused
+    if is_refused:
+        assert serializer.errors == {"default": ["Must not be nested deeper than 32 levels."]}

@@ -193,6 +193,7 @@ def test_a_wrong_passphrase_and_an_altered_file_are_rejected(exported: bytes) ->
         {"r": 1 << 20},
         {"r": 1},
         {"p": 1 << 29},
+        {"n": 1 << 18, "p": 2},
         {"p": 0},
         {"salt": ""},
         {"nonce": "AAAA"},

@@ -19,6 +19,7 @@ class EntryInline(RunqyTabularInline):
 
     model = VaultEntry
     form = EntryForm
+    rows_name = "entries"
     verbose_name, verbose_name_plural = "entry", "Entries"
     hide_title = True
     readonly_fields = ("hosts", "stored_value", "last_change")

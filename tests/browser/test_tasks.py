@@ -132,6 +132,7 @@ def test_a_worker_links_to_its_tasks_and_back(page: Page, single_broker: Broker)
     page.get_by_role("link", name="worker/1").click()
     page.get_by_role("link", name="t/1").click()
     expect(page.get_by_text("Active", exact=True).first).to_be_visible()
+    single_broker.run(write_heartbeat(RECORD, [RUNNING], now_ns=single_broker.now_ns()))  # pages may have been slow
     page.get_by_role("link", name="worker/1").click()
 
     expect(page.get_by_text("1 of 4 slots busy")).to_be_visible()

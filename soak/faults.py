@@ -59,7 +59,7 @@ class Nemesis:
                     ("slow", FaultMode.SLOW), ("silent", FaultMode.SILENT), ("sliced", FaultMode.IN_PIECES),
                     ("losing replies", FaultMode.LOSES_RESPONSES), ("cut", FaultMode.CUT),
                 ):  # fmt: skip
-                    faults[f"{owner} network {words}"] = partial(self._spoil, network, mode)
+                    faults[f"{owner} network {words}"] = partial(self._disturb, network, mode)
         if self.stack.database is not None:
             faults["database stopped"] = self._stop_database
             faults["database silent"] = self._silence_database
@@ -171,7 +171,7 @@ class Nemesis:
                 return
 
     @contextmanager
-    def _spoil(self, network: BadNetwork, mode: FaultMode) -> Iterator[None]:
+    def _disturb(self, network: BadNetwork, mode: FaultMode) -> Iterator[None]:
         network.latency_s = SLOW_LATENCY_S
         with self._noting(Fault.CUT_OFF, from_s=LONG_S):
             network.mode = mode

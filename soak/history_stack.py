@@ -1,4 +1,4 @@
-"""The stack of the parts about the history: tasks that do nothing, and no network between the processes to spoil."""
+"""The stack of the parts about the history: tasks that do nothing, and no network between the processes to disturb."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

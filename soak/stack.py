@@ -1,4 +1,4 @@
-"""Starts what is to survive: Redis, PostgreSQL, `runqy serve` and workers, on networks that can be spoiled."""
+"""Starts what is to survive: Redis, PostgreSQL, `runqy serve` and workers, on networks that can be disturbed."""
 
 import base64
 import os

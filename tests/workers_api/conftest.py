@@ -13,10 +13,15 @@ from tests.support.environment import SERVER, WORKER_KEY
 
 @pytest.fixture
 def redis_user_queues(configuration: None) -> Iterator[None]:
-    """Define queues; delete all users at the end."""
+    """Define queues; delete all Redis users before, since workers of other tests leave theirs, and at the end."""
+    delete_redis_users()
     save_queue(spec=spec("mail", "high:10", "low:3"), source=QueueSource.API)
     save_queue(spec=spec("post"), source=QueueSource.API)
     yield
+    delete_redis_users()
+
+
+def delete_redis_users() -> None:
     with SERVER.client() as redis:
         for name in redis.acl_users():
             if name != "default":

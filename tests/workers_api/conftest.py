@@ -6,6 +6,7 @@ import pytest
 
 from queues.models import QueueSource
 from queues.operations import save_queue
+from runqy.broker.redis_users import PREFIX
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
 from tests.support.environment import SERVER, WORKER_KEY
@@ -13,18 +14,18 @@ from tests.support.environment import SERVER, WORKER_KEY
 
 @pytest.fixture
 def redis_user_queues(configuration: None) -> Iterator[None]:
-    """Define queues; delete all Redis users before, since workers of other tests leave theirs, and at the end."""
-    delete_redis_users()
+    """Define queues. Delete Redis users: before, those that workers of other tests have left; at the end, all."""
+    delete_redis_users(PREFIX)
     save_queue(spec=spec("mail", "high:10", "low:3"), source=QueueSource.API)
     save_queue(spec=spec("post"), source=QueueSource.API)
     yield
     delete_redis_users()
 
 
-def delete_redis_users() -> None:
+def delete_redis_users(prefix: str = "") -> None:
     with SERVER.client() as redis:
         for name in redis.acl_users():
-            if name != "default":
+            if name != "default" and name.startswith(prefix):
                 redis.acl_deluser(name)
 
 

@@ -166,7 +166,7 @@ def _await_return(stack: Stack, redis: redis_py.Redis, session: httpx2.Client, r
 
     try:
         took_s = wait_for(is_alerted, ALERT_S, "the alert")
-        is_shown = "could not be recorded in the history" in session.get(LIVE).text
+        is_shown = "missing from the history" in session.get(LIVE).text
         text = f"{took_s:.1f} s later, {'and' if is_shown else 'but not'} on the overview"
         report.figure(PART, "alert about dropped runs", text, passed=is_shown)
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""What `fill` has not: tasks in trouble, bulk actions in every state, long names, many queues and errors."""
+"""Data for edge cases that `fill` does not create: tasks in trouble, bulk actions, long names, many queues."""
 
 from datetime import timedelta
 

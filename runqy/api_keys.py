@@ -17,7 +17,7 @@ PREFIX_LENGTH = 10
 """How many characters of a key are stored and shown, to identify it."""
 
 
-KEY_NAME = r"[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*"
+KEY_NAME = r"(?! *$)[^\x00-\x1f\x7f]+"
 """What a key may be called, without anchors: a line that is not blank, of at most `MAX_NAME_LENGTH` characters."""
 MAX_NAME_LENGTH = 100
 KEY_NAME_RULE = f"Must be one line of at most {MAX_NAME_LENGTH} characters, and not blank."

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 
 def choices_error(choices: Iterable[str]) -> str:
-    """Return the message about a value that is none of these."""
+    """Return the message about a value that is not one of the choices."""
     return f"Must be one of {', '.join(choices)}."
 
 

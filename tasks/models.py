@@ -216,10 +216,10 @@ class TaskCopy(models.Model):
     """A task that was enqueued with the payload of another one, the original, which stays as it is."""
 
     original_queue = models.CharField(max_length=QUEUE_MAX_LENGTH)
-    original_id = models.CharField(max_length=ID_MAX_LENGTH)
+    original_id = RedisTextField(max_length=ID_MAX_LENGTH)
     copy_queue = models.CharField(max_length=QUEUE_MAX_LENGTH)
     """A Redis queue, as `original_queue`."""
-    copy_id = models.CharField(max_length=ID_MAX_LENGTH)
+    copy_id = RedisTextField(max_length=ID_MAX_LENGTH)
     is_edited = models.BooleanField(default=False)
     """The payloads differ."""
     created_at = models.DateTimeField(auto_now_add=True)

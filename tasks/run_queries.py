@@ -395,7 +395,7 @@ def list_task_runs(redis_queue: str, task_id: str) -> list[TaskRun]:
 
 def find_last_ends(tasks: Iterable[tuple[str, str]]) -> dict[tuple[str, str], TaskRun]:
     """Return the last run with which each task ended, without texts, by Redis queue and task id, in one query."""
-    task_ids = {task_id for _, task_id in tasks if "\0" not in task_id}  # PostgreSQL raises an error
+    task_ids = {task_id for _, task_id in tasks}
     ends = TaskRun.objects.filter(task_id__in=task_ids, is_final=True).order_by("ended_at", "id")
     fields = ("task_id", "redis_queue", "outcome", "is_final", "ended_at", "run_ms")
     return {(run.redis_queue, run.task_id): run for run in ends.only(*fields)}
@@ -403,7 +403,7 @@ def find_last_ends(tasks: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Ta
 
 def find_newest_run(task_id: str, redis_queue: str = "") -> TaskRun | None:
     """Return the newest run of a task; without a Redis queue, of any task with this id."""
-    if "\0" in task_id + redis_queue:
+    if "\0" in redis_queue:
         return None  # PostgreSQL raises an error
     runs = TaskRun.objects.filter(task_id=task_id, **({"redis_queue": redis_queue} if redis_queue else {}))
     return runs.order_by("-ended_at", "-id").first()

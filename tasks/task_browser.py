@@ -22,7 +22,7 @@ from tasks.run_queries import RunFilter
 MAX_SEARCHED = 2_000
 """How many tasks are read for one page of a search by text."""
 MAX_SEARCHED_BYTES = MAX_PAGE_BYTES
-"""How much of their payloads is read for it: looking through a mebibyte takes about a tenth of a second."""
+"""Bytes of payloads and results read for it: looking through a mebibyte takes about a tenth of a second."""
 NEWEST_FIRST = (TaskState.ARCHIVED, TaskState.COMPLETED)
 """Ended tasks are listed by the latest end, the others by the next run."""
 
@@ -134,8 +134,8 @@ def list_longest_running(broker: Broker, redis_queues: Sequence[str], *, limit: 
 def search_tasks(broker: Broker, redis_queues: Sequence[str], query: TaskQuery, request: SearchRequest) -> SearchPage:
     """Return a page of the tasks in a state, queue by queue in order of their names; it may be short and not the last.
 
-    The query needs a state. With a text every task is read, at most `max_searched`, or MAX_SEARCHED_BYTES of payloads
-    and one round trip more. Raise RequestInvalid, BrokerUnavailable.
+    The query needs a state. With a text every task is read, at most `max_searched`, or MAX_SEARCHED_BYTES and
+    one round trip more. Raise RequestInvalid, BrokerUnavailable.
     """
     state, after, limit, max_searched = query.state, request.after, request.limit, request.max_searched
     assert state is not None  # noqa: S101 (narrows the type)
@@ -155,7 +155,7 @@ def search_tasks(broker: Broker, redis_queues: Sequence[str], query: TaskQuery, 
             matching, read = _take_matching(page.tasks, terms, limit - len(found))
             found, searched = found + matching, searched + read
             if terms:
-                searched_bytes += sum(len(task.payload) for task in page.tasks)
+                searched_bytes += sum(len(task.payload) + len(task.result or b"") for task in page.tasks)
             if read < len(page.tasks):
                 anchor = anchor_of(page.tasks[read - 1])
             elif page.end is None:

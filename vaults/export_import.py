@@ -119,7 +119,7 @@ def _model_errors(exported: ExportedVault) -> Iterator[str]:
     for entry in exported.entries:
         usage, git_hosts = resolve_declaration(entry.key, None, entry.usage, entry.git_hosts)
         row = VaultEntry(key=entry.key, usage=usage.value, git_hosts=git_hosts)
-        yield from model_errors(row, exclude=_SET_WHEN_SAVED, prefix=entry.key)
+        yield from model_errors(row, exclude=_SET_WHEN_SAVED, prefix=entry.key[:80], validate_constraints=False)
 
 
 def _compare(exported: ExportedVault, vault: Vault | None) -> VaultImport:

@@ -1,5 +1,8 @@
 """The models of vaults, their encrypted entries, versions and deliveries."""
 
+from collections.abc import Collection
+
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Substr
 
@@ -31,6 +34,10 @@ class Vault(models.Model):
 
 KEY_ID = Substr("ciphertext", KEY_ID_AT + 1, KEY_ID_BYTES, output_field=models.BinaryField())
 """For queries: the id of the master key that a ciphertext names."""
+
+
+HOSTS_MISSING = "A git token requires the hosts that it may be sent to."
+HOSTS_UNUSED = "Hosts require the usage git_token or both."
 
 
 class VaultEntry(models.Model):
@@ -72,17 +79,29 @@ class VaultEntry(models.Model):
             models.CheckConstraint(
                 condition=models.Q(usage=EntryUsage.ENVIRONMENT.value) | ~models.Q(git_hosts=[]),
                 name="git_token_has_hosts",
-                violation_error_message="A git token requires the hosts that it may be sent to.",
+                violation_error_message=HOSTS_MISSING,
             ),
             models.CheckConstraint(
                 condition=~models.Q(usage=EntryUsage.ENVIRONMENT.value) | models.Q(git_hosts=[]),
                 name="only_git_token_has_hosts",
-                violation_error_message="Hosts require the usage git_token or both.",
+                violation_error_message=HOSTS_UNUSED,
             ),
         ]
 
     def __str__(self) -> str:
         return self.key
+
+    def clean_fields(self, exclude: Collection[str] | None = None) -> None:
+        """Leave the key of a stored entry alone: it does not change, and rules for keys may be newer."""
+        super().clean_fields(exclude={*(exclude or ()), *(("key",) if self.pk else ())})
+
+    def clean(self) -> None:
+        """Name the field of the rule that the constraints guard."""
+        is_token = self.usage != EntryUsage.ENVIRONMENT.value
+        if is_token and not self.git_hosts:
+            raise ValidationError({"git_hosts": HOSTS_MISSING})
+        if self.git_hosts and not is_token:
+            raise ValidationError({"git_hosts": HOSTS_UNUSED})
 
     def get_usage(self) -> EntryUsage:
         return EntryUsage(self.usage)

@@ -160,8 +160,8 @@ class EntryWriter:
 
     def _save(self, entry: VaultEntry) -> None:
         entry.updated_by = current_actor().name[:NAME_MAX_LENGTH]
-        # the vault is locked; checking it would be two more queries for each entry
-        if errors := model_errors(entry, exclude=["vault"], prefix=entry.key[:80]):
+        # The vault is locked: checking that it exists, and constraints, would be seven queries for each entry.
+        if errors := model_errors(entry, exclude=["vault"], prefix=entry.key[:80], validate_constraints=False):
             raise VaultInvalid(errors=errors)
         entry.save()
         self._entries[entry.key] = entry

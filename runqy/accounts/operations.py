@@ -63,8 +63,8 @@ def create_api_key(  # noqa: PLR0913 (what describes a key)
         row = ApiKey(
             name=name.strip(" "),
             role=role,
-            queues=sorted(set(queues)),
-            vaults=sorted(set(vaults)),
+            queues=_sort_names(queues),
+            vaults=_sort_names(vaults),
             digest=key_digest(plain),
             prefix=plain[:PREFIX_LENGTH],
             expires_at=expires_at,
@@ -79,6 +79,13 @@ def create_api_key(  # noqa: PLR0913 (what describes a key)
         changes = {column: (None, getattr(row, column)) for column in columns}
         record(action="api_key.created", object_kind="api_key", object_name=audited_name(row), changes=changes)
     return CreatedKey(plain, row)
+
+
+def _sort_names(names: Sequence[str]) -> Any:
+    """Return names sorted, each once; what is no list of texts as it is, for the validator to refuse."""
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        return names
+    return sorted(set(names))
 
 
 def revoke_api_key(*, key_id: int, with_descendants: bool = False) -> RevokedKey:

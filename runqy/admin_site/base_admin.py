@@ -106,12 +106,10 @@ class RunqyTabularInline(_TabularInline):
     rows_name = ""
     """The attribute of the object on the page that has its rows."""
 
-    def get_max_num(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> int:
-        """Return how many rows the page may have: NEW_ROWS_MAX more than there are."""
-        return (getattr(obj, self.rows_name).count() if obj else 0) + NEW_ROWS_MAX
-
     def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
-        return super().get_formset(request, obj, absolute_max=self.get_max_num(request, obj), **kwargs)
+        """Accept NEW_ROWS_MAX rows more than there are."""
+        most = (getattr(obj, self.rows_name).count() if obj else 0) + NEW_ROWS_MAX
+        return super().get_formset(request, obj, **kwargs | {"max_num": most, "absolute_max": most})
 
 
 def _filter_name(list_filter: Any) -> str:

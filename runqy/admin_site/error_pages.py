@@ -75,7 +75,7 @@ def store_unavailable(error: RunqyError) -> ErrorPage:
 
 
 def render_error_page(request: HttpRequest, page: ErrorPage) -> HttpResponse:
-    """Return a page; what is unavailable now may be reached again by the same request."""
+    """Return a page; that of a 503 links to itself, to try again."""
     if page.status == 503 and request.method == "GET":
         page = replace(page, link=request.get_full_path(), link_text="Try again")
     context = {name: getattr(page, name) for name in ("status", "title", "message", "link", "link_text")}

@@ -29,7 +29,7 @@ class IndexRedirectView(RedirectView):
 
 
 class SchemaView(SpectacularJSONAPIView):
-    """The OpenAPI schema, generated once in each process: it takes a third of a second, and anybody may request it."""
+    """The OpenAPI schema, generated once in each process: it takes a third of a second and needs no key."""
 
     authentication_classes = ()
     permission_classes = ()

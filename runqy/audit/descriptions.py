@@ -1,4 +1,4 @@
-"""What a record is about, in words."""
+"""The words for the actions and objects of audit records."""
 
 import re
 

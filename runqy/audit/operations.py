@@ -190,17 +190,17 @@ def _link(head: AuditHead, row: AuditRecord, actor: Actor) -> AuditRecord:
     """Make a row the next of the chain and update the head; neither is saved."""
     key = current_key()
     row.actor_kind = actor.kind
-    row.actor_id = _fit(actor.id)
-    row.actor_name = _fit(actor.name)
-    row.address = _fit(actor.address)
-    row.request_id = _fit(actor.request_id)
-    row.object_name = _fit(row.object_name)
+    row.actor_id = fit_text(actor.id)
+    row.actor_name = fit_text(actor.name)
+    row.address = fit_text(actor.address)
+    row.request_id = fit_text(actor.request_id)
+    row.object_name = fit_text(row.object_name)
     row.number, row.previous, row.key_id = head.number + 1, head.digest, key.id
     row.digest = row.chained_digest(key)
     head.number, head.digest = row.number, row.digest
     return row
 
 
-def _fit(text: str) -> str:
+def fit_text(text: str) -> str:
     """Return a string for its column: unprintable characters escaped, and truncated."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)[:MAX_TEXT_LENGTH]

@@ -9,6 +9,7 @@ from django.db.models import Max, Q, QuerySet
 
 from runqy.audit.chain import CHAIN_BEGIN, PLAIN, ChainKey, current_key, derive_key
 from runqy.audit.models import AuditHead, AuditRecord
+from runqy.audit.operations import fit_text
 from runqy.broker.audit_stream import count_entries
 from runqy.errors import BrokerUnavailable
 from runqy.redis_connection import get_broker
@@ -183,7 +184,7 @@ def list_records_about(
     """Return the newest records about a task: its own, those of bulk actions on it, and those of actions on several
     tasks of its queue that name it."""
     conditions = [
-        Q(object_kind="task", object_name=task_id),
+        Q(object_kind="task", object_name=fit_text(task_id)),
         Q(object_kind="bulk_action", object_name__in=bulk_actions),
         Q(object_kind="queue", object_name=redis_queue, action__in=several, changes__contains=json.dumps(task_id)),
     ]

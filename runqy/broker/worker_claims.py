@@ -7,7 +7,7 @@ from runqy.broker.heartbeats import extend_record, read_records
 from runqy.broker.operation import Operation, Request, ask, ask_all, get_context
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import command, script
-from runqy.broker.worker_records import WorkerClaim, WorkerRecord
+from runqy.broker.worker_records import DISCONNECTED_TTL_S, WorkerClaim, WorkerRecord
 from runqy.errors import WorkerIdTaken
 
 __all__ = ["claim_worker_id", "delete_stale_claims", "read_registration_times"]
@@ -52,16 +52,21 @@ def read_registration_times(worker_ids: Sequence[str]) -> Request[list[int]]:
 
 
 def delete_stale_claims() -> Operation[None]:
-    """Delete the claims of workers that are no longer alive, in steps of some hundred."""
+    """Delete the claims of workers that have gone, in steps of some hundred.
+
+    Not those of workers whose record cannot be read, or that were silent for less than their Redis user lives: without
+    a claim, a record counts for all queues that it names.
+    """
     cursor = b"0"
     while True:
         now_s = (yield from get_context()).now_ns // 10**9
         cursor, claims = yield from ask(_scan(cursor))
         old = {
-            worker_id: stored for worker_id, stored in claims.items() if not WorkerClaim.decode(stored).is_fresh(now_s)
+            worker_id: stored
+            for worker_id, stored in claims.items()
+            if abs(now_s - WorkerClaim.decode(stored).at_s) >= DISCONNECTED_TTL_S
         }
-        records = (yield from ask(read_records(list(old), list(old)))) if old else []
-        alive = {record.worker_id for record in records if record}
+        alive = (yield from ask(_find_reporting(list(old)))) if old else set()
         gone = [(worker_id, stored) for worker_id, stored in old.items() if worker_id not in alive]
         yield from ask_all([_delete_claim(worker_id, known=stored) for worker_id, stored in gone])
         if cursor == b"0":
@@ -94,6 +99,15 @@ def _scan(cursor: bytes) -> Request[tuple[bytes, dict[str, bytes]]]:
         }
 
     return Request((scan,), parse)
+
+
+def _find_reporting(worker_ids: Sequence[str]) -> Request[set[str]]:
+    """Return the workers, runqy's or Go's, that have a record, readable or not."""
+    pairs = [(worker_id, key(worker_id)) for worker_id in worker_ids for key in (keys.worker_record, keys.go_worker)]
+    return Request(
+        tuple(command("EXISTS", key, key=key) for _, key in pairs),
+        lambda replies: {worker_id for (worker_id, _), exists in zip(pairs, replies, strict=True) if exists},
+    )
 
 
 def _delete_claim(worker_id: str, *, known: bytes) -> Request[bool]:

@@ -87,8 +87,13 @@ class WorkerRecord:
     """Other values that a foreign worker reports, as it spells them."""
 
     def is_stale(self, now_s: int) -> bool:
-        """Return whether heartbeats are overdue. One from the future is none: it would never be."""
-        return not now_s - HEARTBEAT_TTL_S <= self.last_beat_s <= now_s + HEARTBEAT_TTL_S
+        """Return whether heartbeats are overdue.
+
+        One from the future does not count: it would never become overdue. Go's workers use their own clock; their
+        hash expires.
+        """
+        is_future = self.last_beat_s > now_s + HEARTBEAT_TTL_S and not self.is_foreign
+        return is_future or self.last_beat_s < now_s - HEARTBEAT_TTL_S
 
     def is_ready(self, now_s: int) -> bool:
         """Return whether it dequeues tasks: it is in the state `ready`, and its heartbeats arrive."""

@@ -9,6 +9,8 @@ from runqy.cli.output import print_json, print_rows
 from runqy.cli.paging import Cursor, Limit, print_rest, read_pages
 
 _RUN_COLUMNS = ("task_id", "queue", "outcome", "attempt", "ended_at", "run_ms", "error")
+_GROUPS_MAX = 1000
+"""How many groups of errors the server returns at most."""
 _ERROR_COLUMNS = ("fingerprint", "queue", "count", "last_seen", "error")
 
 Queue = Annotated[str, typer.Option("--queue", "-q", help="Only of this queue, or one of its sub-queues.")]
@@ -44,8 +46,8 @@ def list_runs(  # noqa: PLR0913 (each is an option of the command)
         runs = read_pages(api, "/api/runs", "runs", limit=limit, cursor=cursor, **given)
     if as_json:
         print_json(runs.items)
-        return
-    print_rows([run | {"error": _error(run)} for run in runs.items], _RUN_COLUMNS, empty_message="No runs.")
+    else:
+        print_rows([run | {"error": _error(run)} for run in runs.items], _RUN_COLUMNS, empty_message="No runs.")
     print_rest(runs)
 
 
@@ -67,10 +69,10 @@ def list_errors(  # noqa: PLR0913 (each is an option of the command)
     errors = found["errors"][:limit]
     if as_json:
         print_json(errors)
-        return
-    print_rows([error | {"error": _error(error)} for error in errors], _ERROR_COLUMNS, empty_message="No errors.")
-    if len(found["errors"]) > limit:
-        typer.echo(f"runqy: Showing {limit}. Use --limit.", err=True)
+    else:
+        print_rows([error | {"error": _error(error)} for error in errors], _ERROR_COLUMNS, empty_message="No errors.")
+    if len(found["errors"]) > min(limit, _GROUPS_MAX - 1):
+        typer.echo(f"runqy: Showing the {len(errors)} most frequent. Use --limit, or --from, to see others.", err=True)
     if found.get("is_partial"):
         typer.echo("runqy: Only the newest failures are counted. Use --from for a shorter period.", err=True)
 

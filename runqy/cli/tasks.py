@@ -104,7 +104,7 @@ def list_tasks(  # noqa: PLR0913 (each is an option of the command)
             print_json(tasks.items)
         else:
             print_rows(tasks.items, _COLUMNS.get(state, ("id",)), empty_message=f"{queue} has no {state} tasks.")
-            print_rest(tasks, lambda: api.get(path)[state])
+        print_rest(tasks, lambda: api.get(path)[state])
 
 
 @app.command("logs")

@@ -89,8 +89,8 @@ def versions(  # noqa: PLR0913 (each is an option of the command)
         found = read_pages(api, path, "versions", limit=limit, cursor=cursor)
     if as_json:
         print_json(found.items)
-        return
-    print_rows(found.items, _VERSIONS, empty_message="The entry has no versions.")
+    else:
+        print_rows(found.items, _VERSIONS, empty_message="The entry has no versions.")
     print_rest(found)
 
 

@@ -54,8 +54,13 @@ class HttpProtocol(HttpToolsProtocol):
         self.stall_timer: TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
-        super().connection_made(JoiningTransport(transport, self.loop))
+        self.joining_transport = JoiningTransport(transport, self.loop)
+        super().connection_made(self.joining_transport)
         self.head_timer = self.loop.call_later(self.head_timeout_s, self.end_slow_head)
+
+    def eof_received(self) -> None:
+        self.joining_transport.flush()  # uvicorn's transport closes itself after this
+        super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.stop_head_timer()

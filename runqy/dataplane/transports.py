@@ -22,13 +22,13 @@ class JoiningTransport(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self._pending:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._pending.append(bytes(data))
         self._pending_bytes += len(data)
         if self._pending_bytes > _JOINED_BYTES:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Pass on what was written, unless the connection has been closed since."""
         pending, self._pending, self._pending_bytes = self._pending, [], 0
         if not pending or self._transport.is_closing():
@@ -45,11 +45,11 @@ class JoiningTransport(asyncio.Transport):
         return self._transport.can_write_eof()
 
     def write_eof(self) -> None:
-        self._flush()
+        self.flush()
         self._transport.write_eof()
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self._transport.close()
 
     def abort(self) -> None:

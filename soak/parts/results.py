@@ -21,7 +21,7 @@ QUEUE = "steady_high"
 COUNT, BYTES, BYTES_PER_S = 8, 20_000_000, 8_000_000
 PATIENCE_S = 180.0
 HEARTBEAT_AGE_S = 6.0
-"""A worker sends a heartbeat every two seconds, and its age is in whole seconds."""
+"""A worker sends a heartbeat every five seconds, and its age is in whole seconds."""
 LATER_S = 30.0
 
 

@@ -170,7 +170,7 @@ def read_filter(request: HttpRequest) -> TaskFilterForm:
 
 
 def make_form(request: HttpRequest, fields: QueryDict) -> TaskFilterForm:
-    """Return the form with these fields; it ignores a text as that of `read_filter`."""
+    """Return the form with these fields; a text is ignored as in `read_filter`."""
     may_search = can_view_payloads(request.user, fields.get("queue", "").strip())
     return TaskFilterForm(fields, may_search=may_search)
 

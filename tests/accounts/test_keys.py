@@ -153,7 +153,15 @@ def test_a_revoked_key_ends_and_stays_revoked() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"name": " "}, {"role": "root"}, {"queues": ["a b"]}, {"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}]
+    "wrong",
+    [
+        {"name": " "},
+        {"role": "root"},
+        {"queues": "mail"},
+        {"queues": ["a b"]},
+        {"queues": ["a", 1]},
+        {"expires_at": datetime(2020, 1, 1, tzinfo=UTC)},
+    ],
 )
 def test_an_invalid_key_is_refused(wrong: dict) -> None:
     with pytest.raises(ApiKeyInvalid):

@@ -4,10 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from runqy.accounts.worker_credentials import SILENT_S
 from runqy.broker import heartbeats, keys
 from runqy.broker.broker import Broker
 from runqy.broker.worker_claims import claim_worker_id, delete_stale_claims
-from runqy.broker.worker_records import RECORD_TTL_S
+from runqy.broker.worker_records import DISCONNECTED_TTL_S, RECORD_TTL_S
 from runqy.errors import WorkerIdTaken
 from tests.broker.test_heartbeats import RECORD
 
@@ -20,10 +21,10 @@ def beat(broker: Broker) -> None:
     broker.run(heartbeats.write_heartbeat(RECORD, now_ns=broker.now_ns()))
 
 
-def grow_old(broker: Broker, worker_id: str = "w-1") -> None:
-    """Let a claim be older than a record lives."""
+def grow_old(broker: Broker, worker_id: str = "w-1", by_s: int = RECORD_TTL_S + 1) -> None:
+    """Let a claim be older, by default than a record lives."""
     at_s, owner = broker.client.hget(keys.WORKER_CLAIMS, worker_id).split(b" ", 1)
-    broker.client.hset(keys.WORKER_CLAIMS, worker_id, b"%d %s" % (int(at_s) - RECORD_TTL_S - 1, owner))
+    broker.client.hset(keys.WORKER_CLAIMS, worker_id, b"%d %s" % (int(at_s) - by_s, owner))
 
 
 def test_only_its_owner_can_claim_an_id_again(broker: Broker) -> None:
@@ -90,14 +91,16 @@ def test_one_of_many_concurrent_claims_gets_the_id(broker: Broker) -> None:
 
 def test_claims_of_workers_that_are_gone_are_deleted(broker: Broker) -> None:
     beat(broker)
-    for worker_id in ("w-1", "gone", "new"):
+    for worker_id in ("w-1", "gone", "silent", "garbled"):
         claim(broker, "key:1", worker_id)
-    grow_old(broker)
-    grow_old(broker, "gone")
+    for worker_id in ("w-1", "gone", "garbled"):
+        grow_old(broker, worker_id, DISCONNECTED_TTL_S)
+    grow_old(broker, "silent", int(SILENT_S) + RECORD_TTL_S)
+    broker.client.set(keys.worker_record("garbled"), "{}")
 
     broker.run(delete_stale_claims())
 
-    assert sorted(broker.client.hkeys(keys.WORKER_CLAIMS)) == [b"new", b"w-1"]
+    assert sorted(broker.client.hkeys(keys.WORKER_CLAIMS)) == [b"garbled", b"silent", b"w-1"]
 
 
 def test_many_claims_are_forgotten_in_pieces(broker: Broker) -> None:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("configuration")
 
 
 def body(name: str = "a") -> bytes | None:
-    """Return what the process knows, without asking anybody."""
+    """Return what the process knows, without I/O."""
     found = snapshot.current_snapshot().find(DocumentKind.QUEUE, name)
     return found.body if found else None
 

@@ -102,19 +102,27 @@ def block_often(seconds: float) -> None:
         time.sleep(seconds / 30)
 
 
+def call_until_found(callback: Callable[[], None], found: list[str]) -> None:
+    """Call it up to twenty times: a thread that ends meanwhile, or the machine's host, may hide that it blocks."""
+    for _ in range(20):
+        call_back(callback)
+        if found:
+            return
+
+
 @pytest.mark.parametrize("hold_up", [compute, time.sleep, receive_nothing, block_and_compute, block_often])
 def test_a_callback_that_computes_or_blocks_is_found(
     hold_up: Callable[[float], None], slow_callbacks: list[str]
 ) -> None:
-    with pytest.raises(AssertionError, match="test_slow_callbacks"), watch_callbacks():
-        call_back(lambda: hold_up(0.15))
+    with pytest.raises(AssertionError, match="test_slow_callbacks"), watch_callbacks() as found:
+        call_until_found(lambda: hold_up(0.15), found)
 
     slow_callbacks.clear()
 
 
 def test_a_callback_that_blocks_is_found_on_a_busy_machine(slow_callbacks: list[str]) -> None:
-    with busy_cpu(), pytest.raises(AssertionError, match="test_slow_callbacks"), watch_callbacks():
-        call_back(lambda: time.sleep(0.15))
+    with busy_cpu(), pytest.raises(AssertionError, match="test_slow_callbacks"), watch_callbacks() as found:
+        call_until_found(lambda: time.sleep(0.15), found)
 
     slow_callbacks.clear()
 
@@ -126,7 +134,10 @@ def test_a_handler_of_the_data_plane_that_blocks_is_found(slow_callbacks: list[s
 
     application = build(echo, find_handler=lambda *_: handle)
     with serve(application, loop_factory=WatchedLoop) as client:
-        assert client.get("/").status == 204
+        for _ in range(20):
+            assert client.get("/").status == 204
+            if slow_callbacks:
+                break
 
     assert len(slow_callbacks) == 1
     slow_callbacks.clear()

@@ -1,5 +1,6 @@
 """How responses are written to the connection."""
 
+import socket
 from collections.abc import AsyncIterator
 
 from runqy.dataplane.request import ParsedRequest
@@ -22,3 +23,14 @@ def test_pieces_of_all_sizes_arrive_in_order() -> None:
         _, _, body = receive_all(connection).partition(b"\r\n\r\n")
 
     assert body == b"".join(pieces)
+
+
+def test_a_client_that_ends_its_side_gets_its_response() -> None:
+    async def respond(_request: ParsedRequest) -> Response | StreamingResponse:
+        return Response(200, [(b"content-length", b"2")], b"ok")
+
+    with serve(build(lambda *_: [], find_handler=lambda *_: respond)) as client:
+        for _ in range(20):
+            connection = client.connect(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.shutdown(socket.SHUT_WR)
+            assert receive_all(connection).endswith(b"\r\n\r\nok")

@@ -93,7 +93,9 @@ def test_a_power_cut_loses_only_what_redis_had_not_synced(
 
     with producing(web.port, *LOAD) as producers:
         producers.wait_for(is_accepted, 50)
-        synced, size = producers.ids, log.stat().st_size
+        synced = producers.ids
+        wait_until(lambda: not stored.info("persistence")["aof_buffer_length"])
+        size = log.stat().st_size
         producers.wait_for(is_accepted, 20)
         valkey.kill()
         os.truncate(log, size)  # the rest was in the memory of the machine

@@ -9,7 +9,9 @@ from tasks.models import QueueMinute, TaskRun
 from tasks.run_history import QueueIdentity
 from tasks.run_sampling import RunSampler
 from tests.support.runs import insert_runs, make_run
+from tests.support.staff import staff_client
 from tests.support.tasks import QUEUE, put
+from tests.tasks.task_helpers import put_in
 
 
 def test_a_sample_that_the_database_refuses_hinders_no_other(broker: Broker, monkeypatch: pytest.MonkeyPatch):
@@ -33,3 +35,11 @@ def test_an_id_with_nul_is_looked_up_as_it_is_stored(broker: Broker):
 
     assert list(TaskRun.objects.filter(task_id__in=["a\0", "x\0"])) == [row]
     assert TaskRun.objects.get(task_id="a\0").task_id == "a\ufffd"
+
+
+def test_a_task_whose_id_has_a_nul_is_found_and_has_a_page(configuration: None, single_broker: Broker):
+    put_in(single_broker, "completed", "\0", payload=b'{"order":"A-1"}', retention_s=60)
+    client = staff_client("admin")
+
+    assert client.get("/admin/tasks/task/search/", {"q": "A-1"}).status_code == 200
+    assert client.get("/admin/tasks/task/%00/change/").status_code == 200

@@ -83,7 +83,7 @@ def test_the_janitor_applies_ttl_archived(broker: Broker) -> None:
 
 def test_the_janitor_removes_workers_without_a_heartbeat(broker: Broker) -> None:
     broker.client.zadd(keys.WORKER_RECORDS, {"w": broker.now_s() - 5})
-    broker.client.hset(keys.WORKER_CLAIMS, "w", f"{broker.now_s() - 61} key:1")
+    broker.client.hset(keys.WORKER_CLAIMS, "w", f"{broker.now_s() - 901} key:1")
 
     Janitor().run_tick(broker)
 

@@ -171,13 +171,6 @@ def test_every_page_has_the_search(viewer: Client) -> None:
         assert f'action="{SEARCH}"' in text(viewer.get(path))
 
 
-def test_an_id_with_nul_is_listed_and_has_a_page(viewer: Client, single_broker: Broker) -> None:
-    put_in(single_broker, "completed", "\0", payload=ORDER, retention_s=60)
-
-    assert viewer.get(SEARCH, {"q": "ORD-2026-0017"}).status_code == 200
-    assert viewer.get(f"{LIST}%00/change/").status_code == 200
-
-
 def test_a_page_of_a_search_reads_a_bounded_number_of_bytes(
     single_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -327,7 +327,8 @@ def test_an_invalid_declaration_has_an_error_at_its_field(
 ) -> None:
     refused = admin_client.post(page + "change/", existing(value="x", **declared))
 
-    assert sentence in refused.content.decode()
+    (formset,) = [each.formset for each in refused.context["inline_admin_formsets"]]
+    assert sentence in formset.errors[0]["git_hosts"][0]
     assert Vault.objects.get().entries.get().usage == "environment"
 
 

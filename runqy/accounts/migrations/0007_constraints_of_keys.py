@@ -25,7 +25,7 @@ class Migration(migrations.Migration):
                 max_length=100,
                 validators=[
                     django.core.validators.RegexValidator(
-                        "\\A[^\\x00-\\x1f\\x7f]*[^\\x00-\\x20\\x7f][^\\x00-\\x1f\\x7f]*\\Z",
+                        "\\A(?! *$)[^\\x00-\\x1f\\x7f]+\\Z",
                         "Must be one line of at most 100 characters, and not blank.",
                     )
                 ],

@@ -170,6 +170,7 @@
   };
 
   // Starts the theme's version of Django's script on the checkboxes that a list has now, those of `selected` checked.
+  // Its earlier listeners on the document stay, without effect: few, since rows of lists with actions seldom change.
   const startActions = (selected) => {
     const parent = document.querySelector(".result-list-wrapper");
     const boxes = parent.querySelectorAll("tr input.action-select");

@@ -1,5 +1,5 @@
--- Notify up to `count` idle workers, the last one registered first, that a queue has tasks. They write the names of
--- their channels, so that others may stand there, which the caller may publish to and the worker may not.
+-- Notify up to `count` idle workers, the last one registered first, that a queue has tasks. Workers write the names
+-- of their channels. Names without our prefix are ignored: the caller may publish to channels that the worker may not.
 local function wake(idle, count, queue, now_ms)
   local popped = redis.call('ZPOPMAX', idle, count)
   for i = 1, #popped, 2 do

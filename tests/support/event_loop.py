@@ -35,7 +35,7 @@ class Surroundings(NamedTuple):
     children: frozenset[str]
     """The processes that the loop's thread has started."""
     stolen: float
-    """How long a CPU of the machine has waited for one of its host, in seconds."""
+    """How long the machine's CPUs have waited for those of its host, in seconds."""
 
 
 class Reading(NamedTuple):
@@ -90,7 +90,7 @@ class Clocks:
         del runnable[self._own]
         children = os.pread(self._children, 1 << 16, 0).decode().split()
         stolen_ticks = int(os.pread(self._stat, 200, 0).split()[8])
-        stolen_s = stolen_ticks / os.sysconf("SC_CLK_TCK") / (os.cpu_count() or 1)
+        stolen_s = stolen_ticks / os.sysconf("SC_CLK_TCK")
         return Surroundings(runnable, frozenset(children), stolen_s)
 
     def close(self) -> None:

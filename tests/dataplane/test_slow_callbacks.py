@@ -110,26 +110,29 @@ def call_until_found(callback: Callable[[], None], found: list[str]) -> None:
             return
 
 
-@pytest.mark.parametrize("hold_up", [compute, time.sleep, receive_nothing, block_and_compute, block_often])
+@pytest.mark.parametrize(
+    ("hold_up", "seconds"),
+    [(compute, 0.15), (time.sleep, 0.4), (receive_nothing, 0.4), (block_and_compute, 0.6), (block_often, 0.4)],
+)
 def test_a_callback_that_computes_or_blocks_is_found(
-    hold_up: Callable[[float], None], slow_callbacks: list[str]
+    hold_up: Callable[[float], None], seconds: float, slow_callbacks: list[str]
 ) -> None:
     with pytest.raises(AssertionError, match="test_slow_callbacks"), watch_callbacks() as found:
-        call_until_found(lambda: hold_up(0.15), found)
+        call_until_found(lambda: hold_up(seconds), found)
 
     slow_callbacks.clear()
 
 
 def test_a_callback_that_blocks_is_found_on_a_busy_machine(slow_callbacks: list[str]) -> None:
     with busy_cpu(), pytest.raises(AssertionError, match="test_slow_callbacks"), watch_callbacks() as found:
-        call_until_found(lambda: time.sleep(0.15), found)
+        call_until_found(lambda: time.sleep(0.4), found)
 
     slow_callbacks.clear()
 
 
 def test_a_handler_of_the_data_plane_that_blocks_is_found(slow_callbacks: list[str]) -> None:
     async def handle(_: ParsedRequest) -> Response:
-        time.sleep(0.15)
+        time.sleep(0.4)
         return Response(204, [])
 
     application = build(echo, find_handler=lambda *_: handle)

@@ -11,6 +11,11 @@ from runqy.audit.descriptions import describe_action, describe_object
 MAX_TEXT_LENGTH = 300
 
 
+def fit_text(text: str) -> str:
+    """Return a string for its column: unprintable characters escaped, and truncated."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)[:MAX_TEXT_LENGTH]
+
+
 class AppendOnlyQuerySet(models.QuerySet["AuditRecord"]):
     """Records that cannot be changed or deleted; triggers in the database enforce it too."""
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 from runqy.audit.actors import SERVER, Actor, current_actor
 from runqy.audit.chain import current_key
 from runqy.audit.changes import Changes, encode_changes
-from runqy.audit.models import MAX_TEXT_LENGTH, AuditHead, AuditRecord
+from runqy.audit.models import AuditHead, AuditRecord, fit_text
 from runqy.audit.pending import PendingRecord, append_pending, verify
 from runqy.broker.audit_stream import StreamEntry, delete_entries, read_entries
 from runqy.errors import BrokerUnavailable, RunqyError
@@ -199,8 +199,3 @@ def _link(head: AuditHead, row: AuditRecord, actor: Actor) -> AuditRecord:
     row.digest = row.chained_digest(key)
     head.number, head.digest = row.number, row.digest
     return row
-
-
-def fit_text(text: str) -> str:
-    """Return a string for its column: unprintable characters escaped, and truncated."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)[:MAX_TEXT_LENGTH]

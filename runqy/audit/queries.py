@@ -8,8 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from django.db.models import Max, Q, QuerySet
 
 from runqy.audit.chain import CHAIN_BEGIN, PLAIN, ChainKey, current_key, derive_key
-from runqy.audit.models import AuditHead, AuditRecord
-from runqy.audit.operations import fit_text
+from runqy.audit.models import AuditHead, AuditRecord, fit_text
 from runqy.broker.audit_stream import count_entries
 from runqy.errors import BrokerUnavailable
 from runqy.redis_connection import get_broker

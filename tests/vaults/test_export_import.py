@@ -151,7 +151,9 @@ def test_a_preview_shows_the_changes_of_an_import_and_makes_none(exported: bytes
     assert not Vault.objects.filter(name="new").exists()
 
 
-@pytest.mark.parametrize("phrase", ["", "eleven char", "x" * 1025])
+@pytest.mark.parametrize(
+    "phrase", ["", "eleven char", "x" * 1025, "seven \u00bd\u00bd\u00bd"]
+)  # three characters each once normalized
 def test_a_short_passphrase_is_rejected(exported: bytes, phrase: str) -> None:
     with pytest.raises(PassphraseRefused):
         export_vault(name="api-keys", passphrase=phrase)

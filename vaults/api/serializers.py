@@ -71,7 +71,7 @@ class VersionField(StrictIntegerField):
 
 @extend_schema_field({"type": "string", "minLength": PASSPHRASE_MIN, "maxLength": PASSPHRASE_MAX})
 class PassphraseField(StringField):
-    """A passphrase; its length counts once it is normalized, so the operation checks it."""
+    """A passphrase; its length counts once it is normalized too, so the operation checks it."""
 
 
 @extend_schema_field({"type": "string", "pattern": r"^[^\x00]*$"})

@@ -155,6 +155,7 @@ def test_a_preview_shows_the_changes_of_an_import_and_makes_none(exported: bytes
     "phrase", ["", "eleven char", "x" * 1025, "seven \u00bd\u00bd\u00bd"]
 )  # three characters each once normalized
 def test_a_short_passphrase_is_rejected(exported: bytes, phrase: str) -> None:
+    # Normalized, each fraction is three characters.
     with pytest.raises(PassphraseRefused):
         export_vault(name="api-keys", passphrase=phrase)
 

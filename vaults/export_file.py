@@ -130,7 +130,7 @@ def decrypt_export(content: bytes, passphrase: str) -> ExportedVault:
 
 
 def check_passphrase(passphrase: str) -> None:
-    """Raise PassphraseRefused for a passphrase that is too short or too long, as it was sent or once it is normalized."""
+    """Raise PassphraseRefused for one that is too short or too long, as it was sent or once it is normalized."""
     lengths = len(passphrase), len(_normalize(passphrase))
     if min(lengths) < PASSPHRASE_MIN or max(lengths) > PASSPHRASE_MAX:
         raise PassphraseRefused

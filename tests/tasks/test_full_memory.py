@@ -15,8 +15,8 @@ from tests.api.client import ApiClient, problem
 from tests.support.tasks import new_task
 from tests.support.waiting import wait_until
 
-FILLER = b"x" * (8 << 20)
-"""So much that the last two percent are more than what a test or a connection needs."""
+FILLER_BYTES = 64 << 20
+"""So much that one percent of it is more than what Redis frees or needs during a test (buffers of connections)."""
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def always_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def nearly_full(client: ApiClient, redis: redis_py.Redis, always_looks: None) -> Iterator[None]:
     """Leave Redis one percent of its memory."""
-    redis.set("filler", FILLER)
+    redis.setrange("filler", FILLER_BYTES, b"x")  # does not pass any buffer of a connection
 
     def fill() -> bool:
         """Set the limit by what is used, and return whether that is still so: Redis frees memory in the background."""
@@ -101,7 +101,7 @@ def test_in_a_cluster_only_queues_of_the_full_server_are_refused(cluster_broker:
     queues = {client.get_node_from_key(f"asynq:{{q{n}}}:pending").name: f"q{n}" for n in range(50)}  # type: ignore[union-attr]
     full, *others = queues.items()
     node = client.get_node(node_name=full[0])
-    client.set(f"asynq:{{{full[1]}}}:filler", FILLER)
+    client.setrange(f"asynq:{{{full[1]}}}:filler", FILLER_BYTES, b"x")
     used = client.info("memory", target_nodes=node)["used_memory"]
     client.config_set("maxmemory", int(used / 0.98), target_nodes=node)
     try:

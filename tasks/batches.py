@@ -54,8 +54,7 @@ class BatchSpec:
     items: Sequence[BatchItem]
 
 
-@dataclass(frozen=True, slots=True)
-class BatchItemResult:
+class BatchItemResult(msgspec.Struct, frozen=True):
     """The task that was created for an item of a batch, or its error."""
 
     task_id: str | None = None

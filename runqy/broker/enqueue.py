@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from itertools import groupby
 
 import msgspec
 
@@ -253,9 +254,6 @@ def store(tasks: Sequence[NewTask], now_ns: int) -> Command:
     queue, max_waiting = QueueKeys(tasks[0].queue), tasks[0].max_waiting
     task_keys = [queue.task(task.id) for task in tasks]
     if tasks[0].state_at(now_ns) is TaskState.PENDING:
-        rest: list[Value] = []
-        for task, message in zip(tasks, encode_messages(tasks), strict=True):
-            rest += (task.id, message, *limits(task))
         return script("enqueue_batch")(
             pending=queue.pending,
             idle=queue.idle,
@@ -266,9 +264,9 @@ def store(tasks: Sequence[NewTask], now_ns: int) -> Command:
             now_ns=now_ns,
             now_ms=now_ns // 1_000_000,
             max_waiting=max_waiting,
-            id_message_limits=rest,
+            groups=_group_by_limits(tasks),
         )
-    rest = []
+    rest: list[Value] = []
     for task, message in zip(tasks, encode_messages(tasks), strict=True):
         rest += (task.id, message, *limits(task), task.process_at_s or 0)
     return script("schedule")(
@@ -280,6 +278,16 @@ def store(tasks: Sequence[NewTask], now_ns: int) -> Command:
         max_waiting=max_waiting,
         id_message_limits_runat=rest,
     )
+
+
+def _group_by_limits(tasks: Sequence[NewTask]) -> list[Value]:
+    """Return ids and messages after the limits that consecutive tasks share, which are sent and read once."""
+    values: list[Value] = []
+    messages = encode_messages(tasks)
+    for shared, group in groupby(tasks, key=limits):
+        ids_and_messages = [value for task in group for value in (task.id, next(messages))]
+        values += (len(ids_and_messages) // 2, *shared, *ids_and_messages)
+    return values
 
 
 def limits(task: NewTask) -> tuple[int, int, int]:

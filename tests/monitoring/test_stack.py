@@ -125,6 +125,26 @@ def test_prometheus_runs_every_query_of_the_board(prometheus: Prometheus) -> Non
 
 
 @needs_prometheus
+@pytest.mark.parametrize("queue", ["", 'queue="echo"'])
+def test_prometheus_answers_what_tools_for_asynqs_exporter_ask(prometheus: Prometheus, queue: str) -> None:
+    """asynqmon's metrics page sends these, for all queues or for one; so do dashboards of its exporter."""
+    gauges = ["asynq_queue_size", "asynq_queue_latency_seconds", "asynq_queue_memory_usage_approx_bytes"]
+    rates = [f"rate(asynq_tasks_{name}_total{{{queue}}}[5m])" for name in ("processed", "failed")]
+    states = ["pending", "retry", "archived"]
+    queries = [
+        *(f"{name}{{{queue}}}" for name in gauges),
+        *rates,
+        f"{rates[1]} / {rates[0]}",
+        *(f'asynq_tasks_enqueued_total{{state="{state}",{queue}}}' for state in states),
+    ]
+
+    results = {query: prometheus.query(query) for query in queries}
+
+    assert [query for query in queries if not results[query]] == []
+    assert {series["metric"]["queue"] for result in results.values() for series in result} == {"echo"}
+
+
+@needs_prometheus
 def test_prometheus_evaluates_every_alert_rule(prometheus: Prometheus) -> None:
     wait_until(lambda: all(rule["health"] != "unknown" for rule in prometheus.rules()), timeout_s=30)
 

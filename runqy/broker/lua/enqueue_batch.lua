@@ -2,24 +2,32 @@
 -- Store tasks of one Redis queue and push their ids onto the pending list, in order, unless an id exists.
 -- A task that an earlier call with the same time stored counts as enqueued: its reply was lost.
 -- KEYS pending idle scheduled retry task*
--- ARGV queue now_ns now_ms max_waiting id_message_limits*
---   limits: ttl_archived, ttl_completed and active_timeout; max_waiting: limit of pending, scheduled and retry tasks of the queue; 0: unlimited
+-- ARGV queue now_ns now_ms max_waiting groups*
+--   groups of consecutive tasks with the same limits: their number, ttl_archived, ttl_completed, active_timeout, and then
+--     the id and the message of each
+--   max_waiting: limit of pending, scheduled and retry tasks of the queue; 0: unlimited
 -- RETURNS for each task 1 enqueued, 0 the id exists, -1 the queue is full
 -- USES wake waiting_capacity
 local now_ns = ARGV[2]
 local outcomes, ids, seen = {}, {}, {}
 local capacity = waiting_capacity(tonumber(ARGV[4]), KEYS[1], KEYS[3], KEYS[4])
 local may_exist = redis.call('EXISTS', unpack(KEYS, 5)) > 0 -- one call for all: almost always none does
+local position, left_in_group = 5, 0
+local ttl_archived, ttl_completed, active_timeout
 for i = 1, #KEYS - 4 do
-  local task, first = KEYS[i + 4], i * 5
-  local id = ARGV[first]
+  if left_in_group == 0 then
+    left_in_group = tonumber(ARGV[position])
+    ttl_archived, ttl_completed, active_timeout = ARGV[position + 1], ARGV[position + 2], ARGV[position + 3]
+    position = position + 4
+  end
+  local task, id, message = KEYS[i + 4], ARGV[position], ARGV[position + 1]
+  position, left_in_group = position + 2, left_in_group - 1
   local is_new = not seen[id] and not (may_exist and redis.call('EXISTS', task) == 1)
   if is_new and #ids >= capacity then
     outcomes[i] = -1
   elseif is_new then
-    redis.call('HSET', task, 'msg', ARGV[first + 1], 'state', 'pending', 'pending_since', now_ns,
-      'enqueued', now_ns, 'ttl_archived', ARGV[first + 2], 'ttl_completed', ARGV[first + 3],
-      'active_timeout', ARGV[first + 4])
+    redis.call('HSET', task, 'msg', message, 'state', 'pending', 'pending_since', now_ns, 'enqueued', now_ns,
+      'ttl_archived', ttl_archived, 'ttl_completed', ttl_completed, 'active_timeout', active_timeout)
     ids[#ids + 1] = id
     outcomes[i], seen[id] = 1, true
   elseif not seen[id] and redis.call('HGET', task, 'enqueued') == now_ns then

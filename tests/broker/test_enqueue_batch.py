@@ -7,7 +7,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.states import TaskState
 from runqy.errors import BrokerUnavailable, TaskAlreadyExists
-from tests.support.tasks import listed, message, new_task, put
+from tests.support.tasks import QUEUE, listed, message, new_task, put
 
 
 def test_tasks_of_several_queues_and_times_are_queued_in_order(broker: Broker) -> None:
@@ -28,6 +28,24 @@ def test_tasks_of_several_queues_and_times_are_queued_in_order(broker: Broker) -
     assert listed(broker, "b") == {"pending": ["b1"]}
     assert broker.client.smembers(keys.QUEUES) == {b"a", b"b"}
     assert [broker.client.hget(keys.lookup(task.id), "queue").decode() for task in tasks] == [t.queue for t in tasks]
+
+
+def test_each_task_keeps_its_own_limits_and_its_place(broker: Broker) -> None:
+    limits = [(60, 600, 6), (60, 600, 6), (7, 600, 6), (7, 70, 6), (60, 600, 6), (7, 70, 5)]
+    names = ("ttl_archived_s", "retention_s", "timeout_s")
+    tasks = [new_task(f"t{i}", **dict(zip(names, each, strict=True))) for i, each in enumerate(limits)]
+    put(broker, "t1")  # refused in the middle of a group
+
+    outcomes = broker.run(enqueue_many(tasks))
+
+    assert [isinstance(outcome, TaskAlreadyExists) for outcome in outcomes] == [i == 1 for i in range(len(tasks))]
+    assert listed(broker)["pending"] == ["t1", "t0", "t2", "t3", "t4", "t5"]
+    for task, each in list(zip(tasks, limits, strict=True))[2:]:
+        stored = broker.client.hmget(
+            keys.QueueKeys(QUEUE).task(task.id), "ttl_archived", "ttl_completed", "active_timeout"
+        )
+        assert tuple(map(int, stored)) == each
+        assert (message(broker, task.id).id, message(broker, task.id).timeout) == (task.id, task.timeout_s)
 
 
 def test_each_task_has_its_own_outcome(broker: Broker) -> None:

@@ -41,9 +41,10 @@ from runqy.http_metrics import CLIENT_CLOSED_REQUEST, observe_request, route_lab
 from runqy.middleware import forwarded_client
 from runqy.request_ids import trace_headers
 from runqy.tracing import Tracer, enqueue_span, get_tracer
-from tasks.api.bodies import batch_response, enqueue_response, parse_batch, parse_enqueue, task_response
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
 from tasks.api.logs import END_ID, open_output_stream, parse_position
+from tasks.api.parsers import parse_batch, parse_enqueue
+from tasks.api.serializers import batch_response, enqueue_response, task_response
 from tasks.api.viewsets import TaskViewSet
 from tasks.api.waits import (
     check_still_accepted,

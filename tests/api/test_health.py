@@ -17,7 +17,7 @@ from runqy.accounts.operations import create_api_key
 from runqy.broker import keys
 from runqy.broker.redis_client import RedisTarget
 from runqy.config_sync.snapshot import get_snapshot
-from runqy.maintenance.registry import Heartbeat
+from runqy.maintenance.base import Heartbeat
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec

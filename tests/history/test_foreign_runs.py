@@ -12,8 +12,8 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.message import decode, encode
 from runqy.broker.pending_timeouts import archive_all_timed_out
 from runqy.broker.run_log import EndedRun
+from tasks.duties import ForeignRuns
 from tasks.foreign_runs import ForeignRunSearch
-from tasks.maintenance import ForeignRuns
 from tasks.models import QueueMinute, TaskRun
 from tasks.run_history import QueueIdentity, build_row
 from tasks.run_retention import prune_history

@@ -33,7 +33,7 @@ import os, signal, django
 django.setup()
 from runqy.redis_connection import get_broker
 from tasks import run_recorder
-from tasks.maintenance import RunHistory
+from tasks.duties import RunHistory
 run_recorder.remove_runs = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 RunHistory().run_tick(get_broker())
 """
@@ -44,7 +44,7 @@ import os, signal, django
 django.setup()
 from runqy.redis_connection import get_broker
 from tasks import run_history
-from tasks.maintenance import RunHistory
+from tasks.duties import RunHistory
 run_history.add_to_rollups = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 RunHistory().run_tick(get_broker())
 """

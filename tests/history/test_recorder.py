@@ -17,7 +17,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.run_counters import read_run_counters
 from runqy.broker.run_log import EndedRun, RunInfo, remove_runs
 from tasks import run_recorder
-from tasks.maintenance import RunHistory
+from tasks.duties import RunHistory
 from tasks.models import QueueHour, QueueMinute, RunStream, TaskRun
 from tasks.run_history import QueueIdentity, StreamBatch, build_row, store_batches
 from tasks.run_recorder import RunRecorder

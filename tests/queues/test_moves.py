@@ -5,8 +5,8 @@ import json
 import pytest
 
 from queues import moves
+from queues.duties import Mover
 from queues.existing_queues import publish_existing_queues
-from queues.maintenance import Mover
 from queues.models import QueueMove, QueueSource
 from queues.moves import request_move, run_moves
 from queues.operations import save_queue
@@ -18,7 +18,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.pausing import find_pause, pause, unpause
 from runqy.broker.stats import read_queue_names
 from runqy.errors import QueueInvalid, QueueNotFound
-from tasks.maintenance import RunHistory
+from tasks.duties import RunHistory
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
 from tests.support.audit import audit_records

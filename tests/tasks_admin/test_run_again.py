@@ -14,7 +14,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.finish import archive
 from runqy.broker.states import RunOutcome
 from tasks.actions import StateChange, apply_action
-from tasks.maintenance import Forwarder
+from tasks.duties import Forwarder
 from tasks.models import TaskCopy
 from tasks.run_recorder import RunRecorder
 from tests.queues.samples import spec

@@ -36,7 +36,7 @@ from tests.workers_api.redis_users import (
     register,
     users,
 )
-from workers.maintenance import RedisUserReconciliation
+from workers.duties import RedisUserReconciliation
 
 pytestmark = pytest.mark.usefixtures("redis_user_queues")
 

@@ -18,7 +18,7 @@ from runqy.broker.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.task_index import LookupSweep
 from runqy.broker.worker_claims import delete_stale_claims
 from runqy.errors import ConfigurationUnavailable
-from runqy.maintenance.registry import DatabaseDuty, register
+from runqy.maintenance.base import DatabaseDuty, register
 from tasks.bulk_runner import delete_old_bulk_actions, run_bulk_actions
 from tasks.foreign_runs import ForeignRunSearch
 from tasks.run_recorder import RunRecorder

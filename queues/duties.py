@@ -5,7 +5,7 @@ from queues.existing_queues import publish_existing_queues
 from queues.moves import move_records, run_moves
 from queues.operations import republish_configuration
 from runqy.broker.broker import Broker
-from runqy.maintenance.registry import DatabaseDuty, register
+from runqy.maintenance.base import DatabaseDuty, register
 
 
 @register

@@ -2,7 +2,7 @@
 
 from runqy.audit.operations import move_pending
 from runqy.broker.broker import Broker
-from runqy.maintenance.registry import DatabaseDuty, register
+from runqy.maintenance.base import DatabaseDuty, register
 
 
 @register

@@ -1,10 +1,4 @@
-"""What a maintenance duty is, and the registry of duties.
-
-An app defines its duties in `maintenance.py` and imports that module when it is ready:
-
-    @register
-    class Forwarder: ...
-"""
+"""What a maintenance duty is, the decorator that registers one, and the base of those that use the database."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from runqy.accounts.worker_credentials import RedisUserReconciler
 from runqy.broker.broker import Broker
 from runqy.config_sync.snapshot import MAX_AGE_S
 from runqy.errors import ConfigurationUnavailable
-from runqy.maintenance.registry import register
+from runqy.maintenance.base import register
 
 
 @register

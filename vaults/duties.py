@@ -1,7 +1,7 @@
 """The maintenance duties of vaults."""
 
 from runqy.broker.broker import Broker
-from runqy.maintenance.registry import DatabaseDuty, register
+from runqy.maintenance.base import DatabaseDuty, register
 from vaults.access_log import prune_deliveries, store_deliveries
 
 

@@ -3,7 +3,7 @@
 from alerts.operations import delete_old_alerts, update_alerts
 from alerts.webhook import deliver_due
 from runqy.broker.broker import Broker
-from runqy.maintenance.registry import DatabaseDuty, register
+from runqy.maintenance.base import DatabaseDuty, register
 
 
 @register

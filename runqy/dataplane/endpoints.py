@@ -37,7 +37,7 @@ from runqy.dataplane.responses import (
     shared_headers,
 )
 from runqy.errors import ConfigurationUnavailable, KeyRequired, QueueNotFound, RunqyError
-from runqy.http_metrics import CLIENT_CLOSED_REQUEST, observe_request, route_label
+from runqy.metrics.http_requests import CLIENT_CLOSED_REQUEST, observe_request, route_label
 from runqy.middleware import forwarded_client
 from runqy.request_ids import trace_headers
 from runqy.tracing import Tracer, enqueue_span, get_tracer

@@ -14,9 +14,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from runqy.accounts.authentication import presented_key
+from runqy.api.etags import content_version, etag_response
 from runqy.api.pagination import PAGE_PARAMETERS, CursorPaginator
 from runqy.api.parsers import read_flag
-from runqy.api.preconditions import content_version, etag_response
 from runqy.api.renderers import encode_json
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_NONE_MATCH, problem_responses

@@ -10,7 +10,7 @@ from drf_spectacular.utils import OpenApiParameter
 
 from runqy import durations
 from runqy.accounts.queries import find_identity
-from runqy.api.preconditions import content_version, matches_if_none_match
+from runqy.api.etags import content_version, matches_if_none_match
 from runqy.api_keys import Identity
 from runqy.broker.task_record import TaskRecord
 from runqy.errors import KeyRequired, RequestInvalid

@@ -4,7 +4,7 @@ import pytest
 from django.test import RequestFactory
 from rest_framework.request import Request
 
-from runqy.api.preconditions import etag_response, if_match, matches_if_none_match
+from runqy.api.etags import etag_response, if_match, matches_if_none_match
 from runqy.errors import PreconditionFailed, PreconditionRequired
 
 

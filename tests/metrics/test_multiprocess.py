@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from runqy import metric_files
+from runqy.metrics import multiprocess
 
 
 @pytest.fixture(autouse=True)
 def _restores_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(metric_files.VARIABLE, "")
+    monkeypatch.setenv(multiprocess.VARIABLE, "")
 
 
 def make_folder(home: Path, name: str) -> Path:
@@ -28,8 +28,8 @@ def make_folder(home: Path, name: str) -> Path:
 def test_a_gunicorn_starts_with_an_empty_folder_of_its_own(tmp_path: Path) -> None:
     make_folder(tmp_path, f"{socket.gethostname()}-{os.getpid()}")
 
-    folder = metric_files.set_folder(tmp_path)
-    metric_files.prepare_folder(folder, tmp_path)
+    folder = multiprocess.set_folder(tmp_path)
+    multiprocess.prepare_folder(folder, tmp_path)
 
     assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -42,10 +42,10 @@ def test_of_a_folder_that_the_operator_chose_only_metrics_are_deleted(
     chosen = make_folder(tmp_path / "elsewhere", "chosen")
     (chosen / "precious").touch()
     beside = make_folder(tmp_path / "elsewhere", f"{socket.gethostname()}-999999999")
-    monkeypatch.setenv(metric_files.VARIABLE, str(chosen))
+    monkeypatch.setenv(multiprocess.VARIABLE, str(chosen))
 
-    folder = metric_files.set_folder(tmp_path)
-    metric_files.prepare_folder(folder, tmp_path)
+    folder = multiprocess.set_folder(tmp_path)
+    multiprocess.prepare_folder(folder, tmp_path)
 
     assert folder == chosen
     assert [path.name for path in chosen.iterdir()] == ["precious"]
@@ -56,10 +56,10 @@ def test_a_replacing_master_leaves_the_folder_of_the_one_that_started_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = make_folder(tmp_path, f"{socket.gethostname()}-{os.getppid()}")
-    monkeypatch.setenv(metric_files.VARIABLE, str(before))
+    monkeypatch.setenv(multiprocess.VARIABLE, str(before))
 
-    folder = metric_files.set_folder(tmp_path)
-    metric_files.prepare_folder(folder, tmp_path)
+    folder = multiprocess.set_folder(tmp_path)
+    multiprocess.prepare_folder(folder, tmp_path)
 
     assert folder != before
     assert before.exists()
@@ -74,6 +74,6 @@ def test_folders_of_processes_that_ended_are_deleted(tmp_path: Path) -> None:
     for path in (abandoned, *abandoned.iterdir()):
         os.utime(path, (day_before_s, day_before_s))
 
-    metric_files.prepare_folder(metric_files.set_folder(tmp_path), tmp_path)
+    multiprocess.prepare_folder(multiprocess.set_folder(tmp_path), tmp_path)
 
     assert [folder.exists() for folder in (gone, elsewhere, abandoned)] == [False, True, False]

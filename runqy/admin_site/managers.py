@@ -1,4 +1,4 @@
-"""The manager of models without a table, which exist for permissions and admin URLs."""
+"""Managers of models."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from django.db import models
 
 
 class EmptyManager(models.Manager[Any]):
-    """Returns no rows without a query: `manage.py dumpdata` reads every model."""
+    """Returns no rows of a model without a table, which exists for permissions and admin URLs; `dumpdata` reads all."""
 
     def get_queryset(self) -> models.QuerySet[Any]:
         return super().get_queryset().none()

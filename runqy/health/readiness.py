@@ -1,41 +1,26 @@
-"""Health of the process: /livez, /readyz and /health, which are public, and the checks behind them.
-
-The readiness checks run at most once a second, however often they are requested. One that is late is named.
-"""
+"""The readiness checks. They run at most once a second, however often they are requested; one that is late is named."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-import structlog
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
-from django.utils.decorators import method_decorator
-from django.views.decorators.cache import cache_control
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
-from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
-from rest_framework.viewsets import ViewSet
 
 from queues.existing_queues import find_undefined_queues
 from runqy import clock
 from runqy.accounts.queries import LIMITS_NOT_IN_REDIS, has_limits_not_in_redis
 from runqy.accounts.worker_credentials import may_create_users
-from runqy.api.schema import problem_responses
-from runqy.bounded_checks import TIMEOUT_S, CheckGroup, CheckResult, CheckStatus
 from runqy.broker.broker import Broker
-from runqy.broker.health import RedisHealth, check_health, check_nodes, is_maintenance_running, probe_writes
+from runqy.broker.health import RedisHealth, check_nodes, is_maintenance_running, probe_writes
 from runqy.config_sync.derived import Snapshot
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.head_check import HeadProblem
 from runqy.config_sync.snapshot import get_cache, get_snapshot
-from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable, NotReady, RunqyError
+from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable, RunqyError
+from runqy.health.check_groups import TIMEOUT_S, CheckGroup, CheckResult, CheckStatus
 from runqy.redis_connection import get_broker
 from vaults.queries import is_unlocked
 from workers.queries import OWN_CREDENTIALS_SHARED, are_own_credentials_shared
-
-log = structlog.get_logger(__name__)
 
 MAX_AGE_S = 1.0
 _CONFIGURATION_S = 0.3
@@ -246,94 +231,3 @@ _redis = CheckGroup(
 )
 _database = CheckGroup(("database", "migrations"), critical=())
 _configuration = CheckGroup(("configuration", "vaults", "queues", "key_limits"), critical=("configuration",))
-
-
-class HealthSerializer(serializers.Serializer[Any]):
-    """The state of the server."""
-
-    status = serializers.CharField(help_text="`ok`")
-    redis = serializers.CharField(help_text="`ok`")
-    warnings = serializers.ListField(child=serializers.CharField())
-
-
-class LivenessSerializer(serializers.Serializer[Any]):
-    """The process is alive."""
-
-    status = serializers.CharField(help_text="`ok`")
-
-
-class CheckResultSerializer(serializers.Serializer[Any]):
-    """The outcome of a check."""
-
-    check = serializers.CharField()
-    status = serializers.ChoiceField(choices=[status.value for status in CheckStatus])
-    detail = serializers.CharField(allow_blank=True)
-
-
-class ReadinessSerializer(serializers.Serializer[Any]):
-    """Whether the process can take requests."""
-
-    status = serializers.ChoiceField(choices=["ok", "degraded"])
-    checks = CheckResultSerializer(many=True, required=False, help_text="With `?verbose`")
-
-
-@method_decorator(cache_control(no_store=True), name="dispatch")
-class HealthViewSet(ViewSet):
-    """The state of this process and of what it depends on."""
-
-    http_method_names = ("get", "head")
-    authentication_classes = ()
-    permission_classes = ()
-    throttle_classes = ()
-
-    @extend_schema(
-        operation_id="health",
-        tags=["server"],
-        auth=[],
-        responses={200: HealthSerializer, **problem_responses(400, 503)},
-        examples=[OpenApiExample("Healthy", {"status": "ok", "redis": "ok", "warnings": []}, status_codes=["200"])],
-    )
-    def health(self, request: Request) -> Response:
-        """Show whether the server can take tasks."""
-        try:
-            health = get_broker().run(check_health())
-        except BrokerUnavailable as error:
-            log.warning("broker_unavailable", error=str(error))
-            raise BrokerUnavailable from error  # without the detail: the page is public
-        warnings = []
-        if health.may_lose_tasks:
-            warnings.append(f"Redis evicts keys ({health.eviction_policy}) and may lose tasks: set noeviction.")
-        return Response(HealthSerializer({"status": "ok", "redis": "ok", "warnings": warnings}).data)
-
-    @extend_schema(
-        operation_id="livez",
-        tags=["server"],
-        auth=[],
-        responses={200: LivenessSerializer, **problem_responses(400)},
-        examples=[OpenApiExample("Alive", {"status": "ok"}, status_codes=["200"])],
-    )
-    def livez(self, request: Request) -> Response:
-        """Show that the process is alive. Restart it when this fails."""
-        return Response(LivenessSerializer({"status": "ok"}).data)
-
-    @extend_schema(
-        operation_id="readyz",
-        tags=["server"],
-        auth=[],
-        parameters=[OpenApiParameter("verbose", str, description="List each check, whatever the value")],
-        responses={200: ReadinessSerializer, **problem_responses(400, 503)},
-        examples=[OpenApiExample("Ready", {"status": "ok"}, status_codes=["200"])],
-    )
-    def readyz(self, request: Request) -> Response:
-        """Show whether the process can take requests: Redis, database, migrations, configuration, vault key.
-
-        `degraded` is ready, with warnings. Otherwise the response is 503 `not_ready`; `?verbose` adds the `checks`.
-        """
-        results = run_readiness_checks()
-        is_verbose = "verbose" in request.query_params
-        checks = list(CheckResultSerializer(results, many=True).data) if is_verbose else []
-        if any(result.status is CheckStatus.FAILED for result in results):
-            raise NotReady(checks)
-        is_degraded = any(result.status is CheckStatus.WARNING for result in results)
-        readiness = {"status": "degraded" if is_degraded else "ok"} | ({"checks": checks} if checks else {})
-        return Response(ReadinessSerializer(readiness).data)

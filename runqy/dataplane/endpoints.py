@@ -1,4 +1,4 @@
-"""The hot routes on the event loop, with the same operations and bodies as TaskViewSet.
+"""The hot routes on the event loop, with the same operations, parsers and serializers as TaskViewSet.
 
 Roles and throttles are the viewset's; authentication, parsing and rendering use the functions that it calls.
 """
@@ -18,7 +18,7 @@ from runqy.api.exceptions import log_unavailable
 from runqy.api.parsers import check_encoding, check_size, parse_idempotency_key
 from runqy.api.permissions import check_role
 from runqy.api.renderers import encode_json
-from runqy.api.throttling import ApiKeyThrottle, AuthFailureLimiter, key_limit, key_limit_exceeded
+from runqy.api.throttling import ApiKeyThrottle, AuthFailureLimiter, key_limiter
 from runqy.api_keys import Identity
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.operation import Operation
@@ -189,13 +189,13 @@ class TaskEndpoints:
 
     async def _throttle(self, call: Call, identity: Identity) -> None:
         """Count a request against its key's rate. Raise TooManyRequests."""
-        limit = key_limit(identity) if ApiKeyThrottle in TaskViewSet.throttle_classes else None
-        allowance = await self._broker.run(limit.acquire()) if limit else None
-        if limit is None or allowance is None:
+        if ApiKeyThrottle not in TaskViewSet.throttle_classes:
             return
-        call.rate_limit_headers = limit.headers(allowance)
-        if not allowance.is_allowed:
-            raise key_limit_exceeded(identity, allowance.wait_s)
+        limiter = key_limiter(identity)
+        try:
+            await self._broker.run(limiter.count_request())
+        finally:
+            call.rate_limit_headers = limiter.headers or call.rate_limit_headers
 
     async def _enqueue(self, call: Call, identity: Identity) -> Response:
         request = call.request

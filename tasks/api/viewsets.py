@@ -1,6 +1,6 @@
 """Tasks over HTTP, for clients: enqueue, enqueue a batch, get, stream events.
 
-The data plane serves these routes too, by the same operations and bodies; see docs/architecture.md.
+The data plane serves these routes too, by the same operations, parsers and serializers; see docs/architecture.md.
 """
 
 from typing import Any, ClassVar

@@ -25,7 +25,7 @@ class Bulkhead:
 
     @contextmanager
     def enter(self) -> Iterator[None]:
-        """Take the block for a call. Raise BulkheadFull."""
+        """Enter the bulkhead for the duration of a call. Raise BulkheadFull."""
         token = object()
         with self._changed:
             while len(self._began_s) >= self._size:

@@ -61,7 +61,7 @@ def test_task_is_enqueued_and_read_again(run: Run, redis: redis_py.Redis) -> Non
         (
             ("get", "no-such-task"),
             ExitCode.DENIED,
-            "runqy: no API key: set RUNQY_API_KEY, or run the command in the folder",
+            "runqy: No API key: set RUNQY_API_KEY, or run the command in the folder",
         ),
     ],
 )

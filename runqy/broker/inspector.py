@@ -13,7 +13,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.message import FRESH_START
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
-from runqy.broker.scripts import Command, script
+from runqy.broker.scripts import Command, Value, script
 from runqy.broker.states import TaskState
 from runqy.broker.task_index import remove_lookups
 
@@ -41,24 +41,19 @@ def run_tasks(
 ) -> Request[list[ActionOutcome]]:
     """Make tasks pending immediately. Finished tasks restart with a fresh retry count (contract 3.23)."""
     queue_keys = QueueKeys(queue)
-    call = script("run_tasks")(
-        pending=queue_keys.pending,
-        scheduled=queue_keys.scheduled,
-        retry=queue_keys.retry,
-        archived=queue_keys.archived,
+    return _act(
+        "run_tasks",
+        queue_keys,
+        task_ids,
+        wanted,
         completed=queue_keys.completed,
         idle=queue_keys.idle,
-        task=[queue_keys.task(task_id) for task_id in task_ids],
-        wanted=wanted or "",
-        task_prefix=queue_keys.task_prefix,
         lock_prefix=queue_keys.lock_prefix,
         queue=queue,
         now_ns=now_ns,
         now_ms=now_ns // 1_000_000,
         fresh=FRESH_START,
-        ids=task_ids,
     )
-    return _request(call)
 
 
 def archive_tasks(
@@ -70,22 +65,17 @@ def archive_tasks(
     max_archived: int = constants.ARCHIVE_MAX_TASKS,
 ) -> Request[list[ActionOutcome]]:
     """Archive waiting tasks."""
-    queue_keys, now_s = QueueKeys(queue), now_ns // 1_000_000_000
-    call = script("archive_tasks")(
-        pending=queue_keys.pending,
-        scheduled=queue_keys.scheduled,
-        retry=queue_keys.retry,
-        archived=queue_keys.archived,
-        task=[queue_keys.task(task_id) for task_id in task_ids],
-        wanted=wanted or "",
-        task_prefix=queue_keys.task_prefix,
+    now_s = now_ns // 1_000_000_000
+    return _act(
+        "archive_tasks",
+        QueueKeys(queue),
+        task_ids,
+        wanted,
         now_s=now_s,
         oldest_s=now_s - constants.ARCHIVE_MAX_AGE_S,
         max_archived=max_archived,
         ended_prefix=keys.ended_channel(""),
-        ids=task_ids,
     )
-    return _request(call)
 
 
 def delete_tasks(
@@ -93,18 +83,31 @@ def delete_tasks(
 ) -> Request[list[ActionOutcome]]:
     """Delete tasks that are not running, with their locks. The caller calls `remove_lookups` next."""
     queue_keys = QueueKeys(queue)
-    call = script("delete_tasks")(
+    return _act(
+        "delete_tasks",
+        queue_keys,
+        task_ids,
+        wanted,
+        completed=queue_keys.completed,
+        lock_prefix=queue_keys.lock_prefix,
+        ended_prefix=keys.ended_channel(""),
+    )
+
+
+def _act(
+    name: str, queue_keys: QueueKeys, task_ids: Sequence[str], wanted: TaskState | None, **arguments: Value
+) -> Request[list[ActionOutcome]]:
+    """Return the request of a script that acts on tasks, with its arguments besides those that all have."""
+    call = script(name)(
         pending=queue_keys.pending,
         scheduled=queue_keys.scheduled,
         retry=queue_keys.retry,
         archived=queue_keys.archived,
-        completed=queue_keys.completed,
         task=[queue_keys.task(task_id) for task_id in task_ids],
         wanted=wanted or "",
         task_prefix=queue_keys.task_prefix,
-        lock_prefix=queue_keys.lock_prefix,
-        ended_prefix=keys.ended_channel(""),
         ids=task_ids,
+        **arguments,
     )
     return _request(call)
 

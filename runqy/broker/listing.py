@@ -10,7 +10,7 @@ from functools import partial
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
-from runqy.broker.scripts import script
+from runqy.broker.scripts import Value, script
 from runqy.broker.states import TaskState
 from runqy.broker.task_record import TaskRecord, read_record
 
@@ -66,49 +66,34 @@ def list_tasks(  # noqa: PLR0913 (a page of a list)
     A page has fewer if they have more than `max_bytes`, by default MAX_PAGE_BYTES, but at least one. A task that stays
     in the state from the first page to the last is on exactly one page.
     """
-    read = _list_queued if state in _SINCE_FIELDS else _list_sorted
-    return read(QueueKeys(queue), state, limit, is_newest_first, after, max_bytes or MAX_PAGE_BYTES)
+    queue_keys = QueueKeys(queue)
+    shared: dict[str, Value] = {
+        "index": queue_keys.index(state),
+        "task_prefix": queue_keys.task_prefix,
+        "state": state,
+        "limit": limit,
+        "max_bytes": max_bytes or MAX_PAGE_BYTES,
+        "is_newest_first": int(is_newest_first),
+        "anchor_id": after.id if after else "",
+    }
+    if since_field := _SINCE_FIELDS.get(state):
+        call = script("list_queued")(
+            **shared,
+            since_field=since_field,
+            anchor_since=after.position or "0" if after else "0",
+            next_id=after.next_id if after else "",
+            depth=after.depth if after else 0,
+        )
+        return Request((call,), partial(_parse_queued_page, queue), is_bulky=True)
+    call = script("list_sorted")(**shared, anchor_score=after.position or "0" if after else "")
+    return Request((call,), partial(_parse_sorted_page, queue), is_bulky=True)
 
 
-def _list_sorted(  # noqa: PLR0913, PLR0917 (as `list_tasks`)
-    keys: QueueKeys, state: TaskState, limit: int, is_newest_first: bool, after: Anchor | None, max_bytes: int
-) -> Request[Page]:
-    call = script("list_sorted")(
-        index=keys.index(state),
-        task_prefix=keys.task_prefix,
-        state=state,
-        limit=limit,
-        max_bytes=max_bytes,
-        is_newest_first=int(is_newest_first),
-        anchor_score=after.position or "0" if after else "",
-        anchor_id=after.id if after else "",
-    )
-
-    def parse(replies: Sequence[Reply]) -> Page:
-        last, score, has_more, found = replies[0]
-        end = Anchor(id=_text(last), position=_text(score)) if has_more else None
-        return Page(tasks=_parse_records(keys.queue, found), end=end)
-
-    return Request((call,), parse, is_bulky=True)
-
-
-def _list_queued(  # noqa: PLR0913, PLR0917 (as `list_tasks`)
-    keys: QueueKeys, state: TaskState, limit: int, is_newest_first: bool, after: Anchor | None, max_bytes: int
-) -> Request[Page]:
-    call = script("list_queued")(
-        index=keys.index(state),
-        task_prefix=keys.task_prefix,
-        state=state,
-        limit=limit,
-        max_bytes=max_bytes,
-        is_newest_first=int(is_newest_first),
-        since_field=_SINCE_FIELDS[state],
-        anchor_since=after.position or "0" if after else "0",
-        anchor_id=after.id if after else "",
-        next_id=after.next_id if after else "",
-        depth=after.depth if after else 0,
-    )
-    return Request((call,), partial(_parse_queued_page, keys.queue), is_bulky=True)
+def _parse_sorted_page(queue: str, replies: Sequence[Reply]) -> Page:
+    """Parse the reply for a sorted set."""
+    last, score, has_more, found = replies[0]
+    end = Anchor(id=_text(last), position=_text(score)) if has_more else None
+    return Page(tasks=_parse_records(queue, found), end=end)
 
 
 def _parse_queued_page(queue: str, replies: Sequence[Reply]) -> Page:

@@ -12,11 +12,11 @@ from benchmarks.report import Report
 from benchmarks.scenarios import Sampling
 from benchmarks.stack import Stack
 from benchmarks.unlogged import start_logging, stop_logging
-from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
-from runqy.broker.enqueue import NewTask, new_task_id
-from runqy.broker.enqueue_batch import enqueue_many
-from runqy.broker.finish import Completion, Failure, complete_all, retry
 from runqy.broker.keys import QueueKeys
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.enqueue import NewTask, new_task_id
+from runqy.broker.tasks.enqueue_batch import enqueue_many
+from runqy.broker.tasks.finish import Completion, Failure, complete_all, retry
 from tests.support.postgresql import PostgresqlServer, find_programs
 from tests.support.run_entries import make_entry, split_entry
 

@@ -7,8 +7,8 @@ import re
 import runpy
 import sys
 
-from runqy.broker import finish
 from runqy.broker.scripts import Script, script
+from runqy.broker.tasks import finish
 
 _LOG_CALL = re.compile(r"^ *append_run\(.*\)$", re.MULTILINE)
 _LOG_FIELDS = ", 'attempts', 'enqueued', 'due', 'started', 'worker'"

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from runqy import durations
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.errors import choices_error
 
 _MODES = {"": "single", "+sentinel": "sentinel", "+cluster": "cluster"}

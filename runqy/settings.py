@@ -6,8 +6,8 @@ from pathlib import Path
 from runqy import connection_urls, home, logs, process
 from runqy.admin_site import theme
 from runqy.broker import constants
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.rate_limit import Rate
-from runqy.broker.redis_client import RedisTarget
 from runqy.broker.states import TaskState
 from runqy.env import Environment, parse_master_keys
 

@@ -9,14 +9,14 @@ from queues.existing_queues import list_existing_queues
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
-from runqy.broker.forwarder import forward_due
-from runqy.broker.heartbeats import remove_expired_workers
-from runqy.broker.janitor import ArchiveCursors, delete_expired
-from runqy.broker.orphans import OrphanSearch
-from runqy.broker.pending_timeouts import archive_all_timed_out
-from runqy.broker.recoverer import LeaselessWatch, recover_lost
-from runqy.broker.task_index import LookupSweep
-from runqy.broker.worker_claims import delete_stale_claims
+from runqy.broker.maintenance.forwarder import forward_due
+from runqy.broker.maintenance.janitor import ArchiveCursors, delete_expired
+from runqy.broker.maintenance.orphans import OrphanSearch
+from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
+from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.tasks.index import LookupSweep
+from runqy.broker.workers.claims import delete_stale_claims
+from runqy.broker.workers.heartbeats import remove_expired_workers
 from runqy.errors import ConfigurationUnavailable
 from runqy.maintenance.base import DatabaseDuty, register
 from tasks.bulk_runner import delete_old_bulk_actions, run_bulk_actions

@@ -19,7 +19,7 @@ from runqy.asgi import build_application
 from runqy.audit import triggers
 from runqy.audit.actors import SERVER, actor_context
 from runqy.broker.broker import Broker
-from runqy.broker.redis_client import RedisTarget, connect_client
+from runqy.broker.connection.redis_client import RedisTarget, connect_client
 from runqy.config_sync import polling, snapshot
 from runqy.health import readiness
 from runqy.overview import queue_counts, trends, views

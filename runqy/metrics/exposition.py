@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from queues.catalog import QueueCatalog
 from runqy import clock
-from runqy.broker.worker_records import count_workers
+from runqy.broker.workers.records import count_workers
 from runqy.config_sync.head_check import HeadProblem
 from runqy.config_sync.snapshot import get_cache
 from runqy.metrics import multiprocess

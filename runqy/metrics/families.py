@@ -11,10 +11,10 @@ from prometheus_client.metrics_core import (
 )
 
 from queues.catalog import QueueCatalog
-from runqy.broker.run_counters import BUCKETS_S, Histogram, RunCounters
+from runqy.broker.queues.stats import QueueCounts
 from runqy.broker.states import RunOutcome, TaskState
-from runqy.broker.stats import QueueCounts
-from runqy.broker.worker_records import WorkerState
+from runqy.broker.streams.run_counters import BUCKETS_S, Histogram, RunCounters
+from runqy.broker.workers.records import WorkerState
 from runqy.metrics.http_requests import OTHER
 from runqy.metrics.state import RedisState
 

@@ -13,8 +13,8 @@ from drf_spectacular.utils import OpenApiParameter
 
 from runqy.api.renderers import encode_json
 from runqy.broker.states import TaskState
-from runqy.broker.task_output import TaskOutput
-from runqy.broker.task_reader import TaskLocation
+from runqy.broker.tasks.output import TaskOutput
+from runqy.broker.tasks.reader import TaskLocation
 from runqy.errors import RequestInvalid
 from tasks.api.events import EventStream, render_sse
 from tasks.api.serializers import TaskLogs

@@ -22,9 +22,9 @@ from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
-from runqy.broker.listing import LISTED_STATES, Anchor
 from runqy.broker.states import TaskState
-from runqy.broker.task_reader import TaskLocation
+from runqy.broker.tasks.listing import LISTED_STATES, Anchor
+from runqy.broker.tasks.reader import TaskLocation
 from runqy.errors import RequestInvalid, choices_error
 from runqy.redis_connection import get_broker
 from tasks.actions import (

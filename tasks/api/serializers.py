@@ -13,7 +13,7 @@ from runqy.api.renderers import format_ns, format_s
 from runqy.api.serializers import StructSerializer
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
 from runqy.broker.states import TaskState
-from runqy.broker.task_record import TaskProgress, TaskRecord
+from runqy.broker.tasks.record import TaskProgress, TaskRecord
 from tasks import payloads
 from tasks.api import parsers
 from tasks.batches import BatchSpec, EnqueuedBatch

@@ -20,7 +20,7 @@ from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Identity, Role
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.record import TaskRecord
 from runqy.config_sync.snapshot import get_snapshot
 from runqy.request_ids import trace_headers
 from runqy.tracing import enqueue_span

@@ -14,7 +14,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
 from runqy.broker import keys
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.config_sync.snapshot import get_snapshot
 from runqy.health import readiness
 from runqy.maintenance.base import Heartbeat
@@ -126,7 +126,7 @@ def test_a_silent_redis_is_checked_once(settings: Any, monkeypatch: pytest.Monke
 
 
 def test_a_check_that_is_not_done_in_time_is_named(redis: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runqy.broker.redis_client.REPLY_TIMEOUT_S", 60.0)
+    monkeypatch.setattr("runqy.broker.connection.redis_client.REPLY_TIMEOUT_S", 60.0)
     ((_, port),) = settings.REDIS_TARGET.addresses
     settings.REDIS_TARGET = replace(settings.REDIS_TARGET, addresses=(("localhost", port),))  # with new connections
     redis.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")

@@ -6,12 +6,12 @@ from msgspec.structs import replace
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import cancel
-from runqy.broker.finish import archive
 from runqy.broker.keys import QueueKeys
+from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
 from runqy.broker.message import decode, encode
-from runqy.broker.pending_timeouts import archive_all_timed_out
-from runqy.broker.run_log import EndedRun
+from runqy.broker.streams.run_log import EndedRun
+from runqy.broker.tasks.cancel import cancel
+from runqy.broker.tasks.finish import archive
 from tasks.duties import ForeignRuns
 from tasks.foreign_runs import ForeignRunSearch
 from tasks.models import QueueMinute, TaskRun

@@ -11,10 +11,10 @@ import pytest
 from django.db import connection, transaction
 
 from runqy.broker.broker import Broker
-from runqy.broker.finish import Completion, complete_all
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
-from runqy.broker.redis_client import RedisTarget
-from runqy.broker.run_log import MAX_ENTRIES
+from runqy.broker.streams.run_log import MAX_ENTRIES
+from runqy.broker.tasks.finish import Completion, complete_all
 from tasks.models import QueueHour, TaskRun
 from tests.history.history_status import get_history_status
 from tests.history.stream_status import read_stream_status

@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from runqy.broker.broker import Broker
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.errors import BrokerUnavailable
 from runqy.maintenance.base import Duty
 from runqy.maintenance.loops import run_duties

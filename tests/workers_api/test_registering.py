@@ -13,8 +13,8 @@ from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
 from runqy.api.throttling import registration_limiter
 from runqy.api_keys import Identity, Role
-from runqy.broker import write_behind
 from runqy.broker.rate_limit import Rate
+from runqy.broker.streams import write_behind
 from runqy.connection_urls import parse_redis_url
 from runqy.redis_connection import run_blocking
 from tests.api.client import ApiClient, problem

@@ -16,7 +16,7 @@ from runqy.broker.operation import Request
 from runqy.broker.scanning import KeyScanner
 from runqy.broker.scripts import command, script
 from runqy.broker.states import TaskState
-from runqy.broker.task_index import remove_lookups
+from runqy.broker.tasks.index import remove_lookups
 
 _LISTED = (
     *(TaskState.SCHEDULED, TaskState.RETRY, TaskState.PENDING, TaskState.ACTIVE),

@@ -15,7 +15,7 @@ from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Value, script
 from runqy.broker.states import TaskState
-from runqy.broker.task_index import remove_lookups
+from runqy.broker.tasks.index import remove_lookups
 
 
 class ActionOutcome(IntEnum):

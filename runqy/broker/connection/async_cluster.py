@@ -11,9 +11,9 @@ import structlog
 from redis import exceptions as redis_errors
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from runqy.broker.async_connection import pack
-from runqy.broker.async_connector import Address, Connector
-from runqy.broker.async_node import CONNECT_WAIT_S, AsyncNode
+from runqy.broker.connection.async_connection import pack
+from runqy.broker.connection.async_connector import Address, Connector
+from runqy.broker.connection.async_node import CONNECT_WAIT_S, AsyncNode
 from runqy.broker.replies import Reply, check_reply
 from runqy.broker.scripts import Command
 from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError

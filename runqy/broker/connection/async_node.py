@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 from redis import exceptions as redis_errors
 
-from runqy.broker.async_connection import AsyncConnection, ConnectionLost, pack
+from runqy.broker.connection.async_connection import AsyncConnection, ConnectionLost, pack
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Script
 from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError

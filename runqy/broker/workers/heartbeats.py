@@ -15,7 +15,7 @@ from runqy.broker.constants import HEARTBEAT_TTL_S
 from runqy.broker.operation import Operation, Request, ask, get_context
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, command, script
-from runqy.broker.worker_records import (
+from runqy.broker.workers.records import (
     DISCONNECTED_TTL_S,
     RECORD_MAX_BYTES,
     RECORD_TTL_S,

@@ -7,10 +7,10 @@ import msgspec
 
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
 from runqy.broker.keys import QueueKeys
-from runqy.broker.lease import Lease
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply, read_number
 from runqy.broker.scripts import Command, Value, command, script
+from runqy.broker.tasks.lease import Lease
 
 MAX_BYTES = 64 << 10
 """The number of bytes kept of each attempt, the last ones."""

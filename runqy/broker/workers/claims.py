@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from runqy.broker import keys
-from runqy.broker.heartbeats import extend_record, read_records
 from runqy.broker.operation import Operation, Request, ask, ask_all, get_context
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import command, script
-from runqy.broker.worker_records import DISCONNECTED_TTL_S, WorkerClaim, WorkerRecord
+from runqy.broker.workers.heartbeats import extend_record, read_records
+from runqy.broker.workers.records import DISCONNECTED_TTL_S, WorkerClaim, WorkerRecord
 from runqy.errors import WorkerIdTaken
 
 __all__ = ["claim_worker_id", "delete_stale_claims", "read_registration_times"]

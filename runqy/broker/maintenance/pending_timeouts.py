@@ -9,15 +9,15 @@ import structlog
 
 from runqy.broker import keys as redis_keys
 from runqy.broker import message as messages
-from runqy.broker.archive_reasons import pending_timeout_error
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.constants import BATCH_MAX_TASKS
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import Operation, Request, get_context
 from runqy.broker.replies import Reply, read_time_ns
-from runqy.broker.run_log import make_details
 from runqy.broker.scanning import MAX_ROUNDS, run_requests
 from runqy.broker.scripts import script
+from runqy.broker.streams.run_log import make_details
+from runqy.broker.tasks.archive_reasons import pending_timeout_error
 
 _log = structlog.get_logger(__name__)
 

@@ -15,13 +15,13 @@ import structlog
 
 from runqy.broker import keys as redis_keys
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import MAX_LISTED, is_go_worker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.maintenance.pending_timeouts import PendingTask, list_pending
 from runqy.broker.operation import Operation, Request, ask
-from runqy.broker.pending_timeouts import PendingTask, list_pending
 from runqy.broker.replies import Reply
 from runqy.broker.scanning import KeyScanner, run_requests
 from runqy.broker.scripts import command, script
+from runqy.broker.workers.heartbeats import MAX_LISTED, is_go_worker
 
 CONFIRM_AFTER_S = 60
 MAX_SUSPECTS = 10_000

@@ -7,7 +7,12 @@ from functools import partial
 from msgspec import DecodeError
 
 from runqy.broker import constants, keys
-from runqy.broker.enqueue import (
+from runqy.broker.keys import QueueKeys
+from runqy.broker.operation import Operation, Request, get_context
+from runqy.broker.replies import Reply
+from runqy.broker.scripts import Command, Value, command, script
+from runqy.broker.states import TaskState
+from runqy.broker.tasks.enqueue import (
     IDEMPOTENCY_TTL_S,
     QUEUE_FULL_RETRY_S,
     IdempotencyKey,
@@ -21,12 +26,7 @@ from runqy.broker.enqueue import (
     queue_full,
     store,
 )
-from runqy.broker.keys import QueueKeys
-from runqy.broker.memory import ask_all_with_memory_check
-from runqy.broker.operation import Operation, Request, get_context
-from runqy.broker.replies import Reply
-from runqy.broker.scripts import Command, Value, command, script
-from runqy.broker.states import TaskState
+from runqy.broker.tasks.memory import ask_all_with_memory_check
 from runqy.errors import (
     IdempotencyKeyReused,
     IdempotencyRecordUnreadable,

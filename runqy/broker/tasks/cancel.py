@@ -8,8 +8,8 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.message import cancellation
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
-from runqy.broker.run_log import make_details
 from runqy.broker.scripts import script
+from runqy.broker.streams.run_log import make_details
 from runqy.errors import TaskNotCancelable, TaskNotFound
 
 

@@ -10,7 +10,7 @@ from runqy.broker.operation import Operation, Request, ask, get_context
 from runqy.broker.replies import Reply, read_number
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.states import TaskState
-from runqy.broker.task_record import TaskRecord, read_record
+from runqy.broker.tasks.record import TaskRecord, read_record
 from runqy.errors import TaskNotFound
 
 TaskLocation = tuple[str, str]

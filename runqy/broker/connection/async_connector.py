@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from redis import exceptions as redis_errors
 
-from runqy.broker.async_connection import AsyncConnection, pack
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.async_connection import AsyncConnection, pack
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.replies import Reply, check_reply
 from runqy.errors import BrokerUnavailable, RunqyError
 

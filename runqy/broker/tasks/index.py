@@ -16,7 +16,7 @@ from runqy.broker.operation import Operation, Request, ask_all
 from runqy.broker.replies import Reply
 from runqy.broker.scanning import KeyScanner
 from runqy.broker.scripts import command, script
-from runqy.broker.task_output import delete_stray_output, keep_outputs
+from runqy.broker.tasks.output import delete_stray_output, keep_outputs
 
 CONFIRM_AFTER_S = 60
 """An index entry is written before its task, so it is removed only if the task is still missing after this long."""

@@ -9,7 +9,7 @@ from redis.cluster import ClusterNode
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from runqy.broker.connections import ClusterConnection, RedisConnection, StandaloneConnection
+from runqy.broker.connection.blocking import ClusterConnection, RedisConnection, StandaloneConnection
 from runqy.broker.replies import translate_errors
 
 CONNECT_TIMEOUT_S = 1.5

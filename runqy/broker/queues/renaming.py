@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from runqy.broker import keys as redis_keys
 from runqy.broker.constants import COUNTER_TTL_S
 from runqy.broker.keys import QueueKeys
-from runqy.broker.moving import CLAIM_TTL_S
 from runqy.broker.operation import Operation, Request, ask, get_context
+from runqy.broker.queues.moving import CLAIM_TTL_S
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, command, script
 

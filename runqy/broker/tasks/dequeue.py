@@ -13,11 +13,11 @@ import msgspec
 from runqy.broker import constants, keys
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
-from runqy.broker.lease import Lease, LeasedTask
 from runqy.broker.message import MessageUnreadable, cancellation, decode, restore_limits
 from runqy.broker.operation import Operation, Request, ask_all, get_context, raise_error
 from runqy.broker.replies import Reply, read_number, read_time_ns
 from runqy.broker.scripts import Value, command, script
+from runqy.broker.tasks.lease import Lease, LeasedTask
 from runqy.errors import RunqyError
 
 

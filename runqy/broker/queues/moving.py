@@ -17,9 +17,9 @@ from runqy.broker import keys as redis_keys
 from runqy.broker.broker import Broker
 from runqy.broker.constants import BATCH_MAX_BYTES, BATCH_MAX_TASKS
 from runqy.broker.keys import QueueKeys
-from runqy.broker.memory import ensure_memory
 from runqy.broker.message import MessageUnreadable, decode, encode
-from runqy.broker.move_claims import (
+from runqy.broker.operation import Operation, Request, ask, ask_all, get_context, raise_error
+from runqy.broker.queues.move_claims import (
     LISTED_STATES,
     MoveClaim,
     read_claims,
@@ -27,10 +27,10 @@ from runqy.broker.move_claims import (
     record_refused,
     release_invalid,
 )
-from runqy.broker.operation import Operation, Request, ask, ask_all, get_context, raise_error
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import command, script
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.memory import ensure_memory
 from runqy.errors import BrokerCommandRefused, RunqyError
 
 STEP_TIMEOUT_S = 600

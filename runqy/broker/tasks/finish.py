@@ -13,13 +13,13 @@ import msgspec
 from runqy.broker import constants, keys
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
-from runqy.broker.lease import Lease
 from runqy.broker.message import as_completed, as_failed, cancellation, encode
 from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
-from runqy.broker.run_log import NO_INFO, RunInfo, make_details
 from runqy.broker.scripts import Command, Value, script
 from runqy.broker.states import RunOutcome
+from runqy.broker.streams.run_log import NO_INFO, RunInfo, make_details
+from runqy.broker.tasks.lease import Lease
 from runqy.errors import LeaseLost, RunqyError
 
 DELETED_BY_TTL_S = 300

@@ -12,7 +12,7 @@ from runqy.broker.operation import Request
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Value, script
 from runqy.broker.states import TaskState
-from runqy.broker.task_record import TaskRecord, read_record
+from runqy.broker.tasks.record import TaskRecord, read_record
 
 MAX_PAGE_BYTES = 8 << 20
 """A page ends early when its payloads and results reach this size."""

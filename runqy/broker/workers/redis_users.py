@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import Operation, Request, ask, get_context
-from runqy.broker.redis_client import RedisTarget
 from runqy.broker.replies import Reply, check_reply
 from runqy.broker.scripts import Command, Value, command, script
 from runqy.errors import BrokerRefused, BrokerUnavailable, WorkerIdTaken

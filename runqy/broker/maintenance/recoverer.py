@@ -16,16 +16,16 @@ import structlog
 
 from runqy.broker import keys as redis_keys
 from runqy.broker import message as messages
-from runqy.broker.archive_reasons import LEASE_EXPIRED
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.constants import COUNTER_TTL_S, RECOVERY_GRACE_S
 from runqy.broker.keys import QueueKeys, counter_day
 from runqy.broker.operation import Operation, Request, get_context
 from runqy.broker.replies import Reply
-from runqy.broker.run_log import make_details
 from runqy.broker.scanning import for_each_queue, run_requests
 from runqy.broker.scripts import Command, command, script
 from runqy.broker.states import RunOutcome, TaskState
+from runqy.broker.streams.run_log import make_details
+from runqy.broker.tasks.archive_reasons import LEASE_EXPIRED
 
 SLICE_SIZE = 500
 GROUP_SETS_PER_CALL = 10

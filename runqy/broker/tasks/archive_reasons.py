@@ -7,7 +7,7 @@ seconds until a run is recorded, and for workers that record nothing.
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.message import DEFAULT_TIMEOUT_S
 from runqy.broker.states import RunOutcome, TaskState
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.record import TaskRecord
 
 DEADLINE_EXCEEDED = "deadline exceeded"
 LEASE_EXPIRED = "task lease expired"

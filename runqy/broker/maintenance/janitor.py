@@ -12,7 +12,7 @@ from runqy.broker.operation import Operation, Request, get_context
 from runqy.broker.replies import Reply
 from runqy.broker.scanning import for_each_queue, run_requests
 from runqy.broker.scripts import script
-from runqy.broker.task_index import remove_lookups
+from runqy.broker.tasks.index import remove_lookups
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,5 +9,5 @@ class AlertsConfig(AppConfig):
     name = "alerts"
 
     def ready(self) -> None:
-        """Register the system checks and the maintenance duties."""
-        from alerts import checks, maintenance  # noqa: F401, PLC0415 (they register when imported, and need the settings)
+        """Register the system checks."""
+        from alerts import checks  # noqa: F401, PLC0415 (checks register when imported, and need the settings)

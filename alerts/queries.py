@@ -23,9 +23,9 @@ from alerts.rules import (
 from queues.catalog import AllowedQueues, QueueCatalog
 from queues.queries import get_fresh_catalog, list_vault_errors
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import list_worker_records
-from runqy.broker.stats import QueueCounts, count_tasks
-from runqy.broker.worker_records import WorkerRecord, WorkerState
+from runqy.broker.queues.stats import QueueCounts, count_tasks
+from runqy.broker.workers.heartbeats import list_worker_records
+from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.config_sync.reconcile import compare_configuration
 from tasks.run_stats import StatsPoint, get_stats_by_queue
 

@@ -12,11 +12,11 @@ from benchmarks.report import Report
 from benchmarks.scenarios import Sampling
 from benchmarks.stack import Stack
 from benchmarks.unlogged import start_logging, stop_logging
-from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
-from runqy.broker.enqueue import NewTask, new_task_id
-from runqy.broker.enqueue_batch import enqueue_many
-from runqy.broker.finish import Completion, Failure, complete_all, retry
 from runqy.broker.keys import QueueKeys
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.enqueue import NewTask, new_task_id
+from runqy.broker.tasks.enqueue_batch import enqueue_many
+from runqy.broker.tasks.finish import Completion, Failure, complete_all, retry
 from tests.support.postgresql import PostgresqlServer, find_programs
 from tests.support.run_entries import make_entry, split_entry
 
@@ -37,7 +37,7 @@ def measure_history(stack: Stack, report: Report, sampling: Sampling) -> None:
             logged.append(_measure_attempts(stack, end))
             with _without_log():
                 unlogged.append(_measure_attempts(stack, end))
-        for what, goal in (("enqueue_and_take", 0.95), ("end", 0.0), ("all", 0.0)):
+        for what, goal in (("enqueue_and_take", 0.95), ("end", 0.0), ("whole_attempt", 0.0)):
             values, others = ([getattr(rates, what) for rates in measured] for measured in (logged, unlogged))
             report.paired(f"{name}: {what.replace('_', ' ')}", values, others, "tasks/s", goal=goal)
     report.section(f"Runs stored in the database, one process, {RUNS:,} runs, of which 2 % failed")
@@ -61,7 +61,7 @@ class AttemptRates:
 
     enqueue_and_take: float
     end: float
-    all: float
+    whole_attempt: float
 
 
 def _measure_attempts(stack: Stack, end: Callable[[Stack, list], None]) -> AttemptRates:

@@ -11,12 +11,12 @@ from benchmarks.report import Report
 from benchmarks.scenarios import Sampling
 from benchmarks.stack import Stack
 from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.cancel import cancel
-from runqy.broker.enqueue import NewTask, new_task_id
-from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.keys import QueueKeys
-from runqy.broker.listing import Anchor, list_tasks
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.cancel import cancel
+from runqy.broker.tasks.enqueue import NewTask, new_task_id
+from runqy.broker.tasks.enqueue_batch import enqueue_many
+from runqy.broker.tasks.listing import Anchor, list_tasks
 
 BATCH = 100
 BATCHES = 100

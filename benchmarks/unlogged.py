@@ -1,9 +1,14 @@
-"""Scripts that end attempts without logging them, to compare with."""
+"""Scripts that end attempts without logging them, to compare with.
+
+`python -m benchmarks.unlogged <module> [arguments]` runs a module with them.
+"""
 
 import re
+import runpy
+import sys
 
-from runqy.broker import finish
 from runqy.broker.scripts import Script, script
+from runqy.broker.tasks import finish
 
 _LOG_CALL = re.compile(r"^ *append_run\(.*\)$", re.MULTILINE)
 _LOG_FIELDS = ", 'attempts', 'enqueued', 'due', 'started', 'worker'"
@@ -25,3 +30,9 @@ def _unlogged_script(name: str) -> Script:
         logging = script(name)
         _stripped[name] = Script(logging.name, _LOG_CALL.sub("", logging.source).replace(_LOG_FIELDS, ""))
     return _stripped[name]
+
+
+if __name__ == "__main__":
+    stop_logging()
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

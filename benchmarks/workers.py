@@ -14,11 +14,11 @@ from benchmarks.server import Server
 from benchmarks.stack import Stack, running_stack
 from runqy.broker import keys
 from runqy.broker.broker import Broker
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.constants import POLL_S
-from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
-from runqy.broker.enqueue import NewTask, enqueue, new_task_id
-from runqy.broker.finish import complete
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.enqueue import NewTask, enqueue, new_task_id
+from runqy.broker.tasks.finish import complete
 
 PICKUPS = 300
 _TIMEOUT_S = 120

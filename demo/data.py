@@ -20,14 +20,14 @@ from queues.pausing import pause_whole_queue
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.broker.broker import Broker
-from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
-from runqy.broker.enqueue import NewTask, enqueue
-from runqy.broker.finish import Failure, archive, complete, retry
 from runqy.broker.health import report_maintenance
-from runqy.broker.heartbeats import write_heartbeat
-from runqy.broker.lease import LeasedTask
-from runqy.broker.stats import QueueCounts, count_tasks
-from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState
+from runqy.broker.queues.stats import QueueCounts, count_tasks
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.enqueue import NewTask, enqueue
+from runqy.broker.tasks.finish import Failure, archive, complete, retry
+from runqy.broker.tasks.lease import LeasedTask
+from runqy.broker.workers.heartbeats import write_heartbeat
+from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
 from tasks.histograms import bucket_of
 from tasks.rollups import MINUTE_S, ROLLUPS, RollupDelta, add_to_rollups, floor_time
 from vaults.operations import create_vault, set_entry

@@ -11,13 +11,13 @@ from queues.definition_serializers import parse_queue
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import NewTask, enqueue
-from runqy.broker.finish import Failure, archive, complete, retry
-from runqy.broker.forwarder import forward
-from runqy.broker.lease import LeasedTask
-from runqy.broker.run_log import EndedRun
+from runqy.broker.maintenance.forwarder import forward
 from runqy.broker.states import RunOutcome, TaskState
-from runqy.broker.task_output import OutputChunk, write_output
+from runqy.broker.streams.run_log import EndedRun
+from runqy.broker.tasks.enqueue import NewTask, enqueue
+from runqy.broker.tasks.finish import Failure, archive, complete, retry
+from runqy.broker.tasks.lease import LeasedTask
+from runqy.broker.tasks.output import OutputChunk, write_output
 from tasks.models import BulkAction, BulkActionItem
 from tasks.run_history import QueueIdentity, store_runs
 from vaults.operations import create_vault, set_entry

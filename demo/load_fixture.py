@@ -17,9 +17,9 @@ from runqy.api_keys import Role
 from runqy.audit.chain import CHAIN_BEGIN
 from runqy.audit.models import AuditHead, AuditRecord
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import NewTask, enqueue
-from runqy.broker.heartbeats import write_heartbeat
-from runqy.broker.worker_records import WorkerRecord, WorkerState
+from runqy.broker.tasks.enqueue import NewTask, enqueue
+from runqy.broker.workers.heartbeats import write_heartbeat
+from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import configuration_change
 from tasks.actions import TaskAction

@@ -23,7 +23,7 @@ from queues.models import Queue
 from runqy.accounts.models import ApiKey
 from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
-from runqy.broker.lease import LeasedTask
+from runqy.broker.tasks.lease import LeasedTask
 from tasks.models import TaskRun
 from vaults.models import Vault
 

@@ -6,8 +6,8 @@ from random import Random
 from msgspec.structs import asdict
 
 from runqy.broker.broker import Broker
-from runqy.broker.run_log import EndedRun
 from runqy.broker.states import RunOutcome
+from runqy.broker.streams.run_log import EndedRun
 from tasks.actions import TaskAction
 from tasks.bulk_actions import create_bulk_action, preview_bulk_action
 from tasks.bulk_runner import run_bulk_actions

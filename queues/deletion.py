@@ -20,9 +20,9 @@ from queues.queries import get_fresh_catalog
 from runqy.audit.actors import Actor, actor_context
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
-from runqy.broker.queue_deletion import delete_redis_queue
+from runqy.broker.queues.deletion import delete_redis_queue
+from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.broker.states import TaskState
-from runqy.broker.stats import QueueCounts, count_tasks
 from runqy.config_sync.documents import DocumentKind, field
 from runqy.config_sync.operations import configuration_change, publish
 from runqy.config_sync.snapshot import MAX_AGE_S

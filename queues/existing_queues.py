@@ -12,7 +12,7 @@ from queues.models import Queue
 from queues.operations import put_definition
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
-from runqy.broker.stats import QueueCounts, count_tasks, read_queue_names
+from runqy.broker.queues.stats import QueueCounts, count_tasks, read_queue_names
 from runqy.config_sync.derived import Snapshot
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import configuration_change

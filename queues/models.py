@@ -21,7 +21,6 @@ from queues.definitions import (
 from queues.validators import (
     DURATION_MAX_S,
     PRIORITY_MAX,
-    QUEUE_NAME_MAX_LENGTH,
     sub_queue_name_error,
     validate_branch,
     validate_command,
@@ -33,6 +32,7 @@ from queues.validators import (
     validate_repository_path,
     validate_vaults,
 )
+from runqy.names import QUEUE_NAME_MAX_LENGTH
 
 QUEUE_COLUMNS = tuple(column.name for column in fields(QueueBase) if column.name not in ("deployment", "sub_queues"))
 DEPLOYMENT_COLUMNS = tuple(column.name for column in fields(Deployment))
@@ -261,7 +261,7 @@ class SubQueue(models.Model):
 class QueueDeletion(models.Model):
     """A deletion in progress, stored before anything is deleted: maintenance finishes what a process leaves undone."""
 
-    queue = models.CharField(max_length=128)
+    queue = models.CharField(max_length=QUEUE_NAME_MAX_LENGTH)
     sub_queue = models.CharField(max_length=127, blank=True)
     redis_queues = models.JSONField()
     is_whole = models.BooleanField()

@@ -12,11 +12,11 @@ from queues.models import QueueMove
 from queues.queries import get_fresh_catalog
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
-from runqy.broker.idempotency_moves import move_idempotency_records
-from runqy.broker.move_claims import count_claims
-from runqy.broker.moving import finish_claims, move_tasks
-from runqy.broker.queue_renaming import close_moved_queue, move_pause
-from runqy.broker.stats import count_tasks
+from runqy.broker.queues.idempotency_moves import move_idempotency_records
+from runqy.broker.queues.move_claims import count_claims
+from runqy.broker.queues.moving import finish_claims, move_tasks
+from runqy.broker.queues.renaming import close_moved_queue, move_pause
+from runqy.broker.queues.stats import count_tasks
 from runqy.errors import QueueInvalid, QueueNotFound
 
 __all__ = ["list_moves", "move_records", "request_move", "run_moves"]

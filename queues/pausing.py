@@ -10,7 +10,7 @@ from runqy.audit.operations import record_before
 from runqy.audit.pending import PendingRecord
 from runqy.broker.broker import Broker
 from runqy.broker.operation import Request, raise_error
-from runqy.broker.pausing import find_pause, pause, unpause
+from runqy.broker.queues.pausing import find_pause, pause, unpause
 from runqy.errors import RunqyError
 
 __all__ = ["pause_queue", "pause_whole_queue", "unpause_queue", "unpause_whole_queue"]

@@ -14,7 +14,7 @@ from queues.definitions import QueueSpec
 from queues.models import QueueDeletion
 from runqy import clock
 from runqy.audit.actors import current_actor
-from runqy.broker.stats import QueueCounts, count_tasks
+from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.errors import BrokerUnavailable, QueueBeingDeleted, QueueNotEmpty
 from runqy.redis_connection import get_broker
 

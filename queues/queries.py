@@ -19,7 +19,7 @@ from queues.definitions import Limits, QueueDefinition, QueueSpec
 from queues.models import Queue
 from runqy.broker.broker import Broker
 from runqy.broker.operation import Operation
-from runqy.broker.stats import read_queue_names
+from runqy.broker.queues.stats import read_queue_names
 from runqy.config_sync.derived import DerivedValue, Snapshot
 from runqy.config_sync.documents import Document, DocumentKind, field, token
 from runqy.config_sync.snapshot import MAX_AGE_S, current_snapshot, get_newest, get_snapshot

@@ -25,8 +25,6 @@ MAX_QUEUES = 1000
 MAX_VAULTS = 1000
 MIN_KEY_LENGTH = 32
 """A key from the environment that is shorter than this can be guessed."""
-RATE_PATTERN = r"^([1-9][0-9]{0,5}/[smh])?$"
-"""The form of a rate limit; `parse_rate` checks the bounds."""
 
 
 class Role(StrEnum):

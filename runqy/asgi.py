@@ -25,7 +25,7 @@ from runqy.dataplane.executors import BoundedExecutor
 from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.background_tasks import SnapshotRefresher
 from runqy.errors import ConfigurationUnavailable
-from runqy.health import start_draining
+from runqy.health.readiness import start_draining
 from runqy.metrics.process import ProcessSampler
 from tasks.waiting import ResultWaiters, WaiterLimits
 from tasks.waiting_loop import WaitingLoop, set_waiting_loop

@@ -7,7 +7,8 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from runqy import durations
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
+from runqy.errors import choices_error
 
 _MODES = {"": "single", "+sentinel": "sentinel", "+cluster": "cluster"}
 _PORTS = {"single": 6379, "sentinel": 26379, "cluster": 6379}
@@ -153,5 +154,5 @@ def parse_ssl_mode(text: str) -> str:
     """Return a libpq `sslmode`; true means require, false disable. Raise ValueError."""
     word = {"true": "require", "1": "require", "false": "disable", "0": "disable"}.get(text.lower(), text.lower())
     if word not in _SSL_MODES:
-        raise ValueError(f"{text!r} is neither true, false nor one of {', '.join(_SSL_MODES)}")
+        raise ValueError(choices_error(("true", "false", *_SSL_MODES)).removesuffix("."))
     return word

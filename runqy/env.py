@@ -13,6 +13,7 @@ from environs import EnvError, FileAwareEnv
 from runqy import durations
 from runqy.broker import rate_limit
 from runqy.broker.rate_limit import Rate
+from runqy.errors import choices_error
 
 T = TypeVar("T")
 Network = IPv4Network | IPv6Network
@@ -164,5 +165,5 @@ def parse_master_keys(text: str) -> str:
 
 def _one_of(text: str, options: tuple[str, ...]) -> str:
     if text not in options:
-        raise ValueError(f"{text!r} is not one of {', '.join(options)}")
+        raise ValueError(choices_error(options).removesuffix("."))
     return text

@@ -237,6 +237,9 @@ class EncodingUnsupported(RunqyError, code="unsupported_encoding", status=415):
 class KeyRequired(RunqyError, code="unauthorized", status=401):
     """A valid API key is required: Authorization: Bearer <key>."""
 
+    challenge = 'Bearer realm="runqy"'
+    """The value of WWW-Authenticate."""
+
 
 class KeyInsufficient(RunqyError, code="forbidden", status=403):
     """The API key does not have permission to perform this action."""

@@ -3,8 +3,9 @@
 import os
 from typing import TYPE_CHECKING
 
-from runqy import metric_files, settings
-from runqy.open_files import raise_open_files_limit
+from runqy import settings
+from runqy.metrics import multiprocess
+from runqy.process import raise_open_files_limit
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
@@ -18,13 +19,13 @@ graceful_timeout = settings.RUNQY_DRAIN_S + 10
 """Longer than draining and uvicorn's own graceful shutdown together (`GRACEFUL_SHUTDOWN_S`)."""
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 (a heartbeat, unlinked at once)
 control_socket_disable = True
-_metrics = metric_files.set_folder(settings.RUNQY_HOME)  # before a web process imports prometheus_client
+_metrics = multiprocess.set_folder(settings.RUNQY_HOME)  # before a web process imports prometheus_client
 
 
 def on_starting(_server: "Arbiter") -> None:
     """Allow as many connections as the system permits, and start the metrics from 0."""
     raise_open_files_limit()
-    metric_files.prepare_folder(_metrics, settings.RUNQY_HOME)
+    multiprocess.prepare_folder(_metrics, settings.RUNQY_HOME)
 
 
 def child_exit(_server: "Arbiter", worker: "Worker") -> None:

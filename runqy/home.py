@@ -12,11 +12,6 @@ class HomeUnusable(SystemExit):
     """The folder cannot be created, read or written. Exits with the message."""
 
 
-def restrict_new_files() -> None:
-    """Make files that this process creates accessible to its user only, whatever the umask was."""
-    os.umask(0o077)
-
-
 def make_home(home: Path) -> Path:
     """Create the folder, or restrict its mode if it exists. Return it. Raise HomeUnusable."""
     with _home_errors(home):

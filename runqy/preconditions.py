@@ -1,4 +1,4 @@
-"""Preconditions of changes, which operations check under their lock."""
+"""Preconditions of changes, which operations check under their lock. `runqy.api.etags` makes them from If-Match."""
 
 from collections.abc import Callable
 

@@ -9,8 +9,8 @@ from redis import Redis, RedisCluster
 
 from runqy import clock
 from runqy.broker.broker import Broker
+from runqy.broker.connection.redis_client import RedisTarget, connect_client
 from runqy.broker.operation import Operation, drive
-from runqy.broker.redis_client import RedisTarget, connect_client
 from runqy.circuit_breaker import BackgroundCall
 from runqy.errors import BrokerUnavailable, RunqyError
 from runqy.failure_log import FailureLog

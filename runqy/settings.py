@@ -3,18 +3,18 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from runqy import connection_urls, home, logs
+from runqy import connection_urls, home, logs, process
 from runqy.admin_site import theme
 from runqy.broker import constants
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.rate_limit import Rate
-from runqy.broker.redis_client import RedisTarget
 from runqy.broker.states import TaskState
 from runqy.env import Environment, parse_master_keys
 
 env = Environment()
 
 # This instance
-home.restrict_new_files()  # every process reads its settings before it creates a file
+process.restrict_new_files()  # every process reads its settings before it creates a file
 RUNQY_HOME = env.path("RUNQY_HOME", Path(".runqy").absolute())
 PORT = env.count("PORT", 3000, lowest=1, highest=65535)
 DEBUG = env.flag("DEBUG")
@@ -257,8 +257,8 @@ SPECTACULAR_SETTINGS = {
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "runqy.openapi_hooks.describe_headers",
-        "runqy.openapi_hooks.add_links",
+        "runqy.api.openapi_hooks.describe_headers",
+        "runqy.api.openapi_hooks.add_links",
     ],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "/static/admin_site/favicon.svg",

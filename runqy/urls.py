@@ -7,7 +7,7 @@ from django.views.decorators.cache import never_cache
 from runqy.accounts.admin import change_own_password
 from runqy.accounts.logins import log_in
 from runqy.api.views import IndexRedirectView, SchemaView, SwaggerView
-from runqy.health import HealthViewSet
+from runqy.health.viewsets import HealthViewSet
 from runqy.metrics.viewsets import MetricsViewSet
 from runqy.overview.views import show_charts, show_live
 from runqy.server_limits import LimitsViewSet

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from runqy.open_files import raise_open_files_limit
+from runqy.process import raise_open_files_limit
 from soak.options import Options
 from soak.parts import (
     blocking,

@@ -46,7 +46,7 @@ def compare_enqueueing(
     """
     stack.add_worker("worker-logged", queues=LOGGED, **worker)
     stack.add_worker(
-        "worker-unlogged", queues=UNLOGGED, program=("-m", "soak.unlogged", "workers.runtime.main"), **worker
+        "worker-unlogged", queues=UNLOGGED, program=("-m", "benchmarks.unlogged", "workers.runtime.main"), **worker
     )
     for queue in (LOGGED, UNLOGGED):
         stack.wait_until_ready(1, queue=queue)

@@ -1,4 +1,4 @@
-"""What the parts that measure have in common: a queue of tasks that do nothing, and times."""
+"""What the parts that measure have in common: a queue of tasks that do nothing, times, and recovery after a fault."""
 
 import random
 import time
@@ -9,6 +9,8 @@ import redis as redis_py
 
 from runqy.broker.keys import QueueKeys
 from soak.api import Client
+from soak.checker import ENDED
+from soak.load import Load
 from soak.processes import wait_for
 from soak.report import Report
 from soak.stack import Stack, running_stack
@@ -23,6 +25,7 @@ for line in sys.stdin:
 """
 BATCH = 1_000
 DRAIN_S = 120.0
+GIVEN_UP_S = 120.0
 
 
 @contextmanager
@@ -65,3 +68,18 @@ def rate_of_worker(stack: Stack, redis: redis_py.Redis, name: str, count: int) -
     rate = (int(redis.zcard(completed)) - begun) / (time.monotonic() - began_s)
     worker.end()
     return rate
+
+
+def measure_recovery(stack: Stack, load: Load, *, queue: str = "canary") -> tuple[float, float]:
+    """Return after how many seconds a task is accepted, and after how many it is done."""
+    client = stack.client(timeout_s=3)
+    began_s = time.monotonic()
+    (task_id,) = load.create(client, "canary", queue=queue, patience_s=GIVEN_UP_S) or [""]
+    accepted_s = time.monotonic() - began_s
+    while task_id and time.monotonic() - began_s < GIVEN_UP_S:
+        info = client.send("GET", f"/queue/{task_id}?wait=2").content.get("info", {})
+        if info.get("state") in ENDED:
+            break
+        time.sleep(0.05)
+    client.close()
+    return accepted_s, time.monotonic() - began_s

@@ -17,8 +17,10 @@ from runqy.audit.changes import Changes
 from runqy.audit.operations import record_before
 from runqy.audit.pending import PendingRecord
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import Cancellation, cancel
-from runqy.broker.inspector import (
+from runqy.broker.states import TaskState
+from runqy.broker.tasks.cancel import Cancellation, cancel
+from runqy.broker.tasks.index import remove_lookups
+from runqy.broker.tasks.inspector import (
     ActionOutcome,
     InspectorAction,
     apply_to_all,
@@ -27,10 +29,8 @@ from runqy.broker.inspector import (
     delete_tasks,
     run_tasks,
 )
-from runqy.broker.states import TaskState
-from runqy.broker.task_index import remove_lookups
-from runqy.broker.task_reader import read_states
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.reader import read_states
+from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import (
     RequestInvalid,
     RunqyError,

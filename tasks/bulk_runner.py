@@ -20,10 +20,10 @@ from runqy.audit.actors import Actor, actor_context
 from runqy.audit.changes import Changes
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import IDEMPOTENCY_TTL_S, EnqueuedTooLate, new_task_id
 from runqy.broker.states import TaskState
-from runqy.broker.task_reader import TaskLocation, read_states, read_tasks
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.enqueue import IDEMPOTENCY_TTL_S, EnqueuedTooLate, new_task_id
+from runqy.broker.tasks.reader import TaskLocation, read_states, read_tasks
+from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueFull, RunqyError
 from runqy.request_ids import request_id_context
 from tasks.actions import TaskAction, apply_in_state

@@ -6,8 +6,8 @@ import msgspec
 
 from runqy.broker.broker import Broker
 from runqy.broker.states import TaskState
-from runqy.broker.task_reader import TaskLocation
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.reader import TaskLocation
+from runqy.broker.tasks.record import TaskRecord
 from runqy.json_decoding import read_json
 from tasks.models import BulkAction
 from tasks.run_queries import filter_ended_tasks

@@ -8,8 +8,8 @@ from queues.queries import resolve_queue
 from runqy.audit.changes import REDACTED, Changes
 from runqy.audit.operations import record_before
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import new_task_id
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.enqueue import new_task_id
+from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import PayloadInvalid, PayloadNotKept, TaskAlreadyExists
 from runqy.request_ids import trace_headers
 from runqy.tracing import enqueue_span

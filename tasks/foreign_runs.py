@@ -16,15 +16,15 @@ from django.conf import settings
 
 from queues.catalog import QueueCatalog
 from queues.definitions import Limits
-from runqy.broker.archive_reasons import find_archive_outcome, is_archived_by_user
 from runqy.broker.broker import Broker
-from runqy.broker.listing import Page, list_tasks
+from runqy.broker.maintenance.orphans import has_go_workers
 from runqy.broker.message import REQUEST_ID
-from runqy.broker.orphans import has_go_workers
-from runqy.broker.run_log import PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, EndedRun, cut_error
 from runqy.broker.scanning import run_requests
 from runqy.broker.states import RunOutcome, TaskState
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.streams.run_log import PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, EndedRun, cut_error
+from runqy.broker.tasks.archive_reasons import find_archive_outcome, is_archived_by_user
+from runqy.broker.tasks.listing import Page, list_tasks
+from runqy.broker.tasks.record import TaskRecord
 from tasks.models import ID_MAX_LENGTH
 from tasks.run_history import QueueIdentity, drop_run, store_or_drop, store_runs
 

@@ -5,13 +5,24 @@ from typing import Any
 from django.db import models
 from django.db.models import Q
 
+from runqy.admin_site.managers import EmptyManager
 from runqy.broker.states import RunOutcome
-from runqy.empty_manager import EmptyManager
-from tasks.fields import RedisTextField
 
 ID_MAX_LENGTH = 255
 QUEUE_MAX_LENGTH = 255
 """A Redis queue is a queue and a sub-queue, or any name that another producer chose."""
+
+
+class RedisTextField(models.CharField):  # type: ignore[type-arg]
+    """Text that was read in Redis, where any worker of the queue may have written it.
+
+    PostgreSQL refuses NUL in values and in what they are compared with: it is stored, and looked up, as U+FFFD.
+    """
+
+    def get_prep_value(self, value: Any) -> Any:
+        """Return what the database is given for a value."""
+        prepared = super().get_prep_value(value)
+        return prepared.replace("\0", "\ufffd") if isinstance(prepared, str) else prepared
 
 
 class Task(models.Model):

@@ -10,7 +10,9 @@ from queues.catalog import AllowedQueues, ResolvedQueue
 from queues.queries import get_catalog, resolve_queue
 from runqy.audit.operations import record_before
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import (
+from runqy.broker.message import MAX_INT32
+from runqy.broker.operation import BrokerContext, Operation, Request, ask, get_context
+from runqy.broker.tasks.enqueue import (
     IdempotencyKey,
     IdempotencyRecord,
     LockConflict,
@@ -23,12 +25,10 @@ from runqy.broker.enqueue import (
     find_replayed,
     new_task_id,
 )
-from runqy.broker.memory import ask_with_memory_check
-from runqy.broker.message import MAX_INT32
-from runqy.broker.operation import BrokerContext, Operation, Request, ask, get_context
-from runqy.broker.task_index import remove_lookups
-from runqy.broker.task_reader import read_tasks
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.index import remove_lookups
+from runqy.broker.tasks.memory import ask_with_memory_check
+from runqy.broker.tasks.reader import read_tasks
+from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import BrokerFull, IdempotencyRecordUnreadable, QueueFull, RunqyError, TaskNotFound, TaskNotUnique
 from runqy.request_ids import trace_headers
 from runqy.tracing import enqueue_span

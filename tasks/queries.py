@@ -7,12 +7,12 @@ from typing import Any
 from queues.catalog import AllowedQueues
 from queues.queries import get_catalog, resolve_redis_queue
 from runqy.broker.broker import Broker
-from runqy.broker.listing import Anchor, Page, list_tasks
 from runqy.broker.operation import Operation, Request, ask_all, raise_error
 from runqy.broker.states import TaskState
-from runqy.broker.task_output import TaskOutput, read_output
-from runqy.broker.task_reader import TaskLocation, TaskStatus, find_task, read_statuses, read_tasks
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.listing import Anchor, Page, list_tasks
+from runqy.broker.tasks.output import TaskOutput, read_output
+from runqy.broker.tasks.reader import TaskLocation, TaskStatus, find_task, read_statuses, read_tasks
+from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import TaskNotFound
 from tasks.models import TaskRun
 

@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from queues.catalog import QueueCatalog
 from queues.queries import hides_payloads
-from runqy.broker.run_log import EndedRun, EntryId
 from runqy.broker.states import FAILURES, RunOutcome
+from runqy.broker.streams.run_log import EndedRun, EntryId
 from tasks.error_groups import parse_error
 from tasks.fulltext_index import payload_text
 from tasks.models import PrunedRuns, RunStream, TaskRun

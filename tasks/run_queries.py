@@ -13,7 +13,7 @@ from django.db.models.expressions import RawSQL
 from queues.catalog import AllowedQueues
 from queues.queries import get_fresh_catalog
 from runqy.broker.states import RunOutcome
-from runqy.broker.task_reader import TaskLocation
+from runqy.broker.tasks.reader import TaskLocation
 from runqy.errors import QueueNotFound
 from tasks.fulltext_index import find_matches, matches_between, select_matching
 from tasks.models import QueueHour, RunStream, TaskRun

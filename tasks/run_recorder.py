@@ -17,9 +17,9 @@ from django.conf import settings
 from queues.catalog import QueueCatalog
 from runqy import clock
 from runqy.broker.broker import Broker
-from runqy.broker.run_counters import RunCounters, add_run_counters
-from runqy.broker.run_log import RunEntry, StreamPage, StreamStatus, delete_stream, read_runs, remove_runs
 from runqy.broker.scanning import run_requests
+from runqy.broker.streams.run_counters import RunCounters, add_run_counters
+from runqy.broker.streams.run_log import RunEntry, StreamPage, StreamStatus, delete_stream, read_runs, remove_runs
 from tasks.fulltext_index import merge_segments
 from tasks.models import RunStream
 from tasks.run_history import (

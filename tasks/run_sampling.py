@@ -9,7 +9,7 @@ import structlog
 
 from queues.catalog import QueueCatalog
 from runqy.broker.broker import Broker
-from runqy.broker.stats import QueueCounts, count_tasks
+from runqy.broker.queues.stats import QueueCounts, count_tasks
 from tasks.models import QueueRollup
 from tasks.rollups import ROLLUPS, floor_time
 from tasks.run_history import QueueIdentity, store_or_drop

@@ -9,11 +9,11 @@ import msgspec
 
 from queues.queries import get_fresh_catalog, list_redis_queues
 from runqy.broker.broker import Broker
-from runqy.broker.listing import MAX_PAGE_BYTES, Anchor, list_tasks
 from runqy.broker.operation import raise_error
+from runqy.broker.queues.stats import count_tasks
 from runqy.broker.states import RunOutcome, TaskState
-from runqy.broker.stats import count_tasks
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.listing import MAX_PAGE_BYTES, Anchor, list_tasks
+from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import QueueNotFound
 from tasks.fulltext_index import Terms, holds_terms, parse_terms, payload_text
 from tasks.queries import anchor_of

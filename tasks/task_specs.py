@@ -7,8 +7,8 @@ from enum import StrEnum
 import msgspec
 
 from queues.catalog import ResolvedQueue
-from runqy.broker.enqueue import NewTask
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.enqueue import NewTask
+from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import QueueDisabled, RequestInvalid
 from tasks import payloads
 

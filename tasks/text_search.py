@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 from runqy.broker.broker import Broker
 from runqy.broker.constants import BATCH_MAX_TASKS
-from runqy.broker.listing import MAX_PAGE_BYTES, Anchor, Page, list_tasks
 from runqy.broker.operation import Request, raise_error
+from runqy.broker.queues.stats import QueueCounts
 from runqy.broker.states import TaskState
-from runqy.broker.stats import QueueCounts
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.listing import MAX_PAGE_BYTES, Anchor, Page, list_tasks
+from runqy.broker.tasks.record import TaskRecord
 from tasks.fulltext_index import Terms, holds_terms, parse_terms, payload_text
 from tasks.task_browser import MAX_SEARCHED, NEWEST_FIRST
 

@@ -12,8 +12,8 @@ from queues.catalog import AllowedQueues
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.operation import Operation
 from runqy.broker.pubsub import TaskEndSubscriber
-from runqy.broker.task_reader import TaskStatus, read_statuses
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.reader import TaskStatus, read_statuses
+from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import BrokerUnavailable, RunqyError, TaskNotFound, TooManyWaiters
 from tasks.queries import get_task
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from django.conf import settings
 
 from runqy.broker.async_broker import AsyncBroker
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.config_sync.snapshot import get_snapshot
 from tasks.waiting import ResultWaiters, WaiterLimits
 

@@ -15,13 +15,13 @@ from django.db import connection
 from django.test import Client
 from pytest_django.plugin import DjangoDbBlocker
 
-from runqy import health
 from runqy.asgi import build_application
 from runqy.audit import triggers
 from runqy.audit.actors import SERVER, actor_context
 from runqy.broker.broker import Broker
-from runqy.broker.redis_client import RedisTarget, connect_client
+from runqy.broker.connection.redis_client import RedisTarget, connect_client
 from runqy.config_sync import polling, snapshot
+from runqy.health import readiness
 from runqy.overview import queue_counts, trends, views
 from tasks import failing_queues
 from tasks.waiting_loop import WaitingThread, set_waiting_loop
@@ -102,7 +102,7 @@ def _knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     views.clear()
     trends.clear()
     failing_queues.clear()
-    monkeypatch.setattr(health, "_latest", (float("-inf"), []))
+    monkeypatch.setattr(readiness, "_latest", (float("-inf"), []))
 
 
 @pytest.fixture(autouse=True)

@@ -19,10 +19,10 @@ from django.db.models import Max, QuerySet
 from django.utils import timezone
 
 from runqy.audit.actors import ActorKind, current_actor
-from runqy.broker import write_behind
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import list_worker_records
-from runqy.broker.write_behind import DeliveryRecord
+from runqy.broker.streams import write_behind
+from runqy.broker.streams.write_behind import DeliveryRecord
+from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.config_sync.documents import DocumentKind, field, signing_key
 from runqy.config_sync.models import StoredDocument
 from runqy.errors import DeliveryNotRecorded, VaultNotFound

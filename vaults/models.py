@@ -6,6 +6,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Substr
 
+from runqy.names import QUEUE_NAME_MAX_LENGTH, VARIABLE_NAME_MAX_LENGTH, VAULT_NAME_MAX_LENGTH
 from vaults.crypto import KEY_ID_AT, KEY_ID_BYTES, EntryAAD
 from vaults.validation import EntryUsage
 from vaults.validators import validate_description, validate_entry_key, validate_git_hosts, validate_vault_name
@@ -14,7 +15,7 @@ from vaults.validators import validate_description, validate_entry_key, validate
 class Vault(models.Model):
     """A named set of secrets."""
 
-    name = models.CharField(max_length=64, unique=True, validators=[validate_vault_name])
+    name = models.CharField(max_length=VAULT_NAME_MAX_LENGTH, unique=True, validators=[validate_vault_name])
     description = models.TextField(blank=True, validators=[validate_description])
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -44,7 +45,7 @@ class VaultEntry(models.Model):
     """An encrypted value."""
 
     vault = models.ForeignKey(Vault, on_delete=models.CASCADE, related_name="entries")
-    key = models.CharField(max_length=255, validators=[validate_entry_key])
+    key = models.CharField(max_length=VARIABLE_NAME_MAX_LENGTH, validators=[validate_entry_key])
     ciphertext = models.BinaryField()
     is_secret = models.BooleanField(default=True, help_text="Mask the value wherever it is shown.")
     usage = models.CharField(
@@ -123,8 +124,8 @@ class Event(models.TextChoices):
 class EntryVersion(models.Model):
     """A change of an entry, by whom and when, without the value. It outlives the entry and its vault."""
 
-    vault = models.CharField(max_length=64)
-    key = models.CharField(max_length=255)
+    vault = models.CharField(max_length=VAULT_NAME_MAX_LENGTH)
+    key = models.CharField(max_length=VARIABLE_NAME_MAX_LENGTH)
     version = models.PositiveIntegerField()
     """1, 2, 3 … for each change of the value and each deletion; a rotation has the number of the value it kept."""
     event = models.CharField(max_length=16, choices=Event.choices)
@@ -158,8 +159,8 @@ class VaultDelivery(models.Model):
     """The same for all vaults of one registration."""
     at = models.DateTimeField()
     worker_id = models.CharField(max_length=128)
-    queue = models.CharField(max_length=128)
-    vault = models.CharField(max_length=64)
+    queue = models.CharField(max_length=QUEUE_NAME_MAX_LENGTH)
+    vault = models.CharField(max_length=VAULT_NAME_MAX_LENGTH)
     versions = models.JSONField()
     """Versions by entry key."""
     state = models.CharField(max_length=32)

@@ -25,6 +25,9 @@ _RESERVED = frozenset(
 """Variables of the worker, and variables that make a program run other code."""
 _RESERVED_PREFIX = "RUNQY_"
 _RESERVED_VAULTS = frozenset({"import"})
+"""Paths of the API."""
+NEW_VAULT_NAME = rf"(?!(?:{'|'.join(sorted(_RESERVED_VAULTS))})$){VAULT_NAME}"
+"""A name that a vault may get, without anchors."""
 
 
 class EntryUsage(StrEnum):

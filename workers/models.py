@@ -2,7 +2,7 @@
 
 from django.db import models
 
-from runqy.empty_manager import EmptyManager
+from runqy.admin_site.managers import EmptyManager
 
 
 class Worker(models.Model):

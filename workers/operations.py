@@ -11,8 +11,8 @@ from queues.definitions import QueueDefinition
 from queues.queries import find_rollout, get_fresh_catalog, hides_payloads
 from runqy.accounts.worker_credentials import Credentials, grant_redis_user
 from runqy.api_keys import Identity
-from runqy.broker.redis_client import RedisTarget
-from runqy.broker.worker_claims import claim_worker_id
+from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.workers.claims import claim_worker_id
 from runqy.errors import BrokerUnavailable, KeyInsufficient, QueueDisabled, RedisUserRequired, RedisUsersRefused
 from runqy.redis_connection import get_broker
 from vaults.access_log import record_delivery

@@ -10,9 +10,9 @@ from queues.catalog import AllowedQueues
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.constants import HEARTBEAT_TTL_S
-from runqy.broker.heartbeats import find_worker_record, list_running_tasks, list_worker_records
-from runqy.broker.worker_claims import read_registration_times
-from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState
+from runqy.broker.workers.claims import read_registration_times
+from runqy.broker.workers.heartbeats import find_worker_record, list_running_tasks, list_worker_records
+from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
 from runqy.errors import WorkerNotFound
 
 __all__ = ["OWN_CREDENTIALS_SHARED", "WorkerStatus", "are_own_credentials_shared", "get_worker", "list_workers"]

@@ -17,7 +17,7 @@ from queues.models import Queue
 from queues.moves import list_moves, request_move
 from queues.queries import get_fresh_catalog
 from runqy.admin_site.base_admin import StyledForm
-from runqy.broker.stats import QueueCounts
+from runqy.broker.queues.stats import QueueCounts
 from runqy.errors import BrokerUnavailable, RunqyError
 from runqy.redis_connection import get_broker
 

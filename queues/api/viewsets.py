@@ -18,9 +18,9 @@ from queues.queries import get_queue_config, list_queue_configs
 from queues.queue_files import LoadReport, load_queue_files
 from queues.status import find_deploying_workers, find_unserved, get_redis_queue_detail, list_redis_queue_statuses
 from runqy import clock
+from runqy.api.etags import etag_response, if_match
 from runqy.api.parsers import read_flag
 from runqy.api.permissions import require_all_queues
-from runqy.api.preconditions import etag_response, if_match
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_MATCH, IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet

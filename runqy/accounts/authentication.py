@@ -14,9 +14,8 @@ from runqy.accounts.queries import find_identity, is_guessable, refresh_for_key
 from runqy.api.throttling import AuthFailureLimiter
 from runqy.api_keys import Identity
 from runqy.broker.operation import Operation
+from runqy.errors import KeyRequired
 from runqy.redis_connection import run_blocking
-
-REALM = 'Bearer realm="runqy"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class BearerTokenAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         """Return the challenge of a 401 response."""
-        return REALM
+        return KeyRequired.challenge
 
 
 def authenticate_key(key: str, limiter: AuthFailureLimiter) -> Operation[Identity | None]:

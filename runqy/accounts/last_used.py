@@ -9,8 +9,8 @@ import structlog
 
 from runqy import clock
 from runqy.accounts.models import ApiKey
-from runqy.broker import write_behind
 from runqy.broker.operation import Operation, ask_all
+from runqy.broker.streams import write_behind
 from runqy.errors import BrokerUnavailable, RunqyError
 from runqy.redis_connection import get_broker, run_blocking
 

@@ -20,9 +20,9 @@ from django.conf import settings
 from runqy import clock
 from runqy.accounts.key_documents import PublishedKey
 from runqy.api_keys import Identity, Role
-from runqy.broker import redis_users as acl
 from runqy.broker.broker import Broker
-from runqy.broker.redis_users import RedisUser, StoredUser
+from runqy.broker.workers import redis_users as acl
+from runqy.broker.workers.redis_users import RedisUser, StoredUser
 from runqy.config_sync.derived import Snapshot
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.snapshot import get_newest, get_snapshot

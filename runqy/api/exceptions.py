@@ -1,8 +1,9 @@
-"""Error responses: DRF's exception handler, and Django's handlers for errors outside of views."""
+"""Error responses, as RFC 9457 describes them: DRF's exception handler, and Django's handlers outside of views."""
 
 import math
 import sys
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -16,7 +17,7 @@ from rest_framework.views import set_rollback
 
 from runqy.admin_site import error_pages
 from runqy.admin_site.error_pages import render_error_page
-from runqy.api.renderers import PROBLEM_TYPE, encode_json, problem, problem_headers, problem_response
+from runqy.api.renderers import encode_json
 from runqy.api.serializers import error_messages
 from runqy.errors import (
     DatabaseUnavailable,
@@ -31,6 +32,10 @@ from runqy.errors import (
     RunqyError,
     TooManyRequests,
 )
+from runqy.request_ids import current_request_id
+
+PROBLEM_TYPE = "application/problem+json"
+RETRY_AFTER_S = 2
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +47,7 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
         return None
     set_rollback()
     log_unavailable(known)
-    return problem_response(known)
+    return Response(problem(known), known.status, headers=problem_headers(known), content_type=PROBLEM_TYPE)
 
 
 def log_unavailable(error: RunqyError) -> None:
@@ -131,6 +136,29 @@ def server_error(request: HttpRequest) -> HttpResponse:
     if known is not None and known.status == 503:
         return render_error_page(request, error_pages.store_unavailable(known))
     return render_error_page(request, error_pages.SERVER_ERROR)
+
+
+def problem(error: RunqyError) -> dict[str, Any]:
+    """Return the body of an error response."""
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        "errors": error.errors,
+        "request_id": current_request_id(),
+        **error.extension,
+    }
+
+
+def problem_headers(error: RunqyError) -> dict[str, str]:
+    """Return the headers of an error response."""
+    if isinstance(error, KeyRequired):
+        return {"WWW-Authenticate": error.challenge}
+    if isinstance(error, TooManyRequests):
+        return {"Retry-After": str(error.retry_after_s)}
+    return {"Retry-After": str(RETRY_AFTER_S)} if error.status == 503 else {}
 
 
 def problem_http_response(error: RunqyError) -> HttpResponse:

@@ -11,7 +11,7 @@ from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 
 from runqy.api_keys import Identity
-from runqy.broker.enqueue import IdempotencyKey
+from runqy.broker.tasks.enqueue import IdempotencyKey
 from runqy.errors import EncodingUnsupported, LengthRequired, RequestInvalid, RequestTooLarge
 
 Members: TypeAlias = dict[str, msgspec.Raw]

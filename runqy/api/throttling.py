@@ -3,7 +3,6 @@
 All processes share the counts in Redis. While Redis is unavailable nothing is counted or refused.
 """
 
-import math
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any, cast
@@ -53,52 +52,64 @@ class RateLimit:
             _record_failure(error)
             return 0
 
-    def headers(self, allowance: RateLimitStatus) -> dict[str, str]:
+    def headers(self, status: RateLimitStatus) -> dict[str, str]:
         """Return the headers of draft-ietf-httpapi-ratelimit-headers-10."""
-        reset_s = allowance.wait_s or allowance.reset_s
+        reset_s = status.wait_s or status.reset_s
         return {
             "RateLimit-Policy": f'"{self.scope}";q={self.rate.limit};w={self.rate.window_s}',
-            "RateLimit": f'"{self.scope}";r={allowance.remaining};t={reset_s}',
+            "RateLimit": f'"{self.scope}";r={status.remaining};t={reset_s}',
         }
 
 
-def key_limit(identity: Identity) -> RateLimit | None:
-    """Return the limit of requests with this key, if there is one."""
+class RequestLimiter:
+    """Counts a request with an API key against a limit."""
+
+    def __init__(self, limit: RateLimit | None, source: str) -> None:
+        """`source` is what sets the rate, for the error."""
+        self._limit, self._source = limit, source
+        self.headers: dict[str, str] = {}
+        """The headers of the response about the limit; empty without one."""
+
+    def count_request(self) -> Operation[None]:
+        """Count a request. Raise TooManyRequests beyond the limit."""
+        status = (yield from self._limit.acquire()) if self._limit else None
+        if self._limit is None or status is None:
+            return
+        self.headers = self._limit.headers(status)
+        if not status.is_allowed:
+            detail = f"This key is limited to {self._limit.rate} {self._source}."
+            raise TooManyRequests(detail, retry_after_s=status.wait_s)
+
+
+def key_limiter(identity: Identity) -> RequestLimiter:
+    """Return the limiter of requests with this key: to its own rate, or to RUNQY_RATE_LIMIT."""
     rate: Rate | None = identity.rate or settings.RUNQY_RATE_LIMIT
-    return None if rate is None else RateLimit("key", identity.key_id or identity.role, rate)
+    source = "(its rate_limit)" if identity.rate else "(RUNQY_RATE_LIMIT)"
+    return RequestLimiter(_key_rate_limit("key", identity, rate), source)
 
 
-def registration_limit(identity: Identity) -> RateLimit | None:
-    """Return the limit of registrations of workers with this key, if there is one."""
-    rate: Rate | None = settings.RUNQY_REGISTRATION_LIMIT
-    return None if rate is None else RateLimit("registrations", identity.key_id or identity.role, rate)
+def registration_limiter(identity: Identity) -> RequestLimiter:
+    """Return the limiter of registrations of workers with this key."""
+    limit = _key_rate_limit("registrations", identity, settings.RUNQY_REGISTRATION_LIMIT)
+    return RequestLimiter(limit, "for registrations (RUNQY_REGISTRATION_LIMIT)")
 
 
-def key_limit_exceeded(identity: Identity, wait_s: float | None) -> TooManyRequests:
-    """Return the error for a key that exceeds its limit."""
-    source = "its rate_limit" if identity.rate else "RUNQY_RATE_LIMIT"
-    detail = f"This key is limited to {identity.rate or settings.RUNQY_RATE_LIMIT} ({source})."
-    return TooManyRequests(detail, retry_after_s=math.ceil(wait_s or 1))
+def _key_rate_limit(scope: str, identity: Identity, rate: Rate | None) -> RateLimit | None:
+    return None if rate is None else RateLimit(scope, identity.key_id or identity.role, rate)
 
 
 class ApiKeyThrottle(BaseThrottle):
     """Limit the requests of a key to its rate, or to RUNQY_RATE_LIMIT."""
 
-    def __init__(self) -> None:
-        self._wait_s: float | None = None
-
     def allow_request(self, request: Request, view: Any) -> bool:
-        """Count the request, and set the response's headers about the rate limit."""
-        limit = key_limit(cast(AuthenticatedRequest, request).auth)
-        allowance = run_blocking(limit.acquire()) if limit else None
-        if limit is None or allowance is None:
-            return True
-        view.rate_limit_headers = limit.headers(allowance)
-        self._wait_s = allowance.wait_s
-        return allowance.is_allowed
-
-    def wait(self) -> float | None:
-        return self._wait_s
+        """Count the request, and set the response's headers about the rate limit. Raise TooManyRequests."""
+        limiter = key_limiter(cast(AuthenticatedRequest, request).auth)
+        try:
+            run_blocking(limiter.count_request())
+        finally:
+            if limiter.headers:
+                view.rate_limit_headers = limiter.headers
+        return True
 
 
 class RegistrationThrottle(BaseThrottle):
@@ -108,16 +119,14 @@ class RegistrationThrottle(BaseThrottle):
     """
 
     def allow_request(self, request: Request, view: Any) -> bool:
-        """Count the registration. Raise TooManyRequests."""
-        limit = registration_limit(cast(AuthenticatedRequest, request).auth)
-        allowance = run_blocking(limit.acquire()) if limit else None
-        if limit is None or allowance is None or allowance.is_allowed:
-            return True
-        view.rate_limit_headers = limit.headers(allowance)
-        raise TooManyRequests(
-            f"This key is limited to {limit.rate} for registrations (RUNQY_REGISTRATION_LIMIT).",
-            retry_after_s=math.ceil(allowance.wait_s),
-        )
+        """Count the registration; the headers are about it only when it is refused. Raise TooManyRequests."""
+        limiter = registration_limiter(cast(AuthenticatedRequest, request).auth)
+        try:
+            run_blocking(limiter.count_request())
+        except TooManyRequests:
+            view.rate_limit_headers = limiter.headers
+            raise
+        return True
 
 
 class AuthFailureLimiter:
@@ -143,19 +152,19 @@ class AuthFailureLimiter:
     def record_failure(self) -> Operation[None]:
         """Count a wrong key. Raise TooManyFailures."""
         limit = self._limit()
-        if limit and (allowance := (yield from limit.acquire())):
-            self._report(limit, allowance)
+        if limit and (status := (yield from limit.acquire())):
+            self._report(limit, status)
 
     def _limit(self) -> RateLimit | None:
         rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
         return None if rate is None else RateLimit("address", ip_prefix(self._address), rate)
 
-    def _report(self, limit: RateLimit, allowance: RateLimitStatus) -> None:
+    def _report(self, limit: RateLimit, status: RateLimitStatus) -> None:
         """Set the headers. Raise TooManyFailures for an address beyond the limit."""
-        self.headers = limit.headers(allowance)
-        if not allowance.is_allowed:
+        self.headers = limit.headers(status)
+        if not status.is_allowed:
             detail = f"An address is limited to {limit.rate} wrong keys (RUNQY_AUTH_FAILURE_LIMIT)."
-            raise TooManyFailures(detail, retry_after_s=allowance.wait_s)
+            raise TooManyFailures(detail, retry_after_s=status.wait_s)
 
 
 def record_login_attempt(address: str) -> None:
@@ -163,9 +172,9 @@ def record_login_attempt(address: str) -> None:
     rate: Rate | None = settings.RUNQY_AUTH_FAILURE_LIMIT
     if rate is None:
         return
-    allowance = run_blocking(RateLimit("login", ip_prefix(address), rate).acquire())
-    if allowance is not None and not allowance.is_allowed:
-        raise TooManyFailures(retry_after_s=allowance.wait_s)
+    status = run_blocking(RateLimit("login", ip_prefix(address), rate).acquire())
+    if status is not None and not status.is_allowed:
+        raise TooManyFailures(retry_after_s=status.wait_s)
 
 
 def ip_prefix(address: str) -> str:

@@ -1,17 +1,15 @@
 """The base class of the API's viewsets."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NoReturn, cast
+from typing import Any, ClassVar, cast
 from urllib.parse import quote
 
-from django.http import HttpRequest
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from runqy.api.parsers import check_length
 from runqy.api.requests import AuthenticatedRequest
-from runqy.api.throttling import key_limit_exceeded
 from runqy.api_keys import Role
 from runqy.audit.actors import Actor, ActorKind, set_actor
 from runqy.request_ids import current_request_id
@@ -54,9 +52,6 @@ class ApiViewSet(ViewSet):
         set_actor(
             Actor(kind=ActorKind.KEY, name=identity.name, id=identity.key_id, address=address, request_id=request_id)
         )
-
-    def throttled(self, request: HttpRequest, wait: float | None) -> NoReturn:
-        raise key_limit_exceeded(cast(AuthenticatedRequest, request).auth, wait)
 
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         """Add the headers about rate limits, and on an alias those about its replacement."""

@@ -1,14 +1,15 @@
 """Audit records, which are append-only, and the head of their chain."""
 
+import re
 from typing import Any, Never
 
 from django.db import models
 
 from runqy.audit.actors import ActorKind
 from runqy.audit.chain import CHAIN_BEGIN, PLAIN, ChainKey, chain_digest
-from runqy.audit.descriptions import describe_action, describe_object
 
 MAX_TEXT_LENGTH = 300
+_KEY_NAME = re.compile(r"(\d+) (.+)", re.DOTALL)
 
 
 def fit_text(text: str) -> str:
@@ -67,8 +68,7 @@ class AuditRecord(models.Model):
         ]
 
     def __str__(self) -> str:
-        subject = describe_object(self.object_kind, self.object_name)
-        return f"{self.number}: {subject}, {describe_action(self.action)} by {self.actor_name}"
+        return f"{self.number}: {self.describe_object()}, {self.describe_action()} by {self.actor_name}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Append a new record. Raise TypeError for an existing one."""
@@ -78,6 +78,22 @@ class AuditRecord(models.Model):
 
     def delete(self, *_: Any, **__: Any) -> Never:
         raise TypeError("Audit records cannot be deleted.")
+
+    def describe_action(self) -> str:
+        """Return what was done to the object: `created`, `cancellation requested`."""
+        return self.action.rpartition(".")[2].replace("_", " ")
+
+    def describe_object(self) -> str:
+        """Return the kind and the name of the object, and an id that is part of the name after it."""
+        kind, name = self.object_kind.replace("_", " "), self.object_name
+        if self.object_kind == "api_key":
+            kind = "API key"
+            if match := _KEY_NAME.fullmatch(name):
+                name = f"{match[2]} (id {match[1]})"
+        elif self.object_kind == "alert_rule":
+            rule, _, queue = name.partition("/")
+            name = f"{rule.replace('_', ' ')} of {queue or 'all queues'}"
+        return f"{kind} {name}"
 
     def chained_digest(self, key: ChainKey | None) -> str:
         """Return the digest of the record, which includes its predecessor's."""

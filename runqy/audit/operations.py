@@ -15,7 +15,7 @@ from runqy.audit.chain import current_key
 from runqy.audit.changes import Changes, encode_changes
 from runqy.audit.models import AuditHead, AuditRecord, fit_text
 from runqy.audit.pending import PendingRecord, append_pending, verify
-from runqy.broker.audit_stream import StreamEntry, delete_entries, read_entries
+from runqy.broker.streams.audit_stream import StreamEntry, delete_entries, read_entries
 from runqy.errors import BrokerUnavailable, RunqyError
 from runqy.redis_connection import get_broker
 

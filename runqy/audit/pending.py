@@ -13,7 +13,7 @@ from django.conf import settings
 
 from runqy.audit.actors import Actor, current_actor
 from runqy.audit.changes import Changes, encode_changes
-from runqy.broker.audit_stream import append_record
+from runqy.broker.streams.audit_stream import append_record
 from runqy.errors import AuditNotRecorded
 from runqy.json_decoding import read_json
 from runqy.redis_connection import get_broker

@@ -9,7 +9,7 @@ from django.db.models import Max, Q, QuerySet
 
 from runqy.audit.chain import CHAIN_BEGIN, PLAIN, ChainKey, current_key, derive_key
 from runqy.audit.models import AuditHead, AuditRecord, fit_text
-from runqy.broker.audit_stream import count_entries
+from runqy.broker.streams.audit_stream import count_entries
 from runqy.errors import BrokerUnavailable
 from runqy.redis_connection import get_broker
 

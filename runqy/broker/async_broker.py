@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
-from runqy.broker.async_cluster import AsyncCluster
-from runqy.broker.async_connection import ConnectionLost
-from runqy.broker.async_connector import CONNECT_TIMEOUT_S, MAX_PENDING, REPLY_TIMEOUT_S, Connector
-from runqy.broker.async_node import AsyncNode
+from runqy.broker.connection.async_cluster import AsyncCluster
+from runqy.broker.connection.async_connection import ConnectionLost
+from runqy.broker.connection.async_connector import CONNECT_TIMEOUT_S, MAX_PENDING, REPLY_TIMEOUT_S, Connector
+from runqy.broker.connection.async_node import AsyncNode
+from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.connection.redis_clock import RedisClock
 from runqy.broker.operation import BrokerContext, MemoryUse, Operation, Request, RequestBatch, ask_all
-from runqy.broker.redis_client import RedisTarget
-from runqy.broker.redis_clock import RedisClock
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command
 from runqy.errors import RunqyError

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis import RedisCluster
 
+from runqy.broker.connection.redis_client import RedisTarget, connect_client, make_connection
+from runqy.broker.connection.redis_clock import RedisClock
 from runqy.broker.operation import (
     BrokerContext,
     Effect,
@@ -17,8 +19,6 @@ from runqy.broker.operation import (
     ask_all,
     drive,
 )
-from runqy.broker.redis_client import RedisTarget, connect_client, make_connection
-from runqy.broker.redis_clock import RedisClock
 from runqy.errors import BrokerFull, BrokerRefused, BrokerUnavailable, RunqyError
 
 if TYPE_CHECKING:

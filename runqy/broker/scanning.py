@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from runqy.broker.broker import Broker
-from runqy.broker.connections import RedisConnection
+from runqy.broker.connection.blocking import RedisConnection
 from runqy.broker.operation import Operation, Request, ask_all
 from runqy.broker.replies import check_reply
 from runqy.broker.scripts import command

@@ -32,15 +32,15 @@ ListJson = Annotated[bool, typer.Option("--json", help="Print the list as JSON."
 Wait = Annotated[float, typer.Option("--wait", "-w", min=0, help="Seconds to wait for the result.")]
 
 _NOT_PUBLISHED = (
-    "runqy: saved, but not published: Redis is unavailable. Servers that reach the database apply the change within "
+    "runqy: Saved, but not published: Redis is unavailable. Servers that reach the database apply the change within "
     "seconds. It is published when Redis is available again."
 )
-_NO_KEY = "no API key: set RUNQY_API_KEY, or run the command in the folder that contains .runqy."
+_NO_KEY = "No API key: set RUNQY_API_KEY, or run the command in the folder that contains .runqy."
 
 
 @contextmanager
 def open_client(url: str, key: str) -> Iterator[Client]:
-    """Give a client; an error of the server ends the command with a message and an exit code."""
+    """Yield a client; an error of the server ends the command with a message and an exit code."""
     url = (url or f"http://localhost:{os.environ.get('PORT') or 3000}").rstrip("/")
     home = Path(os.environ.get("RUNQY_HOME") or ".runqy")
     found = find_api_key(url, key, home)

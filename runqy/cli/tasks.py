@@ -172,7 +172,7 @@ def _follow_logs(api: Client, path: str, query: dict[str, int]) -> None:
                 typer.echo(event.data["text"], nl=False)
                 sys.stdout.flush()
             elif event.name == "gone":
-                typer.echo("runqy: the task was deleted", err=True)
+                typer.echo("runqy: The task was deleted.", err=True)
                 return
             elif event.name == "end":
                 raise typer.Exit(ExitCode.TASK_FAILED if event.data["state"] == "archived" else 0)
@@ -180,13 +180,13 @@ def _follow_logs(api: Client, path: str, query: dict[str, int]) -> None:
 
 
 def _print_log_notes(logs: dict[str, Any]) -> None:
-    """Print what is to be known about an output to stderr."""
+    """Print notes about an output to stderr."""
     if logs["attempt"] > 1:
-        typer.echo(f"runqy: attempt {logs['attempt']}", err=True)
+        typer.echo(f"runqy: Attempt {logs['attempt']}.", err=True)
     if logs["truncated"]:
-        typer.echo("runqy: the beginning is missing: the last 64 KiB are kept", err=True)
+        typer.echo("runqy: The beginning is missing: only the last 64 KiB are kept.", err=True)
     if logs["shared"]:
-        typer.echo("runqy: other tasks ran in the same process, and some of the output may be theirs", err=True)
+        typer.echo("runqy: Other tasks ran in the same process; some of the output may be theirs.", err=True)
 
 
 def _await(api: Client, task_id: str, wait_s: float) -> dict[str, Any]:

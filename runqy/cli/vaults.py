@@ -196,7 +196,7 @@ def _passphrase(file: Path | None, *, is_new: bool) -> str:
     """Return the passphrase from a prompt (a new one is entered twice) or a file."""
     if file is None:
         if not is_interactive():
-            _fail("standard input is not a terminal; use --passphrase-file.")
+            _fail("Standard input is not a terminal; use --passphrase-file.")
         typed: str = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=is_new)
         return typed
     try:

@@ -26,7 +26,7 @@ from runqy.dataplane.request import ParsedRequest
 from runqy.dataplane.responses import Response, StreamingResponse, problem_response, shared_headers
 from runqy.dataplane.wsgi import call_wsgi
 from runqy.errors import InternalError, RunqyError
-from runqy.http_metrics import OTHER, observe_request
+from runqy.metrics.http_requests import OTHER, observe_request
 from runqy.request_ids import new_request_id, set_request_id
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The hot routes on the event loop, with the same operations and bodies as TaskViewSet.
+"""The hot routes on the event loop, with the same operations, parsers and serializers as TaskViewSet.
 
 Roles and throttles are the viewset's; authentication, parsing and rendering use the functions that it calls.
 """
@@ -18,7 +18,7 @@ from runqy.api.exceptions import log_unavailable
 from runqy.api.parsers import check_encoding, check_size, parse_idempotency_key
 from runqy.api.permissions import check_role
 from runqy.api.renderers import encode_json
-from runqy.api.throttling import ApiKeyThrottle, AuthFailureLimiter, key_limit, key_limit_exceeded
+from runqy.api.throttling import ApiKeyThrottle, AuthFailureLimiter, key_limiter
 from runqy.api_keys import Identity
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.operation import Operation
@@ -37,13 +37,14 @@ from runqy.dataplane.responses import (
     shared_headers,
 )
 from runqy.errors import ConfigurationUnavailable, KeyRequired, QueueNotFound, RunqyError
-from runqy.http_metrics import CLIENT_CLOSED_REQUEST, observe_request, route_label
+from runqy.metrics.http_requests import CLIENT_CLOSED_REQUEST, observe_request, route_label
 from runqy.middleware import forwarded_client
 from runqy.request_ids import trace_headers
 from runqy.tracing import Tracer, enqueue_span, get_tracer
-from tasks.api.bodies import batch_response, enqueue_response, parse_batch, parse_enqueue, task_response
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, is_end_known, open_event_stream
 from tasks.api.logs import END_ID, open_output_stream, parse_position
+from tasks.api.parsers import parse_batch, parse_enqueue
+from tasks.api.serializers import batch_response, enqueue_response, task_response
 from tasks.api.viewsets import TaskViewSet
 from tasks.api.waits import (
     check_still_accepted,
@@ -188,13 +189,13 @@ class TaskEndpoints:
 
     async def _throttle(self, call: Call, identity: Identity) -> None:
         """Count a request against its key's rate. Raise TooManyRequests."""
-        limit = key_limit(identity) if ApiKeyThrottle in TaskViewSet.throttle_classes else None
-        allowance = await self._broker.run(limit.acquire()) if limit else None
-        if limit is None or allowance is None:
+        if ApiKeyThrottle not in TaskViewSet.throttle_classes:
             return
-        call.rate_limit_headers = limit.headers(allowance)
-        if not allowance.is_allowed:
-            raise key_limit_exceeded(identity, allowance.wait_s)
+        limiter = key_limiter(identity)
+        try:
+            await self._broker.run(limiter.count_request())
+        finally:
+            call.rate_limit_headers = limiter.headers or call.rate_limit_headers
 
     async def _enqueue(self, call: Call, identity: Identity) -> Response:
         request = call.request

@@ -9,7 +9,8 @@ from django.http import HttpRequest, HttpResponse
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.security import SecurityMiddleware
 
-from runqy.api.renderers import JSON_TYPE, PROBLEM_TYPE, encode_json, problem, problem_headers
+from runqy.api.exceptions import PROBLEM_TYPE, problem, problem_headers
+from runqy.api.renderers import JSON_TYPE, encode_json
 from runqy.errors import RunqyError
 from runqy.middleware import content_security_policy
 from runqy.request_ids import current_request_id

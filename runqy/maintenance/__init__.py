@@ -1,1 +1,9 @@
-"""The loop that runs maintenance duties. Apps register theirs; any number of processes may run them side by side."""
+"""The loop that runs maintenance duties: periodic work, such as forwarding due tasks and deleting expired ones.
+
+A duty is a class in an app's `duties.py`, which is found as `admin.py` is:
+
+    @register
+    class Forwarder: ...
+
+Any number of processes may run them side by side.
+"""

@@ -9,7 +9,7 @@ from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.errors import RunqyError
 from runqy.failure_log import FailureLog
-from runqy.maintenance.registry import Duty
+from runqy.maintenance.base import Duty
 
 CLOCK_CHECK_S = 10.0
 """How old the measured offset to Redis's clock may be; with a wrong one, leases would seem to have expired."""

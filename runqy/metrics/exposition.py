@@ -11,11 +11,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from queues.catalog import QueueCatalog
-from runqy import clock, metric_files
-from runqy.broker.worker_records import count_workers
+from runqy import clock
+from runqy.broker.workers.records import count_workers
 from runqy.config_sync.head_check import HeadProblem
 from runqy.config_sync.snapshot import get_cache
-from runqy.http_metrics import flush_requests, with_histogram
+from runqy.metrics import multiprocess
 from runqy.metrics.families import (
     asynq_families,
     gauge,
@@ -24,6 +24,7 @@ from runqy.metrics.families import (
     run_families,
     worker_families,
 )
+from runqy.metrics.http_requests import flush_requests, with_histogram
 from runqy.metrics.process import sample_snapshot
 from runqy.metrics.state import RedisState, find_catalog, find_redis_state
 
@@ -131,7 +132,7 @@ class ProcessCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         registry = REGISTRY
-        if metric_files.VARIABLE in os.environ:
+        if multiprocess.VARIABLE in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         yield from with_histogram(registry.collect())

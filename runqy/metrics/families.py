@@ -11,11 +11,11 @@ from prometheus_client.metrics_core import (
 )
 
 from queues.catalog import QueueCatalog
-from runqy.broker.run_counters import BUCKETS_S, Histogram, RunCounters
+from runqy.broker.queues.stats import QueueCounts
 from runqy.broker.states import RunOutcome, TaskState
-from runqy.broker.stats import QueueCounts
-from runqy.broker.worker_records import WorkerState
-from runqy.http_metrics import OTHER
+from runqy.broker.streams.run_counters import BUCKETS_S, Histogram, RunCounters
+from runqy.broker.workers.records import WorkerState
+from runqy.metrics.http_requests import OTHER
 from runqy.metrics.state import RedisState
 
 MAX_QUEUES = 500

@@ -7,7 +7,7 @@ from prometheus_client import Gauge
 
 from runqy import clock
 from runqy.config_sync.snapshot import get_cache
-from runqy.http_metrics import flush_requests, requests_in_flight
+from runqy.metrics.http_requests import flush_requests, requests_in_flight
 
 SAMPLE_EVERY_S = 1.0
 

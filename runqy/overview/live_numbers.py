@@ -8,10 +8,10 @@ from typing import Any
 from runqy import clock
 from runqy.broker.broker import Broker
 from runqy.broker.health import is_maintenance_running
-from runqy.broker.heartbeats import list_worker_ids, read_records
 from runqy.broker.operation import Request, raise_error
-from runqy.broker.stats import QueueCounts, count_tasks, read_queue_names
-from runqy.broker.worker_records import WorkerRecord
+from runqy.broker.queues.stats import QueueCounts, count_tasks, read_queue_names
+from runqy.broker.workers.heartbeats import list_worker_ids, read_records
+from runqy.broker.workers.records import WorkerRecord
 
 MAX_AGE_S = 1.0
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from queues.catalog import QueueCatalog
 from runqy.admin_site.links import changelist_url
 from runqy.broker.broker import Broker
+from runqy.broker.queues.stats import QueueCounts
 from runqy.broker.states import TaskState
-from runqy.broker.stats import QueueCounts
-from runqy.broker.worker_records import NO_WORKERS, WorkerCounts, WorkerRecord, count_workers
+from runqy.broker.workers.records import NO_WORKERS, WorkerCounts, WorkerRecord, count_workers
 from runqy.overview.live_numbers import LiveReader
 from runqy.overview.trends import BacklogSamples
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from runqy import clock, settings
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import list_worker_records
-from runqy.broker.redis_client import RedisTarget
-from runqy.broker.worker_records import WorkerRecord, WorkerState
+from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.workers.heartbeats import list_worker_records
+from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.errors import BrokerUnavailable
 from runqy.home import get_or_create_secret
 from runqy.supervisor.instance import Instance

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from queues.definitions import FieldType, PayloadField, QueueSpec
 from runqy import settings
-from runqy.broker.worker_records import WorkerRecord, WorkerState
+from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.supervisor.deployments import describe_reason, describe_state, is_ready
 from runqy.supervisor.instance import Instance
 

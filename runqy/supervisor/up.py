@@ -4,8 +4,8 @@ import shutil
 from collections.abc import Mapping
 
 from runqy import settings
-from runqy.broker.redis_client import RedisTarget
-from runqy.broker.worker_records import WorkerRecord
+from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.workers.records import WorkerRecord
 from runqy.errors import StackFailed
 from runqy.supervisor import process_specs, terminal
 from runqy.supervisor.deployments import find_unserved_queues, monitor_deployments

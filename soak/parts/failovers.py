@@ -11,9 +11,9 @@ from runqy.broker.keys import QueueKeys
 from soak.checker import Evidence, Fault, Incident, check
 from soak.draining import RECOVERY_S, collect, drain
 from soak.load import Load
+from soak.measuring import measure_recovery
 from soak.options import Options
 from soak.processes import wait_for
-from soak.recovery import measure_recovery
 from soak.report import Report
 from soak.stack import DURABLE, LEASE_S, Stack, StackParts, running_stack
 from tests.support.servers import start_cluster, start_sentinel

@@ -9,8 +9,8 @@ from soak.checker import check
 from soak.draining import RECOVERY_S, collect, descriptors, drain
 from soak.faults import Nemesis
 from soak.load import Load
+from soak.measuring import measure_recovery
 from soak.options import Options
-from soak.recovery import measure_recovery
 from soak.report import Report, counted, spread
 from soak.stack import Stack, StackParts, running_stack
 

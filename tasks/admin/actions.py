@@ -10,9 +10,9 @@ from django.template.response import TemplateResponse
 
 from queues.queries import resolve_redis_queue
 from runqy.broker.broker import Broker
-from runqy.broker.listing import LISTED_STATES
 from runqy.broker.states import TaskState
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.listing import LISTED_STATES
+from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import RequestInvalid, RunqyError, choices_error
 from runqy.redis_connection import get_broker
 from tasks.actions import (

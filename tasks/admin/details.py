@@ -14,9 +14,9 @@ from runqy import durations
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.audit.history import records_url
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
-from runqy.broker.run_log import PAYLOAD_MAX_BYTES
 from runqy.broker.states import RunOutcome
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.streams.run_log import PAYLOAD_MAX_BYTES
+from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import PathNotFound, PayloadInvalid, QueueNotFound, TaskNotFound
 from runqy.redis_connection import get_broker
 from tasks import payloads

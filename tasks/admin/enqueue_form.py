@@ -12,7 +12,7 @@ from queues.payload_schema import example_curl, example_payload
 from queues.queries import get_fresh_catalog
 from runqy.admin_site.base_admin import StyledForm
 from runqy.broker.states import TaskState
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import PayloadInvalid, RunqyError
 from runqy.redis_connection import get_broker
 from tasks import payloads

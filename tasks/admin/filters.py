@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from queues.queries import get_fresh_catalog
 from runqy.admin_site import labels
-from runqy.broker.listing import LISTED_STATES
 from runqy.broker.states import FAILURES, RunOutcome, TaskState
+from runqy.broker.tasks.listing import LISTED_STATES
 from tasks.admin.permissions import HIDDEN, can_view_payloads
 from tasks.admin.presenters import STATE_NAMES
 from tasks.run_queries import RunOrder

@@ -11,9 +11,9 @@ from django.urls import reverse
 from queues.payload_schema import example_curl, example_payload
 from queues.queries import resolve_redis_queue
 from runqy.api.pagination import decode_cursor, encode_cursor
-from runqy.broker.listing import LISTED_STATES, Anchor
+from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.broker.states import TaskState
-from runqy.broker.stats import QueueCounts, count_tasks
+from runqy.broker.tasks.listing import LISTED_STATES, Anchor
 from runqy.errors import RequestInvalid, choices_error
 from runqy.redis_connection import get_broker
 from tasks.admin.browser import bulk_links

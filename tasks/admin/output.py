@@ -12,9 +12,9 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from queues.queries import get_fresh_catalog, hides_payloads, resolve_redis_queue
-from runqy.broker.task_output import MAX_ATTEMPTS, TaskOutput
-from runqy.broker.task_reader import TaskLocation, TaskStatus
-from runqy.broker.task_record import TaskProgress, decode_progress
+from runqy.broker.tasks.output import MAX_ATTEMPTS, TaskOutput
+from runqy.broker.tasks.reader import TaskLocation, TaskStatus
+from runqy.broker.tasks.record import TaskProgress, decode_progress
 from runqy.errors import TaskNotFound
 from runqy.redis_connection import get_broker
 from tasks.admin.permissions import HIDDEN, can_view_payloads

@@ -12,8 +12,8 @@ from runqy.admin_site import labels
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.broker.broker import Broker
 from runqy.broker.states import TaskState
-from runqy.broker.task_reader import TaskLocation
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.reader import TaskLocation
+from runqy.broker.tasks.record import TaskRecord
 from tasks import payloads
 from tasks.admin.json_tree import Node, parse_tree
 from tasks.queries import find_gone

@@ -12,8 +12,8 @@ from django.template.response import TemplateResponse
 
 from queues.catalog import RedisQueue
 from queues.queries import list_redis_queues, run_operation
-from runqy.broker.listing import LISTED_STATES
-from runqy.broker.stats import QueueCounts, count_tasks
+from runqy.broker.queues.stats import QueueCounts, count_tasks
+from runqy.broker.tasks.listing import LISTED_STATES
 from runqy.errors import TaskNotFound
 from runqy.redis_connection import get_broker
 from tasks.admin.browser import show_tasks_of

@@ -9,10 +9,10 @@ from django.template.response import TemplateResponse
 
 from queues.queries import run_operation
 from runqy.broker.broker import Broker
-from runqy.broker.run_log import PAYLOAD_MAX_BYTES
-from runqy.broker.stats import count_tasks
-from runqy.broker.task_reader import TaskLocation
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.queues.stats import count_tasks
+from runqy.broker.streams.run_log import PAYLOAD_MAX_BYTES
+from runqy.broker.tasks.reader import TaskLocation
+from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import RequestInvalid, TaskNotFound
 from runqy.redis_connection import get_broker
 from tasks.admin.browser import run_row

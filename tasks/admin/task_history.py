@@ -8,8 +8,8 @@ from django.http import HttpRequest
 
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.audit.queries import list_records_about
-from runqy.broker.run_log import ERROR_MAX_BYTES, TRACEBACK_MAX_BYTES, is_cut
 from runqy.broker.states import RunOutcome
+from runqy.broker.streams.run_log import ERROR_MAX_BYTES, TRACEBACK_MAX_BYTES, is_cut
 from runqy.redis_connection import get_broker
 from tasks.admin.bulk_actions import bulk_url, title_of
 from tasks.admin.filters import OUTCOME_NAMES, OUTCOME_VARIANTS, tasks_url

@@ -6,9 +6,9 @@ from typing import Any
 
 from runqy.admin_site import labels
 from runqy.admin_site.relative_time import RelativeTime
-from runqy.broker.archive_reasons import find_archive_outcome
 from runqy.broker.states import RunOutcome, TaskState
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.archive_reasons import find_archive_outcome
+from runqy.broker.tasks.record import TaskRecord
 from tasks.admin.filters import OUTCOME_NAMES, OUTCOME_VARIANTS
 from tasks.admin.permissions import HIDDEN, can_view_payloads
 from tasks.admin.presenters import STATE_NAMES, STATE_VARIANTS, format_ms, task_url, worker_url

@@ -13,9 +13,9 @@ from drf_spectacular.utils import OpenApiParameter
 
 from runqy.api.renderers import encode_json
 from runqy.broker.states import TaskState
-from runqy.broker.task_record import TaskProgress, TaskRecord
+from runqy.broker.tasks.record import TaskProgress, TaskRecord
 from runqy.errors import BrokerUnavailable, TaskNotFound
-from tasks.api.bodies import task_response
+from tasks.api.serializers import task_response
 from tasks.waiting import ResultWaiters, Waiter, WaitingClient, Watched
 
 LAST_EVENT_ID = OpenApiParameter(

@@ -7,17 +7,17 @@ output is `<attempt>-<offset>`: after `Last-Event-ID`, the text goes on there.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
 
 import msgspec
 from drf_spectacular.utils import OpenApiParameter
 
 from runqy.api.renderers import encode_json
 from runqy.broker.states import TaskState
-from runqy.broker.task_output import TaskOutput
-from runqy.broker.task_reader import TaskLocation
+from runqy.broker.tasks.output import TaskOutput
+from runqy.broker.tasks.reader import TaskLocation
 from runqy.errors import RequestInvalid
 from tasks.api.events import EventStream, render_sse
+from tasks.api.serializers import TaskLogs
 from tasks.queries import read_task_output
 from tasks.waiting import ResultWaiters, Waiter, WaitingClient, Watched
 
@@ -33,20 +33,6 @@ LOG_PARAMETERS = [
 END_ID = "end"
 """The id of the event `end`."""
 _EVENT_ID = re.compile(r"(\d{1,9})-(\d{1,18})")
-
-
-class TaskLogs(msgspec.Struct, frozen=True, kw_only=True):
-    """What an attempt of a task printed."""
-
-    id: str
-    queue: Annotated[str, msgspec.Meta(description="The Redis queue")]
-    attempt: Annotated[int, msgspec.Meta(description="0: no attempt has printed anything")]
-    attempts: Annotated[list[int], msgspec.Meta(description="The last attempts that printed anything")]
-    text: Annotated[str, msgspec.Meta(description="The last 64 KiB")]
-    truncated: Annotated[bool, msgspec.Meta(description="The attempt printed more before the text")]
-    shared: Annotated[
-        bool, msgspec.Meta(description="Other tasks ran in the same child at the time: some of the text may be theirs")
-    ]
 
 
 class OutputEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -124,7 +124,7 @@ def _duration_ns(value: object) -> int:
     else:
         nanoseconds = -1
     if not 0 <= nanoseconds <= MAX_SECONDS * NS:
-        raise ValueError(f'must be a number of seconds up to {MAX_SECONDS}, or a duration such as "15m".')
+        raise ValueError(f'Must be a number of seconds up to {MAX_SECONDS}, or a duration such as "15m".')
     return nanoseconds
 
 
@@ -136,7 +136,7 @@ def _timestamp_ns(value: object) -> int:
             raise ValueError
         since = timestamp - _EPOCH
     except (ValueError, OverflowError):
-        raise ValueError('must be a timestamp with its time zone, such as "2026-01-31T12:00:00Z".') from None
+        raise ValueError('Must be a timestamp with its time zone, such as "2026-01-31T12:00:00Z".') from None
     if since.days <= 0:
         raise ValueError("Must be a timestamp after 1970.")
     return (since.days * 86_400 + since.seconds) * NS + since.microseconds * 1000

@@ -14,17 +14,17 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from runqy.accounts.authentication import presented_key
+from runqy.api.etags import content_version, etag_response
 from runqy.api.pagination import PAGE_PARAMETERS, CursorPaginator
 from runqy.api.parsers import read_flag
-from runqy.api.preconditions import content_version, etag_response
 from runqy.api.renderers import encode_json
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
-from runqy.broker.listing import LISTED_STATES, Anchor
 from runqy.broker.states import TaskState
-from runqy.broker.task_reader import TaskLocation
+from runqy.broker.tasks.listing import LISTED_STATES, Anchor
+from runqy.broker.tasks.reader import TaskLocation
 from runqy.errors import RequestInvalid, choices_error
 from runqy.redis_connection import get_broker
 from tasks.actions import (
@@ -36,6 +36,7 @@ from tasks.actions import (
     cancel_task,
     states_for_all,
 )
+from tasks.api import examples
 from tasks.api import serializers as s
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, LAST_EVENT_ID
 from tasks.api.logs import END_ID, LOG_PARAMETERS, OutputPosition, open_output_stream, parse_position, task_logs
@@ -83,7 +84,7 @@ class QueueTaskViewSet(ApiViewSet):
         tags=["tasks"],
         parameters=[*LIST_PARAMETERS, *PAGE_PARAMETERS],
         responses={200: s.TaskPageSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
-        examples=[s.TASK_PAGE],
+        examples=[examples.TASK_PAGE],
     )
     def list(self, request: AuthenticatedRequest, queue: str) -> Response:
         """List the tasks of a queue that are in a state.
@@ -106,7 +107,7 @@ class QueueTaskViewSet(ApiViewSet):
             304: OpenApiResponse(description="Not modified"),
             **problem_responses(401, 403, 404, 429, 503),
         },
-        examples=[s.TASK],
+        examples=[examples.TASK],
     )
     def retrieve(self, request: AuthenticatedRequest, queue: str, task_id: str) -> Response:
         """Show a task with all details: payload, result, attempts, timestamps, worker."""
@@ -124,7 +125,7 @@ class QueueTaskViewSet(ApiViewSet):
             204: OpenApiResponse(None, "With `follow`: `Last-Event-ID` names the end of the task"),
             **problem_responses(400, 401, 403, 404, 429, 503),
         },
-        examples=[s.LOGS, s.LOG_EVENTS],
+        examples=[examples.LOGS, examples.LOG_EVENTS],
     )
     def logs(self, request: AuthenticatedRequest, queue: str, task_id: str) -> HttpResponseBase:
         """Show what a task printed, by attempt, or follow it.
@@ -150,7 +151,7 @@ class QueueTaskViewSet(ApiViewSet):
         operation_id="delete_task",
         tags=["tasks"],
         responses={200: s.TaskActionSerializer, **_ONE_TASK},
-        examples=[s.DELETED],
+        examples=[examples.DELETED],
     )
     def destroy(self, request: AuthenticatedRequest, queue: str, task_id: str) -> Response:
         """Delete a task that is not active, with its payload and result."""
@@ -161,7 +162,7 @@ class QueueTaskViewSet(ApiViewSet):
         tags=["tasks"],
         request=None,
         responses={200: s.TaskActionSerializer, **_ONE_TASK},
-        examples=[s.RUN],
+        examples=[examples.RUN],
     )
     def run(self, request: AuthenticatedRequest, queue: str, task_id: str) -> Response:
         """Make a task pending. A finished task restarts with a fresh retry count."""
@@ -172,7 +173,7 @@ class QueueTaskViewSet(ApiViewSet):
         tags=["tasks"],
         request=None,
         responses={200: s.TaskActionSerializer, **_ONE_TASK},
-        examples=[s.ARCHIVED],
+        examples=[examples.ARCHIVED],
     )
     def archive(self, request: AuthenticatedRequest, queue: str, task_id: str) -> Response:
         """Archive a task that has not started. It can be run later, until it expires."""
@@ -217,7 +218,7 @@ class CancelTaskViewSet(ApiViewSet):
             202: OpenApiResponse(s.TaskActionSerializer, "Active, and its worker was notified: see Location"),
             **_ONE_TASK,
         },
-        examples=[s.CANCELED, s.CANCEL_ASKED],
+        examples=[examples.CANCELED, examples.CANCEL_ASKED],
     )
     def cancel(self, request: AuthenticatedRequest, task_id: str) -> Response:
         """Cancel a task. One that has not started is archived at once, an active one is stopped by its worker."""
@@ -247,7 +248,7 @@ def _bulk_schema(action: StateChange, description: str) -> Callable[[F], F]:
         ],
         request=None,
         responses={200: s.BulkActionSerializer, **problem_responses(400, 401, 403, 404, 429, 503)},
-        examples=[s.bulk_action(action)],
+        examples=[examples.bulk_action(action)],
     )
     return decorator
 

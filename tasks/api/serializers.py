@@ -1,32 +1,207 @@
-"""Serializers of tasks, and the examples of the OpenAPI schema. The shapes of the hot routes are in `bodies`."""
+"""Serializers of tasks, and the structs that the hot routes' responses are: DRF and the data plane encode the same."""
 
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import Direction, OpenApiExample, extend_schema_serializer
+from drf_spectacular.utils import Direction, extend_schema_serializer
 from rest_framework import serializers
 
+from runqy import durations
+from runqy.api.renderers import format_ns, format_s
 from runqy.api.serializers import StructSerializer
-from runqy.broker.task_record import TaskRecord
-from tasks.api import bodies
-from tasks.api.logs import TaskLogs
+from runqy.broker.message import REQUEST_ID, TRACEPARENT
+from runqy.broker.states import TaskState
+from runqy.broker.tasks.record import TaskProgress, TaskRecord
+from tasks import payloads
+from tasks.api import parsers
 from tasks.batches import BatchSpec, EnqueuedBatch
+from tasks.operations import EnqueuedTask
 from tasks.task_specs import TaskSpec
+
+_Timestamp = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})] | None
+
+
+class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A task. Payload and result keep their bytes."""
+
+    id: str
+    type: Annotated[str, msgspec.Meta(description="The Redis queue, as in asynq's tools")]
+    queue: Annotated[str, msgspec.Meta(description="The Redis queue")]
+    state: TaskState
+    payload: Annotated[Any, msgspec.Meta(description="The request's bytes, with the schema's defaults")]
+    # Before `result`: Go's decoders ignore case, and keep the last one.
+    result_text: (
+        Annotated[
+            str, msgspec.Meta(description="In `GET /queue/{task_id}`: the JSON text of a result that is a string")
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.field(default=msgspec.UNSET, name="Result")
+    result: Annotated[Any, msgspec.Meta(description="A string where the result is not JSON")]
+    max_retry: int
+    retried: int
+    last_err: Annotated[str, msgspec.Meta(description="The error of the last failed run")]
+    error: Annotated[str | None, msgspec.Meta(description="The error, if it is archived")]
+    timeout: Annotated[str, msgspec.Meta(description="Of one run, as a Go duration such as 10m0s")]
+    deadline: _Timestamp
+    next_process_at: _Timestamp
+    enqueued_at: _Timestamp
+    started_at: Annotated[_Timestamp, msgspec.Meta(description="Start of the last run")]
+    completed_at: _Timestamp
+    worker_id: str | None
+    request_id: Annotated[str | None, msgspec.Meta(description="X-Request-ID of the request that created it")]
+    traceparent: Annotated[str | None, msgspec.Meta(description="The trace of that request (W3C Trace Context)")]
+    progress: Annotated[TaskProgress | None, msgspec.Meta(description="Of the last run, if its handler reports it")]
+
+
+class TaskDetail(TaskInfo, frozen=True, kw_only=True):
+    """A task with all details."""
+
+    attempts: Annotated[int, msgspec.Meta(description="Runs that began and counted")]
+    pending_since: _Timestamp
+    last_failed_at: _Timestamp
+    archived_at: _Timestamp
+    expires_at: Annotated[_Timestamp, msgspec.Meta(description="When it is deleted")]
+    lease_ends_at: Annotated[_Timestamp, msgspec.Meta(description="When its worker's lease expires")]
+    cancel_asked_at: _Timestamp
+    is_canceled: bool
+    child_deaths: int
+    retention_secs: Annotated[int, msgspec.Meta(description="How long it is kept after success")]
+    unique: Annotated[bool, msgspec.Meta(description="It was created with a unique_key")]
+
+
+class TaskResponse(msgspec.Struct, frozen=True):
+    """The response about one task."""
+
+    info: TaskInfo
+
+
+class EnqueueResponse(msgspec.Struct, frozen=True):
+    """The response to `POST /queue/add`."""
+
+    info: TaskInfo
+    existing: (
+        Annotated[bool, msgspec.Meta(description="With `unique_key`: the task is an earlier one that holds the key")]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+
+
+class BatchResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """The response to `POST /queue/add-batch`; ids and errors are in the order of the jobs."""
+
+    enqueued: Annotated[int, msgspec.Meta(description="Number of enqueued tasks")]
+    failed: Annotated[int, msgspec.Meta(description="Number of failed jobs")]
+    task_ids: Annotated[list[str | None], msgspec.Meta(description="In the order of the jobs; null where one failed")]
+    errors: Annotated[list[str | None], msgspec.Meta(description="In the order of the jobs; null where none failed")]
+    existing: Annotated[
+        list[int],
+        msgspec.Meta(description="Indexes of jobs whose unique key an earlier task holds; its id is returned"),
+    ]
+
+
+class TaskLogs(msgspec.Struct, frozen=True, kw_only=True):
+    """What an attempt of a task printed."""
+
+    id: str
+    queue: Annotated[str, msgspec.Meta(description="The Redis queue")]
+    attempt: Annotated[int, msgspec.Meta(description="0: no attempt has printed anything")]
+    attempts: Annotated[list[int], msgspec.Meta(description="The last attempts that printed anything")]
+    text: Annotated[str, msgspec.Meta(description="The last 64 KiB")]
+    truncated: Annotated[bool, msgspec.Meta(description="The attempt printed more before the text")]
+    shared: Annotated[
+        bool, msgspec.Meta(description="Other tasks ran in the same child at the time: some of the text may be theirs")
+    ]
+
+
+def task_info(record: TaskRecord) -> TaskInfo:
+    """Return a task as the API renders it."""
+    message = record.message
+    return TaskInfo(
+        id=record.id,
+        type=message.type,
+        queue=record.queue,
+        state=record.state,
+        payload=payloads.as_json(message.payload),
+        result=None if record.result is None else payloads.as_json(record.result),
+        max_retry=message.retry,
+        retried=record.retried,
+        last_err=record.error,
+        error=record.error if record.state is TaskState.ARCHIVED else None,
+        timeout=durations.format_s(message.timeout),
+        deadline=format_s(message.deadline or None),
+        next_process_at=format_s(record.next_process_at_s),
+        enqueued_at=format_ns(record.enqueued_at_ns),
+        started_at=format_ns(record.started_at_ns),
+        completed_at=format_ns(record.completed_at_ns),
+        worker_id=record.worker_id or None,
+        request_id=message.headers.get(REQUEST_ID),
+        traceparent=message.headers.get(TRACEPARENT),
+        progress=record.progress,
+    )
+
+
+def task_response(record: TaskRecord) -> TaskResponse:
+    """Return the response about one task.
+
+    The released SDK decodes a result that is a string once more, which changes `"42"` to 42, unless there is `Result`.
+    """
+    info = task_info(record)
+    if record.result is None or (text := payloads.text_of_string(record.result, info.result)) is None:
+        return TaskResponse(info)
+    return TaskResponse(msgspec.structs.replace(info, result_text=text))
+
+
+def task_detail(record: TaskRecord) -> TaskDetail:
+    """Return a task with all details as the API renders it."""
+    message = record.message
+    return TaskDetail(
+        **msgspec.structs.asdict(task_info(record)),
+        attempts=record.attempts,
+        pending_since=format_ns(record.pending_since_ns),
+        last_failed_at=format_s(message.last_failed_at or None),
+        archived_at=format_s(record.archived_at_s),
+        expires_at=format_s(record.expires_at_s),
+        lease_ends_at=format_s(record.score_s if record.state is TaskState.ACTIVE else None),
+        cancel_asked_at=format_ns(record.cancel_requested_at_ns),
+        is_canceled=record.is_canceled,
+        child_deaths=record.child_deaths,
+        retention_secs=message.retention,
+        unique=bool(message.unique_key),
+    )
+
+
+def enqueue_response(enqueued: EnqueuedTask, spec: TaskSpec, awaited: TaskRecord | None = None) -> EnqueueResponse:
+    """Return the response about an enqueued task, in its state after a wait if there was one."""
+    existing = enqueued.is_existing if spec.unique is not None else msgspec.UNSET
+    return EnqueueResponse(task_info(awaited or enqueued.record), existing)
+
+
+def batch_response(batch: EnqueuedBatch) -> BatchResponse:
+    """Return the response about a batch."""
+    failed = sum(result.error is not None for result in batch.results)
+    existing = [index for index, result in enumerate(batch.results) if result.is_existing]
+    return BatchResponse(
+        enqueued=len(batch.results) - failed - len(existing),
+        failed=failed,
+        task_ids=[result.task_id for result in batch.results],
+        errors=[result.error.detail if result.error else None for result in batch.results],
+        existing=existing,
+    )
 
 
 class EnqueueSerializer(serializers.BaseSerializer[Any]):
     """The body of `POST /queue/add`, as bytes."""
 
     def to_internal_value(self, data: bytes) -> TaskSpec:
-        return bodies.parse_enqueue(data)
+        return parsers.parse_enqueue(data)
 
 
 class BatchSerializer(serializers.BaseSerializer[Any]):
     """The body of `POST /queue/add-batch`, as bytes."""
 
     def to_internal_value(self, data: bytes) -> BatchSpec:
-        return bodies.parse_batch(data)
+        return parsers.parse_batch(data)
 
 
 class EnqueueSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
@@ -35,7 +210,7 @@ class EnqueueSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no
     target_class = EnqueueSerializer
 
     def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
-        return bodies.enqueue_schema()
+        return parsers.enqueue_schema()
 
 
 class BatchSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
@@ -44,52 +219,52 @@ class BatchSerializerExtension(OpenApiSerializerExtension):  # type: ignore[no-u
     target_class = BatchSerializer
 
     def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
-        return bodies.batch_schema()
+        return parsers.batch_schema()
 
 
 class EnqueueResponseSerializer(StructSerializer):
     """An enqueued task; renders an EnqueueResponse."""
 
-    struct = bodies.EnqueueResponse
+    struct = EnqueueResponse
 
-    def to_representation(self, instance: bodies.EnqueueResponse) -> bodies.EnqueueResponse:
+    def to_representation(self, instance: EnqueueResponse) -> EnqueueResponse:
         return instance
 
 
 class BatchResponseSerializer(StructSerializer):
     """The result of a batch."""
 
-    struct = bodies.BatchResponse
+    struct = BatchResponse
 
-    def to_representation(self, instance: EnqueuedBatch) -> bodies.BatchResponse:
-        return bodies.batch_response(instance)
+    def to_representation(self, instance: EnqueuedBatch) -> BatchResponse:
+        return batch_response(instance)
 
 
 class TaskSerializer(StructSerializer):
     """A task."""
 
-    struct = bodies.TaskInfo
+    struct = TaskInfo
 
-    def to_representation(self, instance: TaskRecord) -> bodies.TaskInfo:
-        return bodies.task_info(instance)
+    def to_representation(self, instance: TaskRecord) -> TaskInfo:
+        return task_info(instance)
 
 
 class TaskResponseSerializer(StructSerializer):
     """A task by its id."""
 
-    struct = bodies.TaskResponse
+    struct = TaskResponse
 
-    def to_representation(self, instance: TaskRecord) -> bodies.TaskResponse:
-        return bodies.task_response(instance)
+    def to_representation(self, instance: TaskRecord) -> TaskResponse:
+        return task_response(instance)
 
 
 class TaskDetailSerializer(StructSerializer):
     """A task with all details."""
 
-    struct = bodies.TaskDetail
+    struct = TaskDetail
 
-    def to_representation(self, instance: TaskRecord) -> bodies.TaskDetail:
-        return bodies.task_detail(instance)
+    def to_representation(self, instance: TaskRecord) -> TaskDetail:
+        return task_detail(instance)
 
 
 class TaskLogsSerializer(StructSerializer):
@@ -126,150 +301,3 @@ class BulkActionSerializer(serializers.Serializer[Any]):
     dry_run = serializers.BooleanField()
     matched = serializers.IntegerField(help_text="Tasks in the state")
     affected = serializers.IntegerField(help_text="Tasks that the action was applied to; none in a dry run")
-
-
-_TASK: dict[str, Any] = {
-    "id": "task-uuid",
-    "type": "inference_high",
-    "queue": "inference_high",
-    "state": "completed",
-    "payload": {"prompt": "Hello world", "width": 1024},
-    "result": {"ok": True},
-    "max_retry": 3,
-    "retried": 0,
-    "last_err": "",
-    "error": None,
-    "timeout": "5m0s",
-    "deadline": None,
-    "next_process_at": None,
-    "enqueued_at": "2024-01-15T12:44:58.120000Z",
-    "started_at": "2024-01-15T12:44:59.120000Z",
-    "completed_at": "2024-01-15T12:45:00Z",
-    "worker_id": "worker-abc123",
-    "request_id": "3f1c09a27be44d10",
-    "traceparent": None,
-    "progress": {"current": 3, "total": 10, "message": "resizing"},
-}
-_DETAIL = _TASK | {
-    "attempts": 1,
-    "pending_since": None,
-    "last_failed_at": None,
-    "archived_at": None,
-    "expires_at": "2024-01-16T12:45:00Z",
-    "lease_ends_at": None,
-    "cancel_asked_at": None,
-    "is_canceled": False,
-    "child_deaths": 0,
-    "retention_secs": 86400,
-    "unique": False,
-}
-_NEXT = "/api/cli/queues/inference_high/tasks?state=completed&limit=1&cursor=eyJzdGF0ZSI6ImNvbXBsZXRlZCJ9"
-TASK_PAGE = OpenApiExample("Response", {"tasks": [_TASK], "count": 1, "next": _NEXT}, response_only=True)
-TASK = OpenApiExample("Response", _DETAIL, response_only=True)
-CANCELED = OpenApiExample(
-    "Archived",
-    {"message": "task cancelled", "task_id": "task-uuid"},
-    response_only=True,
-    status_codes=["200"],
-)
-CANCEL_ASKED = OpenApiExample(
-    "Active",
-    {"message": "task is being cancelled", "task_id": "task-uuid"},
-    response_only=True,
-    status_codes=["202"],
-)
-RUN = OpenApiExample("Response", {"message": "task pending", "task_id": "task-uuid"}, response_only=True)
-ARCHIVED = OpenApiExample("Response", {"message": "task archived", "task_id": "task-uuid"}, response_only=True)
-DELETED = OpenApiExample("Response", {"message": "task deleted", "task_id": "task-uuid"}, response_only=True)
-
-
-def bulk_action(action: str) -> OpenApiExample:
-    """Return an example of an action on the tasks of a state."""
-    body = {
-        "queue": "inference_high",
-        "action": action,
-        "state": "retry",
-        "dry_run": False,
-        "matched": 12,
-        "affected": 12,
-    }
-    return OpenApiExample("Response", body, response_only=True)
-
-
-_QUEUED_INFO = {"id": "task-uuid", "queue": "inference_high"}
-_NOT_ENDED = {"info": {**_QUEUED_INFO, "state": "active", "result": None}}
-
-ENQUEUE_BODY = OpenApiExample(
-    "A task",
-    request_only=True,
-    value={"queue": "inference_high", "timeout": 300, "data": {"prompt": "Hello world", "width": 1024}},
-)
-ENQUEUED = OpenApiExample(
-    "Queued",
-    {"info": {**_QUEUED_INFO, "state": "pending"}},
-    response_only=True,
-    status_codes=["200"],
-)
-ENQUEUED_NOT_ENDED = OpenApiExample("Not ended", _NOT_ENDED, response_only=True, status_codes=["202"])
-BATCH_BODY = OpenApiExample(
-    "Two tasks",
-    request_only=True,
-    value={
-        "queue": "inference_high",
-        "timeout": 300,
-        "jobs": [{"prompt": "Hello world"}, {"timeout": 60, "data": {"prompt": "Hello again"}}],
-    },
-)
-BATCH_ENQUEUED = OpenApiExample(
-    "Both queued",
-    response_only=True,
-    status_codes=["200"],
-    value={
-        "enqueued": 2,
-        "failed": 0,
-        "task_ids": ["task-uuid-1", "task-uuid-2"],
-        "errors": [None, None],
-        "existing": [],
-    },
-)
-TASK_ENDED = OpenApiExample(
-    "Response",
-    {"info": {**_QUEUED_INFO, "state": "completed", "result": "..."}},
-    response_only=True,
-    status_codes=["200"],
-)
-TASK_NOT_ENDED = OpenApiExample("Not ended", _NOT_ENDED, response_only=True, status_codes=["202"])
-EVENTS = OpenApiExample(
-    "A task that is completed",
-    'id: pending-0\nevent: state\ndata: {"id":"task-uuid","queue":"inference_high","state":"pending","attempts":0}\n\n'
-    'id: active-1\nevent: state\ndata: {"id":"task-uuid","queue":"inference_high","state":"active","attempts":1}\n\n'
-    'event: progress\ndata: {"id":"task-uuid","queue":"inference_high","progress":{"current":3,"total":10,"message":'
-    '"resizing"}}\n\n'
-    'id: completed-1\nevent: end\ndata: {"info":{"id":"task-uuid","state":"completed","result":{"ok":true}}}\n\n',
-    response_only=True,
-    status_codes=["200"],
-    media_type="text/event-stream",
-)
-LOGS = OpenApiExample(
-    "Response",
-    {
-        "id": "task-uuid",
-        "queue": "inference_high",
-        "attempt": 2,
-        "attempts": [1, 2],
-        "text": "loading the model\n3 of 10\n",
-        "truncated": False,
-        "shared": False,
-    },
-    response_only=True,
-    status_codes=["200"],
-)
-LOG_EVENTS = OpenApiExample(
-    "With follow=true",
-    'id: 2-18\nevent: output\ndata: {"attempt":2,"text":"loading the model\\n","truncated":false,"shared":false}\n\n'
-    'id: 2-26\nevent: output\ndata: {"attempt":2,"text":"3 of 10\\n","truncated":false,"shared":false}\n\n'
-    'id: end\nevent: end\ndata: {"id":"task-uuid","queue":"inference_high","state":"completed"}\n\n',
-    response_only=True,
-    status_codes=["200"],
-    media_type="text/event-stream",
-)

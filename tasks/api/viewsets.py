@@ -1,6 +1,6 @@
 """Tasks over HTTP, for clients: enqueue, enqueue a batch, get, stream events.
 
-The data plane serves these routes too, by the same operations and bodies; see docs/architecture.md.
+The data plane serves these routes too, by the same operations, parsers and serializers; see docs/architecture.md.
 """
 
 from typing import Any, ClassVar
@@ -20,12 +20,12 @@ from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Identity, Role
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.record import TaskRecord
 from runqy.config_sync.snapshot import get_snapshot
 from runqy.request_ids import trace_headers
 from runqy.tracing import enqueue_span
+from tasks.api import examples
 from tasks.api import serializers as s
-from tasks.api.bodies import enqueue_response
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, LAST_EVENT_ID, is_end_known, open_event_stream
 from tasks.api.waits import (
     WAIT_PARAMETERS,
@@ -67,7 +67,7 @@ class TaskViewSet(ApiViewSet):
             202: OpenApiResponse(s.EnqueueResponseSerializer, "Enqueued, and not ended after the wait: see Location"),
             **problem_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
         },
-        examples=[s.ENQUEUE_BODY, s.ENQUEUED, s.ENQUEUED_NOT_ENDED],
+        examples=[examples.ENQUEUE_BODY, examples.ENQUEUED, examples.ENQUEUED_NOT_ENDED],
     )
     def create(self, request: AuthenticatedRequest) -> Response:
         """Enqueue a task.
@@ -92,7 +92,7 @@ class TaskViewSet(ApiViewSet):
         awaited = _wait_for_queued(enqueued.record, wait, request.auth) if wait.seconds else None
         if awaited is not None and not is_still_accepted(presented_key(request.headers), request.auth):
             awaited = None
-        content = enqueue_response(enqueued, spec, awaited)
+        content = s.enqueue_response(enqueued, spec, awaited)
         status, headers = enqueue_head(enqueued, awaited, wait)
         return Response(s.EnqueueResponseSerializer(content).data, status, headers=headers)
 
@@ -105,7 +105,7 @@ class TaskViewSet(ApiViewSet):
             200: OpenApiResponse(s.BatchResponseSerializer, "At least one task was enqueued"),
             **problem_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
         },
-        examples=[s.BATCH_BODY, s.BATCH_ENQUEUED],
+        examples=[examples.BATCH_BODY, examples.BATCH_ENQUEUED],
     )
     def create_batch(self, request: AuthenticatedRequest) -> Response:
         """Enqueue many tasks on one queue.
@@ -139,7 +139,7 @@ class TaskViewSet(ApiViewSet):
             304: OpenApiResponse(None, "The version in `If-None-Match` is current"),
             **problem_responses(400, 401, 403, 404, 503),
         },
-        examples=[s.TASK_ENDED, s.TASK_NOT_ENDED],
+        examples=[examples.TASK_ENDED, examples.TASK_NOT_ENDED],
     )
     def retrieve(self, request: AuthenticatedRequest, task_id: str) -> Response:
         """Show the state and result of a task, at once or after waiting for its end."""
@@ -161,7 +161,7 @@ class TaskViewSet(ApiViewSet):
             204: OpenApiResponse(None, "`Last-Event-ID` names the end of the task"),
             **problem_responses(401, 403, 404, 503),
         },
-        examples=[s.EVENTS],
+        examples=[examples.EVENTS],
     )
     def events(self, request: AuthenticatedRequest, task_id: str) -> HttpResponseBase:
         """Stream the states of a task as server-sent events.

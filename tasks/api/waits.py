@@ -10,9 +10,9 @@ from drf_spectacular.utils import OpenApiParameter
 
 from runqy import durations
 from runqy.accounts.queries import find_identity
-from runqy.api.preconditions import content_version, matches_if_none_match
+from runqy.api.etags import content_version, matches_if_none_match
 from runqy.api_keys import Identity
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import KeyRequired, RequestInvalid
 from tasks.operations import EnqueuedTask
 from tasks.waiting import WaitingClient

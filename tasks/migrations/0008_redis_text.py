@@ -1,6 +1,6 @@
 from django.db import migrations
 
-import tasks.fields
+import tasks.models
 
 
 class Migration(migrations.Migration):
@@ -16,10 +16,10 @@ class Migration(migrations.Migration):
     operations = [
         migrations.SeparateDatabaseAndState(
             state_operations=[
-                migrations.AlterField("bulkactionitem", "task_id", tasks.fields.RedisTextField(max_length=255)),
-                migrations.AlterField("taskcopy", "original_id", tasks.fields.RedisTextField(max_length=255)),
-                migrations.AlterField("taskcopy", "copy_id", tasks.fields.RedisTextField(max_length=255)),
-                migrations.AlterField("taskrun", "task_id", tasks.fields.RedisTextField(max_length=255)),
+                migrations.AlterField("bulkactionitem", "task_id", tasks.models.RedisTextField(max_length=255)),
+                migrations.AlterField("taskcopy", "original_id", tasks.models.RedisTextField(max_length=255)),
+                migrations.AlterField("taskcopy", "copy_id", tasks.models.RedisTextField(max_length=255)),
+                migrations.AlterField("taskrun", "task_id", tasks.models.RedisTextField(max_length=255)),
             ]
         )
     ]

@@ -3,7 +3,7 @@
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import write_heartbeat
+from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.overview.live_numbers import LiveReader
 from tests.support.maintenance_duties import put
 from tests.support.workers import RECORD

@@ -18,9 +18,9 @@ from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import write_heartbeat
 from runqy.broker.keys import QueueKeys
-from runqy.broker.worker_records import WorkerState
+from runqy.broker.workers.heartbeats import write_heartbeat
+from runqy.broker.workers.records import WorkerState
 from runqy.config_sync import snapshot
 from runqy.config_sync.reconcile import republish_configuration
 from tasks.models import QueueMinute

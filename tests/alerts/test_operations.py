@@ -16,8 +16,8 @@ from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import write_heartbeat
-from runqy.broker.pausing import pause
+from runqy.broker.queues.pausing import pause
+from runqy.broker.workers.heartbeats import write_heartbeat
 from tasks.models import QueueMinute
 from tests.alerts.observations import NOW
 from tests.queues.samples import spec

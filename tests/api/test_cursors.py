@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from runqy.api.pagination import decode_cursor, encode_cursor
-from runqy.broker.listing import Anchor
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.listing import Anchor
 from runqy.errors import RequestInvalid
 from tasks.api.queue_viewsets import TaskListCursor
 from tests.api.client import ApiClient, problem

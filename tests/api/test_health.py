@@ -12,12 +12,12 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy import health
 from runqy.accounts.operations import create_api_key
 from runqy.broker import keys
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.config_sync.snapshot import get_snapshot
-from runqy.maintenance.registry import Heartbeat
+from runqy.health import readiness
+from runqy.maintenance.base import Heartbeat
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
@@ -38,7 +38,7 @@ ALL = [
 
 @pytest.fixture(autouse=True)
 def _asks_every_time(monkeypatch: pytest.MonkeyPatch, configuration: None, settings: Any) -> None:
-    monkeypatch.setattr(health, "MAX_AGE_S", 0.0)
+    monkeypatch.setattr(readiness, "MAX_AGE_S", 0.0)
     Heartbeat().run_tick(get_broker())
     settings.RUNQY_WORKER_REDIS_TARGET = replace(settings.REDIS_TARGET, username="worker", password="secret")
 
@@ -126,7 +126,7 @@ def test_a_silent_redis_is_checked_once(settings: Any, monkeypatch: pytest.Monke
 
 
 def test_a_check_that_is_not_done_in_time_is_named(redis: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runqy.broker.redis_client.REPLY_TIMEOUT_S", 60.0)
+    monkeypatch.setattr("runqy.broker.connection.redis_client.REPLY_TIMEOUT_S", 60.0)
     ((_, port),) = settings.REDIS_TARGET.addresses
     settings.REDIS_TARGET = replace(settings.REDIS_TARGET, addresses=(("localhost", port),))  # with new connections
     redis.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
@@ -196,7 +196,7 @@ def test_without_a_database_tasks_continue(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_database_without_its_tables_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_is_migrated", False)
+    monkeypatch.setattr(readiness, "_is_migrated", False)
     loader, recorder = MigrationLoader(connection), MigrationRecorder(connection)
     (newest,) = loader.graph.leaf_nodes("vaults")
     recorder.record_unapplied(*newest)
@@ -259,8 +259,8 @@ def test_required_users_that_the_server_may_not_create_are_a_warning(settings: A
 
 
 def test_frequent_requests_share_one_check(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
-    monkeypatch.setattr(health, "MAX_AGE_S", 60.0)
-    monkeypatch.setattr(health, "_latest", (float("-inf"), []))
+    monkeypatch.setattr(readiness, "MAX_AGE_S", 60.0)
+    monkeypatch.setattr(readiness, "_latest", (float("-inf"), []))
     before = ready()
     settings.REDIS_TARGET = away()
 
@@ -268,9 +268,9 @@ def test_frequent_requests_share_one_check(monkeypatch: pytest.MonkeyPatch, sett
 
 
 def test_a_draining_process_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_is_draining", False)
+    monkeypatch.setattr(readiness, "_is_draining", False)
 
-    health.start_draining()
+    readiness.start_draining()
 
     assert ready() == (503, "not_ready", {"process": "failed"})
     assert ApiClient(None).get("/livez").status_code == 200

@@ -16,7 +16,7 @@ from drf_spectacular.generators import SchemaGenerator
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.errors import BatchTooLarge, RequestInvalid, RunqyError
-from tasks.api.bodies import parse_batch
+from tasks.api.parsers import parse_batch
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY

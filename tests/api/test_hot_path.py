@@ -7,8 +7,8 @@ import pytest
 
 from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy.broker.async_node import AsyncNode
-from runqy.broker.connections import StandaloneConnection
+from runqy.broker.connection.async_node import AsyncNode
+from runqy.broker.connection.blocking import StandaloneConnection
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command
 from runqy.config_sync.snapshot import get_snapshot

@@ -12,8 +12,8 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 from rest_framework.views import APIView
 
+from runqy.api.openapi_hooks import LINKS
 from runqy.api.views import SchemaView, SwaggerView
-from runqy.openapi_hooks import LINKS
 from tasks.api.options import MAX_NAME_LENGTH
 
 REFERENCE = """

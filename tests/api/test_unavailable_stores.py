@@ -11,8 +11,8 @@ from drf_spectacular.generators import SchemaGenerator
 
 from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy import health
 from runqy.config_sync.snapshot import get_snapshot
+from runqy.health import readiness
 from tests.api.wsgi import Response, call
 from tests.queues.samples import spec
 from vaults.operations import create_vault, set_entry
@@ -22,7 +22,7 @@ NAMES = {"queue": "simple", "name": "v", "key": "KEY", "task_id": "t", "worker_i
 
 @pytest.fixture(autouse=True)
 def _something_to_ask_about(configuration: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "MAX_AGE_S", 0.0)
+    monkeypatch.setattr(readiness, "MAX_AGE_S", 0.0)
     save_queue(spec=spec("simple"), source=QueueSource.API)
     create_vault(name="v")
     set_entry(vault="v", key="KEY", value="value")

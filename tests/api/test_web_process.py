@@ -18,7 +18,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.keys import ended_channel
-from runqy.broker.task_output import OutputChunk, write_output
+from runqy.broker.tasks.output import OutputChunk, write_output
 from runqy.cli.exit_codes import ExitCode
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY

@@ -20,8 +20,8 @@ from runqy.audit.history import records_url
 from runqy.audit.models import AuditRecord
 from runqy.audit.operations import move_pending, record
 from runqy.audit.pending import PendingRecord, sign
-from runqy.broker.audit_stream import append_record
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.streams.audit_stream import append_record
 from runqy.redis_connection import get_broker
 from tests.support.servers import free_port
 from vaults.operations import create_vault, delete_vault, set_entry

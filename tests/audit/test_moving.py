@@ -16,9 +16,10 @@ from runqy.audit.models import AuditHead, AuditRecord
 from runqy.audit.operations import move_pending, record
 from runqy.audit.pending import PendingRecord, append_pending, sign
 from runqy.audit.queries import verify_chain
-from runqy.broker import audit_stream, keys
-from runqy.broker.audit_stream import append_record, count_entries
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker import keys
+from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.streams import audit_stream
+from runqy.broker.streams.audit_stream import append_record, count_entries
 from runqy.errors import AuditNotRecorded
 from runqy.redis_connection import get_broker
 from tests.support.servers import free_port

@@ -13,10 +13,11 @@ from queues.pausing import pause_queue
 from runqy.audit.models import AuditRecord
 from runqy.audit.operations import move_pending
 from runqy.audit.queries import verify_chain
-from runqy.broker import audit_stream, keys
-from runqy.broker.connections import StandaloneConnection
+from runqy.broker import keys
+from runqy.broker.connection.blocking import StandaloneConnection
 from runqy.broker.scripts import Command
 from runqy.broker.states import TaskState
+from runqy.broker.streams import audit_stream
 from runqy.config_sync.snapshot import get_snapshot
 from runqy.errors import AuditNotRecorded, BrokerUnavailable, TaskNotFound
 from runqy.redis_connection import get_broker

@@ -9,9 +9,9 @@ from runqy.broker import keys
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from runqy.broker.lease import Lease
-from runqy.broker.stats import count_tasks
-from runqy.broker.task_reader import find_task
+from runqy.broker.queues.stats import count_tasks
+from runqy.broker.tasks.lease import Lease
+from runqy.broker.tasks.reader import find_task
 from runqy.errors import TaskNotFound
 from tests.support.tasks import counters, listed
 

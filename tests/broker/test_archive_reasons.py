@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from runqy.broker.archive_reasons import (
+from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.states import RunOutcome, TaskState
+from runqy.broker.tasks.archive_reasons import (
     DEADLINE_EXCEEDED,
     LEASE_EXPIRED,
     find_archive_outcome,
     pending_timeout_error,
     timeout_error,
 )
-from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.states import RunOutcome, TaskState
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.record import TaskRecord
 
 NOW_S = 1_700_000_000
 MESSAGE = TaskMessage(timeout=60, deadline=NOW_S - 10, last_failed_at=NOW_S)

@@ -2,8 +2,8 @@
 
 from runqy.broker import constants
 from runqy.broker.broker import Broker
-from runqy.broker.finish import archive
 from runqy.broker.keys import QueueKeys
+from runqy.broker.tasks.finish import archive
 from tests.support.tasks import QUEUE, listed, put, take_one
 
 KEYS = QueueKeys(QUEUE)

@@ -5,14 +5,14 @@ import pytest
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
-from runqy.broker.finish import archive
-from runqy.broker.inspector import run_tasks
-from runqy.broker.janitor import ArchiveCursors, delete_expired
 from runqy.broker.keys import QueueKeys
+from runqy.broker.maintenance.janitor import ArchiveCursors, delete_expired
+from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.message import encode
-from runqy.broker.recoverer import LeaselessWatch, recover_lost
-from runqy.broker.task_reader import find_task
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.finish import archive
+from runqy.broker.tasks.inspector import run_tasks
+from runqy.broker.tasks.reader import find_task
+from runqy.broker.tasks.record import TaskRecord
 from tests.support.tasks import QUEUE, fields, put, take_one
 
 KEYS = QueueKeys(QUEUE)

@@ -10,15 +10,15 @@ import uvloop
 from runqy import clock
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
-from runqy.broker.enqueue import enqueue
-from runqy.broker.enqueue_batch import enqueue_many
-from runqy.broker.finish import FinishOutcome, complete
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.operation import Operation, Request, ask, get_context
-from runqy.broker.redis_client import RedisTarget
 from runqy.broker.scripts import Script, command
 from runqy.broker.states import TaskState
-from runqy.broker.task_reader import find_task, read_states
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.enqueue import enqueue
+from runqy.broker.tasks.enqueue_batch import enqueue_many
+from runqy.broker.tasks.finish import FinishOutcome, complete
+from runqy.broker.tasks.reader import find_task, read_states
 from runqy.errors import BrokerCommandRefused, RunqyError, TaskAlreadyExists, TaskNotFound
 from tests.support import environment
 from tests.support.event_loop import run_with_broker

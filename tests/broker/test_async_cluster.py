@@ -11,8 +11,8 @@ from redis.crc import key_slot
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.operation import Request
-from runqy.broker.redis_client import RedisTarget
 from runqy.broker.scripts import Script, command
 from runqy.errors import BrokerUnavailable
 from tests.support.event_loop import run_with_broker, wait_until

@@ -12,14 +12,14 @@ import pytest
 import redis as redis_py
 import uvloop
 
-from runqy.broker import async_node
 from runqy.broker.async_broker import AsyncBroker
-from runqy.broker.enqueue import enqueue
+from runqy.broker.connection import async_node
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.operation import Request
-from runqy.broker.redis_client import RedisTarget
 from runqy.broker.scripts import command
 from runqy.broker.states import TaskState
-from runqy.broker.task_reader import read_states
+from runqy.broker.tasks.enqueue import enqueue
+from runqy.broker.tasks.reader import read_states
 from runqy.errors import BrokerBusy, BrokerRefused, BrokerUnavailable
 from tests.support import environment, event_loop
 from tests.support.bad_network import BadNetwork, FaultMode

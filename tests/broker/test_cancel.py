@@ -4,9 +4,9 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import Cancellation, cancel
-from runqy.broker.finish import Failure, complete, retry
 from runqy.broker.keys import QueueKeys
+from runqy.broker.tasks.cancel import Cancellation, cancel
+from runqy.broker.tasks.finish import Failure, complete, retry
 from runqy.errors import TaskNotCancelable, TaskNotFound
 from tests.support.tasks import QUEUE, counters, fields, listed, message, put, take, take_one
 

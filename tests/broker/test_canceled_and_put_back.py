@@ -6,10 +6,10 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import Cancellation, cancel
-from runqy.broker.forwarder import forward_due
 from runqy.broker.keys import QueueKeys
-from runqy.broker.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.maintenance.forwarder import forward_due
+from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.tasks.cancel import Cancellation, cancel
 from tests.support.tasks import QUEUE, counters, fields, ids, listed, message, put, take, take_one
 
 KEYS = QueueKeys(QUEUE)

@@ -10,10 +10,10 @@ import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
-from runqy.broker.finish import requeue
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.replies import check_reply
 from runqy.broker.scripts import Script, command
+from runqy.broker.tasks.finish import requeue
 from runqy.errors import BrokerCommandRefused, BrokerUnavailable
 from tests.support.fake_redis import FakeRedis
 from tests.support.servers import ValkeyServer, free_port
@@ -132,7 +132,7 @@ def test_an_idle_connection_is_checked_before_it_is_used(
 ) -> None:
     single_broker.measure_clock()
     single_broker.client.client_kill_filter(_type="normal", skipme=True)
-    monkeypatch.setattr("runqy.broker.connections.SKIP_CHECK_S", 0)
+    monkeypatch.setattr("runqy.broker.connection.blocking.SKIP_CHECK_S", 0)
 
     assert single_broker.connection.execute([command("ECHO", "hello", key=None)]) == [b"hello"]
 

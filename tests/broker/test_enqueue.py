@@ -4,9 +4,9 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import NewTask, enqueue
 from runqy.broker.keys import QueueKeys
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.errors import BrokerUnavailable, TaskAlreadyExists
 from tests.support.tasks import QUEUE, fields, listed, message, new_task, put
 

@@ -4,8 +4,8 @@ import pytest
 
 from runqy.broker import constants, keys
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.errors import BrokerUnavailable, TaskAlreadyExists
 from tests.support.tasks import QUEUE, listed, message, new_task, put
 

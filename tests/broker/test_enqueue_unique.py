@@ -7,7 +7,8 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import (
+from runqy.broker.keys import QueueKeys
+from runqy.broker.tasks.enqueue import (
     IDEMPOTENCY_TTL_S,
     IdempotencyKey,
     IdempotencyRecord,
@@ -18,9 +19,8 @@ from runqy.broker.enqueue import (
     enqueue_unique,
     find_replayed,
 )
-from runqy.broker.enqueue_batch import BatchPart, RequestToken, enqueue_unique_batch
-from runqy.broker.finish import complete
-from runqy.broker.keys import QueueKeys
+from runqy.broker.tasks.enqueue_batch import BatchPart, RequestToken, enqueue_unique_batch
+from runqy.broker.tasks.finish import complete
 from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists
 from tests.support.tasks import QUEUE, fields, listed, message, new_task, put, take_one
 

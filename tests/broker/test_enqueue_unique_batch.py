@@ -7,10 +7,16 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import IDEMPOTENCY_TTL_S, IdempotencyKey, LockConflict, TaskCreated
-from runqy.broker.enqueue_batch import BatchPart, EnqueuedPart, RequestToken, enqueue_unique_batch, find_enqueued_part
-from runqy.broker.finish import archive, complete
 from runqy.broker.keys import QueueKeys
+from runqy.broker.tasks.enqueue import IDEMPOTENCY_TTL_S, IdempotencyKey, LockConflict, TaskCreated
+from runqy.broker.tasks.enqueue_batch import (
+    BatchPart,
+    EnqueuedPart,
+    RequestToken,
+    enqueue_unique_batch,
+    find_enqueued_part,
+)
+from runqy.broker.tasks.finish import archive, complete
 from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists
 from tests.support.tasks import QUEUE, fields, listed, message, new_task, put, take_one
 

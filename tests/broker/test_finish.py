@@ -7,7 +7,9 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.finish import (
+from runqy.broker.keys import QueueKeys
+from runqy.broker.operation import Request
+from runqy.broker.tasks.finish import (
     Completion,
     Failure,
     FinishOutcome,
@@ -18,9 +20,7 @@ from runqy.broker.finish import (
     retry,
     write_result,
 )
-from runqy.broker.keys import QueueKeys
-from runqy.broker.lease import Lease, LeasedTask
-from runqy.broker.operation import Request
+from runqy.broker.tasks.lease import Lease, LeasedTask
 from runqy.errors import LeaseLost
 from tests.support.tasks import QUEUE, counters, fields, listed, message, put, take, take_one
 

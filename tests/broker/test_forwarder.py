@@ -6,8 +6,9 @@ import pytest
 import structlog
 
 from runqy import clock
-from runqy.broker import forwarder, keys, scanning
+from runqy.broker import keys, scanning
 from runqy.broker.broker import Broker
+from runqy.broker.maintenance import forwarder
 from runqy.broker.states import TaskState
 from runqy.failure_log import FailureLog
 from tests.support.maintenance_duties import KEYS, QUEUE, indexes_of, message_of, put, state_of

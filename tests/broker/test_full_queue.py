@@ -6,7 +6,8 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import (
+from runqy.broker.keys import QueueKeys
+from runqy.broker.tasks.enqueue import (
     IdempotencyKey,
     IdempotencyRecord,
     LockConflict,
@@ -15,9 +16,8 @@ from runqy.broker.enqueue import (
     enqueue,
     enqueue_unique,
 )
-from runqy.broker.enqueue_batch import BatchPart, RequestToken, enqueue_many, enqueue_unique_batch
-from runqy.broker.finish import Failure, retry
-from runqy.broker.keys import QueueKeys
+from runqy.broker.tasks.enqueue_batch import BatchPart, RequestToken, enqueue_many, enqueue_unique_batch
+from runqy.broker.tasks.finish import Failure, retry
 from runqy.errors import QueueFull
 from tests.support.tasks import QUEUE, listed, new_task, put, take_one
 

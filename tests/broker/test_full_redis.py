@@ -6,15 +6,15 @@ from contextlib import contextmanager
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import Cancellation, cancel
-from runqy.broker.enqueue import enqueue
-from runqy.broker.enqueue_batch import enqueue_many
-from runqy.broker.finish import FinishOutcome, complete, write_result
 from runqy.broker.keys import QueueKeys
-from runqy.broker.lease import extend
-from runqy.broker.pausing import pause, unpause
-from runqy.broker.task_output import OutputChunk, write_output
-from runqy.broker.task_reader import find_task
+from runqy.broker.queues.pausing import pause, unpause
+from runqy.broker.tasks.cancel import Cancellation, cancel
+from runqy.broker.tasks.enqueue import enqueue
+from runqy.broker.tasks.enqueue_batch import enqueue_many
+from runqy.broker.tasks.finish import FinishOutcome, complete, write_result
+from runqy.broker.tasks.lease import extend
+from runqy.broker.tasks.output import OutputChunk, write_output
+from runqy.broker.tasks.reader import find_task
 from runqy.errors import BrokerFull
 from tests.support.tasks import QUEUE, fields, listed, new_task, put, take_one
 

@@ -4,8 +4,8 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.health import check_health, check_nodes, probe_writes
-from runqy.broker.redis_client import RedisTarget
 from runqy.broker.scanning import KeyScanner
 from runqy.errors import BrokerFull, BrokerUnavailable
 from tests.support.servers import free_port

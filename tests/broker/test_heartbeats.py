@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from runqy.broker import heartbeats, keys
+from runqy.broker import keys
 from runqy.broker.asynq_pb2 import ServerInfo, WorkerInfo
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import list_running_tasks
-from runqy.broker.worker_records import (
+from runqy.broker.workers import heartbeats
+from runqy.broker.workers.heartbeats import list_running_tasks
+from runqy.broker.workers.records import (
     RECORD_MAX_BYTES,
     RunningTask,
     WorkerRecord,

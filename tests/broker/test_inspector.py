@@ -6,11 +6,11 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import cancel
-from runqy.broker.finish import Failure, archive, complete, retry
-from runqy.broker.inspector import ActionOutcome, apply_to_all, archive_tasks, delete_tasks, run_tasks
 from runqy.broker.keys import QueueKeys
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.cancel import cancel
+from runqy.broker.tasks.finish import Failure, archive, complete, retry
+from runqy.broker.tasks.inspector import ActionOutcome, apply_to_all, archive_tasks, delete_tasks, run_tasks
 from tests.support.tasks import QUEUE, fields, listed, message, put, take, take_one
 
 KEYS = QueueKeys(QUEUE)

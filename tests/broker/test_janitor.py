@@ -2,9 +2,11 @@
 
 import pytest
 
-from runqy.broker import finish, janitor, keys
+from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.janitor import ArchiveCursors
+from runqy.broker.maintenance import janitor
+from runqy.broker.maintenance.janitor import ArchiveCursors
+from runqy.broker.tasks import finish
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, indexes_of, put, take
 
 HOUR_S = 3600

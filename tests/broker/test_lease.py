@@ -1,9 +1,9 @@
 """Extending leases."""
 
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import cancel
 from runqy.broker.keys import QueueKeys
-from runqy.broker.lease import Lease, extend
+from runqy.broker.tasks.cancel import cancel
+from runqy.broker.tasks.lease import Lease, extend
 from tests.support.tasks import QUEUE, listed, put, take, take_one
 
 NOW_NS = 1_700_000_000_500_000_000

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
-from runqy.broker import listing
 from runqy.broker.broker import Broker
-from runqy.broker.finish import archive
-from runqy.broker.inspector import delete_tasks
 from runqy.broker.keys import QueueKeys
-from runqy.broker.listing import Anchor, Page, list_tasks
 from runqy.broker.states import TaskState
+from runqy.broker.tasks import listing
+from runqy.broker.tasks.finish import archive
+from runqy.broker.tasks.inspector import delete_tasks
+from runqy.broker.tasks.listing import Anchor, Page, list_tasks
 from tests.support.tasks import QUEUE, put, take, take_one
 
 KEYS = QueueKeys(QUEUE)

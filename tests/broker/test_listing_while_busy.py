@@ -5,11 +5,11 @@ import random
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.finish import requeue
-from runqy.broker.inspector import delete_tasks
 from runqy.broker.keys import QueueKeys
-from runqy.broker.listing import list_tasks
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.finish import requeue
+from runqy.broker.tasks.inspector import delete_tasks
+from runqy.broker.tasks.listing import list_tasks
 from tests.support.tasks import QUEUE, put, take
 
 KEYS = QueueKeys(QUEUE)

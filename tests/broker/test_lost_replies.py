@@ -13,35 +13,39 @@ from typing import Any
 
 import pytest
 
-from runqy.broker import config_documents, finish, heartbeats, inspector, keys, pausing, queue_deletion
-from runqy.broker.audit_stream import append_record
+from runqy.broker import config_documents, keys
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import cancel
 from runqy.broker.config_documents import PublishedDocument, PublishedHead, QueueToken
-from runqy.broker.enqueue import IdempotencyKey, IdempotencyRecord, enqueue_unique
-from runqy.broker.enqueue_batch import BatchPart, RequestToken, enqueue_many, enqueue_unique_batch
-from runqy.broker.finish import Completion, Failure
-from runqy.broker.forwarder import forward_due
-from runqy.broker.idempotency_moves import move_idempotency_records
-from runqy.broker.janitor import expire_archived, expire_completed
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
-from runqy.broker.lease import extend
-from runqy.broker.moving import move_tasks
+from runqy.broker.maintenance.forwarder import forward_due
+from runqy.broker.maintenance.janitor import expire_archived, expire_completed
+from runqy.broker.maintenance.orphans import Suspect, restore_orphan
+from runqy.broker.maintenance.pending_timeouts import PendingTask, archive_all_timed_out
+from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.operation import Request, RequestBatch
-from runqy.broker.orphans import Suspect, restore_orphan
-from runqy.broker.pending_timeouts import PendingTask, archive_all_timed_out
-from runqy.broker.queue_renaming import close_moved_queue
+from runqy.broker.queues import pausing
+from runqy.broker.queues.deletion import delete_redis_queue
+from runqy.broker.queues.idempotency_moves import move_idempotency_records
+from runqy.broker.queues.moving import move_tasks
+from runqy.broker.queues.renaming import close_moved_queue
 from runqy.broker.rate_limit import Rate, acquire
-from runqy.broker.recoverer import LeaselessWatch, recover_lost
-from runqy.broker.redis_client import RedisTarget
-from runqy.broker.redis_users import StoredUser, remove_stored_users, store_user
-from runqy.broker.run_counters import RunCounters, add_run_counters
-from runqy.broker.run_log import remove_runs
 from runqy.broker.scripts import script
-from runqy.broker.task_index import remove_lookup
-from runqy.broker.task_output import OutputChunk, delete_stray_output, write_output
-from runqy.broker.worker_claims import claim_worker_id, delete_stale_claims
-from runqy.broker.write_behind import record_delivery
+from runqy.broker.streams.audit_stream import append_record
+from runqy.broker.streams.run_counters import RunCounters, add_run_counters
+from runqy.broker.streams.run_log import remove_runs
+from runqy.broker.streams.write_behind import record_delivery
+from runqy.broker.tasks import finish, inspector
+from runqy.broker.tasks.cancel import cancel
+from runqy.broker.tasks.enqueue import IdempotencyKey, IdempotencyRecord, enqueue_unique
+from runqy.broker.tasks.enqueue_batch import BatchPart, RequestToken, enqueue_many, enqueue_unique_batch
+from runqy.broker.tasks.finish import Completion, Failure
+from runqy.broker.tasks.index import remove_lookup
+from runqy.broker.tasks.lease import extend
+from runqy.broker.tasks.output import OutputChunk, delete_stray_output, write_output
+from runqy.broker.workers import heartbeats
+from runqy.broker.workers.claims import claim_worker_id, delete_stale_claims
+from runqy.broker.workers.redis_users import StoredUser, remove_stored_users, store_user
 from tests.broker.test_heartbeats import RECORD, running_task
 from tests.support import environment
 from tests.support.tasks import QUEUE, new_task, put, take, take_one
@@ -182,7 +186,7 @@ def administer(broker: Broker) -> None:
     broker.run(inspector.archive_tasks(QUEUE, ["t1", "t2"], now_ns=broker.now_ns()))
     broker.run(inspector.run_tasks(QUEUE, ["t1"], now_ns=broker.now_ns()))
     broker.run(inspector.delete_tasks(QUEUE, ["t2"]))
-    queue_deletion.delete_redis_queue(broker, QUEUE)
+    delete_redis_queue(broker, QUEUE)
 
 
 def rename_queue(broker: Broker) -> None:

@@ -5,9 +5,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from runqy.broker import forwarder, heartbeats, janitor, keys, orphans, pending_timeouts, recoverer, task_index
+from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.worker_records import WorkerRecord
+from runqy.broker.maintenance import forwarder, janitor, orphans, pending_timeouts, recoverer
+from runqy.broker.tasks import index as task_index
+from runqy.broker.workers import heartbeats
+from runqy.broker.workers.records import WorkerRecord
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, indexes_of, put, take
 
 

@@ -3,11 +3,11 @@
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.finish import archive
 from runqy.broker.keys import QueueKeys
-from runqy.broker.memory import estimate_memory
-from runqy.broker.stats import DayCounts, read_history
-from runqy.broker.task_output import OutputChunk, write_output
+from runqy.broker.queues.stats import DayCounts, read_history
+from runqy.broker.tasks.finish import archive
+from runqy.broker.tasks.memory import estimate_memory
+from runqy.broker.tasks.output import OutputChunk, write_output
 from tests.support.tasks import QUEUE, put, take_one
 
 KEYS = QueueKeys(QUEUE)

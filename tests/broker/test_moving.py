@@ -9,24 +9,25 @@ from typing import Any
 
 import pytest
 
-from runqy.broker import keys, moving
+from runqy.broker import keys
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import cancel
-from runqy.broker.enqueue import enqueue_unique
-from runqy.broker.finish import Failure, archive, complete, retry
-from runqy.broker.inspector import ActionOutcome, delete_tasks
 from runqy.broker.keys import QueueKeys
-from runqy.broker.move_claims import count_claims
-from runqy.broker.moving import finish_claims, move_tasks
-from runqy.broker.orphans import Suspect, restore_orphan
-from runqy.broker.pausing import find_pause, pause
-from runqy.broker.pending_timeouts import PendingTask
-from runqy.broker.queue_renaming import close_moved_queue, move_pause
+from runqy.broker.maintenance.orphans import Suspect, restore_orphan
+from runqy.broker.maintenance.pending_timeouts import PendingTask
+from runqy.broker.queues import moving
+from runqy.broker.queues.move_claims import count_claims
+from runqy.broker.queues.moving import finish_claims, move_tasks
+from runqy.broker.queues.pausing import find_pause, pause
+from runqy.broker.queues.renaming import close_moved_queue, move_pause
+from runqy.broker.queues.stats import read_queue_names
 from runqy.broker.scripts import Command
-from runqy.broker.stats import read_queue_names
-from runqy.broker.task_output import OutputChunk, write_output
-from runqy.broker.task_reader import find_task
+from runqy.broker.tasks.cancel import cancel
+from runqy.broker.tasks.enqueue import enqueue_unique
+from runqy.broker.tasks.finish import Failure, archive, complete, retry
+from runqy.broker.tasks.inspector import ActionOutcome, delete_tasks
+from runqy.broker.tasks.output import OutputChunk, write_output
+from runqy.broker.tasks.reader import find_task
 from runqy.errors import TaskNotCancelable
 from tests.support.maintenance_duties import MovingClock
 from tests.support.tasks import counters, fields, ids, listed, message, new_task, put, take
@@ -371,8 +372,8 @@ def test_two_processes_that_move_the_same_queue_store_each_task_once(
 _MOVER = """
 import sys
 from runqy.broker.broker import Broker
-from runqy.broker.redis_client import RedisTarget
-from runqy.broker import moving
+from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.queues import moving
 moving.BATCH_MAX_TASKS = 20
 target = RedisTarget(mode="cluster", addresses=tuple(("127.0.0.1", int(port)) for port in sys.argv[1:]))
 print("ready", flush=True)

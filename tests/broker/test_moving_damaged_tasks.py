@@ -7,18 +7,19 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
-from runqy.broker import keys, move_claims, moving
+from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import enqueue_unique
-from runqy.broker.finish import complete
-from runqy.broker.inspector import ActionOutcome, run_tasks
 from runqy.broker.keys import QueueKeys
-from runqy.broker.move_claims import count_claims
-from runqy.broker.moving import finish_claims, move_tasks
+from runqy.broker.queues import move_claims, moving
+from runqy.broker.queues.move_claims import count_claims
+from runqy.broker.queues.moving import finish_claims, move_tasks
 from runqy.broker.scripts import Command
 from runqy.broker.states import TaskState
-from runqy.broker.task_output import OutputChunk, write_output
-from runqy.broker.task_reader import find_task
+from runqy.broker.tasks.enqueue import enqueue_unique
+from runqy.broker.tasks.finish import complete
+from runqy.broker.tasks.inspector import ActionOutcome, run_tasks
+from runqy.broker.tasks.output import OutputChunk, write_output
+from runqy.broker.tasks.reader import find_task
 from runqy.errors import BrokerUnavailable
 from tests.support.tasks import fields, listed, message, new_task, put, take
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from runqy.broker import keys, orphans
+from runqy.broker import keys
 from runqy.broker.broker import Broker
+from runqy.broker.maintenance import orphans
 from runqy.broker.scripts import Command
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, indexes_of, put, take
 

@@ -2,7 +2,7 @@
 
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from runqy.broker.pausing import Pause, find_pause, pause, unpause
+from runqy.broker.queues.pausing import Pause, find_pause, pause, unpause
 from tests.support.tasks import QUEUE, ids, put, take
 
 NOW_NS = 1_700_000_000_500_000_000

@@ -4,11 +4,11 @@ import threading
 
 import pytest
 
-from runqy.broker import pending_timeouts
 from runqy.broker.broker import Broker
-from runqy.broker.pending_timeouts import PendingTask
-from runqy.broker.run_counters import read_run_counters
+from runqy.broker.maintenance import pending_timeouts
+from runqy.broker.maintenance.pending_timeouts import PendingTask
 from runqy.broker.states import RunOutcome
+from runqy.broker.streams.run_counters import read_run_counters
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, indexes_of, message_of, put, state_of, take
 
 

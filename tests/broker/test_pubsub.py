@@ -11,8 +11,8 @@ import redis as redis_py
 
 from runqy.broker import pubsub
 from runqy.broker.async_broker import AsyncBroker
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.pubsub import Subscriber
-from runqy.broker.redis_client import RedisTarget
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until
 from tests.support.servers import MASTER_NAME, SentinelSet, ValkeyServer

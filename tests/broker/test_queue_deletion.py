@@ -4,11 +4,11 @@ import pytest
 
 from runqy.broker import keys as redis_keys
 from runqy.broker.broker import Broker
-from runqy.broker.finish import archive, complete
 from runqy.broker.keys import QueueKeys
-from runqy.broker.pausing import pause
-from runqy.broker.queue_deletion import delete_indexed_tasks, delete_redis_queue
+from runqy.broker.queues.deletion import delete_indexed_tasks, delete_redis_queue
+from runqy.broker.queues.pausing import pause
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.finish import archive, complete
 from runqy.errors import LeaseLost
 from tests.support.tasks import fields, listed, put, take, take_one
 

@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
-from runqy.broker import cancel, finish, recoverer
 from runqy.broker.broker import Broker
-from runqy.broker.lease import extend
-from runqy.broker.recoverer import LeaselessWatch, LostTask
+from runqy.broker.maintenance import recoverer
+from runqy.broker.maintenance.recoverer import LeaselessWatch, LostTask
 from runqy.broker.states import TaskState
+from runqy.broker.tasks import cancel, finish
+from runqy.broker.tasks.lease import extend
 from runqy.errors import LeaseLost
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, indexes_of, message_of, put, state_of, take
 

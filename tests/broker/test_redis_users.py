@@ -10,21 +10,22 @@ from typing import Any, TypeVar
 
 import pytest
 
-from runqy.broker import keys, redis_users
+from runqy.broker import keys
 from runqy.broker.async_broker import AsyncBroker
-from runqy.broker.async_connection import ConnectionLost
 from runqy.broker.broker import Broker
-from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
-from runqy.broker.enqueue import NewTask, enqueue, new_task_id
-from runqy.broker.finish import Completion, Failure, archive, complete, complete_all, requeue, retry
-from runqy.broker.heartbeats import deregister, write_heartbeat
-from runqy.broker.lease import LeasedTask, extend
+from runqy.broker.connection.async_connection import ConnectionLost
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.operation import Operation, Request
 from runqy.broker.pubsub import Subscriber, read_queue_token
-from runqy.broker.redis_client import RedisTarget
-from runqy.broker.redis_users import COMMANDS, RedisUser, create_users, delete_users, list_users, set_users
 from runqy.broker.scripts import command, script
-from runqy.broker.worker_records import WorkerRecord, WorkerState
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.enqueue import NewTask, enqueue, new_task_id
+from runqy.broker.tasks.finish import Completion, Failure, archive, complete, complete_all, requeue, retry
+from runqy.broker.tasks.lease import LeasedTask, extend
+from runqy.broker.workers import redis_users
+from runqy.broker.workers.heartbeats import deregister, write_heartbeat
+from runqy.broker.workers.records import WorkerRecord, WorkerState
+from runqy.broker.workers.redis_users import COMMANDS, RedisUser, create_users, delete_users, list_users, set_users
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable
 from tests.support.event_loop import wait_until
 from tests.support.maintenance_duties import indexes_of

@@ -5,16 +5,16 @@ from collections.abc import Callable
 
 import pytest
 
-from runqy.broker import cancel as cancel_module
-from runqy.broker import inspector
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import cancel
-from runqy.broker.enqueue import enqueue
-from runqy.broker.finish import requeue
-from runqy.broker.inspector import archive_tasks, delete_tasks
 from runqy.broker.keys import QueueKeys
-from runqy.broker.pending_timeouts import PendingTask, archive_timed_out
+from runqy.broker.maintenance.pending_timeouts import PendingTask, archive_timed_out
 from runqy.broker.scripts import Script, script
+from runqy.broker.tasks import cancel as cancel_module
+from runqy.broker.tasks import inspector
+from runqy.broker.tasks.cancel import cancel
+from runqy.broker.tasks.enqueue import enqueue
+from runqy.broker.tasks.finish import requeue
+from runqy.broker.tasks.inspector import archive_tasks, delete_tasks
 from tests.support.tasks import QUEUE, new_task, take_one
 
 KEYS = QueueKeys(QUEUE)

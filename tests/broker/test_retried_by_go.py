@@ -6,13 +6,13 @@ import pytest
 
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
-from runqy.broker.dequeue import QueueWeight, dequeue, plan_dequeue
-from runqy.broker.enqueue import NewTask, enqueue, enqueue_unique
-from runqy.broker.enqueue_batch import BatchPart, RequestToken, enqueue_many, enqueue_unique_batch
-from runqy.broker.finish import complete
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import encode
-from runqy.broker.task_reader import find_task
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue, plan_dequeue
+from runqy.broker.tasks.enqueue import NewTask, enqueue, enqueue_unique
+from runqy.broker.tasks.enqueue_batch import BatchPart, RequestToken, enqueue_many, enqueue_unique_batch
+from runqy.broker.tasks.finish import complete
+from runqy.broker.tasks.reader import find_task
 from tests.support.tasks import QUEUE, fields, listed, new_task, put, take_one
 
 KEYS = QueueKeys(QUEUE)

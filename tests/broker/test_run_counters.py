@@ -2,8 +2,8 @@
 
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from runqy.broker.run_counters import BUCKETS_S, RunCounters, add_run_counters, read_run_counters
 from runqy.broker.states import RunOutcome
+from runqy.broker.streams.run_counters import BUCKETS_S, RunCounters, add_run_counters, read_run_counters
 from tests.support.tasks import put, take_one
 
 

@@ -7,14 +7,14 @@ from typing import TypeVar
 
 import pytest
 
-from runqy.broker import async_node
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.finish import FinishOutcome, complete
-from runqy.broker.lease import LeasedTask
+from runqy.broker.connection import async_node
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.operation import Request
-from runqy.broker.redis_client import RedisTarget
 from runqy.broker.scripts import command
+from runqy.broker.tasks.finish import FinishOutcome, complete
+from runqy.broker.tasks.lease import LeasedTask
 from runqy.errors import BrokerUnavailable
 from tests.support.event_loop import run_with_broker
 from tests.support.fake_redis import FakeRedis

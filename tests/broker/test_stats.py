@@ -3,10 +3,10 @@
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.finish import Failure, archive, complete, retry
 from runqy.broker.keys import QueueKeys
-from runqy.broker.pausing import pause
-from runqy.broker.stats import count_tasks, read_queue_names
+from runqy.broker.queues.pausing import pause
+from runqy.broker.queues.stats import count_tasks, read_queue_names
+from runqy.broker.tasks.finish import Failure, archive, complete, retry
 from tests.support.tasks import QUEUE, put, take
 
 KEYS = QueueKeys(QUEUE)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from runqy.broker.enqueue import new_task_id
+from runqy.broker.tasks.enqueue import new_task_id
 
 
 def test_ids_are_random_uuids_and_unique_across_threads() -> None:

@@ -2,9 +2,10 @@
 
 import pytest
 
-from runqy.broker import keys, task_index
+from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.task_output import KEPT_S
+from runqy.broker.tasks import index as task_index
+from runqy.broker.tasks.output import KEPT_S
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, put
 
 

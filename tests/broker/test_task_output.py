@@ -6,16 +6,16 @@ import pytest
 
 from runqy.broker.broker import Broker
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
-from runqy.broker.finish import Failure, archive, complete, requeue, retry
-from runqy.broker.forwarder import forward
-from runqy.broker.inspector import delete_tasks, run_tasks
-from runqy.broker.janitor import expire_archived, expire_completed
 from runqy.broker.keys import QueueKeys
-from runqy.broker.lease import Lease, LeasedTask
-from runqy.broker.queue_deletion import delete_redis_queue
+from runqy.broker.maintenance.forwarder import forward
+from runqy.broker.maintenance.janitor import expire_archived, expire_completed
+from runqy.broker.queues.deletion import delete_redis_queue
 from runqy.broker.states import TaskState
-from runqy.broker.task_output import KEPT_S, MAX_BYTES, OutputChunk, TaskOutput, read_output, write_output
-from runqy.broker.task_reader import find_task, read_statuses
+from runqy.broker.tasks.finish import Failure, archive, complete, requeue, retry
+from runqy.broker.tasks.inspector import delete_tasks, run_tasks
+from runqy.broker.tasks.lease import Lease, LeasedTask
+from runqy.broker.tasks.output import KEPT_S, MAX_BYTES, OutputChunk, TaskOutput, read_output, write_output
+from runqy.broker.tasks.reader import find_task, read_statuses
 from tests.support.tasks import QUEUE, put, take, take_one
 
 KEYS = QueueKeys(QUEUE)

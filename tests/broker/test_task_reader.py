@@ -6,13 +6,13 @@ import pytest
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import cancel
-from runqy.broker.finish import Failure, archive, complete, retry
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import Request
 from runqy.broker.scripts import command
 from runqy.broker.states import TaskState
-from runqy.broker.task_reader import find_task, read_states, read_tasks
+from runqy.broker.tasks.cancel import cancel
+from runqy.broker.tasks.finish import Failure, archive, complete, retry
+from runqy.broker.tasks.reader import find_task, read_states, read_tasks
 from runqy.errors import TaskNotFound
 from tests.support.tasks import QUEUE, put, take, take_one
 

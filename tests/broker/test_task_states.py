@@ -5,18 +5,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
-from runqy.broker.cancel import Cancellation, cancel
-from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
-from runqy.broker.enqueue import NewTask
-from runqy.broker.enqueue_batch import enqueue_many
-from runqy.broker.finish import Failure, FinishOutcome, archive, complete, requeue, retry, write_result
-from runqy.broker.forwarder import forward
 from runqy.broker.keys import QueueKeys
-from runqy.broker.lease import extend
+from runqy.broker.maintenance.forwarder import forward
+from runqy.broker.maintenance.recoverer import find_lost, recover
 from runqy.broker.operation import Request
-from runqy.broker.pausing import pause, unpause
-from runqy.broker.recoverer import find_lost, recover
+from runqy.broker.queues.pausing import pause, unpause
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.cancel import Cancellation, cancel
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.enqueue import NewTask
+from runqy.broker.tasks.enqueue_batch import enqueue_many
+from runqy.broker.tasks.finish import Failure, FinishOutcome, archive, complete, requeue, retry, write_result
+from runqy.broker.tasks.lease import extend
 from runqy.errors import LeaseLost, TaskAlreadyExists, TaskNotFound
 from tests.broker.task_model import IDS, QUEUES, Model, ModelledLife, queue_of
 

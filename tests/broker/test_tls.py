@@ -10,8 +10,8 @@ import pytest
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.operation import Request
-from runqy.broker.redis_client import RedisTarget
 from runqy.broker.scripts import command
 from runqy.errors import BrokerUnavailable
 from tests.support.certificates import write_certificate

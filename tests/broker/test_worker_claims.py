@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from runqy.accounts.worker_credentials import SILENT_S
-from runqy.broker import heartbeats, keys
+from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.worker_claims import claim_worker_id, delete_stale_claims
-from runqy.broker.worker_records import DISCONNECTED_TTL_S, RECORD_TTL_S
+from runqy.broker.workers import heartbeats
+from runqy.broker.workers.claims import claim_worker_id, delete_stale_claims
+from runqy.broker.workers.records import DISCONNECTED_TTL_S, RECORD_TTL_S
 from runqy.errors import WorkerIdTaken
 from tests.broker.test_heartbeats import RECORD
 

@@ -10,15 +10,15 @@ import redis as redis_py
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
-from runqy.broker.enqueue import NewTask, enqueue, new_task_id
-from runqy.broker.finish import complete, requeue
-from runqy.broker.heartbeats import write_heartbeat
-from runqy.broker.lease import extend
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.scripts import command
-from runqy.broker.task_output import OutputChunk, write_output
-from runqy.broker.worker_records import WorkerRecord, WorkerState
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.enqueue import NewTask, enqueue, new_task_id
+from runqy.broker.tasks.finish import complete, requeue
+from runqy.broker.tasks.lease import extend
+from runqy.broker.tasks.output import OutputChunk, write_output
+from runqy.broker.workers.heartbeats import write_heartbeat
+from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.errors import BrokerRefused
 from tests.support import environment
 

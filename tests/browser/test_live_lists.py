@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import write_heartbeat
+from runqy.broker.workers.heartbeats import write_heartbeat
 from tests.browser.conftest import Login
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import put

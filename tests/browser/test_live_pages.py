@@ -11,7 +11,7 @@ from alerts.rules import AlertKind, Finding
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import write_heartbeat
+from runqy.broker.workers.heartbeats import write_heartbeat
 from tasks.models import BulkAction
 from tests.browser.conftest import Login, Watch
 from tests.queues.samples import spec

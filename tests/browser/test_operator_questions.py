@@ -10,7 +10,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy import clock
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import write_heartbeat
+from runqy.broker.workers.heartbeats import write_heartbeat
 from tasks.models import QueueMinute
 from tests.browser.conftest import Login
 from tests.browser.pages import find_wide_elements

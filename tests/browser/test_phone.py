@@ -11,8 +11,8 @@ from alerts.rules import AlertKind, Finding
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import write_heartbeat
-from runqy.broker.worker_records import WorkerState
+from runqy.broker.workers.heartbeats import write_heartbeat
+from runqy.broker.workers.records import WorkerState
 from tests.queues.samples import spec
 from tests.support.workers import RECORD
 

@@ -5,8 +5,8 @@ from playwright.sync_api import Page, expect
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from runqy.broker.lease import LeasedTask
-from runqy.broker.task_output import OutputChunk, write_output
+from runqy.broker.tasks.lease import LeasedTask
+from runqy.broker.tasks.output import OutputChunk, write_output
 from tests.browser.conftest import Login
 from tests.queues.samples import spec
 from tests.support.tasks import put, take_one

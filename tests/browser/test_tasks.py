@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import write_heartbeat
+from runqy.broker.workers.heartbeats import write_heartbeat
 from tasks.bulk_runner import run_bulk_actions
 from tests.browser.conftest import Login, Watch
 from tests.queues.samples import spec

@@ -13,7 +13,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from runqy.broker.task_output import OutputChunk, write_output
+from runqy.broker.tasks.output import OutputChunk, write_output
 from runqy.cli import options
 from runqy.cli.client import Client
 from runqy.cli.exit_codes import ExitCode
@@ -61,7 +61,7 @@ def test_task_is_enqueued_and_read_again(run: Run, redis: redis_py.Redis) -> Non
         (
             ("get", "no-such-task"),
             ExitCode.DENIED,
-            "runqy: no API key: set RUNQY_API_KEY, or run the command in the folder",
+            "runqy: No API key: set RUNQY_API_KEY, or run the command in the folder",
         ),
     ],
 )

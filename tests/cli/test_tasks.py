@@ -154,9 +154,9 @@ def test_logs_prints_the_text_and_notes_beside_it(run, server):
 
     assert str(server.requests[0].url) == "http://localhost:3000/api/cli/queues/q_high/tasks/t%2F1/logs?attempt=2"
     assert (result.exit_code, result.stdout) == (0, "a\nb\n")
-    assert "attempt 2" in result.stderr
-    assert "the beginning is missing" in result.stderr
-    assert "other tasks ran in the same process" in result.stderr
+    assert "Attempt 2" in result.stderr
+    assert "The beginning is missing" in result.stderr
+    assert "Other tasks ran in the same process" in result.stderr
 
 
 def test_logs_as_json_are_what_the_server_sent(run, server):
@@ -198,7 +198,7 @@ def test_following_a_task_that_is_deleted_ends(run, server):
     result = run("task", "logs", "q", "t1", "-f")
 
     assert result.exit_code == 0
-    assert "the task was deleted" in result.stderr
+    assert "The task was deleted" in result.stderr
 
 
 def test_an_error_of_a_stream_is_printed(run, server):

@@ -118,7 +118,7 @@ def test_passphrase_comes_from_a_file_when_input_is_not_a_terminal(run, server):
     result = run("vault", "export", "api-keys", "-o", "file", input=f"{PHRASE}\n")
 
     assert (result.exit_code, server.requests) == (ExitCode.FAILED, [])
-    assert result.stderr == "runqy: standard input is not a terminal; use --passphrase-file.\n"
+    assert result.stderr == "runqy: Standard input is not a terminal; use --passphrase-file.\n"
 
 
 def test_invalid_export_is_not_sent(run, server, phrase, tmp_path):

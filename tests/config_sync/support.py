@@ -8,7 +8,7 @@ from unittest.mock import patch
 from django.conf import settings
 
 from runqy.broker import keys
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.config_sync import snapshot
 from runqy.config_sync.documents import Document, DocumentKind, signing_key, verify
 from runqy.config_sync.models import StoredDocument

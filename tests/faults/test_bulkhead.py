@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from runqy.bulkhead import STALLED_S, Bulkhead, BulkheadFull
+from runqy.postgresql.bulkhead import STALLED_S, Bulkhead, BulkheadFull
 from tests.support.waiting import wait_until
 
 

@@ -8,7 +8,7 @@ import pytest
 import redis as redis_py
 
 from runqy.broker import keys
-from runqy.broker.worker_records import RECORD_TTL_S
+from runqy.broker.workers.records import RECORD_TTL_S
 from tests.faults.conftest import RECOVERED_S, StartWeb
 from tests.faults.producers import QUEUE
 from tests.support.bad_network import BadNetwork, FaultMode

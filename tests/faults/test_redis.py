@@ -10,7 +10,7 @@ import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
 from tests.faults.conftest import StartWeb
 from tests.faults.producers import (
     BATCH_SIZE,

@@ -11,7 +11,7 @@ import redis as redis_py
 from structlog.testing import capture_logs
 
 from runqy.broker import keys
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.config_sync.reconcile import compare_configuration, republish_configuration
 from tests.faults.conftest import StartWeb
 from tests.faults.producers import ENQUEUE, KeptConnection, Reply, Send

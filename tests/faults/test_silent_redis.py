@@ -13,10 +13,10 @@ from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.connections import RedisConnection
+from runqy.broker.connection.blocking import RedisConnection
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.operation import Request
 from runqy.broker.rate_limit import Rate
-from runqy.broker.redis_client import RedisTarget
 from runqy.broker.scripts import command
 from runqy.config_sync import snapshot
 from runqy.errors import BrokerUnavailable

@@ -1,7 +1,7 @@
 """The state of the stream of ended runs of a Redis queue."""
 
 from runqy.broker.operation import Request
-from runqy.broker.run_log import StreamStatus, remove_runs
+from runqy.broker.streams.run_log import StreamStatus, remove_runs
 
 
 def read_stream_status(queue: str) -> Request[StreamStatus]:

@@ -6,14 +6,14 @@ from msgspec.structs import replace
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import cancel
-from runqy.broker.finish import archive
 from runqy.broker.keys import QueueKeys
+from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
 from runqy.broker.message import decode, encode
-from runqy.broker.pending_timeouts import archive_all_timed_out
-from runqy.broker.run_log import EndedRun
+from runqy.broker.streams.run_log import EndedRun
+from runqy.broker.tasks.cancel import cancel
+from runqy.broker.tasks.finish import archive
+from tasks.duties import ForeignRuns
 from tasks.foreign_runs import ForeignRunSearch
-from tasks.maintenance import ForeignRuns
 from tasks.models import QueueMinute, TaskRun
 from tasks.run_history import QueueIdentity, build_row
 from tasks.run_retention import prune_history

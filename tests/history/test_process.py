@@ -11,10 +11,10 @@ import pytest
 from django.db import connection, transaction
 
 from runqy.broker.broker import Broker
-from runqy.broker.finish import Completion, complete_all
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
-from runqy.broker.redis_client import RedisTarget
-from runqy.broker.run_log import MAX_ENTRIES
+from runqy.broker.streams.run_log import MAX_ENTRIES
+from runqy.broker.tasks.finish import Completion, complete_all
 from tasks.models import QueueHour, TaskRun
 from tests.history.history_status import get_history_status
 from tests.history.stream_status import read_stream_status
@@ -33,7 +33,7 @@ import os, signal, django
 django.setup()
 from runqy.redis_connection import get_broker
 from tasks import run_recorder
-from tasks.maintenance import RunHistory
+from tasks.duties import RunHistory
 run_recorder.remove_runs = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 RunHistory().run_tick(get_broker())
 """
@@ -44,7 +44,7 @@ import os, signal, django
 django.setup()
 from runqy.redis_connection import get_broker
 from tasks import run_history
-from tasks.maintenance import RunHistory
+from tasks.duties import RunHistory
 run_history.add_to_rollups = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 RunHistory().run_tick(get_broker())
 """

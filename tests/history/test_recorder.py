@@ -12,12 +12,12 @@ from msgspec.structs import replace
 
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
-from runqy.broker.finish import archive, complete
 from runqy.broker.keys import QueueKeys
-from runqy.broker.run_counters import read_run_counters
-from runqy.broker.run_log import EndedRun, RunInfo, remove_runs
+from runqy.broker.streams.run_counters import read_run_counters
+from runqy.broker.streams.run_log import EndedRun, RunInfo, remove_runs
+from runqy.broker.tasks.finish import archive, complete
 from tasks import run_recorder
-from tasks.maintenance import RunHistory
+from tasks.duties import RunHistory
 from tasks.models import QueueHour, QueueMinute, RunStream, TaskRun
 from tasks.run_history import QueueIdentity, StreamBatch, build_row, store_batches
 from tasks.run_recorder import RunRecorder

@@ -5,17 +5,14 @@ import hashlib
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import cancel
-from runqy.broker.enqueue import enqueue
-from runqy.broker.finish import Completion, Failure, archive, complete, complete_all, requeue, retry
-from runqy.broker.forwarder import forward_due
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
-from runqy.broker.pending_timeouts import archive_all_timed_out
-from runqy.broker.recoverer import LeaselessWatch, recover_lost
-from runqy.broker.redis_client import RedisTarget
-from runqy.broker.redis_users import RedisUser, create_users, delete_users
-from runqy.broker.run_counters import read_run_counters
-from runqy.broker.run_log import (
+from runqy.broker.maintenance.forwarder import forward_due
+from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
+from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.states import RunOutcome
+from runqy.broker.streams.run_counters import read_run_counters
+from runqy.broker.streams.run_log import (
     ERROR_MAX_BYTES,
     MAX_ENTRIES,
     MAX_ENTRY_BYTES,
@@ -29,7 +26,10 @@ from runqy.broker.run_log import (
     read_runs,
     remove_runs,
 )
-from runqy.broker.states import RunOutcome
+from runqy.broker.tasks.cancel import cancel
+from runqy.broker.tasks.enqueue import enqueue
+from runqy.broker.tasks.finish import Completion, Failure, archive, complete, complete_all, requeue, retry
+from runqy.broker.workers.redis_users import RedisUser, create_users, delete_users
 from runqy.errors import BrokerCommandRefused
 from tests.history.stream_status import read_stream_status
 from tests.support import environment

@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from runqy.broker.broker import Broker
-from tasks.maintenance import BacklogSampler, HistoryPruner
+from tasks.duties import BacklogSampler, HistoryPruner
 from tasks.models import QueueHour, QueueMinute, TaskRun
 from tasks.run_retention import prune_history
 from tasks.run_sampling import RunSampler

@@ -7,23 +7,23 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from queues.definitions import LimitOverrides
-from queues.maintenance import Republisher
+from queues.duties import Republisher
 from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy.audit.maintenance import AuditRecorder
+from runqy.audit.duties import AuditRecorder
 from runqy.audit.models import AuditRecord
 from runqy.audit.pending import append_pending
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
 from runqy.errors import ConfigurationUnavailable
-from runqy.maintenance.registry import Duty, make_duties
-from tasks import maintenance
-from tasks.maintenance import Forwarder, Janitor, LookupSweeper, OrphanFinder, PendingTimeout, Recoverer
+from runqy.maintenance.base import Duty, make_duties
+from tasks import duties
+from tasks.duties import Forwarder, Janitor, LookupSweeper, OrphanFinder, PendingTimeout, Recoverer
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import MovingClock, indexes_of, message_of, put, state_of, take
 from vaults.access_log import VaultGrant, record_delivery
-from vaults.maintenance import DeliveryPruner, DeliveryRecorder
+from vaults.duties import DeliveryPruner, DeliveryRecorder
 from vaults.models import VaultDelivery
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -135,7 +135,7 @@ def test_an_unavailable_database_does_not_stop_the_republisher(broker: Broker, m
     def away() -> None:
         raise DatabaseError("no such host")
 
-    monkeypatch.setattr("queues.maintenance.republish_configuration", away)
+    monkeypatch.setattr("queues.duties.republish_configuration", away)
 
     Republisher().run_tick(broker)
 
@@ -213,7 +213,7 @@ def test_a_second_process_changes_nothing_after_the_first(broker: Broker, clock:
 def test_invalid_queue_names_are_skipped(broker: Broker) -> None:
     broker.client.sadd(keys.QUEUES, "good", "", "}bad", "b{ad", b"\xff")
 
-    assert maintenance.list_served_queues(broker) == ["good"]
+    assert duties.list_served_queues(broker) == ["good"]
 
 
 def test_queues_are_served_while_the_configuration_cannot_be_read(
@@ -224,9 +224,9 @@ def test_queues_are_served_while_the_configuration_cannot_be_read(
 
     save("mail", ttl_archived_s=100, pending_timeout_s=60)
     put(broker, "t", queue="mail")
-    readable = maintenance.get_archived_ttls_s(broker), maintenance.get_pending_timeouts_s()
-    monkeypatch.setattr(maintenance, "get_fresh_catalog", unreadable)
+    readable = duties.get_archived_ttls_s(broker), duties.get_pending_timeouts_s()
+    monkeypatch.setattr(duties, "get_fresh_catalog", unreadable)
 
     assert readable == ({"mail": 100}, {"mail": 60})
-    assert maintenance.get_archived_ttls_s(broker) == {"mail": ARCHIVE_MAX_AGE_S}
-    assert maintenance.get_pending_timeouts_s() == {}
+    assert duties.get_archived_ttls_s(broker) == {"mail": ARCHIVE_MAX_AGE_S}
+    assert duties.get_pending_timeouts_s() == {}

@@ -8,10 +8,10 @@ import pytest
 import structlog
 
 from runqy.broker.broker import Broker
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.errors import BrokerUnavailable
+from runqy.maintenance.base import Duty
 from runqy.maintenance.loops import run_duties
-from runqy.maintenance.registry import Duty
 from tests.support.servers import free_port
 
 FORCED_END_S = 20.0

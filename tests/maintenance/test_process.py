@@ -12,9 +12,9 @@ from queues.moves import list_moves, request_move
 from queues.operations import save_queue
 from runqy.broker import keys
 from runqy.broker.broker import Broker
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
-from runqy.broker.move_claims import count_claims
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.queues.move_claims import count_claims
 from tests.queues.samples import spec
 from tests.support.maintenance import start_maintenance
 from tests.support.maintenance_duties import KEYS, put

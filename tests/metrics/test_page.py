@@ -9,15 +9,15 @@ import pytest
 from runqy import clock
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import cancel
-from runqy.broker.heartbeats import write_heartbeat
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
-from runqy.broker.pausing import pause
-from runqy.broker.recoverer import LeaselessWatch, recover_lost
-from runqy.broker.redis_client import RedisTarget
-from runqy.broker.run_counters import RunCounters, add_run_counters
+from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.queues.pausing import pause
 from runqy.broker.states import RunOutcome
-from runqy.broker.worker_records import WorkerState
+from runqy.broker.streams.run_counters import RunCounters, add_run_counters
+from runqy.broker.tasks.cancel import cancel
+from runqy.broker.workers.heartbeats import write_heartbeat
+from runqy.broker.workers.records import WorkerState
 from runqy.config_sync.snapshot import get_cache
 from runqy.metrics import exposition, families
 from runqy.middleware import QUEUED_AT

@@ -10,14 +10,14 @@ import pytest
 import redis as redis_py
 
 from queues.definitions import Deployment
-from queues.maintenance import ExistingQueuePublisher, Mover
+from queues.duties import ExistingQueuePublisher, Mover
 from queues.models import QueueSource
 from queues.moves import request_move
 from queues.operations import save_queue
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from tasks.maintenance import Forwarder, Janitor, LookupSweeper, OrphanFinder, Recoverer
+from tasks.duties import Forwarder, Janitor, LookupSweeper, OrphanFinder, Recoverer
 from tests.api.client import ApiClient, problem
 from tests.moving_from_go.image import HIGH, LOST, LOW, PAYLOAD, PLAIN, Image, write_image
 from tests.queues.samples import spec

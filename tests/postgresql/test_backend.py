@@ -14,10 +14,10 @@ from django.db.utils import ConnectionHandler
 from pytest_django.plugin import DjangoDbBlocker
 
 from runqy import circuit_breaker, clock
-from runqy.bulkhead import Bulkhead
 from runqy.circuit_breaker import CircuitBreaker
 from runqy.connection_urls import parse_database_url
 from runqy.postgresql.base import GRACE_S, MAX_PROBING, DatabaseWrapper
+from runqy.postgresql.bulkhead import Bulkhead
 from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.postgresql import PostgresqlServer, find_programs
 from tests.support.waiting import wait_until

@@ -10,7 +10,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runqy.settings")
 django.setup()
 
 from queues import deletion  # noqa: E402 (Django comes first)
-from runqy.broker import queue_deletion as in_redis  # noqa: E402
+from runqy.broker.queues import deletion as in_redis  # noqa: E402
 from runqy.redis_connection import get_broker  # noqa: E402
 
 _drop_tasks, _steps = in_redis.delete_indexed_tasks, iter(range(1000))

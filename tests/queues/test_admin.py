@@ -20,9 +20,9 @@ from queues.operations import save_queue
 from queues.queries import get_fresh_catalog
 from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import write_heartbeat
 from runqy.broker.keys import QueueKeys
-from runqy.broker.worker_records import WorkerState
+from runqy.broker.workers.heartbeats import write_heartbeat
+from runqy.broker.workers.records import WorkerState
 from tasks.models import QueueMinute
 from tests.config_sync.support import away
 from tests.queues.admin_pages import ADD, FORM, LIST, errors_of, page_of, rows, saved, sent_by

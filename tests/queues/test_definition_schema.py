@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.test import Client
 
-from queues.admin.forms import FIELDSETS
-from queues.definition_serializers import DeploymentSerializer, QueueDefinitionSerializer, QueueLimitsSerializer
-from queues.definitions import Deployment, LimitOverrides, Limits, QueueBase
-from queues.models import Queue
+from queues.definition_serializers import QueueDefinitionSerializer, parse_queue
+from queues.definitions import Deployment, LimitOverrides, Limits, QueueBase, QueueSpec
+from queues.models import Queue, QueueSource
+from queues.operations import save_queue
+from tests.queues.admin_pages import ADD
 from workers.api.serializers import WorkerDeploymentSerializer, WorkerLimitsSerializer
 
 NOT_DEFINED = {"id", "source", "file_digest", "file_path", "created_at", "updated_at", "sub_queues"}
@@ -24,6 +26,47 @@ DEPLOYMENT = {field.name for field in fields(Deployment)}
 LIMITS = {field.name for field in fields(LimitOverrides)}
 
 
+BARE = QueueSpec(name="", priority=0, deployment=Deployment(git_url="", startup_cmd=""))
+DEFINITION = {
+    "priority": 10,
+    "mode": "one_shot",
+    "order": "strict",
+    "sub_queues": [{"name": "high", "priority": 10}, {"name": "low", "priority": 3}],
+    "deployment": {
+        "git_url": "https://h/r.git",
+        "branch": "release/2",
+        "code_path": "worker",
+        "startup_cmd": "python main.py",
+        "mode": "one_shot",
+        "startup_timeout_secs": 300,
+        "requirements_file": "requirements/gpu.txt",
+        "env_vars": {"A": "1"},
+        "redis_storage": False,
+        "hide_payloads": True,
+        "vaults": ["b", "a"],
+        "git_token": "vault://c/PAT",
+        "limits": {
+            "max_retry": 1,
+            "ttl_completed": 2,
+            "ttl_archived": 3,
+            "pending_timeout": 4,
+            "active_timeout": 5,
+            "retry_delay": 6,
+            "retry_max_delay": 7,
+            "max_waiting_tasks": 8,
+        },
+    },
+    "input": [{"name": "x", "type": ["int"], "required": False, "default": 7}],
+    "output": [{"name": "y", "type": ["string"], "required": True, "description": "what"}],
+}
+"""Every field, with another value than its default."""
+
+
+def fields_at_default(value: Any, bare: Any) -> set[str]:
+    """Return the names of the fields that a value sets to their defaults."""
+    return {field.name for field in fields(value) if getattr(value, field.name) == getattr(bare, field.name)}
+
+
 def sources(serializer: Any) -> set[str]:
     """Return the sources of the fields of a serializer."""
     return {field.source.removeprefix("deployment.") for field in serializer.fields.values()}
@@ -35,16 +78,27 @@ def test_every_column_of_a_queue_is_in_its_definition() -> None:
     assert of_queue | DEPLOYMENT | LIMITS == COLUMNS
 
 
-def test_every_field_of_a_definition_is_in_the_serializer() -> None:
-    assert sources(DeploymentSerializer()) - {"mode", "limits"} == DEPLOYMENT
-    assert sources(QueueLimitsSerializer()) == LIMITS == {field.name for field in fields(Limits)}
-    assert sources(QueueDefinitionSerializer()) == {field.name for field in fields(QueueBase)} - {"name", "is_enabled"}
+def test_the_server_has_a_default_for_every_limit() -> None:
+    assert {field.name for field in fields(Limits)} == LIMITS
 
 
-def test_every_field_of_a_definition_is_in_the_form() -> None:
-    in_form = {name for _, options in FIELDSETS for name in options["fields"]} - {"check", "example"}
+@pytest.mark.usefixtures("configuration")
+def test_a_definition_with_every_field_is_stored_and_rendered_unchanged() -> None:
+    spec = parse_queue("mail", DEFINITION)
 
-    assert in_form == COLUMNS
+    save_queue(spec=spec, source=QueueSource.API)
+
+    assert fields_at_default(spec, BARE) == {"is_enabled"}  # no member of a definition
+    assert fields_at_default(spec.deployment, BARE.deployment) == set()
+    assert fields_at_default(spec.limits, BARE.limits) == set()
+    assert Queue.objects.get().as_spec() == spec
+    assert QueueDefinitionSerializer(spec).data == DEFINITION
+
+
+def test_every_column_is_in_the_form(staff: Client) -> None:
+    page = staff.get(ADD).context["adminform"]
+
+    assert {field.field.name for fieldset in page for line in fieldset for field in line} >= COLUMNS
 
 
 def test_workers_get_every_field_but_those_that_only_the_server_needs() -> None:

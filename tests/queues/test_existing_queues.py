@@ -2,8 +2,8 @@
 
 import pytest
 
+from queues.duties import ExistingQueuePublisher
 from queues.existing_queues import find_undefined_queues, publish_existing_queues
-from queues.maintenance import ExistingQueuePublisher
 from queues.models import QueueSource
 from queues.moves import run_moves
 from queues.operations import delete_definition, save_queue

@@ -5,20 +5,20 @@ import json
 import pytest
 
 from queues import moves
+from queues.duties import Mover
 from queues.existing_queues import publish_existing_queues
-from queues.maintenance import Mover
 from queues.models import QueueMove, QueueSource
 from queues.moves import request_move, run_moves
 from queues.operations import save_queue
 from queues.queries import get_fresh_catalog
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.finish import complete
 from runqy.broker.keys import QueueKeys
-from runqy.broker.pausing import find_pause, pause, unpause
-from runqy.broker.stats import read_queue_names
+from runqy.broker.queues.pausing import find_pause, pause, unpause
+from runqy.broker.queues.stats import read_queue_names
+from runqy.broker.tasks.finish import complete
 from runqy.errors import QueueInvalid, QueueNotFound
-from tasks.maintenance import RunHistory
+from tasks.duties import RunHistory
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
 from tests.support.audit import audit_records
@@ -180,7 +180,7 @@ def test_a_requested_move_ends_when_the_last_running_task_has_ended(broker: Brok
 
 def test_a_large_queue_is_moved_in_several_ticks(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moves, "TASKS_PER_TICK", 2)
-    monkeypatch.setattr("runqy.broker.moving.BATCH_MAX_TASKS", 2)
+    monkeypatch.setattr("runqy.broker.queues.moving.BATCH_MAX_TASKS", 2)
     save("mail")
     put(broker, *map(str, range(5)), queue="foreign")
     request_move(broker, source="foreign", destination="mail")

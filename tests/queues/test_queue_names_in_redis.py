@@ -9,8 +9,8 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.stats import read_queue_names
-from runqy.broker.task_reader import find_task
+from runqy.broker.queues.stats import read_queue_names
+from runqy.broker.tasks.reader import find_task
 from runqy.errors import TaskNotFound
 from runqy.metrics import exposition
 from tests.api.client import ApiClient

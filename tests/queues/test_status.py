@@ -11,9 +11,9 @@ from queues.pausing import pause_queue, pause_whole_queue
 from queues.status import QueueStatus, get_queue_statuses
 from runqy.broker.broker import Broker
 from runqy.broker.constants import HEARTBEAT_TTL_S
-from runqy.broker.heartbeats import write_heartbeat
 from runqy.broker.keys import QueueKeys
-from runqy.broker.worker_records import WorkerCounts, WorkerRecord, WorkerState
+from runqy.broker.workers.heartbeats import write_heartbeat
+from runqy.broker.workers.records import WorkerCounts, WorkerRecord, WorkerState
 from runqy.config_sync.reconcile import SyncStatus, compare_configuration
 from runqy.redis_connection import get_broker
 from tests.config_sync.support import away

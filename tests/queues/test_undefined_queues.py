@@ -9,7 +9,7 @@ from queues.models import Queue, QueueMove
 from queues.moves import run_moves
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.redis_connection import get_broker
 from tests.queues.admin_pages import ADD, FORM, LIST, as_role, rows, saved
 from tests.queues.samples import spec

@@ -12,9 +12,9 @@ from queues.operations import save_queue
 from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import write_heartbeat
 from runqy.broker.keys import QueueKeys
-from runqy.broker.worker_records import WorkerRecord, WorkerState
+from runqy.broker.workers.heartbeats import write_heartbeat
+from runqy.broker.workers.records import WorkerRecord, WorkerState
 from tests.api.client import ApiClient, problem
 from tests.config_sync.support import away
 from tests.queues.samples import spec

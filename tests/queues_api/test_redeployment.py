@@ -15,9 +15,9 @@ from runqy.api_keys import Role
 from runqy.audit.models import AuditRecord
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import write_heartbeat
-from runqy.broker.redis_client import RedisTarget
-from runqy.broker.worker_records import WorkerRecord
+from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.workers.heartbeats import write_heartbeat
+from runqy.broker.workers.records import WorkerRecord
 from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.reconcile import compare_configuration

@@ -9,8 +9,8 @@ from queues.models import Queue
 from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import write_heartbeat
-from runqy.broker.worker_records import WorkerRecord
+from runqy.broker.workers.heartbeats import write_heartbeat
+from runqy.broker.workers.records import WorkerRecord
 from tests.api.client import ApiClient
 from tests.queues_api.configs import BODY, content, refusal, sub_queues
 

@@ -17,7 +17,7 @@ from django.test import Client
 
 from queues import deletion
 from runqy.broker import keys
-from runqy.broker.finish import complete
+from runqy.broker.tasks.finish import complete
 from runqy.redis_connection import get_broker
 from tests.support.environment import ADMIN_KEY
 from tests.support.tasks import take

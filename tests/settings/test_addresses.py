@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runqy import durations
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.connection_urls import POSTGRESQL_LIMITS, parse_database_url, parse_public_url, parse_redis_url
 
 

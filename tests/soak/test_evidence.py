@@ -9,8 +9,8 @@ import redis as redis_py
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.finish import complete
 from runqy.broker.keys import QueueKeys
+from runqy.broker.tasks.finish import complete
 from soak.checker import Accepted, Evidence, check
 from soak.evidence import count_orphan_lookups, count_unended, read_state
 from soak.runs import Run, read_runs

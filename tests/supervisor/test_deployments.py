@@ -9,8 +9,8 @@ import pytest
 
 from runqy import clock
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import write_heartbeat
-from runqy.broker.worker_records import WorkerRecord, WorkerState
+from runqy.broker.workers.heartbeats import write_heartbeat
+from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.connection_urls import parse_redis_url
 from runqy.supervisor.deployments import DeploymentMonitor, WorkerLog
 from tests.support import environment

@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from queues.definition_serializers import parse_queue
-from runqy.broker.worker_records import WorkerRecord, WorkerState
+from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.supervisor import terminal
 from runqy.supervisor.deployments import describe_reason
 from runqy.supervisor.instance import Instance

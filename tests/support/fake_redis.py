@@ -10,7 +10,7 @@ from typing import Any
 
 import hiredis
 
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
 
 _DATA_SEGMENTS_IN = 152
 """Where struct tcp_info of Linux counts received segments with data."""

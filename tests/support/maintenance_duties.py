@@ -3,12 +3,12 @@
 import pytest
 
 from runqy import clock
-from runqy.broker import dequeue
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import NewTask, enqueue
 from runqy.broker.keys import QueueKeys
-from runqy.broker.lease import LeasedTask
+from runqy.broker.tasks import dequeue
+from runqy.broker.tasks.enqueue import NewTask, enqueue
+from runqy.broker.tasks.lease import LeasedTask
 
 QUEUE = "q"
 KEYS = QueueKeys(QUEUE)

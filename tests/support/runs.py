@@ -4,8 +4,8 @@ from itertools import count
 from typing import Any
 
 from runqy import clock
-from runqy.broker.run_log import EndedRun
 from runqy.broker.states import RunOutcome
+from runqy.broker.streams.run_log import EndedRun
 from tasks.models import TaskRun
 from tasks.run_history import QueueIdentity, store_runs
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
 
 
 class SilentRedis:
@@ -31,6 +31,6 @@ class SilentRedis:
 @contextmanager
 def silent_redis(monkeypatch: pytest.MonkeyPatch, *, patience_s: float) -> Iterator[SilentRedis]:
     """Yield a silent Redis; clients wait this long."""
-    monkeypatch.setattr("runqy.broker.redis_client.REPLY_TIMEOUT_S", patience_s)
+    monkeypatch.setattr("runqy.broker.connection.redis_client.REPLY_TIMEOUT_S", patience_s)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield SilentRedis(listener)

@@ -3,12 +3,12 @@
 from typing import Any
 
 from runqy.broker.broker import Broker
-from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
-from runqy.broker.enqueue import NewTask, enqueue
 from runqy.broker.keys import QueueKeys
-from runqy.broker.lease import LeasedTask
 from runqy.broker.message import decode
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.enqueue import NewTask, enqueue
+from runqy.broker.tasks.lease import LeasedTask
 
 QUEUE = "mail"
 

@@ -1,6 +1,6 @@
 """A worker and what it runs, for tests."""
 
-from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState
+from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
 
 RECORD = WorkerRecord(
     worker_id="worker/1",

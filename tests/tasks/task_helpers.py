@@ -3,8 +3,8 @@
 from typing import Any
 
 from runqy.broker.broker import Broker
-from runqy.broker.finish import Failure, archive, complete, retry
-from runqy.broker.lease import LeasedTask
+from runqy.broker.tasks.finish import Failure, archive, complete, retry
+from runqy.broker.tasks.lease import LeasedTask
 from tests.support.tasks import put, take_one
 
 

@@ -13,8 +13,8 @@ from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import IdempotencyKey
 from runqy.broker.keys import QueueKeys
+from runqy.broker.tasks.enqueue import IdempotencyKey
 from tasks.batches import BatchSpec, enqueue_batch
 from tasks.task_specs import TaskSpec, Uniqueness
 from tests.api.client import ApiClient, Response, problem

@@ -13,9 +13,9 @@ from queues.definitions import LimitOverrides
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from runqy.broker.inspector import delete_tasks
 from runqy.broker.keys import QueueKeys
 from runqy.broker.states import RunOutcome, TaskState
+from runqy.broker.tasks.inspector import delete_tasks
 from runqy.errors import RequestInvalid
 from tasks import bulk_runner
 from tasks.actions import TaskAction

@@ -10,11 +10,11 @@ from django.test import Client
 
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.broker.broker import Broker
-from runqy.broker.finish import Failure, requeue, retry
-from runqy.broker.forwarder import forward
-from runqy.broker.lease import LeasedTask
+from runqy.broker.maintenance.forwarder import forward
 from runqy.broker.states import TaskState
-from runqy.broker.task_output import MAX_BYTES, OutputChunk, write_output
+from runqy.broker.tasks.finish import Failure, requeue, retry
+from runqy.broker.tasks.lease import LeasedTask
+from runqy.broker.tasks.output import MAX_BYTES, OutputChunk, write_output
 from tasks import waiting
 from tasks.waiting import ResultWaiters, WaiterLimits
 from tasks.waiting_loop import get_waiting_loop

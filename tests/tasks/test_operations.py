@@ -9,12 +9,12 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from queues.queries import run_operation, with_fresh_catalog
 from runqy.broker.broker import Broker
-from runqy.broker.connections import StandaloneConnection
-from runqy.broker.enqueue import IdempotencyKey
+from runqy.broker.connection.blocking import StandaloneConnection
 from runqy.broker.keys import QueueKeys
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.enqueue import IdempotencyKey
 from runqy.config_sync import snapshot
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueNotFound, TaskNotFound
 from tasks.batches import BatchSpec, enqueue_batch

@@ -14,8 +14,8 @@ from runqy.accounts.operations import create_api_key
 from runqy.api_keys import Role
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import cancel
 from runqy.broker.keys import QueueKeys
+from runqy.broker.tasks.cancel import cancel
 from tasks.waiting import ResultWaiters, WaiterLimits
 from tasks.waiting_loop import get_waiting_loop
 from tests.api.client import ApiClient, Response, problem

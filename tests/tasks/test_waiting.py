@@ -13,10 +13,10 @@ from queues.queries import get_fresh_catalog
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import cancel
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys, ended_channel
-from runqy.broker.redis_client import RedisTarget
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.cancel import cancel
+from runqy.broker.tasks.record import TaskRecord
 from runqy.config_sync.snapshot import get_snapshot
 from runqy.errors import TaskNotFound
 from tasks import waiting

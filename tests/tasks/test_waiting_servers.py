@@ -18,9 +18,9 @@ import redis as redis_py
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys, ended_channel
-from runqy.broker.redis_client import RedisTarget
-from runqy.open_files import raise_open_files_limit
+from runqy.process import raise_open_files_limit
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
 from tests.support.servers import ValkeyServer

@@ -7,11 +7,11 @@ import pytest
 from django.test import Client
 
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import cancel
-from runqy.broker.finish import archive
 from runqy.broker.keys import QueueKeys
-from runqy.broker.pending_timeouts import archive_timed_out, list_pending
+from runqy.broker.maintenance.pending_timeouts import archive_timed_out, list_pending
 from runqy.broker.states import RunOutcome
+from runqy.broker.tasks.cancel import cancel
+from runqy.broker.tasks.finish import archive
 from tasks.actions import StateChange, apply_action
 from tests.support.runs import insert_runs, make_failure
 from tests.support.tasks import new_task, put, take_one

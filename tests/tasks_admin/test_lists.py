@@ -8,11 +8,11 @@ from django.test import Client
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from runqy.broker.finish import Failure, complete, retry
-from runqy.broker.forwarder import forward_due
 from runqy.broker.keys import QueueKeys
-from runqy.broker.pausing import pause
+from runqy.broker.maintenance.forwarder import forward_due
+from runqy.broker.queues.pausing import pause
 from runqy.broker.states import RunOutcome
+from runqy.broker.tasks.finish import Failure, complete, retry
 from tests.queues.samples import spec
 from tests.support.runs import insert_runs, make_run
 from tests.support.tasks import put, take_one

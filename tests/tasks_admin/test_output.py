@@ -7,11 +7,11 @@ import pytest
 from django.test import Client
 
 from runqy.broker.broker import Broker
-from runqy.broker.finish import Failure, retry
-from runqy.broker.forwarder import forward, forward_due
-from runqy.broker.lease import LeasedTask
+from runqy.broker.maintenance.forwarder import forward, forward_due
 from runqy.broker.states import TaskState
-from runqy.broker.task_output import MAX_ATTEMPTS, MAX_BYTES, OutputChunk, write_output
+from runqy.broker.tasks.finish import Failure, retry
+from runqy.broker.tasks.lease import LeasedTask
+from runqy.broker.tasks.output import MAX_ATTEMPTS, MAX_BYTES, OutputChunk, write_output
 from tests.support.tasks import put, take_one
 from tests.tasks.task_helpers import succeed
 from tests.tasks_admin.pages import LIST, change, text

@@ -11,10 +11,10 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
-from runqy.broker.finish import archive
 from runqy.broker.states import RunOutcome
+from runqy.broker.tasks.finish import archive
 from tasks.actions import StateChange, apply_action
-from tasks.maintenance import Forwarder
+from tasks.duties import Forwarder
 from tasks.models import TaskCopy
 from tasks.run_recorder import RunRecorder
 from tests.queues.samples import spec

@@ -9,8 +9,8 @@ from django.test import Client
 from queues.catalog import QueueCatalog
 from runqy import clock
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue_batch import enqueue_many
-from runqy.broker.heartbeats import write_heartbeat
+from runqy.broker.tasks.enqueue_batch import enqueue_many
+from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.config_sync import snapshot
 from runqy.config_sync.derived import DerivedValue
 from runqy.redis_connection import get_broker

@@ -7,8 +7,8 @@ import pytest
 from django.test import Client
 
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue_batch import enqueue_many
 from runqy.broker.states import TaskState
+from runqy.broker.tasks.enqueue_batch import enqueue_many
 from tasks import run_queries, task_browser, text_search
 from tasks.task_browser import SearchRequest, TaskQuery, search_tasks
 from tests.support.runs import insert_runs, make_failure, make_run

@@ -6,8 +6,8 @@ from django.test import Client
 
 from runqy import clock
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import write_heartbeat
 from runqy.broker.states import RunOutcome
+from runqy.broker.workers.heartbeats import write_heartbeat
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.workers import RECORD
 from tests.tasks_admin.pages import LIST, text

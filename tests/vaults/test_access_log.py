@@ -14,9 +14,10 @@ from queues.definitions import Deployment
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.audit.actors import Actor, ActorKind, actor_context
-from runqy.broker import keys, write_behind
-from runqy.broker.heartbeats import write_heartbeat
-from runqy.broker.worker_records import WorkerRecord
+from runqy.broker import keys
+from runqy.broker.streams import write_behind
+from runqy.broker.workers.heartbeats import write_heartbeat
+from runqy.broker.workers.records import WorkerRecord
 from runqy.errors import BrokerUnavailable, DeliveryNotRecorded, VaultNotFound
 from runqy.redis_connection import get_broker
 from tests.config_sync.support import away

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 import redis as redis_py
 
-from runqy.broker import keys, redis_users
+from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.redis_users import RedisUser
+from runqy.broker.workers import redis_users
+from runqy.broker.workers.redis_users import RedisUser
 from runqy.errors import BrokerUnavailable
 from tests.support import environment
 from workers.runtime.registration import RedisInfo

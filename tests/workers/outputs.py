@@ -3,7 +3,7 @@
 from typing import Any
 
 from runqy.broker.broker import Broker
-from runqy.broker.task_output import TaskOutput, read_output
+from runqy.broker.tasks.output import TaskOutput, read_output
 from tests.workers.processes import add_task, eventually
 
 

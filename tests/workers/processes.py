@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import runqy_python
 
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import NewTask, enqueue, new_task_id
-from runqy.broker.heartbeats import list_worker_records
-from runqy.broker.redis_client import RedisTarget
-from runqy.broker.task_reader import find_task
-from runqy.broker.task_record import TaskRecord
-from runqy.broker.worker_records import WorkerRecord
+from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.tasks.enqueue import NewTask, enqueue, new_task_id
+from runqy.broker.tasks.reader import find_task
+from runqy.broker.tasks.record import TaskRecord
+from runqy.broker.workers.heartbeats import list_worker_records
+from runqy.broker.workers.records import WorkerRecord
 from tests.support.servers import ValkeyServer
 from tests.workers.fake_server import API_KEY, FakeServer
 

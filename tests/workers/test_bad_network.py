@@ -12,10 +12,10 @@ import pytest
 import redis as redis_py
 
 from runqy.broker.broker import Broker
-from runqy.broker.forwarder import forward_due
 from runqy.broker.keys import QueueKeys
-from runqy.broker.recoverer import LeaselessWatch, recover_lost
-from runqy.broker.stats import count_tasks
+from runqy.broker.maintenance.forwarder import forward_due
+from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.queues.stats import count_tasks
 from soak.processes import cpu_s
 from tests.support import environment
 from tests.support.bad_network import BadNetwork, FaultMode

@@ -11,12 +11,12 @@ from structlog.testing import capture_logs
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.dequeue import QueueWeight
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import BrokerContext, Operation
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.queues.stats import count_tasks
 from runqy.broker.scripts import Command
-from runqy.broker.stats import count_tasks
+from runqy.broker.tasks.dequeue import QueueWeight
 from runqy.errors import BrokerUnavailable
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until

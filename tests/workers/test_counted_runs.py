@@ -3,8 +3,8 @@
 from typing import Any
 
 from runqy.broker.broker import Broker
-from runqy.broker.run_counters import RunCounters, read_run_counters
 from runqy.broker.states import RunOutcome
+from runqy.broker.streams.run_counters import RunCounters, read_run_counters
 from tests.workers.conftest import StartWorker
 from tests.workers.processes import add_task, wait_for_state
 

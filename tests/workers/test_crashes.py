@@ -8,12 +8,12 @@ from pathlib import Path
 import redis as redis_py
 
 from runqy.broker.broker import Broker
-from runqy.broker.forwarder import forward_due
 from runqy.broker.keys import QueueKeys
-from runqy.broker.recoverer import LeaselessWatch, recover_lost
-from runqy.broker.stats import count_tasks
-from runqy.broker.task_reader import find_task
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.maintenance.forwarder import forward_due
+from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.queues.stats import count_tasks
+from runqy.broker.tasks.reader import find_task
+from runqy.broker.tasks.record import TaskRecord
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task, eventually, is_alive

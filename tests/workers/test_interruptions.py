@@ -8,11 +8,11 @@ import redis as redis_py
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.cancel import cancel
 from runqy.broker.keys import QueueKeys
-from runqy.broker.recoverer import LeaselessWatch, recover_lost
-from runqy.broker.run_counters import read_run_counters
+from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.states import RunOutcome
+from runqy.broker.streams.run_counters import read_run_counters
+from runqy.broker.tasks.cancel import cancel
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import add_task, eventually, is_alive, wait_for_state, wait_task

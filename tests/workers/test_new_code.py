@@ -9,7 +9,7 @@ import redis as redis_py
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import list_worker_records
+from runqy.broker.workers.heartbeats import list_worker_records
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, change_configuration
 from tests.workers.processes import (

@@ -6,7 +6,7 @@ import pytest
 
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
-from runqy.broker.pending_timeouts import archive_all_timed_out
+from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
 from runqy.broker.states import RunOutcome
 from tasks.models import TaskRun
 from tasks.run_recorder import RunRecorder

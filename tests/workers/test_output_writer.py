@@ -4,10 +4,10 @@ import asyncio
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.operation import ask_all
-from runqy.broker.redis_client import RedisTarget
-from runqy.broker.task_output import MAX_BYTES, read_output
-from runqy.broker.task_record import TaskProgress
+from runqy.broker.tasks.output import MAX_BYTES, read_output
+from runqy.broker.tasks.record import TaskProgress
 from tests.support import environment, event_loop
 from tests.support.tasks import put, take
 from workers.runtime.output_writer import BUFFER_BYTES, BURST_BYTES, TAIL_BYTES, OutputWriter

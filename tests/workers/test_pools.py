@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from runqy import clock
 from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.lease import Lease, LeasedTask
-from runqy.broker.task_record import TaskProgress
+from runqy.broker.tasks.lease import Lease, LeasedTask
+from runqy.broker.tasks.record import TaskProgress
 from tests.support import event_loop
 from tests.workers.processes import eventually, is_alive
 from workers.runtime.child import ChildSpec

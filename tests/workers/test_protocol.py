@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.task_record import TaskProgress
+from runqy.broker.tasks.record import TaskProgress
 from runqy.errors import PayloadUnusable
 from workers.runtime.protocol import (
     ChildResponse,

@@ -8,7 +8,7 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import encode
-from runqy.broker.task_reader import find_task
+from runqy.broker.tasks.reader import find_task
 from tests.support.tasks import take_one
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, change_configuration

@@ -12,7 +12,7 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.accounts.operations import CreatedKey, create_api_key, revoke_api_key
 from runqy.broker.broker import Broker
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.redis_connection import get_broker
 from tests.queues.samples import spec
 from tests.support.maintenance import start_maintenance

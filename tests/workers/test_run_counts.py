@@ -3,10 +3,10 @@
 import pytest
 
 from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.finish import FinishOutcome
-from runqy.broker.lease import Lease, LeasedTask
-from runqy.broker.run_counters import RunCounters
 from runqy.broker.states import RunOutcome
+from runqy.broker.streams.run_counters import RunCounters
+from runqy.broker.tasks.finish import FinishOutcome
+from runqy.broker.tasks.lease import Lease, LeasedTask
 from workers.runtime.run_counts import RunCounts
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 

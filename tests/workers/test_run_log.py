@@ -3,8 +3,8 @@
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.run_log import EndedRun, read_runs
 from runqy.broker.states import RunOutcome
+from runqy.broker.streams.run_log import EndedRun, read_runs
 from tests.support.tasks import QUEUE
 from tests.support.waiting import wait_until
 from tests.workers.conftest import StartWorker

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from runqy.broker.asynq_pb2 import TaskMessage
-from runqy.broker.lease import Lease, LeasedTask
-from runqy.broker.task_output import MAX_BYTES, OutputChunk
+from runqy.broker.tasks.lease import Lease, LeasedTask
+from runqy.broker.tasks.output import MAX_BYTES, OutputChunk
 from workers.runtime import task_output
 from workers.runtime.redaction import Secrets
 from workers.runtime.task_output import RunOutput

@@ -10,8 +10,8 @@ import redis as redis_py
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import list_worker_records
 from runqy.broker.keys import QueueKeys
+from runqy.broker.workers.heartbeats import list_worker_records
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, registration_response
 from tests.workers.processes import add_task, eventually, wait_for_record, wait_for_state, wait_task

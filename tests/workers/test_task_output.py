@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.forwarder import forward
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.maintenance.forwarder import forward
 from runqy.broker.states import TaskState
-from runqy.broker.task_output import MAX_BYTES
-from runqy.broker.task_reader import find_task
+from runqy.broker.tasks.output import MAX_BYTES
+from runqy.broker.tasks.reader import find_task
 from tests.support import environment
 from tests.workers.fake_server import FakeServer, registration_response
 from tests.workers.outputs import output_of, shout, wait_for_text

@@ -3,10 +3,10 @@
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
-from runqy.broker.finish import FinishOutcome
-from runqy.broker.task_reader import find_task
-from runqy.broker.task_record import TaskRecord
+from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.finish import FinishOutcome
+from runqy.broker.tasks.reader import find_task
+from runqy.broker.tasks.record import TaskRecord
 from tests.workers.processes import add_task
 from workers.runtime.backoff import RestartPolicy, delay_s
 from workers.runtime.settings import RecoverySettings

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from runqy.broker.broker import Broker
-from runqy.broker.enqueue import enqueue
-from runqy.broker.redis_client import RedisTarget
+from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.tasks.enqueue import enqueue
 from tests.support import environment
 from tests.support.tasks import new_task
 from tests.workers.fake_server import FakeServer, registration_response

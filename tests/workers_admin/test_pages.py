@@ -10,8 +10,8 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import write_heartbeat
-from runqy.broker.worker_records import RunningTask, WorkerRecord, WorkerState
+from runqy.broker.workers.heartbeats import write_heartbeat
+from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
 from tests.config_sync.support import away
 from tests.queues.samples import spec
 from tests.support.staff import staff_client

@@ -6,7 +6,7 @@ import pytest
 
 from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy.broker.redis_users import PREFIX
+from runqy.broker.workers.redis_users import PREFIX
 from tests.api.client import ApiClient
 from tests.queues.samples import spec
 from tests.support.environment import SERVER, WORKER_KEY

@@ -8,7 +8,7 @@ from typing import Any
 import redis as redis_py
 
 from runqy.broker.broker import Broker
-from runqy.broker.redis_users import list_users
+from runqy.broker.workers.redis_users import list_users
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
 from tests.support.environment import SERVER

@@ -19,8 +19,8 @@ from runqy.accounts.worker_credentials import RedisUserReconciler, remove_users_
 from runqy.broker import keys
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
-from runqy.broker.heartbeats import deregister
-from runqy.broker.worker_records import WorkerRecord
+from runqy.broker.workers.heartbeats import deregister
+from runqy.broker.workers.records import WorkerRecord
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
@@ -36,7 +36,7 @@ from tests.workers_api.redis_users import (
     register,
     users,
 )
-from workers.maintenance import RedisUserReconciliation
+from workers.duties import RedisUserReconciliation
 
 pytestmark = pytest.mark.usefixtures("redis_user_queues")
 

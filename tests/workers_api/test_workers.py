@@ -12,8 +12,8 @@ from runqy.accounts.operations import create_api_key
 from runqy.api.renderers import format_s
 from runqy.api_keys import Role
 from runqy.broker import keys
-from runqy.broker.heartbeats import write_heartbeat
-from runqy.broker.worker_records import RECORD_TTL_S, RunningTask, WorkerRecord, WorkerState
+from runqy.broker.workers.heartbeats import write_heartbeat
+from runqy.broker.workers.records import RECORD_TTL_S, RunningTask, WorkerRecord, WorkerState
 from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, problem
 from tests.config_sync.support import away

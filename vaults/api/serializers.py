@@ -19,7 +19,8 @@ from runqy.errors import PassphraseRefused, RunqyError, VaultInvalid
 from runqy.names import VARIABLE_NAME, VARIABLE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
 from vaults.export_file import N_MAX, N_MIN, P_MAX, PASSPHRASE_MAX, PASSPHRASE_MIN
 from vaults.models import Event
-from vaults.validation import GIT_HOSTS_MAX, EntryUsage
+from vaults.validation import GIT_HOSTS_MAX, NEW_VAULT_NAME, EntryUsage
+from vaults.validators import validate_vault_name
 
 VERSION_MAX = 2**31 - 1
 _USAGES = [usage.value for usage in EntryUsage]
@@ -79,6 +80,14 @@ class DescriptionField(StringField):
     """A string without NUL, which DRF's CharField refuses."""
 
 
+@extend_schema_field({"type": "string", "pattern": f"^{NEW_VAULT_NAME}$"})
+class NewVaultNameField(StringField):
+    """A name that a vault may get."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(validators=[validate_vault_name], **options)
+
+
 class SecretSerializer(StrictSerializer):
     """A request body with a secret; DRF's `__repr__` would show it."""
 
@@ -94,7 +103,7 @@ class CreateVaultSerializer(StrictSerializer):
 
     error_class = VaultInvalid
 
-    name = PatternField(rf"^(?!import$){VAULT_NAME}$", error_messages={"invalid": VAULT_NAME_RULE})
+    name = NewVaultNameField()
     description = DescriptionField(required=False, allow_blank=True)
 
 

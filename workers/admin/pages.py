@@ -11,7 +11,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from runqy.admin_site.relative_time import RelativeTime
-from runqy.broker.worker_records import RunningTask, WorkerState, count_workers
+from runqy.broker.workers.records import RunningTask, WorkerState, count_workers
 from runqy.errors import WorkerNotFound
 from runqy.redis_connection import get_broker
 from tasks.run_queries import RunFilter, list_runs

@@ -17,8 +17,8 @@ from runqy.api.serializers import (
     UnixSecondsField,
     WorkerCountsSerializer,
 )
-from runqy.broker.redis_client import RedisTarget
-from runqy.broker.worker_records import WorkerState
+from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.workers.records import WorkerState
 from workers.operations import Registration
 from workers.queries import WorkerStatus
 

@@ -13,7 +13,7 @@ from runqy.api.schema import problem_responses
 from runqy.api.throttling import RegistrationThrottle
 from runqy.api.viewsets import ApiViewSet
 from runqy.api_keys import Role
-from runqy.broker.worker_records import count_workers
+from runqy.broker.workers.records import count_workers
 from runqy.redis_connection import get_broker
 from workers.api import examples
 from workers.api import serializers as s

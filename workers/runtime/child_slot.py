@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 
 from runqy import clock
-from runqy.broker.task_record import TaskProgress
+from runqy.broker.tasks.record import TaskProgress
 from runqy.errors import DeploymentFailed
 from runqy.failure_log import FailureLog
 from workers.runtime.backoff import RestartPolicy

@@ -10,11 +10,11 @@ import structlog
 
 from runqy import clock
 from runqy.broker.constants import POLL_S
-from runqy.broker.dequeue import DequeueRequest
-from runqy.broker.finish import FinishOutcome
-from runqy.broker.lease import Extension, LeasedTask
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
-from runqy.broker.task_record import TaskProgress
+from runqy.broker.tasks.dequeue import DequeueRequest
+from runqy.broker.tasks.finish import FinishOutcome
+from runqy.broker.tasks.lease import Extension, LeasedTask
+from runqy.broker.tasks.record import TaskProgress
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable, LeaseLost, RunqyError
 from runqy.failure_log import FailureLog
 from workers.runtime.backoff import delay_s

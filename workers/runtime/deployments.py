@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from runqy.broker.worker_records import WorkerState
+from runqy.broker.workers.records import WorkerState
 from runqy.concurrency import run_in_thread
 from runqy.errors import DeploymentFailed, DeploymentRefused
 from runqy.failure_log import FailureLog

@@ -9,13 +9,13 @@ from itertools import compress
 from typing import Any
 
 from runqy import clock
-from runqy.broker.heartbeats import write_heartbeat
-from runqy.broker.lease import Extension, extend
 from runqy.broker.message import run_deadline_s
 from runqy.broker.operation import Operation, Request, ask_all, get_context
 from runqy.broker.pubsub import read_queue_token
-from runqy.broker.run_counters import RunCounters, add_run_counters
-from runqy.broker.worker_records import RunningTask, WorkerRecord
+from runqy.broker.streams.run_counters import RunCounters, add_run_counters
+from runqy.broker.tasks.lease import Extension, extend
+from runqy.broker.workers.heartbeats import write_heartbeat
+from runqy.broker.workers.records import RunningTask, WorkerRecord
 from runqy.errors import RunqyError
 from workers.runtime.backoff import delay_s
 from workers.runtime.registration import RegisteredWorker, own_version

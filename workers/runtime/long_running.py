@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-from runqy.broker.task_record import TaskProgress
+from runqy.broker.tasks.record import TaskProgress
 from runqy.failure_log import FailureLog
 from workers.runtime.backoff import RestartPolicy
 from workers.runtime.child import ChildSpec

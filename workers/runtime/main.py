@@ -14,8 +14,8 @@ import typer
 import uvloop
 
 from runqy.errors import RegistrationRefused, RunqyError
-from runqy.home import make_home, restrict_new_files
-from runqy.open_files import raise_open_files_limit
+from runqy.home import make_home
+from runqy.process import raise_open_files_limit, restrict_new_files
 from runqy.tracing import start_tracing
 from workers.deploy.exec_child import is_isolation_supported
 from workers.runtime.logs import configure_logging

@@ -10,8 +10,8 @@ import structlog
 from runqy import clock
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.operation import Request, ask_all
-from runqy.broker.task_output import MAX_BYTES, OutputChunk, write_output
-from runqy.broker.task_record import TaskProgress
+from runqy.broker.tasks.output import MAX_BYTES, OutputChunk, write_output
+from runqy.broker.tasks.record import TaskProgress
 from runqy.errors import BrokerUnavailable, RunqyError
 from workers.runtime.redaction import secrets
 from workers.runtime.task_output import RunOutput

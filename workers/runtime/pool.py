@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from runqy.broker.archive_reasons import DEADLINE_EXCEEDED, timeout_error
-from runqy.broker.task_record import TaskProgress
+from runqy.broker.tasks.archive_reasons import DEADLINE_EXCEEDED, timeout_error
+from runqy.broker.tasks.record import TaskProgress
 from workers.runtime.child import ChildSpec
 from workers.runtime.protocol import MAX_LINE_BYTES, ChildResponse, InvalidResponse
 from workers.runtime.settings import RecoverySettings

@@ -8,7 +8,7 @@ import msgspec
 
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.message import REQUEST_ID, TRACEPARENT
-from runqy.broker.task_record import TaskProgress
+from runqy.broker.tasks.record import TaskProgress
 from runqy.errors import PayloadUnusable
 
 MAX_LINE_BYTES = 32 << 20

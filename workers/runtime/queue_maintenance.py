@@ -7,11 +7,11 @@ from typing import Any
 import structlog
 
 from runqy.broker.constants import ARCHIVE_MAX_AGE_S
-from runqy.broker.forwarder import forward_due
-from runqy.broker.heartbeats import remove_expired_workers
-from runqy.broker.janitor import ArchiveCursors, delete_expired
+from runqy.broker.maintenance.forwarder import forward_due
+from runqy.broker.maintenance.janitor import ArchiveCursors, delete_expired
+from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.operation import Operation
-from runqy.broker.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.workers.heartbeats import remove_expired_workers
 from runqy.errors import RunqyError
 from runqy.failure_log import FailureLog
 from workers.runtime.redis_connections import RedisConnections

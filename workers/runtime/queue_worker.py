@@ -9,7 +9,7 @@ import socket
 
 import structlog
 
-from runqy.broker.redis_users import new_server_id
+from runqy.broker.workers.redis_users import new_server_id
 from runqy.concurrency import wait_any
 from runqy.errors import BrokerUnavailable
 from runqy.failure_log import FailureLog

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from runqy import clock
 from runqy.broker.async_broker import AsyncBroker
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.pubsub import Subscriber, WorkerEvent, parse_worker_event, worker_channels
-from runqy.broker.redis_client import RedisTarget
 
 TASKS_TIMEOUT_S = 10.0
 """After how long without progress a request with tasks or results fails; each may have 32 MiB."""

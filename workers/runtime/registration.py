@@ -5,8 +5,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
 
+from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.constants import ARCHIVE_MAX_TASKS, LEASE_S
-from runqy.broker.redis_client import RedisTarget
 from runqy.errors import RegistrationRefused
 from runqy.json_decoding import read_json
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from runqy.broker.finish import FinishOutcome
-from runqy.broker.run_counters import RunCounters
 from runqy.broker.states import RunOutcome
+from runqy.broker.streams.run_counters import RunCounters
+from runqy.broker.tasks.finish import FinishOutcome
 from workers.runtime.task_runs import OUTCOMES_OF_STATUS, Run
 
 _OUTCOMES = {

@@ -162,9 +162,9 @@ def _server_url(text: str) -> str:
     """Allow http and https URLs, with a path but no credentials."""
     parts = urlsplit(text)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("must be an http or https URL")
+        raise ValueError("Must be an http or https URL")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("must be a URL without credentials and query; set the API key separately")
+        raise ValueError("Must be a URL without credentials and query; set the API key separately")
     return text.rstrip("/")
 
 
@@ -201,5 +201,5 @@ def _factor(text: str) -> float:
     """Parse a factor of at least 1."""
     number = float(text)
     if not 1 <= number <= 100:
-        raise ValueError("must be from 1 to 100")
+        raise ValueError("Must be from 1 to 100")
     return number

@@ -1,7 +1,7 @@
 """What a run has printed and reported as progress, until Redis has stored it."""
 
-from runqy.broker.lease import LeasedTask
-from runqy.broker.task_output import MAX_BYTES, OutputChunk
+from runqy.broker.tasks.lease import LeasedTask
+from runqy.broker.tasks.output import MAX_BYTES, OutputChunk
 from workers.runtime.redaction import secrets
 
 _LINE_ENDS = (b"\n", b"\r")

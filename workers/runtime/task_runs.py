@@ -9,12 +9,21 @@ import msgspec
 
 from runqy import clock
 from runqy.broker.constants import ARCHIVE_MAX_TASKS, BATCH_MAX_BYTES
-from runqy.broker.finish import Completion, Failure, FinishOutcome, archive, complete, complete_all, requeue, retry
-from runqy.broker.lease import LeasedTask
 from runqy.broker.message import CANCELED, run_time_s
 from runqy.broker.operation import Request
-from runqy.broker.run_log import RunInfo
 from runqy.broker.states import RunOutcome
+from runqy.broker.streams.run_log import RunInfo
+from runqy.broker.tasks.finish import (
+    Completion,
+    Failure,
+    FinishOutcome,
+    archive,
+    complete,
+    complete_all,
+    requeue,
+    retry,
+)
+from runqy.broker.tasks.lease import LeasedTask
 from runqy.errors import RunqyError
 from runqy.tracing import RunSpan
 from workers.runtime.backoff import delay_s

@@ -8,13 +8,13 @@ from dataclasses import replace
 import structlog
 
 from runqy.broker.constants import HEARTBEAT_S
-from runqy.broker.dequeue import QueueWeight
-from runqy.broker.heartbeats import deregister
 from runqy.broker.operation import ask_all
 from runqy.broker.pubsub import WorkerEvent
-from runqy.broker.redis_users import is_worker_user, new_wake_token
-from runqy.broker.run_counters import RunCounters, add_run_counters
-from runqy.broker.worker_records import WorkerRecord, WorkerState
+from runqy.broker.streams.run_counters import RunCounters, add_run_counters
+from runqy.broker.tasks.dequeue import QueueWeight
+from runqy.broker.workers.heartbeats import deregister
+from runqy.broker.workers.records import WorkerRecord, WorkerState
+from runqy.broker.workers.redis_users import is_worker_user, new_wake_token
 from runqy.concurrency import wait_any
 from runqy.errors import BrokerRefused, BrokerUnavailable
 from runqy.failure_log import FailureLog

@@ -21,10 +21,10 @@ from runqy.api_keys import (
     MAX_NAME_LENGTH,
     MAX_QUEUES,
     MAX_VAULTS,
-    RATE_PATTERN,
     Role,
 )
 from runqy.audit.actors import ActorKind
+from runqy.broker.rate_limit import RATE, RATE_EXAMPLES
 from runqy.errors import ApiKeyInvalid
 from runqy.names import QUEUE_NAME, QUEUE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
 
@@ -61,8 +61,8 @@ class CreateApiKeySerializer(StrictSerializer):
         help_text="Names of the vaults that workers with this key may use; empty: all. Only for role `worker`",
     )
     rate_limit = PatternField(
-        RATE_PATTERN,
-        error_messages={"invalid": "Must be a rate such as 50/s, 600/m or 10000/h."},
+        f"^({RATE})?$",
+        error_messages={"invalid": f"Must be {RATE_EXAMPLES}."},
         required=False,
         default="",
         help_text="`50/s`, `600/m` or `10000/h`; empty: RUNQY_RATE_LIMIT",

@@ -18,7 +18,6 @@ from runqy.audit import queries
 from runqy.audit.admin.export import csv_lines
 from runqy.audit.admin.filters import ActionFilter, ActorKindFilter, KindFilter, ObjectFilter, PeriodFilter
 from runqy.audit.admin.presenters import describe_changes, describe_field, is_new, summarize
-from runqy.audit.descriptions import describe_action, describe_object
 from runqy.audit.history import find_object_url
 from runqy.audit.models import AuditRecord
 
@@ -108,12 +107,12 @@ class AuditRecordAdmin(ReadOnlyModelAdmin):
 
     @admin.display(description="object")
     def object_label(self, row: AuditRecord) -> str:
-        return describe_object(row.object_kind, row.object_name)
+        return row.describe_object()
 
     @admin.display(description="action")
     def done(self, row: AuditRecord) -> str:
         """Return the action without the kind of object, which the next column has."""
-        return describe_action(row.action)
+        return row.describe_action()
 
     @admin.display(description="changes")
     def changes_line(self, row: AuditRecord) -> str:

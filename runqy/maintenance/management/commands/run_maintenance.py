@@ -7,8 +7,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from runqy.maintenance.base import make_duties
 from runqy.maintenance.loops import run_duties
-from runqy.maintenance.registry import make_duties
 from runqy.redis_connection import get_broker
 from runqy.tracing import start_tracing
 

@@ -1,0 +1,221 @@
+"""Redis Cluster on an event loop: routes commands to nodes by slot and follows redirections."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from functools import partial
+
+import structlog
+from redis import exceptions as redis_errors
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from runqy.broker.connection.async_connection import pack
+from runqy.broker.connection.async_connector import Address, Connector
+from runqy.broker.connection.async_node import CONNECT_WAIT_S, AsyncNode
+from runqy.broker.replies import Reply, check_reply
+from runqy.broker.scripts import Command
+from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
+
+MAX_REDIRECTIONS = 5
+REFRESH_INTERVAL_S = 0.25
+"""Minimum time between two topology refreshes."""
+
+_log = structlog.get_logger(__name__)
+
+
+class AsyncCluster:
+    """The masters of a cluster and the slots they serve."""
+
+    def __init__(self, connector: Connector, *, max_pending: int) -> None:
+        self._connector = connector
+        self._max_pending = max_pending
+        self._nodes: dict[Address, AsyncNode] = {}
+        self._slots: list[AsyncNode | None] = []
+        """One entry per slot; empty until the topology is known."""
+        self._refresh: asyncio.Task[None] | None = None
+        self._refreshed_s = float("-inf")
+        """When the last refresh ended."""
+        self._error: RunqyError | None = None
+        """Why the last refresh failed."""
+        self._waiting = 0
+
+    async def execute(self, commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
+        """Run commands in one round trip per node and return their replies; error replies are returned, not raised.
+
+        Raise BrokerUnavailable when Redis cannot be reached. After its subclass ConnectionLost, any of the commands may
+        have run.
+        """
+        try:
+            replies = await self._send(commands, is_bulky)
+            if any(isinstance(reply, Exception) for reply in replies):
+                await self._follow(commands, replies, is_bulky)
+        except BrokerBusy:
+            raise
+        except BrokerUnavailable:
+            self._start_refresh()
+            raise
+        return replies
+
+    async def close(self) -> None:
+        if self._refresh is not None:
+            self._refresh.cancel()
+            await asyncio.wait([self._refresh])
+        for node in self._nodes.values():
+            await node.close()
+
+    async def _send(self, commands: Sequence[Command], is_bulky: bool) -> list[Reply]:
+        """Send the commands to their nodes and return all replies in the order of the commands."""
+        if not self._slots:
+            await self._wait_for_refresh()
+        if len(commands) == 1:
+            node = self._find_node(commands[0]) or await self._find_new_node(commands[0])
+            return await node.execute(commands, is_bulky=is_bulky)
+        groups: dict[AsyncNode, list[int]] = {}
+        for index, command in enumerate(commands):
+            node = self._find_node(command) or await self._find_new_node(command)
+            groups.setdefault(node, []).append(index)
+        if len(groups) == 1:
+            return await node.execute(commands, is_bulky=is_bulky)
+        return await self._send_groups(commands, groups, is_bulky)
+
+    async def _send_groups(
+        self, commands: Sequence[Command], groups: dict[AsyncNode, list[int]], is_bulky: bool
+    ) -> list[Reply]:
+        """Send to all nodes before awaiting the first reply."""
+        replies: list[Reply] = [None] * len(commands)
+        futures: list[asyncio.Future[list[Reply]]] = []
+        try:
+            for node, indexes in groups.items():
+                futures.append(await node.send([commands[i] for i in indexes], is_bulky=is_bulky))
+            for (node, indexes), future in zip(groups.items(), futures, strict=True):
+                received = await future
+                if any(isinstance(reply, Exception) for reply in received):
+                    await node.repair([commands[i] for i in indexes], received)
+                for index, reply in zip(indexes, received, strict=True):
+                    replies[index] = reply
+        finally:
+            for future in futures:
+                if not future.cancel() and not future.cancelled():
+                    future.exception()  # an exception that is never retrieved would be logged
+        return replies
+
+    def _find_node(self, command: Command) -> AsyncNode | None:
+        """Return the node that serves a command's key. Without a key, prefer a node that is connected."""
+        if command.key is not None:
+            return self._slots[key_slot(command.key.encode())]
+        nodes = self._nodes.values()
+        return next((node for node in nodes if node.is_open), None) or next(iter(nodes), None)
+
+    async def _find_new_node(self, command: Command) -> AsyncNode:
+        """Refresh the topology for a slot without a known node. Raise BrokerUnavailable."""
+        await self._wait_for_refresh()
+        node = self._find_node(command)
+        if node is None:
+            raise BrokerUnavailable(reason="no node of the cluster serves this slot")
+        return node
+
+    async def _follow(self, commands: Sequence[Command], replies: list[Reply], is_bulky: bool) -> None:
+        """Replace MOVED and ASK replies by the replies of the nodes they name. Raise BrokerUnavailable."""
+        for _ in range(MAX_REDIRECTIONS):
+            if any(isinstance(reply, redis_errors.ClusterDownError) for reply in replies):
+                self._start_refresh()
+            moved = [i for i, reply in enumerate(replies) if isinstance(reply, redis_errors.MovedError)]
+            asked = [i for i, reply in enumerate(replies) if type(reply) is redis_errors.AskError]
+            if not moved and not asked:
+                return
+            for index in asked:
+                replies[index] = await self._node_at(replies[index]).execute_asking(commands[index])
+            if moved:
+                for index in moved:
+                    self._slots[replies[index].slot_id] = self._node_at(replies[index])
+                self._start_refresh()
+                again = await self._send([commands[i] for i in moved], is_bulky)
+                for index, reply in zip(moved, again, strict=True):
+                    replies[index] = reply
+        raise BrokerUnavailable(reason="its cluster redirects too often")
+
+    def _node_at(self, redirection: redis_errors.AskError) -> AsyncNode:
+        """Return the node that a redirection names; it may be new to the topology. Raise BrokerUnavailable."""
+        if not redirection.host:
+            raise BrokerUnavailable(reason="its cluster redirects to an unknown node")
+        return self._node(redirection.node_addr)
+
+    def _node(self, address: Address) -> AsyncNode:
+        node = self._nodes.get(address)
+        if node is None:
+            opens = partial(self._connector.open_node, address)
+            node = self._nodes[address] = AsyncNode(opens, max_pending=self._max_pending)
+        return node
+
+    async def _wait_for_refresh(self) -> None:
+        """Wait for a topology refresh. Raise BrokerUnavailable."""
+        self._start_refresh()
+        if self._refresh is not None:
+            if self._waiting >= self._max_pending:
+                raise BrokerBusy
+            self._waiting += 1
+            try:
+                await asyncio.wait([self._refresh], timeout=CONNECT_WAIT_S)
+            finally:
+                self._waiting -= 1
+        if not self._slots:
+            error = self._error or BrokerUnavailable(reason="connecting takes too long")
+            raise type(error)(error.detail, reason=error.reason)
+
+    def _start_refresh(self) -> None:
+        """Start a topology refresh unless one is running or has just ended."""
+        loop = asyncio.get_running_loop()
+        if self._refresh is None and loop.time() - self._refreshed_s >= REFRESH_INTERVAL_S:
+            self._refresh = loop.create_task(self._discover())
+
+    async def _discover(self) -> None:
+        """Query the nodes one by one until one returns the topology."""
+        known = random.sample(list(self._nodes), len(self._nodes))
+        error: RunqyError | None = None
+        try:
+            for address in dict.fromkeys([*known, *self._connector.addresses]):
+                try:
+                    async with asyncio.timeout(CONNECT_WAIT_S):
+                        self._apply_slots(await self._fetch_slots(address), address)
+                except TimeoutError:
+                    error = BrokerUnavailable(reason="a node of the cluster does not reply")
+                except RunqyError as failure:
+                    error = failure
+                else:
+                    error = None
+                    return
+        finally:
+            if error is not None and self._error is None:
+                _log.warning("broker_disconnected", error=str(error))
+            self._error = error
+            self._refreshed_s = asyncio.get_running_loop().time()
+            self._refresh = None
+
+    async def _fetch_slots(self, address: Address) -> list[Reply]:
+        """Return a node's reply to CLUSTER SLOTS. Raise BrokerUnavailable."""
+        connection = await self._connector.open_node(address)
+        try:
+            (reply,) = await connection.send([pack(("CLUSTER", "SLOTS"))], 1)
+            slots: list[Reply] = check_reply(reply)
+        finally:
+            connection.close("its reply was received")
+        if not slots:
+            raise BrokerUnavailable(reason="a node reports no slots")
+        return slots
+
+    def _apply_slots(self, entries: list[Reply], address: Address) -> None:
+        """Apply a new topology; nodes that no longer serve a slot are retired."""
+        slots: list[AsyncNode | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        masters = {}
+        for first, last, master, *_ in entries:
+            host = master[0].decode() if master[0] else address[0]  # empty: the node that was queried
+            at = host, int(master[1])
+            masters[at] = node = self._node(at)
+            slots[first : last + 1] = [node] * (last + 1 - first)
+        gone = [node for at, node in self._nodes.items() if at not in masters]
+        self._slots, self._nodes = slots, masters
+        self._connector.addresses = tuple(dict.fromkeys([*masters, *self._connector.addresses]))
+        for node in gone:
+            node.retire()

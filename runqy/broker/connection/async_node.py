@@ -1,0 +1,238 @@
+"""One server on an event loop: two persistent connections and the loading of scripts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+from redis import exceptions as redis_errors
+
+from runqy.broker.connection.async_connection import AsyncConnection, ConnectionLost, pack
+from runqy.broker.replies import Reply
+from runqy.broker.scripts import Command, Script
+from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
+
+BULK_BYTES = 64 * 1024
+"""Requests above this size must not delay small ones."""
+CONNECT_WAIT_S = 1.0
+"""How long requests wait for a connection, counted from the start of the attempt."""
+_WAIT_STEPS = 4
+RECONNECT_MAX_S = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+def reconnect_delay_s(failures: int) -> float:
+    """Return the delay before the next attempt to connect; it grows with each failure up to a limit."""
+    delay_s: float = min(0.05 * 2 ** min(failures, 10), RECONNECT_MAX_S)
+    return delay_s * random.uniform(0.5, 1)  # noqa: S311 (spreads load, hides nothing)
+
+
+class PersistentConnection:
+    """A connection that is opened on first use and reopened in the background after it is lost."""
+
+    def __init__(self, open_connection: Callable[[], Awaitable[AsyncConnection]], *, max_waiting: int) -> None:
+        self._open_connection = open_connection
+        self._max_waiting = max_waiting
+        self.connection: AsyncConnection | None = None
+        """None while disconnected; use `wait`."""
+        self._task: asyncio.Task[None] | None = None
+        self._attempt: asyncio.Future[None] | None = None
+        """Done when the first attempt after a loss has ended or has exceeded the time limit."""
+        self._error: RunqyError | None = None
+        """Why the last attempt failed. While it is set, requests fail immediately."""
+        self._opened_s = 0.0
+        self._waiting = 0
+        self._is_closed = False
+
+    async def wait(self) -> AsyncConnection:
+        """Return the connection once it is open. Raise BrokerUnavailable."""
+        self._start()
+        if self._error is None and self._attempt is not None:
+            if self._waiting >= self._max_waiting:
+                raise BrokerBusy
+            self._waiting += 1
+            try:
+                await asyncio.wait([self._attempt])
+            finally:
+                self._waiting -= 1
+        if self.connection is not None:
+            return self.connection
+        if self._error is not None:
+            raise type(self._error)(self._error.detail, reason=self._error.reason)
+        raise ConnectionLost(reason="the connection was lost immediately")
+
+    def retire(self) -> None:
+        """Open another connection for new requests, and close this one when all its replies have arrived.
+
+        A connection without requests is kept: its replacement would be no different.
+        """
+        connection = self.connection
+        if connection is not None and _now_s() - self._opened_s > CONNECT_WAIT_S:
+            self.connection = None
+            connection.retire()
+            self._start()
+
+    def end(self) -> None:
+        """Stop permanently once all replies have arrived."""
+        self._is_closed = True
+        if self._task is not None:
+            self._task.cancel()
+        if self.connection is not None:
+            self.connection.retire()
+
+    async def close(self) -> None:
+        """Close the connection permanently."""
+        self._is_closed = True
+        if self._task is not None:
+            task = self._task
+            task.cancel()
+            await asyncio.wait([task])
+        if self.connection is not None:
+            self.connection.close("the broker was closed")
+
+    def _start(self) -> None:
+        if self._is_closed:
+            raise ConnectionLost(reason="the connection was retired")
+        if self._task is None:
+            loop = asyncio.get_running_loop()
+            self._attempt = loop.create_future()
+            self._limit(self._attempt, _WAIT_STEPS)
+            self._task = loop.create_task(self._connect(self._attempt))
+
+    def _limit(self, attempt: asyncio.Future[None], steps: int) -> None:
+        """Stop requests from waiting for an attempt after `steps` steps.
+
+        Steps rather than one time span: after the loop was blocked, a connection may exist that it has not noticed yet.
+        """
+        if attempt.done():
+            return
+        if steps:
+            asyncio.get_running_loop().call_later(CONNECT_WAIT_S / _WAIT_STEPS, self._limit, attempt, steps - 1)
+        else:
+            self._error = BrokerUnavailable(reason="connecting takes too long")
+            attempt.set_result(None)
+
+    async def _connect(self, attempt: asyncio.Future[None]) -> None:
+        """Try to connect until it succeeds. Requests wait only for the first try."""
+        failures = 0
+        try:
+            while self.connection is None:
+                try:
+                    connection = await self._open_connection()
+                except RunqyError as error:
+                    self._error = error
+                    failures += 1
+                    if not attempt.done():
+                        attempt.set_result(None)
+                    if failures == 1 and self._opened_s:  # else it was never open, and the caller logs its error
+                        _log.warning("broker_disconnected", error=str(error))
+                    await asyncio.sleep(reconnect_delay_s(failures))
+                else:
+                    self._set_connection(connection)
+        finally:
+            self._task = None
+            if not attempt.done():
+                attempt.set_result(None)
+
+    def _set_connection(self, connection: AsyncConnection) -> None:
+        if connection.is_open:
+            self._error, self._opened_s = None, _now_s()
+            self.connection = connection
+            connection.on_lost = self._connection_lost
+
+    def _connection_lost(self, connection: AsyncConnection, reason: str) -> None:
+        """Reconnect when the current connection is lost."""
+        if self.connection is connection:
+            self.connection = None
+            if connection.was_silent:  # the next server may be silent too; requests do not wait for it
+                self._error = BrokerUnavailable(reason=reason)
+            if not self._is_closed:
+                self._start()
+
+
+class AsyncNode:
+    """One Redis server: small requests use one connection, large ones another."""
+
+    def __init__(self, open_connection: Callable[[], Awaitable[AsyncConnection]], *, max_pending: int) -> None:
+        self._small = PersistentConnection(open_connection, max_waiting=max_pending)
+        self._bulk = PersistentConnection(open_connection, max_waiting=max_pending)
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether small requests can be sent without waiting for a connection."""
+        return self._small.connection is not None
+
+    async def execute(self, commands: Sequence[Command], *, is_bulky: bool) -> list[Reply]:
+        """Run commands in one round trip and return their replies; error replies are returned, not raised.
+
+        Raise BrokerUnavailable when Redis cannot be reached. After its subclass ConnectionLost, any of the commands may
+        have run.
+        """
+        replies = await (await self.send(commands, is_bulky=is_bulky))
+        for reply in replies:
+            if isinstance(reply, Exception):
+                await self.repair(commands, replies)
+                break
+        return replies
+
+    async def send(self, commands: Sequence[Command], *, is_bulky: bool) -> asyncio.Future[list[Reply]]:
+        """Send commands and return a future for their replies, which the caller passes to `repair`. Raise
+        BrokerUnavailable.
+        """
+        parts = [pack(command.args) for command in commands]
+        size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+        chosen = self._bulk if is_bulky or size > BULK_BYTES else self._small
+        connection = chosen.connection or await chosen.wait()
+        return connection.send(parts, len(parts))
+
+    async def repair(self, commands: Sequence[Command], replies: list[Reply]) -> None:
+        """Handle error replies: load unknown scripts and repeat their calls; reconnect after a failover."""
+        if any(isinstance(reply, redis_errors.ReadOnlyError) for reply in replies):
+            self._small.retire()
+            self._bulk.retire()
+        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
+        if not unknown:
+            return
+        parts: list[bytes] = []
+        for index in unknown:
+            script = commands[index].script
+            assert script is not None  # noqa: S101 (only EVALSHA is replied to with NOSCRIPT)
+            parts += (_load(script), pack(commands[index].args))
+        repeated = await self._exchange(parts)
+        for index, reply in zip(unknown, repeated[1::2], strict=True):
+            replies[index] = reply
+
+    async def execute_asking(self, command: Command) -> Reply:
+        """Run a command on the target of a slot migration. Raise BrokerUnavailable."""
+        parts = [pack(("ASKING",)), pack(command.args)]
+        if command.script is not None:
+            parts.insert(0, _load(command.script))
+        replies = await self._exchange(parts)
+        return replies[-1]
+
+    def retire(self) -> None:
+        """Accept no more requests, and close the connections when all replies have arrived."""
+        self._small.end()
+        self._bulk.end()
+
+    async def close(self) -> None:
+        await self._small.close()
+        await self._bulk.close()
+
+    async def _exchange(self, parts: Sequence[bytes]) -> list[Reply]:
+        """Send packed commands on the connection for their size and return the replies."""
+        chosen = self._bulk if sum(map(len, parts)) > BULK_BYTES else self._small
+        connection = chosen.connection or await chosen.wait()
+        return await connection.send(parts, len(parts))
+
+
+def _load(script: Script) -> bytes:
+    """Return the packed SCRIPT LOAD command."""
+    return pack(("SCRIPT", "LOAD", script.source))
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

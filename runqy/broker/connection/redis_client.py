@@ -1,0 +1,84 @@
+"""Describe how to reach Redis, and build clients and connections without Django."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis, RedisCluster
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from runqy.broker.connection.blocking import ClusterConnection, RedisConnection, StandaloneConnection
+from runqy.broker.replies import translate_errors
+
+CONNECT_TIMEOUT_S = 1.5
+REPLY_TIMEOUT_S = 1.0
+"""As on an event loop: a Redis that is silent for this long is considered unresponsive."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisTarget:
+    """The address of Redis and the credentials for it."""
+
+    addresses: tuple[tuple[str, int], ...]
+    """Host and port of the server, the Sentinels, or some nodes of the cluster."""
+    mode: str = "single"
+    """`single`, `sentinel` or `cluster`."""
+    username: str = ""
+    password: str = ""
+    db: int = 0
+    use_tls: bool = False
+    ca_certificate: str = ""
+    """PEM text or the path of a file; empty: the system's authorities."""
+    master_name: str = ""
+    sentinel_username: str = ""
+    sentinel_password: str = ""
+
+    def __repr__(self) -> str:
+        """Leave out credentials, which must not reach a log."""
+        addresses = ",".join(f"{host}:{port}" for host, port in self.addresses)
+        return f"<RedisTarget {self.mode} {addresses}/{self.db}>"
+
+
+def connect_client(target: RedisTarget) -> "Redis | RedisCluster":
+    """Return a redis-py client that never repeats a command."""
+    options: dict[str, Any] = {
+        "username": target.username or None,
+        "password": target.password or None,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_timeout": REPLY_TIMEOUT_S,
+        "socket_keepalive": True,
+        "protocol": 2,
+    }
+    options |= _tls_options(target)
+    host, port = target.addresses[0]
+    no_retry = Retry(NoBackoff(), 0)
+    if target.mode == "cluster":
+        with translate_errors():
+            return RedisCluster(
+                startup_nodes=[ClusterNode(h, p) for h, p in target.addresses], retry=no_retry, **options
+            )
+    options["retry"] = no_retry
+    if target.mode == "sentinel":
+        sentinel_options = options | {
+            "username": target.sentinel_username or None,
+            "password": target.sentinel_password or None,
+        }
+        sentinel = Sentinel(list(target.addresses), sentinel_kwargs=sentinel_options, db=target.db, **options)
+        master: Redis = sentinel.master_for(target.master_name)
+        return master
+    return Redis(host=host, port=port, db=target.db, **options)
+
+
+def make_connection(client: "Redis | RedisCluster") -> RedisConnection:
+    """Return a connection that uses a client's connection pool."""
+    return ClusterConnection(client) if isinstance(client, RedisCluster) else StandaloneConnection(client)
+
+
+def _tls_options(target: RedisTarget) -> dict[str, Any]:
+    """Return redis-py's options for TLS."""
+    if not target.use_tls:
+        return {}
+    key = "ssl_ca_data" if target.ca_certificate.lstrip().startswith("-----BEGIN") else "ssl_ca_certs"
+    return {"ssl": True, "ssl_cert_reqs": "required", key: target.ca_certificate or None}

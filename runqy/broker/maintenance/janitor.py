@@ -1,0 +1,128 @@
+"""Delete finished tasks whose time to live is over, in bounded slices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from runqy.broker.constants import ARCHIVE_MAX_AGE_S, ARCHIVE_MAX_TASKS, BATCH_MAX_TASKS
+from runqy.broker.keys import QueueKeys
+from runqy.broker.operation import Operation, Request, get_context
+from runqy.broker.replies import Reply
+from runqy.broker.scanning import for_each_queue, run_requests
+from runqy.broker.scripts import script
+from runqy.broker.tasks.index import remove_lookups
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiredSlice:
+    """The outcome of scanning a slice of the archived tasks."""
+
+    scanned: int
+    deleted_ids: list[str]
+    """Ids that were removed from the index."""
+
+
+@dataclass(slots=True)
+class ArchiveCursors:
+    """The position of the scan through each queue's archive.
+
+    The oldest tasks are checked each time. The scan finds younger tasks with a shorter time to live.
+    """
+
+    offsets: dict[str, int] = field(default_factory=dict)
+
+    def offset(self, queue: str) -> int:
+        return self.offsets.get(queue, BATCH_MAX_TASKS)
+
+    def advance(self, queue: str, outcome: ExpiredSlice) -> None:
+        """Move on to the next slice, or back to the start after the last one."""
+        if outcome.scanned < BATCH_MAX_TASKS:
+            self.offsets.pop(queue, None)
+        else:
+            self.offsets[queue] = self.offset(queue) + outcome.scanned - len(outcome.deleted_ids)
+
+
+def expire_completed(queue: str, *, now_ns: int, limit: int = BATCH_MAX_TASKS) -> Request[list[str]]:
+    """Delete completed tasks of one queue whose retention is over (contract 3.19), and return their ids."""
+    keys = QueueKeys(queue)
+    expire = script("expire_completed")(
+        completed=keys.completed,
+        task_prefix=keys.task_prefix,
+        lock_prefix=keys.lock_prefix,
+        now_s=now_ns // 1_000_000_000,
+        limit=limit,
+    )
+    return Request((expire,), lambda replies: _decode_ids(replies[0]))
+
+
+def expire_archived(
+    queue: str, *, now_ns: int, default_ttl_s: int, offset: int = 0, max_archived: int = ARCHIVE_MAX_TASKS
+) -> Request[ExpiredSlice]:
+    """Scan a slice of one queue's archived tasks and delete those that are too old or too many.
+
+    A task defines how long it is kept; `default_ttl_s` applies to tasks of other producers. As in asynq, no task is
+    kept longer than 90 days.
+    """
+    keys = QueueKeys(queue)
+    expire = script("expire_archived")(
+        archived=keys.archived,
+        task_prefix=keys.task_prefix,
+        lock_prefix=keys.lock_prefix,
+        now_s=now_ns // 1_000_000_000,
+        default_ttl_s=default_ttl_s,
+        max_age_s=ARCHIVE_MAX_AGE_S,
+        max_tasks=max_archived,
+        offset=offset,
+        limit=BATCH_MAX_TASKS,
+    )
+
+    def parse(replies: Sequence[Reply]) -> ExpiredSlice:
+        scanned, deleted = replies[0]
+        return ExpiredSlice(scanned, _decode_ids(deleted))
+
+    return Request((expire,), parse)
+
+
+def delete_expired(
+    archived_ttls_s: Mapping[str, int],
+    cursors: ArchiveCursors,
+    *,
+    max_archived: int = ARCHIVE_MAX_TASKS,
+) -> Operation[int]:
+    """Delete the expired tasks of queues, given with how long each keeps archived tasks; return the number of tasks."""
+    context = yield from get_context()
+    now_ns = context.now_ns
+    completed = yield from for_each_queue(
+        archived_ttls_s,
+        partial(expire_completed, now_ns=now_ns),
+        has_more=lambda ids: len(ids) == BATCH_MAX_TASKS,
+    )
+
+    def make(queue: str, offset: int = 0) -> Request[ExpiredSlice]:
+        return expire_archived(
+            queue,
+            now_ns=now_ns,
+            default_ttl_s=archived_ttls_s[queue],
+            offset=offset,
+            max_archived=max_archived,
+        )
+
+    archived = yield from for_each_queue(
+        archived_ttls_s, make, has_more=lambda outcome: len(outcome.deleted_ids) == BATCH_MAX_TASKS
+    )
+    long_archives = [
+        queue for queue, outcome in archived if outcome.scanned == BATCH_MAX_TASKS > len(outcome.deleted_ids)
+    ]
+    scanned_slices = yield from run_requests({queue: make(queue, cursors.offset(queue)) for queue in long_archives})
+    for queue, outcome in scanned_slices.items():
+        cursors.advance(queue, outcome)
+    deleted = completed + [(queue, outcome.deleted_ids) for queue, outcome in (*archived, *scanned_slices.items())]
+    for queue, ids in deleted:
+        yield from remove_lookups(queue, ids)
+    return sum(len(ids) for _, ids in deleted)
+
+
+def _decode_ids(ids: Sequence[bytes]) -> list[str]:
+    return [task_id.decode(errors="replace") for task_id in ids]

@@ -1,0 +1,203 @@
+"""Restore pending tasks that are in no list.
+
+Go's runqy-worker pops a task and registers it afterwards, and a crash between the two leaves such a task. Our own
+scripts cannot, so the search runs only while Go workers are registered and for an hour after the last one vanished.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import structlog
+
+from runqy.broker import keys as redis_keys
+from runqy.broker.broker import Broker
+from runqy.broker.keys import QueueKeys
+from runqy.broker.maintenance.pending_timeouts import PendingTask, list_pending
+from runqy.broker.operation import Operation, Request, ask
+from runqy.broker.replies import Reply
+from runqy.broker.scanning import KeyScanner, run_requests
+from runqy.broker.scripts import command, script
+from runqy.broker.workers.heartbeats import MAX_LISTED, is_go_worker
+
+CONFIRM_AFTER_S = 60
+MAX_SUSPECTS = 10_000
+CHECKS_PER_STEP = 20
+"""How many suspects are checked in one round trip; each check searches up to 20,000 ids, which takes about 1 ms."""
+SUSPECTS_PER_SEARCH = 1000
+"""How many suspects are searched for at once in a long pending list."""
+SLICE_SIZE = 5000
+SLICE_OVERLAP = 500
+"""How many ids may be removed from the middle of a list between two slices without one being missed."""
+
+_TASK_KEY = re.compile(r"asynq:\{([^{}]+)\}:t:(.+)", re.DOTALL)
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A task whose hash has the state `pending`, as it was read."""
+
+    queue: str
+    waiting: PendingTask
+
+
+def has_go_workers() -> Request[bool]:
+    """Return whether workers that can leave such tasks are registered."""
+    return Request(
+        (command("ZRANGE", redis_keys.WORKERS, 0, MAX_LISTED - 1, key=redis_keys.WORKERS),),
+        lambda replies: any(is_go_worker(member.decode(errors="replace")) for member in replies[0]),
+    )
+
+
+class RestoreOutcome(IntEnum):
+    """The outcome of restoring a suspect; the values are the script's return codes."""
+
+    UNCHANGED = 0
+    RESTORED = 1
+    LIST_TOO_LONG = 2
+    """The pending list has to be searched first."""
+
+
+def restore_orphan(suspect: Suspect, *, now_ns: int, is_searched: bool = False) -> Request[RestoreOutcome]:
+    """Push a task to the front of its pending list, if it is unchanged and in no list.
+
+    `is_searched`: the id was not found by `find_listed`.
+    """
+    keys = QueueKeys(suspect.queue)
+    restore = script("restore_orphan")(
+        task=keys.task(suspect.waiting.task_id),
+        pending=keys.pending,
+        active=keys.active,
+        lease=keys.lease,
+        idle=keys.idle,
+        id=suspect.waiting.task_id,
+        queue=suspect.queue,
+        seen_since=suspect.waiting.since,
+        now_ms=now_ns // 1_000_000,
+        is_searched=int(is_searched),
+    )
+    return Request((restore,), lambda replies: RestoreOutcome(replies[0]))
+
+
+def find_listed(queue: str, task_ids: Sequence[str]) -> Operation[set[str]]:
+    """Return which ids are in the pending list of a queue, of any length, in slices of about 1 ms.
+
+    The slices begin at the end to which tasks are pushed, so that those pushed meanwhile make none be missed. A task
+    that is dequeued meanwhile is in another list.
+    """
+    pending, offset, listed = QueueKeys(queue).pending, 0, set[str]()
+    while True:
+        find = script("find_pending")(pending=pending, offset=offset, limit=SLICE_SIZE, ids=task_ids)
+        size, found = yield from ask(Request((find,), lambda replies: replies[0]))
+        listed |= {task_id.decode(errors="replace") for task_id in found}
+        if size < SLICE_SIZE:
+            return listed
+        offset += SLICE_SIZE - SLICE_OVERLAP
+
+
+class OrphanSearch:
+    """Scans all tasks in bounded steps, and restores those found in no list twice, a minute apart."""
+
+    def __init__(self, step: int = 1000) -> None:
+        self._scanner = KeyScanner(QueueKeys("*").task("*"), step)
+        self._suspects: dict[Suspect, int] = {}  # -> s at which it was first seen
+
+    @property
+    def is_round_complete(self) -> bool:
+        """Return whether a scan is complete, so that the next step starts a new one."""
+        return self._scanner.is_at_start
+
+    def run_step(self, broker: Broker) -> int:
+        """Check the next tasks, and restore suspects that are a minute old; return how many were restored."""
+        if not broker.run(has_go_workers()):
+            self._suspects.clear()
+            return 0
+        now_s = broker.now_s()
+        for suspect in self._next_suspects(broker):
+            if len(self._suspects) < MAX_SUSPECTS:
+                self._suspects.setdefault(suspect, now_s)
+        due = [suspect for suspect, since_s in self._suspects.items() if now_s - since_s >= CONFIRM_AFTER_S]
+        return self._restore(broker, due)
+
+    def _next_suspects(self, broker: Broker) -> list[Suspect]:
+        """Return tasks of the next step whose state is pending but that are older than the front of their list.
+
+        A task in the list was pushed after each task that was popped before it, so younger tasks need no check.
+        """
+        matches = [match for key in self._scanner.next_keys(broker) if (match := _TASK_KEY.fullmatch(key))]
+        seen = broker.run(_read_states([(match[1], match[2]) for match in matches]))
+        return _older_than_front(broker, seen)
+
+    def _restore(self, broker: Broker, due: Sequence[Suspect]) -> int:
+        """Check due suspects again, in bounded numbers, and restore those that are in no list."""
+        older = sorted(_older_than_front(broker, due), key=_since_ns, reverse=True)  # the oldest ends up in front
+        checked = older[:CHECKS_PER_STEP]
+        outcomes = _restore_all(broker, checked)
+        for queue in {
+            suspect.queue for suspect, outcome in outcomes.items() if outcome is RestoreOutcome.LIST_TOO_LONG
+        }:
+            suspects = [suspect for suspect in older if suspect.queue == queue][:SUSPECTS_PER_SEARCH]
+            listed = broker.run(find_listed(queue, [suspect.waiting.task_id for suspect in suspects]))
+            unlisted = [suspect for suspect in suspects if suspect.waiting.task_id not in listed]
+            outcomes |= dict.fromkeys(suspects, RestoreOutcome.UNCHANGED)
+            outcomes |= _restore_all(broker, unlisted, is_searched=True)
+        for suspect in ({*due} - {*older}) | {*checked} | {*outcomes}:
+            del self._suspects[suspect]
+        return list(outcomes.values()).count(RestoreOutcome.RESTORED)
+
+
+def _restore_all(
+    broker: Broker, suspects: Sequence[Suspect], *, is_searched: bool = False
+) -> dict[Suspect, RestoreOutcome]:
+    """Restore those that are in no list, some at a time; return the outcomes without those that failed."""
+    outcomes: dict[Suspect, RestoreOutcome] = {}
+    for start in range(0, len(suspects), CHECKS_PER_STEP):
+        now_ns = broker.now_ns()
+        batch = {f"{s.queue}:{s.waiting.task_id}": s for s in suspects[start : start + CHECKS_PER_STEP]}
+        requests = {name: restore_orphan(s, now_ns=now_ns, is_searched=is_searched) for name, s in batch.items()}
+        for name, outcome in broker.run(run_requests(requests)).items():
+            outcomes[batch[name]] = outcome
+            if outcome is RestoreOutcome.RESTORED:
+                _log.warning("orphan_restored", task=name)
+    return outcomes
+
+
+def _since_ns(suspect: Suspect) -> int:
+    """Return since when a suspect has been pending; without a time it may be the oldest."""
+    return suspect.waiting.since_ns or 0
+
+
+def _read_states(tasks: Sequence[tuple[str, str]]) -> Request[list[Suspect]]:
+    """Return which of these tasks (queue, id) have the state pending."""
+    hashes = [QueueKeys(queue).task(task_id) for queue, task_id in tasks]
+
+    def parse(replies: Sequence[Reply]) -> list[Suspect]:
+        return [
+            Suspect(queue, PendingTask(task_id, (since or b"").decode(errors="replace")))
+            for (queue, task_id), (state, since) in zip(
+                tasks, (reply or (None, None) for reply in replies), strict=True
+            )
+            if state == b"pending"
+        ]
+
+    return Request(
+        tuple(command("HMGET", key, "state", "pending_since", key=key) for key in hashes),
+        parse,
+        tolerates_wrong_types=True,
+    )
+
+
+def _older_than_front(broker: Broker, suspects: Sequence[Suspect]) -> list[Suspect]:
+    """Leave out suspects that are younger than the task at the front of their queue's pending list."""
+    fronts = broker.run(run_requests({s.queue: list_pending(s.queue, limit=1) for s in suspects}))
+
+    def is_older(suspect: Suspect) -> bool:
+        front_ns = next((waiting.since_ns for waiting in fronts.get(suspect.queue, [])), None)
+        return front_ns is None or _since_ns(suspect) < front_ns
+
+    return [suspect for suspect in suspects if is_older(suspect)]

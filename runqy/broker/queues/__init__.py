@@ -1,0 +1,1 @@
+"""Redis queues: pause, count, move, rename and delete them."""

@@ -1,0 +1,1 @@
+"""Tasks in Redis: enqueue, dequeue, lease, finish, cancel, read and list them."""

@@ -1,0 +1,62 @@
+"""Cancel tasks: waiting ones immediately, running ones through their worker."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from runqy.broker import constants, keys
+from runqy.broker.keys import QueueKeys
+from runqy.broker.message import cancellation
+from runqy.broker.operation import Request
+from runqy.broker.replies import Reply
+from runqy.broker.scripts import script
+from runqy.broker.streams.run_log import make_details
+from runqy.errors import TaskNotCancelable, TaskNotFound
+
+
+class Cancellation(StrEnum):
+    """The outcome of a cancellation."""
+
+    CANCELED = "canceled"
+    """Archived, now or by an earlier cancellation."""
+    REQUESTED = "asked"
+    """Running: its worker was notified and will archive it."""
+    ALREADY_FINISHED = "over"
+    """The task had already finished."""
+
+
+def cancel(
+    queue: str, task_id: str, *, now_ns: int, max_archived: int = constants.ARCHIVE_MAX_TASKS
+) -> Request[Cancellation]:
+    """Cancel a task of a Redis queue. Raise TaskNotFound, TaskNotCancelable."""
+    now_s = now_ns // 1_000_000_000
+    queue_keys = QueueKeys(queue)
+    call = script("cancel")(
+        task=queue_keys.task(task_id),
+        pending=queue_keys.pending,
+        scheduled=queue_keys.scheduled,
+        retry=queue_keys.retry,
+        archived=queue_keys.archived,
+        runs=queue_keys.runs,
+        counters=queue_keys.run_counters,
+        id=task_id,
+        now_ns=now_ns,
+        now_s=now_s,
+        cancellation=cancellation(now_s=now_s),
+        task_prefix=queue_keys.task_prefix,
+        oldest_s=now_s - constants.ARCHIVE_MAX_AGE_S,
+        max_archived=max_archived,
+        ended_channel=keys.ended_channel(task_id),
+        cancel_channel=keys.CANCEL_CHANNEL,
+        details=make_details(None),
+    )
+    return Request(commands=(call,), parse=_cancellation)
+
+
+def _cancellation(replies: Sequence[Reply]) -> Cancellation:
+    if replies[0] == 0:
+        raise TaskNotFound
+    if replies[0] == 4:
+        raise TaskNotCancelable
+    if replies[0] == 5:
+        raise TaskNotCancelable("The task is being moved to another queue. Try again in a few seconds.")
+    return (Cancellation.CANCELED, Cancellation.REQUESTED, Cancellation.ALREADY_FINISHED)[replies[0] - 1]

@@ -1,0 +1,229 @@
+"""Dequeue tasks for workers: the order of queues, the request and its result."""
+
+import random
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import chain
+from typing import Any
+
+import msgspec
+
+from runqy.broker import constants, keys
+from runqy.broker.asynq_pb2 import TaskMessage
+from runqy.broker.keys import QueueKeys
+from runqy.broker.message import MessageUnreadable, cancellation, decode, restore_limits
+from runqy.broker.operation import Operation, Request, ask_all, get_context, raise_error
+from runqy.broker.replies import Reply, read_number, read_time_ns
+from runqy.broker.scripts import Value, command, script
+from runqy.broker.tasks.lease import Lease, LeasedTask
+from runqy.errors import RunqyError
+
+
+class DequeueRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Free slots of a worker, each with the order in which it tries the queues."""
+
+    queues: tuple[str, ...]
+    """Redis queues."""
+    lease_tokens: tuple[str, ...]
+    """One new token for each free slot."""
+    preferences: tuple[tuple[int, ...], ...]
+    """For each slot the indexes in `queues`, the first to try at the front."""
+    worker_id: str
+    lease_s: int = constants.LEASE_S
+    wake_token: str = ""
+    """If set, a worker that gets fewer tasks than requested is woken through `keys.wake_channel` when a task
+    arrives."""
+    idle_s: float = 2 * constants.POLL_S
+    """How long the wake-up is valid; longer than the time to the next dequeue."""
+    has_more_slots: bool = False
+    """The worker has more free slots, so it counts as idle whatever it gets."""
+    is_repeat: bool = False
+    """First return the tasks that an earlier dequeue leased with these tokens."""
+
+    def repeated(self) -> "DequeueRequest":
+        """Return this request for repetition after a lost reply: the same tokens get the same tasks."""
+        return msgspec.structs.replace(self, is_repeat=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueWeight:
+    """A Redis queue that a worker serves, and its weight."""
+
+    queue: str
+    priority: int = 1
+
+
+def plan_dequeue(
+    weights: Sequence[QueueWeight], count: int, *, worker_id: str, is_strict: bool = False, wake_token: str = ""
+) -> DequeueRequest:
+    """Request up to `count` tasks: by descending priority if strict, else in a weighted random order per slot."""
+    return DequeueRequest(
+        queues=tuple(weight.queue for weight in weights),
+        lease_tokens=tuple(secrets.token_hex(12) for _ in range(count)),
+        preferences=_preferences([weight.priority for weight in weights], count, is_strict=is_strict),
+        worker_id=worker_id,
+        wake_token=wake_token,
+    )
+
+
+def dequeue(request: DequeueRequest, *, now_ns: int) -> Request[list[LeasedTask]]:
+    """Dequeue from all queues in one script call; in a cluster only from queues that share a slot."""
+    now_ms = now_ns // 1_000_000
+    lease_end_s = now_ms // 1000 + request.lease_s
+    queue_keys, names = _script_keys(request.queues)
+    rest: list[Value] = [*names]
+    for token, preference in zip(request.lease_tokens, request.preferences, strict=True):
+        rest.append(token)
+        rest.extend(position + 1 for position in preference)
+    call = script("dequeue")(
+        queue_keys=queue_keys,
+        worker=request.worker_id,
+        now_ns=now_ns,
+        now_ms=now_ms,
+        lease_end_s=lease_end_s,
+        wake_channel=keys.wake_channel(request.wake_token) if request.wake_token else "",
+        idle_until_ms=now_ms + int(request.idle_s * 1000),
+        has_more_slots=int(request.has_more_slots),
+        is_repeat=int(request.is_repeat),
+        cancellation=cancellation(now_s=now_ms // 1000),
+        ended_prefix=keys.ended_channel(""),
+        queue_count=len(request.queues),
+        rest=rest,
+    )
+    return Request((call,), partial(_leased_tasks, request.queues, lease_end_s))
+
+
+def dequeue_tasks(
+    request: DequeueRequest, *, now_ns: int, extra_requests: Sequence[Request[Any]] = ()
+) -> Operation[tuple[list[LeasedTask], list[Any]]]:
+    """Dequeue from all queues, and run other requests before it in the same round trip.
+
+    Return the tasks, and the outcomes or RunqyErrors of the other requests in order. In a cluster, where no script
+    reaches all queues, a second round trip dequeues from the queues that have tasks. Raise BrokerUnavailable.
+    """
+    context = yield from get_context()
+    if context.is_cluster and len(request.queues) > 1:
+        return (yield from _dequeue_across_slots(request, now_ns, extra_requests))
+    *others, taken = yield from ask_all([*extra_requests, dequeue(request, now_ns=now_ns)])
+    return raise_error(taken), others
+
+
+def _dequeue_across_slots(
+    request: DequeueRequest, now_ns: int, extra_requests: Sequence[Request[Any]]
+) -> Operation[tuple[list[LeasedTask], list[Any]]]:
+    """Count pending tasks, distribute the slots over queues that have some, and dequeue from each."""
+    recalls = [dequeue(recall, now_ns=now_ns) for recall in _repeat_by_queue(request)]
+    *others, waiting = yield from ask_all([*extra_requests, *recalls, _count_pending(request.queues)])
+    recalled = _concatenate(others[len(extra_requests) :])
+    request = _without_slots(request, {taken.lease.token for taken in recalled})
+    dequeues = [dequeue(part, now_ns=now_ns) for part in _split_by_queue(request, raise_error(waiting))]
+    outcomes = yield from ask_all(dequeues)
+    return recalled + _concatenate(outcomes), others[: len(extra_requests)]
+
+
+def _repeat_by_queue(request: DequeueRequest) -> list[DequeueRequest]:
+    """Return a request per queue for what an earlier dequeue with these tokens got; empty unless it is a repetition."""
+    if not request.is_repeat:
+        return []
+    nowhere = ((-1,),) * len(request.lease_tokens)
+    return [
+        msgspec.structs.replace(request, queues=(queue,), preferences=nowhere, wake_token="")
+        for queue in request.queues
+    ]
+
+
+def _without_slots(request: DequeueRequest, tokens: set[str]) -> DequeueRequest:
+    """Return the request without the slots of these tokens."""
+    left = [slot for slot in zip(request.lease_tokens, request.preferences, strict=True) if slot[0] not in tokens]
+    return msgspec.structs.replace(
+        request, lease_tokens=tuple(token for token, _ in left), preferences=tuple(p for _, p in left), is_repeat=False
+    )
+
+
+def _split_by_queue(request: DequeueRequest, waiting: list[int]) -> list[DequeueRequest]:
+    """Split a request by queue. Each queue is included, so that it knows of a worker with a free slot."""
+    left = list(waiting)
+    tokens: list[list[str]] = [[] for _ in request.queues]
+    for token, preference in zip(request.lease_tokens, request.preferences, strict=True):
+        choice = next((position for position in preference if left[position] > 0), preference[0])
+        left[choice] -= 1
+        tokens[choice].append(token)
+    return [
+        msgspec.structs.replace(
+            request,
+            queues=(queue,),
+            lease_tokens=tuple(mine),
+            preferences=((0,),) * len(mine),
+            has_more_slots=request.has_more_slots or min(left) < 0,
+        )
+        for queue, mine in zip(request.queues, tokens, strict=True)
+    ]
+
+
+def _concatenate(outcomes: Sequence[list[LeasedTask] | RunqyError]) -> list[LeasedTask]:
+    return [taken for outcome in outcomes for taken in raise_error(outcome)]
+
+
+def _count_pending(queues: Sequence[str]) -> Request[list[int]]:
+    """Count the tasks that can be dequeued from each queue."""
+    commands = []
+    for queue in map(QueueKeys, queues):
+        commands.append(command("LLEN", queue.pending, key=queue.pending))
+        commands.append(command("EXISTS", queue.paused, key=queue.paused))
+    return Request(
+        commands=tuple(commands),
+        parse=lambda replies: [
+            0 if is_paused else count for count, is_paused in zip(replies[::2], replies[1::2], strict=True)
+        ],
+    )
+
+
+def _preferences(priorities: Sequence[int], count: int, *, is_strict: bool) -> tuple[tuple[int, ...], ...]:
+    """Return for each slot the order in which queues are tried."""
+    positions = range(len(priorities))
+    if len(priorities) == 1:
+        return ((0,),) * count
+    if is_strict:
+        return (tuple(sorted(positions, key=lambda i: -priorities[i])),) * count
+    return tuple(tuple(sorted(positions, key=lambda i: _draw_order(priorities[i]))) for _ in range(count))
+
+
+def _draw_order(priority: int) -> float:
+    """Draw a random sort key. The probability that a queue comes first is its share of all priorities.
+
+    This equals the order of first appearances in asynq's shuffled list, without building the list.
+    """
+    return random.expovariate(max(priority, 1))
+
+
+@lru_cache(maxsize=1000)
+def _script_keys(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the keys, names and task prefixes of queues as dequeue.lua expects them."""
+    queues = [QueueKeys(name) for name in names]
+    keys_of_all = [(queue.pending, queue.active, queue.lease, queue.paused, queue.idle) for queue in queues]
+    return tuple(chain.from_iterable(keys_of_all)), (*names, *(queue.task_prefix for queue in queues))
+
+
+def _leased_tasks(queues: tuple[str, ...], lease_end_s: int, replies: Sequence[Reply]) -> list[LeasedTask]:
+    return [_read_leased_task(queues, lease_end_s, entry) for entry in replies[0]]
+
+
+def _read_leased_task(queues: tuple[str, ...], lease_end_s: int, entry: Sequence[Any]) -> LeasedTask:
+    position, task_id, token, data, *fields = entry
+    child_deaths, ttl_completed_s, active_timeout_s, retried = (read_number(text) or 0 for text in fields[:4])
+    lease = Lease(queue=queues[position - 1], task_id=task_id.decode(errors="replace"), token=token.decode())
+    try:
+        message, is_readable = decode(data), lease.task_id.encode() == task_id
+        restore_limits(message, ttl_completed_s=ttl_completed_s, active_timeout_s=active_timeout_s, retried=retried)
+    except MessageUnreadable:
+        message, is_readable = TaskMessage(id=lease.task_id, queue=lease.queue, type=lease.queue), False
+    return LeasedTask(
+        lease=lease,
+        message=message,
+        lease_end_s=lease_end_s,
+        child_deaths=child_deaths,
+        pending_since_ns=read_time_ns(fields[4]) or 0,
+        is_readable=is_readable,
+    )

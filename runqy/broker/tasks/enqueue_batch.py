@@ -1,0 +1,252 @@
+"""Enqueue batches, up to 500 tasks in one script call, also with unique keys and an idempotency key."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from msgspec import DecodeError
+
+from runqy.broker import constants, keys
+from runqy.broker.keys import QueueKeys
+from runqy.broker.operation import Operation, Request, get_context
+from runqy.broker.replies import Reply
+from runqy.broker.scripts import Command, Value, command, script
+from runqy.broker.states import TaskState
+from runqy.broker.tasks.enqueue import (
+    IDEMPOTENCY_TTL_S,
+    QUEUE_FULL_RETRY_S,
+    IdempotencyKey,
+    LockConflict,
+    NewTask,
+    TaskCreated,
+    encode_messages,
+    is_recorded,
+    limits,
+    lock_s,
+    queue_full,
+    store,
+)
+from runqy.broker.tasks.memory import ask_all_with_memory_check
+from runqy.errors import (
+    IdempotencyKeyReused,
+    IdempotencyRecordUnreadable,
+    QueueFull,
+    RunqyError,
+    TaskAlreadyExists,
+)
+from runqy.json_decoding import read_json
+
+Enqueued = TaskState | RunqyError
+ItemOutcome = TaskCreated | LockConflict | TaskAlreadyExists | QueueFull
+
+
+@dataclass(frozen=True, slots=True)
+class RequestToken:
+    """The request that first used an idempotency key, and its time; repetitions inherit both."""
+
+    token: str
+    now_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPart:
+    """Tasks of one Redis queue that one script call creates."""
+
+    queue: str
+    tasks: Sequence[NewTask]
+    number: int = 0
+    """The index of this part in its request."""
+    note: bytes = b""
+    """Stored with the idempotency key, for the response to a repetition."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnqueuedPart:
+    """The outcome of a part; note and outcomes are empty if another request owns the key and has not stored this part
+    yet.
+    """
+
+    request_token: RequestToken
+    note: bytes
+    outcomes: list[ItemOutcome]
+
+
+def enqueue_many(tasks: Sequence[NewTask]) -> Operation[list[Enqueued]]:
+    """Enqueue tasks; return for each its initial state or its error, in order.
+
+    A round group carries at most 500 tasks, so that an event loop serves other callers while a large batch is built. A
+    round group whose replies were lost is repeated, which is harmless as in `enqueue`. Raise BrokerUnavailable: any of
+    the tasks may be enqueued.
+    """
+    context = yield from get_context()
+    outcomes: list[Enqueued] = [TaskAlreadyExists()] * len(tasks)
+    for batches in _round_trips(_batches(tasks, context.now_ns)):
+        requests = [
+            _enqueue_batch([tasks[i] for i in indexes], context.now_ns, context.is_cluster) for indexes in batches
+        ]
+        replies = yield from ask_all_with_memory_check(requests, queue=tasks[0].queue, memory=context.memory)
+        for indexes, reply in zip(batches, replies, strict=True):
+            for position, index in enumerate(indexes):
+                outcomes[index] = reply if isinstance(reply, RunqyError) else reply[position]
+    return outcomes
+
+
+def enqueue_unique_batch(
+    part: BatchPart,
+    request_token: RequestToken,
+    idempotency_key: IdempotencyKey | None = None,
+    *,
+    is_cluster: bool = False,
+) -> Request[EnqueuedPart]:
+    """Enqueue the tasks of a part under their locks, index entries first. Repeatable.
+
+    Raise IdempotencyKeyReused, IdempotencyRecordUnreadable.
+    """
+    known = command("SADD", keys.QUEUES, part.queue, key=keys.QUEUES)
+    commands = (*index_tasks(part.tasks, is_cluster), known) if part.tasks else ()
+
+    def parse(replies: Sequence[Reply]) -> EnqueuedPart:
+        if replies[-1] == 0:
+            raise IdempotencyKeyReused
+        if replies[-1] == -4:
+            raise IdempotencyRecordUnreadable
+        token, now_ns, note, outcomes = replies[-1]
+        return _read_part(token, now_ns, note, outcomes)
+
+    call = script("enqueue_unique_batch")(**_arguments(part, request_token, idempotency_key))
+    return Request((*commands, call), parse, is_repeatable=True, is_bulky=True)
+
+
+def find_enqueued_part(queue: str, idempotency_key: IdempotencyKey, number: int = 0) -> Request[EnqueuedPart | None]:
+    """Return the outcome of a part enqueued under an idempotency key.
+
+    Raise IdempotencyKeyReused, IdempotencyRecordUnreadable.
+    """
+    record = QueueKeys(queue).created(idempotency_key.scope)
+
+    def parse(replies: Sequence[Reply]) -> EnqueuedPart | None:
+        if not is_recorded(replies[0], idempotency_key):
+            return None
+        _, token, now_ns, note, outcomes = replies[0]
+        try:
+            stored = read_json(
+                b"[]" if outcomes in (None, b"{}") else outcomes, list[int | str]
+            )  # so Lua writes no items
+        except (DecodeError, ValueError):
+            raise IdempotencyRecordUnreadable from None
+        encoded = [outcome.encode() if isinstance(outcome, str) else outcome for outcome in stored]
+        return _read_part(token, now_ns, note or b"", encoded)
+
+    fields = ("fingerprint", "maker", "now_ns", f"note:{number}", f"outcomes:{number}")
+    read = command("HMGET", record, *fields, key=record)
+    return Request((read,), parse, is_bulky=True, tolerates_wrong_types=True)
+
+
+def _read_part(token: bytes, now_ns: bytes | None, note: bytes, outcomes: Sequence[int | bytes]) -> EnqueuedPart:
+    """Raise IdempotencyRecordUnreadable."""
+    try:
+        request_token = RequestToken(token.decode(), int(now_ns or b""))
+    except ValueError:
+        raise IdempotencyRecordUnreadable from None
+    if not 0 <= request_token.now_ns < 1 << 63 or not all(isinstance(outcome, int | bytes) for outcome in outcomes):
+        raise IdempotencyRecordUnreadable
+    return EnqueuedPart(request_token=request_token, note=note, outcomes=[_parse_item(o) for o in outcomes])
+
+
+def index_tasks(tasks: Sequence[NewTask], is_cluster: bool) -> list[Command]:
+    """Return the commands that index tasks: one script call, or plain commands in a cluster or for a single task."""
+    lookups = [keys.lookup(task.id) for task in tasks]
+    queue = tasks[0].queue
+    if is_cluster or len(lookups) == 1:
+        return [command("HSET", lookup, "queue", queue, key=lookup) for lookup in lookups]
+    return [script("index_tasks")(lookup=lookups, queue=queue)]
+
+
+def _round_trips(batches: Iterable[list[int]]) -> Iterator[list[list[int]]]:
+    """Group script calls into round trips of a bounded number of tasks."""
+    group: list[list[int]] = []
+    count = 0
+    for indexes in batches:
+        if group and count + len(indexes) > constants.BATCH_MAX_TASKS:
+            yield group
+            group, count = [], 0
+        group.append(indexes)
+        count += len(indexes)
+    if group:
+        yield group
+
+
+def _batches(tasks: Sequence[NewTask], now_ns: int) -> Iterator[list[int]]:
+    """Group the indexes of tasks into script calls, each for one Redis queue and one initial state."""
+    kinds: dict[tuple[str, bool], list[int]] = {}
+    for index, task in enumerate(tasks):
+        kinds.setdefault((task.queue, task.is_later(now_ns)), []).append(index)
+    for indexes in kinds.values():
+        start = size = 0
+        for end, index in enumerate(indexes):
+            size += len(tasks[index].payload)
+            if end > start and (end - start == constants.BATCH_MAX_TASKS or size > constants.BATCH_MAX_BYTES):
+                yield indexes[start:end]
+                start, size = end, len(tasks[index].payload)
+        yield indexes[start:]
+
+
+def _enqueue_batch(tasks: Sequence[NewTask], now_ns: int, is_cluster: bool) -> Request[list[Enqueued]]:
+    """Return the request that stores tasks of one Redis queue and one initial state, index entries first."""
+    queue, state = tasks[0].queue, tasks[0].state_at(now_ns)
+    known = command("SADD", keys.QUEUES, queue, key=keys.QUEUES)
+    return Request(
+        commands=(*index_tasks(tasks, is_cluster), known, store(tasks, now_ns)),
+        parse=partial(_outcomes, tasks, state),
+        is_repeatable=True,
+        is_bulky=True,
+    )
+
+
+def _outcomes(tasks: Sequence[NewTask], state: TaskState, replies: Sequence[Reply]) -> list[Enqueued]:
+    if replies[-1].count(1) == len(tasks):
+        return [state] * len(tasks)
+    errors = {0: lambda _: TaskAlreadyExists(), -1: queue_full}
+    return [state if outcome == 1 else errors[outcome](task) for task, outcome in zip(tasks, replies[-1], strict=True)]
+
+
+def _arguments(
+    part: BatchPart, request_token: RequestToken, idempotency_key: IdempotencyKey | None
+) -> dict[str, Value | Sequence[Value]]:
+    """Return the script's keys and arguments."""
+    queue = QueueKeys(part.queue)
+    tasks_and_locks: list[Value] = []
+    sevens: list[Value] = []
+    for task, message in zip(part.tasks, encode_messages(part.tasks), strict=True):
+        key = queue.task(task.id)
+        is_later = task.state_at(request_token.now_ns) is TaskState.SCHEDULED
+        tasks_and_locks += (key, task.lock or key)
+        run_at = task.process_at_s if is_later and task.process_at_s is not None else ""
+        sevens += (task.id, message, *limits(task), run_at, lock_s(task, request_token.now_ns))
+    return {
+        "pending": queue.pending,
+        "idle": queue.idle,
+        "scheduled": queue.scheduled,
+        "retry": queue.retry,
+        "record": queue.created(idempotency_key.scope) if idempotency_key else queue.pending,
+        "tasks_and_locks": tasks_and_locks,
+        "queue": part.queue,
+        "now_ns": request_token.now_ns,
+        "now_ms": request_token.now_ns // 1_000_000,
+        "fingerprint": idempotency_key.fingerprint if idempotency_key else "",
+        "request_token": request_token.token,
+        "part": part.number,
+        "note": part.note,
+        "keep_s": IDEMPOTENCY_TTL_S,
+        "task_prefix": queue.task_prefix,
+        "max_waiting": part.tasks[0].max_waiting if part.tasks else 0,
+        "sevens": sevens,
+    }
+
+
+def _parse_item(outcome: int | bytes) -> ItemOutcome:
+    if outcome == -1:
+        return QueueFull(retry_after_s=QUEUE_FULL_RETRY_S)
+    if isinstance(outcome, bytes):
+        return LockConflict(outcome.decode(errors="replace"))
+    return TaskCreated.NOW if outcome else TaskAlreadyExists()

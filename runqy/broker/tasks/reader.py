@@ -1,0 +1,140 @@
+"""Read tasks: one by its id alone, or many in one round trip."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from runqy.broker import keys
+from runqy.broker.keys import QueueKeys
+from runqy.broker.operation import Operation, Request, ask, get_context
+from runqy.broker.replies import Reply, read_number
+from runqy.broker.scripts import Command, command, script
+from runqy.broker.states import TaskState
+from runqy.broker.tasks.record import TaskRecord, read_record
+from runqy.errors import TaskNotFound
+
+TaskLocation = tuple[str, str]
+"""The Redis queue of a task, and its id."""
+
+
+class TaskStatus(msgspec.Struct, frozen=True):
+    """What changes of a task while it is watched."""
+
+    state: TaskState
+    started_at_ns: int | None
+    """Start of the last run."""
+    progress: bytes | None = None
+    """As it is stored."""
+    output: bytes | None = None
+    """Changes when output is written."""
+
+
+def find_task(task_id: str, known_queues: Sequence[str] = ()) -> Operation[TaskRecord]:
+    """Return a task by its id. Raise TaskNotFound.
+
+    One round trip on a single server, two in a cluster. A task without an index entry costs one more, in which all
+    known Redis queues are searched.
+    """
+    context = yield from get_context()
+    if not context.is_cluster:
+        record = yield from ask(_find(task_id, ()))
+        if record is None and known_queues:
+            record = yield from ask(_find(task_id, known_queues))
+    else:
+        record = yield from _find_across_slots(task_id, known_queues)
+    if record is None:
+        raise TaskNotFound
+    return record
+
+
+def _find_across_slots(task_id: str, known_queues: Sequence[str]) -> Operation[TaskRecord | None]:
+    """Return a task of a cluster, where its index entry is in another slot than the task."""
+    queue = yield from ask(_find_queue(task_id))
+    if queue:
+        (record,) = yield from ask(read_tasks([(queue, task_id)]))
+        if record is not None:
+            return record
+    found = yield from ask(read_tasks([(known, task_id) for known in known_queues if known != queue]))
+    return next((record for record in found if record), None)
+
+
+def read_tasks(locations: Sequence[TaskLocation]) -> Request[list[TaskRecord | None]]:
+    """Return tasks whose Redis queues are known; None for one that does not exist."""
+    return Request(
+        commands=tuple(_read(QueueKeys(queue), task_id) for queue, task_id in locations),
+        parse=lambda replies: [_record(task_id, reply) for (_, task_id), reply in zip(locations, replies, strict=True)],
+        is_repeatable=True,
+        is_bulky=True,
+    )
+
+
+def read_states(locations: Sequence[TaskLocation]) -> Request[list[TaskState | None]]:
+    """Return the states of tasks whose Redis queues are known, without their payloads."""
+    task_keys = [QueueKeys(queue).task(task_id) for queue, task_id in locations]
+    return Request(
+        commands=tuple(command("HGET", key, "state", key=key) for key in task_keys),
+        parse=lambda replies: [TaskState.read(reply) for reply in replies],
+        is_repeatable=True,
+    )
+
+
+def read_statuses(locations: Sequence[TaskLocation]) -> Request[list[TaskStatus | None]]:
+    """Return the statuses of tasks whose Redis queues are known; None for one that does not exist."""
+    task_keys = [QueueKeys(queue).task(task_id) for queue, task_id in locations]
+    return Request(
+        commands=tuple(command("HMGET", key, "state", "started", "progress", "output", key=key) for key in task_keys),
+        parse=lambda replies: [_status(*reply) for reply in replies],
+        is_repeatable=True,
+    )
+
+
+def _find(task_id: str, known_queues: Sequence[str]) -> Request[TaskRecord | None]:
+    """Return the request that follows the index entry inside Redis."""
+    left, right = keys.QUEUE_PREFIX_PARTS
+    call = script("find_task")(
+        lookup=keys.lookup(task_id), id=task_id, queue_prefix=left, queue_suffix=right, known=known_queues
+    )
+    return Request(
+        commands=(call,), parse=lambda replies: _record(task_id, replies[0]), is_repeatable=True, is_bulky=True
+    )
+
+
+def _find_queue(task_id: str) -> Request[str]:
+    """Return the request that reads a task's index entry; '' if there is none."""
+    key = keys.lookup(task_id)
+    return Request(
+        commands=(command("HGET", key, "queue", key=key),),
+        parse=lambda replies: (replies[0] or b"").decode(errors="replace"),
+        is_repeatable=True,
+    )
+
+
+def _read(queue: QueueKeys, task_id: str) -> Command:
+    """Return the script call that reads one task."""
+    return script("read_task")(
+        task=queue.task(task_id),
+        lease=queue.lease,
+        scheduled=queue.scheduled,
+        retry=queue.retry,
+        archived=queue.archived,
+        completed=queue.completed,
+        queue=queue.queue,
+        id=task_id,
+    )
+
+
+def _record(task_id: str, reply: Reply) -> TaskRecord | None:
+    if reply is None:
+        return None
+    queue, score, pairs = reply
+    return read_record(queue.decode(errors="replace"), task_id, score, pairs)
+
+
+def _status(
+    state_text: bytes | None, started: bytes | None, progress: bytes | None, output: bytes | None
+) -> TaskStatus | None:
+    """Parse one task's reply; None if it is not a task."""
+    state = TaskState.read(state_text)
+    if state is None:
+        return None
+    return TaskStatus(state, read_number(started), progress, output)

@@ -1,0 +1,1 @@
+"""Workers in Redis: their heartbeats, records, claims and users."""

@@ -1,0 +1,115 @@
+"""Store which API key registered each worker id, and for which queues, where workers cannot write, while it lives."""
+
+from collections.abc import Sequence
+
+from runqy.broker import keys
+from runqy.broker.operation import Operation, Request, ask, ask_all, get_context
+from runqy.broker.replies import Reply
+from runqy.broker.scripts import command, script
+from runqy.broker.workers.heartbeats import extend_record, read_records
+from runqy.broker.workers.records import DISCONNECTED_TTL_S, WorkerClaim, WorkerRecord
+from runqy.errors import WorkerIdTaken
+
+__all__ = ["claim_worker_id", "delete_stale_claims", "read_registration_times"]
+
+_ATTEMPTS = 5
+_SCAN_COUNT = 500
+
+
+def claim_worker_id(
+    worker_id: str, *, owner: str, queue: str = "", redis_queues: Sequence[str] = ()
+) -> Operation[None]:
+    """Record that a worker registers with this owner's key, for a queue: its record counts for no other.
+
+    Raise WorkerIdTaken while a live worker with this id is registered with another owner's key: until a minute after
+    its last heartbeat or its registration. A worker whose heartbeats are overdue stays listed: it is alive but cannot
+    reach Redis.
+    """
+    for _ in range(_ATTEMPTS):
+        now_s = (yield from get_context()).now_ns // 10**9
+        stored, record = yield from ask(_read(worker_id))
+        claim = WorkerClaim.decode(stored)
+        if claim.owner not in ("", owner) and (record or claim.is_fresh(now_s)):
+            raise WorkerIdTaken(
+                f"The worker id {worker_id} is used by a live worker that registered with another API key. "
+                "Choose another id, or wait until a minute after its last heartbeat."
+            )
+        if (
+            yield from ask(
+                _claim(worker_id, known=stored, content=WorkerClaim(owner, now_s, queue, tuple(redis_queues)).encode())
+            )
+        ):
+            if record and record.is_stale(now_s):
+                yield from ask(extend_record(worker_id, now_s=now_s))
+            return
+    raise WorkerIdTaken(f"Too many concurrent registrations of {worker_id}.")
+
+
+def read_registration_times(worker_ids: Sequence[str]) -> Request[list[int]]:
+    """Return when each worker registered last, in Unix s; 0: unknown."""
+    call = command("HMGET", keys.WORKER_CLAIMS, *worker_ids, key=keys.WORKER_CLAIMS)
+    return Request((call,), lambda replies: [WorkerClaim.decode(stored or b"").at_s for stored in replies[0]])
+
+
+def delete_stale_claims() -> Operation[None]:
+    """Delete the claims of workers that have gone, in steps of some hundred.
+
+    Not those of workers whose record cannot be read, or that were silent for less than their Redis user lives: without
+    a claim, a record counts for all queues that it names.
+    """
+    cursor = b"0"
+    while True:
+        now_s = (yield from get_context()).now_ns // 10**9
+        cursor, claims = yield from ask(_scan(cursor))
+        old = {
+            worker_id: stored
+            for worker_id, stored in claims.items()
+            if abs(now_s - WorkerClaim.decode(stored).at_s) >= DISCONNECTED_TTL_S
+        }
+        alive = (yield from ask(_find_reporting(list(old)))) if old else set()
+        gone = [(worker_id, stored) for worker_id, stored in old.items() if worker_id not in alive]
+        yield from ask_all([_delete_claim(worker_id, known=stored) for worker_id, stored in gone])
+        if cursor == b"0":
+            return
+
+
+def _read(worker_id: str) -> Request[tuple[bytes, WorkerRecord | None]]:
+    """Read the claim to a worker id and the record of this worker."""
+    claim = command("HGET", keys.WORKER_CLAIMS, worker_id, key=keys.WORKER_CLAIMS)
+    records = read_records([worker_id], [worker_id])
+
+    def parse(replies: Sequence[Reply]) -> tuple[bytes, WorkerRecord | None]:
+        return replies[0] or b"", next(filter(None, records.parse(replies[1:])), None)
+
+    return Request((claim, *records.commands), parse)
+
+
+def _claim(worker_id: str, *, known: bytes, content: bytes) -> Request[bool]:
+    call = script("claim_worker")(registrations=keys.WORKER_CLAIMS, worker_id=worker_id, known=known, content=content)
+    return Request((call,), lambda replies: bool(replies[0]))
+
+
+def _scan(cursor: bytes) -> Request[tuple[bytes, dict[str, bytes]]]:
+    scan = command("HSCAN", keys.WORKER_CLAIMS, cursor, "COUNT", _SCAN_COUNT, key=keys.WORKER_CLAIMS)
+
+    def parse(replies: Sequence[Reply]) -> tuple[bytes, dict[str, bytes]]:
+        next_cursor, flat = replies[0]
+        return next_cursor, {
+            name.decode(errors="replace"): value for name, value in zip(flat[::2], flat[1::2], strict=True)
+        }
+
+    return Request((scan,), parse)
+
+
+def _find_reporting(worker_ids: Sequence[str]) -> Request[set[str]]:
+    """Return the workers, runqy's or Go's, that have a record, readable or not."""
+    pairs = [(worker_id, key(worker_id)) for worker_id in worker_ids for key in (keys.worker_record, keys.go_worker)]
+    return Request(
+        tuple(command("EXISTS", key, key=key) for _, key in pairs),
+        lambda replies: {worker_id for (worker_id, _), exists in zip(pairs, replies, strict=True) if exists},
+    )
+
+
+def _delete_claim(worker_id: str, *, known: bytes) -> Request[bool]:
+    call = script("delete_claim")(registrations=keys.WORKER_CLAIMS, worker_id=worker_id, known=known)
+    return Request((call,), lambda replies: bool(replies[0]))

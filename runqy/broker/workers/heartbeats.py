@@ -1,0 +1,277 @@
+"""Write and read the heartbeats of workers: asynq's server state and runqy's own record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from runqy.broker import keys
+from runqy.broker.asynq_pb2 import ServerInfo, WorkerInfo
+from runqy.broker.broker import Broker
+from runqy.broker.constants import HEARTBEAT_TTL_S
+from runqy.broker.operation import Operation, Request, ask, get_context
+from runqy.broker.replies import Reply
+from runqy.broker.scripts import Command, command, script
+from runqy.broker.workers.records import (
+    DISCONNECTED_TTL_S,
+    RECORD_MAX_BYTES,
+    RECORD_TTL_S,
+    RunningTask,
+    WorkerClaim,
+    WorkerRecord,
+    WorkerState,
+    decode_go_worker,
+    decode_record,
+)
+
+MAX_PAYLOAD_BYTES = 1024
+"""asynq's tools show 200 characters of a running task's payload; a heartbeat must stay small."""
+
+GO_WORKER_TTL_S = 3600
+"""How long the id of a Go worker that vanished is kept: its lost tasks are searched for that long (see orphans)."""
+
+MAX_LISTED = 10_000
+"""The maximum number of workers read of each kind, because any worker may write any number of names."""
+
+_ASYNQ_STATUS = {WorkerState.READY: "active", WorkerState.DRAINING: "stopped", WorkerState.DISCONNECTED: "stopped"}
+
+
+def write_heartbeat(record: WorkerRecord, running: Sequence[RunningTask] = (), *, now_ns: int) -> Request[None]:
+    """Record that a worker is alive and what it runs (contract 3.22). Sent every HEARTBEAT_S."""
+    now_s = now_ns // 1_000_000_000
+    record = replace(record, last_beat_s=now_s, running=tuple(task.task_id for task in running))
+    server, workers = _asynq_keys(record)
+    write_server = script("write_server")(
+        server=server,
+        workers=workers,
+        ttl_s=HEARTBEAT_TTL_S,
+        server_info=_server_info(record).SerializeToString(),
+        running=[part for task in running for part in (task.task_id, _worker_info(record, task).SerializeToString())],
+    )
+    write_record = script("write_record")(
+        record=keys.worker_record(record.worker_id), content=record.encode(), ttl_s=RECORD_TTL_S
+    )
+    return Request(
+        (
+            _register(keys.SERVERS, server, now_s + HEARTBEAT_TTL_S),
+            _register(keys.WORKERS, workers, now_s + HEARTBEAT_TTL_S),
+            write_server,
+            write_record,
+            _register(keys.WORKER_RECORDS, record.worker_id, now_s + RECORD_TTL_S),
+        ),
+        _ignore,
+    )
+
+
+def extend_record(worker_id: str, *, now_s: int) -> Request[None]:
+    """Keep the record of a live worker whose heartbeats are overdue. The next heartbeat replaces it."""
+    record, ttl_s = keys.worker_record(worker_id), DISCONNECTED_TTL_S
+    return Request(
+        (
+            command("EXPIRE", record, ttl_s, key=record),
+            command("ZADD", keys.WORKER_RECORDS, now_s + ttl_s, worker_id, key=keys.WORKER_RECORDS),
+        ),
+        _ignore,
+    )
+
+
+def deregister(record: WorkerRecord, *, now_ns: int) -> Request[None]:
+    """Remove a worker that stops regularly. For a while its record holds the time of its end, for the server."""
+    server, workers = _asynq_keys(record)
+    own = keys.worker_record(record.worker_id)
+    return Request(
+        (
+            command("ZREM", keys.SERVERS, server, key=keys.SERVERS),
+            command("ZREM", keys.WORKERS, workers, key=keys.WORKERS),
+            command("DEL", server, workers, key=server),
+            command("ZREM", keys.WORKER_RECORDS, record.worker_id, key=keys.WORKER_RECORDS),
+            script("write_record")(record=own, content=_format_end(now_ns), ttl_s=RECORD_TTL_S),
+        ),
+        _ignore,
+    )
+
+
+def _format_end(now_ns: int) -> str:
+    """Format the end of a worker as Unix seconds with a fraction: it may register again within the same second."""
+    seconds, rest_ns = divmod(now_ns, 1_000_000_000)
+    return f"{seconds}.{rest_ns // 1000:06}"
+
+
+def list_worker_records(broker: Broker) -> list[WorkerRecord]:
+    """Return the workers seen in the last minute, Go's included, sorted by id."""
+    ids, members = broker.run(list_worker_ids(broker.now_s()))
+    found = [record for record in broker.run(read_records(ids, members)) if record]
+    return sorted(found, key=lambda record: record.worker_id)
+
+
+def find_worker_record(broker: Broker, worker_id: str) -> WorkerRecord | None:
+    """Return one worker, runqy's or Go's."""
+    return next((record for record in broker.run(read_records([worker_id], [worker_id])) if record), None)
+
+
+def remove_expired_workers() -> Operation[None]:
+    """Remove workers whose records have expired from the indexes, and those with a score that no worker writes."""
+    context = yield from get_context()
+    now_s = context.now_ns // 1_000_000_000
+    latest_s = now_s + 2 * DISCONNECTED_TTL_S
+    go_ids = yield from ask(
+        Request(
+            (
+                command("ZREMRANGEBYSCORE", keys.SERVERS, "-inf", now_s - 1, key=keys.SERVERS),
+                command("ZREMRANGEBYSCORE", keys.WORKER_RECORDS, "-inf", now_s - 1, key=keys.WORKER_RECORDS),
+                command("ZREMRANGEBYSCORE", keys.WORKER_RECORDS, latest_s, "+inf", key=keys.WORKER_RECORDS),
+                script("remove_expired_workers")(workers=keys.WORKERS, until_s=now_s - 1, prefix=keys.WORKERS + ":{"),
+                command(
+                    *("ZRANGE", keys.WORKERS, "-inf", now_s - GO_WORKER_TTL_S, "BYSCORE", "LIMIT", 0, MAX_LISTED),
+                    key=keys.WORKERS,
+                ),
+            ),
+            lambda replies: [member for member in _decode_all(replies[4]) if is_go_worker(member)],
+        )
+    )
+    records = yield from ask(read_records([], go_ids))
+    gone = [worker_id for worker_id, record in zip(go_ids, records, strict=True) if record is None]
+    if gone:
+        yield from ask(Request((command("ZREM", keys.WORKERS, *gone, key=keys.WORKERS),), _ignore))
+
+
+def _register(index: str, member: str, expires_at_s: int) -> Command:
+    """Return the script call that adds a worker to an index."""
+    return script("register_worker")(index=index, expires_at_s=expires_at_s, member=member)
+
+
+def list_worker_ids(now_s: int) -> Request[tuple[list[str], list[str]]]:
+    """List the ids of runqy's and of Go's workers."""
+    return Request(
+        (
+            command(
+                *("ZRANGE", keys.WORKER_RECORDS, now_s, "+inf", "BYSCORE", "LIMIT", 0, MAX_LISTED),
+                key=keys.WORKER_RECORDS,
+            ),
+            command("ZRANGE", keys.WORKERS, 0, MAX_LISTED - 1, key=keys.WORKERS),
+        ),
+        lambda replies: (_decode_all(replies[0]), [m for m in _decode_all(replies[1]) if is_go_worker(m)]),
+    )
+
+
+def is_go_worker(member: str) -> bool:
+    """Return whether a member of `asynq:workers` is a bare worker id rather than asynq's key.
+
+    An id with braces would name the heartbeat of a worker with its own Redis user, which can write anything into it.
+    """
+    return not member.startswith(keys.WORKERS + ":") and not {"{", "}"} & {*member}
+
+
+def read_records(ids: Sequence[str], go_ids: Sequence[str]) -> Request[list[WorkerRecord | None]]:
+    """Read the records of runqy's and of Go's workers, in order; None for one that has expired.
+
+    A worker of ours counts for the queues that it registered for, whatever its record says.
+    """
+    claims = [command("HMGET", keys.WORKER_CLAIMS, *ids, key=keys.WORKER_CLAIMS)] if ids else []
+    own = [command("GETRANGE", key, 0, RECORD_MAX_BYTES, key=key) for key in map(keys.worker_record, ids)]
+    foreign = [command("HGETALL", key, key=key) for key in map(keys.go_worker, go_ids)]
+
+    def parse(replies: Sequence[Reply]) -> list[WorkerRecord | None]:
+        stored = (replies[-1] if ids else None) or [None] * len(ids)
+        records = [
+            (record := decode_record(reply, name)) and WorkerClaim.decode(claim or b"").limit(record)
+            for name, reply, claim in zip(ids, replies[: len(own)], stored, strict=True)
+        ]
+        go_replies = zip(go_ids, replies[len(own) : len(own) + len(foreign)], strict=True)
+        return records + [decode_go_worker(_pairs(reply or ()), name) for name, reply in go_replies]
+
+    return Request((*own, *foreign, *claims), parse, tolerates_wrong_types=True)
+
+
+def _asynq_keys(record: WorkerRecord) -> tuple[str, str]:
+    """Return the keys under which asynq knows this process."""
+    identity = (record.host, record.pid, record.server_id)
+    return keys.server_info(*identity), keys.workers(*identity)
+
+
+def _server_info(record: WorkerRecord) -> ServerInfo:
+    """Return what asynq's tools list as a server. All Timestamps must be present, or asynqmon drops the entry."""
+    return ServerInfo(
+        host=record.host,
+        pid=record.pid,
+        server_id=record.server_id,
+        concurrency=record.concurrency,
+        queues=record.redis_queues,
+        strict_priority=record.is_strict,
+        status=_ASYNQ_STATUS.get(record.state, "new"),
+        start_time=Timestamp(seconds=record.started_at_s),
+        active_worker_count=len(record.running),
+    )
+
+
+def _worker_info(record: WorkerRecord, task: RunningTask) -> WorkerInfo:
+    """Return what asynq's tools list as a worker: one running task."""
+    return WorkerInfo(
+        host=record.host,
+        pid=record.pid,
+        server_id=record.server_id,
+        task_id=task.task_id,
+        task_type=task.task_type,
+        task_payload=_truncate(task.payload),
+        queue=task.redis_queue,
+        start_time=Timestamp(seconds=task.started_ns // 1_000_000_000, nanos=task.started_ns % 1_000_000_000),
+        deadline=Timestamp(seconds=task.deadline_s),
+    )
+
+
+def _truncate(payload: bytes) -> bytes:
+    """Truncate a payload between two characters; asynqmon cannot print half of one."""
+    if len(payload) <= MAX_PAYLOAD_BYTES:
+        return payload
+    return payload[:MAX_PAYLOAD_BYTES].decode(errors="ignore").encode()
+
+
+def _decode_all(members: Sequence[bytes]) -> list[str]:
+    """Decode names; those that are not text were not written by a known worker."""
+    return [member.decode(errors="replace") for member in members]
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Parse a flat HGETALL reply."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _ignore(_replies: Sequence[Reply]) -> None:
+    """Ignore replies that indicate only success."""
+
+
+def list_running_tasks(records: Sequence[WorkerRecord]) -> Request[list[list[RunningTask]]]:
+    """Return the tasks that each worker runs, oldest first; Go's runqy-worker reports none."""
+    infos = [keys.workers(record.host, record.pid, record.server_id) for record in records]
+
+    def parse(replies: Sequence[Reply]) -> list[list[RunningTask]]:
+        return [_parse_running_tasks((reply or ())[1::2]) for reply in replies]
+
+    return Request(tuple(command("HGETALL", key, key=key) for key in infos), parse, tolerates_wrong_types=True)
+
+
+def _parse_running_tasks(infos: Sequence[bytes]) -> list[RunningTask]:
+    """Return the readable tasks of a worker."""
+    tasks = [task for info in infos if (task := _parse_worker_info(info))]
+    return sorted(tasks, key=lambda task: (task.started_ns, task.task_id))
+
+
+def _parse_worker_info(info: bytes) -> RunningTask | None:
+    """Parse one WorkerInfo; None if it is invalid or names no task."""
+    try:
+        found = WorkerInfo.FromString(info)
+    except DecodeError:
+        return None
+    if not found.task_id:
+        return None
+    return RunningTask(
+        task_id=found.task_id,
+        redis_queue=found.queue,
+        task_type=found.task_type,
+        payload=found.task_payload,
+        started_ns=found.start_time.seconds * 1_000_000_000 + found.start_time.nanos,
+        deadline_s=found.deadline.seconds,
+    )

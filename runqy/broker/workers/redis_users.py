@@ -1,0 +1,276 @@
+"""Create and delete the Redis users of workers, each limited to its own queues, and store their registrations.
+
+Redis neither replicates ACLs nor, by default, persists them. Users are therefore created on every server that holds
+keys, and created again from what is stored.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from runqy.broker import keys
+from runqy.broker.broker import Broker
+from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.keys import QueueKeys
+from runqy.broker.operation import Operation, Request, ask, get_context
+from runqy.broker.replies import Reply, check_reply
+from runqy.broker.scripts import Command, Value, command, script
+from runqy.errors import BrokerRefused, BrokerUnavailable, WorkerIdTaken
+
+PREFIX = "runqy-w-"
+"""The prefix of these users' names. Users with other names are never changed."""
+
+COMMANDS = (
+    *("evalsha", "script|load", "ping", "time", "subscribe", "unsubscribe"),
+    *("exists", "del", "unlink", "expire", "expireat", "pexpireat"),
+    *("get", "set", "incr", "incrby"),
+    *("hget", "hmget", "hset", "hdel", "hexists", "hincrby"),
+    *("llen", "lrange", "lpush", "rpush", "rpop", "lrem"),
+    *("zadd", "zrem", "zscore", "zcard", "zrange", "zpopmax", "zremrangebyscore"),
+    "xadd",
+)
+"""The commands that a worker may use on its own keys. Redis checks the commands inside scripts too."""
+_MODE_COMMANDS: Mapping[str, tuple[str, ...]] = {"sentinel": ("role",), "cluster": ("cluster|slots", "asking")}
+_RECORD_HEAD_BYTES = 24
+_END = re.compile(rb"(\d{1,12})(?:\.(\d{6}))?")
+_SCAN_COUNT = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisUser:
+    """A Redis user, shared by the registrations of one worker process."""
+
+    name: str
+    password_sha256: str
+    instance_id: str
+    worker_ids: tuple[str, ...]
+    redis_queues: tuple[str, ...]
+
+    def extends(self, other: RedisUser) -> bool:
+        """Return whether this user has all permissions of another."""
+        return (
+            (self.password_sha256, self.instance_id) == (other.password_sha256, other.instance_id)
+            and {*self.worker_ids} >= {*other.worker_ids}
+            and {*self.redis_queues} >= {*other.redis_queues}
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredUser:
+    """What is stored about one registration, or about the process that registered."""
+
+    field: str
+    content: bytes
+
+
+def new_wake_token(instance_id: str) -> str:
+    """Return the token of a wake-up channel to which a worker's Redis user may subscribe."""
+    return f"{instance_id}:{secrets.token_hex(6)}"
+
+
+def new_server_id(instance_id: str) -> str:
+    """Return a server id for asynq's heartbeats that a worker's Redis user may write."""
+    return f"{instance_id}-{secrets.token_hex(6)}"
+
+
+def is_worker_user(name: str) -> bool:
+    """Return whether a name is that of a worker's Redis user."""
+    return name.startswith(PREFIX)
+
+
+def acl_rules(user: RedisUser, *, target: RedisTarget) -> list[str]:
+    """Return the rules for ACL SETUSER; `target` is how workers connect to Redis.
+
+    They add keys to the user's existing ones, so that concurrent registrations keep each other's.
+    """
+    commands = (*COMMANDS, *_MODE_COMMANDS.get(target.mode, ()), *(("select",) if target.db else ()))
+    own_keys = [  # keys of queues first: Redis compares a key with one pattern after another
+        *(f"{prefix}*" for queue in user.redis_queues for prefix in QueueKeys(queue).worker_prefixes),
+        *map(keys.worker_record, user.worker_ids),
+        *keys.instance_patterns(user.instance_id),
+    ]
+    own_channels = (keys.CANCEL_CHANNEL, keys.CHANGED_CHANNEL, keys.wake_channel(f"{user.instance_id}:*"))
+    lists = (keys.SERVERS, keys.WORKERS, keys.WORKER_RECORDS)
+    return [
+        "on",
+        "resetpass",
+        f"#{user.password_sha256}",
+        "-@all",
+        *(f"+{name}" for name in commands),
+        *(f"~{pattern}" for pattern in own_keys),
+        "resetchannels",
+        *(f"&{channel}" for channel in own_channels),
+        "clearselectors",
+        f"({' '.join(f'~{name}' for name in lists)} +evalsha +zadd +zrem)",
+        f"(%R~{keys.QUEUE_REVISIONS} +hget)",
+        f"(resetchannels &{keys.ended_channel('*')} &{keys.wake_channel('*')} +publish)",
+    ]
+
+
+def create_users(broker: Broker, users: Sequence[RedisUser], *, target: RedisTarget) -> None:
+    """Create users on every server that holds keys, or extend existing ones.
+
+    Maintenance creates them later on an unavailable cluster node. Raise BrokerRefused or BrokerCommandRefused where the
+    server's own user lacks the permission, and BrokerUnavailable when no server can be reached.
+    """
+    _run_on_nodes(broker, [_set_user(user, target=target) for user in users])
+
+
+def set_users(
+    broker: Broker, node: str, users: Sequence[RedisUser], *, target: RedisTarget, is_narrowing: bool = False
+) -> None:
+    """Create or extend users on one server; with `is_narrowing` replace their permissions.
+
+    Their connections stay open. Raise the errors of `create_users`.
+    """
+    connection = broker.connection.nodes().get(node)
+    if users and connection is not None:
+        for reply in connection.execute([_set_user(user, target=target, is_narrowing=is_narrowing) for user in users]):
+            check_reply(reply)
+
+
+def delete_users(broker: Broker, names: Iterable[str]) -> None:
+    """Delete users from every server that holds keys, which closes their connections. Raise the errors of
+    `create_users`.
+    """
+    worker_users = [name for name in names if is_worker_user(name)]
+    if worker_users:
+        _run_on_nodes(broker, [command("ACL", "DELUSER", *worker_users, key=None)])
+
+
+def list_users(broker: Broker) -> dict[str, frozenset[str]]:
+    """Return the names of workers' users on each server that can be reached. Raise the errors of `create_users`."""
+    replies = _run_on_nodes(broker, [command("ACL", "USERS", key=None)])
+    return {node: frozenset(filter(is_worker_user, map(_text, names))) for node, (names,) in replies.items()}
+
+
+def _run_on_nodes(broker: Broker, commands: Sequence[Command]) -> dict[str, list[Reply]]:
+    """Run commands on every server that holds keys; return the replies of those that can be reached."""
+    replies: dict[str, list[Reply]] = {}
+    failures: list[BrokerUnavailable] = []
+    for node, connection in broker.connection.nodes().items():
+        try:
+            replies[node] = [check_reply(reply) for reply in connection.execute(commands)]
+        except BrokerRefused:
+            raise
+        except BrokerUnavailable as error:
+            failures.append(error)
+    if failures and not replies:
+        raise failures[0]
+    return replies
+
+
+def store_user(stored: StoredUser, *, instance_id: str, owner: str) -> Operation[None]:
+    """Store a registration, replacing its earlier content.
+
+    Raise WorkerIdTaken if the worker process registered with another owner's key.
+    """
+    call = script("store_redis_user")(
+        users=keys.REDIS_USERS,
+        instances=keys.INSTANCES,
+        field=stored.field,
+        content=stored.content,
+        instance=instance_id,
+        owner=owner,
+        now_ns=(yield from get_context()).now_ns,
+    )
+    if not (yield from ask(Request((call,), lambda replies: bool(replies[0]), is_repeatable=True))):
+        raise WorkerIdTaken(
+            f"The instance_id {instance_id} belongs to a process that registered with another API key: "
+            "use another UUID for each process."
+        )
+
+
+def count_stored_users() -> Request[int]:
+    """Return the number of stored users."""
+    return Request(
+        (command("HLEN", keys.REDIS_USERS, key=keys.REDIS_USERS),), lambda replies: int(replies[0]), is_repeatable=True
+    )
+
+
+def read_users() -> Request[list[StoredUser]]:
+    """Return all stored registrations. Not for a request path: the result grows with the number of workers."""
+    return Request((command("HGETALL", keys.REDIS_USERS, key=keys.REDIS_USERS),), _parse, is_repeatable=True)
+
+
+def find_users(prefix: str) -> Operation[list[StoredUser]]:
+    """Return the stored registrations of users whose names have a prefix, in steps of some hundred."""
+    found: dict[str, StoredUser] = {}
+    cursor = b"0"
+    while True:
+        scan = command(
+            *("HSCAN", keys.REDIS_USERS, cursor, "MATCH", f"{prefix}*", "COUNT", _SCAN_COUNT), key=keys.REDIS_USERS
+        )
+        cursor, users = yield from ask(
+            Request((scan,), lambda replies: (replies[0][0], _parse(replies[0][1:])), is_repeatable=True)
+        )
+        found |= {user.field: user for user in users}
+        if cursor == b"0":
+            return list(found.values())
+
+
+def read_instances() -> Request[list[StoredUser]]:
+    """Return all stored worker processes. Not for a request path, as `read_users`."""
+    return Request((command("HGETALL", keys.INSTANCES, key=keys.INSTANCES),), _parse, is_repeatable=True)
+
+
+def remove_instance(instance_id: str) -> Request[None]:
+    """Remove the owner of a worker process."""
+    forget = command("HDEL", keys.INSTANCES, instance_id, key=keys.INSTANCES)
+    return Request((forget,), lambda _: None, is_repeatable=True)
+
+
+def remove_stored_users(stored: Iterable[StoredUser]) -> Request[None]:
+    """Remove stored registrations, except those that were stored again since they were read."""
+    return _remove_fields(keys.REDIS_USERS, stored)
+
+
+def remove_instances(stored: Iterable[StoredUser]) -> Request[None]:
+    """Remove stored worker processes, except those that have registered again since they were read."""
+    return _remove_fields(keys.INSTANCES, stored)
+
+
+def _remove_fields(key: str, stored: Iterable[StoredUser]) -> Request[None]:
+    parts: list[Value] = [part for user in stored for part in (user.field, user.content)]
+    call = script("delete_redis_users")(stored=key, fields_and_contents=parts)
+    return Request((call,), lambda _: None, is_repeatable=True)
+
+
+def read_heartbeat_times(worker_ids: Sequence[str]) -> Request[list[int | None]]:
+    """Return for each worker None while it reports, else the Unix us at which it deregistered, or 0 if it fell silent.
+
+    A record of another type does not count, so that a worker cannot keep its user with it or stop the others'
+    maintenance.
+    """
+    names = map(keys.worker_record, worker_ids)
+    commands = tuple(command("GETRANGE", name, 0, _RECORD_HEAD_BYTES - 1, key=name) for name in names)
+    return Request(
+        commands, lambda replies: [_end_us(reply) for reply in replies], is_repeatable=True, tolerates_wrong_types=True
+    )
+
+
+def _end_us(head: bytes | None) -> int | None:
+    """Parse the start of a worker's record; workers of earlier releases wrote whole seconds."""
+    if not head:
+        return 0
+    match = _END.fullmatch(head)
+    return None if match is None else int(match[1]) * 1_000_000 + int(match[2] or 999_999)
+
+
+def _set_user(user: RedisUser, *, target: RedisTarget, is_narrowing: bool = False) -> Command:
+    before = ("resetkeys",) if is_narrowing else ()
+    return command("ACL", "SETUSER", user.name, *before, *acl_rules(user, target=target), key=None)
+
+
+def _parse(replies: Sequence[Reply]) -> list[StoredUser]:
+    """Parse a HGETALL reply, which is a map or a flat list."""
+    reply = replies[0]
+    pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
+    return [StoredUser(field=_text(field), content=content) for field, content in pairs]
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")

@@ -1,0 +1,233 @@
+"""The readiness checks. They run at most once a second, however often they are requested; one that is late is named."""
+
+from collections.abc import Iterator, Sequence
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection
+from django.db.migrations.executor import MigrationExecutor
+
+from queues.existing_queues import find_undefined_queues
+from runqy import clock
+from runqy.accounts.queries import LIMITS_NOT_IN_REDIS, has_limits_not_in_redis
+from runqy.accounts.worker_credentials import may_create_users
+from runqy.broker.broker import Broker
+from runqy.broker.health import RedisHealth, check_nodes, is_maintenance_running, probe_writes
+from runqy.config_sync.derived import Snapshot
+from runqy.config_sync.documents import DocumentKind
+from runqy.config_sync.head_check import HeadProblem
+from runqy.config_sync.snapshot import get_cache, get_snapshot
+from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable, RunqyError
+from runqy.health.check_groups import TIMEOUT_S, CheckGroup, CheckResult, CheckStatus
+from runqy.redis_connection import get_broker
+from vaults.queries import is_unlocked
+from workers.queries import OWN_CREDENTIALS_SHARED, are_own_credentials_shared
+
+MAX_AGE_S = 1.0
+_CONFIGURATION_S = 0.3
+"""How long the configuration is waited for at least, where Redis has used up the time."""
+
+_REDIS_UNAVAILABLE = "Redis cannot be reached or refuses the credentials."
+_DATABASE_UNAVAILABLE = (
+    "The database is unavailable. Configuration cannot be changed; tasks and registrations are not affected."
+)
+_CONFIGURATION_UNAVAILABLE = CheckResult(
+    check="configuration",
+    status=CheckStatus.FAILED,
+    detail="The configuration can be read from neither Redis nor the database.",
+)
+
+_NOT_PUBLISHED = (
+    "The configuration is not published in Redis yet. Workers do not see changes until maintenance publishes it."
+)
+_ALTERED = "The published configuration was altered in Redis. It is not used, and maintenance repairs it."
+_HEAD_PROBLEMS = {
+    HeadProblem.MISSING: _NOT_PUBLISHED,
+    HeadProblem.UNSIGNED: "An earlier release published the configuration last. Maintenance publishes it again.",
+    HeadProblem.REFUSED: _ALTERED,
+    HeadProblem.PUT_BACK: "The published configuration in Redis was replaced by an older one. It is not used, and "
+    "maintenance repairs it.",
+    HeadProblem.BEHIND: "The published configuration in Redis is older than the one of this process: a change is not "
+    "published yet, or an older state was restored. Maintenance repairs it.",
+    HeadProblem.INCOMPLETE: "The documents in Redis do not match the published configuration. Maintenance repairs it, "
+    "or reports what only Redis has.",
+}
+
+_latest: tuple[float, list[CheckResult]] = (float("-inf"), [])
+_is_migrated = False
+_is_draining = False
+
+
+def start_draining() -> None:
+    """Report from now on that this process is shutting down and should get no more requests."""
+    global _is_draining  # noqa: PLW0603 (a process ends once)
+    _is_draining = True
+
+
+def run_readiness_checks() -> list[CheckResult]:
+    """Return results that are at most a second old: the routes need no key and may be called at any rate."""
+    global _latest  # noqa: PLW0603 (a process has one)
+    if _is_draining:
+        return [CheckResult(check="process", status=CheckStatus.FAILED, detail="The process is shutting down.")]
+    if clock.monotonic_s() - _latest[0] >= MAX_AGE_S:
+        until_s = clock.monotonic_s() + TIMEOUT_S
+        _redis.start(_check_redis)
+        _database.start(_check_database)
+        of_redis = _redis.results(until_s=until_s)
+        # A Redis that does not respond would use up the time limit again.
+        is_available = of_redis[0].status is CheckStatus.OK
+        _configuration.start(lambda: _check_configuration(is_redis_available=is_available))
+        extended_s = max(until_s, clock.monotonic_s() + _CONFIGURATION_S)
+        of_configuration = _configuration.results(until_s=extended_s)
+        _latest = clock.monotonic_s(), [*of_redis, *_database.results(until_s=until_s), *of_configuration]
+    return _latest[1]
+
+
+def _check_redis() -> Iterator[CheckResult]:
+    """Check Redis, every master of a cluster: it responds, evicts no keys, accepts writes."""
+    name = "redis"
+    try:
+        broker = get_broker()
+        nodes = check_nodes(broker)
+        if any(node.is_in_cluster for node in nodes) and not broker.is_cluster:
+            detail = "Redis is a cluster: REDIS_URL must begin with redis+cluster://."
+            yield CheckResult(check=name, status=CheckStatus.FAILED, detail=detail)
+            return
+        yield CheckResult(check=name)
+        yield _check_eviction(nodes)
+        name = "redis_writes"
+        yield _check_writes([error for error in probe_writes(broker) if error])
+        yield _check_worker_credentials(broker)
+        name = "maintenance"
+        yield _check_maintenance(broker)
+    except BrokerUnavailable:
+        yield CheckResult(check=name, status=CheckStatus.FAILED, detail=_REDIS_UNAVAILABLE)
+
+
+def _check_eviction(nodes: Sequence[RedisHealth]) -> CheckResult:
+    if policy := next((node.eviction_policy for node in nodes if node.may_lose_tasks), ""):
+        detail = f"Redis evicts keys ({policy}) and may lose tasks: set maxmemory-policy noeviction."
+        return CheckResult(check="redis_eviction", status=CheckStatus.WARNING, detail=detail)
+    return CheckResult(check="redis_eviction")
+
+
+def _check_maintenance(broker: Broker) -> CheckResult:
+    if broker.run(is_maintenance_running()):
+        return CheckResult(check="maintenance")
+    detail = (
+        "No maintenance process has reported in the last minute. Scheduled and retry tasks do not become pending, "
+        "and tasks of lost workers are not recovered. Start `runqy serve` or `manage.py run_maintenance`."
+    )
+    return CheckResult(check="maintenance", status=CheckStatus.WARNING, detail=detail)
+
+
+def _check_writes(errors: Sequence[RunqyError]) -> CheckResult:
+    """Check that every server accepts writes. When one is full, reading, registering and finishing still work."""
+    if not errors:
+        return CheckResult(check="redis_writes")
+    if all(isinstance(error, BrokerFull) for error in errors):
+        detail = "Redis is out of memory. No task can be enqueued until tasks are deleted or memory is added."
+        return CheckResult(check="redis_writes", status=CheckStatus.WARNING, detail=detail)
+    return CheckResult(check="redis_writes", status=CheckStatus.FAILED, detail="Redis refuses writes.")
+
+
+def _check_worker_credentials(broker: Broker) -> CheckResult:
+    """Check that workers get Redis credentials, and not the server's own."""
+    check = "worker_credentials"
+    if are_own_credentials_shared():
+        return CheckResult(check=check, status=CheckStatus.WARNING, detail=OWN_CREDENTIALS_SHARED)
+    if settings.RUNQY_WORKER_ACL == "required" and not may_create_users(broker):
+        detail = "The server may not create users in Redis: no worker can register (RUNQY_WORKER_ACL=required)."
+        return CheckResult(check=check, status=CheckStatus.WARNING, detail=detail)
+    return CheckResult(check=check)
+
+
+def _check_database() -> Iterator[CheckResult]:
+    """Check that the database responds and that all migrations are applied."""
+    name = "database"
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        yield CheckResult(check=name)
+        name = "migrations"
+        is_migrated = _is_database_migrated()
+    except (DatabaseError, InterfaceError):
+        yield CheckResult(check=name, status=CheckStatus.WARNING, detail=_DATABASE_UNAVAILABLE)
+        return
+    if is_migrated:
+        yield CheckResult(check=name)
+    else:
+        detail = "There are unapplied migrations: run manage.py migrate."
+        yield CheckResult(check=name, status=CheckStatus.FAILED, detail=detail)
+
+
+def _is_database_migrated() -> bool:
+    """Return whether all migrations are applied. A positive result is cached."""
+    global _is_migrated  # noqa: PLW0603 (a process has one)
+    if not _is_migrated:
+        executor = MigrationExecutor(connection)
+        _is_migrated = not executor.migration_plan(executor.loader.graph.leaf_nodes())
+    return _is_migrated
+
+
+def _check_configuration(*, is_redis_available: bool) -> Iterator[CheckResult]:
+    """Check that the process has a configuration, that it is published, and that vaults can be decrypted."""
+    try:
+        snapshot = get_snapshot(0 if is_redis_available else float("inf"))
+    except ConfigurationUnavailable:
+        yield _CONFIGURATION_UNAVAILABLE
+        return
+    if detail := _find_configuration_problem(snapshot, is_redis_available=is_redis_available):
+        yield CheckResult(check="configuration", status=CheckStatus.WARNING, detail=detail)
+    else:
+        yield CheckResult(check="configuration")
+    yield _check_vaults(snapshot)
+    if is_redis_available:
+        yield _check_queues()
+    if has_limits_not_in_redis(snapshot):
+        yield CheckResult(check="key_limits", status=CheckStatus.WARNING, detail=LIMITS_NOT_IN_REDIS)
+
+
+def _find_configuration_problem(snapshot: Snapshot, *, is_redis_available: bool) -> str:
+    """Return the problem of the configuration; empty if there is none."""
+    cache = get_cache()
+    if not cache.is_confirmed():
+        return (
+            "Neither Redis nor the database has confirmed the configuration for RUNQY_CONFIG_MAX_AGE. Workers get no "
+            "secrets and administration is disabled; tasks are not affected."
+        )
+    if not is_redis_available or cache.head_problem is None:
+        return ""
+    if cache.head_problem is HeadProblem.MISSING and not snapshot.documents:
+        return ""
+    return _HEAD_PROBLEMS[cache.head_problem]
+
+
+def _check_queues() -> CheckResult:
+    """Check that all waiting tasks belong to defined queues."""
+    try:
+        waiting = sum(queue.counts.waiting for queue in find_undefined_queues(get_broker()))
+    except BrokerUnavailable:
+        return CheckResult(check="queues")
+    if not waiting:
+        return CheckResult(check="queues")
+    tasks = "1 task" if waiting == 1 else f"{waiting:,} tasks"
+    detail = f"{tasks} cannot run: no definition names their Redis queues. The admin's overview links to them."
+    return CheckResult(check="queues", status=CheckStatus.WARNING, detail=detail)
+
+
+def _check_vaults(snapshot: Snapshot) -> CheckResult:
+    """Check that there is a master key if there are vaults."""
+    if is_unlocked():
+        return CheckResult(check="vaults")
+    if snapshot.of_kind(DocumentKind.VAULT):
+        detail = "There are vaults, but RUNQY_VAULT_MASTER_KEY is not set."
+        return CheckResult(check="vaults", status=CheckStatus.WARNING, detail=detail)
+    return CheckResult(check="vaults", detail="Vaults are disabled: RUNQY_VAULT_MASTER_KEY is not set.")
+
+
+_redis = CheckGroup(
+    ("redis", "redis_eviction", "redis_writes", "worker_credentials", "maintenance"),
+    critical=("redis", "redis_writes"),
+)
+_database = CheckGroup(("database", "migrations"), critical=())
+_configuration = CheckGroup(("configuration", "vaults", "queues", "key_limits"), critical=("configuration",))

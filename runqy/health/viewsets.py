@@ -1,0 +1,112 @@
+"""The routes /livez, /readyz and /health."""
+
+from typing import Any
+
+import structlog
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import cache_control
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from runqy.api.schema import problem_responses
+from runqy.broker.health import check_health
+from runqy.errors import BrokerUnavailable, NotReady
+from runqy.health.check_groups import CheckStatus
+from runqy.health.readiness import run_readiness_checks
+from runqy.redis_connection import get_broker
+
+log = structlog.get_logger(__name__)
+
+
+class HealthSerializer(serializers.Serializer[Any]):
+    """The state of the server."""
+
+    status = serializers.CharField(help_text="`ok`")
+    redis = serializers.CharField(help_text="`ok`")
+    warnings = serializers.ListField(child=serializers.CharField())
+
+
+class LivenessSerializer(serializers.Serializer[Any]):
+    """The process is alive."""
+
+    status = serializers.CharField(help_text="`ok`")
+
+
+class CheckResultSerializer(serializers.Serializer[Any]):
+    """The outcome of a check."""
+
+    check = serializers.CharField()
+    status = serializers.ChoiceField(choices=[status.value for status in CheckStatus])
+    detail = serializers.CharField(allow_blank=True)
+
+
+class ReadinessSerializer(serializers.Serializer[Any]):
+    """Whether the process can take requests."""
+
+    status = serializers.ChoiceField(choices=["ok", "degraded"])
+    checks = CheckResultSerializer(many=True, required=False, help_text="With `?verbose`")
+
+
+@method_decorator(cache_control(no_store=True), name="dispatch")
+class HealthViewSet(ViewSet):
+    """The state of this process and of what it depends on."""
+
+    http_method_names = ("get", "head")
+    authentication_classes = ()
+    permission_classes = ()
+    throttle_classes = ()
+
+    @extend_schema(
+        operation_id="health",
+        tags=["server"],
+        auth=[],
+        responses={200: HealthSerializer, **problem_responses(400, 503)},
+        examples=[OpenApiExample("Healthy", {"status": "ok", "redis": "ok", "warnings": []}, status_codes=["200"])],
+    )
+    def health(self, request: Request) -> Response:
+        """Show whether the server can take tasks."""
+        try:
+            health = get_broker().run(check_health())
+        except BrokerUnavailable as error:
+            log.warning("broker_unavailable", error=str(error))
+            raise BrokerUnavailable from error  # without the detail: the page is public
+        warnings = []
+        if health.may_lose_tasks:
+            warnings.append(f"Redis evicts keys ({health.eviction_policy}) and may lose tasks: set noeviction.")
+        return Response(HealthSerializer({"status": "ok", "redis": "ok", "warnings": warnings}).data)
+
+    @extend_schema(
+        operation_id="livez",
+        tags=["server"],
+        auth=[],
+        responses={200: LivenessSerializer, **problem_responses(400)},
+        examples=[OpenApiExample("Alive", {"status": "ok"}, status_codes=["200"])],
+    )
+    def livez(self, request: Request) -> Response:
+        """Show that the process is alive. Restart it when this fails."""
+        return Response(LivenessSerializer({"status": "ok"}).data)
+
+    @extend_schema(
+        operation_id="readyz",
+        tags=["server"],
+        auth=[],
+        parameters=[OpenApiParameter("verbose", str, description="List each check, whatever the value")],
+        responses={200: ReadinessSerializer, **problem_responses(400, 503)},
+        examples=[OpenApiExample("Ready", {"status": "ok"}, status_codes=["200"])],
+    )
+    def readyz(self, request: Request) -> Response:
+        """Show whether the process can take requests: Redis, database, migrations, configuration, vault key.
+
+        `degraded` is ready, with warnings. Otherwise the response is 503 `not_ready`; `?verbose` adds the `checks`.
+        """
+        results = run_readiness_checks()
+        is_verbose = "verbose" in request.query_params
+        checks = list(CheckResultSerializer(results, many=True).data) if is_verbose else []
+        if any(result.status is CheckStatus.FAILED for result in results):
+            raise NotReady(checks)
+        is_degraded = any(result.status is CheckStatus.WARNING for result in results)
+        readiness = {"status": "degraded" if is_degraded else "ok"} | ({"checks": checks} if checks else {})
+        return Response(ReadinessSerializer(readiness).data)

@@ -1,0 +1,177 @@
+"""Parse the bodies of `POST /queue/add` and `/queue/add-batch`, for DRF's viewsets and the data plane.
+
+The options are parsed by `options`, whose table is also part of the bodies' OpenAPI schemas here.
+"""
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from runqy.api.parsers import Members, decode_members
+from runqy.errors import BatchTooLarge, RequestInvalid
+from tasks import payloads
+from tasks.api.options import OPTIONS, UNIQUENESS, OptionParser
+from tasks.batches import MAX_BATCH_TASKS, BatchItem, BatchSpec, check_size
+from tasks.task_specs import TaskSpec
+
+SHARED_OPTIONS = tuple(name for name in OPTIONS if name not in UNIQUENESS)
+"""The queue of a batch, and options that apply to jobs without a value of their own."""
+_JOB_OPTIONS = tuple(name for name in OPTIONS if name != "queue")
+_JOB_MEMBERS = {"data", *_JOB_OPTIONS}
+
+_decode_jobs = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_job = msgspec.json.Decoder(Members).decode
+
+MAX_UNCOUNTED_COMMAS = 200_000
+"""A batch with more commas is counted before it is decoded: each decoded job takes some 70 bytes."""
+
+
+class _JobCount(threading.local):
+    """The number of jobs of a batch that this thread has counted."""
+
+    value = 0
+
+
+_job_count = _JobCount()
+
+
+def _count_job() -> None:
+    _job_count.value += 1
+    if _job_count.value > MAX_BATCH_TASKS:
+        raise BatchTooLarge(f"jobs: more than {MAX_BATCH_TASKS} tasks.")
+
+
+@dataclass(slots=True)
+class _ObjectJob:
+    """A job that is an object, counted and not kept. Not a struct: a union may have only one."""
+
+    def __post_init__(self) -> None:
+        _count_job()
+
+
+class _ListJob(msgspec.Struct, array_like=True):
+    """A job that is a list, counted and not kept."""
+
+    def __post_init__(self) -> None:
+        _count_job()
+
+
+_count_jobs = msgspec.json.Decoder(list[_ObjectJob | _ListJob]).decode
+
+
+def parse_enqueue(body: bytes) -> TaskSpec:
+    """Return the requested task. The payload is in `data`, or in a flat body all members but the options.
+
+    Raise RequestInvalid with a message for each wrong member.
+    """
+    members = decode_members(body)
+    options = OptionParser({name: members.pop(name) for name in [*members] if name in OPTIONS})
+    queue = options.parse_queue()
+    fields = options.parse_fields()
+    payload = _parse_payload(members, options.errors)
+    if options.errors:
+        raise RequestInvalid(errors=options.errors)
+    return TaskSpec(queue=queue, payload=payload, **fields)
+
+
+def parse_batch(body: bytes) -> BatchSpec:
+    """Return the requested batch; an invalid job is replaced by its error.
+
+    Raise RequestInvalid for errors of the whole batch, BatchTooLarge.
+    """
+    members = decode_members(body)
+    jobs = members.pop("jobs", None)
+    options = OptionParser({name: members.pop(name) for name in SHARED_OPTIONS if name in members})
+    queue = options.parse_queue()
+    shared = options.parse_fields()
+    raw_jobs = _parse_jobs(jobs, options.errors)
+    options.errors.extend(f"{name[:64]}: unknown." for name in members)
+    if options.errors:
+        raise RequestInvalid(errors=options.errors)
+    check_size(len(raw_jobs))
+    return BatchSpec(queue, [_parse_job(queue, job, shared) for job in raw_jobs])
+
+
+def enqueue_schema() -> dict[str, Any]:
+    """Return the JSON schema of the nested body of `POST /queue/add`."""
+    properties = {name: dict(option.schema) for name, option in OPTIONS.items()}
+    payload = {"description": "The payload: any JSON, or an object if the queue has a payload schema"}
+    return {
+        "type": "object",
+        "description": "A flat body has the payload's members instead of `data`.",
+        "properties": {"queue": properties.pop("queue"), "data": payload, **properties},
+        "required": ["queue"],
+    }
+
+
+def batch_schema() -> dict[str, Any]:
+    """Return the JSON schema of the body of `POST /queue/add-batch`."""
+    properties = {name: dict(OPTIONS[name].schema) for name in SHARED_OPTIONS}
+    jobs = {
+        "type": "array",
+        "items": {},
+        "minItems": 1,
+        "maxItems": MAX_BATCH_TASKS,
+        "description": "Payloads, or objects with the payload in `data` and options for the job",
+    }
+    return {
+        "type": "object",
+        "description": "Options apply to all jobs without a value of their own.",
+        "properties": {"queue": properties.pop("queue"), "jobs": jobs, **properties},
+        "required": ["queue", "jobs"],
+    }
+
+
+def _parse_payload(members: Members, errors: list[str]) -> bytes:
+    """Return the payload in a body without its options."""
+    if "data" not in members:
+        return payloads.to_one_line(payloads.encode_members(members))
+    data = payloads.to_one_line(bytes(members.pop("data")))
+    for name in members:
+        errors.append(f"{name[:64]}: unknown; members of the payload must be in data.")
+    return data
+
+
+def _parse_jobs(raw: msgspec.Raw | None, errors: list[str]) -> list[msgspec.Raw]:
+    """Return the jobs of a batch, not decoded."""
+    if raw is None:
+        errors.append("jobs: This field is required.")
+    elif not bytes(raw).startswith(b"["):
+        errors.append("jobs: Must be a list.")
+    else:
+        _check_job_count(raw)
+        return _decode_jobs(raw)
+    return []
+
+
+def _check_job_count(raw: msgspec.Raw) -> None:
+    """Raise BatchTooLarge for more than MAX_BATCH_TASKS jobs, before all of them are in memory.
+
+    Raise RequestInvalid if a list of that length has anything but objects and lists.
+    """
+    if len(memoryview(raw)) < 2 * MAX_UNCOUNTED_COMMAS or bytes(raw).count(b",") <= MAX_UNCOUNTED_COMMAS:
+        return
+    _job_count.value = 0
+    try:
+        _count_jobs(raw)
+    except msgspec.ValidationError as error:
+        raise RequestInvalid(errors=["jobs: A list of this length must contain only objects and lists."]) from error
+
+
+def _parse_job(queue: str, job: msgspec.Raw, shared: dict[str, Any]) -> BatchItem:
+    """Return the requested task: the payload is in `data`, or the job itself."""
+    text = bytes(job)
+    members = _decode_job(text) if text.startswith(b"{") and b'"data"' in text else {}
+    if "data" not in members or not members.keys() <= _JOB_MEMBERS:
+        return TaskSpec(queue=queue, payload=payloads.to_one_line(text), **shared)
+    data = members.pop("data")
+    options = OptionParser(members)
+    own = options.parse_fields()
+    payload = payloads.to_one_line(bytes(data))
+    if options.errors:
+        return RequestInvalid(errors=options.errors)
+    if "delay_ns" in own or "process_at_ns" in own:
+        shared = {name: value for name, value in shared.items() if name not in ("delay_ns", "process_at_ns")}
+    return TaskSpec(queue=queue, payload=payload, **shared | own)

@@ -1,0 +1,234 @@
+"""The maintenance duties of tasks: forward, recover, expire and delete them in every Redis queue; their history."""
+
+from collections.abc import Iterable
+
+from django.conf import settings
+
+from queues.catalog import QueueCatalog
+from queues.existing_queues import list_existing_queues
+from queues.queries import get_fresh_catalog
+from runqy.broker.broker import Broker
+from runqy.broker.constants import ARCHIVE_MAX_AGE_S
+from runqy.broker.maintenance.forwarder import forward_due
+from runqy.broker.maintenance.janitor import ArchiveCursors, delete_expired
+from runqy.broker.maintenance.orphans import OrphanSearch
+from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
+from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.tasks.index import LookupSweep
+from runqy.broker.workers.claims import delete_stale_claims
+from runqy.broker.workers.heartbeats import remove_expired_workers
+from runqy.errors import ConfigurationUnavailable
+from runqy.maintenance.base import DatabaseDuty, register
+from tasks.bulk_runner import delete_old_bulk_actions, run_bulk_actions
+from tasks.foreign_runs import ForeignRunSearch
+from tasks.run_recorder import RunRecorder
+from tasks.run_retention import prune_history
+from tasks.run_sampling import RunSampler
+
+STEPS_PER_TICK = 5
+"""Of 1,000 keys each, for duties that scan all keys."""
+
+
+@register
+class Forwarder:
+    """Move due tasks from `scheduled` and `retry` to `pending`."""
+
+    name = "forwarder"
+    interval_s = 1.0
+
+    def run_tick(self, broker: Broker) -> None:
+        broker.run(forward_due(list_served_queues(broker)))
+
+
+@register
+class Recoverer:
+    """Retry or archive active tasks whose lease expired a grace time ago, or that have none."""
+
+    name = "recoverer"
+    interval_s = 10.0
+
+    def __init__(self, grace_s: int | None = None) -> None:
+        self._grace_s = settings.RUNQY_RECOVERY_GRACE_S if grace_s is None else grace_s
+        self._watch = LeaselessWatch()
+
+    def run_tick(self, broker: Broker) -> None:
+        broker.run(recover_lost(list_served_queues(broker), self._watch, grace_s=self._grace_s))
+
+
+@register
+class Janitor:
+    """Delete ended tasks that have expired, and workers without a heartbeat."""
+
+    name = "janitor"
+    interval_s = 8.0
+
+    def __init__(self) -> None:
+        self._rounds = ArchiveCursors()
+
+    def run_tick(self, broker: Broker) -> None:
+        max_archived = settings.RUNQY_ARCHIVE_MAX_TASKS
+        broker.run(delete_expired(get_archived_ttls_s(broker), self._rounds, max_archived=max_archived))
+        broker.run(remove_expired_workers())
+        broker.run(delete_stale_claims())
+
+
+@register
+class PendingTimeout:
+    """Archive tasks that were pending for longer than their queue's `pending_timeout`."""
+
+    name = "pending_timeout"
+    interval_s = 5.0
+
+    def run_tick(self, broker: Broker) -> None:
+        broker.run(archive_all_timed_out(get_pending_timeouts_s()))
+
+
+@register
+class LookupSweeper:
+    """Remove index entries of tasks that no longer exist."""
+
+    name = "lookup_sweeper"
+    interval_s = 5.0
+
+    def __init__(self) -> None:
+        self._sweep = LookupSweep()
+
+    def run_tick(self, broker: Broker) -> None:
+        _run_steps(self._sweep, broker)
+
+
+@register
+class OrphanFinder:
+    """Put back tasks that a Go worker dequeued and lost; it scans only while Go workers are registered."""
+
+    name = "orphan_finder"
+    interval_s = 10.0
+
+    def __init__(self) -> None:
+        self._search = OrphanSearch()
+
+    def run_tick(self, broker: Broker) -> None:
+        _run_steps(self._search, broker)
+
+
+@register
+class RunHistory(DatabaseDuty):
+    """Move ended attempts from Redis to the history in the database; while that is unavailable they stay in Redis."""
+
+    name = "run_history"
+    interval_s = 1.0
+
+    def __init__(self) -> None:
+        self._recorder = RunRecorder()
+
+    def run(self, broker: Broker) -> None:
+        catalog = _find_catalog()
+        self._recorder.record_all(broker, _list_names(broker, catalog), catalog)
+
+
+@register
+class ForeignRuns(DatabaseDuty):
+    """Record runs that Go's workers ended, while such are registered."""
+
+    name = "foreign_runs"
+    interval_s = 10.0
+
+    def __init__(self) -> None:
+        self._search = ForeignRunSearch()
+
+    def run(self, broker: Broker) -> None:
+        catalog = _find_catalog()
+        self._search.record_all(broker, _list_names(broker, catalog), catalog)
+
+
+@register
+class BacklogSampler(DatabaseDuty):
+    """Record how many tasks are pending in each Redis queue, and for how long the oldest has been."""
+
+    name = "backlog_sampler"
+    interval_s = 15.0
+
+    def __init__(self) -> None:
+        self._sampler = RunSampler()
+
+    def run(self, broker: Broker) -> None:
+        catalog = _find_catalog()
+        self._sampler.sample_all(broker, _list_names(broker, catalog), catalog)
+
+
+@register
+class HistoryPruner(DatabaseDuty):
+    """Delete runs and statistics that are too old or too many, in slices."""
+
+    name = "history_pruner"
+    interval_s = 30.0
+
+    def run(self, broker: Broker) -> None:
+        prune_history()
+
+
+@register
+class BulkActionRunner(DatabaseDuty):
+    """Apply bulk actions."""
+
+    name = "bulk_actions"
+    interval_s = 1.0
+
+    def run(self, broker: Broker) -> None:
+        run_bulk_actions(broker)
+
+
+@register
+class BulkActionPruner(DatabaseDuty):
+    """Delete bulk actions and links between tasks and their copies when they are old."""
+
+    name = "bulk_action_pruner"
+    interval_s = 60.0
+
+    def run(self, broker: Broker) -> None:
+        delete_old_bulk_actions()
+
+
+def list_served_queues(broker: Broker) -> list[str]:
+    """Return every Redis queue that is configured or ever had a task. Raise BrokerUnavailable."""
+    return _list_names(broker, _find_catalog())
+
+
+def get_archived_ttls_s(broker: Broker) -> dict[str, int]:
+    """Return how long each Redis queue keeps archived tasks; asynq's default for those not configured."""
+    catalog = _find_catalog()
+    return {name: _get_archived_ttl_s(catalog, name) for name in _list_names(broker, catalog)}
+
+
+def get_pending_timeouts_s() -> dict[str, int]:
+    """Return the `pending_timeout` of each configured Redis queue that has one."""
+    catalog = _find_catalog()
+    resolved = [catalog.resolve(name) for name in catalog.redis_queues()] if catalog else []
+    return {r.redis_queue: r.queue.limits.pending_timeout_s for r in resolved if r.queue.limits.pending_timeout_s > 0}
+
+
+def _run_steps(scan: LookupSweep | OrphanSearch, broker: Broker) -> None:
+    """Continue a scan, at most to the end of a round."""
+    for _ in range(STEPS_PER_TICK):
+        scan.run_step(broker)
+        if scan.is_round_complete:
+            break
+
+
+def _find_catalog() -> QueueCatalog | None:
+    """Return the catalog; None while the configuration is unavailable, so that tasks are maintained all the same."""
+    try:
+        return get_fresh_catalog()
+    except ConfigurationUnavailable:
+        return None
+
+
+def _list_names(broker: Broker, catalog: QueueCatalog | None) -> list[str]:
+    """Return the names of all Redis queues that are configured or exist."""
+    configured: Iterable[str] = catalog.redis_queues() if catalog else ()
+    return list(dict.fromkeys([*configured, *list_existing_queues(broker)]))
+
+
+def _get_archived_ttl_s(catalog: QueueCatalog | None, name: str) -> int:
+    resolved = catalog.find(name) if catalog else None
+    return resolved.queue.limits.ttl_archived_s if resolved else ARCHIVE_MAX_AGE_S

@@ -1,0 +1,33 @@
+"""The maintenance duty of workers."""
+
+from queues.queries import get_fresh_catalog
+from runqy.accounts.worker_credentials import RedisUserReconciler
+from runqy.broker.broker import Broker
+from runqy.config_sync.snapshot import MAX_AGE_S
+from runqy.errors import ConfigurationUnavailable
+from runqy.maintenance.base import register
+
+
+@register
+class RedisUserReconciliation:
+    """Create Redis users of workers that Redis lost by a restart or failover, and delete those no longer needed."""
+
+    name = "redis_user_reconciliation"
+    interval_s = 1.0
+
+    def __init__(self) -> None:
+        self._reconciler = RedisUserReconciler(has_redis_queue=_has_redis_queue)
+
+    def run_tick(self, broker: Broker) -> None:
+        self._reconciler.run(broker)
+
+
+def _has_redis_queue(queue: str, redis_queue: str) -> bool:
+    """Return whether a queue has a Redis queue; a catalog without it is refreshed from Redis first."""
+    try:
+        return any(
+            (resolved := get_fresh_catalog(age_s).find(redis_queue)) is not None and resolved.queue.name == queue
+            for age_s in (MAX_AGE_S, 0)
+        )
+    except ConfigurationUnavailable:
+        return True

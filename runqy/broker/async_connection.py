@@ -123,6 +123,10 @@ class AsyncConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.close(str(exc or "it closed the connection"))
 
+    def eof_received(self) -> None:
+        """Close at once: no more replies will come, but asyncio would first send what a slow peer may never read."""
+        self.close("it closed the connection")
+
     def data_received(self, data: bytes) -> None:
         """Resolve pending requests with the received replies, in order."""
         self._has_received = True

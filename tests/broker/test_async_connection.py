@@ -315,6 +315,24 @@ def test_a_request_that_takes_long_to_arrive_does_not_count_as_silence() -> None
     assert took_s > 1
 
 
+def test_a_server_that_ends_its_side_and_reads_no_more_delays_no_request() -> None:
+    async def act(broker: AsyncBroker) -> float:
+        await broker.run(echo("connect", is_bulky=True))
+        server.may_read.clear()
+        large = asyncio.ensure_future(broker.run(echo("x" * 20_000_000)))
+        await asyncio.to_thread(server.connections[-1].recv, 1, socket.MSG_PEEK)
+        server.connections[-1].shutdown(socket.SHUT_WR)
+        began_s = time.monotonic()
+        with pytest.raises(BrokerUnavailable):
+            await large
+        return time.monotonic() - began_s
+
+    with FakeRedis(reply_with_argument, read_pause_s=0.01) as server:
+        took_s = run_with_broker(server.target, act, reply_timeout_s=20)
+
+    assert took_s < 10, f"the request failed after {took_s:.1f} s"
+
+
 def test_replies_that_come_in_pieces_are_put_together(network: BadNetwork) -> None:
     network.mode = FaultMode.IN_PIECES
 

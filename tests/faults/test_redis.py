@@ -256,8 +256,12 @@ def test_lost_replies_neither_lose_nor_duplicate_tasks(
                     break
         client.close()
 
+    administer: list[Send] = [("GET", "/api/cli/queues", b""), ("POST", "/api/cli/queues/simple/unpause", b"")]
     network.loss = loss
-    with producing(distant_web.port, *LOAD) as producers:
+    with (
+        producing(distant_web.port, *LOAD) as producers,
+        producing(distant_web.port, *administer) as administrators,
+    ):
         producers.wait_for(is_accepted, 20)
         network.mode = mode
         sender = threading.Thread(target=send_keyed)
@@ -269,8 +273,9 @@ def test_lost_replies_neither_lose_nor_duplicate_tasks(
         recovery_s = producers.wait_for(is_accepted, 20)
 
     check_recovery(recovery_s)
-    outcomes = producers.outcomes()
-    assert outcomes.keys() <= {(200, ""), (503, "broker_unavailable")}, outcomes
+    for outcomes in (administrators.outcomes(), producers.outcomes()):
+        assert outcomes.keys() <= {(200, ""), (503, "broker_unavailable")}, outcomes
+        assert outcomes[200, ""]
     assert [reply.status for reply in keyed if reply.status != 503] == [200] * 40
     accepted = [*producers.ids, *(task_id for reply in keyed for task_id in reply.ids)]
     assert len(set(accepted)) == len(accepted)

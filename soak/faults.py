@@ -57,7 +57,8 @@ class Nemesis:
             if network is not None:
                 for words, mode in (
                     ("slow", FaultMode.SLOW), ("silent", FaultMode.SILENT), ("sliced", FaultMode.IN_PIECES),
-                    ("losing replies", FaultMode.LOSES_RESPONSES), ("cut", FaultMode.CUT),
+                    ("losing replies", FaultMode.LOSES_RESPONSES), ("closing slowly", FaultMode.CLOSES_SLOWLY),
+                    ("cut", FaultMode.CUT),
                 ):  # fmt: skip
                     faults[f"{owner} network {words}"] = partial(self._disturb, network, mode)
         if self.stack.database is not None:

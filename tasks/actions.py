@@ -112,6 +112,11 @@ _CANCELLATIONS = {
 """The audit action, and the state right after it."""
 
 
+def permission_for(action: TaskAction) -> str:
+    """Return the permission that staff need for an action."""
+    return f"tasks.{action}_task"
+
+
 def states_for_all(action: StateChange) -> tuple[TaskState, ...]:
     """Return the states in which an action can be applied to all tasks at once."""
     if action is StateChange.RUN:

@@ -1,19 +1,20 @@
 """Requests bulk actions, and reads them: an action on all tasks that match a filter. Maintenance applies them."""
 
 import msgspec
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Max, Min
 from django.utils import timezone
 
 from queues.queries import get_fresh_catalog, hides_payloads
-from runqy.audit.actors import current_actor
+from runqy.audit.actors import Actor, ActorKind, current_actor
 from runqy.audit.changes import Changes
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
 from runqy.broker.states import TaskState
 from runqy.errors import BulkActionNotFound, RequestInvalid
 from runqy.json_decoding import read_json
-from tasks.actions import TaskAction, valid_states
+from tasks.actions import TaskAction, permission_for, valid_states
 from tasks.models import BulkAction, TaskRun
 from tasks.run_queries import TaskCount, count_ended_tasks
 from tasks.task_browser import SearchRequest, TaskQuery, count_by_queue, find_redis_queues, search_tasks
@@ -88,6 +89,15 @@ def get_bulk_action(number: int) -> BulkAction:
 def get_query(bulk: BulkAction) -> TaskQuery:
     """Return the filter of a bulk action."""
     return read_json(bulk.query.encode(), TaskQuery)
+
+
+def may_continue(bulk: BulkAction) -> bool:
+    """Return whether the user who requested a bulk action may still apply its action."""
+    actor = Actor.from_json(bulk.actor)
+    if actor.kind is not ActorKind.USER:
+        return True
+    user = User.objects.filter(pk=actor.id, is_staff=True).first()
+    return user is not None and user.has_perm(permission_for(TaskAction(bulk.action)))
 
 
 def cancel_bulk_action(number: int) -> bool:

@@ -27,7 +27,7 @@ from runqy.broker.tasks.record import TaskRecord
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueFull, RunqyError
 from runqy.request_ids import request_id_context
 from tasks.actions import TaskAction, apply_in_state
-from tasks.bulk_actions import AUDIT_KIND, get_query
+from tasks.bulk_actions import AUDIT_KIND, get_query, may_continue
 from tasks.bulk_slices import Slice, find_next_slice, state_since_ns
 from tasks.copies import NewCopy, Original, add_copy, find_stored_payloads
 from tasks.models import BulkAction, BulkActionItem, TaskCopy, TaskRun
@@ -43,6 +43,7 @@ _COPIES_PER_STEP = 20
 """The lease is extended, and outcomes are stored, after this many copies."""
 _END = "end"
 """The cursor of a bulk action whose last slice was claimed."""
+_NOT_PERMITTED = "The user who requested it may no longer do this."
 _ENDED_STATES = (TaskState.ARCHIVED, TaskState.COMPLETED)
 _NEW_STATES = {
     TaskAction.RUN: TaskState.PENDING,
@@ -132,6 +133,9 @@ class BulkRunner:
 
     def _advance(self, broker: Broker) -> bool:
         """Continue with the tasks that come next; return False at the end of the bulk action."""
+        if not may_continue(self._bulk):
+            self._end(_State.FAILED, error=_NOT_PERMITTED)
+            return False
         if claimed := list(self._items(_Outcome.CLAIMED)):
             self._is_resuming = True
             self._apply(broker, self._review_interrupted(broker, claimed))

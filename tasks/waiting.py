@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import TypeVar
 
@@ -14,7 +15,8 @@ from runqy.broker.operation import Operation
 from runqy.broker.pubsub import TaskEndSubscriber
 from runqy.broker.tasks.reader import TaskStatus, read_statuses
 from runqy.broker.tasks.record import TaskRecord
-from runqy.errors import BrokerUnavailable, RunqyError, TaskNotFound, TooManyWaiters
+from runqy.config_sync import snapshot
+from runqy.errors import BrokerUnavailable, KeyRequired, RunqyError, TaskNotFound, TooManyWaiters
 from tasks.queries import get_task
 
 T = TypeVar("T")
@@ -25,6 +27,8 @@ POLL_S = 1.0
 """How often each awaited task is read: only ends are published, and only by our own workers."""
 SLICES = 20
 """The number of requests, spread evenly over POLL_S, in which all awaited tasks are read."""
+CHECK_S = 1.0
+"""How often the keys of all clients that wait are checked, in as many parts."""
 
 
 class Watched(Enum):
@@ -50,6 +54,8 @@ class WaitingClient(msgspec.Struct, frozen=True, kw_only=True):
     allowed_queues: AllowedQueues = None
     holds_thread: bool = False
     """A thread blocks until the wait is over."""
+    is_accepted: Callable[[], bool] = lambda: True
+    """Returns whether its key is still what it was, by the process's snapshot."""
 
 
 class WaiterLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +108,8 @@ class Waiter:
         return await self._waiters.run(operation)
 
     async def wait(self, timeout_s: float) -> bool:
-        """Return True when the task has to be read again or the process drains, False after `timeout_s`."""
+        """Return True when the task has to be read again, the process drains or the client's key is not accepted any
+        more; False after `timeout_s`."""
         if self.is_draining:
             return True
         try:
@@ -149,12 +156,14 @@ class ResultWaiters:
         self._thread_count = 0
         self._subscriber = TaskEndSubscriber(broker, on_end=self._wake_all_for)
         self._is_subscribing = False
-        self._polling: asyncio.Task[None] | None = None
+        self._background: dict[str, asyncio.Task[None]] = {}
+        """What polls the tasks, and what checks the clients, while there are any."""
 
     async def wait_for_end(self, task_id: str, *, queue: str, client: WaitingClient, timeout_s: float) -> TaskRecord:
         """Return a task once it has ended, or in its state after `timeout_s` or when the process drains.
 
-        `queue` is its Redis queue. Raise TooManyWaiters, TaskNotFound, BrokerUnavailable.
+        `queue` is its Redis queue. Raise KeyRequired soon after the client's key was revoked, changed or expired;
+        TooManyWaiters, TaskNotFound, BrokerUnavailable.
         """
         if self.is_draining:
             return await self.read(task_id, client)
@@ -165,6 +174,8 @@ class ResultWaiters:
         try:
             while True:
                 is_over = not await waiter.wait(deadline_s - loop.time()) or self.is_draining
+                if not client.is_accepted():
+                    raise KeyRequired
                 try:
                     record = await waiter.read()
                 except BrokerUnavailable:
@@ -180,13 +191,13 @@ class ResultWaiters:
     async def wait_for_queued(
         self, task_id: str, *, queue: str, client: WaitingClient, timeout_s: float
     ) -> TaskRecord | None:
-        """Return a task that was just enqueued, as `wait_for_end` does; None if waiting is not possible.
+        """Return a task that was just enqueued, as `wait_for_end` does; None if waiting is not possible any more.
 
         That is no error, since the client would enqueue the task again.
         """
         try:
             return await self.wait_for_end(task_id, queue=queue, client=client, timeout_s=timeout_s)
-        except (TooManyWaiters, BrokerUnavailable, TaskNotFound):
+        except (TooManyWaiters, BrokerUnavailable, TaskNotFound, KeyRequired):
             return None
 
     async def run(self, operation: Operation[T]) -> T:
@@ -200,7 +211,7 @@ class ResultWaiters:
     async def add(self, task_id: str, *, queue: str, client: WaitingClient, watched: Watched = Watched.END) -> Waiter:
         """Return a waiter that misses no end from now on; the caller calls its `leave`. Raise TooManyWaiters.
 
-        It wakes when the task ends, and when what is watched changes.
+        It wakes when the task ends, when what is watched changes, and when the client's key is not accepted any more.
         """
         self._check_limits(client)
         waiter = Waiter(self, task_id, queue, client, watched=watched)
@@ -238,11 +249,11 @@ class ResultWaiters:
             waiter.wake()
 
     async def close(self) -> None:
-        """Drain, and stop the subscription and the polls."""
+        """Drain, and stop the subscription, the polls and the checks."""
         self.drain()
-        if self._polling is not None:
-            self._polling.cancel()
-            await asyncio.wait([self._polling])
+        for running in self._background.values():
+            running.cancel()
+        await asyncio.gather(*self._background.values(), return_exceptions=True)
         await self._subscriber.close()
 
     def _check_limits(self, client: WaitingClient) -> None:
@@ -258,12 +269,13 @@ class ResultWaiters:
             raise TooManyWaiters("The API key has reached its limit of waiting requests: half of RUNQY_MAX_WAITERS.")
 
     async def _start(self) -> None:
-        """Start the subscription and the polls with the first waiter."""
+        """Start the subscription, the polls and the checks with the first waiter."""
         if not self._is_subscribing:
             self._is_subscribing = True
             await self._subscriber.start()
-        if self._polling is None or self._polling.done():
-            self._polling = asyncio.get_running_loop().create_task(self._poll())
+        for name, function in (("polls", self._poll), ("checks", self._check_clients)):
+            if name not in self._background or self._background[name].done():
+                self._background[name] = asyncio.create_task(function())
 
     def _slice_of(self, task_id: str) -> dict[str, set[Waiter]]:
         return self._slices[hash(task_id) % SLICES]
@@ -271,6 +283,21 @@ class ResultWaiters:
     def _wake_all_for(self, task_id: str) -> None:
         for waiter in self._slice_of(task_id).get(task_id, ()):
             waiter.wake()
+
+    async def _check_clients(self) -> None:
+        """Wake the clients whose keys are not accepted any more while there are waiters.
+
+        Else they would hold their places until their tasks change. The snapshot is compared with Redis here, because
+        without an event loop only requests do so.
+        """
+        while self.active:
+            if snapshot.get_cache().is_stale(CHECK_S):
+                await asyncio.to_thread(snapshot.refresh)
+            for tasks in self._slices:
+                await asyncio.sleep(CHECK_S / SLICES)
+                for waiter in [waiter for same_task in tasks.values() for waiter in same_task]:
+                    if not waiter.client.is_accepted():
+                        waiter.wake()
 
     async def _poll(self) -> None:
         """Read the tasks of one slice after another while there are waiters."""

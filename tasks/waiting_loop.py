@@ -12,7 +12,6 @@ from django.conf import settings
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection.redis_client import RedisTarget
-from runqy.config_sync.snapshot import get_snapshot
 from tasks.waiting import ResultWaiters, WaiterLimits
 
 T = TypeVar("T")
@@ -49,7 +48,6 @@ class BlockingIterator:
         return self
 
     def __next__(self) -> bytes:
-        get_snapshot()  # refresh the configuration: the loop only reads it, and the next request may be far off
         chunk = self._waiting.run(self._next())
         if chunk is None:
             raise StopIteration

@@ -46,14 +46,7 @@ from tasks.api.logs import END_ID, open_output_stream, parse_position
 from tasks.api.parsers import parse_batch, parse_enqueue
 from tasks.api.serializers import batch_response, enqueue_response, task_response
 from tasks.api.viewsets import TaskViewSet
-from tasks.api.waits import (
-    check_still_accepted,
-    enqueue_head,
-    is_still_accepted,
-    parse_wait,
-    task_head,
-    waiting_client,
-)
+from tasks.api.waits import enqueue_head, parse_wait, task_head, waiting_client
 from tasks.batches import enqueue_batch
 from tasks.operations import enqueue_task
 from tasks.queries import get_task, read_task_output
@@ -219,12 +212,10 @@ class TaskEndpoints:
             waiting = self._waiters.wait_for_queued(
                 enqueued.record.id,
                 queue=enqueued.record.queue,
-                client=waiting_client(identity),
+                client=waiting_client(request.headers, identity),
                 timeout_s=wait.seconds,
             )
             awaited = await request.until_disconnect(waiting)
-            if not is_still_accepted(presented_key(request.headers), identity):
-                awaited = None
         status, head = enqueue_head(enqueued, awaited, wait)
         return json_response(encode_json(enqueue_response(enqueued, spec, awaited)), status, headers=head)
 
@@ -247,28 +238,25 @@ class TaskEndpoints:
         wait = parse_wait(request.query_param("wait"), request.headers)
         record = await self._run(lambda: get_task(task_id, allowed_queues=identity.queues))
         if wait.seconds and not record.state.is_final:
-            waiting = self._waiters.wait_for_end(
-                task_id, queue=record.queue, client=waiting_client(identity), timeout_s=wait.seconds
-            )
+            client = waiting_client(request.headers, identity)
+            waiting = self._waiters.wait_for_end(task_id, queue=record.queue, client=client, timeout_s=wait.seconds)
             del record  # thousands may wait, and its payload may be large
             record = await request.until_disconnect(waiting)
-            check_still_accepted(presented_key(request.headers), identity)
         body = encode_json(task_response(record))
         status, head = task_head(record, body, wait, request.headers)
         return empty_response(status, head) if status == 304 else json_response(body, status, headers=head)
 
     async def _stream_events(self, call: Call, identity: Identity, *, task_id: str) -> Response | StreamingResponse:
         headers = call.request.headers
-        key, last_event_id = presented_key(headers), headers.get("Last-Event-ID", "")
+        last_event_id = headers.get("Last-Event-ID", "")
         record = await self._run(lambda: get_task(task_id, allowed_queues=identity.queues))
         if is_end_known(record, last_event_id):
             return empty_response(204, EVENT_HEADERS)
         stream = await open_event_stream(
             self._waiters,
             record,
-            client=waiting_client(identity),
+            client=waiting_client(headers, identity),
             last_event_id=last_event_id,
-            is_authorized=lambda: is_still_accepted(key, identity),
         )
         head = {"Content-Type": EVENT_TYPE} | EVENT_HEADERS
         return StreamingResponse(200, [*encode_headers(head)], stream)
@@ -277,7 +265,7 @@ class TaskEndpoints:
         self, call: Call, identity: Identity, *, queue: str, task_id: str
     ) -> Response | StreamingResponse:
         request = call.request
-        key, last_event_id = presented_key(request.headers), request.headers.get("Last-Event-ID", "")
+        last_event_id = request.headers.get("Last-Event-ID", "")
         position = parse_position(request.query_param("attempt"), last_event_id)
         resolved = get_catalog().resolve(queue, allowed_queues=identity.queues)
         location = resolved.redis_queue, task_id
@@ -288,8 +276,7 @@ class TaskEndpoints:
             self._waiters,
             location,
             position,
-            client=waiting_client(identity),
-            is_authorized=lambda: is_still_accepted(key, identity),
+            client=waiting_client(request.headers, identity),
         )
         head = {"Content-Type": EVENT_TYPE} | EVENT_HEADERS
         return StreamingResponse(200, [*encode_headers(head)], stream)

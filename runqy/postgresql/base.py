@@ -62,15 +62,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def is_usable(self) -> bool:
         """Return whether the server responds on this connection within the time in which it must accept one."""
-        connection = self.connection
-        try:
-            with self._probing(), self._watchdog.limit(connection, self._response_timeout_s()):
-                is_usable = super().is_usable()
-                if connection is not None and connection.broken:
-                    raise psycopg.OperationalError("PostgreSQL did not respond.")
-                return is_usable
-        except psycopg.OperationalError:
-            return False
+        return self._check() is True
 
     def commit(self) -> None:
         with self.limited():
@@ -90,7 +82,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     @contextmanager
     def limited(self) -> Iterator[None]:
         """Limit how long the block waits for replies. Raise OperationalError if the server was found silent."""
-        if self._breaker.is_open and not self.is_usable():
+        if self._breaker.is_open and self._check() is None:
             with self.wrap_database_errors:
                 raise _found_silent()
         connection, began_s = self.connection, clock.monotonic_s()
@@ -101,6 +93,23 @@ class DatabaseWrapper(base.DatabaseWrapper):
             is_lost = connection is not None and connection.broken
             if is_lost and clock.monotonic_s() - began_s >= SLOW_S:
                 self._breaker.open()
+
+    def _check(self) -> bool | None:
+        """Return whether the connection can be used, which it cannot in a failed transaction; None: without a response.
+
+        A connection that was lost or closed before shows nothing about the server, and leaves the circuit as it is.
+        """
+        connection = self.connection
+        if connection is None or connection.closed:
+            return None
+        try:
+            with self._probing(), self._watchdog.limit(connection, self._response_timeout_s()):
+                is_usable = super().is_usable()
+                if connection.closed:
+                    raise psycopg.OperationalError("PostgreSQL did not respond.")
+                return is_usable
+        except psycopg.OperationalError:
+            return None
 
     @contextmanager
     def _probing(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ from django.conf import settings
 
 from queues.queries import get_fresh_catalog, hides_payloads
 from runqy.broker.states import TaskState
-from tasks.actions import TaskAction, valid_states
+from tasks.actions import TaskAction, permission_for, valid_states
 
 HIDDEN = "hidden from your role"
 """Shown in place of content that the user may not view, because of `hide_payloads` or `RUNQY_HIDE_PAYLOADS`."""
@@ -63,7 +63,7 @@ def labels_for(action: TaskAction, state: TaskState | None) -> ActionLabels:
 
 
 def can_apply(user: Any, action: TaskAction) -> bool:
-    return not settings.ASYNQ_READ_ONLY and user.has_perm(f"tasks.{action}_task")
+    return not settings.ASYNQ_READ_ONLY and user.has_perm(permission_for(action))
 
 
 def can_test(user: Any) -> bool:

@@ -5,7 +5,7 @@ once it has ended, `gone` if it is deleted. The id of a state is `<state>-<attem
 state is sent only if it differs. No log is kept.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated, Protocol
 
 import msgspec
@@ -65,12 +65,10 @@ class EventStream:
         waiter: Waiter | None,
         *,
         first: bytes,
-        is_authorized: Callable[[], bool] = lambda: True,
     ) -> None:
         """`first` are the current events; without a waiter, the stream ends after them."""
         self._source = source
         self._waiter = waiter
-        self._is_authorized = is_authorized
         self._chunks = self._render(first)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -87,7 +85,7 @@ class EventStream:
             yield chunk
         while self._waiter is not None and not self._source.is_over:
             has_news = await self._waiter.wait(HEARTBEAT_S)
-            if self._waiter.is_draining or not self._is_authorized():
+            if self._waiter.is_draining or not self._waiter.client.is_accepted():
                 return
             if chunk := await self._read(self._waiter) if has_news else _HEARTBEAT:
                 yield chunk
@@ -135,11 +133,11 @@ async def open_event_stream(
     *,
     client: WaitingClient,
     last_event_id: str,
-    is_authorized: Callable[[], bool],
 ) -> EventStream:
     """Return the events of a task from its current state on. The caller closes the stream.
 
-    The stream ends when the key is not authorized any more. Raise TooManyWaiters, TaskNotFound, BrokerUnavailable.
+    The stream ends when the client's key is not accepted any more. Raise TooManyWaiters, TaskNotFound,
+    BrokerUnavailable.
     """
     waiter = None
     if not (record.state.is_final or waiters.is_draining):
@@ -150,7 +148,7 @@ async def open_event_stream(
             waiter.leave()
             raise
     source = StateEvents(last_event_id)
-    return EventStream(source, waiter, first=source.render(record), is_authorized=is_authorized)
+    return EventStream(source, waiter, first=source.render(record))
 
 
 def is_end_known(record: TaskRecord, last_event_id: str) -> bool:

@@ -5,7 +5,6 @@ output is `<attempt>-<offset>`: after `Last-Event-ID`, the text goes on there.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -135,11 +134,10 @@ async def open_output_stream(
     position: OutputPosition,
     *,
     client: WaitingClient,
-    is_authorized: Callable[[], bool],
 ) -> EventStream:
     """Return the output of a task from a position on. The caller closes the stream.
 
-    It ends with the task, and when the key is not authorized any more. Raise TooManyWaiters, TaskNotFound,
+    It ends with the task, and when the client's key is not accepted any more. Raise TooManyWaiters, TaskNotFound,
     BrokerUnavailable.
     """
     queue, task_id = location
@@ -150,4 +148,4 @@ async def open_output_stream(
     except BaseException:
         waiter.leave()
         raise
-    return EventStream(source, waiter, first=first, is_authorized=is_authorized)
+    return EventStream(source, waiter, first=first)

@@ -13,7 +13,6 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from runqy.accounts.authentication import presented_key
 from runqy.api.etags import content_version, etag_response
 from runqy.api.pagination import PAGE_PARAMETERS, CursorPaginator
 from runqy.api.parsers import read_flag
@@ -40,7 +39,7 @@ from tasks.api import examples
 from tasks.api import serializers as s
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, LAST_EVENT_ID
 from tasks.api.logs import END_ID, LOG_PARAMETERS, OutputPosition, open_output_stream, parse_position, task_logs
-from tasks.api.waits import is_still_accepted, waiting_client
+from tasks.api.waits import waiting_client
 from tasks.queries import PageRequest, get_queue_task, get_task_output, list_queue_tasks
 from tasks.waiting_loop import BlockingIterator, get_waiting_loop
 
@@ -188,15 +187,13 @@ class QueueTaskViewSet(ApiViewSet):
 
 def _follow(request: AuthenticatedRequest, location: TaskLocation, position: OutputPosition) -> HttpResponseBase:
     """Return the output of a task as a stream, which holds a thread until it ends."""
-    identity, key = request.auth, presented_key(request.headers)
     waiting = get_waiting_loop()
     stream = waiting.run(
         open_output_stream(
             waiting.waiters,
             location,
             position,
-            client=waiting_client(identity, holds_thread=True),
-            is_authorized=lambda: is_still_accepted(key, identity),
+            client=waiting_client(request.headers, request.auth, holds_thread=True),
         )
     )
     chunks = BlockingIterator(waiting, stream)

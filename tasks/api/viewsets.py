@@ -13,30 +13,19 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
 from queues.queries import run_operation
-from runqy.accounts.authentication import presented_key
 from runqy.api.parsers import RawJSONParser, parse_idempotency_key, raw_body
 from runqy.api.renderers import encode_json
 from runqy.api.requests import AuthenticatedRequest
 from runqy.api.schema import IF_NONE_MATCH, problem_responses
 from runqy.api.viewsets import ApiViewSet
-from runqy.api_keys import Identity, Role
+from runqy.api_keys import Role
 from runqy.broker.tasks.record import TaskRecord
-from runqy.config_sync.snapshot import get_snapshot
 from runqy.request_ids import trace_headers
 from runqy.tracing import enqueue_span
 from tasks.api import examples
 from tasks.api import serializers as s
 from tasks.api.events import EVENT_HEADERS, EVENT_TYPE, LAST_EVENT_ID, is_end_known, open_event_stream
-from tasks.api.waits import (
-    WAIT_PARAMETERS,
-    Wait,
-    check_still_accepted,
-    enqueue_head,
-    is_still_accepted,
-    parse_wait,
-    task_head,
-    waiting_client,
-)
+from tasks.api.waits import WAIT_PARAMETERS, Wait, enqueue_head, parse_wait, task_head, waiting_client
 from tasks.batches import enqueue_batch
 from tasks.operations import enqueue_task
 from tasks.queries import get_task
@@ -89,9 +78,7 @@ class TaskViewSet(ApiViewSet):
                 headers=trace_headers(traceparent),
                 idempotency_key=key,
             )
-        awaited = _wait_for_queued(enqueued.record, wait, request.auth) if wait.seconds else None
-        if awaited is not None and not is_still_accepted(presented_key(request.headers), request.auth):
-            awaited = None
+        awaited = _wait_for_queued(enqueued.record, wait, request) if wait.seconds else None
         content = s.enqueue_response(enqueued, spec, awaited)
         status, headers = enqueue_head(enqueued, awaited, wait)
         return Response(s.EnqueueResponseSerializer(content).data, status, headers=headers)
@@ -146,8 +133,7 @@ class TaskViewSet(ApiViewSet):
         wait = parse_wait(request.query_params.get("wait"), request.headers)
         record = run_operation(get_task, task_id, allowed_queues=request.auth.queues)
         if wait.seconds and not record.state.is_final:
-            record = _wait_for_end(record, wait, request.auth)
-            check_still_accepted(presented_key(request.headers), request.auth)
+            record = _wait_for_end(record, wait, request)
         content = s.TaskResponseSerializer(record).data
         status, headers = task_head(record, encode_json(content), wait, request.headers)
         return Response(None if status == 304 else content, status, headers=headers)
@@ -170,9 +156,8 @@ class TaskViewSet(ApiViewSet):
         deleted. A comment is sent every 15 s. A client that reconnects sends `Last-Event-ID`: it receives
         the current state if that differs.
         """
-        identity, key = request.auth, presented_key(request.headers)
         last_event_id = request.headers.get("Last-Event-ID", "")
-        record = run_operation(get_task, task_id, allowed_queues=identity.queues)
+        record = run_operation(get_task, task_id, allowed_queues=request.auth.queues)
         if is_end_known(record, last_event_id):
             return Response(status=204, headers=EVENT_HEADERS)
         if request.method == "HEAD":
@@ -182,9 +167,8 @@ class TaskViewSet(ApiViewSet):
             open_event_stream(
                 waiting.waiters,
                 record,
-                client=waiting_client(identity, holds_thread=True),
+                client=waiting_client(request.headers, request.auth, holds_thread=True),
                 last_event_id=last_event_id,
-                is_authorized=lambda: is_still_accepted(key, identity),
             )
         )
         chunks = BlockingIterator(waiting, stream)
@@ -203,23 +187,19 @@ def _validated(serializer_class: type[BaseSerializer[Any]], body: bytes) -> Any:
     return serializer.validated_data
 
 
-def _wait_for_end(record: TaskRecord, wait: Wait, identity: Identity) -> TaskRecord:
+def _wait_for_end(record: TaskRecord, wait: Wait, request: AuthenticatedRequest) -> TaskRecord:
     """Block until a task has ended or the wait is over. Raise as ResultWaiters.wait_for_end."""
     waiting = get_waiting_loop()
-    client = waiting_client(identity, holds_thread=True)
-    ended = waiting.run(
+    client = waiting_client(request.headers, request.auth, holds_thread=True)
+    return waiting.run(
         waiting.waiters.wait_for_end(record.id, queue=record.queue, client=client, timeout_s=wait.seconds)
     )
-    get_snapshot()  # refresh the configuration, to check whether the key is still accepted
-    return ended
 
 
-def _wait_for_queued(record: TaskRecord, wait: Wait, identity: Identity) -> TaskRecord | None:
-    """Block as `_wait_for_end` for a task that was just enqueued; None if waiting is not possible."""
+def _wait_for_queued(record: TaskRecord, wait: Wait, request: AuthenticatedRequest) -> TaskRecord | None:
+    """Block as `_wait_for_end` for a task that was just enqueued; None if waiting is not possible any more."""
     waiting = get_waiting_loop()
-    client = waiting_client(identity, holds_thread=True)
-    ended = waiting.run(
+    client = waiting_client(request.headers, request.auth, holds_thread=True)
+    return waiting.run(
         waiting.waiters.wait_for_queued(record.id, queue=record.queue, client=client, timeout_s=wait.seconds)
     )
-    get_snapshot()  # as above
-    return ended

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from urllib.parse import quote
 
 import msgspec
@@ -9,11 +10,12 @@ from django.utils.http import quote_etag
 from drf_spectacular.utils import OpenApiParameter
 
 from runqy import durations
+from runqy.accounts.authentication import presented_key
 from runqy.accounts.queries import find_identity
 from runqy.api.etags import content_version, matches_if_none_match
 from runqy.api_keys import Identity
 from runqy.broker.tasks.record import TaskRecord
-from runqy.errors import KeyRequired, RequestInvalid
+from runqy.errors import RequestInvalid
 from tasks.operations import EnqueuedTask
 from tasks.waiting import WaitingClient
 
@@ -67,20 +69,19 @@ def parse_wait(query: str | None, headers: Mapping[str, str]) -> Wait:
     return Wait(min(seconds, MAX_WAIT_S), is_confirmed=seconds > MAX_WAIT_S)
 
 
-def waiting_client(identity: Identity, *, holds_thread: bool = False) -> WaitingClient:
-    """Return the client that waits with this key."""
-    return WaitingClient(id=identity.key_id or identity.role, allowed_queues=identity.queues, holds_thread=holds_thread)
+def waiting_client(headers: Mapping[str, str], identity: Identity, *, holds_thread: bool = False) -> WaitingClient:
+    """Return the client that waits with the key in a request's headers."""
+    return WaitingClient(
+        id=identity.key_id or identity.role,
+        allowed_queues=identity.queues,
+        holds_thread=holds_thread,
+        is_accepted=partial(_is_unchanged, presented_key(headers), identity),
+    )
 
 
-def is_still_accepted(key: str, identity: Identity) -> bool:
-    """Return whether a key is unchanged in the process's snapshot since its request began to wait."""
+def _is_unchanged(key: str, identity: Identity) -> bool:
+    """Return whether a key was neither revoked nor changed, and has not expired, since its request began to wait."""
     return find_identity(key) == identity
-
-
-def check_still_accepted(key: str, identity: Identity) -> None:
-    """Raise KeyRequired if a key was revoked or expired while its request waited."""
-    if not is_still_accepted(key, identity):
-        raise KeyRequired
 
 
 def enqueue_head(enqueued: EnqueuedTask, awaited: TaskRecord | None, wait: Wait) -> ResponseHead:

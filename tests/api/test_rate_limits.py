@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 
 from runqy.accounts.operations import create_api_key
+from runqy.api.throttling import RateLimit
 from runqy.broker.rate_limit import Rate
+from runqy.redis_connection import run_blocking
 from tests.api.client import ApiClient, problem
 from tests.api.wsgi import Response, call
 from tests.support.data_plane import DataPlane
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
+from tests.support.lost_replies import lose_reply
 
 pytestmark = pytest.mark.usefixtures("configuration", "each_plane")
 
@@ -98,6 +101,17 @@ def test_while_redis_is_unavailable_no_request_is_throttled(settings: Any) -> No
     settings.RUNQY_RATE_LIMIT = Rate(1, 60)
 
     assert [guess(key=CLIENT_KEY).status, guess().status] == [503, 401]
+
+
+def test_a_request_passes_and_counts_although_the_reply_to_its_count_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = RateLimit("key", "k", Rate(2, 60))
+    lost = lose_reply(monkeypatch, "rate_limit")
+
+    first, *again = (run_blocking(limit.acquire()) for _ in range(3))
+
+    assert lost
+    assert first is None  # it is not throttled
+    assert [status is not None and status.is_allowed for status in again] == [True, False]
 
 
 @pytest.mark.usefixtures("cluster_away")

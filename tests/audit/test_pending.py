@@ -23,6 +23,7 @@ from runqy.errors import AuditNotRecorded, BrokerUnavailable, TaskNotFound
 from runqy.redis_connection import get_broker
 from tasks.actions import StateChange, TaskFilter, apply_action, apply_to_matching, cancel_task
 from tests.queues.samples import spec
+from tests.support.lost_replies import lose_reply
 from tests.support.tasks import put, take_one
 
 pytestmark = pytest.mark.usefixtures("mail")
@@ -127,6 +128,21 @@ def test_a_change_with_an_unknown_outcome_is_marked(monkeypatch: pytest.MonkeyPa
         "outcome": {"old": None, "new": "broker_unavailable"},
     }
     assert verify_chain().is_whole
+
+
+@pytest.mark.parametrize("action", CHANGES)
+def test_a_lost_reply_to_the_record_neither_stops_the_change_nor_doubles_the_record(
+    monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis, action: str
+) -> None:
+    before = keys_of(redis)
+    lost = lose_reply(monkeypatch, "append_audit")
+
+    CHANGES[action]()
+
+    assert lost
+    assert keys_of(redis) != before
+    assert redis.xlen(keys.AUDIT_STREAM) == 2
+    assert audited() == [(action, None)]
 
 
 @pytest.mark.parametrize("action", CHANGES)

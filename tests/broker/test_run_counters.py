@@ -1,10 +1,17 @@
 """Counters of runs in Redis, and since when a dequeued task was pending."""
 
+import pytest
+
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_counters import BUCKETS_S, RunCounters, add_run_counters, read_run_counters
+from runqy.errors import BrokerUnavailable
+from tests.broker.test_heartbeats import RECORD
+from tests.support.lost_replies import lose_reply
 from tests.support.tasks import put, take_one
+from workers.runtime.heartbeat import send_heartbeat
+from workers.runtime.run_counts import RunCounts
 
 
 def counted(**changes: int) -> RunCounters:
@@ -39,6 +46,25 @@ def test_a_counter_that_is_no_number_begins_again(broker: Broker) -> None:
 
     (counters,) = broker.run(read_run_counters(["mail"]))
     assert (counters.outcomes[RunOutcome.COMPLETED], counters.waits.sum_ms) == (1, 200)
+
+
+def test_after_a_lost_reply_numbers_count_twice_and_no_further(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = RunCounts()
+    counts.record_deployment(is_successful=True)
+    lost = lose_reply(monkeypatch, "add_run_counters")
+
+    undelivered = counts.take(["mail"])
+    with pytest.raises(BrokerUnavailable):
+        single_broker.run(send_heartbeat(RECORD, [], lease_s=30, counted=undelivered))
+    counts.restore(undelivered)
+    single_broker.run(send_heartbeat(RECORD, [], lease_s=30, counted=counts.take(["mail"])))
+
+    (counters,) = single_broker.run(read_run_counters(["mail"]))
+    assert lost
+    assert counters.deployments == 2
+    assert counts.take(["mail"]) == {}
 
 
 def test_a_dequeued_task_knows_since_when_it_was_pending(broker: Broker) -> None:

@@ -47,7 +47,7 @@ def authority_of(certificate: Path, *, is_text: bool) -> str:
     return text[text.index("-----BEGIN CERTIFICATE") :] if is_text else str(certificate)
 
 
-def echo(text: str) -> Request[bytes]:
+def echo(text: str | bytes) -> Request[bytes]:
     return Request((command("ECHO", text, key=None),), lambda replies: replies[0])
 
 
@@ -86,9 +86,10 @@ def test_requests_work_through_tls_on_an_event_loop(target: RedisTarget, certifi
     target = replace(target, ca_certificate=authority_of(certificate, is_text=is_text))
 
     async def act(broker: AsyncBroker) -> list[bytes]:
-        return await asyncio.gather(*(broker.run(echo(str(i) * 40_000)) for i in range(20)))
+        return await asyncio.gather(*(broker.run(echo(text)) for text in texts))
 
-    assert run_with_broker(target, act) == [str(i).encode() * 40_000 for i in range(20)]
+    texts = [*(b"%d" % i * 40_000 for i in range(20)), b"large" * 400_000]
+    assert run_with_broker(target, act) == texts
 
 
 def test_certificates_are_verified_on_an_event_loop(single_broker: Broker, certificate: Path) -> None:

@@ -236,9 +236,12 @@ def test_a_process_that_starts_while_redis_is_silent_serves_once_it_responds(
     wait_until(lambda: client.send(*ENQUEUE).status == 200, RECOVERY_S)
 
 
-@pytest.mark.parametrize("loss", [0.02, 0.3])
+@pytest.mark.parametrize(
+    ("mode", "loss"),
+    [(FaultMode.LOSES_RESPONSES, 0.02), (FaultMode.LOSES_RESPONSES, 0.3), (FaultMode.CLOSES_SLOWLY, 0.1)],
+)
 def test_lost_replies_neither_lose_nor_duplicate_tasks(
-    distant_web: WebProcess, network: BadNetwork, stored: redis_py.Redis, loss: float
+    distant_web: WebProcess, network: BadNetwork, stored: redis_py.Redis, mode: FaultMode, loss: float
 ) -> None:
     unique = b'{"queue":"simple","data":{},"unique_key":"%d"}'
     keyed: list[Reply] = []
@@ -253,10 +256,14 @@ def test_lost_replies_neither_lose_nor_duplicate_tasks(
                     break
         client.close()
 
+    administer: list[Send] = [("GET", "/api/cli/queues", b""), ("POST", "/api/cli/queues/simple/unpause", b"")]
     network.loss = loss
-    with producing(distant_web.port, *LOAD) as producers:
+    with (
+        producing(distant_web.port, *LOAD) as producers,
+        producing(distant_web.port, *administer) as administrators,
+    ):
         producers.wait_for(is_accepted, 20)
-        network.mode = FaultMode.LOSES_RESPONSES
+        network.mode = mode
         sender = threading.Thread(target=send_keyed)
         sender.start()
         producers.wait_for(is_accepted, 100, timeout_s=60)
@@ -266,8 +273,9 @@ def test_lost_replies_neither_lose_nor_duplicate_tasks(
         recovery_s = producers.wait_for(is_accepted, 20)
 
     check_recovery(recovery_s)
-    outcomes = producers.outcomes()
-    assert outcomes.keys() <= {(200, ""), (503, "broker_unavailable")}, outcomes
+    for outcomes in (administrators.outcomes(), producers.outcomes()):
+        assert outcomes.keys() <= {(200, ""), (503, "broker_unavailable")}, outcomes
+        assert outcomes[200, ""]
     assert [reply.status for reply in keyed if reply.status != 503] == [200] * 40
     accepted = [*producers.ids, *(task_id for reply in keyed for task_id in reply.ids)]
     assert len(set(accepted)) == len(accepted)

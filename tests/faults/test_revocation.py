@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from runqy.broker import keys
 from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.keys import ended_channel
 from runqy.config_sync.reconcile import compare_configuration, republish_configuration
 from tests.faults.conftest import StartWeb
 from tests.faults.producers import ENQUEUE, KeptConnection, Reply, Send
@@ -27,6 +28,8 @@ Fault = Callable[[ValkeyServer], AbstractContextManager[None]]
 REVOKED_S = 2.0
 ANSWERED_S = 4.0
 """On a busy machine; about three seconds are meant."""
+ENDED_S = 10.0
+"""Within this, requests that wait end: before an event stream sends a heartbeat."""
 
 READ_VAULT: Send = ("GET", "/api/vaults/v", b"")
 FORBIDDEN: tuple[Send, ...] = (
@@ -93,10 +96,19 @@ def readers(webs: list[WebProcess], connect: Connect) -> list[KeptConnection]:
     return [connect(web) for web in webs]
 
 
+@pytest.fixture
+def followed(clients: list[KeptConnection]) -> list[str]:
+    """Return the ids of two tasks that stay pending: one to wait for, one whose events are followed."""
+    return [clients[0].send(*ENQUEUE).ids[0] for _ in range(2)]
+
+
 @pytest.mark.parametrize(("fault", "is_published"), [(full, True), (stopped, False)])
-def test_a_key_revoked_while_redis_is_full_or_frozen_is_refused_everywhere(
+def test_a_key_revoked_while_redis_is_full_or_frozen_is_refused_everywhere(  # noqa: PLR0917
     clients: list[KeptConnection],
     readers: list[KeptConnection],
+    webs: list[WebProcess],
+    connect: Connect,
+    followed: list[str],
     valkey: ValkeyServer,
     fault: Fault,
     is_published: bool,
@@ -105,17 +117,26 @@ def test_a_key_revoked_while_redis_is_full_or_frozen_is_refused_everywhere(
     for client in clients:
         wait_until(lambda client=client: laptop.send(client, READ_VAULT).status == 200)
 
-    with fault(valkey), ThreadPoolExecutor() as threads:
-        revoking_s = time.monotonic()
-        revoking = threads.submit(clients[0].send, "DELETE", laptop.path)
-        accepted_s = list(threads.map(lambda client: laptop.find_last_accepted_s(client, revoking_s), readers))
-        revoked = revoking.result()
-        statuses = [laptop.send(client, request).status for client in clients for request in FORBIDDEN]
+    with ThreadPoolExecutor() as threads, valkey.client() as stored:
+        waits = [("GET", f"/queue/{followed[0]}?wait=60", b""), ("GET", f"/queue/{followed[1]}/events", b"")]
+        waiting = [threads.submit(laptop.send, connect(web), send) for web in webs for send in waits]
+        channels = [ended_channel(task_id) for task_id in followed]
+        wait_until(lambda: [count for _, count in stored.pubsub_numsub(*channels)] == [len(webs)] * 2)
+        with fault(valkey):
+            revoking_s = time.monotonic()
+            revoking = threads.submit(clients[0].send, "DELETE", laptop.path)
+            accepted_s = list(threads.map(lambda client: laptop.find_last_accepted_s(client, revoking_s), readers))
+            revoked = revoking.result()
+            ended = [wait.result(ENDED_S).status for wait in waiting]
+            ended_s = time.monotonic() - revoking_s
+            statuses = [laptop.send(client, request).status for client in clients for request in FORBIDDEN]
 
     assert (revoked.status, revoked.content["published"]) == (200, is_published)
     assert revoked.took_s < ANSWERED_S, f"the response took {revoked.took_s:.1f} s"
     assert max(accepted_s) < REVOKED_S, f"accepted for {accepted_s} s"
     assert statuses == [401] * len(statuses)
+    assert ended == [401, 200] * len(webs)
+    assert ended_s < ENDED_S, f"waits went on for {ended_s:.1f} s"
 
 
 @pytest.mark.parametrize("put_back", ["head", "bare digest", "everything"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, ProgrammingError
 from django.db.utils import ConnectionHandler
 from pytest_django.plugin import DjangoDbBlocker
 
@@ -50,9 +50,18 @@ Connect = Callable[..., DatabaseWrapper]
 
 
 @pytest.fixture
-def connect(django_db_blocker: DjangoDbBlocker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
-    """Return what gives a connection to a port, not open yet; no other test has just found it silent."""
-    monkeypatch.setattr(DatabaseWrapper, "_breaker", CircuitBreaker((psycopg.OperationalError,)))
+def breaker(monkeypatch: pytest.MonkeyPatch) -> CircuitBreaker:
+    """Return the circuit breaker of all connections; no other test has just found the server silent."""
+    breaker = CircuitBreaker((psycopg.OperationalError,))
+    monkeypatch.setattr(DatabaseWrapper, "_breaker", breaker)
+    return breaker
+
+
+@pytest.fixture
+def connect(
+    django_db_blocker: DjangoDbBlocker, breaker: CircuitBreaker, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Connect]:
+    """Return what gives a connection to a port, not open yet."""
     monkeypatch.setattr(DatabaseWrapper, "_bulkhead", Bulkhead(MAX_PROBING))
     opened: list[DatabaseWrapper] = []
 
@@ -194,6 +203,81 @@ def test_after_one_wait_in_vain_nothing_waits_on_another_connection(
     monkeypatch.setattr(clock, "monotonic_s", lambda: time.monotonic() + 30.0)
     wait_until_used_again(other)
     assert ask(other, "SELECT pg_backend_pid()") == session
+
+
+def lose(connection: DatabaseWrapper, network: BadNetwork) -> None:
+    """Lose a connection before it is used."""
+    network.reset()
+    failing_s(lambda: select(connection))
+
+
+def close(connection: DatabaseWrapper, _: BadNetwork) -> None:
+    """Close a connection, which its wrapper does not notice."""
+    connection.connection.close()
+
+
+@pytest.mark.parametrize("end", [lose, close])
+def test_a_connection_that_ended_before_shows_nothing_about_a_silent_server(
+    network: BadNetwork,
+    connect: Connect,
+    breaker: CircuitBreaker,
+    monkeypatch: pytest.MonkeyPatch,
+    end: Callable[..., None],
+) -> None:
+    monkeypatch.setattr(circuit_breaker, "OPEN_S", 30.0)
+    ended, silent, other = (connect(network.port, "?statement_timeout=1") for _ in range(3))
+    for connection in (ended, silent):
+        select(connection)
+    end(ended, network)
+    for connection in (silent, other):
+        connection.close()
+        select(connection)
+
+    network.mode = FaultMode.SILENT
+    failing_s(lambda: select(silent))
+    monkeypatch.setattr(clock, "monotonic_s", lambda: time.monotonic() + 30.0)
+    failing_s(lambda: select(ended))
+    failing_s(lambda: commit(ended))
+    assert not ended.is_usable()
+
+    assert breaker.is_open
+    network.mode = FaultMode.FINE
+    wait_until_used_again(other)
+
+
+def test_a_failed_transaction_is_rolled_back_where_the_server_responds_again(
+    network: BadNetwork, connect: Connect, breaker: CircuitBreaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = connect(network.port)
+    failed.set_autocommit(False)
+    with pytest.raises(ProgrammingError):
+        ask(failed, "SELECT nothing_of_that_name")
+    breaker.open()
+    monkeypatch.setattr(clock, "monotonic_s", lambda: time.monotonic() + circuit_breaker.OPEN_S)
+
+    assert not failed.is_usable()
+    breaker.open()
+    monkeypatch.setattr(clock, "monotonic_s", lambda: time.monotonic() + 2 * circuit_breaker.OPEN_S)
+    failed.rollback()
+
+    assert not breaker.is_open
+    assert ask(failed, "SELECT 1") == 1
+
+
+def test_a_failed_transaction_does_not_hide_that_the_server_is_silent(
+    network: BadNetwork, connect: Connect, breaker: CircuitBreaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = connect(network.port, "?connect_timeout=2")
+    failed.set_autocommit(False)
+    with pytest.raises(ProgrammingError):
+        ask(failed, "SELECT nothing_of_that_name")
+    breaker.open()
+    monkeypatch.setattr(clock, "monotonic_s", lambda: time.monotonic() + circuit_breaker.OPEN_S)
+
+    network.mode = FaultMode.SILENT
+    failing_s(failed.rollback)
+
+    assert breaker.is_open
 
 
 def test_few_requests_wait_on_connections_that_went_silent(network: BadNetwork, connect: Connect) -> None:

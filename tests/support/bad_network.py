@@ -1,5 +1,5 @@
 """A TCP proxy on loopback that injects network faults: delays, low bandwidth, fragments, lost
-responses, half-open connections, resets."""
+responses, half-open and half-closed connections, resets."""
 
 import contextlib
 import random
@@ -29,6 +29,9 @@ class FaultMode(Enum):
     IN_PIECES = auto()
     LOSES_RESPONSES = auto()
     """Some requests arrive, and the connection ends instead of a response."""
+    CLOSES_SLOWLY = auto()
+    """Some responses end after a part of them: a while later the connection is half-closed. What the client sends still
+    arrives until it closes its side."""
     CUT = auto()
     """New connections end at once; those that exist stay as they are until `reset`."""
 
@@ -39,7 +42,7 @@ class BadNetwork:
     def __init__(self, port: int, chance: random.Random) -> None:
         self.mode = FaultMode.FINE
         self.latency_s, self.loss = LATENCY_S, LOSS
-        """The latency of each direction while slow; the share of lost responses."""
+        """The latency of each direction while slow; the share of responses that are lost, or end early."""
         self.bytes_per_s = BYTES_PER_S
         self._target = port
         self._chance = chance
@@ -113,6 +116,12 @@ class BadNetwork:
             return
         if self.mode is FaultMode.LOSES_RESPONSES and self._chance.random() < self.loss:
             raise ConnectionAbortedError
+        if self.mode is FaultMode.CLOSES_SLOWLY and self._chance.random() < self.loss:
+            self._deaf.add(sink)
+            sink.sendall(data[: len(data) // 2])
+            time.sleep(self.latency_s)
+            sink.shutdown(socket.SHUT_WR)
+            return
         self._carry(sink, data)
 
     def _carry(self, sink: socket.socket, data: bytes) -> None:

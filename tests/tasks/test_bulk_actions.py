@@ -3,19 +3,26 @@
 import json
 import os
 import signal
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.contrib.auth.models import Group, User
 from django.db import connection
 
+from queues.deletion import delete_queue
 from queues.models import QueueSource
 from queues.operations import save_queue
+from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.models import AuditRecord
+from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.states import RunOutcome, TaskState
-from runqy.errors import RequestInvalid
+from runqy.errors import QueueNotFound, RequestInvalid
 from tasks import bulk_actions, bulk_runner, bulk_slices, run_queries
 from tasks.actions import TaskAction
 from tasks.bulk_actions import cancel_bulk_action, create_bulk_action, list_bulk_actions_on, preview_bulk_action
@@ -26,6 +33,7 @@ from tasks.task_browser import TaskQuery
 from tests.queues.samples import spec
 from tests.support.maintenance import start_maintenance
 from tests.support.runs import insert_runs, make_failure, make_run
+from tests.support.staff import staff_client
 from tests.support.tasks import listed, message, put
 from tests.support.waiting import wait_until
 from tests.tasks.task_helpers import put_in
@@ -282,6 +290,66 @@ def test_a_bulk_action_on_a_deleted_queue_fails_with_the_reason(single_broker: B
 
     assert counts(bulk)[0] == "failed"
     assert "gone" in bulk.error
+
+
+DEMOTIONS: dict[str, Callable[[User], object]] = {
+    "another role": lambda user: user.groups.set([Group.objects.get(name="viewer")]),
+    "inactive": lambda user: User.objects.filter(pk=user.pk).update(is_active=False),
+    "no staff": lambda user: User.objects.filter(pk=user.pk).update(is_staff=False),
+    "deleted": lambda user: user.delete(),
+}
+
+
+@pytest.mark.parametrize("demote", DEMOTIONS.values(), ids=DEMOTIONS)
+def test_a_bulk_action_ends_when_its_user_may_no_longer_do_this(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch, demote: Callable[[User], object]
+) -> None:
+    monkeypatch.setattr(bulk_slices, "SLICE_SIZE", 1)
+    put(single_broker, "t1", "t2", "t3", queue="simple")
+    staff_client("operator")
+    user = User.objects.get(username="the-operator")
+    with actor_context(Actor(kind=ActorKind.USER, name="the-operator", id=str(user.pk))):
+        bulk = create_bulk_action(action=TaskAction.DELETE, query=TaskQuery(state=TaskState.PENDING), expected=3)
+    apply = bulk_runner.apply_in_state
+    monkeypatch.setattr(bulk_runner, "apply_in_state", lambda *arguments: (apply(*arguments), demote(user))[0])
+
+    run_bulk_actions(single_broker)
+
+    assert counts(bulk) == ("failed", 3, 1, 0, 0)
+    assert bulk.error == "The user who requested it may no longer do this."
+    assert len(listed(single_broker, "simple")["pending"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("step", "query", "end"),
+    [
+        ("apply_in_state", TaskQuery(state=TaskState.ARCHIVED), ("finished", 2, 0, 2, 0)),
+        ("add_copy", TaskQuery(outcomes=FAILED), ("finished", 2, 0, 0, 2)),
+    ],
+)
+def test_a_queue_that_is_deleted_right_before_a_step_of_a_bulk_action_stays_deleted(
+    single_broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    query: TaskQuery,
+    end: tuple[str, int, int, int, int],
+) -> None:
+    put_in(single_broker, "archived", "t1", "t2")
+    insert_runs(*(make_failure(task_id=f"old{n}", payload=b"{}") for n in range(2)), queue="simple")
+    apply = getattr(bulk_runner, step)
+
+    def delete_and_apply(*arguments: Any, **options: Any) -> Any:
+        with suppress(QueueNotFound):
+            delete_queue(single_broker, name="simple", force=True)
+        return apply(*arguments, **options)
+
+    monkeypatch.setattr(bulk_runner, step, delete_and_apply)
+
+    bulk = request_and_run(single_broker, TaskAction.RUN, query)
+
+    assert counts(bulk) == end
+    assert [*single_broker.client.scan_iter(match="*{simple}*")] == []
+    assert not single_broker.client.sismember(keys.QUEUES, "simple")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from runqy.broker.tasks.finish import Failure, requeue, retry
 from runqy.broker.tasks.lease import LeasedTask
 from runqy.broker.tasks.output import MAX_BYTES, OutputChunk, write_output
 from tasks import waiting
+from tasks.api import events
 from tasks.waiting import ResultWaiters, WaiterLimits
 from tasks.waiting_loop import get_waiting_loop
 from tests.api.client import ApiClient, problem
@@ -231,6 +232,19 @@ def test_a_task_that_is_deleted_ends_the_stream(
 
 
 def test_a_stream_ends_when_its_key_is_revoked(
+    client: ApiClient, taken: LeasedTask, waiters: ResultWaiters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "HEARTBEAT_S", 600.0)
+    created = create_api_key(name="shop", role="client")
+    with ThreadPoolExecutor(1) as pool:
+        response = pool.submit(lambda: events_of(ApiClient(created.plain).get(f"{PATH}?follow=true")))
+        wait_until(lambda: any(waiter.status for waiter in tuple(waiters.active)))
+        revoke_api_key(key_id=created.row.pk)
+
+        assert response.result(timeout=30) == []
+
+
+def test_a_revoked_key_sees_no_further_output(
     client: ApiClient, taken: LeasedTask, single_broker: Broker, waiters: ResultWaiters
 ) -> None:
     created = create_api_key(name="shop", role="client")
@@ -240,7 +254,7 @@ def test_a_stream_ends_when_its_key_is_revoked(
         revoke_api_key(key_id=created.row.pk)
         say(single_broker, taken, b"secret\n")
 
-        assert response.result(timeout=10) == []
+        assert response.result(timeout=30) == []
 
 
 def test_followers_count_as_waiters(client: ApiClient, taken: LeasedTask, waiters: ResultWaiters) -> None:

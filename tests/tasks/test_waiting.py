@@ -6,20 +6,26 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 import redis as redis_py
 
 from queues.queries import get_fresh_catalog
+from runqy.accounts.key_documents import PublishedKey
 from runqy.accounts.operations import create_api_key, revoke_api_key
+from runqy.accounts.queries import find_identity
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys, ended_channel
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.record import TaskRecord
+from runqy.config_sync.documents import DocumentKind
+from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.snapshot import get_snapshot
-from runqy.errors import TaskNotFound
+from runqy.errors import KeyRequired, TaskNotFound
 from tasks import waiting
+from tasks.api.waits import waiting_client
 from tasks.waiting import ResultWaiters, WaiterLimits, WaitingClient
 from tasks.waiting_loop import get_waiting_loop
 from tests.api import planes
@@ -106,7 +112,8 @@ def test_a_client_gets_the_result_when_its_task_completes(
     wait_until(lambda: not waiters.active)
 
 
-def test_a_key_that_was_revoked_during_the_wait_gets_no_result(
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_a_key_that_was_revoked_during_the_wait_gets_no_result_and_waits_no_longer(
     *,
     client: ApiClient,
     task_id: str,
@@ -114,19 +121,47 @@ def test_a_key_that_was_revoked_during_the_wait_gets_no_result(
     threads: ThreadPoolExecutor,
     single_broker: Broker,
     settings: Any,
+    has_ended: bool,
 ) -> None:
     settings.RUNQY_AUTH_FAILURE_LIMIT = None  # its rate limit headers would differ
     created = create_api_key(name="shop", role="client")
     response = start_wait(threads, ApiClient(created.plain), f"/queue/{task_id}?wait={LONG_S:.0f}", waiters)
 
     revoke_api_key(key_id=created.row.pk)
-    succeed(single_broker, take_one(single_broker, "simple"), b'{"ok":true}')
+    if has_ended:
+        succeed(single_broker, take_one(single_broker, "simple"), b'{"ok":true}')
 
-    assert problem(response.result(timeout=5))["status"] == 401
+    assert problem(response.result(timeout=LONG_S / 2))["status"] == 401
 
 
+def test_a_key_whose_queues_are_narrowed_waits_no_longer(
+    client: ApiClient, task_id: str, waiters: ResultWaiters, threads: ThreadPoolExecutor
+) -> None:
+    """No page and no route changes a key; whoever may write to the database can."""
+    created = create_api_key(name="shop", role="client", queues=["simple", "off"])
+    identity = find_identity(created.plain)
+    assert identity is not None
+    waiting_for = waiting_client({"Authorization": f"Bearer {created.plain}"}, identity)
+    wait = waiters.wait_for_end(task_id, queue="simple", client=waiting_for, timeout_s=LONG_S)
+    record = threads.submit(get_waiting_loop().run, wait)
+    wait_until(lambda: waiting_count(waiters) == 1)
+
+    narrowed = msgspec.structs.replace(PublishedKey.of(created.row), queues=("off",))
+    with configuration_change() as change:
+        change.put(DocumentKind.API_KEY, str(created.row.pk), msgspec.json.encode(narrowed))
+
+    with pytest.raises(KeyRequired):
+        record.result(timeout=LONG_S / 2)
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
 def test_a_key_that_was_revoked_after_it_enqueued_gets_the_task_without_its_result(
-    client: ApiClient, waiters: ResultWaiters, threads: ThreadPoolExecutor, single_broker: Broker
+    *,
+    client: ApiClient,
+    waiters: ResultWaiters,
+    threads: ThreadPoolExecutor,
+    single_broker: Broker,
+    has_ended: bool,
 ) -> None:
     created = create_api_key(name="shop", role="client")
     body = {"queue": "simple", "data": {}}
@@ -134,9 +169,10 @@ def test_a_key_that_was_revoked_after_it_enqueued_gets_the_task_without_its_resu
     wait_until(lambda: waiting_count(waiters) == 1)
 
     revoke_api_key(key_id=created.row.pk)
-    succeed(single_broker, take_one(single_broker, "simple"), b'{"ok":true}')
+    if has_ended:
+        succeed(single_broker, take_one(single_broker, "simple"), b'{"ok":true}')
 
-    found = response.result(timeout=5)
+    found = response.result(timeout=LONG_S / 2)
     assert (found.status_code, info(found)["state"], info(found)["result"]) == (202, "pending", None)
 
 

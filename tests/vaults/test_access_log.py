@@ -22,6 +22,7 @@ from runqy.errors import BrokerUnavailable, DeliveryNotRecorded, VaultNotFound
 from runqy.redis_connection import get_broker
 from tests.config_sync.support import away
 from tests.queues.samples import spec
+from tests.support.lost_replies import lose_reply
 from tests.support.secret_leaks import SUITE
 from vaults.access_log import (
     get_worker_vaults,
@@ -133,6 +134,20 @@ def test_a_delivery_is_stored_once_if_a_process_ends_before_it_is_removed_from_r
     store_deliveries()
 
     assert VaultDelivery.objects.count() == 2
+
+
+def test_a_lost_reply_to_a_record_neither_stops_the_delivery_nor_doubles_it(
+    monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis
+) -> None:
+    fill(A="1")
+    lost = lose_reply(monkeypatch, "record_delivery")
+
+    hand_out("w1", "api-keys")
+
+    assert lost
+    assert redis.xlen(keys.DELIVERIES) == 2
+    store_deliveries()
+    assert VaultDelivery.objects.count() == 1
 
 
 def _die(_ids: object) -> None:

@@ -13,6 +13,8 @@ from queues.operations import save_queue
 from runqy.accounts.operations import CreatedKey, create_api_key, revoke_api_key
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
+from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
+from runqy.broker.tasks.reader import find_task, read_tasks
 from runqy.redis_connection import get_broker
 from tests.queues.samples import spec
 from tests.support.maintenance import start_maintenance
@@ -96,19 +98,31 @@ def test_it_runs_tasks_through_a_restart_of_redis_without_registering_again(
     assert not worker.events("registered_again")
 
 
-def test_it_ends_with_its_key(
-    worker: WorkerProcess, broker: Broker, valkey: ValkeyServer, key: CreatedKey, tmp_path: Path
+def test_it_ends_with_its_key_and_its_task_is_left_to_others(  # noqa: PLR0917
+    worker: WorkerProcess,
+    broker: Broker,
+    valkey: ValkeyServer,
+    key: CreatedKey,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     task = wait_task(tmp_path)
-    add_task(broker, task)
+    running, waiting = add_task(broker, task), add_task(broker, 1)
     eventually(Path(task["started"]).exists, what=worker.log.read_text)
 
     revoke_api_key(key_id=key.row.pk)
-
     eventually(lambda: not user_of(valkey))
+    Path(task["until"]).touch()
+
     assert worker.process.wait(60) == 1
     assert "rejected this API key" in worker.events("worker_ends")[-1]["reason"]
     assert not is_alive(worker.process.pid)
+    records = broker.run(read_tasks([("mail", running), ("mail", waiting)]))
+    assert [(record.state, record.result) for record in records] == [("active", None), ("pending", None)]
+    later_ns = broker.now_ns() + 120 * 10**9
+    monkeypatch.setattr(broker, "now_ns", lambda: later_ns)
+    broker.run(recover_lost(["mail"], LeaselessWatch()))
+    assert broker.run(find_task(running)).state == "retry"
 
 
 def test_its_user_ends_when_it_stops(worker: WorkerProcess, broker: Broker, valkey: ValkeyServer) -> None:

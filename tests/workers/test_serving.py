@@ -11,6 +11,9 @@ import redis as redis_py
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.queues.stats import count_tasks
+from runqy.broker.tasks.enqueue import NewTask
+from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.workers.heartbeats import list_worker_records
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, registration_response
@@ -126,6 +129,28 @@ def test_a_worker_serves_the_sub_queues_of_a_cluster(
 
     assert results == [str(n).encode() for n in range(20)]
     assert wait_for_record(cluster_broker, "ready").redis_queues == {"mail_high": 5, "mail_low": 1}
+
+
+def test_a_flood_of_high_priority_leaves_low_priority_its_share(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker
+) -> None:
+    server.response["sub_queues"] = [{"name": "mail_high", "priority": 3}, {"name": "mail_low", "priority": 1}]
+    queues = ["mail_high", "mail_low"]
+    for start in range(0, 2000, 100):
+        new = [NewTask(id=f"{name}{start + n}", queue=name, payload=b"1") for name in queues for n in range(100)]
+        single_broker.run(enqueue_many(new))
+
+    start_worker(RUNQY_CONCURRENCY="8", RUNQY_PROCESSES="2")
+
+    def count_done() -> list[int] | None:
+        """Return how many tasks of each queue have ended once that are enough, while both still have some."""
+        counts = single_broker.run(count_tasks(queues, now_ns=single_broker.now_ns()))
+        assert all(count.pending for count in counts)
+        done = [2000 - count.pending - count.active for count in counts]
+        return done if sum(done) >= 400 else None
+
+    high, low = eventually(count_done)
+    assert 0.12 < low / (high + low) < 0.4  # a quarter; outside once in a million runs
 
 
 def test_secrets_are_in_no_log_and_no_record(

@@ -18,35 +18,36 @@ class LineSplitter:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._parts: list[bytes] = []
-        self._length = 0
+        self._unfinished = bytearray()  # one block: parts of several children would fragment the memory
         self._is_too_long = False
 
     def feed(self, data: bytes) -> Iterator[bytes | object]:
         """Yield the complete lines; TOO_LONG for one that was dropped."""
         *complete, rest = data.split(b"\n")
-        for part in complete:
-            self._add(part)
-            yield self._finish()
+        for end in complete:
+            yield self._finish(end)
         self._add(rest)
 
     def rest(self) -> bytes:
         """Return the last, unterminated line; empty if there is none or it exceeded the limit."""
-        line = self._finish()
+        line = self._finish(b"")
         return line if isinstance(line, bytes) else b""
 
     def _add(self, part: bytes) -> None:
-        self._length += len(part)
-        if self._length > self._limit:
+        if self._is_too_long or len(self._unfinished) + len(part) > self._limit:
             self._is_too_long = True
-            self._parts.clear()
-        elif part:
-            self._parts.append(part)
+            self._unfinished.clear()
+        else:
+            self._unfinished += part
 
-    def _finish(self) -> bytes | object:
-        line = TOO_LONG if self._is_too_long else b"".join(self._parts)
-        self._parts.clear()
-        self._length, self._is_too_long = 0, False
+    def _finish(self, end: bytes) -> bytes | object:
+        """Return the line that ends with this part."""
+        if not self._unfinished and not self._is_too_long and len(end) <= self._limit:
+            return end
+        self._add(end)
+        line = TOO_LONG if self._is_too_long else bytes(self._unfinished)
+        self._unfinished.clear()
+        self._is_too_long = False
         return line
 
 

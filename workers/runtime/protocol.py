@@ -102,7 +102,7 @@ def decode_response(line: bytes) -> ChildResponse | InvalidResponse | ProgressRe
         return _read_invalid(line, error)
     if response.progress is not msgspec.UNSET and not _decode_members(line).keys() & _RESPONSE_MEMBERS:
         return _read_progress(response.task_id, response.progress)
-    if response.task_id is not None and not _is_text(bytes(response.result)):
+    if response.task_id is not None and not (line.isascii() or _is_text(bytes(response.result))):  # copies it
         return InvalidResponse(response.task_id, "the result is not UTF-8")
     return response if response.task_id is not None or response.status is not None else None
 

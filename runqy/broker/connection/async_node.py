@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 from redis import exceptions as redis_errors
 
-from runqy.broker.connection.async_connection import AsyncConnection, ConnectionLost, pack
+from runqy.broker.connection.async_connection import AsyncConnection, ConnectionLost, pack, pack_pieces
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, Script
 from runqy.errors import BrokerBusy, BrokerUnavailable, RunqyError
@@ -182,11 +182,11 @@ class AsyncNode:
         """Send commands and return a future for their replies, which the caller passes to `repair`. Raise
         BrokerUnavailable.
         """
-        parts = [pack(command.args) for command in commands]
+        parts = [piece for command in commands for piece in pack_pieces(command.args)]
         size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
         chosen = self._bulk if is_bulky or size > BULK_BYTES else self._small
         connection = chosen.connection or await chosen.wait()
-        return connection.send(parts, len(parts))
+        return connection.send(parts, len(commands))
 
     async def repair(self, commands: Sequence[Command], replies: list[Reply]) -> None:
         """Handle error replies: load unknown scripts and repeat their calls; reconnect after a failover."""

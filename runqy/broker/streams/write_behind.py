@@ -24,10 +24,10 @@ class DeliveryRecord:
 
 def record_delivery(content: bytes) -> Request[bool]:
     """Record a delivery; return False if the buffer is full. A full Redis accepts it, because workers must return to
-    drain it.
+    drain it. One that is in the buffer twice is stored once.
     """
     call = script("record_delivery")(deliveries=keys.DELIVERIES, limit=MAX_DELIVERIES, content=content)
-    return Request((call,), lambda replies: replies[0] == 1)
+    return Request((call,), lambda replies: replies[0] == 1, is_repeatable=True)
 
 
 def read_deliveries(limit: int) -> Request[list[DeliveryRecord]]:

@@ -1,0 +1,25 @@
+"""Loses replies of Redis to scripts: they have run, and their caller gets an error."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from runqy.broker.connection.blocking import StandaloneConnection
+from runqy.broker.scripts import Command
+from runqy.errors import BrokerUnavailable
+
+
+def lose_reply(monkeypatch: pytest.MonkeyPatch, script: str, *, times: int = 1) -> list[str]:
+    """Lose the reply to the next calls of a script; return a list that gets an element for each that is lost."""
+    execute, lost = StandaloneConnection.execute, list[str]()
+
+    def executing(self: StandaloneConnection, commands: Sequence[Command]) -> Any:
+        replies = execute(self, commands)
+        if len(lost) < times and any(command.script and command.script.name == script for command in commands):
+            lost.append(script)
+            raise BrokerUnavailable
+        return replies
+
+    monkeypatch.setattr(StandaloneConnection, "execute", executing)
+    return lost

@@ -331,4 +331,4 @@ def take_tasks(broker: Broker, queue: str, count: int, *, worker_id: str = "gpu-
 
 def _user(name: str) -> Actor:
     """Return a user as the audit's actor."""
-    return Actor(kind=ActorKind.USER, name=name, id="1", address="10.1.4.20")
+    return Actor(kind=ActorKind.USER, name=name, id=str(User.objects.get(username=name).pk), address="10.1.4.20")

@@ -224,15 +224,15 @@ def test_a_connection_that_ended_before_shows_nothing_about_a_silent_server(
     monkeypatch: pytest.MonkeyPatch,
     end: Callable[..., None],
 ) -> None:
-    monkeypatch.setattr(circuit_breaker, "OPEN_S", 30.0)
     ended, silent, other = (connect(network.port, "?statement_timeout=1") for _ in range(3))
     for connection in (ended, silent):
         select(connection)
     end(ended, network)
     for connection in (silent, other):
         connection.close()
-        select(connection)
+        wait_until_used_again(connection)
 
+    monkeypatch.setattr(circuit_breaker, "OPEN_S", 30.0)
     network.mode = FaultMode.SILENT
     failing_s(lambda: select(silent))
     monkeypatch.setattr(clock, "monotonic_s", lambda: time.monotonic() + 30.0)

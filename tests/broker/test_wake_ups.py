@@ -16,7 +16,7 @@ from runqy.broker.finish import requeue
 from runqy.broker.pausing import pause, unpause
 from tests.support.tasks import QUEUE, ids, new_task, put, take_one
 
-WAIT_S = 10
+WAIT_S = 30
 
 
 class Subscription:

@@ -4,7 +4,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import psycopg
@@ -17,10 +17,10 @@ from runqy import circuit_breaker, clock
 from runqy.bulkhead import Bulkhead
 from runqy.circuit_breaker import CircuitBreaker
 from runqy.connection_urls import parse_database_url
-from runqy.postgresql.base import GRACE_S, MAX_PROBING, DatabaseWrapper
+from runqy.postgresql.base import MAX_PROBING, DatabaseWrapper
 from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.postgresql import PostgresqlServer, find_programs
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = [
     pytest.mark.postgresql,
@@ -77,12 +77,11 @@ def ask(connection: DatabaseWrapper, sql: str) -> Any:
         return cursor.fetchone()[0]
 
 
-def failing_s(act: Callable[[], Any]) -> float:
-    """Return how long it took until something failed as it does without a database."""
-    began_s = time.monotonic()
-    with pytest.raises(OperationalError):
+def fail(act: Callable[[], Any]) -> OperationalError:
+    """Wait until something fails as it does without a database, and return the error."""
+    with pytest.raises(OperationalError) as failure:
         act()
-    return time.monotonic() - began_s
+    return failure.value
 
 
 def test_the_statement_timeout_is_passed_to_the_server(server: PostgresqlServer, connect: Connect) -> None:
@@ -95,9 +94,9 @@ def test_the_statement_timeout_is_passed_to_the_server(server: PostgresqlServer,
 def test_a_statement_that_takes_too_long_is_ended_by_the_server(server: PostgresqlServer, connect: Connect) -> None:
     connection = connect(server.port, "?statement_timeout=1")
 
-    took_s = failing_s(lambda: ask(connection, "SELECT pg_sleep(30)"))
+    error = fail(lambda: ask(connection, "SELECT pg_sleep(60)"))
 
-    assert took_s < 1 + GRACE_S
+    assert isinstance(error.__cause__, psycopg.errors.QueryCanceled)
     assert ask(connection, "SELECT 1") == 1
 
 
@@ -145,11 +144,10 @@ def test_a_wait_for_a_silent_server_ends(network: BadNetwork, connect: Connect, 
     select(connection)
 
     network.mode = FaultMode.SILENT
-    took_s = failing_s(lambda: act(connection))
+    fail(lambda: act(connection))
     network.mode = FaultMode.FINE
     connection.close()
 
-    assert took_s < 1 + GRACE_S + 1.5, f"it took {took_s:.1f} s"
     wait_until_used_again(connection)
 
 
@@ -160,9 +158,7 @@ def test_the_wait_for_rows_of_a_server_side_cursor_ends(network: BadNetwork, con
         assert cursor.fetchmany(2) == [(1,), (2,)]
 
         network.mode = FaultMode.SILENT
-        took_s = failing_s(lambda: cursor.fetchmany(2))
-
-    assert took_s < 1 + GRACE_S + 1.5, f"it took {took_s:.1f} s"
+        fail(lambda: cursor.fetchmany(2))
 
 
 def test_a_connection_whose_server_went_silent_is_not_usable(network: BadNetwork, connect: Connect) -> None:
@@ -173,7 +169,7 @@ def test_a_connection_whose_server_went_silent_is_not_usable(network: BadNetwork
     began_s = time.monotonic()
 
     assert not connection.is_usable()
-    assert time.monotonic() - began_s < 2 + 1.5
+    assert time.monotonic() - began_s < 30, "it is checked for as long as a statement may take"
 
 
 @pytest.mark.parametrize(("act", "limits"), [(check, "?connect_timeout=2"), (select, "?statement_timeout=1")])
@@ -186,14 +182,24 @@ def test_after_one_wait_in_vain_nothing_waits_on_another_connection(
     session = ask(other, "SELECT pg_backend_pid()")
 
     network.mode = FaultMode.SILENT
-    failing_s(lambda: act(first))
-    took_s = failing_s(lambda: select(other))
+    fail(lambda: act(first))
+    began_s = time.monotonic()
+    fail(lambda: select(other))
+    took_s = time.monotonic() - began_s
     network.mode = FaultMode.FINE
 
     assert took_s < 30, f"it took {took_s:.1f} s"
     monkeypatch.setattr(clock, "monotonic_s", lambda: time.monotonic() + 30.0)
     wait_until_used_again(other)
     assert ask(other, "SELECT pg_backend_pid()") == session
+
+
+def wait_until_refused(waiting: set[Future[None]]) -> set[Future[None]]:
+    """Wait until all are refused but those that may wait for the server, and return these."""
+    while len(waiting) > MAX_PROBING:
+        refused, waiting = wait(waiting, PATIENCE_S, FIRST_COMPLETED)
+        assert {type(future.exception()) for future in refused} == {OperationalError}
+    return waiting
 
 
 def test_few_requests_wait_on_connections_that_went_silent(network: BadNetwork, connect: Connect) -> None:
@@ -203,33 +209,36 @@ def test_few_requests_wait_on_connections_that_went_silent(network: BadNetwork, 
 
     network.mode = FaultMode.SILENT
     with ThreadPoolExecutor(len(connections)) as pool:
-        waiting = {pool.submit(check, connection) for connection in connections}
-        while len(waiting) > MAX_PROBING:
-            refused, waiting = wait(waiting, 10, FIRST_COMPLETED)
-            assert {type(future.exception()) for future in refused} == {OperationalError}
+        waiting = wait_until_refused({pool.submit(check, connection) for connection in connections})
         network.mode = FaultMode.FINE
 
-        assert [future.result(10) for future in waiting] == [None] * MAX_PROBING
+        assert [future.result(30) for future in waiting] == [None] * MAX_PROBING
 
 
-def test_few_threads_wait_for_a_server_that_does_not_speak(connect: Connect) -> None:
+def test_few_threads_wait_for_a_server_that_does_not_speak(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit_breaker, "OPEN_S", 60.0)  # a slow machine may take a second between two calls
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent, ThreadPoolExecutor(4) as pool:
         port = silent.getsockname()[1]
 
-        def take_s(_: int) -> float:
-            return failing_s(connect(port, "?connect_timeout=2").ensure_connection)
+        def try_to_connect() -> None:
+            connect(port, "?connect_timeout=60&sslmode=disable").ensure_connection()
 
-        first, later = sorted(pool.map(take_s, range(4))), [take_s(0) for _ in range(10)]
+        waiting = wait_until_refused({pool.submit(try_to_connect) for _ in range(4)})
+        for _ in waiting:
+            silent.accept()[0].close()
+        assert {type(future.exception(PATIENCE_S)) for future in waiting} == {OperationalError}
+        for _ in range(10):
+            fail(try_to_connect)
 
-    assert all(2 <= took_s < 4 for took_s in first[-MAX_PROBING:]), first
-    assert all(took_s < 2 for took_s in first[:-MAX_PROBING]), first
-    assert max(later) < 0.5
+        silent.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            silent.accept()
 
 
 def test_a_server_that_speaks_again_is_used_again(network: BadNetwork, connect: Connect) -> None:
     connection = connect(network.port, "?connect_timeout=2")
     network.mode = FaultMode.SILENT
-    failing_s(connection.ensure_connection)
+    fail(connection.ensure_connection)
 
     network.mode = FaultMode.FINE
 

@@ -13,9 +13,10 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.run_counters import read_run_counters
 from runqy.broker.states import RunOutcome
+from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
-from tests.workers.processes import add_task, eventually, is_alive, wait_for_state, wait_task
+from tests.workers.processes import add_task, is_alive, wait_for_state, wait_task
 from tests.workers.repositories import Repository
 
 MAIL = QueueKeys("mail")
@@ -103,7 +104,7 @@ def test_a_child_that_does_not_accept_cancel_is_killed_after_the_termination_gra
     pid = int(eventually(lambda: Path(task["started"]).exists() and Path(task["started"]).read_text()))
 
     single_broker.run(cancel("mail", task_id, now_ns=single_broker.now_ns()))
-    record = wait_for_state(single_broker, task_id, "archived", within_s=4)
+    record = wait_for_state(single_broker, task_id, "archived")
 
     assert (record.error, record.retried) == ("canceled", 0)
     assert not is_alive(pid)

@@ -12,7 +12,7 @@ from tests.support.postgresql import PostgresqlServer, find_programs
 
 ROOT = Path(__file__).parents[2]
 MODULES = {
-    "accounts": "admin commands descendants groups keys last_used logins staff staff_rights",
+    "accounts": "admin api commands descendants groups keys last_used logins staff staff_rights",
     "admin_site": "page_states",
     "alerts": "operations",
     "audit": "actors admin chain moving pending records routes",
@@ -20,12 +20,12 @@ MODULES = {
     "history": "api error_groups foreign_runs odd_names recorder run_log run_queries sampling_and_retention "
     "write_transactions",
     "queues": "admin_actions deletion existing_queues moves operations pausing",
-    "queues_api": "moves redeployment",
+    "queues_api": "moves queues redeployment",
     "tasks": "run_search",
     "vaults": "access_log admin export_import_commands git_tokens rotation versions vaults",
     "vaults_api": "deliveries",
 }
-"""The tests that together send each kind of statement: migrations, triggers, locks, bulk inserts, searches, all pages.
+"""The tests that together send each kind of statement: triggers, locks, bulk inserts, searches, all pages.
 
 What is left out sends no other one, or reads only what a test has written itself.
 """

@@ -108,15 +108,15 @@ def test_half_open_connections_are_replaced_without_a_busy_loop(
 def test_results_that_take_longer_than_a_lease_to_arrive_cost_no_lease(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, network: BadNetwork, start_worker: StartWorker
 ) -> None:
-    server.response["lease_secs"] = 4
+    server.response["lease_secs"] = 8
     worker = start_worker(RUNQY_CONCURRENCY="3", RUNQY_PROCESSES="3")
     wait_for_state(single_broker, add_task(single_broker, 0), "completed")
 
     network.mode = FaultMode.SLOW
-    ids = [add_task(single_broker, {"do": "big", "bytes": 2 << 20}) for _ in range(3)]
+    ids = [add_task(single_broker, {"do": "big", "bytes": 5 << 20}) for _ in range(3)]
 
     for task_id in ids:
-        assert len(wait_for_state(single_broker, task_id, "completed", "archived", within_s=60).result or b"") > 2 << 20
+        assert len(wait_for_state(single_broker, task_id, "completed", "archived", within_s=60).result or b"") > 5 << 20
     assert (redis.get(MAIL.processed), redis.get(MAIL.failed)) == (b"4", None)
     network.mode = FaultMode.FINE
     assert worker.stop() == 0

@@ -59,7 +59,7 @@ def test_a_deadline_ends_a_run_too(single_broker: Broker, start_worker: StartWor
     payload = {"do": "hang", "started": str(tmp_path / "started")}
     wait_for_state(single_broker, add_task(single_broker, 1), "completed")
 
-    task_id = add_task(single_broker, payload, deadline_s=single_broker.now_s() + 1, max_retry=0, timeout_s=600)
+    task_id = add_task(single_broker, payload, deadline_s=single_broker.now_s() + 4, max_retry=0, timeout_s=600)
     record = wait_for_state(single_broker, task_id, "retry", "archived")
 
     assert (record.state, record.error) == ("archived", "deadline exceeded")

@@ -29,7 +29,7 @@ run: $(VENV)/.runtime  ## run the product: server on :3000, maintenance, one wor
 	@exec $(BIN)/runqy up
 
 test: install  ## run the whole suite; starts the servers it needs
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist worksteal -rs $(ARGS)  # one waits for a process or a page
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --dist worksteal -rs $(ARGS)  # two wait for others' work
 
 fuzz: install  ## try every operation of the API for ten minutes; RUNQY_TEST_FUZZ_SECONDS=60 for one
 	@RUNQY_TEST_FUZZ_SECONDS=$${RUNQY_TEST_FUZZ_SECONDS:-600} $(BIN)/python -m pytest -n auto tests/api/test_fuzzing.py $(ARGS)

@@ -21,7 +21,7 @@ from runqy.audit.actors import SERVER, actor_context
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget, connect_client
 from runqy.config_sync import polling, snapshot
-from runqy.health import readiness
+from runqy.health.readiness import readiness
 from runqy.overview import queue_counts, trends, views
 from tasks import failing_queues
 from tasks.waiting_loop import WaitingThread, set_waiting_loop
@@ -32,7 +32,8 @@ from tests.support.data_plane import DataPlane
 from tests.support.event_loop import WatchedLoop, watch_callbacks
 from tests.support.secret_leaks import SUITE
 from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start_sentinel
-from tests.support.speedups import empty_tables, spare_repetitions
+from tests.support.slow_tests import deal_slow_tests
+from tests.support.speedups import empty_tables, keep_database_open, spare_repetitions
 from vaults import export_file
 
 # The duration of an example depends on how busy the machine is.
@@ -45,11 +46,9 @@ _DATABASE_FIXTURES = {"db", "transactional_db", "configuration"}
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with what takes minutes, then what shares a browser: at the end, one process would run it alone.
-
-    On another database, leave out the tests that use none.
-    """
-    items.sort(key=lambda item: (item.path.name != "test_postgresql.py", item.path.parent.name != "browser"))
+    """Begin with what takes long. On another database, leave out the tests that use none."""
+    workerinput = getattr(config, "workerinput", {})  # pytest-xdist's
+    items[:] = deal_slow_tests(items, int(workerinput.get("workercount", 1)))
     if "RUNQY_TEST_DATABASE_URL" in os.environ:
         others = [item for item in items if not _uses_database(item)]
         config.hook.pytest_deselected(items=others)
@@ -71,11 +70,11 @@ _END_OTHERS = """
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
     """Keep SQLite's test database in a file: in memory, threads that write at once fail instead of waiting.
 
-    A small log of writes, as it is looked through after each test.
+    A small log of writes, as it is looked through after each test. Nothing waits for the disk.
     """
     if connection.vendor == "sqlite":
         connection.settings_dict["TEST"]["NAME"] = f"{environment.HOME}/test.sqlite3"
-        connection.settings_dict["OPTIONS"]["init_command"] += "; PRAGMA wal_autocheckpoint=100"
+        connection.settings_dict["OPTIONS"]["init_command"] += "; PRAGMA wal_autocheckpoint=100; PRAGMA synchronous=OFF"
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +87,9 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
     with django_db_blocker.unblock():
         triggers.remove(connection)
         empty_tables()
-    yield
+        connection.close()  # a request before the first test with a database would not be allowed to look at it
+    with keep_database_open():
+        yield
     if connection.vendor == "postgresql":
         with django_db_blocker.unblock(), connection.cursor() as cursor:
             cursor.execute(_END_OTHERS)
@@ -213,12 +214,10 @@ def configuration(redis: redis_py.Redis, transactional_db: None, request: pytest
 
 
 @pytest.fixture
-def redis() -> Iterator[redis_py.Redis]:
+def redis() -> redis_py.Redis:
     """Return a plain client for the tests' own server, which starts empty."""
-    client = environment.SERVER.client()
-    client.flushall()
-    yield client
-    client.close()
+    environment.CLIENT.flushall()
+    return environment.CLIENT
 
 
 @pytest.fixture

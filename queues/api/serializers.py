@@ -386,7 +386,7 @@ UNPAUSED_EXAMPLE = _response_example({"message": "queue unpaused", "queue": "inf
 class MoveQueueSerializer(BodySerializer):
     """Where the tasks of a Redis queue go."""
 
-    to = StringField(help_text="A queue or sub-queue, by any of its names")
+    to = StringField(min_length=1, help_text="A queue or sub-queue, by any of its names")
 
 
 @extend_schema_serializer(

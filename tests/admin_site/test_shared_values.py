@@ -18,16 +18,16 @@ def test_threads_that_need_a_value_at_once_read_it_once() -> None:
     def read_slowly() -> int:
         read.append(1)
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(30)
         return 7
 
     with ThreadPoolExecutor(4) as threads:
         first = threads.submit(values.get, "a", read_slowly)
-        assert begun.wait(10)
+        assert begun.wait(30)
         others = [threads.submit(values.get, "a", read_slowly) for _ in range(3)]
         go_on.set()
 
-        assert [future.result(10) for future in (first, *others)] == [7] * 4
+        assert [future.result(30) for future in (first, *others)] == [7] * 4
     assert read == [1]
 
 
@@ -39,18 +39,18 @@ def test_threads_that_waited_for_a_read_share_its_error() -> None:
     def fail_slowly() -> int:
         read.append(1)
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(30)
         raise OSError("away")
 
     with ThreadPoolExecutor(4) as threads:
         first = threads.submit(values.get, "a", fail_slowly)
-        assert begun.wait(10)
+        assert begun.wait(30)
         others = [threads.submit(values.get, "a", fail_slowly) for _ in range(3)]
         wait_until(lambda: all(future.running() for future in others))
         time.sleep(0.05)  # from running to waiting
         go_on.set()
 
-        assert [str(future.exception(10)) for future in (first, *others)] == ["away"] * 4
+        assert [str(future.exception(30)) for future in (first, *others)] == ["away"] * 4
     assert read == [1]
     assert values.get("a", lambda: 2) == 2
 
@@ -65,11 +65,11 @@ def test_a_slow_value_holds_up_no_other() -> None:
 
     with ThreadPoolExecutor(2) as threads:
         slow = threads.submit(values.get, "a", read_slowly)
-        assert begun.wait(10)
+        assert begun.wait(30)
 
-        assert threads.submit(values.get, "b", lambda: 2).result(10) == 2
+        assert threads.submit(values.get, "b", lambda: 2).result(30) == 2
         go_on.set()
-        assert slow.result(10) == 1
+        assert slow.result(30) == 1
 
 
 def test_a_value_that_is_too_old_is_read_again() -> None:

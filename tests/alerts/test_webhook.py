@@ -176,7 +176,7 @@ def test_the_body_of_a_response_is_not_read(receiver: Receiver) -> None:
 
     assert deliver_due() == 1
 
-    assert receiver.responded.wait(10)
+    assert receiver.responded.wait(30)
     assert len(sent) < 1000
 
 

@@ -98,10 +98,10 @@ def test_clients_wait_up_to_the_limit_and_a_stopping_process_ends_their_waits(ow
         wait_until(lambda: web.send(f"/queue/{task_id}?wait=0.01")[0] == 503)
         assert web.send(f"/queue/{task_id}")[0] == 200
         web.process.send_signal(signal.SIGTERM)
-        responses = [waiter.result(20) for waiter in waiters]
+        responses = [waiter.result(30) for waiter in waiters]
 
     assert [status for status, _ in responses] == [202] * WAITERS
-    assert web.process.wait(10) == 0
+    assert web.process.wait(30) == 0
 
 
 def test_slow_clients_do_not_delay_others(web: WebProcess) -> None:
@@ -175,7 +175,7 @@ def test_a_stopping_process_serves_until_load_balancers_have_noticed(configurati
 
     assert web.send("/readyz")[0] == 503
     assert web.send("/livez")[0] == 200
-    assert web.process.wait(15) == 0
+    assert web.process.wait(30) == 0
 
 
 def test_the_command_line_follows_the_output_of_a_task_to_its_end(

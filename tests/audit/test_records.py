@@ -195,7 +195,7 @@ def test_records_written_at_once_make_one_chain() -> None:
     ready = threading.Barrier(8)
 
     def write(thread: int) -> None:
-        ready.wait(10)
+        ready.wait(30)
         for index in range(5):
             record(action="queue.paused", object_kind="queue", object_name=f"{thread}-{index}")
         connection.close()

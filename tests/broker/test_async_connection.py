@@ -154,26 +154,26 @@ def test_a_redis_that_does_not_reply_loses_its_connection_soon() -> None:
     async def act(broker: AsyncBroker) -> float:
         await broker.run(echo("connect"))
         started_s = time.monotonic()
-        results = await asyncio.gather(*(broker.run(echo("silence")) for _ in range(5)), return_exceptions=True)
-        assert [type(result).__mro__[1] for result in results] == [BrokerUnavailable] * 5
+        results = await asyncio.gather(*(broker.run(echo("silence")) for _ in range(20)), return_exceptions=True)
+        assert [type(result).__mro__[1] for result in results] == [BrokerUnavailable] * 20
         return time.monotonic() - started_s
 
     with FakeRedis(lambda received: None if received[1] == b"silence" else bulk(received[1])) as server:
         took_s = run_with_broker(server.target, act, reply_timeout_s=0.4)
 
-    assert 0.4 <= took_s < 2
+    assert 0.4 <= took_s < 20 * 0.4, "they waited one after another"
 
 
 def test_a_redis_that_replies_to_some_keeps_its_connection() -> None:
     def reply_late(received: list[bytes]) -> bytes:
-        time.sleep(0.1)
+        time.sleep(0.2)
         return bulk(received[1])
 
     async def act(broker: AsyncBroker) -> list[bytes]:
         return await asyncio.gather(*(broker.run(echo(str(i))) for i in range(10)))
 
     with FakeRedis(reply_late) as server:
-        assert run_with_broker(server.target, act, reply_timeout_s=0.5) == [b"%d" % i for i in range(10)]
+        assert run_with_broker(server.target, act, reply_timeout_s=1.5) == [b"%d" % i for i in range(10)]
         assert len(server.connections) == 1
 
 
@@ -184,13 +184,13 @@ def test_a_blocked_loop_does_not_treat_redis_as_silent() -> None:
 
     async def main() -> bytes:
         loop = asyncio.get_running_loop()
-        broker = AsyncBroker.connect(server.target, reply_timeout_s=0.2)
+        broker = AsyncBroker.connect(server.target, reply_timeout_s=1.0)
         await broker.run(echo("connect"))
         reader, writer = socket.socketpair()
 
         def block() -> None:
             loop.remove_reader(reader)
-            time.sleep(0.5)
+            time.sleep(1.5)
 
         with reader, writer:
             loop.add_reader(reader, block)
@@ -207,8 +207,8 @@ def test_a_blocked_loop_does_not_treat_redis_as_silent() -> None:
 
 def test_requests_fail_at_once_after_a_connection_was_refused() -> None:
     async def act(broker: AsyncBroker) -> None:
-        async with asyncio.timeout(2):
-            for _ in range(100):
+        async with asyncio.timeout(30):
+            for _ in range(1000):
                 with pytest.raises(BrokerUnavailable, match="cannot be reached"):
                     await broker.run(echo("x"))
 
@@ -221,7 +221,7 @@ def test_a_redis_that_accepts_and_never_replies_is_unavailable_after_a_second(
     monkeypatch.setattr(async_node, "CONNECT_WAIT_S", 0.2)
 
     async def act(broker: AsyncBroker) -> None:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             results = await asyncio.gather(*(broker.run(echo("x")) for _ in range(50)), return_exceptions=True)
             assert {type(result) for result in results} == {BrokerUnavailable}
             with pytest.raises(BrokerUnavailable, match="takes too long"):
@@ -247,7 +247,7 @@ def test_redis_is_used_again_soon_after_its_restart(own_server: ValkeyServer) ->
                 await asyncio.sleep(0.01)
             else:
                 break
-        assert time.monotonic() - started_s < async_node.RECONNECT_MAX_S + 2
+        assert time.monotonic() - started_s < async_node.RECONNECT_MAX_S + 20
 
     run_with_broker(RedisTarget(addresses=(("127.0.0.1", own_server.port),)), act)
 
@@ -319,7 +319,7 @@ def test_a_request_that_takes_long_to_arrive_does_not_count_as_silence() -> None
         return len(reply), time.monotonic() - started_s
 
     with FakeRedis(reply_with_argument, read_pause_s=0.05) as server:
-        size, took_s = run_with_broker(server.target, act, reply_timeout_s=0.3)
+        size, took_s = run_with_broker(server.target, act, reply_timeout_s=0.8)
 
     assert size == 2_000_000
     assert took_s > 1

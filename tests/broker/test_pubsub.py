@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 MASS_CALLBACK_S = 2.0
 """Allowed where a thousand futures are made at once: debug mode notes for each where that was."""
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 class Recorder:

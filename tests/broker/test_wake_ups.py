@@ -16,7 +16,7 @@ from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.tasks.finish import requeue
 from tests.support.tasks import QUEUE, ids, new_task, put, take_one
 
-WAIT_S = 10
+WAIT_S = 30
 
 
 class Subscription:

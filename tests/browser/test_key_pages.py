@@ -54,7 +54,7 @@ def test_a_key_is_created_copied_used_and_revoked(page: Page, site: WebProcess) 
     page.get_by_role("link", name="Revoke").click()
     page.get_by_role("button", name="Revoke").click()
     expect(page.get_by_text("All servers refuse it within two seconds")).to_be_visible()
-    wait_until(lambda: status(site, key) == 401, timeout_s=10)
+    wait_until(lambda: status(site, key) == 401)
     expect(page.get_by_role("link", name="Revoke")).to_have_count(0)
 
 

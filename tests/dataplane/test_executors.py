@@ -25,7 +25,7 @@ class Blocking:
         self.threads.add(threading.current_thread().name)
         if environ["PATH_INFO"] == "/slow":
             self.running += 1
-            assert self.may_go_on.wait(20)
+            assert self.may_go_on.wait(30)
         start_response("200 OK", [("Content-Length", "0")])
         return [b""]
 

@@ -123,7 +123,7 @@ def test_a_stream_is_closed_when_its_client_disconnects() -> None:
     with serve(with_handler(stream)) as client:
         with client.connect("GET /hot HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
             receive_until(connection, b"data: 1\n\n")
-        assert stream.is_closed.wait(10)
+        assert stream.is_closed.wait(30)
 
 
 def test_head_gets_no_stream() -> None:

@@ -2,7 +2,6 @@
 
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -56,7 +55,7 @@ def test_a_process_stops_despite_open_connections_and_incomplete_bodies(start: S
         assert receive_all(half_head) == b""
         assert parse(receive_all(half_body)).code == "request_timeout"
 
-    assert web.process.wait(15) == 0
+    assert web.process.wait(30) == 0
 
 
 def test_a_body_that_completes_in_time_is_accepted_while_the_process_stops(start: StartWeb) -> None:
@@ -71,7 +70,7 @@ def test_a_body_that_completes_in_time_is_accepted_while_the_process_stops(start
         reply = parse(receive_all(connection))
 
     assert reply.status == 200
-    assert web.process.wait(15) == 0
+    assert web.process.wait(30) == 0
 
 
 def accepts(web: WebProcess) -> bool:
@@ -86,7 +85,7 @@ def accepts(web: WebProcess) -> bool:
 def wait_for_task(web: WebProcess, statuses: list[int]) -> threading.Thread:
     """Wait for the result of a new task on a thread, which notes the status of the response."""
     task_id = web.send("/queue/add", b'{"queue":"simple","data":{}}')[1]["info"]["id"]
-    thread = threading.Thread(target=lambda: statuses.append(web.send(f"/queue/{task_id}?wait=15")[0]))
+    thread = threading.Thread(target=lambda: statuses.append(web.send(f"/queue/{task_id}?wait=120")[0]))
     thread.start()
     return thread
 
@@ -96,12 +95,10 @@ def test_draining_responds_to_waiting_clients(start: StartWeb, redis: object) ->
     waiter = wait_for_task(web, statuses)
     wait_until(lambda: redis.pubsub_channels("runqy:ended:*"))  # type: ignore[attr-defined]
 
-    began = time.monotonic()
     web.process.send_signal(signal.SIGTERM)
-    waiter.join(20)
+    waiter.join(30)
 
     assert statuses == [202]
-    assert time.monotonic() - began < 10
     assert is_draining(web)
 
 
@@ -113,7 +110,7 @@ def test_a_second_signal_stops_a_draining_process_at_once(start: StartWeb) -> No
 
     worker.send_signal(signal.SIGTERM)
 
-    wait_until(lambda: not worker.is_alive(), timeout_s=10)
+    wait_until(lambda: not worker.is_alive())
 
 
 def test_sigusr1_ends_waits(start: StartWeb, redis: object) -> None:
@@ -122,7 +119,7 @@ def test_sigusr1_ends_waits(start: StartWeb, redis: object) -> None:
     wait_until(lambda: redis.pubsub_channels("runqy:ended:*"))  # type: ignore[attr-defined]
 
     web.process.send_signal(signal.SIGUSR1)
-    waiter.join(10)
+    waiter.join(30)
 
     assert statuses == [202]
     assert is_draining(web)
@@ -136,7 +133,7 @@ def test_a_quick_stop_leaves_nothing_running(start: StartWeb, number: signal.Sig
 
     web.process.send_signal(number)
 
-    assert web.process.wait(15) == 0
+    assert web.process.wait(30) == 0
     wait_until(lambda: not any(worker.is_alive() for worker in workers))
 
 
@@ -147,7 +144,7 @@ def test_a_process_whose_master_died_ends_and_frees_the_port(start: StartWeb) ->
     web.process.kill()
     web.process.wait()
 
-    wait_until(lambda: not worker.is_alive(), timeout_s=20)
+    wait_until(lambda: not worker.is_alive())
     assert not accepts(web)
 
 
@@ -175,7 +172,7 @@ def test_a_reload_fails_no_request(start: StartWeb) -> None:
     wait_until(lambda: not any(worker.is_alive() for worker in before), timeout_s=60)
     may_end.set()
     for sender in senders:
-        sender.join(20)
+        sender.join(30)
 
     assert failures == []
     assert web.workers()

@@ -81,7 +81,7 @@ def test_a_chunk_is_sent_before_the_next_is_produced() -> None:
 
     def make() -> Iterator[bytes]:
         yield b"first"
-        assert may_go_on.wait(10)
+        assert may_go_on.wait(30)
         yield b"second"
 
     chunks = Chunks(make())
@@ -104,7 +104,7 @@ def test_a_stream_is_closed_when_its_client_disconnects() -> None:
     with serve(build(chunks)) as client:
         with client.connect("GET / HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
             receive_until(connection, b"tick")
-        assert chunks.is_closed.wait(10)
+        assert chunks.is_closed.wait(30)
 
 
 def test_a_stream_pauses_while_its_client_does_not_read_and_ends_after_a_timeout() -> None:
@@ -115,7 +115,7 @@ def test_a_stream_pauses_while_its_client_does_not_read_and_ends_after_a_timeout
     chunks = Chunks(make())
     with serve(build(chunks), QuickProtocol) as client:
         connection = client.connect("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert chunks.is_closed.wait(10)
+        assert chunks.is_closed.wait(30)
         received = receive_all(connection)
 
     assert not received.endswith(b"0\r\n\r\n")
@@ -190,14 +190,14 @@ def test_a_request_whose_client_disconnected_is_still_processed() -> None:
 
     def application(_environ: object, start_response: StartResponse) -> list[bytes]:
         began.set()
-        assert may_end.wait(10)
+        assert may_end.wait(30)
         ended.set()
         start_response("200 OK", [("Content-Length", "0")])
         return [b""]
 
     with serve(build(application)) as client:
         connection = client.connect("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert began.wait(10)
+        assert began.wait(30)
         connection.close()
         may_end.set()
         wait_until(ended.is_set)

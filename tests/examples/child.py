@@ -39,7 +39,7 @@ class Child:
 
     def close(self) -> int:
         """Close its input and return its exit code."""
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=30)
         return self._process.returncode
 
     def _read(self) -> dict[str, Any]:

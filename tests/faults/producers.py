@@ -94,7 +94,7 @@ class Producers:
             thread.join(60)
             assert not thread.is_alive()
 
-    def wait_for(self, is_wanted: Callable[[Reply], bool], count: int = 1, *, timeout_s: float = 20) -> float:
+    def wait_for(self, is_wanted: Callable[[Reply], bool], count: int = 1, *, timeout_s: float = 30) -> float:
         """Return after how many seconds so many more replies were as wanted."""
         before, began_s = len(self.replies), time.monotonic()
         wait_until(lambda: sum(map(is_wanted, self.replies[before:])) >= count, timeout_s)

@@ -82,17 +82,17 @@ def test_one_call_at_a_time_probes_an_open_circuit(breaker: CircuitBreaker, cloc
 
     def hang() -> int:
         has_begun.set()
-        assert may_end.wait(10)
+        assert may_end.wait(30)
         return 1
 
     with ThreadPoolExecutor(1) as pool:
         trying = pool.submit(breaker.call, hang)
-        assert has_begun.wait(10)
+        assert has_begun.wait(30)
         with pytest.raises(CircuitOpen):
             breaker.call(lambda: 2)
         may_end.set()
 
-        assert trying.result(10) == 1
+        assert trying.result(30) == 1
     assert breaker.call(lambda: 2) == 2
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -20,13 +21,17 @@ from runqy.broker.rate_limit import Rate
 from runqy.broker.scripts import command
 from runqy.config_sync import snapshot
 from runqy.errors import BrokerUnavailable
+from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
 from tests.support.event_loop import run_with_broker
 from tests.support.servers import MASTER_NAME, ValkeyServer, start_cluster, start_sentinel
+from tests.support.waiting import wait_until
 
 SOON_S = 1.9
-"""About a second is meant; a busy machine takes longer."""
+"""About a second is meant."""
 AT_ONCE_S = 0.4
+TRIES = 5
+"""How often a busy machine may try to be so quick."""
 
 Servers = tuple[RedisTarget, list[ValkeyServer]]
 
@@ -76,6 +81,16 @@ def seconds(act: Callable[[], object]) -> float:
     return time.monotonic() - began_s
 
 
+def check_quick(measure: Callable[[], Sequence[float]], limits_s: Sequence[float]) -> None:
+    """Check that some acts are as quick as they should be, with other tries in case the machine was busy."""
+    tries = []
+    for _ in range(TRIES):
+        tries.append(measure())
+        if all(took_s < limit_s for took_s, limit_s in zip(tries[-1], limits_s, strict=True)):
+            return
+    pytest.fail(f"{tries} s, not {limits_s} s")
+
+
 @pytest.fixture
 def client(running: Servers, configuration: None, settings: Any) -> ApiClient:
     """Return a client with a key of the database whose requests are counted, in a process that uses these servers."""
@@ -87,30 +102,43 @@ def list_keys(client: ApiClient) -> None:
     assert client.get("/api/keys").status_code == 200
 
 
+def is_used() -> bool:
+    """Return whether the process uses its Redis; for a second after a wait in vain it does not."""
+    try:
+        get_broker().connection.execute([command("GET", "k", key="k")])
+    except BrokerUnavailable:
+        return False
+    return True
+
+
 def soon_s(target: RedisTarget) -> float:
     """Return what a list may take: in a cluster the configuration and the rate are on two servers, a second each."""
     return 2 * SOON_S if target.mode == "cluster" else SOON_S
 
 
 def test_a_list_from_the_database_takes_about_a_second(client: ApiClient, running: Servers) -> None:
-    list_keys(client)
+    def measure() -> list[float]:
+        wait_until(is_used)
+        list_keys(client)
+        with silenced(running[1]):
+            return [seconds(lambda: list_keys(client)) for _ in range(3)]
 
-    with silenced(running[1]):
-        took_s = [seconds(lambda: list_keys(client)) for _ in range(3)]
-
-    assert max(took_s) < soon_s(running[0]), took_s
+    check_quick(measure, [soon_s(running[0])] * 3)
 
 
 def test_a_process_that_was_never_connected_takes_about_a_second(
     client: ApiClient, running: Servers, settings: Any
 ) -> None:
-    settings.REDIS_TARGET = replace(running[0], username="default")  # another one, to which there is no connection
-    snapshot.forget()
+    numbers = count()
 
-    with silenced(running[1]):
-        took_s = [seconds(lambda: list_keys(client)) for _ in range(3)]
+    def measure() -> list[float]:
+        another = replace(running[0], username="default", password=f"p{next(numbers)}")
+        settings.REDIS_TARGET = another  # to which there is no connection
+        snapshot.forget()
+        with silenced(running[1]):
+            return [seconds(lambda: list_keys(client)) for _ in range(3)]
 
-    assert max(took_s) < soon_s(running[0]), took_s
+    check_quick(measure, [soon_s(running[0])] * 3)
 
 
 def fail(link: RedisConnection, key: str = "k") -> None:
@@ -120,13 +148,14 @@ def fail(link: RedisConnection, key: str = "k") -> None:
 
 def test_after_a_timeout_requests_fail_at_once_for_a_second(running: Servers) -> None:
     target, servers = running
-    broker = Broker.connect(target)
-    broker.measure_clock()
 
-    with silenced(servers):
-        first_s, second_s = seconds(lambda: fail(broker.connection)), seconds(lambda: fail(broker.connection))
+    def measure() -> tuple[float, float]:
+        broker = Broker.connect(target)
+        broker.measure_clock()
+        with silenced(servers):
+            return seconds(lambda: fail(broker.connection)), seconds(lambda: fail(broker.connection))
 
-    assert (first_s < SOON_S, second_s < AT_ONCE_S) == (True, True), (first_s, second_s)
+    check_quick(measure, (SOON_S, AT_ONCE_S))
 
 
 def test_on_an_event_loop_requests_fail_at_once_while_redis_is_silent(running: Servers) -> None:
@@ -143,9 +172,7 @@ def test_on_an_event_loop_requests_fail_at_once_while_redis_is_silent(running: S
         with silenced(servers):
             return await fail_on_loop(broker), await fail_on_loop(broker)
 
-    first_s, second_s = run_with_broker(target, act)
-
-    assert (first_s < SOON_S, second_s < AT_ONCE_S) == (True, True), (first_s, second_s)
+    check_quick(lambda: run_with_broker(target, act), (SOON_S, AT_ONCE_S))
 
 
 @pytest.mark.cluster
@@ -154,15 +181,17 @@ def test_a_hanging_node_delays_no_request_to_others() -> None:
     broker = Broker.connect(target)
     by_port = {broker.client.get_node_from_key(f"k{n}").port: f"k{n}" for n in range(50)}  # type: ignore[union-attr]
     hung, *others = nodes
+
+    def measure() -> list[float]:
+        return [
+            seconds(lambda k=key: broker.connection.execute([command("GET", k, key=k)]))
+            for key in (by_port[node.port] for node in others)  # type: ignore[misc]
+        ]
+
     try:
         with silenced([hung]):
             fail(broker.connection, by_port[hung.port])
-            took_s = [
-                seconds(lambda k=key: broker.connection.execute([command("GET", k, key=k)]))
-                for key in (by_port[node.port] for node in others)  # type: ignore[misc]
-            ]
+            check_quick(measure, [AT_ONCE_S] * len(others))
     finally:
         for node in nodes:
             node.stop()
-
-    assert max(took_s) < AT_ONCE_S, took_s

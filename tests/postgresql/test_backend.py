@@ -4,7 +4,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import psycopg
@@ -16,11 +16,11 @@ from pytest_django.plugin import DjangoDbBlocker
 from runqy import circuit_breaker, clock
 from runqy.circuit_breaker import CircuitBreaker
 from runqy.connection_urls import parse_database_url
-from runqy.postgresql.base import GRACE_S, MAX_PROBING, DatabaseWrapper
+from runqy.postgresql.base import MAX_PROBING, DatabaseWrapper
 from runqy.postgresql.bulkhead import Bulkhead
 from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.postgresql import PostgresqlServer, find_programs
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 pytestmark = [
     pytest.mark.postgresql,
@@ -86,12 +86,11 @@ def ask(connection: DatabaseWrapper, sql: str) -> Any:
         return cursor.fetchone()[0]
 
 
-def failing_s(act: Callable[[], Any]) -> float:
-    """Return how long it took until something failed as it does without a database."""
-    began_s = time.monotonic()
-    with pytest.raises(OperationalError):
+def fail(act: Callable[[], Any]) -> OperationalError:
+    """Wait until something fails as it does without a database, and return the error."""
+    with pytest.raises(OperationalError) as failure:
         act()
-    return time.monotonic() - began_s
+    return failure.value
 
 
 def test_the_statement_timeout_is_passed_to_the_server(server: PostgresqlServer, connect: Connect) -> None:
@@ -104,9 +103,9 @@ def test_the_statement_timeout_is_passed_to_the_server(server: PostgresqlServer,
 def test_a_statement_that_takes_too_long_is_ended_by_the_server(server: PostgresqlServer, connect: Connect) -> None:
     connection = connect(server.port, "?statement_timeout=1")
 
-    took_s = failing_s(lambda: ask(connection, "SELECT pg_sleep(30)"))
+    error = fail(lambda: ask(connection, "SELECT pg_sleep(60)"))
 
-    assert took_s < 1 + GRACE_S
+    assert isinstance(error.__cause__, psycopg.errors.QueryCanceled)
     assert ask(connection, "SELECT 1") == 1
 
 
@@ -154,11 +153,10 @@ def test_a_wait_for_a_silent_server_ends(network: BadNetwork, connect: Connect, 
     select(connection)
 
     network.mode = FaultMode.SILENT
-    took_s = failing_s(lambda: act(connection))
+    fail(lambda: act(connection))
     network.mode = FaultMode.FINE
     connection.close()
 
-    assert took_s < 1 + GRACE_S + 1.5, f"it took {took_s:.1f} s"
     wait_until_used_again(connection)
 
 
@@ -169,9 +167,7 @@ def test_the_wait_for_rows_of_a_server_side_cursor_ends(network: BadNetwork, con
         assert cursor.fetchmany(2) == [(1,), (2,)]
 
         network.mode = FaultMode.SILENT
-        took_s = failing_s(lambda: cursor.fetchmany(2))
-
-    assert took_s < 1 + GRACE_S + 1.5, f"it took {took_s:.1f} s"
+        fail(lambda: cursor.fetchmany(2))
 
 
 def test_a_connection_whose_server_went_silent_is_not_usable(network: BadNetwork, connect: Connect) -> None:
@@ -182,7 +178,7 @@ def test_a_connection_whose_server_went_silent_is_not_usable(network: BadNetwork
     began_s = time.monotonic()
 
     assert not connection.is_usable()
-    assert time.monotonic() - began_s < 2 + 1.5
+    assert time.monotonic() - began_s < 30, "it is checked for as long as a statement may take"
 
 
 @pytest.mark.parametrize(("act", "limits"), [(check, "?connect_timeout=2"), (select, "?statement_timeout=1")])
@@ -195,8 +191,10 @@ def test_after_one_wait_in_vain_nothing_waits_on_another_connection(
     session = ask(other, "SELECT pg_backend_pid()")
 
     network.mode = FaultMode.SILENT
-    failing_s(lambda: act(first))
-    took_s = failing_s(lambda: select(other))
+    fail(lambda: act(first))
+    began_s = time.monotonic()
+    fail(lambda: select(other))
+    took_s = time.monotonic() - began_s
     network.mode = FaultMode.FINE
 
     assert took_s < 30, f"it took {took_s:.1f} s"
@@ -208,7 +206,7 @@ def test_after_one_wait_in_vain_nothing_waits_on_another_connection(
 def lose(connection: DatabaseWrapper, network: BadNetwork) -> None:
     """Lose a connection before it is used."""
     network.reset()
-    failing_s(lambda: select(connection))
+    fail(lambda: select(connection))
 
 
 def close(connection: DatabaseWrapper, _: BadNetwork) -> None:
@@ -234,10 +232,10 @@ def test_a_connection_that_ended_before_shows_nothing_about_a_silent_server(
 
     monkeypatch.setattr(circuit_breaker, "OPEN_S", 30.0)
     network.mode = FaultMode.SILENT
-    failing_s(lambda: select(silent))
+    fail(lambda: select(silent))
     monkeypatch.setattr(clock, "monotonic_s", lambda: time.monotonic() + 30.0)
-    failing_s(lambda: select(ended))
-    failing_s(lambda: commit(ended))
+    fail(lambda: select(ended))
+    fail(lambda: commit(ended))
     assert not ended.is_usable()
 
     assert breaker.is_open
@@ -275,9 +273,17 @@ def test_a_failed_transaction_does_not_hide_that_the_server_is_silent(
     monkeypatch.setattr(clock, "monotonic_s", lambda: time.monotonic() + circuit_breaker.OPEN_S)
 
     network.mode = FaultMode.SILENT
-    failing_s(failed.rollback)
+    fail(failed.rollback)
 
     assert breaker.is_open
+
+
+def wait_until_refused(waiting: set[Future[None]]) -> set[Future[None]]:
+    """Wait until all are refused but those that may wait for the server, and return these."""
+    while len(waiting) > MAX_PROBING:
+        refused, waiting = wait(waiting, PATIENCE_S, FIRST_COMPLETED)
+        assert {type(future.exception()) for future in refused} == {OperationalError}
+    return waiting
 
 
 def test_few_requests_wait_on_connections_that_went_silent(network: BadNetwork, connect: Connect) -> None:
@@ -287,33 +293,36 @@ def test_few_requests_wait_on_connections_that_went_silent(network: BadNetwork, 
 
     network.mode = FaultMode.SILENT
     with ThreadPoolExecutor(len(connections)) as pool:
-        waiting = {pool.submit(check, connection) for connection in connections}
-        while len(waiting) > MAX_PROBING:
-            refused, waiting = wait(waiting, 10, FIRST_COMPLETED)
-            assert {type(future.exception()) for future in refused} == {OperationalError}
+        waiting = wait_until_refused({pool.submit(check, connection) for connection in connections})
         network.mode = FaultMode.FINE
 
-        assert [future.result(10) for future in waiting] == [None] * MAX_PROBING
+        assert [future.result(30) for future in waiting] == [None] * MAX_PROBING
 
 
-def test_few_threads_wait_for_a_server_that_does_not_speak(connect: Connect) -> None:
+def test_few_threads_wait_for_a_server_that_does_not_speak(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit_breaker, "OPEN_S", 60.0)  # a slow machine may take a second between two calls
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent, ThreadPoolExecutor(4) as pool:
         port = silent.getsockname()[1]
 
-        def take_s(_: int) -> float:
-            return failing_s(connect(port, "?connect_timeout=2").ensure_connection)
+        def try_to_connect() -> None:
+            connect(port, "?connect_timeout=60&sslmode=disable").ensure_connection()
 
-        first, later = sorted(pool.map(take_s, range(4))), [take_s(0) for _ in range(10)]
+        waiting = wait_until_refused({pool.submit(try_to_connect) for _ in range(4)})
+        for _ in waiting:
+            silent.accept()[0].close()
+        assert {type(future.exception(PATIENCE_S)) for future in waiting} == {OperationalError}
+        for _ in range(10):
+            fail(try_to_connect)
 
-    assert all(2 <= took_s < 4 for took_s in first[-MAX_PROBING:]), first
-    assert all(took_s < 2 for took_s in first[:-MAX_PROBING]), first
-    assert max(later) < 0.5
+        silent.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            silent.accept()
 
 
 def test_a_server_that_speaks_again_is_used_again(network: BadNetwork, connect: Connect) -> None:
     connection = connect(network.port, "?connect_timeout=2")
     network.mode = FaultMode.SILENT
-    failing_s(connection.ensure_connection)
+    fail(connection.ensure_connection)
 
     network.mode = FaultMode.FINE
 

@@ -195,7 +195,7 @@ def test_one_of_two_concurrent_saves_with_colliding_names_is_rejected() -> None:
     both_ready = threading.Barrier(2)
 
     def try_to_save(one) -> None:
-        both_ready.wait(10)
+        both_ready.wait(30)
         try:
             save(one)
             outcomes.append("saved")

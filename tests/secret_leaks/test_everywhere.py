@@ -22,7 +22,7 @@ from tests.supervisor.stack import make_queue
 from tests.support.environment import ADMIN_KEY, WORKER_KEY
 from tests.support.secret_leaks import Canary
 from tests.support.servers import ValkeyServer
-from tests.workers.processes import eventually
+from tests.support.waiting import eventually
 from vaults.export_file import ExportedEntry, ExportedVault, encrypt_export
 
 PASSWORD, PHRASE = "a-password-of-tests", "correct horse battery"

@@ -110,16 +110,26 @@ def test_a_leak_in_a_response_is_found(path: str) -> None:
     assert LEAKED.leaks == [f"response of {path}: plain"]
 
 
-@pytest.mark.parametrize("how", ["log", "redis", "database", "file", "nowhere"])
-def test_a_run_whose_tests_leak_fails(how: str) -> None:
+PLACES = {
+    "log": "log of leaky: plain",
+    "redis": ".incr.aof: plain",
+    "database": "test.sqlite3 after ",
+    "file": "worker.log: plain",
+}
+"""Ways to leak, and what is reported of each."""
+
+
+@pytest.mark.parametrize("ways", [list(PLACES), []])
+def test_a_run_whose_tests_leak_fails(ways: list[str]) -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "RUNQY_", "REDIS_"))}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:randomly", "tests/secret_leaks/leak.py"],
         cwd=ROOT,
-        env=env | {"RUNQY_TEST_LEAK": how},
+        env=env | {"RUNQY_TEST_LEAK": " ".join(ways)},
         capture_output=True,
         text=True,
     )
 
-    assert ("Secrets of vaults were found" in done.stdout) == (how != "nowhere"), done.stdout
-    assert (done.returncode == 0) == (how == "nowhere"), done.stdout
+    assert ("Secrets of vaults were found" in done.stdout) == bool(ways), done.stdout
+    assert [way for way, place in PLACES.items() if place in done.stdout] == ways, done.stdout
+    assert (done.returncode == 0) == (not ways), done.stdout

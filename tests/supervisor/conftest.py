@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,14 +35,6 @@ def make_program(tmp_path: Path) -> MakeProgram:
         )
 
     return make
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def is_alive(pid: int) -> bool:

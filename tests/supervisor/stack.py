@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runqy.supervisor.ports import find_free_port
-from tests.supervisor.conftest import wait_until
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 ECHO = """\

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from runqy_python import AuthenticationError, RunqyClient, TaskNotFoundError
 
-from tests.supervisor.conftest import wait_until
 from tests.supervisor.stack import Stack
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -12,7 +12,8 @@ from runqy.errors import StackFailed
 from runqy.supervisor.locks import FileLock, is_held
 from runqy.supervisor.reaper import StackLocks, only_stack
 from runqy.supervisor.stop_signals import Interrupted
-from tests.supervisor.conftest import is_alive, wait_until
+from tests.supervisor.conftest import is_alive
+from tests.support.waiting import wait_until
 
 STACK = """
 import sys, time
@@ -75,7 +76,7 @@ def test_reaper_waits_until_a_killed_stack_releases_its_lock(locks):
             reaper.wait(timeout=2)
         lock.close()
 
-        assert reaper.wait(timeout=20) == 0
+        assert reaper.wait(timeout=30) == 0
     assert locks.stack.read_text() == "cleaning up"
 
 
@@ -89,7 +90,7 @@ def test_reaper_does_not_touch_a_new_stack(locks):
         lock.write_holder("process 2")
         reaper.stdin.close()
 
-        assert reaper.wait(timeout=20) == 0
+        assert reaper.wait(timeout=30) == 0
     assert locks.stack.read_text() == "process 2"
     lock.close()
 

@@ -15,10 +15,10 @@ import redis as redis_py
 
 from runqy.broker import keys
 from runqy.broker.keys import QueueKeys
-from tests.supervisor.conftest import wait_until
 from tests.supervisor.serving import Serve, Worker
 from tests.supervisor.stack import make_queue
 from tests.support import environment
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -12,7 +12,7 @@ import redis
 from runqy.supervisor.locks import LockHeld
 from runqy.supervisor.processes import Process
 from runqy.supervisor.valkey import WORKER_RULE, configure_valkey
-from tests.supervisor.conftest import wait_until
+from tests.support.waiting import wait_until
 
 OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
 

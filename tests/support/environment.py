@@ -19,6 +19,8 @@ HOME = tempfile.mkdtemp(prefix="runqy-test-home-")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 SERVER = ValkeyServer("--appendonly", "yes", "--appendfsync", "no", "--auto-aof-rewrite-percentage", "0").start()
 """The tests' own server; tests/support/secret_leaks.py searches its file, which keeps all that was written."""
+CLIENT = SERVER.client()
+"""A client of it for all tests: to make one and to connect takes as long as many a test."""
 
 ADMIN_KEY, WORKER_KEY, CLIENT_KEY = (
     f"{role}-key-of-tests-that-cannot-be-guessed" for role in ("admin", "worker", "client")

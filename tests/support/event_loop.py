@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.connection.redis_client import RedisTarget
+from tests.support.waiting import PATIENCE_S
 
 T = TypeVar("T")
 
@@ -152,6 +153,10 @@ class WatchedLoop(asyncio.SelectorEventLoop):
         super().__init__()
         self.set_debug(True)
 
+    def get_debug(self) -> bool:
+        """Let nothing else be in debug mode: handles, futures and tasks would each keep the stack that made them."""
+        return False
+
     def run_forever(self) -> None:
         """Run with the clocks of the thread that runs it."""
         self._clocks = Clocks()
@@ -236,7 +241,7 @@ def run_with_broker(target: RedisTarget, act: Callable[[AsyncBroker], Awaitable[
     return run(main())
 
 
-async def wait_until(is_so: Callable[[], object], timeout_s: float = 10.0) -> None:
+async def wait_until(is_so: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
     """Return as soon as a condition holds, letting the loop work meanwhile. Raise AssertionError."""
     deadline = time.monotonic() + timeout_s
     while not is_so():

@@ -10,6 +10,8 @@ from runqy.broker.connection.redis_client import RedisTarget
 from tests.support import environment
 
 COPY_DB = 15
+COPIER = environment.SERVER.client()
+"""A client of its own: it changes databases."""
 COPY_ALL = "for _, key in ipairs(redis.call('KEYS', '*')) do redis.call('COPY', key, key, 'DB', ARGV[1]) end"
 
 _targets: dict[RedisTarget, RedisTarget] = {}
@@ -20,9 +22,9 @@ def copy_redis() -> bool:
 
     Return whether there is a copy: not where a test limits the server's memory, which it would use up.
     """
-    with environment.SERVER.client() as client, client.pipeline(transaction=False) as pipeline:
-        if int(client.config_get("maxmemory")["maxmemory"]):
-            return False
+    if int(environment.CLIENT.config_get("maxmemory")["maxmemory"]):
+        return False
+    with COPIER.pipeline(transaction=False) as pipeline:
         pipeline.execute_command("SELECT", COPY_DB).flushdb().execute_command("SELECT", 0)
         pipeline.eval(COPY_ALL, 0, COPY_DB).execute()
     return True

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from django.db import connection
-from django.db.backends.utils import CursorWrapper
 from django.test import Client
+
+from tests.support.database import find_tables_with_rows
 
 REGISTER = "/worker/register"
 SKIPPED_FOLDERS = {".git", "venv", ".venv", "site-packages"}
@@ -57,7 +58,7 @@ class Canary:
             self.look(b"".join([_read_locked(name), *(log.read_bytes() for log in logs)]), f"{name} after {after}")
             return
         with connection.cursor() as cursor:
-            for table in _tables_with_rows(cursor):
+            for table in find_tables_with_rows(cursor, connection.introspection.table_names(cursor)):
                 cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)}")  # noqa: S608
                 for row in cursor.fetchall():
                     self.look(b" ".join(_raw(value) for value in row), f"table {table} after {after}")
@@ -136,14 +137,6 @@ def _read_locked(database: str) -> bytes:
 def _descriptor(database: str) -> int:
     """Open SQLite's file for good: to close it ends the locks that SQLite has on it in this process."""
     return os.open(database, os.O_RDONLY)
-
-
-def _tables_with_rows(cursor: CursorWrapper) -> list[str]:
-    """Return the names of the tables that are not empty, in one query."""
-    names = connection.introspection.table_names(cursor)
-    parts = (f"SELECT %s WHERE EXISTS (SELECT 1 FROM {connection.ops.quote_name(name)})" for name in names)  # noqa: S608
-    cursor.execute(" UNION ALL ".join(parts), names)
-    return [name for (name,) in cursor.fetchall()]
 
 
 def _record_text(record: logging.LogRecord) -> bytes:

@@ -2,11 +2,26 @@
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PATIENCE_S = 30.0
+"""How long a busy machine may take for what is soon done; a test that passes does not wait for so long."""
 
 
-def wait_until(is_so: Callable[[], object], timeout_s: float = 10.0) -> None:
+def wait_until(is_so: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
     """Return as soon as a condition holds. Raise AssertionError when it does not in time."""
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, "what was waited for did not come"
-        time.sleep(0.005)
+    eventually(is_so, within_s=timeout_s, what=lambda: "what was waited for did not come")
+
+
+def eventually(
+    look: Callable[[], T | bool | None], *, within_s: float = PATIENCE_S, what: Callable[[], object] = lambda: ""
+) -> T:
+    """Return the first truthy value of a function. Raise AssertionError with `what` when there is none in time."""
+    began_s = time.monotonic()
+    while not (found := look()):
+        waited_s = time.monotonic() - began_s
+        assert waited_s < within_s, what()
+        time.sleep(min(max(waited_s / 20, 0.005), 0.25))  # looking takes time from what is waited for
+    return found  # type: ignore[return-value]

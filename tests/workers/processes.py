@@ -6,9 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import runqy_python
 
@@ -20,9 +19,8 @@ from runqy.broker.tasks.record import TaskRecord
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord
 from tests.support.servers import ValkeyServer
+from tests.support.waiting import eventually
 from tests.workers.fake_server import API_KEY, FakeServer
-
-T = TypeVar("T")
 
 SDK_FILES = {f"runqy_python/{path.name}": path.read_bytes() for path in Path(runqy_python.__file__).parent.glob("*.py")}
 """The published SDK, for repositories of tests, so that deploying them needs no package index."""
@@ -68,18 +66,6 @@ class WorkerProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-
-
-def eventually(
-    look: Callable[[], T | bool | None], *, within_s: float = 30, what: Callable[[], object] = lambda: ""
-) -> T:
-    """Return the first truthy value of a function."""
-    deadline = time.monotonic() + within_s
-    while True:
-        if found := look():
-            return found  # type: ignore[return-value]
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.02)
 
 
 def add_task(broker: Broker, payload: object = None, *, queue: str = "mail", **options: Any) -> str:

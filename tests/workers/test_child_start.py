@@ -3,9 +3,9 @@
 import pytest
 import redis as redis_py
 
+from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, change_configuration
-from tests.workers.processes import eventually
 
 
 @pytest.mark.parametrize("mode", ["long_running", "one_shot"])

@@ -14,9 +14,10 @@ from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.queues.stats import count_tasks
 from runqy.broker.tasks.reader import find_task
 from runqy.broker.tasks.record import TaskRecord
+from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
-from tests.workers.processes import add_task, eventually, is_alive
+from tests.workers.processes import add_task, is_alive
 
 TASKS, KILLS = 80, 8
 
@@ -62,7 +63,7 @@ def test_nothing_of_a_killed_worker_runs_on(single_broker: Broker, start_worker:
 
     processes = [int(word) for word in started.read_text().split()]
     assert len(processes) == 3
-    eventually(lambda: not any(map(is_alive, processes)), within_s=5)
+    eventually(lambda: not any(map(is_alive, processes)))
 
 
 def test_a_task_under_which_three_children_died_has_three_attempts(

@@ -5,9 +5,10 @@ from pathlib import Path
 from runqy.broker.broker import Broker
 from runqy.errors import BrokerUnavailable
 from tests.support.servers import MASTER_NAME, SentinelSet
+from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, create_redis_user
-from tests.workers.processes import add_task, eventually, wait_for_state
+from tests.workers.processes import add_task, wait_for_state
 
 
 def test_a_worker_goes_on_after_the_master_was_killed(

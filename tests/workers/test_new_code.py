@@ -10,12 +10,12 @@ import redis as redis_py
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.workers.heartbeats import list_worker_records
+from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, change_configuration
 from tests.workers.processes import (
     SDK_FILES,
     add_task,
-    eventually,
     wait_for_record,
     wait_for_state,
     wait_task,

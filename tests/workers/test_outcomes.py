@@ -33,7 +33,7 @@ def test_pages_filters_history_and_metrics_agree_on_how_tasks_ended(
     wait_for_state(single_broker, add_task(single_broker, 1), "completed")
     hang = {"do": "hang", "started": str(tmp_path / "started")}
     late = add_task(single_broker, 1, deadline_s=single_broker.now_s() - 1)
-    cut_off = add_task(single_broker, hang, deadline_s=single_broker.now_s() + 1, timeout_s=600, max_retry=0)
+    cut_off = add_task(single_broker, hang, deadline_s=single_broker.now_s() + 4, timeout_s=600, max_retry=0)
     slow = add_task(single_broker, hang, timeout_s=1, max_retry=0)
     failed = add_task(single_broker, {"do": "fail", "text": "timed out after 1 h"})
     expected = {waited: "Expired", late: "Expired", cut_off: "Timed out", slow: "Timed out", failed: "Failed"}

@@ -10,9 +10,10 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.message import encode
 from runqy.broker.tasks.reader import find_task
 from tests.support.tasks import take_one
+from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, change_configuration
-from tests.workers.processes import add_task, eventually, wait_for_state
+from tests.workers.processes import add_task, wait_for_state
 
 MAIL = QueueKeys("mail")
 

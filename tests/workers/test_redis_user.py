@@ -19,12 +19,12 @@ from runqy.redis_connection import get_broker
 from tests.queues.samples import spec
 from tests.support.maintenance import start_maintenance
 from tests.support.servers import ValkeyServer
+from tests.support.waiting import eventually
 from tests.support.web import WebProcess, database_variables
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import (
     WorkerProcess,
     add_task,
-    eventually,
     is_alive,
     wait_for_record,
     wait_for_state,
@@ -71,7 +71,7 @@ def worker(
     process.end()
     web.kill()
     maintenance.send_signal(signal.SIGTERM)
-    maintenance.wait(20)
+    maintenance.wait(30)
 
 
 def user_of(valkey: ValkeyServer) -> set[str]:

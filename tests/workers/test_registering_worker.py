@@ -3,9 +3,10 @@
 import pytest
 
 from runqy.broker.broker import Broker
+from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
-from tests.workers.processes import add_task, eventually, wait_for_state
+from tests.workers.processes import add_task, wait_for_state
 
 
 def test_the_registration_request_identifies_the_worker(server: FakeServer, start_worker: StartWorker) -> None:

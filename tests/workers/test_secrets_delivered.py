@@ -14,17 +14,15 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
 from tests.queues.samples import spec
+from tests.support.waiting import eventually
 from tests.support.web import WebProcess
-from tests.workers.processes import WorkerProcess, add_task, eventually, wait_for_record, wait_for_state, wait_task
+from tests.workers.processes import WorkerProcess, add_task, wait_for_record, wait_for_state, wait_task
 from tests.workers.repositories import Repository
 from vaults.access_log import list_vault_workers, store_deliveries
 from vaults.crypto import generate_master_key
 from vaults.models import VaultDelivery
 from vaults.operations import create_vault, delete_vault, save_vault, set_entry
 from vaults.rotation import rotate_entries
-
-SOON_S = 5
-"""How soon an idle worker must have changed values."""
 
 NEXT_KEY = generate_master_key()
 
@@ -86,9 +84,9 @@ def env_of(broker: Broker, queue: str) -> dict[str, str]:
     return env
 
 
-def wait_for_env(broker: Broker, queue: str, key: str, value: str, *, within_s: float = SOON_S) -> None:
+def wait_for_env(broker: Broker, queue: str, key: str, value: str) -> None:
     """Wait until a queue's tasks have a value in their environment."""
-    eventually(lambda: env_of(broker, queue).get(key) == value, within_s=within_s)
+    eventually(lambda: env_of(broker, queue).get(key) == value)
 
 
 def test_a_worker_waits_for_a_vault_that_is_missing_and_starts_once_it_is_there(
@@ -113,7 +111,7 @@ def test_a_running_worker_continues_when_its_vault_is_deleted_and_reports_why(
     fill("secrets", TOKEN="first-value")
     save("mail", "secrets")
     worker = serve("mail")
-    wait_for_env(single_broker, "mail", "TOKEN", "first-value", within_s=30)
+    wait_for_env(single_broker, "mail", "TOKEN", "first-value")
 
     delete_vault(name="secrets")
     worker.wait_for("not_registered")
@@ -121,7 +119,7 @@ def test_a_running_worker_continues_when_its_vault_is_deleted_and_reports_why(
     assert env_of(single_broker, "mail")["TOKEN"] == "first-value"
     eventually(lambda: "vault secrets does not exist" in wait_for_record(single_broker, "ready").reason)
     fill("secrets", TOKEN="other-value")
-    wait_for_env(single_broker, "mail", "TOKEN", "other-value", within_s=30)
+    wait_for_env(single_broker, "mail", "TOKEN", "other-value")
 
 
 def test_a_changed_entry_reaches_the_workers_of_its_queues_only(
@@ -192,7 +190,7 @@ def test_a_change_that_keeps_all_values_restarts_no_child(
     fill("secrets", TOKEN="first-value")
     save("mail", "secrets")
     worker = serve("mail")
-    wait_for_env(single_broker, "mail", "TOKEN", "first-value", within_s=30)
+    wait_for_env(single_broker, "mail", "TOKEN", "first-value")
 
     save_vault(name="secrets", description="another")
     set_entry(vault="secrets", key="TOKEN", value="first-value", is_secret=False)
@@ -209,7 +207,7 @@ def test_a_rotation_of_the_master_key_restarts_no_child(
     fill("secrets", TOKEN="first-value", OTHER="other-value")
     save("mail", "secrets")
     worker = serve("mail")
-    wait_for_env(single_broker, "mail", "TOKEN", "first-value", within_s=30)
+    wait_for_env(single_broker, "mail", "TOKEN", "first-value")
 
     settings.RUNQY_VAULT_MASTER_KEY = f"{NEXT_KEY},{settings.RUNQY_VAULT_MASTER_KEY}"
     rotated = sum(step.rotated for step in rotate_entries())

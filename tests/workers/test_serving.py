@@ -15,9 +15,10 @@ from runqy.broker.queues.stats import count_tasks
 from runqy.broker.tasks.enqueue import NewTask
 from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.workers.heartbeats import list_worker_records
+from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, registration_response
-from tests.workers.processes import add_task, eventually, wait_for_record, wait_for_state, wait_task
+from tests.workers.processes import add_task, wait_for_record, wait_for_state, wait_task
 from workers.runtime.registration import decode_registration
 
 
@@ -98,9 +99,9 @@ def test_a_queue_costs_no_thread_and_six_descriptors(single_broker: Broker, star
     eventually(lambda: states() == ["ready"] * len(queues), within_s=60, what=states)
 
     pid = worker.process.pid
-    eventually(lambda: count_threads(pid) <= 3, within_s=10, what=lambda: count_threads(pid))
+    eventually(lambda: count_threads(pid) <= 3, what=lambda: count_threads(pid))
     most = 24 + 6 * len(queues)
-    eventually(lambda: count_descriptors(pid) <= most, within_s=10, what=lambda: count_descriptors(pid))
+    eventually(lambda: count_descriptors(pid) <= most, what=lambda: count_descriptors(pid))
     print("threads", count_threads(pid), "descriptors", count_descriptors(pid))
 
 

@@ -11,8 +11,9 @@ from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.tasks.enqueue import enqueue
 from tests.support import environment
 from tests.support.tasks import new_task
+from tests.support.waiting import eventually
 from tests.workers.fake_server import FakeServer, registration_response
-from tests.workers.processes import WorkerProcess, add_task, eventually, wait_for_state
+from tests.workers.processes import WorkerProcess, add_task, wait_for_state
 from tests.workers.repositories import Repository
 
 FINAL = ("completed", "archived")

@@ -21,7 +21,7 @@ from runqy.audit.actors import SERVER, actor_context
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget, connect_client
 from runqy.config_sync import polling, snapshot
-from runqy.health.readiness import readiness
+from runqy.health import readiness
 from runqy.overview import queue_counts, trends, views
 from tasks import failing_queues
 from tasks.waiting_loop import WaitingThread, set_waiting_loop

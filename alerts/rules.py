@@ -77,7 +77,7 @@ class RuleInfo:
 RULES: Mapping[AlertKind, RuleInfo] = {
     AlertKind.NO_READY_WORKER: RuleInfo(
         label="No ready worker",
-        description="As many tasks as the threshold, or more, are pending in sub-queues that no ready worker serves.",
+        description="At least as many tasks as the threshold are pending in sub-queues that no ready worker serves.",
         level=AlertLevel.CRITICAL,
         threshold_unit="pending task",
         defaults=RuleSettings(threshold=1, for_s=60),
@@ -92,16 +92,16 @@ RULES: Mapping[AlertKind, RuleInfo] = {
     ),
     AlertKind.FAILURE_RATE: RuleInfo(
         label="Failure rate",
-        description=f"Of the runs that ended in the last {FAILURE_WINDOW_MIN} minutes, at least {MIN_RUNS}, "
-        "more than the threshold failed.",
+        description=f"More than the threshold of the runs that ended in the last {FAILURE_WINDOW_MIN} minutes failed; "
+        f"at least {MIN_RUNS} must have ended.",
         level=AlertLevel.CRITICAL,
         threshold_unit="%",
         defaults=RuleSettings(threshold=20),
     ),
     AlertKind.BACKLOG_GROWING: RuleInfo(
         label="Backlog growing",
-        description=f"The trend of the number of pending tasks in the last {GROWTH_WINDOW_MIN} minutes is to grow by "
-        "the threshold or more, and in the second half of these not to fall.",
+        description=f"By the trend of the last {GROWTH_WINDOW_MIN} minutes the number of pending tasks grew by the "
+        "threshold or more, and did not fall in the second half.",
         level=AlertLevel.WARNING,
         threshold_unit="task",
         defaults=RuleSettings(threshold=100),

@@ -1,9 +1,9 @@
 """Fill an instance with realistic data of a small company, through the ordinary operations."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
-from random import Random
 from typing import Any
 
 from django.contrib.auth.models import Group, User
@@ -12,24 +12,24 @@ from django.utils import timezone
 from alerts.models import AlertRule
 from alerts.operations import save_alert_rule, store_findings
 from alerts.rules import AlertKind, Finding
-from demo.runs import delete_canceled_runs, make_runs
+from demo.backlog import make_backlog
+from demo.runs import FAILING_S, delete_canceled_runs, make_runs
 from queues.definition_serializers import parse_queue
 from queues.models import Queue, QueueSource
 from queues.operations import disable_queue, save_queue
 from queues.pausing import pause_whole_queue
+from queues.queries import get_fresh_catalog
 from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.broker.broker import Broker
 from runqy.broker.health import report_maintenance
-from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.tasks.finish import Failure, archive, complete, retry
-from runqy.broker.tasks.lease import LeasedTask
+from runqy.broker.tasks.lease import LeasedTask, extend
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
-from tasks.histograms import bucket_of
-from tasks.rollups import MINUTE_S, ROLLUPS, RollupDelta, add_to_rollups, floor_time
+from tasks.run_recorder import RunRecorder
 from vaults.operations import create_vault, set_entry
 
 QUEUES: dict[str, dict[str, Any]] = {
@@ -68,7 +68,7 @@ QUEUES: dict[str, dict[str, Any]] = {
             "startup_cmd": "python render.py",
             "vaults": ["mail"],
         },
-        "input": [{"name": "order_id", "type": "int"}],
+        "input": [{"name": "order_id", "type": "string"}],
     },
     "embeddings": {
         "priority": 3,
@@ -103,14 +103,71 @@ VAULTS: dict[str, tuple[str, dict[str, tuple[str, bool]]]] = {
 
 USERS = {"ada": "admin", "grace": "configurator", "linus": "operator", "margaret": "viewer"}
 
+_START_FAILURE = "python serve.py ended with exit status 1: ModuleNotFoundError: No module named 'torch'"
+
 _TASKS = {
     "transcription_interactive": (14, b'{"audio_url":"https://storage.example.com/calls/%d.ogg","language":"en"}'),
-    "transcription_overnight": (260, b'{"audio_url":"https://storage.example.com/archive/%d.ogg","language":"de"}'),
-    "image-tagging": (48, b'{"image_url":"https://storage.example.com/photos/%d.jpg","tags":10}'),
-    "invoices": (9, b'{"order_id":%d}'),
+    "transcription_overnight": (140, b'{"audio_url":"https://storage.example.com/archive/%d.ogg","language":"de"}'),
+    "image-tagging": (14, b'{"image_url":"https://storage.example.com/photos/%d.jpg","tags":10}'),
+    "invoices": (6, b'{"order_id":"ORD-2026-%d"}'),
     "embeddings": (35, b'{"document":%d}'),
 }
-"""Number of tasks and payload by Redis queue."""
+"""Number of waiting and running tasks, and payload, by Redis queue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedTasks:
+    """Tasks whose first attempt ended at regular times until now."""
+
+    queue: str
+    first: int = 0
+    """The number in the id of the first one."""
+    count: int
+    span_s: int
+    run_ms: int
+    worker_id: str
+    result: bytes = b""
+    """Empty: they failed."""
+    error: str = ""
+    is_retried: bool = False
+
+
+_ENDED = (
+    EndedTasks(
+        queue="transcription_overnight",
+        count=120,
+        span_s=3600,
+        run_ms=29_000,
+        worker_id="gpu-rig-1:4121",
+        result=b'{"text":"Good morning."}',
+    ),
+    EndedTasks(
+        queue="image-tagging",
+        count=30,
+        span_s=600,
+        run_ms=800,
+        worker_id="gpu-rig-2:988",
+        result=b'{"tags":["cat","sofa"]}',
+    ),
+    EndedTasks(
+        queue="image-tagging",
+        first=30,
+        count=4,
+        span_s=120,
+        run_ms=30_000,
+        worker_id="gpu-rig-2:988",
+        error="TimeoutError: storage.example.com did not respond",
+        is_retried=True,
+    ),
+    EndedTasks(
+        queue="invoices",
+        count=FAILING_S // 30,
+        span_s=FAILING_S,
+        run_ms=1200,
+        worker_id="office-mini:35",
+        error="KeyError: 'vat_id'",
+    ),
+)
 
 
 def fill(broker: Broker) -> Callable[[], None]:
@@ -124,9 +181,9 @@ def fill(broker: Broker) -> Callable[[], None]:
     beating = make_tasks(broker)
     with actor_context(_user("linus")):
         pause_whole_queue(broker, name="embeddings")
-    make_history(broker)
-    make_alerts()
     make_runs(broker)
+    make_backlog(broker)
+    make_alerts()
     with actor_context(_user("linus")):
         delete_canceled_runs(broker)
     return beating
@@ -175,7 +232,7 @@ def make_alerts() -> None:
         kind=AlertKind.FAILURE_RATE,
         subject="invoices",
         queue="invoices",
-        message="38 % of the runs of queue invoices failed in the last 5 minutes (46 of 121).",
+        message="40 % of the runs of queue invoices failed in the last 5 minutes (10 of 25).",
     )
     old = Finding(
         kind=AlertKind.OLDEST_PENDING,
@@ -186,93 +243,63 @@ def make_alerts() -> None:
     failed = Finding(
         kind=AlertKind.WORKER_START_FAILED,
         subject="gpu-rig-2:1002",
-        queue="image-tagging",
-        message="Worker gpu-rig-2:1002 failed to start: requirements.txt: no such file",
+        queue="embeddings",
+        message=f"Worker gpu-rig-2:1002 failed to start: {_START_FAILURE}",
     )
     store_findings([old], now=now - timedelta(hours=5))
     store_findings([failed, failing], now=now - timedelta(minutes=12))
 
 
-def make_history(broker: Broker) -> None:
-    """Add a week of statistics: more by day than by night, with failures that began half an hour ago."""
-    now = floor_time(timezone.now(), MINUTE_S)
-    minutes = [now - timedelta(minutes=minute) for minute in range(1, 61)]
-    hours = [now - timedelta(hours=hour) for hour in range(2, 24 * 7)]
-    for number, name in enumerate(("transcription", "image-tagging", "invoices", "embeddings")):
-        random = Random(number)  # noqa: S311 (the same instance each time)
-        starts = (*minutes, *hours)
-        add_to_rollups({(name, at): _statistics(random, at, now, 60 if at in hours else 1, name) for at in starts})
-    for count in broker.run(count_tasks(list(_TASKS), now_ns=broker.now_ns())):
-        _add_samples(count, [*reversed(hours), *reversed(minutes)], now)
-
-
-def _add_samples(count: QueueCounts, times: list[datetime], now: datetime) -> None:
-    """Add samples of the backlog, oldest first; a queue that was paused half an hour ago has kept its backlog."""
-    random = Random(count.queue)  # noqa: S311 (the same instance each time)
-    samples: dict[datetime, int] = {}
-    for at in times:
-        usual = count.pending if 7 <= at.hour < 19 else count.pending // 4
-        is_paused = count.is_paused and at >= now - timedelta(minutes=30)
-        samples[at] = count.pending if is_paused else usual + random.randint(0, 2 + usual // 4)
-    for model, interval_s in ROLLUPS:
-        rows = {
-            floor_time(at, interval_s): {"backlog": pending, "backlog_max": pending, "oldest_ms": pending * 400}
-            for at, pending in samples.items()
-        }
-        model._default_manager.bulk_create(
-            [
-                model(redis_queue=count.queue, queue=count.queue.partition("_")[0], start=start, **row)
-                for start, row in rows.items()
-            ],
-            update_conflicts=True,
-            unique_fields=["redis_queue", "start"],
-            update_fields=["backlog", "backlog_max", "oldest_ms"],
-        )
-
-
-def _statistics(random: Random, at: datetime, now: datetime, minutes: int, queue: str) -> RollupDelta:
-    """Return what a queue did in some minutes."""
-    delta = RollupDelta(queue)
-    runs = minutes * random.randint(8, 14) * (2 if 7 <= at.hour < 19 else 1)
-    is_failing = queue == "invoices" and at > now - timedelta(minutes=30)
-    failed = runs * 2 // 5 if is_failing else random.randint(0, max(runs // 40, 1))
-    delta.counts.update({"completed": runs - failed, "failed": failed, "canceled": random.randint(0, 1)})
-    for histogram, typical_ms in ((delta.wait_histogram, 400), (delta.run_histogram, 2500)):
-        for factor, share in ((0.5, 4), (1, 10), (2, 4), (6, 1)):
-            bucket = bucket_of(typical_ms * factor * random.uniform(0.8, 1.25))
-            histogram[bucket] = histogram.get(bucket, 0) + max(runs * share // 19, 1)
-    return delta
-
-
 def make_tasks(broker: Broker) -> Callable[[], None]:
     """Create tasks in every state, and workers that run some of them; return their heartbeat function."""
+    make_ended_tasks(broker)
     for queue, (count, payload) in _TASKS.items():
-        for number in range(count):
-            payload_of_one = payload % (1000 + number)
-            task = NewTask(id=f"{queue}-{number:04}", queue=queue, payload=payload_of_one)
-            broker.run(enqueue(task, now_ns=broker.now_ns()))
+        first = sum(ended.count for ended in _ENDED if ended.queue == queue)
+        for number in range(first, first + count):
+            broker.run(enqueue(_task(queue, number, payload), now_ns=broker.now_ns()))
     later = NewTask(
-        id="invoices-later", queue="invoices", payload=b'{"order_id":77}', process_at_s=broker.now_s() + 3600
+        id="invoices-later",
+        queue="invoices",
+        payload=b'{"order_id":"ORD-2026-0077"}',
+        process_at_s=broker.now_s() + 3600,
     )
     broker.run(enqueue(later, now_ns=broker.now_ns()))
-    for taken in take_tasks(broker, "transcription_overnight", 120):
-        broker.run(complete(taken.lease, taken.message, b'{"text":"Good morning."}', now_ns=broker.now_ns()))
-    for taken in take_tasks(broker, "image-tagging", 30):
-        broker.run(complete(taken.lease, taken.message, b'{"tags":["cat","sofa"]}', now_ns=broker.now_ns()))
-    for taken in take_tasks(broker, "image-tagging", 4):
-        failure = Failure(error="TimeoutError: storage.example.com did not respond", retry_at_s=broker.now_s() + 300)
-        broker.run(retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
-    for taken in take_tasks(broker, "invoices", 3):
-        broker.run(archive(taken.lease, taken.message, error="KeyError: 'vat_id'", now_ns=broker.now_ns()))
-    running = take_tasks(broker, "transcription_interactive", 4), take_tasks(broker, "image-tagging", 2)
+    running = (
+        take_tasks(broker, "transcription_interactive", 4),
+        take_tasks(broker, "image-tagging", 2, worker_id="gpu-rig-2:988"),
+    )
     beating = partial(beat_workers, broker, *running)
     beating()
     return beating
 
 
+def make_ended_tasks(broker: Broker) -> None:
+    """Run tasks at times of the last hour, and record their runs: these are in Redis and in the history."""
+    for ended in _ENDED:
+        _, payload = _TASKS[ended.queue]
+        for number in range(ended.first, ended.first + ended.count):
+            at_ns = broker.now_ns() - ended.span_s * 10**9 * (ended.first + ended.count - number) // ended.count
+            broker.run(enqueue(_task(ended.queue, number, payload), now_ns=at_ns - ended.run_ms * 10**6 - 400 * 10**6))
+            start_ns = at_ns - ended.run_ms * 10**6
+            (taken,) = take_tasks(broker, ended.queue, 1, worker_id=ended.worker_id, now_ns=start_ns)
+            if ended.result:
+                broker.run(complete(taken.lease, taken.message, ended.result, now_ns=at_ns))
+            elif ended.is_retried:
+                failure = Failure(error=ended.error, retry_at_s=broker.now_s() + 300)
+                broker.run(retry(taken.lease, taken.message, failure, now_ns=at_ns))
+            else:
+                broker.run(archive(taken.lease, taken.message, error=ended.error, now_ns=at_ns))
+    RunRecorder().record_all(broker, [*_TASKS], get_fresh_catalog())
+
+
+def _task(queue: str, number: int, payload: bytes) -> NewTask:
+    return NewTask(id=f"{queue}-{number:04}", queue=queue, payload=payload % (1000 + number))
+
+
 def beat_workers(broker: Broker, transcribing: list[LeasedTask], tagging: list[LeasedTask]) -> None:
-    """Send heartbeats of maintenance and the workers."""
+    """Send heartbeats of maintenance and the workers, which extend their leases."""
     broker.run(report_maintenance(now_s=broker.now_s()))
+    broker.run(extend([one.lease for one in (*transcribing, *tagging)], now_ns=broker.now_ns()))
     overnight = {"transcription_interactive": 9, "transcription_overnight": 2}
     records = [
         (_worker("gpu-rig-1", 4121, "transcription", overnight, concurrency=4), transcribing),
@@ -282,7 +309,7 @@ def beat_workers(broker: Broker, transcribing: list[LeasedTask], tagging: list[L
             _worker(
                 *("gpu-rig-2", 1002, "embeddings", {"embeddings": 3}),
                 state=WorkerState.START_FAILED,
-                reason="python serve.py ended with exit status 1: ModuleNotFoundError: No module named 'torch'",
+                reason=_START_FAILURE,
             ),
             [],
         ),
@@ -323,10 +350,12 @@ def _running(broker: Broker, taken: LeasedTask) -> RunningTask:
     )
 
 
-def take_tasks(broker: Broker, queue: str, count: int, *, worker_id: str = "gpu-rig-1:4121") -> list[LeasedTask]:
-    """Dequeue tasks as a worker does."""
+def take_tasks(
+    broker: Broker, queue: str, count: int, *, worker_id: str = "gpu-rig-1:4121", now_ns: int | None = None
+) -> list[LeasedTask]:
+    """Dequeue tasks as a worker does, now or at another time."""
     order = plan_dequeue([QueueWeight(queue=queue)], count, worker_id=worker_id)
-    return broker.run(dequeue_tasks(order, now_ns=broker.now_ns()))[0]
+    return broker.run(dequeue_tasks(order, now_ns=broker.now_ns() if now_ns is None else now_ns))[0]
 
 
 def _user(name: str) -> Actor:

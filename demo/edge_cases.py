@@ -38,7 +38,7 @@ def add_long_names() -> str:
 
 def add_tasks_in_trouble(broker: Broker) -> tuple[LeasedTask, LeasedTask]:
     """Return a task that runs and prints, and one that failed several times."""
-    (running,) = take_tasks(broker, "transcription_interactive", 1, worker_id=_WORKER_ID)
+    (running,) = take_tasks(broker, "transcription_interactive", 1)
     lines = "".join(f"{second // 60:02}:{second % 60:02} segment {second}: [speaker 1] …\n" for second in range(900))
     progress = b'{"current":900,"total":2400,"message":"Transcribing calls/1004.ogg"}'
     broker.run(write_output([OutputChunk(lease=running.lease, text=lines.encode(), progress=progress)]))
@@ -121,6 +121,8 @@ def add_bulk_actions() -> dict[str, BulkAction]:
             actor={"kind": "user", "name": "linus", "id": "1", "address": "10.1.4.20"},
             **fields,
         )
+        if "started_at" in fields:
+            BulkAction.objects.filter(pk=bulk.pk).update(created_at=fields["started_at"] - timedelta(seconds=3))
         if state in ("finished", "failed"):
             outcomes = BulkActionItem.Outcome
             BulkActionItem.objects.create(

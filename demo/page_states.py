@@ -136,7 +136,7 @@ def full_pages(broker: Broker) -> list[PageState]:
     run = TaskRun.objects.filter(queue="image-tagging", outcome="failed").latest("id")
     queue = Queue.objects.get(name="transcription").pk
     alert = Alert.objects.filter(resolved_at=None).latest("pk")
-    filtered = {"state": "ended", "queue": "image-tagging", "outcome": "failure", "worker": "gpu-rig-1:4121"}
+    filtered = {"state": "ended", "queue": "image-tagging", "outcome": "failure", "worker": "gpu-rig-2:988"}
     return [
         *_lists(),
         PageState(name="overview-24h-queue", path="/admin/?range=24h&queue=invoices"),
@@ -153,9 +153,10 @@ def full_pages(broker: Broker) -> list[PageState]:
             for state, name in (
                 *(("pending", "transcription_overnight"), ("active", "transcription_interactive")),
                 *(("scheduled", "invoices"), ("retry", "image-tagging"), ("archived", "invoices")),
-                *(("completed", "image-tagging"), ("completed", "transcription_interactive")),
+                ("completed", "image-tagging"),
             )
         ),
+        PageState(name="list-completed-none", path=f"{TASKS}?queue=transcription_interactive&state=completed"),
         *(PageState(name=f"browser-{state}", path=f"{TASKS}?state={state}") for state in ("active", "retry")),
         PageState(name="browser-filtered", path=f"{TASKS}?{urlencode(filtered)}"),
         PageState(name="browser-slowest-today", path=f"{TASKS}?state=ended&sort=slowest&period=today"),

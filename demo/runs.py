@@ -1,20 +1,25 @@
-"""Runs of a week for the history of a demo instance, and a bulk action on some of them."""
+"""The history of a week of a demo instance, whose rows and counts agree, and a bulk action on some of its runs."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from random import Random
-
-from msgspec.structs import asdict
 
 from runqy.broker.broker import Broker
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import EndedRun
+from runqy.broker.tasks.archive_reasons import LEASE_EXPIRED
 from tasks.actions import TaskAction
 from tasks.bulk_actions import create_bulk_action, preview_bulk_action
 from tasks.bulk_runner import run_bulk_actions
-from tasks.models import TaskRun
-from tasks.run_history import QueueIdentity, build_row
+from tasks.histograms import add, bucket_of
+from tasks.rollups import MINUTE_S, RollupDelta, RollupDeltas, add_to_rollups, floor_time
+from tasks.run_history import QueueIdentity, store_runs
 from tasks.task_browser import TaskQuery
 
+FAILING_S = 1800
+"""How long invoices have failed: each minute two, which `make_ended_tasks` makes, while three complete."""
+_SAMPLED, _FAILED = 160, 240
+"""Tasks of each Redis queue with rows: a sample of all, and more that failed."""
 _COMMITS = ("5d2f6f1a0c3be97d84a1f0265cb7d93e8814af60", "8b1c0de4f2a97c35d6e1b0a4958372615f4e3d2c")
 _FAILURES = (
     [RunOutcome.RETRIED, RunOutcome.COMPLETED],
@@ -36,6 +41,11 @@ class RunKind:
     seconds: float
     """A typical duration."""
     errors: tuple[str, ...]
+    worker_id: str
+    per_minute: int
+    """How many runs end by day; by night half as many."""
+    idle_s: int = 0
+    """How long none has ended."""
 
     @property
     def redis_queue(self) -> str:
@@ -49,6 +59,8 @@ _RUNS = (
         payload=b'{"audio_url":"https://storage.example.com/calls/%d.ogg","language":"en"}',
         seconds=14.0,
         errors=("TimeoutError: storage.example.com did not respond within %d ms",),
+        worker_id="gpu-rig-1:4121",
+        per_minute=3,
     ),
     RunKind(
         queue="image-tagging",
@@ -61,43 +73,77 @@ _RUNS = (
             "PIL.UnidentifiedImageError: cannot identify image file %d",
             "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate %d MiB",
         ),
+        worker_id="gpu-rig-2:988",
+        per_minute=12,
     ),
     RunKind(
         queue="invoices",
         payload=b'{"order_id":"ORD-2026-%d","customer":{"name":"Anna","vat_id":null}}',
         seconds=2.5,
-        errors=("KeyError: 'vat_id' of %d",),
+        errors=("smtplib.SMTPServerDisconnected: Connection unexpectedly closed after %d ms",),
+        worker_id="office-mini:35",
+        per_minute=3,
     ),
     RunKind(
         queue="embeddings",
         payload=b'{"document":%d}',
         seconds=0.1,
         errors=("ModuleNotFoundError: No module named 'torch' (%d)",),
+        worker_id="gpu-rig-2:1002",
+        per_minute=9,
+        idle_s=1800,
     ),
 )
 
 
 def make_runs(broker: Broker) -> None:
-    """Store runs: most of them completed, some failed in ways of their queue. Charts have data of their own."""
-    now_ns, randomness = broker.now_ns(), Random(1)  # noqa: S311 (no secret)
+    """Store runs with rows, and count successes without: as where RUNQY_HISTORY_MAX_RATE is exceeded."""
+    now_ns = broker.now_ns()
     for kind in _RUNS:
-        runs = [run for number in range(160) for run in _runs_of_task(kind, number, randomness, now_ns)]
+        randomness = Random(kind.queue)  # noqa: S311 (the same instance each time)
+        runs = [run for number in range(_SAMPLED + _FAILED) for run in _runs_of_task(kind, number, randomness, now_ns)]
         identity = QueueIdentity(redis_queue=kind.redis_queue, queue=kind.queue, sub_queue=kind.sub_queue)
-        runs.sort(key=lambda run: run.ended_ns)
-        TaskRun.objects.bulk_create(TaskRun(**asdict(build_row(identity, run))) for run in runs)
+        store_runs(identity, sorted(runs, key=lambda run: run.ended_ns))
+        add_to_rollups(_count_successes(kind, randomness, now_ns))
+
+
+def _count_successes(kind: RunKind, randomness: Random, now_ns: int) -> RollupDeltas:
+    """Return the successes of the minutes of the last hour, the quarters of the day, and the hours of the week."""
+    now = floor_time(datetime.fromtimestamp(now_ns / 1e9, UTC), MINUTE_S)
+    spans = [(now - timedelta(minutes=minute), 1) for minute in range(1, 61)]
+    spans += [(now - timedelta(minutes=15 * quarter), 15) for quarter in range(5, 4 * 25)]
+    spans += [(now - timedelta(hours=hour), 60) for hour in range(25, 24 * 7 + 1)]
+    deltas = {}
+    for at, minutes in spans:
+        if at <= now - timedelta(seconds=kind.idle_s):
+            is_day = minutes == 1 or 7 <= at.hour < 19  # the last hour is as any time of day
+            usual = kind.per_minute * minutes if is_day else kind.per_minute * minutes // 2
+            count = usual + randomness.randint(-usual // 4, usual // 4) if kind.queue != "invoices" else usual
+            deltas[kind.redis_queue, at] = _successes(kind, count, randomness)
+    return deltas
+
+
+def _successes(kind: RunKind, count: int, randomness: Random) -> RollupDelta:
+    delta = RollupDelta(kind.queue)
+    delta.counts.update({"completed": count, "enqueued": count, "started": count})
+    for histogram, typical_ms in ((delta.wait_histogram, 400), (delta.run_histogram, kind.seconds * 1000)):
+        for factor, share in ((0.5, 4), (1, 10), (2, 4), (6, 1)):
+            add(histogram, bucket_of(typical_ms * factor * randomness.uniform(0.8, 1.25)), max(count * share // 19, 1))
+    return delta
 
 
 def _runs_of_task(kind: RunKind, number: int, randomness: Random, now_ns: int) -> list[EndedRun]:
     """Return the runs of a task that ended in the last week."""
     task_id = f"{kind.redis_queue}-run-{number:04}"
-    started_ns = now_ns - int(randomness.random() ** 2 * 7 * 86_400e9) - 120 * 10**9
+    is_sampled = number < _SAMPLED
+    age = randomness.random() ** 2 if is_sampled else randomness.random()
+    started_ns = now_ns - int(age * 7 * 86_400e9) - (120 + kind.idle_s) * 10**9
     outcomes = [RunOutcome.COMPLETED]
-    if randomness.random() < 0.2:
+    if not is_sampled or randomness.random() < 0.2:
         outcomes = randomness.choice(_FAILURES)
     runs = []
     for spent, outcome in enumerate(outcomes):
         ended_ns = started_ns + int(randomness.lognormvariate(0, 0.6) * kind.seconds * 1e9)
-        is_failure = outcome not in (RunOutcome.COMPLETED, RunOutcome.CANCELED)
         runs.append(
             EndedRun(
                 task_id=task_id,
@@ -105,18 +151,28 @@ def _runs_of_task(kind: RunKind, number: int, randomness: Random, now_ns: int) -
                 outcome=outcome,
                 is_final=spent + 1 == len(outcomes),
                 attempt=spent + 1,
-                enqueued_ns=started_ns - int(randomness.random() * 40e9) if not spent else None,
+                enqueued_ns=started_ns - int(randomness.random() * 0.8e9) if not spent else None,
                 started_ns=started_ns,
                 ended_ns=ended_ns,
-                worker_id=randomness.choice(["gpu-rig-1:4121", "gpu-rig-2:988"]),
+                worker_id=kind.worker_id,
                 commit=_COMMITS[started_ns > now_ns - 86_400 * 10**9],
                 payload=kind.payload % (5000 + number),
                 result=b'{"pages":3,"language":"en"}' if outcome is RunOutcome.COMPLETED else None,
-                error=randomness.choice(kind.errors) % randomness.randrange(10_000) if is_failure else "",
+                error=_error_of(kind, outcome, randomness),
             )
         )
         started_ns = ended_ns + 15 * 10**9
     return runs
+
+
+def _error_of(kind: RunKind, outcome: RunOutcome, randomness: Random) -> str:
+    """Return what a run of an outcome leaves: an error of its queue if its code failed."""
+    if outcome is RunOutcome.LOST:
+        return LEASE_EXPIRED
+    if outcome is RunOutcome.TIMED_OUT:
+        return "task exceeded its timeout of 30m0s"
+    is_failure = outcome in (RunOutcome.FAILED, RunOutcome.RETRIED)
+    return randomness.choice(kind.errors) % randomness.randrange(10_000) if is_failure else ""
 
 
 def delete_canceled_runs(broker: Broker) -> None:

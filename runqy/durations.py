@@ -48,6 +48,20 @@ def humanize(seconds: float) -> str:
     return _join(parts[first : first + 2] if first < 2 else parts[first : first + 1])
 
 
+def humanize_ms(milliseconds: int | None) -> str:
+    """Return a duration with three digits: `85 ms`, `1.25 s`, `2 min 5 s`; empty if it is unknown."""
+    if milliseconds is None:
+        return ""
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    if milliseconds < 60_000:
+        return f"{milliseconds / 1000:.{2 if milliseconds < 10_000 else 1}f} s"
+    if milliseconds < 3_600_000:
+        minutes, seconds = divmod(milliseconds // 1000, 60)
+        return f"{minutes} min {seconds} s"
+    return humanize(milliseconds / 1000)
+
+
 def humanize_exactly(seconds: int) -> str:
     """Return a duration in all its units: `10 min`, `1 min 30 s`."""
     return _join(_split(seconds))

@@ -12,6 +12,7 @@ from runqy import clock
 from runqy.broker.states import FAILURES, RunOutcome
 from runqy.shared_values import SharedValues
 from tasks.models import QueueMinute
+from tasks.rollups import MINUTE_S, floor_time
 from tasks.run_queries import RunFilter, RunOrder, plan_search
 
 CACHE_S = 10.0
@@ -55,7 +56,7 @@ def clear() -> None:
 def _read() -> list[FailingQueue]:
     since = datetime.fromtimestamp(clock.now_ns() / 1e9, UTC) - SPAN
     rows = (
-        QueueMinute.objects.filter(start__gte=since)
+        QueueMinute.objects.filter(start__gte=floor_time(since, MINUTE_S))
         .values("queue")
         .annotate(failures=_sum(FAILURES), runs=_sum(RunOutcome))
         .filter(failures__gt=0)

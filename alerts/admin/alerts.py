@@ -5,7 +5,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.urls import reverse
 
@@ -15,6 +15,8 @@ from alerts.queries import AlertState, filter_alerts
 from alerts.rules import RULES, AlertKind, AlertLevel
 from runqy.admin_site.base_admin import LIVE, ReadOnlyModelAdmin
 
+_STATES = [(AlertState.RESOLVED.value, "Resolved"), (AlertState.ALL.value, "All")]
+
 
 class AlertStateFilter(admin.SimpleListFilter):
     """Open alerts, unless the filter selects others."""
@@ -22,7 +24,7 @@ class AlertStateFilter(admin.SimpleListFilter):
     title, parameter_name = "state", "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(AlertState.RESOLVED.value, "Resolved"), (AlertState.ALL.value, "All")]
+        return _STATES
 
     def choices(self, changelist: Any) -> Any:
         """Name the default, which Django calls “All”."""
@@ -44,10 +46,12 @@ class AlertAdmin(ReadOnlyModelAdmin):
     list_filter = (AlertStateFilter, "kind")
     search_fields = ("subject", "message")
     search_help_text = "Queue, worker or message"
+    empty_title = "No open alerts"
     empty_text = (
         "An alert opens when the condition of a rule holds, such as a high failure rate or no ready worker, and is "
-        "resolved by itself. Resolved alerts are under Filters."
+        "resolved by itself."
     )
+    show_all_query = f"{AlertStateFilter.parameter_name}={AlertState.ALL}"
     list_before_template = "alerts/above_list.html"
     ordering = ("-pk",)
     actions = None
@@ -65,6 +69,12 @@ class AlertAdmin(ReadOnlyModelAdmin):
     class Media:
         css = {"all": ("admin_site/pages.css",)}
         js = (LIVE,)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Add the tabs of states."""
+        name = AlertStateFilter.parameter_name
+        context = {"alert_states": [("", "Open"), *_STATES], "alert_state": request.GET.get(name, "")}
+        return super().changelist_view(request, {**context, **(extra_context or {})})
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).filter(opened_at__isnull=False).prefetch_related("deliveries")
@@ -91,7 +101,7 @@ class AlertAdmin(ReadOnlyModelAdmin):
         url = reverse("admin:queues_queue_by_name", args=[row.queue])
         return render_to_string("alerts/link.html", {"url": url, "title": row.queue})
 
-    @admin.display(description="see")
+    @admin.display(description="cause")
     def cause_page(self, row: Alert) -> str:
         """Return a link to the page of the cause."""
         url, title = get_alert_link(row)
@@ -109,7 +119,7 @@ class AlertAdmin(ReadOnlyModelAdmin):
     def resolved(self, row: Alert) -> str:
         return _format(row.resolved_at) if row.resolved_at else "Still open."
 
-    @admin.display(description="lasted")
+    @admin.display(description="duration")
     def lasted(self, row: Alert) -> str:
         return row.lasted
 

@@ -43,6 +43,7 @@ class AlertRuleAdmin(AuditedModelAdmin):
     list_filter = ("kind", "is_enabled")
     list_select_related = ("queue",)
     list_before_template = "alerts/rules.html"
+    empty_title = "No settings of your own"
     empty_text = "All rules use their defaults, listed above."
 
     class Media:
@@ -59,6 +60,7 @@ class AlertRuleAdmin(AuditedModelAdmin):
         """Leave out the links that edit the chosen queue."""
         form = super().get_form(request, obj, change, **kwargs)
         if queue := form.base_fields.get("queue"):
+            queue.empty_label = "All queues"  # type: ignore[attr-defined]
             widget: Any = queue.widget
             widget.can_add_related = widget.can_change_related = False
             widget.can_delete_related = widget.can_view_related = False

@@ -58,8 +58,12 @@ class RunqyModelAdmin(_ModelAdmin):
     form = StyledModelForm
     list_per_page = 50
     show_full_result_count = False
+    empty_title = ""
+    """The heading of an empty list; empty: that there are no objects yet."""
     empty_text = ""
     """What to do next, shown on an empty list."""
+    show_all_query = ""
+    """The query of the list of all objects, where the list without a query has only some."""
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Use the plural name as the title, instead of "Select … to change", and name what `live.js` updates."""

@@ -31,6 +31,8 @@ class ErrorPage:
     retry_after_s: int | None = None
     link: str = INDEX
     link_text: str = "Back to the overview"
+    has_overview: bool = False
+    """The overview works nevertheless."""
 
 
 BAD_REQUEST = ErrorPage(status=400, title="Bad request", message="The URL or the form is invalid.")
@@ -70,7 +72,11 @@ DATABASE_UNAVAILABLE = ErrorPage(
 def store_unavailable(error: RunqyError) -> ErrorPage:
     """Return the page for another unavailable service."""
     return ErrorPage(
-        status=503, title="Temporarily unavailable", message=f"{error.detail} Try again soon.", retry_after_s=5
+        status=503,
+        title="Temporarily unavailable",
+        message=f"{error.detail} Try again soon.",
+        retry_after_s=5,
+        has_overview=True,
     )
 
 
@@ -78,7 +84,9 @@ def render_error_page(request: HttpRequest, page: ErrorPage) -> HttpResponse:
     """Return a page; that of a 503 links to itself, to try again."""
     if page.status == 503 and request.method == "GET":
         page = replace(page, link=request.get_full_path(), link_text="Try again")
-    context = {name: getattr(page, name) for name in ("status", "title", "message", "link", "link_text")}
+    context = {
+        name: getattr(page, name) for name in ("status", "title", "message", "link", "link_text", "has_overview")
+    }
     context["request_id"] = current_request_id()
     response = render(request, "admin_site/error_page.html", context, status=page.status)
     response["Cache-Control"] = "no-store"
@@ -122,6 +130,10 @@ def render_errors(view: View, site: AdminSite) -> View:
 def _page(request: HttpRequest, error: RunqyError, context: dict[str, Any]) -> HttpResponse:
     if error.status != 503:
         context |= {"title": _HEADINGS.get(error.status, "Bad request"), "problems": error.errors}
+        if "cursor" in request.GET:
+            query = request.GET.copy()
+            del query["cursor"]
+            context["first_page_url"] = f"{request.path}?{query.urlencode()}"
         return TemplateResponse(request, "admin_site/request_error.html", context, status=error.status)
     log.warning("request_failed", code=error.code, detail=str(error))
     return render_error_page(request, store_unavailable(error))

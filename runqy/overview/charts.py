@@ -10,6 +10,7 @@ from typing import Any
 
 from runqy import clock
 from runqy.broker.states import RunOutcome
+from runqy.durations import humanize_ms
 from runqy.errors import ConfigurationUnavailable
 from tasks.run_queries import HistoryQueue, resolve_history_queue
 from tasks.run_stats import StatsPoint, get_stats
@@ -23,20 +24,20 @@ _POINT_RADIUS = 2.5
 class Unit:
     """The unit of a chart's values."""
 
-    suffix: str
-    """What follows a number, with its space."""
     name: str
     """The title of the axis."""
+    suffix: str = ""
+    """What follows a number, with its space."""
 
 
 RUNS_PER_MINUTE = Unit(suffix="/min", name="runs per minute")
 PERCENT_OF_RUNS = Unit(suffix=" %", name="% of runs")
-TASKS = Unit(suffix="", name="tasks")
+TASKS = Unit(name="tasks")
 DURATIONS = {
-    1_000: Unit(suffix=" s", name="seconds"),
-    60_000: Unit(suffix=" min", name="minutes"),
-    3_600_000: Unit(suffix=" h", name="hours"),
-    86_400_000: Unit(suffix=" d", name="days"),
+    1_000: Unit(name="seconds"),
+    60_000: Unit(name="minutes"),
+    3_600_000: Unit(name="hours"),
+    86_400_000: Unit(name="days"),
 }
 """By their length in milliseconds."""
 _MIN_UNITS = 3
@@ -87,6 +88,20 @@ class Series:
     values: Sequence[float | None]
     color: str
     dash: tuple[int, ...] = ()
+    milliseconds: Sequence[float | None] = ()
+    """What the values are, as their unit is that of the longest; empty: they are no durations."""
+
+    def format(self, index: int) -> str:
+        """Return a value as text, a duration in a unit of its own."""
+        value = self.values[index]
+        if value is None:
+            return "-"
+        return humanize_ms(round(self.milliseconds[index] or 0)) if self.milliseconds else f"{value:,.10g}"
+
+    @property
+    def latest(self) -> int:
+        """Return the index of the last known value, or that of the last one."""
+        return next((index for index in reversed(range(len(self.values))) if self.values[index] is not None), -1)
 
     @property
     def point_radii(self) -> list[float]:
@@ -116,8 +131,13 @@ class Chart:
         """Return the last known value of each line: the chart's text."""
         if all(value is None for line in self.series for value in line.values):
             return "Nothing recorded in this period"
-        last = [(line.name, _last(line.values)) for line in self.series]
-        return ", ".join(f"{name} {_format(value)}{'' if value is None else self.unit.suffix}" for name, value in last)
+        texts = [(line.name, line.format(line.latest)) for line in self.series]
+        return ", ".join(f"{name} {text}{'' if text == '-' else self.unit.suffix}" for name, text in texts)
+
+    @property
+    def caption(self) -> str:
+        """Return the unit of the table's numbers; durations have theirs in each cell."""
+        return "" if self.series[0].milliseconds else self.unit.name
 
     @property
     def columns(self) -> Sequence[Series]:
@@ -128,7 +148,7 @@ class Chart:
     def rows(self) -> list[tuple[str, list[tuple[str, str]]]]:
         """Return the values as rows of a table, each with the name of its column, the latest first."""
         rows = [
-            (label, [(line.name, _format(line.values[index])) for line in self.columns])
+            (label, [(line.name, line.format(index)) for line in self.columns])
             for index, label in enumerate(self.labels)
         ]
         return rows[::-1]
@@ -222,7 +242,11 @@ def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: 
         """Return a chart of milliseconds in the unit that suits the longest."""
         length_ms, unit = _find_duration_unit(max((value or 0 for line in lines for value in line.values), default=0))
         series = [
-            replace(line, values=[None if value is None else _rounded(value / length_ms) for value in line.values])
+            replace(
+                line,
+                values=[None if value is None else _rounded(value / length_ms) for value in line.values],
+                milliseconds=line.values,
+            )
             for line in lines
         ]
         return chart(id_, title, unit, *series)
@@ -230,14 +254,20 @@ def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: 
     def line(name: str, color: str, value: Callable[[StatsPoint], Any], *dash: int) -> Series:
         return Series(name=name, color=color, dash=dash, values=[_rounded(value(point)) for point in points])
 
-    def per_minute(count: Callable[[StatsPoint], int]) -> Callable[[StatsPoint], float | None]:
-        """Return a rate; none for an interval that has just begun."""
+    def get_elapsed_s(point: StatsPoint) -> float | None:
+        """Return how much of an interval is over; none when it has just begun, so that it has no rates."""
+        elapsed_s = min((now - point.start).total_seconds(), step_s)
+        return elapsed_s if elapsed_s >= MIN_ELAPSED_S else None
 
+    def per_minute(count: Callable[[StatsPoint], int]) -> Callable[[StatsPoint], float | None]:
         def rate(point: StatsPoint) -> float | None:
-            elapsed_s = min((now - point.start).total_seconds(), step_s)
-            return 60 * count(point) / elapsed_s if elapsed_s >= MIN_ELAPSED_S else None
+            elapsed_s = get_elapsed_s(point)
+            return None if elapsed_s is None else 60 * count(point) / elapsed_s
 
         return rate
+
+    def failure_percent(point: StatsPoint) -> float | None:
+        return 100 * point.failed / point.ended if point.ended and get_elapsed_s(point) else None
 
     return [
         chart(
@@ -257,7 +287,7 @@ def build_charts(points: Sequence[StatsPoint], chart_range: ChartRange, step_s: 
             "failure-rate",
             "Failure rate",
             PERCENT_OF_RUNS,
-            line("Failed", "bad", lambda point: 100 * point.failed / point.ended if point.ended else None),
+            line("Failed", "bad", failure_percent),
         ),
         durations(
             "wait",
@@ -302,18 +332,10 @@ def _name_step(step_s: int) -> str:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Return three significant digits, which is what the eye sees, and whole numbers above."""
+    """Return three significant digits, which is what the eye sees, and at most two decimals."""
     if value is None:
         return None
-    return float(f"{value:.3g}") if abs(value) < 1000 else float(round(value))
-
-
-def _last(values: Sequence[float | None]) -> float | None:
-    return next((value for value in reversed(values) if value is not None), None)
-
-
-def _format(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.10g}"
+    return round(float(f"{value:.3g}") if abs(value) < 1000 else value, 2 if abs(value) < 1000 else 0)
 
 
 def _label(time: datetime, chart_range: ChartRange) -> str:

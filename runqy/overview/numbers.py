@@ -56,7 +56,7 @@ def read_numbers(permissions: frozenset[str], *, max_age_s: float = MAX_AGE_S) -
         "notices": list_notices(counts, permissions),
         "stats": list(_list_stats(queues, counts, permissions, samples)),
         "rows": counts.list_busiest(samples) if counts and "queues.view_queue" in permissions else [],
-        "trend_note": f"trends over {samples.age_min:.0f} min" if samples else f"{NO_SAMPLES} for trends",
+        "trend_note": f"trends over {samples.age_min:.0f} min" if samples else f"trends unknown: {NO_SAMPLES}",
         "has_queues": bool(queues),
         "has_counts": counts is not None,
     }

@@ -47,6 +47,10 @@ class QueueSummary:
         self.is_paused = self.is_paused or counts.is_paused
 
     @property
+    def is_idle(self) -> bool:
+        return not any(getattr(self, state) for state in _QUEUE_STATES)
+
+    @property
     def url(self) -> str:
         """Return the URL of the queue's tasks."""
         return changelist_url("tasks_task", parent=self.name)

@@ -9,6 +9,7 @@ from django.template.response import TemplateResponse
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.api.pagination import decode_cursor, encode_cursor
 from runqy.broker.states import RunOutcome, TaskState
+from runqy.durations import humanize_ms
 from runqy.errors import BrokerUnavailable, QueueNotFound, RequestInvalid
 from runqy.redis_connection import get_broker
 from tasks.actions import TaskAction
@@ -23,7 +24,7 @@ from tasks.admin.filters import (
     with_absolute_times,
 )
 from tasks.admin.permissions import HIDDEN, can_apply, can_view_payloads, labels_for
-from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, format_ms, task_url, worker_url
+from tasks.admin.presenters import STATE_NAMES, TIME_COLUMNS, task_url, worker_url
 from tasks.admin.task_rows import task_rows
 from tasks.bulk_actions import list_valid_actions
 from tasks.models import TaskRun
@@ -41,7 +42,7 @@ from tasks.task_browser import (
 TASKS_PER_PAGE = 50
 _MAX_COUNTED, _MAX_READ = 10_000, 12_000
 """How far the tasks that a filter of the history finds are counted, and how many runs are read for it."""
-_MAX_RUNNING = 10
+_MAX_RUNNING = 3
 _EXCERPT = 160
 
 
@@ -110,8 +111,8 @@ def run_row(run: TaskRun, *, now_ns: int, is_visible: bool) -> RunRow:
         attempt=run.attempt,
         is_final=run.is_final,
         ended=RelativeTime.of_ns(int(run.ended_at.timestamp() * 1e9), now_ns),
-        run_time=format_ms(run.run_ms),
-        wait_time=format_ms(run.wait_ms),
+        run_time=humanize_ms(run.run_ms),
+        wait_time=humanize_ms(run.wait_ms),
         worker_id=run.worker_id,
         worker_url=worker_url(run.worker_id),
         commit=run.commit,

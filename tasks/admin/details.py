@@ -32,7 +32,6 @@ from tasks.admin.permissions import (
     labels_for,
 )
 from tasks.admin.presenters import (
-    format_ms,
     not_found_message,
     queue_tasks_url,
     render_content,
@@ -117,7 +116,7 @@ def show_ended_task(context: dict[str, Any], request: HttpRequest, run: TaskRun)
         "error_excerpt": describe_excerpt(run) if is_visible else "",
         "error": (run.traceback or run.exception_line) if is_visible else "",
         "has_error": bool(run.error_message or run.error_class),
-        "duration": format_ms(run.run_ms) if outcome is RunOutcome.COMPLETED else "",
+        "duration": durations.humanize_ms(run.run_ms) if outcome is RunOutcome.COMPLETED else "",
         "timeline": [(label, RelativeTime.of_ns(int(at.timestamp() * 1e9), now_ns)) for label, at in times if at],
         "worker_url": worker_url(run.worker_id),
         "records_url": records_url("task", run.task_id),

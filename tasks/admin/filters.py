@@ -190,6 +190,7 @@ def filter_context(request: HttpRequest, form: TaskFilterForm) -> dict[str, Any]
     return {
         "form": form,
         "queue_names": names,
+        "is_foldable": not any(request.GET.get(name) for name in (*_ENDED_ONLY, "sort")),
         "has_more": any(request.GET.get(name) for name in more),
         "chips": list(_chips(request.GET)) if state == ENDED else [],
         "ignored": [form.fields[name].label or name.title() for name in ignored],
@@ -230,7 +231,7 @@ def describe(query: TaskQuery, user: Any) -> list[tuple[str, str]]:
     text = query.text if not query.text or can_view_payloads(user, query.queue) else HIDDEN
     outcome = "Any failure" if len(query.outcomes) > 1 else "".join(OUTCOME_NAMES[each] for each in query.outcomes)
     pairs = [
-        ("Tasks", STATE_NAMES[query.state] if query.state else "Ended"),
+        ("State", STATE_NAMES[query.state] if query.state else "Ended"),
         ("Queue", query.queue or "All queues"),
         ("Outcome", outcome),
         ("Text", text),

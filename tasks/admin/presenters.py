@@ -7,7 +7,6 @@ from urllib.parse import urlencode
 from django.contrib.admin.utils import quote
 from django.urls import reverse
 
-from runqy import durations
 from runqy.admin_site import labels
 from runqy.admin_site.relative_time import RelativeTime
 from runqy.broker.broker import Broker
@@ -84,20 +83,6 @@ def not_found_message(task_id: str) -> str:
 def worker_url(worker_id: str) -> str:
     """Return the URL of a worker; empty without one."""
     return reverse("admin:workers_worker_change", args=[quote(worker_id)]) if worker_id else ""
-
-
-def format_ms(milliseconds: int | None) -> str:
-    """Return a duration with three digits: `85 ms`, `1.25 s`, `2 min 5 s`; empty if it is unknown."""
-    if milliseconds is None:
-        return ""
-    if milliseconds < 1000:
-        return f"{milliseconds} ms"
-    if milliseconds < 60_000:
-        return f"{milliseconds / 1000:.{2 if milliseconds < 10_000 else 1}f} s"
-    if milliseconds < 3_600_000:
-        minutes, seconds = divmod(milliseconds // 1000, 60)
-        return f"{minutes} min {seconds} s"
-    return durations.humanize(milliseconds / 1000)
 
 
 def render_content(data: bytes) -> Content:

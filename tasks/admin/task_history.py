@@ -10,11 +10,12 @@ from runqy.admin_site.relative_time import RelativeTime
 from runqy.audit.queries import list_records_about
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import ERROR_MAX_BYTES, TRACEBACK_MAX_BYTES, is_cut
+from runqy.durations import humanize_ms
 from runqy.redis_connection import get_broker
 from tasks.admin.bulk_actions import bulk_url, title_of
 from tasks.admin.filters import OUTCOME_NAMES, OUTCOME_VARIANTS, tasks_url
 from tasks.admin.permissions import HIDDEN, can_view_payloads
-from tasks.admin.presenters import format_ms, task_urls, worker_url
+from tasks.admin.presenters import task_urls, worker_url
 from tasks.bulk_actions import list_bulk_actions_on
 from tasks.copies import list_copies, list_originals
 from tasks.models import TaskRun
@@ -97,8 +98,8 @@ def _attempt_row(run: TaskRun, *, is_visible: bool) -> AttemptRow:
         outcome=OUTCOME_NAMES[outcome],
         variant=OUTCOME_VARIANTS[outcome],
         ended=_relative(run.ended_at),
-        wait_time=format_ms(run.wait_ms),
-        run_time=format_ms(run.run_ms),
+        wait_time=humanize_ms(run.wait_ms),
+        run_time=humanize_ms(run.run_ms),
         worker_id=run.worker_id,
         worker_url=worker_url(run.worker_id),
         commit=run.commit,

@@ -9,9 +9,10 @@ from runqy.admin_site.relative_time import RelativeTime
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.tasks.archive_reasons import find_archive_outcome
 from runqy.broker.tasks.record import TaskRecord
+from runqy.durations import humanize_ms
 from tasks.admin.filters import OUTCOME_NAMES, OUTCOME_VARIANTS
 from tasks.admin.permissions import HIDDEN, can_view_payloads
-from tasks.admin.presenters import STATE_NAMES, STATE_VARIANTS, format_ms, task_url, worker_url
+from tasks.admin.presenters import STATE_NAMES, STATE_VARIANTS, task_url, worker_url
 from tasks.models import TaskRun
 from tasks.run_queries import find_last_ends
 
@@ -124,9 +125,9 @@ def duration_of(record: TaskRecord, last_end: TaskRun | None) -> str:
     if record.state is not TaskState.COMPLETED:
         return ""
     if last_end is not None and _is_of(last_end, record.completed_at_s):
-        return format_ms(last_end.run_ms)
+        return humanize_ms(last_end.run_ms)
     if record.started_at_ns and record.completed_ns:
-        return format_ms(max(record.completed_ns - record.started_at_ns, 0) // 1_000_000)
+        return humanize_ms(max(record.completed_ns - record.started_at_ns, 0) // 1_000_000)
     return ""
 
 

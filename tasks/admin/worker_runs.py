@@ -9,12 +9,12 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
 
+from runqy.durations import humanize_ms
 from runqy.errors import RequestInvalid
 from runqy.redis_connection import get_broker
 from tasks.admin.browser import RunRow, run_row
 from tasks.admin.filters import OUTCOME_NAMES, tasks_url
 from tasks.admin.permissions import can_view_payloads
-from tasks.admin.presenters import format_ms
 from tasks.run_queries import RunFilter, list_newest_outcomes, list_newest_runs
 from tasks.task_browser import TaskQuery
 
@@ -70,8 +70,8 @@ def _read_worker_runs(request: HttpRequest, worker_id: str, *, now_ns: int) -> W
             for outcome in OUTCOME_NAMES
             if counts[outcome]
         ],
-        median=format_ms(durations[len(durations) // 2]) if durations else "",
-        longest=format_ms(durations[-1]) if durations else "",
+        median=humanize_ms(durations[len(durations) // 2]) if durations else "",
+        longest=humanize_ms(durations[-1]) if durations else "",
         url=tasks_url(query, period="hour"),
         slowest_url=tasks_url(query, period="hour", sort="slowest"),
         all_url=tasks_url(query),

@@ -101,10 +101,12 @@ def test_the_minute_that_has_just_begun_has_no_rate() -> None:
     begun = charts.StatsPoint(start=now.replace(second=0))
     over = charts.StatsPoint(start=begun.start - timedelta(minutes=1))
     begun.outcomes[RunOutcome.COMPLETED] = over.outcomes[RunOutcome.COMPLETED] = 30
+    begun.outcomes[RunOutcome.FAILED] = over.outcomes[RunOutcome.FAILED] = 10
 
     found = charts.build_charts([over, begun], ChartRange.HOUR, 60, now)
 
     assert values(find("throughput", found), "Completed") == [30, None]
+    assert values(find("failure-rate", found), "Failed") == [25, None]
 
 
 def test_a_value_without_neighbours_is_drawn_as_a_point() -> None:
@@ -117,10 +119,15 @@ def test_a_value_without_neighbours_is_drawn_as_a_point() -> None:
 
 
 @pytest.mark.parametrize(
-    ("longest_s", "unit", "value"),
-    [(90, "seconds", 90), (600, "minutes", 10), (18_000, "hours", 5), (5e5, "days", 5.79)],
+    ("longest_s", "unit", "value", "text"),
+    [
+        (90, "seconds", 90, "1 min 30 s"),
+        (605, "minutes", 10.1, "10 min 5 s"),
+        (18_000, "hours", 5, "5 h"),
+        (5e5, "days", 5.79, "5 d 18 h"),
+    ],
 )
-def test_long_durations_have_a_unit_that_can_be_read(longest_s: float, unit: str, value: float) -> None:
+def test_long_durations_have_a_unit_that_can_be_read(longest_s: float, unit: str, value: float, text: str) -> None:
     now = datetime(2026, 11, 26, 12, 1, tzinfo=UTC)
     point = charts.StatsPoint(start=now - timedelta(minutes=1), oldest_ms=int(longest_s * 1000))
 
@@ -128,7 +135,17 @@ def test_long_durations_have_a_unit_that_can_be_read(longest_s: float, unit: str
 
     assert (found.unit.name, values(found, "Age")) == (unit, [value])
     assert json.loads(found.options)["scales"]["y"]["title"]["text"] == unit
-    assert found.latest == f"Age {value:g}{found.unit.suffix}"
+    assert (found.latest, found.rows) == (f"Age {text}", [("12:00", [("Age", text)])])
+
+
+def test_a_short_duration_keeps_its_digits_beside_a_long_one() -> None:
+    now = datetime(2026, 11, 26, 12, 2, tzinfo=UTC)
+    ages_ms = {2: 600_000, 1: 437}
+    points = [charts.StatsPoint(start=now - timedelta(minutes=ago), oldest_ms=age) for ago, age in ages_ms.items()]
+
+    found = find("oldest", charts.build_charts(points, ChartRange.HOUR, 60, now))
+
+    assert (found.unit.name, found.latest) == ("minutes", "Age 437 ms")
 
 
 @pytest.mark.parametrize("chart_range", list(ChartRange))

@@ -1,11 +1,13 @@
 """The overview, the first page of the admin."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 from django.apps import apps
 from django.contrib.auth.models import Group, Permission, User
+from django.db.models import Sum, Value
 from django.test import Client
 from django.utils import timezone
 
@@ -14,8 +16,10 @@ from alerts.rules import AlertKind, Finding
 from demo.data import fill, make_configuration, make_users
 from runqy.admin_site.roles import create_role_groups
 from runqy.broker.broker import Broker
+from runqy.broker.states import FAILURES
 from runqy.overview import views
 from runqy.shared_values import SharedValues
+from tasks.models import QueueHour, TaskRun
 from tests.config_sync.support import away
 from tests.support.tasks import put
 from workers.queries import OWN_CREDENTIALS_SHARED
@@ -50,7 +54,7 @@ def test_it_shows_the_number_of_objects(single_broker: Broker) -> None:
         "Active": 6,
         "Scheduled": 1,
         "Retry": 4,
-        "Archived": 3,
+        "Archived": 60,
         "Workers": 4,
         "Vaults": 3,
         "API keys": 4,
@@ -60,6 +64,16 @@ def test_it_shows_the_number_of_objects(single_broker: Broker) -> None:
     assert (busiest.name, busiest.pending, busiest.active, busiest.workers.ready) == ("transcription", 150, 4, 1)
     failed = next(row for row in context["rows"] if row.name == "embeddings")
     assert (failed.workers.ready, failed.workers.not_ready) == (0, 1)
+
+
+def test_the_counts_and_the_rows_of_the_demo_have_the_same_failures(single_broker: Broker) -> None:
+    fill(single_broker)
+
+    failures = sum((Sum(outcome.value) for outcome in FAILURES), start=Value(0))
+    counted = dict(QueueHour.objects.values("queue").annotate(failures=failures).values_list("queue", "failures"))
+    stored = Counter(TaskRun.objects.filter(outcome__in=FAILURES).values_list("queue", flat=True))
+    assert stored["invoices"] > 60
+    assert counted == stored
 
 
 def test_its_numbers_are_those_of_the_lists_that_they_link_to(single_broker: Broker) -> None:

@@ -1,5 +1,6 @@
 """The admin pages of alerts and rules."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -38,6 +39,26 @@ def test_the_list_shows_open_alerts_unless_others_are_asked_for() -> None:
     assert ("Post goes on." in default, "Mail is over." in default) == (True, False)
     assert ("Post goes on." in resolved, "Mail is over." in resolved) == (False, True)
     assert ("Post goes on." in everything, "Mail is over." in everything) == (True, True)
+
+
+def test_show_all_leads_to_resolved_alerts_too() -> None:
+    store("Mail is over.", "mail", is_over=True)
+    viewer = staff_client("viewer")
+
+    found, nothing, everything = (
+        viewer.get(f"{LIST}{query}").content.decode() for query in ("?state=resolved", "?q=none", "?state=all")
+    )
+
+    assert [page.count('href="?state=all">Show all') for page in (found, everything)] == [1, 0]
+    assert 'href="?state=all" class=' in nothing
+
+
+@pytest.mark.parametrize(("query", "tab"), [("", "Open"), ("?state=resolved", "Resolved"), ("?state=all", "All")])
+def test_the_state_is_a_tab(query: str, tab: str) -> None:
+    page = staff_client("viewer").get(f"{LIST}{query}").content.decode()
+
+    assert re.findall(r'aria-current="page">([^<]*)</a>', page) == [tab]
+    assert ("No open alerts" in page) is (tab == "Open")
 
 
 def test_an_alert_has_a_page_with_its_meaning_and_a_link_to_its_cause() -> None:

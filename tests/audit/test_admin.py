@@ -135,7 +135,7 @@ def test_a_page_lists_changes_by_field(admin_client: Client) -> None:
         "enabled yes none",
         "max retry 3 7",
         "sub queues none + name high, priority 9",
-        "value changed; secret values are not recorded",
+        "value changed; values are not recorded",
         "vaults - a + &lt;c&gt;",
     ]
     assert "<mail>" not in content

@@ -16,6 +16,14 @@ from tests.support.workers import RECORD
 from tests.tasks.task_helpers import put_in
 
 LIST = "/admin/tasks/task/"
+COUNT_LISTENERS = """
+  window.listenerCount = 0;
+  const add = EventTarget.prototype.addEventListener;
+  EventTarget.prototype.addEventListener = function (...args) {
+    if (this === document || this === window) window.listenerCount += 1;
+    return add.apply(this, args);
+  };
+"""
 
 
 def test_new_tasks_appear_and_the_selection_stays(anonymous: Page, login: Login, single_broker: Broker) -> None:
@@ -118,3 +126,38 @@ def test_the_first_queue_appears_in_an_empty_list_and_can_be_selected(anonymous:
     Queue.objects.all().delete()
     update_now(anonymous)
     expect(anonymous.get_by_text("No queues yet")).to_be_visible()
+
+
+def test_rows_that_are_replaced_add_no_listeners(anonymous: Page, login: Login) -> None:
+    anonymous.add_init_script(COUNT_LISTENERS)
+    login(anonymous, "operator")
+    save_queue(spec=spec("mail"), source=QueueSource.API)
+    anonymous.goto("/admin/queues/queue/", wait_until="load")
+    expect(anonymous.get_by_text("0 of 1 selected")).to_be_attached()
+    before = anonymous.evaluate("window.listenerCount")
+    assert before > 0
+
+    for number in range(3):
+        save_queue(spec=spec(f"mail-{number}"), source=QueueSource.API)
+        update_now(anonymous)
+        expect(anonymous.locator("#result_list tbody")).to_have_count(number + 2)
+        anonymous.get_by_label("Select all").check()
+        expect(anonymous.get_by_text(f"{number + 2} of {number + 2} selected")).to_be_visible()
+
+    assert anonymous.evaluate("window.listenerCount") == before
+
+
+def test_rows_between_two_clicks_with_shift_are_selected(anonymous: Page, login: Login) -> None:
+    save_queue(spec=spec("a"), source=QueueSource.API)
+    login(anonymous, "operator")
+    anonymous.goto("/admin/queues/queue/")
+    for name in ("b", "c", "d"):
+        save_queue(spec=spec(name), source=QueueSource.API)
+    update_now(anonymous)
+    boxes = anonymous.locator("input.action-select")
+    expect(boxes).to_have_count(4)
+
+    boxes.nth(0).click()
+    boxes.nth(2).click(modifiers=["Shift"])
+
+    expect(anonymous.get_by_text("3 of 4 selected")).to_be_visible()

@@ -14,6 +14,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerState
 from tests.queues.samples import spec
+from tests.support.tasks import put
 from tests.support.workers import RECORD
 
 REASON = "git fetch failed: unable to access https://git.example.com/ml/" + "a_long_name_of_a_repository_" * 4
@@ -85,3 +86,29 @@ def test_a_long_heading_has_two_lines_without_the_list_it_is_from(phone: Page) -
     heading = phone.locator("#header-inner h1")
     assert heading.inner_text().split() == [name]
     assert heading.locator(".truncate").last.evaluate("part => part.scrollHeight - part.clientHeight") <= 1
+
+
+def test_the_filter_of_tasks_leaves_room_for_them(phone: Page) -> None:
+    phone.goto("/admin/tasks/task/?state=ended")
+    expect(phone.get_by_label("Order")).to_be_hidden()
+
+    phone.get_by_role("button", name="More conditions").click()
+    phone.get_by_label("Order").select_option("Slowest first")
+    phone.get_by_role("button", name="Search").click()
+
+    expect(phone.get_by_label("Order")).to_have_value("slowest")
+    expect(phone.get_by_role("button", name="More conditions")).to_have_count(0)
+    assert overflow(phone) == 0
+
+
+def test_queues_without_tasks_are_left_out_of_the_overview(phone: Page, single_broker: Broker) -> None:
+    for name in ("idle", "mail"):
+        save_queue(spec=spec(name), source=QueueSource.API)
+    phone.goto("/admin/")
+    busiest = phone.locator(".overview-busiest tbody th")
+    expect(busiest.filter(has_text="idle")).to_be_visible()
+
+    put(single_broker, "t1", queue="mail")
+
+    expect(busiest.filter(has_text="mail")).to_be_visible()
+    expect(busiest.filter(has_text="idle")).to_be_hidden()

@@ -42,6 +42,13 @@ def test_failures_of_yesterday_do_not_count() -> None:
     assert list_failing_queues() == []
 
 
+def test_failures_in_the_first_minute_of_the_hour_count() -> None:
+    ended_ns = clock.now_ns() - HOUR_NS + 5 * 10**9
+    insert_runs(make_failure(ended_ns=ended_ns, started_ns=ended_ns), queue="invoices")
+
+    assert [(queue.name, queue.failed) for queue in list_failing_queues()] == [("invoices", 1)]
+
+
 def test_failures_without_a_stored_run_have_no_reason() -> None:
     insert_runs(make_failure())
     TaskRun.objects.all().delete()

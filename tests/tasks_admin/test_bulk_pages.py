@@ -93,7 +93,7 @@ def test_an_invalid_request_is_refused(operator: Client, fields: dict[str, str],
 
 
 def test_nothing_that_matches_is_said_before_it_is_requested(operator: Client) -> None:
-    assert "No tasks match any more." in text(operator.get(REQUEST, {"action": "delete", "state": "pending"}))
+    assert "No task matches now." in text(operator.get(REQUEST, {"action": "delete", "state": "pending"}))
 
 
 def test_a_filter_by_text_needs_the_permission_to_see_payloads(settings, operator: Client) -> None:

@@ -175,6 +175,7 @@ def test_a_cursor_of_another_list_is_refused(operator: Client, single_broker: Br
     response = operator.get(following[1].replace("&amp;", "&").replace("queue=simple", "queue=image"))
 
     assert response.status_code == 400
+    assert f'href="{LIST}?queue=image&amp;state=pending">First page of the list</a>' in text(response)
 
 
 def test_pages_take_few_queries(viewer: Client, single_broker: Broker, django_assert_max_num_queries) -> None:

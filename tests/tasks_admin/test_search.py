@@ -79,7 +79,7 @@ def test_a_search_shows_what_was_searched(
     assert "Not all ended tasks were searched." in page
     assert "Not all archived tasks were searched" in page
     assert "No task has the ID “nothing”, and no payload or error that was searched has this text" in page
-    assert "the first 400 bytes of their payloads" in page
+    assert "the first 400 bytes of the payload" in page
 
 
 def test_a_task_is_found_by_its_id_in_redis_and_in_the_history(viewer: Client, single_broker: Broker) -> None:
@@ -121,7 +121,7 @@ def test_more_matches_than_are_shown_lead_to_the_list(viewer: Client, single_bro
     page = text(viewer.get(SEARCH, {"q": "ORD-2026-0017"}))
 
     assert f'href="{LIST}?state=pending&amp;text=ORD-2026-0017">All pending tasks that match' in page
-    assert f'href="{LIST}?state=ended&amp;text=ORD-2026-0017">Show all' in page
+    assert f'href="{LIST}?state=ended&amp;text=ORD-2026-0017">List all their attempts' in page
     assert len(ids(viewer.get(SEARCH, {"q": "ORD-2026-0017"}))) == 40
 
 

@@ -35,8 +35,8 @@ def test_the_runs_of_the_last_hour_are_counted_and_listed(viewer: Client) -> Non
 
     part = viewer.get(PART, {"worker": "w1:7"})
 
-    assert "5 ended: 3 completed , 1 failed , 1 cancelled ; median duration 2.00 s, longest 1 min 30 s ." in words(part)
-    assert f'{LIST}?state=ended&amp;worker=w1%3A7&amp;period=hour&amp;outcome=failed">1 failed' in text(part)
+    assert "5 ended: Completed 3 Failed 1 Cancelled 1 Median duration 2.00 s, longest 1 min 30 s" in words(part)
+    assert f'{LIST}?state=ended&amp;worker=w1%3A7&amp;period=hour&amp;outcome=failed">Failed <b>1</b>' in text(part)
     assert "/bad/change/" in text(part)
     assert "/old/change/" not in text(part)
     assert "of-another" not in text(part)

@@ -221,3 +221,4 @@ def test_without_redis_an_error_page_is_shown(viewer: Client, settings, path: st
     assert (response.status_code, response["Retry-After"]) == (503, "5")
     assert "Redis cannot be reached" in response.content.decode()
     assert re.search(rf'href="{re.escape(path)}"[^>]*>Try again</a>', response.content.decode())
+    assert re.search(r'href="/admin/"[^>]*>Overview</a>', response.content.decode())

@@ -22,7 +22,7 @@ class EntryInline(RunqyTabularInline):
     rows_name = "entries"
     verbose_name, verbose_name_plural = "entry", "Entries"
     hide_title = True
-    readonly_fields = ("hosts", "stored_value", "last_change")
+    readonly_fields = ("secrecy", "hosts", "stored_value", "last_change")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related("vault")
@@ -30,8 +30,13 @@ class EntryInline(RunqyTabularInline):
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Leave out the inputs if the user may not change the vault."""
         if not self.has_change_permission(request, obj):
-            return ("key", "is_secret", "usage", "hosts", "stored_value", "last_change")
+            return ("key", "secrecy", "usage", "hosts", "stored_value", "last_change")
         return ("key", "value", "is_secret", "usage", "git_hosts", "stored_value", "last_change", "known_version")
+
+    @admin.display(description="secret")
+    def secrecy(self, row: VaultEntry) -> str:
+        """Return it in words: a red cross, as Django has for False, would look like an error."""
+        return "yes" if row.is_secret else "no"
 
     @admin.display(description="git hosts")
     def hosts(self, row: Any) -> str:

@@ -125,9 +125,8 @@
     }
   });
 
-  // Of a list with the same rows, cells without fields change. Else the rows are replaced, and the script of actions,
-  // which knows only the checkboxes that it was started with, is started again. While all rows of all pages are selected none
-  // come or go.
+  // Of a list with the same rows, cells without fields change. Else the rows are replaced. While all rows of all pages are
+  // selected none come or go.
   const updateChangelist = (html) => {
     const page = new DOMParser().parseFromString(html, "text/html");
     const [list, fresh] = [document, page].map((each) => each.getElementById("result_list"));
@@ -136,7 +135,6 @@
     const [form, freshForm] = [document, page].map((each) => each.getElementById("changelist-form"));
     if (!fresh || !list) {
       if (list !== fresh) form.replaceChildren(...freshForm.childNodes);
-      if (fresh) startActions([]);
       return;
     }
     const keyOf = (row) => row.querySelector("input.action-select")?.value
@@ -161,27 +159,66 @@
   const replaceRows = (list, fresh) => {
     const selected = [...list.querySelectorAll("input.action-select:checked")].map((box) => box.value);
     const focus = list.contains(document.activeElement) && selectorOf(document.activeElement);
-    const toggle = document.querySelector(".action-toggle"); // without the listener of the earlier start
-    toggle?.replaceWith(toggle.cloneNode());
     for (const row of [...list.tBodies]) row.remove();
     list.append(...fresh.tBodies);
-    startActions(selected);
+    for (const box of boxesOf(list)) box.checked = selected.includes(box.value);
+    showSelection(list.closest(".result-list-wrapper"));
     if (focus) list.querySelector(focus)?.focus({ preventScroll: true });
   };
 
-  // Starts the theme's version of Django's script on the checkboxes that a list has now, those of `selected` checked.
-  // Its earlier listeners on the document stay, without effect: few, since rows of lists with actions seldom change.
-  const startActions = (selected) => {
-    const parent = document.querySelector(".result-list-wrapper");
-    const boxes = parent.querySelectorAll("tr input.action-select");
-    const counter = parent.querySelector(".action-counter");
-    if (!boxes.length || !counter) return;
+  // The theme's version of Django's script of actions knows only the checkboxes that a page was loaded with. After it, this
+  // selects those that a list has by now: the document listens, so that nothing is added when rows are replaced.
+  const boxesOf = (list) => [...list.querySelectorAll("tr input.action-select")];
+  let lastBox = null;
+
+  const showSelection = (list) => {
+    const [boxes, counter, all] = [boxesOf(list), list.querySelector(".action-counter"), list.querySelector(".action-toggle")];
+    if (!counter || !all) return;
+    for (const box of boxes) box.closest("tr").classList.toggle("selected", box.checked);
+    const count = boxes.filter((box) => box.checked).length;
     counter.dataset.actionsIcnt = boxes.length;
-    Actions(boxes, { parent });
-    const checked = [...boxes].filter((box) => selected.includes(box.value));
-    for (const box of checked) box.checked = true;
-    for (const box of checked.length ? checked : [boxes[0]]) box.dispatchEvent(new Event("change", { bubbles: true }));
+    counter.textContent = `${count} of ${boxes.length} selected`;
+    all.checked = count > 0 && count === boxes.length;
+    selectAcross(list, false);
   };
+
+  // All rows of all pages, or only those checked.
+  const selectAcross = (list, isAcross) => {
+    const areAllChecked = list.querySelector(".action-toggle").checked;
+    const shown = { all: isAcross, clear: isAcross, question: areAllChecked && !isAcross, "action-counter": !isAcross };
+    for (const [name, isShown] of Object.entries(shown)) {
+      list.querySelector(`div.actions span.${name}`)?.classList.toggle("hidden", !isShown);
+    }
+    for (const input of list.querySelectorAll("div.actions input.select-across")) {
+      input.value = isAcross ? 1 : 0;
+      input.dispatchEvent(new Event("input"));
+    }
+  };
+
+  document.addEventListener("click", (event) => {
+    const { target } = event;
+    const list = document.querySelector("[data-live-changelist]") && target.closest(".result-list-wrapper");
+    if (!list) return;
+    const boxes = boxesOf(list);
+    if (target.matches(".action-toggle")) {
+      for (const box of boxes) box.checked = target.checked;
+    } else if (target.matches("input.action-select")) {
+      const [from, to] = [boxes.indexOf(lastBox), boxes.indexOf(target)].sort((one, other) => one - other);
+      if (event.shiftKey && from >= 0) for (const box of boxes.slice(from, to)) box.checked = target.checked;
+      lastBox = target;
+    } else if (target.matches("span.question a")) {
+      event.preventDefault();
+      return selectAcross(list, true);
+    } else if (target.matches("span.clear a")) {
+      event.preventDefault();
+      for (const box of boxes) box.checked = false;
+    } else return;
+    showSelection(list);
+  });
+  window.addEventListener("load", () => window.addEventListener("pageshow", () => { // after the theme's
+    const list = document.querySelector("[data-live-changelist]") && document.querySelector(".result-list-wrapper");
+    if (list) showSelection(list);
+  }));
 
   const redraw = (part, html) => {
     const fresh = new DOMParser().parseFromString(html, "text/html");

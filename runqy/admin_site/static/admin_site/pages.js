@@ -1,36 +1,41 @@
-// Select all rows of a list at once, show the number of selected rows, and enable the actions on them. Rows may be
-// replaced while the page is open, and lists may be added.
-const watchSelection = (form) => {
-  form.dataset.selection = "watched";
+// Select all rows of a list at once, show the number of selected rows, and enable the actions on them. Rows and lists come
+// and go while the page is open, so the document listens for all of them.
+const findBoxes = (form) => [...form.querySelectorAll("input[name=id]")];
+const updateSelection = (form) => {
   const all = form.querySelector("[data-select-all]");
-  const findBoxes = () => [...form.querySelectorAll("input[name=id]")];
   const label = form.querySelector("[data-selection-label]");
-  const buttons = form.querySelectorAll("button[data-for-selected]");
-
-  const update = () => {
-    const boxes = findBoxes();
-    const count = boxes.filter((box) => box.checked).length;
-    label.textContent = count ? `${count} selected` : label.dataset.selectionLabel;
-    all.checked = count > 0 && count === boxes.length;
-    all.indeterminate = count > 0 && count < boxes.length;
-    for (const button of buttons) button.disabled = count === 0;
-  };
-
-  form.addEventListener("change", (event) => {
-    if (event.target === all) for (const box of findBoxes()) box.checked = all.checked;
-    update();
-  });
-  form.addEventListener("live:updated", update);
-  window.addEventListener("pageshow", update);
+  const boxes = findBoxes(form);
+  const count = boxes.filter((box) => box.checked).length;
+  label.textContent = count ? `${count} selected` : label.dataset.selectionLabel;
   all.hidden = false;
-  update();
+  all.checked = count > 0 && count === boxes.length;
+  all.indeterminate = count > 0 && count < boxes.length;
+  for (const button of form.querySelectorAll("button[data-for-selected]")) button.disabled = count === 0;
 };
-const watchSelections = () => document.querySelectorAll("[data-selection='']").forEach(watchSelection);
-document.addEventListener("live:updated", watchSelections);
-watchSelections();
+const updateSelections = () => document.querySelectorAll("[data-selection]").forEach(updateSelection);
+document.addEventListener("change", ({ target }) => {
+  const form = target.closest("[data-selection]");
+  if (!form) return;
+  if (target.matches("[data-select-all]")) for (const box of findBoxes(form)) box.checked = target.checked;
+  updateSelection(form);
+});
+document.addEventListener("live:updated", updateSelections);
+window.addEventListener("pageshow", updateSelections);
+updateSelections();
 
 for (const form of document.querySelectorAll("[data-submit-on-change]")) {
   form.addEventListener("change", () => form.requestSubmit());
+}
+
+// On a phone a form shows the conditions that are used most; `data-unfold` shows the others.
+for (const button of document.querySelectorAll("[data-unfold]")) {
+  const form = button.closest("form");
+  form.classList.add("is-folded");
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    form.classList.remove("is-folded");
+    button.remove();
+  });
 }
 
 // Polled parts of a page: none is polled in a hidden tab, the login page loads as a page, and a text keeps its position,

@@ -23,10 +23,11 @@ from runqy.accounts.operations import create_api_key, revoke_api_key
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.broker.broker import Broker
 from runqy.broker.health import report_maintenance
-from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.tasks.finish import Failure, archive, complete, retry
 from runqy.broker.tasks.lease import LeasedTask, extend
+from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
 from tasks.run_recorder import RunRecorder

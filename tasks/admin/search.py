@@ -23,9 +23,9 @@ from tasks.admin.task_rows import TaskRow, task_rows
 from tasks.fulltext_index import parse_terms
 from tasks.models import TaskRun
 from tasks.queries import get_task
+from tasks.redis_text_search import search_redis
 from tasks.run_queries import RunFilter, find_newest_run, find_tasks_with_text, list_runs
 from tasks.task_browser import find_redis_queues
-from tasks.text_search import search_redis
 
 MAX_LENGTH = 300
 _LISTED = 20

@@ -8,9 +8,10 @@ from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
 from runqy.broker.queues.pausing import pause
-from runqy.broker.tasks.dequeue import DequeueRequest, QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.dequeue import DequeueRequest, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.finish import archive
+from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import LeaseLost
 from tests.support.tasks import QUEUE, fields, ids, listed, message, new_task, put, take, take_one
 

@@ -11,9 +11,10 @@ from redis.client import PubSub
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.queues.pausing import pause, unpause
-from runqy.broker.tasks.dequeue import QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.tasks.finish import requeue
+from runqy.broker.tasks.queue_order import QueueWeight
 from tests.support.tasks import QUEUE, ids, new_task, put, take_one
 
 WAIT_S = 30

@@ -9,6 +9,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.tasks import dequeue
 from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.tasks.lease import LeasedTask
+from runqy.broker.tasks.queue_order import QueueWeight
 
 QUEUE = "q"
 KEYS = QueueKeys(QUEUE)
@@ -22,7 +23,7 @@ def put(broker: Broker, task_id: str, queue: str = QUEUE, **options: object) -> 
 
 def take(broker: Broker, queue: str = QUEUE) -> LeasedTask:
     """Take the next task."""
-    order = dequeue.plan_dequeue([dequeue.QueueWeight(queue=queue)], 1, worker_id="w")
+    order = dequeue.plan_dequeue([QueueWeight(queue=queue)], 1, worker_id="w")
     (taken,) = broker.run(dequeue.dequeue(order, now_ns=broker.now_ns()))
     return taken
 

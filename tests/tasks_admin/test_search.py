@@ -9,7 +9,7 @@ from django.test import Client
 from runqy.broker.broker import Broker
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue_batch import enqueue_many
-from tasks import run_queries, task_browser, text_search
+from tasks import redis_text_search, run_queries, task_browser
 from tasks.task_browser import SearchRequest, TaskQuery, search_tasks
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.tasks import new_task, put, take_one
@@ -67,8 +67,8 @@ def test_an_ended_task_is_found_by_what_only_redis_has(viewer: Client, single_br
 def test_a_search_shows_what_was_searched(
     viewer: Client, single_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_search, "_MAX_BYTES", 1)
-    monkeypatch.setattr(text_search, "MAX_PAGE_BYTES", 1)
+    monkeypatch.setattr(redis_text_search, "_MAX_BYTES", 1)
+    monkeypatch.setattr(redis_text_search, "MAX_PAGE_BYTES", 1)
     put_in(single_broker, "archived", "t1", "t2", payload=ORDER)
     monkeypatch.setattr(run_queries, "MAX_SORTED", 1)
     monkeypatch.setattr(run_queries, "TEXT_CHUNKS", (1,))
@@ -155,8 +155,8 @@ def test_a_deep_queue_does_not_hide_the_tasks_of_others(viewer: Client, single_b
 def test_a_search_reads_no_more_than_its_bytes(
     viewer: Client, single_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_search, "_MAX_BYTES", 1_000)
-    monkeypatch.setattr(text_search, "MAX_PAGE_BYTES", 1_000)
+    monkeypatch.setattr(redis_text_search, "_MAX_BYTES", 1_000)
+    monkeypatch.setattr(redis_text_search, "MAX_PAGE_BYTES", 1_000)
     put(single_broker, *(f"large{number}" for number in range(5)), queue="simple", payload=b'"' + b"x" * 900 + b'"')
     put(single_broker, "last", queue="simple", payload=ORDER)
 

@@ -16,7 +16,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import BrokerContext, Operation
 from runqy.broker.queues.stats import count_tasks
 from runqy.broker.scripts import Command
-from runqy.broker.tasks.dequeue import QueueWeight
+from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import BrokerUnavailable
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until

@@ -11,8 +11,9 @@ from runqy.broker.constants import LEASE_S
 from runqy.broker.message import TRACEPARENT
 from runqy.broker.operation import Operation, Request, ask_all
 from runqy.broker.tasks.archive_reasons import DEADLINE_EXCEEDED
-from runqy.broker.tasks.dequeue import DequeueRequest, QueueWeight, dequeue_tasks, plan_dequeue
+from runqy.broker.tasks.dequeue import DequeueRequest, dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.lease import LeasedTask
+from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.errors import BrokerCommandRefused, PayloadUnusable
 from runqy.tracing import RunSpan, get_tracer
 from workers.runtime.protocol import encode_task

@@ -11,7 +11,7 @@ from runqy.broker.constants import HEARTBEAT_S
 from runqy.broker.operation import ask_all
 from runqy.broker.pubsub import WorkerEvent
 from runqy.broker.streams.run_counters import RunCounters, add_run_counters
-from runqy.broker.tasks.dequeue import QueueWeight
+from runqy.broker.tasks.queue_order import QueueWeight
 from runqy.broker.workers.heartbeats import deregister
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.broker.workers.redis_users import is_worker_user, new_wake_token

@@ -1,9 +1,7 @@
-"""Dequeue tasks for workers: the order of queues, the request and its result."""
+"""Dequeue tasks for workers: the request and its result."""
 
-import random
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain
 from typing import Any
@@ -18,6 +16,7 @@ from runqy.broker.operation import Operation, Request, ask_all, get_context, rai
 from runqy.broker.replies import Reply, read_number, read_time_ns
 from runqy.broker.scripts import Value, command, script
 from runqy.broker.tasks.lease import Lease, LeasedTask
+from runqy.broker.tasks.queue_order import QueueWeight, order_queues
 from runqy.errors import RunqyError
 
 
@@ -47,14 +46,6 @@ class DequeueRequest(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, is_repeat=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueWeight:
-    """A Redis queue that a worker serves, and its weight."""
-
-    queue: str
-    priority: int = 1
-
-
 def plan_dequeue(
     weights: Sequence[QueueWeight], count: int, *, worker_id: str, is_strict: bool = False, wake_token: str = ""
 ) -> DequeueRequest:
@@ -62,7 +53,7 @@ def plan_dequeue(
     return DequeueRequest(
         queues=tuple(weight.queue for weight in weights),
         lease_tokens=tuple(secrets.token_hex(12) for _ in range(count)),
-        preferences=_preferences([weight.priority for weight in weights], count, is_strict=is_strict),
+        preferences=order_queues([weight.priority for weight in weights], count, is_strict=is_strict),
         worker_id=worker_id,
         wake_token=wake_token,
     )
@@ -178,24 +169,6 @@ def _count_pending(queues: Sequence[str]) -> Request[list[int]]:
             0 if is_paused else count for count, is_paused in zip(replies[::2], replies[1::2], strict=True)
         ],
     )
-
-
-def _preferences(priorities: Sequence[int], count: int, *, is_strict: bool) -> tuple[tuple[int, ...], ...]:
-    """Return for each slot the order in which queues are tried."""
-    positions = range(len(priorities))
-    if len(priorities) == 1:
-        return ((0,),) * count
-    if is_strict:
-        return (tuple(sorted(positions, key=lambda i: -priorities[i])),) * count
-    return tuple(tuple(sorted(positions, key=lambda i: _draw_order(priorities[i]))) for _ in range(count))
-
-
-def _draw_order(priority: int) -> float:
-    """Draw a random sort key. The probability that a queue comes first is its share of all priorities.
-
-    This equals the order of first appearances in asynq's shuffled list, without building the list.
-    """
-    return random.expovariate(max(priority, 1))
 
 
 @lru_cache(maxsize=1000)

@@ -177,7 +177,8 @@ def test_a_notice_is_followed_by_its_link(anonymous: Page, login: Login) -> None
 
     (text,) = notice.evaluate_all(
         "found => found.map((one) => { const range = document.createRange(); "
-        "range.selectNodeContents(one.firstChild); return range.getBoundingClientRect().right })"
+        "range.selectNodeContents(one); range.setEndBefore(one.querySelector('a')); "
+        "return range.getBoundingClientRect().right })"
     )
     link = notice.get_by_role("link", name="Runs of the worker").bounding_box()
     assert link is not None

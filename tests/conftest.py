@@ -33,7 +33,7 @@ from tests.support.event_loop import WatchedLoop, watch_callbacks
 from tests.support.secret_leaks import SUITE
 from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start_sentinel
 from tests.support.slow_tests import deal_slow_tests
-from tests.support.speedups import empty_tables, keep_database_open, spare_repetitions
+from tests.support.speedups import empty_tables, spare_repetitions
 from vaults import export_file
 
 # The duration of an example depends on how busy the machine is.
@@ -88,8 +88,7 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
         triggers.remove(connection)
         empty_tables()
         connection.close()  # a request before the first test with a database would not be allowed to look at it
-    with keep_database_open():
-        yield
+    yield
     if connection.vendor == "postgresql":
         with django_db_blocker.unblock(), connection.cursor() as cursor:
             cursor.execute(_END_OTHERS)

@@ -102,13 +102,13 @@ def test_the_filter_of_tasks_leaves_room_for_them(phone: Page) -> None:
 
 
 def test_queues_without_tasks_are_left_out_of_the_overview(phone: Page, single_broker: Broker) -> None:
-    for name in ("idle", "mail"):
+    for name in ("aa-idle", "mail"):  # the first by name, since few are listed
         save_queue(spec=spec(name), source=QueueSource.API)
     phone.goto("/admin/")
     busiest = phone.locator(".overview-busiest tbody th")
-    expect(busiest.filter(has_text="idle")).to_be_visible()
+    expect(busiest.get_by_text("aa-idle", exact=True)).to_be_visible()
 
     put(single_broker, "t1", queue="mail")
 
-    expect(busiest.filter(has_text="mail")).to_be_visible()
-    expect(busiest.filter(has_text="idle")).to_be_hidden()
+    expect(busiest.get_by_text("mail", exact=True)).to_be_visible()
+    expect(busiest.get_by_text("aa-idle", exact=True)).to_be_hidden()

@@ -1,8 +1,5 @@
 """Spares each test what would come out the same every time, and takes half of its time."""
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from functools import cache
 from typing import Any
 
@@ -29,17 +26,6 @@ def spare_repetitions() -> None:
         middleware.files.update(found)
 
     WhiteNoiseMiddleware.add_files_from_finders = find_once
-
-
-@contextmanager
-def keep_database_open() -> Iterator[None]:
-    """Hold a connection to SQLite's file: the last one that closes, as each test's does, moves its log into it."""
-    if connection.vendor != "sqlite":
-        yield
-        return
-    with closing(sqlite3.connect(str(connection.settings_dict["NAME"]))) as spare:
-        spare.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the log too
-        yield
 
 
 def empty_tables() -> None:

@@ -70,14 +70,18 @@ class VersionField(StrictIntegerField):
         return version
 
 
-@extend_schema_field({"type": "string", "minLength": PASSPHRASE_MIN, "maxLength": PASSPHRASE_MAX})
+_WITHOUT_NUL = {"type": "string", "pattern": r"^[^\x00]*$"}
+"""Schema of a string: DRF's CharField refuses NUL."""
+
+
+@extend_schema_field({**_WITHOUT_NUL, "minLength": PASSPHRASE_MIN, "maxLength": PASSPHRASE_MAX})
 class PassphraseField(StringField):
     """A passphrase; its length counts once it is normalized too, so the operation checks it."""
 
 
-@extend_schema_field({"type": "string", "pattern": r"^[^\x00]*$"})
+@extend_schema_field(_WITHOUT_NUL)
 class DescriptionField(StringField):
-    """A string without NUL, which DRF's CharField refuses."""
+    """A text of any length."""
 
 
 @extend_schema_field({"type": "string", "pattern": f"^{NEW_VAULT_NAME}$"})

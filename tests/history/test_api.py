@@ -130,6 +130,7 @@ def test_runs_are_filtered_and_ordered(client: ApiClient, query: str, found: lis
         ("/api/runs?to=2026-03-01T12:00:00", "to"),
         ("/api/runs?order=best", "order"),
         ("/api/runs?final=perhaps", "final"),
+        ("/api/runs?final=", "final"),
         ("/api/runs?min_run_ms=-1", "min_run_ms"),
         ("/api/runs?limit=0", "limit"),
         ("/api/runs?cursor=x", "cursor"),

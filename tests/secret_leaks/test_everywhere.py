@@ -20,6 +20,7 @@ import pytest
 from tests.supervisor.serving import Serve, Worker
 from tests.supervisor.stack import make_queue
 from tests.support.environment import ADMIN_KEY, WORKER_KEY
+from tests.support.processes import command_lines
 from tests.support.secret_leaks import Canary
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import eventually
@@ -248,11 +249,8 @@ def _watched_command_lines(canary: Canary) -> Iterator[None]:
 
     def look() -> None:
         while not ended.wait(0.05):
-            for process in Path("/proc").glob("[0-9]*"):
-                try:
-                    canary.look((process / "cmdline").read_bytes(), "command line")
-                except OSError:
-                    continue
+            for line in command_lines():
+                canary.look(line, "command line")
 
     watching = threading.Thread(target=look)
     watching.start()

@@ -35,11 +35,3 @@ def make_program(tmp_path: Path) -> MakeProgram:
         )
 
     return make
-
-
-def is_alive(pid: int) -> bool:
-    """Return whether a process exists and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from runqy.supervisor.ports import find_free_port
-from tests.supervisor.conftest import is_alive
 from tests.support.environment import ADMIN_KEY, WORKER_KEY
+from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from runqy.supervisor.locks import LockHeld, is_held
 from runqy.supervisor.processes import Process, end_group, last_lines
-from tests.supervisor.conftest import is_alive
+from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
 
 SLEEP = "import time; print('up'); time.sleep(600)"

@@ -12,7 +12,7 @@ from runqy.errors import StackFailed
 from runqy.supervisor.locks import FileLock, is_held
 from runqy.supervisor.reaper import StackLocks, only_stack
 from runqy.supervisor.stop_signals import Interrupted
-from tests.supervisor.conftest import is_alive
+from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
 
 STACK = """

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.supervisor.conftest import is_alive
 from tests.supervisor.serving import Serve
 from tests.support import environment
+from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(200)

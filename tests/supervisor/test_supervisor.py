@@ -9,7 +9,7 @@ from runqy.errors import StackFailed
 from runqy.supervisor import supervisor as supervisor_module
 from runqy.supervisor.stop_signals import Interrupted
 from runqy.supervisor.supervisor import Supervisor
-from tests.supervisor.conftest import is_alive
+from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
 
 SLEEP = "import time; time.sleep(600)"

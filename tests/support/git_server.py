@@ -13,6 +13,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from tests.support.certificates import write_certificate
+from tests.support.processes import command_lines
 
 HOST = "git.example.org"
 
@@ -31,6 +32,8 @@ class GitServer(ThreadingHTTPServer):
         self.moved_to = ""
         """The server that `/moved/...` leads to; empty: this one."""
         self.is_silent = threading.Event()
+        self.is_broken = threading.Event()
+        """Whether a connection is cut instead of a response."""
         self.released = threading.Event()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
@@ -58,6 +61,9 @@ class _Handler(SimpleHTTPRequestHandler):
         if self.server.is_silent.is_set():
             self.server.released.wait(30)
             return
+        if self.server.is_broken.is_set():
+            self.close_connection = True
+            return
         name, _, rest = self.path.removeprefix("/").partition("/info/")
         if self.path.startswith("/moved/"):
             self._respond(301, "Location", self.server.moved_to + self.path.removeprefix("/moved"))
@@ -77,7 +83,7 @@ class _Handler(SimpleHTTPRequestHandler):
         authorization = self.headers.get("Authorization", "")
         if authorization:
             self.server.authorizations.append(authorization)
-            self.server.command_lines += [path.read_bytes() for path in _command_lines()]
+            self.server.command_lines += command_lines()
         expected = base64.b64encode(f"x-access-token:{self.server.token}".encode()).decode()
         return authorization == f"Basic {expected}"
 
@@ -138,10 +144,3 @@ def git_server(folder: Path, *, token: str = "", is_smart: bool = False) -> Iter
         server.released.set()
         server.shutdown()
         server.server_close()
-
-
-def _command_lines() -> Iterator[Path]:
-    """Give the command lines of all processes that still run."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        if path.exists():
-            yield path

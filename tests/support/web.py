@@ -19,6 +19,7 @@ from urllib.request import Request, urlopen
 from django.db import connection
 
 from tests.support.environment import ADMIN_KEY
+from tests.support.processes import get_children, is_alive
 from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 
@@ -49,7 +50,7 @@ class Worker:
 
     def is_alive(self) -> bool:
         """Return whether it runs."""
-        return Path(f"/proc/{self.pid}").exists()
+        return is_alive(self.pid)
 
 
 class WebProcess:
@@ -123,11 +124,7 @@ class WebProcess:
 
     def workers(self) -> list[Worker]:
         """Return the processes that serve requests."""
-        try:
-            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        except FileNotFoundError:
-            return []
-        return [Worker(int(pid)) for pid in children]
+        return [Worker(pid) for pid in get_children(self.process.pid)]
 
     def kill(self) -> None:
         """End the server without asking."""

@@ -103,11 +103,3 @@ def wait_task(folder: Path, name: str = "task") -> dict[str, str]:
 def broker_on(server: ValkeyServer, password: str = "") -> Broker:
     """Return a broker on a server of a test's own."""
     return Broker.connect(RedisTarget(addresses=(("127.0.0.1", server.port),), password=password))
-
-
-def is_alive(pid: int) -> bool:
-    """Return whether a process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

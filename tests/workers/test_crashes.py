@@ -14,10 +14,11 @@ from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.queues.stats import count_tasks
 from runqy.broker.tasks.reader import find_task
 from runqy.broker.tasks.record import TaskRecord
+from tests.support.processes import is_alive
 from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
-from tests.workers.processes import add_task, is_alive
+from tests.workers.processes import add_task
 
 TASKS, KILLS = 80, 8
 

@@ -13,10 +13,11 @@ from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_counters import read_run_counters
 from runqy.broker.tasks.cancel import cancel
+from tests.support.processes import is_alive
 from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
-from tests.workers.processes import add_task, is_alive, wait_for_state, wait_task
+from tests.workers.processes import add_task, wait_for_state, wait_task
 from tests.workers.repositories import Repository
 
 MAIL = QueueKeys("mail")

@@ -15,8 +15,8 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.tasks.lease import Lease, LeasedTask
 from runqy.broker.tasks.record import TaskProgress
 from tests.support import event_loop
+from tests.support.processes import is_alive
 from tests.support.waiting import eventually
-from tests.workers.processes import is_alive
 from workers.runtime.child import ChildSpec
 from workers.runtime.long_running import LongRunningPool
 from workers.runtime.one_shot import OneShotPool

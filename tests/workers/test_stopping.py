@@ -8,11 +8,12 @@ import redis as redis_py
 
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from tests.support.processes import is_alive
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
-from tests.workers.processes import add_task, broker_on, is_alive, wait_for_state, wait_task
+from tests.workers.processes import add_task, broker_on, wait_for_state, wait_task
 
 MAIL = QueueKeys("mail")
 

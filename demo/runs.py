@@ -1,5 +1,6 @@
 """The history of a week of a demo instance, whose rows and counts agree, and a bulk action on some of its runs."""
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -7,7 +8,7 @@ from random import Random
 from runqy.broker.broker import Broker
 from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_log import EndedRun
-from runqy.broker.tasks.archive_reasons import LEASE_EXPIRED
+from runqy.broker.tasks.archive_reasons import LEASE_EXPIRED, timeout_error
 from tasks.actions import TaskAction
 from tasks.bulk_actions import create_bulk_action, preview_bulk_action
 from tasks.bulk_runner import run_bulk_actions
@@ -46,6 +47,10 @@ class RunKind:
     """How many runs end by day; by night half as many."""
     idle_s: int = 0
     """How long none has ended."""
+
+    @property
+    def timeout_s(self) -> int:
+        return math.ceil(self.seconds * 4)
 
     @property
     def redis_queue(self) -> str:
@@ -143,7 +148,10 @@ def _runs_of_task(kind: RunKind, number: int, randomness: Random, now_ns: int) -
         outcomes = randomness.choice(_FAILURES)
     runs = []
     for spent, outcome in enumerate(outcomes):
-        ended_ns = started_ns + int(randomness.lognormvariate(0, 0.6) * kind.seconds * 1e9)
+        seconds = randomness.lognormvariate(0, 0.6) * kind.seconds
+        if outcome is RunOutcome.TIMED_OUT:
+            seconds = kind.timeout_s
+        ended_ns = started_ns + int(seconds * 1e9)
         runs.append(
             EndedRun(
                 task_id=task_id,
@@ -170,7 +178,7 @@ def _error_of(kind: RunKind, outcome: RunOutcome, randomness: Random) -> str:
     if outcome is RunOutcome.LOST:
         return LEASE_EXPIRED
     if outcome is RunOutcome.TIMED_OUT:
-        return "task exceeded its timeout of 30m0s"
+        return timeout_error(kind.timeout_s)
     is_failure = outcome in (RunOutcome.FAILED, RunOutcome.RETRIED)
     return randomness.choice(kind.errors) % randomness.randrange(10_000) if is_failure else ""
 

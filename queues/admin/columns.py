@@ -100,7 +100,7 @@ def workers(queue: QueueWithStatus) -> SafeString | str:
 def published(queue: QueueWithStatus) -> str:
     """Return whether workers use the latest definition; only what needs attention is coloured."""
     if queue.status.is_published is False:
-        return render_state("not published", "Maintenance publishes the latest changes within seconds.")
+        return render_state("not published", "Maintenance, if it runs, publishes the latest changes within seconds.")
     return "yes" if queue.status.is_published else "unknown"
 
 

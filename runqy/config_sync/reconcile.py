@@ -85,7 +85,7 @@ class SyncStatus:
                 "The published configuration in Redis was altered or replaced by an older one. Servers do not use it, "
                 "and maintenance repairs it within seconds. The log has details."
             )
-        return "Some changes are not published yet. Maintenance publishes them within seconds."
+        return "Some changes are not published yet. Maintenance, if it runs, publishes them within seconds."
 
 
 def compare_configuration() -> SyncStatus:

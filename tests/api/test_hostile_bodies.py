@@ -19,8 +19,9 @@ from runqy.errors import BatchTooLarge, RequestInvalid, RunqyError
 from tasks.api.parsers import parse_batch
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
+from tests.support.database import database_variables
 from tests.support.environment import ADMIN_KEY
-from tests.support.web import WebProcess, database_variables
+from tests.support.web import WebProcess
 
 MIB = 1 << 20
 LIMIT = 8 * MIB

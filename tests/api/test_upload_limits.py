@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.database import database_variables
 from tests.support.environment import ADMIN_KEY
-from tests.support.web import ASGI, WSGI, WebProcess, database_variables
+from tests.support.web import ASGI, WSGI, WebProcess
 
 LIMIT = 8 << 20
 HEAD = (

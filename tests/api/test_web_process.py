@@ -21,10 +21,11 @@ from runqy.broker.keys import ended_channel
 from runqy.broker.tasks.output import OutputChunk, write_output
 from runqy.cli.exit_codes import ExitCode
 from tests.queues.samples import spec
+from tests.support.database import database_variables
 from tests.support.environment import ADMIN_KEY
 from tests.support.tasks import take_one
 from tests.support.waiting import wait_until
-from tests.support.web import WAITERS, WebProcess, database_variables
+from tests.support.web import WAITERS, WebProcess
 from tests.tasks.task_helpers import fail_for_good, succeed
 
 

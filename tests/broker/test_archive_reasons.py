@@ -30,7 +30,7 @@ def archived(error: str, **fields: Any) -> TaskRecord:
     [
         ("ValueError: no", NOW_S - 20, RunOutcome.FAILED),
         ("timed out after 61 s", NOW_S - 20, RunOutcome.FAILED),
-        (timeout_error(MESSAGE), NOW_S - 20, RunOutcome.TIMED_OUT),
+        (timeout_error(MESSAGE.timeout), NOW_S - 20, RunOutcome.TIMED_OUT),
         (DEADLINE_EXCEEDED, NOW_S - 20, RunOutcome.TIMED_OUT),
         (DEADLINE_EXCEEDED, NOW_S - 5, RunOutcome.EXPIRED),
         (DEADLINE_EXCEEDED, None, RunOutcome.EXPIRED),

@@ -22,7 +22,7 @@ from playwright.sync_api import (
 )
 
 from runqy.admin_site.roles import create_role_groups
-from tests.support.database import settings_of_database
+from tests.support.database import database_variables
 from tests.support.web import WebProcess
 
 CHROMIUM = Path(os.environ.get("RUNQY_TEST_CHROMIUM", "/usr/bin/chromium"))
@@ -92,7 +92,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def shared_site(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebProcess]:
     """Start the server on the tests' Valkey and database; what a test saves here is what the server sees."""
-    started = WebProcess(tmp_path_factory.mktemp("site"), **settings_of_database())
+    started = WebProcess(tmp_path_factory.mktemp("site"), **database_variables())
     yield started
     started.kill()
 

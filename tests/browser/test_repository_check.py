@@ -8,7 +8,7 @@ from django.apps import apps
 from playwright.sync_api import Page, expect
 
 from runqy.admin_site.roles import create_role_groups
-from tests.support.database import settings_of_database
+from tests.support.database import database_variables
 from tests.support.git_server import GitServer, git_server
 from tests.support.web import WebProcess
 from tests.workers.repositories import Repository
@@ -39,7 +39,7 @@ def site(
         yield shared_site
         return
     variables = {"GIT_SSL_CAINFO": str(server.certificate), "RUNQY_GIT_CHECK_PRIVATE": "true"}
-    started = WebProcess(tmp_path, **settings_of_database(), **variables)
+    started = WebProcess(tmp_path, **database_variables(), **variables)
     yield started
     started.kill()
 

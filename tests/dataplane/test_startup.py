@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.support.web import database_variables
+from tests.support.database import database_variables
 
 SCRIPT = Path(__file__).with_name("starting_process.py")
 

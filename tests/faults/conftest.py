@@ -14,9 +14,10 @@ from runqy.broker import keys
 from tests.faults.producers import ENQUEUE, QUEUE, KeptConnection
 from tests.queues.samples import spec
 from tests.support.bad_network import LATENCY_S, LOSS, BadNetwork, FaultMode
+from tests.support.database import database_variables
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
-from tests.support.web import WebProcess, database_variables
+from tests.support.web import WebProcess
 
 StartWeb = Callable[..., WebProcess]
 

@@ -18,7 +18,7 @@ from runqy.broker.tasks.finish import Completion, complete_all
 from tasks.models import QueueHour, TaskRun
 from tests.history.history_status import get_history_status
 from tests.history.stream_status import read_stream_status
-from tests.support.database import settings_of_database
+from tests.support.database import database_variables
 from tests.support.maintenance import start_maintenance
 from tests.support.run_entries import make_entry, split_entry
 from tests.support.servers import ValkeyServer
@@ -92,7 +92,7 @@ def assert_each_once(count: int) -> None:
 @pytest.mark.parametrize("program", [KILLED_BEFORE_COMMIT, KILLED_BEFORE_REMOVAL])
 def test_a_tick_that_is_killed_loses_and_repeats_nothing(broker: Broker, start: Start, program: str):
     run_tasks(broker, "t", 100)
-    env = os.environ | {"DJANGO_SETTINGS_MODULE": "runqy.settings"} | settings_of_database()
+    env = os.environ | {"DJANGO_SETTINGS_MODULE": "runqy.settings"} | database_variables()
     killed = subprocess.run([sys.executable, "-c", program], env=env, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert broker.run(read_stream_status(QUEUE)).length == 100

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.metrics.pages import Samples, parse, value
+from tests.support.database import database_variables
 from tests.support.environment import HOME
 from tests.support.waiting import wait_until
-from tests.support.web import WebProcess, database_variables
+from tests.support.web import WebProcess
 
 pytestmark = pytest.mark.usefixtures("configuration")
 

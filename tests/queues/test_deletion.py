@@ -24,8 +24,8 @@ from runqy.audit.models import AuditRecord
 from runqy.errors import BrokerUnavailable, QueueBeingDeleted, QueueNotEmpty, QueueNotFound
 from runqy.redis_connection import get_broker
 from tests.queues.samples import spec
+from tests.support.database import database_variables
 from tests.support.tasks import put
-from tests.support.web import database_variables
 
 pytestmark = pytest.mark.usefixtures("configuration", "_no_delays")
 

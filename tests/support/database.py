@@ -8,7 +8,7 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 
-def settings_of_database() -> dict[str, str]:
+def database_variables() -> dict[str, str]:
     """Return the environment of a process that works on the tests' database."""
     name = str(connection.settings_dict["NAME"])
     if connection.vendor == "sqlite":

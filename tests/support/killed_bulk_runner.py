@@ -14,12 +14,12 @@ from typing import Any
 
 import django
 
-from tests.support.database import settings_of_database
+from tests.support.database import database_variables
 
 
 def kill_runners(step: str, *numbers: int) -> None:
     """Apply each bulk action in a process of its own until it is killed, and make their leases end."""
-    env = os.environ | {"DJANGO_SETTINGS_MODULE": "runqy.settings"} | settings_of_database()
+    env = os.environ | {"DJANGO_SETTINGS_MODULE": "runqy.settings"} | database_variables()
     command = [sys.executable, "-m", "tests.support.killed_bulk_runner", step, *map(str, numbers)]
     subprocess.run(command, env=env, check=True, timeout=120)
 

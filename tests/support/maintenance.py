@@ -5,11 +5,11 @@ import subprocess
 import sys
 from typing import IO
 
-from tests.support.database import settings_of_database
+from tests.support.database import database_variables
 
 
 def start_maintenance(output: IO[bytes] | int = subprocess.PIPE, **changes: str) -> "subprocess.Popen[str]":
     """Start a process; without a file for its output, both its streams can be read."""
-    env = os.environ | {"DJANGO_SETTINGS_MODULE": "runqy.settings"} | settings_of_database() | changes
+    env = os.environ | {"DJANGO_SETTINGS_MODULE": "runqy.settings"} | database_variables() | changes
     command = [sys.executable, "-m", "django", "run_maintenance"]
     return subprocess.Popen(command, env=env, stdout=output, stderr=output, text=True)

@@ -13,10 +13,7 @@ from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
-
-from django.db import connection
 
 from tests.support.environment import ADMIN_KEY
 from tests.support.processes import get_children, is_alive
@@ -28,14 +25,6 @@ WSGI = ("runqy.wsgi:application", "-k", "gthread", "--threads", "16")
 """Gunicorn's arguments for the server as in production, and for Django alone on threads."""
 WAITERS = 6
 """How many requests with one key may wait."""
-
-
-def database_variables() -> dict[str, str]:
-    """Return what lets another process work on the tests' database."""
-    name = str(connection.settings_dict["NAME"])
-    if connection.vendor == "sqlite":
-        return {"SQLITE_DB_PATH": name}
-    return {"DATABASE_URL": urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,12 @@ from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.keys import QueueKeys, ended_channel
 from runqy.process import raise_open_files_limit
 from tests.queues.samples import spec
+from tests.support.database import database_variables
 from tests.support.environment import ADMIN_KEY
 from tests.support.servers import ValkeyServer
 from tests.support.tasks import take, take_one
 from tests.support.waiting import wait_until
-from tests.support.web import ASGI, WAITERS, WSGI, WebProcess, database_variables
+from tests.support.web import ASGI, WAITERS, WSGI, WebProcess
 from tests.tasks.task_helpers import succeed
 
 MANY = 2000

@@ -17,10 +17,11 @@ from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.tasks.reader import find_task, read_tasks
 from runqy.redis_connection import get_broker
 from tests.queues.samples import spec
+from tests.support.database import database_variables
 from tests.support.maintenance import start_maintenance
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import eventually
-from tests.support.web import WebProcess, database_variables
+from tests.support.web import WebProcess
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import (
     WorkerProcess,

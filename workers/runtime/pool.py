@@ -91,7 +91,7 @@ def timeout_result(run: Run) -> RunResult:
     """Return the result of a run that timed out."""
     message = run.task.message
     is_deadline = message.deadline and (not message.timeout or message.deadline * 10**9 < _timeout_end_ns(run))
-    return RunResult(RunStatus.TIMED_OUT, DEADLINE_EXCEEDED if is_deadline else timeout_error(message))
+    return RunResult(RunStatus.TIMED_OUT, DEADLINE_EXCEEDED if is_deadline else timeout_error(message.timeout))
 
 
 def _timeout_end_ns(run: Run) -> int:

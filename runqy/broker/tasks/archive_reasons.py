@@ -4,7 +4,6 @@ docs/states.md defines the outcomes. The history has them for each run; what is 
 seconds until a run is recorded, and for workers that record nothing.
 """
 
-from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.message import DEFAULT_TIMEOUT_S
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.tasks.record import TaskRecord
@@ -19,9 +18,9 @@ def pending_timeout_error(timeout_s: int) -> str:
     return f"{_WAITED_TOO_LONG} {timeout_s} s"
 
 
-def timeout_error(message: TaskMessage) -> str:
-    """Return the error of a run that its timeout ended."""
-    return f"timed out after {message.timeout or DEFAULT_TIMEOUT_S} s"
+def timeout_error(timeout_s: int) -> str:
+    """Return the error of a run that its timeout ended; 0 is the default."""
+    return f"timed out after {timeout_s or DEFAULT_TIMEOUT_S} s"
 
 
 def find_archive_outcome(record: TaskRecord, *, now_s: int) -> RunOutcome | None:
@@ -34,7 +33,7 @@ def find_archive_outcome(record: TaskRecord, *, now_s: int) -> RunOutcome | None
         return RunOutcome.TIMED_OUT if _has_started_in_time(record) else RunOutcome.EXPIRED
     if record.error.startswith(_WAITED_TOO_LONG):
         return RunOutcome.EXPIRED
-    outcomes = {timeout_error(record.message): RunOutcome.TIMED_OUT, LEASE_EXPIRED: RunOutcome.LOST}
+    outcomes = {timeout_error(record.message.timeout): RunOutcome.TIMED_OUT, LEASE_EXPIRED: RunOutcome.LOST}
     return outcomes.get(record.error, RunOutcome.FAILED)
 
 

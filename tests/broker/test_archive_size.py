@@ -9,14 +9,14 @@ from tests.support.tasks import QUEUE, listed, put, take_one
 KEYS = QueueKeys(QUEUE)
 
 
-def fill_archive(broker: Broker, count: int, first_score: int) -> None:
-    """Put tasks into the archive, one a second."""
+def fill_archive(broker: Broker, count: int, first_score: int, *, apart_s: int = 1) -> None:
+    """Put tasks into the archive."""
     pipeline = broker.client.pipeline(transaction=False)
     for i in range(count):
         pipeline.hset(
             KEYS.task(f"a{i}"), mapping={"msg": b"", "state": "archived", "unique_key": KEYS.lock_prefix + f"{i}"}
         )
-        pipeline.zadd(KEYS.archived, {f"a{i}": first_score + i})
+        pipeline.zadd(KEYS.archived, {f"a{i}": first_score + i * apart_s})
         pipeline.set(KEYS.lock_prefix + f"{i}", f"a{i}")
     pipeline.execute()
 
@@ -29,7 +29,7 @@ def archive_one(broker: Broker, **options: int) -> None:
 
 
 def test_tasks_that_are_too_old_are_deleted_with_their_locks(broker: Broker) -> None:
-    fill_archive(broker, 3, broker.now_s() - constants.ARCHIVE_MAX_AGE_S - 1)
+    fill_archive(broker, 3, broker.now_s() - constants.ARCHIVE_MAX_AGE_S - 1000, apart_s=600)
 
     archive_one(broker)
 

@@ -1,7 +1,7 @@
-"""Finds the queues that fail most, and why, from the history of the last hour."""
+"""The attempts of the last hour by queue, and the queues that fail most, and why, from the history."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,6 +24,19 @@ _SAMPLE = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LastHour:
+    """The attempts that ended since a minute an hour ago."""
+
+    since: datetime
+    completed: Mapping[str, int]
+    """By queue."""
+    failed: Mapping[str, int]
+    """By queue: all outcomes of FAILURES."""
+    ended: Mapping[str, int]
+    """By queue: all outcomes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FailingQueue:
     """A queue with failed attempts."""
 
@@ -40,29 +53,45 @@ class FailingQueue:
         return 100 * self.failed / self.ended
 
 
-_queues: SharedValues[None, list[FailingQueue]] = SharedValues(max_age_s=CACHE_S, max_size=1)
+_last_hour: SharedValues[None, LastHour] = SharedValues(max_age_s=CACHE_S, max_size=1)
+_failing: SharedValues[None, list[FailingQueue]] = SharedValues(max_age_s=CACHE_S, max_size=1)
+
+
+def read_last_hour() -> LastHour:
+    """Return the attempts of the last hour, by the counts that charts have."""
+    return _last_hour.get(None, _read)
 
 
 def list_failing_queues() -> list[FailingQueue]:
-    """Return the queues with the most failed attempts in the last hour, by the counts that charts have."""
-    return _queues.get(None, _read)
+    """Return the queues with the most failed attempts in the last hour."""
+    return _failing.get(None, _find_failing)
 
 
 def clear() -> None:
     """Read the history anew next time."""
-    _queues.clear()
+    _last_hour.clear()
+    _failing.clear()
 
 
-def _read() -> list[FailingQueue]:
-    since = datetime.fromtimestamp(clock.now_ns() / 1e9, UTC) - SPAN
-    rows = (
-        QueueMinute.objects.filter(start__gte=floor_time(since, MINUTE_S))
+def _read() -> LastHour:
+    since = floor_time(datetime.fromtimestamp(clock.now_ns() / 1e9, UTC) - SPAN, MINUTE_S)
+    rows = list(
+        QueueMinute.objects.filter(start__gte=since)
         .values("queue")
-        .annotate(failures=_sum(FAILURES), runs=_sum(RunOutcome))
-        .filter(failures__gt=0)
-        .order_by("-failures", "queue")[:MAX_QUEUES]
+        .annotate(successes=Sum("completed"), failures=_sum(FAILURES), runs=_sum(RunOutcome))
     )
-    return [_failing_queue(row["queue"], row["failures"], row["runs"], since) for row in rows]
+    return LastHour(
+        since=since,
+        completed={row["queue"]: row["successes"] for row in rows},
+        failed={row["queue"]: row["failures"] for row in rows if row["failures"]},
+        ended={row["queue"]: row["runs"] for row in rows},
+    )
+
+
+def _find_failing() -> list[FailingQueue]:
+    hour = read_last_hour()
+    by_failures = sorted(hour.failed.items(), key=lambda item: (-item[1], item[0]))
+    return [_failing_queue(name, failed, hour) for name, failed in by_failures[:MAX_QUEUES]]
 
 
 def _sum(outcomes: Iterable[RunOutcome]) -> Any:
@@ -70,9 +99,9 @@ def _sum(outcomes: Iterable[RunOutcome]) -> Any:
     return sum((Sum(F(outcome.value)) for outcome in outcomes), start=Value(0))
 
 
-def _failing_queue(name: str, failed: int, ended: int, since: datetime) -> FailingQueue:
-    fingerprint, reason = _find_reason(_newest_errors(name, since))
-    return FailingQueue(name=name, failed=failed, ended=ended, reason=reason, fingerprint=fingerprint)
+def _failing_queue(name: str, failed: int, hour: LastHour) -> FailingQueue:
+    fingerprint, reason = _find_reason(_newest_errors(name, hour.since))
+    return FailingQueue(name=name, failed=failed, ended=hour.ended[name], reason=reason, fingerprint=fingerprint)
 
 
 def _newest_errors(queue: str, since: datetime) -> Iterable[tuple[str | None, str, str]]:

@@ -23,7 +23,7 @@ from runqy.broker.connection.redis_client import RedisTarget, connect_client
 from runqy.config_sync import polling, snapshot
 from runqy.health import readiness
 from runqy.overview import queue_counts, trends, views
-from tasks import failing_queues
+from tasks import last_hour
 from tasks.waiting_loop import WaitingThread, set_waiting_loop
 from tests.api import planes
 from tests.dataplane.servers import serve
@@ -101,7 +101,7 @@ def _knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     queue_counts.reader.clear()
     views.clear()
     trends.clear()
-    failing_queues.clear()
+    last_hour.clear()
     monkeypatch.setattr(readiness, "_latest", (float("-inf"), []))
 
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.urls import reverse
+
 from queues.definitions import QueueDefinition
 from queues.queries import get_fresh_catalog
-from runqy.accounts.models import ApiKey
 from runqy.admin_site.links import changelist_url
 from runqy.broker.states import TaskState
 from runqy.errors import BrokerUnavailable, ConfigurationUnavailable
@@ -15,12 +16,9 @@ from runqy.overview.notices import list_notices
 from runqy.overview.queue_counts import STATES, OverviewCounts, read_counts
 from runqy.overview.trends import BacklogSamples, read_samples
 from runqy.redis_connection import get_broker
-from vaults.models import Vault
+from tasks.last_hour import read_last_hour
 
-PERMISSIONS = (
-    *("queues.view_queue", "workers.view_worker", "vaults.view_vault", "accounts.view_apikey"),
-    "alerts.view_alert",
-)
+PERMISSIONS = ("queues.view_queue", "workers.view_worker", "vaults.view_vault", "alerts.view_alert")
 """What the page depends on: users who have the same of these see the same."""
 UNKNOWN = "unknown"
 NO_SAMPLES = "no recent samples"
@@ -72,13 +70,9 @@ def _list_stats(
     if "queues.view_queue" in permissions:
         yield _queue_stat(queues)
         yield from _task_stats(counts, samples)
+        yield from _attempt_stats()
     if "workers.view_worker" in permissions:
         yield _worker_stat(counts)
-    if "vaults.view_vault" in permissions:
-        yield Stat(title="Vaults", value=Vault.objects.count(), url=changelist_url("vaults_vault"))
-    if "accounts.view_apikey" in permissions:
-        valid = ApiKey.objects.filter(revoked_at=None).count()
-        yield Stat(title="API keys", value=valid, url=changelist_url("accounts_apikey"), remark="not revoked")
 
 
 def _queue_stat(queues: Sequence[QueueDefinition]) -> Stat:
@@ -96,6 +90,16 @@ def _task_stats(counts: OverviewCounts | None, samples: BacklogSamples | None) -
         elif (number := counts.totals[state]) or state not in (TaskState.SCHEDULED, TaskState.RETRY):
             remark = _describe_backlog(number, samples) if state is TaskState.PENDING else ""
             yield Stat(title=title, value=number, url=url, remark=remark)
+
+
+def _attempt_stats() -> Iterator[Stat]:
+    """Yield how many attempts completed and failed in the last hour, also before there are any."""
+    hour = read_last_hour()
+    completed, failed, ended = (sum(counts.values()) for counts in (hour.completed, hour.failed, hour.ended))
+    completed_url = changelist_url("tasks_task", outcome="completed", since=f"{hour.since:%Y-%m-%dT%H:%M:%S}")
+    yield Stat(title="Completed", value=completed, url=completed_url, remark="in the last hour")
+    remark = f"{100 * failed / ended:.1f} % of attempts in the last hour" if failed else "in the last hour"
+    yield Stat(title="Failed", value=failed, url=f"{reverse('admin:tasks_task_errors')}?period=hour", remark=remark)
 
 
 def _describe_backlog(pending: int, samples: BacklogSamples | None) -> str:

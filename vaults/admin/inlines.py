@@ -22,7 +22,7 @@ class EntryInline(RunqyTabularInline):
     rows_name = "entries"
     verbose_name, verbose_name_plural = "entry", "Entries"
     hide_title = True
-    readonly_fields = ("secrecy", "hosts", "stored_value", "last_change")
+    readonly_fields = ("secrecy", "hosts", "stored_value")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related("vault")
@@ -30,8 +30,8 @@ class EntryInline(RunqyTabularInline):
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Leave out the inputs if the user may not change the vault."""
         if not self.has_change_permission(request, obj):
-            return ("key", "secrecy", "usage", "hosts", "stored_value", "last_change")
-        return ("key", "value", "is_secret", "usage", "git_hosts", "stored_value", "last_change", "known_version")
+            return ("key", "secrecy", "usage", "hosts", "stored_value")
+        return ("key", "value", "is_secret", "usage", "git_hosts", "stored_value", "known_version")
 
     @admin.display(description="secret")
     def secrecy(self, row: VaultEntry) -> str:
@@ -44,13 +44,8 @@ class EntryInline(RunqyTabularInline):
 
     @admin.display(description="stored value")
     def stored_value(self, row: Any) -> str:
-        """Return the masked value and its fingerprint."""
-        return render_to_string("vaults/stored_value.html", {"entry": row.stored})
-
-    @admin.display(description="last change")
-    def last_change(self, row: VaultEntry) -> str:
-        """Return version, time and user, with a link to all versions."""
-        return render_to_string("vaults/last_change.html", {"entry": row if row.pk else None})
+        """Return the masked value, its fingerprint, and when it was stored by whom, with a link to all versions."""
+        return render_to_string("vaults/stored_value.html", {"entry": row, "stored": row.stored})
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("vaults.view_vault") or request.user.has_perm("vaults.change_vault")

@@ -22,6 +22,7 @@ from runqy.broker.queues.pausing import find_pause, pause
 from runqy.broker.queues.renaming import close_moved_queue, move_pause
 from runqy.broker.queues.stats import read_queue_names
 from runqy.broker.scripts import Command
+from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.enqueue import enqueue_unique
 from runqy.broker.tasks.finish import Failure, archive, complete, retry
@@ -365,7 +366,21 @@ def test_two_processes_that_move_the_same_queue_store_each_task_once(
     move(broker)
     monkeypatch.setattr(broker, "run", run)
 
-    assert sorted(listed(broker, D)["pending"]) == sorted(map(str, range(12)))
+    assert listed(broker, D)["pending"] == list(map(str, range(12)))
+    assert listed(broker, S) == {}
+
+
+def test_tasks_that_several_processes_claimed_are_stored_in_their_order(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "BATCH_MAX_TASKS", 3)
+    put(broker, *map(str, range(12)), queue=S)
+    for token in "bca":  # of processes that were killed before they stored anything
+        broker.run(moving._claim(S, TaskState.PENDING, OLD.pending.encode(), token=token, destination=D))  # noqa: SLF001 (no other way to stop a process there)
+
+    move(broker)
+
+    assert listed(broker, D)["pending"] == list(map(str, range(12)))
     assert listed(broker, S) == {}
 
 

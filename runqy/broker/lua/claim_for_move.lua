@@ -4,7 +4,8 @@
 -- Ids without a task, and ids whose state names another index that lists them, are only removed from the index. So are
 -- ids whose key is not a hash, which is deleted.
 -- In a sorted set, those that were refused before come last: `offsets` has how many are at its start.
--- A claim is `<token> <state> <score> <position> <destination>`; the task's field `moving` has the token.
+-- A claim is `<token> <state> <score> <position> <destination>`; the task's field `moving` has the token. Positions have
+-- the order in which tasks were claimed, whoever claims them: the time, then the place in this slice.
 -- KEYS claims index offsets
 -- ARGV state task_prefix token destination limit max_bytes
 -- RETURNS how many ids left the index
@@ -39,6 +40,8 @@ local function next_in_sorted_set()
 end
 
 redis.call('HLEN', claims) -- fails before anything is written if the claims are not a hash
+local time = redis.call('TIME')
+local began = time[1] .. string.format('%06d', time[2])
 local found = is_list and redis.call('LRANGE', index, 0, ARGV[5] - 1) or next_in_sorted_set()
 local step, bytes, left = is_list and 1 or 2, 0, 0
 for i = 1, #found, step do
@@ -58,11 +61,12 @@ for i = 1, #found, step do
     redis.call('ZREM', index, id)
   end
   left = left + 1
+  local position = began .. string.format('%04d', left)
   if not seen[1] then
     unlink_task(task, id) -- a hash without a message would block its id forever
   elseif not seen[3] and not is_listed_elsewhere(id, seen[2]) then
     redis.call('HSET', task, 'moving', token)
-    redis.call('HSET', claims, id, table.concat({token, state, score == '' and '-' or score, left, destination}, ' '))
+    redis.call('HSET', claims, id, table.concat({token, state, score == '' and '-' or score, position, destination}, ' '))
   end
 end
 return left

@@ -41,6 +41,7 @@ class MoveClaim:
     score: str
     """Empty for a pending task."""
     position: int
+    """Its place among all claims; claims of earlier releases have their place among those of their token."""
     destination: str
 
 
@@ -80,7 +81,7 @@ def read_claims(source: str) -> Request[Claims]:
                 claims.invalid.append((task_id, content))
             else:
                 claims.valid.append(claim)
-        claims.valid.sort(key=lambda claim: (claim.token, claim.position))
+        claims.valid.sort(key=lambda claim: (claim.position, claim.token))
         return claims
 
     return Request((command("HGETALL", key, key=key),), parse, tolerates_wrong_types=True)

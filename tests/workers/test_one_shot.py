@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from runqy.broker.broker import Broker
+from tests.support.processes import is_alive
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.processes import (
     add_task,
-    is_alive,
     wait_for_state,
 )
 

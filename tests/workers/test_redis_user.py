@@ -19,6 +19,7 @@ from runqy.redis_connection import get_broker
 from tests.queues.samples import spec
 from tests.support.database import database_variables
 from tests.support.maintenance import start_maintenance
+from tests.support.processes import is_alive
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import eventually
 from tests.support.web import WebProcess
@@ -26,7 +27,6 @@ from tests.workers.fake_server import FakeServer
 from tests.workers.processes import (
     WorkerProcess,
     add_task,
-    is_alive,
     wait_for_record,
     wait_for_state,
     wait_task,

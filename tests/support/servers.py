@@ -133,11 +133,23 @@ MASTER_NAME = "runqy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentinelSet:
-    """A master, its replica, and the Sentinel that promotes the replica."""
+    """A master, its replica, and the Sentinel that promotes the replica, once the test kills the master."""
 
     master: ValkeyServer
     replica: ValkeyServer
     sentinel: ValkeyServer
+
+    def wait_for_replica(self) -> None:
+        """Wait until the replica has all that was written."""
+        with self.master.client() as client:
+            client.set("written", "last")  # WAIT waits for what its own connection wrote, and what came before
+            assert client.wait(1, 30_000) == 1
+
+    def kill_master(self) -> None:
+        """End the master as a power cut would; Sentinel promotes the replica within a second or two."""
+        self.master.kill()
+        with self.sentinel.client() as client:
+            client.sentinel_set(MASTER_NAME, "down-after-milliseconds", 500)
 
     def stop(self) -> None:
         """End all three."""
@@ -146,14 +158,17 @@ class SentinelSet:
 
 
 def start_sentinel() -> SentinelSet:
-    """Start a master, a replica that has its data, and one Sentinel that alone decides, half a second after a death."""
+    """Start a master, a replica that has its data, and one Sentinel that alone decides.
+
+    It does nothing by itself: a busy machine may let a master be silent for a while.
+    """
     master = ValkeyServer("--repl-diskless-sync-delay", "0").start()
     replica = ValkeyServer("--replicaof", "127.0.0.1", str(master.port)).start()
     with replica.client() as client:
         _wait_for(lambda: client.info("replication")["master_link_status"] == "up", "the replica did not follow")
     lines = [
         f"sentinel monitor {MASTER_NAME} 127.0.0.1 {master.port} 1",
-        f"sentinel down-after-milliseconds {MASTER_NAME} 500",
+        f"sentinel down-after-milliseconds {MASTER_NAME} 3600000",
         f"sentinel failover-timeout {MASTER_NAME} 5000",
     ]
     sentinel = ValkeyServer("--sentinel", config="\n".join(lines) + "\n").start()

@@ -113,7 +113,7 @@ class WebProcess:
 
     def workers(self) -> list[Worker]:
         """Return the processes that serve requests."""
-        return [Worker(pid) for pid in get_children(self.process.pid)]
+        return [Worker(pid) for pid in get_children(self.process.pid) if is_alive(pid)]
 
     def kill(self) -> None:
         """End the server without asking."""

@@ -30,6 +30,7 @@ from tests.dataplane.servers import serve
 from tests.support import environment
 from tests.support.data_plane import DataPlane
 from tests.support.event_loop import WatchedLoop, watch_callbacks
+from tests.support.patience import extended_limits
 from tests.support.secret_leaks import SUITE
 from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start_sentinel
 from tests.support.slow_tests import deal_slow_tests
@@ -123,6 +124,13 @@ def slow_callbacks() -> Iterator[list[str]]:
 def _polls_no_database() -> Iterator[None]:
     """Keep this process, which serves requests too, from reading what one test stored while the next one runs."""
     with patch.object(polling, "ensure_started"):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _is_patient() -> Iterator[None]:
+    """Let this process wait for servers that a busy machine delays."""
+    with extended_limits():
         yield
 
 

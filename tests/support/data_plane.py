@@ -19,7 +19,7 @@ NOT_COMPARED = {"x-request-id", "connection"}
 Comparable: TypeAlias = tuple[int, dict[str, str], bytes]
 """The status, headers and body of a response."""
 
-START_S = 10.0
+START_S = 60.0
 """How long a callback may take while the application starts, when no request waits."""
 
 

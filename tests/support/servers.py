@@ -1,6 +1,8 @@
 """Starts the Redis-compatible servers that tests use; each lives in a folder of its own and dies with the tests."""
 
 import atexit
+import itertools
+import random
 import shutil
 import socket
 import subprocess
@@ -56,8 +58,9 @@ class ValkeyServer:
                 stderr=subprocess.STDOUT,
             )
         atexit.register(self.stop)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
+            assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                     connection.sendall(b"PING\r\n")
@@ -81,19 +84,32 @@ class ValkeyServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+_PORTS = range(11_000, 22_000)
+"""They and their cluster-bus ports are below those that Linux gives to whom it may concern."""
+_next_ports = itertools.count(random.SystemRandom().randrange(len(_PORTS)))
+"""Processes that run tests begin at different places, and come back to a port after all others."""
+
+
 def free_port() -> int:
-    """Return a TCP port that nothing listens on, with its cluster-bus port free too."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port + 10_000 < 65_536:
-            with socket.socket() as bus:
-                try:
-                    bus.bind(("127.0.0.1", port + 10_000))
-                except OSError:
-                    continue
-                return port
+    """Return a TCP port that nothing listens on, with its cluster-bus port free too.
+
+    It stays free until it is used: the system gives it to no connection and to no server without a port of its own.
+    """
+    for number in itertools.islice(_next_ports, len(_PORTS)):
+        port = _PORTS[number % len(_PORTS)]
+        if _is_free(port) and _is_free(port + 10_000):
+            return port
+    raise OSError("all ports are in use")
+
+
+def _is_free(port: int) -> bool:
+    """Return whether a server could listen on a port."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def start_cluster(masters: int = 3, options: Sequence[str] = ()) -> list[ValkeyServer]:
@@ -155,7 +171,7 @@ def _knows_replica(sentinel: redis.Redis) -> bool:
 
 def _wait_for(look: Callable[[], bool], problem: str) -> None:
     """Wait until something is so. Raise TimeoutError."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not look():
         if time.monotonic() > deadline:
             raise TimeoutError(problem)

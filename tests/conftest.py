@@ -15,7 +15,6 @@ from django.db import connection
 from django.test import Client
 from pytest_django.plugin import DjangoDbBlocker
 
-from runqy.asgi import build_application
 from runqy.audit import triggers
 from runqy.audit.actors import SERVER, actor_context
 from runqy.broker.broker import Broker
@@ -23,17 +22,20 @@ from runqy.broker.connection.redis_client import RedisTarget, connect_client
 from runqy.config_sync import polling, snapshot
 from runqy.health import readiness
 from runqy.overview import queue_counts, trends, views
+from runqy.redis_connection import get_broker
 from tasks import last_hour
 from tasks.waiting_loop import WaitingThread, set_waiting_loop
 from tests.api import planes
 from tests.dataplane.servers import serve
 from tests.support import environment
-from tests.support.data_plane import DataPlane
+from tests.support.data_plane import DataPlane, build_application_of_tests
 from tests.support.event_loop import WatchedLoop, watch_callbacks
+from tests.support.redis_patience import patient_connections
 from tests.support.secret_leaks import SUITE
 from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start_sentinel
 from tests.support.slow_tests import deal_slow_tests
 from tests.support.speedups import empty_tables, spare_repetitions
+from tests.support.waiting import PATIENCE_S
 from vaults import export_file
 
 # The duration of an example depends on how busy the machine is.
@@ -127,6 +129,20 @@ def _polls_no_database() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _is_patient_with_its_redis() -> None:
+    """Connect to the tests' own Redis with more patience than a server has, and wait longer for its configuration."""
+    with patient_connections():
+        get_broker()
+
+
+@pytest.fixture
+def _waits_for_unknown_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for unknown keys and queues each time, however soon, and however long a busy machine takes."""
+    monkeypatch.setattr("runqy.dataplane.background_tasks.EXTRA_REFRESH_EVERY_S", 0)
+    monkeypatch.setattr("runqy.dataplane.background_tasks.MAX_WAIT_S", PATIENCE_S)
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _hashes_passwords_fast() -> None:
     """Use a fast password hash: a good one takes a quarter of a second per login."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
@@ -185,10 +201,9 @@ def data_plane() -> Iterator[DataPlane]:
 
 
 @pytest.fixture
-def served_data_plane(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def served_data_plane(_waits_for_unknown_names: None) -> Iterator[str]:
     """Return the URL of the server's own application, which uvicorn serves on a thread of this process."""
-    monkeypatch.setattr("runqy.dataplane.background_tasks.EXTRA_REFRESH_EVERY_S", 0)  # tests come faster than that
-    with serve(build_application(), loop_factory=WatchedLoop) as client:
+    with serve(build_application_of_tests(), loop_factory=WatchedLoop) as client:
         yield f"http://127.0.0.1:{client.port}"
 
 
@@ -196,8 +211,8 @@ def served_data_plane(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def each_plane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test against DRF's viewsets, and again with the data plane in front of them."""
     if request.param == "data_plane":
+        request.getfixturevalue("_waits_for_unknown_names")
         monkeypatch.setattr(planes, "data_plane", request.getfixturevalue("data_plane"))
-        monkeypatch.setattr("runqy.dataplane.background_tasks.EXTRA_REFRESH_EVERY_S", 0)  # tests come faster than that
     plane: str = request.param
     return plane
 
@@ -222,7 +237,8 @@ def redis() -> redis_py.Redis:
 @pytest.fixture
 def single_broker(redis: redis_py.Redis) -> Iterator[Broker]:
     """Return a broker on the tests' own server, which starts empty."""
-    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),)))
+    with patient_connections():
+        broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),)))
     yield broker
     broker.close()
 
@@ -239,7 +255,8 @@ def cluster_target() -> Iterator[RedisTarget]:
 @pytest.fixture(scope="session")
 def _cluster_client(cluster_target: RedisTarget) -> Iterator[redis_py.RedisCluster]:
     """Return a client of the cluster for all tests; to connect takes as long as most of them."""
-    client = connect_client(cluster_target)
+    with patient_connections():
+        client = connect_client(cluster_target)
     assert isinstance(client, redis_py.RedisCluster)
     yield client
     client.close()

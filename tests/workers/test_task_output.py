@@ -13,6 +13,7 @@ from runqy.broker.states import TaskState
 from runqy.broker.tasks.output import MAX_BYTES
 from runqy.broker.tasks.reader import find_task
 from tests.support import environment
+from tests.support.redis_patience import patient_connections
 from tests.support.waiting import eventually
 from tests.workers.fake_server import FakeServer, registration_response
 from tests.workers.outputs import output_of, shout, wait_for_text
@@ -47,7 +48,8 @@ def shared_worker(
 @pytest.fixture
 def live_broker(shared_worker: WorkerProcess) -> Iterator[Broker]:
     """Return a broker on the worker's Redis without flushing it."""
-    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),)))
+    with patient_connections():
+        broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),)))
     yield broker
     broker.close()
 
@@ -84,7 +86,7 @@ def test_output_and_progress_arrive_while_the_task_runs(live_broker: Broker, tmp
     task_id = shout(live_broker, f"password {SECRET}", progress=progress, **wait_task(tmp_path))
 
     wait_for_text(live_broker, task_id, b"password ****\n")
-    eventually(lambda: live_broker.run(find_task(task_id)).progress)
+    eventually(lambda: (found := live_broker.run(find_task(task_id)).progress) and found.current == 3)
     running = live_broker.run(find_task(task_id))
     (tmp_path / "task.until").touch()
     ended = wait_for_state(live_broker, task_id, *FINAL)

@@ -95,7 +95,8 @@ def test_users_are_on_the_new_master_after_a_failover(
     reconciler = RedisUserReconciler()
     reconciler.run(get_broker())
     with sentinel_set.master.client() as master:
-        assert master.wait(1, 10_000) == 1
+        master.set("written", "after the registration")  # WAIT is about what its own connection has written
+        assert master.wait(1, 60_000) == 1
 
     sentinel_set.master.kill()
 
@@ -107,7 +108,7 @@ def test_users_are_on_the_new_master_after_a_failover(
         with enter(entry, sentinel_set.replica.port) as redis:
             return not is_refused(redis.ping)
 
-    wait_until(is_back, timeout_s=30)
+    wait_until(is_back, timeout_s=120)
     target = replace(settings.REDIS_TARGET, username=entry["username"], password=entry["password"])
     run_with_broker(target, AsyncBroker.measure_clock)  # a worker finds it by Sentinel
 

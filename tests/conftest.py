@@ -35,6 +35,7 @@ from tests.support.secret_leaks import SUITE
 from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start_sentinel
 from tests.support.slow_tests import deal_slow_tests
 from tests.support.speedups import empty_tables, spare_repetitions
+from tests.support.waiting import PATIENCE_S
 from vaults import export_file
 
 # The duration of an example depends on how busy the machine is.
@@ -134,6 +135,13 @@ def _is_patient() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def _waits_for_unknown_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for unknown keys and queues each time, however soon, and however long a busy machine takes."""
+    monkeypatch.setattr("runqy.dataplane.background_tasks.EXTRA_REFRESH_EVERY_S", 0)
+    monkeypatch.setattr("runqy.dataplane.background_tasks.MAX_WAIT_S", PATIENCE_S)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _hashes_passwords_fast() -> None:
     """Use a fast password hash: a good one takes a quarter of a second per login."""
@@ -193,9 +201,8 @@ def data_plane() -> Iterator[DataPlane]:
 
 
 @pytest.fixture
-def served_data_plane(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def served_data_plane(_waits_for_unknown_names: None) -> Iterator[str]:
     """Return the URL of the server's own application, which uvicorn serves on a thread of this process."""
-    monkeypatch.setattr("runqy.dataplane.background_tasks.EXTRA_REFRESH_EVERY_S", 0)  # tests come faster than that
     with serve(build_application(), loop_factory=WatchedLoop) as client:
         yield f"http://127.0.0.1:{client.port}"
 
@@ -204,8 +211,8 @@ def served_data_plane(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def each_plane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test against DRF's viewsets, and again with the data plane in front of them."""
     if request.param == "data_plane":
+        request.getfixturevalue("_waits_for_unknown_names")
         monkeypatch.setattr(planes, "data_plane", request.getfixturevalue("data_plane"))
-        monkeypatch.setattr("runqy.dataplane.background_tasks.EXTRA_REFRESH_EVERY_S", 0)  # tests come faster than that
     plane: str = request.param
     return plane
 

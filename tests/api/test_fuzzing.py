@@ -117,7 +117,9 @@ def django(monkeypatch: pytest.MonkeyPatch, document: str, _is_not_limited: None
 def server(monkeypatch: pytest.MonkeyPatch, served_data_plane: str, _is_not_limited: None) -> Any:
     """Return the schema of the server with the data plane, on which no example waits."""
     monkeypatch.setattr(get_waiting_loop().waiters, "is_draining", True)
-    return _prepared(schemathesis.openapi.from_url(f"{served_data_plane}/api/schema/"))
+    schema = _prepared(schemathesis.openapi.from_url(f"{served_data_plane}/api/schema/"))
+    schema.config.update(request_timeout=60)  # that of schemathesis is 10 s
+    return schema
 
 
 @pytest.mark.timeout(180 + SECONDS)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,14 +14,15 @@ from tests.api.client import ApiClient, problem
 
 @pytest.fixture
 def logged() -> Iterator[list[dict[str, Any]]]:
-    """Collect the lines of the log, as they are written."""
-    lines: list[dict[str, Any]] = []
+    """Collect the lines of the log that this thread writes; others may have something to say at any time."""
+    lines, own_thread = list[dict[str, Any]](), threading.get_ident()
     formatters = (handler.formatter for handler in logging.getLogger().handlers)
     formatter = next(found for found in formatters if isinstance(found, structlog.stdlib.ProcessorFormatter))
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.append(json.loads(formatter.format(record)))
+            if record.thread == own_thread:
+                lines.append(json.loads(formatter.format(record)))
 
     handler = Collector()
     logging.getLogger().addHandler(handler)

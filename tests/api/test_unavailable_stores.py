@@ -15,6 +15,7 @@ from runqy.config_sync.snapshot import get_snapshot
 from runqy.health import readiness
 from tests.api.wsgi import Response, call
 from tests.queues.samples import spec
+from tests.support.waiting import PATIENCE_S
 from vaults.operations import create_vault, set_entry
 
 NAMES = {"queue": "simple", "name": "v", "key": "KEY", "task_id": "t", "worker_id": "w:1", "key_id": "1"}
@@ -23,6 +24,7 @@ NAMES = {"queue": "simple", "name": "v", "key": "KEY", "task_id": "t", "worker_i
 @pytest.fixture(autouse=True)
 def _something_to_ask_about(configuration: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "MAX_AGE_S", 0.0)
+    monkeypatch.setattr(readiness, "TIMEOUT_S", PATIENCE_S)  # a busy machine may take longer than is allowed
     save_queue(spec=spec("simple"), source=QueueSource.API)
     create_vault(name="v")
     set_entry(vault="v", key="KEY", value="value")

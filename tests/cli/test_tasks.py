@@ -58,7 +58,7 @@ def test_invalid_json_is_not_sent(run, server):
 def test_enqueue_can_wait_for_the_result(run, server):
     server.responses = [(200, PENDING), (202, PENDING), (200, DONE)]
 
-    result = run("task", "enqueue", "-q", "sentiment", "--wait", "45")
+    result = run("task", "enqueue", "-q", "sentiment", "--wait", "300")
 
     assert [str(request.url) for request in server.requests[1:]] == [
         "http://localhost:3000/queue/t1?wait=30",

@@ -5,13 +5,20 @@ from collections.abc import Iterator
 import pytest
 
 from runqy.dataplane.bodies import BodyReader
-from tests.dataplane.servers import Client, QuickProtocol, build, echo, serve
+from tests.dataplane.servers import Client, PatientProtocol, QuickProtocol, build, echo, serve
 
 
 @pytest.fixture(scope="package")
 def client() -> Iterator[Client]:
     """Return a client of a server whose application returns what it sees of a request."""
     with serve(build(echo)) as started:
+        yield started
+
+
+@pytest.fixture(scope="package")
+def patient_client() -> Iterator[Client]:
+    """Return a client of such a server that reads for long what a refused client still sends."""
+    with serve(build(echo), PatientProtocol) as started:
         yield started
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 KEY = "Authorization: Bearer key\r\n"
+KEPT_S = 30
+"""How long a connection is kept between requests, and while the server stops: a client on a busy machine is slow."""
 
 
 class QuickProtocol(HttpProtocol):
@@ -33,6 +35,12 @@ class QuickProtocol(HttpProtocol):
     head_timeout_s = 0.5
     linger_s = 0.5
     stalled_timeout_s = 0.5
+
+
+class PatientProtocol(HttpProtocol):
+    """The protocol with time for clients that a busy machine delays."""
+
+    linger_s = 60.0
 
 
 def has_key(request: ParsedRequest) -> bool:
@@ -68,15 +76,17 @@ def serve(
             log_config=None,
             access_log=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=5,
+            timeout_keep_alive=KEPT_S,
+            timeout_graceful_shutdown=KEPT_S,
         )
         server = uvicorn.Server(config)
+        client = Client(listener.getsockname()[1], server)
 
         def run() -> None:
             with asyncio.Runner(loop_factory=loop_factory) as runner:
+                client.loop = runner.get_loop()
                 runner.run(server.serve(sockets=[listener]))
 
-        client = Client(listener.getsockname()[1], server)
         thread = threading.Thread(target=run)
         thread.start()
         try:
@@ -86,7 +96,7 @@ def serve(
             for connection in client.opened:
                 connection.close()
             server.should_exit = True
-            thread.join(30)
+            thread.join(2 * KEPT_S)
             assert not thread.is_alive()
 
 
@@ -114,18 +124,40 @@ class Client:
     def __init__(self, port: int, server: uvicorn.Server) -> None:
         self.port = port
         self.server = server
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.opened: list[socket.socket] = []
 
     def connect(self, sent: str | bytes = b"") -> socket.socket:
         """Open a connection and send the beginning of something."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         self.opened.append(connection)
         connection.sendall(sent.encode() if isinstance(sent, str) else sent)
         return connection
 
+    def connect_at_once(self, sent: str | bytes) -> socket.socket:
+        """Connect, and send some bytes before the server can find that they take long to come."""
+        is_held, may_go_on = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            is_held.set()
+            may_go_on.wait(60)
+
+        assert self.loop is not None
+        self.loop.call_soon_threadsafe(hold)
+        try:
+            assert is_held.wait(60)
+            return self.connect(sent)
+        finally:
+            may_go_on.set()
+
     def ask(self, sent: str | bytes) -> Reply:
         """Send bytes and return the response."""
         with self.connect(sent) as connection:
+            return receive_reply(connection)
+
+    def ask_at_once(self, sent: str | bytes) -> Reply:
+        """Send a few bytes and return the response; see `connect_at_once`."""
+        with self.connect_at_once(sent) as connection:
             return receive_reply(connection)
 
     def get(self, path: str) -> Reply:

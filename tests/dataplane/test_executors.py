@@ -25,7 +25,7 @@ class Blocking:
         self.threads.add(threading.current_thread().name)
         if environ["PATH_INFO"] == "/slow":
             self.running += 1
-            assert self.may_go_on.wait(30)
+            assert self.may_go_on.wait(60)
         start_response("200 OK", [("Content-Length", "0")])
         return [b""]
 
@@ -38,7 +38,7 @@ def executor(**limits: Any) -> BoundedExecutor:
 def test_requests_queue_for_a_thread_and_are_refused_when_the_queue_is_full() -> None:
     blocking = Blocking()
 
-    with serve(build(blocking, django=executor(queue_size=3))) as client:
+    with serve(build(blocking, django=executor(queue_size=3, queue_timeout_s=60))) as client:
         connections = [client.connect(GET) for _ in range(5)]
         wait_until(lambda: blocking.running == 2)
         refused = [client.ask(GET) for _ in range(2)]
@@ -62,7 +62,7 @@ def test_a_request_that_queues_for_too_long_is_refused() -> None:
         refused = client.ask(GET)
         blocking.may_go_on.set()
         assert [parse(receive_all(connection)).status for connection in connections] == [200, 200]
-        assert client.ask(GET).status == 200
+        wait_until(lambda: client.ask(GET).status == 200)
 
     assert (refused.status, refused.code) == (503, "server_busy")
 
@@ -71,7 +71,7 @@ def test_a_request_that_queues_for_too_long_is_refused() -> None:
 def test_reserved_paths_are_served_while_all_threads_are_busy(request_line: str) -> None:
     blocking = Blocking()
 
-    with serve(build(blocking, django=executor(queue_size=1))) as client:
+    with serve(build(blocking, django=executor(queue_size=1, queue_timeout_s=60))) as client:
         taken = [client.connect(GET) for _ in range(3)]
         wait_until(lambda: blocking.running == 2)
         reply = client.ask(f"{request_line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

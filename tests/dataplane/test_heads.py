@@ -14,7 +14,7 @@ POST = "POST /seen HTTP/1.1\r\nHost: x\r\n"
 
 @pytest.mark.parametrize("sent", ["G", "GET /seen HTTP/1.1\r\nHo", HEAD])
 def test_an_incomplete_head_is_refused_in_time(impatient_client: Client, sent: str) -> None:
-    reply = impatient_client.ask(sent)
+    reply = impatient_client.ask_at_once(sent)
 
     assert (reply.status, reply.code) == (408, "request_timeout")
     assert reply.headers["connection"] == "close"
@@ -22,12 +22,12 @@ def test_an_incomplete_head_is_refused_in_time(impatient_client: Client, sent: s
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n"])
 def test_a_connection_without_a_request_is_closed_in_time(impatient_client: Client, sent: bytes) -> None:
-    with impatient_client.connect(sent) as connection:
+    with impatient_client.connect_at_once(sent) as connection:
         assert receive_all(connection) == b""
 
 
 def test_a_second_head_on_a_connection_has_its_deadline_too(impatient_client: Client) -> None:
-    with impatient_client.connect(f"{HEAD}\r\n") as connection:
+    with impatient_client.connect_at_once(f"{HEAD}\r\n") as connection:
         receive_until(connection, b'"body": ""}')
         connection.sendall(b"GET /")
         reply = parse(receive_all(connection))
@@ -36,9 +36,9 @@ def test_a_second_head_on_a_connection_has_its_deadline_too(impatient_client: Cl
 
 
 def test_an_idle_connection_is_kept_after_a_response(impatient_client: Client) -> None:
-    with impatient_client.connect(f"{HEAD}\r\n") as connection:
+    with impatient_client.connect_at_once(f"{HEAD}\r\n") as connection:
         receive_until(connection, b'"body": ""}')
-        assert impatient_client.ask("G").status == 408  # as long as a head may take has passed
+        assert impatient_client.ask_at_once("G").status == 408  # as long as a head may take has passed
 
         connection.sendall(f"{HEAD}\r\n".encode())
         assert receive_until(connection, b'"body": ""}').startswith(b"HTTP/1.1 200")
@@ -139,8 +139,8 @@ def test_malformed_and_ambiguous_requests_are_problems(client: Client, sent: str
     assert reply.headers["connection"] == "close"
 
 
-def test_a_refused_client_reads_the_response_while_it_still_sends(client: Client) -> None:
-    with client.connect(f"{HEAD}bad header: 1\r\n") as connection:
+def test_a_refused_client_reads_the_response_while_it_still_sends(patient_client: Client) -> None:
+    with patient_client.connect(f"{HEAD}bad header: 1\r\n") as connection:
         receive_until(connection, b"\r\n\r\n")
         for _ in range(10):
             connection.sendall(b"x" * 1000)
@@ -165,7 +165,7 @@ def test_responses_to_pipelined_requests_are_in_order(client: Client) -> None:
 
 def test_a_new_connection_is_served_while_the_server_stops() -> None:
     class Patient(HttpProtocol):
-        unused_timeout_s = 20.0
+        unused_timeout_s = 60.0
 
     with serve(build(echo), Patient) as client:
         connection = client.connect()

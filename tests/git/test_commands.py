@@ -10,7 +10,7 @@ from runqy.errors import DeploymentFailed, DeploymentStopped
 from runqy.git.commands import CommandRunner, CommandTimedOut
 
 ENV = {"PATH": os.environ["PATH"]}
-LEAVES_SLEEPER = "setsid sh -c 'echo $$ > sleeper; exec sleep 600' & while ! [ -s sleeper ]; do :; done; "
+LEAVES_SLEEPER = "setsid sh -c 'echo $$ > new; mv new sleeper; exec sleep 600' & while ! [ -s sleeper ]; do :; done; "
 """A shell that leaves a process in a session of its own, which keeps the pipes open."""
 
 

@@ -17,7 +17,7 @@ def ask(env: GitEnvironment, question: str) -> str:
     try:
         return (
             CommandRunner()
-            .run(["sh", "-c", ask_twice, "sh", question], env=env.variables, secret=env.secret, timeout_s=10)
+            .run(["sh", "-c", ask_twice, "sh", question], env=env.variables, secret=env.secret, timeout_s=60)
             .strip()
         )
     except DeploymentFailed:
@@ -58,7 +58,7 @@ def test_a_token_is_not_shown_to_ssh() -> None:
 
 def test_a_token_is_not_in_the_environment_of_git() -> None:
     with git_environment(HTTPS, GitCredentials(token="planted")) as env:
-        output = CommandRunner().run(["env"], env=env.variables, secret=env.secret, timeout_s=10)
+        output = CommandRunner().run(["env"], env=env.variables, secret=env.secret, timeout_s=60)
 
     assert "RUNQY_SECRET_FD" in output
     assert "planted" not in output
@@ -71,7 +71,7 @@ def test_secret_longer_than_a_pipe_buffer_is_read_whole() -> None:
         ["sh", "-c", 'IFS= read -r secret <"/dev/fd/$RUNQY_SECRET_FD"; printf %s "$secret"'],
         env={"PATH": os.defpath},
         secret=secret,
-        timeout_s=10,
+        timeout_s=60,
     )
 
     assert read == secret

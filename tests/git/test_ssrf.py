@@ -29,7 +29,7 @@ def test_git_connects_to_the_pinned_address_whatever_dns_returns(tmp_path: Path,
         one = source(f"https://{HOST}:{server.port}/r.git")
 
         with git_environment(one, GitCredentials()) as env:
-            ref = resolve_ref(one, CommandRunner(), env=env, timeout_s=10, config=pinned_http(one, ["127.0.0.1"]))
+            ref = resolve_ref(one, CommandRunner(), env=env, timeout_s=60, config=pinned_http(one, ["127.0.0.1"]))
 
     assert ref.commit == commit
 

@@ -22,7 +22,7 @@ from tests.api.client import ApiClient, problem
 from tests.moving_from_go.image import HIGH, LOST, LOW, PAYLOAD, PLAIN, Image, write_image
 from tests.queues.samples import spec
 from tests.support.tasks import counters, listed
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 from tests.workers.processes import WorkerProcess
 from tests.workers.repositories import Repository
 
@@ -129,7 +129,7 @@ def test_workers_of_this_server_run_what_waits_and_nothing_is_stranded(
     request_move(broker, source=LOST, destination="ai.high")
     Mover().run_tick(broker)
     rest = {f"{queue}-{n}" for queue in (LOW, LOST) for n in (1, 2)}
-    wait_until(lambda: ids_in(broker, "completed", HIGH, LOW) >= rest, timeout_s=30)
+    wait_until(lambda: ids_in(broker, "completed", HIGH, LOW) >= rest, timeout_s=60)
     assert listed(broker, LOST) == {}
     assert [worker.stop() for worker in workers] == [0]
 
@@ -143,7 +143,10 @@ def test_a_lock_of_asynq_blocks_its_task_until_it_has_run(image: Image, broker: 
     assert 0 < redis.ttl(lock) <= 600
 
 
-def test_tasks_that_no_definition_names_are_reported(image: Image, broker: Broker) -> None:
+def test_tasks_that_no_definition_names_are_reported(
+    image: Image, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runqy.health.readiness.TIMEOUT_S", PATIENCE_S)
     run_maintenance(broker)
 
     checks = json.loads(ApiClient(None).get("/readyz?verbose").content)["checks"]

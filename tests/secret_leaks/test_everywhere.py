@@ -102,7 +102,7 @@ def test_a_secret_is_nowhere_but_with_the_worker(
 
         values["BY_API"] = canary.secret("sk-changed-")
         assert client.put("/api/vaults/by-api/entries/BY_API", json={"value": values["BY_API"]}).status_code == 200
-        eventually(lambda: _hashes(client, "BY_API") == {"BY_API": _hash(values["BY_API"])})
+        eventually(lambda: _hashes(client, "BY_API") == {"BY_API": _hash(values["BY_API"])}, within_s=120)
         assert canary.core in _registered(serve), "it would not have been noticed"
 
         _refused(client, canary)
@@ -217,7 +217,8 @@ def _hashes(client: httpx2.Client, *names: str) -> dict[str, str]:
 def _registered(serve: Serve) -> str:
     """Return the response to a registration."""
     headers = {"Authorization": f"Bearer {WORKER_KEY}"}
-    return httpx2.post(f"http://127.0.0.1:{serve.port}/worker/register", json={"queue": "echo"}, headers=headers).text
+    url = f"http://127.0.0.1:{serve.port}/worker/register"
+    return httpx2.post(url, json={"queue": "echo"}, headers=headers, timeout=90).text
 
 
 def _hash(value: str) -> str:

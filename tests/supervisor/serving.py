@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from runqy.supervisor.ports import find_free_port
 from tests.support.environment import ADMIN_KEY, WORKER_KEY
 from tests.support.processes import is_alive
+from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 
 
@@ -19,7 +19,7 @@ class Serve:
     """A `runqy serve` in a process of its own."""
 
     def __init__(self, folder: Path, *options: str, **variables: str) -> None:
-        self.port = find_free_port()
+        self.port = free_port()
         self.home = folder / "home"
         self._output = folder / "output"
         ours = {"RUNQY_HOME": str(self.home), "PORT": str(self.port), "WEB_CONCURRENCY": "1"}

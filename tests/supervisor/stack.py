@@ -9,16 +9,17 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from runqy.supervisor.ports import find_free_port
+from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 ECHO = """\
-import json, sys, time
+import json, os, sys, time
 print(json.dumps({"status": "ready"}), flush=True)
 for line in sys.stdin:
     task = json.loads(line)
-    time.sleep(task["payload"].get("sleep", 0))
+    while "until" in task["payload"] and not os.path.exists(task["payload"]["until"]):
+        time.sleep(0.01)
     response = {"task_id": task["task_id"], "result": task["payload"], "error": None, "retry": False}
     print(json.dumps(response), flush=True)
 """
@@ -51,7 +52,7 @@ class Stack:
 
     def __init__(self, folder: Path, *, output: str = "output", **variables: str) -> None:
         self.home = folder / "home"
-        self.port = find_free_port()
+        self.port = free_port()
         self._output = folder / output
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RUNQY_", "REDIS_"))},
@@ -95,10 +96,14 @@ class Stack:
         assert self._process is not None
         return self._process.wait(timeout=90)
 
-    def signal(self, number: signal.Signals) -> int:
-        """Send a signal, wait for the end, and return the exit code."""
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
         assert self._process is not None
         self._process.send_signal(number)
+
+    def signal(self, number: signal.Signals) -> int:
+        """Send a signal, wait for the end, and return the exit code."""
+        self.send_signal(number)
         return self.wait()
 
     def end(self) -> None:

@@ -37,7 +37,7 @@ def run(client: RunqyClient, queue: str, payload: dict[str, Any]) -> Any:
     """Enqueue a task and return it once it has ended."""
     task = client.enqueue(queue, payload)
     assert (task.queue, task.state) == (queue, "pending")
-    wait_until(lambda: client.get_task(task.task_id).state in ("completed", "archived"), timeout_s=30)
+    wait_until(lambda: client.get_task(task.task_id).state in ("completed", "archived"), timeout_s=120)
     return client.get_task(task.task_id)
 
 

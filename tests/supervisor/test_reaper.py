@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,11 @@ with catch_signals() as stop, only_stack(locks, stop):
 @pytest.fixture
 def locks(tmp_path):
     return StackLocks(stack=tmp_path / "stack.lock", processes=(tmp_path / "b.lock", tmp_path / "a.lock"))
+
+
+def waits_for_input(pid):
+    """Return whether a process reads its standard input, which is a pipe that nothing was written to."""
+    return Path(f"/proc/{pid}/wchan").read_text().endswith("pipe_read")
 
 
 @pytest.fixture
@@ -85,8 +91,7 @@ def test_reaper_does_not_touch_a_new_stack(locks):
     lock.write_holder("process 1")
     args = (sys.executable, "-m", "runqy.supervisor.reaper", *map(str, (locks.stack, *locks.processes)))
     with subprocess.Popen(args, stdin=subprocess.PIPE) as reaper:
-        with pytest.raises(subprocess.TimeoutExpired):
-            reaper.wait(timeout=2)
+        wait_until(lambda: waits_for_input(reaper.pid))  # it knows process 1
         lock.write_holder("process 2")
         reaper.stdin.close()
 

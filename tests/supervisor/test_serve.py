@@ -97,20 +97,19 @@ def test_stop_ends_waiting_reads_first_and_then_all_processes(serve, redis):
     redis.hset("asynq:t:waited-for", "queue", "mail")
     redis.hset("asynq:{mail}:t:waited-for", mapping={"msg": b"", "state": "pending"})
     redis.lpush("asynq:{mail}:pending", "waited-for")
-    responses = []
-
-    def read():
-        status, _ = server.request("GET", "/queue/waited-for?wait=50")
-        responses.append((status, server.process.poll()))
-
-    reader = threading.Thread(target=read)
+    statuses = []
+    reader = threading.Thread(target=lambda: statuses.append(server.request("GET", "/queue/waited-for?wait=50")[0]))
     reader.start()
     wait_until(lambda: redis.pubsub_channels("runqy:ended:*"))
 
+    os.kill(pids[1], signal.SIGSTOP)  # until the reader has its response, however late that is
+    server.process.terminate()
+    reader.join(timeout=60)
+    is_running = server.process.poll() is None
+    os.kill(pids[1], signal.SIGCONT)
     code = server.end()
-    reader.join(timeout=50)
 
-    assert responses == [(202, None)]
+    assert (statuses, is_running) == ([202], True)
     assert code == 0
     wait_until(lambda: not any(map(is_alive, pids)))
 

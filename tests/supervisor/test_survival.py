@@ -32,6 +32,8 @@ for line in sys.stdin:
     with open(os.environ["RUNS"], "a") as runs:
         runs.write(task["task_id"] + "\\n")
     time.sleep(0.02)
+    while task["payload"].get("waits") and not os.path.exists(os.environ["RUNS"] + ".may_go_on"):
+        time.sleep(0.02)
     response = {"task_id": task["task_id"], "result": {"run": time.time_ns()}, "error": None, "retry": False}
     print(json.dumps(response), flush=True)
 """
@@ -67,6 +69,7 @@ def server(shared_server: Serve, redis: redis_py.Redis, runs: Path) -> Serve:
     """Return the server, and a queue without tasks and runs."""
     wait_until(shared_server.is_up, timeout_s=60)
     runs.unlink(missing_ok=True)
+    runs.with_name(f"{runs.name}.may_go_on").unlink(missing_ok=True)
     return shared_server
 
 
@@ -90,10 +93,11 @@ def start_worker(server: Serve) -> Iterator[Callable[[], Worker]]:
         worker.stop()
 
 
-def enqueue(server: Serve) -> str | None:
-    """Put a task on the queue; return its id if it was accepted."""
+def enqueue(server: Serve, *, waits: bool = False) -> str | None:
+    """Put a task on the queue, one that waits until it may go on or not; return its id if it was accepted."""
+    body = {"queue": "echo", "data": {"waits": waits}, "max_retry": 50}
     try:
-        status, response = server.request("POST", "/queue/add", {"queue": "echo", "data": {}, "max_retry": 50})
+        status, response = server.request("POST", "/queue/add", body)
     except (OSError, http.client.HTTPException, ValueError):
         return None
     return str(response["info"]["id"]) if status == 200 else None
@@ -169,10 +173,10 @@ def test_accepted_tasks_survive_the_killing_of_the_web_server(server, start_work
 
 
 def test_a_queue_that_is_paused_under_load_hands_out_nothing_also_after_its_worker_was_killed(
-    server, start_worker, redis
+    server, start_worker, redis, runs
 ):
-    worker = start_worker()
-    ids = [enqueue(server) for _ in range(TASKS)]
+    worker, may_go_on = start_worker(), runs.with_name(f"{runs.name}.may_go_on")
+    ids = [enqueue(server, waits=number >= TASKS // 4) for number in range(TASKS)]
     wait_until(lambda: states(redis)["completed"] > TASKS // 8)
 
     status, _ = server.request("POST", "/api/cli/queues/echo/pause")
@@ -183,6 +187,7 @@ def test_a_queue_that_is_paused_under_load_hands_out_nothing_also_after_its_work
     wait_until(lambda: states(redis)["active"] == 0)  # those of the killed worker were recovered
     paused = states(redis)
     started_ns = [int(redis.hget(QueueKeys("echo").task(task_id), "started") or 0) for task_id in ids]
+    may_go_on.touch()
     server.request("POST", "/api/cli/queues/echo/unpause")
 
     assert status == 200

@@ -70,18 +70,23 @@ def begin(stack: Stack, ids: list[str]) -> Run:
 
 def interrupt_with_a_reader(stack: Stack, run: Run) -> tuple[str, int | None]:
     """Stop the stack while a client waits for a task that runs. Returns what the client saw."""
-    task_id = stack.enqueue({"sleep": 6})
+    until = stack.home.parent / "until"
+    task_id = stack.enqueue({"until": str(until)})
     seen = []
-    reader = threading.Thread(target=lambda: seen.append((stack.read(task_id, wait_s=50)["state"], stack.code)))
+    reader = threading.Thread(target=lambda: seen.append(stack.read(task_id, wait_s=50)["state"]))
     reader.start()
     wait_until(lambda: stack.read(task_id, wait_s=0)["state"] == "active")
-    time.sleep(0.5)  # the reader is on its way
+    with redis.Redis.from_url((stack.home / "valkey/url").read_text().strip()) as server:
+        wait_until(lambda: server.pubsub_channels("runqy:ended:*"))
 
-    run.code = stack.signal(signal.SIGINT)
+    stack.send_signal(signal.SIGINT)
+    reader.join()
+    code = stack.code
+    until.touch()
+    run.code = stack.wait()
     run.output = stack.output
     run.left = stack.processes()
-    reader.join()
-    return seen[0]
+    return seen[0], code
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +188,7 @@ class GoConnection:
 
     def __init__(self, entry: dict[str, Any]) -> None:
         host, port = entry["addr"].split(":")
-        self._socket = socket.create_connection((host, int(port)), timeout=10)
+        self._socket = socket.create_connection((host, int(port)), timeout=60)
         self._replies = self._socket.makefile("rb")
         assert self("AUTH", entry["password"]) == b"OK"
         assert self("SELECT", entry["db"]) == b"OK"

@@ -95,7 +95,7 @@ def test_data_outlives_a_kill(started):
     valkey, process = started()
     with client_of(valkey, username=valkey.target.username, password=valkey.target.password) as client:
         client.set("kept", "yes")
-        client.execute_command("WAITAOF", 1, 0, 5000)
+        client.execute_command("WAITAOF", 1, 0, 60_000)
     os.kill(process.pid, signal.SIGKILL)
     wait_until(lambda: process.poll() is not None)
 

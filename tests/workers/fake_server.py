@@ -84,7 +84,7 @@ def registration_response(*, redis_port: int, git_url: str, queue: str = "mail",
         "git_url": git_url,
         "branch": "main",
         "startup_cmd": "python main.py",
-        "startup_timeout_secs": 20,
+        "startup_timeout_secs": 120,
         **changes.pop("deployment", {}),
     }
     return {

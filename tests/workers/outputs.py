@@ -18,4 +18,5 @@ def output_of(broker: Broker, task_id: str, attempt: int | None = None) -> TaskO
 
 
 def wait_for_text(broker: Broker, task_id: str, text: bytes) -> None:
+    """Wait until a task has an output; a Redis that does not know the script yet has it after the end of the task."""
     eventually(lambda: output_of(broker, task_id).text == text, what=lambda: output_of(broker, task_id))

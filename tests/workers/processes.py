@@ -19,7 +19,7 @@ from runqy.broker.tasks.record import TaskRecord
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord
 from tests.support.servers import ValkeyServer
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 from tests.workers.fake_server import API_KEY, FakeServer
 
 SDK_FILES = {f"runqy_python/{path.name}": path.read_bytes() for path in Path(runqy_python.__file__).parent.glob("*.py")}
@@ -49,7 +49,8 @@ class WorkerProcess:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return the log's entries of one kind."""
-        entries = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        whole = self.log.read_text().rpartition("\n")[0]  # without a line that is being written
+        entries = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         return [entry for entry in entries if entry["event"] == name]
 
     def wait_for(self, name: str, count: int = 1) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def add_task(broker: Broker, payload: object = None, *, queue: str = "mail", **o
     return task.id
 
 
-def wait_for_state(broker: Broker, task_id: str, *states: str, within_s: float = 30) -> TaskRecord:
+def wait_for_state(broker: Broker, task_id: str, *states: str, within_s: float = PATIENCE_S) -> TaskRecord:
     """Wait until a task is in one of some states and return it."""
 
     def look() -> TaskRecord | None:

@@ -127,13 +127,15 @@ def test_results_that_take_longer_than_a_lease_to_arrive_cost_no_lease(
 def test_a_worker_that_was_frozen_past_its_lease_changes_nothing_about_the_others_result(
     single_broker: Broker, redis: redis_py.Redis, server: FakeServer, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    server.response["lease_secs"] = 2
+    server.response["lease_secs"] = 60
     frozen = start_worker()
     task = wait_task(tmp_path)
     started = Path(task["started"])
     task_id = add_task(single_broker, task)
     first_child = eventually(lambda: started.exists() and started.read_text())
     os.kill(frozen.process.pid, signal.SIGSTOP)
+    eventually(lambda: redis.zadd(MAIL.lease, {task_id: 1}, xx=True) or not redis.exists(MAIL.active))  # it ends
+    eventually(lambda: not redis.exists(MAIL.active))
     start_worker()
     eventually(lambda: started.read_text() not in ("", first_child))
 

@@ -34,7 +34,7 @@ def test_a_worker_goes_on_after_the_master_was_killed(
 
     sentinel_set.kill_master()
     until.touch()
-    after = eventually(lambda: _added(sentinel_broker, {"do": "pid"}))
+    after = eventually(lambda: _added(sentinel_broker, {"do": "pid"}), within_s=120)
     create_redis_user(server.accepted(server.requests[0]), server.requests[0])  # as maintenance does on a new master
 
     assert wait_for_state(sentinel_broker, running, "completed").result == b'"waited"'

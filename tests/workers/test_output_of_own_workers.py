@@ -9,6 +9,7 @@ import redis as redis_py
 
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
 from tests.workers.outputs import output_of, shout, wait_for_text
@@ -39,6 +40,7 @@ def test_tasks_at_once_in_a_child_share_its_output(
     for task_id in ids:
         wait_for_state(single_broker, task_id, *FINAL, within_s=60)
 
+    eventually(lambda: all(output_of(single_broker, task_id).text for task_id in ids))
     found = [output_of(single_broker, task_id) for task_id in ids]
     assert any(output.is_shared for output in found)
     assert not found[0].is_shared
@@ -58,7 +60,8 @@ def test_one_shot_children_print_for_their_tasks(
 
     records = [wait_for_state(single_broker, task_id, *FINAL, within_s=60) for task_id in ids]
 
-    assert [output_of(single_broker, one).text for one in ids] == [f"line {n}\n".encode() for n in range(4)]
+    for number, task_id in enumerate(ids):
+        wait_for_text(single_broker, task_id, b"line %d\n" % number)
     assert [record.progress and record.progress.current for record in records] == [0, 1, 2, 3]
 
 

@@ -2,6 +2,9 @@
 
 import asyncio
 
+import pytest
+
+from runqy import clock
 from runqy.broker.async_broker import AsyncBroker
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
@@ -24,8 +27,12 @@ def runs(broker: Broker, count: int) -> list[Run]:
     return [Run(task=task, line=b"") for task in take(broker, count)]
 
 
-def test_tasks_that_end_together_send_no_more_than_the_rate_allows_and_always_their_ends(single_broker: Broker) -> None:
+def test_tasks_that_end_together_send_no_more_than_the_rate_allows_and_always_their_ends(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     all_runs = runs(single_broker, 100)
+    now_s = clock.monotonic_s()
+    monkeypatch.setattr(clock, "monotonic_s", lambda: now_s)  # time would allow more
 
     async def finish_all() -> list[int]:
         broker = AsyncBroker.connect(TARGET)

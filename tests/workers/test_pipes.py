@@ -61,7 +61,7 @@ def test_data_that_a_full_pipe_does_not_accept_is_sent_later() -> None:
                 done.set()
 
         reader = PipeReader(source, collect)
-        await asyncio.wait_for(done.wait(), 20)
+        await asyncio.wait_for(done.wait(), 60)
         reader.close()
         return b"".join(received)
 

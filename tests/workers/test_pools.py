@@ -16,7 +16,7 @@ from runqy.broker.tasks.lease import Lease, LeasedTask
 from runqy.broker.tasks.record import TaskProgress
 from tests.support import event_loop
 from tests.support.processes import is_alive
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 from workers.runtime.child import ChildSpec
 from workers.runtime.long_running import LongRunningPool
 from workers.runtime.one_shot import OneShotPool
@@ -107,7 +107,7 @@ class Recorder:
 
 
 async def until(look: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not look():
             await asyncio.sleep(0.01)
 
@@ -124,7 +124,7 @@ def a_run(task_id: str, do: str | None) -> Run:
 def spec(tmp_path: Path) -> ChildSpec:
     (tmp_path / "main.py").write_text(PLAIN)
     env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    return ChildSpec(startup_cmd="python main.py", code_dir=tmp_path, env=env, startup_timeout_s=20)
+    return ChildSpec(startup_cmd="python main.py", code_dir=tmp_path, env=env, startup_timeout_s=120)
 
 
 def use(

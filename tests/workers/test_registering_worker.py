@@ -49,7 +49,7 @@ def test_a_worker_gives_up_after_the_tries_it_was_allowed(server: FakeServer, st
     server.status = 503
     worker = start_worker(RUNQY_BOOTSTRAP_RETRIES="2")
 
-    status = worker.process.wait(30)
+    status = worker.process.wait(60)
 
     assert (status, len(server.requests)) == (1, 2)
 
@@ -63,7 +63,7 @@ def test_a_refusal_ends_the_worker_with_a_clear_message(
     server.status, server.code = status, "queue_not_found"  # only 404 needs the code
     worker = start_worker()
 
-    assert worker.process.wait(30) == 1
+    assert worker.process.wait(60) == 1
     assert hint in worker.events("worker_ends")[0]["reason"]
 
 
@@ -82,7 +82,7 @@ def test_a_worker_all_of_whose_queues_are_refused_ends(server: FakeServer, start
     server.refused = {"gone", "lost"}
     worker = start_worker(RUNQY_QUEUES="gone,lost")
 
-    assert worker.process.wait(30) == 1
+    assert worker.process.wait(60) == 1
     assert {entry["queue"] for entry in worker.events("worker_ends")} == {"gone", "lost"}
 
 

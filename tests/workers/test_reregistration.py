@@ -114,7 +114,7 @@ def test_a_key_that_is_revoked_while_the_worker_runs_ends_it(
     server.status = 401
     change_configuration(redis, server, "2")
 
-    assert worker.process.wait(30) == 1
+    assert worker.process.wait(60) == 1
     assert list_worker_records(single_broker) == []
 
 

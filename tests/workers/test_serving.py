@@ -138,20 +138,28 @@ def test_a_flood_of_high_priority_leaves_low_priority_its_share(
     server.response["sub_queues"] = [{"name": "mail_high", "priority": 3}, {"name": "mail_low", "priority": 1}]
     queues = ["mail_high", "mail_low"]
     for start in range(0, 2000, 100):
-        new = [NewTask(id=f"{name}{start + n}", queue=name, payload=b"1") for name in queues for n in range(100)]
+        new = [
+            NewTask(id=f"{name}{start + n}", queue=name, payload=b"1", retention_s=3600)
+            for name in queues
+            for n in range(100)
+        ]
         single_broker.run(enqueue_many(new))
 
     start_worker(RUNQY_CONCURRENCY="8", RUNQY_PROCESSES="2")
 
-    def count_done() -> list[int] | None:
-        """Return how many tasks of each queue have ended once that are enough, while both still have some."""
+    def count_done() -> int:
         counts = single_broker.run(count_tasks(queues, now_ns=single_broker.now_ns()))
-        assert all(count.pending for count in counts)
-        done = [2000 - count.pending - count.active for count in counts]
-        return done if sum(done) >= 400 else None
+        return sum(2000 - count.pending - count.active for count in counts)
 
-    high, low = eventually(count_done)
-    assert 0.12 < low / (high + low) < 0.4  # a quarter; outside once in a million runs
+    eventually(lambda: count_done() >= 500)
+    with single_broker.client.pipeline(transaction=False) as pipeline:
+        for name in queues:
+            for number in range(2000):
+                pipeline.hget(QueueKeys(name).task(f"{name}{number}"), "started")
+        started = [int(value or 0) for value in pipeline.execute()]
+    begins = sorted((began_ns, position < 2000) for position, began_ns in enumerate(started) if began_ns)
+    high = sum(is_high for _, is_high in begins[:400])  # both queues had more
+    assert 0.12 < (400 - high) / 400 < 0.4  # a quarter; outside once in a million runs
 
 
 def test_secrets_are_in_no_log_and_no_record(

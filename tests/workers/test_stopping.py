@@ -28,7 +28,7 @@ def test_a_stop_lets_a_short_task_end(single_broker: Broker, start_worker: Start
     worker.wait_for("draining")
     later = add_task(single_broker, 1)
     Path(task["until"]).touch()
-    status = worker.process.wait(30)
+    status = worker.process.wait(60)
 
     assert status == 0
     assert wait_for_state(single_broker, running, "completed", within_s=1).result == b'"waited"'

@@ -17,6 +17,8 @@ from tests.workers.processes import WorkerProcess, add_task, wait_for_state
 from tests.workers.repositories import Repository
 
 FINAL = ("completed", "archived")
+CLOCKS_S = 10
+"""How far two processes may be apart about the time of Redis, whose replies a busy machine delays."""
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +97,13 @@ def test_an_error_archives_the_task_with_its_text(live_broker: Broker) -> None:
 
 
 def test_an_error_that_requests_a_retry_is_retried(live_broker: Broker) -> None:
+    before_s = live_broker.now_s()
     task_id = add_task(live_broker, {"do": "retry", "text": "busy"})
 
     record = wait_for_state(live_broker, task_id, "retry")
 
     assert (record.error, record.retried) == ("busy", 1)
-    assert 0 <= (record.score_s or 0) - live_broker.now_s() <= 2
+    assert before_s - CLOCKS_S <= (record.score_s or 0) <= live_broker.now_s() + 2 + CLOCKS_S
 
 
 def test_a_task_without_retries_left_is_archived(live_broker: Broker) -> None:
@@ -194,7 +197,8 @@ def test_the_record_has_the_worker_and_the_times_of_a_task(live_broker: Broker) 
     record = wait_for_state(live_broker, add_task(live_broker, 1), "completed")
 
     assert record.worker_id
-    assert before_ns <= (record.started_at_ns or 0) <= live_broker.now_ns()
+    after_ns = live_broker.now_ns()
+    assert before_ns - CLOCKS_S * 10**9 <= (record.started_at_ns or 0) <= after_ns + CLOCKS_S * 10**9
 
 
 def test_the_environment_is_clean(live_broker: Broker, deployments: Path, shared_worker: WorkerProcess) -> None:

@@ -69,7 +69,7 @@ def test_a_worker_whose_beats_are_overdue_is_marked(viewer: Client, single_broke
 
     assert '<b>0</b> workers: <b>0</b> ready, <b class="page-error">1 disconnected</b>' in text(viewer.get(LIST))
     content = text(viewer.get(f"{LIST}worker_2F1/change/"))
-    assert re.search(r"Its last heartbeat was 3\d s ago", content)
+    assert re.search(r"Its last heartbeat was [345]\d s ago", content)
     assert "Why it is disconnected" in content
     assert "no heartbeat has reached Redis since" in content
 

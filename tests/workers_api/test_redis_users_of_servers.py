@@ -106,7 +106,7 @@ def test_users_are_on_the_new_master_after_a_failover(
         with enter(entry, sentinel_set.replica.port) as redis:
             return not is_refused(redis.ping)
 
-    wait_until(is_back, timeout_s=60)
+    wait_until(is_back, timeout_s=120)
     target = replace(settings.REDIS_TARGET, username=entry["username"], password=entry["password"])
     run_with_broker(target, AsyncBroker.measure_clock)  # a worker finds it by Sentinel
 

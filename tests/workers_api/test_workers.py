@@ -94,7 +94,7 @@ def test_workers_are_listed_by_id(client: ApiClient, path: str) -> None:
 def test_a_worker_is_shown_with_all_that_it_reports(client: ApiClient, path: str) -> None:
     body = content(client, f"{path}/worker:1")
 
-    assert abs(body.pop("last_beat") - get_broker().now_s()) <= 5
+    assert abs(body.pop("last_beat") - get_broker().now_s()) <= 60
     assert body == {
         "worker_id": "worker:1",
         "started_at": 1_700_000_000,

@@ -114,7 +114,7 @@ class BackgroundCall:
         """The error of the last finished call."""
 
     def run(self, *, wait_s: float = float("inf")) -> bool:
-        """Call the function, or join the running call. Return whether it finished in time, also within `wait_s`."""
+        """Call the function, or join the running call, and wait at most `wait_s`. Return whether it has finished."""
         with self._lock:
             thread = self._thread
             if thread is None or not thread.is_alive():

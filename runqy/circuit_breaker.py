@@ -113,8 +113,8 @@ class BackgroundCall:
         self.error: Exception | None = None
         """The error of the last finished call."""
 
-    def run(self, *, wait_s: float = MAX_WAIT_S) -> bool:
-        """Call the function, or join the running call. Return whether it finished in time."""
+    def run(self, *, wait_s: float = float("inf")) -> bool:
+        """Call the function, or join the running call. Return whether it finished in time, also within `wait_s`."""
         with self._lock:
             thread = self._thread
             if thread is None or not thread.is_alive():

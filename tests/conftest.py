@@ -15,6 +15,7 @@ from django.db import connection
 from django.test import Client
 from pytest_django.plugin import DjangoDbBlocker
 
+from runqy.asgi import build_application
 from runqy.audit import triggers
 from runqy.audit.actors import SERVER, actor_context
 from runqy.broker.broker import Broker
@@ -22,15 +23,14 @@ from runqy.broker.connection.redis_client import RedisTarget, connect_client
 from runqy.config_sync import polling, snapshot
 from runqy.health import readiness
 from runqy.overview import queue_counts, trends, views
-from runqy.redis_connection import get_broker
 from tasks import last_hour
 from tasks.waiting_loop import WaitingThread, set_waiting_loop
 from tests.api import planes
 from tests.dataplane.servers import serve
 from tests.support import environment
-from tests.support.data_plane import DataPlane, build_application_of_tests
+from tests.support.data_plane import DataPlane
 from tests.support.event_loop import WatchedLoop, watch_callbacks
-from tests.support.redis_patience import patient_connections
+from tests.support.patience import extended_limits
 from tests.support.secret_leaks import SUITE
 from tests.support.servers import MASTER_NAME, SentinelSet, start_cluster, start_sentinel
 from tests.support.slow_tests import deal_slow_tests
@@ -129,10 +129,10 @@ def _polls_no_database() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _is_patient_with_its_redis() -> None:
-    """Connect to the tests' own Redis with more patience than a server has, and wait longer for its configuration."""
-    with patient_connections():
-        get_broker()
+def _is_patient() -> Iterator[None]:
+    """Let this process wait for servers that a busy machine delays."""
+    with extended_limits():
+        yield
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def data_plane() -> Iterator[DataPlane]:
 @pytest.fixture
 def served_data_plane(_waits_for_unknown_names: None) -> Iterator[str]:
     """Return the URL of the server's own application, which uvicorn serves on a thread of this process."""
-    with serve(build_application_of_tests(), loop_factory=WatchedLoop) as client:
+    with serve(build_application(), loop_factory=WatchedLoop) as client:
         yield f"http://127.0.0.1:{client.port}"
 
 
@@ -237,8 +237,7 @@ def redis() -> redis_py.Redis:
 @pytest.fixture
 def single_broker(redis: redis_py.Redis) -> Iterator[Broker]:
     """Return a broker on the tests' own server, which starts empty."""
-    with patient_connections():
-        broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),)))
+    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),)))
     yield broker
     broker.close()
 
@@ -255,8 +254,7 @@ def cluster_target() -> Iterator[RedisTarget]:
 @pytest.fixture(scope="session")
 def _cluster_client(cluster_target: RedisTarget) -> Iterator[redis_py.RedisCluster]:
     """Return a client of the cluster for all tests; to connect takes as long as most of them."""
-    with patient_connections():
-        client = connect_client(cluster_target)
+    client = connect_client(cluster_target)
     assert isinstance(client, redis_py.RedisCluster)
     yield client
     client.close()

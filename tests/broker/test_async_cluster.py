@@ -80,7 +80,7 @@ def move_slot(source: redis_py.Redis, target: redis_py.Redis) -> None:
     """Move the slot and its key."""
     with migrating(source, target):
         port = target.connection_pool.connection_kwargs["port"]
-        source.execute_command("MIGRATE", "127.0.0.1", port, KEY, 0, 5000)
+        source.execute_command("MIGRATE", "127.0.0.1", port, KEY, 0, 60_000)
     for client in (target, source):
         client.execute_command("CLUSTER", "SETSLOT", SLOT, "NODE", node_id(target))
 
@@ -98,7 +98,7 @@ def test_a_slot_that_moved_is_found_at_its_new_node(target: RedisTarget, clients
         assert await broker.run(add()) == 1
         move_slot(source, new)
 
-        assert await asyncio.gather(*(broker.run(add()) for _ in range(20))) == list(range(2, 22))
+        assert sorted(await asyncio.gather(*(broker.run(add()) for _ in range(20)))) == list(range(2, 22))
 
         source.config_resetstat()
         assert await broker.run(add()) == 22
@@ -154,7 +154,7 @@ def test_a_master_that_is_replaced_is_found_once_the_cluster_agrees(
             await wait_until(lambda: client.info("replication").get("master_link_status") == "up", CONFIRM_S)
             assert await broker.run(add()) == 1
             await wait_until(lambda: client.dbsize() == 1, CONFIRM_S)
-            client.execute_command("CLUSTER", "FAILOVER", "FORCE")
+            client.execute_command("CLUSTER", "FAILOVER", "TAKEOVER")  # an election may take longer than it may last
             await wait_until(lambda: client.info("replication")["role"] == "master", CONFIRM_S)
             master.kill()
 
@@ -197,7 +197,7 @@ def test_a_slot_that_no_node_serves_makes_the_cluster_unavailable_at_once(
         source.execute_command("CLUSTER", "DELSLOTS", SLOT)
         await wait_until(lambda: b"cluster_state:fail" in source.execute_command("CLUSTER", "INFO"), CONFIRM_S)
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(CONFIRM_S):
             with pytest.raises(BrokerUnavailable):
                 await broker.run(add())
 
@@ -208,7 +208,7 @@ def test_a_cluster_of_which_no_node_replies_is_unavailable() -> None:
     target = RedisTarget(mode="cluster", addresses=(("127.0.0.1", free_port()), ("127.0.0.1", free_port())))
 
     async def act(broker: AsyncBroker) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(CONFIRM_S):
             with pytest.raises(BrokerUnavailable, match="cannot be reached"):
                 await broker.run(add())
             with pytest.raises(BrokerUnavailable, match="cannot be reached"):

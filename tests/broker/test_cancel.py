@@ -8,6 +8,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.tasks.cancel import Cancellation, cancel
 from runqy.broker.tasks.finish import Failure, complete, retry
 from runqy.errors import TaskNotCancelable, TaskNotFound
+from tests.support.subscriptions import subscribed
 from tests.support.tasks import QUEUE, counters, fields, listed, message, put, take, take_one
 
 NOW_NS = 1_700_000_000_500_000_000
@@ -73,24 +74,18 @@ def test_a_running_task_is_marked_and_runs_until_its_worker_acts(broker: Broker)
 def test_all_workers_are_notified_of_the_id_as_by_asynq(single_broker: Broker) -> None:
     put(single_broker, "t1")
     take_one(single_broker)
-    with single_broker.pubsub() as listener:
-        listener.subscribe(keys.CANCEL_CHANNEL)
-        listener.get_message(timeout=5)
-
+    with subscribed(single_broker.client, keys.CANCEL_CHANNEL) as subscription:
         single_broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
 
-        assert listener.get_message(timeout=5)["data"] == b"t1"
+        assert subscription.next() == (keys.CANCEL_CHANNEL, b"t1")
 
 
 def test_clients_waiting_for_a_pending_task_are_notified_of_its_end(single_broker: Broker) -> None:
     put(single_broker, "t1")
-    with single_broker.pubsub() as listener:
-        listener.subscribe(keys.ended_channel("t1"))
-        listener.get_message(timeout=5)
-
+    with subscribed(single_broker.client, keys.ended_channel("t1")) as subscription:
         single_broker.run(cancel(QUEUE, "t1", now_ns=NOW_NS))
 
-        assert listener.get_message(timeout=5)["data"] == b"archived"
+        assert subscription.next() == (keys.ended_channel("t1"), b"archived")
 
 
 def test_a_finished_task_is_not_changed(broker: Broker) -> None:

@@ -10,6 +10,7 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.maintenance.forwarder import forward_due
 from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.tasks.cancel import Cancellation, cancel
+from tests.support.subscriptions import subscribed
 from tests.support.tasks import QUEUE, counters, fields, ids, listed, message, put, take, take_one
 
 KEYS = QueueKeys(QUEUE)
@@ -54,11 +55,10 @@ def test_it_is_archived_as_cancelled_instead_of_running_again(
     broker.client.set(KEYS.lock("u"), "t1")
     put_back(broker)
     before = counters(broker)
-    listener = broker.client.pubsub(ignore_subscribe_messages=True)
-    listener.subscribe(keys.ended_channel("t1"))
-    listener.get_message(timeout=1)
 
-    act(broker)
+    with subscribed(broker.client, keys.ended_channel("t1")) as subscription:
+        act(broker)
+        notified = subscription.next()
 
     assert listed(broker) == {"archived": ["t1"]}
     assert (fields(broker, "t1")["state"], message(broker, "t1").error_msg) == (b"archived", "canceled")
@@ -66,8 +66,7 @@ def test_it_is_archived_as_cancelled_instead_of_running_again(
     assert broker.client.zscore(KEYS.archived, "t1") == int(fields(broker, "t1")["archived_at"]) + 259_200
     assert not broker.client.exists(KEYS.lock("u"))
     assert counters(broker) == before
-    assert listener.get_message(timeout=5)["data"] == b"archived"
-    listener.close()
+    assert notified == (keys.ended_channel("t1"), b"archived")
 
 
 def test_the_tasks_behind_it_are_taken(broker: Broker) -> None:

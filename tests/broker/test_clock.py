@@ -7,14 +7,20 @@ import pytest
 from runqy import clock
 from runqy.broker.broker import Broker
 
+TOLERANCE_S = 10
+"""The fastest of a few round trips counts, which may be slow all the same."""
+
 
 def test_a_clock_that_is_wrong_is_corrected(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "now_ns", lambda: time.time_ns() - 300 * 10**9)
 
     offset_s = single_broker.measure_clock()
+    before_ns = time.time_ns()
+    now_ns = single_broker.now_ns()
+    after_ns = time.time_ns()
 
-    assert offset_s == pytest.approx(300, abs=1)
-    assert single_broker.now_ns() == pytest.approx(time.time_ns(), abs=10**9)
+    assert offset_s == pytest.approx(300, abs=TOLERANCE_S)
+    assert before_ns - TOLERANCE_S * 10**9 <= now_ns <= after_ns + TOLERANCE_S * 10**9
 
 
 def test_clocks_that_agree_are_not_made_to_differ(single_broker: Broker) -> None:

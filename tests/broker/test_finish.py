@@ -22,6 +22,7 @@ from runqy.broker.tasks.finish import (
 )
 from runqy.broker.tasks.lease import Lease, LeasedTask
 from runqy.errors import LeaseLost
+from tests.support.subscriptions import subscribed
 from tests.support.tasks import QUEUE, counters, fields, listed, message, put, take, take_one
 
 NOW_NS = 1_700_000_000_500_000_000
@@ -304,11 +305,12 @@ def test_attempts_are_counted_by_utc_day_for_ninety_days(broker: Broker, taken: 
 def test_the_expiry_of_a_days_counter_is_set_once(broker: Broker, taken: LeasedTask) -> None:
     put(broker, "t2")
     second = take_one(broker)
-    broker.run(complete(taken.lease, taken.message, now_ns=broker.now_ns()))
+    now_ns = broker.now_ns()  # of both: midnight may be between them
+    broker.run(complete(taken.lease, taken.message, now_ns=now_ns))
     (key,) = broker.client.keys(KEYS.prefix + "processed:*")
     broker.client.expire(key, 1000)
 
-    broker.run(complete(second.lease, second.message, now_ns=broker.now_ns()))
+    broker.run(complete(second.lease, second.message, now_ns=now_ns))
 
     assert broker.client.get(key) == b"2"
     assert broker.client.ttl(key) <= 1000
@@ -396,14 +398,11 @@ def test_a_task_that_is_given_up_frees_its_lock(broker: Broker, verb: str, is_ca
 def test_clients_are_notified_when_a_task_ended(single_broker: Broker, verb: str, state: bytes | None) -> None:
     put(single_broker, "t1")
     taken = take_one(single_broker)
-    with single_broker.pubsub() as listener:
-        listener.subscribe(keys.ended_channel("t1"))
-        listener.get_message(timeout=5)
-
+    with subscribed(single_broker.client, keys.ended_channel("t1")) as subscription:
         single_broker.run(FINISHES[verb](taken.lease, taken))
         single_broker.client.publish(keys.ended_channel("t1"), "last")
 
-        message = listener.get_message(timeout=5)["data"]
+        _, message = subscription.next()
     assert message == (state or b"last")
 
 

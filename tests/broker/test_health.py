@@ -26,10 +26,12 @@ def test_every_master_of_a_cluster_is_looked_at(cluster_broker):
     misconfigured[0].config_set("maxmemory-policy", "allkeys-lru")
     misconfigured[1].config_set("maxmemory", "1mb")
 
-    nodes, written = check_nodes(cluster_broker), probe_writes(cluster_broker)
+    try:
+        nodes, written = check_nodes(cluster_broker), probe_writes(cluster_broker)
+    finally:
+        misconfigured[0].config_set("maxmemory-policy", "noeviction")
+        misconfigured[1].config_set("maxmemory", "0")
 
-    misconfigured[0].config_set("maxmemory-policy", "noeviction")
-    misconfigured[1].config_set("maxmemory", "0")
     assert sorted(node.eviction_policy for node in nodes) == ["allkeys-lru", "noeviction", "noeviction"]
     assert [type(error) for error in written if error] == [BrokerFull]
 

@@ -242,10 +242,12 @@ def losing() -> Iterator[LosingBroker]:
     """Return a broker that has run the scenarios."""
     target = RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),))
     broker = LosingBroker(Broker.connect(target).client)
-    for scenario in SCENARIOS:
-        broker.client.flushall()
-        broker.later_s = 0
-        scenario(broker)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(heartbeats, "HEARTBEAT_TTL_S", 3600)  # no key expires between two looks
+        for scenario in SCENARIOS:
+            broker.client.flushall()
+            broker.later_s = 0
+            scenario(broker)
     yield broker
     broker.close()
 

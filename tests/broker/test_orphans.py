@@ -10,6 +10,7 @@ from runqy.broker.broker import Broker
 from runqy.broker.maintenance import orphans
 from runqy.broker.scripts import Command
 from tests.support.maintenance_duties import KEYS, QUEUE, MovingClock, indexes_of, put, take
+from tests.support.subscriptions import subscribed
 
 
 @pytest.fixture
@@ -44,9 +45,9 @@ def test_a_lost_task_is_put_to_the_front_a_minute_after_it_was_seen(broker: Brok
     search = orphans.OrphanSearch(step=3)
 
     early = walk(broker, search)
-    clock.advance(50)
+    clock.advance(20)
     early += walk(broker, search)
-    clock.advance(15)
+    clock.advance(41)
     restored = walk(broker, search)
 
     assert (early, restored) == (0, 1)
@@ -103,15 +104,13 @@ def test_an_idle_worker_is_woken_for_a_task_that_came_back(broker: Broker, clock
     search = orphans.OrphanSearch()
     walk(broker, search)
     clock.advance(61)
-    broker.client.zadd(KEYS.idle, {keys.wake_channel("token"): broker.now_ns() // 1_000_000 + 5000})
-    subscription = broker.pubsub()
-    subscription.subscribe(keys.wake_channel("token"))
-    subscription.get_message(timeout=2)  # the confirmation
+    channel = keys.wake_channel("token")
+    broker.client.zadd(KEYS.idle, {channel: broker.now_ns() // 1_000_000 + 600_000})
 
-    walk(broker, search)
+    with subscribed(broker.client, channel) as subscription:
+        walk(broker, search)
 
-    assert subscription.get_message(timeout=2)["data"] == b"q"
-    subscription.close()
+        assert subscription.next() == (channel, b"q")
 
 
 @pytest.mark.usefixtures("go_worker")

@@ -30,6 +30,7 @@ from runqy.broker.workers.redis_users import COMMANDS, RedisUser, create_users, 
 from runqy.errors import BrokerCommandRefused, BrokerRefused, BrokerUnavailable
 from tests.support.event_loop import wait_until
 from tests.support.maintenance_duties import indexes_of
+from tests.support.waiting import PATIENCE_S
 
 INSTANCE = "550e8400-e29b-41d4-a716-446655440000"
 OTHER_INSTANCE = "550e8400-e29b-41d4-a716-446655440001"
@@ -111,7 +112,7 @@ class Worker:
                 self._broker, on_message=lambda *event: self.received.append(event), on_gap=self._note_gap
             )
             await self._subscriber.start()
-        return await self._subscriber.subscribe(channels)
+        return await self._subscriber.subscribe(channels, timeout_s=PATIENCE_S)
 
     def _note_gap(self) -> None:
         self.gaps += 1

@@ -1,13 +1,10 @@
 """Waking idle workers when a task becomes pending."""
 
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from redis.client import PubSub
 
+from runqy import clock
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.queues.pausing import pause, unpause
@@ -15,46 +12,22 @@ from runqy.broker.tasks.dequeue import dequeue_tasks, plan_dequeue
 from runqy.broker.tasks.enqueue_batch import enqueue_many
 from runqy.broker.tasks.finish import requeue
 from runqy.broker.tasks.queue_order import QueueWeight
+from tests.support.subscriptions import Subscription, subscribed
 from tests.support.tasks import QUEUE, ids, new_task, put, take_one
-
-WAIT_S = 30
-
-
-class Subscription:
-    """A subscription of redis-py's."""
-
-    def __init__(self, pubsub: PubSub) -> None:
-        self.pubsub = pubsub
-        self.received: deque[tuple[str, bytes]] = deque()
-
-    def subscribe(self, channel: str) -> None:
-        """Subscribe, and wait for Redis's confirmation."""
-        self.pubsub.subscribe(channel)
-        self._receive_until(lambda message: message["type"] == "subscribe")
-
-    def next(self) -> tuple[str, bytes]:
-        """Return the next message's channel and data."""
-        if not self.received:
-            self._receive_until(lambda message: message["type"] == "message")
-        return self.received.popleft()
-
-    def _receive_until(self, is_last: Callable[[Any], bool]) -> None:
-        deadline = time.monotonic() + WAIT_S
-        while time.monotonic() < deadline:
-            message = self.pubsub.get_message(timeout=1)
-            if message and message["type"] == "message":
-                self.received.append((message["channel"].decode(), message["data"]))
-            if message and is_last(message):
-                return
-        raise AssertionError("nothing came")
 
 
 @pytest.fixture
 def subscription(broker: Broker) -> Iterator[Subscription]:
     """Return a subscription on the same Redis."""
-    pubsub = broker.client.pubsub()
-    yield Subscription(pubsub)
-    pubsub.close()
+    with subscribed(broker.client) as subscription:
+        yield subscription
+
+
+@pytest.fixture(autouse=True)
+def _stops_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no time pass: an idle worker listens for a few seconds."""
+    now_ns = clock.now_ns()
+    monkeypatch.setattr(clock, "now_ns", lambda: now_ns)
 
 
 def publish_end(broker: Broker, subscription: Subscription) -> None:

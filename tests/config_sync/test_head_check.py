@@ -76,6 +76,7 @@ def test_redis_confirms_a_configuration_that_its_head_describes(monkeypatch: pyt
 def test_without_redis_and_database_the_configuration_is_confirmed_for_a_minute(
     monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
+    pass_time(monkeypatch, 0)  # it stands still but for these
     put("a")
     get_snapshot()
     take_database_away(monkeypatch)

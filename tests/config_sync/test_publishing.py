@@ -28,6 +28,7 @@ from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.reconcile import compare_configuration
 from runqy.config_sync.snapshot import get_snapshot
 from tests.config_sync.support import documents, put, remove, revision
+from tests.support.subscriptions import subscribed
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -123,18 +124,15 @@ def test_workers_are_notified_when_a_queue_or_one_of_its_vaults_changes(redis: r
     put("a", uses=["vault:key"])
     put("b")
     before = redis.hgetall(keys.QUEUE_REVISIONS)
-    listener = redis.pubsub(ignore_subscribe_messages=True)
-    listener.subscribe(keys.CHANGED_CHANNEL)
-    listener.get_message(timeout=1)
 
-    put("key", b'{"n":2}', kind=DocumentKind.VAULT)
+    with subscribed(redis, keys.CHANGED_CHANNEL) as subscription:
+        put("key", b'{"n":2}', kind=DocumentKind.VAULT)
 
+        assert subscription.next() == (keys.CHANGED_CHANNEL, b"a")
+        assert subscription.has_none(for_s=0.05)
     after = redis.hgetall(keys.QUEUE_REVISIONS)
     assert int(after[b"a"]) > int(before[b"a"])
     assert after[b"b"] == before[b"b"]
-    assert listener.get_message(timeout=1)["data"] == b"a"
-    assert listener.get_message(timeout=0.05) is None
-    listener.close()
 
 
 def test_a_change_is_published_without_notifying_workers(redis: redis_py.Redis) -> None:

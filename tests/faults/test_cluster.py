@@ -50,7 +50,7 @@ def move_slot(source: redis_py.Redis, target: redis_py.Redis) -> None:
     target.execute_command("CLUSTER", "SETSLOT", SLOT, "IMPORTING", source_id)
     source.execute_command("CLUSTER", "SETSLOT", SLOT, "MIGRATING", target_id)
     while keys := source.execute_command("CLUSTER", "GETKEYSINSLOT", SLOT, 20):
-        source.execute_command("MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *keys)
+        source.execute_command("MIGRATE", "127.0.0.1", port, "", 0, 60_000, "KEYS", *keys)
     for node in (target, source):
         node.execute_command("CLUSTER", "SETSLOT", SLOT, "NODE", target_id)
 

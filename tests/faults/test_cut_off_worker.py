@@ -35,8 +35,8 @@ def worker(web: WebProcess, stored: redis_py.Redis, tmp_path: Path) -> Iterator[
 
 def look(web: WebProcess) -> dict[str, Any]:
     """Return the worker as the API shows it."""
-    workers = web.send("/api/cli/workers")[1]["workers"]
-    return workers[0] if workers else {"state": None}
+    workers = web.send("/api/cli/workers")[1].get("workers")  # none while a busy machine delays Redis
+    return workers[0] if workers else {"state": None, "reason": ""}
 
 
 def test_a_worker_that_is_cut_off_from_redis_is_disconnected_until_it_is_back(
@@ -54,5 +54,5 @@ def test_a_worker_that_is_cut_off_from_redis_is_disconnected_until_it_is_back(
 
     network.mode = FaultMode.FINE
 
-    wait_until(lambda: look(web)["state"] != "disconnected", RECOVERED_S)
-    assert look(web)["disconnected_since"] is None
+    wait_until(lambda: look(web)["state"] not in (None, "disconnected"), RECOVERED_S)
+    wait_until(lambda: look(web).get("disconnected_since", "") is None, RECOVERED_S)

@@ -73,9 +73,9 @@ def check_going_on(client: KeptConnection) -> None:
     """
     took_s: list[list[float]] = []
     for _ in range(ROUNDS):
-        enqueued = client.send(*ENQUEUE)
-        replies = [enqueued, client.send(*ENQUEUE_BATCH), client.send(*REGISTER), client.send("GET", "/livez")]
-        replies += [client.send("GET", f"/queue/{enqueued.ids[0]}"), client.send("GET", "/readyz")]
+        enqueued = client.ask(*ENQUEUE)
+        replies = [enqueued, client.ask(*ENQUEUE_BATCH), client.ask(*REGISTER), client.send("GET", "/livez")]
+        replies += [client.ask("GET", f"/queue/{enqueued.ids[0]}"), client.send("GET", "/readyz")]
 
         assert [reply.status for reply in replies] == [200] * len(replies)
         assert replies[-1].content["status"] in ("ok", "degraded")

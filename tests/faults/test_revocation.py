@@ -19,16 +19,17 @@ from tests.faults.producers import ENQUEUE, KeptConnection, Reply, Send
 from tests.faults.test_parity import full
 from tests.faults.test_redis import stopped
 from tests.support.servers import ValkeyServer
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 from tests.support.web import WSGI, WebProcess
 
 Connect = Callable[[WebProcess], KeptConnection]
 Fault = Callable[[ValkeyServer], AbstractContextManager[None]]
 
-REVOKED_S = 2.0
-ANSWERED_S = 10.0
+REVOKED_S = 10.0
+"""On a busy machine; two seconds are meant."""
+ANSWERED_S = 25.0
 """On a busy machine; about three seconds are meant."""
-ENDED_S = 10.0
+ENDED_S = 14.0
 """Within this, requests that wait end: before an event stream sends a heartbeat."""
 
 READ_VAULT: Send = ("GET", "/api/vaults/v", b"")
@@ -56,12 +57,12 @@ class Laptop:
         return reply if reply.status else client.send(*request, **self._headers)
 
     def find_last_accepted_s(self, client: KeptConnection, since_s: float) -> float:
-        """Return how long after a time the last accepted request was sent; stop after ten seconds.
+        """Return how long after a time the last accepted request was sent; stop after twice what is allowed.
 
         It is less by the longest time that a request took: for so long the machine may have delayed the server.
         """
         accepted_s, longest_s = since_s, 0.0
-        while (sent_s := time.monotonic()) < since_s + 10:
+        while (sent_s := time.monotonic()) < since_s + 2 * REVOKED_S:
             reply = self.send(client, READ_VAULT)
             longest_s = max(longest_s, reply.took_s)
             if reply.status == 401:
@@ -132,7 +133,7 @@ def test_a_key_revoked_while_redis_is_full_or_frozen_is_refused_everywhere(  # n
             revoking = threads.submit(clients[0].send, "DELETE", laptop.path)
             accepted_s = list(threads.map(lambda client: laptop.find_last_accepted_s(client, revoking_s), readers))
             revoked = revoking.result()
-            ended = [wait.result(ENDED_S).status for wait in waiting]
+            ended = [wait.result(PATIENCE_S).status for wait in waiting]
             ended_s = time.monotonic() - revoking_s
             statuses = [laptop.send(client, request).status for client in clients for request in FORBIDDEN]
 

@@ -14,7 +14,7 @@ from runqy.maintenance.base import Duty
 from runqy.maintenance.loops import run_duties
 from tests.support.servers import free_port
 
-FORCED_END_S = 20.0
+FORCED_END_S = 60.0
 """A run that lasts this long did not end by itself."""
 
 
@@ -33,7 +33,7 @@ class Scripted:
         self.act(self.ticks)
 
 
-def run(broker: Broker, *duties: Duty, stop: threading.Event, grace_s: float = 5) -> float:
+def run(broker: Broker, *duties: Duty, stop: threading.Event, grace_s: float = 60) -> float:
     """Run duties until they stop themselves; return how long that took."""
     started = time.monotonic()
     timer = threading.Timer(FORCED_END_S, stop.set)
@@ -94,14 +94,17 @@ def test_no_duty_runs_before_the_clock_of_redis_is_measured() -> None:
 def test_the_clock_is_measured_for_all_duties_at_once(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runqy.clock.now_ns", lambda: time.time_ns() - 300_000_000_000)
     offsets: list[float] = []
+    tolerance_s = 10  # the fastest of a few round trips counts, which may be slow all the same
     stop = threading.Event()
     measure = single_broker.measure_clock
     monkeypatch.setattr(single_broker, "measure_clock", lambda: offsets.append(measure()))
 
     run(single_broker, *(Scripted(stop_after(stop, 5)) for _ in range(3)), stop=stop)
 
-    assert offsets == [pytest.approx(300, abs=2)]
-    assert abs(single_broker.now_s() - time.time()) < 3
+    assert offsets == [pytest.approx(300, abs=tolerance_s)]
+    before_s = time.time()
+    now_s = single_broker.now_s()
+    assert before_s - tolerance_s <= now_s <= time.time() + tolerance_s
 
 
 def test_a_long_interval_does_not_delay_the_stop(single_broker: Broker) -> None:

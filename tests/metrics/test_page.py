@@ -138,6 +138,14 @@ def test_a_key_of_the_wrong_type_hides_no_other_queue(redis: Any) -> None:
     assert value(page, "runqy_task_runs_total", queue="inference_low", outcome="completed") == 4
 
 
+@pytest.fixture
+def _stops_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no time pass: a worker whose last heartbeat is some seconds old is disconnected."""
+    now_ns = clock.now_ns()
+    monkeypatch.setattr(clock, "now_ns", lambda: now_ns)
+
+
+@pytest.mark.usefixtures("_stops_the_clock")
 def test_workers_and_their_slots_are_shown() -> None:
     broker = get_broker()
     now_ns = broker.now_ns()
@@ -158,6 +166,7 @@ def test_workers_and_their_slots_are_shown() -> None:
     assert not any(("queue", "x") in labels for _, labels in page)
 
 
+@pytest.mark.usefixtures("_stops_the_clock")
 def test_a_worker_process_that_serves_several_queues_counts_once() -> None:
     broker = get_broker()
     now_ns = broker.now_ns()
@@ -185,7 +194,7 @@ def test_the_state_of_the_installation_is_shown(redis: Any) -> None:
     page = read_page()
 
     assert value(page, "runqy_redis_up") == 1
-    assert 0 < value(page, "runqy_redis_round_trip_seconds") < 5
+    assert 0 < value(page, "runqy_redis_round_trip_seconds") < 60
     assert value(page, "runqy_maintenance_up") == 0
     assert value(page, "runqy_config_publication", state="published") == 1
     assert value(page, "runqy_config_publication", state="refused") == 0
@@ -260,6 +269,7 @@ def test_without_redis_the_servers_own_numbers_are_left(settings: Any) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.usefixtures("_stops_the_clock")
 def test_queues_on_all_nodes_of_a_cluster_are_shown(
     settings: Any, cluster_broker: Broker, cluster_target: RedisTarget
 ) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from ruamel.yaml import YAML
 
 from tests.support.servers import free_port
-from tests.support.waiting import wait_until
+from tests.support.waiting import eventually, wait_until
 
 MONITORING = Path(__file__).parents[2] / "docs" / "monitoring"
 
@@ -46,6 +46,10 @@ class Prometheus:
         """Return the result of a query. Raise HTTPError for one with an error."""
         found: list[dict[str, Any]] = self._get("query", query=expression)["result"]
         return found
+
+    def wait_for(self, expression: str, *, timeout_s: float = 60) -> list[dict[str, Any]]:
+        """Return the result of a query as soon as there is one: after a scrape that failed there is none."""
+        return eventually(lambda: self.query(expression), within_s=timeout_s, what=lambda: expression)
 
     def rules(self) -> list[dict[str, Any]]:
         """Return the rules as they were last evaluated."""

@@ -4,17 +4,13 @@ import asyncio
 import json
 import re
 import threading
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
 from typing import Any, TypeAlias
 
-from django.conf import settings
 from django.http import HttpResponse
 
 from runqy.asgi import build_application
-from runqy.dataplane.application import Application
-from tests.support import environment
 from tests.support.event_loop import WatchedLoop
-from tests.support.redis_patience import patient_connections
 
 NOT_COMPARED = {"x-request-id", "connection"}
 """Headers that differ from one request to the next, or are about the connection."""
@@ -23,15 +19,8 @@ NOT_COMPARED = {"x-request-id", "connection"}
 Comparable: TypeAlias = tuple[int, dict[str, str], bytes]
 """The status, headers and body of a response."""
 
-START_S = 10.0
+START_S = 60.0
 """How long a callback may take while the application starts, when no request waits."""
-
-
-def build_application_of_tests() -> Application:
-    """Return the server's application, which is patient with the tests' own Redis, though not with others."""
-    is_own = settings.REDIS_TARGET.addresses[0][1] == environment.SERVER.port
-    with patient_connections() if is_own else nullcontext():
-        return build_application()
 
 
 class DataPlane:
@@ -42,7 +31,7 @@ class DataPlane:
         self._thread = threading.Thread(target=self._loop.run_forever, name="data-plane", daemon=True)
         self._thread.start()
         self._stack = AsyncExitStack()
-        self._application = build_application_of_tests()
+        self._application = build_application()
         self._loop.slow_callback_duration, allowed_s = START_S, self._loop.slow_callback_duration
         self._call(self._start())
         self._loop.slow_callback_duration = allowed_s

@@ -24,7 +24,7 @@ SLEEP_S = 0.25
 """Less sleep than this is not counted: the disk, and threads that compute, may cause it on a busy machine."""
 TEST = "test"
 """The name of tasks that run a test's own coroutine."""
-TEST_SLEEP_S = 0.5
+TEST_SLEEP_S = PATIENCE_S
 """How long such a task may sleep: tests start and stop servers, and ask them, without the loop."""
 START_OF_PROCESS_S = 0.5
 """How long a callback may sleep that starts a process: until the new one runs, which a busy machine delays."""
@@ -226,12 +226,17 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
+def name_task() -> None:
+    """Let the current task be known as one that runs a test's own coroutine."""
+    if (task := asyncio.current_task()) is not None:
+        task.set_name(TEST)
+
+
 def run_with_broker(target: RedisTarget, act: Callable[[AsyncBroker], Awaitable[T]], **options: Any) -> T:
     """Run a coroutine with a broker of its own."""
 
     async def main() -> T:
-        if (task := asyncio.current_task()) is not None:
-            task.set_name(TEST)
+        name_task()
         broker = AsyncBroker.connect(target, **options)
         try:
             return await act(broker)

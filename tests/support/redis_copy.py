@@ -7,9 +7,7 @@ from dataclasses import replace
 from django.conf import settings
 
 from runqy.broker.connection.redis_client import RedisTarget
-from runqy.redis_connection import get_broker
 from tests.support import environment
-from tests.support.redis_patience import patient_connections
 
 COPY_DB = 15
 COPIER = environment.SERVER.client()
@@ -41,8 +39,6 @@ def use_copy() -> Iterator[None]:
         return
     settings.REDIS_TARGET = _targets.setdefault(target, replace(target, db=COPY_DB))
     try:
-        with patient_connections():
-            get_broker()
         yield
     finally:
         settings.REDIS_TARGET = target

@@ -54,8 +54,8 @@ class Canary:
         """Look through every table after a test; of SQLite through its very bytes, where deleted rows linger."""
         if connection.vendor == "sqlite":
             name = str(connection.settings_dict["NAME"])
-            logs = [log for ending in ("-wal", "-journal") if (log := Path(name + ending)).exists()]
-            self.look(b"".join([_read_locked(name), *(log.read_bytes() for log in logs)]), f"{name} after {after}")
+            logs = [_read_if_there(Path(name + ending)) for ending in ("-wal", "-journal")]
+            self.look(b"".join([_read_locked(name), *logs]), f"{name} after {after}")
             return
         with connection.cursor() as cursor:
             for table in find_tables_with_rows(cursor, connection.introspection.table_names(cursor)):
@@ -131,6 +131,14 @@ def _read_locked(database: str) -> bytes:
     """Return the content of SQLite's file."""
     descriptor = _descriptor(database)
     return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def _read_if_there(log: Path) -> bytes:
+    """Return the content of a log of SQLite, which is deleted with the last connection of any process."""
+    try:
+        return log.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 @cache

@@ -1,8 +1,7 @@
 """Starts the Redis-compatible servers that tests use; each lives in a folder of its own and dies with the tests."""
 
 import atexit
-import itertools
-import random
+import secrets
 import shutil
 import socket
 import subprocess
@@ -37,7 +36,7 @@ class ValkeyServer:
         return redis.Redis(port=self.port)
 
     def start(self) -> "ValkeyServer":
-        """Start the server and wait until it responds."""
+        """Start the server and wait until it responds. Raise RuntimeError if it ends instead."""
         address = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         config_file = self.folder / "server.conf"
         if not config_file.exists():
@@ -60,9 +59,10 @@ class ValkeyServer:
         atexit.register(self.stop)
         deadline = time.monotonic() + 60
         while True:
-            assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
+            if self.process.poll() is not None:
+                raise RuntimeError(f"Valkey ended: {(self.folder / 'log').read_text()[-500:]}")
             try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
                     connection.sendall(b"PING\r\n")
                     if connection.recv(64)[:1] in (b"+", b"-"):
                         return self
@@ -84,32 +84,31 @@ class ValkeyServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-_PORTS = range(11_000, 22_000)
-"""They and their cluster-bus ports are below those that Linux gives to whom it may concern."""
-_next_ports = itertools.count(random.SystemRandom().randrange(len(_PORTS)))
-"""Processes that run tests begin at different places, and come back to a port after all others."""
+PORTS = range(10_000, 20_000)
+"""No port of a cluster's bus is among these, nor one that the system gives to clients or to who asks for any."""
+_claims: list[socket.socket] = []
 
 
 def free_port() -> int:
     """Return a TCP port that nothing listens on, with its cluster-bus port free too.
 
-    It stays free until it is used: the system gives it to no connection and to no server without a port of its own.
+    No other process of tests gets it while this one runs, also while its own server is away. An abstract socket of
+    Unix is the claim: it goes with its process.
     """
-    for number in itertools.islice(_next_ports, len(_PORTS)):
-        port = _PORTS[number % len(_PORTS)]
-        if _is_free(port) and _is_free(port + 10_000):
-            return port
-    raise OSError("all ports are in use")
-
-
-def _is_free(port: int) -> bool:
-    """Return whether a server could listen on a port."""
-    with socket.socket() as probe:
+    while True:
+        port = secrets.choice(PORTS)  # not `random`, which all processes begin with the same seed
+        claim = socket.socket(socket.AF_UNIX)
         try:
-            probe.bind(("127.0.0.1", port))
+            claim.bind(f"\0runqy-test-port-{port}")
+            for number in (port, port + 10_000):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", number))
         except OSError:
-            return False
-        return True
+            claim.close()
+            continue
+        atexit.register(claim.close)
+        _claims.append(claim)
+        return port
 
 
 def start_cluster(masters: int = 3, options: Sequence[str] = ()) -> list[ValkeyServer]:
@@ -134,11 +133,23 @@ MASTER_NAME = "runqy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentinelSet:
-    """A master, its replica, and the Sentinel that promotes the replica."""
+    """A master, its replica, and the Sentinel that promotes the replica, once the test kills the master."""
 
     master: ValkeyServer
     replica: ValkeyServer
     sentinel: ValkeyServer
+
+    def wait_for_replica(self) -> None:
+        """Wait until the replica has all that was written."""
+        with self.master.client() as client:
+            client.set("written", "last")  # WAIT waits for what its own connection wrote, and what came before
+            assert client.wait(1, 30_000) == 1
+
+    def kill_master(self) -> None:
+        """End the master as a power cut would; Sentinel promotes the replica within a second or two."""
+        self.master.kill()
+        with self.sentinel.client() as client:
+            client.sentinel_set(MASTER_NAME, "down-after-milliseconds", 500)
 
     def stop(self) -> None:
         """End all three."""
@@ -147,14 +158,17 @@ class SentinelSet:
 
 
 def start_sentinel() -> SentinelSet:
-    """Start a master, a replica that has its data, and one Sentinel that alone decides, half a second after a death."""
+    """Start a master, a replica that has its data, and one Sentinel that alone decides.
+
+    It does nothing by itself: a busy machine may let a master be silent for a while.
+    """
     master = ValkeyServer("--repl-diskless-sync-delay", "0").start()
     replica = ValkeyServer("--replicaof", "127.0.0.1", str(master.port)).start()
     with replica.client() as client:
         _wait_for(lambda: client.info("replication")["master_link_status"] == "up", "the replica did not follow")
     lines = [
         f"sentinel monitor {MASTER_NAME} 127.0.0.1 {master.port} 1",
-        f"sentinel down-after-milliseconds {MASTER_NAME} 500",
+        f"sentinel down-after-milliseconds {MASTER_NAME} 3600000",
         f"sentinel failover-timeout {MASTER_NAME} 5000",
     ]
     sentinel = ValkeyServer("--sentinel", config="\n".join(lines) + "\n").start()

@@ -15,6 +15,14 @@ def wait_until(is_so: Callable[[], object], timeout_s: float = PATIENCE_S) -> No
     eventually(is_so, within_s=timeout_s, what=lambda: "what was waited for did not come")
 
 
+def succeeds_once(act: Callable[[], object], *, tries: int = 5) -> bool:
+    """Return whether something is so in one of some tries.
+
+    For what has a limit of time: a busy machine may spoil a try, but not each.
+    """
+    return any(act() for _ in range(tries))
+
+
 def eventually(
     look: Callable[[], T | bool | None], *, within_s: float = PATIENCE_S, what: Callable[[], object] = lambda: ""
 ) -> T:

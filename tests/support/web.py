@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -81,7 +81,7 @@ class WebProcess:
         """Return whether the server responds."""
         try:
             return self.send(self._started)[0] == 200
-        except OSError:
+        except (OSError, HTTPException):
             return False
 
     def send(self, path: str, body: bytes | None = None, *, key: str = ADMIN_KEY) -> tuple[int, dict[str, Any]]:
@@ -113,7 +113,7 @@ class WebProcess:
 
     def workers(self) -> list[Worker]:
         """Return the processes that serve requests."""
-        return [Worker(pid) for pid in get_children(self.process.pid)]
+        return [Worker(pid) for pid in get_children(self.process.pid) if is_alive(pid)]
 
     def kill(self) -> None:
         """End the server without asking."""

@@ -18,7 +18,6 @@ from runqy.broker.tasks.reader import find_task
 from runqy.broker.tasks.record import TaskRecord
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord
-from tests.support.redis_patience import patient_connections
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import PATIENCE_S, eventually
 from tests.workers.fake_server import API_KEY, FakeServer
@@ -104,5 +103,4 @@ def wait_task(folder: Path, name: str = "task") -> dict[str, str]:
 
 def broker_on(server: ValkeyServer, password: str = "") -> Broker:
     """Return a broker on a server of a test's own."""
-    with patient_connections():
-        return Broker.connect(RedisTarget(addresses=(("127.0.0.1", server.port),), password=password))
+    return Broker.connect(RedisTarget(addresses=(("127.0.0.1", server.port),), password=password))

@@ -30,9 +30,9 @@ def test_a_worker_goes_on_after_the_master_was_killed(
     started, until = tmp_path / "started", tmp_path / "until"
     running = add_task(sentinel_broker, {"do": "wait", "started": str(started), "until": str(until)})
     eventually(started.exists)
-    eventually(lambda: sentinel_broker.client.wait(1, 500) == 1)
+    sentinel_set.wait_for_replica()
 
-    sentinel_set.master.kill()
+    sentinel_set.kill_master()
     until.touch()
     after = eventually(lambda: _added(sentinel_broker, {"do": "pid"}), within_s=120)
     create_redis_user(server.accepted(server.requests[0]), server.requests[0])  # as maintenance does on a new master

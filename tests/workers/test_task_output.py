@@ -13,7 +13,6 @@ from runqy.broker.states import TaskState
 from runqy.broker.tasks.output import MAX_BYTES
 from runqy.broker.tasks.reader import find_task
 from tests.support import environment
-from tests.support.redis_patience import patient_connections
 from tests.support.waiting import eventually
 from tests.workers.fake_server import FakeServer, registration_response
 from tests.workers.outputs import output_of, shout, wait_for_text
@@ -48,8 +47,7 @@ def shared_worker(
 @pytest.fixture
 def live_broker(shared_worker: WorkerProcess) -> Iterator[Broker]:
     """Return a broker on the worker's Redis without flushing it."""
-    with patient_connections():
-        broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),)))
+    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),)))
     yield broker
     broker.close()
 

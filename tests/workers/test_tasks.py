@@ -10,7 +10,6 @@ from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.tasks.enqueue import enqueue
 from tests.support import environment
-from tests.support.redis_patience import patient_connections
 from tests.support.tasks import new_task
 from tests.support.waiting import eventually
 from tests.workers.fake_server import FakeServer, registration_response
@@ -39,8 +38,7 @@ def shared_worker(
 @pytest.fixture
 def live_broker(shared_worker: WorkerProcess) -> Iterator[Broker]:
     """Return a broker on the worker's Redis without flushing it, which would remove the worker's wake-ups."""
-    with patient_connections():
-        broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),)))
+    broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),)))
     yield broker
     broker.close()
 

@@ -94,11 +94,9 @@ def test_users_are_on_the_new_master_after_a_failover(
     entry = register(client)
     reconciler = RedisUserReconciler()
     reconciler.run(get_broker())
-    with sentinel_set.master.client() as master:
-        master.set("written", "after the registration")  # WAIT is about what its own connection has written
-        assert master.wait(1, 60_000) == 1
+    sentinel_set.wait_for_replica()
 
-    sentinel_set.master.kill()
+    sentinel_set.kill_master()
 
     def is_back() -> bool:
         try:

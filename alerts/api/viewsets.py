@@ -65,7 +65,7 @@ class AlertViewSet(ApiViewSet):
         paginator = CursorPaginator(request)
         cursor = paginator.cursor(AlertCursor)
         page = list_alerts(
-            _parse_state(request.query_params.get("state", "")),
+            _parse_state(request.query_params.get("state", AlertState.OPEN.value)),
             limit=paginator.limit,
             allowed_queues=request.auth.queues,
             queue=request.query_params.get("queue", ""),
@@ -78,6 +78,6 @@ class AlertViewSet(ApiViewSet):
 
 def _parse_state(text: str) -> AlertState:
     try:
-        return AlertState(text or AlertState.OPEN)
+        return AlertState(text)
     except ValueError:
         raise RequestInvalid(errors=[f"state: {choices_error(AlertState)}"]) from None

@@ -65,8 +65,9 @@ def test_a_key_limited_to_queues_sees_only_their_alerts() -> None:
     assert [alert["message"] for alert in response.json()["alerts"]] == ["mail"]
 
 
-def test_an_unknown_state_is_an_error_that_lists_the_choices() -> None:
-    response = ApiClient(ADMIN_KEY).get("/api/alerts?state=closed")
+@pytest.mark.parametrize("state", ["closed", ""])
+def test_an_unknown_state_is_an_error_that_lists_the_choices(state: str) -> None:
+    response = ApiClient(ADMIN_KEY).get(f"/api/alerts?state={state}")
 
     assert response.status_code == 400
     assert response.json()["errors"] == ["state: Must be one of open, resolved, all."]

@@ -18,4 +18,5 @@ def test_loggers_in_use_follow_when_logging_is_set_up_again() -> None:
     with capture_logs() as lines:
         log.info("seen")
 
-    assert [line["event"] for line in lines] == ["seen"]
+    own = [line["event"] for line in lines if line["event"] in ("in_use", "seen")]  # other threads may log too
+    assert own == ["seen"]

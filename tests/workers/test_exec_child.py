@@ -89,7 +89,7 @@ def environment_seen(mode: str, pid: int) -> str:
 @pytest.fixture
 def other_child() -> Iterator[int]:
     """Run the child of another queue, and return its process id."""
-    with start_isolated(ISOLATED, "print('ready', flush=True); import time; time.sleep(60)") as child:
+    with start_isolated(ISOLATED, "print('ready', flush=True); import time; time.sleep(600)") as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
         yield child.pid
@@ -97,7 +97,7 @@ def other_child() -> Iterator[int]:
 
 
 def test_a_child_cannot_read_the_environment_of_another_one_and_of_git(other_child: int) -> None:
-    git = subprocess.Popen([*UNPRIVILEGED, "sleep", "60"], env={"PLANTED": "planted"})
+    git = subprocess.Popen([*UNPRIVILEGED, "sleep", "600"], env={"PLANTED": "planted"})
     try:
         assert "planted" in environment_seen(SHARED, other_child)
         if is_isolation_supported():

@@ -407,6 +407,7 @@ def test_killed_processes_lose_and_double_nothing(cluster_broker: Broker) -> Non
     ports = [str(node.port) for node in broker.client.get_primaries()]
 
     while broker.client.llen(OLD.pending) or broker.run(count_claims([S])):
+        moved = broker.client.llen(NEW.pending)
         with subprocess.Popen(
             [sys.executable, "-c", _MOVER, *ports],
             stdin=subprocess.PIPE,
@@ -415,7 +416,6 @@ def test_killed_processes_lose_and_double_nothing(cluster_broker: Broker) -> Non
         ) as mover:
             assert mover.stdout is not None
             assert mover.stdout.readline() == b"ready\n"
-            moved = broker.client.llen(NEW.pending)
             wait_until(lambda: mover.poll() is not None or broker.client.llen(NEW.pending) > moved + 190)  # noqa: B023
             if mover.poll() is None:
                 os.killpg(mover.pid, signal.SIGKILL)

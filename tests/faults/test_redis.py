@@ -286,6 +286,7 @@ def test_lost_replies_neither_lose_nor_duplicate_tasks(
         assert not sender.is_alive()
         network.mode = FaultMode.FINE
         recovery_s = producers.wait_for(is_accepted, 20)
+        administrators.wait_for(is_accepted, 2)
 
     check_recovery(recovery_s)
     for outcomes in (administrators.outcomes(), producers.outcomes()):

@@ -32,8 +32,8 @@ class ValkeyServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def client(self) -> redis.Redis:
-        """Return a plain client, for looking at keys."""
-        return redis.Redis(port=self.port)
+        """Return a plain client, for looking at keys, that waits for a busy machine."""
+        return redis.Redis(port=self.port, socket_timeout=60, socket_connect_timeout=60)
 
     def start(self) -> "ValkeyServer":
         """Start the server and wait until it responds. Raise RuntimeError if it ends instead."""

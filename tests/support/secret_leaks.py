@@ -11,7 +11,7 @@ import os
 import secrets
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,11 @@ class Canary:
         """Look through every table after a test; of SQLite through its very bytes, where deleted rows linger."""
         if connection.vendor == "sqlite":
             name = str(connection.settings_dict["NAME"])
-            logs = [log for ending in ("-wal", "-journal") if (log := Path(name + ending)).exists()]
-            self.look(b"".join([_read_locked(name), *(log.read_bytes() for log in logs)]), f"{name} after {after}")
+            contents = [_read_locked(name)]
+            for ending in ("-wal", "-journal"):
+                with suppress(FileNotFoundError):  # the last connection of any process deletes it
+                    contents.append(Path(name + ending).read_bytes())
+            self.look(b"".join(contents), f"{name} after {after}")
             return
         with connection.cursor() as cursor:
             for table in find_tables_with_rows(cursor, connection.introspection.table_names(cursor)):

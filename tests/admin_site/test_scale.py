@@ -16,6 +16,7 @@ from runqy.admin_site.roles import create_role_groups
 from runqy.broker.broker import Broker
 from runqy.redis_connection import get_broker
 from tests.admin_site.populated_pages import populated_pages
+from tests.support.workers import keep_records
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -69,8 +70,7 @@ def test_queries_of_a_page_do_not_grow_with_the_number_of_objects(
     user.groups.add(Group.objects.get(name="admin"))
     client = Client()
     client.force_login(user)
-    for key in single_broker.client.scan_iter("runqy:worker*"):
-        single_broker.client.persist(key)  # the records of workers, which expire after a minute
+    keep_records(single_broker)
     now_s, now_ns = clock.monotonic_s(), clock.now_ns()
     monkeypatch.setattr(clock, "now_ns", lambda: now_ns)
     monkeypatch.setattr(clock, "monotonic_s", lambda: now_s)  # what is read again when it is old is no page's cost

@@ -33,6 +33,12 @@ RUNNING = RunningTask(
 )
 
 
+def keep_records(broker: Broker) -> None:
+    """Let the records of workers not expire, as they would after a minute."""
+    for key in broker.client.scan_iter("runqy:worker*", count=1000):
+        broker.client.persist(key)
+
+
 @contextmanager
 def heartbeats(broker: Broker, record: WorkerRecord, running: Sequence[RunningTask] = ()) -> Iterator[None]:
     """Send a worker's heartbeats until the end of the block, for another process that looks how old they are."""

@@ -17,7 +17,7 @@ from runqy.config_sync.derived import DerivedValue
 from runqy.redis_connection import get_broker
 from tests.queues.samples import definition
 from tests.support.tasks import new_task
-from tests.support.workers import RECORD, RUNNING
+from tests.support.workers import RECORD, RUNNING, keep_records
 from tests.tasks_admin.pages import LIST, change
 
 QUEUES, WORKERS, TASKS = 2_000, 200, 20_000
@@ -35,8 +35,7 @@ def many_objects(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None
     for number in range(WORKERS):
         record = replace(RECORD, worker_id=f"w{number:03}", server_id=f"s{number}")
         single_broker.run(write_heartbeat(record, [RUNNING] * 4, now_ns=single_broker.now_ns()))
-    for key in single_broker.client.scan_iter("runqy:worker*", count=1000):
-        single_broker.client.persist(key)  # else the records expire after a minute
+    keep_records(single_broker)
 
 
 def cpu_time_s(client: Client, path: str) -> float:

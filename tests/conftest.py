@@ -15,6 +15,7 @@ from django.db import connection
 from django.test import Client
 from pytest_django.plugin import DjangoDbBlocker
 
+from runqy import clock
 from runqy.asgi import build_application
 from runqy.audit import triggers
 from runqy.audit.actors import SERVER, actor_context
@@ -78,10 +79,12 @@ _END_OTHERS = """
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
     """Keep SQLite's test database in a file: in memory, threads that write at once fail instead of waiting.
 
-    A small log of writes, as it is looked through after each test. Nothing waits for the disk.
+    A small log of writes, as it is looked through after each test. Nothing waits for the disk; a writer waits for the
+    lock however busy the machine is.
     """
     if connection.vendor == "sqlite":
         connection.settings_dict["TEST"]["NAME"] = f"{environment.HOME}/test.sqlite3"
+        connection.settings_dict["OPTIONS"]["timeout"] = PATIENCE_S
         connection.settings_dict["OPTIONS"]["init_command"] += "; PRAGMA wal_autocheckpoint=100; PRAGMA synchronous=OFF"
 
 
@@ -162,6 +165,13 @@ def _derives_keys_fast() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _finishes_bulk_actions() -> Iterator[None]:
+    """Let one call finish bulk actions however busy the machine is, which a tick of maintenance does not."""
+    with patch("tasks.bulk_runner.TICK_S", 600.0):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _spares_repetitions() -> None:
     spare_repetitions()
 
@@ -196,6 +206,13 @@ def _leaves_no_secret_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield
     SUITE.look_into([environment.SERVER.folder, Path(environment.HOME), tmp_path_factory.getbasetemp()])
     assert not SUITE.leaks, "\n".join(["Secrets of vaults were found:", *dict.fromkeys(SUITE.leaks)])
+
+
+@pytest.fixture
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the time of day stand still in this process: no heartbeat grows old, no minute, hour or day ends."""
+    stopped_ns = clock.now_ns()
+    monkeypatch.setattr(clock, "now_ns", lambda: stopped_ns)
 
 
 @pytest.fixture

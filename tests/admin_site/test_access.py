@@ -18,6 +18,7 @@ from runqy.audit.models import AuditRecord
 from runqy.broker.broker import Broker
 from tasks.models import BulkAction
 from tests.admin_site.addresses import RULES
+from tests.support.workers import keep_records
 from vaults.models import Vault
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -42,6 +43,7 @@ def paths(single_broker: Broker) -> dict[str, str]:
     """Fill the instance and return the values of the paths' parameters."""
     create_role_groups(apps)
     fill(single_broker)
+    keep_records(single_broker)
     rows = {
         "queue": Queue.objects.get(name="invoices"),
         "vault": Vault.objects.get(name="object-storage"),

@@ -17,7 +17,7 @@ from tests.queues.samples import spec
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.staff import staff_client
 
-pytestmark = pytest.mark.usefixtures("configuration")
+pytestmark = pytest.mark.usefixtures("configuration", "stopped_clock")
 MINUTE_NS = 60 * 10**9
 
 

@@ -8,6 +8,8 @@ from runqy.overview.live_numbers import LiveReader
 from tests.support.maintenance_duties import put
 from tests.support.workers import RECORD
 
+pytestmark = pytest.mark.usefixtures("stopped_clock")
+
 
 @pytest.fixture
 def round_trips(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -8,6 +8,7 @@ from demo.data import fill
 from demo.page_states import full_pages
 from runqy.admin_site.roles import create_role_groups
 from runqy.broker.broker import Broker
+from tests.support.workers import keep_records
 
 pytestmark = pytest.mark.usefixtures("configuration")
 STATUSES = {"unknown": 404, "task-unknown": 404, "worker-unknown": 404, "browser-unknown-queue": 404}
@@ -17,6 +18,7 @@ STATUSES |= {"browser-invalid": 400, "browser-invalid-cursor": 400, "login": 302
 def test_every_page_of_a_busy_instance_can_be_shown(single_broker: Broker, admin_client: Client) -> None:
     create_role_groups(apps)
     fill(single_broker)
+    keep_records(single_broker)
 
     wrong = {
         state.name: response.status_code

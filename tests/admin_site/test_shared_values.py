@@ -1,11 +1,11 @@
 """Pages share a value while it is young; it is read once for all that wait for it, and others are not held up."""
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from runqy import clock
 from runqy.shared_values import SharedValues
 from tests.support.waiting import wait_until
 
@@ -31,10 +31,12 @@ def test_threads_that_need_a_value_at_once_read_it_once() -> None:
     assert read == [1]
 
 
-def test_threads_that_waited_for_a_read_share_its_error() -> None:
+def test_threads_that_waited_for_a_read_share_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
     values: SharedValues[str, int] = SharedValues(max_age_s=60, max_size=5)
-    read = []
+    read, called = [], []
     begun, go_on = threading.Event(), threading.Event()
+    read_clock = clock.monotonic_s
+    monkeypatch.setattr(clock, "monotonic_s", lambda: called.append(1) or read_clock())
 
     def fail_slowly() -> int:
         read.append(1)
@@ -46,8 +48,7 @@ def test_threads_that_waited_for_a_read_share_its_error() -> None:
         first = threads.submit(values.get, "a", fail_slowly)
         assert begun.wait(30)
         others = [threads.submit(values.get, "a", fail_slowly) for _ in range(3)]
-        wait_until(lambda: all(future.running() for future in others))
-        time.sleep(0.05)  # from running to waiting
+        wait_until(lambda: len(called) == 4)  # each has noted when it began to wait
         go_on.set()
 
         assert [str(future.exception(30)) for future in (first, *others)] == ["away"] * 4

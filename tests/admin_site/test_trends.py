@@ -16,7 +16,7 @@ from tests.queues.samples import spec
 from tests.support.maintenance_duties import put
 from tests.support.staff import staff_client
 
-pytestmark = pytest.mark.usefixtures("configuration")
+pytestmark = pytest.mark.usefixtures("configuration", "stopped_clock")
 
 
 def now() -> datetime:
@@ -41,11 +41,7 @@ def sample(queue: str, redis_queue: str, backlog: int, minutes_ago: int) -> None
         (0, 0, ""),
     ],
 )
-def test_a_trend_is_the_change_a_minute(
-    monkeypatch: pytest.MonkeyPatch, pending: int, before: int, expected: str
-) -> None:
-    stopped_ns = clock.now_ns()
-    monkeypatch.setattr(clock, "now_ns", lambda: stopped_ns)
+def test_a_trend_is_the_change_a_minute(pending: int, before: int, expected: str) -> None:
     samples = BacklogSamples(at=now() - timedelta(minutes=5), by_queue={"mail": before})
 
     assert samples.describe_trend("mail", pending) == expected

@@ -19,6 +19,7 @@ from queues.operations import save_queue
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.tasks.enqueue import NewTask, enqueue
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerState
 from runqy.config_sync import snapshot
@@ -34,7 +35,7 @@ from tests.support.workers import RECORD
 from vaults.crypto import generate_master_key
 from vaults.operations import create_vault, delete_vault, set_entry
 
-pytestmark = pytest.mark.usefixtures("configuration")
+pytestmark = pytest.mark.usefixtures("configuration", "stopped_clock")
 WORKER = replace(RECORD, worker_id="mail/1", queue="mail", redis_queues={"mail": 1})
 
 
@@ -54,14 +55,15 @@ def beat(broker: Broker, *, seconds_ago: int = 0, **fields: Any) -> None:
 
 def put_with_rule(broker: Broker) -> None:
     save_alert_rule(AlertRule(kind=AlertKind.OLDEST_PENDING.value, threshold=0))
-    put(broker, "waiting-task", "mail")
+    task = NewTask(id="waiting-task", queue="mail", payload=b"{}")
+    broker.run(enqueue(task, now_ns=broker.now_ns() - 60 * 10**9))
 
 
 def grow(broker: Broker) -> None:
     put(broker, "waiting-task", "mail")
     minute = timezone.now().replace(second=0, microsecond=0)
     for back in range(12):
-        backlog = 300 - 20 * back
+        backlog = 290 - 20 * back  # so that another minute may begin before it is observed
         QueueMinute.objects.create(
             redis_queue="mail",
             queue="mail",

@@ -20,10 +20,9 @@ from runqy.audit.history import records_url
 from runqy.audit.models import AuditRecord
 from runqy.audit.operations import move_pending, record
 from runqy.audit.pending import PendingRecord, sign
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.streams.audit_stream import append_record
 from runqy.redis_connection import get_broker
-from tests.support.servers import free_port
+from tests.config_sync.support import away
 from vaults.operations import create_vault, delete_vault, set_entry
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -234,7 +233,7 @@ def test_a_late_record_shows_when_it_was_recorded(admin_client: Client) -> None:
 
 
 def test_without_redis_the_list_warns_of_missing_records(admin_client: Client, settings: Any) -> None:
-    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),))
+    settings.REDIS_TARGET = away()
 
     assert "Redis cannot be reached. Records" in text(admin_client, PAGE)
 

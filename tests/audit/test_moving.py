@@ -17,12 +17,11 @@ from runqy.audit.operations import move_pending, record
 from runqy.audit.pending import PendingRecord, append_pending, sign
 from runqy.audit.queries import verify_chain
 from runqy.broker import keys
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.streams import audit_stream
 from runqy.broker.streams.audit_stream import append_record, count_entries
 from runqy.errors import AuditNotRecorded
 from runqy.redis_connection import get_broker
-from tests.support.servers import free_port
+from tests.config_sync.support import away
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -84,7 +83,7 @@ def test_a_change_of_the_database_comes_behind_what_waited(monkeypatch: pytest.M
 def test_a_change_of_the_database_needs_no_redis(settings) -> None:
     wait("waits")
     target = settings.REDIS_TARGET
-    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),))
+    settings.REDIS_TARGET = away()
     direct("changed")
     settings.REDIS_TARGET = target
 

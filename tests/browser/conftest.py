@@ -23,12 +23,14 @@ from playwright.sync_api import (
 
 from runqy.admin_site.roles import create_role_groups
 from tests.support.database import database_variables
-from tests.support.web import WebProcess
+from tests.support.web import ASGI, WebProcess
 
 CHROMIUM = Path(os.environ.get("RUNQY_TEST_CHROMIUM", "/usr/bin/chromium"))
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PASSWORD = "a-Password-1-for-staff"
-PATIENCE_MS = 30_000
+PATIENT = ("tests.browser.patient_site:application", *ASGI[1:])
+"""Gunicorn's arguments for a server that waits for as long as the tests do."""
+PATIENCE_MS = 60_000
 """How long a busy machine may take for what a page has to show."""
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -92,7 +94,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def shared_site(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebProcess]:
     """Start the server on the tests' Valkey and database; what a test saves here is what the server sees."""
-    started = WebProcess(tmp_path_factory.mktemp("site"), **database_variables())
+    started = WebProcess(tmp_path_factory.mktemp("site"), PATIENT, **database_variables())
     yield started
     started.kill()
 

@@ -7,12 +7,11 @@ from playwright.sync_api import Page, expect
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from runqy.broker.workers.heartbeats import write_heartbeat
 from tests.browser.conftest import Login
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import put
 from tests.support.runs import insert_runs, make_run
-from tests.support.workers import RECORD
+from tests.support.workers import RECORD, heartbeats
 from tests.tasks.task_helpers import put_in
 
 LIST = "/admin/tasks/task/"
@@ -58,16 +57,14 @@ def test_runs_that_end_appear_in_the_history(anonymous: Page, login: Login) -> N
 
 def test_a_worker_that_starts_appears(anonymous: Page, login: Login, single_broker: Broker) -> None:
     save_queue(spec=spec("mail"), source=QueueSource.API)
-    single_broker.run(write_heartbeat(RECORD, now_ns=single_broker.now_ns()))
     login(anonymous, "viewer")
-    anonymous.goto("/admin/workers/worker/")
-    rows = anonymous.locator("#rows tr")
-    expect(rows).to_have_count(1)
+    rows, other = anonymous.locator("#rows tr"), replace(RECORD, worker_id="other:1")
+    with heartbeats(single_broker, RECORD):
+        anonymous.goto("/admin/workers/worker/")
+        expect(rows).to_have_count(1)
 
-    other = replace(RECORD, worker_id="other:1")
-    single_broker.run(write_heartbeat(other, now_ns=single_broker.now_ns()))
-
-    expect(rows).to_have_count(2)
+        with heartbeats(single_broker, other):
+            expect(rows).to_have_count(2)
 
 
 def test_a_page_that_is_not_the_first_stays_as_it_is(anonymous: Page, login: Login, single_broker: Broker) -> None:

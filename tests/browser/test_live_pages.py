@@ -11,13 +11,12 @@ from alerts.rules import AlertKind, Finding
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from runqy.broker.workers.heartbeats import write_heartbeat
 from tasks.models import BulkAction
 from tests.browser.conftest import Login, Watch
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import put
 from tests.support.runs import insert_runs, make_failure, make_run
-from tests.support.workers import RECORD
+from tests.support.workers import RECORD, heartbeats
 from tests.tasks.task_helpers import put_in
 
 QUEUES, TASKS, ERRORS = "/admin/queues/queue/", "/admin/tasks/task/", "/admin/tasks/task/errors/"
@@ -57,10 +56,11 @@ def test_lists_that_were_empty_fill(
     put(single_broker, "t1", "mail")
     put_in(single_broker, "active", "t2", queue="post")
     insert_runs(make_run(task_id="t3"), make_failure("KeyError: 'x'"))
-    single_broker.run(write_heartbeat(RECORD, now_ns=single_broker.now_ns()))
     fail_queue("mail", timezone.now())
     BulkAction.objects.create(action="delete", query="{}", expected=7, actor={})
 
+    with heartbeats(single_broker, RECORD):
+        expect(workers.get_by_role("link", name=RECORD.worker_id)).to_be_visible()
     expect(pending.get_by_label("Select task t1")).to_be_visible()
     pending.get_by_label("Select all tasks on this page").check()
     expect(pending.get_by_text("1 selected")).to_be_visible()
@@ -73,7 +73,6 @@ def test_lists_that_were_empty_fill(
     expect(ended.locator("#running").get_by_role("link", name="t2")).to_be_visible()
     expect(ended.get_by_role("button", name="Pause live updates")).to_have_count(1)
     expect(errors.get_by_role("heading", name="KeyError")).to_be_visible()
-    expect(workers.get_by_role("link", name=RECORD.worker_id)).to_be_visible()
     expect(alerts.get_by_role("link", name="Half of mail failed.")).to_be_visible()
     expect(bulk_actions.get_by_text("0 of 7")).to_be_visible()
 
@@ -126,7 +125,6 @@ def test_a_hidden_tab_asks_for_nothing_and_an_update_keeps_scroll_selection_and_
     box = anonymous.get_by_label("Select task t20")
     box.check()
     anonymous.evaluate("scrollTo(0, 200)")
-    anonymous.evaluate("asked = 0; document.body.addEventListener('htmx:beforeRequest', () => { asked += 1; })")
 
     def set_hidden(is_hidden: bool) -> None:
         value = "true" if is_hidden else "false"
@@ -134,6 +132,7 @@ def test_a_hidden_tab_asks_for_nothing_and_an_update_keeps_scroll_selection_and_
         anonymous.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
     set_hidden(True)
+    anonymous.evaluate("asked = 0; document.body.addEventListener('htmx:beforeRequest', () => { asked += 1; })")
     anonymous.clock.run_for(60_000)
     assert anonymous.evaluate("asked") == 0
 

@@ -1,6 +1,7 @@
 """What an operator asks is found from the overview in one to three clicks, by labels alone."""
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,21 +11,20 @@ from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy import clock
 from runqy.broker.broker import Broker
-from runqy.broker.workers.heartbeats import write_heartbeat
 from tasks.models import QueueMinute
 from tests.browser.conftest import Login
 from tests.browser.pages import find_wide_elements
 from tests.queues.samples import spec
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.tasks import put
-from tests.support.workers import RECORD
+from tests.support.workers import RECORD, heartbeats
 
 NS = 10**9
 ORDER = b'{"order":"ORD-2026-0017"}'
 
 
 @pytest.fixture
-def overview(anonymous: Page, login: Login, single_broker: Broker) -> Page:
+def overview(anonymous: Page, login: Login, single_broker: Broker) -> Iterator[Page]:
     """Return the overview of an instance with a history, as a viewer sees it."""
     for name in ("invoices", "mail"):
         save_queue(spec=spec(name), source=QueueSource.API)
@@ -44,10 +44,10 @@ def overview(anonymous: Page, login: Login, single_broker: Broker) -> Page:
     start = datetime.fromtimestamp(now_ns / NS, UTC).replace(second=0, microsecond=0) - timedelta(minutes=5)
     QueueMinute.objects.update_or_create(queue="mail", redis_queue="mail", start=start, defaults={"backlog": 600})
     put(single_broker, "waiting-order", queue="mail", payload=ORDER)
-    single_broker.run(write_heartbeat(RECORD, now_ns=single_broker.now_ns()))
     login(anonymous, "viewer")
-    anonymous.goto("/admin/")
-    return anonymous
+    with heartbeats(single_broker, RECORD):
+        anonymous.goto("/admin/")
+        yield anonymous
 
 
 def test_which_queue_fails_most_and_why(overview: Page) -> None:
@@ -108,18 +108,21 @@ def test_new_pages_fit_their_screen(
         make_failure(f"{long}: {long}", task_id=long, worker_id=long, payload=b"wide " + long.encode()), queue=name
     )
     put(single_broker, "waiting", queue=name)
-    single_broker.run(write_heartbeat(RECORD, now_ns=single_broker.now_ns()))
     login(anonymous, "viewer")
     anonymous.set_viewport_size({"width": width, "height": 844})
 
-    for path, shown in {
+    pages = {
         "/admin/": "#overview-failing td >> text=xxxxx",
         f"/admin/?queue={name}": "h2 >> text=very-long",
         "/admin/tasks/task/search/?q=wide": "main, #content",
         f"/admin/tasks/task/search/?q={long}": "main, #content",
         f"/admin/workers/worker/{long}/change/": "main, #content",
         "/admin/workers/worker/worker_2F1/change/": "main, #content",
-    }.items():
-        anonymous.goto(path, wait_until="networkidle")
-        anonymous.locator(shown).first.wait_for()
-        assert (path, find_wide_elements(anonymous)) == (path, [])
+    }
+
+    with heartbeats(single_broker, RECORD):
+        for path, shown in pages.items():
+            anonymous.goto(path, wait_until="load")
+            anonymous.locator(shown).first.wait_for()
+            expect(anonymous.locator(".htmx-request")).to_have_count(0)
+            assert (path, find_wide_elements(anonymous)) == (path, [])

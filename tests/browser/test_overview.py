@@ -87,7 +87,7 @@ def test_charts_are_drawn_and_follow_the_history(anonymous: Page, login: Login) 
 
     insert_runs(*[make_run(ended_ns=at) for _ in range(12)])
 
-    expect(anonymous.locator("#chart-throughput tbody")).to_contain_text("42", timeout=30_000)
+    expect(anonymous.locator("#chart-throughput tbody")).to_contain_text("42")
     anonymous.wait_for_function(f"({read})().includes(42)")
 
 

@@ -11,11 +11,10 @@ from alerts.rules import AlertKind, Finding
 from queues.models import Queue, QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerState
 from tests.queues.samples import spec
 from tests.support.tasks import put
-from tests.support.workers import RECORD
+from tests.support.workers import RECORD, heartbeats
 
 REASON = "git fetch failed: unable to access https://git.example.com/ml/" + "a_long_name_of_a_repository_" * 4
 
@@ -35,11 +34,10 @@ def overflow(page: Page) -> int:
 
 def test_a_long_reason_of_a_worker_stays_on_the_screen(phone: Page, single_broker: Broker) -> None:
     failed = replace(RECORD, state=WorkerState.START_FAILED, reason=REASON)
-    single_broker.run(write_heartbeat(failed, now_ns=single_broker.now_ns()))
+    with heartbeats(single_broker, failed):
+        phone.goto("/admin/workers/worker/")
 
-    phone.goto("/admin/workers/worker/")
-
-    assert phone.get_by_text("unable to access").is_visible()
+    expect(phone.get_by_text("unable to access")).to_be_visible()
     assert overflow(phone) == 0
 
 

@@ -31,6 +31,8 @@ def test_a_browser_refuses_inline_scripts(page: Page, watch: Watch) -> None:
     )
 
     assert page.evaluate("() => window.x") is None
+    while len(watch.seen) < 2:  # the console may be late
+        page.wait_for_timeout(20)
     assert len(watch.seen) == 2
 
 

@@ -81,7 +81,8 @@ def test_errors_are_shown_beside_their_fields_and_all_input_is_kept(page: Page) 
     page.get_by_label("Environment variables").fill("LOG_LEVEL=info\nnonsense")
     add_sub_queue(page, "high", "0")
     add_row(page, "input", name="width", type="int", default='"wide"')
-    save(page)
+    with page.expect_navigation():
+        save(page)
 
     def beside(name: str) -> str:
         field = page.locator(f"[name='{name}']")
@@ -280,5 +281,6 @@ def test_a_queue_is_made_without_scripts(without_scripts: Page) -> None:
 
     page.locator("[name=_save]").click()
 
+    expect(page).to_have_url(LIST)
     found = Queue.objects.get().as_spec()
     assert [(sub.name, sub.priority) for sub in found.sub_queues] == [("high", 9)]

@@ -8,6 +8,7 @@ from django.apps import apps
 from playwright.sync_api import Page, expect
 
 from runqy.admin_site.roles import create_role_groups
+from tests.browser.conftest import PATIENT
 from tests.support.database import database_variables
 from tests.support.git_server import GitServer, git_server
 from tests.support.web import WebProcess
@@ -39,7 +40,7 @@ def site(
         yield shared_site
         return
     variables = {"GIT_SSL_CAINFO": str(server.certificate), "RUNQY_GIT_CHECK_PRIVATE": "true"}
-    started = WebProcess(tmp_path, **database_variables(), **variables)
+    started = WebProcess(tmp_path, PATIENT, **database_variables(), **variables)
     yield started
     started.kill()
 

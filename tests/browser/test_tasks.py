@@ -8,12 +8,12 @@ from playwright.sync_api import Page, expect
 from queues.models import QueueSource
 from queues.operations import save_queue
 from runqy.broker.broker import Broker
-from runqy.broker.workers.heartbeats import write_heartbeat
 from tasks.bulk_runner import run_bulk_actions
 from tests.browser.conftest import Login, Watch
 from tests.queues.samples import spec
 from tests.support.tasks import listed, new_task, put, take
-from tests.support.workers import RECORD, RUNNING
+from tests.support.waiting import eventually
+from tests.support.workers import RECORD, RUNNING, heartbeats
 from tests.tasks.task_helpers import put_in, succeed
 
 LIST = "/admin/tasks/task/"
@@ -97,9 +97,7 @@ def test_a_test_task_is_enqueued_and_its_result_shown(anonymous: Page, login: Lo
     expect(anonymous.get_by_label("Payload")).to_have_value('{"n": 1')
     anonymous.get_by_label("Payload").fill('{"n": 1}')
     anonymous.get_by_role("button", name="Enqueue").click(no_wait_after=True)
-    taken = []
-    while not taken:
-        taken = take(single_broker, 1, "simple")
+    taken = eventually(lambda: take(single_broker, 1, "simple"))
     succeed(single_broker, taken[0], b'{"answer": 42}')
 
     expect(anonymous.get_by_text("The task was enqueued and completed.")).to_be_visible()
@@ -125,17 +123,16 @@ def test_a_worker_links_to_its_tasks_and_back(page: Page, single_broker: Broker)
     task = new_task("t/1", "inference_high")
     put(single_broker, task.id, queue=task.queue)
     take(single_broker, 1, task.queue, worker_id=RECORD.worker_id)
-    single_broker.run(write_heartbeat(RECORD, [RUNNING], now_ns=single_broker.now_ns()))
 
-    page.goto("/admin/")
-    page.locator("#nav-sidebar").get_by_role("link", name="Workers").click()
-    page.get_by_role("link", name="worker/1").click()
-    page.get_by_role("link", name="t/1").click()
-    expect(page.get_by_text("Active", exact=True).first).to_be_visible()
-    single_broker.run(write_heartbeat(RECORD, [RUNNING], now_ns=single_broker.now_ns()))  # pages may have been slow
-    page.get_by_role("link", name="worker/1").click()
+    with heartbeats(single_broker, RECORD, [RUNNING]):
+        page.goto("/admin/")
+        page.locator("#nav-sidebar").get_by_role("link", name="Workers").click()
+        page.get_by_role("link", name="worker/1").click()
+        page.get_by_role("link", name="t/1").click()
+        expect(page.get_by_text("Active", exact=True).first).to_be_visible()
+        page.get_by_role("link", name="worker/1").click()
 
-    expect(page.get_by_text("1 of 4 slots busy")).to_be_visible()
+        expect(page.get_by_text("1 of 4 slots busy")).to_be_visible()
 
 
 def test_nothing_is_wider_than_a_phone(page: Page, watch: Watch, single_broker: Broker) -> None:
@@ -144,13 +141,14 @@ def test_nothing_is_wider_than_a_phone(page: Page, watch: Watch, single_broker: 
     save_queue(spec=spec(name), source=QueueSource.API)
     error = json.dumps({"x" * 200: ["y" * 300]})
     put(single_broker, "i" * 120, queue=name, payload=error.encode())
-    single_broker.run(write_heartbeat(RECORD, [RUNNING], now_ns=single_broker.now_ns()))
     page.set_viewport_size({"width": 390, "height": 844})
-
-    for path in (
+    paths = (
         *(LIST, f"{LIST}?queue={name}", f"{LIST}{'i' * 120}/change/", f"{LIST}add/?queue={name}", f"{LIST}?q=nope"),
         *("/admin/workers/worker/", "/admin/workers/worker/worker_2F1/change/", f"{LIST}nope/change/"),
-    ):
-        page.goto(path)
-        width = page.evaluate("document.documentElement.scrollWidth")
-        assert (path, width) == (path, 390)
+    )
+
+    with heartbeats(single_broker, RECORD, [RUNNING]):
+        for path in paths:
+            page.goto(path)
+            width = page.evaluate("document.documentElement.scrollWidth")
+            assert (path, width) == (path, 390)

@@ -42,7 +42,8 @@ def test_a_secret_is_saved_masked_kept_and_replaced_and_never_in_a_page(page: Pa
     assert "MIIEvg" not in page.content()
 
     page.get_by_label("Description").fill("Of the shop.")
-    page.get_by_role("button", name="Save and continue").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Save and continue").click()
     expect(page.get_by_label("Description")).to_have_value("Of the shop.")
     assert values() == {"TOKEN": PEM}
 

@@ -1,5 +1,6 @@
 """Saves and looks at documents, for the tests of this package."""
 
+import itertools
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,6 @@ from runqy.config_sync import snapshot
 from runqy.config_sync.documents import Document, DocumentKind, signing_key, verify
 from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.operations import configuration_change
-from tests.support.servers import free_port
 
 
 def put(
@@ -55,9 +55,16 @@ def documents(redis) -> dict[str, Document]:
     return {field.decode(): verify(field.decode(), content, key) for field, content in published.items()}
 
 
+_numbers = itertools.count(1)
+
+
 def away() -> RedisTarget:
-    """Return an address without a Redis."""
-    return RedisTarget(addresses=(("127.0.0.1", free_port()),))
+    """Return an address without a Redis, another one each time.
+
+    Nothing listens on port 1. One that is only free now may be another test's Redis a moment later.
+    """
+    number = next(_numbers)
+    return RedisTarget(addresses=((f"127.1.{number // 250}.{number % 250 + 1}", 1),))
 
 
 def plant(redis, key: str, content: bytes, claimed: int) -> None:

@@ -7,6 +7,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from runqy import clock
 from runqy.broker.broker import Broker
 from tasks.fulltext_index import merge_segments
 from tasks.models import TaskRun
@@ -68,8 +69,10 @@ def test_the_time_without_the_lock_does_not_count(broker: Broker, monkeypatch: p
 
 
 def test_the_number_of_statements_does_not_grow_with_the_runs():
+    ended_ns = clock.now_ns()  # all in one minute
+
     def count(number: int) -> int:
-        runs = [((number, n), make_run()) for n in range(number)]
+        runs = [((number, n), make_run(ended_ns=ended_ns)) for n in range(number)]
         with CaptureQueriesContext(connection) as queries:
             store_batches([StreamBatch(identity=IDENTITY, runs=runs, last_id=runs[-1][0])], max_rate=0)
         return len(queries)

@@ -32,7 +32,7 @@ from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.workers import RECORD
 from vaults.operations import create_vault, set_entry
 
-pytestmark = pytest.mark.usefixtures("configuration")
+pytestmark = pytest.mark.usefixtures("configuration", "stopped_clock")
 
 
 def test_a_queue_is_added_and_changed_through_the_operations(staff: Client) -> None:

@@ -191,7 +191,7 @@ def test_a_new_queue_of_the_same_name_keeps_its_tasks(redis: redis_py.Redis) -> 
 
 def test_one_process_at_a_time_works_on_a_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
     save("mail")
-    monkeypatch.setattr(pending_deletions, "LEASE_S", 30)
+    monkeypatch.setattr(pending_deletions, "LEASE_S", 600)
     refused: list[type[Exception]] = []
 
     def meanwhile(*_: Any) -> None:

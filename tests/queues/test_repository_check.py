@@ -12,7 +12,7 @@ from queues.repository_check import CONCURRENT_CHECKS_MAX, RepositoryCheck, chec
 from runqy.audit.models import AuditRecord
 from tests.support.git_server import GitServer, git_server
 from tests.support.processes import command_lines
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 from tests.workers.repositories import Repository
 from vaults.operations import create_vault, set_entry
 
@@ -35,6 +35,7 @@ def repository(tmp_path: Path) -> Repository:
 @pytest.fixture
 def server(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitServer]:
     """Return a git server whose certificate git trusts."""
+    monkeypatch.setattr(repository_check, "CHECK_TIMEOUT_S", PATIENCE_S)
     with git_server(tmp_path / "served") as running:
         monkeypatch.setenv("GIT_SSL_CAINFO", str(running.certificate))
         yield running

@@ -9,12 +9,11 @@ from queues.models import Queue, QueueMove
 from queues.moves import run_moves
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.redis_connection import get_broker
+from tests.config_sync.support import away
 from tests.queues.admin_pages import ADD, FORM, LIST, as_role, rows, saved
 from tests.queues.samples import spec
 from tests.support.audit import audit_records
-from tests.support.servers import free_port
 from tests.support.tasks import listed, put, take
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -116,7 +115,7 @@ def test_an_undefined_sub_queue_of_a_defined_queue_leads_to_its_page(
 
 def test_the_page_says_that_redis_is_unavailable(staff: Client, settings: Any) -> None:
     saved()
-    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),))
+    settings.REDIS_TARGET = away()
 
     assert "Redis is unavailable." in staff.get(PAGE).content.decode()
 

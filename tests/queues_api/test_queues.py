@@ -39,7 +39,7 @@ HIGH = QueueKeys("inference_high")
 
 
 @pytest.fixture
-def client(configuration: None, single_broker: Broker) -> ApiClient:
+def client(stopped_clock: None, configuration: None, single_broker: Broker) -> ApiClient:
     """Return an administrator's client; one queue has tasks in several states, another exists only in Redis."""
     save_queue(spec=spec("inference", "high:10", "low:3"), source=QueueSource.API)
     save_queue(spec=spec("mail"), source=QueueSource.API)

@@ -15,16 +15,15 @@ from runqy.api_keys import Role
 from runqy.audit.models import AuditRecord
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import WorkerRecord
 from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.reconcile import compare_configuration
 from tests.api.client import ApiClient, problem
+from tests.config_sync.support import away
 from tests.queues.samples import spec
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
-from tests.support.servers import free_port
 from workers.operations import register_worker
 
 RECORD = WorkerRecord(
@@ -39,7 +38,7 @@ RECORD = WorkerRecord(
 
 
 @pytest.fixture
-def client(configuration: None, single_broker: Broker) -> ApiClient:
+def client(stopped_clock: None, configuration: None, single_broker: Broker) -> ApiClient:
     """Return an administrator's client, with one queue of two sub-queues and another one."""
     save_queue(spec=spec("inference", "high:10", "low:3"), source=QueueSource.API)
     save_queue(spec=spec("mail"), source=QueueSource.API)
@@ -52,7 +51,7 @@ def token(redis: redis_py.Redis, queue: str) -> bytes | None:
 
 
 def test_a_request_without_redis_is_stored_and_not_published(client: ApiClient, settings: Any) -> None:
-    settings.REDIS_TARGET = RedisTarget(addresses=(("127.0.0.1", free_port()),))
+    settings.REDIS_TARGET = away()
 
     response = client.post("/api/cli/queues/inference/redeploy")
 

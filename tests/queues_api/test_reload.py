@@ -48,6 +48,7 @@ def test_queue_files_are_loaded_and_errors_have_file_and_line(
     assert sub_queues("mail") == [("mail", 1)]
 
 
+@pytest.mark.usefixtures("stopped_clock")
 def test_reloading_names_the_queues_that_no_worker_serves(
     client: ApiClient, single_broker: Broker, settings: Any, tmp_path: Path
 ) -> None:

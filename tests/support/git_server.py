@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.support.certificates import write_certificate
 from tests.support.processes import command_lines
+from tests.support.waiting import PATIENCE_S
 
 HOST = "git.example.org"
 
@@ -59,7 +60,7 @@ class _Handler(SimpleHTTPRequestHandler):
         """Let a client in or not; `/moved/...` leads elsewhere, a name without `.git` to that with it."""
         self.server.paths.append(self.path)
         if self.server.is_silent.is_set():
-            self.server.released.wait(30)
+            self.server.released.wait(2 * PATIENCE_S)
             return
         if self.server.is_broken.is_set():
             self.close_connection = True

@@ -21,7 +21,7 @@ def kill_runners(step: str, *numbers: int) -> None:
     """Apply each bulk action in a process of its own until it is killed, and make their leases end."""
     env = os.environ | {"DJANGO_SETTINGS_MODULE": "runqy.settings"} | database_variables()
     command = [sys.executable, "-m", "tests.support.killed_bulk_runner", step, *map(str, numbers)]
-    subprocess.run(command, env=env, check=True, timeout=120)
+    subprocess.run(command, env=env, check=True, timeout=150)
 
     from tasks.models import BulkAction  # noqa: PLC0415 (Django is not set up in the process itself)
 
@@ -44,7 +44,7 @@ def _run(step: str, number: int) -> None:
         setattr(bulk_runner, name, killed(getattr(bulk_runner, name)))
     runner = bulk_runner.BulkRunner.lease(number)
     assert runner is not None
-    runner.run(get_broker(), until=time.monotonic() + 30)
+    runner.run(get_broker(), until=time.monotonic() + 600)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class ValkeyServer:
         return redis.Redis(port=self.port, socket_timeout=60, socket_connect_timeout=60)
 
     def start(self) -> "ValkeyServer":
-        """Start the server and wait until it responds. Raise RuntimeError if it ends instead."""
+        """Start the server and wait until it responds, with its data loaded. Raise RuntimeError if it ends instead."""
         address = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         config_file = self.folder / "server.conf"
         if not config_file.exists():
@@ -64,7 +64,8 @@ class ValkeyServer:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
                     connection.sendall(b"PING\r\n")
-                    if connection.recv(64)[:1] in (b"+", b"-"):
+                    reply = connection.recv(64)
+                    if reply[:1] in (b"+", b"-") and not reply.startswith(b"-LOADING"):
                         return self
             except OSError:
                 if time.monotonic() > deadline:

@@ -17,7 +17,6 @@ from urllib.request import Request, urlopen
 
 from tests.support.environment import ADMIN_KEY
 from tests.support.processes import get_children, is_alive
-from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 
 ASGI = ("runqy.asgi:application", "-c", "python:runqy.gunicorn_conf")
@@ -55,11 +54,14 @@ class WebProcess:
         **changes: str,
     ) -> None:
         """Start it and wait until a path responds with 200."""
-        self.port = free_port()
         self._started = started
-        with (folder / "log").open("wb") as log:
+        # It inherits its socket: a port that is only picked may be taken by another program before it listens.
+        with (folder / "log").open("wb") as log, socket.create_server(("127.0.0.1", 0)) as listener:
+            self.port: int = listener.getsockname()[1]
+            address = f"fd://{listener.fileno()}"
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", *gunicorn, "-w", str(processes), "-b", f"127.0.0.1:{self.port}"],
+                [sys.executable, "-m", "gunicorn", *gunicorn, "-w", str(processes), "-b", address],
+                pass_fds=[listener.fileno()],
                 env=os.environ
                 | {"RUNQY_MAX_WAITERS": str(2 * WAITERS), "RUNQY_DJANGO_THREADS": str(WAITERS + 2)}
                 | changes,
@@ -89,7 +91,7 @@ class WebProcess:
         headers = {"Authorization": f"Bearer {key}"}
         request = Request(f"{self.url}{path}", data=body, headers=headers)
         try:
-            with urlopen(request, timeout=60) as response:
+            with urlopen(request, timeout=150) as response:
                 return response.status, json.load(response)
         except HTTPError as error:
             with error:

@@ -1,6 +1,13 @@
 """A worker and what it runs, for tests."""
 
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from runqy.broker.broker import Broker
+from runqy.broker.workers.heartbeats import write_heartbeat
 from runqy.broker.workers.records import RunningTask, WorkerRecord, WorkerState
+from tests.support.waiting import PATIENCE_S
 
 RECORD = WorkerRecord(
     worker_id="worker/1",
@@ -24,3 +31,30 @@ RUNNING = RunningTask(
     started_ns=1_700_000_001_000_000_000,
     deadline_s=1_700_000_060,
 )
+
+
+def keep_records(broker: Broker) -> None:
+    """Let the records of workers not expire, as they would after a minute."""
+    for key in broker.client.scan_iter("runqy:worker*", count=1000):
+        broker.client.persist(key)
+
+
+@contextmanager
+def heartbeats(broker: Broker, record: WorkerRecord, running: Sequence[RunningTask] = ()) -> Iterator[None]:
+    """Send a worker's heartbeats until the end of the block, for another process that looks how old they are."""
+    sent, ended = threading.Event(), threading.Event()
+
+    def beat() -> None:
+        while not ended.is_set():
+            broker.run(write_heartbeat(record, running, now_ns=broker.now_ns()))
+            sent.set()
+            ended.wait(0.5)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        assert sent.wait(PATIENCE_S)
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -26,7 +26,7 @@ from tests.api.client import ApiClient, Response, problem
 from tests.support.data_plane import comparable
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from tests.support.tasks import take_one
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 from tests.tasks.task_helpers import fail_for_good, succeed
 
 QUEUE = QueueKeys("simple")
@@ -131,7 +131,7 @@ def test_a_stream_continues_until_the_task_ends(
         response = pool.submit(lambda: events_of(client.get(f"/queue/{task_id}/events")))
         wait_until(lambda: any(waiter.status for waiter in tuple(waiters.active)))
         succeed(single_broker, take_one(single_broker, "simple"), b"1")
-        found = response.result(timeout=30)
+        found = response.result(timeout=PATIENCE_S)
 
     assert found[0] == Event(
         "pending-0", "state", f'{{"id":"{task_id}","queue":"simple","state":"pending","attempts":0}}'
@@ -252,7 +252,7 @@ def test_a_revoked_key_sees_no_further_state(
         revoke_api_key(key_id=created.row.pk)
         take_one(single_broker, "simple")
 
-        assert [event.id for event in response.result(timeout=30)] == ["pending-0"]
+        assert [event.id for event in response.result(timeout=PATIENCE_S)] == ["pending-0"]
 
 
 def test_tasks_of_other_queues_do_not_exist_for_a_limited_key(

@@ -28,6 +28,7 @@ def always_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def nearly_full(client: ApiClient, redis: redis_py.Redis, always_looks: None) -> Iterator[None]:
     """Leave Redis one percent of its memory."""
+    wait_until(lambda: has_freed_all(redis))
     redis.setrange("filler", FILLER_BYTES, b"x")  # does not pass any buffer of a connection
 
     def fill() -> bool:
@@ -42,6 +43,11 @@ def nearly_full(client: ApiClient, redis: redis_py.Redis, always_looks: None) ->
     redis.delete("filler")
     redis.config_set("maxmemory", 0)
     client.post("/queue/add", {"queue": "simple", "data": {}})  # looks again, so that the next test may add tasks
+
+
+def has_freed_all(redis: redis_py.Redis) -> bool:
+    """Return whether Redis has freed what was deleted, such as the filler of an earlier test, by a thread of it."""
+    return redis.info("memory")["lazyfree_pending_objects"] == 0
 
 
 def count_used(redis: redis_py.Redis) -> int:
@@ -101,6 +107,7 @@ def test_in_a_cluster_only_queues_of_the_full_server_are_refused(cluster_broker:
     queues = {client.get_node_from_key(f"asynq:{{q{n}}}:pending").name: f"q{n}" for n in range(50)}  # type: ignore[union-attr]
     full, *others = queues.items()
     node = client.get_node(node_name=full[0])
+    wait_until(lambda: client.info("memory", target_nodes=node)["lazyfree_pending_objects"] == 0)
     client.setrange(f"asynq:{{{full[1]}}}:filler", FILLER_BYTES, b"x")
     used = client.info("memory", target_nodes=node)["used_memory"]
     client.config_set("maxmemory", int(used / 0.98), target_nodes=node)

@@ -8,7 +8,7 @@ from tasks.last_hour import FailingQueue, list_failing_queues
 from tasks.models import TaskRun
 from tests.support.runs import insert_runs, make_failure, make_run
 
-pytestmark = pytest.mark.usefixtures("configuration")
+pytestmark = pytest.mark.usefixtures("configuration", "stopped_clock")
 HOUR_NS = 3600 * 10**9
 
 
@@ -58,7 +58,9 @@ def test_failures_without_a_stored_run_have_no_reason() -> None:
     assert (queue.failed, queue.reason, queue.fingerprint) == (1, "", "")
 
 
-def test_overviews_share_one_reading(django_assert_num_queries) -> None:
+def test_overviews_share_one_reading(django_assert_num_queries, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = clock.monotonic_s()
+    monkeypatch.setattr(clock, "monotonic_s", lambda: now_s)
     insert_runs(make_failure())
     list_failing_queues()
 

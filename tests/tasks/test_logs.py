@@ -23,7 +23,7 @@ from tests.api.client import ApiClient, problem
 from tests.support.data_plane import comparable
 from tests.support.environment import CLIENT_KEY, WORKER_KEY
 from tests.support.tasks import put, take_one
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 from tests.tasks.task_helpers import fail_for_good, succeed
 from tests.tasks.test_events import Event, events_of
 
@@ -182,7 +182,7 @@ def test_output_is_followed_live_over_attempts_until_the_end(
         again = run_again(single_broker, taken)
         say(single_broker, again, b"three\n")
         succeed(single_broker, again, b"1")
-        events = response.result(timeout=30)
+        events = response.result(timeout=PATIENCE_S)
 
     found = outputs(events)
     assert "".join(text for _, text in found) == "one\ntwo\nthree\n"
@@ -228,7 +228,7 @@ def test_a_task_that_is_deleted_ends_the_stream(
         deleted = client.delete("/api/cli/queues/simple/tasks/t1")
 
         assert deleted.status_code == 200, deleted.content
-        assert response.result(timeout=30) == [Event("", "gone", '{"id":"t1"}')]
+        assert response.result(timeout=PATIENCE_S) == [Event("", "gone", '{"id":"t1"}')]
 
 
 def test_a_stream_ends_when_its_key_is_revoked(
@@ -241,7 +241,7 @@ def test_a_stream_ends_when_its_key_is_revoked(
         wait_until(lambda: any(waiter.status for waiter in tuple(waiters.active)))
         revoke_api_key(key_id=created.row.pk)
 
-        assert response.result(timeout=30) == []
+        assert response.result(timeout=PATIENCE_S) == []
 
 
 def test_a_revoked_key_sees_no_further_output(
@@ -254,7 +254,7 @@ def test_a_revoked_key_sees_no_further_output(
         revoke_api_key(key_id=created.row.pk)
         say(single_broker, taken, b"secret\n")
 
-        assert response.result(timeout=30) == []
+        assert response.result(timeout=PATIENCE_S) == []
 
 
 def test_followers_count_as_waiters(client: ApiClient, taken: LeasedTask, waiters: ResultWaiters) -> None:
@@ -277,7 +277,7 @@ def test_progress_is_a_member_of_the_task_and_an_event(
         found = json.loads(client.get("/queue/t1").content)["info"]["progress"]
         wait_until(lambda: all(waiter.status and waiter.status.progress for waiter in tuple(waiters.active)))
         succeed(single_broker, taken, b"1")
-        events = response.result(timeout=30)
+        events = response.result(timeout=PATIENCE_S)
 
     assert before is None
     assert found == {"current": 3, "total": 10, "message": "resizing"}

@@ -21,7 +21,7 @@ from tasks.waiting_loop import get_waiting_loop
 from tests.api.client import ApiClient, Response, problem
 from tests.queues.samples import spec
 from tests.support.tasks import take_one
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 from tests.tasks.task_helpers import fail_for_good, succeed
 
 SIMPLE = QueueKeys("simple")
@@ -301,7 +301,7 @@ def test_a_client_that_waits_gets_the_result(
         sent = pool.submit(add, client, {"queue": "simple", "data": {}, **options}, Prefer="wait=120")
         wait_until(lambda: waiters.active)
         succeed(single_broker, take_one(single_broker, "simple"), b'{"ok":true}')
-        response = sent.result(timeout=30)
+        response = sent.result(timeout=PATIENCE_S)
 
     assert (response.status_code, response["Preference-Applied"]) == (200, "wait=120")
     assert (info(response)["state"], info(response)["result"]) == ("completed", {"ok": True})

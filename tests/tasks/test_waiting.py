@@ -34,7 +34,7 @@ from tests.support.environment import ADMIN_KEY
 from tests.support.event_loop import run_with_broker
 from tests.support.event_loop import wait_until as loop_until
 from tests.support.tasks import put, take_one
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 from tests.tasks.task_helpers import succeed
 
 LONG_S = 120.0
@@ -106,7 +106,7 @@ def test_a_client_gets_the_result_when_its_task_completes(
 
     succeed(single_broker, take_one(single_broker, "simple"), b'{"ok":true}')
 
-    found = response.result(timeout=30)
+    found = response.result(timeout=PATIENCE_S)
     assert found.status_code == 200
     assert (info(found)["state"], info(found)["result"]) == ("completed", {"ok": True})
     assert found.has_header("ETag")
@@ -184,7 +184,7 @@ def test_a_wait_ends_when_the_task_is_cancelled(
 
     single_broker.run(cancel("simple", task_id, now_ns=single_broker.now_ns()))
 
-    found = response.result(timeout=30)
+    found = response.result(timeout=PATIENCE_S)
     assert (info(found)["state"], found["Preference-Applied"]) == ("archived", "wait=120")
 
 
@@ -202,7 +202,7 @@ def test_an_end_that_is_not_published_is_found_by_polling(
 
     redis.hset(QueueKeys("simple").task(task_id), "state", "completed")
 
-    assert response.result(timeout=30).status_code == 200
+    assert response.result(timeout=PATIENCE_S).status_code == 200
 
 
 def test_polling_continues_after_a_key_of_a_wrong_type(
@@ -227,7 +227,7 @@ def test_polling_continues_after_a_key_of_a_wrong_type(
         change.hset(key, mapping=task | {b"state": b"completed"})
         change.execute()
 
-    assert response.result(timeout=30).status_code == 200
+    assert response.result(timeout=PATIENCE_S).status_code == 200
 
 
 def test_a_task_that_is_deleted_meanwhile_is_not_found(
@@ -244,7 +244,7 @@ def test_a_task_that_is_deleted_meanwhile_is_not_found(
 
     redis.delete(QueueKeys("simple").task(task_id))
 
-    assert response.result(timeout=30).status_code == 404
+    assert response.result(timeout=PATIENCE_S).status_code == 404
 
 
 def test_after_the_timeout_the_task_is_returned_in_its_state(
@@ -289,7 +289,7 @@ def test_a_client_that_asks_to_wait_without_a_time_waits_for_the_longest(
 
     succeed(single_broker, take_one(single_broker, "simple"), b"1")
 
-    assert (response.result(timeout=30).status_code, info(response.result())["result"]) == (200, 1)
+    assert (response.result(timeout=PATIENCE_S).status_code, info(response.result())["result"]) == (200, 1)
     assert response.result()["Preference-Applied"] == "wait=300"
 
 
@@ -371,7 +371,7 @@ def test_draining_ends_all_waits_at_once(
 
     drain(waiters)
 
-    assert [response.result(timeout=30).status_code for response in responses] == [202, 202, 202]
+    assert [response.result(timeout=PATIENCE_S).status_code for response in responses] == [202, 202, 202]
 
 
 def test_no_client_waits_while_the_process_drains(client: ApiClient, task_id: str, waiters: ResultWaiters) -> None:

@@ -158,7 +158,9 @@ def test_bulk_actions_are_listed_with_their_counts(viewer: Client, operator: Cli
 
 def test_errors_are_grouped_with_their_newest_sample(viewer: Client, operator: Client) -> None:
     traceback = "Traceback (most recent call last):\n  File \"a.py\", line 3, in f\nKeyError: 'width'"
-    insert_runs(*(make_failure(f"TimeoutError: no response within {n} s") for n in range(3)), queue="simple")
+    ended_ns = time.time_ns()  # in one bar
+    errors = (f"TimeoutError: no response within {n} s" for n in range(3))
+    insert_runs(*(make_failure(error, ended_ns=ended_ns) for error in errors), queue="simple")
     insert_runs(make_failure(traceback, task_id="t1", commit="abc123"), queue="image")
 
     response = viewer.get(ERRORS)

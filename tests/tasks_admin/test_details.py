@@ -75,6 +75,7 @@ def test_a_large_payload_is_truncated(viewer: Client, single_broker: Broker) -> 
 
 
 @pytest.mark.parametrize(("state", "label"), [("retry", "Next run"), ("active", "Lease expires, unless extended")])
+@pytest.mark.usefixtures("stopped_clock")
 def test_a_time_that_has_passed_is_overdue(viewer: Client, single_broker: Broker, state: str, label: str) -> None:
     put_in(single_broker, state, "t1")
     keys = QueueKeys("simple")

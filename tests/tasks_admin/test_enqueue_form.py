@@ -8,7 +8,7 @@ from django.test import Client
 from runqy.broker.broker import Broker
 from tests.support.audit import audit_records
 from tests.support.tasks import listed, message, take
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 from tests.tasks.task_helpers import fail_for_good, succeed
 from tests.tasks_admin.pages import LIST, text
 
@@ -50,7 +50,7 @@ def test_a_payload_is_enqueued_unchanged_and_recorded(operator: Client, single_b
 def test_the_result_is_waited_for(
     operator: Client, single_broker: Broker, monkeypatch, succeeds: bool, expected: str
 ) -> None:
-    monkeypatch.setattr("tasks.admin.enqueue_form.WAIT_S", 20)
+    monkeypatch.setattr("tasks.admin.enqueue_form.WAIT_S", 2 * PATIENCE_S)
 
     def work() -> None:
         taken: list = []

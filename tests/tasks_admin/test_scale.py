@@ -1,5 +1,6 @@
 """The cost of the pages of tasks and workers with many objects: round trips, queries, processor time."""
 
+import gc
 import time
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from runqy.config_sync.derived import DerivedValue
 from runqy.redis_connection import get_broker
 from tests.queues.samples import definition
 from tests.support.tasks import new_task
-from tests.support.workers import RECORD, RUNNING
+from tests.support.workers import RECORD, RUNNING, keep_records
 from tests.tasks_admin.pages import LIST, change
 
 QUEUES, WORKERS, TASKS = 2_000, 200, 20_000
@@ -29,14 +30,27 @@ def many_objects(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None
     catalog = QueueCatalog(definitions, separator="_")
     monkeypatch.setattr("queues.queries._CATALOG", DerivedValue(lambda snapshot: catalog))
     snapshot.forget()
+    tasks = [new_task(f"t{number}", "q0001_high") for number in range(TASKS)]
+    single_broker.run(enqueue_many(tasks))
     for number in range(WORKERS):
         record = replace(RECORD, worker_id=f"w{number:03}", server_id=f"s{number}")
         single_broker.run(write_heartbeat(record, [RUNNING] * 4, now_ns=single_broker.now_ns()))
-    tasks = [new_task(f"t{number}", "q0001_high") for number in range(TASKS)]
-    single_broker.run(enqueue_many(tasks))
+    keep_records(single_broker)
 
 
-@pytest.mark.usefixtures("many_objects")
+def cpu_time_s(client: Client, path: str) -> float:
+    """Return the processor time of a page, without collecting what else the tests' process has."""
+    gc.collect()
+    gc.disable()
+    try:
+        started_s = time.thread_time()
+        client.get(path)
+        return time.thread_time() - started_s
+    finally:
+        gc.enable()
+
+
+@pytest.mark.usefixtures("stopped_clock", "many_objects")
 @pytest.mark.parametrize(
     ("path", "round_trips"),
     [
@@ -66,10 +80,8 @@ def test_the_cost_of_a_page_does_not_grow_with_the_number_of_objects(
     execute = link.execute
     monkeypatch.setattr(link, "execute", lambda commands: calls.append(len(commands)) or execute(commands))
 
-    started = time.thread_time()
     with django_assert_max_num_queries(12):
         assert operator.get(path).status_code == 200
-    spent_s = time.thread_time() - started
-
     assert len(calls) <= round_trips, calls
-    assert spent_s < 0.5
+
+    assert min(cpu_time_s(operator, path) for _ in range(3)) < 0.5

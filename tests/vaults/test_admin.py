@@ -209,6 +209,7 @@ def test_a_vault_with_many_entries_takes_few_queries(
     assert "No worker of these queues is running." in content
 
 
+@pytest.mark.usefixtures("stopped_clock")
 def test_the_page_of_a_vault_shows_its_workers_and_its_deliveries(admin_client: Client, page: str) -> None:
     use_vault("mail")
     for worker in ("w1", "w2"):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -26,7 +25,6 @@ from runqy.broker import keys
 from runqy.config_sync.reconcile import compare_configuration
 from tests.config_sync.support import away
 from tests.queues.samples import spec
-from tests.support.waiting import wait_until
 from tests.vaults.test_vaults import fill
 from vaults import operations
 from vaults.crypto import Keyring, generate_master_key
@@ -40,6 +38,30 @@ pytestmark = pytest.mark.usefixtures("configuration")
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = {f"KEY_{number}": f"value of {number}" for number in range(30)}
+# Ends by itself at a random moment after 4 to 10 batches, however late its parent would be.
+KILLED = """
+import os, random, signal, sys, threading
+import django
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "runqy.settings")
+django.setup()
+from django.core.management import execute_from_command_line
+from vaults.management.commands import rotate_vault_key
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def rotate_until_killed(rotate=rotate_vault_key.rotate_entries, **options):
+    last = random.randrange(4, 10)
+    for number, step in enumerate(rotate(**options), start=1):
+        yield step
+        if number == last:
+            threading.Timer(random.uniform(0, 0.05), kill).start()
+        if number == last + 3:
+            threading.Event().wait()
+
+rotate_vault_key.rotate_entries = rotate_until_killed
+execute_from_command_line(sys.argv)
+"""
 
 
 class Terminal(StringIO):
@@ -90,15 +112,16 @@ def refused(name: str, *args: str) -> str:
     return f"{out.getvalue()}{caught.value}"
 
 
-def start(settings: Any, *args: str) -> subprocess.Popen[str]:
-    """Start the command as a process of its own, on the tests' database."""
+def rotate(settings: Any, *program: str) -> tuple[int, str]:
+    """Run the command as a process of its own, on the tests' database. Return its exit code and output."""
     database = connection.settings_dict
     url = f"sqlite:///{database['NAME']}"
     if connection.vendor == "postgresql":
         url = f"postgresql://{database['USER']}@{database['HOST']}:{database['PORT']}/{database['NAME']}"
     env = os.environ | {"DATABASE_URL": url, "RUNQY_VAULT_MASTER_KEY": settings.RUNQY_VAULT_MASTER_KEY}
-    words = [sys.executable, "manage.py", "rotate_vault_key", *args]
-    return subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    words = [sys.executable, *program, "rotate_vault_key", "--batch", "1"]
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
 
 
 def values() -> dict[str, str]:
@@ -220,23 +243,17 @@ def test_a_killed_rotation_continues_and_workers_can_register_meanwhile(
 
     registering = threading.Thread(target=register)
     registering.start()
-    kills = 0
     try:
-        while True:
-            process, left = start(settings, "--batch", "1"), count_outdated()
-            goal = left - random.randrange(4, 10)
-            wait_until(lambda p=process, g=goal: p.poll() is not None or count_outdated() <= g, timeout_s=60)
-            process.send_signal(signal.SIGKILL)
-            output, _ = process.communicate()
-            if process.returncode == 0:
-                break
-            assert process.returncode == -signal.SIGKILL
-            kills += 1
+        for _ in range(2):
+            left = count_outdated()
+            assert rotate(settings, "-c", KILLED)[0] == -signal.SIGKILL
+            assert 0 < count_outdated() < left
+        code, output = rotate(settings, "manage.py")
     finally:
         ended.set()
         registering.join()
 
-    assert kills >= 2
+    assert code == 0
     assert "is no longer used" in output
     assert set(seen) == {tokens[b"inference"].decode()}
     assert redis.hgetall(keys.QUEUE_REVISIONS) == tokens

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from runqy.json_decoding import read_json
-from vaults.validation import parse_reference
+from vaults.entry_rules import parse_reference
 
 DEFAULT_SUB_QUEUE = "default"
 """The sub-queue that a queue's own name means."""

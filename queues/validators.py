@@ -12,7 +12,7 @@ from queues.definitions import PayloadField
 from queues.payload_schema import payload_field_errors
 from runqy.git.sources import normalize_branch, normalize_path, normalize_url
 from runqy.names import QUEUE_NAME, QUEUE_NAME_MAX_LENGTH, QUEUE_NAME_RULE
-from vaults.validation import parse_reference, value_error, variable_name_error
+from vaults.entry_rules import parse_reference, value_error, variable_name_error
 from vaults.validators import validate_vault_name
 
 PRIORITY_MAX = 1000

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from queues.definitions import Deployment
 from runqy.errors import KeyInsufficient
 from runqy.git.hosts import find_https_host, is_https
-from vaults.validation import parse_reference
+from vaults.entry_rules import parse_reference
 
 __all__ = ["Grant", "find_added_grants", "refuse_added_grants"]
 

@@ -18,7 +18,7 @@ from tasks.api.options import MAX_RETRY, MAX_SECONDS, MAX_UNIQUE_KEY_LENGTH
 from tasks.api.waits import MAX_WAIT_S
 from tasks.batches import MAX_BATCH_TASKS
 from tasks.waiting import WaiterLimits
-from vaults.validation import VALUE_MAX_BYTES
+from vaults.entry_rules import VALUE_MAX_BYTES
 from workers.runtime.protocol import MAX_LINE_BYTES
 from workers.runtime.task_runs import MAX_CHILD_DEATHS
 

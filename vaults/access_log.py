@@ -28,8 +28,8 @@ from runqy.config_sync.models import StoredDocument
 from runqy.errors import DeliveryNotRecorded, VaultNotFound
 from runqy.json_decoding import read_json
 from runqy.redis_connection import get_broker
+from vaults.entry_rules import vault_name_error
 from vaults.models import Vault, VaultDelivery
-from vaults.validation import vault_name_error
 
 __all__ = [
     "DeliveryPage",

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vaults.validation import value_error, variable_name_error
+from vaults.entry_rules import value_error, variable_name_error
 
 TEXT_MAX_LENGTH = 1 << 20
 """Characters."""

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from runqy.errors import ExportNotOpened, ExportUnreadable, PassphraseRefused
 from runqy.json_decoding import read_json
-from vaults.validation import EntryUsage
+from vaults.entry_rules import EntryUsage
 
 PASSPHRASE_MIN, PASSPHRASE_MAX = 12, 1024
 FILE_MAX_BYTES = 64 << 20

@@ -12,11 +12,11 @@ from runqy.config_sync.operations import configuration_change
 from runqy.errors import ExportUnreadable, VaultAlreadyExists, VaultInvalid
 from runqy.model_errors import model_errors
 from vaults.crypto import Keyring, get_keyring
+from vaults.entry_rules import check_entries
 from vaults.export_file import ExportedEntry, ExportedVault, check_passphrase, decrypt_export, encrypt_export
 from vaults.models import Event, Vault, VaultEntry
 from vaults.operations import EntryInput, EntryWriter, record_change, record_comparison, resolve_declaration
 from vaults.queries import EntryPreview, PreviewOutcome, find_vault_row, get_vault_row, is_entry_value
-from vaults.validation import check_entries
 
 __all__ = ["VaultImport", "export_vault", "import_vault", "preview_import"]
 

@@ -17,9 +17,9 @@ from runqy.errors import VaultAlreadyExists, VaultEntryChanged, VaultEntryNotFou
 from runqy.model_errors import model_errors
 from runqy.preconditions import Precondition, accept_any
 from vaults.crypto import get_keyring
+from vaults.entry_rules import EntryUsage, check_entries, entry_error, normalize_git_hosts
 from vaults.models import EntryVersion, Event, Vault, VaultEntry
 from vaults.queries import EntryPreview, PreviewOutcome, find_vault_row, get_vault_row, is_entry_value, preview_entries
-from vaults.validation import EntryUsage, check_entries, entry_error, normalize_git_hosts
 from vaults.vault_documents import encode_vault
 
 __all__ = [

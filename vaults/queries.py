@@ -13,9 +13,9 @@ from runqy.config_sync.documents import DocumentKind, field
 from runqy.config_sync.models import StoredDocument
 from runqy.errors import VaultEntryNotFound, VaultLocked, VaultNotFound, VaultUnavailable
 from vaults.crypto import Keyring, fingerprint, get_keyring
+from vaults.entry_rules import EntryUsage, entry_error, variable_name_error, vault_name_error
 from vaults.masking import displayed_value
 from vaults.models import EntryVersion, Vault, VaultEntry
-from vaults.validation import EntryUsage, entry_error, variable_name_error, vault_name_error
 
 __all__ = [
     "EntryDisplay",

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from vaults.entry_rules import EntryUsage, Reference, git_token_error, parse_reference
 from vaults.models import Vault, VaultEntry
-from vaults.validation import EntryUsage, Reference, git_token_error, parse_reference
 
 __all__ = ["ReferencedEntry", "find_git_token_error", "list_references"]
 

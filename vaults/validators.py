@@ -1,10 +1,10 @@
-"""Validators of the columns of vaults and entries; their rules are in `validation`, which workers use too."""
+"""Validators of the columns of vaults and entries; their rules are in `entry_rules`, which workers use too."""
 
 from collections.abc import Callable, Sequence
 
 from django.core.exceptions import ValidationError
 
-from vaults.validation import description_error, normalize_git_hosts, variable_name_error, vault_name_error
+from vaults.entry_rules import description_error, normalize_git_hosts, variable_name_error, vault_name_error
 
 __all__ = ["validate_description", "validate_entry_key", "validate_git_hosts", "validate_vault_name"]
 

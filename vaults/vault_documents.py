@@ -6,8 +6,8 @@ import msgspec
 
 from runqy.json_decoding import read_json
 from vaults.crypto import EntryAAD
+from vaults.entry_rules import EntryUsage
 from vaults.models import VaultEntry
-from vaults.validation import EntryUsage
 
 
 class PublishedEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from runqy.errors import VaultLocked, VaultUnavailable
 from runqy.git.hosts import is_https
 from vaults.access_log import VaultGrant, vault_state
 from vaults.crypto import Keyring, get_keyring
-from vaults.validation import git_token_error, parse_reference
+from vaults.entry_rules import git_token_error, parse_reference
 from vaults.vault_documents import PublishedEntry, PublishedVault, decode_vault
 
 __all__ = ["WorkerSecrets", "get_worker_secrets", "list_secret_errors", "list_unreadable_vaults"]

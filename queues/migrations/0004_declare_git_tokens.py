@@ -5,7 +5,7 @@ from collections import defaultdict
 from django.db import migrations
 
 from runqy.git.hosts import find_https_host
-from vaults.validation import parse_reference
+from vaults.entry_rules import parse_reference
 
 
 def _declare_git_tokens(apps, schema_editor) -> None:

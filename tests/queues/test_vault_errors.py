@@ -10,8 +10,8 @@ from queues.operations import save_queue
 from queues.queries import list_vault_errors
 from tests.queues.samples import spec
 from vaults.crypto import Keyring, generate_master_key
+from vaults.entry_rules import EntryUsage
 from vaults.operations import create_vault, delete_entry, delete_vault, set_entry
-from vaults.validation import EntryUsage
 
 pytestmark = pytest.mark.usefixtures("configuration")
 

@@ -16,8 +16,8 @@ from runqy.errors import QueueInvalid
 from tests.api.client import ApiClient, problem
 from tests.queues.admin_pages import ADD, FORM, LIST, errors_of, page_of, rows, sent_by
 from tests.queues.samples import spec
+from vaults.entry_rules import EntryUsage
 from vaults.operations import create_vault, set_entry
-from vaults.validation import EntryUsage
 
 pytestmark = pytest.mark.usefixtures("configuration")
 

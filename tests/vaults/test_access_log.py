@@ -32,9 +32,9 @@ from vaults.access_log import (
     record_delivery,
     store_deliveries,
 )
+from vaults.entry_rules import EntryUsage
 from vaults.models import VaultDelivery
 from vaults.operations import create_vault, delete_entry, delete_vault, set_entry
-from vaults.validation import EntryUsage
 from vaults.worker_secrets import get_worker_secrets
 
 pytestmark = pytest.mark.usefixtures("configuration")

@@ -10,9 +10,9 @@ from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.snapshot import get_snapshot
 from runqy.errors import VaultInvalid, VaultUnavailable
+from vaults.entry_rules import EntryUsage
 from vaults.models import EntryVersion, VaultEntry
 from vaults.operations import EntryEdit, create_vault, save_vault, set_entry
-from vaults.validation import EntryUsage
 from vaults.worker_secrets import get_worker_secrets, list_secret_errors
 
 pytestmark = pytest.mark.usefixtures("configuration")

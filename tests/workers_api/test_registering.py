@@ -25,9 +25,9 @@ from tests.support.environment import CLIENT_KEY, SERVER, WORKER_KEY
 from tests.support.secret_leaks import SUITE
 from vaults.access_log import store_deliveries
 from vaults.crypto import Keyring, generate_master_key
+from vaults.entry_rules import EntryUsage
 from vaults.models import VaultDelivery
 from vaults.operations import create_vault, set_entry
-from vaults.validation import EntryUsage
 
 GIT_TOKEN = SUITE.secret("ghp_")
 DEPLOYMENT = Deployment(

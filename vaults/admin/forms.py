@@ -8,15 +8,15 @@ from django.utils.safestring import SafeString
 from unfold.widgets import UnfoldAdminPasswordWidget
 
 from runqy.admin_site.base_admin import StyledForm, StyledModelForm
-from vaults.export_file import PASSPHRASE_MIN
-from vaults.models import Vault, VaultEntry
-from vaults.operations import EntryEdit, is_restriction
-from vaults.queries import EntryValue, get_entry_value
-from vaults.validation import (
+from vaults.entry_rules import (
     EntryUsage,
     normalize_git_hosts,
     value_error,
 )
+from vaults.export_file import PASSPHRASE_MIN
+from vaults.models import Vault, VaultEntry
+from vaults.operations import EntryEdit, is_restriction
+from vaults.queries import EntryValue, get_entry_value
 
 _SECRET, _READABLE = "runqy-value runqy-secret", "runqy-value"
 

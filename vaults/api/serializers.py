@@ -17,9 +17,9 @@ from runqy.api.serializers import (
 from runqy.audit.actors import ActorKind
 from runqy.errors import PassphraseRefused, RunqyError, VaultInvalid
 from runqy.names import VARIABLE_NAME, VARIABLE_NAME_RULE, VAULT_NAME, VAULT_NAME_RULE
+from vaults.entry_rules import GIT_HOSTS_MAX, NEW_VAULT_NAME, EntryUsage
 from vaults.export_file import N_MAX, N_MIN, P_MAX, PASSPHRASE_MAX, PASSPHRASE_MIN
 from vaults.models import Event
-from vaults.validation import GIT_HOSTS_MAX, NEW_VAULT_NAME, EntryUsage
 from vaults.validators import validate_vault_name
 
 VERSION_MAX = 2**31 - 1

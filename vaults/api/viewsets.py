@@ -21,7 +21,7 @@ from runqy.errors import RequestInvalid, VaultEntryNotFound
 from vaults import export_import, operations, queries
 from vaults.access_log import list_deliveries
 from vaults.api import serializers as s
-from vaults.validation import EntryUsage
+from vaults.entry_rules import EntryUsage
 
 _ENTRY_CHANGE = (400, 401, 403, 404, 412, 413, 415, 503)
 _EXPECTED_VERSION = OpenApiParameter(

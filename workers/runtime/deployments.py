@@ -16,7 +16,7 @@ from runqy.failure_log import FailureLog
 from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitCredentials
 from runqy.git.sources import parse_source
-from vaults.validation import variable_name_error
+from vaults.entry_rules import variable_name_error
 from workers.deploy.deployment import Deployed, DeploymentSpec, deploy
 from workers.runtime.child import ChildSpec
 from workers.runtime.consumer import Consumer

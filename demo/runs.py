@@ -148,7 +148,7 @@ def _runs_of_task(kind: RunKind, number: int, randomness: Random, now_ns: int) -
         outcomes = randomness.choice(_FAILURES)
     runs = []
     for spent, outcome in enumerate(outcomes):
-        seconds = randomness.lognormvariate(0, 0.6) * kind.seconds
+        seconds = min(randomness.lognormvariate(0, 0.6) * kind.seconds, 0.95 * kind.timeout_s)
         if outcome is RunOutcome.TIMED_OUT:
             seconds = kind.timeout_s
         ended_ns = started_ns + int(seconds * 1e9)

@@ -49,8 +49,8 @@ _REASONS = (
         "No git server can be reached at this address.",
     ),
     (
-        r"SSL|TLS|tls_|[Ee]mpty reply|reset by peer",
-        "The connection to the git server broke off. Try again; if it stays so, check the URL and the server.",
+        r"SSL|TLS|tls_|[Ee]mpty reply|reset by peer|early EOF|unexpected disconnect|hung up|RPC failed",
+        "The connection to the git server was lost. Try again; if it happens again, check the URL and the server.",
     ),
 )
 """Patterns of git's errors, and their messages; git's own text is not shown, since it contains text of the server."""
@@ -86,7 +86,7 @@ def check_repository(
         with _check_slot():
             found = _resolve_ref(parse_source(git_url=git_url, branch=branch), git_token)
     except RunqyError as error:
-        return _failed(_message(error, branch))
+        return _failed(_message(error, git_url, branch))
     kind = "tag" if found.ref.startswith("refs/tags/") else "branch"
     return RepositoryCheck(is_ready=True, message=f"Reachable. The {kind} {branch} is at {found.commit[:12]}.")
 
@@ -129,7 +129,7 @@ def _resolve_ref(source: Source, git_token: str) -> RemoteRef:
         return resolve_ref(source, commands, env=env, timeout_s=CHECK_TIMEOUT_S, config=config)
 
 
-def _message(error: RunqyError, branch: str) -> str:
+def _message(error: RunqyError, git_url: str, branch: str) -> str:
     if isinstance(error, BranchMissing):
         return f"The repository has no branch or tag {branch}."
     if isinstance(error, CommandTimedOut):
@@ -137,7 +137,8 @@ def _message(error: RunqyError, branch: str) -> str:
     if isinstance(error, CommandMissing):
         return "This server has no git command, so the check is not possible. Workers have their own."
     if isinstance(error, DeploymentFailed) and error.detail.startswith("git "):
-        found = (message for pattern, message in _REASONS if re.search(pattern, error.detail))
+        text = error.detail.replace(git_url, "")
+        found = (message for pattern, message in _REASONS if re.search(pattern, text))
         return next(found, "git cannot read the repository.")
     return error.detail
 

@@ -15,8 +15,8 @@ from tasks.models import QueueMinute
 from tasks.rollups import MINUTE_S, floor_time
 from tasks.run_queries import RunFilter, RunOrder, plan_search
 
-CACHE_S = 10.0
-"""How long the pages of this process share one reading."""
+CACHE_S = 5.0
+"""How long the pages of this process share one reading of the counts, and what follows from it."""
 MAX_QUEUES = 5
 SPAN = timedelta(hours=1)
 _SAMPLE = 200
@@ -25,7 +25,7 @@ _SAMPLE = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastHour:
-    """The attempts that ended since a minute an hour ago."""
+    """The attempts that ended in the last hour, from the start of its first minute."""
 
     since: datetime
     completed: Mapping[str, int]

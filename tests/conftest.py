@@ -44,7 +44,7 @@ from vaults import export_file
 hypothesis.settings.register_profile(
     "runqy",
     deadline=None,
-    derandomize="RUNQY_TEST_FUZZ_SECONDS" not in os.environ,
+    derandomize=not float(os.environ.get("RUNQY_TEST_FUZZ_SECONDS", "0")),
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("runqy")

@@ -245,11 +245,12 @@ def describe(query: TaskQuery, user: Any) -> list[tuple[str, str]]:
 
 
 def start_of_period(name: str) -> datetime | None:
-    """Return when a period of PERIODS began; None for an empty name."""
+    """Return the minute in which a period of PERIODS began, as counts are by minute; None for an empty name."""
     if not name:
         return None
     now, (_, length) = timezone.now(), PERIODS[name]
-    return now - length if length else now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    start = now - length if length else now.astimezone(UTC).replace(hour=0, minute=0)
+    return start.replace(second=0, microsecond=0)
 
 
 def page_url(request: HttpRequest, **changes: str) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from django.apps import apps
@@ -71,10 +72,16 @@ def test_it_shows_the_number_of_objects(single_broker: Broker) -> None:
     assert (failed.workers.ready, failed.workers.not_ready) == (0, 1)
 
 
-def test_attempts_of_the_last_hour_are_counted_with_the_rate_of_failures() -> None:
+def test_attempts_of_the_last_hour_are_counted_with_the_rate_of_failures(
+    stopped_clock: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns = clock.now_ns()
+    monkeypatch.setattr(timezone, "now", lambda: datetime.fromtimestamp(now_ns / 1e9, UTC))
     save_queue(spec=spec("mail"), source=QueueSource.API)
-    before_ns = clock.now_ns() - 62 * 60 * 10**9
-    insert_runs(make_failure(outcome=RunOutcome.RETRIED, is_final=False), make_failure(), make_run(), queue="mail")
+    first_ns = (now_ns - 3600 * 10**9) // (60 * 10**9) * 60 * 10**9
+    before_ns = first_ns - 10**9
+    first = make_failure(outcome=RunOutcome.RETRIED, is_final=False, ended_ns=first_ns, started_ns=first_ns)
+    insert_runs(first, make_failure(), make_run(), queue="mail")
     insert_runs(make_run(), make_failure(ended_ns=before_ns, started_ns=before_ns), queue="deleted-since")
 
     viewer = log_in("viewer")

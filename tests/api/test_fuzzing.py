@@ -26,7 +26,7 @@ from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY
 
 SECONDS = float(os.environ.get("RUNQY_TEST_FUZZ_SECONDS", "0"))
-"""For how long all operations together are tried: 600 by `make fuzz`; without it a few examples each, the same ones."""
+"""For how long all operations together are tried, with new examples in each run; 0: a few examples each, the same."""
 
 EXAMPLES = max(5, int(SECONDS) // 6)
 """Generated requests of each operation in a round, in addition to the schema's examples."""

@@ -21,6 +21,7 @@ from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support.database import database_variables
 from tests.support.environment import ADMIN_KEY
+from tests.support.processes import get_children
 from tests.support.web import WebProcess
 
 MIB = 1 << 20
@@ -75,8 +76,7 @@ def send(web: WebProcess, method: str, path: str, body: bytes, headers: dict[str
 
 def resident(web: WebProcess) -> int:
     """Return how much memory the server's processes hold, in bytes."""
-    children = Path(f"/proc/{web.process.pid}/task/{web.process.pid}/children").read_text().split()
-    pages = [Path(f"/proc/{pid}/statm").read_text().split()[1] for pid in children]
+    pages = [Path(f"/proc/{pid}/statm").read_text().split()[1] for pid in get_children(web.process.pid)]
     return sum(map(int, pages)) * 4096
 
 

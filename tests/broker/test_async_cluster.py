@@ -17,13 +17,14 @@ from runqy.broker.scripts import Script, command
 from runqy.errors import BrokerUnavailable
 from tests.support.event_loop import run_with_broker, wait_until
 from tests.support.servers import ValkeyServer, free_port, start_cluster
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.cluster
 
 KEY = "{moving}key"
 SLOT = key_slot(KEY.encode())
 COUNT = Script("count", "-- Count.\n-- KEYS key\nreturn redis.call('INCR', KEYS[1])")
-CONFIRM_S = 30.0
+CONFIRM_S = PATIENCE_S
 
 
 def add(key: str = KEY) -> Request[int]:

@@ -45,9 +45,9 @@ def test_a_lost_task_is_put_to_the_front_a_minute_after_it_was_seen(broker: Brok
     search = orphans.OrphanSearch(step=3)
 
     early = walk(broker, search)
-    clock.advance(20)
+    clock.advance(50)
     early += walk(broker, search)
-    clock.advance(41)
+    clock.advance(11)
     restored = walk(broker, search)
 
     assert (early, restored) == (0, 1)

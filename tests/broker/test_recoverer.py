@@ -78,7 +78,7 @@ def test_a_lock_is_free_once_its_task_is_given_up(
 def test_a_lease_within_the_grace_is_left_alone(broker: Broker, clock: MovingClock, recover: Callable) -> None:
     put(broker, "t")
     take(broker)
-    clock.advance(31)
+    clock.advance(58)
 
     assert recover() == []
     assert indexes_of(broker, "t") == ["active", "lease"]

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from runqy import clock
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.queues.pausing import pause, unpause
@@ -23,11 +22,7 @@ def subscription(broker: Broker) -> Iterator[Subscription]:
         yield subscription
 
 
-@pytest.fixture(autouse=True)
-def _stops_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no time pass: an idle worker listens for a few seconds."""
-    now_ns = clock.now_ns()
-    monkeypatch.setattr(clock, "now_ns", lambda: now_ns)
+pytestmark = pytest.mark.usefixtures("stopped_clock")  # an idle worker listens for a few seconds
 
 
 def publish_end(broker: Broker, subscription: Subscription) -> None:

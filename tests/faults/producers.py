@@ -6,12 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 from tests.support.environment import ADMIN_KEY
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 QUEUE = "simple"
 TASK = json.dumps({"queue": QUEUE, "data": {"n": 1}}).encode()
@@ -68,16 +68,20 @@ class KeptConnection:
         is_json = "json" in found.get("content-type", "")
         return Reply(response.status, time.monotonic() - began_s, found, json.loads(content) if is_json else {})
 
-    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> Reply:
-        """Send a request whose Redis works, again while a busy machine delays that for longer than a server waits."""
+    def send_until_available(self, method: str, path: str, body: bytes = b"", **headers: str) -> Reply:
+        """Send a request whose Redis works, again while a busy machine delays that for longer than a server waits.
+
+        Return the last response, with the time that all took.
+        """
         replies: list[Reply] = []
 
-        def is_answered() -> bool:
+        def is_available() -> bool:
             replies.append(self.send(method, path, body, **headers))
             return replies[-1].code != "broker_unavailable"
 
-        wait_until(is_answered)
-        return replies[-1]
+        began_s = time.monotonic()
+        wait_until(is_available)
+        return replace(replies[-1], took_s=time.monotonic() - began_s)
 
     def close(self) -> None:
         """Close the connection."""
@@ -105,7 +109,7 @@ class Producers:
             thread.join(60)
             assert not thread.is_alive()
 
-    def wait_for(self, is_wanted: Callable[[Reply], bool], count: int = 1, *, timeout_s: float = 30) -> float:
+    def wait_for(self, is_wanted: Callable[[Reply], bool], count: int = 1, *, timeout_s: float = PATIENCE_S) -> float:
         """Return after how many seconds so many more replies were as wanted."""
         before, began_s = len(self.replies), time.monotonic()
         wait_until(lambda: sum(map(is_wanted, self.replies[before:])) >= count, timeout_s)

@@ -229,9 +229,9 @@ def test_actions_work_while_other_requests_hang_beyond_the_limit_of_confirmation
     outage.begin()
     hanging = [instance.web.connect(_HANGING) for _ in range(40)]
 
-    began_s, replies = time.monotonic(), [client.ask("POST", f"{QUEUE}/redeploy")]
+    began_s, replies = time.monotonic(), [client.send_until_available("POST", f"{QUEUE}/redeploy")]
     while time.monotonic() < began_s + CONFIG_MAX_AGE_S + 1:  # longer than without a confirmation by Redis
-        replies += [client.ask("POST", f"{QUEUE}/{verb}") for verb in ("pause", "unpause")]
+        replies += [client.send_until_available("POST", f"{QUEUE}/{verb}") for verb in ("pause", "unpause")]
 
     assert {reply.status for reply in replies} == {200}
     assert_soon(replies)

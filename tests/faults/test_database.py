@@ -4,6 +4,7 @@ import os
 import random
 import socket
 import sqlite3
+import statistics
 import subprocess
 import sys
 import threading
@@ -35,7 +36,7 @@ THREADS = {"RUNQY_DJANGO_THREADS": "4"}
 SOON_S = 2.5
 """Whoever waits for the database waits for longer than this."""
 ROUNDS = 5
-PATIENCE_S = 30.0
+BOUND_S = 30.0
 """Clients of what needs the database get a response within this time: what it waits for is bounded."""
 
 
@@ -45,7 +46,7 @@ def hanging(web: WebProcess, *sends: Send) -> Iterator[list[Reply]]:
     replies: list[Reply] = []
 
     def send(request: Send) -> None:
-        client = KeptConnection(web.port, timeout_s=PATIENCE_S)
+        client = KeptConnection(web.port, timeout_s=BOUND_S)
         replies.append(client.send(*request, **COOKIE))
         client.close()
 
@@ -69,18 +70,18 @@ def check_refused(replies: list[Reply], codes: set[str]) -> None:
 def check_going_on(client: KeptConnection) -> None:
     """Check that tasks are queued and read, and workers registered, as if nothing was.
 
-    No request waits for the database each time; a busy machine may delay one now and then.
+    A busy machine may delay a request now and then, but not most.
     """
     took_s: list[list[float]] = []
     for _ in range(ROUNDS):
-        enqueued = client.ask(*ENQUEUE)
-        replies = [enqueued, client.ask(*ENQUEUE_BATCH), client.ask(*REGISTER), client.send("GET", "/livez")]
-        replies += [client.ask("GET", f"/queue/{enqueued.ids[0]}"), client.send("GET", "/readyz")]
+        replies = [client.send_until_available(*send) for send in (ENQUEUE, ENQUEUE_BATCH, REGISTER)]
+        replies.append(client.send_until_available("GET", f"/queue/{replies[0].ids[0]}"))
+        replies += [client.send("GET", path) for path in ("/livez", "/readyz")]
 
         assert [reply.status for reply in replies] == [200] * len(replies)
         assert replies[-1].content["status"] in ("ok", "degraded")
         took_s.append([reply.took_s for reply in replies])
-    assert max(map(min, zip(*took_s, strict=True))) < SOON_S, took_s
+    assert max(map(statistics.median, zip(*took_s, strict=True))) < SOON_S, took_s
 
 
 def read_status_of_database(client: KeptConnection) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import statistics
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ from tests.faults.stored import KEYS, check_tasks
 from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.servers import ValkeyServer
 from tests.support.tasks import take
-from tests.support.waiting import succeeds_once, wait_until
+from tests.support.waiting import succeeds_in_one_of, wait_until
 from tests.support.web import WebProcess
 from tests.tasks.task_helpers import succeed
 
@@ -117,7 +118,7 @@ def test_a_power_cut_loses_only_what_redis_had_not_synced(
     lost = set(accepted) - {task_id.decode() for task_id in stored.lrange(KEYS.pending, 0, -1)}
     assert lost
     assert lost <= set(accepted) - set(synced)
-    assert connect(web).ask("GET", f"/queue/{min(lost)}").status == 404
+    assert connect(web).send_until_available("GET", f"/queue/{min(lost)}").status == 404
 
 
 def test_requests_succeed_after_all_connections_were_cut(
@@ -134,7 +135,7 @@ def test_requests_succeed_after_all_connections_were_cut(
 
     outcomes = producers.outcomes()
     assert outcomes.keys() <= {(200, ""), (503, "broker_unavailable")}, outcomes
-    assert min(refused) <= len(LOAD), refused  # a busy machine may take long to connect again, but not each time
+    assert statistics.median(refused) <= len(LOAD), refused  # a busy machine may take long now and then
     check_tasks(producers.ids, stored, allows_lookups=True)
 
 
@@ -143,7 +144,7 @@ def test_a_latency_of_half_a_second_fails_no_request(
 ) -> None:
     network.latency_s = 0.25  # there and back
     client = connect(distant_web)
-    assert client.ask(*ENQUEUE).status == 200
+    assert client.send_until_available(*ENQUEUE).status == 200
     network.mode = FaultMode.SLOW
     tries = []
 
@@ -152,29 +153,30 @@ def test_a_latency_of_half_a_second_fails_no_request(
             producers.wait_for(is_accepted, 12)
             read = client.send(*read_task(producers))
         tries.append(producers.outcomes() + Counter([(read.status, read.code)]))
+        assert tries[-1].keys() <= {(200, ""), (503, "broker_unavailable")}, tries
         if tries[-1].keys() != {(200, "")}:
             return False
         assert min(reply.took_s for reply in [read, *producers.replies]) > 0.5
         check_tasks(producers.ids, stored)
         return True
 
-    assert succeeds_once(fails_none), tries
+    assert succeeds_in_one_of(fails_none), tries
 
 
 def test_a_full_redis_accepts_no_tasks_and_drains(
     web: WebProcess, valkey: ValkeyServer, stored: redis_py.Redis, connect: Connect
 ) -> None:
     client = connect(web)
-    accepted = [task_id for _ in range(5) for task_id in client.ask(*ENQUEUE).ids]
+    accepted = [task_id for _ in range(5) for task_id in client.send_until_available(*ENQUEUE).ids]
     broker = Broker.connect(RedisTarget(addresses=(("127.0.0.1", valkey.port),)))
 
     stored.config_set("maxmemory", 1)
-    refused = [client.ask(*send) for send in (ENQUEUE, ENQUEUE_BATCH)]
-    read = client.ask("GET", f"/queue/{accepted[0]}")
+    refused = [client.send_until_available(*send) for send in (ENQUEUE, ENQUEUE_BATCH)]
+    read = client.send_until_available("GET", f"/queue/{accepted[0]}")
     wait_until(lambda: client.send("GET", "/readyz").status == 200)  # on a busy machine a check may take too long
     for taken in take(broker, 5, QUEUE):
         succeed(broker, taken, b"{}")
-    ended = [client.ask("GET", f"/queue/{task_id}").content["info"]["state"] for task_id in accepted]
+    ended = [client.send_until_available("GET", f"/queue/{task_id}").content["info"]["state"] for task_id in accepted]
     stored.config_set("maxmemory", 0)
     broker.close()
 
@@ -185,7 +187,7 @@ def test_a_full_redis_accepts_no_tasks_and_drains(
     assert read.status == 200
     assert ended == ["completed"] * 5
     assert stored.llen(KEYS.pending) == 0
-    assert client.ask(*ENQUEUE).status == 200
+    assert client.send_until_available(*ENQUEUE).status == 200
 
 
 def test_an_evicting_redis_is_reported(web: WebProcess, stored: redis_py.Redis, connect: Connect) -> None:
@@ -309,9 +311,10 @@ def test_flushed_scripts_fail_no_request(web: WebProcess, stored: redis_py.Redis
             for _ in range(10):
                 producers.wait_for(is_accepted, 10)
                 stored.script_flush()
-                assert client.ask(*read_task(producers)).status == 200
+                assert client.send_until_available(*read_task(producers)).status == 200
         tries.append(producers.outcomes())
+        assert tries[-1].keys() <= {(200, ""), (503, "broker_unavailable")}, tries
         check_tasks(producers.ids, stored)
         return tries[-1].keys() == {(200, "")}
 
-    assert succeeds_once(fails_none), tries
+    assert succeeds_in_one_of(fails_none), tries

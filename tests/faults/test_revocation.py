@@ -25,8 +25,9 @@ from tests.support.web import WSGI, WebProcess
 Connect = Callable[[WebProcess], KeptConnection]
 Fault = Callable[[ValkeyServer], AbstractContextManager[None]]
 
-REVOKED_S = 10.0
-"""On a busy machine; two seconds are meant."""
+REVOKED_S = 2.0
+TRIES = 3
+"""A busy machine may take longer for one key, but not for each."""
 ANSWERED_S = 25.0
 """On a busy machine; about three seconds are meant."""
 ENDED_S = 14.0
@@ -57,12 +58,12 @@ class Laptop:
         return reply if reply.status else client.send(*request, **self._headers)
 
     def find_last_accepted_s(self, client: KeptConnection, since_s: float) -> float:
-        """Return how long after a time the last accepted request was sent; stop after twice what is allowed.
+        """Return how long after a time the last accepted request was sent; stop after ten times what is allowed.
 
         It is less by the longest time that a request took: for so long the machine may have delayed the server.
         """
         accepted_s, longest_s = since_s, 0.0
-        while (sent_s := time.monotonic()) < since_s + 2 * REVOKED_S:
+        while (sent_s := time.monotonic()) < since_s + 10 * REVOKED_S:
             reply = self.send(client, READ_VAULT)
             longest_s = max(longest_s, reply.took_s)
             if reply.status == 401:
@@ -119,9 +120,17 @@ def test_a_key_revoked_while_redis_is_full_or_frozen_is_refused_everywhere(  # n
     fault: Fault,
     is_published: bool,
 ) -> None:
-    laptop = Laptop(clients[0])
+    laptop, *others = [Laptop(clients[0]) for _ in range(TRIES)]
     for client in clients:
-        wait_until(lambda client=client: laptop.send(client, READ_VAULT).status == 200)
+        for one in (laptop, *others):
+            wait_until(lambda client=client, one=one: one.send(client, READ_VAULT).status == 200)
+
+    def revoke(one: Laptop) -> tuple[Reply, float]:
+        """Revoke a key; return the response, and for how long the key was accepted."""
+        began_s = time.monotonic()
+        revoking = threads.submit(clients[0].send, "DELETE", one.path)
+        accepted_s = max(threads.map(lambda client: one.find_last_accepted_s(client, began_s), readers))
+        return revoking.result(), accepted_s
 
     with ThreadPoolExecutor() as threads, valkey.client() as stored:
         waits = [("GET", f"/queue/{followed[0]}?wait=60", b""), ("GET", f"/queue/{followed[1]}/events", b"")]
@@ -130,16 +139,17 @@ def test_a_key_revoked_while_redis_is_full_or_frozen_is_refused_everywhere(  # n
         wait_until(lambda: [count for _, count in stored.pubsub_numsub(*channels)] == [len(webs)] * 2)
         with fault(valkey):
             revoking_s = time.monotonic()
-            revoking = threads.submit(clients[0].send, "DELETE", laptop.path)
-            accepted_s = list(threads.map(lambda client: laptop.find_last_accepted_s(client, revoking_s), readers))
-            revoked = revoking.result()
+            revoked, accepted_s = revoke(laptop)
             ended = [wait.result(PATIENCE_S).status for wait in waiting]
             ended_s = time.monotonic() - revoking_s
             statuses = [laptop.send(client, request).status for client in clients for request in FORBIDDEN]
+            tries_s = [accepted_s]
+            while min(tries_s) >= REVOKED_S and others:
+                tries_s.append(revoke(others.pop())[1])
 
     assert (revoked.status, revoked.content["published"]) == (200, is_published)
     assert revoked.took_s < ANSWERED_S, f"the response took {revoked.took_s:.1f} s"
-    assert max(accepted_s) < REVOKED_S, f"accepted for {accepted_s} s"
+    assert min(tries_s) < REVOKED_S, f"accepted for {tries_s} s"
     assert statuses == [401] * len(statuses)
     waits_ended, streams_ended = ended[::2], ended[1::2]
     assert waits_ended == [401] * len(webs)

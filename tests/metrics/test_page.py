@@ -138,14 +138,7 @@ def test_a_key_of_the_wrong_type_hides_no_other_queue(redis: Any) -> None:
     assert value(page, "runqy_task_runs_total", queue="inference_low", outcome="completed") == 4
 
 
-@pytest.fixture
-def _stops_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no time pass: a worker whose last heartbeat is some seconds old is disconnected."""
-    now_ns = clock.now_ns()
-    monkeypatch.setattr(clock, "now_ns", lambda: now_ns)
-
-
-@pytest.mark.usefixtures("_stops_the_clock")
+@pytest.mark.usefixtures("stopped_clock")
 def test_workers_and_their_slots_are_shown() -> None:
     broker = get_broker()
     now_ns = broker.now_ns()
@@ -166,7 +159,7 @@ def test_workers_and_their_slots_are_shown() -> None:
     assert not any(("queue", "x") in labels for _, labels in page)
 
 
-@pytest.mark.usefixtures("_stops_the_clock")
+@pytest.mark.usefixtures("stopped_clock")
 def test_a_worker_process_that_serves_several_queues_counts_once() -> None:
     broker = get_broker()
     now_ns = broker.now_ns()
@@ -269,7 +262,7 @@ def test_without_redis_the_servers_own_numbers_are_left(settings: Any) -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.usefixtures("_stops_the_clock")
+@pytest.mark.usefixtures("stopped_clock")
 def test_queues_on_all_nodes_of_a_cluster_are_shown(
     settings: Any, cluster_broker: Broker, cluster_target: RedisTarget
 ) -> None:

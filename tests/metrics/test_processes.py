@@ -37,14 +37,14 @@ def test_a_process_that_dies_leaves_its_counts_but_not_its_gauges(tmp_path: Path
     try:
         for _ in range(20):
             wait_until(lambda: server.send("/queue/unknown")[0] == 404)  # 503 while a busy machine delays Redis
-        wait_until(lambda: count_unknown_tasks(server) == 20, timeout_s=30)
-        wait_until(lambda: len(gauge_owners(server)) == 2, timeout_s=30)
+        wait_until(lambda: count_unknown_tasks(server) == 20)
+        wait_until(lambda: len(gauge_owners(server)) == 2)
         victim = server.workers()[0]
 
         victim.send_signal(signal.SIGKILL)
 
-        wait_until(lambda: victim.pid not in gauge_owners(server), timeout_s=30)
-        wait_until(lambda: len({worker.pid for worker in server.workers()} - {victim.pid}) == 2, timeout_s=30)
+        wait_until(lambda: victim.pid not in gauge_owners(server))
+        wait_until(lambda: len({worker.pid for worker in server.workers()} - {victim.pid}) == 2)
         wait_until(lambda: count_unknown_tasks(server) == 20)  # a page is up to a second old
     finally:
         server.kill()

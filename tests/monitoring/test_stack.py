@@ -144,7 +144,7 @@ def test_prometheus_answers_what_tools_for_asynqs_exporter_ask(prometheus: Prome
 
 @needs_prometheus
 def test_prometheus_evaluates_every_alert_rule(prometheus: Prometheus) -> None:
-    wait_until(lambda: all(rule["health"] != "unknown" for rule in prometheus.rules()), timeout_s=30)
+    wait_until(lambda: all(rule["health"] != "unknown" for rule in prometheus.rules()))
 
     found = {rule["name"]: (rule["health"], rule.get("lastError", "")) for rule in prometheus.rules()}
     assert len(found) > 10
@@ -190,7 +190,7 @@ def test_the_spans_of_a_task_continue_the_clients_trace(stack: Stack, collector:
     info = send_traced(stack, {})
 
     names = {"POST /queue/add", "enqueue echo", "wait echo", "run echo"}
-    wait_until(lambda: names <= collector.spans_of(CLIENT_TRACE).keys(), timeout_s=30)
+    wait_until(lambda: names <= collector.spans_of(CLIENT_TRACE).keys())
     request, enqueue, run, wait = (collector.spans_of(CLIENT_TRACE)[name] for name in sorted(names))
     assert [span.service for span in (request, enqueue, wait, run)] == ["runqy", "runqy", *["runqy-worker"] * 2]
     assert [span.parent_id for span in (request, enqueue, wait, run)] == [
@@ -225,7 +225,7 @@ def test_django_serves_inside_a_span(stack: Stack, collector: Collector) -> None
     )
     urllib.request.urlopen(request, timeout=60).close()
 
-    wait_until(lambda: collector.spans_of(trace_id), timeout_s=30)
+    wait_until(lambda: collector.spans_of(trace_id))
     (span,) = collector.spans_of(trace_id).values()
     assert (span.name, span.parent_id) == ("GET /api/cli/queues/{queue}", CLIENT_SPAN)
 
@@ -262,7 +262,7 @@ def test_tasks_that_the_admin_and_maintenance_enqueue_have_spans_too(stack: Stac
         tested = id_of(post(admin, "/admin/tasks/task/add/", queue="echo", payload='{"word":"unmistakable"}'))
         stack.read(tested)
         copied = id_of(post(admin, f"/admin/tasks/task/{tested}/run-again/?queue=echo", payload='{"edited":1}'))
-        wait_until(lambda: stack.ask(f"/api/runs?task_id={tested}")["runs"], timeout_s=30)
+        wait_until(lambda: stack.ask(f"/api/runs?task_id={tested}")["runs"])
         stack.ask(f"/api/cli/queues/echo/tasks/{tested}", method="DELETE")
         fields = {"action": "run", "state": "ended", "queue": "echo", "text": "unmistakable", "expected": "1"}
         action = id_of(post(admin, "/admin/tasks/bulkaction/add/", **fields))

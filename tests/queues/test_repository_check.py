@@ -202,10 +202,10 @@ def test_an_untrusted_certificate_is_rejected(server: GitServer, monkeypatch: py
 
 
 @pytest.mark.usefixtures("may_look_anywhere")
-def test_a_connection_that_breaks_off_is_no_matter_of_certificates(server: GitServer) -> None:
+def test_a_lost_connection_is_not_reported_as_an_untrusted_certificate(server: GitServer) -> None:
     server.is_broken.set()
 
-    assert check(server.url("r.git")).message.startswith("The connection to the git server broke off. Try again;")
+    assert check(server.url("r.git")).message.startswith("The connection to the git server was lost. Try again;")
 
 
 @pytest.mark.usefixtures("may_look_anywhere")

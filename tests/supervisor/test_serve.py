@@ -105,7 +105,7 @@ def test_stop_ends_waiting_reads_first_and_then_all_processes(serve, redis):
     os.kill(pids[1], signal.SIGSTOP)  # until the reader has its response, however late that is
     server.process.terminate()
     reader.join(timeout=60)
-    is_running = server.process.poll() is None
+    is_running = server.process.poll() is None and is_alive(pids[1])
     os.kill(pids[1], signal.SIGCONT)
     code = server.end()
 

@@ -211,5 +211,5 @@ def test_configuration_and_workers_come_back_after_flushall(server, start_worker
     task_id = enqueue(server)
     assert task_id, "enqueueing goes on with what the server knows"
     assert server.request("GET", f"/queue/{task_id}?wait=30")[1]["info"]["state"] == "completed"
-    wait_until(lambda: redis.hexists(keys.QUEUE_REVISIONS, "echo"), timeout_s=30)
-    wait_until(lambda: redis.zcard(keys.WORKER_RECORDS) == 1, timeout_s=30)
+    wait_until(lambda: redis.hexists(keys.QUEUE_REVISIONS, "echo"))
+    wait_until(lambda: redis.zcard(keys.WORKER_RECORDS) == 1)

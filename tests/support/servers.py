@@ -68,8 +68,9 @@ class ValkeyServer:
                     if reply[:1] in (b"+", b"-") and not reply.startswith(b"-LOADING"):
                         return self
             except OSError:
-                if time.monotonic() > deadline:
-                    raise
+                pass
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Valkey does not respond: {(self.folder / 'log').read_text()[-500:]}")
             time.sleep(0.02)
 
     def kill(self) -> None:
@@ -86,15 +87,15 @@ class ValkeyServer:
 
 
 PORTS = range(10_000, 20_000)
-"""No port of a cluster's bus is among these, nor one that the system gives to clients or to who asks for any."""
+"""Below the range from which Linux assigns ports by default; no port of a cluster's bus is among them."""
 _claims: list[socket.socket] = []
 
 
 def free_port() -> int:
     """Return a TCP port that nothing listens on, with its cluster-bus port free too.
 
-    No other process of tests gets it while this one runs, also while its own server is away. An abstract socket of
-    Unix is the claim: it goes with its process.
+    No other process of tests gets it while this one runs, even while its server is stopped. An abstract Unix socket is
+    the claim: it ends with its process.
     """
     while True:
         port = secrets.choice(PORTS)  # not `random`, which all processes begin with the same seed

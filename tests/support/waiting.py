@@ -15,11 +15,8 @@ def wait_until(is_so: Callable[[], object], timeout_s: float = PATIENCE_S) -> No
     eventually(is_so, within_s=timeout_s, what=lambda: "what was waited for did not come")
 
 
-def succeeds_once(act: Callable[[], object], *, tries: int = 5) -> bool:
-    """Return whether something is so in one of some tries.
-
-    For what has a limit of time: a busy machine may spoil a try, but not each.
-    """
+def succeeds_in_one_of(act: Callable[[], object], *, tries: int = 5) -> bool:
+    """Return whether one of several tries succeeds: with a limited time, a busy machine may spoil one, but not all."""
     return any(act() for _ in range(tries))
 
 

@@ -16,6 +16,7 @@ from django.db import connection
 from queues.deletion import delete_queue
 from queues.models import QueueSource
 from queues.operations import save_queue
+from runqy import clock
 from runqy.audit.actors import Actor, ActorKind, actor_context
 from runqy.audit.models import AuditRecord
 from runqy.broker import keys
@@ -226,6 +227,29 @@ def test_slices_apply_to_each_task_once(single_broker: Broker, monkeypatch: pyte
 
     assert counts(bulk) == ("finished", 10, 10, 0, 0)
     assert len(listed(single_broker, "simple")["pending"]) == 10
+
+
+def test_a_tick_ends_in_time_and_the_next_one_continues(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk_slices, "SLICE_SIZE", 3)
+    monkeypatch.setattr(bulk_runner, "TICK_S", 2.0)
+    put(single_broker, *(f"t{number}" for number in range(9)), queue="simple")
+    now_s, apply = [clock.monotonic_s()], bulk_runner.apply_in_state
+    monkeypatch.setattr(clock, "monotonic_s", lambda: now_s[0])
+
+    def apply_for_three_seconds(*arguments: Any) -> Any:
+        now_s[0] += 3
+        return apply(*arguments)
+
+    monkeypatch.setattr(bulk_runner, "apply_in_state", apply_for_three_seconds)
+
+    bulk = request_and_run(single_broker, TaskAction.DELETE, TaskQuery(state=TaskState.PENDING))
+    states = [counts(bulk)]
+    while states[-1][0] == "running":
+        run_bulk_actions(single_broker)
+        states.append(counts(bulk))
+
+    assert states[:2] == [("running", 9, 3, 0, 0), ("running", 9, 6, 0, 0)]
+    assert states[-1] == ("finished", 9, 9, 0, 0)
 
 
 def test_a_cancelled_bulk_action_goes_no_further(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:

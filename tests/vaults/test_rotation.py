@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("configuration")
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = {f"KEY_{number}": f"value of {number}" for number in range(30)}
-# Ends by itself at a random moment after 4 to 10 batches, however late its parent would be.
+# Ends by itself at a random moment after 4 to 9 batches, however late its parent would be.
 KILLED = """
 import os, random, signal, sys, threading
 import django
@@ -120,8 +120,8 @@ def rotate(settings: Any, *program: str) -> tuple[int, str]:
         url = f"postgresql://{database['USER']}@{database['HOST']}:{database['PORT']}/{database['NAME']}"
     env = os.environ | {"DATABASE_URL": url, "RUNQY_VAULT_MASTER_KEY": settings.RUNQY_VAULT_MASTER_KEY}
     words = [sys.executable, *program, "rotate_vault_key", "--batch", "1"]
-    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=120)
+    return done.returncode, done.stdout + done.stderr
 
 
 def values() -> dict[str, str]:

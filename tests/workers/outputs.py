@@ -4,6 +4,7 @@ from typing import Any
 
 from runqy.broker.broker import Broker
 from runqy.broker.tasks.output import TaskOutput, read_output
+from runqy.broker.tasks.reader import find_task
 from tests.support.waiting import eventually
 from tests.workers.processes import add_task
 
@@ -15,6 +16,12 @@ def shout(broker: Broker, *lines: str, max_retry: int = 3, **payload: Any) -> st
 
 def output_of(broker: Broker, task_id: str, attempt: int | None = None) -> TaskOutput:
     return broker.run(read_output("mail", task_id, attempt=attempt))
+
+
+def wait_for_progress(broker: Broker, task_id: str, current: int) -> None:
+    """Wait until a task has a progress, as long as `wait_for_text` may have to."""
+    look = lambda: broker.run(find_task(task_id)).progress
+    eventually(lambda: (found := look()) and found.current == current, what=look)
 
 
 def wait_for_text(broker: Broker, task_id: str, text: bytes) -> None:

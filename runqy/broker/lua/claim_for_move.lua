@@ -5,7 +5,8 @@
 -- ids whose key is not a hash, which is deleted.
 -- In a sorted set, those that were refused before come last: `offsets` has how many are at its start.
 -- A claim is `<token> <state> <score> <position> <destination>`; the task's field `moving` has the token. Positions have
--- the order in which tasks were claimed, whoever claims them: the time, then the place in this slice.
+-- the order in which tasks were claimed, whoever claims them: Redis's time, then the place in this slice (`limit` is
+-- below 10,000). After a failover to a clock that is behind, claims of before may be out of order.
 -- KEYS claims index offsets
 -- ARGV state task_prefix token destination limit max_bytes
 -- RETURNS how many ids left the index

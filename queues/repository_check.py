@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -45,7 +46,7 @@ _REASONS = (
     (r"Permission denied", "The git server rejected the ssh key of this server. Workers use their own keys."),
     (r"Host key verification failed", "The ssh host key of the git server has changed."),
     (
-        r"refused|unreachable|timed out|Failed to connect|Couldn't connect",
+        r"refused|unreachable|timed out|Failed to connect|Couldn't connect|not resolve host",
         "No git server can be reached at this address.",
     ),
     (
@@ -137,10 +138,17 @@ def _message(error: RunqyError, git_url: str, branch: str) -> str:
     if isinstance(error, CommandMissing):
         return "This server has no git command, so the check is not possible. Workers have their own."
     if isinstance(error, DeploymentFailed) and error.detail.startswith("git "):
-        text = error.detail.replace(git_url, "")
+        text = _without_names(error.detail, parse_source(git_url=git_url, branch=branch))
         found = (message for pattern, message in _REASONS if re.search(pattern, text))
         return next(found, "git cannot read the repository.")
     return error.detail
+
+
+def _without_names(text: str, source: Source) -> str:
+    """Return git's text without what is quoted, and without the host: a name may contain the words of a reason."""
+    host = urlsplit(source.url).hostname or ""
+    unquoted = re.sub(r"'[^']*'", "''", text)
+    return re.sub(rf"(?<![\w.-]){re.escape(host)}(?![\w.-])", "", unquoted) if host else unquoted
 
 
 def _failed(message: str) -> RepositoryCheck:

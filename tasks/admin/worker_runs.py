@@ -2,23 +2,20 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.utils import timezone
 
 from runqy.durations import humanize_ms
 from runqy.errors import RequestInvalid
 from runqy.redis_connection import get_broker
 from tasks.admin.browser import RunRow, run_row
-from tasks.admin.filters import OUTCOME_NAMES, tasks_url
+from tasks.admin.filters import OUTCOME_NAMES, start_of_period, tasks_url
 from tasks.admin.permissions import can_view_payloads
 from tasks.run_queries import RunFilter, list_newest_outcomes, list_newest_runs
 from tasks.task_browser import TaskQuery
 
-SPAN = timedelta(hours=1)
 _LISTED = 10
 _MAX_COUNTED = 5_000
 
@@ -53,7 +50,7 @@ def show_worker_runs(context: dict[str, Any], request: HttpRequest) -> HttpRespo
 
 
 def _read_worker_runs(request: HttpRequest, worker_id: str, *, now_ns: int) -> WorkerRuns:
-    filters = RunFilter(worker_id=worker_id, since=timezone.now() - SPAN)
+    filters = RunFilter(worker_id=worker_id, since=start_of_period("hour"))
     ended = list_newest_outcomes(filters, limit=_MAX_COUNTED + 1)
     counts = Counter(outcome for outcome, _ in ended[:_MAX_COUNTED])
     durations = sorted(run_ms for _, run_ms in ended if run_ms is not None)

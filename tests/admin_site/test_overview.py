@@ -263,6 +263,16 @@ def test_without_queues_it_shows_what_to_do_next(role: str | None, expected: str
     assert expected in log_in(role).get("/admin/").content.decode()
 
 
+@pytest.mark.parametrize(
+    ("permission", "expected"),
+    [("view_vault", "The menu has the pages that you may view."), ("view_worker", "No queues yet.")],
+)
+def test_users_with_some_permissions_only_see_no_empty_page(permission: str, expected: str) -> None:
+    Group.objects.create(name="some").permissions.add(Permission.objects.get(codename=permission))
+
+    assert expected in log_in("some").get("/admin/").content.decode()
+
+
 def test_app_indexes_and_the_themes_search_do_not_exist(admin_client: Client) -> None:
     assert admin_client.get("/admin/queues/")["Location"] == "/admin/"
     assert admin_client.get("/admin/search/?s=queue").status_code == 404

@@ -127,7 +127,7 @@ def test_a_silent_redis_is_checked_once(settings: Any, monkeypatch: pytest.Monke
 
 
 def test_a_check_that_is_not_done_in_time_is_named(redis: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "TIMEOUT_S", 2.0)
+    monkeypatch.setattr(readiness, "TIMEOUT_S", 5.0)
     monkeypatch.setattr("runqy.broker.connection.redis_client.REPLY_TIMEOUT_S", 60.0)
     ((_, port),) = settings.REDIS_TARGET.addresses
     settings.REDIS_TARGET = replace(settings.REDIS_TARGET, addresses=(("localhost", port),))  # with new connections

@@ -258,7 +258,7 @@ def test_redis_is_used_again_soon_after_its_restart(own_server: ValkeyServer) ->
         own_server.kill()
         with pytest.raises(BrokerUnavailable):
             await broker.run(echo("x"))
-        own_server.start()
+        await asyncio.to_thread(own_server.start)
         async with asyncio.timeout(60):
             while True:
                 try:

@@ -4,6 +4,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Watch
 from tests.support.environment import ADMIN_KEY
+from tests.support.waiting import PATIENCE_S
 
 ADMIN_POLICY = {
     "default-src 'self'",
@@ -31,7 +32,7 @@ def test_a_browser_refuses_inline_scripts(page: Page, watch: Watch) -> None:
     )
 
     assert page.evaluate("() => window.x") is None
-    for _ in range(500):  # the console may be late
+    for _ in range(int(PATIENCE_S * 50)):  # the console may be late
         if len(watch.seen) >= 2:
             break
         page.wait_for_timeout(20)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.dataplane.servers import parse, receive_all
+from tests.dataplane.servers import Reply, parse, receive_all
 from tests.support.environment import ADMIN_KEY
+from tests.support.waiting import succeeds_in_one_of
 from tests.support.web import WebProcess
 
 HALF_HEAD = "GET /livez HTTP/1.1\r\nHost: x\r\n"
@@ -45,6 +46,17 @@ def median_s(web: WebProcess) -> float:
 
 def test_slow_heads_and_bodies_do_not_delay_others_and_time_out(web: WebProcess) -> None:
     alone_s = median_s(web)
+
+    def delays_nobody() -> bool:
+        attacked_s, refused = attack(web)
+        assert {reply.code for reply in refused} == {"request_timeout"}
+        return attacked_s < 5 * alone_s + 0.1
+
+    assert succeeds_in_one_of(delays_nobody, tries=3)
+
+
+def attack(web: WebProcess) -> tuple[float, list[Reply]]:
+    """Return the median time of others' requests beside slow heads and bodies, and the replies to the heads."""
     may_end = threading.Event()
     with ExitStack() as stack:
         half_heads = [stack.enter_context(web.connect(HALF_HEAD)) for _ in range(500)]
@@ -59,14 +71,10 @@ def test_slow_heads_and_bodies_do_not_delay_others_and_time_out(web: WebProcess)
         sender = threading.Thread(target=trickle)
         sender.start()
         try:
-            attacked_s = min(median_s(web) for _ in range(3))  # a busy machine is slow for a while
-            refused = [parse(receive_all(connection)) for connection in half_heads]
+            return median_s(web), [parse(receive_all(connection)) for connection in half_heads]
         finally:
             may_end.set()
             sender.join()
-
-    assert attacked_s < 5 * alone_s + 0.1
-    assert {reply.code for reply in refused} == {"request_timeout"}
 
 
 PART = (

@@ -157,7 +157,7 @@ def test_a_latency_of_half_a_second_fails_no_request(
         if tries[-1].keys() != {(200, "")}:
             return False
         assert min(reply.took_s for reply in [read, *producers.replies]) > 0.5
-        check_tasks(producers.ids, stored)
+        check_tasks(producers.ids, stored, allows_lookups=are_spoiled(tries))
         return True
 
     assert succeeds_in_one_of(fails_none), tries
@@ -302,6 +302,11 @@ def test_lost_replies_neither_lose_nor_duplicate_tasks(
     assert stored.llen(KEYS.pending) <= len(accepted) + in_doubt
 
 
+def are_spoiled(tries: list[Counter[tuple[int, str]]]) -> bool:
+    """Return whether a busy machine made requests fail, which may leave lookups of tasks that were not created."""
+    return any((503, "broker_unavailable") in outcomes for outcomes in tries)
+
+
 def test_flushed_scripts_fail_no_request(web: WebProcess, stored: redis_py.Redis, connect: Connect) -> None:
     client = connect(web)
     tries = []
@@ -314,7 +319,7 @@ def test_flushed_scripts_fail_no_request(web: WebProcess, stored: redis_py.Redis
                 assert client.send_until_available(*read_task(producers)).status == 200
         tries.append(producers.outcomes())
         assert tries[-1].keys() <= {(200, ""), (503, "broker_unavailable")}, tries
-        check_tasks(producers.ids, stored)
+        check_tasks(producers.ids, stored, allows_lookups=are_spoiled(tries))
         return tries[-1].keys() == {(200, "")}
 
     assert succeeds_in_one_of(fails_none), tries

@@ -205,7 +205,14 @@ def test_an_untrusted_certificate_is_rejected(server: GitServer, monkeypatch: py
 def test_a_lost_connection_is_not_reported_as_an_untrusted_certificate(server: GitServer) -> None:
     server.is_broken.set()
 
-    assert check(server.url("r.git")).message.startswith("The connection to the git server was lost. Try again;")
+    for name in ("r.git", "certificate.git"):
+        assert check(server.url(name)).message.startswith("The connection to the git server was lost. Try again;")
+
+
+@pytest.mark.usefixtures("may_look_anywhere")
+@pytest.mark.parametrize("url", ["https://certificate.localhost:1/r.git", "https://certificate.invalid/r.git"])
+def test_a_host_whose_name_is_the_word_of_another_reason_is_unreachable(url: str) -> None:
+    assert check(url).message == "No git server can be reached at this address."
 
 
 @pytest.mark.usefixtures("may_look_anywhere")

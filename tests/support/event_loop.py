@@ -24,7 +24,7 @@ SLEEP_S = 0.25
 """Less sleep than this is not counted: the disk, and threads that compute, may cause it on a busy machine."""
 TEST = "test"
 """The name of tasks that run a test's own coroutine."""
-TEST_SLEEP_S = 5.0
+TEST_SLEEP_S = 15.0
 """How long such a task may sleep: tests look at servers without the loop."""
 START_OF_PROCESS_S = 0.5
 """How long a callback may sleep that starts a process: until the new one runs, which a busy machine delays."""

@@ -1,8 +1,11 @@
 """What a worker did in the last hour, on its page."""
 
 import re
+from datetime import UTC, datetime
 
+import pytest
 from django.test import Client
+from django.utils import timezone
 
 from runqy import clock
 from runqy.broker.broker import Broker
@@ -40,6 +43,19 @@ def test_the_runs_of_the_last_hour_are_counted_and_listed(viewer: Client) -> Non
     assert "/bad/change/" in text(part)
     assert "/old/change/" not in text(part)
     assert "of-another" not in text(part)
+
+
+def test_the_hour_begins_with_a_whole_minute_as_in_the_list_that_it_links_to(
+    viewer: Client, stopped_clock: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns = clock.now_ns()
+    monkeypatch.setattr(timezone, "now", lambda: datetime.fromtimestamp(now_ns / 1e9, UTC))
+    first_ns = (now_ns - HOUR_NS) // (60 * 10**9) * 60 * 10**9
+    insert_runs(make_run(worker_id="w1:7", started_ns=first_ns, ended_ns=first_ns), queue="simple")
+
+    part, page = viewer.get(PART, {"worker": "w1:7"}), viewer.get(LIST, {"worker": "w1:7", "period": "hour"})
+
+    assert part.context["summary"].total == page.context["matches"].count == 1
 
 
 def test_an_idle_worker_has_a_link_to_its_earlier_runs(viewer: Client) -> None:

@@ -31,8 +31,8 @@ class RelativeTime:
 
     @property
     def distance(self) -> str:
-        """Return the difference, such as `2 h 5 min`."""
-        return durations.humanize((self.at_ns - self.now_ns) / 1e9)
+        """Return the difference of the whole seconds, as some times have no parts of them, such as `2 h 5 min`."""
+        return durations.humanize(self.at_ns // 10**9 - self.now_ns // 10**9)
 
     @property
     def is_overdue(self) -> bool:

@@ -190,6 +190,17 @@ def test_numbers_of_the_list_end_where_their_headings_end(page: Page) -> None:
         assert cell.evaluate("cell => getComputedStyle(cell).fontVariantNumeric") == "tabular-nums"
 
 
+def test_the_list_fits_a_laptop(page: Page) -> None:
+    saved()
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.goto(LIST)
+
+    headings = page.locator("#result_list thead th").filter(visible=True)
+    expect(headings.last).to_contain_text("Published")
+    right = headings.last.evaluate("heading => heading.getBoundingClientRect().right")
+    assert right <= 1280 - 16  # the frame ends there
+
+
 def test_a_queue_is_cloned(page: Page) -> None:
     queue = saved(spec("mail", "high:9"))
     page.goto(page_of(queue))

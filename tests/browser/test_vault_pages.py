@@ -127,6 +127,31 @@ def test_a_vault_is_deleted_by_entering_its_name(page: Page, vault: Vault) -> No
     assert not Vault.objects.exists()
 
 
+def test_entries_fit_a_laptop_with_the_button_that_removes_them(page: Page, vault: Vault) -> None:
+    set_entry(vault="api-keys", key="S3_SECRET_ACCESS_KEY", value=SECRET)
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+    page.goto(f"/admin/vaults/vault/{vault.pk}/change/")
+
+    table = page.locator("table", has=page.get_by_text("S3_SECRET_ACCESS_KEY")).first
+    expect(table).to_contain_text("version 1")
+    assert table.evaluate("table => table.getBoundingClientRect().right") <= 1280 - 16  # the frame ends there
+
+
+def test_a_new_value_is_hidden_while_it_is_a_secret(page: Page) -> None:
+    page.goto("/admin/vaults/vault/add/")
+    if not page.locator("#id_entries-0-value").is_visible():
+        page.get_by_role("link", name="Add another Entry").click()
+    value = page.locator("#id_entries-0-value")
+    value.fill("fast")
+    shown = "element => getComputedStyle(element).webkitTextSecurity"
+    hidden = value.evaluate(shown)
+
+    page.locator("#id_entries-0-is_secret").uncheck(force=True)
+
+    assert (hidden, value.evaluate(shown)) == ("disc", "none")
+
+
 @pytest.mark.parametrize("width", [1100, 1280, 1440])
 def test_the_heading_of_a_vault_is_not_cut_by_the_buttons_beside_it(page: Page, width: int) -> None:
     vault = create_vault(name="object-storage")

@@ -277,7 +277,9 @@ def test_printed_command_works_when_pasted(running):
         line = f'curl() {{ {sys.executable} -c {shlex.quote(ASK)} "$@"; }}\n{line}'
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
 
-    assert '"queue":"echo"' in done.stdout.replace(" ", "")
+    printed = done.stdout.replace(" ", "")
+    assert '"queue":"echo"' in printed
+    assert '"state":"completed"' in printed
 
 
 def test_second_instance_on_a_folder_is_refused(running):

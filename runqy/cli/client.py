@@ -11,6 +11,7 @@ import httpx2
 import msgspec
 
 _TIMEOUT_S = 30.0
+_DEFAULT_URL = "http://localhost:3000"
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -86,6 +87,22 @@ class Client:
 
     def _unreachable(self, error: Exception) -> ServerError:
         return ServerError(f"{self._client.base_url} cannot be reached: {error}", code="unreachable")
+
+
+def find_server_url(given: str, port: str, home: Path) -> tuple[str, str]:
+    """Return the URL of the server, and for errors where it is from unless it was given."""
+    file = home / "server_url"
+    if given or port:
+        return (given or f"http://localhost:{port}").rstrip("/"), ""
+    if os.access(file, os.R_OK) and (kept := file.read_text("utf-8", errors="replace").strip()):
+        return (
+            kept,
+            f"The address is from {file}, which `runqy up` wrote when it started. RUNQY_SERVER_URL overrides it.",
+        )
+    hint = (
+        "This is the default address: set RUNQY_SERVER_URL, or run the command in the folder in which the stack runs."
+    )
+    return _DEFAULT_URL, hint
 
 
 def find_api_key(url: str, given: str, home: Path) -> str:

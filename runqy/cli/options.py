@@ -9,13 +9,16 @@ from typing import Annotated
 
 import typer
 
-from runqy.cli.client import Client, ServerError, find_api_key
+from runqy.cli.client import Client, ServerError, find_api_key, find_server_url
 from runqy.cli.exit_codes import get_exit_code
 
 ServerUrl = Annotated[
     str,
     typer.Option(
-        "--server", "-s", envvar="RUNQY_SERVER_URL", help="URL of the server. Default: http://localhost:$PORT."
+        "--server",
+        "-s",
+        envvar="RUNQY_SERVER_URL",
+        help="URL of the server. Default: http://localhost:$PORT, else that of the stack in this folder.",
     ),
 ]
 ApiKey = Annotated[
@@ -35,14 +38,15 @@ _NOT_PUBLISHED = (
     "runqy: Saved, but not published: Redis is unavailable. Servers that reach the database apply the change within "
     "seconds. It is published when Redis is available again."
 )
+_WRONG_SERVER_CODES = ("unreachable", "no_server")
 _NO_KEY = "No API key: set RUNQY_API_KEY, or run the command in the folder that contains .runqy."
 
 
 @contextmanager
 def open_client(url: str, key: str) -> Iterator[Client]:
     """Yield a client; an error of the server ends the command with a message and an exit code."""
-    url = (url or f"http://localhost:{os.environ.get('PORT') or 3000}").rstrip("/")
     home = Path(os.environ.get("RUNQY_HOME") or ".runqy")
+    url, url_hint = find_server_url(url, os.environ.get("PORT", ""), home)
     found = find_api_key(url, key, home)
     client = make_client(url, found)
     try:
@@ -52,6 +56,9 @@ def open_client(url: str, key: str) -> Iterator[Client]:
     except ServerError as error:
         lacks_key = error.status == HTTPStatus.UNAUTHORIZED and not found
         typer.echo(f"runqy: {_NO_KEY if lacks_key else error}", err=True)
+        refuses_kept_key = error.status == HTTPStatus.UNAUTHORIZED and found and not key
+        if url_hint and (error.code in _WRONG_SERVER_CODES or refuses_kept_key):
+            typer.echo(f"runqy: {url_hint}", err=True)
         raise typer.Exit(get_exit_code(error)) from error
     finally:
         client.close()

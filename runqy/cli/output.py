@@ -2,17 +2,32 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
 import typer
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 Row = Mapping[str, object]
 
 _GAP = 2
+_INDENT = 4
+_TEXT_MIN = 30
+"""How narrow a column of long texts may become before it gets a line of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Column:
+    """The place of a column on one of the lines of a row."""
+
+    index: int
+    width: int
+    is_text: bool
+    """Whether its cells are folded at `width`."""
 
 
 def print_rows(rows: Sequence[Row], columns: Sequence[str], *, empty_message: str) -> None:
@@ -21,8 +36,7 @@ def print_rows(rows: Sequence[Row], columns: Sequence[str], *, empty_message: st
         for row in rows:
             typer.echo("\t".join(format_value(row.get(column)) for column in columns))
     elif rows:
-        console = Console(highlight=False)
-        console.print(_table(rows, columns, console.width))
+        _print_table(Console(highlight=False), rows, columns)
     else:
         typer.echo(empty_message)
 
@@ -42,21 +56,54 @@ def format_value(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _table(rows: Sequence[Row], columns: Sequence[str], width: int) -> Table:
-    """Return rows as a table whose last column gets the remaining width."""
-    table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="bold")
+def _print_table(console: Console, rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """Print a header and rows. What does not fit beside the first columns is on indented lines below them."""
+    headers = [column.replace("_", " ") for column in columns]
+    table = [[_cell(row.get(column)) for column in columns] for row in rows]
+    counts = [all(type(row.get(column)) is int for row in rows) for column in columns]
+    layout = _arrange(headers, table, console.width)
+    for cells, style in ((headers, "bold"), *((cells, "") for cells in table)):
+        for number, line in enumerate(layout):
+            folded = [
+                _fold(console, Text(cells[column.index], style=style), column, is_right=counts[column.index])
+                for column in line
+            ]
+            for parts in zip_longest(*folded):
+                text = Text(" " * _INDENT if number else "")
+                for part, column in zip(parts, line, strict=True):
+                    text.append_text(part or Text(" " * column.width)).append(" " * _GAP)
+                text.rstrip()
+                if text or not number:
+                    console.print(text, soft_wrap=True)
+
+
+def _arrange(headers: Sequence[str], table: Sequence[Sequence[str]], width: int) -> list[list[_Column]]:
+    """Distribute the columns over as few lines as they need.
+
+    A column of texts may be narrower than they are. Others, such as ids, are never folded: one that is wider than the
+    terminal has a line of its own.
+    """
+    lines: list[list[_Column]] = [[]]
     left = width
-    for column in columns:
-        is_count = all(isinstance(row.get(column), int) and not isinstance(row.get(column), bool) for row in rows)
-        widest = max(len(column), *(len(_cell(row.get(column))) for row in rows))
-        used = widest if column != columns[-1] else min(widest, max(left - _GAP, len(column)))
+    for index, (header, *cells) in enumerate(zip(headers, *table, strict=True)):
+        widest = max(map(cell_len, (header, *cells)))
+        is_text = index > 0 and any(" " in cell for cell in cells)
+        if lines[-1] and left < (min(widest, _TEXT_MIN) if is_text else widest):
+            lines.append([])
+            left = width - _INDENT
+        used = min(widest, max(left, 1)) if is_text else widest
+        lines[-1].append(_Column(index=index, width=used, is_text=is_text))
         left -= used + _GAP
-        table.add_column(
-            Text(column.replace("_", " ")), justify="right" if is_count else "left", no_wrap=True, width=used
-        )
-    for row in rows:
-        table.add_row(*(Text(_cell(row.get(column))) for column in columns))
-    return table
+    return lines
+
+
+def _fold(console: Console, text: Text, column: _Column, *, is_right: bool) -> list[Text]:
+    """Return the lines of a cell, padded to the width of its column."""
+    lines = list(text.wrap(console, column.width)) if column.is_text else [text]
+    for line in lines:
+        missing = max(column.width - line.cell_len, 0)
+        line.pad_left(missing) if is_right else line.pad_right(missing)
+    return lines
 
 
 def _cell(value: Any) -> str:

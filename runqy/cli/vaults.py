@@ -24,7 +24,10 @@ Vault = Annotated[str, typer.Argument(help="Name of the vault.", metavar="VAULT"
 Key = Annotated[str, typer.Argument(help="Key of the entry, the name of a variable.", metavar="KEY")]
 PassphraseFile = Annotated[
     Path | None,
-    typer.Option("--passphrase-file", help="File whose first line is the passphrase. Default: prompt for it."),
+    typer.Option(
+        "--passphrase-file",
+        help="File whose first line is the passphrase; - reads standard input. Default: prompt for it.",
+    ),
 ]
 
 
@@ -69,7 +72,11 @@ def show(vault: Vault, *, server: ServerUrl = "", api_key: ApiKey = "", as_json:
     """List the entries of a vault. Secrets are masked."""
     with open_client(server, api_key) as api:
         entries = api.get(f"{_path(vault)}/entries")["entries"]
-    print_json(entries) if as_json else print_rows(entries, _ENTRIES, empty_message="The vault is empty.")
+    if as_json:
+        print_json(entries)
+        return
+    rows = [entry | {"git_hosts": entry.get("git_hosts") or None} for entry in entries]
+    print_rows(rows, _ENTRIES, empty_message="The vault is empty.")
 
 
 @app.command()
@@ -193,14 +200,17 @@ def _value(key: str) -> str:
 
 
 def _passphrase(file: Path | None, *, is_new: bool) -> str:
-    """Return the passphrase from a prompt (a new one is entered twice) or a file."""
+    """Return the passphrase from a prompt (a new one is entered twice), a file or standard input."""
     if file is None:
         if not is_interactive():
-            _fail("Standard input is not a terminal; use --passphrase-file.")
+            _fail(
+                "Standard input is not a terminal: use --passphrase-file FILE, or --passphrase-file - to read it there."
+            )
         typed: str = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=is_new)
         return typed
     try:
-        return file.read_text("utf-8").split("\n", 1)[0].rstrip("\r")
+        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
+        return text.split("\n", 1)[0].rstrip("\r")
     except (OSError, UnicodeDecodeError) as error:
         _fail(f"{file} cannot be read.", error)
 

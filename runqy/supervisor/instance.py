@@ -36,6 +36,11 @@ class Instance:
         """Return the URL for a browser."""
         return f"http://localhost:{self.port}"
 
+    @property
+    def url_file(self) -> Path:
+        """Return the file in which the command line finds the URL while the stack runs."""
+        return self.home / "server_url"
+
     def log(self, name: str) -> Path:
         """Return the log file of a process."""
         return self.home / "logs" / f"{name}.log"

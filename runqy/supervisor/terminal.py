@@ -68,9 +68,8 @@ def print_overview(  # noqa: PLR0913 (each is a part of the screen)
         if others:
             info(f"\nNot served by this worker: {', '.join(others)}. Their tasks stay pending.")
         if ready := [queue for queue in queues if is_ready(records.get(queue.name))]:
-            console.print("\nEnqueue a task, then read it with the id in the response:\n")
+            console.print("\nEnqueue a task and wait up to 10 s for its result:\n")
             info(f"  {enqueue_line(instance, ready)}")
-            info(f'  curl -H "Authorization: Bearer {_shell_api_key(instance)}" "{instance.url}/queue/<id>?wait=10"')
         console.print()
 
 
@@ -81,7 +80,8 @@ def enqueue_line(instance: Instance, queues: Sequence[QueueSpec]) -> str:
     fields = [field for field in queue.input if field.required] or queue.input
     data = _FIRST_TASKS.get(queue.name, {field.name: _sample(field) for field in fields})
     body = json.dumps({"queue": redis_queue, "data": data}, separators=(",", ":"))
-    return f'curl -H "Authorization: Bearer {_shell_api_key(instance)}" -d {shlex.quote(body)} {instance.url}/queue/add'
+    key = _shell_api_key(instance)
+    return f'curl -H "Authorization: Bearer {key}" -d {shlex.quote(body)} "{instance.url}/queue/add?wait=10"'
 
 
 def _sample(field: PayloadField) -> object:

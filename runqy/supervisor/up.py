@@ -70,6 +70,7 @@ def _run(instance: Instance, stop: StopSignals) -> None:
         terminal.info(f"Stopping: {', '.join(supervisor.names)}{hint} …")
     finally:
         supervisor.stop()
+        instance.url_file.unlink(missing_ok=True)
     terminal.info("Stopped.")
 
 
@@ -106,6 +107,7 @@ def _start_server(instance: Instance, supervisor: Supervisor, env: Mapping[str, 
         process_specs.web(bind=bind, env=env, lock=instance.lock("web"), log=instance.log("web")),
         lambda: is_served(HOST, instance.port),
     )
+    instance.url_file.write_text(f"{instance.url}\n", "utf-8")
     supervisor.start(
         process_specs.maintenance(env=env, lock=instance.lock("maintenance"), log=instance.log("maintenance"))
     )

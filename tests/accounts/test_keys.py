@@ -206,8 +206,10 @@ def test_a_key_is_recognised_while_redis_is_away(settings) -> None:
 def test_the_command_prints_a_key_that_works(capsys) -> None:
     call_command("create_api_key", "shop", "--role", "worker", "--queue", "mail", "--expires-in", "1h")
 
-    identity = authenticate(capsys.readouterr().out.strip())
+    printed = capsys.readouterr()
+    identity = authenticate(printed.out.strip())
     assert identity is not None
+    assert printed.err.startswith(f"id {ApiKey.objects.get().pk}; ")
     assert (identity.role, identity.queues) == (Role.WORKER, frozenset({"mail"}))
 
 

@@ -31,10 +31,10 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def run_in_terminal(monkeypatch):
-    """Return a function that shows rows on a terminal of 100 columns and returns the output."""
-    monkeypatch.setenv("COLUMNS", "100")
+    """Return a function that shows rows on a terminal and returns the output."""
 
-    def show(rows, columns):
+    def show(rows, columns, width=100):
+        monkeypatch.setenv("COLUMNS", str(width))
         terminal = Terminal()
         monkeypatch.setattr(output.sys, "stdout", terminal)
         output.print_rows(rows, columns, empty_message="nothing")
@@ -83,16 +83,48 @@ def test_list_is_json_on_demand(run, server):
     assert json.loads(run("task", "list", "mail", "--json").stdout) == [task(1)]
 
 
-def test_table_keeps_ids_whole_and_cuts_long_errors(run_in_terminal):
-    rows = [task(1, id="x" * 36, last_err="e" * 300), task(2, id="y" * 36, last_err=TRACEBACK)]
+def test_table_keeps_ids_whole_and_folds_long_errors(run_in_terminal):
+    message = " ".join(f"word{n}" for n in range(40))
+    rows = [task(1, id="x" * 36, last_err=message), task(2, id="y" * 36, last_err=TRACEBACK)]
 
     lines = run_in_terminal(rows, ("id", "state", "retried", "last_err")).splitlines()
 
     assert lines[0].split() == ["id", "state", "retried", "last", "err"]
-    assert [line.split()[0] for line in lines[1:]] == ["x" * 36, "y" * 36]
-    assert lines[1].rstrip().endswith("…")
-    assert lines[2].rstrip().endswith("TypeError: not a number")
+    words = " ".join(lines[1:-1]).split()
+    assert words == ["x" * 36, "archived", "0", *message.split()]
+    assert lines[-1].split() == ["y" * 36, "archived", "0", "TypeError:", "not", "a", "number"]
     assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_table_shows_each_column_whole_at_any_width(run_in_terminal, width):
+    columns = ("task_id", "queue", "outcome", "ended_at", "run_ms", "worker_id", "error")
+    row = {"task_id": "x" * 36, "queue": "mail", "outcome": "failed", "ended_at": "2026-03-01T12:00:00.000000Z"}
+    row |= {"run_ms": 1500, "worker_id": "w" * 34, "error": "ValueError: " + "no user " * 20}
+
+    lines = run_in_terminal([row], columns, width).splitlines()
+
+    header = " ".join(columns).replace("_", " ").split()
+    assert " ".join(lines).split() == [*header, *" ".join(map(str, row.values())).split()]
+    assert max(map(len, lines)) <= width
+
+
+def test_columns_below_the_first_line_are_aligned_with_their_headers(run_in_terminal):
+    rows = [{"queue": "q" * 20, "pending": 1, "paused": True}, {"queue": "mail", "pending": 10, "paused": False}]
+
+    assert run_in_terminal(rows, ("queue", "pending", "paused"), 30).splitlines() == [
+        "queue                 pending",
+        "    paused",
+        "q" * 20 + "        1",
+        "    yes",
+        "mail                       10",
+    ]
+
+
+def test_id_that_is_wider_than_the_terminal_is_on_one_line(run_in_terminal):
+    lines = run_in_terminal([{"id": "x y" * 30, "retried": 1}], ("id", "retried"), 40).splitlines()
+
+    assert lines == ["id", "    retried", "x y" * 30, "          1"]
 
 
 def test_table_without_rows_prints_the_empty_message(run_in_terminal):

@@ -50,11 +50,14 @@ def test_a_change_that_is_not_published_is_a_warning(run, server):
 def test_entries_are_shown_masked_as_the_server_sends_them(run, server):
     entry = {"key": "A", "value": "sk****yz", "is_secret": True, "version": 3, "updated_by": "ada", "updated_at": "now"}
     entry |= {"usage": "git_token", "git_hosts": ["github.com"]}
-    server.responses = [(200, {"entries": [entry], "count": 1})] * 2
+    variable = entry | {"key": "B", "usage": "environment", "git_hosts": []}
+    server.responses = [(200, {"entries": [entry, variable], "count": 2})] * 2
 
-    assert run("vault", "show", "api/keys").stdout == 'A\tsk****yz\t3\tnow\tada\tgit_token\t["github.com"]\n'
+    assert run("vault", "show", "api/keys").stdout == (
+        'A\tsk****yz\t3\tnow\tada\tgit_token\t["github.com"]\nB\tsk****yz\t3\tnow\tada\tenvironment\t\n'
+    )
     assert str(server.requests[0].url).endswith("/api/vaults/api%2Fkeys/entries")
-    assert json.loads(run("vault", "show", "api-keys", "--json").stdout) == [entry]
+    assert json.loads(run("vault", "show", "api-keys", "--json").stdout) == [entry, variable]
 
 
 def test_versions_are_listed(run, server):
@@ -114,11 +117,16 @@ def test_new_passphrase_is_entered_twice(run, server, tmp_path, monkeypatch):
     assert sent(server)[2] == {"passphrase": PHRASE}
 
 
-def test_passphrase_comes_from_a_file_when_input_is_not_a_terminal(run, server):
-    result = run("vault", "export", "api-keys", "-o", "file", input=f"{PHRASE}\n")
+def test_passphrase_is_read_from_standard_input_only_on_demand(run, server):
+    refused = run("vault", "export", "api-keys", "-o", "file", input=f"{PHRASE}\n")
 
-    assert (result.exit_code, server.requests) == (ExitCode.FAILED, [])
-    assert result.stderr == "runqy: Standard input is not a terminal; use --passphrase-file.\n"
+    assert (refused.exit_code, server.requests) == (ExitCode.FAILED, [])
+    assert "Standard input is not a terminal: use --passphrase-file FILE" in refused.stderr
+
+    server.responses = [(200, EXPORT)]
+    result = run("vault", "export", "api-keys", "-o", "file", "--passphrase-file", "-", input=f"{PHRASE}\n")
+
+    assert (result.exit_code, sent(server)[2]) == (0, {"passphrase": PHRASE})
 
 
 def test_invalid_export_is_not_sent(run, server, phrase, tmp_path):

@@ -62,7 +62,7 @@ def test_enqueue_line_meets_the_payload_schema(instance):
 
     words = shlex.split(terminal.enqueue_line(instance, [spec("image", input=fields)]))
 
-    assert words[-1] == "http://localhost:3000/queue/add"
+    assert words[-1] == "http://localhost:3000/queue/add?wait=10"
     assert json.loads(words[words.index("-d") + 1]) == {"queue": "image", "data": {"prompt": "a text", "width": 1}}
 
 
@@ -81,7 +81,7 @@ def test_lines_to_copy_are_not_broken_on_a_narrow_terminal(capsys, instance):
     out = rendered(capsys, instance, [spec("mail")], {"mail": record("mail", WorkerState.READY)})
 
     assert re.search(r"^  Admin login +admin, password secret-admin_password \(in \.runqy/admin_password\)$", out, re.M)
-    assert re.search(r"^  curl .*/queue/add$", out, re.M)
+    assert re.search(r"^  curl .*/queue/add\?wait=10\"$", out, re.M)
 
 
 @pytest.mark.usefixtures("fresh_console")

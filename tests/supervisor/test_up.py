@@ -1,6 +1,7 @@
 """`runqy up` runs the whole product, ends it without a trace, and survives being killed."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -44,6 +45,8 @@ class Run:
     code: int | None = None
     left: list[str] = field(default_factory=list)
     """The processes that outlived it."""
+    has_url: bool = True
+    """Whether its folder still had its address when it had ended."""
 
 
 @dataclass(kw_only=True)
@@ -86,6 +89,7 @@ def interrupt_with_a_reader(stack: Stack, run: Run) -> tuple[str, int | None]:
     run.code = stack.wait()
     run.output = stack.output
     run.left = stack.processes()
+    run.has_url = (stack.home / "server_url").exists()
     return seen[0], code
 
 
@@ -140,6 +144,7 @@ def test_tasks_go_through_and_outlive_restarts_and_kills(history):
 def test_interrupted_stack_ends_well_and_leaves_no_process(history):
     assert history.interrupted.code == 0
     assert history.interrupted.left == []
+    assert not history.interrupted.has_url
     assert history.interrupted.output.endswith("Stopped.\n")
 
 
@@ -256,6 +261,15 @@ def test_management_commands_use_the_running_stack(running):
     assert "not published" not in running.manage("vault_status")
 
 
+def test_command_line_finds_address_and_key_in_the_folder(running):
+    env = {"PATH": os.environ["PATH"], "RUNQY_HOME": str(running.home)}
+
+    command = [sys.executable, "-m", "runqy.cli", "queue", "list"]
+    listed = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+
+    assert "echo\t" in listed.stdout
+
+
 def test_printed_command_works_when_pasted(running):
     line = next(line for line in running.output.splitlines() if "/queue/add" in line)
 
@@ -263,7 +277,9 @@ def test_printed_command_works_when_pasted(running):
         line = f'curl() {{ {sys.executable} -c {shlex.quote(ASK)} "$@"; }}\n{line}'
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
 
-    assert '"queue":"echo"' in done.stdout.replace(" ", "")
+    printed = done.stdout.replace(" ", "")
+    assert '"queue":"echo"' in printed
+    assert '"state":"completed"' in printed
 
 
 def test_second_instance_on_a_folder_is_refused(running):

@@ -35,7 +35,7 @@ class Command(BaseCommand):
         parser.add_argument("--rate-limit", default="", help="such as 600/m; default: RUNQY_RATE_LIMIT")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Print only the key on standard output."""
+        """Print only the key on standard output, and its id on standard error."""
         expires_in = options["expires_in"]
         expires_at = timezone.now() + timedelta(seconds=expires_in) if expires_in is not None else None
         try:
@@ -51,5 +51,7 @@ class Command(BaseCommand):
         except ApiKeyInvalid as error:
             raise CommandError(error.detail) from error
         self.stdout.write(created.plain)
+        pk = created.row.pk
+        self.stderr.write(f"id {pk}; `manage.py revoke_api_key {pk}` revokes the key", style_func=str)
         if not publication.is_published:
             self.stderr.write(NOT_PUBLISHED)

@@ -56,7 +56,7 @@ def test_a_record_keeps_its_actor_and_the_time_at_which_it_happened() -> None:
     assert (row.address, row.request_id) == ("203.0.113.9", "r-1")
     assert row.at == pending.at
     assert row.recorded_at is not None
-    assert pending.at < before < row.recorded_at
+    assert row.recorded_at >= before  # by another clock than `at`, which is Redis's
 
 
 def test_records_are_moved_in_their_order_however_many(monkeypatch: pytest.MonkeyPatch, redis: redis_py.Redis) -> None:

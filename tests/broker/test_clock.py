@@ -30,3 +30,18 @@ def test_clocks_that_agree_are_not_made_to_differ(single_broker: Broker) -> None
     now_ns = single_broker.now_ns()
 
     assert before_ns <= now_ns <= time.time_ns()
+
+
+def test_a_process_that_is_delayed_at_its_look_at_the_clock_is_not_made_to_differ(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = clock.now_ns
+
+    def look_and_be_delayed() -> int:
+        now_ns = look()
+        time.sleep(0.03)
+        return now_ns
+
+    monkeypatch.setattr(clock, "now_ns", look_and_be_delayed)
+
+    assert single_broker.measure_clock() == 0

@@ -40,7 +40,8 @@ class RedisClock:
 
     def _compare(self) -> Operation[tuple[int, int]]:
         """Return the time of a round trip, and the offset of Redis's clock at its middle, both in ns."""
-        before_ns, started_ns = clock.now_ns(), time.monotonic_ns()
+        started_ns = time.monotonic_ns()  # first: a delay between the two counts as a part of the round trip
+        before_ns = clock.now_ns()
         seconds, micros = yield from ask(_TIME)
         round_trip_ns = time.monotonic_ns() - started_ns
         redis_ns = seconds * 1_000_000_000 + micros * 1_000

@@ -115,10 +115,12 @@ def test_results_that_take_longer_than_a_lease_to_arrive_cost_no_lease(
 
     network.mode = FaultMode.SLOW
     ids = [add_task(single_broker, {"do": "big", "bytes": 5 << 20}) for _ in range(3)]
+    next_id = add_task(single_broker, 0)  # its lease does not begin before such a result has arrived
 
     for task_id in ids:
         assert len(wait_for_state(single_broker, task_id, "completed", "archived", within_s=60).result or b"") > 5 << 20
-    assert (redis.get(MAIL.processed), redis.get(MAIL.failed)) == (b"4", None)
+    wait_for_state(single_broker, next_id, "completed", "archived")
+    assert (redis.get(MAIL.processed), redis.get(MAIL.failed)) == (b"5", None)
     network.mode = FaultMode.FINE
     assert worker.stop() == 0
 

@@ -32,6 +32,8 @@ TICK_S = 0.2
 FINISHES_PER_ROUND_TRIP = 200
 MAX_BYTES_PER_ROUND_TRIP, MIN_BYTES_PER_ROUND_TRIP = 1 << 20, 64 << 10
 """The size of a round trip beyond its first run; reduced after each failure, increased again after each success."""
+MAX_BYTES_BEFORE_DEQUEUE = 256 << 10
+"""Tasks are dequeued apart from larger results: their leases, which count from now on, might end on the way."""
 MIN_POLL_INTERVAL_S = 0.125
 """The queues of a process poll at multiples of this, so that many share one write to Redis."""
 MAX_ROUND_TRIPS = 2
@@ -252,10 +254,11 @@ class Consumer:
         """Record ended runs and dequeue for the free slots; requests without a known outcome are repeated later."""
         runs = self._pop_unrecorded()
         dequeue = None
-        if self._unconfirmed:
-            dequeue = self._unconfirmed.popleft()
-        elif wanted := self._count_requested():
-            dequeue = self.config.dequeue_request(wanted)
+        if sum(run.finish_bytes for run in runs) <= MAX_BYTES_BEFORE_DEQUEUE:
+            if self._unconfirmed:
+                dequeue = self._unconfirmed.popleft()
+            elif wanted := self._count_requested():
+                dequeue = self.config.dequeue_request(wanted)
         wake_ups = self._wake_ups
         requested = len(dequeue.lease_tokens) if dequeue else 0
         self._requested += requested

@@ -1,7 +1,6 @@
 """A subscription on an event loop: counted, confirmed, and kept after lost connections."""
 
 import asyncio
-import signal
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import TypeVar
@@ -15,6 +14,7 @@ from runqy.broker.connection.redis_client import RedisTarget
 from runqy.broker.pubsub import Subscriber
 from tests.support import environment, event_loop
 from tests.support.event_loop import wait_until
+from tests.support.processes import paused
 from tests.support.servers import MASTER_NAME, SentinelSet, ValkeyServer
 from tests.support.waiting import PATIENCE_S, eventually, succeeds_in_one_of
 
@@ -216,13 +216,12 @@ def test_a_connection_that_went_silent_is_replaced(
     async def act(recorder: Recorder) -> None:
         assert await recorder.subscriber.subscribe(["c"], timeout_s=WAIT_S)
         assert own_server.process is not None
-        own_server.process.send_signal(signal.SIGSTOP)
-        async with asyncio.timeout(WAIT_S):
-            while await recorder.subscriber.subscribe(["c"], timeout_s=0.05):
-                await asyncio.sleep(0.01)
-        gaps = recorder.gaps  # a busy machine may have made one before
-        monkeypatch.setattr(pubsub, "SILENCE_TIMEOUT_S", 2 * WAIT_S)
-        own_server.process.send_signal(signal.SIGCONT)
+        with paused(own_server.process.pid):
+            async with asyncio.timeout(WAIT_S):
+                while await recorder.subscriber.subscribe(["c"], timeout_s=0.05):
+                    await asyncio.sleep(0.01)
+            gaps = recorder.gaps  # a busy machine may have made one before
+            monkeypatch.setattr(pubsub, "SILENCE_TIMEOUT_S", 2 * WAIT_S)
 
         await wait_until(lambda: recorder.gaps > gaps)
         own_client.publish("c", "again")

@@ -1,7 +1,6 @@
 """A web process whose Redis fails under load keeps accepted tasks, refuses others quickly, and recovers."""
 
 import os
-import signal
 import statistics
 import threading
 from collections import Counter
@@ -29,6 +28,7 @@ from tests.faults.producers import (
 )
 from tests.faults.stored import KEYS, check_tasks
 from tests.support.bad_network import BadNetwork, FaultMode
+from tests.support.processes import paused
 from tests.support.servers import ValkeyServer
 from tests.support.tasks import take
 from tests.support.waiting import succeeds_in_one_of, wait_until
@@ -69,11 +69,8 @@ def check_recovery(recovery_s: float) -> None:
 def stopped(server: ValkeyServer) -> Iterator[None]:
     """Have a server accept connections without responding."""
     assert server.process is not None
-    server.process.send_signal(signal.SIGSTOP)
-    try:
+    with paused(server.process.pid):
         yield
-    finally:
-        server.process.send_signal(signal.SIGCONT)
 
 
 def read_task(producers: Producers) -> Send:

@@ -1,6 +1,5 @@
 """With a Redis that hangs, what needs only the database is served in about a second, on each kind of Redis."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient
 from tests.support.event_loop import run_with_broker
 from tests.support.patience import use_servers_limits
+from tests.support.processes import paused
 from tests.support.servers import MASTER_NAME, ValkeyServer, start_cluster, start_sentinel
 from tests.support.waiting import wait_until
 
@@ -57,14 +57,8 @@ def cluster() -> Servers:
 @contextmanager
 def silenced(servers: Sequence[ValkeyServer]) -> Iterator[None]:
     """Have servers accept connections without responding."""
-    processes = [server.process for server in servers if server.process is not None]
-    for process in processes:
-        process.send_signal(signal.SIGSTOP)
-    try:
+    with paused(*[server.process.pid for server in servers if server.process is not None]):
         yield
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGCONT)
 
 
 @pytest.fixture(autouse=True)

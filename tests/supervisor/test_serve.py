@@ -9,7 +9,7 @@ import pytest
 
 from tests.supervisor.serving import Serve
 from tests.support import environment
-from tests.support.processes import is_alive
+from tests.support.processes import is_alive, paused
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(200)
@@ -102,11 +102,10 @@ def test_stop_ends_waiting_reads_first_and_then_all_processes(serve, redis):
     reader.start()
     wait_until(lambda: redis.pubsub_channels("runqy:ended:*"))
 
-    os.kill(pids[1], signal.SIGSTOP)  # until the reader has its response, however late that is
-    server.process.terminate()
-    reader.join(timeout=60)
-    is_running = server.process.poll() is None and is_alive(pids[1])
-    os.kill(pids[1], signal.SIGCONT)
+    with paused(pids[1]):  # it is stopped first, and is killed if it takes long
+        server.process.terminate()
+        reader.join(timeout=60)
+        is_running = server.process.poll() is None and is_alive(pids[1])
     code = server.end()
 
     assert (statuses, is_running) == ([202], True)

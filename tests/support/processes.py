@@ -1,16 +1,36 @@
 """What /proc says about processes; one that ends while it is looked at is no error."""
 
+import os
+import signal
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from tests.support.waiting import wait_until
 
 
 def is_alive(pid: int) -> bool:
     """Return whether a process runs; a zombie does not."""
+    return _state_of(Path(f"/proc/{pid}")) not in ("", "Z")
+
+
+@contextmanager
+def paused(*pids: int) -> Iterator[None]:
+    """Stop processes, until the end of a `with` block, from doing anything.
+
+    SIGSTOP takes effect when a process is scheduled next; another signal sent before then would come first.
+    """
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+        for pid in pids:
+            threads = Path(f"/proc/{pid}/task")
+            wait_until(lambda threads=threads: {_state_of(thread) for thread in threads.iterdir()} == {"T"})
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def get_children(pid: int) -> list[int]:
@@ -19,6 +39,14 @@ def get_children(pid: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def _state_of(process: Path) -> str:
+    """Return the letter of the state of a process or thread, empty once it has gone."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def command_lines() -> Iterator[bytes]:

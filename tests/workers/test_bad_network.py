@@ -1,8 +1,6 @@
 """A worker whose connection to Redis is slow, cut or loses replies, or that was suspended itself."""
 
-import os
 import random
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from runqy.broker.queues.stats import count_tasks
 from soak.processes import cpu_s
 from tests.support import environment
 from tests.support.bad_network import BadNetwork, FaultMode
+from tests.support.processes import paused
 from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
@@ -135,15 +134,14 @@ def test_a_worker_that_was_frozen_past_its_lease_changes_nothing_about_the_other
     started = Path(task["started"])
     task_id = add_task(single_broker, task)
     first_child = eventually(lambda: started.exists() and started.read_text())
-    os.kill(frozen.process.pid, signal.SIGSTOP)
-    eventually(lambda: redis.zadd(MAIL.lease, {task_id: 1}, xx=True) or not redis.exists(MAIL.active))  # it ends
-    eventually(lambda: not redis.exists(MAIL.active))
-    start_worker()
-    eventually(lambda: started.read_text() not in ("", first_child))
+    with paused(frozen.process.pid):
+        eventually(lambda: redis.zadd(MAIL.lease, {task_id: 1}, xx=True) or not redis.exists(MAIL.active))  # it ends
+        eventually(lambda: not redis.exists(MAIL.active))
+        start_worker()
+        eventually(lambda: started.read_text() not in ("", first_child))
 
-    Path(task["until"]).touch()
-    record = wait_for_state(single_broker, task_id, "completed")
-    os.kill(frozen.process.pid, signal.SIGCONT)
+        Path(task["until"]).touch()
+        record = wait_for_state(single_broker, task_id, "completed")
     eventually(lambda: frozen.events("finish_refused") or frozen.events("lease_lost"))
 
     assert wait_for_state(single_broker, task_id, "completed") == record

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from django.conf import settings
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.forms import Script
 from django.http import HttpRequest, HttpResponse
@@ -153,6 +153,13 @@ class QueueAdmin(PublishedModelAdmin):
             edit_queue(spec=spec, version=form.cleaned_data["version"], may_grant_vaults=may_grant_vaults)
         else:
             form.instance.pk = add_queue(spec=spec, may_grant_vaults=may_grant_vaults).pk
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        """Report where tasks will wait for a worker; the page of the queue says so itself."""
+        _add_status(request, [obj])
+        if obj.status.counts is not None and not obj.status.workers and "_continue" not in request.POST:
+            messages.info(request, f"No worker serves {obj.name} yet; the page of the queue shows how to start one.")
+        return super().response_add(request, obj, post_url_continue)
 
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None

@@ -127,9 +127,14 @@ class Chart:
     labels: Sequence[str] = ()
 
     @property
+    def is_empty(self) -> bool:
+        """Return whether no line has a value."""
+        return all(value is None for line in self.series for value in line.values)
+
+    @property
     def latest(self) -> str:
         """Return the last known value of each line: the chart's text."""
-        if all(value is None for line in self.series for value in line.values):
+        if self.is_empty:
             return "Nothing recorded in this period"
         texts = [(line.name, line.format(line.latest)) for line in self.series]
         return ", ".join(f"{name} {text}{'' if text == '-' else self.unit.suffix}" for name, text in texts)

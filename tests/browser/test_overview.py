@@ -17,6 +17,7 @@ from tests.browser.pages import find_wide_elements
 from tests.queues.samples import spec
 from tests.support.maintenance_duties import put
 from tests.support.runs import insert_runs, make_run
+from tests.support.waiting import wait_until
 
 
 def open_overview(page: Page, login: Login, path: str = "/admin/") -> None:
@@ -89,6 +90,19 @@ def test_charts_are_drawn_and_follow_the_history(anonymous: Page, login: Login) 
 
     expect(anonymous.locator("#chart-throughput tbody")).to_contain_text("42")
     anonymous.wait_for_function(f"({read})().includes(42)")
+
+
+def test_a_chart_without_values_takes_no_space_until_it_has_some(anonymous: Page, login: Login) -> None:
+    open_overview(anonymous, login)
+    rate = anonymous.locator("#chart-failure-rate")
+    expect(rate.get_by_text("Nothing recorded in this period")).to_be_visible()
+    expect(rate.locator("canvas")).to_be_hidden()
+
+    insert_runs(make_run(ended_ns=clock.now_ns() - 5 * 60 * 10**9))
+
+    expect(rate.get_by_text("Failed 0 %")).to_be_visible()
+    width = "figure => figure.querySelector('canvas').getBoundingClientRect().width / figure.clientWidth"
+    wait_until(lambda: rate.evaluate(width) > 0.8)
 
 
 def test_the_queue_and_the_period_of_charts_are_in_the_url(anonymous: Page, login: Login) -> None:

@@ -53,6 +53,22 @@ def test_a_queue_is_added_and_changed_through_the_operations(staff: Client) -> N
     assert LogEntry.objects.count() == 2
 
 
+def test_a_new_queue_without_a_worker_is_reported_with_where_to_read_how_to_start_one(
+    staff: Client, single_broker: Broker
+) -> None:
+    serving = replace(RECORD, queue="served", redis_queues={"served": 1})
+    single_broker.run(write_heartbeat(serving, now_ns=single_broker.now_ns()))
+
+    served = staff.post(ADD, FORM | {"name": "served"}, follow=True)
+    unserved = staff.post(ADD, FORM | {"name": "unserved"}, follow=True)
+    shown = staff.post(ADD, FORM | {"name": "shown", "_continue": "1"}, follow=True)
+
+    assert "No worker serves" not in served.content.decode()
+    assert "No worker serves unserved yet; the page of the queue shows how to start one." in unserved.content.decode()
+    assert "No worker serves" not in shown.content.decode()
+    assert "RUNQY_QUEUES=shown runqy-worker" in shown.content.decode()
+
+
 def test_saving_an_unchanged_page_changes_nothing(staff: Client) -> None:
     create_vault(name="a")
     create_vault(name="b")

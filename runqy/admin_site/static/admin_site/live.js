@@ -240,6 +240,7 @@
         if (old && replacement) old.replaceChildren(...replacement.childNodes);
       }
       const drawing = figure.querySelector("[role=img]");
+      figure.classList.toggle("is-empty", other.classList.contains("is-empty"));
       drawing.setAttribute("aria-label", other.querySelector("[role=img]").getAttribute("aria-label"));
     }
   };

@@ -20,6 +20,10 @@ _TEXT_MIN = 30
 """How narrow a column of long texts may become before it gets a line of its own."""
 
 
+_SHOWN_MAX = 500
+"""How many characters of a long value, such as a result, a table shows."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Column:
     """The place of a column on one of the lines of a row."""
@@ -108,4 +112,7 @@ def _fold(console: Console, text: Text, column: _Column, *, is_right: bool) -> l
 
 def _cell(value: Any) -> str:
     """Return a value as shown in a table."""
-    return {True: "yes", False: ""}[value] if isinstance(value, bool) else format_value(value)
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    text = format_value(value)
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}… ({len(text):,} characters)"

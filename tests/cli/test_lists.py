@@ -121,6 +121,15 @@ def test_columns_below_the_first_line_are_aligned_with_their_headers(run_in_term
     ]
 
 
+def test_table_shows_the_beginning_of_a_long_value_and_its_length(run_in_terminal):
+    rows = [{"id": "t1", "result": "x" * 500}, {"id": "t2", "result": {"text": "y" * 20_000}}]
+
+    text = "".join(run_in_terminal(rows, ("id", "result")).split())
+
+    assert "x" * 500 in text
+    assert text.endswith('t2{"text":"' + "y" * 491 + "…(20,011characters)")
+
+
 def test_id_that_is_wider_than_the_terminal_is_on_one_line(run_in_terminal):
     lines = run_in_terminal([{"id": "x y" * 30, "retried": 1}], ("id", "retried"), 40).splitlines()
 

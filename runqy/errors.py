@@ -43,7 +43,7 @@ class BrokerUnavailable(RunqyError, code="broker_unavailable", status=503):
 
 
 class BrokerFull(BrokerUnavailable, code="broker_full"):
-    """Redis has reached its memory limit and accepts no new tasks."""
+    """Redis has almost reached its memory limit (maxmemory) and accepts no new tasks."""
 
 
 class BrokerRefused(BrokerUnavailable, code="broker_refused"):

@@ -57,7 +57,7 @@ def ensure_memory(queue: str, *, memory: MemoryUse) -> Operation[None]:
         except RunqyError:
             memory.record(queue, 0)  # the request itself will fail the same way
     if memory.is_nearly_full(queue):
-        raise BrokerFull(f"Redis uses more than {memory.MAX_USE:.0%} of its memory limit and takes no new tasks.")
+        raise BrokerFull
 
 
 def _parse_memory_use(replies: Sequence[Reply]) -> float:

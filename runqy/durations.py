@@ -5,6 +5,8 @@ from decimal import Decimal
 
 _UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
+_MAX_LENGTH = 64
+"""Of a text: converting digits takes time that grows with the square of their number."""
 _WHOLE = re.compile(rf"(?:{_PART.pattern})+")
 
 
@@ -14,6 +16,8 @@ def parse_ns(text: str) -> int:
     Raise ValueError for anything else, also for a negative duration.
     """
     text = text.strip()
+    if len(text) > _MAX_LENGTH:
+        raise ValueError(f"{text[:_MAX_LENGTH]!r}… is too long for a duration such as 30s, 15m or 1h30m")
     if re.fullmatch(r"\d+", text, re.ASCII):
         return int(text) * 10**9
     if not _WHOLE.fullmatch(text):

@@ -6,11 +6,16 @@ So decoders are created here, by one thread at a time.
 """
 
 import threading
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
+
+MAX_MEMBERS = 10_000
+"""An object with more members is never decoded whole: each costs memory, and time on the event loop."""
+
 _lock = threading.Lock()
 _decoders: dict[object, "msgspec.json.Decoder[Any]"] = {}
 
@@ -25,6 +30,23 @@ def convert(value: object, kind: type[T]) -> T:
     """Convert a value of JSON types to another type. Raise msgspec.ValidationError."""
     _decoder(kind)
     return msgspec.convert(value, kind)  # noqa: TID251 (the type is known by now)
+
+
+def read_members(content: bytes, names: Iterable[str], *, may_have_others: bool) -> dict[str, msgspec.Raw]:
+    """Return the members of a JSON object that have these names; others, which may be millions, are not kept.
+
+    Raise msgspec.ValidationError for another member if there may be none, ValueError for a name with a quote, a
+    backslash or a control character.
+    """
+    fields = {f"member{number}": name for number, name in enumerate(names)}
+    members = msgspec.defstruct(
+        "Members",
+        [(field, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for field in fields],
+        rename=fields,
+        forbid_unknown_fields=not may_have_others,
+    )
+    found = msgspec.structs.astuple(msgspec.json.decode(content, type=members))
+    return {name: raw for name, raw in zip(fields.values(), found, strict=True) if raw is not msgspec.UNSET}
 
 
 def _decoder(kind: object) -> "msgspec.json.Decoder[Any]":

@@ -13,12 +13,10 @@ from rest_framework.request import Request
 from runqy.api_keys import Identity
 from runqy.broker.tasks.enqueue import IdempotencyKey
 from runqy.errors import EncodingUnsupported, LengthRequired, RequestInvalid, RequestTooLarge
+from runqy.json_decoding import MAX_MEMBERS
 
 Members: TypeAlias = dict[str, msgspec.Raw]
 """The members of a JSON object, each value with the bytes that the client sent."""
-
-MAX_MEMBERS = 10_000
-"""At the top level of a body: each costs memory, and time on the event loop."""
 
 _decode_members = msgspec.json.Decoder(Members).decode
 

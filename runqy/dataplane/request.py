@@ -6,10 +6,12 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from asgiref.typing import ASGIReceiveCallable, HTTPScope
+from django.core.exceptions import TooManyFieldsSent
 from django.http import QueryDict, parse_cookie
 
 from runqy.dataplane.bodies import Body, BodyReader, ClientDisconnected
 from runqy.dataplane.responses import Headers
+from runqy.errors import RequestInvalid
 
 T = TypeVar("T")
 
@@ -53,9 +55,12 @@ class ParsedRequest:
         self.body = Body(scope, receive, bodies)
 
     def query_param(self, name: str) -> str | None:
-        """Return a query parameter, the last one of that name; None without one."""
+        """Return a query parameter, the last one of that name; None without one. Raise RequestInvalid."""
         query_string = self.scope["query_string"]
-        return QueryDict(query_string).get(name) if query_string else None
+        try:
+            return QueryDict(query_string).get(name) if query_string else None
+        except TooManyFieldsSent as error:
+            raise RequestInvalid(str(error)) from error
 
     def cookie(self, name: str) -> str:
         """Return the value of a cookie, empty without one."""

@@ -17,6 +17,8 @@ MAX_RETRY = 1000
 MAX_UNIQUE_KEY_LENGTH = 256
 MAX_NAME_LENGTH = 256
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_DAY = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH).days - 1
+"""A time that is rounded up to seconds remains in year 9999."""
 
 _decode = msgspec.json.Decoder().decode
 
@@ -137,8 +139,8 @@ def _timestamp_ns(value: object) -> int:
         since = timestamp - _EPOCH
     except (ValueError, OverflowError):
         raise ValueError('Must be a timestamp with its time zone, such as "2026-01-31T12:00:00Z".') from None
-    if since.days <= 0:
-        raise ValueError("Must be a timestamp after 1970.")
+    if not 0 < since.days <= _LAST_DAY:
+        raise ValueError("Must be a timestamp after 1970 and before the last day of 9999.")
     return (since.days * 86_400 + since.seconds) * NS + since.microseconds * 1000
 
 

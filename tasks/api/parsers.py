@@ -3,14 +3,14 @@
 The options are parsed by `options`, whose table is also part of the bodies' OpenAPI schemas here.
 """
 
-import threading
-from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
 
 from runqy.api.parsers import Members, decode_members
 from runqy.errors import BatchTooLarge, RequestInvalid
+from runqy.json_decoding import MAX_MEMBERS, read_members
 from tasks import payloads
 from tasks.api.options import OPTIONS, UNIQUENESS, OptionParser
 from tasks.batches import MAX_BATCH_TASKS, BatchItem, BatchSpec, check_size
@@ -25,40 +25,14 @@ _decode_jobs = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_job = msgspec.json.Decoder(Members).decode
 
 MAX_UNCOUNTED_COMMAS = 200_000
-"""A batch with more commas is counted before it is decoded: each decoded job takes some 70 bytes."""
+"""Jobs with more commas may be too many to be decoded before they are counted: each takes some 70 bytes."""
 
 
-class _JobCount(threading.local):
-    """The number of jobs of a batch that this thread has counted."""
-
-    value = 0
-
-
-_job_count = _JobCount()
-
-
-def _count_job() -> None:
-    _job_count.value += 1
-    if _job_count.value > MAX_BATCH_TASKS:
-        raise BatchTooLarge(f"jobs: more than {MAX_BATCH_TASKS} tasks.")
-
-
-@dataclass(slots=True)
-class _ObjectJob:
-    """A job that is an object, counted and not kept. Not a struct: a union may have only one."""
-
-    def __post_init__(self) -> None:
-        _count_job()
-
-
-class _ListJob(msgspec.Struct, array_like=True):
-    """A job that is a list, counted and not kept."""
-
-    def __post_init__(self) -> None:
-        _count_job()
-
-
-_count_jobs = msgspec.json.Decoder(list[_ObjectJob | _ListJob]).decode
+@cache
+def _limited_jobs() -> "msgspec.json.Decoder[msgspec.Struct]":
+    """Return the decoder of a list of at most MAX_BATCH_TASKS jobs, which refuses a longer one before it is decoded."""
+    fields = [(f"job{number}", msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for number in range(MAX_BATCH_TASKS)]
+    return msgspec.json.Decoder(msgspec.defstruct("Jobs", fields, array_like=True, forbid_unknown_fields=True))
 
 
 def parse_enqueue(body: bytes) -> TaskSpec:
@@ -135,36 +109,27 @@ def _parse_payload(members: Members, errors: list[str]) -> bytes:
 
 
 def _parse_jobs(raw: msgspec.Raw | None, errors: list[str]) -> list[msgspec.Raw]:
-    """Return the jobs of a batch, not decoded."""
+    """Return the jobs of a batch, not decoded. Raise BatchTooLarge for so many that they would fill the memory."""
     if raw is None:
         errors.append("jobs: This field is required.")
     elif not bytes(raw).startswith(b"["):
         errors.append("jobs: Must be a list.")
-    else:
-        _check_job_count(raw)
+    elif len(memoryview(raw)) < 2 * MAX_UNCOUNTED_COMMAS or bytes(raw).count(b",") <= MAX_UNCOUNTED_COMMAS:
         return _decode_jobs(raw)
+    else:
+        try:
+            jobs = msgspec.structs.astuple(_limited_jobs().decode(raw))
+        except msgspec.ValidationError:
+            raise BatchTooLarge(f"jobs: more than {MAX_BATCH_TASKS} tasks.") from None
+        return [job for job in jobs if job is not msgspec.UNSET]
     return []
-
-
-def _check_job_count(raw: msgspec.Raw) -> None:
-    """Raise BatchTooLarge for more than MAX_BATCH_TASKS jobs, before all of them are in memory.
-
-    Raise RequestInvalid if a list of that length has anything but objects and lists.
-    """
-    if len(memoryview(raw)) < 2 * MAX_UNCOUNTED_COMMAS or bytes(raw).count(b",") <= MAX_UNCOUNTED_COMMAS:
-        return
-    _job_count.value = 0
-    try:
-        _count_jobs(raw)
-    except msgspec.ValidationError as error:
-        raise RequestInvalid(errors=["jobs: A list of this length must contain only objects and lists."]) from error
 
 
 def _parse_job(queue: str, job: msgspec.Raw, shared: dict[str, Any]) -> BatchItem:
     """Return the requested task: the payload is in `data`, or the job itself."""
     text = bytes(job)
-    members = _decode_job(text) if text.startswith(b"{") and b'"data"' in text else {}
-    if "data" not in members or not members.keys() <= _JOB_MEMBERS:
+    members = _decode_options(text) if text.startswith(b"{") and b'"data"' in text else {}
+    if "data" not in members:
         return TaskSpec(queue=queue, payload=payloads.to_one_line(text), **shared)
     data = members.pop("data")
     options = OptionParser(members)
@@ -175,3 +140,14 @@ def _parse_job(queue: str, job: msgspec.Raw, shared: dict[str, Any]) -> BatchIte
     if "delay_ns" in own or "process_at_ns" in own:
         shared = {name: value for name, value in shared.items() if name not in ("delay_ns", "process_at_ns")}
     return TaskSpec(queue=queue, payload=payload, **shared | own)
+
+
+def _decode_options(job: bytes) -> Members:
+    """Return the members of a job that is an object; none if it has others than `data` and options."""
+    if job.count(b":") > MAX_MEMBERS:
+        try:
+            return read_members(job, _JOB_MEMBERS, may_have_others=False)
+        except msgspec.ValidationError:
+            return {}
+    members = _decode_job(job)
+    return members if members.keys() <= _JOB_MEMBERS else {}

@@ -16,6 +16,7 @@ from tasks.histograms import SparseHistogram, percentile_ms
 from tasks.run_queries import RunOrder
 
 MAX_POINTS = 1500
+_MAX_STEP_S = 365 * 86_400
 _MAX_LENGTH = 255
 _OUTCOMES = [outcome.value for outcome in RunOutcome]
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -65,8 +66,8 @@ class StepParameter(serializers.Field[Any, Any, Any, Any]):
             step_s = durations.parse_s(data)
         except ValueError as error:
             raise serializers.ValidationError(f"{error}.") from error
-        if step_s < 60 or step_s % 60:
-            raise serializers.ValidationError("Must be a multiple of one minute.")
+        if not 60 <= step_s <= _MAX_STEP_S or step_s % 60:
+            raise serializers.ValidationError("Must be a multiple of one minute, at most 365 days.")
         return step_s
 
 

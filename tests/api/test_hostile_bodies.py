@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 from drf_spectacular.generators import SchemaGenerator
 
+from queues.definitions import FieldType, PayloadField
 from queues.models import QueueSource
 from queues.operations import save_queue
-from runqy.errors import BatchTooLarge, RequestInvalid, RunqyError
+from runqy.errors import BatchTooLarge, PayloadInvalid
 from tasks.api.parsers import parse_batch
+from tasks.payloads import add_defaults, check_integers
+from tasks.task_specs import TaskSpec
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support.database import database_variables
@@ -117,26 +120,103 @@ def test_a_body_with_too_many_members_is_refused(each_plane: str, path: str, bes
     assert len(response.content) < 1000
 
 
-@pytest.mark.parametrize(("job", "error"), [(b"{}", BatchTooLarge), (b"[]", BatchTooLarge), (b"1", RequestInvalid)])
-def test_a_batch_of_very_many_jobs_is_refused_before_they_are_in_memory(job: bytes, error: type[RunqyError]) -> None:
-    body = b'{"queue":"simple","jobs":[' + b",".join([job] * 500_000) + b"]}"
+@contextlib.contextmanager
+def little_memory(size: int) -> Iterator[None]:
+    """Check that a block takes no more memory than a few copies of what it reads, of `size` bytes."""
     tracemalloc.start()
     try:
-        with pytest.raises(error):
-            parse_batch(body)
+        yield
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+    assert peak < 4 * size
 
-    assert peak < 4 * len(body)
+
+@pytest.mark.parametrize("job", [b"{}", b"[]", b"1", b"null", b'"a"', b'"a,b"'])
+def test_a_batch_of_very_many_jobs_is_refused_before_they_are_in_memory(job: bytes) -> None:
+    body = b'{"queue":"simple","jobs":[' + b",".join([job] * 500_000) + b"]}"
+
+    with little_memory(len(body)), pytest.raises(BatchTooLarge, match="more than 10000 tasks"):
+        parse_batch(body)
 
 
-def test_a_long_batch_of_few_jobs_is_read(configuration: None) -> None:
+@pytest.mark.usefixtures("configuration")
+def test_a_long_batch_of_few_jobs_is_read() -> None:
     wide = b"[" + b",".join([b"1"] * 300_000) + b"]"
 
-    spec = parse_batch(b'{"queue":"simple","jobs":[{"data":{"list":' + wide + b"}}," + wide + b",{}]}")
+    spec = parse_batch(
+        b'{"queue":"simple","jobs":[{"data":{"list":' + wide + b"}}," + wide + b',{},"text",3,null,true]}'
+    )
 
-    assert len(spec.items) == 3
+    assert [getattr(item, "payload", b"")[:10] for item in spec.items] == [
+        b'{"list":[1',
+        b"[1,1,1,1,1",
+        *(b"{}", b'"text"', b"3", b"null", b"true"),
+    ]
+
+
+VERY_MANY = b",".join(b'"k%d":1' % number for number in range(300_000))
+
+
+@pytest.mark.usefixtures("configuration")
+def test_a_job_with_very_many_members_is_a_payload_that_is_not_decoded() -> None:
+    job = b'{"data":1,' + VERY_MANY + b"}"
+    body = b'{"queue":"simple","jobs":[' + job + b"]}"
+
+    with little_memory(len(body)):
+        (item,) = parse_batch(body).items
+
+    assert isinstance(item, TaskSpec)
+    assert item.payload == job
+
+
+@pytest.mark.usefixtures("configuration")
+def test_the_payload_of_a_job_may_have_very_many_members() -> None:
+    (item,) = parse_batch(b'{"queue":"simple","jobs":[{"max_retry":3,"data":{' + VERY_MANY + b"}}]}").items
+
+    assert isinstance(item, TaskSpec)
+    assert (item.payload, item.max_retry) == (b"{" + VERY_MANY + b"}", 3)
+
+
+def test_a_payload_with_very_many_members_is_validated_in_little_memory() -> None:
+    schema = (
+        PayloadField(name="prompt", type=(FieldType.STRING,), required=True),
+        PayloadField(name="größe", type=(FieldType.INT,), default_json="7"),
+    )
+    given = b'{"pro\\u006dpt":"x",' + VERY_MANY + b"}"
+
+    with little_memory(len(given)):
+        completed = add_defaults(given, schema)
+    with pytest.raises(PayloadInvalid, match="prompt: This field is required"):
+        add_defaults(b"{" + VERY_MANY + b"}", schema)
+    quoted = add_defaults(given, (PayloadField(name='a"b', type=(FieldType.INT,), default_json="7"),))
+
+    assert completed == given[:-1] + ',"größe":7}'.encode()
+    assert quoted == given[:-1] + b',"a\\"b":7}'
+
+
+def test_the_digits_of_a_long_string_are_searched_in_little_memory() -> None:
+    payload = b'{"file":"' + b"89504e47" * 100_000 + b"0" * 10_000 + b"a" * 1_000_000 + b'"}'
+
+    with little_memory(len(payload)):
+        check_integers(payload)
+
+
+@pytest.mark.usefixtures("configuration")
+@pytest.mark.parametrize("timeout", ["9" * 1_000_001 + "h", "9" * 400_000, "1h" * 100])
+def test_a_very_long_duration_is_refused_by_its_length(each_plane: str, timeout: str) -> None:
+    response = ApiClient().post("/queue/add", {"queue": "simple", "data": {}, "timeout": timeout})
+
+    assert (response.status_code, problem(response)["code"]) == (400, "invalid_request")
+    assert "too long for a duration" in problem(response)["errors"][0]
+    assert len(response.content) < 1000
+
+
+@pytest.mark.usefixtures("configuration")
+def test_a_very_long_wait_is_refused(each_plane: str) -> None:
+    response = ApiClient().get("/queue/unknown?wait=" + "9" * 400)
+
+    assert (response.status_code, problem(response)["code"]) == (400, "invalid_request")
 
 
 @pytest.mark.usefixtures("configuration")

@@ -66,6 +66,13 @@ def test_paths_that_match_no_route_exactly_are_passed_to_django(target: str) -> 
     assert seen["REQUEST_METHOD"] == target.split(" ", maxsplit=1)[0]
 
 
+def test_a_query_of_too_many_parameters_is_refused() -> None:
+    with serve(with_handler(describe)) as client:
+        reply = client.ask(f"POST /hot?{'&' * 25_000} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+
+    assert (reply.status, reply.code) == (400, "invalid_request")
+
+
 def test_an_error_of_a_handler_is_a_problem_with_the_request_id() -> None:
     async def refuse(_request: ParsedRequest) -> Response:
         raise QueueNotFound

@@ -138,6 +138,8 @@ def test_runs_are_filtered_and_ordered(client: ApiClient, query: str, found: lis
         ("/api/errors?outcome=x", "outcome"),
         ("/api/cli/queues/mail/stats?step=30s", "step"),
         ("/api/cli/queues/mail/stats?step=soon", "step"),
+        ("/api/cli/queues/mail/stats?step=99999999h", "step"),
+        ("/api/cli/queues/mail/stats?step=60000000000000000", "step"),
         ("/api/cli/queues/mail/stats?from=2026-03-02T00:00:00Z&to=2026-03-01T00:00:00Z", "from"),
         ("/api/cli/queues/mail/stats?from=2026-01-01T00:00:00Z&to=2026-03-01T00:00:00Z&step=1m", "step"),
     ],

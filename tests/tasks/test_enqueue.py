@@ -235,6 +235,25 @@ def test_a_request_without_a_key_is_refused_before_its_body_is_read(client: ApiC
     assert problem(response)["code"] == "unauthorized"
 
 
+@pytest.mark.parametrize("time", ["9999-12-31T00:00:00Z", "9999-12-30T23:59:59.5-12:00", "1970-01-01T00:00:00Z"])
+def test_a_time_outside_of_what_can_be_stored_is_refused(client: ApiClient, time: str) -> None:
+    response = client.post("/queue/add", {"queue": "simple", "data": {}, "process_at": time})
+
+    assert problem(response)["errors"] == [
+        "process_at: Must be a timestamp after 1970 and before the last day of 9999."
+    ]
+
+
+def test_the_last_time_that_can_be_stored_is_repeated(client: ApiClient) -> None:
+    body = {"queue": "simple", "data": {}, "process_at": "9999-12-30T23:59:59.5Z"}
+    first = client.post("/queue/add", body, **{"Idempotency-Key": "k"})
+
+    again = client.post("/queue/add", body, **{"Idempotency-Key": "k"})
+
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert again.content == first.content
+
+
 @pytest.mark.parametrize("number", ["9" * 4301, "-" + "9" * 4301, '[1,{"a":' + "1" * 100_000 + "}]"])
 def test_an_integer_that_python_does_not_decode_is_refused(client: ApiClient, number: str) -> None:
     response = client.post("/queue/add", b'{"queue":"simple","data":{"n":%s}}' % number.encode())

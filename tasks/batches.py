@@ -17,6 +17,7 @@ from runqy.broker.tasks.enqueue_batch import (
     EnqueuedPart,
     ItemOutcome,
     RequestToken,
+    delete_idempotency_record,
     enqueue_many,
     enqueue_unique_batch,
     find_enqueued_part,
@@ -114,13 +115,13 @@ def enqueue_batch(
         yield from ensure_memory(resolved.redis_queue, memory=(yield from get_context()).memory)
     if idempotency_key is None and not any(isinstance(item, TaskSpec) and item.unique for item in items):
         batch = EnqueuedBatch((yield from _enqueue(items, target)))
+        _check_any_queued(batch.results)
     elif first is not None:
         batch = yield from _unique_enqueue(items, target, first.request_token, is_repetition=True)
     else:
         context = yield from get_context()
         request_token = RequestToken(new_task_id(), context.now_ns)
         batch = yield from _unique_enqueue(items, target, request_token, is_repetition=False)
-    _check_any_queued(batch.results)
     return batch
 
 
@@ -186,7 +187,8 @@ def _unique_enqueue(
 ) -> Operation[EnqueuedBatch]:
     """Enqueue tasks with unique keys or an idempotency key, in parts.
 
-    With an idempotency key, ids and times are those of the first request that used it.
+    With an idempotency key, ids and times are those of the first request that used it. It can be used again if no
+    item became a task: raise as `_check_any_queued` does.
     """
     context = yield from get_context()
     results: list[BatchItemResult] = []
@@ -210,6 +212,13 @@ def _unique_enqueue(
             if refused:
                 yield from remove_lookups(part.queue, refused)
             results += _results(items, indexes, enqueued)
+    try:
+        _check_any_queued(results)
+    except (BatchConflict, BatchRefused, QueueFull):
+        if target.idempotency_key is not None:
+            record = delete_idempotency_record(target.resolved.redis_queue, target.idempotency_key, request_token)
+            yield from ask(record)
+        raise
     return EnqueuedBatch(results, is_replayed=is_repetition)
 
 

@@ -38,7 +38,13 @@ from runqy.broker.streams.write_behind import record_delivery
 from runqy.broker.tasks import finish, inspector
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.enqueue import IdempotencyKey, IdempotencyRecord, enqueue_unique
-from runqy.broker.tasks.enqueue_batch import BatchPart, RequestToken, enqueue_many, enqueue_unique_batch
+from runqy.broker.tasks.enqueue_batch import (
+    BatchPart,
+    RequestToken,
+    delete_idempotency_record,
+    enqueue_many,
+    enqueue_unique_batch,
+)
 from runqy.broker.tasks.finish import Completion, Failure
 from runqy.broker.tasks.index import remove_lookup
 from runqy.broker.tasks.lease import extend
@@ -131,6 +137,9 @@ def enqueue_tasks(broker: Broker) -> None:
     part = BatchPart(queue=QUEUE, tasks=[new_task("u2", unique_key="l"), new_task("u3")])
     token, key = RequestToken("request", broker.now_ns()), IdempotencyKey(scope="many", fingerprint="f")
     broker.run(enqueue_unique_batch(part, token, key))
+    conflict, refused = IdempotencyKey(scope="refused", fingerprint="f"), RequestToken("refused", broker.now_ns())
+    broker.run(enqueue_unique_batch(BatchPart(queue=QUEUE, tasks=[]), refused, conflict))
+    broker.run(delete_idempotency_record(QUEUE, conflict, refused))
 
 
 def run_tasks(broker: Broker) -> None:

@@ -207,6 +207,47 @@ def test_a_repeated_batch_gets_the_first_response(client: ApiClient, redis: redi
     assert redis.llen(QueueKeys("image").pending) == 601
 
 
+def test_the_key_of_a_batch_of_conflicts_can_be_used_again(client: ApiClient, redis: redis_py.Redis) -> None:
+    job = {"data": {}, "unique_key": "u"}
+    (holder,) = outcome(post(client, [job]))["task_ids"]
+    body = {"queue": "simple", "jobs": [job, job]}
+    conflict = client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"})
+    assert (conflict.status_code, problem(conflict)["code"]) == (409, "batch_conflict")
+    assert not list(redis.scan_iter("*created*"))
+
+    ApiClient().delete(f"/api/cli/queues/simple/tasks/{holder}")
+    accepted = client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"})
+    repeated = client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"})
+
+    assert outcome(accepted)["enqueued"] == 1
+    assert repeated.content == accepted.content
+    assert redis.llen(QueueKeys("simple").pending) == 1
+
+
+def test_the_key_of_a_refused_batch_can_be_used_for_another(client: ApiClient, redis: redis_py.Redis) -> None:
+    refused = client.post("/queue/add-batch", {"queue": "image", "jobs": [{"width": 1}]}, **{"Idempotency-Key": "k1"})
+    assert (refused.status_code, problem(refused)["code"]) == (400, "batch_refused")
+
+    corrected = client.post(
+        "/queue/add-batch", {"queue": "image", "jobs": [{"width": 1, "prompt": "x"}]}, **{"Idempotency-Key": "k1"}
+    )
+
+    assert outcome(corrected)["enqueued"] == 1
+
+
+def test_a_batch_with_an_existing_task_is_recorded(client: ApiClient, redis: redis_py.Redis) -> None:
+    job = {"data": {}, "unique_key": "u", "on_conflict": "return"}
+    holder = outcome(post(client, [job]))["task_ids"]
+    body = {"queue": "simple", "jobs": [job]}
+    first = client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"})
+    ApiClient().delete(f"/api/cli/queues/simple/tasks/{holder[0]}")
+
+    again = client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"})
+
+    assert outcome(first)["task_ids"] == outcome(again)["task_ids"] == holder
+    assert not redis.llen(QueueKeys("simple").pending)
+
+
 def test_an_interrupted_batch_is_completed_by_its_repetition(client: ApiClient, redis: redis_py.Redis) -> None:
     body = {"queue": "simple", "jobs": [{"n": n} for n in range(700)]}
     whole = outcome(client.post("/queue/add-batch", body, **{"Idempotency-Key": "k1"}))

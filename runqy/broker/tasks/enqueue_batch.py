@@ -142,6 +142,15 @@ def find_enqueued_part(queue: str, idempotency_key: IdempotencyKey, number: int 
     return Request((read,), parse, is_bulky=True, tolerates_wrong_types=True)
 
 
+def delete_idempotency_record(
+    queue: str, idempotency_key: IdempotencyKey, request_token: RequestToken
+) -> Request[bool]:
+    """Delete what is recorded of a request of which nothing was stored; return whether there was something."""
+    record = QueueKeys(queue).created(idempotency_key.scope)
+    call = script("delete_idempotency_record")(record=record, request_token=request_token.token)
+    return Request((call,), parse=lambda replies: replies[0] == 1, is_repeatable=True)
+
+
 def _read_part(token: bytes, now_ns: bytes | None, note: bytes, outcomes: Sequence[int | bytes]) -> EnqueuedPart:
     """Raise IdempotencyRecordUnreadable."""
     try:

@@ -14,8 +14,8 @@ from runqy.admin_site.base_admin import StyledModelForm
 from runqy.api_keys import Role
 
 ROLES = {
-    Role.CLIENT: "for programs that use queues. Enqueues tasks, reads their state and results, cancels and deletes "
-    "them, and reads queues. Changes no configuration.",
+    Role.CLIENT: "for programs that use queues. Enqueues tasks, reads their state, results and history, cancels and "
+    "deletes them. Changes no configuration.",
     Role.WORKER: "for runqy-worker. Only registers workers, which receive the code, the vaults and the tasks of their "
     "queues.",
     Role.METRICS: "for Prometheus. Only reads /metrics, the numbers of all queues.",

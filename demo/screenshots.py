@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 CHROMIUM = "/usr/bin/chromium"
 WIDTHS = {1440: 900, 390: 844}
 THEMES = ("light", "dark")
-HEIGHTS = {"overview": 1260}
+HEIGHTS = {"overview": 1510}
 """Of pictures that show more than the others."""
 PICTURES = ROOT / "docs" / "images"
 

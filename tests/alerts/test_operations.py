@@ -81,6 +81,21 @@ def test_a_condition_that_returns_opens_another_alert() -> None:
     assert Alert.objects.count() == 2
 
 
+def test_a_finding_with_nul_is_stored_beside_the_others() -> None:
+    odd = Finding(kind=AlertKind.WORKER_MISSING, subject="a\0", queue="b\0", message="Worker a\0 is missing.")
+    for at_s in (0, 10):
+        store_findings([finding(), odd], now=NOW + timedelta(seconds=at_s))
+
+    rows = Alert.objects.filter(resolved_at=None).order_by("kind")
+    assert [(alert.kind, alert.subject, alert.queue, alert.message) for alert in rows] == [
+        ("failure_rate", "mail", "mail", "Queue mail fails."),
+        ("worker_missing", "a\ufffd", "b\ufffd", "Worker a\ufffd is missing."),
+    ]
+
+    store_findings([finding()], recovered_workers={"a\0"}, now=NOW + timedelta(seconds=20))
+    assert Alert.objects.get(kind="worker_missing").resolved_at is not None
+
+
 def test_a_missing_worker_is_resolved_when_it_reports_again() -> None:
     store_findings([finding(kind=AlertKind.WORKER_MISSING)], now=NOW)
 

@@ -59,7 +59,7 @@ def store_findings(findings: Iterable[Finding], *, recovered_workers: Iterable[s
     for key, alert in unresolved.items():
         if key in found:
             _update(alert, found[key], now)
-        elif key in recovered or now - alert.seen_at >= timedelta(seconds=RULES[AlertKind(alert.kind)].keep_s):
+        elif key in recovered or now - alert.seen_at >= _keep_time(AlertKind(alert.kind)):
             _resolve(alert, now)
 
 
@@ -115,6 +115,12 @@ def delete_alert_rule(rule: AlertRule) -> None:
 def _audited_fields(rule: AlertRule) -> dict[str, object]:
     queue = rule.queue.name if rule.queue else None
     return {"queue": queue, "is_enabled": rule.is_enabled, "threshold": rule.threshold, "for_s": rule.for_s}
+
+
+def _keep_time(kind: AlertKind) -> timedelta:
+    """Return how long after `seen_at` a condition has certainly not been observed for as long as its rule demands."""
+    keep_s = RULES[kind].keep_s
+    return timedelta(seconds=keep_s) + SEEN_INTERVAL if keep_s else timedelta()
 
 
 def _to_storable(finding: Finding) -> Finding:

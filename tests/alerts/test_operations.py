@@ -56,23 +56,24 @@ def test_an_alert_opens_when_its_condition_has_lasted_long_enough() -> None:
 def test_a_condition_that_did_not_last_leaves_nothing() -> None:
     store_findings([finding(for_s=60)], now=NOW)
 
-    store_findings([], now=NOW + timedelta(seconds=60))
+    store_findings([], now=NOW + timedelta(seconds=90))
 
     assert not Alert.objects.exists()
 
 
 def test_a_brief_pause_does_not_resolve_an_alert() -> None:
-    store_findings([finding()], now=NOW)
+    for at_s in (0, 10, 20):
+        store_findings([finding()], now=NOW + timedelta(seconds=at_s))
 
-    store_findings([], now=NOW + timedelta(seconds=50))
+    store_findings([], now=NOW + timedelta(seconds=79))
     assert Alert.objects.get().resolved_at is None
 
-    store_findings([], now=NOW + timedelta(seconds=60))
-    assert Alert.objects.get().resolved_at == NOW + timedelta(seconds=60)
+    store_findings([], now=NOW + timedelta(seconds=90))
+    assert Alert.objects.get().resolved_at == NOW + timedelta(seconds=90)
 
 
 def test_a_condition_that_returns_opens_another_alert() -> None:
-    for at_s in (0, 60):
+    for at_s in (0, 90):
         store_findings([finding()] if at_s == 0 else [], now=NOW + timedelta(seconds=at_s))
 
     store_findings([finding()], now=NOW + timedelta(seconds=120))
@@ -118,7 +119,7 @@ def test_processes_that_evaluate_at_once_open_and_resolve_an_alert_once(settings
 
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(evaluate, [0] * 6))
-        list(threads.map(evaluate, [60] * 6))
+        list(threads.map(evaluate, [90] * 6))
 
     assert Alert.objects.count() == 1
     assert sorted(AlertDelivery.objects.values_list("event", flat=True)) == ["opened", "resolved"]

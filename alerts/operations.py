@@ -4,6 +4,7 @@ Any number of processes do so at once.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -25,6 +26,7 @@ from alerts.rules import RULES, AlertKind, Finding, find_problems, list_recovere
 from runqy.audit.changes import diff
 from runqy.audit.operations import record
 from runqy.broker.broker import Broker
+from runqy.broker.replies import replace_nul
 
 SEEN_INTERVAL = timedelta(seconds=30)
 """How often the time of the last observation is written."""
@@ -50,14 +52,14 @@ def update_alerts(broker: Broker) -> None:
 
 def store_findings(findings: Iterable[Finding], *, recovered_workers: Iterable[str] = (), now: datetime) -> None:
     """Open alerts for new findings, update those that exist, and resolve those of conditions that no longer hold."""
-    found = {(finding.kind.value, finding.subject[:SUBJECT_MAX_LENGTH]): finding for finding in findings}
-    recovered = {(AlertKind.WORKER_MISSING.value, worker_id[:SUBJECT_MAX_LENGTH]) for worker_id in recovered_workers}
+    found = {(finding.kind.value, finding.subject): finding for finding in map(_to_storable, findings)}
+    recovered = {(AlertKind.WORKER_MISSING.value, _to_storable_name(worker_id)) for worker_id in recovered_workers}
     unresolved = {(row.kind, row.subject): row for row in Alert.objects.filter(resolved_at__isnull=True)}
     _create(found, unresolved, now)
     for key, alert in unresolved.items():
         if key in found:
             _update(alert, found[key], now)
-        elif key in recovered or now - alert.seen_at >= timedelta(seconds=RULES[AlertKind(alert.kind)].keep_s):
+        elif key in recovered or now - alert.seen_at >= _keep_time(AlertKind(alert.kind)):
             _resolve(alert, now)
 
 
@@ -115,6 +117,26 @@ def _audited_fields(rule: AlertRule) -> dict[str, object]:
     return {"queue": queue, "is_enabled": rule.is_enabled, "threshold": rule.threshold, "for_s": rule.for_s}
 
 
+def _keep_time(kind: AlertKind) -> timedelta:
+    """Return how long after `seen_at` a condition has certainly not been observed for as long as its rule demands."""
+    keep_s = RULES[kind].keep_s
+    return timedelta(seconds=keep_s) + SEEN_INTERVAL if keep_s else timedelta()
+
+
+def _to_storable(finding: Finding) -> Finding:
+    """Return a finding whose texts, which workers can write, the database accepts."""
+    return replace(
+        finding,
+        subject=_to_storable_name(finding.subject),
+        queue=_to_storable_name(finding.queue),
+        message=replace_nul(finding.message),
+    )
+
+
+def _to_storable_name(name: str) -> str:
+    return replace_nul(name[:SUBJECT_MAX_LENGTH])
+
+
 def _create(found: Mapping[_Key, Finding], unresolved: Mapping[_Key, Alert], now: datetime) -> None:
     """Insert rows of new findings; another process may have done so just now."""
     new = {key: finding for key, finding in found.items() if key not in unresolved}
@@ -126,7 +148,7 @@ def _create(found: Mapping[_Key, Finding], unresolved: Mapping[_Key, Alert], now
                 kind=kind,
                 subject=subject,
                 level=RULES[finding.kind].level.value,
-                queue=finding.queue[:SUBJECT_MAX_LENGTH],
+                queue=finding.queue,
                 message=finding.message,
                 since=now,
                 seen_at=now,

@@ -15,6 +15,8 @@ GROWTH_WINDOW_MIN = 10
 DROP_WINDOW_MIN = GROWTH_WINDOW_MIN
 MIN_SAMPLES = 8
 """A trend of fewer minutes of the window is not meaningful."""
+REASON_MAX_CHARS = 300
+"""A message has no more of the reason that a worker reports; the worker's page has all of it."""
 MIN_RUNS = 10
 """A failure rate over fewer runs is not meaningful."""
 
@@ -313,8 +315,14 @@ def _worker_problems(workers: Iterable[WorkerObservation]) -> Iterator[tuple[Ale
             message = f"Worker {worker.worker_id} has sent no heartbeat for {durations.humanize(worker.silent_s)}."
             yield AlertKind.WORKER_MISSING, worker.worker_id, worker.queue, message
         elif worker.start_failure is not None:
-            message = f"Worker {worker.worker_id} failed to start: {worker.start_failure or 'unknown reason'}"
+            message = f"Worker {worker.worker_id} failed to start: {_shorten(worker.start_failure) or 'unknown reason'}"
             yield AlertKind.WORKER_START_FAILED, worker.worker_id, worker.queue, message
+
+
+def _shorten(reason: str) -> str:
+    """Return the first line of a reason, of a long one the beginning."""
+    line, _, _ = reason.strip().partition("\n")
+    return line if len(line) <= REASON_MAX_CHARS else f"{line[:REASON_MAX_CHARS]}…"
 
 
 def _installation_problems(observed: Observation) -> Iterator[tuple[AlertKind, str, str, str]]:

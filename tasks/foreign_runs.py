@@ -19,6 +19,7 @@ from queues.definitions import Limits
 from runqy.broker.broker import Broker
 from runqy.broker.maintenance.orphans import has_go_workers
 from runqy.broker.message import REQUEST_ID
+from runqy.broker.replies import replace_nul
 from runqy.broker.scanning import run_requests
 from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.streams.run_log import PAYLOAD_MAX_BYTES, RESULT_MAX_BYTES, EndedRun, cut_error
@@ -151,9 +152,9 @@ def _foreign_run(record: TaskRecord, end: _RunEnd) -> EndedRun:
         attempt=min(max(attempt, 1), 2**31 - 1),
         enqueued_ns=record.enqueued_at_ns,
         started_ns=record.started_at_ns,
-        worker_id=_clean(record.worker_id)[:ID_MAX_LENGTH],
-        request_id=_clean(record.message.headers.get(REQUEST_ID, ""))[:128],
-        error="" if end.outcome is RunOutcome.COMPLETED else cut_error(_clean(record.error)),
+        worker_id=replace_nul(record.worker_id)[:ID_MAX_LENGTH],
+        request_id=replace_nul(record.message.headers.get(REQUEST_ID, ""))[:128],
+        error="" if end.outcome is RunOutcome.COMPLETED else cut_error(replace_nul(record.error)),
         payload=record.payload[:PAYLOAD_MAX_BYTES],
         result=None if record.result is None else record.result[:RESULT_MAX_BYTES],
         is_foreign=True,
@@ -172,8 +173,3 @@ def _archived_ttl_s(queue: str, catalog: QueueCatalog | None) -> int:
     """Return for how long Go's runqy-worker keeps archived tasks of a Redis queue."""
     resolved = catalog.find(queue) if catalog else None
     return resolved.queue.limits.ttl_archived_s if resolved else Limits().ttl_archived_s
-
-
-def _clean(text: str) -> str:
-    """Return a text that PostgreSQL stores."""
-    return text.replace("\0", "\ufffd")

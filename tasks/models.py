@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from runqy.admin_site.managers import EmptyManager
+from runqy.broker.replies import replace_nul
 from runqy.broker.states import RunOutcome
 
 ID_MAX_LENGTH = 255
@@ -22,7 +23,7 @@ class RedisTextField(models.CharField):  # type: ignore[type-arg]
     def get_prep_value(self, value: Any) -> Any:
         """Return what the database is given for a value."""
         prepared = super().get_prep_value(value)
-        return prepared.replace("\0", "\ufffd") if isinstance(prepared, str) else prepared
+        return replace_nul(prepared) if isinstance(prepared, str) else prepared
 
 
 class Task(models.Model):

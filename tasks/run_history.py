@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from queues.catalog import QueueCatalog
 from queues.queries import hides_payloads
+from runqy.broker.replies import replace_nul
 from runqy.broker.states import FAILURES, RunOutcome
 from runqy.broker.streams.run_log import EndedRun, EntryId
 from tasks.error_groups import parse_error
@@ -308,4 +309,4 @@ def _span_ms(start_ns: int | None, end_ns: int | None) -> int | None:
 
 def _text(data: bytes | None) -> str:
     """Return an excerpt as text that is searched, and that PostgreSQL stores: no NUL, no half characters."""
-    return payload_text(data or b"").replace("\0", "\ufffd")
+    return replace_nul(payload_text(data or b""))

@@ -1,4 +1,4 @@
-"""Interpret replies of Redis: errors become ours, and numbers that workers can write are validated."""
+"""Interpret replies of Redis: errors become ours, and what workers can write is validated."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +36,11 @@ def read_score(score: bytes | str | None) -> int | None:
     """Return the score of a sorted set in whole units; None if it is missing or infinite."""
     number = float(score) if score else float("inf")
     return int(number) if abs(number) < 10**MAX_DIGITS else None
+
+
+def replace_nul(text: str) -> str:
+    """Return a text that the database stores: PostgreSQL refuses NUL."""
+    return text.replace("\0", "\ufffd")
 
 
 Reply = Any

@@ -56,29 +56,45 @@ def test_an_alert_opens_when_its_condition_has_lasted_long_enough() -> None:
 def test_a_condition_that_did_not_last_leaves_nothing() -> None:
     store_findings([finding(for_s=60)], now=NOW)
 
-    store_findings([], now=NOW + timedelta(seconds=60))
+    store_findings([], now=NOW + timedelta(seconds=90))
 
     assert not Alert.objects.exists()
 
 
 def test_a_brief_pause_does_not_resolve_an_alert() -> None:
-    store_findings([finding()], now=NOW)
+    for at_s in (0, 10, 20):
+        store_findings([finding()], now=NOW + timedelta(seconds=at_s))
 
-    store_findings([], now=NOW + timedelta(seconds=50))
+    store_findings([], now=NOW + timedelta(seconds=79))
     assert Alert.objects.get().resolved_at is None
 
-    store_findings([], now=NOW + timedelta(seconds=60))
-    assert Alert.objects.get().resolved_at == NOW + timedelta(seconds=60)
+    store_findings([], now=NOW + timedelta(seconds=90))
+    assert Alert.objects.get().resolved_at == NOW + timedelta(seconds=90)
 
 
 def test_a_condition_that_returns_opens_another_alert() -> None:
-    for at_s in (0, 60):
+    for at_s in (0, 90):
         store_findings([finding()] if at_s == 0 else [], now=NOW + timedelta(seconds=at_s))
 
     store_findings([finding()], now=NOW + timedelta(seconds=120))
 
     assert Alert.objects.filter(resolved_at=None).count() == 1
     assert Alert.objects.count() == 2
+
+
+def test_a_finding_with_nul_is_stored_beside_the_others() -> None:
+    odd = Finding(kind=AlertKind.WORKER_MISSING, subject="a\0", queue="b\0", message="Worker a\0 is missing.")
+    for at_s in (0, 10):
+        store_findings([finding(), odd], now=NOW + timedelta(seconds=at_s))
+
+    rows = Alert.objects.filter(resolved_at=None).order_by("kind")
+    assert [(alert.kind, alert.subject, alert.queue, alert.message) for alert in rows] == [
+        ("failure_rate", "mail", "mail", "Queue mail fails."),
+        ("worker_missing", "a\ufffd", "b\ufffd", "Worker a\ufffd is missing."),
+    ]
+
+    store_findings([finding()], recovered_workers={"a\0"}, now=NOW + timedelta(seconds=20))
+    assert Alert.objects.get(kind="worker_missing").resolved_at is not None
 
 
 def test_a_missing_worker_is_resolved_when_it_reports_again() -> None:
@@ -103,7 +119,7 @@ def test_processes_that_evaluate_at_once_open_and_resolve_an_alert_once(settings
 
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(evaluate, [0] * 6))
-        list(threads.map(evaluate, [60] * 6))
+        list(threads.map(evaluate, [90] * 6))
 
     assert Alert.objects.count() == 1
     assert sorted(AlertDelivery.objects.values_list("event", flat=True)) == ["opened", "resolved"]

@@ -159,6 +159,22 @@ def test_workers_that_are_missing_or_failed_are_found() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("the child process exited with status 1\nTraceback:\nKeyError", "the child process exited with status 1"),
+        (f"could not start: {'x' * 1000}\nmore", f"could not start: {'x' * 283}…"),
+        ("", "unknown reason"),
+    ],
+)
+def test_a_message_has_the_beginning_of_a_reason(reason: str, shown: str) -> None:
+    worker = replace(WORKERS[1], start_failure=reason)
+
+    (found,) = find_problems(observation(workers=[worker]), defaults)
+
+    assert found.message == f"Worker b failed to start: {shown}"
+
+
 def test_settings_of_a_queue_hold_for_its_workers_and_history() -> None:
     observed = observation(
         workers=[*WORKERS, replace(WORKERS[0], worker_id="d", queue="post")], history_dropped={"mail": 1, "post": 1}

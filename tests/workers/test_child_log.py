@@ -5,6 +5,7 @@ from structlog.testing import capture_logs
 
 from workers.runtime import logs
 from workers.runtime.logs import BURST_LINES, LINE_MAX_BYTES, ChildLog
+from workers.runtime.redaction import Secrets
 
 
 def test_lines_are_logged_and_the_last_ones_kept() -> None:
@@ -25,6 +26,27 @@ def test_a_long_line_is_truncated_with_a_note() -> None:
 
     lines = [entry["line"] for entry in entries if entry["event"] == "child_output"]
     assert lines == ["x" * LINE_MAX_BYTES + " [truncated, 20000 bytes]", "[line too long to log]"]
+
+
+def test_a_secret_is_masked_where_a_line_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = Secrets()
+    secrets.add(["hunter2-hunter2"])
+    monkeypatch.setattr(logs, "secrets", secrets)
+    log = ChildLog(pid=7)
+
+    with capture_logs() as entries:
+        log.feed(b"x" * (LINE_MAX_BYTES - 10) + b"hunter2-hunter2 and more\n")
+
+    (line,) = (entry["line"] for entry in entries if entry["event"] == "child_output")
+    assert line == log.tail == "x" * (LINE_MAX_BYTES - 10) + "**** and m [truncated, 8195 bytes]"
+
+
+def test_a_line_of_stdout_that_is_too_long_is_not_logged() -> None:
+    log = ChildLog(pid=7)
+
+    log.add(b"y" * (2 << 20))
+
+    assert log.tail == "[line too long to log]"
 
 
 def test_a_flood_of_output_is_limited_and_missing_lines_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,11 @@
 import pytest
 import redis as redis_py
 
+from runqy.broker.broker import Broker
 from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer, change_configuration
+from tests.workers.processes import wait_for_record
 
 
 @pytest.mark.parametrize("mode", ["long_running", "one_shot"])
@@ -34,6 +36,22 @@ def test_the_reason_that_a_child_reports_is_logged(server: FakeServer, start_wor
     failure = start_worker().wait_for("child_not_started")
 
     assert failure["error"] == "the child process could not start: @load failed: no model here"
+
+
+@pytest.mark.parametrize("mode", ["long_running", "one_shot"])
+def test_the_reason_that_a_child_reports_is_recorded_without_secrets(
+    single_broker: Broker, server: FakeServer, start_worker: StartWorker, mode: str
+) -> None:
+    code = "import json, os; print(json.dumps({'status': 'error', 'error': 'refused: ' + os.environ['TOKEN']}))"
+    server.response["queue"] |= {"mode": mode}
+    server.response["vaults"] = {"TOKEN": "s3cret-of-the-vault"}
+    server.response["deployment"]["startup_cmd"] = f'python -c "{code}"'
+
+    worker = start_worker()
+
+    record = wait_for_record(single_broker, "start_failed")
+    assert record.reason == "the child process could not start: refused: ****"
+    assert worker.wait_for("child_not_started")["error"] == record.reason
 
 
 def test_a_startup_command_that_does_not_exist_is_logged(server: FakeServer, start_worker: StartWorker) -> None:

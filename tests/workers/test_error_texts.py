@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from runqy.broker.message import ERROR_MAX_BYTES
+from workers.runtime import error_texts
 from workers.runtime.error_texts import SUMMARY_MAX_CHARS, child_error_members, error_members
+from workers.runtime.redaction import Secrets
 
 
 def raise_plainly() -> None:
@@ -93,6 +95,18 @@ def test_nothing_is_missing_from_the_end_of_a_long_text() -> None:
     assert members["error"] == f"{text[:SUMMARY_MAX_CHARS]} ..."
     assert members["exception"].endswith("x the end")
     assert len(members["exception"]) <= ERROR_MAX_BYTES + 4
+
+
+def test_a_secret_is_masked_where_a_text_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = Secrets()
+    secrets.add(["s3cret-of-the-vault"])
+    monkeypatch.setattr(error_texts, "secrets", secrets)
+    text = f"ValueError: {'s3cret-of-the-vault ' * ERROR_MAX_BYTES}"
+
+    members = error_members(text)
+
+    assert "**** ****" in members["error"]
+    assert not any(part in text for part in ("s3cret", "vault") for text in members.values())
 
 
 def test_of_a_long_traceback_the_exception_is_found() -> None:

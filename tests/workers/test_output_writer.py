@@ -1,6 +1,7 @@
 """How much output a worker keeps and sends, for all tasks of a queue together."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -13,7 +14,10 @@ from runqy.broker.tasks.output import MAX_BYTES, read_output
 from runqy.broker.tasks.record import TaskProgress
 from tests.support import environment, event_loop
 from tests.support.tasks import put, take
+from workers.runtime import output_writer
 from workers.runtime.output_writer import BUFFER_BYTES, BURST_BYTES, TAIL_BYTES, OutputWriter
+from workers.runtime.protocol import ProgressReport, decode_response
+from workers.runtime.redaction import Secrets
 from workers.runtime.task_runs import Run
 
 TARGET = RedisTarget(addresses=(("127.0.0.1", environment.SERVER.port),))
@@ -72,6 +76,25 @@ def test_memory_is_limited_while_redis_is_unavailable(single_broker: Broker) -> 
         return size
 
     assert event_loop.run(flood()) <= 3 * BUFFER_BYTES
+
+
+def test_a_secret_is_masked_where_a_message_is_cut(single_broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = Secrets()
+    secrets.add(["hunter2-hunter2"])
+    monkeypatch.setattr(output_writer, "secrets", secrets)
+    (run,) = runs(single_broker, 1)
+    line = b'{"progress":{"current":1,"message":"%bhunter2-hunter2 and more"}}' % (b"x" * 490)
+
+    async def report() -> bytes:
+        writer = OutputWriter(lambda: AsyncBroker.connect(TARGET))
+        decoded = decode_response(line)
+        assert isinstance(decoded, ProgressReport)
+        writer.set_progress(run, decoded.progress)
+        (planned,) = writer.plan_final([run])
+        await writer.close()
+        return planned.chunks[0].progress
+
+    assert json.loads(event_loop.run(report()))["message"] == "x" * 490 + "**** and m…"
 
 
 def test_output_and_progress_are_sent_together_for_all_tasks(single_broker: Broker) -> None:

@@ -352,6 +352,23 @@ def test_a_child_that_is_never_ready_is_given_up_with_a_reason(tmp_path: Path, s
     assert event_loop.run(run()) == "the child process was not ready within 0.2 s"
 
 
+def test_what_tasks_printed_is_logged_and_no_reason(spec: ChildSpec) -> None:
+    problems = []
+
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        pool.submit(a_run("t1", "last words"))
+        await until(lambda: pool.problem)
+        problems.append(pool.problem)
+
+    with capture_logs() as entries:
+        recorder = use(LongRunningPool, spec, act, recovery=RecoverySettings(initial_delay_s=600, max_delay_s=600))
+
+    (failure,) = (entry for entry in entries if entry["event"] == "child_ended")
+    assert recorder.statuses() == {"t1": RunStatus.SUCCEEDED}
+    assert problems == [failure["error"]] == ["the child process exited with status 0"]
+    assert "noise" in failure["exception"]
+
+
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
 def test_a_command_that_does_not_exist_is_a_reason_too(spec: ChildSpec, kind: Any) -> None:
     wrong = ChildSpec(startup_cmd="no-such-program --now", code_dir=spec.code_dir, env=spec.env)

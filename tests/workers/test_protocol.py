@@ -184,10 +184,3 @@ def test_a_response_may_have_a_member_called_progress(member: bytes) -> None:
     response = decode_response(b'{"task_id":"t1","progress":{"current":3},%b}' % member)
 
     assert isinstance(response, ChildResponse)
-
-
-def test_a_long_message_of_a_report_is_cut() -> None:
-    report = decode_response(b'{"progress":{"current":1,"message":"%b"}}' % (b"x" * 10_000))
-
-    assert isinstance(report, ProgressReport)
-    assert report.progress.message == "x" * 500 + "…"

@@ -96,6 +96,20 @@ def test_a_line_without_an_end_takes_limited_memory(output: RunOutput) -> None:
     assert take(output).text.endswith(b"\nend\n")
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r", b""])
+def test_of_a_line_that_is_too_long_no_rest_is_sent(output: RunOutput, end: bytes) -> None:
+    line = b"x" * MAX_BYTES + b"hunter2-hunter2 and more"
+    for data in (line[:-16], line[-16:-8], line[-8:] + end):
+        output.add_stderr(data)
+        take(output)
+    if end:
+        output.add_stderr(b"after")
+
+    chunk = take(output, is_final=True)
+
+    assert (chunk.offset, chunk.text) == (len(line), end + b"after" if end else b"\n")
+
+
 def test_a_confirmation_that_arrives_late_changes_nothing(output: RunOutput) -> None:
     chance = random.Random(7)
     stored, sent = b"", []

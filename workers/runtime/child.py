@@ -150,14 +150,21 @@ class Child:
     @property
     def cause(self) -> str:
         """Return why the child ended, with the last lines it printed."""
+        return f"{self._how_it_ended}\n{self._log.tail}".rstrip()
+
+    @property
+    def reason(self) -> str:
+        """Return why the child ended, for the worker's record; what it printed once it was ready belongs to tasks."""
+        return self._how_it_ended if self.is_ready else self.cause
+
+    @property
+    def _how_it_ended(self) -> str:
         code = self._process.returncode
         if self.problem:
-            reason = self.problem
-        elif code is not None and code < 0:
-            reason = f"the child process was killed by {_signal_name(-code)}"
-        else:
-            reason = f"the child process exited with status {code}"
-        return f"{reason}\n{self._log.tail}".rstrip()
+            return self.problem
+        if code is not None and code < 0:
+            return f"the child process was killed by {_signal_name(-code)}"
+        return f"the child process exited with status {code}"
 
     def _schedule(self, seconds: float, step: "Step") -> None:
         """Schedule a step, replacing the one that was scheduled."""

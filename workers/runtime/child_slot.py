@@ -174,7 +174,8 @@ class ChildSlot:
             self._restart_policy.record_child_death()
             self._start()
         elif ended_unexpectedly:
-            self._record_failure("child_ended" if child.is_ready else "child_not_started", child.cause)
+            event = "child_ended" if child.is_ready else "child_not_started"
+            self._record_failure(event, child.cause, reason=child.reason)
         elif not self._is_stopping:
             self._start()
         self._owner.slot_changed()
@@ -231,12 +232,12 @@ class ChildSlot:
         try:
             self._child = Child(self._spec, self)
         except DeploymentFailed as error:
-            self._record_failure("child_not_started", error.detail)
+            self._record_failure("child_not_started", error.detail, reason=error.detail)
             self._owner.slot_changed()
 
-    def _record_failure(self, event: str, cause: str) -> None:
-        """Log why there is no child, and start another one later."""
-        self.problem = cause
+    def _record_failure(self, event: str, cause: str, *, reason: str) -> None:
+        """Log and report why there is no child, and start another one later."""
+        self.problem = reason
         members = child_error_members(cause)
         self._failures.record(event, key=members["error"], **members)
         self._start_later()

@@ -4,6 +4,7 @@ import re
 from typing import Required, TypedDict
 
 from runqy.broker.message import clean_text
+from workers.runtime.redaction import secrets
 
 SUMMARY_MAX_CHARS = 500
 _TRACEBACK = "Traceback (most recent call last):"
@@ -41,6 +42,7 @@ def child_error_members(cause: str) -> ErrorMembers:
 
 
 def _members(summary: str, text: str) -> ErrorMembers:
+    summary, text = secrets.redact(summary), secrets.redact(text)  # the rest of one that is cut would not be recognized
     if len(summary) > SUMMARY_MAX_CHARS:
         summary = f"{summary[:SUMMARY_MAX_CHARS]} ..."
     return {"error": summary} if summary == text else {"error": summary, "exception": clean_text(text)}

@@ -77,7 +77,7 @@ class ChildLog:
     def feed(self, data: bytes) -> None:
         """Log the lines that the child wrote to stderr."""
         for line in self._splitter.feed(data):
-            self.add("[line too long to log]" if line is TOO_LONG else line)
+            self.add(line)
 
     def end(self) -> None:
         """Log the last, unterminated line of stderr."""
@@ -89,7 +89,7 @@ class ChildLog:
         if not self._bucket.acquire():
             self._suppressed += 1
             return
-        text = secrets.redact(_escape(line).rstrip() if isinstance(line, bytes) else str(line))
+        text = _truncate(secrets.redact(_decode(line)).rstrip())
         if text:
             self._tail.append(text)
             self._log.info("child_output", line=text)
@@ -103,8 +103,16 @@ class ChildLog:
         return "\n".join(self._tail)
 
 
-def _escape(line: bytes) -> str:
-    """Return a line as text, truncated with a note if it is long."""
-    if len(line) <= LINE_MAX_BYTES:
-        return line.decode(errors="replace")
-    return f"{line[:LINE_MAX_BYTES].decode(errors='replace')} [truncated, {len(line)} bytes]"
+def _decode(line: object) -> str:
+    """Return a line as text; a note for one that is too long."""
+    if line is TOO_LONG or (isinstance(line, bytes) and len(line) > LINE_READ_BYTES):
+        return "[line too long to log]"
+    return line.decode(errors="replace") if isinstance(line, bytes) else str(line)
+
+
+def _truncate(text: str) -> str:
+    """Return a text without secrets, truncated with a note if it is long: the rest of one that is cut is not masked."""
+    data = text.encode()
+    if len(data) <= LINE_MAX_BYTES:
+        return text
+    return f"{data[:LINE_MAX_BYTES].decode(errors='ignore')} [truncated, {len(data)} bytes]"

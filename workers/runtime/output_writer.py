@@ -26,6 +26,8 @@ BYTES_PER_SECOND, BURST_BYTES = 1 << 20, 4 << 20
 BUFFER_BYTES = 8 << 20
 """The number of bytes kept while Redis is unavailable, beyond TAIL_BYTES for each run."""
 BYTES_PER_ROUND_TRIP = 1 << 20
+MAX_MESSAGE_CHARS = 500
+"""Longer messages of progress reports are cut."""
 
 log = structlog.get_logger()
 
@@ -81,8 +83,11 @@ class OutputWriter:
 
     def set_progress(self, run: Run, progress: TaskProgress) -> None:
         """Set the progress of a run."""
-        redacted = msgspec.structs.replace(progress, message=secrets.redact(progress.message))
-        self._output_of(run).set_progress(msgspec.json.encode(redacted))
+        message = secrets.redact(progress.message)
+        if len(message) > MAX_MESSAGE_CHARS:
+            message = f"{message[:MAX_MESSAGE_CHARS]}…"
+        stored = msgspec.structs.replace(progress, message=message)
+        self._output_of(run).set_progress(msgspec.json.encode(stored))
 
     def plan_final(self, runs: Iterable[Run]) -> list[PlannedOutput]:
         """Return the requests to send before the results of runs."""

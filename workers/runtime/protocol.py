@@ -62,8 +62,6 @@ class ProgressReport:
     progress: TaskProgress
 
 
-MAX_MESSAGE_CHARS = 500
-"""Longer messages of progress reports are cut."""
 _RESPONSE_MEMBERS = {"status", "result", "error", "retry"}
 _RESPONSE_START = re.compile(rb'\s*\{\s*"task_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _decoder = msgspec.json.Decoder(ChildResponse)
@@ -113,8 +111,6 @@ def _read_progress(task_id: str | None, content: msgspec.Raw) -> ProgressReport 
         progress = _decode_progress(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if len(progress.message) > MAX_MESSAGE_CHARS:
-        progress = msgspec.structs.replace(progress, message=f"{progress.message[:MAX_MESSAGE_CHARS]}…")
     return ProgressReport(task_id, progress)
 
 

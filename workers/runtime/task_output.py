@@ -10,7 +10,7 @@ _LINE_ENDS = (b"\n", b"\r")
 class RunOutput:
     """The output of a run that is not stored yet: its last bytes, from the beginning of a line."""
 
-    __slots__ = ("_dropped", "_offset", "_partial", "_printed", "_progress", "_unconfirmed", "is_shared")
+    __slots__ = ("_dropped", "_is_cut", "_offset", "_partial", "_printed", "_progress", "_unconfirmed", "is_shared")
 
     def __init__(self) -> None:
         self.is_shared = False
@@ -19,6 +19,8 @@ class RunOutput:
         """Complete lines, with secrets."""
         self._partial = b""
         """The beginning of a line on stderr. It is not sent before its end, because it may end within a secret."""
+        self._is_cut = False
+        """The beginning of that line was dropped."""
         self._dropped = 0
         """The number of bytes dropped before the printed ones."""
         self._unconfirmed = b""
@@ -41,6 +43,8 @@ class RunOutput:
 
     def add_stderr(self, data: bytes, limit: int = MAX_BYTES) -> None:
         """Add data from stderr. At least the last `limit` bytes are kept."""
+        if self._is_cut:
+            data = self._drop_to_line_end(data)
         end = max(map(data.rfind, _LINE_ENDS)) + 1
         if end:
             self._add(self._partial + data[:end], limit)
@@ -50,7 +54,7 @@ class RunOutput:
         if len(self._partial) > MAX_BYTES:
             self._dropped += len(self._printed) + len(self._partial)
             self._printed.clear()
-            self._partial = b""
+            self._partial, self._is_cut = b"", True
 
     def set_progress(self, progress: bytes) -> None:
         self._progress = progress
@@ -60,9 +64,9 @@ class RunOutput:
 
         With `is_final` including an unfinished line.
         """
-        if is_final and self._partial:
-            self._add(self._partial, limit)
-            self._partial = b""
+        if is_final and (self._partial or self._is_cut):
+            self._add(self._partial or b"\n", limit)
+            self._partial, self._is_cut = b"", False
         if self._dropped:
             self._offset += len(self._unconfirmed) + self._dropped
             self._unconfirmed, self._dropped = b"", 0
@@ -90,6 +94,17 @@ class RunOutput:
             self._offset += stored
         if self._progress == chunk.progress:
             self._progress = b""
+
+    def _drop_to_line_end(self, data: bytes) -> bytes:
+        """Drop the rest of a line that was cut, because it may begin within a secret. Return its end and what follows.
+
+        The end is kept, because a gap is marked only before text.
+        """
+        ends = [at for end in _LINE_ENDS if (at := data.find(end)) >= 0]
+        self._is_cut = not ends
+        dropped = min(ends, default=len(data))
+        self._dropped += dropped
+        return data[dropped:]
 
     def _add(self, data: bytes, limit: int) -> None:
         """Add complete lines, and drop the oldest ones beyond twice the limit, so that a flood costs little."""

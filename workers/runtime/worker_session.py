@@ -30,6 +30,7 @@ from workers.runtime.heartbeat import (
     send_heartbeat,
 )
 from workers.runtime.queue_maintenance import QueueMaintenance
+from workers.runtime.redaction import secrets
 from workers.runtime.redis_connections import RedisConnections, WorkerSubscription
 from workers.runtime.registration import RegisteredWorker
 from workers.runtime.settings import WorkerSettings
@@ -232,12 +233,13 @@ class WorkerSession:
             self._beat_requested.set()
 
     def _state(self) -> tuple[WorkerState, str]:
+        """Return the state that the worker reports, and the reason without secrets."""
         if self._is_draining:
             return WorkerState.DRAINING, "the worker is stopping"
         if self.is_disabled:
             return WorkerState.DRAINING, "the queue is disabled"
         state, reason = self.deployments.state
-        return state, reason or self._stale_reason
+        return state, secrets.redact(reason or self._stale_reason)
 
     def _record(self) -> WorkerRecord:
         state, reason = self._state()

@@ -13,7 +13,7 @@ from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.keys import QueueKeys
 from runqy.broker.message import REQUEST_ID
 from runqy.broker.operation import Request
-from runqy.broker.replies import Reply, read_number, read_time_ns
+from runqy.broker.replies import Reply, read_number, read_time_ns, replace_nul
 from runqy.broker.scripts import command, script
 from runqy.broker.states import RunOutcome
 
@@ -214,7 +214,7 @@ def _build_run(values: Sequence[bytes], now_ns: int) -> EndedRun:
         worker_id=_text(worker, _ID_MAX_BYTES),
         commit=_text(details.commit.encode(), _COMMIT_MAX_BYTES),
         request_id=_text(details.request_id.encode(), _REQUEST_ID_MAX_BYTES),
-        error=details.error.replace("\0", "\ufffd"),
+        error=replace_nul(details.error),
         payload=details.payload,
         result=details.result,
     )

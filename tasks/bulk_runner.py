@@ -7,7 +7,7 @@ repetition changes nothing.
 
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -28,7 +28,7 @@ from runqy.errors import BrokerUnavailable, ConfigurationUnavailable, QueueFull,
 from runqy.request_ids import request_id_context
 from tasks.actions import TaskAction, apply_in_state
 from tasks.bulk_actions import AUDIT_KIND, get_query, may_continue
-from tasks.bulk_slices import Slice, find_next_slice, state_since_ns
+from tasks.bulk_slices import Slice, find_next_slice, select_still_matching, state_since_ns
 from tasks.copies import NewCopy, Original, add_copy, find_stored_payloads
 from tasks.models import BulkAction, BulkActionItem, TaskCopy, TaskRun
 from tasks.operations import forget_enqueued_ids
@@ -44,7 +44,6 @@ _COPIES_PER_STEP = 20
 _END = "end"
 """The cursor of a bulk action whose last slice was claimed."""
 _NOT_PERMITTED = "The user who requested it may no longer do this."
-_ENDED_STATES = (TaskState.ARCHIVED, TaskState.COMPLETED)
 _NEW_STATES = {
     TaskAction.RUN: TaskState.PENDING,
     TaskAction.CANCEL: TaskState.ARCHIVED,
@@ -217,29 +216,38 @@ class BulkRunner:
         """Apply the action to claimed tasks, and store the outcomes. Raise BulkLeaseLost, BrokerUnavailable."""
         if not items:
             return
-        states = broker.run(read_states([_location_of(item) for item in items]))
+        locations = [_location_of(item) for item in items]
+        states = dict(zip(locations, broker.run(read_states(locations)), strict=True))
+        matching = select_still_matching(self._bulk, self._query, states)
         groups: defaultdict[tuple[str, TaskState | None], list[BulkActionItem]] = defaultdict(list)
-        for item, state in zip(items, states, strict=True):
-            groups[item.redis_queue, state].append(item)
+        for item in items:
+            groups[item.redis_queue, states[_location_of(item)]].append(item)
         for (queue, state), members in groups.items():
             self._extend_lease()
             if state is None:
                 self._apply_to_missing(broker, queue, members)
             else:
-                self._apply_in_state(broker, queue, state, members)
+                self._apply_in_state(broker, queue, state, members, matching)
             self._store_outcomes(members)
 
-    def _apply_in_state(self, broker: Broker, queue: str, state: TaskState, items: Sequence[BulkActionItem]) -> None:
-        """Apply the action to tasks of a Redis queue that are in a state."""
-        matches = state is self._query.state or (self._query.state is None and state in _ENDED_STATES)
-        due = [item.task_id for item in items if matches and not item.copy_id]
+    def _apply_in_state(
+        self,
+        broker: Broker,
+        queue: str,
+        state: TaskState,
+        items: Sequence[BulkActionItem],
+        matching: Collection[TaskLocation],
+    ) -> None:
+        """Apply the action to those tasks of a Redis queue that are in a state and still match."""
+        due = [item.task_id for item in items if _location_of(item) in matching and not item.copy_id]
+        other = "it has ended again since" if self._query.state is None and state.is_final else f"it is {state}"
         done = {*apply_in_state(broker, self._action, queue, state, due)} if due else set()
         for item in items:
             if item.task_id in done:
                 item.outcome = _Outcome.DONE
             else:
                 changed = "changed since, or another task holds its unique key"
-                _skip(item, changed if item.task_id in due else f"it is {state}")
+                _skip(item, changed if item.task_id in due else other)
         self._delete_runs(queue, done)
 
     def _apply_to_missing(self, broker: Broker, queue: str, items: Sequence[BulkActionItem]) -> None:

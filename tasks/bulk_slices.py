@@ -1,21 +1,23 @@
 """Finds the tasks of a bulk action, slice by slice: in Redis in a state, or ended ones in the history."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from runqy.broker.broker import Broker
-from runqy.broker.states import TaskState
+from runqy.broker.states import RunOutcome, TaskState
 from runqy.broker.tasks.reader import TaskLocation
 from runqy.broker.tasks.record import TaskRecord
 from runqy.json_decoding import read_json
-from tasks.models import BulkAction
+from tasks.models import BulkAction, TaskRun
 from tasks.run_queries import filter_ended_tasks
 from tasks.task_browser import SearchCursor, SearchRequest, TaskQuery, count_by_queue, find_redis_queues, search_tasks
 
 SLICE_SIZE = 200
 RUNS_PER_SLICE = 20_000
 """How many rows of the history are searched for one slice."""
+_RUN_FIELDS = ("redis_queue", "task_id", "pk", "outcome")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,32 @@ def find_next_slice(broker: Broker, bulk: BulkAction, query: TaskQuery) -> Slice
     if query.state is None:
         return _find_ended(bulk, query)
     return _find_in_redis(broker, bulk, query, query.state)
+
+
+def select_still_matching(
+    bulk: BulkAction, query: TaskQuery, states: Mapping[TaskLocation, TaskState | None]
+) -> set[TaskLocation]:
+    """Return those tasks of a slice that still match, in the states that they have in Redis.
+
+    An ended task does in the state in which the run that was found left it. In the other one it has ended again since,
+    with a run that the history may never have: successes above RUNQY_HISTORY_MAX_RATE are only counted, and a full
+    stream drops its oldest entries.
+    """
+    if query.state is not None:
+        return {task for task, state in states.items() if state is query.state}
+    task_ids = [task_id for (_, task_id), state in states.items() if state is not None and state.is_final]
+    runs = TaskRun.objects.filter(task_id__in=task_ids).order_by("id")
+    newest = {(queue, task_id): (pk, outcome) for queue, task_id, pk, outcome in runs.values_list(*_RUN_FIELDS)}
+    return {
+        task
+        for task, (pk, outcome) in newest.items()
+        if pk <= bulk.newest_run and states.get(task) is _state_after(RunOutcome(outcome))
+    }
+
+
+def _state_after(outcome: RunOutcome) -> TaskState:
+    """Return the state of a task that ended with an outcome."""
+    return TaskState.COMPLETED if outcome is RunOutcome.COMPLETED else TaskState.ARCHIVED
 
 
 def state_since_ns(task: TaskRecord) -> int | None:

@@ -123,6 +123,15 @@ def remove(database: BaseDatabaseWrapper) -> None:
     _execute(database, _REMOVE)
 
 
+def knows_all_letters() -> bool:
+    """Return whether the index has words with letters outside ASCII; it has none with PostgreSQL's LC_CTYPE `C`."""
+    if connection.vendor != "postgresql":
+        return True
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 'ü' ~ '[[:alnum:]]'")
+        return bool(cursor.fetchone()[0])
+
+
 def payload_text(payload: bytes) -> str:
     """Return a payload, or its beginning, as the text that is stored and searched: without the escapes that JSON does
     not need, such as `\\u00fc`. What was JSON still is, with the same value."""

@@ -78,7 +78,7 @@ class TaskRun(models.Model):
     """None: it never ran, or is unknown."""
     ended_at = models.DateTimeField()
     wait_ms = models.BigIntegerField(null=True)
-    """From when the task was due until the attempt started, or the task ended without one."""
+    """From when the task was due until the attempt started, or the task ended without one; None: it was not due."""
     run_ms = models.BigIntegerField(null=True)
     error_class = models.CharField(max_length=200, blank=True)
     error_message = models.TextField(blank=True)

@@ -127,8 +127,7 @@ def sum_up(runs: Iterable[RunRow]) -> RollupDeltas:
         of_minute(run, run.ended_at).add_end(run)
         if run.started_at is not None:
             of_minute(run, run.started_at).counts["started"] += 1
-        is_first = run.attempt == 1 or (run.attempt == 0 and run.is_final)
-        if is_first and run.enqueued_at is not None and run.ended_at - run.enqueued_at < _OLDEST_ENQUEUED:
+        if run.is_first and run.enqueued_at is not None and run.ended_at - run.enqueued_at < _OLDEST_ENQUEUED:
             of_minute(run, run.enqueued_at).counts["enqueued"] += 1
     return {
         (redis_queue, datetime.fromtimestamp(minute * MINUTE_S, UTC)): delta

@@ -201,6 +201,7 @@ def build_row(identity: QueueIdentity, run: EndedRun) -> RunRow:
     """Return the row of a run, not yet stored."""
     error = parse_error(run.error) if run.outcome in FAILURES else None
     waited_until_ns = run.started_ns if run.started_ns is not None or run.attempt else run.ended_ns
+    due_ns = run.enqueued_ns if run.due_ns is None and run.attempt else run.due_ns
     return RunRow(
         task_id=run.task_id,
         run_id=run.run_id,
@@ -217,7 +218,7 @@ def build_row(identity: QueueIdentity, run: EndedRun) -> RunRow:
         enqueued_at=_datetime(run.enqueued_ns),
         started_at=_datetime(run.started_ns),
         ended_at=datetime.fromtimestamp(run.ended_ns / 1e9, UTC),
-        wait_ms=_span_ms(run.due_ns if run.due_ns is not None else run.enqueued_ns, waited_until_ns),
+        wait_ms=_span_ms(due_ns, waited_until_ns),
         run_ms=_span_ms(run.started_ns, run.ended_ns),
         error_class=error.error_class if error else "",
         error_message=error.message if error else "",
@@ -225,6 +226,7 @@ def build_row(identity: QueueIdentity, run: EndedRun) -> RunRow:
         payload="" if identity.hides_payloads else _text(run.payload),
         result="" if identity.hides_payloads else _text(run.result),
         traceback=error.traceback if error and not identity.hides_payloads else "",
+        is_first=run.attempt == 1 or (run.attempt == 0 and run.is_final and not run.had_attempts),
     )
 
 

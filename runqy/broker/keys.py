@@ -238,7 +238,7 @@ class QueueKeys:
         return f"runqy:q:{{{self.queue}}}:run_counters"
 
     def deleted_by(self, task_id: str) -> str:
-        """String, expiring: the lease token that deleted a task, to recognise a repeated request."""
+        """String, expiring: lease token that deleted a task and its time of enqueue, to recognise repeated requests."""
         return f"runqy:q:{{{self.queue}}}:deleted_by:{task_id}"
 
     def output(self, task_id: str) -> str:

@@ -5,10 +5,12 @@ import pytest
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.maintenance.forwarder import forward_due
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue import NewTask, enqueue
+from runqy.broker.tasks.finish import complete
 from runqy.errors import BrokerUnavailable, TaskAlreadyExists
-from tests.support.tasks import QUEUE, fields, listed, message, new_task, put
+from tests.support.tasks import QUEUE, fields, listed, message, new_task, put, take_one
 
 NOW_NS = 1_700_000_000_123_456_789
 NOW_S = NOW_NS // 1_000_000_000
@@ -102,6 +104,43 @@ def test_a_request_that_is_run_again_queues_its_task_once(broker: Broker, proces
 
     assert states[0] is states[1]
     assert [*listed(broker).values()] == [["t1"]]
+
+
+def test_a_request_that_is_run_again_after_its_task_was_completed_and_deleted_queues_nothing(broker: Broker) -> None:
+    request = enqueue(new_task("t1", retention_s=0), now_ns=NOW_NS, is_cluster=broker.is_cluster)
+    broker.run(request)
+    taken = take_one(broker)
+    broker.run(complete(taken.lease, taken.message, b"1", now_ns=broker.now_ns()))
+
+    state = broker.run(request)
+
+    assert state is TaskState.PENDING
+    assert listed(broker) == {}
+
+
+def test_a_scheduled_task_that_was_completed_and_deleted_is_not_scheduled_again(broker: Broker) -> None:
+    due_s = broker.now_s() - 1
+    now_ns = (due_s - 60) * 10**9
+    request = enqueue(new_task("t1", retention_s=0, process_at_s=due_s), now_ns=now_ns, is_cluster=broker.is_cluster)
+    broker.run(request)
+    broker.run(forward_due([QUEUE]))
+    taken = take_one(broker)
+    broker.run(complete(taken.lease, taken.message, b"1", now_ns=broker.now_ns()))
+
+    state = broker.run(request)
+
+    assert state is TaskState.SCHEDULED
+    assert listed(broker) == {}
+
+
+def test_the_id_of_a_deleted_task_can_be_used_by_another_request(broker: Broker) -> None:
+    put(broker, "t1", retention_s=0)
+    taken = take_one(broker)
+    broker.run(complete(taken.lease, taken.message, b"1", now_ns=broker.now_ns()))
+
+    put(broker, "t1", payload=b"second", retention_s=0)
+
+    assert message(broker, "t1").payload == b"second"
 
 
 @pytest.mark.parametrize(

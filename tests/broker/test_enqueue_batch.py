@@ -6,8 +6,9 @@ from runqy.broker import constants, keys
 from runqy.broker.broker import Broker
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.enqueue_batch import enqueue_many
+from runqy.broker.tasks.finish import complete
 from runqy.errors import BrokerUnavailable, TaskAlreadyExists
-from tests.support.tasks import QUEUE, listed, message, new_task, put
+from tests.support.tasks import QUEUE, listed, message, new_task, put, take
 
 
 def test_tasks_of_several_queues_and_times_are_queued_in_order(broker: Broker) -> None:
@@ -103,3 +104,18 @@ def test_requests_with_lost_replies_are_repeated(single_broker: Broker, monkeypa
 
     assert [isinstance(outcome, TaskAlreadyExists) for outcome in outcomes] == [False, True, False]
     assert listed(single_broker) == {"pending": ["t1", "t2"]}
+
+
+@pytest.mark.parametrize("completed", [1, 2])
+def test_a_batch_that_is_run_again_queues_no_task_that_was_completed_and_deleted(
+    broker: Broker, stopped_clock: None, completed: int
+) -> None:
+    tasks = [new_task("t1", retention_s=0), new_task("t2", retention_s=0)]
+    broker.run(enqueue_many(tasks))
+    for taken in take(broker, completed):
+        broker.run(complete(taken.lease, taken.message, b"1", now_ns=broker.now_ns()))
+
+    outcomes = broker.run(enqueue_many(tasks))
+
+    assert outcomes == [TaskState.PENDING] * 2
+    assert listed(broker) == ({} if completed == 2 else {"pending": ["t2"]})

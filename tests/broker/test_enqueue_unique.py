@@ -113,6 +113,21 @@ def test_a_request_that_is_run_again_creates_its_task_once(broker: Broker, note:
     assert listed(broker) == {"pending": ["t1"]}
 
 
+@pytest.mark.parametrize("note", [b"", b"n"])
+def test_a_request_that_is_run_again_after_its_task_was_completed_and_deleted_creates_none(
+    broker: Broker, note: bytes
+) -> None:
+    make(broker, locked("t1", retention_s=0), note)
+    taken = take_one(broker)
+    broker.run(complete(taken.lease, taken.message, b"1", now_ns=broker.now_ns()))
+
+    outcome = make(broker, locked("t1", retention_s=0), note)
+
+    assert outcome is TaskCreated.NOW
+    assert listed(broker) == {}
+    assert not broker.client.exists(LOCK)
+
+
 def test_a_record_keeps_the_note_for_a_day(broker: Broker) -> None:
     make(broker, new_task("t1"), b"n")
 

@@ -18,7 +18,7 @@ from runqy.broker.tasks.enqueue_batch import (
 )
 from runqy.broker.tasks.finish import archive, complete
 from runqy.errors import IdempotencyKeyReused, TaskAlreadyExists
-from tests.support.tasks import QUEUE, fields, listed, message, new_task, put, take_one
+from tests.support.tasks import QUEUE, fields, listed, message, new_task, put, take, take_one
 
 KEYS = QueueKeys(QUEUE)
 LOCK = KEYS.lock("invoice 7")
@@ -146,6 +146,20 @@ def test_a_request_that_is_run_again_creates_its_tasks_once(broker: Broker) -> N
 
     assert outcomes == [[TaskCreated.NOW] * 2] * 2
     assert listed(broker) == {"pending": ["t1", "t2"]}
+
+
+def test_a_request_that_is_run_again_after_its_tasks_were_completed_and_deleted_creates_none(broker: Broker) -> None:
+    part = BatchPart(queue=QUEUE, tasks=[locked("t1", retention_s=0), new_task("t2", retention_s=0), new_task("t3")])
+    request = enqueue_unique_batch(part, RequestToken("m1", NOW_NS), is_cluster=broker.is_cluster)
+    broker.run(request)
+    for taken in take(broker, 2):
+        broker.run(complete(taken.lease, taken.message, b"1", now_ns=broker.now_ns()))
+
+    outcomes = broker.run(request).outcomes
+
+    assert outcomes == [TaskCreated.NOW] * 3
+    assert listed(broker) == {"pending": ["t3"]}
+    assert not broker.client.exists(LOCK)
 
 
 def test_a_record_holds_its_request_and_outcomes(broker: Broker) -> None:

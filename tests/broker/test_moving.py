@@ -23,6 +23,7 @@ from runqy.broker.queues.renaming import close_moved_queue, move_pause
 from runqy.broker.queues.stats import read_queue_names
 from runqy.broker.scripts import Command
 from runqy.broker.states import TaskState
+from runqy.broker.streams.run_counters import RunCounters, add_run_counters, read_run_counters
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.enqueue import enqueue_unique
 from runqy.broker.tasks.finish import Failure, archive, complete, retry
@@ -312,7 +313,8 @@ def test_a_crash_between_any_two_commands_loses_and_doubles_nothing(broker: Brok
         broker.client.flushall(**({"target_nodes": "primaries"} if broker.is_cluster else {}))
         fill(broker)
         broker.run(pause(S, now_ns=broker.now_ns(), by="ann"))
-        before = counters(broker, S)
+        broker.run(add_run_counters(S, RunCounters(requeued=7, dropped=2)))
+        before, counted = counters(broker, S), broker.run(read_run_counters([S]))
         broker.connection = CrashingConnection(whole, commands=commands)
         try:
             rename(broker)
@@ -325,6 +327,7 @@ def test_a_crash_between_any_two_commands_loses_and_doubles_nothing(broker: Brok
         assert listed(broker, S) == {}, commands
         assert {lookup(broker, task_id) for task_id in ALL} == {D.encode()}, commands
         assert counters(broker, D) == before, commands
+        assert broker.run(read_run_counters([D])) == counted, commands
         assert broker.client.get(NEW.lock("k")) == b"locked", commands
         found = broker.run(find_pause(D))
         assert found is not None, commands
@@ -341,6 +344,17 @@ def rename(broker: Broker) -> None:
     broker.run(move_pause(S, D))
     move(broker)
     broker.run(close_moved_queue(S, D))
+
+
+def test_the_counters_of_runs_are_added_to_those_of_the_new_name(broker: Broker) -> None:
+    broker.run(add_run_counters(S, RunCounters(requeued=7, child_restarts=1)))
+    broker.client.hset(OLD.run_counters, "completed", "forged")
+    broker.run(add_run_counters(D, RunCounters(requeued=3)))
+
+    rename(broker)
+
+    assert broker.run(read_run_counters([S, D])) == [RunCounters(), RunCounters(requeued=10, child_restarts=1)]
+    assert leftovers(broker) == []
 
 
 def leftovers(broker: Broker) -> list[bytes]:

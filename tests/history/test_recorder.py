@@ -13,9 +13,13 @@ from msgspec.structs import replace
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.maintenance.forwarder import forward_due
+from runqy.broker.maintenance.pending_timeouts import archive_all_timed_out
+from runqy.broker.states import RunOutcome
 from runqy.broker.streams.run_counters import read_run_counters
 from runqy.broker.streams.run_log import EndedRun, RunInfo, remove_runs
-from runqy.broker.tasks.finish import archive, complete
+from runqy.broker.tasks.cancel import cancel
+from runqy.broker.tasks.finish import Failure, archive, complete, retry
 from tasks import run_recorder
 from tasks.duties import RunHistory
 from tasks.models import QueueHour, QueueMinute, RunStream, TaskRun
@@ -27,7 +31,7 @@ from tests.history.history_status import get_history_status
 from tests.history.stream_status import read_stream_status
 from tests.support.run_entries import make_entry, split_entry
 from tests.support.runs import make_run
-from tests.support.tasks import QUEUE, put, take
+from tests.support.tasks import QUEUE, put, take, take_one
 
 _numbers = itertools.count()
 
@@ -322,6 +326,73 @@ def test_the_runs_of_a_sub_queue_name_their_queue(broker: Broker, save_queue: Ca
     run = TaskRun.objects.get()
     assert (run.queue, run.sub_queue, run.redis_queue) == ("mail", "high", "mail_high")
     assert QueueMinute.objects.filter(queue="mail", redis_queue="mail_high", completed=1).exists()
+
+
+def cancel_waiting(broker: Broker) -> None:
+    broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns()))
+
+
+def expire_in_the_queue(broker: Broker) -> None:
+    broker.run(forward_due([QUEUE]))
+    broker.client.hset(QueueKeys(QUEUE).task("t1"), "pending_since", broker.now_ns() - 60 * 10**9)
+    broker.run(archive_all_timed_out({QUEUE: 5}))
+
+
+def expire_at_a_worker(broker: Broker) -> None:
+    broker.run(forward_due([QUEUE]))
+    taken, info = take_one(broker), RunInfo(outcome=RunOutcome.EXPIRED)
+    broker.run(archive(taken.lease, taken.message, error="deadline exceeded", now_ns=broker.now_ns(), info=info))
+
+
+@pytest.mark.parametrize("end", [cancel_waiting, expire_in_the_queue, expire_at_a_worker])
+def test_a_task_that_ends_without_its_next_attempt_is_counted_as_enqueued_once(
+    broker: Broker, end: Callable[[Broker], None]
+):
+    put(broker, "t1")
+    taken, failure = take_one(broker), Failure(error="e", retry_at_s=0)
+    broker.run(retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
+    end(broker)
+
+    record(broker)
+
+    assert [run.attempt for run in TaskRun.objects.order_by("id")] == [1, 0]
+    assert [run.is_final for run in TaskRun.objects.order_by("id")] == [False, True]
+    assert counted("enqueued") == 1
+
+
+@pytest.mark.parametrize("end", [cancel_waiting, expire_in_the_queue, expire_at_a_worker])
+def test_a_task_that_ends_without_any_attempt_is_counted_as_enqueued(broker: Broker, end: Callable[[Broker], None]):
+    put(broker, "t1")
+    end(broker)
+
+    record(broker)
+
+    assert [run.attempt for run in TaskRun.objects.all()] == [0]
+    assert counted("enqueued") == 1
+
+
+@pytest.mark.parametrize("state", ["scheduled", "retry"])
+def test_a_task_that_is_cancelled_before_it_is_due_has_not_waited(broker: Broker, state: str):
+    later_s = broker.now_s() + 600
+    put(broker, "t1", process_at_s=later_s if state == "scheduled" else None)
+    if state == "retry":
+        taken, failure = take_one(broker), Failure(error="e", retry_at_s=later_s)
+        broker.run(retry(taken.lease, taken.message, failure, now_ns=broker.now_ns()))
+    broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns()))
+
+    record(broker)
+
+    assert TaskRun.objects.get(is_final=True).wait_ms is None
+
+
+def test_a_task_that_is_cancelled_while_it_is_pending_has_waited_since_it_was_due(broker: Broker):
+    put(broker, "t1")
+    broker.client.hset(QueueKeys(QUEUE).task("t1"), "pending_since", broker.now_ns() - 60 * 10**9)
+    broker.run(cancel(QUEUE, "t1", now_ns=broker.now_ns()))
+
+    record(broker)
+
+    assert TaskRun.objects.get().wait_ms >= 60_000
 
 
 @pytest.mark.django_db

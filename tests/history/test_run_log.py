@@ -162,6 +162,7 @@ def test_canceling_a_waiting_task_is_logged_without_an_attempt(broker: Broker):
 
     run = only_run(broker)
     assert (run.outcome, run.attempt, run.started_ns, run.is_final) == (RunOutcome.CANCELED, 0, None, True)
+    assert not run.had_attempts
     assert run.due_ns == run.enqueued_ns
     assert counted(broker) == {RunOutcome.CANCELED: 1}
 
@@ -221,7 +222,7 @@ def test_a_task_that_is_dequeued_after_its_deadline_expires_without_an_attempt(b
     broker.run(request)
 
     run = entries(broker)[1].run
-    assert (run.outcome, run.attempt, run.is_final) == (RunOutcome.EXPIRED, 0, True)
+    assert (run.outcome, run.attempt, run.had_attempts, run.is_final) == (RunOutcome.EXPIRED, 0, True, True)
     assert (run.started_ns, run.worker_id, run.payload) == (None, "", b'{"n":1}')
     assert len(entries(broker)) == 2
     assert counters(broker) == (1, 1)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.support.postgresql import PostgresqlServer, find_programs
@@ -82,3 +83,25 @@ def test_the_whole_database_is_built_by_the_migrations(server: PostgresqlServer,
     )
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("ctype", "is_reported"), [("C", True), ("C.UTF-8", False)])
+def test_a_database_without_letters_outside_ascii_is_reported(
+    server: PostgresqlServer, tmp_path: Path, ctype: str, is_reported: bool
+) -> None:
+    name = f"letters_{is_reported}".lower()
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE '{ctype}'")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RUNQY_")}
+    env |= {"RUNQY_HOME": str(tmp_path), "DATABASE_URL": server.url.removesuffix("postgres") + name}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "runqy.management_commands", "migrate", "--no-input"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert ("runqy.W011" in done.stderr) == is_reported

@@ -172,6 +172,40 @@ def test_a_task_that_ran_again_since_is_left_alone(single_broker: Broker) -> Non
     assert listed(single_broker, "simple") == {"completed": ["t1"]}
 
 
+@pytest.mark.parametrize("action", [TaskAction.RUN, TaskAction.DELETE])
+@pytest.mark.parametrize(("outcome", "state"), [(RunOutcome.FAILED, "completed"), (RunOutcome.COMPLETED, "archived")])
+def test_a_task_that_ended_again_without_a_row_is_skipped(
+    single_broker: Broker, action: TaskAction, outcome: RunOutcome, state: str
+) -> None:
+    put_in(single_broker, state, "t1")
+    insert_runs(make_run(task_id="t1", outcome=outcome), queue="simple")
+
+    bulk = request_and_run(single_broker, action, TaskQuery(outcomes=(outcome,)))
+
+    assert counts(bulk) == ("finished", 1, 0, 1, 0)
+    assert bulk.items.get().note == "it has ended again since"
+    assert listed(single_broker, "simple") == {state: ["t1"]}
+    assert TaskRun.objects.filter(task_id="t1").exists()
+
+
+def test_a_task_whose_new_end_is_recorded_after_its_slice_was_found_is_skipped(
+    single_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_in(single_broker, "completed", "t1")
+    insert_runs(make_run(task_id="t1", run_id="r1"), queue="simple")
+
+    def find_and_end(*args: Any) -> bulk_slices.Slice:
+        found = bulk_slices.find_next_slice(*args)
+        insert_runs(make_run(task_id="t1", run_id="r2"), queue="simple")
+        return found
+
+    monkeypatch.setattr(bulk_runner, "find_next_slice", find_and_end)
+    bulk = request_and_run(single_broker, TaskAction.DELETE, TaskQuery(outcomes=(RunOutcome.COMPLETED,)))
+
+    assert counts(bulk) == ("finished", 1, 0, 1, 0)
+    assert listed(single_broker, "simple") == {"completed": ["t1"]}
+
+
 def test_a_task_that_waits_or_runs_already_is_skipped(single_broker: Broker) -> None:
     put_in(single_broker, "active", "t1")
     insert_runs(make_failure(task_id="t1"), queue="simple")

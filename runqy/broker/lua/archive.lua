@@ -14,13 +14,15 @@ if ARGV[6] ~= '0' then
 end
 archive(KEYS[4], id, ARGV[4], ARGV[7], ARGV[8], tonumber(ARGV[9]))
 redis.call('HSET', task, 'msg', ARGV[3], 'state', 'archived')
+local is_final = '1'
 if ARGV[11] == 'expired' then -- its dequeue was no attempt
-  redis.call('HSET', task, 'attempts', math.max((tonumber(seen[3]) or 1) - 1, 0))
+  local attempts = math.max((tonumber(seen[3]) or 1) - 1, 0)
+  redis.call('HSET', task, 'attempts', attempts)
   redis.call('HDEL', task, 'started', 'worker')
-  seen = {'', '', '0', seen[4], seen[5]}
+  is_final, seen = '2', {'', '', attempts, seen[4], seen[5]}
 else
   count_failure(KEYS[5], KEYS[6], KEYS[7], KEYS[8], ARGV[5])
 end
-append_run(KEYS[9], id, ARGV[2], ARGV[11], '1', ARGV[12], ARGV[13], seen)
+append_run(KEYS[9], id, ARGV[2], ARGV[11], is_final, ARGV[12], ARGV[13], seen)
 redis.call('PUBLISH', ARGV[10], 'archived')
 return 1

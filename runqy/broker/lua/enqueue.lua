@@ -5,16 +5,16 @@
 -- ARGV queue now_ns now_ms max_waiting id message ttl_archived ttl_completed active_timeout
 --   max_waiting: limit of pending, scheduled and retry tasks of the queue; 0: unlimited
 -- RETURNS 1 enqueued, 0 the id exists, -1 the queue is full
--- USES wake waiting_capacity
+-- USES wake waiting_capacity find_enqueued
 local task, queue, now_ns, id = KEYS[5], ARGV[1], ARGV[2], ARGV[5]
-local exists = redis.call('EXISTS', task) == 1
-if not exists and waiting_capacity(tonumber(ARGV[4]), KEYS[1], KEYS[3], KEYS[4]) < 1 then
+local found = find_enqueued(task, id, now_ns, ARGV[8])
+if not found and waiting_capacity(tonumber(ARGV[4]), KEYS[1], KEYS[3], KEYS[4]) < 1 then
   return -1
 end
 redis.call('HSET', KEYS[6], 'queue', queue)
 redis.call('SADD', KEYS[7], queue)
-if exists then
-  return redis.call('HGET', task, 'enqueued') == now_ns and 1 or 0
+if found then
+  return found
 end
 redis.call('HSET', task, 'msg', ARGV[6], 'state', 'pending', 'pending_since', now_ns,
   'enqueued', now_ns, 'ttl_archived', ARGV[7], 'ttl_completed', ARGV[8], 'active_timeout', ARGV[9])

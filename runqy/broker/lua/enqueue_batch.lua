@@ -7,11 +7,12 @@
 --     the id and the message of each
 --   max_waiting: limit of pending, scheduled and retry tasks of the queue; 0: unlimited
 -- RETURNS for each task 1 enqueued, 0 the id exists, -1 the queue is full
--- USES wake waiting_capacity
+-- USES wake waiting_capacity find_enqueued
 local now_ns = ARGV[2]
 local outcomes, ids, seen = {}, {}, {}
 local capacity = waiting_capacity(tonumber(ARGV[4]), KEYS[1], KEYS[3], KEYS[4])
 local may_exist = redis.call('EXISTS', unpack(KEYS, 5)) > 0 -- one call for all: almost always none does
+local find = may_exist and find_enqueued or find_deleted
 local position, left_in_group = 5, 0
 local ttl_archived, ttl_completed, active_timeout
 for i = 1, #KEYS - 4 do
@@ -22,18 +23,16 @@ for i = 1, #KEYS - 4 do
   end
   local task, id, message = KEYS[i + 4], ARGV[position], ARGV[position + 1]
   position, left_in_group = position + 2, left_in_group - 1
-  local is_new = not seen[id] and not (may_exist and redis.call('EXISTS', task) == 1)
-  if is_new and #ids >= capacity then
+  local found = seen[id] and 0 or find(task, id, now_ns, ttl_completed)
+  if not found and #ids >= capacity then
     outcomes[i] = -1
-  elseif is_new then
+  elseif not found then
     redis.call('HSET', task, 'msg', message, 'state', 'pending', 'pending_since', now_ns, 'enqueued', now_ns,
       'ttl_archived', ttl_archived, 'ttl_completed', ttl_completed, 'active_timeout', active_timeout)
     ids[#ids + 1] = id
     outcomes[i], seen[id] = 1, true
-  elseif not seen[id] and redis.call('HGET', task, 'enqueued') == now_ns then
-    outcomes[i], seen[id] = 1, true
   else
-    outcomes[i], seen[id] = 0, true
+    outcomes[i], seen[id] = found, true
   end
 end
 if #ids > 0 then

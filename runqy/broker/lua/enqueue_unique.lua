@@ -10,7 +10,7 @@
 --   until_s: Redis's own clock refuses a process that was stopped for longer; '' for no limit
 -- RETURNS 1 stored, 0 the id exists, -1 the record is for another body, -2 the queue is full, -3 too late, -4 the record is damaged; else the id of the task that
 --   has the lock ('' for none) and the note of the call that created the record ('' for none or this one)
--- USES wake take_lock waiting_capacity
+-- USES wake take_lock waiting_capacity find_enqueued
 local now_ns, id, run_at, fingerprint, note = ARGV[2], ARGV[3], ARGV[6], ARGV[8], ARGV[9]
 local task, lock, record = KEYS[5], KEYS[6], KEYS[7]
 
@@ -33,9 +33,9 @@ if record ~= task then
   end
 end
 
-local holder = nil
-if redis.call('EXISTS', task) == 1 then
-  return redis.call('HGET', task, 'enqueued') == now_ns and 1 or 0
+local holder, found = nil, find_enqueued(task, id, now_ns, ARGV[13])
+if found then
+  return found
 end
 if lock ~= task then
   holder = take_lock(lock, id, tonumber(ARGV[7]), string.sub(task, 1, -#id - 1))

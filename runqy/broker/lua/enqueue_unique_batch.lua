@@ -12,7 +12,7 @@
 -- RETURNS request_token, its now_ns, its note, and for each task 1 stored, 0 the id exists, -1 the queue is full, or the id
 --   of the task that has the lock;
 --   only 0 if the record is for another body, -4 if it is damaged
--- USES wake take_lock waiting_capacity
+-- USES wake take_lock waiting_capacity find_enqueued
 local queue, now_ns, now_ms, fingerprint, request_token, part = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
 local note, keep_s, task_prefix = ARGV[7], ARGV[8], ARGV[9]
 local record = KEYS[5]
@@ -36,9 +36,9 @@ local capacity = waiting_capacity(tonumber(ARGV[10]), KEYS[1], KEYS[3], KEYS[4])
 for i = 1, (#KEYS - 5) / 2 do
   local task, lock, first = KEYS[i * 2 + 4], KEYS[i * 2 + 5], i * 7 + 4
   local id, run_at = ARGV[first], ARGV[first + 5]
-  local holder = nil
-  if redis.call('EXISTS', task) == 1 then
-    outcomes[i] = not seen[id] and redis.call('HGET', task, 'enqueued') == now_ns and 1 or 0
+  local holder, found = nil, find_enqueued(task, id, now_ns, ARGV[first + 3])
+  if found then
+    outcomes[i] = seen[id] and 0 or found
   else
     holder = lock ~= task and take_lock(lock, id, tonumber(ARGV[first + 6]), task_prefix) or nil
     outcomes[i] = holder or 1

@@ -13,8 +13,10 @@ from runqy.broker.operation import Operation, Request, ask, get_context
 from runqy.broker.queues.moving import CLAIM_TTL_S
 from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, command, script
+from runqy.broker.streams.run_counters import FIELDS
 
 _COUNTER_DAYS = COUNTER_TTL_S // 86_400 + 1
+_RUN_PREFIX = "run:"
 
 
 def move_pause(source: str, destination: str) -> Operation[None]:
@@ -82,9 +84,11 @@ def _close(source: str, *, now_ns: int) -> Request[dict[str, str] | None]:
         pause_details=keys.pause_details,
         idle=keys.idle,
         runs=keys.runs,
+        run_counters=keys.run_counters,
         counters=list(counters.values()),
         token=secrets.token_hex(8),
-        names=list(counters),
+        run_field_count=len(FIELDS),
+        names=[*FIELDS, *counters],
     )
 
     def parse(replies: Sequence[Reply]) -> dict[str, str] | None:
@@ -118,11 +122,15 @@ def _counter_expiry(name: str) -> str:
 
 def _add_counters(destination: str, token: str, counters: dict[str, str]) -> Request[None]:
     keys = QueueKeys(destination)
-    values = [part for name, value in counters.items() for part in (value, _counter_expiry(name))]
+    runs = {name: value for name, value in counters.items() if name.startswith(_RUN_PREFIX)}
+    others = {name: value for name, value in counters.items() if name not in runs}
+    values = [part for name, value in others.items() for part in (value, _counter_expiry(name))]
+    fields_and_values = [part for name, value in runs.items() for part in (name.removeprefix(_RUN_PREFIX), value)]
     call = script("add_counters")(
         moved=keys.moved(token),
-        counters=[_counter_key(keys, name) for name in counters],
+        run_counters=keys.run_counters,
+        counters=[_counter_key(keys, name) for name in others],
         keep_moved_s=CLAIM_TTL_S,
-        values_and_expiries=values,
+        values_and_expiries_and_runs=[*values, *fields_and_values],
     )
     return Request((call,), lambda _: None, is_repeatable=True)

@@ -79,11 +79,11 @@ class RunCounters:
             *(*self.runs.counts, self.runs.sum_ms),
             *(self.requeued, self.child_restarts, self.deployments, self.failed_deployments, self.dropped),
         ]
-        return {name: value for name, value in zip(_FIELDS, values, strict=True) if value}
+        return {name: value for name, value in zip(FIELDS, values, strict=True) if value}
 
     @classmethod
     def from_values(cls, values: Sequence[int]) -> RunCounters:
-        """Return the numbers, given those of `_FIELDS` in order."""
+        """Return the numbers, given those of `FIELDS` in order."""
         outcomes, waits, runs, rest = (
             values[: len(_OUTCOMES)],
             values[len(_OUTCOMES) : _RUNS_START],
@@ -105,7 +105,7 @@ class RunCounters:
 _BUCKETS = range(len(BUCKETS_S) + 1)
 _RUNS_START = len(_OUTCOMES) + len(_BUCKETS) + 1
 _REST_START = _RUNS_START + len(_BUCKETS) + 1
-_FIELDS = (
+FIELDS = (
     *map(str, _OUTCOMES),
     *(f"wait_{bucket}" for bucket in _BUCKETS),
     "wait_ms",
@@ -113,6 +113,7 @@ _FIELDS = (
     "run_ms",
     *("requeued", "child_restarts", "deployments", "failed_deployments", "dropped"),
 )
+"""The fields of the hash in Redis."""
 
 
 def add_run_counters(queue: str, counters: RunCounters) -> Request[None]:
@@ -126,7 +127,7 @@ def read_run_counters(queues: Sequence[str]) -> Request[list[RunCounters]]:
     """Return the numbers of Redis queues. Workers can write them: what is no number counts as 0."""
     names = [QueueKeys(queue).run_counters for queue in queues]
     return Request(
-        tuple(command("HMGET", name, *_FIELDS, key=name) for name in names),
+        tuple(command("HMGET", name, *FIELDS, key=name) for name in names),
         lambda replies: [_parse(reply) for reply in replies],
         is_repeatable=True,
         tolerates_wrong_types=True,
@@ -137,4 +138,4 @@ def _parse(reply: Reply) -> RunCounters:
     return RunCounters.from_values([min(max(read_number(value) or 0, 0), MAX_COUNT) for value in reply or _NOTHING])
 
 
-_NOTHING = (None,) * len(_FIELDS)
+_NOTHING = (None,) * len(FIELDS)

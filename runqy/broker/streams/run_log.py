@@ -48,6 +48,8 @@ class EndedRun(msgspec.Struct, frozen=True, kw_only=True):
     ended_ns: int
     attempt: int = 0
     """0: the task ended without an attempt."""
+    had_attempts: bool = False
+    """The task ended without an attempt, after it had had some."""
     enqueued_ns: int | None = None
     due_ns: int | None = None
     """Since when the task had been pending."""
@@ -199,15 +201,17 @@ def _build_run(values: Sequence[bytes], now_ns: int) -> EndedRun:
     if attempt is None or attempt > 2**31 - 1:
         raise ValueError("attempt")
     started_ns = _time_ns(started, ended_ns)
+    is_without_attempt = is_final == b"2"
     if started_ns is not None and started_ns < details.started_ns <= ended_ns:
         started_ns = details.started_ns
     return EndedRun(
         task_id=_text(task_id, _ID_MAX_BYTES, is_required=True),
         run_id=_text(run_id, _RUN_ID_MAX_BYTES, is_required=True),
         outcome=_OUTCOMES[outcome],
-        is_final=is_final == b"1",
+        is_final=is_final == b"1" or is_without_attempt,
         ended_ns=ended_ns,
-        attempt=attempt,
+        attempt=0 if is_without_attempt else attempt,
+        had_attempts=is_without_attempt and attempt > 0,
         enqueued_ns=_time_ns(enqueued, ended_ns),
         due_ns=_time_ns(due, ended_ns),
         started_ns=started_ns,

@@ -23,7 +23,7 @@ from runqy.broker.tasks.lease import Lease
 from runqy.errors import LeaseLost, RunqyError
 
 DELETED_BY_TTL_S = 300
-"""How long the token that deleted a task is remembered, for repeated requests."""
+"""How long the token that deleted a task and its time of enqueue are remembered, for repeated requests."""
 
 
 class FinishOutcome(StrEnum):

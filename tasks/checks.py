@@ -1,0 +1,19 @@
+"""System checks of the database that holds the history."""
+
+from collections.abc import Collection
+from typing import Any
+
+from django.core.checks import CheckMessage, Tags, Warning, register
+from django.db import DEFAULT_DB_ALIAS
+
+from tasks.fulltext_index import knows_all_letters
+
+
+@register(Tags.database)
+def check_letters(databases: Collection[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """The index of texts splits them at what is no letter or digit for the database."""
+    if DEFAULT_DB_ALIAS not in (databases or ()) or knows_all_letters():
+        return []
+    message = "The database's LC_CTYPE has only the letters of ASCII: words of the history with others are not found."
+    hint = "Move to a database with another LC_CTYPE, such as C.UTF-8 (docs/operations.md)."
+    return [Warning(message, hint=hint, id="runqy.W011")]

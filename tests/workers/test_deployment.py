@@ -84,6 +84,28 @@ def test_a_link_out_of_the_checkout_is_refused(repository: Repository, folder: P
         deploy(deployment_spec(repository, folder, code_path="worker"), CommandRunner())
 
 
+@pytest.mark.parametrize("name", ["requirements.txt", "worker"])
+def test_a_loop_of_links_is_refused(repository: Repository, folder: Path, name: str) -> None:
+    repository.commit({"main.py": ""})
+    deploy(deployment_spec(repository, folder), CommandRunner())
+    (repository.folder / name).symlink_to(name)
+    repository.commit({})
+
+    with pytest.raises(DeploymentRefused, match=f"'{name}' is a loop of symbolic links"):
+        deploy(deployment_spec(repository, folder, code_path="" if "." in name else name), CommandRunner())
+
+
+def test_a_damaged_record_of_the_last_deployment_does_not_prevent_the_next(
+    repository: Repository, folder: Path
+) -> None:
+    commit = repository.commit({"main.py": ""})
+    deploy(deployment_spec(repository, folder), CommandRunner())
+    record = folder / "mail" / "current.json"
+    record.write_bytes(record.read_bytes().replace(b"main", b"mai\xff"))
+
+    assert deploy(deployment_spec(repository, folder), CommandRunner()).commit == commit
+
+
 def test_hooks_that_the_user_has_set_up_for_all_repositories_do_not_run(
     repository: Repository, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,17 +2,22 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import redis as redis_py
+from structlog.testing import capture_logs
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.workers.heartbeats import list_worker_records
+from runqy.broker.workers.records import WorkerState
+from tests.support import event_loop
 from tests.support.waiting import eventually
 from tests.workers.conftest import StartWorker
-from tests.workers.fake_server import FakeServer, change_configuration
+from tests.workers.fake_server import FakeServer, change_configuration, registration_response
 from tests.workers.processes import (
     SDK_FILES,
     add_task,
@@ -21,6 +26,11 @@ from tests.workers.processes import (
     wait_task,
 )
 from tests.workers.repositories import Repository
+from workers.runtime import deployments
+from workers.runtime.deployments import DeploymentManager
+from workers.runtime.registration import RegisteredWorker
+from workers.runtime.run_counts import RunCounts
+from workers.runtime.settings import WorkerSettings
 
 WORKING = Path(__file__).with_name("behaviours.py").read_text()
 CRASHING = "raise SystemExit('no module of this name')\n"
@@ -176,3 +186,27 @@ def test_a_failed_rollout_keeps_the_running_commit_and_reports_why(
     corrected = mail.commit({"requirements.txt": ""})
     eventually(lambda: [one.commit for one in list_worker_records(single_broker)] == [corrected])
     assert commit_that_runs(single_broker) == corrected
+
+
+def test_a_bug_in_a_deployment_is_a_failed_deployment(
+    task_repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    response = registration_response(redis_port=6379, git_url=task_repository.url)
+    registration = msgspec.convert(response, RegisteredWorker)
+    settings = WorkerSettings(server_url="http://localhost", api_key="k", queues=("mail",), deployment_dir=tmp_path)
+    consumer = SimpleNamespace(counts=RunCounts(), pool_changed=lambda: None)
+    manager = DeploymentManager(settings, consumer, worker_id="w1")  # type: ignore[arg-type]
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("secret in a message")
+
+    monkeypatch.setattr(deployments, "deploy", fail)
+    with capture_logs() as logs:
+        is_newest = event_loop.run(manager.deploy(registration))
+
+    state, reason = manager.state
+    assert (is_newest, state) == (False, WorkerState.START_FAILED)
+    assert reason.startswith("unexpected RuntimeError")
+    assert "secret" not in reason
+    (entry,) = [one for one in logs if one["event"] == "deployment_failed"]
+    assert isinstance(entry["exc_info"], RuntimeError)

@@ -149,10 +149,16 @@ def _checkout_name(commit: str, source: Source) -> str:
 
 
 def _code_dir(checkout: Path, *parts: str) -> Path:
-    """Return a path in a checkout. Raise DeploymentRefused where a symbolic link leads out of it."""
+    """Return a path in a checkout. Raise DeploymentRefused where symbolic links lead out of it, or nowhere."""
     path = checkout.joinpath(*parts)
+    name = str(path.relative_to(checkout))
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # `resolve` raises RuntimeError before Python 3.13, and nothing since
+            raise DeploymentRefused(f"{name!r} is a loop of symbolic links") from None
     if not path.resolve().is_relative_to(checkout.resolve()):
-        raise DeploymentRefused(f"{'/'.join(parts)!r} is outside the repository")
+        raise DeploymentRefused(f"{name!r} is outside the repository")
     return path
 
 
@@ -167,7 +173,7 @@ def _read_record(home: Path, source: Source) -> DeploymentRecord | None:
     """Return the last good deployment if it has the same source and still exists."""
     try:
         record = read_json((home / "current.json").read_bytes(), DeploymentRecord)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
         return None
     is_whole = (home / "checkouts" / record.checkout).is_dir() and is_complete(
         home / "environments" / record.environment

@@ -11,7 +11,7 @@ import structlog
 
 from runqy.broker.workers.records import WorkerState
 from runqy.concurrency import run_in_thread
-from runqy.errors import DeploymentFailed, DeploymentRefused
+from runqy.errors import DeploymentFailed, DeploymentRefused, DeploymentStopped
 from runqy.failure_log import FailureLog
 from runqy.git.commands import CommandRunner
 from runqy.git.credentials import GitCredentials
@@ -90,9 +90,12 @@ class DeploymentManager:
         try:
             deployed = await self._fetch(registration)
         except (DeploymentFailed, DeploymentRefused) as error:
-            self._problem = error.detail
-            self._consumer.counts.record_deployment(is_successful=False)
-            self._failures.record("deployment_failed", key=str(error), reason=str(error))
+            self._record_failure(error.detail)
+            return False
+        except DeploymentStopped:
+            raise
+        except Exception as error:  # noqa: BLE001 (a bug in one queue's deployment must not end the other queues)
+            self._record_failure(f"unexpected {type(error).__name__}; the worker's log has the details", error)
             return False
         finally:
             self._is_deploying = False
@@ -127,6 +130,12 @@ class DeploymentManager:
         for deployed in (*self._replaced, self._current):
             if deployed:
                 deployed.release()
+
+    def _record_failure(self, reason: str, unexpected: Exception | None = None) -> None:
+        """Report and log why nothing could be deployed."""
+        self._problem = reason
+        self._consumer.counts.record_deployment(is_successful=False)
+        self._failures.record("deployment_failed", key=reason, exc_info=unexpected, reason=reason)
 
     def _record_child_failure(self) -> None:
         self.child_failed.set()

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,15 @@ from workers.runtime.settings import RecoverySettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 PLAIN = """
-import json, os, subprocess, sys, time
+import json, os, signal, subprocess, sys, time
 print(json.dumps({"status": "ready"}), flush=True)
 for line in sys.stdin:
     request = json.loads(line)
     do = request["payload"]
     response = json.dumps({"task_id": request["task_id"], "result": os.environ.get("RELEASE")})
-    if do == "wait":
+    if do == "finish":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if do in ("wait", "finish"):
         with open(f"{request['task_id']}.started", "w") as started:
             started.write(str(os.getpid()))
         while not os.path.exists(f"{request['task_id']}.until"):
@@ -333,6 +336,27 @@ def test_a_task_sent_to_no_child_is_cancelled_immediately(spec: ChildSpec) -> No
         await until(lambda: "running" in recorder.results)
 
     use(LongRunningPool, spec, act, concurrency=2)
+
+
+def test_a_child_that_was_terminated_and_finished_its_task_has_not_failed(spec: ChildSpec) -> None:
+    failures: list[None] = []
+
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        pool.submit(canceled := a_run("canceled", "finish"))
+        await until((spec.code_dir / "canceled.started").exists)
+        pool.end_run(canceled, RunResult(RunStatus.CANCELED))
+        (spec.code_dir / "canceled.until").touch()
+        await until(lambda: "canceled" in recorder.results)
+        await until(lambda: pool.is_ready or pool.problem)
+        pool.submit(a_run("next", None))
+        await until(lambda: "next" in recorder.results)
+
+    off = RecoverySettings(is_enabled=False)
+    patient = replace(spec, termination_grace_s=600)
+    recorder = use(LongRunningPool, patient, act, recovery=off, on_failure=lambda: failures.append(None))
+
+    assert recorder.statuses() == {"canceled": RunStatus.CANCELED, "next": RunStatus.SUCCEEDED}
+    assert not failures
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])

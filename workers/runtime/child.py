@@ -148,6 +148,11 @@ class Child:
         self._schedule(KILL_GRACE_S, lambda: self._signal(signal.SIGKILL))
 
     @property
+    def has_failed(self) -> bool:
+        """Return whether it ends by itself or because of a problem, and not only because the worker ended it."""
+        return bool(self.problem) or not self.is_ending
+
+    @property
     def cause(self) -> str:
         """Return why the child ended, with the last lines it printed."""
         return f"{self._how_it_ended}\n{self._log.tail}".rstrip()

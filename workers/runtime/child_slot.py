@@ -165,7 +165,8 @@ class ChildSlot:
         """End the child's remaining runs, and start another child."""
         runs, self.runs, self._child = list(self.runs), deque(), None
         first = runs[0] if runs else None
-        ended_unexpectedly = self.is_up_to_date and not self._is_stopping and not (first and first.forced_result)
+        was_interrupted = first is not None and first.forced_result is not None  # it may also exit before it is ended
+        ended_unexpectedly = self.is_up_to_date and not self._is_stopping and child.has_failed and not was_interrupted
         for run in runs:
             self._owner.slot_finished_run(
                 run, run.forced_result or self._result_after_child_end(child, run), self._spent_s()

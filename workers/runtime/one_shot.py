@@ -176,7 +176,7 @@ class OneShotPool:
         """Start another probe if this one was not for the newest code or has failed."""
         if self._is_stopping or self._is_probed:
             return
-        if child.problem or not child.is_ending:
+        if child.has_failed:
             self._require_probe(child.cause)
         else:
             self._start_probe()

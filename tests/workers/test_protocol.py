@@ -184,3 +184,18 @@ def test_a_response_may_have_a_member_called_progress(member: bytes) -> None:
     response = decode_response(b'{"task_id":"t1","progress":{"current":3},%b}' % member)
 
     assert isinstance(response, ChildResponse)
+
+
+@pytest.mark.parametrize("start", [b"", b'"task_id":"t1",'])
+def test_a_member_of_a_report_whose_name_is_not_utf8_is_ignored(start: bytes) -> None:
+    report = decode_response(b'{%b"progress":{"current":3},"\xff":1}' % start)
+
+    assert isinstance(report, ProgressReport)
+    assert report.progress.current == 3
+
+
+def test_a_response_with_progress_may_have_a_member_whose_name_is_not_utf8() -> None:
+    response = decode_response(b'{"task_id":"t1","result":7,"progress":{"current":3},"\xff":1}')
+
+    assert isinstance(response, ChildResponse)
+    assert bytes(response.result) == b"7"

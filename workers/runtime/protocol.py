@@ -45,6 +45,18 @@ class ChildResponse(msgspec.Struct):
         return self.error if isinstance(self.error, str) else msgspec.json.encode(self.error).decode()
 
 
+class _Outcome(msgspec.Struct):
+    """The members that a response has and a progress report has not, unparsed.
+
+    Other members are skipped, whatever their names: decoding a line that is a ChildResponse raises nothing.
+    """
+
+    status: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    retry: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
 @dataclass(frozen=True, slots=True)
 class InvalidResponse:
     """A response that names its task and cannot be stored."""
@@ -62,10 +74,11 @@ class ProgressReport:
     progress: TaskProgress
 
 
-_RESPONSE_MEMBERS = {"status", "result", "error", "retry"}
+_RESPONSE_MEMBERS = set(_Outcome.__struct_fields__)
 _RESPONSE_START = re.compile(rb'\s*\{\s*"task_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 _decoder = msgspec.json.Decoder(ChildResponse)
-_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_outcome = msgspec.json.Decoder(_Outcome).decode
+_NO_OUTCOME = _Outcome()
 _decode_progress = msgspec.json.Decoder(TaskProgress).decode
 _encoder = msgspec.json.Encoder()
 
@@ -98,7 +111,7 @@ def decode_response(line: bytes) -> ChildResponse | InvalidResponse | ProgressRe
         response = _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _read_invalid(line, error)
-    if response.progress is not msgspec.UNSET and not _decode_members(line).keys() & _RESPONSE_MEMBERS:
+    if response.progress is not msgspec.UNSET and _decode_outcome(line) == _NO_OUTCOME:
         return _read_progress(response.task_id, response.progress)
     if response.task_id is not None and not (line.isascii() or _is_text(bytes(response.result))):  # copies it
         return InvalidResponse(response.task_id, "the result is not UTF-8")

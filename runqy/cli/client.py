@@ -64,7 +64,7 @@ class Client:
                 if response.is_error:
                     response.read()
                     raise _parse_error(response)
-                yield from _parse_events(response.iter_lines())
+                yield from _parse_events(_split_lines(response.iter_bytes()))
         except httpx2.TransportError as error:
             raise self._unreachable(error) from error
 
@@ -111,6 +111,14 @@ def find_api_key(url: str, given: str, home: Path) -> str:
     if given or urlsplit(url).hostname not in _LOCAL_HOSTS or not os.access(file, os.R_OK):
         return given
     return file.read_text("ascii").strip()
+
+
+def _split_lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Yield the lines of a stream. `iter_lines` of httpx2 also splits at U+0085 and U+2028, which JSON may contain."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line.removesuffix(b"\r").decode(errors="replace") for line in lines)
 
 
 def _parse_events(lines: Iterable[str]) -> Iterator[ServerSentEvent]:

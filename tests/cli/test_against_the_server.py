@@ -134,11 +134,12 @@ def test_unknown_state_is_an_error_that_lists_the_valid_ones(run: Run, redis: re
 def test_output_of_a_task_is_shown_and_followed(run: Run, redis: redis_py.Redis, single_broker: Broker) -> None:
     task_id = run("task", "enqueue", "-q", "mail", "-k", CLIENT_KEY).stdout.split()[1]
     taken = take_one(single_broker, "mail")
-    single_broker.run(write_output([OutputChunk(lease=taken.lease, text=b"one\ntwo\n")]))
+    text = "one\ntwo\u2028three\u2029four\x85five\x0csix\n"
+    single_broker.run(write_output([OutputChunk(lease=taken.lease, text=text.encode())]))
     fail_for_good(single_broker, taken, "boom")
 
     shown = run("task", "logs", "mail", task_id, "-k", CLIENT_KEY)
     followed = run("task", "logs", "mail", task_id, "--follow", "-k", CLIENT_KEY)
 
-    assert (shown.exit_code, shown.stdout) == (0, "one\ntwo\n")
-    assert (followed.exit_code, followed.stdout) == (ExitCode.TASK_FAILED, "one\ntwo\n")
+    assert (shown.exit_code, shown.stdout) == (0, text)
+    assert (followed.exit_code, followed.stdout) == (ExitCode.TASK_FAILED, text)

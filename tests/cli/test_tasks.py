@@ -1,7 +1,10 @@
 """`runqy task` sends its input, shows the response, and exits with a status for the outcome."""
 
+import httpx2
 import pytest
 
+from runqy.cli import options
+from runqy.cli.client import Client
 from runqy.cli.exit_codes import ExitCode
 
 PENDING = {"info": {"id": "t1", "queue": "sentiment", "state": "pending"}}
@@ -190,6 +193,17 @@ def test_following_prints_until_the_task_has_ended_and_goes_on_after_a_disconnec
     assert (result.exit_code, result.stdout) == (code, "one\ntwo\n")
     assert [request.headers.get("Last-Event-ID") for request in server.requests] == [None, "1-4"]
     assert server.requests[0].url.query == b"follow=true"
+
+
+def test_events_may_arrive_in_pieces_and_with_crlf(run, server, monkeypatch):
+    stream = output("Grüße\\n", "1-4") + event("end", '{"id":"t1","queue":"q","state":"completed"}', "end")
+    pieces = [bytes([byte]) for byte in stream.replace("\n", "\r\n").encode()]
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=iter(pieces)))
+    monkeypatch.setattr(options, "make_client", lambda url, key: Client(url, key, transport))
+
+    result = run("task", "logs", "q", "t1", "--follow")
+
+    assert (result.exit_code, result.stdout) == (0, "Grüße\n")
 
 
 def test_following_a_task_that_is_deleted_ends(run, server):

@@ -14,6 +14,7 @@ from runqy.git.sources import parse_source
 from tests.workers.repositories import Repository, make_wheel
 from workers.deploy import virtualenvs
 from workers.deploy.deployment import Deployed, DeploymentSpec, deploy
+from workers.deploy.virtualenvs import Requirements
 
 
 @pytest.fixture
@@ -147,6 +148,87 @@ def test_requirements_are_installed_and_only_again_when_they_changed(repository:
     assert first.environment != second.environment
     assert second.environment == third.environment
     assert "No module named 'greet'" in run_python(third, "import greet")
+
+
+def keys_of_two_commits(requirements: Path) -> set[str]:
+    return {Requirements(file=requirements, commit=commit).key for commit in ("one", "two")}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "./libs/common",
+        "libs/common",
+        "libs/common[gpu]  # ours",
+        "libs/common ; python_version > '3'",
+        "common @ ./libs/common",
+        "common @ libs/common",
+        "common @ libs",
+        "common@libs",
+        "common @ file:libs/common",
+        "common @ file:libs",
+        "common[gpu] @ ${LIBS}",
+        "common @ \\\n  libs",
+        "common-1.0-py3-none-any.whl",
+        "common-1.0.tar.gz",
+        "common-1.0.tgz",
+        "-e libs",
+        "--editable=libs",
+        "--find-links wheels",
+        "--find-links=wheels",
+        "-f wheels",
+        "-fwheels",
+        "-i https://pypi.example.com/simple -f wheels",
+        "--index-url https://pypi.example.com/simple --find-links wheels",
+        "-f file:wheels",
+        "-r 'other requirements.txt'",
+        "-r ${OTHER}",
+    ],
+)
+def test_a_line_that_may_name_something_in_the_repository_is_installed_for_each_commit(
+    tmp_path: Path, line: str
+) -> None:
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text(f"tabulate==0.9.0\n{line}\n")
+
+    assert len(keys_of_two_commits(requirements)) == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tabulate",
+        "tabulate[widechars]==0.9.0 --hash=sha256:024ca478df22e9340661486f85298cff5f6dcdba14f3813e8830015b9ed1948f",
+        "tabulate ; sys_platform == 'linux' # a/b",
+        "# libs/common, -f wheels",
+        "tabulate @ https://example.com/a/b",
+        "tabulate @ git+https://user@example.com/a/b@v1#subdirectory=c",
+        "--index-url https://pypi.example.com/simple --find-links https://pypi.example.com/wheels",
+        "-f https://pypi.example.com/wheels --no-index",
+        "--trusted-host pypi.example.com",
+        "-r more/base.txt",
+        "-c more/base.txt  # a/b",
+        "-c https://example.com/constraints.txt",
+    ],
+)
+def test_other_lines_are_not_installed_for_each_commit(tmp_path: Path, line: str) -> None:
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text(f"{line}\n")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "base.txt").write_text("tabulate\n")
+
+    assert len(keys_of_two_commits(requirements)) == 1
+
+
+@pytest.mark.parametrize("option", ["-r ", "-c ", "--requirement=", "--constraint "])
+def test_lines_of_files_that_are_included_count_too(tmp_path: Path, option: str) -> None:
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text(f"{option}more/base.txt\n")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "base.txt").write_text("-r \\\nours.txt\n")
+    (tmp_path / "more" / "ours.txt").write_text("libs/common\n")
+
+    assert len(keys_of_two_commits(requirements)) == 2
 
 
 def test_without_uv_venv_and_pip_do_the_same(

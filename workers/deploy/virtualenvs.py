@@ -14,7 +14,12 @@ from workers.deploy.exec_child import launcher_command, launcher_environment
 CREATE_TIMEOUT_S = 300.0
 _COMPLETE = ".runqy-complete"
 _NESTED = re.compile(r"^(?:-r|-c|--requirement|--constraint)[ =]*(?P<file>\S+)")
-_LOCAL = re.compile(r"^(?:-e|--editable|\.|/|file:)|@ *file:|^[^#]*\.(?:whl|tar\.gz|zip)\b")
+_CONTINUED = re.compile(r"\\\r?\n")
+_COMMENT = re.compile(r"(?:^|\s)#.*")
+_REMOTE_URL = re.compile(r"\b(?!file:)[\w+.-]+://\S*")
+_LOCAL = re.compile(r"^(?:-e|--editable|\.)|\bfile:|\.(?:whl|zip|tar|t[gbx]z2?)\b")
+_PATH = re.compile(r"/|(?:@|(?:^|\s)(?:-e|--editable|-f|--find-links))[ =]*[^\s-]")
+"""A path, in a line without remote URLs: something with a slash, or what follows a name or an option that takes one."""
 _INHERITED = re.compile(
     r"PATH|HOME|USER|TMPDIR|LANG|LC_.*|(?:PIP|UV|SSL|CURL|REQUESTS)_.*|(?:http|https|no|all)_proxy", re.IGNORECASE
 )
@@ -35,7 +40,7 @@ class Requirements:
         digest = hashlib.sha256(f"{sys.version}\n{sys.prefix}\n{self.has_system_packages}\n".encode())
         for path, text in _requirement_texts(self.file):
             digest.update(f"{path.name}\n{text}\n".encode())
-            if any(_LOCAL.search(line.strip()) for line in text.splitlines()):
+            if any(_is_from_checkout(line, path.parent) for line in _logical_lines(text)):
                 digest.update(self.commit.encode())  # packages from the checkout change with it
         return digest.hexdigest()[:16]
 
@@ -101,6 +106,22 @@ def _requirement_texts(file: Path | None) -> list[tuple[Path, str]]:
         if path in found or not path.is_file():
             continue
         found[path] = path.read_text(errors="replace")
-        matches = (_NESTED.match(line.strip()) for line in found[path].splitlines())
+        matches = (_NESTED.match(line) for line in _logical_lines(found[path]))
         waiting += [path.parent / match["file"] for match in matches if match]
     return list(found.items())
+
+
+def _logical_lines(text: str) -> list[str]:
+    """Return the lines of a requirements file as pip reads them: joined where they continue, without comments."""
+    return [_COMMENT.sub("", line).strip() for line in _CONTINUED.sub("", text).splitlines()]
+
+
+def _is_from_checkout(line: str, folder: Path) -> bool:
+    """Return whether a line may name something in the checkout, which changes with the commit.
+
+    A line too many causes a rebuild, one too few leaves old code in the environment.
+    """
+    if nested := _NESTED.match(line):  # what cannot be read here may lead to such a line
+        return not _REMOTE_URL.match(nested["file"]) and not (folder / nested["file"]).is_file()
+    requirement = line.partition(";")[0]
+    return bool(_LOCAL.search(requirement) or _PATH.search(_REMOTE_URL.sub("", requirement)))

@@ -13,7 +13,7 @@ from runqy.errors import choices_error
 _MODES = {"": "single", "+sentinel": "sentinel", "+cluster": "cluster"}
 _PORTS = {"single": 6379, "sentinel": 26379, "cluster": 6379}
 _REDIS_OPTIONS = {"master", "ca", "sentinel_username", "sentinel_password"}
-_HINT = "; /, @, : and ? in a password must be percent-encoded"
+_HINT = "; special characters in a password, such as / @ : ? # [ and ], must be percent-encoded"
 POSTGRESQL_LIMITS = {
     "connect_timeout": 3,  # s
     "tcp_user_timeout": 5000,  # ms until sent data must be acknowledged
@@ -56,20 +56,21 @@ def parse_redis_url(url: str) -> RedisTarget:
     `rediss…` for TLS, with `?ca=/path/to/authority.pem` for a private certificate authority.
     Raise ValueError with the reason, which never contains the password.
     """
-    parts = urlsplit(url)
+    parts = _split(url)
     base, plus, kind = parts.scheme.partition("+")
     if base not in ("redis", "rediss") or plus + kind not in _MODES:
         raise ValueError("the URL must begin with redis://, rediss://, redis+sentinel:// or redis+cluster://")
     mode = _MODES[plus + kind]
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    addresses = tuple(_address(host, _PORTS[mode]) for host in hosts.split(","))  # first: a query may be of a password
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     if unknown := sorted(options.keys() - _REDIS_OPTIONS):
         raise ValueError(f"the URL has an unknown option {unknown[0]}; valid are {', '.join(sorted(_REDIS_OPTIONS))}")
     if mode == "sentinel" and not options.get("master"):
         raise ValueError("a redis+sentinel:// URL must name its master: ?master=mymaster")
-    credentials, _, hosts = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
     return RedisTarget(
-        addresses=tuple(_address(host, _PORTS[mode]) for host in hosts.split(",")),
+        addresses=addresses,
         mode=mode,
         username=unquote(username),
         password=unquote(password),
@@ -82,13 +83,26 @@ def parse_redis_url(url: str) -> RedisTarget:
     )
 
 
+def _split(url: str) -> SplitResult:
+    """Split a URL. Raise ValueError without the reason of urllib, which may contain the password."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise ValueError(f"the URL is invalid{_HINT}") from None
+
+
+def _port(parts: SplitResult, default: int) -> int:
+    """Return the port. Raise ValueError without the text in its place, which may be a part of the password."""
+    try:
+        return parts.port or default
+    except ValueError:
+        raise ValueError(f"a port in the URL is not a number up to 65535{_HINT}") from None
+
+
 def _address(text: str, default_port: int) -> tuple[str, int]:
     """Split host and port; IPv6 addresses are in brackets."""
-    parts = urlsplit(f"//{text}")
-    try:
-        port = parts.port or default_port
-    except ValueError:
-        raise ValueError(f"a port in the URL is not a number{_HINT}") from None
+    parts = _split(f"//{text}")
+    port = _port(parts, default_port)
     if not parts.hostname:
         raise ValueError(f"the URL has no host{_HINT}")
     return parts.hostname, port
@@ -115,8 +129,11 @@ def _authority(path: str) -> str:
 
 
 def parse_database_url(url: str) -> dict[str, Any]:
-    """Return Django's settings for a `postgresql://` or `sqlite:///` URL. Raise ValueError with the reason."""
-    parts = urlsplit(url)
+    """Return Django's settings for a `postgresql://` or `sqlite:///` URL. Raise ValueError with the reason.
+
+    The reason never contains the password.
+    """
+    parts = _split(url)
     if parts.scheme in ("postgres", "postgresql"):
         return _postgresql(parts)
     if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
@@ -131,7 +148,7 @@ def _postgresql(parts: SplitResult) -> dict[str, Any]:
         options["statement_timeout_s"] = durations.parse_s(options.pop("statement_timeout"))
     return postgresql_settings(
         host=unquote(parts.hostname or ""),
-        port=parts.port or 5432,
+        port=_port(parts, 5432),
         user=unquote(parts.username or ""),
         password=unquote(parts.password or ""),
         name=unquote(parts.path.lstrip("/")) or "runqy",

@@ -57,6 +57,11 @@ def test_a_certificate_authority_is_read_into_the_target(tmp_path: Path) -> None
         ("localhost:6379", "must begin with"),
         ("redis://", "has no host"),
         ("redis://:hunter/2@h", "percent-encoded"),
+        ("redis://:hunter2#x@h", "percent-encoded"),
+        ("redis://:hunter2[x@h", "percent-encoded"),
+        ("redis://:x?hunter2=x@h", "percent-encoded"),
+        ("redis://:hunter2\uff03x@h", "percent-encoded"),
+        ("redis+cluster://:hunter2#x@a:1,b:2", "percent-encoded"),
         ("redis://h/x", "not a database number"),
         ("redis+cluster://h/1", "only database 0"),
         ("redis+sentinel://h", "must name its master"),
@@ -69,6 +74,15 @@ def test_a_wrong_redis_url_is_refused_without_showing_its_password(url: str, rea
         parse_redis_url(url)
 
     assert "hunter" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("character", ["#", "/", "?", "[", "\uff03", "#/@"])
+def test_a_wrong_database_url_is_refused_without_showing_its_password(character: str) -> None:
+    with pytest.raises(ValueError, match="percent-encoded") as refusal:
+        parse_database_url(f"postgresql://runqy:hunter2{character}Zx9@db.internal/runqy")
+
+    assert "hunter" not in str(refusal.value)
+    assert refusal.value.__cause__ is None
 
 
 def test_a_database_url_becomes_settings_for_postgresql() -> None:

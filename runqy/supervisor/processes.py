@@ -5,16 +5,18 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from runqy.errors import StackFailed
 from runqy.supervisor.locks import FileLock, is_held, read_holder
 from runqy.supervisor.process_specs import ProcessSpec
-from runqy.supervisor.stop_signals import StopSignals
+from runqy.supervisor.stop_signals import Interrupted, StopSignals
 
 _LOG_MAX_BYTES = 10 << 20
 _POLL_S = 0.05
 _HURRIED_S = 5.0
+_CAPTURED_GRACE_S = 5.0
 
 
 class Process:
@@ -110,6 +112,37 @@ def run_command(spec: ProcessSpec, stop: StopSignals, timeout_s: float = 300.0) 
     if code != 0:
         raise CommandFailed(f"the {spec.name} {process.describe_end()}.\n{output}".rstrip(), code)
     return output
+
+
+def capture(
+    args: Sequence[str], stop: StopSignals, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a short program to its end and return its output. Raise Interrupted on a signal, which ends it."""
+    with subprocess.Popen(
+        args,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        while True:
+            try:
+                output, errors = process.communicate(timeout=_POLL_S)
+            except subprocess.TimeoutExpired:
+                if stop.count:
+                    _end_captured(process)
+                    raise Interrupted from None
+            else:
+                return subprocess.CompletedProcess(args, process.returncode, output, errors)
+
+
+def _end_captured(process: "subprocess.Popen[bytes]") -> None:
+    """End a program that may have to remove its lock files, as git does."""
+    _signal_group(str(process.pid), signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_CAPTURED_GRACE_S)
+    _signal_group(str(process.pid), signal.SIGKILL)
 
 
 def end_group(lock: Path, *, grace_s: float) -> bool:

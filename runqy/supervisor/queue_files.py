@@ -1,7 +1,6 @@
 """The queue files of a local stack: those of QUEUE_WORKERS_DIR, or else the examples, with a clone to deploy from."""
 
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,8 @@ from pathlib import Path
 from queues.definitions import QueueSpec
 from runqy import settings
 from runqy.errors import StackFailed
+from runqy.supervisor.processes import capture
+from runqy.supervisor.stop_signals import StopSignals
 
 REPOSITORY = Path(__file__).parents[2]
 PLACEHOLDER_URL = "https://example.com/runqy.git"
@@ -23,20 +24,20 @@ class QueueFiles:
     queues: tuple[QueueSpec, ...]
 
 
-def find_queue_files(home: Path) -> QueueFiles:
-    """Read the files that the stack loads. Raise StackFailed if one of them is invalid."""
+def find_queue_files(home: Path, stop: StopSignals) -> QueueFiles:
+    """Read the files that the stack loads. Raise StackFailed if one of them is invalid, Interrupted on a signal."""
     if os.environ.get("QUEUE_WORKERS_DIR") or os.environ.get("QUEUE_WORKERS_DIR_FILE"):
         folder = settings.QUEUE_WORKERS_DIR
         if not folder.is_dir():
             raise StackFailed(f"QUEUE_WORKERS_DIR is not a folder: {folder}")
     elif has_examples():
-        folder = publish_examples(home)
+        folder = publish_examples(home, stop)
     else:
         raise StackFailed("there are no queues: set QUEUE_WORKERS_DIR to a folder with queue files.")
-    return QueueFiles(folder=folder, queues=_check_folder(folder))
+    return QueueFiles(folder=folder, queues=_check_folder(folder, stop))
 
 
-def _check_folder(folder: Path) -> tuple[QueueSpec, ...]:
+def _check_folder(folder: Path, stop: StopSignals) -> tuple[QueueSpec, ...]:
     """Return the queues of a folder; a process with Django validates them."""
     command = (
         sys.executable,
@@ -47,7 +48,7 @@ def _check_folder(folder: Path) -> tuple[QueueSpec, ...]:
         "--skip-checks",
         str(folder),
     )
-    checked = subprocess.run(command, capture_output=True, check=False)
+    checked = capture(command, stop)
     if checked.returncode:
         raise StackFailed(f"the queue files have errors.\n{checked.stderr.decode(errors='replace').rstrip()}")
     return tuple(QueueSpec.decode(line) for line in checked.stdout.splitlines())
@@ -58,15 +59,19 @@ def has_examples() -> bool:
     return (REPOSITORY / ".git").exists() and (REPOSITORY / "examples").is_dir()
 
 
-def publish_examples(home: Path) -> Path:
-    """Update the clone and the queue files that name it. Return the folder of queue files."""
+def publish_examples(home: Path, stop: StopSignals) -> Path:
+    """Update the clone and the queue files that name it. Return the folder of queue files.
+
+    Raise StackFailed, or Interrupted on a signal.
+    """
     clone = home / "examples.git"
     if not (clone / "HEAD").exists():
-        _git("init", "--quiet", "--bare", f"--initial-branch={BRANCH}", str(clone))
-        _git("--git-dir", str(clone), "config", "uploadpack.allowFilter", "true")
+        _git("init", "--quiet", "--bare", f"--initial-branch={BRANCH}", str(clone), stop=stop)
+        _git("--git-dir", str(clone), "config", "uploadpack.allowFilter", "true", stop=stop)
     _git(
         *("--git-dir", str(clone), "fetch", "--quiet", "--force", "--depth=1", "--update-shallow"),
         *(REPOSITORY.as_uri(), f"+HEAD:refs/heads/{BRANCH}"),
+        stop=stop,
     )
     return _write_queue_files(home / "queues", clone.as_uri())
 
@@ -83,11 +88,10 @@ def _write_queue_files(folder: Path, url: str) -> Path:
     return folder
 
 
-def _git(*args: str) -> None:
-    """Run git. Raise StackFailed with its error output."""
+def _git(*args: str, stop: StopSignals) -> None:
+    """Run git. Raise StackFailed with its error output, or Interrupted on a signal."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # set inside a git hook
-    done = subprocess.run(["git", *args], env=env, capture_output=True, text=True, check=False)
+    done = capture(["git", *args], stop, env)
     if done.returncode:
-        raise StackFailed(
-            f"the repository of the examples cannot be created: {done.stderr.strip() or f'git {args[0]} failed'}"
-        )
+        reason = done.stderr.decode(errors="replace").strip() or f"git {args[0]} failed"
+        raise StackFailed(f"the repository of the examples cannot be created: {reason}")

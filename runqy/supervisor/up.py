@@ -50,7 +50,7 @@ def _locks(instance: Instance) -> StackLocks:
 def _run(instance: Instance, stop: StopSignals) -> None:
     """Start everything, print the URLs, and supervise until a stop signal."""
     require_free_port(HOST, instance.port)
-    files = find_queue_files(instance.home)
+    files = find_queue_files(instance.home, stop)
     supervisor = Supervisor(stop, terminal.info)
     try:
         target, redis_env = _start_redis(instance, supervisor)

@@ -1,5 +1,7 @@
 """The example queues are deployed from a clone of this repository."""
 
+import os
+import signal
 import subprocess
 
 import pytest
@@ -8,6 +10,7 @@ from queues.queue_files import parse_queue_file
 from runqy.errors import StackFailed
 from runqy.supervisor import queue_files
 from runqy.supervisor.queue_files import find_queue_files, publish_examples
+from runqy.supervisor.stop_signals import Interrupted
 
 NAMES = ["pipeline", "sentiment", "thumbnail"]
 
@@ -26,15 +29,15 @@ def test_queue_file_of_each_example_is_valid(name):
     assert [spec.name for spec in file.specs] == [name]
 
 
-def test_clone_contains_the_current_commit(tmp_path):
-    publish_examples(tmp_path)
+def test_clone_contains_the_current_commit(tmp_path, stop):
+    publish_examples(tmp_path, stop)
 
     head = git("-C", queue_files.REPOSITORY, "rev-parse", "HEAD")
     assert git("--git-dir", tmp_path / "examples.git", "rev-parse", "main") == head
 
 
-def test_clone_can_be_cloned_as_workers_do(tmp_path):
-    publish_examples(tmp_path)
+def test_clone_can_be_cloned_as_workers_do(tmp_path, stop):
+    publish_examples(tmp_path, stop)
     url = (tmp_path / "examples.git").as_uri()
 
     git("clone", "--quiet", "--depth=1", "--branch=main", url, tmp_path / "checkout")
@@ -42,7 +45,7 @@ def test_clone_can_be_cloned_as_workers_do(tmp_path):
     assert (tmp_path / "checkout/examples/sentiment/main.py").is_file()
 
 
-def test_clone_follows_the_repository(tmp_path, monkeypatch):
+def test_clone_follows_the_repository(tmp_path, monkeypatch, stop):
     repository = tmp_path / "repository"
     (repository / "examples").mkdir(parents=True)
     git("init", "--quiet", "--initial-branch=trunk", repository)
@@ -59,33 +62,40 @@ def test_clone_follows_the_repository(tmp_path, monkeypatch):
         "--allow-empty",
     )
     git(*commit, "-m", "one")
-    publish_examples(tmp_path)
+    publish_examples(tmp_path, stop)
     git(*commit, "--amend", "-m", "instead of one")
 
-    publish_examples(tmp_path)
+    publish_examples(tmp_path, stop)
 
     assert git("--git-dir", tmp_path / "examples.git", "log", "--format=%s", "main") == "instead of one"
 
 
-def test_queue_files_name_the_clone(tmp_path):
-    files = find_queue_files(tmp_path)
+def test_queue_files_name_the_clone(tmp_path, stop):
+    files = find_queue_files(tmp_path, stop)
 
     assert [spec.name for spec in files.queues] == NAMES
     assert {spec.deployment.git_url for spec in files.queues} == {(tmp_path / "examples.git").as_uri()}
     assert {spec.deployment.branch for spec in files.queues} == {"main"}
 
 
-def test_queue_file_of_a_deleted_example_is_removed(tmp_path):
-    folder = publish_examples(tmp_path)
+def test_queue_file_of_a_deleted_example_is_removed(tmp_path, stop):
+    folder = publish_examples(tmp_path, stop)
     (folder / "gone.yaml").write_text("queues: {}\n")
 
-    publish_examples(tmp_path)
+    publish_examples(tmp_path, stop)
 
     assert sorted(path.name for path in folder.iterdir()) == [f"{name}.yaml" for name in NAMES]
 
 
-def test_failure_of_git_is_a_one_line_error(tmp_path, monkeypatch):
+def test_failure_of_git_is_a_one_line_error(tmp_path, monkeypatch, stop):
     monkeypatch.setattr(queue_files, "REPOSITORY", tmp_path / "nowhere")
 
     with pytest.raises(StackFailed, match=r"the repository of the examples cannot be created: .*nowhere"):
-        publish_examples(tmp_path)
+        publish_examples(tmp_path, stop)
+
+
+def test_stop_signal_during_the_check_is_not_an_error_of_the_files(tmp_path, stop):
+    os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        find_queue_files(tmp_path, stop)

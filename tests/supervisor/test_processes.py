@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from runqy.supervisor.locks import LockHeld, is_held
-from runqy.supervisor.processes import Process, end_group, last_lines
+from runqy.supervisor.processes import Process, capture, end_group, last_lines
+from runqy.supervisor.stop_signals import Interrupted
 from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
 
@@ -98,6 +99,32 @@ def test_second_signal_shortens_the_grace_time(make_program, stop, monkeypatch):
     process.end(stop)
 
     assert process.poll() == -signal.SIGKILL
+
+
+def test_stop_signal_ends_a_captured_program_and_its_children(stop, tmp_path):
+    started = tmp_path / "started"
+    child = "import os, pathlib, time; pathlib.Path(%r).write_text(f'{os.getppid()} {os.getpid()} {os.getsid(0)} ')"
+    program = PARENT % f"{child % str(started)}; time.sleep(600)"
+
+    def press():
+        wait_until(lambda: started.exists() and started.read_text().endswith(" "))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    user = threading.Thread(target=press)
+    user.start()
+    with pytest.raises(Interrupted):
+        capture([sys.executable, "-c", program], stop)
+
+    user.join()
+    parent, child, session = map(int, started.read_text().split())
+    wait_until(lambda: not is_alive(parent) and not is_alive(child))
+    assert session == parent
+
+
+def test_output_of_a_captured_program_is_returned(stop):
+    done = capture([sys.executable, "-c", "import sys; print('x' * 200_000); sys.exit('no')"], stop)
+
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"x" * 200_000 + b"\n", b"no\n")
 
 
 def test_children_of_a_killed_process_are_found_and_ended(make_program):

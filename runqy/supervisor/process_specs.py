@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from workers.runtime.worker_session import QUICK_STOP_S
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSpec:
@@ -20,6 +22,8 @@ class ProcessSpec:
     """File that its output is appended to; None: the supervisor's own output."""
     grace_s: float = 10.0
     """Time between SIGTERM and SIGKILL."""
+    hurried_s: float = 5.0
+    """Time between a second SIGTERM and SIGKILL."""
     stop_signal: signal.Signals | None = None
     """Sent when the stack begins to stop, which may be long before this process gets SIGTERM."""
 
@@ -53,7 +57,7 @@ def commands(*commands: Sequence[str], env: Mapping[str, str], lock: Path, log: 
 
 
 def worker(*, env: Mapping[str, str], lock: Path, log: Path | None, shutdown_s: int) -> ProcessSpec:
-    """Return a worker. Its grace time is longer than the one it gives to its running tasks."""
+    """Return a worker, which waits for its running tasks unless it gets a second SIGTERM, and then stops."""
     args = (sys.executable, "-m", "workers.runtime.main")
-    grace_s = shutdown_s + 10.0
-    return ProcessSpec(name="worker", args=args, env=env, lock=lock, log=log, grace_s=grace_s)
+    grace_s = shutdown_s + QUICK_STOP_S
+    return ProcessSpec(name="worker", args=args, env=env, lock=lock, log=log, grace_s=grace_s, hurried_s=QUICK_STOP_S)

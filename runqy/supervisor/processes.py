@@ -15,7 +15,6 @@ from runqy.supervisor.stop_signals import Interrupted, StopSignals
 
 _LOG_MAX_BYTES = 10 << 20
 _POLL_S = 0.05
-_HURRIED_S = 5.0
 _CAPTURED_GRACE_S = 5.0
 
 
@@ -74,7 +73,7 @@ class Process:
         while self.poll() is None and time.monotonic() < deadline:
             if stop is not None and stop.count > 1 and not is_hurried:
                 self._popen.terminate()  # a worker then gives its tasks back instead of letting them end
-                is_hurried, deadline = True, min(deadline, time.monotonic() + _HURRIED_S)
+                is_hurried, deadline = True, min(deadline, time.monotonic() + self.spec.hurried_s)
             time.sleep(_POLL_S)
         end_group(self.spec.lock, grace_s=0)
         self._popen.wait()

@@ -24,7 +24,7 @@ def stop() -> Iterator[StopSignals]:
 def make_program(tmp_path: Path) -> MakeProgram:
     """Return a function that makes the spec of a Python program, whose output is logged."""
 
-    def make(text: str, name: str = "program", grace_s: float = 10.0) -> ProcessSpec:
+    def make(text: str, name: str = "program", grace_s: float = 10.0, hurried_s: float = 5.0) -> ProcessSpec:
         return ProcessSpec(
             name=name,
             args=(sys.executable, "-c", text),
@@ -32,6 +32,7 @@ def make_program(tmp_path: Path) -> MakeProgram:
             lock=tmp_path / f"{name}.lock",
             log=tmp_path / f"{name}.log",
             grace_s=grace_s,
+            hurried_s=hurried_s,
         )
 
     return make

@@ -88,9 +88,8 @@ def test_second_signal_sends_sigterm_again(make_program, stop):
     assert process.poll() == 7
 
 
-def test_second_signal_shortens_the_grace_time(make_program, stop, monkeypatch):
-    monkeypatch.setattr("runqy.supervisor.processes._HURRIED_S", 0.1)
-    program = make_program(STUBBORN, grace_s=600)
+def test_second_signal_shortens_the_grace_time(make_program, stop):
+    program = make_program(STUBBORN, grace_s=600, hurried_s=0.1)
     process = Process(program)
     wait_for_output(program)
     os.kill(os.getpid(), signal.SIGINT)

@@ -26,22 +26,27 @@ SDK_FILES = {f"runqy_python/{path.name}": path.read_bytes() for path in Path(run
 """The published SDK, for repositories of tests, so that deploying them needs no package index."""
 
 
+def worker_environment(server: FakeServer, folder: Path, **settings: str) -> dict[str, str]:
+    """Return the environment of a worker for the queue `mail`."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        "RUNQY_SERVER_URL": server.url,
+        "RUNQY_API_KEY": API_KEY,
+        "RUNQY_QUEUES": "mail",
+        "RUNQY_DEPLOYMENT_DIR": str(folder / "deployments"),
+        "RUNQY_RECOVERY_INITIAL_DELAY": "50ms",
+        "RUNQY_BOOTSTRAP_RETRY_DELAY": "50ms",
+        **settings,
+    }
+
+
 class WorkerProcess:
     """A running `runqy-worker`."""
 
     def __init__(self, server: FakeServer, folder: Path, **settings: str) -> None:
         self.log = folder / f"worker-{time.monotonic_ns()}.log"
-        env = {
-            "PATH": os.environ["PATH"],
-            "HOME": os.environ.get("HOME", "/"),
-            "RUNQY_SERVER_URL": server.url,
-            "RUNQY_API_KEY": API_KEY,
-            "RUNQY_QUEUES": "mail",
-            "RUNQY_DEPLOYMENT_DIR": str(folder / "deployments"),
-            "RUNQY_RECOVERY_INITIAL_DELAY": "50ms",
-            "RUNQY_BOOTSTRAP_RETRY_DELAY": "50ms",
-            **settings,
-        }
+        env = worker_environment(server, folder, **settings)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "workers.runtime.main"], env=env, stderr=log, stdout=log, start_new_session=True

@@ -1,5 +1,6 @@
 """Stopping a worker with its tasks and children."""
 
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -8,12 +9,15 @@ import redis as redis_py
 
 from runqy.broker.broker import Broker
 from runqy.broker.keys import QueueKeys
+from runqy.broker.tasks.reader import find_task
+from runqy.supervisor import process_specs
+from runqy.supervisor.processes import Process
 from tests.support.processes import is_alive
 from tests.support.servers import ValkeyServer
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, succeeds_in_one_of
 from tests.workers.conftest import StartWorker
 from tests.workers.fake_server import FakeServer
-from tests.workers.processes import add_task, broker_on, wait_for_state, wait_task
+from tests.workers.processes import add_task, broker_on, wait_for_state, wait_task, worker_environment
 
 MAIL = QueueKeys("mail")
 
@@ -54,6 +58,40 @@ def test_a_stop_gives_a_longer_task_back_unspent_to_the_front(
     assert (record.retried, record.child_deaths) == (0, 0)
     assert not redis.exists(MAIL.active, MAIL.lease)
     assert not is_alive(int(started.read_text()))
+
+
+class SecondSignal:
+    """Stop signals of a supervisor; the second comes once the worker has noticed the first."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+
+    @property
+    def count(self) -> int:
+        return 1 + ("draining" in self._log.read_text())
+
+
+def test_a_supervisor_waits_after_its_second_signal_until_tasks_are_given_back(
+    single_broker: Broker, redis: redis_py.Redis, server: FakeServer, deployments: Path, tmp_path: Path
+) -> None:
+    tries = itertools.count()
+    env = worker_environment(server, tmp_path, RUNQY_DEPLOYMENT_DIR=str(deployments))
+
+    def stop_twice() -> bool:
+        folder = tmp_path / str(next(tries))
+        folder.mkdir()
+        log = folder / "log"
+        process = Process(process_specs.worker(env=env, lock=folder / "lock", log=log, shutdown_s=600))
+        task = wait_task(folder)  # the SDK finishes it on SIGTERM
+        running = add_task(single_broker, task)
+        eventually(Path(task["started"]).exists)
+
+        process.end(SecondSignal(log))  # type: ignore[arg-type]
+        Path(task["until"]).touch()  # a further try may run it first
+
+        return process.poll() == 0 and single_broker.run(find_task(running)).state == "pending"
+
+    assert succeeds_in_one_of(stop_twice, tries=3)
 
 
 def test_an_idle_worker_does_not_wait_for_a_redis_that_is_away(server: FakeServer, start_worker: StartWorker) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PICTURE = re.compile(r"!\[([^\]]*)\]\((docs/images/[^)]+)\)")
-MAX_BYTES = 200_000
+MAX_BYTES = 250_000
 
 
 def test_pictures_exist_are_small_and_have_alternative_texts() -> None:

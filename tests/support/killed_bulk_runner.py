@@ -18,7 +18,11 @@ from tests.support.database import database_variables
 
 
 def kill_runners(step: str, *numbers: int) -> None:
-    """Apply each bulk action in a process of its own until it is killed, and make their leases end."""
+    """Apply each bulk action in a process of its own until it is killed, and make their leases end.
+
+    They claim tasks in a later second than the one in which these came into their states, which are known to a second.
+    """
+    time.sleep(1 - time.time() % 1)
     env = os.environ | {"DJANGO_SETTINGS_MODULE": "runqy.settings"} | database_variables()
     command = [sys.executable, "-m", "tests.support.killed_bulk_runner", step, *map(str, numbers)]
     subprocess.run(command, env=env, check=True, timeout=150)

@@ -62,7 +62,6 @@ def parse_redis_url(url: str) -> RedisTarget:
         raise ValueError("the URL must begin with redis://, rediss://, redis+sentinel:// or redis+cluster://")
     mode = _MODES[plus + kind]
     credentials, _, hosts = parts.netloc.rpartition("@")
-    addresses = tuple(_address(host, _PORTS[mode]) for host in hosts.split(","))  # first: a query may be of a password
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     if unknown := sorted(options.keys() - _REDIS_OPTIONS):
         raise ValueError(f"the URL has an unknown option {unknown[0]}; valid are {', '.join(sorted(_REDIS_OPTIONS))}")
@@ -70,7 +69,7 @@ def parse_redis_url(url: str) -> RedisTarget:
         raise ValueError("a redis+sentinel:// URL must name its master: ?master=mymaster")
     username, _, password = credentials.partition(":")
     return RedisTarget(
-        addresses=addresses,
+        addresses=tuple(_address(host, _PORTS[mode]) for host in hosts.split(",")),
         mode=mode,
         username=unquote(username),
         password=unquote(password),
@@ -84,11 +83,17 @@ def parse_redis_url(url: str) -> RedisTarget:
 
 
 def _split(url: str) -> SplitResult:
-    """Split a URL. Raise ValueError without the reason of urllib, which may contain the password."""
+    """Split a URL. Raise ValueError without the reason of urllib, which may contain the password.
+
+    Of a password with / ? or #, the rest would be taken for the path, the options or a fragment.
+    """
     try:
-        return urlsplit(url)
+        parts = urlsplit(url)
     except ValueError:
-        raise ValueError(f"the URL is invalid{_HINT}") from None
+        parts = None
+    if parts is None or (parts.netloc and (parts.fragment or ("@" in url and "@" not in parts.netloc))):
+        raise ValueError(f"the URL is invalid{_HINT}")
+    return parts
 
 
 def _port(parts: SplitResult, default: int) -> int:

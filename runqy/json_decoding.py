@@ -14,7 +14,7 @@ import msgspec
 T = TypeVar("T")
 
 MAX_MEMBERS = 10_000
-"""An object with more members is never decoded whole: each costs memory, and time on the event loop."""
+"""Of an object with more members only those that are needed are decoded: each costs memory, and time on the loop."""
 
 _lock = threading.Lock()
 _decoders: dict[object, "msgspec.json.Decoder[Any]"] = {}

@@ -240,7 +240,11 @@ class BulkRunner:
     ) -> None:
         """Apply the action to those tasks of a Redis queue that are in a state and still match."""
         due = [item.task_id for item in items if _location_of(item) in matching and not item.copy_id]
-        other = "it has ended again since" if self._query.state is None and state.is_final else f"it is {state}"
+        other = (
+            "it has ended again since, or its run was deleted"
+            if self._query.state is None and state.is_final
+            else f"it is {state}"
+        )
         done = {*apply_in_state(broker, self._action, queue, state, due)} if due else set()
         for item in items:
             if item.task_id in done:

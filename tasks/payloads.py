@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 
 import msgspec
 
@@ -18,6 +17,8 @@ _LONG_RUN_SAMPLED = re.compile(rb"[0-9]{%d}" % (MAX_INTEGER_DIGITS // _SAMPLED_E
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 """Possessive, since a repetition that may be undone takes memory for each step: 125 times that of a long string."""
 _STRING_START = re.compile(rb'[ \t\r\n]*"')
+_UNSELECTABLE = re.compile(r"[\"\\\x00-\x1f]")
+"""What no name may contain by which `read_members` selects."""
 _EMPTY_OBJECT = re.compile(rb"\{[ \t\r\n]*\}")
 _LONG_INTEGER = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{%d,}(?![0-9.eE])" % (MAX_INTEGER_DIGITS + 1))
 
@@ -101,12 +102,13 @@ def text_of_string(data: bytes, value: msgspec.Raw | str) -> str | None:
 
 
 def _decode_fields(payload: bytes, schema: Sequence[PayloadField]) -> dict[str, bytes]:
-    """Return the members of a payload, of one with very many only those that the schema names."""
-    members = None
-    if payload.count(b":") > MAX_MEMBERS:
-        with suppress(ValueError):  # a name that msgspec cannot select by
-            members = read_members(payload, {field.name for field in schema}, may_have_others=True)
-    return {name: bytes(raw) for name, raw in (_decode_members(payload) if members is None else members).items()}
+    """Return the members of a payload; of one with very many those that the schema names, where names are plain."""
+    names = {field.name for field in schema}
+    if payload.count(b":") > MAX_MEMBERS and not any(map(_UNSELECTABLE.search, names)):
+        members = read_members(payload, names, may_have_others=True)
+    else:
+        members = _decode_members(payload)
+    return {name: bytes(raw) for name, raw in members.items()}
 
 
 def _member(name: str, json: bytes) -> bytes:

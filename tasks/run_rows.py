@@ -107,7 +107,7 @@ def _to_json(row: RunRow) -> str:
 
 
 def _to_values(row: RunRow) -> Sequence[Any]:
-    values = list(msgspec.structs.astuple(row)[: len(COLUMN_NAMES)])
+    values = [getattr(row, name) for name in COLUMN_NAMES]
     for index in _TIMES:
         values[index] = _TIME.get_db_prep_save(values[index], connection)
     return values

@@ -155,7 +155,7 @@ class QueueAdmin(PublishedModelAdmin):
             form.instance.pk = add_queue(spec=spec, may_grant_vaults=may_grant_vaults).pk
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        """Report where tasks will wait for a worker; the page of the queue says so itself."""
+        """Report that no worker serves the new queue; its own page, which Save and continue shows, does so anyway."""
         _add_status(request, [obj])
         if obj.status.counts is not None and not obj.status.workers and "_continue" not in request.POST:
             messages.info(request, f"No worker serves {obj.name} yet; the page of the queue shows how to start one.")

@@ -13,6 +13,7 @@ from runqy.broker.tasks.enqueue_batch import (
     BatchPart,
     EnqueuedPart,
     RequestToken,
+    delete_idempotency_record,
     enqueue_unique_batch,
     find_enqueued_part,
 )
@@ -228,6 +229,27 @@ def test_a_refusal_is_recorded_too(broker: Broker) -> None:
     expected = EnqueuedPart(request_token=RequestToken("m2", NOW_NS + 1), note=b"", outcomes=[LockConflict("t1")])
     assert broker.run(find_enqueued_part(QUEUE, ONCE)) == expected
     assert broker.client.get(LOCK) == b"t1"
+
+
+def test_the_record_of_a_request_without_a_stored_task_can_be_deleted(broker: Broker) -> None:
+    make(broker, locked("t1"))
+    make(broker, locked("t2"), by="m2", idempotency_key=ONCE)
+
+    assert not broker.run(delete_idempotency_record(QUEUE, ONCE, RequestToken("m3", NOW_NS)))
+    assert broker.client.exists(RECORD)
+    assert broker.run(delete_idempotency_record(QUEUE, ONCE, RequestToken("m2", NOW_NS)))
+    assert not broker.client.exists(RECORD)
+
+
+def test_the_record_of_a_request_with_a_stored_task_is_kept(broker: Broker) -> None:
+    make(broker, locked("t1"))
+    make(broker, locked("t2"), by="m2", idempotency_key=ONCE, number=0)
+    make(broker, new_task("t3"), by="m2", idempotency_key=ONCE, number=1)  # its reply may have been lost
+
+    assert not broker.run(delete_idempotency_record(QUEUE, ONCE, RequestToken("m2", NOW_NS)))
+    broker.client.hset(RECORD, "outcomes:1", "not JSON")
+    assert not broker.run(delete_idempotency_record(QUEUE, ONCE, RequestToken("m2", NOW_NS)))
+    assert broker.client.exists(RECORD)
 
 
 def test_fifty_at_once_make_one_task(single_broker: Broker) -> None:

@@ -94,7 +94,17 @@ def test_failure_of_git_is_a_one_line_error(tmp_path, monkeypatch, stop):
         publish_examples(tmp_path, stop)
 
 
-def test_stop_signal_during_the_check_is_not_an_error_of_the_files(tmp_path, stop):
+def test_stop_signal_during_the_check_is_not_an_error_of_the_files(tmp_path, stop, monkeypatch):
+    (tmp_path / "mail.yaml").write_text("queues: {}\n")
+    monkeypatch.setenv("QUEUE_WORKERS_DIR", str(tmp_path))
+    monkeypatch.setattr(queue_files.settings, "QUEUE_WORKERS_DIR", tmp_path)
+    os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        find_queue_files(tmp_path, stop)
+
+
+def test_stop_signal_ends_the_making_of_the_clone(tmp_path, stop):
     os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted):

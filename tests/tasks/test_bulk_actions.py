@@ -183,7 +183,7 @@ def test_a_task_that_ended_again_without_a_row_is_skipped(
     bulk = request_and_run(single_broker, action, TaskQuery(outcomes=(outcome,)))
 
     assert counts(bulk) == ("finished", 1, 0, 1, 0)
-    assert bulk.items.get().note == "it has ended again since"
+    assert bulk.items.get().note.startswith("it has ended again since")
     assert listed(single_broker, "simple") == {state: ["t1"]}
     assert TaskRun.objects.filter(task_id="t1").exists()
 

@@ -160,6 +160,7 @@ def keys_of_two_commits(requirements: Path) -> set[str]:
         "./libs/common",
         "libs/common",
         "libs/common[gpu]  # ours",
+        "# old \\\nlibs/common",
         "libs/common ; python_version > '3'",
         "common @ ./libs/common",
         "common @ libs/common",

@@ -56,6 +56,9 @@ for line in sys.stdin:
     if do == "last words":
         os.write(1, b"noise " * 5000 + b"\\n" + response.encode() + b"\\n")
         os._exit(0)
+    if do == "print an error of the start":
+        os.write(1, b'{"status":"error","error":"of a payload"}\\n' + response.encode() + b"\\n")
+        os._exit(0)
     if do == "unended line":
         os.write(1, response.encode())
         os._exit(0)
@@ -391,6 +394,18 @@ def test_what_tasks_printed_is_logged_and_no_reason(spec: ChildSpec) -> None:
     assert recorder.statuses() == {"t1": RunStatus.SUCCEEDED}
     assert problems == [failure["error"]] == ["the child process exited with status 0"]
     assert "noise" in failure["exception"]
+
+
+def test_an_error_of_the_start_that_a_task_prints_is_its_output(spec: ChildSpec) -> None:
+    async def act(pool: Pool, recorder: Recorder) -> None:
+        pool.submit(a_run("t1", "print an error of the start"))
+        await until(lambda: pool.problem)
+        assert pool.problem == "the child process exited with status 0"
+
+    recorder = use(LongRunningPool, spec, act, recovery=RecoverySettings(initial_delay_s=600, max_delay_s=600))
+
+    assert recorder.statuses() == {"t1": RunStatus.SUCCEEDED}
+    assert b"of a payload" in recorder.printed["t1"]
 
 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])

@@ -16,6 +16,7 @@ _COMPLETE = ".runqy-complete"
 _NESTED = re.compile(r"^(?:-r|-c|--requirement|--constraint)[ =]*(?P<file>\S+)")
 _CONTINUED = re.compile(r"\\\r?\n")
 _COMMENT = re.compile(r"(?:^|\s)#.*")
+_COMMENT_LINE = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 _REMOTE_URL = re.compile(r"\b(?!file:)[\w+.-]+://\S*")
 _LOCAL = re.compile(r"^(?:-e|--editable|\.)|\bfile:|\.(?:whl|zip|tar|t[gbx]z2?)\b")
 _PATH = re.compile(r"/|(?:@|(?:^|\s)(?:-e|--editable|-f|--find-links))[ =]*[^\s-]")
@@ -113,7 +114,8 @@ def _requirement_texts(file: Path | None) -> list[tuple[Path, str]]:
 
 def _logical_lines(text: str) -> list[str]:
     """Return the lines of a requirements file as pip reads them: joined where they continue, without comments."""
-    return [_COMMENT.sub("", line).strip() for line in _CONTINUED.sub("", text).splitlines()]
+    joined = _CONTINUED.sub("", _COMMENT_LINE.sub("", text))  # a line that is a comment does not continue
+    return [_COMMENT.sub("", line).strip() for line in joined.splitlines()]
 
 
 def _is_from_checkout(line: str, folder: Path) -> bool:

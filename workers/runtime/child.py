@@ -213,6 +213,8 @@ class Child:
 
     def _handle_response(self, line: bytes, response: ChildResponse | InvalidResponse | ProgressReport | None) -> None:
         """Handle a line of the protocol, or log it."""
+        if isinstance(response, ChildResponse) and response.status == "error" and self.is_ready:
+            response = None  # only a child that starts reports it: a task has printed the line
         if response is None:
             self._log.add(line)
             self._owner.child_printed(self, line, is_line=True)

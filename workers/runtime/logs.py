@@ -37,7 +37,7 @@ def configure_logging(stream: TextIO | None = None) -> None:
 
 LINE_MAX_BYTES = 8 << 10
 """How many bytes of a line are logged."""
-LINE_READ_BYTES = 1 << 20
+LINE_READ_BYTES = 64 << 10
 """Longer lines are not logged at all."""
 LINES_PER_SECOND = 200
 BURST_LINES = 1_000

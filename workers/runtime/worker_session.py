@@ -19,6 +19,7 @@ from runqy.concurrency import wait_any
 from runqy.errors import BrokerRefused, BrokerUnavailable
 from runqy.failure_log import FailureLog
 from workers.runtime.child import KILL_GRACE_S, TERM_GRACE_S
+from workers.runtime.child_slot import IDLE_GRACE_S
 from workers.runtime.consumer import Consumer
 from workers.runtime.deployments import DeploymentManager
 from workers.runtime.finish_and_dequeue import ConsumeConfig
@@ -39,7 +40,7 @@ from workers.runtime.task_runs import RetryPolicy
 
 FINAL_REQUESTS_S = 5.0
 """How long recording the results of the last tasks may take, and then deregistering."""
-QUICK_STOP_S = TERM_GRACE_S + KILL_GRACE_S + 2 * FINAL_REQUESTS_S
+QUICK_STOP_S = IDLE_GRACE_S + TERM_GRACE_S + KILL_GRACE_S + 2 * FINAL_REQUESTS_S
 """How long a stop may take once it no longer waits for running tasks: children end, their tasks are requeued."""
 
 log = structlog.get_logger()

@@ -1,9 +1,27 @@
 #!lua flags=allow-oom
--- Delete the record of a request that stored nothing, so that its idempotency key can be used again.
+-- Delete the record of a batch of which nothing was stored, so that its idempotency key can be used again.
+-- A part whose reply was lost may have been stored, and the same request may be repeated meanwhile.
 -- KEYS record
 -- ARGV request_token
--- RETURNS 1 deleted, 0 it is of another request or was gone
-if redis.pcall('HGET', KEYS[1], 'maker') ~= ARGV[1] then
+-- RETURNS 1 deleted, 0 it has a stored task, is of another request or was gone
+local fields = redis.pcall('HGETALL', KEYS[1])
+local maker = nil
+for i = 1, fields.err and 0 or #fields, 2 do
+  if fields[i] == 'maker' then
+    maker = fields[i + 1]
+  elseif string.sub(fields[i], 1, 9) == 'outcomes:' then
+    local is_json, outcomes = pcall(cjson.decode, fields[i + 1])
+    if not is_json or type(outcomes) ~= 'table' then
+      return 0
+    end
+    for _, outcome in ipairs(outcomes) do
+      if outcome == 1 then
+        return 0
+      end
+    end
+  end
+end
+if maker ~= ARGV[1] then
   return 0
 end
 return redis.call('UNLINK', KEYS[1])

@@ -145,7 +145,7 @@ def find_enqueued_part(queue: str, idempotency_key: IdempotencyKey, number: int 
 def delete_idempotency_record(
     queue: str, idempotency_key: IdempotencyKey, request_token: RequestToken
 ) -> Request[bool]:
-    """Delete what is recorded of a request of which nothing was stored; return whether there was something."""
+    """Delete what is recorded of a request, unless a task of it was stored; return whether it was deleted."""
     record = QueueKeys(queue).created(idempotency_key.scope)
     call = script("delete_idempotency_record")(record=record, request_token=request_token.token)
     return Request((call,), parse=lambda replies: replies[0] == 1, is_repeatable=True)

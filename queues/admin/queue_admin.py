@@ -156,9 +156,10 @@ class QueueAdmin(PublishedModelAdmin):
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         """Report that no worker serves the new queue; its own page, which Save and continue shows, does so anyway."""
-        _add_status(request, [obj])
-        if obj.status.counts is not None and not obj.status.workers and "_continue" not in request.POST:
-            messages.info(request, f"No worker serves {obj.name} yet; the page of the queue shows how to start one.")
+        if "_continue" not in request.POST:
+            _add_status(request, [obj])
+            if obj.status.counts is not None and not obj.status.workers:
+                messages.info(request, f"No worker serves {obj.name} yet; its page shows how to start one.")
         return super().response_add(request, obj, post_url_continue)
 
     def delete_view(

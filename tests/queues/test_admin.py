@@ -64,7 +64,7 @@ def test_a_new_queue_without_a_worker_is_reported_with_where_to_read_how_to_star
     shown = staff.post(ADD, FORM | {"name": "shown", "_continue": "1"}, follow=True)
 
     assert "No worker serves" not in served.content.decode()
-    assert "No worker serves unserved yet; the page of the queue shows how to start one." in unserved.content.decode()
+    assert "No worker serves unserved yet; its page shows how to start one." in unserved.content.decode()
     assert "No worker serves" not in shown.content.decode()
     assert "RUNQY_QUEUES=shown runqy-worker" in shown.content.decode()
 

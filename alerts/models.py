@@ -13,7 +13,11 @@ SUBJECT_MAX_LENGTH = 255
 ERROR_MAX_LENGTH = 500
 UNDELIVERED = Q(delivered_at__isnull=True, abandoned_at__isnull=True)
 """The deliveries that are still to be sent."""
-_KINDS = [(kind.value, RULES[kind].label) for kind in AlertKind]
+
+
+def alert_kind_choices() -> list[tuple[str, str]]:
+    # A callable, so that a new kind needs no migration.
+    return [(kind.value, RULES[kind].label) for kind in AlertKind]
 
 
 class Alert(models.Model):
@@ -23,7 +27,7 @@ class Alert(models.Model):
     resolved.
     """
 
-    kind = models.CharField(max_length=32, choices=_KINDS)
+    kind = models.CharField(max_length=32, choices=alert_kind_choices)
     level = models.CharField(max_length=8, choices=[(level.value, level.value) for level in AlertLevel])
     subject = models.CharField(max_length=SUBJECT_MAX_LENGTH, blank=True)
     """The name of the queue or worker; empty for the whole installation."""
@@ -60,7 +64,7 @@ class Alert(models.Model):
 class AlertRule(models.Model):
     """Settings of a rule that differ from its defaults: for one queue, or for all that have none of their own."""
 
-    kind = models.CharField(max_length=32, choices=_KINDS, verbose_name="rule")
+    kind = models.CharField(max_length=32, choices=alert_kind_choices, verbose_name="rule")
     queue = models.ForeignKey(
         "queues.Queue",
         null=True,

@@ -32,6 +32,8 @@ def get_alert_link(alert: Alert) -> tuple[str, str]:
             url, title = changelist_url("tasks_task", queue=alert.queue, outcome="failure", **times), "Failures"
         case AlertKind.CONFIGURATION_NOT_PUBLISHED:  # the list says what differs, and the page of a queue publishes it
             url, title = changelist_url("queues_queue"), "Publication of queues"
+        case AlertKind.REDIS_MEMORY:
+            url, title = changelist_url("queues_queue"), "Queues"
         case AlertKind.HISTORY_DROPPED:
             times = _find_times(alert, DROP_WINDOW_MIN)
             url, title = changelist_url("tasks_task", queue=alert.queue, state="ended", **times), "History at that time"

@@ -23,6 +23,7 @@ from alerts.rules import (
 from queues.catalog import AllowedQueues, QueueCatalog
 from queues.queries import get_fresh_catalog, list_vault_errors
 from runqy.broker.broker import Broker
+from runqy.broker.health import check_nodes
 from runqy.broker.queues.stats import QueueCounts, count_tasks
 from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord, WorkerState
@@ -122,6 +123,7 @@ def observe(broker: Broker) -> Observation:
         history_dropped={
             queue: dropped for queue, points in minutes.items() if (dropped := sum(point.dropped for point in points))
         },
+        memory_use=max(node.memory_use for node in check_nodes(broker)),
         now=now,
     )
 

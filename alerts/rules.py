@@ -8,6 +8,7 @@ from itertools import combinations
 from statistics import median
 
 from runqy import durations
+from runqy.broker.operation import MemoryUse
 from tasks.run_stats import StatsPoint
 
 FAILURE_WINDOW_MIN = 5
@@ -33,6 +34,7 @@ class AlertKind(StrEnum):
     CONFIGURATION_NOT_PUBLISHED = "configuration_not_published"
     HISTORY_DROPPED = "history_dropped"
     VAULT_UNREADABLE = "vault_unreadable"
+    REDIS_MEMORY = "redis_memory"
 
 
 class AlertLevel(StrEnum):
@@ -140,6 +142,15 @@ RULES: Mapping[AlertKind, RuleInfo] = {
         level=AlertLevel.CRITICAL,
         keep_s=0,
     ),
+    AlertKind.REDIS_MEMORY: RuleInfo(
+        label="Redis memory",
+        description="Redis uses the threshold of its memory limit (maxmemory) or more; beyond 97 % no task can be "
+        "enqueued.",
+        level=AlertLevel.CRITICAL,
+        threshold_unit="%",
+        is_per_queue=False,
+        defaults=RuleSettings(threshold=90),
+    ),
 }
 
 
@@ -194,6 +205,8 @@ class Observation:
     """How Redis and the database differ; empty: not at all."""
     history_dropped: Mapping[str, int] = field(default_factory=dict)
     """Queue -> runs that were dropped, as counted in the last minutes."""
+    memory_use: float = 0
+    """The fraction of its memory limit that Redis uses, in a cluster of the fullest server."""
     now: datetime
 
 
@@ -303,7 +316,11 @@ _QUEUE_RULES: Mapping[AlertKind, Callable[[QueueObservation, float], str | None]
 
 def _find_general(observed: Observation, get_settings: GetSettings) -> Iterator[Finding]:
     """Yield findings about workers and the installation."""
-    for kind, subject, queue, message in (*_worker_problems(observed.workers), *_installation_problems(observed)):
+    for kind, subject, queue, message in (
+        *_worker_problems(observed.workers),
+        *_installation_problems(observed),
+        *_memory_problems(observed.memory_use, get_settings(AlertKind.REDIS_MEMORY, "").threshold or 0),
+    ):
         settings = get_settings(kind, queue)
         if settings.is_enabled:
             yield Finding(kind=kind, subject=subject, queue=queue, message=message, for_s=settings.for_s)
@@ -335,6 +352,17 @@ def _installation_problems(observed: Observation) -> Iterator[tuple[AlertKind, s
             f"{DROP_WINDOW_MIN} minutes."
         )
         yield AlertKind.HISTORY_DROPPED, queue, queue, message
+
+
+def _memory_problems(use: float, threshold: float) -> Iterator[tuple[AlertKind, str, str, str]]:
+    if not use or 100 * use < threshold:
+        return
+    effect = "No task" if use > MemoryUse.MAX_USE else "Beyond 97 % no task"
+    message = (
+        f"Redis uses {100 * use:.0f} % of its memory limit. {effect} can be enqueued until tasks are deleted or end, "
+        "or maxmemory is raised."
+    )
+    yield AlertKind.REDIS_MEMORY, "", "", message
 
 
 def _format_share(part: int, whole: int) -> str:

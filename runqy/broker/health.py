@@ -7,7 +7,7 @@ from redis import RedisCluster
 
 from runqy.broker import keys
 from runqy.broker.broker import Broker
-from runqy.broker.operation import Request
+from runqy.broker.operation import MemoryUse, Request
 from runqy.broker.replies import Reply, check_reply, translate_errors
 from runqy.broker.scripts import command, script
 from runqy.errors import RunqyError
@@ -23,11 +23,18 @@ class RedisHealth:
 
     eviction_policy: str
     is_in_cluster: bool
+    memory_use: float
+    """The fraction of its `maxmemory` that it uses; 0 without a limit."""
 
     @property
     def may_lose_tasks(self) -> bool:
         """Return whether Redis evicts keys when its memory is full; the policy must be `noeviction`."""
         return self.eviction_policy not in ("noeviction", "")
+
+    @property
+    def is_nearly_full(self) -> bool:
+        """Return whether enqueueing refuses tasks, which is before the server itself refuses writes."""
+        return self.memory_use > MemoryUse.MAX_USE
 
 
 def check_health() -> Request[RedisHealth]:
@@ -71,6 +78,15 @@ def check_nodes(broker: Broker) -> list[RedisHealth]:
     ]
 
 
+def parse_memory_use(info: bytes) -> float:
+    """Return the fraction of `maxmemory` that a server uses, from its INFO; services that hide the limit have none."""
+    lines = info.decode("utf-8", "replace").splitlines()
+    numbers = {name: int(value) for name, _, value in (line.partition(":") for line in lines) if value.isdigit()}
+    limit = numbers.get("maxmemory", 0)
+    used = numbers.get("used_memory", 0) - numbers.get("mem_not_counted_for_evict", 0)
+    return used / limit if limit else 0.0
+
+
 def _hash_tags(client: RedisCluster) -> list[int]:
     """Return hash tags that together reach every master that has slots. Raise BrokerUnavailable."""
     found: dict[str, int] = {}
@@ -90,5 +106,7 @@ def _parse(replies: Sequence[Reply]) -> RedisHealth:
     memory, cluster = (reply.decode("utf-8", "replace").splitlines() for reply in replies)
     policy = next((line for line in memory if line.startswith("maxmemory_policy:")), "")
     return RedisHealth(
-        eviction_policy=policy.partition(":")[2].strip(), is_in_cluster="cluster_enabled:1" in map(str.strip, cluster)
+        eviction_policy=policy.partition(":")[2].strip(),
+        is_in_cluster="cluster_enabled:1" in map(str.strip, cluster),
+        memory_use=parse_memory_use(replies[0]),
     )

@@ -95,7 +95,7 @@ def _check_redis() -> Iterator[CheckResult]:
         yield CheckResult(check=name)
         yield _check_eviction(nodes)
         name = "redis_writes"
-        yield _check_writes([error for error in probe_writes(broker) if error])
+        yield _check_writes(nodes, [error for error in probe_writes(broker) if error])
         yield _check_worker_credentials(broker)
         name = "maintenance"
         yield _check_maintenance(broker)
@@ -120,9 +120,10 @@ def _check_maintenance(broker: Broker) -> CheckResult:
     return CheckResult(check="maintenance", status=CheckStatus.WARNING, detail=detail)
 
 
-def _check_writes(errors: Sequence[RunqyError]) -> CheckResult:
+def _check_writes(nodes: Sequence[RedisHealth], errors: Sequence[RunqyError]) -> CheckResult:
     """Check that every server accepts writes. When one is full, reading, registering and finishing still work."""
-    if not errors:
+    is_full = bool(errors) or any(node.is_nearly_full for node in nodes)
+    if not is_full:
         return CheckResult(check="redis_writes")
     if all(isinstance(error, BrokerFull) for error in errors):
         detail = "Redis is out of memory. No task can be enqueued until tasks are deleted or memory is added."

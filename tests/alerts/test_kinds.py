@@ -1,6 +1,7 @@
 """Each kind of alert is raised by its cause, links to what it is about, and is resolved when the cause is gone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -27,6 +28,7 @@ from runqy.config_sync.reconcile import republish_configuration
 from tasks.models import QueueMinute
 from tasks.run_history import QueueIdentity, record_drops
 from tests.queues.samples import spec
+from tests.support.full_redis import filled_redis
 from tests.support.maintenance_duties import put
 from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.secret_leaks import SUITE
@@ -37,6 +39,15 @@ from vaults.operations import create_vault, delete_vault, set_entry
 
 pytestmark = pytest.mark.usefixtures("configuration", "stopped_clock")
 WORKER = replace(RECORD, worker_id="mail/1", queue="mail", redis_queues={"mail": 1})
+
+
+_filled = ExitStack()
+
+
+@pytest.fixture(autouse=True)
+def _empties_redis() -> Iterator[None]:
+    yield
+    _filled.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +100,10 @@ def lock_out(broker: Broker) -> None:
         set_entry(vault="keys", key="TOKEN", value=SUITE.secret())
     deployment = replace(spec("mail").deployment, vaults=("keys",))
     save_queue(spec=spec("mail", deployment=deployment), source=QueueSource.API)
+
+
+def fill_redis(broker: Broker) -> None:
+    _filled.enter_context(filled_redis(broker.client, use=0.925))  # type: ignore[arg-type]
 
 
 def drop(broker: Broker) -> None:
@@ -144,6 +159,12 @@ CAUSES = {
         remove=lambda broker: set_entry(vault="keys", key="TOKEN", value=SUITE.secret()),
         message="Workers cannot register for queue mail. The entry keys/TOKEN was encrypted with the key",
         shown="1 entry cannot be decrypted.",
+    ),
+    AlertKind.REDIS_MEMORY: Cause(
+        arrange=fill_redis,
+        remove=lambda broker: _filled.close(),
+        message="Redis uses 9",
+        shown="mail",
     ),
     AlertKind.CONFIGURATION_NOT_PUBLISHED: Cause(
         arrange=lambda broker: broker.client.delete(keys.CONFIG_HEAD),

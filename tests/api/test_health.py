@@ -22,6 +22,7 @@ from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, problem
 from tests.queues.samples import spec
 from tests.support import environment
+from tests.support.full_redis import filled_redis
 from tests.support.servers import free_port
 from tests.support.silent_redis import silent_redis
 from tests.support.tasks import put
@@ -162,6 +163,16 @@ def test_a_full_redis_is_a_warning(redis: Any) -> None:
         redis.config_set("maxmemory", "0")
 
     assert found == (200, "degraded", {"redis_writes": "warning"})
+
+
+def test_a_redis_that_enqueueing_takes_for_full_is_a_warning(redis: Any) -> None:
+    with filled_redis(redis, use=0.98):
+        full = ready()
+    with filled_redis(redis, use=0.95):
+        has_memory = ready()
+
+    assert full == (200, "degraded", {"redis_writes": "warning"})
+    assert has_memory == (200, "ok", {})
 
 
 def test_a_replica_is_not_ready(redis: Any) -> None:

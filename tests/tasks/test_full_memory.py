@@ -12,11 +12,9 @@ from runqy.broker.tasks.enqueue import enqueue
 from runqy.broker.tasks.memory import ask_with_memory_check
 from runqy.errors import BrokerFull
 from tests.api.client import ApiClient, problem
+from tests.support.full_redis import FILLER_BYTES, filled_redis
 from tests.support.tasks import new_task
 from tests.support.waiting import wait_until
-
-FILLER_BYTES = 64 << 20
-"""So much that one percent of it is more than what Redis frees or needs during a test (buffers of connections)."""
 
 
 @pytest.fixture
@@ -27,33 +25,11 @@ def always_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def nearly_full(client: ApiClient, redis: redis_py.Redis, always_looks: None) -> Iterator[None]:
-    """Leave Redis one percent of its memory."""
-    wait_until(lambda: has_freed_all(redis))
-    redis.setrange("filler", FILLER_BYTES, b"x")  # does not pass any buffer of a connection
-
-    def fill() -> bool:
-        """Set the limit by what is used, and return whether that is still so: Redis frees memory in the background."""
-        limit = int(count_used(redis) / 0.98)
-        redis.config_set("maxmemory", limit)
+    """Leave Redis two percent of its memory."""
+    with filled_redis(redis, use=0.98):
         client.post("/queue/add", {"queue": "simple", "data": {}})  # looks
-        return count_used(redis) > 0.975 * limit
-
-    wait_until(fill)
-    yield
-    redis.delete("filler")
-    redis.config_set("maxmemory", 0)
+        yield
     client.post("/queue/add", {"queue": "simple", "data": {}})  # looks again, so that the next test may add tasks
-
-
-def has_freed_all(redis: redis_py.Redis) -> bool:
-    """Return whether Redis has freed what was deleted, such as the filler of an earlier test, by a thread of it."""
-    return redis.info("memory")["lazyfree_pending_objects"] == 0
-
-
-def count_used(redis: redis_py.Redis) -> int:
-    """Return the memory that counts towards the limit."""
-    memory = redis.info("memory")
-    return int(memory["used_memory"] - memory.get("mem_not_counted_for_evict", 0))
 
 
 @pytest.mark.usefixtures("nearly_full")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from runqy.broker.health import parse_memory_use
 from runqy.broker.keys import QueueKeys
 from runqy.broker.operation import MemoryUse, Operation, Request, ask, ask_all, raise_error
-from runqy.broker.replies import Reply
 from runqy.broker.scripts import Command, command, script
 from runqy.errors import BrokerFull, RunqyError
 
@@ -16,7 +16,11 @@ T = TypeVar("T")
 
 def read_memory_use(queue: str) -> Request[float]:
     """Return which fraction of its `maxmemory` the server of a Redis queue uses; 0 without a limit."""
-    return Request((command("INFO", "memory", key=QueueKeys(queue).pending),), _parse_memory_use, is_repeatable=True)
+    return Request(
+        (command("INFO", "memory", key=QueueKeys(queue).pending),),
+        lambda replies: parse_memory_use(replies[0]),
+        is_repeatable=True,
+    )
 
 
 def ask_with_memory_check(request: Request[T], *, queue: str, memory: MemoryUse) -> Operation[T]:
@@ -58,15 +62,6 @@ def ensure_memory(queue: str, *, memory: MemoryUse) -> Operation[None]:
             memory.record(queue, 0)  # the request itself will fail the same way
     if memory.is_nearly_full(queue):
         raise BrokerFull
-
-
-def _parse_memory_use(replies: Sequence[Reply]) -> float:
-    """Parse INFO; services that hide the limit have none."""
-    lines = replies[0].decode("utf-8", "replace").splitlines()
-    numbers = {name: int(value) for name, _, value in (line.partition(":") for line in lines) if value.isdigit()}
-    limit = numbers.get("maxmemory", 0)
-    used = numbers.get("used_memory", 0) - numbers.get("mem_not_counted_for_evict", 0)
-    return used / limit if limit else 0.0
 
 
 def estimate_memory(queues: Sequence[str]) -> Request[list[int]]:

@@ -2,7 +2,6 @@
 
 from queues.deletion import finish_deletions
 from queues.existing_queues import publish_existing_queues
-from queues.moves import move_records, run_moves
 from queues.operations import republish_configuration
 from runqy.broker.broker import Broker
 from runqy.maintenance.base import DatabaseDuty, register
@@ -39,18 +38,3 @@ class ExistingQueuePublisher(DatabaseDuty):
 
     def run(self, broker: Broker) -> None:
         publish_existing_queues(broker)
-
-
-@register
-class Mover(DatabaseDuty):
-    """Move tasks of Redis queues that have another name now, or that were requested to move."""
-
-    name = "mover"
-    interval_s = 2.0
-
-    def __init__(self) -> None:
-        self._has_moved_records = False
-
-    def run(self, broker: Broker) -> None:
-        self._has_moved_records = self._has_moved_records or move_records(broker)
-        run_moves(broker)

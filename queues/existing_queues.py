@@ -1,6 +1,6 @@
 """The Redis queues that exist: publish those of each queue, and find those that no definition names."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from dataclasses import dataclass
 
 import msgspec
@@ -8,8 +8,6 @@ from django.conf import settings
 
 from queues.catalog import QueueCatalog, aliases_by_redis_queue
 from queues.definitions import DEFAULT_SUB_QUEUE, QueueBase
-from queues.models import Queue
-from queues.operations import put_definition
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.broker.queues.stats import QueueCounts, count_tasks, read_queue_names
@@ -68,12 +66,7 @@ def publish_existing_queues(broker: Broker) -> None:
         return
     with configuration_change() as change:
         for queue, names in _differing(catalog, current_snapshot(), existing):
-            row = Queue.objects.filter(name=queue.name).first()
-            if row is None:
-                continue
-            notify_workers = not _is_served(queue, names, _published(current_snapshot(), queue.name))
-            if notify_workers:
-                put_definition(change, row.as_spec())  # documents of earlier releases do not name this one
+            notify_workers = not {*names} <= {*_published(current_snapshot(), queue)}
             change.put(DocumentKind.REDIS_QUEUES, queue.name, msgspec.json.encode(names), notify_workers=notify_workers)
 
 
@@ -82,38 +75,20 @@ def _differing(
 ) -> list[tuple[QueueBase, list[str]]]:
     """Return the queues whose Redis queues differ from the published ones."""
     found = ((queue, _redis_queues(queue, existing)) for queue in catalog.definitions)
-    return [
-        (queue, names) for queue, names in found if names != _published(snapshot, queue.name, default=_implied(queue))
-    ]
-
-
-def _is_served(queue: QueueBase, names: Sequence[str], published: Sequence[str]) -> bool:
-    """Return whether workers that know the published Redis queues need no others.
-
-    Tasks under the former name of a queue without sub-queues are moved.
-    """
-    added = {*names}.difference(published)
-    return bool(published) and (not added or (not queue.sub_queues and added == {queue.name}))
+    return [(queue, names) for queue, names in found if names != _published(snapshot, queue)]
 
 
 def _redis_queues(queue: QueueBase, existing: Container[str]) -> list[str]:
     """Return the Redis queues of a queue: those that it defines, then those that exist under another of its names."""
-    defined = [name for name, _ in queue.redis_queues(settings.RUNQY_SUBQUEUE_SEPARATOR)]
     aliases = sorted(name for names in aliases_by_redis_queue(queue) for name in names if name in existing)
-    return list(dict.fromkeys([*defined, *aliases]))
+    return list(dict.fromkeys([*_defined(queue), *aliases]))
 
 
-def _implied(queue: QueueBase) -> list[str]:
-    """Return the Redis queues that workers of a queue serve without a document.
-
-    Earlier releases named a queue without sub-queues after itself also with the separator ".".
-    """
-    if not queue.sub_queues:
-        return [queue.name]
+def _defined(queue: QueueBase) -> list[str]:
     return [name for name, _ in queue.redis_queues(settings.RUNQY_SUBQUEUE_SEPARATOR)]
 
 
-def _published(snapshot: Snapshot, queue: str, default: Sequence[str] = ()) -> list[str]:
-    """Return the published Redis queues of a queue."""
-    document = snapshot.find(DocumentKind.REDIS_QUEUES, queue)
-    return read_json(document.body or b"[]", list[str]) if document else list(default)
+def _published(snapshot: Snapshot, queue: QueueBase) -> list[str]:
+    """Return the published Redis queues of a queue: those that it defines if no document names others."""
+    document = snapshot.find(DocumentKind.REDIS_QUEUES, queue.name)
+    return read_json(document.body, list[str]) if document and document.body else _defined(queue)

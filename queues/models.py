@@ -288,19 +288,3 @@ class QueueDeletion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.queue}.{self.sub_queue}" if self.sub_queue else self.queue
-
-
-class QueueMove(models.Model):
-    """A requested move of tasks to another Redis queue; maintenance carries it out, and deletes the row at its end."""
-
-    source = models.CharField(max_length=255, unique=True)
-    """A Redis queue, which no definition may name."""
-    destination = models.CharField(max_length=255)
-    """A Redis queue of a defined queue."""
-    created_at = models.DateTimeField(auto_now_add=True)
-
-    class Meta:
-        ordering = ["id"]
-
-    def __str__(self) -> str:
-        return f"{self.source} to {self.destination}"

@@ -382,24 +382,6 @@ PAUSED_EXAMPLE = _response_example({"message": "queue paused", "queue": "inferen
 UNPAUSED_EXAMPLE = _response_example({"message": "queue unpaused", "queue": "inference_high", "paused": False})
 
 
-@extend_schema_serializer(examples=[OpenApiExample("Move", {"to": "inference_high"}, request_only=True)])
-class MoveQueueSerializer(BodySerializer):
-    """Where the tasks of a Redis queue go."""
-
-    to = StringField(min_length=1, help_text="A queue or sub-queue, by any of its names")
-
-
-@extend_schema_serializer(
-    examples=[_response_example({"message": "move requested", "queue": "lost.default", "to": "inference_high"})]
-)
-class QueueMoveSerializer(serializers.Serializer[Any]):
-    """A Redis queue whose tasks maintenance moves to another."""
-
-    message = serializers.CharField()
-    queue = serializers.CharField(help_text="The Redis queue")
-    to = serializers.CharField(help_text="The Redis queue that its tasks are moved to")
-
-
 @extend_schema_serializer(
     examples=[
         _response_example(

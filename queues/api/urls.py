@@ -19,7 +19,6 @@ urlpatterns = [
     path("api/cli/queues/<str:queue>/pause", QueueViewSet.as_view({"post": "pause"}), name="pause-queue"),
     path("api/cli/queues/<str:queue>/unpause", QueueViewSet.as_view({"post": "unpause"}), name="unpause-queue"),
     path("api/cli/queues/<str:queue>/redeploy", QueueViewSet.as_view({"post": "redeploy"}), name="redeploy-queue"),
-    path("api/cli/queues/<str:queue>/move", QueueViewSet.as_view({"post": "move"}), name="move-queue"),
     path("api/cli/configs", QueueConfigViewSet.as_view({"get": "list", "post": "create"}), name="configs"),
     path(
         "api/cli/configs/reload",

@@ -11,7 +11,6 @@ from rest_framework.response import Response
 
 from queues.api import serializers as s
 from queues.deletion import delete_queue
-from queues.moves import request_move
 from queues.operations import redeploy_queue, spec_version, upsert_queue
 from queues.pausing import pause_queue, unpause_queue
 from queues.queries import get_queue_config, list_queue_configs
@@ -100,23 +99,6 @@ class QueueViewSet(ApiViewSet):
                 "published": publication.is_published,
             }
         )
-        return Response(response.data)
-
-    @extend_schema(
-        operation_id="move_queue",
-        tags=["queues"],
-        request=s.MoveQueueSerializer,
-        responses={200: s.QueueMoveSerializer, **problem_responses(400, 401, 403, 404, 413, 415, 429, 503)},
-    )
-    def move(self, request: AuthenticatedRequest, queue: str) -> Response:
-        """Have maintenance move all tasks of a Redis queue that no definition names to another queue.
-
-        Tasks that run are moved when they have ended.
-        """
-        require_all_queues(request.auth)
-        body = s.MoveQueueSerializer.validated(request.data)
-        move = request_move(get_broker(), source=queue, destination=body["to"])
-        response = s.QueueMoveSerializer({"message": "move requested", "queue": move.source, "to": move.destination})
         return Response(response.data)
 
 

@@ -118,16 +118,6 @@ class QueueKeys:
         return self._prefix, f"runqy:q:{{{self.queue}}}:"
 
     @property
-    def prefixes(self) -> tuple[str, str, str]:
-        """The prefixes of all keys of this queue."""
-        return *self.worker_prefixes, self._move_prefix
-
-    @property
-    def _move_prefix(self) -> str:
-        """The prefix of what moves store. A worker that could write it could add tasks to other queues."""
-        return f"runqy:move:{{{self.queue}}}:"
-
-    @property
     def task_prefix(self) -> str:
         """The prefix before the id in the key of a task, for scripts that read ids from Redis."""
         return f"{self._prefix}t:"
@@ -244,29 +234,6 @@ class QueueKeys:
     def output(self, task_id: str) -> str:
         """Hash, expiring: what a task's last attempts printed; `lua/parts/delete_task.lua` derives the key too."""
         return f"runqy:q:{{{self.queue}}}:output:{task_id}"
-
-    @property
-    def claims(self) -> str:
-        """Hash: id of a task that is being moved to another queue -> its claim."""
-        return f"{self._move_prefix}claims"
-
-    def moved(self, token: str) -> str:
-        """Set, expiring: ids of tasks that a claim of another queue stored here; a string for its counters."""
-        return f"{self._move_prefix}moved:{token}"
-
-    def refused(self, token: str) -> str:
-        """Set, expiring: ids of tasks that a claim of another queue could not store here, because their ids exist."""
-        return f"{self._move_prefix}refused:{token}"
-
-    @property
-    def move_offsets(self) -> str:
-        """Hash: sorted set of this queue -> how many tasks at its start a move passes over, because it tried them."""
-        return f"{self._move_prefix}offsets"
-
-    @property
-    def closing(self) -> str:
-        """Hash: token and counters of a queue whose tasks were all moved, until they are added elsewhere."""
-        return f"{self._move_prefix}closing"
 
     def created(self, scope: str) -> str:
         """Hash, expiring: what was created for an idempotency key, by the scope of its client."""

@@ -1,15 +1,14 @@
-"""The commands `runqy queue`: list queues, redeploy their workers, move tasks."""
+"""The commands `runqy queue`: list queues, redeploy their workers."""
 
 from typing import Annotated
 from urllib.parse import quote
 
-import msgspec
 import typer
 
 from runqy.cli.options import ApiKey, ListJson, ServerUrl, open_client
 from runqy.cli.output import print_json, print_rows
 
-app = typer.Typer(no_args_is_help=True, help="List queues, redeploy workers, move tasks.")
+app = typer.Typer(no_args_is_help=True, help="List queues, redeploy workers.")
 
 _COLUMNS = ("queue", "pending", "active", "scheduled", "retry", "archived", "completed", "paused")
 _WORKER_COLUMNS = ("workers_ready", "workers_not_ready")
@@ -41,21 +40,6 @@ def redeploy(
     with open_client(server, api_key) as api:
         response = api.post(f"/api/cli/queues/{quote(queue, safe='')}/redeploy", b"")
     typer.echo(f"{response['queue']}: {_describe_rollout(response['workers'])}")
-
-
-@app.command()
-def move(
-    queue: Annotated[str, typer.Argument(help="The Redis queue, which no definition names.", metavar="QUEUE")],
-    to: Annotated[str, typer.Argument(help="The queue that its tasks are moved to.", metavar="TO")],
-    *,
-    server: ServerUrl = "",
-    api_key: ApiKey = "",
-) -> None:
-    """Move the tasks of an undefined Redis queue to another queue."""
-    with open_client(server, api_key) as api:
-        path = f"/api/cli/queues/{quote(queue, safe='')}/move"
-        response = api.post(path, msgspec.json.encode({"to": to}))
-    typer.echo(f"{response['queue']}: its tasks are moved to {response['to']}")
 
 
 def _count_workers(processes: dict[str, int]) -> dict[str, int | None]:

@@ -77,7 +77,7 @@ def _check_queues(counts: OverviewCounts) -> Iterator[Notice]:
         tasks = f"{waiting:,} task{'s' if waiting > 1 else ''}"
         names = _join_names([queue.queue for queue in found])
         message = f"{tasks} cannot run: no definition names the Redis queue{'s' if len(found) > 1 else ''} {names}."
-        yield Notice(message=message, url=reverse("admin:queues_queue_undefined"), link="Adopt or move")
+        yield Notice(message=message, url=reverse("admin:queues_queue_undefined"), link="Adopt")
 
 
 def _check_credentials() -> Iterator[Notice]:

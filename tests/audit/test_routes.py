@@ -9,10 +9,8 @@ import pytest
 from drf_spectacular.generators import SchemaGenerator
 
 from runqy.audit.queries import verify_chain
-from runqy.redis_connection import get_broker
 from tests.api.client import ApiClient, Response
 from tests.support.audit import audit_records
-from tests.support.maintenance_duties import put
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -55,8 +53,6 @@ def steps(client: ApiClient) -> Iterator[tuple[str, Response, list[str]]]:
     yield "archive_tasks", client.post(f"{queue}/tasks/archive?state=scheduled"), ["tasks.archived"]
     yield "run_tasks", client.post(f"{queue}/tasks/run?state=archived"), ["tasks.run"]
     yield "delete_tasks", client.post(f"{queue}/tasks/delete?state=pending"), ["tasks.deleted"]
-    put(get_broker(), "t1", "stray")
-    yield "move_queue", client.post("/api/cli/queues/stray/move", {"to": "mail"}), ["queue.move_requested"]
     deletion = ["queue.updated", "queue.deleted"]  # it takes no tasks any more before it goes
     yield "delete_config", client.delete("/api/cli/configs/mail?force=true"), deletion
     yield "create_vault", client.post("/api/vaults", {"name": "v"}), ["vault.created"]

@@ -26,9 +26,6 @@ from runqy.broker.maintenance.recoverer import LeaselessWatch, recover_lost
 from runqy.broker.operation import Request, RequestBatch
 from runqy.broker.queues import pausing
 from runqy.broker.queues.deletion import delete_redis_queue
-from runqy.broker.queues.idempotency_moves import move_idempotency_records
-from runqy.broker.queues.moving import move_tasks
-from runqy.broker.queues.renaming import close_moved_queue
 from runqy.broker.rate_limit import Rate, acquire
 from runqy.broker.scripts import script
 from runqy.broker.streams.audit_stream import append_record
@@ -199,17 +196,6 @@ def administer(broker: Broker) -> None:
     delete_redis_queue(broker, QUEUE)
 
 
-def rename_queue(broker: Broker) -> None:
-    run_tasks(broker)
-    enqueue_tasks(broker)
-    broker.client.hset(KEYS.claims, "t1", "nonsense")
-    put(broker, "t1", queue=OTHER)
-    move_tasks(broker, QUEUE, OTHER, limit=1000)
-    broker.client.delete(KEYS.task("t1"), KEYS.archived, KEYS.pending, KEYS.runs)
-    move_idempotency_records(broker, {QUEUE: OTHER})
-    assert broker.run(close_moved_queue(QUEUE, OTHER))
-
-
 def serve_workers(broker: "LosingBroker") -> None:
     broker.run(claim_worker_id("w-1", owner="key"))
     broker.run(store_user(StoredUser(field="u", content=b"c"), instance_id="i", owner="key"))
@@ -240,7 +226,6 @@ SCENARIOS: tuple[Callable[[Any], None], ...] = (
     run_tasks,
     maintain,
     administer,
-    rename_queue,
     serve_workers,
     publish,
 )

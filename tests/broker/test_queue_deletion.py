@@ -41,7 +41,6 @@ def fill(broker: Broker) -> None:
     client.set(lock, "waiting")
     client.set(KEYS.lock_prefix + "mail:of-nobody", "gone")
     client.zadd(KEYS.idle, {"runqy:wake:w": 1})
-    client.hset(KEYS.claims, "moving", "token pending - 1 other")
     broker.run(pause("mail", now_ns=broker.now_ns()))
 
 

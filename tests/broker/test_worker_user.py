@@ -86,10 +86,3 @@ def test_it_cannot_touch_the_published_configuration(worker_broker: Broker, word
 
     with pytest.raises(BrokerRefused):
         worker_broker.connection.execute([command(name, keys.CONFIG_DOCUMENTS, *rest, key=keys.CONFIG_DOCUMENTS)])
-
-
-def test_it_cannot_claim_a_task_for_a_move_to_another_queue(worker_broker: Broker) -> None:
-    claims = keys.QueueKeys("mail").claims
-
-    with pytest.raises(BrokerRefused):
-        worker_broker.connection.execute([command("HSET", claims, "t", "token pending - 1 other", key=claims)])

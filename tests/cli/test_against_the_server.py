@@ -19,7 +19,7 @@ from runqy.cli.client import Client
 from runqy.cli.exit_codes import ExitCode
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
-from tests.support.tasks import put, take_one
+from tests.support.tasks import take_one
 from tests.tasks.task_helpers import fail_for_good
 
 Run = Callable[..., Result]
@@ -111,17 +111,6 @@ def test_queues_and_workers_are_listed(
     result = run(*arguments, "-k", ADMIN_KEY)
 
     assert (result.exit_code, result.stdout) == (0, expected), result.output
-
-
-def test_the_tasks_of_an_undefined_queue_are_moved(run: Run, single_broker: Broker) -> None:
-    put(single_broker, "a", queue="foreign")
-
-    result = run("queue", "move", "foreign", "mail.default", "-k", ADMIN_KEY)
-    refused = run("queue", "move", "mail", "mail", "-k", ADMIN_KEY)
-
-    assert (result.exit_code, result.stdout) == (0, "foreign: its tasks are moved to mail\n"), result.output
-    assert refused.exit_code == ExitCode.FAILED
-    assert "mail belongs to a defined queue" in refused.stderr
 
 
 def test_unknown_state_is_an_error_that_lists_the_valid_ones(run: Run, redis: redis_py.Redis) -> None:

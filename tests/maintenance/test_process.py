@@ -6,15 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from queues.models import QueueSource
-from queues.moves import list_moves, request_move
-from queues.operations import save_queue
 from runqy.broker import keys
 from runqy.broker.broker import Broker
 from runqy.broker.connection.redis_client import RedisTarget
-from runqy.broker.keys import QueueKeys
-from runqy.broker.queues.move_claims import count_claims
-from tests.queues.samples import spec
 from tests.support.maintenance import start_maintenance
 from tests.support.maintenance_duties import KEYS, put
 from tests.support.servers import ValkeyServer
@@ -82,25 +76,6 @@ def test_two_processes_forward_each_task_once_although_one_is_killed(single_brok
 
     pending = [task_id.decode() for task_id in single_broker.client.lrange(KEYS.pending, 0, -1)]
     assert sorted(pending) == sorted([f"a{i}" for i in range(300)] + [f"b{i}" for i in range(300)])
-
-
-def test_two_processes_move_each_task_once_although_one_is_killed(single_broker: Broker, start: Start) -> None:
-    save_queue(spec=spec("mail"), source=QueueSource.API)
-    lost, mail, ids = QueueKeys("lost"), QueueKeys("mail"), [f"t{number}" for number in range(1000)]
-    for task_id in ids:
-        put(single_broker, task_id, queue="lost")
-    first, second = start(), start()
-    for process in (first, second):
-        process.stdout.readline()
-
-    request_move(single_broker, source="lost", destination="mail")
-    wait_until(lambda: single_broker.client.llen(mail.pending) > 0, timeout_s=60)
-    first.kill()
-    wait_until(lambda: not list_moves(), timeout_s=60)
-
-    assert [task_id.decode() for task_id in single_broker.client.lrange(mail.pending, 0, -1)[::-1]] == ids
-    assert single_broker.run(count_claims(["lost"])) == {}
-    assert not single_broker.client.exists(lost.pending, *map(lost.task, ids))
 
 
 def test_two_processes_record_each_delivery_once_although_one_is_killed(single_broker: Broker, start: Start) -> None:

@@ -5,7 +5,6 @@ import pytest
 from queues.duties import ExistingQueuePublisher
 from queues.existing_queues import find_undefined_queues, publish_existing_queues
 from queues.models import QueueSource
-from queues.moves import run_moves
 from queues.operations import delete_definition, save_queue
 from queues.queries import get_catalog, get_fresh_catalog
 from runqy.broker import keys
@@ -15,7 +14,7 @@ from runqy.config_sync.models import StoredDocument
 from runqy.config_sync.operations import configuration_change
 from runqy.config_sync.reconcile import compare_configuration
 from tests.queues.samples import spec
-from tests.support.tasks import listed, put
+from tests.support.tasks import put
 from workers.operations import register_worker
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -73,37 +72,6 @@ def test_workers_register_again_when_a_redis_queue_appears_but_not_when_it_vanis
     assert before != during == published_token(broker, "mail")
     assert get_catalog().redis_queues() == ["mail"]
     assert register_worker(queue="mail").revision.encode() == during
-
-
-def test_workers_that_serve_the_name_of_an_earlier_release_register_again_after_the_upgrade(
-    broker: Broker, settings
-) -> None:
-    settings.RUNQY_SUBQUEUE_SEPARATOR = "."
-    save("mail")
-    save("ai", "high:10")
-    before = {queue: published_token(broker, queue) for queue in ("mail", "ai")}
-
-    publish_existing_queues(broker)
-
-    assert published_token(broker, "mail") != before["mail"]
-    assert published_token(broker, "ai") == before["ai"]
-    assert register_worker(queue="mail").redis_queues == (("mail.default", 5),)
-
-
-def test_tasks_that_an_old_server_adds_again_and_again_restart_no_workers(broker: Broker, settings) -> None:
-    settings.RUNQY_SUBQUEUE_SEPARATOR = "."
-    save("mail")
-    publish_existing_queues(broker)
-    before = published_token(broker, "mail")
-
-    for task_id in ("a", "b"):
-        put(broker, task_id, queue="mail")
-        publish_existing_queues(broker)
-        run_moves(broker)
-        publish_existing_queues(broker)
-
-    assert published_token(broker, "mail") == before
-    assert sorted(listed(broker, "mail.default")["pending"]) == ["a", "b"]
 
 
 def test_nothing_is_published_while_nothing_changes(broker: Broker, django_assert_num_queries) -> None:

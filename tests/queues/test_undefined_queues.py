@@ -5,16 +5,14 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from queues.models import Queue, QueueMove
-from queues.moves import run_moves
+from queues.models import Queue
 from queues.queries import get_fresh_catalog
 from runqy.broker.broker import Broker
 from runqy.redis_connection import get_broker
 from tests.config_sync.support import away
 from tests.queues.admin_pages import ADD, FORM, LIST, as_role, rows, saved
 from tests.queues.samples import spec
-from tests.support.audit import audit_records
-from tests.support.tasks import listed, put, take
+from tests.support.tasks import put, take
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -45,37 +43,6 @@ def test_running_tasks_of_an_undefined_queue_are_no_alert(staff: Client, broker:
 
     assert not [message for message in alerts(staff) if "no definition names" in message]
     assert "lost" in staff.get(PAGE).content.decode()
-
-
-def test_tasks_are_moved_to_the_selected_queue(staff: Client, broker: Broker) -> None:
-    saved()
-    put(broker, "a", queue="lost")
-
-    response = staff.post(PAGE, {"source": "lost", "destination": "mail"}, follow=True)
-
-    assert "Maintenance moves the tasks of lost to mail." in response.content.decode()
-    assert "Maintenance moves these tasks to <strong>mail</strong>" in response.content.decode()
-    run_moves(broker)
-    assert listed(broker, "mail") == {"pending": ["a"]}
-    assert audit_records().get(action="queue.move_requested").object_name == "lost"
-    assert "All Redis queues with tasks belong to a defined queue." in staff.get(PAGE).content.decode()
-
-
-@pytest.mark.parametrize(
-    ("sent", "expected"),
-    [
-        ({"source": "lost", "destination": "nowhere"}, "Select the queue to which the tasks are moved."),
-        ({"source": "gone", "destination": "mail"}, "No queue &#x27;gone&#x27; exists in Redis."),
-    ],
-)
-def test_a_wrong_move_is_an_error(staff: Client, broker: Broker, sent: dict[str, str], expected: str) -> None:
-    saved()
-    put(broker, "a", queue="lost")
-
-    response = staff.post(PAGE, sent, follow=True)
-
-    assert expected in response.content.decode()
-    assert not QueueMove.objects.exists()
 
 
 @pytest.mark.parametrize(
@@ -120,14 +87,10 @@ def test_the_page_says_that_redis_is_unavailable(staff: Client, settings: Any) -
     assert "Redis is unavailable." in staff.get(PAGE).content.decode()
 
 
-def test_roles_see_what_they_may_do(broker: Broker, settings: Any) -> None:
+def test_roles_see_what_they_may_do(broker: Broker) -> None:
     saved()
     put(broker, "a", queue="lost")
     viewer, configurator = as_role("viewer"), as_role("configurator")
 
     assert "Adopt" not in viewer.get(PAGE).content.decode()
-    assert viewer.post(PAGE, {"source": "lost", "destination": "mail"}).status_code == 403
-    assert "Move the tasks</button>" in configurator.get(PAGE).content.decode()
-    settings.ASYNQ_READ_ONLY = True
-    assert configurator.post(PAGE, {"source": "lost", "destination": "mail"}).status_code == 403
-    assert not QueueMove.objects.exists()
+    assert "Adopt" in configurator.get(PAGE).content.decode()

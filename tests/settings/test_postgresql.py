@@ -20,8 +20,8 @@ MODULES = {
     "config_sync": "publishing reconcile rollouts",
     "history": "api error_groups foreign_runs odd_names recorder run_log run_queries sampling_and_retention "
     "write_transactions",
-    "queues": "admin_actions deletion existing_queues moves operations pausing",
-    "queues_api": "moves queues redeployment",
+    "queues": "admin_actions deletion existing_queues operations pausing",
+    "queues_api": "queues redeployment",
     "tasks": "run_search",
     "vaults": "access_log admin export_import_commands git_tokens rotation versions vaults",
     "vaults_api": "deliveries",

@@ -2,11 +2,10 @@
 -- Cancel a task: archive a waiting one, mark an active one and notify its worker.
 -- KEYS task pending scheduled retry archived runs counters
 -- ARGV id now_ns now_s cancellation task_prefix oldest_s max_archived ended_channel cancel_channel details
--- RETURNS 1 archived, 2 worker notified, 3 already finished, 4 cannot be cancelled in its state, 0 no such task,
---   5 it is being moved
+-- RETURNS 1 archived, 2 worker notified, 3 already finished, 4 cannot be cancelled in its state, 0 no such task
 -- USES release_lock delete_task add_to_archive archive log_run add_to_counter log_waiting_task archive_canceled in_ns remove_from_pending
 local task, id = KEYS[1], ARGV[1]
-local seen = redis.call('HMGET', task, 'msg', 'state', 'cancel', 'group', 'pending_since', 'moving')
+local seen = redis.call('HMGET', task, 'msg', 'state', 'cancel', 'group', 'pending_since')
 local message, state = seen[1], seen[2]
 if not message then
   return 0
@@ -20,9 +19,6 @@ if state == 'active' then
 end
 if state == 'completed' or state == 'archived' then
   return state == 'archived' and seen[3] and 1 or 3
-end
-if seen[6] then
-  return 5
 end
 local removed = 0
 if state == 'pending' then

@@ -3,11 +3,11 @@
 -- In a long list only the ends are searched: the caller searches the rest in slices before, and says so (is_searched).
 -- KEYS task pending active lease idle
 -- ARGV id queue seen_since now_ms is_searched
--- RETURNS 1 restored, 0 it is listed, being moved or has changed, 2 the list is too long to search
+-- RETURNS 1 restored, 0 it is listed or has changed, 2 the list is too long to search
 -- USES wake in_ns remove_from_pending is_pending
 local id = ARGV[1]
-local seen = redis.call('HMGET', KEYS[1], 'state', 'pending_since', 'msg', 'moving')
-if seen[1] ~= 'pending' or (seen[2] or '') ~= ARGV[3] or not seen[3] or seen[4] then
+local seen = redis.call('HMGET', KEYS[1], 'state', 'pending_since', 'msg')
+if seen[1] ~= 'pending' or (seen[2] or '') ~= ARGV[3] or not seen[3] then
   return 0
 end
 if redis.call('ZSCORE', KEYS[4], id) or redis.call('LPOS', KEYS[3], id) or is_near_end(KEYS[2], id) then

@@ -5,7 +5,7 @@
 -- `fresh` is appended to the message of a finished task: in protobuf a later field overrides an earlier one.
 -- KEYS pending scheduled retry archived completed idle task*
 -- ARGV wanted task_prefix lock_prefix queue now_ns now_ms fresh ids*
--- RETURNS for each 1 now pending, 0 no such task, 2 active, 3 in another state, being moved or held by an aggregator, 4 already pending,
+-- RETURNS for each 1 now pending, 0 no such task, 2 active, 3 in another state or held by an aggregator, 4 already pending,
 --   5 another task has its lock
 -- USES in_ns remove_from_pending remove_from_index delete_task wake
 local indexes = {scheduled = KEYS[2], retry = KEYS[3], archived = KEYS[4], completed = KEYS[5]}
@@ -30,7 +30,7 @@ end
 
 for i = 1, #KEYS - 6 do
   local task, id = KEYS[i + 6], ARGV[i + 7]
-  local seen = redis.call('HMGET', task, 'state', 'msg', 'unique_key', 'moving')
+  local seen = redis.call('HMGET', task, 'state', 'msg', 'unique_key')
   local state = seen[1]
   local is_over = state == 'archived' or state == 'completed'
   if not state or not seen[2] then
@@ -40,7 +40,7 @@ for i = 1, #KEYS - 6 do
     outcomes[i] = 2
   elseif state == 'pending' then
     outcomes[i] = 4
-  elseif is_over and not seen[4] and (wanted == '' or state == wanted) and is_locked_out(id, seen[3]) then
+  elseif is_over and (wanted == '' or state == wanted) and is_locked_out(id, seen[3]) then
     outcomes[i] = 5
   elseif (wanted ~= '' and state ~= wanted) or not remove_from_index(indexes, task, id, state, ARGV[2]) then
     outcomes[i] = 3

@@ -1,1 +1,1 @@
-"""Redis queues: pause, count, move, rename and delete them."""
+"""Redis queues: pause, count and delete them."""

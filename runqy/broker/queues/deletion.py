@@ -93,7 +93,7 @@ def _delete_other_keys(broker: Broker, keys: QueueKeys, before_step: Callable[[]
     Other programs may have written keys that are not UTF-8.
     """
     scanner, total = KeyScanner(f"*:{{{keys.queue}}}:*", step=1000, kind=""), 0
-    prefixes, task_prefix = tuple(prefix.encode() for prefix in keys.prefixes), keys.task_prefix.encode()
+    prefixes, task_prefix = tuple(prefix.encode() for prefix in keys.worker_prefixes), keys.task_prefix.encode()
     while True:
         before_step()
         found = [name for name in scanner.next_names(broker) if name.startswith(prefixes)]

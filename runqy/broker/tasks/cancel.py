@@ -57,6 +57,4 @@ def _cancellation(replies: Sequence[Reply]) -> Cancellation:
         raise TaskNotFound
     if replies[0] == 4:
         raise TaskNotCancelable
-    if replies[0] == 5:
-        raise TaskNotCancelable("The task is being moved to another queue. Try again in a few seconds.")
     return (Cancellation.CANCELED, Cancellation.REQUESTED, Cancellation.ALREADY_FINISHED)[replies[0] - 1]

@@ -1,10 +1,6 @@
 -- Remove a task that is not active from the index of its state, a key in `indexes` under the state's name.
--- Return whether the caller may proceed: false for a task that is being moved or held by asynq's aggregator, true for a
--- pending one in no list.
+-- Return whether the caller may proceed: false for a task held by asynq's aggregator, true for a pending one in no list.
 local function remove_from_index(indexes, task, id, state, task_prefix)
-  if redis.call('HEXISTS', task, 'moving') == 1 then
-    return false
-  end
   if state == 'pending' then
     remove_from_pending(indexes.pending, id, task_prefix)
   elseif indexes[state] then

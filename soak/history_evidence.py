@@ -107,7 +107,8 @@ def read_journal(stack: Stack) -> dict[str, str]:
 def read_metrics(stack: Stack) -> Metrics:
     """Return the counters of runs from /metrics."""
     connection = HTTPConnection("127.0.0.1", stack.port, timeout=30)
-    connection.request("GET", "/metrics")
+    key = (stack.home / "api_key").read_text().strip()
+    connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {key}"})
     text = connection.getresponse().read().decode()
     connection.close()
     found: Metrics = {}

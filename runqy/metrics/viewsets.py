@@ -11,7 +11,7 @@ from rest_framework.viewsets import ViewSet
 
 from runqy.api.schema import problem_responses
 from runqy.metrics.exposition import page
-from runqy.metrics.permissions import IsDirectFromLoopback, MayReadMetrics
+from runqy.metrics.permissions import MayReadMetrics
 
 _EXAMPLE = """# HELP asynq_queue_size Number of tasks in a queue.
 # TYPE asynq_queue_size gauge
@@ -24,7 +24,7 @@ class MetricsViewSet(ViewSet):
     """The metrics, in Prometheus's text format."""
 
     http_method_names = ("get", "head")
-    permission_classes = (IsDirectFromLoopback | MayReadMetrics,)
+    permission_classes = (MayReadMetrics,)
     throttle_classes = ()
 
     @extend_schema(
@@ -39,7 +39,7 @@ class MetricsViewSet(ViewSet):
     def metrics(self, request: Request) -> HttpResponse:
         """Return the metrics, at most a second old.
 
-        Needs no key from the same machine, unless the request comes through a proxy; else a key with the role `metrics`
-        or `admin`, or RUNQY_METRICS_TOKEN. While Redis is unavailable `runqy_redis_up` is 0, and queues are missing.
+        Needs RUNQY_METRICS_TOKEN, or a key with the role `metrics` or `admin`, unless the server has
+        RUNQY_METRICS_PUBLIC. While Redis is unavailable `runqy_redis_up` is 0, and queues are missing.
         """
         return HttpResponse(page.read(), content_type=CONTENT_TYPE_PLAIN_0_0_4)

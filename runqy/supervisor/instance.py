@@ -19,6 +19,7 @@ _SERVER_PREFIXES = (
     "RUNQY_CLIENT_",
     "RUNQY_WORKER_",
     "RUNQY_API_KEY",
+    "RUNQY_METRICS_",
 )
 """Variables that the worker of the stack does not get."""
 
@@ -53,7 +54,7 @@ class Instance:
 def open_instance() -> Instance:
     """Return the instance of this environment, after creating its folder and keys."""
     home = make_home(settings.RUNQY_HOME)
-    for name in ("api_key", "worker_api_key", "admin_password"):
+    for name in ("api_key", "worker_api_key", "metrics_token", "admin_password"):
         get_or_create_secret(home, name, _generate_key)
     get_or_create_secret(home, "vault_master_key", _generate_master_key)
     return Instance(home=home, port=settings.PORT, is_first_start=not _start_marker(home).exists())
@@ -76,7 +77,7 @@ def server_environment(instance: Instance, **more: str) -> dict[str, str]:
     more |= {"RUNQY_HOME": str(instance.home), "DJANGO_SETTINGS_MODULE": "runqy.settings"}
     replaced = {name.removesuffix("_FILE") for name in more}
     env = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in replaced} | more
-    for name in ("api_key", "worker_api_key", "vault_master_key"):
+    for name in ("api_key", "worker_api_key", "metrics_token", "vault_master_key"):
         _default_to_file(env, f"RUNQY_{name.upper()}", instance.home / name)
     if not _is_set(env, "RUNQY_GIT_CHECK_PRIVATE"):
         env["RUNQY_GIT_CHECK_PRIVATE"] = "true"  # the repository of the examples is local

@@ -115,6 +115,7 @@ def _endpoints(instance: Instance) -> list[tuple[str, ...]]:
         ("Admin", f"{instance.url}/admin/"),
         ("API key", api_key),
         ("Admin login", f"admin, password {_secret(instance, 'admin_password')}"),
+        ("Metrics", escape(_metrics_line(instance))),
         ("Logs", escape(_display_path(instance.home / "logs"))),
     ]
 
@@ -148,6 +149,16 @@ def _shell_api_key(instance: Instance) -> str:
     if settings.RUNQY_API_KEY:
         return "$RUNQY_API_KEY" if os.environ.get("RUNQY_API_KEY") else "$KEY"
     return f"$(cat {shlex.quote(_display_path(instance.home / 'api_key'))})"
+
+
+def _metrics_line(instance: Instance) -> str:
+    """Return a curl command that reads the metrics."""
+    if settings.RUNQY_METRICS_PUBLIC:
+        return f"curl {instance.url}/metrics"
+    token = f"$(cat {shlex.quote(_display_path(instance.home / 'metrics_token'))})"
+    if settings.RUNQY_METRICS_TOKEN:
+        token = "$RUNQY_METRICS_TOKEN"  # noqa: S105 (a shell expression)
+    return f'curl -H "Authorization: Bearer {token}" {instance.url}/metrics'
 
 
 def _display_path(path: Path) -> str:

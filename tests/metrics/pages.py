@@ -5,11 +5,12 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.api.client import ApiClient
+from tests.support.environment import ADMIN_KEY
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def read_page(key: str | None = None, **headers: str) -> Samples:
+def read_page(key: str = ADMIN_KEY, **headers: str) -> Samples:
     """Return the samples of /metrics."""
     response = ApiClient(key).get("/metrics", **headers)
     assert response.status_code == 200, response.content

@@ -8,7 +8,7 @@ import pytest
 
 from tests.metrics.pages import Samples, parse, value
 from tests.support.database import database_variables
-from tests.support.environment import HOME
+from tests.support.environment import ADMIN_KEY, HOME
 from tests.support.waiting import wait_until
 from tests.support.web import WebProcess
 
@@ -17,7 +17,8 @@ pytestmark = pytest.mark.usefixtures("configuration")
 
 def read(server: WebProcess) -> Samples:
     """Return the metrics that one of the processes shows."""
-    with urllib.request.urlopen(f"{server.url}/metrics", timeout=20) as response:
+    request = urllib.request.Request(f"{server.url}/metrics", headers={"Authorization": f"Bearer {ADMIN_KEY}"})
+    with urllib.request.urlopen(request, timeout=20) as response:
         return parse(response.read().decode())
 
 

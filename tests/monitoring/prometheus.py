@@ -12,17 +12,21 @@ from ruamel.yaml import YAML
 from tests.support.servers import free_port
 from tests.support.waiting import eventually, wait_until
 
-MONITORING = Path(__file__).parents[2] / "docs" / "monitoring"
+ROOT = Path(__file__).parents[2]
+MONITORING = ROOT / "docs" / "monitoring"
 
 
 class Prometheus:
     """A Prometheus that scrapes one server every second, with the rules of docs/monitoring."""
 
-    def __init__(self, folder: Path, *, target_port: int) -> None:
+    def __init__(self, folder: Path, *, target_port: int, token_file: Path) -> None:
         config: dict[str, Any] = YAML(typ="safe").load((MONITORING / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         config["rule_files"] = [str(MONITORING / "alerts.yml")]
         config["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{target_port}"]}]
+        authorization = config["scrape_configs"][0]["authorization"]
+        assert (MONITORING / authorization["credentials_file"]).resolve() == ROOT / ".runqy" / token_file.name
+        authorization["credentials_file"] = str(token_file)
         (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
         self.port = free_port()
         with (folder / "prometheus.log").open("wb") as log:

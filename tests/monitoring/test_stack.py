@@ -68,7 +68,9 @@ def stack(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture(scope="module")
 def prometheus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Scrape the stack while it runs tasks, until the worker's numbers have arrived."""
-    prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), target_port=stack.port)
+    prometheus = Prometheus(
+        tmp_path_factory.mktemp("prometheus"), target_port=stack.port, token_file=stack.home / "metrics_token"
+    )
     try:
         prometheus.wait_for("up == 1")
         with pytest.raises(HTTPError):
@@ -84,9 +86,9 @@ def prometheus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def read_page(stack: Stack) -> str:
-    """Return /metrics, without a key."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{stack.port}/metrics", timeout=20) as response:
-        return str(response.read().decode())
+    """Return /metrics, by the command that the stack printed."""
+    (command,) = re.findall(r"Metrics +(curl .*)", stack.output)
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
 
 
 def board_queries() -> list[str]:

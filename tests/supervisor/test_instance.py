@@ -7,7 +7,14 @@ import pytest
 from runqy.supervisor import instance as instance_module
 from runqy.supervisor.instance import mark_as_started, open_instance, server_environment, worker_environment
 
-SECRETS = ("RUNQY_SECRET_KEY", "RUNQY_VAULT_MASTER_KEY", "RUNQY_CLIENT_API_KEY", "REDIS_PASSWORD", "DATABASE_PASSWORD")
+SECRETS = (
+    "RUNQY_SECRET_KEY",
+    "RUNQY_METRICS_TOKEN",
+    "RUNQY_VAULT_MASTER_KEY",
+    "RUNQY_CLIENT_API_KEY",
+    "REDIS_PASSWORD",
+    "DATABASE_PASSWORD",
+)
 
 
 @pytest.fixture
@@ -20,7 +27,7 @@ def instance(tmp_path, monkeypatch):
 
 
 def test_secrets_are_generated_once(instance):
-    names = ("api_key", "worker_api_key", "admin_password", "vault_master_key")
+    names = ("api_key", "worker_api_key", "metrics_token", "admin_password", "vault_master_key")
     before = {name: (instance.home / name).read_text() for name in names}
 
     open_instance()

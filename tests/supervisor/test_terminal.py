@@ -102,7 +102,7 @@ def test_reason_of_a_failed_start_is_the_error_itself(capsys, instance):
 def test_no_line_to_paste_is_about_a_queue_that_is_not_ready(capsys, instance):
     out = rendered(capsys, instance, [spec("mail")], {"mail": record("mail", WorkerState.START_FAILED, "boom")})
 
-    assert "curl" not in out
+    assert "/queue/add" not in out
 
 
 @pytest.mark.usefixtures("fresh_console")

@@ -86,14 +86,6 @@ class DurationField(StrictIntegerField):
             raise serializers.ValidationError(f"{error}.") from error
 
 
-@extend_schema_field({"type": ["integer", "string"], "examples": [300, "5m"]})
-class StartupTimeoutField(DurationField):
-    """Seconds, or in requests a duration such as `5m`; released clients send 0 for the default."""
-
-    def to_internal_value(self, data: Any) -> int:
-        return super().to_internal_value(data) or int(DEFAULTS["startup_timeout_s"])
-
-
 @extend_schema_field({"type": ["string", "array"], "items": {"type": "string"}, "examples": [["string", "int"]]})
 class PayloadTypesField(serializers.ListField):
     """The types that a payload's field may have; in requests also a single one."""
@@ -178,7 +170,7 @@ class DeploymentSerializer(DefinitionSerializer):
     """The code that workers deploy and start."""
 
     mode = ChoiceField(choices=[mode.value for mode in QueueMode], required=False, allow_null=True)
-    startup_timeout_secs = StartupTimeoutField(
+    startup_timeout_secs = DurationField(
         source="startup_timeout_s",
         required=False,
         default=DEFAULTS["startup_timeout_s"],

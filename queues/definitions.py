@@ -89,7 +89,8 @@ class Deployment:
     branch: str = "main"
     code_path: str = ""
     startup_cmd: str
-    startup_timeout_s: int = 60
+    startup_timeout_s: int = 0
+    """0: the default; see `max_startup_s`."""
     requirements_file: str = "requirements.txt"
     env_vars: Mapping[str, str] = field(default_factory=dict)
     redis_storage: bool = True
@@ -99,6 +100,16 @@ class Deployment:
     """Names in order: a later one overrides an earlier one."""
     git_token: str = ""
     """`vault://<vault>/<key>`, never the token itself."""
+
+    @property
+    def max_startup_s(self) -> int:
+        """Return how long a process may take until it is ready."""
+        return self.startup_timeout_s or 1800
+
+    @property
+    def max_startup_silence_s(self) -> int:
+        """Return how long it may give no sign of life until then; 0: no limit, as the queue sets its own."""
+        return 0 if self.startup_timeout_s else 600
 
     @property
     def referenced_vaults(self) -> list[str]:

@@ -120,8 +120,8 @@ class Queue(models.Model):
     )
     startup_timeout_s = models.PositiveIntegerField(
         default=DEFAULTS["startup_timeout_s"],
-        validators=[MinValueValidator(1), MaxValueValidator(24 * 3600)],
-        help_text="Seconds until the process must be ready.",
+        validators=[MaxValueValidator(24 * 3600)],
+        help_text="Seconds until the process must be ready. 0: 30 minutes, 10 of them without output and use of CPU.",
     )
     requirements_file = models.CharField(
         max_length=1000,

@@ -70,7 +70,8 @@ def test_a_worker_is_registered_with_what_it_needs(client: ApiClient) -> None:
             "git_url": "https://github.com/example/repo.git",
             "branch": "main",
             "startup_cmd": "python main.py",
-            "startup_timeout_secs": 60,
+            "startup_timeout_secs": 1800,
+            "startup_silence_secs": 600,
             "requirements_file": "requirements.txt",
             "vaults": ["api-keys"],
         }

@@ -32,7 +32,7 @@ FORM = {
     "branch": "main",
     "code_path": "",
     "startup_cmd": "python main.py",
-    "startup_timeout_s": "60",
+    "startup_timeout_s": "0",
     "requirements_file": "requirements.txt",
     "env_vars": "A=1",
     "redis_storage": "on",

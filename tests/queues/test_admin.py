@@ -307,6 +307,15 @@ def test_the_number_of_workers_links_to_them(staff: Client, single_broker: Broke
     assert page.count("0 ready") == 1
 
 
+def test_the_page_says_how_long_a_worker_has_been_loading(staff: Client, single_broker: Broker) -> None:
+    queue = saved()
+    loading = replace(RECORD, queue="mail", redis_queues={"mail": 1}, state=WorkerState.STARTING)
+    record = replace(loading, reason="loading for 2 min")
+    single_broker.run(write_heartbeat(record, now_ns=single_broker.now_ns()))
+
+    assert "(loading for 2 min)" in staff.get(page_of(queue)).content.decode()
+
+
 def test_the_page_shows_open_alerts_and_the_last_hour(staff: Client, single_broker: Broker) -> None:
     queue = saved()
     saved(spec("post"))

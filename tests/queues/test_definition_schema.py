@@ -102,7 +102,8 @@ def test_every_column_is_in_the_form(staff: Client) -> None:
 
 
 def test_workers_get_every_field_but_those_that_only_the_server_needs() -> None:
-    assert sources(WorkerDeploymentSerializer()) - {"mode"} == DEPLOYMENT - NOT_FOR_WORKERS
+    computed = {"mode", "max_startup_s", "max_startup_silence_s"}
+    assert sources(WorkerDeploymentSerializer()) - computed == DEPLOYMENT - NOT_FOR_WORKERS - {"startup_timeout_s"}
     assert sources(WorkerLimitsSerializer()) == LIMITS - NOT_FOR_WORKERS
 
 
@@ -125,7 +126,7 @@ def test_defaults_are_the_same_in_the_model_and_the_definition() -> None:
         ("branch", "a..b"),
         ("code_path", "../x"),
         ("startup_cmd", "python 'x"),
-        ("startup_timeout_s", 0),
+        ("startup_timeout_s", -1),
         ("requirements_file", "/etc/passwd"),
         ("env_vars", {"PATH": "x"}),
         ("vaults", ["a", "a"]),

@@ -111,7 +111,7 @@ def test_missing_fields_have_defaults_and_the_servers_limits() -> None:
 
     assert (definition.priority, definition.mode, definition.order) == (6, "long_running", "weighted")
     assert definition.deployment.branch == "main"
-    assert definition.deployment.startup_timeout_s == 60
+    assert definition.deployment.startup_timeout_s == 0
     assert definition.deployment.requirements_file == "requirements.txt"
     assert definition.deployment.redis_storage
     assert (definition.limits.max_retry, definition.limits.ttl_completed_s) == (9, 60)
@@ -166,7 +166,7 @@ def test_an_error_names_file_line_and_key(wrong: str, right: str, location: str,
     assert error.startswith(f"q.yaml:{location}: {reason}")
 
 
-@pytest.mark.parametrize(("written", "seconds"), [("5m", 300), ("90s", 90), ("120", 120), ("0", 60)])
+@pytest.mark.parametrize(("written", "seconds"), [("5m", 300), ("90s", 90), ("120", 120), ("0", 0)])
 def test_a_startup_timeout_is_a_number_of_seconds_or_a_duration(written: str, seconds: int) -> None:
     (queue,) = parse_queue_file(f"{SMALL}      startup_timeout_secs: {written}\n".encode(), file="q.yaml").specs
 
@@ -187,7 +187,7 @@ def test_an_empty_branch_means_the_default() -> None:
         ("code_path: ../other", "code_path", "inside the repository"),
         ("code_path: /etc", "code_path", "inside the repository"),
         ("requirements_file: ../../x", "requirements_file", "inside the repository"),
-        ("startup_timeout_secs: -1", "startup_timeout_secs", "greater than or equal to 1"),
+        ("startup_timeout_secs: -1", "startup_timeout_secs", "greater than or equal to 0"),
         ("startup_timeout_secs: 5 minutes", "startup_timeout_secs", "not a duration"),
         ("startup_timeout_secs: 48h", "startup_timeout_secs", "less than or equal to 86400"),
         ("env_vars: {PATH: /tmp}", "env_vars.PATH", "reserved"),

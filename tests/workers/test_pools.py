@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,15 +16,17 @@ from runqy import clock
 from runqy.broker.asynq_pb2 import TaskMessage
 from runqy.broker.tasks.lease import Lease, LeasedTask
 from runqy.broker.tasks.record import TaskProgress
+from runqy.broker.workers.records import WorkerState
 from tests.support import event_loop
 from tests.support.processes import is_alive
 from tests.support.waiting import PATIENCE_S, eventually
 from workers.runtime.child import ChildSpec
+from workers.runtime.deployments import DeploymentManager
 from workers.runtime.long_running import LongRunningPool
 from workers.runtime.one_shot import OneShotPool
 from workers.runtime.pool import Pool, PoolSettings
 from workers.runtime.protocol import encode_task
-from workers.runtime.settings import RecoverySettings
+from workers.runtime.settings import RecoverySettings, WorkerSettings
 from workers.runtime.task_runs import Run, RunResult, RunStatus
 
 PLAIN = """
@@ -365,7 +368,9 @@ def test_a_child_that_was_terminated_and_finished_its_task_has_not_failed(spec: 
 @pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
 def test_a_child_that_is_never_ready_is_given_up_with_a_reason(tmp_path: Path, spec: ChildSpec, kind: Any) -> None:
     (tmp_path / "main.py").write_text("import time\ntime.sleep(600)\n")
-    slow = ChildSpec(startup_cmd=spec.startup_cmd, code_dir=tmp_path, env=spec.env, startup_timeout_s=0.2)
+    slow = ChildSpec(
+        startup_cmd=spec.startup_cmd, code_dir=tmp_path, env=spec.env, startup_timeout_s=600, startup_silence_s=0.2
+    )
 
     async def run() -> str:
         settings = PoolSettings(concurrency=1, processes=1, recovery=RECOVERY)
@@ -376,7 +381,31 @@ def test_a_child_that_is_never_ready_is_given_up_with_a_reason(tmp_path: Path, s
         await pool.stop()
         return problem
 
-    assert event_loop.run(run()) == "the child process was not ready within 0.2 s"
+    reason = event_loop.run(run())
+    assert reason.startswith("the child process was not ready after ")
+    assert ": it gave no sign of life for " in reason
+
+
+@pytest.mark.parametrize("kind", [LongRunningPool, OneShotPool])
+def test_a_worker_reports_how_long_its_child_has_been_loading(
+    tmp_path: Path, spec: ChildSpec, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "main.py").write_text("import time\ntime.sleep(600)\n")
+    settings = WorkerSettings(server_url="http://localhost", api_key="k", queues=("mail",), deployment_dir=tmp_path)
+    manager = DeploymentManager(settings, SimpleNamespace(), worker_id="w1")  # type: ignore[arg-type]
+
+    async def run() -> list[tuple[WorkerState, str]]:
+        manager.pool = kind(Recorder(), PoolSettings(concurrency=1, processes=1, recovery=RECOVERY))
+        assert manager.pool
+        manager.pool.start(spec)
+        states = [manager.state]
+        now_s = clock.monotonic_s()
+        monkeypatch.setattr(clock, "monotonic_s", lambda: now_s + 125)
+        states.append(manager.state)
+        await manager.pool.stop()
+        return states
+
+    assert event_loop.run(run()) == [(WorkerState.STARTING, ""), (WorkerState.STARTING, "loading for 2 min")]
 
 
 def test_what_tasks_printed_is_logged_and_no_reason(spec: ChildSpec) -> None:

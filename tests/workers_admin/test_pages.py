@@ -83,6 +83,13 @@ def test_a_worker_that_cannot_start_shows_the_reason(viewer: Client, single_brok
     assert "git: no &lt;branch&gt;" in content
 
 
+def test_a_worker_whose_child_is_loading_says_for_how_long(viewer: Client, single_broker: Broker) -> None:
+    appear(single_broker, replace(RECORD, state=WorkerState.STARTING, reason="loading for 2 min"))
+
+    assert "loading for 2 min" in text(viewer.get(LIST))
+    assert "loading for 2 min" in text(viewer.get(f"{LIST}worker_2F1/change/"))
+
+
 def test_a_ready_worker_with_a_problem_shows_the_reason(viewer: Client, single_broker: Broker) -> None:
     appear(single_broker, replace(RECORD, reason="could not register again: no vault"))
 

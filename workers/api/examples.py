@@ -48,6 +48,7 @@ REGISTRATION = OpenApiExample(
             "startup_cmd": "python main.py",
             "mode": "long_running",
             "startup_timeout_secs": 300,
+            "startup_silence_secs": 0,
             "requirements_file": "requirements.txt",
             "env_vars": {},
             "redis_storage": True,

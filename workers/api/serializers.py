@@ -128,7 +128,11 @@ class WorkerDeploymentSerializer(serializers.Serializer[Any]):
     code_path = serializers.CharField(source="deployment.code_path", allow_blank=True)
     startup_cmd = serializers.CharField(source="deployment.startup_cmd")
     mode = serializers.ChoiceField(choices=_MODES)
-    startup_timeout_secs = serializers.IntegerField(source="deployment.startup_timeout_s")
+    startup_timeout_secs = serializers.IntegerField(source="deployment.max_startup_s")
+    startup_silence_secs = serializers.IntegerField(
+        source="deployment.max_startup_silence_s",
+        help_text="How long a process that is not ready may neither print nor use CPU; 0: no limit",
+    )
     requirements_file = serializers.CharField(source="deployment.requirements_file", allow_blank=True)
     env_vars = serializers.DictField(source="deployment.env_vars", child=serializers.CharField(allow_blank=True))
     redis_storage = serializers.BooleanField(source="deployment.redis_storage")

@@ -26,6 +26,7 @@ from workers.runtime.protocol import (
     decode_response,
     encode_cancel,
 )
+from workers.runtime.startup_limits import StartupLimits
 
 CANCEL_GRACE_S = 2.0
 """How long a child has to cancel a task before it is terminated."""
@@ -50,7 +51,9 @@ class ChildSpec:
     """The commit of its code."""
     is_isolated: bool = True
     """Prevent it from reading and signalling other processes, where the kernel can."""
-    startup_timeout_s: float = 60.0
+    startup_timeout_s: float = 1800.0
+    startup_silence_s: float = 0.0
+    """How long it may neither print nor use CPU until it is ready; 0: no limit."""
     termination_grace_s: float = 1.0
     """How long a child that does not accept cancel has before it is killed, when its run is ended early."""
 
@@ -98,7 +101,8 @@ class Child:
         self._input = PipeWriter(_take_descriptor(self._process.stdin))
         self._output = PipeReader(_take_descriptor(self._process.stdout), self._read_output, self._handle_closed_stdout)
         self._errors = PipeReader(_take_descriptor(self._process.stderr), self._read_errors)
-        self._timer = self._loop.call_later(spec.startup_timeout_s, self._kill_unready)
+        self._startup = StartupLimits(pid=self.pid, timeout_s=spec.startup_timeout_s, silence_s=spec.startup_silence_s)
+        self._timer = self._loop.call_later(self._startup.next_check_s, self._check_startup)
         self._loop.add_reader(self._control_socket, self._end)
 
     def send(self, line: bytes) -> None:
@@ -148,6 +152,11 @@ class Child:
         self._schedule(KILL_GRACE_S, lambda: self._signal(signal.SIGKILL))
 
     @property
+    def loading_since_s(self) -> float | None:
+        """Return when it was started, on the monotonic clock; None once it is ready or ending."""
+        return None if self.is_ready or self.is_ending else self._startup.started_s
+
+    @property
     def has_failed(self) -> bool:
         """Return whether it ends by itself or because of a problem, and not only because the worker ended it."""
         return bool(self.problem) or not self.is_ending
@@ -183,17 +192,23 @@ class Child:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
-    def _kill_unready(self) -> None:
-        self.problem = f"the child process was not ready within {self._spec.startup_timeout_s:g} s"
-        self.kill()
+    def _check_startup(self) -> None:
+        """Give up a child that does not become ready."""
+        self.problem = self._startup.check()
+        if self.problem:
+            self.kill()
+        else:
+            self._schedule(self._startup.next_check_s, self._check_startup)
 
     def _read_errors(self, data: bytes) -> None:
         """Handle data from the child's stderr."""
+        self._startup.record_output()
         self._log.feed(data)
         self._owner.child_printed(self, data, is_line=False)
 
     def _read_output(self, data: bytes) -> None:
         """Handle lines from the child's stdout; lines outside the protocol are logged."""
+        self._startup.record_output()
         self._errors.read_available()  # what was printed before a response belongs to its task
         for line in self._splitter.feed(data):
             if not isinstance(line, bytes):

@@ -69,6 +69,11 @@ class ChildSlot:
         return self._child is not None and self._child.is_ready and not self._child.is_ending and self.is_up_to_date
 
     @property
+    def loading_since_s(self) -> float | None:
+        """See Pool."""
+        return self._child.loading_since_s if self._child else None
+
+    @property
     def is_up_to_date(self) -> bool:
         """Return whether the child was started with the newest specification."""
         return self._started_with is self._spec

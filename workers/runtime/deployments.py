@@ -9,8 +9,10 @@ from pathlib import Path
 
 import structlog
 
+from runqy import clock
 from runqy.broker.workers.records import WorkerState
 from runqy.concurrency import run_in_thread
+from runqy.durations import humanize
 from runqy.errors import DeploymentFailed, DeploymentRefused, DeploymentStopped
 from runqy.failure_log import FailureLog
 from runqy.git.commands import CommandRunner
@@ -62,7 +64,11 @@ class DeploymentManager:
             return WorkerState.READY, self._problem
         if problem := (self.pool.problem if self.pool else "") or self._problem:
             return WorkerState.START_FAILED, problem
-        return (WorkerState.DEPLOYING if self._is_deploying else WorkerState.STARTING), ""
+        if self._is_deploying:
+            return WorkerState.DEPLOYING, ""
+        since_s = self.pool.loading_since_s if self.pool else None
+        minutes = int(clock.monotonic_s() - since_s) // 60 if since_s is not None else 0  # each change is a heartbeat
+        return WorkerState.STARTING, f"loading for {humanize(60 * minutes)}" if minutes else ""
 
     @property
     def is_failing(self) -> bool:
@@ -231,4 +237,5 @@ def _child_spec(
         is_isolated=settings.isolates_children,
         termination_grace_s=settings.termination_grace_s,
         startup_timeout_s=registration.deployment.startup_timeout_secs,
+        startup_silence_s=registration.deployment.startup_silence_secs,
     )

@@ -39,6 +39,10 @@ class LongRunningPool:
         return "" if self.is_ready else next((slot.problem for slot in self._slots if slot.problem), "")
 
     @property
+    def loading_since_s(self) -> float | None:
+        return min((slot.loading_since_s for slot in self._slots if slot.loading_since_s is not None), default=None)
+
+    @property
     def is_ready(self) -> bool:
         return any(slot.is_open for slot in self._slots)
 

@@ -45,6 +45,10 @@ class OneShotPool:
         self._emptied = asyncio.Event()
 
     @property
+    def loading_since_s(self) -> float | None:
+        return self._probe.loading_since_s if self._probe else None
+
+    @property
     def is_ready(self) -> bool:
         return self._is_probed and not self._is_stopping
 

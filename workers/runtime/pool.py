@@ -54,6 +54,10 @@ class Pool(Protocol):
         """Return why no child is ready; empty if one is ready or none has failed."""
 
     @property
+    def loading_since_s(self) -> float | None:
+        """Return when the first child that is not ready yet was started, on the monotonic clock; None if none is."""
+
+    @property
     def is_ready(self) -> bool:
         """Return whether a task submitted now would be run."""
 

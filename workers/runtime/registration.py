@@ -71,7 +71,9 @@ class DeploymentInfo(msgspec.Struct, frozen=True):
     branch: str = "main"
     code_path: str | None = None
     mode: str = ""
-    startup_timeout_secs: float = 60
+    startup_timeout_secs: float = 1800
+    startup_silence_secs: float = 0
+    """0: no limit."""
     requirements_file: str | None = None
     env_vars: dict[str, str] | None = None
     redis_storage: bool = True

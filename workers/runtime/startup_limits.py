@@ -1,0 +1,90 @@
+"""How long a child may take until it is ready, and the signs of life that it gives until then."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from runqy import clock
+from runqy.durations import humanize
+
+CHECK_S = 5.0
+CPU_TIME_MIN_S = 0.1
+"""Less is what a process uses that waits for something and looks for it again and again."""
+_CLOCK_TICKS_PER_S = 100
+"""The kernel's USER_HZ, which is the same on all architectures that Python runs on."""
+
+
+class StartupLimits:
+    """Decides when a child that is not ready is given up: at its timeout, or after a time without a sign of life."""
+
+    def __init__(self, *, pid: int, timeout_s: float, silence_s: float) -> None:
+        """`silence_s` of 0: no limit."""
+        self._pid = pid
+        self._timeout_s = timeout_s
+        self._silence_s = silence_s
+        self._started_s = self._printed_s = self._used_cpu_s = clock.monotonic_s()
+        self._has_printed = False
+        self._cpu_time_s = cpu_time_s(pid)
+
+    @property
+    def started_s(self) -> float:
+        return self._started_s
+
+    @property
+    def next_check_s(self) -> float:
+        """Return in how many seconds to check."""
+        limits_s = [self._started_s + self._timeout_s]
+        if self._silence_s:
+            limits_s.append(max(self._printed_s, self._used_cpu_s) + self._silence_s)
+        return min(CHECK_S, max(min(limits_s) - clock.monotonic_s(), 0.01))
+
+    def record_output(self) -> None:
+        self._printed_s, self._has_printed = clock.monotonic_s(), True
+
+    def check(self) -> str:
+        """Return why the child is given up; empty if it may continue."""
+        now_s = clock.monotonic_s()
+        used_s = cpu_time_s(self._pid)
+        if used_s is not None and abs(used_s - (self._cpu_time_s or 0)) >= CPU_TIME_MIN_S:  # less: a process has ended
+            self._cpu_time_s, self._used_cpu_s = used_s, now_s
+        silent_s = now_s - max(self._printed_s, self._used_cpu_s)
+        if now_s >= self._started_s + self._timeout_s:
+            limit = f"startup_timeout_secs is {self._timeout_s:g}"
+        elif self._silence_s and silent_s >= self._silence_s:
+            limit = (
+                f"it gave no sign of life for {humanize(silent_s)}, which only a queue with startup_timeout_secs allows"
+            )
+        else:
+            return ""
+        cpu = f"used no CPU for {humanize(now_s - self._used_cpu_s)}"
+        if used_s is None:
+            cpu = "used an unknown amount of CPU"
+        elif now_s - self._used_cpu_s <= 2 * CHECK_S:
+            cpu = "was using CPU"
+        printed = f"printed last {humanize(now_s - self._printed_s)} before" if self._has_printed else "printed nothing"
+        ran = humanize(now_s - self._started_s)
+        return f"the child process was not ready after {ran}: {limit}; it {cpu} and {printed}"
+
+
+def cpu_time_s(pid: int) -> float | None:
+    """Return the CPU time of a process and its descendants; None where the system does not tell."""
+    try:
+        return sum(map(_own_cpu_time_s, _descendants(pid)))
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    """Yield a process and its descendants, also those in sessions of their own."""
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            for child in children.read_text().split():
+                yield from _descendants(int(child))
+
+
+def _own_cpu_time_s(pid: int) -> float:
+    """Return the CPU time of a process and of its children that have ended."""
+    content = Path(f"/proc/{pid}/stat").read_bytes()
+    times = content.rpartition(b")")[2].split()[11:15]  # the name before, in parentheses, may contain anything
+    return sum(map(int, times)) / _CLOCK_TICKS_PER_S

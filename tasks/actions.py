@@ -27,6 +27,7 @@ from runqy.broker.tasks.inspector import (
     archive_tasks,
     count_in_state,
     delete_tasks,
+    release_tasks,
     run_tasks,
 )
 from runqy.broker.tasks.reader import read_states
@@ -63,6 +64,8 @@ class StateChange(StrEnum):
     RUN = "run"
     ARCHIVE = "archive"
     DELETE = "delete"
+    RELEASE = "release"
+    """Only of all scheduled tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +99,24 @@ class ActionResult:
     affected: int
 
 
-PAST_TENSES = {StateChange.RUN: "run", StateChange.ARCHIVE: "archived", StateChange.DELETE: "deleted"}
+PAST_TENSES = {
+    StateChange.RUN: "run",
+    StateChange.ARCHIVE: "archived",
+    StateChange.DELETE: "deleted",
+    StateChange.RELEASE: "released",
+}
 _VERBS: dict[StateChange, InspectorAction] = {
     StateChange.RUN: run_tasks,
     StateChange.ARCHIVE: archive_tasks,
     StateChange.DELETE: delete_tasks,
+    StateChange.RELEASE: release_tasks,
 }
-_NEW_STATES = {StateChange.RUN: TaskState.PENDING, StateChange.ARCHIVE: TaskState.ARCHIVED, StateChange.DELETE: None}
+_NEW_STATES = {
+    StateChange.RUN: TaskState.PENDING,
+    StateChange.ARCHIVE: TaskState.ARCHIVED,
+    StateChange.DELETE: None,
+    StateChange.RELEASE: TaskState.RETRY,
+}
 _WAITING = (TaskState.SCHEDULED, TaskState.RETRY)
 CANCELABLE = (TaskState.PENDING, TaskState.ACTIVE, *_WAITING)
 _CANCELLATIONS = {
@@ -123,11 +137,15 @@ def states_for_all(action: StateChange) -> tuple[TaskState, ...]:
         return (*_WAITING, TaskState.ARCHIVED)
     if action is StateChange.ARCHIVE:
         return (TaskState.PENDING, *_WAITING)
+    if action is StateChange.RELEASE:
+        return (TaskState.SCHEDULED,)
     return (TaskState.PENDING, *_WAITING, TaskState.ARCHIVED, TaskState.COMPLETED)
 
 
 def states_for_selected(action: StateChange) -> tuple[TaskState, ...]:
     """Return the states in which an action can be applied to selected tasks."""
+    if action is StateChange.RELEASE:
+        return ()
     ended = (TaskState.ARCHIVED, TaskState.COMPLETED)
     if action is StateChange.RUN:
         return (*_WAITING, *ended)
@@ -197,7 +215,7 @@ def apply_to_matching(
     is_dry_run: bool = False,
     allowed_queues: AllowedQueues = None,
 ) -> ActionResult:
-    """Run, archive or delete the tasks in a state, one of `states_for_all`, in bounded chunks.
+    """Run, archive, delete or release the tasks in a state, one of `states_for_all`, in bounded chunks.
 
     Raise QueueNotFound, BrokerUnavailable.
     """

@@ -1,4 +1,4 @@
-"""The commands `runqy queue`: list queues, redeploy their workers."""
+"""The commands `runqy queue`: list queues, redeploy their workers, release scheduled tasks."""
 
 from typing import Annotated
 from urllib.parse import quote
@@ -8,7 +8,7 @@ import typer
 from runqy.cli.options import ApiKey, ListJson, ServerUrl, open_client
 from runqy.cli.output import print_json, print_rows
 
-app = typer.Typer(no_args_is_help=True, help="List queues, redeploy workers.")
+app = typer.Typer(no_args_is_help=True, help="List queues, redeploy workers, release scheduled tasks.")
 
 _COLUMNS = ("queue", "pending", "active", "scheduled", "retry", "archived", "completed", "paused")
 _WORKER_COLUMNS = ("workers_ready", "workers_not_ready")
@@ -40,6 +40,25 @@ def redeploy(
     with open_client(server, api_key) as api:
         response = api.post(f"/api/cli/queues/{quote(queue, safe='')}/redeploy", b"")
     typer.echo(f"{response['queue']}: {_describe_rollout(response['workers'])}")
+
+
+@app.command("release-scheduled")
+def release_scheduled(
+    queues: Annotated[list[str] | None, typer.Argument(help="By default all queues.", metavar="[QUEUE]...")] = None,
+    *,
+    server: ServerUrl = "",
+    api_key: ApiKey = "",
+) -> None:
+    """Release scheduled tasks before going back to the Go system.
+
+    They are moved to retry, due at the same time, where its workers run them.
+    """
+    with open_client(server, api_key) as api:
+        for queue in queues or [each["queue"] for each in api.get("/api/cli/queues")["queues"]]:
+            path, count = f"/api/cli/queues/{quote(queue, safe='')}/tasks/release?state=scheduled", 0
+            while affected := api.post(path, b"")["affected"]:
+                count += affected
+            typer.echo(f"{queue}: {count} tasks released")
 
 
 def _count_workers(processes: dict[str, int]) -> dict[str, int | None]:

@@ -272,6 +272,13 @@ class BulkTaskViewSet(ApiViewSet):
     def delete_all(self, request: AuthenticatedRequest, queue: str) -> Response:
         return self._apply(request, StateChange.DELETE, queue)
 
+    @_bulk_schema(
+        StateChange.RELEASE,
+        "Move all scheduled tasks to retry, due at the same time. The Go system runs delayed tasks only from there.",
+    )
+    def release(self, request: AuthenticatedRequest, queue: str) -> Response:
+        return self._apply(request, StateChange.RELEASE, queue)
+
     def _apply(self, request: AuthenticatedRequest, action: StateChange, queue: str) -> Response:
         task_filter = TaskFilter(
             queue=queue,

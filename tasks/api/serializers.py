@@ -296,7 +296,7 @@ class BulkActionSerializer(serializers.Serializer[Any]):
     """The result of an action on the tasks of a state."""
 
     queue = serializers.CharField(help_text="The Redis queue")
-    action = serializers.ChoiceField(choices=["run", "archive", "delete"])
+    action = serializers.ChoiceField(choices=["run", "archive", "delete", "release"])
     state = serializers.CharField()
     dry_run = serializers.BooleanField()
     matched = serializers.IntegerField(help_text="Tasks in the state")

@@ -36,6 +36,7 @@ urlpatterns = [
     path(f"api/cli/{_TASKS}/run", BulkTaskViewSet.as_view({"post": "run"}), name="run-tasks"),
     path(f"api/cli/{_TASKS}/archive", BulkTaskViewSet.as_view({"post": "archive"}), name="archive-tasks"),
     path(f"api/cli/{_TASKS}/delete", BulkTaskViewSet.as_view({"post": "delete_all"}), name="delete-tasks"),
+    path(f"api/cli/{_TASKS}/release", BulkTaskViewSet.as_view({"post": "release"}), name="release-tasks"),
     path(f"api/cli/{_TASKS}/<str:task_id>", QueueTaskViewSet.as_view(_ONE), name="queue-task"),
     path(
         f"api/{_TASKS}/<str:task_id>",

@@ -51,6 +51,7 @@ MAY = {
     "run_tasks": QUEUE_ADMINS,
     "archive_tasks": QUEUE_ADMINS,
     "delete_tasks": QUEUE_ADMINS,
+    "release_tasks": QUEUE_ADMINS,
     "list_workers": QUEUE_ADMINS,
     "get_worker": QUEUE_ADMINS,
     "list_configs": QUEUE_ADMINS,

@@ -50,7 +50,8 @@ def steps(client: ApiClient) -> Iterator[tuple[str, Response, list[str]]]:
     yield "archive_task", client.post(f"{task}/archive"), ["task.archived"]
     yield "run_task", client.post(f"{task}/run"), ["task.run"]
     add_task(client)
-    yield "archive_tasks", client.post(f"{queue}/tasks/archive?state=scheduled"), ["tasks.archived"]
+    yield "release_tasks", client.post(f"{queue}/tasks/release?state=scheduled"), ["tasks.released"]
+    yield "archive_tasks", client.post(f"{queue}/tasks/archive?state=retry"), ["tasks.archived"]
     yield "run_tasks", client.post(f"{queue}/tasks/run?state=archived"), ["tasks.run"]
     yield "delete_tasks", client.post(f"{queue}/tasks/delete?state=pending"), ["tasks.deleted"]
     deletion = ["queue.updated", "queue.deleted"]  # it takes no tasks any more before it goes

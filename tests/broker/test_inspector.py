@@ -10,7 +10,14 @@ from runqy.broker.keys import QueueKeys
 from runqy.broker.states import TaskState
 from runqy.broker.tasks.cancel import cancel
 from runqy.broker.tasks.finish import Failure, archive, complete, retry
-from runqy.broker.tasks.inspector import ActionOutcome, apply_to_all, archive_tasks, delete_tasks, run_tasks
+from runqy.broker.tasks.inspector import (
+    ActionOutcome,
+    apply_to_all,
+    archive_tasks,
+    delete_tasks,
+    release_tasks,
+    run_tasks,
+)
 from tests.support.subscriptions import subscribed
 from tests.support.tasks import QUEUE, fields, listed, message, put, take, take_one
 
@@ -282,7 +289,7 @@ def test_all_archived_tasks_are_run_in_order(broker: Broker) -> None:
     assert listed(broker) == {"pending": ["t1", "t2", "t3"]}
 
 
-@pytest.mark.parametrize("verb", [run_tasks, archive_tasks, delete_tasks])
+@pytest.mark.parametrize("verb", [run_tasks, archive_tasks, delete_tasks, release_tasks])
 def test_ids_without_a_task_and_of_another_state_leave_the_index(broker: Broker, verb: Callable[..., object]) -> None:
     put_in(broker, "scheduled", "t1")
     put_in(broker, "active", "t2")

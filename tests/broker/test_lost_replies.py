@@ -193,6 +193,8 @@ def administer(broker: Broker) -> None:
     broker.run(inspector.archive_tasks(QUEUE, ["t1", "t2"], now_ns=broker.now_ns()))
     broker.run(inspector.run_tasks(QUEUE, ["t1"], now_ns=broker.now_ns()))
     broker.run(inspector.delete_tasks(QUEUE, ["t2"]))
+    put(broker, "later", process_at_s=broker.now_s() + 60)
+    broker.run(inspector.release_tasks(QUEUE, ["later"]))
     delete_redis_queue(broker, QUEUE)
 
 

@@ -19,7 +19,7 @@ from runqy.cli.client import Client
 from runqy.cli.exit_codes import ExitCode
 from tests.queues.samples import spec
 from tests.support.environment import ADMIN_KEY, CLIENT_KEY, WORKER_KEY
-from tests.support.tasks import take_one
+from tests.support.tasks import put, take_one
 from tests.tasks.task_helpers import fail_for_good
 
 Run = Callable[..., Result]
@@ -111,6 +111,22 @@ def test_queues_and_workers_are_listed(
     result = run(*arguments, "-k", ADMIN_KEY)
 
     assert (result.exit_code, result.stdout) == (0, expected), result.output
+
+
+def test_scheduled_tasks_are_released_with_the_time_at_which_they_are_due(run: Run, single_broker: Broker) -> None:
+    due_s = single_broker.now_s() + 3600
+    put(single_broker, "a", "b", queue="mail", process_at_s=due_s)
+
+    results = [run("queue", "release-scheduled", *queues, "-k", ADMIN_KEY) for queues in ([], ["mail"])]
+
+    assert [result.stdout for result in results] == [
+        "image: 0 tasks released\nmail: 2 tasks released\n",
+        "mail: 0 tasks released\n",
+    ], results[0].output
+    assert single_broker.client.zrange(QueueKeys("mail").retry, 0, -1, withscores=True) == [
+        (b"a", due_s),
+        (b"b", due_s),
+    ]
 
 
 def test_unknown_state_is_an_error_that_lists_the_valid_ones(run: Run, redis: redis_py.Redis) -> None:

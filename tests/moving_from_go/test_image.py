@@ -171,6 +171,11 @@ def test_what_this_server_writes_is_read_by_the_rules_of_asynq_and_finished_by_a
         check_by_the_rules_of_asynq(redis, queue)
     run_as_go_worker(redis, PLAIN, created[0])
 
+    client.post("/api/cli/queues/lr/tasks/release?state=scheduled")
+    check_by_the_rules_of_asynq(redis, PLAIN)
+    now_s = broker.now_s()
+    forwarded = [created[3] in find_due_as_go_worker(redis, PLAIN, now_s=now_s + delay_s) for delay_s in (3000, 4000)]
+    assert forwarded == [False, True], "a delayed task runs when it is due"
     info = json.loads(client.get(f"/queue/{created[0]}").content)["info"]
     assert (info["state"], info["result"]) == ("completed", {"ok": True})
     message = TaskMessage.FromString(redis.hget(QueueKeys(PLAIN).task(created[2]), "msg"))
@@ -198,6 +203,11 @@ def check_by_the_rules_of_asynq(redis: redis_py.Redis, queue: str) -> None:
                 assert redis.zscore(prefix + state, task_id).is_integer()
             if message.unique_key:
                 assert message.unique_key.startswith(f"{prefix}unique:")
+
+
+def find_due_as_go_worker(redis: redis_py.Redis, queue: str, *, now_s: int) -> set[str]:
+    """Return the ids that runqy-worker makes pending: those in `retry` that are due, and none in `scheduled`."""
+    return {task_id.decode() for task_id in redis.zrangebyscore(f"asynq:{{{queue}}}:retry", "-inf", now_s)}
 
 
 def run_as_go_worker(redis: redis_py.Redis, queue: str, task_id: str) -> None:

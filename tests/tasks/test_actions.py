@@ -191,6 +191,7 @@ def test_a_completed_task_is_not_archived(admin: ApiClient, single_broker: Broke
         ("delete", "retry", {}),
         ("delete", "archived", {}),
         ("delete", "completed", {}),
+        ("release", "scheduled", {"retry": ["t1", "t2"]}),
     ],
 )
 def test_actions_on_all_tasks_of_a_state_apply_or_count(
@@ -246,6 +247,7 @@ def test_an_action_without_tasks_changes_nothing(admin: ApiClient) -> None:
         ("run?state=pending", "state"),
         ("run?state=completed", "state"),
         ("archive?state=archived", "state"),
+        ("release?state=retry", "state"),
         ("delete?state=active", "state"),
         ("delete?state=nope", "state"),
         ("delete?state=pending&limit=0", "limit"),

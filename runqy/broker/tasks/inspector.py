@@ -1,4 +1,4 @@
-"""Run, archive and delete tasks on request: single tasks, or all tasks of a state in bounded chunks."""
+"""Run, archive, delete and release tasks on request: single tasks, or all tasks of a state in bounded chunks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ActionOutcome(IntEnum):
 
 
 InspectorAction = Callable[..., Request[list[ActionOutcome]]]
-"""`run_tasks`, `archive_tasks` or `delete_tasks`."""
+"""`run_tasks`, `archive_tasks`, `delete_tasks` or `release_tasks`."""
 
 
 def run_tasks(
@@ -94,6 +94,13 @@ def delete_tasks(
     )
 
 
+def release_tasks(
+    queue: str, task_ids: Sequence[str], *, wanted: TaskState | None = TaskState.SCHEDULED, now_ns: int = 0
+) -> Request[list[ActionOutcome]]:
+    """Move scheduled tasks to `retry`, due at the same time, for workers of the Go system."""
+    return _act("release_tasks", QueueKeys(queue), task_ids, wanted)
+
+
 def _act(
     name: str, queue_keys: QueueKeys, task_ids: Sequence[str], wanted: TaskState | None, **arguments: Value
 ) -> Request[list[ActionOutcome]]:
@@ -126,7 +133,7 @@ def count_in_state(broker: Broker, queue: str, state: TaskState) -> int:
 
 
 def apply_to_all(broker: Broker, action: InspectorAction, queue: str, state: TaskState, *, limit: int) -> BulkResult:
-    """Run, archive or delete at most `limit` of the tasks that are in a state now, oldest first.
+    """Run, archive, delete or release at most `limit` of the tasks that are in a state now, oldest first.
 
     Each chunk is a separate script call, so that Redis is not blocked for long; tasks after a crash are unchanged.
     Tasks that leave the state meanwhile are skipped. Raise BrokerUnavailable.

@@ -28,12 +28,17 @@ class ProcessSpec:
     """Sent when the stack begins to stop, which may be long before this process gets SIGTERM."""
 
 
+def python_command(module: str, *args: str) -> tuple[str, ...]:
+    """Return the command that runs a module, with the server's secrets: no code of the working directory (`-P`)."""
+    return sys.executable, "-P", "-m", module, *args
+
+
 def web(*, bind: str, env: Mapping[str, str], lock: Path, log: Path | None = None, drain_s: int = 0) -> ProcessSpec:
     """Return the web server, which continues to serve for `drain_s` after SIGTERM."""
-    args = ("-m", "gunicorn", "runqy.asgi:application", "--config", "python:runqy.gunicorn_conf", "--bind", bind)
+    args = ("runqy.asgi:application", "--config", "python:runqy.gunicorn_conf", "--bind", bind)
     return ProcessSpec(
         name="web server",
-        args=(sys.executable, *args),
+        args=python_command("runqy.dataplane.gunicorn_app", *args),
         env=env,
         lock=lock,
         log=log,
@@ -43,21 +48,20 @@ def web(*, bind: str, env: Mapping[str, str], lock: Path, log: Path | None = Non
 
 
 def maintenance(*, env: Mapping[str, str], lock: Path, log: Path | None = None) -> ProcessSpec:
-    args = ("-m", "django", "run_maintenance")
-    return ProcessSpec(name="maintenance", args=(sys.executable, *args), env=env, lock=lock, log=log)
+    args = python_command("django", "run_maintenance")
+    return ProcessSpec(name="maintenance", args=args, env=env, lock=lock, log=log)
 
 
 def commands(*commands: Sequence[str], env: Mapping[str, str], lock: Path, log: Path | None = None) -> ProcessSpec:
     """Return a process that runs management commands one after another."""
     words = [word for command in commands for word in ("--", *command)]
     name = f"command {' and '.join(command[0] for command in commands)}"
-    return ProcessSpec(
-        name=name, args=(sys.executable, "-m", "runqy.management_commands", *words), env=env, lock=lock, log=log
-    )
+    args = python_command("runqy.management_commands", *words)
+    return ProcessSpec(name=name, args=args, env=env, lock=lock, log=log)
 
 
 def worker(*, env: Mapping[str, str], lock: Path, log: Path | None, shutdown_s: int) -> ProcessSpec:
     """Return a worker, which waits for its running tasks unless it gets a second SIGTERM, and then stops."""
-    args = (sys.executable, "-m", "workers.runtime.main")
+    args = python_command("workers.runtime.main")
     grace_s = shutdown_s + QUICK_STOP_S
     return ProcessSpec(name="worker", args=args, env=env, lock=lock, log=log, grace_s=grace_s, hurried_s=QUICK_STOP_S)

@@ -1,13 +1,13 @@
 """The queue files of a local stack: those of QUEUE_WORKERS_DIR, or else the examples, with a clone to deploy from."""
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from queues.definitions import QueueSpec
 from runqy import settings
 from runqy.errors import StackFailed
+from runqy.supervisor.process_specs import python_command
 from runqy.supervisor.processes import capture
 from runqy.supervisor.stop_signals import StopSignals
 
@@ -39,15 +39,7 @@ def find_queue_files(home: Path, stop: StopSignals) -> QueueFiles:
 
 def _check_folder(folder: Path, stop: StopSignals) -> tuple[QueueSpec, ...]:
     """Return the queues of a folder; a process with Django validates them."""
-    command = (
-        sys.executable,
-        "-m",
-        "runqy.management_commands",
-        "load_queues",
-        "--check",
-        "--skip-checks",
-        str(folder),
-    )
+    command = python_command("runqy.management_commands", "load_queues", "--check", "--skip-checks", str(folder))
     checked = capture(command, stop)
     if checked.returncode:
         raise StackFailed(f"the queue files have errors.\n{checked.stderr.decode(errors='replace').rstrip()}")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from runqy.errors import StackFailed
 from runqy.supervisor.locks import FileLock, LockHeld, read_holder
+from runqy.supervisor.process_specs import python_command
 from runqy.supervisor.processes import end_group
 from runqy.supervisor.stop_signals import StopSignals
 
@@ -90,7 +91,7 @@ def _acquire(path: Path, stop: StopSignals) -> FileLock:
 @contextlib.contextmanager
 def _reaper_process(locks: StackLocks) -> Iterator[None]:
     reaper = subprocess.Popen(
-        [sys.executable, "-m", __name__, str(locks.stack), *map(str, locks.processes)],
+        python_command(__name__, str(locks.stack), *map(str, locks.processes)),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.environment import ADMIN_KEY, WORKER_KEY
-from tests.support.processes import is_alive
+from tests.support.processes import is_alive, make_shadowing_modules
 from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 
@@ -22,11 +22,13 @@ class Serve:
         self.port = free_port()
         self.home = folder / "home"
         self._output = folder / "output"
+        self.folder = make_shadowing_modules(folder / "working-directory")
         ours = {"RUNQY_HOME": str(self.home), "PORT": str(self.port), "WEB_CONCURRENCY": "1"}
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "runqy.cli", "serve", "--host", "127.0.0.1", *options],
+                [sys.executable, "-P", "-m", "runqy.cli", "serve", "--host", "127.0.0.1", *options],
                 env={name: value for name, value in {**os.environ, **ours, **variables}.items() if value},
+                cwd=self.folder,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from tests.support.processes import make_shadowing_modules
 from tests.support.servers import free_port
 from tests.support.waiting import wait_until
 
@@ -54,6 +55,7 @@ class Stack:
         self.home = folder / "home"
         self.port = free_port()
         self._output = folder / output
+        self.folder = make_shadowing_modules(folder / "working-directory")
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RUNQY_", "REDIS_"))},
             "RUNQY_HOME": str(self.home),
@@ -75,8 +77,9 @@ class Stack:
         """Start it."""
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "runqy.cli", "up"],
+                [sys.executable, "-P", "-m", "runqy.cli", "up"],
                 env=self._environment,
+                cwd=self.folder,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

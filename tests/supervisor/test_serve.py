@@ -72,6 +72,11 @@ def test_queue_files_are_loaded_and_a_broken_one_does_not_stop_it(running):
     assert "broken.yaml:" in running.output
 
 
+def test_no_module_of_the_working_directory_is_imported(running):
+    assert running.responds()
+    assert not (running.folder / "imported").exists()
+
+
 def test_missing_api_keys_are_reported_with_how_to_create_one(running):
     assert running.output.count("There is no API key: all requests of clients and workers are refused.") == 1
     assert "manage.py create_api_key NAME --role admin" in running.output

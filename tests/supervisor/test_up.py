@@ -165,6 +165,11 @@ def test_secrets_are_shown_once_and_kept_private(history):
         assert not any(secret in line for secret in secrets.values())
 
 
+def test_no_module_of_the_working_directory_is_imported(running):
+    assert (running.folder / "runqy").is_dir()
+    assert not (running.folder / "imported").exists()
+
+
 def test_workers_get_their_own_redis_user_and_gos_workers_a_password(running):
     key = (running.home / "worker_api_key").read_text().strip()
 

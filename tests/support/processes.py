@@ -54,3 +54,16 @@ def command_lines() -> Iterator[bytes]:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(FileNotFoundError, ProcessLookupError):
             yield path.read_bytes()
+
+
+def make_shadowing_modules(folder: Path) -> Path:
+    """Create a folder of modules with the names of the server's; a file `imported` names those that were imported."""
+    for name in ("alerts", "django", "gunicorn", "queues", "runqy", "tasks", "vaults", "workers"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / "__init__.py").write_text(
+            "import pathlib\n"
+            "with open(pathlib.Path(__file__).parents[1] / 'imported', 'a') as file:\n"
+            "    file.write(f'{__name__}\\n')\n"
+            "raise ImportError('imported from the working directory')\n"
+        )
+    return folder

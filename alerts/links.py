@@ -24,7 +24,7 @@ def get_alert_link(alert: Alert) -> tuple[str, str]:
         case AlertKind.NO_READY_WORKER:
             url, title = changelist_url("workers_worker", queue=alert.queue), "Workers"
         case AlertKind.VAULT_UNREADABLE:
-            url, title = _find_vault(alert.queue)
+            url, title = _find_vault(alert.queue) if alert.queue else (changelist_url("vaults_vault"), "Vaults")
         case AlertKind.OLDEST_PENDING | AlertKind.BACKLOG_GROWING:
             url, title = changelist_url("tasks_task", parent=alert.queue, state="pending"), "Pending tasks"
         case AlertKind.FAILURE_RATE:

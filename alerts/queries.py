@@ -29,6 +29,7 @@ from runqy.broker.workers.heartbeats import list_worker_records
 from runqy.broker.workers.records import WorkerRecord, WorkerState
 from runqy.config_sync.reconcile import compare_configuration
 from tasks.run_stats import StatsPoint, get_stats_by_queue
+from vaults.queries import find_key_error
 
 
 class AlertState(StrEnum):
@@ -120,6 +121,7 @@ def observe(broker: Broker) -> Observation:
         queues=_observe_queues(catalog, counts, served, minutes),
         workers=[_observe_worker(worker, catalog, now_s) for worker in workers],
         publication_problem=compare_configuration().problem,
+        master_key_error=find_key_error(),
         history_dropped={
             queue: dropped for queue, points in minutes.items() if (dropped := sum(point.dropped for point in points))
         },

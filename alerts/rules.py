@@ -138,7 +138,8 @@ RULES: Mapping[AlertKind, RuleInfo] = {
     ),
     AlertKind.VAULT_UNREADABLE: RuleInfo(
         label="Vault missing or unreadable",
-        description="Workers of the queue cannot register: a vault is missing or cannot be decrypted.",
+        description="Workers of the queue cannot register: a vault is missing or cannot be decrypted. Or the server "
+        "lacks the master key of a vault that any queue or none uses.",
         level=AlertLevel.CRITICAL,
         keep_s=0,
     ),
@@ -203,6 +204,8 @@ class Observation:
     workers: Sequence[WorkerObservation] = ()
     publication_problem: str = ""
     """How Redis and the database differ; empty: not at all."""
+    master_key_error: str = ""
+    """Which master keys of vault entries the server lacks; empty: none."""
     history_dropped: Mapping[str, int] = field(default_factory=dict)
     """Queue -> runs that were dropped, as counted in the last minutes."""
     memory_use: float = 0
@@ -345,6 +348,8 @@ def _shorten(reason: str) -> str:
 def _installation_problems(observed: Observation) -> Iterator[tuple[AlertKind, str, str, str]]:
     if observed.publication_problem:
         yield AlertKind.CONFIGURATION_NOT_PUBLISHED, "", "", observed.publication_problem
+    if observed.master_key_error:
+        yield AlertKind.VAULT_UNREADABLE, "", "", observed.master_key_error
     for queue, dropped in observed.history_dropped.items():
         was = "was" if dropped == 1 else "were"
         message = (

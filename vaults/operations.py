@@ -13,13 +13,21 @@ from runqy.audit.operations import record
 from runqy.config_sync.documents import DocumentKind
 from runqy.config_sync.operations import Change as ConfigurationChange
 from runqy.config_sync.operations import configuration_change
-from runqy.errors import VaultAlreadyExists, VaultEntryChanged, VaultEntryNotFound, VaultInvalid
+from runqy.errors import VaultAlreadyExists, VaultEntryChanged, VaultEntryNotFound, VaultInvalid, VaultUnavailable
 from runqy.model_errors import model_errors
 from runqy.preconditions import Precondition, accept_any
 from vaults.crypto import get_keyring
 from vaults.entry_rules import EntryUsage, check_entries, entry_error, normalize_git_hosts
 from vaults.models import EntryVersion, Event, Vault, VaultEntry
-from vaults.queries import EntryPreview, PreviewOutcome, find_vault_row, get_vault_row, is_entry_value, preview_entries
+from vaults.queries import (
+    EntryPreview,
+    PreviewOutcome,
+    find_key_error,
+    find_vault_row,
+    get_vault_row,
+    is_entry_value,
+    preview_entries,
+)
 from vaults.vault_documents import encode_vault
 
 __all__ = [
@@ -77,6 +85,7 @@ class EntryWriter:
         self._at = timezone.now()
         self._notifies_workers = is_new
         self._is_changed = False
+        self._has_all_keys = False
 
     def set(self, new: EntryInput, *, event: Event = Event.SET) -> Changes:
         """Set an entry and return what changed. Raise VaultInvalid."""
@@ -168,7 +177,10 @@ class EntryWriter:
         self._is_changed = True
 
     def _encrypt(self, entry: VaultEntry, value: str, event: Event) -> None:
-        """Set a new value."""
+        """Set a new value. Raise VaultUnavailable if the server lacks the key of any entry: its first may be wrong."""
+        if not self._has_all_keys and (message := find_key_error()):
+            raise VaultUnavailable(message)
+        self._has_all_keys = True
         entry.revision = self._change.revision
         entry.ciphertext = self._keyring.encrypt(entry.aad(self._vault.name), value)
         entry.sealed_at = self._at

@@ -15,7 +15,7 @@ from runqy.errors import VaultEntryNotFound, VaultLocked, VaultNotFound, VaultUn
 from vaults.crypto import Keyring, fingerprint, get_keyring
 from vaults.entry_rules import EntryUsage, entry_error, variable_name_error, vault_name_error
 from vaults.masking import displayed_value
-from vaults.models import EntryVersion, Vault, VaultEntry
+from vaults.models import KEY_ID, EntryVersion, Vault, VaultEntry
 
 __all__ = [
     "EntryDisplay",
@@ -23,6 +23,7 @@ __all__ = [
     "EntryValue",
     "PreviewOutcome",
     "VaultSummary",
+    "find_key_error",
     "get_entry_value",
     "get_vault_summary",
     "is_unlocked",
@@ -32,6 +33,9 @@ __all__ = [
     "preview_entries",
     "require_key",
 ]
+
+_NAMED_MAX = 3
+"""Vaults that an error names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +114,28 @@ def is_unlocked() -> bool:
 def require_key() -> None:
     """Raise VaultLocked when there is no master key."""
     get_keyring()
+
+
+def find_key_error() -> str:
+    """Return which master keys of stored entries the server does not have; empty: it has all of them. One query."""
+    known = get_keyring().ids if is_unlocked() else ()
+    entries = VaultEntry.objects.annotate(key_id=KEY_ID).exclude(key_id__in=known).order_by("vault__name")
+    vaults: defaultdict[str, list[str]] = defaultdict(list)
+    for key_id, vault in entries.values_list("key_id", "vault__name").distinct():
+        vaults[bytes(key_id).hex()].append(vault)
+    if not vaults:
+        return ""
+    keys = " and ".join(f"the master key {key_id} ({_name_vaults(names)})" for key_id, names in sorted(vaults.items()))
+    return (
+        f"Vault entries cannot be decrypted: they were encrypted with {keys}. "
+        "Add it to RUNQY_VAULT_MASTER_KEY; if it is lost, delete these entries. No value can be set until then."
+    )
+
+
+def _name_vaults(names: list[str]) -> str:
+    """Return the first names of vaults, and the number of others."""
+    more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
+    return f"vault{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED_MAX])}{more}"
 
 
 def list_vaults() -> list[Vault]:

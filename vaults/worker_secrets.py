@@ -9,11 +9,17 @@ from runqy.config_sync.snapshot import MAX_AGE_S, get_snapshot
 from runqy.errors import VaultLocked, VaultUnavailable
 from runqy.git.hosts import is_https
 from vaults.access_log import VaultGrant, vault_state
-from vaults.crypto import Keyring, get_keyring
+from vaults.crypto import Keyring, get_keyring, read_key_id
 from vaults.entry_rules import git_token_error, parse_reference
 from vaults.vault_documents import PublishedEntry, PublishedVault, decode_vault
 
-__all__ = ["WorkerSecrets", "get_worker_secrets", "list_secret_errors", "list_unreadable_vaults"]
+__all__ = [
+    "WorkerSecrets",
+    "get_worker_secrets",
+    "has_all_master_keys",
+    "list_secret_errors",
+    "list_unreadable_vaults",
+]
 
 _ERRORS_MAX = 3
 """Errors listed of one vault: without its key, no entry of a large vault can be decrypted."""
@@ -79,6 +85,17 @@ def list_unreadable_vaults(names: Iterable[str], *, git_token: str = "") -> list
     keyring, snapshot, reference = get_keyring(), get_snapshot(MAX_AGE_S), parse_reference(git_token)
     used = dict.fromkeys([*names, *([reference.vault] if reference else [])])
     return [name for name in used if any((_decrypt_errors(snapshot, keyring, name) or {}).values())]
+
+
+def has_all_master_keys(snapshot: Snapshot) -> bool:
+    """Return whether the server has the master keys of all published entries. Raise VaultLocked."""
+    keyring = get_keyring()
+
+    def find(snapshot: Snapshot) -> bool:
+        names = snapshot.of_kind(DocumentKind.VAULT)
+        return all(read_key_id(entry.ciphertext) in keyring.ids for name in names for entry in _entries(snapshot, name))
+
+    return snapshot.derive(("has_all_master_keys", keyring), find)
 
 
 def _errors(snapshot: Snapshot, keyring: Keyring, names: Iterable[str], git_token: str, git_url: str) -> list[str]:

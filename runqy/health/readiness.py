@@ -20,6 +20,7 @@ from runqy.errors import BrokerFull, BrokerUnavailable, ConfigurationUnavailable
 from runqy.health.check_groups import TIMEOUT_S, CheckGroup, CheckResult, CheckStatus
 from runqy.redis_connection import get_broker
 from vaults.queries import is_unlocked
+from vaults.worker_secrets import has_all_master_keys
 from workers.queries import OWN_CREDENTIALS_SHARED, are_own_credentials_shared
 
 MAX_AGE_S = 1.0
@@ -217,9 +218,15 @@ def _check_queues() -> CheckResult:
 
 
 def _check_vaults(snapshot: Snapshot) -> CheckResult:
-    """Check that there is a master key if there are vaults."""
+    """Check that there are the master keys of all vaults."""
     if is_unlocked():
-        return CheckResult(check="vaults")
+        if has_all_master_keys(snapshot):
+            return CheckResult(check="vaults")
+        detail = (
+            "RUNQY_VAULT_MASTER_KEY has not all keys that vault entries are encrypted with: their workers cannot "
+            "register, and no value can be set. manage.py vault_status lists the keys."
+        )
+        return CheckResult(check="vaults", status=CheckStatus.WARNING, detail=detail)
     if snapshot.of_kind(DocumentKind.VAULT):
         detail = "There are vaults, but RUNQY_VAULT_MASTER_KEY is not set."
         return CheckResult(check="vaults", status=CheckStatus.WARNING, detail=detail)

@@ -56,7 +56,7 @@ def _run(locks: Path, stop: StopSignals, *, host: str, is_migrating: bool) -> No
 
 
 def _prepare(env: Mapping[str, str], lock: Path, stop: StopSignals, *, is_migrating: bool) -> None:
-    """Apply the migrations, or raise StackFailed if any is missing; then load the queue files, look for API keys."""
+    """Apply the migrations, or raise StackFailed if any is missing; then check the keys and load the queue files."""
     log = settings.RUNQY_HOME / "logs" / "commands.log"
     migrate = ("migrate", "--no-input") if is_migrating else ("migrate", "--check")
     try:
@@ -67,6 +67,7 @@ def _prepare(env: Mapping[str, str], lock: Path, stop: StopSignals, *, is_migrat
         raise StackFailed(f"the database has unapplied migrations; --migrate applies them.\n{error}") from error
     load_queues = [("load_queues",)] if settings.QUEUE_WORKERS_DIR.is_dir() else []
     try:
-        run_command(process_specs.commands(("check_api_keys",), *load_queues, env=env, lock=lock), stop)
+        checks = [("check_api_keys",), ("check_vault_keys",)]
+        run_command(process_specs.commands(*checks, *load_queues, env=env, lock=lock), stop)
     except StackFailed:
         terminal.error("runqy serve: not all queue files were loaded; see the errors above.")

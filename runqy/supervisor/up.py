@@ -91,6 +91,7 @@ def _prepare(instance: Instance, env: Mapping[str, str], stop: StopSignals) -> N
     terminal.info("Preparing the database …")
     commands = process_specs.commands(
         ("migrate", "--no-input"),
+        ("check_vault_keys",),
         ("ensure_admin", str(instance.home / "admin_password")),
         ("load_queues", env["QUEUE_WORKERS_DIR"]),
         env=env,

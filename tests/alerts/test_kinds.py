@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from django.db.models import F
-from django.test import override_settings
 from django.utils import timezone
 
 from alerts.links import get_alert_link
@@ -34,7 +33,7 @@ from tests.support.runs import insert_runs, make_failure, make_run
 from tests.support.secret_leaks import SUITE
 from tests.support.staff import staff_client
 from tests.support.workers import RECORD
-from vaults.crypto import generate_master_key
+from vaults.models import VaultEntry
 from vaults.operations import create_vault, delete_vault, set_entry
 
 pytestmark = pytest.mark.usefixtures("configuration", "stopped_clock")
@@ -94,10 +93,11 @@ def lose_worker(broker: Broker) -> None:
 
 
 def lock_out(broker: Broker) -> None:
-    """Let the queue use a vault whose entry was encrypted with a master key that the server does not have."""
+    """Let the queue use a vault whose entry was altered."""
     create_vault(name="keys")
-    with override_settings(RUNQY_VAULT_MASTER_KEY=generate_master_key()):
-        set_entry(vault="keys", key="TOKEN", value=SUITE.secret())
+    entry = set_entry(vault="keys", key="TOKEN", value=SUITE.secret())
+    VaultEntry.objects.update(ciphertext=bytes(entry.ciphertext)[:-1] + b"?")
+    set_entry(vault="keys", key="OTHER", value="1")  # publishes the vault
     deployment = replace(spec("mail").deployment, vaults=("keys",))
     save_queue(spec=spec("mail", deployment=deployment), source=QueueSource.API)
 
@@ -157,7 +157,7 @@ CAUSES = {
     AlertKind.VAULT_UNREADABLE: Cause(
         arrange=lock_out,
         remove=lambda broker: set_entry(vault="keys", key="TOKEN", value=SUITE.secret()),
-        message="Workers cannot register for queue mail. The entry keys/TOKEN was encrypted with the key",
+        message="Workers cannot register for queue mail. The entry keys/TOKEN cannot be decrypted with",
         shown="1 entry cannot be decrypted.",
     ),
     AlertKind.REDIS_MEMORY: Cause(

@@ -49,9 +49,9 @@ def release_scheduled(
     server: ServerUrl = "",
     api_key: ApiKey = "",
 ) -> None:
-    """Release scheduled tasks before going back to the Go system.
+    """Move scheduled tasks to where the Go system runs them.
 
-    They are moved to retry, due at the same time, where its workers run them.
+    That is retry; they stay due at the same time.
     """
     with open_client(server, api_key) as api:
         for queue in queues or [each["queue"] for each in api.get("/api/cli/queues")["queues"]]:

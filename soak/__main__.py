@@ -21,6 +21,7 @@ from soak.parts import (
     outages,
     queues,
     results,
+    silence,
     waiting,
 )
 from soak.report import Report
@@ -29,6 +30,7 @@ PARTS: dict[str, Callable[[Options, Report], None]] = {
     "nemesis": nemesis.run,
     "history": history.run,
     "outages": outages.run,
+    "silence": silence.run,
     "waiting": waiting.run,
     "failing": failing.run,
     "blocking": blocking.run,

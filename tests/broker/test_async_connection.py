@@ -177,6 +177,24 @@ def test_a_redis_that_does_not_reply_loses_its_connection_soon() -> None:
     assert 0.4 <= took_s < 200 * 0.4, "they waited one after another"
 
 
+@pytest.mark.parametrize("size", [1, 200_000], ids=["small", "large"])
+def test_new_requests_do_not_keep_the_connection_of_a_redis_that_does_not_reply(size: int) -> None:
+    async def act(broker: AsyncBroker) -> None:
+        await connect(broker)
+        await broker.run(echo("connect", is_bulky=True))
+        requests = [asyncio.ensure_future(broker.run(echo("x" * size))) for _ in range(2)]
+        async with asyncio.timeout(60):
+            while not requests[0].done():
+                await asyncio.sleep(0.02)
+                requests.append(asyncio.ensure_future(broker.run(echo("x" * size))))
+        results = await asyncio.gather(*requests, return_exceptions=True)
+
+        assert isinstance(results[0], BrokerUnavailable)
+
+    with FakeRedis(lambda received: None if received[1][:1] == b"x" else bulk(received[1])) as server:
+        run_with_broker(server.target, act, reply_timeout_s=0.4)
+
+
 def test_a_redis_that_replies_to_some_keeps_its_connection() -> None:
     def reply_late(received: list[bytes]) -> bytes:
         time.sleep(0.2)
@@ -246,6 +264,22 @@ def test_a_redis_that_accepts_and_never_replies_is_unavailable_after_a_second(
             assert {type(result) for result in results} == {BrokerUnavailable}
             with pytest.raises(BrokerUnavailable, match="takes too long"):
                 await broker.run(echo("x"))
+
+    with FakeRedis(reply_with_argument) as server:
+        server.may_read.clear()
+        run_with_broker(server.target, act, reply_timeout_s=120, connect_timeout_s=120)
+
+
+def test_a_connection_that_stays_silent_does_not_delay_the_next() -> None:
+    """A black hole may keep what it accepted, so that only a connection opened after it is of use."""
+
+    async def act(broker: AsyncBroker) -> None:
+        running = asyncio.ensure_future(broker.run(echo("x")))
+        await wait_until(lambda: server.connections)
+        server.ignored = list(server.connections)
+        server.may_read.set()
+        await asyncio.gather(running, return_exceptions=True)
+        await connect(broker)
 
     with FakeRedis(reply_with_argument) as server:
         server.may_read.clear()

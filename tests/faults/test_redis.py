@@ -31,7 +31,7 @@ from tests.support.bad_network import BadNetwork, FaultMode
 from tests.support.processes import paused
 from tests.support.servers import ValkeyServer
 from tests.support.tasks import take
-from tests.support.waiting import succeeds_in_one_of, wait_until
+from tests.support.waiting import PATIENCE_S, succeeds_in_one_of, wait_until
 from tests.support.web import WebProcess
 from tests.tasks.task_helpers import succeed
 
@@ -71,6 +71,15 @@ def stopped(server: ValkeyServer) -> Iterator[None]:
     assert server.process is not None
     with paused(server.process.pid):
         yield
+
+
+@contextmanager
+def silenced(network: BadNetwork) -> Iterator[None]:
+    """Have a network accept connections and carry nothing; those that exist then stay dead."""
+    network.mode = FaultMode.SILENT
+    yield
+    network.half_open()
+    network.mode = FaultMode.FINE
 
 
 def read_task(producers: Producers) -> Send:
@@ -219,6 +228,35 @@ def test_a_silent_redis_fails_requests_quickly_and_the_process_stays_alive(
     assert (read.status, read.code) == (503, "broker_unavailable")
     assert read.took_s < SOON_S
     check_tasks(producers.ids, stored)
+
+
+@pytest.mark.parametrize("kind", ["stopped", "black_hole"])
+def test_a_silent_redis_holds_no_request_while_others_follow(
+    distant_web: WebProcess, network: BadNetwork, valkey: ValkeyServer, kind: str
+) -> None:
+    replies: list[Reply] = []
+    senders: list[threading.Thread] = []
+
+    def send() -> None:
+        client = KeptConnection(distant_web.port, timeout_s=PATIENCE_S)
+        replies.append(client.send(*ENQUEUE))
+        client.close()
+
+    def follows() -> bool:
+        """Send one more request, whether the others have been answered or not."""
+        senders.append(threading.Thread(target=send))
+        senders[-1].start()
+        return len(replies) >= 20
+
+    with stopped(valkey) if kind == "stopped" else silenced(network):
+        wait_until(follows)
+        answered = list(replies)
+    for sender in senders:
+        sender.join()
+
+    assert {(reply.status, reply.code) for reply in answered} == {(503, "broker_unavailable")}
+    with producing(distant_web.port, ENQUEUE) as producers:
+        check_recovery(producers.wait_for(is_accepted, 20))
 
 
 def test_a_silent_redis_delays_no_probe(web: WebProcess, valkey: ValkeyServer, connect: Connect) -> None:

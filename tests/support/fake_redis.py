@@ -28,6 +28,8 @@ class FakeRedis:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         self.target = RedisTarget(addresses=(self._listener.getsockname(),))
         self.connections: list[socket.socket] = []
+        self.ignored: list[socket.socket] = []
+        """Connections on which nothing is replied any more."""
         self.commands: list[list[bytes]] = []
         """What was received on all connections, the handshake's PING left out."""
         self.may_read = threading.Event()
@@ -75,6 +77,8 @@ class FakeRedis:
                     data = connection.recv(65_536)
                     if not data:
                         return
+                    if connection in self.ignored:
+                        continue
                     time.sleep(self._read_pause_s)
                     reader.feed(data)
                     while command := reader.gets():

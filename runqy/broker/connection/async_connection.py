@@ -80,7 +80,8 @@ class AsyncConnection(asyncio.Protocol):
         self._reader = Reader(
             protocolError=ProtocolError, replyError=DefaultParser.parse_error, notEnoughData=_INCOMPLETE
         )
-        self._pending: deque[tuple[asyncio.Future[list[Reply]], int]] = deque()
+        self._pending: deque[tuple[asyncio.Future[list[Reply]], int, int]] = deque()
+        """Each request's future, its number of replies, and `_put_bytes` at its end."""
         self._replies: list[Reply] = []
         """The replies to the first pending request received so far."""
         self._outbox: list[Data] = []
@@ -105,8 +106,8 @@ class AsyncConnection(asyncio.Protocol):
         if not self.is_open:
             future.set_exception(ConnectionLost())
             return future
-        self._pending.append((future, reply_count))
         self._put(parts)
+        self._pending.append((future, reply_count, self._put_bytes))
         return future
 
     def push(self, parts: Sequence[bytes]) -> None:
@@ -133,7 +134,7 @@ class AsyncConnection(asyncio.Protocol):
         self._outbox, self._outbox_bytes = [], 0
         if self.on_lost is not None:
             self.on_lost(self, reason)
-        for future, _ in pending:
+        for future, _, _ in pending:
             if not future.done():
                 future.set_exception(ConnectionLost(reason=reason))
 
@@ -161,7 +162,7 @@ class AsyncConnection(asyncio.Protocol):
                     self._receive_push(reply)
                     continue
                 replies.append(reply)
-                future, count = pending[0]
+                future, count, _ = pending[0]
                 if len(replies) == count:
                     pending.popleft()
                     if not future.done():
@@ -225,9 +226,10 @@ class AsyncConnection(asyncio.Protocol):
             self._on_push(reply)
 
     def _check_silence(self) -> None:
-        """Close the connection when replies are outstanding and no data moved in either direction for the time-out.
+        """Close the connection when the oldest request without a reply made no progress for the time-out.
 
-        A large request may take longer than that to reach Redis, which then has nothing to reply to yet.
+        A large request may take longer than that to arrive; until then, bytes that Redis acknowledges are progress.
+        Afterwards only replies are: the kernel of a stopped Redis acknowledges each new request.
 
         Silence is counted in checks rather than measured by the clock, because a blocked loop has not read what
         arrived.
@@ -237,7 +239,8 @@ class AsyncConnection(asyncio.Protocol):
             return
         buffered_bytes = self._outbox_bytes + self._transport.get_write_buffer_size()
         sent_bytes = self._put_bytes - buffered_bytes - _count_unacknowledged(self._socket)
-        if self._has_received or sent_bytes > self._sent_bytes:
+        is_arriving = self._sent_bytes < min(sent_bytes, self._pending[0][2])
+        if self._has_received or is_arriving:
             self._silent_checks = 0
         else:
             self._silent_checks += 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import structlog
 from redis import exceptions as redis_errors
@@ -19,7 +20,8 @@ BULK_BYTES = 64 * 1024
 CONNECT_WAIT_S = 1.0
 """How long requests wait for a connection, counted from the start of the attempt."""
 _WAIT_STEPS = 4
-RECONNECT_MAX_S = 2.0
+RECONNECT_MAX_S = 0.6
+"""The longest pause between the beginnings of two attempts, so that a Redis that is back is used within a second."""
 
 _log = structlog.get_logger(__name__)
 
@@ -33,7 +35,9 @@ def reconnect_delay_s(failures: int) -> float:
 class PersistentConnection:
     """A connection that is opened on first use and reopened in the background after it is lost."""
 
-    def __init__(self, open_connection: Callable[[], Awaitable[AsyncConnection]], *, max_waiting: int) -> None:
+    def __init__(
+        self, open_connection: Callable[[], Coroutine[Any, Any, AsyncConnection]], *, max_waiting: int
+    ) -> None:
         self._open_connection = open_connection
         self._max_waiting = max_waiting
         self.connection: AsyncConnection | None = None
@@ -116,29 +120,43 @@ class PersistentConnection:
             attempt.set_result(None)
 
     async def _connect(self, attempt: asyncio.Future[None]) -> None:
-        """Try to connect until it succeeds. Requests wait only for the first try."""
+        """Try to connect until it succeeds. Requests wait only for the first try.
+
+        Tries overlap: one that a silent server has accepted may stay without a reply after the server is back.
+        """
         failures = 0
+        tries: set[asyncio.Task[AsyncConnection]] = set()
         try:
             while self.connection is None:
-                try:
-                    connection = await self._open_connection()
-                except RunqyError as error:
-                    self._error = error
-                    failures += 1
-                    if not attempt.done():
-                        attempt.set_result(None)
-                    if failures == 1 and self._opened_s:  # else it was never open, and the caller logs its error
-                        _log.warning("broker_disconnected", error=str(error))
-                    await asyncio.sleep(reconnect_delay_s(failures))
-                else:
-                    self._set_connection(connection)
+                began_s = _now_s()
+                tries.add(asyncio.create_task(self._open_connection()))
+                done, tries = await asyncio.wait(tries, timeout=RECONNECT_MAX_S, return_when=asyncio.FIRST_COMPLETED)
+                for ended in done:
+                    try:
+                        self._set_connection(ended.result())
+                    except RunqyError as error:
+                        self._error = error
+                        failures += 1
+                        if not attempt.done():
+                            attempt.set_result(None)
+                        if failures == 1 and self._opened_s:  # else it was never open, and the caller logs its error
+                            _log.warning("broker_disconnected", error=str(error))
+                if self.connection is None and done:
+                    await asyncio.sleep(began_s + reconnect_delay_s(failures) - _now_s())
         finally:
             self._task = None
             if not attempt.done():
                 attempt.set_result(None)
+            for slower in tries:
+                slower.cancel()
+            for opened in await asyncio.gather(*tries, return_exceptions=True):
+                if isinstance(opened, AsyncConnection):
+                    opened.close("another attempt was faster")
 
     def _set_connection(self, connection: AsyncConnection) -> None:
-        if connection.is_open:
+        if self.connection is not None:
+            connection.close("another attempt was faster")
+        elif connection.is_open:
             self._error, self._opened_s = None, _now_s()
             self.connection = connection
             connection.on_lost = self._connection_lost
@@ -156,7 +174,9 @@ class PersistentConnection:
 class AsyncNode:
     """One Redis server: small requests use one connection, large ones another."""
 
-    def __init__(self, open_connection: Callable[[], Awaitable[AsyncConnection]], *, max_pending: int) -> None:
+    def __init__(
+        self, open_connection: Callable[[], Coroutine[Any, Any, AsyncConnection]], *, max_pending: int
+    ) -> None:
         self._small = PersistentConnection(open_connection, max_waiting=max_pending)
         self._bulk = PersistentConnection(open_connection, max_waiting=max_pending)
 
